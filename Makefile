@@ -1,0 +1,37 @@
+# `make demo` does the main job, `make test` checks everything; both set up .venv by themselves.
+SHELL := /bin/sh
+KT_DEMO_ARGS ?=
+
+# The first interpreter that has venv and for which every dependency has wheels.
+find_python = for p in python3.13 python3.12 python3.11 python3 python; do \
+	  command -v $$p >/dev/null 2>&1 && \
+	  $$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 && \
+	  echo $$p && exit 0; done; \
+	echo "kt-es needs Python 3.11, 3.12 or 3.13 with the venv module (on Debian: apt-get install python3 python3-venv)" >&2; exit 1
+
+.PHONY: demo test check format setup clean
+
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	@python=$$($(find_python)) || exit 1; \
+	test -x .venv/bin/python || $$python -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,openpgp]'
+	@touch $@
+
+demo: setup
+	.venv/bin/kt demo $(KT_DEMO_ARGS)
+
+check: setup
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+test: check
+	.venv/bin/python -m pytest -n 2 --dist worksteal
+
+format: setup
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
