@@ -1,0 +1,175 @@
+"""The directory's signed configuration, first item of its queue. FORMATS, "Config".
+
+``previous`` chains configs: without it an old config, validly signed, could be put into the queue
+again and would roll the directory back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kt_es.crypto.hashes import sha256
+from kt_es.crypto.signatures import ED25519, PrivateKey, signed_message
+from kt_es.errors import MalformedError, VerificationError
+from kt_es.formats.codec import decode, encode, take_array, take_bytes, take_text, take_uint
+from kt_es.formats.entries import HASH_LENGTH
+from kt_es.formats.keys import PublicKey, Signature, sign, take_public_key, take_signatures
+from kt_es.formats.labels import LABEL_POLICIES
+
+SUITE = "KTES_1"
+MAX_SIGNER_KEYS = 8
+MAX_CONFIG = 16 * 1024
+VRF_KEY_LENGTH = 32
+
+_ORIGIN = re.compile(r"[a-z0-9][a-z0-9.\-]*(:[0-9]{1,5})?(/[A-Za-z0-9._~\-]+)*")
+_DIRECTORY = re.compile(r"[a-z0-9][a-z0-9_.]{0,62}")
+
+
+def check_origin(origin: str) -> str:
+    """``origin`` if it is a schema-less URL such as ``kt.example.org/people``."""
+    if len(origin) > 255 or not _ORIGIN.fullmatch(origin):
+        raise MalformedError("origin", "must be a schema-less URL such as kt.example.org/people")
+    return origin
+
+
+def check_directory(name: str) -> str:
+    """``name`` if it may name a directory and so its streams."""
+    if not _DIRECTORY.fullmatch(name):
+        raise MalformedError("directory", "must match [a-z0-9][a-z0-9_.]{0,62}")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What every reader of the directory has to agree on. Intervals are milliseconds.
+
+    The first of ``signer_keys`` signs markers, heads and checkpoints; the others are announced
+    successors. ``max_merge_delay`` bounds the time from receipt to the head that decides it.
+    """
+
+    origin: str
+    signer_keys: tuple[PublicKey, ...]
+    vrf_key: bytes
+    label_policy: str
+    min_interval: int
+    max_interval: int
+    max_merge_delay: int
+    previous: bytes | None
+
+    @property
+    def signer_key(self) -> PublicKey:
+        return self.signer_keys[0]
+
+    @property
+    def hash(self) -> bytes:
+        return sha256(self.encode())
+
+    def encode(self) -> bytes:
+        return encode(
+            [
+                self.origin,
+                SUITE,
+                [key.fields() for key in self.signer_keys],
+                self.vrf_key,
+                self.label_policy,
+                self.min_interval,
+                self.max_interval,
+                self.max_merge_delay,
+                self.previous,
+            ]
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Config:
+        origin, suite, keys, vrf, policy, low, high, delay, previous = take_array(
+            decode(data, "config"), "config", 9
+        )
+        if suite != SUITE:
+            raise MalformedError("config suite", f"must be {SUITE}")
+        if policy not in LABEL_POLICIES:
+            raise MalformedError("config label_policy", f"must be one of {', '.join(LABEL_POLICIES)}")
+        signer_keys = tuple(
+            take_public_key(key, "config signer key")
+            for key in take_array(keys, "config signer_keys", 1, MAX_SIGNER_KEYS)
+        )
+        if any(key.algorithm != ED25519 for key in signer_keys):
+            raise MalformedError("config signer key", "must be an Ed25519 key")
+        max_interval = take_uint(high, "config max_interval", 1)
+        return cls(
+            check_origin(take_text(origin, "config origin", 1, 255)),
+            signer_keys,
+            take_bytes(vrf, "config vrf_key", VRF_KEY_LENGTH),
+            take_text(policy, "config label_policy", 1, 64),
+            take_uint(low, "config min_interval", 0, max_interval),
+            max_interval,
+            take_uint(delay, "config max_merge_delay", 1),
+            None if previous is None else take_bytes(previous, "config previous", HASH_LENGTH),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SignedConfig:
+    """``[config bytes, signatures]``: by its own signer key and, for a change, by the one in force."""
+
+    config: Config
+    config_bytes: bytes
+    signatures: tuple[Signature, ...]
+
+    def encode(self) -> bytes:
+        return encode([self.config_bytes, [signature.fields() for signature in self.signatures]])
+
+    @classmethod
+    def decode(cls, data: bytes) -> SignedConfig:
+        if len(data) > MAX_CONFIG:
+            raise MalformedError("signed config", f"must have at most {MAX_CONFIG} bytes, has {len(data)}")
+        config_bytes, signatures = take_array(decode(data, "signed config"), "signed config", 2)
+        config_bytes = take_bytes(config_bytes, "signed config payload", 1, MAX_CONFIG)
+        return cls(
+            Config.decode(config_bytes), config_bytes, take_signatures(signatures, "signed config signature")
+        )
+
+    @classmethod
+    def sign(cls, config: Config, keys: Sequence[PrivateKey]) -> SignedConfig:
+        data = config.encode()
+        return cls(config, data, tuple(sign(key, "config", config.origin, data) for key in keys))
+
+    def is_signed_by(self, key: PublicKey) -> bool:
+        message = signed_message("config", self.config.origin, self.config_bytes)
+        return any(
+            signature.key_id == key.id and key.verifies(message, signature.value)
+            for signature in self.signatures
+        )
+
+
+def check_first_config(signed: SignedConfig, origin: str, key: PublicKey) -> Config:
+    """The config of ``signed`` if it starts the directory ``origin`` under the pinned ``key``."""
+    config = signed.config
+    if config.origin != origin:
+        raise VerificationError("config", f"is for {config.origin}, not for {origin}")
+    if config.previous is not None:
+        raise VerificationError("config", "is a change of another one, not the first of a directory")
+    if config.signer_key != key or not signed.is_signed_by(key):
+        raise VerificationError("config", "is not signed by the directory's key")
+    return config
+
+
+def check_config_change(signed: SignedConfig, current: Config) -> Config:
+    """The config of ``signed`` if it may follow ``current``.
+
+    It must name ``current`` as its predecessor and be signed by both signer keys. Origin and VRF key
+    stay: another VRF key would move every label to another index.
+    """
+    config = signed.config
+    if config.previous != current.hash:
+        raise VerificationError("config", "does not name the config in force as its predecessor")
+    if config.origin != current.origin or config.vrf_key != current.vrf_key:
+        raise VerificationError("config", "may not change the origin or the VRF key")
+    if config.label_policy != current.label_policy:
+        raise VerificationError("config", "may not change the label policy")
+    if not signed.is_signed_by(current.signer_key):
+        raise VerificationError("config", "is not signed by the signer key in force")
+    if not signed.is_signed_by(config.signer_key):
+        raise VerificationError("config", "is not signed by its own signer key")
+    return config

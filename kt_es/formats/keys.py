@@ -1,0 +1,69 @@
+"""Public keys as they stand in entries and configs, and signatures by them. FORMATS, "Keys"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kt_es.crypto import signatures
+from kt_es.crypto.hashes import sha256
+from kt_es.formats.codec import Value, encode, take_array, take_bytes, take_uint
+
+KEY_LENGTHS = {signatures.ED25519: 32, signatures.ECDSA_P256: 33}
+KEY_ID_LENGTH = 8
+SIGNATURE_LENGTH = 64
+MAX_SIGNATURES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """``[algorithm, raw bytes]``; ``id`` is the first 8 bytes of SHA-256 of that encoding."""
+
+    algorithm: int
+    raw: bytes
+    id: bytes = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        encoded = encode([self.algorithm, self.raw])
+        object.__setattr__(self, "id", sha256(encoded)[:KEY_ID_LENGTH])
+
+    def fields(self) -> Value:
+        return [self.algorithm, self.raw]
+
+    def verifies(self, message: bytes, signature: bytes) -> bool:
+        return signatures.verify(self.algorithm, self.raw, message, signature)
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A signature and the id of the key that it claims to be by."""
+
+    key_id: bytes
+    value: bytes
+
+    def fields(self) -> Value:
+        return [self.key_id, self.value]
+
+
+def take_public_key(value: Value, what: str) -> PublicKey:
+    algorithm, raw = take_array(value, what, 2)
+    algorithm = take_uint(algorithm, f"{what} algorithm", signatures.ED25519, signatures.ECDSA_P256)
+    return PublicKey(algorithm, take_bytes(raw, what, KEY_LENGTHS[algorithm]))
+
+
+def take_signatures(value: Value, what: str) -> tuple[Signature, ...]:
+    taken = []
+    for pair in take_array(value, what, 1, MAX_SIGNATURES):
+        key_id, signature = take_array(pair, what, 2)
+        taken.append(
+            Signature(
+                take_bytes(key_id, f"{what} key id", KEY_ID_LENGTH),
+                take_bytes(signature, what, SIGNATURE_LENGTH),
+            )
+        )
+    return tuple(taken)
+
+
+def sign(key: signatures.PrivateKey, kind: str, origin: str, payload: bytes) -> Signature:
+    """The signature of ``key`` over the signed message of this kind, origin and payload."""
+    message = signatures.signed_message(kind, origin, payload)
+    return Signature(PublicKey(key.algorithm, key.public).id, key.sign(message))

@@ -1,0 +1,174 @@
+"""What a lookup is answered with, and the proof file that verifies without a network.
+
+FORMATS, "Lookup answer" and "Proof file". The profile travels beside the answer: it is large, and
+whoever only wants the proof need not fetch it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kt_es.errors import MalformedError
+from kt_es.formats.codec import (
+    Value,
+    decode,
+    encode,
+    take_array,
+    take_bytes,
+    take_text,
+    take_uint,
+)
+from kt_es.formats.configs import MAX_CONFIG, SignedConfig, check_origin
+from kt_es.formats.entries import HASH_LENGTH, INDEX_LENGTH, MAX_MUTATION, Mutation
+from kt_es.formats.heads import MAX_CHECKPOINT, MAX_SMH
+from kt_es.formats.labels import MAX_LABEL
+from kt_es.formats.profiles import MAX_PROFILE, OPENING_LENGTH
+from kt_es.merkle.proofs import MapProof
+
+VRF_PROOF_LENGTH = 80
+MAX_LOG_PROOF = 64
+MAX_SIBLINGS = 256
+MAX_CONFIGS = 1024
+MAX_PROOF_FILE = 16 * 1024 * 1024
+PROOF_FILE = "kt-es proof v1"
+
+
+@dataclass(frozen=True, slots=True)
+class LookupAnswer:
+    """Everything that proves what stands at a label's index in one epoch, but the profile.
+
+    ``mutation`` is None where absence is proven; ``opening`` is None there too, and where it has
+    been erased. ``map_proof.leaf`` is the leaf at the end of the index's path.
+    """
+
+    heads_checkpoint: str
+    smh_bytes: bytes
+    heads_inclusion: tuple[bytes, ...]
+    vrf_proof: bytes
+    map_proof: MapProof
+    mutation: Mutation | None
+    opening: bytes | None
+
+    def encode(self) -> bytes:
+        # An included leaf follows from the mutation: writing it would be 70 bytes of nothing new.
+        other = None if self.mutation is not None else self.map_proof.leaf
+        return encode(
+            [
+                self.heads_checkpoint,
+                self.smh_bytes,
+                self.heads_inclusion,
+                self.vrf_proof,
+                [self.map_proof.siblings, other],
+                None if self.mutation is None else self.mutation.encode(),
+                self.opening,
+            ]
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> LookupAnswer:
+        checkpoint, smh, inclusion, vrf, proof, mutation, opening = take_array(
+            decode(data, "lookup answer"), "lookup answer", 7
+        )
+        taken = (
+            None
+            if mutation is None
+            else Mutation.decode(take_bytes(mutation, "lookup answer mutation", 1, MAX_MUTATION))
+        )
+        if opening is not None and taken is None:
+            raise MalformedError("lookup answer opening", "opens an absent entry")
+        return cls(
+            take_text(checkpoint, "lookup answer checkpoint", 1, MAX_CHECKPOINT),
+            take_bytes(smh, "lookup answer smh", 1, MAX_SMH),
+            take_hashes(inclusion, "lookup answer heads inclusion"),
+            take_bytes(vrf, "lookup answer vrf proof", VRF_PROOF_LENGTH),
+            _take_map_proof(proof, taken),
+            taken,
+            None if opening is None else take_bytes(opening, "lookup answer opening", OPENING_LENGTH),
+        )
+
+
+def take_hashes(value: Value, what: str) -> tuple[bytes, ...]:
+    """A log proof: up to 64 hashes."""
+    hashes = take_array(value, what, 0, MAX_LOG_PROOF)
+    return tuple(take_bytes(item, what, HASH_LENGTH) for item in hashes)
+
+
+def _take_map_proof(value: Value, mutation: Mutation | None) -> MapProof:
+    what = "lookup answer map proof"
+    siblings, other = take_array(value, what, 2)
+    taken = tuple(
+        None if item is None else take_bytes(item, f"{what} sibling", HASH_LENGTH)
+        for item in take_array(siblings, f"{what} siblings", 0, MAX_SIBLINGS)
+    )
+    if mutation is not None:
+        if other is not None:
+            raise MalformedError(what, "names another leaf beside the entry's own")
+        return MapProof(taken, (mutation.entry.index, mutation.entry_hash))
+    if other is None:
+        return MapProof(taken, None)
+    index, entry_hash = take_array(other, f"{what} leaf", 2)
+    return MapProof(
+        taken,
+        (
+            take_bytes(index, f"{what} leaf index", INDEX_LENGTH),
+            take_bytes(entry_hash, f"{what} leaf entry hash", HASH_LENGTH),
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ProofFile:
+    """A lookup as it was answered, for verifying again later and elsewhere.
+
+    ``configs`` is the chain from the directory's first config to the one in force; ``at`` is when the
+    answer was verified, ms, and says as of when it has to have been fresh.
+    """
+
+    origin: str
+    label: str
+    configs: tuple[SignedConfig, ...]
+    answer: LookupAnswer
+    profile: bytes | None
+    at: int
+
+    def encode(self) -> bytes:
+        return encode(
+            [
+                PROOF_FILE,
+                self.origin,
+                self.label,
+                encode_configs(self.configs),
+                self.answer.encode(),
+                self.profile,
+                self.at,
+            ]
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> ProofFile:
+        if len(data) > MAX_PROOF_FILE:
+            raise MalformedError("proof file", f"must have at most {MAX_PROOF_FILE} bytes, has {len(data)}")
+        kind, origin, label, configs, answer, profile, at = take_array(
+            decode(data, "proof file"), "proof file", 7
+        )
+        if kind != PROOF_FILE:
+            raise MalformedError("proof file", f"must begin with {PROOF_FILE!r}")
+        return cls(
+            check_origin(take_text(origin, "proof file origin", 1, 255)),
+            take_text(label, "proof file label", 1, MAX_LABEL),
+            decode_configs(take_bytes(configs, "proof file configs", 1, MAX_PROOF_FILE)),
+            LookupAnswer.decode(take_bytes(answer, "proof file answer", 1, MAX_PROOF_FILE)),
+            None if profile is None else take_bytes(profile, "proof file profile", 0, MAX_PROFILE),
+            take_uint(at, "proof file time"),
+        )
+
+
+def encode_configs(configs: Sequence[SignedConfig]) -> bytes:
+    """A chain of signed configs, the oldest first."""
+    return encode([signed.encode() for signed in configs])
+
+
+def decode_configs(data: bytes) -> tuple[SignedConfig, ...]:
+    values = take_array(decode(data, "configs"), "configs", 1, MAX_CONFIGS)
+    return tuple(SignedConfig.decode(take_bytes(value, "signed config", 1, MAX_CONFIG)) for value in values)

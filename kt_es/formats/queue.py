@@ -1,0 +1,142 @@
+"""What stands in the queue: events of mutations, epoch advancement markers and configs.
+
+An event is taken apart into *items*, each of which gets one verdict and one record. FORMATS,
+"Queue events".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from kt_es.crypto.hashes import sha256
+from kt_es.crypto.signatures import PrivateKey, signed_message
+from kt_es.errors import MalformedError
+from kt_es.formats.codec import Value, decode, encode, take_array, take_bytes, take_uint
+from kt_es.formats.entries import HASH_LENGTH, MAX_MUTATION
+from kt_es.formats.keys import SIGNATURE_LENGTH, PublicKey
+
+MUTATIONS = "Mutations"
+EPOCH_MARKER = "EpochMarker"
+CONFIG = "Config"
+
+MAX_EVENT_ITEMS = 256
+MAX_EVENT = 256 * 1024
+MAX_ITEM = MAX_MUTATION
+NONCE_LENGTH = 16
+
+
+class ItemKind(IntEnum):
+    """What an item claims to be, by the type of its event.
+
+    ``EVENT`` is a whole ``Mutations`` event that could not be taken apart.
+    """
+
+    UNKNOWN = 0
+    MUTATION = 1
+    MARKER = 2
+    CONFIG = 3
+    EVENT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What a record keeps of an item over 16 KiB."""
+
+    sha256: bytes
+    length: int
+
+    def fields(self) -> Value:
+        return [self.sha256, self.length]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing to decide: at (queue revision, position in the event)."""
+
+    revision: int
+    position: int
+    kind: ItemKind
+    content: bytes | Digest
+
+
+_KINDS = {EPOCH_MARKER: ItemKind.MARKER, CONFIG: ItemKind.CONFIG}
+
+
+def items_of(revision: int, event_type: str, data: bytes) -> list[Item]:
+    """The items of a queue event; never raises on what stands in it."""
+    if event_type != MUTATIONS:
+        kind = _KINDS.get(event_type, ItemKind.UNKNOWN)
+        return [Item(revision, 0, kind, content_of(data))]
+    try:
+        mutations = decode_mutations(data)
+    except MalformedError:
+        return [Item(revision, 0, ItemKind.EVENT, content_of(data))]
+    return [
+        Item(revision, position, ItemKind.MUTATION, content_of(mutation))
+        for position, mutation in enumerate(mutations)
+    ]
+
+
+def content_of(data: bytes) -> bytes | Digest:
+    """Item bytes verbatim up to 16 KiB, their digest beyond."""
+    return data if len(data) <= MAX_ITEM else Digest(sha256(data), len(data))
+
+
+def encode_mutations(mutations: Sequence[bytes]) -> bytes:
+    return encode(list(mutations))
+
+
+def decode_mutations(data: bytes) -> list[bytes]:
+    """The mutation bytes of a ``Mutations`` event: 1 to 256 byte strings in at most 256 KiB."""
+    if len(data) > MAX_EVENT:
+        raise MalformedError("mutations event", f"must have at most {MAX_EVENT} bytes, has {len(data)}")
+    values = take_array(decode(data, "mutations event"), "mutations event", 1, MAX_EVENT_ITEMS)
+    return [take_bytes(value, "mutations event item", 0, MAX_EVENT) for value in values]
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """An epoch advancement marker, ``[[nonce, issued_at ms], signature]`` with the first as bytes.
+
+    It carries no epoch number: a second one in the queue only makes another epoch.
+    """
+
+    nonce: bytes
+    issued_at: int
+    marker_bytes: bytes
+    signature: bytes
+
+    def encode(self) -> bytes:
+        return encode([self.marker_bytes, self.signature])
+
+    @classmethod
+    def decode(cls, data: bytes) -> Marker:
+        marker_bytes, signature = take_array(decode(data, "marker"), "marker", 2)
+        marker_bytes = take_bytes(marker_bytes, "marker payload", 1, MAX_ITEM)
+        nonce, issued_at = take_array(decode(marker_bytes, "marker payload"), "marker payload", 2)
+        return cls(
+            take_bytes(nonce, "marker nonce", NONCE_LENGTH),
+            take_uint(issued_at, "marker issued_at"),
+            marker_bytes,
+            take_bytes(signature, "marker signature", SIGNATURE_LENGTH),
+        )
+
+    @classmethod
+    def sign(cls, nonce: bytes, issued_at: int, origin: str, key: PrivateKey) -> Marker:
+        payload = encode([nonce, issued_at])
+        return cls(nonce, issued_at, payload, key.sign(signed_message("marker", origin, payload)))
+
+    def is_signed_by(self, key: PublicKey, origin: str) -> bool:
+        return key.verifies(signed_message("marker", origin, self.marker_bytes), self.signature)
+
+
+def take_item_content(value: Value, what: str) -> bytes | Digest:
+    """A record's item field: bytes, or ``[SHA-256, length]`` of an item over 16 KiB."""
+    if isinstance(value, bytes):
+        return take_bytes(value, what, 0, MAX_ITEM)
+    digest, length = take_array(value, what, 2)
+    return Digest(
+        take_bytes(digest, f"{what} digest", HASH_LENGTH), take_uint(length, f"{what} length", MAX_ITEM + 1)
+    )
