@@ -1,0 +1,1 @@
+"""The event log: ``streams`` says what kt-es needs of it, ``esdb`` speaks EventStoreDB's protocol."""

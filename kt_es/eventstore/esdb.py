@@ -1,0 +1,295 @@
+"""``EventLog`` over EventStoreDB's gRPC protocol; the only module that imports its client.
+
+Deadlines: a call to a server that hangs would never return, so each one has ``DEADLINE``; the
+client itself tries once more, so a caller waits about twice as long. Long reads are made of pages,
+each with its own deadline. Streaming calls are kept honest by HTTP/2 keepalive.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import esdbclient
+import grpc
+from esdbclient import exceptions
+from esdbclient.persistent import AbstractPersistentSubscription
+from esdbclient.streams import AbstractCatchupSubscription
+
+from kt_es.errors import AccessDeniedError, ConfigError, KtError, UnavailableError, WrongRevisionError
+from kt_es.eventstore.streams import ANY, NO_STREAM, Event, NewEvent, Subscription
+
+DEADLINE = 3.0
+PAGE = 64
+
+_T = TypeVar("_T")
+
+_KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # After an outage the next attempt should not wait for the default two minutes.
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+)
+
+
+class _Client(esdbclient.EventStoreDBClient):
+    def _construct_grpc_channel(
+        self, grpc_target: str, grpc_options: tuple[tuple[str, str | int], ...] = ()
+    ) -> grpc.Channel:
+        # The client passes its keepalive settings under a name that gRPC does not know.
+        return super()._construct_grpc_channel(grpc_target, (*grpc_options, *_KEEPALIVE))
+
+
+def connect(uri: str) -> EsdbLog:
+    """The log at a connection string such as ``esdb://127.0.0.1:2113?Tls=false``.
+
+    Raises ``ConfigError`` if the string is not one, ``UnavailableError`` if a cluster cannot be found.
+    """
+    try:
+        client = _Client(uri)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"connection string: {error}") from None
+    except exceptions.EventStoreDBClientException as error:
+        raise UnavailableError(f"the event log cannot be reached: {_sentence(error)}") from None
+    return EsdbLog(client)
+
+
+def _sentence(error: BaseException) -> str:
+    cause = error.args[0] if error.args else None
+    details = getattr(cause, "details", None)
+    text = details() if callable(details) else str(error)
+    return str(text or type(error).__name__).strip().splitlines()[0]
+
+
+def _status(error: exceptions.EventStoreDBClientException) -> grpc.StatusCode | None:
+    code = getattr(error.args[0], "code", None) if error.args else None
+    return code() if callable(code) else None
+
+
+def _translated(error: exceptions.EventStoreDBClientException, doing: str) -> KtError:
+    """What a client exception means to us; the recordings of real failures are the source."""
+    refused = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
+    if isinstance(error, exceptions.AccessDeniedError) or _status(error) in refused:
+        return AccessDeniedError(f"{doing}: the event log denies access ({_sentence(error)})")
+    permanent = (
+        exceptions.StreamIsDeleted,
+        exceptions.MaximumAppendSizeExceededError,
+        exceptions.BadRequestError,
+        exceptions.FailedPrecondition,
+    )
+    if isinstance(error, permanent) or _status(error) == grpc.StatusCode.INVALID_ARGUMENT:
+        return KtError(f"{doing}: {type(error).__name__} {_sentence(error)}")
+    # ServiceUnavailable, deadlines, changes of leader, and the plain base class that a server just
+    # started answers with: all of them pass.
+    return UnavailableError(f"{doing}: the event log is unavailable ({_sentence(error)})")
+
+
+class EsdbLog:
+    """``EventLog`` (see ``streams``) over one client; safe for use by several threads."""
+
+    def __init__(self, client: esdbclient.EventStoreDBClient) -> None:
+        self._client = client
+
+    def _call(self, doing: str, call: Callable[[], _T]) -> _T:
+        try:
+            return call()
+        except exceptions.EventStoreDBClientException as error:
+            raise _translated(error, doing) from None
+        except grpc.RpcError as error:
+            raise UnavailableError(f"{doing}: the event log is unavailable ({error})") from None
+        except ValueError as error:
+            # gRPC's own word for a channel that was closed under a call, by close() or a reconnect.
+            raise UnavailableError(f"{doing}: the connection was closed ({error})") from None
+
+    def append(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
+        new = [
+            esdbclient.NewEvent(
+                type=event.type,
+                data=event.data,
+                metadata=event.metadata,
+                content_type="application/octet-stream",
+                id=event.id,
+            )
+            for event in events
+        ]
+        version: int | esdbclient.StreamState = expected
+        if expected == NO_STREAM:
+            version = esdbclient.StreamState.NO_STREAM
+        elif expected == ANY:
+            version = esdbclient.StreamState.ANY
+
+        def append() -> None:
+            try:
+                self._client.append_to_stream(stream, current_version=version, events=new, timeout=DEADLINE)
+            except exceptions.WrongCurrentVersion:
+                raise WrongRevisionError(stream, expected) from None
+
+        self._call(f"append to {stream}", append)
+
+    def last_event(self, stream: str) -> Event | None:
+        def last() -> Event | None:
+            try:
+                events = self._client.get_stream(stream, backwards=True, limit=1, timeout=DEADLINE)
+            except exceptions.NotFound:
+                return None
+            return _event(events[0]) if events else None
+
+        return self._call(f"read the end of {stream}", last)
+
+    def last_revision(self, stream: str) -> int:
+        last = self.last_event(stream)
+        return -1 if last is None else last.revision
+
+    def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[Event]:
+        while limit is None or limit > 0:
+            count = PAGE if limit is None else min(PAGE, limit)
+            page = self._page(stream, start, count)
+            yield from page
+            if len(page) < count:
+                return
+            start = page[-1].revision + 1
+            limit = None if limit is None else limit - count
+
+    def _page(self, stream: str, start: int, count: int) -> list[Event]:
+        def page() -> list[Event]:
+            try:
+                events = self._client.get_stream(
+                    stream, stream_position=start, limit=count, timeout=10 * DEADLINE
+                )
+            except exceptions.NotFound:
+                return []
+            return [_event(event) for event in events]
+
+        return self._call(f"read {stream}", page)
+
+    def subscribe(self, stream: str, after: int = -1) -> Subscription:
+        position = None if after < 0 else after
+        return self._call(
+            f"subscribe to {stream}",
+            lambda: _Stream(self, self._client.subscribe_to_stream(stream, stream_position=position)),
+        )
+
+    def subscribe_prefix(self, prefix: str, after: int | None = None) -> Subscription:
+        # The client's filter is a regular expression; names hold no other special character than ".".
+        pattern = prefix.replace(".", "\\.") + ".*"
+        return self._call(
+            f"subscribe to {prefix}*",
+            lambda: _Stream(
+                self,
+                self._client.subscribe_to_all(
+                    commit_position=after,
+                    filter_include=(pattern,),
+                    filter_by_stream_name=True,
+                    include_checkpoints=True,
+                ),
+            ),
+        )
+
+    def create_group(self, stream: str, group: str) -> None:
+        def create() -> None:
+            try:
+                self._client.create_subscription_to_stream(
+                    group,
+                    stream,
+                    consumer_strategy="DispatchToSingle",
+                    max_subscriber_count=1,
+                    # The signer acknowledges at the end of an epoch: nothing may be redelivered or
+                    # parked meanwhile.
+                    message_timeout=3600,
+                    max_retry_count=2**31 - 1,
+                    min_checkpoint_count=1,
+                    max_checkpoint_count=500,
+                    checkpoint_after=1.0,
+                    live_buffer_size=2000,
+                    history_buffer_size=2000,
+                    read_batch_size=200,
+                    timeout=DEADLINE,
+                )
+            except exceptions.AlreadyExists:
+                return
+
+        self._call(f"create the persistent subscription {group} of {stream}", create)
+
+    def join_group(self, stream: str, group: str) -> EsdbGroup | None:
+        def join() -> EsdbGroup | None:
+            try:
+                return EsdbGroup(
+                    self,
+                    self._client.read_subscription_to_stream(
+                        group, stream, event_buffer_size=200, max_ack_batch_size=200, max_ack_delay=0.05
+                    ),
+                )
+            except exceptions.MaximumSubscriptionsReached:
+                return None
+
+        return self._call(f"join the persistent subscription {group} of {stream}", join)
+
+    def truncate(self, stream: str, before: int) -> None:
+        def truncate() -> None:
+            metadata, version = self._client.get_stream_metadata(stream, timeout=DEADLINE)
+            if metadata.get("$tb", 0) < before:
+                self._client.set_stream_metadata(
+                    stream, metadata={**metadata, "$tb": before}, current_version=version, timeout=DEADLINE
+                )
+
+        self._call(f"truncate {stream}", truncate)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class _Stream:
+    """A subscription of the client with its errors translated."""
+
+    def __init__(
+        self,
+        log: EsdbLog,
+        subscription: AbstractCatchupSubscription | AbstractPersistentSubscription,
+    ) -> None:
+        self._log = log
+        self._subscription = subscription
+        self._stopped = threading.Event()
+
+    def __iter__(self) -> Iterator[Event]:
+        while True:
+            try:
+                recorded = self._log._call("read a subscription", lambda: next(self._subscription, None))
+            except UnavailableError:
+                if self._stopped.is_set():
+                    return
+                raise
+            if recorded is None:
+                return
+            yield _event(recorded)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._subscription.stop()
+
+
+class EsdbGroup(_Stream):
+    """``GroupSubscription`` over the client's persistent subscription."""
+
+    def __init__(self, log: EsdbLog, subscription: AbstractPersistentSubscription) -> None:
+        super().__init__(log, subscription)
+        self._group = subscription
+
+    def ack(self, event: Event) -> None:
+        ack_id = event.ack_id
+        if ack_id is not None:
+            self._log._call("acknowledge", lambda: self._group.ack(ack_id))
+
+
+def _event(recorded: esdbclient.RecordedEvent) -> Event:
+    return Event(
+        recorded.stream_name,
+        recorded.stream_position,
+        recorded.type,
+        recorded.data,
+        recorded.id,
+        recorded.commit_position,
+        recorded.ack_id,
+    )
