@@ -1,0 +1,248 @@
+"""C2SP signed notes (https://c2sp.org/signed-note): text signed by one or more named keys.
+
+A note is its text, which ends in a newline; an empty line; and one line for each signature::
+
+  If you think cryptography is the answer to your problem,
+  then you don't know what your problem is.
+
+  — PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=
+
+that is em dash, space, key name, space, base64 of ``key hash[4] || signature``. The key hash is
+``SHA-256(name || 0x0A || type || public key)[:4]``. A verifier key is written
+``name+hex(key hash)+base64(type || public key)``.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from kt_es.crypto import signatures
+from kt_es.crypto.hashes import sha256
+from kt_es.errors import MalformedError, VerificationError
+
+MAX_NOTE_SIZE: Final = 64 * 1024
+"""Bytes of UTF-8 that a whole note may have."""
+
+MAX_SIGNATURES: Final = 64
+"""Signatures that a note may have; the specification asks for 16 at least."""
+
+ED25519_NOTE: Final = 0x01
+KEY_HASH_SIZE: Final = 4
+
+_DASH: Final = "— "
+_CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f]")
+
+
+def _verify_ed25519(key: bytes, text: bytes, signature: bytes) -> bool:
+    return signatures.verify(signatures.ED25519, key, text, signature)
+
+
+# By signature type: the size of its public keys, and how it verifies (key, note text, signature).
+_TYPES: Final[dict[int, tuple[int, Callable[[bytes, bytes, bytes], bool]]]] = {
+    ED25519_NOTE: (32, _verify_ed25519),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NoteSignature:
+    """One signature line: who says to have signed, the 4-byte key hash, and the signature's bytes."""
+
+    name: str
+    key_hash: bytes
+    signature: bytes
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        if len(self.key_hash) != KEY_HASH_SIZE or not self.signature:
+            raise MalformedError("note", "a signature is too short")
+
+    def line(self) -> str:
+        return f"{_DASH}{self.name} {encode_base64(self.key_hash + self.signature)}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A text, ending in a newline, and its signatures, none of which has been verified."""
+
+    text: str
+    signatures: tuple[NoteSignature, ...]
+
+    def __post_init__(self) -> None:
+        _check_text(self.text)
+        if not self.text.endswith("\n"):
+            raise MalformedError("note", "the text does not end in a newline")
+        if not 1 <= len(self.signatures) <= MAX_SIGNATURES:
+            raise MalformedError("note", f"has not 1 to {MAX_SIGNATURES} signatures")
+
+    def encode(self) -> str:
+        """The note as it is transmitted. Raises ``MalformedError`` if that is over 64 KiB."""
+        encoded = "".join((self.text, "\n", *(signature.line() for signature in self.signatures)))
+        if len(encoded.encode()) > MAX_NOTE_SIZE:
+            raise MalformedError("note", f"is larger than {MAX_NOTE_SIZE} bytes")
+        return encoded
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierKey:
+    """A named public key for notes. ``type`` is the signature type of the specification."""
+
+    name: str
+    type: int
+    key: bytes
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        if self.type not in _TYPES:
+            raise MalformedError("verifier key", f"signature type 0x{self.type:02x} is not known")
+        if len(self.key) != _TYPES[self.type][0]:
+            raise MalformedError("verifier key", f"the public key has {len(self.key)} bytes")
+
+    @property
+    def key_hash(self) -> bytes:
+        return sha256(self.name.encode() + b"\n" + bytes([self.type]) + self.key)[:KEY_HASH_SIZE]
+
+    def encode(self) -> str:
+        return f"{self.name}+{self.key_hash.hex()}+{encode_base64(bytes([self.type]) + self.key)}"
+
+    @classmethod
+    def parse(cls, encoded: str) -> VerifierKey:
+        """The key written as ``name+hash+base64``. Raises ``MalformedError``."""
+        name, hash_mark, rest = encoded.partition("+")
+        key_hash, key_mark, encoded_key = rest.partition("+")
+        if not hash_mark or not key_mark:
+            raise MalformedError("verifier key", "is not of the form name+hash+key")
+        key = decode_base64(encoded_key, "verifier key")
+        if not key:
+            raise MalformedError("verifier key", "is empty")
+        verifier = cls(name, key[0], key[1:])
+        if verifier.key_hash.hex() != key_hash:
+            raise MalformedError("verifier key", "the key hash is not that of name and key")
+        return verifier
+
+    def verifies(self, text: str, signature: bytes) -> bool:
+        return _TYPES[self.type][1](self.key, text.encode(), signature)
+
+
+def parse_note(encoded: str | bytes) -> Note:
+    """The note that ``encoded`` is, all signatures kept, none verified. Raises ``MalformedError``.
+
+    Strict: valid UTF-8, no control characters but the newline, canonical base64, at most 64 signatures
+    and 64 KiB; the note encodes to ``encoded`` again.
+    """
+    content = _decode_utf8(encoded)
+    _check_text(content)
+    # The text itself may have empty lines: the last one is what separates.
+    text, separator, lines = content.rpartition("\n\n")
+    if not separator or not lines.endswith("\n"):
+        raise MalformedError("note", "has no signatures after an empty line")
+    if lines.count("\n") > MAX_SIGNATURES:
+        raise MalformedError("note", f"has more than {MAX_SIGNATURES} signatures")
+    note = Note(text + "\n", tuple(_parse_signature(line) for line in lines[:-1].split("\n")))
+    if note.encode() != content:
+        raise MalformedError("note", "is not in its one encoding")
+    return note
+
+
+def sign_text(text: str, name: str, key: signatures.PrivateKey) -> NoteSignature:
+    """The Ed25519 signature (type 0x01) of ``text`` by ``key`` under the key name ``name``.
+
+    Raises ``MalformedError`` for a name, key or text that no note can have.
+    """
+    if key.algorithm != signatures.ED25519:
+        raise MalformedError("note", "is signed with Ed25519 keys only")
+    _check_text(text)
+    return NoteSignature(name, verifier_key(name, key.public).key_hash, key.sign(text.encode()))
+
+
+def sign_note(text: str, name: str, key: signatures.PrivateKey) -> str:
+    """``text`` as a note with one signature, by ``key`` under ``name``. Raises as ``sign_text`` does."""
+    return Note(text, (sign_text(text, name, key),)).encode()
+
+
+def verifier_key(name: str, public_key: bytes) -> VerifierKey:
+    """The verifier key of a raw 32-byte Ed25519 public key."""
+    return VerifierKey(name, ED25519_NOTE, public_key)
+
+
+def verify_note(encoded: str | bytes, keys: Iterable[VerifierKey], *, step: str = "note") -> Note:
+    """The note, with those of its signatures that ``keys`` verify, at least one; others are dropped.
+
+    Raises ``MalformedError``; and ``VerificationError`` of ``step`` if no signature is by one of
+    ``keys``, or if one says that it is (by name and key hash) and does not verify.
+    """
+    note = parse_note(encoded)
+    known: dict[tuple[str, bytes], VerifierKey] = {}
+    for key in keys:
+        if known.setdefault((key.name, key.key_hash), key) != key:
+            raise VerificationError(step, f"two keys of {key.name} have the same key hash")
+    verified = []
+    for signature in note.signatures:
+        signer = known.get((signature.name, signature.key_hash))
+        if signer is None:
+            continue
+        if not signer.verifies(note.text, signature.signature):
+            raise VerificationError(step, f"the signature by {signer.name} does not verify")
+        verified.append(signature)
+    if not verified:
+        raise VerificationError(step, "no signature is by a known key")
+    return Note(note.text, tuple(verified))
+
+
+def _parse_signature(line: str) -> NoteSignature:
+    name, separator, encoded = line.removeprefix(_DASH).partition(" ")
+    if not line.startswith(_DASH) or not separator:
+        raise MalformedError("note", "a signature is not of the form '— name base64'")
+    blob = decode_base64(encoded, "note")
+    return NoteSignature(name, blob[:KEY_HASH_SIZE], blob[KEY_HASH_SIZE:])
+
+
+def _decode_utf8(encoded: str | bytes) -> str:
+    data = _encode(encoded, "note") if isinstance(encoded, str) else encoded
+    if len(data) > MAX_NOTE_SIZE:
+        raise MalformedError("note", f"is larger than {MAX_NOTE_SIZE} bytes")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise MalformedError("note", "is not valid UTF-8") from None
+
+
+def _check_text(text: str) -> None:
+    _encode(text, "note")
+    if _CONTROL.search(text):
+        raise MalformedError("note", "contains a control character")
+
+
+def _check_name(name: str) -> None:
+    _encode(name, "key name")
+    if not name or "+" in name or _CONTROL.search(name) or any(map(str.isspace, name)):
+        raise MalformedError("key name", "must not be empty or contain spaces, control characters or a plus")
+
+
+def _encode(text: str, what: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise MalformedError(what, "is not valid Unicode") from None
+
+
+def encode_base64(data: bytes) -> str:
+    """RFC 4648, section 4, with padding."""
+    return base64.b64encode(data).decode()
+
+
+def decode_base64(encoded: str, what: str) -> bytes:
+    """The inverse of ``encode_base64``, for nothing but what that returns.
+
+    Raises ``MalformedError`` about ``what``, also where only unused bits or the padding differ.
+    """
+    try:
+        data = base64.b64decode(encoded, validate=True)
+    except ValueError:
+        raise MalformedError(what, "contains invalid base64") from None
+    if encode_base64(data) != encoded:
+        raise MalformedError(what, "contains base64 that is not in its one encoding")
+    return data
