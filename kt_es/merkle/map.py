@@ -1,0 +1,191 @@
+"""The versioned sparse Merkle map: lookups, proofs and updates at any epoch (design, sections 3 and 5).
+
+A ``Root`` names one state of the map. Reading from it touches only pages that it leads to, and those
+are never overwritten once the epoch is committed, so readers of past epochs need no lock while the
+next epoch is written. Nothing here writes: ``apply`` returns the pages, and the caller puts them
+into its own atomic batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kt_es.crypto.hashes import HASH_SIZE, MAP_EMPTY
+from kt_es.errors import DivergenceError, MalformedError
+from kt_es.merkle.pages import (
+    LEAF_HASHED,
+    LEAF_SIZE,
+    MAX_VERSION,
+    VERSION_SIZE,
+    Node,
+    NodeStore,
+    Slots,
+    decode_page,
+    describe,
+    fold,
+    nibble,
+    page_key,
+    read_slot,
+)
+from kt_es.merkle.proofs import MapProof
+from kt_es.merkle.update import Pages, Slice
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """One state of the map: the version of its root page, its root hash, and how many entries it has."""
+
+    version: int
+    hash: bytes
+    size: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.version <= MAX_VERSION or self.size < 0 or len(self.hash) != HASH_SIZE:
+            raise MalformedError("map root", "a version, a hash or a size is out of range")
+        if (self.size == 0) != (self.hash == MAP_EMPTY) or (self.size == 0) != (self.version == 0):
+            raise MalformedError("map root", "the empty map has version 0 and the empty hash, no other has")
+
+
+EMPTY_ROOT = Root(0, MAP_EMPTY, 0)
+"""The map before the first entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeafRef:
+    """What the map holds at an index, and the epoch that put it there."""
+
+    index: bytes
+    entry_hash: bytes
+    version: int
+
+
+class Map:
+    """The map over a store of pages. It keeps no state of its own; share it between threads freely."""
+
+    def __init__(self, store: NodeStore) -> None:
+        self._store = store
+
+    def apply(self, root: Root, version: int, updates: Iterable[tuple[bytes, bytes]]) -> tuple[Root, Pages]:
+        """Set ``(index, entry hash)`` pairs on top of ``root``; the new root and the pages to write.
+
+        ``version`` is the epoch being built, from 1, not below ``root.version``. An epoch may be applied
+        in several slices: write the pages of one, then apply the next on its root with the same
+        version; pages of the same version are then written again with new content. The last of
+        several updates of one index counts. Memory is bounded by the slice: about 2 kB per update.
+
+        Pages of an epoch that was never committed are harmless: no root leads to them, and applying
+        the same updates again writes the same final pages. ValueError for sizes and versions that
+        make no sense, DivergenceError for a page that is missing or damaged.
+        """
+        if not max(1, root.version) <= version <= MAX_VERSION:
+            raise ValueError(f"version {version} cannot follow version {root.version} of the map")
+        stamp = version.to_bytes(VERSION_SIZE)
+        latest = dict(updates)
+        leaves = sorted([index + entry_hash + stamp for index, entry_hash in latest.items()])
+        if any(len(index) != HASH_SIZE for index in latest) or any(len(leaf) != LEAF_SIZE for leaf in leaves):
+            raise ValueError("an index or an entry hash has not 32 bytes")
+        work = Slice(self._store, stamp, leaves)
+        changed = work.apply(None if root.size == 0 else root.version.to_bytes(VERSION_SIZE))
+        if changed is None:
+            return root, []
+        return Root(version, changed, root.size + work.added), work.pages
+
+    def lookup_many(self, root: Root, indices: Sequence[bytes]) -> list[LeafRef | None]:
+        """What the map holds at each index at ``root``, None where nothing; one batch read per level."""
+        found: list[LeafRef | None] = [None] * len(indices)
+        if root.size == 0:
+            return found
+        version = root.version.to_bytes(VERSION_SIZE)
+        pending = [(at, index, version) for at, index in enumerate(indices)]
+        depth = 0
+        while pending:
+            keys = [page_key(index, depth, version) for _, index, version in pending]
+            pages = self._read(keys)
+            below = []
+            for (at, index, _), key in zip(pending, keys, strict=True):
+                slot = read_slot(key, pages[key], nibble(index, depth))
+                if slot is None:
+                    continue
+                if len(slot) != LEAF_SIZE:
+                    below.append((at, index, slot[HASH_SIZE:]))
+                elif slot[:HASH_SIZE] == index:
+                    found[at] = _leaf_ref(slot)
+            pending = below
+            depth += 1
+        return found
+
+    def lookup(self, root: Root, index: bytes) -> LeafRef | None:
+        """What the map holds at one index at ``root``, None where nothing."""
+        return self.lookup_many(root, [index])[0]
+
+    def prove_many(self, root: Root, indices: Sequence[bytes]) -> list[MapProof]:
+        """A proof of inclusion or absence of each index at ``root``; one batch read per level.
+
+        Every page read is hashed and compared with the hash that led to it, up to ``root``.
+        """
+        paths = [_Path(index, root) for index in indices]
+        depth = 0
+        pending = [path for path in paths if not path.ended]
+        while pending:
+            keys = [page_key(path.index, depth, path.version) for path in pending]
+            pages = self._read(keys)
+            trees: dict[bytes, tuple[Slots, list[list[Node | None]]]] = {}
+            for key, data in pages.items():
+                slots = decode_page(key, data)
+                trees[key] = slots, fold(slots)
+            for path, key in zip(pending, keys, strict=True):
+                path.descend(key, *trees[key], nibble(path.index, depth))
+            pending = [path for path in pending if not path.ended]
+            depth += 1
+        return [path.proof() for path in paths]
+
+    def prove(self, root: Root, index: bytes) -> MapProof:
+        """A proof of inclusion or absence of one index at ``root``."""
+        return self.prove_many(root, [index])[0]
+
+    def _read(self, keys: list[bytes]) -> dict[bytes, bytes | None]:
+        unique = list(dict.fromkeys(keys))
+        return dict(zip(unique, self._store.get_many(unique), strict=True))
+
+
+class _Path:
+    """The way of one index down the tree, page by page."""
+
+    def __init__(self, index: bytes, root: Root) -> None:
+        self.index = index
+        self.hash = root.hash
+        self.version = root.version.to_bytes(VERSION_SIZE)
+        self.ended = root.size == 0
+        self._siblings: list[bytes | None] = []
+        self._leaf: bytes | None = None
+
+    def descend(self, key: bytes, slots: Slots, tree: list[list[Node | None]], position: int) -> None:
+        """Go through one page towards slot ``position``, down to a child, a leaf or nothing."""
+        node = tree[-1][0]
+        if node is None or node[0] != self.hash:
+            raise DivergenceError(f"{describe(key)} has another hash than its parent says")
+        for height in range(len(tree) - 2, -1, -1):
+            if node is None or node[1] is not None:
+                break
+            at = position >> height
+            beside = tree[height][at ^ 1]
+            self._siblings.append(None if beside is None else beside[0])
+            node = tree[height][at]
+        child = slots[position]
+        if node is None or node[1] is not None or child is None:
+            self.ended = True
+            self._leaf = None if node is None else node[1]
+        else:
+            self.hash, self.version = node[0], child[HASH_SIZE:]
+
+    def proof(self) -> MapProof:
+        leaf = self._leaf
+        return MapProof(
+            tuple(reversed(self._siblings)),
+            None if leaf is None else (leaf[:HASH_SIZE], leaf[HASH_SIZE:LEAF_HASHED]),
+        )
+
+
+def _leaf_ref(slot: bytes) -> LeafRef:
+    return LeafRef(slot[:HASH_SIZE], slot[HASH_SIZE:LEAF_HASHED], int.from_bytes(slot[LEAF_HASHED:]))

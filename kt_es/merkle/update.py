@@ -1,0 +1,150 @@
+"""One slice of updates applied to the map: each page on their way is read once and written once.
+
+The pages are read level by level with one ``get_many`` each, changed on the way down, and hashed
+and encoded on the way back up. Everything is sorted by index, so the same slice gives the same
+pages in the same order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kt_es.crypto.hashes import HASH_SIZE
+from kt_es.merkle.pages import (
+    LEAF_HASHED,
+    LEAF_SIZE,
+    SLOTS,
+    NodeStore,
+    Slots,
+    decode_page,
+    encode_page,
+    nibble,
+    page_hash,
+    page_key,
+)
+
+Pages = list[tuple[bytes, bytes]]
+"""Pages to write: storage key and bytes."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A page that updates go through; the slice's leaves ``low`` to ``high`` belong below it."""
+
+    slots: Slots
+    depth: int
+    low: int
+    high: int
+    parent: _Open | None
+    position: int
+    changed: bool = False
+
+
+class Slice:
+    """The state of one application: sorted new leaves in, pages and the count of new indices out."""
+
+    def __init__(self, store: NodeStore, version: bytes, leaves: list[bytes]) -> None:
+        """``version`` is the u40 to write under, ``leaves`` the new leaf slots, sorted, one per index."""
+        self._store = store
+        self._version = version
+        self._leaves = leaves
+        self.pages: Pages = []
+        self.added = 0
+
+    def apply(self, root_version: bytes | None) -> bytes | None:
+        """Apply to the map whose root page has ``root_version`` (None: the empty map).
+
+        Gives the new root hash, or None if nothing changed; ``pages`` and ``added`` are then filled.
+        """
+        slots: Slots = [None] * SLOTS
+        if root_version is not None:
+            key = page_key(b"", 0, root_version)
+            slots = decode_page(key, self._store.get_many([key])[0])
+        top = _Open(slots, 0, 0, len(self._leaves), None, 0)
+        levels = [[top]]
+        while levels[-1]:
+            levels.append(self._descend(levels[-1]))
+        root = None
+        for level in reversed(levels):
+            for page in level:
+                if page.changed:
+                    root = self._close(page)
+        return root
+
+    def _descend(self, level: list[_Open]) -> list[_Open]:
+        """Put the leaves into the pages of one level; the pages below that they lead to, opened."""
+        wanted: list[tuple[_Open, int, int, int, bytes]] = []
+        for page in level:
+            self._spread(page, wanted)
+        keys = [key for *_, key in wanted]
+        return [
+            _Open(decode_page(key, data), page.depth + 1, low, high, page, position)
+            for (page, position, low, high, key), data in zip(
+                wanted, self._store.get_many(keys) if keys else (), strict=True
+            )
+        ]
+
+    def _spread(self, page: _Open, wanted: list[tuple[_Open, int, int, int, bytes]]) -> None:
+        leaves, depth, slots = self._leaves, page.depth, page.slots
+        low = page.low
+        while low < page.high:
+            position = nibble(leaves[low], depth)
+            high = low + 1
+            while high < page.high and nibble(leaves[high], depth) == position:
+                high += 1
+            slot = slots[position]
+            if slot is not None and len(slot) != LEAF_SIZE:
+                key = page_key(leaves[low], depth + 1, slot[HASH_SIZE:])
+                wanted.append((page, position, low, high, key))
+            else:
+                planted = self._merge(slot, leaves[low:high], depth + 1)
+                if planted != slot:
+                    slots[position] = planted
+                    page.changed = True
+            low = high
+
+    def _merge(self, old: bytes | None, new: list[bytes], depth: int) -> bytes:
+        """The slot in which the leaf that stood there, if any, and the new ones stand together.
+
+        An update to the very entry that stands there changes nothing: the leaf keeps its version.
+        """
+        if old is None:
+            self.added += len(new)
+            return self._plant(new, depth)
+        index = old[:HASH_SIZE]
+        others = [leaf for leaf in new if leaf[:HASH_SIZE] != index]
+        self.added += len(others)
+        for leaf in new:
+            if leaf[:HASH_SIZE] == index and leaf[:LEAF_HASHED] != old[:LEAF_HASHED]:
+                old = leaf
+        if not others:
+            return old
+        return self._plant(sorted([*others, old]), depth)
+
+    def _plant(self, leaves: list[bytes], depth: int) -> bytes:
+        """The slot of a subtree of these leaves alone, whose page, if it needs one, is at ``depth``."""
+        if len(leaves) == 1:
+            return leaves[0]
+        slots: Slots = [None] * SLOTS
+        low = 0
+        while low < len(leaves):
+            position = nibble(leaves[low], depth)
+            high = low + 1
+            while high < len(leaves) and nibble(leaves[high], depth) == position:
+                high += 1
+            slots[position] = self._plant(leaves[low:high], depth + 1)
+            low = high
+        return self._write(slots, leaves[0], depth)
+
+    def _close(self, page: _Open) -> bytes:
+        """Hash and write a page whose children are closed, and enter it in its parent."""
+        slot = self._write(page.slots, self._leaves[page.low], page.depth)
+        if page.parent is not None:
+            page.parent.slots[page.position] = slot
+            page.parent.changed = True
+        return slot[:HASH_SIZE]
+
+    def _write(self, slots: Slots, index: bytes, depth: int) -> bytes:
+        key = page_key(index, depth, self._version)
+        self.pages.append((key, encode_page(key, slots)))
+        return page_hash(slots) + self._version

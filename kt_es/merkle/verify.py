@@ -1,0 +1,161 @@
+"""Roots from proofs, and nothing else: what a client runs, without any storage.
+
+Each function computes the root to which a proof leads; the caller compares it with a signed one. A
+value of the wrong size raises MalformedError, a proof that does not fit its sizes or its place
+raises VerificationError with the step ``inclusion``, ``consistency`` or ``map``.
+
+Logs follow RFC 9162, sections 2.1.3.2 and 2.1.4.2 (the trees of RFC 6962); the map follows the
+design, section 3: a leaf stands at its shortest unique prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kt_es.crypto.hashes import HASH_SIZE, MAP_EMPTY, log_node_hash, map_leaf_hash, map_node_hash
+from kt_es.errors import MalformedError, VerificationError
+from kt_es.merkle.proofs import Leaf, MapProof
+
+MAX_DEPTH = 8 * HASH_SIZE
+
+
+def log_root_from_inclusion(leaf_index: int, size: int, leaf_hash: bytes, proof: Sequence[bytes]) -> bytes:
+    """The root of the log of ``size`` leaves in which ``leaf_hash`` stands at ``leaf_index``.
+
+    ``proof`` goes from the leaf up to the root, 32 bytes each (RFC 9162, 2.1.3.2).
+    """
+    _check_hashes("inclusion proof", leaf_hash, *proof)
+    if not 0 <= leaf_index < size:
+        raise VerificationError("inclusion", f"leaf {leaf_index} is not in a log of {size}")
+    fn, sn = leaf_index, size - 1
+    root = leaf_hash
+    for sibling in proof:
+        if sn == 0:
+            raise VerificationError("inclusion", "the proof is too long")
+        if fn & 1 or fn == sn:
+            root = log_node_hash(sibling, root)
+            fn, sn = _skip_right_edge(fn, sn)
+        else:
+            root = log_node_hash(root, sibling)
+        fn, sn = fn >> 1, sn >> 1
+    if sn != 0:
+        raise VerificationError("inclusion", "the proof is too short")
+    return root
+
+
+def log_root_from_consistency(size1: int, size2: int, root1: bytes, proof: Sequence[bytes]) -> bytes:
+    """The root at ``size2`` of the log that has ``root1`` at ``size1`` (RFC 9162, 2.1.4.2).
+
+    ``1 <= size1 <= size2``: every log is consistent with the empty one, so that proves nothing and is
+    refused. Equal sizes take an empty proof and give ``root1``, whose size is the caller's to know.
+    """
+    _check_hashes("consistency proof", *proof)
+    if not 1 <= size1 <= size2:
+        raise VerificationError("consistency", f"no proof leads from size {size1} to {size2}")
+    if size1 == size2:
+        if proof:
+            raise VerificationError("consistency", "the sizes are equal, but the proof is not empty")
+        return root1
+    path = list(proof)
+    if size1 & (size1 - 1) == 0:
+        path.insert(0, root1)
+    if not path:
+        raise VerificationError("consistency", "the proof is empty")
+    fn, sn = size1 - 1, size2 - 1
+    while fn & 1:
+        fn, sn = fn >> 1, sn >> 1
+    first = second = path[0]
+    for sibling in path[1:]:
+        if sn == 0:
+            raise VerificationError("consistency", "the proof is too long")
+        if fn & 1 or fn == sn:
+            first = log_node_hash(sibling, first)
+            second = log_node_hash(sibling, second)
+            fn, sn = _skip_right_edge(fn, sn)
+        else:
+            second = log_node_hash(second, sibling)
+        fn, sn = fn >> 1, sn >> 1
+    if sn != 0:
+        raise VerificationError("consistency", "the proof is too short")
+    if first != root1:
+        raise VerificationError("consistency", f"the proof does not start at the root of size {size1}")
+    return second
+
+
+def _skip_right_edge(fn: int, sn: int) -> tuple[int, int]:
+    """Go up the levels at which a node of the right edge has no sibling (RFC 9162, the inner loop)."""
+    while not fn & 1 and fn:
+        fn, sn = fn >> 1, sn >> 1
+    return fn, sn
+
+
+def map_root_from_inclusion(index: bytes, entry_hash: bytes, siblings: Sequence[bytes | None]) -> bytes:
+    """The root of the map in which ``entry_hash`` stands at ``index`` (both 32 bytes).
+
+    ``siblings`` go from the leaf up to the root, None for an empty subtree.
+    """
+    _check_hashes("map proof", index, entry_hash)
+    _check_siblings(siblings)
+    if siblings and siblings[0] is None:
+        raise VerificationError("map", "the leaf does not stand at its shortest unique prefix")
+    return _climb(index, map_leaf_hash(index, entry_hash), siblings)
+
+
+def map_root_from_absence(index: bytes, siblings: Sequence[bytes | None], other: Leaf | None) -> bytes:
+    """The root of the map in which nothing stands at ``index``.
+
+    The path ends at an empty subtree (``other`` None) or at the leaf of another index that begins
+    with the same ``len(siblings)`` bits.
+    """
+    _check_hashes("map proof", index)
+    _check_siblings(siblings)
+    if other is None:
+        if siblings and siblings[0] is None:
+            raise VerificationError("map", "an empty subtree stands beside another one")
+        return _climb(index, MAP_EMPTY, siblings)
+    _check_hashes("map proof", other[0])
+    if other[0] == index:
+        raise VerificationError("map", "the leaf said to be another is the index's own")
+    shift = MAX_DEPTH - len(siblings)
+    if int.from_bytes(other[0]) >> shift != int.from_bytes(index) >> shift:
+        raise VerificationError("map", "the other leaf does not stand on the path of the index")
+    return map_root_from_inclusion(other[0], other[1], siblings)
+
+
+def map_root(index: bytes, proof: MapProof) -> bytes:
+    """The root to which ``proof`` leads for ``index``, be it inclusion or absence."""
+    if proof.leaf is not None and proof.leaf[0] == index:
+        return map_root_from_inclusion(index, proof.leaf[1], proof.siblings)
+    return map_root_from_absence(index, proof.siblings, proof.leaf)
+
+
+def require_root(step: str, computed: bytes, trusted: bytes) -> None:
+    """Raise VerificationError for ``step`` unless the root of a proof is the one that was signed."""
+    if computed != trusted:
+        raise VerificationError(step, "the proof leads to another root than the signed one")
+
+
+def _climb(index: bytes, root: bytes, siblings: Sequence[bytes | None]) -> bytes:
+    path = int.from_bytes(index) >> (MAX_DEPTH - len(siblings))
+    for sibling in siblings:
+        beside = MAP_EMPTY if sibling is None else sibling
+        root = map_node_hash(beside, root) if path & 1 else map_node_hash(root, beside)
+        path >>= 1
+    return root
+
+
+def _check_hashes(what: str, *hashes: bytes) -> None:
+    for value in hashes:
+        if len(value) != HASH_SIZE:
+            raise MalformedError(what, f"{len(value)} bytes stand where {HASH_SIZE} belong")
+
+
+def _check_siblings(siblings: Sequence[bytes | None]) -> None:
+    if len(siblings) > MAX_DEPTH:
+        raise MalformedError("map proof", f"{len(siblings)} siblings, at most {MAX_DEPTH} are possible")
+    for sibling in siblings:
+        if sibling is None:
+            continue
+        _check_hashes("map proof", sibling)
+        if sibling == MAP_EMPTY:
+            raise MalformedError("map proof", "an empty subtree is written as null, not as zero bytes")
