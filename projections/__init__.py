@@ -1,0 +1,1 @@
+"""Projections of the streams into RocksDB: the map, both logs and the openings, and their replay."""

@@ -119,13 +119,3 @@ class HeadEvent:
             take_text(heads, "head event heads checkpoint", 1, MAX_CHECKPOINT),
             take_text(mutations, "head event mutations checkpoint", 1, MAX_CHECKPOINT),
         )
-
-
-def heads_origin(origin: str) -> str:
-    """The checkpoint origin and key name of the log of map heads."""
-    return f"{origin}/heads"
-
-
-def mutations_origin(origin: str) -> str:
-    """The checkpoint origin and key name of the log of mutations."""
-    return f"{origin}/mutations"

@@ -52,6 +52,10 @@ class Record:
     item: Item
     verdict: Verdict
 
+    @property
+    def closes_epoch(self) -> bool:
+        return self.verdict is Verdict.EPOCH
+
     def encode(self) -> bytes:
         item = self.item
         content = item.content.fields() if isinstance(item.content, Digest) else item.content

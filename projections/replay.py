@@ -1,0 +1,203 @@
+"""Replay of both logs: every verdict decided again, every root recomputed, every head compared.
+
+Front ends, monitors and a signer that lost its disk all follow the directory by this one path. An
+epoch is committed only when it came out byte for byte as it was published; the first difference
+raises ``DivergenceError`` with the place it stands in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from kt_es.crypto.hashes import log_leaf_hash
+from kt_es.errors import DivergenceError, KtError, MalformedError, VerificationError
+from kt_es.eventstore.streams import Event, EventLog, StreamNames
+from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, open_checkpoint
+from kt_es.formats.configs import Config
+from kt_es.formats.heads import MAP_HEAD, HeadEvent, MapHead, SignedMapHead
+from kt_es.formats.queue import Item, ItemKind
+from kt_es.formats.records import RECORDS, Record, RecordPacker, decode_records
+from projections.ledger import Committed, EpochFold, Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedEpoch:
+    """One epoch that was verified and committed."""
+
+    head: MapHead
+    event: HeadEvent
+
+
+class Replay:
+    """Follows the logs of one directory into a ledger.
+
+    ``observe`` is told each record as it is verified, before its epoch is committed.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        names: StreamNames,
+        ledger: Ledger,
+        observe: Callable[[Record], None] | None = None,
+    ) -> None:
+        self._log = log
+        self._names = names
+        self._observe = observe
+        self.ledger = ledger
+
+    def catch_up(self) -> Iterator[ReplayedEpoch]:
+        """Every epoch that is published now and not yet committed here, one by one."""
+        for event in self._log.read(self._names.heads, self.ledger.committed.epoch):
+            yield self.advance(event)
+
+    def follow(self) -> Iterator[ReplayedEpoch]:
+        """``catch_up`` without end; raises ``UnavailableError`` when the log goes away."""
+        subscription = self._log.subscribe(self._names.heads, self.ledger.committed.epoch - 1)
+        try:
+            for event in subscription:
+                yield self.advance(event)
+        finally:
+            subscription.stop()
+
+    def advance(self, event: Event) -> ReplayedEpoch:
+        """Verify and commit the epoch of one head event: the next one, or refuse."""
+        committed = self.ledger.committed
+        where = f"head of epoch {committed.epoch + 1}"
+        if event.revision != committed.epoch or event.type != MAP_HEAD:
+            raise DivergenceError(
+                f"{where}: the stream has {event.type!r} at revision {event.revision}, "
+                f"not a map head at {committed.epoch}"
+            )
+        try:
+            head_event = HeadEvent.decode(event.data)
+            published = SignedMapHead.decode(head_event.smh_bytes)
+        except MalformedError as error:
+            raise DivergenceError(f"{where}: {error}") from None
+        fold = self.ledger.fold()
+        records_next = self._replay_records(fold, published.head)
+        head, state = fold.close()
+        config = fold.epoch.config
+        if config is None:
+            raise DivergenceError(f"{where}: no config is in force")
+        check_head_event(head_event, published, head, state, config.config)
+        fold.commit(state, head_event, records_next)
+        return ReplayedEpoch(head, head_event)
+
+    def _replay_records(self, fold: EpochFold, published: MapHead) -> int:
+        committed = self.ledger.committed
+        order = RecordOrder(committed)
+        packer = RecordPacker(committed.log.size)
+        revision = committed.records_next
+        events = self._log.read(self._names.mutations, revision)
+        while fold.marker is None:
+            event = next(events, None)
+            if event is None or event.revision != revision or event.type != RECORDS:
+                raise DivergenceError(
+                    f"log of mutations: a records event of epoch {fold.epoch.number} is missing "
+                    f"at revision {revision}"
+                )
+            records = _decoded(event, fold.sequence)
+            packed = replay_records(fold, records, order, packer)
+            if packed != [event.data]:
+                raise DivergenceError(f"records event {revision}: its records are grouped otherwise")
+            if self._observe is not None:
+                for record, _ in records:
+                    self._observe(record)
+            revision += 1
+        if fold.sequence != published.log_size:
+            raise DivergenceError(
+                f"head of epoch {fold.epoch.number}: says {published.log_size} records, "
+                f"its marker's record is number {fold.sequence - 1}"
+            )
+        return revision
+
+
+def _decoded(event: Event, sequence: int) -> list[tuple[Record, bytes]]:
+    try:
+        first, encoded = decode_records(event.data)
+    except MalformedError as error:
+        raise DivergenceError(f"records event {event.revision}: {error}") from None
+    if first != sequence:
+        raise DivergenceError(f"records event {event.revision}: begins at {first}, not at {sequence}")
+    records = []
+    for offset, data in enumerate(encoded):
+        try:
+            record = Record.decode(data)
+        except MalformedError as error:
+            raise DivergenceError(f"record {first + offset}: {error}") from None
+        if record.sequence != first + offset:
+            raise DivergenceError(f"record {first + offset}: says that it is number {record.sequence}")
+        records.append((record, data))
+    return records
+
+
+class RecordOrder:
+    """Checks that records name the queue's items without a gap: no event was skipped or reordered."""
+
+    def __init__(self, committed: Committed) -> None:
+        self._revision = committed.queue_next - 1
+        self._position = 0
+        self._kind = ItemKind.UNKNOWN
+
+    def check(self, sequence: int, item: Item) -> None:
+        same_event = item.revision == self._revision and item.position == self._position + 1
+        next_event = item.revision == self._revision + 1 and item.position == 0
+        if not next_event and not (same_event and item.kind == self._kind == ItemKind.MUTATION):
+            raise DivergenceError(
+                f"record {sequence}: queue item ({item.revision}, {item.position}) does not follow "
+                f"({self._revision}, {self._position})"
+            )
+        self._revision, self._position, self._kind = item.revision, item.position, item.kind
+
+
+def replay_records(
+    fold: EpochFold, records: list[tuple[Record, bytes]], order: RecordOrder, packer: RecordPacker
+) -> list[bytes]:
+    """Decide the items of ``records`` again and compare; the record events that they close."""
+    for record, _ in records:
+        order.check(record.sequence, record.item)
+    try:
+        decided = fold.take([record.item for record, _ in records])
+    except KtError as error:
+        raise DivergenceError(f"records from {records[0][0].sequence} on: {error}") from None
+    packed: list[bytes] = []
+    for (record, data), (again, again_data) in zip(records, decided, strict=True):
+        if again_data != data:
+            raise DivergenceError(
+                f"record {record.sequence}: says {record.verdict.label}, must be {again.verdict.label}"
+            )
+        packed += packer.add(data, closes_epoch=record.closes_epoch)
+    return packed
+
+
+def check_head_event(
+    event: HeadEvent, published: SignedMapHead, head: MapHead, state: Committed, config: Config
+) -> None:
+    """Compare a published head and its checkpoints with what the replay came to."""
+    where = f"head of epoch {head.epoch}"
+    for name in head.__slots__:
+        said, must = getattr(published.head, name), getattr(head, name)
+        if said != must:
+            raise DivergenceError(f"{where}: {name} is {_shown(said)}, must be {_shown(must)}")
+    heads, _ = state.heads.append([log_leaf_hash(event.smh_bytes)])
+    logs = (
+        (event.heads_checkpoint, Checkpoint(heads_origin(config.origin), heads.size, heads.root())),
+        (
+            event.mutations_checkpoint,
+            Checkpoint(mutations_origin(config.origin), state.log.size, state.log.root()),
+        ),
+    )
+    try:
+        published.verify(config.origin, config.signer_key)
+        for text, must_be in logs:
+            opened = open_checkpoint(text, must_be.origin, [config.signer_key.raw])
+            if opened != must_be:
+                raise DivergenceError(f"{where}: checkpoint of {must_be.origin} is not of these records")
+    except (MalformedError, VerificationError) as error:
+        raise DivergenceError(f"{where}: {error}") from None
+
+
+def _shown(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
