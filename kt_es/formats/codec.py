@@ -9,8 +9,8 @@ The small ``take_*`` helpers check one decoded field each and name it in their e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, TypeAlias
 
 import cbor2
 
@@ -24,6 +24,30 @@ UINT_MAX = 2**64 - 1
 _MAX_DEPTH = 8
 
 
+def _refuse_tag(*_: Any) -> NoReturn:
+    raise ValueError("tags are not allowed")
+
+
+class _NoTags(Mapping[int, Callable[..., NoReturn]]):
+    """A decoder for every tag, which refuses it.
+
+    Left to itself the library acts on tags while it reads: shared references make a few bytes a value
+    that contains itself or has billions of items, and walking it would never end.
+    """
+
+    def __getitem__(self, tag: int) -> Callable[..., NoReturn]:
+        return _refuse_tag
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 1
+
+
+_NO_TAGS = _NoTags()
+
+
 def encode(value: Value) -> bytes:
     """The one encoding of ``value``; tuples and lists are both arrays."""
     return cbor2.dumps(value)
@@ -35,10 +59,8 @@ def decode(data: bytes, what: str) -> Value:
     Raises ``MalformedError`` naming ``what`` for anything but the one encoding of an allowed value.
     """
     try:
-        value = cbor2.loads(data, max_depth=_MAX_DEPTH, allow_indefinite=False)
-    except Exception as error:  # noqa: BLE001
-        # Tags make the library build dates, patterns, fractions or addresses out of hostile bytes,
-        # and those constructors raise whatever they like.
+        value = cbor2.loads(data, max_depth=_MAX_DEPTH, allow_indefinite=False, semantic_decoders=_NO_TAGS)
+    except (cbor2.CBORError, ValueError) as error:
         raise MalformedError(what, f"not CBOR of the allowed kinds ({type(error).__name__})") from None
     if not _allowed(value):
         raise MalformedError(
