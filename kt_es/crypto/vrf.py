@@ -119,12 +119,12 @@ def encode_to_curve(salt: bytes, alpha: bytes) -> bytes:
     """
     for counter in range(256):
         candidate = hashlib.sha512(_ENCODE_TO_CURVE + salt + alpha + bytes([counter]) + _BACK).digest()[:32]
-        if (point := _decode_and_clear(candidate)) is not None:
+        if (point := candidate_point(candidate)) is not None:
             return point
     raise VerificationError("vrf", "no point of the curve belongs to this label")
 
 
-def _decode_and_clear(candidate: bytes) -> bytes | None:
+def candidate_point(candidate: bytes) -> bytes | None:
     """``cofactor * string_to_point(candidate)``; None if that is INVALID or the identity.
 
     string_to_point is RFC 8032, 5.1.3: ``y`` must be below the prime, which libsodium's addition does
