@@ -25,7 +25,7 @@ from kt_es.formats.queue import Item, Marker
 from kt_es.formats.records import Record, Verdict
 from kt_es.merkle.log import LogState, NodeId, node_key
 from kt_es.merkle.map import EMPTY_ROOT, LeafRef, Map, Root
-from projections.rocks import Store
+from projections.storage import Change, Family, Storage
 
 PAGES = "pages"
 ENTRIES = "entries"
@@ -105,10 +105,10 @@ class Ledger:
     and sees one epoch entirely.
     """
 
-    def __init__(self, store: Store, origin: str, pinned: PublicKey) -> None:
+    def __init__(self, store: Storage, origin: str, pinned: PublicKey) -> None:
         """Raises ``DivergenceError`` if the store is damaged or another directory's."""
         self.store = store
-        self.map = Map(store.family(PAGES))
+        self.map = Map(Family(store, PAGES))
         data = store.get(META, _COMMITTED)
         try:
             self.committed = (
@@ -173,7 +173,7 @@ class EpochFold:
         self._log = self._base.log
         self._queue_next = self._base.queue_next
         self._staged: list[tuple[bytes, bytes]] = []
-        self._puts: list[tuple[str, bytes, bytes]] = []
+        self._puts: list[Change] = []
 
     @property
     def size(self) -> int:

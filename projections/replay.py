@@ -52,15 +52,6 @@ class Replay:
         for event in self._log.read(self._names.heads, self.ledger.committed.epoch):
             yield self.advance(event)
 
-    def follow(self) -> Iterator[ReplayedEpoch]:
-        """``catch_up`` without end; raises ``UnavailableError`` when the log goes away."""
-        subscription = self._log.subscribe(self._names.heads, self.ledger.committed.epoch - 1)
-        try:
-            for event in subscription:
-                yield self.advance(event)
-        finally:
-            subscription.stop()
-
     def advance(self, event: Event) -> ReplayedEpoch:
         """Verify and commit the epoch of one head event: the next one, or refuse."""
         committed = self.ledger.committed

@@ -219,7 +219,7 @@ class EsdbLog:
                 return EsdbGroup(
                     self,
                     self._client.read_subscription_to_stream(
-                        group, stream, event_buffer_size=200, max_ack_batch_size=200, max_ack_delay=0.05
+                        group, stream, event_buffer_size=2000, max_ack_batch_size=200, max_ack_delay=0.05
                     ),
                 )
             except exceptions.MaximumSubscriptionsReached:

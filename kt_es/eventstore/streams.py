@@ -9,6 +9,7 @@ import json
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Protocol
 
 # Expected revisions of an append: an exact one (0 or more), or one of these.
@@ -76,7 +77,7 @@ def content_event(stream: str, kind: str, data: bytes, correlation: str | None =
 
     ``correlation`` goes into the metadata as the ecosystem expects; nothing reads it to decide.
     """
-    name = f"{stream}\n{kind}\n{data.hex()}"
+    name = f"{stream}\n{kind}\n{sha256(data).hexdigest()}"
     metadata = b"" if correlation is None else _correlated(correlation)
     return NewEvent(kind, data, uuid.uuid5(_EVENT_IDS, name), metadata)
 

@@ -1,0 +1,45 @@
+"""The signer's private keys: one PEM file each in a directory, chosen by the config in force.
+
+A rotation needs the old and the new key side by side; which of them signs is what the config says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from kt_es.crypto.signatures import PrivateKey
+from kt_es.errors import ConfigError, KtError
+from kt_es.formats.keys import PublicKey
+
+
+class KeyRing:
+    """Private keys by their public ones."""
+
+    def __init__(self, keys: Iterable[PrivateKey]) -> None:
+        self._keys = {PublicKey(key.algorithm, key.public): key for key in keys}
+
+    @classmethod
+    def load(cls, directory: Path) -> KeyRing:
+        """Every ``*.pem`` of ``directory``; ``ConfigError`` names what cannot be read."""
+        paths = sorted(directory.glob("*.pem")) if directory.is_dir() else []
+        if not paths:
+            raise ConfigError(f"there is no signer key (*.pem) in {directory}: run `kt init` or restore it")
+        return cls(load_key(path) for path in paths)
+
+    def key_for(self, public: PublicKey) -> PrivateKey:
+        """The private key of ``public``, else ``ConfigError``: nothing can be signed without it."""
+        key = self._keys.get(public)
+        if key is None:
+            raise ConfigError(f"the signer has no private key for the config's signer key {public.id.hex()}")
+        return key
+
+
+def load_key(path: Path) -> PrivateKey:
+    """The private key in a PEM file; ``ConfigError`` names the file and what is wrong with it."""
+    try:
+        return PrivateKey.from_pem(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"key {path}: {error.strerror}") from None
+    except KtError as error:
+        raise ConfigError(f"key {path}: {error}") from None

@@ -1,0 +1,101 @@
+"""The work on one epoch: queue events in, records appended, and at its marker the head and the commit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from kt_es.errors import DivergenceError, UnavailableError
+from kt_es.eventstore.streams import MAX_APPEND, Event, EventLog, NewEvent, StreamNames, content_event
+from kt_es.formats.configs import Config
+from kt_es.formats.heads import MAP_HEAD, MapHead
+from kt_es.formats.queue import items_of
+from kt_es.formats.records import RECORDS, RecordPacker
+from projections.ledger import Ledger
+from signer.keys import KeyRing
+from signer.publish import publish, sign_head
+
+
+class EpochWork:
+    """The epoch after the ledger's committed one; thrown away and begun anew after any trouble.
+
+    Records are appended as soon as ``outbox`` bytes of them are closed, so memory stays bounded
+    however long the epoch; what was appended before a crash is found again and compared.
+    """
+
+    def __init__(self, log: EventLog, names: StreamNames, ledger: Ledger, keys: KeyRing, outbox: int) -> None:
+        self._log = log
+        self._names = names
+        self._keys = keys
+        self._outbox_limit = outbox
+        self._base = ledger.committed
+        self._fold = ledger.fold()
+        self._packer = RecordPacker(self._base.log.size)
+        self._records_next = self._base.records_next
+        self._outbox: list[NewEvent] = []
+        self._outbox_size = 0
+        self.queue_next = self._base.queue_next
+        self.verdicts: Counter[str] = Counter()
+
+    @property
+    def size(self) -> int:
+        """How many items the epoch has so far."""
+        return self._fold.size
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether its marker has come back."""
+        return self._fold.marker is not None
+
+    @property
+    def config(self) -> Config | None:
+        """The config in force, None before the queue's first item."""
+        signed = self._fold.epoch.config
+        return None if signed is None else signed.config
+
+    def process(self, event: Event) -> None:
+        """Decide the next event of the queue."""
+        if event.revision != self.queue_next:
+            raise UnavailableError(f"{self._names.queue}: revision {self.queue_next} cannot be read")
+        for record, data in self._fold.take(items_of(event.revision, event.type, event.data)):
+            for packed in self._packer.add(data, closes_epoch=record.closes_epoch):
+                self._outbox.append(content_event(self._names.mutations, RECORDS, packed))
+                self._outbox_size += len(packed)
+            self.verdicts[record.verdict.label] += 1
+        self.queue_next = event.revision + 1
+        if self._outbox_size >= self._outbox_limit:
+            self._publish_records()
+
+    def finish(self) -> MapHead:
+        """Records, then the head, then the local commit. The epoch must be closed."""
+        config = self.config
+        if config is None:
+            raise DivergenceError("an epoch was closed without a config in force")
+        self._publish_records()
+        head, state = self._fold.close()
+        event = sign_head(head, state, self._keys.key_for(config.signer_key))
+        published = content_event(self._names.heads, MAP_HEAD, event.encode())
+        publish(self._log, self._names.heads, self._base.epoch, [published])
+        self._fold.commit(state, event, self._records_next)
+        return head
+
+    def _publish_records(self) -> None:
+        for batch in _batches(self._outbox):
+            publish(self._log, self._names.mutations, self._records_next, batch)
+            self._records_next += len(batch)
+        self._outbox = []
+        self._outbox_size = 0
+
+
+def _batches(events: list[NewEvent]) -> Iterator[list[NewEvent]]:
+    """``events`` in appends of at most 1 MiB, metadata and framing included by a margin."""
+    batch: list[NewEvent] = []
+    size = 0
+    for event in events:
+        if batch and size + len(event.data) > MAX_APPEND - 64 * 1024:
+            yield batch
+            batch, size = [], 0
+        batch.append(event)
+        size += len(event.data)
+    if batch:
+        yield batch
