@@ -6,7 +6,7 @@ a test is about it passes in; the rest has defaults.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from kt_es.crypto.commitments import commit
 from kt_es.crypto.hashes import sha256
@@ -34,6 +34,13 @@ START = 1_704_067_200_000
 def seed(name: str) -> bytes:
     """32 bytes that belong to ``name``."""
     return sha256(f"kt-es test {name}".encode())
+
+
+def every_changed_byte(good: bytes) -> Iterator[bytes]:
+    """``good`` with each byte changed in turn: every single bit of it, and all of them."""
+    for at, byte in enumerate(good):
+        for mask in (1, 2, 4, 8, 16, 32, 64, 128, 255):
+            yield good[:at] + bytes([byte ^ mask]) + good[at + 1 :]
 
 
 def private_key(name: str, algorithm: int = ED25519) -> PrivateKey:
