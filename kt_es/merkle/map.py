@@ -71,8 +71,9 @@ class Map:
 
         ``version`` is the epoch being built, from 1, not below ``root.version``. An epoch may be applied
         in several slices: write the pages of one, then apply the next on its root with the same
-        version; pages of the same version are then written again with new content. The last of
-        several updates of one index counts. Memory is bounded by the slice: about 2 kB per update.
+        version; pages of the same version are then written again with new content. An index belongs
+        in one slice only; of several updates of it there the last counts. Memory is bounded by the
+        slice: about 2 kB per update.
 
         Pages of an epoch that was never committed are harmless: no root leads to them, and applying
         the same updates again writes the same final pages. ValueError for sizes and versions that

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kt_es.crypto.hashes import log_leaf_hash
@@ -39,6 +39,7 @@ def prove(plan: ProofPlan, stored: Stored) -> list[bytes]:
     return plan.proof([stored.get(node) for node in plan.nodes])
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 33), max_size=6).filter(lambda steps: sum(steps) <= len(LEAVES)))
 def test_any_steps_give_the_root_and_the_nodes_of_one(steps: list[int]) -> None:
     state, stored = grow(*steps)
@@ -46,6 +47,7 @@ def test_any_steps_give_the_root_and_the_nodes_of_one(steps: list[int]) -> None:
     assert (state, stored) == grow(sum(steps))
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_inclusion_at_every_past_size(data: st.DataObject) -> None:
     _, stored = grow(len(LEAVES))
@@ -56,6 +58,7 @@ def test_inclusion_at_every_past_size(data: st.DataObject) -> None:
     assert log_root_from_inclusion(index, size, LEAVES[index], proof) == naive_log.root(LEAVES[:size])
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_consistency_between_any_past_sizes(data: st.DataObject) -> None:
     _, stored = grow(len(LEAVES))
@@ -67,6 +70,7 @@ def test_consistency_between_any_past_sizes(data: st.DataObject) -> None:
     assert log_root_from_consistency(size1, size2, root1, proof) == root2
 
 
+@settings(deadline=None)
 @given(st.integers(1, len(LEAVES)))
 def test_past_roots_and_states_come_from_stored_nodes(size: int) -> None:
     _, stored = grow(len(LEAVES))

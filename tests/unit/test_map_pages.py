@@ -1,0 +1,109 @@
+"""Pages byte by byte: one encoding, strict reading, and every damage named by its page."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kt_es.crypto.hashes import map_leaf_hash
+from kt_es.errors import DivergenceError
+from kt_es.merkle.map import EMPTY_ROOT, Map
+from kt_es.merkle.pages import (
+    CHILD_SIZE,
+    LEAF_SIZE,
+    Slots,
+    decode_page,
+    describe,
+    encode_page,
+    nibble,
+    page_hash,
+    page_key,
+    read_slot,
+)
+from tests.reference.memory_store import MemoryStore
+
+slot = (
+    st.none()
+    | st.binary(min_size=LEAF_SIZE, max_size=LEAF_SIZE)
+    | st.binary(min_size=CHILD_SIZE, max_size=CHILD_SIZE)
+)
+pages = st.lists(slot, min_size=16, max_size=16).filter(any)
+KEY = page_key(bytes.fromhex("ab" * 32), 3, (9).to_bytes(5))
+
+
+def test_keys_tell_path_and_version() -> None:
+    index = bytes.fromhex("abcdef" + "00" * 29)
+    assert page_key(index, 0, bytes(5)).hex() == "00" + "00" * 5
+    assert page_key(index, 3, (258).to_bytes(5)).hex() == "03abc0" + "0000000102"
+    assert page_key(index, 4, (258).to_bytes(5)).hex() == "04abcd" + "0000000102"
+    assert [nibble(index, depth) for depth in range(7)] == [10, 11, 12, 13, 14, 15, 0]
+    assert describe(page_key(index, 3, (258).to_bytes(5))) == "map page abc of version 258"
+    assert describe(page_key(index, 0, (1).to_bytes(5))) == "map page root of version 1"
+
+
+def test_a_page_is_what_its_description_says() -> None:
+    leaf, child = b"i" * 32 + b"e" * 32 + (4).to_bytes(5), b"h" * 32 + (5).to_bytes(5)
+    slots: Slots = [None] * 16
+    slots[1], slots[15] = child, leaf
+    encoded = encode_page(KEY, slots)
+    assert encoded[:-4] == bytes.fromhex("8000" + "0002") + child + leaf
+    assert page_hash([leaf, *[None] * 15]) == map_leaf_hash(b"i" * 32, b"e" * 32)
+
+
+@settings(deadline=None)
+@given(pages)
+def test_pages_come_back_as_they_were(slots: Slots) -> None:
+    encoded = encode_page(KEY, slots)
+    assert decode_page(KEY, encoded) == slots
+    assert [read_slot(KEY, encoded, position) for position in range(16)] == slots
+
+
+def test_every_changed_byte_and_a_wrong_place_is_damage() -> None:
+    leaf, child = b"i" * 32 + b"e" * 32 + (4).to_bytes(5), b"h" * 32 + (5).to_bytes(5)
+    encoded = encode_page(KEY, [leaf, None, child, *[None] * 13])
+    damaged: list[tuple[bytes, bytes]] = [
+        (KEY, encoded[:at] + bytes([encoded[at] ^ (1 << at % 8)]) + encoded[at + 1 :])
+        for at in range(len(encoded))
+    ]
+    damaged += [
+        (KEY, encoded[:-1]),
+        (KEY, encoded + b"\x00"),
+        (KEY, b""),
+        (KEY, encode_page(KEY, [None] * 16)),
+    ]
+    damaged.append((page_key(bytes.fromhex("ab" * 32), 4, (9).to_bytes(5)), encoded))
+    for key, data in damaged:
+        for read in (
+            lambda key=key, data=data: decode_page(key, data),
+            lambda key=key, data=data: read_slot(key, data, 0),
+        ):
+            with pytest.raises(DivergenceError, match=r"map page ab.* of version 9 is damaged"):
+                read()
+    with pytest.raises(DivergenceError, match="map page aba of version 9 is missing"):
+        decode_page(KEY, None)
+
+
+def test_a_missing_damaged_or_foreign_page_is_named_by_every_operation() -> None:
+    store = MemoryStore(["pages"])
+    tree = Map(store.family("pages"))
+    indices = [bytes([0xAB, n]) + bytes(30) for n in range(3)]
+    root, written = tree.apply(EMPTY_ROOT, 1, [(index, bytes(32)) for index in indices])
+    other = dict(tree.apply(EMPTY_ROOT, 1, [(index, bytes([1]) * 32) for index in indices])[1])
+    store.write([("pages", key, page) for key, page in written])
+    operations = (
+        lambda: tree.lookup(root, indices[0]),
+        lambda: tree.prove(root, indices[0]),
+        lambda: tree.apply(root, 2, [(indices[0], bytes([2]) * 32)]),
+    )
+    for key, page in written:
+        for change, problem in ((None, "missing"), (page[:-1] + bytes([page[-1] ^ 1]), "damaged")):
+            store.write([("pages", key, change)])
+            for operation in operations:
+                with pytest.raises(DivergenceError, match=f"{describe(key)} is {problem}"):
+                    operation()
+        store.write([("pages", key, other[key])])
+        with pytest.raises(DivergenceError, match=f"{describe(key)} has another hash"):
+            tree.prove(root, indices[0])
+        store.write([("pages", key, page)])
+    assert tree.prove(root, indices[0]).entry_hash(indices[0]) == bytes(32)
