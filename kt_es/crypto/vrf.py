@@ -14,6 +14,9 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from nacl import bindings, exceptions
 
 from kt_es.errors import MalformedError, VerificationError
@@ -59,6 +62,20 @@ class VrfPrivateKey:
         clamped[31] |= 64
         x = bindings.crypto_core_ed25519_scalar_reduce(bytes(clamped) + bytes(32))
         return cls(bindings.crypto_scalarmult_ed25519_base_noclamp(x), x, hashed[32:])
+
+    @classmethod
+    def from_pem(cls, pem: bytes) -> VrfPrivateKey:
+        """The key whose ``SK`` is the Ed25519 seed in a PEM file (unencrypted PKCS#8).
+
+        Raises ``MalformedError`` if ``pem`` is no such key.
+        """
+        try:
+            key = serialization.load_pem_private_key(pem, password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            raise MalformedError("VRF key", "is not a readable private key in PEM format") from None
+        if not isinstance(key, ed25519.Ed25519PrivateKey):
+            raise MalformedError("VRF key", "must be an Ed25519 key")
+        return cls.from_seed(key.private_bytes_raw())
 
     def prove(self, alpha: bytes) -> tuple[bytes, bytes]:
         """``(beta, pi)``, 64 and 80 bytes, for ``alpha``. Deterministic.

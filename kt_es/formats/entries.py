@@ -14,6 +14,7 @@ from kt_es.formats.keys import PublicKey, Signature, sign, take_public_key, take
 INDEX_LENGTH = 32
 HASH_LENGTH = 32
 MAX_AUTHORIZED_KEYS = 32
+MAX_VERSION = 2**32 - 1  # a commitment holds it as u32
 MAX_MUTATION = 16 * 1024
 
 
@@ -42,7 +43,7 @@ class Entry:
             raise MalformedError("entry authorized_keys", "must be distinct")
         return cls(
             take_bytes(index, "entry index", INDEX_LENGTH),
-            take_uint(version, "entry version", 1),
+            take_uint(version, "entry version", 1, MAX_VERSION),
             take_bytes(commitment, "entry commitment", HASH_LENGTH),
             authorized,
             None if previous is None else take_bytes(previous, "entry previous", HASH_LENGTH),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kt_es.crypto.signatures import PrivateKey, signed_message
+from kt_es.crypto.signatures import SIGNATURE_SIZE, PrivateKey, signed_message
 from kt_es.errors import VerificationError
 from kt_es.formats.codec import decode, encode, take_array, take_bytes, take_text, take_uint
 from kt_es.formats.entries import HASH_LENGTH
-from kt_es.formats.keys import SIGNATURE_LENGTH, PublicKey
+from kt_es.formats.keys import PublicKey
 
 MAP_HEAD = "MapHead"
 MAX_SMH = 1024
@@ -83,7 +83,7 @@ class SignedMapHead:
         return cls(
             MapHead.decode(head_bytes),
             head_bytes,
-            take_bytes(signature, "signed map head signature", SIGNATURE_LENGTH),
+            take_bytes(signature, "signed map head signature", SIGNATURE_SIZE),
         )
 
     @classmethod

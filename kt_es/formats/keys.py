@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 
 from kt_es.crypto import signatures
 from kt_es.crypto.hashes import sha256
+from kt_es.crypto.signatures import SIGNATURE_SIZE
 from kt_es.formats.codec import Value, encode, take_array, take_bytes, take_uint
 
-KEY_LENGTHS = {signatures.ED25519: 32, signatures.ECDSA_P256: 33}
 KEY_ID_LENGTH = 8
-SIGNATURE_LENGTH = 64
 MAX_SIGNATURES = 32
 
 
@@ -47,7 +46,7 @@ class Signature:
 def take_public_key(value: Value, what: str) -> PublicKey:
     algorithm, raw = take_array(value, what, 2)
     algorithm = take_uint(algorithm, f"{what} algorithm", signatures.ED25519, signatures.ECDSA_P256)
-    return PublicKey(algorithm, take_bytes(raw, what, KEY_LENGTHS[algorithm]))
+    return PublicKey(algorithm, take_bytes(raw, what, signatures.PUBLIC_KEY_SIZES[algorithm]))
 
 
 def take_signatures(value: Value, what: str) -> tuple[Signature, ...]:
@@ -57,7 +56,7 @@ def take_signatures(value: Value, what: str) -> tuple[Signature, ...]:
         taken.append(
             Signature(
                 take_bytes(key_id, f"{what} key id", KEY_ID_LENGTH),
-                take_bytes(signature, what, SIGNATURE_LENGTH),
+                take_bytes(signature, what, SIGNATURE_SIZE),
             )
         )
     return tuple(taken)

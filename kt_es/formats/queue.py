@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from kt_es.crypto.hashes import sha256
-from kt_es.crypto.signatures import PrivateKey, signed_message
+from kt_es.crypto.signatures import SIGNATURE_SIZE, PrivateKey, signed_message
 from kt_es.errors import MalformedError
 from kt_es.formats.codec import Value, decode, encode, take_array, take_bytes, take_uint
 from kt_es.formats.entries import HASH_LENGTH, MAX_MUTATION
-from kt_es.formats.keys import SIGNATURE_LENGTH, PublicKey
+from kt_es.formats.keys import PublicKey
 
 MUTATIONS = "Mutations"
 EPOCH_MARKER = "EpochMarker"
@@ -120,7 +120,7 @@ class Marker:
             take_bytes(nonce, "marker nonce", NONCE_LENGTH),
             take_uint(issued_at, "marker issued_at"),
             marker_bytes,
-            take_bytes(signature, "marker signature", SIGNATURE_LENGTH),
+            take_bytes(signature, "marker signature", SIGNATURE_SIZE),
         )
 
     @classmethod

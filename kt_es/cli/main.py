@@ -1,0 +1,108 @@
+"""``kt``, the one command: every option has a ``KT_*`` variable, every failure one line and a code.
+
+Exit codes: 0 ok, 1 failure, 2 usage, 3 proven absent, 4 verification failed, 5 equivocation.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from kt_es import __version__
+from kt_es.cli.output import Output, use_color
+from kt_es.errors import KtError
+
+# Command -> module that holds it: a look-up should not wait for the import of a server.
+_COMMANDS = {
+    "audit": "auditing",
+    "bench": "benching",
+    "checkpoint": "auditing",
+    "demo": "demo",
+    "epochs": "auditing",
+    "frontend": "operate",
+    "get": "people",
+    "history": "people",
+    "import": "importing",
+    "init": "operate",
+    "keys": "people",
+    "monitor": "operate",
+    "node": "operate",
+    "put": "people",
+    "signer": "operate",
+    "status": "auditing",
+    "up": "up",
+    "verify": "people",
+    "watch": "people",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = _COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        found = getattr(importlib.import_module(f"kt_es.cli.{module}"), f"{cmd_name}_command")
+        return found if isinstance(found, click.Command) else None
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("kt.toml"),
+    show_default=True,
+    help="The directory's kt.toml, for the commands that run or inspect it.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
+@click.option("-q", "--quiet", is_flag=True, help="No check marks and progress on standard error.")
+@click.version_option(__version__, prog_name="kt")
+@click.pass_context
+def cli(context: click.Context, config: Path, as_json: bool, quiet: bool) -> None:
+    """Key transparency over EventStoreDB: look up, publish, run and audit a directory of public keys."""
+    context.obj = {"config": config, "output": Output(as_json, quiet)}
+
+
+def main() -> None:
+    """Run ``kt`` and exit with the design's codes; only KT_DEBUG shows a traceback."""
+    try:
+        result = cli.main(prog_name="kt", auto_envvar_prefix="KT", standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+    except KtError as error:
+        code = error.exit_code
+        _complain(str(error))
+    except click.exceptions.Abort:
+        code = 1
+        _complain("interrupted")
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has enough; there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except Exception as error:  # a bug of ours: a person gets a line, KT_DEBUG the traceback
+        if os.environ.get("KT_DEBUG"):
+            raise
+        code = 1
+        _complain(
+            f"internal error, please report it: {type(error).__name__}: {error} (KT_DEBUG=1 shows where)"
+        )
+    sys.exit(code)
+
+
+def _complain(text: str) -> None:
+    click.echo(f"{click.style('✗', fg='red')} {text}", err=True, color=use_color())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Making a directory: keys, ``kt.toml``, and the signed config that begins the queue."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from kt_es.client.trusted import Pinned
+from kt_es.config import FILE_NAME, FrontendTable, NodeTable, Settings, dump_settings
+from kt_es.crypto.signatures import ED25519, PrivateKey
+from kt_es.crypto.vrf import VrfPrivateKey
+from kt_es.errors import ConfigError, KtError, MalformedError, WrongRevisionError
+from kt_es.eventstore.streams import NO_STREAM, EventLog, content_event
+from kt_es.formats.configs import Config, SignedConfig, check_directory, check_origin
+from kt_es.formats.keys import PublicKey
+from kt_es.formats.queue import CONFIG
+from signer.keys import load_key
+
+SIGNER_KEY = Path("keys/signer/signer.pem")
+VRF_KEY = Path("keys/vrf.pem")
+
+
+@dataclass(frozen=True, slots=True)
+class NewDirectory:
+    """What ``kt init`` is asked for. Intervals in seconds."""
+
+    directory: str
+    origin: str
+    log: str
+    label_policy: str
+    min_interval: float
+    max_interval: float
+    node_listen: str = "127.0.0.1:2113"
+    frontend_listen: str = "127.0.0.1:8080"
+
+
+def write_directory(base: Path, new: NewDirectory) -> Settings:
+    """Make keys and ``kt.toml`` in ``base``; nothing that exists is overwritten.
+
+    The settings file comes last: where it stands, the keys stand too.
+    """
+    try:
+        check_directory(new.directory)
+        check_origin(new.origin)
+    except MalformedError as error:
+        raise ConfigError(str(error)) from None
+    path = base / FILE_NAME
+    if path.exists():
+        raise ConfigError(f"{path} exists already: this directory has been made")
+    signer_key = _new_key(base / SIGNER_KEY)
+    _new_key(base / VRF_KEY)
+    settings = Settings(
+        directory=new.directory,
+        origin=new.origin,
+        key=Pinned(new.origin, PublicKey(ED25519, signer_key.public)).vkey,
+        log=new.log,
+        node=NodeTable(listen=new.node_listen),
+        frontend=FrontendTable(listen=new.frontend_listen),
+        base=base,
+    )
+    write_private(path, dump_settings(settings).encode(), mode=0o644)
+    return settings
+
+
+def _new_key(path: Path) -> PrivateKey:
+    if path.exists():
+        return load_key(path)
+    key = PrivateKey.from_seed(ED25519, os.urandom(32))
+    write_private(path, key.to_pem())
+    return key
+
+
+def write_private(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """A new file, on disk before its name is; ``ConfigError`` if it cannot be written."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".new")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def load_vrf_key(path: Path) -> VrfPrivateKey:
+    """The VRF's private key; ``ConfigError`` names the file and what is wrong with it."""
+    try:
+        return VrfPrivateKey.from_pem(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"key {path}: {error.strerror}") from None
+    except KtError as error:
+        raise ConfigError(f"key {path}: {error}") from None
+
+
+def begin_queue(settings: Settings, log: EventLog, new: NewDirectory) -> bool:
+    """Put the first config into the queue; False if it stands there already.
+
+    Raises ``ConfigError`` if the queue begins with something else: it is another directory's.
+    """
+    queue = settings.names.queue
+    first = next(iter(log.read(queue, 0, 1)), None)
+    if first is None:
+        signer_key = load_key(settings.path(SIGNER_KEY))
+        config = Config(
+            settings.origin,
+            (PublicKey(ED25519, signer_key.public),),
+            load_vrf_key(settings.path(VRF_KEY)).public,
+            new.label_policy,
+            round(new.min_interval * 1000),
+            round(new.max_interval * 1000),
+            round(new.max_interval * 1000),
+            None,
+        )
+        data = SignedConfig.sign(config, [signer_key]).encode()
+        try:
+            log.append(queue, NO_STREAM, [content_event(queue, CONFIG, data)])
+            return True
+        except WrongRevisionError:
+            first = next(iter(log.read(queue, 0, 1)))
+    if not _begins(first.data, settings):
+        raise ConfigError(f"{queue} does not begin with the config of {settings.origin} under this key")
+    return False
+
+
+def _begins(data: bytes, settings: Settings) -> bool:
+    try:
+        signed = SignedConfig.decode(data)
+    except MalformedError:
+        return False
+    return signed.config.origin == settings.origin and signed.is_signed_by(settings.pinned)

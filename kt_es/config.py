@@ -1,0 +1,170 @@
+"""``kt.toml``: how the processes of one directory are run. The signed Config is in the queue instead.
+
+Relative paths are relative to the file. Every value can be overridden on the command line or by its
+``KT_*`` variable.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from kt_es.client.trusted import Pinned
+from kt_es.errors import ConfigError, MalformedError
+from kt_es.eventstore.streams import StreamNames
+from kt_es.formats.configs import check_directory, check_origin
+from kt_es.formats.keys import PublicKey
+
+FILE_NAME = "kt.toml"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Address(_Table):
+    """``HOST:PORT``; port 0 means a free one."""
+
+    host: str
+    port: Annotated[int, Field(ge=0, le=65535)]
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        host, colon, port = text.rpartition(":")
+        if not colon or not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
+            raise ValueError(f"{text!r} is not HOST:PORT")
+        return cls(host=host.removeprefix("[").removesuffix("]"), port=int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class NodeTable(_Table):
+    """The embedded node; without it ``log`` names another server."""
+
+    data: Path = Path("node")
+    listen: str = "127.0.0.1:2113"
+
+
+class SignerTable(_Table):
+    data: Path = Path("signer")
+    keys: Path = Path("keys/signer")
+    batch_limit: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
+    truncate_queue: bool = False
+
+
+class FrontendTable(_Table):
+    data: Path = Path("frontend")
+    listen: str = "127.0.0.1:8080"
+    vrf_key: Path = Path("keys/vrf.pem")
+
+
+class MonitorTable(_Table):
+    data: Path = Path("monitor")
+    read_queue: bool = False
+
+
+class Settings(_Table):
+    """One directory: its name, origin and pinned key, its event log, and each process."""
+
+    directory: str
+    origin: str
+    key: str
+    log: str = "esdb://127.0.0.1:2113?Tls=false"
+    node: NodeTable = NodeTable()
+    signer: SignerTable = SignerTable()
+    frontend: FrontendTable = FrontendTable()
+    monitor: MonitorTable = MonitorTable()
+    base: Path = Field(default=Path(), exclude=True)
+
+    @field_validator("directory")
+    @classmethod
+    def _directory(cls, value: str) -> str:
+        return _checked(check_directory, value)
+
+    @field_validator("origin")
+    @classmethod
+    def _origin(cls, value: str) -> str:
+        return _checked(check_origin, value)
+
+    @model_validator(mode="after")
+    def _key_is_of_the_origin(self) -> Self:
+        try:
+            pinned = Pinned.parse(self.key)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        if pinned.origin != self.origin:
+            raise ValueError(f"key is of {pinned.origin}, not of {self.origin}")
+        return self
+
+    @property
+    def names(self) -> StreamNames:
+        return StreamNames(self.directory)
+
+    @property
+    def pinned(self) -> PublicKey:
+        """The key that signed the directory's first config."""
+        return Pinned.parse(self.key).key
+
+    def path(self, relative: Path) -> Path:
+        return self.base / relative
+
+
+def _checked(check: object, value: str) -> str:
+    try:
+        return str(check(value))  # type: ignore[operator]
+    except MalformedError as error:
+        raise ValueError(str(error)) from None
+
+
+def load_settings(path: Path) -> Settings:
+    """The settings in ``path``; ``ConfigError`` names the file, the field and the problem."""
+    try:
+        table = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; `kt init` makes one") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    try:
+        return Settings(**{**table, "base": path.parent})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{path}: {field}: {first['msg']}") from None
+
+
+def dump_settings(settings: Settings) -> str:
+    """``settings`` as ``kt init`` writes them: what identifies the directory, and where its parts are."""
+    lines = [
+        "# kt-es: one directory and the processes that serve it. Relative paths are relative to this file.",
+        f'directory = "{settings.directory}"',
+        f'origin = "{settings.origin}"',
+        "# The key that signed the first config: give it to everybody who is to trust this directory.",
+        f'key = "{settings.key}"',
+        "# The event log: the embedded node, or an EventStoreDB cluster.",
+        f'log = "{settings.log}"',
+        "",
+        "[node]",
+        f'data = "{settings.node.data}"',
+        f'listen = "{settings.node.listen}"',
+        "",
+        "[signer]",
+        f'data = "{settings.signer.data}"',
+        f'keys = "{settings.signer.keys}"',
+        f"batch_limit = {settings.signer.batch_limit}",
+        f"truncate_queue = {str(settings.signer.truncate_queue).lower()}",
+        "",
+        "[frontend]",
+        f'data = "{settings.frontend.data}"',
+        f'listen = "{settings.frontend.listen}"',
+        f'vrf_key = "{settings.frontend.vrf_key}"',
+        "",
+        "[monitor]",
+        f'data = "{settings.monitor.data}"',
+        f"read_queue = {str(settings.monitor.read_queue).lower()}",
+        "",
+    ]
+    return "\n".join(lines)
