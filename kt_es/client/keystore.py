@@ -1,0 +1,106 @@
+"""A user's signing keys on disk: one PEM file (PKCS#8) for each name, readable by nobody else."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from kt_es.crypto.signatures import PrivateKey
+from kt_es.errors import ConfigError, MalformedError
+from kt_es.formats.keys import PublicKey
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+\-]{0,127}")
+_SUFFIX = ".pem"
+_MAX_PEM = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A key as the store has it; ``public`` is what goes into entries."""
+
+    name: str
+    path: Path
+    private: PrivateKey
+
+    @property
+    def public(self) -> PublicKey:
+        return PublicKey(self.private.algorithm, self.private.public)
+
+
+class KeyStore:
+    """The keys in ``directory`` (mode 0700). Every failure is a ``ConfigError`` that names the file."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def add(self, name: str, key: PrivateKey) -> StoredKey:
+        """Store ``key`` under ``name``, durably; a name that is taken is refused."""
+        path = self._path(name)
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_mode(self._directory)
+            self._write(path, key.to_pem())
+        except FileExistsError:
+            raise ConfigError(f"the key {name} exists already: {path}") from None
+        except OSError as error:
+            raise ConfigError(f"cannot write the key {path}: {error.strerror}") from None
+        return StoredKey(name, path, key)
+
+    def get(self, name: str) -> StoredKey:
+        """The key stored under ``name``."""
+        path = self._path(name)
+        try:
+            self._check_mode(self._directory)
+            with path.open("rb") as file:
+                self._check_mode(path)
+                pem = file.read(_MAX_PEM)
+        except FileNotFoundError:
+            raise ConfigError(f"there is no key {name} in {self._directory}") from None
+        except OSError as error:
+            raise ConfigError(f"cannot read the key {path}: {error.strerror}") from None
+        try:
+            return StoredKey(name, path, PrivateKey.from_pem(pem))
+        except (ConfigError, MalformedError) as error:
+            raise ConfigError(f"the key {path} cannot be used: {error}") from None
+
+    def list(self) -> tuple[StoredKey, ...]:
+        """All keys by name; none where the directory does not exist yet."""
+        if not self._directory.exists():
+            return ()
+        try:
+            self._check_mode(self._directory)
+            names = [path.name.removesuffix(_SUFFIX) for path in self._directory.glob(f"*{_SUFFIX}")]
+        except OSError as error:
+            raise ConfigError(f"cannot read the keys in {self._directory}: {error.strerror}") from None
+        return tuple(self.get(name) for name in sorted(names))
+
+    def _path(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"{name!r} cannot name a key: use letters, digits and ._@+-, beginning with a letter or digit"
+            )
+        return self._directory / f"{name}{_SUFFIX}"
+
+    @staticmethod
+    def _write(path: Path, pem: bytes) -> None:
+        """All of the key or no file; linking, unlike renaming, never replaces a key that is there."""
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(pem)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(temporary, path)
+        finally:
+            Path(temporary).unlink()
+
+    @staticmethod
+    def _check_mode(path: Path) -> None:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            wanted = "700" if path.is_dir() else "600"
+            raise ConfigError(f"{path} is open to other users (mode {mode:03o}): chmod {wanted} {path}")

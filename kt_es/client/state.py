@@ -1,0 +1,129 @@
+"""Where a client keeps what it trusts, and the evidence where it refused.
+
+The promise: what ``replace`` has returned True for survives a crash, and is replaced only by who has
+read it. Two processes that share a state can therefore never take it back to an older checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from kt_es.client.trusted import MAX_TRUSTED_FILE, Trusted
+from kt_es.errors import ConfigError, MalformedError
+
+
+class StateStore(Protocol):
+    """The state of one client towards one directory; safe for threads."""
+
+    def load(self) -> Trusted | None:
+        """The stored state, None before the first one."""
+
+    def replace(self, expected: Trusted | None, new: Trusted) -> bool:
+        """Store ``new`` if ``expected`` is what is stored, durably; else change nothing and say False."""
+
+    def keep_evidence(self, name: str, data: bytes) -> Path | None:
+        """Keep ``data`` for whoever looks into a refusal; where it is, None if it is kept nowhere."""
+
+
+class MemoryStateStore:
+    """State of this process alone: for one question, or where no disk is."""
+
+    def __init__(self, trusted: Trusted | None = None) -> None:
+        self._trusted = trusted
+        self._lock = threading.Lock()
+
+    def load(self) -> Trusted | None:
+        return self._trusted
+
+    def replace(self, expected: Trusted | None, new: Trusted) -> bool:
+        with self._lock:
+            if self._trusted != expected:
+                return False
+            self._trusted = new
+            return True
+
+    def keep_evidence(self, name: str, data: bytes) -> Path | None:
+        """Nowhere to keep it."""
+        return None
+
+
+class FileStateStore:
+    """State in a directory of its own: ``trusted`` (FORMATS, "Trusted state") and ``evidence/``."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._trusted = directory / "trusted"
+
+    def load(self) -> Trusted | None:
+        try:
+            with self._trusted.open("rb") as file:
+                data = file.read(MAX_TRUSTED_FILE + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ConfigError(f"cannot read the trusted state {self._trusted}: {error.strerror}") from None
+        try:
+            return Trusted.decode(data)
+        except MalformedError as error:
+            # Starting afresh in silence would throw away what protects from a directory's second face.
+            raise ConfigError(
+                f"the trusted state {self._trusted} is damaged ({error}); "
+                "remove it only if you mean to trust the directory anew"
+            ) from None
+
+    def replace(self, expected: Trusted | None, new: Trusted) -> bool:
+        with self._locked():
+            if self.load() != expected:
+                return False
+            if new != expected:
+                self._write(self._trusted, new.encode())
+            return True
+
+    def keep_evidence(self, name: str, data: bytes) -> Path | None:
+        """``data`` as a new file under ``evidence/``; a name that is taken gets a number."""
+        with self._locked():
+            folder = self._directory / "evidence"
+            folder.mkdir(mode=0o700, exist_ok=True)
+            path, number = folder / f"{name}.json", 1
+            while path.exists():
+                number += 1
+                path = folder / f"{name}-{number}.json"
+            self._write(path, data)
+        return path
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Against other processes and threads alike: each takes a descriptor of its own."""
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigError(f"cannot use the state directory {self._directory}: {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        except OSError as error:
+            raise ConfigError(f"cannot write to {self._directory}: {error.strerror}") from None
+        finally:
+            os.close(lock)
+
+    def _write(self, path: Path, data: bytes) -> None:
+        """All of ``data`` or none of it, and on disk: the lock makes the temporary name ours."""
+        temporary = path.with_name(f".{path.name}.new")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,158 @@
+"""HTTP as the client needs it: bounded answers, bounded time, the same bytes again while it makes sense.
+
+A deadline is a monotonic time in seconds; it bounds the whole call, retries and slow bodies included.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import httpx
+
+from kt_es.client.wire import Json, decode_json, read_problem
+from kt_es.errors import ConfigError, MalformedError, RefusedError, UnavailableError
+
+MAX_ANSWER = 4 * 1024 * 1024
+_MAX_PROBLEM = 64 * 1024
+_CONNECT = 10.0
+_FIRST_PAUSE = 0.1
+_SHORTEST_PAUSE = 0.05
+_LONGEST_PAUSE = 5.0
+_AGAIN = frozenset({429, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A successful answer: its status, its bytes as received, and the object in them."""
+
+    status: int
+    data: bytes
+    body: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """No answer now; ``after`` is how many seconds the server asks to wait."""
+
+    problem: str
+    after: float | None
+
+
+class Transport:
+    """One server. Safe for threads: connections are pooled, and nothing else is shared."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        timeout: float = 30.0,
+        verify: ssl.SSLContext | bool = True,
+        headers: Mapping[str, str] | None = None,
+        transport: httpx.BaseTransport | None = None,
+        connections: int = 32,
+    ) -> None:
+        self.timeout = timeout
+        try:
+            self._http = httpx.Client(
+                base_url=base_url,
+                verify=verify,
+                # Compressed answers could not be bounded before they are unpacked.
+                headers={**(headers or {}), "accept-encoding": "identity"},
+                transport=transport,
+                limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            )
+        except (httpx.InvalidURL, ValueError, TypeError) as error:
+            raise ConfigError(f"the server's address {base_url!r} is unusable: {error}") from None
+        if self._http.base_url.scheme not in ("http", "https") or not self._http.base_url.host:
+            raise ConfigError(f"the server's address {base_url!r} must begin with http:// or https://")
+
+    @property
+    def base_url(self) -> str:
+        return str(self._http.base_url)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def deadline(self, timeout: float | None = None) -> float:
+        """The deadline ``timeout`` seconds from now; by default the transport's own."""
+        return time.monotonic() + (self.timeout if timeout is None else timeout)
+
+    def get(self, path: str, deadline: float, *, limit: int = MAX_ANSWER) -> Answer:
+        return self._until(deadline, "GET", path, None, limit)
+
+    def post(
+        self, path: str, body: Mapping[str, object], deadline: float, *, limit: int = MAX_ANSWER
+    ) -> Answer:
+        # Encoded once: what is repeated is the same bytes.
+        return self._until(deadline, "POST", path, json.dumps(body).encode(), limit)
+
+    def _until(self, deadline: float, method: str, path: str, content: bytes | None, limit: int) -> Answer:
+        """The answer, asking again while the server is unavailable and the deadline allows.
+
+        Raises ``UnavailableError`` after that, ``RefusedError`` for what asking again would not change,
+        ``MalformedError`` for what is no answer.
+        """
+        pause = _FIRST_PAUSE
+        while True:
+            if time.monotonic() >= deadline:
+                raise UnavailableError(f"{self.base_url} takes too long")
+            answer = self._once(deadline, method, path, content, limit)
+            if isinstance(answer, Answer):
+                return answer
+            # Clients that were turned away together should not come back together.
+            wait = random.uniform(pause / 2, pause)  # noqa: S311
+            if answer.after is not None:
+                wait = max(answer.after, _SHORTEST_PAUSE)
+            if time.monotonic() + wait >= deadline:
+                raise UnavailableError(answer.problem, wait)
+            time.sleep(wait)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _once(
+        self, deadline: float, method: str, path: str, content: bytes | None, limit: int
+    ) -> Answer | _Again:
+        left = max(deadline - time.monotonic(), _SHORTEST_PAUSE)
+        timeout = httpx.Timeout(left, connect=min(left, _CONNECT))
+        headers = None if content is None else {"content-type": "application/json"}
+        try:
+            with self._http.stream(
+                method, path, content=content, headers=headers, timeout=timeout
+            ) as response:
+                status = response.status_code
+                data = _read(response, path, limit if status < 300 else _MAX_PROBLEM, deadline)
+        except httpx.TransportError as error:
+            return _Again(f"{self.base_url} does not answer: {error or type(error).__name__}", None)
+        if status in (200, 202):
+            return Answer(status, data, decode_json(data, f"answer to {path}"))
+        problem = read_problem(status, data)
+        if status in _AGAIN:
+            after = _retry_after(response)
+            return _Again(f"{self.base_url} is unavailable: {problem.detail}", after)
+        if 400 <= status < 500:
+            raise RefusedError(problem.reason, problem.detail, problem.field)
+        raise MalformedError(f"answer to {path}", f"has the status {status}: {problem.detail}")
+
+
+def _read(response: httpx.Response, path: str, limit: int, deadline: float) -> bytes:
+    """The body, as long as it is neither larger than ``limit`` nor slower than ``deadline``."""
+    parts: list[bytes] = []
+    size = 0
+    for part in response.iter_raw():
+        size += len(part)
+        if size > limit:
+            raise MalformedError(f"answer to {path}", f"is larger than {limit} bytes")
+        if time.monotonic() > deadline:
+            raise httpx.ReadTimeout("the answer takes too long")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds to wait, as the server says it; None where it does not, or gives a date."""
+    value = response.headers.get("retry-after", "")
+    return float(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
