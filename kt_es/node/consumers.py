@@ -1,0 +1,361 @@
+"""The shell around ``groups``: reads for a group, parks, checkpoints, keeps time; and all the groups.
+
+A group works only while somebody is connected; otherwise it costs its settings in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+import structlog
+
+from kt_es.node.group_store import (
+    checkpoint_key,
+    decode_settings,
+    encode_settings,
+    group_names,
+    groups_range,
+    parked_stream,
+    settings_key,
+)
+from kt_es.node.groups import Action, Consumer, Delivery, Group, Message, Settings
+from kt_es.node.links import LINK, resolve
+from kt_es.node.log import EventLog
+from kt_es.node.metadata import link_event
+from kt_es.node.reading import forwards, stored_at
+from kt_es.node.records import HEADER, Proposed, id_of, name_of, parsed, revision_of, type_of
+from kt_es.node.refusals import group_exists, group_full, group_missing
+from kt_es.node.sources import ALL_NAME, AllSource, Source, StreamSource
+from kt_es.node.storage import StorageError
+from kt_es.node.streams import LAST_REVISION
+from kt_es.node.transaction import Transaction, from_u64, u64
+
+_LOG = structlog.get_logger("kt_es.node")
+PUMP_CHUNKS = 8  # chunks a group reads before others have their turn
+
+
+class GroupRunner:
+    """One group at work."""
+
+    def __init__(self, log: EventLog, stream: str, name: str, settings: Settings, cursor: int) -> None:
+        self.stream = stream
+        self.name = name
+        self.settings = settings
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self.group = Group(settings, cursor, self._loop.time())
+        self._source: Source = (
+            AllSource(log, settings.filter) if stream == ALL_NAME else StreamSource(log, stream)
+        )
+        self._parked = parked_stream(stream, name)
+        self._replaying: set[int] = set()
+        self._replayed: set[int] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    # --- consumers -----------------------------------------------------------------------------
+
+    def connect(self, consumer: Consumer) -> None:
+        """Admit ``consumer``.
+
+        Raises:
+            Refusal: the group is full.
+        """
+        if not self.group.connect(consumer):
+            raise group_full(self.stream, self.name)
+        if len(self.group.consumers) == 1:
+            self._log.wakeups.add(self._source.wakes_on, self.pump)
+        self.pump()
+
+    def disconnect(self, consumer: Consumer) -> None:
+        """``consumer`` is gone."""
+        self.group.disconnect(consumer)
+        if not self.group.consumers:
+            self._log.wakeups.remove(self._source.wakes_on, self.pump)
+        self.pump()
+
+    def ack(self, consumer: Consumer, ids: Iterable[str]) -> None:
+        """``consumer`` has processed these."""
+        self.group.ack(consumer, ids)
+        self.pump()
+
+    def nack(self, consumer: Consumer, ids: Iterable[str], action: Action) -> None:
+        """``consumer`` could not process these."""
+        self.group.nack(consumer, ids, action)
+        self.pump()
+
+    def payload(self, delivery: Delivery) -> bytes | None:
+        """The stored event to send, or ``None`` if it is gone or was taken back meanwhile."""
+        if not self.group.is_current(delivery):
+            return None
+        message = delivery.message
+        stored = message.payload or self._load(message)
+        if stored is None:
+            self.group.gone(delivery)
+            return None
+        if message.parked >= 0 or self.settings.resolve_links:
+            event = resolve(self._log, stored)
+            if event is not None:
+                return bytes(HEADER.size) + event.SerializeToString()
+        return stored
+
+    def _load(self, message: Message) -> bytes | None:
+        if message.parked >= 0:
+            return stored_at(self._log, self._parked, message.parked)
+        return self._source.load(message.order)
+
+    # --- work ----------------------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Do whatever can be done now: read, deliver, take back, park, checkpoint."""
+        if self._closed:
+            return
+        group, now = self.group, self._loop.time()
+        group.expire(now)
+        for _ in range(PUMP_CHUNKS):
+            room = group.room()
+            if room == 0:
+                break
+            messages, following, more = self._source.read(
+                group.cursor, min(room, max(self.settings.read_batch_size, 1))
+            )
+            group.push(messages, following)
+            if not more:
+                break
+        else:
+            self._loop.call_soon(self.pump)
+        group.dispatch(now)
+        for consumer in group.take_awake():
+            consumer.wake()
+        self._settle_effects(now)
+        self._set_timer(now)
+
+    def _settle_effects(self, now: float) -> None:
+        for message in self.group.take_parking():
+            self._spawn(self._park(message))
+        unparked = self.group.take_unparked()
+        if unparked:
+            self._replayed.update(unparked)
+            self._spawn(self._trim_parked())
+        due = self.group.checkpoint_due(now)
+        if due is not None:
+            self.group.checkpointed(due, now)
+            self._spawn(self._write_checkpoint(due))
+
+    def _set_timer(self, now: float) -> None:
+        when = self.group.next_deadline(now)
+        if self._timer is not None:
+            if when is not None and self._timer.when() <= when and not self._timer.cancelled():
+                return
+            self._timer.cancel()
+            self._timer = None
+        if when is not None:
+            self._timer = self._loop.call_at(when, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self.pump()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(self._logged(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _logged(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except StorageError as error:
+            _LOG.error(
+                "a group's state was not written", stream=self.stream, group=self.name, reason=str(error)
+            )
+
+    async def _park(self, message: Message) -> None:
+        stored = message.payload or self._load(message)
+        if stored is not None:
+            link = _link_to(stored, replayed=message.parked >= 0)
+
+            def command(tx: Transaction) -> None:
+                if not self._closed:
+                    tx.append(self._parked, [link])
+
+            await self._log.run(command)
+        self.group.parked(message)
+        self.pump()
+
+    async def _trim_parked(self) -> None:
+        first = self._log.head(self._parked).first
+        keep = first
+        while keep in self._replayed:
+            keep += 1
+        if keep == first:
+            return
+
+        def command(tx: Transaction) -> None:
+            if not self._closed and tx.head(self._parked).truncate_before < keep:
+                tx.rewrite_metadata(self._parked, keep)
+
+        await self._log.run(command)
+        done = set(range(first, keep))
+        self._replayed -= done
+        self._replaying -= done
+
+    async def _write_checkpoint(self, order: int) -> None:
+        def command(tx: Transaction) -> None:
+            if not self._closed:
+                tx.put(checkpoint_key(self.stream, self.name), u64(order))
+
+        await self._log.run(command)
+
+    # --- parked messages -----------------------------------------------------------------------
+
+    @property
+    def parked_count(self) -> int:
+        """Messages that are parked and were not replayed to the end."""
+        head = self._log.head(self._parked)
+        return max(0, head.last - head.first + 1 - len(self._replayed)) if head.exists else 0
+
+    def replay(self, limit: int | None) -> None:
+        """Deliver parked messages again, at most ``limit``."""
+        messages: list[Message] = []
+        at, more = 0, True
+        while more and (limit is None or len(messages) < limit):
+            chunk = forwards(self._log, self._parked, at)
+            more, at = chunk.more, chunk.following
+            for stored in chunk.events:
+                revision = revision_of(stored)
+                if revision not in self._replaying:
+                    messages.append(Message(revision, id_of(stored), parked=revision))
+        messages = messages[:limit]
+        self._replaying.update(message.parked for message in messages)
+        self.group.replay(messages)
+        self.pump()
+
+    # --- ends ----------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """The group is deleted or replaced: its consumers are dropped, nothing more is written."""
+        self.group.drop_all()
+        for consumer in self.group.take_awake():
+            consumer.wake()
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._log.wakeups.remove(self._source.wakes_on, self.pump)
+
+    async def close(self) -> None:
+        """The node stops: write the checkpoint that is possible now."""
+        low = self.group.low()
+        if low > self.group.checkpoint and not self._closed:
+            self.group.checkpointed(low, self._loop.time())
+            await self._logged(self._write_checkpoint(low))
+        self.end()
+        if self._tasks:
+            await asyncio.gather(*self._tasks)
+
+
+class Groups:
+    """All persistent subscriptions of a node."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._runners: dict[tuple[str, str], GroupRunner] = {}
+        for key, value in log.storage.scan(*groups_range()):
+            stream, name = group_names(key)
+            settings = decode_settings(value)
+            stored = log.storage.get(checkpoint_key(stream, name))
+            cursor = max(settings.start, 0) if stored is None else from_u64(stored)
+            self._runners[stream, name] = GroupRunner(log, stream, name, settings, cursor)
+
+    def get(self, stream: str, name: str) -> GroupRunner:
+        """The group of that name.
+
+        Raises:
+            Refusal: there is none.
+        """
+        runner = self._runners.get((stream, name))
+        if runner is None:
+            raise group_missing(stream, name)
+        return runner
+
+    def all(self, stream: str | None = None) -> list[GroupRunner]:
+        """All groups, or those of one stream."""
+        return [runner for key, runner in self._runners.items() if stream is None or key[0] == stream]
+
+    async def create(self, stream: str, name: str, settings: Settings) -> None:
+        """Create a group.
+
+        Raises:
+            Refusal: there is one of that name.
+        """
+        if (stream, name) in self._runners:
+            raise group_exists(stream, name)
+
+        def command(tx: Transaction) -> int | None:
+            if tx.staged_or_stored(settings_key(stream, name)):
+                return None
+            return _stage(tx, stream, name, settings, moved=True)
+
+        cursor = await self._log.run(command)
+        if cursor is None:
+            raise group_exists(stream, name)
+        self._runners[stream, name] = GroupRunner(self._log, stream, name, settings, cursor)
+
+    async def update(self, stream: str, name: str, settings: Settings) -> None:
+        """Give a group other settings. Its consumers are dropped; they connect again and go on.
+
+        The group goes on at its checkpoint, unless ``settings.start`` is another than before.
+
+        Raises:
+            Refusal: there is no such group.
+        """
+        old = self.get(stream, name)
+        moved = settings.start != old.settings.start
+        await old.close()
+        cursor = await self._log.run(lambda tx: _stage(tx, stream, name, settings, moved))
+        at = old.group.checkpoint if cursor is None else cursor
+        self._runners[stream, name] = GroupRunner(self._log, stream, name, settings, at)
+
+    async def delete(self, stream: str, name: str) -> None:
+        """Delete a group with its checkpoint and its parked messages.
+
+        Raises:
+            Refusal: there is no such group.
+        """
+        runner = self.get(stream, name)
+        del self._runners[stream, name]
+        runner.end()
+        parked = parked_stream(stream, name)
+
+        def command(tx: Transaction) -> None:
+            tx.deletes += settings_key(stream, name), checkpoint_key(stream, name)
+            if tx.head(parked).exists:
+                tx.rewrite_metadata(parked, LAST_REVISION)
+
+        await self._log.run(command)
+
+    async def close(self) -> None:
+        """The node stops."""
+        await asyncio.gather(*(runner.close() for runner in self._runners.values()))
+
+
+def _link_to(stored: bytes, *, replayed: bool) -> Proposed:
+    """The link under which an event is parked; one that was replayed is a link already."""
+    if replayed and type_of(stored) == LINK:
+        revision, _, name = parsed(stored).event.data.decode().partition("@")
+        return link_event(int(revision), name)
+    return link_event(revision_of(stored), name_of(stored))
+
+
+def _stage(tx: Transaction, stream: str, name: str, settings: Settings, moved: bool) -> int | None:
+    """Stage settings and, if ``moved``, the place to start from, which is returned."""
+    tx.put(settings_key(stream, name), encode_settings(settings))
+    if not moved:
+        return None
+    cursor = settings.start
+    if cursor < 0:
+        cursor = tx.position + 1 if stream == ALL_NAME else tx.head(stream).last + 1
+    tx.put(checkpoint_key(stream, name), u64(cursor))
+    return cursor

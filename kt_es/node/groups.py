@@ -1,0 +1,384 @@
+"""Persistent subscriptions as a state machine: what is delivered to whom, redelivered, parked, done.
+
+Pure: time is passed in (seconds of any steady clock), events are known by their order and id only, and
+effects are left for the caller to carry out: consumers that have something to send (``take_awake``),
+messages to park (``take_parking``), parked messages that are settled (``take_unparked``), a checkpoint
+to write (``checkpoint_due``).
+
+A message is *fresh* (read, not yet delivered), *in flight* (delivered, not yet acknowledged),
+*retrying* (to be delivered again, before fresh ones, in order), or *parking* (until the caller says
+that it is parked). All of these hold the checkpoint back: it is the order of the lowest of them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from kt_es.node.filters import Filter
+
+MAX_RETRY_SHOWN = 2**31 - 1
+HELD_BYTES = 4 << 20  # payload of messages read but not yet sent, per group
+
+
+class Strategy(Enum):
+    """To which consumer a message goes."""
+
+    DISPATCH_TO_SINGLE = "DispatchToSingle"
+    ROUND_ROBIN = "RoundRobin"
+    PINNED = "Pinned"
+
+
+class Action(Enum):
+    """What a negative acknowledgement asks for."""
+
+    UNKNOWN = 0
+    PARK = 1
+    RETRY = 2
+    SKIP = 3
+    STOP = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a group works. Times are in milliseconds; ``start`` is an order, -1 for "from the end"."""
+
+    start: int = 0
+    resolve_links: bool = False
+    extra_statistics: bool = False
+    message_timeout: int = 30_000
+    max_retry_count: int = 10
+    min_checkpoint_count: int = 10
+    max_checkpoint_count: int = 1000
+    checkpoint_after: int = 2_000
+    max_subscriber_count: int = 5
+    live_buffer_size: int = 500
+    read_batch_size: int = 200
+    history_buffer_size: int = 500
+    strategy: Strategy = Strategy.DISPATCH_TO_SINGLE
+    filter: Filter | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Message:
+    """An event on its way through a group.
+
+    ``order`` is its revision (in $all: position). ``parked`` is its revision among the parked ones if it
+    is replayed from there, else -1. ``payload`` is kept from reading to sending only. ``pin`` decides
+    the consumer of a pinned strategy.
+    """
+
+    order: int
+    id: str
+    payload: bytes | None = None
+    retries: int = 0
+    parked: int = -1
+    pin: int = 0
+    settled: bool = False
+
+
+class Consumer:
+    """One connected consumer with room for ``capacity`` messages in flight."""
+
+    def __init__(self, capacity: int, wake: Callable[[], None]) -> None:
+        self.capacity = capacity
+        self.wake = wake
+        self.in_flight = 0
+        self.outbox: deque[Delivery] = deque()
+        self.dropped = False
+        self.total = 0
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """A message given to a consumer. It stays current until it is acknowledged or taken back."""
+
+    message: Message
+    consumer: Consumer
+    deadline: float
+
+
+class Group:
+    """The state of one group, which goes on at ``cursor``: the order of the next message to read."""
+
+    def __init__(self, settings: Settings, cursor: int, now: float) -> None:
+        self.settings = settings
+        self.cursor = cursor
+        self.checkpoint = cursor
+        self.consumers: deque[Consumer] = deque()
+        self.total = 0
+        self._fresh: deque[Message] = deque()
+        self._retrying: list[tuple[int, int, Message]] = []
+        self._retrying_ids: dict[str, Message] = {}
+        self._in_flight: dict[str, Delivery] = {}
+        self._deadlines: deque[Delivery] = deque()
+        self._outstanding: set[int] = set()
+        self._outstanding_heap: list[int] = []
+        self._held = 0
+        self._sequence = 0
+        self._settled_since = 0
+        self._checkpoint_time = now
+        self._awake: set[Consumer] = set()
+        self._parking: list[Message] = []
+        self._unparked: list[int] = []
+
+    # --- consumers ---------------------------------------------------------------------------
+
+    def connect(self, consumer: Consumer) -> bool:
+        """Admit ``consumer`` if there is a place."""
+        limit = self.settings.max_subscriber_count
+        if limit and len(self.consumers) >= limit:
+            return False
+        self.consumers.append(consumer)
+        return True
+
+    def disconnect(self, consumer: Consumer) -> None:
+        """The consumer is gone: what it had in flight is delivered again."""
+        if consumer in self.consumers:
+            self.consumers.remove(consumer)
+        lost = [delivery for delivery in self._in_flight.values() if delivery.consumer is consumer]
+        for delivery in sorted(lost, key=lambda delivery: delivery.message.order):
+            self._take_back(delivery)
+            self._again(delivery.message)
+        consumer.outbox.clear()
+        self._awake.discard(consumer)
+
+    def drop_all(self) -> None:
+        """The group ends for its consumers."""
+        for consumer in self.consumers:
+            consumer.dropped = True
+            self._awake.add(consumer)
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def room(self) -> int:
+        """How many messages may be read now; 0 while enough are there or nobody is connected."""
+        size = max(self.settings.history_buffer_size, 1)
+        if not self.consumers or self._held >= HELD_BYTES or len(self._fresh) * 2 > size:
+            return 0
+        return size - len(self._fresh)
+
+    def push(self, messages: Iterable[Message], cursor: int) -> None:
+        """Messages were read, in order; reading goes on at ``cursor``."""
+        for message in messages:
+            self._fresh.append(message)
+            self._outstanding.add(message.order)
+            heapq.heappush(self._outstanding_heap, message.order)
+            self._held += len(message.payload or b"")
+        self.cursor = cursor
+
+    def replay(self, messages: Iterable[Message]) -> None:
+        """Parked messages are to be delivered again, before all others."""
+        for message in messages:
+            self._queue_again(message)
+
+    # --- delivering --------------------------------------------------------------------------
+
+    def dispatch(self, now: float) -> None:
+        """Give waiting messages to consumers that have room."""
+        timeout = self.settings.message_timeout
+        deadline = now + timeout / 1000 if timeout > 0 else float("inf")
+        while (message := self._next()) is not None:
+            # A second event with the id of one in flight waits, so that an acknowledgement is clear.
+            if message.id in self._in_flight or (consumer := self._pick(message)) is None:
+                return
+            self._remove_next()
+            delivery = Delivery(message, consumer, deadline)
+            self._in_flight[message.id] = delivery
+            if timeout > 0:
+                self._deadlines.append(delivery)
+            consumer.in_flight += 1
+            consumer.total += 1
+            self.total += 1
+            consumer.outbox.append(delivery)
+            self._awake.add(consumer)
+
+    def _next(self) -> Message | None:
+        while self._retrying and self._retrying[0][2].settled:
+            heapq.heappop(self._retrying)
+        if self._retrying:
+            return self._retrying[0][2]
+        return self._fresh[0] if self._fresh else None
+
+    def _remove_next(self) -> None:
+        if self._retrying:
+            _, _, message = heapq.heappop(self._retrying)
+            self._retrying_ids.pop(message.id, None)
+        else:
+            self._fresh.popleft()
+
+    def _pick(self, message: Message) -> Consumer | None:
+        consumers = self.consumers
+        if not consumers:
+            return None
+        if self.settings.strategy is Strategy.PINNED:
+            pinned = consumers[message.pin % len(consumers)]
+            return pinned if pinned.in_flight < pinned.capacity else None
+        for _ in range(len(consumers)):
+            consumer = consumers[0]
+            if self.settings.strategy is Strategy.ROUND_ROBIN or consumer.in_flight >= consumer.capacity:
+                consumers.rotate(-1)
+            if consumer.in_flight < consumer.capacity:
+                return consumer
+        return None
+
+    def is_current(self, delivery: Delivery) -> bool:
+        """Whether ``delivery`` is still to be made, or was taken back while it waited in an outbox."""
+        return self._in_flight.get(delivery.message.id) is delivery
+
+    def sent(self, message: Message) -> None:
+        """The payload has gone out; it is no longer held."""
+        self._held -= len(message.payload or b"")
+        message.payload = None
+
+    # --- answers of consumers ------------------------------------------------------------------
+
+    def ack(self, consumer: Consumer, ids: Iterable[str]) -> None:
+        """``consumer`` has processed these. Unknown ids, and those of others, are ignored."""
+        for event_id in ids:
+            delivery = self._in_flight.get(event_id)
+            if delivery is not None and delivery.consumer is consumer:
+                self._take_back(delivery)
+                self._settle(delivery.message)
+            elif delivery is None and event_id in self._retrying_ids:
+                # It came too late for its timeout, but before the message was delivered again.
+                self._settle(self._retrying_ids.pop(event_id))
+
+    def nack(self, consumer: Consumer, ids: Iterable[str], action: Action) -> None:
+        """``consumer`` could not process these. ``STOP`` also ends the consumer."""
+        for event_id in ids:
+            delivery = self._in_flight.get(event_id)
+            if delivery is None or delivery.consumer is not consumer:
+                continue
+            self._take_back(delivery)
+            if action is Action.SKIP:
+                self._settle(delivery.message)
+            elif action is Action.PARK:
+                self._parking.append(delivery.message)
+            else:
+                self._again(delivery.message)
+        if action is Action.STOP:
+            consumer.dropped = True
+            self._awake.add(consumer)
+
+    def gone(self, delivery: Delivery) -> None:
+        """The event cannot be read any more (truncated): there is nothing to deliver."""
+        self._take_back(delivery)
+        self._settle(delivery.message)
+
+    def parked(self, message: Message) -> None:
+        """``message`` from ``take_parking`` is parked, on disk."""
+        self._settle(message)
+
+    def expire(self, now: float) -> None:
+        """Take back what was not acknowledged in time."""
+        while self._deadlines:
+            delivery = self._deadlines[0]
+            if self.is_current(delivery):
+                if delivery.deadline > now:
+                    return
+                self._take_back(delivery)
+                self._again(delivery.message)
+            self._deadlines.popleft()
+
+    def _take_back(self, delivery: Delivery) -> None:
+        del self._in_flight[delivery.message.id]
+        delivery.consumer.in_flight -= 1
+        self.sent(delivery.message)
+
+    def _again(self, message: Message) -> None:
+        if message.retries >= self.settings.max_retry_count:
+            self._parking.append(message)
+            return
+        message.retries = min(message.retries + 1, MAX_RETRY_SHOWN)
+        self._queue_again(message)
+
+    def _queue_again(self, message: Message) -> None:
+        self._sequence += 1
+        # Replayed ones have no place in the order of the others and go first.
+        order = -1 if message.parked >= 0 else message.order
+        heapq.heappush(self._retrying, (order, self._sequence, message))
+        self._retrying_ids[message.id] = message
+
+    def _settle(self, message: Message) -> None:
+        message.settled = True
+        if message.parked >= 0:
+            self._unparked.append(message.parked)
+        else:
+            self._outstanding.discard(message.order)
+        self._settled_since += 1
+
+    # --- what the caller has to do -------------------------------------------------------------
+
+    def take_awake(self) -> list[Consumer]:
+        """Consumers that have something to send or are dropped."""
+        awake = list(self._awake)
+        self._awake.clear()
+        return awake
+
+    def take_parking(self) -> list[Message]:
+        """Messages to park; each is to be confirmed with ``parked``."""
+        parking, self._parking = self._parking, []
+        return parking
+
+    def take_unparked(self) -> list[int]:
+        """Revisions of parked messages that were replayed and are settled."""
+        unparked, self._unparked = self._unparked, []
+        return unparked
+
+    def low(self) -> int:
+        """The order of the lowest message that is not settled: all below are."""
+        heap = self._outstanding_heap
+        while heap and heap[0] not in self._outstanding:
+            heapq.heappop(heap)
+        return heap[0] if heap else self.cursor
+
+    def checkpoint_due(self, now: float) -> int | None:
+        """The checkpoint to write now, if one is due: after ``max_checkpoint_count`` settled messages,
+        or after ``min_checkpoint_count`` and ``checkpoint_after``."""
+        enough = self._settled_since >= max(self.settings.max_checkpoint_count, 1)
+        if not enough and not (self._pending() and now >= self._checkpoint_deadline()):
+            return None
+        low = self.low()
+        return low if low > self.checkpoint else None
+
+    def checkpointed(self, order: int, now: float) -> None:
+        """The checkpoint is being written."""
+        self.checkpoint = order
+        self._checkpoint_time = now
+        self._settled_since = 0
+
+    def _pending(self) -> bool:
+        return self._settled_since >= max(self.settings.min_checkpoint_count, 1)
+
+    def _checkpoint_deadline(self) -> float:
+        return self._checkpoint_time + self.settings.checkpoint_after / 1000
+
+    def next_deadline(self, now: float) -> float | None:
+        """When ``expire`` or ``checkpoint_due`` should be called next, if nothing happens before."""
+        while self._deadlines and not self.is_current(self._deadlines[0]):
+            self._deadlines.popleft()
+        times = [self._deadlines[0].deadline] if self._deadlines else []
+        if self._pending() and self.low() > self.checkpoint:
+            times.append(max(self._checkpoint_deadline(), now))
+        return min(times, default=None)
+
+    # --- figures -------------------------------------------------------------------------------
+
+    @property
+    def buffered(self) -> int:
+        """Messages read and not yet delivered."""
+        return len(self._fresh)
+
+    @property
+    def retrying(self) -> int:
+        """Messages that wait to be delivered again."""
+        return len(self._retrying_ids)
+
+    @property
+    def in_flight(self) -> int:
+        """Messages delivered and not yet acknowledged."""
+        return len(self._in_flight)

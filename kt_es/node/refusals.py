@@ -1,0 +1,112 @@
+"""Refusals: the gRPC status, text and trailers by which clients recognise what went wrong.
+
+The trailers' names are those that the official clients look for ("exception", "stream-name", ...).
+"""
+
+from __future__ import annotations
+
+import grpc
+
+from kt_es.node.streams import Expected
+
+
+class Refusal(Exception):  # noqa: N818  it is an answer, not a fault
+    """Ends a call with a status. ``code``, ``details`` and ``trailers`` are what the client gets."""
+
+    def __init__(self, code: grpc.StatusCode, details: str, **trailers: object) -> None:
+        super().__init__(details)
+        self.code = code
+        self.details = details
+        self.trailers = tuple((name.replace("_", "-"), str(value)) for name, value in trailers.items())
+
+
+def invalid(problem: str) -> Refusal:
+    """The request cannot be understood."""
+    return Refusal(grpc.StatusCode.INVALID_ARGUMENT, problem)
+
+
+def not_ready(reason: str = "Server Is Not Ready") -> Refusal:
+    """The node is stopping or its disk failed; the call may be repeated elsewhere or later."""
+    return Refusal(grpc.StatusCode.UNAVAILABLE, reason, exception="not-ready")
+
+
+def wrong_version(stream: str, expected: int | Expected, current: int) -> Refusal:
+    """A delete found its stream at another revision."""
+    wanted = expected.value if isinstance(expected, Expected) else expected
+    return Refusal(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        f"Append failed due to WrongExpectedVersion. Stream: {stream}, "
+        f"Expected version: {wanted}, Actual version: {current}",
+        exception="wrong-expected-version",
+        stream_name=stream,
+        expected_version=wanted,
+        actual_version=current,
+    )
+
+
+def stream_deleted(stream: str) -> Refusal:
+    """The stream is tombstoned."""
+    return Refusal(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        f"Event stream '{stream}' is deleted.",
+        exception="stream-deleted",
+        stream_name=stream,
+    )
+
+
+def append_too_large(limit: int) -> Refusal:
+    """One append, however many events it has, is larger than ``limit`` bytes."""
+    return Refusal(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        f"Maximum Append Size of {limit} Exceeded.",
+        exception="maximum-append-size-exceeded",
+        maximum_append_size=limit,
+    )
+
+
+def group_missing(stream: str, group: str) -> Refusal:
+    """No such persistent subscription."""
+    return _group(
+        grpc.StatusCode.NOT_FOUND,
+        f"Subscription group {group} on stream {stream} does not exist.",
+        "persistent-subscription-does-not-exist",
+        stream,
+        group,
+    )
+
+
+def group_exists(stream: str, group: str) -> Refusal:
+    """A persistent subscription of that name exists."""
+    return _group(
+        grpc.StatusCode.ALREADY_EXISTS,
+        f"Subscription group {group} on stream {stream} exists.",
+        "persistent-subscription-exists",
+        stream,
+        group,
+    )
+
+
+def group_full(stream: str, group: str) -> Refusal:
+    """The persistent subscription admits no more consumers."""
+    return _group(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        f"Maximum subscriptions reached for subscription group {group} on stream {stream}.",
+        "maximum-subscribers-reached",
+        stream,
+        group,
+    )
+
+
+def group_dropped(stream: str, group: str) -> Refusal:
+    """The persistent subscription was deleted or changed, or it was told to stop, while being read."""
+    return _group(
+        grpc.StatusCode.CANCELLED,
+        f"Subscription group {group} on stream {stream} was dropped.",
+        "persistent-subscription-dropped",
+        stream,
+        group,
+    )
+
+
+def _group(code: grpc.StatusCode, details: str, kind: str, stream: str, group: str) -> Refusal:
+    return Refusal(code, details, exception=kind, stream_name=stream, group_name=group)

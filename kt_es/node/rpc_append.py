@@ -1,0 +1,199 @@
+"""Requests that write to streams: their parsing, and the answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+from esdbclient.protos.Grpc import shared_pb2, status_pb2, streams_pb2
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
+
+from kt_es.node.log import Appended
+from kt_es.node.records import Proposed, canonical_id
+from kt_es.node.refusals import append_too_large, invalid
+from kt_es.node.streams import Expected, Wrong
+
+MAX_NAME = 4096  # bytes of a stream's name or an event's type
+INVALID_ARGUMENT, FAILED_PRECONDITION, UNAVAILABLE = 3, 9, 14  # google.rpc.Code
+_EXPECTED = {"no_stream": Expected.NO_STREAM, "any": Expected.ANY, "stream_exists": Expected.EXISTS}
+
+
+def stream_name(identifier: shared_pb2.StreamIdentifier) -> str:
+    """The name in a request.
+
+    Raises:
+        Refusal: it is empty, too long or not UTF-8.
+    """
+    raw = identifier.stream_name
+    if not raw or len(raw) > MAX_NAME:
+        raise invalid(f"a stream's name has 1 to {MAX_NAME} bytes, not {len(raw)}")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise invalid("a stream's name is not UTF-8") from None
+
+
+def expected_of(options: Any, oneof: str, revision_field: str) -> int | Expected:
+    """What an append, delete or tombstone expects of the stream.
+
+    Raises:
+        Refusal: it does not say.
+    """
+    kind = options.WhichOneof(oneof)
+    if kind == revision_field:
+        revision: int = getattr(options, revision_field)
+        return revision
+    if kind is None:
+        raise invalid("no expected stream revision is given")
+    return _EXPECTED[kind]
+
+
+def proposed(message: Any) -> Proposed:
+    """An event of a request.
+
+    Raises:
+        Refusal: it has no type or no valid id.
+    """
+    labels = message.metadata
+    type_ = labels.get("type", "")
+    if not type_ or len(type_) > MAX_NAME:
+        raise invalid(f"an event's type has 1 to {MAX_NAME} bytes, not {len(type_)}")
+    try:
+        event_id = canonical_id(message.id)
+    except ValueError:
+        raise invalid("an event's id is not a UUID") from None
+    content_type = labels.get("content-type", "application/octet-stream")
+    return Proposed(event_id, type_, content_type, message.custom_metadata, message.data)
+
+
+def size_of(event: Proposed) -> int:
+    """Bytes that count towards the limit of an append."""
+    return len(event.data) + len(event.metadata) + len(event.type)
+
+
+async def unary_append(
+    requests: AsyncIterator[streams_pb2.AppendReq], limit: int
+) -> tuple[str, int | Expected, list[Proposed], int]:
+    """Stream, expectation, events and size of an ``Append`` call.
+
+    Raises:
+        Refusal: it cannot be understood or exceeds ``limit`` bytes.
+    """
+    name: str | None = None
+    expected: int | Expected = Expected.ANY
+    events: list[Proposed] = []
+    size = 0
+    async for request in requests:
+        if request.WhichOneof("content") == "options":
+            name = stream_name(request.options.stream_identifier)
+            expected = expected_of(request.options, "expected_stream_revision", "revision")
+            continue
+        event = proposed(request.proposed_message)
+        size += size_of(event)
+        if size > limit:
+            raise append_too_large(limit)
+        events.append(event)
+    if name is None:
+        raise invalid("an append begins with its options")
+    return name, expected, events, size
+
+
+def append_answer(outcome: Appended | Wrong, expected: int | Expected) -> streams_pb2.AppendResp:
+    """What ``Append`` answers."""
+    answer = streams_pb2.AppendResp()
+    if isinstance(outcome, Appended):
+        success = answer.success
+        if outcome.revision >= 0:
+            success.current_revision = outcome.revision
+        else:
+            success.no_stream.SetInParent()
+        if outcome.position:
+            success.position.commit_position = outcome.position
+            success.position.prepare_position = outcome.position
+        else:
+            success.no_position.SetInParent()
+        return answer
+    wrong = answer.wrong_expected_version
+    if outcome.current >= 0:
+        wrong.current_revision = wrong.current_revision_20_6_0 = outcome.current
+    else:
+        wrong.current_no_stream.SetInParent()
+        wrong.no_stream_20_6_0.SetInParent()
+    if isinstance(expected, int):
+        wrong.expected_revision = wrong.expected_revision_20_6_0 = expected
+    elif expected is Expected.ANY:
+        wrong.expected_any.SetInParent()
+        wrong.any_20_6_0.SetInParent()
+    elif expected is Expected.EXISTS:
+        wrong.expected_stream_exists.SetInParent()
+        wrong.stream_exists_20_6_0.SetInParent()
+    else:
+        wrong.expected_no_stream.SetInParent()
+    return answer
+
+
+def batch_events(messages: Iterable[Any], room: int) -> tuple[list[Proposed], int]:
+    """Events of one ``BatchAppendReq`` and their size.
+
+    Raises:
+        Refusal: one cannot be understood, or together they exceed ``room`` bytes.
+    """
+    events = [proposed(message) for message in messages]
+    size = sum(map(size_of, events))
+    if size > room:
+        raise append_too_large(room)
+    return events, size
+
+
+def batch_answer(request: streams_pb2.BatchAppendReq) -> streams_pb2.BatchAppendResp:
+    """The frame of a ``BatchAppendResp``: whose it is and what was expected."""
+    options = request.options
+    answer = streams_pb2.BatchAppendResp(
+        correlation_id=request.correlation_id, stream_identifier=options.stream_identifier
+    )
+    kind = options.WhichOneof("expected_stream_position")
+    if kind == "stream_position":
+        answer.stream_position = options.stream_position
+    elif kind is not None:
+        getattr(answer, kind).SetInParent()
+    return answer
+
+
+def batch_success(answer: streams_pb2.BatchAppendResp, outcome: Appended) -> None:
+    """Fill in that the append was made."""
+    success = answer.success
+    if outcome.revision >= 0:
+        success.current_revision = outcome.revision
+    else:
+        success.no_stream.SetInParent()
+    if outcome.position:
+        success.position.commit_position = outcome.position
+        success.position.prepare_position = outcome.position
+    else:
+        success.no_position.SetInParent()
+
+
+def batch_error(answer: streams_pb2.BatchAppendResp, code: int, text: str, details: Message) -> None:
+    """Fill in that it was not, and why."""
+    packed = AnyMessage()
+    packed.Pack(details)
+    answer.error.CopyFrom(status_pb2.Status(code=code, message=text, details=packed))  # type: ignore[arg-type]
+
+
+def wrong_batch_version(outcome: Wrong, expected: int | Expected) -> shared_pb2.WrongExpectedVersion:
+    """The detail of a batch that found its stream at another revision."""
+    wrong = shared_pb2.WrongExpectedVersion()
+    if outcome.current >= 0:
+        wrong.current_stream_revision = outcome.current
+    else:
+        wrong.current_no_stream.SetInParent()
+    if isinstance(expected, int):
+        wrong.expected_stream_position = expected
+    elif expected is Expected.ANY:
+        wrong.expected_any.SetInParent()
+    elif expected is Expected.EXISTS:
+        wrong.expected_stream_exists.SetInParent()
+    else:
+        wrong.expected_no_stream.SetInParent()
+    return wrong

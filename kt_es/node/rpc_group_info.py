@@ -1,0 +1,58 @@
+"""What is said about a persistent subscription."""
+
+from __future__ import annotations
+
+from esdbclient.protos.Grpc import persistent_pb2
+
+from kt_es.node.consumers import GroupRunner
+from kt_es.node.groups import Consumer
+from kt_es.node.log import EventLog
+from kt_es.node.sources import ALL_NAME
+
+
+def _place(of_all: bool, order: int) -> str:
+    return f"C:{order}/P:{order}" if of_all else str(order)
+
+
+def _connection(consumer: Consumer) -> persistent_pb2.SubscriptionInfo.ConnectionInfo:
+    return persistent_pb2.SubscriptionInfo.ConnectionInfo(
+        total_items=consumer.total,
+        available_slots=consumer.capacity - consumer.in_flight,
+        in_flight_messages=consumer.in_flight,
+    )
+
+
+def describe(log: EventLog, runner: GroupRunner) -> persistent_pb2.SubscriptionInfo:
+    """The group's settings and figures. Positions are texts: a revision, or ``C:n/P:n`` in $all."""
+    settings, group = runner.settings, runner.group
+    of_all = runner.stream == ALL_NAME
+    known = log.position if of_all else log.head(runner.stream).last
+    done = group.checkpoint - 1
+    return persistent_pb2.SubscriptionInfo(
+        event_source=runner.stream,
+        group_name=runner.name,
+        status="Live",
+        connections=[_connection(consumer) for consumer in group.consumers],
+        total_items=group.total,
+        last_checkpointed_event_position=_place(of_all, done) if done >= 0 else "",
+        last_known_event_position=_place(of_all, known) if known >= 0 else "",
+        resolve_link_tos=settings.resolve_links,
+        start_from=_place(of_all, settings.start),
+        message_timeout_milliseconds=settings.message_timeout,
+        extra_statistics=settings.extra_statistics,
+        max_retry_count=settings.max_retry_count,
+        live_buffer_size=settings.live_buffer_size,
+        buffer_size=settings.history_buffer_size,
+        read_batch_size=settings.read_batch_size,
+        check_point_after_milliseconds=settings.checkpoint_after,
+        min_check_point_count=settings.min_checkpoint_count,
+        max_check_point_count=settings.max_checkpoint_count,
+        read_buffer_count=group.buffered,
+        live_buffer_count=group.buffered,
+        retry_buffer_count=group.retrying,
+        total_in_flight_messages=group.in_flight,
+        outstanding_messages_count=group.in_flight,
+        named_consumer_strategy=settings.strategy.value,
+        max_subscriber_count=settings.max_subscriber_count,
+        parked_message_count=runner.parked_count,
+    )

@@ -1,0 +1,250 @@
+"""The service ``event_store.client.persistent_subscriptions.PersistentSubscriptions``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from esdbclient.protos.Grpc import persistent_pb2, persistent_pb2_grpc, shared_pb2
+
+from kt_es.node.consumers import GroupRunner, Groups
+from kt_es.node.filters import predicate
+from kt_es.node.groups import Action, Consumer, Settings, Strategy
+from kt_es.node.log import EventLog
+from kt_es.node.records import HEADER, canonical_ids, delivery, parsed, with_structured_ids
+from kt_es.node.refusals import Refusal, group_dropped, invalid
+from kt_es.node.rpc_append import stream_name
+from kt_es.node.rpc_group_info import describe
+from kt_es.node.rpc_read import filter_of
+from kt_es.node.sources import ALL_NAME
+
+MAX_GROUP_NAME = 1024
+_TICKS_PER_MS = 10_000
+_NAMED = persistent_pb2.CreateReq.ConsumerStrategy
+
+
+class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsServicer):  # type: ignore[misc]
+    """Groups of consumers: their administration, and their reading."""
+
+    def __init__(self, log: EventLog, groups: Groups) -> None:
+        self._log = log
+        self._groups = groups
+
+    async def Create(  # noqa: N802  the protocol's names
+        self, request: persistent_pb2.CreateReq, _context: Any
+    ) -> persistent_pb2.CreateResp:
+        stream, name, settings = _settings(request.options)
+        await self._groups.create(stream, name, settings)
+        return persistent_pb2.CreateResp()
+
+    async def Update(  # noqa: N802
+        self, request: persistent_pb2.UpdateReq, _context: Any
+    ) -> persistent_pb2.UpdateResp:
+        stream, name, settings = _settings(request.options)
+        await self._groups.update(stream, name, settings)
+        return persistent_pb2.UpdateResp()
+
+    async def Delete(  # noqa: N802
+        self, request: persistent_pb2.DeleteReq, _context: Any
+    ) -> persistent_pb2.DeleteResp:
+        await self._groups.delete(_stream(request.options), request.options.group_name)
+        return persistent_pb2.DeleteResp()
+
+    async def GetInfo(  # noqa: N802
+        self, request: persistent_pb2.GetInfoReq, _context: Any
+    ) -> persistent_pb2.GetInfoResp:
+        runner = self._groups.get(_stream(request.options), request.options.group_name)
+        return persistent_pb2.GetInfoResp(subscription_info=describe(self._log, runner))
+
+    async def List(  # noqa: N802
+        self, request: persistent_pb2.ListReq, _context: Any
+    ) -> persistent_pb2.ListResp:
+        options = request.options
+        stream: str | None = None
+        if options.WhichOneof("list_option") == "list_for_stream":
+            asked = options.list_for_stream
+            of_stream = asked.WhichOneof("stream_option") == "stream"
+            stream = stream_name(asked.stream) if of_stream else ALL_NAME
+        found = self._groups.all(stream)
+        if not found:
+            raise _nothing_listed(stream)
+        return persistent_pb2.ListResp(subscriptions=[describe(self._log, runner) for runner in found])
+
+    async def ReplayParked(  # noqa: N802
+        self, request: persistent_pb2.ReplayParkedReq, _context: Any
+    ) -> persistent_pb2.ReplayParkedResp:
+        options = request.options
+        limited = options.WhichOneof("stop_at_option") == "stop_at"
+        runner = self._groups.get(_stream(options), options.group_name)
+        runner.replay(options.stop_at if limited else None)
+        return persistent_pb2.ReplayParkedResp()
+
+    async def RestartSubsystem(  # noqa: N802
+        self, _request: shared_pb2.Empty, _context: Any
+    ) -> shared_pb2.Empty:
+        return shared_pb2.Empty()
+
+    async def Read(  # noqa: N802
+        self, requests: AsyncIterator[persistent_pb2.ReadReq], context: Any
+    ) -> None:
+        first = await anext(aiter(requests), None)
+        if first is None or first.WhichOneof("content") != "options":
+            raise invalid("a read of a persistent subscription begins with its options")
+        options = first.options
+        if options.buffer_size < 1:
+            raise invalid("buffer_size has to be at least 1")
+        runner = self._groups.get(_stream(options), options.group_name)
+        await _Reading(runner, options, context).serve(requests)
+
+
+class _Reading:
+    """One consumer's connection: events out, acknowledgements in."""
+
+    def __init__(self, runner: GroupRunner, options: Any, context: Any) -> None:
+        self._runner = runner
+        self._context = context
+        self._numbers = options.uuid_option.WhichOneof("content") == "structured"
+        self._awake = asyncio.Event()
+        self._consumer = Consumer(options.buffer_size, self._awake.set)
+
+    async def serve(self, requests: AsyncIterator[persistent_pb2.ReadReq]) -> None:
+        """Until the client ends it or the group does.
+
+        Raises:
+            Refusal: the group is full, or was dropped.
+        """
+        runner = self._runner
+        runner.connect(self._consumer)
+        answers = asyncio.create_task(self._read_answers(requests))
+        answers.add_done_callback(lambda _task: self._awake.set())
+        try:
+            confirmed = persistent_pb2.ReadResp.SubscriptionConfirmation(
+                subscription_id=f"{runner.stream}::{runner.name}"
+            )
+            await self._context.write(persistent_pb2.ReadResp(subscription_confirmation=confirmed))
+            while True:
+                await self._send()
+                if self._consumer.dropped:
+                    raise group_dropped(runner.stream, runner.name)
+                if answers.done():
+                    answers.result()
+                    return
+                await self._awake.wait()
+                self._awake.clear()
+        finally:
+            answers.cancel()
+            runner.disconnect(self._consumer)
+
+    async def _send(self) -> None:
+        outbox = self._consumer.outbox
+        while outbox and not self._consumer.dropped:
+            given = outbox.popleft()
+            message = given.message
+            stored = self._runner.payload(given)
+            if stored is None:
+                continue
+            if self._numbers:
+                event = parsed(stored)
+                with_structured_ids(event)
+                stored = bytes(HEADER.size) + event.SerializeToString()
+            retries = message.retries
+            self._runner.group.sent(message)
+            await self._context.write(delivery(stored, retries))
+
+    async def _read_answers(self, requests: AsyncIterator[persistent_pb2.ReadReq]) -> None:
+        async for request in requests:
+            kind = request.WhichOneof("content")
+            try:
+                if kind == "ack":
+                    self._runner.ack(self._consumer, canonical_ids(request.ack.ids))
+                elif kind == "nack":
+                    action = Action(request.nack.action)
+                    self._runner.nack(self._consumer, canonical_ids(request.nack.ids), action)
+            except ValueError:
+                raise invalid("an acknowledgement names an id that is not a UUID") from None
+
+
+def _stream(options: Any) -> str:
+    """The stream that a request is about; "$all" for all."""
+    kind = options.WhichOneof("stream_option")
+    if kind == "stream_identifier":
+        return stream_name(options.stream_identifier)
+    if kind == "stream":
+        return stream_name(options.stream.stream_identifier)
+    if kind == "all":
+        return ALL_NAME
+    raise invalid("neither a stream nor $all is named")
+
+
+def _nothing_listed(stream: str | None) -> Refusal:
+    where = "" if stream is None else f" on stream {stream}"
+    return Refusal(grpc.StatusCode.NOT_FOUND, f"No subscription group{where} exists.")
+
+
+def _settings(options: Any) -> tuple[str, str, Settings]:
+    """Stream, group and settings of a creation or an update.
+
+    Raises:
+        Refusal: the request cannot be understood.
+    """
+    stream = _stream(options)
+    name = options.group_name
+    if not name or len(name.encode()) > MAX_GROUP_NAME:
+        raise invalid(f"a group's name has 1 to {MAX_GROUP_NAME} bytes")
+    of_all = stream == ALL_NAME
+    place = options.all if of_all else options.stream
+    kind = place.WhichOneof("all_option" if of_all else "revision_option") or "start"
+    given = place.position.commit_position if of_all else place.revision
+    asked = options.settings
+    is_new = isinstance(options, persistent_pb2.CreateReq.Options)
+    settings = Settings(
+        start={"start": 0, "end": -1}.get(kind, given),
+        resolve_links=asked.resolve_links,
+        extra_statistics=asked.extra_statistics,
+        message_timeout=_milliseconds(asked, "message_timeout"),
+        max_retry_count=asked.max_retry_count,
+        min_checkpoint_count=asked.min_checkpoint_count,
+        max_checkpoint_count=asked.max_checkpoint_count,
+        checkpoint_after=_milliseconds(asked, "checkpoint_after"),
+        max_subscriber_count=asked.max_subscriber_count,
+        live_buffer_size=asked.live_buffer_size,
+        read_batch_size=asked.read_batch_size,
+        history_buffer_size=asked.history_buffer_size,
+        strategy=_strategy(asked, is_new),
+        filter=filter_of(place) if of_all and is_new else None,
+    )
+    return stream, name, _checked(settings)
+
+
+def _milliseconds(asked: Any, what: str) -> int:
+    kind = asked.WhichOneof(what)
+    if kind is None:
+        return 0
+    value: int = getattr(asked, kind)
+    return value // _TICKS_PER_MS if kind.endswith("ticks") else value
+
+
+def _strategy(asked: Any, is_new: bool) -> Strategy:
+    name = (asked.consumer_strategy if is_new else "") or _NAMED.Name(asked.named_consumer_strategy)
+    try:
+        return Strategy(name)
+    except ValueError:
+        raise invalid(f"consumer strategy {name!r} is not supported") from None
+
+
+def _checked(settings: Settings) -> Settings:
+    counts = {
+        "read_batch_size": settings.read_batch_size,
+        "history_buffer_size": settings.history_buffer_size,
+        "live_buffer_size": settings.live_buffer_size,
+    }
+    for name, value in counts.items():
+        if value < 1:
+            raise invalid(f"{name} has to be at least 1")
+    try:
+        predicate(settings.filter)
+    except ValueError as error:
+        raise invalid(str(error)) from None
+    return settings

@@ -1,0 +1,174 @@
+"""The service ``event_store.client.streams.Streams``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from esdbclient.protos.Grpc import shared_pb2, streams_pb2, streams_pb2_grpc
+
+from kt_es.node.log import Appended, EventLog
+from kt_es.node.records import Proposed
+from kt_es.node.refusals import Refusal, invalid, stream_deleted, wrong_version
+from kt_es.node.rpc_append import (
+    FAILED_PRECONDITION,
+    INVALID_ARGUMENT,
+    UNAVAILABLE,
+    append_answer,
+    batch_answer,
+    batch_error,
+    batch_events,
+    batch_success,
+    expected_of,
+    stream_name,
+    unary_append,
+    wrong_batch_version,
+)
+from kt_es.node.rpc_read import serve_read
+from kt_es.node.storage import StorageError
+from kt_es.node.streams import Expected, Wrong
+
+PIPELINED = 256  # batches of one call that may be under way at once
+_Answer = streams_pb2.BatchAppendResp
+
+
+class Streams(streams_pb2_grpc.StreamsServicer):  # type: ignore[misc]
+    """Appends, deletes and reads. ``max_append`` is in bytes."""
+
+    def __init__(self, log: EventLog, max_append: int) -> None:
+        self._log = log
+        self._max_append = max_append
+
+    async def Append(  # noqa: N802  the protocol's name
+        self, requests: AsyncIterator[streams_pb2.AppendReq], _context: Any
+    ) -> streams_pb2.AppendResp:
+        name, expected, events, size = await unary_append(requests, self._max_append)
+        outcome = await self._log.append(name, expected, events, size)
+        if isinstance(outcome, Appended | Wrong):
+            return append_answer(outcome, expected)
+        raise stream_deleted(name)
+
+    async def BatchAppend(  # noqa: N802
+        self, requests: AsyncIterator[streams_pb2.BatchAppendReq], context: Any
+    ) -> None:
+        """Answers in the order of the requests; later ones do not wait for earlier ones' answers."""
+        answers: asyncio.Queue[asyncio.Task[_Answer] | None] = asyncio.Queue(PIPELINED)
+        reader = asyncio.create_task(self._read_batches(requests, answers))
+        try:
+            while (task := await answers.get()) is not None:
+                await context.write(await task)
+            await reader
+        finally:
+            reader.cancel()
+
+    async def _read_batches(
+        self,
+        requests: AsyncIterator[streams_pb2.BatchAppendReq],
+        answers: asyncio.Queue[asyncio.Task[_Answer] | None],
+    ) -> None:
+        batches = _Batches(self._max_append)
+        try:
+            async for request in requests:
+                whole = batches.add(request)
+                if whole is not None:
+                    await answers.put(asyncio.create_task(self._append_batch(*whole)))
+        except Refusal:
+            await answers.put(None)
+            raise
+        await answers.put(None)
+
+    async def _append_batch(
+        self,
+        first: streams_pb2.BatchAppendReq,
+        events: list[Proposed],
+        size: int,
+        refusal: Refusal | None,
+    ) -> _Answer:
+        answer = batch_answer(first)
+        try:
+            if refusal is not None:
+                raise refusal
+            name = stream_name(first.options.stream_identifier)
+            expected = expected_of(first.options, "expected_stream_position", "stream_position")
+            outcome = await self._log.append(name, expected, events, size)
+        except Refusal as error:
+            too_large = dict(error.trailers).get("maximum-append-size")
+            if too_large is not None:
+                detail: Any = shared_pb2.MaximumAppendSizeExceeded(maxAppendSize=int(too_large))
+            else:
+                detail = shared_pb2.BadRequest(message=error.details)
+            batch_error(answer, INVALID_ARGUMENT, error.details, detail)
+        except StorageError as error:
+            batch_error(answer, UNAVAILABLE, str(error), shared_pb2.Unknown())
+        else:
+            self._fill(answer, name, expected, outcome)
+        return answer
+
+    def _fill(self, answer: _Answer, name: str, expected: int | Expected, outcome: object) -> None:
+        match outcome:
+            case Appended():
+                batch_success(answer, outcome)
+            case Wrong():
+                text = f"the stream is at revision {outcome.current}"
+                batch_error(answer, FAILED_PRECONDITION, text, wrong_batch_version(outcome, expected))
+            case _:
+                identifier = shared_pb2.StreamIdentifier(stream_name=name.encode())
+                detail = shared_pb2.StreamDeleted(stream_identifier=identifier)
+                batch_error(answer, FAILED_PRECONDITION, stream_deleted(name).details, detail)
+
+    async def Delete(  # noqa: N802
+        self, request: streams_pb2.DeleteReq, _context: Any
+    ) -> streams_pb2.DeleteResp:
+        position = await self._delete(request.options, hard=False)
+        at = streams_pb2.DeleteResp.Position(commit_position=position, prepare_position=position)
+        return streams_pb2.DeleteResp(position=at)
+
+    async def Tombstone(  # noqa: N802
+        self, request: streams_pb2.TombstoneReq, _context: Any
+    ) -> streams_pb2.TombstoneResp:
+        position = await self._delete(request.options, hard=True)
+        at = streams_pb2.TombstoneResp.Position(commit_position=position, prepare_position=position)
+        return streams_pb2.TombstoneResp(position=at)
+
+    async def _delete(self, options: Any, *, hard: bool) -> int:
+        name = stream_name(options.stream_identifier)
+        expected = expected_of(options, "expected_stream_revision", "revision")
+        outcome = await self._log.delete(name, expected, hard)
+        if isinstance(outcome, Wrong):
+            raise wrong_version(name, expected, outcome.current)
+        if not isinstance(outcome, Appended):
+            raise stream_deleted(name)
+        return outcome.position
+
+    async def Read(self, request: streams_pb2.ReadReq, context: Any) -> None:  # noqa: N802
+        await serve_read(self._log, request.options, context)
+
+
+class _Batches:
+    """Puts batches together that arrive in pieces, at most ``limit`` bytes of each."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._open: dict[bytes, tuple[streams_pb2.BatchAppendReq, list[Proposed], int, Refusal | None]] = {}
+
+    def add(
+        self, request: streams_pb2.BatchAppendReq
+    ) -> tuple[streams_pb2.BatchAppendReq, list[Proposed], int, Refusal | None] | None:
+        """The batch that ``request`` completes, if it does."""
+        key = request.correlation_id.SerializeToString()
+        if not request.HasField("correlation_id"):
+            raise invalid("a batch has no correlation id")
+        first, events, size, refusal = self._open.pop(key, (request, [], 0, None))
+        if refusal is None:
+            try:
+                more, more_size = batch_events(request.proposed_messages, self._limit)
+                if size + more_size > self._limit:
+                    batch_events(request.proposed_messages, self._limit - size)
+                events, size = events + more, size + more_size
+            except Refusal as error:
+                refusal, events = error, []
+        if request.is_final:
+            return first, events, size, refusal
+        self._open[key] = (first, events, size, refusal)
+        return None

@@ -1,0 +1,232 @@
+"""The node as a server: opens the data, serves the protocol, stops cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from uuid import uuid4
+
+import grpc.aio
+import structlog
+from esdbclient.protos.Grpc import gossip_pb2, persistent_pb2, streams_pb2
+
+from kt_es.errors import ConfigError, KtError
+from kt_es.node.consumers import Groups
+from kt_es.node.log import EventLog
+from kt_es.node.registration import register, register_raw
+from kt_es.node.rpc_misc import Gossip, supported_methods
+from kt_es.node.rpc_persistent import PersistentSubscriptions
+from kt_es.node.rpc_streams import Streams
+from kt_es.node.storage import RocksStorage, StorageError
+
+_LOG = structlog.get_logger("kt_es.node")
+_SERVICES = (
+    streams_pb2.DESCRIPTOR.services_by_name["Streams"],
+    persistent_pb2.DESCRIPTOR.services_by_name["PersistentSubscriptions"],
+    gossip_pb2.DESCRIPTOR.services_by_name["Gossip"],
+)
+_FEATURES = "event_store.client.server_features.ServerFeatures"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """How a node is run.
+
+    ``port`` 0 takes a free one. ``max_append`` is the most that one append may carry, in bytes;
+    ``max_message`` the largest request that is read at all. A peer that does not answer a ping sent
+    after ``keepalive`` seconds of silence within another ``keepalive`` seconds is disconnected.
+    """
+
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = 2113
+    max_append: int = 1 << 20
+    max_message: int = 16 << 20
+    keepalive: float = 10.0
+
+
+def _channel_options(config: NodeConfig) -> list[tuple[str, int]]:
+    keepalive = int(config.keepalive * 1000)
+    return [
+        ("grpc.keepalive_time_ms", keepalive),
+        ("grpc.keepalive_timeout_ms", keepalive),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.max_ping_strikes", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", 0),
+        ("grpc.max_receive_message_length", config.max_message),
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+class _Running:
+    """One node on one event loop, from open to closed."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self.failure: StorageError | None = None
+        self._stop = asyncio.Event()
+        self.log = EventLog(RocksStorage(config.data), time.time, self._failed)
+        self._committing = asyncio.create_task(self.log.commit_forever())
+        self._committing.add_done_callback(lambda _task: self._stop.set())
+        self.groups = Groups(self.log)
+        self._server = grpc.aio.server(options=_channel_options(config))
+        register(self._server, Streams(self.log, config.max_append), _SERVICES[0])
+        register(self._server, PersistentSubscriptions(self.log, self.groups), _SERVICES[1])
+        register_raw(self._server, _FEATURES, "GetSupportedMethods", supported_methods(_SERVICES))
+
+    def _failed(self, error: StorageError) -> None:
+        self.failure = error
+        self.stop()
+
+    def stop(self) -> None:
+        """Begin to stop."""
+        self._stop.set()
+
+    async def listen(self) -> str:
+        """Start serving; returns "host:port".
+
+        Raises:
+            ConfigError: the address cannot be listened on.
+        """
+        address = f"{self.config.host}:{self.config.port}"
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError:
+            port = 0
+        if port == 0:
+            raise ConfigError(f"cannot listen on {address}: {_listen_problem(self.config)}")
+        register(self._server, Gossip(uuid4(), self.config.host, port), _SERVICES[2])
+        await self._server.start()
+        _LOG.info("serving", address=f"{self.config.host}:{port}", position=self.log.position)
+        return f"{self.config.host}:{port}"
+
+    async def until_stopped(self) -> None:
+        """Wait for ``stop`` or a failure."""
+        await self._stop.wait()
+
+    async def close(self) -> None:
+        """End open calls, commit what is queued, close the data."""
+        await self._server.stop(0.2)
+        await self.groups.close()
+        self.log.close()
+        (outcome,) = await asyncio.gather(self._committing, return_exceptions=True)
+        self.log.release()
+        if isinstance(outcome, BaseException):
+            raise outcome
+
+
+def _listen_problem(config: NodeConfig) -> str:
+    """Why: gRPC does not say, so ask the operating system."""
+    try:
+        with socket.create_server((config.host, config.port)):
+            return "the address is refused"
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+async def _serve(config: NodeConfig, started: Callable[[str, Callable[[], None]], None]) -> None:
+    running = _Running(config)
+    try:
+        address = await running.listen()
+        started(address, running.stop)
+        await running.until_stopped()
+    finally:
+        await running.close()
+    if running.failure is not None:
+        raise KtError(f"the node stopped: {running.failure}") from running.failure
+    _LOG.info("stopped", position=running.log.position)
+
+
+def run(config: NodeConfig, on_ready: Callable[[str], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; ``on_ready`` gets "host:port" once the node listens.
+
+    Raises:
+        LockedError: another process holds the data directory.
+        ConfigError: the directory or the address cannot be used.
+        KtError: the disk refused a write, and the node stopped.
+    """
+    # The thread that syncs must get the GIL back at once; the default lets others keep it for 5 ms.
+    sys.setswitchinterval(0.0005)
+
+    def started(address: str, stop: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+        if on_ready is not None:
+            on_ready(address)
+
+    asyncio.run(_serve(config, started))
+
+
+class Node:
+    """A node in a thread of this process, as a context manager. ``address`` is "host:port"."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self.address = ""
+        self._ready = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: Callable[[], None] | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="kt-node", daemon=True)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(_serve(self.config, self._started))
+        except BaseException as error:  # noqa: BLE001  handed to whoever starts or stops the node
+            self._error = error
+        finally:
+            self._ready.set()
+
+    def _started(self, address: str, stop: Callable[[], None]) -> None:
+        self.address = address
+        self._loop = asyncio.get_running_loop()
+        self._stop = stop
+        self._ready.set()
+
+    def start(self) -> Node:
+        """Returns once the node listens; raises what ``run`` would."""
+        self._thread.start()
+        self._ready.wait()
+        if self._error is not None:
+            raise self._error
+        return self
+
+    def stop(self) -> None:
+        """Returns once the data is closed; raises if the node had failed."""
+        if self._loop is not None and self._stop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the node has stopped already
+                self._loop.call_soon_threadsafe(self._stop)
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def __enter__(self) -> Node:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def with_port(config: NodeConfig, address: str) -> NodeConfig:
+    """``config`` with the host and port of "host:port".
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"{address!r} is not HOST:PORT")
+    return replace(config, host=host, port=int(port))

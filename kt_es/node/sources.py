@@ -1,0 +1,74 @@
+"""What a group reads from: one stream, or $all with a filter."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Protocol
+
+from kt_es.node.filters import Filter, predicate
+from kt_es.node.groups import Message
+from kt_es.node.log import EventLog
+from kt_es.node.reading import all_forwards, forwards, stored_at
+from kt_es.node.records import id_of, name_of, position_of, revision_of
+from kt_es.node.wakeups import ALL
+
+ALL_NAME = "$all"
+
+
+class Source(Protocol):
+    """Where messages come from, in order."""
+
+    @property
+    def wakes_on(self) -> str:
+        """What to be woken by (``wakeups``)."""
+
+    def read(self, at: int, limit: int) -> tuple[list[Message], int, bool]:
+        """Messages from order ``at`` (inclusive) up, where to go on, and whether there is more now."""
+
+    def load(self, order: int) -> bytes | None:
+        """The stored event at ``order``, if it is still there."""
+
+
+class StreamSource:
+    """Order is the revision."""
+
+    def __init__(self, log: EventLog, name: str) -> None:
+        self._log = log
+        self._name = name
+
+    @property
+    def wakes_on(self) -> str:
+        return self._name
+
+    def read(self, at: int, limit: int) -> tuple[list[Message], int, bool]:
+        chunk = forwards(self._log, self._name, at, limit)
+        messages = [Message(revision_of(stored), id_of(stored), stored) for stored in chunk.events]
+        return messages, chunk.following, chunk.more
+
+    def load(self, order: int) -> bytes | None:
+        return stored_at(self._log, self._name, order)
+
+
+class AllSource:
+    """Order is the position."""
+
+    def __init__(self, log: EventLog, filter_: Filter | None) -> None:
+        self._log = log
+        self._passes = predicate(filter_)
+
+    @property
+    def wakes_on(self) -> str:
+        return ALL
+
+    def read(self, at: int, limit: int) -> tuple[list[Message], int, bool]:
+        chunk = all_forwards(self._log, at)
+        messages = [
+            Message(position_of(stored), id_of(stored), stored, pin=zlib.crc32(name_of(stored).encode()))
+            for stored in chunk.events
+            if self._passes(stored)
+        ]
+        return messages, chunk.following, chunk.more
+
+    def load(self, order: int) -> bytes | None:
+        events = all_forwards(self._log, order, limit=1).events
+        return events[0] if events and position_of(events[0]) == order else None

@@ -1,0 +1,196 @@
+"""What a stream is and whether an append to it is accepted: pure decisions.
+
+Revisions count from 0; -1 stands for "no event". Positions count from 1 over all streams.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+LAST_REVISION = 2**63 - 1  # of a tombstone, and the "$tb" of a deleted stream
+_HEAD = struct.Struct(">QqBQqq")
+
+
+class Expected(Enum):
+    """Expected states that are not a revision."""
+
+    ANY = -2
+    NO_STREAM = -1
+    EXISTS = -4
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What is known of a stream without reading its events.
+
+    ``number`` is 0 until the first event; afterwards the position of that event, which no other stream
+    shares. ``last`` is the last revision or -1. ``truncate_before``, ``max_count`` and ``max_age``
+    (seconds) come from the stream's metadata; -1 stands for "not set".
+    """
+
+    number: int = 0
+    last: int = -1
+    tombstoned: bool = False
+    truncate_before: int = 0
+    max_count: int = -1
+    max_age: int = -1
+
+    @property
+    def deleted(self) -> bool:
+        """Soft-deleted: not found, but numbering goes on."""
+        return self.truncate_before == LAST_REVISION
+
+    @property
+    def exists(self) -> bool:
+        """There are events to read, or were before they were truncated."""
+        return self.last >= 0 and not self.deleted
+
+    @property
+    def first(self) -> int:
+        """The first revision that reads return (``$maxAge`` apart)."""
+        kept = self.last - self.max_count + 1 if self.max_count >= 0 else 0
+        return max(self.truncate_before, kept, 0)
+
+    def encode(self) -> bytes:
+        """49 bytes."""
+        return _HEAD.pack(
+            self.number, self.last, self.tombstoned, self.truncate_before, self.max_count, self.max_age
+        )
+
+    @staticmethod
+    def decode(value: bytes) -> Head:
+        """The reverse of ``encode``."""
+        number, last, tombstoned, before, count, age = _HEAD.unpack(value)
+        return Head(number, last, bool(tombstoned), before, count, age)
+
+
+def _setting(values: dict[str, object], name: str, default: int) -> int:
+    value = values.get(name, default)
+    usable = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LAST_REVISION
+    return value if usable and isinstance(value, int) else default
+
+
+def metadata_of(data: bytes) -> dict[str, object]:
+    """The JSON object in a ``$metadata`` event; anything else counts as empty."""
+    try:
+        values = json.loads(data)
+    except ValueError:
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def with_metadata(head: Head, data: bytes) -> Head:
+    """``head`` after its metadata became ``data``."""
+    values = metadata_of(data)
+    return replace(
+        head,
+        truncate_before=_setting(values, "$tb", 0),
+        max_count=_setting(values, "$maxCount", -1),
+        max_age=_setting(values, "$maxAge", -1),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Write; the first event gets this revision."""
+
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """All of it is written already, ending at this revision: answer as the first time."""
+
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """The stream is not as expected; it is at this revision (-1: no stream)."""
+
+    current: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """The stream is tombstoned, or deleted and was expected to exist."""
+
+
+Decision = Accept | Duplicate | Wrong | Deleted
+IdAt = Callable[[int], str | None]
+RevisionOf = Callable[[str], int | None]
+
+
+def _repeats(ids: Sequence[str], first: int, head: Head, id_at: IdAt) -> bool:
+    """Whether exactly these ids stand at ``first`` and after."""
+    if not ids or first < 0 or first + len(ids) - 1 > head.last:
+        return False
+    return all(id_at(first + offset) == id_ for offset, id_ in enumerate(ids))
+
+
+def decide(
+    expected: int | Expected, head: Head, ids: Sequence[str], id_at: IdAt, revision_of: RevisionOf
+) -> Decision:
+    """Whether an append of events with ``ids`` is accepted, is a repetition, or is refused.
+
+    With an exact expectation, a mismatch is a repetition if the same ids stand where they would have
+    been written. Without one, the ids are looked up: all there in this order is a repetition, only some
+    is a wrong revision. ``id_at(revision)`` and ``revision_of(id)`` read the stream.
+    """
+    if head.tombstoned:
+        return Deleted()
+    accept = Accept(head.last + 1)
+    if expected is Expected.ANY or expected is Expected.EXISTS:
+        if expected is Expected.EXISTS and not head.exists:
+            return Deleted() if head.deleted else Wrong(-1)
+        return _decide_by_ids(accept, head, ids, id_at, revision_of)
+    if isinstance(expected, int):
+        if expected == head.last:
+            return accept
+        first = expected + 1
+    else:
+        if not head.exists:
+            return accept
+        # A stream that was deleted and written again starts behind what was deleted.
+        first = head.truncate_before
+    if _repeats(ids, first, head, id_at):
+        return Duplicate(first + len(ids) - 1)
+    return Wrong(head.last if head.exists else -1)
+
+
+def _decide_by_ids(
+    accept: Accept, head: Head, ids: Sequence[str], id_at: IdAt, revision_of: RevisionOf
+) -> Decision:
+    if not head.exists:
+        return accept
+    found = [revision for revision in map(revision_of, ids) if revision is not None]
+    found = [revision for revision in found if revision >= head.truncate_before]
+    if not found:
+        return accept
+    if len(found) == len(ids) and _repeats(ids, found[0], head, id_at):
+        return Duplicate(found[0] + len(ids) - 1)
+    return Wrong(head.last)
+
+
+def decide_delete(expected: int | Expected, head: Head, hard: bool) -> Decision:
+    """Whether a delete (``hard``: tombstone) is accepted.
+
+    Deleting a stream that is not there is refused; a tombstone may be set on it if anything is
+    expected. Deleting a deleted stream again changes nothing, unless it is expected to exist.
+    """
+    if head.tombstoned:
+        return Deleted()
+    if expected is Expected.EXISTS and head.deleted:
+        return Deleted()
+    if expected is Expected.ANY:
+        missing = head.last < 0 and not hard
+        return Wrong(-1) if missing else Accept(head.last)
+    if expected is Expected.EXISTS:
+        return Accept(head.last) if head.exists else Wrong(-1)
+    if expected is Expected.NO_STREAM:
+        return Accept(head.last) if not head.exists and hard else Wrong(head.last)
+    return Accept(head.last) if expected == head.last else Wrong(head.last)

@@ -1,0 +1,163 @@
+"""What one group commit writes: staged heads, events and records, decided one command after another."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from kt_es.node.metadata import metadata_event
+from kt_es.node.records import Proposed, encoder, id_of
+from kt_es.node.storage import Storage
+from kt_es.node.streams import LAST_REVISION, Head, with_metadata
+
+_EVENT = struct.Struct(">cQQ")
+_RANGE_KEY = struct.Struct(">cQ")
+_RANGE = struct.Struct(">QQQ")
+_ID = struct.Struct(">cQ16s")
+_U64 = struct.Struct(">Q")
+POSITION_KEY = b"Mposition"
+RANGE = b"P"
+META = "$$"  # "$$x" is the stream of x's metadata
+
+
+def head_key(name: str) -> bytes:
+    """Where the head of a stream stands."""
+    return b"H" + name.encode()
+
+
+def event_key(number: int, revision: int) -> bytes:
+    """Where an event stands."""
+    return _EVENT.pack(b"E", number, revision)
+
+
+def id_key(number: int, event_id: str) -> bytes:
+    """Where the revision of an event stands."""
+    return _ID.pack(b"I", number, bytes.fromhex(event_id.replace("-", "")))
+
+
+def range_key(position: int) -> bytes:
+    """The append that ends at ``position``; the first key at or after it covers the position."""
+    return _RANGE_KEY.pack(RANGE, position)
+
+
+def decode_range(key: bytes, value: bytes) -> tuple[int, int, int, int]:
+    """(first position, last position, stream number, first revision) of an append."""
+    _, last = _RANGE_KEY.unpack(key)
+    number, revision, first = _RANGE.unpack(value)
+    return first, last, number, revision
+
+
+def u64(value: int) -> bytes:
+    """Eight bytes, big-endian."""
+    return _U64.pack(value)
+
+
+def from_u64(value: bytes) -> int:
+    """The reverse of ``u64``."""
+    number: int = _U64.unpack(value)[0]
+    return number
+
+
+class Transaction:
+    """Commands stage their effects here; nothing is visible to readers before it is on disk.
+
+    ``heads`` are the staged heads by stream name, ``puts`` and ``deletes`` what storage is to apply.
+    """
+
+    def __init__(
+        self, storage: Storage, durable_head: Callable[[str], Head], position: int, created: int
+    ) -> None:
+        self._storage = storage
+        self._durable_head = durable_head
+        self._staged_events: dict[bytes, bytes] = {}
+        self.position = position
+        self.created = created
+        self.heads: dict[str, Head] = {}
+        self.puts: list[tuple[bytes, bytes]] = []
+        self.deletes: list[bytes] = []
+
+    def head(self, name: str) -> Head:
+        """The head as it is after everything staged before."""
+        staged = self.heads.get(name)
+        return staged if staged is not None else self._durable_head(name)
+
+    def stored(self, head: Head, revision: int) -> bytes | None:
+        """The event at ``revision``, staged or durable."""
+        return self._get(event_key(head.number, revision))
+
+    def id_at(self, head: Head) -> Callable[[int], str | None]:
+        """A function from revision to event id, for ``streams.decide``."""
+
+        def read(revision: int) -> str | None:
+            found = self.stored(head, revision)
+            return None if found is None else id_of(found)
+
+        return read
+
+    def revision_of(self, head: Head) -> Callable[[str], int | None]:
+        """A function from event id to revision, for ``streams.decide``."""
+
+        def read(event_id: str) -> int | None:
+            found = self._get(id_key(head.number, event_id))
+            return None if found is None else from_u64(found)
+
+        return read
+
+    def staged_or_stored(self, key: bytes) -> bool:
+        """Whether there is a record under ``key``."""
+        return any(staged == key for staged, _ in self.puts) or self._storage.get(key) is not None
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Stage a record that is not an event."""
+        self.puts.append((key, value))
+
+    def append(self, name: str, events: Sequence[Proposed], revision: int | None = None) -> int:
+        """Stage ``events`` at the end of stream ``name`` (or at ``revision``); returns the last position."""
+        head = self.head(name)
+        first_position = self.position + 1
+        number = head.number or first_position
+        first = head.last + 1 if revision is None else revision
+        if head.deleted and revision is None:
+            head = self._undelete(name, head)
+            first_position = self.position + 1
+        encode = encoder(name.encode(), self.created)
+        stage, staged = self.puts.append, self._staged_events
+        position, at = first_position, first
+        for event in events:
+            key, id_, value = event_key(number, at), id_key(number, event.id), encode(event, at, position)
+            staged[key] = value
+            staged[id_] = place = _U64.pack(at)
+            stage((key, value))
+            stage((id_, place))
+            at += 1
+            position += 1
+        self.position = position - 1
+        stage((range_key(self.position), _RANGE.pack(number, first, first_position)))
+        last = at - 1
+        self.heads[name] = replace(head, number=number, last=last, tombstoned=last == LAST_REVISION)
+        if name.startswith(META) and events:
+            about = name[len(META) :]
+            self.heads[about] = with_metadata(self.head(about), events[-1].data)
+        return self.position
+
+    def _undelete(self, name: str, head: Head) -> Head:
+        """A deleted stream is written again: what was deleted stays hidden behind ``$tb``."""
+        self.rewrite_metadata(name, head.last + 1)
+        return replace(self.head(name), truncate_before=head.last + 1)
+
+    def rewrite_metadata(self, name: str, truncate_before: int) -> int:
+        """Append metadata like the stream's own but with this ``$tb``; returns its position."""
+        about = self.head(META + name)
+        current = self.stored(about, about.last) if about.last >= 0 else None
+        return self.append(META + name, [metadata_event(current, truncate_before)])
+
+    def finish(self) -> None:
+        """Stage what follows from the commands: heads and the position."""
+        for name, head in self.heads.items():
+            self.puts.append((head_key(name), head.encode()))
+        self.puts.append((POSITION_KEY, u64(self.position)))
+
+    def _get(self, key: bytes) -> bytes | None:
+        staged = self._staged_events.get(key)
+        return staged if staged is not None else self._storage.get(key)
