@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -130,13 +132,14 @@ def test_a_state_that_cannot_be_is_malformed() -> None:
 
 
 def test_impossible_places_are_the_callers_mistake() -> None:
-    for plan in (
+    plans: tuple[Callable[[], ProofPlan], ...] = (
         lambda: plan_inclusion(3, 3),
         lambda: plan_inclusion(-1, 3),
         lambda: plan_consistency(0, 3),
         lambda: plan_consistency(4, 3),
         lambda: plan_root(0),
-    ):
+    )
+    for plan in plans:
         with pytest.raises(ValueError, match=r"log|proof"):
             plan()
 

@@ -1,0 +1,70 @@
+"""What every ``kt bench`` prints: rows of figures, and the machine they were taken on (design, section 7)."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure: the median ``value`` of ``runs`` in ``unit``, and the ``limit`` it is to keep, if any.
+
+    A rate (a unit that ends in ``/s``) is to be at least its limit, anything else at most.
+    """
+
+    name: str
+    value: float
+    unit: str
+    limit: float | None
+    runs: tuple[float, ...]
+
+    @classmethod
+    def of(cls, name: str, unit: str, runs: Sequence[float], limit: float | None = None) -> Row:
+        """The row of these measurements, at least one."""
+        return cls(name, round(median(runs), 3), unit, limit, tuple(round(run, 3) for run in runs))
+
+    @property
+    def kept(self) -> bool:
+        """Whether the limit is kept; True where there is none."""
+        if self.limit is None:
+            return True
+        return self.value >= self.limit if self.unit.endswith("/s") else self.value <= self.limit
+
+
+def machine() -> str:
+    """The machine in one line: system, architecture, processors that we may use, Python."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (
+        f"{platform.system()} {platform.release()} {platform.machine()}, {usable} CPUs, "
+        f"{platform.python_implementation()} {platform.python_version()}"
+    )
+
+
+def peak_memory() -> float:
+    """The most memory this process ever had resident, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def report_json(bench: str, rows: Sequence[Row]) -> str:
+    """The report as one JSON document: ``{"bench", "machine", "rows": [{"name", "value", ...}]}``."""
+    return json.dumps({"bench": bench, "machine": machine(), "rows": [asdict(row) for row in rows]}, indent=2)
+
+
+def report_text(bench: str, rows: Sequence[Row]) -> str:
+    """The report for people: a line per row, its limit and whether it is kept."""
+    lines = [f"{bench} on {machine()}"]
+    for row in rows:
+        line = f"  {row.name:<32}{row.value:>14,.1f} {row.unit}"
+        if row.limit is not None:
+            sign, bound = ("✓" if row.kept else "✗"), ("at least" if row.unit.endswith("/s") else "at most")
+            line += f"  {sign} {bound} {row.limit:,g}"
+        lines.append(line)
+    return "\n".join(lines)
