@@ -80,6 +80,8 @@ class WrongRevisionError(KtError):
 class DivergenceError(KtError):
     """What is stored or published differs from what must stand there. Stop; publish nothing."""
 
+    exit_code = 4
+
 
 class LockedError(KtError):
     """Another process holds the data directory."""

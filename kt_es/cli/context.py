@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from kt_es.cli.output import Output
+from kt_es.cli.supervisor import end_with_parent
 from kt_es.config import Settings, load_settings
 
 
@@ -29,6 +30,7 @@ def settings_of(context: click.Context, log: str | None = None) -> Settings:
 
 def stop_on_signals() -> threading.Event:
     """An event that SIGINT and SIGTERM set; a second signal ends the process at once."""
+    end_with_parent()
     stop = threading.Event()
 
     def handle(number: int, _frame: object) -> None:

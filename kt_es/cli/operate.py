@@ -1,0 +1,144 @@
+"""``kt init``, and the processes of a directory one by one."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import click
+
+from kt_es.cli.context import config_path, output_of, settings_of, stop_on_signals
+from kt_es.cli.logs import configure_logs
+from kt_es.cli.setup import NewDirectory, begin_queue, write_directory
+from kt_es.cli.supervisor import end_with_parent
+from kt_es.config import FILE_NAME, Address, Settings, load_settings
+from kt_es.errors import ConfigError
+from kt_es.eventstore.esdb import connect
+from kt_es.formats.labels import LABEL_POLICIES
+from projections.follower import Listener, follow
+from projections.ledger import FAMILIES, Ledger
+from projections.rocks import Store
+from signer.loop import Limits
+from signer.service import SignerSettings
+from signer.service import serve as serve_signer
+
+LOG_OPTION = click.option("--log", "log", metavar="URI", help="Connection string of the event log.")
+
+
+def address(text: str) -> Address:
+    try:
+        return Address.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"listen: {error}") from None
+
+
+@click.command("init")
+@click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False), help="Where to make it; default here."
+)
+@click.option("--directory", default="people", show_default=True, help="Its name, which names the streams.")
+@click.option("--origin", default="localhost/people", show_default=True, help="Its schema-less URL.")
+@click.option("--log", default="esdb://127.0.0.1:2113?Tls=false", show_default=True, metavar="URI")
+@click.option(
+    "--label-policy", type=click.Choice(LABEL_POLICIES), default=LABEL_POLICIES[0], show_default=True
+)
+@click.option("--min-interval", type=click.FloatRange(0), default=1.0, show_default=True, help="Seconds.")
+@click.option("--max-interval", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds.")
+@click.pass_context
+def init_command(
+    context: click.Context,
+    data: Path | None,
+    directory: str,
+    origin: str,
+    log: str,
+    label_policy: str,
+    min_interval: float,
+    max_interval: float,
+) -> None:
+    """Make a directory: its keys, kt.toml, and the config that begins its queue.
+
+    Run again, it does what is still missing; nothing that exists is overwritten.
+    """
+    output = output_of(context)
+    base = data or config_path(context).parent
+    new = NewDirectory(directory, origin, log, label_policy, min_interval, max_interval)
+    if (base / FILE_NAME).exists():
+        settings = load_settings(base / FILE_NAME)
+    else:
+        settings = write_directory(base, new)
+        output.ok(f"made keys and {base / FILE_NAME} for {settings.origin}")
+    event_log = connect(settings.log)
+    try:
+        begun = begin_queue(settings, event_log, new)
+    finally:
+        event_log.close()
+    output.ok(f"{'began' if begun else 'found'} the queue {settings.names.queue}")
+    output.data(
+        {"origin": settings.origin, "directory": settings.directory, "key": settings.key},
+        [settings.key],
+    )
+
+
+@click.command("node")
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), required=True, help="Its data.")
+@click.option("--listen", default="127.0.0.1:2113", show_default=True, metavar="HOST:PORT")
+@click.pass_context
+def node_command(context: click.Context, data: Path, listen: str) -> None:
+    """Run the embedded event log alone."""
+    from kt_es.node.server import NodeConfig, run
+
+    configure_logs("node")
+    end_with_parent()
+    output = output_of(context)
+    where = address(listen)
+    run(
+        NodeConfig(data=data, host=where.host, port=where.port),
+        lambda at: output.ok(f"listening on esdb://{at}?Tls=false"),
+    )
+
+
+@click.command("signer")
+@LOG_OPTION
+@click.pass_context
+def signer_command(context: click.Context, log: str | None) -> None:
+    """Run the signer, or a standby that takes over when the signer is gone."""
+    settings = settings_of(context, log)
+    configure_logs("signer")
+    serve_signer(signer_settings(settings), lambda: connect(settings.log), stop_on_signals())
+
+
+def signer_settings(settings: Settings) -> SignerSettings:
+    table = settings.signer
+    return SignerSettings(
+        settings.names,
+        settings.origin,
+        settings.pinned,
+        settings.path(table.data),
+        settings.path(table.keys),
+        Limits(batch_limit=table.batch_limit, truncate=table.truncate_queue),
+    )
+
+
+@click.command("monitor")
+@LOG_OPTION
+@click.pass_context
+def monitor_command(context: click.Context, log: str | None) -> None:
+    """Replay and verify both logs as they grow; end with an alarm at the first difference."""
+    import structlog
+
+    settings = settings_of(context, log)
+    configure_logs("monitor")
+    words = structlog.get_logger("monitor")
+    store = Store.open(settings.path(settings.monitor.data), FAMILIES)
+    try:
+        listener = Listener(
+            on_epoch=lambda epoch: words.info(
+                "verified", epoch=epoch.head.epoch, records=epoch.head.log_size, entries=epoch.head.map_size
+            ),
+            on_outage=lambda error: words.warning("log unavailable", problem=str(error)),
+        )
+        ledger = Ledger(store, settings.origin, settings.pinned)
+        stop: threading.Event = stop_on_signals()
+        follow(lambda: connect(settings.log), settings.names, ledger, listener, stop)
+    finally:
+        store.close()

@@ -1,0 +1,134 @@
+"""Child processes that are kept running: started in order, restarted when they die, stopped cleanly.
+
+A child also ends when its supervisor is gone, however that came: it holds the read end of a pipe
+whose other end closes with the supervisor.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+PARENT_PIPE = "KT_PARENT_PIPE"
+STOP_SECONDS = 15.0
+FIRST_DELAY = 0.3
+LAST_DELAY = 5.0
+
+# Exit codes after which a restart would only repeat the refusal: usage, verification, equivocation.
+FINAL_CODES = (2, 4, 5)
+
+
+def end_with_parent() -> None:
+    """In a child: end by SIGTERM once the supervisor is gone."""
+    descriptor = os.environ.pop(PARENT_PIPE, None)
+    if descriptor is None:
+        return
+
+    def wait() -> None:
+        os.read(int(descriptor), 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="parent-watcher", daemon=True).start()
+
+
+@dataclass(slots=True)
+class Child:
+    """One process to keep running; ``arguments`` are those of ``kt``."""
+
+    name: str
+    arguments: Sequence[str]
+    process: subprocess.Popen[bytes] | None = None
+    restarts: int = 0
+    final_code: int | None = None
+    restart_at: float = 0.0
+    delay: float = field(default=FIRST_DELAY)
+    started_at: float = 0.0
+
+
+class Supervisor:
+    """Keeps children running; ``report`` is told what happens to them, in one sentence each."""
+
+    def __init__(self, report: Callable[[str], None], changed: Callable[[dict[str, int]], None]) -> None:
+        self.children: list[Child] = []
+        self._report = report
+        self._changed = changed
+        self._read_end, self._write_end = os.pipe()
+        os.set_inheritable(self._read_end, True)
+
+    def start(self, name: str, arguments: Sequence[str]) -> Child:
+        child = Child(name, arguments)
+        self.children.append(child)
+        self._spawn(child)
+        return child
+
+    def _spawn(self, child: Child) -> None:
+        child.process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
+            [sys.executable, "-m", "kt_es.cli.main", *child.arguments],
+            stdin=subprocess.DEVNULL,
+            pass_fds=(self._read_end,),
+            env={**os.environ, PARENT_PIPE: str(self._read_end)},
+            # An interrupt from the terminal is the supervisor's: it stops the children in order.
+            start_new_session=True,
+        )
+        child.started_at = time.monotonic()
+        self._changed(self.pids)
+
+    @property
+    def pids(self) -> dict[str, int]:
+        return {
+            child.name: child.process.pid
+            for child in self.children
+            if child.process is not None and child.process.poll() is None
+        }
+
+    def check(self) -> None:
+        """Restart what has died and may be restarted."""
+        now = time.monotonic()
+        for child in self.children:
+            if child.process is None or child.final_code is not None:
+                continue
+            code = child.process.poll()
+            if code is None:
+                continue
+            if child.restart_at == 0.0:
+                self._died(child, code, now)
+            elif now >= child.restart_at:
+                child.restart_at = 0.0
+                child.restarts += 1
+                self._spawn(child)
+
+    def _died(self, child: Child, code: int, now: float) -> None:
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        if code in FINAL_CODES:
+            child.final_code = code
+            self._report(f"{child.name} {how}: it is not started again")
+            return
+        if now - child.started_at > 10:
+            child.delay = FIRST_DELAY
+        child.restart_at = now + child.delay
+        child.delay = min(2 * child.delay, LAST_DELAY)
+        self._report(f"{child.name} {how}: starting it again")
+
+    def stop(self) -> None:
+        """Stop all children, the last started first; what does not end is killed."""
+        for child in reversed(self.children):
+            process = child.process
+            if process is None or process.poll() is not None:
+                continue
+            # A frozen process would not see SIGTERM before it is woken.
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGCONT)
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._report(f"{child.name} does not stop: killing it")
+                process.kill()
+                process.wait()
+        os.close(self._write_end)
+        os.close(self._read_end)

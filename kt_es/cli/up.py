@@ -1,0 +1,154 @@
+"""``kt up``: node, signer, front end and monitor as processes of their own, until interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import httpx
+
+from kt_es.cli.context import output_of, stop_on_signals
+from kt_es.cli.operate import address
+from kt_es.cli.output import Output
+from kt_es.cli.setup import NewDirectory, begin_queue, write_directory, write_private
+from kt_es.cli.supervisor import Supervisor
+from kt_es.config import FILE_NAME, Address, Settings, load_settings
+from kt_es.errors import KtError, UnavailableError
+from kt_es.eventstore.esdb import connect
+from kt_es.formats.labels import LABEL_POLICIES
+
+STATE_FILE = "up.json"
+START_SECONDS = 60.0
+
+
+def with_free_port(where: Address) -> Address:
+    """``where`` with port 0 replaced by a free one, which stays the children's over restarts."""
+    if where.port != 0:
+        return where
+    with socket.socket(socket.AF_INET6 if ":" in where.host else socket.AF_INET) as probe:
+        probe.bind((where.host, 0))
+        return Address(host=where.host, port=probe.getsockname()[1])
+
+
+@click.command("up")
+@click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False), default=Path("kt-data"), show_default=True
+)
+@click.option("--origin", default="localhost/people", show_default=True, help="For a new directory: its URL.")
+@click.option(
+    "--label-policy", type=click.Choice(LABEL_POLICIES), default=LABEL_POLICIES[0], show_default=True
+)
+@click.option("--min-interval", type=click.FloatRange(0), default=1.0, show_default=True, help="Seconds.")
+@click.option("--max-interval", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds.")
+@click.option(
+    "--listen", metavar="HOST:PORT", help="Of the front end; default as in kt.toml, 127.0.0.1:8080."
+)
+@click.option(
+    "--node-listen", metavar="HOST:PORT", help="Of the node; default as in kt.toml, 127.0.0.1:2113."
+)
+@click.pass_context
+def up_command(
+    context: click.Context,
+    data: Path,
+    origin: str,
+    label_policy: str,
+    min_interval: float,
+    max_interval: float,
+    listen: str | None,
+    node_listen: str | None,
+) -> int:
+    """Run a whole directory on this machine; a new one is made in --data first.
+
+    A process that dies is reported and started again. Interrupt to stop.
+    """
+    output = output_of(context)
+    new = NewDirectory(
+        "people", origin, "esdb://127.0.0.1:2113?Tls=false", label_policy, min_interval, max_interval
+    )
+    if (data / FILE_NAME).exists():
+        settings = load_settings(data / FILE_NAME)
+    else:
+        settings = write_directory(data, new)
+        output.ok(f"made {data} for {settings.origin}")
+    node = with_free_port(address(node_listen or settings.node.listen))
+    frontend = with_free_port(address(listen or settings.frontend.listen))
+    return run_up(output, settings, new, node, frontend, stop_on_signals())
+
+
+def run_up(
+    output: Output,
+    settings: Settings,
+    new: NewDirectory,
+    node: Address,
+    frontend: Address,
+    stop: threading.Event,
+) -> int:
+    """The processes of ``settings`` until ``stop``; the exit code of the first that refused to go on."""
+    log_uri = f"esdb://{node}?Tls=false"
+    url = f"http://{frontend}"
+    state = settings.base / STATE_FILE
+
+    def remember(pids: dict[str, int]) -> None:
+        document = {"pid": os.getpid(), "url": url, "log": log_uri, "key": settings.key, "processes": pids}
+        write_private(state, json.dumps(document, indent=2).encode(), mode=0o644)
+
+    supervisor = Supervisor(output.fail, remember)
+    common = ("-q", "-c", str(settings.base / FILE_NAME))
+    try:
+        supervisor.start(
+            "node", (*common, "node", "--data", str(settings.path(settings.node.data)), "--listen", str(node))
+        )
+        _until(stop, supervisor, "the node", lambda: _begin(settings, log_uri, new))
+        supervisor.start("signer", (*common, "signer", "--log", log_uri))
+        supervisor.start("frontend", (*common, "frontend", "--log", log_uri, "--listen", str(frontend)))
+        supervisor.start("monitor", (*common, "monitor", "--log", log_uri))
+        _until(stop, supervisor, "the front end", lambda: _ready(url))
+        if not stop.is_set():
+            output.ok(f"{settings.origin} is served at {url}")
+            output.note(f"  verify with  {settings.key}")
+        while not stop.wait(0.2):
+            supervisor.check()
+            if supervisor.children[0].final_code is not None:
+                break
+    finally:
+        supervisor.stop()
+        state.unlink(missing_ok=True)
+    codes = [child.final_code for child in supervisor.children if child.final_code is not None]
+    return codes[0] if codes else 0
+
+
+def _begin(settings: Settings, log_uri: str, new: NewDirectory) -> bool:
+    try:
+        log = connect(log_uri)
+        try:
+            begin_queue(settings, log, new)
+        finally:
+            log.close()
+    except UnavailableError:
+        return False
+    return True
+
+
+def _ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=2).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+
+
+def _until(stop: threading.Event, supervisor: Supervisor, what: str, done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not stop.is_set() and not done():
+        supervisor.check()
+        refused = [child for child in supervisor.children if child.final_code is not None]
+        if refused:
+            raise KtError(f"{refused[0].name} refused to start; what it said stands above")
+        if time.monotonic() > deadline:
+            raise KtError(f"{what} was not ready within {START_SECONDS:.0f} s")
+        stop.wait(0.1)

@@ -1,0 +1,49 @@
+"""The signer as a process: its data directory, its keys, and the loop until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kt_es.eventstore.streams import EventLog, StreamNames
+from kt_es.formats.keys import PublicKey
+from projections.ledger import FAMILIES, Ledger
+from projections.rocks import Store
+from signer.keys import KeyRing
+from signer.loop import Effects, Limits, Signer, run_forever
+
+
+@dataclass(frozen=True, slots=True)
+class SignerSettings:
+    """``pinned`` is the key that signed the first config; ``keys`` holds the private ones."""
+
+    names: StreamNames
+    origin: str
+    pinned: PublicKey
+    data: Path
+    keys: Path
+    limits: Limits
+
+
+def serve(settings: SignerSettings, connect: Callable[[], EventLog], stop: threading.Event) -> None:
+    """Sign until ``stop``.
+
+    Raises ``ConfigError`` for keys and directories that cannot be used, ``LockedError`` if another
+    process has the data directory, ``DivergenceError`` if what is published is not what must be.
+    """
+    keys = KeyRing.load(settings.keys)
+    store = Store.open(settings.data, FAMILIES)
+    effects = Effects(connect, lambda: time.time_ns() // 1_000_000, time.monotonic, lambda: os.urandom(16))
+    try:
+        ledger = Ledger(store, settings.origin, settings.pinned)
+
+        def signer(log: EventLog) -> Signer:
+            return Signer(log, settings.names, ledger, keys, effects=effects, limits=settings.limits)
+
+        run_forever(signer, effects, stop)
+    finally:
+        store.close()
