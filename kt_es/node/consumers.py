@@ -25,7 +25,7 @@ from kt_es.node.links import LINK, resolve
 from kt_es.node.log import EventLog
 from kt_es.node.metadata import link_event
 from kt_es.node.reading import forwards, stored_at
-from kt_es.node.records import HEADER, Proposed, id_of, name_of, parsed, revision_of, type_of
+from kt_es.node.records import Proposed, id_of, name_of, parsed, respelled, revision_of, type_of
 from kt_es.node.refusals import group_exists, group_full, group_missing
 from kt_es.node.sources import ALL_NAME, AllSource, Source, StreamSource
 from kt_es.node.storage import StorageError
@@ -99,7 +99,7 @@ class GroupRunner:
         if message.parked >= 0 or self.settings.resolve_links:
             event = resolve(self._log, stored)
             if event is not None:
-                return bytes(HEADER.size) + event.SerializeToString()
+                return respelled(event)
         return stored
 
     def _load(self, message: Message) -> bytes | None:

@@ -134,7 +134,9 @@ def type_of(stored: bytes) -> str:
 
 def parsed(stored: bytes) -> streams_pb2.ReadResp.ReadEvent:
     """The event as a message."""
-    return streams_pb2.ReadResp.ReadEvent.FromString(stored[HEADER.size :])
+    event = streams_pb2.ReadResp.ReadEvent()
+    event.ParseFromString(stored[HEADER.size :])
+    return event
 
 
 def read_response(stored: bytes) -> bytes:
@@ -163,6 +165,12 @@ def with_structured_ids(event: ReadEvent) -> None:
     for recorded in (event.event, event.link):
         if recorded.id.string:
             recorded.id.CopyFrom(structured(UUID(recorded.id.string)))
+
+
+def respelled(event: ReadEvent) -> bytes:
+    """A stored value (with an empty header) for a message that was changed after reading."""
+    body: bytes = event.SerializeToString()
+    return bytes(HEADER.size) + body
 
 
 def canonical_id(message: shared_pb2.UUID) -> str:

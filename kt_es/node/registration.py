@@ -12,8 +12,8 @@ from typing import Any
 
 import grpc
 import structlog
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor  # type: ignore[import-untyped]
+from google.protobuf.message_factory import GetMessageClass  # type: ignore[import-untyped]
 
 from kt_es.node.refusals import Refusal, not_ready
 from kt_es.node.storage import StorageError
@@ -38,8 +38,8 @@ def _guarded(method: Method, name: str) -> Method:
             _LOG.debug("refused", call=name, status=refusal.code.name, details=refusal.details)
             await context.abort(refusal.code, refusal.details, refusal.trailers)
         except StorageError as error:
-            refusal = not_ready(str(error))
-            await context.abort(refusal.code, refusal.details, refusal.trailers)
+            failed = not_ready(str(error))
+            await context.abort(failed.code, failed.details, failed.trailers)
 
     return call
 
@@ -69,5 +69,5 @@ def register_raw(server: Any, service: str, method: str, answer: bytes) -> None:
     async def call(_request: bytes, _context: Any) -> bytes:
         return answer
 
-    handler = grpc.unary_unary_rpc_method_handler(call, None, None)
+    handler: Any = grpc.unary_unary_rpc_method_handler(call, None, None)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))

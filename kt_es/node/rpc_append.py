@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from esdbclient.protos.Grpc import shared_pb2, status_pb2, streams_pb2
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.message import Message
+from google.protobuf.any_pb2 import Any as AnyMessage  # type: ignore[import-untyped]
 
 from kt_es.node.log import Appended
 from kt_es.node.records import Proposed, canonical_id
@@ -174,7 +173,7 @@ def batch_success(answer: streams_pb2.BatchAppendResp, outcome: Appended) -> Non
         success.no_position.SetInParent()
 
 
-def batch_error(answer: streams_pb2.BatchAppendResp, code: int, text: str, details: Message) -> None:
+def batch_error(answer: streams_pb2.BatchAppendResp, code: int, text: str, details: Any) -> None:
     """Fill in that it was not, and why."""
     packed = AnyMessage()
     packed.Pack(details)

@@ -7,14 +7,14 @@ from typing import Any
 from uuid import UUID
 
 from esdbclient.protos.Grpc import gossip_pb2, gossip_pb2_grpc, shared_pb2
-from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor import ServiceDescriptor  # type: ignore[import-untyped]
 
 from kt_es.node.records import field
 
 VERSION = "23.10.0"  # the server whose behaviour the node has
 
 
-class Gossip(gossip_pb2_grpc.GossipServicer):  # type: ignore[misc]
+class Gossip(gossip_pb2_grpc.GossipServicer):
     """A cluster of one, whose only member leads. ``now`` gives 100 ns since 1970."""
 
     def __init__(self, instance: UUID, host: str, port: int) -> None:

@@ -13,7 +13,7 @@ from kt_es.node.consumers import GroupRunner, Groups
 from kt_es.node.filters import predicate
 from kt_es.node.groups import Action, Consumer, Settings, Strategy
 from kt_es.node.log import EventLog
-from kt_es.node.records import HEADER, canonical_ids, delivery, parsed, with_structured_ids
+from kt_es.node.records import canonical_ids, delivery, parsed, respelled, with_structured_ids
 from kt_es.node.refusals import Refusal, group_dropped, invalid
 from kt_es.node.rpc_append import stream_name
 from kt_es.node.rpc_group_info import describe
@@ -25,7 +25,7 @@ _TICKS_PER_MS = 10_000
 _NAMED = persistent_pb2.CreateReq.ConsumerStrategy
 
 
-class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsServicer):  # type: ignore[misc]
+class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsServicer):
     """Groups of consumers: their administration, and their reading."""
 
     def __init__(self, log: EventLog, groups: Groups) -> None:
@@ -148,7 +148,7 @@ class _Reading:
             if self._numbers:
                 event = parsed(stored)
                 with_structured_ids(event)
-                stored = bytes(HEADER.size) + event.SerializeToString()
+                stored = respelled(event)
             retries = message.retries
             self._runner.group.sent(message)
             await self._context.write(delivery(stored, retries))

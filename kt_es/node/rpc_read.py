@@ -7,7 +7,8 @@ up, so a slow one holds one chunk and one message under way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -17,7 +18,7 @@ from kt_es.node.filters import Filter, Predicate, make_filter, predicate
 from kt_es.node.links import resolve
 from kt_es.node.log import EventLog
 from kt_es.node.reading import Chunk, all_backwards, all_forwards, backwards, forwards
-from kt_es.node.records import HEADER, parsed, position_of, read_response, with_structured_ids
+from kt_es.node.records import parsed, position_of, read_response, respelled, with_structured_ids
 from kt_es.node.refusals import invalid, stream_deleted
 from kt_es.node.rpc_append import stream_name
 from kt_es.node.streams import LAST_REVISION
@@ -63,7 +64,7 @@ def _speller(log: EventLog, options: streams_pb2.ReadReq.Options) -> Spell:
             return read_response(stored)
         if numbers:
             with_structured_ids(event)
-        return read_response(bytes(HEADER.size) + event.SerializeToString())
+        return read_response(respelled(event))
 
     return spell
 
@@ -155,10 +156,8 @@ async def _subscribe_to_stream(log: EventLog, asked: Any, context: Any, spell: S
     )
     await context.write(_confirmation())
     await _follow(
-        log,
-        name,
+        _Followed(log, name, lambda revision: forwards(log, name, revision)),
         at,
-        lambda revision: forwards(log, name, revision),
         lambda chunk: _write_events(context, spell, chunk),
         context,
     )
@@ -176,7 +175,8 @@ async def _subscribe_to_all(
     writer = _FilteredWriter(context, spell, filter_, _predicate(filter_))
     at = _position(options.all, start=-1, end=log.position) + 1
     await context.write(_confirmation())
-    await _follow(log, ALL, at, lambda position: all_forwards(log, position), writer.write, context)
+    followed = _Followed(log, ALL, lambda position: all_forwards(log, position))
+    await _follow(followed, at, writer.write, context)
 
 
 class _FilteredWriter:
@@ -201,22 +201,27 @@ class _FilteredWriter:
                 await self._context.write(streams_pb2.ReadResp(checkpoint=at))
 
 
+@dataclass(frozen=True, slots=True)
+class _Followed:
+    """What a subscription reads, and the name under which it is woken."""
+
+    log: EventLog
+    wakes_on: str
+    read: Callable[[int], Chunk]
+
+
 async def _follow(
-    log: EventLog,
-    name: str,
-    at: int,
-    read: Callable[[int], Chunk],
-    write: Callable[[Chunk], Any],
-    context: Any,
+    followed: _Followed, at: int, write: Callable[[Chunk], Awaitable[None]], context: Any
 ) -> None:
     """Read on and on from ``at``; say once that the end was reached, and wait for more there."""
     grown = asyncio.Event()
-    log.wakeups.add(name, grown.set)
+    wakeups = followed.log.wakeups
+    wakeups.add(followed.wakes_on, grown.set)
     caught_up = False
     try:
         while True:
             grown.clear()
-            chunk = read(at)
+            chunk = followed.read(at)
             at = chunk.following
             await write(chunk)
             if not chunk.more and not caught_up:
@@ -227,4 +232,4 @@ async def _follow(
             else:
                 await grown.wait()
     finally:
-        log.wakeups.remove(name, grown.set)
+        wakeups.remove(followed.wakes_on, grown.set)

@@ -33,7 +33,7 @@ PIPELINED = 256  # batches of one call that may be under way at once
 _Answer = streams_pb2.BatchAppendResp
 
 
-class Streams(streams_pb2_grpc.StreamsServicer):  # type: ignore[misc]
+class Streams(streams_pb2_grpc.StreamsServicer):
     """Appends, deletes and reads. ``max_append`` is in bytes."""
 
     def __init__(self, log: EventLog, max_append: int) -> None:
