@@ -1,0 +1,38 @@
+"""``kt bench``: how fast the parts are on this machine."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from kt_es.cli.bench import Row, report_json, report_text
+from kt_es.cli.bench_map import bench_map
+from kt_es.cli.bench_signer import bench_signer
+from kt_es.cli.context import output_of
+from kt_es.errors import KtError
+
+BENCHES: dict[str, Callable[[Path], list[Row]]] = {"map": bench_map, "signer": bench_signer}
+
+
+@click.command("bench")
+@click.argument("which", type=click.Choice([*BENCHES, "all"]))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
+@click.pass_context
+def bench_command(context: click.Context, which: str, as_json: bool) -> None:
+    """Measure the map (updates/s) or the signer (mutations/s, through real processes).
+
+    Ends with exit code 1 if a figure misses its limit.
+    """
+    as_json = as_json or output_of(context).json
+    names = list(BENCHES) if which == "all" else [which]
+    rows: list[Row] = []
+    for name in names:
+        with tempfile.TemporaryDirectory(prefix="kt-bench-") as directory:
+            rows += BENCHES[name](Path(directory))
+    click.echo(report_json(which, rows) if as_json else report_text(which, rows))
+    missed = [row.name for row in rows if not row.kept]
+    if missed:
+        raise KtError(f"below its limit: {', '.join(missed)}")
