@@ -7,6 +7,8 @@ to do. ``exit_code`` is the exit code of the command line (design, surfaces): 1 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class KtError(Exception):
     """Any error of kt-es that is meant to be shown to a person."""
@@ -30,7 +32,10 @@ class MalformedError(KtError):
 
 
 class VerificationError(KtError):
-    """A proof, signature or root does not verify. ``step`` names the check that failed."""
+    """A proof, signature or root does not verify. ``step`` names the check that failed.
+
+    ``evidence`` is where a client kept what it had refused, if it did.
+    """
 
     exit_code = 4
 
@@ -38,6 +43,7 @@ class VerificationError(KtError):
         super().__init__(f"{step}: {problem}")
         self.step = step
         self.problem = problem
+        self.evidence: Path | None = None
 
 
 class EquivocationError(VerificationError):
