@@ -1,0 +1,104 @@
+"""Whether the log can be reached: known from the calls that failed and from a probe beside them.
+
+Once the log is known to be away, submissions are refused at once instead of waiting for deadlines;
+a probe that succeeds lets them in again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from kt_es.errors import UnavailableError
+from kt_es.eventstore.streams import ANY, EventLog, NewEvent
+
+AWAY_INTERVAL = 0.5
+PROBE_INTERVAL = 2.0
+DEADLINE = 8.0
+PAUSE = 0.2
+
+_LOG = structlog.get_logger("kt_es.server")
+
+
+class LogWatch:
+    """What is known about the log. Before the first probe it counts as away.
+
+    ``run`` is the probe, for a thread of its own; the rest may be called from any thread.
+    """
+
+    def __init__(self, log: EventLog, stream: str) -> None:
+        self._log = log
+        self._stream = stream
+        self._problem: str | None = "the event log was not reached yet"
+
+    @property
+    def problem(self) -> str | None:
+        """Why the log cannot be reached, None while it can."""
+        return self._problem
+
+    def check(self) -> None:
+        """Raise ``UnavailableError`` if the log is known to be away."""
+        if self._problem is not None:
+            raise UnavailableError("the event log is away; lookups go on, try again later")
+
+    def failed(self, error: UnavailableError) -> None:
+        """A call failed: the log is away until a probe succeeds."""
+        if self._problem is None:
+            _LOG.warning("the log is away", problem=str(error))
+        self._problem = str(error)
+
+    def probe(self) -> None:
+        """Ask the log for something small, and note whether it answered."""
+        try:
+            self._log.last_revision(self._stream)
+        except UnavailableError as error:
+            self.failed(error)
+            return
+        if self._problem is not None:
+            _LOG.info("the log is reachable")
+        self._problem = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Probe until ``stop``: now and then, and more often while the log is away."""
+        self.probe()
+        probed = time.monotonic()
+        while not stop.wait(AWAY_INTERVAL):
+            if self._problem is not None or time.monotonic() - probed >= PROBE_INTERVAL:
+                self.probe()
+                probed = time.monotonic()
+
+
+class Appender:
+    """Appends single events anywhere in their streams, repeating what had no answer."""
+
+    def __init__(self, log: EventLog, watch: LogWatch, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._watch = watch
+        self._clock = clock
+        self._stop = threading.Event()
+
+    def deadline(self) -> float:
+        """When an append that begins now should be given up, by the clock."""
+        return self._clock() + DEADLINE
+
+    def stop(self) -> None:
+        """Give up what is being repeated."""
+        self._stop.set()
+
+    def append(self, stream: str, event: NewEvent, deadline: float) -> None:
+        """Append ``event``; it is durable on return.
+
+        Its id is that of its content, so it is repeated safely while its outcome is unknown. Raises
+        ``UnavailableError`` after ``deadline``: it may stand in the stream nevertheless.
+        """
+        while True:
+            try:
+                self._log.append(stream, ANY, [event])
+                return
+            except UnavailableError as error:
+                self._watch.failed(error)
+                if self._clock() + PAUSE >= deadline or self._stop.wait(PAUSE):
+                    raise

@@ -1,0 +1,65 @@
+"""Openings for answers: from the projection, or from their stream itself where it is behind."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+
+import structlog
+
+from kt_es.crypto.commitments import opens
+from kt_es.errors import UnavailableError
+from kt_es.eventstore.streams import EventLog, StreamNames
+from kt_es.formats.entries import Mutation
+from kt_es.formats.profiles import Opening
+from kt_es.server.availability import LogWatch
+from projections.openings import Missing, Openings, read_opening
+
+DEADLINE = 2.0
+
+_LOG = structlog.get_logger("kt_es.server")
+
+
+class OpeningReader:
+    """Finds what opens the commitment of an entry; a wrong opening is never handed on."""
+
+    def __init__(self, openings: Openings, log: EventLog, names: StreamNames, watch: LogWatch) -> None:
+        self._openings = openings
+        self._log = log
+        self._names = names
+        self._watch = watch
+        # Few: a log that hangs may hold each of them longer than the deadline.
+        self._pool = ThreadPoolExecutor(4, thread_name_prefix="openings")
+
+    def find(self, label: str, mutation: Mutation) -> Opening | None:
+        """The opening of ``mutation``'s entry; None if it was erased or never given.
+
+        Raises ``UnavailableError`` where only the log could tell and it is away: saying "erased" then
+        would be a lie.
+        """
+        entry = mutation.entry
+
+        def is_true(opening: Opening) -> bool:
+            return opens(entry.commitment, opening.opening, label, entry.version, opening.profile)
+
+        known = self._openings.get(entry.index, mutation.entry_hash)
+        if isinstance(known, Opening):
+            if is_true(known):
+                return known
+            _LOG.warning("an opening does not open its entry", stream=self._names.openings(entry.index))
+        elif known is Missing.ERASED:
+            return None
+        self._watch.check()
+        stream = self._names.openings(entry.index)
+        reading: Future[Opening | Missing] = self._pool.submit(
+            read_opening, self._log, stream, mutation.entry_hash, is_true
+        )
+        try:
+            found = reading.result(DEADLINE)
+        except FutureTimeoutError:
+            reading.cancel()
+            raise UnavailableError("the event log does not answer; try again later") from None
+        return found if isinstance(found, Opening) else None
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,85 @@
+"""Errors as problem documents (RFC 9457): the one place that maps an error to a status."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from kt_es.errors import KtError, MalformedError, RefusedError, UnavailableError
+
+MEDIA_TYPE = "application/problem+json"
+
+UNKNOWN_EPOCH = "unknown-epoch"
+
+# By the reason of a refusal; the others are conflicts with what the directory holds.
+_REFUSED = {
+    "malformed": HTTPStatus.BAD_REQUEST,
+    "unauthorized": HTTPStatus.FORBIDDEN,
+    UNKNOWN_EPOCH: HTTPStatus.NOT_FOUND,
+    "oversize": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Problem:
+    """What is answered instead of an answer. ``more`` are members beside those of the RFC."""
+
+    status: int
+    reason: str
+    detail: str
+    field: str | None = None
+    retry_after: float | None = None
+    more: Mapping[str, object] = dataclasses.field(default_factory=dict)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """``Retry-After`` where repeating helps, in whole seconds."""
+        if self.retry_after is None:
+            return {}
+        return {"retry-after": str(max(1, math.ceil(self.retry_after)))}
+
+    def encode(self) -> bytes:
+        body: dict[str, object] = {
+            "type": f"urn:kt-es:problem:{self.reason}",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+            "reason": self.reason,
+        }
+        if self.field is not None:
+            body["field"] = self.field
+        return json.dumps({**body, **self.more}).encode()
+
+
+def problem_of(error: KtError) -> Problem:
+    """The problem document of an error that a handler raised.
+
+    What is no fault of the request and passes by no repeating is a 500 that says nothing else: its
+    details are for the log.
+    """
+    match error:
+        case MalformedError():
+            return Problem(HTTPStatus.BAD_REQUEST, "malformed", str(error), error.what)
+        case RefusedError():
+            status = _REFUSED.get(error.reason, HTTPStatus.CONFLICT)
+            return Problem(status, error.reason, error.problem, error.field)
+        case UnavailableError():
+            return Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", str(error), retry_after=error.retry_after
+            )
+    return internal_problem()
+
+
+def internal_problem() -> Problem:
+    return Problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "the front end failed to answer; its log says why"
+    )
+
+
+def http_problem(status: int, detail: str | None = None) -> Problem:
+    """The problem of a plain HTTP status: a wrong path or method, for instance."""
+    phrase = HTTPStatus(status).phrase
+    return Problem(status, phrase.lower().replace(" ", "-"), detail or phrase)

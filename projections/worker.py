@@ -1,0 +1,56 @@
+"""A thread that works until it is stopped, and never ends unnoticed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from kt_es.errors import KtError
+
+
+class Worker:
+    """Runs ``run(stop)`` in a thread; ``run`` returns soon after the event ``stop`` is set.
+
+    ``failed`` is told, once and in that thread, when it ended for another reason than being stopped.
+    """
+
+    def __init__(
+        self, name: str, run: Callable[[threading.Event], None], failed: Callable[[KtError], None]
+    ) -> None:
+        self._name = name
+        self._run = run
+        self._failed = failed
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end, from any thread; ``join`` waits for it."""
+        self._stop.set()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the end of the thread; whether it came in time, in seconds."""
+        if self._thread.ident is None:
+            return True
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        error: KtError
+        try:
+            self._run(self._stop)
+        except KtError as known:
+            error = known
+        except Exception as unknown:  # noqa: BLE001 - a thread that dies unseen would look like silence
+            error = KtError(f"{self._name} failed: {type(unknown).__name__}: {unknown}")
+        else:
+            return
+        # What goes wrong while everything around is being closed is no news.
+        if not self.stopping:
+            self._failed(error)
