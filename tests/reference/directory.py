@@ -1,0 +1,266 @@
+"""A whole directory in memory: real signatures, VRF, decisions and heads over the naive map and log.
+
+Slow and obvious. It answers lookups as values, and over HTTP through ``handle``, so that a client can be
+tested without any of the servers.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, field, replace
+
+import httpx
+
+from kt_es.crypto.hashes import log_leaf_hash
+from kt_es.crypto.signatures import PrivateKey
+from kt_es.crypto.vrf import index_of
+from kt_es.epochs import Current, Epoch, Parsed, Standing, close, decide
+from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, sign_checkpoint
+from kt_es.formats.configs import SignedConfig
+from kt_es.formats.entries import Mutation
+from kt_es.formats.heads import SignedMapHead
+from kt_es.formats.labels import normalize_label
+from kt_es.formats.proofs import LookupAnswer, encode_configs
+from kt_es.formats.records import Record, Verdict
+from tests import builders as b
+from tests.reference import naive_log, naive_map
+
+INTERVAL = 10_000
+
+
+@dataclass
+class Published:
+    smh: SignedMapHead
+    entries: dict[bytes, bytes]
+    log_size: int
+    key: PrivateKey
+
+
+@dataclass
+class Directory:
+    """``put`` and ``advance`` make epochs; ``answer`` is what a front end says about one."""
+
+    signer: PrivateKey = b.SIGNER
+    standing: Standing = field(default_factory=lambda: Standing(b.ORIGIN, b.SIGNER_KEY))
+    configs: list[SignedConfig] = field(default_factory=list)
+    records: list[bytes] = field(default_factory=list)
+    heads: list[Published] = field(default_factory=list)
+    mutations: dict[bytes, Mutation] = field(default_factory=dict)
+    private: dict[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
+    versions: dict[bytes, list[tuple[int, bytes]]] = field(default_factory=dict)
+    epoch: Epoch = field(init=False)
+    successor: PrivateKey | None = None
+
+    def __post_init__(self) -> None:
+        self.epoch = Epoch.after(self.standing)
+        assert self.decide(b.signed_config()) == Verdict.CONFIG
+        self.configs.append(b.signed_config())
+
+    @property
+    def entries(self) -> dict[bytes, bytes]:
+        return self.heads[-1].entries if self.heads else {}
+
+    @property
+    def now(self) -> int:
+        """A moment after the latest head, ms."""
+        return self.heads[-1].smh.head.timestamp + 1_000
+
+    def decide(self, parsed: Parsed) -> Verdict:
+        current = None
+        if isinstance(parsed, Mutation) and (held := self.entries.get(parsed.entry.index)):
+            current = Current(self.mutations[held].entry, held)
+        verdict = decide(self.epoch, parsed, current)
+        item = b.item(parsed, len(self.records))  # type: ignore[arg-type]
+        self.records.append(Record(len(self.records), item, verdict).encode())
+        return verdict
+
+    def put(self, mutation: Mutation, opening: bytes, profile: bytes) -> Verdict:
+        verdict = self.decide(mutation)
+        if verdict == Verdict.ACCEPTED:
+            self.mutations[mutation.entry_hash] = mutation
+            self.private[mutation.entry_hash] = (opening, profile)
+        return verdict
+
+    def put_user(self, user: str, version: int = 1) -> Verdict:
+        """The next version of one of the builders' users."""
+        held = self.entries.get(b.index(user))
+        made = b.mutation(user, version, held)
+        return self.put(made, b.opening(user, version), b.profile(user, version))
+
+    def rotate(self, successor: PrivateKey) -> Verdict:
+        current = self.configs[-1].config
+        config = replace(current, signer_keys=(b.public(successor),), previous=current.hash)
+        signed = SignedConfig.sign(config, [self.signer, successor])
+        verdict = self.decide(signed)
+        self.configs.append(signed)
+        self.successor = successor
+        return verdict
+
+    def advance(self) -> int:
+        """Close the epoch with a marker and publish its head; the epoch's number."""
+        number = self.epoch.number
+        assert self.decide(b.marker(b.START + INTERVAL * number, key=self.signer)) == Verdict.EPOCH
+        entries = {**self.entries, **self.epoch.accepted}
+        for index, entry_hash in self.epoch.accepted.items():
+            self.versions.setdefault(index, []).append((number, entry_hash))
+        head, self.standing = close(
+            self.epoch,
+            map_root=naive_map.root(entries),
+            map_size=len(entries),
+            log_size=len(self.records),
+            log_root=naive_log.root([log_leaf_hash(record) for record in self.records]),
+            queue_next=len(self.records),
+        )
+        smh = SignedMapHead.sign(head, self.signer)
+        self.heads.append(Published(smh, entries, len(self.records), self.signer))
+        self.signer, self.successor = self.successor or self.signer, None
+        self.epoch = Epoch.after(self.standing)
+        return number
+
+    def leaves(self, size: int) -> list[bytes]:
+        return [log_leaf_hash(published.smh.encode()) for published in self.heads[:size]]
+
+    def heads_checkpoint(self, size: int) -> str:
+        origin = heads_origin(b.ORIGIN)
+        made = Checkpoint(origin, size, naive_log.root(self.leaves(size)))
+        return sign_checkpoint(made, origin, self.heads[size - 1].key)
+
+    def mutations_checkpoint(self, size: int) -> str:
+        origin = mutations_origin(b.ORIGIN)
+        head = self.heads[size - 1].smh.head
+        return sign_checkpoint(
+            Checkpoint(origin, head.log_size, head.log_root), origin, self.heads[size - 1].key
+        )
+
+    def consistency(self, first: int, second: int) -> tuple[bytes, ...]:
+        if first in (0, second):
+            return ()
+        return tuple(naive_log.consistency(first, self.leaves(second)))
+
+    def answer(self, label: str, epoch: int | None = None, size: int | None = None) -> LookupAnswer:
+        """The lookup of ``label`` in ``epoch``, with the heads log as it was at ``size``."""
+        size = size or len(self.heads)
+        epoch = epoch or size
+        published = self.heads[epoch - 1]
+        beta, proof = b.VRF.prove(normalize_label(label, "email").encode())
+        held = published.entries.get(index_of(beta))
+        return LookupAnswer(
+            self.heads_checkpoint(size),
+            published.smh.encode(),
+            tuple(naive_log.inclusion(epoch - 1, self.leaves(size))),
+            proof,
+            naive_map.prove(published.entries, index_of(beta)),
+            None if held is None else self.mutations[held],
+            None if held is None or held not in self.private else self.private[held][0],
+        )
+
+    def profile(self, answer: LookupAnswer) -> bytes | None:
+        if answer.mutation is None or answer.opening is None:
+            return None
+        return self.private[answer.mutation.entry_hash][1]
+
+    def handle(self, request: httpx.Request) -> httpx.Response:
+        """The HTTP interface, as far as a client uses it."""
+        body = json.loads(request.content) if request.content else {}
+        match request.method, request.url.path:
+            case "GET", "/v1/directory":
+                return _json(
+                    {
+                        "origin": b.ORIGIN,
+                        "directory": "people",
+                        "label_policy": "email",
+                        "configs": text(encode_configs(self.configs)),
+                    }
+                )
+            case "POST", "/v1/lookup":
+                return self._lookup(body)
+            case "POST", "/v1/mutations":
+                return self._submit(body)
+            case "POST", "/v1/history":
+                return self._history(body)
+            case "GET", "/v1/consistency":
+                first, second = int(request.url.params["from"]), int(request.url.params["to"])
+                return _json({"hashes": [text(value) for value in self.consistency(first, second)]})
+            case "GET", path if path.startswith("/v1/heads/"):
+                wanted = path.rpartition("/")[2]
+                return self._head(len(self.heads) if wanted == "latest" else int(wanted))
+        return problem(404, "not-found", "there is no such resource")
+
+    def _lookup(self, body: dict[str, object]) -> httpx.Response:
+        epoch = body["epoch"]
+        if epoch is not None and not 1 <= epoch <= len(self.heads):  # type: ignore[operator]
+            return problem(404, "unknown-epoch", "there is no such epoch yet", "epoch")
+        answer = self.answer(body["label"], epoch)  # type: ignore[arg-type]
+        shown = self.profile(answer) if body["profile"] else None
+        proof = self.consistency(body["since"] or 0, len(self.heads))  # type: ignore[arg-type]
+        return _json(
+            {
+                "epoch": SignedMapHead.decode(answer.smh_bytes).head.epoch,
+                "answer": text(answer.encode()),
+                "profile": None if shown is None else text(shown),
+                "consistency": [text(value) for value in proof],
+            }
+        )
+
+    def _submit(self, body: dict[str, str]) -> httpx.Response:
+        mutation = Mutation.decode(base64.b64decode(body["mutation"]))
+        known = self.entries.get(mutation.entry.index)
+        if known == mutation.entry_hash:
+            verdict = Verdict.ACCEPTED
+        else:
+            opened = base64.b64decode(body["opening"]), base64.b64decode(body["profile"])
+            verdict = self.put(mutation, *opened)
+            self.advance()
+        if not verdict.succeeded:
+            return problem(409, verdict.label, "the change was refused", verdict=verdict.label)
+        return _json(
+            {"mutation": mutation.entry_hash.hex(), "verdict": verdict.label, "epoch": len(self.heads)}
+        )
+
+    def _history(self, body: dict[str, str]) -> httpx.Response:
+        versions = []
+        for epoch, entry_hash in self.versions.get(index_of(b.VRF.prove(body["label"].encode())[0]), []):
+            mutation = self.mutations[entry_hash]
+            opened, shown = self.private.get(entry_hash, (None, None))
+            versions.append(
+                {
+                    "version": mutation.entry.version,
+                    "epoch": epoch,
+                    "mutation": text(mutation.encode()),
+                    "opening": None if opened is None else text(opened),
+                    "profile": None if shown is None or not body["profiles"] else text(shown),
+                }
+            )
+        return _json({"versions": versions})
+
+    def _head(self, epoch: int) -> httpx.Response:
+        return _json(
+            {
+                "epoch": epoch,
+                "smh": text(self.heads[epoch - 1].smh.encode()),
+                "heads_checkpoint": self.heads_checkpoint(epoch),
+                "mutations_checkpoint": self.mutations_checkpoint(epoch),
+            }
+        )
+
+
+def text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _json(body: dict[str, object]) -> httpx.Response:
+    return httpx.Response(200, content=json.dumps(body).encode())
+
+
+def problem(
+    status: int, reason: str, detail: str, field_: str | None = None, *, verdict: str | None = None
+) -> httpx.Response:
+    body = {"type": "about:blank", "status": status, "reason": reason, "detail": detail}
+    if field_:
+        body["field"] = field_
+    if verdict:
+        body["verdict"] = verdict
+    return httpx.Response(
+        status, content=json.dumps(body).encode(), headers={"content-type": "application/problem+json"}
+    )
