@@ -1,0 +1,265 @@
+"""A directory of two users and two epochs, made by the code from fixed keys: the examples of FORMATS.
+
+Its bytes are pinned in tests/vectors/formats.json. After an intended change of a format,
+``python -m tests.examples > tests/vectors/formats.json`` writes them anew; the difference is to be read.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kt_es.crypto.hashes import log_leaf_hash
+from kt_es.epochs import Current, Epoch, Standing, close, decide, decode_standing, encode_standing, parse
+from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, sign_checkpoint
+from kt_es.formats.codec import decode, encode
+from kt_es.formats.configs import Config, SignedConfig
+from kt_es.formats.entries import Entry, Mutation
+from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
+from kt_es.formats.keys import take_public_key
+from kt_es.formats.profiles import Opening, decode_erased, decode_profile, encode_erased, encode_profile
+from kt_es.formats.proofs import LookupAnswer, ProofFile, decode_configs, encode_configs
+from kt_es.formats.queue import (
+    CONFIG,
+    EPOCH_MARKER,
+    MUTATIONS,
+    Marker,
+    decode_mutations,
+    encode_mutations,
+    items_of,
+)
+from kt_es.formats.records import Record, RecordPacker, decode_records, encode_records
+from tests.builders import (
+    ORIGIN,
+    SIGNER,
+    SIGNER_KEY,
+    START,
+    VRF,
+    index,
+    label_of,
+    marker,
+    mutation,
+    next_mutation,
+    opening,
+    opening_event,
+    p256_key,
+    private_key,
+    profile,
+    public,
+    signed_config,
+)
+from tests.reference import naive_log, naive_map
+
+ALICE = mutation("alice")
+BOB = mutation("bob")
+PHONE = p256_key("alice phone")
+ROTATED = next_mutation("alice", ALICE, keys=[PHONE], signed_by=[private_key("alice"), PHONE])
+OVERSIZE = bytes(20_000)
+
+QUEUE: list[tuple[str, bytes]] = [
+    (CONFIG, signed_config().encode()),
+    (MUTATIONS, encode_mutations([ALICE.encode(), BOB.encode()])),
+    (EPOCH_MARKER, marker(START + 1_000).encode()),
+    (MUTATIONS, encode_mutations([ROTATED.encode(), b"garbage"])),
+    ("Greeting", OVERSIZE),
+    (EPOCH_MARKER, marker(START + 2_000).encode()),
+]
+
+
+@dataclass
+class Story:
+    """What the signer makes of ``QUEUE``."""
+
+    standing: Standing = field(default_factory=lambda: Standing(ORIGIN, SIGNER_KEY))
+    map: dict[bytes, Mutation] = field(default_factory=dict)
+    records: list[bytes] = field(default_factory=list)
+    records_events: list[bytes] = field(default_factory=list)
+    smhs: list[bytes] = field(default_factory=list)
+    head_events: list[bytes] = field(default_factory=list)
+
+    def leaves(self) -> dict[bytes, bytes]:
+        return {place: held.entry_hash for place, held in self.map.items()}
+
+    def run(self) -> Story:
+        packer = RecordPacker(0)
+        epoch, staged = Epoch.after(self.standing), dict[bytes, Mutation]()
+        for revision, (event_type, data) in enumerate(QUEUE):
+            for item in items_of(revision, event_type, data):
+                parsed = parse(item)
+                before = self.map.get(parsed.entry.index) if isinstance(parsed, Mutation) else None
+                current = None if before is None else Current(before.entry, before.entry_hash)
+                record = Record(len(self.records), item, decide(epoch, parsed, current))
+                self.records.append(record.encode())
+                self.records_events += packer.add(record.encode(), closes_epoch=record.closes_epoch)
+                if isinstance(parsed, Mutation) and record.verdict.succeeded:
+                    staged[parsed.entry.index] = parsed
+                if record.closes_epoch:
+                    self.map |= staged
+                    self._publish(epoch, revision + 1)
+                    epoch, staged = Epoch.after(self.standing), {}
+        return self
+
+    def _publish(self, epoch: Epoch, queue_next: int) -> None:
+        hashes = [log_leaf_hash(record) for record in self.records]
+        head, self.standing = close(
+            epoch,
+            map_root=naive_map.root(self.leaves()),
+            map_size=len(self.map),
+            log_size=len(hashes),
+            log_root=naive_log.root(hashes),
+            queue_next=queue_next,
+        )
+        smh = SignedMapHead.sign(head, SIGNER).encode()
+        self.smhs.append(smh)
+        mutations_log = mutations_origin(ORIGIN)
+        mutations = Checkpoint(mutations_log, len(hashes), naive_log.root(hashes))
+        self.head_events.append(
+            HeadEvent(
+                smh, self.heads_checkpoint(), sign_checkpoint(mutations, mutations_log, SIGNER)
+            ).encode()
+        )
+
+    def heads_checkpoint(self) -> str:
+        heads_log = heads_origin(ORIGIN)
+        root = naive_log.root([log_leaf_hash(smh) for smh in self.smhs])
+        return sign_checkpoint(Checkpoint(heads_log, len(self.smhs), root), heads_log, SIGNER)
+
+    def answer(self, user: str, *, erased: bool = False) -> LookupAnswer:
+        """The answer to a lookup of ``user`` in the last epoch."""
+        held = self.map.get(index(user))
+        heads = [log_leaf_hash(smh) for smh in self.smhs]
+        return LookupAnswer(
+            self.heads_checkpoint(),
+            self.smhs[-1],
+            tuple(naive_log.inclusion(len(heads) - 1, heads)),
+            VRF.prove(label_of(user).encode())[1],
+            naive_map.prove(self.leaves(), index(user)),
+            held,
+            None if held is None or erased else opening(user, held.entry.version),
+        )
+
+
+STORY = Story().run()
+
+
+@dataclass(frozen=True)
+class Example:
+    """Encoded ``data`` that matches the CDDL ``rule``; ``again`` decodes and encodes."""
+
+    rule: str
+    data: bytes
+    again: Callable[[bytes], bytes]
+
+
+def _records_again(data: bytes) -> bytes:
+    first, records = decode_records(data)
+    return encode_records(first, [Record.decode(record).encode() for record in records])
+
+
+def _marker_payload_again(data: bytes) -> bytes:
+    return Marker.decode(encode([data, bytes(64)])).marker_bytes
+
+
+def _head_event_again(data: bytes) -> bytes:
+    event = HeadEvent.decode(data)
+    assert SignedMapHead.decode(event.smh_bytes).encode() == event.smh_bytes
+    return event.encode()
+
+
+def _answer_again(data: bytes) -> bytes:
+    answer = LookupAnswer.decode(data)
+    assert SignedMapHead.decode(answer.smh_bytes).encode() == answer.smh_bytes
+    return answer.encode()
+
+
+def _proof_file_again(data: bytes) -> bytes:
+    proof = ProofFile.decode(data)
+    _answer_again(proof.answer.encode())
+    return proof.encode()
+
+
+def _standing_again(data: bytes) -> bytes:
+    return encode_standing(decode_standing(data, ORIGIN, SIGNER_KEY))
+
+
+def _configs_again(data: bytes) -> bytes:
+    return encode_configs(decode_configs(data))
+
+
+def _key_again(data: bytes) -> bytes:
+    return encode(take_public_key(decode(data, "public key"), "public key").fields())
+
+
+def _answer_example(answer: LookupAnswer) -> Example:
+    return Example("lookup-answer", answer.encode(), _answer_again)
+
+
+def _record_example(sequence: int) -> Example:
+    return Example("record", STORY.records[sequence], lambda data: Record.decode(data).encode())
+
+
+def _examples() -> dict[str, Example]:
+    keys = [public(private_key("alice")), public(PHONE)]
+    proof = ProofFile(
+        ORIGIN,
+        label_of("alice"),
+        (signed_config(),),
+        STORY.answer("alice"),
+        profile("alice", 2),
+        START + 3_000,
+    )
+    mark = Marker.decode(QUEUE[2][1])
+    smh = SignedMapHead.decode(STORY.smhs[1])
+    return {
+        "public-key-ed25519": Example("public-key", encode(keys[0].fields()), _key_again),
+        "public-key-p256": Example("public-key", encode(keys[1].fields()), _key_again),
+        "config": Example("config", signed_config().config_bytes, lambda data: Config.decode(data).encode()),
+        "signed-config": Example(
+            "signed-config", QUEUE[0][1], lambda data: SignedConfig.decode(data).encode()
+        ),
+        "configs": Example("configs", encode_configs([signed_config()]), _configs_again),
+        "profile": Example("profile", profile("alice"), lambda data: encode_profile(decode_profile(data))),
+        "opening": Example(
+            "opening-event", opening_event("alice").encode(), lambda data: Opening.decode(data).encode()
+        ),
+        "opening-erased": Example(
+            "opening-erased-event",
+            encode_erased(BOB.entry_hash),
+            lambda data: encode_erased(decode_erased(data)),
+        ),
+        "entry": Example("entry", ALICE.entry_bytes, lambda data: Entry.decode(data).encode()),
+        "mutation": Example("mutation", ALICE.encode(), lambda data: Mutation.decode(data).encode()),
+        "mutation-rotation": Example(
+            "mutation", ROTATED.encode(), lambda data: Mutation.decode(data).encode()
+        ),
+        "mutations-event": Example(
+            "mutations-event", QUEUE[3][1], lambda data: encode_mutations(decode_mutations(data))
+        ),
+        "marker-payload": Example("marker-payload", mark.marker_bytes, _marker_payload_again),
+        "marker": Example("marker", mark.encode(), lambda data: Marker.decode(data).encode()),
+        "record-malformed": _record_example(5),
+        "record-digest": _record_example(6),
+        "record-marker": _record_example(7),
+        "records-event": Example("records-event", STORY.records_events[1], _records_again),
+        "map-head": Example("map-head", smh.head_bytes, lambda data: MapHead.decode(data).encode()),
+        "smh": Example("smh", smh.encode(), lambda data: SignedMapHead.decode(data).encode()),
+        "head-event": Example("head-event", STORY.head_events[1], _head_event_again),
+        "answer-present": _answer_example(STORY.answer("alice")),
+        "answer-erased": _answer_example(STORY.answer("bob", erased=True)),
+        "answer-absent": _answer_example(STORY.answer("carol")),
+        "proof-file": Example("proof-file", proof.encode(), _proof_file_again),
+        "standing": Example("standing", encode_standing(STORY.standing), _standing_again),
+    }
+
+
+EXAMPLES = _examples()
+
+
+def as_json() -> str:
+    return json.dumps({name: made.data.hex() for name, made in EXAMPLES.items()}, indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(as_json())
