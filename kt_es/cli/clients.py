@@ -1,0 +1,99 @@
+"""The options of every command that talks to a front end, and the client that they make."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import certifi
+import click
+import platformdirs
+
+from kt_es.client.client import Client
+from kt_es.client.keystore import KeyStore, StoredKey
+from kt_es.client.state import FileStateStore
+from kt_es.client.trusted import Pinned
+from kt_es.errors import ConfigError
+
+DEFAULT_KEY = "default"
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How a directory is reached and known: ``--server``, ``--vkey``, ``--state``, ``--ca``."""
+
+    server: str
+    vkey: str | None
+    state: Path
+    ca: Path | None
+
+    def client(self, connections: int = 32, timeout: float = 60.0) -> Client:
+        """A client whose trusted state is kept for this server, under the state directory."""
+        pinned = None if self.vkey is None else Pinned.parse(self.vkey)
+        try:
+            verify = ssl.create_default_context(cafile=str(self.ca or certifi.where()))
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"certificate {self.ca}: {error}") from None
+        state = FileStateStore(self.state / "directories" / _file_name(self.server))
+        return Client(
+            self.server, state, pinned=pinned, verify=verify, connections=connections, timeout=timeout
+        )
+
+
+def _file_name(server: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.\-]+", "_", server.removeprefix("https://").rstrip("/"))
+
+
+def reach_options(command: _F) -> _F:
+    """``--server``, ``--vkey``, ``--state`` and ``--ca``; the command takes them as ``reach_of(kwargs)``."""
+    for option in (
+        click.option(
+            "--ca", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="CA certificate."
+        ),
+        click.option(
+            "--state",
+            type=click.Path(path_type=Path, file_okay=False),
+            default=lambda: platformdirs.user_state_path("kt-es"),
+            help="Where trusted checkpoints are kept; default the XDG state directory.",
+        ),
+        click.option("--vkey", envvar="KT_VKEY", help="The directory's key, as its operator published it."),
+        click.option(
+            "--server",
+            envvar="KT_SERVER",
+            default="http://127.0.0.1:8080",
+            show_default=True,
+            help="The front end's URL.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def keys_option(command: _F) -> _F:
+    return click.option(
+        "--keys",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="KT_KEYS",
+        default=lambda: platformdirs.user_data_path("kt-es") / "keys",
+        help="Where your signing keys are; default the XDG data directory.",
+    )(command)
+
+
+def signing_keys(keys: Path, names: tuple[str, ...]) -> list[StoredKey]:
+    """The named keys; without names the one called ``default``, or the only one there is."""
+    store = KeyStore(keys)
+    if names:
+        return [store.get(name) for name in names]
+    stored = store.list()
+    if not stored:
+        raise ConfigError(f"there is no signing key in {keys}: run `kt keys generate`")
+    chosen = [key for key in stored if key.name == DEFAULT_KEY] or list(stored)
+    if len(chosen) > 1:
+        raise ConfigError(f"several signing keys in {keys}: choose with --sign-with NAME")
+    return chosen
