@@ -191,9 +191,8 @@ class Client:
     ) -> Submission:
         """A signed change of ``label`` as it stands now, see ``build_submission``; nothing is sent."""
         before = self.lookup(label, profile=False, timeout=timeout)
-        return build_submission(
-            before, profile, signing_keys, os.urandom(OPENING_LENGTH), new_authorized_keys
-        )
+        opening = os.urandom(OPENING_LENGTH)
+        return build_submission(before, profile, signing_keys, opening, new_authorized_keys)
 
     def submit(
         self, submission: Submission, *, wait: float = 0.0, timeout: float | None = None

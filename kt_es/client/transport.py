@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -58,6 +59,7 @@ class Transport:
     ) -> None:
         self.timeout = timeout
         try:
+            address = urlsplit(base_url)
             self._http = httpx.Client(
                 base_url=base_url,
                 verify=verify,
@@ -68,7 +70,7 @@ class Transport:
             )
         except (httpx.InvalidURL, ValueError, TypeError) as error:
             raise ConfigError(f"the server's address {base_url!r} is unusable: {error}") from None
-        if self._http.base_url.scheme not in ("http", "https") or not self._http.base_url.host:
+        if address.scheme not in ("http", "https") or not address.hostname:
             raise ConfigError(f"the server's address {base_url!r} must begin with http:// or https://")
 
     @property
@@ -140,9 +142,11 @@ class Transport:
 
 def _read(response: httpx.Response, path: str, limit: int, deadline: float) -> bytes:
     """The body, as long as it is neither larger than ``limit`` nor slower than ``deadline``."""
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise MalformedError(f"answer to {path}", "is compressed, though that was not asked for")
     parts: list[bytes] = []
     size = 0
-    for part in response.iter_raw():
+    for part in response.iter_bytes():
         size += len(part)
         if size > limit:
             raise MalformedError(f"answer to {path}", f"is larger than {limit} bytes")

@@ -1,0 +1,431 @@
+"""The client over HTTP: what it stores, what it repeats, what it refuses, and what it keeps as evidence."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from kt_es.client.client import Client
+from kt_es.client.state import FileStateStore, MemoryStateStore, StateStore
+from kt_es.client.trusted import Pinned, Trusted
+from kt_es.crypto.signatures import PrivateKey
+from kt_es.errors import (
+    ConfigError,
+    EquivocationError,
+    KtError,
+    MalformedError,
+    RefusedError,
+    UnavailableError,
+    VerificationError,
+)
+from kt_es.formats.profiles import ProfileKey
+from tests import builders as b
+from tests.reference.directory import Directory, problem, text
+
+Handler = Callable[[httpx.Request], httpx.Response]
+PROFILE = [ProfileKey("laptop", "raw", b"alice 1")]
+
+
+@pytest.fixture
+def directory() -> Directory:
+    directory = Directory()
+    directory.put_user("alice")
+    directory.advance()
+    directory.put_user("bob")
+    directory.advance()
+    return directory
+
+
+def client_of(
+    directory: Directory, state: StateStore | None = None, handler: Handler | None = None, **options: Any
+) -> Client:
+    return Client(
+        "http://kt.test",
+        state or MemoryStateStore(),
+        transport=httpx.MockTransport(handler or directory.handle),
+        now=lambda: directory.now,
+        **options,
+    )
+
+
+def changed(directory: Directory, path: str, change: Callable[[dict[str, Any]], object]) -> Handler:
+    """The directory's answers, with ``change`` done to the bodies of those to ``path``."""
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        response = directory.handle(request)
+        if request.url.path != path:
+            return response
+        body = json.loads(response.content)
+        change(body)
+        return httpx.Response(response.status_code, content=json.dumps(body).encode())
+
+    return handle
+
+
+def failing(
+    directory: Directory, times: int, failure: Callable[[], httpx.Response]
+) -> tuple[Handler, list[bytes]]:
+    """A server that fails ``times`` times on submissions, and the bodies that it was sent."""
+    sent: list[bytes] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.url.path != "/v1/mutations":
+            return directory.handle(request)
+        sent.append(request.content)
+        return failure() if len(sent) <= times else directory.handle(request)
+
+    return handle, sent
+
+
+def away() -> httpx.Response:
+    answer = problem(503, "log-away", "the log is away")
+    answer.headers["retry-after"] = "0"
+    return answer
+
+
+def cut() -> httpx.Response:
+    raise httpx.ReadError("connection reset")
+
+
+class TestLookup:
+    def test_it_verifies_and_stores_the_checkpoint(self, directory: Directory, tmp_path: Path) -> None:
+        store = FileStateStore(tmp_path / "state")
+        with client_of(directory, store) as client:
+            lookup = client.lookup("Alice@example.org")
+        assert lookup.entry == b.entry("alice")
+        stored = store.load()
+        assert stored is not None
+        assert stored.checkpoint == directory.heads_checkpoint(2)
+
+    def test_the_next_one_is_consistent_with_it(self, directory: Directory) -> None:
+        store = MemoryStateStore()
+        client_of(directory, store).lookup("alice@example.org")
+        for _ in range(3):
+            directory.advance()
+        lookup = client_of(directory, store).lookup("nobody@example.org")
+        assert lookup.absent
+        assert "consistent with the 2 heads trusted before" in lookup.checks
+
+    def test_a_past_epoch(self, directory: Directory) -> None:
+        assert client_of(directory).lookup("bob@example.org", epoch=1).absent
+        with pytest.raises(RefusedError) as refused:
+            client_of(directory).lookup("bob@example.org", epoch=7)
+        assert (refused.value.reason, refused.value.field) == ("unknown-epoch", "epoch")
+
+    def test_the_key_is_pinned_on_first_use_and_that_is_said(self, directory: Directory) -> None:
+        store = MemoryStateStore()
+        first = client_of(directory, store)
+        vkey = Pinned(b.ORIGIN, b.SIGNER_KEY).vkey
+        assert first.lookup("alice@example.org").checks[0] == f"directory key pinned on first use: {vkey}"
+        assert first.directory().on_first_use
+        second = client_of(directory, store)
+        assert not any("first use" in line for line in second.lookup("alice@example.org").checks)
+        assert not second.on_first_use
+
+    def test_another_key_or_origin_than_expected_is_refused(self, directory: Directory) -> None:
+        stranger = Pinned(b.ORIGIN, b.public(b.private_key("stranger")))
+        seen = MemoryStateStore()
+        client_of(directory, seen).lookup("alice@example.org")
+        for store in (None, seen):
+            for options in ({"pinned": stranger}, {"origin": b.OTHER_ORIGIN}):
+                with pytest.raises(VerificationError, match=r"^config:"):
+                    client_of(directory, store, **options).lookup("alice@example.org")
+
+    def test_a_rotated_key_is_followed(self, directory: Directory) -> None:
+        store = MemoryStateStore()
+        client_of(directory, store).lookup("alice@example.org")
+        directory.rotate(b.private_key("successor"))
+        directory.advance()
+        directory.advance()
+        lookup = client_of(directory, store, pinned=Pinned(b.ORIGIN, b.SIGNER_KEY)).lookup(
+            "alice@example.org"
+        )
+        assert lookup.epoch == 4
+        client_of(directory, store, pinned=Pinned(b.ORIGIN, b.public(b.private_key("successor")))).head()
+
+    def test_a_pin_on_the_new_key_reaches_a_state_from_before(self, directory: Directory) -> None:
+        store = MemoryStateStore()
+        client_of(directory, store).lookup("alice@example.org")
+        successor = b.private_key("successor")
+        directory.rotate(successor)
+        directory.advance()
+        pinned = Pinned(b.ORIGIN, b.public(successor))
+        assert client_of(directory, store, pinned=pinned).lookup("alice@example.org").epoch == 3
+
+    def test_a_front_end_that_lags_is_asked_again(self, directory: Directory) -> None:
+        store = MemoryStateStore()
+        ahead = client_of(directory, store)
+        behind = directory.heads.pop()
+        old = directory.handle(
+            httpx.Request(
+                "POST",
+                "http://kt.test/v1/lookup",
+                content=json.dumps(
+                    {"label": "alice@example.org", "epoch": None, "since": None, "profile": True}
+                ).encode(),
+            )
+        )
+        directory.heads.append(behind)
+        ahead.lookup("alice@example.org")
+        stale = [old]
+
+        def handle(request: httpx.Request) -> httpx.Response:
+            return stale.pop() if stale and request.url.path == "/v1/lookup" else directory.handle(request)
+
+        assert client_of(directory, store, handle).lookup("alice@example.org").epoch == 2
+        assert not stale
+
+    def test_threads_share_a_client_and_its_state(self, directory: Directory, tmp_path: Path) -> None:
+        store = FileStateStore(tmp_path)
+        client = client_of(directory, store)
+        labels = ["alice@example.org", "bob@example.org", "nobody@example.org"] * 8
+        with ThreadPoolExecutor(8) as pool:
+            lookups = list(pool.map(client.lookup, labels))
+        assert [lookup.label for lookup in lookups] == labels
+        assert client.trusted().size == 2
+
+
+class TestEvidence:
+    def test_a_refusal_keeps_what_was_received_and_trusted(
+        self, directory: Directory, tmp_path: Path
+    ) -> None:
+        store = FileStateStore(tmp_path)
+        client_of(directory, store).lookup("alice@example.org")
+        handler = changed(directory, "/v1/lookup", lambda body: body.update(profile=text(b"\x80")))
+        with pytest.raises(VerificationError) as refused:
+            client_of(directory, store, handler).lookup("alice@example.org")
+        path = refused.value.evidence
+        assert path is not None
+        assert path.parent == tmp_path / "evidence"
+        assert path.stat().st_mode & 0o777 == 0o600
+        kept = json.loads(path.read_bytes())
+        assert (kept["kind"], kept["step"]) == ("kt-es evidence v1", "commitment")
+        assert kept["request"]["label"] == "alice@example.org"
+        assert json.loads(b64decode(kept["answer"]))["profile"] == text(b"\x80")
+        assert Trusted.decode(b64decode(kept["trusted"])) == store.load()
+
+    def test_two_faces_of_a_directory_are_equivocation(self, directory: Directory, tmp_path: Path) -> None:
+        store = FileStateStore(tmp_path)
+        client_of(directory, store).lookup("alice@example.org")
+        before = store.load()
+        other = Directory()
+        other.advance()
+        other.advance()
+        for _ in range(2):
+            with pytest.raises(EquivocationError) as refused:
+                client_of(other, store).lookup("alice@example.org")
+            assert refused.value.evidence is not None
+        assert len(list((tmp_path / "evidence").iterdir())) == 2
+        assert store.load() == before
+
+
+class TestServer:
+    @pytest.mark.parametrize("failure", [away, cut])
+    def test_the_same_bytes_are_sent_until_they_are_answered(
+        self, directory: Directory, failure: Callable[[], httpx.Response]
+    ) -> None:
+        handler, sent = failing(directory, 2, failure)
+        client = client_of(directory, handler=handler)
+        client.publish("carol@example.org", PROFILE, [b.private_key("carol")])
+        assert len(sent) == 3
+        assert len(set(sent)) == 1
+
+    def test_until_the_deadline(self, directory: Directory) -> None:
+        handler, sent = failing(directory, 10**6, away)
+        client = client_of(directory, handler=handler)
+        submission = client.prepare("carol@example.org", PROFILE, [b.private_key("carol")])
+        with pytest.raises(UnavailableError, match="the log is away"):
+            client.submit(submission, timeout=0.2)
+        assert len(set(sent)) == 1
+
+    def test_a_server_that_asks_for_more_time_than_there_is_is_not_waited_for(
+        self, directory: Directory
+    ) -> None:
+        def handle(request: httpx.Request) -> httpx.Response:
+            return httpx.Response(503, headers={"retry-after": "3600"})
+
+        with pytest.raises(UnavailableError) as unavailable:
+            client_of(directory, handler=handle).lookup("alice@example.org")
+        assert unavailable.value.retry_after == 3600
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("answer", None),
+            ("answer", 1),
+            ("answer", ["x"]),
+            ("answer", "not base64"),
+            ("answer", "AB=="),
+            ("answer", "AA==\n"),
+            ("profile", {}),
+            ("epoch", "1"),
+            ("epoch", True),
+            ("epoch", -1),
+            ("epoch", 1.0),
+            ("consistency", None),
+            ("consistency", [1]),
+            ("consistency", ["AA=="] * 65),
+        ],
+    )
+    def test_fields_of_the_wrong_kind_are_malformed(
+        self, directory: Directory, field: str, value: object
+    ) -> None:
+        handler = changed(directory, "/v1/lookup", lambda body: body.update({field: value}))
+        with pytest.raises(MalformedError) as malformed:
+            client_of(directory, handler=handler).lookup("alice@example.org")
+        assert malformed.value.what == field
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"<html>", b"[]", b"null", b"{", b"\xff", b"[" * 100_000, b'{"a": ' * 100_000]
+    )
+    def test_what_is_no_json_object_is_malformed(self, directory: Directory, content: bytes) -> None:
+        with pytest.raises(MalformedError):
+            client_of(directory, handler=lambda _: httpx.Response(200, content=content)).lookup(
+                "a@example.org"
+            )
+
+    def test_an_endless_answer_is_cut_off(self, directory: Directory) -> None:
+        produced = []
+
+        def endless() -> Any:
+            while True:
+                produced.append(1)
+                yield b" " * 65536
+
+        with pytest.raises(MalformedError, match="larger than"):
+            client_of(directory, handler=lambda _: httpx.Response(200, content=endless())).directory()
+        assert len(produced) < 100
+
+    def test_what_is_compressed_is_not_unpacked(self, directory: Directory) -> None:
+        def handle(request: httpx.Request) -> httpx.Response:
+            return httpx.Response(200, headers={"content-encoding": "gzip"}, content=iter([b"\x1f\x8b"]))
+
+        with pytest.raises(MalformedError, match="compressed"):
+            client_of(directory, handler=handle).directory()
+
+    def test_redirects_are_not_followed(self, directory: Directory) -> None:
+        answer = httpx.Response(302, headers={"location": "http://elsewhere.test/"})
+        with pytest.raises(MalformedError, match="302"):
+            client_of(directory, handler=lambda _: answer).directory()
+
+    @pytest.mark.parametrize(
+        ("status", "kind"), [(400, RefusedError), (403, RefusedError), (500, MalformedError)]
+    )
+    def test_problems_are_said_without_what_a_terminal_would_obey(
+        self, directory: Directory, status: int, kind: type[KtError]
+    ) -> None:
+        answer = problem(status, "label", "\x1b[31mred\x07", "label")
+        with pytest.raises(kind, match=r"\?\[31mred\?"):
+            client_of(directory, handler=lambda _: answer).directory()
+
+    @pytest.mark.parametrize("url", ["", "kt.test", "ftp://kt.test", "http://", "http://[", "file:///etc"])
+    def test_an_unusable_address_is_a_configuration_error(self, url: str) -> None:
+        with pytest.raises(ConfigError, match="address"):
+            Client(url, MemoryStateStore())
+
+
+class TestPublish:
+    def publish(self, client: Client, version: int, *keys: PrivateKey, **options: Any) -> Any:
+        profile = [ProfileKey("laptop", "raw", f"carol {version}".encode())]
+        return client.publish("carol@example.org", profile, keys, **options)
+
+    def test_it_is_proven_in_a_head(self, directory: Directory) -> None:
+        client, key = client_of(directory), b.private_key("carol")
+        first = self.publish(client, 1, key)
+        assert first.lookup.epoch == 3
+        assert first.lookup.entry == first.submission.mutation.entry
+        second = self.publish(client, 2, key)
+        assert second.lookup.entry.version == 2
+        looked_up = client.lookup("carol@example.org").profile
+        assert looked_up is not None
+        assert looked_up[0].data == b"carol 2"
+
+    def test_keys_are_handed_over(self, directory: Directory) -> None:
+        client, old, new = client_of(directory), b.private_key("carol"), b.p256_key("carol's new one")
+        self.publish(client, 1, old)
+        published = self.publish(client, 2, old, new, new_authorized_keys=[b.public(new)])
+        assert published.lookup.entry.authorized_keys == (b.public(new),)
+        with pytest.raises(RefusedError, match="unauthorized"):
+            self.publish(client, 3, old)
+        assert self.publish(client, 3, new).lookup.entry.version == 3
+
+    def test_strangers_are_refused_before_anything_is_sent(self, directory: Directory) -> None:
+        handler, sent = failing(directory, 0, away)
+        with pytest.raises(RefusedError) as refused:
+            client_of(directory, handler=handler).publish(
+                "alice@example.org", PROFILE, [b.private_key("mallory")]
+            )
+        assert (refused.value.reason, sent) == ("unauthorized", [])
+
+    def test_a_lost_answer_does_not_turn_success_into_failure(self, directory: Directory) -> None:
+        """The submission is accepted, its answer is lost, and a successor comes before it is repeated."""
+        key, client = b.private_key("carol"), client_of(directory)
+
+        def accepted_then_cut() -> httpx.Response:
+            directory.handle(httpx.Request("POST", "http://kt.test/v1/mutations", content=sent[0]))
+            for version in (2, 3):
+                self.publish(client, version, key)
+            return cut()
+
+        handler, sent = failing(directory, 1, accepted_then_cut)
+        published = self.publish(client_of(directory, handler=handler), 1, key)
+        assert published.submission.mutation.entry.version == 1
+        assert published.lookup.entry.version == 3
+
+    @pytest.mark.parametrize("retries", [0, 1])
+    def test_a_change_that_came_second_is_built_anew_only_if_asked(
+        self, directory: Directory, retries: int
+    ) -> None:
+        key, client = b.private_key("carol"), client_of(directory)
+        rivals = [1]
+
+        def handle(request: httpx.Request) -> httpx.Response:
+            if request.url.path == "/v1/mutations" and rivals:
+                rivals.pop()
+                self.publish(client, 1, key)
+            return directory.handle(request)
+
+        second = client_of(directory, handler=handle)
+        if retries:
+            assert self.publish(second, 2, key, retries=1).lookup.entry.version == 2
+        else:
+            with pytest.raises(RefusedError, match="stale"):
+                self.publish(second, 2, key)
+
+    def test_a_receipt_is_not_a_proof(self, directory: Directory) -> None:
+        def handle(request: httpx.Request) -> httpx.Response:
+            if request.url.path != "/v1/mutations":
+                return directory.handle(request)
+            return httpx.Response(202, content=json.dumps({"mutation": receipt}).encode())
+
+        client = client_of(directory, handler=handle)
+        submission = client.prepare("carol@example.org", PROFILE, [b.private_key("carol")])
+        receipt = submission.mutation.entry_hash.hex()
+        assert client.submit(submission).verdict is None
+        with pytest.raises(UnavailableError, match="not in a map head yet"):
+            client.confirm(submission, timeout=0.1)
+        receipt = "00" * 32
+        with pytest.raises(MalformedError, match="another mutation"):
+            client.submit(submission)
+
+
+class TestHeads:
+    def test_the_latest_and_past_ones(self, directory: Directory) -> None:
+        client = client_of(directory)
+        assert client.head().head.epoch == 2
+        assert client.head(1).head == directory.heads[0].smh.head
+        assert client.trusted().size == 2
+        assert client.consistency("heads", 1, 2) == directory.consistency(1, 2)
+
+    def test_a_head_with_other_checkpoints_is_refused(self, directory: Directory) -> None:
+        other = directory.mutations_checkpoint(1)
+        handler = changed(directory, "/v1/heads/latest", lambda body: body.update(mutations_checkpoint=other))
+        with pytest.raises(VerificationError, match=r"^map head:"):
+            client_of(directory, handler=handler).head()

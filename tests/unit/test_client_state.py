@@ -1,0 +1,128 @@
+"""What a client keeps on disk: its trusted state and its keys."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kt_es.client.keystore import KeyStore
+from kt_es.client.state import FileStateStore, MemoryStateStore, StateStore
+from kt_es.client.trusted import Pinned, Trusted, begin
+from kt_es.errors import ConfigError
+from kt_es.formats.checkpoints import heads_origin
+from tests import builders as b
+
+BEGUN = begin(Pinned(b.ORIGIN, b.SIGNER_KEY), [b.signed_config()])
+
+
+def at(size: int) -> Trusted:
+    return replace(BEGUN, checkpoint=b.checkpoint(heads_origin(b.ORIGIN), size))
+
+
+@pytest.fixture(params=["memory", "file"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> StateStore:
+    return MemoryStateStore() if request.param == "memory" else FileStateStore(tmp_path / "a" / "b")
+
+
+def test_only_who_has_read_the_state_replaces_it(store: StateStore) -> None:
+    assert store.load() is None
+    assert store.replace(None, BEGUN)
+    assert not store.replace(None, at(9))
+    assert store.replace(BEGUN, at(1))
+    assert not store.replace(BEGUN, at(2))
+    assert store.load() == at(1)
+
+
+def test_of_many_at_once_one_wins(store: StateStore) -> None:
+    assert store.replace(None, BEGUN)
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda size: store.replace(BEGUN, at(size)), range(1, 17)))
+    assert won.count(True) == 1
+    assert store.load() == at(won.index(True) + 1)
+
+
+def test_the_file_is_the_owners_alone_and_no_other_is_left(tmp_path: Path) -> None:
+    store = FileStateStore(tmp_path / "state")
+    store.replace(None, BEGUN)
+    store.replace(BEGUN, at(1))
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "state" / "trusted").stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["lock", "trusted"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x80", BEGUN.encode()[:-1], BEGUN.encode() + b"\0"])
+def test_a_damaged_state_is_never_taken_for_none(tmp_path: Path, damage: bytes) -> None:
+    store = FileStateStore(tmp_path)
+    (tmp_path / "trusted").write_bytes(damage)
+    with pytest.raises(ConfigError, match="damaged"):
+        store.load()
+    with pytest.raises(ConfigError, match="damaged"):
+        store.replace(None, BEGUN)
+    assert (tmp_path / "trusted").read_bytes() == damage
+
+
+def test_a_state_directory_that_cannot_be_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    store = FileStateStore(tmp_path / "file" / "state")
+    with pytest.raises(ConfigError) as refused:
+        store.replace(None, BEGUN)
+    assert "\n" not in str(refused.value)
+
+
+class TestKeyStore:
+    def test_keys_are_kept_by_name(self, tmp_path: Path) -> None:
+        store = KeyStore(tmp_path / "keys")
+        assert store.list() == ()
+        store.add("work", b.private_key("work"))
+        store.add("alice@example.org", b.p256_key("home"))
+        assert [key.name for key in store.list()] == ["alice@example.org", "work"]
+        assert store.get("work").private == b.private_key("work")
+        assert store.get("work").public == b.public(b.private_key("work"))
+        message = b"message"
+        assert store.get("work").private.sign(message) == b.private_key("work").sign(message)
+
+    def test_they_are_the_owners_alone(self, tmp_path: Path) -> None:
+        store = KeyStore(tmp_path / "keys")
+        stored = store.add("work", b.private_key("work"))
+        assert stored.path.stat().st_mode & 0o777 == 0o600
+        assert stored.path.parent.stat().st_mode & 0o777 == 0o700
+        assert [path.name for path in stored.path.parent.iterdir()] == ["work.pem"]
+
+    def test_a_key_is_never_written_over(self, tmp_path: Path) -> None:
+        store = KeyStore(tmp_path / "keys")
+        store.add("work", b.private_key("work"))
+        with pytest.raises(ConfigError, match="exists already"):
+            store.add("work", b.private_key("other"))
+        assert store.get("work").private == b.private_key("work")
+        assert len(list((tmp_path / "keys").iterdir())) == 1
+
+    @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc/passwd", ".hidden", "a b", "a\n", "é"])
+    def test_names_that_are_no_file_names_are_refused(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(ConfigError, match="cannot name a key"):
+            KeyStore(tmp_path / "keys").add(name, b.private_key("work"))
+
+    def test_keys_open_to_others_are_refused(self, tmp_path: Path) -> None:
+        store = KeyStore(tmp_path / "keys")
+        stored = store.add("work", b.private_key("work"))
+        stored.path.chmod(0o640)
+        with pytest.raises(ConfigError, match="chmod 600"):
+            store.get("work")
+        stored.path.chmod(0o600)
+        (tmp_path / "keys").chmod(0o755)
+        with pytest.raises(ConfigError, match="chmod 700"):
+            store.list()
+
+    @pytest.mark.parametrize("content", [b"", b"-----BEGIN PRIVATE KEY-----\n", b"\xff" * 100])
+    def test_what_is_no_key_is_named(self, tmp_path: Path, content: bytes) -> None:
+        store = KeyStore(tmp_path / "keys")
+        stored = store.add("work", b.private_key("work"))
+        stored.path.write_bytes(content)
+        with pytest.raises(ConfigError, match="cannot be used"):
+            store.get("work")
+
+    def test_a_missing_one_too(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="there is no key work"):
+            KeyStore(tmp_path / "keys").get("work")
