@@ -48,12 +48,24 @@ class Certificate:
 
 def read_certificate(data: bytes) -> Certificate:
     """Raises ``MalformedError`` for what is no certificate or one of an unsupported kind."""
+    try:
+        return _read(data)
+    except RuntimeError:
+        # The library raises nothing else, also where a property of a packet has an unknown value.
+        raise MalformedError(
+            "OpenPGP certificate", "has a packet that is damaged or of an unknown kind"
+        ) from None
+
+
+def _read(data: bytes) -> Certificate:
     packets = _parse(data)
     primary = packets[0]
     if any(packet.tag in _SECRET for packet in packets):
         raise MalformedError("OpenPGP certificate", "has secret keys with it; export only the public part")
     if primary.fingerprint is None:
-        raise MalformedError("OpenPGP certificate", f"has the unsupported version {primary.body[0]}")
+        raise MalformedError(
+            "OpenPGP certificate", f"has the unsupported version {int.from_bytes(primary.body[:1])}"
+        )
     public = [packet for packet in packets if packet.tag not in _PRIVATE and packet.exportable is not False]
     if len(public) < len(packets):
         data = _join(public)
@@ -67,7 +79,10 @@ def read_certificate(data: bytes) -> Certificate:
 
 
 def without_certifications(data: bytes) -> bytes:
-    """The certificate without photographs and without the signatures of other people's keys."""
+    """The certificate without photographs and without the signatures of other people's keys.
+
+    ``data`` is that of a ``Certificate``.
+    """
     packets = _parse(data)
     kept = []
     for component, signatures in _components(packets):
@@ -77,10 +92,7 @@ def without_certifications(data: bytes) -> bytes:
 
 
 def _parse(data: bytes) -> list[Packet]:
-    try:
-        return list(PacketPile.from_bytes(data))
-    except RuntimeError:
-        raise MalformedError("OpenPGP certificate", "has a damaged packet") from None
+    return list(PacketPile.from_bytes(data))
 
 
 def _join(packets: Iterable[Packet]) -> bytes:
@@ -113,7 +125,9 @@ def _revoked(cert: Cert, packets: list[Packet]) -> bool:
     if primary.body[0] != 4:
         return cert.is_revoked
     return any(
-        packet.signature_type == SignatureType.KeyRevocation and binds(primary.body, None, packet.body)
+        _own(packet, primary)
+        and packet.signature_type == SignatureType.KeyRevocation
+        and binds(primary.body, None, packet.body)
         for packet in signatures
     )
 
@@ -132,7 +146,7 @@ def _user_ids(cert: Cert, packets: list[Packet]) -> Iterator[UserId]:
         own = [
             packet.body
             for packet in signatures
-            if packet.signature_type in _BINDINGS and _own(packet, primary)
+            if _own(packet, primary) and packet.signature_type in _BINDINGS
         ]
         yield UserId(text, any(binds(primary.body, component.body, body) for body in own))
 

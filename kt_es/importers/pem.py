@@ -20,6 +20,7 @@ from kt_es.importers.accounts import Collector, ImportPlan, read_bytes
 # A label, the body up to the next dash, and the end that RFC 7468, section 2 demands.
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----([^-]*)(-----END \1-----)?")
 _CERTIFICATE = ("CERTIFICATE", "X509 CERTIFICATE")
+_DAMAGED = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 _NAMES = (NameOID.COMMON_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME, NameOID.ORGANIZATION_NAME)
 
 
@@ -59,7 +60,7 @@ def _certificate(body: bytes) -> x509.Certificate | None:
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
         try:
             return x509.load_pem_x509_certificate(block)
-        except ValueError:
+        except _DAMAGED:
             return None
 
 
@@ -68,7 +69,7 @@ def _add(found: Collector, certificate: x509.Certificate, policy: str) -> None:
     key = ProfileKey(name, "pem", certificate.public_bytes(Encoding.PEM))
     try:
         labels = _addresses(certificate) if policy == EMAIL else _names(certificate)
-    except ValueError:
+    except _DAMAGED:
         found.skip(name, "the certificate's subject or extensions are damaged")
         return
     for label in labels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +35,11 @@ def certificate(subject: dict[x509.ObjectIdentifier, str], addresses: tuple[str,
         names = [x509.RFC822Name(address) for address in addresses]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return builder.sign(key, None).public_bytes(Encoding.PEM)
+
+
+def armor(der: bytes) -> bytes:
+    text = base64.encodebytes(der)
+    return b"-----BEGIN CERTIFICATE-----\n" + text + b"-----END CERTIFICATE-----\n"
 
 
 def write(tmp_path: Path, *blocks: bytes) -> Path:
@@ -84,13 +90,16 @@ def test_damaged_blocks_and_other_blocks_are_skipped_and_private_keys_never_publ
     good = certificate({NameOID.COMMON_NAME: "Good"})
     cut = good[: len(good) // 2] + b"\n"
     flipped = good.replace(good.splitlines()[2], b"A" * 64)
+    der = x509.load_pem_x509_certificate(good).public_bytes(Encoding.DER)
+    future = armor(der.replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020132"), 1))
     private = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     legacy = (
         b"-----BEGIN RSA PRIVATE KEY-----\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n"
     )
-    plan = read_pem(write(tmp_path, cut, good, flipped, private, legacy), "text")
+    plan = read_pem(write(tmp_path, cut, good, flipped, future, private, legacy), "text")
     assert [account.label for account in plan.accounts] == ["Good"]
     assert [skipped.reason for skipped in plan.skipped] == [
+        "the certificate is damaged",
         "the certificate is damaged",
         "the certificate is damaged",
         "is a PRIVATE KEY, not a certificate",

@@ -1,0 +1,275 @@
+"""OpenPGP keyrings: whose address counts, what is published byte for byte, what is refused."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from kt_es.errors import ConfigError, MalformedError
+from kt_es.importers.openpgp import mailbox, read_openpgp
+
+pysequoia = pytest.importorskip("pysequoia", reason="the optional extra openpgp is not installed")
+
+from pysequoia import ArmorKind, CipherSuite, Profile, Tsk, armor  # noqa: E402
+from pysequoia.packet import Packet, PacketPile, Tag  # noqa: E402
+
+from kt_es.importers.openpgp_bindings import binds  # noqa: E402
+from kt_es.importers.openpgp_certificate import without_certifications  # noqa: E402
+
+NO_SIGNATURE = "the user id has no valid signature by the certificate's own key"
+
+
+def generate(*user_ids: str, suite: CipherSuite | None = None, profile: Profile | None = None) -> Tsk:
+    return Tsk.generate(user_ids=list(user_ids), cipher_suite=suite, profile=profile)
+
+
+def public(key: Tsk) -> bytes:
+    return bytes(key.extract_certificate())
+
+
+def packets(data: bytes) -> list[Packet]:
+    return list(PacketPile.from_bytes(data))
+
+
+def packet(tag: int, body: bytes) -> bytes:
+    return bytes([0xC0 | tag, 0xFF]) + len(body).to_bytes(4, "big") + body
+
+
+def write(tmp_path: Path, data: bytes) -> Path:
+    path = tmp_path / "keyring"
+    path.write_bytes(data)
+    return path
+
+
+@pytest.fixture(scope="module")
+def alice() -> bytes:
+    return public(generate("Alice <Alice@Example.org>", "alice@example.com", "just Alice", "<a@localhost>"))
+
+
+@pytest.fixture(scope="module")
+def bob() -> bytes:
+    return public(generate("Bob <bob@example.org>", "Alice at work <alice@example.org>"))
+
+
+def test_one_account_for_each_address(tmp_path: Path, alice: bytes, bob: bytes) -> None:
+    plan = read_openpgp(write(tmp_path, alice + bob))
+    assert {account.label: [key.data for key in account.keys] for account in plan.accounts} == {
+        "alice@example.org": [alice, bob],
+        "alice@example.com": [alice],
+        "bob@example.org": [bob],
+    }
+    assert {(skipped.what, skipped.reason) for skipped in plan.skipped} == {
+        ("just Alice", "the user id has no e-mail address"),
+        ("a@localhost", "the label must be an e-mail address such as alice@example.org"),
+    }
+    key = plan.accounts[0].keys[0]
+    assert (key.name.lower(), key.type) == (packets(alice)[0].fingerprint, "openpgp")
+    assert (plan.keys, plan.revoked) == (2, 0)
+
+
+def test_armored_keyrings_give_the_same_plan(tmp_path: Path, alice: bytes, bob: bytes) -> None:
+    plan = read_openpgp(write(tmp_path, alice + bob))
+    together = armor(alice + bob, ArmorKind.PublicKey)
+    apart = "text before\n" + armor(alice, ArmorKind.PublicKey) + armor(bob, ArmorKind.PublicKey)
+    for text in (together, apart, apart.replace("\n", "\r\n")):
+        assert read_openpgp(write(tmp_path, text.encode())) == plan
+
+
+@pytest.mark.parametrize(
+    ("suite", "profile"),
+    [
+        (CipherSuite.RSA2k, Profile.RFC4880),
+        (CipherSuite.P256, Profile.RFC4880),
+        (CipherSuite.P521, Profile.RFC4880),
+        (CipherSuite.Cv25519, Profile.RFC4880),
+        (CipherSuite.Cv25519, Profile.RFC9580),
+    ],
+)
+def test_kinds_of_keys(tmp_path: Path, suite: CipherSuite, profile: Profile) -> None:
+    data = public(generate("Alice <alice@example.org>", suite=suite, profile=profile))
+    (account,) = read_openpgp(write(tmp_path, data)).accounts
+    assert [key.data for key in account.keys] == [data]
+
+
+def test_user_ids_that_somebody_else_added_do_not_count(tmp_path: Path, alice: bytes) -> None:
+    own = packets(alice)
+    theirs = packet(13, b"Bob <bob@example.org>")
+    signature = own[next(place for place, each in enumerate(own) if each.tag == Tag.UserID) + 1]
+    plan = read_openpgp(write(tmp_path, alice + theirs + bytes(signature)))
+    assert "bob@example.org" not in {account.label for account in plan.accounts}
+    assert ("Bob <bob@example.org>", NO_SIGNATURE) in {(each.what, each.reason) for each in plan.skipped}
+    plan = read_openpgp(write(tmp_path, alice + theirs))
+    assert "bob@example.org" not in {account.label for account in plan.accounts}
+
+
+def test_a_binding_fails_with_any_byte_changed() -> None:
+    for suite in (CipherSuite.RSA2k, CipherSuite.P256, CipherSuite.Cv25519):
+        parts = packets(public(generate("Alice <alice@example.org>", suite=suite, profile=Profile.RFC4880)))
+        place = next(place for place, each in enumerate(parts) if each.tag == Tag.UserID)
+        key, user_id, signature = parts[0].body, parts[place].body, parts[place + 1].body
+        assert binds(key, user_id, signature)
+        hashed_end = 6 + int.from_bytes(signature[4:6], "big")
+        for position in (*range(hashed_end), len(signature) - 1):
+            changed = bytearray(signature)
+            changed[position] ^= 1
+            assert not binds(key, user_id, bytes(changed))
+        for length in range(len(signature)):
+            assert not binds(key, user_id, signature[:length])
+        for position in range(len(user_id)):
+            assert not binds(key, user_id[:position] + b"\x00" + user_id[position + 1 :], signature)
+        assert not binds(b"", user_id, signature)
+
+
+def test_revoked_certificates_and_user_ids_are_published_with_their_revocation(tmp_path: Path) -> None:
+    key = generate("Alice <alice@example.org>", "Alice <old@example.org>")
+    cert = key.extract_certificate()
+    old = next(user_id for user_id in cert.user_ids if "old" in str(user_id))
+    revoked_id = bytes(cert.revoke_user_id(old, key.certifier()))
+    parts = [bytes(each) for each in packets(bytes(cert))]
+    place = next(place for place, each in enumerate(parts) if b"<old@example.org>" in each)
+    # As a cleaned certificate has it: the revocation instead of the certification.
+    data = b"".join([*parts[: place + 1], revoked_id, *parts[place + 2 :]])
+    plan = read_openpgp(write(tmp_path, data))
+    assert {account.label for account in plan.accounts} == {"alice@example.org", "old@example.org"}
+    assert plan.revoked == 0
+    data = parts[0] + bytes(cert.revoke(key.certifier())) + b"".join(parts[1:])
+    plan = read_openpgp(write(tmp_path, data))
+    assert (len(plan.accounts), plan.revoked) == (2, 1)
+    assert plan.accounts[0].keys[0].data == data
+
+
+def test_secret_keys_are_never_published(tmp_path: Path, bob: bytes) -> None:
+    secret = generate("Alice <alice@example.org>")
+    for data in (
+        bytes(secret) + bob,
+        str(secret).encode() + b"\n" + armor(bob, ArmorKind.PublicKey).encode(),
+    ):
+        plan = read_openpgp(write(tmp_path, data))
+        assert [key.data for account in plan.accounts for key in account.keys] == [bob, bob]
+        (skipped,) = plan.skipped
+        assert (skipped.what, "secret keys" in skipped.reason) == ("certificate 1", True)
+
+
+def test_local_signatures_and_local_trust_are_not_published(tmp_path: Path, alice: bytes) -> None:
+    parts = packets(alice)
+    signature = parts[-1].body
+    hashed = int.from_bytes(signature[4:6], "big") + 3
+    local = signature[:4] + hashed.to_bytes(2, "big") + bytes([2, 4, 0]) + signature[6:]
+    data = bytes(parts[0]) + packet(12, b"\x05\x00") + b"".join(map(bytes, parts[1:])) + packet(2, local)
+    (account, *_) = read_openpgp(write(tmp_path, data)).accounts
+    assert packets(account.keys[0].data)[-1].body == signature
+    assert [each.body for each in packets(account.keys[0].data)] == [each.body for each in parts]
+
+
+def test_certifications_of_others_can_be_left_out(tmp_path: Path, alice: bytes, bob: bytes) -> None:
+    theirs = packets(bob)
+    certification = next(bytes(each) for each in theirs[2:] if each.tag == Tag.Signature)
+    parts = [bytes(each) for each in packets(alice)]
+    place = next(place for place, each in enumerate(packets(alice)) if each.tag == Tag.UserID) + 2
+    photograph = packet(17, b"\x02\x01\x00") + certification
+    data = b"".join([*parts[:place], certification * 3, *parts[place:]]) + photograph
+    (whole, *_) = read_openpgp(write(tmp_path, data)).accounts
+    (lean, *_) = read_openpgp(write(tmp_path, data), certifications=False).accounts
+    assert whole.keys[0].data == data
+    assert lean.keys[0].data == alice
+    assert without_certifications(alice) == alice
+
+
+def test_certificates_that_are_too_large_are_published_without_certifications(
+    tmp_path: Path, alice: bytes, bob: bytes
+) -> None:
+    certification = next(bytes(each) for each in packets(bob)[2:] if each.tag == Tag.Signature)
+    parts = [bytes(each) for each in packets(alice)]
+    place = next(place for place, each in enumerate(packets(alice)) if each.tag == Tag.UserID) + 2
+    many = certification * (600 * 1024 // len(certification))
+    plan = read_openpgp(write(tmp_path, b"".join([*parts[:place], many, *parts[place:]])))
+    assert [account.keys[0].data for account in plan.accounts] == [alice, alice]
+
+
+def test_unsupported_certificates_are_skipped_and_the_others_read(tmp_path: Path, bob: bytes) -> None:
+    integers = (1024).to_bytes(2, "big") + b"\xff" * 128 + (17).to_bytes(2, "big") + b"\x01\x00\x01"
+    user_id = packet(13, b"Old <old@example.org>")
+    ancient = packet(6, b"\x03" + bytes(4) + b"\x00\x00" + b"\x01" + integers) + user_id
+    odd = bytes(packets(bob)[0]) + packet(11, b"b\x00" + bytes(4) + b"literal")
+    bare = bytes(packets(bob)[0])
+    unknown = bare + packet(38, b"of the future")
+    plan = read_openpgp(write(tmp_path, ancient + bob + odd + bare + unknown + packet(6, b"")))
+    assert {account.label for account in plan.accounts} == {"bob@example.org", "alice@example.org"}
+    reasons = [skipped.reason for skipped in plan.skipped]
+    assert reasons == [
+        "the certificate has the unsupported version 3",
+        "the certificate has its packets in an impossible order",
+        "the certificate has no user id",
+        "the certificate has a packet that is damaged or of an unknown kind",
+        "the certificate has the unsupported version 0",
+    ]
+
+
+def test_damaged_files_are_refused(tmp_path: Path, alice: bytes, bob: bytes) -> None:
+    text = armor(alice, ArmorKind.PublicKey)
+    damaged = {
+        "empty": b"",
+        "cut off or damaged": alice + bob[:-1],
+        "damaged at byte": alice + b"\x00" * 20 + bob,
+        "neither a binary nor an armored": b"hello world\n" * 20,
+        "armor is cut off": text[: len(text) // 2].encode(),
+        "armor is damaged": text.replace(text.splitlines()[5], "!" * 64).encode(),
+        "no certificate": bytes(packets(alice)[1]),
+        "keybox": bytes(8) + b"KBXf" + bytes(100),
+    }
+    for problem, data in damaged.items():
+        with pytest.raises(MalformedError, match=problem):
+            read_openpgp(write(tmp_path, data))
+
+
+def test_every_cut_of_a_keyring_is_refused_or_ends_at_a_packet(tmp_path: Path, bob: bytes) -> None:
+    ends = {0}
+    for each in packets(bob):
+        ends.add(max(ends) + len(bytes(each)))
+    for length in range(len(bob)):
+        path = write(tmp_path, bob[:length])
+        if length in ends and length:
+            read_openpgp(path)
+        else:
+            with pytest.raises(MalformedError):
+                read_openpgp(path)
+
+
+def test_old_and_new_packet_headers(tmp_path: Path, bob: bytes) -> None:
+    def old(each: Packet) -> bytes:
+        number = bytes(each)[0] & 63
+        size = 0 if len(each.body) < 256 else 1
+        return bytes([0x80 | number << 2 | size]) + len(each.body).to_bytes(size + 1, "big") + each.body
+
+    data = b"".join(old(each) for each in packets(bob))
+    (account, *_) = read_openpgp(write(tmp_path, data + data)).accounts
+    assert [key.data for key in account.keys] == [data]
+
+
+@pytest.mark.parametrize(
+    ("user_id", "address"),
+    [
+        ("Alice <alice@example.org>", "alice@example.org"),
+        ("Alice (work) <alice@example.org> ", "alice@example.org"),
+        ('"A, <B>" <alice@example.org>', "alice@example.org"),
+        ("J\ufffdrg <joerg@example.org>", "joerg@example.org"),
+        ("alice@example.org", "alice@example.org"),
+        ("Alice", None),
+        ("Alice alice@example.org", None),
+        ("Alice <alice>", None),
+        ("", None),
+        ("<" + "@" * 100_000, "<" + "@" * 100_000),
+    ],
+)
+def test_mailboxes(user_id: str, address: str | None) -> None:
+    assert mailbox(user_id) == address
+
+
+def test_without_the_optional_package_it_says_what_to_install(
+    tmp_path: Path, alice: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pysequoia", None)
+    with pytest.raises(ConfigError, match=r"pip install 'kt-es\[openpgp\]'"):
+        read_openpgp(write(tmp_path, alice))
