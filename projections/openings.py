@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 
 import structlog
@@ -138,14 +138,14 @@ def _opening_of(event: Event) -> Opening:
 
 
 def read_opening(
-    log: EventLog, stream: str, entry_hash: bytes, opens: Callable[[Opening], bool]
+    events: Iterable[Event], entry_hash: bytes, opens: Callable[[Opening], bool]
 ) -> Opening | Missing:
-    """The opening of one entry from its stream itself: for readers whose projection is behind.
+    """The opening of one entry from its stream's events: for readers whose projection is behind.
 
     Of several that claim to be it, ``opens`` tells the true one.
     """
     found: Opening | Missing = Missing.UNKNOWN
-    for event in log.read(stream):
+    for event in events:
         try:
             if event.type == OPENING_ERASED and decode_erased(event.data) == entry_hash:
                 return Missing.ERASED

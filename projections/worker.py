@@ -17,7 +17,7 @@ class Worker:
     def __init__(
         self, name: str, run: Callable[[threading.Event], None], failed: Callable[[KtError], None]
     ) -> None:
-        self._name = name
+        self.name = name
         self._run = run
         self._failed = failed
         self._stop = threading.Event()
@@ -48,7 +48,7 @@ class Worker:
         except KtError as known:
             error = known
         except Exception as unknown:  # noqa: BLE001 - a thread that dies unseen would look like silence
-            error = KtError(f"{self._name} failed: {type(unknown).__name__}: {unknown}")
+            error = KtError(f"{self.name} failed: {type(unknown).__name__}: {unknown}")
         else:
             return
         # What goes wrong while everything around is being closed is no news.

@@ -13,7 +13,8 @@ from collections.abc import Callable
 import structlog
 
 from kt_es.errors import UnavailableError
-from kt_es.eventstore.streams import ANY, EventLog, NewEvent
+from kt_es.eventstore.streams import ANY, NewEvent
+from kt_es.server.late import RequestLog
 
 AWAY_INTERVAL = 0.5
 PROBE_INTERVAL = 2.0
@@ -29,7 +30,7 @@ class LogWatch:
     ``run`` is the probe, for a thread of its own; the rest may be called from any thread.
     """
 
-    def __init__(self, log: EventLog, stream: str) -> None:
+    def __init__(self, log: RequestLog, stream: str) -> None:
         self._log = log
         self._stream = stream
         self._problem: str | None = "the event log was not reached yet"
@@ -74,7 +75,7 @@ class LogWatch:
 class Appender:
     """Appends single events anywhere in their streams, repeating what had no answer."""
 
-    def __init__(self, log: EventLog, watch: LogWatch, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, log: RequestLog, watch: LogWatch, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
         self._watch = watch
         self._clock = clock

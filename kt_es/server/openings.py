@@ -9,10 +9,11 @@ import structlog
 
 from kt_es.crypto.commitments import opens
 from kt_es.errors import UnavailableError
-from kt_es.eventstore.streams import EventLog, StreamNames
+from kt_es.eventstore.streams import StreamNames
 from kt_es.formats.entries import Mutation
 from kt_es.formats.profiles import Opening
 from kt_es.server.availability import LogWatch
+from kt_es.server.late import RequestLog
 from projections.openings import Missing, Openings, read_opening
 
 DEADLINE = 2.0
@@ -23,7 +24,7 @@ _LOG = structlog.get_logger("kt_es.server")
 class OpeningReader:
     """Finds what opens the commitment of an entry; a wrong opening is never handed on."""
 
-    def __init__(self, openings: Openings, log: EventLog, names: StreamNames, watch: LogWatch) -> None:
+    def __init__(self, openings: Openings, log: RequestLog, names: StreamNames, watch: LogWatch) -> None:
         self._openings = openings
         self._log = log
         self._names = names
@@ -52,7 +53,7 @@ class OpeningReader:
         self._watch.check()
         stream = self._names.openings(entry.index)
         reading: Future[Opening | Missing] = self._pool.submit(
-            read_opening, self._log, stream, mutation.entry_hash, is_true
+            lambda: read_opening(self._log.read(stream), mutation.entry_hash, is_true)
         )
         try:
             found = reading.result(DEADLINE)

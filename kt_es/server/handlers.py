@@ -1,0 +1,243 @@
+"""Reading requests to answers, without a framework: directory, lookups, history, heads, consistency.
+
+Each request takes the committed state once and answers from that one epoch. A replica that diverged
+answers nothing any more: what it holds cannot be vouched for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kt_es.errors import ConfigError, DivergenceError, KtError, RefusedError, UnavailableError
+from kt_es.formats.configs import Config
+from kt_es.formats.entries import Mutation
+from kt_es.formats.heads import HeadEvent
+from kt_es.formats.labels import normalize_label
+from kt_es.formats.profiles import Opening
+from kt_es.formats.proofs import LookupAnswer, encode_configs
+from kt_es.merkle.map import Root
+from kt_es.merkle.proofs import MapProof
+from kt_es.server.indexer import Indexer
+from kt_es.server.openings import OpeningReader
+from kt_es.server.problems import UNKNOWN_EPOCH
+from projections.heads import head_at, map_root_at, prove_consistency, prove_head
+from projections.ledger import HEADS_LOG, MUTATIONS_LOG, Committed, Ledger
+from projections.replica import config_chain
+
+LOGS = {"heads": HEADS_LOG, "mutations": MUTATIONS_LOG}
+
+# Profiles in one answer to a history request; a client takes 4 MiB of JSON.
+MAX_HISTORY_PROFILES = 2 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryInfo:
+    """What a client needs to know of the directory. ``configs`` are encoded, the oldest first."""
+
+    origin: str
+    directory: str
+    label_policy: str
+    configs: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The answer to a lookup. ``profile`` is None if absent, erased or not asked for.
+
+    ``consistency`` leads from the size that the client trusts to that of the answer's checkpoint.
+    """
+
+    epoch: int
+    answer: LookupAnswer
+    profile: bytes | None
+    consistency: tuple[bytes, ...]
+
+    @property
+    def result(self) -> str:
+        """``found``, ``absent`` or ``erased``."""
+        if self.answer.mutation is None:
+            return "absent"
+        return "erased" if self.answer.opening is None else "found"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version in the history of a label: since which epoch, and its opening if it has one."""
+
+    epoch: int
+    mutation: Mutation
+    opening: bytes | None
+    profile: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The published head of an epoch."""
+
+    epoch: int
+    event: HeadEvent
+
+
+@dataclass(frozen=True, slots=True)
+class _Latest:
+    """What every lookup in the latest epoch has in common."""
+
+    committed: Committed
+    event: HeadEvent
+    inclusion: tuple[bytes, ...]
+
+
+class Directory:
+    """The readable side of one directory. Safe for threads.
+
+    Every method may raise ``UnavailableError`` (no epoch yet, or this replica is behind the client),
+    ``RefusedError`` of reason ``unknown-epoch``, and ``MalformedError`` for a label or number.
+    """
+
+    def __init__(self, name: str, ledger: Ledger, indexer: Indexer, openings: OpeningReader) -> None:
+        self.name = name
+        self.ledger = ledger
+        self.indexer = indexer
+        self._openings = openings
+        self.failure: KtError | None = None
+        self._latest: _Latest | None = None
+
+    def fail(self, error: KtError) -> None:
+        """Answer nothing from now on: what this replica holds is in doubt."""
+        self.failure = error
+
+    def committed(self) -> Committed:
+        """The state to answer from."""
+        if self.failure is not None:
+            raise UnavailableError("this front end has stopped serving", retry_after=30.0)
+        committed = self.ledger.committed
+        if committed.epoch == 0:
+            raise UnavailableError("this front end has no epoch yet; it is still reading the logs")
+        self.check_key(committed)
+        return committed
+
+    def check_key(self, committed: Committed) -> None:
+        """Raise ``ConfigError`` if the VRF key is not the one of the directory's config."""
+        config = committed.standing.config
+        if config is not None and config.config.vrf_key != self.indexer.public:
+            raise ConfigError("the VRF key file does not belong to this directory: its config names another")
+
+    def config(self, committed: Committed) -> Config:
+        """The config in force for the coming epoch."""
+        signed = committed.standing.config
+        if signed is None:
+            raise DivergenceError("an epoch was committed without a config")
+        return signed.config
+
+    def describe(self) -> DirectoryInfo:
+        committed = self.committed()
+        config = self.config(committed)
+        chain = encode_configs(config_chain(self.ledger, committed))
+        return DirectoryInfo(config.origin, self.name, config.label_policy, chain)
+
+    def lookup(
+        self, label: str, epoch: int | None = None, since: int | None = None, *, profile: bool = True
+    ) -> Found:
+        """What stands at ``label`` in ``epoch`` (default: the latest), with all proofs.
+
+        ``since`` is the size of the log of map heads that the client trusts.
+        """
+        committed = self.committed()
+        wanted = self._epoch(committed, epoch)
+        name = normalize_label(label, self.config(committed).label_policy)
+        index, vrf_proof = self.indexer.locate(name)
+        latest = self._published_latest(committed)
+        root = map_root_at(self.ledger, committed, wanted)
+        proof = self.ledger.map.prove(root, index)
+        mutation = self._mutation(root, index, proof)
+        opening = None if mutation is None else self._openings.find(name, mutation)
+        event, inclusion = latest.event, latest.inclusion
+        if wanted != committed.epoch:
+            event = head_at(self.ledger, wanted)[0]
+            inclusion = prove_head(self.ledger, wanted, committed.heads.size)
+        answer = LookupAnswer(
+            latest.event.heads_checkpoint,
+            event.smh_bytes,
+            inclusion,
+            vrf_proof,
+            proof,
+            mutation,
+            None if opening is None else opening.opening,
+        )
+        shown = opening.profile if profile and opening is not None else None
+        return Found(wanted, answer, shown, self._since(committed, since))
+
+    def history(self, label: str, *, profiles: bool = False) -> list[Version]:
+        """Every version of ``label``, the oldest first.
+
+        With ``profiles`` the newest ones come along, up to 2 MiB together.
+        """
+        committed = self.committed()
+        name = normalize_label(label, self.config(committed).label_policy)
+        index, _ = self.indexer.locate(name)
+        versions = []
+        room = MAX_HISTORY_PROFILES if profiles else 0
+        for epoch, mutation in reversed(list(self.ledger.history(committed, index))):
+            opening = self._openings.find(name, mutation)
+            shown = opening if profiles and opening is not None and len(opening.profile) <= room else None
+            room -= 0 if shown is None else len(shown.profile)
+            versions.append(_version(epoch, mutation, opening, shown))
+        return versions[::-1]
+
+    def head(self, epoch: int | None = None) -> Published:
+        """The head of ``epoch``, by default the latest."""
+        committed = self.committed()
+        wanted = self._epoch(committed, epoch)
+        return Published(wanted, head_at(self.ledger, wanted)[0])
+
+    def consistency(self, log: str, size1: int, size2: int) -> tuple[bytes, ...]:
+        """That the ``heads`` or ``mutations`` log of ``size2`` goes on from that of ``size1``."""
+        committed = self.committed()
+        if size1 > size2:
+            raise RefusedError("malformed", "must not be larger than `to`", "from")
+        if size2 > (committed.heads.size if log == "heads" else committed.log.size):
+            raise RefusedError(UNKNOWN_EPOCH, f"the log of {log} is not that large", "to")
+        return prove_consistency(self.ledger, LOGS[log], size1, size2)
+
+    def current(self, committed: Committed, index: bytes) -> tuple[Mutation, int] | None:
+        """The entry at ``index`` and the epoch that accepted it."""
+        leaf = self.ledger.map.lookup(committed.root, index)
+        (mutation,) = self.ledger.mutations_at([leaf])
+        return None if leaf is None or mutation is None else (mutation, leaf.version)
+
+    def _epoch(self, committed: Committed, epoch: int | None) -> int:
+        if epoch is None:
+            return committed.epoch
+        if not 1 <= epoch <= committed.epoch:
+            raise RefusedError(UNKNOWN_EPOCH, f"there are epochs 1 to {committed.epoch} here", "epoch")
+        return epoch
+
+    def _published_latest(self, committed: Committed) -> _Latest:
+        latest = self._latest
+        if latest is None or latest.committed is not committed:
+            event, _ = head_at(self.ledger, committed.epoch)
+            inclusion = prove_head(self.ledger, committed.epoch, committed.heads.size)
+            latest = self._latest = _Latest(committed, event, inclusion)
+        return latest
+
+    def _mutation(self, root: Root, index: bytes, proof: MapProof) -> Mutation | None:
+        if proof.entry_hash(index) is None:
+            return None
+        (mutation,) = self.ledger.mutations_at([self.ledger.map.lookup(root, index)])
+        return mutation
+
+    def _since(self, committed: Committed, since: int | None) -> tuple[bytes, ...]:
+        if since is None:
+            return ()
+        if since > committed.heads.size:
+            raise UnavailableError(f"this front end is behind: it has {committed.heads.size} epochs so far")
+        return prove_consistency(self.ledger, HEADS_LOG, since, committed.heads.size)
+
+
+def _version(epoch: int, mutation: Mutation, opening: Opening | None, shown: Opening | None) -> Version:
+    return Version(
+        epoch,
+        mutation,
+        None if opening is None else opening.opening,
+        None if shown is None else shown.profile,
+    )

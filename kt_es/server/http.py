@@ -1,0 +1,288 @@
+"""HTTP/JSON over the handlers: routes, request validation, OpenAPI 3.1, problem documents (RFC 9457).
+
+Labels travel in bodies, never in URLs: URLs get logged on the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+import structlog
+from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from kt_es import __version__
+from kt_es.errors import DivergenceError, KtError
+from kt_es.server import metrics as prometheus
+from kt_es.server import schemas
+from kt_es.server.guard import Guard
+from kt_es.server.handlers import Directory, Published
+from kt_es.server.metrics import Metrics
+from kt_es.server.problems import MEDIA_TYPE, Problem, http_problem, internal_problem, problem_of
+from kt_es.server.receipts import ReceiptDesk
+from kt_es.server.schemas import from_base64, to_base64
+from kt_es.server.submission import Submission
+
+_T = TypeVar("_T")
+_LOG = structlog.get_logger("kt_es.server")
+
+_PROBLEM: dict[int | str, dict[str, Any]] = {
+    "default": {"description": "What went wrong", "model": schemas.ProblemBody}
+}
+_CHECKPOINT: dict[int | str, dict[str, Any]] = {
+    200: {"description": "C2SP checkpoint", "content": {"text/plain": {}}},
+    **_PROBLEM,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Frontend:
+    """What the routes serve. ``reads`` and ``writes`` are the pools that their handlers block.
+
+    ``problems`` says what is missing to be ready, nothing if it is; ``failed`` is told of an error after
+    which this process should not go on.
+    """
+
+    directory: Directory
+    desk: ReceiptDesk
+    metrics: Metrics
+    reads: Executor
+    writes: Executor
+    problems: Callable[[], list[str]]
+    failed: Callable[[KtError], None]
+
+
+def create_app(frontend: Frontend) -> ASGIApp:
+    """The ASGI application."""
+    app = FastAPI(
+        title="kt-es front end",
+        version=__version__,
+        summary="Key transparency: submit mutations, look up labels with proofs",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    _add_errors(app, frontend)
+    _add_reading(app, frontend)
+    _add_logs(app, frontend)
+    _add_writing(app, frontend)
+    _add_operations(app, frontend)
+    _describe_problems(app)
+    return Guard(app, frontend.metrics.requests)
+
+
+async def _in(pool: Executor, call: Callable[[], _T]) -> _T:
+    return await asyncio.get_running_loop().run_in_executor(pool, call)
+
+
+def _answer(body: object, status: int = 200) -> Response:
+    return Response(json.dumps(body, separators=(",", ":")), status, media_type="application/json")
+
+
+def _refusal(problem: Problem) -> Response:
+    return Response(problem.encode(), problem.status, problem.headers, MEDIA_TYPE)
+
+
+def _ok(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    return {200: {"model": model}, **_PROBLEM}
+
+
+def _add_errors(app: FastAPI, frontend: Frontend) -> None:
+    @app.exception_handler(KtError)
+    async def known(_: Request, error: KtError) -> Response:
+        problem = problem_of(error)
+        if problem.status >= 500 and problem.retry_after is None:
+            _LOG.error("a request failed", error=str(error))
+        if isinstance(error, DivergenceError):
+            frontend.failed(error)
+        return _refusal(problem)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        # Names the first wrong field, and never repeats what was sent: it may hold a label.
+        first = error.errors()[0]
+        names = [str(part)[:64] for part in first["loc"][1:] if isinstance(part, str)]
+        field = names[-1] if names and first["type"] != "json_invalid" else None
+        return _refusal(Problem(400, "malformed", str(first["msg"]), field))
+
+    @app.exception_handler(HTTPException)
+    async def plain(_: Request, error: HTTPException) -> Response:
+        problem = http_problem(error.status_code)
+        answer = _refusal(problem)
+        answer.headers.update(error.headers or {})
+        return answer
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, __: Exception) -> Response:
+        return _refusal(internal_problem())
+
+
+def _add_reading(app: FastAPI, frontend: Frontend) -> None:
+    directory = frontend.directory
+
+    @app.get("/v1/directory", responses=_ok(schemas.DirectoryBody))
+    async def describe() -> Response:
+        """Origin, name and label policy of the directory, and the chain of its signed configs."""
+        info = await _in(frontend.reads, directory.describe)
+        return _answer(
+            {
+                "origin": info.origin,
+                "directory": info.directory,
+                "label_policy": info.label_policy,
+                "configs": to_base64(info.configs),
+            }
+        )
+
+    @app.post("/v1/lookup", responses=_ok(schemas.LookupBody))
+    async def lookup(body: schemas.LookupRequest) -> Response:
+        """What stands at a label, with every proof; absence, too, is an answer."""
+
+        def answer() -> Response:
+            found = directory.lookup(body.label, body.epoch, body.since, profile=body.profile)
+            frontend.metrics.lookups.labels(found.result).inc()
+            return _answer(
+                {
+                    "epoch": found.epoch,
+                    "answer": to_base64(found.answer.encode()),
+                    "profile": _optional(found.profile),
+                    "consistency": [to_base64(value) for value in found.consistency],
+                }
+            )
+
+        return await _in(frontend.reads, answer)
+
+    @app.post("/v1/history", responses=_ok(schemas.HistoryBody))
+    async def history(body: schemas.HistoryRequest) -> Response:
+        """Every version of a label, the oldest first."""
+
+        def answer() -> Response:
+            versions = [
+                {
+                    "version": version.mutation.entry.version,
+                    "epoch": version.epoch,
+                    "mutation": to_base64(version.mutation.encode()),
+                    "opening": _optional(version.opening),
+                    "profile": _optional(version.profile),
+                }
+                for version in directory.history(body.label, profiles=body.profiles)
+            ]
+            return _answer({"versions": versions})
+
+        return await _in(frontend.reads, answer)
+
+
+def _optional(data: bytes | None) -> str | None:
+    return None if data is None else to_base64(data)
+
+
+def _add_logs(app: FastAPI, frontend: Frontend) -> None:
+    directory = frontend.directory
+
+    def head(published: Published) -> Response:
+        event = published.event
+        return _answer(
+            {
+                "epoch": published.epoch,
+                "smh": to_base64(event.smh_bytes),
+                "heads_checkpoint": event.heads_checkpoint,
+                "mutations_checkpoint": event.mutations_checkpoint,
+            }
+        )
+
+    @app.get("/v1/heads/latest", responses=_ok(schemas.HeadBody))
+    async def latest_head() -> Response:
+        """The latest signed map head with both checkpoints."""
+        return head(await _in(frontend.reads, directory.head))
+
+    @app.get("/v1/heads/{epoch}", responses=_ok(schemas.HeadBody))
+    async def past_head(epoch: Annotated[int, Path(ge=1, le=2**63 - 1)]) -> Response:
+        """The signed map head of one epoch with both checkpoints."""
+        return head(await _in(frontend.reads, lambda: directory.head(epoch)))
+
+    @app.get("/v1/consistency", responses=_ok(schemas.ConsistencyBody))
+    async def consistency(
+        log: Annotated[Literal["heads", "mutations"], Query()],
+        size1: Annotated[int, Query(alias="from", ge=0, le=2**63 - 1)],
+        size2: Annotated[int, Query(alias="to", ge=0, le=2**63 - 1)],
+    ) -> Response:
+        """The consistency proof between two sizes of a log (RFC 6962, 2.1.2)."""
+        hashes = await _in(frontend.reads, lambda: directory.consistency(log, size1, size2))
+        return _answer({"hashes": [to_base64(value) for value in hashes]})
+
+    @app.get("/heads/checkpoint", responses=_CHECKPOINT, response_class=Response)
+    async def heads_checkpoint() -> Response:
+        """The latest checkpoint of the log of map heads."""
+        published = await _in(frontend.reads, directory.head)
+        return Response(published.event.heads_checkpoint, media_type="text/plain")
+
+    @app.get("/mutations/checkpoint", responses=_CHECKPOINT, response_class=Response)
+    async def mutations_checkpoint() -> Response:
+        """The latest checkpoint of the log of mutations."""
+        published = await _in(frontend.reads, directory.head)
+        return Response(published.event.mutations_checkpoint, media_type="text/plain")
+
+
+def _add_writing(app: FastAPI, frontend: Frontend) -> None:
+    responses = {202: {"model": schemas.ReceiptBody}, **_ok(schemas.VerdictBody)}
+
+    @app.post("/v1/mutations", responses=responses)
+    async def submit(body: schemas.MutationRequest) -> Response:
+        """Submit a mutation: checked here, queued, and decided by the signer in the next epoch.
+
+        A 503 says that the outcome is unknown; submit the same bytes again.
+        """
+        submissions = frontend.metrics.submissions
+        try:
+            submission = Submission(
+                body.label,
+                from_base64(body.mutation, "mutation"),
+                from_base64(body.opening, "opening"),
+                from_base64(body.profile, "profile"),
+            )
+            answer = await frontend.desk.take(submission, body.wait, frontend.writes)
+        except KtError as error:
+            submissions.labels(problem_of(error).reason).inc()
+            raise
+        submissions.labels(answer.verdict).inc()
+        if isinstance(answer.body, Problem):
+            return _refusal(answer.body)
+        return _answer(answer.body, answer.status)
+
+
+def _add_operations(app: FastAPI, frontend: Frontend) -> None:
+    @app.get("/healthz", responses=_PROBLEM)
+    async def healthz() -> Response:
+        """Whether the process lives."""
+        return _answer({"status": "ok"})
+
+    @app.get("/readyz", responses=_PROBLEM)
+    async def readyz() -> Response:
+        """Whether the front end has an epoch to serve, agrees with the logs and reaches them."""
+        problems = frontend.problems()
+        if not problems:
+            return _answer({"status": "ready"})
+        more = {"problems": problems}
+        return _refusal(Problem(503, "not-ready", "; ".join(problems), retry_after=2.0, more=more))
+
+    @app.get("/metrics", response_class=Response, responses=_PROBLEM)
+    async def metrics() -> Response:
+        """Prometheus metrics; nothing in them is about a person."""
+        return Response(frontend.metrics.render(), media_type=prometheus.MEDIA_TYPE)
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Make the description show problem documents under their media type."""
+    schema = app.openapi()
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            content = operation["responses"]["default"]["content"]
+            content[MEDIA_TYPE] = {"schema": {"$ref": "#/components/schemas/ProblemBody"}}
+            content.pop("application/json", None)

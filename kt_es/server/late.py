@@ -1,0 +1,48 @@
+"""A log that is connected to when it is first needed: lookups need not wait for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from kt_es.eventstore.streams import Event, EventLog, NewEvent
+
+
+class RequestLog(Protocol):
+    """The part of ``EventLog`` that requests need."""
+
+    def append(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None: ...
+
+    def last_revision(self, stream: str) -> int: ...
+
+    def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[Event]: ...
+
+
+class LateLog:
+    """``RequestLog`` over ``connect()``, which may fail and is then tried again."""
+
+    def __init__(self, connect: Callable[[], EventLog]) -> None:
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._log: EventLog | None = None
+
+    def append(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
+        self._connected().append(stream, expected, events)
+
+    def last_revision(self, stream: str) -> int:
+        return self._connected().last_revision(stream)
+
+    def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[Event]:
+        return self._connected().read(stream, start, limit)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._log is not None:
+                self._log.close()
+
+    def _connected(self) -> EventLog:
+        with self._lock:
+            if self._log is None:
+                self._log = self._connect()
+            return self._log

@@ -1,0 +1,49 @@
+"""Counters and gauges of a front end, in a registry of its own. No label of a user is ever a label here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """``clock`` gives the time in ms since 1970, for the age of the latest head."""
+
+    def __init__(self, clock: Callable[[], int], log_is_reachable: Callable[[], bool]) -> None:
+        self._clock = clock
+        self._registry = CollectorRegistry()
+        self._timestamp = 0
+        self.lookups = self._counter("kt_lookups", "Lookups answered, by result", "result")
+        self.submissions = self._counter("kt_submissions", "Submissions answered, by verdict", "verdict")
+        self.requests = Histogram(
+            "kt_request_seconds", "Time to answer", ("route",), buckets=_BUCKETS, registry=self._registry
+        )
+        self._epoch = self._gauge("kt_epoch", "Latest epoch committed by the replica")
+        self._lag = self._gauge("kt_replica_lag_seconds", "From a head's timestamp to its commit here")
+        age = self._gauge("kt_head_age_seconds", "Time since the timestamp of the latest head")
+        age.set_function(self._age)
+        log = self._gauge("kt_log_reachable", "1 while the event log can be reached")
+        log.set_function(lambda: 1.0 if log_is_reachable() else 0.0)
+
+    def committed(self, epoch: int, timestamp: int) -> None:
+        """The replica has committed ``epoch``, whose head has ``timestamp`` in ms."""
+        self._timestamp = timestamp
+        self._epoch.set(epoch)
+        self._lag.set(self._age())
+
+    def render(self) -> bytes:
+        return generate_latest(self._registry)
+
+    def _age(self) -> float:
+        return max(0, self._clock() - self._timestamp) / 1000 if self._timestamp else 0.0
+
+    def _counter(self, name: str, help_: str, label: str) -> Counter:
+        return Counter(name, help_, (label,), registry=self._registry)
+
+    def _gauge(self, name: str, help_: str) -> Gauge:
+        return Gauge(name, help_, registry=self._registry)

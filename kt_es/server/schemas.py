@@ -1,0 +1,140 @@
+"""The JSON of the HTTP interface. Binary is standard base64 with padding, in its one form.
+
+Answers are written as they are made, not through these models: the models are what OpenAPI shows.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from kt_es.errors import RefusedError
+
+# A count or an epoch: what CBOR, RocksDB keys and other implementations can hold.
+Uint = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
+Base64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
+# Longer ones than 255 bytes of UTF-8 are refused when they are normalized.
+Label = Annotated[str, StringConstraints(max_length=1024), Field(examples=["alice@example.org"])]
+
+
+class Request(BaseModel):
+    """A request body: unknown fields are refused, nothing is converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class LookupRequest(Request):
+    """``since`` is the size of the log of map heads that the client trusts."""
+
+    label: Label
+    epoch: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None
+    since: Uint | None = None
+    profile: bool = True
+
+
+class MutationRequest(Request):
+    """``wait``: seconds to wait for the verdict."""
+
+    label: Label
+    mutation: Base64
+    opening: Base64
+    profile: Base64
+    wait: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 0.0
+
+
+class HistoryRequest(Request):
+    """``profiles``: the newest ones come along, up to 2 MiB together."""
+
+    label: Label
+    profiles: bool = False
+
+
+class DirectoryBody(BaseModel):
+    origin: str
+    directory: str
+    label_policy: str
+    configs: Base64
+
+
+class LookupBody(BaseModel):
+    """Opening and profile are missing where the entry is absent or erased."""
+
+    epoch: int
+    answer: Base64
+    profile: Base64 | None
+    consistency: list[Base64]
+
+
+class ReceiptBody(BaseModel):
+    """In the queue, not decided yet."""
+
+    mutation: str
+    event: str
+
+
+class RecordBody(BaseModel):
+    sequence: int
+    queue_revision: int
+    position: int
+
+
+class VerdictBody(BaseModel):
+    """Decided and succeeded. ``record`` is null if the entry was the current one already."""
+
+    mutation: str
+    verdict: str
+    epoch: int
+    record: RecordBody | None
+
+
+class VersionBody(BaseModel):
+    version: int
+    epoch: int
+    mutation: Base64
+    opening: Base64 | None
+    profile: Base64 | None
+
+
+class HistoryBody(BaseModel):
+    versions: list[VersionBody]
+
+
+class HeadBody(BaseModel):
+    epoch: int
+    smh: Base64
+    heads_checkpoint: str
+    mutations_checkpoint: str
+
+
+class ConsistencyBody(BaseModel):
+    hashes: list[Base64]
+
+
+class ProblemBody(BaseModel):
+    """A problem document (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    reason: str
+    field: str | None = None
+    verdict: str | None = None
+
+
+def to_base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def from_base64(text: str, field: str) -> bytes:
+    """The bytes of a field; RefusedError ``malformed`` unless it is their one encoding."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        data = None
+    if data is None or to_base64(data) != text:
+        raise RefusedError("malformed", "is not base64 with padding", field)
+    return data

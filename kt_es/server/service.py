@@ -1,0 +1,279 @@
+"""The front end as a process: everything put together, served until it is told to stop.
+
+It stops by itself where it must not go on: a divergence, a VRF key of another directory. ``serve`` then
+raises that error, for one clear line and the exit code.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from kt_es.crypto.vrf import VrfPrivateKey
+from kt_es.errors import ConfigError, KtError, UnavailableError
+from kt_es.eventstore.esdb import connect
+from kt_es.eventstore.streams import EventLog, StreamNames
+from kt_es.formats.keys import PublicKey
+from kt_es.server.availability import Appender, LogWatch
+from kt_es.server.batcher import Batcher
+from kt_es.server.handlers import Directory
+from kt_es.server.http import Frontend, create_app
+from kt_es.server.indexer import Indexer
+from kt_es.server.keys import load_vrf_key
+from kt_es.server.late import LateLog
+from kt_es.server.metrics import Metrics
+from kt_es.server.openings import OpeningReader
+from kt_es.server.receipts import ReceiptDesk
+from kt_es.server.submission import Submissions
+from projections.ledger import FAMILIES, Ledger
+from projections.openings import Openings
+from projections.replay import ReplayedEpoch
+from projections.replica import Replica
+from projections.rocks import Store
+from projections.worker import Worker
+
+READERS = 8
+WRITERS = 32
+GRACE = 5
+
+_LOG = structlog.get_logger("kt_es.server")
+
+
+@dataclass(frozen=True, slots=True)
+class FrontendSettings:
+    """What a front end is started with.
+
+    ``signer_key`` is the pinned key that signed the directory's first config. ``log`` is a connection
+    string (``esdb://...``), ``data`` the directory of the replica, ``vrf_key`` a file as ``keys`` has it.
+    ``port`` 0 takes a free one.
+    """
+
+    origin: str
+    directory: str
+    signer_key: PublicKey
+    log: str
+    data: Path
+    vrf_key: Path
+    host: str = "127.0.0.1"
+    port: int = 8080
+
+
+class Running:
+    """The parts of a front end without a socket: threads, pools and the application over them.
+
+    ``failed`` is told, from any thread, when the front end must not go on.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        names: StreamNames,
+        vrf: VrfPrivateKey,
+        connect_log: Callable[[], EventLog],
+        failed: Callable[[KtError], None],
+    ) -> None:
+        self._told = failed
+        self._log = LateLog(connect_log)
+        self.watch = LogWatch(self._log, names.queue)
+        self._appender = Appender(self._log, self.watch)
+        self._batcher = Batcher(self._appender, names.queue)
+        self.replica = Replica(connect_log, names, ledger, on_epoch=self._on_epoch, failed=self._fail)
+        self.openings = Openings(connect_log, names, ledger.store, self._fail)
+        self._reader = OpeningReader(self.openings, self._log, names, self.watch)
+        self.directory = Directory(names.directory, ledger, Indexer(vrf), self._reader)
+        # A key of another directory is told before anything listens.
+        self.directory.check_key(ledger.committed)
+        self.metrics = Metrics(lambda: time.time_ns() // 1_000_000, lambda: self.watch.problem is None)
+        self.metrics.committed(ledger.committed.epoch, ledger.committed.standing.timestamp)
+        self._workers = [
+            self.replica.worker,
+            self.openings.worker,
+            Worker("log watch", self.watch.run, self._fail),
+            Worker("batcher", lambda _: self._batcher.run(), self._fail),
+        ]
+        self._reads = ThreadPoolExecutor(READERS, thread_name_prefix="reads")
+        self._writes = ThreadPoolExecutor(WRITERS, thread_name_prefix="writes")
+        self.app = self._app(names, ledger)
+
+    def _app(self, names: StreamNames, ledger: Ledger) -> ASGIApp:
+        submissions = Submissions(
+            self.directory,
+            names,
+            self.replica.waiters,
+            watch=self.watch,
+            appender=self._appender,
+            batcher=self._batcher,
+        )
+        frontend = Frontend(
+            self.directory,
+            ReceiptDesk(submissions),
+            self.metrics,
+            self._reads,
+            self._writes,
+            lambda: self._problems(ledger),
+            self._fail,
+        )
+        return create_app(frontend)
+
+    def start(self) -> None:
+        for worker in self._workers:
+            worker.start()
+
+    def release_waiting(self) -> None:
+        """Answer everybody who waits for a verdict with a receipt, and end what is being repeated."""
+        self.replica.stop()
+        self._appender.stop()
+
+    def stop(self) -> None:
+        """End all threads, soon."""
+        self.release_waiting()
+        for worker in self._workers:
+            worker.stop()
+        self._batcher.close()
+        self._reader.close()
+        self._reads.shutdown(wait=False, cancel_futures=True)
+        self._writes.shutdown(wait=False, cancel_futures=True)
+        # The longest is an epoch in the middle of its commit.
+        late = [worker.name for worker in self._workers if not worker.join(GRACE)]
+        self._log.close()
+        if late:
+            _LOG.warning("threads did not end in time", threads=late)
+
+    def _on_epoch(self, replayed: ReplayedEpoch) -> None:
+        self.directory.check_key(self.replica.ledger.committed)
+        self.metrics.committed(replayed.head.epoch, replayed.head.timestamp)
+
+    def _fail(self, error: KtError) -> None:
+        self.directory.fail(error)
+        self._told(error)
+
+    def _problems(self, ledger: Ledger) -> list[str]:
+        problems = []
+        if self.directory.failure is not None:
+            problems.append(f"stopped serving: {self.directory.failure}")
+        if ledger.committed.epoch == 0:
+            problems.append("no epoch yet")
+        if self.watch.problem is not None:
+            problems.append(self.watch.problem)
+        return problems
+
+
+def serve(
+    settings: FrontendSettings,
+    stop: threading.Event | None = None,
+    on_ready: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Serve until ``stop``, SIGTERM or SIGINT (these in the main thread only); ``on_ready`` gets the URL.
+
+    Raises ``ConfigError`` for unusable settings, ``LockedError`` for a data directory in use, and
+    ``DivergenceError``, ``ConfigError`` or another ``KtError`` for what made it stop by itself.
+    """
+    ending = threading.Event() if stop is None else stop
+    errors: list[KtError] = []
+
+    def failed(error: KtError) -> None:
+        errors.append(error)
+        ending.set()
+
+    vrf = load_vrf_key(settings.vrf_key)
+    _check_connection_string(settings.log)
+    names = StreamNames(settings.directory)
+    with ExitStack() as stack:
+        store = Store.open(settings.data, FAMILIES)
+        stack.callback(store.close)
+        ledger = Ledger(store, settings.origin, settings.signer_key)
+        running = Running(ledger, names, vrf, lambda: connect(settings.log), failed)
+        listener = stack.enter_context(_listener(settings.host, settings.port))
+        stack.enter_context(_signals(ending))
+        running.start()
+        stack.callback(running.stop)
+        with _http(running.app, listener, failed):
+            url = _url(settings.host, listener)
+            _LOG.info("serving", url=url, directory=settings.directory, epoch=ledger.committed.epoch)
+            on_ready(url)
+            ending.wait()
+            running.release_waiting()
+    if errors:
+        raise errors[0]
+    _LOG.info("stopped", directory=settings.directory)
+
+
+def _check_connection_string(uri: str) -> None:
+    # The log itself may be away: lookups go on without it.
+    with suppress(UnavailableError):
+        connect(uri).close()
+
+
+@contextmanager
+def _listener(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=512)
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no such port"
+        raise ConfigError(f"cannot listen on {host}:{port}: {reason}") from None
+    with listener:
+        yield listener
+
+
+def _url(host: str, listener: socket.socket) -> str:
+    port = listener.getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextmanager
+def _http(app: ASGIApp, listener: socket.socket, failed: Callable[[KtError], None]) -> Iterator[None]:
+    """uvicorn in a thread, which leaves signals to us; on exit it finishes the requests under way."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+    )
+    server = uvicorn.Server(config)
+
+    def run(stop: threading.Event) -> None:
+        server.run(sockets=[listener])
+        if not stop.is_set():
+            raise KtError("the HTTP server ended by itself")
+
+    worker = Worker("http", run, failed)
+    worker.start()
+    try:
+        yield
+    finally:
+        worker.stop()
+        server.should_exit = True
+        worker.join(2 * GRACE)
+
+
+@contextmanager
+def _signals(ending: threading.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT set ``ending``."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        # In a thread: an Event's own lock may be held by the wait that the signal interrupted.
+        threading.Thread(target=ending.set, daemon=True).start()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
