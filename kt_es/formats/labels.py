@@ -16,6 +16,10 @@ TEXT = "text"
 EMAIL = "email"
 LABEL_POLICIES = (EMAIL, TEXT)
 
+# Control, surrogate, unassigned and private characters stand in no label. An address has no invisible
+# ones either (joiners, bidirectional marks): it would look like somebody else's.
+_FORBIDDEN = {TEXT: ("Cc", "Cs", "Cn", "Co"), EMAIL: ("Cc", "Cs", "Cn", "Co", "Cf")}
+
 _ATEXT = r"[^\s\x00-\x20\x7f()<>\[\]:;@\\,.\"]+"
 _LOCAL = re.compile(rf"{_ATEXT}(\.{_ATEXT})*")
 _DOMAIN_LABEL = re.compile(r"[^\W_]([\w\-]*[^\W_])?")
@@ -36,8 +40,8 @@ def normalize_label(label: str, policy: str) -> str:
         raise MalformedError("label", "must be valid Unicode") from None
     if not 1 <= len(data) <= MAX_LABEL:
         raise MalformedError("label", f"must have 1 to {MAX_LABEL} bytes of UTF-8")
-    if any(unicodedata.category(character) in ("Cc", "Cs", "Cn", "Co") for character in text):
-        raise MalformedError("label", "must not contain control or unassigned characters")
+    if any(unicodedata.category(character) in _FORBIDDEN[policy] for character in text):
+        raise MalformedError("label", "must not contain control, invisible or unassigned characters")
     if policy == EMAIL and not _is_address(text):
         raise MalformedError("label", "must be an e-mail address such as alice@example.org")
     return text

@@ -50,6 +50,9 @@ NO_ADDRESS = {
     "null byte": "al\x00ice@example.org",
     "unassigned character": "al\u0378ice@example.org",
     "private character": "al\ue000ice@example.org",
+    "zero-width space": "al\u200bice@example.org",
+    "bidirectional mark": "al\u202eice@example.org",
+    "soft hyphen": "al\u00adice@example.org",
     "surrogate": "al\ud800ice@example.org",
 }
 

@@ -1,0 +1,152 @@
+"""Imports run downward only: read from the source, so lazy imports inside functions count as well."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OURS = ("kt_es", "projections", "signer")
+
+# From the bottom up. What stands in one line does not import each other.
+LAYERS = [
+    ["kt_es"],
+    ["kt_es.errors"],
+    ["kt_es.crypto"],
+    ["kt_es.merkle"],
+    ["kt_es.formats"],
+    ["kt_es.epochs"],
+    ["kt_es.eventstore", "kt_es.client", "kt_es.node", "kt_es.importers"],
+    ["projections"],
+    ["signer", "kt_es.server"],
+    ["kt_es.config"],
+    ["kt_es.cli"],
+]
+LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+
+CORE = ("kt_es.crypto", "kt_es.merkle", "kt_es.formats", "kt_es.epochs")
+EFFECTS = {
+    "asyncio", "concurrent", "datetime", "io", "logging", "multiprocessing", "os", "pathlib", "random",
+    "secrets", "shutil", "signal", "socket", "sqlite3", "structlog", "subprocess", "sys", "tempfile",
+    "threading", "time", "urllib", "uuid",
+}  # fmt: skip
+
+ONLY_IN = {
+    "esdbclient": ("kt_es/eventstore/esdb.py", "kt_es/node/"),
+    "rocksdict": ("projections/rocks.py", "kt_es/node/"),
+    "grpc": ("kt_es/eventstore/", "kt_es/node/"),
+    "cbor2": ("kt_es/formats/codec.py",),
+    "nacl": ("kt_es/crypto/",),
+}
+
+
+def sources() -> list[Path]:
+    return sorted(path for top in OURS for path in (ROOT / top).rglob("*.py"))
+
+
+def part_of(module: str) -> str:
+    """The part that a module belongs to: a package of ``kt_es``, or one of the others."""
+    names = module.split(".")
+    if names[0] != "kt_es":
+        return names[0]
+    package = ".".join(names[:2])
+    is_package = len(names) > 1 and (ROOT / "kt_es" / names[1]).is_dir()
+    return package if is_package or package in LEVEL else "kt_es"
+
+
+def module_of(path: Path) -> str:
+    names = list(path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(names[:-1] if names[-1] == "__init__" else names)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The modules that a file imports, wherever in it; each imported name as if it were a module, too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            assert node.module is not None
+            yield node.module
+            if node.module.split(".")[0] in OURS:
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+IMPORTS = {
+    path.relative_to(ROOT).as_posix(): (module_of(path), sorted(set(imported(path)))) for path in sources()
+}
+
+
+def found(allowed: tuple[str, ...], file: str) -> bool:
+    return any(file == place or (place.endswith("/") and file.startswith(place)) for place in allowed)
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(IMPORTS) > 30
+
+
+def test_every_part_has_its_layer() -> None:
+    assert {part_of(module) for module, _ in IMPORTS.values()} <= LEVEL.keys()
+
+
+@pytest.mark.parametrize("part", LEVEL)
+def test_imports_run_downward_only(part: str) -> None:
+    upward = [
+        f"{file} imports {name}"
+        for file, (module, names) in IMPORTS.items()
+        if part_of(module) == part
+        for name in names
+        if name.split(".")[0] in OURS and part_of(name) != part and LEVEL[part_of(name)] >= LEVEL[part]
+    ]
+    assert not upward
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_libraries_stay_behind_their_module(library: str) -> None:
+    strays = [
+        file
+        for file, (_, names) in IMPORTS.items()
+        if any(name.split(".")[0] == library for name in names) and not found(ONLY_IN[library], file)
+    ]
+    assert not strays
+
+
+def test_the_node_stands_apart() -> None:
+    beside = {
+        name
+        for module, names in IMPORTS.values()
+        if part_of(module) == "kt_es.node"
+        for name in names
+        if name.split(".")[0] in OURS and part_of(name) not in ("kt_es", "kt_es.node", "kt_es.errors")
+    }
+    assert not beside
+
+
+def test_the_client_needs_no_log_and_no_database() -> None:
+    # What the client imports, and what that imports in turn, down to the bottom.
+    reached: set[str] = set()
+    waiting = [module for module, _ in IMPORTS.values() if part_of(module) == "kt_es.client"]
+    by_module = dict(IMPORTS.values())
+    while waiting:
+        module = waiting.pop()
+        if module not in reached:
+            reached.add(module)
+            waiting += by_module.get(module, [])
+    assert reached
+    tops = {module.split(".")[0] for module in reached}
+    assert tops.isdisjoint({"esdbclient", "rocksdict", "grpc", "projections", "signer"})
+    assert not {module for module in reached if module.startswith("kt_es.eventstore")}
+
+
+def test_the_core_is_pure() -> None:
+    effects = [
+        f"{file} imports {name}"
+        for file, (module, names) in IMPORTS.items()
+        if part_of(module) in CORE
+        for name in names
+        if name.split(".")[0] in EFFECTS
+    ]
+    assert not effects
