@@ -115,8 +115,9 @@ def publish_plan(
             length=len(plan.accounts), label="verified ", file=_stderr(), hidden=hidden
         ) as stood,
     ):
-        progress = Progress(_step(sent), _step(stood))
-        return publish_all(client, accounts, keys, progress, jobs=jobs, patience=patience)
+        return publish_all(
+            client, accounts, keys, Progress(_step(sent), _step(stood)), jobs=jobs, patience=patience
+        )
 
 
 def _stderr() -> Any:

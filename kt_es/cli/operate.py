@@ -119,6 +119,34 @@ def signer_settings(settings: Settings) -> SignerSettings:
     )
 
 
+@click.command("frontend")
+@LOG_OPTION
+@click.option("--listen", metavar="HOST:PORT", help="Default as in kt.toml.")
+@click.pass_context
+def frontend_command(context: click.Context, log: str | None, listen: str | None) -> None:
+    """Run a front end: submissions into the queue, lookups with proofs from its own replica."""
+    from kt_es.server.service import FrontendSettings, serve
+
+    settings = settings_of(context, log)
+    output = output_of(context)
+    configure_logs("frontend")
+    where = address(listen or settings.frontend.listen)
+    serve(
+        FrontendSettings(
+            origin=settings.origin,
+            directory=settings.directory,
+            signer_key=settings.pinned,
+            log=settings.log,
+            data=settings.path(settings.frontend.data),
+            vrf_key=settings.path(settings.frontend.vrf_key),
+            host=where.host,
+            port=where.port,
+        ),
+        stop_on_signals(),
+        lambda url: output.ok(f"serving {settings.origin} at {url}"),
+    )
+
+
 @click.command("monitor")
 @LOG_OPTION
 @click.pass_context

@@ -9,12 +9,12 @@ from pathlib import Path
 from kt_es.client.trusted import Pinned
 from kt_es.config import FILE_NAME, FrontendTable, NodeTable, Settings, dump_settings
 from kt_es.crypto.signatures import ED25519, PrivateKey
-from kt_es.crypto.vrf import VrfPrivateKey
-from kt_es.errors import ConfigError, KtError, MalformedError, WrongRevisionError
+from kt_es.errors import ConfigError, MalformedError, WrongRevisionError
 from kt_es.eventstore.streams import NO_STREAM, EventLog, content_event
 from kt_es.formats.configs import Config, SignedConfig, check_directory, check_origin
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.queue import CONFIG
+from kt_es.server.keys import load_vrf_key
 from signer.keys import load_key
 
 SIGNER_KEY = Path("keys/signer/signer.pem")
@@ -84,16 +84,6 @@ def write_private(path: Path, data: bytes, mode: int = 0o600) -> None:
         temporary.rename(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
-
-
-def load_vrf_key(path: Path) -> VrfPrivateKey:
-    """The VRF's private key; ``ConfigError`` names the file and what is wrong with it."""
-    try:
-        return VrfPrivateKey.from_pem(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"key {path}: {error.strerror}") from None
-    except KtError as error:
-        raise ConfigError(f"key {path}: {error}") from None
 
 
 def begin_queue(settings: Settings, log: EventLog, new: NewDirectory) -> bool:
