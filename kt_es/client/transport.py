@@ -137,6 +137,9 @@ class Transport:
             return _Again(f"{self.base_url} is unavailable: {problem.detail}", after)
         if 400 <= status < 500:
             raise RefusedError(problem.reason, problem.detail, problem.field)
+        if status >= 500:
+            # A fault over there, whose outcome nobody knows; more of the same would only add to it.
+            raise UnavailableError(f"{self.base_url} failed with status {status}: {problem.detail}")
         raise MalformedError(f"answer to {path}", f"has the status {status}: {problem.detail}")
 
 

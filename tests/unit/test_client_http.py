@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from base64 import b64decode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -92,6 +94,15 @@ def away() -> httpx.Response:
 
 def cut() -> httpx.Response:
     raise httpx.ReadError("connection reset")
+
+
+def test_the_client_needs_neither_rocksdb_nor_eventstoredb() -> None:
+    program = (
+        "import sys, kt_es.client.client, kt_es.client.bulk, kt_es.client.keystore\n"
+        "print({'rocksdict', 'esdbclient', 'grpc', 'projections', 'fastapi'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 class TestLookup:
@@ -190,6 +201,46 @@ class TestLookup:
             lookups = list(pool.map(client.lookup, labels))
         assert [lookup.label for lookup in lookups] == labels
         assert client.trusted().size == 2
+
+
+class TestSharedState:
+    """Somebody else stores a later checkpoint while this client's answer is on its way."""
+
+    def overtaken(self, directory: Directory, by: Directory, store: StateStore) -> Client:
+        """A client in the middle of whose lookup ``by`` is looked up through the same state."""
+        todo = [1]
+
+        def handle(request: httpx.Request) -> httpx.Response:
+            response = directory.handle(request)
+            if request.url.path == "/v1/lookup" and todo:
+                todo.pop()
+                by.advance()
+                client_of(by, store).lookup("bob@example.org")
+            return response
+
+        return client_of(directory, store, handle)
+
+    def test_the_later_one_stays(self, directory: Directory, tmp_path: Path) -> None:
+        store = FileStateStore(tmp_path)
+        client = self.overtaken(directory, directory, store)
+        assert client.lookup("alice@example.org").epoch == 2
+        assert client.trusted().size == 3
+
+    def test_the_two_have_to_be_of_one_log(self, directory: Directory, tmp_path: Path) -> None:
+        fork = Directory()
+        fork.put_user("alice")
+        fork.advance()
+        store = FileStateStore(tmp_path)
+        client_of(fork, store).lookup("alice@example.org")
+        fork.advance()
+        with pytest.raises(VerificationError, match=r"^consistency:") as refused:
+            self.overtaken(directory, fork, store).lookup("alice@example.org")
+        assert refused.value.evidence is not None
+        kept = json.loads(refused.value.evidence.read_bytes())
+        assert Trusted.decode(b64decode(kept["trusted"])) != Trusted.decode(b64decode(kept["other"]))
+        stored = store.load()
+        assert stored is not None
+        assert stored.checkpoint == fork.heads_checkpoint(3)
 
 
 class TestEvidence:
@@ -316,7 +367,7 @@ class TestServer:
             client_of(directory, handler=lambda _: answer).directory()
 
     @pytest.mark.parametrize(
-        ("status", "kind"), [(400, RefusedError), (403, RefusedError), (500, MalformedError)]
+        ("status", "kind"), [(400, RefusedError), (403, RefusedError), (500, UnavailableError)]
     )
     def test_problems_are_said_without_what_a_terminal_would_obey(
         self, directory: Directory, status: int, kind: type[KtError]
