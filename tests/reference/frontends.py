@@ -1,0 +1,73 @@
+"""A front end in this process over a log in memory, with its threads and its ASGI application."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+import httpx
+
+from kt_es.errors import KtError
+from kt_es.server.service import Running
+from projections.ledger import FAMILIES, Ledger
+from projections.storage import Storage
+from tests import builders as b
+from tests.reference.memory_store import MemoryStore
+from tests.reference.signed_streams import SignedStreams
+
+
+def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait for what another thread brings about."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come about"
+        threading.Event().wait(0.005)
+
+
+class Front:
+    """``running`` and what it was made of; ``request`` asks its application."""
+
+    def __init__(self, streams: SignedStreams, store: Storage | None = None) -> None:
+        self.streams = streams
+        self.errors: list[KtError] = []
+        self.store = MemoryStore(FAMILIES) if store is None else store
+        self.ledger = Ledger(self.store, b.ORIGIN, b.SIGNER_KEY)
+        self.running = Running(self.ledger, streams.names, b.VRF, lambda: streams.log, self.errors.append)
+
+    @property
+    def directory(self) -> Any:
+        return self.running.directory
+
+    def caught_up(self) -> bool:
+        return self.ledger.committed.epoch == self.streams.ledger.committed.epoch
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(self.running.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://kt.test") as client:
+                return await client.request(method, path, **options)
+
+        return anyio.run(ask)
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, body: object, **options: Any) -> httpx.Response:
+        return self.request("POST", path, json=body, **options)
+
+
+@contextmanager
+def front(streams: SignedStreams, store: Storage | None = None, *, wait: bool = True) -> Iterator[Front]:
+    """A running front end that has caught up with ``streams``."""
+    made = Front(streams, store)
+    made.running.start()
+    try:
+        if wait:
+            until(lambda: made.caught_up() and made.running.watch.problem is None)
+        yield made
+    finally:
+        made.running.stop()
