@@ -33,7 +33,7 @@ SCALARS = (
     | st.binary().map(text)
     | st.just(text(b.mutation("alice").encode()))
 )
-JSON = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10)
+JSON = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=4)
 FIELDS = st.sampled_from(
     [
         "origin",
@@ -77,6 +77,7 @@ def test_json_of_any_shape(reader: Any, body: dict[str, Any]) -> None:
         reader(body)
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.integers(400, 599), st.binary() | BODIES.map(lambda body: repr(body).encode()))
 def test_problems_can_always_be_shown(status: int, data: bytes) -> None:
     problem = wire.read_problem(status, data)
@@ -95,6 +96,7 @@ def test_a_trusted_state_has_one_encoding() -> None:
         assert read.encode() == changed
 
 
+@settings(deadline=None)
 @given(st.text() | st.text().map(lambda tail: Pinned(b.ORIGIN, b.SIGNER_KEY).vkey + tail))
 def test_a_verifier_key_has_one_spelling(vkey: str) -> None:
     try:
