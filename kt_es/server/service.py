@@ -223,6 +223,9 @@ def _listener(host: str, port: int) -> Iterator[socket.socket]:
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no such port"
         raise ConfigError(f"cannot listen on {host}:{port}: {reason}") from None
+    # asyncio does this itself only for sockets that name their protocol, which accepted ones do not:
+    # an answer's body would wait 40 ms for the acknowledgement of its headers.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with listener:
         yield listener
 
