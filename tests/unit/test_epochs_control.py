@@ -205,6 +205,9 @@ STRANGE_BEGINNINGS = {
     "config of another directory": item(signed_config(config(OTHER_ORIGIN))),
     "config by another signer": item(signed_config(config(signer_keys=[NEXT_SIGNER]), [NEXT_SIGNER])),
     "config that only names our signer": item(signed_config(config(), [NEXT_SIGNER])),
+    "config that our signer signed for another": item(
+        signed_config(config(signer_keys=[NEXT_SIGNER]), [SIGNER, NEXT_SIGNER])
+    ),
     "change of a config": item(changed_config()),
 }
 

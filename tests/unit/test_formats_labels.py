@@ -16,6 +16,8 @@ NORMALIZED = {
     "a.b-c_d@sub.example-1.org": "a.b-c_d@sub.example-1.org",
     "!#$%&'*+/=?^_`{|}~-@example.org": "!#$%&'*+/=?^_`{|}~-@example.org",
     "JU\u0308RGEN@exa\u0301mple.org": "j\u00fcrgen@ex\u00e1mple.org",
+    # Lower-casing leaves NFC: the capital has no composed form, the small letter has.
+    "J\u030c@example.org": "\u01f0@example.org",
     "\u212b@example.org": "\u00e5@example.org",
     "\u039f\u0394\u039f\u03a3@example.org": "\u03bf\u03b4\u03bf\u03c2@example.org",
     "用户@例子.广告": "用户@例子.广告",
