@@ -1,0 +1,58 @@
+"""Publishing exactly once, exactly there, or not at all."""
+
+from __future__ import annotations
+
+import pytest
+
+from kt_es.errors import DivergenceError, UnavailableError
+from kt_es.eventstore.streams import NewEvent, content_event
+from signer.publish import publish
+from tests.reference.memory_log import MemoryLog
+
+
+def events(*names: str) -> list[NewEvent]:
+    return [content_event("s", "T", name.encode()) for name in names]
+
+
+def standing(log: MemoryLog) -> list[bytes]:
+    return [event.data for event in log.read("s")]
+
+
+def test_events_are_appended_behind_what_stands() -> None:
+    log = MemoryLog()
+    publish(log, "s", 0, events("a", "b"))
+    publish(log, "s", 2, events("c"))
+    assert standing(log) == [b"a", b"b", b"c"]
+
+
+def test_what_stands_already_is_not_written_again() -> None:
+    log = MemoryLog()
+    log.append("s", -1, [NewEvent("T", b"a", content_event("other", "T", b"a").id)])
+    publish(log, "s", 0, events("a", "b", "c"))
+    assert standing(log) == [b"a", b"b", b"c"]
+
+
+def test_another_truth_stops_it_and_nothing_is_written() -> None:
+    log = MemoryLog()
+    publish(log, "s", 0, events("a", "x"))
+    with pytest.raises(DivergenceError, match="revision 1"):
+        publish(log, "s", 0, events("a", "b", "c"))
+    assert standing(log) == [b"a", b"x"]
+
+
+def test_a_stream_that_lost_events_stops_it() -> None:
+    log = MemoryLog()
+    publish(log, "s", 0, events("a"))
+    with pytest.raises(DivergenceError, match="lost events"):
+        publish(log, "s", 5, events("f"))
+    assert standing(log) == [b"a"]
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_lost_answer_is_mended_by_the_same_call(written: bool) -> None:
+    log = MemoryLog()
+    log.break_appends(written=written)
+    with pytest.raises(UnavailableError):
+        publish(log, "s", 0, events("a", "b"))
+    publish(log, "s", 0, events("a", "b"))
+    assert standing(log) == [b"a", b"b"]
