@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -109,19 +110,15 @@ def publish_plan(
     hidden = output.quiet or not is_terminal()
     with (
         click.progressbar(
-            length=len(plan.accounts), label="submitted", file=_stderr(), hidden=hidden
+            length=len(plan.accounts), label="submitted", file=sys.stderr, hidden=hidden
         ) as sent,
         click.progressbar(
-            length=len(plan.accounts), label="verified ", file=_stderr(), hidden=hidden
+            length=len(plan.accounts), label="verified ", file=sys.stderr, hidden=hidden
         ) as stood,
     ):
         return publish_all(
             client, accounts, keys, Progress(_step(sent), _step(stood)), jobs=jobs, patience=patience
         )
-
-
-def _stderr() -> Any:
-    return click.get_text_stream("stderr")
 
 
 def _step(bar: Any) -> Callable[[], None]:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
+from uuid import UUID
 
 import esdbclient
 import grpc
 from esdbclient import exceptions
-from esdbclient.persistent import AbstractPersistentSubscription
-from esdbclient.streams import AbstractCatchupSubscription
 
 from kt_es.errors import AccessDeniedError, ConfigError, KtError, UnavailableError, WrongRevisionError
 from kt_es.eventstore.streams import ANY, NO_STREAM, Event, NewEvent, Subscription
@@ -241,13 +240,27 @@ class EsdbLog:
         self._client.close()
 
 
+class _Recordings(Protocol):
+    """What a client's subscription of either kind is to us."""
+
+    def __next__(self) -> esdbclient.RecordedEvent: ...
+
+    def __iter__(self) -> Iterator[esdbclient.RecordedEvent]: ...
+
+    def stop(self) -> None: ...
+
+
+class _Acknowledged(_Recordings, Protocol):
+    def ack(self, item: UUID) -> None: ...
+
+
 class _Stream:
     """A subscription of the client with its errors translated."""
 
     def __init__(
         self,
         log: EsdbLog,
-        subscription: AbstractCatchupSubscription | AbstractPersistentSubscription,
+        subscription: _Recordings,
     ) -> None:
         self._log = log
         self._subscription = subscription
@@ -273,7 +286,7 @@ class _Stream:
 class EsdbGroup(_Stream):
     """``GroupSubscription`` over the client's persistent subscription."""
 
-    def __init__(self, log: EsdbLog, subscription: AbstractPersistentSubscription) -> None:
+    def __init__(self, log: EsdbLog, subscription: _Acknowledged) -> None:
         super().__init__(log, subscription)
         self._group = subscription
 

@@ -1,4 +1,4 @@
-"""The file of the VRF's private key: an Ed25519 seed as unencrypted PKCS#8 in PEM, as ``kt init`` makes it."""
+"""The file of the VRF's private key: an Ed25519 seed as unencrypted PKCS#8 in PEM, made by ``kt init``."""
 
 from __future__ import annotations
 
