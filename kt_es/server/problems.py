@@ -81,5 +81,7 @@ def internal_problem() -> Problem:
 
 def http_problem(status: int, detail: str | None = None) -> Problem:
     """The problem of a plain HTTP status: a wrong path or method, for instance."""
+    if status == HTTPStatus.BAD_REQUEST:
+        return Problem(status, "malformed", detail or "the body cannot be read as JSON")
     phrase = HTTPStatus(status).phrase
     return Problem(status, phrase.lower().replace(" ", "-"), detail or phrase)

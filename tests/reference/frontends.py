@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -57,7 +58,8 @@ class Front:
         return self.request("GET", path, **options)
 
     def post(self, path: str, body: object, **options: Any) -> httpx.Response:
-        return self.request("POST", path, json=body, **options)
+        headers = {"content-type": "application/json"}
+        return self.request("POST", path, content=json.dumps(body).encode(), headers=headers, **options)
 
 
 @contextmanager
