@@ -14,7 +14,7 @@ import click
 
 from kt_es import __version__
 from kt_es.cli.output import Output, use_color
-from kt_es.errors import KtError
+from kt_es.errors import KtError, VerificationError
 
 # Command -> module that holds it: a look-up should not wait for the import of a server.
 _COMMANDS = {
@@ -74,12 +74,16 @@ def cli(context: click.Context, config: Path, as_json: bool, quiet: bool) -> Non
 
 def main() -> None:
     """Run ``kt`` and exit with the design's codes; only KT_DEBUG shows a traceback."""
+    # gRPC has words of its own for what our errors say in one line.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         result = cli.main(prog_name="kt", auto_envvar_prefix="KT", standalone_mode=False)
         code = result if isinstance(result, int) else 0
     except KtError as error:
         code = error.exit_code
         _complain(str(error))
+        if isinstance(error, VerificationError) and error.evidence is not None:
+            click.echo(f"  the evidence is in {error.evidence}", err=True)
     except click.exceptions.Abort:
         code = 1
         _complain("interrupted")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -19,11 +21,12 @@ from kt_es.cli.output import Output
 from kt_es.cli.setup import NewDirectory, begin_queue, write_directory, write_private
 from kt_es.cli.supervisor import Supervisor
 from kt_es.config import FILE_NAME, Address, Settings, load_settings
-from kt_es.errors import KtError, UnavailableError
+from kt_es.errors import ConfigError, KtError, LockedError, UnavailableError
 from kt_es.eventstore.esdb import connect
 from kt_es.formats.labels import LABEL_POLICIES
 
 STATE_FILE = "up.json"
+LOCK_FILE = "up.lock"
 START_SECONDS = 60.0
 
 
@@ -71,14 +74,37 @@ def up_command(
     new = NewDirectory(
         "people", origin, "esdb://127.0.0.1:2113?Tls=false", label_policy, min_interval, max_interval
     )
-    if (data / FILE_NAME).exists():
-        settings = load_settings(data / FILE_NAME)
-    else:
-        settings = write_directory(data, new)
-        output.ok(f"made {data} for {settings.origin}")
-    node = with_free_port(address(node_listen or settings.node.listen))
-    frontend = with_free_port(address(listen or settings.frontend.listen))
-    return run_up(output, settings, new, node, frontend, stop_on_signals())
+    with locked(data):
+        if (data / FILE_NAME).exists():
+            settings = load_settings(data / FILE_NAME)
+        else:
+            settings = write_directory(data, new)
+            output.ok(f"made {data} for {settings.origin}")
+        node = with_free_port(address(node_listen or settings.node.listen))
+        frontend = with_free_port(address(listen or settings.frontend.listen))
+        return run_up(output, settings, new, node, frontend, stop_on_signals())
+
+
+@contextmanager
+def locked(data: Path) -> Iterator[None]:
+    """The data directory for this ``kt up`` alone; ``LockedError`` if another one has it.
+
+    Each process locks its own data too, but a second supervisor would restart them over and over, and
+    replace the first one's state file.
+    """
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        lock = os.open(data / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"{data} cannot be used as a data directory: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockedError(f"{data} is in use by another process: kt up runs there already") from None
+        yield
+    finally:
+        os.close(lock)
 
 
 def run_up(
