@@ -82,7 +82,7 @@ class RocksStorage:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"data directory {path} cannot be used: {error.strerror or error}") from None
         try:
