@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from kt_es.crypto.signatures import signed_message
 from kt_es.errors import DivergenceError, MalformedError, VerificationError
@@ -21,6 +21,14 @@ from kt_es.formats.queue import MAX_EVENT, Digest, Item, ItemKind, Marker, decod
 from kt_es.formats.records import Verdict
 
 Parsed: TypeAlias = Mutation | Marker | SignedConfig | Verdict
+
+
+class Accepted(Protocol):
+    """Index to entry hash of what an epoch has accepted; a dict is one."""
+
+    def get(self, index: bytes, /) -> bytes | None: ...
+
+    def __setitem__(self, index: bytes, entry_hash: bytes, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +62,15 @@ class Epoch:
     """
 
     standing: Standing
-    accepted: dict[bytes, bytes] = field(default_factory=dict)  # index -> entry hash
+    accepted: Accepted = field(default_factory=dict[bytes, bytes])
     config: SignedConfig | None = None
     next_config: SignedConfig | None = None
     closed_by: Marker | None = None
 
     @classmethod
-    def after(cls, standing: Standing) -> Epoch:
-        return cls(standing, config=standing.config)
+    def after(cls, standing: Standing, accepted: Accepted | None = None) -> Epoch:
+        """The epoch after ``standing``; ``accepted`` is where it notes what it accepts, empty."""
+        return cls(standing, dict[bytes, bytes]() if accepted is None else accepted, standing.config)
 
     @property
     def number(self) -> int:

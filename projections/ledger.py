@@ -1,11 +1,11 @@
 """The durable state of whoever follows a directory: signer, front end and monitor alike.
 
-An epoch is folded from its items (``EpochFold``) and becomes visible by one atomic write: map, logs,
-positions and standing together (design, "Committing"). Until then its pages and entries are already
-stored under the coming epoch's number, where no reader of a committed epoch looks.
+An epoch is folded from its items (``fold.EpochFold``) and becomes visible by one atomic write: map,
+logs, positions and standing together (design, "Committing"). Until then its pages and entries are
+already stored under the coming epoch's number, where no reader of a committed epoch looks.
 
-Keys: an entry stands under ``index || u64 epoch``, a node of a log under ``u8 log || node key``, a
-head under ``u64 epoch``.
+Keys: an entry stands under ``index || u64 epoch`` as ``u64 sequence || mutation bytes``, a node of a
+log under ``u8 log || node key``, a head under ``u64 epoch``.
 """
 
 from __future__ import annotations
@@ -14,18 +14,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kt_es import epochs
-from kt_es.crypto.hashes import log_leaf_hash
-from kt_es.epochs import Current, Epoch, Standing
+from kt_es.epochs import Current, Standing
 from kt_es.errors import DivergenceError, MalformedError
 from kt_es.formats.codec import decode, encode, take_array, take_bytes, take_uint
 from kt_es.formats.entries import HASH_LENGTH, Mutation
-from kt_es.formats.heads import HeadEvent, MapHead
+from kt_es.formats.heads import HeadEvent
 from kt_es.formats.keys import PublicKey
-from kt_es.formats.queue import Item, Marker
-from kt_es.formats.records import Record, Verdict
-from kt_es.merkle.log import LogState, NodeId, node_key
+from kt_es.merkle.log import LogState
 from kt_es.merkle.map import EMPTY_ROOT, LeafRef, Map, Root
-from projections.storage import Change, Family, Storage
+from projections.storage import Family, Storage
 
 PAGES = "pages"
 ENTRIES = "entries"
@@ -38,12 +35,11 @@ FAMILIES = (PAGES, ENTRIES, NODES, HEADS, OPENINGS, META)
 HEADS_LOG = b"h"
 MUTATIONS_LOG = b"m"
 
-# Updates that are put into the tree at once: bounds the memory of an epoch, whatever its size.
-SLICE = 8192
+SEQUENCE_SIZE = 8
 
 EMPTY_LOG = LogState()
 
-_COMMITTED = b"committed"
+COMMITTED = b"committed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +105,7 @@ class Ledger:
         """Raises ``DivergenceError`` if the store is damaged or another directory's."""
         self.store = store
         self.map = Map(Family(store, PAGES))
-        data = store.get(META, _COMMITTED)
+        data = store.get(META, COMMITTED)
         try:
             self.committed = (
                 Committed(Standing(origin, pinned))
@@ -119,13 +115,9 @@ class Ledger:
         except MalformedError as error:
             raise DivergenceError(f"the data directory is damaged: {error}") from None
 
-    def fold(self) -> EpochFold:
-        """The epoch after the committed one, empty."""
-        return EpochFold(self)
-
     def mutations_at(self, leaves: Sequence[LeafRef | None]) -> list[Mutation | None]:
         """The mutation behind each leaf of the map, None for None."""
-        keys = [leaf.index + leaf.version.to_bytes(8) for leaf in leaves if leaf is not None]
+        keys = [entry_key(leaf.index, leaf.version) for leaf in leaves if leaf is not None]
         stored = iter(self.store.get_many(ENTRIES, keys))
         return [None if leaf is None else _stored_mutation(leaf, next(stored)) for leaf in leaves]
 
@@ -139,7 +131,7 @@ class Ledger:
         for key, data in self.store.scan(ENTRIES, index):
             epoch = int.from_bytes(key[len(index) :])
             if epoch <= committed.epoch:
-                yield epoch, Mutation.decode(data)
+                yield epoch, Mutation.decode(data[SEQUENCE_SIZE:])
 
     def head_event(self, epoch: int) -> HeadEvent | None:
         data = self.store.get(HEADS, epoch.to_bytes(8))
@@ -150,112 +142,18 @@ class Ledger:
         return self.store.get_many(NODES, [log + key for key in keys])
 
 
+def entry_key(index: bytes, epoch: int) -> bytes:
+    """Where the entry stands that was accepted at ``index`` in ``epoch``."""
+    return index + epoch.to_bytes(8)
+
+
 def _stored_mutation(leaf: LeafRef, data: bytes | None) -> Mutation:
     if data is None:
         raise DivergenceError(f"the entry at index {leaf.index.hex()} of epoch {leaf.version} is missing")
     try:
-        mutation = Mutation.decode(data)
+        mutation = Mutation.decode(data[SEQUENCE_SIZE:])
     except MalformedError as error:
         raise DivergenceError(f"the entry at index {leaf.index.hex()} is damaged: {error}") from None
     if mutation.entry_hash != leaf.entry_hash:
         raise DivergenceError(f"the entry at index {leaf.index.hex()} is not the one in the map")
     return mutation
-
-
-class EpochFold:
-    """One epoch in the making: items in, records out, and on its marker the head and the commit."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._base = ledger.committed
-        self.epoch = Epoch.after(self._base.standing)
-        self._root = self._base.root
-        self._log = self._base.log
-        self._queue_next = self._base.queue_next
-        self._staged: list[tuple[bytes, bytes]] = []
-        self._puts: list[Change] = []
-
-    @property
-    def size(self) -> int:
-        """How many items this epoch has so far."""
-        return self._log.size - self._base.log.size
-
-    @property
-    def sequence(self) -> int:
-        """The sequence number of the next record."""
-        return self._log.size
-
-    @property
-    def marker(self) -> Marker | None:
-        """The marker that closed the epoch, once it has come."""
-        return self.epoch.closed_by
-
-    def take(self, items: Sequence[Item]) -> list[tuple[Record, bytes]]:
-        """Decide the items of one queue event; their records, and the bytes of these."""
-        parsed = [epochs.parse(item) for item in items]
-        indices = [thing.entry.index for thing in parsed if isinstance(thing, Mutation)]
-        current = iter(self._ledger.current(self._base, indices))
-        records: list[tuple[Record, bytes]] = []
-        for item, thing in zip(items, parsed, strict=True):
-            held = next(current) if isinstance(thing, Mutation) else None
-            verdict = epochs.decide(self.epoch, thing, held)
-            if verdict is Verdict.ACCEPTED and isinstance(thing, Mutation):
-                self._stage(thing, item)
-            record = Record(self.sequence + len(records), item, verdict)
-            records.append((record, record.encode()))
-        self._log_records([data for _, data in records])
-        self._queue_next = items[-1].revision + 1
-        if len(self._staged) >= SLICE:
-            self._flush()
-        return records
-
-    def _stage(self, mutation: Mutation, item: Item) -> None:
-        index = mutation.entry.index
-        self._staged.append((index, mutation.entry_hash))
-        if isinstance(item.content, bytes):
-            self._puts.append((ENTRIES, index + self.epoch.number.to_bytes(8), item.content))
-
-    def _log_records(self, records: Sequence[bytes]) -> None:
-        self._log, created = self._log.append([log_leaf_hash(record) for record in records])
-        self._put_nodes(MUTATIONS_LOG, created)
-
-    def _put_nodes(self, log: bytes, nodes: Sequence[tuple[NodeId, bytes]]) -> None:
-        self._puts += [(NODES, log + node_key(node), value) for node, value in nodes]
-
-    def _apply(self) -> None:
-        self._root, pages = self._ledger.map.apply(self._root, self.epoch.number, self._staged)
-        self._puts += [(PAGES, key, page) for key, page in pages]
-        self._staged = []
-
-    def _flush(self) -> None:
-        self._apply()
-        self._ledger.store.write(self._puts, sync=False)
-        self._puts = []
-
-    def close(self) -> tuple[MapHead, Committed]:
-        """The head of the epoch and the state after it, which ``commit`` makes durable.
-
-        The log of heads in that state does not yet have this head: its leaf is the signed one.
-        """
-        self._apply()
-        head, standing = epochs.close(
-            self.epoch,
-            map_root=self._root.hash,
-            map_size=self._root.size,
-            log_size=self._log.size,
-            log_root=self._log.root(),
-            queue_next=self._queue_next,
-        )
-        return head, Committed(standing, self._root, self._log, self._base.heads, self._queue_next)
-
-    def commit(self, state: Committed, event: HeadEvent, records_next: int) -> Committed:
-        """Make the epoch durable and visible: one atomic write."""
-        heads, created = state.heads.append([log_leaf_hash(event.smh_bytes)])
-        self._put_nodes(HEADS_LOG, created)
-        committed = Committed(state.standing, state.root, state.log, heads, state.queue_next, records_next)
-        self._puts.append((HEADS, state.epoch.to_bytes(8), event.encode()))
-        self._puts.append((META, _COMMITTED, committed.encode()))
-        self._ledger.store.write(self._puts, sync=True)
-        self._puts = []
-        self._ledger.committed = committed
-        return committed

@@ -18,7 +18,8 @@ from kt_es.formats.configs import Config
 from kt_es.formats.heads import MAP_HEAD, HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.queue import Item, ItemKind
 from kt_es.formats.records import RECORDS, Record, RecordPacker, decode_records
-from projections.ledger import Committed, EpochFold, Ledger
+from projections.fold import EpochFold
+from projections.ledger import Committed, Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Replay:
             published = SignedMapHead.decode(head_event.smh_bytes)
         except MalformedError as error:
             raise DivergenceError(f"{where}: {error}") from None
-        fold = self.ledger.fold()
+        fold = EpochFold(self.ledger)
         records_next = self._replay_records(fold, published.head)
         head, state = fold.close()
         config = fold.epoch.config

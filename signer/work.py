@@ -11,6 +11,7 @@ from kt_es.formats.configs import Config
 from kt_es.formats.heads import MAP_HEAD, MapHead
 from kt_es.formats.queue import items_of
 from kt_es.formats.records import RECORDS, RecordPacker
+from projections.fold import EpochFold
 from projections.ledger import Ledger
 from signer.keys import KeyRing
 from signer.publish import publish, sign_head
@@ -29,7 +30,7 @@ class EpochWork:
         self._keys = keys
         self._outbox_limit = outbox
         self._base = ledger.committed
-        self._fold = ledger.fold()
+        self._fold = EpochFold(ledger)
         self._packer = RecordPacker(self._base.log.size)
         self._records_next = self._base.records_next
         self._outbox: list[NewEvent] = []

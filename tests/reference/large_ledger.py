@@ -22,8 +22,10 @@ from projections.ledger import (
     NODES,
     OPENINGS,
     PAGES,
+    SEQUENCE_SIZE,
     Committed,
     Ledger,
+    entry_key,
 )
 from projections.storage import Storage
 from signer.publish import sign_head
@@ -62,7 +64,7 @@ def large_ledger(store: Storage, entries: int, epochs: int, users: Sequence[str]
     ]
     for user, made in zip(users, mutations, strict=True):
         index, opening = made.entry.index, Opening(made.entry_hash, b.opening(user), b.profile(user))
-        changes.append((ENTRIES, index + epochs.to_bytes(8), made.encode()))
+        changes.append((ENTRIES, entry_key(index, epochs), bytes(SEQUENCE_SIZE) + made.encode()))
         changes.append((OPENINGS, index + made.entry_hash, opening.encode()))
     changes.append((HEADS, epochs.to_bytes(8), event.encode()))
     changes.append((META, b"committed", committed.encode()))

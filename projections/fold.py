@@ -1,0 +1,174 @@
+"""The fold of one epoch over a ledger: items in, records out, and at its marker the commit.
+
+The signer feeds it from the queue, everybody else from the log of mutations; both get the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kt_es import epochs
+from kt_es.crypto.hashes import log_leaf_hash
+from kt_es.epochs import Epoch
+from kt_es.formats.entries import Mutation
+from kt_es.formats.heads import HeadEvent, MapHead
+from kt_es.formats.queue import Item, Marker
+from kt_es.formats.records import Record, Verdict
+from kt_es.merkle.log import NodeId, node_key
+from projections.ledger import (
+    COMMITTED,
+    ENTRIES,
+    HEADS,
+    HEADS_LOG,
+    META,
+    MUTATIONS_LOG,
+    NODES,
+    PAGES,
+    SEQUENCE_SIZE,
+    Committed,
+    Ledger,
+    entry_key,
+)
+from projections.storage import Change, Storage
+
+# Changes that are kept in memory before they are written: bounds it, whatever the size of an epoch.
+SLICE = 20_000
+
+
+class EpochFold:
+    """One epoch in the making: items in, records out, and on its marker the head and the commit.
+
+    Memory is bounded however long the epoch is: what was staged is written in slices, under the number
+    of the coming epoch. After a crash the same items write the same keys and values again.
+    """
+
+    def __init__(self, ledger: Ledger, slice_size: int = SLICE) -> None:
+        self._ledger = ledger
+        self._slice_size = slice_size
+        self._base = ledger.committed
+        self._accepted = _Accepted(ledger.store, self._base.epoch + 1)
+        self.epoch = Epoch.after(self._base.standing, self._accepted)
+        self._root = self._base.root
+        self._log = self._base.log
+        self._queue_next = self._base.queue_next
+        self._staged: list[tuple[bytes, bytes]] = []
+        self._puts: list[Change] = []
+
+    @property
+    def size(self) -> int:
+        """How many items this epoch has so far."""
+        return self._log.size - self._base.log.size
+
+    @property
+    def sequence(self) -> int:
+        """The sequence number of the next record."""
+        return self._log.size
+
+    @property
+    def marker(self) -> Marker | None:
+        """The marker that closed the epoch, once it has come."""
+        return self.epoch.closed_by
+
+    def take(self, items: Sequence[Item]) -> list[tuple[Record, bytes]]:
+        """Decide the items of one queue event; their records, and the bytes of these."""
+        parsed = [epochs.parse(item) for item in items]
+        indices = [thing.entry.index for thing in parsed if isinstance(thing, Mutation)]
+        current = iter(self._ledger.current(self._base, indices))
+        records: list[tuple[Record, bytes]] = []
+        for sequence, (item, thing) in enumerate(zip(items, parsed, strict=True), self.sequence):
+            held = next(current) if isinstance(thing, Mutation) else None
+            verdict = epochs.decide(self.epoch, thing, held)
+            record = Record(sequence, item, verdict)
+            if verdict is Verdict.ACCEPTED and isinstance(thing, Mutation):
+                self._stage(thing, record)
+            records.append((record, record.encode()))
+        self._log_records([data for _, data in records])
+        self._queue_next = items[-1].revision + 1
+        if len(self._puts) >= self._slice_size:
+            self._flush()
+        return records
+
+    def _stage(self, mutation: Mutation, record: Record) -> None:
+        index, content = mutation.entry.index, record.item.content
+        self._staged.append((index, mutation.entry_hash))
+        if isinstance(content, bytes):
+            value = record.sequence.to_bytes(SEQUENCE_SIZE) + content
+            self._puts.append((ENTRIES, entry_key(index, self.epoch.number), value))
+
+    def _log_records(self, records: Sequence[bytes]) -> None:
+        self._log, created = self._log.append([log_leaf_hash(record) for record in records])
+        self._put_nodes(MUTATIONS_LOG, created)
+
+    def _put_nodes(self, log: bytes, nodes: Sequence[tuple[NodeId, bytes]]) -> None:
+        self._puts += [(NODES, log + node_key(node), value) for node, value in nodes]
+
+    def _apply(self) -> None:
+        self._root, pages = self._ledger.map.apply(self._root, self.epoch.number, self._staged)
+        self._puts += [(PAGES, key, page) for key, page in pages]
+        self._staged = []
+
+    def _flush(self) -> None:
+        self._apply()
+        self._ledger.store.write(self._puts, sync=False)
+        self._puts = []
+        self._accepted.flushed(self.sequence)
+
+    def close(self) -> tuple[MapHead, Committed]:
+        """The head of the epoch and the state after it, which ``commit`` makes durable.
+
+        The log of heads in that state does not yet have this head: its leaf is the signed one.
+        """
+        self._apply()
+        head, standing = epochs.close(
+            self.epoch,
+            map_root=self._root.hash,
+            map_size=self._root.size,
+            log_size=self._log.size,
+            log_root=self._log.root(),
+            queue_next=self._queue_next,
+        )
+        return head, Committed(standing, self._root, self._log, self._base.heads, self._queue_next)
+
+    def commit(self, state: Committed, event: HeadEvent, records_next: int) -> Committed:
+        """Make the epoch durable and visible: one atomic write."""
+        heads, created = state.heads.append([log_leaf_hash(event.smh_bytes)])
+        self._put_nodes(HEADS_LOG, created)
+        committed = Committed(state.standing, state.root, state.log, heads, state.queue_next, records_next)
+        self._puts.append((HEADS, state.epoch.to_bytes(8), event.encode()))
+        self._puts.append((META, COMMITTED, committed.encode()))
+        self._ledger.store.write(self._puts, sync=True)
+        self._puts = []
+        self._ledger.committed = committed
+        return committed
+
+
+class _Accepted:
+    """Index to entry hash of what the epoch has accepted: the last slice in memory, the rest in the store.
+
+    Entries of a run that crashed stand in the store too. They are told apart by their sequence: what
+    this run has written came before ``flushed``, and a leftover below that is the very same entry,
+    because the queue is the same.
+    """
+
+    def __init__(self, storage: Storage, epoch: int) -> None:
+        self._storage = storage
+        self._epoch = epoch
+        self._recent: dict[bytes, bytes] = {}
+        self._flushed_to = 0
+
+    def flushed(self, sequence: int) -> None:
+        """Everything accepted before ``sequence`` is in the store now."""
+        self._flushed_to = sequence
+        self._recent = {}
+
+    def get(self, index: bytes, /) -> bytes | None:
+        recent = self._recent.get(index)
+        if recent is not None or self._flushed_to == 0:
+            return recent
+        stored = self._storage.get(ENTRIES, entry_key(index, self._epoch))
+        if stored is None or int.from_bytes(stored[:SEQUENCE_SIZE]) >= self._flushed_to:
+            return None
+        return Mutation.decode(stored[SEQUENCE_SIZE:]).entry_hash
+
+    def __setitem__(self, index: bytes, entry_hash: bytes, /) -> None:
+        self._recent[index] = entry_hash

@@ -1,0 +1,70 @@
+"""One epoch in slices: the same records and the same head, whatever was written before a crash."""
+
+from __future__ import annotations
+
+import pytest
+
+from kt_es.formats.heads import HeadEvent, MapHead
+from kt_es.formats.queue import Item, ItemKind, items_of
+from kt_es.formats.records import Record
+from projections.fold import EpochFold
+from projections.ledger import ENTRIES, FAMILIES, Ledger
+from tests.builders import item, marker, mutation, signed_config
+from tests.reference.memory_store import MemoryStore
+from tests.reference.signing import new_ledger
+
+USERS = [f"user{number}" for number in range(12)]
+
+
+def queue() -> list[list[Item]]:
+    """A config, then every user twice, the second time with another entry, then a marker."""
+    events = [[item(signed_config(), 0)]]
+    for number, user in enumerate((*USERS, *USERS), 1):
+        again = mutation(user, commits_to=bytes(32)) if number > len(USERS) else mutation(user)
+        events.append([item(mutation(user), number, 0), item(again, number, 1)])
+    return [*events, [item(marker(), len(events))]]
+
+
+def fold_all(ledger: Ledger, slice_size: int, events: list[list[Item]]) -> tuple[EpochFold, list[Record]]:
+    fold = EpochFold(ledger, slice_size)
+    return fold, [record for items in events for record, _ in fold.take(items)]
+
+
+def expected() -> tuple[list[Record], MapHead]:
+    fold, records = fold_all(new_ledger(), 10**9, queue())
+    return records, fold.close()[0]
+
+
+def test_the_second_of_two_entries_conflicts_and_the_same_is_a_duplicate() -> None:
+    records, head = expected()
+    verdicts = [record.verdict.label for record in records]
+    assert verdicts == ["config", *["accepted", "duplicate"] * 12, *["duplicate", "conflict"] * 12, "epoch"]
+    assert head.map_size == len(USERS)
+
+
+@pytest.mark.parametrize("slice_size", [1, 2, 7, 30])
+def test_slices_change_nothing(slice_size: int) -> None:
+    fold, records = fold_all(new_ledger(), slice_size, queue())
+    assert (records, fold.close()[0]) == expected()
+
+
+@pytest.mark.parametrize("slice_size", [1, 7])
+@pytest.mark.parametrize("crash_after", range(1, 26, 3))
+def test_what_a_crashed_run_left_behind_changes_nothing(slice_size: int, crash_after: int) -> None:
+    store = MemoryStore(FAMILIES)
+    fold_all(new_ledger(store), slice_size, queue()[:crash_after])
+    fold, records = fold_all(new_ledger(store), slice_size, queue())
+    head, state = fold.close()
+    assert (records, head) == expected()
+    fold.commit(state, HeadEvent(b"smh", "heads", "mutations"), 1)
+    assert len(list(store.scan(ENTRIES))) == len(USERS)
+
+
+def test_an_epoch_of_nothing_but_garbage_is_written_in_slices_too() -> None:
+    store = MemoryStore(FAMILIES)
+    fold = EpochFold(new_ledger(store), 50)
+    fold.take([item(signed_config(), 0)])
+    for revision in range(1, 200):
+        fold.take(items_of(revision, "Surprise", b"x"))
+        assert len(fold._puts) < 60
+    assert fold.take([Item(200, 0, ItemKind.UNKNOWN, b"")])[0][0].sequence == 200
