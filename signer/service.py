@@ -14,7 +14,8 @@ from kt_es.formats.keys import PublicKey
 from projections.ledger import FAMILIES, Ledger
 from projections.rocks import Store
 from signer.keys import KeyRing
-from signer.loop import Effects, Limits, Signer, run_forever
+from signer.loop import Effects, Limits, Signer
+from signer.runner import run_forever
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,6 @@ def serve(settings: SignerSettings, connect: Callable[[], EventLog], stop: threa
         def signer(log: EventLog) -> Signer:
             return Signer(log, settings.names, ledger, keys, effects=effects, limits=settings.limits)
 
-        run_forever(signer, effects, stop)
+        run_forever(connect, signer, settings.names.queue, stop)
     finally:
         store.close()

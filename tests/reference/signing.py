@@ -17,7 +17,8 @@ from kt_es.formats.records import Record, decode_records
 from projections.ledger import FAMILIES, Ledger
 from projections.replay import Replay
 from signer.keys import KeyRing
-from signer.loop import Effects, Limits, Signer, run_forever
+from signer.loop import Effects, Limits, Signer
+from signer.runner import run_forever
 from tests.builders import ORIGIN, SIGNER, SIGNER_KEY, START, config, seed, signed_config
 from tests.reference.memory_log import MemoryLog
 from tests.reference.memory_store import MemoryStore
@@ -26,9 +27,7 @@ NAMES = StreamNames("people")
 PATIENCE = 30.0
 
 # Small enough that every bound of the loop is met in a short test.
-LIMITS = Limits(
-    batch_limit=50, outbox=4096, inbox=4, unacknowledged=20, tick=0.002, patience=0.02, watchdog=0.2
-)
+LIMITS = Limits(batch_limit=50, outbox=4096, unacknowledged=20, patience=0.02, watchdog=0.2)
 
 
 def wait_until(done: Callable[[], bool], what: str) -> None:
@@ -89,7 +88,7 @@ def signing(
             return Signer(found, NAMES, ledger, KeyRing([SIGNER]), effects=outside, limits=limits)
 
         try:
-            run_forever(signer, outside, stop)
+            run_forever(outside.connect, signer, NAMES.queue, stop)
         except KtError as error:
             ended.append(error)
 

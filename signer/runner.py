@@ -1,0 +1,116 @@
+"""The shell around the signer: connections, the subscription's thread, waiting, and starting anew."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from queue import Empty, Full, Queue
+
+import structlog
+
+from kt_es.errors import KtError, UnavailableError
+from kt_es.eventstore.streams import Event, EventLog, GroupSubscription
+from signer.loop import Signer
+
+GROUP = "kt-signer"
+INBOX = 32  # delivered events that wait for the signer
+TICK = 0.05  # seconds after which the signer looks around while nothing comes
+STANDBY = 0.5  # seconds between two looks of a standby at the place
+FIRST_DELAY = 0.2
+LAST_DELAY = 2.0
+
+_log = structlog.get_logger("signer")
+
+
+def run_forever(
+    connect: Callable[[], EventLog],
+    new_signer: Callable[[EventLog], Signer],
+    queue: str,
+    stop: threading.Event,
+) -> None:
+    """Run one signer after the other until ``stop``: each outage of the log ends one.
+
+    Raises every other error: divergence and unusable keys are for people to look at.
+    """
+    delay = FIRST_DELAY
+    while not stop.is_set():
+        signer = None
+        try:
+            log = connect()
+            try:
+                signer = new_signer(log)
+                _run(log, signer, queue, stop)
+            finally:
+                log.close()
+        except UnavailableError as error:
+            # An outage after a time of work is a new one.
+            delay = FIRST_DELAY if signer is not None and signer.finished else delay
+            _log.warning("log unavailable", problem=str(error), again_in=delay)
+            stop.wait(delay)
+            delay = min(2 * delay, LAST_DELAY)
+
+
+def _run(log: EventLog, signer: Signer, queue: str, stop: threading.Event) -> None:
+    signer.recover()
+    group = _take_place(log, signer, queue, stop)
+    if group is None:
+        return
+    with _inbox(group) as inbox:
+        signer.join(group)
+        while not stop.is_set():
+            with suppress(Empty):
+                delivered = inbox.get(timeout=TICK)
+                if isinstance(delivered, KtError):
+                    raise delivered
+                signer.deliver(delivered)
+            signer.advance()
+
+
+def _take_place(log: EventLog, signer: Signer, queue: str, stop: threading.Event) -> GroupSubscription | None:
+    """The one place at the queue, when it is free; None if ``stop`` came first."""
+    log.create_group(queue, GROUP)
+    waiting = False
+    while not stop.is_set():
+        group = log.join_group(queue, GROUP)
+        if group is not None:
+            return group
+        if not waiting:
+            _log.info("standby")
+            waiting = True
+        # Following the logs meanwhile makes taking over quick.
+        signer.recover()
+        stop.wait(STANDBY)
+    return None
+
+
+@contextmanager
+def _inbox(group: GroupSubscription) -> Iterator[Queue[Event | KtError]]:
+    """The deliveries of ``group`` in a bounded queue, filled by a thread; its error comes last."""
+    inbox: Queue[Event | KtError] = Queue(INBOX)
+    closed = threading.Event()
+
+    def put(thing: Event | KtError) -> None:
+        while not closed.is_set():
+            with suppress(Full):
+                inbox.put(thing, timeout=0.5)
+                return
+
+    def receive() -> None:
+        try:
+            for event in group:
+                put(event)
+                if closed.is_set():
+                    return
+            put(UnavailableError("the subscription has ended"))
+        except KtError as error:
+            put(error)
+
+    thread = threading.Thread(target=receive, name="signer-inbox", daemon=True)
+    thread.start()
+    try:
+        yield inbox
+    finally:
+        closed.set()
+        group.stop()
+        thread.join(timeout=5)
