@@ -3,10 +3,39 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import Event, EventLog, NewEvent
+
+
+class Connections:
+    """Clients of the log as ``connect`` makes them; closing ends what hangs in any of them."""
+
+    def __init__(self, connect: Callable[[], EventLog]) -> None:
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._open: weakref.WeakSet[EventLog] = weakref.WeakSet()
+        self._closed = False
+
+    def connect(self) -> EventLog:
+        """Another client, which its user closes after use."""
+        log = self._connect()
+        with self._lock:
+            if not self._closed:
+                self._open.add(log)
+                return log
+        log.close()
+        raise UnavailableError("the front end is stopping")
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            logs = list(self._open)
+        for log in logs:
+            log.close()
 
 
 class RequestLog(Protocol):
@@ -35,11 +64,6 @@ class LateLog:
 
     def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[Event]:
         return self._connected().read(stream, start, limit)
-
-    def close(self) -> None:
-        with self._lock:
-            if self._log is not None:
-                self._log.close()
 
     def _connected(self) -> EventLog:
         with self._lock:

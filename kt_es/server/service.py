@@ -31,7 +31,7 @@ from kt_es.server.handlers import Directory
 from kt_es.server.http import Frontend, create_app
 from kt_es.server.indexer import Indexer
 from kt_es.server.keys import load_vrf_key
-from kt_es.server.late import LateLog
+from kt_es.server.late import Connections, LateLog
 from kt_es.server.metrics import Metrics
 from kt_es.server.openings import OpeningReader
 from kt_es.server.receipts import ReceiptDesk
@@ -84,6 +84,8 @@ class Running:
         failed: Callable[[KtError], None],
     ) -> None:
         self._told = failed
+        self._connections = Connections(connect_log)
+        connect_log = self._connections.connect
         self._log = LateLog(connect_log)
         self.watch = LogWatch(self._log, names.queue)
         self._appender = Appender(self._log, self.watch)
@@ -96,11 +98,12 @@ class Running:
         self.directory.check_key(ledger.committed)
         self.metrics = Metrics(lambda: time.time_ns() // 1_000_000, lambda: self.watch.problem is None)
         self.metrics.committed(ledger.committed.epoch, ledger.committed.standing.timestamp)
+        self._batches = Worker("batcher", lambda _: self._batcher.run(), self._fail)
         self._workers = [
             self.replica.worker,
             self.openings.worker,
             Worker("log watch", self.watch.run, self._fail),
-            Worker("batcher", lambda _: self._batcher.run(), self._fail),
+            self._batches,
         ]
         self._reads = ThreadPoolExecutor(READERS, thread_name_prefix="reads")
         self._writes = ThreadPoolExecutor(WRITERS, thread_name_prefix="writes")
@@ -144,9 +147,10 @@ class Running:
         self._reader.close()
         self._reads.shutdown(wait=False, cancel_futures=True)
         self._writes.shutdown(wait=False, cancel_futures=True)
+        self._batches.join(GRACE)
+        self._connections.close()
         # The longest is an epoch in the middle of its commit.
         late = [worker.name for worker in self._workers if not worker.join(GRACE)]
-        self._log.close()
         if late:
             _LOG.warning("threads did not end in time", threads=late)
 
