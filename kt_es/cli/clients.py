@@ -21,20 +21,28 @@ from kt_es.errors import ConfigError
 
 DEFAULT_KEY = "default"
 
+# A person waits for an answer; a change also waits for the next epoch.
+LOOKUP_TIMEOUT = 15.0
+CHANGE_TIMEOUT = 60.0
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How a directory is reached and known: ``--server``, ``--vkey``, ``--state``, ``--ca``."""
+    """How a directory is reached and known: ``--server``, ``--vkey``, ``--state``, ``--ca``, ``--timeout``."""
 
     server: str
     vkey: str | None
     state: Path
     ca: Path | None
+    timeout: float | None
 
-    def client(self, connections: int = 32, timeout: float = 60.0) -> Client:
-        """A client whose trusted state is kept for this server, under the state directory."""
+    def client(self, connections: int = 32, timeout: float = LOOKUP_TIMEOUT) -> Client:
+        """A client whose trusted state is kept for this server, under the state directory.
+
+        ``timeout`` holds for each call, in seconds, unless ``--timeout`` says otherwise.
+        """
         pinned = None if self.vkey is None else Pinned.parse(self.vkey)
         try:
             verify = ssl.create_default_context(cafile=str(self.ca or certifi.where()))
@@ -42,7 +50,12 @@ class Reach:
             raise ConfigError(f"certificate {self.ca}: {error}") from None
         state = FileStateStore(self.state / "directories" / _file_name(self.server))
         return Client(
-            self.server, state, pinned=pinned, verify=verify, connections=connections, timeout=timeout
+            self.server,
+            state,
+            pinned=pinned,
+            verify=verify,
+            connections=connections,
+            timeout=self.timeout or timeout,
         )
 
 
@@ -51,8 +64,13 @@ def _file_name(server: str) -> str:
 
 
 def reach_options(command: _F) -> _F:
-    """``--server``, ``--vkey``, ``--state`` and ``--ca``; the command takes them as ``reach_of(kwargs)``."""
+    """``--server``, ``--vkey``, ``--state``, ``--ca``, ``--timeout``: the fields of ``Reach``."""
     for option in (
+        click.option(
+            "--timeout",
+            type=click.FloatRange(0.1),
+            help=f"Seconds for each call; default {LOOKUP_TIMEOUT:.0f}, for changes {CHANGE_TIMEOUT:.0f}.",
+        ),
         click.option(
             "--ca", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="CA certificate."
         ),

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from kt_es.cli.clients import Reach, keys_option, reach_options, signing_keys
+from kt_es.cli.clients import CHANGE_TIMEOUT, Reach, keys_option, reach_options, signing_keys
 from kt_es.cli.context import output_of
 from kt_es.cli.output import Output, is_terminal
 from kt_es.client.bulk import BulkReport, Progress, Wanted, publish_all
@@ -70,7 +70,7 @@ def import_command(
     Run it again after an interruption: what stands already is left alone.
     """
     output = output_of(context)
-    with Reach(**reach).client(connections=jobs, timeout=60.0) as client:
+    with Reach(**reach).client(connections=jobs, timeout=CHANGE_TIMEOUT) as client:
         policy = client.directory().label_policy
         plan = read_plan(kind, file, policy)
         if dry_run:

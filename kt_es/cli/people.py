@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from kt_es.cli.clients import DEFAULT_KEY, Reach, keys_option, reach_options, signing_keys
+from kt_es.cli.clients import CHANGE_TIMEOUT, DEFAULT_KEY, Reach, keys_option, reach_options, signing_keys
 from kt_es.cli.context import output_of, stop_on_signals
 from kt_es.cli.output import Output, at
 from kt_es.cli.profiles import read_profile_keys
@@ -20,7 +20,7 @@ from kt_es.client.keystore import KeyStore, StoredKey
 from kt_es.client.trust import Lookup, verify_proof_file
 from kt_es.client.trusted import Pinned
 from kt_es.crypto.signatures import ECDSA_P256, ED25519, PrivateKey
-from kt_es.errors import ConfigError, KtError, MalformedError, VerificationError
+from kt_es.errors import ConfigError, KtError, MalformedError, UnavailableError, VerificationError
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.notes import encode_base64
 from kt_es.formats.profiles import ProfileKey
@@ -108,7 +108,7 @@ def put_command(
     new = signing_keys(keys, rotate) if rotate else []
     authorized = [key.public for key in new] or None
     private = {key.name: key.private for key in (*signers, *new)}
-    with Reach(**reach).client() as client:
+    with Reach(**reach).client(timeout=CHANGE_TIMEOUT) as client:
         published = client.publish(label, profile, list(private.values()), authorized)
     show_checks(output, published.lookup)
     output.ok(f"version {published.submission.mutation.entry.version} of {label} stands in the directory")
@@ -284,8 +284,13 @@ def watch_command(
     alarms: list[dict[str, Any]] = []
     with Reach(**reach).client() as client:
         while not stop.is_set():
-            for label in labels:
-                alarms += _watch_one(output, client, label, mine, seen)
+            try:
+                for label in labels:
+                    alarms += _watch_one(output, client, label, mine, seen)
+            except UnavailableError as error:
+                if once:
+                    raise
+                output.fail(f"cannot look now, trying again: {error}")
             if alarms or once:
                 break
             stop.wait(interval)
