@@ -252,7 +252,7 @@ def log_at(uri: str) -> Iterator[EsdbLog]:
 
 def heads_of(log: EsdbLog) -> list[MapHead]:
     """All published heads; they have to be one per epoch without a gap, in the order of time."""
-    heads = []
+    heads: list[MapHead] = []
     for event in log.read(NAMES.heads):
         head = SignedMapHead.decode(HeadEvent.decode(event.data).smh_bytes).head
         assert head.epoch == event.revision + 1 == len(heads) + 1
