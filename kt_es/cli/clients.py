@@ -30,7 +30,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How a directory is reached and known: ``--server``, ``--vkey``, ``--state``, ``--ca``, ``--timeout``."""
+    """How a directory is reached and known; each field is an option of ``reach_options``."""
 
     server: str
     vkey: str | None
