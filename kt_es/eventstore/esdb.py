@@ -21,6 +21,7 @@ from kt_es.eventstore.streams import ANY, NO_STREAM, Event, NewEvent, Subscripti
 
 DEADLINE = 3.0
 PAGE = 64
+PAGE_DEADLINE = 10.0
 
 _T = TypeVar("_T")
 
@@ -156,7 +157,7 @@ class EsdbLog:
         def page() -> list[Event]:
             try:
                 events = self._client.get_stream(
-                    stream, stream_position=start, limit=count, timeout=10 * DEADLINE
+                    stream, stream_position=start, limit=count, timeout=PAGE_DEADLINE
                 )
             except exceptions.NotFound:
                 return []

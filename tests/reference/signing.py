@@ -24,6 +24,9 @@ from tests.reference.memory_log import MemoryLog
 from tests.reference.memory_store import MemoryStore
 
 NAMES = StreamNames("people")
+
+# Of all signers of a test process: a nonce that comes twice makes the same marker, which is one event.
+_NONCES = itertools.count()
 PATIENCE = 30.0
 
 # Small enough that every bound of the loop is met in a short test.
@@ -60,14 +63,14 @@ def new_ledger(store: MemoryStore | None = None) -> Ledger:
 
 def effects(connect: Callable[[], EventLog]) -> Effects:
     """A wall clock that goes on by a millisecond a look, and nonces by number."""
-    clock, nonces = itertools.count(START), itertools.count()
+    clock = itertools.count(START)
     lock = threading.Lock()
 
     def now() -> int:
         with lock:
             return next(clock)
 
-    return Effects(connect, now, time.monotonic, lambda: seed(f"{id(nonces)} {next(nonces)}")[:16])
+    return Effects(connect, now, time.monotonic, lambda: seed(f"nonce {next(_NONCES)}")[:16])
 
 
 def new_signer(log: EventLog, ledger: Ledger, limits: Limits = LIMITS) -> Signer:
