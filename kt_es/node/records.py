@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
 
@@ -39,10 +38,12 @@ class Proposed(NamedTuple):
 
 def varint(value: int) -> bytes:
     """``value`` (unsigned) as a protobuf varint."""
-    if value < 0x80:
-        return _SMALL[value]
-    if value < 0x4000:
-        return bytes((value & 0x7F | 0x80, value >> 7))
+    if value < len(_VARINTS):
+        return _VARINTS[value]
+    return _varint(value)
+
+
+def _varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -51,7 +52,7 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
-_SMALL = tuple(bytes((value,)) for value in range(0x80))
+_VARINTS = tuple(map(_varint, range(0x4000)))
 
 
 def field(tag: int, content: bytes) -> bytes:
@@ -59,7 +60,6 @@ def field(tag: int, content: bytes) -> bytes:
     return varint(tag << 3 | 2) + varint(len(content)) + content
 
 
-@lru_cache(maxsize=4096)
 def _labels(type_: str, content_type: str) -> tuple[bytes, int, int]:
     """The metadata entries of type and content type, and where the type stands in them."""
     name = type_.encode()
@@ -73,25 +73,45 @@ def encoder(stream: bytes, created: int) -> Callable[[Proposed, int, int], bytes
     """A function ``(event, revision, position) -> stored value`` for one append to one stream."""
     name_field = field(2, field(3, stream))
     name_length = len(stream)
-    name_skip = len(name_field) - name_length
+    # Where the name stands after the 36 characters of the id, and what follows it.
+    name_skip = 36 + len(name_field) - name_length
     created_entry = field(6, field(1, b"created") + field(2, b"%d" % created))
+    known: dict[tuple[str, str], tuple[bytes, int, int]] = {}
+    pack, header_size = HEADER.pack, HEADER.size
 
     def encode(event: Proposed, revision: int, position: int) -> bytes:
-        labels, type_skip, type_length = _labels(event.type, event.content_type)
+        event_id, type_, content_type, metadata, data = event
+        labels = known.get((type_, content_type))
+        if labels is None:
+            labels = known[type_, content_type] = _labels(type_, content_type)
+        entries, type_skip, type_length = labels
         place = varint(position)
-        numbers = b"\x18" + varint(revision) + b"\x20" + place + b"\x28" + place
-        rest = [created_entry]
-        if event.metadata:
-            rest += b":", varint(len(event.metadata)), event.metadata
-        rest += b"B", varint(len(event.data)), event.data
-        tail = b"".join(rest)
-        size = 40 + len(name_field) + len(numbers) + len(labels) + len(tail)
-        front = b"\n" + varint(size) + b"\n&\x12$"
-        id_at = HEADER.size + len(front)
-        name_at = id_at + 36 + name_skip
+        numbers = b"\x18%b\x20%b\x28%b" % (varint(revision), place, place)
+        extra = b":%b%b" % (varint(len(metadata)), metadata) if metadata else b""
+        data_head = b"B" + varint(len(data))
+        size = 40 + len(name_field) + len(numbers) + len(entries) + len(created_entry)
+        size += len(extra) + len(data_head) + len(data)
+        front = b"\n%b\n&\x12$" % varint(size)
+        id_at = header_size + len(front)
+        name_at = id_at + name_skip
         type_at = name_at + name_length + len(numbers) + type_skip
-        header = HEADER.pack(position, created, revision, id_at, name_at, name_length, type_at, type_length)
-        return b"".join((header, front, event.id.encode(), name_field, numbers, labels, tail, b"\x18", place))
+        header = pack(position, created, revision, id_at, name_at, name_length, type_at, type_length)
+        return b"".join(
+            (
+                header,
+                front,
+                event_id.encode(),
+                name_field,
+                numbers,
+                entries,
+                created_entry,
+                extra,
+                data_head,
+                data,
+                b"\x18",
+                place,
+            )
+        )
 
     return encode
 

@@ -76,8 +76,6 @@ class _Running:
         self.failure: StorageError | None = None
         self._stop = asyncio.Event()
         self.log = EventLog(RocksStorage(config.data), time.time, self._failed)
-        self._committing = asyncio.create_task(self.log.commit_forever())
-        self._committing.add_done_callback(lambda _task: self._stop.set())
         self.groups = Groups(self.log)
         self._server = grpc.aio.server(options=_channel_options(config))
         register(self._server, Streams(self.log, config.max_append), _SERVICES[0])
@@ -118,11 +116,7 @@ class _Running:
         """End open calls, commit what is queued, close the data."""
         await self._server.stop(0.2)
         await self.groups.close()
-        self.log.close()
-        (outcome,) = await asyncio.gather(self._committing, return_exceptions=True)
-        self.log.release()
-        if isinstance(outcome, BaseException):
-            raise outcome
+        await self.log.close()
 
 
 def _listen_problem(config: NodeConfig) -> str:

@@ -168,10 +168,11 @@ def _decide_by_ids(
     if not head.exists:
         return accept
     found = [revision for revision in map(revision_of, ids) if revision is not None]
+    # What was deleted and is hidden does not count as written.
     found = [revision for revision in found if revision >= head.truncate_before]
     if not found:
         return accept
-    if len(found) == len(ids) and _repeats(ids, found[0], head, id_at):
+    if _repeats(ids, found[0], head, id_at):
         return Duplicate(found[0] + len(ids) - 1)
     return Wrong(head.last)
 

@@ -112,24 +112,31 @@ class Transaction:
         """Stage a record that is not an event."""
         self.puts.append((key, value))
 
-    def append(self, name: str, events: Sequence[Proposed], revision: int | None = None) -> int:
-        """Stage ``events`` at the end of stream ``name`` (or at ``revision``); returns the last position."""
+    def append(
+        self, name: str, events: Sequence[Proposed], revision: int | None = None, by_id: bool = False
+    ) -> int:
+        """Stage ``events`` at the end of stream ``name`` (or at ``revision``); returns the last position.
+
+        ``by_id``: each can be found by its id later. Otherwise only the first can: an append with an
+        exact revision is recognised by its place when it is repeated, and fewer keys are written.
+        """
         head = self.head(name)
-        first_position = self.position + 1
-        number = head.number or first_position
-        first = head.last + 1 if revision is None else revision
         if head.deleted and revision is None:
             head = self._undelete(name, head)
-            first_position = self.position + 1
+        first = head.last + 1 if revision is None else revision
+        first_position = self.position + 1
+        number = head.number or first_position
         encode = encoder(name.encode(), self.created)
-        stage, staged = self.puts.append, self._staged_events
+        stage, staged, pack = self.puts.append, self._staged_events, _EVENT.pack
         position, at = first_position, first
         for event in events:
-            key, id_, value = event_key(number, at), id_key(number, event.id), encode(event, at, position)
+            key, value = pack(b"E", number, at), encode(event, at, position)
             staged[key] = value
-            staged[id_] = place = _U64.pack(at)
             stage((key, value))
-            stage((id_, place))
+            if by_id or at == first:
+                key, value = id_key(number, event.id), _U64.pack(at)
+                staged[key] = value
+                stage((key, value))
             at += 1
             position += 1
         self.position = position - 1
