@@ -23,6 +23,9 @@ from signer.service import SignerSettings
 from signer.service import serve as serve_signer
 
 LOG_OPTION = click.option("--log", "log", metavar="URI", help="Connection string of the event log.")
+DATA_OPTION = click.option(
+    "--data", type=click.Path(path_type=Path, file_okay=False), help="Its data; default as in kt.toml."
+)
 
 
 def address(text: str) -> Address:
@@ -99,21 +102,22 @@ def node_command(context: click.Context, data: Path, listen: str) -> None:
 
 @click.command("signer")
 @LOG_OPTION
+@DATA_OPTION
 @click.pass_context
-def signer_command(context: click.Context, log: str | None) -> None:
+def signer_command(context: click.Context, log: str | None, data: Path | None) -> None:
     """Run the signer, or a standby that takes over when the signer is gone."""
     settings = settings_of(context, log)
     configure_logs("signer")
-    serve_signer(signer_settings(settings), lambda: connect(settings.log), stop_on_signals())
+    serve_signer(signer_settings(settings, data), lambda: connect(settings.log), stop_on_signals())
 
 
-def signer_settings(settings: Settings) -> SignerSettings:
+def signer_settings(settings: Settings, data: Path | None = None) -> SignerSettings:
     table = settings.signer
     return SignerSettings(
         settings.names,
         settings.origin,
         settings.pinned,
-        settings.path(table.data),
+        data or settings.path(table.data),
         settings.path(table.keys),
         Limits(batch_limit=table.batch_limit, truncate=table.truncate_queue),
     )
@@ -121,9 +125,10 @@ def signer_settings(settings: Settings) -> SignerSettings:
 
 @click.command("frontend")
 @LOG_OPTION
+@DATA_OPTION
 @click.option("--listen", metavar="HOST:PORT", help="Default as in kt.toml.")
 @click.pass_context
-def frontend_command(context: click.Context, log: str | None, listen: str | None) -> None:
+def frontend_command(context: click.Context, log: str | None, data: Path | None, listen: str | None) -> None:
     """Run a front end: submissions into the queue, lookups with proofs from its own replica."""
     from kt_es.server.service import FrontendSettings, serve
 
@@ -137,7 +142,7 @@ def frontend_command(context: click.Context, log: str | None, listen: str | None
             directory=settings.directory,
             signer_key=settings.pinned,
             log=settings.log,
-            data=settings.path(settings.frontend.data),
+            data=data or settings.path(settings.frontend.data),
             vrf_key=settings.path(settings.frontend.vrf_key),
             host=where.host,
             port=where.port,
@@ -149,15 +154,16 @@ def frontend_command(context: click.Context, log: str | None, listen: str | None
 
 @click.command("monitor")
 @LOG_OPTION
+@DATA_OPTION
 @click.pass_context
-def monitor_command(context: click.Context, log: str | None) -> None:
+def monitor_command(context: click.Context, log: str | None, data: Path | None) -> None:
     """Replay and verify both logs as they grow; end with an alarm at the first difference."""
     import structlog
 
     settings = settings_of(context, log)
     configure_logs("monitor")
     words = structlog.get_logger("monitor")
-    store = Store.open(settings.path(settings.monitor.data), FAMILIES)
+    store = Store.open(data or settings.path(settings.monitor.data), FAMILIES)
     try:
         listener = Listener(
             on_epoch=lambda epoch: words.info(

@@ -1,0 +1,68 @@
+"""Dockerfile and docker-compose.yml: what they name exists, and Compose itself accepts the file."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.reference.command_line import check_words, variables
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = (ROOT / "docker-compose.yml").read_text()
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+
+def test_every_command_in_it_exists() -> None:
+    commands = re.findall(r"^ +command: (\[.*\])$", COMPOSE, re.MULTILINE)
+    assert len(commands) == 5
+    for command in commands:
+        check_words(json.loads(command))
+
+
+def test_every_variable_of_the_image_is_an_option() -> None:
+    named = set(re.findall(r"\b(KT_[A-Z_]+)=", DOCKERFILE))
+    assert named
+    assert named <= variables()
+
+
+def test_every_copied_path_is_there_and_not_ignored() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    for line in re.findall(r"^COPY (?!--from)(.*)$", DOCKERFILE, re.MULTILINE):
+        for source in line.split()[:-1]:
+            assert (ROOT / source).exists()
+            assert f"!{source}" in ignored
+
+
+def test_its_volumes_are_those_that_are_mounted() -> None:
+    mounted = set(re.findall(r"^ +- ([a-z0-9-]+):/", COMPOSE, re.MULTILINE))
+    declared = set(re.findall(r"^  ([a-z0-9-]+):$", COMPOSE.partition("\nvolumes:\n")[2], re.MULTILINE))
+    assert mounted == declared
+
+
+def test_compose_accepts_it() -> None:
+    compose = _compose()
+    if compose is None:
+        pytest.skip("neither `docker compose` nor `docker-compose` is installed")
+    checked = subprocess.run(
+        [*compose, "-f", str(ROOT / "docker-compose.yml"), "config", "-q"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr
+
+
+def _compose() -> list[str] | None:
+    docker = shutil.which("docker")
+    if docker is not None:
+        found = subprocess.run([docker, "compose", "version"], capture_output=True, timeout=60, check=False)
+        if found.returncode == 0:
+            return [docker, "compose"]
+    standalone = shutil.which("docker-compose")
+    return None if standalone is None else [standalone]
