@@ -1,0 +1,76 @@
+"""A directory that shows two histories under one key: who trusted the first is told by exit code 5."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kt_es.client.trusted import Trusted
+from kt_es.formats.notes import decode_base64
+from tests.e2e.processes import Up, running_up
+
+pytestmark = pytest.mark.e2e
+
+# Without a heartbeat: an epoch for each change, so that the number of heads is known.
+QUIET = ("--min-interval", "0.1", "--max-interval", "600")
+
+# Two roots of different sizes need a third statement to contradict each other.
+AFTER_MORE_HEADS = 4
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory: pytest.TempPathFactory, first: Up) -> Iterator[Up]:
+    """The same keys and the same settings over an event log of its own."""
+    data = tmp_path_factory.mktemp("twin") / "data"
+    shutil.copytree(first.data / "keys", data / "keys")
+    shutil.copy(first.settings, data / "kt.toml")
+    with running_up(data, *QUIET) as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with running_up(tmp_path_factory.mktemp("first") / "data", *QUIET) as up:
+        yield up
+
+
+def test_another_history_is_caught_and_the_evidence_named(first: Up, twin: Up, tmp_path: Path) -> None:
+    stranger = first.stranger(tmp_path / "home")
+    file = tmp_path / "key"
+    file.write_bytes(b"a key")
+    stranger.kt("keys", "generate")
+    stranger.kt("put", "alice@example.org", "--key", file)
+    trusted = Trusted.decode(next(stranger.state.rglob("trusted")).read_bytes())
+    assert twin.vkey == first.vkey
+
+    # The other side needs as many heads; somebody who never saw the first has nothing to hold against it.
+    newcomer = twin.stranger(tmp_path / "newcomer")
+    newcomer.kt("keys", "generate")
+    newcomer.kt("put", "alice@example.org", "--key", file)
+    newcomer.kt("get", "alice@example.org")
+
+    # The same directory by another address: what is trusted is known by its key.
+    stranger.environment["KT_SERVER"] = twin.url
+    ran = stranger.kt("get", "alice@example.org", code=5)
+    complaint, where = ran.err.splitlines()
+    assert complaint == (
+        f"✗ consistency: two different logs of {trusted.size} heads are signed by the directory"
+    )
+    evidence = Path(where.removeprefix("  the evidence is in "))
+    kept = json.loads(evidence.read_text())
+    assert kept["step"] == "consistency"
+    assert Trusted.decode(decode_base64(kept["trusted"], "trusted")) == trusted
+    assert kept["answer"]
+    # What was trusted stays trusted, and a later look is refused as well.
+    assert Trusted.decode((evidence.parent.parent / "trusted").read_bytes()) == trusted
+    stranger.kt("checkpoint", code=5)
+
+    # However far the other history goes on, it is none that this client can be led to.
+    newcomer.kt("put", "bob@example.org", "--key", file)
+    refused = stranger.kt("get", "bob@example.org", "--timeout", "5", code=AFTER_MORE_HEADS)
+    assert refused.err.startswith("✗ consistency: ")
+    assert "the evidence is in" in refused.err
