@@ -39,7 +39,10 @@ class Reach:
     timeout: float | None
 
     def client(self, connections: int = 32, timeout: float = LOOKUP_TIMEOUT) -> Client:
-        """A client whose trusted state is kept for this server, under the state directory.
+        """A client whose trusted state is kept under the state directory.
+
+        By the directory's key where it is given: all front ends of a directory are then held against
+        the same checkpoint. By the server's address where its word is all there is.
 
         ``timeout`` holds for each call, in seconds, unless ``--timeout`` says otherwise.
         """
@@ -48,7 +51,8 @@ class Reach:
             verify = ssl.create_default_context(cafile=str(self.ca or certifi.where()))
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"certificate {self.ca}: {error}") from None
-        state = FileStateStore(self.state / "directories" / _file_name(self.server))
+        known_by = self.server if pinned is None else f"{pinned.origin}+{pinned.key.id.hex()}"
+        state = FileStateStore(self.state / "directories" / _file_name(known_by))
         return Client(
             self.server,
             state,
@@ -59,8 +63,8 @@ class Reach:
         )
 
 
-def _file_name(server: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.\-]+", "_", server.removeprefix("https://").rstrip("/"))
+def _file_name(known_by: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.+\-]+", "_", known_by.removeprefix("https://").rstrip("/"))
 
 
 def reach_options(command: _F) -> _F:
