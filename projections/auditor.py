@@ -28,26 +28,35 @@ class QueueCheck:
     def __init__(self, log: EventLog, queue: str, start: int) -> None:
         """``start`` is the queue revision of the first record that will be observed."""
         self.compared = 0
-        self._items = self._read(log, queue, start)
+        self._log = log
+        self._queue = queue
+        self._items = self._read(start)
         self._next = next(self._items, None)
 
     def observe(self, record: Record) -> None:
         """Raises ``DivergenceError`` if the queue has another item at this place."""
         item = record.item
-        if self._next is None or (item.revision < self._next.revision and self.compared == 0):
+        if self._next is None:
+            # It has grown since it was read to its end, or this item never was in it.
+            self._items = self._read(item.revision)
+            self._next = next(self._items, None)
+        if self._next is None:
+            raise DivergenceError(
+                f"record {record.sequence}: says {_place(item)} of the queue, which has nothing there"
+            )
+        if item.revision < self._next.revision and self.compared == 0:
             return
         if item != self._next:
             raise DivergenceError(
-                f"record {record.sequence}: says item ({item.revision}, {item.position}) of the queue, "
+                f"record {record.sequence}: says {_place(item)} of the queue, "
                 f"which has {_place(self._next)} there"
                 + (" with other content" if _place(item) == _place(self._next) else "")
             )
         self.compared += 1
         self._next = next(self._items, None)
 
-    @staticmethod
-    def _read(log: EventLog, queue: str, start: int) -> Iterator[Item]:
-        for event in log.read(queue, start):
+    def _read(self, start: int) -> Iterator[Item]:
+        for event in self._log.read(self._queue, start):
             yield from items_of(event.revision, event.type, event.data)
 
 

@@ -31,9 +31,6 @@ from projections.ledger import (
 )
 from projections.storage import Change, Storage
 
-# Changes that are kept in memory before they are written: bounds it, whatever the size of an epoch.
-SLICE = 20_000
-
 
 class EpochFold:
     """One epoch in the making: items in, records out, and on its marker the head and the commit.
@@ -42,9 +39,8 @@ class EpochFold:
     of the coming epoch. After a crash the same items write the same keys and values again.
     """
 
-    def __init__(self, ledger: Ledger, slice_size: int = SLICE) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._slice_size = slice_size
         self._base = ledger.committed
         self._accepted = _Accepted(ledger.store, self._base.epoch + 1)
         self.epoch = Epoch.after(self._base.standing, self._accepted)
@@ -84,7 +80,7 @@ class EpochFold:
             records.append((record, record.encode()))
         self._log_records([data for _, data in records])
         self._queue_next = items[-1].revision + 1
-        if len(self._puts) >= self._slice_size:
+        if len(self._puts) >= self._ledger.slice_size:
             self._flush()
         return records
 

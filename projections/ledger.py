@@ -37,6 +37,9 @@ MUTATIONS_LOG = b"m"
 
 SEQUENCE_SIZE = 8
 
+# Bounds the memory of an epoch, whatever its size: some 20 MB.
+SLICE = 20_000
+
 EMPTY_LOG = LogState()
 
 COMMITTED = b"committed"
@@ -101,9 +104,13 @@ class Ledger:
     and sees one epoch entirely.
     """
 
-    def __init__(self, store: Storage, origin: str, pinned: PublicKey) -> None:
-        """Raises ``DivergenceError`` if the store is damaged or another directory's."""
+    def __init__(self, store: Storage, origin: str, pinned: PublicKey, slice_size: int = SLICE) -> None:
+        """Raises ``DivergenceError`` if the store is damaged or another directory's.
+
+        ``slice_size`` is how many changes of an epoch are kept in memory before they are written.
+        """
         self.store = store
+        self.slice_size = slice_size
         self.map = Map(Family(store, PAGES))
         data = store.get(META, COMMITTED)
         try:

@@ -7,11 +7,12 @@ raises ``DivergenceError`` with the place it stands in.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from kt_es.crypto.hashes import log_leaf_hash
-from kt_es.errors import DivergenceError, KtError, MalformedError, VerificationError
+from kt_es.errors import DivergenceError, MalformedError, VerificationError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, open_checkpoint
 from kt_es.formats.configs import Config
@@ -83,6 +84,7 @@ class Replay:
         packer = RecordPacker(committed.log.size)
         revision = committed.records_next
         events = self._log.read(self._names.mutations, revision)
+        read: deque[tuple[int, bytes]] = deque()
         while fold.marker is None:
             event = next(events, None)
             if event is None or event.revision != revision or event.type != RECORDS:
@@ -91,13 +93,18 @@ class Replay:
                     f"at revision {revision}"
                 )
             records = _decoded(event, fold.sequence)
-            packed = replay_records(fold, records, order, packer)
-            if packed != [event.data]:
-                raise DivergenceError(f"records event {revision}: its records are grouped otherwise")
+            # An event that is full is closed by the next one's first record.
+            read.append((revision, event.data))
+            for packed in replay_records(fold, records, order, packer):
+                number, data = read.popleft()
+                if packed != data:
+                    raise DivergenceError(f"records event {number}: its records are grouped otherwise")
             if self._observe is not None:
                 for record, _ in records:
                     self._observe(record)
             revision += 1
+        if read:
+            raise DivergenceError(f"records event {read[0][0]}: its records are grouped otherwise")
         if fold.sequence != published.log_size:
             raise DivergenceError(
                 f"head of epoch {fold.epoch.number}: says {published.log_size} records, "
@@ -152,7 +159,7 @@ def replay_records(
         order.check(record.sequence, record.item)
     try:
         decided = fold.take([record.item for record, _ in records])
-    except KtError as error:
+    except MalformedError as error:
         raise DivergenceError(f"records from {records[0][0].sequence} on: {error}") from None
     packed: list[bytes] = []
     for (record, data), (again, again_data) in zip(records, decided, strict=True):

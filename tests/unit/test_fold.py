@@ -9,7 +9,7 @@ from kt_es.formats.queue import Item, ItemKind, items_of
 from kt_es.formats.records import Record
 from projections.fold import EpochFold
 from projections.ledger import ENTRIES, FAMILIES, Ledger
-from tests.builders import item, marker, mutation, signed_config
+from tests.builders import ORIGIN, SIGNER_KEY, item, marker, mutation, signed_config
 from tests.reference.memory_store import MemoryStore
 from tests.reference.signing import new_ledger
 
@@ -26,7 +26,8 @@ def queue() -> list[list[Item]]:
 
 
 def fold_all(ledger: Ledger, slice_size: int, events: list[list[Item]]) -> tuple[EpochFold, list[Record]]:
-    fold = EpochFold(ledger, slice_size)
+    ledger.slice_size = slice_size
+    fold = EpochFold(ledger)
     return fold, [record for items in events for record, _ in fold.take(items)]
 
 
@@ -62,7 +63,7 @@ def test_what_a_crashed_run_left_behind_changes_nothing(slice_size: int, crash_a
 
 def test_an_epoch_of_nothing_but_garbage_is_written_in_slices_too() -> None:
     store = MemoryStore(FAMILIES)
-    fold = EpochFold(new_ledger(store), 50)
+    fold = EpochFold(Ledger(store, ORIGIN, SIGNER_KEY, slice_size=50))
     fold.take([item(signed_config(), 0)])
     for revision in range(1, 200):
         fold.take(items_of(revision, "Surprise", b"x"))

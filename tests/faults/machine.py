@@ -1,0 +1,271 @@
+"""Signers, a log and their disks in one thread: every effect is counted, and can be made to fail.
+
+An effect is an append, a write to a disk, or an acknowledgement. ``Machine.plan`` says what happens at
+the n-th one; nothing else in here is random, and time is what the test says it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from kt_es.errors import KtError, UnavailableError, WrongRevisionError
+from kt_es.eventstore.streams import Event, NewEvent
+from projections.ledger import FAMILIES, Ledger
+from projections.storage import Change
+from signer.keys import KeyRing
+from signer.loop import Effects, Limits, Signer
+from tests.builders import ORIGIN, SIGNER, SIGNER_KEY, START, seed
+from tests.reference.memory_log import MemoryLog
+from tests.reference.memory_store import MemoryStore
+from tests.reference.signing import NAMES, new_log
+
+# Small, so that an epoch takes several appends and several slices.
+LIMITS = Limits(batch_limit=8, outbox=600, unacknowledged=12, patience=0.3, watchdog=5.0)
+SLICE = 12
+
+
+class Fault(Enum):
+    """What becomes of one effect."""
+
+    CRASH_BEFORE = "the process ends before it"
+    CRASH_AFTER = "the process ends after it"
+    FAIL = "it fails and is not done"
+    FAIL_DONE = "it fails, but is done"
+    FAIL_LATE = "it fails, and is done some effects later"
+
+
+class Crash(BaseException):
+    """The end of a process: nothing catches it but the machine."""
+
+
+@dataclass(slots=True)
+class Disk:
+    """Storage that loses what was not synced when the machine goes down, or keeps it, as it likes."""
+
+    durable: MemoryStore = field(default_factory=lambda: MemoryStore(FAMILIES))
+    unsynced: list[list[Change]] = field(default_factory=list)
+
+    def crash(self, *, keep: bool) -> None:
+        """The process has ended; with ``keep`` the operating system lived on."""
+        if keep:
+            for changes in self.unsynced:
+                self.durable.write(changes, sync=False)
+        self.unsynced = []
+
+
+class Machine:
+    """Named signers over one log. Each has a disk of its own; at most one holds the place at the queue."""
+
+    def __init__(self, plan: dict[int, Fault] | None = None) -> None:
+        self.log: MemoryLog = new_log(min_interval=1_000)
+        self.plan = {} if plan is None else plan
+        self.effects = 0
+        self.kinds: Counter[str] = Counter()
+        self.now = 0.0
+        self.skew = 0  # of the wall clock against the monotonic one, ms
+        self.disks: dict[str, Disk] = {}
+        self.running: dict[str, Signer] = {}
+        self.holder: str | None = None
+        self.acknowledged: set[int] = set()
+        self.stopped: dict[str, KtError] = {}
+        self._late: list[tuple[int, str, int, Sequence[NewEvent]]] = []
+        self._nonces = itertools.count()
+
+    # --- effects ---------------------------------------------------------------------------------
+
+    def fault(self, kind: str) -> Fault | None:
+        """What happens to the effect that is about to be; appends that are late enough are done first."""
+        self.effects += 1
+        self.kinds[kind] += 1
+        due = [late for late in self._late if late[0] <= self.effects]
+        self._late = [late for late in self._late if late[0] > self.effects]
+        for _, stream, expected, events in due:
+            self._append_late(stream, expected, events)
+        return self.plan.pop(self.effects, None)
+
+    def _append_late(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
+        try:
+            self.log.append(stream, expected, events)
+        except WrongRevisionError:
+            return
+
+    def append_later(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
+        self._late.append((self.effects + 3, stream, expected, events))
+
+    def heal(self) -> None:
+        """No more faults, and nothing is late any more."""
+        self.plan = {}
+        late, self._late = self._late, []
+        for _, stream, expected, events in late:
+            self._append_late(stream, expected, events)
+
+    # --- processes -------------------------------------------------------------------------------
+
+    def start(self, name: str) -> None:
+        """Start or restart a signer and let it recover; it becomes active if the place is free."""
+        disk = self.disks.setdefault(name, Disk())
+        ledger = Ledger(_Storage(self, disk), ORIGIN, SIGNER_KEY, slice_size=SLICE)
+        signer = Signer(
+            _Log(self),  # type: ignore[arg-type]
+            NAMES,
+            ledger,
+            KeyRing([SIGNER]),
+            effects=Effects(
+                lambda: _Log(self),  # type: ignore[arg-type,return-value]
+                lambda: START + self.skew + int(self.now * 1000),
+                lambda: self.now,
+                lambda: seed(f"machine {next(self._nonces)}")[:16],
+            ),
+            limits=LIMITS,
+        )
+        self.running[name] = signer
+        self._do(name, signer.recover)
+        self.take_place(name)
+
+    def take_place(self, name: str) -> None:
+        signer = self.running.get(name)
+        if signer is not None and self.holder is None:
+            self.holder = name
+            self._do(name, lambda: signer.join(_Place(self)))
+
+    def crash(self, name: str, *, keep: bool = True) -> None:
+        """The end of a process; ``keep`` says whether what it had not synced survives."""
+        if self.running.pop(name, None) is not None:
+            self.disks[name].crash(keep=keep)
+        self.release(name)
+
+    def release(self, name: str) -> None:
+        """The server gives the place away, whatever its holder believes."""
+        if self.holder == name:
+            self.holder = None
+
+    def lose_disk(self, name: str) -> None:
+        self.crash(name)
+        self.disks.pop(name, None)
+
+    def deliver(self, name: str, revision: int) -> None:
+        """The subscription brings one event of the queue: any one, again or out of order."""
+        signer = self.running.get(name)
+        events = list(self.log.read(NAMES.queue, revision, 1))
+        if signer is not None and events:
+            self._do(name, lambda: signer.deliver(events[0]))
+
+    def advance(self, name: str) -> None:
+        signer = self.running.get(name)
+        if signer is not None:
+            self._do(name, signer.advance)
+
+    def _do(self, name: str, step: object) -> None:
+        """Run a step of a process; an outage or a crash ends it, anything else ends it for good."""
+        try:
+            step()  # type: ignore[operator]
+        except (UnavailableError, Crash):
+            self.crash(name)
+        except KtError as error:
+            self.stopped[name] = error
+            self.crash(name)
+
+    # --- to the end ------------------------------------------------------------------------------
+
+    def settle(self, names: Iterable[str] = ("a",)) -> None:
+        """Heal everything and let signers work until the queue is decided and acknowledged."""
+        self.heal()
+        names = list(names)
+        end = self.log.last_revision(NAMES.queue) + 1
+        for _ in range(200):
+            for name in names:
+                if name not in self.running:
+                    self.start(name)
+                self.take_place(name)
+            active = self.holder or names[0]
+            for event in self.log.read(NAMES.queue):
+                if event.revision not in self.acknowledged:
+                    self.deliver(active, event.revision)
+            self.now += 1.0
+            self.advance(active)
+            committed = self.running[active]._ledger.committed if active in self.running else None
+            if committed is not None and committed.queue_next >= end:
+                return
+        raise AssertionError(f"not settled: {self.stopped}")
+
+
+class _Place:
+    """The group's one place: acknowledgements are effects too."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def __iter__(self) -> Iterator[Event]:
+        return iter(())
+
+    def stop(self) -> None:
+        return
+
+    def ack(self, event: Event) -> None:
+        fault = self._machine.fault("acknowledge")
+        if fault is Fault.CRASH_BEFORE:
+            raise Crash
+        if fault in (None, Fault.CRASH_AFTER, Fault.FAIL_DONE):
+            self._machine.acknowledged.add(event.revision)
+        if fault is Fault.CRASH_AFTER:
+            raise Crash
+        if fault is not None:
+            raise UnavailableError("the acknowledgement failed")
+
+
+class _Log:
+    """The machine's log as a signer sees it: reads go through, appends may fail."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._machine.log, name)
+
+    def append(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
+        fault = self._machine.fault(f"append to {stream}")
+        if fault is Fault.CRASH_BEFORE:
+            raise Crash
+        if fault is Fault.FAIL_LATE:
+            self._machine.append_later(stream, expected, events)
+        if fault in (None, Fault.CRASH_AFTER, Fault.FAIL_DONE):
+            self._machine.log.append(stream, expected, events)
+        if fault is Fault.CRASH_AFTER:
+            raise Crash
+        if fault is not None:
+            raise UnavailableError("the append failed")
+
+
+class _Storage:
+    """A disk as a process sees it: what it wrote is there, synced or not."""
+
+    def __init__(self, machine: Machine, disk: Disk) -> None:
+        self._machine = machine
+        self._disk = disk
+        # What this process sees: everything durable, and its own unsynced writes.
+        self._seen = MemoryStore(FAMILIES)
+        for family in FAMILIES:
+            self._seen.write([(family, key, value) for key, value in disk.durable.scan(family)])
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._seen, name)
+
+    def write(self, changes: Iterable[Change], sync: bool = True) -> None:
+        kept = list(changes)
+        fault = self._machine.fault("commit" if sync else "slice")
+        if fault is Fault.CRASH_BEFORE:
+            raise Crash
+        if fault in (None, Fault.CRASH_AFTER, Fault.FAIL_DONE):
+            self._seen.write(kept)
+            self._disk.unsynced.append(kept)
+            if sync:
+                self._disk.crash(keep=True)
+        if fault is Fault.CRASH_AFTER:
+            raise Crash
+        if fault is not None:
+            # A process whose disk fails ends; it is started again once the disk is mended.
+            raise UnavailableError("the disk failed")
