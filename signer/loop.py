@@ -93,6 +93,10 @@ class Signer:
         for epoch in Replay(self._log, self._names, self._ledger).catch_up():
             _log.info("recovered", epoch=epoch.head.epoch, records=epoch.head.log_size)
         self._begin_epoch()
+        config = self._work.config
+        if config is not None:
+            # Now, and not at the next marker: without its key this signer is of no use.
+            self._keys.key_for(config.signer_key)
 
     def join(self, group: GroupSubscription) -> None:
         """Become active with the one place at the queue."""
