@@ -1,0 +1,91 @@
+"""What the documents name exists: commands, options, variables, files; and nothing of any one machine."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kt_es.config import Settings
+from tests.reference.command_line import check_words, variables
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = (
+    "README.md",
+    "CHANGELOG.md",
+    "docs/DECISIONS.md",
+    "docs/FORMATS.md",
+    "docs/OPERATIONS.md",
+    "docs/THREATS.md",
+)
+# Variables that are no option's.
+OTHER_VARIABLES = {"KT_DEBUG", "KT_DEMO_ARGS"}
+
+_FENCE = re.compile(r"^```[a-z]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SPAN = re.compile(r"`([^`\n]+)`")
+_LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+_FILE = re.compile(r"`((?:kt_es|projections|signer|tests|docs)(?:/[A-Za-z0-9_.\-]+)+/?)`")
+_TEST = re.compile(r"`(tests/[a-z]+/test_[a-z0-9_]+\.py)(?:::(test_[a-z0-9_]+))?`")
+
+
+@pytest.fixture(params=DOCUMENTS)
+def text(request: pytest.FixtureRequest) -> str:
+    return (ROOT / str(request.param)).read_text()
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """What follows ``kt`` in code spans that begin with it, and in lines of blocks that are input."""
+    blocks = "".join(_FENCE.findall(text))
+    lines = [line.strip() for line in blocks.splitlines()]
+    typed = [line.removeprefix("$ ") for line in lines if line.startswith(("$ kt ", "kt "))]
+    for code in [*typed, *(span for span in _SPAN.findall(_FENCE.sub("", text)) if span.startswith("kt "))]:
+        yield shlex.split(code.partition("   ")[0], comments=True)[1:]
+
+
+def test_commands_and_options_exist(text: str) -> None:
+    for words in commands(text):
+        check_words(words)
+
+
+def test_the_readme_and_the_operations_name_commands() -> None:
+    for document in ("README.md", "docs/OPERATIONS.md"):
+        assert len(list(commands((ROOT / document).read_text()))) > 10
+
+
+def test_variables_exist(text: str) -> None:
+    named = set(re.findall(r"\bKT_[A-Z][A-Z_]*[A-Z]\b", text))
+    assert named <= variables() | OTHER_VARIABLES
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_exist(document: str) -> None:
+    path = ROOT / document
+    text = path.read_text()
+    for target in _LINK.findall(text):
+        if "://" not in target:
+            assert (path.parent / target).exists(), target
+    for name in _FILE.findall(text):
+        assert (ROOT / name).exists(), name
+
+
+def test_named_tests_exist(text: str) -> None:
+    for file, name in _TEST.findall(text):
+        assert (ROOT / file).exists(), file
+        assert not name or f"def {name}(" in (ROOT / file).read_text(), name
+
+
+def test_the_reference_of_the_settings_is_complete() -> None:
+    text = (ROOT / "docs/OPERATIONS.md").read_text()
+    for name, field in Settings.model_fields.items():
+        if field.exclude:
+            continue
+        inner = getattr(field.annotation, "model_fields", None)
+        for setting in [f"{name}.{key}" for key in inner] if inner else [name]:
+            assert f"`{setting}`" in text, setting
+
+
+def test_nothing_is_of_one_machine(text: str) -> None:
+    assert not re.search(r"(?<![\w.])/(?:work|tmp|root|home)/", text)
