@@ -7,7 +7,7 @@ import struct
 from dataclasses import asdict
 
 from kt_es.node.filters import Filter
-from kt_es.node.groups import Settings, Strategy
+from kt_es.node.group_values import Settings, Strategy
 
 _LENGTH = struct.Struct(">H")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from esdbclient.protos.Grpc import persistent_pb2
 
-from kt_es.node.consumers import GroupRunner
-from kt_es.node.groups import Consumer
+from kt_es.node.group_runner import GroupRunner
+from kt_es.node.group_values import Consumer
 from kt_es.node.log import EventLog
 from kt_es.node.sources import ALL_NAME
 

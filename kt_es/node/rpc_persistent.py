@@ -9,9 +9,10 @@ from typing import Any
 import grpc
 from esdbclient.protos.Grpc import persistent_pb2, persistent_pb2_grpc, shared_pb2
 
-from kt_es.node.consumers import GroupRunner, Groups
 from kt_es.node.filters import predicate
-from kt_es.node.groups import Action, Consumer, Settings, Strategy
+from kt_es.node.group_registry import Groups
+from kt_es.node.group_runner import GroupRunner
+from kt_es.node.group_values import Action, Consumer, Settings, Strategy
 from kt_es.node.log import EventLog
 from kt_es.node.records import canonical_ids, delivery, parsed, respelled, with_structured_ids
 from kt_es.node.refusals import Refusal, group_dropped, invalid
@@ -84,6 +85,7 @@ class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsService
     async def RestartSubsystem(  # noqa: N802
         self, _request: shared_pb2.Empty, _context: Any
     ) -> shared_pb2.Empty:
+        await self._groups.restart()
         return shared_pb2.Empty()
 
     async def Read(  # noqa: N802

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -20,7 +21,7 @@ import structlog
 from esdbclient.protos.Grpc import gossip_pb2, persistent_pb2, streams_pb2
 
 from kt_es.errors import ConfigError, KtError
-from kt_es.node.consumers import Groups
+from kt_es.node.group_registry import Groups
 from kt_es.node.log import EventLog
 from kt_es.node.registration import register, register_raw
 from kt_es.node.rpc_misc import Gossip, supported_methods
@@ -59,6 +60,8 @@ def _channel_options(config: NodeConfig) -> list[tuple[str, int]]:
     return [
         ("grpc.keepalive_time_ms", keepalive),
         ("grpc.keepalive_timeout_ms", keepalive),
+        # What really ends a connection whose peer is frozen; the default is a minute.
+        ("grpc.http2.ping_timeout_ms", keepalive),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.max_ping_strikes", 0),
@@ -97,12 +100,11 @@ class _Running:
             ConfigError: the address cannot be listened on.
         """
         address = f"{self.config.host}:{self.config.port}"
+        _check_address(self.config)
         try:
             port = self._server.add_insecure_port(address)
-        except RuntimeError:
-            port = 0
-        if port == 0:
-            raise ConfigError(f"cannot listen on {address}: {_listen_problem(self.config)}")
+        except RuntimeError as error:
+            raise ConfigError(f"cannot listen on {address}: {error}") from None
         register(self._server, Gossip(uuid4(), self.config.host, port), _SERVICES[2])
         await self._server.start()
         _LOG.info("serving", address=f"{self.config.host}:{port}", position=self.log.position)
@@ -119,13 +121,15 @@ class _Running:
         await self.log.close()
 
 
-def _listen_problem(config: NodeConfig) -> str:
-    """Why: gRPC does not say, so ask the operating system."""
+def _check_address(config: NodeConfig) -> None:
+    """Ask the operating system first: gRPC says why it cannot listen in its own log only."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
-        with socket.create_server((config.host, config.port)):
-            return "the address is refused"
+        with socket.create_server((config.host.strip("[]"), config.port), family=family):
+            pass
     except OSError as error:
-        return error.strerror or str(error)
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise ConfigError(f"cannot listen on {config.host}:{config.port}: {reason}") from None
 
 
 async def _serve(config: NodeConfig, started: Callable[[str, Callable[[], None]], None]) -> None:

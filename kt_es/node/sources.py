@@ -6,7 +6,7 @@ import zlib
 from typing import Protocol
 
 from kt_es.node.filters import Filter, predicate
-from kt_es.node.groups import Message
+from kt_es.node.group_values import Message
 from kt_es.node.log import EventLog
 from kt_es.node.reading import all_forwards, forwards, stored_at
 from kt_es.node.records import id_of, name_of, position_of, revision_of

@@ -1,4 +1,4 @@
-"""The shell around ``groups``: reads for a group, parks, checkpoints, keeps time; and all the groups.
+"""The shell around ``groups``: reads for a group, parks, writes checkpoints, keeps time.
 
 A group works only while somebody is connected; otherwise it costs its settings in memory.
 """
@@ -13,24 +13,19 @@ import structlog
 
 from kt_es.node.group_store import (
     checkpoint_key,
-    decode_settings,
-    encode_settings,
-    group_names,
-    groups_range,
     parked_stream,
-    settings_key,
 )
-from kt_es.node.groups import Action, Consumer, Delivery, Group, Message, Settings
+from kt_es.node.group_values import Action, Consumer, Delivery, Message, Settings
+from kt_es.node.groups import Group
 from kt_es.node.links import LINK, resolve
 from kt_es.node.log import EventLog
 from kt_es.node.metadata import link_event
 from kt_es.node.reading import forwards, stored_at
 from kt_es.node.records import Proposed, id_of, name_of, parsed, respelled, revision_of, type_of
-from kt_es.node.refusals import group_exists, group_full, group_missing
+from kt_es.node.refusals import group_dropped, group_full
 from kt_es.node.sources import ALL_NAME, AllSource, Source, StreamSource
 from kt_es.node.storage import StorageError
-from kt_es.node.streams import LAST_REVISION
-from kt_es.node.transaction import Transaction, from_u64, u64
+from kt_es.node.transaction import Transaction, u64
 
 _LOG = structlog.get_logger("kt_es.node")
 PUMP_CHUNKS = 8  # chunks a group reads before others have their turn
@@ -62,8 +57,10 @@ class GroupRunner:
         """Admit ``consumer``.
 
         Raises:
-            Refusal: the group is full.
+            Refusal: the group is full, or is being changed.
         """
+        if self._closed:
+            raise group_dropped(self.stream, self.name)
         if not self.group.connect(consumer):
             raise group_full(self.stream, self.name)
         if len(self.group.consumers) == 1:
@@ -256,106 +253,9 @@ class GroupRunner:
             await asyncio.gather(*self._tasks)
 
 
-class Groups:
-    """All persistent subscriptions of a node."""
-
-    def __init__(self, log: EventLog) -> None:
-        self._log = log
-        self._runners: dict[tuple[str, str], GroupRunner] = {}
-        for key, value in log.storage.scan(*groups_range()):
-            stream, name = group_names(key)
-            settings = decode_settings(value)
-            stored = log.storage.get(checkpoint_key(stream, name))
-            cursor = max(settings.start, 0) if stored is None else from_u64(stored)
-            self._runners[stream, name] = GroupRunner(log, stream, name, settings, cursor)
-
-    def get(self, stream: str, name: str) -> GroupRunner:
-        """The group of that name.
-
-        Raises:
-            Refusal: there is none.
-        """
-        runner = self._runners.get((stream, name))
-        if runner is None:
-            raise group_missing(stream, name)
-        return runner
-
-    def all(self, stream: str | None = None) -> list[GroupRunner]:
-        """All groups, or those of one stream."""
-        return [runner for key, runner in self._runners.items() if stream is None or key[0] == stream]
-
-    async def create(self, stream: str, name: str, settings: Settings) -> None:
-        """Create a group.
-
-        Raises:
-            Refusal: there is one of that name.
-        """
-        if (stream, name) in self._runners:
-            raise group_exists(stream, name)
-
-        def command(tx: Transaction) -> int | None:
-            if tx.staged_or_stored(settings_key(stream, name)):
-                return None
-            return _stage(tx, stream, name, settings, moved=True)
-
-        cursor = await self._log.run(command)
-        if cursor is None:
-            raise group_exists(stream, name)
-        self._runners[stream, name] = GroupRunner(self._log, stream, name, settings, cursor)
-
-    async def update(self, stream: str, name: str, settings: Settings) -> None:
-        """Give a group other settings. Its consumers are dropped; they connect again and go on.
-
-        The group goes on at its checkpoint, unless ``settings.start`` is another than before.
-
-        Raises:
-            Refusal: there is no such group.
-        """
-        old = self.get(stream, name)
-        moved = settings.start != old.settings.start
-        await old.close()
-        cursor = await self._log.run(lambda tx: _stage(tx, stream, name, settings, moved))
-        at = old.group.checkpoint if cursor is None else cursor
-        self._runners[stream, name] = GroupRunner(self._log, stream, name, settings, at)
-
-    async def delete(self, stream: str, name: str) -> None:
-        """Delete a group with its checkpoint and its parked messages.
-
-        Raises:
-            Refusal: there is no such group.
-        """
-        runner = self.get(stream, name)
-        del self._runners[stream, name]
-        runner.end()
-        parked = parked_stream(stream, name)
-
-        def command(tx: Transaction) -> None:
-            tx.deletes += settings_key(stream, name), checkpoint_key(stream, name)
-            if tx.head(parked).exists:
-                tx.rewrite_metadata(parked, LAST_REVISION)
-
-        await self._log.run(command)
-
-    async def close(self) -> None:
-        """The node stops."""
-        await asyncio.gather(*(runner.close() for runner in self._runners.values()))
-
-
 def _link_to(stored: bytes, *, replayed: bool) -> Proposed:
     """The link under which an event is parked; one that was replayed is a link already."""
     if replayed and type_of(stored) == LINK:
         revision, _, name = parsed(stored).event.data.decode().partition("@")
         return link_event(int(revision), name)
     return link_event(revision_of(stored), name_of(stored))
-
-
-def _stage(tx: Transaction, stream: str, name: str, settings: Settings, moved: bool) -> int | None:
-    """Stage settings and, if ``moved``, the place to start from, which is returned."""
-    tx.put(settings_key(stream, name), encode_settings(settings))
-    if not moved:
-        return None
-    cursor = settings.start
-    if cursor < 0:
-        cursor = tx.position + 1 if stream == ALL_NAME else tx.head(stream).last + 1
-    tx.put(checkpoint_key(stream, name), u64(cursor))
-    return cursor

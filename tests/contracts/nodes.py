@@ -1,0 +1,157 @@
+"""A node as a real process, and clients of whatever server the contracts are asked of."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from queue import Empty, Queue
+from types import TracebackType
+from typing import Any
+
+from esdbclient import EventStoreDBClient, NewEvent, StreamState
+from esdbclient.exceptions import EventStoreDBClientException
+
+PATIENCE = 30.0  # seconds until a test gives up waiting; nothing is expected to take that long
+
+
+class NodeProcess:
+    """``python -m kt_es.node`` on a free port; can be killed and started again on the same data."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.address = ""
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"esdb://{self.address}?Tls=false"
+
+    def start(self) -> NodeProcess:
+        listen = self.address or "127.0.0.1:0"
+        command = [sys.executable, "-m", "kt_es.node", "--data", str(self.data), "--listen", listen]
+        self.data.mkdir(parents=True, exist_ok=True)
+        with (self.data / "stderr.txt").open("ab") as errors:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        self._process = process
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert address, (self.data / "stderr.txt").read_text()
+        self.address = address
+        return self
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        return self._end(signal.SIGTERM)
+
+    def _end(self, number: int) -> int:
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        process.send_signal(number)
+        code = process.wait(PATIENCE)
+        assert process.stdout is not None
+        process.stdout.close()
+        return code
+
+    def __enter__(self) -> NodeProcess:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(signal.SIGKILL)
+
+
+def event(number: int = 0, type_: str = "T", **fields: Any) -> NewEvent:
+    return NewEvent(type=type_, data=b"%d" % number, content_type="application/octet-stream", **fields)
+
+
+def events(count: int, start: int = 0) -> list[NewEvent]:
+    return [event(number) for number in range(start, start + count)]
+
+
+def numbers(recorded: Any) -> list[int]:
+    return [int(one.data) for one in recorded]
+
+
+def positions(recorded: Any) -> list[int]:
+    return [one.stream_position for one in recorded]
+
+
+def raised(call: Any, *args: Any, **kwargs: Any) -> str:
+    """The name of the client's exception, "" if there was none."""
+    try:
+        result = call(*args, **kwargs)
+        if hasattr(result, "__next__"):
+            list(result)
+    except EventStoreDBClientException as error:
+        return type(error).__name__
+    return ""
+
+
+def append(
+    client: EventStoreDBClient, stream: str, count: int, expected: Any = StreamState.NO_STREAM
+) -> None:
+    """``count`` events whose data are the revisions they get."""
+    start = 0 if expected is StreamState.NO_STREAM else expected + 1
+    client.append_to_stream(stream, current_version=expected, events=events(count, start))
+
+
+class Reader:
+    """A subscription read in a thread of its own; ``take`` gives what came, in order."""
+
+    def __init__(self, subscription: Any, *, ack: bool = False) -> None:
+        self.subscription = subscription
+        self.failure: BaseException | None = None
+        self._ack = ack
+        self._came: Queue[Any] = Queue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            for recorded in self.subscription:
+                if self._ack:
+                    self.subscription.ack(recorded)
+                self._came.put(recorded)
+        except EventStoreDBClientException as error:
+            self.failure = error
+        self._came.put(None)
+
+    def one(self) -> Any:
+        recorded = self._came.get(timeout=PATIENCE)
+        assert recorded is not None, f"the subscription ended: {self.failure!r}"
+        return recorded
+
+    def take(self, count: int) -> list[Any]:
+        return [self.one() for _ in range(count)]
+
+    def ends(self) -> str:
+        """Wait for the end; the name of the exception with which it came."""
+        while self._came.get(timeout=PATIENCE) is not None:
+            pass
+        return type(self.failure).__name__
+
+    def quiet(self) -> bool:
+        """Whether nothing has come that was not taken."""
+        try:
+            return self._came.get_nowait() is None
+        except Empty:
+            return True
+
+    def stop(self) -> None:
+        self.subscription.stop()
+        self._thread.join(PATIENCE)
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

@@ -1,0 +1,153 @@
+"""Catch-up subscriptions to a stream and to $all."""
+
+from __future__ import annotations
+
+import pytest
+from esdbclient import EventStoreDBClient, StreamState
+from esdbclient.exceptions import StreamIsDeleted
+
+from tests.contracts.nodes import Reader, append, event, events, numbers, positions
+
+NO_STREAM = StreamState.NO_STREAM
+LAST = 2**63 - 1
+
+
+def test_a_subscription_catches_up_and_stays_live(esdb: EventStoreDBClient, name: str) -> None:
+    append(esdb, name, 300)
+    with Reader(esdb.subscribe_to_stream(name)) as reader:
+        assert positions(reader.take(300)) == list(range(300))
+        append(esdb, name, 3, 299)
+        append(esdb, name, 300, 302)
+        assert positions(reader.take(303)) == list(range(300, 603))
+
+
+def test_a_subscription_starts_behind_its_position(esdb: EventStoreDBClient, name: str) -> None:
+    append(esdb, name, 5)
+    with Reader(esdb.subscribe_to_stream(name, stream_position=2)) as reader:
+        assert positions(reader.take(2)) == [3, 4]
+
+
+def test_a_subscription_from_the_end_gets_what_comes(esdb: EventStoreDBClient, name: str) -> None:
+    append(esdb, name, 5)
+    with Reader(esdb.subscribe_to_stream(name, from_end=True)) as reader:
+        append(esdb, name, 2, 4)
+        assert positions(reader.take(2)) == [5, 6]
+
+
+def test_the_stream_may_come_later(esdb: EventStoreDBClient, name: str) -> None:
+    with Reader(esdb.subscribe_to_stream(name)) as reader:
+        append(esdb, name, 2)
+        assert positions(reader.take(2)) == [0, 1]
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_it_says_once_that_it_has_caught_up(esdb: EventStoreDBClient, name: str, count: int) -> None:
+    if count:
+        append(esdb, name, count)
+    with Reader(esdb.subscribe_to_stream(name, include_caught_up=True)) as reader:
+        before = reader.take(count)
+        assert reader.one().is_caught_up
+        append(esdb, name, 2, count - 1 if count else NO_STREAM)
+        after = reader.take(2)
+    assert positions(before + after) == list(range(count + 2))
+    assert not any(one.is_caught_up for one in before + after)
+
+
+def test_many_subscribers_get_the_same(esdb: EventStoreDBClient, name: str) -> None:
+    readers = [Reader(esdb.subscribe_to_stream(name)) for _ in range(10)]
+    append(esdb, name, 50)
+    assert [positions(reader.take(50)) for reader in readers] == [list(range(50))] * 10
+    for reader in readers:
+        reader.stop()
+
+
+def test_truncated_events_are_not_delivered(esdb: EventStoreDBClient, name: str) -> None:
+    append(esdb, name, 6)
+    esdb.set_stream_metadata(name, metadata={"$tb": 4})
+    with Reader(esdb.subscribe_to_stream(name)) as reader:
+        assert positions(reader.take(2)) == [4, 5]
+
+
+def test_a_subscription_outlives_a_deletion(esdb: EventStoreDBClient, name: str) -> None:
+    append(esdb, name, 2)
+    with Reader(esdb.subscribe_to_stream(name)) as reader:
+        assert positions(reader.take(2)) == [0, 1]
+        esdb.delete_stream(name, current_version=1)
+        append(esdb, name, 2, 1)
+        assert positions(reader.take(2)) == [2, 3]
+
+
+def test_a_tombstone_is_the_last_event(esdb: EventStoreDBClient, name: str) -> None:
+    append(esdb, name, 1)
+    with Reader(esdb.subscribe_to_stream(name)) as reader:
+        reader.one()
+        esdb.tombstone_stream(name, current_version=0)
+        assert reader.one().stream_position == LAST
+    with pytest.raises(StreamIsDeleted):
+        list(esdb.read_stream(name))
+
+
+def test_all_is_followed_from_a_position(esdb: EventStoreDBClient, name: str) -> None:
+    start = esdb.append_to_stream(name + "-0", current_version=NO_STREAM, events=events(3))
+    with Reader(esdb.subscribe_to_all(commit_position=start)) as reader:
+        append(esdb, name + "-a", 2)
+        append(esdb, name + "-b", 2)
+        got = []
+        while len(got) < 4:
+            one = reader.one()
+            assert one.commit_position > start
+            if one.stream_name.startswith(name):
+                got.append(one)
+    assert [(one.stream_name[-1], one.stream_position) for one in got] == [
+        ("a", 0),
+        ("a", 1),
+        ("b", 0),
+        ("b", 1),
+    ]
+
+
+def test_all_is_followed_with_a_filter(esdb: EventStoreDBClient, name: str) -> None:
+    start = esdb.get_commit_position()
+    append(esdb, name + "-unwanted", 5)
+    append(esdb, name + "-wanted", 2)
+    filtered = esdb.subscribe_to_all(
+        commit_position=start, filter_include=(f"{name}-wanted",), filter_by_stream_name=True
+    )
+    with Reader(filtered) as reader:
+        assert numbers(reader.take(2)) == [0, 1]
+        append(esdb, name + "-unwanted", 5, 4)
+        append(esdb, name + "-wanted", 1, 1)
+        assert numbers(reader.take(1)) == [2]
+
+
+def test_checkpoints_come_while_nothing_passes_the_filter(esdb: EventStoreDBClient, name: str) -> None:
+    start = esdb.get_commit_position()
+    subscription = esdb.subscribe_to_all(
+        commit_position=start,
+        filter_include=(f"{name}-wanted",),
+        filter_by_stream_name=True,
+        include_checkpoints=True,
+        window_size=10,
+        checkpoint_interval_multiplier=1,
+    )
+    with Reader(subscription) as reader:
+        append(esdb, name + "-unwanted", 60)
+        append(esdb, name + "-wanted", 1)
+        came = [reader.one()]
+        while came[-1].is_checkpoint:
+            came.append(reader.one())
+    checkpoints = [one.commit_position for one in came[:-1]]
+    assert len(checkpoints) >= 5
+    assert checkpoints == sorted(set(checkpoints))
+    assert came[-1].data == b"0"
+    assert checkpoints[-1] < came[-1].commit_position
+
+
+def test_a_subscription_that_is_stopped_ends(esdb: EventStoreDBClient, name: str) -> None:
+    append(esdb, name, 1)
+    reader = Reader(esdb.subscribe_to_stream(name))
+    reader.one()
+    reader.stop()
+    assert reader.failure is None
+    esdb.append_to_stream(name, current_version=0, events=event(1))
+    assert reader.quiet()

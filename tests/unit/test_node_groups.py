@@ -1,0 +1,282 @@
+"""The state machine of persistent subscriptions, with a clock of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kt_es.node.group_values import Action, Consumer, Delivery, Message, Settings, Strategy
+from kt_es.node.groups import LAZY, Group
+
+ALWAYS = 2**31 - 1
+
+
+@dataclass
+class Bench:
+    """A group with ``count`` messages to read; what consumers were given is taken from their outboxes."""
+
+    settings: Settings
+    count: int = 10
+    now: float = 100.0
+    group: Group = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.group = Group(self.settings, 0, self.now)
+
+    def consumer(self, capacity: int = 100) -> Consumer:
+        consumer = Consumer(capacity, lambda: None)
+        assert self.group.connect(consumer)
+        self.pump()
+        return consumer
+
+    def pump(self, now: float | None = None) -> None:
+        self.now = self.now if now is None else now
+        self.group.expire(self.now)
+        room = self.group.room()
+        start = self.group.cursor
+        stop = min(self.count, start + room)
+        self.group.push([Message(order, f"id-{order}") for order in range(start, stop)], stop)
+        self.group.dispatch(self.now)
+
+    def given(self, consumer: Consumer) -> list[int]:
+        """Orders of what ``consumer`` was sent since the last call, as its connection would send them."""
+        sent = []
+        while consumer.outbox:
+            delivery: Delivery = consumer.outbox.popleft()
+            if self.group.is_current(delivery):
+                sent.append(delivery.message.order)
+        return sent
+
+    def ack(self, consumer: Consumer, orders: Iterable[int]) -> None:
+        self.group.ack(consumer, [f"id-{order}" for order in orders])
+        self.pump()
+
+    def nack(self, consumer: Consumer, orders: Iterable[int], action: Action) -> None:
+        self.group.nack(consumer, [f"id-{order}" for order in orders], action)
+        self.pump()
+
+
+def settings(**changed: object) -> Settings:
+    return Settings(max_retry_count=ALWAYS, **changed)  # type: ignore[arg-type]
+
+
+def test_messages_come_in_order_as_far_as_there_is_room() -> None:
+    bench = Bench(settings())
+    consumer = bench.consumer(capacity=3)
+    assert bench.given(consumer) == [0, 1, 2]
+    bench.ack(consumer, [1])
+    assert bench.given(consumer) == [3]
+    assert bench.group.low() == 0
+    bench.ack(consumer, [0, 2])
+    assert bench.group.low() == 3
+
+
+def test_a_lost_consumers_messages_come_first_and_in_order() -> None:
+    bench = Bench(settings(), count=20)
+    lost, other = bench.consumer(capacity=6), bench.consumer(capacity=2)
+    assert bench.given(lost) == [0, 1, 2, 3, 4, 5]
+    assert bench.given(other) == [6, 7]
+    bench.group.ack(lost, ["id-2"])
+    bench.group.disconnect(lost)
+    bench.ack(other, [6, 7])
+    assert bench.given(other) == [0, 1]
+    bench.ack(other, [0, 1])
+    assert bench.given(other) == [3, 4]
+    bench.ack(other, [3, 4])
+    assert bench.given(other) == [5, 8]
+
+
+def test_what_waits_unsent_is_taken_back_with_its_consumer() -> None:
+    bench = Bench(settings())
+    lost = bench.consumer()
+    bench.group.disconnect(lost)
+    assert bench.given(lost) == []
+    again = bench.consumer()
+    assert bench.given(again) == list(range(10))
+
+
+def test_timeouts_redeliver_and_late_acknowledgements_count() -> None:
+    bench = Bench(settings(message_timeout=1000), count=3)
+    consumer = bench.consumer()
+    assert bench.given(consumer) == [0, 1, 2]
+    assert bench.group.next_deadline(bench.now) == 101.0
+    bench.ack(consumer, [1])
+    bench.group.expire(101.0)
+    bench.group.ack(consumer, ["id-0"])
+    bench.pump(101.0)
+    assert bench.given(consumer) == [2]
+    assert bench.group.low() == 2
+
+
+def test_no_timeout_means_never() -> None:
+    bench = Bench(settings(message_timeout=0), count=2)
+    consumer = bench.consumer()
+    bench.given(consumer)
+    bench.pump(10_000_000.0)
+    assert bench.given(consumer) == []
+    assert bench.group.next_deadline(bench.now) is None
+
+
+def test_retries_end_in_parking_which_holds_the_checkpoint_back() -> None:
+    bench = Bench(Settings(max_retry_count=1), count=2)
+    consumer = bench.consumer()
+    bench.given(consumer)
+    bench.ack(consumer, [1])
+    bench.nack(consumer, [0], Action.RETRY)
+    assert bench.given(consumer) == [0]
+    bench.nack(consumer, [0], Action.RETRY)
+    (parking,) = bench.group.take_parking()
+    assert (parking.order, parking.retries) == (0, 1)
+    assert bench.group.low() == 0
+    bench.group.parked(parking)
+    assert bench.group.low() == 2
+    assert bench.group.take_parking() == []
+
+
+def test_actions_of_a_negative_acknowledgement() -> None:
+    bench = Bench(settings(), count=4)
+    consumer = bench.consumer()
+    bench.given(consumer)
+    bench.nack(consumer, [0], Action.SKIP)
+    bench.nack(consumer, [1], Action.PARK)
+    bench.nack(consumer, [2], Action.UNKNOWN)
+    assert bench.given(consumer) == [2]
+    assert [message.order for message in bench.group.take_parking()] == [1]
+    bench.nack(consumer, [3], Action.STOP)
+    assert consumer.dropped
+    assert bench.group.low() == 1
+
+
+def test_replayed_messages_come_first_and_do_not_move_the_checkpoint() -> None:
+    bench = Bench(settings(), count=5)
+    consumer = bench.consumer(capacity=2)
+    bench.given(consumer)
+    bench.group.replay([Message(7, "parked-7", parked=7), Message(8, "parked-8", parked=8)])
+    bench.ack(consumer, [0, 1])
+    assert bench.given(consumer) == [7, 8]
+    bench.group.ack(consumer, ["parked-8", "parked-7"])
+    assert sorted(bench.group.take_unparked()) == [7, 8]
+    assert bench.group.low() == 2
+
+
+def test_events_with_the_same_id_are_in_flight_one_after_the_other() -> None:
+    group = Group(settings(), 0, 0.0)
+    consumer = Consumer(10, lambda: None)
+    group.connect(consumer)
+    group.push([Message(0, "same"), Message(1, "same"), Message(2, "other")], 3)
+    group.dispatch(0.0)
+    assert [delivery.message.order for delivery in consumer.outbox] == [0]
+    group.ack(consumer, ["same"])
+    group.dispatch(0.0)
+    assert [delivery.message.order for delivery in consumer.outbox] == [0, 1, 2]
+
+
+def test_places_are_limited() -> None:
+    group = Group(settings(max_subscriber_count=1), 0, 0.0)
+    first, second = Consumer(1, lambda: None), Consumer(1, lambda: None)
+    assert group.connect(first)
+    assert not group.connect(second)
+    group.disconnect(first)
+    assert group.connect(second)
+
+
+def test_strategies() -> None:
+    shared = Bench(settings(strategy=Strategy.ROUND_ROBIN), count=0)
+    single = Bench(settings(strategy=Strategy.DISPATCH_TO_SINGLE), count=0)
+    for bench, expected in ((shared, [[0, 2, 4], [1, 3, 5]]), (single, [[0, 1, 2, 3], [4, 5]])):
+        consumers = [bench.consumer(capacity=4), bench.consumer(capacity=4)]
+        bench.count = 6
+        bench.pump()
+        assert [bench.given(consumer) for consumer in consumers] == expected
+
+
+def test_pinned_messages_wait_for_their_consumer() -> None:
+    group = Group(settings(strategy=Strategy.PINNED), 0, 0.0)
+    consumers = [Consumer(1, lambda: None), Consumer(9, lambda: None)]
+    for consumer in consumers:
+        group.connect(consumer)
+    group.push([Message(0, "a", pin=0), Message(1, "b", pin=1), Message(2, "c", pin=2)], 3)
+    group.dispatch(0.0)
+    assert [[d.message.order for d in consumer.outbox] for consumer in consumers] == [[0], [1]]
+    group.ack(consumers[0], ["a"])
+    group.dispatch(0.0)
+    assert [d.message.order for d in consumers[0].outbox] == [0, 2]
+
+
+def test_a_checkpoint_is_due_by_count_or_by_time() -> None:
+    bench = Bench(settings(min_checkpoint_count=2, max_checkpoint_count=5, checkpoint_after=1000), count=50)
+    consumer = bench.consumer(capacity=50)
+    bench.ack(consumer, [0])
+    assert bench.group.checkpoint_due(bench.now + 9) is None
+    bench.ack(consumer, [1])
+    assert bench.group.checkpoint_due(bench.now) is None
+    assert bench.group.next_deadline(bench.now) == 101.0
+    assert bench.group.checkpoint_due(101.0) == 2
+    bench.group.checkpointed(2, 101.0)
+    assert bench.group.checkpoint_due(109.0) is None
+    bench.ack(consumer, range(2, 7))
+    assert bench.group.checkpoint_due(101.0) == 7
+
+
+def test_nothing_is_read_for_nobody_and_little_ahead() -> None:
+    group = Group(settings(history_buffer_size=10), 0, 0.0)
+    assert group.room() == 0
+    group.connect(Consumer(1, lambda: None))
+    assert group.room() == 10
+    group.push([Message(order, str(order)) for order in range(10)], 10)
+    group.dispatch(0.0)
+    assert group.room() == 0
+
+
+def test_one_unsettled_message_does_not_pile_up_the_others() -> None:
+    bench = Bench(settings(message_timeout=10**9), count=20 * LAZY)
+    consumer = bench.consumer(capacity=500)
+    while bench.group.cursor < bench.count:
+        bench.ack(consumer, [order for order in bench.given(consumer) if order != 0])
+    assert bench.group.low() == 0
+    assert len(bench.group._outstanding_heap) < 4 * LAZY
+    assert len(bench.group._deadlines) < 4 * LAZY
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["ack", "retry", "park", "skip", "lose", "time"]), st.integers(0, 30)),
+    max_size=60,
+)
+
+
+@given(STEPS)
+def test_whatever_happens_everything_is_settled_once_and_nothing_is_skipped(
+    steps: list[tuple[str, int]],
+) -> None:
+    bench = Bench(settings(message_timeout=5000, max_subscriber_count=0), count=30)
+    consumer = bench.consumer(capacity=4)
+    settled: set[int] = set()
+    for what, number in steps:
+        bench.given(consumer)
+        flying = sorted(bench.group._in_flight.values(), key=lambda d: d.message.order)
+        order = flying[number % len(flying)].message.order if flying else -1
+        if what == "lose":
+            bench.group.disconnect(consumer)
+            consumer = bench.consumer(capacity=4)
+        elif what == "time":
+            bench.pump(bench.now + number)
+        elif flying and what == "ack":
+            settled.add(order)
+            bench.ack(consumer, [order])
+        elif flying:
+            if what != "retry":
+                settled.add(order)
+            bench.nack(consumer, [order], Action[what.upper()])
+            for message in bench.group.take_parking():
+                bench.group.parked(message)
+            bench.pump()
+        assert bench.group.low() == next(order for order in range(31) if order not in settled)
+    while rest := [order for order in range(30) if order not in settled]:
+        bench.given(consumer)
+        bench.ack(consumer, rest[:1])
+        settled.add(rest[0])
+    assert bench.group.low() == 30
+    assert bench.group.in_flight == bench.group.retrying == bench.group.buffered == 0
