@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from queue import Empty, Queue
+from queue import Queue
 from types import TracebackType
 from typing import Any
 
@@ -137,12 +137,10 @@ class Reader:
             pass
         return type(self.failure).__name__
 
-    def quiet(self) -> bool:
-        """Whether nothing has come that was not taken."""
-        try:
-            return self._came.get_nowait() is None
-        except Empty:
-            return True
+    @property
+    def waiting(self) -> int:
+        """How many have come that were not taken."""
+        return self._came.qsize()
 
     def stop(self) -> None:
         self.subscription.stop()

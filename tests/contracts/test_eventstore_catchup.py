@@ -150,4 +150,4 @@ def test_a_subscription_that_is_stopped_ends(esdb: EventStoreDBClient, name: str
     reader.stop()
     assert reader.failure is None
     esdb.append_to_stream(name, current_version=0, events=event(1))
-    assert reader.quiet()
+    assert reader.waiting == 1  # the end

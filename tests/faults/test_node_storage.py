@@ -151,14 +151,16 @@ def test_writers_that_come_together_share_a_sync(tmp_path: Path) -> None:
 def test_appends_decided_together_see_each_other(tmp_path: Path) -> None:
     async def work(log: EventLog, _storage: FaultyStorage, _failures: list[StorageError]) -> None:
         same = proposed(2)
-        outcomes = await asyncio.gather(
-            log.append("s", Expected.NO_STREAM, same),
-            log.append("s", Expected.NO_STREAM, same),
-            log.append("s", Expected.NO_STREAM, proposed()),
-            log.append("s", 1, proposed()),
-            log.append("s", ANY, same),
+        outcomes = tuple(
+            await asyncio.gather(
+                log.append("s", Expected.NO_STREAM, same),
+                log.append("s", Expected.NO_STREAM, same),
+                log.append("s", Expected.NO_STREAM, proposed()),
+                log.append("s", 1, proposed()),
+                log.append("s", ANY, same),
+            )
         )
-        assert outcomes == [Appended(1, 2), Appended(1, 2), Wrong(1), Appended(2, 3), Appended(1, 2)]
+        assert outcomes == (Appended(1, 2), Appended(1, 2), Wrong(1), Appended(2, 3), Appended(1, 2))
 
     on_log(tmp_path, work)
 
