@@ -35,3 +35,10 @@ format: setup
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# Faults on real processes: ROUNDS of them, drawn from SEED (else a random one, printed first); no round
+# begins after SECONDS; once the node is frozen for FROZEN seconds.
+.PHONY: torture
+torture: setup
+	.venv/bin/python -m tests.torture --rounds $(or $(ROUNDS),30) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(FROZEN),--frozen $(FROZEN))
