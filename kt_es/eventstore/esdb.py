@@ -28,6 +28,8 @@ _T = TypeVar("_T")
 _KEEPALIVE = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    # What really ends a connection whose peer is frozen; the default is a minute.
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     # After an outage the next attempt should not wait for the default two minutes.
     ("grpc.max_reconnect_backoff_ms", 1_000),
