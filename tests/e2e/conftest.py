@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.processes import SPOKEN_TAIL, Running, Stranger, Up, running_up
+from tests.e2e.processes import SPOKEN_TAIL, Stranger, Up, running_up
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed:
         arguments: dict[str, Any] = getattr(item, "funcargs", {})
         for name, value in arguments.items():
-            if isinstance(value, Running):
-                report.sections.append((f"{name} said", value.spoken[-SPOKEN_TAIL:]))
+            spoken = getattr(value, "spoken", None)
+            if isinstance(spoken, str):
+                report.sections.append((f"{name} said", spoken[-SPOKEN_TAIL:]))
     return report

@@ -40,6 +40,11 @@ class Place:
     operator: Stranger
     stack: ExitStack
 
+    @property
+    def spoken(self) -> str:
+        """What all processes here said."""
+        return "\n".join(f"{path.name}:\n{path.read_text()}" for path in sorted(self.base.glob("*.log")))
+
     def signer(self, name: str) -> Running:
         """Start a signer with a data directory of its own and the directory's key."""
         home = self.base / name
@@ -70,8 +75,8 @@ class Place:
             log.append(NAMES.queue, ANY, [content_event(NAMES.queue, MUTATIONS, data)])
             last = log.last_revision(NAMES.queue)
             until(
-                lambda: log.last_revision(NAMES.heads) >= 0 and heads_of(log)[-1].queue_next > last,
-                f"a head with {user}",
+                lambda: any(head.queue_next > last for head in heads_of(log)),
+                f"a head with {user}, which is behind revision {last} of the queue",
             )
 
     def audited(self) -> int:
