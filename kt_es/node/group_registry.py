@@ -17,8 +17,7 @@ from kt_es.node.group_store import (
 from kt_es.node.group_values import Settings
 from kt_es.node.log import EventLog
 from kt_es.node.refusals import group_exists, group_missing
-from kt_es.node.sources import ALL_NAME
-from kt_es.node.streams import LAST_REVISION
+from kt_es.node.streams import ALL_NAME, LAST_REVISION
 from kt_es.node.transaction import Transaction, from_u64, u64
 
 

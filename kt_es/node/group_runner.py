@@ -23,8 +23,9 @@ from kt_es.node.metadata import link_event
 from kt_es.node.reading import forwards, stored_at
 from kt_es.node.records import Proposed, id_of, name_of, parsed, respelled, revision_of, type_of
 from kt_es.node.refusals import group_dropped, group_full
-from kt_es.node.sources import ALL_NAME, AllSource, Source, StreamSource
+from kt_es.node.sources import AllSource, Source, StreamSource
 from kt_es.node.storage import StorageError
+from kt_es.node.streams import ALL_NAME
 from kt_es.node.transaction import Transaction, u64
 
 _LOG = structlog.get_logger("kt_es.node")

@@ -38,7 +38,7 @@ class Group:
         self._in_flight: dict[str, Delivery] = {}
         self._deadlines: deque[Delivery] = deque()
         self._outstanding: set[int] = set()
-        self._outstanding_heap: list[int] = []
+        self._outstanding_order: deque[int] = deque()  # ascending, as messages are read
         self._held = 0
         self._sequence = 0
         self._settled_since = 0
@@ -88,15 +88,15 @@ class Group:
         for message in messages:
             self._fresh.append(message)
             self._outstanding.add(message.order)
-            heapq.heappush(self._outstanding_heap, message.order)
+            self._outstanding_order.append(message.order)
             self._held += len(message.payload or b"")
         self.cursor = cursor
         self._forget_settled()
 
     def _forget_settled(self) -> None:
         """Behind one message that stays unsettled for long, those that are settled would pile up."""
-        if len(self._outstanding_heap) > 2 * len(self._outstanding) + LAZY:
-            self._outstanding_heap = sorted(self._outstanding)
+        if len(self._outstanding_order) > 2 * len(self._outstanding) + LAZY:
+            self._outstanding_order = deque(sorted(self._outstanding))
         if len(self._deadlines) > 2 * len(self._in_flight) + LAZY:
             self._deadlines = deque(filter(self.is_current, self._deadlines))
 
@@ -261,10 +261,10 @@ class Group:
 
     def low(self) -> int:
         """The order of the lowest message that is not settled: all below are."""
-        heap = self._outstanding_heap
-        while heap and heap[0] not in self._outstanding:
-            heapq.heappop(heap)
-        return heap[0] if heap else self.cursor
+        orders = self._outstanding_order
+        while orders and orders[0] not in self._outstanding:
+            orders.popleft()
+        return orders[0] if orders else self.cursor
 
     def checkpoint_due(self, now: float) -> int | None:
         """The checkpoint to write now, if one is due: after ``max_checkpoint_count`` settled messages,

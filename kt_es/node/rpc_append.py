@@ -11,7 +11,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage  # type: ignore[import-unt
 from kt_es.node.log import Appended
 from kt_es.node.records import Proposed, canonical_id
 from kt_es.node.refusals import append_too_large, invalid
-from kt_es.node.streams import Expected, Wrong
+from kt_es.node.streams import ALL_NAME, Expected, Wrong
 
 MAX_NAME = 4096  # bytes of a stream's name or an event's type
 INVALID_ARGUMENT, FAILED_PRECONDITION, UNAVAILABLE = 3, 9, 14  # google.rpc.Code
@@ -28,9 +28,12 @@ def stream_name(identifier: shared_pb2.StreamIdentifier) -> str:
     if not raw or len(raw) > MAX_NAME:
         raise invalid(f"a stream's name has 1 to {MAX_NAME} bytes, not {len(raw)}")
     try:
-        return raw.decode()
+        name = raw.decode()
     except UnicodeDecodeError:
         raise invalid("a stream's name is not UTF-8") from None
+    if name == ALL_NAME:
+        raise invalid(f"{ALL_NAME} is not a stream")
+    return name
 
 
 def expected_of(options: Any, oneof: str, revision_field: str) -> int | Expected:

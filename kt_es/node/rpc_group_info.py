@@ -7,7 +7,7 @@ from esdbclient.protos.Grpc import persistent_pb2
 from kt_es.node.group_runner import GroupRunner
 from kt_es.node.group_values import Consumer
 from kt_es.node.log import EventLog
-from kt_es.node.sources import ALL_NAME
+from kt_es.node.streams import ALL_NAME
 
 
 def _place(of_all: bool, order: int) -> str:

@@ -19,7 +19,7 @@ from kt_es.node.refusals import Refusal, group_dropped, invalid
 from kt_es.node.rpc_append import stream_name
 from kt_es.node.rpc_group_info import describe
 from kt_es.node.rpc_read import filter_of
-from kt_es.node.sources import ALL_NAME
+from kt_es.node.streams import ALL_NAME
 
 MAX_GROUP_NAME = 1024
 _TICKS_PER_MS = 10_000

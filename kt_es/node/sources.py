@@ -12,8 +12,6 @@ from kt_es.node.reading import all_forwards, forwards, stored_at
 from kt_es.node.records import id_of, name_of, position_of, revision_of
 from kt_es.node.wakeups import ALL
 
-ALL_NAME = "$all"
-
 
 class Source(Protocol):
     """Where messages come from, in order."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
+ALL_NAME = "$all"  # names the whole log where a stream could stand
 LAST_REVISION = 2**63 - 1  # of a tombstone, and the "$tb" of a deleted stream
 _HEAD = struct.Struct(">QqBQqq")
 

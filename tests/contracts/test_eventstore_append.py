@@ -167,6 +167,11 @@ def test_streams_may_have_any_name(esdb: EventStoreDBClient, name: str) -> None:
     assert numbers(esdb.get_stream(odd)) == [0, 1]
 
 
+@both
+def test_all_is_not_a_stream(esdb: EventStoreDBClient, kind: str) -> None:
+    assert raised(esdb.append_to_stream, "$all", current_version=ANY, events=one_or_many(kind))
+
+
 def test_of_racing_writers_exactly_one_wins(esdb: EventStoreDBClient, name: str) -> None:
     append(esdb, name, 1)
     outcomes: list[str] = []

@@ -237,7 +237,7 @@ def test_one_unsettled_message_does_not_pile_up_the_others() -> None:
     while bench.group.cursor < bench.count:
         bench.ack(consumer, [order for order in bench.given(consumer) if order != 0])
     assert bench.group.low() == 0
-    assert len(bench.group._outstanding_heap) < 4 * LAZY
+    assert len(bench.group._outstanding_order) < 4 * LAZY
     assert len(bench.group._deadlines) < 4 * LAZY
 
 
