@@ -18,8 +18,9 @@ from kt_es.errors import MalformedError
 from kt_es.formats.profiles import ProfileKey
 from kt_es.importers.accounts import Collector, ImportPlan, read_bytes
 
-# A field: no blanks outside double quotes, in which a backslash quotes a quote.
-_FIELD = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^\s"])+')
+# A field: no blanks outside double quotes, in which a backslash quotes a quote. A quote that is never
+# closed runs to the end of the line: looking for its end from each quote in it anew would take minutes.
+_FIELD = re.compile(r'(?:"(?:[^"\\]|\\.?)*+(?:"|$)|[^\s"])+')
 _KEY_TYPE = re.compile(r"(?:ssh|ecdsa|sk-ssh|sk-ecdsa|webauthn-sk-ecdsa)-[a-z0-9@.-]+")
 _OPTION = re.compile(r'([A-Za-z0-9-]+)(?:="(?:[^"\\]|\\.)*")?(?:,|$)')
 _OPTIONS = frozenset(
