@@ -6,8 +6,10 @@ byte as it stands in the file: libraries that parse and write it again reorder w
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from kt_es.errors import ConfigError, MalformedError
@@ -15,9 +17,10 @@ from kt_es.formats.labels import EMAIL
 from kt_es.formats.profiles import ProfileKey
 from kt_es.importers.accounts import Collector, ImportPlan, read_bytes
 
-_SECRET_KEY, _PUBLIC_KEY = 5, 6
+_SECRET_KEY, _PUBLIC_KEY, _COMPRESSED = 5, 6, 8
 _BEGIN = re.compile(rb"-----BEGIN PGP (?:PUBLIC|PRIVATE) KEY BLOCK-----")
 _END = re.compile(rb"-----END PGP (?:PUBLIC|PRIVATE) KEY BLOCK-----")
+_EMPTY_LINE = re.compile(rb"\n[ \t\r]*\n")
 
 
 def read_openpgp(path: Path, *, certifications: bool = True) -> ImportPlan:
@@ -39,21 +42,26 @@ def read_openpgp(path: Path, *, certifications: bool = True) -> ImportPlan:
     from kt_es.importers.openpgp_certificate import read_certificate, without_certifications
 
     def smaller(key: ProfileKey) -> ProfileKey:
-        return ProfileKey(key.name, key.type, without_certifications(key.data))
+        return replace(key, data=without_certifications(key.data))
 
-    found = Collector(EMAIL, smaller)
+    def smaller_if_possible(key: ProfileKey) -> ProfileKey:
+        try:
+            return smaller(key)
+        except MalformedError:
+            return key
+
+    found = Collector(EMAIL, smaller_if_possible)
     count = revoked = 0
     for number, data in enumerate(_certificates(read_bytes(path)), 1):
         try:
             certificate = read_certificate(data)
+            key = ProfileKey(certificate.fingerprint, "openpgp", certificate.data)
+            key = key if certifications else smaller(key)
         except MalformedError as error:
             found.skip(f"certificate {number}", f"the certificate {error.problem}")
             continue
         count += 1
         revoked += certificate.revoked
-        key = ProfileKey(certificate.fingerprint, "openpgp", certificate.data)
-        if not certifications:
-            key = smaller(key)
         if not certificate.user_ids:
             found.skip(key.name, "the certificate has no user id")
         for user_id in certificate.user_ids:
@@ -100,23 +108,32 @@ def _certificates(data: bytes) -> Iterator[bytes]:
 
 
 def _dearmor(data: bytes) -> bytes:
-    from pysequoia.packet import PacketPile
-
-    # The library reads the first block of a text only.
+    """The packets of all blocks of a text, RFC 9580, section 6.2; checksums are left alone (section 6.1)."""
     blocks = []
     begin = _BEGIN.search(data)
     while begin is not None:
         end = _END.search(data, begin.end())
         if end is None:
             raise MalformedError("OpenPGP keyring", "the ASCII armor is cut off")
-        blocks.append(data[begin.start() : end.end()])
+        blocks.append(_dearmor_block(data[begin.end() : end.start()]))
         begin = _BEGIN.search(data, end.end())
     if not blocks:
         raise MalformedError("OpenPGP keyring", "the file is neither a binary nor an armored keyring")
+    return b"".join(blocks)
+
+
+def _dearmor_block(block: bytes) -> bytes:
+    _, *body = _EMPTY_LINE.split(block, 1)
+    lines = b"".join(body).split()
+    if lines and lines[-1].startswith(b"="):
+        lines.pop()
     try:
-        return b"".join(bytes(packet) for block in blocks for packet in PacketPile.from_bytes(block))
-    except RuntimeError:
-        raise MalformedError("OpenPGP keyring", "the ASCII armor is damaged") from None
+        packets = base64.b64decode(b"".join(lines), validate=True)
+    except ValueError:
+        packets = b""
+    if not packets:
+        raise MalformedError("OpenPGP keyring", "the ASCII armor is damaged")
+    return packets
 
 
 def _packets(data: bytes) -> Iterator[tuple[int, int]]:
@@ -126,6 +143,9 @@ def _packets(data: bytes) -> Iterator[tuple[int, int]]:
         tag, header, length = _header(data, offset)
         if tag == 0 or offset + header + length > len(data):
             raise MalformedError("OpenPGP keyring", f"is cut off or damaged at byte {offset}")
+        if tag == _COMPRESSED:
+            # The library would unpack it: a few hundred bytes can become gigabytes.
+            raise MalformedError("OpenPGP keyring", f"has compressed data at byte {offset}")
         yield tag, offset
         offset += header + length
 

@@ -81,14 +81,20 @@ def _read(data: bytes) -> Certificate:
 def without_certifications(data: bytes) -> bytes:
     """The certificate without photographs and without the signatures of other people's keys.
 
-    ``data`` is that of a ``Certificate``.
+    ``data`` is that of a ``Certificate``. Raises ``MalformedError`` if it has a packet that can be read
+    but not written: nothing of the owner's is left out instead, it could be a revocation.
     """
-    packets = _parse(data)
-    kept = []
-    for component, signatures in _components(packets):
-        if component.tag != Tag.UserAttribute:
-            kept += [component, *(packet for packet in signatures if _own(packet, packets[0]))]
-    return _join(kept)
+    try:
+        packets = _parse(data)
+        kept = []
+        for component, signatures in _components(packets):
+            if component.tag != Tag.UserAttribute:
+                kept += [component, *(packet for packet in signatures if _own(packet, packets[0]))]
+        return _join(kept)
+    except RuntimeError:
+        raise MalformedError(
+            "OpenPGP certificate", "has a packet of an unknown kind, so nothing can be left out of it"
+        ) from None
 
 
 def _parse(data: bytes) -> list[Packet]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import bz2
 import sys
 from pathlib import Path
 
@@ -272,3 +274,26 @@ def test_without_the_optional_package_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pysequoia", None)
     with pytest.raises(ConfigError, match=r"pip install 'kt-es\[openpgp\]'"):
         read_openpgp(write(tmp_path, alice))
+
+
+@pytest.mark.parametrize("armored", [False, True])
+def test_compressed_data_are_refused_and_never_unpacked(
+    tmp_path: Path, alice: bytes, *, armored: bool
+) -> None:
+    data = alice + packet(8, b"\x03" + bz2.compress(packet(11, b"b\0" + bytes(100_000))))
+    if armored:
+        block = base64.encodebytes(data).decode()
+        text = f"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n{block}-----END PGP PUBLIC KEY BLOCK-----\n"
+        data = text.encode()
+    with pytest.raises(MalformedError, match="has compressed data at byte"):
+        read_openpgp(write(tmp_path, data))
+
+
+def test_a_packet_that_can_be_read_but_not_written(tmp_path: Path) -> None:
+    data = public(generate("Alice <alice@example.org>", profile=Profile.RFC9580))
+    # The issuer fingerprint subpackets (length 34, type 33, version 6) get an unknown version.
+    data = data.replace(b"\x22\x21\x06", b"\x22\x21\x05")
+    path = write(tmp_path, data)
+    assert len(read_openpgp(path).skipped) == 1
+    (skipped,) = read_openpgp(path, certifications=False).skipped
+    assert skipped.reason.startswith("the certificate has a packet of an unknown kind")
