@@ -14,7 +14,7 @@ from enum import Enum
 
 from kt_es.errors import KtError, UnavailableError, WrongRevisionError
 from kt_es.eventstore.streams import Event, NewEvent
-from projections.ledger import FAMILIES, Ledger
+from projections.ledger import COMMITTED, FAMILIES, META, Committed, Ledger
 from projections.storage import Change
 from signer.keys import KeyRing
 from signer.loop import Effects, Limits, Signer
@@ -130,7 +130,7 @@ class Machine:
         signer = self.running.get(name)
         if signer is not None and self.holder is None:
             self.holder = name
-            self._do(name, lambda: signer.join(_Place(self)))
+            self._do(name, lambda: signer.join(_Place(self, name)))
 
     def crash(self, name: str, *, keep: bool = True) -> None:
         """The end of a process; ``keep`` says whether what it had not synced survives."""
@@ -158,6 +158,11 @@ class Machine:
         signer = self.running.get(name)
         if signer is not None:
             self._do(name, signer.advance)
+
+    def durable(self, name: str) -> int:
+        """The queue position that is on a signer's disk."""
+        data = self.disks[name].durable.get(META, COMMITTED)
+        return 0 if data is None else Committed.decode(data, ORIGIN, SIGNER_KEY).queue_next
 
     def _do(self, name: str, step: object) -> None:
         """Run a step of a process; an outage or a crash ends it, anything else ends it for good."""
@@ -196,8 +201,9 @@ class Machine:
 class _Place:
     """The group's one place: acknowledgements are effects too."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, name: str) -> None:
         self._machine = machine
+        self._name = name
 
     def __iter__(self) -> Iterator[Event]:
         return iter(())
@@ -206,6 +212,7 @@ class _Place:
         return
 
     def ack(self, event: Event) -> None:
+        assert event.revision < self._machine.durable(self._name), "acknowledged before it was durable"
         fault = self._machine.fault("acknowledge")
         if fault is Fault.CRASH_BEFORE:
             raise Crash
