@@ -195,6 +195,9 @@ class Directory:
             process.kill()
             process.wait()
             raise TortureError(f"{name} does not end by signal {number}") from None
+        # One that was told to stop before it could listen ends by the signal itself.
+        if process.returncode not in (0, -number):
+            raise TortureError(f"{name} ended with code {process.returncode} when it was told to stop")
 
     def freeze(self, name: str) -> None:
         member = self.members[name]
@@ -246,7 +249,7 @@ class Directory:
         try:
             if cleanly:
                 for name in reversed(PROCESSES):
-                    self._stop(name)
+                    self.kill(name, signal.SIGTERM)
         finally:
             for member in self.members.values():
                 if member.process is not None:
@@ -256,9 +259,3 @@ class Directory:
             self.network.close()
             os.close(self._write_end)
             os.close(self._read_end)
-
-    def _stop(self, name: str) -> None:
-        process = self.members[name].process
-        self.kill(name, signal.SIGTERM)
-        if process is not None and process.returncode != 0:
-            raise TortureError(f"{name} ended with code {process.returncode} when it was told to stop")

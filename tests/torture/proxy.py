@@ -97,6 +97,7 @@ class Proxy:
                 await self._until_changed()
             if _SWALLOWED.get(self._mode, _NEITHER)[way]:
                 if not data:
+                    # An end that nobody is told of; what comes after the change is a reset.
                     await self._until_changed()
                     return
                 continue
@@ -162,11 +163,11 @@ class Network:
     def close(self) -> None:
         async def ended() -> None:
             for proxy in self._proxies.values():
+                await proxy.set_mode(Mode.RESET, 0.0)
                 await proxy.close()
             rest = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in rest:
-                task.cancel()
-            await asyncio.gather(*rest, return_exceptions=True)
+            if rest:
+                await asyncio.wait(rest, timeout=5)
 
         self._do(ended())
         self._loop.call_soon_threadsafe(self._loop.stop)

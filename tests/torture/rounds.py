@@ -15,7 +15,7 @@ from kt_es.client.client import Client
 from kt_es.errors import RefusedError, UnavailableError, VerificationError
 from kt_es.eventstore.esdb import EsdbLog, connect
 from tests.torture.checks import Checks
-from tests.torture.directory import CLIENTS, Directory, TortureError
+from tests.torture.directory import CLIENTS, SIGNERS, Directory, TortureError
 from tests.torture.faults import FREEZE, Faults
 from tests.torture.outage import PROFILE, RESUME_SECONDS, Outage, freeze_node
 from tests.torture.seen import Seen
@@ -156,13 +156,14 @@ class Torture:
         outage = self.result.outage
         if outage is not None and not outage.resumed:
             limit = RESUME_SECONDS
-        recovery = self._recovered(healed, limit)
+        recovery, last = self._recovered(healed, limit)
         if outage is not None and not outage.resumed:
             outage.resumed = recovery
         self.result.recoveries.append(recovery)
         self.result.rounds = number
         self._checked(
-            f"round {number}: {what}; recovered in {recovery:.1f} s", number % FROM_START_EVERY == 0
+            f"round {number}: {what}; recovered in {recovery:.1f} s (last {last})",
+            number % FROM_START_EVERY == 0,
         )
 
     def _scenario(self, number: int) -> Callable[[], str] | None:
@@ -192,29 +193,36 @@ class Torture:
             step.act()
         return ", ".join(map(str, faults))
 
-    def _recovered(self, healed: float, limit: float) -> float:
-        """Seconds from healing until all works: a change proven, ready, monitored, the signers in place."""
+    def _recovered(self, healed: float, limit: float) -> tuple[float, str]:
+        """Seconds from healing until everything works, and what was the last that did not."""
         with self._directory.client(3.0) as client:
             epoch: int | None = None
+            last = "nothing"
             pause = threading.Event()
             while True:
                 self._directory.check_alive()
                 self._seen.check()
                 if epoch is None:
                     epoch = self._published(client)
-                elif self._directory.is_ready() and self._follows(epoch):
-                    return time.monotonic() - healed
+                missing = self._missing(epoch)
+                if not missing:
+                    return time.monotonic() - healed, last
+                last = missing
                 if time.monotonic() - healed > limit:
-                    raise TortureError(f"not recovered within {limit:.0f} s: {self._missing(epoch)}")
+                    raise TortureError(f"not recovered within {limit:.0f} s, what is missing: {missing}")
                 pause.wait(0.05)
 
-    def _follows(self, epoch: int) -> bool:
-        return self._directory.spoken("monitor").verified >= epoch and self._directory.has_roles()
-
     def _missing(self, epoch: int | None) -> str:
-        roles = {name: self._directory.spoken(name).role for name in ("signer-1", "signer-2")}
-        monitored = self._directory.spoken("monitor").verified
-        return f"probe in epoch {epoch}, monitor at {monitored}, ready {self._directory.is_ready()}, {roles}"
+        """What does not work yet, nothing if all does."""
+        if epoch is None:
+            return "a change proven in a head"
+        if not self._directory.is_ready():
+            return "the front end ready"
+        if self._directory.spoken("monitor").verified < epoch:
+            return "the monitor"
+        if not self._directory.has_roles():
+            return f"the signers' places ({', '.join(self._directory.spoken(name).role for name in SIGNERS)})"
+        return ""
 
     def _published(self, client: Client) -> int | None:
         """The epoch that proves a new entry, None while that does not work."""
