@@ -6,12 +6,12 @@ was left out, changed or put in on the way: ``QueueCheck``.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from kt_es.errors import DivergenceError
-from kt_es.eventstore.streams import EventLog, StreamNames
+from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.heads import MapHead
 from kt_es.formats.queue import Item, items_of
 from kt_es.formats.records import Record
@@ -20,44 +20,54 @@ from projections.replay import Replay
 
 
 class QueueCheck:
-    """Compares records with the queue's items, one after the other, from the first record on.
+    """Compares records with the queue's items, one after the other.
 
-    What was truncated from the queue behind the last head cannot be compared and is passed over.
+    Records may be observed again from an earlier one on, as after an outage. What was truncated from
+    the queue behind the last head cannot be compared and is passed over.
     """
 
-    def __init__(self, log: EventLog, queue: str, start: int) -> None:
-        """``start`` is the queue revision of the first record that will be observed."""
+    def __init__(self, read: Callable[[int], Iterator[Event]]) -> None:
+        """``read`` gives the queue's events from a revision on, to its end as it is then."""
         self.compared = 0
-        self._log = log
-        self._queue = queue
-        self._items = self._read(start)
-        self._next = next(self._items, None)
+        self._read = read
+        self._events: Iterator[Event] = iter(())
+        self._event: Event | None = None
+        self._left: deque[Item] = deque()
+        self._truncated_to = 0
 
     def observe(self, record: Record) -> None:
         """Raises ``DivergenceError`` if the queue has another item at this place."""
         item = record.item
-        if self._next is None:
-            # It has grown since it was read to its end, or this item never was in it.
-            self._items = self._read(item.revision)
-            self._next = next(self._items, None)
-        if self._next is None:
-            raise DivergenceError(
-                f"record {record.sequence}: says {_place(item)} of the queue, which has nothing there"
-            )
-        if item.revision < self._next.revision and self.compared == 0:
+        if item.position == 0 and item.revision >= self._truncated_to:
+            self._open(item.revision)
+        if item.revision < self._truncated_to:
             return
-        if item != self._next:
+        if not self._left or item != self._left[0]:
+            there = f"{_place(self._left[0])} there" if self._left else "no such item"
+            same = bool(self._left) and _place(item) == _place(self._left[0])
             raise DivergenceError(
-                f"record {record.sequence}: says {_place(item)} of the queue, "
-                f"which has {_place(self._next)} there"
-                + (" with other content" if _place(item) == _place(self._next) else "")
+                f"record {record.sequence}: says {_place(item)} of the queue, which has {there}"
+                + (" with other content" if same else "")
             )
+        self._left.popleft()
         self.compared += 1
-        self._next = next(self._items, None)
 
-    def _read(self, start: int) -> Iterator[Item]:
-        for event in self._log.read(self._queue, start):
-            yield from items_of(event.revision, event.type, event.data)
+    def _open(self, revision: int) -> None:
+        """Go on to the event at ``revision``; the one before must have been told to its end."""
+        event = self._event
+        if event is not None and event.revision == revision - 1 and self._left:
+            raise DivergenceError(f"the log of mutations leaves out {_place(self._left[0])} of the queue")
+        if event is None or event.revision < revision:
+            event = next(self._events, None)
+        if event is None or event.revision != revision:
+            self._events = self._read(revision)
+            event = next(self._events, None)
+        if event is None:
+            raise DivergenceError(f"the queue has no event at revision {revision}, the log of mutations has")
+        self._event = event
+        if event.revision > revision:
+            self._truncated_to = event.revision
+        self._left = deque(items_of(event.revision, event.type, event.data))
 
 
 def _place(item: Item) -> str:
@@ -88,7 +98,7 @@ def audit(
     Raises ``DivergenceError`` at the first difference, naming the record or head it stands in.
     """
     report = AuditReport()
-    check = QueueCheck(log, names.queue, ledger.committed.queue_next) if with_queue else None
+    check = QueueCheck(lambda start: log.read(names.queue, start)) if with_queue else None
 
     def observe(record: Record) -> None:
         report.records += 1

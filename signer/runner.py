@@ -69,7 +69,6 @@ def _run(log: EventLog, signer: Signer, queue: str, stop: threading.Event) -> No
 
 def _take_place(log: EventLog, signer: Signer, queue: str, stop: threading.Event) -> GroupSubscription | None:
     """The one place at the queue, when it is free; None if ``stop`` came first."""
-    log.create_group(queue, GROUP)
     waiting = False
     while not stop.is_set():
         group = log.join_group(queue, GROUP)

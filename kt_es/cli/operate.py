@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from kt_es.cli.context import config_path, output_of, settings_of, stop_on_signals
 from kt_es.cli.logs import configure_logs
@@ -14,7 +16,9 @@ from kt_es.cli.supervisor import end_with_parent
 from kt_es.config import FILE_NAME, Address, Settings, load_settings
 from kt_es.errors import ConfigError
 from kt_es.eventstore.esdb import connect
+from kt_es.eventstore.streams import Event, EventLog
 from kt_es.formats.labels import LABEL_POLICIES
+from projections.auditor import QueueCheck
 from projections.follower import Listener, follow
 from projections.ledger import FAMILIES, Ledger
 from projections.rocks import Store
@@ -67,6 +71,7 @@ def init_command(
     new = NewDirectory(directory, origin, log, label_policy, min_interval, max_interval)
     if (base / FILE_NAME).exists():
         settings = load_settings(base / FILE_NAME)
+        _refuse_other_settings(context, settings)
     else:
         settings = write_directory(base, new)
         output.ok(f"made keys and {base / FILE_NAME} for {settings.origin}")
@@ -80,6 +85,17 @@ def init_command(
         {"origin": settings.origin, "directory": settings.directory, "key": settings.key},
         [settings.key],
     )
+
+
+def _refuse_other_settings(context: click.Context, settings: Settings) -> None:
+    """An option that was given has to agree with the ``kt.toml`` that stands."""
+    for name in ("directory", "origin", "log"):
+        given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
+        if given and context.params[name] != getattr(settings, name):
+            raise ConfigError(
+                f"{settings.base / FILE_NAME} exists and says {name} = {getattr(settings, name)!r}: "
+                f"change it there, or make another directory with --data"
+            )
 
 
 @click.command("node")
@@ -163,16 +179,29 @@ def monitor_command(context: click.Context, log: str | None, data: Path | None) 
     settings = settings_of(context, log)
     configure_logs("monitor")
     words = structlog.get_logger("monitor")
-    store = Store.open(data or settings.path(settings.monitor.data), FAMILIES)
-    try:
+    with ExitStack() as stack:
+        store = Store.open(data or settings.path(settings.monitor.data), FAMILIES)
+        stack.callback(store.close)
+        check = _queue_check(settings, stack) if settings.monitor.read_queue else None
         listener = Listener(
+            on_record=(lambda _: None) if check is None else check.observe,
             on_epoch=lambda epoch: words.info(
                 "verified", epoch=epoch.head.epoch, records=epoch.head.log_size, entries=epoch.head.map_size
             ),
             on_outage=lambda error: words.warning("log unavailable", problem=str(error)),
         )
         ledger = Ledger(store, settings.origin, settings.pinned)
-        stop: threading.Event = stop_on_signals()
-        follow(lambda: connect(settings.log), settings.names, ledger, listener, stop)
-    finally:
-        store.close()
+        follow(lambda: connect(settings.log), settings.names, ledger, listener, stop_on_signals())
+
+
+def _queue_check(settings: Settings, stack: ExitStack) -> QueueCheck:
+    """A check over a connection of its own, made when the first record wants to be compared."""
+    opened: list[EventLog] = []
+
+    def read(start: int) -> Iterator[Event]:
+        if not opened:
+            opened.append(connect(settings.log))
+            stack.callback(opened[0].close)
+        return opened[0].read(settings.names.queue, start)
+
+    return QueueCheck(read)

@@ -14,6 +14,7 @@ from kt_es.eventstore.streams import NO_STREAM, EventLog, content_event
 from kt_es.formats.configs import Config, SignedConfig, check_directory, check_origin
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.queue import CONFIG
+from kt_es.formats.records import Record, decode_records
 from kt_es.server.keys import load_vrf_key
 from signer.keys import load_key
 
@@ -59,7 +60,8 @@ def write_directory(base: Path, new: NewDirectory) -> Settings:
         frontend=FrontendTable(listen=new.frontend_listen),
         base=base,
     )
-    write_private(path, dump_settings(settings).encode(), mode=0o644)
+    # The connection string may hold a password.
+    write_private(path, dump_settings(settings).encode())
     return settings
 
 
@@ -111,9 +113,22 @@ def begin_queue(settings: Settings, log: EventLog, new: NewDirectory) -> bool:
             return True
         except WrongRevisionError:
             first = next(iter(log.read(queue, 0, 1)))
-    if not _begins(first.data, settings):
+    data = first.data if first.revision == 0 else _first_item(settings, log)
+    if not _begins(data, settings):
         raise ConfigError(f"{queue} does not begin with the config of {settings.origin} under this key")
     return False
+
+
+def _first_item(settings: Settings, log: EventLog) -> bytes:
+    """What a queue that has been truncated began with, by its first record; nothing if there is none."""
+    event = next(iter(log.read(settings.names.mutations, 0, 1)), None)
+    if event is None:
+        return b""
+    try:
+        content = Record.decode(decode_records(event.data)[1][0]).item.content
+    except MalformedError:
+        return b""
+    return content if isinstance(content, bytes) else b""
 
 
 def _begins(data: bytes, settings: Settings) -> bool:

@@ -190,7 +190,7 @@ class EsdbLog:
             ),
         )
 
-    def create_group(self, stream: str, group: str) -> None:
+    def _create_group(self, stream: str, group: str) -> None:
         def create() -> None:
             try:
                 self._client.create_subscription_to_stream(
@@ -226,6 +226,10 @@ class EsdbLog:
                 )
             except exceptions.MaximumSubscriptionsReached:
                 return None
+            except exceptions.NotFound:
+                # Creating one takes more rights than joining it, so joining is tried first.
+                self._create_group(stream, group)
+                return join()
 
         return self._call(f"join the persistent subscription {group} of {stream}", join)
 

@@ -136,11 +136,11 @@ class EventLog(Protocol):
         Now and then an event of type ``""`` comes, with nothing but a position to go on from.
         """
 
-    def create_group(self, stream: str, group: str) -> None:
-        """Create the persistent subscription of one single consumer, from the start, if missing."""
-
     def join_group(self, stream: str, group: str) -> GroupSubscription | None:
-        """Take the group's one place; None while another consumer holds it."""
+        """Take the one place of a persistent subscription; None while another consumer holds it.
+
+        A group that is missing is created, from the start of the stream.
+        """
 
     def truncate(self, stream: str, before: int) -> None:
         """Let the server forget the events below revision ``before`` (``$tb``)."""

@@ -187,8 +187,6 @@ def test_a_prefix_brings_its_streams_in_order_and_goes_on_after_a_position(
 
 def test_a_group_has_one_place_and_brings_again_what_was_not_acknowledged(log: EventLog, stream: str) -> None:
     log.append(stream, ANY, [new("a"), new("b")])
-    log.create_group(stream, "group")
-    log.create_group(stream, "group")
     place = log.join_group(stream, "group")
     assert place is not None
     assert log.join_group(stream, "group") is None

@@ -97,17 +97,10 @@ class MemoryLog:
             self._reach()
         return _PrefixSubscription(self, prefix, -1 if after is None else after)
 
-    def create_group(self, stream: str, group: str) -> None:
-        with self._changed:
-            self._reach()
-            self._groups.setdefault((stream, group), _Group(stream))
-
     def join_group(self, stream: str, group: str) -> _GroupPlace | None:
         with self._changed:
             self._reach()
-            found = self._groups.get((stream, group))
-            if found is None:
-                raise KtError(f"there is no persistent subscription {group} of {stream}")
+            found = self._groups.setdefault((stream, group), _Group(stream))
             if found.taken:
                 return None
             found.taken = True
