@@ -9,7 +9,7 @@ find_python = for p in python3.13 python3.12 python3.11 python3 python; do \
 	  echo $$p && exit 0; done; \
 	echo "kt-es needs Python 3.11, 3.12 or 3.13 with the venv module (on Debian: apt-get install python3 python3-venv)" >&2; exit 1
 
-.PHONY: demo test check format setup clean
+.PHONY: demo test check format setup clean fuzz
 
 setup: .venv/.installed
 
@@ -42,3 +42,8 @@ clean:
 torture: setup
 	.venv/bin/python -m tests.torture --rounds $(or $(ROUNDS),30) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(FROZEN),--frozen $(FROZEN))
+
+# Coverage-guided fuzzing of our own code; .fuzz keeps inputs and findings between runs.
+fuzz: setup
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	.venv/bin/python -m tests.fuzz $(or $(TARGET),all) --seconds $(or $(SECONDS),600) --corpus $(or $(CORPUS),.fuzz)

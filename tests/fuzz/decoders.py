@@ -1,0 +1,132 @@
+"""Fuzz targets of what is written in bytes: each is read or refused, and what is read has one encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kt_es.client.trusted import Pinned, Trusted
+from kt_es.errors import ConfigError, DivergenceError, MalformedError
+from kt_es.formats.checkpoints import Checkpoint
+from kt_es.formats.codec import decode, encode
+from kt_es.formats.configs import Config
+from kt_es.formats.labels import LABEL_POLICIES, normalize_label
+from kt_es.formats.notes import VerifierKey, parse_note
+from kt_es.merkle.pages import CHILD_SIZE, LEAF_SIZE, SLOTS, decode_page, encode_page, page_hash, read_slot
+from projections.ledger import Committed
+from tests.builders import ORIGIN, SIGNER_KEY
+from tests.examples import EXAMPLES
+
+Target = Callable[[bytes], None]
+
+
+def check(holds: bool, breach: str) -> None:
+    """What a target promises; a plain assert would vanish under ``python -O``."""
+    if not holds:
+        raise AssertionError(breach)
+
+
+def _one_encoding(again: Callable[[bytes], bytes], refused: tuple[type[Exception], ...]) -> Target:
+    def target(data: bytes) -> None:
+        try:
+            read = again(data)
+        except refused:
+            return
+        check(read == data, "what was read encodes to other bytes")
+
+    return target
+
+
+def _text(parse: Callable[[str], str]) -> Callable[[bytes], bytes]:
+    """``parse`` of bytes that may be any text, lone surrogates included."""
+    return lambda data: parse(data.decode("utf-8", "surrogatepass")).encode("utf-8", "surrogatepass")
+
+
+def _committed(data: bytes) -> bytes:
+    return Committed.decode(data, ORIGIN, SIGNER_KEY).encode()
+
+
+def _config(data: bytes) -> bytes:
+    made = Config.decode(data)
+    check(len(made.hash) == 32, "a config has a hash")
+    return made.encode()
+
+
+_REFUSED = (MalformedError, UnicodeDecodeError)
+
+CODEC_TARGETS: dict[str, Target] = {
+    **{made.rule: _one_encoding(made.again, (MalformedError, DivergenceError)) for made in EXAMPLES.values()},
+    "config": _one_encoding(_config, (MalformedError,)),
+    "cbor": _one_encoding(lambda data: encode(decode(data, "value")), (MalformedError,)),
+    "committed": _one_encoding(_committed, (MalformedError, DivergenceError)),
+    "trusted": _one_encoding(lambda data: Trusted.decode(data).encode(), (MalformedError,)),
+}
+
+TEXT_TARGETS: dict[str, Target] = {
+    "note": _one_encoding(lambda data: parse_note(data).encode().encode(), (MalformedError,)),
+    "checkpoint": _one_encoding(_text(lambda text: Checkpoint.parse(text).encode()), _REFUSED),
+    "vkey": _one_encoding(_text(lambda text: VerifierKey.parse(text).encode()), _REFUSED),
+}
+
+
+def pin(data: bytes) -> None:
+    """A pin as somebody types it: blanks around it are forgiven, nothing else is."""
+    text = data.decode("utf-8", "replace")
+    try:
+        pinned = Pinned.parse(text)
+    except ConfigError:
+        return
+    check(pinned.vkey == text.strip(), "a verifier key has one spelling")
+
+
+def label(data: bytes) -> None:
+    """Normalizing changes a label once at most."""
+    text = data.decode("utf-8", "surrogatepass") if _is_utf8(data) else data.decode("latin-1")
+    for policy in LABEL_POLICIES:
+        try:
+            known = normalize_label(text, policy)
+        except MalformedError:
+            continue
+        check(normalize_label(known, policy) == known, "a normalized label is not normal")
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def page(data: bytes) -> None:
+    """A page of the map: ``u8 path length || path || u40 version || page``, its own CRC or a true one."""
+    depth = min(data[0] if data else 0, 63)
+    at = 1 + (depth + 1) // 2 + 5
+    key, stored = (bytes((depth,)) + data[1:at]).ljust(at, b"\0"), data[at:]
+    _page(key, stored)
+    slots, rest = _slots_of(stored)
+    if any(slots):
+        made = encode_page(key, slots)
+        check(decode_page(key, made) == slots, "slots do not come back")
+        _page(key, made)
+        _page(key, made[:-4] + rest + made[-4:])
+
+
+def _page(key: bytes, stored: bytes) -> None:
+    try:
+        slots = decode_page(key, stored)
+    except DivergenceError:
+        return
+    check(encode_page(key, slots) == stored, "a page has one encoding")
+    check([read_slot(key, stored, at) for at in range(SLOTS)] == slots, "a slot is read otherwise alone")
+    check(len(page_hash(slots)) == 32, "a page has a hash")
+
+
+def _slots_of(data: bytes) -> tuple[list[bytes | None], bytes]:
+    """Slots as the first four bytes say: two bits each, none, leaf or child."""
+    kinds, data = int.from_bytes(data[:4]), data[4:]
+    slots: list[bytes | None] = []
+    for position in range(SLOTS):
+        size = (0, LEAF_SIZE, CHILD_SIZE, 0)[kinds >> 2 * position & 3]
+        slots.append(data[:size].ljust(size, b"\0") if size else None)
+        data = data[size:]
+    return slots, data
