@@ -126,7 +126,8 @@ def load_settings(path: Path) -> Settings:
         table = tomllib.loads(path.read_text())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; `kt init` makes one") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
+        # Not all that the library refuses is a TOMLDecodeError: a number of 5,000 digits, deep nesting.
         raise ConfigError(f"{path}: {error}") from None
     try:
         return Settings(**{**table, "base": path.parent})

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
@@ -155,7 +155,8 @@ class PrivateKey:
             ) from None
         except UnsupportedAlgorithm as error:
             raise ConfigError(f"the private key cannot be used: {error}") from None
-        except ValueError:
+        except (ValueError, InternalError):
+            # InternalError: an Ed25519 seed of a wrong length, for which OpenSSL gives no reason.
             raise MalformedError("private key", "is not a readable private key in PEM format") from None
         if isinstance(key, ed25519.Ed25519PrivateKey):
             return cls.from_seed(ED25519, key.private_bytes_raw())

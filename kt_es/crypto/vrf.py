@@ -14,7 +14,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Final
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from nacl import bindings, exceptions
@@ -71,7 +71,7 @@ class VrfPrivateKey:
         """
         try:
             key = serialization.load_pem_private_key(pem, password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
+        except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):
             raise MalformedError("VRF key", "is not a readable private key in PEM format") from None
         if not isinstance(key, ed25519.Ed25519PrivateKey):
             raise MalformedError("VRF key", "must be an Ed25519 key")
