@@ -25,7 +25,7 @@ def main() -> None:
         # Half of the changes are libFuzzer's own: they know what the comparisons in the code look for.
         if seed & 1:
             return bytes(atheris.Mutate(data, max_size))
-        return data[:kept] + mutate(data[kept:], Random(seed), max_size - kept)
+        return data[:kept] + bytes(mutate(data[kept:], Random(seed), max_size - kept))
 
     warnings.simplefilter("error")
     atheris.Setup([sys.argv[0], *options], chosen, custom_mutator=custom_mutator)

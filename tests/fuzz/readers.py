@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,11 @@ from pathlib import Path
 from kt_es.client import wire
 from kt_es.client.trust import open_answer, verify_lookup, verify_proof_file
 from kt_es.client.trusted import Pinned, begin
+from kt_es.config import load_settings
 from kt_es.crypto import vrf
-from kt_es.errors import KtError, MalformedError, VerificationError
+from kt_es.crypto.signatures import PrivateKey
+from kt_es.crypto.vrf import VrfPrivateKey
+from kt_es.errors import ConfigError, KtError, MalformedError, VerificationError
 from kt_es.formats.labels import EMAIL, TEXT
 from kt_es.formats.profiles import decode_profile, encode_profile
 from kt_es.formats.proofs import ProofFile
@@ -112,6 +116,28 @@ def openpgp_binding(data: bytes) -> None:
 def _sized(data: bytes) -> tuple[bytes, bytes]:
     size = 2 + int.from_bytes(data[:2])
     return data[2:size], data[size:]
+
+
+def private_key(data: bytes) -> None:
+    """A PEM file under each of the two readers of keys: what is read is a key that signs."""
+    with contextlib.suppress(MalformedError, ConfigError):
+        key = PrivateKey.from_pem(data)
+        check(PrivateKey.from_pem(key.to_pem()).public == key.public, "a private key does not come back")
+    with contextlib.suppress(MalformedError):
+        VrfPrivateKey.from_pem(data)
+
+
+def settings(data: bytes) -> None:
+    """``kt.toml``: read, or refused with a sentence that names the file."""
+    with tempfile.TemporaryDirectory(prefix="kt-fuzz-") as folder:
+        path = Path(folder) / "kt.toml"
+        path.write_bytes(data)
+        try:
+            read = load_settings(path)
+        except ConfigError as error:
+            check(str(path) in str(error), "the error does not name the file")
+            return
+        check(read.pinned.id == Pinned.parse(read.key).key.id, "the pinned key is another")
 
 
 def _plan(data: bytes, read: Callable[[Path], ImportPlan]) -> None:

@@ -15,12 +15,24 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from kt_es.client.trusted import Pinned, begin
+from kt_es.config import Settings, dump_settings
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.formats.codec import encode
 from kt_es.formats.proofs import encode_configs
 from kt_es.merkle.log import LogState
 from projections.ledger import Committed
-from tests.builders import ORIGIN, SIGNER_KEY, VRF, label_of, opening, profile, seed, signed_config
+from tests.builders import (
+    ORIGIN,
+    SIGNER,
+    SIGNER_KEY,
+    VRF,
+    label_of,
+    opening,
+    p256_key,
+    profile,
+    seed,
+    signed_config,
+)
 from tests.examples import ALICE, EXAMPLES, QUEUE, STORY
 from tests.fuzz.deciding import EVENT_TYPES, frame
 
@@ -47,6 +59,8 @@ def seeds() -> dict[str, list[bytes]]:
         "lookup": by_rule["lookup-answer"],
         "proof": by_rule["proof-file"],
         "vrf": [VRF.prove(b"alice@example.org")[1] + b"alice@example.org"],
+        "private-key": [SIGNER.to_pem(), p256_key("alice phone").to_pem()],
+        "settings": [_settings()],
         "pem": [_certificate()],
         "ssh": _ssh(),
         "openpgp": [bytes.fromhex(data) for data in _openpgp().values()],
@@ -107,6 +121,10 @@ def _bodies() -> list[dict[str, object]]:
         {"mutation": ALICE.entry_hash.hex(), "verdict": "accepted", "epoch": 1},
         {"title": "Conflict", "detail": "is taken", "reason": "conflict", "field": "version", "status": 409},
     ]
+
+
+def _settings() -> bytes:
+    return dump_settings(Settings(directory="people", origin=ORIGIN, key=_pinned().vkey)).encode()
 
 
 def _certificate() -> bytes:

@@ -22,6 +22,8 @@ TARGETS: dict[str, Target] = {
     "lookup": readers.lookup,
     "proof": readers.proof,
     "vrf": readers.vrf_proof,
+    "private-key": readers.private_key,
+    "settings": readers.settings,
     "pem": readers.pem,
     "ssh": readers.ssh,
     "openpgp-binding": readers.openpgp_binding,
