@@ -167,6 +167,7 @@ class Directory:
         member = self.members[name]
         if member.process is not None:
             return
+        member.spoken.update().role = ""
         with member.spoken.path.open("ab") as spoken:
             member.process = subprocess.Popen(
                 [sys.executable, "-m", "kt_es.cli.main", *member.arguments],

@@ -221,7 +221,8 @@ class Torture:
         if self._directory.spoken("monitor").verified < epoch:
             return "the monitor"
         if not self._directory.has_roles():
-            return f"the signers' places ({', '.join(self._directory.spoken(name).role for name in SIGNERS)})"
+            roles = [self._directory.spoken(name).role or "starting" for name in SIGNERS]
+            return f"the signers' places ({', '.join(roles)})"
         return ""
 
     def _published(self, client: Client) -> int | None:
