@@ -117,7 +117,8 @@ def _key(line: _Line) -> tuple[ProfileKey | None, str]:
         try:
             load_ssh_public_key(data)
             digest = hashlib.sha256(base64.b64decode(line.blob, validate=True)).digest()
-        except UnsupportedAlgorithm:
+        except (UnsupportedAlgorithm, NotImplementedError):
+            # NotImplementedError: a compressed point, which OpenSSH does not write either.
             return None, f"the key type {line.kind} is not supported"
         except ValueError:
             return None, "the key is damaged"
