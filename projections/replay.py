@@ -46,6 +46,7 @@ class Replay:
     ) -> None:
         self._log = log
         self._names = names
+        self._records = _ReadAhead(log, names.mutations)
         self._observe = observe
         self.ledger = ledger
 
@@ -83,10 +84,9 @@ class Replay:
         order = RecordOrder(committed)
         packer = RecordPacker(committed.log.size)
         revision = committed.records_next
-        events = self._log.read(self._names.mutations, revision)
         read: deque[tuple[int, bytes]] = deque()
         while fold.marker is None:
-            event = next(events, None)
+            event = self._records.at(revision)
             if event is None or event.revision != revision or event.type != RECORDS:
                 raise DivergenceError(
                     f"log of mutations: a records event of epoch {fold.epoch.number} is missing "
@@ -111,6 +111,26 @@ class Replay:
                 f"its marker's record is number {fold.sequence - 1}"
             )
         return revision
+
+
+class _ReadAhead:
+    """The events of one stream by their revisions, in order: a page that was read serves many epochs."""
+
+    def __init__(self, log: EventLog, stream: str) -> None:
+        self._log = log
+        self._stream = stream
+        self._events: Iterator[Event] = iter(())
+        self._next = 0
+
+    def at(self, revision: int) -> Event | None:
+        """The event at ``revision``, or the first one after it; None if the stream ends before."""
+        event = next(self._events, None) if revision == self._next else None
+        if event is None:
+            # The end may have moved on since the page was read.
+            self._events = self._log.read(self._stream, revision)
+            event = next(self._events, None)
+        self._next = revision + 1
+        return event
 
 
 def _decoded(event: Event, sequence: int) -> list[tuple[Record, bytes]]:

@@ -1,0 +1,72 @@
+"""A replay reads each event about once, however short the epochs are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kt_es.eventstore.esdb import PAGE
+from kt_es.eventstore.streams import ANY, Event, NewEvent, content_event
+from kt_es.formats.queue import EPOCH_MARKER
+from projections.replay import Replay
+from tests import builders as b
+from tests.reference.memory_log import MemoryLog
+from tests.reference.signing import NAMES, new_ledger, new_log, new_signer, submit
+
+EPOCHS = 100
+
+
+class PagedLog:
+    """A memory log that is read in pages, as a server is, and counts the events in them."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._log = log
+        self.fetched = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._log, name)
+
+    def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[Event]:
+        while page := list(self._log.read(stream, start, PAGE)):
+            self.fetched += len(page)
+            yield from page
+            if len(page) < PAGE:
+                return
+            start = page[-1].revision + 1
+
+
+def with_short_epochs(count: int) -> MemoryLog:
+    log = new_log()
+    signer = new_signer(log, new_ledger())
+    for number in range(count):
+        submit(log, [b.mutation(f"user {number}")])
+        log.append(NAMES.queue, ANY, [marker(number)])
+    for event in list(log.read(NAMES.queue)):
+        signer._process(event)
+    return log
+
+
+def marker(number: int) -> NewEvent:
+    return content_event(NAMES.queue, EPOCH_MARKER, b.marker(b.START + number).encode())
+
+
+def test_catching_up_reads_each_event_about_once() -> None:
+    log = PagedLog(with_short_epochs(EPOCHS))
+    ledger = new_ledger()
+    epochs = [epoch.head.epoch for epoch in Replay(log, NAMES, ledger).catch_up()]  # type: ignore[arg-type]
+    assert epochs == list(range(1, EPOCHS + 1))
+    # One head and one records event each.
+    assert log.fetched <= 2 * EPOCHS + 2 * PAGE
+
+
+def test_what_was_published_meanwhile_is_found() -> None:
+    log = with_short_epochs(3)
+    ledger = new_ledger()
+    replay = Replay(log, NAMES, ledger)
+    assert len(list(replay.catch_up())) == 3
+    signer = new_signer(log, new_ledger())
+    signer.recover()
+    submit(log, [b.mutation("late")])
+    log.append(NAMES.queue, ANY, [marker(1000)])
+    for event in list(log.read(NAMES.queue, ledger.committed.queue_next)):
+        signer._process(event)
+    assert [epoch.head.epoch for epoch in replay.catch_up()] == [4]
