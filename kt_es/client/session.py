@@ -16,8 +16,8 @@ from kt_es.client import wire
 from kt_es.client.state import StateStore
 from kt_es.client.transport import Answer, Transport
 from kt_es.client.trust import Lookup, open_answer, verify_lookup
-from kt_es.client.trusted import Pinned, Trusted, begin, extend, first_use, merge
-from kt_es.errors import VerificationError
+from kt_es.client.trusted import Pinned, Trusted, begin, extend, first_use, merge, verify_consistency
+from kt_es.errors import EquivocationError, KtError, VerificationError
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.notes import encode_base64
 
@@ -134,6 +134,8 @@ class Session:
                 if error.step == "rollback" and (pause := next(lags, None)) is not None:
                     time.sleep(pause)
                     continue
+                if error.step == "consistency":
+                    self._confront(trusted, deadline)
                 self.keep_evidence(error, trusted, answer, request=body)
                 raise
             self.store(trusted, after, deadline)
@@ -141,6 +143,24 @@ class Session:
                 line = f"directory key pinned on first use: {trusted.pinned.vkey}"
                 lookup = replace(lookup, checks=(line, *lookup.checks))
             return lookup
+
+    def _confront(self, trusted: Trusted, deadline: float) -> None:
+        """Ask for the head of the epoch that is trusted, after a proof that does not lead on from it.
+
+        A proof that fails shows nothing by itself; another signed checkpoint of the very same size does:
+        raises ``EquivocationError``, both checkpoints kept as evidence. A server that will not say leaves
+        the failure what it was.
+        """
+        try:
+            answer = self.transport.get(f"/v1/heads/{trusted.size}", deadline)
+            told = wire.read_head(answer.body)
+            other = trusted.open(told.heads_checkpoint, 0)
+            verify_consistency(trusted.opened(), other, ())
+        except EquivocationError as error:
+            self.keep_evidence(error, trusted, answer)
+            raise
+        except KtError:
+            return
 
     def _verify(
         self, trusted: Trusted, label: str, epoch: int | None, profile: bool, answer: Answer

@@ -106,7 +106,9 @@ def _add_errors(app: FastAPI, frontend: Frontend) -> None:
         return _refusal(problem)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        if request.method == "POST" and "json" not in request.headers.get("content-type", ""):
+            return _refusal(Problem(415, "unsupported-media", "send JSON as content-type application/json"))
         # Names the first wrong field, and never repeats what was sent: it may hold a label.
         first = error.errors()[0]
         names = [str(part)[:64] for part in first["loc"][1:] if isinstance(part, str)]

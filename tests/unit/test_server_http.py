@@ -41,6 +41,12 @@ def check_problem(answer: httpx.Response, status: int, reason: str, field: str |
     assert body["detail"]
 
 
+def test_a_body_that_is_not_said_to_be_json_is_a_problem_that_says_so(running: Front) -> None:
+    answer = running.request("POST", "/v1/lookup", content=b'{"label": "alice@example.org"}')
+    check_problem(answer, 415, "unsupported-media")
+    assert "application/json" in answer.json()["detail"]
+
+
 def test_reading_routes_answer_as_agreed(running: Front) -> None:
     directory = running.get("/v1/directory").json()
     assert (directory["origin"], directory["directory"]) == (b.ORIGIN, "people")
