@@ -30,7 +30,7 @@ _COMMANDS = {
     "init": "operate",
     "keys": "people",
     "monitor": "operate",
-    "node": "operate",
+    "node": "node",
     "put": "people",
     "signer": "operate",
     "status": "auditing",

@@ -12,7 +12,6 @@ from click.core import ParameterSource
 from kt_es.cli.context import config_path, output_of, settings_of, stop_on_signals
 from kt_es.cli.logs import configure_logs
 from kt_es.cli.setup import NewDirectory, begin_queue, write_directory
-from kt_es.cli.supervisor import end_with_parent
 from kt_es.config import FILE_NAME, Address, Settings, load_settings
 from kt_es.errors import ConfigError
 from kt_es.eventstore.esdb import connect
@@ -96,24 +95,6 @@ def _refuse_other_settings(context: click.Context, settings: Settings) -> None:
                 f"{settings.base / FILE_NAME} exists and says {name} = {getattr(settings, name)!r}: "
                 f"change it there, or make another directory with --data"
             )
-
-
-@click.command("node")
-@click.option("--data", type=click.Path(path_type=Path, file_okay=False), required=True, help="Its data.")
-@click.option("--listen", default="127.0.0.1:2113", show_default=True, metavar="HOST:PORT")
-@click.pass_context
-def node_command(context: click.Context, data: Path, listen: str) -> None:
-    """Run the embedded event log alone."""
-    from kt_es.node.server import NodeConfig, run
-
-    configure_logs("node")
-    end_with_parent()
-    output = output_of(context)
-    where = address(listen)
-    run(
-        NodeConfig(data=data, host=where.host, port=where.port),
-        lambda at: output.ok(f"listening on esdb://{at}?Tls=false"),
-    )
 
 
 @click.command("signer")
