@@ -13,7 +13,7 @@ from enum import Enum
 
 ALL_NAME = "$all"  # names the whole log where a stream could stand
 LAST_REVISION = 2**63 - 1  # of a tombstone, and the "$tb" of a deleted stream
-_HEAD = struct.Struct(">QqBQqq")
+_HEAD = struct.Struct(">QqBQqqQ")
 
 
 class Expected(Enum):
@@ -30,7 +30,8 @@ class Head:
 
     ``number`` is 0 until the first event; afterwards the position of that event, which no other stream
     shares. ``last`` is the last revision or -1. ``truncate_before``, ``max_count`` and ``max_age``
-    (seconds) come from the stream's metadata; -1 stands for "not set".
+    (seconds) come from the stream's metadata; -1 stands for "not set". What is below ``scavenged`` is no
+    longer stored (``scavenge``), whatever the metadata say later.
     """
 
     number: int = 0
@@ -39,6 +40,7 @@ class Head:
     truncate_before: int = 0
     max_count: int = -1
     max_age: int = -1
+    scavenged: int = 0
 
     @property
     def deleted(self) -> bool:
@@ -54,19 +56,26 @@ class Head:
     def first(self) -> int:
         """The first revision that reads return (``$maxAge`` apart)."""
         kept = self.last - self.max_count + 1 if self.max_count >= 0 else 0
-        return max(self.truncate_before, kept, 0)
+        return max(self.truncate_before, kept, self.scavenged)
 
     def encode(self) -> bytes:
-        """49 bytes."""
+        """57 bytes."""
         return _HEAD.pack(
-            self.number, self.last, self.tombstoned, self.truncate_before, self.max_count, self.max_age
+            self.number,
+            self.last,
+            self.tombstoned,
+            self.truncate_before,
+            self.max_count,
+            self.max_age,
+            self.scavenged,
         )
 
     @staticmethod
     def decode(value: bytes) -> Head:
         """The reverse of ``encode``."""
-        number, last, tombstoned, before, count, age = _HEAD.unpack(value)
-        return Head(number, last, bool(tombstoned), before, count, age)
+        # Heads written before there was scavenging are eight bytes shorter.
+        number, last, tombstoned, before, count, age, gone = _HEAD.unpack(value.ljust(_HEAD.size, b"\0"))
+        return Head(number, last, bool(tombstoned), before, count, age, gone)
 
 
 def _setting(values: dict[str, object], name: str, default: int) -> int:

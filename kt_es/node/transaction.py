@@ -76,6 +76,7 @@ class Transaction:
         self.heads: dict[str, Head] = {}
         self.puts: list[tuple[bytes, bytes]] = []
         self.deletes: list[bytes] = []
+        self._deleted: list[tuple[bytes, int]] = []
 
     def head(self, name: str) -> Head:
         """The head as it is after everything staged before."""
@@ -111,6 +112,10 @@ class Transaction:
     def put(self, key: bytes, value: bytes) -> None:
         """Stage a record that is not an event."""
         self.puts.append((key, value))
+
+    def delete(self, key: bytes) -> None:
+        """Stage the removal of a record; what is put under ``key`` afterwards stays."""
+        self._deleted.append((key, len(self.puts)))
 
     def append(
         self, name: str, events: Sequence[Proposed], revision: int | None = None, by_id: bool = False
@@ -164,6 +169,9 @@ class Transaction:
         for name, head in self.heads.items():
             self.puts.append((head_key(name), head.encode()))
         self.puts.append((POSITION_KEY, u64(self.position)))
+        if self._deleted:
+            put_last = {key: at for at, (key, _) in enumerate(self.puts)}
+            self.deletes += [key for key, at in self._deleted if put_last.get(key, -1) < at]
 
     def _get(self, key: bytes) -> bytes | None:
         staged = self._staged_events.get(key)
