@@ -15,6 +15,7 @@ from kt_es.formats.heads import HeadEvent, MapHead
 from kt_es.formats.queue import Item, Marker
 from kt_es.formats.records import Record, Verdict
 from kt_es.merkle.log import NodeId, node_key
+from projections.configs import config_change
 from projections.ledger import (
     COMMITTED,
     ENTRIES,
@@ -25,6 +26,7 @@ from projections.ledger import (
     NODES,
     PAGES,
     SEQUENCE_SIZE,
+    SLICE_BYTES,
     Committed,
     Ledger,
     entry_key,
@@ -49,6 +51,7 @@ class EpochFold:
         self._queue_next = self._base.queue_next
         self._staged: list[tuple[bytes, bytes]] = []
         self._puts: list[Change] = []
+        self._entry_bytes = 0
 
     @property
     def size(self) -> int:
@@ -77,10 +80,12 @@ class EpochFold:
             record = Record(sequence, item, verdict)
             if verdict is Verdict.ACCEPTED and isinstance(thing, Mutation):
                 self._stage(thing, record)
+            elif verdict is Verdict.CONFIG and isinstance(item.content, bytes):
+                self._puts.append(config_change(self.epoch.number, sequence, item.content))
             records.append((record, record.encode()))
         self._log_records([data for _, data in records])
         self._queue_next = items[-1].revision + 1
-        if len(self._puts) >= self._ledger.slice_size:
+        if len(self._puts) >= self._ledger.slice_size or self._entry_bytes >= SLICE_BYTES:
             self._flush()
         return records
 
@@ -90,6 +95,7 @@ class EpochFold:
         if isinstance(content, bytes):
             value = record.sequence.to_bytes(SEQUENCE_SIZE) + content
             self._puts.append((ENTRIES, entry_key(index, self.epoch.number), value))
+            self._entry_bytes += len(value)
 
     def _log_records(self, records: Sequence[bytes]) -> None:
         self._log, created = self._log.append([log_leaf_hash(record) for record in records])
@@ -107,6 +113,7 @@ class EpochFold:
         self._apply()
         self._ledger.store.write(self._puts, sync=False)
         self._puts = []
+        self._entry_bytes = 0
         self._accepted.flushed(self.sequence)
 
     def close(self) -> tuple[MapHead, Committed]:

@@ -37,8 +37,9 @@ MUTATIONS_LOG = b"m"
 
 SEQUENCE_SIZE = 8
 
-# Bounds the memory of an epoch, whatever its size: some 20 MB.
+# Bound the memory of an epoch, whatever its size: some 20 MB. Changes, and the bytes of entries in them.
 SLICE = 20_000
+SLICE_BYTES = 8 << 20
 
 EMPTY_LOG = LogState()
 

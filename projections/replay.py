@@ -19,6 +19,7 @@ from kt_es.formats.configs import Config
 from kt_es.formats.heads import MAP_HEAD, HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.queue import Item, ItemKind
 from kt_es.formats.records import RECORDS, Record, RecordPacker, decode_records
+from projections.checks import check_commit
 from projections.fold import EpochFold
 from projections.ledger import Committed, Ledger
 
@@ -44,6 +45,8 @@ class Replay:
         ledger: Ledger,
         observe: Callable[[Record], None] | None = None,
     ) -> None:
+        """Raises ``DivergenceError`` if the ledger is not one whole signed epoch: see ``check_commit``."""
+        check_commit(ledger)
         self._log = log
         self._names = names
         self._records = _ReadAhead(log, names.mutations)

@@ -14,19 +14,16 @@ from dataclasses import dataclass
 import structlog
 
 from kt_es.crypto.hashes import sha256
-from kt_es.errors import DivergenceError, KtError, UnavailableError
+from kt_es.errors import KtError, UnavailableError
 from kt_es.eventstore.streams import EventLog, StreamNames
-from kt_es.formats.configs import SignedConfig
 from kt_es.formats.queue import ItemKind
 from kt_es.formats.records import Record, Verdict
 from projections.follower import Listener, follow
-from projections.ledger import META, Committed, Ledger
+from projections.ledger import Ledger
 from projections.replay import ReplayedEpoch
 from projections.worker import Worker
 
 MAX_WAITERS = 10_000
-
-_CONFIG = b"config "
 
 _LOG = structlog.get_logger("projections.replica")
 
@@ -163,33 +160,9 @@ class Replica:
     def _observe(self, record: Record) -> None:
         if self.worker.stopping:
             raise UnavailableError("the replica is stopping")
-        if record.verdict is Verdict.CONFIG and isinstance(record.item.content, bytes):
-            self._keep_config(record.sequence, record.item.content)
         self.waiters.note(record)
-
-    def _keep_config(self, sequence: int, data: bytes) -> None:
-        # Ahead of its epoch, under its number, like the pages of the map: the commit makes it durable.
-        epoch = self.ledger.committed.epoch + 1
-        key = _CONFIG + epoch.to_bytes(8) + sequence.to_bytes(8)
-        self.ledger.store.write([(META, key, data)], sync=False)
 
     def _fail(self, error: KtError) -> None:
         self.failure = error
         self.waiters.close()
         self._failed(error)
-
-
-def config_chain(ledger: Ledger, committed: Committed) -> tuple[SignedConfig, ...]:
-    """Every config of the directory, the first one first, up to that in force for the coming epoch.
-
-    Raises ``DivergenceError`` if what a ``Replica`` kept of them is incomplete.
-    """
-    chain = tuple(
-        SignedConfig.decode(data)
-        for key, data in ledger.store.scan(META, _CONFIG)
-        if int.from_bytes(key[len(_CONFIG) : len(_CONFIG) + 8]) <= committed.epoch
-    )
-    in_force = committed.standing.config
-    if not chain or in_force is None or chain[-1].config_bytes != in_force.config_bytes:
-        raise DivergenceError("the data directory lacks configs; delete it, and it is built again")
-    return chain

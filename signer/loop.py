@@ -27,7 +27,7 @@ from signer.schedule import Schedule
 from signer.work import EpochWork
 
 # How many events are read from the stream before the schedule is looked at again.
-READ_AHEAD = 256
+READ_AHEAD = 64
 
 _log = structlog.get_logger("signer")
 
@@ -88,9 +88,9 @@ class Signer:
 
     def recover(self) -> None:
         """Bring the ledger to the last published head, verifying everything on the way."""
-        committed = self._ledger.committed
-        check_published(self._log, self._names.heads, committed, self._ledger.head_event(committed.epoch))
-        for epoch in Replay(self._log, self._names, self._ledger).catch_up():
+        replay = Replay(self._log, self._names, self._ledger)
+        check_published(self._log, self._names, self._ledger)
+        for epoch in replay.catch_up():
             _log.info("recovered", epoch=epoch.head.epoch, records=epoch.head.log_size)
         self._begin_epoch()
         config = self._work.config
@@ -108,22 +108,35 @@ class Signer:
 
     def deliver(self, event: Event) -> None:
         """Take what the subscription brought: the next event, an old one, or one behind a gap."""
-        self._last_heard_at = self._effects.monotonic()
         # Only the way to acknowledge it is kept: its data would be the memory of a whole epoch.
         self._unacknowledged.append(replace(event, data=b""))
-        if event.revision > self._work.queue_next:
-            self._read(event.revision - self._work.queue_next)
+        gap = event.revision - self._work.queue_next
+        if gap > 0:
+            self._read(min(gap, READ_AHEAD))
         if event.revision == self._work.queue_next:
             self._process(event)
         elif event.revision < self._ledger.committed.queue_next:
             self._acknowledge()
+        else:
+            self._behind = self._behind or gap > 0
+        self._last_heard_at = self._effects.monotonic()
 
     def advance(self) -> None:
         """What is due between deliveries: catching up by reading, the watchdog, a marker."""
         if self._behind or self._expects_more():
+            started = self._effects.monotonic()
             self._behind = self._read(READ_AHEAD) == READ_AHEAD
+            # Who reads does not listen: that is no silence of the subscription.
+            self._last_heard_at += self._effects.monotonic() - started
+        if self._is_owed_nothing():
+            self._last_heard_at = self._effects.monotonic()
         self._watch()
         self._insert_marker()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is more to read at once, without waiting for deliveries."""
+        return self._behind
 
     def _read(self, limit: int) -> int:
         """Process up to ``limit`` events from the stream itself; how many there were."""
@@ -136,7 +149,11 @@ class Signer:
     def _expects_more(self) -> bool:
         waited = self._effects.monotonic() - self._last_marker_at
         lost = self._marker is not None and waited > self._limits.patience
-        return lost or len(self._unacknowledged) >= self._limits.unacknowledged
+        return lost or self._is_owed_nothing()
+
+    def _is_owed_nothing(self) -> bool:
+        """Whether the group has delivered about all that it may before the next acknowledgement."""
+        return len(self._unacknowledged) >= self._limits.unacknowledged
 
     def _process(self, event: Event) -> None:
         """Decide one queue event, the next one, and end the epoch if it is the marker."""

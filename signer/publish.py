@@ -11,11 +11,14 @@ from collections.abc import Sequence
 
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.crypto.signatures import PrivateKey
-from kt_es.errors import DivergenceError, WrongRevisionError
-from kt_es.eventstore.streams import EventLog, NewEvent
+from kt_es.errors import DivergenceError, MalformedError, WrongRevisionError
+from kt_es.eventstore.streams import EventLog, NewEvent, StreamNames
 from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, sign_checkpoint
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
-from projections.ledger import Committed
+from kt_es.formats.records import RECORDS, decode_records
+from kt_es.merkle.log import NodeId, node_key
+from projections.checks import stored_head
+from projections.ledger import MUTATIONS_LOG, Committed, Ledger
 
 
 def publish(log: EventLog, stream: str, revision: int, events: Sequence[NewEvent]) -> None:
@@ -63,16 +66,47 @@ def sign_head(head: MapHead, state: Committed, key: PrivateKey) -> HeadEvent:
     )
 
 
-def check_published(log: EventLog, stream: str, committed: Committed, ours: HeadEvent | None) -> None:
-    """Compare the last committed head with the one in the stream, before anything is published.
+def check_published(log: EventLog, names: StreamNames, ledger: Ledger) -> None:
+    """Compare the end of what was committed with both streams, before anything is published.
 
-    Raises ``DivergenceError`` if it is missing there or another one: this data directory and this log
-    do not belong together.
+    The last head has to stand there as it was signed, and the last records, which it seals, as they were
+    hashed. Raises ``DivergenceError`` naming what is missing or another one: this data directory and this
+    log do not belong together, or one of them was changed.
     """
-    if ours is None:
+    committed = ledger.committed
+    if committed.epoch == 0:
         return
+    stream = names.heads
     event = next(iter(log.read(stream, committed.epoch - 1, 1)), None)
     if event is None:
         raise DivergenceError(f"{stream} has no head of epoch {committed.epoch}, which was committed here")
-    if event.data != ours.encode():
+    if event.data != stored_head(ledger, committed.epoch).encode():
         raise DivergenceError(f"{stream} has another head of epoch {committed.epoch} than this signer's own")
+    _check_last_records(log, names.mutations, ledger, committed)
+
+
+def _check_last_records(log: EventLog, stream: str, ledger: Ledger, committed: Committed) -> None:
+    """The records event before our position ends where the log does, with the records that were hashed."""
+    revision = committed.records_next - 1
+    event = next(iter(log.read(stream, revision, 1)), None)
+    if event is None or event.revision != revision or event.type != RECORDS:
+        raise DivergenceError(
+            f"{stream} has no records event at revision {revision}, which was committed here"
+        )
+    try:
+        first, records = decode_records(event.data)
+    except MalformedError as error:
+        raise DivergenceError(f"{stream}, revision {revision}: {error}") from None
+    end = first + len(records)
+    if end != committed.log.size:
+        raise DivergenceError(
+            f"{stream}, revision {revision}: ends with record {end - 1}, the last one committed here is "
+            f"{committed.log.size - 1}: records_next was changed, or the stream was"
+        )
+    keys = [node_key(NodeId(0, first + offset)) for offset in range(len(records))]
+    # A directory that began with a snapshot has no nodes of what was before it.
+    for offset, node in enumerate(ledger.nodes(MUTATIONS_LOG, keys)):
+        if node is not None and node != log_leaf_hash(records[offset]):
+            raise DivergenceError(
+                f"{stream}, revision {revision}: record {first + offset} is not the one committed here"
+            )

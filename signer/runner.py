@@ -60,7 +60,7 @@ def _run(log: EventLog, signer: Signer, queue: str, stop: threading.Event) -> No
         signer.join(group)
         while not stop.is_set():
             with suppress(Empty):
-                delivered = inbox.get(timeout=TICK)
+                delivered = inbox.get(timeout=0 if signer.is_behind else TICK)
                 if isinstance(delivered, KtError):
                     raise delivered
                 signer.deliver(delivered)

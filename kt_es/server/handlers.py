@@ -20,9 +20,9 @@ from kt_es.merkle.proofs import MapProof
 from kt_es.server.indexer import Indexer
 from kt_es.server.openings import OpeningReader
 from kt_es.server.problems import UNKNOWN_EPOCH
+from projections.configs import config_chain
 from projections.heads import head_at, map_root_at, prove_consistency, prove_head
 from projections.ledger import HEADS_LOG, MUTATIONS_LOG, Committed, Ledger
-from projections.replica import config_chain
 
 LOGS = {"heads": HEADS_LOG, "mutations": MUTATIONS_LOG}
 
