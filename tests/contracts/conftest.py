@@ -1,7 +1,8 @@
-"""The server that the contracts of the log are asked of.
+"""The server that the contracts of the log are asked of, and the clients through which they are.
 
-It is the embedded node, or the one whose connection string stands in ``KT_TEST_ESDB``: that is how to
-check that a real EventStoreDB or KurrentDB gives the same answers. Every test uses streams of its own.
+The server is the embedded node, or the one whose connection string stands in ``KT_TEST_ESDB``: that is
+how to check that a real EventStoreDB or KurrentDB gives the same answers. Every test uses streams of its
+own. Every contract is asked twice, through the synchronous client and through that of asyncio.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 from esdbclient import EventStoreDBClient
 
+from tests.contracts.clients import Blocking, Loop, connected
 from tests.contracts.nodes import NodeProcess
 
 
@@ -26,10 +29,22 @@ def esdb_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield node.uri
 
 
-@pytest.fixture
-def esdb(esdb_uri: str) -> Iterator[EventStoreDBClient]:
-    with EventStoreDBClient(esdb_uri) as client:
-        yield client
+@pytest.fixture(scope="session")
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(params=["sync", "asyncio"])
+def esdb(request: pytest.FixtureRequest, esdb_uri: str) -> Iterator[EventStoreDBClient]:
+    if request.param == "sync":
+        with EventStoreDBClient(esdb_uri) as client:
+            yield client
+        return
+    loop: Loop = request.getfixturevalue("loop")
+    with Blocking(loop, loop.wait(connected(esdb_uri))) as blocking:
+        yield cast(EventStoreDBClient, blocking)
 
 
 @pytest.fixture

@@ -134,7 +134,8 @@ def large(size: int) -> NewEvent:
 
 def test_one_append_carries_at_most_a_mebibyte(esdb: EventStoreDBClient, name: str) -> None:
     too_much = 1024 * 1024 + 1
-    with pytest.raises(GrpcError, match="INVALID_ARGUMENT"):
+    # One event goes through another call with the synchronous client than with that of asyncio.
+    with pytest.raises((GrpcError, MaximumAppendSizeExceededError)):
         esdb.append_to_stream(name, current_version=ANY, events=large(too_much))
     for batch in ([large(too_much)], [large(600 * 1024), large(600 * 1024)]):
         with pytest.raises(MaximumAppendSizeExceededError):

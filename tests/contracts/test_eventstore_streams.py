@@ -125,7 +125,8 @@ def test_a_tombstoned_stream_stays_deleted(esdb: EventStoreDBClient, name: str) 
     esdb.tombstone_stream(name, current_version=2)
     with pytest.raises(StreamIsDeleted):
         esdb.get_stream(name)
-    with pytest.raises(FailedPrecondition):
+    # One event goes through another call with the synchronous client than with that of asyncio.
+    with pytest.raises((FailedPrecondition, StreamIsDeleted)):
         esdb.append_to_stream(name, current_version=ANY, events=event(3))
     with pytest.raises(StreamIsDeleted):
         esdb.append_to_stream(name, current_version=ANY, events=events(2, 3))
@@ -138,7 +139,3 @@ def test_a_tombstone_asks_for_the_right_revision(esdb: EventStoreDBClient, name:
     assert raised(esdb.tombstone_stream, name, current_version=1) == "WrongCurrentVersion"
     assert raised(esdb.tombstone_stream, name + "-missing", current_version=EXISTS) == "NotFound"
     esdb.tombstone_stream(name + "-missing", current_version=ANY)
-
-
-def test_the_cluster_is_one_leader(esdb: EventStoreDBClient) -> None:
-    assert [member.state for member in esdb.read_gossip()] == ["NODE_STATE_LEADER"]
