@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -119,6 +120,7 @@ class Directory:
         self.network = Network(self.node.port)
         self.members: dict[str, Member] = {}
         self._read_end, self._write_end = os.pipe()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         self._add("node", "node", "--listen", str(self.node))
         for name in SIGNERS:
             self._add(name, "signer", "--log", self.network.add(name))
@@ -175,7 +177,8 @@ class Directory:
                 stdout=spoken,
                 stderr=spoken,
                 pass_fds=(self._read_end,),
-                env={**os.environ, PARENT_PIPE: str(self._read_end)},
+                # The latter makes a process that is aborted say where each of its threads stood.
+                env={**os.environ, PARENT_PIPE: str(self._read_end), "PYTHONFAULTHANDLER": "1"},
                 start_new_session=True,
             )
 
@@ -246,17 +249,29 @@ class Directory:
         return sorted(self.spoken(name).role for name in SIGNERS) == ["active", "standby"]
 
     def stop(self, cleanly: bool) -> None:
-        """End everything; cleanly means by SIGTERM and exit code 0, else by force."""
+        """End everything; cleanly means by SIGTERM and exit code 0, else by force.
+
+        By force they leave the stacks of their threads in their logs.
+        """
         try:
             if cleanly:
                 for name in reversed(PROCESSES):
                     self.kill(name, signal.SIGTERM)
         finally:
             for member in self.members.values():
-                if member.process is not None:
-                    member.process.kill()
-                    member.process.wait()
-                    member.process = None
+                self._abort(member)
             self.network.close()
             os.close(self._write_end)
             os.close(self._read_end)
+
+    def _abort(self, member: Member) -> None:
+        process, member.process = member.process, None
+        if process is None:
+            return
+        process.send_signal(signal.SIGABRT)
+        process.send_signal(signal.SIGCONT)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
