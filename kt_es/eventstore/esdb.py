@@ -15,12 +15,15 @@ from uuid import UUID
 import esdbclient
 import grpc
 from esdbclient import exceptions
+from esdbclient.client import autoreconnect, retrygrpc
 
 from kt_es.errors import AccessDeniedError, ConfigError, KtError, UnavailableError, WrongRevisionError
 from kt_es.eventstore.streams import ANY, NO_STREAM, Event, NewEvent, Subscription
 
 DEADLINE = 3.0
 PAGE = 64
+# A page is cut where it has so many bytes: 64 events may have 64 MiB, too many for memory and deadline.
+PAGE_BYTES = 4 << 20
 PAGE_DEADLINE = 10.0
 
 _T = TypeVar("_T")
@@ -43,6 +46,20 @@ class _Client(esdbclient.EventStoreDBClient):
     ) -> grpc.Channel:
         # The client passes its keepalive settings under a name that gRPC does not know.
         return super()._construct_grpc_channel(grpc_target, (*grpc_options, *_KEEPALIVE))
+
+    @retrygrpc
+    @autoreconnect
+    def get_page(self, stream: str, start: int, count: int) -> list[esdbclient.RecordedEvent]:
+        """Up to ``count`` events, fewer where these have ``PAGE_BYTES``; repeated like ``get_stream``."""
+        page: list[esdbclient.RecordedEvent] = []
+        size = 0
+        with self.read_stream(stream, stream_position=start, limit=count, timeout=PAGE_DEADLINE) as events:
+            for event in events:
+                page.append(event)
+                size += len(event.data)
+                if size >= PAGE_BYTES:
+                    break
+        return page
 
 
 def connect(uri: str) -> EsdbLog:
@@ -92,7 +109,7 @@ def _translated(error: exceptions.EventStoreDBClientException, doing: str) -> Kt
 class EsdbLog:
     """``EventLog`` (see ``streams``) over one client; safe for use by several threads."""
 
-    def __init__(self, client: esdbclient.EventStoreDBClient) -> None:
+    def __init__(self, client: _Client) -> None:
         self._client = client
 
     def _call(self, doing: str, call: Callable[[], _T]) -> _T:
@@ -148,22 +165,25 @@ class EsdbLog:
     def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[Event]:
         while limit is None or limit > 0:
             count = PAGE if limit is None else min(PAGE, limit)
-            page = self._page(stream, start, count)
+            page, is_last = self._page(stream, start, count)
+            limit = None if limit is None else limit - len(page)
+            start = page[-1].revision + 1 if page else start
             yield from page
-            if len(page) < count:
+            # Not kept while the next one is read.
+            del page
+            if is_last:
                 return
-            start = page[-1].revision + 1
-            limit = None if limit is None else limit - count
 
-    def _page(self, stream: str, start: int, count: int) -> list[Event]:
-        def page() -> list[Event]:
+    def _page(self, stream: str, start: int, count: int) -> tuple[list[Event], bool]:
+        """The events of a page, and whether the stream ends with it."""
+
+        def page() -> tuple[list[Event], bool]:
             try:
-                events = self._client.get_stream(
-                    stream, stream_position=start, limit=count, timeout=PAGE_DEADLINE
-                )
+                found = self._client.get_page(stream, start, count)
             except exceptions.NotFound:
-                return []
-            return [_event(event) for event in events]
+                return [], True
+            is_cut = sum(len(event.data) for event in found) >= PAGE_BYTES
+            return [_event(event) for event in found], len(found) < count and not is_cut
 
         return self._call(f"read {stream}", page)
 
