@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from kt_es.node.group_runner import GroupRunner
 from kt_es.node.group_store import (
@@ -32,7 +33,9 @@ class Groups:
             settings = decode_settings(value)
             stored = log.storage.get(checkpoint_key(stream, name))
             cursor = max(settings.start, 0) if stored is None else from_u64(stored)
-            self._runners[stream, name] = GroupRunner(log, stream, name, settings, cursor)
+            # A group from the end that has not got on since looks as if it had: its place is what counts.
+            origin = settings.start if settings.start >= 0 else None
+            self._runners[stream, name] = GroupRunner(log, stream, name, settings, cursor, origin=origin)
 
     def get(self, stream: str, name: str) -> GroupRunner:
         """The group of that name.
@@ -66,22 +69,24 @@ class Groups:
         cursor = await self._log.run(command)
         if cursor is None:
             raise group_exists(stream, name)
-        self._runners[stream, name] = GroupRunner(self._log, stream, name, settings, cursor)
+        self._runners[stream, name] = GroupRunner(self._log, stream, name, settings, cursor, origin=cursor)
 
     async def update(self, stream: str, name: str, settings: Settings) -> None:
         """Give a group other settings. Its consumers are dropped; they connect again and go on.
 
-        The group goes on at its checkpoint, unless ``settings.start`` is another than before.
+        The group goes on at its checkpoint. Only if it has none yet, another ``settings.start`` counts.
+        Its filter stays: requests cannot change it.
 
         Raises:
             Refusal: there is no such group.
         """
         old = self.get(stream, name)
-        moved = settings.start != old.settings.start
+        settings = replace(settings, filter=old.settings.filter)
         await old.close()
+        moved = settings.start != old.settings.start and not old.checkpointed
         cursor = await self._log.run(lambda tx: _stage(tx, stream, name, settings, moved))
-        at = old.group.checkpoint if cursor is None else cursor
-        self._runners[stream, name] = GroupRunner(self._log, stream, name, settings, at)
+        at, origin = (old.group.checkpoint, old.origin) if cursor is None else (cursor, cursor)
+        self._runners[stream, name] = GroupRunner(self._log, stream, name, settings, at, origin=origin)
 
     async def delete(self, stream: str, name: str) -> None:
         """Delete a group with its checkpoint and its parked messages.
@@ -95,7 +100,8 @@ class Groups:
         parked = parked_stream(stream, name)
 
         def command(tx: Transaction) -> None:
-            tx.deletes += settings_key(stream, name), checkpoint_key(stream, name)
+            tx.delete(settings_key(stream, name))
+            tx.delete(checkpoint_key(stream, name))
             if tx.head(parked).exists:
                 tx.rewrite_metadata(parked, LAST_REVISION)
 
@@ -106,7 +112,7 @@ class Groups:
         for (stream, name), old in list(self._runners.items()):
             await old.close()
             self._runners[stream, name] = GroupRunner(
-                self._log, stream, name, old.settings, old.group.checkpoint
+                self._log, stream, name, old.settings, old.group.checkpoint, origin=old.origin
             )
 
     async def close(self) -> None:

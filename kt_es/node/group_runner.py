@@ -20,6 +20,7 @@ from kt_es.node.groups import Group
 from kt_es.node.links import LINK, resolve
 from kt_es.node.log import EventLog
 from kt_es.node.metadata import link_event
+from kt_es.node.pins import pinner
 from kt_es.node.reading import forwards, stored_at
 from kt_es.node.records import Proposed, id_of, name_of, parsed, respelled, revision_of, type_of
 from kt_es.node.refusals import group_dropped, group_full
@@ -35,15 +36,27 @@ PUMP_CHUNKS = 8  # chunks a group reads before others have their turn
 class GroupRunner:
     """One group at work."""
 
-    def __init__(self, log: EventLog, stream: str, name: str, settings: Settings, cursor: int) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        stream: str,
+        name: str,
+        settings: Settings,
+        cursor: int,
+        *,
+        origin: int | None,
+    ) -> None:
+        """``origin`` is where the group began, unless it has had a checkpoint behind that already."""
         self.stream = stream
         self.name = name
         self.settings = settings
+        self.origin = origin
         self._log = log
         self._loop = asyncio.get_running_loop()
         self.group = Group(settings, cursor, self._loop.time())
+        self._pin = pin = pinner(log, settings.strategy)
         self._source: Source = (
-            AllSource(log, settings.filter) if stream == ALL_NAME else StreamSource(log, stream)
+            AllSource(log, settings.filter, pin) if stream == ALL_NAME else StreamSource(log, stream, pin)
         )
         self._parked = parked_stream(stream, name)
         self._replaying: set[int] = set()
@@ -62,7 +75,7 @@ class GroupRunner:
         """
         if self._closed:
             raise group_dropped(self.stream, self.name)
-        if not self.group.connect(consumer):
+        if not self.group.connect(consumer, self.now):
             raise group_full(self.stream, self.name)
         if len(self.group.consumers) == 1:
             self._log.wakeups.add(self._source.wakes_on, self.pump)
@@ -117,11 +130,9 @@ class GroupRunner:
             room = group.room()
             if room == 0:
                 break
-            messages, following, more = self._source.read(
-                group.cursor, min(room, max(self.settings.read_batch_size, 1))
-            )
-            group.push(messages, following)
-            if not more:
+            batch = self._source.read(group.cursor, min(room, max(self.settings.read_batch_size, 1)))
+            group.push(batch.messages, batch.following, batch.passed_over)
+            if not batch.more:
                 break
         else:
             self._loop.call_soon(self.pump)
@@ -207,6 +218,16 @@ class GroupRunner:
 
         await self._log.run(command)
 
+    @property
+    def now(self) -> float:
+        """Seconds of the clock by which the group works."""
+        return self._loop.time()
+
+    @property
+    def checkpointed(self) -> bool:
+        """There is a checkpoint, beyond the place where the group began."""
+        return self.group.checkpoint != self.origin
+
     # --- parked messages -----------------------------------------------------------------------
 
     @property
@@ -225,7 +246,8 @@ class GroupRunner:
             for stored in chunk.events:
                 revision = revision_of(stored)
                 if revision not in self._replaying:
-                    messages.append(Message(revision, id_of(stored), parked=revision))
+                    pin = self._pin(stored)
+                    messages.append(Message(revision, id_of(stored), parked=revision, pin=pin))
         messages = messages[:limit]
         self._replaying.update(message.parked for message in messages)
         self.group.replay(messages)

@@ -16,6 +16,12 @@ class Strategy(Enum):
     DISPATCH_TO_SINGLE = "DispatchToSingle"
     ROUND_ROBIN = "RoundRobin"
     PINNED = "Pinned"
+    PINNED_BY_CORRELATION = "PinnedByCorrelation"
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether messages wait for the one consumer that they belong to."""
+        return self in {Strategy.PINNED, Strategy.PINNED_BY_CORRELATION}
 
 
 class Action(Enum):
@@ -66,16 +72,48 @@ class Message:
     settled: bool = False
 
 
-class Consumer:
-    """One connected consumer with room for ``capacity`` messages in flight."""
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who reads, for information only: address, user and name of the connection, as far as known."""
 
-    def __init__(self, capacity: int, wake: Callable[[], None]) -> None:
+    address: str = ""
+    user: str = ""
+    connection: str = ""
+
+
+class Rate:
+    """Counts, and says how many there were a second since ``start`` (seconds of a steady clock)."""
+
+    def __init__(self, start: float) -> None:
+        self.total = 0
+        self._start = start
+        self._measured = 0
+
+    def per_second(self, now: float) -> int:
+        """The average so far, over a second at least."""
+        return int(self.total / max(now - self._start, 1.0))
+
+    def since_measured(self) -> int:
+        """How many came since this was last asked."""
+        measured, self._measured = self._measured, self.total
+        return self.total - measured
+
+
+class Consumer:
+    """One connected consumer with room for ``capacity`` messages in flight.
+
+    ``number`` is its own among all that the group ever had. ``rate`` counts what it was given.
+    """
+
+    def __init__(self, capacity: int, wake: Callable[[], None], peer: Peer | None = None) -> None:
         self.capacity = capacity
         self.wake = wake
+        self.peer = peer or Peer()
+        self.number = 0
+        self.rate = Rate(0.0)
         self.in_flight = 0
         self.outbox: deque[Delivery] = deque()
         self.dropped = False
-        self.total = 0
 
 
 @dataclass(slots=True, eq=False)

@@ -12,15 +12,17 @@ that it is parked). All of these hold the checkpoint back: it is the order of th
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 from collections import deque
 from collections.abc import Iterable
 
-from kt_es.node.group_values import Action, Consumer, Delivery, Message, Settings, Strategy
+from kt_es.node.group_values import Action, Consumer, Delivery, Message, Rate, Settings, Strategy
 
 MAX_RETRY_SHOWN = 2**31 - 1
 LAZY = 4096  # settled entries that may wait in queues before they are swept out
 HELD_BYTES = 4 << 20  # payload of messages read but not yet sent, per group
+BUCKETS = 1024  # by which pinned messages are shared out
 
 
 class Group:
@@ -31,7 +33,7 @@ class Group:
         self.cursor = cursor
         self.checkpoint = cursor
         self.consumers: deque[Consumer] = deque()
-        self.total = 0
+        self.rate = Rate(now)
         self._fresh: deque[Message] = deque()
         self._retrying: list[tuple[int, int, Message]] = []
         self._retrying_ids: dict[str, Message] = {}
@@ -42,25 +44,33 @@ class Group:
         self._held = 0
         self._sequence = 0
         self._settled_since = 0
+        self._passed_over = 0
         self._checkpoint_time = now
+        self._admitted = 0
+        self._pins: dict[int, Consumer] = {}
         self._awake: set[Consumer] = set()
         self._parking: list[Message] = []
         self._unparked: list[int] = []
 
     # --- consumers ---------------------------------------------------------------------------
 
-    def connect(self, consumer: Consumer) -> bool:
+    def connect(self, consumer: Consumer, now: float = 0.0) -> bool:
         """Admit ``consumer`` if there is a place."""
         limit = self.settings.max_subscriber_count
         if limit and len(self.consumers) >= limit:
             return False
+        self._admitted += 1
+        consumer.number = self._admitted
+        consumer.rate = Rate(now)
         self.consumers.append(consumer)
+        self._pins.clear()
         return True
 
     def disconnect(self, consumer: Consumer) -> None:
         """The consumer is gone: what it had in flight is delivered again."""
         if consumer in self.consumers:
             self.consumers.remove(consumer)
+        self._pins.clear()
         lost = [delivery for delivery in self._in_flight.values() if delivery.consumer is consumer]
         for delivery in sorted(lost, key=lambda delivery: delivery.message.order):
             self._take_back(delivery)
@@ -83,8 +93,12 @@ class Group:
             return 0
         return size - len(self._fresh)
 
-    def push(self, messages: Iterable[Message], cursor: int) -> None:
-        """Messages were read, in order; reading goes on at ``cursor``."""
+    def push(self, messages: Iterable[Message], cursor: int, passed_over: int = 0) -> None:
+        """Messages were read, in order; reading goes on at ``cursor``.
+
+        ``passed_over`` is how many more were looked at and did not pass the filter.
+        """
+        self._passed_over += passed_over
         for message in messages:
             self._fresh.append(message)
             self._outstanding.add(message.order)
@@ -121,8 +135,8 @@ class Group:
             if timeout > 0:
                 self._deadlines.append(delivery)
             consumer.in_flight += 1
-            consumer.total += 1
-            self.total += 1
+            consumer.rate.total += 1
+            self.rate.total += 1
             consumer.outbox.append(delivery)
             self._awake.add(consumer)
 
@@ -144,8 +158,8 @@ class Group:
         consumers = self.consumers
         if not consumers:
             return None
-        if self.settings.strategy is Strategy.PINNED:
-            pinned = consumers[message.pin % len(consumers)]
+        if self.settings.strategy.is_pinned:
+            pinned = self._pinned(message.pin % BUCKETS)
             return pinned if pinned.in_flight < pinned.capacity else None
         for _ in range(len(consumers)):
             consumer = consumers[0]
@@ -154,6 +168,14 @@ class Group:
             if consumer.in_flight < consumer.capacity:
                 return consumer
         return None
+
+    def _pinned(self, bucket: int) -> Consumer:
+        """The consumer of a bucket: that of the highest hash, so that few move when one comes or goes."""
+        consumer = self._pins.get(bucket)
+        if consumer is None:
+            consumer = max(self.consumers, key=lambda one: _weight(bucket, one.number))
+            self._pins[bucket] = consumer
+        return consumer
 
     def is_current(self, delivery: Delivery) -> bool:
         """Whether ``delivery`` is still to be made, or was taken back while it waited in an outbox."""
@@ -267,8 +289,9 @@ class Group:
         return orders[0] if orders else self.cursor
 
     def checkpoint_due(self, now: float) -> int | None:
-        """The checkpoint to write now, if one is due: after ``max_checkpoint_count`` settled messages,
-        or after ``min_checkpoint_count`` and ``checkpoint_after``."""
+        """The checkpoint to write now, if one is due: after ``max_checkpoint_count`` settled messages;
+        after ``checkpoint_after`` if ``min_checkpoint_count`` are settled or the filter has passed over
+        as many as it says (``Filter.checkpoint_every``)."""
         enough = self._settled_since >= max(self.settings.max_checkpoint_count, 1)
         if not enough and not (self._pending() and now >= self._checkpoint_deadline()):
             return None
@@ -280,8 +303,12 @@ class Group:
         self.checkpoint = order
         self._checkpoint_time = now
         self._settled_since = 0
+        self._passed_over = 0
 
     def _pending(self) -> bool:
+        filter_ = self.settings.filter
+        if filter_ is not None and self._passed_over >= filter_.checkpoint_every:
+            return True
         return self._settled_since >= max(self.settings.min_checkpoint_count, 1)
 
     def _checkpoint_deadline(self) -> float:
@@ -312,3 +339,7 @@ class Group:
     def in_flight(self) -> int:
         """Messages delivered and not yet acknowledged."""
         return len(self._in_flight)
+
+
+def _weight(bucket: int, number: int) -> bytes:
+    return hashlib.blake2b(b"%d/%d" % (bucket, number), digest_size=8).digest()

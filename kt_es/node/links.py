@@ -9,7 +9,21 @@ from kt_es.node.reading import stored_at
 from kt_es.node.records import parsed, type_of
 
 LINK = "$>"
+_DIGITS = 19  # of the highest revision
 ReadEvent = streams_pb2.ReadResp.ReadEvent
+
+
+def target(stored: bytes) -> tuple[int, str]:
+    """Revision and stream that a link names; revision -1 if it names none."""
+    revision, _, name = parsed(stored).event.data.decode(errors="replace").partition("@")
+    usable = revision.isascii() and revision.isdigit() and len(revision) <= _DIGITS
+    return int(revision) if usable else -1, name
+
+
+def linked(log: EventLog, stored: bytes) -> bytes | None:
+    """The stored event that a link names, if it is still there."""
+    revision, name = target(stored)
+    return stored_at(log, name, revision)
 
 
 def resolve(log: EventLog, stored: bytes) -> ReadEvent | None:
@@ -21,8 +35,7 @@ def resolve(log: EventLog, stored: bytes) -> ReadEvent | None:
         return None
     link = parsed(stored)
     resolved = ReadEvent(link=link.event, commit_position=link.commit_position)
-    revision, _, name = link.event.data.decode(errors="replace").partition("@")
-    target = stored_at(log, name, int(revision)) if revision.isascii() and revision.isdigit() else None
-    if target is not None:
-        resolved.event.CopyFrom(parsed(target).event)
+    event = linked(log, stored)
+    if event is not None:
+        resolved.event.CopyFrom(parsed(event).event)
     return resolved

@@ -12,6 +12,7 @@ from google.protobuf.descriptor import ServiceDescriptor  # type: ignore[import-
 from kt_es.node.records import field
 
 VERSION = "23.10.0"  # the server whose behaviour the node has
+_GROUPS = {"create", "update", "delete", "read", "getinfo", "replayparked", "list"}
 
 
 class Gossip(gossip_pb2_grpc.GossipServicer):
@@ -30,13 +31,24 @@ class Gossip(gossip_pb2_grpc.GossipServicer):
 
 
 def supported_methods(services: Iterable[ServiceDescriptor]) -> bytes:
-    """``server_features.SupportedMethods`` {methods {method_name 1, service_name 2} 1, version 2}.
+    """``SupportedMethods`` {methods {method_name 1, service_name 2, features 3} 1, version 2}.
 
-    esdbclient ships no classes for this service; other official clients ask it before anything else.
+    esdbclient ships no classes for this service; other official clients ask it before anything else and
+    leave out what it does not name.
     """
     methods = b"".join(
-        field(1, field(1, method.name.lower().encode()) + field(2, service.full_name.encode()))
+        field(1, _supported(method.name.lower(), service.full_name))
         for service in services
         for method in service.methods
     )
     return methods + field(2, VERSION.encode())
+
+
+def _supported(method: str, service: str) -> bytes:
+    features: tuple[bytes, ...] = ()
+    if service.endswith(".PersistentSubscriptions") and method in _GROUPS:
+        features = (b"stream", b"all")
+    elif method == "batchappend":
+        features = (b"deadline_duration",)
+    named = field(1, method.encode()) + field(2, service.encode())
+    return named + b"".join(field(3, feature) for feature in features)

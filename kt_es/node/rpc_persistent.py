@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 from esdbclient.protos.Grpc import persistent_pb2, persistent_pb2_grpc, shared_pb2
@@ -12,17 +13,20 @@ from esdbclient.protos.Grpc import persistent_pb2, persistent_pb2_grpc, shared_p
 from kt_es.node.filters import predicate
 from kt_es.node.group_registry import Groups
 from kt_es.node.group_runner import GroupRunner
-from kt_es.node.group_values import Action, Consumer, Settings, Strategy
+from kt_es.node.group_values import Action, Consumer, Peer, Settings, Strategy
 from kt_es.node.log import EventLog
 from kt_es.node.records import canonical_ids, delivery, parsed, respelled, with_structured_ids
 from kt_es.node.refusals import Refusal, group_dropped, invalid
 from kt_es.node.rpc_append import stream_name
 from kt_es.node.rpc_group_info import describe
 from kt_es.node.rpc_read import filter_of
-from kt_es.node.streams import ALL_NAME
+from kt_es.node.streams import ALL_NAME, LAST_REVISION
 
 MAX_GROUP_NAME = 1024
+ANONYMOUS = "anonymous"
 _TICKS_PER_MS = 10_000
+_FROM_END = 2**64 - 1  # the deprecated way to say it
+_ACTIONS = {action.value: action for action in Action}
 _NAMED = persistent_pb2.CreateReq.ConsumerStrategy
 
 
@@ -101,6 +105,13 @@ class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsService
         await _Reading(runner, options, context).serve(requests)
 
 
+def _peer(context: Any) -> Peer:
+    """Who calls: gRPC says "ipv4:address:port", official clients the name of their connection."""
+    _, _, address = unquote(context.peer()).partition(":")
+    names = [value for key, value in context.invocation_metadata() or () if key == "connection-name"]
+    return Peer(address, ANONYMOUS, str(names[0]) if names else "")
+
+
 class _Reading:
     """One consumer's connection: events out, acknowledgements in."""
 
@@ -109,7 +120,7 @@ class _Reading:
         self._context = context
         self._numbers = options.uuid_option.WhichOneof("content") == "structured"
         self._awake = asyncio.Event()
-        self._consumer = Consumer(options.buffer_size, self._awake.set)
+        self._consumer = Consumer(options.buffer_size, self._awake.set, _peer(context))
 
     async def serve(self, requests: AsyncIterator[persistent_pb2.ReadReq]) -> None:
         """Until the client ends it or the group does.
@@ -162,7 +173,7 @@ class _Reading:
                 if kind == "ack":
                     self._runner.ack(self._consumer, canonical_ids(request.ack.ids))
                 elif kind == "nack":
-                    action = Action(request.nack.action)
+                    action = _ACTIONS.get(request.nack.action, Action.UNKNOWN)
                     self._runner.nack(self._consumer, canonical_ids(request.nack.ids), action)
             except ValueError:
                 raise invalid("an acknowledgement names an id that is not a UUID") from None
@@ -177,6 +188,8 @@ def _stream(options: Any) -> str:
         return stream_name(options.stream.stream_identifier)
     if kind == "all":
         return ALL_NAME
+    if kind is None and options.HasField("stream_identifier"):
+        return stream_name(options.stream_identifier)  # deprecated, and sent by the client for Node
     raise invalid("neither a stream nor $all is named")
 
 
@@ -195,14 +208,10 @@ def _settings(options: Any) -> tuple[str, str, Settings]:
     name = options.group_name
     if not name or len(name.encode()) > MAX_GROUP_NAME:
         raise invalid(f"a group's name has 1 to {MAX_GROUP_NAME} bytes")
-    of_all = stream == ALL_NAME
-    place = options.all if of_all else options.stream
-    kind = place.WhichOneof("all_option" if of_all else "revision_option") or "start"
-    given = place.position.commit_position if of_all else place.revision
     asked = options.settings
     is_new = isinstance(options, persistent_pb2.CreateReq.Options)
     settings = Settings(
-        start={"start": 0, "end": -1}.get(kind, given),
+        start=_start(options),
         resolve_links=asked.resolve_links,
         extra_statistics=asked.extra_statistics,
         message_timeout=_milliseconds(asked, "message_timeout"),
@@ -215,9 +224,26 @@ def _settings(options: Any) -> tuple[str, str, Settings]:
         read_batch_size=asked.read_batch_size,
         history_buffer_size=asked.history_buffer_size,
         strategy=_strategy(asked, is_new),
-        filter=filter_of(place) if of_all and is_new else None,
+        filter=filter_of(options.all) if stream == ALL_NAME and is_new else None,
     )
     return stream, name, _checked(settings)
+
+
+def _start(options: Any) -> int:
+    """The order at which a group starts; -1 is the end."""
+    match options.WhichOneof("stream_option"):
+        case "all":
+            kind, given = options.all.WhichOneof("all_option"), options.all.position.commit_position
+        case "stream":
+            kind, given = options.stream.WhichOneof("revision_option"), options.stream.revision
+        case _:
+            # Deprecated, and sent by the client for Node.
+            given = options.settings.revision
+            kind = "end" if given == _FROM_END else "revision"
+    order: int = {None: 0, "start": 0, "end": -1}.get(kind, given)
+    if order > LAST_REVISION:
+        raise invalid(f"a group cannot start at {order}")
+    return order
 
 
 def _milliseconds(asked: Any, what: str) -> int:

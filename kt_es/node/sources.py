@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from kt_es.node.filters import Filter, predicate
 from kt_es.node.group_values import Message
 from kt_es.node.log import EventLog
 from kt_es.node.reading import all_forwards, forwards, stored_at
-from kt_es.node.records import id_of, name_of, position_of, revision_of
+from kt_es.node.records import id_of, position_of, revision_of
 from kt_es.node.wakeups import ALL
+
+Pin = Callable[[bytes], int]  # see ``pins``
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages, where to go on, whether there is ``more`` now, and how many a filter held back."""
+
+    messages: list[Message]
+    following: int
+    more: bool
+    passed_over: int = 0
 
 
 class Source(Protocol):
@@ -20,8 +33,8 @@ class Source(Protocol):
     def wakes_on(self) -> str:
         """What to be woken by (``wakeups``)."""
 
-    def read(self, at: int, limit: int) -> tuple[list[Message], int, bool]:
-        """Messages from order ``at`` (inclusive) up, where to go on, and whether there is more now."""
+    def read(self, at: int, limit: int) -> Batch:
+        """Messages from order ``at`` (inclusive) up."""
 
     def load(self, order: int) -> bytes | None:
         """The stored event at ``order``, if it is still there."""
@@ -30,18 +43,22 @@ class Source(Protocol):
 class StreamSource:
     """Order is the revision."""
 
-    def __init__(self, log: EventLog, name: str) -> None:
+    def __init__(self, log: EventLog, name: str, pin: Pin) -> None:
         self._log = log
         self._name = name
+        self._pin = pin
 
     @property
     def wakes_on(self) -> str:
         return self._name
 
-    def read(self, at: int, limit: int) -> tuple[list[Message], int, bool]:
+    def read(self, at: int, limit: int) -> Batch:
         chunk = forwards(self._log, self._name, at, limit)
-        messages = [Message(revision_of(stored), id_of(stored), stored) for stored in chunk.events]
-        return messages, chunk.following, chunk.more
+        messages = [
+            Message(revision_of(stored), id_of(stored), stored, pin=self._pin(stored))
+            for stored in chunk.events
+        ]
+        return Batch(messages, chunk.following, chunk.more)
 
     def load(self, order: int) -> bytes | None:
         return stored_at(self._log, self._name, order)
@@ -50,22 +67,23 @@ class StreamSource:
 class AllSource:
     """Order is the position."""
 
-    def __init__(self, log: EventLog, filter_: Filter | None) -> None:
+    def __init__(self, log: EventLog, filter_: Filter | None, pin: Pin) -> None:
         self._log = log
+        self._pin = pin
         self._passes = predicate(filter_)
 
     @property
     def wakes_on(self) -> str:
         return ALL
 
-    def read(self, at: int, limit: int) -> tuple[list[Message], int, bool]:
+    def read(self, at: int, limit: int) -> Batch:
         chunk = all_forwards(self._log, at)
         messages = [
-            Message(position_of(stored), id_of(stored), stored, pin=zlib.crc32(name_of(stored).encode()))
+            Message(position_of(stored), id_of(stored), stored, pin=self._pin(stored))
             for stored in chunk.events
             if self._passes(stored)
         ]
-        return messages, chunk.following, chunk.more
+        return Batch(messages, chunk.following, chunk.more, len(chunk.events) - len(messages))
 
     def load(self, order: int) -> bytes | None:
         events = all_forwards(self._log, order, limit=1).events

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kt_es.node.filters import Filter
 from kt_es.node.group_values import Action, Consumer, Delivery, Message, Settings, Strategy
 from kt_es.node.groups import LAZY, Group
 
@@ -193,17 +194,61 @@ def test_strategies() -> None:
         assert [bench.given(consumer) for consumer in consumers] == expected
 
 
-def test_pinned_messages_wait_for_their_consumer() -> None:
+def pinned(count: int) -> tuple[Group, list[Consumer]]:
+    """``count`` messages, each with a pin of its own, and three consumers who take all of them."""
     group = Group(settings(strategy=Strategy.PINNED), 0, 0.0)
-    consumers = [Consumer(1, lambda: None), Consumer(9, lambda: None)]
+    consumers = [Consumer(count, lambda: None) for _ in range(3)]
     for consumer in consumers:
         group.connect(consumer)
-    group.push([Message(0, "a", pin=0), Message(1, "b", pin=1), Message(2, "c", pin=2)], 3)
+    group.push([Message(order, f"id-{order}", pin=order) for order in range(count)], count)
     group.dispatch(0.0)
-    assert [[d.message.order for d in consumer.outbox] for consumer in consumers] == [[0], [1]]
-    group.ack(consumers[0], ["a"])
+    return group, consumers
+
+
+def orders(consumer: Consumer) -> set[int]:
+    return {delivery.message.order for delivery in consumer.outbox}
+
+
+def test_pins_are_shared_out_and_few_move_when_a_consumer_goes() -> None:
+    group, (first, second, third) = pinned(300)
+    before = [orders(consumer) for consumer in (first, second, third)]
+    assert sum(map(len, before)) == 300
+    assert min(map(len, before)) > 50
+    group.disconnect(second)
     group.dispatch(0.0)
-    assert [d.message.order for d in consumers[0].outbox] == [0, 2]
+    assert orders(first) > before[0]
+    assert orders(third) > before[2]
+    assert orders(first) | orders(third) == set(range(300))
+
+
+def test_pinned_messages_wait_for_their_consumer() -> None:
+    group = Group(settings(strategy=Strategy.PINNED_BY_CORRELATION), 0, 0.0)
+    full, free = Consumer(1, lambda: None), Consumer(99, lambda: None)
+    for consumer in (full, free):
+        group.connect(consumer)
+    group.push([Message(order, f"id-{order}", pin=order) for order in range(20)], 20)
+    group.dispatch(0.0)
+    (held,) = orders(full)
+    waiting = group.buffered
+    assert waiting > 0
+    group.ack(full, [f"id-{held}"])
+    group.dispatch(0.0)
+    assert len(orders(full)) == 2
+    assert group.buffered < waiting
+
+
+def test_what_a_filter_holds_back_moves_the_checkpoint_in_time() -> None:
+    every_third = Filter(True, "", ("x",), checkpoint_every=3)
+    group = Group(settings(filter=every_third, checkpoint_after=1000), 5, 100.0)
+    group.connect(Consumer(1, lambda: None))
+    group.push([], 7, passed_over=2)
+    assert group.next_deadline(100.5) is None
+    group.push([], 8, passed_over=1)
+    assert group.next_deadline(100.5) == 101.0
+    assert group.checkpoint_due(100.5) is None
+    assert group.checkpoint_due(101.0) == 8
+    group.checkpointed(8, 101.0)
+    assert group.next_deadline(102.5) is None
 
 
 def test_a_checkpoint_is_due_by_count_or_by_time() -> None:
