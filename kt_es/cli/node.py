@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from getpass import getpass
 from pathlib import Path
 
 import click
@@ -13,13 +15,24 @@ from kt_es.cli.supervisor import end_with_parent
 from kt_es.errors import ConfigError
 
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
+_FILE = click.Path(path_type=Path)
 
 
 @click.group("node", invoke_without_command=True)
 @click.option("--data", type=_DIRECTORY, help="Its data.")
 @click.option("--listen", default="127.0.0.1:2113", show_default=True, metavar="HOST:PORT")
+@click.option("--tls-cert", type=_FILE, help="Certificate in PEM, with those between it and its root.")
+@click.option("--tls-key", type=_FILE, help="Its private key in PEM.")
+@click.option("--anonymous", is_flag=True, help="On loopback: who does not log in counts as $all.")
 @click.pass_context
-def node_command(context: click.Context, data: Path | None, listen: str) -> None:
+def node_command(
+    context: click.Context,
+    data: Path | None,
+    listen: str,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    anonymous: bool,
+) -> None:
     """Run the embedded event log alone, with --data; or one of the commands below."""
     if context.invoked_subcommand is not None:
         return
@@ -31,7 +44,63 @@ def node_command(context: click.Context, data: Path | None, listen: str) -> None
     end_with_parent()
     output = output_of(context)
     where = address(listen)
+    login, query = ("", "Tls=false") if tls_cert is None else ("USER:PASSWORD@", "Tls=true&TlsCaFile=CA.crt")
     run(
-        NodeConfig(data=data, host=where.host, port=where.port),
-        lambda at: output.ok(f"listening on esdb://{at}?Tls=false"),
+        NodeConfig(data, where.host, where.port, tls_cert=tls_cert, tls_key=tls_key, anonymous=anonymous),
+        lambda at: output.ok(f"listening on esdb://{login}{at}?{query}"),
     )
+
+
+@node_command.group("user")
+def user_group() -> None:
+    """The users who may log in; a running node sees changes at once."""
+
+
+@user_group.command("add")
+@click.option("--data", type=_DIRECTORY, required=True, help="The node's data.")
+@click.option("--group", "groups", multiple=True, metavar="G", help="$admins, $ops or your own; repeatable.")
+@click.argument("name")
+@click.pass_context
+def user_add(context: click.Context, data: Path, groups: tuple[str, ...], name: str) -> None:
+    """Add user NAME, or give it another password and other groups.
+
+    The password is read from standard input, or asked for on a terminal.
+    """
+    from kt_es.node.users import add, check_name
+
+    check_name(name)
+    is_new = add(data, name, _password(name), groups)
+    output_of(context).ok(f"{'added' if is_new else 'changed'} user {name}")
+
+
+def _password(name: str) -> str:
+    stdin = sys.stdin
+    if not stdin.isatty():
+        return stdin.readline().removesuffix("\n").removesuffix("\r")
+    password = getpass(f"Password of {name}: ")
+    if getpass("Once more: ") != password:
+        raise ConfigError("the two passwords differ")
+    return password
+
+
+@user_group.command("remove")
+@click.option("--data", type=_DIRECTORY, required=True, help="The node's data.")
+@click.argument("name")
+@click.pass_context
+def user_remove(context: click.Context, data: Path, name: str) -> None:
+    """Remove user NAME."""
+    from kt_es.node.users import remove
+
+    remove(data, name)
+    output_of(context).ok(f"removed user {name}")
+
+
+@user_group.command("list")
+@click.option("--data", type=_DIRECTORY, required=True, help="The node's data.")
+@click.pass_context
+def user_list(context: click.Context, data: Path) -> None:
+    """The users and their groups."""
+    from kt_es.node.users import load
+
+    groups = {name: sorted(user.groups) for name, user in sorted((load(data) or {}).items())}
+    output_of(context).data({"users": groups}, [" ".join((name, *of)) for name, of in groups.items()])

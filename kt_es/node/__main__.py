@@ -1,4 +1,4 @@
-"""``python -m kt_es.node --data DIR [--listen HOST:PORT]``: prints the address once it listens."""
+"""``python -m kt_es.node --data DIR`` and options: prints the address once it listens."""
 
 from __future__ import annotations
 
@@ -18,13 +18,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m kt_es.node", description="the embedded log")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
     parser.add_argument("--listen", default="127.0.0.1:2113", metavar="HOST:PORT")
+    parser.add_argument("--tls-cert", type=Path, metavar="PEM")
+    parser.add_argument("--tls-key", type=Path, metavar="PEM")
+    parser.add_argument("--anonymous", action="store_true")
     options = parser.parse_args()
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     try:
-        config = with_port(NodeConfig(data=options.data), options.listen)
+        config = NodeConfig(
+            data=options.data,
+            tls_cert=options.tls_cert,
+            tls_key=options.tls_key,
+            anonymous=options.anonymous,
+        )
+        config = with_port(config, options.listen)
         run(config, lambda address: print(address, flush=True))
     except KtError as error:
         print(f"error: {error}", file=sys.stderr)

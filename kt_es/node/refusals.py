@@ -25,6 +25,16 @@ def invalid(problem: str) -> Refusal:
     return Refusal(grpc.StatusCode.INVALID_ARGUMENT, problem)
 
 
+def unauthenticated() -> Refusal:
+    """No such user, or not that password; which of the two is not said."""
+    return Refusal(grpc.StatusCode.UNAUTHENTICATED, "Unauthenticated")
+
+
+def access_denied() -> Refusal:
+    """The caller may not do that."""
+    return Refusal(grpc.StatusCode.PERMISSION_DENIED, "Access Denied", exception="access-denied")
+
+
 def not_ready(reason: str = "Server Is Not Ready") -> Refusal:
     """The node is stopping or its disk failed; the call may be repeated elsewhere or later."""
     return Refusal(grpc.StatusCode.UNAVAILABLE, reason, exception="not-ready")

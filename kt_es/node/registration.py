@@ -2,7 +2,7 @@
 
 The servicers derive from the classes that esdbclient ships; they are registered here and not by the
 generated functions because reads answer with bytes that are serialised already. This is also the one
-place that every call passes: refusals become statuses here.
+place that every call passes: access is asked for and refusals become statuses here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import structlog
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor  # type: ignore[import-untyped]
 from google.protobuf.message_factory import GetMessageClass  # type: ignore[import-untyped]
 
+from kt_es.node.auth import Access
 from kt_es.node.refusals import Refusal, not_ready
 from kt_es.node.storage import StorageError
 
@@ -30,9 +31,17 @@ def serialised(answer: Any) -> bytes:
     return data
 
 
-def _guarded(method: Method, name: str) -> Method:
+def _guarded(method: Method, name: str, access: Access, streams: bool) -> Method:
+    """``method`` behind the gate; ``streams``: what it gets is an iterator of requests."""
+
     async def call(request: Any, context: Any) -> Any:
         try:
+            if access.open:
+                pass
+            elif streams:
+                request = access.admitted(name, request, context)
+            else:
+                await access.admit(name, request, context)
             return await method(request, context)
         except Refusal as refusal:
             _LOG.debug("refused", call=name, status=refusal.code.name, details=refusal.details)
@@ -44,7 +53,7 @@ def _guarded(method: Method, name: str) -> Method:
     return call
 
 
-def _handler(method: Method, descriptor: MethodDescriptor) -> Any:
+def _handler(method: Method, descriptor: MethodDescriptor, access: Access) -> Any:
     kinds = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
@@ -53,18 +62,21 @@ def _handler(method: Method, descriptor: MethodDescriptor) -> Any:
     }
     make = kinds[descriptor.client_streaming, descriptor.server_streaming]
     parse = GetMessageClass(descriptor.input_type).FromString
-    return make(_guarded(method, descriptor.full_name), parse, serialised)
+    guarded = _guarded(method, descriptor.full_name, access, descriptor.client_streaming)
+    return make(guarded, parse, serialised)
 
 
-def register(server: Any, servicer: object, service: ServiceDescriptor) -> None:
-    """Serve ``service`` from the methods of ``servicer`` of the same names."""
-    handlers = {method.name: _handler(getattr(servicer, method.name), method) for method in service.methods}
+def register(server: Any, servicer: object, service: ServiceDescriptor, access: Access) -> None:
+    """Serve ``service`` from the methods of ``servicer`` of the same names, to those who may call them."""
+    handlers = {
+        method.name: _handler(getattr(servicer, method.name), method, access) for method in service.methods
+    }
     generic = grpc.method_handlers_generic_handler(service.full_name, handlers)
     server.add_generic_rpc_handlers((generic,))
 
 
 def register_raw(server: Any, service: str, method: str, answer: bytes) -> None:
-    """Serve one unary method that always answers ``answer``."""
+    """Serve one unary method that always answers ``answer``, to everybody."""
 
     async def call(_request: bytes, _context: Any) -> bytes:
         return answer

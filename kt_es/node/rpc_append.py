@@ -14,7 +14,7 @@ from kt_es.node.refusals import append_too_large, invalid
 from kt_es.node.streams import ALL_NAME, Expected, Wrong
 
 MAX_NAME = 4096  # bytes of a stream's name or an event's type
-INVALID_ARGUMENT, FAILED_PRECONDITION, UNAVAILABLE = 3, 9, 14  # google.rpc.Code
+INVALID_ARGUMENT, PERMISSION_DENIED, FAILED_PRECONDITION, UNAVAILABLE = 3, 7, 9, 14  # google.rpc.Code
 _EXPECTED = {"no_stream": Expected.NO_STREAM, "any": Expected.ANY, "stream_exists": Expected.EXISTS}
 
 

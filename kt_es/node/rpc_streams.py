@@ -6,14 +6,18 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
 from esdbclient.protos.Grpc import shared_pb2, streams_pb2, streams_pb2_grpc
 
+from kt_es.node.acl import Caller, Permission
+from kt_es.node.auth import Access, Right
 from kt_es.node.log import Appended, EventLog
 from kt_es.node.records import Proposed
 from kt_es.node.refusals import Refusal, invalid, stream_deleted, wrong_version
 from kt_es.node.rpc_append import (
     FAILED_PRECONDITION,
     INVALID_ARGUMENT,
+    PERMISSION_DENIED,
     UNAVAILABLE,
     append_answer,
     batch_answer,
@@ -36,8 +40,9 @@ _Answer = streams_pb2.BatchAppendResp
 class Streams(streams_pb2_grpc.StreamsServicer):
     """Appends, deletes and reads. ``max_append`` is in bytes."""
 
-    def __init__(self, log: EventLog, max_append: int) -> None:
+    def __init__(self, log: EventLog, max_append: int, access: Access) -> None:
         self._log = log
+        self._access = access
         self._max_append = max_append
 
     async def Append(  # noqa: N802  the protocol's name
@@ -54,7 +59,7 @@ class Streams(streams_pb2_grpc.StreamsServicer):
     ) -> None:
         """Answers in the order of the requests; later ones do not wait for earlier ones' answers."""
         answers: asyncio.Queue[asyncio.Task[_Answer] | None] = asyncio.Queue(PIPELINED)
-        reader = asyncio.create_task(self._read_batches(requests, answers))
+        reader = asyncio.create_task(self._read_batches(requests, answers, context))
         try:
             while (task := await answers.get()) is not None:
                 await context.write(await task)
@@ -66,13 +71,16 @@ class Streams(streams_pb2_grpc.StreamsServicer):
         self,
         requests: AsyncIterator[streams_pb2.BatchAppendReq],
         answers: asyncio.Queue[asyncio.Task[_Answer] | None],
+        context: Any,
     ) -> None:
         batches = _Batches(self._max_append)
         try:
             async for request in requests:
                 whole = batches.add(request)
                 if whole is not None:
-                    await answers.put(asyncio.create_task(self._append_batch(*whole)))
+                    # Here and not in the task: who logs in anew must not let a later batch overtake.
+                    caller = await self._access.caller(context)
+                    await answers.put(asyncio.create_task(self._append_batch(caller, *whole)))
         except Refusal:
             await answers.put(None)
             raise
@@ -80,6 +88,7 @@ class Streams(streams_pb2_grpc.StreamsServicer):
 
     async def _append_batch(
         self,
+        caller: Caller,
         first: streams_pb2.BatchAppendReq,
         events: list[Proposed],
         size: int,
@@ -87,18 +96,21 @@ class Streams(streams_pb2_grpc.StreamsServicer):
     ) -> _Answer:
         answer = batch_answer(first)
         try:
+            name = stream_name(first.options.stream_identifier)
+            self._access.check(caller, Right(name, Permission.WRITE))
             if refusal is not None:
                 raise refusal
-            name = stream_name(first.options.stream_identifier)
             expected = expected_of(first.options, "expected_stream_position", "stream_position")
             outcome = await self._log.append(name, expected, events, size)
         except Refusal as error:
             too_large = dict(error.trailers).get("maximum-append-size")
+            code = INVALID_ARGUMENT
+            detail: Any = shared_pb2.BadRequest(message=error.details)
             if too_large is not None:
-                detail: Any = shared_pb2.MaximumAppendSizeExceeded(maxAppendSize=int(too_large))
-            else:
-                detail = shared_pb2.BadRequest(message=error.details)
-            batch_error(answer, INVALID_ARGUMENT, error.details, detail)
+                detail = shared_pb2.MaximumAppendSizeExceeded(maxAppendSize=int(too_large))
+            elif error.code is grpc.StatusCode.PERMISSION_DENIED:
+                code, detail = PERMISSION_DENIED, shared_pb2.AccessDenied()
+            batch_error(answer, code, error.details, detail)
         except StorageError as error:
             batch_error(answer, UNAVAILABLE, str(error), shared_pb2.Unknown())
         else:

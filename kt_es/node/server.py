@@ -21,8 +21,11 @@ import structlog
 from esdbclient.protos.Grpc import gossip_pb2, persistent_pb2, streams_pb2
 
 from kt_es.errors import ConfigError, KtError
+from kt_es.node.auth import Access
+from kt_es.node.exposure import check_exposure, server_credentials
 from kt_es.node.group_registry import Groups
 from kt_es.node.log import EventLog
+from kt_es.node.logins import Logins
 from kt_es.node.registration import register, register_raw
 from kt_es.node.rpc_misc import Gossip, supported_methods
 from kt_es.node.rpc_persistent import PersistentSubscriptions
@@ -45,6 +48,8 @@ class NodeConfig:
     ``port`` 0 takes a free one. ``max_append`` is the most that one append may carry, in bytes;
     ``max_message`` the largest request that is read at all. A peer that does not answer a ping sent
     after ``keepalive`` seconds of silence within another ``keepalive`` seconds is disconnected.
+    ``tls_cert`` and ``tls_key`` are PEM files. With them, or once ``data`` has a file of users, only
+    those who log in have rights; ``anonymous`` counts everybody else as a user without groups.
     """
 
     data: Path
@@ -53,6 +58,9 @@ class NodeConfig:
     max_append: int = 1 << 20
     max_message: int = 16 << 20
     keepalive: float = 10.0
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    anonymous: bool = False
 
 
 def _channel_options(config: NodeConfig) -> list[tuple[str, int]]:
@@ -78,11 +86,16 @@ class _Running:
         self.config = config
         self.failure: StorageError | None = None
         self._stop = asyncio.Event()
+        # Before the data are opened: what is wrong here is told without touching them.
+        self._tls = server_credentials(config.tls_cert, config.tls_key)
+        logins = Logins(config.data, config.anonymous)
+        check_exposure(config.host, self._tls is not None, logins.exist, config.anonymous)
         self.log = EventLog(RocksStorage(config.data), time.time, self._failed)
         self.groups = Groups(self.log)
         self._server = grpc.aio.server(options=_channel_options(config))
-        register(self._server, Streams(self.log, config.max_append), _SERVICES[0])
-        register(self._server, PersistentSubscriptions(self.log, self.groups), _SERVICES[1])
+        self._access = access = Access(self.log, logins, self._tls is not None)
+        register(self._server, Streams(self.log, config.max_append, access), _SERVICES[0], access)
+        register(self._server, PersistentSubscriptions(self.log, self.groups), _SERVICES[1], access)
         register_raw(self._server, _FEATURES, "GetSupportedMethods", supported_methods(_SERVICES))
 
     def _failed(self, error: StorageError) -> None:
@@ -102,12 +115,21 @@ class _Running:
         address = f"{self.config.host}:{self.config.port}"
         _check_address(self.config)
         try:
-            port = self._server.add_insecure_port(address)
+            if self._tls is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, self._tls)
         except RuntimeError as error:
             raise ConfigError(f"cannot listen on {address}: {error}") from None
-        register(self._server, Gossip(uuid4(), self.config.host, port), _SERVICES[2])
+        register(self._server, Gossip(uuid4(), self.config.host, port), _SERVICES[2], self._access)
         await self._server.start()
-        _LOG.info("serving", address=f"{self.config.host}:{port}", position=self.log.position)
+        _LOG.info(
+            "serving",
+            address=f"{self.config.host}:{port}",
+            position=self.log.position,
+            tls=self._tls is not None,
+            open=self._access.open,
+        )
         return f"{self.config.host}:{port}"
 
     async def until_stopped(self) -> None:
