@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from rocksdict import DBCompressionType, DBRecoveryMode, Options, Rdict, WriteBatch
+from rocksdict import Checkpoint, DBCompressionType, DBRecoveryMode, Options, Rdict, WriteBatch
 
 from kt_es.errors import ConfigError, KtError, LockedError
 
@@ -149,3 +149,10 @@ class RocksStorage:
 
     def close(self) -> None:
         self._db.close()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # it was compacted away meanwhile
+        return 0

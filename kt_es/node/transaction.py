@@ -18,6 +18,7 @@ _ID = struct.Struct(">cQ16s")
 _U64 = struct.Struct(">Q")
 POSITION_KEY = b"Mposition"
 RANGE = b"P"
+LAST_POSITION = 2**64 - 1  # higher than any
 META = "$$"  # "$$x" is the stream of x's metadata
 
 
@@ -46,6 +47,11 @@ def decode_range(key: bytes, value: bytes) -> tuple[int, int, int, int]:
     _, last = _RANGE_KEY.unpack(key)
     number, revision, first = _RANGE.unpack(value)
     return first, last, number, revision
+
+
+def encode_range(number: int, revision: int, first: int) -> bytes:
+    """The value of an append: stream number, first revision, first position."""
+    return _RANGE.pack(number, revision, first)
 
 
 def u64(value: int) -> bytes:
@@ -145,7 +151,7 @@ class Transaction:
             at += 1
             position += 1
         self.position = position - 1
-        stage((range_key(self.position), _RANGE.pack(number, first, first_position)))
+        stage((range_key(self.position), encode_range(number, first, first_position)))
         last = at - 1
         self.heads[name] = replace(head, number=number, last=last, tombstoned=last == LAST_REVISION)
         if name.startswith(META) and events:
