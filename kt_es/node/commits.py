@@ -35,7 +35,10 @@ class State(Protocol):
         """``tx`` is about to be written: until ``publish``, readers keep seeing what is durable now."""
 
     def publish(self, tx: Transaction) -> None:
-        """``tx`` is on disk."""
+        """``tx`` is on disk: readers see it from now on. Raises nothing."""
+
+    def announce(self, tx: Transaction) -> None:
+        """Tell those who wait for what was published."""
 
 
 @dataclass(slots=True)
@@ -104,7 +107,7 @@ class GroupCommit:
             except Exception as error:  # noqa: BLE001  a command that cannot be run leaves its batch in doubt
                 self._fail(error, commands)
                 return
-            if batch.tx.puts or batch.tx.deletes:
+            if batch.tx.changes:
                 self._to_sync.put(batch)
                 return
             self._answer(batch)
@@ -125,7 +128,7 @@ class GroupCommit:
     def _decide_and_write(self, commands: Sequence[_Command]) -> _Batch:
         tx = self._state.begin()
         answers = [command.run(tx) for command in commands]
-        if tx.puts or tx.deletes:
+        if tx.changes:
             tx.finish()
             self._state.hold(tx)
             self._storage.write(tx.puts, tx.deletes)
@@ -135,7 +138,7 @@ class GroupCommit:
         while (batch := self._to_sync.get()) is not None:
             try:
                 self._storage.sync()
-            except StorageError as error:
+            except Exception as error:  # noqa: BLE001  whatever it is: nothing may be answered as durable
                 self._loop.call_soon_threadsafe(self._fail, error, batch.commands)
                 return
             self._loop.call_soon_threadsafe(self._synced, batch)
@@ -143,6 +146,11 @@ class GroupCommit:
     def _synced(self, batch: _Batch) -> None:
         self._state.publish(batch.tx)
         self._answer(batch)
+        try:
+            self._state.announce(batch.tx)
+        except Exception as error:  # noqa: BLE001  readers could not be told, and would wait for ever
+            self._fail(error, ())
+            return
         self._commit()
 
     def _answer(self, batch: _Batch) -> None:
@@ -153,14 +161,16 @@ class GroupCommit:
     def _fail(self, error: Exception, commands: Sequence[_Command]) -> None:
         failure = error if isinstance(error, StorageError) else StorageError(f"internal error: {error!r}")
         _LOG.critical("nothing can be written any more; stopping", reason=str(failure), exc_info=error)
-        self._failure = failure
+        if self._failure is None:
+            self._failure = failure
+            self._on_failure(failure)
         self._room.set()
         for command in (*commands, *self._queue):
             if not command.answer.done():
                 command.answer.set_exception(failure)
         self._queue.clear()
+        self._queued_bytes = 0
         self._idle.set()
-        self._on_failure(failure)
 
     async def close(self) -> None:
         """Take no more commands; returns when those queued are on disk."""

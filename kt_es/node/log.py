@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from kt_es.node.checking import verify_end
 from kt_es.node.commits import GroupCommit
 from kt_es.node.metadata import tombstone_event
 from kt_es.node.records import Proposed, position_of
@@ -21,10 +22,11 @@ from kt_es.node.streams import (
     decide,
     decide_delete,
 )
-from kt_es.node.transaction import POSITION_KEY, Transaction, from_u64, head_key
+from kt_es.node.transaction import Transaction, head_key
 from kt_es.node.wakeups import Wakeups
 
 HEADS_KEPT = 50_000  # in memory; others are read from storage when needed
+EVENT_COST = 512  # bytes that an event takes while it waits, beside its data
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,12 @@ class Appended:
 class EventLog:
     """Streams over a storage. ``position`` is the last durable one; 0: the log is empty.
 
-    ``clock`` gives seconds since 1970. ``on_failure``: see ``GroupCommit``.
+    ``streams`` is how many ever had an event. ``clock`` gives seconds since 1970. ``on_failure``: see
+    ``GroupCommit``.
+
+    Raises:
+        DamageError: the end of the log is not as it was written (``checking.verify_end``).
+        StorageError: it cannot be read.
     """
 
     def __init__(
@@ -47,8 +54,8 @@ class EventLog:
         self.storage = storage
         self.clock = clock
         self.wakeups = Wakeups()
-        position = storage.get(POSITION_KEY)
-        self.position = 0 if position is None else from_u64(position)
+        found = verify_end(storage)
+        self.position, self.streams = found.position, found.streams
         self._heads: OrderedDict[str, Head] = OrderedDict()
         self._held: dict[str, Head] = {}  # durable heads of the streams that are being written
         self._commits = GroupCommit(storage, self, on_failure)
@@ -75,7 +82,9 @@ class EventLog:
 
     def begin(self) -> Transaction:
         """See ``commits.State``."""
-        return Transaction(self.storage, self.head, self.position, int(self.clock() * 10_000_000))
+        return Transaction(
+            self.storage, self.head, self.position, int(self.clock() * 10_000_000), self.streams
+        )
 
     def hold(self, tx: Transaction) -> None:
         """See ``commits.State``."""
@@ -84,9 +93,12 @@ class EventLog:
     def publish(self, tx: Transaction) -> None:
         """See ``commits.State``."""
         self._held = {}
-        self.position = tx.position
+        self.position, self.streams = tx.position, tx.streams
         for name, head in tx.heads.items():
             self._remember(name, head)
+
+    def announce(self, tx: Transaction) -> None:
+        """See ``commits.State``."""
         if tx.heads:
             self.wakeups.grown(tx.heads)
 
@@ -110,7 +122,7 @@ class EventLog:
                 case refused:
                     return refused
 
-        return await self.run(command, size)
+        return await self.run(command, size + EVENT_COST * len(events))
 
     async def delete(self, name: str, expected: int | Expected, hard: bool) -> Appended | Wrong | Deleted:
         """Delete stream ``name``: hidden, with numbering that goes on, or (``hard``) for good."""

@@ -15,17 +15,24 @@ Keys (big-endian integers, so that their order is the order of iteration)::
     G stream u16 len, name, group   settings of a persistent subscription, JSON
     C stream u16 len, name, group   its checkpoint, u64
     M name                     counters of the node, u64
+
+A read that finds damage raises ``StorageError``: a part is never served as if it were the whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from rocksdict import Checkpoint, DBCompressionType, DBRecoveryMode, Options, Rdict, WriteBatch
+from rocksdict import Checkpoint, DBCompressionType, DBRecoveryMode, Options, Rdict, RdictIter, WriteBatch
 
 from kt_es.errors import ConfigError, KtError, LockedError
+from kt_es.node.acknowledged import Acknowledged
+
+POSITION_KEY = b"Mposition"  # the last position, which every write of events moves
+STREAMS_KEY = b"Mstreams"  # how many streams ever had an event
 
 
 class StorageError(KtError):
@@ -79,8 +86,10 @@ class RocksStorage:
         ConfigError: the directory cannot be created or read, or holds something else.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_damage: Callable[[StorageError], None] | None = None) -> None:
+        """``on_damage`` is told of every read that failed, before its ``StorageError`` is raised."""
         self.path = path
+        self._on_damage = on_damage
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -89,21 +98,49 @@ class RocksStorage:
             self._db = Rdict(str(path / "log"), _options())
         except Exception as error:  # noqa: BLE001  rocksdict raises plain Exception with RocksDB's text
             text = str(error)
-            if "lock" in text.lower():
+            if "lock" in text.lower() and "corruption" not in text.lower():
                 raise LockedError(f"data directory {path} is in use by another node") from None
             raise ConfigError(f"data directory {path} cannot be opened: {text}") from None
+        try:
+            self._acknowledged = Acknowledged(path)
+        except OSError as error:
+            self._db.close()
+            raise ConfigError(f"data directory {path} cannot be used: {error.strerror or error}") from None
+        try:
+            self._check_end()
+        except KtError:
+            self.close()
+            raise
+
+    def _check_end(self) -> None:
+        stored, acknowledged = self._position(), self._acknowledged.read()
+        if stored < acknowledged:
+            raise ConfigError(
+                f"data directory {self.path} has lost acknowledged events: it ends at position {stored}, but "
+                f"{acknowledged} was acknowledged; restore a backup (if this is one already, an older one, "
+                f"remove {self._acknowledged.path})"
+            )
+
+    def _position(self) -> int:
+        return int.from_bytes(self.get(POSITION_KEY) or b"")
+
+    def _damage(self, error: Exception) -> StorageError:
+        failure = StorageError(f"reading {self.path} failed: {error}")
+        if self._on_damage is not None:
+            self._on_damage(failure)
+        return failure
 
     def get(self, key: bytes) -> bytes | None:
         try:
             return self._db.get(key)
         except Exception as error:
-            raise StorageError(f"reading {self.path} failed: {error}") from error
+            raise self._damage(error) from error
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         try:
             found: list[bytes | None] | None = self._db.get(list(keys))
         except Exception as error:
-            raise StorageError(f"reading {self.path} failed: {error}") from error
+            raise self._damage(error) from error
         return found if found is not None else []
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -115,11 +152,13 @@ class RocksStorage:
                 return
             yield key, cursor.value()
             cursor.next()
+        self._check_cursor(cursor)
 
     def scan_back(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         cursor = self._db.iter()
         cursor.seek(start)
         if not cursor.valid():
+            self._check_cursor(cursor)
             cursor.seek_to_last()
         while cursor.valid():
             key = cursor.key()
@@ -127,6 +166,14 @@ class RocksStorage:
                 return
             yield key, cursor.value()
             cursor.prev()
+        self._check_cursor(cursor)
+
+    def _check_cursor(self, cursor: RdictIter) -> None:
+        """A cursor that is no longer valid has come to the end, or to a damaged block."""
+        try:
+            cursor.status()
+        except Exception as error:
+            raise self._damage(error) from error
 
     def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
         batch = WriteBatch(raw_mode=True)
@@ -142,13 +189,41 @@ class RocksStorage:
 
     def sync(self) -> None:
         # flush_wal releases the GIL; a write with sync=True would hold it during the fsync.
+        position = self._position()
         try:
             self._db.flush_wal(True)
         except Exception as error:
             raise StorageError(f"writing to {self.path} failed: {error}") from error
+        try:
+            self._acknowledged.write(position)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise StorageError(f"writing to {self._acknowledged.path} failed: {reason}") from error
+
+    def checkpoint(self, path: Path) -> None:
+        """A second, complete copy at ``path`` (absent, same file system): links to the files that stay.
+
+        Raises:
+            StorageError: it could not be made.
+        """
+        try:
+            # This flush releases the GIL; the one that the checkpoint would make holds it.
+            self._db.flush()
+            Checkpoint(self._db).create_checkpoint(str(path))
+        except Exception as error:
+            raise StorageError(f"copying {self.path} failed: {error}") from error
+
+    def compact(self, start: bytes, end: bytes) -> None:
+        """Give the space of what was deleted between two keys back. May take long; others go on."""
+        self._db.compact_range(start, end)
+
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(_size(path) for path in (self.path / "log").iterdir())
 
     def close(self) -> None:
         self._db.close()
+        self._acknowledged.close()
 
 
 def _size(path: Path) -> int:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from kt_es.node.metadata import metadata_event
 from kt_es.node.records import Proposed, encoder, id_of
-from kt_es.node.storage import Storage
+from kt_es.node.storage import POSITION_KEY, STREAMS_KEY, Storage
 from kt_es.node.streams import LAST_REVISION, Head, with_metadata
 
 _EVENT = struct.Struct(">cQQ")
@@ -16,7 +16,6 @@ _RANGE_KEY = struct.Struct(">cQ")
 _RANGE = struct.Struct(">QQQ")
 _ID = struct.Struct(">cQ16s")
 _U64 = struct.Struct(">Q")
-POSITION_KEY = b"Mposition"
 RANGE = b"P"
 LAST_POSITION = 2**64 - 1  # higher than any
 META = "$$"  # "$$x" is the stream of x's metadata
@@ -35,6 +34,18 @@ def event_key(number: int, revision: int) -> bytes:
 def id_key(number: int, event_id: str) -> bytes:
     """Where the revision of an event stands."""
     return _ID.pack(b"I", number, bytes.fromhex(event_id.replace("-", "")))
+
+
+def decode_event_key(key: bytes) -> tuple[int, int]:
+    """Stream number and revision."""
+    _, number, revision = _EVENT.unpack(key)
+    return number, revision
+
+
+def decode_id_key(key: bytes) -> tuple[int, str]:
+    """Stream number and event id, 32 hexadecimal digits."""
+    _, number, raw = _ID.unpack(key)
+    return number, raw.hex()
 
 
 def range_key(position: int) -> bytes:
@@ -68,16 +79,23 @@ def from_u64(value: bytes) -> int:
 class Transaction:
     """Commands stage their effects here; nothing is visible to readers before it is on disk.
 
-    ``heads`` are the staged heads by stream name, ``puts`` and ``deletes`` what storage is to apply.
+    ``heads`` are the staged heads by stream name, ``puts`` and ``deletes`` what storage is to apply;
+    ``position`` and ``streams`` (how many ever had an event) are as they are after that.
     """
 
     def __init__(
-        self, storage: Storage, durable_head: Callable[[str], Head], position: int, created: int
+        self,
+        storage: Storage,
+        durable_head: Callable[[str], Head],
+        position: int,
+        created: int,
+        streams: int = 0,
     ) -> None:
         self._storage = storage
         self._durable_head = durable_head
         self._staged_events: dict[bytes, bytes] = {}
         self.position = position
+        self.streams = streams
         self.created = created
         self.heads: dict[str, Head] = {}
         self.puts: list[tuple[bytes, bytes]] = []
@@ -113,7 +131,16 @@ class Transaction:
 
     def staged_or_stored(self, key: bytes) -> bool:
         """Whether there is a record under ``key``."""
-        return any(staged == key for staged, _ in self.puts) or self._storage.get(key) is not None
+        puts = [at for at, (staged, _) in enumerate(self.puts) if staged == key]
+        deletes = [at for staged, at in self._deleted if staged == key]
+        if puts or deletes:
+            return max(puts, default=-1) >= max(deletes, default=-1)
+        return self._storage.get(key) is not None
+
+    @property
+    def changes(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self.puts or self.deletes or self._deleted)
 
     def put(self, key: bytes, value: bytes) -> None:
         """Stage a record that is not an event."""
@@ -136,7 +163,10 @@ class Transaction:
             head = self._undelete(name, head)
         first = head.last + 1 if revision is None else revision
         first_position = self.position + 1
-        number = head.number or first_position
+        number = head.number
+        if not number:
+            number = first_position
+            self.streams += 1
         encode = encoder(name.encode(), self.created)
         stage, staged, pack = self.puts.append, self._staged_events, _EVENT.pack
         position, at = first_position, first
@@ -175,6 +205,7 @@ class Transaction:
         for name, head in self.heads.items():
             self.puts.append((head_key(name), head.encode()))
         self.puts.append((POSITION_KEY, u64(self.position)))
+        self.puts.append((STREAMS_KEY, u64(self.streams)))
         if self._deleted:
             put_last = {key: at for at, (key, _) in enumerate(self.puts)}
             self.deletes += [key for key, at in self._deleted if put_last.get(key, -1) < at]
