@@ -104,12 +104,15 @@ def parse(item: Item) -> Parsed:
     raise MalformedError("record item", "is an intact mutations event")
 
 
-def decide(epoch: Epoch, parsed: Parsed, current: Current | None) -> Verdict:
+def decide(epoch: Epoch, parsed: Parsed, current: Current | None, sealed: Verdict | None = None) -> Verdict:
     """The verdict on one item; what it accepts is noted in ``epoch``.
 
     ``current`` is the entry at the mutation's index in the previous epoch's map, None for everything
-    that is not a mutation. Raises ``DivergenceError`` if the queue does not begin with the config of this
-    directory: such a queue belongs to somebody else.
+    that is not a mutation. ``sealed`` is a verdict of one's own, found under one's own signed head: what it
+    says of a mutation's signatures is believed, everything else decided again.
+
+    Raises ``DivergenceError`` if the queue does not begin with the config of this directory: such a queue
+    belongs to somebody else.
     """
     if epoch.config is None:
         return _begin(epoch, parsed)
@@ -117,7 +120,7 @@ def decide(epoch: Epoch, parsed: Parsed, current: Current | None) -> Verdict:
         case Verdict():
             return parsed
         case Mutation():
-            return _decide_mutation(epoch, parsed, current)
+            return _decide_mutation(epoch, parsed, current, sealed)
         case Marker():
             return _decide_marker(epoch, epoch.config.config, parsed)
         case SignedConfig():
@@ -157,7 +160,9 @@ def _decide_config(epoch: Epoch, in_force: SignedConfig, signed: SignedConfig) -
     return Verdict.CONFIG
 
 
-def _decide_mutation(epoch: Epoch, mutation: Mutation, current: Current | None) -> Verdict:
+def _decide_mutation(
+    epoch: Epoch, mutation: Mutation, current: Current | None, sealed: Verdict | None
+) -> Verdict:
     entry = mutation.entry
     # Step 3: a duplicate across epochs fails.
     if current is not None and current.entry_hash == mutation.entry_hash:
@@ -170,7 +175,9 @@ def _decide_mutation(epoch: Epoch, mutation: Mutation, current: Current | None) 
     if not follows:
         return Verdict.STALE
     # Step 5.
-    if not is_authorized(mutation, current, epoch.standing.origin):
+    if sealed is Verdict.UNAUTHORIZED or (
+        sealed is None and not is_authorized(mutation, current, epoch.standing.origin)
+    ):
         return Verdict.UNAUTHORIZED
     # Step 6: within an epoch the same entry succeeds, of two different ones the first wins.
     already = epoch.accepted.get(entry.index)

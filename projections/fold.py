@@ -68,15 +68,21 @@ class EpochFold:
         """The marker that closed the epoch, once it has come."""
         return self.epoch.closed_by
 
-    def take(self, items: Sequence[Item]) -> list[tuple[Record, bytes]]:
-        """Decide the items of one queue event; their records, and the bytes of these."""
+    def take(
+        self, items: Sequence[Item], sealed: Sequence[Verdict] | None = None
+    ) -> list[tuple[Record, bytes]]:
+        """Decide the items of one queue event; their records, and the bytes of these.
+
+        ``sealed`` are verdicts that one's own head seals, one for each item: see ``epochs.decide``.
+        """
         parsed = [epochs.parse(item) for item in items]
         indices = [thing.entry.index for thing in parsed if isinstance(thing, Mutation)]
         current = iter(self._ledger.current(self._base, indices))
         records: list[tuple[Record, bytes]] = []
-        for sequence, (item, thing) in enumerate(zip(items, parsed, strict=True), self.sequence):
+        for at, (item, thing) in enumerate(zip(items, parsed, strict=True)):
+            sequence = self.sequence + at
             held = next(current) if isinstance(thing, Mutation) else None
-            verdict = epochs.decide(self.epoch, thing, held)
+            verdict = epochs.decide(self.epoch, thing, held, None if sealed is None else sealed[at])
             record = Record(sequence, item, verdict)
             if verdict is Verdict.ACCEPTED and isinstance(thing, Mutation):
                 self._stage(thing, record)

@@ -35,7 +35,9 @@ class ReplayedEpoch:
 class Replay:
     """Follows the logs of one directory into a ledger.
 
-    ``observe`` is told each record as it is verified, before its epoch is committed.
+    ``observe`` is told each record as it is verified, before its epoch is committed. Without
+    ``verify_signatures`` those of mutations are believed to be what their verdicts say, once the head that
+    seals them is signed: for a signer that replays what it has itself decided and signed.
     """
 
     def __init__(
@@ -44,6 +46,8 @@ class Replay:
         names: StreamNames,
         ledger: Ledger,
         observe: Callable[[Record], None] | None = None,
+        *,
+        verify_signatures: bool = True,
     ) -> None:
         """Raises ``DivergenceError`` if the ledger is not one whole signed epoch: see ``check_commit``."""
         check_commit(ledger)
@@ -51,6 +55,7 @@ class Replay:
         self._names = names
         self._records = _ReadAhead(log, names.mutations)
         self._observe = observe
+        self._verify_signatures = verify_signatures
         self.ledger = ledger
 
     def catch_up(self) -> Iterator[ReplayedEpoch]:
@@ -72,17 +77,26 @@ class Replay:
             published = SignedMapHead.decode(head_event.smh_bytes)
         except MalformedError as error:
             raise DivergenceError(f"{where}: {error}") from None
+        try:
+            return self._replay(head_event, published, self._verify_signatures)
+        except DivergenceError:
+            if self._verify_signatures:
+                raise
+        # Something differs: what was believed is verified now, for the record in which it stands.
+        return self._replay(head_event, published, True)
+
+    def _replay(self, head_event: HeadEvent, published: SignedMapHead, verify: bool) -> ReplayedEpoch:
         fold = EpochFold(self.ledger)
-        records_next = self._replay_records(fold, published.head)
+        records_next = self._replay_records(fold, published.head, verify)
         head, state = fold.close()
         config = fold.epoch.config
         if config is None:
-            raise DivergenceError(f"{where}: no config is in force")
+            raise DivergenceError(f"head of epoch {head.epoch}: no config is in force")
         check_head_event(head_event, published, head, state, config.config)
         fold.commit(state, head_event, records_next)
         return ReplayedEpoch(head, head_event)
 
-    def _replay_records(self, fold: EpochFold, published: MapHead) -> int:
+    def _replay_records(self, fold: EpochFold, published: MapHead, verify: bool) -> int:
         committed = self.ledger.committed
         order = RecordOrder(committed)
         packer = RecordPacker(committed.log.size)
@@ -98,7 +112,7 @@ class Replay:
             records = _decoded(event, fold.sequence)
             # An event that is full is closed by the next one's first record.
             read.append((revision, event.data))
-            for packed in replay_records(fold, records, order, packer):
+            for packed in replay_records(fold, records, order, packer, verify_signatures=verify):
                 number, data = read.popleft()
                 if packed != data:
                     raise DivergenceError(f"records event {number}: its records are grouped otherwise")
@@ -175,13 +189,19 @@ class RecordOrder:
 
 
 def replay_records(
-    fold: EpochFold, records: list[tuple[Record, bytes]], order: RecordOrder, packer: RecordPacker
+    fold: EpochFold,
+    records: list[tuple[Record, bytes]],
+    order: RecordOrder,
+    packer: RecordPacker,
+    *,
+    verify_signatures: bool = True,
 ) -> list[bytes]:
     """Decide the items of ``records`` again and compare; the record events that they close."""
+    sealed = None if verify_signatures else [record.verdict for record, _ in records]
     for record, _ in records:
         order.check(record.sequence, record.item)
     try:
-        decided = fold.take([record.item for record, _ in records])
+        decided = fold.take([record.item for record, _ in records], sealed)
     except MalformedError as error:
         raise DivergenceError(f"records from {records[0][0].sequence} on: {error}") from None
     packed: list[bytes] = []

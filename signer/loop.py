@@ -22,6 +22,7 @@ from kt_es.formats.queue import EPOCH_MARKER, Marker
 from projections.ledger import Ledger
 from projections.replay import Replay
 from signer.keys import KeyRing
+from signer.progress import Progress, last_published
 from signer.publish import check_published
 from signer.schedule import Schedule
 from signer.work import EpochWork
@@ -87,11 +88,18 @@ class Signer:
         self._last_heard_at = effects.monotonic()
 
     def recover(self) -> None:
-        """Bring the ledger to the last published head, verifying everything on the way."""
-        replay = Replay(self._log, self._names, self._ledger)
+        """Bring the ledger to the last published head.
+
+        Verdicts are decided, roots computed and heads verified again; only the signatures of mutations
+        are believed to be what this signer, by its signed head, has said of them.
+        """
+        goal = last_published(self._log, self._names.heads)
+        progress = Progress(self._effects.monotonic, self._ledger.committed.log.size, goal)
+        replay = Replay(self._log, self._names, self._ledger, progress.record, verify_signatures=False)
         check_published(self._log, self._names, self._ledger)
         for epoch in replay.catch_up():
-            _log.info("recovered", epoch=epoch.head.epoch, records=epoch.head.log_size)
+            progress.epoch(epoch.head)
+        progress.end()
         self._begin_epoch()
         config = self._work.config
         if config is not None:

@@ -15,7 +15,7 @@ from kt_es.errors import ConfigError, DivergenceError, KtError
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.checkpoints import Checkpoint, heads_origin, sign_checkpoint
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
-from kt_es.formats.records import decode_records, encode_records
+from kt_es.formats.records import Record, Verdict, decode_records, encode_records
 from kt_es.merkle.log import LogState
 from kt_es.merkle.map import EMPTY_ROOT, Root
 from kt_es.merkle.pages import decode_page, encode_page
@@ -448,3 +448,27 @@ def test_what_is_not_damaged_is_not_refused() -> None:
     sign_epoch(log, ledger)
     assert heads(log)[-1].map_size == len(USERS) + 1
     assert isinstance(ledger.committed.root, Root)
+
+
+def test_a_rebuild_believes_only_what_its_own_head_seals() -> None:
+    log = published()[0]
+
+    def forged(stream: str, revision: int, data: bytes) -> bytes:
+        if (stream, revision) != (NAMES.mutations, 0):
+            return data
+        first, records = decode_records(data)
+        record = Record.decode(records[1])
+        records[1] = replace(record, verdict=Verdict.UNAUTHORIZED).encode()
+        return encode_records(first, records)
+
+    assert "record 1: says unauthorized, must be accepted" in refused(
+        copy(log, forged), MemoryStore(FAMILIES)
+    )
+
+
+def test_a_rebuild_from_the_logs_comes_to_the_same_state() -> None:
+    log = copy(published()[0])
+    ledger = Ledger(MemoryStore(FAMILIES), ORIGIN, SIGNER_KEY)
+    new_signer(log, ledger).recover()
+    assert ledger.committed == committed()
+    assert ledger.store.get(META, COMMITTED) == published()[1][META][COMMITTED]
