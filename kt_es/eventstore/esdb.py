@@ -21,6 +21,7 @@ from kt_es.errors import AccessDeniedError, ConfigError, KtError, UnavailableErr
 from kt_es.eventstore.streams import ANY, NO_STREAM, Event, NewEvent, Subscription
 
 DEADLINE = 3.0
+OPENING_DEADLINE = 10.0
 PAGE = 64
 # A page is cut where it has so many bytes: 64 events may have 64 MiB, too many for memory and deadline.
 PAGE_BYTES = 4 << 20
@@ -123,6 +124,20 @@ class EsdbLog:
             # gRPC's own word for a channel that was closed under a call, by close() or a reconnect.
             raise UnavailableError(f"{doing}: the connection was closed ({error})") from None
 
+    def _opened(self, doing: str, call: Callable[[], _T]) -> _T:
+        """A subscription, confirmed by the server in time.
+
+        The client waits for the confirmation without a deadline, and one for the call would be one for
+        the whole subscription. All that ends it is closing the client, which is of no use after that.
+        """
+        late = threading.Timer(OPENING_DEADLINE, self._client.close)
+        late.daemon = True
+        late.start()
+        try:
+            return self._call(doing, call)
+        finally:
+            late.cancel()
+
     def append(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
         new = [
             esdbclient.NewEvent(
@@ -189,7 +204,7 @@ class EsdbLog:
 
     def subscribe(self, stream: str, after: int = -1) -> Subscription:
         position = None if after < 0 else after
-        return self._call(
+        return self._opened(
             f"subscribe to {stream}",
             lambda: _Stream(self, self._client.subscribe_to_stream(stream, stream_position=position)),
         )
@@ -197,7 +212,7 @@ class EsdbLog:
     def subscribe_prefix(self, prefix: str, after: int | None = None) -> Subscription:
         # The client's filter is a regular expression; names hold no other special character than ".".
         pattern = prefix.replace(".", "\\.") + ".*"
-        return self._call(
+        return self._opened(
             f"subscribe to {prefix}*",
             lambda: _Stream(
                 self,
@@ -251,7 +266,7 @@ class EsdbLog:
                 self._create_group(stream, group)
                 return join()
 
-        return self._call(f"join the persistent subscription {group} of {stream}", join)
+        return self._opened(f"join the persistent subscription {group} of {stream}", join)
 
     def truncate(self, stream: str, before: int) -> None:
         def truncate() -> None:
