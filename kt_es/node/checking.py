@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from kt_es.errors import KtError
 from kt_es.node.group_store import checkpoint_key, decode_settings, group_names, groups_range
-from kt_es.node.records import id_of, name_of, parsed, position_of, revision_of
+from kt_es.node.records import created_of, id_of, name_of, parsed, position_of, revision_of
 from kt_es.node.storage import POSITION_KEY, STREAMS_KEY, RocksStorage, Storage
 from kt_es.node.streams import LAST_REVISION, Head, with_metadata
 from kt_es.node.transaction import (
@@ -45,12 +45,14 @@ class DamageError(KtError):
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """What a start finds: the last position, how many streams, and where the last event stands."""
+    """What a start finds: the last position, how many streams, when the last event was appended.
+
+    ``created`` is in seconds since 1970; ``None``: the last event was scavenged, or there is none.
+    """
 
     position: int
     streams: int
-    stream: str = ""
-    revision: int = -1
+    created: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def verify_end(storage: Storage) -> End:
     head = storage.get(head_key(name))
     if head is None or Head.decode(head).last != at or Head.decode(head).number != number:
         raise DamageError(f"stream {name} does not know of its last event, at position {position}")
-    return End(position, streams, name, at)
+    return End(position, streams, created_of(event) / 10_000_000)
 
 
 def check(data: Path, progress: Progress | None = None) -> Report:

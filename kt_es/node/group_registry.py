@@ -17,16 +17,17 @@ from kt_es.node.group_store import (
 )
 from kt_es.node.group_values import Settings
 from kt_es.node.log import EventLog
-from kt_es.node.refusals import group_exists, group_missing
+from kt_es.node.refusals import group_exists, group_missing, too_many_groups
 from kt_es.node.streams import ALL_NAME, LAST_REVISION
 from kt_es.node.transaction import Transaction, from_u64, u64
 
 
 class Groups:
-    """All persistent subscriptions of a node."""
+    """All persistent subscriptions of a node, at most ``limit``."""
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: EventLog, limit: int = 10_000) -> None:
         self._log = log
+        self._limit = limit
         self._runners: dict[tuple[str, str], GroupRunner] = {}
         for key, value in log.storage.scan(*groups_range()):
             stream, name = group_names(key)
@@ -56,10 +57,12 @@ class Groups:
         """Create a group.
 
         Raises:
-            Refusal: there is one of that name.
+            Refusal: there is one of that name, or there are as many as there may be.
         """
         if (stream, name) in self._runners:
             raise group_exists(stream, name)
+        if len(self._runners) >= self._limit:
+            raise too_many_groups(self._limit)
 
         def command(tx: Transaction) -> int | None:
             if tx.staged_or_stored(settings_key(stream, name)):

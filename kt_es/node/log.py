@@ -40,8 +40,9 @@ class Appended:
 class EventLog:
     """Streams over a storage. ``position`` is the last durable one; 0: the log is empty.
 
-    ``streams`` is how many ever had an event. ``clock`` gives seconds since 1970. ``on_failure``: see
-    ``GroupCommit``.
+    ``streams`` is how many ever had an event; ``last_created`` is when the last one was appended that
+    was there at the start, in seconds since 1970, ``None`` if there was none to read. ``clock`` gives
+    seconds since 1970. ``on_failure``: see ``GroupCommit``.
 
     Raises:
         DamageError: the end of the log is not as it was written (``checking.verify_end``).
@@ -56,6 +57,7 @@ class EventLog:
         self.wakeups = Wakeups()
         found = verify_end(storage)
         self.position, self.streams = found.position, found.streams
+        self.last_created = found.created
         self._heads: OrderedDict[str, Head] = OrderedDict()
         self._held: dict[str, Head] = {}  # durable heads of the streams that are being written
         self._commits = GroupCommit(storage, self, on_failure)

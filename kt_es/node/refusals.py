@@ -85,6 +85,13 @@ def group_missing(stream: str, group: str) -> Refusal:
     )
 
 
+def too_many_groups(limit: int) -> Refusal:
+    """The node has as many persistent subscriptions as it is configured to have."""
+    return Refusal(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, f"Maximum of {limit} persistent subscriptions reached."
+    )
+
+
 def group_exists(stream: str, group: str) -> Refusal:
     """A persistent subscription of that name exists."""
     return _group(

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
@@ -50,6 +51,8 @@ class NodeConfig:
     after ``keepalive`` seconds of silence within another ``keepalive`` seconds is disconnected.
     ``tls_cert`` and ``tls_key`` are PEM files. With them, or once ``data`` has a file of users, only
     those who log in have rights; ``anonymous`` counts everybody else as a user without groups.
+    ``max_connections``, ``max_calls`` (subscriptions are calls, too) and ``max_groups`` hold at the same
+    time; ``max_metadata`` is for the headers of one call, in bytes.
     """
 
     data: Path
@@ -61,6 +64,10 @@ class NodeConfig:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     anonymous: bool = False
+    max_connections: int = 4_000
+    max_calls: int = 10_000
+    max_groups: int = 10_000
+    max_metadata: int = 16 << 10
 
 
 def _channel_options(config: NodeConfig) -> list[tuple[str, int]]:
@@ -76,6 +83,9 @@ def _channel_options(config: NodeConfig) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", 0),
         ("grpc.max_receive_message_length", config.max_message),
         ("grpc.so_reuseport", 0),
+        ("grpc.max_allowed_incoming_connections", config.max_connections),
+        ("grpc.max_metadata_size", config.max_metadata),
+        ("grpc.absolute_max_metadata_size", config.max_metadata),
     ]
 
 
@@ -90,16 +100,35 @@ class _Running:
         self._tls = server_credentials(config.tls_cert, config.tls_key)
         logins = Logins(config.data, config.anonymous)
         check_exposure(config.host, self._tls is not None, logins.exist, config.anonymous)
-        self.log = EventLog(RocksStorage(config.data), time.time, self._failed)
-        self.groups = Groups(self.log)
-        self._server = grpc.aio.server(options=_channel_options(config))
+        self.log = self._open(asyncio.get_running_loop())
+        self.groups = Groups(self.log, config.max_groups)
+        self._server = grpc.aio.server(
+            options=_channel_options(config), maximum_concurrent_rpcs=config.max_calls
+        )
         self._access = access = Access(self.log, logins, self._tls is not None)
         register(self._server, Streams(self.log, config.max_append, access), _SERVICES[0], access)
         register(self._server, PersistentSubscriptions(self.log, self.groups), _SERVICES[1], access)
         register_raw(self._server, _FEATURES, "GetSupportedMethods", supported_methods(_SERVICES))
 
+    def _open(self, loop: asyncio.AbstractEventLoop) -> EventLog:
+        def damaged(error: StorageError) -> None:
+            # From whatever thread reads.
+            loop.call_soon_threadsafe(self._damaged, error)
+
+        storage = RocksStorage(self.config.data, damaged)
+        try:
+            return EventLog(storage, time.time, self._failed)
+        except KtError:
+            storage.close()
+            raise
+
+    def _damaged(self, error: StorageError) -> None:
+        if self.failure is None:
+            _LOG.critical("data cannot be read; stopping", reason=str(error))
+            self._failed(error)
+
     def _failed(self, error: StorageError) -> None:
-        self.failure = error
+        self.failure = self.failure or error
         self.stop()
 
     def stop(self) -> None:
@@ -127,6 +156,9 @@ class _Running:
             "serving",
             address=f"{self.config.host}:{port}",
             position=self.log.position,
+            streams=self.log.streams,
+            last_event=_when(self.log.last_created),
+            groups=len(self.groups.all()),
             tls=self._tls is not None,
             open=self._access.open,
         )
@@ -141,6 +173,10 @@ class _Running:
         await self._server.stop(0.2)
         await self.groups.close()
         await self.log.close()
+
+
+def _when(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _check_address(config: NodeConfig) -> None:
