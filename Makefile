@@ -43,6 +43,11 @@ torture: setup
 	.venv/bin/python -m tests.torture --rounds $(or $(ROUNDS),30) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(FROZEN),--frozen $(FROZEN))
 
+# The node alone, killed ROUNDS times under writers and subscribers.
+.PHONY: torture-node
+torture-node: setup
+	.venv/bin/python -m tests.node_torture --rounds $(or $(ROUNDS),200) $(if $(SEED),--seed $(SEED))
+
 # Coverage-guided fuzzing of our own code; .fuzz keeps inputs and findings between runs.
 fuzz: setup
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'

@@ -1,0 +1,218 @@
+"""The clients of a tortured node: each goes on through every kill, and remembers what it was told."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+from uuid import UUID
+
+from esdbclient import EventStoreDBClient, NewEvent, StreamState
+from esdbclient.exceptions import EventStoreDBClientException, WrongCurrentVersion
+
+DEADLINE = 5.0  # of one call, in seconds
+PAUSE = 0.02  # before an attempt is repeated
+
+
+class Client:
+    """A thread with a connection of its own; ``work`` runs until ``enough`` is set."""
+
+    def __init__(self, uri: str, name: str) -> None:
+        self.name = name
+        self.uri = uri
+        self.enough = threading.Event()
+        self.failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Let it end what it is at; raises what it died of."""
+        self.enough.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive(), f"{self.name} hangs"
+        self.check()
+
+    def check(self) -> None:
+        if self.failure is not None:
+            raise AssertionError(f"{self.name}: {self.failure!r}") from self.failure
+
+    def _run(self) -> None:
+        try:
+            while not self.enough.is_set():
+                with EventStoreDBClient(self.uri) as client:
+                    self.work(client)
+        except BaseException as error:
+            self.failure = error
+
+    def work(self, client: EventStoreDBClient) -> None:
+        raise NotImplementedError
+
+
+class Writer(Client):
+    """Appends to ``stream``, alone with exact revisions, or together with others without."""
+
+    def __init__(self, uri: str, stream: str, alone: bool, random: Random) -> None:
+        super().__init__(uri, f"writer of {stream}")
+        self.stream = stream
+        self.batches: list[list[UUID]] = []  # acknowledged
+        self.repeated = 0
+        self._alone = alone
+        self._random = random
+        self._written = 0
+
+    def work(self, client: EventStoreDBClient) -> None:
+        while not self.enough.is_set():
+            batch = [
+                NewEvent(
+                    type="T",
+                    data=self._random.randbytes(self._random.choice((0, 10, 300, 5000))),
+                    content_type="application/octet-stream",
+                )
+                for _ in range(self._random.choice((1, 1, 1, 2, 5, 40)))
+            ]
+            self._until_acknowledged(client, batch)
+            self.batches.append([one.id for one in batch])
+            self._written += len(batch)
+
+    def _until_acknowledged(self, client: EventStoreDBClient, batch: list[NewEvent]) -> None:
+        expected: Any = StreamState.ANY
+        if self._alone:
+            expected = self._written - 1 if self._written else StreamState.NO_STREAM
+        what: Any = batch[0] if len(batch) == 1 else batch
+        while True:
+            try:
+                client.append_to_stream(self.stream, current_version=expected, events=what, timeout=DEADLINE)
+                return
+            except WrongCurrentVersion as error:
+                raise AssertionError(f"{self.stream}: a repetition was not recognised") from error
+            except EventStoreDBClientException:
+                self.repeated += 1
+                threading.Event().wait(PAUSE)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An event as a subscriber saw it."""
+
+    stream: str
+    revision: int
+    position: int
+    id: UUID
+
+
+def seen(recorded: Any) -> Seen:
+    return Seen(
+        recorded.stream_name, recorded.stream_position, int(recorded.commit_position or 0), recorded.id
+    )
+
+
+class Follower(Client):
+    """A catch-up subscription: goes on behind the last event it saw, which must never be shown again."""
+
+    def __init__(self, uri: str, stream: str | None) -> None:
+        super().__init__(uri, f"follower of {stream or '$all'}")
+        self.stream = stream
+        self.seen: list[Seen] = []
+        self.connections = 0
+        self._subscription: Any = None
+
+    def work(self, client: EventStoreDBClient) -> None:
+        while not self.enough.is_set():
+            try:
+                self._subscription = self._subscribe(client)
+                self.connections += 1
+                for recorded in self._subscription:
+                    self._take(seen(recorded))
+            except EventStoreDBClientException:
+                threading.Event().wait(PAUSE)
+
+    def _subscribe(self, client: EventStoreDBClient) -> Any:
+        last = self.seen[-1] if self.seen else None
+        if self.stream is None:
+            return client.subscribe_to_all(commit_position=last.position if last else None)
+        return client.subscribe_to_stream(self.stream, stream_position=last.revision if last else None)
+
+    def _take(self, event: Seen) -> None:
+        last = self.seen[-1] if self.seen else None
+        if self.stream is not None:
+            assert event.revision == (last.revision + 1 if last else 0), (last, event)
+        assert last is None or event.position > last.position, (last, event)
+        self.seen.append(event)
+
+    def finish(self) -> None:
+        self.enough.set()
+        if self._subscription is not None:
+            self._subscription.stop()
+        super().finish()
+
+
+class Consumer(Client):
+    """A consumer of a persistent subscription that acknowledges everything.
+
+    Each connection has to begin at the group's checkpoint, before anything that was not acknowledged,
+    and to skip nothing after that. ``order`` gives an event's place, ``wanted`` what the group has.
+    """
+
+    def __init__(self, uri: str, group: str, stream: str | None, order: Callable[[Seen], int]) -> None:
+        super().__init__(uri, f"consumer of {group}")
+        self.group = group
+        self.stream = stream
+        self.seen: list[Seen] = []  # in order, each once
+        self.connections = 0
+        self.redelivered = 0
+        self._order = order
+        self._places: dict[UUID, int] = {}
+        self._subscription: Any = None
+
+    def work(self, client: EventStoreDBClient) -> None:
+        while not self.enough.is_set():
+            try:
+                checkpoint = self._checkpoint(client)
+                self._subscription = self._read(client)
+                self.connections += 1
+                self._consume(checkpoint)
+            except EventStoreDBClientException:
+                threading.Event().wait(PAUSE)
+
+    def _checkpoint(self, client: EventStoreDBClient) -> int:
+        info = client.get_subscription_info(self.group, self.stream, timeout=DEADLINE)
+        text = info.last_checkpointed_event_position
+        return int(text.rpartition(":")[2]) if text else -1
+
+    def _read(self, client: EventStoreDBClient) -> Any:
+        # An own limit below the group's buffer, so that acknowledgements are late when the kill comes.
+        if self.stream is None:
+            return client.read_subscription_to_all(self.group, max_ack_batch_size=20, max_ack_delay=0.05)
+        return client.read_subscription_to_stream(
+            self.group, self.stream, max_ack_batch_size=20, max_ack_delay=0.05
+        )
+
+    def _consume(self, checkpoint: int) -> None:
+        before: int | None = None
+        for recorded in self._subscription:
+            event = seen(recorded)
+            place = self._places.get(event.id)
+            if before is None:
+                assert place is not None or self._order(event) > checkpoint, (checkpoint, event)
+                # The next one new, or one that was seen already: what lies between was not skipped.
+                before = len(self.seen) - 1 if place is None else place - 1
+            if place is None:
+                place = self._places[event.id] = len(self.seen)
+                assert not self.seen or self._order(event) > self._order(self.seen[-1]), event
+                self.seen.append(event)
+            else:
+                self.redelivered += 1
+                assert self.seen[place] == event
+            assert place == before + 1, (before, place, event)
+            before = place
+            self._subscription.ack(recorded)
+
+    def finish(self) -> None:
+        self.enough.set()
+        if self._subscription is not None:
+            self._subscription.stop()
+        super().finish()
