@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import unquote
 
-import grpc
 from esdbclient.protos.Grpc import persistent_pb2, persistent_pb2_grpc, shared_pb2
 
 from kt_es.node.filters import predicate
@@ -16,7 +15,7 @@ from kt_es.node.group_runner import GroupRunner
 from kt_es.node.group_values import Action, Consumer, Peer, Settings, Strategy
 from kt_es.node.log import EventLog
 from kt_es.node.records import canonical_ids, delivery, parsed, respelled, with_structured_ids
-from kt_es.node.refusals import Refusal, group_dropped, invalid
+from kt_es.node.refusals import Refusal, group_dropped, group_missing, invalid
 from kt_es.node.rpc_append import stream_name
 from kt_es.node.rpc_group_info import describe
 from kt_es.node.rpc_read import filter_of
@@ -70,8 +69,10 @@ class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsService
         stream: str | None = None
         if options.WhichOneof("list_option") == "list_for_stream":
             asked = options.list_for_stream
-            of_stream = asked.WhichOneof("stream_option") == "stream"
-            stream = stream_name(asked.stream) if of_stream else ALL_NAME
+            by_name = asked.WhichOneof("stream_option") == "stream"
+            # Here $all may be named like a stream.
+            of_all = not by_name or asked.stream.stream_name == ALL_NAME.encode()
+            stream = ALL_NAME if of_all else stream_name(asked.stream)
         found = self._groups.all(stream)
         if not found:
             raise _nothing_listed(stream)
@@ -194,8 +195,7 @@ def _stream(options: Any) -> str:
 
 
 def _nothing_listed(stream: str | None) -> Refusal:
-    where = "" if stream is None else f" on stream {stream}"
-    return Refusal(grpc.StatusCode.NOT_FOUND, f"No subscription group{where} exists.")
+    return group_missing(stream or "", "")
 
 
 def _settings(options: Any) -> tuple[str, str, Settings]:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from queue import Queue
 from types import TracebackType
@@ -100,6 +101,14 @@ def append(
     """``count`` events whose data are the revisions they get."""
     start = 0 if expected is StreamState.NO_STREAM else expected + 1
     client.append_to_stream(stream, current_version=expected, events=events(count, start))
+
+
+def until(condition: Any) -> None:
+    """Wait for what the server does on its own time."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 class Reader:

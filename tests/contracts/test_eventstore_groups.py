@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -14,17 +13,9 @@ from esdbclient.exceptions import (
     NotFound,
 )
 
-from tests.contracts.nodes import PATIENCE, Reader, append, event, positions, raised
+from tests.contracts.nodes import Reader, append, event, positions, raised, until
 
 NO_STREAM = StreamState.NO_STREAM
-
-
-def until(condition: Any) -> None:
-    """Wait for what the server does on its own time."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def group(esdb: EventStoreDBClient, name: str, **settings: Any) -> None:
