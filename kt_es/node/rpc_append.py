@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from typing import Any
 
 from esdbclient.protos.Grpc import shared_pb2, status_pb2, streams_pb2
@@ -11,10 +12,12 @@ from google.protobuf.any_pb2 import Any as AnyMessage  # type: ignore[import-unt
 from kt_es.node.log import Appended
 from kt_es.node.records import Proposed, canonical_id
 from kt_es.node.refusals import append_too_large, invalid
-from kt_es.node.streams import ALL_NAME, Expected, Wrong
+from kt_es.node.streams import ALL_NAME, Deleted, Expected, Wrong
 
 MAX_NAME = 4096  # bytes of a stream's name or an event's type
-INVALID_ARGUMENT, PERMISSION_DENIED, FAILED_PRECONDITION, UNAVAILABLE = 3, 7, 9, 14  # google.rpc.Code
+# google.rpc.Code
+INVALID_ARGUMENT, DEADLINE_EXCEEDED, PERMISSION_DENIED, FAILED_PRECONDITION, UNAVAILABLE = 3, 4, 7, 9, 14
+FOREVER = 86_400.0  # seconds: later deadlines are none; clients send centuries
 _EXPECTED = {"no_stream": Expected.NO_STREAM, "any": Expected.ANY, "stream_exists": Expected.EXISTS}
 
 
@@ -146,6 +149,38 @@ def batch_events(messages: Iterable[Any], room: int) -> tuple[list[Proposed], in
     if size > room:
         raise append_too_large(room)
     return events, size
+
+
+def seconds_left(options: streams_pb2.BatchAppendReq.Options, now: float) -> float | None:
+    """How long a batch may take from ``now`` (seconds since 1970); ``None``: as long as it takes."""
+    kind = options.WhichOneof("deadline_option")
+    if kind is None:
+        return None
+    asked = getattr(options, kind)
+    seconds: float = asked.seconds + asked.nanos / 1e9
+    if kind == "deadline_21_10_0":
+        seconds -= now
+    return seconds if seconds < FOREVER else None
+
+
+async def in_time(work: Coroutine[Any, Any, Appended | Wrong | Deleted], seconds: float | None) -> Any:
+    """What ``work`` gives. It is finished in any case, once it has begun.
+
+    Raises:
+        TimeoutError: not within ``seconds``; if there are none left, it is not begun.
+    """
+    if seconds is None:
+        return await work
+    if seconds <= 0:
+        work.close()
+        raise TimeoutError
+    task = asyncio.ensure_future(work)
+    done, _ = await asyncio.wait((task,), timeout=seconds)
+    if not done:
+        # Somebody has to look at how it ends.
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        raise TimeoutError
+    return task.result()
 
 
 def batch_answer(request: streams_pb2.BatchAppendReq) -> streams_pb2.BatchAppendResp:

@@ -15,6 +15,7 @@ from kt_es.node.log import Appended, EventLog
 from kt_es.node.records import Proposed
 from kt_es.node.refusals import Refusal, invalid, stream_deleted, wrong_version
 from kt_es.node.rpc_append import (
+    DEADLINE_EXCEEDED,
     FAILED_PRECONDITION,
     INVALID_ARGUMENT,
     PERMISSION_DENIED,
@@ -25,6 +26,8 @@ from kt_es.node.rpc_append import (
     batch_events,
     batch_success,
     expected_of,
+    in_time,
+    seconds_left,
     stream_name,
     unary_append,
     wrong_batch_version,
@@ -101,7 +104,10 @@ class Streams(streams_pb2_grpc.StreamsServicer):
             if refusal is not None:
                 raise refusal
             expected = expected_of(first.options, "expected_stream_position", "stream_position")
-            outcome = await self._log.append(name, expected, events, size)
+            seconds = seconds_left(first.options, self._log.clock())
+            outcome = await in_time(self._log.append(name, expected, events, size), seconds)
+        except TimeoutError:
+            batch_error(answer, DEADLINE_EXCEEDED, "Timeout", shared_pb2.Timeout())
         except Refusal as error:
             too_large = dict(error.trailers).get("maximum-append-size")
             code = INVALID_ARGUMENT

@@ -1,0 +1,83 @@
+"""What clients may ask of the node, and what they are told when it is too much."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from esdbclient.protos.Grpc import streams_pb2
+from google.protobuf.duration_pb2 import Duration  # type: ignore[import-untyped]
+from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
+
+from kt_es.node.filters import MAX_PREFIX, MAX_PREFIXES, MAX_REGEX, make_filter, predicate
+from kt_es.node.log import Appended
+from kt_es.node.rpc_append import in_time, seconds_left
+from kt_es.node.rpc_misc import VERSION, supported_methods
+
+Options = streams_pb2.BatchAppendReq.Options
+NOW = 1_700_000_000.0
+
+
+def test_deadlines_are_durations_or_times() -> None:
+    assert seconds_left(Options(), NOW) is None
+    assert seconds_left(Options(deadline=Duration(seconds=2, nanos=500_000_000)), NOW) == 2.5
+    assert seconds_left(Options(deadline=Duration()), NOW) == 0
+    assert seconds_left(Options(deadline=Duration(seconds=315_576_000_000)), NOW) is None
+    assert seconds_left(Options(deadline_21_10_0=Timestamp(seconds=int(NOW) + 3)), NOW) == 3
+    assert seconds_left(Options(deadline_21_10_0=Timestamp(seconds=1)), NOW) == 1 - NOW
+
+
+def test_what_is_late_is_finished_and_what_comes_too_late_not_begun() -> None:
+    async def scenario() -> list[str]:
+        told: list[str] = []
+        go = asyncio.Event()
+
+        async def work(name: str) -> Appended:
+            told.append(f"{name} begins")
+            await go.wait()
+            told.append(f"{name} ends")
+            return Appended(7, 9)
+
+        for name, seconds in (("late", 0.001), ("never", 0.0), ("never", -5.0)):
+            with pytest.raises(TimeoutError):
+                await in_time(work(name), seconds)
+        go.set()
+        for seconds in (None, 60.0):
+            assert await in_time(work("done"), seconds) == Appended(7, 9)
+        return told
+
+    told = asyncio.run(scenario())
+    assert told[0] == "late begins"
+    assert "late ends" in told
+    assert told.count("done ends") == 2
+    assert not [one for one in told if one.startswith("never")]
+
+
+@pytest.mark.parametrize(
+    ("regex", "prefixes"),
+    [
+        ("x" * (MAX_REGEX + 1), ()),
+        ("(" * 1000 + ")" * 1000, ()),
+        ("(", ()),
+        ("a{99999999999}", ()),
+        ("", ("p",) * (MAX_PREFIXES + 1)),
+        ("", ("p" * (MAX_PREFIX + 1),)),
+    ],
+)
+def test_filters_that_are_too_much_are_refused(regex: str, prefixes: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="filter"):
+        predicate(make_filter(False, regex, prefixes, 1, 1))
+
+
+def test_long_filters_within_limits_are_used() -> None:
+    predicate(make_filter(False, "x" * MAX_REGEX, (), 1, 1))
+    predicate(make_filter(True, "", ("p" * MAX_PREFIX,) * MAX_PREFIXES, 1, 1))
+
+
+def test_features_are_told_in_the_protocol_s_own_encoding() -> None:
+    told = supported_methods([streams_pb2.DESCRIPTOR.services_by_name["Streams"]])
+    # Field 1 {1: "read", 2: service}, and so on; field 2 is the version.
+    service = b"event_store.client.streams.Streams"
+    assert b"\n\x04read\x12%c%b" % (len(service), service) in told
+    assert b"\x1a\x11deadline_duration" in told
+    assert told.endswith(b"\x12\x07" + VERSION.encode())
