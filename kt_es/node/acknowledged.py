@@ -2,10 +2,11 @@
 
 The database cannot tell an append that was cut off by a kill (which nobody was told of) from a damaged
 length in front of appends that were acknowledged: both end the write-ahead log early, and quietly. So the
-last position that is on disk stands in a small file of its own as well. It is written after each sync and
-not synced itself: after a kill it is exact, after a power failure it may be old, never too high.
+number of the last change that is on disk stands in a small file of its own as well. It is written after
+each sync and not synced itself: after a kill it is exact, after a power failure it may be old, never too
+high.
 
-Layout: position u64, CRC-32 of these bytes u32, big-endian. A file that is damaged says nothing.
+Layout: number u64, CRC-32 of these bytes u32, big-endian. A file that is damaged says nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import struct
 import zlib
 from pathlib import Path
 
-_POSITION = struct.Struct(">Q")
+_NUMBER = struct.Struct(">Q")
 _FILE = struct.Struct(">QI")
 NAME = "acknowledged"
 
@@ -32,17 +33,16 @@ class Acknowledged:
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def read(self) -> int:
-        """The position; 0 if there is none."""
+        """The number; 0 if there is none."""
         raw = os.pread(self._file, _FILE.size, 0)
         if len(raw) != _FILE.size:
             return 0
-        position, crc = _FILE.unpack(raw)
-        return int(position) if crc == zlib.crc32(_POSITION.pack(position)) else 0
+        number, crc = _FILE.unpack(raw)
+        return int(number) if crc == zlib.crc32(_NUMBER.pack(number)) else 0
 
-    def write(self, position: int) -> None:
-        """Appends up to ``position`` are on disk."""
-        raw = _POSITION.pack(position)
-        os.pwrite(self._file, raw + struct.pack(">I", zlib.crc32(raw)), 0)
+    def write(self, number: int) -> None:
+        """Changes up to ``number`` are on disk."""
+        os.pwrite(self._file, _FILE.pack(number, zlib.crc32(_NUMBER.pack(number))), 0)
 
     def close(self) -> None:
         """Close the file."""

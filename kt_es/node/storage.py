@@ -113,16 +113,14 @@ class RocksStorage:
             raise
 
     def _check_end(self) -> None:
-        stored, acknowledged = self._position(), self._acknowledged.read()
-        if stored < acknowledged:
+        missing = self._acknowledged.read() - self._db.latest_sequence_number()
+        if missing > 0:
+            position = int.from_bytes(self.get(POSITION_KEY) or b"")
             raise ConfigError(
-                f"data directory {self.path} has lost acknowledged events: it ends at position {stored}, but "
-                f"{acknowledged} was acknowledged; restore a backup (if this is one already, an older one, "
-                f"remove {self._acknowledged.path})"
+                f"data directory {self.path} has lost what was acknowledged: {missing} records after "
+                f"position {position} are missing; restore a backup (if this is one, put in the place of "
+                f"newer data, remove {self._acknowledged.path})"
             )
-
-    def _position(self) -> int:
-        return int.from_bytes(self.get(POSITION_KEY) or b"")
 
     def _damage(self, error: Exception) -> StorageError:
         failure = StorageError(f"reading {self.path} failed: {error}")
@@ -189,13 +187,13 @@ class RocksStorage:
 
     def sync(self) -> None:
         # flush_wal releases the GIL; a write with sync=True would hold it during the fsync.
-        position = self._position()
+        change = self._db.latest_sequence_number()
         try:
             self._db.flush_wal(True)
         except Exception as error:
             raise StorageError(f"writing to {self.path} failed: {error}") from error
         try:
-            self._acknowledged.write(position)
+            self._acknowledged.write(change)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
             raise StorageError(f"writing to {self._acknowledged.path} failed: {reason}") from error
