@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rocksdict import (
+    AccessType,
     BlockBasedOptions,
     Cache,
     CompactOptions,
@@ -25,6 +26,7 @@ from projections.storage import Change, Family, after_prefix
 CACHE_BYTES = 64 << 20
 WRITE_BUFFERS_BYTES = 48 << 20
 SCAN_ROWS = 512
+VIEW_ATTEMPTS = 20
 
 
 class Store:
@@ -66,6 +68,35 @@ class Store:
         except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
             raise _opening_error(directory, str(error)) from None
         return cls(directory, database, families)
+
+    @classmethod
+    def view(cls, directory: Path, families: Sequence[str], cache_bytes: int = CACHE_BYTES) -> Store:
+        """What is in ``directory`` now, to read only: also while another process goes on writing there.
+
+        ConfigError if there is no storage, DivergenceError if it is damaged.
+        """
+        if not (directory / "CURRENT").is_file():
+            raise ConfigError(f"{directory} is no data directory of kt-es")
+        cache = Cache(cache_bytes)
+        for _ in range(VIEW_ATTEMPTS):
+            before = _files(directory)
+            try:
+                database = Rdict(
+                    str(directory),
+                    _options(cache),
+                    column_families={name: _options(cache) for name in families},
+                    access_type=AccessType.read_only(False),
+                )
+            except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
+                if _files(directory) == before:
+                    raise _opening_error(directory, str(error)) from None
+                continue
+            store = cls(directory, database, families)
+            # Between the list of tables and the journal, a table may have been written of the journal.
+            if _files(directory) == before:
+                return store
+            store.close()
+        raise LockedError(f"{directory} is being changed too fast to be read; stop the process that uses it")
 
     def family(self, name: str) -> Family:
         """One family to read from."""
@@ -181,6 +212,18 @@ class Store:
         if str(error).startswith("Corruption"):
             return DivergenceError(f"the data in {self._directory} is damaged: {error}")
         return KtError(f"the storage in {self._directory} failed: {error}")
+
+
+def _files(directory: Path) -> list[tuple[str, int]]:
+    """Tables, journals and manifests; of these the size as well, which grows with each new table."""
+    try:
+        return sorted(
+            (path.name, path.stat().st_size if path.name.startswith("MANIFEST") else 0)
+            for path in directory.iterdir()
+            if path.suffix in (".sst", ".log") or path.name.startswith(("MANIFEST", "CURRENT"))
+        )
+    except FileNotFoundError:
+        return []
 
 
 def _options(cache: Cache) -> Options:

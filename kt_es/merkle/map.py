@@ -86,7 +86,24 @@ class Map:
         leaves = sorted([index + entry_hash + stamp for index, entry_hash in latest.items()])
         if any(len(index) != HASH_SIZE for index in latest) or any(len(leaf) != LEAF_SIZE for leaf in leaves):
             raise ValueError("an index or an entry hash has not 32 bytes")
-        work = Slice(self._store, stamp, leaves)
+        return self._plant(root, version, leaves)
+
+    def load(self, root: Root, version: int, leaves: Iterable[LeafRef]) -> tuple[Root, Pages]:
+        """Like ``apply``, for leaves that keep the versions which once wrote them, none above ``version``.
+
+        For building a map anew from what it held: its hashes do not depend on who wrote a page when.
+        """
+        if not max(1, root.version) <= version <= MAX_VERSION:
+            raise ValueError(f"version {version} cannot follow version {root.version} of the map")
+        planted = sorted(
+            leaf.index + leaf.entry_hash + leaf.version.to_bytes(VERSION_SIZE) for leaf in leaves
+        )
+        if any(len(leaf) != LEAF_SIZE for leaf in planted):
+            raise ValueError("an index or an entry hash has not 32 bytes")
+        return self._plant(root, version, planted)
+
+    def _plant(self, root: Root, version: int, leaves: list[bytes]) -> tuple[Root, Pages]:
+        work = Slice(self._store, version.to_bytes(VERSION_SIZE), leaves)
         changed = work.apply(None if root.size == 0 else root.version.to_bytes(VERSION_SIZE))
         if changed is None:
             return root, []
@@ -111,7 +128,7 @@ class Map:
                 if len(slot) != LEAF_SIZE:
                     below.append((at, index, slot[HASH_SIZE:]))
                 elif slot[:HASH_SIZE] == index:
-                    found[at] = _leaf_ref(slot)
+                    found[at] = leaf_ref(slot)
             pending = below
             depth += 1
         return found
@@ -188,5 +205,6 @@ class _Path:
         )
 
 
-def _leaf_ref(slot: bytes) -> LeafRef:
+def leaf_ref(slot: bytes) -> LeafRef:
+    """What a leaf slot of a page says."""
     return LeafRef(slot[:HASH_SIZE], slot[HASH_SIZE:LEAF_HASHED], int.from_bytes(slot[LEAF_HASHED:]))

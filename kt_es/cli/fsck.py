@@ -1,0 +1,97 @@
+"""``kt fsck``: examines a data directory, and that the event log holds the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from kt_es.cli.context import config_path, output_of, settings_of
+from kt_es.cli.output import Output, is_terminal
+from kt_es.client.trusted import Pinned
+from kt_es.config import Settings
+from kt_es.errors import DivergenceError
+from kt_es.eventstore.esdb import connect
+from projections.fsck import MAX_DIFFERENCES, Fsck, Report
+from projections.ledger import FAMILIES
+from projections.rocks import Store
+
+
+@click.command("fsck")
+@click.argument("data", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--log", metavar="URI", help="Also hold the event log at this connection string against it.")
+@click.option("--vkey", help="The directory's key, to examine without a kt.toml.")
+@click.option("--directory", help="The directory's name, with --vkey.  [default: people]")
+@click.pass_context
+def fsck_command(
+    context: click.Context, data: Path, log: str | None, vkey: str | None, directory: str | None
+) -> None:
+    """Examine the data directory DIR of a signer, front end or monitor: every page, entry, node and head.
+
+    Nothing is written. While the process that uses it runs, what it had committed at the start of the
+    examination is examined. Exit code 4 if anything differs from what was signed.
+    """
+    output = output_of(context)
+    settings = _settings(context, vkey, directory)
+    with ExitStack() as stack:
+        store = Store.view(data, FAMILIES)
+        stack.callback(store.close)
+        examination = Fsck(store, settings.origin, settings.pinned, progress_line(output))
+        if log is None:
+            report = examination.run()
+        else:
+            opened = connect(log)
+            stack.callback(opened.close)
+            report = examination.run(opened, settings.names)
+    end_line(output)
+    _show(output, data, report)
+
+
+def _settings(context: click.Context, vkey: str | None, directory: str | None) -> Settings:
+    if vkey is None:
+        return settings_of(context)
+    return Settings(
+        directory=directory or "people",
+        origin=Pinned.parse(vkey).origin,
+        key=vkey,
+        base=config_path(context).parent,
+    )
+
+
+def progress_line(output: Output) -> Callable[[str, int], None]:
+    """A line on a terminal that is written again and again: what is looked at, how many of it."""
+    shown = is_terminal() and not output.quiet
+
+    def show(what: str, count: int) -> None:
+        if shown:
+            click.echo(f"\r\033[K  {what}: {count:,}", err=True, nl=False)
+
+    return show
+
+
+def end_line(output: Output) -> None:
+    """Take the line away again."""
+    if is_terminal() and not output.quiet:
+        click.echo("\r\033[K", err=True, nl=False)
+
+
+def _show(output: Output, data: Path, report: Report) -> None:
+    for difference in report.differences:
+        output.fail(difference)
+    for what, count in report.counts.items():
+        output.ok(f"{count:,} {what}")
+    output.data(
+        {
+            "data": str(data),
+            "epoch": report.epoch,
+            "examined": dict(report.counts),
+            "differences": report.differences,
+        },
+        [f"{data}: {'as it must be' if report.is_good else 'damaged'} at epoch {report.epoch}"],
+    )
+    if not report.is_good:
+        many = "at least " if len(report.differences) >= MAX_DIFFERENCES else ""
+        found = len(report.differences)
+        raise DivergenceError(f"{data} differs from what was signed in {many}{found} place{'s'[: found > 1]}")

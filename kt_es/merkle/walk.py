@@ -1,0 +1,98 @@
+"""Every leaf of a state of the map in the order of the indices, each page held against its hash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from kt_es.crypto.hashes import HASH_SIZE
+from kt_es.errors import DivergenceError
+from kt_es.merkle.map import LeafRef, Root, leaf_ref
+from kt_es.merkle.pages import (
+    LEAF_SIZE,
+    VERSION_SIZE,
+    NodeStore,
+    Slots,
+    decode_page,
+    describe,
+    nibble,
+    page_hash,
+    page_key,
+)
+
+
+def walk(store: NodeStore, root: Root, problem: Callable[[str], None]) -> Iterator[LeafRef]:
+    """The leaves reachable from ``root``; memory is one page and its children for each level.
+
+    ``problem`` is told of each page that is missing, damaged, not the one that its parent names, or newer
+    than ``root``, and of each leaf in another's place. What is below a bad page is left out.
+    """
+    if root.size == 0:
+        return
+    key = page_key(b"", 0, root.version.to_bytes(VERSION_SIZE))
+    yield from _Walk(store, root, problem).below(
+        bytes(HASH_SIZE), 0, key, store.get_many([key])[0], root.hash
+    )
+
+
+class _Walk:
+    def __init__(self, store: NodeStore, root: Root, problem: Callable[[str], None]) -> None:
+        self._store = store
+        self._newest = root.version.to_bytes(VERSION_SIZE)
+        self._problem = problem
+
+    def below(
+        self, path: bytes, depth: int, key: bytes, data: bytes | None, must: bytes
+    ) -> Iterator[LeafRef]:
+        """The leaves below the page at ``path`` and ``depth``, whose hash has to be ``must``."""
+        slots = self._page(key, data, must)
+        children = {
+            position: page_key(_down(path, depth, position), depth + 1, slot[HASH_SIZE:])
+            for position, slot in enumerate(slots)
+            if slot is not None and len(slot) != LEAF_SIZE
+        }
+        pages = (
+            dict(zip(children, self._store.get_many(list(children.values())), strict=True))
+            if children
+            else {}
+        )
+        for position, slot in enumerate(slots):
+            if slot is None:
+                continue
+            at = _down(path, depth, position)
+            if position in children:
+                yield from self.below(at, depth + 1, children[position], pages[position], slot[:HASH_SIZE])
+            elif not _leads_to(slot, at, depth):
+                self._problem(
+                    f"{describe(key)} has the leaf of index {slot[:HASH_SIZE].hex()}, which is elsewhere"
+                )
+            elif slot[-VERSION_SIZE:] > self._newest:
+                self._problem(f"{describe(key)} has a leaf of an epoch to come: {slot[:HASH_SIZE].hex()}")
+            else:
+                yield leaf_ref(slot)
+
+    def _page(self, key: bytes, data: bytes | None, must: bytes) -> Slots:
+        try:
+            slots = decode_page(key, data)
+        except DivergenceError as error:
+            self._problem(str(error))
+            return []
+        found = page_hash(slots)
+        if found != must:
+            self._problem(f"{describe(key)} hashes to {found.hex()}, its parent says {must.hex()}")
+            return []
+        if key[-VERSION_SIZE:] > self._newest:
+            self._problem(f"{describe(key)} is of an epoch to come")
+        return slots
+
+
+def _down(path: bytes, depth: int, position: int) -> bytes:
+    """``path`` with ``position`` as its nibble number ``depth``."""
+    at = depth >> 1
+    byte = (path[at] & 0xF0 | position) if depth & 1 else (path[at] & 0x0F | position << 4)
+    return path[:at] + bytes((byte,)) + path[at + 1 :]
+
+
+def _leads_to(leaf: bytes, path: bytes, depth: int) -> bool:
+    whole = (depth + 1) >> 1
+    same = leaf[:whole] == path[:whole]
+    return same and nibble(leaf, depth) == nibble(path, depth)
