@@ -101,22 +101,25 @@ class Access:
             return ADMIN
         return await self._logins.caller(context.invocation_metadata() or ())
 
+    def allowed(self, caller: Caller, wanted: Need) -> bool:
+        """Whether ``caller`` may."""
+        match wanted:
+            case Right(stream, permission):
+                return allows(caller, stream, permission, self._metadata, self._last)
+            case Level.ANYONE:
+                return True
+            case Level.USER:
+                return caller.known
+            case Level.OPERATOR:
+                return caller.is_operator
+
     def check(self, caller: Caller, wanted: Need) -> None:
         """Return if ``caller`` may.
 
         Raises:
             Refusal: access is denied.
         """
-        match wanted:
-            case Right(stream, permission):
-                allowed = allows(caller, stream, permission, self._metadata, self._last)
-            case Level.ANYONE:
-                allowed = True
-            case Level.USER:
-                allowed = caller.known
-            case Level.OPERATOR:
-                allowed = caller.is_operator
-        if not allowed:
+        if not self.allowed(caller, wanted):
             raise access_denied()
 
     async def admit(self, call: str, request: Any, context: Any) -> None:

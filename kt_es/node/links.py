@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from esdbclient.protos.Grpc import streams_pb2
 
 from kt_es.node.log import EventLog
@@ -26,16 +28,19 @@ def linked(log: EventLog, stored: bytes) -> bytes | None:
     return stored_at(log, name, revision)
 
 
-def resolve(log: EventLog, stored: bytes) -> ReadEvent | None:
+def resolve(
+    log: EventLog, stored: bytes, may_read: Callable[[str], bool] = lambda _stream: True
+) -> ReadEvent | None:
     """The event that ``stored`` links to, with its link; ``None`` if ``stored`` is not a link.
 
-    If the linked event is gone, the message has the link only.
+    If the linked event is gone, or in a stream that the reader ``may_read`` not, the message has the
+    link only: whoever may write anywhere could otherwise read everything through links.
     """
     if type_of(stored) != LINK:
         return None
     link = parsed(stored)
     resolved = ReadEvent(link=link.event, commit_position=link.commit_position)
-    event = linked(log, stored)
+    event = linked(log, stored) if may_read(target(stored)[1]) else None
     if event is not None:
         resolved.event.CopyFrom(parsed(event).event)
     return resolved

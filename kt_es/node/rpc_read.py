@@ -29,13 +29,15 @@ _BACKWARDS = streams_pb2.ReadReq.Options.Backwards
 _CAUGHT_UP = streams_pb2.ReadResp(caught_up=streams_pb2.ReadResp.CaughtUp()).SerializeToString()
 
 
-async def serve_read(log: EventLog, options: streams_pb2.ReadReq.Options, context: Any) -> None:
-    """Answer one ``Read`` call.
+async def serve_read(
+    log: EventLog, options: streams_pb2.ReadReq.Options, context: Any, may_read: Callable[[str], bool]
+) -> None:
+    """Answer one ``Read`` call of somebody who ``may_read`` these streams, if there are links to them.
 
     Raises:
         Refusal: the request cannot be understood, or the stream is tombstoned.
     """
-    spell = _speller(log, options)
+    spell = _speller(log, options, may_read)
     of_stream = options.WhichOneof("stream_option") == "stream"
     subscribed = options.WhichOneof("count_option") == "subscription"
     if not of_stream and options.WhichOneof("stream_option") != "all":
@@ -52,14 +54,14 @@ async def serve_read(log: EventLog, options: streams_pb2.ReadReq.Options, contex
         await _read_all(log, options, context, spell)
 
 
-def _speller(log: EventLog, options: streams_pb2.ReadReq.Options) -> Spell:
+def _speller(log: EventLog, options: streams_pb2.ReadReq.Options, may_read: Callable[[str], bool]) -> Spell:
     """How a stored event becomes an answer: links resolved or not, ids as text or as two numbers."""
     links, numbers = options.resolve_links, options.uuid_option.WhichOneof("content") == "structured"
     if not links and not numbers:
         return read_response
 
     def spell(stored: bytes) -> bytes:
-        event = resolve(log, stored) if links else parsed(stored)
+        event = resolve(log, stored, may_read) if links else parsed(stored)
         if event is None:
             return read_response(stored)
         if numbers:

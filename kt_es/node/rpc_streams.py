@@ -160,7 +160,12 @@ class Streams(streams_pb2_grpc.StreamsServicer):
         return outcome.position
 
     async def Read(self, request: streams_pb2.ReadReq, context: Any) -> None:  # noqa: N802
-        await serve_read(self._log, request.options, context)
+        caller = await self._access.caller(context)
+
+        def may_read(stream: str) -> bool:
+            return self._access.allowed(caller, Right(stream, Permission.READ))
+
+        await serve_read(self._log, request.options, context, may_read)
 
 
 class _Batches:
