@@ -26,11 +26,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import structlog
 from rocksdict import Checkpoint, DBCompressionType, DBRecoveryMode, Options, Rdict, RdictIter, WriteBatch
 
 from kt_es.errors import ConfigError, KtError, LockedError
 from kt_es.node.acknowledged import Acknowledged
 
+_LOG = structlog.get_logger("kt_es.node")
 POSITION_KEY = b"Mposition"  # the last position, which every write of events moves
 STREAMS_KEY = b"Mstreams"  # how many streams ever had an event
 
@@ -220,7 +222,11 @@ class RocksStorage:
         return sum(_size(path) for path in (self.path / "log").iterdir())
 
     def close(self) -> None:
-        self._db.close()
+        try:
+            self._db.close()
+        except Exception as error:  # noqa: BLE001  rocksdict raises plain Exception
+            # What was acknowledged is in the write-ahead log; why it came to this was said before.
+            _LOG.warning("the data were not closed cleanly", reason=str(error))
         self._acknowledged.close()
 
 

@@ -23,6 +23,7 @@ class NodeProcess:
 
     def __init__(self, data: Path) -> None:
         self.data = data
+        self.errors = data / "stderr.txt"
         self.address = ""
         self._process: subprocess.Popen[str] | None = None
 
@@ -34,14 +35,24 @@ class NodeProcess:
         listen = self.address or "127.0.0.1:0"
         command = [sys.executable, "-m", "kt_es.node", "--data", str(self.data), "--listen", listen]
         self.data.mkdir(parents=True, exist_ok=True)
-        with (self.data / "stderr.txt").open("ab") as errors:
+        with self.errors.open("ab") as errors:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         self._process = process
         assert process.stdout is not None
         address = process.stdout.readline().strip()
-        assert address, (self.data / "stderr.txt").read_text()
+        assert address, self.errors.read_text()
         self.address = address
         return self
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def ended(self) -> int:
+        """Wait until it ends by itself; the exit code."""
+        assert self._process is not None
+        return self._process.wait(PATIENCE)
 
     def kill(self) -> None:
         self._end(signal.SIGKILL)
