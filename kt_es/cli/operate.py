@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from kt_es.cli.context import config_path, output_of, settings_of, stop_on_signals
 from kt_es.cli.logs import configure_logs
+from kt_es.cli.rights import set_rights
 from kt_es.cli.setup import NewDirectory, begin_queue, write_directory
 from kt_es.config import FILE_NAME, Address, Settings, load_settings
 from kt_es.errors import ConfigError
@@ -50,6 +51,7 @@ def address(text: str) -> Address:
 )
 @click.option("--min-interval", type=click.FloatRange(0), default=1.0, show_default=True, help="Seconds.")
 @click.option("--max-interval", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds.")
+@click.option("--acl", is_flag=True, help="Set the streams' rights for users frontend, signer, monitor.")
 @click.pass_context
 def init_command(
     context: click.Context,
@@ -60,6 +62,7 @@ def init_command(
     label_policy: str,
     min_interval: float,
     max_interval: float,
+    acl: bool,
 ) -> None:
     """Make a directory: its keys, kt.toml, and the config that begins its queue.
 
@@ -76,6 +79,9 @@ def init_command(
         output.ok(f"made keys and {base / FILE_NAME} for {settings.origin}")
     event_log = connect(settings.log)
     try:
+        # First: whoever has logged in may otherwise write the streams as soon as they are there.
+        if acl and not set_rights(event_log, settings):
+            output.fail("$settings has other default rights, which stand: see to those of the openings")
         begun = begin_queue(settings, event_log, new)
     finally:
         event_log.close()

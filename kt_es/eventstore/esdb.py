@@ -8,7 +8,7 @@ each with its own deadline. Streaming calls are kept honest by HTTP/2 keepalive.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 from uuid import UUID
 
@@ -277,6 +277,18 @@ class EsdbLog:
                 )
 
         self._call(f"truncate {stream}", truncate)
+
+    def restrict(self, stream: str, acl: Mapping[str, object]) -> None:
+        """Give a stream this ``$acl``; the rest of its metadata stays. It need not exist yet."""
+
+        def restrict() -> None:
+            metadata, version = self._client.get_stream_metadata(stream, timeout=DEADLINE)
+            if metadata.get("$acl") != acl:
+                self._client.set_stream_metadata(
+                    stream, metadata={**metadata, "$acl": acl}, current_version=version, timeout=DEADLINE
+                )
+
+        self._call(f"set the rights of {stream}", restrict)
 
     def close(self) -> None:
         self._client.close()
