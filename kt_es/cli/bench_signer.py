@@ -41,15 +41,15 @@ def bench_signer(directory: Path, mutations: int = 30_000, runs: int = 3) -> lis
     common = ("-q", "-c", str(directory / FILE_NAME))
     try:
         supervisor.start("node", (*common, "node", "--data", str(directory / "node"), "--listen", str(node)))
-        _begin(settings, uri, new)
+        begin_when_up(settings, uri, new)
         signer = supervisor.start("signer", (*common, "signer", "--log", uri))
         if signer.process is None:
             raise KtError("the signer was not started")
         rates, latencies = [], []
         log = connect(uri)
-        first = _wait_for(log, settings, 0)
+        first = wait_for_entries(log, settings, 0)
         for run in range(runs):
-            events = _signed(settings.origin, run, mutations)
+            events = signed_events(settings.origin, run, mutations)
             started = time.perf_counter()
             for at in range(0, len(events), PER_APPEND):
                 batch = [
@@ -57,7 +57,7 @@ def bench_signer(directory: Path, mutations: int = 30_000, runs: int = 3) -> lis
                     for data in events[at : at + PER_APPEND]
                 ]
                 log.append(settings.names.queue, ANY, batch)
-            last = _wait_for(log, settings, first.map_size + (run + 1) * mutations)
+            last = wait_for_entries(log, settings, first.map_size + (run + 1) * mutations)
             seconds = time.perf_counter() - started
             rates.append(mutations / seconds)
             latencies.append(seconds * 1e6 / mutations)
@@ -74,7 +74,8 @@ def bench_signer(directory: Path, mutations: int = 30_000, runs: int = 3) -> lis
     ]
 
 
-def _begin(settings: Settings, uri: str, new: NewDirectory) -> None:
+def begin_when_up(settings: Settings, uri: str, new: NewDirectory) -> None:
+    """Begin the directory's queue as soon as its node answers."""
     deadline = time.monotonic() + 30
     while True:
         try:
@@ -90,7 +91,7 @@ def _begin(settings: Settings, uri: str, new: NewDirectory) -> None:
             threading.Event().wait(0.1)
 
 
-def _signed(origin: str, run: int, count: int) -> list[bytes]:
+def signed_events(origin: str, run: int, count: int) -> list[bytes]:
     """``count`` first entries at indices of their own, each signed, packed into queue events."""
     key = PrivateKey.from_seed(ED25519, os.urandom(32))
     authorized = (PublicKey(ED25519, key.public),)
@@ -103,8 +104,9 @@ def _signed(origin: str, run: int, count: int) -> list[bytes]:
     return [encode_mutations(encoded[at : at + MAX_EVENT_ITEMS]) for at in range(0, count, MAX_EVENT_ITEMS)]
 
 
-def _wait_for(log: EventLog, settings: Settings, size: int) -> MapHead:
-    deadline = time.monotonic() + DEADLINE
+def wait_for_entries(log: EventLog, settings: Settings, size: int, patience: float = DEADLINE) -> MapHead:
+    """The first head with at least ``size`` entries; KtError after ``patience`` seconds."""
+    deadline = time.monotonic() + patience
     while True:
         event = log.last_event(settings.names.heads)
         if event is not None:
@@ -112,7 +114,7 @@ def _wait_for(log: EventLog, settings: Settings, size: int) -> MapHead:
             if head.map_size >= size:
                 return head
         if time.monotonic() > deadline:
-            raise KtError(f"the signer did not publish {size} entries within {DEADLINE:.0f} s")
+            raise KtError(f"the signer did not publish {size} entries within {patience:.0f} s")
         threading.Event().wait(0.02)
 
 

@@ -10,19 +10,25 @@ import click
 
 from kt_es.cli.bench import Row, report_json, report_text
 from kt_es.cli.bench_map import bench_map
+from kt_es.cli.bench_recovery import ENTRIES, bench_recovery
 from kt_es.cli.bench_signer import bench_signer
 from kt_es.cli.context import output_of
 from kt_es.errors import KtError
 
 BENCHES: dict[str, Callable[[Path], list[Row]]] = {"map": bench_map, "signer": bench_signer}
+# Not of `all`: at its full size it takes a quarter of an hour.
+LONG = ("recovery",)
 
 
 @click.command("bench")
-@click.argument("which", type=click.Choice([*BENCHES, "all"]))
+@click.argument("which", type=click.Choice([*BENCHES, *LONG, "all"]))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
+@click.option(
+    "--entries", type=click.IntRange(1), default=ENTRIES, show_default=True, help="Of `recovery`: in the map."
+)
 @click.pass_context
-def bench_command(context: click.Context, which: str, as_json: bool) -> None:
-    """Measure the map (updates/s) or the signer (mutations/s, through real processes).
+def bench_command(context: click.Context, which: str, as_json: bool, entries: int) -> None:
+    """Measure the map (updates/s), the signer (mutations/s) or the way back of processes (`recovery`).
 
     Ends with exit code 1 if a figure misses its limit.
     """
@@ -31,7 +37,8 @@ def bench_command(context: click.Context, which: str, as_json: bool) -> None:
     rows: list[Row] = []
     for name in names:
         with tempfile.TemporaryDirectory(prefix="kt-bench-") as directory:
-            rows += BENCHES[name](Path(directory))
+            at = Path(directory)
+            rows += bench_recovery(at, entries) if name in LONG else BENCHES[name](at)
     click.echo(report_json(which, rows) if as_json else report_text(which, rows))
     missed = [row.name for row in rows if not row.kept]
     if missed:
