@@ -24,6 +24,7 @@ from kt_es.config import FILE_NAME, Address, Settings, load_settings
 from kt_es.errors import ConfigError, KtError, LockedError, UnavailableError
 from kt_es.eventstore.esdb import connect
 from kt_es.formats.labels import LABEL_POLICIES
+from kt_es.node.users import FILE_NAME as USERS_FILE
 
 STATE_FILE = "up.json"
 LOCK_FILE = "up.lock"
@@ -80,9 +81,17 @@ def up_command(
         else:
             settings = write_directory(data, new)
             output.ok(f"made {data} for {settings.origin}")
+        _refuse_users(settings)
         node = with_free_port(address(node_listen or settings.node.listen))
         frontend = with_free_port(address(listen or settings.frontend.listen))
         return run_up(output, settings, new, node, frontend, stop_on_signals())
+
+
+def _refuse_users(settings: Settings) -> None:
+    """The processes that ``kt up`` starts do not log in, so a node with users would refuse them all."""
+    data = settings.path(settings.node.data)
+    if (data / USERS_FILE).exists():
+        raise ConfigError(f"the node in {data} has users: run it with kt node, and each process by itself")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from kt_es.cli.main import cli
+from kt_es.cli.setup import NewDirectory, write_directory
 from kt_es.errors import ConfigError
 from kt_es.node.acl import ANONYMOUS, Caller
 from kt_es.node.exposure import check_exposure, server_credentials
@@ -205,6 +206,13 @@ def test_users_on_the_command_line(tmp_path: Path) -> None:
     assert users["bob"].secret.matches("no newline")
     kt("remove", "bob")
     assert kt("list") == "alice $ops writers\n"
+
+
+def test_kt_up_does_not_start_a_node_with_users(tmp_path: Path) -> None:
+    write_directory(tmp_path, NewDirectory("people", "localhost/people", "esdb://h:1", "email", 1.0, 60.0))
+    add(tmp_path / "node", "alice", "p")
+    with pytest.raises(ConfigError, match="has users"):
+        CliRunner().invoke(cli, ["-q", "up", "--data", str(tmp_path)], catch_exceptions=False)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "[::1]", "::1", "localhost"])
