@@ -31,6 +31,10 @@ from kt_es.formats.queue import (
     items_of,
 )
 from kt_es.formats.records import Record, RecordPacker, decode_records, encode_records
+from kt_es.formats.snapshots import SnapshotHeader, SnapshotRow, decode_rows, encode_rows
+from kt_es.merkle.log import LogState
+from kt_es.merkle.map import Root
+from projections.ledger import Committed
 from tests.builders import (
     ORIGIN,
     SIGNER,
@@ -143,6 +147,16 @@ class Story:
 
 STORY = Story().run()
 
+HEAD = SignedMapHead.decode(STORY.smhs[-1]).head
+COMMITTED = Committed(
+    STORY.standing,
+    Root(2, HEAD.map_root, HEAD.map_size),
+    LogState().append([log_leaf_hash(record) for record in STORY.records])[0],
+    LogState().append([log_leaf_hash(smh) for smh in STORY.smhs])[0],
+    HEAD.queue_next,
+    len(STORY.records_events),
+)
+
 
 @dataclass(frozen=True)
 class Example:
@@ -184,6 +198,10 @@ def _standing_again(data: bytes) -> bytes:
     return encode_standing(decode_standing(data, ORIGIN, SIGNER_KEY))
 
 
+def _committed_again(data: bytes) -> bytes:
+    return Committed.decode(data, ORIGIN, SIGNER_KEY).encode()
+
+
 def _configs_again(data: bytes) -> bytes:
     return encode_configs(decode_configs(data))
 
@@ -211,6 +229,11 @@ def _examples() -> dict[str, Example]:
         START + 3_000,
     )
     mark = Marker.decode(QUEUE[2][1])
+    header = SnapshotHeader(COMMITTED.encode(), STORY.head_events[1], (signed_config().encode(),))
+    rows = [
+        SnapshotRow(BOB.entry.index, 1, 2, BOB.encode()),
+        SnapshotRow(ROTATED.entry.index, 2, 4, ROTATED.encode()),
+    ]
     smh = SignedMapHead.decode(STORY.smhs[1])
     return {
         "public-key-ed25519": Example("public-key", encode(keys[0].fields()), _key_again),
@@ -251,6 +274,13 @@ def _examples() -> dict[str, Example]:
         "answer-absent": _answer_example(STORY.answer("carol")),
         "proof-file": Example("proof-file", proof.encode(), _proof_file_again),
         "standing": Example("standing", encode_standing(STORY.standing), _standing_again),
+        "committed": Example("committed", COMMITTED.encode(), _committed_again),
+        "snapshot-header": Example(
+            "snapshot-header", header.encode(), lambda data: SnapshotHeader.decode(data).encode()
+        ),
+        "snapshot-entries": Example(
+            "snapshot-entries", encode_rows(rows), lambda data: encode_rows(decode_rows(data))
+        ),
     }
 
 
