@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from esdbclient import EventStoreDBClient, RecordedEvent, StreamState
+from esdbclient import EventStoreDBClient, NewEvent, RecordedEvent, StreamState
 from esdbclient.exceptions import StreamIsDeleted
 
 from tests.contracts.nodes import Reader, append, event, events, numbers, positions
@@ -151,3 +153,39 @@ def test_a_subscription_that_is_stopped_ends(esdb: EventStoreDBClient, name: str
     assert reader.failure is None
     esdb.append_to_stream(name, current_version=0, events=event(1))
     assert reader.waiting == 1  # the end
+
+
+def test_all_is_followed_from_its_end(esdb: EventStoreDBClient, name: str) -> None:
+    append(esdb, name + "-before", 2)
+    ours: dict[str, Any] = {"filter_include": (f"{name}-.*",), "filter_by_stream_name": True}
+    subscription = esdb.subscribe_to_all(from_end=True, include_caught_up=True, **ours)
+    with Reader(subscription) as reader:
+        assert reader.one().is_caught_up
+        append(esdb, name + "-after", 2)
+        assert [one.stream_name for one in reader.take(2)] == [name + "-after"] * 2
+
+
+def test_links_are_resolved_while_following(esdb: EventStoreDBClient, name: str) -> None:
+    append(esdb, name, 2)
+    with Reader(esdb.subscribe_to_stream(name + "-links", resolve_links=True)) as reader:
+        made = [
+            NewEvent(type="$>", data=f"{at}@{name}".encode(), content_type="application/octet-stream")
+            for at in (1, 0)
+        ]
+        esdb.append_to_stream(name + "-links", current_version=NO_STREAM, events=made)
+        came = reader.take(2)
+    assert numbers(came) == [1, 0]
+    assert [one.link.id for one in came] == [one.id for one in made]
+
+
+def test_what_is_excluded_does_not_come(esdb: EventStoreDBClient, name: str) -> None:
+    start = esdb.append_to_stream(name, current_version=NO_STREAM, events=event(0, "Wanted"))
+    subscription = esdb.subscribe_to_all(
+        commit_position=start, filter_exclude=(r"\$.+", "Unwanted"), include_checkpoints=True
+    )
+    with Reader(subscription) as reader:
+        esdb.append_to_stream(name, current_version=0, events=[event(1, "Unwanted"), event(2, "Wanted")])
+        came = [reader.one()]
+        while came[-1].is_checkpoint or came[-1].stream_name != name:
+            came.append(reader.one())
+    assert came[-1].stream_position == 2

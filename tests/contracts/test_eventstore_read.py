@@ -120,3 +120,51 @@ def test_links_are_resolved_when_asked_for(esdb: EventStoreDBClient, name: str) 
     assert (resolved.stream_name, resolved.stream_position, resolved.data) == (name, 1, b"1")
     assert resolved.link is not None
     assert resolved.link.id == link.id
+
+
+BACKWARDS: list[tuple[dict[str, Any], list[int]]] = [
+    ({}, [5, 4, 3, 2, 1, 0]),
+    ({"limit": 2}, [5, 4]),
+    ({"filter_include": ("{n}Even",), "filter_by_stream_name": False}, [4, 2, 0]),
+    ({"filter_include": ("{n}Even",), "filter_by_stream_name": False, "limit": 2}, [4, 2]),
+    ({"filter_include": (), "filter_exclude": ("(?!{n}).*", "{n}Even")}, [5, 3, 1]),
+]
+
+
+@pytest.mark.parametrize(("how", "expected"), BACKWARDS)
+def test_all_is_filtered_backwards_too(
+    esdb: EventStoreDBClient, name: str, how: dict[str, Any], expected: list[int]
+) -> None:
+    batch = [event(at, name + ("Odd" if at % 2 else "Even")) for at in range(6)]
+    esdb.append_to_stream(name, current_version=NO_STREAM, events=batch)
+    asked: dict[str, Any] = {"filter_include": (name,), "filter_by_stream_name": True, **how}
+    for part in ("filter_include", "filter_exclude"):
+        if part in asked:
+            asked[part] = tuple(text.replace("{n}", name) for text in asked[part])
+    if "filter_exclude" in asked:
+        asked["filter_by_stream_name"] = False
+    assert numbers(esdb.read_all(backwards=True, **asked)) == expected
+
+
+def test_the_commit_position_is_that_of_the_last_that_passes(esdb: EventStoreDBClient, name: str) -> None:
+    first = esdb.append_to_stream(name, current_version=NO_STREAM, events=event(0, name + "A"))
+    second = esdb.append_to_stream(name, current_version=0, events=event(1, name + "B"))
+    assert esdb.get_commit_position(filter_include=(name + "A",)) == first
+    assert esdb.get_commit_position(filter_include=(name + ".*",)) == second
+    assert esdb.get_commit_position(filter_include=(name,), filter_by_stream_name=True) == second
+
+
+def test_links_to_what_is_gone_are_passed_over(esdb: EventStoreDBClient, name: str) -> None:
+    append(esdb, name, 3)
+    made = [
+        NewEvent(type="$>", data=data.encode(), content_type="application/octet-stream")
+        for data in (f"0@{name}", f"9@{name}", f"0@{name}-none", f"2@{name}")
+    ]
+    esdb.append_to_stream(name + "-links", current_version=NO_STREAM, events=made)
+    assert numbers(esdb.get_stream(name + "-links", resolve_links=True)) == [0, 2]
+    down = esdb.get_stream(name + "-links", resolve_links=True, backwards=True)
+    assert numbers(down) == [2, 0]
+    found = esdb.read_all(
+        resolve_links=True, filter_include=(name + "-links",), filter_exclude=(), filter_by_stream_name=True
+    )
+    assert numbers(found) == [0, 2]

@@ -139,3 +139,38 @@ def test_a_tombstone_asks_for_the_right_revision(esdb: EventStoreDBClient, name:
     assert raised(esdb.tombstone_stream, name, current_version=1) == "WrongCurrentVersion"
     assert raised(esdb.tombstone_stream, name + "-missing", current_version=EXISTS) == "NotFound"
     esdb.tombstone_stream(name + "-missing", current_version=ANY)
+
+
+DELETIONS = [
+    (0, ANY, "", ""),
+    (0, NO_STREAM, "WrongCurrentVersion", "WrongCurrentVersion"),
+    (0, EXISTS, "", ""),
+    (0, 2, "", ""),
+    (0, 1, "WrongCurrentVersion", "WrongCurrentVersion"),
+    (0, 9, "WrongCurrentVersion", "WrongCurrentVersion"),
+    (None, ANY, "NotFound", ""),
+    (None, EXISTS, "NotFound", "NotFound"),
+    (None, 0, "NotFound", "NotFound"),
+]
+
+
+@pytest.mark.parametrize(("there", "expected", "soft", "hard"), DELETIONS)
+def test_deletions_ask_for_what_they_expect(
+    esdb: EventStoreDBClient, name: str, there: int | None, expected: Any, soft: str, hard: str
+) -> None:
+    for kind, call, outcome in (("s", esdb.delete_stream, soft), ("h", esdb.tombstone_stream, hard)):
+        stream = f"{name}-{kind}"
+        if there is not None:
+            append(esdb, stream, 3)
+        assert raised(call, stream, current_version=expected) == outcome
+        if outcome and there is not None:
+            assert esdb.get_current_version(stream) == 2
+
+
+def test_metadata_names_what_it_expects(esdb: EventStoreDBClient, name: str) -> None:
+    wrong = "WrongCurrentVersion"
+    assert raised(esdb.set_stream_metadata, name, metadata={}, current_version=EXISTS) == wrong
+    esdb.set_stream_metadata(name, metadata={"a": 1}, current_version=ANY)
+    assert raised(esdb.set_stream_metadata, name, metadata={}, current_version=NO_STREAM) == wrong
+    esdb.set_stream_metadata(name, metadata={"a": [1, {"b": None}]}, current_version=EXISTS)
+    assert esdb.get_stream_metadata(name) == ({"a": [1, {"b": None}]}, 1)
