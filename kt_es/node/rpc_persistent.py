@@ -14,6 +14,7 @@ from kt_es.node.group_registry import Groups
 from kt_es.node.group_runner import GroupRunner
 from kt_es.node.group_values import Action, Consumer, Peer, Settings, Strategy
 from kt_es.node.log import EventLog
+from kt_es.node.logins import credentials
 from kt_es.node.records import canonical_ids, delivery, parsed, respelled, with_structured_ids
 from kt_es.node.refusals import Refusal, group_dropped, group_missing, invalid
 from kt_es.node.rpc_append import stream_name
@@ -22,6 +23,7 @@ from kt_es.node.rpc_read import filter_of
 from kt_es.node.streams import ALL_NAME, LAST_REVISION
 
 MAX_GROUP_NAME = 1024
+MAX_IN_FLIGHT = 10_000  # messages of one consumer that wait for its acknowledgement, whatever it asks for
 ANONYMOUS = "anonymous"
 _TICKS_PER_MS = 10_000
 _FROM_END = 2**64 - 1  # the deprecated way to say it
@@ -107,10 +109,17 @@ class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsService
 
 
 def _peer(context: Any) -> Peer:
-    """Who calls: gRPC says "ipv4:address:port", official clients the name of their connection."""
+    """Who calls: gRPC says "ipv4:address:port", official clients the name of their connection.
+
+    The user is the one whom the gate (``auth``) has let through; an open node lets everybody through.
+    """
     _, _, address = unquote(context.peer()).partition(":")
-    names = [value for key, value in context.invocation_metadata() or () if key == "connection-name"]
-    return Peer(address, ANONYMOUS, str(names[0]) if names else "")
+    said = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    try:
+        user, _ = credentials(said.get("authorization", ""))
+    except Refusal:
+        user = ANONYMOUS
+    return Peer(address, user, said.get("connection-name", ""))
 
 
 class _Reading:
@@ -121,7 +130,7 @@ class _Reading:
         self._context = context
         self._numbers = options.uuid_option.WhichOneof("content") == "structured"
         self._awake = asyncio.Event()
-        self._consumer = Consumer(options.buffer_size, self._awake.set, _peer(context))
+        self._consumer = Consumer(min(options.buffer_size, MAX_IN_FLIGHT), self._awake.set, _peer(context))
 
     async def serve(self, requests: AsyncIterator[persistent_pb2.ReadReq]) -> None:
         """Until the client ends it or the group does.
