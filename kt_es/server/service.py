@@ -36,6 +36,7 @@ from kt_es.server.metrics import Metrics
 from kt_es.server.openings import OpeningReader
 from kt_es.server.receipts import ReceiptDesk
 from kt_es.server.submission import Submissions
+from projections.checks import check_commit
 from projections.ledger import FAMILIES, Ledger
 from projections.openings import Openings
 from projections.replay import ReplayedEpoch
@@ -197,6 +198,8 @@ def serve(
         store = Store.open(settings.data, FAMILIES)
         stack.callback(store.close)
         ledger = Ledger(store, settings.origin, settings.signer_key)
+        # The replica checks as well, but only once the log can be reached.
+        check_commit(ledger)
         running = Running(ledger, names, vrf, lambda: connect(settings.log), failed)
         listener = stack.enter_context(_listener(settings.host, settings.port))
         stack.enter_context(_signals(ending))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.errors import ConfigError, DivergenceError, LockedError
+from kt_es.errors import ConfigError, DivergenceError, KtError, LockedError
 from projections.rocks import Store
 
 FAMILIES = ("pages", "meta")
@@ -147,3 +147,30 @@ def test_a_torn_end_of_the_write_ahead_log_is_left_out(tmp_path: Path, holder: s
     with_torn_end = Store.open(tmp_path / "data", FAMILIES)
     assert with_torn_end.get_many("meta", [b"synced", b"unsynced"]) == [b"1", None]
     with_torn_end.close()
+
+
+def test_a_view_shows_what_was_there_and_writes_nothing(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    view = Store.view(tmp_path / "data", FAMILIES)
+    assert view.get_many("meta", [b"synced", b"unsynced"]) == [b"1", b"2"]
+    with pytest.raises(KtError, match="read only"):
+        view.write([("meta", b"more", b"3")])
+    view.close()
+
+
+def test_a_view_does_not_see_what_is_written_later(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, FAMILIES)
+    store.write([("pages", n.to_bytes(4), b"before" * 20) for n in range(3000)])
+    view = Store.view(tmp_path, FAMILIES)
+    store.write([("pages", n.to_bytes(4), b"after" * 20) for n in range(3000)])
+    store.compact()
+    assert {value for _, value in view.scan("pages")} == {b"before" * 20}
+    view.close()
+    store.close()
+
+
+def test_a_view_of_nothing_makes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no data directory"):
+        Store.view(tmp_path / "none", FAMILIES)
+    assert list(tmp_path.iterdir()) == []
