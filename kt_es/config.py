@@ -54,6 +54,7 @@ class SignerTable(_Table):
     keys: Path = Path("keys/signer")
     batch_limit: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
     truncate_queue: bool = False
+    metrics: str | None = None
 
 
 class FrontendTable(_Table):

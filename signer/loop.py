@@ -22,6 +22,7 @@ from kt_es.formats.queue import EPOCH_MARKER, Marker
 from projections.ledger import Ledger
 from projections.replay import Replay
 from signer.keys import KeyRing
+from signer.observer import Finished, Observer, Silent
 from signer.progress import Progress, last_published
 from signer.publish import check_published
 from signer.schedule import Schedule
@@ -29,6 +30,8 @@ from signer.work import EpochWork
 
 # How many events are read from the stream before the schedule is looked at again.
 READ_AHEAD = 64
+
+_SILENT = Silent()
 
 _log = structlog.get_logger("signer")
 
@@ -71,6 +74,7 @@ class Signer:
         *,
         effects: Effects,
         limits: Limits,
+        observer: Observer = _SILENT,
     ) -> None:
         self._log = log
         self._names = names
@@ -78,6 +82,7 @@ class Signer:
         self._keys = keys
         self._effects = effects
         self._limits = limits
+        self._observer = observer
         self._begin_epoch()
         self._unacknowledged: list[Event] = []
         self._group: GroupSubscription | None = None
@@ -105,6 +110,7 @@ class Signer:
         if config is not None:
             # Now, and not at the next marker: without its key this signer is of no use.
             self._keys.key_for(config.signer_key)
+        self._observer.sealed(self._ledger.committed.queue_next, self._effects.monotonic())
 
     def join(self, group: GroupSubscription) -> None:
         """Become active with the one place at the queue."""
@@ -112,10 +118,13 @@ class Signer:
         # Another signer may have advanced while this one waited.
         self.recover()
         _log.info("active", epoch=self._ledger.committed.epoch)
+        self._observer.role(active=True)
+        self._observer.seen(self._log.last_revision(self._names.queue))
         self._last_marker_at = self._last_heard_at = self._effects.monotonic()
 
     def deliver(self, event: Event) -> None:
         """Take what the subscription brought: the next event, an old one, or one behind a gap."""
+        self._observer.seen(event.revision)
         # Only the way to acknowledge it is kept: its data would be the memory of a whole epoch.
         self._unacknowledged.append(replace(event, data=b""))
         gap = event.revision - self._work.queue_next
@@ -166,12 +175,22 @@ class Signer:
     def _process(self, event: Event) -> None:
         """Decide one queue event, the next one, and end the epoch if it is the marker."""
         self._work.process(event)
+        self._observer.took(event.revision, self._work.size, self._effects.monotonic())
         if self._work.is_closed:
             self._finish_epoch()
 
     def _begin_epoch(self) -> None:
-        self._work = EpochWork(self._log, self._names, self._ledger, self._keys, self._limits.outbox)
+        self._work = EpochWork(
+            self._log,
+            self._names,
+            self._ledger,
+            self._keys,
+            self._limits.outbox,
+            monotonic=self._effects.monotonic,
+        )
         self._marker: NewEvent | None = None
+        if self._work.config is not None:
+            self._observer.configured(self._work.config)
 
     def _finish_epoch(self) -> None:
         """Records, then the head, then the local commit, then the acknowledgement."""
@@ -187,8 +206,12 @@ class Signer:
             verdicts=dict(self._work.verdicts),
         )
         self._last_marker_at = self._effects.monotonic()
+        self._observer.sealed(head.queue_next, self._last_marker_at)
+        done = self._work
         self._begin_epoch()
         self._acknowledge()
+        phases = {**done.phases, "acknowledge": self._effects.monotonic() - self._last_marker_at}
+        self._observer.finished(Finished(head, done.size, done.verdicts, phases))
         if self._limits.truncate:
             # The last event stays, so that the end of the stream can still be asked for.
             self._log.truncate(self._names.queue, head.queue_next - 1)
@@ -227,6 +250,8 @@ class Signer:
             last = fresh.last_revision(self._names.queue)
         finally:
             fresh.close()
+        self._observer.seen(last)
         if last >= self._work.queue_next:
+            self._observer.outage("silence")
             raise UnavailableError("the subscription is silent, but the queue has gone on")
         self._last_heard_at = self._effects.monotonic()

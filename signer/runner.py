@@ -12,6 +12,7 @@ import structlog
 from kt_es.errors import KtError, UnavailableError
 from kt_es.eventstore.streams import Event, EventLog, GroupSubscription
 from signer.loop import Signer
+from signer.observer import Observer, Silent
 
 GROUP = "kt-signer"
 INBOX = 32  # delivered events that wait for the signer
@@ -19,6 +20,8 @@ TICK = 0.05  # seconds after which the signer looks around while nothing comes
 STANDBY = 0.5  # seconds between two looks of a standby at the place
 FIRST_DELAY = 0.2
 LAST_DELAY = 2.0
+
+_SILENT = Silent()
 
 _log = structlog.get_logger("signer")
 
@@ -28,6 +31,7 @@ def run_forever(
     new_signer: Callable[[EventLog], Signer],
     queue: str,
     stop: threading.Event,
+    observer: Observer = _SILENT,
 ) -> None:
     """Run one signer after the other until ``stop``: each outage of the log ends one.
 
@@ -45,6 +49,8 @@ def run_forever(
                 log.close()
         except UnavailableError as error:
             # An outage after a time of work is a new one.
+            observer.role(active=False)
+            observer.outage("log")
             delay = FIRST_DELAY if signer is not None and signer.finished else delay
             _log.warning("log unavailable", problem=str(error), again_in=delay)
             stop.wait(delay)

@@ -6,15 +6,18 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.keys import PublicKey
+from projections.exposition import exposed
 from projections.ledger import FAMILIES, Ledger
 from projections.rocks import Store
 from signer.keys import KeyRing
 from signer.loop import Effects, Limits, Signer
+from signer.metrics import SignerMetrics
 from signer.runner import run_forever
 
 
@@ -28,6 +31,7 @@ class SignerSettings:
     data: Path
     keys: Path
     limits: Limits
+    metrics: tuple[str, int] | None = None  # host and port, where figures are wanted
 
 
 def serve(settings: SignerSettings, connect: Callable[[], EventLog], stop: threading.Event) -> None:
@@ -37,14 +41,18 @@ def serve(settings: SignerSettings, connect: Callable[[], EventLog], stop: threa
     process has the data directory, ``DivergenceError`` if what is published is not what must be.
     """
     keys = KeyRing.load(settings.keys)
-    store = Store.open(settings.data, FAMILIES)
     effects = Effects(connect, lambda: time.time_ns() // 1_000_000, time.monotonic, lambda: os.urandom(16))
-    try:
+    metrics = SignerMetrics(effects.now, effects.monotonic)
+    with ExitStack() as stack:
+        store = Store.open(settings.data, FAMILIES)
+        stack.callback(store.close)
+        if settings.metrics is not None:
+            stack.enter_context(exposed(metrics.registry, *settings.metrics))
         ledger = Ledger(store, settings.origin, settings.pinned)
 
         def signer(log: EventLog) -> Signer:
-            return Signer(log, settings.names, ledger, keys, effects=effects, limits=settings.limits)
+            return Signer(
+                log, settings.names, ledger, keys, effects=effects, limits=settings.limits, observer=metrics
+            )
 
-        run_forever(connect, signer, settings.names.queue, stop)
-    finally:
-        store.close()
+        run_forever(connect, signer, settings.names.queue, stop, metrics)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from kt_es.errors import DivergenceError, UnavailableError
 from kt_es.eventstore.streams import MAX_APPEND, Event, EventLog, NewEvent, StreamNames, content_event
@@ -17,6 +17,10 @@ from signer.keys import KeyRing
 from signer.publish import publish, sign_head
 
 
+def _untimed() -> float:
+    return 0.0
+
+
 class EpochWork:
     """The epoch after the ledger's committed one; thrown away and begun anew after any trouble.
 
@@ -24,11 +28,22 @@ class EpochWork:
     however long the epoch; what was appended before a crash is found again and compared.
     """
 
-    def __init__(self, log: EventLog, names: StreamNames, ledger: Ledger, keys: KeyRing, outbox: int) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        names: StreamNames,
+        ledger: Ledger,
+        keys: KeyRing,
+        outbox: int,
+        *,
+        monotonic: Callable[[], float] = _untimed,
+    ) -> None:
         self._log = log
         self._names = names
         self._keys = keys
         self._outbox_limit = outbox
+        self._monotonic = monotonic
+        self._begun_at: float | None = None
         self._base = ledger.committed
         self._fold = EpochFold(ledger)
         self._packer = RecordPacker(self._base.log.size)
@@ -37,6 +52,7 @@ class EpochWork:
         self._outbox_size = 0
         self.queue_next = self._base.queue_next
         self.verdicts: Counter[str] = Counter()
+        self.phases: dict[str, float] = {}  # seconds
 
     @property
     def size(self) -> int:
@@ -58,6 +74,8 @@ class EpochWork:
         """Decide the next event of the queue."""
         if event.revision != self.queue_next:
             raise UnavailableError(f"{self._names.queue}: revision {self.queue_next} cannot be read")
+        if self._begun_at is None:
+            self._begun_at = self._monotonic()
         for record, data in self._fold.take(items_of(event.revision, event.type, event.data)):
             for packed in self._packer.add(data, closes_epoch=record.closes_epoch):
                 self._outbox.append(content_event(self._names.mutations, RECORDS, packed))
@@ -72,20 +90,28 @@ class EpochWork:
         config = self.config
         if config is None:
             raise DivergenceError("an epoch was closed without a config in force")
+        began = self._monotonic() if self._begun_at is None else self._begun_at
+        self.phases["collect"] = self._monotonic() - began - self.phases.get("records", 0.0)
         self._publish_records()
+        began = self._monotonic()
         head, state = self._fold.close()
         event = sign_head(head, state, self._keys.key_for(config.signer_key))
         published = content_event(self._names.heads, MAP_HEAD, event.encode())
         publish(self._log, self._names.heads, self._base.epoch, [published])
+        self.phases["head"] = self._monotonic() - began
+        began = self._monotonic()
         self._fold.commit(state, event, self._records_next)
+        self.phases["commit"] = self._monotonic() - began
         return head
 
     def _publish_records(self) -> None:
+        began = self._monotonic()
         for batch in _batches(self._outbox):
             publish(self._log, self._names.mutations, self._records_next, batch)
             self._records_next += len(batch)
         self._outbox = []
         self._outbox_size = 0
+        self.phases["records"] = self.phases.get("records", 0.0) + self._monotonic() - began
 
 
 def _batches(events: list[NewEvent]) -> Iterator[list[NewEvent]]:

@@ -106,16 +106,21 @@ def _refuse_other_settings(context: click.Context, settings: Settings) -> None:
 @click.command("signer")
 @LOG_OPTION
 @DATA_OPTION
+@click.option("--metrics", metavar="HOST:PORT", help="Serve figures for Prometheus; default as in kt.toml.")
 @click.pass_context
-def signer_command(context: click.Context, log: str | None, data: Path | None) -> None:
+def signer_command(context: click.Context, log: str | None, data: Path | None, metrics: str | None) -> None:
     """Run the signer, or a standby that takes over when the signer is gone."""
     settings = settings_of(context, log)
     configure_logs("signer")
-    serve_signer(signer_settings(settings, data), lambda: connect(settings.log), stop_on_signals())
+    serve_signer(signer_settings(settings, data, metrics), lambda: connect(settings.log), stop_on_signals())
 
 
-def signer_settings(settings: Settings, data: Path | None = None) -> SignerSettings:
+def signer_settings(
+    settings: Settings, data: Path | None = None, metrics: str | None = None
+) -> SignerSettings:
     table = settings.signer
+    where = metrics or table.metrics
+    exposed = None if where is None else address(where)
     return SignerSettings(
         settings.names,
         settings.origin,
@@ -123,6 +128,7 @@ def signer_settings(settings: Settings, data: Path | None = None) -> SignerSetti
         data or settings.path(table.data),
         settings.path(table.keys),
         Limits(batch_limit=table.batch_limit, truncate=table.truncate_queue),
+        None if exposed is None else (exposed.host, exposed.port),
     )
 
 

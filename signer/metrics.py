@@ -1,0 +1,140 @@
+"""The signer's figures for Prometheus, in a registry of their own. Nothing of any item is a label here.
+
+The merge delay is the time from the signer's first sight of an event to the head that covers it. It
+goes on through outages and new starts of the loop, as what waits does, but not through the process's end.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from kt_es.formats.configs import Config
+from signer.observer import Finished
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+_ITEMS = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+
+_log = structlog.get_logger("signer")
+
+
+class SignerMetrics:
+    """An ``Observer`` that counts. ``now`` is the wall clock in ms, ``monotonic`` in seconds.
+
+    Written by the signer's thread, read by those that answer scrapes.
+    """
+
+    def __init__(self, now: Callable[[], int], monotonic: Callable[[], float]) -> None:
+        self.registry = CollectorRegistry()
+        self._now = now
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._waiting: tuple[int, float] | None = None  # the oldest unsealed revision, and since when
+        self._last_seen = -1
+        self._sealed = 0
+        self._timestamp = 0
+        self._promise: float | None = None
+        self._epochs = self._counter("kt_signer_epochs", "Epochs published by this process")
+        self._verdicts = self._counter(
+            "kt_signer_verdicts", "Items decided and sealed, by verdict", "verdict"
+        )
+        self._outages = self._counter(
+            "kt_signer_outages", "Times the loop began anew: log away; of these, silence only", "kind"
+        )
+        self._broken = self._counter("kt_signer_merge_delay_broken", "Epochs over max_merge_delay")
+        self._phases = self._histogram(
+            "kt_signer_phase_seconds", "Time in one epoch, by phase", _SECONDS, "phase"
+        )
+        self._items = self._histogram("kt_signer_epoch_items", "Items in an epoch", _ITEMS)
+        self._delays = self._histogram(
+            "kt_signer_merge_delay_seconds", "Longest of each epoch with items", _SECONDS
+        )
+        self._delay = self._gauge(
+            "kt_signer_last_merge_delay_seconds", "Longest of the last epoch with items"
+        )
+        self._active = self._gauge("kt_signer_active", "1 with the place at the queue, 0 as a standby")
+        self._epoch = self._gauge("kt_signer_epoch", "Latest epoch committed")
+        self._head = self._gauge(
+            "kt_signer_head_timestamp_seconds", "Timestamp of the latest head of its own"
+        )
+        self._staged = self._gauge("kt_signer_lag_items", "Items decided, but not yet under a head")
+        self._promised = self._gauge(
+            "kt_signer_promised_merge_delay_seconds", "max_merge_delay of the config"
+        )
+        self._interval = self._gauge("kt_signer_promised_interval_seconds", "max_interval of the config")
+        lag = self._gauge("kt_signer_lag_events", "Queue events known of and not yet under a head")
+        lag.set_function(self._lag_events)
+        age = self._gauge("kt_signer_lag_seconds", "How long the oldest of them has been known of")
+        age.set_function(self._lag_seconds)
+        head_age = self._gauge("kt_signer_head_age_seconds", "Time since the timestamp of the latest head")
+        head_age.set_function(lambda: max(0, now() - self._timestamp) / 1000 if self._timestamp else 0.0)
+
+    def seen(self, last: int) -> None:
+        with self._lock:
+            self._last_seen = max(self._last_seen, last)
+            # An event at or before the last head is only delivered again.
+            if self._waiting is None and self._last_seen >= self._sealed:
+                self._waiting = (self._sealed, self._monotonic())
+
+    def took(self, revision: int, staged: int, at: float) -> None:
+        self.seen(revision)
+        self._staged.set(staged)
+
+    def sealed(self, queue_next: int, at: float) -> None:
+        with self._lock:
+            waited = self._waiting
+            self._sealed = queue_next
+            self._staged.set(0)
+            if waited is None or waited[0] >= queue_next:
+                return
+            self._waiting = None if self._last_seen < queue_next else (queue_next, at)
+        self._observe_delay(at - waited[1])
+
+    def finished(self, epoch: Finished) -> None:
+        self._epochs.inc()
+        self._items.observe(epoch.items)
+        for verdict, count in epoch.verdicts.items():
+            self._verdicts.labels(verdict).inc(count)
+        for phase, seconds in epoch.phases.items():
+            self._phases.labels(phase).observe(seconds)
+        self._epoch.set(epoch.head.epoch)
+        self._timestamp = epoch.head.timestamp
+        self._head.set(epoch.head.timestamp / 1000)
+
+    def configured(self, config: Config) -> None:
+        self._promise = config.max_merge_delay / 1000
+        self._promised.set(self._promise)
+        self._interval.set(config.max_interval / 1000)
+
+    def role(self, *, active: bool) -> None:
+        self._active.set(1 if active else 0)
+
+    def outage(self, kind: str) -> None:
+        self._outages.labels(kind).inc()
+
+    def _observe_delay(self, seconds: float) -> None:
+        self._delays.observe(seconds)
+        self._delay.set(seconds)
+        if self._promise is not None and seconds > self._promise:
+            self._broken.inc()
+            _log.warning("merge delay not kept", seconds=round(seconds, 3), promised=self._promise)
+
+    def _lag_events(self) -> float:
+        with self._lock:
+            return max(0, self._last_seen + 1 - self._sealed)
+
+    def _lag_seconds(self) -> float:
+        with self._lock:
+            return 0.0 if self._waiting is None else max(0.0, self._monotonic() - self._waiting[1])
+
+    def _counter(self, name: str, help_: str, *labels: str) -> Counter:
+        return Counter(name, help_, labels, registry=self.registry)
+
+    def _gauge(self, name: str, help_: str) -> Gauge:
+        return Gauge(name, help_, registry=self.registry)
+
+    def _histogram(self, name: str, help_: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, help_, labels, buckets=buckets, registry=self.registry)

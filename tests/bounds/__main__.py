@@ -1,0 +1,53 @@
+"""``python -m tests.bounds --items N --kind KIND...``: what bounds an epoch, measured on real processes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.bounds.items import KINDS
+from tests.bounds.running import Bounds, measure
+
+# The issue's promise, for the signer.
+MOST_MB = 400
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bounds")
+    parser.add_argument("--items", type=int, default=1_000_000)
+    parser.add_argument("--kind", choices=list(KINDS), nargs="+", default=list(KINDS))
+    parser.add_argument("--seconds", type=float, default=1800.0, help="the most that one run may take")
+    parser.add_argument("--data", type=Path, help="where to put the directories; default temporary")
+    options = parser.parse_args()
+    results: list[Bounds] = []
+    for kind in options.kind:
+        with tempfile.TemporaryDirectory(prefix="kt-bounds-", dir=options.data) as directory:
+            results.append(measure(Path(directory), kind, options.items, say, options.seconds))
+            say(row(results[-1]))
+    print("| items | in one epoch | queue | signer | node | log of mutations | seconds |")
+    print("|---|---|---|---|---|---|---|")
+    for result in results:
+        print(row(result))
+    large = [result.kind for result in results if result.signer_mb > MOST_MB]
+    if large:
+        say(f"the signer had more than {MOST_MB} MB: {', '.join(large)}")
+    return 1 if large else 0
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def row(result: Bounds) -> str:
+    return (
+        f"| {result.items:,} {result.kind} | {result.largest_epoch:,} "
+        f"| {result.queue_events:,} events, {result.queue_bytes / 1e6:,.0f} MB "
+        f"| {result.signer_mb:.0f} MB | {result.node_mb:.0f} MB "
+        f"| {result.log_events:,} events, {result.log_bytes / 1e6:,.0f} MB | {result.seconds:.0f} |"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

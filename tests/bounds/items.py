@@ -1,0 +1,76 @@
+"""What is put into the queue: events of one kind, made one by one so that this process stays small."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from kt_es.crypto.hashes import sha256
+from kt_es.eventstore.streams import NewEvent, content_event
+from kt_es.formats.entries import Entry, Mutation
+from kt_es.formats.queue import MAX_EVENT, MAX_EVENT_ITEMS, MAX_ITEM, MUTATIONS, encode_mutations
+from tests.builders import private_key, public
+
+WRITER = private_key("bounds")
+# A byte string has a head of 3 bytes at this size, the array around it one.
+LARGE_PER_EVENT = (MAX_EVENT - 3) // (MAX_ITEM + 3)
+LARGEST_EVENT = 1000 * 1024
+
+Events = Iterator[tuple[int, NewEvent]]
+
+
+def _accepted(origin: str, number: int) -> bytes:
+    entry = Entry(sha256(f"{number}".encode()), 1, sha256(bytes(32)), (public(WRITER),), None)
+    return Mutation.sign(entry, origin, [WRITER]).encode()
+
+
+def _packed(stream: str, count: int, item: Callable[[int], bytes], per_event: int) -> Events:
+    for start in range(0, count, per_event):
+        numbers = range(start, min(start + per_event, count))
+        data = encode_mutations([item(number) for number in numbers])
+        yield len(numbers), content_event(stream, MUTATIONS, data)
+
+
+def mutations(stream: str, origin: str, count: int) -> Events:
+    """As many new entries: all are accepted."""
+    return _packed(stream, count, lambda number: _accepted(origin, number), MAX_EVENT_ITEMS)
+
+
+def duplicates(stream: str, origin: str, count: int) -> Events:
+    """One entry again and again; the events differ, since the same one would be taken for a retry."""
+    same = _accepted(origin, 0)
+    return _packed(
+        stream, count, lambda at: same if at % MAX_EVENT_ITEMS else at.to_bytes(8), MAX_EVENT_ITEMS
+    )
+
+
+def garbage(stream: str, origin: str, count: int) -> Events:
+    """Items that are nothing, 256 in an event."""
+    return _packed(stream, count, lambda at: sha256(f"{origin} {at}".encode()), MAX_EVENT_ITEMS)
+
+
+def single(stream: str, origin: str, count: int) -> Events:
+    """Garbage, an event for each."""
+    return _packed(stream, count, lambda at: sha256(f"{origin} {at}".encode()), 1)
+
+
+def large(stream: str, origin: str, count: int) -> Events:
+    """Items of the maximum size, verbatim in the log, as many in an event as it may have."""
+    padding = sha256(origin.encode()) * (MAX_ITEM // 32)
+    return _packed(stream, count, lambda at: at.to_bytes(8) + padding[8:], LARGE_PER_EVENT)
+
+
+def oversize(stream: str, origin: str, count: int) -> Events:
+    """Events of about 1 MiB, the most that a server takes: a digest of each is kept."""
+    padding = sha256(origin.encode()) * (LARGEST_EVENT // 32)
+    for number in range(count):
+        yield 1, content_event(stream, MUTATIONS, number.to_bytes(8) + padding[8:])
+
+
+KINDS: dict[str, Callable[[str, str, int], Events]] = {
+    "mutations": mutations,
+    "duplicates": duplicates,
+    "garbage": garbage,
+    "single": single,
+    "large": large,
+    "oversize": oversize,
+}
