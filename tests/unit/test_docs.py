@@ -21,8 +21,8 @@ DOCUMENTS = (
     "docs/OPERATIONS.md",
     "docs/THREATS.md",
 )
-# Variables that are no option's.
-OTHER_VARIABLES = {"KT_DEBUG", "KT_DEMO_ARGS"}
+# Variables that are no option's: of the image, of the demonstration, of the tests.
+OTHER_VARIABLES = {"KT_DEBUG", "KT_DEMO_ARGS", "KT_TEST_ESDB"}
 
 _FENCE = re.compile(r"^```[a-z]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
