@@ -1,0 +1,23 @@
+"""A long epoch through a real node and signer: bounded memory, an acknowledged queue, epochs that go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.bounds.running import measure
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.mark.parametrize(("kind", "items"), [("garbage", 20_000), ("oversize", 200)])
+def test_a_long_epoch_stays_bounded(tmp_path: Path, kind: str, items: int) -> None:
+    said: list[str] = []
+    figures = measure(tmp_path, kind, items, said.append, 90.0)
+    assert figures.largest_epoch >= items
+    assert figures.acknowledged
+    assert figures.restarts == 0, said
+    # A bound, not a figure: what is measured is far below.
+    assert figures.signer_mb < 400
+    assert figures.log_bytes <= figures.queue_bytes + 100 * items + 10_000

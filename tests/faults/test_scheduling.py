@@ -1,0 +1,74 @@
+"""When epochs end, by the monotonic clock alone: whatever the wall clock does, heads go on in order."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.builders import mutation
+from tests.faults.machine import LIMITS, Machine
+from tests.reference.signing import NAMES, check_logs, heads, submit
+
+DAY = 24 * 3600 * 1000
+
+
+def step(machine: Machine, seconds: float) -> None:
+    """Time goes by, the schedule is looked at, and what is in the queue is delivered."""
+    machine.now += seconds
+    machine.advance("a")
+    for event in list(machine.log.read(NAMES.queue)):
+        if event.revision not in machine.acknowledged:
+            machine.deliver("a", event.revision)
+
+
+def started() -> Machine:
+    """A signer that has published the config's epoch."""
+    machine = Machine()
+    machine.start("a")
+    step(machine, 2.0)
+    step(machine, 0.0)
+    assert len(heads(machine.log)) == 1
+    return machine
+
+
+def test_the_min_interval_is_respected() -> None:
+    machine = started()
+    submit(machine.log, [mutation("alice")])
+    step(machine, 0.4)
+    step(machine, 0.4)
+    assert len(heads(machine.log)) == 1
+    step(machine, 0.4)
+    assert len(heads(machine.log)) == 2
+
+
+def test_silence_makes_a_heartbeat_and_no_more() -> None:
+    machine = started()
+    for _ in range(40):
+        step(machine, 1.0)
+    assert len(heads(machine.log)) == 1
+    for _ in range(10):
+        step(machine, 1.0)
+    assert len(heads(machine.log)) == 2
+
+
+def test_a_full_batch_ends_an_epoch_early() -> None:
+    machine = started()
+    submit(machine.log, [mutation(f"user{number}") for number in range(LIMITS.batch_limit)])
+    step(machine, 0.01)
+    step(machine, 0.01)
+    assert heads(machine.log)[-1].map_size == LIMITS.batch_limit
+
+
+@pytest.mark.parametrize("skews", [(-3 * DAY, 0), (3 * DAY, 0), (3 * DAY, -3 * DAY)])
+def test_steps_of_the_wall_clock_break_nothing(skews: tuple[int, int]) -> None:
+    machine = started()
+    for number, skew in enumerate(skews):
+        machine.skew = skew
+        submit(machine.log, [mutation(f"user{number}")])
+        step(machine, 0.5)
+        assert len(heads(machine.log)) == 1 + number
+        step(machine, 0.6)
+        assert len(heads(machine.log)) == 2 + number
+    timestamps = [head.timestamp for head in heads(machine.log)]
+    assert timestamps == sorted(set(timestamps))
+    assert not machine.stopped
+    check_logs(machine.log)
