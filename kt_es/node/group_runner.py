@@ -98,6 +98,13 @@ class GroupRunner:
         self.group.nack(consumer, ids, action)
         self.pump()
 
+    def sent(self, message: Message) -> None:
+        """``message`` has gone out; where reading had stopped because too much was held, it goes on."""
+        was_full = self.group.is_full
+        self.group.sent(message)
+        if was_full and not self.group.is_full:
+            self._loop.call_soon(self.pump)
+
     def payload(self, delivery: Delivery) -> bytes | None:
         """The stored event to send, or ``None`` if it is gone or was taken back meanwhile."""
         if not self.group.is_current(delivery):
@@ -132,6 +139,8 @@ class GroupRunner:
                 break
             batch = self._source.read(group.cursor, min(room, max(self.settings.read_batch_size, 1)))
             group.push(batch.messages, batch.following, batch.passed_over)
+            # At once: who takes many without acknowledging would wait for the next ones for ever.
+            group.dispatch(now)
             if not batch.more:
                 break
         else:

@@ -89,9 +89,14 @@ class Group:
     def room(self) -> int:
         """How many messages may be read now; 0 while enough are there or nobody is connected."""
         size = max(self.settings.history_buffer_size, 1)
-        if not self.consumers or self._held >= HELD_BYTES or len(self._fresh) * 2 > size:
+        if not self.consumers or self.is_full or len(self._fresh) * 2 > size:
             return 0
         return size - len(self._fresh)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more may be read because of what is read and not yet sent."""
+        return self._held >= HELD_BYTES
 
     def push(self, messages: Iterable[Message], cursor: int, passed_over: int = 0) -> None:
         """Messages were read, in order; reading goes on at ``cursor``.

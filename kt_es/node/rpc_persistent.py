@@ -173,7 +173,7 @@ class _Reading:
                 with_structured_ids(event)
                 stored = respelled(event)
             retries = message.retries
-            self._runner.group.sent(message)
+            self._runner.sent(message)
             await self._context.write(delivery(stored, retries))
 
     async def _read_answers(self, requests: AsyncIterator[persistent_pb2.ReadReq]) -> None:

@@ -69,8 +69,9 @@ class Storage(Protocol):
 def _options() -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
-    options.set_write_buffer_size(64 << 20)
-    options.set_max_write_buffer_number(4)
+    # Of the node's memory most is this: what is written and not yet in tables, at most three times 16 MiB.
+    options.set_write_buffer_size(16 << 20)
+    options.set_max_write_buffer_number(3)
     options.set_max_background_jobs(2)
     options.set_max_total_wal_size(256 << 20)
     options.set_compression_type(DBCompressionType.lz4())
