@@ -48,6 +48,12 @@ torture: setup
 torture-node: setup
 	.venv/bin/python -m tests.node_torture --rounds $(or $(ROUNDS),200) $(if $(SEED),--seed $(SEED))
 
+# The node's bounds at full size: a million events behind subscribers that do not read, EVENTS and STREAMS.
+.PHONY: bounds-node
+bounds-node: setup
+	KT_TEST_NODE_EVENTS=$(or $(EVENTS),1000000) KT_TEST_NODE_STREAMS=$(or $(STREAMS),100000) \
+	  .venv/bin/python -m pytest tests/faults/test_node_bounds.py
+
 # Coverage-guided fuzzing of our own code; .fuzz keeps inputs and findings between runs.
 fuzz: setup
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
