@@ -1,4 +1,4 @@
-"""``kt node``: the embedded event log, run alone, and its users."""
+"""``kt node``: the embedded event log, run alone, its users and its upkeep."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 
 from kt_es.cli.context import output_of
 from kt_es.cli.logs import configure_logs
+from kt_es.cli.node_upkeep import UPKEEP, check_data
 from kt_es.cli.operate import address
 from kt_es.cli.supervisor import end_with_parent
 from kt_es.errors import ConfigError
@@ -24,6 +25,8 @@ _FILE = click.Path(path_type=Path)
 @click.option("--tls-cert", type=_FILE, help="Certificate in PEM, with those between it and its root.")
 @click.option("--tls-key", type=_FILE, help="Its private key in PEM.")
 @click.option("--anonymous", is_flag=True, help="On loopback: who does not log in counts as $all.")
+@click.option("--http", metavar="HOST:PORT", help="Serve /metrics and /healthz there; default not.")
+@click.option("--check", "checking", is_flag=True, help="Check the data of a stopped node instead.")
 @click.pass_context
 def node_command(
     context: click.Context,
@@ -32,21 +35,35 @@ def node_command(
     tls_cert: Path | None,
     tls_key: Path | None,
     anonymous: bool,
+    http: str | None,
+    checking: bool,
 ) -> None:
     """Run the embedded event log alone, with --data; or one of the commands below."""
     if context.invoked_subcommand is not None:
         return
     if data is None:
         raise ConfigError("kt node needs --data DIR")
+    if checking:
+        check_data(data, output_of(context))
+        return
     from kt_es.node.server import NodeConfig, run
 
     configure_logs("node")
     end_with_parent()
     output = output_of(context)
     where = address(listen)
+    ops = None if http is None else address(http)
     login, query = ("", "Tls=false") if tls_cert is None else ("USER:PASSWORD@", "Tls=true&TlsCaFile=CA.crt")
     run(
-        NodeConfig(data, where.host, where.port, tls_cert=tls_cert, tls_key=tls_key, anonymous=anonymous),
+        NodeConfig(
+            data,
+            where.host,
+            where.port,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            anonymous=anonymous,
+            http=None if ops is None else (ops.host, ops.port),
+        ),
         lambda at: output.ok(f"listening on esdb://{login}{at}?{query}"),
     )
 
@@ -104,3 +121,7 @@ def user_list(context: click.Context, data: Path) -> None:
 
     groups = {name: sorted(user.groups) for name, user in sorted((load(data) or {}).items())}
     output_of(context).data({"users": groups}, [" ".join((name, *of)) for name, of in groups.items()])
+
+
+for _command in UPKEEP:
+    node_command.add_command(_command)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -21,6 +22,7 @@ def main() -> int:
     parser.add_argument("--tls-cert", type=Path, metavar="PEM")
     parser.add_argument("--tls-key", type=Path, metavar="PEM")
     parser.add_argument("--anonymous", action="store_true")
+    parser.add_argument("--http", metavar="HOST:PORT")
     options = parser.parse_args()
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
@@ -33,6 +35,9 @@ def main() -> int:
             tls_key=options.tls_key,
             anonymous=options.anonymous,
         )
+        if options.http is not None:
+            ops = with_port(config, options.http)
+            config = replace(config, http=(ops.host, ops.port))
         config = with_port(config, options.listen)
         run(config, lambda address: print(address, flush=True))
     except KtError as error:

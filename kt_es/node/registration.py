@@ -7,18 +7,22 @@ place that every call passes: access is asked for and refusals become statuses h
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 import structlog
+from esdbclient.protos.Grpc import streams_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor  # type: ignore[import-untyped]
 from google.protobuf.message_factory import GetMessageClass  # type: ignore[import-untyped]
 
 from kt_es.node.auth import Access
+from kt_es.node.metrics import SUBSCRIBE, Counts, Traffic
 from kt_es.node.refusals import Refusal, not_ready
 from kt_es.node.storage import StorageError
 
+_READ = streams_pb2.ReadReq.Options
 _LOG = structlog.get_logger("kt_es.node")
 Method = Callable[[Any, Any], Awaitable[Any]]
 
@@ -29,6 +33,41 @@ def serialised(answer: Any) -> bytes:
         return answer
     data: bytes = answer.SerializeToString()
     return data
+
+
+def _counted(traffic: Traffic) -> Callable[[Any], bytes]:
+    def serialise(answer: Any) -> bytes:
+        data = answer if isinstance(answer, bytes) else serialised(answer)
+        traffic.messages += 1
+        traffic.bytes += len(data)
+        return data
+
+    return serialise
+
+
+def _measured(method: Method, traffic: Traffic, subscriptions: Traffic) -> Method:
+    """``method`` counted; a read without end as one of the ``subscriptions``."""
+
+    async def call(request: Any, context: Any) -> Any:
+        options = getattr(request, "options", None)
+        endless = isinstance(options, _READ) and options.WhichOneof("count_option") == "subscription"
+        counted = subscriptions if endless else traffic
+        counted.open += 1
+        status = "OK"
+        try:
+            return await method(request, context)
+        except asyncio.CancelledError:
+            status = "CANCELLED"
+            raise
+        except BaseException:
+            # Raised by ``abort``, which has set the code; anything else becomes UNKNOWN.
+            code = context.code()
+            status = code.name if isinstance(code, grpc.StatusCode) else "UNKNOWN"
+            raise
+        finally:
+            counted.end(status)
+
+    return call
 
 
 def _guarded(method: Method, name: str, access: Access, streams: bool) -> Method:
@@ -53,7 +92,7 @@ def _guarded(method: Method, name: str, access: Access, streams: bool) -> Method
     return call
 
 
-def _handler(method: Method, descriptor: MethodDescriptor, access: Access) -> Any:
+def _handler(method: Method, descriptor: MethodDescriptor, access: Access, counts: Counts) -> Any:
     kinds = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
@@ -63,13 +102,17 @@ def _handler(method: Method, descriptor: MethodDescriptor, access: Access) -> An
     make = kinds[descriptor.client_streaming, descriptor.server_streaming]
     parse = GetMessageClass(descriptor.input_type).FromString
     guarded = _guarded(method, descriptor.full_name, access, descriptor.client_streaming)
-    return make(guarded, parse, serialised)
+    traffic = counts.traffic(f"{descriptor.containing_service.name}.{descriptor.name}")
+    return make(_measured(guarded, traffic, counts.traffic(SUBSCRIBE)), parse, _counted(traffic))
 
 
-def register(server: Any, servicer: object, service: ServiceDescriptor, access: Access) -> None:
+def register(
+    server: Any, servicer: object, service: ServiceDescriptor, access: Access, counts: Counts
+) -> None:
     """Serve ``service`` from the methods of ``servicer`` of the same names, to those who may call them."""
     handlers = {
-        method.name: _handler(getattr(servicer, method.name), method, access) for method in service.methods
+        method.name: _handler(getattr(servicer, method.name), method, access, counts)
+        for method in service.methods
     }
     generic = grpc.method_handlers_generic_handler(service.full_name, handlers)
     server.add_generic_rpc_handlers((generic,))

@@ -27,11 +27,13 @@ from kt_es.node.exposure import check_exposure, server_credentials
 from kt_es.node.group_registry import Groups
 from kt_es.node.log import EventLog
 from kt_es.node.logins import Logins
+from kt_es.node.metrics import CountingStorage, Counts
 from kt_es.node.registration import register, register_raw
 from kt_es.node.rpc_misc import Gossip, supported_methods
 from kt_es.node.rpc_persistent import PersistentSubscriptions
 from kt_es.node.rpc_streams import Streams
 from kt_es.node.storage import RocksStorage, StorageError
+from kt_es.node.upkeep import Upkeep
 
 _LOG = structlog.get_logger("kt_es.node")
 _SERVICES = (
@@ -52,7 +54,8 @@ class NodeConfig:
     ``tls_cert`` and ``tls_key`` are PEM files. With them, or once ``data`` has a file of users, only
     those who log in have rights; ``anonymous`` counts everybody else as a user without groups.
     ``max_connections``, ``max_calls`` (subscriptions are calls, too) and ``max_groups`` hold at the same
-    time; ``max_metadata`` is for the headers of one call, in bytes.
+    time; ``max_metadata`` is for the headers of one call, in bytes. ``http``: host and port for metrics
+    and health.
     """
 
     data: Path
@@ -68,6 +71,7 @@ class NodeConfig:
     max_calls: int = 10_000
     max_groups: int = 10_000
     max_metadata: int = 16 << 10
+    http: tuple[str, int] | None = None
 
 
 def _channel_options(config: NodeConfig) -> list[tuple[str, int]]:
@@ -100,24 +104,28 @@ class _Running:
         self._tls = server_credentials(config.tls_cert, config.tls_key)
         logins = Logins(config.data, config.anonymous)
         check_exposure(config.host, self._tls is not None, logins.exist, config.anonymous)
-        self.log = self._open(asyncio.get_running_loop())
+        self._counts = Counts()
+        self.log, storage = self._open(asyncio.get_running_loop())
         self.groups = Groups(self.log, config.max_groups)
         self._server = grpc.aio.server(
             options=_channel_options(config), maximum_concurrent_rpcs=config.max_calls
         )
         self._access = access = Access(self.log, logins, self._tls is not None)
-        register(self._server, Streams(self.log, config.max_append, access), _SERVICES[0], access)
-        register(self._server, PersistentSubscriptions(self.log, self.groups), _SERVICES[1], access)
+        streams = Streams(self.log, config.max_append, access)
+        groups = PersistentSubscriptions(self.log, self.groups)
+        register(self._server, streams, _SERVICES[0], access, self._counts)
+        register(self._server, groups, _SERVICES[1], access, self._counts)
+        self._upkeep = Upkeep(storage, self.log, self.groups, self._counts)
         register_raw(self._server, _FEATURES, "GetSupportedMethods", supported_methods(_SERVICES))
 
-    def _open(self, loop: asyncio.AbstractEventLoop) -> EventLog:
+    def _open(self, loop: asyncio.AbstractEventLoop) -> tuple[EventLog, RocksStorage]:
         def damaged(error: StorageError) -> None:
             # From whatever thread reads.
             loop.call_soon_threadsafe(self._damaged, error)
 
         storage = RocksStorage(self.config.data, damaged)
         try:
-            return EventLog(storage, time.time, self._failed)
+            return EventLog(CountingStorage(storage, self._counts), time.time, self._failed), storage
         except KtError:
             storage.close()
             raise
@@ -150,7 +158,10 @@ class _Running:
                 port = self._server.add_secure_port(address, self._tls)
         except RuntimeError as error:
             raise ConfigError(f"cannot listen on {address}: {error}") from None
-        register(self._server, Gossip(uuid4(), self.config.host, port), _SERVICES[2], self._access)
+        register(
+            self._server, Gossip(uuid4(), self.config.host, port), _SERVICES[2], self._access, self._counts
+        )
+        await self._upkeep.start(self.config.http)
         await self._server.start()
         _LOG.info(
             "serving",
@@ -171,6 +182,7 @@ class _Running:
     async def close(self) -> None:
         """End open calls, commit what is queued, close the data."""
         await self._server.stop(0.2)
+        await self._upkeep.close()
         await self.groups.close()
         await self.log.close()
 

@@ -1,0 +1,100 @@
+"""``kt node --check``, ``backup``, ``restore`` and ``scavenge``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from kt_es.cli.context import output_of
+from kt_es.cli.output import Output
+from kt_es.errors import KtError
+
+_DIRECTORY = click.Path(path_type=Path, file_okay=False)
+_EXISTING = click.Path(path_type=Path, file_okay=False, exists=True)
+
+
+def check_data(data: Path, output: Output) -> None:
+    """Check all data of a stopped node, and print what was found.
+
+    Raises:
+        DamageError: something is wrong; the first problem is in its text.
+        KtError: the data cannot be read.
+    """
+    from kt_es.errors import ConfigError
+    from kt_es.node.checking import DamageError, check
+
+    if not (data / "log").is_dir():
+        raise ConfigError(f"{data} is no data directory of a node")
+    report = check(data)
+    output.data(
+        {
+            "sound": report.sound,
+            "position": report.position,
+            "streams": report.streams,
+            "events": report.events,
+            "groups": report.groups,
+            "found": report.found,
+            "problems": list(report.problems),
+        },
+        report.problems,
+    )
+    if not report.sound:
+        raise DamageError(f"{data}: {report.found} problems, the first: {report.problems[0]}")
+    output.ok(f"{report.events} events in {report.streams} streams, up to position {report.position}")
+    output.ok(f"{report.groups} persistent subscriptions")
+
+
+@click.command("backup")
+@click.argument("target", type=_DIRECTORY)
+@click.option("--data", type=_EXISTING, required=True, help="The node's data.")
+@click.pass_context
+def backup_command(context: click.Context, target: Path, data: Path) -> None:
+    """Copy the node's data to the new directory TARGET, on the node's machine; it may go on running."""
+    from kt_es.node.upkeep import backup_of
+
+    made = backup_of(data, target)
+    output_of(context).data({"backup": str(target), **made}, [])
+    output_of(context).ok(f"{target} has everything up to position {made['position']}: {_mb(made['bytes'])}")
+
+
+@click.command("restore")
+@click.argument("source", type=_EXISTING)
+@click.option("--data", type=_DIRECTORY, required=True, help="Where to, absent or empty.")
+@click.pass_context
+def restore_command(context: click.Context, source: Path, data: Path) -> None:
+    """Make a node's data from the backup SOURCE, and check them."""
+    from kt_es.node.backup import restore
+
+    made = restore(source, data)
+    try:
+        check_data(data, output_of(context))
+    except KtError:
+        shutil.rmtree(data, ignore_errors=True)
+        raise
+    output_of(context).ok(f"restored to {data} what {source} has of {made.made_at}")
+
+
+@click.command("scavenge")
+@click.option("--data", type=_EXISTING, required=True, help="The node's data.")
+@click.pass_context
+def scavenge_command(context: click.Context, data: Path) -> None:
+    """Take off the disk what reads no longer show: deleted, truncated and expired events.
+
+    The node may go on running.
+    """
+    from kt_es.node.upkeep import scavenge_of
+
+    done = scavenge_of(data)
+    output = output_of(context)
+    output.data(done, [])
+    output.ok(f"removed {done['events']} events of {done['streams']} streams: {_mb(done['bytes'])}")
+    output.ok(f"on disk {_mb(done['disk_after'])} instead of {_mb(done['disk_before'])}")
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+UPKEEP = (backup_command, restore_command, scavenge_command)

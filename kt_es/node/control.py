@@ -1,0 +1,139 @@
+"""A running node takes orders from whoever may open a socket in its data directory: ``DATA/control``.
+
+One line of JSON in, ``{"do": name, ...arguments}``, one line out: ``{"done": {...}}`` or
+``{"failed": sentence, "usage": whether the order was unusable}``. The socket is the owner's alone (0600), so
+that access to the data is what it takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import stat
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from kt_es.errors import ConfigError, KtError
+
+_LOG = structlog.get_logger("kt_es.node")
+NAME = "control"
+LINE = 1 << 16
+_LONGEST = 100  # bytes of a path that every system takes for a socket
+Order = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+class Control:
+    """Listens in ``data`` and carries out ``orders``, one at a time."""
+
+    def __init__(self, data: Path, orders: Mapping[str, Order]) -> None:
+        self._data = data
+        self._orders = orders
+        self._turn = asyncio.Lock()
+        self._server: asyncio.Server | None = None
+        self._busy: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> None:
+        """Listen. Where the system has no such sockets the node goes on without."""
+        path = self._data / NAME
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # Only one node has the data: what is there was left by one that was killed.
+            path.unlink(missing_ok=True)
+            with _short(path) as name:
+                listener.bind(name)
+                Path(name).chmod(0o600)
+            self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LINE)
+        except OSError as error:
+            listener.close()
+            _LOG.warning("no control socket: backup and scavenge only while stopped", reason=str(error))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._busy.add(task)
+            task.add_done_callback(self._busy.discard)
+        try:
+            line = await reader.readline()
+            answer = await self._obey(line)
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+        except (ConnectionError, ValueError):  # who asked is gone, or sends no end of a line
+            pass
+        finally:
+            writer.close()
+
+    async def _obey(self, line: bytes) -> dict[str, Any]:
+        try:
+            asked = json.loads(line)
+            name = asked["do"]
+            order = self._orders[name]
+        except (ValueError, TypeError, KeyError):
+            return {"failed": "the node does not know this order; is it of another version?"}
+        try:
+            async with self._turn:
+                _LOG.info("began", order=name)
+                done = await order(asked)
+        except KtError as error:
+            _LOG.warning("failed", order=name, reason=str(error))
+            return {"failed": str(error), "usage": isinstance(error, ConfigError)}
+        _LOG.info("done", order=name, **done)
+        return {"done": done}
+
+    async def close(self) -> None:
+        """Take no more orders and give up the one under way; returns when none is."""
+        if self._server is None:
+            return
+        self._server.close()
+        for task in self._busy:
+            task.cancel()
+        await asyncio.gather(*self._busy, return_exceptions=True)
+        (self._data / NAME).unlink(missing_ok=True)
+
+
+def ask(data: Path, do: str, **arguments: object) -> dict[str, Any] | None:
+    """Have the node that runs on ``data`` do something, and wait; ``None``: no node is running there.
+
+    Raises:
+        ConfigError: the order cannot be carried out as it is.
+        KtError: the node could not do it, or ended meanwhile.
+    """
+    path = data / NAME
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            return None
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            with _short(path) as name:
+                connection.connect(name)
+            connection.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
+            with connection.makefile("rb") as lines:
+                line = lines.readline(LINE)
+    except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+        return None
+    except OSError as error:
+        raise KtError(f"the node on {data} cannot be reached through {path}: {error.strerror}") from None
+    if not line.endswith(b"\n"):
+        raise KtError(f"the node on {data} ended meanwhile")
+    answer: dict[str, Any] = json.loads(line)
+    if "done" not in answer:
+        raise (ConfigError if answer.get("usage") else KtError)(str(answer.get("failed")))
+    done: dict[str, Any] = answer["done"]
+    return done
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """A name for ``path`` that is not too long for a socket's address."""
+    if len(os.fsencode(path)) <= _LONGEST:
+        yield str(path)
+        return
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
