@@ -185,7 +185,7 @@ def test_a_second_node_on_the_same_data_is_told_so(node: NodeProcess) -> None:
 def test_what_cannot_be_used_is_named_in_one_line(node: NodeProcess, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     wrong = [
-        (str(tmp_path / "file" / "data"), "127.0.0.1:0", "cannot be used"),
+        (str(tmp_path / "file" / "data"), "127.0.0.1:0", "Not a directory"),
         (str(tmp_path / "other"), node.address, "Address already in use"),
         (str(tmp_path / "other"), "nowhere", "not HOST:PORT"),
     ]
