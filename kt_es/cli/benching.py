@@ -10,12 +10,17 @@ import click
 
 from kt_es.cli.bench import Row, report_json, report_text
 from kt_es.cli.bench_map import bench_map
+from kt_es.cli.bench_node import RUNS, bench_node
 from kt_es.cli.bench_recovery import ENTRIES, bench_recovery
 from kt_es.cli.bench_signer import bench_signer
 from kt_es.cli.context import output_of
 from kt_es.errors import KtError
 
-BENCHES: dict[str, Callable[[Path], list[Row]]] = {"map": bench_map, "signer": bench_signer}
+BENCHES: dict[str, Callable[[Path], list[Row]]] = {
+    "map": bench_map,
+    "signer": bench_signer,
+    "node": bench_node,
+}
 # Not of `all`: at its full size it takes a quarter of an hour.
 LONG = ("recovery",)
 
@@ -26,9 +31,17 @@ LONG = ("recovery",)
 @click.option(
     "--entries", type=click.IntRange(1), default=ENTRIES, show_default=True, help="Of `recovery`: in the map."
 )
+@click.option(
+    "--runs",
+    type=click.IntRange(1),
+    default=RUNS,
+    show_default=True,
+    help="Of `node`: how many, for medians.",
+)
 @click.pass_context
-def bench_command(context: click.Context, which: str, as_json: bool, entries: int) -> None:
-    """Measure the map (updates/s), the signer (mutations/s) or the way back of processes (`recovery`).
+def bench_command(context: click.Context, which: str, as_json: bool, entries: int, runs: int) -> None:
+    """Measure the map (updates/s), the signer (mutations/s), the node (events/s) or the way back of
+    processes (`recovery`).
 
     Ends with exit code 1 if a figure misses its limit.
     """
@@ -38,7 +51,12 @@ def bench_command(context: click.Context, which: str, as_json: bool, entries: in
     for name in names:
         with tempfile.TemporaryDirectory(prefix="kt-bench-") as directory:
             at = Path(directory)
-            rows += bench_recovery(at, entries) if name in LONG else BENCHES[name](at)
+            if name in LONG:
+                rows += bench_recovery(at, entries)
+            elif name == "node":
+                rows += bench_node(at, runs=runs)
+            else:
+                rows += BENCHES[name](at)
     click.echo(report_json(which, rows) if as_json else report_text(which, rows))
     missed = [row.name for row in rows if not row.kept]
     if missed:

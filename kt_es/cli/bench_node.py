@@ -1,0 +1,203 @@
+"""``kt bench node``: events a second through a real node process and the client that everything here uses.
+
+The client's own work is in the rates, since that is what its users get; what an event costs the node alone
+is its processor time, in rows of their own, where the system tells it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from kt_es.cli.bench import Row
+from kt_es.cli.output import Output
+from kt_es.cli.supervisor import Supervisor
+from kt_es.cli.up import with_free_port
+from kt_es.config import Address
+from kt_es.errors import KtError, UnavailableError
+from kt_es.eventstore.esdb import PlainClient, connect
+
+SMALL = 500  # bytes of an event
+LARGE = 60_000
+THREADS = 8
+BATCH = 500
+START_SECONDS = 30.0
+RUNS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How many events a run has of each kind; ``bulk`` is a multiple of ``BATCH``."""
+
+    single: int = 1_000
+    concurrent: int = 2_400
+    bulk: int = 20_000
+    large: int = 200
+
+
+@dataclass(slots=True)
+class _Figures:
+    """Measurements by name: events a second, and µs of the node's processor time for each event."""
+
+    rates: dict[str, list[float]] = field(default_factory=dict)
+    costs: dict[str, list[float]] = field(default_factory=dict)
+
+
+LIMITS = {
+    "append, 1 thread": 600,
+    "append, 8 threads": 1_270,
+    "append, batches of 500": 35_000,
+    "read_stream": 8_100,
+    "catch-up subscription": 8_100,
+    "persistent subscription, acknowledged": 5_900,
+    "append, 60 kB": 450,
+    "read_stream, 60 kB": 4_100,
+}
+
+
+def bench_node(directory: Path, sizes: Sizes | None = None, runs: int = RUNS) -> list[Row]:
+    """Rates of ``runs``, each on streams of its own, against a node on data in ``directory``.
+
+    Raises:
+        KtError: the node did not start, or an event is missing.
+    """
+    figures = _Figures()
+    with _node(directory) as (uri, pid):
+        for _ in range(runs):
+            _Run(uri, pid, sizes or Sizes(), figures).all()
+    rates = [Row.of(name, "events/s", figures.rates[name], limit) for name, limit in LIMITS.items()]
+    return rates + [Row.of(f"node alone: {name}", "µs", costs) for name, costs in figures.costs.items()]
+
+
+@contextmanager
+def _node(directory: Path) -> Iterator[tuple[str, int]]:
+    where = with_free_port(Address(host="127.0.0.1", port=0))
+    uri = f"esdb://{where}?Tls=false"
+    supervisor = Supervisor(Output(quiet=False).fail, lambda _: None)
+    try:
+        child = supervisor.start(
+            "node", ("-q", "node", "--data", str(directory / "node"), "--listen", str(where))
+        )
+        if child.process is None:
+            raise KtError("the node was not started")
+        _wait_for(uri)
+        yield uri, child.process.pid
+    finally:
+        supervisor.stop()
+
+
+def _wait_for(uri: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        log = connect(uri)
+        try:
+            log.last_event("bench")
+            return
+        except UnavailableError:
+            if time.monotonic() > deadline:
+                raise
+            threading.Event().wait(0.1)
+        finally:
+            log.close()
+
+
+class _Run:
+    """One run of everything."""
+
+    def __init__(self, uri: str, pid: int, sizes: Sizes, figures: _Figures) -> None:
+        self._uri = uri
+        self._pid = pid
+        self._sizes = sizes
+        self._figures = figures
+        self._stream = f"bench-{uuid4().hex[:12]}"
+
+    def all(self) -> None:
+        """Every figure once."""
+        sizes, stream = self._sizes, self._stream
+        with PlainClient(self._uri) as client:
+            self._timed("append, 1 thread", sizes.single, lambda: self._singly("-one", sizes.single, SMALL))
+            self._timed("append, 8 threads", sizes.concurrent, self._concurrently)
+            self._timed("append, batches of 500", sizes.bulk, lambda: self._in_batches(client))
+            self._timed("read_stream", sizes.bulk, lambda: _exactly(client.read(stream), sizes.bulk))
+            catch_up = client.follow(stream)
+            self._timed("catch-up subscription", sizes.bulk, lambda: _consume(catch_up, sizes.bulk))
+            group = client.consume(stream, "bench")
+            self._timed(
+                "persistent subscription, acknowledged",
+                sizes.bulk,
+                lambda: _consume(group, sizes.bulk, acknowledge=True),
+            )
+            self._timed("append, 60 kB", sizes.large, lambda: self._singly("-large", sizes.large, LARGE))
+            self._timed(
+                "read_stream, 60 kB",
+                sizes.large,
+                lambda: _exactly(client.read(f"{stream}-large"), sizes.large),
+            )
+
+    def _timed(self, name: str, events: int, work: Callable[[], None]) -> None:
+        used, began = _processor_seconds(self._pid), time.perf_counter()
+        work()
+        seconds = time.perf_counter() - began
+        self._figures.rates.setdefault(name, []).append(events / seconds)
+        used_after = _processor_seconds(self._pid)
+        if used is not None and used_after is not None:
+            self._figures.costs.setdefault(name, []).append((used_after - used) * 1e6 / events)
+
+    def _singly(self, suffix: str, count: int, size: int) -> None:
+        with PlainClient(self._uri) as client:
+            for number in range(count):
+                client.append(self._stream + suffix, number - 1, 1, size)
+
+    def _concurrently(self) -> None:
+        each = self._sizes.concurrent // THREADS
+        failures: list[BaseException] = []
+
+        def work(number: int) -> None:
+            try:
+                self._singly(f"-{number}", each, SMALL)
+            except Exception as error:  # noqa: BLE001  raised below, in the thread that measures
+                failures.append(error)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    def _in_batches(self, client: PlainClient) -> None:
+        for at in range(0, self._sizes.bulk, BATCH):
+            client.append(self._stream, at - 1, BATCH, SMALL)
+
+
+def _exactly(events: Iterable[Any], count: int) -> None:
+    found = sum(1 for _ in events)
+    if found != count:
+        raise KtError(f"{found} events came out, {count} went in")
+
+
+def _consume(subscription: Any, count: int, *, acknowledge: bool = False) -> None:
+    for number, event in enumerate(subscription, 1):
+        if acknowledge:
+            subscription.ack(event)
+        if number == count:
+            break
+    subscription.stop()
+
+
+def _processor_seconds(pid: int) -> float | None:
+    """Processor time that a process has used, where the system tells (proc_pid_stat(5): utime, stime)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
