@@ -17,6 +17,8 @@ import httpx
 import pytest
 from esdbclient import EventStoreDBClient, NewEvent, StreamState
 
+from kt_es.node.storage import RocksStorage
+from kt_es.node.transaction import event_key
 from tests.contracts.nodes import PATIENCE, NodeProcess, Reader, append, events, positions, raised
 
 ANY = StreamState.ANY
@@ -216,3 +218,21 @@ def test_the_control_socket_is_the_owners_alone_and_what_a_kill_leaves_does_no_h
 def test_a_path_too_long_for_a_socket_is_no_obstacle(tmp_path: Path) -> None:
     with NodeProcess(tmp_path / ("long" * 40) / "node") as node:
         assert kt("scavenge", "--data", node.data)["events"] == 0
+
+
+def test_a_check_names_the_first_thing_that_is_wrong(node: NodeProcess, tmp_path: Path) -> None:
+    with EventStoreDBClient(node.uri) as client:
+        append(client, "s", 5)
+    node.stop()
+    storage = RocksStorage(node.data)
+    storage.write([], [event_key(1, 2)])
+    storage.sync()
+    storage.close()
+    assert "stream s, revision 3: revisions from 2 on are missing" in kt(
+        "--check", "--data", node.data, code=4
+    )
+    kt("--check", "--data", tmp_path, code=2)
+    # A backup of it is refused when it is to be restored.
+    kt("backup", tmp_path / "backup", "--data", node.data)
+    kt("restore", tmp_path / "backup", "--data", tmp_path / "new", code=4)
+    assert not (tmp_path / "new").exists()
