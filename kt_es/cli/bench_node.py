@@ -22,7 +22,7 @@ from kt_es.cli.supervisor import Supervisor
 from kt_es.cli.up import with_free_port
 from kt_es.config import Address
 from kt_es.errors import KtError, UnavailableError
-from kt_es.eventstore.esdb import PlainClient, connect
+from kt_es.eventstore.esdb import connect, plain_append, plain_client
 
 SMALL = 500  # bytes of an event
 LARGE = 60_000
@@ -121,14 +121,14 @@ class _Run:
     def all(self) -> None:
         """Every figure once."""
         sizes, stream = self._sizes, self._stream
-        with PlainClient(self._uri) as client:
+        with plain_client(self._uri) as client:
             self._timed("append, 1 thread", sizes.single, lambda: self._singly("-one", sizes.single, SMALL))
             self._timed("append, 8 threads", sizes.concurrent, self._concurrently)
             self._timed("append, batches of 500", sizes.bulk, lambda: self._in_batches(client))
-            self._timed("read_stream", sizes.bulk, lambda: _exactly(client.read(stream), sizes.bulk))
-            catch_up = client.follow(stream)
+            self._timed("read_stream", sizes.bulk, lambda: _exactly(client.read_stream(stream), sizes.bulk))
+            catch_up = client.subscribe_to_stream(stream)
             self._timed("catch-up subscription", sizes.bulk, lambda: _consume(catch_up, sizes.bulk))
-            group = client.consume(stream, "bench")
+            group = self._group(client)
             self._timed(
                 "persistent subscription, acknowledged",
                 sizes.bulk,
@@ -138,7 +138,7 @@ class _Run:
             self._timed(
                 "read_stream, 60 kB",
                 sizes.large,
-                lambda: _exactly(client.read(f"{stream}-large"), sizes.large),
+                lambda: _exactly(client.read_stream(f"{stream}-large"), sizes.large),
             )
 
     def _timed(self, name: str, events: int, work: Callable[[], None]) -> None:
@@ -151,9 +151,9 @@ class _Run:
             self._figures.costs.setdefault(name, []).append((used_after - used) * 1e6 / events)
 
     def _singly(self, suffix: str, count: int, size: int) -> None:
-        with PlainClient(self._uri) as client:
+        with plain_client(self._uri) as client:
             for number in range(count):
-                client.append(self._stream + suffix, number - 1, 1, size)
+                plain_append(client, self._stream + suffix, number - 1, 1, size)
 
     def _concurrently(self) -> None:
         each = self._sizes.concurrent // THREADS
@@ -173,9 +173,27 @@ class _Run:
         if failures:
             raise failures[0]
 
-    def _in_batches(self, client: PlainClient) -> None:
+    def _in_batches(self, client: Any) -> None:
         for at in range(0, self._sizes.bulk, BATCH):
-            client.append(self._stream, at - 1, BATCH, SMALL)
+            plain_append(client, self._stream, at - 1, BATCH, SMALL)
+
+    def _group(self, client: Any) -> Any:
+        """A persistent subscription as a signer's, with its consumer."""
+        client.create_subscription_to_stream(
+            "bench",
+            self._stream,
+            max_subscriber_count=1,
+            message_timeout=120,
+            live_buffer_size=2000,
+            history_buffer_size=2000,
+            read_batch_size=200,
+            min_checkpoint_count=1,
+            max_checkpoint_count=500,
+            checkpoint_after=1.0,
+        )
+        return client.read_subscription_to_stream(
+            "bench", self._stream, event_buffer_size=500, max_ack_batch_size=200, max_ack_delay=0.02
+        )
 
 
 def _exactly(events: Iterable[Any], count: int) -> None:

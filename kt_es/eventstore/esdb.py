@@ -362,54 +362,18 @@ def _event(recorded: esdbclient.RecordedEvent) -> Event:
     )
 
 
-class PlainClient:
-    """The client without deadlines, pages and keepalive of ours: what ``kt bench node`` measures.
+def plain_client(uri: str) -> esdbclient.EventStoreDBClient:
+    """The client without deadlines, pages and keepalive of ours: what ``kt bench node`` measures."""
+    return esdbclient.EventStoreDBClient(uri)
 
-    Its errors are the client's. ``read`` and both subscriptions give the client's events.
-    """
 
-    def __init__(self, uri: str) -> None:
-        self._client = esdbclient.EventStoreDBClient(uri)
-
-    def append(self, stream: str, expected: int, count: int, size: int) -> None:
-        """Append ``count`` events of ``size`` bytes in one call."""
-        new = [
-            esdbclient.NewEvent(type="T", data=bytes(size), content_type="application/octet-stream")
-            for _ in range(count)
-        ]
-        version = esdbclient.StreamState.NO_STREAM if expected == NO_STREAM else expected
-        # One event by itself is another call of the protocol.
-        events = new[0] if count == 1 else new
-        self._client.append_to_stream(stream, current_version=version, events=events)
-
-    def read(self, stream: str) -> Iterator[esdbclient.RecordedEvent]:
-        """All events in one call."""
-        return self._client.read_stream(stream)
-
-    def follow(self, stream: str) -> _Recordings:
-        """A catch-up subscription."""
-        return self._client.subscribe_to_stream(stream)
-
-    def consume(self, stream: str, group: str) -> _Recordings:
-        """A new persistent subscription; its events want to be acknowledged."""
-        self._client.create_subscription_to_stream(
-            group,
-            stream,
-            max_subscriber_count=1,
-            message_timeout=120,
-            live_buffer_size=2000,
-            history_buffer_size=2000,
-            read_batch_size=200,
-            min_checkpoint_count=1,
-            max_checkpoint_count=500,
-            checkpoint_after=1.0,
-        )
-        return self._client.read_subscription_to_stream(
-            group, stream, event_buffer_size=500, max_ack_batch_size=200, max_ack_delay=0.02
-        )
-
-    def __enter__(self) -> PlainClient:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._client.close()
+def plain_append(
+    client: esdbclient.EventStoreDBClient, stream: str, expected: int, count: int, size: int
+) -> None:
+    """Append ``count`` events of ``size`` bytes in one call; one by itself is another call of the protocol."""
+    new = [
+        esdbclient.NewEvent(type="T", data=bytes(size), content_type="application/octet-stream")
+        for _ in range(count)
+    ]
+    version = esdbclient.StreamState.NO_STREAM if expected == NO_STREAM else expected
+    client.append_to_stream(stream, current_version=version, events=new[0] if count == 1 else new)
