@@ -370,7 +370,7 @@ def plain_client(uri: str) -> esdbclient.EventStoreDBClient:
 def plain_append(
     client: esdbclient.EventStoreDBClient, stream: str, expected: int, count: int, size: int
 ) -> None:
-    """Append ``count`` events of ``size`` bytes in one call; one by itself is another call of the protocol."""
+    """Append ``count`` events of ``size`` bytes in one call; one alone is another call of the protocol."""
     new = [
         esdbclient.NewEvent(type="T", data=bytes(size), content_type="application/octet-stream")
         for _ in range(count)
