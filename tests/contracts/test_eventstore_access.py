@@ -165,8 +165,10 @@ def test_all_is_the_admins_to_read(users: Secure, name: str) -> None:
     assert answer(users["admin"].subscribe_to_all) == ""
 
 
-def test_the_acl_of_all_lets_others_read_it(users: Secure) -> None:
+def test_the_acl_of_all_lets_others_read_it(users: Secure, name: str) -> None:
     admin = users["admin"]
+    # A subscription shows that it is allowed by its first event: there has to be one.
+    admin.append_to_stream(name, current_version=NO_STREAM, events=events(1))
     admin.set_stream_metadata("$all", metadata={"$acl": {"$r": ["alice"]}}, current_version=ANY)
     try:
         assert answer(users["alice"].read_all, limit=1) == ""
