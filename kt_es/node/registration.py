@@ -27,6 +27,23 @@ _LOG = structlog.get_logger("kt_es.node")
 Method = Callable[[Any, Any], Awaitable[Any]]
 
 
+class Calls:
+    """How many calls are under way, and how many may be: gRPC's own count is late after a refusal."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._open = 0
+
+    def enter(self) -> None:
+        """Raises ``Refusal`` as gRPC itself words it."""
+        if self._open >= self._limit:
+            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
+        self._open += 1
+
+    def leave(self) -> None:
+        self._open -= 1
+
+
 def serialised(answer: Any) -> bytes:
     """Bytes as they are, messages serialised."""
     if isinstance(answer, bytes):
@@ -70,6 +87,17 @@ def _measured(method: Method, traffic: Traffic, subscriptions: Traffic) -> Metho
     return call
 
 
+def _limited(method: Method, calls: Calls) -> Method:
+    async def call(request: Any, context: Any) -> Any:
+        calls.enter()
+        try:
+            return await method(request, context)
+        finally:
+            calls.leave()
+
+    return call
+
+
 def _guarded(method: Method, name: str, access: Access, streams: bool) -> Method:
     """``method`` behind the gate; ``streams``: what it gets is an iterator of requests."""
 
@@ -92,7 +120,9 @@ def _guarded(method: Method, name: str, access: Access, streams: bool) -> Method
     return call
 
 
-def _handler(method: Method, descriptor: MethodDescriptor, access: Access, counts: Counts) -> Any:
+def _handler(
+    method: Method, descriptor: MethodDescriptor, access: Access, counts: Counts, calls: Calls
+) -> Any:
     kinds = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
@@ -101,17 +131,24 @@ def _handler(method: Method, descriptor: MethodDescriptor, access: Access, count
     }
     make = kinds[descriptor.client_streaming, descriptor.server_streaming]
     parse = GetMessageClass(descriptor.input_type).FromString
-    guarded = _guarded(method, descriptor.full_name, access, descriptor.client_streaming)
+    limited = _limited(method, calls)
+    guarded = _guarded(limited, descriptor.full_name, access, descriptor.client_streaming)
     traffic = counts.traffic(f"{descriptor.containing_service.name}.{descriptor.name}")
     return make(_measured(guarded, traffic, counts.traffic(SUBSCRIBE)), parse, _counted(traffic))
 
 
 def register(
-    server: Any, servicer: object, service: ServiceDescriptor, access: Access, counts: Counts
+    server: Any,
+    servicer: object,
+    service: ServiceDescriptor,
+    access: Access,
+    *,
+    counts: Counts,
+    calls: Calls,
 ) -> None:
     """Serve ``service`` from the methods of ``servicer`` of the same names, to those who may call them."""
     handlers = {
-        method.name: _handler(getattr(servicer, method.name), method, access, counts)
+        method.name: _handler(getattr(servicer, method.name), method, access, counts, calls)
         for method in service.methods
     }
     generic = grpc.method_handlers_generic_handler(service.full_name, handlers)

@@ -28,7 +28,7 @@ from kt_es.node.group_registry import Groups
 from kt_es.node.log import EventLog
 from kt_es.node.logins import Logins
 from kt_es.node.metrics import CountingStorage, Counts
-from kt_es.node.registration import register, register_raw
+from kt_es.node.registration import Calls, register, register_raw
 from kt_es.node.rpc_misc import Gossip, supported_methods
 from kt_es.node.rpc_persistent import PersistentSubscriptions
 from kt_es.node.rpc_streams import Streams
@@ -107,14 +107,13 @@ class _Running:
         self._counts = Counts()
         self.log, storage = self._open(asyncio.get_running_loop())
         self.groups = Groups(self.log, config.max_groups)
-        self._server = grpc.aio.server(
-            options=_channel_options(config), maximum_concurrent_rpcs=config.max_calls
-        )
+        self._server = grpc.aio.server(options=_channel_options(config))
+        self._calls = calls = Calls(config.max_calls)
         self._access = access = Access(self.log, logins, self._tls is not None)
         streams = Streams(self.log, config.max_append, access)
         groups = PersistentSubscriptions(self.log, self.groups)
-        register(self._server, streams, _SERVICES[0], access, self._counts)
-        register(self._server, groups, _SERVICES[1], access, self._counts)
+        register(self._server, streams, _SERVICES[0], access, counts=self._counts, calls=calls)
+        register(self._server, groups, _SERVICES[1], access, counts=self._counts, calls=calls)
         self._upkeep = Upkeep(storage, self.log, self.groups, self._counts)
         register_raw(self._server, _FEATURES, "GetSupportedMethods", supported_methods(_SERVICES))
 
@@ -158,9 +157,8 @@ class _Running:
                 port = self._server.add_secure_port(address, self._tls)
         except RuntimeError as error:
             raise ConfigError(f"cannot listen on {address}: {error}") from None
-        register(
-            self._server, Gossip(uuid4(), self.config.host, port), _SERVICES[2], self._access, self._counts
-        )
+        gossip = Gossip(uuid4(), self.config.host, port)
+        register(self._server, gossip, _SERVICES[2], self._access, counts=self._counts, calls=self._calls)
         await self._upkeep.start(self.config.http)
         await self._server.start()
         _LOG.info(
