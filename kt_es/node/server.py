@@ -19,6 +19,7 @@ from uuid import uuid4
 
 import grpc.aio
 import structlog
+import uvloop
 from esdbclient.protos.Grpc import gossip_pb2, persistent_pb2, streams_pb2
 
 from kt_es.errors import ConfigError, KtError
@@ -87,6 +88,9 @@ def _channel_options(config: NodeConfig) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", 0),
         ("grpc.max_receive_message_length", config.max_message),
         ("grpc.so_reuseport", 0),
+        # A window for a whole append at once; probing for one costs both sides a ping for each message.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", config.max_append),
         ("grpc.max_allowed_incoming_connections", config.max_connections),
         ("grpc.max_metadata_size", config.max_metadata),
         ("grpc.absolute_max_metadata_size", config.max_metadata),
@@ -231,7 +235,7 @@ def run(config: NodeConfig, on_ready: Callable[[str], None] | None = None) -> No
         if on_ready is not None:
             on_ready(address)
 
-    asyncio.run(_serve(config, started))
+    uvloop.run(_serve(config, started))
 
 
 class Node:
@@ -248,7 +252,7 @@ class Node:
 
     def _run(self) -> None:
         try:
-            asyncio.run(_serve(self.config, self._started))
+            uvloop.run(_serve(self.config, self._started))
         except BaseException as error:  # noqa: BLE001  handed to whoever starts or stops the node
             self._error = error
         finally:
