@@ -18,7 +18,7 @@ import structlog
 from kt_es.errors import ConfigError
 from kt_es.node.acl import ALL, ANONYMOUS, Caller, user
 from kt_es.node.refusals import unauthenticated
-from kt_es.node.users import Secret, User, check_password, load, stamp
+from kt_es.node.users import FILE_NAME, Secret, User, check_password, load, stamp
 
 _LOG = structlog.get_logger("kt_es.node")
 REMEMBERED = 300.0  # seconds that a password once found right is not hashed again
@@ -64,7 +64,8 @@ class Logins:
         self._data = data
         self._nobody = Caller(frozenset({ALL})) if anonymous else ANONYMOUS
         self._clock = clock
-        self._stamp = stamp(data)
+        self._path = str(data / FILE_NAME)
+        self._stamp = stamp(self._path)
         found = load(data)
         self._users = found or {}
         self._exist = found is not None
@@ -81,7 +82,7 @@ class Logins:
         return self._exist
 
     def _refresh(self) -> None:
-        now = stamp(self._data)
+        now = stamp(self._path)
         if now == self._stamp:
             return
         self._stamp = now
