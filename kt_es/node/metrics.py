@@ -23,7 +23,7 @@ from kt_es.node.transaction import RANGE
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SUBSCRIBE = "Streams.Subscribe"
-_EVENT = b"E"
+_EVENT, _APPEND = b"E"[0], RANGE[0]
 _BATCHES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
@@ -79,18 +79,12 @@ class CountingStorage:
     def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
         """See ``storage.Storage``."""
         self._storage.write(puts, deletes)
-        appends = events = size = 0
-        for key, value in puts:
-            kind = key[:1]
-            if kind == _EVENT:
-                events += 1
-                size += len(value)
-            elif kind == RANGE:
-                appends += 1
+        sizes = [len(value) for key, value in puts if key[0] == _EVENT]
         counts = self._counts
-        counts.events += events
-        counts.bytes += size
-        if events:
+        counts.events += len(sizes)
+        counts.bytes += sum(sizes)
+        if sizes:
+            appends = sum(key[0] == _APPEND for key, _ in puts)
             counts.appends += appends
             counts.batches.observe(appends)
 

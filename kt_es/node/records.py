@@ -22,8 +22,9 @@ from uuid import UUID
 from esdbclient.protos.Grpc import persistent_pb2, shared_pb2, streams_pb2
 
 HEADER = struct.Struct(">QQQHIHIH")
+_NUMBERS, _OFFSETS = struct.Struct(">QQQ"), struct.Struct(">HIHIH")
 _U64 = struct.Struct(">Q")
-_CANONICAL = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_is_canonical = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 
 
 class Proposed(NamedTuple):
@@ -38,21 +39,17 @@ class Proposed(NamedTuple):
 
 def varint(value: int) -> bytes:
     """``value`` (unsigned) as a protobuf varint."""
-    if value < len(_VARINTS):
-        return _VARINTS[value]
-    return _varint(value)
+    if value < _TABLE:
+        return _LAST[value]
+    return _INNER[value & _TABLE - 1] + varint(value >> 14)
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-_VARINTS = tuple(map(_varint, range(0x4000)))
+_TABLE = 1 << 14
+# Two groups of seven bits each: with more to follow, and as the end of a varint.
+_INNER = tuple(bytes((value & 0x7F | 0x80, value >> 7 | 0x80)) for value in range(_TABLE))
+_LAST = tuple(
+    bytes((value,)) if value < 0x80 else bytes((value & 0x7F | 0x80, value >> 7)) for value in range(_TABLE)
+)
 
 
 def field(tag: int, content: bytes) -> bytes:
@@ -60,52 +57,70 @@ def field(tag: int, content: bytes) -> bytes:
     return varint(tag << 3 | 2) + varint(len(content)) + content
 
 
-def _labels(type_: str, content_type: str) -> tuple[bytes, int, int]:
-    """The metadata entries of type and content type, and where the type stands in them."""
-    name = type_.encode()
-    entry = field(1, b"type") + varint(2 << 3 | 2) + varint(len(name))
-    head = varint(6 << 3 | 2) + varint(len(entry) + len(name))
-    rest = field(6, field(1, b"content-type") + field(2, content_type.encode()))
-    return head + entry + name + rest, len(head) + len(entry), len(name)
+class _Shape(NamedTuple):
+    """What the stored values have in common of events that differ in content only, not in lengths."""
+
+    offsets: bytes  # the rest of the header
+    front: bytes
+    labels: bytes
+    metadata_head: bytes
+    data_head: bytes
+
+
+def _shape(
+    event: Proposed, name_field: bytes, name_length: int, created_entry: bytes, numbers_length: int
+) -> _Shape:
+    """``numbers_length``: the bytes of revision, prepare and commit position."""
+    type_ = event.type.encode()
+    entry = field(1, b"type") + b"\x12" + varint(len(type_))
+    type_head = b"2" + varint(len(entry) + len(type_)) + entry
+    content_entry = field(6, field(1, b"content-type") + field(2, event.content_type.encode()))
+    labels = type_head + type_ + content_entry + created_entry
+    metadata_head = b":" + varint(len(event.metadata)) if event.metadata else b""
+    data_head = b"B" + varint(len(event.data))
+    size = 40 + len(name_field) + numbers_length + len(labels)
+    size += len(metadata_head) + len(event.metadata) + len(data_head) + len(event.data)
+    front = b"\n" + varint(size) + b"\n&\x12$"
+    id_at = HEADER.size + len(front)
+    numbers_at = id_at + 36 + len(name_field)
+    type_at = numbers_at + numbers_length + len(type_head)
+    offsets = _OFFSETS.pack(id_at, numbers_at - name_length, name_length, type_at, len(type_))
+    return _Shape(offsets, front, labels, metadata_head, data_head)
 
 
 def encoder(stream: bytes, created: int) -> Callable[[Proposed, int, int], bytes]:
     """A function ``(event, revision, position) -> stored value`` for one append to one stream."""
     name_field = field(2, field(3, stream))
-    name_length = len(stream)
-    # Where the name stands after the 36 characters of the id, and what follows it.
-    name_skip = 36 + len(name_field) - name_length
     created_entry = field(6, field(1, b"created") + field(2, b"%d" % created))
-    known: dict[tuple[str, str], tuple[bytes, int, int]] = {}
-    pack, header_size = HEADER.pack, HEADER.size
+    shapes: dict[tuple[str, str, int, int, int, int], _Shape] = {}
+    pack, known, join = _NUMBERS.pack, shapes.get, b"".join
 
     def encode(event: Proposed, revision: int, position: int) -> bytes:
         event_id, type_, content_type, metadata, data = event
-        labels = known.get((type_, content_type))
-        if labels is None:
-            labels = known[type_, content_type] = _labels(type_, content_type)
-        entries, type_skip, type_length = labels
-        place = varint(position)
-        numbers = b"\x18%b\x20%b\x28%b" % (varint(revision), place, place)
-        extra = b":%b%b" % (varint(len(metadata)), metadata) if metadata else b""
-        data_head = b"B" + varint(len(data))
-        size = 40 + len(name_field) + len(numbers) + len(entries) + len(created_entry)
-        size += len(extra) + len(data_head) + len(data)
-        front = b"\n%b\n&\x12$" % varint(size)
-        id_at = header_size + len(front)
-        name_at = id_at + name_skip
-        type_at = name_at + name_length + len(numbers) + type_skip
-        header = pack(position, created, revision, id_at, name_at, name_length, type_at, type_length)
-        return b"".join(
+        at, place = varint(revision), varint(position)
+        lengths = type_, content_type, len(metadata), len(data), len(at), len(place)
+        shape = known(lengths)
+        if shape is None:
+            numbers_length = 3 + len(at) + 2 * len(place)
+            shape = _shape(event, name_field, len(stream), created_entry, numbers_length)
+            shapes[lengths] = shape
+        offsets, front, labels, metadata_head, data_head = shape
+        return join(
             (
-                header,
+                pack(position, created, revision),
+                offsets,
                 front,
                 event_id.encode(),
                 name_field,
-                numbers,
-                entries,
-                created_entry,
-                extra,
+                b"\x18",
+                at,
+                b"\x20",
+                place,
+                b"\x28",
+                place,
+                labels,
+                metadata_head,
+                metadata,
                 data_head,
                 data,
                 b"\x18",
@@ -199,8 +214,8 @@ def canonical_id(message: shared_pb2.UUID) -> str:
     Raises:
         ValueError: it is not a UUID.
     """
-    text = message.string
-    if _CANONICAL.fullmatch(text):
+    text: str = message.string
+    if _is_canonical(text):
         return text
     if message.WhichOneof("value") == "structured":
         half = message.structured

@@ -15,6 +15,7 @@ from kt_es.node.refusals import append_too_large, invalid
 from kt_es.node.streams import ALL_NAME, Deleted, Expected, Wrong
 
 MAX_NAME = 4096  # bytes of a stream's name or an event's type
+DEFAULT_CONTENT = "application/octet-stream"
 # google.rpc.Code
 INVALID_ARGUMENT, DEADLINE_EXCEEDED, PERMISSION_DENIED, FAILED_PRECONDITION, UNAVAILABLE = 3, 4, 7, 9, 14
 FOREVER = 86_400.0  # seconds: later deadlines are none; clients send centuries
@@ -54,27 +55,23 @@ def expected_of(options: Any, oneof: str, revision_field: str) -> int | Expected
     return _EXPECTED[kind]
 
 
-def proposed(message: Any) -> Proposed:
-    """An event of a request.
+def proposed(message: Any) -> tuple[Proposed, int]:
+    """An event of a request, and its bytes that count towards the limit of an append.
 
     Raises:
         Refusal: it has no type or no valid id.
     """
-    labels = message.metadata
-    type_ = labels.get("type", "")
+    label = message.metadata.get
+    type_ = label("type", "")
     if not type_ or len(type_) > MAX_NAME:
         raise invalid(f"an event's type has 1 to {MAX_NAME} bytes, not {len(type_)}")
     try:
         event_id = canonical_id(message.id)
     except ValueError:
         raise invalid("an event's id is not a UUID") from None
-    content_type = labels.get("content-type", "application/octet-stream")
-    return Proposed(event_id, type_, content_type, message.custom_metadata, message.data)
-
-
-def size_of(event: Proposed) -> int:
-    """Bytes that count towards the limit of an append."""
-    return len(event.data) + len(event.metadata) + len(event.type)
+    metadata, data = message.custom_metadata, message.data
+    event = Proposed(event_id, type_, label("content-type", DEFAULT_CONTENT), metadata, data)
+    return event, len(data) + len(metadata) + len(type_)
 
 
 async def unary_append(
@@ -94,8 +91,8 @@ async def unary_append(
             name = stream_name(request.options.stream_identifier)
             expected = expected_of(request.options, "expected_stream_revision", "revision")
             continue
-        event = proposed(request.proposed_message)
-        size += size_of(event)
+        event, more = proposed(request.proposed_message)
+        size += more
         if size > limit:
             raise append_too_large(limit)
         events.append(event)
@@ -144,8 +141,11 @@ def batch_events(messages: Iterable[Any], room: int) -> tuple[list[Proposed], in
     Raises:
         Refusal: one cannot be understood, or together they exceed ``room`` bytes.
     """
-    events = [proposed(message) for message in messages]
-    size = sum(map(size_of, events))
+    events: list[Proposed] = []
+    size = 0
+    for event, more in map(proposed, messages):
+        events.append(event)
+        size += more
     if size > room:
         raise append_too_large(room)
     return events, size
