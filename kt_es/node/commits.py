@@ -78,6 +78,12 @@ class GroupCommit:
         self._thread = threading.Thread(target=self._sync_forever, name="kt-node-sync", daemon=True)
         self._thread.start()
 
+    async def room(self) -> None:
+        """Return when what waits leaves room for more: asked before reading what a writer sends."""
+        while self._queued_bytes > QUEUE_BYTES and self._failure is None:
+            self._room.clear()
+            await self._room.wait()
+
     async def run(self, command: Callable[[Transaction], Answer], size: int = 0) -> Answer:
         """Run ``command`` in the next group commit; its answer, once everything it staged is on disk.
 
@@ -86,9 +92,7 @@ class GroupCommit:
         Raises:
             StorageError: the disk refused; whether the command took effect is unknown.
         """
-        while self._queued_bytes > QUEUE_BYTES and self._failure is None:
-            self._room.clear()
-            await self._room.wait()
+        await self.room()
         if self._failure is not None or self._closing:
             raise self._failure or StorageError("the node is shutting down")
         answer: asyncio.Future[object] = self._loop.create_future()

@@ -61,7 +61,7 @@ class EventLog:
         self._heads: OrderedDict[str, Head] = OrderedDict()
         self._held: dict[str, Head] = {}  # durable heads of the streams that are being written
         self._commits = GroupCommit(storage, self, on_failure)
-        self.run = self._commits.run
+        self.run, self.room = self._commits.run, self._commits.room
 
     def head(self, name: str) -> Head:
         """The durable head of a stream; that of a missing one is ``Head()``."""

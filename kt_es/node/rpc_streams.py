@@ -37,6 +37,7 @@ from kt_es.node.storage import StorageError
 from kt_es.node.streams import Expected, Wrong
 
 PIPELINED = 256  # batches of one call that may be under way at once
+UNFINISHED = 16  # batches of one call of which pieces are missing
 _Answer = streams_pb2.BatchAppendResp
 
 
@@ -51,6 +52,7 @@ class Streams(streams_pb2_grpc.StreamsServicer):
     async def Append(  # noqa: N802  the protocol's name
         self, requests: AsyncIterator[streams_pb2.AppendReq], _context: Any
     ) -> streams_pb2.AppendResp:
+        await self._log.room()
         name, expected, events, size = await unary_append(requests, self._max_append)
         outcome = await self._log.append(name, expected, events, size)
         if isinstance(outcome, Appended | Wrong):
@@ -84,6 +86,8 @@ class Streams(streams_pb2_grpc.StreamsServicer):
                     # Here and not in the task: who logs in anew must not let a later batch overtake.
                     caller = await self._access.caller(context)
                     await answers.put(asyncio.create_task(self._append_batch(caller, *whole)))
+                # What is not read yet stays with the writer, held back by the protocol's flow control.
+                await self._log.room()
         except Refusal:
             await answers.put(None)
             raise
@@ -169,7 +173,7 @@ class Streams(streams_pb2_grpc.StreamsServicer):
 
 
 class _Batches:
-    """Puts batches together that arrive in pieces, at most ``limit`` bytes of each."""
+    """Puts batches of one call together that arrive in pieces, at most ``limit`` bytes of each."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -178,7 +182,11 @@ class _Batches:
     def add(
         self, request: streams_pb2.BatchAppendReq
     ) -> tuple[streams_pb2.BatchAppendReq, list[Proposed], int, Refusal | None] | None:
-        """The batch that ``request`` completes, if it does."""
+        """The batch that ``request`` completes, if it does.
+
+        Raises:
+            Refusal: it names no batch, or begins one too many.
+        """
         key = request.correlation_id.SerializeToString()
         if not request.HasField("correlation_id"):
             raise invalid("a batch has no correlation id")
@@ -193,5 +201,7 @@ class _Batches:
                 refusal, events = error, []
         if request.is_final:
             return first, events, size, refusal
+        if len(self._open) >= UNFINISHED:
+            raise invalid(f"more than {UNFINISHED} batches of one call are unfinished")
         self._open[key] = (first, events, size, refusal)
         return None

@@ -1,0 +1,109 @@
+"""Writers that send faster than the disk takes it: what the node reads of it is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from esdbclient.protos.Grpc import shared_pb2, streams_pb2
+
+from kt_es.node.acl import ADMIN, Caller
+from kt_es.node.commits import QUEUE_BYTES
+from kt_es.node.log import EventLog
+from kt_es.node.refusals import Refusal
+from kt_es.node.rpc_streams import UNFINISHED, Streams
+from kt_es.node.storage import StorageError
+from tests.faults.test_node_storage import FaultyStorage, on_log
+
+Request = streams_pb2.BatchAppendReq
+LIMIT = 1 << 20
+SIZE = LIMIT - 1024
+BATCHES = 2 * QUEUE_BYTES // SIZE
+
+
+class Everybody:
+    """The gate of an open node."""
+
+    async def caller(self, _context: object) -> Caller:
+        return ADMIN
+
+    def check(self, _caller: Caller, _wanted: object) -> None:
+        """All may do everything."""
+
+
+class Call:
+    """What a call answered."""
+
+    def __init__(self) -> None:
+        self.answers: list[Any] = []
+
+    async def write(self, answer: Any) -> None:
+        self.answers.append(answer)
+
+
+def batch(size: int, *, final: bool = True) -> Request:
+    options = Request.Options(stream_identifier=shared_pb2.StreamIdentifier(stream_name=b"s"))
+    options.any.SetInParent()
+    event = Request.ProposedMessage(
+        id=shared_pb2.UUID(string=str(uuid4())), metadata={"type": "T"}, data=bytes(size)
+    )
+    return Request(
+        correlation_id=shared_pb2.UUID(string=str(uuid4())),
+        options=options,
+        proposed_messages=[event],
+        is_final=final,
+    )
+
+
+def streams(log: EventLog) -> Streams:
+    access: Any = Everybody()
+    return Streams(log, LIMIT, access)
+
+
+def test_batches_that_the_disk_has_no_time_for_are_not_read(tmp_path: Path) -> None:
+    async def work(log: EventLog, storage: FaultyStorage, _failures: list[StorageError]) -> None:
+        read = 0
+
+        async def requests() -> AsyncIterator[Request]:
+            nonlocal read
+            for _ in range(BATCHES):
+                read += 1
+                await asyncio.sleep(0)  # as a read of a connection does: others go on meanwhile
+                yield batch(SIZE)
+
+        async def until_nothing_moves() -> None:
+            seen = -1
+            while seen != read:
+                seen = read
+                for _ in range(100):
+                    await asyncio.sleep(0)
+
+        storage.may_sync.clear()
+        call = Call()
+        serving = asyncio.create_task(streams(log).BatchAppend(requests(), call))
+        await until_nothing_moves()
+        assert not call.answers
+        # What waits, what is being synced, and the one that was read last.
+        assert read * SIZE <= QUEUE_BYTES + (8 << 20) + 2 * LIMIT
+        storage.may_sync.set()
+        await serving
+        assert [answer.HasField("success") for answer in call.answers] == [True] * BATCHES
+
+    on_log(tmp_path, work)
+
+
+def test_a_call_has_few_batches_of_which_pieces_are_missing(tmp_path: Path) -> None:
+    async def work(log: EventLog, _storage: FaultyStorage, _failures: list[StorageError]) -> None:
+        async def requests(count: int) -> AsyncIterator[Request]:
+            for _ in range(count):
+                yield batch(10, final=False)
+
+        await streams(log).BatchAppend(requests(UNFINISHED), Call())
+        with pytest.raises(Refusal, match="unfinished"):
+            await streams(log).BatchAppend(requests(UNFINISHED + 1), Call())
+
+    on_log(tmp_path, work)
