@@ -10,12 +10,11 @@ import threading
 from collections.abc import Callable
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from kt_es.formats.configs import Config
+from projections.exposition import Figures
 from signer.observer import Finished
 
-_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _ITEMS = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 
 _log = structlog.get_logger("signer")
@@ -28,7 +27,8 @@ class SignerMetrics:
     """
 
     def __init__(self, now: Callable[[], int], monotonic: Callable[[], float]) -> None:
-        self.registry = CollectorRegistry()
+        figures = Figures()
+        self.registry = figures.registry
         self._now = now
         self._monotonic = monotonic
         self._lock = threading.Lock()
@@ -37,40 +37,37 @@ class SignerMetrics:
         self._sealed = 0
         self._timestamp = 0
         self._promise: float | None = None
-        self._epochs = self._counter("kt_signer_epochs", "Epochs published by this process")
-        self._verdicts = self._counter(
+        self._epochs = figures.counter("kt_signer_epochs", "Epochs published by this process")
+        self._verdicts = figures.counter(
             "kt_signer_verdicts", "Items decided and sealed, by verdict", "verdict"
         )
-        self._outages = self._counter(
+        self._outages = figures.counter(
             "kt_signer_outages", "Times the loop began anew: log away; of these, silence only", "kind"
         )
-        self._broken = self._counter("kt_signer_merge_delay_broken", "Epochs over max_merge_delay")
-        self._phases = self._histogram(
-            "kt_signer_phase_seconds", "Time in one epoch, by phase", _SECONDS, "phase"
-        )
-        self._items = self._histogram("kt_signer_epoch_items", "Items in an epoch", _ITEMS)
-        self._delays = self._histogram(
-            "kt_signer_merge_delay_seconds", "Longest of each epoch with items", _SECONDS
-        )
-        self._delay = self._gauge(
+        self._broken = figures.counter("kt_signer_merge_delay_broken", "Epochs over max_merge_delay")
+        self._phases = figures.histogram("kt_signer_phase_seconds", "Time in one epoch, by phase", "phase")
+        self._items = figures.histogram("kt_signer_epoch_items", "Items in an epoch", buckets=_ITEMS)
+        self._delays = figures.histogram("kt_signer_merge_delay_seconds", "Longest of each epoch with items")
+        self._delay = figures.gauge(
             "kt_signer_last_merge_delay_seconds", "Longest of the last epoch with items"
         )
-        self._active = self._gauge("kt_signer_active", "1 with the place at the queue, 0 as a standby")
-        self._epoch = self._gauge("kt_signer_epoch", "Latest epoch committed")
-        self._head = self._gauge(
+        self._active = figures.gauge("kt_signer_active", "1 with the place at the queue, 0 as a standby")
+        self._epoch = figures.gauge("kt_signer_epoch", "Latest epoch committed")
+        self._head = figures.gauge(
             "kt_signer_head_timestamp_seconds", "Timestamp of the latest head of its own"
         )
-        self._staged = self._gauge("kt_signer_lag_items", "Items decided, but not yet under a head")
-        self._promised = self._gauge(
+        self._staged = figures.gauge("kt_signer_lag_items", "Items decided, but not yet under a head")
+        self._promised = figures.gauge(
             "kt_signer_promised_merge_delay_seconds", "max_merge_delay of the config"
         )
-        self._interval = self._gauge("kt_signer_promised_interval_seconds", "max_interval of the config")
-        lag = self._gauge("kt_signer_lag_events", "Queue events known of and not yet under a head")
-        lag.set_function(self._lag_events)
-        age = self._gauge("kt_signer_lag_seconds", "How long the oldest of them has been known of")
-        age.set_function(self._lag_seconds)
-        head_age = self._gauge("kt_signer_head_age_seconds", "Time since the timestamp of the latest head")
-        head_age.set_function(lambda: max(0, now() - self._timestamp) / 1000 if self._timestamp else 0.0)
+        self._interval = figures.gauge("kt_signer_promised_interval_seconds", "max_interval of the config")
+        figures.gauge(
+            "kt_signer_lag_events", "Queue events known of and not yet under a head", self._lag_events
+        )
+        figures.gauge(
+            "kt_signer_lag_seconds", "How long the oldest of them has been known of", self._lag_seconds
+        )
+        figures.gauge("kt_signer_head_age_seconds", "Time since the timestamp of the latest head", self._age)
 
     def seen(self, last: int) -> None:
         with self._lock:
@@ -130,11 +127,5 @@ class SignerMetrics:
         with self._lock:
             return 0.0 if self._waiting is None else max(0.0, self._monotonic() - self._waiting[1])
 
-    def _counter(self, name: str, help_: str, *labels: str) -> Counter:
-        return Counter(name, help_, labels, registry=self.registry)
-
-    def _gauge(self, name: str, help_: str) -> Gauge:
-        return Gauge(name, help_, registry=self.registry)
-
-    def _histogram(self, name: str, help_: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(name, help_, labels, buckets=buckets, registry=self.registry)
+    def _age(self) -> float:
+        return max(0, self._now() - self._timestamp) / 1000 if self._timestamp else 0.0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import generate_latest
+
+from projections.exposition import Figures
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -15,20 +17,21 @@ class Metrics:
     """``clock`` gives the time in ms since 1970, for the age of the latest head."""
 
     def __init__(self, clock: Callable[[], int], log_is_reachable: Callable[[], bool]) -> None:
+        figures = Figures()
         self._clock = clock
-        self._registry = CollectorRegistry()
+        self._registry = figures.registry
         self._timestamp = 0
-        self.lookups = self._counter("kt_lookups", "Lookups answered, by result", "result")
-        self.submissions = self._counter("kt_submissions", "Submissions answered, by verdict", "verdict")
-        self.requests = Histogram(
-            "kt_request_seconds", "Time to answer", ("route",), buckets=_BUCKETS, registry=self._registry
+        self.lookups = figures.counter("kt_lookups", "Lookups answered, by result", "result")
+        self.submissions = figures.counter("kt_submissions", "Submissions answered, by verdict", "verdict")
+        self.requests = figures.histogram("kt_request_seconds", "Time to answer", "route", buckets=_BUCKETS)
+        self._epoch = figures.gauge("kt_epoch", "Latest epoch committed by the replica")
+        self._lag = figures.gauge("kt_replica_lag_seconds", "From a head's timestamp to its commit here")
+        figures.gauge("kt_head_age_seconds", "Time since the timestamp of the latest head", self._age)
+        figures.gauge(
+            "kt_log_reachable",
+            "1 while the event log can be reached",
+            lambda: 1.0 if log_is_reachable() else 0.0,
         )
-        self._epoch = self._gauge("kt_epoch", "Latest epoch committed by the replica")
-        self._lag = self._gauge("kt_replica_lag_seconds", "From a head's timestamp to its commit here")
-        age = self._gauge("kt_head_age_seconds", "Time since the timestamp of the latest head")
-        age.set_function(self._age)
-        log = self._gauge("kt_log_reachable", "1 while the event log can be reached")
-        log.set_function(lambda: 1.0 if log_is_reachable() else 0.0)
 
     def committed(self, epoch: int, timestamp: int) -> None:
         """The replica has committed ``epoch``, whose head has ``timestamp`` in ms."""
@@ -41,9 +44,3 @@ class Metrics:
 
     def _age(self) -> float:
         return max(0, self._clock() - self._timestamp) / 1000 if self._timestamp else 0.0
-
-    def _counter(self, name: str, help_: str, label: str) -> Counter:
-        return Counter(name, help_, (label,), registry=self._registry)
-
-    def _gauge(self, name: str, help_: str) -> Gauge:
-        return Gauge(name, help_, registry=self._registry)
