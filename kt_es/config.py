@@ -66,6 +66,7 @@ class FrontendTable(_Table):
 class MonitorTable(_Table):
     data: Path = Path("monitor")
     read_queue: bool = False
+    metrics: str | None = None
 
 
 class Settings(_Table):

@@ -6,12 +6,12 @@ Front ends and monitors both live in ``follow``; the standby of a signer follows
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from kt_es.errors import UnavailableError
-from kt_es.eventstore.streams import EventLog, StreamNames, Subscription
+from kt_es.eventstore.streams import Event, EventLog, StreamNames, Subscription
 from kt_es.formats.records import Record
 from projections.ledger import Ledger
 from projections.replay import Replay, ReplayedEpoch
@@ -28,13 +28,21 @@ def _ignore_record(_: Record) -> None:
     return
 
 
+def _ignore_head(_: Event) -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Who is told what: records before their epoch is committed, epochs after, outages as they come."""
+    """Who is told what: heads before their epoch is replayed, records before it is committed, epochs after.
+
+    Outages are told as they come; the epoch that was being replayed begins anew.
+    """
 
     on_epoch: Callable[[ReplayedEpoch], None]
     on_record: Callable[[Record], None] = _ignore_record
     on_outage: Callable[[UnavailableError], None] = _ignore_outage
+    on_head: Callable[[Event], None] = _ignore_head
 
 
 def follow(
@@ -54,9 +62,13 @@ def follow(
         try:
             log = connect()
             try:
-                for epoch in _epochs(log, names, Replay(log, names, ledger, listener.on_record), stop):
-                    delay = FIRST_DELAY
-                    listener.on_epoch(epoch)
+                replay = Replay(log, names, ledger, listener.on_record)
+                with closing(_heads(log, names, ledger, stop)) as heads:
+                    for head in heads:
+                        listener.on_head(head)
+                        replayed = replay.advance(head)
+                        delay = FIRST_DELAY
+                        listener.on_epoch(replayed)
             finally:
                 log.close()
         except UnavailableError as error:
@@ -65,17 +77,17 @@ def follow(
             delay = min(2 * delay, LAST_DELAY)
 
 
-def _epochs(
-    log: EventLog, names: StreamNames, replay: Replay, stop: threading.Event
-) -> Iterator[ReplayedEpoch]:
-    for epoch in replay.catch_up():
-        yield epoch
+def _heads(
+    log: EventLog, names: StreamNames, ledger: Ledger, stop: threading.Event
+) -> Generator[Event, None, None]:
+    """The heads that are published and not committed, one by one, and then those that come."""
+    for event in log.read(names.heads, ledger.committed.epoch):
+        yield event
         if stop.is_set():
             return
-    subscription = log.subscribe(names.heads, replay.ledger.committed.epoch - 1)
+    subscription = log.subscribe(names.heads, ledger.committed.epoch - 1)
     with stopped_by(stop, subscription):
-        for event in subscription:
-            yield replay.advance(event)
+        yield from subscription
 
 
 @contextmanager

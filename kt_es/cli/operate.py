@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -16,12 +14,8 @@ from kt_es.cli.setup import NewDirectory, begin_queue, write_directory
 from kt_es.config import FILE_NAME, Address, Settings, load_settings
 from kt_es.errors import ConfigError
 from kt_es.eventstore.esdb import connect
-from kt_es.eventstore.streams import Event, EventLog
 from kt_es.formats.labels import LABEL_POLICIES
-from projections.auditor import QueueCheck
-from projections.follower import Listener, follow
-from projections.ledger import FAMILIES, Ledger
-from projections.rocks import Store
+from projections.monitor import MonitorSettings, monitor
 from signer.loop import Limits
 from signer.service import SignerSettings
 from signer.service import serve as serve_signer
@@ -29,6 +23,9 @@ from signer.service import serve as serve_signer
 LOG_OPTION = click.option("--log", "log", metavar="URI", help="Connection string of the event log.")
 DATA_OPTION = click.option(
     "--data", type=click.Path(path_type=Path, file_okay=False), help="Its data; default as in kt.toml."
+)
+METRICS_OPTION = click.option(
+    "--metrics", metavar="HOST:PORT", help="Serve figures for Prometheus; default as in kt.toml."
 )
 
 
@@ -106,7 +103,7 @@ def _refuse_other_settings(context: click.Context, settings: Settings) -> None:
 @click.command("signer")
 @LOG_OPTION
 @DATA_OPTION
-@click.option("--metrics", metavar="HOST:PORT", help="Serve figures for Prometheus; default as in kt.toml.")
+@METRICS_OPTION
 @click.pass_context
 def signer_command(context: click.Context, log: str | None, data: Path | None, metrics: str | None) -> None:
     """Run the signer, or a standby that takes over when the signer is gone."""
@@ -119,8 +116,6 @@ def signer_settings(
     settings: Settings, data: Path | None = None, metrics: str | None = None
 ) -> SignerSettings:
     table = settings.signer
-    where = metrics or table.metrics
-    exposed = None if where is None else address(where)
     return SignerSettings(
         settings.names,
         settings.origin,
@@ -128,7 +123,7 @@ def signer_settings(
         data or settings.path(table.data),
         settings.path(table.keys),
         Limits(batch_limit=table.batch_limit, truncate=table.truncate_queue),
-        None if exposed is None else (exposed.host, exposed.port),
+        _metrics_at(metrics or table.metrics),
     )
 
 
@@ -164,37 +159,29 @@ def frontend_command(context: click.Context, log: str | None, data: Path | None,
 @click.command("monitor")
 @LOG_OPTION
 @DATA_OPTION
+@METRICS_OPTION
 @click.pass_context
-def monitor_command(context: click.Context, log: str | None, data: Path | None) -> None:
+def monitor_command(context: click.Context, log: str | None, data: Path | None, metrics: str | None) -> None:
     """Replay and verify both logs as they grow; end with an alarm at the first difference."""
-    import structlog
-
     settings = settings_of(context, log)
     configure_logs("monitor")
-    words = structlog.get_logger("monitor")
-    with ExitStack() as stack:
-        store = Store.open(data or settings.path(settings.monitor.data), FAMILIES)
-        stack.callback(store.close)
-        check = _queue_check(settings, stack) if settings.monitor.read_queue else None
-        listener = Listener(
-            on_record=(lambda _: None) if check is None else check.observe,
-            on_epoch=lambda epoch: words.info(
-                "verified", epoch=epoch.head.epoch, records=epoch.head.log_size, entries=epoch.head.map_size
-            ),
-            on_outage=lambda error: words.warning("log unavailable", problem=str(error)),
-        )
-        ledger = Ledger(store, settings.origin, settings.pinned)
-        follow(lambda: connect(settings.log), settings.names, ledger, listener, stop_on_signals())
+    table = settings.monitor
+    monitor(
+        MonitorSettings(
+            settings.names,
+            settings.origin,
+            settings.pinned,
+            data or settings.path(table.data),
+            table.read_queue,
+            _metrics_at(metrics or table.metrics),
+        ),
+        lambda: connect(settings.log),
+        stop_on_signals(),
+    )
 
 
-def _queue_check(settings: Settings, stack: ExitStack) -> QueueCheck:
-    """A check over a connection of its own, made when the first record wants to be compared."""
-    opened: list[EventLog] = []
-
-    def read(start: int) -> Iterator[Event]:
-        if not opened:
-            opened.append(connect(settings.log))
-            stack.callback(opened[0].close)
-        return opened[0].read(settings.names.queue, start)
-
-    return QueueCheck(read)
+def _metrics_at(where: str | None) -> tuple[str, int] | None:
+    if where is None:
+        return None
+    parsed = address(where)
+    return parsed.host, parsed.port

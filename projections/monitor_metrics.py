@@ -1,0 +1,143 @@
+"""The monitor's figures for Prometheus. Nothing of any record but its verdict is in them."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+from kt_es.formats.records import Verdict
+from projections.exposition import Figures
+from projections.ledger import Committed
+
+
+class MonitorMetrics:
+    """``now`` is the wall clock in ms, ``monotonic`` in seconds.
+
+    What is verified is told by the thread that replays, what is published by another one; both are read
+    by those that answer scrapes.
+    """
+
+    def __init__(self, now: Callable[[], int], monotonic: Callable[[], float]) -> None:
+        figures = Figures()
+        self.registry = figures.registry
+        self._now = now
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._open: Counter[str] = Counter()  # verdicts of the epoch that is being replayed
+        self._begun = 0.0
+        self._heads = self._records = self._timestamp = 0
+        self._published = (0, 0, 0)  # heads, records, timestamp of the newest
+        self._behind_since: float | None = None
+        self._max_interval: int | None = None
+        self._epochs = figures.counter("kt_monitor_epochs", "Epochs replayed and verified by this process")
+        self._verdicts = figures.counter(
+            "kt_monitor_verdicts", "Records replayed and verified, by verdict", "verdict"
+        )
+        self._late = figures.counter(
+            "kt_monitor_late_heads", "Verified heads that came more than max_interval after the one before"
+        )
+        self._outages = figures.counter("kt_monitor_outages", "Times the log went away while following it")
+        self._replays = figures.histogram("kt_monitor_replay_seconds", "Time to replay and verify an epoch")
+        self._epoch = figures.gauge("kt_monitor_epoch", "Latest epoch verified")
+        self._log_size = figures.gauge("kt_monitor_log_size", "Records under its head")
+        self._map_size = figures.gauge("kt_monitor_map_size", "Entries under its head")
+        self._head = figures.gauge("kt_monitor_head_timestamp_seconds", "Timestamp of its head")
+        self._interval = figures.gauge(
+            "kt_monitor_promised_interval_seconds", "max_interval of the config in force"
+        )
+        self._promised = figures.gauge(
+            "kt_monitor_promised_merge_delay_seconds", "max_merge_delay of the config in force"
+        )
+        self._reachable = figures.gauge("kt_monitor_log_reachable", "1 while the event log can be reached")
+        self._alarm = figures.gauge("kt_monitor_alarm", "1 once the logs were found to be wrong")
+        figures.gauge(
+            "kt_monitor_open_records", "Records replayed, not yet under a verified head", self._size
+        )
+        figures.gauge("kt_monitor_lag_heads", "Published and not verified", lambda: self._lag(0, self._heads))
+        figures.gauge(
+            "kt_monitor_lag_records", "Published and not verified", lambda: self._lag(1, self._records)
+        )
+        figures.gauge("kt_monitor_lag_seconds", "Since when there are any", self._lag_seconds)
+        figures.gauge(
+            "kt_monitor_head_age_seconds",
+            "Time since the timestamp of the latest verified head",
+            lambda: self._age(self._timestamp),
+        )
+        figures.gauge(
+            "kt_monitor_published_head_age_seconds",
+            "Time since the timestamp of the newest published head, verified or not",
+            lambda: self._age(max(self._timestamp, self._published[2])),
+        )
+
+    def begins(self) -> None:
+        """An epoch is going to be replayed, perhaps again."""
+        self._open = Counter()
+        self._begun = self._monotonic()
+
+    def record(self, verdict: Verdict) -> None:
+        self._open[verdict.label] += 1
+
+    def verified(self, state: Committed) -> None:
+        """The epoch that was being replayed is correct; ``state`` is what stands now."""
+        self._epochs.inc()
+        self._replays.observe(self._monotonic() - self._begun)
+        for verdict, count in self._open.items():
+            self._verdicts.labels(verdict).inc(count)
+        before, timestamp = self._timestamp, state.standing.timestamp
+        # The interval of the config that was in force when the head was due.
+        if before and self._max_interval is not None and timestamp - before > self._max_interval:
+            self._late.inc()
+        self.resumed(state)
+
+    def resumed(self, state: Committed) -> None:
+        """What had been verified when the process started, or is now."""
+        self._open = Counter()
+        self._heads, self._records = state.epoch, state.log.size
+        self._timestamp = state.standing.timestamp
+        self._epoch.set(state.epoch)
+        self._log_size.set(state.log.size)
+        self._map_size.set(state.root.size)
+        self._head.set(self._timestamp / 1000)
+        if state.standing.config is not None:
+            config = state.standing.config.config
+            self._max_interval = config.max_interval
+            self._interval.set(config.max_interval / 1000)
+            self._promised.set(config.max_merge_delay / 1000)
+        self._note_lag()
+
+    def outage(self) -> None:
+        self._open = Counter()
+        self._outages.inc()
+
+    def published(self, heads: int, records: int, timestamp: int) -> None:
+        """What the logs hold, as the newest head there says: the log was reached."""
+        self._reachable.set(1)
+        self._published = (heads, records, timestamp)
+        self._note_lag()
+
+    def unreachable(self) -> None:
+        self._reachable.set(0)
+
+    def alarm(self) -> None:
+        self._alarm.set(1)
+
+    def _note_lag(self) -> None:
+        with self._lock:
+            if self._published[0] <= self._heads:
+                self._behind_since = None
+            elif self._behind_since is None:
+                self._behind_since = self._monotonic()
+
+    def _lag(self, what: int, verified: int) -> float:
+        return max(0, self._published[what] - verified)
+
+    def _lag_seconds(self) -> float:
+        since = self._behind_since
+        return 0.0 if since is None else max(0.0, self._monotonic() - since)
+
+    def _size(self) -> float:
+        return self._open.total()
+
+    def _age(self, timestamp: int) -> float:
+        return max(0, self._now() - timestamp) / 1000 if timestamp else 0.0
