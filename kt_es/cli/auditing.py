@@ -1,4 +1,4 @@
-"""What auditors and operators ask: audit, epochs, checkpoint, status."""
+"""What auditors ask: audit, epochs, checkpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kt_es.client.trusted import Pinned
 from kt_es.config import Settings
 from kt_es.errors import ConfigError
 from kt_es.eventstore.esdb import EsdbLog, connect
-from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
+from kt_es.formats.heads import MapHead
 from projections.auditor import AuditReport, audit
 from projections.ledger import FAMILIES, Ledger
 from projections.rocks import Store
@@ -140,7 +140,7 @@ def epochs_command(context: click.Context, /, last: int, **reach: Any) -> None:
         first = max(1, newest.head.epoch - last + 1)
         heads = [client.head(epoch).head for epoch in range(first, newest.head.epoch)] + [newest.head]
     output_of(context).data(
-        {"epochs": [_head_document(head) for head in heads]},
+        {"epochs": [head_document(head) for head in heads]},
         [
             f"epoch {head.epoch}  {at(head.timestamp)}  {head.map_size} entries  {head.log_size} records  "
             f"{head.map_root.hex()[:16]}"
@@ -149,7 +149,8 @@ def epochs_command(context: click.Context, /, last: int, **reach: Any) -> None:
     )
 
 
-def _head_document(head: MapHead) -> dict[str, Any]:
+def head_document(head: MapHead) -> dict[str, Any]:
+    """A head as ``--json`` shows it."""
     return {
         "origin": head.origin,
         "epoch": head.epoch,
@@ -173,34 +174,3 @@ def checkpoint_command(context: click.Context, /, which: str, **reach: Any) -> N
         head: Head = client.head()
     text = head.heads_checkpoint if which == "heads" else head.mutations_checkpoint
     output_of(context).data({"log": which, "checkpoint": text}, [text.rstrip("\n")])
-
-
-@click.command("status")
-@click.option("--log", metavar="URI", help="Connection string of the event log; default from kt.toml.")
-@click.pass_context
-def status_command(context: click.Context, log: str | None) -> None:
-    """How far the signer is, for who runs the directory: last head, and what still waits in the queue."""
-    settings = settings_of(context, log)
-    with event_log(settings) as opened:
-        queue_last = opened.last_revision(settings.names.queue)
-        event = opened.last_event(settings.names.heads)
-    head = None
-    if event is not None:
-        head = SignedMapHead.decode(HeadEvent.decode(event.data).smh_bytes).head
-    waiting = queue_last + 1 - (0 if head is None else head.queue_next)
-    age = None if head is None else round(time.time() - head.timestamp / 1000, 3)
-    lines = [f"{settings.origin} in {settings.names.queue}"]
-    if head is None:
-        lines.append("no head yet")
-    else:
-        lines.append(f"epoch {head.epoch}, {age} s ago: {head.map_size} entries, {head.log_size} records")
-    lines.append(f"{waiting} events wait in the queue")
-    output_of(context).data(
-        {
-            "origin": settings.origin,
-            "head": None if head is None else _head_document(head),
-            "head_age": age,
-            "queue_waiting": waiting,
-        },
-        lines,
-    )

@@ -35,7 +35,7 @@ _COMMANDS = {
     "put": "people",
     "signer": "operate",
     "snapshot": "snapshot",
-    "status": "auditing",
+    "status": "status",
     "up": "up",
     "verify": "people",
     "watch": "people",

@@ -130,7 +130,14 @@ def run_up(
     state = settings.base / STATE_FILE
 
     def remember(pids: dict[str, int]) -> None:
-        document = {"pid": os.getpid(), "url": url, "log": log_uri, "key": settings.key, "processes": pids}
+        document = {
+            "pid": os.getpid(),
+            "url": url,
+            "log": log_uri,
+            "key": settings.key,
+            "processes": pids,
+            "restarts": {child.name: child.restarts for child in supervisor.children},
+        }
         write_private(state, json.dumps(document, indent=2).encode(), mode=0o644)
 
     supervisor = Supervisor(output.fail, remember)

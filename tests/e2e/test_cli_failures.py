@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kt_es.client.trusted import Pinned
+from tests.builders import private_key, public
 from tests.e2e.processes import Running, Stranger, Up
 
 pytestmark = pytest.mark.e2e
@@ -78,10 +80,28 @@ def test_a_connection_string_that_is_none_is_named(directory: Up, stranger: Stra
         assert ran.complaint.startswith("connection string: "), uri
 
 
-@pytest.mark.parametrize("command", ["status", "audit"])
-def test_a_log_that_is_away_is_one_line(stranger: Stranger, copy: Path, command: str) -> None:
-    ran = stranger.kt("-c", copy / "kt.toml", command, "--log", AWAY, code=1)
+@pytest.mark.parametrize("command", [("status", "--server", f"http://{NOWHERE}"), ("audit",)])
+def test_a_log_that_is_away_is_one_line(stranger: Stranger, copy: Path, command: tuple[str, ...]) -> None:
+    ran = stranger.kt("-c", copy / "kt.toml", *command, "--log", AWAY, code=1)
     assert "the event log is unavailable" in ran.complaint
+
+
+def test_the_status_without_the_log_is_that_of_who_answers(stranger: Stranger, copy: Path) -> None:
+    document = stranger.kt("--json", "-c", copy / "kt.toml", "status", "--log", AWAY).document
+    assert document["head"]["epoch"] == document["frontend"]["epoch"]
+    assert document["queue_waiting"] is None
+    assert "the event log is unavailable" in document["unknown"]["log"]
+
+
+def test_the_status_does_not_take_another_directory_for_its_own(
+    directory: Up, stranger: Stranger, copy: Path
+) -> None:
+    key = Pinned("localhost/people", public(private_key("somebody else"))).vkey
+    (copy / "kt.toml").write_text((copy / "kt.toml").read_text().replace(directory.vkey, key))
+    status = ("-c", copy / "kt.toml", "status", "--log", directory.log_uri)
+    document = stranger.kt("--json", *status).document
+    assert document["frontend"] is None
+    assert "the pinned key" in document["unknown"]["frontend"]
 
 
 def test_init_without_its_log_says_so_and_goes_on_when_repeated(directory: Up, stranger: Stranger) -> None:

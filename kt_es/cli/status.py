@@ -1,0 +1,193 @@
+"""``kt status``: how a directory is, by its log and by what its processes say of themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from kt_es.cli.auditing import event_log, head_document
+from kt_es.cli.context import config_path, output_of, settings_of
+from kt_es.cli.figures import TIMEOUT, Page, of_frontend, of_monitor, of_signer
+from kt_es.cli.operate import address
+from kt_es.cli.status_lines import status_lines
+from kt_es.cli.up import STATE_FILE
+from kt_es.client.transport import Transport
+from kt_es.client.trusted import Pinned, first_use, verify_configs
+from kt_es.client.wire import read_directory, read_head
+from kt_es.config import Settings
+from kt_es.errors import AccessDeniedError, KtError, MalformedError, UnavailableError
+from kt_es.formats.configs import Config
+from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
+
+_T = TypeVar("_T")
+
+
+@click.command("status")
+@click.option("--log", metavar="URI", help="Connection string of the event log; default from kt.toml.")
+@click.option("--server", envvar="KT_SERVER", help="The front end's URL; default from kt.toml.")
+@click.option("--signer", metavar="HOST:PORT", help="The signer's figures; default from kt.toml.")
+@click.option("--monitor", metavar="HOST:PORT", help="The monitor's figures; default from kt.toml.")
+@click.pass_context
+def status_command(
+    context: click.Context, log: str | None, server: str | None, signer: str | None, monitor: str | None
+) -> None:
+    """How the directory is: last head, what waits, lag, merge delay, verdicts, restarts.
+
+    Asks the log, the front end, and the signer and the monitor where they serve figures. Without a kt.toml
+    it asks the --server alone. What cannot be known is named with the reason.
+    """
+    is_default = context.find_root().get_parameter_source("config") is ParameterSource.DEFAULT
+    outsider = server is not None and log is None and is_default and not config_path(context).exists()
+    settings = None if outsider else settings_of(context, log)
+    document = _Inquiry(settings, server, signer, monitor).document()
+    output_of(context).data(document, status_lines(document))
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """The newest head in the log, and how many events of the queue wait behind it."""
+
+    head: MapHead | None
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Frontend:
+    """The config in force, verified, the head that is served, and the figures."""
+
+    config: Config
+    head: MapHead
+    page: Page
+
+
+class _Inquiry:
+    """Asks everybody there is; ``_unknown`` says why what is not known is not."""
+
+    def __init__(
+        self, settings: Settings | None, server: str | None, signer: str | None, monitor: str | None
+    ) -> None:
+        self._settings = settings
+        self._up = {} if settings is None else _state_of_up(settings)
+        listen = "" if settings is None else f"http://{settings.frontend.listen}"
+        self._server = (server or str(self._up.get("url") or listen)).rstrip("/")
+        self._addresses = {
+            "signer": signer or (None if settings is None else settings.signer.metrics),
+            "monitor": monitor or (None if settings is None else settings.monitor.metrics),
+        }
+        self._unknown: dict[str, str] = {}
+
+    def document(self) -> dict[str, Any]:
+        """Raises ``UnavailableError`` if nobody answers."""
+        log = self._try("log", self._ask_log)
+        frontend = self._try("frontend", self._ask_frontend)
+        signer = self._try("signer", lambda: self._page("signer", "kt_signer_epochs_total"))
+        monitor = self._try("monitor", lambda: self._page("monitor", "kt_monitor_alarm"))
+        if log is None and frontend is None and signer is None and monitor is None:
+            raise UnavailableError(self._unknown["frontend" if self._settings is None else "log"])
+        promised = self._try("promised", lambda: _promised(frontend, signer, monitor))
+        restarts = self._try("restarts", self._restarts)
+        head = log.head if log is not None else None if frontend is None else frontend.head
+        origin = (
+            self._settings.origin if self._settings is not None else None if head is None else head.origin
+        )
+        return {
+            "origin": origin,
+            "head": None if head is None else head_document(head),
+            "head_age": None if head is None else round(time.time() - head.timestamp / 1000, 3),
+            "queue_waiting": None if log is None else log.waiting,
+            "promised": promised,
+            "signer": None if signer is None else of_signer(signer),
+            "monitor": None if monitor is None else of_monitor(monitor),
+            "frontend": None if frontend is None else _of_frontend(frontend, head),
+            "restarts": restarts,
+            "unknown": self._unknown,
+        }
+
+    def _try(self, part: str, ask: Callable[[], _T]) -> _T | None:
+        try:
+            return ask()
+        except (UnavailableError, AccessDeniedError, MalformedError) as error:
+            self._unknown[part] = str(error)
+            return None
+
+    def _ask_log(self) -> _Log:
+        if self._settings is None:
+            raise UnavailableError("there is no kt.toml that says where it is")
+        names = self._settings.names
+        with event_log(self._settings) as opened:
+            queue_last = opened.last_revision(names.queue)
+            event = opened.last_event(names.heads)
+        head = None
+        if event is not None:
+            head = SignedMapHead.decode(HeadEvent.decode(event.data).smh_bytes).head
+        return _Log(head, queue_last + 1 - (0 if head is None else head.queue_next))
+
+    def _ask_frontend(self) -> _Frontend:
+        transport = Transport(self._server, timeout=TIMEOUT)
+        try:
+            page = Page.at(f"{self._server}/metrics", "kt_epoch")
+            deadline = transport.deadline()
+            configs = read_directory(transport.get("/v1/directory", deadline).body).configs
+            pinned = first_use(configs) if self._settings is None else Pinned.parse(self._settings.key)
+            config = verify_configs(pinned, configs)[-1]
+            head = read_head(transport.get("/v1/heads/latest", deadline).body).smh.head
+            return _Frontend(config, head, page)
+        except UnavailableError:
+            raise
+        except KtError as error:
+            # Another directory's front end, or one without an epoch: no reason to say nothing of the rest.
+            raise UnavailableError(f"{self._server}: {error}") from None
+        finally:
+            transport.close()
+
+    def _page(self, process: str, must_have: str) -> Page:
+        where = self._addresses[process]
+        if where is None:
+            raise UnavailableError(f"{process}.metrics is not set, and --{process} not given")
+        return Page.at(f"http://{address(where)}/metrics", must_have)
+
+    def _restarts(self) -> dict[str, int]:
+        restarts = self._up.get("restarts")
+        if not isinstance(restarts, dict):
+            raise UnavailableError("no kt up runs beside kt.toml, which would count them")
+        return {str(name): int(count) for name, count in restarts.items()}
+
+
+def _state_of_up(settings: Settings) -> Mapping[str, Any]:
+    """What a ``kt up`` of this directory says of itself; nothing if none runs here."""
+    try:
+        state = json.loads((settings.base / STATE_FILE).read_text())
+        os.kill(int(state["pid"]), 0)
+    except PermissionError:
+        pass  # somebody else's process is one nevertheless
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def _promised(frontend: _Frontend | None, signer: Page | None, monitor: Page | None) -> dict[str, Any]:
+    """``max_interval`` and ``max_merge_delay`` in seconds, from whoever knows the config in force."""
+    if frontend is not None:
+        config = frontend.config
+        return {"interval": config.max_interval / 1000, "merge_delay": config.max_merge_delay / 1000}
+    for process, page in (("signer", signer), ("monitor", monitor)):
+        delay = None if page is None else page.value(f"kt_{process}_promised_merge_delay_seconds")
+        if page is not None and delay:
+            interval = page.value(f"kt_{process}_promised_interval_seconds")
+            return {"interval": interval, "merge_delay": delay}
+    raise UnavailableError("neither front end nor signer nor monitor tells the config")
+
+
+def _of_frontend(frontend: _Frontend, newest: MapHead | None) -> dict[str, Any]:
+    document = of_frontend(frontend.page)
+    if newest is not None:
+        document["lag"]["heads"] = max(0, newest.epoch - frontend.head.epoch)
+        document["lag"]["records"] = max(0, newest.log_size - frontend.head.log_size)
+    return document

@@ -1,0 +1,101 @@
+"""``kt status`` reads the figures that signer, monitor and front end really have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from kt_es.cli.figures import Page, of_frontend, of_monitor, of_signer
+from kt_es.cli.status_lines import status_lines
+from kt_es.errors import UnavailableError
+from kt_es.formats.records import Verdict
+from kt_es.server.metrics import Metrics
+from projections.exposition import Figures, exposed
+from projections.monitor_metrics import MonitorMetrics
+from signer.metrics import SignerMetrics
+from signer.observer import Finished
+from tests.builders import START, config, map_head
+
+
+def page(registry: CollectorRegistry) -> Page:
+    return Page(generate_latest(registry).decode())
+
+
+def missing(document: dict[str, Any], *but: str) -> list[str]:
+    """The figures that a process does not have after all, inner ones included."""
+    found = [name for name, value in document.items() if value is None and name not in but]
+    inner = [value for value in document.values() if isinstance(value, dict)]
+    return found + [name for values in inner for name in missing(values, *but)]
+
+
+def signer_page() -> dict[str, Any]:
+    metrics = SignerMetrics(lambda: START, lambda: 2.5)
+    metrics.configured(config())
+    metrics.role(active=True)
+    metrics.took(0, 5, 0.0)
+    metrics.sealed(1, 4.0)
+    metrics.finished(Finished(map_head(3), 5, {"accepted": 4, "epoch": 1}, {"collect": 1.0, "commit": 0.1}))
+    metrics.outage("log")
+    return of_signer(page(metrics.registry))
+
+
+def test_what_the_signer_tells() -> None:
+    signer = signer_page()
+    assert not missing(signer, "uptime")
+    assert signer["active"]
+    assert (signer["epoch"], signer["outages"]) == (3, 1)
+    assert signer["merge_delay"] == {"last": 1.5, "mean": 1.5, "broken": 0}
+    assert signer["phases"] == {"collect": 1, "commit": 0.1}
+    assert signer["verdicts"] == {"accepted": 4, "epoch": 1}
+
+
+def test_what_the_monitor_tells() -> None:
+    metrics = MonitorMetrics(lambda: START, lambda: 0.0)
+    metrics.record(Verdict.STALE)
+    metrics.published(2, 7, START)
+    metrics.alarm()
+    monitor = of_monitor(page(metrics.registry))
+    assert not missing(monitor, "uptime", "replay")
+    assert monitor["alarm"]
+    assert monitor["lag"] == {"heads": 2, "records": 7, "seconds": 0}
+
+
+def test_what_the_front_end_tells() -> None:
+    metrics = Metrics(lambda: START + 1500, lambda: True)
+    metrics.committed(4, START)
+    metrics.submissions.labels("accepted").inc()
+    frontend = of_frontend(Page(metrics.render().decode()))
+    assert not missing(frontend, "uptime")
+    assert frontend["epoch"] == 4
+    assert frontend["lag"] == {"seconds": 1.5}
+    assert frontend["verdicts"] == {"accepted": 1}
+
+
+def test_a_page_is_that_of_the_process_or_none() -> None:
+    with exposed(Figures().registry, "127.0.0.1", 0) as port:
+        where = f"http://127.0.0.1:{port}/metrics"
+        with pytest.raises(UnavailableError, match="does not have kt_monitor_alarm"):
+            Page.at(where, "kt_monitor_alarm")
+    with pytest.raises(UnavailableError, match="does not answer"):
+        Page.at(where, "kt_monitor_alarm")
+
+
+@pytest.mark.parametrize("text", ["{", "a b c d", "<html>"])
+def test_what_is_no_page_has_no_figures(text: str) -> None:
+    with pytest.raises((ValueError, KeyError, IndexError)):
+        Page(text)
+
+
+def test_people_are_told_what_is_not_known() -> None:
+    document = {
+        **dict.fromkeys(("head", "head_age", "queue_waiting", "promised", "monitor", "frontend", "restarts")),
+        "origin": "kt.example.org/people",
+        "signer": signer_page(),
+        "unknown": {"monitor": "it does not answer"},
+    }
+    lines = list(status_lines(document))
+    assert lines[:2] == ["kt.example.org/people", "no head yet"]
+    assert "merge delay: 1.5 s the last, 1.5 s the mean, over the promise 0 times" in "\n".join(lines)
+    assert lines[-1] == "not known: monitor: it does not answer"
