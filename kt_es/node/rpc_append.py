@@ -101,20 +101,24 @@ async def unary_append(
     return name, expected, events, size
 
 
+def appended(success: Any, outcome: Appended) -> None:
+    """Fill the ``success`` of an answer."""
+    if outcome.revision >= 0:
+        success.current_revision = outcome.revision
+    else:
+        success.no_stream.SetInParent()
+    if outcome.position:
+        success.position.commit_position = outcome.position
+        success.position.prepare_position = outcome.position
+    else:
+        success.no_position.SetInParent()
+
+
 def append_answer(outcome: Appended | Wrong, expected: int | Expected) -> streams_pb2.AppendResp:
     """What ``Append`` answers."""
     answer = streams_pb2.AppendResp()
     if isinstance(outcome, Appended):
-        success = answer.success
-        if outcome.revision >= 0:
-            success.current_revision = outcome.revision
-        else:
-            success.no_stream.SetInParent()
-        if outcome.position:
-            success.position.commit_position = outcome.position
-            success.position.prepare_position = outcome.position
-        else:
-            success.no_position.SetInParent()
+        appended(answer.success, outcome)
         return answer
     wrong = answer.wrong_expected_version
     if outcome.current >= 0:
@@ -195,20 +199,6 @@ def batch_answer(request: streams_pb2.BatchAppendReq) -> streams_pb2.BatchAppend
     elif kind is not None:
         getattr(answer, kind).SetInParent()
     return answer
-
-
-def batch_success(answer: streams_pb2.BatchAppendResp, outcome: Appended) -> None:
-    """Fill in that the append was made."""
-    success = answer.success
-    if outcome.revision >= 0:
-        success.current_revision = outcome.revision
-    else:
-        success.no_stream.SetInParent()
-    if outcome.position:
-        success.position.commit_position = outcome.position
-        success.position.prepare_position = outcome.position
-    else:
-        success.no_position.SetInParent()
 
 
 def batch_error(answer: streams_pb2.BatchAppendResp, code: int, text: str, details: Any) -> None:

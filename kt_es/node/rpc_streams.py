@@ -21,10 +21,10 @@ from kt_es.node.rpc_append import (
     PERMISSION_DENIED,
     UNAVAILABLE,
     append_answer,
+    appended,
     batch_answer,
     batch_error,
     batch_events,
-    batch_success,
     expected_of,
     in_time,
     seconds_left,
@@ -130,7 +130,7 @@ class Streams(streams_pb2_grpc.StreamsServicer):
     def _fill(self, answer: _Answer, name: str, expected: int | Expected, outcome: object) -> None:
         match outcome:
             case Appended():
-                batch_success(answer, outcome)
+                appended(answer.success, outcome)
             case Wrong():
                 text = f"the stream is at revision {outcome.current}"
                 batch_error(answer, FAILED_PRECONDITION, text, wrong_batch_version(outcome, expected))
