@@ -16,14 +16,25 @@ DEADLINE = 5.0  # of one call, in seconds
 PAUSE = 0.02  # before an attempt is repeated
 
 
-class Client:
-    """A thread with a connection of its own; ``work`` runs until ``enough`` is set."""
+class Running:
+    """``work`` in a thread with a connection of its own, until ``enough`` is set.
 
-    def __init__(self, uri: str, name: str) -> None:
+    ``interrupt`` ends what ``work`` may be waiting for.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        name: str,
+        work: Callable[[EventStoreDBClient], None],
+        interrupt: Callable[[], None] = lambda: None,
+    ) -> None:
         self.name = name
-        self.uri = uri
         self.enough = threading.Event()
         self.failure: BaseException | None = None
+        self._uri = uri
+        self._work = work
+        self._interrupt = interrupt
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -32,6 +43,7 @@ class Client:
     def finish(self) -> None:
         """Let it end what it is at; raises what it died of."""
         self.enough.set()
+        self._interrupt()
         self._thread.join(60)
         assert not self._thread.is_alive(), f"{self.name} hangs"
         self.check()
@@ -43,20 +55,17 @@ class Client:
     def _run(self) -> None:
         try:
             while not self.enough.is_set():
-                with EventStoreDBClient(self.uri) as client:
-                    self.work(client)
+                with EventStoreDBClient(self._uri) as client:
+                    self._work(client)
         except BaseException as error:
             self.failure = error
 
-    def work(self, client: EventStoreDBClient) -> None:
-        raise NotImplementedError
 
-
-class Writer(Client):
+class Writer:
     """Appends to ``stream``, alone with exact revisions, or together with others without."""
 
     def __init__(self, uri: str, stream: str, alone: bool, random: Random) -> None:
-        super().__init__(uri, f"writer of {stream}")
+        self.running = Running(uri, f"writer of {stream}", self._work)
         self.stream = stream
         self.batches: list[list[UUID]] = []  # acknowledged
         self.repeated = 0
@@ -64,8 +73,8 @@ class Writer(Client):
         self._random = random
         self._written = 0
 
-    def work(self, client: EventStoreDBClient) -> None:
-        while not self.enough.is_set():
+    def _work(self, client: EventStoreDBClient) -> None:
+        while not self.running.enough.is_set():
             batch = [
                 NewEvent(
                     type="T",
@@ -110,18 +119,18 @@ def seen(recorded: Any) -> Seen:
     )
 
 
-class Follower(Client):
+class Follower:
     """A catch-up subscription: goes on behind the last event it saw, which must never be shown again."""
 
     def __init__(self, uri: str, stream: str | None) -> None:
-        super().__init__(uri, f"follower of {stream or '$all'}")
+        self.running = Running(uri, f"follower of {stream or '$all'}", self._work, self._stop)
         self.stream = stream
         self.seen: list[Seen] = []
         self.connections = 0
         self._subscription: Any = None
 
-    def work(self, client: EventStoreDBClient) -> None:
-        while not self.enough.is_set():
+    def _work(self, client: EventStoreDBClient) -> None:
+        while not self.running.enough.is_set():
             try:
                 self._subscription = self._subscribe(client)
                 self.connections += 1
@@ -143,14 +152,12 @@ class Follower(Client):
         assert last is None or event.position > last.position, (last, event)
         self.seen.append(event)
 
-    def finish(self) -> None:
-        self.enough.set()
+    def _stop(self) -> None:
         if self._subscription is not None:
             self._subscription.stop()
-        super().finish()
 
 
-class Consumer(Client):
+class Consumer:
     """A consumer of a persistent subscription that acknowledges everything.
 
     Each connection has to begin at the group's checkpoint, before anything that was not acknowledged,
@@ -158,7 +165,7 @@ class Consumer(Client):
     """
 
     def __init__(self, uri: str, group: str, stream: str | None, order: Callable[[Seen], int]) -> None:
-        super().__init__(uri, f"consumer of {group}")
+        self.running = Running(uri, f"consumer of {group}", self._work, self._stop)
         self.group = group
         self.stream = stream
         self.seen: list[Seen] = []  # in order, each once
@@ -168,8 +175,8 @@ class Consumer(Client):
         self._places: dict[UUID, int] = {}
         self._subscription: Any = None
 
-    def work(self, client: EventStoreDBClient) -> None:
-        while not self.enough.is_set():
+    def _work(self, client: EventStoreDBClient) -> None:
+        while not self.running.enough.is_set():
             try:
                 checkpoint = self._checkpoint(client)
                 self._subscription = self._read(client)
@@ -211,8 +218,6 @@ class Consumer(Client):
             before = place
             self._subscription.ack(recorded)
 
-    def finish(self) -> None:
-        self.enough.set()
+    def _stop(self) -> None:
         if self._subscription is not None:
             self._subscription.stop()
-        super().finish()

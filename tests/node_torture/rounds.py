@@ -17,7 +17,7 @@ from esdbclient import EventStoreDBClient
 
 from kt_es.node.checking import check
 from tests.contracts.nodes import NodeProcess
-from tests.node_torture.clients import Client, Consumer, Follower, Seen, Writer, seen
+from tests.node_torture.clients import Consumer, Follower, Running, Seen, Writer, seen
 
 SHARED = ("shared-0", "shared-1")
 PATIENCE = 120.0
@@ -65,11 +65,12 @@ class Torture:
                 Consumer(node.uri, "of-stream", SHARED[1], lambda event: event.revision),
                 Consumer(node.uri, "of-all", None, lambda event: event.position),
             ]
-            clients: list[Client] = [*writers, *followers, *consumers]
+            taking_part: list[Writer | Follower | Consumer] = [*writers, *followers, *consumers]
+            clients = [one.running for one in taking_part]
             for client in clients:
                 client.start()
             for number in range(self.rounds):
-                self._round(node, random, clients)
+                self._round(node, random, writers, clients)
                 if (number + 1) % 20 == 0:
                     self.say(f"{number + 1} rounds")
             self._settle(node, writers, followers, consumers)
@@ -92,10 +93,12 @@ class Torture:
 
     # --- one round -------------------------------------------------------------------------------
 
-    def _round(self, node: NodeProcess, random: Random, clients: list[Client]) -> None:
+    def _round(
+        self, node: NodeProcess, random: Random, writers: list[Writer], clients: list[Running]
+    ) -> None:
         # Some kills hit a node that has hardly begun, most hit one at work.
-        goal = _appends(clients) + random.choice((0, 1, 10, 50, 150))
-        _until(lambda: _appends(clients) >= goal, clients[0])
+        goal = _appends(writers) + random.choice((0, 1, 10, 50, 150))
+        _until(lambda: _appends(writers) >= goal, writers[0].running)
         threading.Event().wait(random.uniform(0, 0.1))
         node.kill()
         self.result.rounds += 1
@@ -130,7 +133,7 @@ class Torture:
         consumers: list[Consumer],
     ) -> None:
         for writer in writers:
-            writer.finish()
+            writer.running.finish()
         result = self.result
         result.appends = sum(len(writer.batches) for writer in writers)
         result.events = sum(len(batch) for writer in writers for batch in writer.batches)
@@ -150,18 +153,18 @@ class Torture:
         ]
         for subscriber, events in wanted:
             _follow_up(subscriber, len(events))
-            assert subscriber.seen == events, f"{subscriber.name} saw something else than there is"
+            assert subscriber.seen == events, f"{subscriber.running.name} saw something else than there is"
             result.connections += subscriber.connections
         result.redelivered = sum(consumer.redelivered for consumer in consumers)
 
 
 def _follow_up(subscriber: Follower | Consumer, count: int) -> None:
-    _until(lambda: len(subscriber.seen) >= count, subscriber)
-    subscriber.finish()
+    _until(lambda: len(subscriber.seen) >= count, subscriber.running)
+    subscriber.running.finish()
 
 
-def _appends(clients: list[Client]) -> int:
-    return sum(len(client.batches) for client in clients if isinstance(client, Writer))
+def _appends(writers: list[Writer]) -> int:
+    return sum(len(writer.batches) for writer in writers)
 
 
 def _names(writers: list[Writer]) -> set[str]:
@@ -188,7 +191,7 @@ def _check_streams(writers: list[Writer], everything: list[Seen], streams: dict[
                 assert starts == sorted(starts), f"{name}: appends of one writer changed places"
 
 
-def _until(condition: Callable[[], bool], client: Client) -> None:
+def _until(condition: Callable[[], bool], client: Running) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():
         client.check()
