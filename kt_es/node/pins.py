@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Callable
 
@@ -14,6 +13,7 @@ from kt_es.node.group_values import Strategy
 from kt_es.node.links import LINK, linked, target
 from kt_es.node.log import EventLog
 from kt_es.node.records import name_of, parsed, type_of
+from kt_es.node.streams import metadata_of
 
 CORRELATION = "$correlationId"
 
@@ -28,7 +28,8 @@ def pinner(log: EventLog, strategy: Strategy) -> Callable[[bytes], int]:
 
 
 def _number(text: str) -> int:
-    return zlib.crc32(text.encode())
+    # Half a surrogate pair is text in JSON, but not in UTF-8.
+    return zlib.crc32(text.encode(errors="surrogatepass"))
 
 
 def _stream(stored: bytes) -> str:
@@ -42,9 +43,5 @@ def _correlation(log: EventLog, stored: bytes) -> str | None:
     event = linked(log, stored) if type_of(stored) == LINK else stored
     if event is None:
         return None
-    try:
-        values = json.loads(parsed(event).event.custom_metadata or b"{}")
-    except ValueError:
-        return None
-    found = values.get(CORRELATION) if isinstance(values, dict) else None
+    found = metadata_of(parsed(event).event.custom_metadata).get(CORRELATION)
     return found if isinstance(found, str) else None

@@ -88,7 +88,8 @@ def metadata_of(data: bytes) -> dict[str, object]:
     """The JSON object in a ``$metadata`` event; anything else counts as empty."""
     try:
         values = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
+        # RecursionError: brackets in brackets. Anybody may write it, and nobody may stop the node with it.
         return {}
     return values if isinstance(values, dict) else {}
 
