@@ -62,13 +62,14 @@ class GroupRunner:
         self._replaying: set[int] = set()
         self._replayed: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._soon: asyncio.Handle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
     # --- consumers -----------------------------------------------------------------------------
 
     def connect(self, consumer: Consumer) -> None:
-        """Admit ``consumer``.
+        """Admit ``consumer``, whom the next ``pump`` serves.
 
         Raises:
             Refusal: the group is full, or is being changed.
@@ -79,7 +80,6 @@ class GroupRunner:
             raise group_full(self.stream, self.name)
         if len(self.group.consumers) == 1:
             self._log.wakeups.add(self._source.wakes_on, self.pump)
-        self.pump()
 
     def disconnect(self, consumer: Consumer) -> None:
         """``consumer`` is gone."""
@@ -98,12 +98,9 @@ class GroupRunner:
         self.group.nack(consumer, ids, action)
         self.pump()
 
-    def sent(self, message: Message) -> None:
-        """``message`` has gone out; where reading had stopped because too much was held, it goes on."""
-        was_full = self.group.is_full
-        self.group.sent(message)
-        if was_full and not self.group.is_full:
-            self._loop.call_soon(self.pump)
+    def sent(self, delivery: Delivery) -> None:
+        """``delivery`` has gone out."""
+        self.group.sent(delivery)
 
     def payload(self, delivery: Delivery) -> bytes | None:
         """The stored event to send, or ``None`` if it is gone or was taken back meanwhile."""
@@ -113,6 +110,8 @@ class GroupRunner:
         stored = message.payload or self._load(message)
         if stored is None:
             self.group.gone(delivery)
+            # There is room for others now, which nothing else may say for long.
+            self._pump_soon()
             return None
         if message.parked >= 0 or self.settings.resolve_links:
             event = resolve(self._log, stored)
@@ -131,8 +130,19 @@ class GroupRunner:
         """Do whatever can be done now: read, deliver, take back, park, checkpoint."""
         if self._closed:
             return
+        try:
+            self._pump()
+        except StorageError:
+            raise  # the node stops
+        except Exception as error:  # noqa: BLE001  whatever it is
+            # No fault of the node's: others go on. Whoever reads this group is told, and does not wait.
+            _LOG.exception("a group cannot go on", stream=self.stream, group=self.name, reason=repr(error))
+            self._drop()
+
+    def _pump(self) -> None:
         group, now = self.group, self._loop.time()
         group.expire(now)
+        group.dispatch(now)
         for _ in range(PUMP_CHUNKS):
             room = group.room()
             if room == 0:
@@ -144,12 +154,20 @@ class GroupRunner:
             if not batch.more:
                 break
         else:
-            self._loop.call_soon(self.pump)
-        group.dispatch(now)
+            self._pump_soon()
         for consumer in group.take_awake():
             consumer.wake()
         self._settle_effects(now)
         self._set_timer(now)
+
+    def _pump_soon(self) -> None:
+        """Once more when others have had their turn; once, however often it is asked for."""
+        if self._soon is None:
+            self._soon = self._loop.call_soon(self._pump_now)
+
+    def _pump_now(self) -> None:
+        self._soon = None
+        self.pump()
 
     def _settle_effects(self, now: float) -> None:
         for message in self.group.take_parking():
@@ -266,13 +284,16 @@ class GroupRunner:
 
     def end(self) -> None:
         """The group is deleted or replaced: its consumers are dropped, nothing more is written."""
-        self.group.drop_all()
-        for consumer in self.group.take_awake():
-            consumer.wake()
+        self._drop()
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         self._log.wakeups.remove(self._source.wakes_on, self.pump)
+
+    def _drop(self) -> None:
+        self.group.drop_all()
+        for consumer in self.group.take_awake():
+            consumer.wake()
 
     async def close(self) -> None:
         """The node stops: write the checkpoint that is possible now."""

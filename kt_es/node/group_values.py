@@ -112,8 +112,14 @@ class Consumer:
         self.number = 0
         self.rate = Rate(0.0)
         self.in_flight = 0
+        self.held = 0  # bytes of payload in the outbox
         self.outbox: deque[Delivery] = deque()
         self.dropped = False
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it may be given another message."""
+        return self.in_flight < self.capacity and not self.dropped
 
 
 @dataclass(slots=True, eq=False)

@@ -21,7 +21,8 @@ from kt_es.node.group_values import Action, Consumer, Delivery, Message, Rate, S
 
 MAX_RETRY_SHOWN = 2**31 - 1
 LAZY = 4096  # settled entries that may wait in queues before they are swept out
-HELD_BYTES = 4 << 20  # payload of messages read but not yet sent, per group
+HELD_BYTES = 4 << 20  # payload of messages read ahead and not yet given to a consumer, per group
+OUTBOX_BYTES = 1 << 20  # payload of messages given to a consumer and not yet sent
 BUCKETS = 1024  # by which pinned messages are shared out
 
 
@@ -95,7 +96,7 @@ class Group:
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing more may be read because of what is read and not yet sent."""
+        """Whether nothing more may be read because of what is read and not yet given to anybody."""
         return self._held >= HELD_BYTES
 
     def push(self, messages: Iterable[Message], cursor: int, passed_over: int = 0) -> None:
@@ -128,22 +129,68 @@ class Group:
 
     def dispatch(self, now: float) -> None:
         """Give waiting messages to consumers that have room."""
-        timeout = self.settings.message_timeout
-        deadline = now + timeout / 1000 if timeout > 0 else float("inf")
+        if self.settings.strategy.is_pinned:
+            self._dispatch_pinned(now)
+            return
         while (message := self._next()) is not None:
             # A second event with the id of one in flight waits, so that an acknowledgement is clear.
-            if message.id in self._in_flight or (consumer := self._pick(message)) is None:
+            if message.id in self._in_flight or (consumer := self._pick()) is None:
                 return
             self._remove_next()
-            delivery = Delivery(message, consumer, deadline)
-            self._in_flight[message.id] = delivery
-            if timeout > 0:
-                self._deadlines.append(delivery)
-            consumer.in_flight += 1
-            consumer.rate.total += 1
-            self.rate.total += 1
-            consumer.outbox.append(delivery)
-            self._awake.add(consumer)
+            self._give(message, consumer, now)
+
+    def _dispatch_pinned(self, now: float) -> None:
+        """Who has no room keeps nobody else waiting: what is pinned to it is passed over, in order."""
+        blocked = {consumer for consumer in self.consumers if not consumer.has_room}
+        if len(blocked) == len(self.consumers):
+            return
+
+        def given(message: Message) -> bool:
+            consumer = self._pinned(message.pin % BUCKETS)
+            if consumer in blocked or message.id in self._in_flight:
+                blocked.add(consumer)
+                # It may wait long: it is read again when its turn comes.
+                message.payload = None
+                return False
+            self._give(message, consumer, now)
+            if not consumer.has_room:
+                blocked.add(consumer)
+            return True
+
+        waiting = []
+        for entry in sorted(self._retrying):
+            if entry[2].settled:
+                continue
+            if given(entry[2]):
+                self._retrying_ids.pop(entry[2].id, None)
+            else:
+                waiting.append(entry)
+        self._retrying = waiting  # sorted, and so a heap
+        passed_over: list[Message] = []
+        while self._fresh and len(blocked) < len(self.consumers):
+            message = self._fresh.popleft()
+            self._held -= len(message.payload or b"")
+            if not given(message):
+                passed_over.append(message)
+        self._fresh.extendleft(reversed(passed_over))
+
+    def _give(self, message: Message, consumer: Consumer, now: float) -> None:
+        timeout = self.settings.message_timeout
+        delivery = Delivery(message, consumer, now + timeout / 1000 if timeout > 0 else float("inf"))
+        self._in_flight[message.id] = delivery
+        if timeout > 0:
+            self._deadlines.append(delivery)
+        consumer.in_flight += 1
+        consumer.rate.total += 1
+        self.rate.total += 1
+        consumer.outbox.append(delivery)
+        self._awake.add(consumer)
+        size = len(message.payload or b"")
+        if consumer.held + size > OUTBOX_BYTES and consumer.held:
+            # It takes nothing at the moment: this one is read again when its turn comes.
+            message.payload = None
+        else:
+            consumer.held += size
 
     def _next(self) -> Message | None:
         while self._retrying and self._retrying[0][2].settled:
@@ -157,20 +204,15 @@ class Group:
             _, _, message = heapq.heappop(self._retrying)
             self._retrying_ids.pop(message.id, None)
         else:
-            self._fresh.popleft()
+            self._held -= len(self._fresh.popleft().payload or b"")
 
-    def _pick(self, message: Message) -> Consumer | None:
+    def _pick(self) -> Consumer | None:
         consumers = self.consumers
-        if not consumers:
-            return None
-        if self.settings.strategy.is_pinned:
-            pinned = self._pinned(message.pin % BUCKETS)
-            return pinned if pinned.in_flight < pinned.capacity else None
         for _ in range(len(consumers)):
             consumer = consumers[0]
-            if self.settings.strategy is Strategy.ROUND_ROBIN or consumer.in_flight >= consumer.capacity:
+            if self.settings.strategy is Strategy.ROUND_ROBIN or not consumer.has_room:
                 consumers.rotate(-1)
-            if consumer.in_flight < consumer.capacity:
+            if consumer.has_room:
                 return consumer
         return None
 
@@ -186,9 +228,10 @@ class Group:
         """Whether ``delivery`` is still to be made, or was taken back while it waited in an outbox."""
         return self._in_flight.get(delivery.message.id) is delivery
 
-    def sent(self, message: Message) -> None:
+    def sent(self, delivery: Delivery) -> None:
         """The payload has gone out; it is no longer held."""
-        self._held -= len(message.payload or b"")
+        message = delivery.message
+        delivery.consumer.held -= len(message.payload or b"")
         message.payload = None
 
     # --- answers of consumers ------------------------------------------------------------------
@@ -244,7 +287,7 @@ class Group:
     def _take_back(self, delivery: Delivery) -> None:
         del self._in_flight[delivery.message.id]
         delivery.consumer.in_flight -= 1
-        self.sent(delivery.message)
+        self.sent(delivery)
 
     def _again(self, message: Message) -> None:
         if message.retries >= self.settings.max_retry_count:

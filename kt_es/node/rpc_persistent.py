@@ -16,7 +16,7 @@ from kt_es.node.group_values import Action, Consumer, Peer, Settings, Strategy
 from kt_es.node.log import EventLog
 from kt_es.node.logins import credentials
 from kt_es.node.records import canonical_ids, delivery, parsed, respelled, with_structured_ids
-from kt_es.node.refusals import Refusal, group_dropped, group_missing, invalid
+from kt_es.node.refusals import Refusal, group_dropped, group_missing, invalid, not_ready
 from kt_es.node.rpc_append import stream_name
 from kt_es.node.rpc_group_info import describe
 from kt_es.node.rpc_read import filter_of
@@ -24,6 +24,7 @@ from kt_es.node.streams import ALL_NAME, LAST_REVISION
 
 MAX_GROUP_NAME = 1024
 MAX_IN_FLIGHT = 10_000  # messages of one consumer that wait for its acknowledgement, whatever it asks for
+OPTIONS_SECONDS = 10.0  # that a read may take to say what it wants to read
 ANONYMOUS = "anonymous"
 _TICKS_PER_MS = 10_000
 _FROM_END = 2**64 - 1  # the deprecated way to say it
@@ -98,7 +99,12 @@ class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsService
     async def Read(  # noqa: N802
         self, requests: AsyncIterator[persistent_pb2.ReadReq], context: Any
     ) -> None:
-        first = await anext(aiter(requests), None)
+        # A connection that is cut at the wrong moment can leave a call without it, which would wait for ever.
+        try:
+            async with asyncio.timeout(OPTIONS_SECONDS):
+                first = await anext(aiter(requests), None)
+        except TimeoutError:
+            raise not_ready("the options of a read did not arrive") from None
         if first is None or first.WhichOneof("content") != "options":
             raise invalid("a read of a persistent subscription begins with its options")
         options = first.options
@@ -140,9 +146,11 @@ class _Reading:
         """
         runner = self._runner
         runner.connect(self._consumer)
-        answers = asyncio.create_task(self._read_answers(requests))
-        answers.add_done_callback(lambda _task: self._awake.set())
+        answers: asyncio.Task[None] | None = None
         try:
+            runner.pump()
+            answers = asyncio.create_task(self._read_answers(requests))
+            answers.add_done_callback(lambda _task: self._awake.set())
             confirmed = persistent_pb2.ReadResp.SubscriptionConfirmation(
                 subscription_id=f"{runner.stream}::{runner.name}"
             )
@@ -157,14 +165,14 @@ class _Reading:
                 await self._awake.wait()
                 self._awake.clear()
         finally:
-            answers.cancel()
+            if answers is not None:
+                answers.cancel()
             runner.disconnect(self._consumer)
 
     async def _send(self) -> None:
         outbox = self._consumer.outbox
         while outbox and not self._consumer.dropped:
             given = outbox.popleft()
-            message = given.message
             stored = self._runner.payload(given)
             if stored is None:
                 continue
@@ -172,8 +180,8 @@ class _Reading:
                 event = parsed(stored)
                 with_structured_ids(event)
                 stored = respelled(event)
-            retries = message.retries
-            self._runner.sent(message)
+            retries = given.message.retries
+            self._runner.sent(given)
             await self._context.write(delivery(stored, retries))
 
     async def _read_answers(self, requests: AsyncIterator[persistent_pb2.ReadReq]) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kt_es.node.filters import Filter
 from kt_es.node.group_values import Action, Consumer, Delivery, Message, Settings, Strategy
-from kt_es.node.groups import LAZY, Group
+from kt_es.node.groups import HELD_BYTES, LAZY, OUTBOX_BYTES, Group
 
 ALWAYS = 2**31 - 1
 
@@ -219,6 +219,75 @@ def test_pins_are_shared_out_and_few_move_when_a_consumer_goes() -> None:
     assert orders(first) > before[0]
     assert orders(third) > before[2]
     assert orders(first) | orders(third) == set(range(300))
+
+
+def test_a_full_pinned_consumer_keeps_nobody_else_waiting() -> None:
+    group = Group(settings(strategy=Strategy.PINNED, message_timeout=1000), 0, 0.0)
+    stuck, free = Consumer(1, lambda: None), Consumer(2, lambda: None)
+    for consumer in (stuck, free):
+        group.connect(consumer)
+    group.push([Message(order, f"id-{order}", b"x", pin=order % 20) for order in range(40)], 40)
+    group.dispatch(0.0)
+    taken: list[int] = []
+    while free.outbox:
+        given = free.outbox.popleft()
+        taken.append(given.message.order)
+        group.ack(free, [given.message.id])
+        group.dispatch(0.0)
+    assert len(taken) > 10
+    assert taken == sorted(taken)
+    waiting = set(range(40)) - set(taken)
+    assert orders(stuck) == {min(waiting)}
+    assert {order % 20 for order in waiting}.isdisjoint(order % 20 for order in taken)
+    # What it did not acknowledge comes again, and holds the others up no more than the first time.
+    group.expire(2.0)
+    group.push([Message(order, f"id-{order}", pin=order % 20) for order in range(40, 60)], 60)
+    group.dispatch(2.0)
+    assert {delivery.message.order for delivery in stuck.outbox if group.is_current(delivery)} == {
+        min(waiting)
+    }
+    assert len(free.outbox) == 2
+    # In order, once it takes them.
+    came: list[int] = []
+    while stuck.outbox:
+        given = stuck.outbox.popleft()
+        if group.is_current(given):
+            came.append(given.message.order)
+            group.ack(stuck, [given.message.id])
+            group.dispatch(2.0)
+    assert came == sorted(came)
+    assert set(came) >= waiting
+
+
+def test_whoever_does_not_take_its_messages_holds_little_of_them() -> None:
+    """What others are given is read while a consumer's outbox is full."""
+    group = Group(settings(strategy=Strategy.ROUND_ROBIN), 0, 0.0)
+    stuck, free = Consumer(10_000, lambda: None), Consumer(10_000, lambda: None)
+    for consumer in (stuck, free):
+        group.connect(consumer)
+    size = HELD_BYTES // 16
+    for first in range(0, 200, 10):
+        assert group.room() > 0
+        messages = [Message(order, f"id-{order}", bytes(size)) for order in range(first, first + 10)]
+        group.push(messages, first + 10)
+        group.dispatch(0.0)
+        while free.outbox:
+            group.sent(free.outbox.popleft())
+    assert len(stuck.outbox) == 100
+    assert sum(len(delivery.message.payload or b"") for delivery in stuck.outbox) <= OUTBOX_BYTES
+    assert not free.held
+    group.disconnect(stuck)
+    assert not stuck.held
+    assert not group.is_full
+
+
+def test_a_dropped_consumer_is_given_nothing_more() -> None:
+    bench = Bench(settings(), count=4)
+    stopped = bench.consumer(capacity=2)
+    other = bench.consumer(capacity=4)
+    bench.nack(stopped, [0, 1], Action.STOP)
+    assert bench.given(stopped) == []
+    assert sorted(bench.given(other)) == [0, 1, 2, 3]
 
 
 def test_pinned_messages_wait_for_their_consumer() -> None:
