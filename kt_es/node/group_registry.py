@@ -29,6 +29,8 @@ class Groups:
         self._log = log
         self._limit = limit
         self._runners: dict[tuple[str, str], GroupRunner] = {}
+        # One change at a time: what waits for the disk must not meet another change of the same group.
+        self._changing = asyncio.Lock()
         for key, value in log.storage.scan(*groups_range()):
             stream, name = group_names(key)
             settings = decode_settings(value)
@@ -59,6 +61,10 @@ class Groups:
         Raises:
             Refusal: there is one of that name, or there are as many as there may be.
         """
+        async with self._changing:
+            await self._create(stream, name, settings)
+
+    async def _create(self, stream: str, name: str, settings: Settings) -> None:
         if (stream, name) in self._runners:
             raise group_exists(stream, name)
         if len(self._runners) >= self._limit:
@@ -83,6 +89,10 @@ class Groups:
         Raises:
             Refusal: there is no such group.
         """
+        async with self._changing:
+            await self._update(stream, name, settings)
+
+    async def _update(self, stream: str, name: str, settings: Settings) -> None:
         old = self.get(stream, name)
         settings = replace(settings, filter=old.settings.filter)
         await old.close()
@@ -97,6 +107,10 @@ class Groups:
         Raises:
             Refusal: there is no such group.
         """
+        async with self._changing:
+            await self._delete(stream, name)
+
+    async def _delete(self, stream: str, name: str) -> None:
         runner = self.get(stream, name)
         del self._runners[stream, name]
         runner.end()
@@ -112,11 +126,12 @@ class Groups:
 
     async def restart(self) -> None:
         """Drop all consumers; every group goes on at its checkpoint, with no memory of before."""
-        for (stream, name), old in list(self._runners.items()):
-            await old.close()
-            self._runners[stream, name] = GroupRunner(
-                self._log, stream, name, old.settings, old.group.checkpoint, origin=old.origin
-            )
+        async with self._changing:
+            for (stream, name), old in list(self._runners.items()):
+                await old.close()
+                self._runners[stream, name] = GroupRunner(
+                    self._log, stream, name, old.settings, old.group.checkpoint, origin=old.origin
+                )
 
     async def close(self) -> None:
         """The node stops."""
