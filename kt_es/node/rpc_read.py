@@ -117,6 +117,8 @@ async def _read_stream(
         at = chunk.following
         if not chunk.more:
             return
+        # Where everything has expired nothing is written, and others would wait.
+        await asyncio.sleep(0)
 
 
 async def _read_all(log: EventLog, options: streams_pb2.ReadReq.Options, context: Any, spell: Spell) -> None:
