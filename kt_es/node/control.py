@@ -65,6 +65,8 @@ class Control:
             await writer.drain()
         except (ConnectionError, ValueError):  # who asked is gone, or sends no end of a line
             pass
+        except asyncio.CancelledError:
+            _LOG.warning("given up: the node stops")
         finally:
             writer.close()
 

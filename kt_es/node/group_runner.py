@@ -30,7 +30,7 @@ from kt_es.node.streams import ALL_NAME
 from kt_es.node.transaction import Transaction, u64
 
 _LOG = structlog.get_logger("kt_es.node")
-PUMP_CHUNKS = 8  # chunks a group reads before others have their turn
+PUMP_CHUNKS = 2  # chunks a group reads before others have their turn
 
 
 class GroupRunner:
