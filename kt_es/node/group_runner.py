@@ -31,6 +31,7 @@ from kt_es.node.transaction import Transaction, u64
 
 _LOG = structlog.get_logger("kt_es.node")
 PUMP_CHUNKS = 2  # chunks a group reads before others have their turn
+REPLAY_AHEAD = 500  # parked messages that wait to be delivered again; more are read when these are gone
 
 
 class GroupRunner:
@@ -61,6 +62,8 @@ class GroupRunner:
         self._parked = parked_stream(stream, name)
         self._replaying: set[int] = set()
         self._replayed: set[int] = set()
+        self._to_replay = range(0)  # revisions of parked messages yet to be read
+        self._replay_limit = 0
         self._timer: asyncio.TimerHandle | None = None
         self._soon: asyncio.Handle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -142,6 +145,7 @@ class GroupRunner:
     def _pump(self) -> None:
         group, now = self.group, self._loop.time()
         group.expire(now)
+        self._read_parked()
         group.dispatch(now)
         for _ in range(PUMP_CHUNKS):
             room = group.room()
@@ -264,21 +268,27 @@ class GroupRunner:
         return max(0, head.last - head.first + 1 - len(self._replayed)) if head.exists else 0
 
     def replay(self, limit: int | None) -> None:
-        """Deliver parked messages again, at most ``limit``."""
-        messages: list[Message] = []
-        at, more = 0, True
-        while more and (limit is None or len(messages) < limit):
-            chunk = forwards(self._log, self._parked, at)
-            more, at = chunk.more, chunk.following
-            for stored in chunk.events:
-                revision = revision_of(stored)
-                if revision not in self._replaying:
-                    pin = self._pin(stored)
-                    messages.append(Message(revision, id_of(stored), parked=revision, pin=pin))
-        messages = messages[:limit]
-        self._replaying.update(message.parked for message in messages)
-        self.group.replay(messages)
+        """Deliver what is parked now again, at most ``limit`` messages."""
+        head = self._log.head(self._parked)
+        count = head.last - head.first + 1
+        asked = count if limit is None else limit
+        self._replay_limit = asked + (self._replay_limit if self._to_replay else 0)
+        self._to_replay = range(self._to_replay.start if self._to_replay else head.first, head.last + 1)
         self.pump()
+
+    def _read_parked(self) -> None:
+        """Queue the next parked messages that are to be replayed, a few at a time."""
+        while self._to_replay and self._replay_limit > 0 and self.group.retrying < REPLAY_AHEAD:
+            chunk = forwards(self._log, self._parked, self._to_replay.start)
+            revisions = {revision_of(stored): stored for stored in chunk.events}
+            fresh = [at for at in revisions if at in self._to_replay and at not in self._replaying]
+            fresh = fresh[: self._replay_limit]
+            self._replay_limit -= len(fresh)
+            self._replaying.update(fresh)
+            self._to_replay = range(chunk.following, self._to_replay.stop) if chunk.more else range(0)
+            self.group.replay(
+                Message(at, id_of(revisions[at]), parked=at, pin=self._pin(revisions[at])) for at in fresh
+            )
 
     # --- ends ----------------------------------------------------------------------------------
 
