@@ -35,6 +35,9 @@ _KEEPALIVE = (
     # What really ends a connection whose peer is frozen; the default is a minute.
     ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
+    # gRPC repeats a call by itself that a stopping server did not begin; where it then cannot connect, the
+    # call never ends, not even in a failure. Repeating is ours.
+    ("grpc.enable_retries", 0),
     # After an outage the next attempt should not wait for the default two minutes.
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
