@@ -58,8 +58,8 @@ class _Batch:
 class GroupCommit:
     """Runs commands in order.
 
-    ``on_failure`` is called once, with the reason, when storage has refused a write or a command could
-    not be run; from then on every command fails with ``StorageError``.
+    ``on_failure`` is called once, with the reason, when storage has refused a write; from then on every
+    command fails with ``StorageError``.
     """
 
     def __init__(self, storage: Storage, state: State, on_failure: Callable[[StorageError], None]) -> None:
@@ -108,7 +108,7 @@ class GroupCommit:
         while commands := self._take():
             try:
                 batch = self._decide_and_write(commands)
-            except Exception as error:  # noqa: BLE001  a command that cannot be run leaves its batch in doubt
+            except Exception as error:  # noqa: BLE001  a batch that cannot be written is in doubt
                 self._fail(error, commands)
                 return
             if batch.tx.changes:
@@ -130,12 +130,27 @@ class GroupCommit:
         return commands
 
     def _decide_and_write(self, commands: Sequence[_Command]) -> _Batch:
-        tx = self._state.begin()
-        answers = [command.run(tx) for command in commands]
+        batch = self._decide(commands)
+        tx = batch.tx
         if tx.changes:
             tx.finish()
             self._state.hold(tx)
             self._storage.write(tx.puts, tx.deletes)
+        return batch
+
+    def _decide(self, commands: Sequence[_Command]) -> _Batch:
+        """Run ``commands`` on one transaction. One that cannot be run fails alone; the others begin anew."""
+        tx, answers = self._state.begin(), list[object]()
+        for at, command in enumerate(commands):
+            try:
+                answers.append(command.run(tx))
+            except StorageError:
+                raise
+            except Exception as error:  # noqa: BLE001  whatever it is: nothing of it is written
+                _LOG.exception("a command could not be run", reason=repr(error))
+                if not command.answer.done():
+                    command.answer.set_exception(error)
+                return self._decide([*commands[:at], *commands[at + 1 :]])
         return _Batch(commands, answers, tx)
 
     def _sync_forever(self) -> None:

@@ -64,6 +64,11 @@ def stream_deleted(stream: str) -> Refusal:
     )
 
 
+def too_much_unfinished() -> Refusal:
+    """Appends that came in part only take the memory there is for them."""
+    return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many appends are unfinished; try again later")
+
+
 def append_too_large(limit: int) -> Refusal:
     """One append, however many events it has, is larger than ``limit`` bytes."""
     return Refusal(

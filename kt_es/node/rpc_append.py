@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import Coroutine
 from typing import Any
 
 from esdbclient.protos.Grpc import shared_pb2, status_pb2, streams_pb2
@@ -11,11 +11,12 @@ from google.protobuf.any_pb2 import Any as AnyMessage  # type: ignore[import-unt
 
 from kt_es.node.log import Appended
 from kt_es.node.records import Proposed, canonical_id
-from kt_es.node.refusals import append_too_large, invalid
+from kt_es.node.refusals import invalid
 from kt_es.node.streams import ALL_NAME, Deleted, Expected, Wrong
 
 MAX_NAME = 4096  # bytes of a stream's name or an event's type
-DEFAULT_CONTENT = "application/octet-stream"
+MAX_EVENTS = 1 << 16  # of one append: tiny ones cost more than their bytes
+JSON, BYTES = "application/json", "application/octet-stream"  # the protocol knows no other content
 # google.rpc.Code
 INVALID_ARGUMENT, DEADLINE_EXCEEDED, PERMISSION_DENIED, FAILED_PRECONDITION, UNAVAILABLE = 3, 4, 7, 9, 14
 FOREVER = 86_400.0  # seconds: later deadlines are none; clients send centuries
@@ -70,35 +71,9 @@ def proposed(message: Any) -> tuple[Proposed, int]:
     except ValueError:
         raise invalid("an event's id is not a UUID") from None
     metadata, data = message.custom_metadata, message.data
-    event = Proposed(event_id, type_, label("content-type", DEFAULT_CONTENT), metadata, data)
+    content_type = JSON if label("content-type") == JSON else BYTES
+    event = Proposed(event_id, type_, content_type, metadata, data)
     return event, len(data) + len(metadata) + len(type_)
-
-
-async def unary_append(
-    requests: AsyncIterator[streams_pb2.AppendReq], limit: int
-) -> tuple[str, int | Expected, list[Proposed], int]:
-    """Stream, expectation, events and size of an ``Append`` call.
-
-    Raises:
-        Refusal: it cannot be understood or exceeds ``limit`` bytes.
-    """
-    name: str | None = None
-    expected: int | Expected = Expected.ANY
-    events: list[Proposed] = []
-    size = 0
-    async for request in requests:
-        if request.WhichOneof("content") == "options":
-            name = stream_name(request.options.stream_identifier)
-            expected = expected_of(request.options, "expected_stream_revision", "revision")
-            continue
-        event, more = proposed(request.proposed_message)
-        size += more
-        if size > limit:
-            raise append_too_large(limit)
-        events.append(event)
-    if name is None:
-        raise invalid("an append begins with its options")
-    return name, expected, events, size
 
 
 def appended(success: Any, outcome: Appended) -> None:
@@ -137,22 +112,6 @@ def append_answer(outcome: Appended | Wrong, expected: int | Expected) -> stream
     else:
         wrong.expected_no_stream.SetInParent()
     return answer
-
-
-def batch_events(messages: Iterable[Any], room: int) -> tuple[list[Proposed], int]:
-    """Events of one ``BatchAppendReq`` and their size.
-
-    Raises:
-        Refusal: one cannot be understood, or together they exceed ``room`` bytes.
-    """
-    events: list[Proposed] = []
-    size = 0
-    for event, more in map(proposed, messages):
-        events.append(event)
-        size += more
-    if size > room:
-        raise append_too_large(room)
-    return events, size
 
 
 def seconds_left(options: streams_pb2.BatchAppendReq.Options, now: float) -> float | None:

@@ -11,8 +11,8 @@ from esdbclient.protos.Grpc import shared_pb2, streams_pb2, streams_pb2_grpc
 
 from kt_es.node.acl import Caller, Permission
 from kt_es.node.auth import Access, Right
+from kt_es.node.intake import Batch, Batches, Intake, Pieces
 from kt_es.node.log import Appended, EventLog
-from kt_es.node.records import Proposed
 from kt_es.node.refusals import Refusal, invalid, stream_deleted, wrong_version
 from kt_es.node.rpc_append import (
     DEADLINE_EXCEEDED,
@@ -24,12 +24,10 @@ from kt_es.node.rpc_append import (
     appended,
     batch_answer,
     batch_error,
-    batch_events,
     expected_of,
     in_time,
     seconds_left,
     stream_name,
-    unary_append,
     wrong_batch_version,
 )
 from kt_es.node.rpc_read import serve_read
@@ -37,7 +35,7 @@ from kt_es.node.storage import StorageError
 from kt_es.node.streams import Expected, Wrong
 
 PIPELINED = 256  # batches of one call that may be under way at once
-UNFINISHED = 16  # batches of one call of which pieces are missing
+INTAKE = 256  # largest appends of which pieces may be held, over all calls
 _Answer = streams_pb2.BatchAppendResp
 
 
@@ -48,16 +46,38 @@ class Streams(streams_pb2_grpc.StreamsServicer):
         self._log = log
         self._access = access
         self._max_append = max_append
+        self._intake = Intake(INTAKE * max_append)
 
     async def Append(  # noqa: N802  the protocol's name
         self, requests: AsyncIterator[streams_pb2.AppendReq], _context: Any
     ) -> streams_pb2.AppendResp:
         await self._log.room()
-        name, expected, events, size = await unary_append(requests, self._max_append)
-        outcome = await self._log.append(name, expected, events, size)
+        name, expected, pieces = await self._read_append(requests)
+        outcome = await self._log.append(name, expected, pieces.events, pieces.size)
         if isinstance(outcome, Appended | Wrong):
             return append_answer(outcome, expected)
         raise stream_deleted(name)
+
+    async def _read_append(
+        self, requests: AsyncIterator[streams_pb2.AppendReq]
+    ) -> tuple[str, int | Expected, Pieces]:
+        name: str | None = None
+        expected: int | Expected = Expected.ANY
+        pieces, held = Pieces(self._max_append), 0
+        try:
+            async for request in requests:
+                if request.WhichOneof("content") == "options":
+                    name = stream_name(request.options.stream_identifier)
+                    expected = expected_of(request.options, "expected_stream_revision", "revision")
+                    continue
+                pieces.add((request.proposed_message,))
+                self._intake.take(pieces.held - held)
+                held = pieces.held
+        finally:
+            self._intake.give(held)
+        if name is None:
+            raise invalid("an append begins with its options")
+        return name, expected, pieces
 
     async def BatchAppend(  # noqa: N802
         self, requests: AsyncIterator[streams_pb2.BatchAppendReq], context: Any
@@ -78,38 +98,34 @@ class Streams(streams_pb2_grpc.StreamsServicer):
         answers: asyncio.Queue[asyncio.Task[_Answer] | None],
         context: Any,
     ) -> None:
-        batches = _Batches(self._max_append)
+        batches = Batches(self._max_append, self._intake)
         try:
             async for request in requests:
-                whole = batches.add(request)
-                if whole is not None:
+                batch = batches.add(request)
+                if batch is not None:
                     # Here and not in the task: who logs in anew must not let a later batch overtake.
                     caller = await self._access.caller(context)
-                    await answers.put(asyncio.create_task(self._append_batch(caller, *whole)))
+                    await answers.put(asyncio.create_task(self._append_batch(caller, batch)))
                 # What is not read yet stays with the writer, held back by the protocol's flow control.
                 await self._log.room()
         except Refusal:
             await answers.put(None)
             raise
+        finally:
+            batches.close()
         await answers.put(None)
 
-    async def _append_batch(
-        self,
-        caller: Caller,
-        first: streams_pb2.BatchAppendReq,
-        events: list[Proposed],
-        size: int,
-        refusal: Refusal | None,
-    ) -> _Answer:
-        answer = batch_answer(first)
+    async def _append_batch(self, caller: Caller, batch: Batch) -> _Answer:
+        options, pieces = batch.first.options, batch.pieces
+        answer = batch_answer(batch.first)
         try:
-            name = stream_name(first.options.stream_identifier)
+            name = stream_name(options.stream_identifier)
             self._access.check(caller, Right(name, Permission.WRITE))
-            if refusal is not None:
-                raise refusal
-            expected = expected_of(first.options, "expected_stream_position", "stream_position")
-            seconds = seconds_left(first.options, self._log.clock())
-            outcome = await in_time(self._log.append(name, expected, events, size), seconds)
+            if pieces.refusal is not None:
+                raise pieces.refusal
+            expected = expected_of(options, "expected_stream_position", "stream_position")
+            seconds = seconds_left(options, self._log.clock())
+            outcome = await in_time(self._log.append(name, expected, pieces.events, pieces.size), seconds)
         except TimeoutError:
             batch_error(answer, DEADLINE_EXCEEDED, "Timeout", shared_pb2.Timeout())
         except Refusal as error:
@@ -170,38 +186,3 @@ class Streams(streams_pb2_grpc.StreamsServicer):
             return self._access.allowed(caller, Right(stream, Permission.READ))
 
         await serve_read(self._log, request.options, context, may_read)
-
-
-class _Batches:
-    """Puts batches of one call together that arrive in pieces, at most ``limit`` bytes of each."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._open: dict[bytes, tuple[streams_pb2.BatchAppendReq, list[Proposed], int, Refusal | None]] = {}
-
-    def add(
-        self, request: streams_pb2.BatchAppendReq
-    ) -> tuple[streams_pb2.BatchAppendReq, list[Proposed], int, Refusal | None] | None:
-        """The batch that ``request`` completes, if it does.
-
-        Raises:
-            Refusal: it names no batch, or begins one too many.
-        """
-        key = request.correlation_id.SerializeToString()
-        if not request.HasField("correlation_id"):
-            raise invalid("a batch has no correlation id")
-        first, events, size, refusal = self._open.pop(key, (request, [], 0, None))
-        if refusal is None:
-            try:
-                more, more_size = batch_events(request.proposed_messages, self._limit)
-                if size + more_size > self._limit:
-                    batch_events(request.proposed_messages, self._limit - size)
-                events, size = events + more, size + more_size
-            except Refusal as error:
-                refusal, events = error, []
-        if request.is_final:
-            return first, events, size, refusal
-        if len(self._open) >= UNFINISHED:
-            raise invalid(f"more than {UNFINISHED} batches of one call are unfinished")
-        self._open[key] = (first, events, size, refusal)
-        return None

@@ -13,9 +13,11 @@ from esdbclient.protos.Grpc import shared_pb2, streams_pb2
 
 from kt_es.node.acl import ADMIN, Caller
 from kt_es.node.commits import QUEUE_BYTES
+from kt_es.node.intake import UNFINISHED, Pieces
 from kt_es.node.log import EventLog
 from kt_es.node.refusals import Refusal
-from kt_es.node.rpc_streams import UNFINISHED, Streams
+from kt_es.node.rpc_append import MAX_EVENTS, proposed
+from kt_es.node.rpc_streams import INTAKE, Streams
 from kt_es.node.storage import StorageError
 from tests.faults.test_node_storage import FaultyStorage, on_log
 
@@ -107,3 +109,61 @@ def test_a_call_has_few_batches_of_which_pieces_are_missing(tmp_path: Path) -> N
             await streams(log).BatchAppend(requests(UNFINISHED + 1), Call())
 
     on_log(tmp_path, work)
+
+
+def test_pieces_take_a_bounded_amount_over_all_calls(tmp_path: Path) -> None:
+    """And what an ended call held is there for others."""
+
+    async def work(log: EventLog, _storage: FaultyStorage, _failures: list[StorageError]) -> None:
+        service, begun = streams(log), asyncio.Event()
+
+        async def unfinished(end: asyncio.Event) -> AsyncIterator[Request]:
+            for _ in range(UNFINISHED):
+                yield batch(SIZE, final=False)
+            begun.set()
+            await end.wait()
+
+        end, calls = asyncio.Event(), list[asyncio.Task[None]]()
+        for _ in range(INTAKE // UNFINISHED):
+            begun.clear()
+            calls.append(asyncio.create_task(service.BatchAppend(unfinished(end), Call())))
+            await begun.wait()
+        with pytest.raises(Refusal, match="unfinished"):
+            await service.BatchAppend(unfinished(end), Call())
+        with pytest.raises(Refusal, match="unfinished"):
+            await service.Append(single(SIZE), Call())
+        end.set()
+        await asyncio.gather(*calls)
+        await service.Append(single(SIZE), Call())
+
+    on_log(tmp_path, work)
+
+
+async def single(size: int) -> AsyncIterator[streams_pb2.AppendReq]:
+    """The requests of an ``Append`` of one event."""
+    asked = streams_pb2.AppendReq
+    options = asked.Options(stream_identifier=shared_pb2.StreamIdentifier(stream_name=b"s"))
+    options.any.SetInParent()
+    yield asked(options=options)
+    yield asked(
+        proposed_message=asked.ProposedMessage(
+            id=shared_pb2.UUID(string=str(uuid4())), metadata={"type": "T"}, data=bytes(size)
+        )
+    )
+
+
+def test_an_append_has_so_many_events_at_most_however_small_they_are() -> None:
+    tiny = batch(0).proposed_messages[0]
+    pieces = Pieces(LIMIT)
+    pieces.add([tiny] * MAX_EVENTS)
+    with pytest.raises(Refusal, match="Maximum Append Size"):
+        pieces.add([tiny])
+
+
+def test_the_protocol_knows_two_kinds_of_content() -> None:
+    event = batch(0).proposed_messages[0]
+    found = []
+    for content_type in ("application/json", "application/octet-stream", "text/" + "x" * 100_000):
+        event.metadata["content-type"] = content_type
+        found.append(proposed(event)[0].content_type)
+    assert found == ["application/json", "application/octet-stream", "application/octet-stream"]

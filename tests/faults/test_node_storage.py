@@ -18,6 +18,7 @@ from kt_es.node.records import Proposed, revision_of
 from kt_es.node.server import Node, NodeConfig, run
 from kt_es.node.storage import RocksStorage, StorageError
 from kt_es.node.streams import Expected, Wrong
+from kt_es.node.transaction import Transaction
 
 ANY = Expected.ANY
 
@@ -161,6 +162,27 @@ def test_appends_decided_together_see_each_other(tmp_path: Path) -> None:
             )
         )
         assert outcomes == (Appended(1, 2), Appended(1, 2), Wrong(1), Appended(2, 3), Appended(1, 2))
+
+    on_log(tmp_path, work)
+
+
+def test_a_command_that_cannot_be_run_fails_alone(tmp_path: Path) -> None:
+    async def work(log: EventLog, storage: FaultyStorage, failures: list[StorageError]) -> None:
+        def broken(tx: Transaction) -> None:
+            tx.append("t", proposed())
+            raise RecursionError("too deep")
+
+        first, second, third = await asyncio.gather(
+            log.append("s", Expected.NO_STREAM, proposed()),
+            log.run(broken),
+            log.append("s", 0, proposed()),
+            return_exceptions=True,
+        )
+        assert (first, third) == (Appended(0, 1), Appended(1, 2))
+        assert isinstance(second, RecursionError)
+        assert not failures
+        assert storage.syncs == 1
+        assert not log.head("t").exists
 
     on_log(tmp_path, work)
 
