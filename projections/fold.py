@@ -31,6 +31,7 @@ from projections.ledger import (
     Ledger,
     entry_key,
 )
+from projections.leftovers import ahead_change, forget_ahead, written_ahead
 from projections.storage import Change, Storage
 
 
@@ -38,7 +39,8 @@ class EpochFold:
     """One epoch in the making: items in, records out, and on its marker the head and the commit.
 
     Memory is bounded however long the epoch is: what was staged is written in slices, under the number
-    of the coming epoch. After a crash the same items write the same keys and values again.
+    of the coming epoch. After a crash the same items write the same keys and values again; what an epoch
+    left behind that was not finished is deleted first, as the items need not be the same (``leftovers``).
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -52,6 +54,7 @@ class EpochFold:
         self._staged: list[tuple[bytes, bytes]] = []
         self._puts: list[Change] = []
         self._entry_bytes = 0
+        self._is_clear = False
 
     @property
     def size(self) -> int:
@@ -75,6 +78,9 @@ class EpochFold:
 
         ``sealed`` are verdicts that one's own head seals, one for each item: see ``epochs.decide``.
         """
+        if not self._is_clear:
+            forget_ahead(self._ledger.store, self._base.epoch)
+            self._is_clear = True
         parsed = [epochs.parse(item) for item in items]
         indices = [thing.entry.index for thing in parsed if isinstance(thing, Mutation)]
         current = iter(self._ledger.current(self._base, indices))
@@ -117,10 +123,11 @@ class EpochFold:
 
     def _flush(self) -> None:
         self._apply()
+        self._puts.append(ahead_change(self.sequence, self._puts))
         self._ledger.store.write(self._puts, sync=False)
         self._puts = []
         self._entry_bytes = 0
-        self._accepted.flushed(self.sequence)
+        self._accepted.flushed()
 
     def close(self) -> tuple[MapHead, Committed]:
         """The head of the epoch and the state after it, which ``commit`` makes durable.
@@ -144,6 +151,7 @@ class EpochFold:
         self._put_nodes(HEADS_LOG, created)
         committed = Committed(state.standing, state.root, state.log, heads, state.queue_next, records_next)
         self._puts.append((HEADS, state.epoch.to_bytes(8), event.encode()))
+        self._puts += [(META, key, None) for key in written_ahead(self._ledger.store)]
         self._puts.append((META, COMMITTED, committed.encode()))
         self._ledger.store.write(self._puts, sync=True)
         self._puts = []
@@ -154,28 +162,26 @@ class EpochFold:
 class _Accepted:
     """Index to entry hash of what the epoch has accepted: the last slice in memory, the rest in the store.
 
-    Entries of a run that crashed stand in the store too. They are told apart by their sequence: what
-    this run has written came before ``flushed``, and a leftover below that is the very same entry,
-    because the queue is the same.
+    Before anything of this run is flushed the store is not asked; then it has nothing of another run.
     """
 
     def __init__(self, storage: Storage, epoch: int) -> None:
         self._storage = storage
         self._epoch = epoch
         self._recent: dict[bytes, bytes] = {}
-        self._flushed_to = 0
+        self._is_flushed = False
 
-    def flushed(self, sequence: int) -> None:
-        """Everything accepted before ``sequence`` is in the store now."""
-        self._flushed_to = sequence
+    def flushed(self) -> None:
+        """Everything accepted so far is in the store now."""
+        self._is_flushed = True
         self._recent = {}
 
     def get(self, index: bytes, /) -> bytes | None:
         recent = self._recent.get(index)
-        if recent is not None or self._flushed_to == 0:
+        if recent is not None or not self._is_flushed:
             return recent
         stored = self._storage.get(ENTRIES, entry_key(index, self._epoch))
-        if stored is None or int.from_bytes(stored[:SEQUENCE_SIZE]) >= self._flushed_to:
+        if stored is None:
             return None
         return Mutation.decode(stored[SEQUENCE_SIZE:]).entry_hash
 

@@ -1,0 +1,53 @@
+"""What was written ahead of a commit, and how it is deleted where the commit never came.
+
+Pages and nodes of an unfinished epoch are found only through a root, and their keys are written again.
+Entries and configs are found by their keys: one that stayed behind would count in the next epoch, as
+accepted before its time, in a history, or in the chain of configs. The queue need not be the same: a log
+that was restored has lost its end, and a replay of forged records stops in their middle.
+
+Each slice notes under ``ahead u64 sequence`` which indices it has entries of, in the same atomic write.
+The commit deletes the notes; whoever begins an epoch and finds one deletes what it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kt_es.formats.entries import INDEX_LENGTH
+from projections.configs import CONFIG
+from projections.ledger import ENTRIES, META, entry_key
+from projections.storage import Change, Storage
+
+AHEAD = b"ahead "
+
+
+def ahead_change(sequence: int, slice_: Sequence[Change]) -> Change:
+    """The note of a slice that ends before the record ``sequence``."""
+    indices = b"".join(key[:INDEX_LENGTH] for family, key, _ in slice_ if family == ENTRIES)
+    return (META, AHEAD + sequence.to_bytes(8), indices)
+
+
+def written_ahead(storage: Storage) -> list[bytes]:
+    """The keys of the notes that stand."""
+    return [key for key, _ in storage.scan(META, AHEAD)]
+
+
+def forget_ahead(storage: Storage, epoch: int) -> None:
+    """Delete what was written ahead for the epoch after the committed one, ``epoch``.
+
+    A note goes in one write with what it names, the last one with the configs as well, so that a crash in
+    the middle is made good by the next call.
+    """
+    notes = list(storage.scan(META, AHEAD))
+    for at, (note, indices) in enumerate(notes):
+        changes: list[Change] = [
+            (ENTRIES, entry_key(indices[start : start + INDEX_LENGTH], epoch + 1), None)
+            for start in range(0, len(indices), INDEX_LENGTH)
+        ]
+        if at == len(notes) - 1:
+            changes += [
+                (META, key, None)
+                for key, _ in storage.scan(META, CONFIG)
+                if int.from_bytes(key[len(CONFIG) : len(CONFIG) + 8]) > epoch
+            ]
+        storage.write([*changes, (META, note, None)], sync=False)
