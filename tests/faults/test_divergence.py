@@ -15,6 +15,7 @@ from kt_es.errors import ConfigError, DivergenceError, KtError
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.checkpoints import Checkpoint, heads_origin, sign_checkpoint
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
+from kt_es.formats.queue import EPOCH_MARKER
 from kt_es.formats.records import Record, Verdict, decode_records, encode_records
 from kt_es.merkle.log import LogState
 from kt_es.merkle.map import EMPTY_ROOT, Root
@@ -32,6 +33,7 @@ from tests.builders import (
     SIGNER_KEY,
     config,
     index,
+    marker,
     mutation,
     next_mutation,
     private_key,
@@ -415,13 +417,18 @@ def rocks_directory(directory: Path, *, tables: bool) -> MemoryLog:
 
 
 def published_after(log: MemoryLog, store: Storage) -> list[list[tuple[str, bytes]]]:
-    """What is published once a signer over ``store`` has taken what is new."""
+    """What is published once a signer over ``store`` has taken what is new and ended the epoch."""
+    before = streams(log)[1:]
     submit(log, [next_mutation(user, mutation(user)) for user in USERS[3:]])
+    end = marker(heads(log)[-1].timestamp + 1).encode()
+    log.append(NAMES.queue, ANY, [content_event(NAMES.queue, EPOCH_MARKER, end)])
     ledger = Ledger(store, ORIGIN, SIGNER_KEY)
     signer = new_signer(log, ledger)
     signer.recover()
     signer.advance()
-    return streams(log)[1:]
+    after = streams(log)[1:]
+    assert all(len(now) > len(then) for now, then in zip(after, before, strict=True))
+    return after
 
 
 def outcome(log: MemoryLog, directory: Path, expected: list[list[tuple[str, bytes]]]) -> str:
