@@ -8,10 +8,11 @@ goes on; if it holds something else, it stops: two truths must never be publishe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.crypto.signatures import PrivateKey
-from kt_es.errors import DivergenceError, MalformedError, WrongRevisionError
+from kt_es.errors import DivergenceError, MalformedError, UnavailableError, WrongRevisionError
 from kt_es.eventstore.streams import EventLog, NewEvent, StreamNames
 from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, sign_checkpoint
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
@@ -35,11 +36,7 @@ def publish(log: EventLog, stream: str, revision: int, events: Sequence[NewEvent
         except WrongRevisionError:
             standing = list(log.read(stream, revision, len(remaining)))
         if not standing:
-            # Neither appended nor there: the stream is shorter than the ledger says it was.
-            raise DivergenceError(
-                f"{stream} has lost events: it ends before revision {revision}, which follows what "
-                f"was committed here"
-            )
+            _explain(log, stream, revision)
         for there, ours in zip(standing, remaining, strict=False):
             if (there.type, there.data) != (ours.type, ours.data):
                 raise DivergenceError(
@@ -48,6 +45,21 @@ def publish(log: EventLog, stream: str, revision: int, events: Sequence[NewEvent
                 )
         revision += len(standing)
         remaining = remaining[len(standing) :]
+
+
+def _explain(log: EventLog, stream: str, revision: int) -> NoReturn:
+    """Why nothing stands at ``revision``, which was not the one to append at either."""
+    last = log.last_revision(stream)
+    if last < revision - 1:
+        raise DivergenceError(
+            f"{stream} has lost events: it ends before revision {revision}, which follows what "
+            f"was committed here"
+        )
+    # The end is where it must be: an append that timed out was refused this one's place and is not yet
+    # to be read, or came between the two questions. Neither is a loss; asked anew, the log knows.
+    raise UnavailableError(
+        f"{stream}: the append at revision {revision} was refused, but nothing stands there"
+    )
 
 
 def sign_head(head: MapHead, state: Committed, key: PrivateKey) -> HeadEvent:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
-from kt_es.errors import DivergenceError, UnavailableError
-from kt_es.eventstore.streams import NewEvent, content_event
+from kt_es.errors import DivergenceError, UnavailableError, WrongRevisionError
+from kt_es.eventstore.streams import EventLog, NewEvent, content_event
 from signer.publish import publish
 from tests.reference.memory_log import MemoryLog
 
@@ -46,6 +48,33 @@ def test_a_stream_that_lost_events_stops_it() -> None:
     with pytest.raises(DivergenceError, match="lost events"):
         publish(log, "s", 5, events("f"))
     assert standing(log) == [b"a"]
+
+
+class InFlight:
+    """A server that has an append under way, which it neither shows nor lets another take the place of."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._log = log
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._log, name)
+
+    def append(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
+        del events
+        raise WrongRevisionError(stream, expected)
+
+
+@pytest.mark.parametrize("standing_before", [0, 2])
+def test_an_append_still_under_way_is_no_loss(standing_before: int) -> None:
+    log = MemoryLog()
+    ours = events("a", "b", "c")
+    if standing_before:
+        publish(log, "s", 0, ours[:standing_before])
+    under_way: EventLog = InFlight(log)  # type: ignore[assignment]
+    with pytest.raises(UnavailableError, match="nothing stands there"):
+        publish(under_way, "s", standing_before, ours[standing_before:])
+    publish(log, "s", standing_before, ours[standing_before:])
+    assert standing(log) == [b"a", b"b", b"c"]
 
 
 @pytest.mark.parametrize("written", [True, False])
