@@ -2,11 +2,13 @@
 
 Three readings of the same logs that share as little as they can: the audit (every verdict decided again,
 every root recomputed), a signer that makes the logs anew from the queue, and plain books of items. All
-three go on where they stopped; ``verify_from_start`` does the same again from nothing.
+three go on where they stopped, and what is before that is read again and must be the bytes that it was:
+together that is a reading from the start. ``verify_from_start`` does all of it again from nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import uuid
 from collections import Counter, defaultdict
@@ -159,6 +161,28 @@ class Books:
                 raise TortureError(f"an acknowledged append is not in the queue: {event}")
 
 
+class Unchanged:
+    """The digest of each stream up to where it was verified; whatever is changed there later is found."""
+
+    def __init__(self, streams: Sequence[str]) -> None:
+        self._known = {stream: (0, sha256(b"")) for stream in streams}
+
+    def check(self, log: EventLog) -> None:
+        """Read everything from the first event on, and take in what has come since."""
+        for stream, (count, known) in self._known.items():
+            digest, number = hashlib.sha256(), 0
+            for event in log.read(stream):
+                if number == count and digest.digest() != known:
+                    break
+                if event.revision != number:
+                    raise TortureError(f"{stream} has revision {event.revision} in the place of {number}")
+                digest.update(event.type.encode() + b"\n" + sha256(event.data))
+                number += 1
+            if number < count or (number == count and digest.digest() != known):
+                raise TortureError(f"{stream}: its first {count} events are not what they were")
+            self._known[stream] = (number, digest.digest())
+
+
 class Checks:
     """The three readings, going on from round to round over ledgers of their own."""
 
@@ -167,6 +191,8 @@ class Checks:
         self._base = base
         self._seen = seen
         self.books = Books(settings)
+        names = settings.names
+        self._unchanged = Unchanged((names.queue, names.mutations, names.heads))
         self.epochs = 0
         self.records = 0
 
@@ -174,6 +200,7 @@ class Checks:
         """Everything published until now; acknowledged was what is decided by a head that stands already."""
         receipts, events = self._seen.take_acknowledged()
         self._wait_decided(log)
+        self._unchanged.check(log)
         head = self._verify(log, self._base / "audit", self._base / "replay")
         self.books.go_on(log, head, self._seen)
         self.books.check_acknowledged(receipts, events)

@@ -30,9 +30,12 @@ from kt_es.errors import UnavailableError
 from kt_es.eventstore.esdb import connect
 from tests.torture.proxy import Network
 
+ROOT = Path(__file__).parents[2]
 SIGNERS = ("signer-1", "signer-2")
 CLIENTS = (*SIGNERS, "frontend", "monitor")
 PROCESSES = ("node", *CLIENTS)
+# A third signer, which does not wait for its place; it runs in rounds of its own only.
+TWIN = "twin"
 WRITERS = "writers"
 MIN_INTERVAL = 0.5
 MAX_INTERVAL = 5.0
@@ -100,6 +103,7 @@ class Member:
     arguments: tuple[str, ...]
     data: Path
     spoken: Spoken
+    module: str = "kt_es.cli.main"
     process: subprocess.Popen[bytes] | None = None
     frozen: bool = False
 
@@ -108,7 +112,7 @@ class Directory:
     """Node, two signers, front end and monitor over ``base``; nothing restarts them but the torture."""
 
     def __init__(self, base: Path) -> None:
-        self.base = base
+        self.base = base = base.resolve()
         self.node = with_free_port(Address(host="127.0.0.1", port=0))
         frontend = with_free_port(Address(host="127.0.0.1", port=0))
         self.url = f"http://{frontend}"
@@ -124,6 +128,8 @@ class Directory:
         self._add("node", "node", "--listen", str(self.node))
         for name in SIGNERS:
             self._add(name, "signer", "--log", self.network.add(name))
+        self._add(TWIN, "signer", "--log", self.network.add(TWIN))
+        self.members[TWIN].module = "tests.torture.twin"
         self._add("frontend", "frontend", "--log", self.network.add("frontend"), "--listen", str(frontend))
         self._add("monitor", "monitor", "--log", self.network.add("monitor"))
         self.writers_uri = self.network.add(WRITERS)
@@ -172,7 +178,8 @@ class Directory:
         member.spoken.update().role = ""
         with member.spoken.path.open("ab") as spoken:
             member.process = subprocess.Popen(
-                [sys.executable, "-m", "kt_es.cli.main", *member.arguments],
+                [sys.executable, "-m", member.module, *member.arguments],
+                cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=spoken,
                 stderr=spoken,
@@ -255,7 +262,7 @@ class Directory:
         """
         try:
             if cleanly:
-                for name in reversed(PROCESSES):
+                for name in (TWIN, *reversed(PROCESSES)):
                     self.kill(name, signal.SIGTERM)
         finally:
             for member in self.members.values():

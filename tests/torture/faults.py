@@ -16,10 +16,21 @@ from kt_es.errors import UnavailableError
 from kt_es.eventstore.esdb import connect
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from signer.runner import GROUP
-from tests.torture.directory import CLIENTS, PROCESSES, SIGNERS, WRITERS, Directory, TortureError, eventually
+from tests.torture.directory import (
+    CLIENTS,
+    PROCESSES,
+    SIGNERS,
+    TWIN,
+    WRITERS,
+    Directory,
+    TortureError,
+    eventually,
+)
 from tests.torture.proxy import Mode
 
 TAKEOVER_SECONDS = 30.0
+# So many epochs both of two signers at once have to come to.
+EPOCHS_TOGETHER = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,3 +215,26 @@ class Faults:
             directory.wake(active)
         directory.network.set_mode(active, Mode.PASS)
         return seconds
+
+    def sign_together(self) -> int:
+        """Two signers at once, no lock between them; how many epochs both of them came to.
+
+        Each has a disk of its own and puts markers into the queue; what one publishes the other has to find
+        its own, byte for byte, or it stops and ends, which is an error.
+        """
+        directory = self._directory
+        eventually(lambda: directory.active() is not None, "one signer is active", 60)
+        both = (directory.active() or "", TWIN)
+        directory.start(TWIN)
+        self.injected["two signers at once"] += 1
+        eventually(lambda: directory.spoken(TWIN).role == "active", "the other one is active too", 60)
+        before = {name: directory.spoken(name).said["epoch"] for name in both}
+
+        def together() -> int:
+            directory.check_alive()
+            return min(directory.spoken(name).said["epoch"] - before[name] for name in both)
+
+        eventually(lambda: together() >= EPOCHS_TOGETHER, "both publish", 30)
+        count = together()
+        directory.kill(TWIN, signal.SIGTERM)
+        return count

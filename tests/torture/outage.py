@@ -26,10 +26,14 @@ RESUME_SECONDS = 10.0
 
 @dataclass(slots=True)
 class Outage:
-    """What was measured. Times in seconds; ``refusals`` are those of submissions by 503."""
+    """What was measured. Times in seconds; ``refusals`` are those of submissions by 503.
+
+    ``woken`` is when the node could answer again, by the monotonic clock: resuming is measured from there.
+    """
 
     lookups: list[float] = field(default_factory=list)
     refusals: list[float] = field(default_factory=list)
+    woken: float = 0.0
     resumed: float = 0.0
 
 
@@ -58,6 +62,8 @@ def freeze_node(directory: Directory, seconds: float) -> Outage:
             _frozen(directory, client, pool, submission, outage, seconds)
         finally:
             directory.wake("node")
+            outage.woken = time.monotonic()
+    # The pool has waited for the submission that was under way: that time counts as well.
     if not outage.refusals:
         raise TortureError("no submission was refused while the node was frozen")
     return outage

@@ -15,7 +15,7 @@ from kt_es.client.client import Client
 from kt_es.errors import RefusedError, UnavailableError, VerificationError
 from kt_es.eventstore.esdb import EsdbLog, connect
 from tests.torture.checks import Checks
-from tests.torture.directory import CLIENTS, SIGNERS, Directory, TortureError
+from tests.torture.directory import CLIENTS, SIGNERS, TWIN, Directory, TortureError
 from tests.torture.faults import FREEZE, Faults
 from tests.torture.outage import PROFILE, RESUME_SECONDS, Outage, freeze_node
 from tests.torture.seen import Seen
@@ -24,6 +24,7 @@ from tests.torture.writers import OWNER, Crew
 RECOVERY_SECONDS = 60.0
 FROM_START_EVERY = 20
 TAKEOVER_EVERY = 10
+TOGETHER_EVERY = 10
 # How the active signer is held up; the network comes after freezing, as the brief of a lock says.
 TAKEOVERS = (FREEZE, "network drop", FREEZE, "network half-open")
 
@@ -133,7 +134,8 @@ class Torture:
             self._collect(time.monotonic() - begun)
             self._directory.stop(clean)
         self._directory.check_alive()
-        self._checks.check_disks([self._directory.members[name].data for name in CLIENTS])
+        disks = [self._directory.members[name].data for name in (*CLIENTS, TWIN)]
+        self._checks.check_disks([disk for disk in disks if disk.exists()])
 
     def _collect(self, seconds: float) -> None:
         result, faults = self.result, self._faults
@@ -155,7 +157,7 @@ class Torture:
         limit = RECOVERY_SECONDS
         outage = self.result.outage
         if outage is not None and not outage.resumed:
-            limit = RESUME_SECONDS
+            healed, limit = outage.woken, RESUME_SECONDS
         recovery, last = self._recovered(healed, limit)
         if outage is not None and not outage.resumed:
             outage.resumed = recovery
@@ -170,6 +172,8 @@ class Torture:
         options = self._options
         if options.frozen and number == (options.rounds + 1) // 2:
             return self._freeze
+        if number % TOGETHER_EVERY == 7:
+            return lambda: f"two signers at once for {self._faults.sign_together()} epochs"
         if number % TAKEOVER_EVERY == 3:
             how = TAKEOVERS[number // TAKEOVER_EVERY % len(TAKEOVERS)]
             return lambda: f"take-over by {how} in {self._faults.take_over(how):.1f} s"
