@@ -15,7 +15,7 @@ from enum import Enum
 from kt_es.errors import KtError, UnavailableError, WrongRevisionError
 from kt_es.eventstore.streams import Event, NewEvent
 from projections.ledger import COMMITTED, FAMILIES, META, Committed, Ledger
-from projections.storage import Change
+from projections.storage import Change, Storage
 from signer.keys import KeyRing
 from signer.loop import Effects, Limits, Signer
 from tests.builders import ORIGIN, SIGNER, SIGNER_KEY, START, seed
@@ -60,7 +60,9 @@ class Disk:
 class Machine:
     """Named signers over one log. Each has a disk of its own; at most one holds the place at the queue."""
 
-    def __init__(self, plan: dict[int, Fault] | None = None) -> None:
+    def __init__(self, plan: dict[int, Fault] | None = None, late_by: int = 3) -> None:
+        """``late_by`` is how many effects an append that is late comes after: 1 is just before the next."""
+        self.late_by = late_by
         self.log: MemoryLog = new_log(min_interval=1_000)
         self.plan = {} if plan is None else plan
         self.effects = 0
@@ -94,7 +96,7 @@ class Machine:
             return
 
     def append_later(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
-        self._late.append((self.effects + 3, stream, expected, events))
+        self._late.append((self.effects + self.late_by, stream, expected, events))
 
     def heal(self) -> None:
         """No more faults, and nothing is late any more."""
@@ -108,7 +110,7 @@ class Machine:
     def start(self, name: str) -> None:
         """Start or restart a signer and let it recover; it becomes active if the place is free."""
         disk = self.disks.setdefault(name, Disk())
-        ledger = Ledger(_Storage(self, disk), ORIGIN, SIGNER_KEY, slice_size=SLICE)
+        ledger = Ledger(self.storage(disk), ORIGIN, SIGNER_KEY, slice_size=SLICE)
         signer = Signer(
             _Log(self),  # type: ignore[arg-type]
             NAMES,
@@ -142,6 +144,10 @@ class Machine:
         """The server gives the place away, whatever its holder believes."""
         if self.holder == name:
             self.holder = None
+
+    def storage(self, disk: Disk) -> Storage:
+        """``disk`` as a process sees it that has just started; each of its writes is an effect."""
+        return _Storage(self, disk)  # type: ignore[return-value]
 
     def lose_disk(self, name: str) -> None:
         self.crash(name)

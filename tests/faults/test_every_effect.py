@@ -78,6 +78,15 @@ def test_each_effect_may_fail(fault: Fault) -> None:
         check(machine)
 
 
+@pytest.mark.parametrize("late_by", [1, 2, 5, 8, 13, 10_000])
+def test_an_append_may_be_written_at_any_time_later(late_by: int) -> None:
+    """Just before the same append is repeated, in the middle of what comes then, and when all is done."""
+    for number in range(1, EFFECTS + 1):
+        machine = Machine({number: Fault.FAIL_LATE}, late_by)
+        story(machine)
+        check(machine)
+
+
 @pytest.mark.parametrize("fault", [Fault.CRASH_BEFORE, Fault.CRASH_AFTER])
 def test_each_effect_may_be_the_last_before_the_power_goes(fault: Fault) -> None:
     """As above, but everything that was not synced is gone."""

@@ -110,8 +110,9 @@ class SignersInTrouble(RuleBasedStateMachine):
         """The holder hangs, the server frees its place; the holder knows nothing of it and goes on."""
         self.machine.release(name)
 
-    @rule(after=st.integers(1, 6), fault=st.sampled_from(list(Fault)))
-    def something_will_fail(self, after: int, fault: Fault) -> None:
+    @rule(after=st.integers(1, 6), fault=st.sampled_from(list(Fault)), late_by=st.integers(1, 12))
+    def something_will_fail(self, after: int, fault: Fault, late_by: int) -> None:
+        self.machine.late_by = late_by
         self.machine.plan[self.machine.effects + after] = fault
 
     @rule(skew=st.integers(-10_000_000, 10_000_000))
