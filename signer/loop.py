@@ -91,6 +91,8 @@ class Signer:
         self._behind = True
         self._last_marker_at = effects.monotonic()
         self._last_heard_at = effects.monotonic()
+        # Up to here the subscription has delivered, or need not: later events it owes.
+        self._delivered = -1
 
     def recover(self) -> None:
         """Bring the ledger to the last published head.
@@ -119,12 +121,14 @@ class Signer:
         self.recover()
         _log.info("active", epoch=self._ledger.committed.epoch)
         self._observer.role(active=True)
-        self._observer.seen(self._log.last_revision(self._names.queue))
+        self._delivered = self._log.last_revision(self._names.queue)
+        self._observer.seen(self._delivered)
         self._last_marker_at = self._last_heard_at = self._effects.monotonic()
 
     def deliver(self, event: Event) -> None:
         """Take what the subscription brought: the next event, an old one, or one behind a gap."""
         self._observer.seen(event.revision)
+        self._delivered = max(self._delivered, event.revision)
         # Only the way to acknowledge it is kept: its data would be the memory of a whole epoch.
         self._unacknowledged.append(replace(event, data=b""))
         gap = event.revision - self._work.queue_next
@@ -242,7 +246,11 @@ class Signer:
         self._last_marker_at = now
 
     def _watch(self) -> None:
-        """Ask through a fresh client whether silence is silence: a hung server looks the same."""
+        """Ask through a fresh client whether silence is silence: a hung server looks the same.
+
+        What was read from the stream meanwhile, as one's own marker is, the subscription owes all the same:
+        one that brings nothing any more would never be acknowledged.
+        """
         if self._effects.monotonic() - self._last_heard_at < self._limits.watchdog:
             return
         fresh = self._effects.connect()
@@ -251,7 +259,7 @@ class Signer:
         finally:
             fresh.close()
         self._observer.seen(last)
-        if last >= self._work.queue_next:
+        if last >= self._work.queue_next or last > self._delivered:
             self._observer.outage("silence")
             raise UnavailableError("the subscription is silent, but the queue has gone on")
         self._last_heard_at = self._effects.monotonic()

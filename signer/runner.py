@@ -110,6 +110,8 @@ def _inbox(group: GroupSubscription) -> Iterator[Queue[Event | KtError]]:
             put(UnavailableError("the subscription has ended"))
         except KtError as error:
             put(error)
+        except Exception as error:  # noqa: BLE001 - a thread that dies unseen would look like silence
+            put(UnavailableError(f"the subscription failed: {type(error).__name__}: {error}"))
 
     thread = threading.Thread(target=receive, name="signer-inbox", daemon=True)
     thread.start()

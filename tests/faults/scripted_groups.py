@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 
@@ -78,3 +79,16 @@ def silent(events: Iterator[Event]) -> Iterator[Event]:
     for number, event in enumerate(events):
         if number == 0:
             yield event
+
+
+def failing() -> Delivery:
+    """The first subscription ends with an error that nobody has thought of; the later ones are good."""
+    number = itertools.count()
+
+    def deliver(events: Iterator[Event]) -> Iterator[Event]:
+        if next(number) == 0:
+            yield next(events)
+            raise RuntimeError("of the client's own")
+        yield from events
+
+    return deliver

@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+import pytest
+
+from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import ANY, Event, content_event
 from kt_es.formats.queue import MUTATIONS
 from signer.keys import KeyRing
@@ -124,3 +127,34 @@ def test_a_delivery_far_ahead_is_not_read_up_to_in_one_go() -> None:
         signer.advance()
     assert heads(log)[-1].map_size == 1
     assert verdicts(log)[-1] == "accepted"
+
+
+def test_a_subscription_that_died_unseen_is_found_although_every_epoch_goes_on() -> None:
+    """Its own markers are read from the stream, so nothing is behind; but nothing would be acknowledged."""
+    log = new_log(max_interval=8_000)
+    signer = slow_signer(log)
+    signer.recover()
+    signer.join(Place())
+
+    def go_on() -> None:
+        for _ in range(int(LIMITS.watchdog) + 8):
+            signer._log.now += 1.0  # type: ignore[attr-defined]
+            signer.advance()
+
+    with pytest.raises(UnavailableError, match="silent"):
+        go_on()
+    assert heads(log)
+
+
+def test_silence_of_a_queue_where_nothing_happens_is_no_alarm() -> None:
+    log = new_log(max_interval=3_600_000)
+    signer, place = slow_signer(log), Place()
+    signer.recover()
+    signer.join(place)
+    for event in log.read(NAMES.queue):
+        signer.deliver(event)
+    for _ in range(100):
+        signer._log.now += 1.0  # type: ignore[attr-defined]
+        signer.advance()
+        for event in log.read(NAMES.queue, signer._delivered + 1):
+            signer.deliver(event)

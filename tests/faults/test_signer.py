@@ -14,7 +14,7 @@ from projections.ledger import FAMILIES
 from signer.keys import KeyRing
 from signer.loop import Signer
 from tests.builders import config, mutation, next_mutation, private_key
-from tests.faults.scripted_groups import Delivery, ScriptedLog, doubled, shuffled, silent
+from tests.faults.scripted_groups import Delivery, ScriptedLog, doubled, failing, shuffled, silent
 from tests.reference.memory_log import MemoryLog
 from tests.reference.memory_store import MemoryStore
 from tests.reference.signing import (
@@ -115,6 +115,18 @@ def test_what_a_subscription_does_changes_nothing(delivery: Delivery) -> None:
     assert not ended
     assert verdicts(log) == ["accepted"] * len(USERS)
     assert all(revision < ledger.committed.queue_next for revision in scripted.acknowledged)
+    check_logs(log)
+
+
+def test_a_subscription_that_fails_in_a_way_unknown_is_opened_again() -> None:
+    log, ledger = new_log(), new_ledger()
+    scripted = ScriptedLog(log, failing())
+    # The watchdog would take a minute: it is not silence by which this is found.
+    with signing(scripted, ledger, replace(LIMITS, watchdog=60.0)) as ended:  # type: ignore[arg-type]
+        submit_all(log)
+        wait_until(lambda: scripted.joined >= 2, "the place is taken anew")
+        wait_decided(log)
+    assert not ended
     check_logs(log)
 
 
