@@ -17,10 +17,11 @@ from kt_es.formats.entries import INDEX_LENGTH, Mutation
 from kt_es.formats.heads import MAP_HEAD, HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.profiles import Opening
-from kt_es.formats.records import RECORDS, decode_records
+from kt_es.formats.records import RECORDS, Record, Verdict, decode_records
 from kt_es.merkle.log import LogState, NodeId, node_key, plan_state
 from kt_es.merkle.map import LeafRef
 from kt_es.merkle.walk import walk
+from projections.chains import breach_of_chain
 from projections.checks import check_commit
 from projections.configs import config_chain
 from projections.ledger import (
@@ -35,6 +36,7 @@ from projections.ledger import (
     PAGES,
     SEQUENCE_SIZE,
     Ledger,
+    entry_key,
 )
 from projections.origin import Beginning, beginning
 from projections.storage import Family, Storage
@@ -90,14 +92,14 @@ class Fsck:
             steps: list[Callable[[], None]] = [
                 lambda: check_commit(ledger),
                 lambda: self._map(ledger),
-                lambda: self._entries(ledger),
+                lambda: self._entries(ledger, begun),
                 lambda: self._heads(ledger, begun),
                 lambda: self._nodes(ledger, begun),
                 self._openings,
             ]
             if log is not None and names is not None:
                 steps.append(lambda: self._head_stream(log, names, ledger))
-                steps.append(lambda: self._record_stream(log, names, ledger))
+                steps.append(lambda: self._record_stream(log, names, ledger, begun))
             for step in steps:
                 try:
                     step()
@@ -154,12 +156,13 @@ class Fsck:
                 except DivergenceError as error:
                     self._differs(str(error))
 
-    def _entries(self, ledger: Ledger) -> None:
-        """Every entry, the past ones too, decodes and stands at its index; those of no epoch are counted."""
+    def _entries(self, ledger: Ledger, begun: Beginning) -> None:
+        """Every entry, the past ones too, is signed and follows the one before; of no epoch: counted."""
         committed = ledger.committed
+        before: tuple[bytes, int, Mutation] | None = None
         for key, value in self._store.scan(ENTRIES):
-            epoch = int.from_bytes(key[INDEX_LENGTH:])
-            where = f"the entry at index {key[:INDEX_LENGTH].hex()} of epoch {epoch}"
+            index, epoch = key[:INDEX_LENGTH], int.from_bytes(key[INDEX_LENGTH:])
+            where = f"the entry at index {index.hex()} of epoch {epoch}"
             if len(key) != INDEX_LENGTH + EPOCH_SIZE:
                 self._differs(f"an entry stands under a key of {len(key)} bytes")
                 continue
@@ -167,14 +170,25 @@ class Fsck:
                 self._count("entries of an unfinished epoch")
                 continue
             self._count("entries")
+            sequence = int.from_bytes(value[:SEQUENCE_SIZE])
             try:
-                if Mutation.decode(value[SEQUENCE_SIZE:]).entry.index != key[:INDEX_LENGTH]:
-                    self._differs(f"{where} is of another index")
+                mutation = Mutation.decode(value[SEQUENCE_SIZE:])
             except MalformedError as error:
                 self._differs(f"{where} is damaged: {error}")
                 continue
-            if int.from_bytes(value[:SEQUENCE_SIZE]) >= committed.log.size:
+            if mutation.entry.index != index:
+                self._differs(f"{where} is of another index")
+            if sequence >= committed.log.size:
                 self._differs(f"{where} names a record that is to come")
+            of_index = before if before is not None and before[0] == index else None
+            if of_index is not None and sequence <= of_index[1]:
+                self._differs(f"{where} names a record before that of the version before")
+            breach = breach_of_chain(
+                mutation, None if of_index is None else of_index[2], self._origin, epoch <= begun.epoch
+            )
+            if breach:
+                self._differs(f"{where} {breach}")
+            before = (index, sequence, mutation)
 
     def _heads(self, ledger: Ledger, begun: Beginning) -> None:
         """Heads without a gap, signed by the config they name, growing, and leaves of the log of heads."""
@@ -287,8 +301,8 @@ class Fsck:
                 f"{names.heads} ends with epoch {expected}, {ledger.committed.epoch} was committed here"
             )
 
-    def _record_stream(self, log: EventLog, names: StreamNames, ledger: Ledger) -> None:
-        committed = ledger.committed
+    def _record_stream(self, log: EventLog, names: StreamNames, ledger: Ledger, begun: Beginning) -> None:
+        committed, accepted, epoch = ledger.committed, 0, 1
         state, stream = LogState(), names.mutations
         revision = -1
         for event in log.read(stream, 0, committed.records_next):
@@ -309,6 +323,14 @@ class Fsck:
                 if here is not None and here != there:
                     self._differs(f"{where}: record {first + at} is another one than was hashed here")
             state, _ = state.append(hashes)
+            for data in records:
+                try:
+                    record = Record.decode(data)
+                except MalformedError as error:
+                    raise DivergenceError(f"{where}: {error}") from None
+                accepted += record.verdict is Verdict.ACCEPTED
+                self._entry_of(record, epoch, begun)
+                epoch += record.closes_epoch
         if revision + 1 != committed.records_next or state.size != committed.log.size:
             self._differs(
                 f"{stream}: {state.size} records in {revision + 1} events, must be {committed.log.size} "
@@ -316,6 +338,28 @@ class Fsck:
             )
         elif state != committed.log:
             self._differs(f"{stream}: root is {state.root().hex()}, must be {committed.log.root().hex()}")
+        elif not begun.epoch and accepted != self.report.counts["entries"]:
+            self._differs(f"{self.report.counts['entries']} entries stand here, {accepted} were accepted")
+
+    def _entry_of(self, record: Record, epoch: int, begun: Beginning) -> None:
+        """What a record accepted stands in the store as it was recorded, signatures and all."""
+        content = record.item.content
+        if record.verdict is not Verdict.ACCEPTED or not isinstance(content, bytes):
+            return
+        try:
+            index = Mutation.decode(content).entry.index
+        except MalformedError as error:
+            self._differs(f"record {record.sequence} was accepted: {error}")
+            return
+        stored = self._store.get(ENTRIES, entry_key(index, epoch))
+        if stored is None and record.sequence < begun.records:
+            # A snapshot has current entries only.
+            return
+        if stored != record.sequence.to_bytes(SEQUENCE_SIZE) + content:
+            how = "is missing" if stored is None else "is another one"
+            self._differs(
+                f"the entry at index {index.hex()} of epoch {epoch} {how}: see record {record.sequence}"
+            )
 
 
 def _grows(before: MapHead, head: MapHead) -> bool:
