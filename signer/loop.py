@@ -23,6 +23,7 @@ from projections.ledger import Ledger
 from projections.replay import Replay
 from signer.keys import KeyRing
 from signer.observer import Finished, Observer, Silent
+from signer.patrol import Patrol
 from signer.progress import Progress, last_published
 from signer.publish import check_published
 from signer.schedule import Schedule
@@ -45,6 +46,7 @@ class Limits:
     unacknowledged: int = 1_500  # deliveries after which the stream is read instead
     patience: float = 0.25  # how long a marker may take to come back before the stream is read
     watchdog: float = 10.0  # how long silence is believed
+    patrol: float = 1.0  # how often a little of what is published is read again
     truncate: bool = False  # whether the queue is truncated behind the last head
 
 
@@ -91,6 +93,8 @@ class Signer:
         self._behind = True
         self._last_marker_at = effects.monotonic()
         self._last_heard_at = effects.monotonic()
+        self._patrol = Patrol(log, names, ledger, int.from_bytes(effects.nonce()[:8]))
+        self._patrolled_at = effects.monotonic()
         # Up to here the subscription has delivered, or need not: later events it owes.
         self._delivered = -1
 
@@ -143,7 +147,7 @@ class Signer:
         self._last_heard_at = self._effects.monotonic()
 
     def advance(self) -> None:
-        """What is due between deliveries: catching up by reading, the watchdog, a marker."""
+        """What is due between deliveries: catching up by reading, the watchdog, the patrol, a marker."""
         if self._behind or self._expects_more():
             started = self._effects.monotonic()
             self._behind = self._read(READ_AHEAD) == READ_AHEAD
@@ -152,6 +156,9 @@ class Signer:
         if self._is_owed_nothing():
             self._last_heard_at = self._effects.monotonic()
         self._watch()
+        if self._effects.monotonic() - self._patrolled_at >= self._limits.patrol:
+            self._patrol.step()
+            self._patrolled_at = self._effects.monotonic()
         self._insert_marker()
 
     @property
