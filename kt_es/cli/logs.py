@@ -1,17 +1,54 @@
-"""Structured logs of the processes, on stderr: lines for a terminal, JSON for everything else."""
+"""Structured logs of the processes, on stderr: lines for a terminal, JSON for everything else.
+
+A terminal gets a bar instead of the lines on how far a rebuild from the logs is.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+from typing import TextIO
 
 import structlog
+
+WIDTH = 30  # of the bar, characters
+CLEAR = "\r\033[K"
+
+
+class RecoveryBar:
+    """A processor that draws ``recovering`` as one line, written again and again, and drops it."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        self._terminal = terminal
+        self._drawn = False
+
+    def __call__(self, _: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if event["event"] == "recovering" and event.get("of_records"):
+            self._draw(event["records"], event["of_records"], event["records_per_second"])
+            raise structlog.DropEvent
+        if self._drawn:
+            self._terminal.write(CLEAR)
+            self._drawn = False
+        return event
+
+    def _draw(self, records: int, of: int, rate: int) -> None:
+        full = min(WIDTH, WIDTH * records // of)
+        bar = "#" * full + "-" * (WIDTH - full)
+        left = max(0, of - records) // max(rate, 1)
+        self._terminal.write(
+            f"{CLEAR}  recovering  [{bar}] {min(100, 100 * records // of)}%  "
+            f"{records:,} of {of:,} records, {rate:,}/s, {left // 60}:{left % 60:02} left"
+        )
+        self._terminal.flush()
+        self._drawn = True
 
 
 def configure_logs(process: str) -> None:
     """Once per process. Labels, profiles and openings are never passed to a logger."""
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    renderer: list[structlog.typing.Processor] = (
+        [RecoveryBar(sys.stderr), structlog.dev.ConsoleRenderer()]
+        if sys.stderr.isatty()
+        else [structlog.processors.JSONRenderer()]
     )
 
     # Not by a context variable: threads begin with none.
@@ -23,7 +60,7 @@ def configure_logs(process: str) -> None:
             name_process,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
+            *renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
