@@ -17,7 +17,7 @@ from tests.fuzz.running import Outcome, fuzz
 from tests.fuzz.targets import TARGETS
 
 # The decision is the deepest: it gets this many times what a decoder gets.
-WEIGHTS = {"decision": 5, "queue": 5, "json": 2, "proof": 2, "lookup": 2}
+WEIGHTS = {"decision": 5, "queue": 5, "json": 2, "proof": 2, "lookup": 2, "snapshot": 2}
 _SHOWN_INPUT = 4096
 
 

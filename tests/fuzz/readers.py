@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,20 +13,25 @@ from kt_es.client.trust import open_answer, verify_lookup, verify_proof_file
 from kt_es.client.trusted import Pinned, begin
 from kt_es.config import load_settings
 from kt_es.crypto import vrf
+from kt_es.crypto.hashes import sha256
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.crypto.vrf import VrfPrivateKey
-from kt_es.errors import ConfigError, KtError, MalformedError, VerificationError
+from kt_es.errors import ConfigError, DivergenceError, KtError, MalformedError, VerificationError
 from kt_es.formats.labels import EMAIL, TEXT
 from kt_es.formats.profiles import decode_profile, encode_profile
 from kt_es.formats.proofs import ProofFile
+from kt_es.formats.snapshots import LENGTH_SIZE
 from kt_es.importers.accounts import ImportPlan
 from kt_es.importers.openpgp import mailbox, read_openpgp
 from kt_es.importers.openpgp_bindings import binds
 from kt_es.importers.pem import read_pem
 from kt_es.importers.ssh import read_ssh
+from projections.ledger import COMMITTED, FAMILIES, META, Ledger
+from projections.snapshot import load, save
 from tests.builders import ORIGIN, SIGNER_KEY, START, VRF, index, label_of, profile, signed_config
 from tests.examples import BOB, ROTATED
 from tests.fuzz.decoders import check
+from tests.reference.memory_store import MemoryStore
 
 _READERS: list[Callable[..., object]] = [
     wire.read_directory,
@@ -72,6 +78,21 @@ def lookup(data: bytes) -> None:
             continue
         found = None if proven.mutation is None else proven.mutation.entry_hash
         check(found == held, f"something else was proven of {user}")
+
+
+def snapshot(data: bytes) -> None:
+    """A snapshot as it is, and its parts under a right digest: refused, or what was signed and no more."""
+    parts = data + bytes(LENGTH_SIZE)
+    for file in (data, parts + sha256(parts)):
+        store = MemoryStore(FAMILIES)
+        try:
+            load(io.BytesIO(file), store, ORIGIN, SIGNER_KEY)
+        except DivergenceError:
+            check(store.get(META, COMMITTED) is None, "a snapshot that was refused is committed")
+            continue
+        again = io.BytesIO()
+        save(Ledger(store, ORIGIN, SIGNER_KEY), again)
+        check(again.getvalue() == file, "a snapshot that was loaded is saved otherwise")
 
 
 def proof(data: bytes) -> None:

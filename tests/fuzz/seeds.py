@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import io
 import json
 from itertools import groupby
 from pathlib import Path
@@ -16,11 +17,13 @@ from cryptography.x509.oid import NameOID
 
 from kt_es.client.trusted import Pinned, begin
 from kt_es.config import Settings, dump_settings
-from kt_es.crypto.hashes import log_leaf_hash
+from kt_es.crypto.hashes import HASH_SIZE, log_leaf_hash
 from kt_es.formats.codec import encode
 from kt_es.formats.proofs import encode_configs
+from kt_es.formats.snapshots import LENGTH_SIZE
 from kt_es.merkle.log import LogState
 from projections.ledger import Committed
+from projections.snapshot import save
 from tests.builders import (
     ORIGIN,
     SIGNER,
@@ -35,6 +38,7 @@ from tests.builders import (
 )
 from tests.examples import ALICE, EXAMPLES, QUEUE, STORY
 from tests.fuzz.deciding import EVENT_TYPES, frame
+from tests.fuzz.signing import Run
 
 _OPENPGP = Path(__file__).with_name("openpgp_seeds.json")
 _EC_SEED = int.from_bytes(seed("fuzz"))
@@ -58,6 +62,7 @@ def seeds() -> dict[str, list[bytes]]:
         "json": [json.dumps(body).encode() for body in _bodies()],
         "lookup": by_rule["lookup-answer"],
         "proof": by_rule["proof-file"],
+        "snapshot": _snapshots(),
         "vrf": [VRF.prove(b"alice@example.org")[1] + b"alice@example.org"],
         "private-key": [SIGNER.to_pem(), p256_key("alice phone").to_pem()],
         "settings": [_settings()],
@@ -81,6 +86,17 @@ def _committed() -> bytes:
 
 def _page() -> bytes:
     return bytes((3,)) + bytes(7) + (0b01_10_00_01).to_bytes(4) + bytes(200)
+
+
+def _snapshots() -> list[bytes]:
+    """A file, and its parts without end and digest."""
+    run = Run.begin(1 << 20)
+    for revision, event in enumerate(QUEUE):
+        run.step(revision, event)
+    file = io.BytesIO()
+    save(run.ledger, file)
+    whole = file.getvalue()
+    return [whole, whole[: -LENGTH_SIZE - HASH_SIZE]]
 
 
 def _bodies() -> list[dict[str, object]]:

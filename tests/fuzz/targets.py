@@ -21,6 +21,7 @@ TARGETS: dict[str, Target] = {
     "json": readers.json_answers,
     "lookup": readers.lookup,
     "proof": readers.proof,
+    "snapshot": readers.snapshot,
     "vrf": readers.vrf_proof,
     "private-key": readers.private_key,
     "settings": readers.settings,
