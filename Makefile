@@ -59,7 +59,8 @@ fuzz: setup
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
 	.venv/bin/python -m tests.fuzz $(or $(TARGET),all) --seconds $(or $(SECONDS),600) --corpus $(or $(CORPUS),.fuzz)
 
-# Epochs of ITEMS items through real processes: memory, time and the size of the log, each KIND in turn.
+# Epochs of ITEMS items through real processes: memory, time and the size of the log, each KIND in turn; of
+# items of 16 KiB a twentieth, of events of 1 MiB a thousandth.
 .PHONY: bounds
 bounds: setup
 	.venv/bin/python -m tests.bounds --items $(or $(ITEMS),1000000) $(if $(KIND),--kind $(KIND))

@@ -14,6 +14,8 @@ WRITER = private_key("bounds")
 # A byte string has a head of 3 bytes at this size, the array around it one.
 LARGE_PER_EVENT = (MAX_EVENT - 3) // (MAX_ITEM + 3)
 LARGEST_EVENT = 1000 * 1024
+# So many times fewer of what is large: of a million some 800 MB and 1 GB are left.
+ONE_OF = {"large": 20, "oversize": 1000}
 
 Events = Iterator[tuple[int, NewEvent]]
 

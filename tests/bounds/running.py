@@ -22,6 +22,9 @@ from tests.bounds.items import KINDS
 APPEND_BYTES = 900 * 1024
 APPEND_EVENTS = 500
 GROUP = "kt-signer"
+# What is promised: MB of the signer, and how much longer than its item a record may be, its event included.
+MOST_MB = 400
+MOST_PER_RECORD = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,20 @@ class Bounds:
     largest_epoch: int
     acknowledged: bool
     restarts: int
+
+
+def breaches(figures: Bounds) -> list[str]:
+    """What a run shows not to be bounded."""
+    most = figures.queue_bytes + MOST_PER_RECORD * (figures.items + 100)
+    found = {
+        f"the signer had {figures.signer_mb:.0f} MB, more than {MOST_MB}": figures.signer_mb > MOST_MB,
+        f"the log has {figures.log_bytes:,} bytes, more than {most:,}": figures.log_bytes > most,
+        f"no epoch had all items, the largest {figures.largest_epoch:,}": figures.largest_epoch
+        < figures.items,
+        f"the signer was started again {figures.restarts} times": figures.restarts > 0,
+        "the queue was not acknowledged": not figures.acknowledged,
+    }
+    return [words for words, is_so in found.items() if is_so]
 
 
 def measure(directory: Path, kind: str, items: int, report: Callable[[str], None], limit: float) -> Bounds:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bounds.running import measure
+from tests.bounds.running import breaches, measure
 
 pytestmark = pytest.mark.e2e
 
@@ -15,9 +15,5 @@ pytestmark = pytest.mark.e2e
 def test_a_long_epoch_stays_bounded(tmp_path: Path, kind: str, items: int) -> None:
     said: list[str] = []
     figures = measure(tmp_path, kind, items, said.append, 90.0)
-    assert figures.largest_epoch >= items
-    assert figures.acknowledged
-    assert figures.restarts == 0, said
-    # A bound, not a figure: what is measured is far below.
-    assert figures.signer_mb < 400
-    assert figures.log_bytes <= figures.queue_bytes + 100 * items + 10_000
+    # Bounds, not figures: what is measured is far below.
+    assert breaches(figures) == [], said
