@@ -2,8 +2,9 @@
 
 Three readings of the same logs that share as little as they can: the audit (every verdict decided again,
 every root recomputed), a signer that makes the logs anew from the queue, and plain books of items. All
-three go on where they stopped, and what is before that is read again and must be the bytes that it was:
-together that is a reading from the start. ``verify_from_start`` does all of it again from nothing.
+three go on where they stopped, and both logs before that are read again and must be the bytes that they
+were: together that is a reading from the start. ``verify_from_start`` does all of it again from nothing,
+and holds the queue's first items against their records once more.
 """
 
 from __future__ import annotations
@@ -192,7 +193,7 @@ class Checks:
         self._seen = seen
         self.books = Books(settings)
         names = settings.names
-        self._unchanged = Unchanged((names.queue, names.mutations, names.heads))
+        self._unchanged = Unchanged((names.mutations, names.heads))
         self.epochs = 0
         self.records = 0
 
