@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from itertools import pairwise
 
 from hypothesis import HealthCheck, settings
@@ -10,9 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from kt_es.errors import MalformedError
+from kt_es.eventstore.streams import ANY, NewEvent
 from kt_es.formats.entries import Mutation
 from kt_es.formats.queue import CONFIG, EPOCH_MARKER, Marker, decode_mutations
-from tests.builders import mutation, next_mutation
+from tests.builders import OTHER_ORIGIN, START, marker, mutation, next_mutation, private_key
 from tests.faults.machine import Fault, Machine
 from tests.reference.memory_log import MemoryLog
 from tests.reference.signing import NAMES, check_logs, heads, records, submit
@@ -30,6 +32,10 @@ def chain(user: str) -> list[Mutation]:
     return [first, second, other, third, next_mutation(user, other)]
 
 
+FOREIGN = [
+    marker(START + 10**9, key=private_key("eve")).encode(),
+    marker(START + 10**9, origin=OTHER_ORIGIN).encode(),
+]
 POOL = [encoded.encode() for user in USERS for encoded in chain(user)] + [b"garbage"]
 
 
@@ -43,6 +49,9 @@ def model(log: MemoryLog) -> list[str]:
             told.append("config")
         elif event.type == EPOCH_MARKER:
             issued_at = Marker.decode(event.data).issued_at
+            if event.data in FOREIGN:
+                told.append("foreign-marker")
+                continue
             told.append("epoch" if issued_at > last else "stale-marker")
             if issued_at > last:
                 current, taken, last = {**current, **taken}, {}, issued_at
@@ -79,6 +88,20 @@ class SignersInTrouble(RuleBasedStateMachine):
     @rule(chosen=st.lists(st.sampled_from(POOL), min_size=1, max_size=6))
     def submit(self, chosen: list[bytes]) -> None:
         submit(self.machine.log, chosen)
+
+    @rule(back=st.integers(0, 5))
+    def somebody_repeats_a_marker(self, back: int) -> None:
+        """The bytes of one that stood in the queue, as another event: it ends no epoch twice."""
+        markers = [event.data for event in self.machine.log.read(NAMES.queue) if event.type == EPOCH_MARKER]
+        if markers:
+            self.append_marker(markers[-1 - back % len(markers)])
+
+    @rule(data=st.sampled_from(FOREIGN))
+    def somebody_forges_a_marker(self, data: bytes) -> None:
+        self.append_marker(data)
+
+    def append_marker(self, data: bytes) -> None:
+        self.machine.log.append(NAMES.queue, ANY, [NewEvent(EPOCH_MARKER, data, uuid.uuid4())])
 
     @rule(name=st.sampled_from(SIGNERS))
     def start(self, name: str) -> None:
@@ -144,7 +167,7 @@ class SignersInTrouble(RuleBasedStateMachine):
         must = model(self.machine.log)
         assert told == must[: len(told)]
         # What is not yet told came after the last marker.
-        assert set(must[len(told) :]) <= {"epoch", "stale-marker"}
+        assert set(must[len(told) :]) <= {"epoch", "stale-marker", "foreign-marker"}
         check_logs(self.machine.log)
 
 
