@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from kt_es.errors import KtError, UnavailableError, WrongRevisionError
-from kt_es.eventstore.streams import Event, NewEvent
+from kt_es.eventstore.streams import ANY, Event, NewEvent
 from projections.ledger import COMMITTED, FAMILIES, META, Committed, Ledger
 from projections.storage import Change, Storage
 from signer.keys import KeyRing
@@ -240,6 +240,8 @@ class _Log:
         return getattr(self._machine.log, name)
 
     def append(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
+        # The fence between signers; a log of ours need not show what one without it would do.
+        assert stream == NAMES.queue or expected != ANY, "appended to a log wherever it ends"
         fault = self._machine.fault(f"append to {stream}")
         if fault is Fault.CRASH_BEFORE:
             raise Crash
