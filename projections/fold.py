@@ -31,7 +31,7 @@ from projections.ledger import (
     Ledger,
     entry_key,
 )
-from projections.leftovers import ahead_change, forget_ahead, written_ahead
+from projections.leftovers import ahead_change, forget_ahead
 from projections.storage import Change, Storage
 
 
@@ -55,6 +55,7 @@ class EpochFold:
         self._puts: list[Change] = []
         self._entry_bytes = 0
         self._is_clear = False
+        self._notes: list[Change] = []  # of what is written ahead: the commit deletes them
 
     @property
     def size(self) -> int:
@@ -123,7 +124,9 @@ class EpochFold:
 
     def _flush(self) -> None:
         self._apply()
-        self._puts.append(ahead_change(self.sequence, self._puts))
+        note = ahead_change(self.sequence, self._puts)
+        self._puts.append(note)
+        self._notes.append((META, note[1], None))
         self._ledger.store.write(self._puts, sync=False)
         self._puts = []
         self._entry_bytes = 0
@@ -151,7 +154,7 @@ class EpochFold:
         self._put_nodes(HEADS_LOG, created)
         committed = Committed(state.standing, state.root, state.log, heads, state.queue_next, records_next)
         self._puts.append((HEADS, state.epoch.to_bytes(8), event.encode()))
-        self._puts += [(META, key, None) for key in written_ahead(self._ledger.store)]
+        self._puts += self._notes
         self._puts.append((META, COMMITTED, committed.encode()))
         self._ledger.store.write(self._puts, sync=True)
         self._puts = []

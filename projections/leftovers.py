@@ -27,11 +27,6 @@ def ahead_change(sequence: int, slice_: Sequence[Change]) -> Change:
     return (META, AHEAD + sequence.to_bytes(8), indices)
 
 
-def written_ahead(storage: Storage) -> list[bytes]:
-    """The keys of the notes that stand."""
-    return [key for key, _ in storage.scan(META, AHEAD)]
-
-
 def forget_ahead(storage: Storage, epoch: int) -> None:
     """Delete what was written ahead for the epoch after the committed one, ``epoch``.
 
