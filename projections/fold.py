@@ -85,6 +85,7 @@ class EpochFold:
         parsed = [epochs.parse(item) for item in items]
         indices = [thing.entry.index for thing in parsed if isinstance(thing, Mutation)]
         current = iter(self._ledger.current(self._base, indices))
+        self._accepted.expect(indices)
         records: list[tuple[Record, bytes]] = []
         for at, (item, thing) in enumerate(zip(items, parsed, strict=True)):
             sequence = self.sequence + at
@@ -172,6 +173,7 @@ class _Accepted:
         self._storage = storage
         self._epoch = epoch
         self._recent: dict[bytes, bytes] = {}
+        self._stored: dict[bytes, bytes | None] = {}
         self._is_flushed = False
 
     def flushed(self) -> None:
@@ -179,14 +181,18 @@ class _Accepted:
         self._is_flushed = True
         self._recent = {}
 
+    def expect(self, indices: Sequence[bytes]) -> None:
+        """``get`` is going to be called for these: what the store has of them is read at once."""
+        if self._is_flushed:
+            keys = [entry_key(index, self._epoch) for index in indices]
+            self._stored = dict(zip(indices, self._storage.get_many(ENTRIES, keys), strict=True))
+
     def get(self, index: bytes, /) -> bytes | None:
         recent = self._recent.get(index)
-        if recent is not None or not self._is_flushed:
+        if recent is not None:
             return recent
-        stored = self._storage.get(ENTRIES, entry_key(index, self._epoch))
-        if stored is None:
-            return None
-        return Mutation.decode(stored[SEQUENCE_SIZE:]).entry_hash
+        stored = self._stored.get(index)
+        return None if stored is None else Mutation.decode(stored[SEQUENCE_SIZE:]).entry_hash
 
     def __setitem__(self, index: bytes, entry_hash: bytes, /) -> None:
         self._recent[index] = entry_hash

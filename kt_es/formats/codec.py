@@ -78,7 +78,10 @@ def _allowed(value: object) -> bool:
     if kind is int:
         return 0 <= value <= UINT_MAX  # type: ignore[operator]
     if kind is list:
-        return all(map(_allowed, value))  # type: ignore[call-overload]
+        for item in value:  # type: ignore[attr-defined]  # noqa: SIM110  a generator takes twice as long
+            if type(item) is not bytes and not _allowed(item):
+                return False
+        return True
     return False
 
 

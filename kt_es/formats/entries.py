@@ -39,7 +39,7 @@ class Entry:
             take_public_key(key, "entry authorized key")
             for key in take_array(keys, "entry authorized_keys", 1, MAX_AUTHORIZED_KEYS)
         )
-        if len(set(authorized)) != len(authorized):
+        if len(authorized) > 1 and len(set(authorized)) != len(authorized):
             raise MalformedError("entry authorized_keys", "must be distinct")
         return cls(
             take_bytes(index, "entry index", INDEX_LENGTH),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kt_es.crypto import signatures
 from kt_es.crypto.hashes import sha256
@@ -15,15 +15,15 @@ MAX_SIGNATURES = 32
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """``[algorithm, raw bytes]``; ``id`` is the first 8 bytes of SHA-256 of that encoding."""
+    """``[algorithm, raw bytes]``."""
 
     algorithm: int
     raw: bytes
-    id: bytes = field(init=False, compare=False, repr=False)
 
-    def __post_init__(self) -> None:
-        encoded = encode([self.algorithm, self.raw])
-        object.__setattr__(self, "id", sha256(encoded)[:KEY_ID_LENGTH])
+    @property
+    def id(self) -> bytes:
+        """The first 8 bytes of SHA-256 of the encoding. Not kept: a replay reads more keys than it asks."""
+        return sha256(encode([self.algorithm, self.raw]))[:KEY_ID_LENGTH]
 
     def fields(self) -> Value:
         return [self.algorithm, self.raw]

@@ -21,6 +21,7 @@ from kt_es.merkle.pages import (
     Node,
     NodeStore,
     Slots,
+    check_page,
     decode_page,
     describe,
     fold,
@@ -119,10 +120,11 @@ class Map:
         depth = 0
         while pending:
             keys = [page_key(index, depth, version) for _, index, version in pending]
-            pages = self._read(keys)
+            # The upper pages are on the way of many: each is checked once.
+            pages = {key: check_page(key, data) for key, data in self._read(keys).items()}
             below = []
             for (at, index, _), key in zip(pending, keys, strict=True):
-                slot = read_slot(key, pages[key], nibble(index, depth))
+                slot = read_slot(pages[key], nibble(index, depth))
                 if slot is None:
                     continue
                 if len(slot) != LEAF_SIZE:

@@ -35,6 +35,9 @@ Slots = list[bytes | None]
 Node = tuple[bytes, bytes | None]
 """A non-empty node of the binary tree: its hash, and its only leaf's slot if it has but one leaf."""
 
+Checked = tuple[bytes, int, int]
+"""A page as it is stored, and its two bitmaps."""
+
 _HEAD = struct.Struct(">HH")
 _CRC = struct.Struct(">I")
 
@@ -82,7 +85,7 @@ def encode_page(key: bytes, slots: Slots) -> bytes:
 
 def decode_page(key: bytes, data: bytes | None) -> Slots:
     """The 16 slots of the page stored under ``key``; DivergenceError if it is missing or damaged."""
-    page, leaves, children = _checked(key, data)
+    page, leaves, children = check_page(key, data)
     slots: Slots = [None] * SLOTS
     at = _HEAD.size
     used = leaves | children
@@ -95,9 +98,25 @@ def decode_page(key: bytes, data: bytes | None) -> Slots:
     return slots
 
 
-def read_slot(key: bytes, data: bytes | None, position: int) -> bytes | None:
-    """One slot of the page stored under ``key``, without decoding the others; errors as above."""
-    page, leaves, children = _checked(key, data)
+def check_page(key: bytes, data: bytes | None) -> Checked:
+    """The page stored under ``key``, once its size, bitmaps and CRC agree; errors as above."""
+    if data is None:
+        raise DivergenceError(f"{describe(key)} is missing")
+    if len(data) < _HEAD.size + _CRC.size:
+        raise DivergenceError(f"{describe(key)} is damaged: {len(data)} bytes are too few")
+    leaves, children = _HEAD.unpack_from(data)
+    size = _HEAD.size + LEAF_SIZE * leaves.bit_count() + CHILD_SIZE * children.bit_count() + _CRC.size
+    if leaves & children or not leaves | children or len(data) != size:
+        raise DivergenceError(f"{describe(key)} is damaged: its slots and its size do not agree")
+    (checksum,) = _CRC.unpack_from(data, size - _CRC.size)
+    if crc32(data[: size - _CRC.size], crc32(key)) != checksum:
+        raise DivergenceError(f"{describe(key)} is damaged: its checksum is wrong")
+    return data, leaves, children
+
+
+def read_slot(checked: Checked, position: int) -> bytes | None:
+    """One slot of a page, without decoding the others."""
+    page, leaves, children = checked
     bit = 1 << position
     if not (leaves | children) & bit:
         return None
@@ -145,19 +164,3 @@ def page_hash(slots: Slots) -> bytes:
     """The hash of the subtree that a page is the top of."""
     top = fold(slots)[-1][0]
     return MAP_EMPTY if top is None else top[0]
-
-
-def _checked(key: bytes, data: bytes | None) -> tuple[bytes, int, int]:
-    """The page and its two bitmaps, once its size, bitmaps and CRC agree."""
-    if data is None:
-        raise DivergenceError(f"{describe(key)} is missing")
-    if len(data) < _HEAD.size + _CRC.size:
-        raise DivergenceError(f"{describe(key)} is damaged: {len(data)} bytes are too few")
-    leaves, children = _HEAD.unpack_from(data)
-    size = _HEAD.size + LEAF_SIZE * leaves.bit_count() + CHILD_SIZE * children.bit_count() + _CRC.size
-    if leaves & children or not leaves | children or len(data) != size:
-        raise DivergenceError(f"{describe(key)} is damaged: its slots and its size do not agree")
-    (checksum,) = _CRC.unpack_from(data, size - _CRC.size)
-    if crc32(data[: size - _CRC.size], crc32(key)) != checksum:
-        raise DivergenceError(f"{describe(key)} is damaged: its checksum is wrong")
-    return data, leaves, children

@@ -13,6 +13,7 @@ from kt_es.merkle.pages import (
     CHILD_SIZE,
     LEAF_SIZE,
     Slots,
+    check_page,
     decode_page,
     describe,
     encode_page,
@@ -56,7 +57,8 @@ def test_a_page_is_what_its_description_says() -> None:
 def test_pages_come_back_as_they_were(slots: Slots) -> None:
     encoded = encode_page(KEY, slots)
     assert decode_page(KEY, encoded) == slots
-    assert [read_slot(KEY, encoded, position) for position in range(16)] == slots
+    checked = check_page(KEY, encoded)
+    assert [read_slot(checked, position) for position in range(16)] == slots
 
 
 def test_every_changed_byte_and_a_wrong_place_is_damage() -> None:
@@ -76,7 +78,7 @@ def test_every_changed_byte_and_a_wrong_place_is_damage() -> None:
     for key, data in damaged:
         for read in (
             lambda key=key, data=data: decode_page(key, data),
-            lambda key=key, data=data: read_slot(key, data, 0),
+            lambda key=key, data=data: check_page(key, data),
         ):
             with pytest.raises(DivergenceError, match=r"map page ab.* of version 9 is damaged"):
                 read()
