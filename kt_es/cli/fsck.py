@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
+import structlog
 
 from kt_es.cli.context import config_path, output_of, settings_of
 from kt_es.cli.output import Output, is_terminal
 from kt_es.client.trusted import Pinned
 from kt_es.config import Settings
-from kt_es.errors import DivergenceError
+from kt_es.errors import ConfigError, DivergenceError
 from kt_es.eventstore.esdb import connect
+from kt_es.node.server import Node, NodeConfig
 from projections.fsck import MAX_DIFFERENCES, Fsck, Report
 from projections.ledger import FAMILIES
 from projections.rocks import Store
@@ -22,11 +26,22 @@ from projections.rocks import Store
 @click.command("fsck")
 @click.argument("data", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--log", metavar="URI", help="Also hold the event log at this connection string against it.")
+@click.option(
+    "--node",
+    metavar="DIR",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="The same with the log in the data directory of an embedded node that is not running.",
+)
 @click.option("--vkey", help="The directory's key, to examine without a kt.toml.")
 @click.option("--directory", help="The directory's name, with --vkey.  [default: people]")
 @click.pass_context
 def fsck_command(
-    context: click.Context, data: Path, log: str | None, vkey: str | None, directory: str | None
+    context: click.Context,
+    data: Path,
+    log: str | None,
+    node: Path | None,
+    vkey: str | None,
+    directory: str | None,
 ) -> None:
     """Examine the data directory DIR of a signer, front end or monitor: every page, entry, node and head.
 
@@ -34,11 +49,15 @@ def fsck_command(
     examination is examined. Exit code 4 if anything differs from what was signed.
     """
     output = output_of(context)
+    if log is not None and node is not None:
+        raise click.UsageError("--log and --node name two logs: give one of them")
     settings = _settings(context, vkey, directory)
     with ExitStack() as stack:
         store = Store.view(data, FAMILIES)
         stack.callback(store.close)
         examination = Fsck(store, settings.origin, settings.pinned, progress_line(output))
+        if node is not None:
+            log = stack.enter_context(_serving(node))
         if log is None:
             report = examination.run()
         else:
@@ -47,6 +66,19 @@ def fsck_command(
             report = examination.run(opened, settings.names)
     end_line(output)
     _show(output, data, report)
+
+
+@contextmanager
+def _serving(directory: Path) -> Iterator[str]:
+    """The connection string of a node that serves ``directory`` to this process for as long as it takes."""
+    if not (directory / "log" / "CURRENT").is_file():
+        raise ConfigError(f"{directory} is no data directory of a node")
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    with Node(NodeConfig(data=directory, port=0, anonymous=True)) as node:
+        yield f"esdb://{node.address}?Tls=false"
 
 
 def _settings(context: click.Context, vkey: str | None, directory: str | None) -> Settings:

@@ -48,6 +48,21 @@ def test_the_same_directory_can_be_started_again(tmp_path: Path) -> None:
         up.audit()
 
 
+def test_a_stopped_directory_is_examined_with_its_log(tmp_path: Path) -> None:
+    with running_up(tmp_path / "data") as up:
+        someone = up.stranger(tmp_path / "home")
+        vkey, node = up.vkey, up.data / "node"
+        busy = someone.kt("fsck", up.data / "signer", "--vkey", vkey, "--node", node, code=1)
+        assert "in use" in busy.complaint
+    for part in ("signer", "frontend", "monitor"):
+        ran = someone.kt("--json", "fsck", up.data / part, "--vkey", vkey, "--node", node)
+        examined = ran.document["examined"]
+        assert examined["heads in the stream"] == examined["heads"] == ran.document["epoch"] > 0
+        assert examined["records in the stream"] > 0
+    ran = someone.kt("fsck", up.data / "signer", "--vkey", vkey, "--node", up.data / "signer", code=2)
+    assert "is no data directory of a node" in ran.complaint
+
+
 def test_a_second_kt_up_on_the_same_data_is_told_so(directory: Up, stranger: Stranger) -> None:
     before = directory.state
     ran = stranger.kt("up", "--data", directory.data, *ANYWHERE, *SHORT, code=1)
