@@ -18,7 +18,8 @@ from kt_es.config import Settings
 from kt_es.errors import ConfigError, DivergenceError
 from kt_es.eventstore.esdb import connect
 from kt_es.node.server import Node, NodeConfig
-from projections.fsck import MAX_DIFFERENCES, Fsck, Report
+from projections.fsck.examination import fsck
+from projections.fsck.findings import MAX_DIFFERENCES, Report
 from projections.ledger import FAMILIES
 from projections.rocks import Store
 
@@ -55,15 +56,14 @@ def fsck_command(
     with ExitStack() as stack:
         store = Store.view(data, FAMILIES)
         stack.callback(store.close)
-        examination = Fsck(store, settings.origin, settings.pinned, progress_line(output))
+        streams = None
         if node is not None:
             log = stack.enter_context(_serving(node))
-        if log is None:
-            report = examination.run()
-        else:
+        if log is not None:
             opened = connect(log)
             stack.callback(opened.close)
-            report = examination.run(opened, settings.names)
+            streams = opened, settings.names
+        report = fsck(store, settings.origin, settings.pinned, log=streams, progress=progress_line(output))
     end_line(output)
     _show(output, data, report)
 

@@ -18,7 +18,8 @@ from kt_es.formats.heads import HeadEvent
 from kt_es.formats.records import decode_records, encode_records
 from kt_es.merkle.log import NodeId, node_key
 from projections.configs import CONFIG
-from projections.fsck import MAX_DIFFERENCES, Fsck, Report
+from projections.fsck.examination import fsck
+from projections.fsck.findings import MAX_DIFFERENCES, Report
 from projections.ledger import (
     COMMITTED,
     ENTRIES,
@@ -53,7 +54,7 @@ from tests.reference.signing import NAMES, heads
 
 
 def examined(store: Storage, log: MemoryLog | None = None) -> Report:
-    return Fsck(store, ORIGIN, SIGNER_KEY).run(log, None if log is None else NAMES)
+    return fsck(store, ORIGIN, SIGNER_KEY, log=None if log is None else (log, NAMES))
 
 
 def test_a_whole_directory_and_its_logs_are_as_they_must_be() -> None:
@@ -214,7 +215,7 @@ def test_random_damage_never_breaks_it() -> None:
 
 def test_nothing_and_another_directory_are_told() -> None:
     assert examined(MemoryStore(FAMILIES)).differences == ["the data directory has no committed epoch"]
-    report = Fsck(stored(), OTHER_ORIGIN, SIGNER_KEY).run()
+    report = fsck(stored(), OTHER_ORIGIN, SIGNER_KEY)
     assert "belongs to" in report.differences[0]
 
 

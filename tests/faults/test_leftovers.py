@@ -14,7 +14,7 @@ from kt_es.errors import DivergenceError
 from kt_es.eventstore.streams import content_event
 from kt_es.formats.entries import Mutation
 from kt_es.formats.queue import CONFIG, EPOCH_MARKER, MUTATIONS, encode_mutations
-from projections.fsck import Fsck
+from projections.fsck.examination import fsck
 from projections.ledger import FAMILIES, META, Ledger
 from projections.leftovers import AHEAD
 from signer.loop import Signer
@@ -95,7 +95,7 @@ def test_a_config_of_a_lost_end_of_the_queue_is_forgotten() -> None:
     process(log, ledger_of(store))
     # It starts again, and on a config that was never accepted it would not.
     process(log, ledger_of(store))
-    report = Fsck(store, ORIGIN, SIGNER_KEY).run(log, NAMES)
+    report = fsck(store, ORIGIN, SIGNER_KEY, log=(log, NAMES))
     assert report.is_good, report.differences
     check_logs(log)
 

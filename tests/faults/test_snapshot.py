@@ -17,7 +17,7 @@ from kt_es.errors import DivergenceError, KtError
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.snapshots import LENGTH_SIZE, SnapshotHeader, SnapshotRow, decode_rows, encode_rows
-from projections.fsck import Fsck
+from projections.fsck.examination import fsck
 from projections.ledger import COMMITTED, FAMILIES, META, PAGES, Committed, Ledger
 from projections.rocks import Store
 from projections.snapshot import load, save
@@ -75,7 +75,7 @@ def test_what_was_saved_and_loaded_is_the_same_state() -> None:
     store = loaded(data)
     assert ledger_of(store).committed == ledger_of(stored()).committed
     assert saved(store) == data
-    report = Fsck(store, ORIGIN, SIGNER_KEY).run(published()[0], NAMES)
+    report = fsck(store, ORIGIN, SIGNER_KEY, log=(published()[0], NAMES))
     assert report.is_good, report.differences
 
 
@@ -96,7 +96,7 @@ def test_a_signer_on_a_snapshot_publishes_what_one_that_never_stopped_does() -> 
     assert streams(again) == streams(log)
     assert other.committed == first.committed
     for ledger in (first, other):
-        report = Fsck(ledger.store, ORIGIN, SIGNER_KEY).run(log, NAMES)
+        report = fsck(ledger.store, ORIGIN, SIGNER_KEY, log=(log, NAMES))
         assert report.is_good, report.differences
 
 
@@ -105,7 +105,7 @@ def test_a_second_snapshot_of_a_directory_that_began_with_one() -> None:
     submit(log, [mutation("zoe")])
     sign_epoch(log, ledger)
     store = loaded(saved(ledger.store))
-    report = Fsck(store, ORIGIN, SIGNER_KEY).run(log, NAMES)
+    report = fsck(store, ORIGIN, SIGNER_KEY, log=(log, NAMES))
     assert report.is_good, report.differences
     assert report.epoch == 4
 

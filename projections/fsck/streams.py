@@ -1,0 +1,97 @@
+"""Both logs in the event log, held against a data directory."""
+
+from __future__ import annotations
+
+from kt_es.crypto.hashes import log_leaf_hash
+from kt_es.errors import DivergenceError, MalformedError
+from kt_es.eventstore.streams import EventLog, StreamNames
+from kt_es.formats.entries import Mutation
+from kt_es.formats.heads import MAP_HEAD
+from kt_es.formats.records import RECORDS, Record, Verdict, decode_records
+from kt_es.merkle.log import LogState, NodeId, node_key
+from projections.fsck.findings import EPOCH_SIZE, Examined
+from projections.ledger import ENTRIES, HEADS, MUTATIONS_LOG, SEQUENCE_SIZE, entry_key
+
+
+def examine_head_stream(it: Examined, log: EventLog, names: StreamNames) -> None:
+    """The stream has the heads that are stored, up to the one committed."""
+    expected = 0
+    for event in log.read(names.heads, 0, it.ledger.committed.epoch):
+        it.findings.count("heads in the stream")
+        if event.revision != expected or event.type != MAP_HEAD:
+            it.findings.differs(f"{names.heads} has {event.type!r} at revision {event.revision}, not a head")
+        expected = event.revision + 1
+        stored = it.store.get(HEADS, expected.to_bytes(EPOCH_SIZE))
+        if stored is not None and stored != event.data:
+            it.findings.differs(
+                f"{names.heads}: the head of epoch {expected} is another one than is stored here"
+            )
+    if expected != it.ledger.committed.epoch:
+        it.findings.differs(
+            f"{names.heads} ends with epoch {expected}, {it.ledger.committed.epoch} was committed here"
+        )
+
+
+def examine_record_stream(it: Examined, log: EventLog, names: StreamNames) -> None:
+    """The stream has the records that were hashed here, and what they accepted is stored."""
+    committed, accepted, epoch = it.ledger.committed, 0, 1
+    state, stream = LogState(), names.mutations
+    revision = -1
+    for event in log.read(stream, 0, committed.records_next):
+        revision += 1
+        where = f"{stream}, revision {revision}"
+        try:
+            first, records = decode_records(event.data)
+        except MalformedError as error:
+            raise DivergenceError(f"{where}: {error}") from None
+        if event.revision != revision or event.type != RECORDS or first != state.size:
+            raise DivergenceError(f"{where}: {event.type!r} begins at {first}, must be {state.size}")
+        hashes = [log_leaf_hash(record) for record in records]
+        stored = it.ledger.nodes(
+            MUTATIONS_LOG, [node_key(NodeId(0, first + at)) for at in range(len(hashes))]
+        )
+        for at, (here, there) in enumerate(zip(stored, hashes, strict=True)):
+            it.findings.count("records in the stream")
+            if here is not None and here != there:
+                it.findings.differs(f"{where}: record {first + at} is another one than was hashed here")
+        state, _ = state.append(hashes)
+        for data in records:
+            try:
+                record = Record.decode(data)
+            except MalformedError as error:
+                raise DivergenceError(f"{where}: {error}") from None
+            accepted += record.verdict is Verdict.ACCEPTED
+            _entry_of(it, record, epoch)
+            epoch += record.closes_epoch
+    if revision + 1 != committed.records_next or state.size != committed.log.size:
+        it.findings.differs(
+            f"{stream}: {state.size} records in {revision + 1} events, must be {committed.log.size} "
+            f"in {committed.records_next}"
+        )
+    elif state != committed.log:
+        it.findings.differs(f"{stream}: root is {state.root().hex()}, must be {committed.log.root().hex()}")
+    elif not it.begun.epoch and accepted != it.findings.report.counts["entries"]:
+        it.findings.differs(
+            f"{it.findings.report.counts['entries']} entries stand here, {accepted} were accepted"
+        )
+
+
+def _entry_of(it: Examined, record: Record, epoch: int) -> None:
+    """What a record accepted stands in the store as it was recorded, signatures and all."""
+    content = record.item.content
+    if record.verdict is not Verdict.ACCEPTED or not isinstance(content, bytes):
+        return
+    try:
+        index = Mutation.decode(content).entry.index
+    except MalformedError as error:
+        it.findings.differs(f"record {record.sequence} was accepted: {error}")
+        return
+    stored = it.store.get(ENTRIES, entry_key(index, epoch))
+    if stored is None and record.sequence < it.begun.records:
+        # A snapshot has current entries only.
+        return
+    if stored != record.sequence.to_bytes(SEQUENCE_SIZE) + content:
+        how = "is missing" if stored is None else "is another one"
+        it.findings.differs(
+            f"the entry at index {index.hex()} of epoch {epoch} {how}: see record {record.sequence}"
+        )
