@@ -98,7 +98,7 @@ class Groups:
         await old.close()
         moved = settings.start != old.settings.start and not old.checkpointed
         cursor = await self._log.run(lambda tx: _stage(tx, stream, name, settings, moved))
-        at, origin = (old.group.checkpoint, old.origin) if cursor is None else (cursor, cursor)
+        at, origin = (old.group.progress.checkpoint, old.origin) if cursor is None else (cursor, cursor)
         self._runners[stream, name] = GroupRunner(self._log, stream, name, settings, at, origin=origin)
 
     async def delete(self, stream: str, name: str) -> None:
@@ -130,7 +130,7 @@ class Groups:
             for (stream, name), old in list(self._runners.items()):
                 await old.close()
                 self._runners[stream, name] = GroupRunner(
-                    self._log, stream, name, old.settings, old.group.checkpoint, origin=old.origin
+                    self._log, stream, name, old.settings, old.group.progress.checkpoint, origin=old.origin
                 )
 
     async def close(self) -> None:

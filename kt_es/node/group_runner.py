@@ -151,7 +151,7 @@ class GroupRunner:
             room = group.room()
             if room == 0:
                 break
-            batch = self._source.read(group.cursor, min(room, max(self.settings.read_batch_size, 1)))
+            batch = self._source.read(group.progress.cursor, min(room, max(self.settings.read_batch_size, 1)))
             group.push(batch.messages, batch.following, batch.passed_over)
             # At once: who takes many without acknowledging would wait for the next ones for ever.
             group.dispatch(now)
@@ -180,9 +180,9 @@ class GroupRunner:
         if unparked:
             self._replayed.update(unparked)
             self._spawn(self._trim_parked())
-        due = self.group.checkpoint_due(now)
+        due = self.group.progress.due(now)
         if due is not None:
-            self.group.checkpointed(due, now)
+            self.group.progress.written(due, now)
             self._spawn(self._write_checkpoint(due))
 
     def _set_timer(self, now: float) -> None:
@@ -257,7 +257,7 @@ class GroupRunner:
     @property
     def checkpointed(self) -> bool:
         """There is a checkpoint, beyond the place where the group began."""
-        return self.group.checkpoint != self.origin
+        return self.group.progress.checkpoint != self.origin
 
     # --- parked messages -----------------------------------------------------------------------
 
@@ -307,9 +307,9 @@ class GroupRunner:
 
     async def close(self) -> None:
         """The node stops: write the checkpoint that is possible now."""
-        low = self.group.low()
-        if low > self.group.checkpoint and not self._closed:
-            self.group.checkpointed(low, self._loop.time())
+        low = self.group.progress.low()
+        if low > self.group.progress.checkpoint and not self._closed:
+            self.group.progress.written(low, self._loop.time())
             await self._logged(self._write_checkpoint(low))
         self.end()
         if self._tasks:

@@ -15,12 +15,12 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from kt_es.node.group_progress import LAZY, Progress
 from kt_es.node.group_values import Action, Consumer, Delivery, Message, Rate, Settings, Strategy
 
 MAX_RETRY_SHOWN = 2**31 - 1
-LAZY = 4096  # settled entries that may wait in queues before they are swept out
 HELD_BYTES = 4 << 20  # payload of messages read ahead and not yet given to a consumer, per group
 OUTBOX_BYTES = 1 << 20  # payload of messages given to a consumer and not yet sent
 BUCKETS = 1024  # by which pinned messages are shared out
@@ -31,8 +31,7 @@ class Group:
 
     def __init__(self, settings: Settings, cursor: int, now: float) -> None:
         self.settings = settings
-        self.cursor = cursor
-        self.checkpoint = cursor
+        self.progress = Progress(settings, cursor, now)
         self.consumers: deque[Consumer] = deque()
         self.rate = Rate(now)
         self._fresh: deque[Message] = deque()
@@ -40,13 +39,8 @@ class Group:
         self._retrying_ids: dict[str, Message] = {}
         self._in_flight: dict[str, Delivery] = {}
         self._deadlines: deque[Delivery] = deque()
-        self._outstanding: set[int] = set()
-        self._outstanding_order: deque[int] = deque()  # ascending, as messages are read
         self._held = 0
         self._sequence = 0
-        self._settled_since = 0
-        self._passed_over = 0
-        self._checkpoint_time = now
         self._admitted = 0
         self._pins: dict[int, Consumer] = {}
         self._awake: set[Consumer] = set()
@@ -99,24 +93,11 @@ class Group:
         """Whether nothing more may be read because of what is read and not yet given to anybody."""
         return self._held >= HELD_BYTES
 
-    def push(self, messages: Iterable[Message], cursor: int, passed_over: int = 0) -> None:
-        """Messages were read, in order; reading goes on at ``cursor``.
-
-        ``passed_over`` is how many more were looked at and did not pass the filter.
-        """
-        self._passed_over += passed_over
-        for message in messages:
-            self._fresh.append(message)
-            self._outstanding.add(message.order)
-            self._outstanding_order.append(message.order)
-            self._held += len(message.payload or b"")
-        self.cursor = cursor
-        self._forget_settled()
-
-    def _forget_settled(self) -> None:
-        """Behind one message that stays unsettled for long, those that are settled would pile up."""
-        if len(self._outstanding_order) > 2 * len(self._outstanding) + LAZY:
-            self._outstanding_order = deque(sorted(self._outstanding))
+    def push(self, messages: Sequence[Message], cursor: int, passed_over: int = 0) -> None:
+        """Messages were read: see ``Progress.read``."""
+        self.progress.read(messages, cursor, passed_over)
+        self._fresh.extend(messages)
+        self._held += sum(len(message.payload or b"") for message in messages)
         if len(self._deadlines) > 2 * len(self._in_flight) + LAZY:
             self._deadlines = deque(filter(self.is_current, self._deadlines))
 
@@ -307,9 +288,7 @@ class Group:
         message.settled = True
         if message.parked >= 0:
             self._unparked.append(message.parked)
-        else:
-            self._outstanding.discard(message.order)
-        self._settled_since += 1
+        self.progress.settle(message)
 
     # --- what the caller has to do -------------------------------------------------------------
 
@@ -329,47 +308,13 @@ class Group:
         unparked, self._unparked = self._unparked, []
         return unparked
 
-    def low(self) -> int:
-        """The order of the lowest message that is not settled: all below are."""
-        orders = self._outstanding_order
-        while orders and orders[0] not in self._outstanding:
-            orders.popleft()
-        return orders[0] if orders else self.cursor
-
-    def checkpoint_due(self, now: float) -> int | None:
-        """The checkpoint to write now, if one is due: after ``max_checkpoint_count`` settled messages;
-        after ``checkpoint_after`` if ``min_checkpoint_count`` are settled or the filter has passed over
-        as many as it says (``Filter.checkpoint_every``)."""
-        enough = self._settled_since >= max(self.settings.max_checkpoint_count, 1)
-        if not enough and not (self._pending() and now >= self._checkpoint_deadline()):
-            return None
-        low = self.low()
-        return low if low > self.checkpoint else None
-
-    def checkpointed(self, order: int, now: float) -> None:
-        """The checkpoint is being written."""
-        self.checkpoint = order
-        self._checkpoint_time = now
-        self._settled_since = 0
-        self._passed_over = 0
-
-    def _pending(self) -> bool:
-        filter_ = self.settings.filter
-        if filter_ is not None and self._passed_over >= filter_.checkpoint_every:
-            return True
-        return self._settled_since >= max(self.settings.min_checkpoint_count, 1)
-
-    def _checkpoint_deadline(self) -> float:
-        return self._checkpoint_time + self.settings.checkpoint_after / 1000
-
     def next_deadline(self, now: float) -> float | None:
-        """When ``expire`` or ``checkpoint_due`` should be called next, if nothing happens before."""
+        """When ``expire`` or ``Progress.due`` should be called next, if nothing happens before."""
         while self._deadlines and not self.is_current(self._deadlines[0]):
             self._deadlines.popleft()
-        times = [self._deadlines[0].deadline] if self._deadlines else []
-        if self._pending() and self.low() > self.checkpoint:
-            times.append(max(self._checkpoint_deadline(), now))
-        return min(times, default=None)
+        expiry = self._deadlines[0].deadline if self._deadlines else None
+        times = (expiry, self.progress.deadline(now))
+        return min((time for time in times if time is not None), default=None)
 
     # --- figures -------------------------------------------------------------------------------
 

@@ -151,7 +151,7 @@ class Page:
             of_all = runner.stream == ALL_NAME
             end = self._log.position if of_all else self._log.head(runner.stream).last
             consumers.add_metric(named, len(runner.group.consumers))
-            lag.add_metric(named, max(0, end + 1 - runner.group.checkpoint))
+            lag.add_metric(named, max(0, end + 1 - runner.group.progress.checkpoint))
             flying.add_metric(named, runner.group.in_flight)
             parked.add_metric(named, runner.parked_count)
         yield from (consumers, lag, flying, parked)

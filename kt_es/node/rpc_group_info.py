@@ -37,7 +37,7 @@ def describe(log: EventLog, runner: GroupRunner) -> persistent_pb2.SubscriptionI
     settings, group = runner.settings, runner.group
     of_all = runner.stream == ALL_NAME
     known = log.position if of_all else log.head(runner.stream).last
-    done = group.checkpoint - 1 if runner.checkpointed else -1
+    done = group.progress.checkpoint - 1 if runner.checkpointed else -1
     now = runner.now
     return persistent_pb2.SubscriptionInfo(
         event_source=runner.stream,

@@ -37,7 +37,7 @@ class Bench:
         self.now = self.now if now is None else now
         self.group.expire(self.now)
         room = self.group.room()
-        start = self.group.cursor
+        start = self.group.progress.cursor
         stop = min(self.count, start + room)
         self.group.push([Message(order, f"id-{order}") for order in range(start, stop)], stop)
         self.group.dispatch(self.now)
@@ -70,9 +70,9 @@ def test_messages_come_in_order_as_far_as_there_is_room() -> None:
     assert bench.given(consumer) == [0, 1, 2]
     bench.ack(consumer, [1])
     assert bench.given(consumer) == [3]
-    assert bench.group.low() == 0
+    assert bench.group.progress.low() == 0
     bench.ack(consumer, [0, 2])
-    assert bench.group.low() == 3
+    assert bench.group.progress.low() == 3
 
 
 def test_a_lost_consumers_messages_come_first_and_in_order() -> None:
@@ -109,7 +109,7 @@ def test_timeouts_redeliver_and_late_acknowledgements_count() -> None:
     bench.group.ack(consumer, ["id-0"])
     bench.pump(101.0)
     assert bench.given(consumer) == [2]
-    assert bench.group.low() == 2
+    assert bench.group.progress.low() == 2
 
 
 def test_no_timeout_means_never() -> None:
@@ -131,9 +131,9 @@ def test_retries_end_in_parking_which_holds_the_checkpoint_back() -> None:
     bench.nack(consumer, [0], Action.RETRY)
     (parking,) = bench.group.take_parking()
     assert (parking.order, parking.retries) == (0, 1)
-    assert bench.group.low() == 0
+    assert bench.group.progress.low() == 0
     bench.group.parked(parking)
-    assert bench.group.low() == 2
+    assert bench.group.progress.low() == 2
     assert bench.group.take_parking() == []
 
 
@@ -148,7 +148,7 @@ def test_actions_of_a_negative_acknowledgement() -> None:
     assert [message.order for message in bench.group.take_parking()] == [1]
     bench.nack(consumer, [3], Action.STOP)
     assert consumer.dropped
-    assert bench.group.low() == 1
+    assert bench.group.progress.low() == 1
 
 
 def test_replayed_messages_come_first_and_do_not_move_the_checkpoint() -> None:
@@ -160,7 +160,7 @@ def test_replayed_messages_come_first_and_do_not_move_the_checkpoint() -> None:
     assert bench.given(consumer) == [7, 8]
     bench.group.ack(consumer, ["parked-8", "parked-7"])
     assert sorted(bench.group.take_unparked()) == [7, 8]
-    assert bench.group.low() == 2
+    assert bench.group.progress.low() == 2
 
 
 def test_events_with_the_same_id_are_in_flight_one_after_the_other() -> None:
@@ -314,9 +314,9 @@ def test_what_a_filter_holds_back_moves_the_checkpoint_in_time() -> None:
     assert group.next_deadline(100.5) is None
     group.push([], 8, passed_over=1)
     assert group.next_deadline(100.5) == 101.0
-    assert group.checkpoint_due(100.5) is None
-    assert group.checkpoint_due(101.0) == 8
-    group.checkpointed(8, 101.0)
+    assert group.progress.due(100.5) is None
+    assert group.progress.due(101.0) == 8
+    group.progress.written(8, 101.0)
     assert group.next_deadline(102.5) is None
 
 
@@ -324,15 +324,15 @@ def test_a_checkpoint_is_due_by_count_or_by_time() -> None:
     bench = Bench(settings(min_checkpoint_count=2, max_checkpoint_count=5, checkpoint_after=1000), count=50)
     consumer = bench.consumer(capacity=50)
     bench.ack(consumer, [0])
-    assert bench.group.checkpoint_due(bench.now + 9) is None
+    assert bench.group.progress.due(bench.now + 9) is None
     bench.ack(consumer, [1])
-    assert bench.group.checkpoint_due(bench.now) is None
+    assert bench.group.progress.due(bench.now) is None
     assert bench.group.next_deadline(bench.now) == 101.0
-    assert bench.group.checkpoint_due(101.0) == 2
-    bench.group.checkpointed(2, 101.0)
-    assert bench.group.checkpoint_due(109.0) is None
+    assert bench.group.progress.due(101.0) == 2
+    bench.group.progress.written(2, 101.0)
+    assert bench.group.progress.due(109.0) is None
     bench.ack(consumer, range(2, 7))
-    assert bench.group.checkpoint_due(101.0) == 7
+    assert bench.group.progress.due(101.0) == 7
 
 
 def test_nothing_is_read_for_nobody_and_little_ahead() -> None:
@@ -348,10 +348,10 @@ def test_nothing_is_read_for_nobody_and_little_ahead() -> None:
 def test_one_unsettled_message_does_not_pile_up_the_others() -> None:
     bench = Bench(settings(message_timeout=10**9), count=20 * LAZY)
     consumer = bench.consumer(capacity=500)
-    while bench.group.cursor < bench.count:
+    while bench.group.progress.cursor < bench.count:
         bench.ack(consumer, [order for order in bench.given(consumer) if order != 0])
-    assert bench.group.low() == 0
-    assert len(bench.group._outstanding_order) < 4 * LAZY
+    assert bench.group.progress.low() == 0
+    assert len(bench.group.progress._ascending) < 4 * LAZY
     assert len(bench.group._deadlines) < 4 * LAZY
 
 
@@ -387,10 +387,10 @@ def test_whatever_happens_everything_is_settled_once_and_nothing_is_skipped(
             for message in bench.group.take_parking():
                 bench.group.parked(message)
             bench.pump()
-        assert bench.group.low() == next(order for order in range(31) if order not in settled)
+        assert bench.group.progress.low() == next(order for order in range(31) if order not in settled)
     while rest := [order for order in range(30) if order not in settled]:
         bench.given(consumer)
         bench.ack(consumer, rest[:1])
         settled.add(rest[0])
-    assert bench.group.low() == 30
+    assert bench.group.progress.low() == 30
     assert bench.group.in_flight == bench.group.retrying == bench.group.buffered == 0
