@@ -22,7 +22,8 @@ from kt_es.cli.supervisor import Supervisor
 from kt_es.cli.up import with_free_port
 from kt_es.config import Address
 from kt_es.errors import KtError, UnavailableError
-from kt_es.eventstore.esdb import connect, plain_append, plain_client
+from kt_es.eventstore.esdb import connect
+from kt_es.eventstore.esdb_client import plain_append, plain_client
 
 SMALL = 500  # bytes of an event
 LARGE = 60_000

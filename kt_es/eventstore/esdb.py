@@ -1,4 +1,4 @@
-"""``EventLog`` over EventStoreDB's gRPC protocol; the only module that imports its client.
+"""``EventLog`` over EventStoreDB's gRPC protocol; only this module and ``esdb_client`` import its client.
 
 Deadlines: a call to a server that hangs would never return, so each one has ``DEADLINE``; the
 client itself tries once more, so a caller waits about twice as long. Long reads are made of pages,
@@ -15,55 +15,16 @@ from uuid import UUID
 import esdbclient
 import grpc
 from esdbclient import exceptions
-from esdbclient.client import autoreconnect, retrygrpc
 
 from kt_es.errors import AccessDeniedError, ConfigError, KtError, UnavailableError, WrongRevisionError
+from kt_es.eventstore.esdb_client import PAGE_BYTES, Client
 from kt_es.eventstore.streams import ANY, NO_STREAM, Event, NewEvent, Subscription
 
 DEADLINE = 3.0
 OPENING_DEADLINE = 10.0
 PAGE = 64
-# A page is cut where it has so many bytes: 64 events may have 64 MiB, too many for memory and deadline.
-PAGE_BYTES = 4 << 20
-PAGE_DEADLINE = 10.0
 
 _T = TypeVar("_T")
-
-_KEEPALIVE = (
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    # What really ends a connection whose peer is frozen; the default is a minute.
-    ("grpc.http2.ping_timeout_ms", 5_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    # gRPC repeats a call by itself that a stopping server did not begin; where it then cannot connect, the
-    # call never ends, not even in a failure. Repeating is ours.
-    ("grpc.enable_retries", 0),
-    # After an outage the next attempt should not wait for the default two minutes.
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-)
-
-
-class _Client(esdbclient.EventStoreDBClient):
-    def _construct_grpc_channel(
-        self, grpc_target: str, grpc_options: tuple[tuple[str, str | int], ...] = ()
-    ) -> grpc.Channel:
-        # The client passes its keepalive settings under a name that gRPC does not know.
-        return super()._construct_grpc_channel(grpc_target, (*grpc_options, *_KEEPALIVE))
-
-    @retrygrpc
-    @autoreconnect
-    def get_page(self, stream: str, start: int, count: int) -> list[esdbclient.RecordedEvent]:
-        """Up to ``count`` events, fewer where these have ``PAGE_BYTES``; repeated like ``get_stream``."""
-        page: list[esdbclient.RecordedEvent] = []
-        size = 0
-        with self.read_stream(stream, stream_position=start, limit=count, timeout=PAGE_DEADLINE) as events:
-            for event in events:
-                page.append(event)
-                size += len(event.data)
-                if size >= PAGE_BYTES:
-                    break
-        return page
 
 
 def connect(uri: str) -> EsdbLog:
@@ -72,7 +33,7 @@ def connect(uri: str) -> EsdbLog:
     Raises ``ConfigError`` if the string is not one, ``UnavailableError`` if a cluster cannot be found.
     """
     try:
-        client = _Client(uri)
+        client = Client(uri)
     except (ValueError, OSError) as error:
         raise ConfigError(f"connection string: {error}") from None
     except exceptions.EventStoreDBClientException as error:
@@ -113,7 +74,7 @@ def _translated(error: exceptions.EventStoreDBClientException, doing: str) -> Kt
 class EsdbLog:
     """``EventLog`` (see ``streams``) over one client; safe for use by several threads."""
 
-    def __init__(self, client: _Client) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
 
     def _call(self, doing: str, call: Callable[[], _T]) -> _T:
@@ -131,7 +92,8 @@ class EsdbLog:
         """A subscription, confirmed by the server in time.
 
         The client waits for the confirmation without a deadline, and one for the call would be one for
-        the whole subscription. All that ends it is closing the client, which is of no use after that.
+        the whole subscription. All that ends it is closing the client, which is of no use after that, and
+        whose attempts that follow end at once.
         """
         late = threading.Timer(OPENING_DEADLINE, self._client.close)
         late.daemon = True
@@ -363,20 +325,3 @@ def _event(recorded: esdbclient.RecordedEvent) -> Event:
         recorded.commit_position,
         recorded.ack_id,
     )
-
-
-def plain_client(uri: str) -> esdbclient.EventStoreDBClient:
-    """The client without deadlines, pages and keepalive of ours: what ``kt bench node`` measures."""
-    return esdbclient.EventStoreDBClient(uri)
-
-
-def plain_append(
-    client: esdbclient.EventStoreDBClient, stream: str, expected: int, count: int, size: int
-) -> None:
-    """Append ``count`` events of ``size`` bytes in one call; one alone is another call of the protocol."""
-    new = [
-        esdbclient.NewEvent(type="T", data=bytes(size), content_type="application/octet-stream")
-        for _ in range(count)
-    ]
-    version = esdbclient.StreamState.NO_STREAM if expected == NO_STREAM else expected
-    client.append_to_stream(stream, current_version=version, events=new[0] if count == 1 else new)

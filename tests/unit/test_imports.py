@@ -35,7 +35,7 @@ EFFECTS = {
 }  # fmt: skip
 
 ONLY_IN = {
-    "esdbclient": ("kt_es/eventstore/esdb.py", "kt_es/node/"),
+    "esdbclient": ("kt_es/eventstore/esdb.py", "kt_es/eventstore/esdb_client.py", "kt_es/node/"),
     "rocksdict": ("projections/rocks.py", "kt_es/node/"),
     "grpc": ("kt_es/eventstore/", "kt_es/node/"),
     "cbor2": ("kt_es/formats/codec.py",),

@@ -1,0 +1,95 @@
+"""EventStoreDB's client with what ours needs besides: keepalive, pages, and an end that is one."""
+
+from __future__ import annotations
+
+import esdbclient
+import grpc
+from esdbclient import exceptions
+from esdbclient.client import autoreconnect, retrygrpc
+
+from kt_es.eventstore.streams import NO_STREAM
+
+# A page is cut where it has so many bytes: 64 events may have 64 MiB, too many for memory and deadline.
+PAGE_BYTES = 4 << 20
+PAGE_DEADLINE = 10.0
+
+_KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    # What really ends a connection whose peer is frozen; the default is a minute.
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # gRPC repeats a call by itself that a stopping server did not begin; where it then cannot connect, the
+    # call never ends, not even in a failure. Repeating is ours.
+    ("grpc.enable_retries", 0),
+    # After an outage the next attempt should not wait for the default two minutes.
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+)
+
+
+class Client(esdbclient.EventStoreDBClient):
+    """Used by ``esdb``; may be closed by any thread."""
+
+    _has_ended = False
+
+    def close(self) -> None:
+        """Close for good, from any thread: what a call under way would open for its next attempt, too."""
+        self._has_ended = True
+        self._shut()
+
+    def reconnect(self, grpc_target: str | None = None) -> None:
+        super().reconnect(grpc_target)
+        # It may have been closed in between, when this connection was not there to be closed.
+        if self._has_ended:
+            self._shut()
+
+    def _shut(self) -> None:
+        connection = getattr(self, "_connection", None)
+        if connection is None:
+            return
+        try:
+            connection.close()
+        except AttributeError:
+            # Another thread is making a subscription, which cannot be stopped before it is complete.
+            connection._grpc_channel.close()
+        self._is_closed = True
+
+    def _construct_grpc_channel(
+        self, grpc_target: str, grpc_options: tuple[tuple[str, str | int], ...] = ()
+    ) -> grpc.Channel:
+        if self._has_ended:
+            raise exceptions.CancelledByClient("the client was closed")
+        # The client passes its keepalive settings under a name that gRPC does not know.
+        return super()._construct_grpc_channel(grpc_target, (*grpc_options, *_KEEPALIVE))
+
+    @retrygrpc
+    @autoreconnect
+    def get_page(self, stream: str, start: int, count: int) -> list[esdbclient.RecordedEvent]:
+        """Up to ``count`` events, fewer where these have ``PAGE_BYTES``; repeated like ``get_stream``."""
+        page: list[esdbclient.RecordedEvent] = []
+        size = 0
+        with self.read_stream(stream, stream_position=start, limit=count, timeout=PAGE_DEADLINE) as events:
+            for event in events:
+                page.append(event)
+                size += len(event.data)
+                if size >= PAGE_BYTES:
+                    break
+        return page
+
+
+def plain_client(uri: str) -> esdbclient.EventStoreDBClient:
+    """The client without deadlines, pages and keepalive of ours: what ``kt bench node`` measures."""
+    return esdbclient.EventStoreDBClient(uri)
+
+
+def plain_append(
+    client: esdbclient.EventStoreDBClient, stream: str, expected: int, count: int, size: int
+) -> None:
+    """Append ``count`` events of ``size`` bytes in one call; one alone is another call of the protocol."""
+    new = [
+        esdbclient.NewEvent(type="T", data=bytes(size), content_type="application/octet-stream")
+        for _ in range(count)
+    ]
+    version = esdbclient.StreamState.NO_STREAM if expected == NO_STREAM else expected
+    client.append_to_stream(stream, current_version=version, events=new[0] if count == 1 else new)
