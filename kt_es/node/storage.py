@@ -21,7 +21,9 @@ A read that finds damage raises ``StorageError``: a part is never served as if i
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -93,6 +95,8 @@ class RocksStorage:
         """``on_damage`` is told of every read that failed, before its ``StorageError`` is raised."""
         self.path = path
         self._on_damage = on_damage
+        self._in_use = threading.Lock()  # held by what another thread does at length
+        self._closing = False
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -207,28 +211,50 @@ class RocksStorage:
         Raises:
             StorageError: it could not be made.
         """
-        try:
-            # This flush releases the GIL; the one that the checkpoint would make holds it.
-            self._db.flush()
-            Checkpoint(self._db).create_checkpoint(str(path))
-        except Exception as error:
-            raise StorageError(f"copying {self.path} failed: {error}") from error
+        with self._in_use:
+            if self._closing:
+                raise StorageError("the node is shutting down")
+            try:
+                # This flush releases the GIL; the one that the checkpoint would make holds it.
+                self._db.flush()
+                Checkpoint(self._db).create_checkpoint(str(path))
+            except Exception as error:
+                raise StorageError(f"copying {self.path} failed: {error}") from error
 
     def compact(self, start: bytes, end: bytes) -> None:
-        """Give the space of what was deleted between two keys back. May take long; others go on."""
-        self._db.compact_range(start, end)
+        """Give the space of what was deleted between two keys back. May take long; others go on.
+
+        ``close`` ends it early.
+        """
+        with self._in_use:
+            if not self._closing:
+                self._db.compact_range(start, end)
 
     def size(self) -> int:
         """Bytes of all files."""
         return sum(_size(path) for path in (self.path / "log").iterdir())
 
     def close(self) -> None:
+        self._closing = True
         try:
-            self._db.close()
+            if self._in_use.locked():
+                self._close_early()
+            else:
+                self._db.close()
         except Exception as error:  # noqa: BLE001  rocksdict raises plain Exception
             # What was acknowledged is in the write-ahead log; why it came to this was said before.
             _LOG.warning("the data were not closed cleanly", reason=str(error))
         self._acknowledged.close()
+
+    def _close_early(self) -> None:
+        """End what another thread does with the data, and then close them."""
+        try:
+            self._db.flush()
+        finally:
+            self._db.cancel_all_background(True)
+            # It closes and complains that it can no longer flush, for which it is too late.
+            with self._in_use, contextlib.suppress(Exception):
+                self._db.close()
 
 
 def _size(path: Path) -> int:

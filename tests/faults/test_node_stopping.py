@@ -1,17 +1,22 @@
-"""A node that is stopped while its answers are on their way: whoever waits for one is told in time."""
+"""A node that is stopped in the middle of something: whoever waits for an answer is told in time."""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from esdbclient import EventStoreDBClient
+from esdbclient import EventStoreDBClient, NewEvent, StreamState
+from structlog.testing import capture_logs
 
-from kt_es.errors import UnavailableError
+from kt_es.errors import KtError, UnavailableError
 from kt_es.eventstore import esdb
 from kt_es.eventstore.esdb import connect
+from kt_es.node.server import Node, NodeConfig
+from kt_es.node.storage import RocksStorage
+from kt_es.node.upkeep import scavenge_of
 from tests.contracts.nodes import NodeProcess, append
 from tests.torture.proxy import Mode, Network
 
@@ -67,3 +72,44 @@ def test_joining_a_group_ends_one_way_or_the_other(tmp_path: Path, monkeypatch: 
             assert not [thread for thread in joining if thread.is_alive()]
         finally:
             network.close()
+
+
+def test_a_compaction_is_given_up_and_the_data_are_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Event()
+    compact = RocksStorage.compact
+
+    def compacting(storage: RocksStorage, start: bytes, end: bytes) -> None:
+        begun.set()
+        compact(storage, start, end)
+
+    monkeypatch.setattr(RocksStorage, "compact", compacting)
+    told: list[str] = []
+
+    def scavenging() -> None:
+        try:
+            scavenge_of(tmp_path)
+        except KtError as error:
+            told.append(str(error))
+
+    with capture_logs() as logs:
+        with Node(NodeConfig(tmp_path, port=0)) as node:
+            with EventStoreDBClient(f"esdb://{node.address}?Tls=false") as client:
+                for _ in range(100):
+                    noise = [NewEvent(type="T", data=os.urandom(1000)) for _ in range(1000)]
+                    client.append_to_stream("s", current_version=StreamState.ANY, events=noise)
+                client.set_stream_metadata("s", metadata={"$tb": 1000})
+            thread = threading.Thread(target=scavenging)
+            thread.start()
+            assert begun.wait(30)
+            time.sleep(0.05)
+        thread.join()
+    assert told == [f"the node on {tmp_path} ended meanwhile"]
+    assert not [line for line in logs if line["event"] == "the data were not closed cleanly"]
+    with (
+        Node(NodeConfig(tmp_path, port=0)) as node,
+        EventStoreDBClient(f"esdb://{node.address}?Tls=false") as client,
+    ):
+        assert client.get_stream("s", backwards=True, limit=1)[0].stream_position == 99_999
+        assert client.get_stream("s", limit=1)[0].stream_position == 1000
