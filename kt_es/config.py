@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from kt_es.client.trusted import Pinned
 from kt_es.errors import ConfigError, MalformedError
-from kt_es.eventstore.streams import StreamNames
+from kt_es.eventstore.streams import MAX_APPEND, StreamNames
 from kt_es.formats.configs import check_directory, check_origin
 from kt_es.formats.keys import PublicKey
+from kt_es.node.limits import BOUNDS, Limits
 
 FILE_NAME = "kt.toml"
 
@@ -43,10 +44,32 @@ class Address(_Table):
 
 
 class NodeTable(_Table):
-    """The embedded node; without it ``log`` names another server."""
+    """The embedded node; without it ``log`` names another server. Limits that are None are the node's own."""
 
     data: Path = Path("node")
     listen: str = "127.0.0.1:2113"
+    max_append: int | None = None
+    max_message: int | None = None
+    max_connections: int | None = None
+    max_calls: int | None = None
+    max_groups: int | None = None
+    max_metadata: int | None = None
+    keepalive: float | None = None
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Those that are given, by the names in ``node.limits``."""
+        return {name: value for name in BOUNDS if (value := getattr(self, name)) is not None}
+
+    @model_validator(mode="after")
+    def _limits_can_be(self) -> Self:
+        try:
+            limits = Limits(**self.limits)  # type: ignore[arg-type]
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        if limits.max_append < MAX_APPEND:
+            raise ValueError(f"max-append {limits.max_append} is less than the {MAX_APPEND} that kt-es uses")
+        return self
 
 
 class SignerTable(_Table):

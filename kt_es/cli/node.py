@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 from getpass import getpass
 from pathlib import Path
+from typing import Any
 
 import click
 
 from kt_es.cli.context import output_of
 from kt_es.cli.logs import configure_logs
+from kt_es.cli.node_options import limit_options
 from kt_es.cli.node_upkeep import UPKEEP, check_data
 from kt_es.cli.operate import address
 from kt_es.cli.supervisor import end_with_parent
 from kt_es.errors import ConfigError
+from kt_es.node.limits import Limits
 
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path)
@@ -27,9 +30,11 @@ _FILE = click.Path(path_type=Path)
 @click.option("--anonymous", is_flag=True, help="On loopback: who does not log in counts as $all.")
 @click.option("--http", metavar="HOST:PORT", help="Serve /metrics and /healthz there; default not.")
 @click.option("--check", "checking", is_flag=True, help="Check the data of a stopped node instead.")
+@limit_options
 @click.pass_context
 def node_command(
     context: click.Context,
+    /,
     data: Path | None,
     listen: str,
     tls_cert: Path | None,
@@ -37,6 +42,7 @@ def node_command(
     anonymous: bool,
     http: str | None,
     checking: bool,
+    **limits: Any,
 ) -> None:
     """Run the embedded event log alone, with --data; or one of the commands below."""
     if context.invoked_subcommand is not None:
@@ -51,8 +57,8 @@ def node_command(
     configure_logs("node")
     end_with_parent()
     output = output_of(context)
-    where = address(listen)
-    ops = None if http is None else address(http)
+    where = address(listen, "--listen")
+    ops = None if http is None else address(http, "--http")
     login, query = ("", "Tls=false") if tls_cert is None else ("USER:PASSWORD@", "Tls=true&TlsCaFile=CA.crt")
     run(
         NodeConfig(
@@ -63,6 +69,7 @@ def node_command(
             tls_key=tls_key,
             anonymous=anonymous,
             http=None if ops is None else (ops.host, ops.port),
+            limits=Limits(**limits),
         ),
         lambda at: output.ok(f"listening on esdb://{login}{at}?{query}"),
     )

@@ -29,11 +29,12 @@ METRICS_OPTION = click.option(
 )
 
 
-def address(text: str) -> Address:
+def address(text: str, what: str = "listen") -> Address:
+    """``text`` as an address; ``ConfigError`` says that it is ``what``'s."""
     try:
         return Address.parse(text)
     except ValueError as error:
-        raise ConfigError(f"listen: {error}") from None
+        raise ConfigError(f"{what}: {error}") from None
 
 
 @click.command("init")
@@ -183,5 +184,5 @@ def monitor_command(context: click.Context, log: str | None, data: Path | None, 
 def _metrics_at(where: str | None) -> tuple[str, int] | None:
     if where is None:
         return None
-    parsed = address(where)
+    parsed = address(where, "metrics")
     return parsed.host, parsed.port

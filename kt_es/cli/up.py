@@ -24,6 +24,7 @@ from kt_es.config import FILE_NAME, Address, Settings, load_settings
 from kt_es.errors import ConfigError, KtError, LockedError, UnavailableError
 from kt_es.eventstore.esdb import connect
 from kt_es.formats.labels import LABEL_POLICIES
+from kt_es.node.limits import spelled
 from kt_es.node.users import FILE_NAME as USERS_FILE
 
 STATE_FILE = "up.json"
@@ -82,7 +83,7 @@ def up_command(
             settings = write_directory(data, new)
             output.ok(f"made {data} for {settings.origin}")
         _refuse_users(settings)
-        node = with_free_port(address(node_listen or settings.node.listen))
+        node = with_free_port(address(node_listen or settings.node.listen, "node-listen"))
         frontend = with_free_port(address(listen or settings.frontend.listen))
         return run_up(output, settings, new, node, frontend, stop_on_signals())
 
@@ -143,9 +144,7 @@ def run_up(
     supervisor = Supervisor(output.fail, remember)
     common = ("-q", "-c", str(settings.base / FILE_NAME))
     try:
-        supervisor.start(
-            "node", (*common, "node", "--data", str(settings.path(settings.node.data)), "--listen", str(node))
-        )
+        supervisor.start("node", (*common, *_node(settings), "--listen", str(node)))
         _until(stop, supervisor, "the node", lambda: _begin(settings, log_uri, new))
         supervisor.start("signer", (*common, "signer", "--log", log_uri))
         supervisor.start("frontend", (*common, "frontend", "--log", log_uri, "--listen", str(frontend)))
@@ -163,6 +162,13 @@ def run_up(
         state.unlink(missing_ok=True)
     codes = [child.final_code for child in supervisor.children if child.final_code is not None]
     return codes[0] if codes else 0
+
+
+def _node(settings: Settings) -> tuple[str, ...]:
+    limits = (
+        word for name, value in settings.node.limits.items() for word in (f"--{spelled(name)}", str(value))
+    )
+    return ("node", "--data", str(settings.path(settings.node.data)), *limits)
 
 
 def _begin(settings: Settings, log_uri: str, new: NewDirectory) -> bool:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ from kt_es.errors import ConfigError, KtError
 from kt_es.node.auth import Access
 from kt_es.node.exposure import check_exposure, server_credentials
 from kt_es.node.group_registry import Groups
+from kt_es.node.limits import Limits
 from kt_es.node.log import EventLog
 from kt_es.node.logins import Logins
 from kt_es.node.metrics import CountingStorage, Counts
@@ -42,6 +43,7 @@ _SERVICES = (
     persistent_pb2.DESCRIPTOR.services_by_name["PersistentSubscriptions"],
     gossip_pb2.DESCRIPTOR.services_by_name["Gossip"],
 )
+_WINDOW = 64 << 10  # gRPC's own
 _FEATURES = "event_store.client.server_features.ServerFeatures"
 
 
@@ -49,34 +51,24 @@ _FEATURES = "event_store.client.server_features.ServerFeatures"
 class NodeConfig:
     """How a node is run.
 
-    ``port`` 0 takes a free one. ``max_append`` is the most that one append may carry, in bytes;
-    ``max_message`` the largest request that is read at all. A peer that does not answer a ping sent
-    after ``keepalive`` seconds of silence within another ``keepalive`` seconds is disconnected.
+    ``port`` 0 takes a free one.
     ``tls_cert`` and ``tls_key`` are PEM files. With them, or once ``data`` has a file of users, only
     those who log in have rights; ``anonymous`` counts everybody else as a user without groups.
-    ``max_connections``, ``max_calls`` (subscriptions are calls, too) and ``max_groups`` hold at the same
-    time; ``max_metadata`` is for the headers of one call, in bytes. ``http``: host and port for metrics
-    and health.
+    ``http``: host and port for metrics and health.
     """
 
     data: Path
     host: str = "127.0.0.1"
     port: int = 2113
-    max_append: int = 1 << 20
-    max_message: int = 16 << 20
-    keepalive: float = 10.0
     tls_cert: Path | None = None
     tls_key: Path | None = None
     anonymous: bool = False
-    max_connections: int = 4_000
-    max_calls: int = 10_000
-    max_groups: int = 10_000
-    max_metadata: int = 16 << 10
     http: tuple[str, int] | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
-def _channel_options(config: NodeConfig) -> list[tuple[str, int]]:
-    keepalive = int(config.keepalive * 1000)
+def _channel_options(limits: Limits) -> list[tuple[str, int]]:
+    keepalive = int(limits.keepalive * 1000)
     return [
         ("grpc.keepalive_time_ms", keepalive),
         ("grpc.keepalive_timeout_ms", keepalive),
@@ -86,14 +78,14 @@ def _channel_options(config: NodeConfig) -> list[tuple[str, int]]:
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.max_ping_strikes", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", 0),
-        ("grpc.max_receive_message_length", config.max_message),
+        ("grpc.max_receive_message_length", limits.max_message),
         ("grpc.so_reuseport", 0),
         # A window for a whole append at once; probing for one costs both sides a ping for each message.
         ("grpc.http2.bdp_probe", 0),
-        ("grpc.http2.lookahead_bytes", config.max_append),
-        ("grpc.max_allowed_incoming_connections", config.max_connections),
-        ("grpc.max_metadata_size", config.max_metadata),
-        ("grpc.absolute_max_metadata_size", config.max_metadata),
+        ("grpc.http2.lookahead_bytes", max(limits.max_append, _WINDOW)),
+        ("grpc.max_allowed_incoming_connections", limits.max_connections),
+        ("grpc.max_metadata_size", limits.max_metadata),
+        ("grpc.absolute_max_metadata_size", limits.max_metadata),
     ]
 
 
@@ -110,11 +102,11 @@ class _Running:
         check_exposure(config.host, self._tls is not None, logins.exist, config.anonymous)
         self._counts = Counts()
         self.log, storage = self._open(asyncio.get_running_loop())
-        self.groups = Groups(self.log, config.max_groups)
-        self._server = grpc.aio.server(options=_channel_options(config))
-        self._calls = calls = Calls(config.max_calls)
+        self.groups = Groups(self.log, config.limits.max_groups)
+        self._server = grpc.aio.server(options=_channel_options(config.limits))
+        self._calls = calls = Calls(config.limits.max_calls)
         self._access = access = Access(self.log, logins, self._tls is not None)
-        streams = Streams(self.log, config.max_append, access)
+        streams = Streams(self.log, config.limits.max_append, access)
         groups = PersistentSubscriptions(self.log, self.groups)
         register(self._server, streams, _SERVICES[0], access, counts=self._counts, calls=calls)
         register(self._server, groups, _SERVICES[1], access, counts=self._counts, calls=calls)

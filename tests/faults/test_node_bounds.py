@@ -10,16 +10,15 @@ import os
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from esdbclient import EventStoreDBClient, NewEvent, StreamState
-from esdbclient.exceptions import EventStoreDBClientException, GrpcError
+from esdbclient.exceptions import EventStoreDBClientException
 
 from kt_es.node.rpc_persistent import MAX_IN_FLIGHT
-from kt_es.node.server import Node, NodeConfig
 from tests.contracts.nodes import NodeProcess, Reader, append, event, positions
 
 EVENTS = int(os.environ.get("KT_TEST_NODE_EVENTS", "30000"))
@@ -163,51 +162,3 @@ def test_many_streams_cost_nothing_at_the_start(node: NodeProcess) -> None:
     with EventStoreDBClient(node.uri) as client:
         last = f"stream-{STREAMS - 1}"
         assert [one.data for one in client.get_stream(last)] == [b"%d" % (STREAMS - 1)]
-
-
-# --- limits that are configured ------------------------------------------------------------------
-
-
-@contextmanager
-def served(config: NodeConfig) -> Iterator[EventStoreDBClient]:
-    with Node(config) as node, EventStoreDBClient(f"esdb://{node.address}?Tls=false") as client:
-        yield client
-
-
-def test_calls_beyond_the_limit_are_refused(tmp_path: Path) -> None:
-    with served(NodeConfig(data=tmp_path, port=0, max_calls=2)) as client:
-        append(client, "s", 1)
-        held = [Reader(client.subscribe_to_stream("s")) for _ in range(2)]
-        for reader in held:
-            reader.one()
-        with pytest.raises(GrpcError, match="Concurrent RPC limit exceeded"):
-            client.subscribe_to_stream("s")
-        for reader in held:
-            reader.stop()
-
-
-def test_groups_beyond_the_limit_are_refused(tmp_path: Path) -> None:
-    with served(NodeConfig(data=tmp_path, port=0, max_groups=2)) as client:
-        for name in ("a", "b"):
-            client.create_subscription_to_stream(name, "s")
-        with pytest.raises(GrpcError, match="Maximum of 2 persistent subscriptions"):
-            client.create_subscription_to_stream("c", "s")
-        client.delete_subscription("a", "s")
-        client.create_subscription_to_stream("c", "s")
-
-
-def test_connections_beyond_the_limit_are_refused_and_others_go_on(tmp_path: Path) -> None:
-    with Node(NodeConfig(data=tmp_path, port=0, max_connections=3)) as node:
-        host, _, port = node.address.rpartition(":")
-        with EventStoreDBClient(f"esdb://{node.address}?Tls=false") as client, ExitStack() as stack:
-            append(client, "s", 1)
-            answers: list[bytes] = []
-            for _ in range(6):
-                idle = stack.enter_context(socket.create_connection((host, int(port)), 20))
-                idle.sendall(PREFACE)
-                try:
-                    answers.append(idle.recv(100))
-                except ConnectionError:
-                    answers.append(b"")
-            assert answers.count(b"") >= 3
-            append(client, "s", 1, 0)
