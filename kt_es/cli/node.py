@@ -11,7 +11,7 @@ import click
 
 from kt_es.cli.context import output_of
 from kt_es.cli.logs import configure_logs
-from kt_es.cli.node_options import limit_options
+from kt_es.cli.node_options import data_option, limit_options, refuse_options_of_running
 from kt_es.cli.node_upkeep import UPKEEP, check_data
 from kt_es.cli.operate import address
 from kt_es.cli.supervisor import end_with_parent
@@ -46,6 +46,7 @@ def node_command(
 ) -> None:
     """Run the embedded event log alone, with --data; or one of the commands below."""
     if context.invoked_subcommand is not None:
+        refuse_options_of_running(context, context.invoked_subcommand)
         return
     if data is None:
         raise ConfigError("kt node needs --data DIR")
@@ -81,7 +82,7 @@ def user_group() -> None:
 
 
 @user_group.command("add")
-@click.option("--data", type=_DIRECTORY, required=True, help="The node's data.")
+@data_option(_DIRECTORY)
 @click.option("--group", "groups", multiple=True, metavar="G", help="$admins, $ops or your own; repeatable.")
 @click.argument("name")
 @click.pass_context
@@ -108,7 +109,7 @@ def _password(name: str) -> str:
 
 
 @user_group.command("remove")
-@click.option("--data", type=_DIRECTORY, required=True, help="The node's data.")
+@data_option(_DIRECTORY)
 @click.argument("name")
 @click.pass_context
 def user_remove(context: click.Context, data: Path, name: str) -> None:
@@ -120,14 +121,18 @@ def user_remove(context: click.Context, data: Path, name: str) -> None:
 
 
 @user_group.command("list")
-@click.option("--data", type=_DIRECTORY, required=True, help="The node's data.")
+@data_option(_DIRECTORY)
 @click.pass_context
 def user_list(context: click.Context, data: Path) -> None:
     """The users and their groups."""
     from kt_es.node.users import load
 
-    groups = {name: sorted(user.groups) for name, user in sorted((load(data) or {}).items())}
-    output_of(context).data({"users": groups}, [" ".join((name, *of)) for name, of in groups.items()])
+    users = load(data)
+    output = output_of(context)
+    if not users:
+        output.note(f"{data} has no users" if users is None else f"{data} has no users any more")
+    groups = {name: sorted(user.groups) for name, user in sorted((users or {}).items())}
+    output.data({"users": groups}, [" ".join((name, *of)) for name, of in groups.items()])
 
 
 for _command in UPKEEP:

@@ -1,4 +1,4 @@
-"""Options of ``kt node`` for its limits."""
+"""Options of ``kt node`` for its limits, and the one that its commands share with it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from kt_es.node.limits import BOUNDS, MAX_INT, Bound, Limits, spelled
 
@@ -32,3 +33,29 @@ def _range(bound: Bound, default: float) -> click.IntRange | click.FloatRange:
     if isinstance(default, int):
         return click.IntRange(int(bound.low), None if bound.high == MAX_INT else int(bound.high))
     return click.FloatRange(bound.low, bound.high)
+
+
+def data_option(kind: click.Path, text: str = "The node's data.") -> Callable[[Decorated], Decorated]:
+    """``--data`` of a command below ``kt node``: its own, or else the one that was given before it."""
+
+    def inherited(context: click.Context, option: click.Parameter, value: Any) -> Any:
+        above = context.parent
+        while value is None and above is not None:
+            value = above.params.get("data")
+            above = above.parent
+        if value is None:
+            raise click.MissingParameter(ctx=context, param=option)
+        # Again, because what stands before the command need not exist, and what this one reads must.
+        return kind.convert(value, option, context)
+
+    return click.option("--data", type=kind, callback=inherited, help=f"{text}  [required]")
+
+
+def refuse_options_of_running(context: click.Context, command: str) -> None:
+    """Raises ``UsageError`` for what was given to ``kt node`` and says nothing to ``command``."""
+    for option in context.command.params:
+        name = option.name or ""
+        if name != "data" and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"{option.opts[0]} is for a node that is to run, not for {command}", context
+            )

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from kt_es.cli.context import output_of
+from kt_es.cli.node_options import data_option
 from kt_es.cli.output import Output
 from kt_es.errors import KtError
 
@@ -48,7 +49,7 @@ def check_data(data: Path, output: Output) -> None:
 
 @click.command("backup")
 @click.argument("target", type=_DIRECTORY)
-@click.option("--data", type=_EXISTING, required=True, help="The node's data.")
+@data_option(_EXISTING)
 @click.pass_context
 def backup_command(context: click.Context, target: Path, data: Path) -> None:
     """Copy the node's data to the new directory TARGET, on the node's machine; it may go on running."""
@@ -61,7 +62,7 @@ def backup_command(context: click.Context, target: Path, data: Path) -> None:
 
 @click.command("restore")
 @click.argument("source", type=_EXISTING)
-@click.option("--data", type=_DIRECTORY, required=True, help="Where to, absent or empty.")
+@data_option(_DIRECTORY, "Where to, absent or empty.")
 @click.pass_context
 def restore_command(context: click.Context, source: Path, data: Path) -> None:
     """Make a node's data from the backup SOURCE, and check them."""
@@ -77,7 +78,7 @@ def restore_command(context: click.Context, source: Path, data: Path) -> None:
 
 
 @click.command("scavenge")
-@click.option("--data", type=_EXISTING, required=True, help="The node's data.")
+@data_option(_EXISTING)
 @click.pass_context
 def scavenge_command(context: click.Context, data: Path) -> None:
     """Take off the disk what reads no longer show: deleted, truncated and expired events.

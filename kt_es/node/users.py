@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kt_es.errors import ConfigError
+from kt_es.errors import ConfigError, KtError
 from kt_es.node.acl import ADMINS, OPS
 
 FILE_NAME = "users.json"
@@ -229,10 +229,14 @@ def remove(data: Path, name: str) -> None:
     """Remove a user. The file stays, so that the node does not become open with its last user.
 
     Raises:
-        ConfigError: there is no such user, or the file cannot be read or written.
+        KtError: there is no such user.
+        ConfigError: the file cannot be read or written.
     """
+    if load(data) is None:
+        # Nor is anything made to find that out.
+        raise KtError(f"{data} has no users")
     with _locked(data):
         users = load(data) or {}
         if name not in users:
-            raise ConfigError(f"there is no user {name!r} in {data / FILE_NAME}")
+            raise KtError(f"there is no user {name!r} in {data / FILE_NAME}")
         _save(data, {other: user for other, user in users.items() if other != name})

@@ -18,6 +18,7 @@ from kt_es.errors import ConfigError, KtError
 from kt_es.node import server
 from kt_es.node.limits import BOUNDS, Limits, spelled
 from kt_es.node.server import NodeConfig
+from kt_es.node.storage import RocksStorage
 
 # Each differs from its default.
 OTHERS = {
@@ -141,3 +142,34 @@ def test_nonsense_in_kt_toml_is_refused_by_name(tmp_path: Path, node: dict[str, 
     path = directory(tmp_path, node)
     with pytest.raises(ConfigError, match=f"node.*{named}"):
         load_settings(path)
+
+
+def test_the_data_may_stand_before_the_command(tmp_path: Path) -> None:
+    node, backup, again = (str(tmp_path / name) for name in ("node", "backup", "again"))
+    RocksStorage(Path(node)).close()
+    for words in (
+        ("--data", node, "scavenge"),
+        ("--data", node, "backup", backup),
+        # What stands closer counts.
+        ("--data", node, "restore", backup, "--data", again),
+        ("--data", node, "user", "list"),
+    ):
+        result = kt(*words)
+        assert result.exit_code == 0, (words, result.output)
+    result = kt("scavenge", KT_NODE_DATA=node)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "again" / "log").is_dir()
+
+
+def test_a_command_without_data_or_with_what_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert "Missing option '--data'" in said(kt("scavenge"))
+    assert "Missing option '--data'" in said(kt("user", "list"))
+    assert "does not exist" in said(kt("--data", str(tmp_path / "none"), "scavenge"))
+
+
+@pytest.mark.parametrize("option", [("--http", "127.0.0.1:0"), ("--max-calls", "5"), ("--check",)])
+def test_what_is_for_a_running_node_is_not_ignored_before_a_command(
+    tmp_path: Path, option: tuple[str, ...]
+) -> None:
+    words = said(kt("--data", str(tmp_path), *option, "scavenge"))
+    assert f"{option[0]} is for a node that is to run, not for scavenge" in words

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from kt_es.cli.main import cli
 from kt_es.cli.setup import NewDirectory, write_directory
-from kt_es.errors import ConfigError
+from kt_es.errors import ConfigError, KtError
 from kt_es.node.acl import ANONYMOUS, Caller
 from kt_es.node.exposure import check_exposure, server_credentials
 from kt_es.node.logins import REMEMBERED, Logins
@@ -83,8 +83,18 @@ def test_passwords_that_cannot_be(tmp_path: Path, password: str) -> None:
 
 
 def test_a_missing_user_cannot_be_removed(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no user 'alice'"):
+    add(tmp_path, "bob", "pw")
+    with pytest.raises(KtError, match="no user 'alice'") as caught:
         remove(tmp_path, "alice")
+    assert caught.value.exit_code == 1
+
+
+def test_removing_where_there_are_no_users_makes_nothing(tmp_path: Path) -> None:
+    for data in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(KtError, match="has no users") as caught:
+            remove(data, "alice")
+        assert caught.value.exit_code == 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -191,10 +201,11 @@ def test_who_does_not_log_in_counts_as_all_only_where_that_is_wanted(tmp_path: P
 
 
 def test_users_on_the_command_line(tmp_path: Path) -> None:
-    def kt(*words: str, stdin: str = "") -> str:
+    def kt(*words: str, stdin: str = "", told: str = "") -> str:
         options = ["node", "user", words[0], "--data", str(tmp_path)]
         result = CliRunner().invoke(cli, [*options, *words[1:]], input=stdin, catch_exceptions=False)
         assert result.exit_code == 0
+        assert told in result.stderr
         return result.stdout
 
     kt("add", "alice", "--group", "writers", "--group", "$ops", stdin="secret\n")
@@ -206,6 +217,16 @@ def test_users_on_the_command_line(tmp_path: Path) -> None:
     assert users["bob"].secret.matches("no newline")
     kt("remove", "bob")
     assert kt("list") == "alice $ops writers\n"
+    kt("remove", "alice")
+    assert kt("list", told="has no users any more") == ""
+
+
+def test_a_list_of_no_users_says_so(tmp_path: Path) -> None:
+    for data in (tmp_path, tmp_path / "absent"):
+        result = CliRunner().invoke(cli, ["--json", "node", "user", "list", "--data", str(data)])
+        assert (result.exit_code, result.stderr) == (0, f"{data} has no users\n")
+        assert json.loads(result.stdout) == {"users": {}}
+    assert not list(tmp_path.iterdir())
 
 
 def test_kt_up_does_not_start_a_node_with_users(tmp_path: Path) -> None:
