@@ -25,6 +25,7 @@ from esdbclient.protos.Grpc import gossip_pb2, persistent_pb2, streams_pb2
 from kt_es.errors import ConfigError, KtError
 from kt_es.node.auth import Access
 from kt_es.node.exposure import check_exposure, server_credentials
+from kt_es.node.files import possible
 from kt_es.node.group_registry import Groups
 from kt_es.node.limits import Limits
 from kt_es.node.log import EventLog
@@ -227,7 +228,7 @@ def run(config: NodeConfig, on_ready: Callable[[str], None] | None = None) -> No
         if on_ready is not None:
             on_ready(address)
 
-    uvloop.run(_serve(config, started))
+    uvloop.run(_serve(replace(config, limits=possible(config.limits)), started))
 
 
 class Node:
