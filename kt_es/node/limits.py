@@ -21,8 +21,8 @@ class Bound:
 
 
 BOUNDS: Mapping[str, Bound] = {
-    # A server of EventStoreDB takes no more either.
-    "max_append": Bound(1024, 16 << 20, "BYTES", "What one append carries at most."),
+    # EventStoreDB can be set to as much: its largest record without its framing.
+    "max_append": Bound(1024, (16 << 20) - 10_000, "BYTES", "What one append carries at most."),
     "max_message": Bound(1024, MAX_INT, "BYTES", "The largest request that is read; at least --max-append."),
     "max_connections": Bound(1, MAX_INT, "N", "Connections at a time."),
     "max_calls": Bound(1, MAX_INT, "N", "Calls at a time; an open subscription is one."),

@@ -12,7 +12,7 @@ import pytest
 from esdbclient import EventStoreDBClient, StreamState
 from esdbclient.exceptions import EventStoreDBClientException, GrpcError, MaximumAppendSizeExceededError
 
-from kt_es.node.limits import Limits
+from kt_es.node.limits import BOUNDS, Limits
 from kt_es.node.server import Node, NodeConfig
 from tests.contracts.nodes import Reader, append
 from tests.faults.test_node_bounds import PREFACE, sized
@@ -74,6 +74,15 @@ def test_appends_beyond_the_limit_are_refused(tmp_path: Path) -> None:
             with pytest.raises(MaximumAppendSizeExceededError, match="4096"):
                 client.append_to_stream("s", current_version=ANY, events=events)
         assert len(client.get_stream("s")) == 4
+
+
+def test_an_append_may_be_as_large_as_any_limit_allows(tmp_path: Path) -> None:
+    largest = int(BOUNDS["max_append"].high)
+    with served(NodeConfig(data=tmp_path, port=0, limits=Limits(max_append=largest))) as client:
+        client.append_to_stream("s", current_version=ANY, events=sized(1, largest - len("T")))
+        client.create_subscription_to_stream("g", "s")
+        with Reader(client.read_subscription_to_stream("g", "s")) as reader:
+            assert len(reader.one().data) == len(client.get_stream("s")[0].data) == largest - len("T")
 
 
 def test_requests_beyond_the_limit_are_not_read(tmp_path: Path) -> None:
