@@ -5,11 +5,12 @@ The signer feeds it from the queue, everybody else from the log of mutations; bo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from kt_es import epochs
 from kt_es.crypto.hashes import log_leaf_hash
-from kt_es.epochs import Epoch
+from kt_es.epochs import Current, Epoch
+from kt_es.errors import DivergenceError
 from kt_es.formats.entries import Mutation
 from kt_es.formats.heads import HeadEvent, MapHead
 from kt_es.formats.queue import Item, Marker
@@ -53,7 +54,9 @@ class EpochFold:
         self._queue_next = self._base.queue_next
         self._staged: list[tuple[bytes, bytes]] = []
         self._puts: list[Change] = []
+        self._has_pages = False  # among the puts: they have to be written before more are made of them
         self._entry_bytes = 0
+        self._first_versions = 0
         self._is_clear = False
         self._notes: list[Change] = []  # of what is written ahead: the commit deletes them
 
@@ -83,13 +86,11 @@ class EpochFold:
             forget_ahead(self._ledger.store, self._base.epoch)
             self._is_clear = True
         parsed = [epochs.parse(item) for item in items]
-        indices = [thing.entry.index for thing in parsed if isinstance(thing, Mutation)]
-        current = iter(self._ledger.current(self._base, indices))
-        self._accepted.expect(indices)
+        current = self._current(parsed, sealed)
         records: list[tuple[Record, bytes]] = []
         for at, (item, thing) in enumerate(zip(items, parsed, strict=True)):
             sequence = self.sequence + at
-            held = next(current) if isinstance(thing, Mutation) else None
+            held = current.get(thing.entry.index) if isinstance(thing, Mutation) else None
             verdict = epochs.decide(self.epoch, thing, held, None if sealed is None else sealed[at])
             record = Record(sequence, item, verdict)
             if verdict is Verdict.ACCEPTED and isinstance(thing, Mutation):
@@ -99,13 +100,32 @@ class EpochFold:
             records.append((record, record.encode()))
         self._log_records([data for _, data in records])
         self._queue_next = items[-1].revision + 1
-        if len(self._puts) >= self._ledger.slice_size or self._entry_bytes >= SLICE_BYTES:
-            self._flush()
+        if len(self._staged) >= self._ledger.slice_size:
+            self._apply()
+        self._flush_if_full()
         return records
+
+    def _current(
+        self, parsed: Sequence[epochs.Parsed], sealed: Sequence[Verdict] | None
+    ) -> dict[bytes, Current | None]:
+        """What the map held at the indices of mutations, and ``_accepted`` prepared for them.
+
+        For a first version that a sealed verdict accepts it is not looked up: had there been an entry, in
+        this epoch or before, the map would not grow by one, which ``close`` notices.
+        """
+        indices = [
+            thing.entry.index
+            for at, thing in enumerate(parsed)
+            if isinstance(thing, Mutation)
+            and (sealed is None or sealed[at] is not Verdict.ACCEPTED or thing.entry.version != 1)
+        ]
+        self._accepted.expect(indices)
+        return dict(zip(indices, self._ledger.current(self._base, indices), strict=True))
 
     def _stage(self, mutation: Mutation, record: Record) -> None:
         index, content = mutation.entry.index, record.item.content
         self._staged.append((index, mutation.entry_hash))
+        self._first_versions += mutation.entry.version == 1
         if isinstance(content, bytes):
             value = record.sequence.to_bytes(SEQUENCE_SIZE) + content
             self._puts.append((ENTRIES, entry_key(index, self.epoch.number), value))
@@ -119,17 +139,26 @@ class EpochFold:
         self._puts += [(NODES, log + node_key(node), value) for node, value in nodes]
 
     def _apply(self) -> None:
-        self._root, pages = self._ledger.map.apply(self._root, self.epoch.number, self._staged)
-        self._puts += [(PAGES, key, page) for key, page in pages]
+        """Put what is staged into the map: the more at once, the fewer pages; in parts, for the memory."""
+        for part in _parts(sorted(self._staged), max(1, self._ledger.slice_size // 4)):
+            if self._has_pages:
+                self._flush()
+            self._root, pages = self._ledger.map.apply(self._root, self.epoch.number, part)
+            self._puts += [(PAGES, key, page) for key, page in pages]
+            self._has_pages = True
         self._staged = []
 
+    def _flush_if_full(self) -> None:
+        if len(self._puts) >= self._ledger.slice_size or self._entry_bytes >= SLICE_BYTES:
+            self._flush()
+
     def _flush(self) -> None:
-        self._apply()
-        note = ahead_change(self.sequence, self._puts)
+        note = ahead_change(len(self._notes), self._puts)
         self._puts.append(note)
         self._notes.append((META, note[1], None))
         self._ledger.store.write(self._puts, sync=False)
         self._puts = []
+        self._has_pages = False
         self._entry_bytes = 0
         self._accepted.flushed()
 
@@ -137,8 +166,16 @@ class EpochFold:
         """The head of the epoch and the state after it, which ``commit`` makes durable.
 
         The log of heads in that state does not yet have this head: its leaf is the signed one.
+
+        Raises ``DivergenceError`` if a first version was accepted where there was an entry already.
         """
         self._apply()
+        grown = self._root.size - self._base.root.size
+        if grown != self._first_versions:
+            raise DivergenceError(
+                f"epoch {self.epoch.number}: {self._first_versions} first versions were accepted, but the "
+                f"map has grown by {grown} entries"
+            )
         head, standing = epochs.close(
             self.epoch,
             map_root=self._root.hash,
@@ -161,6 +198,17 @@ class EpochFold:
         self._puts = []
         self._ledger.committed = committed
         return committed
+
+
+def _parts(staged: list[tuple[bytes, bytes]], size: int) -> Iterator[list[tuple[bytes, bytes]]]:
+    """``staged``, sorted, in parts of ``size`` and a little more that share the map's topmost pages only."""
+    start = 0
+    for at in range(1, len(staged)):
+        if at - start >= size and staged[at][0][0] != staged[at - 1][0][0]:
+            yield staged[start:at]
+            start = at
+    if staged:
+        yield staged[start:]
 
 
 class _Accepted:

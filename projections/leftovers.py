@@ -5,7 +5,7 @@ Entries and configs are found by their keys: one that stayed behind would count 
 accepted before its time, in a history, or in the chain of configs. The queue need not be the same: a log
 that was restored has lost its end, and a replay of forged records stops in their middle.
 
-Each slice notes under ``ahead u64 sequence`` which indices it has entries of, in the same atomic write.
+Each slice notes under ``ahead u64 number`` which indices it has entries of, in the same atomic write.
 The commit deletes the notes; whoever begins an epoch and finds one deletes what it names.
 """
 
@@ -21,10 +21,10 @@ from projections.storage import Change, Storage
 AHEAD = b"ahead "
 
 
-def ahead_change(sequence: int, slice_: Sequence[Change]) -> Change:
-    """The note of a slice that ends before the record ``sequence``."""
+def ahead_change(number: int, slice_: Sequence[Change]) -> Change:
+    """The note of a slice, the ``number``-th of its epoch."""
     indices = b"".join(key[:INDEX_LENGTH] for family, key, _ in slice_ if family == ENTRIES)
-    return (META, AHEAD + sequence.to_bytes(8), indices)
+    return (META, AHEAD + number.to_bytes(8), indices)
 
 
 def forget_ahead(storage: Storage, epoch: int) -> None:

@@ -237,8 +237,8 @@ def _options(cache: Cache) -> Options:
     options.create_if_missing(True)
     options.create_missing_column_families(True)
     options.set_block_based_table_factory(table)
+    # On every level: the pages of one path differ little, and all that a lookup reads is unpacked.
     options.set_compression_type(DBCompressionType.lz4())
-    options.set_bottommost_compression_type(DBCompressionType.zstd())
     options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES)
     options.set_write_buffer_size(WRITE_BUFFERS_BYTES // 3)
     options.set_level_compaction_dynamic_level_bytes(True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from kt_es.errors import DivergenceError
 from kt_es.formats.heads import HeadEvent, MapHead
 from kt_es.formats.queue import Item, ItemKind, items_of
-from kt_es.formats.records import Record
+from kt_es.formats.records import Record, Verdict
 from projections.fold import EpochFold
 from projections.ledger import ENTRIES, FAMILIES, Ledger
 from tests.builders import ORIGIN, SIGNER_KEY, item, marker, mutation, signed_config
+from tests.faults.test_divergence import USERS as FORMER
+from tests.faults.test_divergence import stored
 from tests.reference.memory_store import MemoryStore
 from tests.reference.signing import new_ledger
 
@@ -69,3 +72,20 @@ def test_an_epoch_of_nothing_but_garbage_is_written_in_slices_too() -> None:
         fold.take(items_of(revision, "Surprise", b"x"))
         assert len(fold._puts) < 60
     assert fold.take([Item(200, 0, ItemKind.UNKNOWN, b"")])[0][0].sequence == 200
+
+
+@pytest.mark.parametrize("slice_size", [1, 1000])
+@pytest.mark.parametrize("user", [FORMER[0], "somebody new"])
+def test_a_sealed_first_version_where_there_is_an_entry_is_noticed(user: str, slice_size: int) -> None:
+    """It is not looked up, neither in the epochs before nor in this one."""
+    ledger = Ledger(stored(), ORIGIN, SIGNER_KEY, slice_size)
+    fold, at = EpochFold(ledger), ledger.committed.queue_next
+    accepted = [Verdict.ACCEPTED]
+    fold.take([item(mutation("somebody new"), at)], accepted)
+    (record, _), *_ = fold.take([item(mutation(user, commits_to=bytes(32)), at + 1)], accepted)
+    fold.take([item(marker(ledger.committed.standing.timestamp + 1), at + 2)], [Verdict.EPOCH])
+    if record.verdict is Verdict.CONFLICT:
+        assert (user, slice_size) == ("somebody new", 1000)  # it was still in memory
+        return
+    with pytest.raises(DivergenceError, match=r"2 first versions were accepted, .* grown by 1 entries"):
+        fold.close()
