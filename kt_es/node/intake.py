@@ -14,7 +14,7 @@ from esdbclient.protos.Grpc import streams_pb2
 from kt_es.node.log import EVENT_COST
 from kt_es.node.records import Proposed
 from kt_es.node.refusals import Refusal, append_too_large, invalid, too_much_unfinished
-from kt_es.node.rpc_append import MAX_EVENTS, proposed
+from kt_es.node.rpc_append import MAX_EVENTS, proposals
 
 UNFINISHED = 16  # batches of one call of which pieces are missing
 
@@ -57,7 +57,7 @@ class Pieces:
     def add(self, messages: Iterable[Any]) -> None:
         """Raises ``Refusal`` for what is no event, and at the first one that is too much."""
         events, size = self.events, self.size
-        for event, more in map(proposed, messages):
+        for event, more in proposals(messages):
             size += more
             if size > self.limit or len(events) == MAX_EVENTS:
                 raise append_too_large(self.limit)

@@ -60,10 +60,8 @@ def field(tag: int, content: bytes) -> bytes:
 class _Shape(NamedTuple):
     """What the stored values have in common of events that differ in content only, not in lengths."""
 
-    offsets: bytes  # the rest of the header
-    front: bytes
-    labels: bytes
-    metadata_head: bytes
+    front: bytes  # the rest of the header, and what is before the id
+    labels: bytes  # and what is before the metadata, or before the data if there are none
     data_head: bytes
 
 
@@ -85,7 +83,9 @@ def _shape(
     numbers_at = id_at + 36 + len(name_field)
     type_at = numbers_at + numbers_length + len(type_head)
     offsets = _OFFSETS.pack(id_at, numbers_at - name_length, name_length, type_at, len(type_))
-    return _Shape(offsets, front, labels, metadata_head, data_head)
+    if not event.metadata:
+        return _Shape(offsets + front, labels + data_head, b"")
+    return _Shape(offsets + front, labels + metadata_head, data_head)
 
 
 def encoder(stream: bytes, created: int) -> Callable[[Proposed, int, int], bytes]:
@@ -94,6 +94,7 @@ def encoder(stream: bytes, created: int) -> Callable[[Proposed, int, int], bytes
     created_entry = field(6, field(1, b"created") + field(2, b"%d" % created))
     shapes: dict[tuple[str, str, int, int, int, int], _Shape] = {}
     pack, known, join = _NUMBERS.pack, shapes.get, b"".join
+    name_and_tag = name_field + b"\x18"
 
     def encode(event: Proposed, revision: int, position: int) -> bytes:
         event_id, type_, content_type, metadata, data = event
@@ -104,22 +105,19 @@ def encoder(stream: bytes, created: int) -> Callable[[Proposed, int, int], bytes
             numbers_length = 3 + len(at) + 2 * len(place)
             shape = _shape(event, name_field, len(stream), created_entry, numbers_length)
             shapes[lengths] = shape
-        offsets, front, labels, metadata_head, data_head = shape
+        front, labels, data_head = shape
         return join(
             (
                 pack(position, created, revision),
-                offsets,
                 front,
                 event_id.encode(),
-                name_field,
-                b"\x18",
+                name_and_tag,
                 at,
                 b"\x20",
                 place,
                 b"\x28",
                 place,
                 labels,
-                metadata_head,
                 metadata,
                 data_head,
                 data,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable, Iterator
+from operator import attrgetter
 from typing import Any
 
 from esdbclient.protos.Grpc import shared_pb2, status_pb2, streams_pb2
@@ -20,6 +21,8 @@ JSON, BYTES = "application/json", "application/octet-stream"  # the protocol kno
 # google.rpc.Code
 INVALID_ARGUMENT, DEADLINE_EXCEEDED, PERMISSION_DENIED, FAILED_PRECONDITION, UNAVAILABLE = 3, 4, 7, 9, 14
 FOREVER = 86_400.0  # seconds: later deadlines are none; clients send centuries
+# All of a message in one call: batches have hundreds.
+_FIELDS = attrgetter("id", "metadata", "custom_metadata", "data")
 _EXPECTED = {"no_stream": Expected.NO_STREAM, "any": Expected.ANY, "stream_exists": Expected.EXISTS}
 
 
@@ -56,24 +59,23 @@ def expected_of(options: Any, oneof: str, revision_field: str) -> int | Expected
     return _EXPECTED[kind]
 
 
-def proposed(message: Any) -> tuple[Proposed, int]:
-    """An event of a request, and its bytes that count towards the limit of an append.
+def proposals(messages: Iterable[Any]) -> Iterator[tuple[Proposed, int]]:
+    """The events of a request, each with its bytes that count towards the limit of an append.
 
     Raises:
-        Refusal: it has no type or no valid id.
+        Refusal: at one that has no type or no valid id.
     """
-    label = message.metadata.get
-    type_ = label("type", "")
-    if not type_ or len(type_) > MAX_NAME:
-        raise invalid(f"an event's type has 1 to {MAX_NAME} bytes, not {len(type_)}")
-    try:
-        event_id = canonical_id(message.id)
-    except ValueError:
-        raise invalid("an event's id is not a UUID") from None
-    metadata, data = message.custom_metadata, message.data
-    content_type = JSON if label("content-type") == JSON else BYTES
-    event = Proposed(event_id, type_, content_type, metadata, data)
-    return event, len(data) + len(metadata) + len(type_)
+    for identifier, labels, metadata, data in map(_FIELDS, messages):
+        type_ = labels["type"]
+        if not type_ or len(type_) > MAX_NAME:
+            raise invalid(f"an event's type has 1 to {MAX_NAME} bytes, not {len(type_)}")
+        try:
+            event_id = canonical_id(identifier)
+        except ValueError:
+            raise invalid("an event's id is not a UUID") from None
+        content_type = JSON if labels["content-type"] == JSON else BYTES
+        event = Proposed(event_id, type_, content_type, metadata, data)
+        yield event, len(data) + len(metadata) + len(type_)
 
 
 def appended(success: Any, outcome: Appended) -> None:

@@ -93,7 +93,8 @@ class Transaction:
     ) -> None:
         self._storage = storage
         self._durable_head = durable_head
-        self._staged_events: dict[bytes, bytes] = {}
+        self._staged: dict[bytes, bytes] = {}  # the first ``_indexed`` of the puts, by key
+        self._indexed = 0
         self.position = position
         self.streams = streams
         self.created = created
@@ -168,16 +169,12 @@ class Transaction:
             number = first_position
             self.streams += 1
         encode = encoder(name.encode(), self.created)
-        stage, staged, pack = self.puts.append, self._staged_events, _EVENT.pack
+        stage, pack = self.puts.append, _EVENT.pack
         position, at = first_position, first
         for event in events:
-            key, value = pack(b"E", number, at), encode(event, at, position)
-            staged[key] = value
-            stage((key, value))
+            stage((pack(b"E", number, at), encode(event, at, position)))
             if by_id or at == first:
-                key, value = id_key(number, event.id), _U64.pack(at)
-                staged[key] = value
-                stage((key, value))
+                stage((id_key(number, event.id), _U64.pack(at)))
             at += 1
             position += 1
         self.position = position - 1
@@ -211,5 +208,9 @@ class Transaction:
             self.deletes += [key for key, at in self._deleted if put_last.get(key, -1) < at]
 
     def _get(self, key: bytes) -> bytes | None:
-        staged = self._staged_events.get(key)
+        if self._indexed < len(self.puts):
+            # Few commands look at what others of the same commit have staged.
+            self._staged.update(self.puts[self._indexed :])
+            self._indexed = len(self.puts)
+        staged = self._staged.get(key)
         return staged if staged is not None else self._storage.get(key)

@@ -16,7 +16,7 @@ from kt_es.node.commits import QUEUE_BYTES
 from kt_es.node.intake import UNFINISHED, Pieces
 from kt_es.node.log import EventLog
 from kt_es.node.refusals import Refusal
-from kt_es.node.rpc_append import MAX_EVENTS, proposed
+from kt_es.node.rpc_append import MAX_EVENTS, proposals
 from kt_es.node.rpc_streams import INTAKE, Streams
 from kt_es.node.storage import StorageError
 from tests.faults.test_node_storage import FaultyStorage, on_log
@@ -165,5 +165,5 @@ def test_the_protocol_knows_two_kinds_of_content() -> None:
     found = []
     for content_type in ("application/json", "application/octet-stream", "text/" + "x" * 100_000):
         event.metadata["content-type"] = content_type
-        found.append(proposed(event)[0].content_type)
+        found += [proposed.content_type for proposed, _ in proposals([event])]
     assert found == ["application/json", "application/octet-stream", "application/octet-stream"]
