@@ -31,12 +31,15 @@ def settings_of(context: click.Context, log: str | None = None) -> Settings:
 def stop_on_signals() -> threading.Event:
     """An event that SIGINT and SIGTERM set; a second signal ends the process at once."""
     end_with_parent()
-    stop = threading.Event()
+    stop, asked = threading.Event(), False
 
     def handle(number: int, _frame: object) -> None:
-        if stop.is_set():
+        nonlocal asked
+        if asked:
             raise SystemExit(128 + number)
-        stop.set()
+        asked = True
+        # In a thread: an Event's own lock may be held by the wait that the signal interrupted.
+        threading.Thread(target=stop.set, daemon=True).start()
 
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGTERM, handle)
