@@ -17,7 +17,7 @@ from kt_es.errors import ConfigError, MalformedError
 from kt_es.eventstore.streams import MAX_APPEND, StreamNames
 from kt_es.formats.configs import check_directory, check_origin
 from kt_es.formats.keys import PublicKey
-from kt_es.node.limits import BOUNDS, Limits
+from kt_es.node.ops.limits import BOUNDS, Limits
 
 FILE_NAME = "kt.toml"
 

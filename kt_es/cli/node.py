@@ -16,7 +16,7 @@ from kt_es.cli.node_upkeep import UPKEEP, check_data
 from kt_es.cli.operate import address
 from kt_es.cli.supervisor import end_with_parent
 from kt_es.errors import ConfigError
-from kt_es.node.limits import Limits
+from kt_es.node.ops.limits import Limits
 
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path)
@@ -91,7 +91,7 @@ def user_add(context: click.Context, data: Path, groups: tuple[str, ...], name: 
 
     The password is read from standard input, or asked for on a terminal.
     """
-    from kt_es.node.users import add, check_name
+    from kt_es.node.access.users import add, check_name
 
     check_name(name)
     is_new = add(data, name, _password(name), groups)
@@ -114,7 +114,7 @@ def _password(name: str) -> str:
 @click.pass_context
 def user_remove(context: click.Context, data: Path, name: str) -> None:
     """Remove user NAME."""
-    from kt_es.node.users import remove
+    from kt_es.node.access.users import remove
 
     remove(data, name)
     output_of(context).ok(f"removed user {name}")
@@ -125,7 +125,7 @@ def user_remove(context: click.Context, data: Path, name: str) -> None:
 @click.pass_context
 def user_list(context: click.Context, data: Path) -> None:
     """The users and their groups."""
-    from kt_es.node.users import load
+    from kt_es.node.access.users import load
 
     users = load(data)
     output = output_of(context)

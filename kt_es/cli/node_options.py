@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from kt_es.node.limits import BOUNDS, MAX_INT, Bound, Limits, spelled
+from kt_es.node.ops.limits import BOUNDS, MAX_INT, Bound, Limits, spelled
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 

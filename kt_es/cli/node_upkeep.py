@@ -24,7 +24,8 @@ def check_data(data: Path, output: Output) -> None:
         KtError: the data cannot be read.
     """
     from kt_es.errors import ConfigError
-    from kt_es.node.checking import DamageError, check
+    from kt_es.node.ops.checking import check
+    from kt_es.node.store.end import DamageError
 
     if not (data / "log").is_dir():
         raise ConfigError(f"{data} is no data directory of a node")
@@ -53,7 +54,7 @@ def check_data(data: Path, output: Output) -> None:
 @click.pass_context
 def backup_command(context: click.Context, target: Path, data: Path) -> None:
     """Copy the node's data to the new directory TARGET, on the node's machine; it may go on running."""
-    from kt_es.node.upkeep import backup_of
+    from kt_es.node.ops.upkeep import backup_of
 
     made = backup_of(data, target)
     output_of(context).data({"backup": str(target), **made}, [])
@@ -66,7 +67,7 @@ def backup_command(context: click.Context, target: Path, data: Path) -> None:
 @click.pass_context
 def restore_command(context: click.Context, source: Path, data: Path) -> None:
     """Make a node's data from the backup SOURCE, and check them."""
-    from kt_es.node.backup import restore
+    from kt_es.node.ops.backup import restore
 
     made = restore(source, data)
     try:
@@ -85,7 +86,7 @@ def scavenge_command(context: click.Context, data: Path) -> None:
 
     The node may go on running.
     """
-    from kt_es.node.upkeep import scavenge_of
+    from kt_es.node.ops.upkeep import scavenge_of
 
     done = scavenge_of(data)
     output = output_of(context)

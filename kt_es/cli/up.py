@@ -24,8 +24,8 @@ from kt_es.config import FILE_NAME, Address, Settings, load_settings
 from kt_es.errors import ConfigError, KtError, LockedError, UnavailableError
 from kt_es.eventstore.esdb import connect
 from kt_es.formats.labels import LABEL_POLICIES
-from kt_es.node.limits import spelled
-from kt_es.node.users import FILE_NAME as USERS_FILE
+from kt_es.node.access.users import FILE_NAME as USERS_FILE
+from kt_es.node.ops.limits import spelled
 
 STATE_FILE = "up.json"
 LOCK_FILE = "up.lock"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import grpc
 
-from kt_es.node.streams import Expected
+from kt_es.node.store.streams import Expected
 
 
 class Refusal(Exception):  # noqa: N818  it is an answer, not a fault

@@ -23,20 +23,21 @@ import uvloop
 from esdbclient.protos.Grpc import gossip_pb2, persistent_pb2, streams_pb2
 
 from kt_es.errors import ConfigError, KtError
-from kt_es.node.auth import Access
-from kt_es.node.exposure import check_exposure, server_credentials
-from kt_es.node.files import possible
-from kt_es.node.group_registry import Groups
-from kt_es.node.limits import Limits
-from kt_es.node.log import EventLog
-from kt_es.node.logins import Logins
-from kt_es.node.metrics import CountingStorage, Counts
-from kt_es.node.registration import Calls, register, register_raw
-from kt_es.node.rpc_misc import Gossip, supported_methods
-from kt_es.node.rpc_persistent import PersistentSubscriptions
-from kt_es.node.rpc_streams import Streams
-from kt_es.node.storage import RocksStorage, StorageError
-from kt_es.node.upkeep import Upkeep
+from kt_es.node.access.exposure import check_exposure, server_credentials
+from kt_es.node.access.logins import Logins
+from kt_es.node.counts import Counts
+from kt_es.node.groups.registry import Groups
+from kt_es.node.ops.files import possible
+from kt_es.node.ops.limits import Limits
+from kt_es.node.ops.metrics import CountingStorage
+from kt_es.node.ops.upkeep import Upkeep
+from kt_es.node.rpc.gate import Access
+from kt_es.node.rpc.misc import Gossip, supported_methods
+from kt_es.node.rpc.persistent import PersistentSubscriptions
+from kt_es.node.rpc.registration import Calls, register, register_raw
+from kt_es.node.rpc.streams import Streams
+from kt_es.node.store.log import EventLog
+from kt_es.node.store.storage import RocksStorage, StorageError
 
 _LOG = structlog.get_logger("kt_es.node")
 _SERVICES = (

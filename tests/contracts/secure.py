@@ -19,8 +19,8 @@ import grpc
 from esdbclient import EventStoreDBClient
 from esdbclient.exceptions import EventStoreDBClientException, GrpcError
 
+from kt_es.node.access.users import add
 from kt_es.node.server import Node, NodeConfig
-from kt_es.node.users import add
 from tests.contracts.certificates import certify
 
 USERS = {

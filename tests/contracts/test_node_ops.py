@@ -17,8 +17,8 @@ import httpx
 import pytest
 from esdbclient import EventStoreDBClient, NewEvent, StreamState
 
-from kt_es.node.storage import RocksStorage
-from kt_es.node.transaction import event_key
+from kt_es.node.store.storage import RocksStorage
+from kt_es.node.store.transaction import event_key
 from tests.contracts.nodes import PATIENCE, NodeProcess, Reader, append, events, positions, raised
 
 ANY = StreamState.ANY

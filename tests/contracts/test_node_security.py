@@ -10,8 +10,8 @@ from esdbclient import EventStoreDBClient, NewEvent, StreamState
 from esdbclient.exceptions import EventStoreDBClientException
 
 from kt_es.errors import ConfigError
+from kt_es.node.access.users import add, remove
 from kt_es.node.server import Node, NodeConfig
-from kt_es.node.users import add, remove
 from tests.contracts.certificates import certify
 from tests.contracts.nodes import events
 from tests.contracts.secure import ANYONE, Secure, answer, secure_node

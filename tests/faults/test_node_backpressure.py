@@ -11,14 +11,14 @@ from uuid import uuid4
 import pytest
 from esdbclient.protos.Grpc import shared_pb2, streams_pb2
 
-from kt_es.node.acl import ADMIN, Caller
-from kt_es.node.commits import QUEUE_BYTES
-from kt_es.node.intake import UNFINISHED, Pieces
-from kt_es.node.log import EventLog
+from kt_es.node.access.acl import ADMIN, Caller
 from kt_es.node.refusals import Refusal
-from kt_es.node.rpc_append import MAX_EVENTS, proposals
-from kt_es.node.rpc_streams import INTAKE, Streams
-from kt_es.node.storage import StorageError
+from kt_es.node.rpc.append import MAX_EVENTS, proposals
+from kt_es.node.rpc.intake import UNFINISHED, Pieces
+from kt_es.node.rpc.streams import INTAKE, Streams
+from kt_es.node.store.commits import QUEUE_BYTES
+from kt_es.node.store.log import EventLog
+from kt_es.node.store.storage import StorageError
 from tests.faults.test_node_storage import FaultyStorage, on_log
 
 Request = streams_pb2.BatchAppendReq

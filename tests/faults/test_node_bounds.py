@@ -18,7 +18,7 @@ import pytest
 from esdbclient import EventStoreDBClient, NewEvent, StreamState
 from esdbclient.exceptions import EventStoreDBClientException
 
-from kt_es.node.rpc_persistent import MAX_IN_FLIGHT
+from kt_es.node.rpc.persistent import MAX_IN_FLIGHT
 from tests.contracts.nodes import NodeProcess, Reader, append, event, positions
 
 EVENTS = int(os.environ.get("KT_TEST_NODE_EVENTS", "30000"))

@@ -12,7 +12,7 @@ import pytest
 from esdbclient import EventStoreDBClient, StreamState
 from esdbclient.exceptions import EventStoreDBClientException, GrpcError, MaximumAppendSizeExceededError
 
-from kt_es.node.limits import BOUNDS, Limits
+from kt_es.node.ops.limits import BOUNDS, Limits
 from kt_es.node.server import Node, NodeConfig
 from tests.contracts.nodes import Reader, append
 from tests.faults.test_node_bounds import PREFACE, sized

@@ -13,16 +13,17 @@ from esdbclient import EventStoreDBClient
 from esdbclient.exceptions import EventStoreDBClientException
 
 from kt_es.errors import ConfigError, KtError
-from kt_es.node.checking import DamageError, check
-from kt_es.node.group_registry import Groups
-from kt_es.node.group_values import Settings
-from kt_es.node.log import EventLog
-from kt_es.node.reading import all_forwards, forwards
-from kt_es.node.records import Proposed
+from kt_es.node.groups.registry import Groups
+from kt_es.node.groups.values import Settings
+from kt_es.node.ops.checking import check
 from kt_es.node.server import Node, NodeConfig
-from kt_es.node.storage import POSITION_KEY, RocksStorage, StorageError
-from kt_es.node.streams import Expected
-from kt_es.node.transaction import event_key, head_key, id_key, range_key
+from kt_es.node.store.end import DamageError
+from kt_es.node.store.log import EventLog
+from kt_es.node.store.reading import all_forwards, forwards
+from kt_es.node.store.records import Proposed
+from kt_es.node.store.storage import POSITION_KEY, RocksStorage, StorageError
+from kt_es.node.store.streams import Expected
+from kt_es.node.store.transaction import event_key, head_key, id_key, range_key
 
 STREAMS, EVENTS = 8, 40
 Content = tuple[list[bytes], list[list[bytes]], int]

@@ -15,8 +15,8 @@ from esdbclient import EventStoreDBClient, NewEvent, StreamState
 from esdbclient.exceptions import EventStoreDBClientException
 
 from kt_es.errors import ConfigError, KtError
-from kt_es.node.checking import check
-from kt_es.node.storage import RocksStorage
+from kt_es.node.ops.checking import check
+from kt_es.node.store.storage import RocksStorage
 from tests.contracts.nodes import NodeProcess, append, events
 
 CHUNK = 60_000

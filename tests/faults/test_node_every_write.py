@@ -9,14 +9,14 @@ from uuid import UUID
 
 import pytest
 
-from kt_es.node.checking import check
-from kt_es.node.group_registry import Groups
-from kt_es.node.group_values import Settings
-from kt_es.node.log import Appended, EventLog
-from kt_es.node.reading import all_forwards, forwards
-from kt_es.node.records import Proposed, id_of, name_of, revision_of, type_of
-from kt_es.node.storage import RocksStorage, StorageError
-from kt_es.node.streams import Expected
+from kt_es.node.groups.registry import Groups
+from kt_es.node.groups.values import Settings
+from kt_es.node.ops.checking import check
+from kt_es.node.store.log import Appended, EventLog
+from kt_es.node.store.reading import all_forwards, forwards
+from kt_es.node.store.records import Proposed, id_of, name_of, revision_of, type_of
+from kt_es.node.store.storage import RocksStorage, StorageError
+from kt_es.node.store.streams import Expected
 
 MODES = ("not written", "written", "sync failed", "sync failed in a way nobody expects", "read failed")
 

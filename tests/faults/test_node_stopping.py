@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 from kt_es.errors import KtError, UnavailableError
 from kt_es.eventstore import esdb
 from kt_es.eventstore.esdb import connect
+from kt_es.node.ops.upkeep import scavenge_of
 from kt_es.node.server import Node, NodeConfig
-from kt_es.node.storage import RocksStorage
-from kt_es.node.upkeep import scavenge_of
+from kt_es.node.store.storage import RocksStorage
 from tests.contracts.nodes import NodeProcess, append
 from tests.torture.proxy import Mode, Network
 

@@ -12,13 +12,13 @@ from uuid import uuid4
 import pytest
 
 from kt_es.errors import ConfigError, KtError, LockedError
-from kt_es.node.log import Appended, EventLog
-from kt_es.node.reading import all_forwards, forwards
-from kt_es.node.records import Proposed, revision_of
 from kt_es.node.server import Node, NodeConfig, run
-from kt_es.node.storage import RocksStorage, StorageError
-from kt_es.node.streams import Expected, Wrong
-from kt_es.node.transaction import Transaction
+from kt_es.node.store.log import Appended, EventLog
+from kt_es.node.store.reading import all_forwards, forwards
+from kt_es.node.store.records import Proposed, revision_of
+from kt_es.node.store.storage import RocksStorage, StorageError
+from kt_es.node.store.streams import Expected, Wrong
+from kt_es.node.store.transaction import Transaction
 
 ANY = Expected.ANY
 

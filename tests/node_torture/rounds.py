@@ -15,7 +15,7 @@ from typing import Any
 
 from esdbclient import EventStoreDBClient
 
-from kt_es.node.checking import check
+from kt_es.node.ops.checking import check
 from tests.contracts.nodes import NodeProcess
 from tests.node_torture.clients import Consumer, Follower, Running, Seen, Writer, seen
 

@@ -27,6 +27,10 @@ LAYERS = [
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
+# The same within the node.
+NODE = [["counts", "store"], ["refusals"], ["access", "groups"], ["rpc", "ops"], ["server"], ["__main__"]]
+NODE_LEVEL = {name: level for level, names in enumerate(NODE) for name in names}
+
 CORE = ("kt_es.crypto", "kt_es.merkle", "kt_es.formats", "kt_es.epochs")
 EFFECTS = {
     "asyncio", "concurrent", "datetime", "io", "logging", "multiprocessing", "os", "pathlib", "random",
@@ -123,6 +127,25 @@ def test_the_node_stands_apart() -> None:
         if name.split(".")[0] in OURS and part_of(name) not in ("kt_es", "kt_es.node", "kt_es.errors")
     }
     assert not beside
+
+
+def within_node(module: str) -> str | None:
+    """The part of the node that a module belongs to, if it does."""
+    names = module.split(".")
+    return names[2] if names[:2] == ["kt_es", "node"] and len(names) > 2 else None
+
+
+def test_imports_run_downward_within_the_node() -> None:
+    seen, upward = set(), []
+    for file, (module, names) in IMPORTS.items():
+        part = within_node(module)
+        if part is None:
+            continue
+        seen.add(part)
+        below = [other for other in map(within_node, names) if other not in (None, part)]
+        upward += [f"{file} imports {other}" for other in below if NODE_LEVEL[other] >= NODE_LEVEL[part]]
+    assert seen == NODE_LEVEL.keys()
+    assert not upward
 
 
 def test_the_client_needs_no_log_and_no_database() -> None:

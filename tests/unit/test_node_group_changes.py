@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.node.group_registry import Groups
-from kt_es.node.group_values import Settings
-from kt_es.node.log import EventLog
-from kt_es.node.storage import RocksStorage
+from kt_es.node.groups.registry import Groups
+from kt_es.node.groups.values import Settings
+from kt_es.node.store.log import EventLog
+from kt_es.node.store.storage import RocksStorage
 
 OTHER = replace(Settings(), max_retry_count=1)
 CHANGES: list[Callable[[Groups], Awaitable[None]]] = [

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kt_es.node.filters import Filter
-from kt_es.node.group_values import Action, Consumer, Delivery, Message, Settings, Strategy
-from kt_es.node.groups import HELD_BYTES, LAZY, OUTBOX_BYTES, Group
+from kt_es.node.groups.filters import Filter
+from kt_es.node.groups.group import HELD_BYTES, LAZY, OUTBOX_BYTES, Group
+from kt_es.node.groups.values import Action, Consumer, Delivery, Message, Settings, Strategy
 
 ALWAYS = 2**31 - 1
 

@@ -9,10 +9,10 @@ from esdbclient.protos.Grpc import streams_pb2
 from google.protobuf.duration_pb2 import Duration  # type: ignore[import-untyped]
 from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
 
-from kt_es.node.filters import MAX_PREFIX, MAX_PREFIXES, MAX_REGEX, make_filter, predicate
-from kt_es.node.log import Appended
-from kt_es.node.rpc_append import in_time, seconds_left
-from kt_es.node.rpc_misc import VERSION, supported_methods
+from kt_es.node.groups.filters import MAX_PREFIX, MAX_PREFIXES, MAX_REGEX, make_filter, predicate
+from kt_es.node.rpc.append import in_time, seconds_left
+from kt_es.node.rpc.misc import VERSION, supported_methods
+from kt_es.node.store.log import Appended
 
 Options = streams_pb2.BatchAppendReq.Options
 NOW = 1_700_000_000.0

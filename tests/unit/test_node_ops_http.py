@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from kt_es.errors import ConfigError, KtError
-from kt_es.node.control import Control, ask
-from kt_es.node.http_ops import HttpOps
+from kt_es.node.ops.control import Control, ask
+from kt_es.node.ops.http import HttpOps
 
 
 @pytest.fixture

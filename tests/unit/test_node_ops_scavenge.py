@@ -11,13 +11,13 @@ from uuid import uuid4
 
 import pytest
 
-from kt_es.node.log import Appended, EventLog
-from kt_es.node.reading import all_backwards, all_forwards, backwards, forwards
-from kt_es.node.records import Proposed, name_of, position_of, revision_of
-from kt_es.node.scavenge import SLICE_EVENTS, Scavenged, scavenge
-from kt_es.node.storage import RocksStorage
-from kt_es.node.streams import Expected
-from kt_es.node.transaction import LAST_POSITION, range_key
+from kt_es.node.ops.scavenge import SLICE_EVENTS, Scavenged, scavenge
+from kt_es.node.store.log import Appended, EventLog
+from kt_es.node.store.reading import all_backwards, all_forwards, backwards, forwards
+from kt_es.node.store.records import Proposed, name_of, position_of, revision_of
+from kt_es.node.store.storage import RocksStorage
+from kt_es.node.store.streams import Expected
+from kt_es.node.store.transaction import LAST_POSITION, range_key
 
 ANY = Expected.ANY
 

@@ -16,9 +16,9 @@ from kt_es.cli.setup import NewDirectory, write_directory
 from kt_es.config import load_settings
 from kt_es.errors import ConfigError, KtError
 from kt_es.node import server
-from kt_es.node.limits import BOUNDS, Limits, spelled
+from kt_es.node.ops.limits import BOUNDS, Limits, spelled
 from kt_es.node.server import NodeConfig
-from kt_es.node.storage import RocksStorage
+from kt_es.node.store.storage import RocksStorage
 
 # Each differs from its default.
 OTHERS = {

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.node.group_values import Strategy
-from kt_es.node.log import EventLog
-from kt_es.node.pins import pinner
-from kt_es.node.records import Proposed, encoder
-from kt_es.node.storage import RocksStorage
+from kt_es.node.groups.pins import pinner
+from kt_es.node.groups.values import Strategy
+from kt_es.node.store.log import EventLog
+from kt_es.node.store.records import Proposed, encoder
+from kt_es.node.store.storage import RocksStorage
 
 ID = "00000000-0000-4000-8000-000000000001"
 

@@ -9,8 +9,8 @@ from esdbclient.protos.Grpc import persistent_pb2, shared_pb2, streams_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kt_es.node.filters import make_filter, predicate
-from kt_es.node.records import (
+from kt_es.node.groups.filters import make_filter, predicate
+from kt_es.node.store.records import (
     Proposed,
     canonical_id,
     created_of,

@@ -8,14 +8,14 @@ from uuid import UUID
 
 import pytest
 
-from kt_es.node.group_runner import REPLAY_AHEAD, GroupRunner
-from kt_es.node.group_store import parked_stream
-from kt_es.node.group_values import Consumer, Settings
-from kt_es.node.log import EventLog
-from kt_es.node.metadata import link_event
-from kt_es.node.records import Proposed
-from kt_es.node.storage import RocksStorage
-from kt_es.node.streams import Expected
+from kt_es.node.groups.runner import REPLAY_AHEAD, GroupRunner
+from kt_es.node.groups.stored import parked_stream
+from kt_es.node.groups.values import Consumer, Settings
+from kt_es.node.store.log import EventLog
+from kt_es.node.store.metadata import link_event
+from kt_es.node.store.records import Proposed
+from kt_es.node.store.storage import RocksStorage
+from kt_es.node.store.streams import Expected
 
 COUNT = 3 * REPLAY_AHEAD
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kt_es.node.streams import (
+from kt_es.node.store.streams import (
     LAST_REVISION,
     Accept,
     Decision,

@@ -14,11 +14,11 @@ from click.testing import CliRunner
 from kt_es.cli.main import cli
 from kt_es.cli.setup import NewDirectory, write_directory
 from kt_es.errors import ConfigError, KtError
-from kt_es.node.acl import ANONYMOUS, Caller
-from kt_es.node.exposure import check_exposure, server_credentials
-from kt_es.node.logins import REMEMBERED, Logins
+from kt_es.node.access.acl import ANONYMOUS, Caller
+from kt_es.node.access.exposure import check_exposure, server_credentials
+from kt_es.node.access.logins import REMEMBERED, Logins
+from kt_es.node.access.users import FILE_NAME, add, load, remove
 from kt_es.node.refusals import Refusal
-from kt_es.node.users import FILE_NAME, add, load, remove
 from tests.contracts.certificates import certify
 
 

@@ -1,0 +1,130 @@
+"""Who calls: Basic credentials against the file of users, which is read again whenever it changes."""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import hashlib
+import hmac
+import os
+import time
+from base64 import b64decode
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from kt_es.errors import ConfigError
+from kt_es.node.access.acl import ALL, ANONYMOUS, Caller, user
+from kt_es.node.access.users import FILE_NAME, Secret, User, check_password, load, stamp
+from kt_es.node.refusals import unauthenticated
+
+_LOG = structlog.get_logger("kt_es.node")
+REMEMBERED = 300.0  # seconds that a password once found right is not hashed again
+_AT_ONCE = 2  # passwords being hashed: more would take memory and processors from those logged in
+_MAX_HEADER = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    mark: bytes
+    until: float
+
+
+def credentials(header: str) -> tuple[str, str]:
+    """Name and password from the value of ``authorization`` (RFC 7617).
+
+    Raises:
+        Refusal: it is not of that form.
+    """
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() != "basic" or len(header) > _MAX_HEADER:
+        raise unauthenticated()
+    try:
+        name, colon, password = b64decode(encoded, validate=True).decode().partition(":")
+        check_password(password)
+    except (binascii.Error, UnicodeDecodeError, ConfigError):
+        raise unauthenticated() from None
+    if not colon:
+        raise unauthenticated()
+    return name, password
+
+
+class Logins:
+    """The users of a data directory, and which passwords were found right a short time ago.
+
+    ``anonymous`` counts those without credentials as ``$all``. ``clock`` gives seconds, never backwards.
+
+    Raises:
+        ConfigError: there is a file of users that cannot be used.
+    """
+
+    def __init__(self, data: Path, anonymous: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self._data = data
+        self._nobody = Caller(frozenset({ALL})) if anonymous else ANONYMOUS
+        self._clock = clock
+        self._path = str(data / FILE_NAME)
+        self._stamp = stamp(self._path)
+        found = load(data)
+        self._users = found or {}
+        self._exist = found is not None
+        self._key = os.urandom(32)
+        self._verified: dict[str, _Verified] = {}
+        self._hashing = asyncio.Semaphore(_AT_ONCE)
+        # An unknown name must not be told from a wrong password by the time it takes.
+        self._decoy = User(frozenset(), Secret.of("decoy", os.urandom(16)))
+
+    @property
+    def exist(self) -> bool:
+        """There is a file of users, or there was one since this node was started."""
+        self._refresh()
+        return self._exist
+
+    def _refresh(self) -> None:
+        now = stamp(self._path)
+        if now == self._stamp:
+            return
+        self._stamp = now
+        try:
+            self._users = load(self._data) or {}
+        except ConfigError as error:
+            _LOG.error("the users cannot be read; nobody can log in", problem=str(error))
+            self._users = {}
+        self._exist = True
+        self._verified.clear()
+
+    async def caller(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
+        """Who makes a call with this metadata.
+
+        Raises:
+            Refusal: the credentials are not those of a user.
+        """
+        header = next((value for key, value in metadata if key == "authorization"), None)
+        if header is None:
+            return self._nobody
+        name, password = credentials(header if isinstance(header, str) else header.decode("latin-1"))
+        self._refresh()
+        mark = hmac.digest(self._key, header.encode() if isinstance(header, str) else header, hashlib.sha256)
+        if not self._remembered(name, mark):
+            await self._verify(name, password, mark)
+        found = self._users.get(name)
+        if found is None:
+            raise unauthenticated()
+        return user(name, found.groups)
+
+    def _remembered(self, name: str, mark: bytes) -> bool:
+        known = self._verified.get(name)
+        return known is not None and known.until > self._clock() and hmac.compare_digest(known.mark, mark)
+
+    async def _verify(self, name: str, password: str, mark: bytes) -> None:
+        async with self._hashing:
+            # Calls that came together are answered by the first one's hash.
+            if self._remembered(name, mark):
+                return
+            tried = self._users.get(name)
+            right = await asyncio.to_thread((tried or self._decoy).secret.matches, password)
+            if not right or tried is None or self._users.get(name) != tried:
+                _LOG.warning("a login was refused", user=name if tried is not None else "unknown")
+                raise unauthenticated()
+            self._verified[name] = _Verified(mark, self._clock() + REMEMBERED)

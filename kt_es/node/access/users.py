@@ -1,0 +1,242 @@
+"""The node's users: the file ``users.json`` in its data directory, and the checking of passwords.
+
+::
+
+    {"version": 1, "users": {NAME: {"groups": [GROUP, ...],
+                                    "scrypt": {"n": INT, "r": INT, "p": INT, "salt": HEX, "hash": HEX}}}}
+
+scrypt is that of RFC 7914; ``salt`` has 16 bytes, ``hash`` 32. The file is 0600 and replaced as a whole.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kt_es.errors import ConfigError, KtError
+from kt_es.node.access.acl import ADMINS, OPS
+
+FILE_NAME = "users.json"
+_LOCK_NAME = "users.lock"
+_VERSION = 1
+_N, _R, _P = 1 << 14, 8, 1  # 16 MiB and about 50 ms a password
+_MAX_N, _MAX_R, _MAX_P = 1 << 17, 16, 16
+_SALT, _HASH = 16, 32
+MAX_NAME = 256
+MAX_PASSWORD = 1024  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """What is kept of a password."""
+
+    n: int
+    r: int
+    p: int
+    salt: bytes
+    hash: bytes
+
+    @staticmethod
+    def of(password: str, salt: bytes) -> Secret:
+        """The secret of a password with 16 random bytes."""
+        return Secret(_N, _R, _P, salt, _scrypt(password, salt, _N, _R, _P))
+
+    def matches(self, password: str) -> bool:
+        """Whether it is that of ``password``; takes as long either way."""
+        return hmac.compare_digest(self.hash, _scrypt(password, self.salt, self.n, self.r, self.p))
+
+
+def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
+    room = 128 * r * (n + p + 2)
+    return hashlib.scrypt(password.encode(), salt=salt, n=n, r=r, p=p, maxmem=room + (1 << 20), dklen=_HASH)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """One user."""
+
+    groups: frozenset[str]
+    secret: Secret
+
+
+Users = Mapping[str, User]
+
+
+def check_name(name: str, what: str = "user") -> str:
+    """``name`` if it can be a user's or a group's.
+
+    Raises:
+        ConfigError: it is empty or too long, has a colon or what cannot be printed, or begins with
+            ``$`` and is not ``$admins`` or ``$ops``.
+    """
+    usable = 0 < len(name) <= MAX_NAME and name.isprintable() and ":" not in name
+    if usable and name.startswith("$"):
+        usable = what == "group" and name in {ADMINS, OPS}
+    if not usable:
+        raise ConfigError(
+            f"{name!r} cannot be a {what}'s name: 1 to {MAX_NAME} printable characters without a colon; "
+            f"of names that begin with $ there are only the groups {ADMINS} and {OPS}"
+        )
+    return name
+
+
+def check_password(password: str) -> str:
+    """``password`` if it can be one.
+
+    Raises:
+        ConfigError: it is empty, too long or not Unicode.
+    """
+    try:
+        size = len(password.encode())
+    except UnicodeEncodeError:
+        size = 0
+    if not 0 < size <= MAX_PASSWORD:
+        raise ConfigError(f"a password has 1 to {MAX_PASSWORD} bytes of UTF-8")
+    return password
+
+
+def _encode(users: Users) -> bytes:
+    entries = {
+        name: {
+            "groups": sorted(user.groups),
+            "scrypt": {
+                "n": user.secret.n,
+                "r": user.secret.r,
+                "p": user.secret.p,
+                "salt": user.secret.salt.hex(),
+                "hash": user.secret.hash.hex(),
+            },
+        }
+        for name, user in sorted(users.items())
+    }
+    return json.dumps({"version": _VERSION, "users": entries}, ensure_ascii=False, indent=1).encode() + b"\n"
+
+
+def _decode_user(entry: dict[str, object]) -> User:
+    groups, kept = entry["groups"], entry["scrypt"]
+    if not isinstance(groups, list) or not isinstance(kept, dict):
+        raise TypeError
+    n, r, p = kept["n"], kept["r"], kept["p"]
+    salt, hash_ = bytes.fromhex(kept["salt"]), bytes.fromhex(kept["hash"])
+    # Anybody's guess at a password costs what stands here.
+    usable = 1 < n <= _MAX_N and n & (n - 1) == 0 and 1 <= r <= _MAX_R and 1 <= p <= _MAX_P
+    if not usable or len(salt) != _SALT or len(hash_) != _HASH:
+        raise ValueError
+    return User(frozenset(check_name(group, "group") for group in groups), Secret(n, r, p, salt, hash_))
+
+
+def decode(data: bytes, path: Path) -> dict[str, User]:
+    """The users in a file's bytes.
+
+    Raises:
+        ConfigError: they are not in the format above.
+    """
+    try:
+        document = json.loads(data)
+        users = {check_name(name): _decode_user(entry) for name, entry in document["users"].items()}
+        known = document["version"] == _VERSION
+    except (ValueError, TypeError, KeyError, AttributeError, ConfigError):
+        known = False
+    if not known:
+        raise ConfigError(f"{path} is not a file of users of this version")
+    return users
+
+
+def load(data: Path) -> dict[str, User] | None:
+    """The users of a data directory; None if it has no such file.
+
+    Raises:
+        ConfigError: the file cannot be read or is malformed.
+    """
+    path = data / FILE_NAME
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    return decode(content, path)
+
+
+def stamp(path: str) -> tuple[int, int, int] | None:
+    """Changes whenever the file of users at ``path`` is replaced; None if there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  every call of every client asks, and a Path takes ten times as long
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+@contextmanager
+def _locked(data: Path) -> Iterator[None]:
+    """No other command changes the users meanwhile."""
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(data / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"data directory {data} cannot be used: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _save(data: Path, users: Users) -> None:
+    path = data / FILE_NAME
+    temporary = path.with_name(FILE_NAME + ".new")
+    try:
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(_encode(users))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+        directory = os.open(data, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def add(data: Path, name: str, password: str, groups: Iterable[str] = ()) -> bool:
+    """Add a user, or give one another password and other groups; whether the name is new.
+
+    Raises:
+        ConfigError: name, password or a group cannot be one, or the file cannot be read or written.
+    """
+    check_name(name)
+    secret = Secret.of(check_password(password), os.urandom(_SALT))
+    added = User(frozenset(check_name(group, "group") for group in groups), secret)
+    with _locked(data):
+        users = load(data) or {}
+        is_new = name not in users
+        _save(data, {**users, name: added})
+    return is_new
+
+
+def remove(data: Path, name: str) -> None:
+    """Remove a user. The file stays, so that the node does not become open with its last user.
+
+    Raises:
+        KtError: there is no such user.
+        ConfigError: the file cannot be read or written.
+    """
+    if load(data) is None:
+        # Nor is anything made to find that out.
+        raise KtError(f"{data} has no users")
+    with _locked(data):
+        users = load(data) or {}
+        if name not in users:
+            raise KtError(f"there is no user {name!r} in {data / FILE_NAME}")
+        _save(data, {other: user for other, user in users.items() if other != name})

@@ -1,0 +1,1 @@
+"""Persistent subscriptions: groups of consumers."""

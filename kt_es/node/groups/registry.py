@@ -1,0 +1,150 @@
+"""All persistent subscriptions of a node: created, changed, deleted, and found again after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from kt_es.node.groups.runner import GroupRunner
+from kt_es.node.groups.stored import (
+    checkpoint_key,
+    decode_settings,
+    encode_settings,
+    group_names,
+    groups_range,
+    parked_stream,
+    settings_key,
+)
+from kt_es.node.groups.values import Settings
+from kt_es.node.refusals import group_exists, group_missing, too_many_groups
+from kt_es.node.store.log import EventLog
+from kt_es.node.store.streams import ALL_NAME, LAST_REVISION
+from kt_es.node.store.transaction import Transaction, from_u64, u64
+
+
+class Groups:
+    """All persistent subscriptions of a node, at most ``limit``."""
+
+    def __init__(self, log: EventLog, limit: int = 10_000) -> None:
+        self._log = log
+        self._limit = limit
+        self._runners: dict[tuple[str, str], GroupRunner] = {}
+        # One change at a time: what waits for the disk must not meet another change of the same group.
+        self._changing = asyncio.Lock()
+        for key, value in log.storage.scan(*groups_range()):
+            stream, name = group_names(key)
+            settings = decode_settings(value)
+            stored = log.storage.get(checkpoint_key(stream, name))
+            cursor = max(settings.start, 0) if stored is None else from_u64(stored)
+            # A group from the end that has not got on since looks as if it had: its place is what counts.
+            origin = settings.start if settings.start >= 0 else None
+            self._runners[stream, name] = GroupRunner(log, stream, name, settings, cursor, origin=origin)
+
+    def get(self, stream: str, name: str) -> GroupRunner:
+        """The group of that name.
+
+        Raises:
+            Refusal: there is none.
+        """
+        runner = self._runners.get((stream, name))
+        if runner is None:
+            raise group_missing(stream, name)
+        return runner
+
+    def all(self, stream: str | None = None) -> list[GroupRunner]:
+        """All groups, or those of one stream."""
+        return [runner for key, runner in self._runners.items() if stream is None or key[0] == stream]
+
+    async def create(self, stream: str, name: str, settings: Settings) -> None:
+        """Create a group.
+
+        Raises:
+            Refusal: there is one of that name, or there are as many as there may be.
+        """
+        async with self._changing:
+            await self._create(stream, name, settings)
+
+    async def _create(self, stream: str, name: str, settings: Settings) -> None:
+        if (stream, name) in self._runners:
+            raise group_exists(stream, name)
+        if len(self._runners) >= self._limit:
+            raise too_many_groups(self._limit)
+
+        def command(tx: Transaction) -> int | None:
+            if tx.staged_or_stored(settings_key(stream, name)):
+                return None
+            return _stage(tx, stream, name, settings, moved=True)
+
+        cursor = await self._log.run(command)
+        if cursor is None:
+            raise group_exists(stream, name)
+        self._runners[stream, name] = GroupRunner(self._log, stream, name, settings, cursor, origin=cursor)
+
+    async def update(self, stream: str, name: str, settings: Settings) -> None:
+        """Give a group other settings. Its consumers are dropped; they connect again and go on.
+
+        The group goes on at its checkpoint. Only if it has none yet, another ``settings.start`` counts.
+        Its filter stays: requests cannot change it.
+
+        Raises:
+            Refusal: there is no such group.
+        """
+        async with self._changing:
+            await self._update(stream, name, settings)
+
+    async def _update(self, stream: str, name: str, settings: Settings) -> None:
+        old = self.get(stream, name)
+        settings = replace(settings, filter=old.settings.filter)
+        await old.close()
+        moved = settings.start != old.settings.start and not old.checkpointed
+        cursor = await self._log.run(lambda tx: _stage(tx, stream, name, settings, moved))
+        at, origin = (old.group.progress.checkpoint, old.origin) if cursor is None else (cursor, cursor)
+        self._runners[stream, name] = GroupRunner(self._log, stream, name, settings, at, origin=origin)
+
+    async def delete(self, stream: str, name: str) -> None:
+        """Delete a group with its checkpoint and its parked messages.
+
+        Raises:
+            Refusal: there is no such group.
+        """
+        async with self._changing:
+            await self._delete(stream, name)
+
+    async def _delete(self, stream: str, name: str) -> None:
+        runner = self.get(stream, name)
+        del self._runners[stream, name]
+        runner.end()
+        parked = parked_stream(stream, name)
+
+        def command(tx: Transaction) -> None:
+            tx.delete(settings_key(stream, name))
+            tx.delete(checkpoint_key(stream, name))
+            if tx.head(parked).exists:
+                tx.rewrite_metadata(parked, LAST_REVISION)
+
+        await self._log.run(command)
+
+    async def restart(self) -> None:
+        """Drop all consumers; every group goes on at its checkpoint, with no memory of before."""
+        async with self._changing:
+            for (stream, name), old in list(self._runners.items()):
+                await old.close()
+                self._runners[stream, name] = GroupRunner(
+                    self._log, stream, name, old.settings, old.group.progress.checkpoint, origin=old.origin
+                )
+
+    async def close(self) -> None:
+        """The node stops."""
+        await asyncio.gather(*(runner.close() for runner in self._runners.values()))
+
+
+def _stage(tx: Transaction, stream: str, name: str, settings: Settings, moved: bool) -> int | None:
+    """Stage settings and, if ``moved``, the place to start from, which is returned."""
+    tx.put(settings_key(stream, name), encode_settings(settings))
+    if not moved:
+        return None
+    cursor = settings.start
+    if cursor < 0:
+        cursor = tx.position + 1 if stream == ALL_NAME else tx.head(stream).last + 1
+    tx.put(checkpoint_key(stream, name), u64(cursor))
+    return cursor

@@ -1,0 +1,1 @@
+"""Upkeep and watching: backup, check, scavenge, metrics, limits."""

@@ -1,0 +1,156 @@
+"""Backup and restore of a node's data directory.
+
+A backup is a folder: ``log/`` (a RocksDB directory), the file of users if there is one, and
+``backup.json``, which is written last::
+
+    {"format": 1, "position": last position that is surely in it, "made_at": ISO 8601, "bytes": size}
+
+It holds one state of everything, streams and persistent subscriptions alike: all that was acknowledged
+before it was asked for, and perhaps something of what was appended meanwhile. It is made beside its place
+and put there complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kt_es.errors import ConfigError, KtError
+from kt_es.node.access.users import FILE_NAME as USERS
+from kt_es.node.store.storage import POSITION_KEY, RocksStorage
+
+MANIFEST = "backup.json"
+LOG = "log"
+FORMAT = 1
+_SCRATCH = "backup.tmp"
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """What ``backup.json`` says; ``bytes`` on disk."""
+
+    position: int
+    made_at: str
+    bytes: int
+    format: int = FORMAT
+
+
+def backup(storage: RocksStorage, target: Path) -> Backup:
+    """Copy everything that ``storage`` has to ``target``, absent or empty. Others may go on writing.
+
+    Raises:
+        ConfigError: ``target`` cannot be used.
+        StorageError, KtError: the copy could not be made; nothing is left of it.
+    """
+    _require_empty(target)
+    if target.resolve().is_relative_to(storage.path.resolve()):
+        raise ConfigError(f"{target} lies in the data directory: choose another place")
+    position = int.from_bytes(storage.get(POSITION_KEY) or b"")
+    scratch = storage.path / _SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        # Links beside the log take no time and no space; the copy itself then holds nobody up.
+        storage.checkpoint(scratch)
+        with _beside(target) as partial:
+            size = _copy(scratch, partial / LOG)
+            users = storage.path / USERS
+            if users.exists():
+                size += _copy_file(users, partial / USERS)
+            made = Backup(position, datetime.now(UTC).isoformat(timespec="seconds"), size)
+            _write(partial / MANIFEST, json.dumps(asdict(made), indent=1))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return made
+
+
+def restore(source: Path, target: Path) -> Backup:
+    """Make the data directory ``target``, absent or empty, from the backup ``source``.
+
+    It is not checked here (``checking.check``).
+
+    Raises:
+        ConfigError: ``source`` is no backup, or ``target`` cannot be used.
+        KtError: the copy could not be made; nothing is left of it.
+    """
+    made = read_manifest(source)
+    _require_empty(target)
+    with _beside(target) as partial:
+        _copy(source / LOG, partial / LOG)
+        if (source / USERS).exists():
+            _copy_file(source / USERS, partial / USERS)
+    return made
+
+
+def read_manifest(source: Path) -> Backup:
+    """What a backup says of itself.
+
+    Raises:
+        ConfigError: there is none, or it is of a later format.
+    """
+    try:
+        values: dict[str, Any] = json.loads((source / MANIFEST).read_bytes())
+        made = Backup(**values)
+    except (OSError, ValueError, TypeError):
+        raise ConfigError(f"{source} is no complete backup: {MANIFEST} is missing or unreadable") from None
+    if made.format != FORMAT:
+        raise ConfigError(f"{source} is a backup of format {made.format}: a later version made it")
+    return made
+
+
+def _require_empty(target: Path) -> None:
+    try:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise ConfigError(f"{target} is not empty: name a directory that is absent or empty")
+    except OSError as error:
+        raise ConfigError(f"{target} cannot be used: {error.strerror}") from None
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A new directory that becomes ``target`` once it is complete, and vanishes if it does not get there."""
+    partial = target.with_name(f"{target.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(mode=0o700, parents=True)
+        yield partial
+        _sync(partial)
+        partial.replace(target)
+        _sync(target.parent)
+    except OSError as error:
+        raise KtError(f"writing {target} failed: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> int:
+    target.mkdir(mode=0o700)
+    size = sum(_copy_file(path, target / path.name) for path in sorted(source.iterdir()) if path.is_file())
+    _sync(target)
+    return size
+
+
+def _copy_file(source: Path, target: Path) -> int:
+    shutil.copyfile(source, target)
+    target.chmod(0o600)
+    _sync(target)
+    return target.stat().st_size
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text + "\n")
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,253 @@
+"""Whether all the data are what the node wrote.
+
+``check`` reads everything once, in the order of the keys, and holds one stream's figures at a time: memory
+does not grow with the data, the time does.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from kt_es.node.groups.stored import checkpoint_key, decode_settings, group_names, groups_range
+from kt_es.node.store.end import heads
+from kt_es.node.store.records import id_of, name_of, parsed, position_of, revision_of
+from kt_es.node.store.storage import POSITION_KEY, STREAMS_KEY, RocksStorage, Storage
+from kt_es.node.store.streams import LAST_REVISION, Head, with_metadata
+from kt_es.node.store.transaction import (
+    META,
+    decode_event_key,
+    decode_id_key,
+    decode_range,
+    event_key,
+    from_u64,
+    head_key,
+    id_key,
+    range_key,
+)
+
+MAX_PROBLEMS = 100  # named in a report; the others are counted
+_EVERY = 1000  # records between two calls of ``progress``
+_LAST_POSITION = 2**64 - 1
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a check found. ``problems`` are sentences, at most ``MAX_PROBLEMS`` of ``found``."""
+
+    position: int
+    streams: int
+    events: int
+    groups: int
+    problems: tuple[str, ...]
+    found: int
+
+    @property
+    def sound(self) -> bool:
+        """Whether there was no problem."""
+        return not self.found
+
+
+def check(data: Path, progress: Progress | None = None) -> Report:
+    """Check everything in ``data``, which no node may have open.
+
+    ``progress`` gets how many records were read so far.
+
+    Raises:
+        LockedError: a node runs on ``data``.
+        ConfigError: ``data`` cannot be opened.
+        StorageError: a file is damaged; what is in it cannot be checked further.
+    """
+    storage = RocksStorage(data)
+    try:
+        return check_storage(storage, progress)
+    finally:
+        storage.close()
+
+
+def check_storage(storage: Storage, progress: Progress | None = None) -> Report:
+    """``check`` for a storage that is open, and not written to meanwhile."""
+    return _Check(storage, progress or (lambda _count: None)).run()
+
+
+class _Check:
+    """One run over all records; ``run`` gives the report."""
+
+    def __init__(self, storage: Storage, progress: Progress) -> None:
+        self._storage = storage
+        self._progress = progress
+        self._read = 0
+        self._found = 0
+        self._problems: list[str] = []
+
+    def run(self) -> Report:
+        position = from_u64(self._storage.get(POSITION_KEY) or bytes(8))
+        events = self._part("events", lambda: self._check_events(position))
+        streams = self._part("streams", self._check_heads)
+        self._part("$all", lambda: self._check_ranges(position, events))
+        self._part("ids", self._check_ids)
+        groups = self._part("persistent subscriptions", self._check_groups)
+        self._progress(self._read)
+        return Report(position, streams, events, groups, tuple(self._problems), self._found)
+
+    def _part(self, what: str, part: Callable[[], int]) -> int:
+        """``part``, or 0 if it met a record that has not even the right length."""
+        try:
+            return part()
+        except (struct.error, ValueError) as error:
+            self._problem(f"{what}: a record cannot be decoded ({error}); what follows it was not checked")
+            return 0
+
+    def _problem(self, sentence: str) -> None:
+        self._found += 1
+        if len(self._problems) < MAX_PROBLEMS:
+            self._problems.append(sentence)
+
+    def _scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        for pair in self._storage.scan(start, end):
+            self._read += 1
+            if self._read % _EVERY == 0:
+                self._progress(self._read)
+            yield pair
+
+    def _head(self, name: str) -> Head:
+        value = self._storage.get(head_key(name))
+        return Head() if value is None else Head.decode(value)
+
+    # --- events ----------------------------------------------------------------------------------
+
+    def _check_events(self, position: int) -> int:
+        """Every stream's events stand one after the other, at ascending positions; how many there are."""
+        events, current = 0, -1
+        stream = _Stream("", Head(), 0, 0)
+        for key, stored in self._scan(b"E", b"F"):
+            number, revision = decode_event_key(key)
+            if number != current:
+                current, name = number, name_of(stored)
+                stream = _Stream(name, self._head(name), 0, -1)
+                stream.expected = stream.head.scavenged
+                if stream.head.number != number:
+                    self._problem(f"events at {number} say they are of stream {name}, which is another one")
+            events += 1
+            self._check_event(stream, revision, stored, position)
+        return events
+
+    def _check_event(self, stream: _Stream, revision: int, stored: bytes, position: int) -> None:
+        where = f"stream {stream.name}, revision {revision}"
+        at = position_of(stored)
+        tombstone = revision == LAST_REVISION and stream.head.tombstoned
+        if revision != stream.expected and not tombstone:
+            self._problem(f"{where}: revisions from {stream.expected} on are missing")
+        if revision > stream.head.last:
+            self._problem(f"{where}: is behind the end of its stream, {stream.head.last}")
+        if not stream.position < at <= position:
+            self._problem(f"{where}: position {at} does not follow {stream.position}, or the log's end")
+        stream.expected, stream.position = revision + 1, at
+        try:
+            body = parsed(stored).event
+        except DecodeError:
+            self._problem(f"{where}: cannot be decoded")
+            return
+        said = (body.stream_revision, body.commit_position, body.id.string)
+        if (revision_of(stored), name_of(stored)) != (revision, stream.name) or said != (
+            revision,
+            at,
+            id_of(stored),
+        ):
+            self._problem(f"{where}: its header and its content are of different events")
+
+    # --- heads -----------------------------------------------------------------------------------
+
+    def _check_heads(self) -> int:
+        """Every stream has the events that its head speaks of, and its metadata's settings; how many."""
+        streams = 0
+        for name, head in heads(self._storage):
+            streams += 1
+            if head.last >= head.scavenged and self._event(head, head.last) is None:
+                self._problem(f"stream {name}: its last event, revision {head.last}, is missing")
+            if name.startswith(META):
+                event = self._event(head, head.last)
+                about = self._head(name[len(META) :])
+                if event is not None and with_metadata(about, parsed(event).event.data) != about:
+                    self._problem(f"stream {name[len(META) :]}: its settings are not those of its metadata")
+        counted = self._storage.get(STREAMS_KEY)
+        if counted is not None and from_u64(counted) != streams:
+            self._problem(f"there are {streams} streams, but {from_u64(counted)} were counted")
+        return streams
+
+    def _event(self, head: Head, revision: int) -> bytes | None:
+        return self._storage.get(event_key(head.number, revision))
+
+    # --- indexes ---------------------------------------------------------------------------------
+
+    def _check_ranges(self, position: int, events: int) -> int:
+        """Every event stands in $all exactly once, at its position."""
+        before = listed = 0
+        for key, value in self._scan(range_key(0), range_key(_LAST_POSITION)):
+            first, last, number, revision = decode_range(key, value)
+            if not before < first <= last <= position:
+                self._problem(f"$all: positions {first} to {last} overlap others, or the log's end")
+            before = last
+            for at in range(first, last + 1):
+                stored = self._storage.get(event_key(number, revision + at - first))
+                if stored is None or position_of(stored) != at:
+                    self._problem(f"$all: the event at position {at} is missing or another one")
+                    continue
+                listed += 1
+                if at == first:
+                    self._check_first(number, stored)
+        if listed != events:
+            self._problem(f"$all has {listed} events, the streams have {events}")
+        return listed
+
+    def _check_first(self, number: int, stored: bytes) -> None:
+        """The first event of an append can be found by its id, so that a repetition is recognised."""
+        head = self._head(name_of(stored))
+        found = self._storage.get(id_key(number, id_of(stored)))
+        # A range that was cut by scavenging begins in the middle of an append.
+        was_cut = head.scavenged > 0 and revision_of(stored) == head.scavenged
+        if found is None and not was_cut:
+            self._problem(f"$all: the event at position {position_of(stored)} cannot be found by its id")
+
+    def _check_ids(self) -> int:
+        """What is found by an id has that id; how many ids there are."""
+        ids = 0
+        for key, value in self._scan(b"I", b"J"):
+            ids += 1
+            number, event_id = decode_id_key(key)
+            revision = from_u64(value)
+            stored = self._storage.get(event_key(number, revision))
+            if stored is None or id_of(stored).replace("-", "") != event_id:
+                self._problem(f"id {event_id}: stream {number} has another event at revision {revision}")
+        return ids
+
+    def _check_groups(self) -> int:
+        """The settings of every group can be read, and its checkpoint; how many there are."""
+        groups = 0
+        for key, value in self._scan(*groups_range()):
+            groups += 1
+            try:
+                stream, name = group_names(key)
+                decode_settings(value)
+            except (struct.error, ValueError, TypeError, KeyError) as error:
+                self._problem(f"a persistent subscription cannot be read: {error}")
+                continue
+            checkpoint = self._storage.get(checkpoint_key(stream, name))
+            if checkpoint is not None and len(checkpoint) != 8:
+                self._problem(f"the checkpoint of {stream}::{name} cannot be read")
+        return groups
+
+
+@dataclass(slots=True)
+class _Stream:
+    """Where the check is in one stream."""
+
+    name: str
+    head: Head
+    expected: int
+    position: int

@@ -1,0 +1,193 @@
+"""Scavenging: what no read of a stream shows any more is taken off the disk.
+
+Hidden are the events of deleted and tombstoned streams and those behind ``$tb``, ``$maxCount`` and
+``$maxAge``. They go with their ids, and $all no longer has them either, which showed them until now. What
+stays keeps its revision and position; numbering goes on, because the stream's head says where. The last
+event of a metadata stream and a tombstone always stay.
+
+A stream loses its events from the front, a slice at a time, each slice in a group commit like any append:
+writers wait for one slice at most, and a scavenge that is killed goes on where it was. ``Head.scavenged``
+moves in the same atomic write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from kt_es.node.store.log import EventLog
+from kt_es.node.store.records import created_of, id_of, position_of, revision_of
+from kt_es.node.store.storage import Storage
+from kt_es.node.store.streams import LAST_REVISION, Head
+from kt_es.node.store.transaction import (
+    LAST_POSITION,
+    META,
+    Transaction,
+    decode_range,
+    encode_range,
+    event_key,
+    head_key,
+    id_key,
+    range_key,
+)
+
+SLICE_EVENTS = 256
+SLICE_BYTES = 2 << 20
+_HEADS = 1000  # heads looked at before others have their turn
+_SPANS = 64  # streams that are compacted one by one; more are compacted as one
+_NO_ID = "00000000-0000-0000-0000-000000000000"
+Compact = Callable[[bytes, bytes], None]
+
+
+@dataclass(slots=True)
+class Scavenged:
+    """What was taken away: ``bytes`` of keys and values, before compression."""
+
+    streams: int = 0
+    events: int = 0
+    bytes: int = 0
+    numbers: list[int] = field(default_factory=list)  # of the streams concerned
+
+
+async def scavenge(log: EventLog, compact: Compact) -> Scavenged:
+    """Scavenge all streams of ``log``, then ``compact`` the ranges of keys (start, end) concerned.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    result = Scavenged()
+    start = b"H"
+    while names := _candidates(log, start):
+        for name, worth in names:
+            if worth:
+                await _scavenge_stream(log, name, result)
+        start = head_key(names[-1][0]) + b"\0"
+        await asyncio.sleep(0)
+    for first, end in _spans(result.numbers):
+        await asyncio.to_thread(compact, first, end)
+    return result
+
+
+def _candidates(log: EventLog, start: bytes) -> list[tuple[str, bool]]:
+    """The next streams by name, and whether there may be something to take away."""
+    found: list[tuple[str, bool]] = []
+    for key, value in log.storage.scan(start, b"I"):
+        name, head = key[1:].decode(), Head.decode(value)
+        ages = head.max_age >= 0 and head.scavenged < _end(name, head)
+        found.append((name, head.number > 0 and (ages or _hidden_before(name, head) > head.scavenged)))
+        if len(found) == _HEADS:
+            break
+    return found
+
+
+def _end(name: str, head: Head) -> int:
+    """Revisions from here on stay, whatever hides them."""
+    return head.last if head.tombstoned or name.startswith(META) else head.last + 1
+
+
+def _hidden_before(name: str, head: Head) -> int:
+    """Revisions below are hidden, ``$maxAge`` apart."""
+    return min(LAST_REVISION if head.tombstoned else head.first, _end(name, head))
+
+
+async def _scavenge_stream(log: EventLog, name: str, result: Scavenged) -> None:
+    number, before = 0, result.events
+    while True:
+        slice_ = await log.run(lambda tx: _take_slice(log, tx, name))
+        if slice_ is None:
+            break
+        number = slice_.number
+        result.events += slice_.events
+        result.bytes += slice_.bytes
+    if result.events > before:
+        result.streams += 1
+        result.numbers.append(number)
+
+
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    number: int
+    events: int
+    bytes: int
+
+
+def _take_slice(log: EventLog, tx: Transaction, name: str) -> _Slice | None:
+    """Stage the removal of a stream's first hidden events; ``None``: there are none."""
+    # Readers go by the durable head until the batch is on disk: what it shows stays, too.
+    heads = (tx.head(name), log.head(name))
+    head = heads[0]
+    hidden = min(_hidden_before(name, one) for one in heads)
+    gone, whole = _hidden_events(log, heads, name, hidden)
+    mark = revision_of(gone[-1]) + 1 if gone else head.scavenged
+    if whole:
+        mark = max(mark, min(hidden, heads[1].last + 1))
+    if mark <= head.scavenged:
+        return None
+    tx.heads[name] = marked = replace(head, scavenged=mark)
+    tx.put(head_key(name), marked.encode())
+    revision_by_id = tx.revision_of(head)
+    size = 0
+    for stored in gone:
+        key, event_id = event_key(head.number, revision_of(stored)), id_of(stored)
+        size += len(key) + len(stored)
+        tx.delete(key)
+        known = revision_by_id(event_id)
+        # The same id may stand at a later revision, which is what its key says then.
+        if known is not None and known < mark:
+            tx.delete(id_key(head.number, event_id))
+    _cut_ranges(log.storage, tx, gone)
+    return _Slice(head.number, len(gone), size)
+
+
+def _hidden_events(
+    log: EventLog, heads: tuple[Head, Head], name: str, hidden: int
+) -> tuple[list[bytes], bool]:
+    """The first events that are hidden, and whether that is all below ``hidden``."""
+    gone: list[bytes] = []
+    size = 0
+    number, start = heads[0].number, heads[0].scavenged
+    end = min(_end(name, head) for head in heads)
+    now = log.clock()
+    for _, stored in log.storage.scan(event_key(number, start), event_key(number, end)):
+        if len(gone) == SLICE_EVENTS or size >= SLICE_BYTES:
+            return gone, False
+        if revision_of(stored) >= hidden and not all(_expired(head, stored, now) for head in heads):
+            break
+        gone.append(stored)
+        size += len(stored)
+    return gone, True
+
+
+def _expired(head: Head, stored: bytes, now: float) -> bool:
+    return head.max_age >= 0 and created_of(stored) < (now - head.max_age) * 10_000_000
+
+
+def _cut_ranges(storage: Storage, tx: Transaction, gone: list[bytes]) -> None:
+    """Appends of which all events are gone are forgotten; others begin at the first that is left."""
+    at = 0
+    while at < len(gone):
+        found = next(storage.scan(range_key(position_of(gone[at])), range_key(LAST_POSITION)), None)
+        if found is None:
+            return
+        key, value = found
+        first, last, number, revision = decode_range(key, value)
+        while at < len(gone) and position_of(gone[at]) <= last:
+            at += 1
+        left = position_of(gone[at - 1]) + 1
+        if left > last:
+            tx.delete(key)
+        else:
+            tx.put(key, encode_range(number, revision + left - first, left))
+
+
+def _spans(numbers: list[int]) -> Iterator[tuple[bytes, bytes]]:
+    if not numbers:
+        return
+    streams = [(number, number) for number in sorted(numbers)]
+    if len(streams) > _SPANS:
+        streams = [(streams[0][0], streams[-1][0])]
+    for first, last in streams:
+        yield event_key(first, 0), event_key(last + 1, 0)
+        yield id_key(first, _NO_ID), id_key(last + 1, _NO_ID)
+    yield range_key(0), range_key(LAST_POSITION)

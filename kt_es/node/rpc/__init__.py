@@ -1,0 +1,1 @@
+"""The protocol's services over the log."""

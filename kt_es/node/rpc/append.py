@@ -1,0 +1,187 @@
+"""Requests that write to streams: their parsing, and the answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Iterator
+from operator import attrgetter
+from typing import Any
+
+from esdbclient.protos.Grpc import shared_pb2, status_pb2, streams_pb2
+from google.protobuf.any_pb2 import Any as AnyMessage  # type: ignore[import-untyped]
+
+from kt_es.node.refusals import invalid
+from kt_es.node.store.log import Appended
+from kt_es.node.store.records import Proposed, canonical_id
+from kt_es.node.store.streams import ALL_NAME, Deleted, Expected, Wrong
+
+MAX_NAME = 4096  # bytes of a stream's name or an event's type
+MAX_EVENTS = 1 << 16  # of one append: tiny ones cost more than their bytes
+JSON, BYTES = "application/json", "application/octet-stream"  # the protocol knows no other content
+# google.rpc.Code
+INVALID_ARGUMENT, DEADLINE_EXCEEDED, PERMISSION_DENIED, FAILED_PRECONDITION, UNAVAILABLE = 3, 4, 7, 9, 14
+FOREVER = 86_400.0  # seconds: later deadlines are none; clients send centuries
+# All of a message in one call: batches have hundreds.
+_FIELDS = attrgetter("id", "metadata", "custom_metadata", "data")
+_EXPECTED = {"no_stream": Expected.NO_STREAM, "any": Expected.ANY, "stream_exists": Expected.EXISTS}
+
+
+def stream_name(identifier: shared_pb2.StreamIdentifier) -> str:
+    """The name in a request.
+
+    Raises:
+        Refusal: it is empty, too long or not UTF-8.
+    """
+    raw = identifier.stream_name
+    if not raw or len(raw) > MAX_NAME:
+        raise invalid(f"a stream's name has 1 to {MAX_NAME} bytes, not {len(raw)}")
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError:
+        raise invalid("a stream's name is not UTF-8") from None
+    if name == ALL_NAME:
+        raise invalid(f"{ALL_NAME} is not a stream")
+    return name
+
+
+def expected_of(options: Any, oneof: str, revision_field: str) -> int | Expected:
+    """What an append, delete or tombstone expects of the stream.
+
+    Raises:
+        Refusal: it does not say.
+    """
+    kind = options.WhichOneof(oneof)
+    if kind == revision_field:
+        revision: int = getattr(options, revision_field)
+        return revision
+    if kind is None:
+        raise invalid("no expected stream revision is given")
+    return _EXPECTED[kind]
+
+
+def proposals(messages: Iterable[Any]) -> Iterator[tuple[Proposed, int]]:
+    """The events of a request, each with its bytes that count towards the limit of an append.
+
+    Raises:
+        Refusal: at one that has no type or no valid id.
+    """
+    for identifier, labels, metadata, data in map(_FIELDS, messages):
+        type_ = labels["type"]
+        if not type_ or len(type_) > MAX_NAME:
+            raise invalid(f"an event's type has 1 to {MAX_NAME} bytes, not {len(type_)}")
+        try:
+            event_id = canonical_id(identifier)
+        except ValueError:
+            raise invalid("an event's id is not a UUID") from None
+        content_type = JSON if labels["content-type"] == JSON else BYTES
+        event = Proposed(event_id, type_, content_type, metadata, data)
+        yield event, len(data) + len(metadata) + len(type_)
+
+
+def appended(success: Any, outcome: Appended) -> None:
+    """Fill the ``success`` of an answer."""
+    if outcome.revision >= 0:
+        success.current_revision = outcome.revision
+    else:
+        success.no_stream.SetInParent()
+    if outcome.position:
+        success.position.commit_position = outcome.position
+        success.position.prepare_position = outcome.position
+    else:
+        success.no_position.SetInParent()
+
+
+def append_answer(outcome: Appended | Wrong, expected: int | Expected) -> streams_pb2.AppendResp:
+    """What ``Append`` answers."""
+    answer = streams_pb2.AppendResp()
+    if isinstance(outcome, Appended):
+        appended(answer.success, outcome)
+        return answer
+    wrong = answer.wrong_expected_version
+    if outcome.current >= 0:
+        wrong.current_revision = wrong.current_revision_20_6_0 = outcome.current
+    else:
+        wrong.current_no_stream.SetInParent()
+        wrong.no_stream_20_6_0.SetInParent()
+    if isinstance(expected, int):
+        wrong.expected_revision = wrong.expected_revision_20_6_0 = expected
+    elif expected is Expected.ANY:
+        wrong.expected_any.SetInParent()
+        wrong.any_20_6_0.SetInParent()
+    elif expected is Expected.EXISTS:
+        wrong.expected_stream_exists.SetInParent()
+        wrong.stream_exists_20_6_0.SetInParent()
+    else:
+        wrong.expected_no_stream.SetInParent()
+    return answer
+
+
+def seconds_left(options: streams_pb2.BatchAppendReq.Options, now: float) -> float | None:
+    """How long a batch may take from ``now`` (seconds since 1970); ``None``: as long as it takes."""
+    kind = options.WhichOneof("deadline_option")
+    if kind is None:
+        return None
+    asked = getattr(options, kind)
+    seconds: float = asked.seconds + asked.nanos / 1e9
+    if kind == "deadline_21_10_0":
+        seconds -= now
+    return seconds if seconds < FOREVER else None
+
+
+async def in_time(work: Coroutine[Any, Any, Appended | Wrong | Deleted], seconds: float | None) -> Any:
+    """What ``work`` gives. It is finished in any case, once it has begun.
+
+    Raises:
+        TimeoutError: not within ``seconds``; if there are none left, it is not begun.
+    """
+    if seconds is None:
+        return await work
+    if seconds <= 0:
+        work.close()
+        raise TimeoutError
+    task = asyncio.ensure_future(work)
+    done, _ = await asyncio.wait((task,), timeout=seconds)
+    if not done:
+        # Somebody has to look at how it ends.
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        raise TimeoutError
+    return task.result()
+
+
+def batch_answer(request: streams_pb2.BatchAppendReq) -> streams_pb2.BatchAppendResp:
+    """The frame of a ``BatchAppendResp``: whose it is and what was expected."""
+    options = request.options
+    answer = streams_pb2.BatchAppendResp(
+        correlation_id=request.correlation_id, stream_identifier=options.stream_identifier
+    )
+    kind = options.WhichOneof("expected_stream_position")
+    if kind == "stream_position":
+        answer.stream_position = options.stream_position
+    elif kind is not None:
+        getattr(answer, kind).SetInParent()
+    return answer
+
+
+def batch_error(answer: streams_pb2.BatchAppendResp, code: int, text: str, details: Any) -> None:
+    """Fill in that it was not, and why."""
+    packed = AnyMessage()
+    packed.Pack(details)
+    answer.error.CopyFrom(status_pb2.Status(code=code, message=text, details=packed))  # type: ignore[arg-type]
+
+
+def wrong_batch_version(outcome: Wrong, expected: int | Expected) -> shared_pb2.WrongExpectedVersion:
+    """The detail of a batch that found its stream at another revision."""
+    wrong = shared_pb2.WrongExpectedVersion()
+    if outcome.current >= 0:
+        wrong.current_stream_revision = outcome.current
+    else:
+        wrong.current_no_stream.SetInParent()
+    if isinstance(expected, int):
+        wrong.expected_stream_position = expected
+    elif expected is Expected.ANY:
+        wrong.expected_any.SetInParent()
+    elif expected is Expected.EXISTS:
+        wrong.expected_stream_exists.SetInParent()
+    else:
+        wrong.expected_no_stream.SetInParent()
+    return wrong

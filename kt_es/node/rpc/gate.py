@@ -1,0 +1,165 @@
+"""The gate that every call passes: what it needs, and whether its caller has it.
+
+Rights are looked at when a call begins, and in ``BatchAppend`` for each batch; a subscription that is
+open goes on. A call that is not listed here is for operators.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from kt_es.node.access.acl import ADMIN, ALL, Caller, Permission, allows
+from kt_es.node.access.logins import Logins
+from kt_es.node.refusals import access_denied, invalid
+from kt_es.node.rpc.append import stream_name
+from kt_es.node.store.log import EventLog
+from kt_es.node.store.reading import stored_at
+from kt_es.node.store.records import parsed
+from kt_es.node.store.streams import metadata_of
+
+_CACHED = 10_000  # parsed metadata kept
+_META = "$$"
+_STREAMS = "event_store.client.streams.Streams."
+_GROUPS = "event_store.client.persistent_subscriptions.PersistentSubscriptions."
+
+
+class Level(Enum):
+    """What a call needs where it needs no right on a stream."""
+
+    ANYONE = 0
+    USER = 1
+    OPERATOR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """A right on a stream, or on ``$all``."""
+
+    stream: str
+    permission: Permission
+
+
+Need = Level | Right
+
+_LEVELS = {
+    "event_store.client.gossip.Gossip.Read": Level.ANYONE,
+    _STREAMS + "BatchAppend": Level.ANYONE,  # each batch is asked for by itself
+    _GROUPS + "GetInfo": Level.USER,
+    _GROUPS + "List": Level.USER,
+}
+
+
+def need(call: str, request: Any) -> Need:
+    """What ``call``, by its full name, needs with this (first) request.
+
+    Raises:
+        Refusal: the request names no stream where it should.
+    """
+    if call == _STREAMS + "Append":
+        return Right(stream_name(request.options.stream_identifier), Permission.WRITE)
+    if call in {_STREAMS + "Delete", _STREAMS + "Tombstone"}:
+        return Right(stream_name(request.options.stream_identifier), Permission.DELETE)
+    if call == _STREAMS + "Read":
+        kind = request.options.WhichOneof("stream_option")
+        if kind == "all":
+            return Right(ALL, Permission.READ)
+        if kind != "stream":
+            raise invalid("neither a stream nor $all is asked for")
+        return Right(stream_name(request.options.stream.stream_identifier), Permission.READ)
+    if call == _GROUPS + "Read":
+        if request.options.WhichOneof("stream_option") == "all":
+            return Right(ALL, Permission.READ)
+        return Right(stream_name(request.options.stream_identifier), Permission.READ)
+    return _LEVELS.get(call, Level.OPERATOR)
+
+
+class Access:
+    """The gate of one node. ``tls``: only those who log in have rights, whether there are users or not."""
+
+    def __init__(self, log: EventLog, logins: Logins, tls: bool) -> None:
+        self._log = log
+        self._logins = logins
+        self._tls = tls
+        self._parsed: OrderedDict[str, tuple[tuple[int, int], Mapping[str, object]]] = OrderedDict()
+
+    @property
+    def open(self) -> bool:
+        """Whoever reaches the node may do everything: there is neither TLS nor a file of users."""
+        return not self._tls and not self._logins.exist
+
+    async def caller(self, context: Any) -> Caller:
+        """Who makes the call of ``context``.
+
+        Raises:
+            Refusal: with credentials that are not a user's.
+        """
+        if self.open:
+            return ADMIN
+        return await self._logins.caller(context.invocation_metadata() or ())
+
+    def allowed(self, caller: Caller, wanted: Need) -> bool:
+        """Whether ``caller`` may."""
+        match wanted:
+            case Right(stream, permission):
+                return allows(caller, stream, permission, self._metadata, self._last)
+            case Level.ANYONE:
+                return True
+            case Level.USER:
+                return caller.known
+            case Level.OPERATOR:
+                return caller.is_operator
+
+    def check(self, caller: Caller, wanted: Need) -> None:
+        """Return if ``caller`` may.
+
+        Raises:
+            Refusal: access is denied.
+        """
+        if not self.allowed(caller, wanted):
+            raise access_denied()
+
+    async def admit(self, call: str, request: Any, context: Any) -> None:
+        """Return if the caller may make ``call`` with this request.
+
+        Raises:
+            Refusal: it may not.
+        """
+        if not self.open:
+            self.check(await self.caller(context), need(call, request))
+
+    async def admitted(self, call: str, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        """``requests``, of which the first says what the call is about.
+
+        Raises:
+            Refusal: the caller may not.
+        """
+        first = True
+        async for request in requests:
+            if first:
+                await self.admit(call, request, context)
+                first = False
+            yield request
+
+    def _metadata(self, stream: str) -> Mapping[str, object]:
+        return self._last(_META + stream)
+
+    def _last(self, stream: str) -> Mapping[str, object]:
+        """The last event of a stream as a JSON object; empty if there is none or it is something else."""
+        head = self._log.head(stream)
+        if not head.exists:
+            return {}
+        version = head.number, head.last
+        known = self._parsed.get(stream)
+        if known is not None and known[0] == version:
+            self._parsed.move_to_end(stream)
+            return known[1]
+        stored = stored_at(self._log, stream, head.last)
+        values = {} if stored is None else metadata_of(parsed(stored).event.data)
+        self._parsed[stream] = version, values
+        if len(self._parsed) > _CACHED:
+            self._parsed.popitem(last=False)
+        return values

@@ -1,0 +1,54 @@
+"""Gossip of a single node, and what the node says it can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+from esdbclient.protos.Grpc import gossip_pb2, gossip_pb2_grpc, shared_pb2
+from google.protobuf.descriptor import ServiceDescriptor  # type: ignore[import-untyped]
+
+from kt_es.node.store.records import field
+
+VERSION = "23.10.0"  # the server whose behaviour the node has
+_GROUPS = {"create", "update", "delete", "read", "getinfo", "replayparked", "list"}
+
+
+class Gossip(gossip_pb2_grpc.GossipServicer):
+    """A cluster of one, whose only member leads. ``now`` gives 100 ns since 1970."""
+
+    def __init__(self, instance: UUID, host: str, port: int) -> None:
+        self._member = gossip_pb2.MemberInfo(
+            instance_id=shared_pb2.UUID(string=str(instance)),
+            state=gossip_pb2.MemberInfo.Leader,
+            is_alive=True,
+            http_end_point=gossip_pb2.EndPoint(address=host, port=port),
+        )
+
+    async def Read(self, _request: Any, _context: Any) -> gossip_pb2.ClusterInfo:  # noqa: N802
+        return gossip_pb2.ClusterInfo(members=[self._member])
+
+
+def supported_methods(services: Iterable[ServiceDescriptor]) -> bytes:
+    """``SupportedMethods`` {methods {method_name 1, service_name 2, features 3} 1, version 2}.
+
+    esdbclient ships no classes for this service; other official clients ask it before anything else and
+    leave out what it does not name.
+    """
+    methods = b"".join(
+        field(1, _supported(method.name.lower(), service.full_name))
+        for service in services
+        for method in service.methods
+    )
+    return methods + field(2, VERSION.encode())
+
+
+def _supported(method: str, service: str) -> bytes:
+    features: tuple[bytes, ...] = ()
+    if service.endswith(".PersistentSubscriptions") and method in _GROUPS:
+        features = (b"stream", b"all")
+    elif method == "batchappend":
+        features = (b"deadline_duration",)
+    named = field(1, method.encode()) + field(2, service.encode())
+    return named + b"".join(field(3, feature) for feature in features)

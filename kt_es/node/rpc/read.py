@@ -1,0 +1,239 @@
+"""Reads and catch-up subscriptions of ``Streams.Read``: what is asked for, and the writing of it.
+
+A subscription pulls chunks from storage as fast as its client takes them and sleeps when it has caught
+up, so a slow one holds one chunk and one message under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from esdbclient.protos.Grpc import shared_pb2, streams_pb2
+
+from kt_es.node.groups.filters import Filter, Predicate, make_filter, predicate
+from kt_es.node.refusals import invalid, stream_deleted
+from kt_es.node.rpc.append import stream_name
+from kt_es.node.store.links import resolve
+from kt_es.node.store.log import EventLog
+from kt_es.node.store.reading import Chunk, all_backwards, all_forwards, backwards, forwards
+from kt_es.node.store.records import parsed, position_of, read_response, respelled, with_structured_ids
+from kt_es.node.store.streams import LAST_REVISION
+from kt_es.node.store.wakeups import ALL
+
+Spell = Callable[[bytes], bytes]
+_BACKWARDS = streams_pb2.ReadReq.Options.Backwards
+_CAUGHT_UP = streams_pb2.ReadResp(caught_up=streams_pb2.ReadResp.CaughtUp()).SerializeToString()
+
+
+async def serve_read(
+    log: EventLog, options: streams_pb2.ReadReq.Options, context: Any, may_read: Callable[[str], bool]
+) -> None:
+    """Answer one ``Read`` call of somebody who ``may_read`` these streams, if there are links to them.
+
+    Raises:
+        Refusal: the request cannot be understood, or the stream is tombstoned.
+    """
+    spell = _speller(log, options, may_read)
+    of_stream = options.WhichOneof("stream_option") == "stream"
+    subscribed = options.WhichOneof("count_option") == "subscription"
+    if not of_stream and options.WhichOneof("stream_option") != "all":
+        raise invalid("neither a stream nor $all is asked for")
+    if subscribed and options.read_direction == _BACKWARDS:
+        raise invalid("a subscription reads forwards")
+    if of_stream and subscribed:
+        await _subscribe_to_stream(log, options.stream, context, spell)
+    elif of_stream:
+        await _read_stream(log, options, context, spell)
+    elif subscribed:
+        await _subscribe_to_all(log, options, context, spell)
+    else:
+        await _read_all(log, options, context, spell)
+
+
+def _speller(log: EventLog, options: streams_pb2.ReadReq.Options, may_read: Callable[[str], bool]) -> Spell:
+    """How a stored event becomes an answer: links resolved or not, ids as text or as two numbers."""
+    links, numbers = options.resolve_links, options.uuid_option.WhichOneof("content") == "structured"
+    if not links and not numbers:
+        return read_response
+
+    def spell(stored: bytes) -> bytes:
+        event = resolve(log, stored, may_read) if links else parsed(stored)
+        if event is None:
+            return read_response(stored)
+        if numbers:
+            with_structured_ids(event)
+        return read_response(respelled(event))
+
+    return spell
+
+
+def filter_of(options: Any) -> Filter | None:
+    """The filter of a request, of a read or of a group's creation."""
+    if options.WhichOneof("filter_option") != "filter":
+        return None
+    asked = options.filter
+    by_stream = asked.WhichOneof("filter") == "stream_identifier"
+    expression = asked.stream_identifier if by_stream else asked.event_type
+    window = asked.max if asked.WhichOneof("window") == "max" else 1
+    return make_filter(
+        by_stream, expression.regex, expression.prefix, window, asked.checkpointIntervalMultiplier
+    )
+
+
+def _predicate(filter_: Filter | None) -> Predicate:
+    try:
+        return predicate(filter_)
+    except ValueError as error:
+        raise invalid(str(error)) from None
+
+
+async def _read_stream(
+    log: EventLog, options: streams_pb2.ReadReq.Options, context: Any, spell: Spell
+) -> None:
+    name = stream_name(options.stream.stream_identifier)
+    head = log.head(name)
+    if head.tombstoned:
+        raise stream_deleted(name)
+    if not head.exists:
+        identifier = shared_pb2.StreamIdentifier(stream_name=name.encode())
+        missing = streams_pb2.ReadResp.StreamNotFound(stream_identifier=identifier)
+        await context.write(streams_pb2.ReadResp(stream_not_found=missing))
+        return
+    down = options.read_direction == _BACKWARDS
+    read = backwards if down else forwards
+    at = {"start": 0, "end": LAST_REVISION}.get(
+        options.stream.WhichOneof("revision_option") or "start", options.stream.revision
+    )
+    left = options.count
+    while left > 0:
+        chunk = read(log, name, at, left)
+        for stored in chunk.events[:left]:
+            await context.write(spell(stored))
+        left -= len(chunk.events)
+        at = chunk.following
+        if not chunk.more:
+            return
+        # Where everything has expired nothing is written, and others would wait.
+        await asyncio.sleep(0)
+
+
+async def _read_all(log: EventLog, options: streams_pb2.ReadReq.Options, context: Any, spell: Spell) -> None:
+    passes = _predicate(filter_of(options))
+    down = options.read_direction == _BACKWARDS
+    read = all_backwards if down else all_forwards
+    at = _position(options.all, start=0, end=log.position + 1)
+    left = options.count
+    while left > 0:
+        chunk = read(log, at)
+        for stored in chunk.events:
+            if left > 0 and passes(stored):
+                await context.write(spell(stored))
+                left -= 1
+        at = chunk.following
+        if not chunk.more:
+            return
+        await asyncio.sleep(0)
+
+
+def _position(options: Any, start: int, end: int) -> int:
+    kind = options.WhichOneof("all_option") or "start"
+    position: int = options.position.commit_position
+    return {"start": start, "end": end}.get(kind, position)
+
+
+def _confirmation() -> streams_pb2.ReadResp:
+    confirmation = streams_pb2.ReadResp.SubscriptionConfirmation(subscription_id=str(uuid4()))
+    return streams_pb2.ReadResp(confirmation=confirmation)
+
+
+async def _subscribe_to_stream(log: EventLog, asked: Any, context: Any, spell: Spell) -> None:
+    name = stream_name(asked.stream_identifier)
+    head = log.head(name)
+    if head.tombstoned:
+        raise stream_deleted(name)
+    at = {"start": 0, "end": head.last + 1}.get(
+        asked.WhichOneof("revision_option") or "start", asked.revision + 1
+    )
+    await context.write(_confirmation())
+    await _follow(
+        _Followed(log, name, lambda revision: forwards(log, name, revision)),
+        at,
+        lambda chunk: _write_events(context, spell, chunk),
+        context,
+    )
+
+
+async def _write_events(context: Any, spell: Spell, chunk: Chunk) -> None:
+    for stored in chunk.events:
+        await context.write(spell(stored))
+
+
+async def _subscribe_to_all(
+    log: EventLog, options: streams_pb2.ReadReq.Options, context: Any, spell: Spell
+) -> None:
+    filter_ = filter_of(options)
+    writer = _FilteredWriter(context, spell, filter_, _predicate(filter_))
+    at = _position(options.all, start=-1, end=log.position) + 1
+    await context.write(_confirmation())
+    followed = _Followed(log, ALL, lambda position: all_forwards(log, position))
+    await _follow(followed, at, writer.write, context)
+
+
+class _FilteredWriter:
+    """Writes what passes, and a checkpoint after every so many events looked at."""
+
+    def __init__(self, context: Any, spell: Spell, filter_: Filter | None, passes: Predicate) -> None:
+        self._context = context
+        self._spell = spell
+        self._every = filter_.checkpoint_every if filter_ is not None else 0
+        self._passes = passes
+        self._looked = 0
+
+    async def write(self, chunk: Chunk) -> None:
+        for stored in chunk.events:
+            if self._passes(stored):
+                await self._context.write(self._spell(stored))
+            self._looked += 1
+            if self._looked == self._every:
+                self._looked = 0
+                position = position_of(stored)
+                at = streams_pb2.ReadResp.Checkpoint(commit_position=position, prepare_position=position)
+                await self._context.write(streams_pb2.ReadResp(checkpoint=at))
+
+
+@dataclass(frozen=True, slots=True)
+class _Followed:
+    """What a subscription reads, and the name under which it is woken."""
+
+    log: EventLog
+    wakes_on: str
+    read: Callable[[int], Chunk]
+
+
+async def _follow(
+    followed: _Followed, at: int, write: Callable[[Chunk], Awaitable[None]], context: Any
+) -> None:
+    """Read on and on from ``at``; say once that the end was reached, and wait for more there."""
+    grown = asyncio.Event()
+    wakeups = followed.log.wakeups
+    wakeups.add(followed.wakes_on, grown.set)
+    caught_up = False
+    try:
+        while True:
+            grown.clear()
+            chunk = followed.read(at)
+            at = chunk.following
+            await write(chunk)
+            if not chunk.more and not caught_up:
+                caught_up = True
+                await context.write(_CAUGHT_UP)
+            if chunk.more:
+                await asyncio.sleep(0)
+            else:
+                await grown.wait()
+    finally:
+        wakeups.remove(followed.wakes_on, grown.set)

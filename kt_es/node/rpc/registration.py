@@ -1,0 +1,165 @@
+"""Puts a servicer's methods behind the protocol's names.
+
+The servicers derive from the classes that esdbclient ships; they are registered here and not by the
+generated functions because reads answer with bytes that are serialised already. This is also the one
+place that every call passes: access is asked for and refusals become statuses here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import structlog
+from esdbclient.protos.Grpc import streams_pb2
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor  # type: ignore[import-untyped]
+from google.protobuf.message_factory import GetMessageClass  # type: ignore[import-untyped]
+
+from kt_es.node.counts import SUBSCRIBE, Counts, Traffic
+from kt_es.node.refusals import Refusal, not_ready
+from kt_es.node.rpc.gate import Access
+from kt_es.node.store.storage import StorageError
+
+_READ = streams_pb2.ReadReq.Options
+_LOG = structlog.get_logger("kt_es.node")
+Method = Callable[[Any, Any], Awaitable[Any]]
+
+
+class Calls:
+    """How many calls are under way, and how many may be: gRPC's own count is late after a refusal."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._open = 0
+
+    def enter(self) -> None:
+        """Raises ``Refusal`` as gRPC itself words it."""
+        if self._open >= self._limit:
+            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
+        self._open += 1
+
+    def leave(self) -> None:
+        self._open -= 1
+
+
+def serialised(answer: Any) -> bytes:
+    """Bytes as they are, messages serialised."""
+    if isinstance(answer, bytes):
+        return answer
+    data: bytes = answer.SerializeToString()
+    return data
+
+
+def _counted(traffic: Traffic) -> Callable[[Any], bytes]:
+    def serialise(answer: Any) -> bytes:
+        data = answer if isinstance(answer, bytes) else serialised(answer)
+        traffic.messages += 1
+        traffic.bytes += len(data)
+        return data
+
+    return serialise
+
+
+def _measured(method: Method, traffic: Traffic, subscriptions: Traffic) -> Method:
+    """``method`` counted; a read without end as one of the ``subscriptions``."""
+
+    async def call(request: Any, context: Any) -> Any:
+        options = getattr(request, "options", None)
+        endless = isinstance(options, _READ) and options.WhichOneof("count_option") == "subscription"
+        counted = subscriptions if endless else traffic
+        counted.open += 1
+        status = "OK"
+        try:
+            return await method(request, context)
+        except asyncio.CancelledError:
+            status = "CANCELLED"
+            raise
+        except BaseException:
+            # Raised by ``abort``, which has set the code; anything else becomes UNKNOWN.
+            code = context.code()
+            status = code.name if isinstance(code, grpc.StatusCode) else "UNKNOWN"
+            raise
+        finally:
+            counted.end(status)
+
+    return call
+
+
+def _limited(method: Method, calls: Calls) -> Method:
+    async def call(request: Any, context: Any) -> Any:
+        calls.enter()
+        try:
+            return await method(request, context)
+        finally:
+            calls.leave()
+
+    return call
+
+
+def _guarded(method: Method, name: str, access: Access, streams: bool) -> Method:
+    """``method`` behind the gate; ``streams``: what it gets is an iterator of requests."""
+
+    async def call(request: Any, context: Any) -> Any:
+        try:
+            if access.open:
+                pass
+            elif streams:
+                request = access.admitted(name, request, context)
+            else:
+                await access.admit(name, request, context)
+            return await method(request, context)
+        except Refusal as refusal:
+            _LOG.debug("refused", call=name, status=refusal.code.name, details=refusal.details)
+            await context.abort(refusal.code, refusal.details, refusal.trailers)
+        except StorageError as error:
+            failed = not_ready(str(error))
+            await context.abort(failed.code, failed.details, failed.trailers)
+
+    return call
+
+
+def _handler(
+    method: Method, descriptor: MethodDescriptor, access: Access, counts: Counts, calls: Calls
+) -> Any:
+    kinds = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }
+    make = kinds[descriptor.client_streaming, descriptor.server_streaming]
+    parse = GetMessageClass(descriptor.input_type).FromString
+    limited = _limited(method, calls)
+    guarded = _guarded(limited, descriptor.full_name, access, descriptor.client_streaming)
+    traffic = counts.traffic(f"{descriptor.containing_service.name}.{descriptor.name}")
+    return make(_measured(guarded, traffic, counts.traffic(SUBSCRIBE)), parse, _counted(traffic))
+
+
+def register(
+    server: Any,
+    servicer: object,
+    service: ServiceDescriptor,
+    access: Access,
+    *,
+    counts: Counts,
+    calls: Calls,
+) -> None:
+    """Serve ``service`` from the methods of ``servicer`` of the same names, to those who may call them."""
+    handlers = {
+        method.name: _handler(getattr(servicer, method.name), method, access, counts, calls)
+        for method in service.methods
+    }
+    generic = grpc.method_handlers_generic_handler(service.full_name, handlers)
+    server.add_generic_rpc_handlers((generic,))
+
+
+def register_raw(server: Any, service: str, method: str, answer: bytes) -> None:
+    """Serve one unary method that always answers ``answer``, to everybody."""
+
+    async def call(_request: bytes, _context: Any) -> bytes:
+        return answer
+
+    handler: Any = grpc.unary_unary_rpc_method_handler(call, None, None)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))

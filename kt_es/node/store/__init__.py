@@ -1,0 +1,1 @@
+"""Streams on disk: storage, transactions, group commit, reading."""

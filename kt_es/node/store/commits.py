@@ -1,0 +1,199 @@
+"""Group commit: commands that arrive while one sync runs are decided together and share the next.
+
+Everything runs on the event loop's thread but the sync itself, which has a thread of its own and does
+not hold the GIL. Between a write and the end of its sync nothing else is written, so what a failed sync
+leaves in doubt is one batch, none of which was answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Protocol, TypeVar
+
+import structlog
+
+from kt_es.node.store.storage import Storage, StorageError
+from kt_es.node.store.transaction import Transaction
+
+_LOG = structlog.get_logger("kt_es.node")
+Answer = TypeVar("Answer")
+BATCH_BYTES = 8 << 20  # what one group commit takes in
+QUEUE_BYTES = 64 << 20  # what may wait for it; writers beyond that are held back
+
+
+class State(Protocol):
+    """What the commits change."""
+
+    def begin(self) -> Transaction:
+        """A transaction on what is durable."""
+
+    def hold(self, tx: Transaction) -> None:
+        """``tx`` is about to be written: until ``publish``, readers keep seeing what is durable now."""
+
+    def publish(self, tx: Transaction) -> None:
+        """``tx`` is on disk: readers see it from now on. Raises nothing."""
+
+    def announce(self, tx: Transaction) -> None:
+        """Tell those who wait for what was published."""
+
+
+@dataclass(slots=True)
+class _Command:
+    run: Callable[[Transaction], object]
+    size: int
+    answer: asyncio.Future[object]
+
+
+@dataclass(slots=True)
+class _Batch:
+    commands: Sequence[_Command]
+    answers: Sequence[object]
+    tx: Transaction
+
+
+class GroupCommit:
+    """Runs commands in order.
+
+    ``on_failure`` is called once, with the reason, when storage has refused a write; from then on every
+    command fails with ``StorageError``.
+    """
+
+    def __init__(self, storage: Storage, state: State, on_failure: Callable[[StorageError], None]) -> None:
+        self._storage = storage
+        self._state = state
+        self._on_failure = on_failure
+        self._loop = asyncio.get_running_loop()
+        self._queue: list[_Command] = []
+        self._queued_bytes = 0
+        self._room = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._failure: StorageError | None = None
+        self._closing = False
+        self._to_sync: SimpleQueue[_Batch | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._sync_forever, name="kt-node-sync", daemon=True)
+        self._thread.start()
+
+    async def room(self) -> None:
+        """Return when what waits leaves room for more: asked before reading what a writer sends."""
+        while self._queued_bytes > QUEUE_BYTES and self._failure is None:
+            self._room.clear()
+            await self._room.wait()
+
+    async def run(self, command: Callable[[Transaction], Answer], size: int = 0) -> Answer:
+        """Run ``command`` in the next group commit; its answer, once everything it staged is on disk.
+
+        ``size`` is what it holds in memory, in bytes.
+
+        Raises:
+            StorageError: the disk refused; whether the command took effect is unknown.
+        """
+        await self.room()
+        if self._failure is not None or self._closing:
+            raise self._failure or StorageError("the node is shutting down")
+        answer: asyncio.Future[object] = self._loop.create_future()
+        self._queue.append(_Command(command, size, answer))
+        self._queued_bytes += size
+        if self._idle.is_set():
+            self._idle.clear()
+            # Not at once: others that are ready to run may add to the batch.
+            self._loop.call_soon(self._commit)
+        return await answer  # type: ignore[return-value]
+
+    def _commit(self) -> None:
+        while commands := self._take():
+            try:
+                batch = self._decide_and_write(commands)
+            except Exception as error:  # noqa: BLE001  a batch that cannot be written is in doubt
+                self._fail(error, commands)
+                return
+            if batch.tx.changes:
+                self._to_sync.put(batch)
+                return
+            self._answer(batch)
+        self._idle.set()
+
+    def _take(self) -> list[_Command]:
+        size = count = 0
+        for command in self._queue:
+            if count and size + command.size > BATCH_BYTES:
+                break
+            size += command.size
+            count += 1
+        commands, self._queue = self._queue[:count], self._queue[count:]
+        self._queued_bytes -= size
+        self._room.set()
+        return commands
+
+    def _decide_and_write(self, commands: Sequence[_Command]) -> _Batch:
+        batch = self._decide(commands)
+        tx = batch.tx
+        if tx.changes:
+            tx.finish()
+            self._state.hold(tx)
+            self._storage.write(tx.puts, tx.deletes)
+        return batch
+
+    def _decide(self, commands: Sequence[_Command]) -> _Batch:
+        """Run ``commands`` on one transaction. One that cannot be run fails alone; the others begin anew."""
+        tx, answers = self._state.begin(), list[object]()
+        for at, command in enumerate(commands):
+            try:
+                answers.append(command.run(tx))
+            except StorageError:
+                raise
+            except Exception as error:  # noqa: BLE001  whatever it is: nothing of it is written
+                _LOG.exception("a command could not be run", reason=repr(error))
+                if not command.answer.done():
+                    command.answer.set_exception(error)
+                return self._decide([*commands[:at], *commands[at + 1 :]])
+        return _Batch(commands, answers, tx)
+
+    def _sync_forever(self) -> None:
+        while (batch := self._to_sync.get()) is not None:
+            try:
+                self._storage.sync()
+            except Exception as error:  # noqa: BLE001  whatever it is: nothing may be answered as durable
+                self._loop.call_soon_threadsafe(self._fail, error, batch.commands)
+                return
+            self._loop.call_soon_threadsafe(self._synced, batch)
+
+    def _synced(self, batch: _Batch) -> None:
+        self._state.publish(batch.tx)
+        self._answer(batch)
+        try:
+            self._state.announce(batch.tx)
+        except Exception as error:  # noqa: BLE001  readers could not be told, and would wait for ever
+            self._fail(error, ())
+            return
+        self._commit()
+
+    def _answer(self, batch: _Batch) -> None:
+        for command, value in zip(batch.commands, batch.answers, strict=True):
+            if not command.answer.done():
+                command.answer.set_result(value)
+
+    def _fail(self, error: Exception, commands: Sequence[_Command]) -> None:
+        failure = error if isinstance(error, StorageError) else StorageError(f"internal error: {error!r}")
+        _LOG.critical("nothing can be written any more; stopping", reason=str(failure), exc_info=error)
+        if self._failure is None:
+            self._failure = failure
+            self._on_failure(failure)
+        self._room.set()
+        for command in (*commands, *self._queue):
+            if not command.answer.done():
+                command.answer.set_exception(failure)
+        self._queue.clear()
+        self._queued_bytes = 0
+        self._idle.set()
+
+    async def close(self) -> None:
+        """Take no more commands; returns when those queued are on disk."""
+        self._closing = True
+        await self._idle.wait()
+        self._to_sync.put(None)
+        self._thread.join()

@@ -1,0 +1,148 @@
+"""The log: streams to append to, and their durable heads for readers."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kt_es.node.store.commits import GroupCommit
+from kt_es.node.store.end import verify_end
+from kt_es.node.store.metadata import tombstone_event
+from kt_es.node.store.records import Proposed, position_of
+from kt_es.node.store.storage import Storage, StorageError
+from kt_es.node.store.streams import (
+    LAST_REVISION,
+    Accept,
+    Deleted,
+    Duplicate,
+    Expected,
+    Head,
+    Wrong,
+    decide,
+    decide_delete,
+)
+from kt_es.node.store.transaction import Transaction, head_key
+from kt_es.node.store.wakeups import Wakeups
+
+HEADS_KEPT = 50_000  # in memory; others are read from storage when needed
+EVENT_COST = 512  # bytes that an event takes while it waits, beside its data
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The stream's last revision and the last position that the append wrote (0: nothing)."""
+
+    revision: int
+    position: int
+
+
+class EventLog:
+    """Streams over a storage. ``position`` is the last durable one; 0: the log is empty.
+
+    ``streams`` is how many ever had an event; ``last_created`` is when the last one was appended that
+    was there at the start, in seconds since 1970, ``None`` if there was none to read. ``clock`` gives
+    seconds since 1970. ``on_failure``: see ``GroupCommit``.
+
+    Raises:
+        DamageError: the end of the log is not as it was written (``end.verify_end``).
+        StorageError: it cannot be read.
+    """
+
+    def __init__(
+        self, storage: Storage, clock: Callable[[], float], on_failure: Callable[[StorageError], None]
+    ) -> None:
+        self.storage = storage
+        self.clock = clock
+        self.wakeups = Wakeups()
+        found = verify_end(storage)
+        self.position, self.streams = found.position, found.streams
+        self.last_created = found.created
+        self._heads: OrderedDict[str, Head] = OrderedDict()
+        self._held: dict[str, Head] = {}  # durable heads of the streams that are being written
+        self._commits = GroupCommit(storage, self, on_failure)
+        self.run, self.room = self._commits.run, self._commits.room
+
+    def head(self, name: str) -> Head:
+        """The durable head of a stream; that of a missing one is ``Head()``."""
+        held = self._held.get(name)
+        if held is not None:
+            return held
+        head = self._heads.get(name)
+        if head is None:
+            value = self.storage.get(head_key(name))
+            head = Head() if value is None else Head.decode(value)
+            self._remember(name, head)
+        return head
+
+    def _remember(self, name: str, head: Head) -> None:
+        heads = self._heads
+        heads[name] = head
+        heads.move_to_end(name)
+        if len(heads) > HEADS_KEPT:
+            heads.popitem(last=False)
+
+    def begin(self) -> Transaction:
+        """See ``commits.State``."""
+        return Transaction(
+            self.storage, self.head, self.position, int(self.clock() * 10_000_000), self.streams
+        )
+
+    def hold(self, tx: Transaction) -> None:
+        """See ``commits.State``."""
+        self._held = {name: self.head(name) for name in tx.heads}
+
+    def publish(self, tx: Transaction) -> None:
+        """See ``commits.State``."""
+        self._held = {}
+        self.position, self.streams = tx.position, tx.streams
+        for name, head in tx.heads.items():
+            self._remember(name, head)
+
+    def announce(self, tx: Transaction) -> None:
+        """See ``commits.State``."""
+        if tx.heads:
+            self.wakeups.grown(tx.heads)
+
+    async def append(
+        self, name: str, expected: int | Expected, events: Sequence[Proposed], size: int = 0
+    ) -> Appended | Wrong | Deleted:
+        """Append ``events`` to stream ``name`` if it is as expected (``streams.decide``)."""
+        ids = [event.id for event in events]
+        by_id = expected in {Expected.ANY, Expected.EXISTS}
+
+        def command(tx: Transaction) -> Appended | Wrong | Deleted:
+            head = tx.head(name)
+            match decide(expected, head, ids, tx.id_at(head), tx.revision_of(head)):
+                case Accept(first) if events:
+                    return Appended(first + len(events) - 1, tx.append(name, events, by_id=by_id))
+                case Accept():
+                    return Appended(head.last, 0)
+                case Duplicate(last):
+                    stored = tx.stored(head, last)
+                    return Appended(last, 0 if stored is None else position_of(stored))
+                case refused:
+                    return refused
+
+        return await self.run(command, size + EVENT_COST * len(events))
+
+    async def delete(self, name: str, expected: int | Expected, hard: bool) -> Appended | Wrong | Deleted:
+        """Delete stream ``name``: hidden, with numbering that goes on, or (``hard``) for good."""
+
+        def command(tx: Transaction) -> Appended | Wrong | Deleted:
+            head = tx.head(name)
+            decision = decide_delete(expected, head, hard)
+            if not isinstance(decision, Accept):
+                return decision if isinstance(decision, Wrong) else Deleted()
+            if hard:
+                return Appended(LAST_REVISION, tx.append(name, [tombstone_event()], LAST_REVISION))
+            if head.deleted:
+                return Appended(head.last, 0)
+            return Appended(head.last, tx.rewrite_metadata(name, LAST_REVISION))
+
+        return await self.run(command)
+
+    async def close(self) -> None:
+        """Take no more commands; when those queued are on disk, close the storage."""
+        await self._commits.close()
+        self.storage.close()

@@ -1,0 +1,148 @@
+"""Reading streams and $all in chunks, from what is durable.
+
+A chunk is at most ``CHUNK_EVENTS`` events and about ``CHUNK_BYTES``, whichever comes first, so that a
+reader holds little memory and the event loop is never long with one reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kt_es.node.store.log import EventLog
+from kt_es.node.store.records import created_of
+from kt_es.node.store.streams import LAST_REVISION, Head
+from kt_es.node.store.transaction import RANGE, decode_range, event_key, range_key
+
+CHUNK_EVENTS = 128
+CHUNK_BYTES = 256 << 10
+_STEP = 16  # events fetched at once: the most that can exceed CHUNK_BYTES, at 1 MiB each
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Stored events, where to go on, and whether there is something (``more``) already."""
+
+    events: list[bytes]
+    following: int
+    more: bool
+
+
+def forwards(log: EventLog, name: str, revision: int, limit: int = CHUNK_EVENTS) -> Chunk:
+    """Events of a stream from ``revision`` (inclusive) up; ``following`` is the next revision to ask for."""
+    head = log.head(name)
+    start = max(revision, head.first)
+    if head.tombstoned:
+        return _tombstone(log, head, start)
+    if start > head.last:
+        return Chunk([], revision, False)
+    stop = min(head.last + 1, start + min(limit, CHUNK_EVENTS))
+    events, read = _fetch(log, head, range(start, stop))
+    at = start + read
+    return Chunk(events, at, at <= head.last)
+
+
+def backwards(log: EventLog, name: str, revision: int, limit: int = CHUNK_EVENTS) -> Chunk:
+    """Events of a stream from ``revision`` (inclusive) down to its first."""
+    head = log.head(name)
+    start = min(revision, head.last)
+    if start < head.first:
+        return Chunk([], -1, False)
+    stop = max(head.first - 1, start - min(limit, CHUNK_EVENTS))
+    events, read = _fetch(log, head, range(start, stop, -1))
+    at = start - read
+    return Chunk(events, at, at >= head.first)
+
+
+def _tombstone(log: EventLog, head: Head, start: int) -> Chunk:
+    stored = log.storage.get(event_key(head.number, LAST_REVISION)) if start <= LAST_REVISION else None
+    return Chunk([] if stored is None else [stored], LAST_REVISION + 1, False)
+
+
+def _fetch(log: EventLog, head: Head, revisions: range) -> tuple[list[bytes], int]:
+    """Stored events at ``revisions`` that have not expired, and how many revisions were looked at."""
+    oldest = (log.clock() - head.max_age) * 10_000_000 if head.max_age >= 0 else None
+    events: list[bytes] = []
+    size = looked = 0
+    while looked < len(revisions) and size < CHUNK_BYTES:
+        step = revisions[looked : looked + _STEP]
+        looked += len(step)
+        for stored in log.storage.get_many([event_key(head.number, revision) for revision in step]):
+            if stored is None or (oldest is not None and created_of(stored) < oldest):
+                continue
+            events.append(stored)
+            size += len(stored)
+    return events, looked
+
+
+def all_forwards(log: EventLog, position: int, limit: int = CHUNK_EVENTS) -> Chunk:
+    """Events of $all from ``position`` (inclusive) up; ``following`` is the next position to ask for."""
+    end = log.position
+    if position > end:
+        return Chunk([], position, False)
+    events: list[bytes] = []
+    size, at = 0, position
+    for key, value in log.storage.scan(range_key(position), range_key(end + 1)):
+        first, last, number, revision = decode_range(key, value)
+        start = max(first, at)
+        stop = min(last + 1, start + limit - len(events))
+        found, at, size = _positions(log, number, revision - first, range(start, stop), size)
+        events += found
+        if at <= last or len(events) >= limit or size >= CHUNK_BYTES:
+            return Chunk(events, at, at <= end)
+    return Chunk(events, end + 1, False)
+
+
+def all_backwards(log: EventLog, position: int) -> Chunk:
+    """Events of $all before ``position`` (exclusive) down; ``following`` is the next position to give."""
+    events: list[bytes] = []
+    size, at = 0, min(position, log.position + 1)
+    if at <= 1:
+        return Chunk([], 1, False)
+    for key, value in log.storage.scan_back(range_key(at - 1), range_key(0)):
+        if key[:1] != RANGE:
+            continue
+        first, last, number, revision = decode_range(key, value)
+        if first >= at:
+            continue
+        start = min(last, at - 1)
+        stop = max(first - 1, start - (CHUNK_EVENTS - len(events)))
+        found, at, size = _positions(log, number, revision - first, range(start, stop, -1), size)
+        at += 1
+        events += found
+        if len(events) >= CHUNK_EVENTS or size >= CHUNK_BYTES:
+            return Chunk(events, at, at > 1)
+    return Chunk(events, 1, False)
+
+
+def _positions(
+    log: EventLog, number: int, shift: int, positions: range, size: int
+) -> tuple[list[bytes], int, int]:
+    """Stored events at ``positions`` of one append, the position after the last one, bytes so far."""
+    events: list[bytes] = []
+    looked = 0
+    while looked < len(positions) and size < CHUNK_BYTES:
+        step = positions[looked : looked + _STEP]
+        looked += len(step)
+        for stored in log.storage.get_many([event_key(number, place + shift) for place in step]):
+            if stored is not None:
+                events.append(stored)
+                size += len(stored)
+    return events, positions.start + looked * positions.step, size
+
+
+def stored_at(log: EventLog, name: str, revision: int) -> bytes | None:
+    """The event at ``revision`` if it is durable and not truncated."""
+    head = log.head(name)
+    if not head.first <= revision <= head.last:
+        return None
+    return log.storage.get(event_key(head.number, revision))
+
+
+def last_event(log: EventLog, name: str) -> bytes | None:
+    """The last event of a stream."""
+    return next(iter(_last(log, name)), None)
+
+
+def _last(log: EventLog, name: str) -> Iterator[bytes]:
+    yield from backwards(log, name, LAST_REVISION, 1).events
