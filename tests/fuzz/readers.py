@@ -26,6 +26,9 @@ from kt_es.importers.openpgp import mailbox, read_openpgp
 from kt_es.importers.openpgp_bindings import binds
 from kt_es.importers.pem import read_pem
 from kt_es.importers.ssh import read_ssh
+from kt_es.node.access.users import decode as decode_users
+from kt_es.node.access.users import encode as encode_users
+from kt_es.node.groups.stored import decode_settings, encode_settings
 from projections.ledger import COMMITTED, FAMILIES, META, Ledger
 from projections.snapshot import load, save
 from tests.builders import ORIGIN, SIGNER_KEY, START, VRF, index, label_of, profile, signed_config
@@ -194,3 +197,17 @@ def openpgp(data: bytes) -> None:
                 path, certifications=certifications
             ),
         )
+
+
+def node_users(data: bytes) -> None:
+    """The node's file of users."""
+    with contextlib.suppress(ConfigError):
+        users = decode_users(data, Path("users.json"))
+        check(decode_users(encode_users(users), Path("users.json")) == users, "users are kept otherwise")
+
+
+def node_group(data: bytes) -> None:
+    """What the node keeps of a persistent subscription."""
+    with contextlib.suppress(MalformedError):
+        settings = decode_settings(data)
+        check(decode_settings(encode_settings(settings)) == settings, "settings are kept otherwise")

@@ -22,6 +22,11 @@ from kt_es.formats.codec import encode
 from kt_es.formats.proofs import encode_configs
 from kt_es.formats.snapshots import LENGTH_SIZE
 from kt_es.merkle.log import LogState
+from kt_es.node.access.users import Secret, User
+from kt_es.node.access.users import encode as encode_users
+from kt_es.node.groups.filters import Filter
+from kt_es.node.groups.stored import encode_settings
+from kt_es.node.groups.values import Settings as GroupSettings
 from projections.ledger import Committed
 from projections.snapshot import save
 from tests.builders import (
@@ -70,6 +75,13 @@ def seeds() -> dict[str, list[bytes]]:
         "ssh": _ssh(),
         "openpgp": [bytes.fromhex(data) for data in _openpgp().values()],
         "openpgp-binding": [_binding(bytes.fromhex(data)) for data in _openpgp().values()],
+        "node-users": [
+            encode_users({"alice": User(frozenset({"$admins"}), Secret.of("password", bytes(16)))})
+        ],
+        "node-group": [
+            encode_settings(GroupSettings()),
+            encode_settings(GroupSettings(filter=Filter(True, "", ("kt_", "$"), 32))),
+        ],
         "queue": _queues(),
         "decision": _programs(),
     }

@@ -28,6 +28,8 @@ TARGETS: dict[str, Target] = {
     "pem": readers.pem,
     "ssh": readers.ssh,
     "openpgp-binding": readers.openpgp_binding,
+    "node-users": readers.node_users,
+    "node-group": readers.node_group,
     "queue": deciding.queue,
     "decision": deciding.decision,
 }

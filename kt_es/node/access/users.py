@@ -102,7 +102,8 @@ def check_password(password: str) -> str:
     return password
 
 
-def _encode(users: Users) -> bytes:
+def encode(users: Users) -> bytes:
+    """The bytes of a file of users."""
     entries = {
         name: {
             "groups": sorted(user.groups),
@@ -142,7 +143,7 @@ def decode(data: bytes, path: Path) -> dict[str, User]:
         document = json.loads(data)
         users = {check_name(name): _decode_user(entry) for name, entry in document["users"].items()}
         known = document["version"] == _VERSION
-    except (ValueError, TypeError, KeyError, AttributeError, ConfigError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ConfigError):
         known = False
     if not known:
         raise ConfigError(f"{path} is not a file of users of this version")
@@ -196,7 +197,7 @@ def _save(data: Path, users: Users) -> None:
         temporary.unlink(missing_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(_encode(users))
+            file.write(encode(users))
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)

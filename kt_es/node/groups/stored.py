@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import asdict
+from types import UnionType
+from typing import TypeVar, get_args, get_origin, get_type_hints
 
+from kt_es.errors import MalformedError
 from kt_es.node.groups.filters import Filter
 from kt_es.node.groups.values import Settings, Strategy
 
 _LENGTH = struct.Struct(">H")
+Read = TypeVar("Read", Settings, Filter)
 
 
 def _key(prefix: bytes, stream: str, name: str) -> bytes:
@@ -52,10 +56,28 @@ def encode_settings(settings: Settings) -> bytes:
 
 
 def decode_settings(value: bytes) -> Settings:
-    """The reverse of ``encode_settings``."""
-    values = json.loads(value)
-    values["strategy"] = Strategy(values["strategy"])
-    filter_ = values["filter"]
-    if filter_ is not None:
-        values["filter"] = Filter(**(filter_ | {"prefixes": tuple(filter_["prefixes"])}))
-    return Settings(**values)
+    """The reverse of ``encode_settings``.
+
+    Raises:
+        MalformedError: they are not of that form.
+    """
+    try:
+        values = json.loads(value)
+        values["strategy"] = Strategy(values["strategy"])
+        filter_ = values["filter"]
+        if filter_ is not None:
+            values["filter"] = _fitting(Filter(**(filter_ | {"prefixes": tuple(filter_["prefixes"])})))
+        return _fitting(Settings(**values))
+    # RecursionError: brackets in brackets.
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise MalformedError("settings of a persistent subscription", type(error).__name__) from None
+
+
+def _fitting(read: Read) -> Read:
+    """``read`` if each of its values is of the kind that its field has."""
+    for name, kind in get_type_hints(type(read)).items():
+        value: object = getattr(read, name)
+        kinds = get_args(kind) if isinstance(kind, UnionType) else (get_origin(kind) or kind,)
+        if type(value) not in kinds or (isinstance(value, tuple) and {*map(type, value)} - {str}):
+            raise TypeError(name)
+    return read

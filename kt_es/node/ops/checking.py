@@ -13,6 +13,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from kt_es.errors import MalformedError
 from kt_es.node.groups.stored import checkpoint_key, decode_settings, group_names, groups_range
 from kt_es.node.store.end import heads
 from kt_es.node.store.records import id_of, name_of, parsed, position_of, revision_of
@@ -234,7 +235,7 @@ class _Check:
             try:
                 stream, name = group_names(key)
                 decode_settings(value)
-            except (struct.error, ValueError, TypeError, KeyError) as error:
+            except (struct.error, ValueError, MalformedError) as error:
                 self._problem(f"a persistent subscription cannot be read: {error}")
                 continue
             checkpoint = self._storage.get(checkpoint_key(stream, name))
