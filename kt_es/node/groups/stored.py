@@ -78,6 +78,7 @@ def _fitting(read: Read) -> Read:
     for name, kind in get_type_hints(type(read)).items():
         value: object = getattr(read, name)
         kinds = get_args(kind) if isinstance(kind, UnionType) else (get_origin(kind) or kind,)
-        if type(value) not in kinds or (isinstance(value, tuple) and {*map(type, value)} - {str}):
+        texts = not isinstance(value, tuple) or all(isinstance(item, str) for item in value)
+        if type(value) not in kinds or not texts:
             raise TypeError(name)
     return read
