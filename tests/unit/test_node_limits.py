@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration  # type: ignore[import-untyped
 from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
 
 from kt_es.node.groups.filters import MAX_PREFIX, MAX_PREFIXES, MAX_REGEX, make_filter, predicate
-from kt_es.node.rpc.append import in_time, seconds_left
+from kt_es.node.rpc.append import append_answer, appended, in_time, seconds_left
 from kt_es.node.rpc.misc import VERSION, supported_methods
 from kt_es.node.store.log import Appended
 
@@ -81,3 +81,11 @@ def test_features_are_told_in_the_protocol_s_own_encoding() -> None:
     assert b"\n\x04read\x12%c%b" % (len(service), service) in told
     assert b"\x1a\x11deadline_duration" in told
     assert told.endswith(b"\x12\x07" + VERSION.encode())
+
+
+@pytest.mark.parametrize(("revision", "position"), [(0, 1), (127, 128), (2**63 - 2, 2**40), (5, 0), (-1, 0)])
+def test_an_append_is_answered_in_the_protocol_s_own_encoding(revision: int, position: int) -> None:
+    told = append_answer(Appended(revision, position), revision)
+    answer = streams_pb2.AppendResp()
+    appended(answer.success, Appended(revision, position))
+    assert (told if isinstance(told, bytes) else told.SerializeToString()) == answer.SerializeToString()

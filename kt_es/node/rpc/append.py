@@ -12,7 +12,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage  # type: ignore[import-unt
 
 from kt_es.node.refusals import invalid
 from kt_es.node.store.log import Appended
-from kt_es.node.store.records import Proposed, canonical_id
+from kt_es.node.store.records import Proposed, canonical_id, field, varint
 from kt_es.node.store.streams import ALL_NAME, Deleted, Expected, Wrong
 
 MAX_NAME = 4096  # bytes of a stream's name or an event's type
@@ -91,8 +91,12 @@ def appended(success: Any, outcome: Appended) -> None:
         success.no_position.SetInParent()
 
 
-def append_answer(outcome: Appended | Wrong, expected: int | Expected) -> streams_pb2.AppendResp:
-    """What ``Append`` answers."""
+def append_answer(outcome: Appended | Wrong, expected: int | Expected) -> streams_pb2.AppendResp | bytes:
+    """What ``Append`` answers, serialised already if it is the usual."""
+    if isinstance(outcome, Appended) and outcome.revision >= 0 and outcome.position:
+        place = varint(outcome.position)
+        success = b"\x08" + varint(outcome.revision) + field(3, b"\x08" + place + b"\x10" + place)
+        return field(1, success)
     answer = streams_pb2.AppendResp()
     if isinstance(outcome, Appended):
         appended(answer.success, outcome)

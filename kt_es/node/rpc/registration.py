@@ -11,9 +11,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import grpc
+import grpc.aio
 import structlog
-from esdbclient.protos.Grpc import streams_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor  # type: ignore[import-untyped]
 from google.protobuf.message_factory import GetMessageClass  # type: ignore[import-untyped]
 
@@ -22,7 +21,7 @@ from kt_es.node.refusals import Refusal, not_ready
 from kt_es.node.rpc.gate import Access
 from kt_es.node.store.storage import StorageError
 
-_READ = streams_pb2.ReadReq.Options
+_READ = "event_store.client.streams.Streams.Read"
 _LOG = structlog.get_logger("kt_es.node")
 Method = Callable[[Any, Any], Awaitable[Any]]
 
@@ -62,13 +61,13 @@ def _counted(traffic: Traffic) -> Callable[[Any], bytes]:
     return serialise
 
 
-def _measured(method: Method, traffic: Traffic, subscriptions: Traffic) -> Method:
-    """``method`` counted; a read without end as one of the ``subscriptions``."""
+def _measured(method: Method, traffic: Traffic, subscriptions: Traffic | None) -> Method:
+    """``method`` counted; where there can be ``subscriptions``, reads without end as these."""
 
     async def call(request: Any, context: Any) -> Any:
-        options = getattr(request, "options", None)
-        endless = isinstance(options, _READ) and options.WhichOneof("count_option") == "subscription"
-        counted = subscriptions if endless else traffic
+        counted = traffic
+        if subscriptions is not None and request.options.WhichOneof("count_option") == "subscription":
+            counted = subscriptions
         counted.open += 1
         status = "OK"
         try:
@@ -87,21 +86,28 @@ def _measured(method: Method, traffic: Traffic, subscriptions: Traffic) -> Metho
     return call
 
 
-def _limited(method: Method, calls: Calls) -> Method:
+class _Incoming:
+    """The requests of a call, as they come. gRPC's own iterator is a generator, made anew for each call."""
+
+    def __init__(self, context: Any) -> None:
+        self._read = context.read
+
+    def __aiter__(self) -> _Incoming:
+        return self
+
+    async def __anext__(self) -> Any:
+        request = await self._read()
+        if request is grpc.aio.EOF:
+            raise StopAsyncIteration
+        return request
+
+
+def _guarded(method: Method, name: str, access: Access, calls: Calls, streams: bool) -> Method:
+    """``method`` behind the gate, within the limit; ``streams``: it gets an iterator of requests."""
+
     async def call(request: Any, context: Any) -> Any:
-        calls.enter()
-        try:
-            return await method(request, context)
-        finally:
-            calls.leave()
-
-    return call
-
-
-def _guarded(method: Method, name: str, access: Access, streams: bool) -> Method:
-    """``method`` behind the gate; ``streams``: what it gets is an iterator of requests."""
-
-    async def call(request: Any, context: Any) -> Any:
+        if streams:
+            request = _Incoming(context)
         try:
             if access.open:
                 pass
@@ -109,7 +115,11 @@ def _guarded(method: Method, name: str, access: Access, streams: bool) -> Method
                 request = access.admitted(name, request, context)
             else:
                 await access.admit(name, request, context)
-            return await method(request, context)
+            calls.enter()
+            try:
+                return await method(request, context)
+            finally:
+                calls.leave()
         except Refusal as refusal:
             _LOG.debug("refused", call=name, status=refusal.code.name, details=refusal.details)
             await context.abort(refusal.code, refusal.details, refusal.trailers)
@@ -131,10 +141,10 @@ def _handler(
     }
     make = kinds[descriptor.client_streaming, descriptor.server_streaming]
     parse = GetMessageClass(descriptor.input_type).FromString
-    limited = _limited(method, calls)
-    guarded = _guarded(limited, descriptor.full_name, access, descriptor.client_streaming)
+    guarded = _guarded(method, descriptor.full_name, access, calls, descriptor.client_streaming)
     traffic = counts.traffic(f"{descriptor.containing_service.name}.{descriptor.name}")
-    return make(_measured(guarded, traffic, counts.traffic(SUBSCRIBE)), parse, _counted(traffic))
+    subscriptions = counts.traffic(SUBSCRIBE) if descriptor.full_name == _READ else None
+    return make(_measured(guarded, traffic, subscriptions), parse, _counted(traffic))
 
 
 def register(

@@ -50,7 +50,7 @@ class Streams(streams_pb2_grpc.StreamsServicer):
 
     async def Append(  # noqa: N802  the protocol's name
         self, requests: AsyncIterator[streams_pb2.AppendReq], _context: Any
-    ) -> streams_pb2.AppendResp:
+    ) -> streams_pb2.AppendResp | bytes:
         await self._log.room()
         name, expected, pieces = await self._read_append(requests)
         outcome = await self._log.append(name, expected, pieces.events, pieces.size)

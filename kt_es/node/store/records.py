@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from esdbclient.protos.Grpc import persistent_pb2, shared_pb2, streams_pb2
 HEADER = struct.Struct(">QQQHIHIH")
 _NUMBERS, _OFFSETS = struct.Struct(">QQQ"), struct.Struct(">HIHIH")
 _U64 = struct.Struct(">Q")
+SHAPES = 4096  # of events, and names of streams, whose spelling is kept
 _is_canonical = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 
 
@@ -61,40 +63,45 @@ class _Shape(NamedTuple):
     """What the stored values have in common of events that differ in content only, not in lengths."""
 
     front: bytes  # the rest of the header, and what is before the id
-    labels: bytes  # and what is before the metadata, or before the data if there are none
+    labels: bytes  # type and content type
+    metadata_head: bytes  # what is before the metadata, or before the data if there are none
     data_head: bytes
 
 
-def _shape(
-    event: Proposed, name_field: bytes, name_length: int, created_entry: bytes, numbers_length: int
-) -> _Shape:
-    """``numbers_length``: the bytes of revision, prepare and commit position."""
-    type_ = event.type.encode()
-    entry = field(1, b"type") + b"\x12" + varint(len(type_))
-    type_head = b"2" + varint(len(entry) + len(type_)) + entry
-    content_entry = field(6, field(1, b"content-type") + field(2, event.content_type.encode()))
-    labels = type_head + type_ + content_entry + created_entry
-    metadata_head = b":" + varint(len(event.metadata)) if event.metadata else b""
-    data_head = b"B" + varint(len(event.data))
-    size = 40 + len(name_field) + numbers_length + len(labels)
-    size += len(metadata_head) + len(event.metadata) + len(data_head) + len(event.data)
+@lru_cache(SHAPES)
+def _name_field(stream: bytes) -> bytes:
+    return field(2, field(3, stream))
+
+
+@lru_cache(SHAPES)
+def _shape(name_length: int, type_: str, content_type: str, lengths: tuple[int, int, int, int]) -> _Shape:
+    """``lengths``: of metadata and data, of revision, prepare and commit position, of the created entry."""
+    metadata_length, data_length, numbers_length, created_length = lengths
+    name = type_.encode()
+    entry = field(1, b"type") + b"\x12" + varint(len(name))
+    type_head = b"2" + varint(len(entry) + len(name)) + entry
+    labels = type_head + name + field(6, field(1, b"content-type") + field(2, content_type.encode()))
+    metadata_head = b":" + varint(metadata_length) if metadata_length else b""
+    data_head = b"B" + varint(data_length)
+    name_field_length = len(field(2, field(3, bytes(name_length))))
+    size = 40 + name_field_length + numbers_length + len(labels) + created_length
+    size += len(metadata_head) + metadata_length + len(data_head) + data_length
     front = b"\n" + varint(size) + b"\n&\x12$"
     id_at = HEADER.size + len(front)
-    numbers_at = id_at + 36 + len(name_field)
+    numbers_at = id_at + 36 + name_field_length
     type_at = numbers_at + numbers_length + len(type_head)
-    offsets = _OFFSETS.pack(id_at, numbers_at - name_length, name_length, type_at, len(type_))
-    if not event.metadata:
-        return _Shape(offsets + front, labels + data_head, b"")
-    return _Shape(offsets + front, labels + metadata_head, data_head)
+    offsets = _OFFSETS.pack(id_at, numbers_at - name_length, name_length, type_at, len(name))
+    if not metadata_length:
+        return _Shape(offsets + front, labels, data_head, b"")
+    return _Shape(offsets + front, labels, metadata_head, data_head)
 
 
 def encoder(stream: bytes, created: int) -> Callable[[Proposed, int, int], bytes]:
     """A function ``(event, revision, position) -> stored value`` for one append to one stream."""
-    name_field = field(2, field(3, stream))
+    name_and_tag = _name_field(stream) + b"\x18"
     created_entry = field(6, field(1, b"created") + field(2, b"%d" % created))
     shapes: dict[tuple[str, str, int, int, int, int], _Shape] = {}
     pack, known, join = _NUMBERS.pack, shapes.get, b"".join
-    name_and_tag = name_field + b"\x18"
 
     def encode(event: Proposed, revision: int, position: int) -> bytes:
         event_id, type_, content_type, metadata, data = event
@@ -103,9 +110,9 @@ def encoder(stream: bytes, created: int) -> Callable[[Proposed, int, int], bytes
         shape = known(lengths)
         if shape is None:
             numbers_length = 3 + len(at) + 2 * len(place)
-            shape = _shape(event, name_field, len(stream), created_entry, numbers_length)
-            shapes[lengths] = shape
-        front, labels, data_head = shape
+            sizes = len(metadata), len(data), numbers_length, len(created_entry)
+            shape = shapes[lengths] = _shape(len(stream), type_, content_type, sizes)
+        front, labels, metadata_head, data_head = shape
         return join(
             (
                 pack(position, created, revision),
@@ -118,6 +125,8 @@ def encoder(stream: bytes, created: int) -> Callable[[Proposed, int, int], bytes
                 b"\x28",
                 place,
                 labels,
+                created_entry,
+                metadata_head,
                 metadata,
                 data_head,
                 data,

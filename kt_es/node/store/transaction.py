@@ -180,7 +180,15 @@ class Transaction:
         self.position = position - 1
         stage((range_key(self.position), encode_range(number, first, first_position)))
         last = at - 1
-        self.heads[name] = replace(head, number=number, last=last, tombstoned=last == LAST_REVISION)
+        self.heads[name] = Head(
+            number,
+            last,
+            last == LAST_REVISION,
+            head.truncate_before,
+            head.max_count,
+            head.max_age,
+            head.scavenged,
+        )
         if name.startswith(META) and events:
             about = name[len(META) :]
             self.heads[about] = with_metadata(self.head(about), events[-1].data)
