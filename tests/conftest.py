@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import structlog
 from hypothesis import HealthCheck, settings
 
 # A shared machine's pauses are no failures: properties are about results, never about time.
 settings.register_profile("kt-es", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kt-es")
+
+
+def pytest_runtest_teardown() -> None:
+    """A command that ran within a test has sent the logs to where that test listened."""
+    structlog.reset_defaults()

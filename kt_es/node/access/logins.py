@@ -21,7 +21,6 @@ from kt_es.node.access.users import FILE_NAME, Secret, User, check_password, loa
 from kt_es.node.refusals import unauthenticated
 
 _LOG = structlog.get_logger("kt_es.node")
-FRESH = 0.05  # seconds for which the file of users is not looked at again: every call asks
 REMEMBERED = 300.0  # seconds that a password once found right is not hashed again
 _AT_ONCE = 2  # passwords being hashed: more would take memory and processors from those logged in
 _MAX_HEADER = 4096
@@ -67,7 +66,6 @@ class Logins:
         self._clock = clock
         self._path = str(data / FILE_NAME)
         self._stamp = stamp(self._path)
-        self._looked_at = -FRESH
         found = load(data)
         self._users = found or {}
         self._exist = found is not None
@@ -84,9 +82,6 @@ class Logins:
         return self._exist
 
     def _refresh(self) -> None:
-        if self._clock() < self._looked_at + FRESH:
-            return
-        self._looked_at = self._clock()
         now = stamp(self._path)
         if now == self._stamp:
             return
