@@ -12,7 +12,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage  # type: ignore[import-unt
 
 from kt_es.node.refusals import invalid
 from kt_es.node.store.log import Appended
-from kt_es.node.store.records import Proposed, canonical_id, field, varint
+from kt_es.node.store.records import Proposed, canonical_id, varint
 from kt_es.node.store.streams import ALL_NAME, Deleted, Expected, Wrong
 
 MAX_NAME = 4096  # bytes of a stream's name or an event's type
@@ -94,9 +94,11 @@ def appended(success: Any, outcome: Appended) -> None:
 def append_answer(outcome: Appended | Wrong, expected: int | Expected) -> streams_pb2.AppendResp | bytes:
     """What ``Append`` answers, serialised already if it is the usual."""
     if isinstance(outcome, Appended) and outcome.revision >= 0 and outcome.position:
-        place = varint(outcome.position)
-        success = b"\x08" + varint(outcome.revision) + field(3, b"\x08" + place + b"\x10" + place)
-        return field(1, success)
+        revision, place = varint(outcome.revision), varint(outcome.position)
+        # AppendResp { success = 1 { current_revision = 1, position = 3 { commit = 1, prepare = 2 } } }; at
+        # most 36 bytes, so that each length is one.
+        head = bytes((10, 5 + len(revision) + 2 * len(place), 8))
+        return b"".join((head, revision, bytes((26, 2 + 2 * len(place), 8)), place, b"\x10", place))
     answer = streams_pb2.AppendResp()
     if isinstance(outcome, Appended):
         appended(answer.success, outcome)

@@ -62,7 +62,7 @@ class Storage(Protocol):
         """Apply all or nothing."""
 
     def sync(self) -> None:
-        """Return once everything written before is on disk. Called from a thread of its own."""
+        """Return once everything written before is on disk. Called from whatever thread ``commits`` chose."""
 
     def close(self) -> None:
         """Release the directory."""
