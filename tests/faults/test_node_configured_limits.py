@@ -9,11 +9,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from esdbclient import EventStoreDBClient, StreamState
+from esdbclient import EventStoreDBClient, NewEvent, StreamState
 from esdbclient.exceptions import EventStoreDBClientException, GrpcError, MaximumAppendSizeExceededError
 
+from kt_es.node.groups.stored import groups_range
 from kt_es.node.ops.limits import BOUNDS, Limits
 from kt_es.node.server import Node, NodeConfig
+from kt_es.node.store.storage import RocksStorage
 from tests.contracts.nodes import Reader, append
 from tests.faults.test_node_bounds import PREFACE, sized
 
@@ -115,3 +117,34 @@ def test_a_peer_that_gives_no_sign_of_life_is_disconnected(tmp_path: Path) -> No
             while silent.recv(1000):
                 pass
             assert time.monotonic() - began < 5
+
+
+def test_a_filter_that_takes_for_ever_ends_its_own_call_only(tmp_path: Path) -> None:
+    unlucky = NewEvent(type="a" * 2000 + "!", data=b"{}")
+    expression = ("(a+)+b",)
+    with served(NodeConfig(data=tmp_path, port=0)) as client:
+        client.append_to_stream("s", current_version=ANY, events=unlucky)
+        for ask in (client.read_all, client.subscribe_to_all):
+            with pytest.raises(GrpcError, match="regular expression takes too long"):
+                list(ask(filter_include=expression))
+        client.create_subscription_to_all("g", filter_include=expression)
+        with pytest.raises(EventStoreDBClientException):
+            list(client.read_subscription_to_all("g"))
+        append(client, "t", 1)
+        assert len(client.get_stream("t")) == 1
+        assert client.get_subscription_info("g").group_name == "g"
+
+
+def test_a_stored_filter_that_cannot_be_used_stops_its_group_and_not_the_node(tmp_path: Path) -> None:
+    with served(NodeConfig(data=tmp_path, port=0)) as client:
+        client.create_subscription_to_all("g", filter_include=("x",))
+        append(client, "s", 1)
+    storage = RocksStorage(tmp_path)
+    ((key, settings),) = storage.scan(*groups_range())
+    storage.write([(key, settings.replace(b'"^x$"', b'"^(x$"'))], [])
+    assert storage.get(key) != settings
+    storage.close()
+    with served(NodeConfig(data=tmp_path, port=0)) as client:
+        with pytest.raises(EventStoreDBClientException):
+            list(client.read_subscription_to_all("g"))
+        assert len(client.get_stream("s")) == 1

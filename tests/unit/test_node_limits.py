@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from esdbclient.protos.Grpc import streams_pb2
 from google.protobuf.duration_pb2 import Duration  # type: ignore[import-untyped]
 from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
 
-from kt_es.node.groups.filters import MAX_PREFIX, MAX_PREFIXES, MAX_REGEX, make_filter, predicate
+from kt_es.node.groups.filters import (
+    MAX_CASELESS,
+    MAX_PREFIX,
+    MAX_PREFIXES,
+    MAX_REGEX,
+    PATIENCE,
+    USUAL,
+    Search,
+    make_filter,
+    predicate,
+)
+from kt_es.node.refusals import Refusal
 from kt_es.node.rpc.append import append_answer, appended, in_time, seconds_left
 from kt_es.node.rpc.misc import VERSION, supported_methods
 from kt_es.node.store.log import Appended
@@ -60,6 +72,8 @@ def test_what_is_late_is_finished_and_what_comes_too_late_not_begun() -> None:
         ("(" * 1000 + ")" * 1000, ()),
         ("(", ()),
         ("a{99999999999}", ()),
+        ("(?i)" + "s" * MAX_CASELESS, ()),
+        ("(?si:" + "s" * MAX_CASELESS + ")", ()),
         ("", ("p",) * (MAX_PREFIXES + 1)),
         ("", ("p" * (MAX_PREFIX + 1),)),
     ],
@@ -72,6 +86,77 @@ def test_filters_that_are_too_much_are_refused(regex: str, prefixes: tuple[str, 
 def test_long_filters_within_limits_are_used() -> None:
     predicate(make_filter(False, "x" * MAX_REGEX, (), 1, 1))
     predicate(make_filter(True, "", ("p" * MAX_PREFIX,) * MAX_PREFIXES, 1, 1))
+
+
+EXPONENTIAL = (r"(a+)+$", r"(a|aa)+$", r"^(?!(\$.+$))(x?a*)*$", "(?:a?){30}a{30}!!")
+
+
+@pytest.mark.parametrize("expression", EXPONENTIAL)
+def test_a_search_without_end_is_given_up(expression: str) -> None:
+    with pytest.raises(Refusal, match="regular expression takes too long"):
+        Search(expression)("a" * 4000 + "!")
+
+
+class Clock:
+    """Each search takes the next of ``seconds``."""
+
+    def __init__(self, *seconds: float) -> None:
+        self._now = 0.0
+        self._steps = [step for second in seconds for step in (0.0, second)]
+
+    def __call__(self) -> float:
+        self._now += self._steps.pop(0)
+        return self._now
+
+
+def test_many_slow_searches_are_given_up() -> None:
+    found = Search("a", Clock(*[PATIENCE / 2] * 100))
+    with pytest.raises(Refusal, match="regular expression takes too long"):
+        [found("xa") for _ in range(100)]
+
+
+@pytest.mark.parametrize(
+    "seconds", [[USUAL / 2] * 10_000, ([PATIENCE / 2] + [0.0] * 200) * 20, [3600.0, *[0.0] * 300] * 5]
+)
+def test_what_is_slow_for_once_is_borne(seconds: list[float]) -> None:
+    """A process may have to wait for others, or be stopped for an hour, in the middle of a search."""
+    found = Search("a", Clock(*seconds))
+    assert all(found("xa") for _ in seconds)
+
+
+@pytest.mark.parametrize(("late", "given_up"), [(2, False), (3, True)])
+def test_a_search_that_had_to_wait_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, late: int, given_up: bool
+) -> None:
+    class Engine:
+        tries = 0
+
+        def search(self, _text: str, timeout: float) -> object:
+            assert timeout == PATIENCE
+            self.tries += 1
+            if self.tries <= late:
+                raise TimeoutError
+            return self
+
+    monkeypatch.setattr("regex.compile", lambda *_args, **_more: Engine())
+    found = Search("a")
+    if given_up:
+        with pytest.raises(Refusal, match="takes too long"):
+            found("a")
+    else:
+        assert found("a")
+
+
+def test_what_official_clients_send_is_searched_for() -> None:
+    system = Search(r"^(?!((\$.+)|(PersistentConfig\d+))$)", time.perf_counter)
+    assert [system(text) for text in ("Order", "$metadata", "PersistentConfig1", "$")] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+    named = Search(r"(?<kind>Order)\p{Lu}\w*$")
+    assert [named(text) for text in ("OrderPlaced", "Orderplaced", "anOrderÄ")] == [True, False, True]
 
 
 def test_features_are_told_in_the_protocol_s_own_encoding() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from kt_es.node.groups.filters import Filter, predicate
+from kt_es.node.groups.filters import Filter, Predicate, predicate
 from kt_es.node.groups.values import Message
 from kt_es.node.store.log import EventLog
 from kt_es.node.store.reading import all_forwards, forwards, stored_at
@@ -70,18 +70,22 @@ class AllSource:
     def __init__(self, log: EventLog, filter_: Filter | None, pin: Pin) -> None:
         self._log = log
         self._pin = pin
-        self._passes = predicate(filter_)
+        self._filter = filter_
+        self._passes: Predicate | None = None
 
     @property
     def wakes_on(self) -> str:
         return ALL
 
     def read(self, at: int, limit: int) -> Batch:
-        chunk = all_forwards(self._log, at)
+        if self._passes is None:
+            # Not at the start: a filter that can be used no more stops its group, not the node.
+            self._passes = predicate(self._filter)
+        passes, chunk = self._passes, all_forwards(self._log, at)
         messages = [
             Message(position_of(stored), id_of(stored), stored, pin=self._pin(stored))
             for stored in chunk.events
-            if self._passes(stored)
+            if passes(stored)
         ]
         return Batch(messages, chunk.following, chunk.more, len(chunk.events) - len(messages))
 
