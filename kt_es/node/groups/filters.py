@@ -20,15 +20,17 @@ from kt_es.node.store.records import name_of, type_of
 
 Predicate = Callable[[bytes], bool]
 MAX_REGEX = 4096  # characters
-MAX_CASELESS = 500  # characters, if case is ignored: the engine's preparations take the cube of their number
+MAX_PART = (
+    700  # characters between two "|": to look for a long text the engine prepares for the cube of its length
+)
 MAX_PREFIXES = 1000
 MAX_PREFIX = 4096  # characters, as long as names may be
 PATIENCE = 0.02  # seconds that one search may take
 USUAL = 0.0001  # seconds that each search may take on average, of many
-_TRIES = 3
-_REMEMBERED = 256  # answers
-_BURST = 0.2  # seconds beyond that
-_ignores_case = re.compile(r"\(\?[A-Za-z]*i").search
+_BURST = 0.2  # seconds that searches may take beyond that
+_TRIES = 3  # of a search: the seconds are those on the wall, and the process may have had to wait
+_REMEMBERED = 64  # answers of each filter: texts have up to 4 KiB, and filters are many
+_parts = re.compile(r"(?<![\\[])\|").split
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Search:
     def __init__(self, expression: str, clock: Callable[[], float] = time.perf_counter) -> None:
         try:
             self._search = regex.compile(expression, cache_pattern=False).search
-        # RecursionError: brackets in brackets. Others: the engine's own, at odd combinations of flags.
+        # RecursionError: brackets in brackets. IndexError and others: the engine's own, at odd flags.
         except Exception as error:  # noqa: BLE001  whatever it is, the expression cannot be used
             raise ValueError(f"the filter's regular expression is not usable: {error}") from None
         self._clock = clock
@@ -90,7 +92,6 @@ class Search:
                 found = self._search(text, timeout=PATIENCE)
                 break
             except TimeoutError:
-                # By the clock on the wall: the process may have had to wait.
                 continue
         else:
             raise _too_slow()
@@ -110,10 +111,8 @@ def _too_slow() -> Refusal:
 def _check_size(filter_: Filter) -> None:
     if len(filter_.regex) > MAX_REGEX:
         raise ValueError(f"the filter's regular expression has more than {MAX_REGEX} characters")
-    if len(filter_.regex) > MAX_CASELESS and _ignores_case(filter_.regex):
-        raise ValueError(
-            f"the filter's regular expression ignores case and has more than {MAX_CASELESS} characters"
-        )
+    if any(len(part) > MAX_PART for part in _parts(filter_.regex)):
+        raise ValueError(f"a part of the filter's regular expression has more than {MAX_PART} characters")
     if len(filter_.prefixes) > MAX_PREFIXES:
         raise ValueError(f"the filter has more than {MAX_PREFIXES} prefixes")
     if any(len(prefix) > MAX_PREFIX for prefix in filter_.prefixes):
