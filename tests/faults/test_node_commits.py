@@ -62,7 +62,7 @@ class Disk:
 
 
 class Nothing:
-    """A state with nothing in it; tells whether a command was published when it was answered."""
+    """A state with nothing in it; counts what was published and announced."""
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk

@@ -77,7 +77,7 @@ class GroupCommit:
         self._on_failure = on_failure
         self._clock = clock
         # Average time of a sync. On a quick disk two threads that hand the GIL to each other cost an append
-        # more than the loop loses by waiting; until that is known, and again when it gets slow, it does not.
+        # more than the loop loses by waiting. A disk counts as slow until it has shown otherwise.
         self._sync_time = 16 * QUICK
         self._loop = asyncio.get_running_loop()
         self._queue: list[_Command] = []

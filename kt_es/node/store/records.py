@@ -59,9 +59,6 @@ def field(tag: int, content: bytes) -> bytes:
     return varint(tag << 3 | 2) + varint(len(content)) + content
 
 
-_CREATED = field(1, b"created")
-
-
 class _Shape(NamedTuple):
     """What the stored values have in common of events that differ in content only, not in lengths."""
 
@@ -102,7 +99,7 @@ def _shape(name_length: int, type_: str, content_type: str, lengths: tuple[int, 
 def encoder(stream: bytes, created: int) -> Callable[[Proposed, int, int], bytes]:
     """A function ``(event, revision, position) -> stored value`` for one append to one stream."""
     name_and_tag = _name_field(stream) + b"\x18"
-    created_entry = field(6, _CREATED + field(2, b"%d" % created))
+    created_entry = field(6, field(1, b"created") + field(2, b"%d" % created))
     shapes: dict[tuple[str, str, int, int, int, int], _Shape] = {}
     pack, known, join = _NUMBERS.pack, shapes.get, b"".join
 
