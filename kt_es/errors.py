@@ -1,8 +1,10 @@
 """Errors, split by what the caller does about them.
 
-Every error that reaches a person is one of these, with a sentence that says what was wrong and what
-to do. ``exit_code`` is the exit code of the command line (design, surfaces): 1 failure, 2 usage,
-3 proven absent, 4 verification failed, 5 equivocation.
+Every error that reaches a person is one of these. Its sentence says what failed, with which value, and
+what to do. ``exit_code`` is the exit code of the command line (design, section 9):
+
+  1 failure, 2 usage, 3 proven absent, 4 verification failed, 5 contradiction proven,
+  6 a watched account changed and it was not its owner, 7 cannot tell (stale, outage, clock)
 """
 
 from __future__ import annotations
@@ -32,10 +34,7 @@ class MalformedError(KtError):
 
 
 class VerificationError(KtError):
-    """A proof, signature or root does not verify. ``step`` names the check that failed.
-
-    ``evidence`` is where a client kept what it had refused, if it did.
-    """
+    """A proof, signature or root does not verify. ``step`` names the check that failed."""
 
     exit_code = 4
 
@@ -43,13 +42,42 @@ class VerificationError(KtError):
         super().__init__(f"{step}: {problem}")
         self.step = step
         self.problem = problem
-        self.evidence: Path | None = None
 
 
 class EquivocationError(VerificationError):
-    """Two signed statements of the same directory contradict each other; both are evidence."""
+    """Two signed statements of one directory contradict each other.
+
+    ``evidence`` is the encoded evidence file (FORMATS, "Evidence") that proves it to anyone. ``saved`` is
+    the file that holds it; None while it is not saved, or where it cannot be saved. The verdict does not
+    depend on saving: whoever shows the error prints the evidence where ``saved`` is None.
+    """
 
     exit_code = 5
+
+    def __init__(self, step: str, problem: str, evidence: bytes | None = None) -> None:
+        super().__init__(step, problem)
+        self.evidence = evidence
+        self.saved: Path | None = None
+
+
+class WatchAlarmError(KtError):
+    """A watched account changed, and its owner did not change it."""
+
+    exit_code = 6
+
+
+class CannotTellError(KtError):
+    """Neither success nor proof of a lie: a stale head, clocks that differ, silence.
+
+    ``step`` names the check that could not be decided. There is no evidence of it: nothing was proven.
+    """
+
+    exit_code = 7
+
+    def __init__(self, step: str, problem: str) -> None:
+        super().__init__(f"{step}: {problem}")
+        self.step = step
+        self.problem = problem
 
 
 class RefusedError(KtError):
@@ -64,6 +92,8 @@ class RefusedError(KtError):
 
 class UnavailableError(KtError):
     """The log or a server cannot be reached now; the same call may be repeated."""
+
+    exit_code = 7
 
     def __init__(self, problem: str, retry_after: float = 2.0) -> None:
         super().__init__(problem)
@@ -87,6 +117,10 @@ class DivergenceError(KtError):
     """What is stored or published differs from what must stand there. Stop; publish nothing."""
 
     exit_code = 4
+
+
+class RollbackError(DivergenceError):
+    """A log ends before the last head that was verified here: somebody took heads back."""
 
 
 class LockedError(KtError):

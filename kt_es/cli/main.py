@@ -1,6 +1,7 @@
 """``kt``, the one command: every option has a ``KT_*`` variable, every failure one line and a code.
 
-Exit codes: 0 ok, 1 failure, 2 usage, 3 proven absent, 4 verification failed, 5 equivocation.
+Exit codes: 0 ok, 1 failure, 2 usage, 3 proven absent, 4 verification failed, 5 contradiction proven,
+6 a watched account changed and it was not you, 7 cannot tell (stale, outage, clock).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import click
 
 from kt_es import __version__
 from kt_es.cli.output import Output, use_color
-from kt_es.errors import KtError, VerificationError
+from kt_es.errors import EquivocationError, KtError
+from kt_es.formats.evidence import armored
 
 # Command -> module that holds it: a look-up should not wait for the import of a server.
 _COMMANDS = {
@@ -84,8 +86,8 @@ def main() -> None:
     except KtError as error:
         code = error.exit_code
         _complain(str(error))
-        if isinstance(error, VerificationError) and error.evidence is not None:
-            click.echo(f"  the evidence is in {error.evidence}", err=True)
+        if isinstance(error, EquivocationError):
+            _show_evidence(error)
     except click.exceptions.Abort:
         code = 1
         _complain("interrupted")
@@ -104,6 +106,15 @@ def main() -> None:
             f"internal error, please report it: {type(error).__name__}: {error} (KT_DEBUG=1 shows where)"
         )
     sys.exit(code)
+
+
+def _show_evidence(error: EquivocationError) -> None:
+    """Where the evidence is; the evidence itself where no disk took it."""
+    if error.saved is not None:
+        click.echo(f"  the evidence is in {error.saved}; `kt verify` confirms it", err=True)
+    elif error.evidence is not None:
+        click.echo("  the evidence could not be saved; keep these lines, `kt verify` reads them:", err=True)
+        click.echo(armored(error.evidence), err=True)
 
 
 def _complain(text: str) -> None:

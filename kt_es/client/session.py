@@ -202,7 +202,6 @@ class Session:
         }
         data = json.dumps(content, ensure_ascii=False, indent=1).encode()
         path = self._state.keep_evidence(f"{error.step.replace(' ', '-')}-{at}", data)
-        error.evidence = path
         return path
 
     def _refused(self, step: str, problem: str, trusted: Trusted) -> VerificationError:

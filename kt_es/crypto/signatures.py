@@ -35,7 +35,7 @@ ECDSA_P256: Final = 2
 SEED_SIZE: Final = 32
 SIGNATURE_SIZE: Final = 64
 PUBLIC_KEY_SIZES: Final = {ED25519: 32, ECDSA_P256: 33}
-MESSAGE_KINDS: Final = frozenset({"entry", "marker", "map-head", "config"})
+MESSAGE_KINDS: Final = frozenset({"entry", "marker", "map-head", "config", "erasure"})
 
 _P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _ECDSA_SHA256: Final = ec.ECDSA(hashes.SHA256())

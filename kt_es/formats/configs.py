@@ -173,3 +173,20 @@ def check_config_change(signed: SignedConfig, current: Config) -> Config:
     if not signed.is_signed_by(config.signer_key):
         raise VerificationError("config", "is not signed by its own signer key")
     return config
+
+
+def verify_chain(origin: str, configs: Sequence[SignedConfig]) -> tuple[Config, ...]:
+    """The configs of a chain that begins the directory ``origin``, the first one first.
+
+    The first is signed by its own signer key, each change by the key in force and by its own. That the
+    chain is the right directory's is for the caller to say, who knows one of its keys.
+
+    Raises:
+        VerificationError: step "config"; the chain is empty, or a config may not follow the one before.
+    """
+    if not configs:
+        raise VerificationError("config", "the chain of configs is empty")
+    chain = [check_first_config(configs[0], origin, configs[0].config.signer_key)]
+    for signed in configs[1:]:
+        chain.append(check_config_change(signed, chain[-1]))
+    return tuple(chain)

@@ -24,7 +24,8 @@ from kt_es.formats.entries import HASH_LENGTH, INDEX_LENGTH, MAX_MUTATION, Mutat
 from kt_es.formats.heads import MAX_CHECKPOINT, MAX_SMH
 from kt_es.formats.labels import MAX_LABEL
 from kt_es.formats.profiles import MAX_PROFILE, OPENING_LENGTH
-from kt_es.merkle.proofs import MapProof
+from kt_es.formats.records import MAX_RECORD
+from kt_es.merkle.proofs import Leaf, MapProof
 
 VRF_PROOF_LENGTH = 80
 MAX_LOG_PROOF = 64
@@ -35,11 +36,44 @@ PROOF_FILE = "kt-es proof v1"
 
 
 @dataclass(frozen=True, slots=True)
+class ErasureProof:
+    """``[record, inclusion, smh / null, heads inclusion]``: the record of an erasure, and where it stands.
+
+    ``record_bytes`` is a leaf of the log of mutations. ``inclusion`` leads from it to the ``log_root`` of the
+    head ``smh_bytes``, and ``heads_inclusion`` from that head to the answer's checkpoint. Where it is the
+    answer's own head, ``smh_bytes`` is None and ``heads_inclusion`` is empty.
+    """
+
+    record_bytes: bytes
+    inclusion: tuple[bytes, ...]
+    smh_bytes: bytes | None
+    heads_inclusion: tuple[bytes, ...]
+
+    def fields(self) -> Value:
+        return [self.record_bytes, self.inclusion, self.smh_bytes, self.heads_inclusion]
+
+    @classmethod
+    def take(cls, value: Value) -> ErasureProof:
+        what = "lookup answer erasure"
+        record, inclusion, smh, heads = take_array(value, what, 4)
+        proof = cls(
+            take_bytes(record, f"{what} record", 1, MAX_RECORD),
+            take_hashes(inclusion, f"{what} inclusion"),
+            None if smh is None else take_bytes(smh, f"{what} smh", 1, MAX_SMH),
+            take_hashes(heads, f"{what} heads inclusion"),
+        )
+        if smh is None and proof.heads_inclusion:
+            raise MalformedError(what, "proves the inclusion of no head")
+        return proof
+
+
+@dataclass(frozen=True, slots=True)
 class LookupAnswer:
     """Everything that proves what stands at a label's index in one epoch, but the profile.
 
-    ``mutation`` is None where absence is proven; ``opening`` is None there too, and where it has
-    been erased. ``map_proof.leaf`` is the leaf at the end of the index's path.
+    ``mutation`` is None where absence is proven. ``opening`` is None there too, and where the profile was
+    erased: ``erasure`` then proves it. An answer with an entry and neither of the two withholds the profile.
+    ``map_proof.leaf`` is the leaf at the end of the index's path.
     """
 
     heads_checkpoint: str
@@ -49,27 +83,26 @@ class LookupAnswer:
     map_proof: MapProof
     mutation: Mutation | None
     opening: bytes | None
+    erasure: ErasureProof | None = None
 
     def encode(self) -> bytes:
-        # An included leaf follows from the mutation: writing it would be 70 bytes of nothing new.
-        other = None if self.mutation is not None else self.map_proof.leaf
-        return encode(
-            [
-                self.heads_checkpoint,
-                self.smh_bytes,
-                self.heads_inclusion,
-                self.vrf_proof,
-                [self.map_proof.siblings, other],
-                None if self.mutation is None else self.mutation.encode(),
-                self.opening,
-            ]
-        )
+        fields: list[Value] = [
+            self.heads_checkpoint,
+            self.smh_bytes,
+            self.heads_inclusion,
+            self.vrf_proof,
+            map_proof_fields(self.map_proof, self.mutation is not None),
+            None if self.mutation is None else self.mutation.encode(),
+            self.opening,
+        ]
+        # The eighth field stands only where there is something to say: most answers have seven.
+        return encode(fields if self.erasure is None else [*fields, self.erasure.fields()])
 
     @classmethod
     def decode(cls, data: bytes) -> LookupAnswer:
-        checkpoint, smh, inclusion, vrf, proof, mutation, opening = take_array(
-            decode(data, "lookup answer"), "lookup answer", 7
-        )
+        fields = take_array(decode(data, "lookup answer"), "lookup answer", 7, 8)
+        checkpoint, smh, inclusion, vrf, proof, mutation, opening = fields[:7]
+        erasure = ErasureProof.take(fields[7]) if len(fields) == 8 else None
         taken = (
             None
             if mutation is None
@@ -77,14 +110,21 @@ class LookupAnswer:
         )
         if opening is not None and taken is None:
             raise MalformedError("lookup answer opening", "opens an absent entry")
+        if erasure is not None and (taken is None or opening is not None):
+            raise MalformedError("lookup answer erasure", "stands beside no entry or beside an opening")
         return cls(
             take_text(checkpoint, "lookup answer checkpoint", 1, MAX_CHECKPOINT),
             take_bytes(smh, "lookup answer smh", 1, MAX_SMH),
             take_hashes(inclusion, "lookup answer heads inclusion"),
             take_bytes(vrf, "lookup answer vrf proof", VRF_PROOF_LENGTH),
-            _take_map_proof(proof, taken),
+            take_map_proof(
+                proof,
+                None if taken is None else (taken.entry.index, taken.entry_hash),
+                "lookup answer map proof",
+            ),
             taken,
             None if opening is None else take_bytes(opening, "lookup answer opening", OPENING_LENGTH),
+            erasure,
         )
 
 
@@ -94,17 +134,20 @@ def take_hashes(value: Value, what: str) -> tuple[bytes, ...]:
     return tuple(take_bytes(item, what, HASH_LENGTH) for item in hashes)
 
 
-def _take_map_proof(value: Value, mutation: Mutation | None) -> MapProof:
-    what = "lookup answer map proof"
+def take_map_proof(value: Value, own: Leaf | None, what: str) -> MapProof:
+    """``[siblings, other leaf / null]``; ``own`` is the index's leaf where one is said to be there.
+
+    An included leaf follows from the entry that stands beside the proof, so it is not written again.
+    """
     siblings, other = take_array(value, what, 2)
     taken = tuple(
         None if item is None else take_bytes(item, f"{what} sibling", HASH_LENGTH)
         for item in take_array(siblings, f"{what} siblings", 0, MAX_SIBLINGS)
     )
-    if mutation is not None:
+    if own is not None:
         if other is not None:
             raise MalformedError(what, "names another leaf beside the entry's own")
-        return MapProof(taken, (mutation.entry.index, mutation.entry_hash))
+        return MapProof(taken, own)
     if other is None:
         return MapProof(taken, None)
     index, entry_hash = take_array(other, f"{what} leaf", 2)
@@ -115,6 +158,11 @@ def _take_map_proof(value: Value, mutation: Mutation | None) -> MapProof:
             take_bytes(entry_hash, f"{what} leaf entry hash", HASH_LENGTH),
         ),
     )
+
+
+def map_proof_fields(proof: MapProof, own: bool) -> Value:
+    """The inverse of ``take_map_proof``; ``own`` says whether the leaf is the index's."""
+    return [proof.siblings, None if own else proof.leaf]
 
 
 @dataclass(frozen=True, slots=True)

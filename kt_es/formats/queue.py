@@ -1,4 +1,4 @@
-"""What stands in the queue: events of mutations, epoch advancement markers and configs.
+"""What stands in the queue: events of mutations, epoch advancement markers, configs and erasures.
 
 An event is taken apart into *items*, each of which gets one verdict and one record. FORMATS,
 "Queue events".
@@ -20,6 +20,7 @@ from kt_es.formats.keys import PublicKey
 MUTATIONS = "Mutations"
 EPOCH_MARKER = "EpochMarker"
 CONFIG = "Config"
+ERASURE = "Erasure"
 
 MAX_EVENT_ITEMS = 256
 MAX_EVENT = 256 * 1024
@@ -38,6 +39,7 @@ class ItemKind(IntEnum):
     MARKER = 2
     CONFIG = 3
     EVENT = 4
+    ERASURE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Item:
     content: bytes | Digest
 
 
-_KINDS = {EPOCH_MARKER: ItemKind.MARKER, CONFIG: ItemKind.CONFIG}
+_KINDS = {EPOCH_MARKER: ItemKind.MARKER, CONFIG: ItemKind.CONFIG, ERASURE: ItemKind.ERASURE}
 
 
 def items_of(revision: int, event_type: str, data: bytes) -> list[Item]:

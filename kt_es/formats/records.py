@@ -23,6 +23,7 @@ class Verdict(IntEnum):
     DUPLICATE = 1
     EPOCH = 2
     CONFIG = 3
+    ERASED = 4
     REPLAY = 10
     STALE = 11
     UNAUTHORIZED = 12
@@ -33,6 +34,7 @@ class Verdict(IntEnum):
     FOREIGN_MARKER = 23
     STALE_MARKER = 24
     FOREIGN_CONFIG = 25
+    FOREIGN_ERASURE = 26
 
     @property
     def label(self) -> str:

@@ -151,6 +151,28 @@ def plan_consistency(size1: int, size2: int) -> ProofPlan:
     return ProofPlan(tuple(reversed(runs)))
 
 
+def plan_range(start: int, end: int, size: int) -> ProofPlan:
+    """The proof that leaves ``start`` up to ``end`` (excluded) stand in the log of ``size``.
+
+    It has the root of every largest subtree of RFC 6962 that holds none of these leaves, from left to right.
+    ``0 <= start < end <= size``, else ValueError.
+    """
+    if not 0 <= start < end <= size:
+        raise ValueError(f"leaves {start} to {end} are not in a log of {size}")
+    runs: list[tuple[NodeId, ...]] = []
+
+    def visit(low: int, high: int) -> None:
+        if high <= start or low >= end:
+            runs.append(_cover(low, high))
+        elif not (start <= low and high <= end):
+            middle = low + _split(high - low)
+            visit(low, middle)
+            visit(middle, high)
+
+    visit(0, size)
+    return ProofPlan(tuple(runs))
+
+
 def plan_root(size: int) -> ProofPlan:
     """The nodes whose one joint hash is the root at ``size`` (at least 1): a past root from storage."""
     if size < 1:

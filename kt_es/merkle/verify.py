@@ -43,6 +43,35 @@ def log_root_from_inclusion(leaf_index: int, size: int, leaf_hash: bytes, proof:
     return root
 
 
+def log_root_from_range(start: int, size: int, leaf_hashes: Sequence[bytes], proof: Sequence[bytes]) -> bytes:
+    """The root of the log of ``size`` in which ``leaf_hashes`` stand from the leaf ``start`` on.
+
+    ``proof`` has the root of every largest subtree of RFC 6962 that holds none of these leaves, from left to
+    right (``log.plan_range``). At least one leaf is needed.
+    """
+    _check_hashes("range proof", *leaf_hashes, *proof)
+    end = start + len(leaf_hashes)
+    if not 0 <= start < end <= size:
+        raise VerificationError("inclusion", f"leaves {start} to {end} are not in a log of {size}")
+    beside = iter(proof)
+
+    def root_of(low: int, high: int) -> bytes:
+        if high <= start or low >= end:
+            value = next(beside, None)
+            if value is None:
+                raise VerificationError("inclusion", "the proof is too short")
+            return value
+        if high - low == 1:
+            return leaf_hashes[low - start]
+        middle = low + (1 << ((high - low - 1).bit_length() - 1))
+        return log_node_hash(root_of(low, middle), root_of(middle, high))
+
+    root = root_of(0, size)
+    if next(beside, None) is not None:
+        raise VerificationError("inclusion", "the proof is too long")
+    return root
+
+
 def log_root_from_consistency(size1: int, size2: int, root1: bytes, proof: Sequence[bytes]) -> bytes:
     """The root at ``size2`` of the log that has ``root1`` at ``size1`` (RFC 9162, 2.1.4.2).
 

@@ -18,7 +18,7 @@ LAYERS = [
     ["kt_es.crypto"],
     ["kt_es.merkle"],
     ["kt_es.formats"],
-    ["kt_es.epochs"],
+    ["kt_es.epochs", "kt_es.evidence"],
     ["kt_es.eventstore", "kt_es.client", "kt_es.node", "kt_es.importers"],
     ["projections"],
     ["signer", "kt_es.server"],
@@ -31,7 +31,7 @@ LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 NODE = [["counts", "store"], ["refusals"], ["access", "groups"], ["rpc", "ops"], ["server"], ["__main__"]]
 NODE_LEVEL = {name: level for level, names in enumerate(NODE) for name in names}
 
-CORE = ("kt_es.crypto", "kt_es.merkle", "kt_es.formats", "kt_es.epochs")
+CORE = ("kt_es.crypto", "kt_es.merkle", "kt_es.formats", "kt_es.epochs", "kt_es.evidence")
 EFFECTS = {
     "asyncio", "concurrent", "datetime", "io", "logging", "multiprocessing", "os", "pathlib", "random",
     "secrets", "shutil", "signal", "socket", "sqlite3", "structlog", "subprocess", "sys", "tempfile",

@@ -1,0 +1,187 @@
+"""Whether evidence convicts: pure, offline, for anybody. FORMATS, "Evidence".
+
+``convict`` is what ``kt verify`` runs on an evidence file. Whoever collects evidence runs it, too, before
+anything is called a contradiction: what does not convict is no evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kt_es.errors import EquivocationError, MalformedError, VerificationError
+from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, open_checkpoint
+from kt_es.formats.configs import Config, SignedConfig, check_config_change, verify_chain
+from kt_es.formats.entries import Entry
+from kt_es.formats.evidence import Evidence, EvidenceKind, ProvenEntry
+from kt_es.formats.heads import MapHead, SignedMapHead
+from kt_es.merkle.verify import map_root
+
+_STEP = "evidence"
+
+
+def convict(evidence: Evidence) -> str:
+    """The contradiction that ``evidence`` proves, as a sentence.
+
+    Raises:
+        VerificationError: the evidence does not prove one; the problem says why.
+    """
+    try:
+        chain = verify_chain(evidence.origin, evidence.configs)
+        match evidence.kind:
+            case EvidenceKind.HEADS:
+                return _heads(chain, *evidence.heads())
+            case EvidenceKind.CHECKPOINTS:
+                return _checkpoints(chain, evidence)
+            case EvidenceKind.HEAD_CHECKPOINT:
+                return _head_and_checkpoint(chain, evidence)
+            case EvidenceKind.CONFIGS:
+                return _configs(chain, evidence)
+            case EvidenceKind.ENTRIES:
+                return _entries(chain, evidence)
+    except MalformedError as error:
+        raise VerificationError(_STEP, str(error)) from None
+
+
+def proven(step: str, evidence: Evidence) -> EquivocationError | None:
+    """The error to raise if ``evidence`` convicts, None if it does not."""
+    try:
+        sentence = convict(evidence)
+    except VerificationError:
+        return None
+    return EquivocationError(step, sentence, evidence.encode())
+
+
+def contradicting_heads(
+    step: str, origin: str, configs: Sequence[SignedConfig], first: bytes, second: bytes
+) -> EquivocationError | None:
+    """The error for two encoded SMHs, if both are signed by the directory and contradict each other."""
+    return proven(step, Evidence(EvidenceKind.HEADS, origin, tuple(configs), (first, second)))
+
+
+def contradicting_checkpoints(
+    step: str, origin: str, configs: Sequence[SignedConfig], first: str, second: str
+) -> EquivocationError | None:
+    """The error for two checkpoints of one log, if both are signed and have one size and two roots."""
+    statements = (first.encode(), second.encode())
+    return proven(step, Evidence(EvidenceKind.CHECKPOINTS, origin, tuple(configs), statements))
+
+
+def _heads(chain: Sequence[Config], one: SignedMapHead, other: SignedMapHead) -> str:
+    earlier, later = sorted((one, other), key=lambda signed: signed.head.epoch)
+    before, after = _verified(chain, earlier), _verified(chain, later)
+    if before == after:
+        raise VerificationError(_STEP, "both statements are the same head")
+    if before.epoch == after.epoch:
+        return f"the directory signed two different heads of epoch {before.epoch}"
+    broken = _broken_order(chain, before, after)
+    if broken is None:
+        raise VerificationError(
+            _STEP, f"the heads of epochs {before.epoch} and {after.epoch} do not contradict each other"
+        )
+    return f"the head of epoch {after.epoch} {broken} the head of epoch {before.epoch}"
+
+
+def _broken_order(chain: Sequence[Config], before: MapHead, after: MapHead) -> str | None:
+    """What only grows from epoch to epoch and does not, from ``before`` to the later ``after``."""
+    if after.timestamp <= before.timestamp:
+        return "is not later than"
+    if after.log_size <= before.log_size or after.queue_next <= before.queue_next:
+        return "has no more records than"
+    if after.map_size < before.map_size:
+        return "has fewer entries than"
+    if _position(chain, after) < _position(chain, before):
+        return "is under an older config than"
+    return None
+
+
+def _checkpoints(chain: Sequence[Config], evidence: Evidence) -> str:
+    for log_origin in (heads_origin(evidence.origin), mutations_origin(evidence.origin)):
+        try:
+            one, other = (_checkpoint(chain, data, log_origin) for data in evidence.statements)
+        except VerificationError:
+            continue
+        if one.size != other.size or one.root == other.root:
+            raise VerificationError(_STEP, "the checkpoints do not contradict each other")
+        return f"the directory signed two different logs of {one.size} leaves under the name {log_origin}"
+    raise VerificationError(
+        _STEP, "the statements are not two signed checkpoints of one log of this directory"
+    )
+
+
+def _head_and_checkpoint(chain: Sequence[Config], evidence: Evidence) -> str:
+    head = _verified(chain, SignedMapHead.decode(evidence.statements[0]))
+    checkpoint = _checkpoint(chain, evidence.statements[1], mutations_origin(evidence.origin))
+    if checkpoint.size != head.log_size or checkpoint.root == head.log_root:
+        raise VerificationError(_STEP, "head and checkpoint do not contradict each other")
+    return (
+        f"the head of epoch {head.epoch} and a checkpoint name two different logs of {head.log_size} records"
+    )
+
+
+def _configs(chain: Sequence[Config], evidence: Evidence) -> str:
+    one, other = (SignedConfig.decode(data) for data in evidence.statements)
+    if one.config_bytes == other.config_bytes:
+        raise VerificationError(_STEP, "both statements are the same config")
+    for signed in (one, other):
+        check_config_change(signed, chain[-1])
+    return "the directory signed two different configs that follow the same one"
+
+
+def _entries(chain: Sequence[Config], evidence: Evidence) -> str:
+    if evidence.index is None or evidence.entries is None:
+        raise VerificationError(_STEP, "the proofs of the entries are missing")
+    heads = [_verified(chain, signed) for signed in evidence.heads()]
+    for head, shown in zip(heads, evidence.entries, strict=True):
+        if map_root(evidence.index, shown.map_proof) != head.map_root:
+            raise VerificationError(_STEP, f"a proof does not lead to the map root of epoch {head.epoch}")
+        if shown.entry is None and shown.map_proof.entry_hash(evidence.index) is not None:
+            raise VerificationError(_STEP, "a proof of absence shows an entry")
+        if shown.entry is not None and shown.entry.index != evidence.index:
+            raise VerificationError(_STEP, "an entry is of another index")
+    pairs = sorted(zip(heads, evidence.entries, strict=True), key=lambda pair: pair[0].epoch)
+    (before, first), (after, second) = pairs
+    broken = broken_account(first, second)
+    if broken is None:
+        raise VerificationError(_STEP, "the entries do not contradict each other")
+    return f"at one index, epoch {after.epoch} {broken} in epoch {before.epoch}"
+
+
+def broken_account(before: ProvenEntry, after: ProvenEntry) -> str | None:
+    """How an account broke the rules between an epoch and the same or a later one; None if it did not.
+
+    Versions never go back, one version has one entry, each names the one before, and none vanishes.
+    """
+    if before.entry is None or before.entry_bytes == after.entry_bytes:
+        return None
+    if after.entry is None:
+        return f"has no entry, though version {before.entry.version} stood there"
+    return _broken_versions(before.entry, before.map_proof.leaf, after.entry)
+
+
+def _broken_versions(before: Entry, leaf: tuple[bytes, bytes] | None, after: Entry) -> str | None:
+    if after.version < before.version:
+        return f"has version {after.version}, though version {before.version} stood there"
+    if after.version == before.version:
+        return f"has another version {after.version} than the one that stood there"
+    if after.version == before.version + 1 and (leaf is None or after.previous != leaf[1]):
+        return (
+            f"has a version {after.version} that does not follow version {before.version} as it stood there"
+        )
+    return None
+
+
+def _verified(chain: Sequence[Config], signed: SignedMapHead) -> MapHead:
+    """The head, if it is signed by the key of the config that it names."""
+    config = chain[_position(chain, signed.head)]
+    return signed.verify(config.origin, config.signer_key)
+
+
+def _position(chain: Sequence[Config], head: MapHead) -> int:
+    for position, config in enumerate(chain):
+        if config.hash == head.config_hash:
+            return position
+    raise VerificationError(_STEP, f"the head of epoch {head.epoch} names a config that is not in the chain")
+
+
+def _checkpoint(chain: Sequence[Config], data: bytes, log_origin: str) -> Checkpoint:
+    return open_checkpoint(data, log_origin, {config.signer_key.raw for config in chain})

@@ -1,0 +1,147 @@
+"""Evidence: two statements that one directory signed and that cannot both be true. FORMATS, "Evidence".
+
+A file convicts by itself: whoever has it and knows one key of the directory verifies it offline
+(``kt_es.evidence``). It holds no label, no profile and no opening.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kt_es.crypto.hashes import sha256
+from kt_es.errors import MalformedError
+from kt_es.formats.codec import Value, decode, encode, take_array, take_bytes, take_text
+from kt_es.formats.configs import MAX_CONFIG, SignedConfig, check_origin
+from kt_es.formats.entries import INDEX_LENGTH, Entry
+from kt_es.formats.heads import MAX_CHECKPOINT, SignedMapHead
+from kt_es.formats.notes import decode_base64, encode_base64
+from kt_es.formats.proofs import (
+    MAX_CONFIGS,
+    decode_configs,
+    encode_configs,
+    map_proof_fields,
+    take_map_proof,
+)
+from kt_es.merkle.proofs import MapProof
+
+EVIDENCE = "kt-es evidence v1"
+MAX_EVIDENCE = 16 * 1024 * 1024 + 256 * 1024
+MAX_ENTRY = 16 * 1024
+
+
+class EvidenceKind(StrEnum):
+    """What the two statements are."""
+
+    HEADS = "heads"  # two signed map heads
+    CHECKPOINTS = "checkpoints"  # two checkpoints of one log
+    HEAD_CHECKPOINT = "head-checkpoint"  # a signed map head, and a checkpoint of the log of mutations
+    CONFIGS = "configs"  # two signed configs
+    ENTRIES = "entries"  # two signed map heads, and what their maps hold at one index
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenEntry:
+    """What a map holds at the evidence's index: the bytes of an entry or None, and the proof of it."""
+
+    entry: Entry | None
+    entry_bytes: bytes | None
+    map_proof: MapProof
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """``[kind of file, kind, origin, configs, statement, statement, proofs]``.
+
+    A statement is an encoded SMH, the UTF-8 of a checkpoint, or an encoded signed config. ``configs`` is
+    the chain from the directory's first config on, up to what is needed to know the keys. ``index`` and
+    ``entries`` are there for the kind ``entries`` only.
+    """
+
+    kind: EvidenceKind
+    origin: str
+    configs: tuple[SignedConfig, ...]
+    statements: tuple[bytes, bytes]
+    index: bytes | None = None
+    entries: tuple[ProvenEntry, ProvenEntry] | None = None
+
+    def encode(self) -> bytes:
+        proofs: list[Value] = []
+        if self.index is not None and self.entries is not None:
+            proofs = [self.index]
+            for proven in self.entries:
+                proofs += [
+                    proven.entry_bytes,
+                    map_proof_fields(proven.map_proof, proven.entry is not None),
+                ]
+        return encode(
+            [EVIDENCE, self.kind.value, self.origin, encode_configs(self.configs), *self.statements, proofs]
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Evidence:
+        """Raises ``MalformedError``. Whether it convicts, ``kt_es.evidence.convict`` says."""
+        if len(data) > MAX_EVIDENCE:
+            raise MalformedError("evidence", f"must have at most {MAX_EVIDENCE} bytes, has {len(data)}")
+        mark, kind, origin, configs, first, second, proofs = take_array(
+            decode(data, "evidence"), "evidence", 7
+        )
+        if mark != EVIDENCE:
+            raise MalformedError("evidence", f"must begin with {EVIDENCE!r}")
+        if kind not in list(EvidenceKind):
+            raise MalformedError("evidence kind", f"must be one of {', '.join(EvidenceKind)}")
+        known = EvidenceKind(take_text(kind, "evidence kind", 1, 64))
+        index, entries = _take_proofs(proofs, known)
+        return cls(
+            known,
+            check_origin(take_text(origin, "evidence origin", 1, 255)),
+            decode_configs(take_bytes(configs, "evidence configs", 1, MAX_CONFIGS * (MAX_CONFIG + 8))),
+            (
+                take_bytes(first, "evidence statement", 1, MAX_CHECKPOINT),
+                take_bytes(second, "evidence statement", 1, MAX_CHECKPOINT),
+            ),
+            index,
+            entries,
+        )
+
+    def heads(self) -> tuple[SignedMapHead, SignedMapHead]:
+        """Both statements as signed map heads; raises ``MalformedError`` if one is none."""
+        return SignedMapHead.decode(self.statements[0]), SignedMapHead.decode(self.statements[1])
+
+
+def _take_proofs(
+    value: Value, kind: EvidenceKind
+) -> tuple[bytes | None, tuple[ProvenEntry, ProvenEntry] | None]:
+    what = "evidence proofs"
+    if kind is not EvidenceKind.ENTRIES:
+        take_array(value, what, 0)
+        return None, None
+    index, entry1, proof1, entry2, proof2 = take_array(value, what, 5)
+    taken = take_bytes(index, f"{what} index", INDEX_LENGTH)
+    return taken, (_take_proven(taken, entry1, proof1), _take_proven(taken, entry2, proof2))
+
+
+def _take_proven(index: bytes, entry: Value, proof: Value) -> ProvenEntry:
+    what = "evidence map proof"
+    if entry is None:
+        return ProvenEntry(None, None, take_map_proof(proof, None, what))
+    data = take_bytes(entry, "evidence entry", 1, MAX_ENTRY)
+    return ProvenEntry(Entry.decode(data), data, take_map_proof(proof, (index, sha256(data)), what))
+
+
+_BEGIN = "-----BEGIN KT-ES EVIDENCE-----"
+_END = "-----END KT-ES EVIDENCE-----"
+
+
+def armored(data: bytes) -> str:
+    """Encoded evidence as text for a terminal: base64 in lines of 64 between two marks."""
+    text = encode_base64(data)
+    return "\n".join([_BEGIN, *(text[at : at + 64] for at in range(0, len(text), 64)), _END])
+
+
+def unarmored(text: str) -> bytes:
+    """The inverse of ``armored``; white space around the lines does not count."""
+    lines = [line.strip() for line in text.strip().splitlines()]
+    if len(lines) < 3 or lines[0] != _BEGIN or lines[-1] != _END:
+        raise MalformedError("evidence", f"does not stand between {_BEGIN} and {_END}")
+    return decode_base64("".join(lines[1:-1]), "evidence")

@@ -1,0 +1,117 @@
+"""The answer about one label in a range of epochs. FORMATS, "Range answer".
+
+VRF proof and checkpoint stand in it once. One proof shows that the heads of the range are consecutive
+leaves of the log of map heads, and each epoch has its own map proof. An owner who reads ranges without a
+gap has seen every epoch: an entry that stood for one epoch only cannot hide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kt_es.errors import MalformedError
+from kt_es.formats.codec import Value, decode, encode, take_array, take_bytes, take_text, take_uint
+from kt_es.formats.entries import HASH_LENGTH, MAX_MUTATION, Mutation
+from kt_es.formats.heads import MAX_CHECKPOINT, MAX_SMH
+from kt_es.formats.proofs import VRF_PROOF_LENGTH, map_proof_fields, take_map_proof
+from kt_es.merkle.proofs import MapProof
+
+MAX_RANGE = 256
+"""Epochs in one answer."""
+
+MAX_RANGE_ANSWER = 3 * 1024 * 1024
+"""Bytes of one encoded answer; a server answers about fewer epochs where they would be more."""
+
+# Both ends of a range may leave a subtree at each level of the tree.
+_MAX_RANGE_PROOF = 128
+
+
+@dataclass(frozen=True, slots=True)
+class RangeEpoch:
+    """One epoch: its signed head, and what the map proves at the index.
+
+    ``mutation`` is the position in ``RangeAnswer.mutations`` of what carries the entry, None for absence.
+    """
+
+    smh_bytes: bytes
+    map_proof: MapProof
+    mutation: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RangeAnswer:
+    """``[checkpoint, vrf proof, mutations, first epoch, heads proof, epochs]``; ``epochs`` are consecutive.
+
+    ``heads_proof`` is that of ``merkle.log.plan_range`` for the leaves ``first - 1`` up to ``first - 1 +
+    len(epochs)``. ``mutations`` are distinct and stand in the order in which the epochs name them first.
+    """
+
+    heads_checkpoint: str
+    vrf_proof: bytes
+    mutations: tuple[Mutation, ...]
+    first: int
+    heads_proof: tuple[bytes, ...]
+    epochs: tuple[RangeEpoch, ...]
+
+    def encode(self) -> bytes:
+        return encode(
+            [
+                self.heads_checkpoint,
+                self.vrf_proof,
+                [mutation.encode() for mutation in self.mutations],
+                self.first,
+                self.heads_proof,
+                [
+                    [
+                        epoch.smh_bytes,
+                        map_proof_fields(epoch.map_proof, epoch.mutation is not None),
+                        epoch.mutation,
+                    ]
+                    for epoch in self.epochs
+                ],
+            ]
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> RangeAnswer:
+        what = "range answer"
+        if len(data) > MAX_RANGE_ANSWER:
+            raise MalformedError(what, f"must have at most {MAX_RANGE_ANSWER} bytes, has {len(data)}")
+        checkpoint, vrf, mutations, first, proof, epochs = take_array(decode(data, what), what, 6)
+        taken = tuple(
+            Mutation.decode(take_bytes(value, f"{what} mutation", 1, MAX_MUTATION))
+            for value in take_array(mutations, f"{what} mutations", 0, MAX_RANGE)
+        )
+        answer = cls(
+            take_text(checkpoint, f"{what} checkpoint", 1, MAX_CHECKPOINT),
+            take_bytes(vrf, f"{what} vrf proof", VRF_PROOF_LENGTH),
+            taken,
+            take_uint(first, f"{what} first epoch", 1),
+            tuple(
+                take_bytes(value, f"{what} heads proof", HASH_LENGTH)
+                for value in take_array(proof, f"{what} heads proof", 0, _MAX_RANGE_PROOF)
+            ),
+            tuple(_take_epoch(value, taken) for value in take_array(epochs, f"{what} epochs", 1, MAX_RANGE)),
+        )
+        _check_order(answer)
+        return answer
+
+
+def _take_epoch(value: Value, mutations: Sequence[Mutation]) -> RangeEpoch:
+    what = "range answer epoch"
+    smh, proof, number = take_array(value, what, 3)
+    at = None if number is None else take_uint(number, f"{what} mutation", 0, max(len(mutations) - 1, 0))
+    if at is not None and not mutations:
+        raise MalformedError(what, "names a mutation, though the answer has none")
+    own = None if at is None else (mutations[at].entry.index, mutations[at].entry_hash)
+    return RangeEpoch(
+        take_bytes(smh, f"{what} smh", 1, MAX_SMH), take_map_proof(proof, own, f"{what} map proof"), at
+    )
+
+
+def _check_order(answer: RangeAnswer) -> None:
+    """One encoding: every mutation is named, the first ones first, and none stands twice."""
+    named = list(dict.fromkeys(epoch.mutation for epoch in answer.epochs if epoch.mutation is not None))
+    if named != list(range(len(answer.mutations))) or len(set(answer.mutations)) != len(answer.mutations):
+        raise MalformedError("range answer mutations", "are not distinct and in the order of their epochs")
