@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 from uuid import UUID
 
-import esdbclient
 import grpc
-from esdbclient import exceptions
 
 from kt_es.errors import AccessDeniedError, ConfigError, KtError, UnavailableError, WrongRevisionError
+from kt_es.eventstore import driver
 from kt_es.eventstore.esdb_client import PAGE_BYTES, Client
 from kt_es.eventstore.streams import ANY, NO_STREAM, Event, NewEvent, Subscription
 
@@ -36,7 +35,7 @@ def connect(uri: str) -> EsdbLog:
         client = Client(uri)
     except (ValueError, OSError) as error:
         raise ConfigError(f"connection string: {error}") from None
-    except exceptions.EventStoreDBClientException as error:
+    except driver.EventStoreDBClientException as error:
         raise UnavailableError(f"the event log cannot be reached: {_sentence(error)}") from None
     return EsdbLog(client)
 
@@ -48,21 +47,21 @@ def _sentence(error: BaseException) -> str:
     return str(text or type(error).__name__).strip().splitlines()[0]
 
 
-def _status(error: exceptions.EventStoreDBClientException) -> grpc.StatusCode | None:
+def _status(error: driver.EventStoreDBClientException) -> grpc.StatusCode | None:
     code = getattr(error.args[0], "code", None) if error.args else None
     return code() if callable(code) else None
 
 
-def _translated(error: exceptions.EventStoreDBClientException, doing: str) -> KtError:
+def _translated(error: driver.EventStoreDBClientException, doing: str) -> KtError:
     """What a client exception means to us; the recordings of real failures are the source."""
     refused = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
-    if isinstance(error, exceptions.AccessDeniedError) or _status(error) in refused:
+    if isinstance(error, driver.AccessDeniedError) or _status(error) in refused:
         return AccessDeniedError(f"{doing}: the event log denies access ({_sentence(error)})")
     permanent = (
-        exceptions.StreamIsDeleted,
-        exceptions.MaximumAppendSizeExceededError,
-        exceptions.BadRequestError,
-        exceptions.FailedPrecondition,
+        driver.StreamIsDeleted,
+        driver.MaximumAppendSizeExceededError,
+        driver.BadRequestError,
+        driver.FailedPrecondition,
     )
     if isinstance(error, permanent) or _status(error) == grpc.StatusCode.INVALID_ARGUMENT:
         return KtError(f"{doing}: {type(error).__name__} {_sentence(error)}")
@@ -80,7 +79,7 @@ class EsdbLog:
     def _call(self, doing: str, call: Callable[[], _T]) -> _T:
         try:
             return call()
-        except exceptions.EventStoreDBClientException as error:
+        except driver.EventStoreDBClientException as error:
             raise _translated(error, doing) from None
         except grpc.RpcError as error:
             raise UnavailableError(f"{doing}: the event log is unavailable ({error})") from None
@@ -105,7 +104,7 @@ class EsdbLog:
 
     def append(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
         new = [
-            esdbclient.NewEvent(
+            driver.NewEvent(
                 type=event.type,
                 data=event.data,
                 metadata=event.metadata,
@@ -114,16 +113,16 @@ class EsdbLog:
             )
             for event in events
         ]
-        version: int | esdbclient.StreamState = expected
+        version: int | driver.StreamState = expected
         if expected == NO_STREAM:
-            version = esdbclient.StreamState.NO_STREAM
+            version = driver.StreamState.NO_STREAM
         elif expected == ANY:
-            version = esdbclient.StreamState.ANY
+            version = driver.StreamState.ANY
 
         def append() -> None:
             try:
                 self._client.append_to_stream(stream, current_version=version, events=new, timeout=DEADLINE)
-            except exceptions.WrongCurrentVersion:
+            except driver.WrongCurrentVersion:
                 raise WrongRevisionError(stream, expected) from None
 
         self._call(f"append to {stream}", append)
@@ -132,7 +131,7 @@ class EsdbLog:
         def last() -> Event | None:
             try:
                 events = self._client.get_stream(stream, backwards=True, limit=1, timeout=DEADLINE)
-            except exceptions.NotFound:
+            except driver.NotFound:
                 return None
             return _event(events[0]) if events else None
 
@@ -160,7 +159,7 @@ class EsdbLog:
         def page() -> tuple[list[Event], bool]:
             try:
                 found = self._client.get_page(stream, start, count)
-            except exceptions.NotFound:
+            except driver.NotFound:
                 return [], True
             is_cut = sum(len(event.data) for event in found) >= PAGE_BYTES
             return [_event(event) for event in found], len(found) < count and not is_cut
@@ -210,7 +209,7 @@ class EsdbLog:
                     read_batch_size=200,
                     timeout=DEADLINE,
                 )
-            except exceptions.AlreadyExists:
+            except driver.AlreadyExists:
                 return
 
         self._call(f"create the persistent subscription {group} of {stream}", create)
@@ -224,9 +223,9 @@ class EsdbLog:
                         group, stream, event_buffer_size=2000, max_ack_batch_size=200, max_ack_delay=0.05
                     ),
                 )
-            except exceptions.MaximumSubscriptionsReached:
+            except driver.MaximumSubscriptionsReached:
                 return None
-            except exceptions.NotFound:
+            except driver.NotFound:
                 # Creating one takes more rights than joining it, so joining is tried first.
                 self._create_group(stream, group)
                 return join()
@@ -262,9 +261,9 @@ class EsdbLog:
 class _Recordings(Protocol):
     """What a client's subscription of either kind is to us."""
 
-    def __next__(self) -> esdbclient.RecordedEvent: ...
+    def __next__(self) -> driver.RecordedEvent: ...
 
-    def __iter__(self) -> Iterator[esdbclient.RecordedEvent]: ...
+    def __iter__(self) -> Iterator[driver.RecordedEvent]: ...
 
     def stop(self) -> None: ...
 
@@ -315,7 +314,7 @@ class EsdbGroup(_Stream):
             self._log._call("acknowledge", lambda: self._group.ack(ack_id))
 
 
-def _event(recorded: esdbclient.RecordedEvent) -> Event:
+def _event(recorded: driver.RecordedEvent) -> Event:
     return Event(
         recorded.stream_name,
         recorded.stream_position,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import esdbclient
 import grpc
-from esdbclient import exceptions
-from esdbclient.client import autoreconnect, retrygrpc
 
+from kt_es.eventstore import driver
+from kt_es.eventstore.driver import autoreconnect, retrygrpc
 from kt_es.eventstore.streams import NO_STREAM
 
 # A page is cut where it has so many bytes: 64 events may have 64 MiB, too many for memory and deadline.
@@ -28,7 +27,7 @@ _KEEPALIVE = (
 )
 
 
-class Client(esdbclient.EventStoreDBClient):
+class Client(driver.EventStoreDBClient):
     """Used by ``esdb``; may be closed by any thread."""
 
     _has_ended = False
@@ -59,15 +58,15 @@ class Client(esdbclient.EventStoreDBClient):
         self, grpc_target: str, grpc_options: tuple[tuple[str, str | int], ...] = ()
     ) -> grpc.Channel:
         if self._has_ended:
-            raise exceptions.CancelledByClient("the client was closed")
+            raise driver.CancelledByClient("the client was closed")
         # The client passes its keepalive settings under a name that gRPC does not know.
         return super()._construct_grpc_channel(grpc_target, (*grpc_options, *_KEEPALIVE))
 
     @retrygrpc
     @autoreconnect
-    def get_page(self, stream: str, start: int, count: int) -> list[esdbclient.RecordedEvent]:
+    def get_page(self, stream: str, start: int, count: int) -> list[driver.RecordedEvent]:
         """Up to ``count`` events, fewer where these have ``PAGE_BYTES``; repeated like ``get_stream``."""
-        page: list[esdbclient.RecordedEvent] = []
+        page: list[driver.RecordedEvent] = []
         size = 0
         with self.read_stream(stream, stream_position=start, limit=count, timeout=PAGE_DEADLINE) as events:
             for event in events:
@@ -78,18 +77,18 @@ class Client(esdbclient.EventStoreDBClient):
         return page
 
 
-def plain_client(uri: str) -> esdbclient.EventStoreDBClient:
+def plain_client(uri: str) -> driver.EventStoreDBClient:
     """The client without deadlines, pages and keepalive of ours: what ``kt bench node`` measures."""
-    return esdbclient.EventStoreDBClient(uri)
+    return driver.EventStoreDBClient(uri)
 
 
 def plain_append(
-    client: esdbclient.EventStoreDBClient, stream: str, expected: int, count: int, size: int
+    client: driver.EventStoreDBClient, stream: str, expected: int, count: int, size: int
 ) -> None:
     """Append ``count`` events of ``size`` bytes in one call; one alone is another call of the protocol."""
     new = [
-        esdbclient.NewEvent(type="T", data=bytes(size), content_type="application/octet-stream")
+        driver.NewEvent(type="T", data=bytes(size), content_type="application/octet-stream")
         for _ in range(count)
     ]
-    version = esdbclient.StreamState.NO_STREAM if expected == NO_STREAM else expected
+    version = driver.StreamState.NO_STREAM if expected == NO_STREAM else expected
     client.append_to_stream(stream, current_version=version, events=new[0] if count == 1 else new)
