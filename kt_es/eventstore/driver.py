@@ -24,6 +24,7 @@ if TYPE_CHECKING or find_spec("esdbclient") is not None:
     from esdbclient.exceptions import (
         AccessDeniedError,
         AlreadyExists,
+        AppendDeadlineExceeded,
         BadRequestError,
         CancelledByClient,
         DiscoveryFailed,
@@ -66,6 +67,7 @@ else:
         MaximumAppendSizeExceededError,
     )
     from kurrentdbclient.exceptions import AlreadyExistsError as AlreadyExists
+    from kurrentdbclient.exceptions import AppendDeadlineExceededError as AppendDeadlineExceeded
     from kurrentdbclient.exceptions import CancelledByClientError as CancelledByClient
     from kurrentdbclient.exceptions import DiscoveryFailedError as DiscoveryFailed
     from kurrentdbclient.exceptions import ExceptionThrownByHandlerError as ExceptionThrownByHandler
@@ -96,6 +98,7 @@ __all__ = [
     "LIBRARY",
     "AccessDeniedError",
     "AlreadyExists",
+    "AppendDeadlineExceeded",
     "AsyncEventStoreDBClient",
     "BadRequestError",
     "CancelledByClient",
