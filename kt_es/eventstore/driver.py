@@ -9,7 +9,7 @@ successor's differ, only the name does.
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or find_spec("esdbclient") is not None:
     from esdbclient import (
@@ -21,6 +21,8 @@ if TYPE_CHECKING or find_spec("esdbclient") is not None:
     )
     from esdbclient import client as client_module
     from esdbclient.client import autoreconnect, retrygrpc
+    from esdbclient.connection import ESDBConnection as Connection
+    from esdbclient.connection_spec import ConnectionSpec
     from esdbclient.exceptions import (
         AccessDeniedError,
         AlreadyExists,
@@ -60,6 +62,8 @@ else:
     from kurrentdbclient import NewEvent, RecordedEvent, StreamState
     from kurrentdbclient import client as client_module
     from kurrentdbclient.client import autoreconnect, retrygrpc
+    from kurrentdbclient.connection import KurrentDBConnection as Connection
+    from kurrentdbclient.connection_spec import ConnectionSpec
     from kurrentdbclient.exceptions import (
         AccessDeniedError,
         BadRequestError,
@@ -102,6 +106,8 @@ __all__ = [
     "AsyncEventStoreDBClient",
     "BadRequestError",
     "CancelledByClient",
+    "Connection",
+    "ConnectionSpec",
     "DiscoveryFailed",
     "EventStoreDBClient",
     "EventStoreDBClientException",
@@ -124,6 +130,7 @@ __all__ = [
     "client_module",
     "gossip_pb2",
     "gossip_pb2_grpc",
+    "node_preference",
     "persistent_pb2",
     "persistent_pb2_grpc",
     "retrygrpc",
@@ -132,3 +139,9 @@ __all__ = [
     "streams_pb2",
     "streams_pb2_grpc",
 ]
+
+
+def node_preference(spec: ConnectionSpec) -> str:
+    """Which member the connection string prefers: ``leader`` unless it says otherwise."""
+    options: Any = spec.options
+    return str(options.NodePreference if LIBRARY == "esdbclient" else options.node_preference)

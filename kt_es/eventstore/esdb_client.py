@@ -1,16 +1,25 @@
-"""EventStoreDB's client with what ours needs besides: keepalive, pages, and an end that is one."""
+"""EventStoreDB's client, with keepalive, pages, a reliable close and another choice of the member added."""
 
 from __future__ import annotations
+
+import time
+from collections.abc import Mapping
 
 import grpc
 
 from kt_es.eventstore import driver
+from kt_es.eventstore.discovery import Answers, find_leader
 from kt_es.eventstore.driver import autoreconnect, retrygrpc
+from kt_es.eventstore.gossip import ask_members, seeds_of
 from kt_es.eventstore.streams import NO_STREAM
 
 # A page is cut where it has so many bytes: 64 events may have 64 MiB, too many for memory and deadline.
 PAGE_BYTES = 4 << 20
 PAGE_DEADLINE = 10.0
+
+# How long a leader is looked for, in seconds, and the pause between two rounds of questions.
+DISCOVERY_DEADLINE = 5.0
+DISCOVERY_PAUSE = 0.2
 
 _KEEPALIVE = (
     ("grpc.keepalive_time_ms", 10_000),
@@ -61,6 +70,38 @@ class Client(driver.EventStoreDBClient):
             raise driver.CancelledByClient("the client was closed")
         # The client passes its keepalive settings under a name that gRPC does not know.
         return super()._construct_grpc_channel(grpc_target, (*grpc_options, *_KEEPALIVE))
+
+    def _discover_preferred_node(self) -> driver.Connection:
+        """The library's choice of the member, replaced: it counts dead leaders (see ``discovery``)."""
+        if driver.node_preference(self.connection_spec) != "leader":
+            return super()._discover_preferred_node()
+        begun = time.monotonic()
+        while True:
+            leader = find_leader(seeds_of(self.connection_spec), self._ask)
+            if leader is not None:
+                return self._construct_esdb_connection(leader)
+            if self._has_ended:
+                raise driver.CancelledByClient("the client was closed")
+            if time.monotonic() - begun >= DISCOVERY_DEADLINE:
+                seeds = ", ".join(self.connection_spec.targets)
+                raise driver.LeaderNotFound(f"no member of the cluster at {seeds} says that it leads")
+            time.sleep(DISCOVERY_PAUSE)
+
+    def _ask(self, targets: Mapping[str, str | None]) -> Answers:
+        """``discovery.Ask`` over channels of their own, which are closed again."""
+        channels = [
+            self._construct_grpc_channel(
+                target, () if name is None else (("grpc.ssl_target_name_override", name),)
+            )
+            for target, name in targets.items()
+        ]
+        try:
+            return ask_members(
+                dict(zip(targets, channels, strict=True)), self._call_metadata, self._call_credentials
+            )
+        finally:
+            for channel in channels:
+                channel.close()
 
     @retrygrpc
     @autoreconnect

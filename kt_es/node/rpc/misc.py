@@ -33,8 +33,8 @@ class Gossip(gossip_pb2_grpc.GossipServicer):
 def supported_methods(services: Iterable[ServiceDescriptor]) -> bytes:
     """``SupportedMethods`` {methods {method_name 1, service_name 2, features 3} 1, version 2}.
 
-    The client library ships no classes for this service; other official clients ask it before anything else and
-    leave out what it does not name.
+    The client library ships no classes for this service. Other official clients ask it before anything
+    else, and leave out what it does not name.
     """
     methods = b"".join(
         field(1, _supported(method.name.lower(), service.full_name))
