@@ -28,9 +28,9 @@ class Schedule:
         """Whether an epoch with ``staged`` items should end.
 
         ``since_marker`` are seconds of the monotonic clock since this signer's last marker, or since it
-        became active. ``since_head`` are seconds of the wall clock since the last head's timestamp. They count
-        across restarts, outages and takeovers, so a head that is due comes at once; the other clock goes
-        on where the wall clock steps back.
+        became active. ``since_head`` are seconds of the wall clock since the last head's timestamp: they
+        count across restarts, outages and takeovers, so a head that is due comes at once. The monotonic
+        clock goes on where the wall clock steps back.
         """
         if staged >= self.batch_limit or max(since_marker, since_head) >= self.max_interval:
             return True

@@ -18,6 +18,7 @@ from kt_es.errors import AccessDeniedError, ConfigError, KtError, UnavailableErr
 from kt_es.eventstore import driver
 from kt_es.eventstore.esdb_client import PAGE_BYTES, Client
 from kt_es.eventstore.streams import ANY, NO_STREAM, Event, NewEvent, Subscription
+from kt_es.eventstore.uri import normalized
 
 DEADLINE = 3.0
 OPENING_DEADLINE = 10.0
@@ -27,10 +28,11 @@ _T = TypeVar("_T")
 
 
 def connect(uri: str) -> EsdbLog:
-    """The log at a connection string such as ``esdb://127.0.0.1:2113?Tls=false``.
+    """The log at a connection string such as ``esdb://127.0.0.1:2113?Tls=false`` (see ``uri``).
 
     Raises ``ConfigError`` if the string is not one, ``UnavailableError`` if a cluster cannot be found.
     """
+    uri = normalized(uri)
     try:
         client = Client(uri)
     except (ValueError, OSError) as error:
