@@ -72,7 +72,7 @@ def choose(answers: Answers) -> str | None:
     return first if votes[first] > votes[second] else None
 
 
-def _confirms(target: str, members: Sequence[Member]) -> bool:
+def confirms(target: str, members: Sequence[Member]) -> bool:
     """Whether the member at ``target`` says of itself that it leads."""
     return any(member.target == target and _is_leader(member) for member in members)
 

@@ -8,6 +8,8 @@ each with its own deadline. Streaming calls are kept honest by HTTP/2 keepalive.
 from __future__ import annotations
 
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 from uuid import UUID
@@ -22,19 +24,52 @@ from kt_es.eventstore.uri import normalized
 
 DEADLINE = 3.0
 OPENING_DEADLINE = 10.0
+OPENING_LOOK = 1.0  # seconds between two questions whether the member that does not answer still leads
 PAGE = 64
 
 _T = TypeVar("_T")
+_S = TypeVar("_S", bound="_Stream | None")
 
 
-def connect(uri: str) -> EsdbLog:
+class Connector:
+    """Makes the clients of one process, and lets them leave a member together.
+
+    A server that is being stopped waits for calls that are open, and subscriptions stay open. So when one
+    client is refused and looks for the leader anew, the subscriptions of the others end, too: whoever
+    reads them connects again. May be used from any thread.
+    """
+
+    def __init__(self, uri: str) -> None:
+        """Raises ``ConfigError`` as ``connect`` does."""
+        self._uri = normalized(uri)
+        self._lock = threading.Lock()
+        self._logs: weakref.WeakSet[EsdbLog] = weakref.WeakSet()
+
+    def __call__(self) -> EsdbLog:
+        """Another client, which its user closes. Raises as ``connect`` does."""
+        log = connect(self._uri, self._left)
+        with self._lock:
+            self._logs.add(log)
+        return log
+
+    def _left(self, client: Client, target: str) -> None:
+        with self._lock:
+            others = [log for log in self._logs if log.is_connected_to(target) and not log.uses(client)]
+        for log in others:
+            log.end_subscriptions()
+
+
+def connect(uri: str, left: Callable[[Client, str], None] | None = None) -> EsdbLog:
     """The log at a connection string such as ``esdb://127.0.0.1:2113?Tls=false`` (see ``uri``).
 
-    Raises ``ConfigError`` if the string is not one, ``UnavailableError`` if a cluster cannot be found.
+    ``left`` is told of each member that the client leaves because it was refused there: the client and the
+    member's target. Raises ``ConfigError`` if the string is not one, ``UnavailableError`` if a cluster
+    cannot be found.
     """
     uri = normalized(uri)
     try:
         client = Client(uri)
+        client.left = left
     except (ValueError, OSError) as error:
         raise ConfigError(f"connection string: {error}") from None
     except driver.EventStoreDBClientException as error:
@@ -77,6 +112,7 @@ class EsdbLog:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._subscriptions: weakref.WeakSet[_Stream] = weakref.WeakSet()
 
     def _call(self, doing: str, call: Callable[[], _T]) -> _T:
         try:
@@ -89,20 +125,45 @@ class EsdbLog:
             # gRPC's own word for a channel that was closed under a call, by close() or a reconnect.
             raise UnavailableError(f"{doing}: the connection was closed ({error})") from None
 
-    def _opened(self, doing: str, call: Callable[[], _T]) -> _T:
+    def _opened(self, doing: str, call: Callable[[], _S]) -> _S:
         """A subscription, confirmed by the server in time.
 
         The client waits for the confirmation without a deadline, and one for the call would be one for
         the whole subscription. All that ends it is closing the client, which is of no use after that, and
         whose attempts that follow end at once.
         """
-        late = threading.Timer(OPENING_DEADLINE, self._client.close)
-        late.daemon = True
-        late.start()
+        confirmed = threading.Event()
+        watcher = threading.Thread(target=self._close_if_late, args=(confirmed,), daemon=True)
+        watcher.start()
         try:
-            return self._call(doing, call)
+            opened = self._call(doing, call)
         finally:
-            late.cancel()
+            confirmed.set()
+        if opened is not None:
+            self._subscriptions.add(opened)
+        return opened
+
+    def _close_if_late(self, confirmed: threading.Event) -> None:
+        """Close the client if nothing is confirmed in time, or soon if its member leads no longer.
+
+        A member that resigned takes the call and does not answer it.
+        """
+        deadline = time.monotonic() + OPENING_DEADLINE
+        while not confirmed.wait(min(OPENING_LOOK, max(0.0, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline or not self._client.may_lead():
+                self._client.close()
+                return
+
+    def uses(self, client: Client) -> bool:
+        return self._client is client
+
+    def is_connected_to(self, target: str) -> bool:
+        return self._client.connection_target == target
+
+    def end_subscriptions(self) -> None:
+        """End the iteration of every subscription that is open, from any thread."""
+        for subscription in list(self._subscriptions):
+            subscription.stop()
 
     def append(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
         new = [

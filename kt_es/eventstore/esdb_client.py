@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import grpc
 
 from kt_es.eventstore import driver
-from kt_es.eventstore.discovery import Answers, find_leader
+from kt_es.eventstore.discovery import Answers, confirms, find_leader
 from kt_es.eventstore.driver import autoreconnect, retrygrpc
 from kt_es.eventstore.gossip import ask_members, seeds_of
 from kt_es.eventstore.streams import NO_STREAM
@@ -37,9 +37,13 @@ _KEEPALIVE = (
 
 
 class Client(driver.EventStoreDBClient):
-    """Used by ``esdb``; may be closed by any thread."""
+    """Used by ``esdb``; may be closed by any thread.
+
+    ``left`` is told, in the thread of the call, of the member that is left because it refused a call.
+    """
 
     _has_ended = False
+    left: Callable[[Client, str], None] | None = None
 
     def close(self) -> None:
         """Close for good, from any thread: what a call under way would open for its next attempt, too."""
@@ -47,6 +51,8 @@ class Client(driver.EventStoreDBClient):
         self._shut()
 
     def reconnect(self, grpc_target: str | None = None) -> None:
+        if self.left is not None:
+            self.left(self, self.connection_target)
         super().reconnect(grpc_target)
         # It may have been closed in between, when this connection was not there to be closed.
         if self._has_ended:
@@ -86,6 +92,17 @@ class Client(driver.EventStoreDBClient):
                 seeds = ", ".join(self.connection_spec.targets)
                 raise driver.LeaderNotFound(f"no member of the cluster at {seeds} says that it leads")
             time.sleep(DISCOVERY_PAUSE)
+
+    def may_lead(self) -> bool:
+        """Whether the member that this client is connected to may still lead; always true of a single server.
+
+        False if the member says otherwise. True if it does not answer: then nobody knows.
+        """
+        if len(self.connection_spec.targets) == 1 and not self.connection_spec.scheme.endswith("+discover"):
+            return True
+        target = self.connection_target
+        said = self._ask({target: None}).get(target, ())
+        return len(said) < 2 or confirms(target, said)
 
     def _ask(self, targets: Mapping[str, str | None]) -> Answers:
         """``discovery.Ask`` over channels of their own, which are closed again."""

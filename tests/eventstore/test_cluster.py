@@ -9,14 +9,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from kt_es.errors import UnavailableError
-from kt_es.eventstore import esdb_client
-from kt_es.eventstore.esdb import EsdbLog, connect
+from kt_es.eventstore import esdb, esdb_client
+from kt_es.eventstore.esdb import Connector, EsdbLog, connect
+from kt_es.eventstore.streams import Subscription
 from tests.contracts.certificates import certify
 from tests.eventstore.test_discovery import GOSSIP, LEADERS, Situation
 
@@ -47,13 +48,17 @@ class Members:
     def _file(self, name: str) -> Path:
         return self._folder / f"{name}.json"
 
-    def say(self, situation: Situation) -> None:
-        """From now on they answer so; who is missing in the situation takes questions and stays silent."""
+    def say(self, situation: Situation, stopping: str = "") -> None:
+        """From now on they answer so; who is missing in the situation takes questions and stays silent.
+
+        ``stopping`` refuses new calls and keeps those that are open, as a server does in an orderly stop.
+        """
         for name in self.ports:
             told: dict[str, object] = {"silent": True}
             if name in situation:
                 rows = [[self.ports[str(port)], state, alive] for port, state, alive in situation[name]]
                 told = {"members": rows}
+            told["stopping"] = name == stopping
             fresh = self._file(name).with_suffix(".new")
             fresh.write_text(json.dumps(told))
             fresh.replace(self._file(name))
@@ -164,6 +169,53 @@ def test_members_vanish_while_a_client_reconnects(members: Members, connected: C
     assert log.last_revision("s") == -1
     later.join()
     assert target(log) == f"127.0.0.1:{members.ports['2201']}"
+
+
+def test_a_refused_client_takes_the_idle_subscriptions_of_its_process_along(members: Members) -> None:
+    members.say(GOSSIP["healthy"])
+    connector = Connector(f"esdb://{members.uri}?Tls=false")
+    idle, busy, elsewhere = connector(), connector(), connect(f"esdb://{members.uri}?Tls=false")
+    try:
+        ended = {name: threading.Event() for name in ("idle", "elsewhere")}
+        for name, log in (("idle", idle), ("elsewhere", elsewhere)):
+            subscription = log.subscribe("s")
+
+            def follow(subscription: Subscription = subscription, name: str = name) -> None:
+                with suppress(UnavailableError):
+                    for _ in subscription:
+                        pass
+                ended[name].set()
+
+            threading.Thread(target=follow, daemon=True).start()
+        assert busy.last_revision("s") == -1
+        assert not ended["idle"].is_set()
+        # The leader is stopped in an orderly way; another one has been elected already.
+        members.say(GOSSIP["leader 2203 killed, one second later"], stopping="2203")
+        assert busy.last_revision("s") == -1
+        assert target(busy) == f"127.0.0.1:{members.ports['2202']}"
+        assert ended["idle"].wait(PATIENCE)
+        assert not ended["elsewhere"].is_set()
+    finally:
+        for log in (idle, busy, elsewhere):
+            log.close()
+
+
+def test_joining_a_member_that_has_resigned_is_given_up_soon(
+    members: Members, connected: Callable[[], EsdbLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(esdb, "OPENING_DEADLINE", 600.0)
+    monkeypatch.setattr(esdb, "OPENING_LOOK", 0.1)
+    members.say(GOSSIP["healthy"])
+    log = connected()
+    assert log.last_revision("s") == -1
+    resigned: Situation = {
+        name: [(2203, "Follower", True), (2202, "Leader", True), (2201, "Follower", True)]
+        for name in members.ports
+    }
+    members.say(resigned)
+    with pytest.raises(UnavailableError):
+        log.join_group("s", "g")
+    assert target(connected()) == f"127.0.0.1:{members.ports['2202']}"
 
 
 def test_with_tls(tmp_path: Path) -> None:
