@@ -29,9 +29,7 @@ def read_profile_keys(path: Path) -> list[ProfileKey]:
     try:
         path.name.encode()
     except UnicodeEncodeError:
-        raise ConfigError(
-            f"{path}: the name of the file is not UTF-8, and it is published; rename it"
-        ) from None
+        raise ConfigError(f"{path}: the file's name is published, and it is not UTF-8; rename it") from None
     return [ProfileKey(path.name[:255], _kind(data), data)]
 
 

@@ -80,12 +80,15 @@ def read_private(path: Path, what: str, limit: int) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise ConfigError(f"{what} {path} cannot be read: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
+        # Before it becomes a file object: of a directory none can be made.
         check_private(os.fstat(descriptor), path, what)
-        try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             data = file.read(limit + 1)
-        except OSError as error:
-            raise ConfigError(f"{what} {path} cannot be read: {error.strerror}") from None
+    except OSError as error:
+        raise ConfigError(f"{what} {path} cannot be read: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
     if len(data) > limit:
         raise ConfigError(f"{what} {path} is larger than {limit} bytes")
     return data
