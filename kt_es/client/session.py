@@ -201,8 +201,7 @@ class Session:
             "other": None if other is None else encode_base64(other.encode()),
         }
         data = json.dumps(content, ensure_ascii=False, indent=1).encode()
-        path = self._state.keep_evidence(f"{error.step.replace(' ', '-')}-{at}", data)
-        return path
+        return self._state.keep_evidence(f"{error.step.replace(' ', '-')}-{at}", data)
 
     def _refused(self, step: str, problem: str, trusted: Trusted) -> VerificationError:
         error = VerificationError(step, problem)

@@ -1,7 +1,8 @@
-"""Where a client keeps what it trusts, and the evidence where it refused.
+"""Where a client keeps what it trusts, what it remembers of people, and evidence.
 
-The promise: what ``replace`` has returned True for survives a crash, and is replaced only by who has
-read it. Two processes that share a state can therefore never take it back to an older checkpoint.
+The promise: what ``replace`` or ``exchange`` has returned True for survives a crash, and is replaced only
+by a caller that has read it. Two processes that share a state can therefore never take it back to an older
+checkpoint, nor a memory to an older version.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from kt_es.client.database import Database
 from kt_es.client.trusted import MAX_TRUSTED_FILE, Trusted
+from kt_es.crypto.hashes import sha256
 from kt_es.errors import ConfigError, MalformedError
 
 
@@ -27,6 +30,18 @@ class StateStore(Protocol):
     def replace(self, expected: Trusted | None, new: Trusted) -> bool:
         """Store ``new`` if ``expected`` is what is stored, durably; else change nothing and say False."""
 
+    def recall(self, kind: str, key: bytes) -> bytes | None:
+        """What is remembered under ``kind`` and ``key``, None if nothing is."""
+
+    def remember(self, kind: str, key: bytes, data: bytes) -> None:
+        """Remember ``data``, durably, in place of what was remembered before."""
+
+    def exchange(self, kind: str, key: bytes, expected: bytes | None, data: bytes) -> bool:
+        """Remember ``data`` if ``expected`` is what is remembered; else change nothing and say False."""
+
+    def save_evidence(self, data: bytes) -> Path | None:
+        """Keep encoded evidence; where it is, None where no disk takes it. Never raises for a full disk."""
+
     def keep_evidence(self, name: str, data: bytes) -> Path | None:
         """Keep ``data`` for whoever looks into a refusal; where it is, None if it is kept nowhere."""
 
@@ -36,6 +51,7 @@ class MemoryStateStore:
 
     def __init__(self, trusted: Trusted | None = None) -> None:
         self._trusted = trusted
+        self._memory: dict[tuple[str, bytes], bytes] = {}
         self._lock = threading.Lock()
 
     def load(self) -> Trusted | None:
@@ -48,17 +64,36 @@ class MemoryStateStore:
             self._trusted = new
             return True
 
+    def recall(self, kind: str, key: bytes) -> bytes | None:
+        return self._memory.get((kind, key))
+
+    def remember(self, kind: str, key: bytes, data: bytes) -> None:
+        with self._lock:
+            self._memory[kind, key] = data
+
+    def exchange(self, kind: str, key: bytes, expected: bytes | None, data: bytes) -> bool:
+        with self._lock:
+            if self._memory.get((kind, key)) != expected:
+                return False
+            self._memory[kind, key] = data
+            return True
+
+    def save_evidence(self, data: bytes) -> Path | None:
+        """Nowhere to keep it: the error that carries it does."""
+        return None
+
     def keep_evidence(self, name: str, data: bytes) -> Path | None:
         """Nowhere to keep it."""
         return None
 
 
 class FileStateStore:
-    """State in a directory of its own: ``trusted`` (FORMATS, "Trusted state") and ``evidence/``."""
+    """State in a directory of its own: ``trusted`` (FORMATS, "Trusted state"), memory, ``evidence/``."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._trusted = directory / "trusted"
+        self._memory = Database(directory / "memory.db")
 
     def load(self) -> Trusted | None:
         try:
@@ -84,6 +119,27 @@ class FileStateStore:
             if new != expected:
                 self._write(self._trusted, new.encode())
             return True
+
+    def recall(self, kind: str, key: bytes) -> bytes | None:
+        return self._memory.recall(kind, key)
+
+    def remember(self, kind: str, key: bytes, data: bytes) -> None:
+        self._memory.remember(kind, key, data)
+
+    def exchange(self, kind: str, key: bytes, expected: bytes | None, data: bytes) -> bool:
+        return self._memory.exchange(kind, key, expected, data)
+
+    def save_evidence(self, data: bytes) -> Path | None:
+        """``data`` in a file under ``evidence/`` named by its hash: the same bytes are one file."""
+        path = self._directory / "evidence" / f"{sha256(data).hex()[:32]}.evidence"
+        try:
+            with self._locked():
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                if not path.is_file() or path.read_bytes() != data:
+                    self._write(path, data)
+        except (ConfigError, OSError):
+            return None
+        return path
 
     def keep_evidence(self, name: str, data: bytes) -> Path | None:
         """``data`` as a new file under ``evidence/``; a name that is taken gets a number."""
