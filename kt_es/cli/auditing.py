@@ -14,7 +14,7 @@ import click
 from kt_es.cli.clients import Reach, reach_options
 from kt_es.cli.context import config_path, output_of, settings_of
 from kt_es.cli.output import Output, at, is_terminal
-from kt_es.client.client import Head
+from kt_es.client.session import Head
 from kt_es.client.trusted import Pinned
 from kt_es.config import Settings
 from kt_es.errors import ConfigError

@@ -39,7 +39,7 @@ _COMMANDS = {
     "snapshot": "snapshot",
     "status": "status",
     "up": "up",
-    "verify": "people",
+    "verify": "verifying",
     "watch": "people",
 }
 

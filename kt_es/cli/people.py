@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from kt_es.cli.changes import Changes, changes_since
 from kt_es.cli.clients import CHANGE_TIMEOUT, DEFAULT_KEY, Reach, keys_option, reach_options, signing_keys
 from kt_es.cli.context import output_of, stop_on_signals
 from kt_es.cli.output import Output, at
@@ -17,14 +18,12 @@ from kt_es.cli.setup import write_private
 from kt_es.client.client import Client
 from kt_es.client.history import History, Version
 from kt_es.client.keystore import KeyStore, StoredKey
-from kt_es.client.trust import Lookup, verify_proof_file
-from kt_es.client.trusted import Pinned
+from kt_es.client.trust import Lookup
 from kt_es.crypto.signatures import ECDSA_P256, ED25519, PrivateKey
-from kt_es.errors import ConfigError, KtError, MalformedError, UnavailableError, VerificationError
+from kt_es.errors import ConfigError, KtError, UnavailableError, VerificationError
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.notes import encode_base64
 from kt_es.formats.profiles import ProfileKey
-from kt_es.formats.proofs import MAX_PROOF_FILE, ProofFile
 
 PROVEN_ABSENT = 3
 ALGORITHMS = {"ed25519": ED25519, "p256": ECDSA_P256}
@@ -137,36 +136,14 @@ def get_command(
     output = output_of(context)
     with Reach(**reach).client() as client:
         lookup = client.lookup(label, epoch)
+        changes = changes_since(client, lookup)
     if out is not None:
         write_private(out, lookup.proof.encode(), mode=0o644)
         output.note(f"  proof saved to {out}")
     if save is not None:
         for number, key in enumerate(lookup.profile or ()):
             write_private(save / f"{number}.{key.type}", key.data, mode=0o644)
-    return show_lookup(output, lookup)
-
-
-@click.command("verify")
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--vkey", envvar="KT_VKEY", help="The directory's key; default the one that FILE begins with.")
-@click.pass_context
-def verify_command(context: click.Context, file: Path, vkey: str | None) -> int:
-    """Verify a saved proof again, without a network."""
-    output = output_of(context)
-    try:
-        with file.open("rb") as stream:
-            proof = ProofFile.decode(stream.read(MAX_PROOF_FILE + 1))
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from None
-    except MalformedError as error:
-        raise VerificationError("proof file", str(error)) from None
-    if vkey is None:
-        first = proof.configs[0].config
-        pinned = Pinned(proof.origin, first.signer_key)
-        output.note(f"  no --vkey given: taking the file's word for {pinned.vkey}")
-    else:
-        pinned = Pinned.parse(vkey)
-    return show_lookup(output, verify_proof_file(proof, pinned))
+    return show_lookup(output, lookup, changes)
 
 
 def show_checks(output: Output, lookup: Lookup | History) -> None:
@@ -174,9 +151,11 @@ def show_checks(output: Output, lookup: Lookup | History) -> None:
         output.ok(check)
 
 
-def show_lookup(output: Output, lookup: Lookup) -> int:
+def show_lookup(output: Output, lookup: Lookup, changes: Changes | None = None) -> int:
     """The lookup for people or as JSON; the exit code."""
     show_checks(output, lookup)
+    for line in () if changes is None else changes.lines:
+        output.note(f"  {line}")
     output.note(f"  as of {at(lookup.timestamp)}, epoch {lookup.epoch} of {lookup.head.origin}")
     if lookup.absent:
         lines = []
@@ -184,7 +163,10 @@ def show_lookup(output: Output, lookup: Lookup) -> int:
         lines = [f"{lookup.label}  (profile erased)" if lookup.erased else lookup.label]
     else:
         lines = [_key_line(key) for key in lookup.profile]
-    output.data(lookup_document(lookup), lines)
+    document = lookup_document(lookup)
+    if changes is not None:
+        document["since_last_time"] = changes.document
+    output.data(document, lines)
     return PROVEN_ABSENT if lookup.absent else 0
 
 

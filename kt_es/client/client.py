@@ -1,7 +1,7 @@
 """The client of one directory: fetches, lets ``trust`` judge, stores what it trusts, then answers.
 
-The new checkpoint is on disk before a result is returned. A refusal keeps what was received and what
-was trusted, and the error says where in its attribute ``evidence`` (a path, or None).
+The new checkpoint and what is remembered of the account are on disk before a result is returned. Where two
+signed statements contradict each other, ``EquivocationError`` carries the evidence and where it is saved.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from types import TracebackType
 import httpx
 
 from kt_es.client import wire
+from kt_es.client.heads import SLACK
 from kt_es.client.history import History, epochs_to_look_up, verify_history
-from kt_es.client.session import Session
+from kt_es.client.session import Head, Session
 from kt_es.client.state import StateStore
 from kt_es.client.submissions import Submission, build_submission
 from kt_es.client.transport import Transport
-from kt_es.client.trust import SLACK, Lookup, verify_head
+from kt_es.client.trust import Lookup
 from kt_es.client.trusted import Pinned, Trusted
 from kt_es.crypto.signatures import PrivateKey
-from kt_es.errors import MalformedError, RefusedError, UnavailableError, VerificationError
-from kt_es.formats.heads import MapHead
+from kt_es.errors import MalformedError, RefusedError, UnavailableError
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.notes import encode_base64
@@ -56,15 +56,6 @@ class Directory:
     @property
     def pinned(self) -> Pinned:
         return self.trusted.pinned
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """A head as it was published, verified by ``trust.verify_head``."""
-
-    head: MapHead
-    heads_checkpoint: str
-    mutations_checkpoint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,26 +144,12 @@ class Client:
         """Every version of ``label``, verified: since when each holds and who signed it."""
         return self._history(label, profiles, self._transport.deadline(timeout))
 
-    def head(self, epoch: int | None = None, *, timeout: float | None = None) -> Head:
-        """The latest head, or that of ``epoch``, consistent with what is trusted."""
-        deadline = self._transport.deadline(timeout)
-        trusted = self._session.trusted(deadline)
-        answer = self._transport.get(f"/v1/heads/{'latest' if epoch is None else epoch}", deadline)
-        told = wire.read_head(answer.body)
-        if epoch is not None and told.smh.head.epoch != epoch:
-            raise VerificationError("map head", f"is of epoch {told.smh.head.epoch}, not of epoch {epoch}")
-        if told.smh.head.config_hash not in [signed.config.hash for signed in trusted.configs]:
-            _, trusted = self._session.refresh(trusted, deadline)
-        proof = self._session.path("heads", trusted.size, told.smh.head.epoch, deadline)
-        try:
-            after, head = verify_head(
-                trusted, told.smh, told.heads_checkpoint, told.mutations_checkpoint, proof
-            )
-        except VerificationError as error:
-            self._session.keep_evidence(error, trusted, answer)
-            raise
-        self._session.store(trusted, after, deadline)
-        return Head(head, told.heads_checkpoint, told.mutations_checkpoint)
+    def head(self, epoch: int | None = None, *, fresh: bool = True, timeout: float | None = None) -> Head:
+        """The latest head, or that of ``epoch``: verified and consistent with what is trusted.
+
+        Without ``fresh`` the latest head may be old; it is for the caller to say how old.
+        """
+        return self._session.head(epoch, self._transport.deadline(timeout), fresh=fresh)
 
     def consistency(
         self, log: str, first: int, second: int, *, timeout: float | None = None
@@ -251,11 +228,8 @@ class Client:
                 break
             answer = self._transport.post("/v1/history", body, deadline, limit=MAX_HISTORY)
         lookups = [self._session.lookup(label, epoch, False, deadline) for epoch in epochs_to_look_up(told)]
-        try:
+        with self._session.saving():
             return verify_history(current, told, lookups)
-        except VerificationError as error:
-            self._session.keep_evidence(error, self._session.trusted(deadline), answer, request=body)
-            raise
 
     def _publish(self, submission: Submission, wait: float, deadline: float) -> Lookup:
         try:

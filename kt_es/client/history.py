@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kt_es.client.trust import Lookup, open_commitment
+from kt_es.client.openings import open_commitment
+from kt_es.client.trust import Lookup
 from kt_es.crypto.signatures import signed_message
 from kt_es.epochs import Current, is_authorized
 from kt_es.errors import VerificationError

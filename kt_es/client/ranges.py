@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kt_es.client.trusted import Trusted, verify_consistency
+from kt_es.client.trusted import Trusted, verify_consistency, verify_order
 from kt_es.crypto import vrf
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.crypto.signatures import signed_message
 from kt_es.epochs import Current, is_authorized
 from kt_es.errors import MalformedError, VerificationError
-from kt_es.evidence import broken_account, contradicting_heads, proven
+from kt_es.evidence import broken_account, broken_order, contradicting_heads, proven
 from kt_es.formats.checkpoints import Checkpoint
 from kt_es.formats.entries import Mutation
 from kt_es.formats.evidence import Evidence, EvidenceKind, ProvenEntry
@@ -85,7 +85,7 @@ def verify_range(
     if answer.first != first or answer.first + len(answer.epochs) - 1 > last:
         raise VerificationError("answer", f"is not about the epochs from {first} to at most {last}")
     signed = [_decoded(epoch) for epoch in answer.epochs]
-    checkpoint, after = _verify_checkpoint(trusted, answer.heads_checkpoint, consistency)
+    checkpoint, after = _verify_checkpoint(trusted, answer, consistency)
     _verify_place(answer, checkpoint)
     _verify_heads(trusted, answer, signed, checkpoint)
     # Every config of a chain has the same VRF key.
@@ -106,12 +106,20 @@ def _decoded(epoch: RangeEpoch) -> SignedMapHead:
 
 
 def _verify_checkpoint(
-    trusted: Trusted, text: str, consistency: Sequence[bytes]
+    trusted: Trusted, answer: RangeAnswer, consistency: Sequence[bytes]
 ) -> tuple[Checkpoint, Trusted]:
-    """Steps "checkpoint" and "consistency": the checkpoint in ``text``, and the state that trusts it."""
+    """Steps "checkpoint" and "consistency": the checkpoint of the answer, and the state that trusts it."""
+    text = answer.heads_checkpoint
     checkpoint = trusted.open(text, trusted.in_force)
-    verify_consistency(trusted.opened(), checkpoint, consistency)
-    return checkpoint, replace(trusted, checkpoint=text)
+    verify_consistency(trusted, text, checkpoint, consistency)
+    last = answer.first + len(answer.epochs) - 1
+    after = replace(
+        trusted,
+        in_force=max(trusted.in_force, trusted.signed_at(text)),
+        checkpoint=text,
+        smh=answer.epochs[-1].smh_bytes if last == checkpoint.size else trusted.smh,
+    )
+    return checkpoint, after
 
 
 def _verify_place(answer: RangeAnswer, checkpoint: Checkpoint) -> None:
@@ -141,7 +149,9 @@ def _verify_heads(
             raise VerificationError(
                 "map head", f"epoch {head.epoch} stands in the place of epoch {answer.first + number}"
             )
-        broken = "is under an older config than" if at < position else _broken_order(before, head)
+        broken = None if before is None else broken_order(before, head)
+        if at < position:
+            broken = "is under an older config than"
         if broken is not None:
             raise contradicting_heads(
                 "map head",
@@ -151,20 +161,10 @@ def _verify_heads(
                 answer.epochs[number].smh_bytes,
             ) or VerificationError("map head", f"the one of epoch {head.epoch} {broken} the one before it")
         before, position = head, at
+    verify_order(trusted, answer.epochs[0].smh_bytes, signed[0].head)
+    verify_order(trusted, answer.epochs[-1].smh_bytes, signed[-1].head)
     if signed[-1].head.epoch == checkpoint.size and position < trusted.in_force:
         raise VerificationError("config", "the latest head names a config that has been replaced since")
-
-
-def _broken_order(before: MapHead | None, after: MapHead) -> str | None:
-    if before is None:
-        return None
-    if after.timestamp <= before.timestamp:
-        return "is not later than"
-    if after.log_size <= before.log_size or after.queue_next <= before.queue_next:
-        return "has no more records than"
-    if after.map_size < before.map_size:
-        return "has fewer entries than"
-    return None
 
 
 def _verify_mutation(mutation: Mutation, index: bytes, origin: str) -> None:

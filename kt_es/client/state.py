@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -42,8 +42,11 @@ class StateStore(Protocol):
     def save_evidence(self, data: bytes) -> Path | None:
         """Keep encoded evidence; where it is, None where no disk takes it. Never raises for a full disk."""
 
-    def keep_evidence(self, name: str, data: bytes) -> Path | None:
-        """Keep ``data`` for whoever looks into a refusal; where it is, None if it is kept nowhere."""
+    def older(self) -> Sequence[Trusted]:
+        """States of the same directory that earlier versions of kt-es kept, to be merged into this one."""
+
+    def settle(self, old: Trusted) -> None:
+        """``old``, one of ``older``, is part of the stored state now, and is not kept for itself any more."""
 
 
 class MemoryStateStore:
@@ -82,9 +85,40 @@ class MemoryStateStore:
         """Nowhere to keep it: the error that carries it does."""
         return None
 
-    def keep_evidence(self, name: str, data: bytes) -> Path | None:
-        """Nowhere to keep it."""
+    def older(self) -> Sequence[Trusted]:
+        return ()
+
+    def settle(self, old: Trusted) -> None:
+        """There is none."""
+
+
+def read_trusted(path: Path) -> Trusted:
+    """The state in the file ``path``. Raises ``ConfigError`` if it is damaged or cannot be read."""
+    data = _read(path)
+    if data is None:
+        raise ConfigError(f"there is no trusted state {path}")
+    return _decode(path, data)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_TRUSTED_FILE + 1)
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise ConfigError(f"cannot read the trusted state {path}: {error.strerror}") from None
+
+
+def _decode(path: Path, data: bytes) -> Trusted:
+    try:
+        return Trusted.decode(data)
+    except MalformedError as error:
+        # Starting afresh in silence would throw away what protects from a directory's second face.
+        raise ConfigError(
+            f"the trusted state {path} is damaged ({error}); "
+            "remove it only if you mean to trust the directory anew"
+        ) from None
 
 
 class FileStateStore:
@@ -94,23 +128,17 @@ class FileStateStore:
         self._directory = directory
         self._trusted = directory / "trusted"
         self._memory = Database(directory / "memory.db")
+        self._read: tuple[bytes, Trusted] | None = None
 
     def load(self) -> Trusted | None:
-        try:
-            with self._trusted.open("rb") as file:
-                data = file.read(MAX_TRUSTED_FILE + 1)
-        except FileNotFoundError:
+        data = _read(self._trusted)
+        if data is None:
             return None
-        except OSError as error:
-            raise ConfigError(f"cannot read the trusted state {self._trusted}: {error.strerror}") from None
-        try:
-            return Trusted.decode(data)
-        except MalformedError as error:
-            # Starting afresh in silence would throw away what protects from a directory's second face.
-            raise ConfigError(
-                f"the trusted state {self._trusted} is damaged ({error}); "
-                "remove it only if you mean to trust the directory anew"
-            ) from None
+        # Each lookup begins here, and most find what the one before stored.
+        read = self._read
+        if read is None or read[0] != data:
+            read = self._read = (data, _decode(self._trusted, data))
+        return read[1]
 
     def replace(self, expected: Trusted | None, new: Trusted) -> bool:
         with self._locked():
@@ -141,17 +169,11 @@ class FileStateStore:
             return None
         return path
 
-    def keep_evidence(self, name: str, data: bytes) -> Path | None:
-        """``data`` as a new file under ``evidence/``; a name that is taken gets a number."""
-        with self._locked():
-            folder = self._directory / "evidence"
-            folder.mkdir(mode=0o700, exist_ok=True)
-            path, number = folder / f"{name}.json", 1
-            while path.exists():
-                number += 1
-                path = folder / f"{name}-{number}.json"
-            self._write(path, data)
-        return path
+    def older(self) -> Sequence[Trusted]:
+        return ()
+
+    def settle(self, old: Trusted) -> None:
+        """There is none: ``states`` knows where earlier versions kept theirs."""
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -49,12 +49,15 @@ class LookupReply:
 
 @dataclass(frozen=True, slots=True)
 class HeadAnswer:
-    """``GET /v1/heads/...``."""
+    """``GET /v1/heads/...``: the head as it was published, and its place under the latest checkpoint."""
 
     epoch: int
     smh: SignedMapHead
+    smh_bytes: bytes
     heads_checkpoint: str
     mutations_checkpoint: str
+    inclusion: tuple[bytes, ...]
+    latest_checkpoint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +121,11 @@ def read_head(body: Mapping[str, Json]) -> HeadAnswer:
     return HeadAnswer(
         _uint(body, "epoch"),
         SignedMapHead.decode(smh),
+        smh,
         _text(body, "heads_checkpoint"),
         _text(body, "mutations_checkpoint"),
+        _hashes(body, "inclusion"),
+        _text(body, "latest_checkpoint"),
     )
 
 

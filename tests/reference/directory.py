@@ -19,9 +19,11 @@ from kt_es.epochs import Current, Epoch, Parsed, Standing, close, decide
 from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, sign_checkpoint
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import Mutation
+from kt_es.formats.erasures import Erasure, Reason
 from kt_es.formats.heads import SignedMapHead
 from kt_es.formats.labels import normalize_label
-from kt_es.formats.proofs import LookupAnswer, encode_configs
+from kt_es.formats.proofs import ErasureProof, LookupAnswer, encode_configs
+from kt_es.formats.queue import Item, ItemKind
 from kt_es.formats.ranges import RangeAnswer, RangeEpoch
 from kt_es.formats.records import Record, Verdict
 from tests import builders as b
@@ -50,6 +52,7 @@ class Directory:
     mutations: dict[bytes, Mutation] = field(default_factory=dict)
     private: dict[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
     versions: dict[bytes, list[tuple[int, bytes]]] = field(default_factory=dict)
+    erasures: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     epoch: Epoch = field(init=False)
     successor: PrivateKey | None = None
     forced: dict[bytes, Mutation | None] = field(default_factory=dict)
@@ -90,6 +93,15 @@ class Directory:
         held = self.entries.get(b.index(user))
         made = b.mutation(user, version, held)
         return self.put(made, b.opening(user, version), b.profile(user, version))
+
+    def erase(self, user: str, key: PrivateKey, reason: Reason = Reason.OWNER) -> None:
+        """Erase the profile of the entry that stands at ``user``; the epoch in the making proves it."""
+        held = self.entries[b.index(user)]
+        made = Erasure.sign(b.index(user), held, reason, b.ORIGIN, key)
+        item = Item(len(self.records), 0, ItemKind.ERASURE, made.encode())
+        self.erasures[held] = (self.epoch.number, len(self.records))
+        self.records.append(Record(len(self.records), item, Verdict.ERASED).encode())
+        del self.private[held]
 
     def rotate(self, successor: PrivateKey) -> Verdict:
         current = self.configs[-1].config
@@ -167,6 +179,21 @@ class Directory:
             naive_map.prove(published.entries, index_of(beta)),
             None if held is None else self.mutations[held],
             None if held is None or held not in self.private else self.private[held][0],
+            None if held is None else self.erasure(held, size),
+        )
+
+    def erasure(self, entry_hash: bytes, size: int) -> ErasureProof | None:
+        """That the profile of an entry was erased, under the heads log of ``size``."""
+        if entry_hash not in self.erasures or self.erasures[entry_hash][0] > size:
+            return None
+        epoch, sequence = self.erasures[entry_hash]
+        published = self.heads[epoch - 1]
+        leaves = [log_leaf_hash(record) for record in self.records[: published.log_size]]
+        return ErasureProof(
+            self.records[sequence],
+            tuple(naive_log.inclusion(sequence, leaves)),
+            published.smh.encode(),
+            tuple(naive_log.inclusion(epoch - 1, self.leaves(size))),
         )
 
     def range_answer(self, label: str, first: int, last: int) -> RangeAnswer:
@@ -295,6 +322,10 @@ class Directory:
                 "smh": text(self.heads[epoch - 1].smh.encode()),
                 "heads_checkpoint": self.heads_checkpoint(epoch),
                 "mutations_checkpoint": self.mutations_checkpoint(epoch),
+                "inclusion": [
+                    text(value) for value in naive_log.inclusion(epoch - 1, self.leaves(len(self.heads)))
+                ],
+                "latest_checkpoint": self.heads_checkpoint(len(self.heads)),
             }
         )
 

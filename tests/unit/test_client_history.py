@@ -73,9 +73,10 @@ def test_without_profiles(client: Client) -> None:
 
 
 def test_erased_profiles_are_said_to_be_erased(client: Client, directory: Directory) -> None:
-    del directory.private[directory.versions[b.index("alice")][0][1]]
+    directory.erase("alice", NEW_KEY)
+    directory.advance()
     history = client.history(ALICE, profiles=True)
-    assert [version.erased for version in history.versions] == [True, False, False]
+    assert [version.erased for version in history.versions] == [False, False, True]
 
 
 def test_nobody_has_no_history(client: Client) -> None:
