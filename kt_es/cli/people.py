@@ -221,7 +221,7 @@ def _version_document(version: Version) -> dict[str, Any]:
         "version": version.number,
         "epoch": version.epoch,
         "timestamp": version.timestamp,
-        "entry": version.mutation.entry_hash.hex(),
+        "entry": version.entry_hash.hex(),
         "signed_by": [key.id.hex() for key in version.signers],
         "authorized_keys": [key.id.hex() for key in version.entry.authorized_keys],
         "erased": version.erased,

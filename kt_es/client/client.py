@@ -17,7 +17,9 @@ import httpx
 
 from kt_es.client import wire
 from kt_es.client.heads import SLACK
-from kt_es.client.history import History, epochs_to_look_up, verify_history
+from kt_es.client.histories import read_history
+from kt_es.client.history import History
+from kt_es.client.ranges import SeenRange
 from kt_es.client.session import Head, Session
 from kt_es.client.state import StateStore
 from kt_es.client.submissions import Submission, build_submission
@@ -27,13 +29,10 @@ from kt_es.client.trusted import Pinned, Trusted
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import MalformedError, RefusedError, UnavailableError
 from kt_es.formats.keys import PublicKey
-from kt_es.formats.labels import normalize_label
 from kt_es.formats.notes import encode_base64
 from kt_es.formats.profiles import OPENING_LENGTH, ProfileKey
 
-MAX_HISTORY = 64 * 1024 * 1024
 _MAX_WAIT = 60.0
-_HISTORY_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +139,31 @@ class Client:
         """
         return self._session.lookup(label, epoch, profile, self._transport.deadline(timeout))
 
-    def history(self, label: str, *, profiles: bool = False, timeout: float | None = None) -> History:
-        """Every version of ``label``, verified: since when each holds and who signed it."""
-        return self._history(label, profiles, self._transport.deadline(timeout))
+    def history(
+        self, label: str, *, profiles: bool = False, afresh: bool = False, timeout: float | None = None
+    ) -> History:
+        """Every version of ``label``, verified: since when each holds and who signed it.
+
+        Versions that this client verified before are kept, and only new ones are fetched. ``profiles`` and
+        ``afresh`` have all of them fetched and verified anew.
+        """
+        deadline = self._transport.deadline(timeout)
+        return read_history(self._session, label, deadline, profiles=profiles, afresh=afresh)
+
+    def range(self, label: str, first: int, last: int, *, timeout: float | None = None) -> SeenRange:
+        """What stood at ``label`` in each epoch from ``first`` to ``last``, at most 256 of them.
+
+        The answer may end before ``last``: ask again for the rest.
+        """
+        return self._session.range(label, first, last, self._transport.deadline(timeout))
+
+    def recall(self, kind: str, key: bytes) -> bytes | None:
+        """What the state of this client remembers under ``kind`` and ``key``, None if nothing is."""
+        return self._session.state.recall(kind, key)
+
+    def remember(self, kind: str, key: bytes, data: bytes) -> None:
+        """Remember ``data`` durably in the state of this client."""
+        self._session.state.remember(kind, key, data)
 
     def head(self, epoch: int | None = None, *, fresh: bool = True, timeout: float | None = None) -> Head:
         """The latest head, or that of ``epoch``: verified and consistent with what is trusted.
@@ -216,21 +237,6 @@ class Client:
                     raise
             retries -= 1
 
-    def _history(self, label: str, profiles: bool, deadline: float) -> History:
-        label = normalize_label(label, self._session.trusted(deadline).configs[0].config.label_policy)
-        body = {"label": label, "profiles": profiles}
-        answer = self._transport.post("/v1/history", body, deadline, limit=MAX_HISTORY)
-        # In this order a change in between makes the history too short, which the next round mends.
-        for _ in range(_HISTORY_ROUNDS):
-            current = self._session.lookup(label, None, False, deadline)
-            told = wire.read_history(answer.body)
-            if current.entry is None or len(told) >= current.entry.version:
-                break
-            answer = self._transport.post("/v1/history", body, deadline, limit=MAX_HISTORY)
-        lookups = [self._session.lookup(label, epoch, False, deadline) for epoch in epochs_to_look_up(told)]
-        with self._session.saving():
-            return verify_history(current, told, lookups)
-
     def _publish(self, submission: Submission, wait: float, deadline: float) -> Lookup:
         try:
             self._submit(submission, wait, deadline)
@@ -279,5 +285,5 @@ class Client:
             return True
         if proven.entry.version <= wanted.entry.version + 1:
             return False
-        versions = self._history(submission.label, False, deadline).versions
-        return any(version.mutation.entry_hash == wanted.entry_hash for version in versions)
+        versions = read_history(self._session, submission.label, deadline).versions
+        return versions[wanted.entry.version - 1].entry_hash == wanted.entry_hash
