@@ -19,6 +19,7 @@ from kt_es.client import wire
 from kt_es.client.heads import SLACK
 from kt_es.client.histories import read_history
 from kt_es.client.history import History
+from kt_es.client.publishing import Published, Publisher
 from kt_es.client.ranges import SeenRange
 from kt_es.client.session import Head, Session
 from kt_es.client.state import StateStore
@@ -26,10 +27,14 @@ from kt_es.client.submissions import Submission, build_submission
 from kt_es.client.transport import Transport
 from kt_es.client.trust import Lookup
 from kt_es.client.trusted import Pinned, Trusted
+from kt_es.client.vouching import (
+    Mine,
+    Proposal,
+    proposal,
+)
 from kt_es.crypto.signatures import PrivateKey
-from kt_es.errors import MalformedError, RefusedError, UnavailableError
+from kt_es.errors import RefusedError
 from kt_es.formats.keys import PublicKey
-from kt_es.formats.notes import encode_base64
 from kt_es.formats.profiles import OPENING_LENGTH, ProfileKey
 
 _MAX_WAIT = 60.0
@@ -55,14 +60,6 @@ class Directory:
     @property
     def pinned(self) -> Pinned:
         return self.trusted.pinned
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A change that stands in the map: ``lookup`` proves it, or the successor that names it."""
-
-    submission: Submission
-    lookup: Lookup
 
 
 def wall_clock() -> int:
@@ -101,6 +98,7 @@ class Client:
             connections=connections,
         )
         self._session = Session(self._transport, state, pinned=pinned, origin=origin, slack=slack, now=now)
+        self._publisher = Publisher(self._session)
 
     def __enter__(self) -> Client:
         return self
@@ -178,6 +176,33 @@ class Client:
         """The server's consistency proof for ``log`` (``heads`` or ``mutations``); nothing is verified."""
         return self._session.path(log, first, second, self._transport.deadline(timeout))
 
+    def propose(
+        self,
+        before: Lookup,
+        profile: Sequence[ProfileKey],
+        signing_keys: Sequence[PrivateKey],
+        new_authorized_keys: Sequence[PublicKey] | None = None,
+        *,
+        mine: Mine | None = None,
+        timeout: float | None = None,
+    ) -> Proposal:
+        """A signed change of what ``before`` proves, see ``build_submission``; nothing is sent.
+
+        ``mine`` are the keys that the caller knows, by default ``signing_keys``. Raises ``RefusedError``
+        with the reason ``unknown-keys`` where the change would keep an authorized key that neither the
+        caller knows nor a version has that one of these keys signed. The history up to ``before`` is
+        verified for that.
+        """
+        held = frozenset(PublicKey(key.algorithm, key.public) for key in signing_keys)
+        mine = Mine(held) if mine is None else Mine(mine.held | held, mine.declared)
+        if before.entry is not None:
+            # Keys that the caller names for the new version are the caller's word.
+            kept = before.entry.authorized_keys if new_authorized_keys is None else ()
+            self._publisher.verify_past(before, kept, mine, self._transport.deadline(timeout))
+        opening = os.urandom(OPENING_LENGTH)
+        submission = build_submission(before, profile, signing_keys, opening, new_authorized_keys)
+        return proposal(before, submission, profile)
+
     def prepare(
         self,
         label: str,
@@ -187,10 +212,14 @@ class Client:
         *,
         timeout: float | None = None,
     ) -> Submission:
-        """A signed change of ``label`` as it stands now, see ``build_submission``; nothing is sent."""
+        """A signed change of ``label`` as it stands now, see ``propose``; nothing is sent."""
         before = self.lookup(label, profile=False, timeout=timeout)
-        opening = os.urandom(OPENING_LENGTH)
-        return build_submission(before, profile, signing_keys, opening, new_authorized_keys)
+        return self.propose(before, profile, signing_keys, new_authorized_keys, timeout=timeout).submission
+
+    def send(self, proposed: Proposal, *, wait: float = 10.0, timeout: float | None = None) -> Published:
+        """Submit what was proposed, and confirm it. Raises ``RefusedError`` if another change came first."""
+        deadline = self._transport.deadline(timeout)
+        return Published(proposed.submission, self._publisher.publish(proposed.submission, wait, deadline))
 
     def submit(
         self, submission: Submission, *, wait: float = 0.0, timeout: float | None = None
@@ -201,7 +230,7 @@ class Client:
         ``RefusedError`` with the verdict, and ``UnavailableError`` when the outcome is unknown: then the
         same submission may be sent again at any time.
         """
-        return self._submit(submission, wait, self._transport.deadline(timeout))
+        return self._publisher.submit(submission, wait, self._transport.deadline(timeout))
 
     def confirm(self, submission: Submission, *, timeout: float | None = None) -> Lookup:
         """Wait until ``submission``, or a successor of it, is proven in the map.
@@ -209,7 +238,7 @@ class Client:
         Raises ``RefusedError`` if another change took its place, ``UnavailableError`` if no head has it in
         time: the change is not lost, ask again.
         """
-        return self._confirm(submission, self._transport.deadline(timeout))
+        return self._publisher.confirm(submission, self._transport.deadline(timeout))
 
     def publish(
         self,
@@ -228,62 +257,13 @@ class Client:
         deadline = self._transport.deadline(timeout)
         while True:
             before = self._session.lookup(label, None, False, deadline)
-            opening = os.urandom(OPENING_LENGTH)
-            submission = build_submission(before, profile, signing_keys, opening, new_authorized_keys)
+            left = deadline - time.monotonic()
+            proposed = self.propose(before, profile, signing_keys, new_authorized_keys, timeout=left)
             try:
-                return Published(submission, self._publish(submission, wait, deadline))
+                return Published(
+                    proposed.submission, self._publisher.publish(proposed.submission, wait, deadline)
+                )
             except RefusedError as error:
                 if error.reason not in ("stale", "conflict") or retries <= 0:
                     raise
             retries -= 1
-
-    def _publish(self, submission: Submission, wait: float, deadline: float) -> Lookup:
-        try:
-            self._submit(submission, wait, deadline)
-        except RefusedError:
-            # An answer may have been lost: what is refused now can be what was accepted before.
-            lookup = self._session.lookup(submission.label, None, False, deadline)
-            if self._stands(submission, lookup, deadline):
-                return lookup
-            raise
-        return self._confirm(submission, deadline)
-
-    def _submit(self, submission: Submission, wait: float, deadline: float) -> wire.Receipt:
-        left = max(deadline - time.monotonic(), 0.0)
-        body = {
-            "label": submission.label,
-            "mutation": encode_base64(submission.mutation.encode()),
-            "opening": encode_base64(submission.opening),
-            "profile": encode_base64(submission.profile),
-            "wait": max(0.0, min(wait, _MAX_WAIT, left / 2)),
-        }
-        receipt = wire.read_receipt(self._transport.post("/v1/mutations", body, deadline).body)
-        if receipt.mutation != submission.mutation.entry_hash.hex():
-            raise MalformedError("receipt", "is for another mutation")
-        return receipt
-
-    def _confirm(self, submission: Submission, deadline: float) -> Lookup:
-        pause = 0.05
-        while True:
-            lookup = self._session.lookup(submission.label, None, False, deadline)
-            if self._stands(submission, lookup, deadline):
-                return lookup
-            version = submission.mutation.entry.version
-            if lookup.entry is not None and lookup.entry.version >= version:
-                raise RefusedError("conflict", f"another change took version {version}")
-            if time.monotonic() + pause >= deadline:
-                raise UnavailableError("the change is not in a map head yet; ask again, it is not lost")
-            time.sleep(pause)
-            pause = min(2 * pause, 1.0)
-
-    def _stands(self, submission: Submission, lookup: Lookup, deadline: float) -> bool:
-        """Whether the submitted entry is what ``lookup`` proves, or among what precedes it."""
-        wanted, proven = submission.mutation, lookup.mutation
-        if proven is None or proven.entry.version < wanted.entry.version:
-            return False
-        if wanted.entry_hash in (proven.entry_hash, proven.entry.previous):
-            return True
-        if proven.entry.version <= wanted.entry.version + 1:
-            return False
-        versions = read_history(self._session, submission.label, deadline).versions
-        return versions[wanted.entry.version - 1].entry_hash == wanted.entry_hash
