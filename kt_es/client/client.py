@@ -10,7 +10,8 @@ import os
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from types import TracebackType
 
 import httpx
@@ -23,7 +24,7 @@ from kt_es.client.state import StateStore
 from kt_es.client.submissions import Submission, build_submission
 from kt_es.client.transport import Transport
 from kt_es.client.trust import Lookup
-from kt_es.client.trusted import Pinned, Trusted
+from kt_es.client.trusted import Pinned, Trusted, verify_order
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import MalformedError, RefusedError, UnavailableError
 from kt_es.formats.keys import PublicKey
@@ -150,6 +151,17 @@ class Client:
         Without ``fresh`` the latest head may be old; it is for the caller to say how old.
         """
         return self._session.head(epoch, self._transport.deadline(timeout), fresh=fresh)
+
+    def heads(self, last: int, *, timeout: float | None = None) -> list[Head]:
+        """The ``last`` heads of the log, the oldest first, each verified and in order with the next one."""
+        deadline = self._transport.deadline(timeout)
+        newest = self._session.head(None, deadline)
+        first = max(1, newest.head.epoch - last + 1)
+        heads = [self._session.head(epoch, deadline) for epoch in range(first, newest.head.epoch)]
+        with self._session.saving():
+            for before, after in pairwise([*heads, newest]):
+                verify_order(replace(after.proven.after, smh=before.smh), after.smh, after.head)
+        return [*heads, newest]
 
     def consistency(
         self, log: str, first: int, second: int, *, timeout: float | None = None
