@@ -10,7 +10,8 @@ import os
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from types import TracebackType
 
 import httpx
@@ -18,7 +19,8 @@ import httpx
 from kt_es.client import wire
 from kt_es.client.heads import SLACK
 from kt_es.client.histories import read_history
-from kt_es.client.history import History
+from kt_es.client.history import History, Version
+from kt_es.client.kept import kept_versions
 from kt_es.client.publishing import Published, Publisher
 from kt_es.client.ranges import SeenRange
 from kt_es.client.session import Head, Session
@@ -26,7 +28,7 @@ from kt_es.client.state import StateStore
 from kt_es.client.submissions import Submission, build_submission
 from kt_es.client.transport import Transport
 from kt_es.client.trust import Lookup
-from kt_es.client.trusted import Pinned, Trusted
+from kt_es.client.trusted import Pinned, Trusted, verify_order
 from kt_es.client.vouching import (
     Mine,
     Proposal,
@@ -148,6 +150,10 @@ class Client:
         deadline = self._transport.deadline(timeout)
         return read_history(self._session, label, deadline, profiles=profiles, afresh=afresh)
 
+    def kept(self, label: str) -> tuple[Version, ...]:
+        """The versions of ``label`` that were verified before and are kept; nothing is asked."""
+        return kept_versions(self._session.state, label)
+
     def range(self, label: str, first: int, last: int, *, timeout: float | None = None) -> SeenRange:
         """What stood at ``label`` in each epoch from ``first`` to ``last``, at most 256 of them.
 
@@ -169,6 +175,17 @@ class Client:
         Without ``fresh`` the latest head may be old; it is for the caller to say how old.
         """
         return self._session.head(epoch, self._transport.deadline(timeout), fresh=fresh)
+
+    def heads(self, last: int, *, timeout: float | None = None) -> list[Head]:
+        """The ``last`` heads of the log, the oldest first, each verified and in order with the next one."""
+        deadline = self._transport.deadline(timeout)
+        newest = self._session.head(None, deadline)
+        first = max(1, newest.head.epoch - last + 1)
+        heads = [self._session.head(epoch, deadline) for epoch in range(first, newest.head.epoch)]
+        with self._session.saving():
+            for before, after in pairwise([*heads, newest]):
+                verify_order(replace(after.proven.after, smh=before.smh), after.smh, after.head)
+        return [*heads, newest]
 
     def consistency(
         self, log: str, first: int, second: int, *, timeout: float | None = None

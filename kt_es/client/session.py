@@ -49,6 +49,7 @@ class Head:
     """A verified head, with the latest checkpoint of the log that it stands in and its log of mutations."""
 
     proven: ProvenHead
+    smh: bytes
     heads_checkpoint: str
     mutations_checkpoint: str
 
@@ -256,7 +257,7 @@ class Session:
         if epoch is None and fresh:
             verify_freshness(proven.head, proven.config, self._now(), self._slack)
         self.store(trusted, proven.after, deadline)
-        return Head(proven, told.latest_checkpoint, told.mutations_checkpoint)
+        return Head(proven, told.smh_bytes, told.latest_checkpoint, told.mutations_checkpoint)
 
     def _told_head(self, epoch: int | None, deadline: float) -> wire.HeadAnswer:
         answer = self.transport.get(f"/v1/heads/{'latest' if epoch is None else epoch}", deadline)

@@ -44,14 +44,16 @@ class States:
     def origin_of(self, server: str) -> str | None:
         """The directory that ``server`` was found to belong to, None if it was never asked."""
         known = self._servers.recall(_KIND, address_of(server).encode())
-        if known is not None:
-            return known.decode()
-        old = self._old_states() / _old_name(server) / "trusted"
-        return read_trusted(old).origin if old.is_file() else None
+        return None if known is None else known.decode()
 
     def bind(self, server: str, origin: str) -> None:
         """Remember that ``server`` belongs to the directory ``origin``."""
         self._servers.remember(_KIND, address_of(server).encode(), origin.encode())
+
+    def older_origin_of(self, server: str) -> str | None:
+        """The same by the state that earlier versions of kt-es kept for the address."""
+        old = self._old_states() / _old_name(server) / "trusted"
+        return read_trusted(old).origin if old.is_file() else None
 
     def older(self, server: str, origin: str) -> Iterator[tuple[Path, Trusted]]:
         """The states of ``origin`` that earlier versions of kt-es kept, with their folders.
@@ -88,7 +90,7 @@ class ServerStateStore:
         self._states = states
         self._server = server
         self._bound = states.origin_of(server)
-        self.origin = origin or self._bound
+        self.origin = origin or self._bound or states.older_origin_of(server)
         """The directory that the server has to be of, None if it may be any."""
         # Set once: the states of other directories are out of reach from then on.
         self._store = None if self.origin is None else states.of(self.origin)

@@ -218,7 +218,11 @@ def pin(trusted: Trusted, pinned: Pinned) -> Trusted:
     """
     position = trusted.position_of(pinned.key)
     if trusted.origin != pinned.origin or position is None:
-        raise VerificationError("config", f"the key {pinned.vkey} is none of the directory's")
+        raise VerificationError(
+            "config",
+            f"the key {pinned.vkey} is none of those of {trusted.origin}, as it is trusted here; "
+            "if the directory was set up anew, remove its trusted state",
+        )
     if position <= (trusted.position_of(trusted.key) or 0):
         return trusted
     return replace(trusted, key=pinned.key, in_force=max(trusted.in_force, position))

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from kt_es.client.client import Client
 from kt_es.client.history import Version, signers_of
 from kt_es.client.ranges import Seen
-from kt_es.client.trust import Lookup
 from kt_es.client.vouching import Mine
 from kt_es.client.walking import next_epochs
-from kt_es.errors import ConfigError, MalformedError, VerificationError
+from kt_es.errors import ConfigError, EquivocationError, MalformedError, VerificationError
 from kt_es.formats.codec import decode, encode, take_array, take_bytes, take_uint
 from kt_es.formats.entries import HASH_LENGTH, MAX_VERSION, Entry, Mutation
+from kt_es.formats.heads import MapHead
 from kt_es.formats.keys import PublicKey
+from kt_es.formats.labels import normalize_label
 
 KIND = "watch"
 """The kind under which a client's store keeps the progress, by label."""
@@ -95,22 +96,25 @@ class Watcher:
         self._mine = mine
         self._tell = tell
         self._from_now = from_now
-        # Label -> the latest epoch when its turn began: the walk ends there, however fast the log grows.
-        self._latest: dict[str, Lookup] = {}
+        # Label -> the latest head when its turn began: the walk ends there, however fast the log grows.
+        self._latest: dict[str, MapHead] = {}
 
     def look(self, label: str) -> Turn:
         """Check the epochs of ``label`` that were not checked yet, at most a turn's worth of them.
 
-        Raises what a lookup, a history or a range raises. What was checked until then stays checked.
+        The latest head has to be fresh. No lookup is needed for it, which a server could fail by holding back
+        the profile of a foreign version. Raises what a head, a history or a range raises. What was checked
+        until then stays checked.
         """
-        current = self._latest.pop(label, None) or self._client.lookup(label, profile=False)
-        progress = self._progress(current.label) or self._begin(current)
+        latest = self._latest.pop(label, None) or self._client.head().head
+        label = normalize_label(label, self._client.trusted().configs[0].config.label_policy)
+        progress = self._progress(label) or self._begin(label, latest)
         for _ in range(_RANGES_A_TURN):
-            if progress.epoch >= current.epoch:
+            if progress.epoch >= latest.epoch:
                 break
-            progress = self._walk(current, progress)
-        if behind := progress.epoch < current.epoch:
-            self._latest[label] = current
+            progress = self._walk(label, latest, progress)
+        if behind := progress.epoch < latest.epoch:
+            self._latest[label] = latest
         return Turn(progress.epoch, behind)
 
     def _progress(self, label: str) -> Progress | None:
@@ -124,26 +128,31 @@ class Watcher:
         self._client.remember(KIND, label.encode(), progress.encode())
         return progress
 
-    def _begin(self, current: Lookup) -> Progress:
+    def _begin(self, label: str, latest: MapHead) -> Progress:
         """The first sight of an account: judge its history, or with ``from_now`` what stands now."""
-        origin, label = current.head.origin, current.label
         if self._from_now:
-            if current.mutation is not None:
-                signers = signers_of(current.mutation, (), origin)
-                self._tell(self._judged(current.label, current, current.mutation, signers, True))
-            held = None if current.mutation is None else current.mutation.entry_hash
-            return self._store(label, Progress(current.epoch, held))
-        versions = self._client.history(label).versions
+            now = self._client.range(label, latest.epoch, latest.epoch).epochs[0]
+            if now.mutation is not None:
+                self._judge(label, now, now.mutation, (), latest.origin)
+            return self._store(label, Progress(latest.epoch, now.entry_hash))
+        try:
+            versions = self._client.history(label).versions
+        except EquivocationError:
+            raise
+        except VerificationError as error:
+            if error.step != "opening":
+                raise
+            # A profile is held back. The epochs show the versions all the same, from the first one on.
+            return self._store(label, Progress(0, None))
         for version in versions:
             self._tell(self._of_history(label, version))
         if not versions:
-            return self._store(label, Progress(current.epoch, None))
+            return self._store(label, Progress(latest.epoch, None))
         return self._store(label, Progress(versions[0].epoch - 1, None, versions[-1].number))
 
-    def _walk(self, current: Lookup, progress: Progress) -> Progress:
+    def _walk(self, label: str, latest: MapHead, progress: Progress) -> Progress:
         """Check one range of epochs after ``progress``."""
-        label = current.label
-        seen = next_epochs(self._client, label, progress.epoch, current.epoch)
+        seen = next_epochs(self._client, label, progress.epoch, latest.epoch)
         first = seen.epochs[0]
         if first.epoch == progress.epoch and first.entry_hash != progress.entry_hash:
             raise VerificationError(
@@ -154,8 +163,7 @@ class Watcher:
         for one in seen.epochs:
             if one.changed and one.mutation is not None and one.entry_hash not in told:
                 old: Sequence[PublicKey] = () if before is None else before.entry.authorized_keys
-                signers = signers_of(one.mutation, old, current.head.origin)
-                self._tell(self._judged(label, one, one.mutation, signers, one.authorized))
+                self._judge(label, one, one.mutation, old, latest.origin)
             before = one.mutation
         last = seen.epochs[-1]
         number = 0 if last.mutation is None else last.mutation.entry.version
@@ -166,21 +174,26 @@ class Watcher:
         """The entries that the first watch told already, if ``epochs`` may have some of them."""
         if not progress.judged or not any(one.changed for one in epochs):
             return frozenset()
-        versions = self._client.history(label).versions[: progress.judged]
+        versions = self._client.kept(label)[: progress.judged]
         return frozenset(version.entry_hash for version in versions)
 
-    def _judged(
-        self,
-        label: str,
-        where: Lookup | Seen,
-        mutation: Mutation,
-        signers: tuple[PublicKey, ...],
-        authorized: bool,
-    ) -> Change:
-        entry = mutation.entry
-        mine = authorized and self._mine.made(entry, signers)
-        return Change(
-            label, where.epoch, where.timestamp, entry, mutation.entry_hash, signers, authorized, mine
+    def _judge(
+        self, label: str, seen: Seen, mutation: Mutation, old: Sequence[PublicKey], origin: str
+    ) -> None:
+        """Tell a change; ``old`` are the authorized keys of the version before it."""
+        entry, signers = mutation.entry, signers_of(mutation, old, origin)
+        mine = seen.authorized and self._mine.made(entry, signers)
+        self._tell(
+            Change(
+                label,
+                seen.epoch,
+                seen.timestamp,
+                entry,
+                mutation.entry_hash,
+                signers,
+                seen.authorized,
+                mine,
+            )
         )
 
     def _of_history(self, label: str, version: Version) -> Change:

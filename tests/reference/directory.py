@@ -160,7 +160,7 @@ class Directory:
         )
 
     def consistency(self, first: int, second: int) -> tuple[bytes, ...]:
-        if first in (0, second):
+        if first == 0 or first >= second:
             return ()
         return tuple(naive_log.consistency(first, self.leaves(second)))
 
