@@ -84,6 +84,8 @@ class _Run:
 def _runs(client: Client, history: History, since: int | None) -> list[_Run]:
     """What stood in each epoch up to the latest one, equal epochs together."""
     first = since or (history.versions[0].epoch if history.versions else 1)
+    if first > history.current.epoch:
+        raise ConfigError(f"--since {first}: the latest epoch is {history.current.epoch}")
     runs: list[_Run] = []
     for seen in every_epoch(client, history.label, first, history.current.epoch):
         if not seen.authorized:
