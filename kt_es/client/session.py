@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -24,7 +24,7 @@ from kt_es.client.heads import (
 from kt_es.client.memory import KIND, Account, remember, verify_memory
 from kt_es.client.ranges import SeenRange, open_range, verify_range
 from kt_es.client.state import StateStore
-from kt_es.client.transport import Transport
+from kt_es.client.transport import Answer, Transport
 from kt_es.client.trust import Lookup, open_answer, verify_lookup
 from kt_es.client.trusted import Pinned, Trusted, begin, claimed_size, extend, first_use, merge, pin
 from kt_es.errors import (
@@ -33,6 +33,7 @@ from kt_es.errors import (
     KtError,
     MalformedError,
     RefusedError,
+    UnavailableError,
     VerificationError,
 )
 from kt_es.formats.heads import MapHead, SignedMapHead
@@ -231,11 +232,23 @@ class Session:
 
     def _look_over(self, trusted: Trusted, label: str, first: int, last: int, deadline: float) -> SeenRange:
         body = {"label": label, "first": first, "last": last, "since": trusted.size or None}
-        told = wire.read_range(self.transport.post("/v1/range", body, deadline).body)
+        told = wire.read_range(self._ranged(trusted, body, last, deadline).body)
         answer = open_range(told.answer)
         after, seen = verify_range(trusted, label, answer, told.consistency, first=first, last=last)
         self.store(trusted, after, deadline)
         return seen
+
+    def _ranged(self, trusted: Trusted, body: Mapping[str, object], last: int, deadline: float) -> Answer:
+        """The answer about a range; asked again where a front end is behind the one that answered before."""
+        for pause in (*_LAG_PAUSES, None):
+            try:
+                return self.transport.post("/v1/range", body, deadline)
+            except RefusedError as error:
+                if error.reason != "unknown-epoch" or last > trusted.size:
+                    raise
+            if pause is not None:
+                time.sleep(pause)
+        raise UnavailableError(f"the server does not know epoch {last} yet, which has been verified before")
 
     def _recall(self, index: bytes) -> Account | None:
         return decode_account(self.state.recall(KIND, index))

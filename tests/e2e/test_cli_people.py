@@ -150,7 +150,7 @@ def test_a_key_rotation_needs_the_old_key(owner: Stranger, key_file: Path) -> No
     versions = owner.kt("--json", "history", label).document["versions"]
     signers = [set(version["signed_by"]) for version in versions]
     assert signers[1] == signers[0] | signers[2]
-    alarm = owner.kt("watch", "--once", "--mine", "default", label, code=1)
+    alarm = owner.kt("watch", "--once", "--mine", "default", label, code=6)
     assert "not yours" in alarm.err
 
 

@@ -17,6 +17,7 @@ from kt_es.cli import watch as watch_module
 from kt_es.cli.clients import Reach
 from kt_es.cli.hooks import Hooks
 from kt_es.cli.main import main
+from kt_es.client import session
 from kt_es.client.client import Client
 from kt_es.client.keystore import KeyStore
 from kt_es.client.state import FileStateStore, MemoryStateStore, StateStore
@@ -237,6 +238,30 @@ class TestEveryEpoch:
         watched.again(handle)
         with pytest.raises(VerificationError, match=r"^answer: has no epoch after epoch 2"):
             watched.look()
+
+    @pytest.mark.parametrize(("answers", "epoch"), [(1, 3), (100, 2)])
+    def test_a_front_end_that_is_behind_is_asked_again(
+        self, directory: Directory, answers: int, epoch: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is behind for a moment, or stays so: then nothing can be told."""
+        monkeypatch.setattr(session, "_LAG_PAUSES", (0.0, 0.0))
+        watched = Watched(directory, mine_of(ALICE_KEY))
+        watched.look()
+        directory.advance()
+        behind = iter(range(answers))
+
+        def handle(request: httpx.Request) -> httpx.Response:
+            if request.url.path == "/v1/range" and next(behind, None) is not None:
+                return problem(404, "unknown-epoch", "there is no such epoch yet", "last")
+            return directory.handle(request)
+
+        watched.again(handle)
+        if answers == 1:
+            watched.look()
+        else:
+            with pytest.raises(UnavailableError, match="does not know epoch 3 yet"):
+                watched.look()
+        assert watched.progress().epoch == epoch
 
     def test_an_alarm_is_not_lost_between_seeing_and_storing(self, directory: Directory) -> None:
         watched = Watched(directory, mine_of(ALICE_KEY))
