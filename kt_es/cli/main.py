@@ -28,19 +28,19 @@ _COMMANDS = {
     "frontend": "operate",
     "fsck": "fsck",
     "get": "people",
-    "history": "people",
+    "history": "histories",
     "import": "importing",
     "init": "operate",
-    "keys": "people",
+    "keys": "owners",
     "monitor": "operate",
     "node": "node",
-    "put": "people",
+    "put": "owners",
     "signer": "operate",
     "snapshot": "snapshot",
     "status": "status",
     "up": "up",
     "verify": "verifying",
-    "watch": "people",
+    "watch": "watch",
 }
 
 

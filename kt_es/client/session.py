@@ -22,6 +22,7 @@ from kt_es.client.heads import (
     verify_mutations,
 )
 from kt_es.client.memory import KIND, Account, remember, verify_memory
+from kt_es.client.ranges import SeenRange, open_range, verify_range
 from kt_es.client.state import StateStore
 from kt_es.client.transport import Transport
 from kt_es.client.trust import Lookup, open_answer, verify_lookup
@@ -72,7 +73,7 @@ class Session:
     ) -> None:
         self.transport = transport
         self.on_first_use = False
-        self._state = state
+        self.state = state
         self._pinned = pinned
         self._origin = origin if pinned is None else origin or pinned.origin
         self._slack = slack
@@ -85,13 +86,13 @@ class Session:
             yield
         except EquivocationError as error:
             if error.saved is None and error.evidence is not None:
-                error.saved = self._state.save_evidence(error.evidence)
+                error.saved = self.state.save_evidence(error.evidence)
             raise
 
     def trusted(self, deadline: float) -> Trusted:
         """The stored state, or the one to begin with; of the directory that the caller expects."""
         with self.saving():
-            stored = self._continue_older(self._state.load(), deadline)
+            stored = self._continue_older(self.state.load(), deadline)
             while stored is None:
                 stored = self._continue_older(self._begin(deadline), deadline)
             if self._origin is not None and stored.origin != self._origin:
@@ -109,20 +110,20 @@ class Session:
         origin = self._origin or told.origin
         if told.origin != origin or pinned.origin != origin:
             raise VerificationError("config", f"the directory is {told.origin}, not {origin}")
-        if not self._state.replace(None, begin(pinned, told.configs)):
-            return self._state.load()
+        if not self.state.replace(None, begin(pinned, told.configs)):
+            return self.state.load()
         self.on_first_use = self._pinned is None
-        return self._state.load()
+        return self.state.load()
 
     def _continue_older(self, stored: Trusted | None, deadline: float) -> Trusted | None:
         """``stored``, merged with the states that earlier versions of kt-es kept of the same directory."""
-        for old in self._state.older():
+        for old in self.state.older():
             if stored is None:
-                self._state.replace(None, old)
+                self.state.replace(None, old)
             else:
                 self.store(stored, self._merged(stored, old, deadline), deadline)
-            self._state.settle(old)
-            stored = self._state.load()
+            self.state.settle(old)
+            stored = self.state.load()
         return stored
 
     def _directory(self, deadline: float) -> wire.DirectoryAnswer:
@@ -141,8 +142,8 @@ class Session:
 
         Where another thread or process stored something since, both are shown to be of one log.
         """
-        while not self._state.replace(base, after):
-            stored = self._state.load()
+        while not self.state.replace(base, after):
+            stored = self.state.load()
             if stored is None:
                 raise ConfigError("the trusted state was removed while it was in use")
             base, after = stored, self._merged(stored, after, deadline)
@@ -176,6 +177,10 @@ class Session:
     def head(self, epoch: int | None, deadline: float, *, fresh: bool = True) -> Head:
         """The verified head of ``epoch``, by default the latest one, which has to be ``fresh``."""
         return self._asked(lambda trusted: self._look_at(trusted, epoch, fresh, deadline), deadline)
+
+    def range(self, label: str, first: int, last: int, deadline: float) -> SeenRange:
+        """What stood at ``label`` in the epochs from ``first`` to ``last``, or to an earlier one."""
+        return self._asked(lambda trusted: self._look_over(trusted, label, first, last, deadline), deadline)
 
     def _asked(self, ask: Callable[[Trusted], _T], deadline: float) -> _T:
         """What ``ask`` finds, asked again where the server was a moment behind or a key was rotated."""
@@ -218,14 +223,22 @@ class Session:
             recall=self._recall,
         )
         self.store(trusted, after, deadline)
-        keep_sight(self._state, after, lookup)
+        keep_sight(self.state, after, lookup)
         if self.on_first_use:
             line = f"directory key pinned on first use: {trusted.pinned.vkey}"
             lookup = replace(lookup, checks=(line, *lookup.checks))
         return lookup
 
+    def _look_over(self, trusted: Trusted, label: str, first: int, last: int, deadline: float) -> SeenRange:
+        body = {"label": label, "first": first, "last": last, "since": trusted.size or None}
+        told = wire.read_range(self.transport.post("/v1/range", body, deadline).body)
+        answer = open_range(told.answer)
+        after, seen = verify_range(trusted, label, answer, told.consistency, first=first, last=last)
+        self.store(trusted, after, deadline)
+        return seen
+
     def _recall(self, index: bytes) -> Account | None:
-        return decode_account(self._state.recall(KIND, index))
+        return decode_account(self.state.recall(KIND, index))
 
     def _look_at(self, trusted: Trusted, epoch: int | None, fresh: bool, deadline: float) -> Head:
         told = self._told_head(epoch, deadline)

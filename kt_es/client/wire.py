@@ -24,7 +24,7 @@ from kt_es.formats.proofs import MAX_LOG_PROOF, decode_configs
 
 Json: TypeAlias = "Mapping[str, Json] | list[Json] | str | int | float | bool | None"
 
-MAX_VERSIONS = 100_000
+MAX_VERSIONS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,14 @@ class LookupReply:
     epoch: int
     answer: bytes
     profile: bytes | None
+    consistency: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RangeReply:
+    """``POST /v1/range``; ``answer`` is not decoded yet."""
+
+    answer: bytes
     consistency: tuple[bytes, ...]
 
 
@@ -110,6 +118,10 @@ def read_lookup(body: Mapping[str, Json]) -> LookupReply:
     )
 
 
+def read_range(body: Mapping[str, Json]) -> RangeReply:
+    return RangeReply(_binary(body, "answer"), _hashes(body, "consistency"))
+
+
 def read_consistency(body: Mapping[str, Json]) -> tuple[bytes, ...]:
     return _hashes(body, "hashes")
 
@@ -167,12 +179,7 @@ def _version(value: Json) -> ToldVersion:
     mutation = Mutation.decode(_binary(value, "mutation"))
     if _uint(value, "version") != mutation.entry.version:
         raise MalformedError("version", "is not that of the mutation")
-    return ToldVersion(
-        _uint(value, "epoch", 1),
-        mutation,
-        _optional_binary(value, "opening", 16),
-        _optional_binary(value, "profile", MAX_PROFILE),
-    )
+    return ToldVersion(_uint(value, "epoch", 1), mutation)
 
 
 def _text(body: Mapping[str, Json], name: str) -> str:

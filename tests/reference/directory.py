@@ -24,6 +24,7 @@ from kt_es.formats.heads import SignedMapHead
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.proofs import ErasureProof, LookupAnswer, encode_configs
 from kt_es.formats.queue import Item, ItemKind
+from kt_es.formats.ranges import RangeAnswer, RangeEpoch
 from kt_es.formats.records import Record, Verdict
 from tests import builders as b
 from tests.reference import naive_log, naive_map
@@ -54,6 +55,8 @@ class Directory:
     erasures: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     epoch: Epoch = field(init=False)
     successor: PrivateKey | None = None
+    forced: dict[bytes, Mutation | None] = field(default_factory=dict)
+    page: int = 1_000
 
     def __post_init__(self) -> None:
         self.epoch = Epoch.after(self.standing)
@@ -116,6 +119,7 @@ class Directory:
         entries = {**self.entries, **self.epoch.accepted}
         for index, entry_hash in self.epoch.accepted.items():
             self.versions.setdefault(index, []).append((number, entry_hash))
+        self._lie(entries)
         head, self.standing = close(
             self.epoch,
             map_root=naive_map.root(entries),
@@ -129,6 +133,16 @@ class Directory:
         self.signer, self.successor = self.successor or self.signer, None
         self.epoch = Epoch.after(self.standing)
         return number
+
+    def _lie(self, entries: dict[bytes, bytes]) -> None:
+        """Put into the map what nobody submitted, or take out what stands there."""
+        for index, mutation in self.forced.items():
+            if mutation is None:
+                entries.pop(index, None)
+            else:
+                entries[index] = mutation.entry_hash
+                self.mutations[mutation.entry_hash] = mutation
+        self.forced.clear()
 
     def leaves(self, size: int) -> list[bytes]:
         return [log_leaf_hash(published.smh.encode()) for published in self.heads[:size]]
@@ -182,6 +196,23 @@ class Directory:
             tuple(naive_log.inclusion(epoch - 1, self.leaves(size))),
         )
 
+    def range_answer(self, label: str, first: int, last: int) -> RangeAnswer:
+        """What stood at ``label`` from the epoch ``first`` to the epoch ``last``."""
+        beta, proof = b.VRF.prove(normalize_label(label, "email").encode())
+        index = index_of(beta)
+        named: dict[Mutation, int] = {}
+        epochs = []
+        for published in self.heads[first - 1 : last]:
+            held = published.entries.get(index)
+            at = None if held is None else named.setdefault(self.mutations[held], len(named))
+            shown = naive_map.prove(published.entries, index)
+            epochs.append(RangeEpoch(published.smh.encode(), shown, at))
+        size = len(self.heads)
+        heads_proof = tuple(naive_log.ranged(first - 1, first - 1 + len(epochs), self.leaves(size)))
+        return RangeAnswer(
+            self.heads_checkpoint(size), proof, tuple(named), first, heads_proof, tuple(epochs)
+        )
+
     def profile(self, answer: LookupAnswer) -> bytes | None:
         if answer.mutation is None or answer.opening is None:
             return None
@@ -202,6 +233,8 @@ class Directory:
                 )
             case "POST", "/v1/lookup":
                 return self._lookup(body)
+            case "POST", "/v1/range":
+                return self._range(body)
             case "POST", "/v1/mutations":
                 return self._submit(body)
             case "POST", "/v1/history":
@@ -230,6 +263,23 @@ class Directory:
             }
         )
 
+    def _range(self, body: dict[str, object]) -> httpx.Response:
+        first, last = int(str(body["first"])), int(str(body["last"]))
+        if not 1 <= first <= last <= len(self.heads):
+            return problem(404, "unknown-epoch", "there is no such epoch yet", "last")
+        if last - first >= 256:
+            return problem(400, "malformed", "the range has more than 256 epochs", "last")
+        answer = self.range_answer(str(body["label"]), first, last)
+        proof = self.consistency(body["since"] or 0, len(self.heads))  # type: ignore[arg-type]
+        return _json(
+            {
+                "first": first,
+                "last": last,
+                "answer": text(answer.encode()),
+                "consistency": [text(value) for value in proof],
+            }
+        )
+
     def _submit(self, body: dict[str, str]) -> httpx.Response:
         mutation = Mutation.decode(base64.b64decode(body["mutation"]))
         known = self.entries.get(mutation.entry.index)
@@ -246,8 +296,12 @@ class Directory:
         )
 
     def _history(self, body: dict[str, str]) -> httpx.Response:
+        """A page of versions, of at most ``page``."""
+        index = index_of(b.VRF.prove(body["label"].encode())[0])
+        after = int(body["after"])
+        told = self.versions.get(index, [])[after:]
         versions = []
-        for epoch, entry_hash in self.versions.get(index_of(b.VRF.prove(body["label"].encode())[0]), []):
+        for epoch, entry_hash in told[: self.page]:
             mutation = self.mutations[entry_hash]
             opened, shown = self.private.get(entry_hash, (None, None))
             versions.append(
@@ -259,7 +313,7 @@ class Directory:
                     "profile": None if shown is None or not body["profiles"] else text(shown),
                 }
             )
-        return _json({"versions": versions})
+        return _json({"versions": versions, "more": len(told) > self.page})
 
     def _head(self, epoch: int) -> httpx.Response:
         return _json(
