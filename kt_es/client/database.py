@@ -1,7 +1,8 @@
 """What a client remembers, in one SQLite database: small values by kind and key.
 
 A change is on disk when the call returns, and whole: SQLite's write-ahead log is synced with each
-transaction. Threads and processes may share the file. A disk that is read-only can still be read.
+transaction that asks for it. Threads and processes may share the file. A disk that is read-only can still be
+read.
 """
 
 from __future__ import annotations
@@ -44,16 +45,21 @@ class Database:
             if connection is not None:
                 _set(connection, kind, key, data)
 
-    def exchange(self, kind: str, key: bytes, expected: bytes | None, data: bytes) -> bool:
-        """Remember ``data`` if ``expected`` is what is remembered; else change nothing and say False."""
-        with self._opened(write=True) as connection:
+    def exchange(
+        self, kind: str, key: bytes, expected: bytes | None, data: bytes, *, synced: bool = True
+    ) -> bool:
+        """Remember ``data`` if ``expected`` is what is remembered; else change nothing and say False.
+
+        A change that is not ``synced`` survives the process, but a power failure may take it back.
+        """
+        with self._opened(write=True, synced=synced) as connection:
             if connection is None or _value(connection, kind, key) != expected:
                 return False
             _set(connection, kind, key, data)
             return True
 
     @contextlib.contextmanager
-    def _opened(self, *, write: bool) -> Iterator[sqlite3.Connection | None]:
+    def _opened(self, *, write: bool, synced: bool = True) -> Iterator[sqlite3.Connection | None]:
         """The connection; for a write, inside a transaction. None if there is nothing to read yet.
 
         Raises ``ConfigError`` for a database that is damaged, or cannot be read or written.
@@ -64,6 +70,7 @@ class Database:
                 if connection is None or not write:
                     yield connection
                     return
+                connection.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield connection
@@ -97,7 +104,6 @@ class Database:
         connection = self._open("rw")
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
             connection.execute(_TABLE)
         except sqlite3.Error:
             connection.close()

@@ -82,7 +82,7 @@ def verify_head(trusted: Trusted, told: ToldHead, epoch: int | None = None) -> P
         checkpoint=told.checkpoint,
         smh=told.smh_bytes if latest else trusted.smh,
     )
-    checks = _checks(trusted, checkpoint, head, config, latest)
+    checks = _checks(trusted, told, checkpoint, head, config)
     return ProvenHead(head, config, checkpoint, latest, after, checks)
 
 
@@ -157,20 +157,21 @@ def _claimed(checkpoint: str) -> int | None:
 
 
 def _checks(
-    trusted: Trusted, checkpoint: Checkpoint, head: MapHead, config: Config, latest: bool
+    trusted: Trusted, told: ToldHead, checkpoint: Checkpoint, head: MapHead, config: Config
 ) -> tuple[str, ...]:
+    latest = head.epoch == checkpoint.size
     if trusted.checkpoint is None:
         past = "nothing was trusted before: this is where trust begins"
     else:
-        past = f"consistent with the {trusted.size} heads trusted before"
+        known = checkpoint.size if told.checkpoint == trusted.checkpoint else trusted.size
+        past = f"consistent with the {known} heads trusted before"
     key = config.signer_key.id.hex()
     checks: tuple[str, ...] = (
         f"checkpoint of {checkpoint.size} heads of {config.origin}, signed",
         past,
         f"map head of epoch {head.epoch}, signed by key {key} and in the log of map heads",
     )
-    promised = _promised(trusted)
-    if latest and promised not in (None, config.max_interval):
+    if latest and told.smh_bytes != trusted.smh and _promised(trusted) not in (None, config.max_interval):
         checks += (f"the directory now promises a head every {_seconds(config.max_interval)}",)
     return checks
 

@@ -308,7 +308,9 @@ def keep_sight(store: StateStore, trusted: Trusted, lookup: Lookup) -> None:
     account, sight = lookup.before, lookup.sight
     while (after := remember(account, sight)) != account:
         before = None if account is None else account.encode()
-        if store.exchange(KIND, lookup.index, before, after.encode()):
+        # The first sight of an entry has to last. That it still stood there later, each lookup finds again.
+        synced = account is None or account.first.entry != after.first.entry
+        if store.exchange(KIND, lookup.index, before, after.encode(), synced=synced):
             return
         account = decode_account(store.recall(KIND, lookup.index))
         verify_memory(trusted.origin, trusted.configs, lookup.index, account, sight)

@@ -36,8 +36,13 @@ class StateStore(Protocol):
     def remember(self, kind: str, key: bytes, data: bytes) -> None:
         """Remember ``data``, durably, in place of what was remembered before."""
 
-    def exchange(self, kind: str, key: bytes, expected: bytes | None, data: bytes) -> bool:
-        """Remember ``data`` if ``expected`` is what is remembered; else change nothing and say False."""
+    def exchange(
+        self, kind: str, key: bytes, expected: bytes | None, data: bytes, *, synced: bool = True
+    ) -> bool:
+        """Remember ``data`` if ``expected`` is what is remembered; else change nothing and say False.
+
+        A change that is not ``synced`` survives the process, but a power failure may take it back.
+        """
 
     def save_evidence(self, data: bytes) -> Path | None:
         """Keep encoded evidence; where it is, None where no disk takes it. Never raises for a full disk."""
@@ -74,7 +79,9 @@ class MemoryStateStore:
         with self._lock:
             self._memory[kind, key] = data
 
-    def exchange(self, kind: str, key: bytes, expected: bytes | None, data: bytes) -> bool:
+    def exchange(
+        self, kind: str, key: bytes, expected: bytes | None, data: bytes, *, synced: bool = True
+    ) -> bool:
         with self._lock:
             if self._memory.get((kind, key)) != expected:
                 return False
@@ -122,7 +129,7 @@ def _decode(path: Path, data: bytes) -> Trusted:
 
 
 class FileStateStore:
-    """State in a directory of its own: ``trusted`` (FORMATS, "Trusted state"), memory, ``evidence/``."""
+    """State in a directory of its own: ``trusted``, ``memory.db`` and ``evidence/``."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -141,11 +148,13 @@ class FileStateStore:
         return read[1]
 
     def replace(self, expected: Trusted | None, new: Trusted) -> bool:
+        if new == expected:
+            # Nothing is written, so nobody has to be kept out.
+            return self.load() == expected
         with self._locked():
             if self.load() != expected:
                 return False
-            if new != expected:
-                self._write(self._trusted, new.encode())
+            self._write(self._trusted, new.encode())
             return True
 
     def recall(self, kind: str, key: bytes) -> bytes | None:
@@ -154,8 +163,10 @@ class FileStateStore:
     def remember(self, kind: str, key: bytes, data: bytes) -> None:
         self._memory.remember(kind, key, data)
 
-    def exchange(self, kind: str, key: bytes, expected: bytes | None, data: bytes) -> bool:
-        return self._memory.exchange(kind, key, expected, data)
+    def exchange(
+        self, kind: str, key: bytes, expected: bytes | None, data: bytes, *, synced: bool = True
+    ) -> bool:
+        return self._memory.exchange(kind, key, expected, data, synced=synced)
 
     def save_evidence(self, data: bytes) -> Path | None:
         """``data`` in a file under ``evidence/`` named by its hash: the same bytes are one file."""

@@ -118,8 +118,10 @@ class ServerStateStore:
     def remember(self, kind: str, key: bytes, data: bytes) -> None:
         self._known().remember(kind, key, data)
 
-    def exchange(self, kind: str, key: bytes, expected: bytes | None, data: bytes) -> bool:
-        return self._known().exchange(kind, key, expected, data)
+    def exchange(
+        self, kind: str, key: bytes, expected: bytes | None, data: bytes, *, synced: bool = True
+    ) -> bool:
+        return self._known().exchange(kind, key, expected, data, synced=synced)
 
     def save_evidence(self, data: bytes) -> Path | None:
         return None if self._store is None else self._store.save_evidence(data)

@@ -209,7 +209,7 @@ class TestDisk:
     def test_nor_of_an_account_that_cannot_be_remembered(
         self, directory: Directory, store: FileStateStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def fail(*_: object) -> bool:
+        def fail(*_: object, **__: object) -> bool:
             raise ConfigError("the memory cannot be written: database or disk is full")
 
         monkeypatch.setattr(FileStateStore, "exchange", fail)
