@@ -215,7 +215,7 @@ def _proposal_lines(proposed: Proposal, stored: dict[bytes, str]) -> Iterator[st
     else:
         for mark, keys in _marked(proposed.profile):
             for key in keys:
-                yield f"    {mark} key {_shown(key.type)} {_shown(key.name)}, {len(key.data)} bytes"
+                yield f"    {mark} key {key.type} {key.name}, {len(key.data)} bytes"
     for mark, authorized in _marked(proposed.authorized):
         for public in authorized:
             yield f"    {mark} authorized to sign the next version: {_key_name(public.id, stored)}"
@@ -227,11 +227,6 @@ def _marked(difference: Difference[Any]) -> Iterable[tuple[str, tuple[Any, ...]]
 
 def _key_name(key_id: bytes, stored: dict[bytes, str]) -> str:
     return f"{key_id.hex()} ({stored[key_id]})" if key_id in stored else key_id.hex()
-
-
-def _shown(text: str) -> str:
-    """``text`` without what a terminal would obey."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _proposal_document(proposed: Proposal) -> dict[str, Any]:

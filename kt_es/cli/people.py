@@ -11,6 +11,7 @@ from kt_es.cli.changes import Changes, changes_since
 from kt_es.cli.clients import Reach, reach_options
 from kt_es.cli.context import output_of
 from kt_es.cli.output import Output, at
+from kt_es.cli.saving import save_profile
 from kt_es.cli.setup import write_private
 from kt_es.client.history import History
 from kt_es.client.trust import Lookup
@@ -47,8 +48,7 @@ def get_command(
         write_private(out, lookup.proof.encode(), mode=0o644)
         output.note(f"  proof saved to {out}")
     if save is not None:
-        for number, key in enumerate(lookup.profile or ()):
-            write_private(save / f"{number}.{key.type}", key.data, mode=0o644)
+        save_profile(save, lookup.profile or ())
     return show_lookup(output, lookup, changes)
 
 

@@ -158,7 +158,8 @@ class Watch:
         if isinstance(error, EquivocationError) and error.evidence is not None:
             if error.saved is None:
                 self._output.note("  the evidence could not be saved; keep these lines:")
-                self._output.note(armored(error.evidence))
+                for line in armored(error.evidence).splitlines():
+                    self._output.note(line)
             else:
                 evidence = str(error.saved)
                 self._output.note(f"  the evidence is in {evidence}; `kt verify` confirms it")

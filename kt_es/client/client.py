@@ -212,7 +212,8 @@ class Client:
         """
         held = frozenset(PublicKey(key.algorithm, key.public) for key in signing_keys)
         mine = Mine(held) if mine is None else Mine(mine.held | held, mine.declared)
-        if before.entry is not None:
+        # Without a key of the present version nothing can be signed, which ``build_submission`` says.
+        if before.entry is not None and not held.isdisjoint(before.entry.authorized_keys):
             # Keys that the caller names for the new version are the caller's word.
             kept = before.entry.authorized_keys if new_authorized_keys is None else ()
             self._publisher.verify_past(before, kept, mine, self._transport.deadline(timeout))
