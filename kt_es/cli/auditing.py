@@ -14,7 +14,7 @@ import click
 from kt_es.cli.clients import Reach, reach_options
 from kt_es.cli.context import config_path, output_of, settings_of
 from kt_es.cli.output import Output, at, is_terminal
-from kt_es.client.client import Head
+from kt_es.client.session import Head
 from kt_es.client.trusted import Pinned
 from kt_es.config import Settings
 from kt_es.errors import ConfigError
@@ -136,9 +136,7 @@ def run_audit(output: Output, settings: Settings, log: EsdbLog, ledger: Ledger, 
 def epochs_command(context: click.Context, /, last: int, **reach: Any) -> None:
     """The latest epochs, each head verified."""
     with Reach(**reach).client() as client:
-        newest = client.head()
-        first = max(1, newest.head.epoch - last + 1)
-        heads = [client.head(epoch).head for epoch in range(first, newest.head.epoch)] + [newest.head]
+        heads = [shown.head for shown in client.heads(last)]
     output_of(context).data(
         {"epochs": [head_document(head) for head in heads]},
         [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -150,7 +149,7 @@ def test_a_key_rotation_needs_the_old_key(owner: Stranger, key_file: Path) -> No
     versions = owner.kt("--json", "history", label).document["versions"]
     signers = [set(version["signed_by"]) for version in versions]
     assert signers[1] == signers[0] | signers[2]
-    alarm = owner.kt("watch", "--once", "--mine", "default", label, code=1)
+    alarm = owner.kt("watch", "--once", "--mine", "default", label, code=6)
     assert "not yours" in alarm.err
 
 
@@ -192,8 +191,7 @@ def test_a_directory_under_another_key_is_refused(directory: Up, stranger: Stran
     stranger.environment["KT_VKEY"] = OTHER_VKEY
     refused = stranger.kt("get", "alice@example.org", code=4)
     assert refused.err.startswith("✗ config: ")
-    evidence = Path(refused.err.splitlines()[1].removeprefix("  the evidence is in "))
-    assert json.loads(evidence.read_text())["step"] == "config"
+    assert not (stranger.state / "origins").exists()
     del stranger.environment["KT_VKEY"]
     first = stranger.kt("get", "nobody@example.org", code=3)
     assert f"pinned on first use: {directory.vkey}" in first.err

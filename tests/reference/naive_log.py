@@ -37,3 +37,13 @@ def consistency(size1: int, leaf_hashes: list[bytes], whole: bool = True) -> lis
     if size1 <= k:
         return [*consistency(size1, leaf_hashes[:k], whole), root(leaf_hashes[k:])]
     return [*consistency(size1 - k, leaf_hashes[k:], False), root(leaf_hashes[:k])]
+
+
+def ranged(start: int, end: int, leaf_hashes: list[bytes]) -> list[bytes]:
+    """The proof that the leaves from ``start`` up to ``end`` (excluded) stand there, from left to right."""
+    if end <= 0 or start >= len(leaf_hashes):
+        return [root(leaf_hashes)]
+    if len(leaf_hashes) == 1:
+        return []
+    k = split(len(leaf_hashes))
+    return [*ranged(start, end, leaf_hashes[:k]), *ranged(start - k, end - k, leaf_hashes[k:])]
