@@ -6,6 +6,9 @@ import io
 
 import pytest
 
+from kt_es.cli.setup import NewDirectory, begin_queue
+from kt_es.client.trusted import Pinned
+from kt_es.config import Settings
 from kt_es.errors import ConfigError, DivergenceError, KtError
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.queue import CONFIG
@@ -132,3 +135,21 @@ def test_a_snapshot_is_loaded_by_any_key_of_its_chain(rotated: SignedStreams) ->
     with pytest.raises(KtError, match="never was a signer key"):
         load(io.BytesIO(sink.getvalue()), store, b.ORIGIN, b.public(b.private_key("eve")))
     assert all(not list(store.scan(family)) for family in FAMILIES)
+
+
+@pytest.mark.parametrize("key", CHAIN)
+def test_the_settings_may_name_any_key_of_the_chain(rotated: SignedStreams, key: str) -> None:
+    assert not begun(rotated, key)
+
+
+def test_settings_with_a_foreign_key_are_refused(rotated: SignedStreams) -> None:
+    with pytest.raises(ConfigError, match="does not begin with the config"):
+        begun(rotated, "eve")
+
+
+def begun(streams: SignedStreams, key: str) -> bool:
+    """Whether ``kt init`` with this key in ``kt.toml`` begins the queue, which has been begun."""
+    settings = Settings(
+        directory="people", origin=b.ORIGIN, key=Pinned(b.ORIGIN, b.public(b.private_key(key))).vkey
+    )
+    return begin_queue(settings, streams.log, NewDirectory("people", b.ORIGIN, "", "email", 1.0, 60.0))
