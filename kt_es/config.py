@@ -18,6 +18,8 @@ from kt_es.eventstore.streams import MAX_APPEND, StreamNames
 from kt_es.formats.configs import check_directory, check_origin
 from kt_es.formats.keys import PublicKey
 from kt_es.node.ops.limits import BOUNDS, Limits
+from kt_es.process.files import check_private
+from kt_es.process.redaction import password_of, without_password
 
 FILE_NAME = "kt.toml"
 
@@ -156,11 +158,14 @@ def load_settings(path: Path) -> Settings:
         # Not all that the library refuses is a TOMLDecodeError: a number of 5,000 digits, deep nesting.
         raise ConfigError(f"{path}: {error}") from None
     try:
-        return Settings(**{**table, "base": path.parent})
+        settings = Settings(**{**table, "base": path.parent})
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {field}: {first['msg']}") from None
+        raise ConfigError(f"{path}: {field}: {without_password(first['msg'])}") from None
+    if password_of(settings.log):
+        check_private(path.stat(), path, "the password in")
+    return settings
 
 
 def dump_settings(settings: Settings) -> str:

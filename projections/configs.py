@@ -23,6 +23,11 @@ def config_change(epoch: int, sequence: int, data: bytes) -> Change:
     return (META, CONFIG + epoch.to_bytes(8) + sequence.to_bytes(8), data)
 
 
+def config_epoch(key: bytes) -> int:
+    """The epoch in the key of a config."""
+    return int.from_bytes(key[len(CONFIG) : len(CONFIG) + 8])
+
+
 def config_chain(ledger: Ledger, committed: Committed) -> tuple[SignedConfig, ...]:
     """Every config of the directory, the first one first, up to that in force for the coming epoch.
 
@@ -32,7 +37,7 @@ def config_chain(ledger: Ledger, committed: Committed) -> tuple[SignedConfig, ..
         chain = tuple(
             SignedConfig.decode(data)
             for key, data in ledger.store.scan(META, CONFIG)
-            if int.from_bytes(key[len(CONFIG) : len(CONFIG) + 8]) <= committed.epoch
+            if config_epoch(key) <= committed.epoch
         )
     except MalformedError as error:
         raise DivergenceError(f"the data directory has a damaged config: {error}") from None

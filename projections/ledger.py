@@ -44,6 +44,7 @@ SLICE_BYTES = 8 << 20
 EMPTY_LOG = LogState()
 
 COMMITTED = b"committed"
+ERASURE = b"erasure "  # see ``erasures``
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,8 @@ class Ledger:
         self.pinned = pinned
         self.slice_size = slice_size
         self.map = Map(Family(store, PAGES))
+        # Whether lookups have to ask for erasures at all; true from the first one on that a fold accepts.
+        self.has_erasures = next(store.scan(META, ERASURE), None) is not None
         data = store.get(META, COMMITTED)
         try:
             self.committed = (
@@ -141,12 +144,27 @@ class Ledger:
         found = self.mutations_at(self.map.lookup_many(committed.root, indices))
         return [None if held is None else Current(held.entry, held.entry_hash) for held in found]
 
-    def history(self, committed: Committed, index: bytes) -> Iterator[tuple[int, Mutation]]:
-        """Every ``(epoch, mutation)`` that took effect at ``index``, the oldest first."""
-        for key, data in self.store.scan(ENTRIES, index):
-            epoch = int.from_bytes(key[len(index) :])
+    def history(self, committed: Committed, index: bytes, after: int = 0) -> Iterator[tuple[int, Mutation]]:
+        """Every ``(epoch, mutation)`` above version ``after`` that took effect at ``index``, in order.
+
+        What lies before is not read: versions only grow, so a search among the epochs finds the first.
+        """
+        low, high = 1, committed.epoch + 1
+        while after and low < high:
+            middle = (low + high) // 2
+            first = next(self._entries(index, middle), None)
+            if first is None or first[1].entry.version > after:
+                high = middle
+            else:
+                low = first[0] + 1
+        for epoch, mutation in self._entries(index, low):
             if epoch <= committed.epoch:
-                yield epoch, Mutation.decode(data[SEQUENCE_SIZE:])
+                yield epoch, mutation
+
+    def _entries(self, index: bytes, epoch: int) -> Iterator[tuple[int, Mutation]]:
+        """What was accepted at ``index`` in ``epoch`` or later, be it committed or not."""
+        for key, data in self.store.scan(ENTRIES, index, start=entry_key(index, epoch)):
+            yield int.from_bytes(key[len(index) :]), Mutation.decode(data[SEQUENCE_SIZE:])
 
     def head_event(self, epoch: int) -> HeadEvent | None:
         data = self.store.get(HEADS, epoch.to_bytes(8))

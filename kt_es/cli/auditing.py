@@ -266,4 +266,4 @@ def checkpoint_command(context: click.Context, /, which: str, **reach: Any) -> N
     with Reach(**reach).client() as client:
         head: Head = client.head()
     text = head.heads_checkpoint if which == "heads" else head.mutations_checkpoint
-    output_of(context).data({"log": which, "checkpoint": text}, [text.rstrip("\n")])
+    output_of(context).data({"log": which, "checkpoint": text}, text.removesuffix("\n").split("\n"))

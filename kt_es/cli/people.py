@@ -13,6 +13,7 @@ from kt_es.cli.clients import CHANGE_TIMEOUT, DEFAULT_KEY, Reach, keys_option, r
 from kt_es.cli.context import output_of, stop_on_signals
 from kt_es.cli.output import Output, at
 from kt_es.cli.profiles import read_profile_keys
+from kt_es.cli.saving import save_profile
 from kt_es.cli.setup import write_private
 from kt_es.client.client import Client
 from kt_es.client.history import History, Version
@@ -141,8 +142,7 @@ def get_command(
         write_private(out, lookup.proof.encode(), mode=0o644)
         output.note(f"  proof saved to {out}")
     if save is not None:
-        for number, key in enumerate(lookup.profile or ()):
-            write_private(save / f"{number}.{key.type}", key.data, mode=0o644)
+        save_profile(save, lookup.profile or ())
     return show_lookup(output, lookup)
 
 

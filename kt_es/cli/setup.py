@@ -15,6 +15,7 @@ from kt_es.formats.configs import Config, SignedConfig, check_directory, check_o
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.queue import CONFIG
 from kt_es.formats.records import Record, decode_records
+from kt_es.process.files import PRIVATE, replace_file
 from kt_es.server.keys import load_vrf_key
 from signer.keys import load_key
 
@@ -73,17 +74,10 @@ def _new_key(path: Path) -> PrivateKey:
     return key
 
 
-def write_private(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """A new file, on disk before its name is; ``ConfigError`` if it cannot be written."""
+def write_private(path: Path, data: bytes, mode: int = PRIVATE) -> None:
+    """A whole file, on disk before its name is; ``ConfigError`` if it cannot be written."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
+        replace_file(path, data, mode)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
 

@@ -6,12 +6,11 @@ answers apart. Raises ``MalformedError`` naming the field.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from kt_es.client.history import ToldVersion
+from kt_es.client.strict_json import Json, decode_json
 from kt_es.errors import MalformedError
 from kt_es.formats.codec import UINT_MAX
 from kt_es.formats.configs import SignedConfig, check_directory, check_origin
@@ -21,8 +20,6 @@ from kt_es.formats.labels import LABEL_POLICIES
 from kt_es.formats.notes import decode_base64
 from kt_es.formats.profiles import MAX_PROFILE
 from kt_es.formats.proofs import MAX_LOG_PROOF, decode_configs
-
-Json: TypeAlias = "Mapping[str, Json] | list[Json] | str | int | float | bool | None"
 
 MAX_VERSIONS = 100_000
 
@@ -73,17 +70,6 @@ class Problem:
     reason: str
     detail: str
     field: str | None
-
-
-def decode_json(data: bytes, what: str) -> Mapping[str, Json]:
-    """A JSON object; its depth is bounded by the interpreter's and its size by the caller."""
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        raise MalformedError(what, "is not JSON") from None
-    if not isinstance(value, dict):
-        raise MalformedError(what, "is not a JSON object")
-    return value
 
 
 def read_directory(body: Mapping[str, Json]) -> DirectoryAnswer:
