@@ -91,6 +91,7 @@ class FrontendTable(_Table):
 class MonitorTable(_Table):
     data: Path = Path("monitor")
     read_queue: bool = False
+    exit_on_silence: bool = False
     metrics: str | None = None
 
 
@@ -133,7 +134,7 @@ class Settings(_Table):
 
     @property
     def pinned(self) -> PublicKey:
-        """The key that signed the directory's first config."""
+        """The key that the directory is known by: the signer key of any of its configs."""
         return Pinned.parse(self.key).key
 
     def path(self, relative: Path) -> Path:
@@ -173,7 +174,7 @@ def dump_settings(settings: Settings) -> str:
         "# kt-es: one directory and the processes that serve it. Relative paths are relative to this file.",
         f'directory = "{settings.directory}"',
         f'origin = "{settings.origin}"',
-        "# The key that signed the first config: give it to everybody who is to trust this directory.",
+        "# The directory's key: give it to everybody who is to trust this directory.",
         f'key = "{settings.key}"',
         "# The event log: the embedded node, or an EventStoreDB cluster.",
         f'log = "{settings.log}"',

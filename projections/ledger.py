@@ -11,7 +11,7 @@ log under ``u8 log || node key``, a head under ``u64 epoch``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kt_es import epochs
 from kt_es.epochs import Current, Standing
@@ -103,7 +103,8 @@ class Ledger:
     """The committed state over a store, for one writer and any number of reading threads.
 
     ``committed`` is replaced after the write that made it durable, so whoever reads takes it once
-    and sees one epoch entirely.
+    and sees one epoch entirely. ``pinned`` is the key that the reader knows the directory by: any signer
+    key of its chain of configs (``configs.check_pinned``).
     """
 
     def __init__(self, store: Storage, origin: str, pinned: PublicKey, slice_size: int = SLICE) -> None:
@@ -112,6 +113,7 @@ class Ledger:
         ``slice_size`` is how many changes of an epoch are kept in memory before they are written.
         """
         self.store = store
+        self.pinned = pinned
         self.slice_size = slice_size
         self.map = Map(Family(store, PAGES))
         # Whether lookups have to ask for erasures at all; true from the first one on that a fold accepts.
@@ -125,6 +127,11 @@ class Ledger:
             )
         except MalformedError as error:
             raise DivergenceError(f"the data directory is damaged: {error}") from None
+
+    def begins_under(self, key: PublicKey) -> None:
+        """Judge the directory's first config by ``key``. Only before the first epoch."""
+        standing = replace(self.committed.standing, pinned=key)
+        self.committed = replace(self.committed, standing=standing)
 
     def mutations_at(self, leaves: Sequence[LeafRef | None]) -> list[Mutation | None]:
         """The mutation behind each leaf of the map, None for None."""

@@ -108,7 +108,7 @@ def begin_queue(settings: Settings, log: EventLog, new: NewDirectory) -> bool:
         except WrongRevisionError:
             first = next(iter(log.read(queue, 0, 1)))
     data = first.data if first.revision == 0 else _first_item(settings, log)
-    if not _begins(data, settings):
+    if not _begins(data, settings, log):
         raise ConfigError(f"{queue} does not begin with the config of {settings.origin} under this key")
     return False
 
@@ -125,9 +125,21 @@ def _first_item(settings: Settings, log: EventLog) -> bytes:
     return content if isinstance(content, bytes) else b""
 
 
-def _begins(data: bytes, settings: Settings) -> bool:
-    try:
-        signed = SignedConfig.decode(data)
-    except MalformedError:
+def _begins(data: bytes, settings: Settings, log: EventLog) -> bool:
+    """Whether the first config is of this directory and its key, or of one that rotated to this key."""
+    first = _config_of(data)
+    if first is None or first.config.origin != settings.origin:
         return False
-    return signed.config.origin == settings.origin and signed.is_signed_by(settings.pinned)
+    return first.is_signed_by(settings.pinned) or any(
+        signed is not None and signed.config.signer_key == settings.pinned
+        for event in log.read(settings.names.queue)
+        if event.type == CONFIG
+        for signed in [_config_of(event.data)]
+    )
+
+
+def _config_of(data: bytes) -> SignedConfig | None:
+    try:
+        return SignedConfig.decode(data)
+    except MalformedError:
+        return None

@@ -28,7 +28,7 @@ class SignedStreams:
         self.log = MemoryLog() if log is None else log
         self.names = StreamNames(directory)
         self.ledger = Ledger(MemoryStore(FAMILIES), b.ORIGIN, b.SIGNER_KEY)
-        self._keys = KeyRing([b.SIGNER, b.private_key("successor")])
+        self._keys = KeyRing([b.SIGNER, b.private_key("successor"), b.private_key("third")])
         self._key = b.SIGNER
         self.queue(CONFIG, b.signed_config().encode())
 
@@ -63,6 +63,10 @@ class SignedStreams:
         self.opening(user, made)
         self.put(made)
         return made
+
+    def use_key(self, key: PrivateKey) -> None:
+        """Sign markers by ``key`` from now on, which a config has to name."""
+        self._key = key
 
     def mark(self) -> None:
         issued_at = b.START + 1_000 * (self.ledger.committed.epoch + 1)
