@@ -139,11 +139,7 @@ class Directory:
         size = 0
         more = False
         for epoch, mutation in self.ledger.history(committed, index, after):
-            size += (
-                _VERSION_SIZE
-                + len(mutation.entry_bytes) * 4 // 3
-                + _SIGNATURE_SIZE * len(mutation.signatures)
-            )
+            size += _shown_size(mutation)
             more = bool(page) and size > MAX_HISTORY_PAGE
             if more:
                 break
