@@ -17,6 +17,7 @@ from types import TracebackType
 import httpx
 
 from kt_es.client import wire
+from kt_es.client.continuity import verify_order
 from kt_es.client.heads import SLACK
 from kt_es.client.histories import read_history
 from kt_es.client.history import History, Version
@@ -28,7 +29,7 @@ from kt_es.client.state import StateStore
 from kt_es.client.submissions import Submission, build_submission
 from kt_es.client.transport import Transport
 from kt_es.client.trust import Lookup
-from kt_es.client.trusted import Pinned, Trusted, verify_order
+from kt_es.client.trusted import Pinned, Trusted
 from kt_es.client.vouching import (
     Mine,
     Proposal,

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from kt_es.client.trusted import Trusted, claimed_size, verify_consistency, verify_order
+from kt_es.client.continuity import verify_consistency, verify_order
+from kt_es.client.trusted import Trusted, claimed_size
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.errors import CannotTellError, EquivocationError, MalformedError, VerificationError
 from kt_es.evidence import contradicting_checkpoints, contradicting_head, contradicting_heads

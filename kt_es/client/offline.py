@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kt_es.client.accounts import keep_sight, recalled
+from kt_es.client.continuity import verify_order
 from kt_es.client.heads import SLACK, contradictions
-from kt_es.client.memory import KIND
-from kt_es.client.session import decode_account, keep_sight
 from kt_es.client.state import StateStore
 from kt_es.client.trust import Lookup, verify_proof_file
-from kt_es.client.trusted import Pinned, Trusted, extend, position_of_key, verify_order
+from kt_es.client.trusted import Pinned, Trusted, extend, position_of_key
 from kt_es.errors import EquivocationError, MalformedError, VerificationError
 from kt_es.evidence import convict
 from kt_es.formats.evidence import EVIDENCE, Evidence, unarmored
@@ -79,9 +79,7 @@ def verify_proof(
     if store is None:
         return verify_proof_file(file, pinned, slack=slack)
     try:
-        lookup = verify_proof_file(
-            file, pinned, slack=slack, recall=lambda index: decode_account(store.recall(KIND, index))
-        )
+        lookup = verify_proof_file(file, pinned, slack=slack, recall=lambda index: recalled(store, index))
         trusted = store.load()
         if trusted is not None:
             known = _compare(trusted, lookup)

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kt_es.client.trusted import Trusted, verify_consistency, verify_order
+from kt_es.client.continuity import verify_consistency, verify_order
+from kt_es.client.trusted import Trusted
 from kt_es.crypto import vrf
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.crypto.signatures import signed_message

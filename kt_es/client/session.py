@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from kt_es.client import wire
+from kt_es.client.accounts import keep_sight, recalled
+from kt_es.client.continuity import merge
 from kt_es.client.heads import (
     ProvenHead,
     ToldHead,
@@ -21,17 +23,15 @@ from kt_es.client.heads import (
     verify_head,
     verify_mutations,
 )
-from kt_es.client.memory import KIND, Account, remember, verify_memory
 from kt_es.client.ranges import SeenRange, open_range, verify_range
 from kt_es.client.state import StateStore
 from kt_es.client.transport import Answer, Transport
 from kt_es.client.trust import Lookup, open_answer, verify_lookup
-from kt_es.client.trusted import Pinned, Trusted, begin, claimed_size, extend, first_use, merge, pin
+from kt_es.client.trusted import Pinned, Trusted, begin, claimed_size, extend, first_use, pin
 from kt_es.errors import (
     ConfigError,
     EquivocationError,
     KtError,
-    MalformedError,
     RefusedError,
     UnavailableError,
     VerificationError,
@@ -221,7 +221,7 @@ class Session:
             epoch=epoch,
             slack=self._slack,
             profile_wanted=profile,
-            recall=self._recall,
+            recall=lambda index: recalled(self.state, index),
         )
         self.store(trusted, after, deadline)
         keep_sight(self.state, after, lookup)
@@ -249,9 +249,6 @@ class Session:
             if pause is not None:
                 time.sleep(pause)
         raise UnavailableError(f"the server does not know epoch {last} yet, which has been verified before")
-
-    def _recall(self, index: bytes) -> Account | None:
-        return decode_account(self.state.recall(KIND, index))
 
     def _look_at(self, trusted: Trusted, epoch: int | None, fresh: bool, deadline: float) -> Head:
         told = self._told_head(epoch, deadline)
@@ -292,25 +289,3 @@ class Session:
             checkpoints = (told.heads_checkpoint, told.latest_checkpoint)
             for error in contradictions(trusted, told.smh_bytes, checkpoints, told.mutations_checkpoint):
                 raise error
-
-
-def decode_account(data: bytes | None) -> Account | None:
-    """What a store remembers of an account. Raises ``ConfigError`` if that is damaged."""
-    try:
-        return None if data is None else Account.decode(data)
-    except MalformedError as error:
-        # Beginning anew in silence would throw away what protects from an account's second face.
-        raise ConfigError(f"what this client remembers of the account is damaged: {error}") from None
-
-
-def keep_sight(store: StateStore, trusted: Trusted, lookup: Lookup) -> None:
-    """Remember what ``lookup`` shows, compared again with what others have remembered in the meantime."""
-    account, sight = lookup.before, lookup.sight
-    while (after := remember(account, sight)) != account:
-        before = None if account is None else account.encode()
-        # The first sight of an entry has to last. That it still stood there later, each lookup finds again.
-        synced = account is None or account.first.entry != after.first.entry
-        if store.exchange(KIND, lookup.index, before, after.encode(), synced=synced):
-            return
-        account = decode_account(store.recall(KIND, lookup.index))
-        verify_memory(trusted.origin, trusted.configs, lookup.index, account, sight)

@@ -55,7 +55,9 @@ def test_signing_keys_are_made_and_listed(stranger: Stranger) -> None:
     assert "exists already" in stranger.kt("keys", "generate", code=2).complaint
 
 
-def test_what_was_put_is_found_with_its_history(owner: Stranger, key_file: Path) -> None:
+def test_what_was_put_is_found_with_its_history(
+    directory: Up, owner: Stranger, key_file: Path, tmp_path: Path
+) -> None:
     label = "alice@example.org"
     put = owner.kt("put", label, "--key", key_file)
     assert f"version 1 of {label} stands in the directory" in put.err
@@ -63,8 +65,15 @@ def test_what_was_put_is_found_with_its_history(owner: Stranger, key_file: Path)
     assert got.out.startswith(f"ssh  {key_file.name}  ssh-ed25519 ")
     assert all(line[0] in "✓ " for line in got.err.splitlines())
 
+    friend = directory.stranger(tmp_path / "friend")
+    assert "never looked up before" in friend.kt("get", label).err
+    assert "unchanged since" in friend.kt("get", label).err
     key_file.write_text(ssh_key("desktop"))
     owner.kt("put", label, "--key", key_file)
+    changed = friend.kt("get", label).err
+    assert "version 1 → 2" in changed
+    assert "version 2 since epoch" in changed
+    assert "unchanged since" in friend.kt("get", label).err
     document = owner.kt("--json", "get", label).document
     assert document["version"] == 2
     assert not document["absent"]

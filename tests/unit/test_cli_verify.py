@@ -15,7 +15,7 @@ from kt_es.cli.main import cli
 from kt_es.client.memory import KIND, Account
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.states import States
-from kt_es.client.trusted import Pinned
+from kt_es.client.trusted import Pinned, begin
 from kt_es.errors import KtError, UnavailableError
 from kt_es.evidence import contradicting_checkpoints
 from kt_es.formats.checkpoints import heads_origin
@@ -105,6 +105,18 @@ class TestEvidence:
         ran = verify(tmp_path, evidence)
         assert ran.code == 5
         assert "no --vkey given" not in ran.err
+
+    def test_evidence_about_another_directory_than_the_trusted_one_is_refused(
+        self, tmp_path: Path, evidence: bytes
+    ) -> None:
+        """Another directory of the same name: whoever made up its keys can make up its contradictions."""
+        key = b.private_key("other")
+        store = States(tmp_path / "state").of(b.ORIGIN)
+        configs = [b.signed_config(b.config(signer_keys=[key]), [key])]
+        store.replace(None, begin(Pinned(b.ORIGIN, b.public(key)), configs))
+        ran = verify(tmp_path, evidence)
+        assert ran.code == 4
+        assert "is not about the directory of" in ran.err
 
     @pytest.mark.parametrize(
         ("before", "after"), [("", ""), ("✗ some complaint\n", "\nmore\n"), ("", "\r\n")]
@@ -211,6 +223,23 @@ class TestProof:
         data = store.recall(KIND, b.index("alice"))
         assert data is not None
         assert Account.decode(data).last.version == 3
+
+    def test_a_file_under_a_retired_key_is_compared_and_not_remembered(
+        self, tmp_path: Path, directory: Directory
+    ) -> None:
+        """A thief of the old key can make proof files. They may not change what this client remembers."""
+        seen(tmp_path, directory)
+        store = States(tmp_path / "state").of(b.ORIGIN)
+        old = client_of(directory).lookup(b.label_of("bob")).proof.encode()
+        directory.rotate(b.private_key("successor"))
+        directory.advance()
+        directory.advance()
+        seen(tmp_path, directory)
+        assert verify(tmp_path, old).code == 0
+        assert store.recall(KIND, b.index("bob")) is None
+        new = client_of(directory).lookup(b.label_of("bob")).proof.encode()
+        assert verify(tmp_path, new).code == 0
+        assert store.recall(KIND, b.index("bob")) is not None
 
     def test_a_file_without_its_profile_says_so(self, tmp_path: Path, directory: Directory) -> None:
         proof = replace(client_of(directory).lookup(ALICE).proof, profile=None)

@@ -39,7 +39,9 @@ EFFECTS = {
     "threading", "time", "urllib", "uuid",
 }  # fmt: skip
 # What a client verifies is as pure as the core; what it fetches and stores is not.
-PURE_CLIENT = tuple(f"kt_es.client.{name}" for name in ("trust", "trusted", "heads", "openings", "memory"))
+PURE_CLIENT = tuple(
+    f"kt_es.client.{name}" for name in ("trust", "trusted", "continuity", "heads", "openings", "memory")
+)
 
 ONLY_IN = {
     "esdbclient": ("kt_es/eventstore/esdb.py", "kt_es/eventstore/esdb_client.py", "kt_es/node/"),
