@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 
 from kt_es.crypto.signatures import signed_message
 from kt_es.errors import DivergenceError, MalformedError, VerificationError
-from kt_es.formats.codec import decode, encode, take_array, take_bytes, take_text, take_uint
+from kt_es.formats.codec import MAX_TIME, decode, encode, take_array, take_bytes, take_text, take_uint
 from kt_es.formats.configs import Config, SignedConfig, check_config_change, check_first_config
 from kt_es.formats.entries import Entry, Mutation
 from kt_es.formats.erasures import Erasure
@@ -261,6 +261,6 @@ def decode_standing(data: bytes, origin: str, pinned: PublicKey) -> Standing:
         origin,
         pinned,
         take_uint(epoch, "standing epoch"),
-        take_uint(timestamp, "standing timestamp"),
+        take_uint(timestamp, "standing timestamp", 0, MAX_TIME),
         None if config is None else SignedConfig.decode(take_bytes(config, "standing config", 1, MAX_EVENT)),
     )
