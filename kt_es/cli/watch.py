@@ -27,6 +27,7 @@ from kt_es.errors import (
     WatchAlarmError,
 )
 from kt_es.formats.evidence import armored
+from kt_es.formats.labels import normalize_label
 
 # The gravest first: what is proven to anyone, what the owner must see, what did not verify, what is unknown.
 GRAVEST = (5, 6, 4, 7, 2, 1)
@@ -80,6 +81,7 @@ def watch_command(
     stop = stop_on_signals()
     options = Reach(**reach)
     with options.client() as client:
+        _check_labels(output_of(context), client, labels)
         watch = Watch(output_of(context), client, yours, hooks, options.state / "alarms", from_now=from_now)
         while not stop.is_set():
             watch.round(tuple(dict.fromkeys(labels)), stop)
@@ -91,6 +93,18 @@ def watch_command(
     if gravest is not None:
         raise gravest
     return 0
+
+
+def _check_labels(output: Output, client: Client, labels: Sequence[str]) -> None:
+    """Refuse labels that the directory cannot have, before an unattended watch fails at them for ever."""
+    try:
+        trusted = client.trusted()
+    except KtError:
+        return  # Each look says so again.
+    if client.on_first_use:
+        output.note(f"  directory key pinned on first use: {trusted.pinned.vkey}")
+    for label in labels:
+        normalize_label(label, trusted.configs[0].config.label_policy)
 
 
 class Watch:

@@ -140,9 +140,10 @@ class Watcher:
         except EquivocationError:
             raise
         except VerificationError as error:
-            if error.step != "opening":
+            if error.step not in ("opening", "signatures"):
                 raise
-            # A profile is held back. The epochs show the versions all the same, from the first one on.
+            # A profile is held back, or a change was never authorized. The epochs show whose versions stood
+            # there all the same, so every epoch is walked through from the first one of the directory on.
             return self._store(label, Progress(0, None))
         for version in versions:
             self._tell(self._of_history(label, version))

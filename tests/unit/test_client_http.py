@@ -339,7 +339,7 @@ class TestPublish:
             client_of(directory, handler=handler).publish(
                 "alice@example.org", PROFILE, [b.private_key("mallory")]
             )
-        assert (refused.value.reason, sent) == ("unknown-keys", [])
+        assert (refused.value.reason, sent) == ("unauthorized", [])
 
     def test_a_lost_answer_does_not_turn_success_into_failure(self, directory: Directory) -> None:
         """The submission is accepted, its answer is lost, and a successor comes before it is repeated."""

@@ -159,6 +159,17 @@ class TestEveryEpoch:
         del directory.private[standing(directory).entry_hash]
         assert [one.mine for one in Watched(directory, mine_of(ALICE_KEY)).look()] == [True, False]
 
+    def test_an_unauthorized_version_in_the_history_is_told_at_the_first_watch(
+        self, directory: Directory
+    ) -> None:
+        injected = b.next_mutation("alice", standing(directory), keys=[STRANGER])
+        directory.forced[b.index("alice")] = injected
+        directory.private[injected.entry_hash] = (b.opening("alice", 2), b.profile("alice", 2))
+        directory.advance()
+        directory.versions[b.index("alice")].append((3, injected.entry_hash))
+        told = Watched(directory, mine_of(ALICE_KEY)).look()
+        assert [(one.mine, one.authorized) for one in told] == [(True, True), (False, False)]
+
     def test_an_unauthorized_entry_that_stays(self, directory: Directory) -> None:
         watched = Watched(directory, mine_of(ALICE_KEY))
         watched.look()
@@ -523,6 +534,12 @@ class TestCommand:
         follow(directory, ALICE_KEY, STRANGER)
         assert kt("watch", "--once", "--mine", "default", "--mine", phone, ALICE).code == 6
         assert "no key absent" in kt("watch", "--once", "--mine", "absent", ALICE).err
+
+    def test_a_label_that_cannot_be_ends_the_watch_at_once(self, kt: Kt) -> None:
+        ran = kt("watch", ALICE, "not an address")
+        assert ran.code == 1
+        assert ran.err.count("\n") == 2
+        assert "directory key pinned on first use" in ran.err
 
     def test_without_any_key_nothing_could_be_yours(self, kt: Kt) -> None:
         (kt.home / "keys" / "default.pem").unlink()
