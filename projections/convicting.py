@@ -6,15 +6,15 @@ A verdict never depends on the disk: a file that cannot be written changes only 
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
 
 from kt_es.errors import EquivocationError, MalformedError
 from kt_es.formats.evidence import Evidence, EvidenceKind
+from kt_es.process.files import create_file
 
 FOLDER = "evidence"
 
@@ -57,41 +57,16 @@ def _stem(data: bytes) -> str:
 def _save(folder: Path, stem: str, data: bytes) -> Path:
     """Write ``data`` to a new file in ``folder``; a file that holds the same bytes already is as good.
 
-    The file gets its name when it is complete and synced, and no file or link is ever replaced.
+    No file or link is ever replaced. Raises ``OSError``; then nothing was written.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = folder / f".{stem}.{os.getpid()}.partial"
-    partial.unlink(missing_ok=True)
-    try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        path = _linked(folder, stem, partial, data)
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-    _sync(folder)
-    return path
-
-
-def _linked(folder: Path, stem: str, partial: Path, data: bytes) -> Path:
     for number in itertools.count(1):
         path = folder / (f"{stem}.evidence" if number == 1 else f"{stem}-{number}.evidence")
         try:
-            os.link(partial, path)
+            create_file(path, data)
             return path
         except FileExistsError:
-            with suppress(OSError):
-                if not path.is_symlink() and path.read_bytes() == data:
-                    return path
+            if not folder.is_dir():
+                raise
+            if path.is_file() and not path.is_symlink() and path.read_bytes() == data:
+                return path
     raise AssertionError
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

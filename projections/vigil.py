@@ -87,8 +87,8 @@ class Vigil:
                 self._begins(
                     Alarm.GAP,
                     now,
-                    f"the head of epoch {between.epoch} came {spoken(between.length)} after the one before; "
-                    f"max_interval was {spoken(between.promised)}",
+                    f"gap between heads: that of epoch {between.epoch} came {spoken(between.length)} after "
+                    f"the one before; max_interval was {spoken(between.promised)}",
                 )
         self.look()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -383,7 +384,7 @@ def test_a_full_disk_changes_what_is_said_and_not_the_verdict(
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(convicting.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with (
         capture_logs() as said,
         pytest.raises(EquivocationError) as caught,

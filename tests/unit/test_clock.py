@@ -279,7 +279,10 @@ def test_a_gap_is_told_and_ends_with_a_head_in_time() -> None:
         (Alarm.GAP, True),
         (Alarm.GAP, False),
     ]
-    assert "epoch 2 came 3 min 20 s after the one before" in watched.notices[0].sentence
+    assert (
+        "gap between heads: that of epoch 2 came 3 min 20 s after the one before"
+        in watched.notices[0].sentence
+    )
 
 
 def test_the_alarms_are_figures() -> None:
