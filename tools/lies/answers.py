@@ -98,7 +98,7 @@ def inclusion(universe: Universe, epoch: int, size: int | None = None) -> tuple[
 
 
 def consistency(universe: Universe, first: int, second: int) -> tuple[bytes, ...]:
-    if first in (0, second):
+    if first == 0 or first >= second:
         return ()
     return universe.proof(plan_consistency(first, second), universe.head_nodes)
 

@@ -63,8 +63,15 @@ class Published:
 class Universe:
     """A directory's queue, both logs and its maps, in memory."""
 
-    def __init__(self, now: int, *, max_interval: int = MAX_INTERVAL, begin: int = BEGIN) -> None:
-        """``now`` is in ms; the directory begins ``begin`` ms before it."""
+    def __init__(
+        self,
+        now: int,
+        *,
+        max_interval: int = MAX_INTERVAL,
+        begin: int = BEGIN,
+        signer: PrivateKey = SIGNER,
+    ) -> None:
+        """``now`` is in ms; the directory begins ``begin`` ms before it, under the key ``signer``."""
         self.clock = now - begin
         self.events: list[tuple[str, bytes]] = []
         self.records: list[bytes] = []
@@ -82,11 +89,11 @@ class Universe:
         self.head_nodes: dict[NodeId, bytes] = {}
         self._ring = {people.public(one): one for one in (SIGNER, people.SUCCESSOR, people.STRANGER)}
         self._accepted: dict[bytes, bytes] = {}
-        self._epoch = Epoch.after(Standing(ORIGIN, people.public(SIGNER)), self._accepted)
+        self._epoch = Epoch.after(Standing(ORIGIN, people.public(signer)), self._accepted)
         self._packer = RecordPacker(0)
         self.config = Config(
             ORIGIN,
-            (people.public(SIGNER),),
+            (people.public(signer),),
             people.VRF.public,
             "email",
             100,
@@ -94,7 +101,7 @@ class Universe:
             max_interval,
             None,
         )
-        self.configure(self.config, [SIGNER])
+        self.configure(self.config, [signer])
 
     def fork(self) -> Universe:
         """A second history that goes on from here. Both are signed by the same keys."""
@@ -206,6 +213,7 @@ class Universe:
     def rotate(self, new: PrivateKey, by: Sequence[PrivateKey] = (), verdict: Verdict | None = None) -> None:
         """A config that makes ``new`` the signer key from the next epoch on."""
         current = self.configs[-1].config
+        self._ring[people.public(new)] = new
         config = replace(current, signer_keys=(people.public(new),), previous=current.hash)
         self.configure(config, by or [self._ring[current.signer_key], new], verdict)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-MODULES = ("records", "heads")
+MODULES = ("records", "heads", "lookups", "clients")
 
 
 def load() -> None:
