@@ -98,7 +98,8 @@ def inclusion(universe: Universe, epoch: int, size: int | None = None) -> tuple[
 
 
 def consistency(universe: Universe, first: int, second: int) -> tuple[bytes, ...]:
-    if first == 0 or first >= second:
+    """The proof between two sizes; none, where there is none."""
+    if not 0 < first < second <= len(universe.epochs):
         return ()
     return universe.proof(plan_consistency(first, second), universe.head_nodes)
 

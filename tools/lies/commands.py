@@ -34,9 +34,9 @@ class Ran:
 
     @property
     def said(self) -> str:
-        """The first complaint, else all that it said."""
+        """The first complaint, else the last line."""
         lines = [line for line in self.err.splitlines() if line.startswith("✗ ")]
-        return lines[0].removeprefix("✗ ") if lines else (self.err + self.out).strip()
+        return lines[0].removeprefix("✗ ") if lines else (self.out + self.err).strip().rpartition("\n")[2]
 
     @property
     def is_broken(self) -> bool:

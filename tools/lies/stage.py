@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ from kt_es.client.trusted import Pinned
 from kt_es.config import FILE_NAME, Settings, dump_settings
 from kt_es.crypto.signatures import ED25519, PrivateKey
 from tools.lies import people
-from tools.lies.commands import Process, Ran, StageError
+from tools.lies.commands import PATIENCE, Process, Ran, StageError
 from tools.lies.frontend import FrontEnd
 from tools.lies.nodes import Line, Log
 from tools.lies.people import ORIGIN, SIGNER
@@ -98,6 +99,14 @@ class Stage:
     def _stop(self) -> None:
         for process in self._processes:
             process.end(0)
+
+    def until(self, true: Callable[[], bool], what: str) -> None:
+        """Wait for what another thread or process brings about."""
+        end = time.monotonic() + PATIENCE
+        while not true():
+            if time.monotonic() > end:
+                raise StageError(f"waited in vain until {what}")
+            threading.Event().wait(0.02)
 
     # Over HTTP
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-MODULES = ("records", "heads", "lookups", "clients")
+MODULES = ("records", "heads", "lookups", "clients", "memory", "erasures", "owners", "followers", "harm")
 
 
 def load() -> None:

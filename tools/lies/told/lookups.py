@@ -60,7 +60,7 @@ def answer(stage: Stage, case: str | None) -> Ran:
                 proof = MapProof(true.map_proof.siblings, None)
                 return replace(true, mutation=None, opening=None, map_proof=proof)
             case "entry-of-another-label":
-                return bob
+                return replace(bob, vrf_proof=true.vrf_proof)
             case "entry-that-is-not-in-the-map":
                 forged = mutation("alice", keys=[STRANGER])
                 own_leaf = (forged.entry.index, forged.entry_hash)
@@ -101,8 +101,10 @@ def absence(stage: Stage, case: str | None) -> Ran:
     universe.epoch()
     front_end = stage.front_end(universe)
     if case is not None:
+        other = answers.lookup_answer(universe, BOB if case == "entry" else label("dave"))
+        kept = case == "entry"
         front_end.rewrite_lookup(
-            lambda _: answers.lookup_answer(universe, BOB if case == "entry" else label("dave"))
+            lambda true: replace(other, vrf_proof=true.vrf_proof if kept else other.vrf_proof)
         )
     return stage.user(front_end).kt("get", label("carol"))
 
