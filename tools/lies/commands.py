@@ -6,13 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 KT = str(Path(sys.executable).with_name("kt"))
 PATIENCE = 40.0
@@ -46,7 +45,7 @@ class Ran:
 
 
 class Process:
-    """A running ``kt``. What it says is kept in two files."""
+    """A running ``kt``. What it says is read from pipes as it comes, by two threads."""
 
     def __init__(
         self,
@@ -56,22 +55,24 @@ class Process:
         limit: Callable[[], None] | None = None,
     ) -> None:
         self._began = time.monotonic()
-        self._out = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the process
-        self._err = tempfile.TemporaryFile()  # noqa: SIM115
         self._ran: Ran | None = None
         self._process = subprocess.Popen(
             [KT, *arguments],
             cwd=home,
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=self._out,
-            stderr=self._err,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             preexec_fn=limit,  # noqa: PLW1509  only where a lie needs it
         )
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._out = _Said(self._process.stdout)
+        self._err = _Said(self._process.stderr)
 
     @property
     def spoken(self) -> str:
-        return self._read(self._out) + self._read(self._err)
+        return self._out.text + self._err.text
 
     def says(self, text: str, seconds: float = PATIENCE) -> str:
         """Wait for a line with ``text``; that line."""
@@ -115,13 +116,28 @@ class Process:
             return False
         self._process.returncode = code = os.waitstatus_to_exitcode(status)
         spent = time.monotonic() - self._began
-        self._ran = Ran(code, self._read(self._out), self._read(self._err), usage.ru_maxrss // 1024, spent)
-        self._out.close()
-        self._err.close()
+        self._ran = Ran(code, self._out.end(), self._err.end(), usage.ru_maxrss // 1024, spent)
         return True
 
-    def _read(self, file: BinaryIO) -> str:
-        if self._ran is not None:
-            return self._ran.out if file is self._out else self._ran.err
-        size = os.fstat(file.fileno()).st_size
-        return os.pread(file.fileno(), size, 0).decode(errors="replace")
+
+class _Said:
+    """What comes out of a pipe, to its end. The text is whatever has come so far."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._parts: list[bytes] = []
+        self._pipe = pipe
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    @property
+    def text(self) -> str:
+        return b"".join(self._parts).decode(errors="replace")
+
+    def end(self) -> str:
+        self._thread.join(PATIENCE)
+        return self.text
+
+    def _read(self) -> None:
+        with self._pipe:
+            while part := self._pipe.read1(65536):  # type: ignore[attr-defined]
+                self._parts.append(part)

@@ -111,7 +111,7 @@ def signer(stage: Stage, case: str | None) -> Ran:
     what, when = _case(case)
     logs = Logs.make(stage, what)
     process = stage.process("signer")
-    process.says("reading the queue")
+    process.says('"active"')
     if when == RESTART:
         process.stop()
     if logs.lie is not None:

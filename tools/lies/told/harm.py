@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from http.server import BaseHTTPRequestHandler
 
 from kt_es.formats.evidence import armored, unarmored
 from kt_es.formats.profiles import ProfileKey, encode_profile
-from tools.lies import people
+from tools.lies import answers, people
 from tools.lies.commands import Ran
 from tools.lies.people import label
 from tools.lies.registry import BY_FRONT_END, BY_SIGNER, LATER, Lie, lie, told
@@ -85,9 +86,10 @@ def large(stage: Stage, case: str | None) -> Ran:
     universe.put("alice")
     universe.epoch()
     front_end = stage.front_end(universe)
-    version = b'{"version":1,"epoch":1,"mutation":"' + 3000 * b"A" + b'","opening":null,"profile":null},'
+    version = answers.history(universe, {"label": ALICE})["versions"][0]
+    entry = json.dumps({**version, "profile": 4_000 * "A"}).encode() + b","
     body = {
-        "history": b'{"versions":[' + 20_000 * version + b'0],"more":true}',
+        "history": b'{"versions":[' + (60_000_000 // len(entry)) * entry + b'0],"more":true}',
         "lookup": b'{"answer":"' + 60_000_000 * b"A" + b'"}',
         "deep": 500_000 * b"[",
     }.get(case or "", b"")
