@@ -123,11 +123,14 @@ def evidence(stage: Stage, case: str | None) -> Ran:
     return anybody.kt("verify", file)
 
 
+_RETIRED = "is signed by a key that the directory has replaced since"
+
+
 @told(
-    lie("retired-key-goes-on", BY_SIGNER, "kt get", 4, "config: ", case="pinned"),
-    lie("retired-key-goes-on-after-first-use", BY_SIGNER, "kt get", 4, "config: ", LATER, "first use"),
-    lie("retired-key-signs-the-checkpoint", BY_SIGNER, "kt get", 4, "checkpoint: ", case="checkpoint"),
-    lie("retired-key-signs-heads", BY_SIGNER, "kt checkpoint", 4, "config: ", case="heads"),
+    lie("retired-key-goes-on", BY_SIGNER, "kt get", 4, _RETIRED, case="pinned"),
+    lie("retired-key-goes-on-after-first-use", BY_SIGNER, "kt get", 4, _RETIRED, LATER, "first use"),
+    lie("retired-key-signs-the-checkpoint", BY_SIGNER, "kt get", 4, _RETIRED, case="checkpoint"),
+    lie("retired-key-signs-heads", BY_SIGNER, "kt checkpoint", 4, _RETIRED, case="heads"),
 )
 def rotation(stage: Stage, case: str | None) -> Ran:
     universe = _universe(stage)

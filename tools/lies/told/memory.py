@@ -40,7 +40,9 @@ def _tell(universe: Universe, what: str | None) -> None:
             other = mutation("alice", first, tag="other")
             _plant(universe, mutation("alice", other, keys=[STRANGER]))
         case "account-vanishes":
+            # Another account takes its place, so that the map does not shrink.
             universe.plant(None, "alice")
+            universe.plant(mutation("bob"), "bob")
         case _:
             assert second is not None
     universe.epoch()

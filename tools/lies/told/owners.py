@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from kt_es.formats.entries import Entry, Mutation
+from kt_es.formats.entries import Mutation
 from tools.lies import people
 from tools.lies.answers import Json
 from tools.lies.commands import Ran
 from tools.lies.frontend import RefusalError
-from tools.lies.people import ORIGIN, STRANGER, key, label, mutation
+from tools.lies.people import STRANGER, key, label, mutation
 from tools.lies.registry import BY_FRONT_END, BY_SIGNER, BY_THIEF, LATER, LIVE, lie, told
 from tools.lies.stage import Stage
 from tools.lies.universe import Universe
@@ -161,13 +161,13 @@ def putting(stage: Stage, case: str | None) -> Ran:
     front_end = stage.front_end(universe)
     user = stage.user(front_end).holds("alice")
     (user.home / "key").write_bytes(b"a key")
-    user.holds().ok("keys", "generate")
     user.ok("put", ALICE, "--key", "key")
     mine = universe.current("alice")
     assert mine is not None
     if case == "injected":
-        # The present keys stay, and one of the operator's is added.
-        _inject(universe, mine)
+        # The present key stays, and one of the operator's is added.
+        _plant(universe, mutation("alice", mine, keys=[key("alice"), STRANGER], by=[STRANGER]))
+        universe.epoch()
     if case in ("stands", "nothing"):
 
         def other(*_: object) -> None:
@@ -178,12 +178,3 @@ def putting(stage: Stage, case: str | None) -> Ran:
         front_end.on_submit = other
     (user.home / "key").write_bytes(b"another key")
     return user.kt("put", ALICE, "--key", "key", "--timeout", "5")
-
-
-def _inject(universe: Universe, mine: Mutation) -> None:
-    keys = (*mine.entry.authorized_keys, people.public(STRANGER))
-    before = mine.entry
-    entry = Entry(before.index, 2, before.commitment, keys, mine.entry_hash)
-    made = Mutation.sign(entry, ORIGIN, [STRANGER])
-    universe.plant(made, "alice")
-    universe.epoch()
