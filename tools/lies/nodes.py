@@ -110,6 +110,9 @@ class Line:
         self._cut()
 
     def close(self) -> None:
+        with suppress(OSError):
+            # Closing alone would not wake the thread that accepts.
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._cut()
 
@@ -139,11 +142,13 @@ class Line:
                     threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(CHUNK):
-                sink.sendall(data)
-        for one in (source, sink):
+        """One direction. Each of the two threads of a connection closes the socket that it reads."""
+        with source:
             with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                while data := source.recv(CHUNK):
+                    sink.sendall(data)
             with self._lock:
-                self._open.discard(one)
+                self._open.discard(source)
+            for one in (source, sink):
+                with suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)

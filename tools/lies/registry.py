@@ -40,12 +40,16 @@ class Lie:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A set-up with the lies that are told in it, and the control: without a lie it ends with ``control``."""
+    """A set-up with the lies that are told in it, and the control: without a lie it ends with ``control``.
+
+    ``also`` is the file of tests that shows the same within a process.
+    """
 
     name: str
     tell: Telling
     lies: tuple[Lie, ...]
     control: int
+    also: str
 
 
 SCENES: list[Scene] = []
@@ -57,24 +61,25 @@ def lie(
     return Lie(name, teller, command, when, code, says, case)
 
 
-def told(*lies: Lie, control: int = 0) -> Callable[[Telling], Telling]:
+def told(*lies: Lie, control: int = 0, also: str = "") -> Callable[[Telling], Telling]:
     """Register a function that tells ``lies``, each by its ``case``."""
 
     def register(tell: Telling) -> Telling:
         name = tell.__name__.strip("_").replace("_", "-")
-        SCENES.append(Scene(name, tell, lies, control))
+        SCENES.append(Scene(name, tell, lies, control, also))
         return tell
 
     return register
 
 
-def every_lie() -> list[Lie]:
-    return [one for scene in SCENES for one in scene.lies]
-
-
 def table() -> list[str]:
     """The rows of the table in docs/THREATS.md."""
-    return [
-        f"| `{one.name}` | {one.teller} | `{one.command}` | {one.when} | {one.code} | {one.says} |"
-        for one in every_lie()
-    ]
+    rows = []
+    for scene in SCENES:
+        also = f"`{scene.also}`" if scene.also else ""
+        rows += [
+            f"| `{one.name}` | {one.teller} | `{one.command}` | {one.when} | {one.code} "
+            f"| {one.says} | {also} |"
+            for one in scene.lies
+        ]
+    return rows
