@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from tools.lies.commands import Ran
@@ -240,3 +241,24 @@ def membership(stage: Stage, case: str | None) -> Ran:
                 "mutations_checkpoint": false.event.mutations_checkpoint,
             }
     return _run(stage.user(front_end), case or "checkpoint")
+
+
+@told(
+    lie("longer-silence-allowed-get", BY_SIGNER, "kt get", 0, "now promises a head every", LATER, "get"),
+    lie("longer-silence-allowed-audit", BY_SIGNER, "kt audit", 0, "max_interval", case="audit"),
+)
+def promises(stage: Stage, case: str | None) -> Ran:
+    """No lie, but what prepares one: whoever looks is told."""
+    universe = _universe(stage)
+    user = stage.user(stage.front_end(universe))
+    user.ok("get", ALICE)
+    if case is not None:
+        current = universe.configs[-1].config
+        longer = replace(current, max_interval=10 * current.max_interval, previous=current.hash)
+        universe.configure(longer, [SIGNER])
+    universe.epoch()
+    universe.epoch()
+    if case == "audit":
+        stage.write(universe)
+        return stage.audit()
+    return user.kt("get", ALICE)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kt_es.formats.entries import Mutation
-from tools.lies import people
+from kt_es.formats.ranges import RangeAnswer
+from tools.lies import answers, people
 from tools.lies.answers import Json
-from tools.lies.commands import Ran
+from tools.lies.commands import Ran, StageError
 from tools.lies.frontend import RefusalError
 from tools.lies.people import STRANGER, key, label, mutation
-from tools.lies.registry import BY_FRONT_END, BY_SIGNER, BY_THIEF, LATER, LIVE, lie, told
+from tools.lies.registry import BY_FRONT_END, BY_SIGNER, BY_THIEF, LATER, LIVE, Lie, lie, told
 from tools.lies.stage import Stage
 from tools.lies.universe import Universe
 
@@ -178,3 +181,81 @@ def putting(stage: Stage, case: str | None) -> Ran:
         front_end.on_submit = other
     (user.home / "key").write_bytes(b"another key")
     return user.kt("put", ALICE, "--key", "key", "--timeout", "5")
+
+
+def _range(name: str, says: str, code: int = 4) -> Lie:
+    return lie(name, BY_FRONT_END, "kt watch", code, says, LATER, name)
+
+
+@told(
+    _range("range-leaves-an-epoch-out", "range: "),
+    _range("range-of-another-label", "vrf: "),
+    _range("range-with-a-head-of-another-log", "range: "),
+    _range("range-with-another-entry", "map: "),
+    _range("range-that-begins-elsewhere", "range: "),
+    _range("range-that-does-not-go-on", "range: "),
+)
+def ranges(stage: Stage, case: str | None) -> Ran:
+    universe = stage.universe()
+    universe.put("alice")
+    universe.put("bob")
+    universe.epoch()
+    front_end = stage.front_end(universe)
+    user = stage.user(front_end).holds("alice")
+    user.ok("watch", "--once", ALICE)
+    other = universe.fork()
+    for one in (universe, other):
+        for _ in range(4):
+            one.put("carol", tag="" if one is universe else "other")
+            one.epoch()
+
+    def change(true: RangeAnswer) -> RangeAnswer:
+        epochs = list(true.epochs)
+        match case:
+            case "range-leaves-an-epoch-out":
+                del epochs[1]
+            case "range-of-another-label":
+                return replace(true, vrf_proof=answers.lookup_answer(universe, BOB).vrf_proof)
+            case "range-with-a-head-of-another-log":
+                head = other.epochs[true.first].event.smh_bytes
+                epochs[1] = replace(epochs[1], smh_bytes=head)
+            case "range-with-another-entry":
+                forged = mutation("alice", tag="other")
+                return replace(true, mutations=(forged,))
+            case "range-that-begins-elsewhere":
+                return replace(true, first=true.first + 1)
+        return replace(true, epochs=tuple(epochs))
+
+    def told_range(_: Json, true: Json) -> Json:
+        if case == "range-that-does-not-go-on":
+            return {**true, "last": true["first"] - 1}
+        answer = change(RangeAnswer.decode(answers.binary(true["answer"])))
+        return {**true, "answer": answers.text(answer.encode())}
+
+    front_end.rewrite["/v1/range"] = told_range
+    ran = user.kt("watch", "--once", ALICE)
+    if "/v1/range" not in front_end.asked:
+        raise StageError("nobody asked for a range")
+    return ran
+
+
+@told(
+    lie("pages-that-never-end", BY_FRONT_END, "kt history", 4, "history: ", case="more"),
+    lie("pages-that-repeat", BY_FRONT_END, "kt history", 4, "history: ", case="again"),
+)
+def pages(stage: Stage, case: str | None) -> Ran:
+    universe = stage.universe()
+    universe.put("alice")
+    universe.epoch()
+    universe.put("alice")
+    universe.epoch()
+    front_end = stage.front_end(universe)
+    whole = answers.history(universe, {"label": ALICE})
+
+    def told_page(_: Json, true: Json) -> Json:
+        if case is None:
+            return true
+        return {"versions": [] if case == "more" else whole["versions"], "more": True}
+
+    front_end.rewrite["/v1/history"] = told_page
+    return stage.user(front_end).kt("history", ALICE)
