@@ -9,13 +9,13 @@ import httpx
 
 from tools.lies.commands import Process, Ran
 from tools.lies.people import label
-from tools.lies.registry import BY_LOG, BY_SIGNER, LIVE, ONCE, RESTART, Lie, lie, told
+from tools.lies.registry import BY_LOG, BY_SIGNER, LIVE, RESTART, Lie, lie, told
 from tools.lies.stage import Stage
 from tools.lies.universe import Universe
 
 ALICE = label("alice")
 
-_BACK = "ends before"
+_BACK = "the log was rolled back"
 _TWO = "the directory signed two different heads of epoch 3"
 
 
@@ -169,9 +169,9 @@ def _answered(url: str) -> Ran:
 @told(
     lie("no-heads-at-all", BY_LOG, "kt audit", 1, "kt_heads-", case="heads"),
     lie("no-such-directory", BY_LOG, "kt audit", 1, "kt_heads-", case="directory"),
-    lie("silence", BY_SIGNER, "kt audit", 7, "freshness: ", case="silence"),
-    lie("head-in-the-future", BY_SIGNER, "kt audit", 7, "in the future", case="future"),
-    lie("gap-between-heads", BY_SIGNER, "kt audit", 7, "after the one before", case="gap"),
+    lie("silence", BY_SIGNER, "kt audit", 7, "silence for", case="silence"),
+    lie("head-in-the-future", BY_SIGNER, "kt audit", 7, "later than this machine's clock", case="future"),
+    lie("gap-between-heads", BY_SIGNER, "kt audit", 7, "gap between heads", case="gap"),
     lie("date-that-is-none", BY_SIGNER, "kt audit", 4, "timestamp", case="date"),
     lie("interval-of-years", BY_SIGNER, "kt audit", 4, "max_interval", case="interval"),
 )
@@ -200,13 +200,47 @@ def _timed(stage: Stage, case: str | None) -> Universe:
 
 
 @told(
-    lie("silence-monitor", BY_SIGNER, "kt monitor --exit-on-silence", 7, "silen", ONCE, "silence"),
-    lie("future-monitor", BY_SIGNER, "kt monitor", 7, "in the future", ONCE, "future"),
+    lie(
+        "silence-ends-a-monitor",
+        BY_SIGNER,
+        "kt monitor --exit-on-silence",
+        7,
+        "silence",
+        LIVE,
+        "silence exit",
+    ),
+    lie("silence-alarms-a-monitor", BY_SIGNER, "kt monitor", 0, "silence", LIVE, "silence"),
+    lie(
+        "future-head-alarms-a-monitor",
+        BY_SIGNER,
+        "kt monitor",
+        0,
+        "later than this machine's",
+        LIVE,
+        "future",
+    ),
+    lie("gap-alarms-a-monitor", BY_SIGNER, "kt monitor", 0, "gap between heads", LIVE, "gap"),
 )
 def watchman(stage: Stage, case: str | None) -> Ran:
-    stage.write(_timed(stage, case))
-    process = stage.process("monitor", "--exit-on-silence")
+    """The monitor verifies every head. What its clock says against them is an alarm beside that."""
+    stage.write(_timed(stage, (case or "").partition(" ")[0]))
+    process = stage.process("monitor", *(["--exit-on-silence"] if case in (None, "silence exit") else []))
+    if case == "silence exit":
+        return process.end()
+    process.says('"epoch": 2' if case is None else "clock alarm")
+    return process.stop()
+
+
+@told(
+    lie("evidence-of-an-audit", BY_SIGNER, "kt verify", 5, _TWO, RESTART),
+)
+def audit_evidence(stage: Stage, case: str | None) -> Ran:
+    """The file that an audit saves convicts the directory before anybody."""
+    logs = Logs.make(stage, None if case is None else "fork")
+    stage.audited("--data", "kept")
+    logs.tell(stage)
+    ran = stage.audit("--data", "kept")
     if case is None:
-        process.says('"epoch": 2')
-        return process.stop()
-    return process.end()
+        return ran
+    where = ran.err.partition("the evidence is in ")[2].partition(";")[0]
+    return stage.kt("verify", where or "the-audit-saved-no-evidence")

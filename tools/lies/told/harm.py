@@ -77,9 +77,9 @@ def _missed(ran: Ran, why: str) -> Ran:
 
 
 @told(
-    lie("history-of-60-megabytes", BY_FRONT_END, "kt history", 1, "", case="history"),
+    lie("history-of-60-megabytes", BY_FRONT_END, "kt history", 1, "answer to /v1/history", case="history"),
     lie("lookup-of-60-megabytes", BY_FRONT_END, "kt get", 1, "is larger than", case="lookup"),
-    lie("deep-json", BY_FRONT_END, "kt get", 1, "is not JSON", case="deep"),
+    lie("deep-json", BY_FRONT_END, "kt get", 1, "answer to /v1/lookup", case="deep"),
 )
 def large(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()

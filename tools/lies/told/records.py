@@ -136,7 +136,7 @@ def grouping(stage: Stage, case: str | None) -> Ran:
 
 
 @told(
-    lie("queue-of-another-directory", BY_LOG, "kt audit", 4, "the config that begins the queue", case="lie"),
+    lie("queue-of-another-directory", BY_LOG, "kt audit", 4, "never was a signer key of", case="lie"),
     also="tests/unit/test_auditor.py",
 )
 def beginning(stage: Stage, case: str | None) -> Ran:
