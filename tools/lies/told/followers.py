@@ -219,7 +219,7 @@ def _timed(stage: Stage, case: str | None) -> Universe:
         LIVE,
         "future",
     ),
-    lie("gap-alarms-a-monitor", BY_SIGNER, "kt monitor", 0, "gap between heads", LIVE, "gap"),
+    lie("gap-alarms-a-monitor", BY_SIGNER, "kt monitor", 0, "after the one before", LIVE, "gap"),
 )
 def watchman(stage: Stage, case: str | None) -> Ran:
     """The monitor verifies every head. What its clock says against them is an alarm beside that."""
