@@ -36,6 +36,11 @@ format: setup
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
+# Lies of a malicious operator, told to the real commands: caught or not caught. ONLY is a part of a name.
+.PHONY: lies
+lies: setup
+	.venv/bin/python -m tools.lies $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS))
+
 # Faults on real processes: ROUNDS of them, drawn from SEED (else a random one, printed first); no round
 # begins after SECONDS; once the node is frozen for FROZEN seconds.
 .PHONY: torture

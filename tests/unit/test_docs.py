@@ -27,7 +27,7 @@ OTHER_VARIABLES = {"KT_DEBUG", "KT_DEMO_ARGS", "KT_TEST_ESDB"}
 _FENCE = re.compile(r"^```[a-z]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
-_FILE = re.compile(r"`((?:kt_es|projections|signer|tests|docs)(?:/[A-Za-z0-9_.\-]+)+/?)`")
+_FILE = re.compile(r"`((?:kt_es|projections|signer|tools|tests|docs)(?:/[A-Za-z0-9_.\-]+)+/?)`")
 _TEST = re.compile(r"`(tests/[a-z]+/test_[a-z0-9_]+\.py)(?:::(test_[a-z0-9_]+))?`")
 
 

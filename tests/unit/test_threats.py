@@ -1,0 +1,42 @@
+"""The table of lies in docs/THREATS.md and the lies that ``make lies`` tells are the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tools.lies.registry import SCENES, table
+from tools.lies.told import load
+
+TEXT = (Path(__file__).parents[2] / "docs/THREATS.md").read_text()
+
+
+def rows() -> list[str]:
+    section = TEXT.partition("\n## Lies\n")[2].partition("\n## ")[0]
+    return [line for line in section.splitlines() if line.startswith("| `")]
+
+
+def test_the_table_is_the_list() -> None:
+    load()
+    assert rows() == table()
+    assert len(rows()) >= 60
+
+
+def test_each_lie_has_one_name_and_a_sentence() -> None:
+    load()
+    lies = [one for scene in SCENES for one in scene.lies]
+    assert len({one.name for one in lies}) == len(lies)
+    assert [one.name for one in lies if not one.says or "|" in one.says] == []
+
+
+def test_each_lie_of_a_scene_is_another_case() -> None:
+    load()
+    for scene in SCENES:
+        cases = [one.case for one in scene.lies]
+        assert len(set(cases)) == len(cases), scene.name
+
+
+def test_every_exit_code_is_explained() -> None:
+    explained = set(re.findall(r"^\| (\d) \|", TEXT, re.MULTILINE))
+    load()
+    assert {str(one.code) for scene in SCENES for one in scene.lies} - {"503"} <= explained | {"1", "2"}

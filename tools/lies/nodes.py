@@ -1,0 +1,154 @@
+"""The operator's event log: two nodes of kt-es, and an address that leads to the one or to the other.
+
+Each universe is written under a directory name of its own. A ``Line`` listens on one port and forwards to
+one of the nodes; the operator turns it to the other one, and every process finds another log under the
+address that it knows.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from kt_es.eventstore.esdb import EsdbLog, connect
+from kt_es.eventstore.streams import ANY, NewEvent, StreamNames
+from kt_es.formats.heads import MAP_HEAD
+from kt_es.formats.profiles import OPENING, Opening
+from kt_es.formats.records import RECORDS
+from tools.lies.commands import Process
+from tools.lies.universe import Universe
+
+CHUNK = 64 * 1024
+
+
+class Log:
+    """One node. ``write`` puts what is new in a universe into its streams."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self.target = (host, int(port))
+        self.uri = f"esdb://{address}?Tls=false"
+        self._lock = threading.Lock()
+        self._log: EsdbLog = connect(self.uri)
+
+    def write(
+        self,
+        name: str,
+        universe: Universe,
+        *,
+        heads: list[bytes] | None = None,
+        records: list[bytes] | None = None,
+        events: list[tuple[str, bytes]] | None = None,
+    ) -> None:
+        """Write what the streams of directory ``name`` do not have yet.
+
+        ``heads``, ``records`` and ``events`` stand there instead of those of the universe.
+        """
+        names = StreamNames(name)
+        for entry_hash, (opening, profile) in universe.private.items():
+            stream = names.openings(universe.mutations[entry_hash].entry.index)
+            self._append(stream, OPENING, [Opening(entry_hash, opening, profile).encode()])
+        for kind, data in (universe.events if events is None else events)[self._count(names.queue) :]:
+            self._append(names.queue, kind, [data])
+        told = universe.record_events if records is None else records
+        self._append(names.mutations, RECORDS, told[self._count(names.mutations) :])
+        signed = [one.event.encode() for one in universe.epochs] if heads is None else heads
+        self._append(names.heads, MAP_HEAD, signed[self._count(names.heads) :])
+
+    def _count(self, stream: str) -> int:
+        with self._lock:
+            return self._log.last_revision(stream) + 1
+
+    def _append(self, stream: str, kind: str, data: list[bytes]) -> None:
+        if data:
+            with self._lock:
+                # Random ids: the operator may put one event there twice.
+                self._log.append(stream, ANY, [NewEvent(kind, one, uuid.uuid4()) for one in data])
+
+    def close(self) -> None:
+        self._log.close()
+
+
+@contextmanager
+def running_logs(base: Path) -> Iterator[tuple[Log, Log]]:
+    """Two ``kt node``."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(base)}
+    with ExitStack() as stack:
+        logs = []
+        for name in ("one", "other"):
+            node = Process(["node", "--data", name, "--listen", "127.0.0.1:0"], environment, base)
+            stack.callback(node.stop)
+            told = node.says("listening on esdb://")
+            log = Log(told.partition("esdb://")[2].partition("?")[0])
+            stack.callback(log.close)
+            logs.append(log)
+        yield logs[0], logs[1]
+
+
+class Line:
+    """A port that forwards to ``target``. ``turn`` ends every connection and goes to another target."""
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self._target = target
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def uri(self) -> str:
+        return f"esdb://127.0.0.1:{self._listener.getsockname()[1]}?Tls=false"
+
+    def turn(self, target: tuple[str, int]) -> None:
+        with self._lock:
+            self._target = target
+        self._cut()
+
+    def close(self) -> None:
+        with suppress(OSError):
+            # Closing alone would not wake the thread that accepts.
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._cut()
+
+    def _cut(self) -> None:
+        with self._lock:
+            cut = list(self._open)
+            self._open.clear()
+        for one in cut:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # the listener is closed
+            while True:
+                near, _ = self._listener.accept()
+                with self._lock:
+                    target = self._target
+                try:
+                    far = socket.create_connection(target, 5)
+                except OSError:
+                    near.close()
+                    continue
+                far.settimeout(None)
+                with self._lock:
+                    self._open |= {near, far}
+                for source, sink in ((near, far), (far, near)):
+                    threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        """One direction. Each of the two threads of a connection closes the socket that it reads."""
+        with source:
+            with suppress(OSError):
+                while data := source.recv(CHUNK):
+                    sink.sendall(data)
+            with self._lock:
+                self._open.discard(source)
+            for one in (source, sink):
+                with suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,82 @@
+"""Keys, profiles and signed mutations. All of them are derived from names, so that a lie needs few words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from kt_es.crypto.commitments import commit
+from kt_es.crypto.hashes import sha256
+from kt_es.crypto.signatures import ED25519, PrivateKey
+from kt_es.crypto.vrf import VrfPrivateKey, index_of
+from kt_es.formats.entries import Entry, Mutation
+from kt_es.formats.keys import PublicKey
+from kt_es.formats.profiles import ProfileKey, encode_profile
+
+ORIGIN = "lies.example.org/people"
+
+
+def seed(name: str) -> bytes:
+    """32 bytes that belong to ``name``."""
+    return sha256(f"kt-es lies {name}".encode())
+
+
+@cache
+def key(name: str) -> PrivateKey:
+    return PrivateKey.from_seed(ED25519, seed(name))
+
+
+def public(private: PrivateKey) -> PublicKey:
+    return PublicKey(private.algorithm, private.public)
+
+
+SIGNER = key("signer")
+SUCCESSOR = key("successor")
+STRANGER = key("stranger")
+VRF = VrfPrivateKey.from_seed(seed("vrf"))
+
+
+def label(user: str) -> str:
+    return f"{user}@example.org"
+
+
+@cache
+def index(user: str) -> bytes:
+    return index_of(VRF.prove(label(user).encode())[0])
+
+
+def opening(user: str, version: int, tag: str = "") -> bytes:
+    return seed(f"opening {user} {version} {tag}")[:16]
+
+
+def profile(user: str, version: int, tag: str = "", name: str = "laptop") -> bytes:
+    """``user``'s keys in ``version``. Another ``tag`` makes another profile of the same version."""
+    return encode_profile([ProfileKey(name, "raw", f"{user} {version} {tag}".encode())])
+
+
+def mutation(
+    user: str,
+    before: Mutation | None = None,
+    *,
+    keys: Sequence[PrivateKey] = (),
+    by: Sequence[PrivateKey] = (),
+    tag: str = "",
+    data: bytes | None = None,
+    version: int | None = None,
+) -> Mutation:
+    """The version of ``user`` after ``before``, signed.
+
+    ``keys`` are those that the entry authorizes, by default ``user``'s own one, and ``by`` those that sign,
+    by default ``keys``. ``data`` is the profile, by default that of ``profile``.
+    """
+    number = version or (1 if before is None else before.entry.version + 1)
+    shown = profile(user, number, tag) if data is None else data
+    authorized = tuple(keys) or (key(user),)
+    entry = Entry(
+        index(user),
+        number,
+        commit(opening(user, number, tag), label(user), number, shown),
+        tuple(public(one) for one in authorized),
+        None if before is None else before.entry_hash,
+    )
+    return Mutation.sign(entry, ORIGIN, tuple(by) or authorized)

@@ -1,0 +1,191 @@
+"""Where a lie is told: a directory of its own, the operator's front ends and logs, users and processes."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+from kt_es.client.keystore import KeyStore
+from kt_es.client.trusted import Pinned
+from kt_es.config import FILE_NAME, Settings, dump_settings
+from kt_es.crypto.signatures import ED25519, PrivateKey
+from tools.lies import people
+from tools.lies.commands import PATIENCE, Process, Ran, StageError
+from tools.lies.frontend import FrontEnd
+from tools.lies.nodes import Line, Log
+from tools.lies.people import ORIGIN, SIGNER
+from tools.lies.universe import Universe
+
+VKEY = Pinned(ORIGIN, people.public(SIGNER)).vkey
+NEW_VKEY = Pinned(ORIGIN, people.public(people.SUCCESSOR)).vkey
+
+
+def milliseconds() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class User:
+    """Somebody with a home of their own, who knows of the directory what ``environment`` says."""
+
+    def __init__(self, stage: Stage, name: str, server: str, vkey: str | None) -> None:
+        self._stage = stage
+        self.home = stage.base / name
+        self.home.mkdir()
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "XDG_DATA_HOME": str(self.home / "data"),
+            "XDG_STATE_HOME": str(self.home / "state"),
+            "XDG_CONFIG_HOME": str(self.home / "config"),
+            "LANG": "C.UTF-8",
+            "NO_COLOR": "1",
+            "KT_SERVER": server,
+        }
+        if vkey is not None:
+            self.environment["KT_VKEY"] = vkey
+
+    def start(self, *arguments: str | Path, limit: Callable[[], None] | None = None) -> Process:
+        return self._stage.start(*arguments, environment=self.environment, home=self.home, limit=limit)
+
+    def kt(self, *arguments: str | Path, limit: Callable[[], None] | None = None) -> Ran:
+        """Run ``kt`` to its end."""
+        return self.start(*arguments, limit=limit).end()
+
+    def ok(self, *arguments: str | Path, code: int = 0) -> Ran:
+        """Run ``kt``, which has to end with ``code``: a step before the lie."""
+        ran = self.kt(*arguments)
+        if ran.code != code:
+            raise StageError(f"kt {' '.join(map(str, arguments))} ended with {ran.code}: {ran.err}{ran.out}")
+        return ran
+
+    def holds(self, *names: str) -> Self:
+        """Give this user the private keys of these names."""
+        for name in names:
+            KeyStore(self.home / "data" / "kt-es" / "keys").add(name, people.key(name))
+        return self
+
+    @property
+    def evidence(self) -> list[Path]:
+        """The evidence that was saved, the oldest first."""
+        found = (self.home / "state").rglob("evidence/*")
+        return sorted(found, key=lambda path: path.stat().st_mtime_ns)
+
+
+class Stage:
+    """One lie's surroundings. Everything that was opened is closed at its end."""
+
+    def __init__(self, base: Path, name: str, logs: tuple[Log, Log]) -> None:
+        """``name`` is that of the directory, whose streams no other lie uses."""
+        base.mkdir(parents=True)
+        self.base = base
+        self.name = name
+        self.one, self.other = logs
+        self._stack = ExitStack()
+        self._line: Line | None = None
+        self._processes: list[Process] = []
+
+    def __enter__(self) -> Self:
+        self._stack.callback(self._stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _stop(self) -> None:
+        for process in self._processes:
+            process.end(0)
+
+    def until(self, true: Callable[[], bool], what: str) -> None:
+        """Wait for what another thread or process brings about."""
+        end = time.monotonic() + PATIENCE
+        while not true():
+            if time.monotonic() > end:
+                raise StageError(f"waited in vain until {what}")
+            threading.Event().wait(0.02)
+
+    # Over HTTP
+
+    def universe(self, **options: Any) -> Universe:
+        """A directory that began a moment ago; it has a config and no epoch yet."""
+        return Universe(milliseconds(), **options)
+
+    def front_end(self, universe: Universe) -> FrontEnd:
+        return self._stack.enter_context(FrontEnd(universe))
+
+    def user(self, server: FrontEnd | str, name: str = "somebody", vkey: str | None = VKEY) -> User:
+        return User(self, name, server if isinstance(server, str) else server.url, vkey)
+
+    # Over gRPC
+
+    @property
+    def line(self) -> Line:
+        """The address of the log: the first node, until it is turned."""
+        if self._line is None:
+            self._line = Line(self.one.target)
+            self._stack.callback(self._line.close)
+        return self._line
+
+    def write(self, universe: Universe, **instead: Any) -> None:
+        """Write what is new in ``universe`` into the log that users reach; see ``Log.write``."""
+        self.one.write(self.name, universe, **instead)
+
+    def replace(self, universe: Universe, **instead: Any) -> None:
+        """From now on the log is another one, with the streams of ``universe``."""
+        self.other.write(self.name, universe, **instead)
+        self.line.turn(self.other.target)
+
+    def audit(self, *options: str | Path, vkey: str = VKEY) -> Ran:
+        """``kt audit`` as an outsider runs it."""
+        return self.kt("audit", "--log", self.line.uri, "--vkey", vkey, "--directory", self.name, *options)
+
+    def audited(self, *options: str | Path) -> None:
+        """The same before the lie: it has to find everything correct."""
+        ran = self.audit(*options)
+        if ran.code != 0:
+            raise StageError(f"the audit before the lie ended with {ran.code}: {ran.err}")
+
+    @property
+    def settings(self) -> Path:
+        """The ``kt.toml`` of the directory, with all its keys."""
+        path = self.base / FILE_NAME
+        if not path.exists():
+            for file, seed in (("signer/signer.pem", "signer"), ("vrf.pem", "vrf")):
+                key = self.base / "keys" / file
+                key.parent.mkdir(parents=True, exist_ok=True)
+                key.parent.chmod(0o700)
+                key.touch(0o600)
+                key.write_bytes(PrivateKey.from_seed(ED25519, people.seed(seed)).to_pem())
+            settings = Settings(directory=self.name, origin=ORIGIN, key=VKEY, log=self.line.uri)
+            path.touch(0o600)
+            path.write_text(dump_settings(settings))
+        return path
+
+    def process(self, *arguments: str | Path) -> Process:
+        """A process of the directory: ``monitor``, ``frontend``, ``signer``."""
+        return self.start("-c", self.settings, *arguments)
+
+    def kt(self, *arguments: str | Path) -> Ran:
+        return self.start(*arguments).end()
+
+    def start(
+        self,
+        *arguments: str | Path,
+        environment: dict[str, str] | None = None,
+        home: Path | None = None,
+        limit: Callable[[], None] | None = None,
+    ) -> Process:
+        surroundings = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.base),
+            "XDG_STATE_HOME": str(self.base / "state"),
+            "LANG": "C.UTF-8",
+            "NO_COLOR": "1",
+        }
+        process = Process(list(map(str, arguments)), environment or surroundings, home or self.base, limit)
+        self._processes.append(process)
+        return process

@@ -1,0 +1,13 @@
+"""The lies. Each module registers those of one kind."""
+
+from __future__ import annotations
+
+import importlib
+
+MODULES = ("records", "heads", "lookups", "clients", "memory", "erasures", "owners", "followers", "harm")
+
+
+def load() -> None:
+    """Register all lies, in the order of the table."""
+    for name in MODULES:
+        importlib.import_module(f"{__name__}.{name}")

@@ -1,0 +1,126 @@
+"""Accounts that go back, change or vanish inside one growing log, told to a client that remembers them."""
+
+from __future__ import annotations
+
+from kt_es.formats.entries import Mutation
+from tools.lies import people
+from tools.lies.commands import Ran
+from tools.lies.people import STRANGER, label, mutation
+from tools.lies.registry import BY_SIGNER, LATER, Lie, lie, told
+from tools.lies.stage import Stage, User
+from tools.lies.universe import Universe
+
+ALICE = label("alice")
+
+CHANGES = {
+    "version-goes-back": "has version 1, though version 2 stood there",
+    "version-becomes-another": "has another version 2 than the one that stood there",
+    "version-follows-another": "has a version 3 that does not follow version 2",
+    "account-vanishes": "has no entry, though version 2 stood there",
+}
+
+
+def _lies(command: str) -> list[Lie]:
+    return [
+        lie(f"{what}-{command}", BY_SIGNER, f"kt {command}", 5, says, LATER, what)
+        for what, says in CHANGES.items()
+    ]
+
+
+def _tell(universe: Universe, what: str | None) -> None:
+    """Two versions stand. The signer puts into the map what no replay would believe."""
+    first = universe.mutations[universe.versions[people.index("alice")][0][1]]
+    second = universe.current("alice")
+    match what:
+        case "version-goes-back":
+            universe.plant(first, "alice")
+        case "version-becomes-another":
+            _plant(universe, mutation("alice", first, keys=[STRANGER], tag="other"), "other")
+        case "version-follows-another":
+            other = mutation("alice", first, tag="other")
+            _plant(universe, mutation("alice", other, keys=[STRANGER]))
+        case "account-vanishes":
+            # Another account takes its place, so that the map does not shrink.
+            universe.plant(None, "alice")
+            universe.plant(mutation("bob"), "bob")
+        case _:
+            assert second is not None
+    universe.epoch()
+
+
+def _plant(universe: Universe, made: Mutation, tag: str = "") -> None:
+    universe.plant(made, "alice")
+    number = made.entry.version
+    universe.private[made.entry_hash] = (
+        people.opening("alice", number, tag),
+        people.profile("alice", number, tag),
+    )
+
+
+def _before(stage: Stage) -> Universe:
+    universe = stage.universe()
+    for _ in range(2):
+        universe.put("alice")
+        universe.epoch()
+    return universe
+
+
+@told(*_lies("get"))
+def get(stage: Stage, case: str | None) -> Ran:
+    universe = _before(stage)
+    user = stage.user(stage.front_end(universe))
+    user.ok("get", ALICE)
+    _tell(universe, case)
+    return user.kt("get", ALICE)
+
+
+@told(*_lies("history"))
+def history(stage: Stage, case: str | None) -> Ran:
+    universe = _before(stage)
+    user = stage.user(stage.front_end(universe))
+    user.ok("history", ALICE)
+    _tell(universe, case)
+    _tell_versions(universe, case)
+    return user.kt("history", ALICE)
+
+
+@told(*_lies("watch"))
+def watch(stage: Stage, case: str | None) -> Ran:
+    universe = _before(stage)
+    user = stage.user(stage.front_end(universe)).holds("alice")
+    user.ok("watch", "--once", ALICE)
+    _tell(universe, case)
+    _tell_versions(universe, case)
+    return user.kt("watch", "--once", ALICE)
+
+
+def _tell_versions(universe: Universe, case: str | None) -> None:
+    """Make the history that the front end tells end with what the map holds."""
+    index = people.index("alice")
+    told_ = universe.versions[index]
+    current = universe.current("alice")
+    match case:
+        case "version-goes-back":
+            universe.versions[index] = told_[:1]
+        case "version-becomes-another" | "version-follows-another":
+            assert current is not None
+            universe.versions[index] = (*told_[: current.entry.version - 1], told_[-1])
+        case "account-vanishes":
+            universe.versions[index] = ()
+
+
+@told(*_lies("verify"))
+def verify(stage: Stage, case: str | None) -> Ran:
+    universe = _before(stage)
+    front_end = stage.front_end(universe)
+    user = stage.user(front_end)
+    user.ok("get", ALICE)
+    _tell(universe, case)
+    # Somebody else, who has not seen the account before, is given a proof that verifies.
+    other = stage.user(front_end, "newcomer")
+    other.ok("get", ALICE, "--out", "proof", code=3 if case == "account-vanishes" else 0)
+    return _verify(user, other)
+
+
+def _verify(user: User, other: User) -> Ran:
+    return user.kt("verify", other.home / "proof")

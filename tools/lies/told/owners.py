@@ -1,0 +1,266 @@
+"""Changes that their owner did not make, told to the owner."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kt_es.formats.entries import Mutation
+from kt_es.formats.ranges import RangeAnswer
+from tools.lies import answers, people
+from tools.lies.answers import Json
+from tools.lies.commands import Ran, StageError
+from tools.lies.frontend import RefusalError
+from tools.lies.people import STRANGER, key, label, mutation
+from tools.lies.registry import BY_FRONT_END, BY_SIGNER, BY_THIEF, LATER, LIVE, Lie, lie, told
+from tools.lies.stage import Stage
+from tools.lies.universe import Universe
+
+ALICE, BOB = label("alice"), label("bob")
+
+_MINE = "not yours"
+
+
+def _plant(universe: Universe, made: Mutation, user: str = "alice", tag: str = "") -> None:
+    universe.plant(made, user)
+    number = made.entry.version
+    universe.private[made.entry_hash] = (
+        people.opening(user, number, tag),
+        people.profile(user, number, tag),
+    )
+
+
+@told(
+    lie("key-added-by-a-thief", BY_THIEF, "kt watch", 6, _MINE, LATER, "thief"),
+    lie("key-replaced-by-a-thief", BY_THIEF, "kt watch", 6, _MINE, LATER, "replaced"),
+    lie("key-added-by-the-operator", BY_SIGNER, "kt watch", 6, _MINE, LATER, "operator"),
+    lie("entry-for-one-epoch", BY_SIGNER, "kt watch", 5, "though version 2 stood there", LATER, "one epoch"),
+    lie("same-count-other-entry", BY_SIGNER, "kt watch", 5, "has another version 1", LATER, "same count"),
+    lie("account-made-by-the-operator", BY_SIGNER, "kt watch", 6, _MINE, LATER, "account"),
+)
+def watching(stage: Stage, case: str | None) -> Ran:
+    universe = stage.universe()
+    first = None if case == "account" else universe.put("alice")
+    universe.epoch()
+    user = stage.user(stage.front_end(universe)).holds("alice")
+    user.ok("watch", "--once", ALICE)
+    alice = key("alice")
+    match case:
+        case "thief":
+            universe.put("alice", keys=[alice, STRANGER], by=[alice])
+        case "replaced":
+            universe.put("alice", keys=[STRANGER], by=[alice, STRANGER])
+        case "operator":
+            _plant(universe, mutation("alice", first, keys=[alice, STRANGER], by=[STRANGER]))
+        case "one epoch":
+            universe.put("alice", keys=[STRANGER], by=[alice, STRANGER])
+            universe.epoch()
+            universe.plant(first, "alice")
+            universe.epoch()
+            universe.versions[people.index("alice")] = universe.versions[people.index("alice")][:1]
+        case "same count":
+            _plant(universe, mutation("alice", keys=[STRANGER], tag="other"), tag="other")
+        case "account":
+            universe.put("alice", keys=[STRANGER])
+        case _:
+            universe.put("alice")
+    universe.epoch()
+    if case == "same count":
+        universe.versions[people.index("alice")] = universe.versions[people.index("alice")][-1:]
+    return user.kt("watch", "--once", ALICE)
+
+
+@told(
+    lie(
+        "entry-for-one-epoch-in-the-past",
+        BY_SIGNER,
+        "kt history --every-epoch",
+        5,
+        "though version 2 stood there",
+        LATER,
+    ),
+)
+def every_epoch(stage: Stage, case: str | None) -> Ran:
+    universe = stage.universe()
+    first = universe.put("alice")
+    universe.epoch()
+    if case:
+        universe.put("alice", keys=[STRANGER], by=[key("alice"), STRANGER])
+        universe.epoch()
+        universe.plant(first, "alice")
+        universe.versions[people.index("alice")] = universe.versions[people.index("alice")][:1]
+    universe.epoch()
+    if case:
+        universe.versions[people.index("alice")] = universe.versions[people.index("alice")][:1]
+    user = stage.user(stage.front_end(universe)).holds("alice")
+    return user.kt("history", "--every-epoch", ALICE)
+
+
+@told(
+    lie("outage-of-one-label", BY_FRONT_END, "kt watch", 6, _MINE, LATER, "outage"),
+    lie("refusal-of-one-label", BY_FRONT_END, "kt watch", 6, _MINE, LATER, "refusal"),
+)
+def one_label(stage: Stage, case: str | None) -> Ran:
+    universe = stage.universe()
+    universe.put("alice")
+    universe.put("bob", keys=[key("alice")])
+    universe.epoch()
+    front_end = stage.front_end(universe)
+    user = stage.user(front_end).holds("alice")
+    user.ok("watch", "--once", ALICE, BOB)
+    if case:
+        universe.put("bob", keys=[STRANGER], by=[key("alice"), STRANGER])
+        universe.epoch()
+
+        def hidden(asked: Json, true: Json) -> Json:
+            if asked["label"] == ALICE:
+                status = 503 if case == "outage" else 404
+                raise RefusalError(status, "unavailable", "not now")
+            return true
+
+        for path in ("/v1/lookup", "/v1/range", "/v1/history"):
+            front_end.rewrite[path] = hidden
+    return user.kt("watch", "--once", "--timeout", "3", ALICE, BOB)
+
+
+@told(
+    lie("answers-that-end-a-watch", BY_FRONT_END, "kt watch", 6, _MINE, LIVE),
+)
+def unattended(stage: Stage, case: str | None) -> Ran:
+    universe = stage.universe()
+    universe.put("alice")
+    universe.epoch()
+    front_end = stage.front_end(universe)
+    user = stage.user(front_end).holds("alice")
+    if case is None:
+        return user.kt("watch", "--once", ALICE)
+    process = user.start("watch", "--interval", "0.1", ALICE)
+    process.says("yours")
+
+    def broken(_: Json, __: Json) -> Json:
+        return {"no": "answer"}
+
+    def refused(_: Json, __: Json) -> Json:
+        raise RefusalError(404, "not-found", "there is no such label")
+
+    for answer in (broken, refused):
+        for path in ("/v1/lookup", "/v1/range", "/v1/history", "/v1/heads/latest"):
+            front_end.rewrite[path] = answer
+        front_end.asked.clear()
+        stage.until(lambda: len(front_end.asked) > 3, "the watch goes on")
+    front_end.rewrite.clear()
+    universe.put("alice", keys=[STRANGER], by=[key("alice"), STRANGER])
+    universe.epoch()
+    return process.end()
+
+
+@told(
+    lie(
+        "key-injected-before-a-put",
+        BY_SIGNER,
+        "kt put",
+        4,
+        "signatures: version 2 is not authorized",
+        LATER,
+        "injected",
+    ),
+    lie("another-entry-stands", BY_FRONT_END, "kt put", 1, "another change took version 2", LATER, "stands"),
+    lie("nothing-stands", BY_FRONT_END, "kt put", 7, "is not in a map head yet", LATER, "nothing"),
+)
+def putting(stage: Stage, case: str | None) -> Ran:
+    universe = stage.universe()
+    universe.epoch()
+    front_end = stage.front_end(universe)
+    user = stage.user(front_end).holds("alice")
+    (user.home / "key").write_bytes(b"a key")
+    user.ok("put", ALICE, "--key", "key")
+    mine = universe.current("alice")
+    assert mine is not None
+    if case == "injected":
+        # The present key stays, and one of the operator's is added.
+        _plant(universe, mutation("alice", mine, keys=[key("alice"), STRANGER], by=[STRANGER]))
+        universe.epoch()
+    if case in ("stands", "nothing"):
+
+        def other(*_: object) -> None:
+            if case == "stands":
+                _plant(universe, mutation("alice", mine, keys=[STRANGER]))
+            universe.epoch()
+
+        front_end.on_submit = other
+    (user.home / "key").write_bytes(b"another key")
+    return user.kt("put", ALICE, "--key", "key", "--timeout", "5")
+
+
+def _range(name: str, says: str, code: int = 4) -> Lie:
+    return lie(name, BY_FRONT_END, "kt watch", code, says, LATER, name)
+
+
+@told(
+    _range("range-leaves-an-epoch-out", "map head: "),
+    _range("range-of-another-label", "vrf: "),
+    _range("range-with-a-head-of-another-log", "map head: "),
+    _range("range-with-another-entry", "map: "),
+    _range("range-that-begins-elsewhere", "answer: "),
+)
+def ranges(stage: Stage, case: str | None) -> Ran:
+    universe = stage.universe()
+    universe.put("alice")
+    universe.put("bob")
+    universe.epoch()
+    front_end = stage.front_end(universe)
+    user = stage.user(front_end).holds("alice")
+    user.ok("watch", "--once", ALICE)
+    other = universe.fork()
+    for one in (universe, other):
+        for _ in range(4):
+            one.put("carol", tag="" if one is universe else "other")
+            one.epoch()
+
+    def change(true: RangeAnswer) -> RangeAnswer:
+        epochs = list(true.epochs)
+        match case:
+            case "range-leaves-an-epoch-out":
+                del epochs[1]
+            case "range-of-another-label":
+                return replace(true, vrf_proof=answers.lookup_answer(universe, BOB).vrf_proof)
+            case "range-with-a-head-of-another-log":
+                head = other.epochs[true.first].event.smh_bytes
+                epochs[1] = replace(epochs[1], smh_bytes=head)
+            case "range-with-another-entry":
+                forged = mutation("alice", tag="other")
+                return replace(true, mutations=(forged,))
+            case "range-that-begins-elsewhere":
+                return replace(true, first=true.first + 1)
+        return replace(true, epochs=tuple(epochs))
+
+    def told_range(_: Json, true: Json) -> Json:
+        answer = change(RangeAnswer.decode(answers.binary(true["answer"])))
+        return {**true, "answer": answers.text(answer.encode())}
+
+    front_end.rewrite["/v1/range"] = told_range
+    ran = user.kt("watch", "--once", ALICE)
+    if "/v1/range" not in front_end.asked:
+        raise StageError("nobody asked for a range")
+    return ran
+
+
+@told(
+    lie("pages-that-never-end", BY_FRONT_END, "kt history", 4, "history: ", case="more"),
+    lie("pages-that-repeat", BY_FRONT_END, "kt history", 4, "history: ", case="again"),
+)
+def pages(stage: Stage, case: str | None) -> Ran:
+    universe = stage.universe()
+    universe.put("alice")
+    universe.epoch()
+    universe.put("alice")
+    universe.epoch()
+    front_end = stage.front_end(universe)
+    whole = answers.history(universe, {"label": ALICE})
+
+    def told_page(_: Json, true: Json) -> Json:
+        if case is None:
+            return true
+        return {"versions": [] if case == "more" else whole["versions"][:1], "more": True}
+
+    front_end.rewrite["/v1/history"] = told_page
+    return stage.user(front_end).kt("history", ALICE)
