@@ -208,7 +208,7 @@ class Directory:
             shown = naive_map.prove(published.entries, index)
             epochs.append(RangeEpoch(published.smh.encode(), shown, at))
         size = len(self.heads)
-        heads_proof = tuple(naive_log.ranged(first - 1, first - 1 + len(epochs), self.leaves(size)))
+        heads_proof = tuple(naive_log.range_proof(first - 1, first - 1 + len(epochs), self.leaves(size)))
         return RangeAnswer(
             self.heads_checkpoint(size), proof, tuple(named), first, heads_proof, tuple(epochs)
         )

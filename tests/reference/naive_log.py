@@ -39,11 +39,15 @@ def consistency(size1: int, leaf_hashes: list[bytes], whole: bool = True) -> lis
     return [*consistency(size1 - k, leaf_hashes[k:], False), root(leaf_hashes[:k])]
 
 
-def ranged(start: int, end: int, leaf_hashes: list[bytes]) -> list[bytes]:
-    """The proof that the leaves from ``start`` up to ``end`` (excluded) stand there, from left to right."""
-    if end <= 0 or start >= len(leaf_hashes):
-        return [root(leaf_hashes)]
-    if len(leaf_hashes) == 1:
-        return []
-    k = split(len(leaf_hashes))
-    return [*ranged(start, end, leaf_hashes[:k]), *ranged(start - k, end - k, leaf_hashes[k:])]
+def range_proof(start: int, end: int, hashes: list[bytes]) -> list[bytes]:
+    """The roots beside the leaves ``start`` up to ``end``, from left to right."""
+
+    def beside(low: int, high: int) -> list[bytes]:
+        if high <= start or low >= end:
+            return [root(hashes[low:high])]
+        if start <= low and high <= end:
+            return []
+        middle = low + split(high - low)
+        return beside(low, middle) + beside(middle, high)
+
+    return beside(0, len(hashes))
