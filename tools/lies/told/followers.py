@@ -173,7 +173,7 @@ def _answered(url: str) -> Ran:
     lie("silence", BY_SIGNER, "kt audit", 7, "silence for", case="silence"),
     lie("head-in-the-future", BY_SIGNER, "kt audit", 7, "later than this machine's clock", case="future"),
     lie("gap-between-heads", BY_SIGNER, "kt audit", 7, "gap between heads", case="gap"),
-    lie("date-that-is-none", BY_SIGNER, "kt audit", 4, "says epoch, must be malformed", case="date"),
+    lie("date-that-is-none", BY_SIGNER, "kt audit", 4, "map head timestamp: must be in", case="date"),
     lie("interval-of-years", BY_SIGNER, "kt audit", 4, "says config, must be malformed", case="interval"),
 )
 def clocks(stage: Stage, case: str | None) -> Ran:
