@@ -18,6 +18,8 @@ from kt_es.eventstore.streams import MAX_APPEND, StreamNames
 from kt_es.formats.configs import check_directory, check_origin
 from kt_es.formats.keys import PublicKey
 from kt_es.node.ops.limits import BOUNDS, Limits
+from kt_es.process.files import check_private
+from kt_es.process.redaction import password_of, without_password
 
 FILE_NAME = "kt.toml"
 
@@ -89,6 +91,7 @@ class FrontendTable(_Table):
 class MonitorTable(_Table):
     data: Path = Path("monitor")
     read_queue: bool = False
+    exit_on_silence: bool = False
     metrics: str | None = None
 
 
@@ -131,7 +134,7 @@ class Settings(_Table):
 
     @property
     def pinned(self) -> PublicKey:
-        """The key that signed the directory's first config."""
+        """The key that the directory is known by: the signer key of any of its configs."""
         return Pinned.parse(self.key).key
 
     def path(self, relative: Path) -> Path:
@@ -155,11 +158,14 @@ def load_settings(path: Path) -> Settings:
         # Not all that the library refuses is a TOMLDecodeError: a number of 5,000 digits, deep nesting.
         raise ConfigError(f"{path}: {error}") from None
     try:
-        return Settings(**{**table, "base": path.parent})
+        settings = Settings(**{**table, "base": path.parent})
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {field}: {first['msg']}") from None
+        raise ConfigError(f"{path}: {field}: {without_password(first['msg'])}") from None
+    if password_of(settings.log):
+        check_private(path.stat(), path, "the password in")
+    return settings
 
 
 def dump_settings(settings: Settings) -> str:
@@ -168,7 +174,7 @@ def dump_settings(settings: Settings) -> str:
         "# kt-es: one directory and the processes that serve it. Relative paths are relative to this file.",
         f'directory = "{settings.directory}"',
         f'origin = "{settings.origin}"',
-        "# The key that signed the first config: give it to everybody who is to trust this directory.",
+        "# The directory's key: give it to everybody who is to trust this directory.",
         f'key = "{settings.key}"',
         "# The event log: the embedded node, or an EventStoreDB cluster.",
         f'log = "{settings.log}"',

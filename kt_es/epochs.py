@@ -12,15 +12,16 @@ from typing import Protocol, TypeAlias
 
 from kt_es.crypto.signatures import signed_message
 from kt_es.errors import DivergenceError, MalformedError, VerificationError
-from kt_es.formats.codec import decode, encode, take_array, take_bytes, take_text, take_uint
+from kt_es.formats.codec import MAX_TIME, decode, encode, take_array, take_bytes, take_text, take_uint
 from kt_es.formats.configs import Config, SignedConfig, check_config_change, check_first_config
 from kt_es.formats.entries import Entry, Mutation
+from kt_es.formats.erasures import Erasure
 from kt_es.formats.heads import MapHead
 from kt_es.formats.keys import PublicKey, Signature
 from kt_es.formats.queue import MAX_EVENT, Digest, Item, ItemKind, Marker, decode_mutations
 from kt_es.formats.records import Verdict
 
-Parsed: TypeAlias = Mutation | Marker | SignedConfig | Verdict
+Parsed: TypeAlias = Mutation | Marker | SignedConfig | Erasure | Verdict
 
 
 class Accepted(Protocol):
@@ -97,6 +98,8 @@ def parse(item: Item) -> Parsed:
                 return Marker.decode(content)
             case ItemKind.CONFIG:
                 return SignedConfig.decode(content)
+            case ItemKind.ERASURE:
+                return Erasure.decode(content)
             case ItemKind.EVENT:
                 decode_mutations(content)
     except MalformedError:
@@ -107,8 +110,8 @@ def parse(item: Item) -> Parsed:
 def decide(epoch: Epoch, parsed: Parsed, current: Current | None, sealed: Verdict | None = None) -> Verdict:
     """The verdict on one item; what it accepts is noted in ``epoch``.
 
-    ``current`` is the entry at the mutation's index in the previous epoch's map, None for everything
-    that is not a mutation. ``sealed`` is a verdict of one's own, found under one's own signed head: what it
+    ``current`` is the entry in the previous epoch's map at the index of the mutation or erasure, None for
+    everything else. ``sealed`` is a verdict of one's own, found under one's own signed head: what it
     says of a mutation's signatures is believed, everything else decided again.
 
     Raises ``DivergenceError`` if the queue does not begin with the config of this directory: such a queue
@@ -125,6 +128,8 @@ def decide(epoch: Epoch, parsed: Parsed, current: Current | None, sealed: Verdic
             return _decide_marker(epoch, epoch.config.config, parsed)
         case SignedConfig():
             return _decide_config(epoch, epoch.config, parsed)
+        case Erasure():
+            return _decide_erasure(epoch, epoch.config.config, parsed, current)
 
 
 def _begin(epoch: Epoch, parsed: Parsed) -> Verdict:
@@ -158,6 +163,17 @@ def _decide_config(epoch: Epoch, in_force: SignedConfig, signed: SignedConfig) -
         return Verdict.FOREIGN_CONFIG
     epoch.next_config = signed
     return Verdict.CONFIG
+
+
+def _decide_erasure(epoch: Epoch, config: Config, erasure: Erasure, current: Current | None) -> Verdict:
+    """Whether the owner of the account, as of the previous epoch, or the operator signed the erasure.
+
+    Any entry of the account may be named, an earlier one, too: the keys of today decide about the past.
+    An erasure changes nothing in the map, so it is judged against no other item.
+    """
+    if current is None or erasure.key not in (config.signer_key, *current.entry.authorized_keys):
+        return Verdict.FOREIGN_ERASURE
+    return Verdict.ERASED if erasure.is_signed(epoch.standing.origin) else Verdict.FOREIGN_ERASURE
 
 
 def _decide_mutation(
@@ -245,6 +261,6 @@ def decode_standing(data: bytes, origin: str, pinned: PublicKey) -> Standing:
         origin,
         pinned,
         take_uint(epoch, "standing epoch"),
-        take_uint(timestamp, "standing timestamp"),
+        take_uint(timestamp, "standing timestamp", 0, MAX_TIME),
         None if config is None else SignedConfig.decode(take_bytes(config, "standing config", 1, MAX_EVENT)),
     )

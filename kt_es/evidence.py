@@ -10,7 +10,13 @@ from collections.abc import Sequence
 
 from kt_es.errors import EquivocationError, MalformedError, VerificationError
 from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, open_checkpoint
-from kt_es.formats.configs import Config, SignedConfig, check_config_change, verify_chain
+from kt_es.formats.configs import (
+    Config,
+    SignedConfig,
+    check_config_change,
+    check_first_config,
+    verify_chain,
+)
 from kt_es.formats.entries import Entry
 from kt_es.formats.evidence import Evidence, EvidenceKind, ProvenEntry
 from kt_es.formats.heads import MapHead, SignedMapHead
@@ -66,6 +72,23 @@ def contradicting_checkpoints(
     return proven(step, Evidence(EvidenceKind.CHECKPOINTS, origin, tuple(configs), statements))
 
 
+def contradicting_head(
+    step: str, origin: str, configs: Sequence[SignedConfig], smh: bytes, mutations_checkpoint: str
+) -> EquivocationError | None:
+    """The error for a head and a checkpoint of the log of mutations, if they name two logs of one size."""
+    statements = (smh, mutations_checkpoint.encode())
+    return proven(step, Evidence(EvidenceKind.HEAD_CHECKPOINT, origin, tuple(configs), statements))
+
+
+def contradicting_configs(
+    step: str, origin: str, before: Sequence[SignedConfig], first: SignedConfig, second: SignedConfig
+) -> EquivocationError | None:
+    """The error for two configs that follow the chain ``before``, or that both begin the directory."""
+    chain = tuple(before) or (first,)
+    statements = (first.encode(), second.encode())
+    return proven(step, Evidence(EvidenceKind.CONFIGS, origin, chain, statements))
+
+
 def _heads(chain: Sequence[Config], one: SignedMapHead, other: SignedMapHead) -> str:
     earlier, later = sorted((one, other), key=lambda signed: signed.head.epoch)
     before, after = _verified(chain, earlier), _verified(chain, later)
@@ -73,7 +96,9 @@ def _heads(chain: Sequence[Config], one: SignedMapHead, other: SignedMapHead) ->
         raise VerificationError(_STEP, "both statements are the same head")
     if before.epoch == after.epoch:
         return f"the directory signed two different heads of epoch {before.epoch}"
-    broken = _broken_order(chain, before, after)
+    broken = broken_order(before, after)
+    if broken is None and _position(chain, after) < _position(chain, before):
+        broken = "is under an older config than"
     if broken is None:
         raise VerificationError(
             _STEP, f"the heads of epochs {before.epoch} and {after.epoch} do not contradict each other"
@@ -81,16 +106,14 @@ def _heads(chain: Sequence[Config], one: SignedMapHead, other: SignedMapHead) ->
     return f"the head of epoch {after.epoch} {broken} the head of epoch {before.epoch}"
 
 
-def _broken_order(chain: Sequence[Config], before: MapHead, after: MapHead) -> str | None:
-    """What only grows from epoch to epoch and does not, from ``before`` to the later ``after``."""
+def broken_order(before: MapHead, after: MapHead) -> str | None:
+    """What only grows from epoch to epoch and does not, from ``before`` to the later ``after``; else None."""
     if after.timestamp <= before.timestamp:
         return "is not later than"
     if after.log_size <= before.log_size or after.queue_next <= before.queue_next:
         return "has no more records than"
     if after.map_size < before.map_size:
         return "has fewer entries than"
-    if _position(chain, after) < _position(chain, before):
-        return "is under an older config than"
     return None
 
 
@@ -122,6 +145,10 @@ def _configs(chain: Sequence[Config], evidence: Evidence) -> str:
     one, other = (SignedConfig.decode(data) for data in evidence.statements)
     if one.config_bytes == other.config_bytes:
         raise VerificationError(_STEP, "both statements are the same config")
+    if one.config.previous is None and other.config.previous is None:
+        for signed in (one, other):
+            check_first_config(signed, evidence.origin, chain[0].signer_key)
+        return "the directory signed two different configs that begin it"
     for signed in (one, other):
         check_config_change(signed, chain[-1])
     return "the directory signed two different configs that follow the same one"

@@ -10,11 +10,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from kt_es.errors import DivergenceError
+from kt_es.errors import DivergenceError, KtError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.heads import MapHead
 from kt_es.formats.queue import Item, items_of
 from kt_es.formats.records import Record
+from projections.clock import ClockReport, silence
+from projections.configs import check_pinned
 from projections.ledger import Ledger
 from projections.replay import Replay
 
@@ -76,13 +78,20 @@ def _place(item: Item) -> str:
 
 @dataclass(slots=True)
 class AuditReport:
-    """What an audit saw, for people and for ``--json``."""
+    """What an audit saw, for people and for ``--json``.
 
+    ``anchor`` is the epoch that an earlier audit had verified, 0 if there was none; ``epoch`` and
+    ``timestamp`` are of the last head that is verified now.
+    """
+
+    anchor: int = 0
+    epoch: int = 0
+    timestamp: int = 0
+    clock: ClockReport = field(default_factory=ClockReport)
     epochs: int = 0
     records: int = 0
     compared_with_queue: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)
-    head: MapHead | None = None
 
 
 def audit(
@@ -91,13 +100,20 @@ def audit(
     ledger: Ledger,
     *,
     with_queue: bool,
+    now: Callable[[], int],
     progress: Callable[[MapHead], None] | None = None,
 ) -> AuditReport:
-    """Replay both logs from the ledger's epoch to their end.
+    """Replay both logs from the ledger's epoch to their end. ``now`` is the wall clock, in ms.
 
-    Raises ``DivergenceError`` at the first difference, naming the record or head it stands in.
+    What time says is in the report: it proves nothing, so nothing is raised.
+
+    Raises:
+        DivergenceError: the first difference, by the record or head it stands in; also that the key
+            which the ledger is known by is none of the directory's.
+        RollbackError, EquivocationError: the log does not hold the last head that was verified before.
+        KtError: the log has no heads at all. Nothing was audited, so nothing is correct.
     """
-    report = AuditReport()
+    report = AuditReport(anchor=ledger.committed.epoch)
     check = QueueCheck(lambda start: log.read(names.queue, start)) if with_queue else None
 
     def observe(record: Record) -> None:
@@ -106,11 +122,21 @@ def audit(
         if check is not None:
             check.observe(record)
 
+    before = ledger.committed
     for epoch in Replay(log, names, ledger, observe).catch_up():
         report.epochs += 1
-        report.head = epoch.head
+        report.clock.verified(before, ledger.committed, now())
+        before = ledger.committed
         if progress is not None:
             progress(epoch.head)
+    if before.epoch == 0:
+        raise KtError(
+            f"nothing was audited: the log has no stream {names.heads}, or the stream is empty; "
+            f"check the connection string and the name of the directory"
+        )
+    check_pinned(ledger, in_force=True)
+    report.epoch, report.timestamp = before.epoch, before.standing.timestamp
+    report.clock.silence = silence(before, now())
     if check is not None:
         report.compared_with_queue = check.compared
     return report

@@ -22,6 +22,8 @@ HERE = "the data directory"
 def check_commit(ledger: Ledger) -> None:
     """Compare the committed state with its head, its signatures and the root page of its map.
 
+    That the directory is the one of the key that the reader knows is not asked: see ``check_pinned``.
+
     Raises ``DivergenceError`` naming the first field that differs, what it is and what it must be.
     """
     committed = ledger.committed
@@ -52,7 +54,7 @@ def check_state(committed: Committed, event: HeadEvent, chain: Sequence[SignedCo
     """
     standing = committed.standing
     where = f"{HERE}, epoch {committed.epoch}"
-    check_chain(tuple(chain), standing.origin, standing.pinned)
+    check_chain(chain, standing.origin)
     try:
         smh = SignedMapHead.decode(event.smh_bytes)
     except MalformedError as error:

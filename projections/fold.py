@@ -12,11 +12,13 @@ from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.epochs import Current, Epoch
 from kt_es.errors import DivergenceError
 from kt_es.formats.entries import Mutation
+from kt_es.formats.erasures import Erasure
 from kt_es.formats.heads import HeadEvent, MapHead
 from kt_es.formats.queue import Item, Marker
 from kt_es.formats.records import Record, Verdict
 from kt_es.merkle.log import NodeId, node_key
 from projections.configs import config_change
+from projections.erasures import erasure_change
 from projections.ledger import (
     COMMITTED,
     ENTRIES,
@@ -90,14 +92,22 @@ class EpochFold:
         records: list[tuple[Record, bytes]] = []
         for at, (item, thing) in enumerate(zip(items, parsed, strict=True)):
             sequence = self.sequence + at
-            held = current.get(thing.entry.index) if isinstance(thing, Mutation) else None
+            held = None
+            if isinstance(thing, Mutation):
+                held = current.get(thing.entry.index)
+            elif isinstance(thing, Erasure):
+                held = current.get(thing.index)
             verdict = epochs.decide(self.epoch, thing, held, None if sealed is None else sealed[at])
             record = Record(sequence, item, verdict)
             if verdict is Verdict.ACCEPTED and isinstance(thing, Mutation):
                 self._stage(thing, record)
             elif verdict is Verdict.CONFIG and isinstance(item.content, bytes):
                 self._puts.append(config_change(self.epoch.number, sequence, item.content))
-            records.append((record, record.encode()))
+            encoded = record.encode()
+            if verdict is Verdict.ERASED and isinstance(thing, Erasure):
+                self._puts.append(erasure_change(thing, self.epoch.number, sequence, encoded))
+                self._ledger.has_erasures = True
+            records.append((record, encoded))
         self._log_records([data for _, data in records])
         self._queue_next = items[-1].revision + 1
         if len(self._staged) >= self._ledger.slice_size:
@@ -108,7 +118,7 @@ class EpochFold:
     def _current(
         self, parsed: Sequence[epochs.Parsed], sealed: Sequence[Verdict] | None
     ) -> dict[bytes, Current | None]:
-        """What the map held at the indices of mutations, and ``_accepted`` prepared for them.
+        """What the map held at the indices of mutations and erasures, and ``_accepted`` prepared for them.
 
         For a first version that a sealed verdict accepts it is not looked up: had there been an entry, in
         this epoch or before, the map would not grow by one, which ``close`` notices.
@@ -119,6 +129,7 @@ class EpochFold:
             if isinstance(thing, Mutation)
             and (sealed is None or sealed[at] is not Verdict.ACCEPTED or thing.entry.version != 1)
         ]
+        indices += [thing.index for thing in parsed if isinstance(thing, Erasure)]
         self._accepted.expect(indices)
         return dict(zip(indices, self._ledger.current(self._base, indices), strict=True))
 

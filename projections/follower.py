@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames, Subscription
 from kt_es.formats.records import Record
+from projections.anchor import Anchor
+from projections.configs import check_pinned
 from projections.ledger import Ledger
 from projections.replay import Replay, ReplayedEpoch
 
@@ -28,6 +30,10 @@ def _ignore_record(_: Record) -> None:
     return
 
 
+def _ignore() -> None:
+    return
+
+
 def _ignore_head(_: Event) -> None:
     return
 
@@ -36,13 +42,15 @@ def _ignore_head(_: Event) -> None:
 class Listener:
     """Who is told what: heads before their epoch is replayed, records before it is committed, epochs after.
 
-    Outages are told as they come; the epoch that was being replayed begins anew.
+    Outages are told as they come; the epoch that was being replayed begins anew. ``on_current`` is told
+    when everything that was published is committed, and from there on heads come as they are published.
     """
 
     on_epoch: Callable[[ReplayedEpoch], None]
     on_record: Callable[[Record], None] = _ignore_record
     on_outage: Callable[[UnavailableError], None] = _ignore_outage
     on_head: Callable[[Event], None] = _ignore_head
+    on_current: Callable[[], None] = _ignore
 
 
 def follow(
@@ -54,8 +62,9 @@ def follow(
 ) -> None:
     """Verify and commit every epoch as it is published, until ``stop``.
 
-    Raises ``DivergenceError`` as soon as the logs hold something that cannot be: whoever follows must
-    then stop relying on them.
+    The last head that was verified here is compared at the start, after each connection and at each head.
+    Raises what ``Anchor`` and ``check_pinned`` raise, and ``DivergenceError`` as soon as the logs hold
+    something that cannot be: whoever follows must then stop relying on them.
     """
     delay = FIRST_DELAY
     while not stop.is_set():
@@ -63,7 +72,7 @@ def follow(
             log = connect()
             try:
                 replay = Replay(log, names, ledger, listener.on_record)
-                with closing(_heads(log, names, ledger, stop)) as heads:
+                with closing(_heads(log, names, ledger, listener, stop)) as heads:
                     for head in heads:
                         listener.on_head(head)
                         replayed = replay.advance(head)
@@ -78,16 +87,31 @@ def follow(
 
 
 def _heads(
-    log: EventLog, names: StreamNames, ledger: Ledger, stop: threading.Event
+    log: EventLog, names: StreamNames, ledger: Ledger, listener: Listener, stop: threading.Event
 ) -> Generator[Event, None, None]:
-    """The heads that are published and not committed, one by one, and then those that come."""
-    for event in log.read(names.heads, ledger.committed.epoch):
-        yield event
-        if stop.is_set():
-            return
+    """The heads that are published and not committed, one by one, and then those that come.
+
+    Each is committed before the next one is asked for.
+    """
+    anchor = Anchor(names, ledger)
+    before = -1
+    # Long replays leave new heads behind: read until there are none.
+    while before != ledger.committed.epoch:
+        before = ledger.committed.epoch
+        for event in anchor.published(log):
+            yield event
+            if stop.is_set():
+                return
+    check_pinned(ledger)
+    listener.on_current()
     subscription = log.subscribe(names.heads, ledger.committed.epoch - 1)
     with stopped_by(stop, subscription):
-        yield from subscription
+        for event in subscription:
+            anchor.check_delivered(log, event)
+            yield event
+            if ledger.committed.epoch == 1:
+                # The directory began meanwhile.
+                check_pinned(ledger)
 
 
 @contextmanager

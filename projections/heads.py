@@ -6,9 +6,11 @@ entirely. The log of map heads has one leaf per epoch: epoch ``e`` is leaf ``e -
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from kt_es.errors import DivergenceError, MalformedError
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
-from kt_es.merkle.log import ProofPlan, plan_consistency, plan_inclusion
+from kt_es.merkle.log import ProofPlan, plan_consistency, plan_inclusion, plan_range
 from kt_es.merkle.map import EMPTY_ROOT, Root
 from projections.ledger import HEADS_LOG, Committed, Ledger
 
@@ -44,6 +46,23 @@ def prove_consistency(ledger: Ledger, log: bytes, size1: int, size2: int) -> tup
 
 def _proof(ledger: Ledger, log: bytes, plan: ProofPlan) -> tuple[bytes, ...]:
     return tuple(plan.proof(ledger.nodes(log, plan.keys)))
+
+
+def prove_range(ledger: Ledger, start: int, end: int, size: int) -> tuple[bytes, ...]:
+    """That the leaves ``start`` up to ``end`` (excluded) stand in the log of map heads of ``size``."""
+    return _proof(ledger, HEADS_LOG, plan_range(start, end, size))
+
+
+def roots_from(ledger: Ledger, root: Root, first: int, last: int) -> Iterator[tuple[HeadEvent, Root]]:
+    """The head and the map of each epoch from ``first``, whose map is ``root``, up to ``last``.
+
+    A map whose root is another than that of the epoch before was written in its own epoch.
+    """
+    for epoch in range(first, last + 1):
+        event, head = head_at(ledger, epoch)
+        if head.map_root != root.hash:
+            root = Root(epoch, head.map_root, head.map_size)
+        yield event, root
 
 
 def map_root_at(ledger: Ledger, committed: Committed, epoch: int) -> Root:

@@ -11,7 +11,7 @@ log under ``u8 log || node key``, a head under ``u64 epoch``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kt_es import epochs
 from kt_es.epochs import Current, Standing
@@ -44,6 +44,7 @@ SLICE_BYTES = 8 << 20
 EMPTY_LOG = LogState()
 
 COMMITTED = b"committed"
+ERASURE = b"erasure "  # see ``erasures``
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,8 @@ class Ledger:
     """The committed state over a store, for one writer and any number of reading threads.
 
     ``committed`` is replaced after the write that made it durable, so whoever reads takes it once
-    and sees one epoch entirely.
+    and sees one epoch entirely. ``pinned`` is the key that the reader knows the directory by: any signer
+    key of its chain of configs (``configs.check_pinned``).
     """
 
     def __init__(self, store: Storage, origin: str, pinned: PublicKey, slice_size: int = SLICE) -> None:
@@ -111,8 +113,11 @@ class Ledger:
         ``slice_size`` is how many changes of an epoch are kept in memory before they are written.
         """
         self.store = store
+        self.pinned = pinned
         self.slice_size = slice_size
         self.map = Map(Family(store, PAGES))
+        # Whether lookups have to ask for erasures at all; true from the first one on that a fold accepts.
+        self.has_erasures = next(store.scan(META, ERASURE), None) is not None
         data = store.get(META, COMMITTED)
         try:
             self.committed = (
@@ -122,6 +127,11 @@ class Ledger:
             )
         except MalformedError as error:
             raise DivergenceError(f"the data directory is damaged: {error}") from None
+
+    def begins_under(self, key: PublicKey) -> None:
+        """Judge the directory's first config by ``key``. Only before the first epoch."""
+        standing = replace(self.committed.standing, pinned=key)
+        self.committed = replace(self.committed, standing=standing)
 
     def mutations_at(self, leaves: Sequence[LeafRef | None]) -> list[Mutation | None]:
         """The mutation behind each leaf of the map, None for None."""
@@ -134,12 +144,27 @@ class Ledger:
         found = self.mutations_at(self.map.lookup_many(committed.root, indices))
         return [None if held is None else Current(held.entry, held.entry_hash) for held in found]
 
-    def history(self, committed: Committed, index: bytes) -> Iterator[tuple[int, Mutation]]:
-        """Every ``(epoch, mutation)`` that took effect at ``index``, the oldest first."""
-        for key, data in self.store.scan(ENTRIES, index):
-            epoch = int.from_bytes(key[len(index) :])
+    def history(self, committed: Committed, index: bytes, after: int = 0) -> Iterator[tuple[int, Mutation]]:
+        """Every ``(epoch, mutation)`` above version ``after`` that took effect at ``index``, in order.
+
+        What lies before is not read: versions only grow, so a search among the epochs finds the first.
+        """
+        low, high = 1, committed.epoch + 1
+        while after and low < high:
+            middle = (low + high) // 2
+            first = next(self._entries(index, middle), None)
+            if first is None or first[1].entry.version > after:
+                high = middle
+            else:
+                low = first[0] + 1
+        for epoch, mutation in self._entries(index, low):
             if epoch <= committed.epoch:
-                yield epoch, Mutation.decode(data[SEQUENCE_SIZE:])
+                yield epoch, mutation
+
+    def _entries(self, index: bytes, epoch: int) -> Iterator[tuple[int, Mutation]]:
+        """What was accepted at ``index`` in ``epoch`` or later, be it committed or not."""
+        for key, data in self.store.scan(ENTRIES, index, start=entry_key(index, epoch)):
+            yield int.from_bytes(key[len(index) :]), Mutation.decode(data[SEQUENCE_SIZE:])
 
     def head_event(self, epoch: int) -> HeadEvent | None:
         data = self.store.get(HEADS, epoch.to_bytes(8))

@@ -1,9 +1,10 @@
 """What was written ahead of a commit, and how it is deleted where the commit never came.
 
 Pages and nodes of an unfinished epoch are found only through a root, and their keys are written again.
-Entries and configs are found by their keys: one that stayed behind would count in the next epoch, as
-accepted before its time, in a history, or in the chain of configs. The queue need not be the same: a log
-that was restored has lost its end, and a replay of forged records stops in their middle.
+Entries, configs and erasures are found by their keys. One that stayed behind would count in the next epoch,
+as accepted before its time, in a history, in the chain of configs, or as an erasure that nobody signed. The
+next run need not see the same queue: a log that was restored has lost its end, and a replay of forged records
+stops in their middle.
 
 Each slice notes under ``ahead u64 number`` which indices it has entries of, in the same atomic write.
 The commit deletes the notes; whoever begins an epoch and finds one deletes what it names.
@@ -14,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kt_es.formats.entries import INDEX_LENGTH
-from projections.configs import CONFIG
-from projections.ledger import ENTRIES, META, entry_key
+from projections.configs import CONFIG, config_epoch
+from projections.erasures import erasure_epoch
+from projections.ledger import ENTRIES, ERASURE, META, entry_key
 from projections.storage import Change, Storage
 
 AHEAD = b"ahead "
@@ -30,8 +32,8 @@ def ahead_change(number: int, slice_: Sequence[Change]) -> Change:
 def forget_ahead(storage: Storage, epoch: int) -> None:
     """Delete what was written ahead for the epoch after the committed one, ``epoch``.
 
-    A note goes in one write with what it names, the last one with the configs as well, so that a crash in
-    the middle is made good by the next call.
+    A note goes in one write with what it names, the last one with the configs and erasures as well, so that
+    a crash in the middle is made good by the next call.
     """
     notes = list(storage.scan(META, AHEAD))
     for at, (note, indices) in enumerate(notes):
@@ -40,9 +42,7 @@ def forget_ahead(storage: Storage, epoch: int) -> None:
             for start in range(0, len(indices), INDEX_LENGTH)
         ]
         if at == len(notes) - 1:
-            changes += [
-                (META, key, None)
-                for key, _ in storage.scan(META, CONFIG)
-                if int.from_bytes(key[len(CONFIG) : len(CONFIG) + 8]) > epoch
-            ]
+            configs = [key for key, _ in storage.scan(META, CONFIG) if config_epoch(key) > epoch]
+            erasures = [key for key, _ in storage.scan(META, ERASURE) if erasure_epoch(key) > epoch]
+            changes += [(META, key, None) for key in (*configs, *erasures)]
         storage.write([*changes, (META, note, None)], sync=False)

@@ -1,4 +1,8 @@
-"""The monitor as a process: it replays both logs as they grow until it is stopped, or finds a fault."""
+"""The monitor as a process: it replays both logs as they grow until it is stopped, or finds a fault.
+
+Threads: the caller's replays; ``clock`` watches for silence; ``head watch`` looks at the newest head
+where figures are served.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +15,28 @@ from pathlib import Path
 
 import structlog
 
-from kt_es.errors import DivergenceError, KtError, MalformedError, UnavailableError
+from kt_es.errors import CannotTellError, EquivocationError, KtError, MalformedError, UnavailableError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.records import Record
+from projections.anchor import WRONG_LOG
 from projections.auditor import QueueCheck
+from projections.clock import interval_change
+from projections.convicting import keep, keeping_evidence
 from projections.exposition import exposed
 from projections.follower import Listener, follow
 from projections.ledger import FAMILIES, Ledger
 from projections.monitor_metrics import MonitorMetrics
 from projections.replay import ReplayedEpoch
 from projections.rocks import Store
+from projections.vigil import Notice, Vigil
 from projections.worker import Worker
 
 # How long figures with the alarm are served before the process ends: some scrapes have to come by.
 ALARM_SECONDS = 120.0
 LOOK_SECONDS = 2.0
+CLOCK_SECONDS = 0.5
 GRACE = 5.0
 
 _LOG = structlog.get_logger("monitor")
@@ -35,7 +44,10 @@ _LOG = structlog.get_logger("monitor")
 
 @dataclass(frozen=True, slots=True)
 class MonitorSettings:
-    """``pinned`` is the key that signed the first config; ``read_queue`` compares with the queue, too."""
+    """``pinned`` is any signer key of the directory; ``read_queue`` compares with the queue, too.
+
+    With ``exit_on_silence`` the monitor ends when no head comes in time.
+    """
 
     names: StreamNames
     origin: str
@@ -43,51 +55,134 @@ class MonitorSettings:
     data: Path
     read_queue: bool = False
     metrics: tuple[str, int] | None = None  # host and port, where figures are wanted
+    exit_on_silence: bool = False
 
 
-def monitor(settings: MonitorSettings, connect: Callable[[], EventLog], stop: threading.Event) -> None:
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """``now`` is the wall clock in ms, ``monotonic`` in seconds."""
+
+    now: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    monotonic: Callable[[], float] = time.monotonic
+
+
+def monitor(
+    settings: MonitorSettings,
+    connect: Callable[[], EventLog],
+    stop: threading.Event,
+    clocks: Clocks = Clocks(),
+) -> None:
     """Follow and verify until ``stop``.
 
-    Raises ``DivergenceError`` at the first difference: at once, or, where figures are served, when the
-    alarm in them has had its time. ``ConfigError`` and ``LockedError`` are of the data directory.
+    Raises:
+        DivergenceError: the first difference. Where figures are served, it is raised when the alarm in
+            them has had its time.
+        RollbackError, EquivocationError: the log does not hold the last head that was verified here; the
+            evidence of two signed heads is saved in the data directory. Raised like the above.
+        CannotTellError: no head came in time, with ``exit_on_silence``.
+        ConfigError, LockedError: the data directory cannot be used.
     """
-    metrics = MonitorMetrics(lambda: time.time_ns() // 1_000_000, time.monotonic)
+    metrics = MonitorMetrics(clocks.now, clocks.monotonic)
     with ExitStack() as stack:
         store = Store.open(settings.data, FAMILIES)
         stack.callback(store.close)
         if settings.metrics is not None:
             stack.enter_context(exposed(metrics.registry, *settings.metrics))
+        stack.enter_context(keeping_evidence(settings.data))
         try:
             ledger = Ledger(store, settings.origin, settings.pinned)
             metrics.resumed(ledger.committed)
+            vigil = Vigil(clocks.now, clocks.monotonic, lambda notice: _tell(notice, metrics))
+            vigil.resumed(ledger.committed)
             if settings.metrics is not None:
                 stack.enter_context(_looking(connect, settings.names.heads, metrics))
             check = _queue_check(settings.names.queue, connect, stack) if settings.read_queue else None
-            follow(connect, settings.names, ledger, _listener(ledger, metrics, check), stop)
-        except DivergenceError as error:
+            listener = _listener(ledger, metrics, vigil, check)
+            with _clock(vigil, stop, exit_on_silence=settings.exit_on_silence) as ending:
+                follow(connect, settings.names, ledger, listener, ending)
+        except WRONG_LOG as error:
             metrics.alarm()
+            if isinstance(error, EquivocationError):
+                # At once: this process may be ended before its alarm has had its time.
+                keep(settings.data, error)
             if settings.metrics is not None:
                 _LOG.error("alarm", problem=str(error), ends_in=ALARM_SECONDS)
                 stop.wait(ALARM_SECONDS)
             raise
 
 
-def _listener(ledger: Ledger, metrics: MonitorMetrics, check: QueueCheck | None) -> Listener:
+def _listener(ledger: Ledger, metrics: MonitorMetrics, vigil: Vigil, check: QueueCheck | None) -> Listener:
+    before = [ledger.committed]
+
+    def head(_: Event) -> None:
+        metrics.begins()
+        vigil.at_work()
+
     def record(told: Record) -> None:
         metrics.record(told.verdict)
+        vigil.at_work()
         if check is not None:
             check.observe(told)
 
     def epoch(replayed: ReplayedEpoch) -> None:
         metrics.verified(ledger.committed)
+        change, before[0] = interval_change(before[0], ledger.committed), ledger.committed
         head = replayed.head
         _LOG.info("verified", epoch=head.epoch, records=head.log_size, entries=head.map_size)
+        if change is not None:
+            _LOG.warning(
+                "max_interval changes", epoch=change.epoch, before_ms=change.before, now_ms=change.now
+            )
+        vigil.verified(ledger.committed)
 
     def outage(error: UnavailableError) -> None:
         metrics.outage()
+        vigil.waits()
         _LOG.warning("log unavailable", problem=str(error))
 
-    return Listener(epoch, record, outage, lambda _: metrics.begins())
+    return Listener(epoch, record, outage, head, vigil.waits)
+
+
+def _tell(notice: Notice, metrics: MonitorMetrics) -> None:
+    metrics.time_alarm(notice.alarm, raised=notice.raised)
+    if notice.raised:
+        _LOG.error("clock alarm", kind=notice.alarm.value, problem=notice.sentence)
+    else:
+        _LOG.warning("clock alarm ends", kind=notice.alarm.value, what=notice.sentence)
+
+
+@contextmanager
+def _clock(vigil: Vigil, stop: threading.Event, *, exit_on_silence: bool) -> Iterator[threading.Event]:
+    """Look at the clock in a thread; an event that is set by ``stop``, by silence that ends the monitor, and
+    by a failure of the thread.
+
+    Raises ``CannotTellError`` on exit if silence ended it.
+    """
+    ending = threading.Event()
+    failures: list[KtError] = []
+
+    def run(stopped: threading.Event) -> None:
+        while not stopped.is_set():
+            silence = vigil.look()
+            if silence and exit_on_silence:
+                raise CannotTellError("clock", silence)
+            if stop.wait(CLOCK_SECONDS):
+                ending.set()
+                return
+
+    def failed(error: KtError) -> None:
+        failures.append(error)
+        ending.set()
+
+    worker = Worker("clock", run, failed)
+    worker.start()
+    try:
+        yield ending
+    finally:
+        worker.stop()
+        worker.join(GRACE)
+    if failures:
+        raise failures[0]
 
 
 def _queue_check(queue: str, connect: Callable[[], EventLog], stack: ExitStack) -> QueueCheck:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from kt_es.formats.records import Verdict
 from projections.exposition import Figures
 from projections.ledger import Committed
+from projections.vigil import Alarm
 
 
 class MonitorMetrics:
@@ -50,6 +51,17 @@ class MonitorMetrics:
             "kt_monitor_promised_merge_delay_seconds", "max_merge_delay of the config in force"
         )
         self._reachable = figures.gauge("kt_monitor_log_reachable", "1 while the event log can be reached")
+        self._time_alarms = {
+            Alarm.SILENCE: figures.gauge(
+                "kt_monitor_silence", "1 while no head was verified for max_interval and a minute"
+            ),
+            Alarm.FUTURE: figures.gauge(
+                "kt_monitor_future_head", "1 while the latest verified head is over a minute in the future"
+            ),
+            Alarm.GAP: figures.gauge(
+                "kt_monitor_gap", "1 while the latest verified head is one that came too late"
+            ),
+        }
         self._alarm = figures.gauge("kt_monitor_alarm", "1 once the logs were found to be wrong")
         figures.gauge(
             "kt_monitor_open_records", "Records replayed, not yet under a verified head", self._size
@@ -118,6 +130,9 @@ class MonitorMetrics:
 
     def unreachable(self) -> None:
         self._reachable.set(0)
+
+    def time_alarm(self, alarm: Alarm, *, raised: bool) -> None:
+        self._time_alarms[alarm].set(raised)
 
     def alarm(self) -> None:
         self._alarm.set(1)

@@ -15,10 +15,11 @@ from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.errors import DivergenceError, MalformedError, VerificationError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, open_checkpoint
-from kt_es.formats.configs import Config
+from kt_es.formats.configs import Config, SignedConfig
 from kt_es.formats.heads import MAP_HEAD, HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.queue import Item, ItemKind
 from kt_es.formats.records import RECORDS, Record, RecordPacker, decode_records
+from projections.anchor import Anchor
 from projections.checks import check_commit
 from projections.fold import EpochFold
 from projections.ledger import Committed, Ledger
@@ -59,13 +60,18 @@ class Replay:
         self.ledger = ledger
 
     def catch_up(self) -> Iterator[ReplayedEpoch]:
-        """Every epoch that is published now and not yet committed here, one by one."""
-        for event in self._log.read(self._names.heads, self.ledger.committed.epoch):
+        """Every epoch that is published now and not yet committed here, one by one.
+
+        The last head that was committed here is compared first: errors as of ``Anchor``.
+        """
+        for event in Anchor(self._names, self.ledger).published(self._log):
             yield self.advance(event)
 
     def advance(self, event: Event) -> ReplayedEpoch:
         """Verify and commit the epoch of one head event: the next one, or refuse."""
         committed = self.ledger.committed
+        if committed.epoch == 0:
+            self._begin()
         where = f"head of epoch {committed.epoch + 1}"
         if event.revision != committed.epoch or event.type != MAP_HEAD:
             raise DivergenceError(
@@ -84,6 +90,22 @@ class Replay:
                 raise
         # Something differs: what was believed is verified now, for the record in which it stands.
         return self._replay(head_event, published, True)
+
+    def _begin(self) -> None:
+        """Judge the first config by its own signer key: the key that the reader knows may be a later one.
+
+        Whether the chain of configs leads to that key is asked at the end (``check_pinned``). What is no
+        config is refused by the fold.
+        """
+        event = self._records.at(0)
+        if event is None:
+            return
+        try:
+            content = Record.decode(decode_records(event.data)[1][0]).item.content
+            first = SignedConfig.decode(content if isinstance(content, bytes) else b"")
+        except MalformedError:
+            return
+        self.ledger.begins_under(first.config.signer_key)
 
     def _replay(self, head_event: HeadEvent, published: SignedMapHead, verify: bool) -> ReplayedEpoch:
         fold = EpochFold(self.ledger)

@@ -29,7 +29,7 @@ from kt_es.merkle.log import node_key, plan_state
 from kt_es.merkle.map import EMPTY_ROOT, LeafRef
 from kt_es.merkle.walk import walk
 from projections.checks import check_commit, check_state, stored_head
-from projections.configs import config_chain, config_change
+from projections.configs import check_key, config_chain, config_change
 from projections.ledger import (
     COMMITTED,
     ENTRIES,
@@ -109,11 +109,13 @@ class _Loading:
         if committed.epoch == 0 or chain[-1] != committed.standing.config:
             raise MalformedError("snapshot header", "its configs are not those of its state")
         check_state(committed, event, chain)
+        head = SignedMapHead.decode(event.smh_bytes).head
+        check_key(chain, head.epoch, head.config_hash, self._pinned)
         self._entries(committed, told)
         self._source.check_end()
         self._store.write(_what_goes_on(committed, event, header), sync=True)
         check_commit(Ledger(self._store, self._origin, self._pinned))
-        return SignedMapHead.decode(event.smh_bytes).head
+        return head
 
     def _entries(self, committed: Committed, told: Told) -> None:
         """Build the map of the entries, in slices, and compare its root."""

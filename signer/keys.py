@@ -11,6 +11,9 @@ from pathlib import Path
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import ConfigError, KtError
 from kt_es.formats.keys import PublicKey
+from kt_es.process.files import read_private
+
+_MAX_PEM = 64 * 1024
 
 
 class KeyRing:
@@ -36,10 +39,12 @@ class KeyRing:
 
 
 def load_key(path: Path) -> PrivateKey:
-    """The private key in a PEM file; ``ConfigError`` names the file and what is wrong with it."""
+    """The private key in a PEM file; ``ConfigError`` names the file and what is wrong with it.
+
+    A file that other users can read is refused: whoever has the key signs for the directory.
+    """
+    pem = read_private(path, "the signer key", _MAX_PEM)
     try:
-        return PrivateKey.from_pem(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"key {path}: {error.strerror}") from None
+        return PrivateKey.from_pem(pem)
     except KtError as error:
-        raise ConfigError(f"key {path}: {error}") from None
+        raise ConfigError(f"the signer key {path} cannot be used: {error}") from None

@@ -19,6 +19,7 @@ import structlog
 from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import ANY, Event, EventLog, GroupSubscription, NewEvent, StreamNames
 from kt_es.formats.queue import EPOCH_MARKER, Marker
+from projections.configs import check_pinned
 from projections.ledger import Ledger
 from projections.replay import Replay
 from signer.keys import KeyRing
@@ -111,6 +112,7 @@ class Signer:
         for epoch in replay.catch_up():
             progress.epoch(epoch.head)
         progress.end()
+        check_pinned(self._ledger)
         self._begin_epoch()
         config = self._work.config
         if config is not None:

@@ -9,11 +9,13 @@ another one than it has hashed.
 from __future__ import annotations
 
 from kt_es.crypto.hashes import log_leaf_hash
-from kt_es.errors import DivergenceError, MalformedError
+from kt_es.errors import DivergenceError, EquivocationError, MalformedError, RollbackError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.heads import MAP_HEAD
 from kt_es.formats.records import RECORDS, decode_records
 from kt_es.merkle.log import NodeId, node_key
+from projections.anchor import contradiction
+from projections.configs import config_chain
 from projections.ledger import HEADS, MUTATIONS_LOG, Ledger
 from projections.origin import beginning
 
@@ -74,13 +76,25 @@ class Patrol:
             if stored is None and event.revision + 1 < self._begun.epoch:
                 continue
             if stored != event.data:
-                raise DivergenceError(
-                    f"{stream} has another head of epoch {event.revision + 1} than was committed here"
-                )
+                raise self._other_head(event, stored)
         return min(at + HEAD_EVENTS, end)
+
+    def _other_head(self, event: Event, stored: bytes | None) -> DivergenceError | EquivocationError:
+        ledger, epoch = self._ledger, event.revision + 1
+        configs = config_chain(ledger, ledger.committed)
+        found = None if stored is None else contradiction(ledger, epoch, stored, event.data, configs)
+        return found or DivergenceError(
+            f"{event.stream} has another head of epoch {epoch} than was committed here, and the directory "
+            f"has not signed it"
+        )
 
     def _read(self, stream: str, at: int, count: int, kind: str) -> list[Event]:
         events = list(self._log.read(stream, at, count))
+        if len(events) < count and self._log.last_revision(stream) < at + count - 1:
+            raise RollbackError(
+                f"the log was rolled back: {stream} ends before revision {at + count - 1}, which was "
+                f"committed here"
+            )
         found = [(event.revision, event.type) for event in events]
         if found != [(revision, kind) for revision in range(at, at + count)]:
             raise DivergenceError(

@@ -7,26 +7,40 @@ goes on; if it holds something else, it stops: two truths must never be publishe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.crypto.signatures import PrivateKey
-from kt_es.errors import DivergenceError, MalformedError, UnavailableError, WrongRevisionError
+from kt_es.errors import (
+    DivergenceError,
+    EquivocationError,
+    MalformedError,
+    RollbackError,
+    UnavailableError,
+    WrongRevisionError,
+)
 from kt_es.eventstore.streams import EventLog, NewEvent, StreamNames
 from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, sign_checkpoint
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.records import RECORDS, decode_records
 from kt_es.merkle.log import NodeId, node_key
-from projections.checks import stored_head
+from projections.anchor import Anchor
 from projections.ledger import MUTATIONS_LOG, Committed, Ledger
 
 
-def publish(log: EventLog, stream: str, revision: int, events: Sequence[NewEvent]) -> None:
+def publish(
+    log: EventLog,
+    stream: str,
+    revision: int,
+    events: Sequence[NewEvent],
+    convict: Callable[[bytes, bytes], EquivocationError | None] = lambda _ours, _theirs: None,
+) -> None:
     """Make ``events`` stand in ``stream`` from ``revision`` on.
 
-    Raises ``DivergenceError`` if something else stands there, ``UnavailableError`` if the outcome is
-    unknown: then the same call is repeated.
+    Raises ``RollbackError`` if the stream lost events, ``DivergenceError`` if something else stands there,
+    or in its place the error of ``convict``, which is asked about our bytes and those; and
+    ``UnavailableError`` if the outcome is unknown: then the same call is repeated.
     """
     remaining = list(events)
     while remaining:
@@ -39,7 +53,7 @@ def publish(log: EventLog, stream: str, revision: int, events: Sequence[NewEvent
             _explain(log, stream, revision)
         for there, ours in zip(standing, remaining, strict=False):
             if (there.type, there.data) != (ours.type, ours.data):
-                raise DivergenceError(
+                raise convict(ours.data, there.data) or DivergenceError(
                     f"{stream}, revision {there.revision}: another {there.type} event stands where this "
                     f"signer would publish its own; it stops and publishes nothing"
                 )
@@ -51,9 +65,9 @@ def _explain(log: EventLog, stream: str, revision: int) -> NoReturn:
     """Why nothing stands at ``revision``, which was not the one to append at either."""
     last = log.last_revision(stream)
     if last < revision - 1:
-        raise DivergenceError(
-            f"{stream} has lost events: it ends before revision {revision}, which follows what "
-            f"was committed here"
+        raise RollbackError(
+            f"the log was rolled back: {stream} has lost events, it ends before revision {revision}, which "
+            f"follows what was committed here"
         )
     # The end is where it must be: an append that timed out was refused this one's place and is not yet
     # to be read, or came between the two questions. Neither is a loss; asked anew, the log knows.
@@ -82,19 +96,13 @@ def check_published(log: EventLog, names: StreamNames, ledger: Ledger) -> None:
     """Compare the end of what was committed with both streams, before anything is published.
 
     The last head has to stand there as it was signed, and the last records, which it seals, as they were
-    hashed. Raises ``DivergenceError`` naming what is missing or another one: this data directory and this
-    log do not belong together, or one of them was changed.
+    hashed. Raises what ``Anchor`` raises, and ``DivergenceError`` naming the records that are missing or
+    others: this data directory and this log do not belong together, or one of them was changed.
     """
     committed = ledger.committed
-    if committed.epoch == 0:
-        return
-    stream = names.heads
-    event = next(iter(log.read(stream, committed.epoch - 1, 1)), None)
-    if event is None:
-        raise DivergenceError(f"{stream} has no head of epoch {committed.epoch}, which was committed here")
-    if event.data != stored_head(ledger, committed.epoch).encode():
-        raise DivergenceError(f"{stream} has another head of epoch {committed.epoch} than this signer's own")
-    _check_last_records(log, names.mutations, ledger, committed)
+    if committed.epoch:
+        Anchor(names, ledger).check(log)
+        _check_last_records(log, names.mutations, ledger, committed)
 
 
 def _check_last_records(log: EventLog, stream: str, ledger: Ledger, committed: Committed) -> None:

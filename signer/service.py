@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.keys import PublicKey
+from projections.convicting import keeping_evidence
 from projections.exposition import exposed
 from projections.ledger import FAMILIES, Ledger
 from projections.rocks import Store
@@ -23,7 +24,7 @@ from signer.runner import run_forever
 
 @dataclass(frozen=True, slots=True)
 class SignerSettings:
-    """``pinned`` is the key that signed the first config; ``keys`` holds the private ones."""
+    """``pinned`` is any signer key of the directory and begins a new one; ``keys`` has the private ones."""
 
     names: StreamNames
     origin: str
@@ -38,7 +39,9 @@ def serve(settings: SignerSettings, connect: Callable[[], EventLog], stop: threa
     """Sign until ``stop``.
 
     Raises ``ConfigError`` for keys and directories that cannot be used, ``LockedError`` if another
-    process has the data directory, ``DivergenceError`` if what is published is not what must be.
+    process has the data directory, ``RollbackError`` if the log lost what was published,
+    ``EquivocationError`` with saved evidence if it holds another signed head, ``DivergenceError`` if what
+    is published is not what must be.
     """
     keys = KeyRing.load(settings.keys)
     effects = Effects(connect, lambda: time.time_ns() // 1_000_000, time.monotonic, lambda: os.urandom(16))
@@ -48,6 +51,7 @@ def serve(settings: SignerSettings, connect: Callable[[], EventLog], stop: threa
         stack.callback(store.close)
         if settings.metrics is not None:
             stack.enter_context(exposed(metrics.registry, *settings.metrics))
+        stack.enter_context(keeping_evidence(settings.data))
         ledger = Ledger(store, settings.origin, settings.pinned)
 
         def signer(log: EventLog) -> Signer:

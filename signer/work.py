@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from kt_es.errors import DivergenceError, UnavailableError
+from kt_es.errors import DivergenceError, EquivocationError, UnavailableError
 from kt_es.eventstore.streams import MAX_APPEND, Event, EventLog, NewEvent, StreamNames, content_event
 from kt_es.formats.configs import Config
 from kt_es.formats.heads import MAP_HEAD, MapHead
 from kt_es.formats.queue import items_of
 from kt_es.formats.records import RECORDS, RecordPacker
+from projections.anchor import Anchor, contradiction
+from projections.configs import config_chain
 from projections.fold import EpochFold
 from projections.ledger import Ledger
 from signer.keys import KeyRing
@@ -45,6 +47,7 @@ class EpochWork:
         self._monotonic = monotonic
         self._begun_at: float | None = None
         self._base = ledger.committed
+        self._ledger = ledger
         self._fold = EpochFold(ledger)
         self._packer = RecordPacker(self._base.log.size)
         self._records_next = self._base.records_next
@@ -97,12 +100,23 @@ class EpochWork:
         head, state = self._fold.close()
         event = sign_head(head, state, self._keys.key_for(config.signer_key))
         published = content_event(self._names.heads, MAP_HEAD, event.encode())
-        publish(self._log, self._names.heads, self._base.epoch, [published])
+        # Nothing is signed on top of a log that is not the one that was committed here.
+        Anchor(self._names, self._ledger).check(self._log)
+        publish(self._log, self._names.heads, self._base.epoch, [published], self._contradiction)
         self.phases["head"] = self._monotonic() - began
         began = self._monotonic()
         self._fold.commit(state, event, self._records_next)
         self.phases["commit"] = self._monotonic() - began
         return head
+
+    def _contradiction(self, ours: bytes, theirs: bytes) -> EquivocationError | None:
+        """The error for another head event where ours is to be published, if the directory signed it."""
+        first = self._fold.epoch.config
+        if self._base.epoch:
+            configs = config_chain(self._ledger, self._base)
+        else:
+            configs = () if first is None else (first,)
+        return contradiction(self._ledger, self._base.epoch + 1, ours, theirs, configs)
 
     def _publish_records(self) -> None:
         began = self._monotonic()

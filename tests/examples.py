@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.epochs import Current, Epoch, Standing, close, decide, decode_standing, encode_standing, parse
@@ -17,19 +17,23 @@ from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin
 from kt_es.formats.codec import decode, encode
 from kt_es.formats.configs import Config, SignedConfig
 from kt_es.formats.entries import Entry, Mutation
+from kt_es.formats.erasures import Erasure, Reason
+from kt_es.formats.evidence import Evidence, EvidenceKind, ProvenEntry
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.keys import take_public_key
 from kt_es.formats.profiles import Opening, decode_erased, decode_profile, encode_erased, encode_profile
-from kt_es.formats.proofs import LookupAnswer, ProofFile, decode_configs, encode_configs
+from kt_es.formats.proofs import ErasureProof, LookupAnswer, ProofFile, decode_configs, encode_configs
 from kt_es.formats.queue import (
     CONFIG,
     EPOCH_MARKER,
+    ERASURE,
     MUTATIONS,
     Marker,
     decode_mutations,
     encode_mutations,
     items_of,
 )
+from kt_es.formats.ranges import RangeAnswer, RangeEpoch
 from kt_es.formats.records import Record, RecordPacker, decode_records, encode_records
 from kt_es.formats.snapshots import SnapshotHeader, SnapshotRow, decode_rows, encode_rows
 from kt_es.merkle.log import LogState
@@ -71,11 +75,21 @@ QUEUE: list[tuple[str, bytes]] = [
     (EPOCH_MARKER, marker(START + 2_000).encode()),
 ]
 
+BOBS_ERASURE = Erasure.sign(index("bob"), BOB.entry_hash, Reason.OWNER, ORIGIN, private_key("bob"))
+
+# A third epoch, which the sections about erasures, ranges and evidence need.
+LONGER_QUEUE = [
+    *QUEUE,
+    (ERASURE, BOBS_ERASURE.encode()),
+    (EPOCH_MARKER, marker(START + 3_000).encode()),
+]
+
 
 @dataclass
 class Story:
-    """What the signer makes of ``QUEUE``."""
+    """What the signer makes of ``queue``."""
 
+    queue: list[tuple[str, bytes]] = field(default_factory=lambda: QUEUE)
     standing: Standing = field(default_factory=lambda: Standing(ORIGIN, SIGNER_KEY))
     map: dict[bytes, Mutation] = field(default_factory=dict)
     records: list[bytes] = field(default_factory=list)
@@ -89,10 +103,12 @@ class Story:
     def run(self) -> Story:
         packer = RecordPacker(0)
         epoch, staged = Epoch.after(self.standing), dict[bytes, Mutation]()
-        for revision, (event_type, data) in enumerate(QUEUE):
+        for revision, (event_type, data) in enumerate(self.queue):
             for item in items_of(revision, event_type, data):
                 parsed = parse(item)
                 before = self.map.get(parsed.entry.index) if isinstance(parsed, Mutation) else None
+                if isinstance(parsed, Erasure):
+                    before = self.map.get(parsed.index)
                 current = None if before is None else Current(before.entry, before.entry_hash)
                 record = Record(len(self.records), item, decide(epoch, parsed, current))
                 self.records.append(record.encode())
@@ -130,7 +146,7 @@ class Story:
         root = naive_log.root([log_leaf_hash(smh) for smh in self.smhs])
         return sign_checkpoint(Checkpoint(heads_log, len(self.smhs), root), heads_log, SIGNER)
 
-    def answer(self, user: str, *, erased: bool = False) -> LookupAnswer:
+    def answer(self, user: str, *, erased: ErasureProof | None = None) -> LookupAnswer:
         """The answer to a lookup of ``user`` in the last epoch."""
         held = self.map.get(index(user))
         heads = [log_leaf_hash(smh) for smh in self.smhs]
@@ -142,10 +158,36 @@ class Story:
             naive_map.prove(self.leaves(), index(user)),
             held,
             None if held is None or erased else opening(user, held.entry.version),
+            erased,
+        )
+
+    def erasure_proof(self, sequence: int) -> ErasureProof:
+        """The proof of the erasure at ``sequence``, which the last epoch decided."""
+        hashes = [log_leaf_hash(record) for record in self.records]
+        return ErasureProof(self.records[sequence], tuple(naive_log.inclusion(sequence, hashes)), None, ())
+
+    def range_of(self, user: str, first: int, held: Sequence[dict[bytes, Mutation]]) -> RangeAnswer:
+        """The answer about ``user`` in the epochs from ``first`` on, whose maps are ``held``."""
+        carried = list(dict.fromkeys(entries[index(user)] for entries in held if index(user) in entries))
+        epochs = []
+        for smh, entries in zip(self.smhs[first - 1 :], held, strict=False):
+            proof = naive_map.prove({place: one.entry_hash for place, one in entries.items()}, index(user))
+            mine = entries.get(index(user))
+            epochs.append(RangeEpoch(smh, proof, None if mine is None else carried.index(mine)))
+        heads = [log_leaf_hash(smh) for smh in self.smhs]
+        return RangeAnswer(
+            self.heads_checkpoint(),
+            VRF.prove(label_of(user).encode())[1],
+            tuple(carried),
+            first,
+            tuple(naive_log.range_proof(first - 1, first - 1 + len(epochs), heads)),
+            tuple(epochs),
         )
 
 
 STORY = Story().run()
+LONGER_STORY = Story(LONGER_QUEUE).run()
+ERASED_SEQUENCE = 8
 
 HEAD = SignedMapHead.decode(STORY.smhs[-1]).head
 COMMITTED = Committed(
@@ -176,16 +218,39 @@ def _marker_payload_again(data: bytes) -> bytes:
     return Marker.decode(encode([data, bytes(64)])).marker_bytes
 
 
+def _erasure_payload_again(data: bytes) -> bytes:
+    return Erasure.decode(encode([data, SIGNER_KEY.fields(), bytes(64)])).erasure_bytes
+
+
 def _head_event_again(data: bytes) -> bytes:
     event = HeadEvent.decode(data)
     assert SignedMapHead.decode(event.smh_bytes).encode() == event.smh_bytes
     return event.encode()
 
 
+def _smh_again(data: bytes) -> None:
+    assert SignedMapHead.decode(data).encode() == data
+
+
 def _answer_again(data: bytes) -> bytes:
     answer = LookupAnswer.decode(data)
-    assert SignedMapHead.decode(answer.smh_bytes).encode() == answer.smh_bytes
+    _smh_again(answer.smh_bytes)
+    if answer.erasure is not None:
+        assert Record.decode(answer.erasure.record_bytes).encode() == answer.erasure.record_bytes
+        if answer.erasure.smh_bytes is not None:
+            _smh_again(answer.erasure.smh_bytes)
     return answer.encode()
+
+
+def _range_again(data: bytes) -> bytes:
+    answer = RangeAnswer.decode(data)
+    for epoch in answer.epochs:
+        _smh_again(epoch.smh_bytes)
+    return answer.encode()
+
+
+def _evidence_again(data: bytes) -> bytes:
+    return Evidence.decode(data).encode()
 
 
 def _proof_file_again(data: bytes) -> bytes:
@@ -216,6 +281,40 @@ def _answer_example(answer: LookupAnswer) -> Example:
 
 def _record_example(sequence: int) -> Example:
     return Example("record", STORY.records[sequence], lambda data: Record.decode(data).encode())
+
+
+def forged_smh(epoch: int, **changes: object) -> bytes:
+    """A head of ``epoch`` that the signer signed beside the published one."""
+    head = SignedMapHead.decode(LONGER_STORY.smhs[epoch - 1]).head
+    return SignedMapHead.sign(replace(head, **changes), SIGNER).encode()  # type: ignore[arg-type]
+
+
+def evidence_of_heads() -> Evidence:
+    """Two heads of epoch 2."""
+    statements = (STORY.smhs[1], forged_smh(2, map_root=bytes(32)))
+    return Evidence(EvidenceKind.HEADS, ORIGIN, (signed_config(),), statements)
+
+
+def evidence_of_entries() -> Evidence:
+    """Alice's second version in epoch 2, her first one again in epoch 3."""
+    back = {index("alice"): ALICE.entry_hash, index("bob"): BOB.entry_hash}
+    statements = (STORY.smhs[1], forged_smh(3, map_root=naive_map.root(back)))
+    entries = (
+        ProvenEntry(ROTATED.entry, ROTATED.entry_bytes, naive_map.prove(STORY.leaves(), index("alice"))),
+        ProvenEntry(ALICE.entry, ALICE.entry_bytes, naive_map.prove(back, index("alice"))),
+    )
+    configs = (signed_config(),)
+    return Evidence(EvidenceKind.ENTRIES, ORIGIN, configs, statements, index("alice"), entries)
+
+
+def example_range() -> RangeAnswer:
+    """Alice in the first two of three epochs."""
+    places = (index("alice"), index("bob"))
+    return LONGER_STORY.range_of(
+        "alice",
+        1,
+        [dict(zip(places, (ALICE, BOB), strict=True)), dict(zip(places, (ROTATED, BOB), strict=True))],
+    )
 
 
 def _examples() -> dict[str, Example]:
@@ -262,16 +361,28 @@ def _examples() -> dict[str, Example]:
         ),
         "marker-payload": Example("marker-payload", mark.marker_bytes, _marker_payload_again),
         "marker": Example("marker", mark.encode(), lambda data: Marker.decode(data).encode()),
+        "erasure-payload": Example("erasure-payload", BOBS_ERASURE.erasure_bytes, _erasure_payload_again),
+        "erasure": Example("erasure", BOBS_ERASURE.encode(), lambda data: Erasure.decode(data).encode()),
         "record-malformed": _record_example(5),
         "record-digest": _record_example(6),
         "record-marker": _record_example(7),
+        "record-erased": Example(
+            "record",
+            LONGER_STORY.records[ERASED_SEQUENCE],
+            lambda data: Record.decode(data).encode(),
+        ),
         "records-event": Example("records-event", STORY.records_events[1], _records_again),
         "map-head": Example("map-head", smh.head_bytes, lambda data: MapHead.decode(data).encode()),
         "smh": Example("smh", smh.encode(), lambda data: SignedMapHead.decode(data).encode()),
         "head-event": Example("head-event", STORY.head_events[1], _head_event_again),
         "answer-present": _answer_example(STORY.answer("alice")),
-        "answer-erased": _answer_example(STORY.answer("bob", erased=True)),
+        "answer-erased": _answer_example(
+            LONGER_STORY.answer("bob", erased=LONGER_STORY.erasure_proof(ERASED_SEQUENCE))
+        ),
         "answer-absent": _answer_example(STORY.answer("carol")),
+        "range-answer": Example("range-answer", example_range().encode(), _range_again),
+        "evidence-heads": Example("evidence", evidence_of_heads().encode(), _evidence_again),
+        "evidence-entries": Example("evidence", evidence_of_entries().encode(), _evidence_again),
         "proof-file": Example("proof-file", proof.encode(), _proof_file_again),
         "standing": Example("standing", encode_standing(STORY.standing), _standing_again),
         "committed": Example("committed", COMMITTED.encode(), _committed_again),

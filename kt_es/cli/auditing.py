@@ -14,13 +14,15 @@ import click
 from kt_es.cli.clients import Reach, reach_options
 from kt_es.cli.context import config_path, output_of, settings_of
 from kt_es.cli.output import Output, at, is_terminal
-from kt_es.client.client import Head
+from kt_es.client.session import Head
 from kt_es.client.trusted import Pinned
 from kt_es.config import Settings
-from kt_es.errors import ConfigError
+from kt_es.errors import CannotTellError, ConfigError
 from kt_es.eventstore.esdb import EsdbLog, connect
 from kt_es.formats.heads import MapHead
 from projections.auditor import AuditReport, audit
+from projections.clock import ClockReport, spoken
+from projections.convicting import keeping_evidence
 from projections.ledger import FAMILIES, Ledger
 from projections.rocks import Store
 
@@ -63,7 +65,7 @@ def ledger_of(settings: Settings, data: Path | None) -> Iterator[Ledger]:
 
 @click.command("audit")
 @click.option("--log", metavar="URI", help="Connection string of the event log; default from kt.toml.")
-@click.option("--vkey", help="The directory's key, to audit without a kt.toml.")
+@click.option("--vkey", help="Any signer key of the directory, to audit without a kt.toml.")
 @click.option("--directory", help="The directory's name, with --vkey.  [default: people]")
 @click.option(
     "--queue/--no-queue", default=True, show_default=True, help="Compare the records with the queue."
@@ -73,6 +75,9 @@ def ledger_of(settings: Settings, data: Path | None) -> Iterator[Ledger]:
     type=click.Path(path_type=Path, file_okay=False),
     help="Keep the replay here and go on from it next time; default: from the start.",
 )
+@click.option(
+    "--allow-gaps", is_flag=True, help="Accept times without a head in the past: it was down on purpose."
+)
 @click.pass_context
 def audit_command(
     context: click.Context,
@@ -81,18 +86,26 @@ def audit_command(
     directory: str | None,
     queue: bool,
     data: Path | None,
+    allow_gaps: bool,
 ) -> None:
-    """Replay both logs from the start: decide every verdict again, verify every signature and root."""
+    """Replay both logs from the start: decide every verdict again, verify every signature and root.
+
+    With --data the log is first compared with the last head that was verified there. Timestamps are
+    compared with this machine's clock; what they say is reported last, by exit code 7.
+    """
     output = output_of(context)
     settings = directory_options(context, log, vkey, directory)
     started = time.monotonic()
-    with event_log(settings) as opened, ledger_of(settings, data) as ledger:
+    with keeping_evidence(data), event_log(settings) as opened, ledger_of(settings, data) as ledger:
         report = run_audit(output, settings, opened, ledger, queue)
         root = ledger.committed.root
     seconds = time.monotonic() - started
     output.data(
         {
             "origin": settings.origin,
+            "epoch": report.epoch,
+            "timestamp": report.timestamp,
+            "anchor": report.anchor,
             "epochs": report.epochs,
             "records": report.records,
             "compared_with_queue": report.compared_with_queue,
@@ -100,11 +113,77 @@ def audit_command(
             "entries": root.size,
             "map_root": root.hash.hex(),
             "seconds": round(seconds, 3),
+            **clock_document(report.clock),
         },
-        [
-            f"{settings.origin}: correct in {report.epochs} epochs, {report.records} records, "
-            f"{root.size} entries"
+        [_conclusion(settings.origin, report, root.size)],
+    )
+    complaint = clock_complaint(report, allow_gaps=allow_gaps)
+    if complaint:
+        raise CannotTellError("clock", complaint)
+
+
+def _conclusion(origin: str, report: AuditReport, entries: int) -> str:
+    as_of = f"as of epoch {report.epoch}, {at(report.timestamp)}"
+    if not report.epochs:
+        return f"{origin}: verified {as_of}, and the log still holds that head; nothing new since"
+    return (
+        f"{origin}: correct in {report.epochs} epochs, {report.records} records, {entries} entries, {as_of}"
+    )
+
+
+def clock_document(clock: ClockReport) -> dict[str, Any]:
+    """What the timestamps say, as ``--json`` shows it; lengths in milliseconds."""
+    farthest, longest = clock.farthest, clock.longest
+    return {
+        "future_heads": clock.future,
+        "farthest_future_head": None
+        if farthest is None
+        else {"epoch": farthest.epoch, "timestamp": farthest.timestamp, "ahead": farthest.ahead},
+        "gaps": clock.gaps,
+        "longest_gap": None
+        if longest is None
+        else {
+            "after_epoch": longest.epoch - 1,
+            "before_epoch": longest.epoch,
+            "from": longest.begun,
+            "to": longest.ended,
+            "length": longest.length,
+            "max_interval": longest.promised,
+        },
+        "silence": clock.silence,
+        "max_interval_changes": [
+            {"epoch": change.epoch, "before": change.before, "now": change.now} for change in clock.changes
         ],
+    }
+
+
+def clock_complaint(report: AuditReport, *, allow_gaps: bool) -> str:
+    """Why time makes this audit end with 7; nothing if it does not."""
+    clock, said = report.clock, []
+    if clock.farthest is not None:
+        head = clock.farthest
+        said.append(
+            f"the head of epoch {head.epoch} says {at(head.timestamp)}, {spoken(head.ahead)} later than this "
+            f"machine's clock ({clock.future} such heads): one of the clocks is wrong"
+        )
+    if clock.silence:
+        said.append(
+            f"no head since epoch {report.epoch}, {at(report.timestamp)}: silence for {spoken(clock.silence)}"
+        )
+    if clock.longest is not None and not allow_gaps:
+        said.append(f"{_gaps(clock)}; --allow-gaps accepts them where the directory was down on purpose")
+    return "; ".join(said)
+
+
+def _gaps(clock: ClockReport) -> str:
+    longest = clock.longest
+    if longest is None:
+        return "no gaps"
+    times = f"{clock.gaps} gap{'' if clock.gaps == 1 else 's'}"
+    return (
+        f"{times} between heads of more than max_interval and a minute, the longest {spoken(longest.length)} "
+        f"between epochs {longest.epoch - 1} and {longest.epoch}, {at(longest.begun)} to "
+        f"{at(longest.ended)}, where max_interval was {spoken(longest.promised)}"
     )
 
 
@@ -115,18 +194,32 @@ def run_audit(output: Output, settings: Settings, log: EsdbLog, ledger: Ledger, 
         if is_terminal() and not output.quiet:
             click.echo(f"\r  epoch {head.epoch}, {head.log_size} records", err=True, nl=False)
 
-    report = audit(log, settings.names, ledger, with_queue=queue, progress=show)
+    report = audit(log, settings.names, ledger, with_queue=queue, now=wall_clock, progress=show)
     if is_terminal() and not output.quiet:
         click.echo("\r\033[K", err=True, nl=False)
-    if report.head is None:
+    if report.anchor:
+        output.ok(f"the log still holds the head of epoch {report.anchor}, as it was verified here before")
+    if not report.epochs:
         output.ok("nothing new has been published")
         return report
     output.ok(f"{report.records} records: every verdict decided again, every signature verified")
     output.ok(f"{report.epochs} heads: signatures, timestamps, map roots, log roots and both checkpoints")
     if report.compared_with_queue:
         output.ok(f"{report.compared_with_queue} items are those of the queue, none left out or reordered")
-    output.ok(f"as of epoch {report.head.epoch}, {at(report.head.timestamp)}, for {settings.origin}")
+    for change in report.clock.changes:
+        output.note(
+            f"  from epoch {change.epoch} on, max_interval is {spoken(change.now)}; "
+            f"it was {spoken(change.before)}"
+        )
+    if report.clock.longest is not None:
+        output.note(f"  {_gaps(report.clock)}")
+    output.ok(f"as of epoch {report.epoch}, {at(report.timestamp)}, for {settings.origin}")
     return report
+
+
+def wall_clock() -> int:
+    """This machine's clock, in ms."""
+    return time.time_ns() // 1_000_000
 
 
 @click.command("epochs")
@@ -136,9 +229,7 @@ def run_audit(output: Output, settings: Settings, log: EsdbLog, ledger: Ledger, 
 def epochs_command(context: click.Context, /, last: int, **reach: Any) -> None:
     """The latest epochs, each head verified."""
     with Reach(**reach).client() as client:
-        newest = client.head()
-        first = max(1, newest.head.epoch - last + 1)
-        heads = [client.head(epoch).head for epoch in range(first, newest.head.epoch)] + [newest.head]
+        heads = [shown.head for shown in client.heads(last)]
     output_of(context).data(
         {"epochs": [head_document(head) for head in heads]},
         [
@@ -173,4 +264,4 @@ def checkpoint_command(context: click.Context, /, which: str, **reach: Any) -> N
     with Reach(**reach).client() as client:
         head: Head = client.head()
     text = head.heads_checkpoint if which == "heads" else head.mutations_checkpoint
-    output_of(context).data({"log": which, "checkpoint": text}, [text.rstrip("\n")])
+    output_of(context).data({"log": which, "checkpoint": text}, text.removesuffix("\n").split("\n"))

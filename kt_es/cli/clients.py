@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import platformdirs
 
 from kt_es.client.client import Client
 from kt_es.client.keystore import KeyStore, StoredKey
-from kt_es.client.state import FileStateStore
+from kt_es.client.states import States
 from kt_es.client.trusted import Pinned
 from kt_es.errors import ConfigError
 
@@ -39,10 +38,10 @@ class Reach:
     timeout: float | None
 
     def client(self, connections: int = 32, timeout: float = LOOKUP_TIMEOUT) -> Client:
-        """A client whose trusted state is kept under the state directory.
+        """A client whose trusted state is kept under the state directory, one for each directory.
 
-        By the directory's key where it is given: all front ends of a directory are then held against
-        the same checkpoint. By the server's address where its word is all there is.
+        All front ends of a directory are held against the same checkpoint, whether its key was given or
+        trusted on first use.
 
         ``timeout`` holds for each call, in seconds, unless ``--timeout`` says otherwise.
         """
@@ -51,11 +50,11 @@ class Reach:
             verify = ssl.create_default_context(cafile=str(self.ca or certifi.where()))
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"certificate {self.ca}: {error}") from None
-        known_by = self.server if pinned is None else f"{pinned.origin}+{pinned.key.id.hex()}"
-        state = FileStateStore(self.state / "directories" / _file_name(known_by))
+        state = States(self.state).at(self.server, pinned)
         return Client(
             self.server,
             state,
+            origin=state.origin,
             pinned=pinned,
             verify=verify,
             connections=connections,
@@ -63,8 +62,13 @@ class Reach:
         )
 
 
-def _file_name(known_by: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.+\-]+", "_", known_by.removeprefix("https://").rstrip("/"))
+def state_option(command: _F) -> _F:
+    return click.option(
+        "--state",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=lambda: platformdirs.user_state_path("kt-es"),
+        help="Where trusted checkpoints and what is remembered are kept; default the XDG state directory.",
+    )(command)
 
 
 def reach_options(command: _F) -> _F:
@@ -78,12 +82,7 @@ def reach_options(command: _F) -> _F:
         click.option(
             "--ca", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="CA certificate."
         ),
-        click.option(
-            "--state",
-            type=click.Path(path_type=Path, file_okay=False),
-            default=lambda: platformdirs.user_state_path("kt-es"),
-            help="Where trusted checkpoints are kept; default the XDG state directory.",
-        ),
+        state_option,
         click.option("--vkey", envvar="KT_VKEY", help="The directory's key, as its operator published it."),
         click.option(
             "--server",

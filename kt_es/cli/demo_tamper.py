@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from kt_es.cli.auditing import wall_clock
 from kt_es.client.client import Client
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.trusted import Pinned
@@ -124,7 +125,9 @@ def _audited(settings: Settings, log: EventLog, names: StreamNames) -> str:
     with tempfile.TemporaryDirectory(prefix="kt-demo-") as directory:
         store = Store.open(Path(directory), FAMILIES)
         try:
-            audit(log, names, Ledger(store, settings.origin, settings.pinned), with_queue=False)
+            audit(
+                log, names, Ledger(store, settings.origin, settings.pinned), with_queue=False, now=wall_clock
+            )
         except DivergenceError as error:
             return str(error)
         finally:

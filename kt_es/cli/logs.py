@@ -11,6 +11,9 @@ from typing import TextIO
 
 import structlog
 
+from kt_es.cli.output import shown
+from kt_es.process.redaction import without_password
+
 WIDTH = 30  # of the bar, characters
 CLEAR = "\r\033[K"
 
@@ -43,10 +46,20 @@ class RecoveryBar:
         self._drawn = True
 
 
+def harmless(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Escape what a terminal would obey: names of streams, for instance, are anybody's who may write."""
+    return {key: shown(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def redacted(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Take passwords out of addresses: connection strings stand in errors of libraries."""
+    return {key: without_password(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
 def configure_logs(process: str) -> None:
     """Once per process. Labels, profiles and openings are never passed to a logger."""
     renderer: list[structlog.typing.Processor] = (
-        [RecoveryBar(sys.stderr), structlog.dev.ConsoleRenderer()]
+        [RecoveryBar(sys.stderr), harmless, structlog.dev.ConsoleRenderer()]
         if sys.stderr.isatty()
         else [structlog.processors.JSONRenderer()]
     )
@@ -58,6 +71,7 @@ def configure_logs(process: str) -> None:
     structlog.configure(
         processors=[
             name_process,
+            redacted,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *renderer,

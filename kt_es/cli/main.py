@@ -14,9 +14,10 @@ from pathlib import Path
 import click
 
 from kt_es import __version__
-from kt_es.cli.output import Output, use_color
+from kt_es.cli.output import Output, shown, use_color
 from kt_es.errors import EquivocationError, KtError
 from kt_es.formats.evidence import armored
+from kt_es.process.redaction import without_password
 
 # Command -> module that holds it: a look-up should not wait for the import of a server.
 _COMMANDS = {
@@ -28,19 +29,19 @@ _COMMANDS = {
     "frontend": "operate",
     "fsck": "fsck",
     "get": "people",
-    "history": "people",
+    "history": "histories",
     "import": "importing",
     "init": "operate",
-    "keys": "people",
+    "keys": "owners",
     "monitor": "operate",
     "node": "node",
-    "put": "people",
+    "put": "owners",
     "signer": "operate",
     "snapshot": "snapshot",
     "status": "status",
     "up": "up",
-    "verify": "people",
-    "watch": "people",
+    "verify": "verifying",
+    "watch": "watch",
 }
 
 
@@ -92,8 +93,10 @@ def main() -> None:
         code = 1
         _complain("interrupted")
     except click.ClickException as error:
-        error.show()
         code = error.exit_code
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help'.", err=True)
+        _complain(error.format_message())
     except BrokenPipeError:
         # Whoever read our output has enough; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -118,7 +121,8 @@ def _show_evidence(error: EquivocationError) -> None:
 
 
 def _complain(text: str) -> None:
-    click.echo(f"{click.style('✗', fg='red')} {text}", err=True, color=use_color())
+    mark = click.style("✗", fg="red")
+    click.echo(f"{mark} {shown(without_password(text))}", err=True, color=use_color())
 
 
 if __name__ == "__main__":

@@ -161,9 +161,24 @@ def frontend_command(context: click.Context, log: str | None, data: Path | None,
 @LOG_OPTION
 @DATA_OPTION
 @METRICS_OPTION
+@click.option(
+    "--exit-on-silence/--no-exit-on-silence",
+    default=None,
+    help="End with code 7 when no head comes in time; default as in kt.toml.",
+)
 @click.pass_context
-def monitor_command(context: click.Context, log: str | None, data: Path | None, metrics: str | None) -> None:
-    """Replay and verify both logs as they grow; end with an alarm at the first difference."""
+def monitor_command(
+    context: click.Context,
+    log: str | None,
+    data: Path | None,
+    metrics: str | None,
+    exit_on_silence: bool | None,
+) -> None:
+    """Replay and verify both logs as they grow; end with an alarm at the first difference.
+
+    No head for max_interval and a minute is an alarm in the log and the figures, and with
+    --exit-on-silence the end, by exit code 7.
+    """
     settings = settings_of(context, log)
     configure_logs("monitor")
     table = settings.monitor
@@ -175,6 +190,7 @@ def monitor_command(context: click.Context, log: str | None, data: Path | None, 
             data or settings.path(table.data),
             table.read_queue,
             _metrics_at(metrics or table.metrics),
+            table.exit_on_silence if exit_on_silence is None else exit_on_silence,
         ),
         lambda: connect(settings.log),
         stop_on_signals(),

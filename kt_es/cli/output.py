@@ -1,9 +1,14 @@
-"""What the commands print: data on stdout, check marks and progress on stderr, ``--json`` everywhere."""
+"""What the commands print: data on stdout, check marks and progress on stderr, ``--json`` everywhere.
+
+Labels, names and comments of strangers, and what servers say, pass through here on their way to a terminal.
+So each line is escaped here, whoever made it: no command can forget to.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +16,31 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
+
+MAX_SHOWN = 16 * 1024
+"""Characters of one line; the largest key that is shown has some 3,000."""
+
+# Characters that Python takes for printable and that show nothing, or change how the one before is shown.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
+
+def shown(text: str) -> str:
+    """``text`` as one harmless line: what a terminal would obey, or nobody would see, is escaped.
+
+    Control characters, line breaks, marks that turn the direction of writing, invisible characters and
+    bytes that are no text become escapes such as ``\\x1b``. A long text is cut, and says so.
+    """
+    cut = "" if len(text) <= MAX_SHOWN else f"... ({len(text) - MAX_SHOWN} characters more)"
+    text = text[:MAX_SHOWN]
+    if not text.isprintable():
+        text = "".join(character if character.isprintable() else _escaped(character) for character in text)
+    return _INVISIBLE.sub(lambda found: _escaped(found[0]), text) + cut
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +58,20 @@ class Output:
 
     def note(self, text: str) -> None:
         if not self.quiet:
-            click.echo(text, err=True)
+            click.echo(shown(text), err=True)
 
     def data(self, document: dict[str, Any], lines: Iterable[str]) -> None:
         """The answer itself: ``document`` with ``--json``, ``lines`` for people without."""
         if self.json:
-            click.echo(json.dumps(document, ensure_ascii=False, indent=2))
+            # ASCII only: JSON itself would leave a part of the control characters as they are.
+            click.echo(json.dumps(document, indent=2))
         else:
             for line in lines:
-                click.echo(line)
+                click.echo(shown(line))
 
     def _mark(self, mark: str, color: str, text: str) -> None:
         if not self.quiet:
-            click.echo(f"{click.style(mark, fg=color)} {text}", err=True, color=use_color())
+            click.echo(f"{click.style(mark, fg=color)} {shown(text)}", err=True, color=use_color())
 
 
 def use_color() -> bool | None:

@@ -26,6 +26,10 @@ def read_profile_keys(path: Path) -> list[ProfileKey]:
         raise ConfigError(f"{path}: is empty")
     if _PRIVATE.search(data):
         raise ConfigError(f"{path}: holds a private key; publish the public one")
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{path}: the file's name is published, and it is not UTF-8; rename it") from None
     return [ProfileKey(path.name[:255], _kind(data), data)]
 
 

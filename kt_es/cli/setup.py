@@ -15,6 +15,7 @@ from kt_es.formats.configs import Config, SignedConfig, check_directory, check_o
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.queue import CONFIG
 from kt_es.formats.records import Record, decode_records
+from kt_es.process.files import PRIVATE, replace_file
 from kt_es.server.keys import load_vrf_key
 from signer.keys import load_key
 
@@ -73,17 +74,10 @@ def _new_key(path: Path) -> PrivateKey:
     return key
 
 
-def write_private(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """A new file, on disk before its name is; ``ConfigError`` if it cannot be written."""
+def write_private(path: Path, data: bytes, mode: int = PRIVATE) -> None:
+    """A whole file, on disk before its name is; ``ConfigError`` if it cannot be written."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
+        replace_file(path, data, mode)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
 
@@ -114,7 +108,7 @@ def begin_queue(settings: Settings, log: EventLog, new: NewDirectory) -> bool:
         except WrongRevisionError:
             first = next(iter(log.read(queue, 0, 1)))
     data = first.data if first.revision == 0 else _first_item(settings, log)
-    if not _begins(data, settings):
+    if not _begins(data, settings, log):
         raise ConfigError(f"{queue} does not begin with the config of {settings.origin} under this key")
     return False
 
@@ -131,9 +125,21 @@ def _first_item(settings: Settings, log: EventLog) -> bytes:
     return content if isinstance(content, bytes) else b""
 
 
-def _begins(data: bytes, settings: Settings) -> bool:
-    try:
-        signed = SignedConfig.decode(data)
-    except MalformedError:
+def _begins(data: bytes, settings: Settings, log: EventLog) -> bool:
+    """Whether the first config is of this directory and its key, or of one that rotated to this key."""
+    first = _config_of(data)
+    if first is None or first.config.origin != settings.origin:
         return False
-    return signed.config.origin == settings.origin and signed.is_signed_by(settings.pinned)
+    return first.is_signed_by(settings.pinned) or any(
+        signed is not None and signed.config.signer_key == settings.pinned
+        for event in log.read(settings.names.queue)
+        if event.type == CONFIG
+        for signed in [_config_of(event.data)]
+    )
+
+
+def _config_of(data: bytes) -> SignedConfig | None:
+    try:
+        return SignedConfig.decode(data)
+    except MalformedError:
+        return None

@@ -1,4 +1,8 @@
-"""``kt status``: how a directory is, by its log and by what its processes say of themselves."""
+"""``kt status``: how a directory is, by its log and by what its processes say of themselves.
+
+The head that the front end serves is verified as in every other command. What the log and the pages of
+figures say is shown as it is, and labelled as unverified.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +11,21 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from kt_es.cli.auditing import event_log, head_document
+from kt_es.cli.clients import Reach, state_option
 from kt_es.cli.context import config_path, output_of, settings_of
 from kt_es.cli.figures import TIMEOUT, Page, of_frontend, of_monitor, of_signer
 from kt_es.cli.operate import address
 from kt_es.cli.status_lines import status_lines
 from kt_es.cli.up import STATE_FILE
-from kt_es.client.transport import Transport
-from kt_es.client.trusted import Pinned, first_use, verify_configs
-from kt_es.client.wire import read_directory, read_head
 from kt_es.config import Settings
-from kt_es.errors import AccessDeniedError, KtError, MalformedError, UnavailableError
+from kt_es.errors import AccessDeniedError, KtError, MalformedError, UnavailableError, VerificationError
 from kt_es.formats.configs import Config
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 
@@ -32,27 +35,42 @@ _T = TypeVar("_T")
 @click.command("status")
 @click.option("--log", metavar="URI", help="Connection string of the event log; default from kt.toml.")
 @click.option("--server", envvar="KT_SERVER", help="The front end's URL; default from kt.toml.")
+@click.option("--vkey", envvar="KT_VKEY", help="The directory's key; default from kt.toml.")
+@click.option(
+    "--ca", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="CA certificate of the server."
+)
+@state_option
 @click.option("--signer", metavar="HOST:PORT", help="The signer's figures; default from kt.toml.")
 @click.option("--monitor", metavar="HOST:PORT", help="The monitor's figures; default from kt.toml.")
 @click.pass_context
 def status_command(
-    context: click.Context, log: str | None, server: str | None, signer: str | None, monitor: str | None
+    context: click.Context,
+    /,
+    log: str | None,
+    server: str | None,
+    signer: str | None,
+    monitor: str | None,
+    **reach: Any,
 ) -> None:
     """How the directory is: last head, what waits, lag, merge delay, verdicts, restarts.
 
     Asks the log, the front end, and the signer and the monitor where they serve figures. Without a kt.toml
-    it asks the --server alone. What cannot be known is named with the reason.
+    it asks the --server alone. What cannot be known is named with the reason. Only the head that the front
+    end serves is verified.
     """
     is_default = context.find_root().get_parameter_source("config") is ParameterSource.DEFAULT
     outsider = server is not None and log is None and is_default and not config_path(context).exists()
     settings = None if outsider else settings_of(context, log)
-    document = _Inquiry(settings, server, signer, monitor).document()
+    inquiry = _Inquiry(settings, server, {"signer": signer, "monitor": monitor}, reach)
+    document = inquiry.document()
     output_of(context).data(document, status_lines(document))
+    if inquiry.refused is not None:
+        raise inquiry.refused
 
 
 @dataclass(frozen=True, slots=True)
 class _Log:
-    """The newest head in the log, and how many events of the queue wait behind it."""
+    """The newest head in the log, unverified, and how many events of the queue wait behind it."""
 
     head: MapHead | None
     waiting: int
@@ -60,7 +78,7 @@ class _Log:
 
 @dataclass(frozen=True, slots=True)
 class _Frontend:
-    """The config in force, verified, the head that is served, and the figures."""
+    """The newest config and the head that is served, both verified, and the figures, which are not."""
 
     config: Config
     head: MapHead
@@ -68,18 +86,28 @@ class _Frontend:
 
 
 class _Inquiry:
-    """Asks everybody there is; ``_unknown`` says why what is not known is not."""
+    """Asks everybody there is. ``_unknown`` explains why a figure is missing.
+
+    ``refused`` is why the head of the front end was not accepted; None where it was, or was not to be had.
+    """
 
     def __init__(
-        self, settings: Settings | None, server: str | None, signer: str | None, monitor: str | None
+        self,
+        settings: Settings | None,
+        server: str | None,
+        addresses: Mapping[str, str | None],
+        reach: Mapping[str, Any],
     ) -> None:
+        self.refused: VerificationError | None = None
         self._settings = settings
         self._up = {} if settings is None else _state_of_up(settings)
         listen = "" if settings is None else f"http://{settings.frontend.listen}"
         self._server = (server or str(self._up.get("url") or listen)).rstrip("/")
+        vkey = reach["vkey"] or (None if settings is None else settings.key)
+        self._reach = Reach(self._server, vkey, reach["state"], reach["ca"], TIMEOUT)
         self._addresses = {
-            "signer": signer or (None if settings is None else settings.signer.metrics),
-            "monitor": monitor or (None if settings is None else settings.monitor.metrics),
+            "signer": addresses["signer"] or (None if settings is None else settings.signer.metrics),
+            "monitor": addresses["monitor"] or (None if settings is None else settings.monitor.metrics),
         }
         self._unknown: dict[str, str] = {}
 
@@ -90,7 +118,9 @@ class _Inquiry:
         signer = self._try("signer", lambda: self._page("signer", "kt_signer_epochs_total"))
         monitor = self._try("monitor", lambda: self._page("monitor", "kt_monitor_alarm"))
         if log is None and frontend is None and signer is None and monitor is None:
-            raise UnavailableError(self._unknown["frontend" if self._settings is None else "log"])
+            raise self.refused or UnavailableError(
+                self._unknown["frontend" if self._settings is None else "log"]
+            )
         promised = self._try("promised", lambda: _promised(frontend, signer, monitor))
         restarts = self._try("restarts", self._restarts)
         head = log.head if log is not None else None if frontend is None else frontend.head
@@ -100,6 +130,8 @@ class _Inquiry:
         return {
             "origin": origin,
             "head": None if head is None else head_document(head),
+            # What the log holds is verified where the front end proves the same head.
+            "head_verified": head is not None and frontend is not None and head == frontend.head,
             "head_age": None if head is None else round(time.time() - head.timestamp / 1000, 3),
             "queue_waiting": None if log is None else log.waiting,
             "promised": promised,
@@ -130,22 +162,20 @@ class _Inquiry:
         return _Log(head, queue_last + 1 - (0 if head is None else head.queue_next))
 
     def _ask_frontend(self) -> _Frontend:
-        transport = Transport(self._server, timeout=TIMEOUT)
+        page = Page.at(f"{self._server}/metrics", "kt_epoch")
         try:
-            page = Page.at(f"{self._server}/metrics", "kt_epoch")
-            deadline = transport.deadline()
-            configs = read_directory(transport.get("/v1/directory", deadline).body).configs
-            pinned = first_use(configs) if self._settings is None else Pinned.parse(self._settings.key)
-            config = verify_configs(pinned, configs)[-1]
-            head = read_head(transport.get("/v1/heads/latest", deadline).body).smh.head
-            return _Frontend(config, head, page)
+            with self._reach.client() as client:
+                # How old the head is, is shown; a directory that is silent has a status, too.
+                head = client.head(fresh=False).head
+                return _Frontend(client.trusted().configs[-1].config, head, page)
         except UnavailableError:
             raise
-        except KtError as error:
-            # Another directory's front end, or one without an epoch: no reason to say nothing of the rest.
+        except VerificationError as error:
+            self.refused = error
             raise UnavailableError(f"{self._server}: {error}") from None
-        finally:
-            transport.close()
+        except KtError as error:
+            # A front end without an epoch: no reason to say nothing of the rest.
+            raise UnavailableError(f"{self._server}: {error}") from None
 
     def _page(self, process: str, must_have: str) -> Page:
         where = self._addresses[process]

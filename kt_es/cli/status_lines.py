@@ -16,7 +16,8 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
     else:
         yield (
             f"epoch {head['epoch']}, {document['head_age']} s ago: "
-            f"{head['map_size']} entries, {head['log_size']} records"
+            f"{head['map_size']} entries, {head['log_size']} records; "
+            f"{'verified' if document['head_verified'] else 'unverified: as the log has it'}"
         )
     if document["queue_waiting"] is not None:
         yield f"{document['queue_waiting']} events wait in the queue"
@@ -25,6 +26,8 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
             f"promised: a head every {promised['interval']:g} s, "
             f"a merge delay of at most {promised['merge_delay']:g} s"
         )
+    if any(document[part] is not None for part in ("signer", "monitor", "frontend")):
+        yield "what the processes say of themselves, unverified:"
     for part, lines in (("signer", _signer), ("monitor", _monitor), ("frontend", _frontend)):
         if document[part] is not None:
             yield from _indented(part, lines(document[part]))

@@ -19,6 +19,7 @@ from kt_es.client.trust import Lookup
 from kt_es.crypto import commitments
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import MalformedError, RefusedError
+from kt_es.formats.keys import PublicKey
 from kt_es.formats.profiles import OPENING_LENGTH, ProfileKey, encode_profile
 
 _T = TypeVar("_T")
@@ -62,7 +63,8 @@ def publish_all(
     """Publish ``accounts`` signed by ``keys``; each is confirmed by a verified lookup before it counts.
 
     ``patience`` bounds, in seconds, how long one account waits for a server that is away: then
-    ``UnavailableError`` ends everything, and calling again resumes. Refusals are collected.
+    ``UnavailableError`` ends everything, and calling again resumes. Refusals are collected, among them the
+    accounts whose authorized keys are neither in ``keys`` nor in a version that one of ``keys`` signed.
     """
     work = _Bulk(client, keys, progress, patience)
     with ThreadPoolExecutor(jobs, thread_name_prefix="publish") as pool:
@@ -82,6 +84,7 @@ class _Bulk:
         self.report = BulkReport(0, 0, [])
         self._client = client
         self._keys = keys
+        self._publics = frozenset(PublicKey(key.algorithm, key.public) for key in keys)
         self._progress = progress
         self._patience = patience
         self._lock = threading.Lock()
@@ -114,9 +117,15 @@ class _Bulk:
             with self._lock:
                 self.report.unchanged += 1
             return None
-        submission = build_submission(before, wanted.profile, self._keys, os.urandom(OPENING_LENGTH))
+        submission = self._signed(before, wanted)
         self._client.submit(submission, timeout=self._patience)
         return submission
+
+    def _signed(self, before: Lookup, wanted: Wanted) -> Submission:
+        """The change, unless it would vouch for keys of an existing account that nobody here knows."""
+        if before.entry is None or self._publics.issuperset(before.entry.authorized_keys):
+            return build_submission(before, wanted.profile, self._keys, os.urandom(OPENING_LENGTH))
+        return self._client.propose(before, wanted.profile, self._keys, timeout=self._patience).submission
 
     def _refuse(self, label: str, problem: str) -> None:
         with self._lock:

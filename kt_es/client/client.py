@@ -1,7 +1,7 @@
 """The client of one directory: fetches, lets ``trust`` judge, stores what it trusts, then answers.
 
-The new checkpoint is on disk before a result is returned. A refusal keeps what was received and what
-was trusted, and the error says where in its attribute ``evidence`` (a path, or None).
+The new checkpoint and what is remembered of the account are on disk before a result is returned. Where two
+signed statements contradict each other, ``EquivocationError`` carries the evidence and where it is saved.
 """
 
 from __future__ import annotations
@@ -10,30 +10,37 @@ import os
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from types import TracebackType
 
 import httpx
 
 from kt_es.client import wire
-from kt_es.client.history import History, epochs_to_look_up, verify_history
-from kt_es.client.session import Session
+from kt_es.client.continuity import verify_order
+from kt_es.client.heads import SLACK
+from kt_es.client.histories import read_history
+from kt_es.client.history import History, Version
+from kt_es.client.kept import kept_versions
+from kt_es.client.publishing import Published, Publisher
+from kt_es.client.ranges import SeenRange
+from kt_es.client.session import Head, Session
 from kt_es.client.state import StateStore
 from kt_es.client.submissions import Submission, build_submission
 from kt_es.client.transport import Transport
-from kt_es.client.trust import SLACK, Lookup, verify_head
+from kt_es.client.trust import Lookup
 from kt_es.client.trusted import Pinned, Trusted
+from kt_es.client.vouching import (
+    Mine,
+    Proposal,
+    proposal,
+)
 from kt_es.crypto.signatures import PrivateKey
-from kt_es.errors import MalformedError, RefusedError, UnavailableError, VerificationError
-from kt_es.formats.heads import MapHead
+from kt_es.errors import RefusedError
 from kt_es.formats.keys import PublicKey
-from kt_es.formats.labels import normalize_label
-from kt_es.formats.notes import encode_base64
 from kt_es.formats.profiles import OPENING_LENGTH, ProfileKey
 
-MAX_HISTORY = 64 * 1024 * 1024
 _MAX_WAIT = 60.0
-_HISTORY_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +63,6 @@ class Directory:
     @property
     def pinned(self) -> Pinned:
         return self.trusted.pinned
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """A head as it was published, verified by ``trust.verify_head``."""
-
-    head: MapHead
-    heads_checkpoint: str
-    mutations_checkpoint: str
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A change that stands in the map: ``lookup`` proves it, or the successor that names it."""
-
-    submission: Submission
-    lookup: Lookup
 
 
 def wall_clock() -> int:
@@ -111,6 +101,7 @@ class Client:
             connections=connections,
         )
         self._session = Session(self._transport, state, pinned=pinned, origin=origin, slack=slack, now=now)
+        self._publisher = Publisher(self._session)
 
     def __enter__(self) -> Client:
         return self
@@ -149,36 +140,87 @@ class Client:
         """
         return self._session.lookup(label, epoch, profile, self._transport.deadline(timeout))
 
-    def history(self, label: str, *, profiles: bool = False, timeout: float | None = None) -> History:
-        """Every version of ``label``, verified: since when each holds and who signed it."""
-        return self._history(label, profiles, self._transport.deadline(timeout))
+    def history(
+        self, label: str, *, profiles: bool = False, afresh: bool = False, timeout: float | None = None
+    ) -> History:
+        """Every version of ``label``, verified: since when each holds and who signed it.
 
-    def head(self, epoch: int | None = None, *, timeout: float | None = None) -> Head:
-        """The latest head, or that of ``epoch``, consistent with what is trusted."""
+        Versions that this client verified before are kept, and only new ones are fetched. ``profiles`` and
+        ``afresh`` have all of them fetched and verified anew.
+        """
         deadline = self._transport.deadline(timeout)
-        trusted = self._session.trusted(deadline)
-        answer = self._transport.get(f"/v1/heads/{'latest' if epoch is None else epoch}", deadline)
-        told = wire.read_head(answer.body)
-        if epoch is not None and told.smh.head.epoch != epoch:
-            raise VerificationError("map head", f"is of epoch {told.smh.head.epoch}, not of epoch {epoch}")
-        if told.smh.head.config_hash not in [signed.config.hash for signed in trusted.configs]:
-            _, trusted = self._session.refresh(trusted, deadline)
-        proof = self._session.path("heads", trusted.size, told.smh.head.epoch, deadline)
-        try:
-            after, head = verify_head(
-                trusted, told.smh, told.heads_checkpoint, told.mutations_checkpoint, proof
-            )
-        except VerificationError as error:
-            self._session.keep_evidence(error, trusted, answer)
-            raise
-        self._session.store(trusted, after, deadline)
-        return Head(head, told.heads_checkpoint, told.mutations_checkpoint)
+        return read_history(self._session, label, deadline, profiles=profiles, afresh=afresh)
+
+    def kept(self, label: str) -> tuple[Version, ...]:
+        """The versions of ``label`` that were verified before and are kept; nothing is asked."""
+        return kept_versions(self._session.state, label)
+
+    def range(self, label: str, first: int, last: int, *, timeout: float | None = None) -> SeenRange:
+        """What stood at ``label`` in each epoch from ``first`` to ``last``, at most 256 of them.
+
+        The answer may end before ``last``: ask again for the rest.
+        """
+        return self._session.range(label, first, last, self._transport.deadline(timeout))
+
+    def recall(self, kind: str, key: bytes) -> bytes | None:
+        """What the state of this client remembers under ``kind`` and ``key``, None if nothing is."""
+        return self._session.state.recall(kind, key)
+
+    def remember(self, kind: str, key: bytes, data: bytes) -> None:
+        """Remember ``data`` durably in the state of this client."""
+        self._session.state.remember(kind, key, data)
+
+    def head(self, epoch: int | None = None, *, fresh: bool = True, timeout: float | None = None) -> Head:
+        """The latest head, or that of ``epoch``: verified and consistent with what is trusted.
+
+        Without ``fresh`` the latest head may be old; it is for the caller to say how old.
+        """
+        return self._session.head(epoch, self._transport.deadline(timeout), fresh=fresh)
+
+    def heads(self, last: int, *, timeout: float | None = None) -> list[Head]:
+        """The ``last`` heads of the log, the oldest first, each verified and in order with the next one."""
+        deadline = self._transport.deadline(timeout)
+        newest = self._session.head(None, deadline)
+        first = max(1, newest.head.epoch - last + 1)
+        heads = [self._session.head(epoch, deadline) for epoch in range(first, newest.head.epoch)]
+        with self._session.saving():
+            for before, after in pairwise([*heads, newest]):
+                verify_order(replace(after.proven.after, smh=before.smh), after.smh, after.head)
+        return [*heads, newest]
 
     def consistency(
         self, log: str, first: int, second: int, *, timeout: float | None = None
     ) -> tuple[bytes, ...]:
         """The server's consistency proof for ``log`` (``heads`` or ``mutations``); nothing is verified."""
         return self._session.path(log, first, second, self._transport.deadline(timeout))
+
+    def propose(
+        self,
+        before: Lookup,
+        profile: Sequence[ProfileKey],
+        signing_keys: Sequence[PrivateKey],
+        new_authorized_keys: Sequence[PublicKey] | None = None,
+        *,
+        mine: Mine | None = None,
+        timeout: float | None = None,
+    ) -> Proposal:
+        """A signed change of what ``before`` proves, see ``build_submission``; nothing is sent.
+
+        ``mine`` are the keys that the caller knows, by default ``signing_keys``. Raises ``RefusedError``
+        with the reason ``unknown-keys`` where the change would keep an authorized key that neither the
+        caller knows nor a version has that one of these keys signed. The history up to ``before`` is
+        verified for that.
+        """
+        held = frozenset(PublicKey(key.algorithm, key.public) for key in signing_keys)
+        mine = Mine(held) if mine is None else Mine(mine.held | held, mine.declared)
+        # Without a key of the present version nothing can be signed, which ``build_submission`` says.
+        if before.entry is not None and not held.isdisjoint(before.entry.authorized_keys):
+            # Keys that the caller names for the new version are the caller's word.
+            kept = before.entry.authorized_keys if new_authorized_keys is None else ()
+            self._publisher.verify_past(before, kept, mine, self._transport.deadline(timeout))
+        opening = os.urandom(OPENING_LENGTH)
+        submission = build_submission(before, profile, signing_keys, opening, new_authorized_keys)
+        return proposal(before, submission, profile)
 
     def prepare(
         self,
@@ -189,10 +231,14 @@ class Client:
         *,
         timeout: float | None = None,
     ) -> Submission:
-        """A signed change of ``label`` as it stands now, see ``build_submission``; nothing is sent."""
+        """A signed change of ``label`` as it stands now, see ``propose``; nothing is sent."""
         before = self.lookup(label, profile=False, timeout=timeout)
-        opening = os.urandom(OPENING_LENGTH)
-        return build_submission(before, profile, signing_keys, opening, new_authorized_keys)
+        return self.propose(before, profile, signing_keys, new_authorized_keys, timeout=timeout).submission
+
+    def send(self, proposed: Proposal, *, wait: float = 10.0, timeout: float | None = None) -> Published:
+        """Submit what was proposed, and confirm it. Raises ``RefusedError`` if another change came first."""
+        deadline = self._transport.deadline(timeout)
+        return Published(proposed.submission, self._publisher.publish(proposed.submission, wait, deadline))
 
     def submit(
         self, submission: Submission, *, wait: float = 0.0, timeout: float | None = None
@@ -203,7 +249,7 @@ class Client:
         ``RefusedError`` with the verdict, and ``UnavailableError`` when the outcome is unknown: then the
         same submission may be sent again at any time.
         """
-        return self._submit(submission, wait, self._transport.deadline(timeout))
+        return self._publisher.submit(submission, wait, self._transport.deadline(timeout))
 
     def confirm(self, submission: Submission, *, timeout: float | None = None) -> Lookup:
         """Wait until ``submission``, or a successor of it, is proven in the map.
@@ -211,7 +257,7 @@ class Client:
         Raises ``RefusedError`` if another change took its place, ``UnavailableError`` if no head has it in
         time: the change is not lost, ask again.
         """
-        return self._confirm(submission, self._transport.deadline(timeout))
+        return self._publisher.confirm(submission, self._transport.deadline(timeout))
 
     def publish(
         self,
@@ -230,80 +276,13 @@ class Client:
         deadline = self._transport.deadline(timeout)
         while True:
             before = self._session.lookup(label, None, False, deadline)
-            opening = os.urandom(OPENING_LENGTH)
-            submission = build_submission(before, profile, signing_keys, opening, new_authorized_keys)
+            left = deadline - time.monotonic()
+            proposed = self.propose(before, profile, signing_keys, new_authorized_keys, timeout=left)
             try:
-                return Published(submission, self._publish(submission, wait, deadline))
+                return Published(
+                    proposed.submission, self._publisher.publish(proposed.submission, wait, deadline)
+                )
             except RefusedError as error:
                 if error.reason not in ("stale", "conflict") or retries <= 0:
                     raise
             retries -= 1
-
-    def _history(self, label: str, profiles: bool, deadline: float) -> History:
-        label = normalize_label(label, self._session.trusted(deadline).configs[0].config.label_policy)
-        body = {"label": label, "profiles": profiles}
-        answer = self._transport.post("/v1/history", body, deadline, limit=MAX_HISTORY)
-        # In this order a change in between makes the history too short, which the next round mends.
-        for _ in range(_HISTORY_ROUNDS):
-            current = self._session.lookup(label, None, False, deadline)
-            told = wire.read_history(answer.body)
-            if current.entry is None or len(told) >= current.entry.version:
-                break
-            answer = self._transport.post("/v1/history", body, deadline, limit=MAX_HISTORY)
-        lookups = [self._session.lookup(label, epoch, False, deadline) for epoch in epochs_to_look_up(told)]
-        try:
-            return verify_history(current, told, lookups)
-        except VerificationError as error:
-            self._session.keep_evidence(error, self._session.trusted(deadline), answer, request=body)
-            raise
-
-    def _publish(self, submission: Submission, wait: float, deadline: float) -> Lookup:
-        try:
-            self._submit(submission, wait, deadline)
-        except RefusedError:
-            # An answer may have been lost: what is refused now can be what was accepted before.
-            lookup = self._session.lookup(submission.label, None, False, deadline)
-            if self._stands(submission, lookup, deadline):
-                return lookup
-            raise
-        return self._confirm(submission, deadline)
-
-    def _submit(self, submission: Submission, wait: float, deadline: float) -> wire.Receipt:
-        left = max(deadline - time.monotonic(), 0.0)
-        body = {
-            "label": submission.label,
-            "mutation": encode_base64(submission.mutation.encode()),
-            "opening": encode_base64(submission.opening),
-            "profile": encode_base64(submission.profile),
-            "wait": max(0.0, min(wait, _MAX_WAIT, left / 2)),
-        }
-        receipt = wire.read_receipt(self._transport.post("/v1/mutations", body, deadline).body)
-        if receipt.mutation != submission.mutation.entry_hash.hex():
-            raise MalformedError("receipt", "is for another mutation")
-        return receipt
-
-    def _confirm(self, submission: Submission, deadline: float) -> Lookup:
-        pause = 0.05
-        while True:
-            lookup = self._session.lookup(submission.label, None, False, deadline)
-            if self._stands(submission, lookup, deadline):
-                return lookup
-            version = submission.mutation.entry.version
-            if lookup.entry is not None and lookup.entry.version >= version:
-                raise RefusedError("conflict", f"another change took version {version}")
-            if time.monotonic() + pause >= deadline:
-                raise UnavailableError("the change is not in a map head yet; ask again, it is not lost")
-            time.sleep(pause)
-            pause = min(2 * pause, 1.0)
-
-    def _stands(self, submission: Submission, lookup: Lookup, deadline: float) -> bool:
-        """Whether the submitted entry is what ``lookup`` proves, or among what precedes it."""
-        wanted, proven = submission.mutation, lookup.mutation
-        if proven is None or proven.entry.version < wanted.entry.version:
-            return False
-        if wanted.entry_hash in (proven.entry_hash, proven.entry.previous):
-            return True
-        if proven.entry.version <= wanted.entry.version + 1:
-            return False
-        versions = self._history(submission.label, False, deadline).versions
-        return any(version.mutation.entry_hash == wanted.entry_hash for version in versions)

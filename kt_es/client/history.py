@@ -1,7 +1,8 @@
 """The history of a label, verified: every version, since when, and who authorized it. Pure.
 
-The map proves one version at one epoch. A history asks for two lookups of each version: at the epoch
-that took it, where it has to stand, and at the epoch before, where its predecessor still has to.
+The map proves one version at one epoch. A history needs two lookups of each version: at the epoch that took
+it, where it has to stand, and at the epoch before, where its predecessor still has to stand. Versions that
+were verified once are kept (``kept``), and a history goes on from the last of them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kt_es.client.trust import Lookup, open_commitment
+from kt_es.client.trust import Lookup
 from kt_es.crypto.signatures import signed_message
 from kt_es.epochs import Current, is_authorized
 from kt_es.errors import VerificationError
@@ -24,32 +25,33 @@ class ToldVersion:
 
     epoch: int
     mutation: Mutation
-    opening: bytes | None
-    profile: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
     """One verified version. It holds since ``epoch``, whose head was made at ``timestamp`` (ms).
 
-    ``signers`` are the keys, of this entry or the one before, that signed it. ``profile`` is None where
-    it was erased or not asked for.
+    ``signers`` are the keys, of this entry or the one before, that signed it. ``profile`` is None where it
+    was erased or not asked for. ``erased`` is what the lookup of its epoch proves. It is None for a version
+    that was not looked up this time, except where an earlier lookup has proven the erasure.
     """
 
     epoch: int
     timestamp: int
-    mutation: Mutation
+    entry: Entry
+    entry_hash: bytes
     signers: tuple[PublicKey, ...]
     profile: tuple[ProfileKey, ...] | None
-    erased: bool
-
-    @property
-    def entry(self) -> Entry:
-        return self.mutation.entry
+    erased: bool | None
 
     @property
     def number(self) -> int:
-        return self.mutation.entry.version
+        return self.entry.version
+
+    @property
+    def current(self) -> Current:
+        """The entry as the decision about its successor takes it."""
+        return Current(self.entry, self.entry_hash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,51 +65,65 @@ class History:
 
 
 def epochs_to_look_up(told: Sequence[ToldVersion]) -> tuple[int, ...]:
-    """The epochs, ascending, whose lookups ``verify_history`` takes: each version's, and the one before."""
+    """The epochs, ascending, whose lookups ``verify_versions`` takes: each version's, and the one before."""
     wanted = {epoch for version in told for epoch in (version.epoch - 1, version.epoch)}
     return tuple(sorted(epoch for epoch in wanted if epoch >= 1))
 
 
-def verify_history(current: Lookup, told: Sequence[ToldVersion], lookups: Sequence[Lookup]) -> History:
-    """The history that ``told`` tells, if it is all of it: step "history", or the step of a part.
+def verify_versions(
+    current: Lookup, last: Version | None, told: Sequence[ToldVersion], lookups: Sequence[Lookup]
+) -> tuple[Version, ...]:
+    """The versions that ``told`` tells after ``last``, verified: step "history" or "signatures".
 
     ``current`` is a verified lookup of the latest epoch, ``lookups`` verified ones of the epochs that
     ``epochs_to_look_up`` names, all of one label and under one trusted state.
     """
     by_epoch = {lookup.epoch: lookup for lookup in lookups if lookup.index == current.index}
-    _verify_complete(current, told)
     versions: list[Version] = []
-    previous: Current | None = None
-    origin = current.head.origin
-    for number, version in enumerate(told, start=1):
-        mutation = version.mutation
-        _verify_link(number, version, versions, previous)
-        if not is_authorized(mutation, previous, origin):
+    for version in told:
+        number = 1 if last is None else last.number + 1
+        _verify_link(number, version, last)
+        previous = None if last is None else last.current
+        if not is_authorized(version.mutation, previous, current.head.origin):
             raise VerificationError(
                 "signatures", f"version {number} is not authorized by its keys and those of the one before"
             )
         since = _verify_since(number, version, previous, by_epoch)
-        versions.append(_version(current.label, version, since, previous, origin))
-        previous = Current(mutation.entry, mutation.entry_hash)
-    return History(current.label, tuple(versions), current, _checks(versions))
+        last = _version(version, since, previous, current.head.origin)
+        versions.append(last)
+    return tuple(versions)
 
 
-def _verify_complete(current: Lookup, told: Sequence[ToldVersion]) -> None:
-    newest = told[-1].mutation.entry_hash if told else None
+def verify_history(current: Lookup, versions: Sequence[Version]) -> History:
+    """The history of verified ``versions``, if it is all of it: it ends with what ``current`` proves.
+
+    The entry of each version names the one before by its hash, so the newest one binds all of them.
+    """
+    newest = versions[-1].entry_hash if versions else None
     proven = None if current.mutation is None else current.mutation.entry_hash
     if newest != proven:
         raise VerificationError("history", f"does not end with what the map of epoch {current.epoch} holds")
+    return History(current.label, tuple(versions), current, _checks(versions))
 
 
-def _verify_link(
-    number: int, version: ToldVersion, versions: Sequence[Version], previous: Current | None
-) -> None:
+def verify_chain(versions: Sequence[Version]) -> None:
+    """Step "history": ``versions`` begin with the first one, and each names the one before by its hash."""
+    last: Version | None = None
+    for version in versions:
+        if version.number != (1 if last is None else last.number + 1):
+            raise VerificationError("history", f"version {version.number} is out of its order")
+        if version.entry.previous != (None if last is None else last.entry_hash):
+            raise VerificationError("history", f"version {version.number} does not follow the one before")
+        last = version
+
+
+def _verify_link(number: int, version: ToldVersion, last: Version | None) -> None:
     entry = version.mutation.entry
     if entry.version != number:
         raise VerificationError("history", f"version {entry.version} stands where {number} belongs")
-    if entry.previous != (None if previous is None else previous.entry_hash):
+    if entry.previous != (None if last is None else last.entry_hash):
         raise VerificationError("history", f"version {number} does not follow the one before")
-    if versions and version.epoch <= versions[-1].epoch:
+    if last is not None and version.epoch <= last.epoch:
         raise VerificationError("history", f"version {number} is not of a later epoch than the one before")
 
 
@@ -128,22 +144,28 @@ def _verify_since(
     return since
 
 
-def _version(label: str, told: ToldVersion, since: Lookup, previous: Current | None, origin: str) -> Version:
-    entry = told.mutation.entry
-    profile = None
-    if told.profile is not None:
-        if told.opening is None:
-            raise VerificationError("commitment", f"version {entry.version} has a profile and no opening")
-        profile = open_commitment(label, entry, told.opening, told.profile)
-    message = signed_message("entry", origin, told.mutation.entry_bytes)
-    old = () if previous is None else previous.entry.authorized_keys
-    ids = {signature.key_id: signature.value for signature in told.mutation.signatures}
-    signers = tuple(
+def _version(told: ToldVersion, since: Lookup, previous: Current | None, origin: str) -> Version:
+    mutation = told.mutation
+    return Version(
+        told.epoch,
+        since.timestamp,
+        mutation.entry,
+        mutation.entry_hash,
+        signers_of(mutation, () if previous is None else previous.entry.authorized_keys, origin),
+        since.profile,
+        since.erased,
+    )
+
+
+def signers_of(mutation: Mutation, old: Sequence[PublicKey], origin: str) -> tuple[PublicKey, ...]:
+    """The keys of the entry, or of ``old``, those of the entry before, that signed the mutation."""
+    message = signed_message("entry", origin, mutation.entry_bytes)
+    ids = {signature.key_id: signature.value for signature in mutation.signatures}
+    return tuple(
         key
-        for key in dict.fromkeys((*entry.authorized_keys, *old))
+        for key in dict.fromkeys((*mutation.entry.authorized_keys, *old))
         if key.id in ids and key.verifies(message, ids[key.id])
     )
-    return Version(told.epoch, since.timestamp, told.mutation, signers, profile, told.opening is None)
 
 
 def _checks(versions: Sequence[Version]) -> tuple[str, ...]:

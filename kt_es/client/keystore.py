@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import stat
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import ConfigError, MalformedError
 from kt_es.formats.keys import PublicKey
+from kt_es.process.files import check_private_directory, create_file, read_private
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+\-]{0,127}")
 _SUFFIX = ".pem"
 _MAX_PEM = 64 * 1024
+_WHAT = "the signing key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class KeyStore:
         path = self._path(name)
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._check_mode(self._directory)
-            self._write(path, key.to_pem())
+            self._check_directory()
+            create_file(path, key.to_pem())
         except FileExistsError:
             raise ConfigError(f"the key {name} exists already: {path}") from None
         except OSError as error:
@@ -53,15 +53,10 @@ class KeyStore:
     def get(self, name: str) -> StoredKey:
         """The key stored under ``name``."""
         path = self._path(name)
-        try:
-            self._check_mode(self._directory)
-            with path.open("rb") as file:
-                self._check_mode(path)
-                pem = file.read(_MAX_PEM)
-        except FileNotFoundError:
-            raise ConfigError(f"there is no key {name} in {self._directory}") from None
-        except OSError as error:
-            raise ConfigError(f"cannot read the key {path}: {error.strerror}") from None
+        if not os.path.lexists(path):
+            raise ConfigError(f"there is no key {name} in {self._directory}")
+        self._check_directory()
+        pem = read_private(path, _WHAT, _MAX_PEM)
         try:
             return StoredKey(name, path, PrivateKey.from_pem(pem))
         except (ConfigError, MalformedError) as error:
@@ -72,7 +67,7 @@ class KeyStore:
         if not self._directory.exists():
             return ()
         try:
-            self._check_mode(self._directory)
+            self._check_directory()
             names = [path.name.removesuffix(_SUFFIX) for path in self._directory.glob(f"*{_SUFFIX}")]
         except OSError as error:
             raise ConfigError(f"cannot read the keys in {self._directory}: {error.strerror}") from None
@@ -85,22 +80,8 @@ class KeyStore:
             )
         return self._directory / f"{name}{_SUFFIX}"
 
-    @staticmethod
-    def _write(path: Path, pem: bytes) -> None:
-        """All of the key or no file; linking, unlike renaming, never replaces a key that is there."""
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    def _check_directory(self) -> None:
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(pem)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, path)
-        finally:
-            Path(temporary).unlink()
-
-    @staticmethod
-    def _check_mode(path: Path) -> None:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
-            wanted = "700" if path.is_dir() else "600"
-            raise ConfigError(f"{path} is open to other users (mode {mode:03o}): chmod {wanted} {path}")
+            check_private_directory(self._directory, "the directory of signing keys")
+        except OSError as error:
+            raise ConfigError(f"cannot read the keys in {self._directory}: {error.strerror}") from None

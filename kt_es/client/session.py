@@ -1,28 +1,62 @@
 """One client's dealings with one server: whom it trusts, what it stores, how it looks up.
 
-The order is always the same: fetch, verify, store the new trusted state, return. Deadlines are those of
-``transport``.
+The order is always the same: fetch, verify, store the new trusted state and what is remembered, return.
+Deadlines are those of ``transport``.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import time
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from kt_es.client import wire
+from kt_es.client.accounts import keep_sight, recalled
+from kt_es.client.continuity import merge
+from kt_es.client.heads import (
+    ProvenHead,
+    ToldHead,
+    contradictions,
+    verify_freshness,
+    verify_head,
+    verify_mutations,
+)
+from kt_es.client.ranges import SeenRange, open_range, verify_range
 from kt_es.client.state import StateStore
 from kt_es.client.transport import Answer, Transport
 from kt_es.client.trust import Lookup, open_answer, verify_lookup
-from kt_es.client.trusted import Pinned, Trusted, begin, extend, first_use, merge, verify_consistency
-from kt_es.errors import EquivocationError, KtError, VerificationError
+from kt_es.client.trusted import Pinned, Trusted, begin, claimed_size, extend, first_use, pin
+from kt_es.errors import (
+    ConfigError,
+    EquivocationError,
+    KtError,
+    RefusedError,
+    UnavailableError,
+    VerificationError,
+)
+from kt_es.formats.heads import MapHead, SignedMapHead
 from kt_es.formats.labels import normalize_label
-from kt_es.formats.notes import encode_base64
 
 # A front end may be a moment behind the one that answered before.
 _LAG_PAUSES = (0.1, 0.2, 0.4, 0.8)
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A verified head, with the latest checkpoint of the log that it stands in and its log of mutations."""
+
+    proven: ProvenHead
+    smh: bytes
+    heads_checkpoint: str
+    mutations_checkpoint: str
+
+    @property
+    def head(self) -> MapHead:
+        return self.proven.head
 
 
 class Session:
@@ -40,73 +74,94 @@ class Session:
     ) -> None:
         self.transport = transport
         self.on_first_use = False
-        self._state = state
+        self.state = state
         self._pinned = pinned
         self._origin = origin if pinned is None else origin or pinned.origin
         self._slack = slack
         self._now = now
 
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Save the evidence of a contradiction that is found inside; the verdict does not depend on it."""
+        try:
+            yield
+        except EquivocationError as error:
+            if error.saved is None and error.evidence is not None:
+                error.saved = self.state.save_evidence(error.evidence)
+            raise
+
     def trusted(self, deadline: float) -> Trusted:
         """The stored state, or the one to begin with; of the directory that the caller expects."""
-        stored = self._state.load()
-        while stored is None:
-            stored = self._begin(deadline)
-        if self._origin is not None and stored.origin != self._origin:
-            raise self._refused("config", f"the directory is {stored.origin}, not {self._origin}", stored)
-        if self._pinned is not None and not _holds(stored, self._pinned):
-            _, stored = self.refresh(stored, deadline)
-            if not _holds(stored, self._pinned):
-                raise self._refused("config", "the expected key is not the directory's", stored)
-        return stored
+        with self.saving():
+            stored = self._continue_older(self.state.load(), deadline)
+            while stored is None:
+                stored = self._continue_older(self._begin(deadline), deadline)
+            if self._origin is not None and stored.origin != self._origin:
+                raise VerificationError("config", f"the directory is {stored.origin}, not {self._origin}")
+            if self._pinned is not None:
+                if stored.position_of(self._pinned.key) is None:
+                    _, stored = self.refresh(stored, deadline)
+                pinned = pin(stored, self._pinned)
+                stored = stored if pinned is stored else self.store(stored, pinned, deadline)
+            return stored
 
     def _begin(self, deadline: float) -> Trusted | None:
-        told, answer = self._directory(deadline)
+        told = self._directory(deadline)
         pinned = self._pinned or first_use(told.configs)
         origin = self._origin or told.origin
-        try:
-            if told.origin != origin or pinned.origin != origin:
-                raise VerificationError("config", f"the directory is {told.origin}, not {origin}")  # noqa: TRY301
-            trusted = begin(pinned, told.configs)
-        except VerificationError as error:
-            self.keep_evidence(error, None, answer)
-            raise
-        if not self._state.replace(None, trusted):
-            return self._state.load()
+        if told.origin != origin or pinned.origin != origin:
+            raise VerificationError("config", f"the directory is {told.origin}, not {origin}")
+        if not self.state.replace(None, begin(pinned, told.configs)):
+            return self.state.load()
         self.on_first_use = self._pinned is None
-        return trusted
+        return self.state.load()
 
-    def _directory(self, deadline: float) -> tuple[wire.DirectoryAnswer, Answer]:
+    def _continue_older(self, stored: Trusted | None, deadline: float) -> Trusted | None:
+        """``stored``, merged with the states that earlier versions of kt-es kept of the same directory."""
+        for old in self.state.older():
+            if stored is None:
+                self.state.replace(None, old)
+            else:
+                self.store(stored, self._merged(stored, old, deadline), deadline)
+            self.state.settle(old)
+            stored = self.state.load()
+        return stored
+
+    def _directory(self, deadline: float) -> wire.DirectoryAnswer:
         """What the server says of the directory; only its form is checked."""
-        answer = self.transport.get("/v1/directory", deadline)
-        return wire.read_directory(answer.body), answer
+        return wire.read_directory(self.transport.get("/v1/directory", deadline).body)
 
     def refresh(self, trusted: Trusted, deadline: float) -> tuple[wire.DirectoryAnswer, Trusted]:
         """What the server says of the directory now, and ``trusted`` extended by its configs, stored."""
-        told, answer = self._directory(deadline)
-        try:
+        with self.saving():
+            told = self._directory(deadline)
             extended = extend(trusted, told.configs)
-        except VerificationError as error:
-            self.keep_evidence(error, trusted, answer)
-            raise
-        return told, trusted if extended is trusted else self.store(trusted, extended, deadline)
+            return told, trusted if extended is trusted else self.store(trusted, extended, deadline)
 
     def store(self, base: Trusted, after: Trusted, deadline: float) -> Trusted:
         """Store ``after``, which was verified against ``base``; what is stored then.
 
         Where another thread or process stored something since, both are shown to be of one log.
         """
-        while not self._state.replace(base, after):
-            stored = self._state.load()
+        while not self.state.replace(base, after):
+            stored = self.state.load()
             if stored is None:
-                raise self._refused("consistency", "the trusted state was removed meanwhile", after)
-            proof = self.path("heads", stored.size, after.size, deadline)
-            try:
-                after = merge(stored, after, proof)
-            except VerificationError as error:
-                self.keep_evidence(error, stored, None, other=after)
-                raise
-            base = stored
+                raise ConfigError("the trusted state was removed while it was in use")
+            base, after = stored, self._merged(stored, after, deadline)
         return after
+
+    def _merged(self, stored: Trusted, other: Trusted, deadline: float) -> Trusted:
+        """The later of two states of this client, shown to be of one log. Raises what they contradict in."""
+        with self.saving():
+            try:
+                return merge(stored, other, self.path("heads", stored.size, other.size, deadline))
+            except EquivocationError:
+                raise
+            except VerificationError:
+                if other.smh is not None and other.checkpoint is not None:
+                    for lie in contradictions(stored, other.smh, [other.checkpoint]):
+                        raise lie from None
+                raise
 
     def path(self, log: str, first: int, second: int, deadline: float) -> tuple[bytes, ...]:
         """The server's consistency proof between two sizes in either order; empty where none is needed."""
@@ -117,56 +172,46 @@ class Session:
         return wire.read_consistency(answer.body)
 
     def lookup(self, label: str, epoch: int | None, profile: bool, deadline: float) -> Lookup:
-        """``trust.verify_lookup`` of what the server answers; the new state is stored."""
+        """``trust.verify_lookup`` of what the server answers; trust and memory are stored."""
+        return self._asked(lambda trusted: self._look_up(trusted, label, epoch, profile, deadline), deadline)
+
+    def head(self, epoch: int | None, deadline: float, *, fresh: bool = True) -> Head:
+        """The verified head of ``epoch``, by default the latest one, which has to be ``fresh``."""
+        return self._asked(lambda trusted: self._look_at(trusted, epoch, fresh, deadline), deadline)
+
+    def range(self, label: str, first: int, last: int, deadline: float) -> SeenRange:
+        """What stood at ``label`` in the epochs from ``first`` to ``last``, or to an earlier one."""
+        return self._asked(lambda trusted: self._look_over(trusted, label, first, last, deadline), deadline)
+
+    def _asked(self, ask: Callable[[Trusted], _T], deadline: float) -> _T:
+        """What ``ask`` finds, asked again where the server was a moment behind or a key was rotated."""
         lags = iter(_LAG_PAUSES)
-        while True:
-            trusted = self.trusted(deadline)
-            label = normalize_label(label, trusted.configs[0].config.label_policy)
-            body = {"label": label, "epoch": epoch, "since": trusted.size or None, "profile": profile}
-            answer = self.transport.post("/v1/lookup", body, deadline)
-            try:
-                after, lookup = self._verify(trusted, label, epoch, profile, answer)
-            except VerificationError as error:
-                # A key rotation that this client has not heard of yet looks like a wrong key.
-                rotated = error.step in ("config", "checkpoint")
-                if rotated and self.refresh(trusted, deadline)[1].configs != trusted.configs:
-                    continue
-                if error.step == "rollback" and (pause := next(lags, None)) is not None:
-                    time.sleep(pause)
-                    continue
-                if error.step == "consistency":
-                    self._confront(trusted, deadline)
-                self.keep_evidence(error, trusted, answer, request=body)
-                raise
-            self.store(trusted, after, deadline)
-            if self.on_first_use:
-                line = f"directory key pinned on first use: {trusted.pinned.vkey}"
-                lookup = replace(lookup, checks=(line, *lookup.checks))
-            return lookup
+        with self.saving():
+            while True:
+                trusted = self.trusted(deadline)
+                try:
+                    return ask(trusted)
+                except EquivocationError:
+                    raise
+                except VerificationError as error:
+                    # A key rotation that this client has not heard of yet looks like a wrong key.
+                    rotated = error.step in ("config", "checkpoint")
+                    if rotated and self.refresh(trusted, deadline)[1].configs != trusted.configs:
+                        continue
+                    if error.step == "rollback" and (pause := next(lags, None)) is not None:
+                        time.sleep(pause)
+                        continue
+                    if error.step == "consistency":
+                        self._confront(self.trusted(deadline), deadline)
+                    raise
 
-    def _confront(self, trusted: Trusted, deadline: float) -> None:
-        """Ask for the head of the epoch that is trusted, after a proof that does not lead on from it.
-
-        A proof that fails shows nothing by itself; another signed checkpoint of the very same size does:
-        raises ``EquivocationError``, both checkpoints kept as evidence. A server that will not say leaves
-        the failure what it was.
-        """
-        try:
-            answer = self.transport.get(f"/v1/heads/{trusted.size}", deadline)
-            told = wire.read_head(answer.body)
-            other = trusted.open(told.heads_checkpoint, 0)
-            verify_consistency(trusted.opened(), other, ())
-        except EquivocationError as error:
-            self.keep_evidence(error, trusted, answer)
-            raise
-        except KtError:
-            return
-
-    def _verify(
-        self, trusted: Trusted, label: str, epoch: int | None, profile: bool, answer: Answer
-    ) -> tuple[Trusted, Lookup]:
-        reply = wire.read_lookup(answer.body)
-        return verify_lookup(
+    def _look_up(
+        self, trusted: Trusted, label: str, epoch: int | None, profile: bool, deadline: float
+    ) -> Lookup:
+        label = normalize_label(label, trusted.configs[0].config.label_policy)
+        body = {"label": label, "epoch": epoch, "since": trusted.size or None, "profile": profile}
+        reply = wire.read_lookup(self.transport.post("/v1/lookup", body, deadline).body)
+        after, lookup = verify_lookup(
             trusted,
             label,
             open_answer(reply.answer),
@@ -176,40 +221,71 @@ class Session:
             epoch=epoch,
             slack=self._slack,
             profile_wanted=profile,
+            recall=lambda index: recalled(self.state, index),
         )
+        self.store(trusted, after, deadline)
+        keep_sight(self.state, after, lookup)
+        if self.on_first_use:
+            line = f"directory key pinned on first use: {trusted.pinned.vkey}"
+            lookup = replace(lookup, checks=(line, *lookup.checks))
+        return lookup
 
-    def keep_evidence(
-        self,
-        error: VerificationError,
-        trusted: Trusted | None,
-        answer: Answer | None,
-        *,
-        request: object = None,
-        other: Trusted | None = None,
-    ) -> Path | None:
-        """Keep what a refusal is based on (FORMATS, "Evidence"), and name it in ``error.evidence``."""
-        at = self._now()
-        content = {
-            "kind": "kt-es evidence v1",
-            "at": at,
-            "server": self.transport.base_url,
-            "step": error.step,
-            "problem": error.problem,
-            "request": request,
-            "answer": None if answer is None else encode_base64(answer.data),
-            "trusted": None if trusted is None else encode_base64(trusted.encode()),
-            "other": None if other is None else encode_base64(other.encode()),
-        }
-        data = json.dumps(content, ensure_ascii=False, indent=1).encode()
-        path = self._state.keep_evidence(f"{error.step.replace(' ', '-')}-{at}", data)
-        return path
+    def _look_over(self, trusted: Trusted, label: str, first: int, last: int, deadline: float) -> SeenRange:
+        body = {"label": label, "first": first, "last": last, "since": trusted.size or None}
+        told = wire.read_range(self._ranged(trusted, body, last, deadline).body)
+        answer = open_range(told.answer)
+        after, seen = verify_range(trusted, label, answer, told.consistency, first=first, last=last)
+        self.store(trusted, after, deadline)
+        return seen
 
-    def _refused(self, step: str, problem: str, trusted: Trusted) -> VerificationError:
-        error = VerificationError(step, problem)
-        self.keep_evidence(error, trusted, None)
-        return error
+    def _ranged(self, trusted: Trusted, body: Mapping[str, object], last: int, deadline: float) -> Answer:
+        """The answer about a range; asked again where a front end is behind the one that answered before."""
+        for pause in (*_LAG_PAUSES, None):
+            try:
+                return self.transport.post("/v1/range", body, deadline)
+            except RefusedError as error:
+                if error.reason != "unknown-epoch" or last > trusted.size:
+                    raise
+            if pause is not None:
+                time.sleep(pause)
+        raise UnavailableError(f"the server does not know epoch {last} yet, which has been verified before")
 
+    def _look_at(self, trusted: Trusted, epoch: int | None, fresh: bool, deadline: float) -> Head:
+        told = self._told_head(epoch, deadline)
+        size = claimed_size(told.latest_checkpoint)
+        try:
+            proof = self.path("heads", trusted.size, size, deadline) if size > trusted.size else ()
+        except RefusedError as error:
+            raise VerificationError(
+                "consistency", f"the server does not prove that its {size} heads follow: {error}"
+            ) from None
+        shown = ToldHead(told.smh_bytes, told.latest_checkpoint, told.inclusion, proof)
+        proven = verify_head(trusted, shown, epoch)
+        verify_mutations(proven, told.smh_bytes, told.mutations_checkpoint)
+        for lie in contradictions(proven.after, told.smh_bytes, [told.heads_checkpoint]):
+            raise lie
+        if epoch is None and fresh:
+            verify_freshness(proven.head, proven.config, self._now(), self._slack)
+        self.store(trusted, proven.after, deadline)
+        return Head(proven, told.smh_bytes, told.latest_checkpoint, told.mutations_checkpoint)
 
-def _holds(trusted: Trusted, pinned: Pinned) -> bool:
-    """Whether the pinned key is one of the verified chain."""
-    return pinned.key in [signed.config.signer_key for signed in trusted.configs]
+    def _told_head(self, epoch: int | None, deadline: float) -> wire.HeadAnswer:
+        answer = self.transport.get(f"/v1/heads/{'latest' if epoch is None else epoch}", deadline)
+        return wire.read_head(answer.body)
+
+    def _confront(self, trusted: Trusted, deadline: float) -> None:
+        """Ask for heads that the server must still have, after a proof that leads on from no trusted log.
+
+        A proof that fails shows nothing by itself. Two signed statements that contradict each other do: the
+        first that is found is raised as ``EquivocationError``. A server that will not say leaves the failure
+        what it was.
+        """
+        known = None if trusted.smh is None else SignedMapHead.decode(trusted.smh).head.epoch
+        for epoch in dict.fromkeys((trusted.size, known, None)):
+            try:
+                told = self._told_head(epoch, deadline)
+            except KtError:
+                continue
+            checkpoints = (told.heads_checkpoint, told.latest_checkpoint)
+            for error in contradictions(trusted, told.smh_bytes, checkpoints, told.mutations_checkpoint):
+                raise error

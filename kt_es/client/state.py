@@ -1,7 +1,8 @@
-"""Where a client keeps what it trusts, and the evidence where it refused.
+"""Where a client keeps what it trusts, what it remembers of people, and evidence.
 
-The promise: what ``replace`` has returned True for survives a crash, and is replaced only by who has
-read it. Two processes that share a state can therefore never take it back to an older checkpoint.
+The promise: what ``replace`` or ``exchange`` has returned True for survives a crash, and is replaced only
+by a caller that has read it. Two processes that share a state can therefore never take it back to an older
+checkpoint, nor a memory to an older version.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import contextlib
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from kt_es.client.database import Database
 from kt_es.client.trusted import MAX_TRUSTED_FILE, Trusted
+from kt_es.crypto.hashes import sha256
 from kt_es.errors import ConfigError, MalformedError
 
 
@@ -27,8 +30,28 @@ class StateStore(Protocol):
     def replace(self, expected: Trusted | None, new: Trusted) -> bool:
         """Store ``new`` if ``expected`` is what is stored, durably; else change nothing and say False."""
 
-    def keep_evidence(self, name: str, data: bytes) -> Path | None:
-        """Keep ``data`` for whoever looks into a refusal; where it is, None if it is kept nowhere."""
+    def recall(self, kind: str, key: bytes) -> bytes | None:
+        """What is remembered under ``kind`` and ``key``, None if nothing is."""
+
+    def remember(self, kind: str, key: bytes, data: bytes) -> None:
+        """Remember ``data``, durably, in place of what was remembered before."""
+
+    def exchange(
+        self, kind: str, key: bytes, expected: bytes | None, data: bytes, *, synced: bool = True
+    ) -> bool:
+        """Remember ``data`` if ``expected`` is what is remembered; else change nothing and say False.
+
+        A change that is not ``synced`` survives the process, but a power failure may take it back.
+        """
+
+    def save_evidence(self, data: bytes) -> Path | None:
+        """Keep encoded evidence; where it is, None where no disk takes it. Never raises for a full disk."""
+
+    def older(self) -> Sequence[Trusted]:
+        """States of the same directory that earlier versions of kt-es kept, to be merged into this one."""
+
+    def settle(self, old: Trusted) -> None:
+        """``old``, one of ``older``, is part of the stored state now, and is not kept for itself any more."""
 
 
 class MemoryStateStore:
@@ -36,6 +59,7 @@ class MemoryStateStore:
 
     def __init__(self, trusted: Trusted | None = None) -> None:
         self._trusted = trusted
+        self._memory: dict[tuple[str, bytes], bytes] = {}
         self._lock = threading.Lock()
 
     def load(self) -> Trusted | None:
@@ -48,54 +72,119 @@ class MemoryStateStore:
             self._trusted = new
             return True
 
-    def keep_evidence(self, name: str, data: bytes) -> Path | None:
-        """Nowhere to keep it."""
+    def recall(self, kind: str, key: bytes) -> bytes | None:
+        return self._memory.get((kind, key))
+
+    def remember(self, kind: str, key: bytes, data: bytes) -> None:
+        with self._lock:
+            self._memory[kind, key] = data
+
+    def exchange(
+        self, kind: str, key: bytes, expected: bytes | None, data: bytes, *, synced: bool = True
+    ) -> bool:
+        with self._lock:
+            if self._memory.get((kind, key)) != expected:
+                return False
+            self._memory[kind, key] = data
+            return True
+
+    def save_evidence(self, data: bytes) -> Path | None:
+        """Nowhere to keep it: the error that carries it does."""
         return None
+
+    def older(self) -> Sequence[Trusted]:
+        return ()
+
+    def settle(self, old: Trusted) -> None:
+        """There is none."""
+
+
+def read_trusted(path: Path) -> Trusted:
+    """The state in the file ``path``. Raises ``ConfigError`` if it is damaged or cannot be read."""
+    data = _read(path)
+    if data is None:
+        raise ConfigError(f"there is no trusted state {path}")
+    return _decode(path, data)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_TRUSTED_FILE + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"cannot read the trusted state {path}: {error.strerror}") from None
+
+
+def _decode(path: Path, data: bytes) -> Trusted:
+    try:
+        return Trusted.decode(data)
+    except MalformedError as error:
+        # Starting afresh in silence would throw away what protects from a directory's second face.
+        raise ConfigError(
+            f"the trusted state {path} is damaged ({error}); "
+            "remove it only if you mean to trust the directory anew"
+        ) from None
 
 
 class FileStateStore:
-    """State in a directory of its own: ``trusted`` (FORMATS, "Trusted state") and ``evidence/``."""
+    """State in a directory of its own: ``trusted``, ``memory.db`` and ``evidence/``."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._trusted = directory / "trusted"
+        self._memory = Database(directory / "memory.db")
+        self._read: tuple[bytes, Trusted] | None = None
 
     def load(self) -> Trusted | None:
-        try:
-            with self._trusted.open("rb") as file:
-                data = file.read(MAX_TRUSTED_FILE + 1)
-        except FileNotFoundError:
+        data = _read(self._trusted)
+        if data is None:
             return None
-        except OSError as error:
-            raise ConfigError(f"cannot read the trusted state {self._trusted}: {error.strerror}") from None
-        try:
-            return Trusted.decode(data)
-        except MalformedError as error:
-            # Starting afresh in silence would throw away what protects from a directory's second face.
-            raise ConfigError(
-                f"the trusted state {self._trusted} is damaged ({error}); "
-                "remove it only if you mean to trust the directory anew"
-            ) from None
+        # Each lookup begins here, and most find what the one before stored.
+        read = self._read
+        if read is None or read[0] != data:
+            read = self._read = (data, _decode(self._trusted, data))
+        return read[1]
 
     def replace(self, expected: Trusted | None, new: Trusted) -> bool:
+        if new == expected:
+            # Nothing is written, so nobody has to be kept out.
+            return self.load() == expected
         with self._locked():
             if self.load() != expected:
                 return False
-            if new != expected:
-                self._write(self._trusted, new.encode())
+            self._write(self._trusted, new.encode())
             return True
 
-    def keep_evidence(self, name: str, data: bytes) -> Path | None:
-        """``data`` as a new file under ``evidence/``; a name that is taken gets a number."""
-        with self._locked():
-            folder = self._directory / "evidence"
-            folder.mkdir(mode=0o700, exist_ok=True)
-            path, number = folder / f"{name}.json", 1
-            while path.exists():
-                number += 1
-                path = folder / f"{name}-{number}.json"
-            self._write(path, data)
+    def recall(self, kind: str, key: bytes) -> bytes | None:
+        return self._memory.recall(kind, key)
+
+    def remember(self, kind: str, key: bytes, data: bytes) -> None:
+        self._memory.remember(kind, key, data)
+
+    def exchange(
+        self, kind: str, key: bytes, expected: bytes | None, data: bytes, *, synced: bool = True
+    ) -> bool:
+        return self._memory.exchange(kind, key, expected, data, synced=synced)
+
+    def save_evidence(self, data: bytes) -> Path | None:
+        """``data`` in a file under ``evidence/`` named by its hash: the same bytes are one file."""
+        path = self._directory / "evidence" / f"{sha256(data).hex()[:32]}.evidence"
+        try:
+            with self._locked():
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                if not path.is_file() or path.read_bytes() != data:
+                    self._write(path, data)
+        except (ConfigError, OSError):
+            return None
         return path
+
+    def older(self) -> Sequence[Trusted]:
+        return ()
+
+    def settle(self, old: Trusted) -> None:
+        """There is none: ``states`` knows where earlier versions kept theirs."""
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

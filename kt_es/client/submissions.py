@@ -10,7 +10,7 @@ from kt_es.crypto import commitments
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.epochs import is_authorized
 from kt_es.errors import RefusedError
-from kt_es.formats.entries import Entry, Mutation
+from kt_es.formats.entries import Entry, Mutation, check_submittable
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.profiles import ProfileKey, encode_profile
 
@@ -36,7 +36,8 @@ def build_submission(
 
     ``authorized_keys`` are the keys that may sign the next version: by default the present ones, for a
     new label the public ones of ``signing_keys``. ``opening`` is 16 fresh random bytes. Raises
-    ``RefusedError`` for what the directory would refuse as unauthorized.
+    ``RefusedError`` for what the directory would refuse as unauthorized, and ``MalformedError`` for an
+    authorized key that is no valid one.
     """
     current = before.current
     publics = [PublicKey(key.algorithm, key.public) for key in signing_keys]
@@ -51,6 +52,7 @@ def build_submission(
         tuple(dict.fromkeys(authorized_keys)),
         None if current is None else current.entry_hash,
     )
+    check_submittable(entry)
     allowed = {*entry.authorized_keys, *(() if current is None else current.entry.authorized_keys)}
     signers = [key for key, public in zip(signing_keys, publics, strict=True) if public in allowed]
     mutation = Mutation.sign(entry, before.head.origin, signers)

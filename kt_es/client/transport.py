@@ -1,6 +1,7 @@
 """HTTP as the client needs it: bounded answers, bounded time, the same bytes again while it makes sense.
 
-A deadline is a monotonic time in seconds; it bounds the whole call, retries and slow bodies included.
+A deadline is a monotonic time in seconds. It bounds the whole call, retries included, however slowly the
+server sends whatever part of its answers (see ``deadlines``).
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from kt_es.client.wire import Json, decode_json, read_problem
+from kt_es.client.deadlines import Deadline, bound_transport
+from kt_es.client.strict_json import Json, decode_json
+from kt_es.client.wire import read_problem
 from kt_es.errors import ConfigError, MalformedError, RefusedError, UnavailableError
+from kt_es.process.redaction import without_password
 
 MAX_ANSWER = 4 * 1024 * 1024
 _MAX_PROBLEM = 64 * 1024
@@ -69,13 +73,21 @@ class Transport:
                 limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             )
         except (httpx.InvalidURL, ValueError, TypeError) as error:
-            raise ConfigError(f"the server's address {base_url!r} is unusable: {error}") from None
+            problem = str(error).replace(base_url, without_password(base_url))
+            raise ConfigError(
+                f"the server's address {without_password(base_url)!r} is unusable: {problem}"
+            ) from None
         if address.scheme not in ("http", "https") or not address.hostname:
-            raise ConfigError(f"the server's address {base_url!r} must begin with http:// or https://")
+            raise ConfigError(
+                f"the server's address {without_password(base_url)!r} must begin with http:// or https://"
+            )
+        self._deadline = Deadline()
+        bound_transport(self._http, self._deadline)
 
     @property
     def base_url(self) -> str:
-        return str(self._http.base_url)
+        """The server's address without the password in it, for messages."""
+        return without_password(str(self._http.base_url))
 
     def close(self) -> None:
         self._http.close()
@@ -118,17 +130,20 @@ class Transport:
     def _once(
         self, deadline: float, method: str, path: str, content: bytes | None, limit: int
     ) -> Answer | _Again:
-        left = max(deadline - time.monotonic(), _SHORTEST_PAUSE)
-        timeout = httpx.Timeout(left, connect=min(left, _CONNECT))
+        timeout = httpx.Timeout(max(deadline - time.monotonic(), _SHORTEST_PAUSE), connect=_CONNECT)
         headers = None if content is None else {"content-type": "application/json"}
         try:
-            with self._http.stream(
-                method, path, content=content, headers=headers, timeout=timeout
-            ) as response:
+            with (
+                self._deadline.until(deadline),
+                self._http.stream(
+                    method, path, content=content, headers=headers, timeout=timeout
+                ) as response,
+            ):
                 status = response.status_code
                 data = _read(response, path, limit if status < 300 else _MAX_PROBLEM, deadline)
         except httpx.TransportError as error:
-            return _Again(f"{self.base_url} does not answer: {error or type(error).__name__}", None)
+            cause = without_password(str(error)) or type(error).__name__
+            return _Again(f"{self.base_url} does not answer: {cause}", None)
         if status in (200, 202):
             return Answer(status, data, decode_json(data, f"answer to {path}"))
         problem = read_problem(status, data)

@@ -1,29 +1,31 @@
-"""What a client verifies (design, section 4), step by step: accept or refuse, and nothing else.
+"""What a client verifies of a lookup (design, section 4), step by step: accept or refuse, nothing else.
 
-Pure: ``now`` is passed in, nothing is fetched or stored. A refusal is a ``VerificationError`` whose
-``step`` is one of ``STEPS``; each function below does one step and says so.
+Pure: ``now`` and what is remembered are passed in, nothing is fetched or stored. A refusal names one of
+``STEPS``. The steps about heads are in ``heads``, those about profiles in ``openings``, "memory" is in
+``memory``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from kt_es.client.trusted import Pinned, Trusted, begin, verify_consistency
-from kt_es.crypto import commitments, vrf
-from kt_es.crypto.hashes import log_leaf_hash
+from kt_es.client.heads import SLACK, ToldHead, verify_freshness, verify_head
+from kt_es.client.memory import Account, Sight, verify_memory
+from kt_es.client.openings import Erased, verify_commitment, verify_opening
+from kt_es.client.trusted import Pinned, Trusted, begin, claimed_size
+from kt_es.crypto import vrf
 from kt_es.crypto.signatures import signed_message
 from kt_es.epochs import Current, is_authorized
 from kt_es.errors import MalformedError, VerificationError
-from kt_es.formats.checkpoints import Checkpoint, mutations_origin
 from kt_es.formats.configs import Config
 from kt_es.formats.entries import Entry, Mutation
 from kt_es.formats.heads import MapHead, SignedMapHead
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.labels import normalize_label
-from kt_es.formats.profiles import ProfileKey, decode_profile
+from kt_es.formats.profiles import ProfileKey
 from kt_es.formats.proofs import LookupAnswer, ProofFile
-from kt_es.merkle.verify import log_root_from_inclusion, map_root
+from kt_es.merkle.verify import map_root
 
 STEPS = (
     "answer",
@@ -32,17 +34,16 @@ STEPS = (
     "rollback",
     "consistency",
     "map head",
-    "freshness",
     "vrf",
     "map",
     "entry",
+    "opening",
     "commitment",
     "signatures",
+    "memory",
     "history",
+    "freshness",
 )
-
-SLACK = 60_000
-"""Milliseconds by which clocks may differ and a head may take from its marker to the reader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,9 @@ class Lookup:
     """What stands at a label in one epoch, verified.
 
     ``mutation`` is None where absence was proven. ``profile`` is None there, too, and where it was
-    ``erased`` or not asked for. ``latest`` says whether the epoch was the log's last. ``checks`` are
-    lines for people, one for each thing that was checked; ``proof`` verifies all of it again.
+    ``erased`` or not asked for. ``latest`` says whether the epoch was the log's last. ``sight`` is the lookup
+    as a client remembers it, ``before`` what it remembered until now, None at the first sight. ``checks``
+    are lines for people, one for each thing that was checked; ``proof`` verifies all of it again.
     """
 
     label: str
@@ -61,6 +63,8 @@ class Lookup:
     mutation: Mutation | None
     profile: tuple[ProfileKey, ...] | None
     erased: bool
+    sight: Sight
+    before: Account | None
     checks: tuple[str, ...]
     proof: ProofFile
 
@@ -106,51 +110,63 @@ def verify_lookup(
     epoch: int | None = None,
     slack: int = SLACK,
     profile_wanted: bool = False,
+    recall: Callable[[bytes], Account | None] = lambda index: None,
 ) -> tuple[Trusted, Lookup]:
     """What ``answer`` proves about ``label``, and the state of the client after it.
 
     ``consistency`` leads from the trusted checkpoint to the answer's; ``now`` is in ms. Without
     ``epoch`` the answer has to be about the latest one, and fresh. ``profile_wanted`` refuses an answer
-    that holds back a profile without saying that it was erased.
+    that comes without a profile which was not erased. ``recall`` tells what is remembered of an index.
 
-    Raises ``VerificationError`` naming the step, ``EquivocationError`` where two signed statements
-    contradict each other, and ``MalformedError`` for a label that the directory cannot have.
+    Raises ``VerificationError`` that names the step, ``EquivocationError`` where two signed statements
+    contradict each other, ``CannotTellError`` for a head that is not fresh while all else is right, and
+    ``MalformedError`` for a label that the directory cannot have.
     """
     label = normalize_label(label, trusted.configs[0].config.label_policy)
-    signed_head, position = _read_head(trusted, answer)
-    config = trusted.configs[position].config
-    checkpoint = trusted.open(answer.heads_checkpoint, max(position, trusted.in_force))
-    before = trusted.opened()
-    verify_consistency(before, checkpoint, consistency)
-    head = _verify_head(answer, signed_head, config, checkpoint, epoch)
-    latest = head.epoch == checkpoint.size
-    if latest and position < trusted.in_force:
-        raise VerificationError("config", "the latest head names a config that has been replaced")
-    if epoch is None:
-        verify_freshness(head, config, now, slack)
-    index = _verify_vrf(config, label, answer.vrf_proof)
+    told = ToldHead(answer.smh_bytes, answer.heads_checkpoint, answer.heads_inclusion, consistency)
+    proven = verify_head(trusted, told, epoch)
+    head = proven.head
+    index = _verify_vrf(proven.config, label, answer.vrf_proof)
     _verify_map(head, index, answer)
+    erased = verify_opening(proven, answer)
+    keys = verify_commitment(label, answer, profile, profile_wanted)
     mutation = answer.mutation
-    keys = _verify_commitment(label, answer, profile, profile_wanted)
     signers = () if mutation is None else _verify_signatures(mutation, trusted.origin)
-
-    after = replace(
-        trusted,
-        in_force=max(trusted.in_force, position) if latest else trusted.in_force,
-        checkpoint=answer.heads_checkpoint,
+    entry = None if mutation is None else mutation.entry_bytes
+    sight = Sight.of(head.epoch, answer.smh_bytes, entry, answer.map_proof, now)
+    before = recall(index)
+    verify_memory(trusted.origin, trusted.configs, index, before, sight)
+    fresh = () if epoch is not None else (verify_freshness(head, proven.config, now, slack),)
+    if mutation is None:
+        found: tuple[str, ...] = (f"absence proven: in epoch {head.epoch} nobody has published keys for it",)
+    else:
+        found = _entry_checks(mutation, signers, _profile_check(keys, erased))
+    lookup = Lookup(
+        label,
+        index,
+        head,
+        proven.latest,
+        mutation,
+        keys,
+        erased is not None,
+        sight,
+        before,
+        (*proven.checks, *fresh, f"index of {label} proven by the directory's VRF", *found),
+        # An epoch that was asked for by number is as fresh as it ever was.
+        ProofFile(
+            trusted.origin, label, trusted.configs, answer, profile, now if epoch is None else head.timestamp
+        ),
     )
-    # An epoch that was asked for by number is as fresh as it ever was.
-    at = now if epoch is None else head.timestamp
-    proof = ProofFile(trusted.origin, label, trusted.configs, answer, profile, at)
-    erased = mutation is not None and answer.opening is None
-    checks = (
-        *_head_checks(before, checkpoint, head, config, now if epoch is None else None),
-        *_entry_checks(label, mutation, keys, erased, signers),
-    )
-    return after, Lookup(label, index, head, latest, mutation, keys, erased, checks, proof)
+    return proven.after, lookup
 
 
-def verify_proof_file(file: ProofFile, pinned: Pinned, *, slack: int = SLACK) -> Lookup:
+def verify_proof_file(
+    file: ProofFile,
+    pinned: Pinned,
+    *,
+    slack: int = SLACK,
+    recall: Callable[[bytes], Account | None] = lambda index: None,
+) -> Lookup:
     """What a saved proof proves, without a network: the same steps, fresh as of the file's ``at``.
 
     Nobody vouches for ``at`` but who saved the file; ``Lookup.timestamp`` is signed. A file about an
@@ -158,98 +174,29 @@ def verify_proof_file(file: ProofFile, pinned: Pinned, *, slack: int = SLACK) ->
     """
     if file.origin != pinned.origin:
         raise VerificationError("config", f"the proof is for {file.origin}, not for {pinned.origin}")
+    answer = file.answer
+    if answer.opening is not None and file.profile is None:
+        raise VerificationError(
+            "commitment", "the profile is not in the file, so nothing shows which keys it has"
+        )
     trusted = begin(pinned, file.configs)
-    signed_head, position = _read_head(trusted, file.answer)
-    checkpoint = trusted.open(file.answer.heads_checkpoint, position)
-    past = signed_head.head.epoch < checkpoint.size
+    try:
+        epoch = SignedMapHead.decode(answer.smh_bytes).head.epoch
+    except MalformedError as error:
+        raise VerificationError("map head", str(error)) from None
+    past = epoch < claimed_size(answer.heads_checkpoint)
     _, lookup = verify_lookup(
         trusted,
         file.label,
-        file.answer,
+        answer,
         file.profile,
         (),
         now=file.at,
-        epoch=signed_head.head.epoch if past else None,
+        epoch=epoch if past else None,
         slack=slack,
+        recall=recall,
     )
     return lookup
-
-
-def verify_freshness(head: MapHead, config: Config, now: int, slack: int = SLACK) -> None:
-    """Step "freshness": a head is due every ``max_interval``, so silence is a fault."""
-    age = now - head.timestamp
-    if age > config.max_interval + slack:
-        raise VerificationError(
-            "freshness",
-            f"the latest head is {_seconds(age)} old; the directory promises one every "
-            f"{_seconds(config.max_interval)}",
-        )
-    if age < -slack:
-        raise VerificationError("freshness", f"the latest head is {_seconds(-age)} in the future")
-
-
-def verify_head(
-    trusted: Trusted,
-    signed: SignedMapHead,
-    heads_checkpoint: str,
-    mutations_checkpoint: str,
-    consistency: Sequence[bytes],
-) -> tuple[Trusted, MapHead]:
-    """A head as it was published, with the checkpoints of both logs, and the state after it.
-
-    ``consistency`` leads from the smaller to the larger of the head's and the trusted log. That the head
-    is the log's last leaf is signed here, but not proven: lookups do that.
-    """
-    position = trusted.position(signed.head.config_hash)
-    config = trusted.configs[position].config
-    checkpoint = trusted.open(heads_checkpoint, position)
-    before = trusted.opened()
-    older = before is not None and checkpoint.size < before.size
-    if before is not None and older:
-        verify_consistency(checkpoint, before, consistency)
-    else:
-        verify_consistency(before, checkpoint, consistency)
-    head = signed.verify(config.origin, config.signer_key)
-    if head.epoch != checkpoint.size:
-        raise VerificationError("map head", f"is of epoch {head.epoch}, its log has {checkpoint.size} heads")
-    log = trusted.open(mutations_checkpoint, position, mutations_origin(trusted.origin))
-    if (log.size, log.root) != (head.log_size, head.log_root):
-        raise VerificationError("map head", "does not name the log of mutations that its checkpoint signs")
-    if older:
-        return trusted, head
-    if position < trusted.in_force:
-        raise VerificationError("config", "the latest head names a config that has been replaced")
-    return replace(trusted, in_force=position, checkpoint=heads_checkpoint), head
-
-
-def _read_head(trusted: Trusted, answer: LookupAnswer) -> tuple[SignedMapHead, int]:
-    """The head, of which nothing is verified yet, and the position of the config that it names."""
-    try:
-        signed = SignedMapHead.decode(answer.smh_bytes)
-    except MalformedError as error:
-        raise VerificationError("map head", str(error)) from None
-    return signed, trusted.position(signed.head.config_hash)
-
-
-def _verify_head(
-    answer: LookupAnswer, signed: SignedMapHead, config: Config, checkpoint: Checkpoint, epoch: int | None
-) -> MapHead:
-    """Step "map head": it stands in the log of map heads, is signed, and is the one asked for."""
-    claimed = signed.head.epoch
-    if not 1 <= claimed <= checkpoint.size:
-        raise VerificationError("map head", f"epoch {claimed} is not in a log of {checkpoint.size} heads")
-    try:
-        leaf = log_leaf_hash(answer.smh_bytes)
-        root = log_root_from_inclusion(claimed - 1, checkpoint.size, leaf, answer.heads_inclusion)
-    except (MalformedError, VerificationError) as error:
-        raise VerificationError("map head", error.problem) from None
-    if root != checkpoint.root:
-        raise VerificationError("map head", f"is not the one of epoch {claimed} in the log of map heads")
-    head = signed.verify(config.origin, config.signer_key)
-    wanted = checkpoint.size if epoch is None else epoch
-    if head.epoch != wanted:
-        raise VerificationError("map head", f"is of epoch {head.epoch}, not of epoch {wanted}")
-    return head
 
 
 def _verify_vrf(config: Config, label: str, proof: bytes) -> bytes:
@@ -274,93 +221,41 @@ def _verify_map(head: MapHead, index: bytes, answer: LookupAnswer) -> None:
         raise VerificationError("entry", "only the first version has no previous one")
 
 
-def _verify_commitment(
-    label: str, answer: LookupAnswer, profile: bytes | None, wanted: bool
-) -> tuple[ProfileKey, ...] | None:
-    """Step "commitment": the profile is the one that the entry commits to."""
-    if answer.mutation is None or answer.opening is None:
-        if profile is not None:
-            raise VerificationError("commitment", "a profile came without anything that it belongs to")
-        return None
-    if profile is None:
-        if wanted:
-            raise VerificationError("commitment", "the profile was not erased, but is held back")
-        return None
-    return open_commitment(label, answer.mutation.entry, answer.opening, profile)
-
-
-def open_commitment(label: str, entry: Entry, opening: bytes, profile: bytes) -> tuple[ProfileKey, ...]:
-    """The keys of ``profile``, if the entry commits to it for ``label``; else step "commitment"."""
-    if not commitments.opens(entry.commitment, opening, label, entry.version, profile):
-        raise VerificationError("commitment", "does not open to the profile")
-    try:
-        return decode_profile(profile)
-    except MalformedError as error:
-        raise VerificationError("commitment", f"opens to what is no profile: {error}") from None
-
-
 def _verify_signatures(mutation: Mutation, origin: str) -> tuple[PublicKey, ...]:
     """Step "signatures": which of the entry's own keys signed it, at least one.
 
     Beside them there may be a signature by a key of the entry before; who that was, only the history
-    shows. The first version has none before it.
+    shows. The first version has none before it. Where keys share a key id, a signature is valid if it is so
+    under one of them, as the decision in the log has it.
     """
-    if mutation.entry.version == 1 and not is_authorized(mutation, None, origin):
+    entry = mutation.entry
+    if entry.version == 1 and not is_authorized(mutation, None, origin):
         raise VerificationError("signatures", "are not all by keys of the entry")
     message = signed_message("entry", origin, mutation.entry_bytes)
-    signers = []
-    for key in mutation.entry.authorized_keys:
-        for signature in mutation.signatures:
-            if signature.key_id != key.id:
-                continue
-            if not key.verifies(message, signature.value):
-                raise VerificationError("signatures", f"the one by key {key.id.hex()} does not verify")
-            signers.append(key)
+    signers: dict[PublicKey, None] = {}
+    for signature in mutation.signatures:
+        named = [key for key in entry.authorized_keys if key.id == signature.key_id]
+        valid = [key for key in named if key.verifies(message, signature.value)]
+        if named and not valid:
+            raise VerificationError("signatures", f"the one by key {signature.key_id.hex()} does not verify")
+        signers.update(dict.fromkeys(valid))
     if not signers:
         raise VerificationError("signatures", "none is by a key of the entry")
-    return tuple(dict.fromkeys(signers))
+    return tuple(signers)
 
 
-def _head_checks(
-    before: Checkpoint | None, checkpoint: Checkpoint, head: MapHead, config: Config, now: int | None
-) -> tuple[str, ...]:
-    key = config.signer_key.id.hex()
-    if before is None:
-        past = "nothing was trusted before: this is where trust begins"
-    else:
-        past = f"consistent with the {before.size} heads trusted before"
-    age = "" if now is None else f", {_seconds(max(0, now - head.timestamp))} old"
-    return (
-        f"checkpoint of {checkpoint.size} heads of {config.origin}, signed",
-        past,
-        f"map head of epoch {head.epoch}{age}, signed by key {key} and in the log of map heads",
-    )
-
-
-def _entry_checks(
-    label: str,
-    mutation: Mutation | None,
-    keys: tuple[ProfileKey, ...] | None,
-    erased: bool,
-    signers: tuple[PublicKey, ...],
-) -> tuple[str, ...]:
-    place = f"index of {label} proven by the directory's VRF"
-    if mutation is None:
-        return place, "absence proven: nobody has published keys for it"
+def _entry_checks(mutation: Mutation, signers: Sequence[PublicKey], profile: str) -> tuple[str, ...]:
     names = ", ".join(key.id.hex() for key in signers)
-    if erased:
-        profile = "profile erased: nothing to open the commitment with"
-    elif keys is None:
-        profile = "profile not asked for"
-    else:
-        profile = f"commitment opens to the profile ({len(keys)} keys)"
     return (
-        place,
         f"version {mutation.entry.version} proven in the map",
         profile,
         f"entry signed by key {names}",
     )
 
 
-def _seconds(milliseconds: int) -> str:
-    return f"{milliseconds / 1000:.1f} s"
+def _profile_check(keys: tuple[ProfileKey, ...] | None, erased: Erased | None) -> str:
+    if erased is not None:
+        return f"profile erased {erased.by}: proven in the log of mutations, as of epoch {erased.epoch}"
+    if keys is None:
+        return "profile not asked for"
+    return f"commitment opens to the profile ({len(keys)} keys)"

@@ -1,6 +1,9 @@
-"""What a client holds on to between two answers: whom it pinned, and the last checkpoint it trusted.
+"""What a client holds on to between two answers: whom it pinned, and the last log that it trusted.
 
 Pure. ``Trusted`` only ever grows: a longer chain of configs, a later config in force, a larger log.
+
+Encoded, it is ``["kt-es trusted v2", origin, key, configs, in_force, checkpoint / null, smh / null]``;
+version 1 had no SMH and is still read.
 """
 
 from __future__ import annotations
@@ -9,17 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kt_es.crypto.signatures import ED25519
-from kt_es.errors import ConfigError, EquivocationError, MalformedError, VerificationError
+from kt_es.errors import ConfigError, MalformedError, VerificationError
+from kt_es.evidence import (
+    contradicting_configs,
+)
 from kt_es.formats.checkpoints import Checkpoint, heads_origin, open_checkpoint
 from kt_es.formats.codec import decode, encode, take_array, take_bytes, take_text, take_uint
-from kt_es.formats.configs import Config, SignedConfig, check_config_change, check_first_config, check_origin
-from kt_es.formats.heads import MAX_CHECKPOINT
+from kt_es.formats.configs import Config, SignedConfig, check_origin, verify_chain
+from kt_es.formats.heads import MAX_CHECKPOINT, MAX_SMH
 from kt_es.formats.keys import PublicKey, take_public_key
-from kt_es.formats.notes import VerifierKey, verifier_key
+from kt_es.formats.notes import VerifierKey, parse_note, verifier_key
 from kt_es.formats.proofs import decode_configs, encode_configs
-from kt_es.merkle.verify import log_root_from_consistency
 
-TRUSTED_FILE = "kt-es trusted v1"
+TRUSTED_FILE = "kt-es trusted v2"
+_TRUSTED_FILE_1 = "kt-es trusted v1"
 MAX_TRUSTED_FILE = 16 * 1024 * 1024
 
 
@@ -52,9 +58,10 @@ class Pinned:
 class Trusted:
     """The state of a client towards one directory.
 
-    ``key`` is the pinned one; ``configs`` the verified chain, the first one first; ``in_force`` the
-    position in it of the config of the latest head verified: what older signer keys sign about newer
-    epochs no longer counts. ``checkpoint`` is the last trusted one of the log of map heads.
+    ``key`` is the pinned one; ``configs`` the verified chain, the first one first. ``in_force`` is a position
+    in it: that of the pinned key, or a later one that the latest verified head names. What older signer keys
+    sign about the latest epoch does not count. ``checkpoint`` is the last trusted one of the log of map
+    heads, ``smh`` the last head that was verified as the latest of its log.
     """
 
     origin: str
@@ -62,6 +69,7 @@ class Trusted:
     configs: tuple[SignedConfig, ...]
     in_force: int
     checkpoint: str | None
+    smh: bytes | None = None
 
     @property
     def pinned(self) -> Pinned:
@@ -70,23 +78,47 @@ class Trusted:
     @property
     def size(self) -> int:
         """Heads in the trusted checkpoint; 0 before the first one."""
-        opened = self.opened()
-        return 0 if opened is None else opened.size
+        return 0 if self.checkpoint is None else claimed_size(self.checkpoint)
 
     def opened(self) -> Checkpoint | None:
-        """The trusted checkpoint, its signature verified again."""
-        return None if self.checkpoint is None else self.open(self.checkpoint, self.in_force)
+        """The trusted checkpoint, its signature verified again. Its key may have been replaced since."""
+        return None if self.checkpoint is None else self.open(self.checkpoint, 0)
 
     def open(self, checkpoint: str, since: int, log: str | None = None) -> Checkpoint:
         """Step "checkpoint": ``checkpoint`` signed by a signer key of the configs from ``since`` on.
 
         ``log`` is the origin of the log that it is of, by default the log of map heads.
         """
-        keys = [signed.config.signer_key.raw for signed in self.configs[since:]]
         try:
-            return open_checkpoint(checkpoint, log or heads_origin(self.origin), keys)
+            return self._open(checkpoint, self.configs[since:], log)
+        except VerificationError:
+            if since == 0:
+                raise
+            self._open(checkpoint, self.configs[:since], log)
+            raise VerificationError(
+                "checkpoint", "is signed by a key that the directory has replaced since"
+            ) from None
+
+    def _open(self, checkpoint: str, configs: Sequence[SignedConfig], log: str | None) -> Checkpoint:
+        keys = [signed.config.signer_key.raw for signed in configs]
+        try:
+            return open_checkpoint(checkpoint, log or heads_origin(self.origin), dict.fromkeys(keys))
         except MalformedError as error:
             raise VerificationError("checkpoint", str(error)) from None
+
+    def signed_at(self, checkpoint: str) -> int:
+        """The first position, from ``in_force`` on, whose signer key signed ``checkpoint``."""
+        for position in range(self.in_force, len(self.configs) - 1):
+            try:
+                self._open(checkpoint, self.configs[position : position + 1], None)
+            except VerificationError:
+                continue
+            return position
+        return len(self.configs) - 1
+
+    def position_of(self, key: PublicKey) -> int | None:
+        """Where ``key`` first became the signer's, None if it never was in the chain."""
+        return position_of_key(self.configs, key)
 
     def position(self, config_hash: bytes) -> int:
         """Step "config": where the config that a head names stands in the verified chain."""
@@ -104,19 +136,20 @@ class Trusted:
                 encode_configs(self.configs),
                 self.in_force,
                 self.checkpoint,
+                self.smh,
             ]
         )
 
     @classmethod
     def decode(cls, data: bytes) -> Trusted:
         """Raises ``MalformedError``. Configs are only read: the file is the reader's own."""
-        kind, origin, key, configs, in_force, checkpoint = take_array(
-            decode(data, "trusted state"), "trusted state", 6
-        )
-        if kind != TRUSTED_FILE:
+        fields = take_array(decode(data, "trusted state"), "trusted state", 6, 7)
+        kind, origin, key, configs, in_force, checkpoint = fields[:6]
+        if kind != (_TRUSTED_FILE_1 if len(fields) == 6 else TRUSTED_FILE):
             raise MalformedError("trusted state", f"must begin with {TRUSTED_FILE!r}")
+        smh = None if len(fields) == 6 else fields[6]
         chain = decode_configs(take_bytes(configs, "trusted state configs", 1, MAX_TRUSTED_FILE))
-        return cls(
+        trusted = cls(
             check_origin(take_text(origin, "trusted state origin", 1, 255)),
             take_public_key(key, "trusted state key"),
             chain,
@@ -124,24 +157,40 @@ class Trusted:
             None
             if checkpoint is None
             else take_text(checkpoint, "trusted state checkpoint", 1, MAX_CHECKPOINT),
+            None if smh is None else take_bytes(smh, "trusted state smh", 1, MAX_SMH),
         )
+        if len(fields) == 6:
+            # Version 1 began at the first config, whatever key was pinned.
+            pinned = trusted.position_of(trusted.key) or 0
+            return replace(trusted, in_force=max(trusted.in_force, pinned))
+        return trusted
+
+
+def position_of_key(configs: Sequence[SignedConfig], key: PublicKey) -> int | None:
+    """The position of the first config in the chain whose signer key is ``key``; None if there is none."""
+    for position, signed in enumerate(configs):
+        if signed.config.signer_key == key:
+            return position
+    return None
+
+
+def claimed_size(checkpoint: str) -> int:
+    """The number of leaves that ``checkpoint`` names; its signature is not verified. Step "checkpoint"."""
+    try:
+        return Checkpoint.parse(parse_note(checkpoint).text).size
+    except MalformedError as error:
+        raise VerificationError("checkpoint", str(error)) from None
 
 
 def verify_configs(pinned: Pinned, configs: Sequence[SignedConfig]) -> tuple[Config, ...]:
     """Step "config": the configs of a chain that begins the directory and holds the pinned key.
 
-    The first is signed by its own signer key, each change by the key in force and its own. Only the
-    holder of the pinned key can have put it into the chain, and with it all that precedes it.
+    Only the holder of the pinned key can have put it into the chain, and with it all that precedes it.
     """
-    chain: list[Config] = []
-    for signed in configs:
-        if chain:
-            chain.append(check_config_change(signed, chain[-1]))
-        else:
-            chain.append(check_first_config(signed, pinned.origin, signed.config.signer_key))
-    if pinned.key not in [config.signer_key for config in chain]:
+    chain = verify_chain(pinned.origin, configs)
+    if position_of_key(configs, pinned.key) is None:
         raise VerificationError("config", "the pinned key is the signer key of none of the configs")
-    return tuple(chain)
+    return chain
 
 
 def first_use(configs: Sequence[SignedConfig]) -> Pinned:
@@ -152,9 +201,27 @@ def first_use(configs: Sequence[SignedConfig]) -> Pinned:
 
 
 def begin(pinned: Pinned, configs: Sequence[SignedConfig]) -> Trusted:
-    """The state of a client that has seen no checkpoint yet."""
+    """The state of a client that has seen no checkpoint yet: trust begins with the pinned key."""
     verify_configs(pinned, configs)
-    return Trusted(pinned.origin, pinned.key, tuple(configs), 0, None)
+    position = position_of_key(configs, pinned.key) or 0
+    return Trusted(pinned.origin, pinned.key, tuple(configs), position, None)
+
+
+def pin(trusted: Trusted, pinned: Pinned) -> Trusted:
+    """``trusted`` for a caller who vouches for ``pinned``: the keys before it sign nothing new any more.
+
+    A key before the one that is pinned already changes nothing.
+    """
+    position = trusted.position_of(pinned.key)
+    if trusted.origin != pinned.origin or position is None:
+        raise VerificationError(
+            "config",
+            f"the key {pinned.vkey} is none of those of {trusted.origin}, as it is trusted here; "
+            "if the directory was set up anew, remove its trusted state",
+        )
+    if position <= (trusted.position_of(trusted.key) or 0):
+        return trusted
+    return replace(trusted, key=pinned.key, in_force=max(trusted.in_force, position))
 
 
 def extend(trusted: Trusted, configs: Sequence[SignedConfig]) -> Trusted:
@@ -162,54 +229,13 @@ def extend(trusted: Trusted, configs: Sequence[SignedConfig]) -> Trusted:
 
     Raises ``EquivocationError`` for another valid chain: the directory signed two.
     """
-    verify_configs(trusted.pinned, configs)
-    for known, told in zip(trusted.configs, configs, strict=False):
+    verify_chain(trusted.origin, configs)
+    for number, (known, told) in enumerate(zip(trusted.configs, configs, strict=False)):
         if known.config_bytes != told.config_bytes:
-            raise EquivocationError("config", "two different chains of configs are signed by the directory")
+            before = trusted.configs[:number]
+            raise contradicting_configs("config", trusted.origin, before, known, told) or VerificationError(
+                "config", "the chain of configs is not the one that is trusted"
+            )
     if len(configs) <= len(trusted.configs):
         return trusted
     return replace(trusted, configs=tuple(configs))
-
-
-def verify_consistency(old: Checkpoint | None, new: Checkpoint, proof: Sequence[bytes]) -> None:
-    """Step "consistency": the log at ``new`` goes on from the log at ``old``, both validly signed.
-
-    Two roots of one size contradict each other: ``EquivocationError``. A proof that leads elsewhere
-    shows only that it is no proof. A smaller log is the step "rollback".
-    """
-    if old is None or old.size == 0:
-        if proof:
-            raise VerificationError("consistency", "nothing is trusted yet, but the proof is not empty")
-        return
-    if new.size < old.size:
-        raise VerificationError(
-            "rollback", f"the log has {new.size} heads, though {old.size} have been trusted before"
-        )
-    if new.size == old.size and new.root != old.root:
-        raise EquivocationError(
-            "consistency", f"two different logs of {new.size} heads are signed by the directory"
-        )
-    try:
-        root = log_root_from_consistency(old.size, new.size, old.root, proof)
-    except (MalformedError, VerificationError) as error:
-        raise VerificationError("consistency", error.problem) from None
-    if root != new.root:
-        raise VerificationError(
-            "consistency", f"the proof does not lead from {old.size} heads to the {new.size} that are signed"
-        )
-
-
-def merge(stored: Trusted, other: Trusted, proof: Sequence[bytes]) -> Trusted:
-    """The later of two states of one client, reached at the same time; ``proof`` leads to its log.
-
-    Two lookups can verify against the same trusted checkpoint and meet only here: each is consistent
-    with the past, and this checks that they are so with each other.
-    """
-    ours = extend(stored, other.configs)
-    earlier, later = sorted((ours, other), key=lambda trusted: trusted.size)
-    before, after = earlier.opened(), later.opened()
-    if after is not None:
-        verify_consistency(before, after, proof)
-    merged = replace(ours, in_force=max(stored.in_force, other.in_force), checkpoint=later.checkpoint)
-    merged.opened()
-    return merged

@@ -6,12 +6,11 @@ answers apart. Raises ``MalformedError`` naming the field.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from kt_es.client.history import ToldVersion
+from kt_es.client.strict_json import Json, decode_json
 from kt_es.errors import MalformedError
 from kt_es.formats.codec import UINT_MAX
 from kt_es.formats.configs import SignedConfig, check_directory, check_origin
@@ -22,9 +21,7 @@ from kt_es.formats.notes import decode_base64
 from kt_es.formats.profiles import MAX_PROFILE
 from kt_es.formats.proofs import MAX_LOG_PROOF, decode_configs
 
-Json: TypeAlias = "Mapping[str, Json] | list[Json] | str | int | float | bool | None"
-
-MAX_VERSIONS = 100_000
+MAX_VERSIONS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +45,24 @@ class LookupReply:
 
 
 @dataclass(frozen=True, slots=True)
+class RangeReply:
+    """``POST /v1/range``; ``answer`` is not decoded yet."""
+
+    answer: bytes
+    consistency: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class HeadAnswer:
-    """``GET /v1/heads/...``."""
+    """``GET /v1/heads/...``: the head as it was published, and its place under the latest checkpoint."""
 
     epoch: int
     smh: SignedMapHead
+    smh_bytes: bytes
     heads_checkpoint: str
     mutations_checkpoint: str
+    inclusion: tuple[bytes, ...]
+    latest_checkpoint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +81,6 @@ class Problem:
     reason: str
     detail: str
     field: str | None
-
-
-def decode_json(data: bytes, what: str) -> Mapping[str, Json]:
-    """A JSON object; its depth is bounded by the interpreter's and its size by the caller."""
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        raise MalformedError(what, "is not JSON") from None
-    if not isinstance(value, dict):
-        raise MalformedError(what, "is not a JSON object")
-    return value
 
 
 def read_directory(body: Mapping[str, Json]) -> DirectoryAnswer:
@@ -107,6 +104,10 @@ def read_lookup(body: Mapping[str, Json]) -> LookupReply:
     )
 
 
+def read_range(body: Mapping[str, Json]) -> RangeReply:
+    return RangeReply(_binary(body, "answer"), _hashes(body, "consistency"))
+
+
 def read_consistency(body: Mapping[str, Json]) -> tuple[bytes, ...]:
     return _hashes(body, "hashes")
 
@@ -118,8 +119,11 @@ def read_head(body: Mapping[str, Json]) -> HeadAnswer:
     return HeadAnswer(
         _uint(body, "epoch"),
         SignedMapHead.decode(smh),
+        smh,
         _text(body, "heads_checkpoint"),
         _text(body, "mutations_checkpoint"),
+        _hashes(body, "inclusion"),
+        _text(body, "latest_checkpoint"),
     )
 
 
@@ -161,12 +165,7 @@ def _version(value: Json) -> ToldVersion:
     mutation = Mutation.decode(_binary(value, "mutation"))
     if _uint(value, "version") != mutation.entry.version:
         raise MalformedError("version", "is not that of the mutation")
-    return ToldVersion(
-        _uint(value, "epoch", 1),
-        mutation,
-        _optional_binary(value, "opening", 16),
-        _optional_binary(value, "profile", MAX_PROFILE),
-    )
+    return ToldVersion(_uint(value, "epoch", 1), mutation)
 
 
 def _text(body: Mapping[str, Json], name: str) -> str:

@@ -15,7 +15,7 @@ replace a high ``s`` by ``n - s``.
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -37,6 +37,7 @@ SIGNATURE_SIZE: Final = 64
 PUBLIC_KEY_SIZES: Final = {ED25519: 32, ECDSA_P256: 33}
 MESSAGE_KINDS: Final = frozenset({"entry", "marker", "map-head", "config", "erasure"})
 
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # general categories Cc and Cs
 _P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _ECDSA_SHA256: Final = ec.ECDSA(hashes.SHA256())
 
@@ -54,7 +55,7 @@ def signed_message(kind: str, origin: str, payload: bytes) -> bytes:
 def _message_prefix(kind: str, origin: str) -> bytes:
     if kind not in MESSAGE_KINDS:
         raise MalformedError("signed message", f"kind {kind!r} is unknown")
-    if not origin or any(unicodedata.category(character) in ("Cc", "Cs") for character in origin):
+    if not origin or _CONTROL.search(origin):
         raise MalformedError("origin", "must not be empty or contain control characters")
     return f"kt-es/v1 {kind}\n{origin}\n".encode()
 
@@ -69,6 +70,23 @@ def verify(algorithm: int, public_key: bytes, message: bytes, signature: bytes) 
     if algorithm == ED25519:
         return _verify_ed25519(public_key, message, signature)
     return _verify_p256(public_key, message, signature)
+
+
+def is_point(algorithm: int, public_key: bytes) -> bool:
+    """Whether ``public_key`` is one that a private key can have.
+
+    Ed25519: encoded canonically, in the group of prime order, not the identity. P-256: a compressed point of
+    the curve. Never raises.
+    """
+    if len(public_key) != PUBLIC_KEY_SIZES.get(algorithm):
+        return False
+    if algorithm == ED25519:
+        return bindings.crypto_core_ed25519_is_valid_point(public_key)
+    try:
+        ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), public_key)
+    except ValueError:
+        return False
+    return True
 
 
 def _verify_ed25519(public_key: bytes, message: bytes, signature: bytes) -> bool:

@@ -20,6 +20,12 @@ Value: TypeAlias = "int | bytes | str | Sequence[Value] | None"
 
 UINT_MAX = 2**64 - 1
 
+MAX_TIME = 253402300799999
+"""The last millisecond of the year 9999: no sum of a time and a few intervals leaves 64 bits."""
+
+MAX_INTERVAL = 30 * 24 * 60 * 60 * 1000
+"""Thirty days in milliseconds: the longest interval and the longest merge delay of a directory."""
+
 # Deepest format: a proof file holds arrays of arrays of pairs.
 _MAX_DEPTH = 8
 

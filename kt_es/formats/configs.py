@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kt_es.crypto.hashes import sha256
-from kt_es.crypto.signatures import ED25519, PrivateKey, signed_message
+from kt_es.crypto.signatures import ED25519, PrivateKey, is_point, signed_message
 from kt_es.errors import MalformedError, VerificationError
-from kt_es.formats.codec import decode, encode, take_array, take_bytes, take_text, take_uint
+from kt_es.formats.codec import MAX_INTERVAL, decode, encode, take_array, take_bytes, take_text, take_uint
 from kt_es.formats.entries import HASH_LENGTH
 from kt_es.formats.keys import PublicKey, Signature, sign, take_public_key, take_signatures
 from kt_es.formats.labels import LABEL_POLICIES
@@ -94,19 +94,34 @@ class Config:
             take_public_key(key, "config signer key")
             for key in take_array(keys, "config signer_keys", 1, MAX_SIGNER_KEYS)
         )
-        if any(key.algorithm != ED25519 for key in signer_keys):
-            raise MalformedError("config signer key", "must be an Ed25519 key")
-        max_interval = take_uint(high, "config max_interval", 1)
+        _check_signer_keys(signer_keys)
+        vrf = take_bytes(vrf, "config vrf_key", VRF_KEY_LENGTH)
+        if not is_point(ED25519, vrf):
+            raise MalformedError("config vrf_key", f"{vrf.hex()} is not a point of the group of prime order")
+        max_interval = take_uint(high, "config max_interval", 1, MAX_INTERVAL)
         return cls(
             check_origin(take_text(origin, "config origin", 1, 255)),
             signer_keys,
-            take_bytes(vrf, "config vrf_key", VRF_KEY_LENGTH),
+            vrf,
             take_text(policy, "config label_policy", 1, 64),
             take_uint(low, "config min_interval", 0, max_interval),
             max_interval,
-            take_uint(delay, "config max_merge_delay", 1),
+            take_uint(delay, "config max_merge_delay", 1, MAX_INTERVAL),
             None if previous is None else take_bytes(previous, "config previous", HASH_LENGTH),
         )
+
+
+def _check_signer_keys(keys: Sequence[PublicKey]) -> None:
+    """Announced keys included: a key that cannot sign would end the directory when its turn comes."""
+    what = "config signer key"
+    ids = [key.id for key in keys]
+    for key, key_id in zip(keys, ids, strict=True):
+        if key.algorithm != ED25519:
+            raise MalformedError(what, f"{key_id.hex()} must be an Ed25519 key")
+        if not key.is_point:
+            raise MalformedError(what, f"{key_id.hex()} is not a point of the group of prime order")
+        if ids.count(key_id) > 1:
+            raise MalformedError(what, f"{key_id.hex()} is the key id of two keys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +141,10 @@ class SignedConfig:
             raise MalformedError("signed config", f"must have at most {MAX_CONFIG} bytes, has {len(data)}")
         config_bytes, signatures = take_array(decode(data, "signed config"), "signed config", 2)
         config_bytes = take_bytes(config_bytes, "signed config payload", 1, MAX_CONFIG)
-        return cls(
-            Config.decode(config_bytes), config_bytes, take_signatures(signatures, "signed config signature")
-        )
+        taken = take_signatures(signatures, "signed config signature")
+        if len({signature.key_id for signature in taken}) != len(taken):
+            raise MalformedError("signed config signature", "stands twice for one key id")
+        return cls(Config.decode(config_bytes), config_bytes, taken)
 
     @classmethod
     def sign(cls, config: Config, keys: Sequence[PrivateKey]) -> SignedConfig:

@@ -50,6 +50,23 @@ class Entry:
         )
 
 
+def check_submittable(entry: Entry) -> None:
+    """Refuse keys that the log accepts and that can serve nobody: whoever submits an entry calls this.
+
+    The log judges keys by their length alone, since checking points would slow every replay.
+
+    Raises:
+        MalformedError: an authorized key is no valid point, or two of them have one key id.
+    """
+    what = "entry authorized key"
+    ids = [key.id for key in entry.authorized_keys]
+    for key, key_id in zip(entry.authorized_keys, ids, strict=True):
+        if not key.is_point:
+            raise MalformedError(what, f"{key_id.hex()} is no valid public key; name another one")
+        if ids.count(key_id) > 1:
+            raise MalformedError(what, f"{key_id.hex()} is the key id of two keys; name one of them")
+
+
 @dataclass(frozen=True, slots=True)
 class Mutation:
     """``[entry bytes, signatures]``. Its identity is ``entry_hash``: signatures are not part of it."""

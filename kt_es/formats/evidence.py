@@ -26,7 +26,7 @@ from kt_es.formats.proofs import (
 from kt_es.merkle.proofs import MapProof
 
 EVIDENCE = "kt-es evidence v1"
-MAX_EVIDENCE = 16 * 1024 * 1024 + 256 * 1024
+MAX_EVIDENCE = 17 * 1024 * 1024
 MAX_ENTRY = 16 * 1024
 
 

@@ -6,20 +6,23 @@ from dataclasses import dataclass
 
 from kt_es.crypto.signatures import SIGNATURE_SIZE, PrivateKey, signed_message
 from kt_es.errors import VerificationError
-from kt_es.formats.codec import decode, encode, take_array, take_bytes, take_text, take_uint
+from kt_es.formats.codec import MAX_TIME, decode, encode, take_array, take_bytes, take_text, take_uint
 from kt_es.formats.entries import HASH_LENGTH
 from kt_es.formats.keys import PublicKey
+from kt_es.formats.notes import MAX_NOTE_SIZE
 
 MAP_HEAD = "MapHead"
 MAX_SMH = 1024
-MAX_CHECKPOINT = 64 * 1024
+MAX_CHECKPOINT = MAX_NOTE_SIZE
+MAX_HEAD_EVENT = MAX_SMH + 2 * MAX_CHECKPOINT + 16
 
 
 @dataclass(frozen=True, slots=True)
 class MapHead:
     """What one epoch's map and log of mutations are. ``timestamp`` is its marker's, in ms.
 
-    ``queue_next`` is the queue revision after that marker; ``config_hash`` names the config in force.
+    ``map_size`` is the number of entries in the map. ``queue_next`` is the revision of that marker in the
+    queue, plus one; ``config_hash`` names the config in force.
     """
 
     origin: str
@@ -60,7 +63,7 @@ class MapHead:
             take_uint(log_size, "map head log_size", 1),
             take_bytes(log_root, "map head log_root", HASH_LENGTH),
             take_uint(queue_next, "map head queue_next", 1),
-            take_uint(timestamp, "map head timestamp"),
+            take_uint(timestamp, "map head timestamp", 0, MAX_TIME),
             take_bytes(config, "map head config hash", HASH_LENGTH),
         )
 

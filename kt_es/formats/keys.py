@@ -28,6 +28,11 @@ class PublicKey:
     def fields(self) -> Value:
         return [self.algorithm, self.raw]
 
+    @property
+    def is_point(self) -> bool:
+        """Whether a private key can have it. Entries in the log are not asked this: it costs too much."""
+        return signatures.is_point(self.algorithm, self.raw)
+
     def verifies(self, message: bytes, signature: bytes) -> bool:
         return signatures.verify(self.algorithm, self.raw, message, signature)
 

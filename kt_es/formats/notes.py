@@ -23,9 +23,10 @@ from typing import Final
 from kt_es.crypto import signatures
 from kt_es.crypto.hashes import sha256
 from kt_es.errors import MalformedError, VerificationError
+from kt_es.formats.labels import is_space
 
-MAX_NOTE_SIZE: Final = 64 * 1024
-"""Bytes of UTF-8 that a whole note may have."""
+MAX_NOTE_SIZE: Final = 256 * 1024
+"""Bytes of UTF-8 that a whole note may have: 64 signatures of ML-DSA-44 and their text."""
 
 MAX_SIGNATURES: Final = 64
 """Signatures that a note may have; the specification asks for 16 at least."""
@@ -79,7 +80,7 @@ class Note:
             raise MalformedError("note", f"has not 1 to {MAX_SIGNATURES} signatures")
 
     def encode(self) -> str:
-        """The note as it is transmitted. Raises ``MalformedError`` if that is over 64 KiB."""
+        """The note as it is transmitted. Raises ``MalformedError`` if that is over 256 KiB."""
         encoded = "".join((self.text, "\n", *(signature.line() for signature in self.signatures)))
         if len(encoded.encode()) > MAX_NOTE_SIZE:
             raise MalformedError("note", f"is larger than {MAX_NOTE_SIZE} bytes")
@@ -131,7 +132,7 @@ def parse_note(encoded: str | bytes) -> Note:
     """The note that ``encoded`` is, all signatures kept, none verified. Raises ``MalformedError``.
 
     Strict: valid UTF-8, no control characters but the newline, canonical base64, at most 64 signatures
-    and 64 KiB; the note encodes to ``encoded`` again.
+    and 256 KiB; the note encodes to ``encoded`` again.
     """
     content = _decode_utf8(encoded)
     _check_text(content)
@@ -218,8 +219,13 @@ def _check_text(text: str) -> None:
 
 def _check_name(name: str) -> None:
     _encode(name, "key name")
-    if not name or "+" in name or _CONTROL.search(name) or any(map(str.isspace, name)):
+    if not name or "+" in name or _CONTROL.search(name) or any(map(_is_space, name)):
         raise MalformedError("key name", "must not be empty or contain spaces, control characters or a plus")
+
+
+def _is_space(character: str) -> bool:
+    """White_Space of Unicode 14.0.0: the categories Z, U+0085 and control characters."""
+    return is_space(character) or character in "\t\n\v\f\r\x85"
 
 
 def _encode(text: str, what: str) -> bytes:

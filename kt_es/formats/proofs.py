@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from kt_es.errors import MalformedError
 from kt_es.formats.codec import (
+    MAX_TIME,
     Value,
     decode,
     encode,
@@ -22,7 +23,7 @@ from kt_es.formats.codec import (
 from kt_es.formats.configs import MAX_CONFIG, SignedConfig, check_origin
 from kt_es.formats.entries import HASH_LENGTH, INDEX_LENGTH, MAX_MUTATION, Mutation
 from kt_es.formats.heads import MAX_CHECKPOINT, MAX_SMH
-from kt_es.formats.labels import MAX_LABEL
+from kt_es.formats.labels import MAX_LABEL, normalize_label
 from kt_es.formats.profiles import MAX_PROFILE, OPENING_LENGTH
 from kt_es.formats.records import MAX_RECORD
 from kt_es.merkle.proofs import Leaf, MapProof
@@ -169,8 +170,9 @@ def map_proof_fields(proof: MapProof, own: bool) -> Value:
 class ProofFile:
     """A lookup as it was answered, for verifying again later and elsewhere.
 
-    ``configs`` is the chain from the directory's first config to the one in force; ``at`` is when the
-    answer was verified, ms, and says as of when it has to have been fresh.
+    ``label`` is normalized. ``configs`` is the chain from the directory's first config to the one in force.
+    ``profile`` is None where the label is absent, the profile was erased, or the file was saved without it.
+    ``at``, ms, is the time as of which the answer was fresh; nobody signed it.
     """
 
     origin: str
@@ -202,13 +204,17 @@ class ProofFile:
         )
         if kind != PROOF_FILE:
             raise MalformedError("proof file", f"must begin with {PROOF_FILE!r}")
+        chain = decode_configs(take_bytes(configs, "proof file configs", 1, MAX_PROOF_FILE))
+        label = take_text(label, "proof file label", 1, MAX_LABEL)
+        if normalize_label(label, chain[0].config.label_policy) != label:
+            raise MalformedError("proof file label", "is not normalized")
         return cls(
             check_origin(take_text(origin, "proof file origin", 1, 255)),
-            take_text(label, "proof file label", 1, MAX_LABEL),
-            decode_configs(take_bytes(configs, "proof file configs", 1, MAX_PROOF_FILE)),
+            label,
+            chain,
             LookupAnswer.decode(take_bytes(answer, "proof file answer", 1, MAX_PROOF_FILE)),
             None if profile is None else take_bytes(profile, "proof file profile", 0, MAX_PROFILE),
-            take_uint(at, "proof file time"),
+            take_uint(at, "proof file time", 0, MAX_TIME),
         )
 
 

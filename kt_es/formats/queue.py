@@ -13,7 +13,7 @@ from enum import IntEnum
 from kt_es.crypto.hashes import sha256
 from kt_es.crypto.signatures import SIGNATURE_SIZE, PrivateKey, signed_message
 from kt_es.errors import MalformedError
-from kt_es.formats.codec import Value, decode, encode, take_array, take_bytes, take_uint
+from kt_es.formats.codec import MAX_TIME, Value, decode, encode, take_array, take_bytes, take_uint
 from kt_es.formats.entries import HASH_LENGTH, MAX_MUTATION
 from kt_es.formats.keys import PublicKey
 
@@ -120,7 +120,7 @@ class Marker:
         nonce, issued_at = take_array(decode(marker_bytes, "marker payload"), "marker payload", 2)
         return cls(
             take_bytes(nonce, "marker nonce", NONCE_LENGTH),
-            take_uint(issued_at, "marker issued_at"),
+            take_uint(issued_at, "marker issued_at", 0, MAX_TIME),
             marker_bytes,
             take_bytes(signature, "marker signature", SIGNATURE_SIZE),
         )

@@ -17,11 +17,11 @@ from kt_es.errors import MalformedError
 from kt_es.formats.codec import UINT_MAX, decode, encode, take_array, take_bytes, take_text, take_uint
 from kt_es.formats.configs import MAX_CONFIG
 from kt_es.formats.entries import INDEX_LENGTH, MAX_MUTATION
+from kt_es.formats.heads import MAX_HEAD_EVENT
 
 KIND = "kt-es snapshot v1"
 LENGTH_SIZE = 4
 MAX_COMMITTED = 64 * 1024
-MAX_HEAD_EVENT = 256 * 1024
 MAX_CONFIGS = 1024
 MAX_ROWS = 256
 MAX_CHUNK = 32 * 1024 * 1024

@@ -14,68 +14,27 @@ from kt_es.formats.entries import Mutation
 from kt_es.formats.heads import HeadEvent
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.profiles import Opening
-from kt_es.formats.proofs import LookupAnswer, encode_configs
+from kt_es.formats.proofs import ErasureProof, LookupAnswer, encode_configs
 from kt_es.merkle.map import Root
 from kt_es.merkle.proofs import MapProof
+from kt_es.server.answers import DirectoryInfo, Found, FoundRange, History, Published, Version
 from kt_es.server.indexer import Indexer
 from kt_es.server.openings import OpeningReader
 from kt_es.server.problems import UNKNOWN_EPOCH
+from kt_es.server.ranges import answer_range, check_range
 from projections.configs import config_chain
+from projections.erasures import prove_erasure
 from projections.heads import head_at, map_root_at, prove_consistency, prove_head
 from projections.ledger import HEADS_LOG, MUTATIONS_LOG, Committed, Ledger
 
 LOGS = {"heads": HEADS_LOG, "mutations": MUTATIONS_LOG}
 
-# Profiles in one answer to a history request; a client takes 4 MiB of JSON.
+# Profiles in one answer to a history request, and everything else in it; a client takes 4 MiB of JSON.
 MAX_HISTORY_PROFILES = 2 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class DirectoryInfo:
-    """What a client needs to know of the directory. ``configs`` are encoded, the oldest first."""
-
-    origin: str
-    directory: str
-    label_policy: str
-    configs: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The answer to a lookup. ``profile`` is None if absent, erased or not asked for.
-
-    ``consistency`` leads from the size that the client trusts to that of the answer's checkpoint.
-    """
-
-    epoch: int
-    answer: LookupAnswer
-    profile: bytes | None
-    consistency: tuple[bytes, ...]
-
-    @property
-    def result(self) -> str:
-        """``found``, ``absent`` or ``erased``."""
-        if self.answer.mutation is None:
-            return "absent"
-        return "erased" if self.answer.opening is None else "found"
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One version in the history of a label: since which epoch, and its opening if it has one."""
-
-    epoch: int
-    mutation: Mutation
-    opening: bytes | None
-    profile: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """The published head of an epoch."""
-
-    epoch: int
-    event: HeadEvent
+MAX_HISTORY_PAGE = 1024 * 1024
+# Bytes of JSON that a version takes beside its entry, and each of its signatures.
+_VERSION_SIZE = 192
+_SIGNATURE_SIZE = 104
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +109,7 @@ class Directory:
         root = map_root_at(self.ledger, committed, wanted)
         proof = self.ledger.map.prove(root, index)
         mutation = self._mutation(root, index, proof)
-        opening = None if mutation is None else self._openings.find(name, mutation)
+        opening, erasure = self._opened(committed, name, mutation, wanted)
         event, inclusion = latest.event, latest.inclusion
         if wanted != committed.epoch:
             event = head_at(self.ledger, wanted)[0]
@@ -163,32 +122,58 @@ class Directory:
             proof,
             mutation,
             None if opening is None else opening.opening,
+            erasure,
         )
         shown = opening.profile if profile and opening is not None else None
         return Found(wanted, answer, shown, self._since(committed, since))
 
-    def history(self, label: str, *, profiles: bool = False) -> list[Version]:
-        """Every version of ``label``, the oldest first.
+    def history(self, label: str, *, profiles: bool = False, after: int = 0) -> History:
+        """A page of the versions of ``label`` above ``after``, the oldest first.
 
-        With ``profiles`` the newest ones come along, up to 2 MiB together.
+        With ``profiles`` the newest ones of the page come along, up to 2 MiB together.
         """
         committed = self.committed()
         name = normalize_label(label, self.config(committed).label_policy)
         index, _ = self.indexer.locate(name)
+        page: list[tuple[int, Mutation]] = []
+        size = 0
+        more = False
+        for epoch, mutation in self.ledger.history(committed, index, after):
+            size += _shown_size(mutation)
+            more = bool(page) and size > MAX_HISTORY_PAGE
+            if more:
+                break
+            page.append((epoch, mutation))
         versions = []
         room = MAX_HISTORY_PROFILES if profiles else 0
-        for epoch, mutation in reversed(list(self.ledger.history(committed, index))):
-            opening = self._openings.find(name, mutation)
+        for epoch, mutation in reversed(page):
+            opening, _ = self._opened(committed, name, mutation, committed.epoch)
             shown = opening if profiles and opening is not None and len(opening.profile) <= room else None
             room -= 0 if shown is None else len(shown.profile)
             versions.append(_version(epoch, mutation, opening, shown))
-        return versions[::-1]
+        return History(versions[::-1], more)
+
+    def range(self, label: str, first: int, last: int, since: int | None = None) -> FoundRange:
+        """What stood at ``label`` in the epochs ``first`` to ``last``, or in as many of them as fit."""
+        check_range(first, last)
+        committed = self.committed()
+        self._epoch(committed, last)
+        self._epoch(committed, first)
+        name = normalize_label(label, self.config(committed).label_policy)
+        index, vrf_proof = self.indexer.locate(name)
+        checkpoint = self._published_latest(committed).event.heads_checkpoint
+        answer = answer_range(self.ledger, committed, checkpoint, index, vrf_proof, first=first, last=last)
+        return FoundRange(first, first + len(answer.epochs) - 1, answer, self._since(committed, since))
 
     def head(self, epoch: int | None = None) -> Published:
-        """The head of ``epoch``, by default the latest."""
+        """The head of ``epoch``, by default the latest, with its inclusion in the latest log."""
         committed = self.committed()
         wanted = self._epoch(committed, epoch)
-        return Published(wanted, head_at(self.ledger, wanted)[0])
+        latest = self._published_latest(committed)
+        if wanted == committed.epoch:
+            return Published(wanted, latest.event, latest.inclusion, latest.event.heads_checkpoint)
+        inclusion = prove_head(self.ledger, wanted, committed.heads.size)
+        return Published(wanted, head_at(self.ledger, wanted)[0], inclusion, latest.event.heads_checkpoint)
 
     def consistency(self, log: str, size1: int, size2: int) -> tuple[bytes, ...]:
         """That the ``heads`` or ``mutations`` log of ``size2`` goes on from that of ``size1``."""
@@ -226,12 +211,32 @@ class Directory:
         (mutation,) = self.ledger.mutations_at([self.ledger.map.lookup(root, index)])
         return mutation
 
+    def _opened(
+        self, committed: Committed, name: str, mutation: Mutation | None, wanted: int
+    ) -> tuple[Opening | None, ErasureProof | None]:
+        """The opening of an entry, or the proof that it was erased; neither if it is not known.
+
+        An opening that was erased is never shown again, be it still in its stream or not.
+        """
+        if mutation is None:
+            return None, None
+        index = mutation.entry.index
+        erasure = prove_erasure(self.ledger, committed, index, mutation.entry_hash, wanted)
+        if erasure is not None:
+            return None, erasure
+        return self._openings.find(name, mutation), None
+
     def _since(self, committed: Committed, since: int | None) -> tuple[bytes, ...]:
         if since is None:
             return ()
         if since > committed.heads.size:
             raise UnavailableError(f"this front end is behind: it has {committed.heads.size} epochs so far")
         return prove_consistency(self.ledger, HEADS_LOG, since, committed.heads.size)
+
+
+def _shown_size(mutation: Mutation) -> int:
+    """Bytes of JSON that a version takes, about; its entry and signatures stand there in base64."""
+    return _VERSION_SIZE + len(mutation.entry_bytes) * 4 // 3 + _SIGNATURE_SIZE * len(mutation.signatures)
 
 
 def _version(epoch: int, mutation: Mutation, opening: Opening | None, shown: Opening | None) -> Version:

@@ -23,8 +23,9 @@ from kt_es import __version__
 from kt_es.errors import DivergenceError, KtError
 from kt_es.server import metrics as prometheus
 from kt_es.server import schemas
+from kt_es.server.answers import Published
 from kt_es.server.guard import Guard
-from kt_es.server.handlers import Directory, Published
+from kt_es.server.handlers import Directory
 from kt_es.server.metrics import Metrics
 from kt_es.server.problems import MEDIA_TYPE, Problem, http_problem, internal_problem, problem_of
 from kt_es.server.receipts import ReceiptDesk
@@ -163,9 +164,10 @@ def _add_reading(app: FastAPI, frontend: Frontend) -> None:
 
     @app.post("/v1/history", responses=_ok(schemas.HistoryBody))
     async def history(body: schemas.HistoryRequest) -> Response:
-        """Every version of a label, the oldest first."""
+        """The versions of a label, the oldest first, in pages."""
 
         def answer() -> Response:
+            page = directory.history(body.label, profiles=body.profiles, after=body.after)
             versions = [
                 {
                     "version": version.mutation.entry.version,
@@ -174,9 +176,26 @@ def _add_reading(app: FastAPI, frontend: Frontend) -> None:
                     "opening": _optional(version.opening),
                     "profile": _optional(version.profile),
                 }
-                for version in directory.history(body.label, profiles=body.profiles)
+                for version in page.versions
             ]
-            return _answer({"versions": versions})
+            return _answer({"versions": versions, "more": page.more})
+
+        return await _in(frontend.reads, answer)
+
+    @app.post("/v1/range", responses=_ok(schemas.RangeBody))
+    async def epochs(body: schemas.RangeRequest) -> Response:
+        """What stood at a label in each epoch of a range, with every proof."""
+
+        def answer() -> Response:
+            found = directory.range(body.label, body.first, body.last, body.since)
+            return _answer(
+                {
+                    "first": found.first,
+                    "last": found.last,
+                    "answer": to_base64(found.answer.encode()),
+                    "consistency": [to_base64(value) for value in found.consistency],
+                }
+            )
 
         return await _in(frontend.reads, answer)
 
@@ -196,6 +215,8 @@ def _add_logs(app: FastAPI, frontend: Frontend) -> None:
                 "smh": to_base64(event.smh_bytes),
                 "heads_checkpoint": event.heads_checkpoint,
                 "mutations_checkpoint": event.mutations_checkpoint,
+                "inclusion": [to_base64(value) for value in published.inclusion],
+                "latest_checkpoint": published.checkpoint,
             }
         )
 

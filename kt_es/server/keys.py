@@ -6,13 +6,18 @@ from pathlib import Path
 
 from kt_es.crypto.vrf import VrfPrivateKey
 from kt_es.errors import ConfigError, MalformedError
+from kt_es.process.files import read_private
+
+_MAX_PEM = 64 * 1024
 
 
 def load_vrf_key(path: Path) -> VrfPrivateKey:
-    """The key in ``path``; ``ConfigError`` says what is wrong with it."""
+    """The key in ``path``; ``ConfigError`` says what is wrong with it.
+
+    A file that other users can read is refused: with the key, labels can be tried out against the map.
+    """
+    pem = read_private(path, "the VRF key", _MAX_PEM)
     try:
-        return VrfPrivateKey.from_pem(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"VRF key {path}: {error.strerror}") from None
+        return VrfPrivateKey.from_pem(pem)
     except MalformedError as error:
-        raise ConfigError(f"VRF key {path}: {error.problem}") from None
+        raise ConfigError(f"the VRF key {path} cannot be used: {error.problem}") from None

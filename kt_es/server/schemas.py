@@ -15,6 +15,7 @@ from kt_es.errors import RefusedError
 
 # A count or an epoch: what CBOR, RocksDB keys and other implementations can hold.
 Uint = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
+Epoch = Annotated[int, Field(ge=1, le=2**63 - 1)]
 Base64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
 # Longer ones than 255 bytes of UTF-8 are refused when they are normalized.
 Label = Annotated[str, StringConstraints(max_length=1024), Field(examples=["alice@example.org"])]
@@ -30,7 +31,7 @@ class LookupRequest(Request):
     """``since`` is the size of the log of map heads that the client trusts."""
 
     label: Label
-    epoch: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None
+    epoch: Epoch | None = None
     since: Uint | None = None
     profile: bool = True
 
@@ -46,10 +47,23 @@ class MutationRequest(Request):
 
 
 class HistoryRequest(Request):
-    """``profiles``: the newest ones come along, up to 2 MiB together."""
+    """A page of the versions above ``after``.
+
+    ``profiles``: the newest ones of the page come along, up to 2 MiB together.
+    """
 
     label: Label
     profiles: bool = False
+    after: Uint = 0
+
+
+class RangeRequest(Request):
+    """The epochs ``first`` to ``last``, at most 256. ``since`` is as in a lookup."""
+
+    label: Label
+    first: Epoch
+    last: Epoch
+    since: Uint | None = None
 
 
 class DirectoryBody(BaseModel):
@@ -60,7 +74,7 @@ class DirectoryBody(BaseModel):
 
 
 class LookupBody(BaseModel):
-    """Opening and profile are missing where the entry is absent or erased."""
+    """``profile`` is null where the entry is absent, where it was erased, and where it was not asked for."""
 
     epoch: int
     answer: Base64
@@ -99,14 +113,30 @@ class VersionBody(BaseModel):
 
 
 class HistoryBody(BaseModel):
+    """``more``: there are later versions; ask again with ``after`` set to the last one's number."""
+
     versions: list[VersionBody]
+    more: bool
+
+
+class RangeBody(BaseModel):
+    """``last`` may be below what was asked for, where the answer would be too large."""
+
+    first: int
+    last: int
+    answer: Base64
+    consistency: list[Base64]
 
 
 class HeadBody(BaseModel):
+    """A head as it was published. ``inclusion`` proves the SMH in the log of ``latest_checkpoint``."""
+
     epoch: int
     smh: Base64
     heads_checkpoint: str
     mutations_checkpoint: str
+    inclusion: list[Base64]
+    latest_checkpoint: str
 
 
 class ConsistencyBody(BaseModel):

@@ -2,6 +2,9 @@
 
 It stops by itself where it must not go on: a divergence, a VRF key of another directory. ``serve`` then
 raises that error, for one clear line and the exit code.
+
+A log that was rolled back, or that holds another signed head, does not end it: it answers 503 and
+``/readyz`` says why, until somebody has looked and restarts it.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from kt_es.crypto.vrf import VrfPrivateKey
-from kt_es.errors import ConfigError, KtError, UnavailableError
+from kt_es.errors import ConfigError, EquivocationError, KtError, RollbackError, UnavailableError
 from kt_es.eventstore.esdb import connect
 from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.keys import PublicKey
@@ -37,6 +40,7 @@ from kt_es.server.openings import OpeningReader
 from kt_es.server.receipts import ReceiptDesk
 from kt_es.server.submission import Submissions
 from projections.checks import check_commit
+from projections.convicting import keep
 from projections.ledger import FAMILIES, Ledger
 from projections.openings import Openings
 from projections.replay import ReplayedEpoch
@@ -48,6 +52,9 @@ READERS = 8
 WRITERS = 32
 GRACE = 5
 
+# The front end stays up and says why it answers nothing: the log has to be looked at, not this process.
+_STAYS = (RollbackError, EquivocationError)
+
 _LOG = structlog.get_logger("kt_es.server")
 
 
@@ -55,7 +62,7 @@ _LOG = structlog.get_logger("kt_es.server")
 class FrontendSettings:
     """What a front end is started with.
 
-    ``signer_key`` is the pinned key that signed the directory's first config. ``log`` is a connection
+    ``signer_key`` is the pinned key, any signer key of the directory. ``log`` is a connection
     string (``esdb://...``), ``data`` the directory of the replica, ``vrf_key`` a file as ``keys`` has it.
     ``port`` 0 takes a free one.
     """
@@ -73,7 +80,8 @@ class FrontendSettings:
 class Running:
     """The parts of a front end without a socket: threads, pools and the application over them.
 
-    ``failed`` is told, from any thread, when the front end must not go on.
+    ``failed`` is told, from any thread, when the front end must not go on. ``data`` is the directory below
+    which evidence is saved, if there is one.
     """
 
     def __init__(
@@ -83,8 +91,11 @@ class Running:
         vrf: VrfPrivateKey,
         connect_log: Callable[[], EventLog],
         failed: Callable[[KtError], None],
+        *,
+        data: Path | None = None,
     ) -> None:
         self._told = failed
+        self._data = data
         self._connections = Connections(connect_log)
         connect_log = self._connections.connect
         self._log = LateLog(connect_log)
@@ -160,8 +171,14 @@ class Running:
         self.metrics.committed(replayed.head.epoch, replayed.head.timestamp)
 
     def _fail(self, error: KtError) -> None:
+        if isinstance(error, EquivocationError):
+            keep(self._data, error)
         self.directory.fail(error)
-        self._told(error)
+        if isinstance(error, _STAYS):
+            saved = error.saved if isinstance(error, EquivocationError) else None
+            _LOG.error("stopped serving", problem=str(error), evidence=None if saved is None else str(saved))
+        else:
+            self._told(error)
 
     def _problems(self, ledger: Ledger) -> list[str]:
         problems = []
@@ -182,7 +199,8 @@ def serve(
     """Serve until ``stop``, SIGTERM or SIGINT (these in the main thread only); ``on_ready`` gets the URL.
 
     Raises ``ConfigError`` for unusable settings, ``LockedError`` for a data directory in use, and
-    ``DivergenceError``, ``ConfigError`` or another ``KtError`` for what made it stop by itself.
+    ``DivergenceError``, ``ConfigError`` or another ``KtError`` for what made it stop by itself. Where it
+    stopped serving and stayed up, the reason is raised when it is told to stop.
     """
     ending = threading.Event() if stop is None else stop
     errors: list[KtError] = []
@@ -200,7 +218,7 @@ def serve(
         ledger = Ledger(store, settings.origin, settings.signer_key)
         # The replica checks as well, but only once the log can be reached.
         check_commit(ledger)
-        running = Running(ledger, names, vrf, lambda: connect(settings.log), failed)
+        running = Running(ledger, names, vrf, lambda: connect(settings.log), failed, data=settings.data)
         listener = stack.enter_context(_listener(settings.host, settings.port))
         stack.enter_context(_signals(ending))
         running.start()
@@ -211,8 +229,9 @@ def serve(
             on_ready(url)
             ending.wait()
             running.release_waiting()
-    if errors:
-        raise errors[0]
+    failure = errors[0] if errors else running.directory.failure
+    if failure is not None:
+        raise failure
     _LOG.info("stopped", directory=settings.directory)
 
 

@@ -18,7 +18,7 @@ from kt_es.epochs import Current, Epoch, decide
 from kt_es.errors import MalformedError, RefusedError
 from kt_es.eventstore.streams import StreamNames, content_event
 from kt_es.formats.codec import take_bytes
-from kt_es.formats.entries import MAX_MUTATION, Mutation
+from kt_es.formats.entries import MAX_MUTATION, Mutation, check_submittable
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.profiles import MAX_PROFILE, OPENING, OPENING_LENGTH, Opening, decode_profile
 from kt_es.formats.records import Verdict
@@ -126,6 +126,7 @@ class Submissions:
             raise RefusedError("oversize", f"must have at most {MAX_PROFILE} bytes", "profile")
         label = normalize_label(submission.label, self._directory.config(committed).label_policy)
         mutation = _field("mutation", lambda: Mutation.decode(submission.mutation))
+        _field("mutation", lambda: check_submittable(mutation.entry))
         _field("opening", lambda: take_bytes(submission.opening, "opening", OPENING_LENGTH))
         _field("profile", lambda: decode_profile(submission.profile))
         entry = mutation.entry

@@ -12,6 +12,7 @@ from kt_es.errors import DivergenceError
 from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.keys import PublicKey
 from projections.checks import check_commit
+from projections.configs import check_pinned
 from projections.fsck.directory import examine_entries, examine_heads, examine_map, examine_openings
 from projections.fsck.findings import EnoughError, Examined, Findings, Report
 from projections.fsck.nodes import examine_nodes
@@ -52,6 +53,7 @@ def fsck(
 def _steps(it: Examined, log: tuple[EventLog, StreamNames] | None) -> list[Callable[[], None]]:
     steps: list[Callable[[], None]] = [
         lambda: check_commit(it.ledger),
+        lambda: check_pinned(it.ledger),
         lambda: examine_map(it),
         lambda: examine_entries(it),
         lambda: examine_heads(it),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from kt_es.client.trusted import Trusted
-from kt_es.formats.notes import decode_base64
-from tests.e2e.processes import Up, running_up
+from tests.e2e.processes import Stranger, Up, running_up
 
 pytestmark = pytest.mark.e2e
 
@@ -54,20 +52,38 @@ def test_another_history_is_caught_and_the_evidence_named(first: Up, twin: Up, t
     stranger.environment["KT_SERVER"] = twin.url
     ran = stranger.kt("get", "alice@example.org", code=5)
     complaint, where = ran.err.splitlines()
-    assert complaint == (
-        f"✗ consistency: two different logs of {trusted.size} heads are signed by the directory"
-    )
-    evidence = Path(where.removeprefix("  the evidence is in "))
-    kept = json.loads(evidence.read_text())
-    assert kept["step"] == "consistency"
-    assert Trusted.decode(decode_base64(kept["trusted"], "trusted")) == trusted
-    assert kept["answer"]
-    # What was trusted stays trusted, and a later look is refused as well.
+    log = f"logs of {trusted.size} leaves under the name localhost/people/heads"
+    sentence = f"the directory signed two different {log}"
+    assert complaint == f"✗ consistency: {sentence}"
+    evidence = Path(where.removeprefix("  the evidence is in ").removesuffix("; `kt verify` confirms it"))
+    # What was trusted stays trusted, and a later look is refused as well, on the same evidence.
     assert Trusted.decode((evidence.parent.parent / "trusted").read_bytes()) == trusted
-    stranger.kt("checkpoint", code=5)
+    for command in (("checkpoint",), ("epochs",), ("get", "nobody@example.org"), ("status",)):
+        assert sentence in stranger.kt(*command, code=5).err
+    assert len(list(evidence.parent.iterdir())) == 1
 
     # However far the other history goes on, it is none that this client can be led to.
     newcomer.kt("put", "bob@example.org", "--key", file)
     refused = stranger.kt("get", "bob@example.org", "--timeout", "5", code=5)
     assert refused.err.startswith("✗ consistency: ")
     assert "the evidence is in" in refused.err
+
+    # Anybody who knows the key is convinced, whichever of the two they saw, or neither.
+    anybody = Stranger(tmp_path / "anybody")
+    for who, options in ((anybody, ("--vkey", first.vkey)), (anybody, ()), (newcomer, ()), (stranger, ())):
+        confirmed = who.kt("verify", evidence, *options, code=5)
+        assert confirmed.out == f"{sentence}\n"
+        assert "localhost/people" in confirmed.err
+
+
+def test_the_evidence_is_printed_where_no_disk_takes_it(first: Up, twin: Up, tmp_path: Path) -> None:
+    stranger = first.stranger(tmp_path / "home")
+    stranger.kt("checkpoint")
+    (trusted,) = stranger.state.rglob("trusted")
+    (trusted.parent / "evidence").write_text("in the way")
+    stranger.environment["KT_SERVER"] = twin.url
+    ran = stranger.kt("checkpoint", code=5)
+    saved = tmp_path / "terminal"
+    saved.write_text(ran.err)
+    assert "could not be saved" in ran.err
+    assert "two different" in Stranger(tmp_path / "anybody").kt("verify", saved, code=5).out

@@ -11,10 +11,13 @@ from collections.abc import Sequence
 import pytest
 
 from kt_es.errors import DivergenceError
-from kt_es.eventstore.streams import content_event
+from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.entries import Mutation
-from kt_es.formats.queue import CONFIG, EPOCH_MARKER, MUTATIONS, encode_mutations
+from kt_es.formats.erasures import Erasure, Reason
+from kt_es.formats.queue import CONFIG, EPOCH_MARKER, ERASURE, MUTATIONS, encode_mutations
+from projections.erasures import prove_erasure
 from projections.fsck.examination import fsck
+from projections.ledger import ERASURE as LEDGER_ERASURE
 from projections.ledger import FAMILIES, META, Ledger
 from projections.leftovers import AHEAD
 from signer.loop import Signer
@@ -98,6 +101,37 @@ def test_a_config_of_a_lost_end_of_the_queue_is_forgotten() -> None:
     report = fsck(store, ORIGIN, SIGNER_KEY, log=(log, NAMES))
     assert report.is_good, report.differences
     check_logs(log)
+
+
+def test_an_erasure_of_a_lost_end_of_the_queue_is_forgotten() -> None:
+    named = mutation("user0")
+    erasure = Erasure.sign(named.entry.index, named.entry_hash, Reason.LAW, ORIGIN, SIGNER).encode()
+    marks = [(EPOCH_MARKER, marker(START + number).encode()) for number in (1, 2)]
+    first = (*batches([named]), marks[0])
+    store = MemoryStore(FAMILIES)
+    process(queue(*first, (ERASURE, erasure), *batches(LOST[1:])), ledger_of(store))
+    assert list(store.scan(META, LEDGER_ERASURE)) != []
+    log = queue(*first)
+    process(log, ledger_of(MemoryStore(FAMILIES)))
+    for kind, data in (*batches(STANDING[1:]), marks[1]):
+        log.append(NAMES.queue, ANY, [content_event(NAMES.queue, kind, data)])
+    process(log, ledger_of(store))
+    assert list(store.scan(META, LEDGER_ERASURE)) == []
+    check_logs(log)
+
+
+def test_an_erasure_in_an_epoch_that_is_written_in_slices_stays() -> None:
+    named = mutation("user0")
+    erasure = Erasure.sign(named.entry.index, named.entry_hash, Reason.LAW, ORIGIN, SIGNER).encode()
+    marks = [(EPOCH_MARKER, marker(START + number).encode()) for number in (1, 2)]
+    store = MemoryStore(FAMILIES)
+    log = queue(*batches([named]), marks[0], (ERASURE, erasure), *batches(LOST[1:]), marks[1])
+    ledger = ledger_of(store)
+    process(log, ledger)
+    proof = prove_erasure(ledger, ledger.committed, named.entry.index, named.entry_hash, 3)
+    assert proof is not None
+    assert prove_erasure(ledger, ledger.committed, named.entry.index, bytes(32), 3) is None
+    assert fsck(store, ORIGIN, SIGNER_KEY, log=(log, NAMES)).is_good
 
 
 def test_a_forged_log_that_was_refused_leaves_nothing_behind() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from kt_es.errors import ConfigError, DivergenceError
+from kt_es.errors import ConfigError, DivergenceError, EquivocationError, RollbackError
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from projections.ledger import FAMILIES
@@ -220,7 +220,7 @@ def test_another_head_in_the_log_stops_it() -> None:
         changed = SignedMapHead.sign(replace(smh.head, map_size=7), private_key("signer"))
         data = replace(head_event, smh_bytes=changed.encode()).encode()
         other.append(NAMES.heads, ANY, [content_event(NAMES.heads, event.type, data)])
-    with pytest.raises(DivergenceError, match="another head of epoch"):
+    with pytest.raises(EquivocationError, match="another signed head of epoch"):
         new_signer(other, new_ledger(store)).recover()
     with pytest.raises(DivergenceError, match="map_size is 7"):
         new_signer(other, new_ledger()).recover()
@@ -230,7 +230,7 @@ def test_a_log_that_lost_its_heads_stops_it() -> None:
     log, store = new_log(), MemoryStore(FAMILIES)
     with signing(log, new_ledger(store)):
         wait_decided(log)
-    with pytest.raises(DivergenceError, match="has no head of epoch"):
+    with pytest.raises(RollbackError, match="has no head of epoch"):
         new_signer(new_log(), new_ledger(store)).recover()
 
 

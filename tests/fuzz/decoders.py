@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kt_es.client.trusted import Pinned, Trusted
-from kt_es.errors import ConfigError, DivergenceError, MalformedError
+from kt_es.errors import ConfigError, DivergenceError, MalformedError, VerificationError
+from kt_es.evidence import convict
 from kt_es.formats.checkpoints import Checkpoint
 from kt_es.formats.codec import decode, encode
 from kt_es.formats.configs import Config
+from kt_es.formats.evidence import Evidence, armored, unarmored
+from kt_es.formats.heads import SignedMapHead
 from kt_es.formats.labels import LABEL_POLICIES, normalize_label
 from kt_es.formats.notes import VerifierKey, parse_note
 from kt_es.merkle.pages import (
@@ -23,7 +26,7 @@ from kt_es.merkle.pages import (
 )
 from projections.ledger import Committed
 from tests.builders import ORIGIN, SIGNER_KEY
-from tests.examples import EXAMPLES
+from tests.examples import EXAMPLES, evidence_of_entries, evidence_of_heads
 
 Target = Callable[[bytes], None]
 
@@ -96,6 +99,33 @@ def label(data: bytes) -> None:
         except MalformedError:
             continue
         check(normalize_label(known, policy) == known, "a normalized label is not normal")
+
+
+def armor(data: bytes) -> None:
+    """Armored evidence is read or refused; what was read comes off its armor again."""
+    try:
+        read = unarmored(data.decode("utf-8", "surrogatepass"))
+    except _REFUSED:
+        return
+    check(unarmored(armored(read)) == read, "armor does not come off again")
+
+
+_SIGNED = {
+    signed.head_bytes for made in (evidence_of_heads(), evidence_of_entries()) for signed in made.heads()
+}
+
+
+def conviction(data: bytes) -> None:
+    """Evidence that convicts has two statements that the signer of the tests signed."""
+    try:
+        made = Evidence.decode(data)
+        convict(made)
+    except (MalformedError, VerificationError):
+        return
+    ours = made.configs[0].config.signer_key == SIGNER_KEY
+    check(ours, "somebody else is convicted")
+    heads = {SignedMapHead.decode(statement).head_bytes for statement in made.statements}
+    check(len(heads) == 2 and heads <= _SIGNED, "what convicts was never signed")
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -16,7 +16,14 @@ from kt_es.crypto import vrf
 from kt_es.crypto.hashes import sha256
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.crypto.vrf import VrfPrivateKey
-from kt_es.errors import ConfigError, DivergenceError, KtError, MalformedError, VerificationError
+from kt_es.errors import (
+    CannotTellError,
+    ConfigError,
+    DivergenceError,
+    KtError,
+    MalformedError,
+    VerificationError,
+)
 from kt_es.formats.labels import EMAIL, TEXT
 from kt_es.formats.profiles import decode_profile, encode_profile
 from kt_es.formats.proofs import ProofFile
@@ -104,7 +111,7 @@ def proof(data: bytes) -> None:
         file = ProofFile.decode(data)
         check(file.encode() == data, "a proof file has one encoding")
         proven = verify_proof_file(file, _PINNED)
-    except (MalformedError, VerificationError):
+    except (MalformedError, VerificationError, CannotTellError):
         return
     by_label = {label_of(user): held for user, held in _HELD.items()}
     held = None if proven.mutation is None else proven.mutation.entry_hash

@@ -19,6 +19,7 @@ from kt_es.client.trusted import Pinned, begin
 from kt_es.config import Settings, dump_settings
 from kt_es.crypto.hashes import HASH_SIZE, log_leaf_hash
 from kt_es.formats.codec import encode
+from kt_es.formats.evidence import armored
 from kt_es.formats.proofs import encode_configs
 from kt_es.formats.snapshots import LENGTH_SIZE
 from kt_es.merkle.log import LogState
@@ -63,6 +64,8 @@ def seeds() -> dict[str, list[bytes]]:
         "vkey": [_pinned().vkey.encode()],
         "pin": [_pinned().vkey.encode(), b" " + _pinned().vkey.encode() + b"\n"],
         "label": [label_of("alice").encode(), "Émile@Exämple.org".encode(), "e\u0301\u00df".encode()],
+        "armor": [armored(EXAMPLES["evidence-heads"].data).encode()],
+        "conviction": by_rule["evidence"],
         "page": [_page()],
         "json": [json.dumps(body).encode() for body in _bodies()],
         "lookup": by_rule["lookup-answer"],

@@ -17,6 +17,8 @@ TARGETS: dict[str, Target] = {
     **decoders.TEXT_TARGETS,
     "pin": decoders.pin,
     "label": decoders.label,
+    "armor": decoders.armor,
+    "conviction": decoders.conviction,
     "page": decoders.page,
     "json": readers.json_answers,
     "lookup": readers.lookup,

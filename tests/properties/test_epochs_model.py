@@ -15,6 +15,7 @@ from kt_es.crypto.vrf import VrfPrivateKey
 from kt_es.epochs import Current, Epoch, Standing, close, decide, decode_standing, encode_standing, parse
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import Entry, Mutation
+from kt_es.formats.erasures import Erasure, Reason
 from kt_es.formats.queue import Digest, Item, ItemKind
 from kt_es.formats.records import Verdict
 from tests.builders import (
@@ -71,6 +72,8 @@ BROKEN = st.sampled_from(
         (Item(0, 0, ItemKind.EVENT, b"garbage"), "malformed"),
         (Item(0, 0, ItemKind.MARKER, b"\x80"), "malformed"),
         (Item(0, 0, ItemKind.CONFIG, FIRST.encode() + b"\x00"), "malformed"),
+        (Item(0, 0, ItemKind.ERASURE, b"\x80"), "malformed"),
+        (Item(0, 0, ItemKind.ERASURE, Digest(bytes(32), 20_000)), "oversize"),
         (Item(0, 0, ItemKind.MUTATION, Digest(bytes(32), 20_000)), "oversize"),
         (Item(0, 0, ItemKind.EVENT, Digest(bytes(32), 300_000)), "oversize"),
         (Item(0, 0, ItemKind.UNKNOWN, b"whatever"), "unknown"),
@@ -106,8 +109,10 @@ class Queue(RuleBasedStateMachine):
     def decided(self, kind: str, queued: Item, thing: Thing) -> Verdict:
         parsed = parse(queued)
         before: Current | None = None
-        if isinstance(parsed, Mutation) and (held := self.map.get(parsed.entry.index)) is not None:
-            before = Current(held, sha256(held.encode()))
+        if isinstance(parsed, Mutation | Erasure):
+            place = parsed.entry.index if isinstance(parsed, Mutation) else parsed.index
+            if (held := self.map.get(place)) is not None:
+                before = Current(held, sha256(held.encode()))
         verdict = decide(self.epoch, parsed, before)
         assert verdict.label == self.model.decide(kind, thing)
         return verdict
@@ -195,6 +200,15 @@ class Queue(RuleBasedStateMachine):
     def config_seen_before(self, data: st.DataObject) -> None:
         signed, thing = data.draw(st.sampled_from(self.configs[-5:]))
         self.decided("config", item(signed), thing)
+
+    @rule(
+        user=users, signer=st.sampled_from((*KEYS, *SIGNERS)), named=st.binary(max_size=1), origin=mostly_here
+    )
+    def any_erasure(self, user: str, signer: str, named: bytes, origin: str) -> None:
+        key = private_key(signer if signer in SIGNERS else f"user {signer}")
+        erasure = Erasure.sign(index(user), sha256(named), Reason.OWNER, origin, key)
+        queued = Item(0, 0, ItemKind.ERASURE, erasure.encode())
+        self.decided("erasure", queued, {"user": user, "signer": signer, "directory": origin})
 
     @rule(broken=BROKEN)
     def broken_item(self, broken: tuple[Item, str]) -> None:

@@ -19,9 +19,12 @@ from kt_es.epochs import Current, Epoch, Parsed, Standing, close, decide
 from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, sign_checkpoint
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import Mutation
+from kt_es.formats.erasures import Erasure, Reason
 from kt_es.formats.heads import SignedMapHead
 from kt_es.formats.labels import normalize_label
-from kt_es.formats.proofs import LookupAnswer, encode_configs
+from kt_es.formats.proofs import ErasureProof, LookupAnswer, encode_configs
+from kt_es.formats.queue import Item, ItemKind
+from kt_es.formats.ranges import RangeAnswer, RangeEpoch
 from kt_es.formats.records import Record, Verdict
 from tests import builders as b
 from tests.reference import naive_log, naive_map
@@ -49,8 +52,11 @@ class Directory:
     mutations: dict[bytes, Mutation] = field(default_factory=dict)
     private: dict[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
     versions: dict[bytes, list[tuple[int, bytes]]] = field(default_factory=dict)
+    erasures: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     epoch: Epoch = field(init=False)
     successor: PrivateKey | None = None
+    forced: dict[bytes, Mutation | None] = field(default_factory=dict)
+    page: int = 1_000
 
     def __post_init__(self) -> None:
         self.epoch = Epoch.after(self.standing)
@@ -88,6 +94,15 @@ class Directory:
         made = b.mutation(user, version, held)
         return self.put(made, b.opening(user, version), b.profile(user, version))
 
+    def erase(self, user: str, key: PrivateKey, reason: Reason = Reason.OWNER) -> None:
+        """Erase the profile of the entry that stands at ``user``; the epoch in the making proves it."""
+        held = self.entries[b.index(user)]
+        made = Erasure.sign(b.index(user), held, reason, b.ORIGIN, key)
+        item = Item(len(self.records), 0, ItemKind.ERASURE, made.encode())
+        self.erasures[held] = (self.epoch.number, len(self.records))
+        self.records.append(Record(len(self.records), item, Verdict.ERASED).encode())
+        del self.private[held]
+
     def rotate(self, successor: PrivateKey) -> Verdict:
         current = self.configs[-1].config
         config = replace(current, signer_keys=(b.public(successor),), previous=current.hash)
@@ -104,6 +119,7 @@ class Directory:
         entries = {**self.entries, **self.epoch.accepted}
         for index, entry_hash in self.epoch.accepted.items():
             self.versions.setdefault(index, []).append((number, entry_hash))
+        self._lie(entries)
         head, self.standing = close(
             self.epoch,
             map_root=naive_map.root(entries),
@@ -117,6 +133,16 @@ class Directory:
         self.signer, self.successor = self.successor or self.signer, None
         self.epoch = Epoch.after(self.standing)
         return number
+
+    def _lie(self, entries: dict[bytes, bytes]) -> None:
+        """Put into the map what nobody submitted, or take out what stands there."""
+        for index, mutation in self.forced.items():
+            if mutation is None:
+                entries.pop(index, None)
+            else:
+                entries[index] = mutation.entry_hash
+                self.mutations[mutation.entry_hash] = mutation
+        self.forced.clear()
 
     def leaves(self, size: int) -> list[bytes]:
         return [log_leaf_hash(published.smh.encode()) for published in self.heads[:size]]
@@ -134,7 +160,7 @@ class Directory:
         )
 
     def consistency(self, first: int, second: int) -> tuple[bytes, ...]:
-        if first in (0, second):
+        if first == 0 or first >= second:
             return ()
         return tuple(naive_log.consistency(first, self.leaves(second)))
 
@@ -153,6 +179,38 @@ class Directory:
             naive_map.prove(published.entries, index_of(beta)),
             None if held is None else self.mutations[held],
             None if held is None or held not in self.private else self.private[held][0],
+            None if held is None else self.erasure(held, size),
+        )
+
+    def erasure(self, entry_hash: bytes, size: int) -> ErasureProof | None:
+        """That the profile of an entry was erased, under the heads log of ``size``."""
+        if entry_hash not in self.erasures or self.erasures[entry_hash][0] > size:
+            return None
+        epoch, sequence = self.erasures[entry_hash]
+        published = self.heads[epoch - 1]
+        leaves = [log_leaf_hash(record) for record in self.records[: published.log_size]]
+        return ErasureProof(
+            self.records[sequence],
+            tuple(naive_log.inclusion(sequence, leaves)),
+            published.smh.encode(),
+            tuple(naive_log.inclusion(epoch - 1, self.leaves(size))),
+        )
+
+    def range_answer(self, label: str, first: int, last: int) -> RangeAnswer:
+        """What stood at ``label`` from the epoch ``first`` to the epoch ``last``."""
+        beta, proof = b.VRF.prove(normalize_label(label, "email").encode())
+        index = index_of(beta)
+        named: dict[Mutation, int] = {}
+        epochs = []
+        for published in self.heads[first - 1 : last]:
+            held = published.entries.get(index)
+            at = None if held is None else named.setdefault(self.mutations[held], len(named))
+            shown = naive_map.prove(published.entries, index)
+            epochs.append(RangeEpoch(published.smh.encode(), shown, at))
+        size = len(self.heads)
+        heads_proof = tuple(naive_log.range_proof(first - 1, first - 1 + len(epochs), self.leaves(size)))
+        return RangeAnswer(
+            self.heads_checkpoint(size), proof, tuple(named), first, heads_proof, tuple(epochs)
         )
 
     def profile(self, answer: LookupAnswer) -> bytes | None:
@@ -175,6 +233,8 @@ class Directory:
                 )
             case "POST", "/v1/lookup":
                 return self._lookup(body)
+            case "POST", "/v1/range":
+                return self._range(body)
             case "POST", "/v1/mutations":
                 return self._submit(body)
             case "POST", "/v1/history":
@@ -203,6 +263,23 @@ class Directory:
             }
         )
 
+    def _range(self, body: dict[str, object]) -> httpx.Response:
+        first, last = int(str(body["first"])), int(str(body["last"]))
+        if not 1 <= first <= last <= len(self.heads):
+            return problem(404, "unknown-epoch", "there is no such epoch yet", "last")
+        if last - first >= 256:
+            return problem(400, "malformed", "the range has more than 256 epochs", "last")
+        answer = self.range_answer(str(body["label"]), first, last)
+        proof = self.consistency(body["since"] or 0, len(self.heads))  # type: ignore[arg-type]
+        return _json(
+            {
+                "first": first,
+                "last": last,
+                "answer": text(answer.encode()),
+                "consistency": [text(value) for value in proof],
+            }
+        )
+
     def _submit(self, body: dict[str, str]) -> httpx.Response:
         mutation = Mutation.decode(base64.b64decode(body["mutation"]))
         known = self.entries.get(mutation.entry.index)
@@ -219,8 +296,12 @@ class Directory:
         )
 
     def _history(self, body: dict[str, str]) -> httpx.Response:
+        """A page of versions, of at most ``page``."""
+        index = index_of(b.VRF.prove(body["label"].encode())[0])
+        after = int(body["after"])
+        told = self.versions.get(index, [])[after:]
         versions = []
-        for epoch, entry_hash in self.versions.get(index_of(b.VRF.prove(body["label"].encode())[0]), []):
+        for epoch, entry_hash in told[: self.page]:
             mutation = self.mutations[entry_hash]
             opened, shown = self.private.get(entry_hash, (None, None))
             versions.append(
@@ -232,7 +313,7 @@ class Directory:
                     "profile": None if shown is None or not body["profiles"] else text(shown),
                 }
             )
-        return _json({"versions": versions})
+        return _json({"versions": versions, "more": len(told) > self.page})
 
     def _head(self, epoch: int) -> httpx.Response:
         return _json(
@@ -241,6 +322,10 @@ class Directory:
                 "smh": text(self.heads[epoch - 1].smh.encode()),
                 "heads_checkpoint": self.heads_checkpoint(epoch),
                 "mutations_checkpoint": self.mutations_checkpoint(epoch),
+                "inclusion": [
+                    text(value) for value in naive_log.inclusion(epoch - 1, self.leaves(len(self.heads)))
+                ],
+                "latest_checkpoint": self.heads_checkpoint(len(self.heads)),
             }
         )
 

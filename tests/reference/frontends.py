@@ -32,11 +32,13 @@ def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
 class Front:
     """``running`` and what it was made of; ``request`` asks its application."""
 
-    def __init__(self, streams: SignedStreams, store: Storage | None = None) -> None:
+    def __init__(
+        self, streams: SignedStreams, store: Storage | None = None, ledger: Ledger | None = None
+    ) -> None:
         self.streams = streams
         self.errors: list[KtError] = []
         self.store = MemoryStore(FAMILIES) if store is None else store
-        self.ledger = Ledger(self.store, b.ORIGIN, b.SIGNER_KEY)
+        self.ledger = Ledger(self.store, b.ORIGIN, b.SIGNER_KEY) if ledger is None else ledger
         self.running = Running(self.ledger, streams.names, b.VRF, lambda: streams.log, self.errors.append)
 
     @property
@@ -63,9 +65,11 @@ class Front:
 
 
 @contextmanager
-def front(streams: SignedStreams, store: Storage | None = None, *, wait: bool = True) -> Iterator[Front]:
-    """A running front end that has caught up with ``streams``."""
-    made = Front(streams, store)
+def front(
+    streams: SignedStreams, store: Storage | None = None, *, wait: bool = True, made: Front | None = None
+) -> Iterator[Front]:
+    """A running front end that has caught up with ``streams``; ``made`` is one that was put together."""
+    made = Front(streams, store) if made is None else made
     made.running.start()
     try:
         if wait:

@@ -4,7 +4,8 @@ Values are what a person would say: a change is a dict with ``user``, ``version`
 says it follows: another change's ``name`` or None), ``keys`` and ``signers`` (names of keys), ``name``
 (its identity, in which signers have no part) and ``directory``; a marker has ``signer``, ``time`` and
 ``directory``; a config has ``name``, ``follows``, ``key`` (its first signer key), ``signers`` and
-``fixed`` (what no config may change). Everything that is broken has ``broken`` and its verdict's name.
+``fixed`` (what no config may change); an erasure has ``user``, ``signer`` and ``directory``. Everything
+that is broken has ``broken`` and its verdict's name.
 """
 
 from __future__ import annotations
@@ -36,7 +37,14 @@ class Directory:
             return self._marker(thing)
         if kind == "config":
             return self._config(thing)
+        if kind == "erasure":
+            return self._erasure(thing)
         return self._change(thing)
+
+    def _erasure(self, erasure: Thing) -> str:
+        now = self.map.get(erasure["user"])
+        may = now is not None and erasure["signer"] in (*now["keys"], self.config["key"])
+        return "erased" if may and erasure["directory"] == self.name else "foreign-erasure"
 
     def _marker(self, marker: Thing) -> str:
         if marker["signer"] != self.config["key"] or marker["directory"] != self.name:

@@ -37,3 +37,17 @@ def consistency(size1: int, leaf_hashes: list[bytes], whole: bool = True) -> lis
     if size1 <= k:
         return [*consistency(size1, leaf_hashes[:k], whole), root(leaf_hashes[k:])]
     return [*consistency(size1 - k, leaf_hashes[k:], False), root(leaf_hashes[:k])]
+
+
+def range_proof(start: int, end: int, hashes: list[bytes]) -> list[bytes]:
+    """The roots beside the leaves ``start`` up to ``end``, from left to right."""
+
+    def beside(low: int, high: int) -> list[bytes]:
+        if high <= start or low >= end:
+            return [root(hashes[low:high])]
+        if start <= low and high <= end:
+            return []
+        middle = low + split(high - low)
+        return beside(low, middle) + beside(middle, high)
+
+    return beside(0, len(hashes))

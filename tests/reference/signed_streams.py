@@ -6,11 +6,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from kt_es.crypto.signatures import PrivateKey
 from kt_es.eventstore.streams import ANY, EventLog, StreamNames, content_event
 from kt_es.formats.entries import Mutation
+from kt_es.formats.erasures import Erasure, Reason
 from kt_es.formats.heads import MapHead
 from kt_es.formats.profiles import OPENING, OPENING_ERASED, Opening, encode_erased
-from kt_es.formats.queue import CONFIG, EPOCH_MARKER, MUTATIONS, encode_mutations
+from kt_es.formats.queue import CONFIG, EPOCH_MARKER, ERASURE, MUTATIONS, encode_mutations
 from projections.ledger import FAMILIES, Ledger
 from signer.keys import KeyRing
 from signer.work import EpochWork
@@ -26,7 +28,7 @@ class SignedStreams:
         self.log = MemoryLog() if log is None else log
         self.names = StreamNames(directory)
         self.ledger = Ledger(MemoryStore(FAMILIES), b.ORIGIN, b.SIGNER_KEY)
-        self._keys = KeyRing([b.SIGNER, b.private_key("successor")])
+        self._keys = KeyRing([b.SIGNER, b.private_key("successor"), b.private_key("third")])
         self._key = b.SIGNER
         self.queue(CONFIG, b.signed_config().encode())
 
@@ -43,7 +45,14 @@ class SignedStreams:
         made = Opening(mutation.entry_hash, b.opening(user, version), b.profile(user, version))
         self.log.append(stream, ANY, [content_event(stream, OPENING, made.encode())])
 
-    def erase(self, mutation: Mutation) -> None:
+    def erase(self, mutation: Mutation, key: PrivateKey = b.SIGNER) -> None:
+        """Queue the erasure of one entry, signed by the operator unless another ``key`` is given."""
+        entry = mutation.entry
+        erasure = Erasure.sign(entry.index, mutation.entry_hash, Reason.OWNER, b.ORIGIN, key)
+        self.queue(ERASURE, erasure.encode())
+
+    def forget(self, mutation: Mutation) -> None:
+        """Let the private stream say that the opening is gone; nothing public says so."""
         stream = self.names.openings(mutation.entry.index)
         data = encode_erased(mutation.entry_hash)
         self.log.append(stream, ANY, [content_event(stream, OPENING_ERASED, data)])
@@ -54,6 +63,10 @@ class SignedStreams:
         self.opening(user, made)
         self.put(made)
         return made
+
+    def use_key(self, key: PrivateKey) -> None:
+        """Sign markers by ``key`` from now on, which a config has to name."""
+        self._key = key
 
     def mark(self) -> None:
         issued_at = b.START + 1_000 * (self.ledger.committed.epoch + 1)

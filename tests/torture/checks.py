@@ -18,14 +18,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
+from kt_es.cli.auditing import wall_clock
 from kt_es.config import Settings
 from kt_es.crypto.hashes import sha256
-from kt_es.errors import DivergenceError
 from kt_es.eventstore.streams import Event, EventLog, NewEvent
 from kt_es.formats.entries import Mutation
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.queue import Item, items_of
 from kt_es.formats.records import Record, Verdict, decode_records
+from projections.anchor import WRONG_LOG
 from projections.auditor import audit
 from projections.ledger import FAMILIES, Ledger
 from projections.rocks import Store
@@ -226,7 +227,7 @@ class Checks:
         settings = self._settings
         try:
             with ledger_in(settings, audited) as ledger:
-                audit(log, settings.names, ledger, with_queue=True)
+                audit(log, settings.names, ledger, with_queue=True, now=wall_clock)
                 event = ledger.head_event(ledger.committed.epoch)
             if event is None:
                 raise TortureError("nothing is published")
@@ -235,7 +236,7 @@ class Checks:
                 replay_queue(log, settings, ledger, head.queue_next)
                 if ledger.committed.root.hash != head.map_root:
                     raise TortureError(f"epoch {head.epoch}: the replay has another map root")
-        except DivergenceError as error:
+        except WRONG_LOG as error:
             raise TortureError(f"the logs do not verify: {error}") from error
         return head
 

@@ -12,7 +12,7 @@ from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.records import Record, Verdict, decode_records, encode_records
 from projections.auditor import QueueCheck, audit
-from tests.builders import SIGNER, mutation, next_mutation, private_key
+from tests.builders import SIGNER, START, mutation, next_mutation, private_key
 from tests.reference.memory_log import MemoryLog
 from tests.reference.signing import NAMES, new_ledger, new_log, records, signing, submit, wait_decided
 
@@ -49,14 +49,14 @@ def changed(honest: MemoryLog, stream: str, change: Callable[[Events], Events]) 
 def audited(log: MemoryLog, *, with_queue: bool = True) -> str:
     """What the audit says, ``correct`` if nothing."""
     try:
-        audit(log, NAMES, new_ledger(), with_queue=with_queue)
+        audit(log, NAMES, new_ledger(), with_queue=with_queue, now=lambda: START)
     except DivergenceError as error:
         return str(error)
     return "correct"
 
 
 def test_honest_logs_are_correct(honest: MemoryLog) -> None:
-    report = audit(honest, NAMES, new_ledger(), with_queue=True)
+    report = audit(honest, NAMES, new_ledger(), with_queue=True, now=lambda: START)
     assert report.records == report.compared_with_queue == len(records(honest))
     assert report.verdicts["accepted"] == 4
     assert report.verdicts["malformed"] == 1
@@ -209,7 +209,7 @@ def test_an_item_that_was_left_out_is_named(honest: MemoryLog) -> None:
 def test_a_truncated_queue_is_compared_from_where_it_begins(honest: MemoryLog) -> None:
     log = changed(honest, NAMES.queue, lambda stored: stored)
     log.truncate(NAMES.queue, 3)
-    report = audit(log, NAMES, new_ledger(), with_queue=True)
+    report = audit(log, NAMES, new_ledger(), with_queue=True, now=lambda: START)
     assert 0 < report.compared_with_queue < report.records
 
 

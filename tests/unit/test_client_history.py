@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
 
 from kt_es.client.client import Client
-from kt_es.client.history import ToldVersion, epochs_to_look_up, verify_history
-from kt_es.client.state import MemoryStateStore
+from kt_es.client.history import (
+    History,
+    ToldVersion,
+    Version,
+    epochs_to_look_up,
+    verify_history,
+    verify_versions,
+)
+from kt_es.client.kept import BLOCK, KIND, keep_versions, kept_versions
+from kt_es.client.state import FileStateStore, MemoryStateStore, StateStore
 from kt_es.client.trust import Lookup
-from kt_es.errors import VerificationError
+from kt_es.errors import ConfigError, UnavailableError, VerificationError
 from tests import builders as b
 from tests.reference.directory import Directory
 
@@ -73,9 +83,10 @@ def test_without_profiles(client: Client) -> None:
 
 
 def test_erased_profiles_are_said_to_be_erased(client: Client, directory: Directory) -> None:
-    del directory.private[directory.versions[b.index("alice")][0][1]]
+    directory.erase("alice", NEW_KEY)
+    directory.advance()
     history = client.history(ALICE, profiles=True)
-    assert [version.erased for version in history.versions] == [True, False, False]
+    assert [version.erased for version in history.versions] == [False, False, True]
 
 
 def test_nobody_has_no_history(client: Client) -> None:
@@ -91,19 +102,21 @@ Told = list[ToldVersion]
 def parts(client: Client, directory: Directory) -> tuple[Lookup, Told, list[Lookup]]:
     """The current lookup, an honest tale, and verified lookups of all epochs."""
     told = [
-        ToldVersion(
-            epoch, directory.mutations[entry_hash], b.opening("alice", number), b.profile("alice", number)
-        )
-        for number, (epoch, entry_hash) in enumerate(directory.versions[b.index("alice")], start=1)
+        ToldVersion(epoch, directory.mutations[entry_hash])
+        for epoch, entry_hash in directory.versions[b.index("alice")]
     ]
     lookups = [client.lookup(ALICE, epoch, profile=False) for epoch in range(1, 8)]
     return client.lookup(ALICE), told, lookups
 
 
+def judged(current: Lookup, told: Told, lookups: list[Lookup], last: Version | None = None) -> History:
+    return verify_history(current, verify_versions(current, last, told, lookups))
+
+
 def test_the_honest_tale_is_accepted(parts: tuple[Lookup, Told, list[Lookup]]) -> None:
     current, told, lookups = parts
     assert epochs_to_look_up(told) == (1, 2, 3, 5, 6)
-    assert len(verify_history(current, told, lookups).versions) == 3
+    assert len(judged(current, told, lookups).versions) == 3
 
 
 def first_version_left_out(told: Told) -> Told:
@@ -156,7 +169,7 @@ def test_a_tale_with_one_lie_is_refused(
 ) -> None:
     current, told, lookups = parts
     with pytest.raises(VerificationError, match=r"^history:"):
-        verify_history(current, lie(told), lookups)
+        judged(current, lie(told), lookups)
 
 
 def test_lookups_of_another_label_prove_nothing(
@@ -165,7 +178,7 @@ def test_lookups_of_another_label_prove_nothing(
     current, told, _ = parts
     others = [client.lookup(b.label_of("bob"), epoch) for epoch in range(1, 8)]
     with pytest.raises(VerificationError, match="no proof since when"):
-        verify_history(current, told, others)
+        judged(current, told, others)
 
 
 def test_a_version_that_its_predecessor_did_not_authorize_is_refused(
@@ -176,19 +189,164 @@ def test_a_version_that_its_predecessor_did_not_authorize_is_refused(
     stranger = b.private_key("stranger")
     entry = told[2].mutation.entry
     forged = b.mutation("alice", 3, entry.previous, keys=[stranger])
-    versions = [*told[:2], replace(told[2], mutation=forged, opening=None, profile=None)]
+    versions = [*told[:2], replace(told[2], mutation=forged)]
     seen = [
         replace(lookup, mutation=forged) if lookup.epoch >= 6 else lookup for lookup in (*lookups, current)
     ]
     with pytest.raises(VerificationError, match=r"^signatures: version 3"):
-        verify_history(seen[-1], versions, seen[:-1])
+        judged(seen[-1], versions, seen[:-1])
 
 
-@pytest.mark.parametrize("change", [{"opening": b"\1" * 16}, {"opening": None}, {"profile": b"\x80"}])
-def test_a_profile_that_was_not_committed_to_is_refused(
-    parts: tuple[Lookup, Told, list[Lookup]], change: dict[str, bytes | None]
+def test_a_history_goes_on_from_a_verified_version(parts: tuple[Lookup, Told, list[Lookup]]) -> None:
+    current, told, lookups = parts
+    versions = verify_versions(current, None, told[:2], lookups)
+    later = verify_versions(current, versions[-1], told[2:], lookups)
+    assert verify_history(current, (*versions, *later)) == judged(current, told, lookups)
+
+
+def test_what_does_not_follow_the_verified_version_is_refused(
+    parts: tuple[Lookup, Told, list[Lookup]],
 ) -> None:
     current, told, lookups = parts
-    told[0] = replace(told[0], **change)  # type: ignore[arg-type]
-    with pytest.raises(VerificationError, match=r"^commitment:"):
-        verify_history(current, told, lookups)
+    first = verify_versions(current, None, told[:1], lookups)[-1]
+    other = replace(first, entry_hash=bytes(32))
+    with pytest.raises(VerificationError, match="version 2 does not follow the one before"):
+        verify_versions(current, other, told[1:], lookups)
+
+
+def asked(directory: Directory, client: Client) -> list[tuple[str, dict[str, object]]]:
+    """The requests of one more history."""
+    sent: list[tuple[str, dict[str, object]]] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        sent.append((request.url.path, json.loads(request.content or b"{}")))
+        return directory.handle(request)
+
+    client._transport._http._transport = httpx.MockTransport(handle)
+    client.history(ALICE)
+    return sent
+
+
+def many(directory: Directory, count: int) -> None:
+    """``count`` more versions of alice, one in each epoch."""
+    for _ in range(count):
+        held = directory.mutations[directory.entries[b.index("alice")]]
+        made = b.next_mutation("alice", held, keys=[NEW_KEY])
+        number = held.entry.version + 1
+        assert directory.put(made, b.opening("alice", number), b.profile("alice", number)).succeeded
+        directory.advance()
+
+
+class TestKept:
+    """What was verified is kept: the next history reads the new versions only."""
+
+    def test_only_new_versions_are_asked_for(self, client: Client, directory: Directory) -> None:
+        first = client.history(ALICE)
+        many(directory, 1)
+        sent = asked(directory, client)
+        assert [body["after"] for path, body in sent if path == "/v1/history"] == [3]
+        assert [body["epoch"] for path, body in sent if path == "/v1/lookup"] == [None, 7, 8]
+        again = client.history(ALICE)
+        assert again.versions[:3] == tuple(replace(version, erased=None) for version in first.versions)
+        assert [version.number for version in again.versions] == [1, 2, 3, 4]
+
+    def test_nothing_new_asks_for_the_latest_lookup_alone(self, client: Client, directory: Directory) -> None:
+        client.history(ALICE)
+        assert [path for path, _ in asked(directory, client)] == ["/v1/lookup"]
+
+    def test_it_is_kept_on_disk_in_blocks(self, directory: Directory, tmp_path: Path) -> None:
+        many(directory, 2 * BLOCK)
+        directory.page = 100
+        store = FileStateStore(tmp_path / "state")
+        reader = client_of(directory, store)
+        assert len(reader.history(ALICE).versions) == 2 * BLOCK + 3
+        many(directory, 1)
+        other = client_of(directory, FileStateStore(tmp_path / "state"))
+        assert [body["after"] for path, body in asked(directory, other) if path == "/v1/history"] == [259]
+        assert len(kept_versions(store, ALICE)) == 2 * BLOCK + 4
+
+    def test_what_was_verified_before_an_outage_is_kept(self, directory: Directory) -> None:
+        many(directory, BLOCK + 10)
+        store, lookups = MemoryStateStore(), 0
+
+        def handle(request: httpx.Request) -> httpx.Response:
+            nonlocal lookups
+            lookups += request.url.path == "/v1/lookup"
+            return httpx.Response(500) if lookups > BLOCK + 10 else directory.handle(request)
+
+        with pytest.raises(UnavailableError):
+            client_of(directory, store, handle).history(ALICE)
+        assert len(kept_versions(store, ALICE)) == BLOCK
+        assert len(client_of(directory, store).history(ALICE).versions) == BLOCK + 13
+
+    def test_an_account_that_ends_before_what_is_kept_is_refused(self, directory: Directory) -> None:
+        store = MemoryStateStore()
+        client_of(directory, store).history(ALICE)
+        fork = built()
+        fork.forced[b.index("alice")] = fork.mutations[fork.versions[b.index("alice")][0][1]]
+        fork.advance()
+        store._memory = {key: data for key, data in store._memory.items() if key[0] == KIND}
+        with pytest.raises(VerificationError, match=r"holds version 1, though version 3 was verified before"):
+            client_of(fork, store).history(ALICE)
+
+    def test_a_kept_version_that_the_new_ones_do_not_name_is_refused(self, directory: Directory) -> None:
+        store = MemoryStateStore()
+        reader = client_of(directory, store)
+        reader.history(ALICE)
+        versions = list(kept_versions(store, ALICE))
+        entry = replace(versions[-1].entry, commitment=bytes(32))
+        versions[-1] = replace(versions[-1], entry=entry)
+        keep_versions(store, ALICE, versions, 1)
+        with pytest.raises(VerificationError, match=r"^history: does not end with"):
+            reader.history(ALICE)
+        many(directory, 1)
+        with pytest.raises(VerificationError, match=r"^history: version 4 does not follow"):
+            reader.history(ALICE)
+
+    @pytest.mark.parametrize("damage", [b"", b"\x80", b"\x82\x60\x80"])
+    def test_damage_is_named_and_nothing_begins_anew_in_silence(
+        self, directory: Directory, damage: bytes
+    ) -> None:
+        store = MemoryStateStore()
+        reader = client_of(directory, store)
+        reader.history(ALICE)
+        (key,) = [key for kind, key in store._memory if kind == KIND]
+        store.remember(KIND, key, damage)
+        with pytest.raises(ConfigError, match="is damaged"):
+            reader.history(ALICE)
+
+    def test_what_is_kept_follows_its_chain(self, directory: Directory) -> None:
+        store = MemoryStateStore()
+        reader = client_of(directory, store)
+        reader.history(ALICE)
+        first, second, third = kept_versions(store, ALICE)
+        changed = replace(second, entry=replace(second.entry, commitment=bytes(32)))
+        keep_versions(store, ALICE, (first, changed, third), 3)
+        with pytest.raises(ConfigError, match="version 3 does not follow"):
+            reader.history(ALICE)
+
+    def test_all_is_verified_anew_when_asked(self, client: Client, directory: Directory) -> None:
+        client.history(ALICE)
+        assert [version.erased for version in client.history(ALICE).versions] == [None] * 3
+        assert [version.erased for version in client.history(ALICE, afresh=True).versions] == [False] * 3
+
+
+def test_a_server_that_tells_fewer_versions_than_the_map_holds(directory: Directory) -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/history":
+            return httpx.Response(200, content=b'{"versions": [], "more": true}')
+        return directory.handle(request)
+
+    with pytest.raises(VerificationError, match=r"^history: ends with version 0"):
+        client_of(directory, MemoryStateStore(), handle).history(ALICE)
+
+
+def client_of(
+    directory: Directory, store: StateStore, handler: Callable[[httpx.Request], httpx.Response] | None = None
+) -> Client:
+    return Client(
+        "http://kt.test",
+        store,
+        transport=httpx.MockTransport(handler or directory.handle),
+        now=lambda: directory.now,
+    )

@@ -1,11 +1,10 @@
-"""The client over HTTP: what it stores, what it repeats, what it refuses, and what it keeps as evidence."""
+"""The client over HTTP: what it stores, what it repeats and what it refuses."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from base64 import b64decode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,11 +15,10 @@ import pytest
 
 from kt_es.client.client import Client
 from kt_es.client.state import FileStateStore, MemoryStateStore, StateStore
-from kt_es.client.trusted import Pinned, Trusted
+from kt_es.client.trusted import Pinned
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import (
     ConfigError,
-    EquivocationError,
     KtError,
     MalformedError,
     RefusedError,
@@ -29,9 +27,9 @@ from kt_es.errors import (
 )
 from kt_es.formats.profiles import ProfileKey
 from tests import builders as b
-from tests.reference.directory import Directory, problem, text
+from tests.reference.clients import Handler, changed, client_of
+from tests.reference.directory import Directory, problem
 
-Handler = Callable[[httpx.Request], httpx.Response]
 PROFILE = [ProfileKey("laptop", "raw", b"alice 1")]
 
 
@@ -43,32 +41,6 @@ def directory() -> Directory:
     directory.put_user("bob")
     directory.advance()
     return directory
-
-
-def client_of(
-    directory: Directory, state: StateStore | None = None, handler: Handler | None = None, **options: Any
-) -> Client:
-    return Client(
-        "http://kt.test",
-        state or MemoryStateStore(),
-        transport=httpx.MockTransport(handler or directory.handle),
-        now=lambda: directory.now,
-        **options,
-    )
-
-
-def changed(directory: Directory, path: str, change: Callable[[dict[str, Any]], object]) -> Handler:
-    """The directory's answers, with ``change`` done to the bodies of those to ``path``."""
-
-    def handle(request: httpx.Request) -> httpx.Response:
-        response = directory.handle(request)
-        if request.url.path != path:
-            return response
-        body = json.loads(response.content)
-        change(body)
-        return httpx.Response(response.status_code, content=json.dumps(body).encode())
-
-    return handle
 
 
 def failing(
@@ -161,15 +133,6 @@ class TestLookup:
         assert lookup.epoch == 4
         client_of(directory, store, pinned=Pinned(b.ORIGIN, b.public(b.private_key("successor")))).head()
 
-    def test_a_pin_on_the_new_key_reaches_a_state_from_before(self, directory: Directory) -> None:
-        store = MemoryStateStore()
-        client_of(directory, store).lookup("alice@example.org")
-        successor = b.private_key("successor")
-        directory.rotate(successor)
-        directory.advance()
-        pinned = Pinned(b.ORIGIN, b.public(successor))
-        assert client_of(directory, store, pinned=pinned).lookup("alice@example.org").epoch == 3
-
     def test_a_front_end_that_lags_is_asked_again(self, directory: Directory) -> None:
         store = MemoryStateStore()
         ahead = client_of(directory, store)
@@ -233,52 +196,11 @@ class TestSharedState:
         store = FileStateStore(tmp_path)
         client_of(fork, store).lookup("alice@example.org")
         fork.advance()
-        with pytest.raises(VerificationError, match=r"^consistency:") as refused:
+        with pytest.raises(VerificationError, match=r"^consistency:"):
             self.overtaken(directory, fork, store).lookup("alice@example.org")
-        assert refused.value.evidence is not None
-        kept = json.loads(refused.value.evidence.read_bytes())
-        assert Trusted.decode(b64decode(kept["trusted"])) != Trusted.decode(b64decode(kept["other"]))
         stored = store.load()
         assert stored is not None
         assert stored.checkpoint == fork.heads_checkpoint(3)
-
-
-class TestEvidence:
-    def test_a_refusal_keeps_what_was_received_and_trusted(
-        self, directory: Directory, tmp_path: Path
-    ) -> None:
-        store = FileStateStore(tmp_path)
-        client_of(directory, store).lookup("alice@example.org")
-        handler = changed(directory, "/v1/lookup", lambda body: body.update(profile=text(b"\x80")))
-        with pytest.raises(VerificationError) as refused:
-            client_of(directory, store, handler).lookup("alice@example.org")
-        path = refused.value.evidence
-        assert path is not None
-        assert path.parent == tmp_path / "evidence"
-        assert path.stat().st_mode & 0o777 == 0o600
-        kept = json.loads(path.read_bytes())
-        assert (kept["kind"], kept["step"]) == ("kt-es evidence v1", "commitment")
-        assert kept["request"]["label"] == "alice@example.org"
-        assert json.loads(b64decode(kept["answer"]))["profile"] == text(b"\x80")
-        assert Trusted.decode(b64decode(kept["trusted"])) == store.load()
-
-    @pytest.mark.parametrize("longer", [0, 1, 6])
-    def test_two_faces_of_a_directory_are_equivocation(
-        self, directory: Directory, tmp_path: Path, longer: int
-    ) -> None:
-        store = FileStateStore(tmp_path)
-        client_of(directory, store).lookup("alice@example.org")
-        before = store.load()
-        assert before is not None
-        other = Directory()
-        while len(other.heads) < before.size + longer:
-            other.advance()
-        for _ in range(2):
-            with pytest.raises(EquivocationError) as refused:
-                client_of(other, store).lookup("alice@example.org")
-            assert refused.value.evidence is not None
-        assert len(list((tmp_path / "evidence").iterdir())) == 2
-        assert store.load() == before
 
 
 class TestServer:
@@ -469,18 +391,3 @@ class TestPublish:
         receipt = "00" * 32
         with pytest.raises(MalformedError, match="another mutation"):
             client.submit(submission)
-
-
-class TestHeads:
-    def test_the_latest_and_past_ones(self, directory: Directory) -> None:
-        client = client_of(directory)
-        assert client.head().head.epoch == 2
-        assert client.head(1).head == directory.heads[0].smh.head
-        assert client.trusted().size == 2
-        assert client.consistency("heads", 1, 2) == directory.consistency(1, 2)
-
-    def test_a_head_with_other_checkpoints_is_refused(self, directory: Directory) -> None:
-        other = directory.mutations_checkpoint(1)
-        handler = changed(directory, "/v1/heads/latest", lambda body: body.update(mutations_checkpoint=other))
-        with pytest.raises(VerificationError, match=r"^map head:"):
-            client_of(directory, handler=handler).head()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +72,92 @@ def test_a_state_directory_that_cannot_be_is_said_in_one_line(tmp_path: Path) ->
     with pytest.raises(ConfigError) as refused:
         store.replace(None, BEGUN)
     assert "\n" not in str(refused.value)
+
+
+class TestMemory:
+    def test_a_value_is_kept_by_kind_and_key(self, store: StateStore) -> None:
+        assert store.recall("account", b"alice") is None
+        store.remember("account", b"alice", b"1")
+        store.remember("watch", b"alice", b"2")
+        store.remember("account", b"alice", b"3")
+        assert store.recall("account", b"alice") == b"3"
+        assert store.recall("watch", b"alice") == b"2"
+        assert store.recall("watch", b"bob") is None
+
+    def test_only_who_has_read_a_value_exchanges_it(self, store: StateStore) -> None:
+        assert not store.exchange("account", b"alice", b"0", b"1")
+        assert store.exchange("account", b"alice", None, b"1")
+        assert not store.exchange("account", b"alice", None, b"2")
+        assert store.exchange("account", b"alice", b"1", b"2")
+        assert store.recall("account", b"alice") == b"2"
+
+    def test_of_many_exchanges_at_once_one_wins(self, store: StateStore) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            values = [bytes([number]) for number in range(16)]
+            won = list(pool.map(lambda value: store.exchange("account", b"alice", None, value), values))
+        assert won.count(True) == 1
+        assert store.recall("account", b"alice") == values[won.index(True)]
+
+    def test_processes_share_it(self, tmp_path: Path) -> None:
+        """Each of four processes adds one to a counter until it has done so a hundred times."""
+        program = (
+            "import sys; from pathlib import Path; from kt_es.client.state import FileStateStore\n"
+            "store = FileStateStore(Path(sys.argv[1])); done = 0\n"
+            "while done < 100:\n"
+            "    held = store.recall('own', b'n')\n"
+            "    done += store.exchange('own', b'n', held, str(int(held or b'0') + 1).encode())\n"
+        )
+        command = [sys.executable, "-c", program, str(tmp_path / "state")]
+        running = [subprocess.Popen(command) for _ in range(4)]
+        assert [process.wait() for process in running] == [0] * 4
+        assert FileStateStore(tmp_path / "state").recall("own", b"n") == b"400"
+
+    def test_another_store_of_the_same_directory_sees_it_at_once(self, tmp_path: Path) -> None:
+        one, other = FileStateStore(tmp_path), FileStateStore(tmp_path)
+        assert other.recall("own", b"") is None
+        one.remember("own", b"", b"1")
+        assert other.recall("own", b"") == b"1"
+
+    def test_it_is_the_owners_alone(self, tmp_path: Path) -> None:
+        store = FileStateStore(tmp_path / "state")
+        store.remember("own", b"", b"1")
+        assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+        files = list((tmp_path / "state").iterdir())
+        assert files
+        assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+
+    @pytest.mark.parametrize("damage", [b"no database", b"SQLite format 3\0" + b"\xff" * 5000])
+    def test_a_damaged_one_is_never_taken_for_an_empty_one(self, tmp_path: Path, damage: bytes) -> None:
+        (tmp_path / "memory.db").write_bytes(damage)
+        store = FileStateStore(tmp_path)
+        with pytest.raises(ConfigError, match=r"memory\.db cannot be read"):
+            store.recall("own", b"")
+        with pytest.raises(ConfigError, match=r"memory\.db cannot be written"):
+            store.remember("own", b"", b"1")
+
+    def test_a_planted_link_is_not_followed(self, tmp_path: Path) -> None:
+        (tmp_path / "memory.db").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(ConfigError, match="cannot be written"):
+            FileStateStore(tmp_path).remember("own", b"", b"1")
+        assert not (tmp_path / "elsewhere").exists()
+
+
+class TestEvidence:
+    def test_the_same_bytes_are_one_file(self, tmp_path: Path) -> None:
+        store = FileStateStore(tmp_path)
+        first, again = store.save_evidence(b"evidence"), store.save_evidence(b"evidence")
+        other = store.save_evidence(b"other evidence")
+        assert first is not None
+        assert first == again != other
+        assert first.read_bytes() == b"evidence"
+        assert first.stat().st_mode & 0o777 == 0o600
+        assert len(list((tmp_path / "evidence").iterdir())) == 2
+
+    def test_what_cannot_be_kept_is_no_error(self, tmp_path: Path) -> None:
+        (tmp_path / "evidence").write_bytes(b"")
+        assert FileStateStore(tmp_path).save_evidence(b"evidence") is None
+        assert FileStateStore(tmp_path / "evidence" / "under a file").save_evidence(b"evidence") is None
+        assert MemoryStateStore().save_evidence(b"evidence") is None
 
 
 class TestKeyStore:

@@ -83,6 +83,7 @@ def test_verdicts_have_their_names() -> None:
         Verdict.DUPLICATE,
         Verdict.EPOCH,
         Verdict.CONFIG,
+        Verdict.ERASED,
     ]
 
 

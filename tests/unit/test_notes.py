@@ -240,6 +240,21 @@ class TestBelief:
         both = verify_note(encoded, [VKEY, verifier_key("witness.example.org", OTHER.public)])
         assert both.signatures == (other, own)
 
+    def test_post_quantum_signatures_of_witnesses_fit_beside_ours(self) -> None:
+        own = sign_text(TEXT, NAME, KEY)
+        # ML-DSA-44: 2420 bytes, after a time of 8 (C2SP tlog-cosignature).
+        for count in (16, MAX_SIGNATURES - 1):
+            others = [
+                NoteSignature(f"witness-{n}.example.org", n.to_bytes(4), bytes(2428)) for n in range(count)
+            ]
+            assert verify_note(self.with_signatures(*others, own), [VKEY]).signatures == (own,)
+
+    def test_a_key_name_has_no_space_of_any_kind(self) -> None:
+        for point in (9, 10, 0xB, 0xC, 0xD, 0x20, 0x85, 0xA0, 0x1680, 0x2000, 0x2028, 0x2029, 0x202F, 0x3000):
+            with pytest.raises(MalformedError, match="key name"):
+                NoteSignature(f"a{chr(point)}b", bytes(4), bytes(64))
+        assert NoteSignature("a\u200bb", bytes(4), bytes(64)).name == "a\u200bb"
+
     def test_no_known_signature(self) -> None:
         assert "known" in self.refused(NOTE)
         assert "known" in self.refused(NOTE, verifier_key(NAME, OTHER.public))

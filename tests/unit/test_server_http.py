@@ -9,8 +9,12 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 
+from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.errors import DivergenceError
+from kt_es.formats.checkpoints import open_checkpoint
 from kt_es.formats.proofs import LookupAnswer, decode_configs
+from kt_es.formats.ranges import RangeAnswer
+from kt_es.merkle.verify import log_root_from_inclusion
 from kt_es.server import guard
 from tests import builders as b
 from tests.reference.frontends import Front, front
@@ -62,12 +66,25 @@ def test_reading_routes_answer_as_agreed(running: Front) -> None:
     ]
     assert (version["version"], version["epoch"]) == (1, 1)
     assert bytes_of(version["profile"]) == b.profile("alice")
-    assert running.post("/v1/history", {"label": b.label_of("bob")}).json() == {"versions": []}
+    assert running.post("/v1/history", {"label": b.label_of("bob")}).json() == {
+        "versions": [],
+        "more": False,
+    }
+    found = running.post(
+        "/v1/range", {"label": b.label_of("alice"), "first": 1, "last": 2, "since": 1}
+    ).json()
+    assert (found["first"], found["last"], len(found["consistency"])) == (1, 2, 1)
+    assert RangeAnswer.decode(bytes_of(found["answer"])).mutations == (b.mutation("alice"),)
 
 
 def test_heads_and_checkpoints_are_the_published_ones(running: Front) -> None:
     latest, first = running.get("/v1/heads/latest").json(), running.get("/v1/heads/1").json()
     assert (latest["epoch"], first["epoch"]) == (2, 1)
+    for answer in (latest, first):
+        checkpoint = open_checkpoint(answer["latest_checkpoint"], f"{b.ORIGIN}/heads", [b.SIGNER_KEY.raw])
+        leaf = log_leaf_hash(bytes_of(answer["smh"]))
+        proof = [bytes_of(value) for value in answer["inclusion"]]
+        assert log_root_from_inclusion(answer["epoch"] - 1, 2, leaf, proof) == checkpoint.root
     heads, mutations = running.get("/heads/checkpoint"), running.get("/mutations/checkpoint")
     assert (heads.text, mutations.text) == (latest["heads_checkpoint"], latest["mutations_checkpoint"])
     assert heads.headers["content-type"] == "text/plain; charset=utf-8"
@@ -209,6 +226,7 @@ def test_the_openapi_description_has_every_route_and_problem_documents(running: 
         "/v1/lookup",
         "/v1/mutations",
         "/v1/history",
+        "/v1/range",
         "/v1/heads/latest",
         "/v1/heads/{epoch}",
         "/v1/consistency",

@@ -132,13 +132,14 @@ def test_a_label_that_cannot_be_one_is_refused(story: Story) -> None:
 
 
 def test_the_history_has_every_version_oldest_first(story: Story) -> None:
-    versions = story.front.directory.history("alice@example.org", profiles=True)
-    assert [(v.epoch, v.mutation, v.opening, v.profile) for v in versions] == [
+    page = story.front.directory.history("alice@example.org", profiles=True)
+    assert not page.more
+    assert [(v.epoch, v.mutation, v.opening, v.profile) for v in page.versions] == [
         (1, story.alice[0], b.opening("alice", 1), b.profile("alice", 1)),
         (4, story.alice[1], b.opening("alice", 2), b.profile("alice", 2)),
     ]
-    assert [v.profile for v in story.front.directory.history("alice@example.org")] == [None, None]
-    assert story.front.directory.history("nobody@example.org") == []
+    assert [v.profile for v in story.front.directory.history("alice@example.org").versions] == [None, None]
+    assert story.front.directory.history("nobody@example.org").versions == []
 
 
 def test_heads_are_the_published_ones(story: Story) -> None:

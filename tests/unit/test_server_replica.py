@@ -84,11 +84,11 @@ def test_a_worker_that_fails_unexpectedly_is_told() -> None:
     ]
 
 
-def test_an_erased_opening_is_said_to_be_erased(streams: SignedStreams, running: Front) -> None:
+def test_an_opening_that_is_gone_and_not_erased_is_missing(streams: SignedStreams, running: Front) -> None:
     alice = b.mutation("alice")
     until(lambda: isinstance(running.running.openings.get(alice.entry.index, alice.entry_hash), Opening))
-    streams.erase(alice)
-    until(lambda: running.directory.lookup(b.label_of("alice")).result == "erased")
+    streams.forget(alice)
+    until(lambda: running.directory.lookup(b.label_of("alice")).result == "missing")
     found = running.directory.lookup(b.label_of("alice"))
     assert (found.answer.mutation, found.answer.opening, found.profile) == (alice, None, None)
     # It cannot come back.
@@ -137,7 +137,7 @@ def test_an_opening_that_only_the_log_could_know_waits_for_the_log(
     streams.put(bob)
     streams.epoch()
     until(running.caught_up)
-    assert running.directory.lookup(b.label_of("bob")).result == "erased"
+    assert running.directory.lookup(b.label_of("bob")).result == "missing"
     streams.log.away = True
     running.running.watch.probe()
     with pytest.raises(UnavailableError):
@@ -164,7 +164,7 @@ def test_the_stream_itself_tells_erased_from_unknown(streams: SignedStreams) -> 
 
     assert read() == b.opening_event("alice")
     assert read_opening(streams.log.read(stream), bytes(32), lambda _: True) is Missing.UNKNOWN
-    streams.erase(alice)
+    streams.forget(alice)
     assert read() is Missing.ERASED
 
 

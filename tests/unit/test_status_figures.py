@@ -96,6 +96,10 @@ def test_people_are_told_what_is_not_known() -> None:
         "unknown": {"monitor": "it does not answer"},
     }
     lines = list(status_lines(document))
-    assert lines[:2] == ["kt.example.org/people", "no head yet"]
+    assert lines[:3] == [
+        "kt.example.org/people",
+        "no head yet",
+        "what the processes say of themselves, unverified:",
+    ]
     assert "merge delay: 1.5 s the last, 1.5 s the mean, over the promise 0 times" in "\n".join(lines)
     assert lines[-1] == "not known: monitor: it does not answer"

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from kt_es.errors import ConfigError, KtError
 from kt_es.node.access.acl import ADMINS, OPS
+from kt_es.process.files import replace_file
 
 FILE_NAME = "users.json"
 _LOCK_NAME = "users.lock"
@@ -192,20 +193,8 @@ def _locked(data: Path) -> Iterator[None]:
 
 def _save(data: Path, users: Users) -> None:
     path = data / FILE_NAME
-    temporary = path.with_name(FILE_NAME + ".new")
     try:
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(encode(users))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-        directory = os.open(data, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        replace_file(path, encode(users))
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
 

@@ -1,0 +1,134 @@
+"""What an alarm sets off: a command, a webhook, a notification on the desktop.
+
+Each is bounded in time, and one that fails changes nothing but a line for the user. An address may hold a
+secret, so no message repeats it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import click
+import httpx
+
+from kt_es.errors import ConfigError
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """The hooks of a watch; ``seconds`` bounds each of them."""
+
+    command: tuple[str, ...] = ()
+    webhook: str | None = None
+    desktop: bool = False
+    seconds: float = 30.0
+
+    @classmethod
+    def of(cls, command: str | None, webhook: str | None, desktop: bool) -> Hooks:
+        """Hooks as options give them; ``ConfigError`` for what cannot be run or reached at all."""
+        try:
+            words = tuple(shlex.split(command or ""))
+        except ValueError as error:
+            raise ConfigError(f"--on-alarm cannot be split into words: {error}") from None
+        if command is not None and (not words or shutil.which(words[0]) is None):
+            raise ConfigError(f"--on-alarm: there is no program {words[0] if words else command!r}")
+        if webhook is not None:
+            try:
+                address = urlsplit(webhook)
+                valid = address.scheme in ("http", "https") and bool(address.hostname)
+                httpx.URL(webhook)
+            except (ValueError, httpx.InvalidURL):
+                valid = False
+            if not valid:
+                raise ConfigError("--webhook must be an address that begins with http:// or https://")
+        return cls(words, webhook, desktop)
+
+    def run(self, document: Mapping[str, Any]) -> Iterator[str]:
+        """Set all of them off with ``document``; a line for each that failed."""
+        data = json.dumps(document, ensure_ascii=False).encode()
+        failures = (
+            _ran(self.command, data, self.seconds) if self.command else None,
+            _posted(self.webhook, data, self.seconds) if self.webhook else None,
+            _notified(document, self.seconds) if self.desktop else None,
+        )
+        return (failure for failure in failures if failure is not None)
+
+
+def hook_options(command: _F) -> _F:
+    """``--on-alarm``, ``--webhook``, ``--desktop``."""
+    for option in (
+        click.option("--desktop", is_flag=True, help="On an alarm show a notification (notify-send)."),
+        click.option("--webhook", metavar="URL", help="On an alarm POST its JSON document there."),
+        click.option(
+            "--on-alarm",
+            metavar="COMMAND",
+            help="On an alarm run this, without a shell; the alarm's JSON document is its standard input.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _ran(words: tuple[str, ...], data: bytes, seconds: float) -> str | None:
+    try:
+        process = subprocess.Popen(  # noqa: S603 (the user's own command)
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        return f"the command {words[0]} cannot be run: {error}"
+    try:
+        process.communicate(data, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        # The whole group: a child of the command may go on where the command ends.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return f"the command {words[0]} took longer than {seconds:.0f} s and was ended"
+    if process.returncode:
+        return f"the command {words[0]} ended with {process.returncode}"
+    return None
+
+
+def _posted(address: str, data: bytes, seconds: float) -> str | None:
+    """POST ``data``; the body of the answer is not read."""
+    outcome: list[str | None] = []
+
+    def post() -> None:
+        headers = {"content-type": "application/json"}
+        try:
+            with httpx.stream("POST", address, content=data, headers=headers, timeout=seconds) as answer:
+                failed = answer.status_code >= 300
+                outcome.append(f"the webhook answered with {answer.status_code}" if failed else None)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            outcome.append(f"the webhook cannot be reached: {type(error).__name__}")
+
+    # A thread, since a timeout of httpx bounds each read and not the call.
+    thread = threading.Thread(target=post, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return outcome[0] if outcome else f"the webhook took longer than {seconds:.0f} s"
+
+
+def _notified(document: Mapping[str, Any], seconds: float) -> str | None:
+    program = shutil.which("notify-send")
+    if program is None:
+        return "there is no notification: notify-send is not installed"
+    title = f"kt watch: {document['label']}"
+    return _ran((program, "--urgency=critical", "--", title, str(document["sentence"])), b"", seconds)

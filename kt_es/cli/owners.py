@@ -1,0 +1,248 @@
+"""What owners do with their accounts: make keys, and publish."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kt_es.cli.clients import CHANGE_TIMEOUT, DEFAULT_KEY, Reach, keys_option, reach_options, signing_keys
+from kt_es.cli.context import output_of
+from kt_es.cli.mine import key_ids, mine_option, read_mine
+from kt_es.cli.output import Output
+from kt_es.cli.people import lookup_document, show_checks
+from kt_es.cli.profiles import read_profile_keys
+from kt_es.client.client import Client
+from kt_es.client.keystore import KeyStore, StoredKey
+from kt_es.client.publishing import Published
+from kt_es.client.trust import Lookup
+from kt_es.client.vouching import UNKNOWN_KEYS, Difference, Mine, Proposal
+from kt_es.crypto.signatures import ECDSA_P256, ED25519, PrivateKey
+from kt_es.errors import KtError, RefusedError
+from kt_es.formats.keys import PublicKey
+from kt_es.formats.notes import encode_base64
+from kt_es.formats.profiles import ProfileKey
+
+ALGORITHMS = {"ed25519": ED25519, "p256": ECDSA_P256}
+
+
+@click.group("keys")
+def keys_command() -> None:
+    """Your signing keys: they authorize changes to your account."""
+
+
+@keys_command.command("generate")
+@click.argument("name", default=DEFAULT_KEY)
+@click.option("--algorithm", type=click.Choice(list(ALGORITHMS)), default="ed25519", show_default=True)
+@keys_option
+@click.pass_context
+def keys_generate(context: click.Context, name: str, algorithm: str, keys: Path) -> None:
+    """Make a new signing key called NAME."""
+    key = PrivateKey.from_seed(ALGORITHMS[algorithm], os.urandom(32))
+    stored = KeyStore(keys).add(name, key)
+    output = output_of(context)
+    output.ok(f"made {stored.path}; keep a copy: without it your account cannot be changed")
+    output.data(_key_document(stored), [stored.public.id.hex()])
+
+
+@keys_command.command("list")
+@keys_option
+@click.pass_context
+def keys_list(context: click.Context, keys: Path) -> None:
+    """List your signing keys."""
+    stored = KeyStore(keys).list()
+    output_of(context).data(
+        {"keys": [_key_document(key) for key in stored]},
+        [f"{key.name}  {_algorithm(key.public)}  {key.public.id.hex()}" for key in stored],
+    )
+
+
+def _key_document(key: StoredKey) -> dict[str, Any]:
+    return {
+        "name": key.name,
+        "algorithm": _algorithm(key.public),
+        "id": key.public.id.hex(),
+        "public": encode_base64(key.public.raw),
+    }
+
+
+def _algorithm(key: PublicKey) -> str:
+    return next(name for name, number in ALGORITHMS.items() if number == key.algorithm)
+
+
+@click.command("put")
+@click.argument("label")
+@click.option(
+    "--key",
+    "files",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A public key or certificate file; may be repeated. Its kind is recognized.",
+)
+@click.option(
+    "--sign-with",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Signing keys; default: the stored one that the present version names.",
+)
+@click.option("--rotate-to", "rotate", multiple=True, metavar="NAME", help="Signing keys for later changes.")
+@click.option(
+    "--accept",
+    multiple=True,
+    metavar="KEYID",
+    help="An authorized key of the present version that you know, though it is not yours; may be repeated.",
+)
+@click.option("--yes", is_flag=True, help="Sign without asking. Only a terminal is asked.")
+@mine_option
+@keys_option
+@reach_options
+@click.pass_context
+def put_command(
+    context: click.Context,
+    /,
+    label: str,
+    files: tuple[Path, ...],
+    names: tuple[str, ...],
+    rotate: tuple[str, ...],
+    accept: tuple[str, ...],
+    yes: bool,
+    mine: tuple[str, ...],
+    keys: Path,
+    **reach: Any,
+) -> None:
+    """Publish LABEL's keys or change them: shows the change, signs, submits, and verifies that it stands.
+
+    Whoever signs a version vouches for its authorized keys. So keys that you do not know are refused:
+    keys that are neither stored here nor declared with --mine, and that no version has which a key of yours
+    signed. --accept takes such a key over.
+    """
+    output = output_of(context)
+    profile = [key for path in files for key in read_profile_keys(path)]
+    new = signing_keys(keys, rotate) if rotate else []
+    known = read_mine(keys, mine)
+    known = replace(known, declared=known.declared | key_ids(accept))
+    with Reach(**reach).client(timeout=CHANGE_TIMEOUT) as client:
+        before = client.lookup(label)
+        signers = _signers(keys, names, before)
+        private = {key.name: key.private for key in (*signers, *new)}
+        authorized = [key.public for key in new] or None
+        proposed = _proposed(client, before, profile, list(private.values()), authorized, mine=known)
+        stored = {key.public.id: key.name for key in (*signers, *new)}
+        for line in _proposal_lines(proposed, stored):
+            output.note(line)
+        _confirm(yes)
+        published = client.send(proposed)
+    show_checks(output, published.lookup)
+    _say_what_stands(output, published)
+    document = lookup_document(published.lookup)
+    output.data({**document, "stands": published.stands, "signed": _proposal_document(proposed)}, [])
+
+
+def _signers(keys: Path, names: tuple[str, ...], before: Lookup) -> list[StoredKey]:
+    """The keys to sign with: the named ones, or the stored one that the present version names."""
+    if before.entry is None:
+        return signing_keys(keys, names)
+    allowed = before.entry.authorized_keys
+    store = KeyStore(keys)
+    chosen = [store.get(name) for name in names] if names else list(store.list())
+    held = [key for key in chosen if key.public in allowed]
+    if not held:
+        needed = ", ".join(key.id.hex() for key in allowed)
+        where = f"the keys {', '.join(names)} are not among them" if names else f"none of them is in {keys}"
+        raise RefusedError(
+            "unauthorized",
+            f"version {before.entry.version} of {before.label} can be changed by the keys {needed} only, and "
+            f"{where}",
+        )
+    if names:
+        return chosen
+    return [key for key in held if key.name == DEFAULT_KEY] or held[:1]
+
+
+def _proposed(
+    client: Client,
+    before: Lookup,
+    profile: Sequence[ProfileKey],
+    private: Sequence[PrivateKey],
+    authorized: Sequence[PublicKey] | None,
+    *,
+    mine: Mine,
+) -> Proposal:
+    try:
+        return client.propose(before, profile, private, authorized, mine=mine)
+    except RefusedError as error:
+        if error.reason != UNKNOWN_KEYS:
+            raise
+        raise RefusedError(
+            error.reason,
+            f"{error.problem}. If you know a key, take it over with --accept KEYID; if not, your account is "
+            "in danger: leave the key out with --rotate-to, and tell the operator",
+        ) from None
+
+
+def _confirm(yes: bool) -> None:
+    """Ask at a terminal. Elsewhere nobody could answer, and what is signed has been shown."""
+    if not yes and sys.stdin.isatty() and not click.confirm("Sign and publish this?", err=True):
+        raise KtError("nothing was signed or published")
+
+
+def _say_what_stands(output: Output, published: Published) -> None:
+    mutation, proven = published.submission.mutation, published.lookup.entry
+    number, label = mutation.entry.version, published.lookup.label
+    if published.stands:
+        output.ok(f"version {number} of {label} stands in the directory")
+    elif proven is not None:
+        output.fail(
+            f"version {number} of {label} was taken, but version {proven.version} has replaced it already; "
+            f"see who signed that: kt history {label}"
+        )
+
+
+def _proposal_lines(proposed: Proposal, stored: dict[bytes, str]) -> Iterator[str]:
+    """What is to be signed, for people: ``+`` is added, ``-`` is removed, ``=`` is kept."""
+    entry = proposed.submission.mutation.entry
+    signers = ", ".join(_key_name(key_id, stored) for key_id in proposed.signers)
+    yield f"  version {entry.version} of {proposed.before.label}, signed by {signers}:"
+    if proposed.profile is None:
+        yield "    keys: the profile of the present version was erased; all are new"
+    else:
+        for mark, keys in _marked(proposed.profile):
+            for key in keys:
+                yield f"    {mark} key {key.type} {key.name}, {len(key.data)} bytes"
+    for mark, authorized in _marked(proposed.authorized):
+        for public in authorized:
+            yield f"    {mark} authorized to sign the next version: {_key_name(public.id, stored)}"
+
+
+def _marked(difference: Difference[Any]) -> Iterable[tuple[str, tuple[Any, ...]]]:
+    return (("+", difference.added), ("=", difference.kept), ("-", difference.removed))
+
+
+def _key_name(key_id: bytes, stored: dict[bytes, str]) -> str:
+    return f"{key_id.hex()} ({stored[key_id]})" if key_id in stored else key_id.hex()
+
+
+def _proposal_document(proposed: Proposal) -> dict[str, Any]:
+    return {
+        "version": proposed.submission.mutation.entry.version,
+        "signed_by": [key_id.hex() for key_id in proposed.signers],
+        "keys": None
+        if proposed.profile is None
+        else _difference_document(proposed.profile, lambda key: key.name),
+        "authorized_keys": _difference_document(proposed.authorized, lambda key: key.id.hex()),
+    }
+
+
+def _difference_document(difference: Difference[Any], name: Callable[[Any], str]) -> dict[str, list[str]]:
+    return {
+        "added": [name(one) for one in difference.added],
+        "kept": [name(one) for one in difference.kept],
+        "removed": [name(one) for one in difference.removed],
+    }

@@ -1,0 +1,244 @@
+"""``kt watch``: an owner's own accounts, every epoch of them, for as long as it runs."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kt_es.cli.clients import Reach, keys_option, reach_options
+from kt_es.cli.context import output_of, stop_on_signals
+from kt_es.cli.hooks import Hooks, hook_options
+from kt_es.cli.mine import mine_option, read_mine
+from kt_es.cli.output import Output, at
+from kt_es.cli.setup import write_private
+from kt_es.client.client import Client
+from kt_es.client.vouching import Mine
+from kt_es.client.watching import Change, Watcher
+from kt_es.errors import (
+    ConfigError,
+    EquivocationError,
+    KtError,
+    VerificationError,
+    WatchAlarmError,
+)
+from kt_es.formats.evidence import armored
+from kt_es.formats.labels import normalize_label
+
+# The gravest first: what is proven to anyone, what the owner must see, what did not verify, what is unknown.
+GRAVEST = (5, 6, 4, 7, 2, 1)
+
+# Alarms and failures that are remembered for the end; a watch may run for years.
+_REMEMBERED = 1_000
+
+
+@click.command("watch")
+@click.argument("labels", nargs=-1, required=True)
+@click.option("--interval", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds.")
+@click.option("--once", is_flag=True, help="Check once and end.")
+@click.option("--from-now", is_flag=True, help="At the first watch begin with what stands now.")
+@click.option("--keep-watching", is_flag=True, help="Go on after an alarm.")
+@hook_options
+@mine_option
+@keys_option
+@reach_options
+@click.pass_context
+def watch_command(
+    context: click.Context,
+    /,
+    labels: tuple[str, ...],
+    interval: float,
+    once: bool,
+    from_now: bool,
+    keep_watching: bool,
+    on_alarm: str | None,
+    webhook: str | None,
+    desktop: bool,
+    mine: tuple[str, ...],
+    keys: Path,
+    **reach: Any,
+) -> int:
+    """Watch your LABELS: check each epoch since the last check, and alarm on any version that is not yours.
+
+    A version is yours if all its authorized keys are, and one of them signed it. The first watch checks the
+    complete history, and every epoch from the first version on. A version that is not yours, or a proven
+    contradiction, ends the watch after all labels have been looked at. Outages and answers that do not
+    verify are reported, and the watch goes on.
+
+    Exit codes: 5 contradiction proven, 6 a version is not yours, 4 an answer did not verify, 7 cannot tell.
+    """
+    yours = read_mine(keys, mine)
+    if not yours.held and not yours.declared:
+        raise ConfigError(
+            f"there is no signing key in {keys} to know your changes by: name its directory with --keys, or "
+            "declare your keys with --mine KEYID"
+        )
+    hooks = Hooks.of(on_alarm, webhook, desktop)
+    stop = stop_on_signals()
+    options = Reach(**reach)
+    with options.client() as client:
+        _check_labels(output_of(context), client, labels)
+        watch = Watch(output_of(context), client, yours, hooks, options.state / "alarms", from_now=from_now)
+        while not stop.is_set():
+            watch.round(tuple(dict.fromkeys(labels)), stop)
+            if once or (watch.alarmed and not keep_watching):
+                break
+            stop.wait(interval)
+    output_of(context).data({"labels": list(labels), "alarms": list(watch.alarms)}, [])
+    gravest = watch.gravest(once)
+    if gravest is not None:
+        raise gravest
+    return 0
+
+
+def _check_labels(output: Output, client: Client, labels: Sequence[str]) -> None:
+    """Refuse labels that the directory cannot have, before an unattended watch fails at them for ever."""
+    try:
+        trusted = client.trusted()
+    except KtError:
+        return  # Each look says so again.
+    if client.on_first_use:
+        output.note(f"  directory key pinned on first use: {trusted.pinned.vkey}")
+    for label in labels:
+        normalize_label(label, trusted.configs[0].config.label_policy)
+
+
+class Watch:
+    """The state of a running watch. ``alarms`` are the documents of what was told."""
+
+    def __init__(
+        self, output: Output, client: Client, mine: Mine, hooks: Hooks, proofs: Path, *, from_now: bool
+    ) -> None:
+        self.alarms: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
+        self.alarmed = False
+        self._output = output
+        self._client = client
+        self._hooks = hooks
+        self._proofs = proofs
+        self._watcher = Watcher(client, mine, self._tell, from_now=from_now)
+        # By exit code and label, so that no number of failures takes more memory.
+        self._failed: dict[tuple[int, str], KtError] = {}
+        self._reported: dict[str, str] = {}
+        self._checked: set[str] = set()
+        # A change is told again where it could not be stored as seen; it sets off the hooks once.
+        self._told: deque[bytes] = deque(maxlen=_REMEMBERED)
+
+    def round(self, labels: Sequence[str], stop: threading.Event) -> None:
+        """Bring all labels up to the latest epoch, in turns: no label keeps another one waiting."""
+        behind = list(labels)
+        while behind and not stop.is_set():
+            behind = [label for label in behind if not stop.is_set() and self._look(label)]
+
+    def gravest(self, once: bool) -> KtError | None:
+        """What the watch ends with: the gravest alarm, and what could not be looked at if it looked once."""
+        codes = GRAVEST if once else (5, 6, 4)
+        found = [error for code in codes for (failed, _), error in self._failed.items() if failed == code]
+        return found[0] if found else None
+
+    def _look(self, label: str) -> bool:
+        try:
+            turn = self._watcher.look(label)
+        except VerificationError as error:
+            self._fail_verification(label, error)
+        except KtError as error:
+            self._fail(label, error, f"cannot look now: {error}")
+        except Exception as error:  # noqa: BLE001 (no answer of a server ends an unattended watch)
+            problem = KtError(f"internal error, please report it: {type(error).__name__}: {error}")
+            self._fail(label, problem, str(problem))
+        else:
+            self._reported.pop(label, None)
+            if not turn.behind and label not in self._checked:
+                self._checked.add(label)
+                self._output.ok(f"{label}: every epoch up to epoch {turn.epoch} is checked")
+            return turn.behind
+        return False
+
+    def _fail(self, label: str, error: KtError, line: str) -> None:
+        self._failed[error.exit_code, label] = error
+        self._output.fail(f"{label}: {line}")
+
+    def _fail_verification(self, label: str, error: VerificationError) -> None:
+        """An answer that does not verify, or two signed statements that contradict each other."""
+        proven = isinstance(error, EquivocationError)
+        self.alarmed |= proven
+        self._fail(label, error, str(error))
+        if self._reported.get(label) == str(error):
+            return
+        evidence = None
+        if isinstance(error, EquivocationError) and error.evidence is not None:
+            if error.saved is None:
+                self._output.note("  the evidence could not be saved; keep these lines:")
+                for line in armored(error.evidence).splitlines():
+                    self._output.note(line)
+            else:
+                evidence = str(error.saved)
+                self._output.note(f"  the evidence is in {evidence}; `kt verify` confirms it")
+        self._alarm(
+            {
+                "kind": "contradiction" if proven else "verification-failed",
+                "label": label,
+                "sentence": str(error),
+                "exit_code": error.exit_code,
+                "evidence": evidence,
+            }
+        )
+        self._reported[label] = str(error)
+
+    def _tell(self, change: Change) -> None:
+        if change.entry_hash in self._told:
+            return
+        number, when = change.entry.version, at(change.timestamp)
+        signers = ", ".join(key.id.hex() for key in change.signers)
+        line = f"version {number}  since epoch {change.epoch}, {when}  signed by {signers}"
+        if change.mine:
+            self._output.ok(f"{change.label}: {line}: yours")
+            self._told.append(change.entry_hash)
+            return
+        self.alarmed = True
+        why = "not yours" if change.authorized else "not yours, and not authorized by the keys before it"
+        sentence = f"{line}: {why}"
+        error = WatchAlarmError(
+            f"{change.label}: version {number} is not yours: tell the operator and whoever uses your keys"
+        )
+        self._fail(change.label, error, sentence)
+        self._alarm({**_document(change), "sentence": sentence, "proof": self._saved(change)})
+        self._told.append(change.entry_hash)
+
+    def _alarm(self, document: dict[str, Any]) -> None:
+        self.alarms.append(document)
+        for failure in self._hooks.run(document):
+            self._output.fail(failure)
+
+    def _saved(self, change: Change) -> str | None:
+        """Save the signed proof of a foreign version; None where that fails, which does not stop an alarm."""
+        try:
+            lookup = self._client.lookup(change.label, change.epoch)
+            path = self._proofs / f"{lookup.index.hex()[:16]}-epoch-{change.epoch}.proof"
+            write_private(path, lookup.proof.encode())
+        except EquivocationError as error:
+            self._fail_verification(change.label, error)
+            return None
+        except KtError as error:
+            self._output.fail(f"the proof of version {change.entry.version} is not saved: {error}")
+            return None
+        self._output.note(f"  the signed proof is in {path}; `kt verify` shows it")
+        return str(path)
+
+
+def _document(change: Change) -> dict[str, Any]:
+    return {
+        "kind": "foreign-version",
+        "label": change.label,
+        "exit_code": WatchAlarmError.exit_code,
+        "version": change.entry.version,
+        "epoch": change.epoch,
+        "timestamp": change.timestamp,
+        "entry": change.entry_hash.hex(),
+        "signed_by": [key.id.hex() for key in change.signers],
+        "authorized_keys": [key.id.hex() for key in change.entry.authorized_keys],
+        "authorized": change.authorized,
+    }

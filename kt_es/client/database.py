@@ -1,0 +1,144 @@
+"""What a client remembers, in one SQLite database: small values by kind and key.
+
+A change is on disk when the call returns, and whole: SQLite's write-ahead log is synced with each
+transaction that asks for it. Threads and processes may share the file. A disk that is read-only can still be
+read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+from kt_es.errors import ConfigError
+
+_PATIENCE = 10.0  # seconds that a process waits for another one that writes
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS memory (kind TEXT NOT NULL, key BLOB NOT NULL, data BLOB NOT NULL, "
+    "PRIMARY KEY (kind, key)) WITHOUT ROWID"
+)
+
+
+class Database:
+    """The database at ``path``, which is made when the first value is written. Safe for threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        # Guarded by the lock. The finalizer closes the connection with its owner.
+        self._connection: sqlite3.Connection | None = None
+        self._writable = False
+
+    def recall(self, kind: str, key: bytes) -> bytes | None:
+        """The value that was remembered last, None if there is none."""
+        with self._opened(write=False) as connection:
+            return None if connection is None else _value(connection, kind, key)
+
+    def remember(self, kind: str, key: bytes, data: bytes) -> None:
+        """Remember ``data``, whatever was remembered before."""
+        with self._opened(write=True) as connection:
+            if connection is not None:
+                _set(connection, kind, key, data)
+
+    def exchange(
+        self, kind: str, key: bytes, expected: bytes | None, data: bytes, *, synced: bool = True
+    ) -> bool:
+        """Remember ``data`` if ``expected`` is what is remembered; else change nothing and say False.
+
+        A change that is not ``synced`` survives the process, but a power failure may take it back.
+        """
+        with self._opened(write=True, synced=synced) as connection:
+            if connection is None or _value(connection, kind, key) != expected:
+                return False
+            _set(connection, kind, key, data)
+            return True
+
+    @contextlib.contextmanager
+    def _opened(self, *, write: bool, synced: bool = True) -> Iterator[sqlite3.Connection | None]:
+        """The connection; for a write, inside a transaction. None if there is nothing to read yet.
+
+        Raises ``ConfigError`` for a database that is damaged, or cannot be read or written.
+        """
+        with self._lock:
+            try:
+                connection = self._connect(write)
+                if connection is None or not write:
+                    yield connection
+                    return
+                connection.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield connection
+                except BaseException:
+                    connection.execute("ROLLBACK")
+                    raise
+                connection.execute("COMMIT")
+            except (sqlite3.Error, OSError) as error:
+                self._close()
+                verb = "written" if write else "read"
+                raise ConfigError(f"the memory {self._path} cannot be {verb}: {error}") from None
+
+    def _connect(self, write: bool) -> sqlite3.Connection | None:
+        if self._connection is not None and (self._writable or not write):
+            return self._connection
+        if not write and not self._path.exists():
+            return None
+        self._close()
+        if write or _is_writable(self._path):
+            connection, self._writable = self._open_to_write(), True
+        else:
+            connection, self._writable = self._open_to_read(), False
+        self._connection = connection
+        weakref.finalize(self, connection.close)
+        return connection
+
+    def _open_to_write(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # SQLite gives its other files the mode of this one, which is the owner's alone.
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        connection = self._open("rw")
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(_TABLE)
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def _open_to_read(self) -> sqlite3.Connection:
+        """A database on a read-only disk: SQLite reads it if nothing waits in its write-ahead log."""
+        waiting = self._path.with_name(self._path.name + "-wal")
+        return self._open("ro" if waiting.exists() else "ro&immutable=1")
+
+    def _open(self, mode: str) -> sqlite3.Connection:
+        address = f"{self._path.absolute().as_uri()}?mode={mode}"
+        return sqlite3.connect(
+            address, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+        )
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _is_writable(path: Path) -> bool:
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+
+
+def _value(connection: sqlite3.Connection, kind: str, key: bytes) -> bytes | None:
+    row = connection.execute("SELECT data FROM memory WHERE kind = ? AND key = ?", (kind, key)).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def _set(connection: sqlite3.Connection, kind: str, key: bytes, data: bytes) -> None:
+    connection.execute(
+        "INSERT INTO memory (kind, key, data) VALUES (?, ?, ?) "
+        "ON CONFLICT (kind, key) DO UPDATE SET data = excluded.data",
+        (kind, key, data),
+    )

@@ -1,0 +1,102 @@
+"""Verifying a saved file without a network: proofs of lookups, and evidence.
+
+Where this client has a state towards the file's directory, the file is held against it. Nothing in a file is
+trusted: it can add to what is remembered of an account, and only under a key that somebody vouched for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kt_es.client.accounts import keep_sight, recalled
+from kt_es.client.continuity import verify_order
+from kt_es.client.heads import SLACK, contradictions
+from kt_es.client.state import StateStore
+from kt_es.client.trust import Lookup, verify_proof_file
+from kt_es.client.trusted import Pinned, Trusted, extend, position_of_key
+from kt_es.errors import EquivocationError, MalformedError, VerificationError
+from kt_es.evidence import convict
+from kt_es.formats.evidence import EVIDENCE, Evidence, unarmored
+from kt_es.formats.proofs import ProofFile
+
+_BEGIN, _END = b"-----BEGIN KT-ES EVIDENCE-----", b"-----END KT-ES EVIDENCE-----"
+
+
+@dataclass(frozen=True, slots=True)
+class Convicted:
+    """Evidence that proves the contradiction in ``sentence``. ``first`` is the directory's first key."""
+
+    evidence: Evidence
+    sentence: str
+    first: Pinned
+
+
+def evidence_in(data: bytes) -> bytes | None:
+    """The encoded evidence in a file, plain or armored with text around it; None if there is none.
+
+    Raises ``VerificationError`` for armor that is damaged.
+    """
+    if EVIDENCE.encode() in data[: len(EVIDENCE) + 8]:
+        return data
+    begin = data.find(_BEGIN)
+    if begin < 0:
+        return None
+    end = data.find(_END, begin)
+    try:
+        return unarmored(data[begin : end + len(_END) if end >= 0 else None].decode())
+    except (MalformedError, UnicodeDecodeError) as error:
+        raise VerificationError("evidence", f"the armored text is damaged: {error}") from None
+
+
+def verify_evidence(data: bytes, pinned: Pinned | None) -> Convicted:
+    """What the encoded evidence ``data`` proves, against the directory of ``pinned`` where that is given.
+
+    Raises ``VerificationError``: it is damaged, proves nothing, or is about another directory.
+    """
+    try:
+        evidence = Evidence.decode(data)
+    except MalformedError as error:
+        raise VerificationError("evidence", str(error)) from None
+    if pinned is not None:
+        known = position_of_key(evidence.configs, pinned.key) is not None
+        if evidence.origin != pinned.origin or not known:
+            raise VerificationError(
+                "evidence", f"is not about the directory of {pinned.vkey}: that key is not in its chain"
+            )
+    sentence = convict(evidence)
+    first = Pinned(evidence.origin, evidence.configs[0].config.signer_key)
+    return Convicted(evidence, sentence, first)
+
+
+def verify_proof(
+    file: ProofFile, pinned: Pinned, store: StateStore | None, *, vouched: bool, slack: int = SLACK
+) -> Lookup:
+    """What a saved proof proves, held against the state in ``store`` where there is one.
+
+    ``vouched`` says that somebody else than the file vouches for ``pinned``. The evidence of a contradiction
+    is saved in ``store``.
+    """
+    if store is None:
+        return verify_proof_file(file, pinned, slack=slack)
+    try:
+        lookup = verify_proof_file(file, pinned, slack=slack, recall=lambda index: recalled(store, index))
+        trusted = store.load()
+        if trusted is not None:
+            known = _compare(trusted, lookup)
+            if vouched and known.position(lookup.head.config_hash) >= trusted.in_force:
+                keep_sight(store, known, lookup)
+    except EquivocationError as error:
+        if error.evidence is not None:
+            error.saved = store.save_evidence(error.evidence)
+        raise
+    return lookup
+
+
+def _compare(trusted: Trusted, lookup: Lookup) -> Trusted:
+    """``trusted`` with the configs of the file, which contradicts nothing in it."""
+    file = lookup.proof
+    known = extend(trusted, file.configs)
+    for lie in contradictions(known, file.answer.smh_bytes, [file.answer.heads_checkpoint]):
+        raise lie
+    verify_order(known, file.answer.smh_bytes, lookup.head)
+    return known

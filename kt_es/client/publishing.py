@@ -1,0 +1,113 @@
+"""Sends a change, waits until it is proven, and remembers what its owner signed last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kt_es.client import wire
+from kt_es.client.histories import read_history
+from kt_es.client.session import Session
+from kt_es.client.submissions import Submission
+from kt_es.client.trust import Lookup
+from kt_es.client.vouching import OWN, Mine, Own, refuse_unknown, unknown_keys, verify_own
+from kt_es.errors import ConfigError, MalformedError, RefusedError, UnavailableError
+from kt_es.formats.keys import PublicKey
+from kt_es.formats.notes import encode_base64
+
+_MAX_WAIT = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A change that the directory took: ``lookup`` proves it, or a later version that has replaced it."""
+
+    submission: Submission
+    lookup: Lookup
+
+    @property
+    def stands(self) -> bool:
+        """Whether the change itself is what stands in the map, and no later version."""
+        proven = self.lookup.mutation
+        return proven is not None and proven.entry_hash == self.submission.mutation.entry_hash
+
+
+class Publisher:
+    """The steps of one change. Safe for threads: all it keeps is in the session's state."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def verify_past(self, before: Lookup, kept: Sequence[PublicKey], mine: Mine, deadline: float) -> None:
+        """Refuse to go on from ``before`` if it is not what the owner signed last, or has unknown keys."""
+        own = self._own(before.label)
+        if own is not None and before.mutation is not None and own == Own.of(before.mutation):
+            return
+        versions = read_history(self._session, before.label, deadline).versions
+        with self._session.saving():
+            verify_own(own, versions)
+        refuse_unknown(before.label, unknown_keys(kept, versions, mine))
+
+    def _own(self, label: str) -> Own | None:
+        data = self._session.state.recall(OWN, label.encode())
+        try:
+            return None if data is None else Own.decode(data)
+        except MalformedError as error:
+            raise ConfigError(f"what was signed last for {label} is damaged: {error}") from None
+
+    def publish(self, submission: Submission, wait: float, deadline: float) -> Lookup:
+        lookup = self._submitted(submission, wait, deadline)
+        self._session.state.remember(OWN, submission.label.encode(), Own.of(submission.mutation).encode())
+        return lookup
+
+    def _submitted(self, submission: Submission, wait: float, deadline: float) -> Lookup:
+        try:
+            self.submit(submission, wait, deadline)
+        except RefusedError:
+            # An answer may have been lost: what is refused now can be what was accepted before.
+            lookup = self._session.lookup(submission.label, None, False, deadline)
+            if self._stands(submission, lookup, deadline):
+                return lookup
+            raise
+        return self.confirm(submission, deadline)
+
+    def submit(self, submission: Submission, wait: float, deadline: float) -> wire.Receipt:
+        left = max(deadline - time.monotonic(), 0.0)
+        body = {
+            "label": submission.label,
+            "mutation": encode_base64(submission.mutation.encode()),
+            "opening": encode_base64(submission.opening),
+            "profile": encode_base64(submission.profile),
+            "wait": max(0.0, min(wait, _MAX_WAIT, left / 2)),
+        }
+        receipt = wire.read_receipt(self._session.transport.post("/v1/mutations", body, deadline).body)
+        if receipt.mutation != submission.mutation.entry_hash.hex():
+            raise MalformedError("receipt", "is for another mutation")
+        return receipt
+
+    def confirm(self, submission: Submission, deadline: float) -> Lookup:
+        pause = 0.05
+        while True:
+            lookup = self._session.lookup(submission.label, None, False, deadline)
+            if self._stands(submission, lookup, deadline):
+                return lookup
+            version = submission.mutation.entry.version
+            if lookup.entry is not None and lookup.entry.version >= version:
+                raise RefusedError("conflict", f"another change took version {version}")
+            if time.monotonic() + pause >= deadline:
+                raise UnavailableError("the change is not in a map head yet; ask again, it is not lost")
+            time.sleep(pause)
+            pause = min(2 * pause, 1.0)
+
+    def _stands(self, submission: Submission, lookup: Lookup, deadline: float) -> bool:
+        """Whether the submitted entry is what ``lookup`` proves, or among what precedes it."""
+        wanted, proven = submission.mutation, lookup.mutation
+        if proven is None or proven.entry.version < wanted.entry.version:
+            return False
+        if wanted.entry_hash in (proven.entry_hash, proven.entry.previous):
+            return True
+        if proven.entry.version <= wanted.entry.version + 1:
+            return False
+        versions = read_history(self._session, submission.label, deadline).versions
+        return versions[wanted.entry.version - 1].entry_hash == wanted.entry_hash

@@ -1,0 +1,173 @@
+"""The states of one person's client: one for each directory, whichever server and key led to it.
+
+``root`` holds ``origins/<origin>/`` with the state of each directory (``state.FileStateStore``), and
+``servers.db``, which remembers the directory that each server's address belongs to. Earlier versions of kt-es
+kept a state under ``directories/`` for each address and each key; those are found and merged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from kt_es.client.database import Database
+from kt_es.client.state import FileStateStore, read_trusted
+from kt_es.client.trusted import Pinned, Trusted
+from kt_es.crypto.hashes import sha256
+from kt_es.errors import ConfigError
+
+_KIND = "server"
+_LONGEST = 200  # bytes of a file name, of which file systems take 255
+
+
+class States:
+    """All states under ``root``."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def of(self, origin: str) -> FileStateStore:
+        """The state towards the directory ``origin``; its folder is made with the first value."""
+        return FileStateStore(self._root / "origins" / file_name(origin))
+
+    def existing(self, origin: str) -> FileStateStore | None:
+        """The state towards ``origin``, if one has been kept."""
+        store = self.of(origin)
+        return None if store.load() is None else store
+
+    def at(self, server: str, pinned: Pinned | None) -> ServerStateStore:
+        """The state towards the directory of ``pinned``, or else of the one that ``server`` belongs to."""
+        return ServerStateStore(self, server, None if pinned is None else pinned.origin)
+
+    def origin_of(self, server: str) -> str | None:
+        """The directory that ``server`` was found to belong to, None if it was never asked."""
+        known = self._servers.recall(_KIND, address_of(server).encode())
+        return None if known is None else known.decode()
+
+    def bind(self, server: str, origin: str) -> None:
+        """Remember that ``server`` belongs to the directory ``origin``."""
+        self._servers.remember(_KIND, address_of(server).encode(), origin.encode())
+
+    def older_origin_of(self, server: str) -> str | None:
+        """The same by the state that earlier versions of kt-es kept for the address."""
+        old = self._old_states() / _old_name(server) / "trusted"
+        return read_trusted(old).origin if old.is_file() else None
+
+    def older(self, server: str, origin: str) -> Iterator[tuple[Path, Trusted]]:
+        """The states of ``origin`` that earlier versions of kt-es kept, with their folders.
+
+        Raises ``ConfigError`` for a damaged one whose name says that it is of ``origin`` or ``server``.
+        """
+        ours = (_old_name(server), _old_name(origin) + "+")
+        for path in sorted(self._old_states().glob("*/trusted")):
+            try:
+                trusted = read_trusted(path)
+            except ConfigError:
+                if path.parent.name == ours[0] or path.parent.name.startswith(ours[1]):
+                    raise
+                continue
+            if trusted.origin == origin:
+                yield path.parent, trusted
+
+    @property
+    def _servers(self) -> Database:
+        return Database(self._root / "servers.db")
+
+    def _old_states(self) -> Path:
+        return self._root / "directories"
+
+
+class ServerStateStore:
+    """The state towards the directory of one server.
+
+    Which directory that is, is known from the start (a key was given, or the server was asked before) or from
+    the first state that is stored. Once a state was stored for it, the address is bound to that directory.
+    """
+
+    def __init__(self, states: States, server: str, origin: str | None) -> None:
+        self._states = states
+        self._server = server
+        self._bound = states.origin_of(server)
+        self.origin = origin or self._bound or states.older_origin_of(server)
+        """The directory that the server has to be of, None if it may be any."""
+        # Set once: the states of other directories are out of reach from then on.
+        self._store = None if self.origin is None else states.of(self.origin)
+        self._older = {} if self.origin is None else dict(states.older(server, self.origin))
+
+    def load(self) -> Trusted | None:
+        return None if self._store is None else self._store.load()
+
+    def replace(self, expected: Trusted | None, new: Trusted) -> bool:
+        if self._store is None:
+            self._store = self._states.of(new.origin)
+            self._older = dict(self._states.older(self._server, new.origin))
+            if self._older:
+                return False
+        if not self._store.replace(expected, new):
+            return False
+        if self._bound != new.origin:
+            self._states.bind(self._server, new.origin)
+            self._bound = new.origin
+        return True
+
+    def recall(self, kind: str, key: bytes) -> bytes | None:
+        return None if self._store is None else self._store.recall(kind, key)
+
+    def remember(self, kind: str, key: bytes, data: bytes) -> None:
+        self._known().remember(kind, key, data)
+
+    def exchange(
+        self, kind: str, key: bytes, expected: bytes | None, data: bytes, *, synced: bool = True
+    ) -> bool:
+        return self._known().exchange(kind, key, expected, data, synced=synced)
+
+    def save_evidence(self, data: bytes) -> Path | None:
+        return None if self._store is None else self._store.save_evidence(data)
+
+    def older(self) -> Sequence[Trusted]:
+        return tuple(self._older.values())
+
+    def settle(self, old: Trusted) -> None:
+        for folder in [folder for folder, trusted in self._older.items() if trusted == old]:
+            del self._older[folder]
+            try:
+                (folder / "trusted").unlink(missing_ok=True)
+                (folder / "lock").unlink(missing_ok=True)
+                if not any(folder.iterdir()):
+                    folder.rmdir()
+            except OSError as error:
+                raise ConfigError(f"cannot move the old state {folder}: {error.strerror}") from None
+
+    def _known(self) -> FileStateStore:
+        if self._store is None:
+            raise ConfigError(f"the directory of {address_of(self._server)} is not known yet")
+        return self._store
+
+
+def file_name(origin: str) -> str:
+    """The name of the folder of ``origin``: what is not a plain character is escaped as in a URL.
+
+    No two origins share a name, even where upper and lower case are the same. A name that would be too long
+    for a file system ends in a hash.
+    """
+    name = re.sub(r"[^a-z0-9.\-_~]", lambda found: f"%{ord(found[0]):02X}", origin)
+    return name if len(name) <= _LONGEST else f"{name[:120]}%{sha256(origin.encode()).hex()}"
+
+
+def address_of(server: str) -> str:
+    """A server's URL as it is remembered: without a user's name and password, query and fragment."""
+    try:
+        parts = urlsplit(server)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise ConfigError(f"the server's address is unusable: {error}") from None
+    host = f"[{host}]" if ":" in host else host
+    named = host if port is None else f"{host}:{port}"
+    return f"{parts.scheme}://{named}{parts.path.rstrip('/')}"
+
+
+def _old_name(known_by: str) -> str:
+    """The folder that earlier versions of kt-es named by a server's URL, or by an origin and a key."""
+    return re.sub(r"[^A-Za-z0-9.+\-]+", "_", known_by.removeprefix("https://").rstrip("/"))

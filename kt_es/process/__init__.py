@@ -1,0 +1,1 @@
+"""What every process needs from the machine: files that survive a crash."""

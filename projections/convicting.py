@@ -1,0 +1,72 @@
+"""Evidence of a process that follows the logs: one new file in the folder ``evidence`` of its data.
+
+A verdict never depends on the disk: a file that cannot be written changes only what is said of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+
+from kt_es.errors import EquivocationError, MalformedError
+from kt_es.formats.evidence import Evidence, EvidenceKind
+from kt_es.process.files import create_file
+
+FOLDER = "evidence"
+
+_LOG = structlog.get_logger("projections.evidence")
+
+
+@contextmanager
+def keeping_evidence(data: Path | None) -> Iterator[None]:
+    """Save the evidence of an ``EquivocationError`` below ``data`` while it passes; None saves nothing."""
+    try:
+        yield
+    except EquivocationError as error:
+        keep(data, error)
+        raise
+
+
+def keep(data: Path | None, error: EquivocationError) -> None:
+    """Save the evidence of ``error``, unless that has been done; ``error.saved`` says where it is."""
+    if data is None or error.evidence is None or error.saved is not None:
+        return
+    try:
+        error.saved = _save(data / FOLDER, _stem(error.evidence), error.evidence)
+    except OSError as problem:
+        _LOG.error("evidence not saved", folder=str(data / FOLDER), problem=problem.strerror or str(problem))
+
+
+def _stem(data: bytes) -> str:
+    """What the file is called: the kind of evidence, and the epoch or size that it is about."""
+    try:
+        evidence = Evidence.decode(data)
+        kind = evidence.kind.value
+        if evidence.kind is EvidenceKind.CHECKPOINTS:
+            size = int(evidence.statements[0].splitlines()[1])
+            return f"{kind}-size-{size}"
+        return f"{kind}-epoch-{max(signed.head.epoch for signed in evidence.heads())}"
+    except (MalformedError, ValueError, IndexError):
+        return "evidence"
+
+
+def _save(folder: Path, stem: str, data: bytes) -> Path:
+    """Write ``data`` to a new file in ``folder``; a file that holds the same bytes already is as good.
+
+    No file or link is ever replaced. Raises ``OSError``; then nothing was written.
+    """
+    for number in itertools.count(1):
+        path = folder / (f"{stem}.evidence" if number == 1 else f"{stem}-{number}.evidence")
+        try:
+            create_file(path, data)
+            return path
+        except FileExistsError:
+            if not folder.is_dir():
+                raise
+            if path.is_file() and not path.is_symlink() and path.read_bytes() == data:
+                return path
+    raise AssertionError

@@ -1,0 +1,143 @@
+"""What reaches a terminal or a directory is harmless, and is what was proven."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from kt_es.cli.logs import harmless, redacted
+from kt_es.cli.main import cli
+from kt_es.cli.output import MAX_SHOWN, Output, shown
+from kt_es.cli.saving import MANIFEST, save_profile
+from kt_es.errors import ConfigError
+from kt_es.formats.profiles import ProfileKey
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("alice@example.org", "alice@example.org"),
+        ("Zoë 名前 \N{GREEK SMALL LETTER ALPHA}", "Zoë 名前 \N{GREEK SMALL LETTER ALPHA}"),
+        ("a\x1b[2Jb", r"a\x1b[2Jb"),
+        ("a\x07b", r"a\x07b"),
+        ("a\nb\r\tc", r"a\nb\r\tc"),
+        ("a\x9b31mb", r"a\x9b31mb"),
+        ("a\x7fb", r"a\x7fb"),
+        ("\u202egro.elpmaxe", r"\u202egro.elpmaxe"),
+        ("\u2066a\u2069\u200b\u200d\ufeff", r"\u2066a\u2069\u200b\u200d\ufeff"),
+        ("a\u2028b\u2029c\u0085d", r"a\u2028b\u2029c\x85d"),
+        ("\u3164\uffa0\u115f\u2800\ufe0f\U000e0100", r"\u3164\uffa0\u115f\u2800\ufe0f\U000e0100"),
+        ("cl\udce9.pub", r"cl\udce9.pub"),
+        ("\ue000", r"\ue000"),
+    ],
+)
+def test_text_of_strangers_is_one_harmless_line(text: str, line: str) -> None:
+    assert shown(text) == line
+    assert shown(line) == line
+    assert shown(line).isprintable()
+
+
+def test_a_long_text_is_cut_and_says_so() -> None:
+    line = shown("x" * (MAX_SHOWN + 5))
+    assert line == "x" * MAX_SHOWN + "... (5 characters more)"
+
+
+@pytest.mark.parametrize("way", ["ok", "fail", "note", "data", "json"])
+def test_every_way_out_escapes(way: str, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = "\x1b]0;owned\x07\n\x9b"
+    output = Output(json=way == "json")
+    if way in ("data", "json"):
+        output.data({"name": bad}, [bad])
+    else:
+        getattr(output, way)(bad)
+    written = capsys.readouterr()
+    text = written.out + written.err
+    assert text.count("\n") == (3 if way == "json" else 1)
+    assert all(character.isprintable() for character in text.replace("\n", ""))
+    if way == "json":
+        assert json.loads(written.out) == {"name": bad}
+
+
+def test_log_lines_of_a_terminal_are_harmless_and_hold_no_password() -> None:
+    event = {"event": "away", "stream": "\x1b[31m", "problem": "esdb://u:secret@host refused", "n": 3}
+    assert harmless(None, "info", redacted(None, "info", event)) == {
+        "event": "away",
+        "stream": r"\x1b[31m",
+        "problem": "esdb://u:***@host refused",
+        "n": 3,
+    }
+
+
+def test_a_file_name_that_is_not_utf8_is_refused_with_a_hint(tmp_path: Path) -> None:
+    keys = str(tmp_path / "keys")
+    assert CliRunner().invoke(cli, ["keys", "generate", "--keys", keys]).exit_code == 0
+    file = tmp_path / "cl\udce9.pub"
+    file.write_bytes(b"ssh-ed25519 AAAA comment")
+    ran = CliRunner().invoke(cli, ["put", "a@example.org", "--key", str(file), "--keys", keys])
+    assert isinstance(ran.exception, ConfigError)
+    assert "rename it" in str(ran.exception)
+
+
+def keys(*types: str) -> list[ProfileKey]:
+    return [ProfileKey("name", kind, kind.encode()) for kind in types]
+
+
+def saved(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.name != MANIFEST}
+
+
+def test_a_save_leaves_exactly_what_was_proven(tmp_path: Path) -> None:
+    target = tmp_path / "alice"
+    save_profile(target, keys("ssh", "age", "raw"))
+    assert saved(target) == {"0.ssh": b"ssh", "1.age": b"age", "2.raw": b"raw"}
+    save_profile(target, keys("age"))
+    assert saved(target) == {"0.age": b"age"}
+    save_profile(target, ())
+    assert saved(target) == {}
+    save_profile(target, keys("raw"))
+    assert saved(target) == {"0.raw": b"raw"}
+    assert [path.name for path in tmp_path.iterdir()] == ["alice"]
+
+
+def test_files_that_no_save_wrote_are_never_removed(tmp_path: Path) -> None:
+    target = tmp_path / "alice"
+    save_profile(target, keys("ssh"))
+    (target / "notes").write_text("mine")
+    with pytest.raises(ConfigError, match=r"did not write \(notes\)"):
+        save_profile(target, keys("age"))
+    assert saved(target) == {"0.ssh": b"ssh", "notes": b"mine"}
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "0.ssh").write_text("mine")
+    with pytest.raises(ConfigError, match="did not write"):
+        save_profile(other, keys("ssh"))
+    assert saved(other) == {"0.ssh": b"mine"}
+
+
+def test_a_link_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    real.mkdir()
+    (tmp_path / "alice").symlink_to(real)
+    with pytest.raises(ConfigError, match="is not a directory"):
+        save_profile(tmp_path / "alice", keys("ssh"))
+    assert list(real.iterdir()) == []
+
+
+@pytest.mark.parametrize("manifest", [b"", b"[]", b'{"files": "x"}', b'{"files": ["../victim"]}'])
+def test_a_manifest_that_somebody_changed_removes_nothing(tmp_path: Path, manifest: bytes) -> None:
+    victim, target = tmp_path / "victim", tmp_path / "alice"
+    victim.write_text("mine")
+    save_profile(target, keys("ssh"))
+    (target / MANIFEST).write_bytes(manifest)
+    with pytest.raises(ConfigError, match="is damaged"):
+        save_profile(target, keys("age"))
+    assert victim.read_text() == "mine"
+
+
+def test_an_empty_directory_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "alice").mkdir()
+    save_profile(tmp_path / "alice", keys("ssh"))
+    assert saved(tmp_path / "alice") == {"0.ssh": b"ssh"}

@@ -1,0 +1,126 @@
+"""Writes kt_es/formats/unicode14.py: ``python -m tools.unicode_tables > kt_es/formats/unicode14.py``.
+
+Labels are defined by Unicode 14.0.0 for good (FORMATS, "Labels"), so the tables are made once, by an
+interpreter that carries that version: CPython 3.11.
+"""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator
+
+VERSION = "14.0.0"
+_WIDTH = 104
+
+# The one unconditional mapping of SpecialCasing.txt for a small letter; UnicodeData.txt has this instead.
+_CAPITAL_I_WITH_DOT = "\u0130"
+
+_TEMPLATE = '''"""The part of Unicode 14.0.0 that labels need. Made by tools/unicode_tables.py; do not edit.
+
+Ranges of code points in hexadecimal, ``first-last`` or one alone.
+"""
+
+from __future__ import annotations
+
+ASSIGNED = """
+{assigned}
+"""
+"""All general categories but Cc, Cs, Cn and Co."""
+
+FORMAT = """
+{format}
+"""
+"""General category Cf."""
+
+SPACE = """
+{space}
+"""
+"""General categories Zs, Zl and Zp."""
+
+ALPHANUMERIC = """
+{alphanumeric}
+"""
+"""General categories L and N."""
+
+LOWER = """
+{lower}
+"""
+"""Simple_Lowercase_Mapping: ``first-last:offset``, or ``first-last/2:offset`` for every second code point."""
+'''
+
+
+def ranges(holds: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
+    """The maximal ranges of code points whose character ``holds``."""
+    first: int | None = None
+    for point in range(sys.maxunicode + 2):
+        if point <= sys.maxunicode and holds(chr(point)):
+            first = point if first is None else first
+        elif first is not None:
+            yield first, point - 1
+            first = None
+
+
+def simple_lower(character: str) -> str:
+    """The mapping of UnicodeData.txt; ``str.lower`` has the full one, which differs for U+0130 only."""
+    return "i" if character == _CAPITAL_I_WITH_DOT else character.lower()
+
+
+def lower_runs() -> Iterator[tuple[int, int, int, int]]:
+    """``(first, last, step, offset)`` of code points that have a small letter, steps of 1 or 2."""
+    pairs = [
+        (point, ord(simple_lower(chr(point))) - point)
+        for point in range(sys.maxunicode + 1)
+        if simple_lower(chr(point)) != chr(point)
+    ]
+    at = 0
+    while at < len(pairs):
+        first, offset = pairs[at]
+        end, step = at + 1, 1
+        if end < len(pairs) and pairs[end] == (first + 2, offset):
+            step = 2
+        while end < len(pairs) and pairs[end] == (first + step * (end - at), offset):
+            end += 1
+        yield first, first + step * (end - at - 1), step, offset
+        at = end
+
+
+def _span(first: int, last: int) -> str:
+    return f"{first:x}" if first == last else f"{first:x}-{last:x}"
+
+
+def _wrapped(words: Iterator[str]) -> str:
+    lines, line = [], ""
+    for word in words:
+        if len(line) + len(word) >= _WIDTH:
+            lines.append(line)
+            line = ""
+        line += f" {word}" if line else word
+    return "\n".join([*lines, line])
+
+
+def _of(holds: Callable[[str], bool]) -> str:
+    return _wrapped(_span(first, last) for first, last in ranges(holds))
+
+
+def module() -> str:
+    """The text of kt_es/formats/unicode14.py."""
+    category = unicodedata.category
+    return _TEMPLATE.format(
+        assigned=_of(lambda character: category(character) not in ("Cc", "Cs", "Cn", "Co")),
+        format=_of(lambda character: category(character) == "Cf"),
+        space=_of(lambda character: category(character)[0] == "Z"),
+        alphanumeric=_of(lambda character: category(character)[0] in "LN"),
+        lower=_wrapped(
+            _span(first, last) + ("/2" if step == 2 else "") + f":{offset:x}"
+            for first, last, step, offset in lower_runs()
+        ),
+    )
+
+
+if __name__ == "__main__":
+    if unicodedata.unidata_version != VERSION:
+        sys.exit(
+            f"this interpreter has Unicode {unicodedata.unidata_version}, not {VERSION}: use CPython 3.11"
+        )
+    sys.stdout.write(module())
