@@ -208,7 +208,10 @@ class Universe:
         return None if held is None else self.mutations[held]
 
     def configure(self, config: Config, keys: Sequence[PrivateKey], verdict: Verdict | None = None) -> None:
-        self.queue(CONFIG, SignedConfig.sign(config, keys).encode(), verdict)
+        signed = SignedConfig.sign(config, keys)
+        self.queue(CONFIG, signed.encode(), verdict)
+        if verdict is Verdict.CONFIG:
+            self._epoch.next_config = signed
 
     def rotate(self, new: PrivateKey, by: Sequence[PrivateKey] = (), verdict: Verdict | None = None) -> None:
         """A config that makes ``new`` the signer key from the next epoch on."""
@@ -249,6 +252,8 @@ class Universe:
         nonce = people.seed(f"nonce {len(self.events)} {self.clock}")[:16]
         marker = Marker.sign(nonce, self.clock, ORIGIN, marker_by or in_force)
         self.queue(EPOCH_MARKER, marker.encode(), Verdict.EPOCH)
+        # Also where the marker is no marker by the formats, which the operator does not care for.
+        self._epoch.closed_by = marker
         return self._publish(key or in_force, heads_key, mutations_key, heads_root, mutations_root, fields)
 
     def _publish(

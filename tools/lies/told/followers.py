@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 
+from kt_es.formats.records import Verdict
 from tools.lies.commands import Process, Ran
-from tools.lies.people import label
+from tools.lies.people import SIGNER, label
 from tools.lies.registry import BY_LOG, BY_SIGNER, LIVE, RESTART, Lie, lie, told
 from tools.lies.stage import Stage
 from tools.lies.universe import Universe
@@ -172,8 +173,8 @@ def _answered(url: str) -> Ran:
     lie("silence", BY_SIGNER, "kt audit", 7, "silence for", case="silence"),
     lie("head-in-the-future", BY_SIGNER, "kt audit", 7, "later than this machine's clock", case="future"),
     lie("gap-between-heads", BY_SIGNER, "kt audit", 7, "gap between heads", case="gap"),
-    lie("date-that-is-none", BY_SIGNER, "kt audit", 4, "timestamp", case="date"),
-    lie("interval-of-years", BY_SIGNER, "kt audit", 4, "max_interval", case="interval"),
+    lie("date-that-is-none", BY_SIGNER, "kt audit", 4, "map head timestamp: must be in", case="date"),
+    lie("interval-of-years", BY_SIGNER, "kt audit", 4, "says config, must be malformed", case="interval"),
 )
 def clocks(stage: Stage, case: str | None) -> Ran:
     universe = _timed(stage, case)
@@ -186,10 +187,13 @@ def clocks(stage: Stage, case: str | None) -> Ran:
 
 def _timed(stage: Stage, case: str | None) -> Universe:
     hour = 3_600_000
-    interval = 400 * 24 * hour if case == "interval" else 10_000
-    universe = stage.universe(max_interval=interval, begin=hour if case in ("silence", "gap") else 9_000)
+    universe = stage.universe(max_interval=10_000, begin=hour if case in ("silence", "gap") else 9_000)
     universe.put("alice")
     universe.epoch()
+    if case == "interval":
+        current = universe.config
+        longer = replace(current, max_interval=31 * 24 * hour, previous=current.hash)
+        universe.configure(longer, [SIGNER], Verdict.CONFIG)
     at = {
         "future": universe.clock + hour,
         "gap": universe.clock + hour - 1_000,
