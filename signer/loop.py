@@ -243,8 +243,9 @@ class Signer:
         if config is None or self._marker is not None:
             return
         schedule = Schedule.of(config, self._limits.batch_limit)
-        now = self._effects.monotonic()
-        if not schedule.wants_marker(now - self._last_marker_at, self._work.size):
+        since_marker = self._effects.monotonic() - self._last_marker_at
+        since_head = (self._effects.now() - self._ledger.committed.standing.timestamp) / 1000
+        if not schedule.wants_marker(since_marker, since_head, self._work.size):
             return
         # Later than the last head's, even if the wall clock has stepped back.
         issued_at = max(self._effects.now(), self._ledger.committed.standing.timestamp + 1)
@@ -252,7 +253,7 @@ class Signer:
         marker = Marker.sign(self._effects.nonce(), issued_at, config.origin, key)
         self._marker = NewEvent(EPOCH_MARKER, marker.encode(), uuid.UUID(bytes=marker.nonce))
         self._log.append(self._names.queue, ANY, [self._marker])
-        self._last_marker_at = now
+        self._last_marker_at = self._effects.monotonic()
 
     def _watch(self) -> None:
         """Ask through a fresh client whether silence is silence: a hung server looks the same.

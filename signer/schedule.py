@@ -24,11 +24,14 @@ class Schedule:
         """
         return cls(config.min_interval / 1000, config.max_interval / 1000 * 0.75, batch_limit)
 
-    def wants_marker(self, since_last: float, staged: int) -> bool:
-        """Whether an epoch should end: ``since_last`` seconds after the last marker, ``staged`` items in.
+    def wants_marker(self, since_marker: float, since_head: float, staged: int) -> bool:
+        """Whether an epoch with ``staged`` items should end.
 
-        Seconds are of a monotonic clock: steps of the wall clock do not matter.
+        ``since_marker`` are seconds of the monotonic clock since this signer's last marker, or since it
+        became active. ``since_head`` are seconds of the wall clock since the last head's timestamp: they
+        count across restarts, outages and takeovers, so a head that is due comes at once. The monotonic
+        clock goes on where the wall clock steps back.
         """
-        if staged >= self.batch_limit or since_last >= self.max_interval:
+        if staged >= self.batch_limit or max(since_marker, since_head) >= self.max_interval:
             return True
-        return staged > 0 and since_last >= self.min_interval
+        return staged > 0 and since_marker >= self.min_interval

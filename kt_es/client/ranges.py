@@ -50,12 +50,10 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class SeenRange:
-    """Consecutive epochs of one label, verified. ``size`` is the number of heads in the log by then."""
+    """Consecutive epochs of one label, whose ``index`` is proven, verified."""
 
-    label: str
     index: bytes
     epochs: tuple[Seen, ...]
-    size: int
 
     @property
     def last(self) -> int:
@@ -96,7 +94,7 @@ def verify_range(
         _verify_mutation(mutation, index, trusted.origin)
     for smh, epoch in zip(signed, answer.epochs, strict=True):
         _verify_map(smh.head, index, epoch)
-    return after, SeenRange(label, index, _seen(trusted, index, answer, signed), checkpoint.size)
+    return after, SeenRange(index, _seen(trusted, index, answer, signed))
 
 
 def _decoded(epoch: RangeEpoch) -> SignedMapHead:

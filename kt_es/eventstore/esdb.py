@@ -8,35 +8,71 @@ each with its own deadline. Streaming calls are kept honest by HTTP/2 keepalive.
 from __future__ import annotations
 
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 from uuid import UUID
 
-import esdbclient
 import grpc
-from esdbclient import exceptions
 
 from kt_es.errors import AccessDeniedError, ConfigError, KtError, UnavailableError, WrongRevisionError
+from kt_es.eventstore import driver
 from kt_es.eventstore.esdb_client import PAGE_BYTES, Client
 from kt_es.eventstore.streams import ANY, NO_STREAM, Event, NewEvent, Subscription
+from kt_es.eventstore.uri import normalized
 
 DEADLINE = 3.0
 OPENING_DEADLINE = 10.0
+OPENING_LOOK = 1.0  # seconds between two questions whether the member that does not answer still leads
 PAGE = 64
 
 _T = TypeVar("_T")
+_S = TypeVar("_S", bound="_Stream | None")
 
 
-def connect(uri: str) -> EsdbLog:
-    """The log at a connection string such as ``esdb://127.0.0.1:2113?Tls=false``.
+class Connector:
+    """Makes the clients of one process, and lets them leave a member together.
 
-    Raises ``ConfigError`` if the string is not one, ``UnavailableError`` if a cluster cannot be found.
+    A server that is being stopped waits for calls that are open, and subscriptions stay open. So when one
+    client is refused and looks for the leader anew, the subscriptions of the others end, too: whoever
+    reads them connects again. May be used from any thread.
     """
+
+    def __init__(self, uri: str) -> None:
+        """Raises ``ConfigError`` as ``connect`` does."""
+        self._uri = normalized(uri)
+        self._lock = threading.Lock()
+        self._logs: weakref.WeakSet[EsdbLog] = weakref.WeakSet()
+
+    def __call__(self) -> EsdbLog:
+        """Another client, which its user closes. Raises as ``connect`` does."""
+        log = connect(self._uri, self._left)
+        with self._lock:
+            self._logs.add(log)
+        return log
+
+    def _left(self, client: Client, target: str) -> None:
+        with self._lock:
+            others = [log for log in self._logs if log.is_connected_to(target) and not log.uses(client)]
+        for log in others:
+            log.end_subscriptions()
+
+
+def connect(uri: str, left: Callable[[Client, str], None] | None = None) -> EsdbLog:
+    """The log at a connection string such as ``esdb://127.0.0.1:2113?Tls=false`` (see ``uri``).
+
+    ``left`` is told of each member that the client leaves because it was refused there: the client and the
+    member's target. Raises ``ConfigError`` if the string is not one, ``UnavailableError`` if a cluster
+    cannot be found.
+    """
+    uri = normalized(uri)
     try:
         client = Client(uri)
+        client.left = left
     except (ValueError, OSError) as error:
         raise ConfigError(f"connection string: {error}") from None
-    except exceptions.EventStoreDBClientException as error:
+    except driver.EventStoreDBClientException as error:
         raise UnavailableError(f"the event log cannot be reached: {_sentence(error)}") from None
     return EsdbLog(client)
 
@@ -48,21 +84,21 @@ def _sentence(error: BaseException) -> str:
     return str(text or type(error).__name__).strip().splitlines()[0]
 
 
-def _status(error: exceptions.EventStoreDBClientException) -> grpc.StatusCode | None:
+def _status(error: driver.EventStoreDBClientException) -> grpc.StatusCode | None:
     code = getattr(error.args[0], "code", None) if error.args else None
     return code() if callable(code) else None
 
 
-def _translated(error: exceptions.EventStoreDBClientException, doing: str) -> KtError:
+def _translated(error: driver.EventStoreDBClientException, doing: str) -> KtError:
     """What a client exception means to us; the recordings of real failures are the source."""
     refused = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
-    if isinstance(error, exceptions.AccessDeniedError) or _status(error) in refused:
+    if isinstance(error, driver.AccessDeniedError) or _status(error) in refused:
         return AccessDeniedError(f"{doing}: the event log denies access ({_sentence(error)})")
     permanent = (
-        exceptions.StreamIsDeleted,
-        exceptions.MaximumAppendSizeExceededError,
-        exceptions.BadRequestError,
-        exceptions.FailedPrecondition,
+        driver.StreamIsDeleted,
+        driver.MaximumAppendSizeExceededError,
+        driver.BadRequestError,
+        driver.FailedPrecondition,
     )
     if isinstance(error, permanent) or _status(error) == grpc.StatusCode.INVALID_ARGUMENT:
         return KtError(f"{doing}: {type(error).__name__} {_sentence(error)}")
@@ -76,11 +112,12 @@ class EsdbLog:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._subscriptions: weakref.WeakSet[_Stream] = weakref.WeakSet()
 
     def _call(self, doing: str, call: Callable[[], _T]) -> _T:
         try:
             return call()
-        except exceptions.EventStoreDBClientException as error:
+        except driver.EventStoreDBClientException as error:
             raise _translated(error, doing) from None
         except grpc.RpcError as error:
             raise UnavailableError(f"{doing}: the event log is unavailable ({error})") from None
@@ -88,24 +125,49 @@ class EsdbLog:
             # gRPC's own word for a channel that was closed under a call, by close() or a reconnect.
             raise UnavailableError(f"{doing}: the connection was closed ({error})") from None
 
-    def _opened(self, doing: str, call: Callable[[], _T]) -> _T:
+    def _opened(self, doing: str, call: Callable[[], _S]) -> _S:
         """A subscription, confirmed by the server in time.
 
         The client waits for the confirmation without a deadline, and one for the call would be one for
         the whole subscription. All that ends it is closing the client, which is of no use after that, and
         whose attempts that follow end at once.
         """
-        late = threading.Timer(OPENING_DEADLINE, self._client.close)
-        late.daemon = True
-        late.start()
+        confirmed = threading.Event()
+        watcher = threading.Thread(target=self._close_if_late, args=(confirmed,), daemon=True)
+        watcher.start()
         try:
-            return self._call(doing, call)
+            opened = self._call(doing, call)
         finally:
-            late.cancel()
+            confirmed.set()
+        if opened is not None:
+            self._subscriptions.add(opened)
+        return opened
+
+    def _close_if_late(self, confirmed: threading.Event) -> None:
+        """Close the client if nothing is confirmed in time, or soon if its member leads no longer.
+
+        A member that resigned takes the call and does not answer it.
+        """
+        deadline = time.monotonic() + OPENING_DEADLINE
+        while not confirmed.wait(min(OPENING_LOOK, max(0.0, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline or not self._client.may_lead():
+                self._client.close()
+                return
+
+    def uses(self, client: Client) -> bool:
+        return self._client is client
+
+    def is_connected_to(self, target: str) -> bool:
+        return self._client.connection_target == target
+
+    def end_subscriptions(self) -> None:
+        """End the iteration of every subscription that is open, from any thread."""
+        for subscription in list(self._subscriptions):
+            subscription.stop()
 
     def append(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
         new = [
-            esdbclient.NewEvent(
+            driver.NewEvent(
                 type=event.type,
                 data=event.data,
                 metadata=event.metadata,
@@ -114,16 +176,16 @@ class EsdbLog:
             )
             for event in events
         ]
-        version: int | esdbclient.StreamState = expected
+        version: int | driver.StreamState = expected
         if expected == NO_STREAM:
-            version = esdbclient.StreamState.NO_STREAM
+            version = driver.StreamState.NO_STREAM
         elif expected == ANY:
-            version = esdbclient.StreamState.ANY
+            version = driver.StreamState.ANY
 
         def append() -> None:
             try:
                 self._client.append_to_stream(stream, current_version=version, events=new, timeout=DEADLINE)
-            except exceptions.WrongCurrentVersion:
+            except driver.WrongCurrentVersion:
                 raise WrongRevisionError(stream, expected) from None
 
         self._call(f"append to {stream}", append)
@@ -132,7 +194,7 @@ class EsdbLog:
         def last() -> Event | None:
             try:
                 events = self._client.get_stream(stream, backwards=True, limit=1, timeout=DEADLINE)
-            except exceptions.NotFound:
+            except driver.NotFound:
                 return None
             return _event(events[0]) if events else None
 
@@ -160,7 +222,7 @@ class EsdbLog:
         def page() -> tuple[list[Event], bool]:
             try:
                 found = self._client.get_page(stream, start, count)
-            except exceptions.NotFound:
+            except driver.NotFound:
                 return [], True
             is_cut = sum(len(event.data) for event in found) >= PAGE_BYTES
             return [_event(event) for event in found], len(found) < count and not is_cut
@@ -210,7 +272,7 @@ class EsdbLog:
                     read_batch_size=200,
                     timeout=DEADLINE,
                 )
-            except exceptions.AlreadyExists:
+            except driver.AlreadyExists:
                 return
 
         self._call(f"create the persistent subscription {group} of {stream}", create)
@@ -224,9 +286,9 @@ class EsdbLog:
                         group, stream, event_buffer_size=2000, max_ack_batch_size=200, max_ack_delay=0.05
                     ),
                 )
-            except exceptions.MaximumSubscriptionsReached:
+            except driver.MaximumSubscriptionsReached:
                 return None
-            except exceptions.NotFound:
+            except driver.NotFound:
                 # Creating one takes more rights than joining it, so joining is tried first.
                 self._create_group(stream, group)
                 return join()
@@ -262,9 +324,9 @@ class EsdbLog:
 class _Recordings(Protocol):
     """What a client's subscription of either kind is to us."""
 
-    def __next__(self) -> esdbclient.RecordedEvent: ...
+    def __next__(self) -> driver.RecordedEvent: ...
 
-    def __iter__(self) -> Iterator[esdbclient.RecordedEvent]: ...
+    def __iter__(self) -> Iterator[driver.RecordedEvent]: ...
 
     def stop(self) -> None: ...
 
@@ -315,7 +377,7 @@ class EsdbGroup(_Stream):
             self._log._call("acknowledge", lambda: self._group.ack(ack_id))
 
 
-def _event(recorded: esdbclient.RecordedEvent) -> Event:
+def _event(recorded: driver.RecordedEvent) -> Event:
     return Event(
         recorded.stream_name,
         recorded.stream_position,

@@ -1,17 +1,25 @@
-"""EventStoreDB's client with what ours needs besides: keepalive, pages, and an end that is one."""
+"""EventStoreDB's client, with keepalive, pages, a reliable close and another choice of the member added."""
 
 from __future__ import annotations
 
-import esdbclient
-import grpc
-from esdbclient import exceptions
-from esdbclient.client import autoreconnect, retrygrpc
+import time
+from collections.abc import Callable, Mapping
 
+import grpc
+
+from kt_es.eventstore import driver
+from kt_es.eventstore.discovery import Answers, confirms, find_leader
+from kt_es.eventstore.driver import autoreconnect, retrygrpc
+from kt_es.eventstore.gossip import ask_members, seeds_of
 from kt_es.eventstore.streams import NO_STREAM
 
 # A page is cut where it has so many bytes: 64 events may have 64 MiB, too many for memory and deadline.
 PAGE_BYTES = 4 << 20
 PAGE_DEADLINE = 10.0
+
+# How long a leader is looked for, in seconds, and the pause between two rounds of questions.
+DISCOVERY_DEADLINE = 5.0
+DISCOVERY_PAUSE = 0.2
 
 _KEEPALIVE = (
     ("grpc.keepalive_time_ms", 10_000),
@@ -28,10 +36,14 @@ _KEEPALIVE = (
 )
 
 
-class Client(esdbclient.EventStoreDBClient):
-    """Used by ``esdb``; may be closed by any thread."""
+class Client(driver.EventStoreDBClient):
+    """Used by ``esdb``; may be closed by any thread.
+
+    ``left`` is told, in the thread of the call, of the member that is left because it refused a call.
+    """
 
     _has_ended = False
+    left: Callable[[Client, str], None] | None = None
 
     def close(self) -> None:
         """Close for good, from any thread: what a call under way would open for its next attempt, too."""
@@ -39,6 +51,8 @@ class Client(esdbclient.EventStoreDBClient):
         self._shut()
 
     def reconnect(self, grpc_target: str | None = None) -> None:
+        if self.left is not None:
+            self.left(self, self.connection_target)
         super().reconnect(grpc_target)
         # It may have been closed in between, when this connection was not there to be closed.
         if self._has_ended:
@@ -59,15 +73,58 @@ class Client(esdbclient.EventStoreDBClient):
         self, grpc_target: str, grpc_options: tuple[tuple[str, str | int], ...] = ()
     ) -> grpc.Channel:
         if self._has_ended:
-            raise exceptions.CancelledByClient("the client was closed")
+            raise driver.CancelledByClient("the client was closed")
         # The client passes its keepalive settings under a name that gRPC does not know.
         return super()._construct_grpc_channel(grpc_target, (*grpc_options, *_KEEPALIVE))
 
+    def _discover_preferred_node(self) -> driver.Connection:
+        """The library's choice of the member, replaced: it counts dead leaders (see ``discovery``)."""
+        if driver.node_preference(self.connection_spec) != "leader":
+            return super()._discover_preferred_node()
+        begun = time.monotonic()
+        while True:
+            leader = find_leader(seeds_of(self.connection_spec), self._ask)
+            if leader is not None:
+                return self._construct_esdb_connection(leader)
+            if self._has_ended:
+                raise driver.CancelledByClient("the client was closed")
+            if time.monotonic() - begun >= DISCOVERY_DEADLINE:
+                seeds = ", ".join(self.connection_spec.targets)
+                raise driver.LeaderNotFound(f"no member of the cluster at {seeds} says that it leads")
+            time.sleep(DISCOVERY_PAUSE)
+
+    def may_lead(self) -> bool:
+        """Whether the member that this client is connected to may still lead; always true of a single server.
+
+        False if the member says otherwise. True if it does not answer: then nobody knows.
+        """
+        if len(self.connection_spec.targets) == 1 and not self.connection_spec.scheme.endswith("+discover"):
+            return True
+        target = self.connection_target
+        said = self._ask({target: None}).get(target, ())
+        return len(said) < 2 or confirms(target, said)
+
+    def _ask(self, targets: Mapping[str, str | None]) -> Answers:
+        """``discovery.Ask`` over channels of their own, which are closed again."""
+        channels = [
+            self._construct_grpc_channel(
+                target, () if name is None else (("grpc.ssl_target_name_override", name),)
+            )
+            for target, name in targets.items()
+        ]
+        try:
+            return ask_members(
+                dict(zip(targets, channels, strict=True)), self._call_metadata, self._call_credentials
+            )
+        finally:
+            for channel in channels:
+                channel.close()
+
     @retrygrpc
     @autoreconnect
-    def get_page(self, stream: str, start: int, count: int) -> list[esdbclient.RecordedEvent]:
+    def get_page(self, stream: str, start: int, count: int) -> list[driver.RecordedEvent]:
         """Up to ``count`` events, fewer where these have ``PAGE_BYTES``; repeated like ``get_stream``."""
-        page: list[esdbclient.RecordedEvent] = []
+        page: list[driver.RecordedEvent] = []
         size = 0
         with self.read_stream(stream, stream_position=start, limit=count, timeout=PAGE_DEADLINE) as events:
             for event in events:
@@ -78,18 +135,18 @@ class Client(esdbclient.EventStoreDBClient):
         return page
 
 
-def plain_client(uri: str) -> esdbclient.EventStoreDBClient:
+def plain_client(uri: str) -> driver.EventStoreDBClient:
     """The client without deadlines, pages and keepalive of ours: what ``kt bench node`` measures."""
-    return esdbclient.EventStoreDBClient(uri)
+    return driver.EventStoreDBClient(uri)
 
 
 def plain_append(
-    client: esdbclient.EventStoreDBClient, stream: str, expected: int, count: int, size: int
+    client: driver.EventStoreDBClient, stream: str, expected: int, count: int, size: int
 ) -> None:
     """Append ``count`` events of ``size`` bytes in one call; one alone is another call of the protocol."""
     new = [
-        esdbclient.NewEvent(type="T", data=bytes(size), content_type="application/octet-stream")
+        driver.NewEvent(type="T", data=bytes(size), content_type="application/octet-stream")
         for _ in range(count)
     ]
-    version = esdbclient.StreamState.NO_STREAM if expected == NO_STREAM else expected
+    version = driver.StreamState.NO_STREAM if expected == NO_STREAM else expected
     client.append_to_stream(stream, current_version=version, events=new[0] if count == 1 else new)

@@ -148,8 +148,12 @@ class SignedConfig:
 
     @classmethod
     def sign(cls, config: Config, keys: Sequence[PrivateKey]) -> SignedConfig:
+        """``config`` signed by each of ``keys``.
+
+        Raises ``MalformedError`` for a config that no reader takes: signed, it would end the directory.
+        """
         data = config.encode()
-        return cls(config, data, tuple(sign(key, "config", config.origin, data) for key in keys))
+        return cls(Config.decode(data), data, tuple(sign(key, "config", config.origin, data) for key in keys))
 
     def is_signed_by(self, key: PublicKey) -> bool:
         message = signed_message("config", self.config.origin, self.config_bytes)

@@ -20,9 +20,9 @@ from uuid import uuid4
 import grpc.aio
 import structlog
 import uvloop
-from esdbclient.protos.Grpc import gossip_pb2, persistent_pb2, streams_pb2
 
 from kt_es.errors import ConfigError, KtError
+from kt_es.eventstore.driver import gossip_pb2, persistent_pb2, streams_pb2
 from kt_es.node.access.exposure import check_exposure, server_credentials
 from kt_es.node.access.logins import Logins
 from kt_es.node.counts import Counts

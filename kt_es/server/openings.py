@@ -33,7 +33,9 @@ class OpeningReader:
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="openings")
 
     def find(self, label: str, mutation: Mutation) -> Opening | None:
-        """The opening of ``mutation``'s entry; None if it was erased or never given.
+        """The opening of ``mutation``'s entry; None if its stream has none, or says that it is gone.
+
+        None is no proof of anything: whether it was erased, the log of mutations says.
 
         Raises ``UnavailableError`` where only the log could tell and it is away: saying "erased" then
         would be a lie.

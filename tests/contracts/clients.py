@@ -13,7 +13,7 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any
 
-from esdbclient import AsyncEventStoreDBClient
+from kt_es.eventstore.driver import AsyncEventStoreDBClient
 
 _ENOUGH = 120.0  # seconds; only a call that would never return takes as long
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from typing import cast
 
 import pytest
-from esdbclient import EventStoreDBClient
 
+from kt_es.eventstore.driver import EventStoreDBClient
 from tests.contracts.clients import Blocking, Loop, connected
 from tests.contracts.nodes import NodeProcess
 

@@ -12,8 +12,7 @@ from queue import Queue
 from types import TracebackType
 from typing import Any
 
-from esdbclient import EventStoreDBClient, NewEvent, StreamState
-from esdbclient.exceptions import EventStoreDBClientException
+from kt_es.eventstore.driver import EventStoreDBClient, EventStoreDBClientException, NewEvent, StreamState
 
 PATIENCE = 30.0  # seconds until a test gives up waiting; nothing is expected to take that long
 

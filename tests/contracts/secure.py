@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from esdbclient import EventStoreDBClient
-from esdbclient.exceptions import EventStoreDBClientException, GrpcError
 
+from kt_es.eventstore.driver import EventStoreDBClient, EventStoreDBClientException, GrpcError
 from kt_es.node.access.users import add
 from kt_es.node.server import Node, NodeConfig
 from tests.contracts.certificates import certify

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from esdbclient import NewEvent, StreamState
 
+from kt_es.eventstore.driver import NewEvent, StreamState
 from tests.contracts.nodes import event, events
 from tests.contracts.secure import ANYONE, Secure, answer, secure_server
 

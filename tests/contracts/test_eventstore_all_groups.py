@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from esdbclient import EventStoreDBClient, StreamState
-from esdbclient.exceptions import AlreadyExists, MaximumSubscriptionsReached, NotFound
 
+from kt_es.eventstore.driver import (
+    AlreadyExists,
+    EventStoreDBClient,
+    MaximumSubscriptionsReached,
+    NotFound,
+    StreamState,
+)
 from tests.contracts.nodes import Reader, append, event, numbers, raised, until
 
 NO_STREAM = StreamState.NO_STREAM

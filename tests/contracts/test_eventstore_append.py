@@ -7,9 +7,15 @@ import uuid
 from typing import Any
 
 import pytest
-from esdbclient import EventStoreDBClient, NewEvent, StreamState
-from esdbclient.exceptions import GrpcError, MaximumAppendSizeExceededError, WrongCurrentVersion
 
+from kt_es.eventstore.driver import (
+    EventStoreDBClient,
+    GrpcError,
+    MaximumAppendSizeExceededError,
+    NewEvent,
+    StreamState,
+    WrongCurrentVersion,
+)
 from tests.contracts.nodes import append, event, events, numbers, positions, raised
 
 NO_STREAM, ANY, EXISTS = StreamState.NO_STREAM, StreamState.ANY, StreamState.EXISTS

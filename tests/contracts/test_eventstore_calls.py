@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from esdbclient import AsyncEventStoreDBClient, EventStoreDBClient, StreamState
-from esdbclient.exceptions import (
+
+from kt_es.eventstore.driver import (
     AppendDeadlineExceeded,
+    AsyncEventStoreDBClient,
+    EventStoreDBClient,
     FollowerNotFound,
     GrpcDeadlineExceeded,
     ReadOnlyReplicaNotFound,
+    StreamState,
 )
-
 from tests.contracts.clients import Blocking, Loop, connected
 from tests.contracts.nodes import append, event, events, numbers
 

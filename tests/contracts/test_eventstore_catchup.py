@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from esdbclient import EventStoreDBClient, NewEvent, RecordedEvent, StreamState
-from esdbclient.exceptions import StreamIsDeleted
 
+from kt_es.eventstore.driver import EventStoreDBClient, NewEvent, RecordedEvent, StreamIsDeleted, StreamState
 from tests.contracts.nodes import Reader, append, event, events, numbers, positions
 
 NO_STREAM = StreamState.NO_STREAM

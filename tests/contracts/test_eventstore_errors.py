@@ -7,9 +7,8 @@ from typing import Any
 
 import grpc
 import pytest
-from esdbclient import EventStoreDBClient, StreamState
-from esdbclient.exceptions import EventStoreDBClientException
 
+from kt_es.eventstore.driver import EventStoreDBClient, EventStoreDBClientException, StreamState
 from tests.contracts.nodes import Reader, append, event
 
 NO_STREAM, ANY, EXISTS = StreamState.NO_STREAM, StreamState.ANY, StreamState.EXISTS

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from esdbclient import EventStoreDBClient, NewEvent, StreamState
 
+from kt_es.eventstore.driver import EventStoreDBClient, NewEvent, StreamState
 from tests.contracts.nodes import Reader, append, event, events, positions, until
 
 NO_STREAM = StreamState.NO_STREAM

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from esdbclient import EventStoreDBClient, StreamState
-from esdbclient.exceptions import (
+
+from kt_es.eventstore.driver import (
     AlreadyExists,
+    EventStoreDBClient,
     GrpcError,
     MaximumSubscriptionsReached,
     NotFound,
+    StreamState,
 )
-
 from tests.contracts.nodes import Reader, append, event, positions, raised, until
 
 NO_STREAM = StreamState.NO_STREAM

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from esdbclient import EventStoreDBClient, NewEvent, StreamState
-from esdbclient.exceptions import NotFound
 
+from kt_es.eventstore.driver import EventStoreDBClient, NewEvent, NotFound, StreamState
 from tests.contracts.nodes import append, event, events, numbers, positions
 
 NO_STREAM = StreamState.NO_STREAM

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from esdbclient import EventStoreDBClient, StreamState
-from esdbclient.exceptions import (
+
+from kt_es.eventstore.driver import (
+    EventStoreDBClient,
     FailedPrecondition,
     NotFound,
     StreamIsDeleted,
+    StreamState,
     WrongCurrentVersion,
 )
-
 from tests.contracts.nodes import append, event, events, numbers, positions, raised
 
 NO_STREAM, ANY, EXISTS = StreamState.NO_STREAM, StreamState.ANY, StreamState.EXISTS

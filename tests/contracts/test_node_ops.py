@@ -15,8 +15,8 @@ from typing import Any
 
 import httpx
 import pytest
-from esdbclient import EventStoreDBClient, NewEvent, StreamState
 
+from kt_es.eventstore.driver import EventStoreDBClient, NewEvent, StreamState
 from kt_es.node.store.storage import RocksStorage
 from kt_es.node.store.transaction import event_key
 from tests.contracts.nodes import PATIENCE, NodeProcess, Reader, append, events, positions, raised

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from esdbclient import EventStoreDBClient, NewEvent, StreamState
-from esdbclient.exceptions import EventStoreDBClientException
 
 from kt_es.errors import ConfigError
+from kt_es.eventstore.driver import EventStoreDBClient, EventStoreDBClientException, NewEvent, StreamState
 from kt_es.node.access.users import add, remove
 from kt_es.node.server import Node, NodeConfig
 from tests.contracts.certificates import certify

@@ -9,8 +9,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from esdbclient.protos.Grpc import shared_pb2, streams_pb2
 
+from kt_es.eventstore.driver import shared_pb2, streams_pb2
 from kt_es.node.access.acl import ADMIN, Caller
 from kt_es.node.refusals import Refusal
 from kt_es.node.rpc.append import MAX_EVENTS, proposals

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from esdbclient import EventStoreDBClient, NewEvent, StreamState
-from esdbclient.exceptions import EventStoreDBClientException
 
+from kt_es.eventstore.driver import EventStoreDBClient, EventStoreDBClientException, NewEvent, StreamState
 from kt_es.node.rpc.persistent import MAX_IN_FLIGHT
 from tests.contracts.nodes import NodeProcess, Reader, append, event, positions
 

@@ -9,9 +9,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from esdbclient import EventStoreDBClient, NewEvent, StreamState
-from esdbclient.exceptions import EventStoreDBClientException, GrpcError, MaximumAppendSizeExceededError
 
+from kt_es.eventstore.driver import (
+    EventStoreDBClient,
+    EventStoreDBClientException,
+    GrpcError,
+    MaximumAppendSizeExceededError,
+    NewEvent,
+    StreamState,
+)
 from kt_es.node.groups.stored import groups_range
 from kt_es.node.ops.limits import BOUNDS, Limits
 from kt_es.node.server import Node, NodeConfig

@@ -9,10 +9,9 @@ from random import Random
 from uuid import UUID
 
 import pytest
-from esdbclient import EventStoreDBClient
-from esdbclient.exceptions import EventStoreDBClientException
 
 from kt_es.errors import ConfigError, KtError
+from kt_es.eventstore.driver import EventStoreDBClient, EventStoreDBClientException
 from kt_es.node.groups.registry import Groups
 from kt_es.node.groups.values import Settings
 from kt_es.node.ops.checking import check

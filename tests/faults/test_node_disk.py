@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from esdbclient import EventStoreDBClient, NewEvent, StreamState
-from esdbclient.exceptions import EventStoreDBClientException
 
 from kt_es.errors import ConfigError, KtError
+from kt_es.eventstore.driver import EventStoreDBClient, EventStoreDBClientException, NewEvent, StreamState
 from kt_es.node.ops.checking import check
 from kt_es.node.store.storage import RocksStorage
 from tests.contracts.nodes import NodeProcess, append, events

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from esdbclient import EventStoreDBClient, NewEvent, StreamState
-from esdbclient.exceptions import EventStoreDBClientException
 
+from kt_es.eventstore.driver import EventStoreDBClient, EventStoreDBClientException, NewEvent, StreamState
 from tests.contracts.nodes import NodeProcess, Reader, append, event, events, numbers, positions
 from tests.contracts.test_eventstore_groups import until
 
@@ -201,7 +200,7 @@ def test_a_killed_consumer_frees_its_place(node: NodeProcess) -> None:
         append(client, "s", 2)
         client.create_subscription_to_stream("g", "s", max_subscriber_count=1)
         script = (
-            "import sys; from esdbclient import EventStoreDBClient as C; c = C(sys.argv[1])\n"
+            "import sys; from kt_es.eventstore.driver import EventStoreDBClient as C; c = C(sys.argv[1])\n"
             "for e in c.read_subscription_to_stream('g', 's'): print(e.stream_position, flush=True)"
         )
         command = [sys.executable, "-c", script, node.uri]

@@ -9,12 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import esdbclient.client
 import grpc
 import pytest
 
 from kt_es.errors import UnavailableError
-from kt_es.eventstore import esdb
+from kt_es.eventstore import driver, esdb
 from kt_es.eventstore.esdb import EsdbLog, connect
 
 
@@ -90,7 +89,7 @@ def slow_from(call: Callable[..., Any], number: int) -> Callable[..., Any]:
 
 def between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     # The first sleep is before the attempt that follows a reconnect, the second before all over again.
-    monkeypatch.setattr(esdbclient.client, "sleep", slow_from(lambda _: None, 2))
+    monkeypatch.setattr(driver.client_module, "sleep", slow_from(lambda _: None, 2))
 
 
 def while_reconnecting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,11 @@ from typing import TypeVar
 from kt_es.crypto.hashes import sha256
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import Entry, Mutation
+from kt_es.formats.erasures import Erasure, Reason
 from kt_es.formats.queue import (
     CONFIG,
     EPOCH_MARKER,
+    ERASURE,
     MAX_EVENT,
     MAX_ITEM,
     MUTATIONS,
@@ -43,7 +45,7 @@ from tests.fuzz.signing import SIGNERS, QueueEvent, refuse_foreign, sign_queue
 from tests.reference.model_epochs import Directory, Thing
 
 FIRST = signed_config()
-EVENT_TYPES = (MUTATIONS, EPOCH_MARKER, CONFIG, "Greeting")
+EVENT_TYPES = (MUTATIONS, EPOCH_MARKER, CONFIG, "Greeting", ERASURE)
 # Enough for every path through an epoch; the rest of an input would only cost time.
 MAX_STEPS = 64
 
@@ -70,7 +72,7 @@ def _frames(data: bytes) -> Sequence[QueueEvent]:
     events = []
     while data:
         size = 3 + int.from_bytes(data[1:3])
-        events.append((EVENT_TYPES[data[0] & 3], data[3:size]))
+        events.append((EVENT_TYPES[(data[0] & 7) % len(EVENT_TYPES)], data[3:size]))
         data = data[size:]
     return events
 
@@ -136,6 +138,7 @@ class _Program:
             self._config,
             self._broken,
             self._flush,
+            self._erasure,
         )
         for _ in range(MAX_STEPS):
             if not self.choices.left:
@@ -181,6 +184,16 @@ class _Program:
         }
         self.made.append((thing, mutation))
         self._submit(thing, mutation)
+
+    def _erasure(self) -> None:
+        choices, user = self.choices, self.choices.of(_USERS)
+        signer = choices.of(("signer", *_KEYS))
+        directory = choices.of((ORIGIN,) * 7 + (OTHER_ORIGIN,))
+        named = choices.of([seed("nothing"), *(made["name"] for made, _ in self.made)])
+        key = private_key(signer if signer == "signer" else f"user {signer}")
+        erasure = Erasure.sign(index(user), named, choices.of(list(Reason)), directory, key)
+        thing = {"user": user, "signer": signer, "directory": directory}
+        self._put(ERASURE, erasure.encode(), self.model.decide("erasure", thing))
 
     def _submit(self, thing: Thing, mutation: Mutation) -> None:
         self._pack(mutation.encode(), self.model.decide("change", thing))

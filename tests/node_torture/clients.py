@@ -9,8 +9,13 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from esdbclient import EventStoreDBClient, NewEvent, StreamState
-from esdbclient.exceptions import EventStoreDBClientException, WrongCurrentVersion
+from kt_es.eventstore.driver import (
+    EventStoreDBClient,
+    EventStoreDBClientException,
+    NewEvent,
+    StreamState,
+    WrongCurrentVersion,
+)
 
 DEADLINE = 5.0  # of one call, in seconds
 PAUSE = 0.02  # before an attempt is repeated

@@ -13,8 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from esdbclient import EventStoreDBClient
-
+from kt_es.eventstore.driver import EventStoreDBClient
 from kt_es.node.ops.checking import check
 from tests.contracts.nodes import NodeProcess
 from tests.node_torture.clients import Consumer, Follower, Running, Seen, Writer, seen

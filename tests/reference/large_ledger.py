@@ -1,7 +1,7 @@
 """A ledger of any size, made at once: one epoch's map by bulk, its head properly signed.
 
-All entries but those of the builders' users that are named are random, and the heads before the last one
-are random leaves: enough for every proof to have its true length and to verify.
+All entries but those of the builders' users that are named are random. Every head has the same map and is
+properly signed: every proof has its true length and verifies.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from kt_es.crypto.hashes import log_leaf_hash, sha256
 from kt_es.epochs import Standing
-from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
+from kt_es.formats.heads import MapHead
 from kt_es.formats.profiles import Opening
 from kt_es.merkle.log import LogState, node_key
 from kt_es.merkle.map import EMPTY_ROOT
@@ -35,7 +35,7 @@ SLICE = 20_000
 
 
 def large_ledger(store: Storage, entries: int, epochs: int, users: Sequence[str]) -> Ledger:
-    """``entries`` in the map of epoch ``epochs``, those of ``users`` with mutations and openings."""
+    """``entries`` in the map of each of ``epochs`` epochs, those of ``users`` with mutations and openings."""
     ledger = Ledger(store, b.ORIGIN, b.SIGNER_KEY)
     root = EMPTY_ROOT
     mutations = [b.mutation(user) for user in users]
@@ -45,28 +45,26 @@ def large_ledger(store: Storage, entries: int, epochs: int, users: Sequence[str]
         for n in range(entries - len(mutations))
     ]
     for start in range(0, entries, SLICE):
-        root, pages = ledger.map.apply(root, epochs, updates[start : start + SLICE])
+        root, pages = ledger.map.apply(root, 1, updates[start : start + SLICE])
         store.write([(PAGES, key, page) for key, page in pages], sync=False)
-    heads, nodes = LogState().append([sha256(b"head" + n.to_bytes(8)) for n in range(epochs - 1)])
     log, _ = LogState().append([sha256(b"record")])
-    timestamp = b.START + 1_000
-    head = MapHead(
-        b.ORIGIN, epochs, root.hash, root.size, 1, log.root(), 2, timestamp, b.signed_config().config.hash
-    )
-    standing = Standing(b.ORIGIN, b.SIGNER_KEY, epochs, timestamp, b.signed_config())
-    before = Committed(standing, root, log, heads, 2, 1)
-    event: HeadEvent = sign_head(head, before, b.SIGNER)
-    assert SignedMapHead.decode(event.smh_bytes).head == head
-    heads, last = heads.append([log_leaf_hash(event.smh_bytes)])
+    heads, events = LogState(), []
+    changes: list[tuple[str, bytes, bytes | None]] = []
+    for epoch in range(1, epochs + 1):
+        timestamp = b.START + epoch * 1_000
+        head = MapHead(
+            b.ORIGIN, epoch, root.hash, root.size, 1, log.root(), 2, timestamp, b.signed_config().config.hash
+        )
+        standing = Standing(b.ORIGIN, b.SIGNER_KEY, epoch, timestamp, b.signed_config())
+        events.append(sign_head(head, Committed(standing, root, log, heads, 2, 1), b.SIGNER))
+        heads, nodes = heads.append([log_leaf_hash(events[-1].smh_bytes)])
+        changes += [(NODES, HEADS_LOG + node_key(node), value) for node, value in nodes]
+        changes.append((HEADS, epoch.to_bytes(8), events[-1].encode()))
     committed = Committed(standing, root, log, heads, 2, 1)
-    changes: list[tuple[str, bytes, bytes | None]] = [
-        (NODES, HEADS_LOG + node_key(node), value) for node, value in [*nodes, *last]
-    ]
     for user, made in zip(users, mutations, strict=True):
         index, opening = made.entry.index, Opening(made.entry_hash, b.opening(user), b.profile(user))
-        changes.append((ENTRIES, entry_key(index, epochs), bytes(SEQUENCE_SIZE) + made.encode()))
+        changes.append((ENTRIES, entry_key(index, 1), bytes(SEQUENCE_SIZE) + made.encode()))
         changes.append((OPENINGS, index + made.entry_hash, opening.encode()))
-    changes.append((HEADS, epochs.to_bytes(8), event.encode()))
     changes.append((META, b"committed", committed.encode()))
     changes.append((META, b"config " + bytes(7) + b"\x01" + bytes(8), b.signed_config().encode()))
     store.write(changes)

@@ -9,10 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import esdbclient
-from esdbclient import exceptions
-
 from kt_es.errors import UnavailableError
+from kt_es.eventstore import driver
 from kt_es.eventstore.esdb import connect
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from signer.runner import GROUP
@@ -167,11 +165,11 @@ class Faults:
         result: list[int] = []
 
         def ask() -> bool:
-            client = esdbclient.EventStoreDBClient(self._directory.log_uri)
+            client = driver.EventStoreDBClient(self._directory.log_uri)
             try:
                 info = client.get_subscription_info(GROUP, names.queue, timeout=3)
                 (event,) = client.get_stream(names.heads, backwards=True, limit=1, timeout=3)
-            except exceptions.EventStoreDBClientException:
+            except driver.EventStoreDBClientException:
                 return False
             finally:
                 client.close()

@@ -71,7 +71,8 @@ def cut() -> httpx.Response:
 def test_the_client_needs_neither_rocksdb_nor_eventstoredb() -> None:
     program = (
         "import sys, kt_es.client.client, kt_es.client.bulk, kt_es.client.keystore\n"
-        "print({'rocksdict', 'esdbclient', 'grpc', 'projections', 'fastapi'} & set(sys.modules))"
+        "servers = {'rocksdict', 'esdbclient', 'kurrentdbclient', 'grpc', 'projections', 'fastapi'}\n"
+        "print(servers & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

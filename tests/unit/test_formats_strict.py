@@ -120,6 +120,12 @@ def test_signer_keys_differ() -> None:
         Config.decode(with_keys(public(SIGNER)))
 
 
+def test_what_no_reader_takes_is_not_signed() -> None:
+    for bad in (config(min_interval=2, max_interval=1), config(max_interval=MAX_INTERVAL + 1)):
+        with pytest.raises(MalformedError, match="config m"):
+            SignedConfig.sign(bad, [SIGNER])
+
+
 @pytest.mark.usefixtures("one_key_id")
 def test_key_ids_of_signer_keys_differ() -> None:
     with pytest.raises(MalformedError, match=r"config signer key: .* is the key id of two keys"):

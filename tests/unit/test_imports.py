@@ -20,7 +20,8 @@ LAYERS = [
     ["kt_es.formats"],
     ["kt_es.epochs", "kt_es.evidence"],
     ["kt_es.process"],
-    ["kt_es.eventstore", "kt_es.client", "kt_es.node", "kt_es.importers"],
+    ["kt_es.eventstore"],
+    ["kt_es.client", "kt_es.node", "kt_es.importers"],
     ["projections"],
     ["signer", "kt_es.server"],
     ["kt_es.config"],
@@ -44,7 +45,8 @@ PURE_CLIENT = tuple(
 )
 
 ONLY_IN = {
-    "esdbclient": ("kt_es/eventstore/esdb.py", "kt_es/eventstore/esdb_client.py", "kt_es/node/"),
+    "esdbclient": ("kt_es/eventstore/driver.py",),
+    "kurrentdbclient": ("kt_es/eventstore/driver.py",),
     "rocksdict": ("projections/rocks.py", "kt_es/node/"),
     "grpc": ("kt_es/eventstore/", "kt_es/node/"),
     "cbor2": ("kt_es/formats/codec.py",),
@@ -130,7 +132,10 @@ def test_the_node_stands_apart() -> None:
         if part_of(module) == "kt_es.node"
         for name in names
         if name.split(".")[0] in OURS
+        if name.split(".")[0] in OURS
         and part_of(name) not in ("kt_es", "kt_es.node", "kt_es.errors", "kt_es.process")
+        # The protocol's messages and servicers, from whichever client library is installed.
+        and not name.startswith("kt_es.eventstore.driver")
     }
     assert not beside
 
@@ -166,7 +171,7 @@ def test_the_client_needs_no_log_and_no_database() -> None:
             waiting += by_module.get(module, [])
     assert reached
     tops = {module.split(".")[0] for module in reached}
-    assert tops.isdisjoint({"esdbclient", "rocksdict", "grpc", "projections", "signer"})
+    assert tops.isdisjoint({"esdbclient", "kurrentdbclient", "rocksdict", "grpc", "projections", "signer"})
     assert not {module for module in reached if module.startswith("kt_es.eventstore")}
 
 

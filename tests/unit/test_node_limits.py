@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from esdbclient.protos.Grpc import streams_pb2
 from google.protobuf.duration_pb2 import Duration  # type: ignore[import-untyped]
 from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
 
+from kt_es.eventstore.driver import streams_pb2
 from kt_es.node.groups.filters import (
     MAX_PART,
     MAX_PREFIX,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 
 import pytest
-from esdbclient.protos.Grpc import persistent_pb2, shared_pb2, streams_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kt_es.eventstore.driver import persistent_pb2, shared_pb2, streams_pb2
 from kt_es.node.groups.filters import make_filter, predicate
 from kt_es.node.store.records import (
     Proposed,

@@ -11,19 +11,22 @@ SCHEDULE = Schedule(min_interval=1.0, max_interval=60.0, batch_limit=100)
 
 
 @pytest.mark.parametrize(
-    ("since_last", "staged", "wanted"),
+    ("since_marker", "since_head", "staged", "wanted"),
     [
-        (0.5, 0, False),
-        (0.5, 5, False),
-        (1.0, 5, True),
-        (30.0, 0, False),
-        (60.0, 0, True),
-        (0.0, 100, True),
-        (0.0, 99, False),
+        (0.5, 0.5, 0, False),
+        (0.5, 30.0, 5, False),
+        (1.0, 1.0, 5, True),
+        (30.0, 30.0, 0, False),
+        (60.0, 60.0, 0, True),
+        (0.0, 60.0, 0, True),
+        (60.0, -3600.0, 0, True),
+        (0.0, -3600.0, 0, False),
+        (0.0, 0.0, 100, True),
+        (0.0, 0.0, 99, False),
     ],
 )
-def test_a_marker_is_wanted(since_last: float, staged: int, wanted: bool) -> None:
-    assert SCHEDULE.wants_marker(since_last, staged) is wanted
+def test_a_marker_is_wanted(since_marker: float, since_head: float, staged: int, wanted: bool) -> None:
+    assert SCHEDULE.wants_marker(since_marker, since_head, staged) is wanted
 
 
 def test_the_heartbeat_comes_before_the_promised_interval_is_over() -> None:

@@ -42,11 +42,24 @@ def test_answers_are_at_most_2500_bytes(large: Front) -> None:
         assert len(absent.content) <= 2_500
 
 
+def test_an_epoch_of_a_range_takes_some_1200_bytes(large: Front) -> None:
+    first, last = EPOCHS - 255, EPOCHS
+    for label in (b.label_of(USERS[0]), "nobody@example.org"):
+        answer = large.post("/v1/range", {"label": label, "first": first, "last": last})
+        assert answer.json()["last"] == last
+        assert len(answer.content) <= 1_200 * 256
+
+
 def test_they_verify(large: Front) -> None:
     trusted = Trusted(b.ORIGIN, b.SIGNER_KEY, (b.signed_config(),), 0, None)
     for user, there in ((USERS[0], True), ("nobody", False)):
         found = large.directory.lookup(b.label_of(user), profile=False)
         _, lookup = verify_lookup(
-            trusted, b.label_of(user), found.answer, None, found.consistency, now=b.START + 2_000
+            trusted,
+            b.label_of(user),
+            found.answer,
+            None,
+            found.consistency,
+            now=b.START + EPOCHS * 1_000 + 2_000,
         )
         assert lookup.absent is not there

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from kt_es.crypto.signatures import ED25519
 from kt_es.formats.entries import MAX_MUTATION, Mutation
+from kt_es.formats.keys import PublicKey
 from kt_es.formats.profiles import MAX_PROFILE, Opening
 from kt_es.formats.queue import decode_mutations
 from tests import builders as b
@@ -218,3 +221,17 @@ def test_submissions_are_counted_by_verdict(running: Front) -> None:
     assert 'kt_submissions_total{verdict="malformed"} 1.0' in text
     assert "kt_epoch 1.0" in text
     assert "example.org" not in text
+
+
+def test_a_key_that_nobody_can_have_is_refused(streams: SignedStreams, running: Front) -> None:
+    """The log would accept the entry: there a key is judged by its length."""
+    small = PublicKey(ED25519, b"\x01" + bytes(31))
+    entry = b.entry("bob")
+    named = replace(entry, authorized_keys=(*entry.authorized_keys, small))
+    made = Mutation.sign(named, b.ORIGIN, [b.private_key("bob")])
+    answer = running.post("/v1/mutations", body_of("bob", made))
+    assert answer.status_code == 400
+    problem = answer.json()
+    assert (problem["reason"], problem["field"]) == ("malformed", "mutation")
+    assert f"entry authorized key: {small.id.hex()} is no valid public key" in problem["detail"]
+    assert queued(streams) == []

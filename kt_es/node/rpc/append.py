@@ -7,9 +7,9 @@ from collections.abc import Coroutine, Iterable, Iterator
 from operator import attrgetter
 from typing import Any
 
-from esdbclient.protos.Grpc import shared_pb2, status_pb2, streams_pb2
 from google.protobuf.any_pb2 import Any as AnyMessage  # type: ignore[import-untyped]
 
+from kt_es.eventstore.driver import shared_pb2, status_pb2, streams_pb2
 from kt_es.node.refusals import invalid
 from kt_es.node.store.log import Appended
 from kt_es.node.store.records import Proposed, canonical_id, varint

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from esdbclient.protos.Grpc import persistent_pb2
-
+from kt_es.eventstore.driver import persistent_pb2
 from kt_es.node.groups.runner import GroupRunner
 from kt_es.node.groups.values import Consumer
 from kt_es.node.store.log import EventLog

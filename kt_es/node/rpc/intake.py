@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from esdbclient.protos.Grpc import streams_pb2
-
+from kt_es.eventstore.driver import streams_pb2
 from kt_es.node.refusals import Refusal, append_too_large, invalid, too_much_unfinished
 from kt_es.node.rpc.append import MAX_EVENTS, proposals
 from kt_es.node.store.log import EVENT_COST

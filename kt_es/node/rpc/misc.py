@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-from esdbclient.protos.Grpc import gossip_pb2, gossip_pb2_grpc, shared_pb2
 from google.protobuf.descriptor import ServiceDescriptor  # type: ignore[import-untyped]
 
+from kt_es.eventstore.driver import gossip_pb2, gossip_pb2_grpc, shared_pb2
 from kt_es.node.store.records import field
 
 VERSION = "23.10.0"  # the server whose behaviour the node has
@@ -33,8 +33,8 @@ class Gossip(gossip_pb2_grpc.GossipServicer):
 def supported_methods(services: Iterable[ServiceDescriptor]) -> bytes:
     """``SupportedMethods`` {methods {method_name 1, service_name 2, features 3} 1, version 2}.
 
-    esdbclient ships no classes for this service; other official clients ask it before anything else and
-    leave out what it does not name.
+    The client library ships no classes for this service. Other official clients ask it before anything
+    else, and leave out what it does not name.
     """
     methods = b"".join(
         field(1, _supported(method.name.lower(), service.full_name))

@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import unquote
 
-from esdbclient.protos.Grpc import persistent_pb2, persistent_pb2_grpc, shared_pb2
-
+from kt_es.eventstore.driver import persistent_pb2, persistent_pb2_grpc, shared_pb2
 from kt_es.node.access.logins import credentials
 from kt_es.node.groups.filters import predicate
 from kt_es.node.groups.registry import Groups

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from esdbclient.protos.Grpc import shared_pb2, streams_pb2
-
+from kt_es.eventstore.driver import shared_pb2, streams_pb2
 from kt_es.node.groups.filters import Filter, Predicate, make_filter, predicate
 from kt_es.node.refusals import invalid, stream_deleted
 from kt_es.node.rpc.append import stream_name

@@ -1,6 +1,6 @@
 """Puts a servicer's methods behind the protocol's names.
 
-The servicers derive from the classes that esdbclient ships; they are registered here and not by the
+The servicers derive from the classes that the client library ships; they are registered here and not by the
 generated functions because reads answer with bytes that are serialised already. This is also the one
 place that every call passes: access is asked for and refusals become statuses here.
 """

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-from esdbclient.protos.Grpc import shared_pb2, streams_pb2, streams_pb2_grpc
 
+from kt_es.eventstore.driver import shared_pb2, streams_pb2, streams_pb2_grpc
 from kt_es.node.access.acl import Caller, Permission
 from kt_es.node.refusals import Refusal, invalid, stream_deleted, wrong_version
 from kt_es.node.rpc.append import (

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from esdbclient.protos.Grpc import streams_pb2
-
+from kt_es.eventstore.driver import streams_pb2
 from kt_es.node.store.log import EventLog
 from kt_es.node.store.reading import stored_at
 from kt_es.node.store.records import parsed, type_of

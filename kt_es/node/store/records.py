@@ -20,7 +20,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
 
-from esdbclient.protos.Grpc import persistent_pb2, shared_pb2, streams_pb2
+from kt_es.eventstore.driver import persistent_pb2, shared_pb2, streams_pb2
 
 HEADER = struct.Struct(">QQQHIHIH")
 _NUMBERS, _OFFSETS = struct.Struct(">QQQ"), struct.Struct(">HIHIH")

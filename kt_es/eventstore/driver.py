@@ -1,0 +1,147 @@
+"""The client library of the event log: everything that kt-es uses of it, under one set of names.
+
+Two libraries by one author speak the protocol with the same calls. ``esdbclient`` is used where it is
+installed. Its successor ``kurrentdbclient`` is used otherwise: from Python 3.14 on the older one has no
+wheels. This module is the only one that imports either. The names are those of esdbclient; where the
+successor's differ, only the name does.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING or find_spec("esdbclient") is not None:
+    from esdbclient import (
+        AsyncEventStoreDBClient,
+        EventStoreDBClient,
+        NewEvent,
+        RecordedEvent,
+        StreamState,
+    )
+    from esdbclient import client as client_module
+    from esdbclient.client import autoreconnect, retrygrpc
+    from esdbclient.connection import ESDBConnection as Connection
+    from esdbclient.connection_spec import ConnectionSpec
+    from esdbclient.exceptions import (
+        AccessDeniedError,
+        AlreadyExists,
+        AppendDeadlineExceeded,
+        BadRequestError,
+        CancelledByClient,
+        DiscoveryFailed,
+        EventStoreDBClientException,
+        ExceptionThrownByHandler,
+        FailedPrecondition,
+        GrpcDeadlineExceeded,
+        GrpcError,
+        LeaderNotFound,
+        MaximumAppendSizeExceededError,
+        MaximumSubscriptionsReached,
+        NodeIsNotLeader,
+        NotFound,
+        ServiceUnavailable,
+        StreamIsDeleted,
+        WrongCurrentVersion,
+    )
+    from esdbclient.protos.Grpc import (
+        gossip_pb2,
+        gossip_pb2_grpc,
+        persistent_pb2,
+        persistent_pb2_grpc,
+        shared_pb2,
+        status_pb2,
+        streams_pb2,
+        streams_pb2_grpc,
+    )
+
+    LIBRARY = "esdbclient"
+else:
+    from kurrentdbclient import AsyncKurrentDBClient as AsyncEventStoreDBClient
+    from kurrentdbclient import KurrentDBClient as EventStoreDBClient
+    from kurrentdbclient import NewEvent, RecordedEvent, StreamState
+    from kurrentdbclient import client as client_module
+    from kurrentdbclient.client import autoreconnect, retrygrpc
+    from kurrentdbclient.connection import KurrentDBConnection as Connection
+    from kurrentdbclient.connection_spec import ConnectionSpec
+    from kurrentdbclient.exceptions import (
+        AccessDeniedError,
+        BadRequestError,
+        GrpcError,
+        MaximumAppendSizeExceededError,
+    )
+    from kurrentdbclient.exceptions import AlreadyExistsError as AlreadyExists
+    from kurrentdbclient.exceptions import AppendDeadlineExceededError as AppendDeadlineExceeded
+    from kurrentdbclient.exceptions import CancelledByClientError as CancelledByClient
+    from kurrentdbclient.exceptions import DiscoveryFailedError as DiscoveryFailed
+    from kurrentdbclient.exceptions import ExceptionThrownByHandlerError as ExceptionThrownByHandler
+    from kurrentdbclient.exceptions import FailedPreconditionError as FailedPrecondition
+    from kurrentdbclient.exceptions import GrpcDeadlineExceededError as GrpcDeadlineExceeded
+    from kurrentdbclient.exceptions import KurrentDBClientError as EventStoreDBClientException
+    from kurrentdbclient.exceptions import LeaderNotFoundError as LeaderNotFound
+    from kurrentdbclient.exceptions import MaximumSubscriptionsReachedError as MaximumSubscriptionsReached
+    from kurrentdbclient.exceptions import NodeIsNotLeaderError as NodeIsNotLeader
+    from kurrentdbclient.exceptions import NotFoundError as NotFound
+    from kurrentdbclient.exceptions import ServiceUnavailableError as ServiceUnavailable
+    from kurrentdbclient.exceptions import StreamIsDeletedError as StreamIsDeleted
+    from kurrentdbclient.exceptions import WrongCurrentVersionError as WrongCurrentVersion
+    from kurrentdbclient.protos.v1 import (
+        gossip_pb2,
+        gossip_pb2_grpc,
+        persistent_pb2,
+        persistent_pb2_grpc,
+        shared_pb2,
+        status_pb2,
+        streams_pb2,
+        streams_pb2_grpc,
+    )
+
+    LIBRARY = "kurrentdbclient"
+
+__all__ = [
+    "LIBRARY",
+    "AccessDeniedError",
+    "AlreadyExists",
+    "AppendDeadlineExceeded",
+    "AsyncEventStoreDBClient",
+    "BadRequestError",
+    "CancelledByClient",
+    "Connection",
+    "ConnectionSpec",
+    "DiscoveryFailed",
+    "EventStoreDBClient",
+    "EventStoreDBClientException",
+    "ExceptionThrownByHandler",
+    "FailedPrecondition",
+    "GrpcDeadlineExceeded",
+    "GrpcError",
+    "LeaderNotFound",
+    "MaximumAppendSizeExceededError",
+    "MaximumSubscriptionsReached",
+    "NewEvent",
+    "NodeIsNotLeader",
+    "NotFound",
+    "RecordedEvent",
+    "ServiceUnavailable",
+    "StreamIsDeleted",
+    "StreamState",
+    "WrongCurrentVersion",
+    "autoreconnect",
+    "client_module",
+    "gossip_pb2",
+    "gossip_pb2_grpc",
+    "node_preference",
+    "persistent_pb2",
+    "persistent_pb2_grpc",
+    "retrygrpc",
+    "shared_pb2",
+    "status_pb2",
+    "streams_pb2",
+    "streams_pb2_grpc",
+]
+
+
+def node_preference(spec: ConnectionSpec) -> str:
+    """Which member the connection string prefers: ``leader`` unless it says otherwise."""
+    options: Any = spec.options
+    return str(options.NodePreference if LIBRARY == "esdbclient" else options.node_preference)

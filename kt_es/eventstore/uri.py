@@ -1,0 +1,60 @@
+"""Connection strings: the names of today and of yesterday mean the same, and nothing in them is ignored."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl
+
+from kt_es.errors import ConfigError
+
+_SCHEMES = ("esdb", "kurrentdb", "kdb")
+_DISCOVER = "+discover"
+
+OPTIONS = (
+    "Tls",
+    "ConnectionName",
+    "MaxDiscoverAttempts",
+    "DiscoveryInterval",
+    "GossipTimeout",
+    "NodePreference",
+    "TlsVerifyCert",
+    "DefaultDeadline",
+    "KeepAliveInterval",
+    "KeepAliveTimeout",
+    "TlsCaFile",
+    "UserCertFile",
+    "UserKeyFile",
+)
+
+
+def normalized(uri: str) -> str:
+    """``uri`` with the scheme that either client library knows, ``esdb`` or ``esdb+discover``.
+
+    Raises:
+        ConfigError: another scheme; an option that is unknown, empty or given twice. It never repeats
+            the string, which may hold a password.
+    """
+    scheme, mark, rest = uri.strip().partition("://")
+    scheme = scheme.lower()
+    if not mark or scheme.removesuffix(_DISCOVER) not in _SCHEMES:
+        raise ConfigError(
+            "connection string: it begins with none of esdb://, esdb+discover://, kurrentdb://, "
+            "kurrentdb+discover://, kdb:// and kdb+discover://"
+        )
+    _check_options(rest.partition("?")[2])
+    return f"esdb{_DISCOVER if scheme.endswith(_DISCOVER) else ''}://{rest}"
+
+
+def _check_options(query: str) -> None:
+    known = {name.lower(): name for name in OPTIONS}
+    seen = set()
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        spelled = known.get(name.lower())
+        if spelled is None:
+            raise ConfigError(
+                f"connection string: the option {name!r} is unknown; known: {', '.join(OPTIONS)}"
+            )
+        if not value:
+            raise ConfigError(f"connection string: the option {spelled} has no value; write {spelled}=...")
+        if spelled in seen:
+            raise ConfigError(f"connection string: the option {spelled} is given twice")
+        seen.add(spelled)
