@@ -106,6 +106,8 @@ def _heads(
     listener.on_current()
     subscription = log.subscribe(names.heads, ledger.committed.epoch - 1)
     with stopped_by(stop, subscription):
+        # The client may have connected anew since the last read, without a word, and to another log.
+        anchor.check(log)
         for event in subscription:
             anchor.check_delivered(log, event)
             yield event

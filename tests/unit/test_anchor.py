@@ -14,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from kt_es.errors import DivergenceError, EquivocationError, KtError, RollbackError
-from kt_es.eventstore.streams import NewEvent, content_event
+from kt_es.eventstore.streams import NewEvent, Subscription, content_event
 from kt_es.evidence import convict
 from kt_es.formats.evidence import Evidence
 from kt_es.formats.heads import MAP_HEAD, HeadEvent
@@ -183,6 +183,22 @@ def test_a_monitor_finds_it_after_a_reconnection(users: tuple[str, ...], tmp_pat
 
     error = verifies(log, tmp_path / "monitor", 3, then)  # type: ignore[arg-type]
     assert isinstance(error, EquivocationError if users is OTHER else RollbackError)
+
+
+@pytest.mark.parametrize("users", [OTHER[:3], TOLD[:2]])
+def test_a_monitor_finds_a_log_that_turned_before_it_subscribed(
+    users: tuple[str, ...], tmp_path: Path
+) -> None:
+    # A gRPC client connects anew by itself: no call fails, and the subscription is to another log.
+    class Quiet(Turning):
+        def subscribe(self, stream: str, after: int = -1) -> Subscription:
+            self.reads = self.subscriptions = first_epochs(story(*users), len(users))
+            return super().subscribe(stream, after)
+
+    log = Quiet(first_epochs(story(*TOLD), 3))
+    with monitoring(log, tmp_path / "monitor") as ended:
+        error = ended.exception(30)
+    assert isinstance(error, EquivocationError if users == OTHER[:3] else RollbackError)
 
 
 def test_a_monitor_finds_it_with_the_next_head(tmp_path: Path) -> None:

@@ -137,7 +137,11 @@ class Line:
                     continue
                 far.settimeout(None)
                 with self._lock:
+                    stale = self._target != target
                     self._open |= {near, far}
+                if stale:
+                    # The line was turned meanwhile.
+                    self._cut()
                 for source, sink in ((near, far), (far, near)):
                     threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
 
