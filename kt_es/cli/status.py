@@ -24,6 +24,7 @@ from kt_es.cli.figures import TIMEOUT, Page, of_frontend, of_monitor, of_signer
 from kt_es.cli.operate import address
 from kt_es.cli.status_lines import status_lines
 from kt_es.cli.up import STATE_FILE
+from kt_es.client.heads import verify_freshness
 from kt_es.config import Settings
 from kt_es.errors import AccessDeniedError, KtError, MalformedError, UnavailableError, VerificationError
 from kt_es.formats.configs import Config
@@ -66,6 +67,7 @@ def status_command(
     output_of(context).data(document, status_lines(document))
     if inquiry.refused is not None:
         raise inquiry.refused
+    inquiry.check_freshness()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +112,12 @@ class _Inquiry:
             "monitor": addresses["monitor"] or (None if settings is None else settings.monitor.metrics),
         }
         self._unknown: dict[str, str] = {}
+        self._frontend: _Frontend | None = None
 
     def document(self) -> dict[str, Any]:
         """Raises ``UnavailableError`` if nobody answers."""
         log = self._try("log", self._ask_log)
-        frontend = self._try("frontend", self._ask_frontend)
+        frontend = self._frontend = self._try("frontend", self._ask_frontend)
         signer = self._try("signer", lambda: self._page("signer", "kt_signer_epochs_total"))
         monitor = self._try("monitor", lambda: self._page("monitor", "kt_monitor_alarm"))
         if log is None and frontend is None and signer is None and monitor is None:
@@ -142,6 +145,11 @@ class _Inquiry:
             "unknown": self._unknown,
         }
 
+    def check_freshness(self) -> None:
+        """Raise ``CannotTellError`` if the verified head is too old or in the future."""
+        if self._frontend is not None:
+            verify_freshness(self._frontend.head, self._frontend.config, time.time_ns() // 1_000_000)
+
     def _try(self, part: str, ask: Callable[[], _T]) -> _T | None:
         try:
             return ask()
@@ -165,7 +173,7 @@ class _Inquiry:
         page = Page.at(f"{self._server}/metrics", "kt_epoch")
         try:
             with self._reach.client() as client:
-                # How old the head is, is shown; a directory that is silent has a status, too.
+                # How old the head is, is judged at the end: a directory that is silent has a status, too.
                 head = client.head(fresh=False).head
                 return _Frontend(client.trusted().configs[-1].config, head, page)
         except UnavailableError:

@@ -89,9 +89,13 @@ class Database:
         if not write and not self._path.exists():
             return None
         self._close()
-        if write or _is_writable(self._path):
-            connection, self._writable = self._open_to_write(), True
-        else:
+        self._writable = write or _is_writable(self._path)
+        try:
+            connection = self._open_to_write() if self._writable else self._open_to_read()
+        except sqlite3.OperationalError:
+            if write:
+                raise
+            # A full disk: even to read, SQLite wants to write to the files beside the database.
             connection, self._writable = self._open_to_read(), False
         self._connection = connection
         weakref.finalize(self, connection.close)
@@ -111,9 +115,10 @@ class Database:
         return connection
 
     def _open_to_read(self) -> sqlite3.Connection:
-        """A database on a read-only disk: SQLite reads it if nothing waits in its write-ahead log."""
+        """A database on a read-only or full disk: it is readable if nothing waits in the write-ahead log."""
         waiting = self._path.with_name(self._path.name + "-wal")
-        return self._open("ro" if waiting.exists() else "ro&immutable=1")
+        is_empty = not waiting.exists() or waiting.stat().st_size == 0
+        return self._open("ro&immutable=1" if is_empty else "ro")
 
     def _open(self, mode: str) -> sqlite3.Connection:
         address = f"{self._path.absolute().as_uri()}?mode={mode}"
