@@ -24,8 +24,16 @@ from kt_es.cli.figures import TIMEOUT, Page, of_frontend, of_monitor, of_signer
 from kt_es.cli.operate import address
 from kt_es.cli.status_lines import status_lines
 from kt_es.cli.up import STATE_FILE
+from kt_es.client.heads import verify_freshness
 from kt_es.config import Settings
-from kt_es.errors import AccessDeniedError, KtError, MalformedError, UnavailableError, VerificationError
+from kt_es.errors import (
+    AccessDeniedError,
+    CannotTellError,
+    KtError,
+    MalformedError,
+    UnavailableError,
+    VerificationError,
+)
 from kt_es.formats.configs import Config
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 
@@ -88,7 +96,7 @@ class _Frontend:
 class _Inquiry:
     """Asks everybody there is. ``_unknown`` explains why a figure is missing.
 
-    ``refused`` is why the head of the front end was not accepted; None where it was, or was not to be had.
+    ``refused`` is why the head of the front end was not accepted or is not fresh; None if there is no reason.
     """
 
     def __init__(
@@ -98,7 +106,7 @@ class _Inquiry:
         addresses: Mapping[str, str | None],
         reach: Mapping[str, Any],
     ) -> None:
-        self.refused: VerificationError | None = None
+        self.refused: VerificationError | CannotTellError | None = None
         self._settings = settings
         self._up = {} if settings is None else _state_of_up(settings)
         listen = "" if settings is None else f"http://{settings.frontend.listen}"
@@ -165,9 +173,15 @@ class _Inquiry:
         page = Page.at(f"{self._server}/metrics", "kt_epoch")
         try:
             with self._reach.client() as client:
-                # How old the head is, is shown; a directory that is silent has a status, too.
+                # A directory that is silent has a status, too: it is shown, and the command ends with 7.
                 head = client.head(fresh=False).head
-                return _Frontend(client.trusted().configs[-1].config, head, page)
+                trusted = client.trusted()
+            try:
+                in_force = trusted.configs[trusted.position(head.config_hash)].config
+                verify_freshness(head, in_force, time.time_ns() // 1_000_000)
+            except CannotTellError as error:
+                self.refused = error
+            return _Frontend(trusted.configs[-1].config, head, page)
         except UnavailableError:
             raise
         except VerificationError as error:

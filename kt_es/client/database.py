@@ -89,15 +89,22 @@ class Database:
         if not write and not self._path.exists():
             return None
         self._close()
-        if write or _is_writable(self._path):
-            connection, self._writable = self._open_to_write(), True
-        else:
-            connection, self._writable = self._open_to_read(), False
+        connection, self._writable = self._open_to_write() if write else self._open_as_it_goes()
         self._connection = connection
         weakref.finalize(self, connection.close)
         return connection
 
-    def _open_to_write(self) -> sqlite3.Connection:
+    def _open_as_it_goes(self) -> tuple[sqlite3.Connection, bool]:
+        """To read: with the right to write where there is one, since SQLite then needs no second connection.
+
+        A full disk does not take the files that SQLite puts beside the database. It can still be read.
+        """
+        if _is_writable(self._path):
+            with contextlib.suppress(sqlite3.Error):
+                return self._open_to_write()
+        return self._open_to_read(), False
+
+    def _open_to_write(self) -> tuple[sqlite3.Connection, bool]:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # SQLite gives its other files the mode of this one, which is the owner's alone.
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
@@ -108,12 +115,13 @@ class Database:
         except sqlite3.Error:
             connection.close()
             raise
-        return connection
+        return connection, True
 
     def _open_to_read(self) -> sqlite3.Connection:
         """A database on a read-only disk: SQLite reads it if nothing waits in its write-ahead log."""
-        waiting = self._path.with_name(self._path.name + "-wal")
-        return self._open("ro" if waiting.exists() else "ro&immutable=1")
+        log = self._path.with_name(self._path.name + "-wal")
+        waits = log.exists() and log.stat().st_size > 0
+        return self._open("ro" if waits else "ro&immutable=1")
 
     def _open(self, mode: str) -> sqlite3.Connection:
         address = f"{self._path.absolute().as_uri()}?mode={mode}"
