@@ -6,6 +6,7 @@ Relative paths are relative to the file. Every value can be overridden on the co
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Self
@@ -19,7 +20,7 @@ from kt_es.formats.configs import check_directory, check_origin
 from kt_es.formats.keys import PublicKey
 from kt_es.node.ops.limits import BOUNDS, Limits
 from kt_es.process.files import check_private
-from kt_es.process.redaction import password_of, without_password
+from kt_es.process.redaction import keep_secret, password_of, without_password
 
 FILE_NAME = "kt.toml"
 
@@ -151,7 +152,9 @@ def _checked(check: object, value: str) -> str:
 def load_settings(path: Path) -> Settings:
     """The settings in ``path``; ``ConfigError`` names the file, the field and the problem."""
     try:
-        table = tomllib.loads(path.read_text())
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            table = tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; `kt init` makes one") from None
     except (ValueError, RecursionError) as error:
@@ -164,7 +167,8 @@ def load_settings(path: Path) -> Settings:
         field = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{path}: {field}: {without_password(first['msg'])}") from None
     if password_of(settings.log):
-        check_private(path.stat(), path, "the password in")
+        keep_secret(settings.log)
+        check_private(found, path, "the password in")
     return settings
 
 

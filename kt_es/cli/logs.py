@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 from typing import TextIO
 
 import structlog
@@ -53,7 +54,17 @@ def harmless(_: object, __: str, event: structlog.typing.EventDict) -> structlog
 
 def redacted(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Take passwords out of addresses: connection strings stand in errors of libraries."""
-    return {key: without_password(value) if isinstance(value, str) else value for key, value in event.items()}
+    return {key: _redacted(value) for key, value in event.items()}
+
+
+def _redacted(value: object) -> object:
+    if isinstance(value, str):
+        return without_password(value)
+    if isinstance(value, Mapping):
+        return {key: _redacted(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted(item) for item in value]
+    return value if isinstance(value, int | float | None) else without_password(str(value))
 
 
 def configure_logs(process: str) -> None:

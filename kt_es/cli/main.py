@@ -114,7 +114,7 @@ def main() -> None:
 def _show_evidence(error: EquivocationError) -> None:
     """Where the evidence is; the evidence itself where no disk took it."""
     if error.saved is not None:
-        click.echo(f"  the evidence is in {error.saved}; `kt verify` confirms it", err=True)
+        click.echo(shown(f"  the evidence is in {error.saved}; `kt verify` confirms it"), err=True)
     elif error.evidence is not None:
         click.echo("  the evidence could not be saved; keep these lines, `kt verify` reads them:", err=True)
         click.echo(armored(error.evidence), err=True)

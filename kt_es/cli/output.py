@@ -17,6 +17,8 @@ from typing import Any
 
 import click
 
+from kt_es.process.redaction import without_password
+
 MAX_SHOWN = 16 * 1024
 """Characters of one line; the largest key that is shown has some 3,000."""
 
@@ -58,7 +60,7 @@ class Output:
 
     def note(self, text: str) -> None:
         if not self.quiet:
-            click.echo(shown(text), err=True)
+            click.echo(shown(without_password(text)), err=True)
 
     def data(self, document: dict[str, Any], lines: Iterable[str]) -> None:
         """The answer itself: ``document`` with ``--json``, ``lines`` for people without."""
@@ -71,7 +73,9 @@ class Output:
 
     def _mark(self, mark: str, color: str, text: str) -> None:
         if not self.quiet:
-            click.echo(f"{click.style(mark, fg=color)} {shown(text)}", err=True, color=use_color())
+            click.echo(
+                f"{click.style(mark, fg=color)} {shown(without_password(text))}", err=True, color=use_color()
+            )
 
 
 def use_color() -> bool | None:

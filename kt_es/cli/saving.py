@@ -4,40 +4,52 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
+import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from kt_es.crypto.hashes import sha256
 from kt_es.errors import ConfigError
-from kt_es.formats.profiles import ProfileKey
+from kt_es.formats.profiles import MAX_PROFILE, ProfileKey
 from kt_es.process.files import PUBLIC, create_file, sync_directory
 
 MANIFEST = ".kt-saved.json"
-_MAX_MANIFEST = 64 * 1024
+_MAX_MANIFEST = 256 * 1024
+_NAME = re.compile(r"[0-9]{1,3}\.[a-z0-9]{1,16}")
 
 
 def save_profile(directory: Path, keys: Sequence[ProfileKey]) -> None:
     """Make ``directory`` hold the ``keys``, one file each, named by number and type.
 
-    The files are written into a new directory, which then takes the place of the old one: a crash leaves no
-    mixture. Only files that an earlier save wrote are removed; its manifest names them. Raises
-    ``ConfigError`` if anything else stands there, or if the directory cannot be written.
+    The files are written into a new directory, which then takes the place of the old one: there is never a
+    mixture of both. Only what an earlier save wrote is removed; its manifest has the hash of each file.
+    Raises ``ConfigError`` if anything else stands there, or if the directory cannot be written.
     """
+    directory = Path(os.path.abspath(directory))  # noqa: PTH100 - links are not to be followed
+    fresh = directory.with_name(f".{directory.name}.{secrets.token_hex(8)}.new")
     try:
         written = _written_before(directory)
-        fresh = directory.with_name(f".{directory.name}.{secrets.token_hex(8)}.new")
         fresh.mkdir(mode=0o755, parents=True)
         names = [f"{number}.{key.type}" for number, key in enumerate(keys)]
         for name, key in zip(names, keys, strict=True):
             create_file(fresh / name, key.data, PUBLIC)
-        create_file(fresh / MANIFEST, json.dumps({"files": names}).encode(), PUBLIC)
+        hashes = {name: sha256(key.data).hex() for name, key in zip(names, keys, strict=True)}
+        create_file(fresh / MANIFEST, json.dumps({"files": hashes}).encode(), PUBLIC)
         _take_place(fresh, directory, written)
     except OSError as error:
         raise ConfigError(f"{directory} cannot be written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _take_place(fresh: Path, directory: Path, written: Sequence[str] | None) -> None:
+    """Put ``fresh`` in the place of ``directory``, which has the files ``written`` and its manifest.
+
+    A crash between the two renames leaves the old files beside their place, and the next save succeeds.
+    """
     if written is None:
         # Nothing is there, or an empty directory, which a renamed one replaces.
         fresh.rename(directory)
@@ -62,26 +74,39 @@ def _written_before(directory: Path) -> Sequence[str] | None:
     there = {path.name for path in directory.iterdir()}
     if not there:
         return None
-    names = _manifest(directory / MANIFEST) if MANIFEST in there else []
-    strangers = sorted(there - {*names, MANIFEST})
+    hashes = _manifest(directory / MANIFEST) if MANIFEST in there else {}
+    strangers = sorted(
+        name
+        for name in there - {MANIFEST}
+        if name not in hashes or _hash_of(directory / name) != hashes[name]
+    )
     if MANIFEST not in there or strangers:
+        shown = ", ".join(strangers[:3])
         raise ConfigError(
-            f"{directory} holds files that `kt get --save` did not write ({', '.join(strangers[:3])}): "
+            f"{directory} holds files that `kt get --save` did not write, or not so ({shown}): "
             "name another directory"
         )
-    return names
+    return sorted(there - {MANIFEST})
 
 
-def _manifest(path: Path) -> list[str]:
-    """The names in a manifest; it was written here, but anybody may have changed it since."""
+def _hash_of(path: Path) -> str | None:
+    """The hash of a file as a save writes it; None for what cannot be one."""
+    found = os.lstat(path)
+    if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_PROFILE:
+        return None
+    return sha256(path.read_bytes()).hex()
+
+
+def _manifest(path: Path) -> Mapping[str, str]:
+    """Names and hashes in a manifest; it was written here, but anybody may have changed it since."""
     with path.open("rb") as file:
         data = file.read(_MAX_MANIFEST)
     try:
-        names = json.loads(data)["files"]
+        hashes = json.loads(data)["files"]
     except (ValueError, TypeError, KeyError, RecursionError):
-        names = None
-    if not isinstance(names, list) or not all(
-        isinstance(name, str) and name == Path(name).name for name in names
+        hashes = None
+    if not isinstance(hashes, dict) or not all(
+        _NAME.fullmatch(name) and isinstance(value, str) for name, value in hashes.items()
     ):
         raise ConfigError(f"{path} is damaged: remove the directory, or name another one")
-    return names
+    return hashes

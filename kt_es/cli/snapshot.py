@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from kt_es.cli.fsck import end_line, progress_line
 from kt_es.cli.operate import DATA_OPTION
 from kt_es.errors import ConfigError
 from kt_es.formats.heads import MapHead
+from kt_es.process.files import replacing
 from projections.ledger import FAMILIES, Ledger
 from projections.rocks import Store
 from projections.snapshot import load, save
@@ -68,17 +68,11 @@ def load_command(context: click.Context, file: Path, data: Path | None) -> None:
 @contextmanager
 def _written(file: Path) -> Iterator[BinaryIO]:
     """A file that is there entirely or not at all."""
-    part = file.with_name(f"{file.name}.part")
     try:
-        with part.open("wb") as sink:
+        with replacing(file) as sink:
             yield sink
-            sink.flush()
-            os.fsync(sink.fileno())
-        part.replace(file)
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from kt_es.client.database import Database
 from kt_es.client.trusted import MAX_TRUSTED_FILE, Trusted
 from kt_es.crypto.hashes import sha256
 from kt_es.errors import ConfigError, MalformedError
+from kt_es.process.files import read_private, replace_file
 
 
 class StateStore(Protocol):
@@ -108,13 +109,9 @@ def read_trusted(path: Path) -> Trusted:
 
 
 def _read(path: Path) -> bytes | None:
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_TRUSTED_FILE + 1)
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
-    except OSError as error:
-        raise ConfigError(f"cannot read the trusted state {path}: {error.strerror}") from None
+    return read_private(path, "the trusted state", MAX_TRUSTED_FILE)
 
 
 def _decode(path: Path, data: bytes) -> Trusted:
@@ -154,7 +151,7 @@ class FileStateStore:
         with self._locked():
             if self.load() != expected:
                 return False
-            self._write(self._trusted, new.encode())
+            replace_file(self._trusted, new.encode())
             return True
 
     def recall(self, kind: str, key: bytes) -> bytes | None:
@@ -175,7 +172,7 @@ class FileStateStore:
             with self._locked():
                 path.parent.mkdir(mode=0o700, exist_ok=True)
                 if not path.is_file() or path.read_bytes() != data:
-                    self._write(path, data)
+                    replace_file(path, data)
         except (ConfigError, OSError):
             return None
         return path
@@ -191,7 +188,9 @@ class FileStateStore:
         """Against other processes and threads alike: each takes a descriptor of its own."""
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = os.open(
+                self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+            )
         except OSError as error:
             raise ConfigError(f"cannot use the state directory {self._directory}: {error.strerror}") from None
         try:
@@ -201,18 +200,3 @@ class FileStateStore:
             raise ConfigError(f"cannot write to {self._directory}: {error.strerror}") from None
         finally:
             os.close(lock)
-
-    def _write(self, path: Path, data: bytes) -> None:
-        """All of ``data`` or none of it, and on disk: the lock makes the temporary name ours."""
-        temporary = path.with_name(f".{path.name}.new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -7,6 +7,8 @@ stands twice, NaN, numbers of any length), and a few megabytes of empty lists be
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from typing import TypeAlias
 
@@ -18,6 +20,7 @@ MAX_VALUES = 100_000
 """Values in one document. The largest answer, a page of a history, has some 20,000."""
 
 _MAX_DIGITS = 20  # of 2^64 - 1
+_MAX_FLOAT = 40
 
 
 def decode_json(data: bytes, what: str) -> Mapping[str, Json]:
@@ -34,6 +37,7 @@ def decode_json(data: bytes, what: str) -> Mapping[str, Json]:
             data.decode(),
             object_pairs_hook=_object,
             parse_int=_integer,
+            parse_float=_number,
             parse_constant=_constant,
         )
     except (ValueError, RecursionError) as error:
@@ -41,7 +45,25 @@ def decode_json(data: bytes, what: str) -> Mapping[str, Json]:
         raise MalformedError(what, problem) from None
     if not isinstance(value, dict):
         raise MalformedError(what, "is not a JSON object")
+    if _SURROGATE.search(data):
+        _refuse_surrogates(value, what)
     return value
+
+
+def _refuse_surrogates(value: Json, what: str) -> None:
+    """Half of a character cannot be written anywhere: neither to a terminal nor to a file."""
+    pending: list[Json] = [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, Mapping):
+            pending += [*one, *one.values()]
+        elif isinstance(one, list):
+            pending += one
+        elif isinstance(one, str) and any("\ud800" <= character <= "\udfff" for character in one):
+            raise MalformedError(what, "has half of a surrogate pair in a text")
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class _RefusedValueError(ValueError):
@@ -59,6 +81,13 @@ def _integer(digits: str) -> int:
     if len(digits) > _MAX_DIGITS:
         raise _RefusedValueError("has an integer of more than 20 digits")
     return int(digits)
+
+
+def _number(digits: str) -> float:
+    value = float(digits) if len(digits) <= _MAX_FLOAT else math.inf
+    if not math.isfinite(value):
+        raise _RefusedValueError("has a number that is too large or too long")
+    return value
 
 
 def _constant(name: str) -> float:

@@ -20,7 +20,7 @@ from kt_es.client.deadlines import Deadline, bound_transport
 from kt_es.client.strict_json import Json, decode_json
 from kt_es.client.wire import read_problem
 from kt_es.errors import ConfigError, MalformedError, RefusedError, UnavailableError
-from kt_es.process.redaction import without_password
+from kt_es.process.redaction import keep_secret, without_password
 
 MAX_ANSWER = 4 * 1024 * 1024
 _MAX_PROBLEM = 64 * 1024
@@ -62,6 +62,7 @@ class Transport:
         connections: int = 32,
     ) -> None:
         self.timeout = timeout
+        keep_secret(base_url)
         try:
             address = urlsplit(base_url)
             self._http = httpx.Client(

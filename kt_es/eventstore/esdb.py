@@ -21,6 +21,7 @@ from kt_es.eventstore import driver
 from kt_es.eventstore.esdb_client import PAGE_BYTES, Client
 from kt_es.eventstore.streams import ANY, NO_STREAM, Event, NewEvent, Subscription
 from kt_es.eventstore.uri import normalized
+from kt_es.process.redaction import without_password
 
 DEADLINE = 3.0
 OPENING_DEADLINE = 10.0
@@ -71,7 +72,7 @@ def connect(uri: str, left: Callable[[Client, str], None] | None = None) -> Esdb
         client = Client(uri)
         client.left = left
     except (ValueError, OSError) as error:
-        raise ConfigError(f"connection string: {error}") from None
+        raise ConfigError(f"connection string: {without_password(str(error))}") from None
     except driver.EventStoreDBClientException as error:
         raise UnavailableError(f"the event log cannot be reached: {_sentence(error)}") from None
     return EsdbLog(client)

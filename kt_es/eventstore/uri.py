@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import parse_qsl
 
 from kt_es.errors import ConfigError
+from kt_es.process.redaction import keep_secret
 
 _SCHEMES = ("esdb", "kurrentdb", "kdb")
 _DISCOVER = "+discover"
@@ -33,6 +34,7 @@ def normalized(uri: str) -> str:
         ConfigError: another scheme; an option that is unknown, empty or given twice. It never repeats
             the string, which may hold a password.
     """
+    keep_secret(uri)
     scheme, mark, rest = uri.strip().partition("://")
     scheme = scheme.lower()
     if not mark or scheme.removesuffix(_DISCOVER) not in _SCHEMES:

@@ -13,6 +13,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from kt_es.errors import ConfigError
 
@@ -25,8 +26,8 @@ def replace_file(path: Path, data: bytes, mode: int = PRIVATE) -> None:
 
     Missing directories are made, for the owner alone. Raises ``OSError``: nothing has changed then.
     """
-    with _written(path, data, mode) as temporary:
-        temporary.replace(path)
+    with replacing(path, mode) as file:
+        file.write(data)
 
 
 def create_file(path: Path, data: bytes, mode: int = PRIVATE) -> None:
@@ -34,30 +35,46 @@ def create_file(path: Path, data: bytes, mode: int = PRIVATE) -> None:
 
     Raises ``FileExistsError`` if anything has that name, even a link to nowhere, and ``OSError``.
     """
-    with _written(path, data, mode) as temporary:
+    with _temporary(path, mode) as (file, temporary):
+        file.write(data)
+        _sync(file)
         # Linking, unlike renaming, never replaces what is there.
         os.link(temporary, path, follow_symlinks=False)
         temporary.unlink()
 
 
 @contextlib.contextmanager
-def _written(path: Path, data: bytes, mode: int) -> Iterator[Path]:
-    """``data`` in a temporary file beside ``path``, which the caller moves to its place."""
+def replacing(path: Path, mode: int = PRIVATE) -> Iterator[BinaryIO]:
+    """A file to write to, which becomes ``path``, durably, when the block ends without an error.
+
+    For what is too large to be held in memory; otherwise as ``replace_file``.
+    """
+    with _temporary(path, mode) as (file, temporary):
+        yield file
+        _sync(file)
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, mode: int) -> Iterator[tuple[BinaryIO, Path]]:
+    """A new file beside ``path``, which the caller writes and moves to its place."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f".{secrets.token_hex(8)}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
+            yield file, temporary
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         raise
     sync_directory(path.parent)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def sync_directory(directory: Path) -> None:

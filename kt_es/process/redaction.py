@@ -1,39 +1,51 @@
-"""Passwords out of addresses, before an address stands in a message, a log line or a name."""
+"""Passwords out of addresses, before an address stands in a message, a log line or a name.
+
+Two nets. Whatever looks like ``scheme://user:password@`` loses its password. And a password that this
+process was given in an address is kept in mind: libraries quote parts of an address in their errors, and a
+password may hold any character.
+"""
 
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
-# user:password@ of an address. A password may hold any character but "@" and "/", or these percent-encoded;
-# in the last resort everything up to the last "@" before the path is taken.
-_USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)(?P<userinfo>[^/\s?#]*)@")
+# The user ends at the first colon, the password at the last "@" before a space: too much rather than too
+# little.
+_USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)(?P<user>[^\s/?#@:]*):(?P<password>\S*)@")
 _HIDDEN = "***"
 
+_MIN_SECRET = 3  # shorter ones would spoil every message, and protect nothing
 
-def without_password(text: str) -> str:
-    """``text`` with the password of every address in it replaced by ``***``; the user stays."""
+_secrets: set[str] = set()
+"""Passwords of this process, as given, decoded and encoded. Only added to; reading and adding are atomic."""
 
-    def hidden(found: re.Match[str]) -> str:
-        user, colon, _ = found["userinfo"].partition(":")
-        return f"{found['scheme']}{user}{colon and colon + _HIDDEN}@"
 
-    return _USERINFO.sub(hidden, text)
+def keep_secret(address: str) -> None:
+    """Take the password in ``address`` out of every message from now on, however it is quoted.
+
+    ``address`` is a whole address such as ``esdb://user:password@host:2113?Tls=true``.
+    """
+    password = password_of(address)
+    if password is None:
+        return
+    decoded = unquote(password)
+    _secrets.update(
+        secret for secret in (password, decoded, quote(decoded, safe="")) if len(secret) >= _MIN_SECRET
+    )
 
 
 def password_of(address: str) -> str | None:
-    """The password in an address such as ``esdb://user:password@host``, decoded; None if there is none."""
-    found = _USERINFO.search(address)
-    if found is None:
-        return None
-    _, colon, password = found["userinfo"].partition(":")
-    return unquote(password) if colon else None
+    """The password in a whole address, as it stands there; None if there is none."""
+    _, mark, rest = address.partition("://")
+    userinfo, at, _ = rest.rpartition("@")
+    _, colon, password = userinfo.partition(":")
+    return password if mark and at and colon else None
 
 
-def without(text: str, address: str) -> str:
-    """``text``, which may quote ``address`` or its password, without that password."""
-    shown = without_password(text)
-    password = password_of(address)
-    if password:
-        shown = shown.replace(password, _HIDDEN)
-    return shown
+def without_password(text: str) -> str:
+    """``text`` with ``***`` in the place of every password of an address; the user stays."""
+    text = _USERINFO.sub(rf"\g<scheme>\g<user>:{_HIDDEN}@", text)
+    for secret in tuple(_secrets):
+        text = text.replace(secret, _HIDDEN)
+    return text

@@ -20,6 +20,7 @@ from kt_es.client.trusted import Pinned
 from kt_es.errors import ConfigError, KtError, LockedError, RefusedError
 from kt_es.eventstore.esdb import connect
 from kt_es.formats.profiles import ProfileKey
+from kt_es.process.files import replace_file
 from kt_es.server.service import FrontendSettings, serve
 from tests import builders as b
 from tests.reference.frontends import until
@@ -65,7 +66,7 @@ def streams(node: Node) -> Iterator[SignedStreams]:
 @pytest.fixture
 def settings(tmp_path: Path, node: Node) -> FrontendSettings:
     key = tmp_path / "vrf.pem"
-    key.write_bytes(b.private_key("vrf").to_pem())
+    replace_file(key, b.private_key("vrf").to_pem())
     return FrontendSettings(
         b.ORIGIN, "people", b.SIGNER_KEY, log=node.uri, data=tmp_path / "front", vrf_key=key, port=0
     )
@@ -194,7 +195,7 @@ def test_what_cannot_be_used_is_said_in_one_line(
     bad_key = tmp_path / "bad.key"
     bad_key.write_text("secret")
     other_key = tmp_path / "other.key"
-    other_key.write_bytes(b.private_key("other").to_pem())
+    replace_file(other_key, b.private_key("other").to_pem())
     fails(ConfigError, "No such file", vrf_key=tmp_path / "missing")
     fails(ConfigError, "VRF key", vrf_key=bad_key)
     fails(ConfigError, "connection string", log="http://127.0.0.1")

@@ -14,6 +14,7 @@ import pytest
 
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.queue import MUTATIONS, encode_mutations
+from kt_es.process.files import replace_file
 from tests import builders as b
 from tests.e2e.processes import (
     NAMES,
@@ -152,7 +153,7 @@ def test_a_signer_with_another_key_refuses_to_start(place: Place) -> None:
     place.put("alice")
     assert first.stop() == 0
     shutil.copytree(place.base / "one", place.base / "two")
-    (place.base / "two/keys/signer/signer.pem").write_bytes(b.private_key("somebody else").to_pem())
+    replace_file(place.base / "two/keys/signer/signer.pem", b.private_key("somebody else").to_pem())
     ran = place.refused("two", 2)
     assert "no private key for the config's signer key" in ran.err
     # Neither does one that has nothing yet, nor one of a directory without any epoch.
@@ -162,7 +163,7 @@ def test_a_signer_with_another_key_refuses_to_start(place: Place) -> None:
 
 def test_a_first_signer_with_another_key_refuses_to_start(place: Place) -> None:
     shutil.copytree(place.base / "made", place.base / "one")
-    (place.base / "one/keys/signer/signer.pem").write_bytes(b.private_key("somebody else").to_pem())
+    replace_file(place.base / "one/keys/signer/signer.pem", b.private_key("somebody else").to_pem())
     assert "no private key" in place.refused("one", 2).err
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from kt_es.process.files import replace_file
 from tests.e2e.processes import ANYWHERE, SHORT, Stranger, Up, is_alive, running_up, until
 
 pytestmark = pytest.mark.e2e
@@ -91,7 +92,7 @@ def test_a_port_in_use_is_named(directory: Up, stranger: Stranger, tmp_path: Pat
         other = tmp_path / "other"
         (other / "keys").mkdir(parents=True)
         (other / "kt.toml").write_text(directory.settings.read_text())
-        (other / "keys/vrf.pem").write_bytes((directory.data / "keys/vrf.pem").read_bytes())
+        replace_file(other / "keys/vrf.pem", (directory.data / "keys/vrf.pem").read_bytes())
         ran = stranger.kt(
             *("-c", other / "kt.toml", "frontend", "--log", directory.log_uri, "--listen", where), code=2
         )

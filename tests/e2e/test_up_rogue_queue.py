@@ -17,6 +17,7 @@ from kt_es.formats.entries import Mutation
 from kt_es.formats.keys import Signature
 from kt_es.formats.queue import CONFIG, EPOCH_MARKER, MUTATIONS, Digest, encode_mutations
 from kt_es.formats.records import Record, Verdict
+from kt_es.process.files import replace_file
 from tests import builders as b
 from tests.e2e.processes import NAMES, ORIGIN, Up, heads_of, log_at, records_of, until
 
@@ -213,7 +214,7 @@ def test_somebody_elses_queue_is_refused(directory: Up, tmp_path: Path) -> None:
     (base / "keys/signer").mkdir(parents=True)
     (base / "kt.toml").write_text(text)
     pem = settings.path(settings.signer.keys) / "signer.pem"
-    (base / "keys/signer/signer.pem").write_bytes(pem.read_bytes())
+    replace_file(base / "keys/signer/signer.pem", pem.read_bytes())
     someone = directory.stranger(tmp_path / "home")
     with log_at(directory.log_uri) as log:
         log.append("kt_queue-stolen", ANY, [NewEvent(MUTATIONS, b"\x81\x40", uuid.uuid4())])

@@ -58,6 +58,9 @@ class Published:
         if [(event.type, event.data) for event in standing] != [(event.type, event.data) for event in events]:
             raise TortureError(f"{stream}, revision {expected + 1}: a fresh replay gives other bytes")
 
+    def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[Event]:
+        return self._log.read(stream, start, limit)
+
 
 def replay_queue(log: EventLog, settings: Settings, ledger: Ledger, queue_next: int) -> None:
     """Make both logs anew from the queue, up to the epoch that ends before ``queue_next``."""

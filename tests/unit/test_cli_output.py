@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from kt_es.cli import saving
 from kt_es.cli.logs import harmless, redacted
 from kt_es.cli.main import cli
 from kt_es.cli.output import MAX_SHOWN, Output, shown
@@ -106,7 +107,7 @@ def test_files_that_no_save_wrote_are_never_removed(tmp_path: Path) -> None:
     target = tmp_path / "alice"
     save_profile(target, keys("ssh"))
     (target / "notes").write_text("mine")
-    with pytest.raises(ConfigError, match=r"did not write \(notes\)"):
+    with pytest.raises(ConfigError, match=r"did not write, or not so \(notes\)"):
         save_profile(target, keys("age"))
     assert saved(target) == {"0.ssh": b"ssh", "notes": b"mine"}
     other = tmp_path / "other"
@@ -126,7 +127,17 @@ def test_a_link_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None
     assert list(real.iterdir()) == []
 
 
-@pytest.mark.parametrize("manifest", [b"", b"[]", b'{"files": "x"}', b'{"files": ["../victim"]}'])
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        b"",
+        b"[]",
+        b'{"files": ["0.ssh"]}',
+        b'{"files": {"../victim": ""}}',
+        b'{"files": {"..": ""}}',
+        b'{"files": {"": ""}}',
+    ],
+)
 def test_a_manifest_that_somebody_changed_removes_nothing(tmp_path: Path, manifest: bytes) -> None:
     victim, target = tmp_path / "victim", tmp_path / "alice"
     victim.write_text("mine")
@@ -141,3 +152,35 @@ def test_an_empty_directory_is_taken(tmp_path: Path) -> None:
     (tmp_path / "alice").mkdir()
     save_profile(tmp_path / "alice", keys("ssh"))
     assert saved(tmp_path / "alice") == {"0.ssh": b"ssh"}
+
+
+def test_a_file_of_ones_own_under_a_saved_name_is_never_removed(tmp_path: Path) -> None:
+    target = tmp_path / "alice"
+    save_profile(target, keys("ssh"))
+    (target / "0.ssh").write_text("mine")
+    with pytest.raises(ConfigError, match="did not write"):
+        save_profile(target, ())
+    assert saved(target) == {"0.ssh": b"mine"}
+
+
+def test_the_directory_that_one_is_in_can_be_saved_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    save_profile(Path(), keys("ssh"))
+    assert saved(tmp_path / "here") == {"0.ssh": b"ssh"}
+
+
+def test_a_failed_save_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "alice"
+    save_profile(target, keys("ssh"))
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(saving, "create_file", fail)
+    with pytest.raises(ConfigError, match="No space left"):
+        save_profile(target, keys("age"))
+    assert [path.name for path in tmp_path.iterdir()] == ["alice"]
+    assert saved(target) == {"0.ssh": b"ssh"}

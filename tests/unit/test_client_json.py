@@ -11,6 +11,10 @@ from kt_es.client.strict_json import MAX_VALUES, decode_json
 from kt_es.errors import MalformedError
 
 
+def test_a_character_may_be_written_as_a_pair() -> None:
+    assert decode_json(b'{"a": "\\ud83d\\ude00"}', "answer") == {"a": "\U0001f600"}
+
+
 def test_an_object_is_read() -> None:
     assert decode_json(b'{"a": [1, null, true, "b", {"c": 2.5}]}', "answer") == {
         "a": [1, None, True, "b", {"c": 2.5}]
@@ -30,6 +34,11 @@ def test_an_object_is_read() -> None:
         (b'{"b": [{"a": 1, "a": 2}]}', "a member twice"),
         (b'{"a": NaN}', "NaN"),
         (b'{"a": -Infinity}', "-Infinity"),
+        (b'{"a": 1e999}', "too large"),
+        (b'{"a": 0.' + b"1" * 5_000 + b"}", "too long"),
+        (b'{"a": "\\ud800"}', "surrogate"),
+        (b'{"a": ["\\uDC00x"]}', "surrogate"),
+        (b'{"\\udfff": 1}', "surrogate"),
         (b'{"a": ' + b"9" * 5_000 + b"}", "more than 20 digits"),
         (b'{"a": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", "is not JSON"),
         (b'{"a": [' + b"0," * MAX_VALUES + b"0]}", "more than 100000 values"),

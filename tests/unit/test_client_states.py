@@ -15,6 +15,7 @@ from kt_es.client.trusted import Pinned, Trusted, begin
 from kt_es.errors import ConfigError, EquivocationError, VerificationError
 from kt_es.formats.codec import encode
 from kt_es.formats.proofs import encode_configs
+from kt_es.process.files import replace_file
 from tests import builders as b
 from tests.reference.clients import Handler
 from tests.reference.directory import Directory, text
@@ -191,7 +192,7 @@ class TestOlder:
         key, configs = b.SIGNER_KEY.fields(), encode_configs(directory.configs)
         checkpoint = directory.heads_checkpoint(size)
         data = encode(["kt-es trusted v1", b.ORIGIN, key, configs, 0, checkpoint])
-        (folder / "trusted").write_bytes(data)
+        replace_file(folder / "trusted", data)
         (folder / "lock").touch()
         return folder
 
@@ -250,14 +251,14 @@ class TestOlder:
         self, directory: Directory, tmp_path: Path, name: str
     ) -> None:
         folder = self.keep(tmp_path, name, directory, 1)
-        (folder / "trusted").write_bytes(b"\x80")
+        replace_file(folder / "trusted", b"\x80")
         with pytest.raises(ConfigError, match="damaged"):
             client_at(tmp_path, directory, pinned=PINNED)
 
     def test_one_of_another_directory_is_left_alone(self, directory: Directory, tmp_path: Path) -> None:
         folder = self.keep(tmp_path, "elsewhere", directory, 1)
         other = begin(Pinned(b.OTHER_ORIGIN, b.SIGNER_KEY), [b.signed_config(b.config(b.OTHER_ORIGIN))])
-        (folder / "trusted").write_bytes(other.encode())
+        replace_file(folder / "trusted", other.encode())
         client_at(tmp_path, directory).lookup(ALICE)
         assert Trusted.decode((folder / "trusted").read_bytes()) == other
 

@@ -22,13 +22,14 @@ from pathlib import Path
 
 from kt_es.errors import ConfigError, KtError
 from kt_es.node.access.acl import ADMINS, OPS
-from kt_es.process.files import replace_file
+from kt_es.process.files import read_private, replace_file
 
 FILE_NAME = "users.json"
 _LOCK_NAME = "users.lock"
 _VERSION = 1
 _N, _R, _P = 1 << 14, 8, 1  # 16 MiB and about 50 ms a password
 _MAX_N, _MAX_R, _MAX_P = 1 << 17, 16, 16
+_MAX_FILE = 16 * 1024 * 1024
 _SALT, _HASH = 16, 32
 MAX_NAME = 256
 MAX_PASSWORD = 1024  # bytes
@@ -158,13 +159,9 @@ def load(data: Path) -> dict[str, User] | None:
         ConfigError: the file cannot be read or is malformed.
     """
     path = data / FILE_NAME
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    return decode(content, path)
+    return decode(read_private(path, "the file of users", _MAX_FILE), path)
 
 
 def stamp(path: str) -> tuple[int, int, int] | None:
