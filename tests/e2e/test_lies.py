@@ -30,6 +30,8 @@ A_FEW = (
     "erasure-that-is-not-in-the-log",
     "another-entry-stands",
     "fork-audit-resumes",
+    "stale-head-status",
+    "full-disk-while-a-lie-is-proven",
 )
 
 

@@ -135,6 +135,18 @@ class TestMemory:
         with pytest.raises(ConfigError, match=r"memory\.db cannot be written"):
             store.remember("own", b"", b"1")
 
+    def test_a_full_disk_can_still_be_read(self, tmp_path: Path) -> None:
+        FileStateStore(tmp_path).remember("own", b"", b"1")
+        program = (
+            "import resource, sys; from pathlib import Path; from kt_es.client.state import FileStateStore\n"
+            "from kt_es.errors import ConfigError\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+            "store = FileStateStore(Path(sys.argv[1])); assert store.recall('own', b'') == b'1'\n"
+            "try: store.remember('own', b'', b'2')\n"
+            "except ConfigError: sys.exit(7)\n"
+        )
+        assert subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False).returncode == 7
+
     def test_a_planted_link_is_not_followed(self, tmp_path: Path) -> None:
         (tmp_path / "memory.db").symlink_to(tmp_path / "elsewhere")
         with pytest.raises(ConfigError, match="cannot be written"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
@@ -28,7 +27,7 @@ MEMORY = 400
 
 
 def _drips(name: str) -> Lie:
-    return lie(name, BY_FRONT_END, "kt get --timeout", 7, "", case=name)
+    return lie(name, BY_FRONT_END, "kt get --timeout", 7, "timed out", case=name)
 
 
 @told(
@@ -190,11 +189,10 @@ def passwords(stage: Stage, case: str | None) -> Ran:
     return _missed(ran, "the password was shown or kept") if shown else ran
 
 
-_Plant = Callable[[Stage], None]
-
-
 @told(
-    lie("link-planted-where-a-key-is-saved", "another user", "kt get --save", 2, "", case="link"),
+    lie(
+        "link-planted-where-a-key-is-saved", "another user", "kt get --save", 2, "did not write", case="link"
+    ),
 )
 def saving(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()
