@@ -33,6 +33,7 @@ if TYPE_CHECKING or find_spec("esdbclient") is not None:
         EventStoreDBClientException,
         ExceptionThrownByHandler,
         FailedPrecondition,
+        FollowerNotFound,
         GrpcDeadlineExceeded,
         GrpcError,
         LeaderNotFound,
@@ -40,6 +41,7 @@ if TYPE_CHECKING or find_spec("esdbclient") is not None:
         MaximumSubscriptionsReached,
         NodeIsNotLeader,
         NotFound,
+        ReadOnlyReplicaNotFound,
         ServiceUnavailable,
         StreamIsDeleted,
         WrongCurrentVersion,
@@ -76,12 +78,14 @@ else:
     from kurrentdbclient.exceptions import DiscoveryFailedError as DiscoveryFailed
     from kurrentdbclient.exceptions import ExceptionThrownByHandlerError as ExceptionThrownByHandler
     from kurrentdbclient.exceptions import FailedPreconditionError as FailedPrecondition
+    from kurrentdbclient.exceptions import FollowerNotFoundError as FollowerNotFound
     from kurrentdbclient.exceptions import GrpcDeadlineExceededError as GrpcDeadlineExceeded
     from kurrentdbclient.exceptions import KurrentDBClientError as EventStoreDBClientException
     from kurrentdbclient.exceptions import LeaderNotFoundError as LeaderNotFound
     from kurrentdbclient.exceptions import MaximumSubscriptionsReachedError as MaximumSubscriptionsReached
     from kurrentdbclient.exceptions import NodeIsNotLeaderError as NodeIsNotLeader
     from kurrentdbclient.exceptions import NotFoundError as NotFound
+    from kurrentdbclient.exceptions import ReadOnlyReplicaNotFoundError as ReadOnlyReplicaNotFound
     from kurrentdbclient.exceptions import ServiceUnavailableError as ServiceUnavailable
     from kurrentdbclient.exceptions import StreamIsDeletedError as StreamIsDeleted
     from kurrentdbclient.exceptions import WrongCurrentVersionError as WrongCurrentVersion
@@ -113,6 +117,7 @@ __all__ = [
     "EventStoreDBClientException",
     "ExceptionThrownByHandler",
     "FailedPrecondition",
+    "FollowerNotFound",
     "GrpcDeadlineExceeded",
     "GrpcError",
     "LeaderNotFound",
@@ -121,6 +126,7 @@ __all__ = [
     "NewEvent",
     "NodeIsNotLeader",
     "NotFound",
+    "ReadOnlyReplicaNotFound",
     "RecordedEvent",
     "ServiceUnavailable",
     "StreamIsDeleted",
