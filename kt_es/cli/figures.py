@@ -70,7 +70,8 @@ class Page:
 
 
 def _rounded(value: float) -> float:
-    return int(value) if value.is_integer() else round(value, 3)
+    """``value`` as people read it: whole numbers without a fraction. It may be an int, nan or infinite."""
+    return int(value) if float(value).is_integer() else round(value, 3)
 
 
 def of_signer(page: Page) -> dict[str, Any]:

@@ -26,14 +26,7 @@ from kt_es.cli.status_lines import status_lines
 from kt_es.cli.up import STATE_FILE
 from kt_es.client.heads import verify_freshness
 from kt_es.config import Settings
-from kt_es.errors import (
-    AccessDeniedError,
-    CannotTellError,
-    KtError,
-    MalformedError,
-    UnavailableError,
-    VerificationError,
-)
+from kt_es.errors import AccessDeniedError, KtError, MalformedError, UnavailableError, VerificationError
 from kt_es.formats.configs import Config
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 
@@ -74,6 +67,7 @@ def status_command(
     output_of(context).data(document, status_lines(document))
     if inquiry.refused is not None:
         raise inquiry.refused
+    inquiry.check_freshness()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +90,7 @@ class _Frontend:
 class _Inquiry:
     """Asks everybody there is. ``_unknown`` explains why a figure is missing.
 
-    ``refused`` is why the head of the front end was not accepted or is not fresh; None if there is no reason.
+    ``refused`` is why the head of the front end was not accepted; None where it was, or was not to be had.
     """
 
     def __init__(
@@ -106,7 +100,7 @@ class _Inquiry:
         addresses: Mapping[str, str | None],
         reach: Mapping[str, Any],
     ) -> None:
-        self.refused: VerificationError | CannotTellError | None = None
+        self.refused: VerificationError | None = None
         self._settings = settings
         self._up = {} if settings is None else _state_of_up(settings)
         listen = "" if settings is None else f"http://{settings.frontend.listen}"
@@ -118,11 +112,12 @@ class _Inquiry:
             "monitor": addresses["monitor"] or (None if settings is None else settings.monitor.metrics),
         }
         self._unknown: dict[str, str] = {}
+        self._frontend: _Frontend | None = None
 
     def document(self) -> dict[str, Any]:
         """Raises ``UnavailableError`` if nobody answers."""
         log = self._try("log", self._ask_log)
-        frontend = self._try("frontend", self._ask_frontend)
+        frontend = self._frontend = self._try("frontend", self._ask_frontend)
         signer = self._try("signer", lambda: self._page("signer", "kt_signer_epochs_total"))
         monitor = self._try("monitor", lambda: self._page("monitor", "kt_monitor_alarm"))
         if log is None and frontend is None and signer is None and monitor is None:
@@ -150,6 +145,11 @@ class _Inquiry:
             "unknown": self._unknown,
         }
 
+    def check_freshness(self) -> None:
+        """Raise ``CannotTellError`` if the verified head is too old or in the future."""
+        if self._frontend is not None:
+            verify_freshness(self._frontend.head, self._frontend.config, time.time_ns() // 1_000_000)
+
     def _try(self, part: str, ask: Callable[[], _T]) -> _T | None:
         try:
             return ask()
@@ -173,15 +173,9 @@ class _Inquiry:
         page = Page.at(f"{self._server}/metrics", "kt_epoch")
         try:
             with self._reach.client() as client:
-                # A directory that is silent has a status, too: it is shown, and the command ends with 7.
+                # How old the head is, is judged at the end: a directory that is silent has a status, too.
                 head = client.head(fresh=False).head
-                trusted = client.trusted()
-            try:
-                in_force = trusted.configs[trusted.position(head.config_hash)].config
-                verify_freshness(head, in_force, time.time_ns() // 1_000_000)
-            except CannotTellError as error:
-                self.refused = error
-            return _Frontend(trusted.configs[-1].config, head, page)
+                return _Frontend(client.trusted().configs[-1].config, head, page)
         except UnavailableError:
             raise
         except VerificationError as error:

@@ -89,22 +89,19 @@ class Database:
         if not write and not self._path.exists():
             return None
         self._close()
-        connection, self._writable = self._open_to_write() if write else self._open_as_it_goes()
+        self._writable = write or _is_writable(self._path)
+        try:
+            connection = self._open_to_write() if self._writable else self._open_to_read()
+        except sqlite3.OperationalError:
+            if write:
+                raise
+            # A full disk: even to read, SQLite wants to write to the files beside the database.
+            connection, self._writable = self._open_to_read(), False
         self._connection = connection
         weakref.finalize(self, connection.close)
         return connection
 
-    def _open_as_it_goes(self) -> tuple[sqlite3.Connection, bool]:
-        """To read: with the right to write where there is one, since SQLite then needs no second connection.
-
-        A full disk does not take the files that SQLite puts beside the database. It can still be read.
-        """
-        if _is_writable(self._path):
-            with contextlib.suppress(sqlite3.Error):
-                return self._open_to_write()
-        return self._open_to_read(), False
-
-    def _open_to_write(self) -> tuple[sqlite3.Connection, bool]:
+    def _open_to_write(self) -> sqlite3.Connection:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # SQLite gives its other files the mode of this one, which is the owner's alone.
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
@@ -115,13 +112,13 @@ class Database:
         except sqlite3.Error:
             connection.close()
             raise
-        return connection, True
+        return connection
 
     def _open_to_read(self) -> sqlite3.Connection:
-        """A database on a read-only disk: SQLite reads it if nothing waits in its write-ahead log."""
-        log = self._path.with_name(self._path.name + "-wal")
-        waits = log.exists() and log.stat().st_size > 0
-        return self._open("ro" if waits else "ro&immutable=1")
+        """A database on a read-only or full disk: it is readable if nothing waits in the write-ahead log."""
+        waiting = self._path.with_name(self._path.name + "-wal")
+        is_empty = not waiting.exists() or waiting.stat().st_size == 0
+        return self._open("ro&immutable=1" if is_empty else "ro")
 
     def _open(self, mode: str) -> sqlite3.Connection:
         address = f"{self._path.absolute().as_uri()}?mode={mode}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from kt_es.cli import figures
 from kt_es.cli.figures import Page, of_frontend, of_monitor, of_signer
 from kt_es.cli.status_lines import status_lines
 from kt_es.errors import UnavailableError
@@ -103,3 +105,9 @@ def test_people_are_told_what_is_not_known() -> None:
     ]
     assert "merge delay: 1.5 s the last, 1.5 s the mean, over the promise 0 times" in "\n".join(lines)
     assert lines[-1] == "not known: monitor: it does not answer"
+
+
+@pytest.mark.parametrize(("value", "shown"), [(3, 3), (3.0, 3), (3.14159, 3.142), (math.inf, math.inf)])
+def test_any_number_of_a_page_can_be_shown(value: float, shown: float) -> None:
+    assert figures._rounded(value) == shown
+    assert math.isnan(figures._rounded(math.nan))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.crypto.vrf import index_of
 from kt_es.formats.proofs import ErasureProof, LookupAnswer, encode_configs
 from kt_es.formats.ranges import RangeAnswer, RangeEpoch
@@ -167,8 +166,3 @@ def head(universe: Universe, epoch: int) -> Json:
         "inclusion": texts(inclusion(universe, epoch)),
         "latest_checkpoint": universe.epochs[-1].event.heads_checkpoint,
     }
-
-
-def leaves(universe: Universe, size: int) -> list[bytes]:
-    """The leaf hashes of the first ``size`` heads."""
-    return [log_leaf_hash(published.event.smh_bytes) for published in universe.epochs[:size]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from tools.lies import answers
 from tools.lies.commands import Ran
 from tools.lies.people import SIGNER, STRANGER, SUCCESSOR, key, label
 from tools.lies.registry import BY_FRONT_END, BY_SIGNER, LATER, Lie, lie, told
@@ -232,8 +233,6 @@ def membership(stage: Stage, case: str | None) -> Ran:
     if case is not None:
         # The true log and its checkpoints, and a signed head of the same epoch that is not in it.
         true, false = universe.epochs[-1], other.epochs[-1]
-        from tools.lies import answers
-
         for path in ("/v1/heads/latest", f"/v1/heads/{true.epoch}"):
             front_end.rewrite[path] = lambda _, told_: {
                 **told_,

@@ -13,6 +13,7 @@ from kt_es.formats.evidence import armored, unarmored
 from kt_es.formats.profiles import ProfileKey, encode_profile
 from tools.lies import answers, people
 from tools.lies.commands import Ran
+from tools.lies.frontend import RefusalError
 from tools.lies.people import label
 from tools.lies.registry import BY_FRONT_END, BY_SIGNER, LATER, Lie, lie, told
 from tools.lies.stage import Stage
@@ -118,7 +119,6 @@ def terminal(stage: Stage, case: str | None) -> Ran:
     universe.epoch()
     front_end = stage.front_end(universe)
     if case == "refusal":
-        from tools.lies.frontend import RefusalError
 
         def refused(*_: object) -> dict[str, object]:
             raise RefusalError(404, "unknown-epoch", f"no{escape}")
