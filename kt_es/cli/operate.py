@@ -13,7 +13,7 @@ from kt_es.cli.rights import set_rights
 from kt_es.cli.setup import NewDirectory, begin_queue, write_directory
 from kt_es.config import FILE_NAME, Address, Settings, load_settings
 from kt_es.errors import ConfigError
-from kt_es.eventstore.esdb import connect
+from kt_es.eventstore.esdb import Connector, connect
 from kt_es.formats.labels import LABEL_POLICIES
 from projections.monitor import MonitorSettings, monitor
 from signer.loop import Limits
@@ -110,7 +110,7 @@ def signer_command(context: click.Context, log: str | None, data: Path | None, m
     """Run the signer, or a standby that takes over when the signer is gone."""
     settings = settings_of(context, log)
     configure_logs("signer")
-    serve_signer(signer_settings(settings, data, metrics), lambda: connect(settings.log), stop_on_signals())
+    serve_signer(signer_settings(settings, data, metrics), Connector(settings.log), stop_on_signals())
 
 
 def signer_settings(
@@ -132,8 +132,16 @@ def signer_settings(
 @LOG_OPTION
 @DATA_OPTION
 @click.option("--listen", metavar="HOST:PORT", help="Default as in kt.toml.")
+@click.option(
+    "--max-backlog",
+    type=click.IntRange(1),
+    metavar="ITEMS",
+    help="Refuse submissions while more wait in the queue; default as in kt.toml, 200000.",
+)
 @click.pass_context
-def frontend_command(context: click.Context, log: str | None, data: Path | None, listen: str | None) -> None:
+def frontend_command(
+    context: click.Context, log: str | None, data: Path | None, listen: str | None, max_backlog: int | None
+) -> None:
     """Run a front end: submissions into the queue, lookups with proofs from its own replica."""
     from kt_es.server.service import FrontendSettings, serve
 
@@ -151,6 +159,7 @@ def frontend_command(context: click.Context, log: str | None, data: Path | None,
             vrf_key=settings.path(settings.frontend.vrf_key),
             host=where.host,
             port=where.port,
+            max_backlog=max_backlog or settings.frontend.max_backlog,
         ),
         stop_on_signals(),
         lambda url: output.ok(f"serving {settings.origin} at {url}"),
@@ -192,7 +201,7 @@ def monitor_command(
             _metrics_at(metrics or table.metrics),
             table.exit_on_silence if exit_on_silence is None else exit_on_silence,
         ),
-        lambda: connect(settings.log),
+        Connector(settings.log),
         stop_on_signals(),
     )
 
