@@ -11,9 +11,11 @@ from kt_es.cli.context import config_path, output_of, settings_of, stop_on_signa
 from kt_es.cli.logs import configure_logs
 from kt_es.cli.rights import set_rights
 from kt_es.cli.setup import NewDirectory, begin_queue, write_directory
+from kt_es.cli.waiting import patience_option
 from kt_es.config import FILE_NAME, Address, Settings, load_settings
 from kt_es.errors import ConfigError
-from kt_es.eventstore.esdb import Connector, connect
+from kt_es.eventstore.esdb import Connector
+from kt_es.eventstore.patient import Patience
 from kt_es.formats.labels import LABEL_POLICIES
 from projections.monitor import MonitorSettings, monitor
 from signer.loop import Limits
@@ -50,6 +52,7 @@ def address(text: str, what: str = "listen") -> Address:
 @click.option("--min-interval", type=click.FloatRange(0), default=1.0, show_default=True, help="Seconds.")
 @click.option("--max-interval", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds.")
 @click.option("--acl", is_flag=True, help="Set the streams' rights for users frontend, signer, monitor.")
+@patience_option
 @click.pass_context
 def init_command(
     context: click.Context,
@@ -61,6 +64,7 @@ def init_command(
     min_interval: float,
     max_interval: float,
     acl: bool,
+    patience: float,
 ) -> None:
     """Make a directory: its keys, kt.toml, and the config that begins its queue.
 
@@ -75,14 +79,20 @@ def init_command(
     else:
         settings = write_directory(base, new)
         output.ok(f"made keys and {base / FILE_NAME} for {settings.origin}")
-    event_log = connect(settings.log)
-    try:
-        # First: whoever has logged in may otherwise write the streams as soon as they are there.
-        if acl and not set_rights(event_log, settings):
-            output.fail("$settings has other default rights, which stand: see to those of the openings")
-        begun = begin_queue(settings, event_log, new)
-    finally:
-        event_log.close()
+    connector = Connector(settings.log)
+
+    def begin() -> bool:
+        event_log = connector()
+        try:
+            # First: whoever has logged in may otherwise write the streams as soon as they are there.
+            if acl and not set_rights(event_log, settings):
+                output.fail("$settings has other default rights, which stand: see to those of the openings")
+            return begin_queue(settings, event_log, new)
+        finally:
+            event_log.close()
+
+    # All of it again after an outage: what was done already is found and left alone.
+    begun = Patience(patience, output.note).until_done(begin)
     output.ok(f"{'began' if begun else 'found'} the queue {settings.names.queue}")
     output.data(
         {"origin": settings.origin, "directory": settings.directory, "key": settings.key},
