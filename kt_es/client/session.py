@@ -194,6 +194,7 @@ class Session:
         And, with ``on_stale``, until the head is fresh or the deadline comes.
         """
         lags = iter(_LAG_PAUSES)
+        stale: StaleHeadError | None = None
         with self.saving():
             while True:
                 trusted = self.trusted(deadline)
@@ -202,8 +203,14 @@ class Session:
                 except StaleHeadError as error:
                     if self._on_stale is None or time.monotonic() + _STALE_PAUSE >= deadline:
                         raise
+                    stale = error
                     self._on_stale(error)
                     time.sleep(_STALE_PAUSE)
+                except UnavailableError:
+                    if stale is None:
+                        raise
+                    # The time for the last look was too short: what was waited for is the reason.
+                    raise stale from None
                 except EquivocationError:
                     raise
                 except VerificationError as error:

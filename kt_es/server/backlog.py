@@ -4,8 +4,8 @@ All that waits becomes one epoch: the signer's marker stands behind it, and noth
 waits bounds how long the directory is without a head, and front ends bound what waits.
 
 A revision counts events, and an event has up to 256 items. Reading the whole queue only to count would cost
-as much as replaying it, so a few events are read, spread evenly over those that wait. They are read only
-where the number of events alone does not decide.
+as much as replaying it, so a few events are read, spread evenly over those that wait. None is read where
+full events would not make up a small part of the limit, or where events of one item are above it already.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from kt_es.server.late import RequestLog
 
 MAX_BACKLOG = 200_000
 SAMPLES = 16
+SMALL = 16
+"""As a part of the limit: below one sixteenth nothing is read."""
 RETRY_AFTER = 5.0
 
 
@@ -73,19 +75,19 @@ class Backlog:
         with self._lock:
             added = self._added
         first = self._committed()
-        if self._may_be_over(last + 1 - first):
+        if self._may_be_much(last + 1 - first):
             # A replica that is being rebuilt knows old heads only.
             first = max(first, self._published())
         waiting = max(0, last + 1 - first)
-        if waiting <= self.limit and self._may_be_over(waiting):
+        if waiting <= self.limit and self._may_be_much(waiting):
             self._mean = self._sampled(first, waiting)
         with self._lock:
             self._seen = round(waiting * self._mean)
             # What was added while this was asked may be counted twice, until the next look.
             self._added -= added
 
-    def _may_be_over(self, events: int) -> bool:
-        return events * MAX_EVENT_ITEMS > self.limit
+    def _may_be_much(self, events: int) -> bool:
+        return events * MAX_EVENT_ITEMS * SMALL > self.limit
 
     def _published(self) -> int:
         """Where the last published head ends. Nothing of it is verified: it is only an estimate."""

@@ -56,11 +56,19 @@ class Bench:
         return self.log.reads
 
 
-def test_what_cannot_be_too_much_costs_no_read() -> None:
-    bench = Bench(limit=10_000)
+def test_what_cannot_be_much_costs_no_read() -> None:
+    bench = Bench(limit=10_000 * 16)
     bench.put(*[MAX_EVENT_ITEMS] * 38)
     bench.look()
     assert bench.reads == 0
+    bench.backlog.check()
+
+
+def test_what_is_just_below_the_limit_is_shown_as_such() -> None:
+    bench = Bench(limit=200_000)
+    bench.put(*[MAX_EVENT_ITEMS] * 780)
+    bench.next = 1
+    assert bench.look() == 780 * MAX_EVENT_ITEMS
     bench.backlog.check()
 
 
