@@ -21,6 +21,7 @@ from kt_es.formats.keys import PublicKey
 from kt_es.node.ops.limits import BOUNDS, Limits
 from kt_es.process.files import check_private
 from kt_es.process.redaction import keep_secret, password_of, without_password
+from kt_es.server.backlog import MAX_BACKLOG
 
 FILE_NAME = "kt.toml"
 
@@ -86,6 +87,7 @@ class SignerTable(_Table):
 class FrontendTable(_Table):
     data: Path = Path("frontend")
     listen: str = "127.0.0.1:8080"
+    max_backlog: Annotated[int, Field(ge=1)] = MAX_BACKLOG
     vrf_key: Path = Path("keys/vrf.pem")
 
 

@@ -80,6 +80,10 @@ class CannotTellError(KtError):
         self.problem = problem
 
 
+class StaleHeadError(CannotTellError):
+    """The latest head is older than the directory promises; a directory that was just started has such."""
+
+
 class RefusedError(KtError):
     """A submission that the directory will not take. ``reason`` is the verdict's or field's name."""
 
@@ -98,6 +102,13 @@ class UnavailableError(KtError):
     def __init__(self, problem: str, retry_after: float = 2.0) -> None:
         super().__init__(problem)
         self.retry_after = retry_after
+
+
+class TlsError(UnavailableError):
+    """TLS with the log cannot be agreed on: a certificate or a name is not accepted.
+
+    Processes try again, since certificates are replaced; whoever runs once does not wait for that.
+    """
 
 
 class AccessDeniedError(KtError):

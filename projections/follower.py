@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames, Subscription
 from kt_es.formats.records import Record
+from kt_es.process.outage import Outage
 from projections.anchor import Anchor
 from projections.configs import check_pinned
 from projections.ledger import Ledger
@@ -59,8 +60,12 @@ def follow(
     ledger: Ledger,
     listener: Listener,
     stop: threading.Event,
+    *,
+    outage: Outage,
 ) -> None:
     """Verify and commit every epoch as it is published, until ``stop``.
+
+    ``outage`` logs the times when that is not possible.
 
     The last head that was verified here is compared at the start, after each connection and at each head.
     Raises what ``Anchor`` and ``check_pinned`` raise, and ``DivergenceError`` as soon as the logs hold
@@ -72,22 +77,32 @@ def follow(
             log = connect()
             try:
                 replay = Replay(log, names, ledger, listener.on_record)
-                with closing(_heads(log, names, ledger, listener, stop)) as heads:
+                with closing(_heads(log, names, ledger, listener, stop, outage=outage)) as heads:
                     for head in heads:
                         listener.on_head(head)
                         replayed = replay.advance(head)
                         delay = FIRST_DELAY
+                        outage.over()
                         listener.on_epoch(replayed)
             finally:
                 log.close()
         except UnavailableError as error:
             listener.on_outage(error)
+            # What fails because everything around is being closed is no news.
+            if not stop.is_set():
+                outage.failed(str(error))
             stop.wait(delay)
             delay = min(2 * delay, LAST_DELAY)
 
 
 def _heads(
-    log: EventLog, names: StreamNames, ledger: Ledger, listener: Listener, stop: threading.Event
+    log: EventLog,
+    names: StreamNames,
+    ledger: Ledger,
+    listener: Listener,
+    stop: threading.Event,
+    *,
+    outage: Outage,
 ) -> Generator[Event, None, None]:
     """The heads that are published and not committed, one by one, and then those that come.
 
@@ -105,6 +120,7 @@ def _heads(
     check_pinned(ledger)
     listener.on_current()
     subscription = log.subscribe(names.heads, ledger.committed.epoch - 1)
+    outage.over()
     with stopped_by(stop, subscription):
         # The client may have connected anew since the last read, without a word, and to another log.
         anchor.check(log)

@@ -20,6 +20,7 @@ from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.records import Record
+from kt_es.process.outage import Outage
 from projections.anchor import WRONG_LOG
 from projections.auditor import QueueCheck
 from projections.clock import interval_change
@@ -99,7 +100,7 @@ def monitor(
             check = _queue_check(settings.names.queue, connect, stack) if settings.read_queue else None
             listener = _listener(ledger, metrics, vigil, check)
             with _clock(vigil, stop, exit_on_silence=settings.exit_on_silence) as ending:
-                follow(connect, settings.names, ledger, listener, ending)
+                follow(connect, settings.names, ledger, listener, ending, outage=Outage("monitor", _LOG))
         except WRONG_LOG as error:
             metrics.alarm()
             if isinstance(error, EquivocationError):
@@ -135,10 +136,9 @@ def _listener(ledger: Ledger, metrics: MonitorMetrics, vigil: Vigil, check: Queu
             )
         vigil.verified(ledger.committed)
 
-    def outage(error: UnavailableError) -> None:
+    def outage(_: UnavailableError) -> None:
         metrics.outage()
         vigil.waits()
-        _LOG.warning("log unavailable", problem=str(error))
 
     return Listener(epoch, record, outage, head, vigil.waits)
 
@@ -205,6 +205,8 @@ def _looking(connect: Callable[[], EventLog], heads: str, metrics: MonitorMetric
     It asks by clients of its own: a subscription that hangs looks like silence.
     """
 
+    outage = Outage("heads watch", _LOG)
+
     def run(stop: threading.Event) -> None:
         while not stop.is_set():
             try:
@@ -212,11 +214,14 @@ def _looking(connect: Callable[[], EventLog], heads: str, metrics: MonitorMetric
                 try:
                     while not stop.is_set():
                         look(log, heads, metrics)
+                        outage.over()
                         stop.wait(LOOK_SECONDS)
                 finally:
                     log.close()
-            except UnavailableError:
+            except UnavailableError as error:
                 metrics.unreachable()
+                if not stop.is_set():
+                    outage.failed(str(error))
                 stop.wait(LOOK_SECONDS)
 
     def failed(error: KtError) -> None:

@@ -17,6 +17,7 @@ import structlog
 from kt_es.errors import DivergenceError, KtError, MalformedError, UnavailableError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.profiles import OPENING, OPENING_ERASED, Opening, decode_erased
+from kt_es.process.outage import Outage
 from projections.follower import FIRST_DELAY, LAST_DELAY, stopped_by
 from projections.ledger import META, OPENINGS
 from projections.storage import Change, Storage
@@ -52,6 +53,7 @@ class Openings:
         self._connect = connect
         self._prefix = names.openings_prefix
         self._store = store
+        self._outage = Outage("openings", _LOG)
         self.worker = Worker("openings", self._run, failed)
 
     def get(self, index: bytes, entry_hash: bytes) -> Opening | Missing:
@@ -89,7 +91,8 @@ class Openings:
                 finally:
                     log.close()
             except UnavailableError as error:
-                _LOG.warning("the log is away", retry_in=delay, problem=str(error))
+                if not stop.is_set():
+                    self._outage.failed(str(error))
             stop.wait(delay)
             delay = min(2 * delay, LAST_DELAY)
 
@@ -98,6 +101,7 @@ class Openings:
         position = self._store.get(META, _POSITION)
         after = None if position is None else int.from_bytes(position)
         subscription = log.subscribe_prefix(self._prefix, after)
+        self._outage.over()
         came = False
         with stopped_by(stop, subscription):
             for event in subscription:

@@ -18,6 +18,7 @@ from kt_es.errors import KtError, UnavailableError
 from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.queue import ItemKind
 from kt_es.formats.records import Record, Verdict
+from kt_es.process.outage import Outage
 from projections.follower import Listener, follow
 from projections.ledger import Ledger
 from projections.replay import ReplayedEpoch
@@ -145,17 +146,16 @@ class Replica:
 
     def _run(self, stop: threading.Event) -> None:
         listener = Listener(self._committed, self._observe, self._outage)
-        follow(self._connect, self._names, self.ledger, listener, stop)
+        outage = Outage("replica", _LOG)
+        follow(self._connect, self._names, self.ledger, listener, stop, outage=outage)
 
     def _committed(self, replayed: ReplayedEpoch) -> None:
         self._on_epoch(replayed)
         self.waiters.commit(replayed.head.epoch)
 
-    def _outage(self, error: UnavailableError) -> None:
+    def _outage(self, _: UnavailableError) -> None:
         # The epoch that was being read begins anew.
         self.waiters.restart()
-        if not self.worker.stopping:
-            _LOG.warning("the log is away", problem=str(error))
 
     def _observe(self, record: Record) -> None:
         if self.worker.stopping:

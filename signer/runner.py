@@ -11,6 +11,7 @@ import structlog
 
 from kt_es.errors import KtError, UnavailableError
 from kt_es.eventstore.streams import Event, EventLog, GroupSubscription
+from kt_es.process.outage import Outage
 from signer.loop import Signer
 from signer.observer import Observer, Silent
 
@@ -38,13 +39,14 @@ def run_forever(
     Raises every other error: divergence and unusable keys are for people to look at.
     """
     delay = FIRST_DELAY
+    outage = Outage("signer", _log)
     while not stop.is_set():
         signer = None
         try:
             log = connect()
             try:
                 signer = new_signer(log)
-                _run(log, signer, queue, stop)
+                _run(log, signer, queue, stop, outage)
             finally:
                 log.close()
         except UnavailableError as error:
@@ -52,14 +54,15 @@ def run_forever(
             observer.role(active=False)
             observer.outage("log")
             delay = FIRST_DELAY if signer is not None and signer.finished else delay
-            _log.warning("log unavailable", problem=str(error), again_in=delay)
+            if not stop.is_set():
+                outage.failed(str(error))
             stop.wait(delay)
             delay = min(2 * delay, LAST_DELAY)
 
 
-def _run(log: EventLog, signer: Signer, queue: str, stop: threading.Event) -> None:
+def _run(log: EventLog, signer: Signer, queue: str, stop: threading.Event, outage: Outage) -> None:
     signer.recover()
-    group = _take_place(log, signer, queue, stop)
+    group = _take_place(log, signer, queue, stop, outage)
     if group is None:
         return
     with _inbox(group) as inbox:
@@ -73,11 +76,14 @@ def _run(log: EventLog, signer: Signer, queue: str, stop: threading.Event) -> No
             signer.advance()
 
 
-def _take_place(log: EventLog, signer: Signer, queue: str, stop: threading.Event) -> GroupSubscription | None:
+def _take_place(
+    log: EventLog, signer: Signer, queue: str, stop: threading.Event, outage: Outage
+) -> GroupSubscription | None:
     """The one place at the queue, when it is free; None if ``stop`` came first."""
     waiting = False
     while not stop.is_set():
         group = log.join_group(queue, GROUP)
+        outage.over()
         if group is not None:
             return group
         if not waiting:

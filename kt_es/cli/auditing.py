@@ -14,11 +14,12 @@ import click
 from kt_es.cli.clients import Reach, reach_options
 from kt_es.cli.context import config_path, output_of, settings_of
 from kt_es.cli.output import Output, at, is_terminal
+from kt_es.cli.waiting import event_log, patience_option
 from kt_es.client.session import Head
 from kt_es.client.trusted import Pinned
 from kt_es.config import Settings
 from kt_es.errors import CannotTellError, ConfigError
-from kt_es.eventstore.esdb import EsdbLog, connect
+from kt_es.eventstore.streams import EventLog
 from kt_es.formats.heads import MapHead
 from projections.auditor import AuditReport, audit
 from projections.clock import ClockReport, spoken
@@ -41,15 +42,6 @@ def directory_options(
     return Settings(
         directory=directory or "people", origin=origin, key=vkey, log=log, base=config_path(context).parent
     )
-
-
-@contextmanager
-def event_log(settings: Settings) -> Iterator[EsdbLog]:
-    log = connect(settings.log)
-    try:
-        yield log
-    finally:
-        log.close()
 
 
 @contextmanager
@@ -78,6 +70,7 @@ def ledger_of(settings: Settings, data: Path | None) -> Iterator[Ledger]:
 @click.option(
     "--allow-gaps", is_flag=True, help="Accept times without a head in the past: it was down on purpose."
 )
+@patience_option
 @click.pass_context
 def audit_command(
     context: click.Context,
@@ -87,6 +80,7 @@ def audit_command(
     queue: bool,
     data: Path | None,
     allow_gaps: bool,
+    patience: float,
 ) -> None:
     """Replay both logs from the start: decide every verdict again, verify every signature and root.
 
@@ -96,7 +90,11 @@ def audit_command(
     output = output_of(context)
     settings = directory_options(context, log, vkey, directory)
     started = time.monotonic()
-    with keeping_evidence(data), event_log(settings) as opened, ledger_of(settings, data) as ledger:
+    with (
+        keeping_evidence(data),
+        event_log(settings.log, output, patience) as opened,
+        ledger_of(settings, data) as ledger,
+    ):
         report = run_audit(output, settings, opened, ledger, queue)
         root = ledger.committed.root
     seconds = time.monotonic() - started
@@ -187,7 +185,7 @@ def _gaps(clock: ClockReport) -> str:
     )
 
 
-def run_audit(output: Output, settings: Settings, log: EsdbLog, ledger: Ledger, queue: bool) -> AuditReport:
+def run_audit(output: Output, settings: Settings, log: EventLog, ledger: Ledger, queue: bool) -> AuditReport:
     """The audit with its progress and check marks."""
 
     def show(head: MapHead) -> None:

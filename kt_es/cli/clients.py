@@ -16,7 +16,7 @@ from kt_es.client.client import Client
 from kt_es.client.keystore import KeyStore, StoredKey
 from kt_es.client.states import States
 from kt_es.client.trusted import Pinned
-from kt_es.errors import ConfigError
+from kt_es.errors import ConfigError, StaleHeadError
 
 DEFAULT_KEY = "default"
 
@@ -37,7 +37,12 @@ class Reach:
     ca: Path | None
     timeout: float | None
 
-    def client(self, connections: int = 32, timeout: float = LOOKUP_TIMEOUT) -> Client:
+    def client(
+        self,
+        connections: int = 32,
+        timeout: float = LOOKUP_TIMEOUT,
+        on_stale: Callable[[StaleHeadError], None] | None = None,
+    ) -> Client:
         """A client whose trusted state is kept under the state directory, one for each directory.
 
         All front ends of a directory are held against the same checkpoint, whether its key was given or
@@ -59,6 +64,7 @@ class Reach:
             verify=verify,
             connections=connections,
             timeout=self.timeout or timeout,
+            on_stale=on_stale,
         )
 
 

@@ -21,12 +21,13 @@ from pathlib import Path
 import certifi
 import click
 
-from kt_es.cli.auditing import event_log, ledger_of, run_audit
+from kt_es.cli.auditing import ledger_of, run_audit
 from kt_es.cli.context import output_of
 from kt_es.cli.demo_tamper import tamper
 from kt_es.cli.importing import publish_plan, read_plan, show_summary
 from kt_es.cli.output import Output
 from kt_es.cli.up import START_SECONDS, STATE_FILE
+from kt_es.cli.waiting import event_log
 from kt_es.client.client import Client
 from kt_es.client.state import FileStateStore
 from kt_es.client.trusted import Pinned
@@ -222,7 +223,10 @@ class Demo:
 
     def _audit(self) -> None:
         head = self.client.head().head
-        with event_log(self._settings) as log, ledger_of(self._settings, None) as ledger:
+        with (
+            event_log(self._settings.log, self._output, START_SECONDS) as log,
+            ledger_of(self._settings, None) as ledger,
+        ):
             report = run_audit(self._output, self._settings, log, ledger, queue=True)
             same = self.client.head(ledger.committed.epoch).head
             if ledger.committed.epoch < head.epoch or same.map_root != ledger.committed.root.hash:
@@ -232,7 +236,7 @@ class Demo:
 
     def _lie(self) -> None:
         label = self._choose.choice(self._plan.accounts).label
-        with event_log(self._settings) as log:
+        with event_log(self._settings.log, self._output, START_SECONDS) as log:
             for caught in tamper(self._url, self._settings, log, label, self._choose):
                 self._output.ok(f"changed {caught.what}, caught: {caught.said}")
                 self.figures.caught += 1

@@ -13,10 +13,10 @@ import structlog
 
 from kt_es.cli.context import config_path, output_of, settings_of
 from kt_es.cli.output import Output, is_terminal
+from kt_es.cli.waiting import event_log, patience_option
 from kt_es.client.trusted import Pinned
 from kt_es.config import Settings
 from kt_es.errors import ConfigError, DivergenceError
-from kt_es.eventstore.esdb import connect
 from kt_es.node.server import Node, NodeConfig
 from projections.fsck.examination import fsck
 from projections.fsck.findings import MAX_DIFFERENCES, Report
@@ -35,6 +35,7 @@ from projections.rocks import Store
 )
 @click.option("--vkey", help="The directory's key, to examine without a kt.toml.")
 @click.option("--directory", help="The directory's name, with --vkey.  [default: people]")
+@patience_option
 @click.pass_context
 def fsck_command(
     context: click.Context,
@@ -43,6 +44,7 @@ def fsck_command(
     node: Path | None,
     vkey: str | None,
     directory: str | None,
+    patience: float,
 ) -> None:
     """Examine the data directory DIR of a signer, front end or monitor: every page, entry, node and head.
 
@@ -60,9 +62,7 @@ def fsck_command(
         if node is not None:
             log = stack.enter_context(_serving(node))
         if log is not None:
-            opened = connect(log)
-            stack.callback(opened.close)
-            streams = opened, settings.names
+            streams = stack.enter_context(event_log(log, output, patience)), settings.names
         report = fsck(store, settings.origin, settings.pinned, log=streams, progress=progress_line(output))
     end_line(output)
     _show(output, data, report)

@@ -14,6 +14,7 @@ import click
 from kt_es.cli.clients import CHANGE_TIMEOUT, Reach, keys_option, reach_options, signing_keys
 from kt_es.cli.context import output_of
 from kt_es.cli.output import Output, is_terminal
+from kt_es.cli.waiting import until_fresh
 from kt_es.client.bulk import BulkReport, Progress, Wanted, publish_all
 from kt_es.client.client import Client
 from kt_es.crypto.signatures import PrivateKey
@@ -47,7 +48,7 @@ def read_plan(kind: str, file: Path, policy: str) -> ImportPlan:
     type=click.FloatRange(1),
     default=600.0,
     show_default=True,
-    help="Seconds to wait while the server is away.",
+    help="Seconds to wait while the server is away, has too much to do, or has no fresh head.",
 )
 @keys_option
 @reach_options
@@ -70,8 +71,9 @@ def import_command(
     Run it again after an interruption: what stands already is left alone.
     """
     output = output_of(context)
-    with Reach(**reach).client(connections=jobs, timeout=CHANGE_TIMEOUT) as client:
-        policy = client.directory().label_policy
+    reached = Reach(**reach)
+    with reached.client(jobs, CHANGE_TIMEOUT, until_fresh(output)) as client:
+        policy = client.directory(timeout=patience).label_policy
         plan = read_plan(kind, file, policy)
         if dry_run:
             report = BulkReport(0, 0, [])

@@ -11,9 +11,11 @@ from kt_es.cli.context import config_path, output_of, settings_of, stop_on_signa
 from kt_es.cli.logs import configure_logs
 from kt_es.cli.rights import set_rights
 from kt_es.cli.setup import NewDirectory, begin_queue, write_directory
+from kt_es.cli.waiting import patience_option
 from kt_es.config import FILE_NAME, Address, Settings, load_settings
 from kt_es.errors import ConfigError
-from kt_es.eventstore.esdb import connect
+from kt_es.eventstore.esdb import Connector
+from kt_es.eventstore.patient import Patience
 from kt_es.formats.labels import LABEL_POLICIES
 from projections.monitor import MonitorSettings, monitor
 from signer.loop import Limits
@@ -50,6 +52,7 @@ def address(text: str, what: str = "listen") -> Address:
 @click.option("--min-interval", type=click.FloatRange(0), default=1.0, show_default=True, help="Seconds.")
 @click.option("--max-interval", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds.")
 @click.option("--acl", is_flag=True, help="Set the streams' rights for users frontend, signer, monitor.")
+@patience_option
 @click.pass_context
 def init_command(
     context: click.Context,
@@ -61,6 +64,7 @@ def init_command(
     min_interval: float,
     max_interval: float,
     acl: bool,
+    patience: float,
 ) -> None:
     """Make a directory: its keys, kt.toml, and the config that begins its queue.
 
@@ -75,14 +79,20 @@ def init_command(
     else:
         settings = write_directory(base, new)
         output.ok(f"made keys and {base / FILE_NAME} for {settings.origin}")
-    event_log = connect(settings.log)
-    try:
-        # First: whoever has logged in may otherwise write the streams as soon as they are there.
-        if acl and not set_rights(event_log, settings):
-            output.fail("$settings has other default rights, which stand: see to those of the openings")
-        begun = begin_queue(settings, event_log, new)
-    finally:
-        event_log.close()
+    connector = Connector(settings.log)
+
+    def begin() -> bool:
+        event_log = connector()
+        try:
+            # First: whoever has logged in may otherwise write the streams as soon as they are there.
+            if acl and not set_rights(event_log, settings):
+                output.fail("$settings has other default rights, which stand: see to those of the openings")
+            return begin_queue(settings, event_log, new)
+        finally:
+            event_log.close()
+
+    # All of it again after an outage: what was done already is found and left alone.
+    begun = Patience(patience, output.note).until_done(begin)
     output.ok(f"{'began' if begun else 'found'} the queue {settings.names.queue}")
     output.data(
         {"origin": settings.origin, "directory": settings.directory, "key": settings.key},
@@ -110,7 +120,7 @@ def signer_command(context: click.Context, log: str | None, data: Path | None, m
     """Run the signer, or a standby that takes over when the signer is gone."""
     settings = settings_of(context, log)
     configure_logs("signer")
-    serve_signer(signer_settings(settings, data, metrics), lambda: connect(settings.log), stop_on_signals())
+    serve_signer(signer_settings(settings, data, metrics), Connector(settings.log), stop_on_signals())
 
 
 def signer_settings(
@@ -132,8 +142,16 @@ def signer_settings(
 @LOG_OPTION
 @DATA_OPTION
 @click.option("--listen", metavar="HOST:PORT", help="Default as in kt.toml.")
+@click.option(
+    "--max-backlog",
+    type=click.IntRange(1),
+    metavar="ITEMS",
+    help="Refuse submissions while more wait in the queue; default as in kt.toml, 200000.",
+)
 @click.pass_context
-def frontend_command(context: click.Context, log: str | None, data: Path | None, listen: str | None) -> None:
+def frontend_command(
+    context: click.Context, log: str | None, data: Path | None, listen: str | None, max_backlog: int | None
+) -> None:
     """Run a front end: submissions into the queue, lookups with proofs from its own replica."""
     from kt_es.server.service import FrontendSettings, serve
 
@@ -151,6 +169,7 @@ def frontend_command(context: click.Context, log: str | None, data: Path | None,
             vrf_key=settings.path(settings.frontend.vrf_key),
             host=where.host,
             port=where.port,
+            max_backlog=max_backlog or settings.frontend.max_backlog,
         ),
         stop_on_signals(),
         lambda url: output.ok(f"serving {settings.origin} at {url}"),
@@ -192,7 +211,7 @@ def monitor_command(
             _metrics_at(metrics or table.metrics),
             table.exit_on_silence if exit_on_silence is None else exit_on_silence,
         ),
-        lambda: connect(settings.log),
+        Connector(settings.log),
         stop_on_signals(),
     )
 

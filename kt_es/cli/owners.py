@@ -17,6 +17,7 @@ from kt_es.cli.mine import key_ids, mine_option, read_mine
 from kt_es.cli.output import Output
 from kt_es.cli.people import lookup_document, show_checks
 from kt_es.cli.profiles import read_profile_keys
+from kt_es.cli.waiting import until_fresh
 from kt_es.client.client import Client
 from kt_es.client.keystore import KeyStore, StoredKey
 from kt_es.client.publishing import Published
@@ -128,7 +129,7 @@ def put_command(
     new = signing_keys(keys, rotate) if rotate else []
     known = read_mine(keys, mine)
     known = replace(known, declared=known.declared | key_ids(accept))
-    with Reach(**reach).client(timeout=CHANGE_TIMEOUT) as client:
+    with Reach(**reach).client(timeout=CHANGE_TIMEOUT, on_stale=until_fresh(output)) as client:
         before = client.lookup(label)
         signers = _signers(keys, names, before)
         private = {key.name: key.private for key in (*signers, *new)}

@@ -17,13 +17,15 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from kt_es.cli.auditing import event_log, head_document
+from kt_es.cli.auditing import head_document
 from kt_es.cli.clients import Reach, state_option
 from kt_es.cli.context import config_path, output_of, settings_of
 from kt_es.cli.figures import TIMEOUT, Page, of_frontend, of_monitor, of_signer
 from kt_es.cli.operate import address
+from kt_es.cli.output import Output
 from kt_es.cli.status_lines import status_lines
 from kt_es.cli.up import STATE_FILE
+from kt_es.cli.waiting import event_log, patience_option
 from kt_es.client.heads import verify_freshness
 from kt_es.config import Settings
 from kt_es.errors import AccessDeniedError, KtError, MalformedError, UnavailableError, VerificationError
@@ -43,6 +45,7 @@ _T = TypeVar("_T")
 @state_option
 @click.option("--signer", metavar="HOST:PORT", help="The signer's figures; default from kt.toml.")
 @click.option("--monitor", metavar="HOST:PORT", help="The monitor's figures; default from kt.toml.")
+@patience_option
 @click.pass_context
 def status_command(
     context: click.Context,
@@ -51,22 +54,26 @@ def status_command(
     server: str | None,
     signer: str | None,
     monitor: str | None,
+    patience: float,
     **reach: Any,
 ) -> None:
     """How the directory is: last head, what waits, lag, merge delay, verdicts, restarts.
 
     Asks the log, the front end, and the signer and the monitor where they serve figures. Without a kt.toml
-    it asks the --server alone. What cannot be known is named with the reason. Only the head that the front
-    end serves is verified.
+    it asks the --server alone. What cannot be known is named with the reason; without the log the exit code
+    is 7. Only the head that the front end serves is verified.
     """
     is_default = context.find_root().get_parameter_source("config") is ParameterSource.DEFAULT
     outsider = server is not None and log is None and is_default and not config_path(context).exists()
     settings = None if outsider else settings_of(context, log)
+    output = output_of(context)
     inquiry = _Inquiry(settings, server, {"signer": signer, "monitor": monitor}, reach)
-    document = inquiry.document()
-    output_of(context).data(document, status_lines(document))
+    document = inquiry.document(output, patience)
+    output.data(document, status_lines(document))
     if inquiry.refused is not None:
         raise inquiry.refused
+    if inquiry.log_is_away is not None:
+        raise inquiry.log_is_away
     inquiry.check_freshness()
 
 
@@ -91,6 +98,7 @@ class _Inquiry:
     """Asks everybody there is. ``_unknown`` explains why a figure is missing.
 
     ``refused`` is why the head of the front end was not accepted; None where it was, or was not to be had.
+    ``log_is_away`` is why the log was not reached that should have been.
     """
 
     def __init__(
@@ -101,6 +109,7 @@ class _Inquiry:
         reach: Mapping[str, Any],
     ) -> None:
         self.refused: VerificationError | None = None
+        self.log_is_away: UnavailableError | None = None
         self._settings = settings
         self._up = {} if settings is None else _state_of_up(settings)
         listen = "" if settings is None else f"http://{settings.frontend.listen}"
@@ -114,9 +123,9 @@ class _Inquiry:
         self._unknown: dict[str, str] = {}
         self._frontend: _Frontend | None = None
 
-    def document(self) -> dict[str, Any]:
+    def document(self, output: Output, patience: float) -> dict[str, Any]:
         """Raises ``UnavailableError`` if nobody answers."""
-        log = self._try("log", self._ask_log)
+        log = self._try("log", lambda: self._ask_log(output, patience))
         frontend = self._frontend = self._try("frontend", self._ask_frontend)
         signer = self._try("signer", lambda: self._page("signer", "kt_signer_epochs_total"))
         monitor = self._try("monitor", lambda: self._page("monitor", "kt_monitor_alarm"))
@@ -157,13 +166,17 @@ class _Inquiry:
             self._unknown[part] = str(error)
             return None
 
-    def _ask_log(self) -> _Log:
+    def _ask_log(self, output: Output, patience: float) -> _Log:
         if self._settings is None:
             raise UnavailableError("there is no kt.toml that says where it is")
         names = self._settings.names
-        with event_log(self._settings) as opened:
-            queue_last = opened.last_revision(names.queue)
-            event = opened.last_event(names.heads)
+        try:
+            with event_log(self._settings.log, output, patience) as opened:
+                queue_last = opened.last_revision(names.queue)
+                event = opened.last_event(names.heads)
+        except UnavailableError as error:
+            self.log_is_away = error
+            raise
         head = None
         if event is not None:
             head = SignedMapHead.decode(HeadEvent.decode(event.data).smh_bytes).head

@@ -36,7 +36,7 @@ from kt_es.client.vouching import (
     proposal,
 )
 from kt_es.crypto.signatures import PrivateKey
-from kt_es.errors import RefusedError
+from kt_es.errors import RefusedError, StaleHeadError
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.profiles import OPENING_LENGTH, ProfileKey
 
@@ -74,7 +74,9 @@ class Client:
     """One server of one directory. Threads may share it; so may processes share its state.
 
     ``pinned`` or ``origin`` is what the caller expects; without ``pinned`` the directory's first config
-    is trusted on first use. ``timeout`` bounds each call as a whole, in seconds.
+    is trusted on first use. ``timeout`` bounds each call as a whole, in seconds. With ``on_stale`` a call
+    whose head is too old tells it and asks again, until a fresh one comes or its time is over; without it
+    the call fails at once.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         connections: int = 32,
         now: Callable[[], int] = wall_clock,
+        on_stale: Callable[[StaleHeadError], None] | None = None,
     ) -> None:
         self._transport = Transport(
             base_url,
@@ -100,7 +103,9 @@ class Client:
             transport=transport,
             connections=connections,
         )
-        self._session = Session(self._transport, state, pinned=pinned, origin=origin, slack=slack, now=now)
+        self._session = Session(
+            self._transport, state, pinned=pinned, origin=origin, slack=slack, now=now, on_stale=on_stale
+        )
         self._publisher = Publisher(self._session)
 
     def __enter__(self) -> Client:

@@ -12,7 +12,13 @@ from dataclasses import dataclass, replace
 from kt_es.client.continuity import verify_consistency, verify_order
 from kt_es.client.trusted import Trusted, claimed_size
 from kt_es.crypto.hashes import log_leaf_hash
-from kt_es.errors import CannotTellError, EquivocationError, MalformedError, VerificationError
+from kt_es.errors import (
+    CannotTellError,
+    EquivocationError,
+    MalformedError,
+    StaleHeadError,
+    VerificationError,
+)
 from kt_es.evidence import contradicting_checkpoints, contradicting_head, contradicting_heads
 from kt_es.formats.checkpoints import Checkpoint, mutations_origin
 from kt_es.formats.configs import Config
@@ -117,7 +123,7 @@ def verify_freshness(head: MapHead, config: Config, now: int, slack: int = SLACK
     """
     age = now - head.timestamp
     if age > config.max_interval + slack:
-        raise CannotTellError(
+        raise StaleHeadError(
             "freshness",
             f"the latest head is {_seconds(age)} old, though the directory promises one every "
             f"{_seconds(config.max_interval)}; the directory is silent, or this clock is wrong",

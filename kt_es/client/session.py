@@ -33,6 +33,7 @@ from kt_es.errors import (
     EquivocationError,
     KtError,
     RefusedError,
+    StaleHeadError,
     UnavailableError,
     VerificationError,
 )
@@ -41,6 +42,8 @@ from kt_es.formats.labels import normalize_label
 
 # A front end may be a moment behind the one that answered before.
 _LAG_PAUSES = (0.1, 0.2, 0.4, 0.8)
+# Between two looks for a fresh head.
+_STALE_PAUSE = 0.5
 
 _T = TypeVar("_T")
 
@@ -71,6 +74,7 @@ class Session:
         origin: str | None,
         slack: int,
         now: Callable[[], int],
+        on_stale: Callable[[StaleHeadError], None] | None = None,
     ) -> None:
         self.transport = transport
         self.on_first_use = False
@@ -79,6 +83,7 @@ class Session:
         self._origin = origin if pinned is None else origin or pinned.origin
         self._slack = slack
         self._now = now
+        self._on_stale = on_stale
 
     @contextlib.contextmanager
     def saving(self) -> Iterator[None]:
@@ -184,13 +189,28 @@ class Session:
         return self._asked(lambda trusted: self._look_over(trusted, label, first, last, deadline), deadline)
 
     def _asked(self, ask: Callable[[Trusted], _T], deadline: float) -> _T:
-        """What ``ask`` finds, asked again where the server was a moment behind or a key was rotated."""
+        """What ``ask`` finds, asked again where the server was a moment behind or a key was rotated.
+
+        And, with ``on_stale``, until the head is fresh or the deadline comes.
+        """
         lags = iter(_LAG_PAUSES)
+        stale: StaleHeadError | None = None
         with self.saving():
             while True:
                 trusted = self.trusted(deadline)
                 try:
                     return ask(trusted)
+                except StaleHeadError as error:
+                    if self._on_stale is None or time.monotonic() + _STALE_PAUSE >= deadline:
+                        raise
+                    stale = error
+                    self._on_stale(error)
+                    time.sleep(_STALE_PAUSE)
+                except UnavailableError:
+                    if stale is None:
+                        raise
+                    # The time for the last look was too short: what was waited for is the reason.
+                    raise stale from None
                 except EquivocationError:
                     raise
                 except VerificationError as error:

@@ -16,9 +16,16 @@ from uuid import UUID
 
 import grpc
 
-from kt_es.errors import AccessDeniedError, ConfigError, KtError, UnavailableError, WrongRevisionError
+from kt_es.errors import (
+    AccessDeniedError,
+    ConfigError,
+    KtError,
+    TlsError,
+    UnavailableError,
+    WrongRevisionError,
+)
 from kt_es.eventstore import driver
-from kt_es.eventstore.esdb_client import PAGE_BYTES, Client
+from kt_es.eventstore.esdb_client import PAGE_BYTES, TLS_FAILURES, Client
 from kt_es.eventstore.streams import ANY, NO_STREAM, Event, NewEvent, Subscription
 from kt_es.eventstore.uri import normalized
 from kt_es.process.redaction import without_password
@@ -74,7 +81,8 @@ def connect(uri: str, left: Callable[[Client, str], None] | None = None) -> Esdb
     except (ValueError, OSError) as error:
         raise ConfigError(f"connection string: {without_password(str(error))}") from None
     except driver.EventStoreDBClientException as error:
-        raise UnavailableError(f"the event log cannot be reached: {_sentence(error)}") from None
+        cause = _sentence(error)
+        raise _unreached(f"the event log cannot be reached: {cause}", cause) from None
     return EsdbLog(client)
 
 
@@ -105,7 +113,14 @@ def _translated(error: driver.EventStoreDBClientException, doing: str) -> KtErro
         return KtError(f"{doing}: {type(error).__name__} {_sentence(error)}")
     # ServiceUnavailable, deadlines, changes of leader, and the plain base class that a server just
     # started answers with: all of them pass.
-    return UnavailableError(f"{doing}: the event log is unavailable ({_sentence(error)})")
+    cause = _sentence(error)
+    return _unreached(f"{doing}: the event log is unavailable ({cause})", cause)
+
+
+def _unreached(text: str, cause: str) -> UnavailableError:
+    """The error with the sentence ``text``: a ``TlsError`` if the cause is TLS, by gRPC's words for it."""
+    kind = TlsError if any(word in cause for word in TLS_FAILURES) else UnavailableError
+    return kind(text)
 
 
 class EsdbLog:

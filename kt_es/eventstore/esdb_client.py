@@ -21,6 +21,9 @@ PAGE_DEADLINE = 10.0
 DISCOVERY_DEADLINE = 5.0
 DISCOVERY_PAUSE = 0.2
 
+# How gRPC says that certificates or names are not accepted, or that the other side speaks no TLS.
+TLS_FAILURES = ("SSL_ERROR_SSL", "TSI_PROTOCOL_FAILURE", "peer certificate", "Hostname Verification")
+
 _KEEPALIVE = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -43,6 +46,7 @@ class Client(driver.EventStoreDBClient):
     """
 
     _has_ended = False
+    _tls_failure = ""
     left: Callable[[Client, str], None] | None = None
 
     def close(self) -> None:
@@ -83,6 +87,7 @@ class Client(driver.EventStoreDBClient):
             return super()._discover_preferred_node()
         begun = time.monotonic()
         while True:
+            self._tls_failure = ""
             leader = find_leader(seeds_of(self.connection_spec), self._ask)
             if leader is not None:
                 return self._construct_esdb_connection(leader)
@@ -90,7 +95,8 @@ class Client(driver.EventStoreDBClient):
                 raise driver.CancelledByClient("the client was closed")
             if time.monotonic() - begun >= DISCOVERY_DEADLINE:
                 seeds = ", ".join(self.connection_spec.targets)
-                raise driver.LeaderNotFound(f"no member of the cluster at {seeds} says that it leads")
+                why = f": {self._tls_failure}" if self._tls_failure else ""
+                raise driver.LeaderNotFound(f"no member of the cluster at {seeds} says that it leads{why}")
             time.sleep(DISCOVERY_PAUSE)
 
     def may_lead(self) -> bool:
@@ -114,11 +120,18 @@ class Client(driver.EventStoreDBClient):
         ]
         try:
             return ask_members(
-                dict(zip(targets, channels, strict=True)), self._call_metadata, self._call_credentials
+                dict(zip(targets, channels, strict=True)),
+                self._call_metadata,
+                self._call_credentials,
+                self._note_failure,
             )
         finally:
             for channel in channels:
                 channel.close()
+
+    def _note_failure(self, details: str) -> None:
+        if any(word in details for word in TLS_FAILURES):
+            self._tls_failure = details
 
     @retrygrpc
     @autoreconnect

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import grpc
 
@@ -24,8 +24,12 @@ def ask_members(
     channels: Mapping[str, grpc.Channel],
     metadata: tuple[tuple[str, str], ...],
     credentials: grpc.CallCredentials | None,
+    failed: Callable[[str], None],
 ) -> Answers:
-    """What the member behind each channel lists. Members that fail or stay silent are missing."""
+    """What the member behind each channel lists. Members that fail or stay silent are missing.
+
+    ``failed`` is told how each one failed.
+    """
     done: queue.SimpleQueue[grpc.Future[gossip_pb2.ClusterInfo]] = queue.SimpleQueue()
     calls: dict[grpc.Future[gossip_pb2.ClusterInfo], str] = {}
     for target, channel in channels.items():
@@ -41,7 +45,11 @@ def ask_members(
             call = done.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             break
-        if call.exception() is None:
+        failure = call.exception()
+        if failure is not None:
+            details = getattr(failure, "details", None)
+            failed(str(details() if callable(details) else failure))
+        else:
             answers[calls[call]] = tuple(_member(info) for info in call.result().members)
             deadline = min(deadline, time.monotonic() + GRACE)
     for call in calls:

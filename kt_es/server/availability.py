@@ -14,6 +14,7 @@ import structlog
 
 from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import ANY, NewEvent
+from kt_es.process.outage import Outage
 from kt_es.server.late import RequestLog
 
 AWAY_INTERVAL = 0.5
@@ -24,15 +25,28 @@ PAUSE = 0.2
 _LOG = structlog.get_logger("kt_es.server")
 
 
+def _ignore(_: int) -> None:
+    return
+
+
 class LogWatch:
     """What is known about the log. Before the first probe it counts as away.
 
-    ``run`` is the probe, for a thread of its own; the rest may be called from any thread.
+    ``run`` is the probe, for a thread of its own; the rest may be called from any thread. ``looked`` is told
+    the last revision of ``stream`` by each probe that succeeds. ``clock`` is monotonic.
     """
 
-    def __init__(self, log: RequestLog, stream: str) -> None:
+    def __init__(
+        self,
+        log: RequestLog,
+        stream: str,
+        looked: Callable[[int], None] = _ignore,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._log = log
         self._stream = stream
+        self._looked = looked
+        self._outage = Outage("requests", _LOG, clock)
         self._problem: str | None = "the event log was not reached yet"
 
     @property
@@ -47,19 +61,17 @@ class LogWatch:
 
     def failed(self, error: UnavailableError) -> None:
         """A call failed: the log is away until a probe succeeds."""
-        if self._problem is None:
-            _LOG.warning("the log is away", problem=str(error))
+        self._outage.failed(str(error))
         self._problem = str(error)
 
     def probe(self) -> None:
         """Ask the log for something small, and note whether it answered."""
         try:
-            self._log.last_revision(self._stream)
+            self._looked(self._log.last_revision(self._stream))
         except UnavailableError as error:
             self.failed(error)
             return
-        if self._problem is not None:
-            _LOG.info("the log is reachable")
+        self._outage.over()
         self._problem = None
 
     def run(self, stop: threading.Event) -> None:

@@ -48,8 +48,8 @@ _CHECKPOINT: dict[int | str, dict[str, Any]] = {
 class Frontend:
     """What the routes serve. ``reads`` and ``writes`` are the pools that their handlers block.
 
-    ``problems`` says what is missing to be ready, nothing if it is; ``failed`` is told of an error after
-    which this process should not go on.
+    ``problems`` says what is missing to be ready, nothing if it is; ``refusing`` why submissions are refused
+    although it is. ``failed`` is told of an error after which this process should not go on.
     """
 
     directory: Directory
@@ -58,6 +58,7 @@ class Frontend:
     reads: Executor
     writes: Executor
     problems: Callable[[], list[str]]
+    refusing: Callable[[], str | None]
     failed: Callable[[KtError], None]
 
 
@@ -288,10 +289,15 @@ def _add_operations(app: FastAPI, frontend: Frontend) -> None:
 
     @app.get("/readyz", responses=_PROBLEM)
     async def readyz() -> Response:
-        """Whether the front end has an epoch to serve, agrees with the logs and reaches them."""
+        """Whether the front end has an epoch to serve, agrees with the logs and reaches them.
+
+        It stays ready while too much waits in the queue: every front end sees the same queue, and taking
+        them all out of service would end lookups. ``submissions`` says then why these are refused.
+        """
         problems = frontend.problems()
         if not problems:
-            return _answer({"status": "ready"})
+            refusing = frontend.refusing()
+            return _answer({"status": "ready", **({} if refusing is None else {"submissions": refusing})})
         more = {"problems": problems}
         return _refusal(Problem(503, "not-ready", "; ".join(problems), retry_after=2.0, more=more))
 

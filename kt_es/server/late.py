@@ -45,6 +45,8 @@ class RequestLog(Protocol):
 
     def last_revision(self, stream: str) -> int: ...
 
+    def last_event(self, stream: str) -> Event | None: ...
+
     def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[Event]: ...
 
 
@@ -61,6 +63,9 @@ class LateLog:
 
     def last_revision(self, stream: str) -> int:
         return self._connected().last_revision(stream)
+
+    def last_event(self, stream: str) -> Event | None:
+        return self._connected().last_event(stream)
 
     def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[Event]:
         return self._connected().read(stream, start, limit)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from prometheus_client import generate_latest
 
+from kt_es.server.backlog import Backlog
 from projections.exposition import Figures
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -16,7 +17,9 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 class Metrics:
     """``clock`` gives the time in ms since 1970, for the age of the latest head."""
 
-    def __init__(self, clock: Callable[[], int], log_is_reachable: Callable[[], bool]) -> None:
+    def __init__(
+        self, clock: Callable[[], int], log_is_reachable: Callable[[], bool], backlog: Backlog
+    ) -> None:
         figures = Figures()
         self._clock = clock
         self._registry = figures.registry
@@ -31,6 +34,12 @@ class Metrics:
             "kt_log_reachable",
             "1 while the event log can be reached",
             lambda: 1.0 if log_is_reachable() else 0.0,
+        )
+        figures.gauge(
+            "kt_backlog_items", "Items in the queue behind the last head, estimated", lambda: backlog.items
+        )
+        figures.gauge(
+            "kt_backlog_limit_items", "Above so many, submissions are refused", lambda: backlog.limit
         )
 
     def committed(self, epoch: int, timestamp: int) -> None:

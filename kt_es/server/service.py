@@ -25,10 +25,11 @@ from starlette.types import ASGIApp
 
 from kt_es.crypto.vrf import VrfPrivateKey
 from kt_es.errors import ConfigError, EquivocationError, KtError, RollbackError, UnavailableError
-from kt_es.eventstore.esdb import connect
+from kt_es.eventstore.esdb import Connector
 from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.keys import PublicKey
 from kt_es.server.availability import Appender, LogWatch
+from kt_es.server.backlog import MAX_BACKLOG, Backlog
 from kt_es.server.batcher import Batcher
 from kt_es.server.handlers import Directory
 from kt_es.server.http import Frontend, create_app
@@ -64,7 +65,7 @@ class FrontendSettings:
 
     ``signer_key`` is the pinned key, any signer key of the directory. ``log`` is a connection
     string (``esdb://...``), ``data`` the directory of the replica, ``vrf_key`` a file as ``keys`` has it.
-    ``port`` 0 takes a free one.
+    ``port`` 0 takes a free one. Submissions are refused while more than ``max_backlog`` items wait.
     """
 
     origin: str
@@ -75,6 +76,7 @@ class FrontendSettings:
     vrf_key: Path
     host: str = "127.0.0.1"
     port: int = 8080
+    max_backlog: int = MAX_BACKLOG
 
 
 class Running:
@@ -93,13 +95,15 @@ class Running:
         failed: Callable[[KtError], None],
         *,
         data: Path | None = None,
+        max_backlog: int = MAX_BACKLOG,
     ) -> None:
         self._told = failed
         self._data = data
         self._connections = Connections(connect_log)
         connect_log = self._connections.connect
         self._log = LateLog(connect_log)
-        self.watch = LogWatch(self._log, names.queue)
+        self.backlog = Backlog(self._log, names, max_backlog, lambda: ledger.committed.queue_next)
+        self.watch = LogWatch(self._log, names.queue, self.backlog.look)
         self._appender = Appender(self._log, self.watch)
         self._batcher = Batcher(self._appender, names.queue)
         self.replica = Replica(connect_log, names, ledger, on_epoch=self._on_epoch, failed=self._fail)
@@ -108,7 +112,9 @@ class Running:
         self.directory = Directory(names.directory, ledger, Indexer(vrf), self._reader)
         # A key of another directory is told before anything listens.
         self.directory.check_key(ledger.committed)
-        self.metrics = Metrics(lambda: time.time_ns() // 1_000_000, lambda: self.watch.problem is None)
+        self.metrics = Metrics(
+            lambda: time.time_ns() // 1_000_000, lambda: self.watch.problem is None, self.backlog
+        )
         self.metrics.committed(ledger.committed.epoch, ledger.committed.standing.timestamp)
         self._batches = Worker("batcher", lambda _: self._batcher.run(), self._fail)
         self._workers = [
@@ -127,6 +133,7 @@ class Running:
             names,
             self.replica.waiters,
             watch=self.watch,
+            backlog=self.backlog,
             appender=self._appender,
             batcher=self._batcher,
         )
@@ -137,6 +144,7 @@ class Running:
             self._reads,
             self._writes,
             lambda: self._problems(ledger),
+            lambda: self.backlog.problem,
             self._fail,
         )
         return create_app(frontend)
@@ -210,7 +218,8 @@ def serve(
         ending.set()
 
     vrf = load_vrf_key(settings.vrf_key)
-    _check_connection_string(settings.log)
+    connect_log = Connector(settings.log)
+    _check_connection_string(connect_log)
     names = StreamNames(settings.directory)
     with ExitStack() as stack:
         store = Store.open(settings.data, FAMILIES)
@@ -218,7 +227,15 @@ def serve(
         ledger = Ledger(store, settings.origin, settings.signer_key)
         # The replica checks as well, but only once the log can be reached.
         check_commit(ledger)
-        running = Running(ledger, names, vrf, lambda: connect(settings.log), failed, data=settings.data)
+        running = Running(
+            ledger,
+            names,
+            vrf,
+            connect_log,
+            failed,
+            data=settings.data,
+            max_backlog=settings.max_backlog,
+        )
         listener = stack.enter_context(_listener(settings.host, settings.port))
         stack.enter_context(_signals(ending))
         running.start()
@@ -235,10 +252,10 @@ def serve(
     _LOG.info("stopped", directory=settings.directory)
 
 
-def _check_connection_string(uri: str) -> None:
+def _check_connection_string(connect_log: Connector) -> None:
     # The log itself may be away: lookups go on without it.
     with suppress(UnavailableError):
-        connect(uri).close()
+        connect_log().close()
 
 
 @contextmanager

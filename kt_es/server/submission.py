@@ -23,6 +23,7 @@ from kt_es.formats.labels import normalize_label
 from kt_es.formats.profiles import MAX_PROFILE, OPENING, OPENING_LENGTH, Opening, decode_profile
 from kt_es.formats.records import Verdict
 from kt_es.server.availability import Appender, LogWatch
+from kt_es.server.backlog import Backlog
 from kt_es.server.batcher import Batcher
 from kt_es.server.handlers import Directory
 from projections.ledger import Committed
@@ -73,6 +74,7 @@ class Submissions:
         waiters: Waiters,
         *,
         watch: LogWatch,
+        backlog: Backlog,
         appender: Appender,
         batcher: Batcher,
     ) -> None:
@@ -80,6 +82,7 @@ class Submissions:
         self._names = names
         self._waiters = waiters
         self._watch = watch
+        self._backlog = backlog
         self._appender = appender
         self._batcher = batcher
 
@@ -97,7 +100,7 @@ class Submissions:
 
         Raises ``RefusedError`` with reason and field, ``MalformedError`` for the label, and
         ``UnavailableError`` while the log is away: then the outcome is unknown, and the same bytes may
-        be submitted again.
+        be submitted again. The same while too much waits in the queue; then nothing was taken.
         """
         committed = self._directory.committed()
         mutation = self._checked(committed, submission)
@@ -105,11 +108,13 @@ class Submissions:
         if accepted is not None:
             return Receipt(mutation.entry_hash, epoch=accepted)
         self._watch.check()
+        self._backlog.check()
         deadline = self._appender.deadline()
         stream = self._names.openings(mutation.entry.index)
         opening = Opening(mutation.entry_hash, submission.opening, submission.profile)
         self._appender.append(stream, content_event(stream, OPENING, opening.encode()), deadline)
         event = self._batcher.append(submission.mutation, deadline)
+        self._backlog.added()
         return Receipt(mutation.entry_hash, event=event)
 
     def accepted_in(self, submission: Submission) -> int | None:

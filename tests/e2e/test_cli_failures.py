@@ -83,12 +83,13 @@ def test_a_connection_string_that_is_none_is_named(directory: Up, stranger: Stra
 
 @pytest.mark.parametrize("command", [("status", "--server", f"http://{NOWHERE}"), ("audit",)])
 def test_a_log_that_is_away_is_one_line(stranger: Stranger, copy: Path, command: tuple[str, ...]) -> None:
-    ran = stranger.kt("-c", copy / "kt.toml", *command, "--log", AWAY, code=7)
+    ran = stranger.kt("-c", copy / "kt.toml", *command, "--log", AWAY, "--patience", "0", code=7)
     assert "the event log is unavailable" in ran.complaint
 
 
 def test_the_status_without_the_log_is_that_of_who_answers(stranger: Stranger, copy: Path) -> None:
-    document = stranger.kt("--json", "-c", copy / "kt.toml", "status", "--log", AWAY).document
+    status = ("--json", "-c", copy / "kt.toml", "status", "--log", AWAY, "--patience", "0")
+    document = stranger.kt(*status, code=7).document
     # The figures are read first, and epochs go on.
     assert document["head"]["epoch"] >= document["frontend"]["epoch"]
     assert document["head_verified"]
@@ -111,10 +112,11 @@ def test_the_status_does_not_take_another_directory_for_its_own(
 
 def test_init_without_its_log_says_so_and_goes_on_when_repeated(directory: Up, stranger: Stranger) -> None:
     data = stranger.home / "new"
-    ran = stranger.kt("-q", "init", "--data", data, "--log", AWAY, code=7)
+    at_once = ("--patience", "0")
+    ran = stranger.kt("-q", "init", "--data", data, "--log", AWAY, *at_once, code=7)
     assert "the event log is unavailable" in ran.complaint
     key = (data / "keys/signer/signer.pem").read_bytes()
-    assert stranger.kt("-q", "init", "--data", data, code=7).complaint
+    assert stranger.kt("-q", "init", "--data", data, *at_once, code=7).complaint
     assert (data / "keys/signer/signer.pem").read_bytes() == key
     settings = (data / "kt.toml").read_text().replace(AWAY, directory.log_uri)
     (data / "kt.toml").write_text(settings.replace('directory = "people"', 'directory = "others"'))
@@ -228,7 +230,7 @@ def test_a_process_whose_log_is_away_waits_for_it(stranger: Stranger, copy: Path
     for part in ("signer", "monitor"):
         running = Running(copy.parent / f"{part}.log", "-c", copy / "kt.toml", part, "--log", AWAY)
         try:
-            running.says("log unavailable")
+            running.says("the log is away")
         finally:
             assert running.stop() == 0
         assert "Traceback" not in running.spoken

@@ -5,6 +5,7 @@
 It listens on a free port of 127.0.0.1 and prints it. ``STATE`` is a JSON file that is read anew for each
 question: ``{"members": [[port, state, alive], ...]}`` is what it answers, ``{"silent": true}`` that it takes
 questions and never answers, ``"stopping": true`` that it refuses new calls and keeps those that are open.
+How many subscriptions are open stands in a file beside it, ``STATE`` with the suffix ``.open``.
 Reads of streams find none, subscriptions to streams stay open, and those to groups are never confirmed.
 """
 
@@ -13,7 +14,9 @@ from __future__ import annotations
 import json
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,24 @@ class Told:
 
     def __init__(self, state: Path) -> None:
         self._state = state
+        self._lock = threading.Lock()
+        self._open = 0
+
+    @contextmanager
+    def subscription(self) -> Iterator[None]:
+        """Counts one for as long as it is open."""
+        self._count(1)
+        try:
+            yield
+        finally:
+            self._count(-1)
+
+    def _count(self, more: int) -> None:
+        with self._lock:
+            self._open += more
+            fresh = self._state.with_suffix(".counted")
+            fresh.write_text(str(self._open))
+            fresh.replace(self._state.with_suffix(".open"))
 
     def members(self) -> list[tuple[int, str, bool]] | None:
         """None to stay silent."""
@@ -80,7 +101,8 @@ class Streams(streams_pb2_grpc.StreamsServicer):
             context.abort(grpc.StatusCode.UNAVAILABLE, "Server Is Not Ready")
         if request.options.HasField("subscription"):
             yield streams_pb2.ReadResp(confirmation=streams_pb2.ReadResp.SubscriptionConfirmation())
-            hold(context)
+            with self._told.subscription():
+                hold(context)
             return
         name = request.options.stream.stream_identifier
         missing = streams_pb2.ReadResp.StreamNotFound(stream_identifier=name)

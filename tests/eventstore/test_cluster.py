@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from kt_es.cli.setup import NewDirectory, write_directory
 from kt_es.errors import UnavailableError
 from kt_es.eventstore import esdb, esdb_client
 from kt_es.eventstore.esdb import Connector, EsdbLog, connect
 from kt_es.eventstore.streams import Subscription
 from tests.contracts.certificates import certify
+from tests.e2e.processes import Running, until
 from tests.eventstore.test_discovery import GOSSIP, LEADERS, Situation
 
 PATIENCE = 30.0
@@ -62,6 +64,13 @@ class Members:
             fresh = self._file(name).with_suffix(".new")
             fresh.write_text(json.dumps(told))
             fresh.replace(self._file(name))
+
+    def subscriptions(self, name: str) -> int:
+        """How many are open at a member."""
+        try:
+            return int(self._file(name).with_suffix(".open").read_text())
+        except FileNotFoundError:
+            return 0
 
     def signal(self, name: str, number: int) -> None:
         os.kill(self._processes[name].pid, number)
@@ -198,6 +207,27 @@ def test_a_refused_client_takes_the_idle_subscriptions_of_its_process_along(memb
     finally:
         for log in (idle, busy, elsewhere):
             log.close()
+
+
+@pytest.mark.parametrize(("process", "subscriptions"), [("frontend", 2), ("monitor", 1)])
+def test_a_process_leaves_a_leader_that_is_stopped_in_an_orderly_way(
+    members: Members, tmp_path: Path, process: str, subscriptions: int
+) -> None:
+    """The server waits for the subscriptions that are open; nothing would ever come by them again."""
+    members.say(GOSSIP["healthy"])
+    uri = f"esdb://{members.uri}?Tls=false"
+    base = tmp_path / "directory"
+    write_directory(base, NewDirectory("people", "localhost/people", uri, "email", 1.0, 60.0))
+    option = {"frontend": "--listen", "monitor": "--metrics"}[process]
+    running = Running(tmp_path / f"{process}.log", "-c", base / "kt.toml", process, option, "127.0.0.1:0")
+    try:
+        until(lambda: members.subscriptions("2203") == subscriptions, "all of them are open")
+        members.say(GOSSIP["leader 2203 killed, one second later"], stopping="2203")
+        until(lambda: members.subscriptions("2203") == 0, "the leader may go", 10)
+        until(lambda: members.subscriptions("2202") == subscriptions, "they go on at the next one")
+    finally:
+        assert running.stop() == 0, running.spoken
+    assert "Traceback" not in running.spoken
 
 
 def test_joining_a_member_that_has_resigned_is_given_up_soon(

@@ -41,7 +41,7 @@ MIN_INTERVAL = 0.5
 MAX_INTERVAL = 5.0
 # Of a head's age, in ms: outages are longer than a head may be old, and it is not that which is tested.
 SLACK = 3_600_000
-ROLES = ("active", "standby", "log unavailable")
+ROLES = ("active", "standby", "the log is away")
 
 
 class TortureError(Exception):

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from structlog.testing import capture_logs
 
-from kt_es.cli import auditing
+from kt_es.cli import auditing, waiting
 from kt_es.cli.main import cli
 from kt_es.client.trusted import Pinned
 from kt_es.config import load_settings
@@ -133,7 +133,7 @@ class Command:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.log: object = MemoryLog()
         self.now = b.START
-        monkeypatch.setattr(auditing, "connect", lambda _: self.log)
+        monkeypatch.setattr(waiting, "Connector", lambda _: lambda: self.log)
         monkeypatch.setattr(auditing, "wall_clock", lambda: self.now)
 
     def run(

@@ -188,8 +188,7 @@ class Kt:
         self._capsys = capsys
         self._patch = patch
 
-        def client(reach: Reach, connections: int = 32, timeout: float = 1.0) -> Client:
-            del connections, timeout
+        def client(reach: Reach, **_: object) -> Client:
             return client_of(directory, FileStateStore(reach.state / "directory"), self.handle)
 
         patch.setattr(Reach, "client", client)

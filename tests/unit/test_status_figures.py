@@ -12,13 +12,16 @@ from kt_es.cli import figures
 from kt_es.cli.figures import Page, of_frontend, of_monitor, of_signer
 from kt_es.cli.status_lines import status_lines
 from kt_es.errors import UnavailableError
+from kt_es.eventstore.streams import StreamNames
 from kt_es.formats.records import Verdict
+from kt_es.server.backlog import Backlog
 from kt_es.server.metrics import Metrics
 from projections.exposition import Figures, exposed
 from projections.monitor_metrics import MonitorMetrics
 from signer.metrics import SignerMetrics
 from signer.observer import Finished
 from tests.builders import START, config, map_head
+from tests.reference.memory_log import MemoryLog
 
 
 def page(registry: CollectorRegistry) -> Page:
@@ -65,7 +68,8 @@ def test_what_the_monitor_tells() -> None:
 
 
 def test_what_the_front_end_tells() -> None:
-    metrics = Metrics(lambda: START + 1500, lambda: True)
+    backlog = Backlog(MemoryLog(), StreamNames("people"), 200_000, lambda: 0)
+    metrics = Metrics(lambda: START + 1500, lambda: True, backlog)
     metrics.committed(4, START)
     metrics.submissions.labels("accepted").inc()
     frontend = of_frontend(Page(metrics.render().decode()))

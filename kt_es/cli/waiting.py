@@ -1,0 +1,51 @@
+"""How commands that run once wait: for the event log, and for a head that is fresh."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+from kt_es.cli.output import Output
+from kt_es.errors import StaleHeadError
+from kt_es.eventstore.esdb import Connector
+from kt_es.eventstore.patient import Patience, PatientLog
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def patience_option(command: _F) -> _F:
+    """``--patience``, for commands that open the event log."""
+    return click.option(
+        "--patience",
+        type=click.FloatRange(0),
+        default=30.0,
+        show_default=True,
+        help="Seconds to wait for the event log while it is away; then the exit code is 7.",
+    )(command)
+
+
+@contextmanager
+def event_log(uri: str, output: Output, patience: float) -> Iterator[PatientLog]:
+    """The log at ``uri``. Raises ``ConfigError`` at once if that is no connection string."""
+    log = PatientLog(Connector(uri), Patience(patience, output.note))
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def until_fresh(output: Output) -> Callable[[StaleHeadError], None]:
+    """For ``Client``: wait for a fresh head, and say so once, whichever thread waits first."""
+    lock, said = threading.Lock(), threading.Event()
+
+    def stale(error: StaleHeadError) -> None:
+        with lock:
+            if not said.is_set():
+                said.set()
+                output.note(f"waiting for a fresh head: {error.problem}")
+
+    return stale

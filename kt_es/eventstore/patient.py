@@ -1,0 +1,133 @@
+"""An event log for commands that run once: an election or a restart of the server is waited out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from kt_es.errors import TlsError, UnavailableError
+from kt_es.eventstore.streams import Event, EventLog, GroupSubscription, NewEvent, Subscription
+
+PAUSE = 0.5
+
+_T = TypeVar("_T")
+
+
+class Patience:
+    """How long one command waits for a log that is away, in seconds, and that it says so once.
+
+    Each outage may last so long: what was reached in between counts as reached.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        say: Callable[[str], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._seconds = seconds
+        self._say = say
+        self._clock = clock
+        self._sleep = sleep
+        self._until: float | None = None
+        self._has_said = False
+
+    def failed(self, error: UnavailableError) -> None:
+        """Wait before another attempt. Raises ``error`` if waiting does not help, or has taken too long."""
+        if isinstance(error, TlsError):
+            raise error
+        now = self._clock()
+        if self._until is None:
+            self._until = now + self._seconds
+        if now + PAUSE > self._until:
+            raise error
+        if not self._has_said:
+            self._has_said = True
+            self._say(f"waiting up to {self._seconds:g} s for the event log: {error}")
+        self._sleep(PAUSE)
+
+    def reached(self) -> None:
+        """The log has answered."""
+        self._until = None
+
+    def until_done(self, attempt: Callable[[], _T]) -> _T:
+        """What ``attempt`` returns, which is called again while the log is away."""
+        while True:
+            try:
+                done = attempt()
+            except UnavailableError as error:
+                self.failed(error)
+            else:
+                self.reached()
+                return done
+
+
+class PatientLog:
+    """``EventLog`` over ``connect()``: every call is repeated while ``patience`` lasts, by a fresh client.
+
+    A read goes on behind the event that came last. Of a subscription only its opening is repeated.
+    """
+
+    def __init__(self, connect: Callable[[], EventLog], patience: Patience) -> None:
+        self._connect = connect
+        self._patience = patience
+        self._log: EventLog | None = None
+
+    def _connected(self) -> EventLog:
+        if self._log is None:
+            self._log = self._connect()
+        return self._log
+
+    def _done(self, call: Callable[[EventLog], _T]) -> _T:
+        def attempt() -> _T:
+            try:
+                return call(self._connected())
+            except UnavailableError:
+                self.close()
+                raise
+
+        return self._patience.until_done(attempt)
+
+    def append(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
+        self._done(lambda log: log.append(stream, expected, events))
+
+    def last_revision(self, stream: str) -> int:
+        return self._done(lambda log: log.last_revision(stream))
+
+    def last_event(self, stream: str) -> Event | None:
+        return self._done(lambda log: log.last_event(stream))
+
+    def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[Event]:
+        while limit is None or limit > 0:
+            try:
+                for event in self._connected().read(stream, start, limit):
+                    self._patience.reached()
+                    start = event.revision + 1
+                    limit = None if limit is None else limit - 1
+                    yield event
+            except UnavailableError as error:
+                self.close()
+                self._patience.failed(error)
+            else:
+                self._patience.reached()
+                return
+
+    def subscribe(self, stream: str, after: int = -1) -> Subscription:
+        return self._done(lambda log: log.subscribe(stream, after))
+
+    def subscribe_prefix(self, prefix: str, after: int | None = None) -> Subscription:
+        return self._done(lambda log: log.subscribe_prefix(prefix, after))
+
+    def join_group(self, stream: str, group: str) -> GroupSubscription | None:
+        return self._done(lambda log: log.join_group(stream, group))
+
+    def truncate(self, stream: str, before: int) -> None:
+        self._done(lambda log: log.truncate(stream, before))
+
+    def close(self) -> None:
+        log, self._log = self._log, None
+        if log is not None:
+            log.close()

@@ -1,0 +1,315 @@
+"""What commands that run once wait for: the event log and a fresh head; and what they do not wait for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from kt_es.client.bulk import Progress, Wanted, publish_all
+from kt_es.errors import (
+    AccessDeniedError,
+    CannotTellError,
+    ConfigError,
+    KtError,
+    StaleHeadError,
+    TlsError,
+    UnavailableError,
+)
+from kt_es.eventstore.esdb import connect
+from kt_es.eventstore.patient import PAUSE, Patience, PatientLog
+from kt_es.eventstore.streams import NO_STREAM, Event, EventLog, content_event
+from kt_es.formats.profiles import ProfileKey
+from kt_es.node.server import Node, NodeConfig
+from tests import builders as b
+from tests.contracts.certificates import certify
+from tests.reference.clients import Handler, client_of
+from tests.reference.directory import Directory, problem
+from tests.reference.memory_log import MemoryLog
+
+
+class Waiting:
+    """A patience whose time passes only by waiting."""
+
+    def __init__(self, seconds: float) -> None:
+        self.now = 0.0
+        self.said: list[str] = []
+        self.patience = Patience(seconds, self.said.append, clock=lambda: self.now, sleep=self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Outages:
+    """Connects to ``log``; as many calls in turn fail as ``failures`` says, and every second read is cut."""
+
+    def __init__(self, failures: int, error: type[KtError] = UnavailableError) -> None:
+        self.log = MemoryLog()
+        self.failures = failures
+        self.error = error
+        self.connections = 0
+        self.cuts = 0
+
+    def connect(self) -> EventLog:
+        self.connections += 1
+        self.fail()
+        return _Cut(self)  # type: ignore[return-value]
+
+    def fail(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise self.error("no leader")
+
+
+class _Cut:
+    def __init__(self, outages: Outages) -> None:
+        self._outages = outages
+
+    def __getattr__(self, name: str) -> object:
+        self._outages.fail()
+        return getattr(self._outages.log, name)
+
+    def close(self) -> None:
+        return
+
+    def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[Event]:
+        for count, event in enumerate(self._outages.log.read(stream, start, limit)):
+            if count == 2:
+                self._outages.cuts += 1
+                raise UnavailableError("the leader has changed")
+            yield event
+
+
+def numbered(count: int) -> list[Any]:
+    return [content_event("s", "T", b"%d" % number) for number in range(count)]
+
+
+def test_the_log_is_waited_for_and_that_is_said_once() -> None:
+    outages, waiting = Outages(5), Waiting(30)
+    log = PatientLog(outages.connect, waiting.patience)
+    assert log.last_revision("s") == -1
+    assert waiting.now == 5 * PAUSE
+    assert waiting.said == ["waiting up to 30 s for the event log: no leader"]
+    outages.failures = 2
+    log.append("s", NO_STREAM, numbered(1))
+    assert len(waiting.said) == 1
+
+
+def test_each_outage_has_the_whole_patience() -> None:
+    outages, waiting = Outages(3), Waiting(2)
+    log = PatientLog(outages.connect, waiting.patience)
+    for _ in range(5):
+        outages.failures = 3
+        assert log.last_event("s") is None
+
+
+def test_patience_ends() -> None:
+    outages, waiting = Outages(10**6), Waiting(30)
+    with pytest.raises(UnavailableError, match="no leader") as error:
+        PatientLog(outages.connect, waiting.patience).last_revision("s")
+    assert error.value.exit_code == 7
+    assert 30 - PAUSE <= waiting.now <= 30
+
+
+def test_without_patience_nothing_is_waited_for_or_said() -> None:
+    waiting = Waiting(0)
+    with pytest.raises(UnavailableError):
+        PatientLog(Outages(1).connect, waiting.patience).last_revision("s")
+    assert (waiting.now, waiting.said) == (0, [])
+
+
+@pytest.mark.parametrize("error", [TlsError, AccessDeniedError, ConfigError])
+def test_what_does_not_pass_is_not_waited_for(error: type[KtError]) -> None:
+    waiting = Waiting(30)
+    with pytest.raises(error):
+        PatientLog(Outages(1, error).connect, waiting.patience).last_revision("s")
+    assert (waiting.now, waiting.said) == (0, [])
+
+
+@pytest.mark.parametrize("limit", [None, 5])
+def test_a_read_goes_on_where_it_was_cut(limit: int | None) -> None:
+    outages, waiting = Outages(0), Waiting(30)
+    outages.log.append("s", NO_STREAM, numbered(7))
+    log = PatientLog(outages.connect, waiting.patience)
+    assert [event.revision for event in log.read("s", 1, limit)] == list(range(1, 7))[:limit]
+    assert outages.cuts == 2
+    assert outages.connections == 3
+
+
+def test_a_whole_attempt_is_repeated() -> None:
+    outages, waiting = Outages(3), Waiting(30)
+
+    def attempt() -> str:
+        outages.fail()
+        return "done"
+
+    assert waiting.patience.until_done(attempt) == "done"
+    assert waiting.now == 3 * PAUSE
+
+
+# --- TLS -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def secure(tmp_path: Path) -> Iterator[tuple[str, Path, Path]]:
+    """A node with TLS: its address, its authority, and another one."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "other").mkdir()
+    made, other = certify(tmp_path / "own"), certify(tmp_path / "other")
+    config = NodeConfig(
+        tmp_path / "node", port=0, anonymous=True, tls_cert=made.certificate, tls_key=made.key
+    )
+    with Node(config) as node:
+        yield node.address, made.authority, other.authority
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_an_authority_that_is_another_is_tls(
+    secure: tuple[str, Path, Path], seeds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kt_es.eventstore.esdb_client.DISCOVERY_DEADLINE", 0.1)
+    address, authority, other = secure
+    targets = ",".join([address] * seeds)
+
+    def ask(ca: Path) -> int:
+        log = connect(f"esdb://u:p@{targets}?TlsCaFile={ca}")
+        try:
+            return log.last_revision("s")
+        finally:
+            log.close()
+
+    with pytest.raises(TlsError, match="CERTIFICATE_VERIFY_FAILED"):
+        ask(other)
+    # With the right one it is the user that the server does not know.
+    with pytest.raises(KtError) as error:
+        ask(authority)
+    assert not isinstance(error.value, TlsError)
+
+
+def test_tls_to_a_server_without_is_tls(secure: tuple[str, Path, Path], tmp_path: Path) -> None:
+    with Node(NodeConfig(tmp_path / "plain", port=0, anonymous=True)) as node:
+        log = connect(f"esdb://u:p@{node.address}?TlsCaFile={secure[1]}")
+        with pytest.raises(TlsError):
+            log.last_revision("s")
+        log.close()
+
+
+def test_nobody_there_is_not_tls() -> None:
+    log = connect("esdb://127.0.0.1:1?Tls=false")
+    with pytest.raises(UnavailableError) as error:
+        log.last_revision("s")
+    assert not isinstance(error.value, TlsError)
+    log.close()
+
+
+# --- a fresh head ----------------------------------------------------------------------------------
+
+TOO_OLD = 60_000 + 60_000 + 1
+
+
+@pytest.fixture
+def directory() -> Directory:
+    directory = Directory()
+    directory.put_user("alice")
+    directory.advance()
+    return directory
+
+
+class Restarted:
+    """A clock by which the only head is too old for the first ``looks`` looks at it."""
+
+    def __init__(self, directory: Directory, looks: int) -> None:
+        self._directory = directory
+        self._looks = looks
+        self._lock = threading.Lock()
+        self.told: list[StaleHeadError] = []
+
+    def now(self) -> int:
+        with self._lock:
+            self._looks -= 1
+            return self._directory.now + (TOO_OLD if self._looks >= 0 else 0)
+
+
+@pytest.fixture(autouse=True)
+def shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kt_es.client.session._STALE_PAUSE", 0.01)
+
+
+def test_a_change_waits_for_a_fresh_head(directory: Directory) -> None:
+    restarted = Restarted(directory, 3)
+    client = client_of(directory, now=restarted.now, on_stale=restarted.told.append)
+    published = client.publish(
+        "carol@example.org", [ProfileKey("laptop", "raw", b"carol")], [b.private_key("carol")]
+    )
+    assert published.stands
+    assert [error.step for error in restarted.told] == ["freshness"] * 3
+
+
+def test_a_head_that_stays_old_is_7(directory: Directory) -> None:
+    restarted = Restarted(directory, 10**6)
+    client = client_of(directory, now=restarted.now, on_stale=restarted.told.append)
+    with pytest.raises(CannotTellError, match="freshness") as error:
+        client.lookup("alice@example.org", timeout=0.1)
+    assert error.value.exit_code == 7
+    assert restarted.told
+
+
+def test_whoever_only_looks_does_not_wait(directory: Directory) -> None:
+    restarted = Restarted(directory, 1)
+    with pytest.raises(StaleHeadError):
+        client_of(directory, now=restarted.now).lookup("alice@example.org")
+
+
+def imported(directory: Directory, handler: Handler, restarted: Restarted, patience: float) -> int:
+    client = client_of(directory, handler=handler, now=restarted.now, on_stale=restarted.told.append)
+    wanted = [Wanted(f"{name}@example.org", (ProfileKey("k", "raw", name.encode()),)) for name in "abcdef"]
+    progress = Progress(lambda: None, lambda: None)
+    return publish_all(
+        client, wanted, [b.private_key("importer")], progress, jobs=2, patience=patience
+    ).published
+
+
+def test_an_import_waits_for_a_fresh_head(directory: Directory) -> None:
+    restarted = Restarted(directory, 4)
+    assert imported(directory, crowded(directory, 0)[0], restarted, 30) == 6
+    assert restarted.told
+
+
+def test_an_import_of_a_silent_directory_is_7(directory: Directory) -> None:
+    with pytest.raises(CannotTellError) as error:
+        imported(directory, crowded(directory, 0)[0], Restarted(directory, 10**6), 0.1)
+    assert error.value.exit_code == 7
+
+
+def crowded(directory: Directory, refusals: int) -> tuple[Handler, Callable[[], int]]:
+    """A front end with too long a queue: it refuses so many submissions."""
+    lock, refused = threading.Lock(), 0
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        nonlocal refused
+        with lock:
+            if request.url.path == "/v1/mutations" and refused < refusals:
+                refused += 1
+                answer = problem(503, "unavailable", "about 400 items wait for the next head")
+                answer.headers["retry-after"] = "0"
+                return answer
+            return directory.handle(request)
+
+    return handle, lambda: refused
+
+
+def test_an_import_waits_while_too_much_waits(directory: Directory) -> None:
+    handler, refused = crowded(directory, 12)
+    assert imported(directory, handler, Restarted(directory, 0), 60) == 6
+    assert refused() == 12
+
+
+def test_an_import_that_is_refused_for_too_long_is_7(directory: Directory) -> None:
+    handler, _ = crowded(directory, 10**6)
+    with pytest.raises(UnavailableError, match="items wait") as error:
+        imported(directory, handler, Restarted(directory, 0), 0.3)
+    assert error.value.exit_code == 7
