@@ -58,6 +58,11 @@ if TYPE_CHECKING or find_spec("esdbclient") is not None:
     )
 
     LIBRARY = "esdbclient"
+    # What the library raises where the server denies access, or does not take an argument. Other calls
+    # of the same library raise a ``GrpcError`` with the status.
+    DENIALS: tuple[type[Exception], ...] = (AccessDeniedError,)
+    UNAUTHENTICATED: tuple[type[Exception], ...] = ()
+    INVALID: tuple[type[Exception], ...] = ()
 else:
     from kurrentdbclient import AsyncKurrentDBClient as AsyncEventStoreDBClient
     from kurrentdbclient import KurrentDBClient as EventStoreDBClient
@@ -70,7 +75,9 @@ else:
         AccessDeniedError,
         BadRequestError,
         GrpcError,
+        InvalidArgumentError,
         MaximumAppendSizeExceededError,
+        UnauthenticatedError,
     )
     from kurrentdbclient.exceptions import AlreadyExistsError as AlreadyExists
     from kurrentdbclient.exceptions import AppendDeadlineExceededError as AppendDeadlineExceeded
@@ -101,9 +108,40 @@ else:
     )
 
     LIBRARY = "kurrentdbclient"
+    DENIALS = (AccessDeniedError,)
+    UNAUTHENTICATED = (UnauthenticatedError,)
+    INVALID = (InvalidArgumentError,)
+
+_EXCEPTIONS = {
+    "AccessDeniedError": AccessDeniedError,
+    "AlreadyExists": AlreadyExists,
+    "AppendDeadlineExceeded": AppendDeadlineExceeded,
+    "BadRequestError": BadRequestError,
+    "CancelledByClient": CancelledByClient,
+    "DiscoveryFailed": DiscoveryFailed,
+    "EventStoreDBClientException": EventStoreDBClientException,
+    "ExceptionThrownByHandler": ExceptionThrownByHandler,
+    "FailedPrecondition": FailedPrecondition,
+    "FollowerNotFound": FollowerNotFound,
+    "GrpcDeadlineExceeded": GrpcDeadlineExceeded,
+    "GrpcError": GrpcError,
+    "LeaderNotFound": LeaderNotFound,
+    "MaximumAppendSizeExceededError": MaximumAppendSizeExceededError,
+    "MaximumSubscriptionsReached": MaximumSubscriptionsReached,
+    "NodeIsNotLeader": NodeIsNotLeader,
+    "NotFound": NotFound,
+    "ReadOnlyReplicaNotFound": ReadOnlyReplicaNotFound,
+    "ServiceUnavailable": ServiceUnavailable,
+    "StreamIsDeleted": StreamIsDeleted,
+    "WrongCurrentVersion": WrongCurrentVersion,
+}
+_NAMES = {kind: name for name, kind in _EXCEPTIONS.items()}
 
 __all__ = [
+    "DENIALS",
+    "INVALID",
     "LIBRARY",
+    "UNAUTHENTICATED",
     "AccessDeniedError",
     "AlreadyExists",
     "AppendDeadlineExceeded",
@@ -136,6 +174,7 @@ __all__ = [
     "client_module",
     "gossip_pb2",
     "gossip_pb2_grpc",
+    "name_of",
     "node_preference",
     "persistent_pb2",
     "persistent_pb2_grpc",
@@ -151,3 +190,11 @@ def node_preference(spec: ConnectionSpec) -> str:
     """Which member the connection string prefers: ``leader`` unless it says otherwise."""
     options: Any = spec.options
     return str(options.NodePreference if LIBRARY == "esdbclient" else options.node_preference)
+
+
+def name_of(error: BaseException) -> str:
+    """The name of an exception in esdbclient, whichever library raised it.
+
+    For a class that esdbclient does not have, it is the nearest one above it that esdbclient has.
+    """
+    return next((_NAMES[kind] for kind in type(error).__mro__ if kind in _NAMES), type(error).__name__)

@@ -101,16 +101,17 @@ def _status(error: driver.EventStoreDBClientException) -> grpc.StatusCode | None
 def _translated(error: driver.EventStoreDBClientException, doing: str) -> KtError:
     """What a client exception means to us; the recordings of real failures are the source."""
     refused = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
-    if isinstance(error, driver.AccessDeniedError) or _status(error) in refused:
+    if isinstance(error, (*driver.DENIALS, *driver.UNAUTHENTICATED)) or _status(error) in refused:
         return AccessDeniedError(f"{doing}: the event log denies access ({_sentence(error)})")
-    permanent = (
+    permanent: tuple[type[Exception], ...] = (
         driver.StreamIsDeleted,
         driver.MaximumAppendSizeExceededError,
         driver.BadRequestError,
         driver.FailedPrecondition,
+        *driver.INVALID,
     )
     if isinstance(error, permanent) or _status(error) == grpc.StatusCode.INVALID_ARGUMENT:
-        return KtError(f"{doing}: {type(error).__name__} {_sentence(error)}")
+        return KtError(f"{doing}: {driver.name_of(error)} {_sentence(error)}")
     # ServiceUnavailable, deadlines, changes of leader, and the plain base class that a server just
     # started answers with: all of them pass.
     cause = _sentence(error)

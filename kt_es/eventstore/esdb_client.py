@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import grpc
 
@@ -20,6 +21,7 @@ PAGE_DEADLINE = 10.0
 # How long a leader is looked for, in seconds, and the pause between two rounds of questions.
 DISCOVERY_DEADLINE = 5.0
 DISCOVERY_PAUSE = 0.2
+EXERCISE_DEADLINE = 3.0
 
 # How gRPC says that certificates or names are not accepted, or that the other side speaks no TLS.
 TLS_FAILURES = ("SSL_ERROR_SSL", "TSI_PROTOCOL_FAILURE", "peer certificate", "Hostname Verification")
@@ -54,13 +56,23 @@ class Client(driver.EventStoreDBClient):
         self._has_ended = True
         self._shut()
 
-    def reconnect(self, grpc_target: str | None = None) -> None:
+    def reconnect(self, grpc_target: str | None = None, **of_the_library: Any) -> None:
         if self.left is not None:
             self.left(self, self.connection_target)
-        super().reconnect(grpc_target)
-        # It may have been closed in between, when this connection was not there to be closed.
+        try:
+            # The successor says for which connection; of several threads only the first reconnects then.
+            super().reconnect(grpc_target, **of_the_library)
+        finally:
+            # It may have been closed in between, when this connection was not there to be closed.
+            if self._has_ended:
+                self._shut()
+
+    def _get_commit_position(self, *, timeout: float | None = None, **options: Any) -> int:
+        """What the successor asks after it has reconnected, without a deadline of its own."""
         if self._has_ended:
-            self._shut()
+            raise driver.CancelledByClient("the client was closed")
+        inherited: Any = super()
+        return int(inherited._get_commit_position(timeout=timeout or EXERCISE_DEADLINE, **options))
 
     def _shut(self) -> None:
         connection = getattr(self, "_connection", None)

@@ -12,7 +12,13 @@ from queue import Queue
 from types import TracebackType
 from typing import Any
 
-from kt_es.eventstore.driver import EventStoreDBClient, EventStoreDBClientException, NewEvent, StreamState
+from kt_es.eventstore.driver import (
+    EventStoreDBClient,
+    EventStoreDBClientException,
+    NewEvent,
+    StreamState,
+    name_of,
+)
 
 PATIENCE = 30.0  # seconds until a test gives up waiting; nothing is expected to take that long
 
@@ -101,7 +107,7 @@ def raised(call: Any, *args: Any, **kwargs: Any) -> str:
         if hasattr(result, "__next__"):
             list(result)
     except EventStoreDBClientException as error:
-        return type(error).__name__
+        return name_of(error)
     return ""
 
 
@@ -154,7 +160,7 @@ class Reader:
         """Wait for the end; the name of the exception with which it came."""
         while self._came.get(timeout=PATIENCE) is not None:
             pass
-        return type(self.failure).__name__
+        return name_of(self.failure)
 
     @property
     def waiting(self) -> int:

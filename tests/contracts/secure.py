@@ -17,7 +17,14 @@ from typing import Any
 
 import grpc
 
-from kt_es.eventstore.driver import EventStoreDBClient, EventStoreDBClientException, GrpcError
+from kt_es.eventstore.driver import (
+    DENIALS,
+    UNAUTHENTICATED,
+    EventStoreDBClient,
+    EventStoreDBClientException,
+    GrpcError,
+    name_of,
+)
 from kt_es.node.access.users import add
 from kt_es.node.server import Node, NodeConfig
 from tests.contracts.certificates import certify
@@ -87,7 +94,10 @@ def secure_server(folder: Path) -> Iterator[Secure]:
 
 
 def answer(call: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
-    """ "" if a call succeeds, else the gRPC status, or the client's exception where it has one."""
+    """ "" if a call succeeds, else the gRPC status, or the client's exception where it has one.
+
+    That access is denied has one name, although calls of one library raise it in different ways.
+    """
     try:
         result = call(*args, **kwargs)
         if hasattr(result, "stop"):
@@ -96,10 +106,12 @@ def answer(call: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
                 next(iter(result), None)
         elif hasattr(result, "__next__"):
             list(result)
+    except (*DENIALS, *UNAUTHENTICATED) as error:
+        return "PERMISSION_DENIED" if isinstance(error, DENIALS) else "UNAUTHENTICATED"
     except GrpcError as error:
         cause = error.args[0] if error.args else None
         code = cause.code() if isinstance(cause, grpc.RpcError) and hasattr(cause, "code") else None
-        return code.name if code is not None else type(error).__name__
+        return code.name if code is not None else name_of(error)
     except EventStoreDBClientException as error:
-        return type(error).__name__
+        return name_of(error)
     return ""

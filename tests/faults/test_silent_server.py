@@ -129,7 +129,7 @@ def test_a_subscription_in_the_making_does_not_keep_the_client_open(silent: str)
     log = connect(silent)
 
     class Unfinished:
-        def stop(self) -> None:
+        def stop(self, **_: object) -> None:
             raise AttributeError("_read_reqs")
 
     unfinished = Unfinished()  # it is held weakly
