@@ -3,11 +3,11 @@ SHELL := /bin/sh
 KT_DEMO_ARGS ?=
 
 # The first interpreter that has venv and for which every dependency has wheels.
-find_python = for p in python3.13 python3.12 python3.11 python3 python; do \
+find_python = for p in python3.13 python3.12 python3.11 python3.14 python3 python; do \
 	  command -v $$p >/dev/null 2>&1 && \
-	  $$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 && \
+	  $$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' >/dev/null 2>&1 && \
 	  echo $$p && exit 0; done; \
-	echo "kt-es needs Python 3.11, 3.12 or 3.13 with the venv module (on Debian: apt-get install python3 python3-venv)" >&2; exit 1
+	echo "kt-es needs Python 3.11, 3.12, 3.13 or 3.14 with the venv module (on Debian: apt-get install python3 python3-venv)" >&2; exit 1
 
 .PHONY: demo test check format setup clean fuzz
 
@@ -29,12 +29,31 @@ check: setup
 test: check
 	.venv/bin/python -m pytest -n 2 --dist worksteal
 
+# The same Python with the other client library: what is used from Python 3.14 on, tried on this one.
+.venv-kurrentdb/.installed: pyproject.toml constraints.txt tools/requirements.py
+	@python=$$($(find_python)) || exit 1; \
+	test -x .venv-kurrentdb/bin/python || $$python -m venv .venv-kurrentdb
+	.venv-kurrentdb/bin/python -m pip install --quiet --disable-pip-version-check packaging
+	.venv-kurrentdb/bin/python -m tools.requirements 3.14 openpgp dev > .venv-kurrentdb/requirements.txt
+	.venv-kurrentdb/bin/python -m tools.requirements 3.14 --constraints > .venv-kurrentdb/constraints.txt
+	.venv-kurrentdb/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -c .venv-kurrentdb/constraints.txt -r .venv-kurrentdb/requirements.txt
+	.venv-kurrentdb/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+.PHONY: test-kurrentdb
+test-kurrentdb: .venv-kurrentdb/.installed
+	.venv-kurrentdb/bin/python -m pytest -n 2 --dist worksteal tests/contracts tests/eventstore \
+	  tests/faults/test_silent_server.py tests/faults/test_node_stopping.py
+	.venv-kurrentdb/bin/kt demo $(KT_DEMO_ARGS)
+	.venv-kurrentdb/bin/python -m tests.torture --rounds $(or $(ROUNDS),4)
+
 format: setup
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-kurrentdb build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # Lies of a malicious operator, told to the real commands: caught or not caught. ONLY is a part of a name.
 .PHONY: lies
