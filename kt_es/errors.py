@@ -112,7 +112,16 @@ class TlsError(UnavailableError):
 
 
 class AccessDeniedError(KtError):
-    """The log refused these credentials; repeating the call does not help."""
+    """The log refused these credentials; repeating the call helps only after somebody has granted the right.
+
+    ``right`` is the missing right as an ACL names it (``$r``, ``$w``, ``$mr``, ``$mw``) and ``stream`` the
+    stream that it is a right to; both are empty where the right is none of a stream.
+    """
+
+    def __init__(self, problem: str, stream: str = "", right: str = "") -> None:
+        super().__init__(problem)
+        self.stream = stream
+        self.right = right
 
 
 class WrongRevisionError(KtError):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
-from kt_es.errors import UnavailableError
+from kt_es.errors import AccessDeniedError, UnavailableError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames, Subscription
 from kt_es.formats.records import Record
 from kt_es.process.outage import Outage
@@ -23,7 +23,7 @@ FIRST_DELAY = 0.2
 LAST_DELAY = 2.0
 
 
-def _ignore_outage(_: UnavailableError) -> None:
+def _ignore_outage(_: UnavailableError | AccessDeniedError) -> None:
     return
 
 
@@ -43,15 +43,17 @@ def _ignore_head(_: Event) -> None:
 class Listener:
     """Who is told what: heads before their epoch is replayed, records before it is committed, epochs after.
 
-    Outages are told as they come; the epoch that was being replayed begins anew. ``on_current`` is told
+    Outages are told as they come, and so are rights that are denied, if ``bears_denials``: both pass. Without
+    it a denied right is raised. The epoch that was being replayed begins anew. ``on_current`` is told
     when everything that was published is committed, and from there on heads come as they are published.
     """
 
     on_epoch: Callable[[ReplayedEpoch], None]
     on_record: Callable[[Record], None] = _ignore_record
-    on_outage: Callable[[UnavailableError], None] = _ignore_outage
+    on_outage: Callable[[UnavailableError | AccessDeniedError], None] = _ignore_outage
     on_head: Callable[[Event], None] = _ignore_head
     on_current: Callable[[], None] = _ignore
+    bears_denials: bool = False
 
 
 def follow(
@@ -86,7 +88,9 @@ def follow(
                         listener.on_epoch(replayed)
             finally:
                 log.close()
-        except UnavailableError as error:
+        except (UnavailableError, AccessDeniedError) as error:
+            if isinstance(error, AccessDeniedError) and not listener.bears_denials:
+                raise
             listener.on_outage(error)
             # What fails because everything around is being closed is no news.
             if not stop.is_set():

@@ -15,7 +15,13 @@ from pathlib import Path
 
 import structlog
 
-from kt_es.errors import CannotTellError, EquivocationError, KtError, MalformedError, UnavailableError
+from kt_es.errors import (
+    CannotTellError,
+    EquivocationError,
+    KtError,
+    MalformedError,
+    UnavailableError,
+)
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.keys import PublicKey
@@ -136,7 +142,7 @@ def _listener(ledger: Ledger, metrics: MonitorMetrics, vigil: Vigil, check: Queu
             )
         vigil.verified(ledger.committed)
 
-    def outage(_: UnavailableError) -> None:
+    def outage(_: KtError) -> None:
         metrics.outage()
         vigil.waits()
 

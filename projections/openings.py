@@ -14,7 +14,7 @@ from enum import Enum
 
 import structlog
 
-from kt_es.errors import DivergenceError, KtError, MalformedError, UnavailableError
+from kt_es.errors import AccessDeniedError, DivergenceError, KtError, MalformedError, UnavailableError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.profiles import OPENING, OPENING_ERASED, Opening, decode_erased
 from kt_es.process.outage import Outage
@@ -40,7 +40,8 @@ class Missing(Enum):
 class Openings:
     """The openings of one directory in a store, kept up to date in a thread of their own.
 
-    ``failed`` is told when that thread has ended for good.
+    ``failed`` is told when that thread has ended for good. ``denied`` says which right to follow is
+    missing, while it is; it is tried again like a log that is away.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Openings:
         self._prefix = names.openings_prefix
         self._store = store
         self._outage = Outage("openings", _LOG)
+        self.denied: str | None = None
         self.worker = Worker("openings", self._run, failed)
 
     def get(self, index: bytes, entry_hash: bytes) -> Opening | Missing:
@@ -90,7 +92,8 @@ class Openings:
                         delay = FIRST_DELAY
                 finally:
                     log.close()
-            except UnavailableError as error:
+            except (UnavailableError, AccessDeniedError) as error:
+                self.denied = str(error) if isinstance(error, AccessDeniedError) else None
                 if not stop.is_set():
                     self._outage.failed(str(error))
             stop.wait(delay)
@@ -102,6 +105,7 @@ class Openings:
         after = None if position is None else int.from_bytes(position)
         subscription = log.subscribe_prefix(self._prefix, after)
         self._outage.over()
+        self.denied = None
         came = False
         with stopped_by(stop, subscription):
             for event in subscription:

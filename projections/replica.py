@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import structlog
 
 from kt_es.crypto.hashes import sha256
-from kt_es.errors import KtError, UnavailableError
+from kt_es.errors import AccessDeniedError, KtError, UnavailableError
 from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.queue import ItemKind
 from kt_es.formats.records import Record, Verdict
@@ -119,6 +119,7 @@ class Replica:
 
     ``on_epoch`` is called there after each commit; a ``KtError`` that it raises ends the replica.
     ``failed`` is told, once, when the thread has ended for good; ``failure`` then says why.
+    ``denied`` says which right to follow is missing, while it is; it is tried again like a log that is away.
     """
 
     def __init__(
@@ -138,6 +139,7 @@ class Replica:
         self.ledger = ledger
         self.waiters = Waiters()
         self.failure: KtError | None = None
+        self.denied: str | None = None
 
     def stop(self) -> None:
         """Ask the thread to end, even within an epoch. Whoever waits for a verdict is told None."""
@@ -145,7 +147,9 @@ class Replica:
         self.waiters.close()
 
     def _run(self, stop: threading.Event) -> None:
-        listener = Listener(self._committed, self._observe, self._outage)
+        listener = Listener(
+            self._committed, self._observe, self._outage, on_current=self._current, bears_denials=True
+        )
         outage = Outage("replica", _LOG)
         follow(self._connect, self._names, self.ledger, listener, stop, outage=outage)
 
@@ -153,7 +157,11 @@ class Replica:
         self._on_epoch(replayed)
         self.waiters.commit(replayed.head.epoch)
 
-    def _outage(self, _: UnavailableError) -> None:
+    def _current(self) -> None:
+        self.denied = None
+
+    def _outage(self, error: UnavailableError | AccessDeniedError) -> None:
+        self.denied = str(error) if isinstance(error, AccessDeniedError) else None
         # The epoch that was being read begins anew.
         self.waiters.restart()
 

@@ -13,7 +13,7 @@ from kt_es.cli.rights import set_rights
 from kt_es.cli.setup import NewDirectory, begin_queue, write_directory
 from kt_es.cli.waiting import patience_option
 from kt_es.config import FILE_NAME, Address, Settings, load_settings
-from kt_es.errors import ConfigError
+from kt_es.errors import ConfigError, KtError
 from kt_es.eventstore.esdb import Connector
 from kt_es.eventstore.patient import Patience
 from kt_es.formats.labels import LABEL_POLICIES
@@ -85,8 +85,13 @@ def init_command(
         event_log = connector()
         try:
             # First: whoever has logged in may otherwise write the streams as soon as they are there.
-            if acl and not set_rights(event_log, settings):
-                output.fail("$settings has other default rights, which stand: see to those of the openings")
+            problems = set_rights(event_log, settings) if acl else []
+            if problems:
+                for problem in problems:
+                    output.fail(problem)
+                raise KtError(
+                    f"rights that are not as they have to be: {len(problems)}; the queue was not begun"
+                )
             return begin_queue(settings, event_log, new)
         finally:
             event_log.close()

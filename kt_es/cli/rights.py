@@ -1,61 +1,110 @@
-"""Who may do what in the streams of a directory, as ACLs of the event log (EventStoreDB's ``$acl``).
+"""``kt init --acl`` and ``kt status``: setting the rights of a directory, and looking at them.
 
-``frontend``, ``signer`` and ``monitor`` are names of users, or of groups that users are in.
+The default rights of the server, in the stream ``$settings``, belong to all of its tenants: they are read and
+never written. What the rights have to be is in ``eventstore.rights``.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from typing import Protocol
 
 from kt_es.config import Settings
 from kt_es.errors import WrongRevisionError
 from kt_es.eventstore.esdb import EsdbLog
-from kt_es.eventstore.streams import NO_STREAM, content_event
+from kt_es.eventstore.rights import (
+    DELETED,
+    EVERYBODY,
+    FRONTEND,
+    READ_METADATA,
+    WRITE,
+    WRITE_METADATA,
+    Acl,
+    default_grants,
+    differences,
+    has_acl,
+    openings_acl,
+    stream_acls,
+)
+from kt_es.eventstore.streams import Event, Metadata
 
-Acl = dict[str, list[str]]
-
-FRONTEND, SIGNER, MONITOR, ADMINS = "frontend", "signer", "monitor", "$admins"
 SETTINGS_STREAM = "$settings"
 
 
-def _acl(readers: list[str], writers: list[str], keepers: list[str]) -> Acl:
-    """``keepers`` write the metadata; deleting is for administrators."""
-    return {"$r": readers, "$w": writers, "$d": [ADMINS], "$mr": readers, "$mw": keepers}
+class _Readable(Protocol):
+    def metadata(self, stream: str) -> Metadata: ...
+
+    def last_event(self, stream: str) -> Event | None: ...
 
 
-def stream_acls(settings: Settings) -> dict[str, Acl]:
-    """The ACLs of the directory's three named streams and of ``$all``, which front ends follow."""
-    names, everybody = settings.names, [SIGNER, FRONTEND, MONITOR]
-    keepers = [ADMINS, SIGNER] if settings.signer.truncate_queue else [ADMINS]
-    return {
-        names.queue: _acl(everybody, [SIGNER, FRONTEND], keepers),
-        names.mutations: _acl(everybody, [SIGNER], [ADMINS]),
-        names.heads: _acl(everybody, [SIGNER], [ADMINS]),
-        "$all": _acl([FRONTEND], [ADMINS], [ADMINS]),
-    }
+def acls_of(settings: Settings) -> dict[str, Acl]:
+    """The ACLs of the streams that have names of their own."""
+    return stream_acls(settings.names, signer_truncates=settings.signer.truncate_queue)
 
 
-def default_acls() -> dict[str, Acl]:
-    """What streams without an ACL have: the openings are such, and front ends' alone."""
-    return {
-        "$userStreamAcl": _acl([FRONTEND], [FRONTEND], [ADMINS]),
-        "$systemStreamAcl": _acl([ADMINS], [ADMINS], [ADMINS]),
-    }
+def set_rights(log: EsdbLog, settings: Settings) -> list[str]:
+    """Set the ACLs of the named streams and of every stream of openings, and read them back.
 
-
-def set_rights(log: EsdbLog, settings: Settings) -> bool:
-    """Set them all; False if the log has defaults of its own, which then stand.
+    Returns what is not as it should be then, a sentence for each stream and right; nothing where all is well.
 
     Raises:
         AccessDeniedError: the connection string is not an administrator's.
     """
-    for stream, acl in stream_acls(settings).items():
-        log.restrict(stream, acl)
-    wanted = json.dumps(default_acls()).encode()
-    last = log.last_event(SETTINGS_STREAM)
-    if last is None:
+    wanted = acls_of(settings)
+    for stream, acl in wanted.items():
+        _restrict(log, stream, acl)
+    problems = list(problems_of(log, wanted))
+    acl = openings_acl()
+    # Streams of before this version have no ACL of their own.
+    for stream in log.stream_names(settings.names.openings_prefix):
+        # Nothing can be read in a deleted one, and front ends see to it before they append to it again.
+        if log.metadata(stream).values.get("$tb") != DELETED:
+            _restrict(log, stream, acl)
+            problems += problems_of(log, {stream: acl})
+    return [*problems, *_obstacles(default_rights(log), settings.names.openings_prefix)]
+
+
+def problems_of(log: _Readable, wanted: dict[str, Acl]) -> Iterator[str]:
+    """What the ACLs of streams grant otherwise than ``wanted``."""
+    for stream, acl in wanted.items():
+        values = log.metadata(stream).values
+        if "$acl" not in values:
+            yield f"{stream} has no ACL, so the server's default rights apply"
+        else:
+            yield from (f"{stream}: {difference}" for difference in differences(values, acl))
+
+
+def default_rights(log: _Readable) -> dict[str, frozenset[str]]:
+    """What the server grants in a stream without an ACL, by right."""
+    event = log.last_event(SETTINGS_STREAM)
+    try:
+        values = {} if event is None else json.loads(event.data)
+    except ValueError:
+        values = {}
+    return default_grants(values if isinstance(values, dict) else {})
+
+
+def _obstacles(defaults: dict[str, frozenset[str]], prefix: str) -> Iterator[str]:
+    """Why front ends could not make a new stream of openings private, by the default rights."""
+    for right in (WRITE, READ_METADATA, WRITE_METADATA):
+        names = defaults[right]
+        if names.isdisjoint({FRONTEND, EVERYBODY}):
+            yield (
+                f"{prefix}*: {right} is granted to {', '.join(sorted(names)) or 'nobody'}, not {FRONTEND}, "
+                f"by the default rights in {SETTINGS_STREAM} ($userStreamAcl): front ends could not begin a "
+                f"stream of openings; add {FRONTEND} there"
+            )
+
+
+def _restrict(log: EsdbLog, stream: str, acl: Acl) -> None:
+    """Give a stream this ACL; the rest of its metadata stays. It need not exist yet."""
+    while True:
+        metadata = log.metadata(stream)
+        if has_acl(metadata.values, acl):
+            return
         try:
-            log.append(SETTINGS_STREAM, NO_STREAM, [content_event(SETTINGS_STREAM, "$settings", wanted)])
+            log.set_metadata(stream, {**metadata.values, "$acl": acl}, metadata.revision)
         except WrongRevisionError:
-            last = log.last_event(SETTINGS_STREAM)
-    return last is None or last.data == wanted
+            continue
+        return

@@ -23,12 +23,14 @@ from kt_es.cli.context import config_path, output_of, settings_of
 from kt_es.cli.figures import TIMEOUT, Page, of_frontend, of_monitor, of_signer
 from kt_es.cli.operate import address
 from kt_es.cli.output import Output
+from kt_es.cli.rights import acls_of, default_rights, problems_of
 from kt_es.cli.status_lines import status_lines
 from kt_es.cli.up import STATE_FILE
 from kt_es.cli.waiting import event_log, patience_option
 from kt_es.client.heads import verify_freshness
 from kt_es.config import Settings
 from kt_es.errors import AccessDeniedError, KtError, MalformedError, UnavailableError, VerificationError
+from kt_es.eventstore.rights import READ, openings_acl
 from kt_es.formats.configs import Config
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 
@@ -135,6 +137,9 @@ class _Inquiry:
             )
         promised = self._try("promised", lambda: _promised(frontend, signer, monitor))
         restarts = self._try("restarts", self._restarts)
+        settings, rights = self._settings, None
+        if log is not None and settings is not None:
+            rights = self._try("rights", lambda: self._rights(settings, output, patience))
         head = log.head if log is not None else None if frontend is None else frontend.head
         origin = (
             self._settings.origin if self._settings is not None else None if head is None else head.origin
@@ -146,6 +151,7 @@ class _Inquiry:
             "head_verified": head is not None and frontend is not None and head == frontend.head,
             "head_age": None if head is None else round(time.time() - head.timestamp / 1000, 3),
             "queue_waiting": None if log is None else log.waiting,
+            "rights": rights,
             "promised": promised,
             "signer": None if signer is None else of_signer(signer),
             "monitor": None if monitor is None else of_monitor(monitor),
@@ -181,6 +187,13 @@ class _Inquiry:
         if event is not None:
             head = SignedMapHead.decode(HeadEvent.decode(event.data).smh_bytes).head
         return _Log(head, queue_last + 1 - (0 if head is None else head.queue_next))
+
+    def _rights(self, settings: Settings, output: Output, patience: float) -> dict[str, Any]:
+        """What is not as ``kt init --acl`` sets it, and who reads streams of openings."""
+        with event_log(settings.log, output, patience) as opened:
+            problems = list(problems_of(opened, acls_of(settings)))
+            defaults = self._try("default_rights", lambda: sorted(default_rights(opened)[READ]))
+        return {"problems": problems, "openings_readers": openings_acl()[READ], "default_readers": defaults}
 
     def _ask_frontend(self) -> _Frontend:
         page = Page.at(f"{self._server}/metrics", "kt_epoch")

@@ -21,6 +21,8 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
         )
     if document["queue_waiting"] is not None:
         yield f"{document['queue_waiting']} events wait in the queue"
+    if document["rights"] is not None:
+        yield from _indented("rights", _rights(document["rights"]))
     if promised is not None:
         yield (
             f"promised: a head every {promised['interval']:g} s, "
@@ -35,6 +37,16 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield from _indented("restarts", [_listed(document["restarts"])])
     for part, reason in unknown.items():
         yield f"not known: {part}: {reason}"
+
+
+def _rights(rights: Mapping[str, Any]) -> Iterator[str]:
+    problems = rights["problems"]
+    yield (
+        f"not as kt init --acl sets them: {'; '.join(problems)}" if problems else "as kt init --acl sets them"
+    )
+    yield f"openings are read by: {', '.join(rights['openings_readers'])} (front ends see to it)"
+    if rights["default_readers"] is not None:
+        yield f"streams without an ACL are read by: {', '.join(rights['default_readers']) or 'nobody'}"
 
 
 def _signer(signer: Mapping[str, Any]) -> Iterator[str]:

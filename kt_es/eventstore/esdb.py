@@ -7,6 +7,7 @@ each with its own deadline. Streaming calls are kept honest by HTTP/2 keepalive.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import weakref
@@ -26,7 +27,8 @@ from kt_es.errors import (
 )
 from kt_es.eventstore import driver
 from kt_es.eventstore.esdb_client import PAGE_BYTES, TLS_FAILURES, Client
-from kt_es.eventstore.streams import ANY, NO_STREAM, Event, NewEvent, Subscription
+from kt_es.eventstore.rights import READ, READ_METADATA, WRITE, WRITE_METADATA
+from kt_es.eventstore.streams import ANY, NO_STREAM, Event, Metadata, NewEvent, Subscription
 from kt_es.eventstore.uri import normalized
 from kt_es.process.redaction import without_password
 
@@ -34,6 +36,7 @@ DEADLINE = 3.0
 OPENING_DEADLINE = 10.0
 OPENING_LOOK = 1.0  # seconds between two questions whether the member that does not answer still leads
 PAGE = 64
+ALL = "$all"
 
 _T = TypeVar("_T")
 _S = TypeVar("_S", bound="_Stream | None")
@@ -98,11 +101,13 @@ def _status(error: driver.EventStoreDBClientException) -> grpc.StatusCode | None
     return code() if callable(code) else None
 
 
-def _translated(error: driver.EventStoreDBClientException, doing: str) -> KtError:
+def _translated(error: driver.EventStoreDBClientException, doing: str, right: str, stream: str) -> KtError:
     """What a client exception means to us; the recordings of real failures are the source."""
     refused = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
     if isinstance(error, (*driver.DENIALS, *driver.UNAUTHENTICATED)) or _status(error) in refused:
-        return AccessDeniedError(f"{doing}: the event log denies access ({_sentence(error)})")
+        missing = f", the right {right} to {stream} is missing" if right else ""
+        problem = f"{doing}: the event log denies access{missing} ({_sentence(error)})"
+        return AccessDeniedError(problem, stream, right)
     permanent: tuple[type[Exception], ...] = (
         driver.StreamIsDeleted,
         driver.MaximumAppendSizeExceededError,
@@ -131,18 +136,19 @@ class EsdbLog:
         self._client = client
         self._subscriptions: weakref.WeakSet[_Stream] = weakref.WeakSet()
 
-    def _call(self, doing: str, call: Callable[[], _T]) -> _T:
+    def _call(self, doing: str, call: Callable[[], _T], right: str = "", stream: str = "") -> _T:
+        """What ``call`` returns, which needs ``right`` to ``stream``, with errors translated."""
         try:
             return call()
         except driver.EventStoreDBClientException as error:
-            raise _translated(error, doing) from None
+            raise _translated(error, doing, right, stream) from None
         except grpc.RpcError as error:
             raise UnavailableError(f"{doing}: the event log is unavailable ({error})") from None
         except ValueError as error:
             # gRPC's own word for a channel that was closed under a call, by close() or a reconnect.
             raise UnavailableError(f"{doing}: the connection was closed ({error})") from None
 
-    def _opened(self, doing: str, call: Callable[[], _S]) -> _S:
+    def _opened(self, doing: str, call: Callable[[], _S], stream: str) -> _S:
         """A subscription, confirmed by the server in time.
 
         The client waits for the confirmation without a deadline, and one for the call would be one for
@@ -153,7 +159,7 @@ class EsdbLog:
         watcher = threading.Thread(target=self._close_if_late, args=(confirmed,), daemon=True)
         watcher.start()
         try:
-            opened = self._call(doing, call)
+            opened = self._call(doing, call, READ, stream)
         finally:
             confirmed.set()
         if opened is not None:
@@ -205,7 +211,7 @@ class EsdbLog:
             except driver.WrongCurrentVersion:
                 raise WrongRevisionError(stream, expected) from None
 
-        self._call(f"append to {stream}", append)
+        self._call(f"append to {stream}", append, WRITE, stream)
 
     def last_event(self, stream: str) -> Event | None:
         def last() -> Event | None:
@@ -215,7 +221,7 @@ class EsdbLog:
                 return None
             return _event(events[0]) if events else None
 
-        return self._call(f"read the end of {stream}", last)
+        return self._call(f"read the end of {stream}", last, READ, stream)
 
     def last_revision(self, stream: str) -> int:
         last = self.last_event(stream)
@@ -244,13 +250,14 @@ class EsdbLog:
             is_cut = sum(len(event.data) for event in found) >= PAGE_BYTES
             return [_event(event) for event in found], len(found) < count and not is_cut
 
-        return self._call(f"read {stream}", page)
+        return self._call(f"read {stream}", page, READ, stream)
 
     def subscribe(self, stream: str, after: int = -1) -> Subscription:
         position = None if after < 0 else after
         return self._opened(
             f"subscribe to {stream}",
-            lambda: _Stream(self, self._client.subscribe_to_stream(stream, stream_position=position)),
+            lambda: _Stream(self, self._client.subscribe_to_stream(stream, stream_position=position), stream),
+            stream,
         )
 
     def subscribe_prefix(self, prefix: str, after: int | None = None) -> Subscription:
@@ -266,7 +273,9 @@ class EsdbLog:
                     filter_by_stream_name=True,
                     include_checkpoints=True,
                 ),
+                ALL,
             ),
+            ALL,
         )
 
     def _create_group(self, stream: str, group: str) -> None:
@@ -302,6 +311,7 @@ class EsdbLog:
                     self._client.read_subscription_to_stream(
                         group, stream, event_buffer_size=2000, max_ack_batch_size=200, max_ack_delay=0.05
                     ),
+                    stream,
                 )
             except driver.MaximumSubscriptionsReached:
                 return None
@@ -310,7 +320,7 @@ class EsdbLog:
                 self._create_group(stream, group)
                 return join()
 
-        return self._opened(f"join the persistent subscription {group} of {stream}", join)
+        return self._opened(f"join the persistent subscription {group} of {stream}", join, stream)
 
     def truncate(self, stream: str, before: int) -> None:
         def truncate() -> None:
@@ -320,19 +330,56 @@ class EsdbLog:
                     stream, metadata={**metadata, "$tb": before}, current_version=version, timeout=DEADLINE
                 )
 
-        self._call(f"truncate {stream}", truncate)
+        self._call(f"truncate {stream}", truncate, WRITE_METADATA, stream)
 
-    def restrict(self, stream: str, acl: Mapping[str, object]) -> None:
-        """Give a stream this ``$acl``; the rest of its metadata stays. It need not exist yet."""
+    def metadata(self, stream: str) -> Metadata:
+        doing = f"read the metadata of {stream}"
 
-        def restrict() -> None:
-            metadata, version = self._client.get_stream_metadata(stream, timeout=DEADLINE)
-            if metadata.get("$acl") != acl:
+        def get() -> Metadata:
+            try:
+                values, revision = self._client.get_stream_metadata(stream, timeout=DEADLINE)
+            except json.JSONDecodeError:
+                raise KtError(f"{doing}: they are no JSON; an administrator has to set them anew") from None
+            if not isinstance(values, dict):
+                raise KtError(f"{doing}: they are no JSON object; an administrator has to set them anew")
+            return Metadata(values, revision if isinstance(revision, int) else NO_STREAM)
+
+        return self._call(doing, get, READ_METADATA, stream)
+
+    def set_metadata(self, stream: str, values: Mapping[str, object], expected: int) -> None:
+        version = driver.StreamState.NO_STREAM if expected == NO_STREAM else expected
+
+        def put() -> None:
+            try:
                 self._client.set_stream_metadata(
-                    stream, metadata={**metadata, "$acl": acl}, current_version=version, timeout=DEADLINE
+                    stream, metadata=dict(values), current_version=version, timeout=DEADLINE
                 )
+            except driver.WrongCurrentVersion:
+                raise WrongRevisionError(f"$${stream}", expected) from None
 
-        self._call(f"set the rights of {stream}", restrict)
+        self._call(f"set the metadata of {stream}", put, WRITE_METADATA, stream)
+
+    def stream_names(self, prefix: str) -> Iterator[str]:
+        """The streams in the log whose names begin with ``prefix``, deleted ones included, each once.
+
+        It reads all of their events, so it takes its time.
+        """
+        pattern = prefix.replace(".", "\\.") + ".*"
+        doing = f"read {prefix}*"
+        seen: set[str] = set()
+        events = self._call(
+            doing,
+            lambda: self._client.read_all(filter_include=(pattern,), filter_by_stream_name=True),
+            READ,
+            ALL,
+        )
+        try:
+            while (event := self._call(doing, lambda: next(events, None), READ, ALL)) is not None:
+                if event.stream_name not in seen:
+                    seen.add(event.stream_name)
+                    yield event.stream_name
+        finally:
+            events.stop()
 
     def close(self) -> None:
         self._client.close()
@@ -359,15 +406,19 @@ class _Stream:
         self,
         log: EsdbLog,
         subscription: _Recordings,
+        stream: str,
     ) -> None:
         self._log = log
+        self._stream = stream
         self._subscription = subscription
         self._stopped = threading.Event()
 
     def __iter__(self) -> Iterator[Event]:
         while True:
             try:
-                recorded = self._log._call("read a subscription", lambda: next(self._subscription, None))
+                recorded = self._log._call(
+                    "read a subscription", lambda: next(self._subscription, None), READ, self._stream
+                )
             except UnavailableError:
                 if self._stopped.is_set():
                     return
@@ -384,8 +435,8 @@ class _Stream:
 class EsdbGroup(_Stream):
     """``GroupSubscription`` over the client's persistent subscription."""
 
-    def __init__(self, log: EsdbLog, subscription: _Acknowledged) -> None:
-        super().__init__(log, subscription)
+    def __init__(self, log: EsdbLog, subscription: _Acknowledged, stream: str) -> None:
+        super().__init__(log, subscription, stream)
         self._group = subscription
 
     def ack(self, event: Event) -> None:

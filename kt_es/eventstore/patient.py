@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from kt_es.errors import TlsError, UnavailableError
-from kt_es.eventstore.streams import Event, EventLog, GroupSubscription, NewEvent, Subscription
+from kt_es.eventstore.streams import (
+    Event,
+    EventLog,
+    GroupSubscription,
+    Metadata,
+    NewEvent,
+    Subscription,
+)
 
 PAUSE = 0.5
 
@@ -126,6 +133,12 @@ class PatientLog:
 
     def truncate(self, stream: str, before: int) -> None:
         self._done(lambda log: log.truncate(stream, before))
+
+    def metadata(self, stream: str) -> Metadata:
+        return self._done(lambda log: log.metadata(stream))
+
+    def set_metadata(self, stream: str, values: Mapping[str, object], expected: int) -> None:
+        self._done(lambda log: log.set_metadata(stream, values, expected))
 
     def close(self) -> None:
         log, self._log = self._log, None

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Protocol
 
@@ -72,6 +72,14 @@ class Event:
     ack_id: uuid.UUID | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """The metadata of a stream as a JSON object, and their own revision: ``NO_STREAM`` if there are none."""
+
+    values: Mapping[str, object] = field(default_factory=dict)
+    revision: int = NO_STREAM
+
+
 def content_event(stream: str, kind: str, data: bytes, correlation: str | None = None) -> NewEvent:
     """An event whose id is a UUIDv5 of its stream, type and data, so that a retry is the same event.
 
@@ -107,6 +115,8 @@ class GroupSubscription(Subscription, Protocol):
 
 class EventLog(Protocol):
     """An EventStoreDB, the embedded node or another server that answers alike.
+
+    Any call raises ``AccessDeniedError`` with the stream and the right that is missing.
 
     Every call but an iteration has a deadline. ``UnavailableError`` says that the outcome is unknown
     and that the call may be repeated; an append is repeated with the same ids and expected revision.
@@ -144,5 +154,14 @@ class EventLog(Protocol):
 
     def truncate(self, stream: str, before: int) -> None:
         """Let the server forget the events below revision ``before`` (``$tb``)."""
+
+    def metadata(self, stream: str) -> Metadata:
+        """The metadata of a stream, which need not exist."""
+
+    def set_metadata(self, stream: str, values: Mapping[str, object], expected: int) -> None:
+        """Replace the metadata of a stream, which need not exist; they are durable on return.
+
+        Raises ``WrongRevisionError`` if the metadata are not at revision ``expected``.
+        """
 
     def close(self) -> None: ...

@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 import structlog
 
-from kt_es.errors import UnavailableError
+from kt_es.errors import AccessDeniedError, UnavailableError
 from kt_es.eventstore.streams import ANY, NewEvent
 from kt_es.process.outage import Outage
 from kt_es.server.late import RequestLog
+from kt_es.server.rights import Denials
 
 AWAY_INTERVAL = 0.5
 PROBE_INTERVAL = 2.0
@@ -33,7 +34,8 @@ class LogWatch:
     """What is known about the log. Before the first probe it counts as away.
 
     ``run`` is the probe, for a thread of its own; the rest may be called from any thread. ``looked`` is told
-    the last revision of ``stream`` by each probe that succeeds. ``clock`` is monotonic.
+    the last revision of ``stream`` by each probe that succeeds. ``denials`` are told of every right that is
+    missing, and asked again by each probe. ``clock`` is monotonic.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class LogWatch:
         self._log = log
         self._stream = stream
         self._looked = looked
+        self.denials = Denials(log, stream)
         self._outage = Outage("requests", _LOG, clock)
         self._problem: str | None = "the event log was not reached yet"
 
@@ -58,8 +61,9 @@ class LogWatch:
         """Raise ``UnavailableError`` if the log is known to be away."""
         if self._problem is not None:
             raise UnavailableError("the event log is away; lookups go on, try again later")
+        self.denials.check()
 
-    def failed(self, error: UnavailableError) -> None:
+    def failed(self, error: UnavailableError | AccessDeniedError) -> None:
         """A call failed: the log is away until a probe succeeds."""
         self._outage.failed(str(error))
         self._problem = str(error)
@@ -68,6 +72,11 @@ class LogWatch:
         """Ask the log for something small, and note whether it answered."""
         try:
             self._looked(self._log.last_revision(self._stream))
+            self.denials.probe()
+        except AccessDeniedError as error:
+            self.denials.denied(error)
+            self.failed(error)
+            return
         except UnavailableError as error:
             self.failed(error)
             return
@@ -79,13 +88,17 @@ class LogWatch:
         self.probe()
         probed = time.monotonic()
         while not stop.wait(AWAY_INTERVAL):
-            if self._problem is not None or time.monotonic() - probed >= PROBE_INTERVAL:
+            is_well = self._problem is None and self.denials.problem is None
+            if not is_well or time.monotonic() - probed >= PROBE_INTERVAL:
                 self.probe()
                 probed = time.monotonic()
 
 
 class Appender:
-    """Appends single events anywhere in their streams, repeating what had no answer."""
+    """Appends single events anywhere in their streams, repeating what had no answer.
+
+    What is denied is told to the denials of ``watch``, and not repeated.
+    """
 
     def __init__(self, log: RequestLog, watch: LogWatch, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
@@ -107,10 +120,16 @@ class Appender:
         Its id is that of its content, so it is repeated safely while its outcome is unknown. Raises
         ``UnavailableError`` after ``deadline``: it may stand in the stream nevertheless.
         """
+        self.repeat(lambda: self._log.append(stream, ANY, [event]), deadline)
+
+    def repeat(self, call: Callable[[], None], deadline: float) -> None:
+        """Make a call that may be made twice, again and again until it succeeds or ``deadline`` has come."""
         while True:
             try:
-                self._log.append(stream, ANY, [event])
-                return
+                return call()
+            except AccessDeniedError as error:
+                self._watch.denials.denied(error)
+                raise
             except UnavailableError as error:
                 self._watch.failed(error)
                 if self._clock() + PAUSE >= deadline or self._stop.wait(PAUSE):

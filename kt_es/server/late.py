@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from kt_es.errors import UnavailableError
-from kt_es.eventstore.streams import Event, EventLog, NewEvent
+from kt_es.eventstore.streams import Event, EventLog, Metadata, NewEvent
 
 
 class Connections:
@@ -49,6 +49,10 @@ class RequestLog(Protocol):
 
     def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[Event]: ...
 
+    def metadata(self, stream: str) -> Metadata: ...
+
+    def set_metadata(self, stream: str, values: Mapping[str, object], expected: int) -> None: ...
+
 
 class LateLog:
     """``RequestLog`` over ``connect()``, which may fail and is then tried again."""
@@ -69,6 +73,12 @@ class LateLog:
 
     def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[Event]:
         return self._connected().read(stream, start, limit)
+
+    def metadata(self, stream: str) -> Metadata:
+        return self._connected().metadata(stream)
+
+    def set_metadata(self, stream: str, values: Mapping[str, object], expected: int) -> None:
+        self._connected().set_metadata(stream, values, expected)
 
     def _connected(self) -> EventLog:
         with self._lock:

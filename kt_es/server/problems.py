@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from kt_es.errors import KtError, MalformedError, RefusedError, UnavailableError
+from kt_es.errors import AccessDeniedError, KtError, MalformedError, RefusedError, UnavailableError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -61,6 +61,9 @@ def problem_of(error: KtError) -> Problem:
     details are for the log.
     """
     match error:
+        case AccessDeniedError():
+            detail = f"{error}; lookups go on, submit again later"
+            return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", detail, retry_after=5.0)
         case MalformedError():
             return Problem(HTTPStatus.BAD_REQUEST, "malformed", str(error), error.what)
         case RefusedError():

@@ -39,6 +39,7 @@ from kt_es.server.late import Connections, LateLog
 from kt_es.server.metrics import Metrics
 from kt_es.server.openings import OpeningReader
 from kt_es.server.receipts import ReceiptDesk
+from kt_es.server.rights import PrivateStreams
 from kt_es.server.submission import Submissions
 from projections.checks import check_commit
 from projections.convicting import keep
@@ -136,6 +137,7 @@ class Running:
             backlog=self.backlog,
             appender=self._appender,
             batcher=self._batcher,
+            private=PrivateStreams(self._log),
         )
         frontend = Frontend(
             self.directory,
@@ -144,7 +146,7 @@ class Running:
             self._reads,
             self._writes,
             lambda: self._problems(ledger),
-            lambda: self.backlog.problem,
+            self._refusing,
             self._fail,
         )
         return create_app(frontend)
@@ -188,6 +190,10 @@ class Running:
         else:
             self._told(error)
 
+    def _refusing(self) -> str | None:
+        reasons = [reason for reason in (self.watch.denials.problem, self.backlog.problem) if reason]
+        return "; ".join(reasons) or None
+
     def _problems(self, ledger: Ledger) -> list[str]:
         problems = []
         if self.directory.failure is not None:
@@ -196,6 +202,7 @@ class Running:
             problems.append("no epoch yet")
         if self.watch.problem is not None:
             problems.append(self.watch.problem)
+        problems += [f"behind: {part.denied}" for part in (self.replica, self.openings) if part.denied]
         return problems
 
 

@@ -1,8 +1,8 @@
 """Submission: refuse early what the signer would refuse, keep the opening, queue the mutation.
 
-The opening is stored first: whoever sees the entry in an epoch can then be shown its profile. If the
-queue is not reached after that, an opening of no entry stays in its private stream; submitting again
-is the same event.
+The opening is stored first, in a stream that is known to be private: whoever sees the entry in an epoch can
+then be shown its profile. If the queue is not reached after that, an opening of no entry stays in its private
+stream; submitting again is the same event.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from kt_es.server.availability import Appender, LogWatch
 from kt_es.server.backlog import Backlog
 from kt_es.server.batcher import Batcher
 from kt_es.server.handlers import Directory
+from kt_es.server.rights import PrivateStreams
 from projections.ledger import Committed
 from projections.replica import Outcome, Waiters
 
@@ -77,6 +78,7 @@ class Submissions:
         backlog: Backlog,
         appender: Appender,
         batcher: Batcher,
+        private: PrivateStreams,
     ) -> None:
         self._directory = directory
         self._names = names
@@ -85,6 +87,7 @@ class Submissions:
         self._backlog = backlog
         self._appender = appender
         self._batcher = batcher
+        self._private = private
 
     def wait_for(self, submission: Submission) -> Future[Outcome | None] | None:
         """A future of what becomes of it, to be asked for before ``submit``; None if too many wait."""
@@ -100,7 +103,8 @@ class Submissions:
 
         Raises ``RefusedError`` with reason and field, ``MalformedError`` for the label, and
         ``UnavailableError`` while the log is away: then the outcome is unknown, and the same bytes may
-        be submitted again. The same while too much waits in the queue; then nothing was taken.
+        be submitted again. The same while too much waits in the queue; then nothing was taken. Where a right
+        is missing it raises ``AccessDeniedError``: then it is not in the queue.
         """
         committed = self._directory.committed()
         mutation = self._checked(committed, submission)
@@ -112,6 +116,8 @@ class Submissions:
         deadline = self._appender.deadline()
         stream = self._names.openings(mutation.entry.index)
         opening = Opening(mutation.entry_hash, submission.opening, submission.profile)
+        previous = mutation.entry.previous
+        self._appender.repeat(lambda: self._private.protect(stream, previous), deadline)
         self._appender.append(stream, content_event(stream, OPENING, opening.encode()), deadline)
         event = self._batcher.append(submission.mutation, deadline)
         self._backlog.added()

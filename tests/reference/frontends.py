@@ -13,6 +13,7 @@ import anyio
 import httpx
 
 from kt_es.errors import KtError
+from kt_es.eventstore.streams import EventLog
 from kt_es.server.service import Running
 from projections.ledger import FAMILIES, Ledger
 from projections.storage import Storage
@@ -33,13 +34,19 @@ class Front:
     """``running`` and what it was made of; ``request`` asks its application."""
 
     def __init__(
-        self, streams: SignedStreams, store: Storage | None = None, ledger: Ledger | None = None
+        self,
+        streams: SignedStreams,
+        store: Storage | None = None,
+        ledger: Ledger | None = None,
+        connect: Callable[[], EventLog] | None = None,
     ) -> None:
         self.streams = streams
         self.errors: list[KtError] = []
         self.store = MemoryStore(FAMILIES) if store is None else store
         self.ledger = Ledger(self.store, b.ORIGIN, b.SIGNER_KEY) if ledger is None else ledger
-        self.running = Running(self.ledger, streams.names, b.VRF, lambda: streams.log, self.errors.append)
+        self.running = Running(
+            self.ledger, streams.names, b.VRF, connect or (lambda: streams.log), self.errors.append
+        )
 
     @property
     def directory(self) -> Any:

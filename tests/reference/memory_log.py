@@ -9,10 +9,10 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from kt_es.errors import KtError, UnavailableError, WrongRevisionError
-from kt_es.eventstore.streams import ANY, MAX_APPEND, Event, NewEvent
+from kt_es.eventstore.streams import ANY, MAX_APPEND, Event, Metadata, NewEvent
 
 
 class MemoryLog:
@@ -23,6 +23,7 @@ class MemoryLog:
         self._all: list[Event] = []
         self._streams: dict[str, list[Event]] = {}
         self._truncated: dict[str, int] = {}
+        self._metadata: dict[str, Metadata] = {}
         self._groups: dict[tuple[str, str], _Group] = {}
         self._breaks: deque[bool] = deque()
         self._away = False
@@ -110,6 +111,18 @@ class MemoryLog:
         with self._changed:
             self._reach()
             self._truncated[stream] = max(before, self._truncated.get(stream, 0))
+
+    def metadata(self, stream: str) -> Metadata:
+        with self._changed:
+            self._reach()
+            return self._metadata.get(stream, Metadata())
+
+    def set_metadata(self, stream: str, values: Mapping[str, object], expected: int) -> None:
+        with self._changed:
+            self._reach()
+            if self._metadata.get(stream, Metadata()).revision != expected:
+                raise WrongRevisionError(f"$${stream}", expected)
+            self._metadata[stream] = Metadata(dict(values), expected + 1)
 
     def close(self) -> None:
         """Nothing to release: clients share this log, and each may close it."""

@@ -96,7 +96,9 @@ def test_what_is_no_page_has_no_figures(text: str) -> None:
 
 def test_people_are_told_what_is_not_known() -> None:
     document = {
-        **dict.fromkeys(("head", "head_age", "queue_waiting", "promised", "monitor", "frontend", "restarts")),
+        **dict.fromkeys(
+            ("head", "head_age", "queue_waiting", "rights", "promised", "monitor", "frontend", "restarts")
+        ),
         "origin": "kt.example.org/people",
         "signer": signer_page(),
         "unknown": {"monitor": "it does not answer"},

@@ -1,0 +1,84 @@
+"""Who may do what in the streams of a directory, as ACLs of the event log (EventStoreDB's ``$acl``).
+
+``frontend``, ``signer`` and ``monitor`` are names of users, or of groups that users are in. Front ends give
+each stream of openings its ACL before its first opening; ``kt init --acl`` sets all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from kt_es.eventstore.streams import StreamNames
+
+Acl = dict[str, list[str]]
+
+FRONTEND, SIGNER, MONITOR, ADMINS, EVERYBODY = "frontend", "signer", "monitor", "$admins", "$all"
+READ, WRITE, DELETE, READ_METADATA, WRITE_METADATA = RIGHTS = ("$r", "$w", "$d", "$mr", "$mw")
+
+# ``$tb`` of a stream that was deleted and may be written again.
+DELETED = 2**63 - 1
+
+
+def _acl(readers: list[str], writers: list[str], keepers: list[str]) -> Acl:
+    """``keepers`` write the metadata; deleting is for administrators."""
+    return {READ: readers, WRITE: writers, DELETE: [ADMINS], READ_METADATA: readers, WRITE_METADATA: keepers}
+
+
+def openings_acl() -> Acl:
+    """What every stream of openings has. Front ends keep it, since a deletion takes it away."""
+    return _acl([FRONTEND], [FRONTEND], [ADMINS])
+
+
+def stream_acls(names: StreamNames, *, signer_truncates: bool) -> dict[str, Acl]:
+    """The ACLs of the directory's three named streams and of ``$all``, which front ends follow."""
+    everybody = [SIGNER, FRONTEND, MONITOR]
+    keepers = [ADMINS, SIGNER] if signer_truncates else [ADMINS]
+    return {
+        names.queue: _acl(everybody, [SIGNER, FRONTEND], keepers),
+        names.mutations: _acl(everybody, [SIGNER], [ADMINS]),
+        names.heads: _acl(everybody, [SIGNER], [ADMINS]),
+        "$all": _acl([FRONTEND], [ADMINS], [ADMINS]),
+    }
+
+
+def has_acl(metadata: Mapping[str, object], acl: Acl) -> bool:
+    """Whether a stream with ``metadata`` grants what ``acl`` grants, and nothing else."""
+    return not list(differences(metadata, acl))
+
+
+def differences(metadata: Mapping[str, object], acl: Acl) -> Iterator[str]:
+    """What the ACL in ``metadata`` grants otherwise than ``acl``: a sentence for each right."""
+    there = metadata.get("$acl")
+    held = there if isinstance(there, Mapping) else {}
+    for right, names in acl.items():
+        if granted(held, right) != frozenset(names):
+            yield f"{right} is granted to {_listed(held.get(right))}, not to {_listed(names)}"
+
+
+def granted(acl: Mapping[str, object], right: str) -> frozenset[str] | None:
+    """The users and groups that ``acl`` grants ``right``; None if it says nothing of it.
+
+    Nobody, where what it says is neither a name nor a list of names: servers let in administrators alone.
+    """
+    names = acl.get(right)
+    if names is None:
+        return None
+    if isinstance(names, str):
+        return frozenset({names})
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        return frozenset(names)
+    return frozenset()
+
+
+def default_grants(settings: Mapping[str, object]) -> dict[str, frozenset[str]]:
+    """What a stream without an ACL grants, by the server's default rights: the content of ``$settings``."""
+    defaults = settings.get("$userStreamAcl")
+    acl = defaults if isinstance(defaults, Mapping) else {}
+    everybody = frozenset({EVERYBODY})
+    return {right: everybody if (names := granted(acl, right)) is None else names for right in RIGHTS}
+
+
+def _listed(names: object) -> str:
+    if names is None:
+        return "whoever the default rights name"
+    return ", ".join(map(str, names)) or "nobody" if isinstance(names, list) else str(names)

@@ -1,0 +1,146 @@
+"""The rights of a front end in the event log: those that it is denied, and those that keep openings private.
+
+A server may have other tenants, and streams that come into being have its default rights. So each stream of
+openings gets its ACL before its first opening. A deletion takes the ACL away, and the append that follows a
+deletion takes away what was set in between. So a deleted stream is first brought back by an event that is not
+private.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Mapping
+
+import structlog
+
+from kt_es.errors import AccessDeniedError, UnavailableError, WrongRevisionError
+from kt_es.eventstore.rights import DELETED, READ, READ_METADATA, WRITE, has_acl, openings_acl
+from kt_es.eventstore.streams import ANY, NO_STREAM, NewEvent
+from kt_es.formats.entries import HASH_LENGTH
+from kt_es.formats.profiles import OPENING_ERASED, encode_erased
+from kt_es.server.late import RequestLog
+
+RETRY_AFTER = 5.0
+ROUNDS = 16
+"""Others set the same ACL, or delete again: more than so often in a row, and something is wrong."""
+KEPT = 8
+"""Denied rights that are remembered. Each is asked for again and again."""
+# No stream has so many events. An append that expects this revision is refused in any case: for that reason
+# if the right is there, and for the missing right if it is not.
+_IMPOSSIBLE = 2**62
+
+_LOG = structlog.get_logger("kt_es.server")
+
+
+class Denials:
+    """The rights that this front end was denied and that have not come back.
+
+    Lookups need none of them. ``probe`` is for the thread that probes the log; the rest may be called from
+    any thread. ``queue`` is the stream without which no submission can be taken.
+    """
+
+    def __init__(self, log: RequestLog, queue: str) -> None:
+        self._log = log
+        self._queue = queue
+        self._lock = threading.Lock()
+        self._denied: dict[tuple[str, str], str] = {}
+
+    def denied(self, error: AccessDeniedError) -> None:
+        """Remember the right that is missing, and log it once until it is back."""
+        key = (error.stream, error.right)
+        with self._lock:
+            is_new = key not in self._denied
+            self._denied[key] = str(error)
+            if len(self._denied) > KEPT:
+                del self._denied[next(iter(self._denied))]
+        if is_new:
+            _LOG.error("a right is missing", stream=error.stream, right=error.right, problem=str(error))
+
+    @property
+    def problem(self) -> str | None:
+        """Why submissions are refused, all or some; None if nothing is known to be denied."""
+        with self._lock:
+            return "; ".join(self._denied.values()) or None
+
+    def check(self) -> None:
+        """Raise ``UnavailableError`` if the queue is denied: then no submission can be taken."""
+        with self._lock:
+            problem = self._denied.get((self._queue, WRITE))
+        if problem is not None:
+            raise UnavailableError(f"{problem}; lookups go on, submit again later", RETRY_AFTER)
+
+    def probe(self) -> None:
+        """Ask for every missing right again. Raises ``UnavailableError`` while the log is away."""
+        with self._lock:
+            missing = list(self._denied)
+        for stream, right in missing:
+            try:
+                self._ask(stream, right)
+            except AccessDeniedError:
+                continue
+            with self._lock:
+                self._denied.pop((stream, right), None)
+            _LOG.info("a right is back", stream=stream, right=right)
+
+    def _ask(self, stream: str, right: str) -> None:
+        """Raise ``AccessDeniedError`` if ``right`` to ``stream`` is missing; nothing is changed."""
+        try:
+            if right == READ:
+                self._log.last_revision(stream)
+            elif right == READ_METADATA:
+                self._log.metadata(stream)
+            elif right == WRITE:
+                self._log.append(stream, _IMPOSSIBLE, [NewEvent("Probe", b"", uuid.uuid4())])
+            else:
+                self._log.set_metadata(stream, {}, _IMPOSSIBLE)
+        except WrongRevisionError:
+            return
+
+
+class PrivateStreams:
+    """Makes streams of openings private, and knows that they are before anything private is appended.
+
+    Nothing is remembered: an ACL that stood a minute ago may be gone by a deletion.
+    """
+
+    def __init__(self, log: RequestLog) -> None:
+        self._log = log
+        self._acl = openings_acl()
+
+    def protect(self, stream: str, previous: bytes | None) -> None:
+        """Return when ``stream`` has the ACL of openings and is not deleted.
+
+        ``previous`` is the hash of the entry before the one whose opening is to come, None for the first one.
+        Before the first one the stream does not exist, as a rule, and one append is enough. Otherwise it is
+        one read.
+
+        Raises ``UnavailableError`` and ``AccessDeniedError``: nothing private may be appended then.
+        """
+        if previous is None and self._set(stream, {}, NO_STREAM):
+            return
+        for _ in range(ROUNDS):
+            metadata = self._log.metadata(stream)
+            values = metadata.values
+            if values.get("$tb") == DELETED:
+                self._bring_back(stream, previous)
+                continue
+            if has_acl(values, self._acl) or self._set(stream, values, metadata.revision):
+                return
+        raise UnavailableError(f"the metadata of {stream} are changed all the time; try again later")
+
+    def _set(self, stream: str, values: Mapping[str, object], expected: int) -> bool:
+        """Set the ACL beside ``values``; whether nobody else has changed the metadata meanwhile."""
+        try:
+            self._log.set_metadata(stream, {**values, "$acl": self._acl}, expected)
+        except WrongRevisionError:
+            return False
+        return True
+
+    def _bring_back(self, stream: str, previous: bytes | None) -> None:
+        """Append what the deletion means: that the opening before is erased.
+
+        The id is new each time: with the id of an event that stands there, nothing would be appended.
+        """
+        erased = encode_erased(bytes(HASH_LENGTH) if previous is None else previous)
+        self._log.append(stream, ANY, [NewEvent(OPENING_ERASED, erased, uuid.uuid4())])
