@@ -130,11 +130,19 @@ class PrivateStreams:
         raise UnavailableError(f"the metadata of {stream} are changed all the time; try again later")
 
     def _set(self, stream: str, values: Mapping[str, object], expected: int) -> bool:
-        """Set the ACL beside ``values``; whether nobody else has changed the metadata meanwhile."""
+        """Set the ACL beside ``values``; False if the metadata were changed meanwhile.
+
+        Whoever has set the ACL denies everybody else the right to set it again, another front end or an
+        attempt of ours without an answer.
+        """
         try:
             self._log.set_metadata(stream, {**values, "$acl": self._acl}, expected)
         except WrongRevisionError:
             return False
+        except AccessDeniedError:
+            if has_acl(self._log.metadata(stream).values, self._acl):
+                return False
+            raise
         return True
 
     def _bring_back(self, stream: str, previous: bytes | None) -> None:

@@ -14,6 +14,7 @@ from kt_es.eventstore.esdb import connect
 from kt_es.eventstore.streams import ANY, EventLog, StreamNames, content_event
 from kt_es.node.access.users import add
 from kt_es.node.server import Node, NodeConfig
+from kt_es.server.rights import PrivateStreams
 from tests.contracts.certificates import certify
 
 NAMES = StreamNames("people")
@@ -49,9 +50,17 @@ def init(uri: str, base: Path) -> None:
     CliRunner().invoke(cli, words, catch_exceptions=False)
 
 
+def begin_openings(uri: str) -> None:
+    """As a front end does before the first opening of an account."""
+    log = connect(uri)
+    PrivateStreams(log).protect(OPENINGS, None)
+    log.close()
+
+
 def test_each_process_writes_its_streams_alone(uris: dict[str, str], tmp_path: Path) -> None:
     for _ in range(2):
         init(uris["root"], tmp_path / "people")
+    begin_openings(uris["fe1"])
     writers = {
         NAMES.queue: {"signer", "fe1"},
         NAMES.mutations: {"signer"},
@@ -81,6 +90,7 @@ def test_the_signer_joins_its_group_and_the_front_end_follows_the_openings(
     assert place is not None
     assert next(iter(place)).stream == NAMES.queue
     place.stop()
+    PrivateStreams(frontend).protect(OPENINGS, None)
     frontend.append(OPENINGS, ANY, [content_event(OPENINGS, "T", b"x")])
     followed = frontend.subscribe_prefix(NAMES.openings_prefix)
     assert next(event.stream for event in followed if event.type) == OPENINGS
