@@ -1,4 +1,4 @@
-"""What making a stream of openings private costs, and how it ends where answers are lost or others write, too."""
+"""What making a stream of openings private costs, and how it ends if answers are lost or others interfere."""
 
 from __future__ import annotations
 
