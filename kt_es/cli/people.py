@@ -11,8 +11,7 @@ from kt_es.cli.changes import Changes, changes_since
 from kt_es.cli.clients import Reach, reach_options
 from kt_es.cli.context import output_of
 from kt_es.cli.output import Output, at
-from kt_es.cli.saving import save_profile
-from kt_es.cli.setup import write_private
+from kt_es.cli.saving import save_profile, save_proof
 from kt_es.client.history import History
 from kt_es.client.trust import Lookup
 from kt_es.formats.notes import encode_base64
@@ -45,7 +44,7 @@ def get_command(
         lookup = client.lookup(label, epoch)
         changes = changes_since(client, lookup)
     if out is not None:
-        write_private(out, lookup.proof.encode(), mode=0o644)
+        save_proof(out, lookup.proof)
         output.note(f"  proof saved to {out}")
     if save is not None:
         save_profile(save, lookup.profile or ())

@@ -1,4 +1,4 @@
-"""``kt get --save DIR``: a directory that holds exactly what was proven, and nothing of an earlier time."""
+"""What ``kt get`` leaves on disk: a proof with ``--out``, exactly the proven keys with ``--save``."""
 
 from __future__ import annotations
 
@@ -12,13 +12,41 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kt_es.crypto.hashes import sha256
-from kt_es.errors import ConfigError
+from kt_es.errors import ConfigError, MalformedError
 from kt_es.formats.profiles import MAX_PROFILE, ProfileKey
-from kt_es.process.files import PUBLIC, create_file, sync_directory
+from kt_es.formats.proofs import MAX_PROOF_FILE, ProofFile
+from kt_es.process.files import PUBLIC, create_file, replace_file, sync_directory
 
 MANIFEST = ".kt-saved.json"
 _MAX_MANIFEST = 256 * 1024
 _NAME = re.compile(r"[0-9]{1,3}\.[a-z0-9]{1,16}")
+
+
+def save_proof(path: Path, proof: ProofFile) -> None:
+    """Write ``proof`` to ``path``, which must be new or an earlier proof; its directory must be there.
+
+    Raises ``ConfigError`` for anything else: a key in that place would be lost.
+    """
+    try:
+        if os.path.lexists(path):
+            found = os.lstat(path)
+            if not stat.S_ISREG(found.st_mode) or not _is_proof(path):
+                raise ConfigError(f"{path} exists and is no saved proof: name another file")
+        elif not path.absolute().parent.is_dir():
+            raise ConfigError(f"{path.parent} is not a directory: make it first, or name another one")
+        replace_file(path, proof.encode(), PUBLIC)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _is_proof(path: Path) -> bool:
+    with path.open("rb") as file:
+        data = file.read(MAX_PROOF_FILE + 1)
+    try:
+        ProofFile.decode(data)
+    except MalformedError:
+        return False
+    return True
 
 
 def save_profile(directory: Path, keys: Sequence[ProfileKey]) -> None:

@@ -10,6 +10,11 @@ from kt_es.process.redaction import keep_secret
 _SCHEMES = ("esdb", "kurrentdb", "kdb")
 _DISCOVER = "+discover"
 
+_UNUSABLE = (
+    "connection string: the password has one of the characters @ / ? which cannot stand there; "
+    "give the user another password"
+)
+
 OPTIONS = (
     "Tls",
     "ConnectionName",
@@ -42,7 +47,10 @@ def normalized(uri: str) -> str:
             "connection string: it begins with none of esdb://, esdb+discover://, kurrentdb://, "
             "kurrentdb+discover://, kdb:// and kdb+discover://"
         )
-    _check_options(rest.partition("?")[2])
+    authority, _, query = rest.partition("?")
+    if authority.count("@") > 1 or "/" in authority.rpartition("@")[0]:
+        raise ConfigError(_UNUSABLE)
+    _check_options(query)
     return f"esdb{_DISCOVER if scheme.endswith(_DISCOVER) else ''}://{rest}"
 
 
@@ -51,6 +59,9 @@ def _check_options(query: str) -> None:
     seen = set()
     for name, value in parse_qsl(query, keep_blank_values=True):
         spelled = known.get(name.lower())
+        if spelled is None and "@" in name:
+            # The rest of a password: it must not be repeated.
+            raise ConfigError(_UNUSABLE)
         if spelled is None:
             raise ConfigError(
                 f"connection string: the option {name!r} is unknown; known: {', '.join(OPTIONS)}"

@@ -13,8 +13,12 @@ from kt_es.cli.logs import harmless, redacted
 from kt_es.cli.main import cli
 from kt_es.cli.output import MAX_SHOWN, Output, shown
 from kt_es.cli.saving import MANIFEST, save_profile
+from kt_es.client.state import MemoryStateStore
 from kt_es.errors import ConfigError
 from kt_es.formats.profiles import ProfileKey
+from tests import builders as b
+from tests.reference.clients import client_of
+from tests.reference.directory import Directory
 
 
 @pytest.mark.parametrize(
@@ -184,3 +188,22 @@ def test_a_failed_save_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest
         save_profile(target, keys("age"))
     assert [path.name for path in tmp_path.iterdir()] == ["alice"]
     assert saved(target) == {"0.ssh": b"ssh"}
+
+
+def test_a_proof_replaces_an_earlier_proof_and_nothing_else(tmp_path: Path) -> None:
+    directory = Directory()
+    directory.put_user("alice")
+    directory.advance()
+    proof = client_of(directory, MemoryStateStore()).lookup(b.label_of("alice")).proof
+    target = tmp_path / "alice.proof"
+    for _ in range(2):
+        saving.save_proof(target, proof)
+        assert target.read_bytes() == proof.encode()
+    key = tmp_path / "key.pem"
+    key.write_bytes(b"a signing key")
+    with pytest.raises(ConfigError, match="is no saved proof"):
+        saving.save_proof(key, proof)
+    assert key.read_bytes() == b"a signing key"
+    with pytest.raises(ConfigError, match="is not a directory"):
+        saving.save_proof(tmp_path / "missing" / "alice.proof", proof)
+    assert not (tmp_path / "missing").exists()
