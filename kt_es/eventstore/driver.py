@@ -112,30 +112,12 @@ else:
     UNAUTHENTICATED = (UnauthenticatedError,)
     INVALID = (InvalidArgumentError,)
 
-_EXCEPTIONS = {
-    "AccessDeniedError": AccessDeniedError,
-    "AlreadyExists": AlreadyExists,
-    "AppendDeadlineExceeded": AppendDeadlineExceeded,
-    "BadRequestError": BadRequestError,
-    "CancelledByClient": CancelledByClient,
-    "DiscoveryFailed": DiscoveryFailed,
-    "EventStoreDBClientException": EventStoreDBClientException,
-    "ExceptionThrownByHandler": ExceptionThrownByHandler,
-    "FailedPrecondition": FailedPrecondition,
-    "FollowerNotFound": FollowerNotFound,
-    "GrpcDeadlineExceeded": GrpcDeadlineExceeded,
-    "GrpcError": GrpcError,
-    "LeaderNotFound": LeaderNotFound,
-    "MaximumAppendSizeExceededError": MaximumAppendSizeExceededError,
-    "MaximumSubscriptionsReached": MaximumSubscriptionsReached,
-    "NodeIsNotLeader": NodeIsNotLeader,
-    "NotFound": NotFound,
-    "ReadOnlyReplicaNotFound": ReadOnlyReplicaNotFound,
-    "ServiceUnavailable": ServiceUnavailable,
-    "StreamIsDeleted": StreamIsDeleted,
-    "WrongCurrentVersion": WrongCurrentVersion,
+# Each exception of the library by the name it has here.
+_NAMES = {
+    kind: name
+    for name, kind in list(globals().items())
+    if isinstance(kind, type) and issubclass(kind, Exception)
 }
-_NAMES = {kind: name for name, kind in _EXCEPTIONS.items()}
 
 __all__ = [
     "DENIALS",

@@ -1,4 +1,4 @@
-"""``EventLog`` over EventStoreDB's gRPC protocol; only this module and ``esdb_client`` import its client.
+"""``EventLog`` over EventStoreDB's gRPC protocol, and the ``Connector`` that makes a process's clients.
 
 Deadlines: a call to a server that hangs would never return, so each one has ``DEADLINE``; the
 client itself tries once more, so a caller waits about twice as long. Long reads are made of pages,
@@ -12,23 +12,15 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol, TypeVar
-from uuid import UUID
+from typing import TypeVar
 
-import grpc
-
-from kt_es.errors import (
-    AccessDeniedError,
-    ConfigError,
-    KtError,
-    TlsError,
-    UnavailableError,
-    WrongRevisionError,
-)
+from kt_es.errors import ConfigError, KtError, WrongRevisionError
 from kt_es.eventstore import driver
-from kt_es.eventstore.esdb_client import PAGE_BYTES, TLS_FAILURES, Client
+from kt_es.eventstore.esdb_client import PAGE_BYTES, Client
 from kt_es.eventstore.rights import READ, READ_METADATA, WRITE, WRITE_METADATA
 from kt_es.eventstore.streams import ANY, NO_STREAM, Event, Metadata, NewEvent, Subscription
+from kt_es.eventstore.subscriptions import EsdbGroup, EsdbSubscription, read_event
+from kt_es.eventstore.translation import calling, sentence, unreached
 from kt_es.eventstore.uri import normalized
 from kt_es.process.redaction import without_password
 
@@ -38,8 +30,7 @@ OPENING_LOOK = 1.0  # seconds between two questions whether the member that does
 PAGE = 64
 ALL = "$all"
 
-_T = TypeVar("_T")
-_S = TypeVar("_S", bound="_Stream | None")
+_S = TypeVar("_S", bound="EsdbSubscription | None")
 
 
 class Connector:
@@ -84,49 +75,9 @@ def connect(uri: str, left: Callable[[Client, str], None] | None = None) -> Esdb
     except (ValueError, OSError) as error:
         raise ConfigError(f"connection string: {without_password(str(error))}") from None
     except driver.EventStoreDBClientException as error:
-        cause = _sentence(error)
-        raise _unreached(f"the event log cannot be reached: {cause}", cause) from None
+        cause = sentence(error)
+        raise unreached(f"the event log cannot be reached: {cause}", cause) from None
     return EsdbLog(client)
-
-
-def _sentence(error: BaseException) -> str:
-    cause = error.args[0] if error.args else None
-    details = getattr(cause, "details", None)
-    text = details() if callable(details) else str(error)
-    return str(text or type(error).__name__).strip().splitlines()[0]
-
-
-def _status(error: driver.EventStoreDBClientException) -> grpc.StatusCode | None:
-    code = getattr(error.args[0], "code", None) if error.args else None
-    return code() if callable(code) else None
-
-
-def _translated(error: driver.EventStoreDBClientException, doing: str, right: str, stream: str) -> KtError:
-    """What a client exception means to us; the recordings of real failures are the source."""
-    refused = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
-    if isinstance(error, (*driver.DENIALS, *driver.UNAUTHENTICATED)) or _status(error) in refused:
-        missing = f", the right {right} to {stream} is missing" if right else ""
-        problem = f"{doing}: the event log denies access{missing} ({_sentence(error)})"
-        return AccessDeniedError(problem, stream, right)
-    permanent: tuple[type[Exception], ...] = (
-        driver.StreamIsDeleted,
-        driver.MaximumAppendSizeExceededError,
-        driver.BadRequestError,
-        driver.FailedPrecondition,
-        *driver.INVALID,
-    )
-    if isinstance(error, permanent) or _status(error) == grpc.StatusCode.INVALID_ARGUMENT:
-        return KtError(f"{doing}: {driver.name_of(error)} {_sentence(error)}")
-    # ServiceUnavailable, deadlines, changes of leader, and the plain base class that a server just
-    # started answers with: all of them pass.
-    cause = _sentence(error)
-    return _unreached(f"{doing}: the event log is unavailable ({cause})", cause)
-
-
-def _unreached(text: str, cause: str) -> UnavailableError:
-    """The error with the sentence ``text``: a ``TlsError`` if the cause is TLS, by gRPC's words for it."""
-    kind = TlsError if any(word in cause for word in TLS_FAILURES) else UnavailableError
-    return kind(text)
 
 
 class EsdbLog:
@@ -134,19 +85,7 @@ class EsdbLog:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._subscriptions: weakref.WeakSet[_Stream] = weakref.WeakSet()
-
-    def _call(self, doing: str, call: Callable[[], _T], right: str = "", stream: str = "") -> _T:
-        """What ``call`` returns, which needs ``right`` to ``stream``, with errors translated."""
-        try:
-            return call()
-        except driver.EventStoreDBClientException as error:
-            raise _translated(error, doing, right, stream) from None
-        except grpc.RpcError as error:
-            raise UnavailableError(f"{doing}: the event log is unavailable ({error})") from None
-        except ValueError as error:
-            # gRPC's own word for a channel that was closed under a call, by close() or a reconnect.
-            raise UnavailableError(f"{doing}: the connection was closed ({error})") from None
+        self._subscriptions: weakref.WeakSet[EsdbSubscription] = weakref.WeakSet()
 
     def _opened(self, doing: str, call: Callable[[], _S], stream: str) -> _S:
         """A subscription, confirmed by the server in time.
@@ -159,7 +98,7 @@ class EsdbLog:
         watcher = threading.Thread(target=self._close_if_late, args=(confirmed,), daemon=True)
         watcher.start()
         try:
-            opened = self._call(doing, call, READ, stream)
+            opened = calling(doing, call, READ, stream)
         finally:
             confirmed.set()
         if opened is not None:
@@ -211,7 +150,7 @@ class EsdbLog:
             except driver.WrongCurrentVersion:
                 raise WrongRevisionError(stream, expected) from None
 
-        self._call(f"append to {stream}", append, WRITE, stream)
+        calling(f"append to {stream}", append, WRITE, stream)
 
     def last_event(self, stream: str) -> Event | None:
         def last() -> Event | None:
@@ -219,9 +158,9 @@ class EsdbLog:
                 events = self._client.get_stream(stream, backwards=True, limit=1, timeout=DEADLINE)
             except driver.NotFound:
                 return None
-            return _event(events[0]) if events else None
+            return read_event(events[0]) if events else None
 
-        return self._call(f"read the end of {stream}", last, READ, stream)
+        return calling(f"read the end of {stream}", last, READ, stream)
 
     def last_revision(self, stream: str) -> int:
         last = self.last_event(stream)
@@ -248,15 +187,17 @@ class EsdbLog:
             except driver.NotFound:
                 return [], True
             is_cut = sum(len(event.data) for event in found) >= PAGE_BYTES
-            return [_event(event) for event in found], len(found) < count and not is_cut
+            return [read_event(event) for event in found], len(found) < count and not is_cut
 
-        return self._call(f"read {stream}", page, READ, stream)
+        return calling(f"read {stream}", page, READ, stream)
 
     def subscribe(self, stream: str, after: int = -1) -> Subscription:
         position = None if after < 0 else after
         return self._opened(
             f"subscribe to {stream}",
-            lambda: _Stream(self, self._client.subscribe_to_stream(stream, stream_position=position), stream),
+            lambda: EsdbSubscription(
+                self._client.subscribe_to_stream(stream, stream_position=position), stream
+            ),
             stream,
         )
 
@@ -265,8 +206,7 @@ class EsdbLog:
         pattern = prefix.replace(".", "\\.") + ".*"
         return self._opened(
             f"subscribe to {prefix}*",
-            lambda: _Stream(
-                self,
+            lambda: EsdbSubscription(
                 self._client.subscribe_to_all(
                     commit_position=after,
                     filter_include=(pattern,),
@@ -301,13 +241,12 @@ class EsdbLog:
             except driver.AlreadyExists:
                 return
 
-        self._call(f"create the persistent subscription {group} of {stream}", create)
+        calling(f"create the persistent subscription {group} of {stream}", create)
 
     def join_group(self, stream: str, group: str) -> EsdbGroup | None:
         def join() -> EsdbGroup | None:
             try:
                 return EsdbGroup(
-                    self,
                     self._client.read_subscription_to_stream(
                         group, stream, event_buffer_size=2000, max_ack_batch_size=200, max_ack_delay=0.05
                     ),
@@ -330,7 +269,7 @@ class EsdbLog:
                     stream, metadata={**metadata, "$tb": before}, current_version=version, timeout=DEADLINE
                 )
 
-        self._call(f"truncate {stream}", truncate, WRITE_METADATA, stream)
+        calling(f"truncate {stream}", truncate, WRITE_METADATA, stream)
 
     def metadata(self, stream: str) -> Metadata:
         doing = f"read the metadata of {stream}"
@@ -344,7 +283,7 @@ class EsdbLog:
                 raise KtError(f"{doing}: they are no JSON object; an administrator has to set them anew")
             return Metadata(values, revision if isinstance(revision, int) else NO_STREAM)
 
-        return self._call(doing, get, READ_METADATA, stream)
+        return calling(doing, get, READ_METADATA, stream)
 
     def set_metadata(self, stream: str, values: Mapping[str, object], expected: int) -> None:
         version = driver.StreamState.NO_STREAM if expected == NO_STREAM else expected
@@ -357,7 +296,7 @@ class EsdbLog:
             except driver.WrongCurrentVersion:
                 raise WrongRevisionError(f"$${stream}", expected) from None
 
-        self._call(f"set the metadata of {stream}", put, WRITE_METADATA, stream)
+        calling(f"set the metadata of {stream}", put, WRITE_METADATA, stream)
 
     def stream_names(self, prefix: str) -> Iterator[str]:
         """The streams in the log whose names begin with ``prefix``, deleted ones included, each once.
@@ -367,14 +306,14 @@ class EsdbLog:
         pattern = prefix.replace(".", "\\.") + ".*"
         doing = f"read {prefix}*"
         seen: set[str] = set()
-        events = self._call(
+        events = calling(
             doing,
             lambda: self._client.read_all(filter_include=(pattern,), filter_by_stream_name=True),
             READ,
             ALL,
         )
         try:
-            while (event := self._call(doing, lambda: next(events, None), READ, ALL)) is not None:
+            while (event := calling(doing, lambda: next(events, None), READ, ALL)) is not None:
                 if event.stream_name not in seen:
                     seen.add(event.stream_name)
                     yield event.stream_name
@@ -383,75 +322,3 @@ class EsdbLog:
 
     def close(self) -> None:
         self._client.close()
-
-
-class _Recordings(Protocol):
-    """What a client's subscription of either kind is to us."""
-
-    def __next__(self) -> driver.RecordedEvent: ...
-
-    def __iter__(self) -> Iterator[driver.RecordedEvent]: ...
-
-    def stop(self) -> None: ...
-
-
-class _Acknowledged(_Recordings, Protocol):
-    def ack(self, item: UUID) -> None: ...
-
-
-class _Stream:
-    """A subscription of the client with its errors translated."""
-
-    def __init__(
-        self,
-        log: EsdbLog,
-        subscription: _Recordings,
-        stream: str,
-    ) -> None:
-        self._log = log
-        self._stream = stream
-        self._subscription = subscription
-        self._stopped = threading.Event()
-
-    def __iter__(self) -> Iterator[Event]:
-        while True:
-            try:
-                recorded = self._log._call(
-                    "read a subscription", lambda: next(self._subscription, None), READ, self._stream
-                )
-            except UnavailableError:
-                if self._stopped.is_set():
-                    return
-                raise
-            if recorded is None:
-                return
-            yield _event(recorded)
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._subscription.stop()
-
-
-class EsdbGroup(_Stream):
-    """``GroupSubscription`` over the client's persistent subscription."""
-
-    def __init__(self, log: EsdbLog, subscription: _Acknowledged, stream: str) -> None:
-        super().__init__(log, subscription, stream)
-        self._group = subscription
-
-    def ack(self, event: Event) -> None:
-        ack_id = event.ack_id
-        if ack_id is not None:
-            self._log._call("acknowledge", lambda: self._group.ack(ack_id))
-
-
-def _event(recorded: driver.RecordedEvent) -> Event:
-    return Event(
-        recorded.stream_name,
-        recorded.stream_position,
-        recorded.type,
-        recorded.data,
-        recorded.id,
-        recorded.commit_position,
-        recorded.ack_id,
-    )
