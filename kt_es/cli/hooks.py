@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -56,15 +56,27 @@ class Hooks:
                 raise ConfigError("--webhook must be an address that begins with http:// or https://")
         return cls(words, webhook, desktop)
 
-    def run(self, document: Mapping[str, Any]) -> Iterator[str]:
-        """Set all of them off with ``document``; a line for each that failed."""
+    @property
+    def names(self) -> list[str]:
+        """The hooks that there are, by the names of their options."""
+        configured = {"on-alarm": self.command, "webhook": self.webhook, "desktop": self.desktop}
+        return [name for name, hook in configured.items() if hook]
+
+    def run(self, document: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
+        """Set those of ``names`` off with ``document``: what to say of each that failed, by its name."""
         data = json.dumps(document, ensure_ascii=False).encode()
-        failures = (
-            _ran(self.command, data, self.seconds) if self.command else None,
-            _posted(self.webhook, data, self.seconds) if self.webhook else None,
-            _notified(document, self.seconds) if self.desktop else None,
-        )
-        return (failure for failure in failures if failure is not None)
+        failures = {}
+        for name in names:
+            if failure := self._run(name, document, data):
+                failures[name] = failure
+        return failures
+
+    def _run(self, name: str, document: Mapping[str, Any], data: bytes) -> str | None:
+        if name == "webhook" and self.webhook is not None:
+            return _posted(self.webhook, data, self.seconds)
+        if name == "desktop":
+            return _notified(document, self.seconds)
+        return _ran(self.command, data, self.seconds)
 
 
 def hook_options(command: _F) -> _F:

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from kt_es.cli.alarms import Alarms, Document
 from kt_es.cli.clients import Reach, keys_option, reach_options
 from kt_es.cli.context import output_of, stop_on_signals
 from kt_es.cli.hooks import Hooks, hook_options
@@ -67,7 +68,8 @@ def watch_command(
     A version is yours if all its authorized keys are, and one of them signed it. The first watch checks the
     complete history, and every epoch from the first version on. A version that is not yours, or a proven
     contradiction, ends the watch after all labels have been looked at. Outages and answers that do not
-    verify are reported, and the watch goes on.
+    verify are reported, and the watch goes on. A version that is not yours and still stands is told by each
+    watch; its hooks run once, and again only where one failed.
 
     Exit codes: 5 contradiction proven, 6 a version is not yours, 4 an answer did not verify, 7 cannot tell.
     """
@@ -113,11 +115,11 @@ class Watch:
     def __init__(
         self, output: Output, client: Client, mine: Mine, hooks: Hooks, proofs: Path, *, from_now: bool
     ) -> None:
-        self.alarms: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
+        self.alarms: deque[Document] = deque(maxlen=_REMEMBERED)
         self.alarmed = False
         self._output = output
         self._client = client
-        self._hooks = hooks
+        self._hooks = Alarms(client, hooks, output.fail)
         self._proofs = proofs
         self._watcher = Watcher(client, mine, self._tell, from_now=from_now)
         # By exit code and label, so that no number of failures takes more memory.
@@ -129,6 +131,8 @@ class Watch:
 
     def round(self, labels: Sequence[str], stop: threading.Event) -> None:
         """Bring all labels up to the latest epoch, in turns: no label keeps another one waiting."""
+        for label in labels:
+            self._retry(label)
         behind = list(labels)
         while behind and not stop.is_set():
             behind = [label for label in behind if not stop.is_set() and self._look(label)]
@@ -156,6 +160,19 @@ class Watch:
                 self._output.ok(f"{label}: every epoch up to epoch {turn.epoch} is checked")
             return turn.behind
         return False
+
+    def _retry(self, label: str) -> None:
+        """Tell an alarm again that a hook has not taken yet: it still counts as an alarm of this watch."""
+        try:
+            document = self._hooks.retry(label)
+        except KtError as error:
+            self._fail(label, error, str(error))
+            return
+        if document is not None and document not in self.alarms:
+            self.alarms.append(document)
+            alarm = _error(label, document)
+            self.alarmed |= alarm.exit_code in (5, 6)
+            self._fail(label, alarm, f"told before, but not every hook took it: {document['sentence']}")
 
     def _fail(self, label: str, error: KtError, line: str) -> None:
         self._failed[error.exit_code, label] = error
@@ -193,7 +210,8 @@ class Watch:
             return
         number, when = change.entry.version, at(change.timestamp)
         signers = ", ".join(key.id.hex() for key in change.signers)
-        line = f"version {number}  since epoch {change.epoch}, {when}  signed by {signers}"
+        since = "still stands in" if change.again else "since"
+        line = f"version {number}  {since} epoch {change.epoch}, {when}  signed by {signers}"
         if change.mine:
             self._output.ok(f"{change.label}: {line}: yours")
             self._told.append(change.entry_hash)
@@ -201,17 +219,17 @@ class Watch:
         self.alarmed = True
         why = "not yours" if change.authorized else "not yours, and not authorized by the keys before it"
         sentence = f"{line}: {why}"
-        error = WatchAlarmError(
-            f"{change.label}: version {number} is not yours: tell the operator and whoever uses your keys"
-        )
-        self._fail(change.label, error, sentence)
-        self._alarm({**_document(change), "sentence": sentence, "proof": self._saved(change)})
+        self._fail(change.label, _not_yours(change.label, number), sentence)
+        document = {**_document(change), "sentence": sentence}
+        if change.again:
+            self.alarms.append(document)
+        else:
+            self._alarm({**document, "proof": self._saved(change)})
         self._told.append(change.entry_hash)
 
-    def _alarm(self, document: dict[str, Any]) -> None:
+    def _alarm(self, document: Document) -> None:
         self.alarms.append(document)
-        for failure in self._hooks.run(document):
-            self._output.fail(failure)
+        self._hooks.set_off(document["label"], document)
 
     def _saved(self, change: Change) -> str | None:
         """Save the signed proof of a foreign version; None where that fails, which does not stop an alarm."""
@@ -229,9 +247,26 @@ class Watch:
         return str(path)
 
 
-def _document(change: Change) -> dict[str, Any]:
+def _error(label: str, document: Document) -> KtError:
+    """The error of an alarm that an earlier watch told."""
+    if document["kind"] == "foreign-version":
+        return _not_yours(label, document.get("version"))
+    if document["kind"] == "contradiction":
+        error = EquivocationError("watch", document["sentence"])
+        error.saved = Path(document["evidence"]) if document.get("evidence") else None
+        return error
+    return VerificationError("watch", document["sentence"])
+
+
+def _not_yours(label: str, number: object) -> WatchAlarmError:
+    return WatchAlarmError(
+        f"{label}: version {number} is not yours: tell the operator and whoever uses your keys"
+    )
+
+
+def _document(change: Change) -> Document:
     return {
-        "kind": "foreign-version",
+        "kind": "still-foreign" if change.again else "foreign-version",
         "label": change.label,
         "exit_code": WatchAlarmError.exit_code,
         "version": change.entry.version,

@@ -175,6 +175,10 @@ class Client:
         """Remember ``data`` durably in the state of this client."""
         self._session.state.remember(kind, key, data)
 
+    def exchange(self, kind: str, key: bytes, expected: bytes | None, data: bytes) -> bool:
+        """Remember ``data`` durably if ``expected`` is what is remembered; else say False."""
+        return self._session.state.exchange(kind, key, expected, data)
+
     def head(self, epoch: int | None = None, *, fresh: bool = True, timeout: float | None = None) -> Head:
         """The latest head, or that of ``epoch``: verified and consistent with what is trusted.
 

@@ -2,7 +2,8 @@
 
 The first watch of an account judges its complete history, and then walks through every epoch from its first
 version on. ``from_now`` begins with what stands now. Progress is stored after a change has been told, so a
-crash in between tells it again and never loses it.
+crash in between tells it again and never loses it. A new watcher tells a foreign version that still stands
+once more: that is no news, but nothing is in order either.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ _RANGES_A_TURN = 16
 class Change:
     """A version of a watched account. ``mine`` says whether it is the owner's.
 
-    ``authorized`` is False where the keys of the version before did not sign it.
+    ``authorized`` is False where the keys of the version before did not sign it. ``again`` is True where
+    another watcher told it before, and it still stands in ``epoch``.
     """
 
     label: str
@@ -46,6 +48,7 @@ class Change:
     signers: tuple[PublicKey, ...]
     authorized: bool
     mine: bool
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,8 @@ class Watcher:
         self._from_now = from_now
         # Label -> the latest head when its turn began: the walk ends there, however fast the log grows.
         self._latest: dict[str, MapHead] = {}
+        # The labels of which this watcher has judged what stands.
+        self._resumed: set[str] = set()
 
     def look(self, label: str) -> Turn:
         """Check the epochs of ``label`` that were not checked yet, at most a turn's worth of them.
@@ -109,13 +114,27 @@ class Watcher:
         latest = self._latest.pop(label, None) or self._client.head().head
         label = normalize_label(label, self._client.trusted().configs[0].config.label_policy)
         progress = self._progress(label) or self._begin(label, latest)
+        standing: Seen | None = None
         for _ in range(_RANGES_A_TURN):
             if progress.epoch >= latest.epoch:
                 break
-            progress = self._walk(label, latest, progress)
+            progress, standing = self._walk(label, latest, progress)
         if behind := progress.epoch < latest.epoch:
             self._latest[label] = latest
+        elif label not in self._resumed:
+            self._resume(label, standing or self._look_again(label, progress), latest.origin)
         return Turn(progress.epoch, behind)
+
+    def _look_again(self, label: str, progress: Progress) -> Seen:
+        """What stands in the last epoch that was checked: the same as then."""
+        now = self._client.range(label, progress.epoch, progress.epoch).epochs[0]
+        _compare(now, progress)
+        return now
+
+    def _resume(self, label: str, standing: Seen, origin: str) -> None:
+        if standing.mutation is not None:
+            self._judge(label, standing, standing.mutation, (), origin, again=True)
+        self._resumed.add(label)
 
     def _progress(self, label: str) -> Progress | None:
         data = self._client.recall(KIND, label.encode())
@@ -130,6 +149,7 @@ class Watcher:
 
     def _begin(self, label: str, latest: MapHead) -> Progress:
         """The first sight of an account: judge its history, or with ``from_now`` what stands now."""
+        self._resumed.add(label)
         if self._from_now:
             now = self._client.range(label, latest.epoch, latest.epoch).epochs[0]
             if now.mutation is not None:
@@ -151,14 +171,10 @@ class Watcher:
             return self._store(label, Progress(latest.epoch, None))
         return self._store(label, Progress(versions[0].epoch - 1, None, versions[-1].number))
 
-    def _walk(self, label: str, latest: MapHead, progress: Progress) -> Progress:
-        """Check one range of epochs after ``progress``."""
+    def _walk(self, label: str, latest: MapHead, progress: Progress) -> tuple[Progress, Seen]:
+        """Check one range of epochs after ``progress``: the progress after it, and its last epoch."""
         seen = next_epochs(self._client, label, progress.epoch, latest.epoch)
-        first = seen.epochs[0]
-        if first.epoch == progress.epoch and first.entry_hash != progress.entry_hash:
-            raise VerificationError(
-                "history", f"epoch {first.epoch} holds another entry than the one that was checked there"
-            )
+        _compare(seen.epochs[0], progress)
         told = self._told(label, seen.epochs, progress)
         before: Mutation | None = None
         for one in seen.epochs:
@@ -169,7 +185,7 @@ class Watcher:
         last = seen.epochs[-1]
         number = 0 if last.mutation is None else last.mutation.entry.version
         judged = progress.judged if number < progress.judged else 0
-        return self._store(label, Progress(last.epoch, last.entry_hash, judged))
+        return self._store(label, Progress(last.epoch, last.entry_hash, judged)), last
 
     def _told(self, label: str, epochs: Sequence[Seen], progress: Progress) -> frozenset[bytes]:
         """The entries that the first watch told already, if ``epochs`` may have some of them."""
@@ -179,11 +195,23 @@ class Watcher:
         return frozenset(version.entry_hash for version in versions)
 
     def _judge(
-        self, label: str, seen: Seen, mutation: Mutation, old: Sequence[PublicKey], origin: str
+        self,
+        label: str,
+        seen: Seen,
+        mutation: Mutation,
+        old: Sequence[PublicKey],
+        origin: str,
+        *,
+        again: bool = False,
     ) -> None:
-        """Tell a change; ``old`` are the authorized keys of the version before it."""
+        """Tell a change; ``old`` are the authorized keys of the version before it.
+
+        With ``again`` it is told only if it is foreign.
+        """
         entry, signers = mutation.entry, signers_of(mutation, old, origin)
         mine = seen.authorized and self._mine.made(entry, signers)
+        if again and mine:
+            return
         self._tell(
             Change(
                 label,
@@ -194,8 +222,10 @@ class Watcher:
                 signers,
                 seen.authorized,
                 mine,
+                again,
             )
         )
+        self._resumed.add(label)
 
     def _of_history(self, label: str, version: Version) -> Change:
         mine = self._mine.made(version.entry, version.signers)
@@ -208,4 +238,12 @@ class Watcher:
             version.signers,
             True,
             mine,
+        )
+
+
+def _compare(seen: Seen, progress: Progress) -> None:
+    """Raises ``VerificationError`` if ``seen`` contradicts what was checked in the same epoch."""
+    if seen.epoch == progress.epoch and seen.entry_hash != progress.entry_hash:
+        raise VerificationError(
+            "history", f"epoch {seen.epoch} holds another entry than the one that was checked there"
         )

@@ -8,7 +8,8 @@ from pathlib import Path
 from tools.lies.registry import SCENES, table
 from tools.lies.told import load
 
-TEXT = (Path(__file__).parents[2] / "docs/THREATS.md").read_text()
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs/THREATS.md").read_text()
 
 
 def rows() -> list[str]:
@@ -27,6 +28,11 @@ def test_each_lie_has_one_name_and_a_sentence() -> None:
     lies = [one for scene in SCENES for one in scene.lies]
     assert len({one.name for one in lies}) == len(lies)
     assert [one.name for one in lies if not one.says or "|" in one.says] == []
+
+
+def test_each_scene_names_tests_that_are_there() -> None:
+    load()
+    assert [scene.name for scene in SCENES if not (ROOT / scene.also).is_file()] == []
 
 
 def test_each_lie_of_a_scene_is_another_case() -> None:

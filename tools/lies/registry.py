@@ -61,7 +61,7 @@ def lie(
     return Lie(name, teller, command, when, code, says, case)
 
 
-def told(*lies: Lie, control: int = 0, also: str = "") -> Callable[[Telling], Telling]:
+def told(*lies: Lie, also: str, control: int = 0) -> Callable[[Telling], Telling]:
     """Register a function that tells ``lies``, each by its ``case``."""
 
     def register(tell: Telling) -> Telling:
@@ -76,10 +76,9 @@ def table() -> list[str]:
     """The rows of the table in docs/THREATS.md."""
     rows = []
     for scene in SCENES:
-        also = f"`{scene.also}`" if scene.also else ""
         rows += [
             f"| `{one.name}` | {one.teller} | `{one.command}` | {one.when} | {one.code} "
-            f"| {one.says} | {also} |"
+            f"| {one.says} | `{scene.also}` |"
             for one in scene.lies
         ]
     return rows
