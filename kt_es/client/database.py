@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kt_es.errors import ConfigError
+from kt_es.process.files import check_private, create_file
 
 _PATIENCE = 10.0  # seconds that a process waits for another one that writes
 _TABLE = (
-    "CREATE TABLE IF NOT EXISTS memory (kind TEXT NOT NULL, key BLOB NOT NULL, data BLOB NOT NULL, "
+    "CREATE TABLE memory (kind TEXT NOT NULL, key BLOB NOT NULL, data BLOB NOT NULL, "
     "PRIMARY KEY (kind, key)) WITHOUT ROWID"
 )
 
@@ -86,9 +87,9 @@ class Database:
     def _connect(self, write: bool) -> sqlite3.Connection | None:
         if self._connection is not None and (self._writable or not write):
             return self._connection
-        if not write and not self._path.exists():
-            return None
         self._close()
+        if not self._is_there() and not write:
+            return None
         self._writable = write or _is_writable(self._path)
         try:
             connection = self._open_to_write() if self._writable else self._open_to_read()
@@ -101,14 +102,30 @@ class Database:
         weakref.finalize(self, connection.close)
         return connection
 
+    def _is_there(self) -> bool:
+        """Whether there is one. Raises ``ConfigError`` for an emptied file, and for one that others may read.
+
+        The file is not opened for it: closing it would give up the locks of another connection to it.
+        """
+        try:
+            found = self._path.lstat()
+        except FileNotFoundError:
+            return False
+        check_private(found, self._path, "the memory")
+        if found.st_size == 0:
+            # It was whole when it got its name, so this is not a new one.
+            problem = "has been emptied: put a copy in its place, or remove it to forget everything"
+            raise ConfigError(f"the memory {self._path} {problem}")
+        return True
+
     def _open_to_write(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # SQLite gives its other files the mode of this one, which is the owner's alone.
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        if not self._is_there():
+            # SQLite gives its other files the mode of this one, which is the owner's alone.
+            with contextlib.suppress(FileExistsError):
+                create_file(self._path, _empty())
         connection = self._open("rw")
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(_TABLE)
         except sqlite3.Error:
             connection.close()
             raise
@@ -130,6 +147,13 @@ class Database:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _empty() -> bytes:
+    """A database without values."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute(_TABLE)
+        return connection.serialize()
 
 
 def _is_writable(path: Path) -> bool:

@@ -15,6 +15,7 @@ from kt_es.client.state import FileStateStore, MemoryStateStore, StateStore
 from kt_es.client.trusted import Pinned, Trusted, begin
 from kt_es.errors import ConfigError
 from kt_es.formats.checkpoints import heads_origin
+from kt_es.process.files import replace_file
 from tests import builders as b
 
 BEGUN = begin(Pinned(b.ORIGIN, b.SIGNER_KEY), [b.signed_config()])
@@ -128,12 +129,28 @@ class TestMemory:
 
     @pytest.mark.parametrize("damage", [b"no database", b"SQLite format 3\0" + b"\xff" * 5000])
     def test_a_damaged_one_is_never_taken_for_an_empty_one(self, tmp_path: Path, damage: bytes) -> None:
-        (tmp_path / "memory.db").write_bytes(damage)
+        replace_file(tmp_path / "memory.db", damage)
         store = FileStateStore(tmp_path)
         with pytest.raises(ConfigError, match=r"memory\.db cannot be read"):
             store.recall("own", b"")
         with pytest.raises(ConfigError, match=r"memory\.db cannot be written"):
             store.remember("own", b"", b"1")
+
+    def test_an_emptied_one_is_no_new_one(self, tmp_path: Path) -> None:
+        FileStateStore(tmp_path).remember("own", b"", b"1")
+        (tmp_path / "memory.db").write_bytes(b"")
+        store = FileStateStore(tmp_path)
+        with pytest.raises(ConfigError, match="has been emptied: put a copy in its place"):
+            store.recall("own", b"")
+        with pytest.raises(ConfigError, match="has been emptied"):
+            store.remember("own", b"", b"2")
+        assert (tmp_path / "memory.db").read_bytes() == b""
+
+    def test_one_that_others_may_read_is_refused(self, tmp_path: Path) -> None:
+        FileStateStore(tmp_path).remember("own", b"", b"1")
+        (tmp_path / "memory.db").chmod(0o644)
+        with pytest.raises(ConfigError, match=r"is open to other users \(mode 644\): chmod 600"):
+            FileStateStore(tmp_path).recall("own", b"")
 
     def test_a_full_disk_can_still_be_read(self, tmp_path: Path) -> None:
         FileStateStore(tmp_path).remember("own", b"", b"1")
@@ -149,7 +166,7 @@ class TestMemory:
 
     def test_a_planted_link_is_not_followed(self, tmp_path: Path) -> None:
         (tmp_path / "memory.db").symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(ConfigError, match="cannot be written"):
+        with pytest.raises(ConfigError, match="is not a regular file"):
             FileStateStore(tmp_path).remember("own", b"", b"1")
         assert not (tmp_path / "elsewhere").exists()
 

@@ -138,6 +138,13 @@ def test_a_server_that_only_claims_a_known_directory_is_not_bound_to_it(
     assert States(tmp_path).origin_of("https://elsewhere.test") is None
 
 
+def test_which_server_is_whose_is_never_forgotten_in_silence(tmp_path: Path, directory: Directory) -> None:
+    client_at(tmp_path, directory).head()
+    (tmp_path / "servers.db").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"servers\.db has been emptied"):
+        client_at(tmp_path, directory)
+
+
 def test_addresses_are_remembered_without_passwords(directory: Directory, tmp_path: Path) -> None:
     client_at(tmp_path, directory, "https://user:secret@kt.example.org").lookup(ALICE)
     assert States(tmp_path).origin_of("https://kt.example.org") == b.ORIGIN
