@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from kt_es.cli.output import Output
 from kt_es.cli.supervisor import end_with_parent
 from kt_es.config import Settings, load_settings
+
+STATE_FILE = "up.json"
+"""Where ``kt up`` says, beside the settings, what runs and where."""
 
 
 def output_of(context: click.Context) -> Output:
@@ -23,9 +30,25 @@ def config_path(context: click.Context) -> Path:
 
 
 def settings_of(context: click.Context, log: str | None = None) -> Settings:
-    """The settings of ``--config``, with the connection string replaced where one is given."""
+    """The settings of ``--config``, with ``log`` as connection string if given, else that of a ``kt up``.
+
+    A ``kt up`` that runs may have been given another address for its node than the one in the file.
+    """
     settings = load_settings(config_path(context))
+    log = log or running_up(settings.base).get("log")
     return settings if log is None else settings.model_copy(update={"log": log})
+
+
+def running_up(base: Path) -> Mapping[str, Any]:
+    """What the ``kt up`` of the directory in ``base`` says of itself; nothing if none runs there."""
+    try:
+        state = json.loads((base / STATE_FILE).read_text())
+        os.kill(int(state["pid"]), 0)
+    except PermissionError:
+        pass  # somebody else's process is one nevertheless
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return state if isinstance(state, dict) else {}
 
 
 def stop_on_signals() -> threading.Event:

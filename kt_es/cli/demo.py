@@ -22,11 +22,11 @@ import certifi
 import click
 
 from kt_es.cli.auditing import ledger_of, run_audit
-from kt_es.cli.context import output_of
+from kt_es.cli.context import STATE_FILE, output_of
 from kt_es.cli.demo_tamper import tamper
 from kt_es.cli.importing import publish_plan, read_plan, show_summary
 from kt_es.cli.output import Output
-from kt_es.cli.up import START_SECONDS, STATE_FILE
+from kt_es.cli.up import START_SECONDS
 from kt_es.cli.waiting import event_log
 from kt_es.client.client import Client
 from kt_es.client.state import FileStateStore

@@ -6,8 +6,6 @@ figures say is shown as it is, and labelled as unverified.
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,13 +17,12 @@ from click.core import ParameterSource
 
 from kt_es.cli.auditing import head_document
 from kt_es.cli.clients import Reach, state_option
-from kt_es.cli.context import config_path, output_of, settings_of
+from kt_es.cli.context import config_path, output_of, running_up, settings_of
 from kt_es.cli.figures import TIMEOUT, Page, of_frontend, of_monitor, of_signer
 from kt_es.cli.operate import address
 from kt_es.cli.output import Output
 from kt_es.cli.rights import acls_of, default_rights, problems_of
 from kt_es.cli.status_lines import status_lines
-from kt_es.cli.up import STATE_FILE
 from kt_es.cli.waiting import event_log, patience_option
 from kt_es.client.heads import verify_freshness
 from kt_es.config import Settings
@@ -113,7 +110,7 @@ class _Inquiry:
         self.refused: VerificationError | None = None
         self.log_is_away: UnavailableError | None = None
         self._settings = settings
-        self._up = {} if settings is None else _state_of_up(settings)
+        self._up = {} if settings is None else running_up(settings.base)
         listen = "" if settings is None else f"http://{settings.frontend.listen}"
         self._server = (server or str(self._up.get("url") or listen)).rstrip("/")
         vkey = reach["vkey"] or (None if settings is None else settings.key)
@@ -222,18 +219,6 @@ class _Inquiry:
         if not isinstance(restarts, dict):
             raise UnavailableError("no kt up runs beside kt.toml, which would count them")
         return {str(name): int(count) for name, count in restarts.items()}
-
-
-def _state_of_up(settings: Settings) -> Mapping[str, Any]:
-    """What a ``kt up`` of this directory says of itself; nothing if none runs here."""
-    try:
-        state = json.loads((settings.base / STATE_FILE).read_text())
-        os.kill(int(state["pid"]), 0)
-    except PermissionError:
-        pass  # somebody else's process is one nevertheless
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return state if isinstance(state, dict) else {}
 
 
 def _promised(frontend: _Frontend | None, signer: Page | None, monitor: Page | None) -> dict[str, Any]:

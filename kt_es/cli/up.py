@@ -15,19 +15,18 @@ from pathlib import Path
 import click
 import httpx
 
-from kt_es.cli.context import output_of, stop_on_signals
+from kt_es.cli.context import STATE_FILE, output_of, stop_on_signals
 from kt_es.cli.operate import address
 from kt_es.cli.output import Output
 from kt_es.cli.setup import NewDirectory, begin_queue, write_directory, write_private
 from kt_es.cli.supervisor import Supervisor
-from kt_es.config import FILE_NAME, Address, Settings, load_settings
+from kt_es.config import FILE_NAME, Address, FrontendTable, NodeTable, Settings, load_settings
 from kt_es.errors import ConfigError, KtError, LockedError, UnavailableError
 from kt_es.eventstore.esdb import connect
 from kt_es.formats.labels import LABEL_POLICIES
 from kt_es.node.access.users import FILE_NAME as USERS_FILE
 from kt_es.node.ops.limits import spelled
 
-STATE_FILE = "up.json"
 LOCK_FILE = "up.lock"
 START_SECONDS = 60.0
 
@@ -73,18 +72,20 @@ def up_command(
     A process that dies is reported and started again. Interrupt to stop.
     """
     output = output_of(context)
-    new = NewDirectory(
-        "people", origin, "esdb://127.0.0.1:2113?Tls=false", label_policy, min_interval, max_interval
-    )
     with locked(data):
-        if (data / FILE_NAME).exists():
-            settings = load_settings(data / FILE_NAME)
-        else:
-            settings = write_directory(data, new)
+        known = load_settings(data / FILE_NAME) if (data / FILE_NAME).exists() else None
+        node_listen = node_listen or (known.node if known else NodeTable()).listen
+        listen = listen or (known.frontend if known else FrontendTable()).listen
+        node = with_free_port(address(node_listen, "node-listen"))
+        frontend = with_free_port(address(listen))
+        log = f"esdb://{node}?Tls=false"
+        new = NewDirectory(
+            "people", origin, log, label_policy, min_interval, max_interval, node_listen, listen
+        )
+        settings = known or write_directory(data, new)
+        if known is None:
             output.ok(f"made {data} for {settings.origin}")
         _refuse_users(settings)
-        node = with_free_port(address(node_listen or settings.node.listen, "node-listen"))
-        frontend = with_free_port(address(listen or settings.frontend.listen))
         return run_up(output, settings, new, node, frontend, stop_on_signals())
 
 
@@ -125,8 +126,10 @@ def run_up(
     frontend: Address,
     stop: threading.Event,
 ) -> int:
-    """The processes of ``settings`` until ``stop``; the exit code of the first that refused to go on."""
-    log_uri = f"esdb://{node}?Tls=false"
+    """The processes of ``settings`` until ``stop``; the exit code of the first that refused to go on.
+
+    ``new.log`` is where ``node`` is reached.
+    """
     url = f"http://{frontend}"
     state = settings.base / STATE_FILE
 
@@ -134,7 +137,7 @@ def run_up(
         document = {
             "pid": os.getpid(),
             "url": url,
-            "log": log_uri,
+            "log": new.log,
             "key": settings.key,
             "processes": pids,
             "restarts": {child.name: child.restarts for child in supervisor.children},
@@ -145,10 +148,10 @@ def run_up(
     common = ("-q", "-c", str(settings.base / FILE_NAME))
     try:
         supervisor.start("node", (*common, *_node(settings), "--listen", str(node)))
-        _until(stop, supervisor, "the node", lambda: _begin(settings, log_uri, new))
-        supervisor.start("signer", (*common, "signer", "--log", log_uri))
-        supervisor.start("frontend", (*common, "frontend", "--log", log_uri, "--listen", str(frontend)))
-        supervisor.start("monitor", (*common, "monitor", "--log", log_uri))
+        _until(stop, supervisor, "the node", lambda: _begin(settings, new))
+        supervisor.start("signer", (*common, "signer", "--log", new.log))
+        supervisor.start("frontend", (*common, "frontend", "--log", new.log, "--listen", str(frontend)))
+        supervisor.start("monitor", (*common, "monitor", "--log", new.log))
         _until(stop, supervisor, "the front end", lambda: _ready(url))
         if not stop.is_set():
             output.ok(f"{settings.origin} is served at {url}")
@@ -171,9 +174,9 @@ def _node(settings: Settings) -> tuple[str, ...]:
     return ("node", "--data", str(settings.path(settings.node.data)), *limits)
 
 
-def _begin(settings: Settings, log_uri: str, new: NewDirectory) -> bool:
+def _begin(settings: Settings, new: NewDirectory) -> bool:
     try:
-        log = connect(log_uri)
+        log = connect(new.log)
         try:
             begin_queue(settings, log, new)
         finally:

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from kt_es.config import load_settings
 from kt_es.process.files import replace_file
 from tests.e2e.processes import ANYWHERE, SHORT, Stranger, Up, is_alive, running_up, until
 
@@ -47,6 +48,15 @@ def test_the_same_directory_can_be_started_again(tmp_path: Path) -> None:
         assert up.vkey == vkey
         assert (tmp_path / "data/keys/signer/signer.pem").read_bytes() == key
         up.audit()
+
+
+def test_the_settings_lead_to_the_log_that_runs(tmp_path: Path) -> None:
+    with running_up(tmp_path / "data") as up:
+        assert load_settings(up.settings).log == up.log_uri
+    with running_up(tmp_path / "data") as up:
+        someone = up.stranger(tmp_path / "home")
+        report = someone.kt("--json", "-c", up.settings, "audit").document
+        assert report["compared_with_queue"] == report["records"] > 0
 
 
 def test_a_stopped_directory_is_examined_with_its_log(tmp_path: Path) -> None:
