@@ -16,7 +16,9 @@ from signer.loop import Signer
 from signer.observer import Observer, Silent
 
 GROUP = "kt-signer"
-INBOX = 32  # delivered events that wait for the signer
+# Delivered events that wait for the signer, in bytes, and what each counts beside its data.
+INBOX_BYTES = 2 << 20
+ENVELOPE = 1 << 10
 TICK = 0.05  # seconds after which the signer looks around while nothing comes
 STANDBY = 0.5  # seconds between two looks of a standby at the place
 FIRST_DELAY = 0.2
@@ -65,7 +67,7 @@ def _run(log: EventLog, signer: Signer, queue: str, stop: threading.Event, outag
     group = _take_place(log, signer, queue, stop, outage)
     if group is None:
         return
-    with _inbox(group) as inbox:
+    with inbox_of(group) as inbox:
         signer.join(group)
         while not stop.is_set():
             with suppress(Empty):
@@ -95,10 +97,34 @@ def _take_place(
     return None
 
 
+class _Inbox(Queue["Event | KtError"]):
+    """A queue that is full by the bytes in it: counted, a few dozen of the largest events are a gigabyte."""
+
+    def _init(self, maxsize: int) -> None:
+        super()._init(maxsize)
+        self._size = 0
+
+    def _qsize(self) -> int:
+        return self._size
+
+    def _put(self, item: Event | KtError) -> None:
+        super()._put(item)
+        self._size += _weight(item)
+
+    def _get(self) -> Event | KtError:
+        item: Event | KtError = super()._get()
+        self._size -= _weight(item)
+        return item
+
+
+def _weight(item: Event | KtError) -> int:
+    return ENVELOPE + (len(item.data) if isinstance(item, Event) else 0)
+
+
 @contextmanager
-def _inbox(group: GroupSubscription) -> Iterator[Queue[Event | KtError]]:
+def inbox_of(group: GroupSubscription) -> Iterator[Queue[Event | KtError]]:
     """The deliveries of ``group`` in a bounded queue, filled by a thread; its error comes last."""
-    inbox: Queue[Event | KtError] = Queue(INBOX)
+    inbox = _Inbox(INBOX_BYTES)
     closed = threading.Event()
 
     def put(thing: Event | KtError) -> None:

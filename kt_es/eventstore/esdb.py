@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from kt_es.errors import ConfigError, KtError, WrongRevisionError
 from kt_es.eventstore import driver
-from kt_es.eventstore.esdb_client import PAGE_BYTES, Client
+from kt_es.eventstore.esdb_client import PAGE, PAGE_BYTES, Client
 from kt_es.eventstore.rights import READ, READ_METADATA, WRITE, WRITE_METADATA
 from kt_es.eventstore.streams import ANY, NO_STREAM, Event, Metadata, NewEvent, Subscription
 from kt_es.eventstore.subscriptions import EsdbGroup, EsdbSubscription, read_event
@@ -27,7 +27,7 @@ from kt_es.process.redaction import without_password
 DEADLINE = 3.0
 OPENING_DEADLINE = 10.0
 OPENING_LOOK = 1.0  # seconds between two questions whether the member that does not answer still leads
-PAGE = 64
+FIRST_PAGE = 8
 ALL = "$all"
 
 _S = TypeVar("_S", bound="EsdbSubscription | None")
@@ -85,6 +85,8 @@ class EsdbLog:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        # What is asked for and cut has been sent nevertheless: so many events are about a page of bytes.
+        self._page_events = FIRST_PAGE
         self._subscriptions: weakref.WeakSet[EsdbSubscription] = weakref.WeakSet()
 
     def _opened(self, doing: str, call: Callable[[], _S], stream: str) -> _S:
@@ -168,7 +170,7 @@ class EsdbLog:
 
     def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[Event]:
         while limit is None or limit > 0:
-            count = PAGE if limit is None else min(PAGE, limit)
+            count = self._page_events if limit is None else min(self._page_events, limit)
             page, is_last = self._page(stream, start, count)
             limit = None if limit is None else limit - len(page)
             start = page[-1].revision + 1 if page else start
@@ -187,6 +189,7 @@ class EsdbLog:
             except driver.NotFound:
                 return [], True
             is_cut = sum(len(event.data) for event in found) >= PAGE_BYTES
+            self._page_events = len(found) if is_cut else min(2 * self._page_events, PAGE)
             return [read_event(event) for event in found], len(found) < count and not is_cut
 
         return calling(f"read {stream}", page, READ, stream)

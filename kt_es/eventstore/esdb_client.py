@@ -9,12 +9,15 @@ from typing import Any
 import grpc
 
 from kt_es.eventstore import driver
+from kt_es.eventstore.channels import Channels, Options
 from kt_es.eventstore.discovery import Answers, confirms, find_leader
 from kt_es.eventstore.driver import autoreconnect, retrygrpc
 from kt_es.eventstore.gossip import ask_members, seeds_of
 from kt_es.eventstore.streams import NO_STREAM
 
-# A page is cut where it has so many bytes: 64 events may have 64 MiB, too many for memory and deadline.
+# A page has at most so many events, and is cut where it has so many bytes: 64 events may have 64 MiB, too
+# many for memory and deadline.
+PAGE = 64
 PAGE_BYTES = 4 << 20
 PAGE_DEADLINE = 10.0
 
@@ -85,13 +88,12 @@ class Client(driver.EventStoreDBClient):
             connection._grpc_channel.close()
         self._is_closed = True
 
-    def _construct_grpc_channel(
-        self, grpc_target: str, grpc_options: tuple[tuple[str, str | int], ...] = ()
-    ) -> grpc.Channel:
+    def _construct_grpc_channel(self, grpc_target: str, grpc_options: Options = ()) -> grpc.Channel:
         if self._has_ended:
             raise driver.CancelledByClient("the client was closed")
+        make = super()._construct_grpc_channel
         # The client passes its keepalive settings under a name that gRPC does not know.
-        return super()._construct_grpc_channel(grpc_target, (*grpc_options, *_KEEPALIVE))
+        return Channels(lambda more: make(grpc_target, (*grpc_options, *_KEEPALIVE, *more)), PAGE)
 
     def _discover_preferred_node(self) -> driver.Connection:
         """The library's choice of the member, replaced: it counts dead leaders (see ``discovery``)."""

@@ -39,6 +39,7 @@ class Proxy:
     def __init__(self, target: int) -> None:
         self.port = 0
         self.connections = 0
+        self.delivered = 0  # bytes from the server
         self._target = target
         self._mode = Mode.PASS
         self._delay = 0.0
@@ -109,6 +110,7 @@ class Proxy:
                 return
             writer.write(data)
             await writer.drain()
+            self.delivered += len(data) * way
 
     async def _until_changed(self) -> None:
         await self._changed.wait()
@@ -159,6 +161,11 @@ class Network:
     @property
     def connections(self) -> int:
         return sum(proxy.connections for proxy in self._proxies.values())
+
+    @property
+    def delivered(self) -> int:
+        """How many bytes from the server the processes have taken."""
+        return sum(proxy.delivered for proxy in self._proxies.values())
 
     def close(self) -> None:
         async def ended() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kt_es.eventstore.esdb import PAGE
+from kt_es.eventstore.esdb_client import PAGE
 from kt_es.eventstore.streams import ANY, Event, NewEvent, content_event
 from kt_es.formats.queue import EPOCH_MARKER
 from projections.replay import Replay
