@@ -12,8 +12,9 @@ from pathlib import Path
 
 import structlog
 
-from kt_es.errors import EquivocationError, MalformedError
-from kt_es.formats.evidence import Evidence, EvidenceKind
+from kt_es.errors import ConfigError, EquivocationError, MalformedError, VerificationError
+from kt_es.evidence import convict
+from kt_es.formats.evidence import MAX_EVIDENCE, Evidence, EvidenceKind
 from kt_es.process.files import create_file
 
 FOLDER = "evidence"
@@ -39,6 +40,28 @@ def keep(data: Path | None, error: EquivocationError) -> None:
         error.saved = _save(data / FOLDER, _stem(error.evidence), error.evidence)
     except OSError as problem:
         _LOG.error("evidence not saved", folder=str(data / FOLDER), problem=problem.strerror or str(problem))
+
+
+def check_unconvicted(data: Path | None) -> None:
+    """Raise ``EquivocationError`` if evidence below ``data`` convicts the directory that is followed there.
+
+    For those who watch: what is in the log now may be the side that they are meant to see. They go on when
+    somebody has moved the evidence away. Raises ``ConfigError`` for a file that cannot be read.
+    """
+    for path in () if data is None else sorted((data / FOLDER).glob("*.evidence")):
+        try:
+            with path.open("rb") as file:
+                encoded = file.read(MAX_EVIDENCE + 1)
+            sentence = convict(Evidence.decode(encoded))
+        except (MalformedError, VerificationError):
+            continue
+        except OSError as error:
+            raise ConfigError(f"the evidence {path} cannot be read: {error.strerror}") from None
+        found = EquivocationError(
+            "convicted", f"{sentence}. That was proven before; move the evidence away to go on", encoded
+        )
+        found.saved = path
+        raise found
 
 
 def _stem(data: bytes) -> str:

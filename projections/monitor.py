@@ -30,7 +30,7 @@ from kt_es.process.outage import Outage
 from projections.anchor import WRONG_LOG
 from projections.auditor import QueueCheck
 from projections.clock import interval_change
-from projections.convicting import keep, keeping_evidence
+from projections.convicting import check_unconvicted, keep, keeping_evidence
 from projections.exposition import exposed
 from projections.follower import Listener, follow
 from projections.ledger import FAMILIES, Ledger
@@ -85,7 +85,8 @@ def monitor(
         DivergenceError: the first difference. Where figures are served, it is raised when the alarm in
             them has had its time.
         RollbackError, EquivocationError: the log does not hold the last head that was verified here; the
-            evidence of two signed heads is saved in the data directory. Raised like the above.
+            evidence of two signed heads is saved in the data directory and convicts from then on. Raised
+            like the above.
         CannotTellError: no head came in time, with ``exit_on_silence``.
         ConfigError, LockedError: the data directory cannot be used.
     """
@@ -97,6 +98,7 @@ def monitor(
             stack.enter_context(exposed(metrics.registry, *settings.metrics))
         stack.enter_context(keeping_evidence(settings.data))
         try:
+            check_unconvicted(settings.data)
             ledger = Ledger(store, settings.origin, settings.pinned)
             metrics.resumed(ledger.committed)
             vigil = Vigil(clocks.now, clocks.monotonic, lambda notice: _tell(notice, metrics))

@@ -23,7 +23,7 @@ from kt_es.eventstore.streams import EventLog
 from kt_es.formats.heads import MapHead
 from projections.auditor import AuditReport, audit
 from projections.clock import ClockReport, spoken
-from projections.convicting import keeping_evidence
+from projections.convicting import check_unconvicted, keeping_evidence
 from projections.ledger import FAMILIES, Ledger
 from projections.rocks import Store
 
@@ -90,6 +90,7 @@ def audit_command(
     output = output_of(context)
     settings = directory_options(context, log, vkey, directory)
     started = time.monotonic()
+    check_unconvicted(data)
     with (
         keeping_evidence(data),
         event_log(settings.log, output, patience) as opened,

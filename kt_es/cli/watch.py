@@ -183,7 +183,11 @@ class Watch:
         proven = isinstance(error, EquivocationError)
         self.alarmed |= proven
         self._fail(label, error, str(error))
-        if self._reported.get(label) == str(error):
+        # What was proven is told in other words when it is met again.
+        case = (
+            armored(error.evidence) if isinstance(error, EquivocationError) and error.evidence else str(error)
+        )
+        if self._reported.get(label) == case:
             return
         evidence = None
         if isinstance(error, EquivocationError) and error.evidence is not None:
@@ -203,7 +207,7 @@ class Watch:
                 "evidence": evidence,
             }
         )
-        self._reported[label] = str(error)
+        self._reported[label] = case
 
     def _tell(self, change: Change) -> None:
         if change.entry_hash in self._told:

@@ -6,29 +6,18 @@ trusted: it can add to what is remembered of an account, and only under a key th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kt_es.client.accounts import keep_sight, recalled
 from kt_es.client.continuity import verify_order
+from kt_es.client.convictions import check_unconvicted
 from kt_es.client.heads import SLACK, contradictions
 from kt_es.client.state import StateStore
 from kt_es.client.trust import Lookup, verify_proof_file
-from kt_es.client.trusted import Pinned, Trusted, extend, position_of_key
+from kt_es.client.trusted import Pinned, Trusted, extend
 from kt_es.errors import EquivocationError, MalformedError, VerificationError
-from kt_es.evidence import convict
-from kt_es.formats.evidence import EVIDENCE, Evidence, unarmored
+from kt_es.formats.evidence import EVIDENCE, unarmored
 from kt_es.formats.proofs import ProofFile
 
 _BEGIN, _END = b"-----BEGIN KT-ES EVIDENCE-----", b"-----END KT-ES EVIDENCE-----"
-
-
-@dataclass(frozen=True, slots=True)
-class Convicted:
-    """Evidence that proves the contradiction in ``sentence``. ``first`` is the directory's first key."""
-
-    evidence: Evidence
-    sentence: str
-    first: Pinned
 
 
 def evidence_in(data: bytes) -> bytes | None:
@@ -48,26 +37,6 @@ def evidence_in(data: bytes) -> bytes | None:
         raise VerificationError("evidence", f"the armored text is damaged: {error}") from None
 
 
-def verify_evidence(data: bytes, pinned: Pinned | None) -> Convicted:
-    """What the encoded evidence ``data`` proves, against the directory of ``pinned`` where that is given.
-
-    Raises ``VerificationError``: it is damaged, proves nothing, or is about another directory.
-    """
-    try:
-        evidence = Evidence.decode(data)
-    except MalformedError as error:
-        raise VerificationError("evidence", str(error)) from None
-    if pinned is not None:
-        known = position_of_key(evidence.configs, pinned.key) is not None
-        if evidence.origin != pinned.origin or not known:
-            raise VerificationError(
-                "evidence", f"is not about the directory of {pinned.vkey}: that key is not in its chain"
-            )
-    sentence = convict(evidence)
-    first = Pinned(evidence.origin, evidence.configs[0].config.signer_key)
-    return Convicted(evidence, sentence, first)
-
-
 def verify_proof(
     file: ProofFile, pinned: Pinned, store: StateStore | None, *, vouched: bool, slack: int = SLACK
 ) -> Lookup:
@@ -78,9 +47,11 @@ def verify_proof(
     """
     if store is None:
         return verify_proof_file(file, pinned, slack=slack)
+    trusted = store.load()
+    if trusted is not None:
+        check_unconvicted(store, trusted)
     try:
         lookup = verify_proof_file(file, pinned, slack=slack, recall=lambda index: recalled(store, index))
-        trusted = store.load()
         if trusted is not None:
             known = _compare(trusted, lookup)
             if vouched and known.position(lookup.head.config_hash) >= trusted.in_force:

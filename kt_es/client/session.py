@@ -15,6 +15,7 @@ from typing import TypeVar
 from kt_es.client import wire
 from kt_es.client.accounts import keep_sight, recalled
 from kt_es.client.continuity import merge
+from kt_es.client.convictions import check_unconvicted
 from kt_es.client.heads import (
     ProvenHead,
     ToldHead,
@@ -32,6 +33,7 @@ from kt_es.errors import (
     ConfigError,
     EquivocationError,
     KtError,
+    MalformedError,
     RefusedError,
     StaleHeadError,
     UnavailableError,
@@ -44,6 +46,8 @@ from kt_es.formats.labels import normalize_label
 _LAG_PAUSES = (0.1, 0.2, 0.4, 0.8)
 # Between two looks for a fresh head.
 _STALE_PAUSE = 0.5
+# For the question which directory a server is of that does not answer another question.
+_IDENTITY_DEADLINE = 1.0
 
 _T = TypeVar("_T")
 
@@ -77,6 +81,7 @@ class Session:
         on_stale: Callable[[StaleHeadError], None] | None = None,
     ) -> None:
         self.transport = transport
+        transport.on_unavailable = self._check_directory
         self.on_first_use = False
         self.state = state
         self._pinned = pinned
@@ -96,7 +101,10 @@ class Session:
             raise
 
     def trusted(self, deadline: float) -> Trusted:
-        """The stored state, or the one to begin with; of the directory that the caller expects."""
+        """The stored state, or the one to begin with; of the directory that the caller expects.
+
+        Raises ``EquivocationError`` if that directory was convicted before.
+        """
         with self.saving():
             stored = self._continue_older(self.state.load(), deadline)
             while stored is None:
@@ -108,6 +116,7 @@ class Session:
                     _, stored = self.refresh(stored, deadline)
                 pinned = pin(stored, self._pinned)
                 stored = stored if pinned is stored else self.store(stored, pinned, deadline)
+            check_unconvicted(self.state, stored)
             return stored
 
     def _begin(self, deadline: float) -> Trusted | None:
@@ -132,9 +141,9 @@ class Session:
             stored = self.state.load()
         return stored
 
-    def _directory(self, deadline: float) -> wire.DirectoryAnswer:
+    def _directory(self, deadline: float, *, patient: bool = True) -> wire.DirectoryAnswer:
         """What the server says of the directory; only its form is checked."""
-        return wire.read_directory(self.transport.get("/v1/directory", deadline).body)
+        return wire.read_directory(self.transport.get("/v1/directory", deadline, patient=patient).body)
 
     def refresh(self, trusted: Trusted, deadline: float) -> tuple[wire.DirectoryAnswer, Trusted]:
         """What the server says of the directory now, and ``trusted`` extended by its configs, stored."""
@@ -224,6 +233,15 @@ class Session:
                     if error.step == "consistency":
                         self._confront(self.trusted(deadline), deadline)
                     raise
+
+    def _check_directory(self, deadline: float) -> None:
+        """Raise if a server that is unavailable is of another directory: it might be so for ever."""
+        trusted = self.state.load()
+        if trusted is None:
+            return
+        until = min(deadline, time.monotonic() + _IDENTITY_DEADLINE)
+        with self.saving(), contextlib.suppress(UnavailableError, MalformedError, RefusedError):
+            extend(trusted, self._directory(until, patient=False).configs)
 
     def _look_up(
         self, trusted: Trusted, label: str, epoch: int | None, profile: bool, deadline: float

@@ -19,7 +19,10 @@ from kt_es.client.database import Database
 from kt_es.client.trusted import MAX_TRUSTED_FILE, Trusted
 from kt_es.crypto.hashes import sha256
 from kt_es.errors import ConfigError, MalformedError
+from kt_es.formats.evidence import MAX_EVIDENCE
 from kt_es.process.files import read_private, replace_file
+
+_EVIDENCE = ".evidence"
 
 
 class StateStore(Protocol):
@@ -48,6 +51,9 @@ class StateStore(Protocol):
     def save_evidence(self, data: bytes) -> Path | None:
         """Keep encoded evidence; where it is, None where no disk takes it. Never raises for a full disk."""
 
+    def evidence(self) -> Sequence[tuple[bytes, Path | None]]:
+        """All evidence that ``save_evidence`` kept, each with its file."""
+
     def older(self) -> Sequence[Trusted]:
         """States of the same directory that earlier versions of kt-es kept, to be merged into this one."""
 
@@ -61,6 +67,7 @@ class MemoryStateStore:
     def __init__(self, trusted: Trusted | None = None) -> None:
         self._trusted = trusted
         self._memory: dict[tuple[str, bytes], bytes] = {}
+        self._evidence: dict[bytes, None] = {}
         self._lock = threading.Lock()
 
     def load(self) -> Trusted | None:
@@ -90,8 +97,13 @@ class MemoryStateStore:
             return True
 
     def save_evidence(self, data: bytes) -> Path | None:
-        """Nowhere to keep it: the error that carries it does."""
+        """There is no file of it."""
+        with self._lock:
+            self._evidence[data] = None
         return None
+
+    def evidence(self) -> Sequence[tuple[bytes, Path | None]]:
+        return [(data, None) for data in self._evidence]
 
     def older(self) -> Sequence[Trusted]:
         return ()
@@ -125,12 +137,21 @@ def _decode(path: Path, data: bytes) -> Trusted:
         ) from None
 
 
+def _read_evidence(path: Path) -> tuple[bytes, Path]:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_EVIDENCE + 1), path
+    except OSError as error:
+        raise ConfigError(f"the evidence {path} cannot be read: {error.strerror}") from None
+
+
 class FileStateStore:
     """State in a directory of its own: ``trusted``, ``memory.db`` and ``evidence/``."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._trusted = directory / "trusted"
+        self._evidence = directory / "evidence"
         self._memory = Database(directory / "memory.db")
         self._read: tuple[bytes, Trusted] | None = None
 
@@ -167,7 +188,7 @@ class FileStateStore:
 
     def save_evidence(self, data: bytes) -> Path | None:
         """``data`` in a file under ``evidence/`` named by its hash: the same bytes are one file."""
-        path = self._directory / "evidence" / f"{sha256(data).hex()[:32]}.evidence"
+        path = self._evidence / f"{sha256(data).hex()[:32]}{_EVIDENCE}"
         try:
             with self._locked():
                 path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -176,6 +197,16 @@ class FileStateStore:
         except (ConfigError, OSError):
             return None
         return path
+
+    def evidence(self) -> Sequence[tuple[bytes, Path | None]]:
+        """Raises ``ConfigError`` for a file that cannot be read: nobody knows whom it convicts."""
+        try:
+            paths = sorted(self._evidence.iterdir())
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise ConfigError(f"{self._evidence} cannot be read: {error.strerror}") from None
+        return [_read_evidence(path) for path in paths if path.suffix == _EVIDENCE]
 
     def older(self) -> Sequence[Trusted]:
         return ()

@@ -126,6 +126,9 @@ class ServerStateStore:
     def save_evidence(self, data: bytes) -> Path | None:
         return None if self._store is None else self._store.save_evidence(data)
 
+    def evidence(self) -> Sequence[tuple[bytes, Path | None]]:
+        return () if self._store is None else self._store.evidence()
+
     def older(self) -> Sequence[Trusted]:
         return tuple(self._older.values())
 

@@ -10,7 +10,7 @@ import json
 import random
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -82,6 +82,8 @@ class Transport:
             raise ConfigError(
                 f"the server's address {without_password(base_url)!r} must begin with http:// or https://"
             )
+        self.on_unavailable: Callable[[float], None] | None = None
+        """Told, with its deadline, of a call that has to be repeated, once; what it raises ends the call."""
         self._deadline = Deadline()
         bound_transport(self._http, self._deadline)
 
@@ -97,8 +99,9 @@ class Transport:
         """The deadline ``timeout`` seconds from now; by default the transport's own."""
         return time.monotonic() + (self.timeout if timeout is None else timeout)
 
-    def get(self, path: str, deadline: float, *, limit: int = MAX_ANSWER) -> Answer:
-        return self._until(deadline, "GET", path, None, limit)
+    def get(self, path: str, deadline: float, *, limit: int = MAX_ANSWER, patient: bool = True) -> Answer:
+        """The answer; of an unavailable server, if ``patient``, what it answers when it is asked again."""
+        return self._until(deadline, "GET", path, None, limit, patient=patient)
 
     def post(
         self, path: str, body: Mapping[str, object], deadline: float, *, limit: int = MAX_ANSWER
@@ -106,19 +109,34 @@ class Transport:
         # Encoded once: what is repeated is the same bytes.
         return self._until(deadline, "POST", path, json.dumps(body).encode(), limit)
 
-    def _until(self, deadline: float, method: str, path: str, content: bytes | None, limit: int) -> Answer:
+    def _until(
+        self,
+        deadline: float,
+        method: str,
+        path: str,
+        content: bytes | None,
+        limit: int,
+        *,
+        patient: bool = True,
+    ) -> Answer:
         """The answer, asking again while the server is unavailable and the deadline allows.
 
         Raises ``UnavailableError`` after that, ``RefusedError`` for what asking again would not change,
         ``MalformedError`` for what is no answer.
         """
         pause = _FIRST_PAUSE
+        told = False
         while True:
             if time.monotonic() >= deadline:
                 raise UnavailableError(f"{self.base_url} takes too long")
             answer = self._once(deadline, method, path, content, limit)
             if isinstance(answer, Answer):
                 return answer
+            if not patient:
+                raise UnavailableError(answer.problem)
+            if not told and self.on_unavailable is not None:
+                self.on_unavailable(deadline)
+                told = True
             # Clients that were turned away together should not come back together.
             wait = random.uniform(pause / 2, pause)  # noqa: S311
             if answer.after is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +17,6 @@ from kt_es.eventstore.streams import NewEvent, Subscription, content_event
 from kt_es.evidence import convict
 from kt_es.formats.evidence import Evidence
 from kt_es.formats.heads import MAP_HEAD, HeadEvent
-from projections import convicting
 from projections.anchor import Anchor
 from projections.auditor import audit
 from projections.ledger import FAMILIES, Ledger
@@ -171,6 +169,11 @@ def test_a_monitor_that_resumes_finds_rollback_and_fork(tmp_path: Path) -> None:
     assert isinstance(error, EquivocationError)
     assert evidence_in(data) == [data / "evidence/heads-epoch-3.evidence"] == [error.saved]
     assert evidence_in(data)[0].read_bytes() == error.evidence
+    # The log that was verified first is back, as if nothing had been.
+    with monitoring(story(*TOLD).log, data) as ended, pytest.raises(EquivocationError, match="proven before"):
+        ended.result(30)
+    evidence_in(data)[0].unlink()
+    assert verifies(story(*TOLD, "dave").log, data, 4) is None
 
 
 @pytest.mark.parametrize("users", [OTHER, TOLD[:2]])
@@ -360,64 +363,6 @@ def test_a_signer_signs_nothing_on_top_of_another_head() -> None:
 def test_a_stream_that_lost_events_while_publishing_was_rolled_back() -> None:
     with pytest.raises(RollbackError, match="lost events"):
         publish(MemoryLog(), "s", 3, [NewEvent("T", b"x", content_event("s", "T", b"x").id)])
-
-
-# --- evidence files ---------------------------------------------------------------------------------
-
-
-def found() -> EquivocationError:
-    error = refused(story(*OTHER).log, verified(*TOLD))
-    assert isinstance(error, EquivocationError)
-    return error
-
-
-def test_the_same_evidence_is_one_file_and_other_evidence_another(tmp_path: Path) -> None:
-    error, again, other = found(), found(), found()
-    convicting.keep(tmp_path, error)
-    convicting.keep(tmp_path, again)
-    assert error.saved == again.saved == tmp_path / "evidence/heads-epoch-3.evidence"
-    assert other.evidence is not None
-    evidence = Evidence.decode(other.evidence)
-    other.evidence = replace(evidence, statements=evidence.statements[::-1]).encode()
-    convicting.keep(tmp_path, other)
-    assert other.saved == tmp_path / "evidence/heads-epoch-3-2.evidence"
-    assert len(evidence_in(tmp_path)) == 2
-    assert {path.stat().st_mode & 0o777 for path in evidence_in(tmp_path)} == {0o600}
-
-
-def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "evidence").mkdir()
-    (tmp_path / "evidence/heads-epoch-3.evidence").symlink_to(tmp_path / "victim")
-    error = found()
-    convicting.keep(tmp_path, error)
-    assert error.saved == tmp_path / "evidence/heads-epoch-3-2.evidence"
-    assert not (tmp_path / "victim").exists()
-
-
-def test_a_full_disk_changes_what_is_said_and_not_the_verdict(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with (
-        capture_logs() as said,
-        pytest.raises(EquivocationError) as caught,
-        convicting.keeping_evidence(tmp_path),
-    ):
-        raise found()
-    assert caught.value.exit_code == 5
-    assert (caught.value.saved, evidence_in(tmp_path)) == (None, [])
-    assert caught.value.evidence is not None
-    assert [line["problem"] for line in said] == ["No space left on device"]
-
-
-def test_a_data_directory_that_cannot_hold_it_changes_only_the_message(tmp_path: Path) -> None:
-    (tmp_path / "evidence").write_text("a file")
-    error = found()
-    convicting.keep(tmp_path, error)
-    assert error.saved is None
 
 
 def test_a_ledger_without_an_epoch_has_no_anchor() -> None:

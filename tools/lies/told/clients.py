@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from tools.lies import answers
+from tools.lies.answers import Json
 from tools.lies.commands import Ran
+from tools.lies.frontend import RefusalError
 from tools.lies.people import SIGNER, STRANGER, SUCCESSOR, key, label
 from tools.lies.registry import BY_FRONT_END, BY_SIGNER, LATER, Lie, lie, told
 from tools.lies.stage import NEW_VKEY, VKEY, Stage, User
@@ -58,6 +60,71 @@ def histories(stage: Stage, case: str | None) -> Ran:
         earlier.epoch()
         front_end.universe = earlier
     return _run(user, command)
+
+
+_PROVEN = "That was proven before"
+_FOREIGN = "config: the chain of configs is not the one"
+
+
+@told(
+    *(
+        lie(f"convicted-and-honest-again-{command}", BY_SIGNER, f"kt {command}", 5, _PROVEN, LATER, command)
+        for command in (*COMMANDS, "verify")
+    ),
+    also="tests/unit/test_client_convictions.py",
+)
+def convicted(stage: Stage, case: str | None) -> Ran:
+    """The side that was shown first is served again, as if nothing had been."""
+    universe = _universe(stage)
+    other = universe.fork()
+    universe.epoch()
+    other.put("bob")
+    other.epoch()
+    front_end = stage.front_end(universe)
+    user = _somebody(stage.user(front_end))
+    user.ok("get", ALICE, "--out", "proof")
+    user.ok("watch", "--once", ALICE)
+    if case is not None:
+        front_end.universe = other
+        user.ok("get", ALICE, code=5)
+        front_end.universe = universe
+    return user.kt("verify", "proof") if case == "verify" else _run(user, case or "get")
+
+
+@told(
+    *(
+        lie(
+            f"another-directory-with-fewer-epochs-{command}",
+            "anybody",
+            f"kt {command}",
+            4,
+            _FOREIGN,
+            LATER,
+            command,
+        )
+        for command in COMMANDS
+    ),
+    also="tests/unit/test_client_convictions.py",
+)
+def impostor(stage: Stage, case: str | None) -> Ran:
+    """A front end of another directory, of the same name and younger, would be behind for ever."""
+    front_end = stage.front_end(_universe(stage))
+    user = _somebody(stage.user(front_end))
+    user.ok("get", ALICE)
+    user.ok("watch", "--once", ALICE)
+    if case is not None:
+        younger = stage.universe(signer=STRANGER)
+        younger.put("alice")
+        younger.epoch()
+        front_end.universe = younger
+        for path in ("/v1/lookup", "/v1/history", "/v1/range"):
+            front_end.rewrite[path] = _behind
+    return _run(user, case or "get")
+
+
+def _behind(asked: Json, told_: Json) -> Json:
+    del asked, told_
+    raise RefusalError(503, "unavailable", "this front end is behind: it has 1 epochs so far")
 
 
 def _universe(stage: Stage) -> Universe:

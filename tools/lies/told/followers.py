@@ -238,6 +238,36 @@ def watchman(stage: Stage, case: str | None) -> Ran:
 
 
 @told(
+    lie(
+        "convicted-audit-resumes", BY_SIGNER, "kt audit --data", 5, "That was proven before", RESTART, "audit"
+    ),
+    lie(
+        "convicted-monitor-resumes", BY_SIGNER, "kt monitor", 5, "That was proven before", RESTART, "monitor"
+    ),
+    also="tests/unit/test_convicting.py",
+)
+def convicted_followers(stage: Stage, case: str | None) -> Ran:
+    """The log that was verified first is back, as if nothing had been."""
+    logs = Logs.make(stage, None if case is None else "fork")
+
+    def look() -> Ran:
+        if case != "monitor":
+            return stage.audit("--data", "kept")
+        return stage.process("monitor").end()
+
+    stage.audited("--data", "kept")
+    if case == "monitor":
+        process = stage.process("monitor")
+        process.says('"epoch": 3')
+        process.stop()
+    logs.tell(stage)
+    if case is not None:
+        look()
+        stage.line.turn(stage.one.target)
+    return look()
+
+
+@told(
     lie("evidence-of-an-audit", BY_SIGNER, "kt verify", 5, _TWO, RESTART),
     also="tests/e2e/test_cli_equivocation.py",
 )
