@@ -33,6 +33,15 @@ class MalformedError(KtError):
         self.problem = problem
 
 
+class LabelError(MalformedError):
+    """A label is not one that the directory can have."""
+
+    exit_code = 2
+
+    def __init__(self, problem: str) -> None:
+        super().__init__("label", problem)
+
+
 class VerificationError(KtError):
     """A proof, signature or root does not verify. ``step`` names the check that failed."""
 

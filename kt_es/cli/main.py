@@ -9,15 +9,27 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from kt_es import __version__
 from kt_es.cli.output import Output, shown, use_color
-from kt_es.errors import EquivocationError, KtError
+from kt_es.errors import EquivocationError, KtError, VerificationError
 from kt_es.formats.evidence import armored
 from kt_es.process.redaction import without_password
+
+KINDS = {
+    2: "unusable",
+    3: "absent",
+    4: "verification-failed",
+    5: "contradiction",
+    6: "not-yours",
+    7: "cannot-tell",
+}
+"""What an exit code is called in the document of a failure; 1 and every other one is a ``failure``."""
 
 # Command -> module that holds it: a look-up should not wait for the import of a server.
 _COMMANDS = {
@@ -74,29 +86,27 @@ class _Commands(click.Group):
 @click.pass_context
 def cli(context: click.Context, config: Path, as_json: bool, quiet: bool) -> None:
     """Key transparency over EventStoreDB: look up, publish, run and audit a directory of public keys."""
-    context.obj = {"config": config, "output": Output(as_json, quiet)}
+    context.ensure_object(dict).update(config=config, output=Output(as_json, quiet))
 
 
 def main() -> None:
     """Run ``kt`` and exit with the design's codes; only KT_DEBUG shows a traceback."""
     # gRPC has words of its own for what our errors say in one line.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    run: dict[str, Any] = {}
     try:
-        result = cli.main(prog_name="kt", auto_envvar_prefix="KT", standalone_mode=False)
+        result = cli.main(prog_name="kt", auto_envvar_prefix="KT", standalone_mode=False, obj=run)
         code = result if isinstance(result, int) else 0
     except KtError as error:
-        code = error.exit_code
-        _complain(str(error))
+        code = _failed(run, error.exit_code, str(error), error)
         if isinstance(error, EquivocationError):
             _show_evidence(error)
     except click.exceptions.Abort:
-        code = 1
-        _complain("interrupted")
+        code = _failed(run, 1, "interrupted")
     except click.ClickException as error:
-        code = error.exit_code
         if isinstance(error, click.UsageError) and error.ctx is not None:
             click.echo(f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help'.", err=True)
-        _complain(error.format_message())
+        code = _failed(run, error.exit_code, error.format_message())
     except BrokenPipeError:
         # Whoever read our output has enough; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -104,11 +114,27 @@ def main() -> None:
     except Exception as error:  # a bug of ours: a person gets a line, KT_DEBUG the traceback
         if os.environ.get("KT_DEBUG"):
             raise
-        code = 1
-        _complain(
+        problem = (
             f"internal error, please report it: {type(error).__name__}: {error} (KT_DEBUG=1 shows where)"
         )
+        code = _failed(run, 1, problem)
     sys.exit(code)
+
+
+def _failed(run: Mapping[str, Any], code: int, problem: str, error: KtError | None = None) -> int:
+    """Say it on standard error, and with ``--json`` in the document, unless there is one already."""
+    problem = without_password(problem)
+    click.echo(f"{click.style('✗', fg='red')} {shown(problem)}", err=True, color=use_color())
+    # A command that does not exist is refused before the options in front of it have been taken.
+    output = run.get("output") or Output("--json" in sys.argv)
+    if isinstance(output, Output) and output.json and not output.has_data:
+        failure: dict[str, Any] = {"exit_code": code, "kind": KINDS.get(code, "failure"), "problem": problem}
+        if isinstance(error, VerificationError):
+            failure["step"] = error.step
+        if isinstance(error, EquivocationError):
+            failure["evidence"] = None if error.saved is None else str(error.saved)
+        output.data({"error": failure}, [])
+    return code
 
 
 def _show_evidence(error: EquivocationError) -> None:
@@ -118,11 +144,6 @@ def _show_evidence(error: EquivocationError) -> None:
     elif error.evidence is not None:
         click.echo("  the evidence could not be saved; keep these lines, `kt verify` reads them:", err=True)
         click.echo(armored(error.evidence), err=True)
-
-
-def _complain(text: str) -> None:
-    mark = click.style("✗", fg="red")
-    click.echo(f"{mark} {shown(without_password(text))}", err=True, color=use_color())
 
 
 if __name__ == "__main__":

@@ -45,12 +45,16 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Output:
-    """Where a command's words go. With ``json`` stdout carries exactly one JSON document."""
+    """Where a command's words go. With ``json`` stdout carries exactly one JSON document.
+
+    ``has_data`` says that it was printed: a command that fails before has its failure as the document.
+    """
 
     json: bool = False
     quiet: bool = False
+    has_data: bool = False
 
     def ok(self, text: str) -> None:
         self._mark("✓", "green", text)
@@ -64,6 +68,7 @@ class Output:
 
     def data(self, document: dict[str, Any], lines: Iterable[str]) -> None:
         """The answer itself: ``document`` with ``--json``, ``lines`` for people without."""
+        self.has_data = True
         if self.json:
             # ASCII only: JSON itself would leave a part of the control characters as they are.
             click.echo(json.dumps(document, indent=2))

@@ -17,7 +17,7 @@ from kt_es.client.states import States
 from kt_es.client.trusted import Pinned
 from kt_es.errors import ConfigError, EquivocationError, MalformedError, VerificationError
 from kt_es.formats.evidence import MAX_EVIDENCE
-from kt_es.formats.proofs import ProofFile
+from kt_es.formats.proofs import PROOF_FILE, ProofFile
 
 # Armored evidence is a third longer than evidence, which may be longer than a proof.
 _MAX_FILE = 2 * MAX_EVIDENCE
@@ -43,6 +43,8 @@ def verify_command(context: click.Context, file: Path, vkey: str | None, state: 
     evidence = evidence_in(data)
     if evidence is not None:
         return _show_evidence(output, *_convicted(evidence, given, states))
+    if PROOF_FILE.encode() not in data[: len(PROOF_FILE) + 8]:
+        raise ConfigError(f"{file} is neither a saved proof nor evidence")
     try:
         proof = ProofFile.decode(data)
     except MalformedError as error:

@@ -202,8 +202,8 @@ class FileStateStore:
         """Raises ``ConfigError`` for a file that cannot be read: nobody knows whom it convicts."""
         try:
             paths = sorted(self._evidence.iterdir())
-        except FileNotFoundError:
-            return ()
+        except (FileNotFoundError, NotADirectoryError):
+            return ()  # A file in the way keeps evidence from being saved, and from nothing else.
         except OSError as error:
             raise ConfigError(f"{self._evidence} cannot be read: {error.strerror}") from None
         return [_read_evidence(path) for path in paths if path.suffix == _EVIDENCE]

@@ -11,7 +11,7 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator
 
-from kt_es.errors import MalformedError
+from kt_es.errors import LabelError
 from kt_es.formats import unicode14
 
 MAX_LABEL = 255
@@ -61,19 +61,19 @@ _LOWER = dict(_lower_pairs(unicode14.LOWER))
 def normalize_label(label: str, policy: str) -> str:
     """``label`` as the directory knows it: NFC, at most 255 bytes; an address is lower-cased.
 
-    Raises ``MalformedError`` naming the field ``label``.
+    Raises ``LabelError``.
     """
     # Before NFC, which newer interpreters define for characters that Unicode 14.0.0 does not know.
     if not all(_is_allowed(character, policy) for character in label):
-        raise MalformedError("label", "must not contain control, invisible or unassigned characters")
+        raise LabelError("must not contain control, invisible or unassigned characters")
     text = unicodedata.normalize("NFC", label)
     if policy == EMAIL:
         # Lower-casing can leave NFC, for instance with combining marks.
         text = unicodedata.normalize("NFC", text.translate(_LOWER))
     if not 1 <= len(text.encode()) <= MAX_LABEL:
-        raise MalformedError("label", f"must have 1 to {MAX_LABEL} bytes of UTF-8")
+        raise LabelError(f"must have 1 to {MAX_LABEL} bytes of UTF-8")
     if policy == EMAIL and not _is_address(text):
-        raise MalformedError("label", "must be an e-mail address such as alice@example.org")
+        raise LabelError("must be an e-mail address such as alice@example.org")
     return text
 
 

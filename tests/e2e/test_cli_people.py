@@ -109,7 +109,7 @@ def test_no_color_and_no_terminal_mean_no_escapes(owner: Stranger, key_file: Pat
     for ran in (
         owner.kt("put", "carol@example.org", "--key", key_file),
         owner.kt("get", "carol@example.org"),
-        owner.kt("get", "not an address", code=1),
+        owner.kt("get", "not an address", code=2),
     ):
         assert "\x1b" not in ran.out + ran.err
 
@@ -192,8 +192,8 @@ def test_what_is_put_has_to_be_a_public_key(owner: Stranger, tmp_path: Path) -> 
 
 def test_a_label_that_cannot_be_is_refused_in_one_line(owner: Stranger, key_file: Path) -> None:
     for label in ("not an address", "x" * 300 + "@example.org", ""):
-        assert owner.kt("get", label, code=1).complaint
-        assert owner.kt("put", label, "--key", key_file, code=1).complaint
+        assert owner.kt("get", label, code=2).complaint
+        assert owner.kt("put", label, "--key", key_file, code=2).complaint
 
 
 def test_a_directory_under_another_key_is_refused(directory: Up, stranger: Stranger) -> None:

@@ -254,8 +254,8 @@ class TestProof:
     @pytest.mark.parametrize("data", [b"", b"\x80", b"text", b"-----BEGIN PGP MESSAGE-----"])
     def test_what_is_neither_is_refused(self, tmp_path: Path, data: bytes) -> None:
         ran = verify(tmp_path, data)
-        assert ran.code == 4
-        assert "proof file" in ran.err
+        assert ran.code == 2
+        assert ran.err.endswith("is neither a saved proof nor evidence")
 
 
 class TestChanges:

@@ -184,7 +184,7 @@ class TestCommand:
 
     def test_a_label_that_cannot_be_ends_the_watch_at_once(self, kt: Kt) -> None:
         ran = kt("watch", ALICE, "not an address")
-        assert ran.code == 1
+        assert ran.code == 2
         assert ran.err.count("\n") == 2
         assert "directory key pinned on first use" in ran.err
 
