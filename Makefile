@@ -48,6 +48,12 @@ test-kurrentdb: .venv-kurrentdb/.installed
 	.venv-kurrentdb/bin/kt demo $(KT_DEMO_ARGS)
 	.venv-kurrentdb/bin/python -m tests.torture --rounds $(or $(ROUNDS),4)
 
+# Both client libraries by turns: `kt bench node` and `kt bench signer`, ROUNDS times each.
+.PHONY: bench-clients
+bench-clients: setup .venv-kurrentdb/.installed
+	.venv/bin/python -m tools.beside node $(or $(ROUNDS),3) .venv/bin/kt .venv-kurrentdb/bin/kt
+	.venv/bin/python -m tools.beside signer $(or $(ROUNDS),3) .venv/bin/kt .venv-kurrentdb/bin/kt
+
 format: setup
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import resource
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from statistics import median
+from typing import Any
+
+from kt_es.eventstore.driver import LIBRARY
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +50,34 @@ def machine() -> str:
     )
 
 
+def client() -> str:
+    """The client library of the event log and its version; what it takes is in every rate over the node."""
+    return f"{LIBRARY} {version(LIBRARY)}"
+
+
 def peak_memory() -> float:
     """The most memory this process ever had resident, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
-def report_json(bench: str, rows: Sequence[Row]) -> str:
-    """The report as one JSON document: ``{"bench", "machine", "rows": [{"name", "value", ...}]}``."""
-    return json.dumps({"bench": bench, "machine": machine(), "rows": [asdict(row) for row in rows]}, indent=2)
+def report(bench: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """The report as a document: ``{"bench", "machine", "client", "rows": [{"name", "value", ...}]}``."""
+    return {
+        "bench": bench,
+        "machine": machine(),
+        "client": client(),
+        "rows": [asdict(row) for row in rows],
+    }
 
 
-def report_text(bench: str, rows: Sequence[Row]) -> str:
+def report_lines(bench: str, rows: Sequence[Row]) -> list[str]:
     """The report for people: a line per row, its limit and whether it is kept."""
-    lines = [f"{bench} on {machine()}"]
+    lines = [f"{bench} on {machine()}, {client()}"]
     for row in rows:
         line = f"  {row.name:<32}{row.value:>14,.1f} {row.unit}"
         if row.limit is not None:
             sign, bound = ("✓" if row.kept else "✗"), ("at least" if row.unit.endswith("/s") else "at most")
             line += f"  {sign} {bound} {row.limit:,g}"
         lines.append(line)
-    return "\n".join(lines)
+    return lines

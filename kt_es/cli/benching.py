@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from kt_es.cli.bench import Row, report_json, report_text
+from kt_es.cli.bench import Row, report, report_lines
 from kt_es.cli.bench_map import bench_map
 from kt_es.cli.bench_node import RUNS, bench_node
 from kt_es.cli.bench_recovery import ENTRIES, bench_recovery
@@ -45,7 +45,8 @@ def bench_command(context: click.Context, which: str, as_json: bool, entries: in
 
     Ends with exit code 1 if a figure misses its limit.
     """
-    as_json = as_json or output_of(context).json
+    output = output_of(context)
+    output.json |= as_json
     names = list(BENCHES) if which == "all" else [which]
     rows: list[Row] = []
     for name in names:
@@ -57,7 +58,7 @@ def bench_command(context: click.Context, which: str, as_json: bool, entries: in
                 rows += bench_node(at, runs=runs)
             else:
                 rows += BENCHES[name](at)
-    click.echo(report_json(which, rows) if as_json else report_text(which, rows))
+    output.data(report(which, rows), report_lines(which, rows))
     missed = [row.name for row in rows if not row.kept]
     if missed:
         raise KtError(f"below its limit: {', '.join(missed)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.cli.bench import Row, report_json, report_text
+from kt_es.cli.bench import Row, report, report_lines
 from kt_es.cli.bench_map import bench_map
 
 
@@ -25,14 +25,15 @@ def test_rates_have_a_least_and_all_else_a_most(unit: str, limit: float | None, 
 
 def test_reports_say_what_was_measured() -> None:
     rows = [Row.of("x", "updates/s", [5], 6), Row.of("y", "MB", [5])]
-    report = json.loads(report_json("map", rows))
-    assert report["bench"] == "map"
-    assert "CPUs" in report["machine"]
-    assert report["rows"] == [
+    document = json.loads(json.dumps(report("map", rows)))
+    assert document["bench"] == "map"
+    assert "CPUs" in document["machine"]
+    assert document["client"].startswith(("esdbclient ", "kurrentdbclient "))
+    assert document["rows"] == [
         {"name": "x", "value": 5, "unit": "updates/s", "limit": 6, "runs": [5]},
         {"name": "y", "value": 5, "unit": "MB", "limit": None, "runs": [5]},
     ]
-    assert "✗ at least 6" in report_text("map", rows)
+    assert "✗ at least 6" in "\n".join(report_lines("map", rows))
 
 
 def test_the_map_bench_measures_all_of_it(tmp_path: Path) -> None:
