@@ -125,18 +125,18 @@ class Transport:
         ``MalformedError`` for what is no answer.
         """
         pause = _FIRST_PAUSE
-        told = False
+        problem = ""
         while True:
             if time.monotonic() >= deadline:
-                raise UnavailableError(f"{self.base_url} takes too long")
+                raise UnavailableError(problem or f"{self.base_url} takes too long")
             answer = self._once(deadline, method, path, content, limit)
             if isinstance(answer, Answer):
                 return answer
             if not patient:
                 raise UnavailableError(answer.problem)
-            if not told and self.on_unavailable is not None:
+            if not problem and self.on_unavailable is not None:
                 self.on_unavailable(deadline)
-                told = True
+            problem = answer.problem
             # Clients that were turned away together should not come back together.
             wait = random.uniform(pause / 2, pause)  # noqa: S311
             if answer.after is not None:

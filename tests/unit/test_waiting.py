@@ -311,5 +311,5 @@ def test_an_import_waits_while_too_much_waits(directory: Directory) -> None:
 def test_an_import_that_is_refused_for_too_long_is_7(directory: Directory) -> None:
     handler, _ = crowded(directory, 10**6)
     with pytest.raises(UnavailableError, match="items wait") as error:
-        imported(directory, handler, Restarted(directory, 0), 0.3)
+        imported(directory, handler, Restarted(directory, 0), 3)
     assert error.value.exit_code == 7
