@@ -84,8 +84,19 @@ def test_a_tombstone_is_the_last_event(esdb: EventStoreDBClient, name: str) -> N
         reader.one()
         esdb.tombstone_stream(name, current_version=0)
         assert reader.one().stream_position == LAST
+        assert reader.ends() == "StreamIsDeleted"
     with pytest.raises(StreamIsDeleted):
         list(esdb.read_stream(name))
+
+
+def test_an_empty_list_of_what_to_leave_out_leaves_nothing_out(esdb: EventStoreDBClient, name: str) -> None:
+    append(esdb, name, 1)
+    start = esdb.get_stream(name)[0].commit_position
+    esdb.set_stream_metadata(name, metadata={"note": "x"})
+    with Reader(esdb.subscribe_to_all(commit_position=start, filter_exclude=[])) as reader:
+        while (one := reader.one()).stream_name != f"$${name}":
+            pass
+    assert one.type == "$metadata"
 
 
 def test_all_is_followed_from_a_position(esdb: EventStoreDBClient, name: str) -> None:

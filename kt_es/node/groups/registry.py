@@ -18,7 +18,7 @@ from kt_es.node.groups.stored import (
 from kt_es.node.groups.values import Settings
 from kt_es.node.refusals import group_exists, group_missing, too_many_groups
 from kt_es.node.store.log import EventLog
-from kt_es.node.store.streams import ALL_NAME, LAST_REVISION
+from kt_es.node.store.streams import ALL_NAME
 from kt_es.node.store.transaction import Transaction, from_u64, u64
 
 
@@ -120,7 +120,7 @@ class Groups:
             tx.delete(settings_key(stream, name))
             tx.delete(checkpoint_key(stream, name))
             if tx.head(parked).exists:
-                tx.rewrite_metadata(parked, LAST_REVISION)
+                tx.delete_stream(parked)
 
         await self._log.run(command)
 

@@ -10,6 +10,7 @@ from typing import Any
 from google.protobuf.any_pb2 import Any as AnyMessage  # type: ignore[import-untyped]
 
 from kt_es.eventstore.driver import shared_pb2, status_pb2, streams_pb2
+from kt_es.eventstore.metadata import JSON
 from kt_es.node.refusals import invalid
 from kt_es.node.store.log import Appended
 from kt_es.node.store.records import Proposed, canonical_id, varint
@@ -17,7 +18,7 @@ from kt_es.node.store.streams import ALL_NAME, Deleted, Expected, Wrong
 
 MAX_NAME = 4096  # bytes of a stream's name or an event's type
 MAX_EVENTS = 1 << 16  # of one append: tiny ones cost more than their bytes
-JSON, BYTES = "application/json", "application/octet-stream"  # the protocol knows no other content
+BYTES = "application/octet-stream"  # the protocol knows no other content than this and JSON
 # google.rpc.Code
 INVALID_ARGUMENT, DEADLINE_EXCEEDED, PERMISSION_DENIED, FAILED_PRECONDITION, UNAVAILABLE = 3, 4, 7, 9, 14
 FOREVER = 86_400.0  # seconds: later deadlines are none; clients send centuries
