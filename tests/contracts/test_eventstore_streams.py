@@ -124,6 +124,9 @@ def test_metadata_bring_a_deleted_stream_back_without_its_events(esdb: EventStor
     append(esdb, name, 1, 1)
     assert positions(esdb.get_stream(name)) == [2]
     assert esdb.get_stream_metadata(name)[0] == {"note": "x", "$tb": 2}
+    # The events are hidden, not gone, until a scavenge.
+    esdb.set_stream_metadata(name, metadata={})
+    assert positions(esdb.get_stream(name)) == [0, 1, 2]
 
 
 def test_of_metadata_the_last_is_read(esdb: EventStoreDBClient, name: str) -> None:

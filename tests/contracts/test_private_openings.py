@@ -106,6 +106,23 @@ def test_no_opening_is_ever_seen_by_a_stranger(
     assert client.missing_to_eve == [ALL_RIGHTS] * 2
 
 
+def test_openings_that_are_truncated_stay_private(server: Server, streams: SignedStreams) -> None:
+    """What an operator does where others have the default rights, rather than delete the stream."""
+    server.set_defaults(EVERYTHING)
+    client, root = Noting(server, "fe1"), server.log("root")
+    first = b.mutation("bob")
+    stream = NAMES.openings(first.entry.index)
+    with front(streams, made=front_of(streams, lambda: client)) as running, streams.signing():
+        assert submit(running, first, 30).json()["verdict"] == "accepted"
+        held = root.metadata(stream)
+        root.set_metadata(stream, {**held.values, "$tb": root.last_revision(stream) + 1}, held.revision)
+        assert denials(server.log("eve"), stream) == ALL_RIGHTS
+        assert list(root.read(stream)) == []
+        assert submit(running, b.next_mutation("bob", first), 30).json()["verdict"] == "accepted"
+        assert [event.type for event in root.read(stream)] == [OPENING]
+    assert client.missing_to_eve == [ALL_RIGHTS] * 2
+
+
 VOID: list[tuple[dict[str, object], str]] = [
     ({"$acl": openings_acl(), "$maxCount": "2"}, "application/json"),
     ({"$acl": openings_acl(), "$cacheControl": None}, "application/json"),
