@@ -142,6 +142,10 @@ class WrongRevisionError(KtError):
         self.expected = expected
 
 
+class StreamGoneError(KtError):
+    """A stream was tombstoned: nothing can be read there or appended any more."""
+
+
 class DivergenceError(KtError):
     """What is stored or published differs from what must stand there. Stop; publish nothing."""
 

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from kt_es.config import Settings
-from kt_es.errors import WrongRevisionError
+from kt_es.errors import StreamGoneError, WrongRevisionError
 from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.rights import (
-    DELETED,
     EVERYBODY,
     FRONTEND,
     READ_METADATA,
@@ -58,10 +57,12 @@ def set_rights(log: EsdbLog, settings: Settings) -> list[str]:
     acl = openings_acl()
     # Streams of before this version have no ACL of their own.
     for stream in log.stream_names(settings.names.openings_prefix):
-        # Nothing can be read in a deleted one, and front ends see to it before they append to it again.
-        if log.metadata(stream).values.get("$tb") != DELETED:
+        # Deleted ones, too: whoever may write the metadata of one brings its events back until a scavenge.
+        try:
             _restrict(log, stream, acl)
-            problems += problems_of(log, {stream: acl})
+        except StreamGoneError:
+            continue
+        problems += problems_of(log, {stream: acl})
     return [*problems, *_obstacles(default_rights(log), settings.names.openings_prefix)]
 
 

@@ -7,16 +7,16 @@ each with its own deadline. Streaming calls are kept honest by HTTP/2 keepalive.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from kt_es.errors import ConfigError, KtError, WrongRevisionError
+from kt_es.errors import ConfigError, WrongRevisionError
 from kt_es.eventstore import driver
 from kt_es.eventstore.esdb_client import PAGE, PAGE_BYTES, Client
+from kt_es.eventstore.metadata import TRUNCATE_BEFORE, taken_of
 from kt_es.eventstore.rights import READ, READ_METADATA, WRITE, WRITE_METADATA
 from kt_es.eventstore.streams import ANY, NO_STREAM, Event, Metadata, NewEvent, Subscription
 from kt_es.eventstore.subscriptions import EsdbGroup, EsdbSubscription, read_event
@@ -266,40 +266,42 @@ class EsdbLog:
 
     def truncate(self, stream: str, before: int) -> None:
         def truncate() -> None:
-            metadata, version = self._client.get_stream_metadata(stream, timeout=DEADLINE)
-            if metadata.get("$tb", 0) < before:
-                self._client.set_stream_metadata(
-                    stream, metadata={**metadata, "$tb": before}, current_version=version, timeout=DEADLINE
-                )
+            held = self._metadata(stream)
+            there = held.values.get(TRUNCATE_BEFORE, 0)
+            if isinstance(there, int) and there < before:
+                self._set_metadata(stream, {**held.values, TRUNCATE_BEFORE: before}, held.revision)
 
         calling(f"truncate {stream}", truncate, WRITE_METADATA, stream)
 
     def metadata(self, stream: str) -> Metadata:
-        doing = f"read the metadata of {stream}"
+        return calling(
+            f"read the metadata of {stream}", lambda: self._metadata(stream), READ_METADATA, stream
+        )
 
-        def get() -> Metadata:
-            try:
-                values, revision = self._client.get_stream_metadata(stream, timeout=DEADLINE)
-            except json.JSONDecodeError:
-                raise KtError(f"{doing}: they are no JSON; an administrator has to set them anew") from None
-            if not isinstance(values, dict):
-                raise KtError(f"{doing}: they are no JSON object; an administrator has to set them anew")
-            return Metadata(values, revision if isinstance(revision, int) else NO_STREAM)
-
-        return calling(doing, get, READ_METADATA, stream)
+    def _metadata(self, stream: str) -> Metadata:
+        try:
+            events = self._client.get_stream(f"$${stream}", backwards=True, limit=1, timeout=DEADLINE)
+        except driver.NotFound:
+            return Metadata()
+        if not events:
+            return Metadata()
+        last = events[0]
+        return Metadata(taken_of(last.content_type, last.data), last.stream_position)
 
     def set_metadata(self, stream: str, values: Mapping[str, object], expected: int) -> None:
-        version = driver.StreamState.NO_STREAM if expected == NO_STREAM else expected
-
         def put() -> None:
             try:
-                self._client.set_stream_metadata(
-                    stream, metadata=dict(values), current_version=version, timeout=DEADLINE
-                )
+                self._set_metadata(stream, values, expected)
             except driver.WrongCurrentVersion:
                 raise WrongRevisionError(f"$${stream}", expected) from None
 
         calling(f"set the metadata of {stream}", put, WRITE_METADATA, stream)
+
+    def _set_metadata(self, stream: str, values: Mapping[str, object], expected: int) -> None:
+        version = driver.StreamState.NO_STREAM if expected == NO_STREAM else expected
+        self._client.set_stream_metadata(
+            stream, metadata=dict(values), current_version=version, timeout=DEADLINE
+        )
 
     def stream_names(self, prefix: str) -> Iterator[str]:
         """The streams in the log whose names begin with ``prefix``, deleted ones included, each once.

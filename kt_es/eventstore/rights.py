@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from kt_es.eventstore.metadata import USER_ACL, taken_defaults
 from kt_es.eventstore.streams import StreamNames
 
 Acl = dict[str, list[str]]
@@ -56,23 +57,16 @@ def differences(metadata: Mapping[str, object], acl: Acl) -> Iterator[str]:
 
 
 def granted(acl: Mapping[str, object], right: str) -> frozenset[str] | None:
-    """The users and groups that ``acl`` grants ``right``; None if it says nothing of it.
-
-    Nobody, where what it says is neither a name nor a list of names: servers let in administrators alone.
-    """
+    """The users and groups that ``acl`` grants ``right``; None if it says nothing of it."""
     names = acl.get(right)
-    if names is None:
-        return None
-    if isinstance(names, str):
-        return frozenset({names})
-    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+    if isinstance(names, list):
         return frozenset(names)
-    return frozenset()
+    return frozenset({names}) if isinstance(names, str) else None
 
 
 def default_grants(settings: Mapping[str, object]) -> dict[str, frozenset[str]]:
     """What a stream without an ACL grants, by the server's default rights: the content of ``$settings``."""
-    defaults = settings.get("$userStreamAcl")
+    defaults = taken_defaults(settings).get(USER_ACL)
     acl = defaults if isinstance(defaults, Mapping) else {}
     everybody = frozenset({EVERYBODY})
     return {right: everybody if (names := granted(acl, right)) is None else names for right in RIGHTS}

@@ -74,7 +74,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """The metadata of a stream as a JSON object, and their own revision: ``NO_STREAM`` if there are none."""
+    """The metadata of a stream, as far as a server takes them, and their own revision or ``NO_STREAM``."""
 
     values: Mapping[str, object] = field(default_factory=dict)
     revision: int = NO_STREAM

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import grpc
 
-from kt_es.errors import AccessDeniedError, KtError, TlsError, UnavailableError
+from kt_es.errors import AccessDeniedError, KtError, StreamGoneError, TlsError, UnavailableError
 from kt_es.eventstore import driver
 from kt_es.eventstore.esdb_client import TLS_FAILURES
 
@@ -51,8 +51,9 @@ def translated(error: driver.EventStoreDBClientException, doing: str, right: str
         missing = f", the right {right} to {stream} is missing" if right else ""
         problem = f"{doing}: the event log denies access{missing} ({sentence(error)})"
         return AccessDeniedError(problem, stream, right)
+    if isinstance(error, driver.StreamIsDeleted):
+        return StreamGoneError(f"{doing}: the stream is deleted for good ({sentence(error)})")
     permanent: tuple[type[Exception], ...] = (
-        driver.StreamIsDeleted,
         driver.MaximumAppendSizeExceededError,
         driver.BadRequestError,
         driver.FailedPrecondition,

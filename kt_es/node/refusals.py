@@ -25,6 +25,11 @@ def invalid(problem: str) -> Refusal:
     return Refusal(grpc.StatusCode.INVALID_ARGUMENT, problem)
 
 
+def not_thought_of() -> Refusal:
+    """What the request asks for cannot be, in a way that servers answer with a fault of their own."""
+    return Refusal(grpc.StatusCode.UNKNOWN, "Exception was thrown by handler.")
+
+
 def unauthenticated() -> Refusal:
     """No such user, or not that password; which of the two is not said."""
     return Refusal(grpc.StatusCode.UNAUTHENTICATED, "Unauthenticated")
@@ -127,6 +132,18 @@ def group_dropped(stream: str, group: str) -> Refusal:
         "persistent-subscription-dropped",
         stream,
         group,
+    )
+
+
+def group_failed(stream: str, group: str, reason: str) -> Refusal:
+    """A persistent subscription cannot work as it was asked for."""
+    return Refusal(
+        grpc.StatusCode.INTERNAL,
+        f"Subscription group {group} on stream {stream} failed: '{reason}'",
+        exception="persistent-subscription-failed",
+        stream_name=stream,
+        group_name=group,
+        reason=reason,
     )
 
 

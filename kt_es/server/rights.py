@@ -1,9 +1,8 @@
 """The rights of a front end in the event log: those that it is denied, and those that keep openings private.
 
 A server may have other tenants, and streams that come into being have its default rights. So each stream of
-openings gets its ACL before its first opening. A deletion takes the ACL away, and the append that follows a
-deletion takes away what was set in between. So a deleted stream is first brought back by an event that is not
-private.
+openings gets its ACL before its first opening. A deletion takes the ACL away, and the append that brings the
+stream back does not restore it. So a deleted stream is first brought back by an event that is not private.
 """
 
 from __future__ import annotations

@@ -7,10 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from queue import Queue
 from types import TracebackType
 from typing import Any
+
+import grpc
+import pytest
 
 from kt_es.eventstore.driver import (
     EventStoreDBClient,
@@ -20,6 +24,7 @@ from kt_es.eventstore.driver import (
     name_of,
 )
 
+Told = tuple[grpc.StatusCode, str, dict[str, str]]
 PATIENCE = 30.0  # seconds until a test gives up waiting; nothing is expected to take that long
 
 
@@ -109,6 +114,22 @@ def raised(call: Any, *args: Any, **kwargs: Any) -> str:
     except EventStoreDBClientException as error:
         return name_of(error)
     return ""
+
+
+def told(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Told:
+    """Status, text and trailers of the error that the client's exception was made of."""
+    with pytest.raises(EventStoreDBClientException) as caught:
+        call(*args, **kwargs)
+    return unpacked(caught.value)
+
+
+def unpacked(error: BaseException | None) -> Told:
+    while error is not None and not isinstance(error, grpc.RpcError):
+        error = error.__context__
+    cause: Any = error
+    assert cause is not None
+    trailers = {key: value for key, value in cause.trailing_metadata() if isinstance(value, str)}
+    return cause.code(), cause.details(), trailers
 
 
 def append(

@@ -110,12 +110,36 @@ def test_an_acl_can_be_set_and_taken_back_by_who_may_write_metadata(users: Secur
     assert may(users, "bob", name) == EVERY
 
 
-def test_deleting_keeps_the_acl(users: Secure, name: str) -> None:
+def test_deleting_drops_the_acl(users: Secure, name: str) -> None:
     restricted(users, name, r=["alice"], w=["alice"])
     users["admin"].delete_stream(name, current_version=ANY)
+    for who in ("alice", "bob"):
+        assert attempt(users, who, "read", name) == "NotFound"
+    assert attempt(users, "bob", "append", name) == ""
+    assert may(users, "bob", name) == EVERY
+    assert may(users, ANYONE, name) == ""
+
+
+WRONG: list[dict[str, object]] = [{"$maxCount": "2"}, {"$maxAge": None}, {"$acl": {"$r": 7, "$w": "alice"}}]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_an_acl_in_metadata_of_a_wrong_kind_does_not_stand(
+    users: Secure, name: str, wrong: dict[str, object]
+) -> None:
+    restricted(users, name, r=["alice"], w=["alice"])
     assert attempt(users, "bob", "append", name) == DENIED
-    assert attempt(users, "bob", "read", name) == DENIED
-    assert attempt(users, "alice", "read", name) == "NotFound"
+    acl = {"$acl": {"$r": ["alice"], "$w": ["alice"]}}
+    users["admin"].set_stream_metadata(name, metadata={**acl, **wrong}, current_version=0)
+    assert may(users, "bob", name) == EVERY
+
+
+def test_an_acl_that_is_not_marked_as_json_does_not_stand(users: Secure, name: str) -> None:
+    data = json.dumps({"$acl": {"$r": ["alice"], "$w": ["alice"]}}).encode()
+    unmarked = NewEvent("$metadata", data, content_type="application/octet-stream")
+    users["admin"].append_to_stream(f"$${name}", current_version=NO_STREAM, events=unmarked)
+    users["admin"].append_to_stream(name, current_version=NO_STREAM, events=events(2))
+    assert may(users, "bob", name) == EVERY
 
 
 def test_a_tombstone_needs_the_right_to_delete(users: Secure, name: str) -> None:

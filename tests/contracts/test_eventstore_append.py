@@ -175,8 +175,37 @@ def test_streams_may_have_any_name(esdb: EventStoreDBClient, name: str) -> None:
 
 
 @both
+@pytest.mark.node_only("a server without TLS takes it")
 def test_all_is_not_a_stream(esdb: EventStoreDBClient, kind: str) -> None:
     assert raised(esdb.append_to_stream, "$all", current_version=ANY, events=one_or_many(kind))
+
+
+@both
+def test_stream_and_type_have_names(esdb: EventStoreDBClient, name: str, kind: str) -> None:
+    append(esdb, name, 1)
+    nameless = event(1, "") if kind == "one" else [event(1), event(2, "")]
+    for call in (
+        lambda: esdb.append_to_stream(name, current_version=0, events=nameless),
+        lambda: esdb.append_to_stream("", current_version=ANY, events=one_or_many(kind)),
+    ):
+        # A batch is refused alone, its call goes on; asyncio's client has no other appends.
+        assert raised(call) in {"ExceptionThrownByHandler", "BadRequestError"}
+    assert esdb.get_current_version(name) == 0
+
+
+def test_a_stream_without_a_name_is_none(esdb: EventStoreDBClient) -> None:
+    for call in (esdb.get_stream, esdb.subscribe_to_stream):
+        assert raised(call, "") == "ExceptionThrownByHandler"
+    for delete in (esdb.delete_stream, esdb.tombstone_stream):
+        assert raised(delete, "", current_version=ANY) == "ExceptionThrownByHandler"
+
+
+@pytest.mark.node_only("servers take longer ones")
+def test_names_have_at_most_4096_characters(esdb: EventStoreDBClient, name: str) -> None:
+    append(esdb, name, 1)
+    assert raised(esdb.append_to_stream, name, current_version=0, events=event(1, "x" * 4097))
+    assert raised(esdb.append_to_stream, "x" * 4097, current_version=ANY, events=event(1))
+    assert esdb.get_current_version(name) == 0
 
 
 def test_of_racing_writers_exactly_one_wins(esdb: EventStoreDBClient, name: str) -> None:

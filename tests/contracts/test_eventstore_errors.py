@@ -6,29 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-import pytest
 
-from kt_es.eventstore.driver import EventStoreDBClient, EventStoreDBClientException, StreamState
-from tests.contracts.nodes import Reader, append, event
+from kt_es.eventstore.driver import EventStoreDBClient, StreamState
+from tests.contracts.nodes import Reader, append, told, unpacked
 
 NO_STREAM, ANY, EXISTS = StreamState.NO_STREAM, StreamState.ANY, StreamState.EXISTS
-Told = tuple[grpc.StatusCode, str, dict[str, str]]
-
-
-def told(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Told:
-    """Status, text and trailers of the error that the client's exception was made of."""
-    with pytest.raises(EventStoreDBClientException) as caught:
-        call(*args, **kwargs)
-    return unpacked(caught.value)
-
-
-def unpacked(error: BaseException | None) -> Told:
-    while error is not None and not isinstance(error, grpc.RpcError):
-        error = error.__context__
-    cause: Any = error
-    assert cause is not None
-    trailers = {key: value for key, value in cause.trailing_metadata() if isinstance(value, str)}
-    return cause.code(), cause.details(), trailers
 
 
 def of_group(stream: str, exception: str) -> dict[str, str]:
@@ -87,6 +69,13 @@ def test_a_full_group_is_named(esdb: EventStoreDBClient, name: str) -> None:
     assert of_group(name, "maximum-subscribers-reached").items() <= trailers.items()
 
 
+def test_a_group_that_cannot_work_is_named(esdb: EventStoreDBClient, name: str) -> None:
+    status, text, trailers = told(esdb.create_subscription_to_stream, "g", name, history_buffer_size=100)
+    assert status is grpc.StatusCode.INTERNAL
+    assert text.startswith(f"Subscription group g on stream {name} failed: '")
+    assert of_group(name, "persistent-subscription-failed").items() <= trailers.items()
+
+
 def test_a_dropped_consumer_is_told_of_its_group(esdb: EventStoreDBClient, name: str) -> None:
     append(esdb, name, 1)
     esdb.create_subscription_to_stream("g", name)
@@ -98,11 +87,3 @@ def test_a_dropped_consumer_is_told_of_its_group(esdb: EventStoreDBClient, name:
     assert status is grpc.StatusCode.CANCELLED
     assert of_group(name, "persistent-subscription-dropped").items() <= trailers.items()
     reader.stop()
-
-
-def test_a_refused_append_leaves_nothing(esdb: EventStoreDBClient, name: str) -> None:
-    append(esdb, name, 1)
-    for refused in (event(1, "x" * 5000), event(2, "")):
-        with pytest.raises(EventStoreDBClientException):
-            esdb.append_to_stream(name, current_version=0, events=refused)
-    assert esdb.get_current_version(name) == 0

@@ -9,6 +9,7 @@ import pytest
 from kt_es.eventstore.driver import (
     EventStoreDBClient,
     FailedPrecondition,
+    NewEvent,
     NotFound,
     StreamIsDeleted,
     StreamState,
@@ -17,6 +18,7 @@ from kt_es.eventstore.driver import (
 from tests.contracts.nodes import append, event, events, numbers, positions, raised
 
 NO_STREAM, ANY, EXISTS = StreamState.NO_STREAM, StreamState.ANY, StreamState.EXISTS
+LAST = 2**63 - 1
 
 
 def test_metadata_has_versions_of_its_own(esdb: EventStoreDBClient, name: str) -> None:
@@ -37,6 +39,19 @@ LIMITS = [
     ({"$tb": 2, "$maxCount": 3}, [3, 4, 5]),
     ({"$tb": 6}, []),
     ({"$maxAge": 100_000}, [0, 1, 2, 3, 4, 5]),
+    # To keep nothing is no limit.
+    ({"$maxCount": 0}, [0, 1, 2, 3, 4, 5]),
+    ({"$maxAge": 0, "$tb": 4}, [4, 5]),
+    ({"$maxCount": -1, "$tb": -1}, [0, 1, 2, 3, 4, 5]),
+    # Where one field is of a wrong kind, none holds.
+    ({"$maxCount": "2"}, [0, 1, 2, 3, 4, 5]),
+    ({"$maxCount": "2", "$tb": 4}, [0, 1, 2, 3, 4, 5]),
+    ({"$maxCount": 1.5, "$tb": 4}, [0, 1, 2, 3, 4, 5]),
+    ({"$maxAge": "1 day", "$tb": 4}, [0, 1, 2, 3, 4, 5]),
+    ({"$tb": True, "$maxCount": 2}, [0, 1, 2, 3, 4, 5]),
+    ({"$cacheControl": "no", "$tb": 4}, [0, 1, 2, 3, 4, 5]),
+    ({"$acl": {"$r": 7}, "$tb": 4}, [0, 1, 2, 3, 4, 5]),
+    ({"note": {"$tb": "2"}, "$tb": 4}, [4, 5]),
 ]
 
 
@@ -91,12 +106,40 @@ def test_a_repeated_append_to_a_deleted_stream_is_recognised(esdb: EventStoreDBC
     assert positions(esdb.get_stream(name)) == [3, 4]
 
 
-def test_deletion_keeps_other_metadata(esdb: EventStoreDBClient, name: str) -> None:
+def test_a_deletion_loses_all_other_metadata(esdb: EventStoreDBClient, name: str) -> None:
     append(esdb, name, 2)
-    esdb.set_stream_metadata(name, metadata={"note": "x"})
+    esdb.set_stream_metadata(name, metadata={"note": "x", "$maxAge": 100_000, "$acl": {"$r": "x"}})
     esdb.delete_stream(name, current_version=ANY)
+    assert esdb.get_stream_metadata(name) == ({"$tb": LAST}, 1)
     append(esdb, name, 1, 1)
-    assert esdb.get_stream_metadata(name)[0]["note"] == "x"
+    assert esdb.get_stream_metadata(name) == ({"$tb": 2}, 2)
+
+
+def test_metadata_bring_a_deleted_stream_back_without_its_events(esdb: EventStoreDBClient, name: str) -> None:
+    append(esdb, name, 2)
+    esdb.delete_stream(name, current_version=ANY)
+    esdb.set_stream_metadata(name, metadata={"note": "x"})
+    assert esdb.get_stream_metadata(name)[0] == {"note": "x", "$tb": 2}
+    assert esdb.get_stream(name) == ()
+    append(esdb, name, 1, 1)
+    assert positions(esdb.get_stream(name)) == [2]
+    assert esdb.get_stream_metadata(name)[0] == {"note": "x", "$tb": 2}
+    # The events are hidden, not gone, until a scavenge.
+    esdb.set_stream_metadata(name, metadata={})
+    assert positions(esdb.get_stream(name)) == [0, 1, 2]
+
+
+def test_of_metadata_the_last_is_read(esdb: EventStoreDBClient, name: str) -> None:
+    for number in range(3):
+        esdb.set_stream_metadata(name, metadata={"note": number})
+    assert positions(esdb.get_stream(f"$${name}")) == [2]
+
+
+def test_metadata_that_are_not_marked_as_json_do_not_hold(esdb: EventStoreDBClient, name: str) -> None:
+    append(esdb, name, 3)
+    unmarked = NewEvent(type="$metadata", data=b'{"$tb": 2}', content_type="application/octet-stream")
+    esdb.append_to_stream(f"$${name}", current_version=NO_STREAM, events=unmarked)
+    assert positions(esdb.get_stream(name)) == [0, 1, 2]
 
 
 def test_deleting_asks_for_the_right_revision(esdb: EventStoreDBClient, name: str) -> None:
@@ -131,8 +174,14 @@ def test_a_tombstoned_stream_stays_deleted(esdb: EventStoreDBClient, name: str) 
         esdb.append_to_stream(name, current_version=ANY, events=event(3))
     with pytest.raises(StreamIsDeleted):
         esdb.append_to_stream(name, current_version=ANY, events=events(2, 3))
-    with pytest.raises(StreamIsDeleted):
-        esdb.tombstone_stream(name, current_version=ANY)
+    for call in (esdb.tombstone_stream, esdb.delete_stream):
+        with pytest.raises(StreamIsDeleted):
+            call(name, current_version=ANY)
+    for read in (esdb.get_current_version, esdb.get_stream_metadata, esdb.subscribe_to_stream):
+        assert raised(read, name) == "StreamIsDeleted"
+    esdb.set_stream_metadata(name, metadata={"note": "x"})
+    assert raised(esdb.get_stream_metadata, name) == "StreamIsDeleted"
+    assert raised(esdb.subscribe_to_stream, f"$${name}") == "StreamIsDeleted"
 
 
 def test_a_tombstone_asks_for_the_right_revision(esdb: EventStoreDBClient, name: str) -> None:

@@ -9,134 +9,51 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 from structlog.testing import capture_logs
 
-from kt_es.cli.main import cli
-from kt_es.errors import AccessDeniedError
-from kt_es.eventstore.esdb import EsdbLog, connect
-from kt_es.eventstore.rights import DELETED, openings_acl, stream_acls
-from kt_es.eventstore.streams import ANY, EventLog, NewEvent, StreamNames, content_event
+from kt_es.eventstore.driver import NewEvent as NewMetadata
+from kt_es.eventstore.driver import StreamState
+from kt_es.eventstore.rights import openings_acl, stream_acls
+from kt_es.eventstore.streams import ANY, NewEvent, content_event
 from kt_es.formats.entries import Mutation
-from kt_es.formats.profiles import OPENING
-from kt_es.node.access.users import add
-from kt_es.node.server import Node, NodeConfig
+from kt_es.formats.profiles import OPENING, OPENING_ERASED
 from kt_es.server.rights import PrivateStreams
 from tests import builders as b
-from tests.contracts.certificates import certify
+from tests.contracts.tenants import (
+    ALL_RIGHTS,
+    BOTH,
+    EVERYTHING,
+    NAMES,
+    TENANT,
+    Server,
+    denials,
+    tenants_server,
+)
 from tests.reference.frontends import Front, front, until
 from tests.reference.signed_streams import SignedStreams
 from tests.unit.test_server_submission import body_of
 
-NAMES = StreamNames("people")
-GROUPS = {
-    "root": ["$admins"],
-    "signer": ["$ops"],
-    "fe1": ["frontend"],
-    "fe2": ["frontend"],
-    "monitor": [],
-    "eve": ["tenant"],
-}
-EVERYTHING = dict.fromkeys(("$r", "$w", "$d", "$mr", "$mw"), "$all")
-TENANT = {right: ["tenant"] for right in EVERYTHING}
-BOTH = {right: ["tenant", "frontend"] for right in EVERYTHING}
-
-
-@dataclass
-class Server:
-    """Clients of the node by user; closed at the end."""
-
-    uris: dict[str, str]
-    _logs: list[EsdbLog] = field(default_factory=list)
-
-    def log(self, name: str) -> EsdbLog:
-        self._logs.append(connect(self.uris[name]))
-        return self._logs[-1]
-
-    def close(self) -> None:
-        for log in self._logs:
-            log.close()
-
-    def set_defaults(self, acl: Mapping[str, object]) -> bytes:
-        data = json.dumps({"$userStreamAcl": acl}).encode()
-        self.log("root").append("$settings", ANY, [content_event("$settings", "$settings", data)])
-        return data
-
-    def set_acl(self, stream: str, acl: Mapping[str, object]) -> None:
-        root = self.log("root")
-        held = root.metadata(stream)
-        root.set_metadata(stream, {**held.values, "$acl": acl}, held.revision)
-
-    def delete(self, stream: str) -> None:
-        """A soft deletion as real servers do it: nothing but ``$tb`` is left of the metadata."""
-        root = self.log("root")
-        root._client.delete_stream(stream, current_version=root.last_revision(stream))
-        root.set_metadata(stream, {"$tb": DELETED}, root.metadata(stream).revision)
-
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    made = certify(tmp_path)
-    for name, groups in GROUPS.items():
-        add(tmp_path / "node", name, "pw", groups)
-    config = NodeConfig(tmp_path / "node", port=0, tls_cert=made.certificate, tls_key=made.key)
-    with Node(config) as node:
-        uri = f"{node.address}?Tls=true&TlsCaFile={made.authority}"
-        server = Server({name: f"esdb://{name}:pw@{uri}" for name in GROUPS})
+    with tenants_server(tmp_path) as server:
         yield server
-        server.close()
-
-
-def init(server: Server, base: Path) -> Result:
-    words = ["init", "--acl", "--data", str(base), "--log", server.uris["root"]]
-    return CliRunner().invoke(cli, words)
-
-
-def denials(log: EventLog, stream: str) -> set[str]:
-    """The rights to a stream that ``log``'s user does not have."""
-    calls: dict[str, Callable[[], object]] = {
-        "$r": lambda: list(log.read(stream, 0, 1)),
-        "$w": lambda: log.append(stream, ANY, [content_event(stream, "T", b"by a stranger")]),
-        "$mr": lambda: log.metadata(stream),
-        "$mw": lambda: log.set_metadata(stream, {}, log.metadata(stream).revision),
-    }
-    return {right for right, call in calls.items() if is_denied(call)}
-
-
-def is_denied(call: Callable[[], object]) -> bool:
-    try:
-        call()
-    except AccessDeniedError:
-        return True
-    return False
-
-
-ALL_RIGHTS = {"$r", "$w", "$mr", "$mw"}
 
 
 class Noting:
-    """A front end's client that notes, at each append of an opening, which rights a stranger lacks.
-
-    The append that brings a deleted stream back takes its metadata away, as on real servers.
-    """
+    """A front end's client that notes, at each append of an opening, which rights a stranger lacks."""
 
     def __init__(self, server: Server, user: str) -> None:
         self._log = server.log(user)
-        self._root = server.log("root")
         self._eve = server.log("eve")
         self.missing_to_eve: list[set[str]] = []
 
     def append(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
-        deleted = self._root.metadata(stream).values.get("$tb") == DELETED
         self._log.append(stream, expected, events)
-        if deleted:
-            last = self._root.last_revision(stream)
-            self._root.set_metadata(stream, {"$tb": last}, self._root.metadata(stream).revision)
         if events[0].type == OPENING:
             self.missing_to_eve.append(denials(self._eve, stream))
 
@@ -179,13 +96,61 @@ def test_no_opening_is_ever_seen_by_a_stranger(
         assert denials(eve, stream) == ALL_RIGHTS
         server.delete(stream)
         # No look at all rights here: a write of hers would bring the stream back.
-        assert not is_denied(lambda: list(eve.read(stream, 0, 1)))
+        assert list(eve.read(stream, 0, 1)) == []
         second = b.next_mutation("bob", first)
         assert submit(running, second, 30).json()["verdict"] == "accepted"
         assert denials(eve, stream) == ALL_RIGHTS
+        assert [event.type for event in server.log("root").read(stream)] == [OPENING_ERASED, OPENING]
         assert running.directory.lookup(b.label_of("bob")).profile == b.profile("bob", 2)
         assert running.errors == []
     assert client.missing_to_eve == [ALL_RIGHTS] * 2
+
+
+def test_openings_that_are_truncated_stay_private(server: Server, streams: SignedStreams) -> None:
+    """What an operator does where others have the default rights, rather than delete the stream."""
+    server.set_defaults(EVERYTHING)
+    client, root = Noting(server, "fe1"), server.log("root")
+    first = b.mutation("bob")
+    stream = NAMES.openings(first.entry.index)
+    with front(streams, made=front_of(streams, lambda: client)) as running, streams.signing():
+        assert submit(running, first, 30).json()["verdict"] == "accepted"
+        held = root.metadata(stream)
+        root.set_metadata(stream, {**held.values, "$tb": root.last_revision(stream) + 1}, held.revision)
+        assert denials(server.log("eve"), stream) == ALL_RIGHTS
+        assert list(root.read(stream)) == []
+        assert submit(running, b.next_mutation("bob", first), 30).json()["verdict"] == "accepted"
+        assert [event.type for event in root.read(stream)] == [OPENING]
+    assert client.missing_to_eve == [ALL_RIGHTS] * 2
+
+
+VOID: list[tuple[dict[str, object], str]] = [
+    ({"$acl": openings_acl(), "$maxCount": "2"}, "application/json"),
+    ({"$acl": openings_acl(), "$cacheControl": None}, "application/json"),
+    ({"$acl": {**openings_acl(), "$x": "eve"}}, "application/json"),
+    ({"$acl": openings_acl()}, "application/octet-stream"),
+]
+
+
+@pytest.mark.parametrize(("values", "content_type"), VOID)
+@pytest.mark.parametrize("deleted", [False, True])
+def test_an_acl_that_the_stranger_has_made_void_does_not_count(
+    server: Server, streams: SignedStreams, values: dict[str, object], content_type: str, deleted: bool
+) -> None:
+    """Servers take no metadata of which one field is of a wrong kind, or which are not marked as JSON."""
+    server.set_defaults(EVERYTHING)
+    client = Noting(server, "fe1")
+    bob = b.mutation("bob")
+    stream = NAMES.openings(bob.entry.index)
+    if deleted:
+        server.log("root").append(stream, ANY, [content_event(stream, OPENING, b"of before")])
+        server.delete(stream)
+    data = json.dumps(values).encode()
+    event = NewMetadata(type="$metadata", data=data, content_type=content_type)
+    server.log("eve")._client.append_to_stream(f"$${stream}", current_version=StreamState.ANY, events=event)
+    with front(streams, made=front_of(streams, lambda: client)) as running:
+        assert submit(running, bob).status_code == 202
+        assert running.errors == []
+    assert client.missing_to_eve == [ALL_RIGHTS]
 
 
 def test_a_stream_that_the_stranger_has_taken_gets_no_opening(server: Server, streams: SignedStreams) -> None:
@@ -293,103 +258,3 @@ def test_two_front_ends_begin_a_stream_at_once(server: Server) -> None:
     for name in names:
         held = root.metadata(name)
         assert (held.values, held.revision) == ({"$acl": openings_acl()}, 0)
-
-
-@pytest.mark.parametrize("defaults", [EVERYTHING, BOTH], ids=["everything", "both"])
-def test_init_leaves_the_defaults_of_others_alone(
-    server: Server, tmp_path: Path, defaults: Mapping[str, object]
-) -> None:
-    before = server.set_defaults(defaults)
-    assert init(server, tmp_path / "people").exit_code == 0
-    event = server.log("root").last_event("$settings")
-    assert event is not None
-    assert (event.revision, event.data) == (0, before)
-
-
-def test_init_does_not_make_defaults(server: Server, tmp_path: Path) -> None:
-    assert init(server, tmp_path / "people").exit_code == 0
-    assert server.log("root").last_event("$settings") is None
-
-
-def test_init_fails_where_the_defaults_leave_front_ends_out(server: Server, tmp_path: Path) -> None:
-    before = server.set_defaults(TENANT)
-    result = init(server, tmp_path / "people")
-    assert result.exit_code == 1
-    for right in ("$w", "$mr", "$mw"):
-        assert f"{NAMES.openings_prefix}*: {right} is granted to tenant, not frontend" in result.output
-    root = server.log("root")
-    event = root.last_event("$settings")
-    assert event is not None
-    assert event.data == before
-    assert root.last_revision(NAMES.queue) == -1
-    server.set_defaults(BOTH)
-    assert init(server, tmp_path / "people").exit_code == 0
-    assert root.last_revision(NAMES.queue) == 0
-
-
-def test_init_fails_where_a_right_is_not_as_it_was_set(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put = EsdbLog.set_metadata
-
-    def careless(log: EsdbLog, stream: str, values: Mapping[str, Any], expected: int) -> None:
-        """A server, or somebody else, that changes one right behind the back of ``kt init``."""
-        put(log, stream, values, expected)
-        if stream == NAMES.heads:
-            put(log, stream, {"$acl": {**values["$acl"], "$w": ["eve"]}}, expected + 1)
-
-    monkeypatch.setattr(EsdbLog, "set_metadata", careless)
-    result = init(server, tmp_path / "people")
-    assert result.exit_code == 1
-    assert f"{NAMES.heads}: $w is granted to eve, not to signer" in result.output
-
-
-def test_init_makes_openings_of_before_private(server: Server, tmp_path: Path) -> None:
-    server.set_defaults(EVERYTHING)
-    root, eve = server.log("root"), server.log("eve")
-    old, gone = (NAMES.openings(bytes([n]) * 32) for n in (1, 2))
-    for stream in (old, gone):
-        root.append(stream, ANY, [content_event(stream, OPENING, b"x")])
-    server.delete(gone)
-    assert "$r" not in denials(eve, old)
-    eve.set_metadata(old, {"$maxCount": 100}, root.metadata(old).revision)
-    assert init(server, tmp_path / "people").exit_code == 0
-    assert denials(eve, old) == ALL_RIGHTS
-    assert root.metadata(old).values["$maxCount"] == 100
-    assert root.metadata(gone).values == {"$tb": DELETED}
-
-
-def status(server: Server, base: Path, user: str) -> tuple[dict[str, Any], str]:
-    words = ["-c", str(base / "kt.toml"), "--json", "status", "--log", server.uris[user]]
-    # The node in this process logs to standard output otherwise.
-    with capture_logs():
-        result = CliRunner().invoke(cli, words)
-        shown = CliRunner().invoke(cli, [word for word in words if word != "--json"])
-    return json.loads(result.stdout), shown.stdout
-
-
-def test_status_tells_the_rights(server: Server, tmp_path: Path) -> None:
-    base = tmp_path / "people"
-    init(server, base)
-    server.set_defaults(TENANT)
-    document, shown = status(server, base, "root")
-    assert document["rights"] == {
-        "problems": [],
-        "openings_readers": ["frontend"],
-        "default_readers": ["tenant"],
-    }
-    assert "as kt init --acl sets them" in shown
-    assert "streams without an ACL are read by: tenant" in shown
-    server.set_acl(NAMES.heads, {**openings_acl(), "$r": ["signer", "frontend", "monitor"], "$mr": ["$all"]})
-    document, shown = status(server, base, "monitor")
-    # It may read neither the metadata of $all nor the defaults.
-    assert document["rights"] is None
-    assert "the right $mr to $all is missing" in document["unknown"]["rights"]
-    document, shown = status(server, base, "fe1")
-    assert document["rights"]["default_readers"] is None
-    assert "the right $r to $settings is missing" in document["unknown"]["default_rights"]
-    assert document["rights"]["problems"] == [
-        f"{NAMES.heads}: $w is granted to frontend, not to signer",
-        f"{NAMES.heads}: $mr is granted to $all, not to signer, frontend, monitor",
-    ]
-    assert f"not as kt init --acl sets them: {NAMES.heads}: $w" in shown

@@ -134,8 +134,9 @@ def test_the_node_stands_apart() -> None:
         if name.split(".")[0] in OURS
         if name.split(".")[0] in OURS
         and part_of(name) not in ("kt_es", "kt_es.node", "kt_es.errors", "kt_es.process")
-        # The protocol's messages and servicers, from whichever client library is installed.
-        and not name.startswith("kt_es.eventstore.driver")
+        # The protocol's messages and servicers, from whichever client library is installed, and what servers
+        # make of metadata.
+        and not name.startswith(("kt_es.eventstore.driver", "kt_es.eventstore.metadata"))
     }
     assert not beside
 

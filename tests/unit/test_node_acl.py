@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kt_es.eventstore.metadata import taken, taken_defaults
 from kt_es.node.access.acl import ADMIN, ANONYMOUS, Caller, Permission, allows, asked_of, user
 
 ALICE = user("alice", frozenset({"writers"}))
@@ -24,10 +25,10 @@ def may(
     """With ``acl`` as that of stream "s" alone, and ``settings`` as the last event of ``$settings``."""
 
     def metadata(name: str) -> Mapping[str, object]:
-        return {"$acl": acl, "$maxCount": 3} if name == "s" and acl is not None else {}
+        return taken({"$acl": acl, "$maxCount": 3}) if name == "s" and acl is not None else {}
 
     def last(name: str) -> Mapping[str, object]:
-        return settings if name == "$settings" and isinstance(settings, dict) else {}
+        return taken_defaults(settings) if name == "$settings" and isinstance(settings, dict) else {}
 
     return allows(caller, stream, permission, metadata, last)
 
@@ -72,16 +73,24 @@ def test_what_an_acl_leaves_out_stays_as_it_was() -> None:
     assert not may(BOB, "s", WRITE, acl)
 
 
-@pytest.mark.parametrize("granted", [[], 7, {"alice": 1}, [["alice"]], ["alice", 1], True])
-def test_nobody_but_admins_where_nobody_is_named(granted: object) -> None:
-    assert not may(ALICE, "s", READ, {"$r": granted})
-    assert may(ROOT, "s", READ, {"$r": granted})
+def test_nobody_but_admins_where_nobody_is_named() -> None:
+    assert not may(ALICE, "s", READ, {"$r": []})
+    assert may(ROOT, "s", READ, {"$r": []})
 
 
-@pytest.mark.parametrize("acl", [[], "alice", 1, False])
-def test_an_acl_that_is_no_object_is_for_admins_alone(acl: object) -> None:
-    assert not may(ALICE, "s", READ, acl)
-    assert may(ROOT, "s", READ, acl)
+WRONG = [[], "alice", 1, False, {"$x": "bob"}]
+WRONG += [
+    {"$r": granted, "$w": "bob"} for granted in (7, None, {"alice": 1}, [["alice"]], ["alice", 1], True)
+]
+
+
+@pytest.mark.parametrize("acl", WRONG)
+def test_an_acl_of_a_wrong_kind_does_not_stand(acl: object) -> None:
+    assert may(ALICE, "s", READ, acl)
+    assert may(ALICE, "s", WRITE, acl)
+    settings = {"$userStreamAcl": {"$r": "bob"}}
+    assert not may(ALICE, "s", READ, acl, settings)
+    assert may(ALICE, "s", READ, settings={**settings, "$systemStreamAcl": acl})
 
 
 def test_the_settings_are_the_default() -> None:
@@ -138,7 +147,8 @@ def test_whatever_stands_there_admins_may_and_the_anonymous_may_not(
     for permission in Permission:
         assert may(ROOT, "s", permission, acl, settings)
         assert not may(ANONYMOUS, "s", permission, acl, settings)
-        granted = acl.get(permission.value) if isinstance(acl, dict) else None
+        stands = taken({"$acl": acl}).get("$acl")
+        granted = stands.get(permission.value) if isinstance(stands, dict) else None
         if granted is not None and "alice" not in str(granted) and not {"writers", "$all"} & _texts(granted):
             assert not may(ALICE, "s", permission, acl, settings)
 

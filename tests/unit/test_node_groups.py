@@ -112,6 +112,23 @@ def test_timeouts_redeliver_and_late_acknowledgements_count() -> None:
     assert bench.group.progress.low() == 2
 
 
+def test_what_has_expired_is_looked_for_once_a_second() -> None:
+    bench = Bench(settings(message_timeout=100), count=3)
+    consumer = bench.consumer(capacity=1)
+    assert bench.given(consumer) == [0]
+    bench.pump(100.9)
+    assert bench.given(consumer) == []
+    assert bench.group.next_deadline(bench.now) == 101.0
+    bench.pump(101.0)
+    assert bench.given(consumer) == [0]
+    bench.ack(consumer, [0])
+    bench.pump(101.95)
+    assert bench.given(consumer) == [1]
+    bench.pump(102.0)
+    # It was given at 101.0, so this is the second look.
+    assert bench.given(consumer) == [1]
+
+
 def test_no_timeout_means_never() -> None:
     bench = Bench(settings(message_timeout=0), count=2)
     consumer = bench.consumer()
@@ -147,8 +164,11 @@ def test_actions_of_a_negative_acknowledgement() -> None:
     assert bench.given(consumer) == [2]
     assert [message.order for message in bench.group.take_parking()] == [1]
     bench.nack(consumer, [3], Action.STOP)
-    assert consumer.dropped
+    assert not consumer.dropped
+    assert bench.given(consumer) == []
     assert bench.group.progress.low() == 1
+    bench.ack(consumer, [2])
+    assert (bench.group.in_flight, bench.group.retrying) == (0, 0)
 
 
 def test_replayed_messages_come_first_and_do_not_move_the_checkpoint() -> None:
@@ -285,7 +305,8 @@ def test_a_dropped_consumer_is_given_nothing_more() -> None:
     bench = Bench(settings(), count=4)
     stopped = bench.consumer(capacity=2)
     other = bench.consumer(capacity=4)
-    bench.nack(stopped, [0, 1], Action.STOP)
+    stopped.dropped = True
+    bench.nack(stopped, [0, 1], Action.RETRY)
     assert bench.given(stopped) == []
     assert sorted(bench.given(other)) == [0, 1, 2, 3]
 
@@ -307,8 +328,8 @@ def test_pinned_messages_wait_for_their_consumer() -> None:
 
 
 def test_what_a_filter_holds_back_moves_the_checkpoint_in_time() -> None:
-    every_third = Filter(True, "", ("x",), checkpoint_every=3)
-    group = Group(settings(filter=every_third, checkpoint_after=1000), 5, 100.0)
+    filter_ = Filter(True, "", ("x",), checkpoint_every=1)
+    group = Group(settings(filter=filter_, min_checkpoint_count=3, checkpoint_after=1000), 5, 100.0)
     group.connect(Consumer(1, lambda: None))
     group.push([], 7, passed_over=2)
     assert group.next_deadline(100.5) is None
@@ -333,6 +354,20 @@ def test_a_checkpoint_is_due_by_count_or_by_time() -> None:
     assert bench.group.progress.due(109.0) is None
     bench.ack(consumer, range(2, 7))
     assert bench.group.progress.due(101.0) == 7
+
+
+def test_what_is_done_behind_a_message_that_is_not_does_not_count() -> None:
+    bench = Bench(settings(min_checkpoint_count=3, max_checkpoint_count=6, checkpoint_after=1000), count=50)
+    consumer = bench.consumer(capacity=50)
+    bench.ack(consumer, [0, 1, *range(3, 20)])
+    assert bench.group.progress.due(bench.now + 9) is None
+    bench.ack(consumer, [2])
+    assert bench.group.progress.due(bench.now) == 20
+    bench.group.progress.written(20, bench.now)
+    bench.ack(consumer, range(20, 25))
+    assert bench.group.progress.due(bench.now) is None
+    bench.ack(consumer, [25])
+    assert bench.group.progress.due(bench.now) == 26
 
 
 def test_nothing_is_read_for_nobody_and_little_ahead() -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kt_es.eventstore.metadata import JSON
 from kt_es.node.store.streams import (
     LAST_REVISION,
     Accept,
@@ -130,6 +131,7 @@ METADATA = [
     (b"not json", (0, -1, -1)),
     (b"[1]", (0, -1, -1)),
     (b'{"$tb": "4", "$maxCount": true, "$maxAge": -1}', (0, -1, -1)),
+    (b'{"$tb": 4, "$maxCount": 0, "$maxAge": 0}', (4, -1, -1)),
     (b'{"$tb": 99999999999999999999}', (0, -1, -1)),
     (b"\xff", (0, -1, -1)),
     (b"[" * 100_000, (0, -1, -1)),
@@ -139,7 +141,7 @@ METADATA = [
 
 @pytest.mark.parametrize(("data", "limits"), METADATA)
 def test_metadata_that_cannot_be_used_counts_as_not_set(data: bytes, limits: tuple[int, int, int]) -> None:
-    head = with_metadata(Head(1, 9, truncate_before=2, max_count=1, max_age=1), data)
+    head = with_metadata(Head(1, 9, truncate_before=2, max_count=1, max_age=1), JSON, data)
     assert (head.truncate_before, head.max_count, head.max_age) == limits
 
 

@@ -5,7 +5,7 @@ name or a list of names, of users or groups. ``$all`` names everybody who has lo
 ACL does not say, the default ACLs in the last event of the stream ``$settings`` say
 (``$userStreamAcl``, ``$systemStreamAcl``), and what those do not say either is ``$all`` for a user's
 stream and ``$admins`` for a system stream, whose name begins with ``$``. Members of ``$admins`` may do
-everything. Where a permission is there but is neither a name nor a list of names, only they may.
+everything.
 
 The stream ``$$x`` holds the metadata of ``x``: who reads or writes it needs ``$mr`` or ``$mw`` on ``x``.
 """
@@ -21,7 +21,6 @@ ADMINS = "$admins"
 OPS = "$ops"
 SETTINGS = "$settings"
 _META = "$$"
-_NOBODY: frozenset[str] = frozenset()
 
 
 class Permission(Enum):
@@ -56,7 +55,7 @@ class Caller:
         return ADMINS in self.roles or OPS in self.roles
 
 
-ANONYMOUS = Caller(_NOBODY)
+ANONYMOUS = Caller(frozenset())
 ADMIN = Caller(frozenset({ADMINS, ALL}))  # everybody, where nobody has to log in
 
 
@@ -78,18 +77,10 @@ def asked_of(stream: str, permission: Permission) -> tuple[str, Permission]:
 
 def _granted(acl: object, permission: Permission) -> frozenset[str] | None:
     """The roles that an ACL grants a permission; None if it says nothing of it."""
-    if acl is None:
-        return None
-    if not isinstance(acl, Mapping):
-        return _NOBODY
-    names = acl.get(permission.value)
-    if names is None:
-        return None
-    if isinstance(names, str):
-        return frozenset({names})
-    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+    names = acl.get(permission.value) if isinstance(acl, Mapping) else None
+    if isinstance(names, list):
         return frozenset(names)
-    return _NOBODY
+    return frozenset({names}) if isinstance(names, str) else None
 
 
 Metadata = Callable[[str], Mapping[str, object]]
@@ -99,7 +90,7 @@ def allows(
     caller: Caller, stream: str, permission: Permission, metadata: Metadata, settings: Metadata
 ) -> bool:
     """Whether ``caller`` may do it. ``metadata(x)`` is the metadata of stream ``x``, ``settings(x)`` the
-    last event of ``x``, each as a JSON object, empty where there is none.
+    last event of ``x``, each as far as a server takes it (``eventstore.metadata``).
     """
     if caller.is_admin:
         return True

@@ -16,6 +16,7 @@ import hashlib
 import heapq
 from collections import deque
 from collections.abc import Iterable, Sequence
+from math import ceil, inf
 
 from kt_es.node.groups.progress import LAZY, Progress
 from kt_es.node.groups.values import Action, Consumer, Delivery, Message, Rate, Settings, Strategy
@@ -23,6 +24,7 @@ from kt_es.node.groups.values import Action, Consumer, Delivery, Message, Rate, 
 MAX_RETRY_SHOWN = 2**31 - 1
 HELD_BYTES = 4 << 20  # payload of messages read ahead and not yet given to a consumer, per group
 OUTBOX_BYTES = 1 << 20  # payload of messages given to a consumer and not yet sent
+TICK = 1.0  # seconds
 BUCKETS = 1024  # by which pinned messages are shared out
 
 
@@ -34,6 +36,7 @@ class Group:
         self.progress = Progress(settings, cursor, now)
         self.consumers: deque[Consumer] = deque()
         self.rate = Rate(now)
+        self._began = now
         self._fresh: deque[Message] = deque()
         self._retrying: list[tuple[int, int, Message]] = []
         self._retrying_ids: dict[str, Message] = {}
@@ -156,10 +159,9 @@ class Group:
         self._fresh.extendleft(reversed(passed_over))
 
     def _give(self, message: Message, consumer: Consumer, now: float) -> None:
-        timeout = self.settings.message_timeout
-        delivery = Delivery(message, consumer, now + timeout / 1000 if timeout > 0 else float("inf"))
+        delivery = Delivery(message, consumer, self._expiry(now))
         self._in_flight[message.id] = delivery
-        if timeout > 0:
+        if delivery.deadline < inf:
             self._deadlines.append(delivery)
         consumer.in_flight += 1
         consumer.rate.total += 1
@@ -172,6 +174,13 @@ class Group:
             message.payload = None
         else:
             consumer.held += size
+
+    def _expiry(self, now: float) -> float:
+        """When a message that is given at ``now`` is taken back: servers look once in a ``TICK``."""
+        timeout = self.settings.message_timeout / 1000
+        if timeout <= 0:
+            return inf
+        return self._began + ceil((now + timeout - self._began) / TICK) * TICK
 
     def _next(self) -> Message | None:
         while self._retrying and self._retrying[0][2].settled:
@@ -229,21 +238,18 @@ class Group:
                 self._settle(self._retrying_ids.pop(event_id))
 
     def nack(self, consumer: Consumer, ids: Iterable[str], action: Action) -> None:
-        """``consumer`` could not process these. ``STOP`` also ends the consumer."""
+        """``consumer`` could not process these. After a ``STOP`` a message is done, as on servers."""
         for event_id in ids:
             delivery = self._in_flight.get(event_id)
             if delivery is None or delivery.consumer is not consumer:
                 continue
             self._take_back(delivery)
-            if action is Action.SKIP:
+            if action in {Action.SKIP, Action.STOP}:
                 self._settle(delivery.message)
             elif action is Action.PARK:
                 self._parking.append(delivery.message)
             else:
                 self._again(delivery.message)
-        if action is Action.STOP:
-            consumer.dropped = True
-            self._awake.add(consumer)
 
     def gone(self, delivery: Delivery) -> None:
         """The event cannot be read any more (truncated): there is nothing to deliver."""

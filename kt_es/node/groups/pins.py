@@ -9,11 +9,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 
+from kt_es.eventstore.metadata import json_object
 from kt_es.node.groups.values import Strategy
 from kt_es.node.store.links import LINK, linked, target
 from kt_es.node.store.log import EventLog
 from kt_es.node.store.records import name_of, parsed, type_of
-from kt_es.node.store.streams import metadata_of
 
 CORRELATION = "$correlationId"
 
@@ -43,5 +43,5 @@ def _correlation(log: EventLog, stored: bytes) -> str | None:
     event = linked(log, stored) if type_of(stored) == LINK else stored
     if event is None:
         return None
-    found = metadata_of(parsed(event).event.custom_metadata).get(CORRELATION)
+    found = json_object(parsed(event).event.custom_metadata).get(CORRELATION)
     return found if isinstance(found, str) else None

@@ -16,9 +16,9 @@ from kt_es.node.groups.stored import (
     settings_key,
 )
 from kt_es.node.groups.values import Settings
-from kt_es.node.refusals import group_exists, group_missing, too_many_groups
+from kt_es.node.refusals import group_exists, group_failed, group_missing, too_many_groups
 from kt_es.node.store.log import EventLog
-from kt_es.node.store.streams import ALL_NAME, LAST_REVISION
+from kt_es.node.store.streams import ALL_NAME
 from kt_es.node.store.transaction import Transaction, from_u64, u64
 
 
@@ -59,7 +59,7 @@ class Groups:
         """Create a group.
 
         Raises:
-            Refusal: there is one of that name, or there are as many as there may be.
+            Refusal: there is one of that name, there are as many as there may be, or it cannot work so.
         """
         async with self._changing:
             await self._create(stream, name, settings)
@@ -69,6 +69,7 @@ class Groups:
             raise group_exists(stream, name)
         if len(self._runners) >= self._limit:
             raise too_many_groups(self._limit)
+        self._check(stream, name, settings)
 
         def command(tx: Transaction) -> int | None:
             if tx.staged_or_stored(settings_key(stream, name)):
@@ -80,20 +81,30 @@ class Groups:
             raise group_exists(stream, name)
         self._runners[stream, name] = GroupRunner(self._log, stream, name, settings, cursor, origin=cursor)
 
+    def _check(self, stream: str, name: str, settings: Settings) -> None:
+        if stream == ALL_NAME and settings.start > self._log.position:
+            raise group_failed(
+                stream, name, f"Invalid Start From position: the log ends at {self._log.position}"
+            )
+        if settings.read_batch_size >= settings.history_buffer_size:
+            raise group_failed(stream, name, "The read batch has to be smaller than the history buffer")
+
     async def update(self, stream: str, name: str, settings: Settings) -> None:
         """Give a group other settings. Its consumers are dropped; they connect again and go on.
 
-        The group goes on at its checkpoint. Only if it has none yet, another ``settings.start`` counts.
+        The group goes on at its last written checkpoint: what was acknowledged since is delivered again.
+        Only if it has none yet, another ``settings.start`` counts.
         Its filter stays: requests cannot change it.
 
         Raises:
-            Refusal: there is no such group.
+            Refusal: there is no such group, or it cannot work so.
         """
         async with self._changing:
             await self._update(stream, name, settings)
 
     async def _update(self, stream: str, name: str, settings: Settings) -> None:
         old = self.get(stream, name)
+        self._check(stream, name, settings)
         settings = replace(settings, filter=old.settings.filter)
         await old.close()
         moved = settings.start != old.settings.start and not old.checkpointed
@@ -120,7 +131,7 @@ class Groups:
             tx.delete(settings_key(stream, name))
             tx.delete(checkpoint_key(stream, name))
             if tx.head(parked).exists:
-                tx.rewrite_metadata(parked, LAST_REVISION)
+                tx.delete_stream(parked)
 
         await self._log.run(command)
 

@@ -67,7 +67,8 @@ class GroupRunner:
         self._timer: asyncio.TimerHandle | None = None
         self._soon: asyncio.Handle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closed = False
+        self._closed = False  # no more work is begun
+        self._deleted = False  # nothing is written, even what was begun
 
     # --- consumers -----------------------------------------------------------------------------
 
@@ -218,7 +219,7 @@ class GroupRunner:
             link = _link_to(stored, replayed=message.parked >= 0)
 
             def command(tx: Transaction) -> None:
-                if not self._closed:
+                if not self._deleted:
                     tx.append(self._parked, [link])
 
             await self._log.run(command)
@@ -234,7 +235,7 @@ class GroupRunner:
             return
 
         def command(tx: Transaction) -> None:
-            if not self._closed and tx.head(self._parked).truncate_before < keep:
+            if not self._deleted and tx.head(self._parked).truncate_before < keep:
                 tx.rewrite_metadata(self._parked, keep)
 
         await self._log.run(command)
@@ -244,7 +245,7 @@ class GroupRunner:
 
     async def _write_checkpoint(self, order: int) -> None:
         def command(tx: Transaction) -> None:
-            if not self._closed:
+            if not self._deleted:
                 tx.put(checkpoint_key(self.stream, self.name), u64(order))
 
         await self._log.run(command)
@@ -293,7 +294,11 @@ class GroupRunner:
     # --- ends ----------------------------------------------------------------------------------
 
     def end(self) -> None:
-        """The group is deleted or replaced: its consumers are dropped, nothing more is written."""
+        """The group is deleted: its consumers are dropped, nothing more is written."""
+        self._deleted = True
+        self._stop()
+
+    def _stop(self) -> None:
         self._drop()
         self._closed = True
         if self._timer is not None:
@@ -306,12 +311,11 @@ class GroupRunner:
             consumer.wake()
 
     async def close(self) -> None:
-        """The node stops: write the checkpoint that is possible now."""
-        low = self.group.progress.low()
-        if low > self.group.progress.checkpoint and not self._closed:
-            self.group.progress.written(low, self._loop.time())
-            await self._logged(self._write_checkpoint(low))
-        self.end()
+        """The group is replaced, or the node stops. What is being written is written to the end.
+
+        No checkpoint is written, so what was acknowledged since the last one will be delivered again.
+        """
+        self._stop()
         if self._tasks:
             await asyncio.gather(*self._tasks)
 

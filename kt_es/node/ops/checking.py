@@ -16,14 +16,14 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from kt_es.errors import MalformedError
 from kt_es.node.groups.stored import checkpoint_key, decode_settings, group_names, groups_range
 from kt_es.node.store.end import heads
-from kt_es.node.store.records import id_of, name_of, parsed, position_of, revision_of
+from kt_es.node.store.records import content_of, id_of, name_of, parsed, position_of, revision_of
 from kt_es.node.store.storage import POSITION_KEY, STREAMS_KEY, RocksStorage, Storage
 from kt_es.node.store.streams import LAST_REVISION, Head, with_metadata
 from kt_es.node.store.transaction import (
-    META,
     decode_event_key,
     decode_id_key,
     decode_range,
+    described_by,
     event_key,
     from_u64,
     head_key,
@@ -171,11 +171,11 @@ class _Check:
             streams += 1
             if head.last >= head.scavenged and self._event(head, head.last) is None:
                 self._problem(f"stream {name}: its last event, revision {head.last}, is missing")
-            if name.startswith(META):
+            if described := described_by(name):
                 event = self._event(head, head.last)
-                about = self._head(name[len(META) :])
-                if event is not None and with_metadata(about, parsed(event).event.data) != about:
-                    self._problem(f"stream {name[len(META) :]}: its settings are not those of its metadata")
+                about = self._head(described)
+                if event is not None and with_metadata(about, *content_of(event)) != about:
+                    self._problem(f"stream {described}: its settings are not those of its metadata")
         counted = self._storage.get(STREAMS_KEY)
         if counted is not None and from_u64(counted) != streams:
             self._problem(f"there are {streams} streams, but {from_u64(counted)} were counted")

@@ -10,14 +10,15 @@ from typing import Any
 from google.protobuf.any_pb2 import Any as AnyMessage  # type: ignore[import-untyped]
 
 from kt_es.eventstore.driver import shared_pb2, status_pb2, streams_pb2
-from kt_es.node.refusals import invalid
+from kt_es.eventstore.metadata import JSON
+from kt_es.node.refusals import invalid, not_thought_of
 from kt_es.node.store.log import Appended
 from kt_es.node.store.records import Proposed, canonical_id, varint
 from kt_es.node.store.streams import ALL_NAME, Deleted, Expected, Wrong
 
-MAX_NAME = 4096  # bytes of a stream's name or an event's type
+MAX_NAME = 4096  # bytes of a stream's name, characters of an event's type
 MAX_EVENTS = 1 << 16  # of one append: tiny ones cost more than their bytes
-JSON, BYTES = "application/json", "application/octet-stream"  # the protocol knows no other content
+BYTES = "application/octet-stream"  # the protocol knows no other content than this and JSON
 # google.rpc.Code
 INVALID_ARGUMENT, DEADLINE_EXCEEDED, PERMISSION_DENIED, FAILED_PRECONDITION, UNAVAILABLE = 3, 4, 7, 9, 14
 FOREVER = 86_400.0  # seconds: later deadlines are none; clients send centuries
@@ -33,8 +34,10 @@ def stream_name(identifier: shared_pb2.StreamIdentifier) -> str:
         Refusal: it is empty, too long or not UTF-8.
     """
     raw = identifier.stream_name
-    if not raw or len(raw) > MAX_NAME:
-        raise invalid(f"a stream's name has 1 to {MAX_NAME} bytes, not {len(raw)}")
+    if not raw:
+        raise not_thought_of()
+    if len(raw) > MAX_NAME:
+        raise invalid(f"a stream's name has at most {MAX_NAME} bytes, not {len(raw)}")
     try:
         name = raw.decode()
     except UnicodeDecodeError:
@@ -67,8 +70,10 @@ def proposals(messages: Iterable[Any]) -> Iterator[tuple[Proposed, int]]:
     """
     for identifier, labels, metadata, data in map(_FIELDS, messages):
         type_ = labels["type"]
-        if not type_ or len(type_) > MAX_NAME:
-            raise invalid(f"an event's type has 1 to {MAX_NAME} bytes, not {len(type_)}")
+        if not type_:
+            raise not_thought_of()
+        if len(type_) > MAX_NAME:
+            raise invalid(f"an event's type has at most {MAX_NAME} characters, not {len(type_)}")
         try:
             event_id = canonical_id(identifier)
         except ValueError:

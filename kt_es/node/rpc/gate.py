@@ -7,19 +7,19 @@ open goes on. A call that is not listed here is for operators.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from kt_es.eventstore.metadata import json_object, taken_defaults, taken_of
 from kt_es.node.access.acl import ADMIN, ALL, Caller, Permission, allows
 from kt_es.node.access.logins import Logins
 from kt_es.node.refusals import access_denied, invalid
 from kt_es.node.rpc.append import stream_name
 from kt_es.node.store.log import EventLog
 from kt_es.node.store.reading import stored_at
-from kt_es.node.store.records import parsed
-from kt_es.node.store.streams import metadata_of
+from kt_es.node.store.records import content_of
 
 _CACHED = 10_000  # parsed metadata kept
 _META = "$$"
@@ -105,7 +105,7 @@ class Access:
         """Whether ``caller`` may."""
         match wanted:
             case Right(stream, permission):
-                return allows(caller, stream, permission, self._metadata, self._last)
+                return allows(caller, stream, permission, self._metadata, self._defaults)
             case Level.ANYONE:
                 return True
             case Level.USER:
@@ -145,10 +145,13 @@ class Access:
             yield request
 
     def _metadata(self, stream: str) -> Mapping[str, object]:
-        return self._last(_META + stream)
+        return self._last(_META + stream, taken_of)
 
-    def _last(self, stream: str) -> Mapping[str, object]:
-        """The last event of a stream as a JSON object; empty if there is none or it is something else."""
+    def _defaults(self, stream: str) -> Mapping[str, object]:
+        return self._last(stream, lambda _type, data: taken_defaults(json_object(data)))
+
+    def _last(self, stream: str, read: Callable[[str, bytes], Mapping[str, object]]) -> Mapping[str, object]:
+        """What ``read`` makes of the last event of a stream; empty if there is none."""
         head = self._log.head(stream)
         if not head.exists:
             return {}
@@ -158,7 +161,7 @@ class Access:
             self._parsed.move_to_end(stream)
             return known[1]
         stored = stored_at(self._log, stream, head.last)
-        values = {} if stored is None else metadata_of(parsed(stored).event.data)
+        values = {} if stored is None else read(*content_of(stored))
         self._parsed[stream] = version, values
         if len(self._parsed) > _CACHED:
             self._parsed.popitem(last=False)

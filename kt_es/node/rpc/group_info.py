@@ -35,7 +35,7 @@ def describe(log: EventLog, runner: GroupRunner) -> persistent_pb2.SubscriptionI
     """
     settings, group = runner.settings, runner.group
     of_all = runner.stream == ALL_NAME
-    known = log.position if of_all else log.head(runner.stream).last
+    known = group.progress.known if of_all else log.head(runner.stream).last
     done = group.progress.checkpoint - 1 if runner.checkpointed else -1
     now = runner.now
     return persistent_pb2.SubscriptionInfo(

@@ -13,7 +13,15 @@ from kt_es.node.groups.filters import predicate
 from kt_es.node.groups.registry import Groups
 from kt_es.node.groups.runner import GroupRunner
 from kt_es.node.groups.values import Action, Consumer, Peer, Settings, Strategy
-from kt_es.node.refusals import Refusal, group_dropped, group_missing, invalid, not_ready
+from kt_es.node.refusals import (
+    Refusal,
+    group_dropped,
+    group_failed,
+    group_missing,
+    invalid,
+    not_ready,
+    not_thought_of,
+)
 from kt_es.node.rpc.append import stream_name
 from kt_es.node.rpc.group_info import describe
 from kt_es.node.rpc.read import filter_of
@@ -107,6 +115,8 @@ class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsService
         if first is None or first.WhichOneof("content") != "options":
             raise invalid("a read of a persistent subscription begins with its options")
         options = first.options
+        if not options.group_name:
+            raise not_thought_of()
         if options.buffer_size < 1:
             raise invalid("buffer_size has to be at least 1")
         runner = self._groups.get(_stream(options), options.group_name)
@@ -199,15 +209,17 @@ class _Reading:
 def _stream(options: Any) -> str:
     """The stream that a request is about; "$all" for all."""
     kind = options.WhichOneof("stream_option")
-    if kind == "stream_identifier":
-        return stream_name(options.stream_identifier)
-    if kind == "stream":
-        return stream_name(options.stream.stream_identifier)
     if kind == "all":
         return ALL_NAME
-    if kind is None and options.HasField("stream_identifier"):
-        return stream_name(options.stream_identifier)  # deprecated, and sent by the client for Node
-    raise invalid("neither a stream nor $all is named")
+    if kind == "stream":
+        identifier = options.stream.stream_identifier
+    elif options.HasField("stream_identifier"):  # without a kind: deprecated, and sent by the client for Node
+        identifier = options.stream_identifier
+    else:
+        raise invalid("neither a stream nor $all is named")
+    if identifier.stream_name in {b"", ALL_NAME.encode()}:
+        raise group_failed(identifier.stream_name.decode(), options.group_name, "Bad stream name.")
+    return stream_name(identifier)
 
 
 def _nothing_listed(stream: str | None) -> Refusal:
@@ -239,7 +251,7 @@ def _settings(options: Any) -> tuple[str, str, Settings]:
         live_buffer_size=asked.live_buffer_size,
         read_batch_size=asked.read_batch_size,
         history_buffer_size=asked.history_buffer_size,
-        strategy=_strategy(asked, is_new),
+        strategy=_strategy(stream, name, asked, is_new),
         filter=filter_of(options.all) if stream == ALL_NAME and is_new else None,
     )
     return stream, name, _checked(settings)
@@ -270,12 +282,13 @@ def _milliseconds(asked: Any, what: str) -> int:
     return value // _TICKS_PER_MS if kind.endswith("ticks") else value
 
 
-def _strategy(asked: Any, is_new: bool) -> Strategy:
-    name = (asked.consumer_strategy if is_new else "") or _NAMED.Name(asked.named_consumer_strategy)
+def _strategy(stream: str, group: str, asked: Any, is_new: bool) -> Strategy:
+    name = asked.consumer_strategy if is_new else ""
     try:
-        return Strategy(name)
+        return Strategy(name or _NAMED.Name(asked.named_consumer_strategy))
     except ValueError:
-        raise invalid(f"consumer strategy {name!r} is not supported") from None
+        wanted = name or asked.named_consumer_strategy
+        raise group_failed(stream, group, f"Consumer strategy {wanted} does not exist.") from None
 
 
 def _checked(settings: Settings) -> Settings:

@@ -19,8 +19,15 @@ from kt_es.node.rpc.append import stream_name
 from kt_es.node.store.links import resolve
 from kt_es.node.store.log import EventLog
 from kt_es.node.store.reading import Chunk, all_backwards, all_forwards, backwards, forwards
-from kt_es.node.store.records import parsed, position_of, read_response, respelled, with_structured_ids
+from kt_es.node.store.records import (
+    parsed,
+    position_of,
+    read_response,
+    respelled,
+    with_structured_ids,
+)
 from kt_es.node.store.streams import LAST_REVISION
+from kt_es.node.store.transaction import described_by
 from kt_es.node.store.wakeups import ALL
 
 Spell = Callable[[bytes], bytes]
@@ -95,7 +102,7 @@ async def _read_stream(
 ) -> None:
     name = stream_name(options.stream.stream_identifier)
     head = log.head(name)
-    if head.tombstoned:
+    if _is_gone(log, name):
         raise stream_deleted(name)
     if not head.exists:
         identifier = shared_pb2.StreamIdentifier(stream_name=name.encode())
@@ -151,24 +158,25 @@ def _confirmation() -> streams_pb2.ReadResp:
 
 async def _subscribe_to_stream(log: EventLog, asked: Any, context: Any, spell: Spell) -> None:
     name = stream_name(asked.stream_identifier)
-    head = log.head(name)
-    if head.tombstoned:
+    if _is_gone(log, name):
         raise stream_deleted(name)
-    at = {"start": 0, "end": head.last + 1}.get(
+    at = {"start": 0, "end": log.head(name).last + 1}.get(
         asked.WhichOneof("revision_option") or "start", asked.revision + 1
     )
+
+    async def write(chunk: Chunk) -> None:
+        for stored in chunk.events:
+            await context.write(spell(stored))
+        if chunk.events and chunk.following > LAST_REVISION:
+            raise stream_deleted(name)  # a tombstone was the last event
+
     await context.write(_confirmation())
-    await _follow(
-        _Followed(log, name, lambda revision: forwards(log, name, revision)),
-        at,
-        lambda chunk: _write_events(context, spell, chunk),
-        context,
-    )
+    await _follow(_Followed(log, name, lambda revision: forwards(log, name, revision)), at, write, context)
 
 
-async def _write_events(context: Any, spell: Spell, chunk: Chunk) -> None:
-    for stored in chunk.events:
-        await context.write(spell(stored))
+def _is_gone(log: EventLog, name: str) -> bool:
+    """Whether a stream is tombstoned, or the one whose metadata it holds: those go with it."""
+    return log.head(described_by(name) or name).tombstoned
 
 
 async def _subscribe_to_all(

@@ -138,7 +138,7 @@ class EventLog:
                 return Appended(LAST_REVISION, tx.append(name, [tombstone_event()], LAST_REVISION))
             if head.deleted:
                 return Appended(head.last, 0)
-            return Appended(head.last, tx.rewrite_metadata(name, LAST_REVISION))
+            return Appended(head.last, tx.delete_stream(name))
 
         return await self.run(command)
 

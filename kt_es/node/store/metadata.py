@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from uuid import uuid4
 
+from kt_es.eventstore.metadata import JSON, TRUNCATE_BEFORE, json_object
 from kt_es.node.store.records import Proposed, parsed
-from kt_es.node.store.streams import metadata_of
-
-JSON = "application/json"
 
 
 def metadata_event(current: bytes | None, truncate_before: int) -> Proposed:
     """A ``$metadata`` event that keeps what the stored event ``current`` says, but for ``$tb``."""
-    values = metadata_of(parsed(current).event.data) if current is not None else {}
-    values["$tb"] = truncate_before
+    values = json_object(parsed(current).event.data) if current is not None else {}
+    values[TRUNCATE_BEFORE] = truncate_before
     return Proposed(str(uuid4()), "$metadata", JSON, b"", json.dumps(values).encode())
 
 

@@ -181,6 +181,12 @@ def parsed(stored: bytes) -> streams_pb2.ReadResp.ReadEvent:
     return event
 
 
+def content_of(stored: bytes) -> tuple[str, bytes]:
+    """The content type and the data of an event."""
+    event = parsed(stored).event
+    return event.metadata["content-type"], event.data
+
+
 def read_response(stored: bytes) -> bytes:
     """``streams.ReadResp`` with this event."""
     return b"\n" + varint(len(stored) - HEADER.size) + stored[HEADER.size :]

@@ -5,11 +5,12 @@ Revisions count from 0; -1 stands for "no event". Positions count from 1 over al
 
 from __future__ import annotations
 
-import json
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+
+from kt_es.eventstore.metadata import MAX_AGE, MAX_COUNT, TRUNCATE_BEFORE, taken_of
 
 ALL_NAME = "$all"  # names the whole log where a stream could stand
 LAST_REVISION = 2**63 - 1  # of a tombstone, and the "$tb" of a deleted stream
@@ -78,30 +79,19 @@ class Head:
         return Head(number, last, bool(tombstoned), before, count, age, gone)
 
 
-def _setting(values: dict[str, object], name: str, default: int) -> int:
-    value = values.get(name, default)
-    usable = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LAST_REVISION
-    return value if usable and isinstance(value, int) else default
+def _setting(values: Mapping[str, object], name: str, least: int, default: int) -> int:
+    value = values.get(name)
+    return value if isinstance(value, int) and value >= least else default
 
 
-def metadata_of(data: bytes) -> dict[str, object]:
-    """The JSON object in a ``$metadata`` event; anything else counts as empty."""
-    try:
-        values = json.loads(data)
-    except (ValueError, RecursionError):
-        # RecursionError: brackets in brackets. Anybody may write it, and nobody may stop the node with it.
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
-def with_metadata(head: Head, data: bytes) -> Head:
-    """``head`` after its metadata became ``data``."""
-    values = metadata_of(data)
+def with_metadata(head: Head, content_type: str, data: bytes) -> Head:
+    """``head`` after its metadata became ``data``. To keep no event, or none for any time, is no limit."""
+    values = taken_of(content_type, data)
     return replace(
         head,
-        truncate_before=_setting(values, "$tb", 0),
-        max_count=_setting(values, "$maxCount", -1),
-        max_age=_setting(values, "$maxAge", -1),
+        truncate_before=_setting(values, TRUNCATE_BEFORE, 0, 0),
+        max_count=_setting(values, MAX_COUNT, 1, -1),
+        max_age=_setting(values, MAX_AGE, 1, -1),
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from kt_es.node.store.metadata import metadata_event
 from kt_es.node.store.records import Proposed, encoder, id_of
@@ -24,6 +23,12 @@ META = "$$"  # "$$x" is the stream of x's metadata
 def head_key(name: str) -> bytes:
     """Where the head of a stream stands."""
     return b"H" + name.encode()
+
+
+def described_by(name: str) -> str:
+    """The stream whose metadata stand in stream ``name``, or ``""``. Metadata have none of their own."""
+    about = name.removeprefix(META)
+    return "" if about == name or about.startswith(META) else about
 
 
 def event_key(number: int, revision: int) -> bytes:
@@ -158,10 +163,18 @@ class Transaction:
 
         ``by_id``: each can be found by its id later. Otherwise only the first can: an append with an
         exact revision is recognised by its place when it is repeated, and fewer keys are written.
+
+        A deleted stream is back when it is written, or when its metadata are. What was deleted stays hidden.
         """
+        back = name[len(META) :] if name.startswith(META) else name
+        before = self.head(back)
+        position = self._stage(name, events, revision, by_id)
+        if before.deleted and revision is None and events:
+            self.rewrite_metadata(back, before.last + 1)
+        return position
+
+    def _stage(self, name: str, events: Sequence[Proposed], revision: int | None, by_id: bool) -> int:
         head = self.head(name)
-        if head.deleted and revision is None:
-            head = self._undelete(name, head)
         first = head.last + 1 if revision is None else revision
         first_position = self.position + 1
         number = head.number
@@ -185,25 +198,27 @@ class Transaction:
             last,
             last == LAST_REVISION,
             head.truncate_before,
-            head.max_count,
+            # Of metadata, the last event alone is read.
+            1 if name.startswith(META) else head.max_count,
             head.max_age,
             head.scavenged,
         )
-        if name.startswith(META) and events:
-            about = name[len(META) :]
-            self.heads[about] = with_metadata(self.head(about), events[-1].data)
+        if (about := described_by(name)) and events:
+            self.heads[about] = with_metadata(self.head(about), events[-1].content_type, events[-1].data)
         return self.position
-
-    def _undelete(self, name: str, head: Head) -> Head:
-        """A deleted stream is written again: what was deleted stays hidden behind ``$tb``."""
-        self.rewrite_metadata(name, head.last + 1)
-        return replace(self.head(name), truncate_before=head.last + 1)
 
     def rewrite_metadata(self, name: str, truncate_before: int) -> int:
         """Append metadata like the stream's own but with this ``$tb``; returns its position."""
         about = self.head(META + name)
         current = self.stored(about, about.last) if about.last >= 0 else None
-        return self.append(META + name, [metadata_event(current, truncate_before)])
+        return self._stage(META + name, [metadata_event(current, truncate_before)], None, by_id=False)
+
+    def delete_stream(self, name: str) -> int:
+        """Hide all events of a stream, until it is written again; returns the position.
+
+        All other metadata are lost, the ACL included.
+        """
+        return self._stage(META + name, [metadata_event(None, LAST_REVISION)], None, by_id=False)
 
     def finish(self) -> None:
         """Stage what follows from the commands: heads and the position."""
