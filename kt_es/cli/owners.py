@@ -16,7 +16,7 @@ from kt_es.cli.context import output_of
 from kt_es.cli.mine import key_ids, mine_option, read_mine
 from kt_es.cli.output import Output
 from kt_es.cli.people import lookup_document, show_checks
-from kt_es.cli.profiles import read_profile_keys
+from kt_es.cli.profiles import described, read_key_file
 from kt_es.cli.waiting import until_fresh
 from kt_es.client.client import Client
 from kt_es.client.keystore import KeyStore, StoredKey
@@ -27,7 +27,8 @@ from kt_es.crypto.signatures import ECDSA_P256, ED25519, PrivateKey
 from kt_es.errors import KtError, RefusedError
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.notes import encode_base64
-from kt_es.formats.profiles import ProfileKey
+from kt_es.formats.profiles import PROFILE_TYPES, ProfileKey
+from kt_es.importers.recognize import fingerprint_of
 
 ALGORITHMS = {"ed25519": ED25519, "p256": ECDSA_P256}
 
@@ -87,6 +88,12 @@ def _algorithm(key: PublicKey) -> str:
     help="A public key or certificate file; may be repeated. Its kind is recognized.",
 )
 @click.option(
+    "--type",
+    "kind",
+    type=click.Choice(PROFILE_TYPES),
+    help="What the files are; raw publishes what is not recognized. Private keys are refused in any case.",
+)
+@click.option(
     "--sign-with",
     "names",
     multiple=True,
@@ -110,6 +117,7 @@ def put_command(
     /,
     label: str,
     files: tuple[Path, ...],
+    kind: str | None,
     names: tuple[str, ...],
     rotate: tuple[str, ...],
     accept: tuple[str, ...],
@@ -125,7 +133,11 @@ def put_command(
     signed. --accept takes such a key over.
     """
     output = output_of(context)
-    profile = [key for path in files for key in read_profile_keys(path)]
+    read = [read_key_file(path, kind) for path in files]
+    profile = [key for file in read for key in file.keys]
+    for file in read:
+        if file.left_out:
+            output.note(f"  {file.path}: text and comments around the keys are not published")
     new = signing_keys(keys, rotate) if rotate else []
     known = read_mine(keys, mine)
     known = replace(known, declared=known.declared | key_ids(accept))
@@ -136,14 +148,14 @@ def put_command(
         authorized = [key.public for key in new] or None
         proposed = _proposed(client, before, profile, list(private.values()), authorized, mine=known)
         stored = {key.public.id: key.name for key in (*signers, *new)}
-        for line in _proposal_lines(proposed, stored):
+        for line in _proposal_lines(proposed, profile, stored):
             output.note(line)
         _confirm(yes)
         published = client.send(proposed)
     show_checks(output, published.lookup)
     _say_what_stands(output, published)
     document = lookup_document(published.lookup)
-    output.data({**document, "stands": published.stands, "signed": _proposal_document(proposed)}, [])
+    output.data({**document, "stands": published.stands, "signed": _proposal_document(proposed, profile)}, [])
 
 
 def _signers(keys: Path, names: tuple[str, ...], before: Lookup) -> list[StoredKey]:
@@ -206,17 +218,21 @@ def _say_what_stands(output: Output, published: Published) -> None:
         )
 
 
-def _proposal_lines(proposed: Proposal, stored: dict[bytes, str]) -> Iterator[str]:
+def _proposal_lines(
+    proposed: Proposal, profile: Sequence[ProfileKey], stored: dict[bytes, str]
+) -> Iterator[str]:
     """What is to be signed, for people: ``+`` is added, ``-`` is removed, ``=`` is kept."""
     entry = proposed.submission.mutation.entry
     signers = ", ".join(_key_name(key_id, stored) for key_id in proposed.signers)
     yield f"  version {entry.version} of {proposed.before.label}, signed by {signers}:"
     if proposed.profile is None:
         yield "    keys: the profile of the present version was erased; all are new"
+        for key in profile:
+            yield f"    + key {described(key)}"
     else:
         for mark, keys in _marked(proposed.profile):
             for key in keys:
-                yield f"    {mark} key {key.type} {key.name}, {len(key.data)} bytes"
+                yield f"    {mark} key {described(key)}"
     for mark, authorized in _marked(proposed.authorized):
         for public in authorized:
             yield f"    {mark} authorized to sign the next version: {_key_name(public.id, stored)}"
@@ -230,8 +246,17 @@ def _key_name(key_id: bytes, stored: dict[bytes, str]) -> str:
     return f"{key_id.hex()} ({stored[key_id]})" if key_id in stored else key_id.hex()
 
 
-def _proposal_document(proposed: Proposal) -> dict[str, Any]:
+def _proposal_document(proposed: Proposal, profile: Sequence[ProfileKey]) -> dict[str, Any]:
     return {
+        "published": [
+            {
+                "name": key.name,
+                "type": key.type,
+                "bytes": len(key.data),
+                "fingerprint": fingerprint_of(key.type, key.data),
+            }
+            for key in profile
+        ],
         "version": proposed.submission.mutation.entry.version,
         "signed_by": [key_id.hex() for key_id in proposed.signers],
         "keys": None

@@ -1,20 +1,57 @@
-"""Key files as users have them: which kind of public key a file holds, recognized by its content."""
+"""Key files as users have them: which public keys a file holds, told by parsing it."""
 
 from __future__ import annotations
 
-import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from kt_es.errors import ConfigError
-from kt_es.formats.profiles import MAX_PROFILE, ProfileKey
+from kt_es.formats.profiles import MAX_PROFILE, PROFILE_TYPES, ProfileKey
+from kt_es.importers.private import bare_key, is_x25519, private_key_in
+from kt_es.importers.recognize import PublicPart, Recognized, fingerprint_of, recognize
 
-_SSH = re.compile(rb"(ssh-|ecdsa-|sk-)[a-z0-9@.\-]+ [A-Za-z0-9+/=]+")
-_AGE = re.compile(rb"age1[0-9a-z]{58}\s*")
-_PRIVATE = re.compile(rb"PRIVATE KEY|AGE-SECRET-KEY-")
+_RAW = "raw"
+_X25519 = "x25519"
 
 
-def read_profile_keys(path: Path) -> list[ProfileKey]:
-    """The keys of one file, named by it; ``ConfigError`` for what must not or cannot be published."""
+@dataclass(frozen=True, slots=True)
+class KeyFile:
+    """The keys of one file as they are to be published; ``left_out`` says that other text is not."""
+
+    path: Path
+    keys: tuple[ProfileKey, ...]
+    left_out: bool
+
+
+def read_key_file(path: Path, kind: str | None = None) -> KeyFile:
+    """The keys of one file, named by it; ``kind`` is the type that the user says it has.
+
+    Raises ``ConfigError`` for what must not or cannot be published: private keys whatever ``kind`` says, and
+    what is no public key of a known kind unless ``kind`` is ``raw``.
+    """
+    data = _read(path)
+    recognized = _checked(path, data, kind)
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{path}: the file's name is published, and it is not UTF-8; rename it") from None
+    parts = recognized.parts
+    return KeyFile(
+        path,
+        tuple(
+            ProfileKey(_name(path, number, len(parts)), part.type, part.data)
+            for number, part in enumerate(parts, 1)
+        ),
+        recognized.left_out,
+    )
+
+
+def described(key: ProfileKey) -> str:
+    """A key in one line: kind, name, size and fingerprint."""
+    return f"{key.type} {key.name}, {len(key.data)} bytes, fingerprint {fingerprint_of(key.type, key.data)}"
+
+
+def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_PROFILE + 1)
@@ -24,22 +61,34 @@ def read_profile_keys(path: Path) -> list[ProfileKey]:
         raise ConfigError(f"{path}: larger than a profile may be ({MAX_PROFILE} bytes)")
     if not data:
         raise ConfigError(f"{path}: is empty")
-    if _PRIVATE.search(data):
-        raise ConfigError(f"{path}: holds a private key; publish the public one")
-    try:
-        path.name.encode()
-    except UnicodeEncodeError:
-        raise ConfigError(f"{path}: the file's name is published, and it is not UTF-8; rename it") from None
-    return [ProfileKey(path.name[:255], _kind(data), data)]
+    return data
 
 
-def _kind(data: bytes) -> str:
-    if data.startswith(b"-----BEGIN PGP PUBLIC KEY BLOCK-----") or data[0] in (0x98, 0x99, 0xC6):
-        return "openpgp"
-    if data.startswith(b"-----BEGIN "):
-        return "pem"
-    if _SSH.match(data):
-        return "ssh"
-    if _AGE.fullmatch(data):
-        return "age"
-    return "x25519" if len(data) == 32 else "raw"
+def _checked(path: Path, data: bytes, kind: str | None) -> Recognized:
+    bare = bare_key(data)
+    if kind == _X25519 and bare is not None and is_x25519(bare):
+        # One public key in 16 has the form of a private one; here the user has said which it is.
+        return Recognized((PublicPart(_X25519, bare),))
+    private = private_key_in(data)
+    if private is not None:
+        hint = "; if it is a public key, say --type x25519" if bare is not None and is_x25519(bare) else ""
+        raise ConfigError(f"{path}: holds {private}; nothing was published. Publish the public key{hint}")
+    if kind == _RAW:
+        return Recognized((PublicPart(_RAW, data),))
+    recognized = recognize(data)
+    if recognized is None:
+        known = ", ".join(each for each in PROFILE_TYPES if each != _RAW)
+        raise ConfigError(
+            f"{path}: is not recognized as public keys ({known}) from its first to its last byte; nothing "
+            f"was published. Say --type {_RAW} to publish its bytes as they are"
+        )
+    types = {part.type for part in recognized.parts}
+    if kind is not None and types != {kind}:
+        raise ConfigError(f"{path}: is {' and '.join(sorted(types))}, not {kind} as --type says")
+    return recognized
+
+
+def _name(path: Path, number: int, count: int) -> str:
+    """The file's name; with a number where the file holds several keys. At most 255 bytes."""
+    suffix = f"#{number}" if count > 1 else ""
+    return path.name.encode()[: 255 - len(suffix)].decode("utf-8", "ignore") + suffix

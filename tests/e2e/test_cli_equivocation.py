@@ -38,14 +38,14 @@ def test_another_history_is_caught_and_the_evidence_named(first: Up, twin: Up, t
     file = tmp_path / "key"
     file.write_bytes(b"a key")
     stranger.kt("keys", "generate")
-    stranger.kt("put", "alice@example.org", "--key", file)
+    stranger.kt("put", "alice@example.org", "--key", file, "--type", "raw")
     trusted = Trusted.decode(next(stranger.state.rglob("trusted")).read_bytes())
     assert twin.vkey == first.vkey
 
     # The other side needs as many heads; somebody who never saw the first has nothing to hold against it.
     newcomer = twin.stranger(tmp_path / "newcomer")
     newcomer.kt("keys", "generate")
-    newcomer.kt("put", "alice@example.org", "--key", file)
+    newcomer.kt("put", "alice@example.org", "--key", file, "--type", "raw")
     newcomer.kt("get", "alice@example.org")
 
     # The same directory by another address: what is trusted is known by its key.
@@ -63,7 +63,7 @@ def test_another_history_is_caught_and_the_evidence_named(first: Up, twin: Up, t
     assert len(list(evidence.parent.iterdir())) == 1
 
     # However far the other history goes on, and whichever side is served: what was proven stays proven.
-    newcomer.kt("put", "bob@example.org", "--key", file)
+    newcomer.kt("put", "bob@example.org", "--key", file, "--type", "raw")
     for server in (twin, first):
         stranger.environment["KT_SERVER"] = server.url
         refused = stranger.kt("get", "bob@example.org", "--timeout", "5", code=5)

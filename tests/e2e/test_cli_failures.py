@@ -199,7 +199,8 @@ def test_a_users_key_that_others_can_read_is_refused(stranger: Stranger) -> None
 def test_put_without_a_signing_key_says_how_to_make_one(stranger: Stranger) -> None:
     file = stranger.home / "raw"
     file.write_bytes(b"key")
-    assert "kt keys generate" in stranger.kt("put", "a@example.org", "--key", file, code=2).complaint
+    put = ("put", "a@example.org", "--key", file, "--type", "raw")
+    assert "kt keys generate" in stranger.kt(*put, code=2).complaint
 
 
 @pytest.mark.parametrize("part", ["node", "signer", "frontend", "monitor"])

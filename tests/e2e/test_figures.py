@@ -44,7 +44,7 @@ def status(directory: Up) -> tuple[str, ...]:
 def test_status_shows_what_every_process_says(directory: Up, stranger: Stranger, tmp_path: Path) -> None:
     (tmp_path / "id.raw").write_bytes(b"some key")
     stranger.kt("keys", "generate")
-    stranger.kt("put", "quiet.person@example.org", "--key", tmp_path / "id.raw")
+    stranger.kt("put", "quiet.person@example.org", "--key", tmp_path / "id.raw", "--type", "raw")
     someone = Stranger(tmp_path / "someone")
     asked = ("--json", *status(directory))
     until(

@@ -121,7 +121,7 @@ def test_who_runs_it_sees_how_far_it_is(directory: Up, stranger: Stranger) -> No
 def test_logs_are_json_lines_and_name_no_user(directory: Up, stranger: Stranger, tmp_path: Path) -> None:
     (tmp_path / "id.raw").write_bytes(b"some key")
     stranger.kt("keys", "generate")
-    stranger.kt("put", "quiet.person@example.org", "--key", tmp_path / "id.raw")
+    stranger.kt("put", "quiet.person@example.org", "--key", tmp_path / "id.raw", "--type", "raw")
     stranger.kt("get", "quiet.person@example.org")
     assert "quiet.person" not in directory.spoken
     lines = [line for line in directory.spoken.splitlines() if line.startswith("{")]

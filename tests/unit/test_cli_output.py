@@ -76,11 +76,14 @@ def test_log_lines_of_a_terminal_are_harmless_and_hold_no_password() -> None:
     }
 
 
+CASES = Path(__file__).parents[1] / "cases"
+
+
 def test_a_file_name_that_is_not_utf8_is_refused_with_a_hint(tmp_path: Path) -> None:
     keys = str(tmp_path / "keys")
     assert CliRunner().invoke(cli, ["keys", "generate", "--keys", keys]).exit_code == 0
     file = tmp_path / "cl\udce9.pub"
-    file.write_bytes(b"ssh-ed25519 AAAA comment")
+    file.write_bytes((CASES / "put-file-name-not-utf8" / "s9_escape.pub").read_bytes())
     ran = CliRunner().invoke(cli, ["put", "a@example.org", "--key", str(file), "--keys", keys])
     assert isinstance(ran.exception, ConfigError)
     assert "rename it" in str(ran.exception)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable
@@ -200,7 +201,7 @@ class Kt:
         """The exit code, the document and what stands on standard error."""
         options = ["--state", str(self.home / "state")]
         if command == "put":
-            options += ["--keys", str(self.home / "keys"), "--key", str(self.file)]
+            options += ["--keys", str(self.home / "keys"), "--key", str(self.file), "--type", "raw"]
         self._patch.setattr(sys, "argv", ["kt", "--json", command, *options, *words])
         with pytest.raises(SystemExit) as ended:
             main()
@@ -221,17 +222,33 @@ class TestPut:
         assert code == 0
         key = ids(KEY)[0]
         assert f"version 2 of {ALICE}, signed by {key} (default)" in err
-        assert "+ key raw new.raw, 3 bytes" in err
-        assert "- key raw laptop, 7 bytes" in err
+        sha256 = hashlib.sha256(b"new").hexdigest().upper()
+        assert f"+ key raw new.raw, 3 bytes, fingerprint {sha256}" in err
+        assert "- key raw laptop, 7 bytes, fingerprint " in err
         assert f"= authorized to sign the next version: {key} (default)" in err
         assert err.index("+ key raw") < err.index("stands in the directory")
         assert document["signed"] == {
+            "published": [{"name": "new.raw", "type": "raw", "bytes": 3, "fingerprint": sha256}],
             "version": 2,
             "signed_by": [key],
             "keys": {"added": ["new.raw"], "kept": [], "removed": ["laptop"]},
             "authorized_keys": {"added": [], "kept": [key], "removed": []},
         }
         assert document["stands"]
+
+    def test_a_private_key_is_refused_before_anything_is_asked(self, kt: Kt, directory: Directory) -> None:
+        asked: list[httpx.Request] = []
+        kt.handler = lambda request: (asked.append(request), directory.handle(request))[1]
+        kt.file.write_bytes(KEY.to_pem())
+        code, document, err = kt("put", ALICE)
+        assert (code, asked) == (2, [])
+        assert "holds a private key" in document["error"]["problem"]
+        assert "nothing was published" in err
+
+    def test_what_is_not_recognized_needs_its_type(self, kt: Kt) -> None:
+        code, document, _ = kt("put", "--type", "openpgp", ALICE)
+        assert code == 2
+        assert "--type raw" in document["error"]["problem"]
 
     def test_a_rotation_is_shown(self, kt: Kt) -> None:
         kt.keys.add("next", LAPTOP)

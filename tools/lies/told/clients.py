@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "get": ("get", ALICE),
     "history": ("history", ALICE),
     "watch": ("watch", "--once", ALICE),
-    "put": ("put", ALICE, "--key", "new-key"),
+    "put": ("put", ALICE, "--key", "new-key", "--type", "raw"),
     "checkpoint": ("checkpoint",),
     "epochs": ("epochs",),
     "status": ("status",),

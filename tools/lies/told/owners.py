@@ -203,7 +203,7 @@ def putting(stage: Stage, case: str | None) -> Ran:
     front_end = stage.front_end(universe)
     user = stage.user(front_end).holds("alice")
     (user.home / "key").write_bytes(b"a key")
-    user.ok("put", ALICE, "--key", "key")
+    user.ok("put", ALICE, "--key", "key", "--type", "raw")
     mine = universe.current("alice")
     assert mine is not None
     if case == "injected":
@@ -219,7 +219,7 @@ def putting(stage: Stage, case: str | None) -> Ran:
 
         front_end.on_submit = other
     (user.home / "key").write_bytes(b"another key")
-    return user.kt("put", ALICE, "--key", "key", "--timeout", "5")
+    return user.kt("put", ALICE, "--key", "key", "--type", "raw", "--timeout", "5")
 
 
 def _range(name: str, says: str, code: int = 4) -> Lie:

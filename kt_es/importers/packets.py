@@ -1,0 +1,127 @@
+"""OpenPGP packets and ASCII armor, without looking into signatures. RFC 9580, sections 4 to 6.
+
+Nothing here needs a library, so that secret keys are recognized where the extra ``openpgp`` is not installed.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+SIGNATURE, SECRET_KEY, PUBLIC_KEY, SECRET_SUBKEY, COMPRESSED, PUBLIC_SUBKEY = 2, 5, 6, 7, 8, 14
+SECRET = (SECRET_KEY, SECRET_SUBKEY)
+PRIMARY = (PUBLIC_KEY, SECRET_KEY)
+# Packets of these tags are not critical: whoever does not know them ignores them. RFC 9580, section 4.3.
+IGNORED = range(40, 64)
+_KEYS = (*PRIMARY, SECRET_SUBKEY, PUBLIC_SUBKEY)
+_VERSIONS = range(2, 7)
+_ALGORITHMS = frozenset((1, 2, 3, 16, 17, 18, 19, 20, 22, 25, 26, 27, 28, *range(29, 37), *range(100, 111)))
+
+_BEGIN = re.compile(rb"-----BEGIN PGP [A-Z0-9 ,/]+-----")
+_END = re.compile(rb"-----END PGP [A-Z0-9 ,/]+-----")
+_EMPTY_LINE = re.compile(rb"\n[ \t\r]*\n")
+
+
+@dataclass(frozen=True, slots=True)
+class RawPacket:
+    """One packet: ``data[start:end]`` is all of it, ``data[body:end]`` its body.
+
+    ``whole`` is False where the data ends before the packet does.
+    """
+
+    tag: int
+    start: int
+    body: int
+    end: int
+    whole: bool = True
+
+
+def packet_at(data: bytes, offset: int) -> RawPacket | None:
+    """The packet that begins at ``offset``; None where no packet can begin.
+
+    Partial and indeterminate lengths are for data packets only and count as none here.
+    """
+    tag, header, length = _header(data, offset)
+    if tag == 0:
+        return None
+    end = offset + header + length
+    return RawPacket(tag, offset, offset + header, min(end, len(data)), end <= len(data))
+
+
+def _header(data: bytes, offset: int) -> tuple[int, int, int]:
+    """Tag, header length and body length of the packet at ``offset``; tag 0 is reserved and means none."""
+    first = data[offset]
+    following = data[offset + 1 : offset + 6]
+    if not first & 0x80 or len(following) < 1:
+        return 0, 0, 0
+    if not first & 0x40:
+        size = (1, 2, 4, 0)[first & 3]
+        if size == 0 or len(following) < size:
+            return 0, 0, 0
+        return (first >> 2) & 15, 1 + size, int.from_bytes(following[:size], "big")
+    tag, octet = first & 63, following[0]
+    if octet < 192:
+        return tag, 2, octet
+    if octet < 224 and len(following) >= 2:
+        return tag, 3, ((octet - 192) << 8) + following[1] + 192
+    if octet == 255 and len(following) == 5:
+        return tag, 6, int.from_bytes(following[1:], "big")
+    return 0, 0, 0
+
+
+def is_key(data: bytes, packet: RawPacket) -> bool:
+    """Whether ``packet`` has the tag and the first octets of a key of any version, public or secret."""
+    body = data[packet.body : packet.body + 8]
+    if packet.tag not in _KEYS or len(body) < 8 or body[0] not in _VERSIONS:
+        return False
+    return body[7 if body[0] < 4 else 5] in _ALGORITHMS
+
+
+def fingerprint(body: bytes) -> str:
+    """The fingerprint of a key packet's body; empty for versions before 4. RFC 9580, section 5.5.4."""
+    if body[:1] == b"\x04":
+        prefix = b"\x99" + len(body).to_bytes(2, "big")
+        return hashlib.sha1(prefix + body, usedforsecurity=False).hexdigest().upper()
+    if body[:1] == b"\x06":
+        return hashlib.sha256(b"\x9b" + len(body).to_bytes(4, "big") + body).hexdigest().upper()
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Armor:
+    """One armored block, ``text[start:end]``; ``packets`` is None where it is damaged or cut off."""
+
+    start: int
+    end: int
+    packets: bytes | None
+
+
+def armored(text: bytes) -> Iterator[Armor]:
+    """The armored blocks of ``text``, RFC 9580, section 6.2; checksums are left alone (section 6.1).
+
+    A block that has no end ends where the next one begins.
+    """
+    begin = _BEGIN.search(text)
+    while begin is not None:
+        following = _BEGIN.search(text, begin.end())
+        limit = len(text) if following is None else following.start()
+        end = _END.search(text, begin.end(), limit)
+        if end is None:
+            yield Armor(begin.start(), limit, None)
+        else:
+            yield Armor(begin.start(), end.end(), _packets_of(text[begin.end() : end.start()]))
+        begin = following
+
+
+def _packets_of(block: bytes) -> bytes | None:
+    _, *body = _EMPTY_LINE.split(block, maxsplit=1)
+    lines = b"".join(body).split()
+    if lines and lines[-1].startswith(b"="):
+        lines.pop()
+    try:
+        return base64.b64decode(b"".join(lines), validate=True) or None
+    except ValueError:
+        return None

@@ -1,0 +1,180 @@
+"""Private keys in the bytes of a file, so that none is published by mistake.
+
+The bytes are parsed: a comment that speaks of private keys is none. What is damaged or cut off, or stands
+among other things, counts as long as its structure can be told.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import Any
+
+from kt_es.crypto.signatures import ED25519, is_point
+from kt_es.importers.der import private_structure
+from kt_es.importers.packets import PUBLIC_KEY, SECRET, RawPacket, is_key, packet_at
+from kt_es.importers.views import forms
+
+_P = 2**255 - 19
+_BECH32 = rb"[02-9ac-hj-np-z]"
+_DASHES = rb"(?:-|\xe2\x80[\x90-\x95]){2}[ \t]{0,8}"
+
+# Texts and magic numbers by which formats say of themselves that they are private keys.
+_MARKS = [
+    (re.compile(mark), what)
+    for mark, what in (
+        (rb"(?i)" + _DASHES + rb"BEGIN[^\r\n-]{0,60}PGP[^\r\n-]{0,20}(?:PRIVATE|SECRET)",
+         "an OpenPGP secret key"),
+        (rb"(?i)" + _DASHES + rb"BEGIN[^\r\n-]{0,60}(?:PRIVATE|SECRET)[ _]?KEY", "a private key (PEM)"),
+        (rb"openssh-key-v1\x00", "an OpenSSH private key"),
+        (rb"SSH PRIVATE KEY FILE FORMAT 1\.1", "an SSH-1 private key"),
+        (rb"PuTTY-User-Key-File-[0-9]|(?:^|\n)Private-(?:Lines|MAC|Hash):", "a PuTTY private key"),
+        (rb"(?i)AGE-SECRET-KEY-(?:[A-Z]{1,16}-)?1" + _BECH32 + rb"{16}", "an age identity"),
+        (rb"(?i)AGE-PLUGIN-[A-Z0-9+._-]{1,64}?1" + _BECH32 + rb"{6}", "an age identity"),
+        (rb"(?i)\b(?:private|preshared|secret)[_ -]?key[\"']?[ \t]*[:=][ \t]*[\"']?[A-Za-z0-9+/_-]{40,}",
+         "a private key in a configuration, such as WireGuard's"),
+        (rb"PRIVATE\+KEY\+", "a private key of signed notes"),
+        (rb"\((?:[0-9]+:)?(?:protected-|shadowed-)?private-key", "a private key of GnuPG's agent"),
+        (rb"(?:^|\n)Private-key-format: v", "a private key of DNSSEC"),
+        (rb"(?:^|\n)(?:RSA )?Private-Key: \(|(?:^|\n) *(?:privateExponent|priv):", "a private key, printed"),
+        (rb"<D>[A-Za-z0-9+/=\s]{40,2000}</D>", "an RSA private key in XML"),
+        (rb"== ed25519v1-secret:", "a private key of Tor"),
+        (rb"^Ed(?:Sc|\x00\x00)B2|^EdBK", "a private key of minisign or signify"),
+        (rb"\bnsec1" + _BECH32 + rb"{58}\b", "a private key of Nostr"),
+        (rb"^\x1e\xf1\xb5\xb0|^\x07\x02\x00\x00.{4}(?:RSA|DSS)2|^(?:RSA[23]|ECS[246]|ECK[246])[^ -~]{4}",
+         "a private key of Windows"),
+        (rb"^(?:\xfe\xed\xfe\xed|\xce\xce\xce\xce)\x00\x00\x00[\x01\x02]", "a Java key store"),
+    )
+]  # fmt: skip
+_JWK_PRIVATE = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"))
+_JWK_TEXT = re.compile(rb'"kty"\s*:')
+_JWK_MEMBER = re.compile(rb'"(?:d|k|priv|p|q)"\s*:\s*"[A-Za-z0-9_-]{16,}')
+# A sequence of some length that begins with a version, or with the identifier of an encryption.
+_DER_BEGIN = re.compile(
+    rb"(?s)\x30(?=(?:[\x2c-\x80]|\x81.|\x82..|\x83...|\x84....)"
+    rb"(?:\x02\x01[\x00\x01\x03]|\x30.{1,5}\x06[\x09\x0a]\x2a\x86\x48\x86\xf7\x0d\x01))"
+)
+_SECRET_HEADER = re.compile(rb"[\x94-\x97\x9c-\x9f\xc5\xc7]")
+# In UTF-32, with a mark and white space around.
+_MAX_BARE = 256
+_BASE64_32 = re.compile(rb"\s*([A-Za-z0-9+/_-]{43}=?)\s*")
+
+
+def private_key_in(data: bytes) -> str | None:
+    """What private key ``data`` holds in any form, as a noun for a sentence, or ``None``."""
+    bare = bare_key(data)
+    if bare is not None and is_clamped(bare):
+        return "32 bytes in the form of an X25519 (WireGuard) private key"
+    for form in forms(data):
+        found = _in_form(form)
+        if found:
+            return found
+    return None
+
+
+def bare_key(data: bytes) -> bytes | None:
+    """The 32 bytes that are all of ``data``, as they are or in base64 (WireGuard); else ``None``."""
+    if len(data) == 32:
+        return data
+    if len(data) > _MAX_BARE:
+        return None
+    for form in forms(data):
+        if match := _BASE64_32.fullmatch(form):
+            return base64.b64decode(match[1].rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/")) + b"=")
+    return None
+
+
+def is_clamped(key: bytes) -> bool:
+    """Whether ``key`` is a scalar as X25519 uses it (RFC 7748, section 5); one public key in 16 is, too."""
+    return not key[0] & 7 and key[31] & 0xC0 == 0x40
+
+
+def is_x25519(key: bytes) -> bool:
+    """Whether ``key`` is a public key that X25519 makes: canonical, in the group of prime order.
+
+    One string of 32 random bytes in 32 is. The point is looked at on the Edwards curve, where the library can
+    tell (RFC 7748, section 4.1): y = (u - 1) / (u + 1).
+    """
+    u = int.from_bytes(key, "little")
+    if len(key) != 32 or u >= _P - 1:
+        return False
+    y = (u - 1) * pow(u + 1, -1, _P) % _P
+    return is_point(ED25519, y.to_bytes(32, "little"))
+
+
+def _in_form(data: bytes) -> str | None:
+    for mark, what in _MARKS:
+        if mark.search(data):
+            return what
+    if has_secret_packet(data):
+        return "an OpenPGP secret key"
+    return _private_der(data) or _private_jwk(data)
+
+
+def has_secret_packet(data: bytes) -> bool:
+    """Whether an OpenPGP secret key or subkey stands in ``data``, among other packets or anything else."""
+    offset, tags, whole = 0, [], True
+    while offset < len(data) and (packet := packet_at(data, offset)) is not None:
+        if packet.tag in SECRET and is_key(data, packet):
+            return True
+        tags.append(packet.tag)
+        offset, whole = packet.end, packet.whole
+    if whole and offset == len(data) and tags[:1] == [PUBLIC_KEY]:
+        # All of it is packets of certificates; what looks like a key within one is chance.
+        return False
+    return any(_is_secret_at(data, match.start()) for match in _SECRET_HEADER.finditer(data))
+
+
+def _is_secret_at(data: bytes, offset: int) -> bool:
+    packet = packet_at(data, offset)
+    if packet is None or packet.tag not in SECRET or not is_key(data, packet):
+        return False
+    return _has_key_material(data[packet.body : packet.end], packet)
+
+
+def _has_key_material(body: bytes, packet: RawPacket) -> bool:
+    """Whether the public part of a key follows the head of its packet, which chance does not bring about."""
+    if packet.end - packet.start < 40 or not 0x28 <= body[1] < 0xA0:
+        return False
+    if body[0] in (5, 6):
+        return 32 <= int.from_bytes(body[6:10], "big") <= 4096
+    material, algorithm = (body[8:], body[7]) if body[0] < 4 else (body[6:], body[5])
+    if algorithm in (18, 19, 22):
+        return 3 <= material[0] <= 16 and material[1] in (0x2A, 0x2B)
+    if algorithm in (25, 26, 27, 28):
+        size = {25: 32, 26: 56, 27: 32, 28: 57}[algorithm]
+        return len(material) > size and material[size] in (0, 253, 254, 255)
+    bits = int.from_bytes(material[:2], "big")
+    if not 256 <= bits <= 16384 or material[2].bit_length() != (bits - 1) % 8 + 1:
+        return False
+    second = material[2 + (bits + 7) // 8 :][:3]
+    return len(second) < 3 or second[2].bit_length() == (int.from_bytes(second[:2], "big") - 1) % 8 + 1
+
+
+def _private_der(data: bytes) -> str | None:
+    """DER at the beginning, or anywhere behind other data."""
+    found = private_structure(data)
+    for match in () if found else _DER_BEGIN.finditer(data):
+        found = private_structure(data, match.start())
+        if found:
+            break
+    return found
+
+
+def _private_jwk(data: bytes) -> str | None:
+    if not _JWK_TEXT.search(data):
+        return None
+    try:
+        private = _has_private_jwk(json.loads(data.decode("utf-8", "replace").strip("\ufeff \t\r\n\0")))
+    except (ValueError, RecursionError):
+        private = _JWK_MEMBER.search(data) is not None
+    return "a private JSON Web Key" if private else None
+
+
+def _has_private_jwk(value: Any) -> bool:
+    if isinstance(value, dict):
+        if "kty" in value and not _JWK_PRIVATE.isdisjoint(value):
+            return True
+        return any(map(_has_private_jwk, value.values()))
+    return isinstance(value, list) and any(map(_has_private_jwk, value))

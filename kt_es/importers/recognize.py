@@ -1,0 +1,230 @@
+"""Which public keys a file holds. FORMATS, "Profiles, commitments and openings": the bytes of each type.
+
+A file is recognized only if all of it is understood; what is left out is text around armored blocks and
+comments between lines.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kt_es.importers import der
+from kt_es.importers.packets import (
+    IGNORED,
+    PUBLIC_KEY,
+    RawPacket,
+    armored,
+    fingerprint,
+    is_key,
+    packet_at,
+)
+from kt_es.importers.private import bare_key, is_clamped, is_x25519
+from kt_es.importers.views import utf8_text
+
+# Of a certificate: signatures, keys, user ids, user attributes, trust, markers, padding.
+_CERTIFICATE_TAGS = frozenset((2, 6, 10, 12, 13, 14, 17, 21, *IGNORED))
+_BEGIN = re.compile(rb"-----BEGIN (?P<pem>[A-Z0-9 ,/]+)-----|---- BEGIN SSH2 PUBLIC KEY ----")
+_END = re.compile(rb"-----END (?P<pem>[A-Z0-9 ,/]+)-----|---- END SSH2 PUBLIC KEY ----")
+_SSH2 = b"SSH2 PUBLIC KEY"
+_SSH = re.compile(rb"([a-z0-9@.-]+)[ \t]+(AAAA[A-Za-z0-9+/]+={0,2})(?:[ \t]+[^\r\n]*)?")
+_AGE = re.compile(rb"age1(?:[a-z0-9+._-]+1)?[02-9ac-hj-np-z]{58,}")
+# How many strings of the wire format a key has, its type among them. RFC 4253, 5656, 8709; PROTOCOL.u2f.
+_SSH_STRINGS = {
+    "ssh-ed25519": 2, "ssh-ed448": 2, "ssh-rsa": 3, "ssh-dss": 5,
+    "ecdsa-sha2-nistp256": 3, "ecdsa-sha2-nistp384": 3, "ecdsa-sha2-nistp521": 3,
+    "sk-ssh-ed25519@openssh.com": 3, "sk-ecdsa-sha2-nistp256@openssh.com": 4,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PublicPart:
+    """One public key or certificate: its type in a profile, and its bytes there."""
+
+    type: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Recognized:
+    """The keys of a file; ``left_out`` says that text around them is not among their bytes."""
+
+    parts: tuple[PublicPart, ...]
+    left_out: bool = False
+
+
+def recognize(data: bytes) -> Recognized | None:
+    """The keys that ``data`` consists of; ``None`` where a part of it is not understood."""
+    if certificates := openpgp_certificates(data):
+        return Recognized(tuple(PublicPart("openpgp", each) for each in certificates))
+    bare = bare_key(data)
+    if bare is not None:
+        usable = is_x25519(bare) and not is_clamped(bare)
+        return Recognized((PublicPart("x25519", bare),)) if usable else None
+    for check, name in (
+        (der.is_certificate, b"CERTIFICATE"),
+        (der.is_public_key, b"PUBLIC KEY"),
+        (der.is_rsa_public_key, b"RSA PUBLIC KEY"),
+    ):
+        if check(data):
+            return Recognized((PublicPart("pem", _pem(name, data)),))
+    text = utf8_text(data)
+    return _blocks(text) if _BEGIN.search(text) else _lines(text)
+
+
+def fingerprint_of(kind: str, data: bytes) -> str:
+    """The fingerprint of a profile's key as the tools of its kind print it; else SHA-256 of its bytes."""
+    if kind == "openpgp":
+        binary = next((block.packets or b"" for block in armored(data)), data)
+        packet = packet_at(binary, 0) if binary else None
+        if packet is not None and is_key(binary, packet):
+            return fingerprint(binary[packet.body : packet.end]) or _sha256(data)
+    if kind == "ssh" and (match := _SSH.match(data)) is not None and (blob := _base64(match[2])):
+        return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+    if kind == "pem" and (block := next(_blocks_of(data), None)) and (body := _base64(block.body)):
+        return _sha256(body)
+    return _sha256(data)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest().upper()
+
+
+def openpgp_certificates(data: bytes) -> list[bytes]:
+    """The certificates that ``data`` consists of, white space after each aside; none where it has others."""
+    data = data.rstrip(b"\r\n")
+    starts: list[int] = []
+    offset = 0
+    while offset < len(data):
+        packet = packet_at(data, offset)
+        if packet is None or not packet.whole or not _may_stand(data, packet, first=not starts):
+            return []
+        if packet.tag == PUBLIC_KEY:
+            starts.append(offset)
+        offset = packet.end
+    return [data[start:end] for start, end in zip(starts, [*starts[1:], len(data)], strict=False)]
+
+
+def _may_stand(data: bytes, packet: RawPacket, *, first: bool) -> bool:
+    if packet.tag == PUBLIC_KEY:
+        return is_key(data, packet)
+    return not first and packet.tag in _CERTIFICATE_TAGS
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    kind: bytes
+    text: bytes
+    body: bytes
+    start: int
+    end: int
+
+
+def _blocks_of(text: bytes) -> Iterator[_Block]:
+    """The blocks that begin and end as they should; a block that has no end is none."""
+    begin = _BEGIN.search(text)
+    while begin is not None:
+        following = _BEGIN.search(text, begin.end())
+        limit = len(text) if following is None else following.start()
+        end = _END.search(text, begin.end(), limit)
+        if end is not None and end["pem"] == begin["pem"]:
+            body = text[begin.end() : end.start()]
+            yield _Block(
+                begin["pem"] or _SSH2, text[begin.start() : end.end()], body, begin.start(), end.end()
+            )
+        begin = following
+
+
+def _blocks(text: bytes) -> Recognized | None:
+    """Armored blocks; one that is damaged or of another kind spoils the file."""
+    parts: list[PublicPart] = []
+    outside, end = [], 0
+    for block in _blocks_of(text):
+        found = list(_block_parts(block))
+        if not found:
+            return None
+        parts += found
+        outside.append(text[end : block.start])
+        end = block.end
+    outside.append(text[end:])
+    if not parts or any(_BEGIN.search(each) for each in outside):
+        return None
+    return Recognized(tuple(parts), any(each.strip() for each in outside))
+
+
+def _block_parts(block: _Block) -> Iterator[PublicPart]:
+    if block.kind == b"PGP PUBLIC KEY BLOCK":
+        for armor in armored(block.text):
+            for certificate in openpgp_certificates(armor.packets or b""):
+                yield PublicPart("openpgp", certificate)
+    elif block.kind == _SSH2:
+        blob = _base64(b"".join(_without_headers(block.body)))
+        name = blob[4 : 4 + int.from_bytes(blob[:4], "big")]
+        if _is_ssh(name, blob):
+            yield PublicPart("ssh", name + b" " + base64.b64encode(blob))
+    elif _is_public_pem(block.kind, _base64(block.body)):
+        yield PublicPart("pem", block.text + b"\n")
+
+
+def _without_headers(body: bytes) -> Iterator[bytes]:
+    """The lines of base64; a header has a colon and goes on after a backslash. RFC 4716, section 3.3."""
+    continued = False
+    for line in body.splitlines():
+        header = continued or b":" in line
+        continued = header and line.endswith(b"\\")
+        if not header:
+            yield line
+
+
+def _is_public_pem(kind: bytes, body: bytes) -> bool:
+    if kind in (b"CERTIFICATE", b"X509 CERTIFICATE"):
+        return der.is_certificate(body)
+    if kind == b"PUBLIC KEY":
+        return der.is_public_key(body)
+    return kind == b"RSA PUBLIC KEY" and der.is_rsa_public_key(body)
+
+
+def _lines(text: bytes) -> Recognized | None:
+    """SSH keys or age recipients, one a line; empty lines and comments aside."""
+    lines = [line.strip(b" \t\r") for line in text.split(b"\n")]
+    keys = [line for line in lines if line and not line.startswith(b"#")]
+    parts = []
+    for line in keys:
+        match = _SSH.fullmatch(line)
+        if match is not None and _is_ssh(match[1], _base64(match[2])):
+            parts.append(PublicPart("ssh", line))
+        elif _AGE.fullmatch(line):
+            parts.append(PublicPart("age", line))
+        else:
+            return None
+    if not parts:
+        return None
+    return Recognized(tuple(parts), len(keys) < len([line for line in lines if line]))
+
+
+def _is_ssh(name: bytes, blob: bytes) -> bool:
+    """Whether ``blob`` is exactly one key of the type ``name`` in the wire format of SSH."""
+    strings, offset = [], 0
+    while offset < len(blob):
+        end = offset + 4 + int.from_bytes(blob[offset : offset + 4], "big")
+        strings.append(blob[offset + 4 : end])
+        offset = end
+    if offset != len(blob) or not strings or strings[0] != name:
+        return False
+    return len(strings) == _SSH_STRINGS.get(name.decode("ascii", "replace")) and all(strings[1:])
+
+
+def _base64(text: bytes) -> bytes:
+    try:
+        return base64.b64decode(b"".join(text.split()), validate=True)
+    except ValueError:
+        return b""
+
+
+def _pem(name: bytes, body: bytes) -> bytes:
+    encoded = base64.b64encode(body)
+    lines = [encoded[start : start + 64] for start in range(0, len(encoded), 64)]
+    return b"\n".join((b"-----BEGIN " + name + b"-----", *lines, b"-----END " + name + b"-----", b""))

@@ -1,0 +1,123 @@
+"""Other forms of the same bytes: what a file holds once an encoding is undone.
+
+Private keys travel as UTF-16 text, as base64 in a configuration file, as binary data that a shell took for
+text. Each form is looked at like the file itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator
+
+BOM_UTF8 = b"\xef\xbb\xbf"
+_BOMS_UTF32 = (b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")
+_BOMS_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+# What shells take binary data for: Latin-1, Windows and the two code pages of its console.
+_CODE_PAGES = ("latin-1", "cp1252", "cp437", "cp850")
+_MAX_DEPTH = 3
+_MAX_FORMS = 64
+
+# Lines of nothing but base64, and single words of it; the shortest key of all has 32 bytes.
+_LINE = re.compile(rb"[ \t>]*([A-Za-z0-9+/_-]+={0,2})[ \t\\]*")
+_WORD = re.compile(rb"[A-Za-z0-9+/_-]{40,}")
+_HEX = re.compile(rb"(?:[0-9A-Fa-f]{2}[:\s]{0,8}){32,}+")
+_NO_HEX = re.compile(rb"[^0-9A-Fa-f]")
+
+
+def utf8_text(data: bytes) -> bytes:
+    """``data`` in UTF-8 without byte order mark, where it is UTF-16 or UTF-32 or has a mark; else itself."""
+    if data.startswith(BOM_UTF8):
+        return data[len(BOM_UTF8) :]
+    encoding = _wide_encoding(data)
+    if encoding:
+        try:
+            return data.decode(encoding).removeprefix("\ufeff").encode()
+        except UnicodeError:
+            pass
+    return data
+
+
+def _wide_encoding(data: bytes) -> str:
+    """The encoding of more than one byte a character that ``data`` is in, or nothing."""
+    if data.startswith(_BOMS_UTF32):
+        return "utf-32"
+    if data.startswith(_BOMS_UTF16):
+        return "utf-16"
+    if len(data) >= 4 and len(data) % 2 == 0:
+        if not any(data[1::2]) and any(data[0::2]):
+            return "utf-16-le"
+        if not any(data[0::2]) and any(data[1::2]):
+            return "utf-16-be"
+    return ""
+
+
+def forms(data: bytes) -> Iterator[bytes]:
+    """``data`` and what it holds in other forms, each once, at most 64 of them."""
+    seen: set[bytes] = set()
+    pending = [(data, 0)]
+    while pending and len(seen) < _MAX_FORMS:
+        form, depth = pending.pop(0)
+        if form in seen or not form:
+            continue
+        seen.add(form)
+        yield form
+        if depth < _MAX_DEPTH:
+            pending += [(inner, depth + 1) for inner in _undone(form)]
+
+
+def _undone(data: bytes) -> Iterator[bytes]:
+    if b"\x00" in data:
+        # UTF-16 and UTF-32 of ASCII, wherever it begins and in whichever order its bytes are.
+        yield data.replace(b"\x00", b"")
+    text = utf8_text(data)
+    if text != data:
+        yield text
+    if not text.isascii():
+        yield from _as_binary(text)
+        return
+    yield from _from_base64(text)
+    for match in _HEX.finditer(text):
+        digits = _NO_HEX.sub(b"", match[0])
+        yield binascii.unhexlify(digits[: len(digits) // 2 * 2])
+
+
+def _as_binary(text: bytes) -> Iterator[bytes]:
+    """The bytes that ``text`` was before somebody read them in a code page and wrote them as Unicode."""
+    try:
+        characters = text.decode()
+    except UnicodeDecodeError:
+        return
+    for page in _CODE_PAGES:
+        try:
+            yield characters.encode(page)
+        except UnicodeEncodeError:
+            continue
+
+
+def _from_base64(text: bytes) -> Iterator[bytes]:
+    group: list[bytes] = []
+    for line in [*re.split(rb"\r?\n|\r|\\n", text), b""]:
+        match = _LINE.fullmatch(line)
+        if match is not None:
+            group.append(match[1])
+            continue
+        yield from _decoded_group(group)
+        group = []
+    for word in _WORD.finditer(text):
+        yield _decoded(word[0])
+
+
+def _decoded_group(lines: list[bytes]) -> Iterator[bytes]:
+    """Lines that follow each other; up to three short ones before may be words of text."""
+    for start in range(min(4, len(lines) - 1)):
+        yield _decoded(b"".join(lines[start:]))
+        if len(lines[start]) >= 40:
+            return
+
+
+def _decoded(text: bytes) -> bytes:
+    digits = text.translate(bytes.maketrans(b"-_", b"+/"), b"=")
+    digits = digits[: len(digits) - (len(digits) % 4 == 1)]
+    return base64.b64decode(digits + b"=" * (-len(digits) % 4))
