@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-import uvicorn
 from starlette.types import ASGIApp
 
 from kt_es.crypto.vrf import VrfPrivateKey
@@ -31,11 +30,15 @@ from kt_es.formats.keys import PublicKey
 from kt_es.server.availability import Appender, LogWatch
 from kt_es.server.backlog import MAX_BACKLOG, Backlog
 from kt_es.server.batcher import Batcher
+from kt_es.server.clients import Clients
+from kt_es.server.connections import Connections as HttpConnections
 from kt_es.server.handlers import Directory
 from kt_es.server.http import Frontend, create_app
 from kt_es.server.indexer import Indexer
 from kt_es.server.keys import load_vrf_key
 from kt_es.server.late import Connections, LateLog
+from kt_es.server.limits import DEFAULT_LIMITS, Limits, room_for_connections
+from kt_es.server.listening import BACKLOG, http_server
 from kt_es.server.metrics import Metrics
 from kt_es.server.openings import OpeningReader
 from kt_es.server.receipts import ReceiptDesk
@@ -51,6 +54,8 @@ from projections.rocks import Store
 from projections.worker import Worker
 
 READERS = 8
+# Histories and ranges are long work in Python: apart from lookups, and little of it at a time.
+LARGE_READERS = 1
 WRITERS = 32
 GRACE = 5
 
@@ -78,6 +83,7 @@ class FrontendSettings:
     host: str = "127.0.0.1"
     port: int = 8080
     max_backlog: int = MAX_BACKLOG
+    limits: Limits = DEFAULT_LIMITS
 
 
 class Running:
@@ -97,6 +103,7 @@ class Running:
         *,
         data: Path | None = None,
         max_backlog: int = MAX_BACKLOG,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._told = failed
         self._data = data
@@ -125,7 +132,9 @@ class Running:
             self._batches,
         ]
         self._reads = ThreadPoolExecutor(READERS, thread_name_prefix="reads")
+        self._large = ThreadPoolExecutor(LARGE_READERS, thread_name_prefix="large")
         self._writes = ThreadPoolExecutor(WRITERS, thread_name_prefix="writes")
+        self.clients = Clients(limits)
         self.app = self._app(names, ledger)
 
     def _app(self, names: StreamNames, ledger: Ledger) -> ASGIApp:
@@ -143,7 +152,9 @@ class Running:
             self.directory,
             ReceiptDesk(submissions),
             self.metrics,
+            self.clients,
             self._reads,
+            self._large,
             self._writes,
             lambda: self._problems(ledger),
             self._refusing,
@@ -167,8 +178,8 @@ class Running:
             worker.stop()
         self._batcher.close()
         self._reader.close()
-        self._reads.shutdown(wait=False, cancel_futures=True)
-        self._writes.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._reads, self._large, self._writes):
+            pool.shutdown(wait=False, cancel_futures=True)
         self._batches.join(GRACE)
         self._connections.close()
         # The longest is an epoch in the middle of its commit.
@@ -242,12 +253,18 @@ def serve(
             failed,
             data=settings.data,
             max_backlog=settings.max_backlog,
+            limits=settings.limits,
+        )
+        connections = HttpConnections(
+            running.clients,
+            room_for_connections(settings.limits.connections),
+            running.metrics.refused,
         )
         listener = stack.enter_context(_listener(settings.host, settings.port))
         stack.enter_context(_signals(ending))
         running.start()
         stack.callback(running.stop)
-        with _http(running.app, listener, failed):
+        with http_server(running.app, connections, listener, failed):
             url = _url(settings.host, listener)
             _LOG.info("serving", url=url, directory=settings.directory, epoch=ledger.committed.epoch)
             on_ready(url)
@@ -269,7 +286,7 @@ def _check_connection_string(connect_log: Connector) -> None:
 def _listener(host: str, port: int) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=512)
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no such port"
         raise ConfigError(f"cannot listen on {host}:{port}: {reason}") from None
@@ -283,34 +300,6 @@ def _listener(host: str, port: int) -> Iterator[socket.socket]:
 def _url(host: str, listener: socket.socket) -> str:
     port = listener.getsockname()[1]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-@contextmanager
-def _http(app: ASGIApp, listener: socket.socket, failed: Callable[[KtError], None]) -> Iterator[None]:
-    """uvicorn in a thread, which leaves signals to us; on exit it finishes the requests under way."""
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        timeout_graceful_shutdown=GRACE,
-    )
-    server = uvicorn.Server(config)
-
-    def run(stop: threading.Event) -> None:
-        server.run(sockets=[listener])
-        if not stop.is_set():
-            raise KtError("the HTTP server ended by itself")
-
-    worker = Worker("http", run, failed)
-    worker.start()
-    try:
-        yield
-    finally:
-        worker.stop()
-        server.should_exit = True
-        worker.join(2 * GRACE)
 
 
 @contextmanager
