@@ -12,6 +12,7 @@ import certifi
 import click
 import platformdirs
 
+from kt_es.cli.seconds import Seconds
 from kt_es.client.client import Client
 from kt_es.client.keystore import KeyStore, StoredKey
 from kt_es.client.states import States
@@ -82,17 +83,16 @@ def reach_options(command: _F) -> _F:
     for option in (
         click.option(
             "--timeout",
-            type=click.FloatRange(0.1),
+            type=Seconds(0.1),
             help=f"Seconds for each call; default {LOOKUP_TIMEOUT:.0f}, for changes {CHANGE_TIMEOUT:.0f}.",
         ),
         click.option(
             "--ca", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="CA certificate."
         ),
         state_option,
-        click.option("--vkey", envvar="KT_VKEY", help="The directory's key, as its operator published it."),
+        click.option("--vkey", help="The directory's key, as its operator published it."),
         click.option(
             "--server",
-            envvar="KT_SERVER",
             default="http://127.0.0.1:8080",
             show_default=True,
             help="The front end's URL.",
@@ -106,7 +106,6 @@ def keys_option(command: _F) -> _F:
     return click.option(
         "--keys",
         type=click.Path(path_type=Path, file_okay=False),
-        envvar="KT_KEYS",
         default=lambda: platformdirs.user_data_path("kt-es") / "keys",
         help="Where your signing keys are; default the XDG data directory.",
     )(command)

@@ -11,11 +11,11 @@ from pathlib import Path
 import click
 import structlog
 
-from kt_es.cli.context import config_path, output_of, settings_of
+from kt_es.cli.auditing import directory_options
+from kt_es.cli.common import is_named
+from kt_es.cli.context import output_of
 from kt_es.cli.output import Output, is_terminal
 from kt_es.cli.waiting import event_log, patience_option
-from kt_es.client.trusted import Pinned
-from kt_es.config import Settings
 from kt_es.errors import ConfigError, DivergenceError
 from kt_es.node.server import Node, NodeConfig
 from projections.fsck.examination import fsck
@@ -53,8 +53,11 @@ def fsck_command(
     """
     output = output_of(context)
     if log is not None and node is not None:
-        raise click.UsageError("--log and --node name two logs: give one of them")
-    settings = _settings(context, vkey, directory)
+        if is_named(context, "log") and is_named(context, "node"):
+            raise click.UsageError("--log and --node name two logs: give one of them")
+        # A variable that holds for many commands gives way.
+        log, node = (log, None) if is_named(context, "log") else (None, node)
+    settings = directory_options(context, None, vkey, directory, needs_log=False)
     with ExitStack() as stack:
         store = Store.view(data, FAMILIES)
         stack.callback(store.close)
@@ -79,17 +82,6 @@ def _serving(directory: Path) -> Iterator[str]:
     )
     with Node(NodeConfig(data=directory, port=0, anonymous=True)) as node:
         yield f"esdb://{node.address}?Tls=false"
-
-
-def _settings(context: click.Context, vkey: str | None, directory: str | None) -> Settings:
-    if vkey is None:
-        return settings_of(context)
-    return Settings(
-        directory=directory or "people",
-        origin=Pinned.parse(vkey).origin,
-        key=vkey,
-        base=config_path(context).parent,
-    )
 
 
 def progress_line(output: Output) -> Callable[[str, int], None]:

@@ -17,9 +17,11 @@ from urllib.parse import urlsplit
 import httpx
 
 from kt_es.client.deadlines import Deadline, bound_transport
+from kt_es.client.misfits import misfit
 from kt_es.client.strict_json import Json, decode_json
 from kt_es.client.wire import read_problem
-from kt_es.errors import ConfigError, MalformedError, RefusedError, UnavailableError
+from kt_es.errors import ConfigError, MalformedError, MisfitError, RefusedError, UnavailableError
+from kt_es.process.proxies import proxy_for, uses_proxies
 from kt_es.process.redaction import keep_secret, without_password
 
 MAX_ANSWER = 4 * 1024 * 1024
@@ -65,16 +67,24 @@ class Transport:
         keep_secret(base_url)
         try:
             address = urlsplit(base_url)
+            self._proxied = proxy_for(base_url) and transport is None
             self._http = httpx.Client(
                 base_url=base_url,
                 verify=verify,
                 # Compressed answers could not be bounded before they are unpacked.
                 headers={**(headers or {}), "accept-encoding": "identity"},
                 transport=transport,
+                trust_env=uses_proxies(base_url),
                 limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             )
+        except ImportError as error:
+            raise ConfigError(f"the proxy that the environment names cannot be used: {error}") from None
         except (httpx.InvalidURL, ValueError, TypeError) as error:
             problem = str(error).replace(base_url, without_password(base_url))
+            if "proxy" in problem.lower():
+                raise ConfigError(
+                    f"the proxy that the environment names cannot be used: {without_password(problem)}"
+                ) from None
             raise ConfigError(
                 f"the server's address {without_password(base_url)!r} is unusable: {problem}"
             ) from None
@@ -161,8 +171,12 @@ class Transport:
                 status = response.status_code
                 data = _read(response, path, limit if status < 300 else _MAX_PROBLEM, deadline)
         except httpx.TransportError as error:
+            hint = misfit(error, str(self._http.base_url))
+            if hint is not None:
+                raise MisfitError(f"{self.base_url}: {hint}") from None
             cause = without_password(str(error)) or type(error).__name__
-            return _Again(f"{self.base_url} does not answer: {cause}", None)
+            through = " (asked through the proxy that the environment names)" if self._proxied else ""
+            return _Again(f"{self.base_url} does not answer: {cause}{through}", None)
         if status in (200, 202):
             return Answer(status, data, decode_json(data, f"answer to {path}"))
         problem = read_problem(status, data)
