@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import certifi
 import click
 import platformdirs
 
+from kt_es.cli.context import output_of
 from kt_es.cli.seconds import Seconds
 from kt_es.client.client import Client
 from kt_es.client.keystore import KeyStore, StoredKey
@@ -66,7 +68,22 @@ class Reach:
             connections=connections,
             timeout=self.timeout or timeout,
             on_stale=on_stale,
+            on_waiting=_told_once(),
         )
+
+
+def _told_once() -> Callable[[str], None]:
+    """Say on standard error that a command waits, once, whichever thread waits first."""
+    context = click.get_current_context(silent=True)
+    lock, said = threading.Lock(), threading.Event()
+
+    def waiting(problem: str) -> None:
+        with lock:
+            if context is not None and not said.is_set():
+                said.set()
+                output_of(context).note(problem)
+
+    return waiting
 
 
 def state_option(command: _F) -> _F:

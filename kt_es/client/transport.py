@@ -29,6 +29,7 @@ _MAX_PROBLEM = 64 * 1024
 _CONNECT = 10.0
 _FIRST_PAUSE = 0.1
 _SHORTEST_PAUSE = 0.05
+_TOLD_AFTER = 2.0
 _LONGEST_PAUSE = 5.0
 _AGAIN = frozenset({429, 502, 503, 504})
 
@@ -94,6 +95,8 @@ class Transport:
             )
         self.on_unavailable: Callable[[float], None] | None = None
         """Told, with its deadline, of a call that has to be repeated, once; what it raises ends the call."""
+        self.on_waiting: Callable[[str], None] | None = None
+        """Told why a call waits, once it has waited for a while. May be told by several threads."""
         self._deadline = Deadline()
         bound_transport(self._http, self._deadline)
 
@@ -135,7 +138,8 @@ class Transport:
         ``MalformedError`` for what is no answer.
         """
         pause = _FIRST_PAUSE
-        told = False
+        begun = time.monotonic()
+        told = waits = False
         while True:
             if time.monotonic() >= deadline:
                 raise UnavailableError(f"{self.base_url} takes too long")
@@ -153,6 +157,10 @@ class Transport:
                 wait = max(answer.after, _SHORTEST_PAUSE)
             if time.monotonic() + wait >= deadline:
                 raise UnavailableError(answer.problem, wait)
+            if not waits and self.on_waiting is not None and time.monotonic() + wait > begun + _TOLD_AFTER:
+                waits = True
+                left = deadline - time.monotonic()
+                self.on_waiting(f"waiting up to {max(left, 1):.0f} s more: {answer.problem}")
             time.sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
