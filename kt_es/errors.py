@@ -113,11 +113,16 @@ class UnavailableError(KtError):
         self.retry_after = retry_after
 
 
-class TlsError(UnavailableError):
-    """TLS with the log cannot be agreed on: a certificate or a name is not accepted.
+class MisfitError(UnavailableError):
+    """What answers speaks another protocol, or TLS with it cannot be agreed on.
 
-    Processes try again, since certificates are replaced; whoever runs once does not wait for that.
+    Processes try again, since servers are moved and certificates replaced; whoever runs once does not
+    wait for that.
     """
+
+
+class TlsError(MisfitError):
+    """TLS with the log cannot be agreed on: a certificate or a name is not accepted."""
 
 
 class AccessDeniedError(KtError):

@@ -12,12 +12,13 @@ from typing import Any
 import click
 
 from kt_es.cli.clients import Reach, reach_options
+from kt_es.cli.common import is_named
 from kt_es.cli.context import config_path, output_of, settings_of
 from kt_es.cli.output import Output, at, is_terminal
 from kt_es.cli.waiting import event_log, patience_option
 from kt_es.client.session import Head
 from kt_es.client.trusted import Pinned
-from kt_es.config import Settings
+from kt_es.config import FILE_NAME, Settings
 from kt_es.errors import CannotTellError, ConfigError
 from kt_es.eventstore.streams import EventLog
 from kt_es.formats.heads import MapHead
@@ -29,19 +30,44 @@ from projections.rocks import Store
 
 
 def directory_options(
-    context: click.Context, log: str | None, vkey: str | None, directory: str | None
+    context: click.Context,
+    log: str | None,
+    vkey: str | None,
+    directory: str | None,
+    *,
+    needs_log: bool = True,
 ) -> Settings:
-    """The directory to look at: from options alone, as an outsider has it, or from ``kt.toml``."""
+    """The directory to look at: from options alone, as an outsider has it, or from ``kt.toml``.
+
+    A ``vkey`` without a ``log`` takes the rest from the ``kt.toml`` of the same directory, if there is one.
+    """
     if vkey is None:
-        if directory is not None:
+        if directory is not None and is_named(context, "directory"):
             raise ConfigError("--directory needs --vkey: without the key nothing can be verified")
         return settings_of(context, log)
-    if log is None:
-        raise ConfigError("--vkey needs --log: the connection string of the event log")
     origin = Pinned.parse(vkey).origin
-    return Settings(
-        directory=directory or "people", origin=origin, key=vkey, log=log, base=config_path(context).parent
+    if log is None and config_path(context).exists():
+        return _keyed(settings_of(context), origin, vkey, directory)
+    if log is None and needs_log:
+        raise ConfigError("--vkey needs --log: the connection string of the event log")
+    settings = Settings(
+        directory=directory or "people", origin=origin, key=vkey, base=config_path(context).parent
     )
+    return settings if log is None else settings.model_copy(update={"log": log})
+
+
+def _keyed(settings: Settings, origin: str, vkey: str, directory: str | None) -> Settings:
+    """The directory of ``kt.toml``, known by the key that was given instead of the one that stands there."""
+    for name, given, stands in (
+        ("--vkey", origin, settings.origin),
+        ("--directory", directory or settings.directory, settings.directory),
+    ):
+        if given != stands:
+            raise ConfigError(
+                f"{name} is of {given}, and {settings.base / FILE_NAME} of {stands}: name the log with "
+                "--log, or leave the option out"
+            )
+    return settings.model_copy(update={"key": vkey})
 
 
 @contextmanager

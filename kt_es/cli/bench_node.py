@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from kt_es.cli.addresses import free_address
 from kt_es.cli.bench import Row
 from kt_es.cli.output import Output
 from kt_es.cli.supervisor import Supervisor
-from kt_es.cli.up import with_free_port
 from kt_es.config import Address
 from kt_es.errors import KtError, UnavailableError
 from kt_es.eventstore.esdb import connect
@@ -79,7 +79,7 @@ def bench_node(directory: Path, sizes: Sizes | None = None, runs: int = RUNS) ->
 
 @contextmanager
 def _node(directory: Path) -> Iterator[tuple[str, int]]:
-    where = with_free_port(Address(host="127.0.0.1", port=0))
+    where = free_address(Address(host="127.0.0.1", port=0))
     uri = f"esdb://{where}?Tls=false"
     supervisor = Supervisor(Output(quiet=False).fail, lambda _: None)
     try:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import httpx
 
+from kt_es.cli.addresses import free_address
 from kt_es.cli.bench import Row
 from kt_es.cli.bench_signer import PER_APPEND, begin_when_up, signed_events, wait_for_entries
 from kt_es.cli.output import Output
 from kt_es.cli.setup import NewDirectory, write_directory
 from kt_es.cli.supervisor import Child, Supervisor
-from kt_es.cli.up import with_free_port
 from kt_es.config import FILE_NAME, Address, Settings
 from kt_es.errors import KtError
 from kt_es.eventstore.esdb import EsdbLog, connect
@@ -61,8 +61,8 @@ class _Bench:
     def __init__(self, directory: Path) -> None:
         # Short epochs: what is measured is the way back, not the pause between two heads.
         new = NewDirectory("bench", "localhost/bench", "", "text", 0.05, 60.0)
-        node = with_free_port(Address(host="127.0.0.1", port=0))
-        self._frontend_at = with_free_port(Address(host="127.0.0.1", port=0))
+        node = free_address(Address(host="127.0.0.1", port=0))
+        self._frontend_at = free_address(Address(host="127.0.0.1", port=0))
         self._uri = f"esdb://{node}?Tls=false"
         self._settings: Settings = write_directory(directory, new)
         self._common = ("-q", "-c", str(directory / FILE_NAME))
@@ -164,7 +164,9 @@ class _Bench:
 
     def _answers(self, path: str) -> bool:
         try:
-            return httpx.get(f"http://{self._frontend_at}{path}", timeout=5).status_code == 200
+            return (
+                httpx.get(f"http://{self._frontend_at}{path}", timeout=5, trust_env=False).status_code == 200
+            )
         except httpx.HTTPError:
             return False
 

@@ -7,11 +7,11 @@ import threading
 import time
 from pathlib import Path
 
+from kt_es.cli.addresses import free_address
 from kt_es.cli.bench import Row
 from kt_es.cli.output import Output
 from kt_es.cli.setup import NewDirectory, begin_queue, write_directory
 from kt_es.cli.supervisor import Supervisor
-from kt_es.cli.up import with_free_port
 from kt_es.config import FILE_NAME, Address, Settings
 from kt_es.crypto.hashes import sha256
 from kt_es.crypto.signatures import ED25519, PrivateKey
@@ -33,7 +33,7 @@ def bench_signer(directory: Path, mutations: int = 30_000, runs: int = 3) -> lis
     Signing them is not in the time; from the first append to the head that has all of them is.
     """
     new = NewDirectory("bench", "localhost/bench", "", "text", 1.0, 60.0)
-    node = with_free_port(Address(host="127.0.0.1", port=0))
+    node = free_address(Address(host="127.0.0.1", port=0))
     uri = f"esdb://{node}?Tls=false"
     settings = write_directory(directory, new)
     output = Output(quiet=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ import certifi
 import click
 import platformdirs
 
+from kt_es.cli.context import output_of
+from kt_es.cli.seconds import Seconds
 from kt_es.client.client import Client
 from kt_es.client.keystore import KeyStore, StoredKey
 from kt_es.client.states import States
@@ -65,7 +68,22 @@ class Reach:
             connections=connections,
             timeout=self.timeout or timeout,
             on_stale=on_stale,
+            on_waiting=_told_once(),
         )
+
+
+def _told_once() -> Callable[[str], None]:
+    """Say on standard error that a command waits, once, whichever thread waits first."""
+    context = click.get_current_context(silent=True)
+    lock, said = threading.Lock(), threading.Event()
+
+    def waiting(problem: str) -> None:
+        with lock:
+            if context is not None and not said.is_set():
+                said.set()
+                output_of(context).note(problem)
+
+    return waiting
 
 
 def state_option(command: _F) -> _F:
@@ -82,17 +100,16 @@ def reach_options(command: _F) -> _F:
     for option in (
         click.option(
             "--timeout",
-            type=click.FloatRange(0.1),
+            type=Seconds(0.1),
             help=f"Seconds for each call; default {LOOKUP_TIMEOUT:.0f}, for changes {CHANGE_TIMEOUT:.0f}.",
         ),
         click.option(
             "--ca", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="CA certificate."
         ),
         state_option,
-        click.option("--vkey", envvar="KT_VKEY", help="The directory's key, as its operator published it."),
+        click.option("--vkey", help="The directory's key, as its operator published it."),
         click.option(
             "--server",
-            envvar="KT_SERVER",
             default="http://127.0.0.1:8080",
             show_default=True,
             help="The front end's URL.",
@@ -106,7 +123,6 @@ def keys_option(command: _F) -> _F:
     return click.option(
         "--keys",
         type=click.Path(path_type=Path, file_okay=False),
-        envvar="KT_KEYS",
         default=lambda: platformdirs.user_data_path("kt-es") / "keys",
         help="Where your signing keys are; default the XDG data directory.",
     )(command)

@@ -25,6 +25,11 @@ def output_of(context: click.Context) -> Output:
     return output if isinstance(output, Output) else Output()
 
 
+def logs_of(context: click.Context) -> str:
+    """How the process shows its logs, as ``--logs`` says."""
+    return str(context.find_root().obj["logs"])
+
+
 def config_path(context: click.Context) -> Path:
     return Path(context.find_root().obj["config"])
 

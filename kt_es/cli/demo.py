@@ -26,7 +26,6 @@ from kt_es.cli.context import STATE_FILE, output_of
 from kt_es.cli.demo_tamper import tamper
 from kt_es.cli.importing import publish_plan, read_plan, show_summary
 from kt_es.cli.output import Output
-from kt_es.cli.up import START_SECONDS
 from kt_es.cli.waiting import event_log
 from kt_es.client.client import Client
 from kt_es.client.state import FileStateStore
@@ -36,6 +35,8 @@ from kt_es.crypto.signatures import ED25519, PrivateKey
 from kt_es.errors import KtError
 from kt_es.formats.keys import PublicKey
 from kt_es.importers.accounts import ImportPlan
+
+START_SECONDS = 60.0
 
 DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-keyring.gpg")
 
@@ -114,7 +115,7 @@ def running(base: Path, policy: str, output: Output) -> Iterator[tuple[str, str]
     """``kt up`` on free ports as a process of its own; the front end's URL and the connection string."""
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
         [
-            *(sys.executable, "-m", "kt_es.cli.main", "up", "--data", str(base)),
+            *(sys.executable, "-m", "kt_es.cli.main", "up", "-v", "--data", str(base)),
             *("--label-policy", policy, "--listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0"),
         ],
         stdin=subprocess.DEVNULL,
@@ -141,7 +142,8 @@ def _reached(process: subprocess.Popen[bytes], base: Path, output: Output) -> tu
     while process.poll() is None and time.monotonic() < deadline:
         try:
             state = json.loads((base / STATE_FILE).read_text())
-            ready = httpx.get(f"{state['url']}/readyz", timeout=2).status_code == httpx.codes.OK
+            answer = httpx.get(f"{state['url']}/readyz", timeout=2, trust_env=False)
+            ready = answer.status_code == httpx.codes.OK
         except (OSError, ValueError, httpx.HTTPError):
             ready = False
         if ready:

@@ -14,6 +14,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from kt_es.errors import UnavailableError
+from kt_es.process.proxies import uses_proxies
 
 TIMEOUT = 5.0
 
@@ -35,9 +36,9 @@ class Page:
         Raises ``UnavailableError`` if there is no such page.
         """
         try:
-            answer = httpx.get(url, timeout=TIMEOUT)
+            answer = httpx.get(url, timeout=TIMEOUT, trust_env=uses_proxies(url))
             page = cls(answer.text if answer.status_code == httpx.codes.OK else "")
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ImportError) as error:
             raise UnavailableError(f"{url} does not answer: {error or type(error).__name__}") from None
         except (ValueError, KeyError, IndexError):
             raise UnavailableError(f"{url} is no page of figures") from None

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
-import structlog
 
-from kt_es.cli.context import config_path, output_of, settings_of
+from kt_es.cli.auditing import directory_options
+from kt_es.cli.common import is_named
+from kt_es.cli.context import output_of
 from kt_es.cli.output import Output, is_terminal
+from kt_es.cli.stopped_node import opened
 from kt_es.cli.waiting import event_log, patience_option
-from kt_es.client.trusted import Pinned
-from kt_es.config import Settings
-from kt_es.errors import ConfigError, DivergenceError
-from kt_es.node.server import Node, NodeConfig
+from kt_es.errors import DivergenceError
+from kt_es.eventstore.streams import StreamNames
 from projections.fsck.examination import fsck
 from projections.fsck.findings import MAX_DIFFERENCES, Report
+from projections.fsck.streams import StreamReader
 from projections.ledger import FAMILIES
 from projections.rocks import Store
 
@@ -31,7 +30,8 @@ from projections.rocks import Store
     "--node",
     metavar="DIR",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="The same with the log in the data directory of an embedded node that is not running.",
+    help="The same with the log in the data directory of an embedded node that is not running, users and "
+    "TLS or not.",
 )
 @click.option("--vkey", help="The directory's key, to examine without a kt.toml.")
 @click.option("--directory", help="The directory's name, with --vkey.  [default: people]")
@@ -53,43 +53,22 @@ def fsck_command(
     """
     output = output_of(context)
     if log is not None and node is not None:
-        raise click.UsageError("--log and --node name two logs: give one of them")
-    settings = _settings(context, vkey, directory)
+        if is_named(context, "log") and is_named(context, "node"):
+            raise click.UsageError("--log and --node name two logs: give one of them")
+        # A variable that holds for many commands gives way.
+        log, node = (log, None) if is_named(context, "log") else (None, node)
+    settings = directory_options(context, None, vkey, directory, needs_log=False)
     with ExitStack() as stack:
         store = Store.view(data, FAMILIES)
         stack.callback(store.close)
-        streams = None
+        streams: tuple[StreamReader, StreamNames] | None = None
         if node is not None:
-            log = stack.enter_context(_serving(node))
-        if log is not None:
+            streams = stack.enter_context(opened(node)), settings.names
+        elif log is not None:
             streams = stack.enter_context(event_log(log, output, patience)), settings.names
         report = fsck(store, settings.origin, settings.pinned, log=streams, progress=progress_line(output))
     end_line(output)
     _show(output, data, report)
-
-
-@contextmanager
-def _serving(directory: Path) -> Iterator[str]:
-    """The connection string of a node that serves ``directory`` to this process for as long as it takes."""
-    if not (directory / "log" / "CURRENT").is_file():
-        raise ConfigError(f"{directory} is no data directory of a node")
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    with Node(NodeConfig(data=directory, port=0, anonymous=True)) as node:
-        yield f"esdb://{node.address}?Tls=false"
-
-
-def _settings(context: click.Context, vkey: str | None, directory: str | None) -> Settings:
-    if vkey is None:
-        return settings_of(context)
-    return Settings(
-        directory=directory or "people",
-        origin=Pinned.parse(vkey).origin,
-        key=vkey,
-        base=config_path(context).parent,
-    )
 
 
 def progress_line(output: Output) -> Callable[[str, int], None]:

@@ -23,6 +23,7 @@ import click
 import httpx
 
 from kt_es.errors import ConfigError
+from kt_es.process.proxies import uses_proxies
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -125,10 +126,17 @@ def _posted(address: str, data: bytes, seconds: float) -> str | None:
     def post() -> None:
         headers = {"content-type": "application/json"}
         try:
-            with httpx.stream("POST", address, content=data, headers=headers, timeout=seconds) as answer:
+            with httpx.stream(
+                "POST",
+                address,
+                content=data,
+                headers=headers,
+                timeout=seconds,
+                trust_env=uses_proxies(address),
+            ) as answer:
                 failed = answer.status_code >= 300
                 outcome.append(f"the webhook answered with {answer.status_code}" if failed else None)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ImportError, OSError, ValueError) as error:
             outcome.append(f"the webhook cannot be reached: {type(error).__name__}")
 
     # A thread, since a timeout of httpx bounds each read and not the call.

@@ -12,9 +12,10 @@ from typing import TextIO
 
 import structlog
 
-from kt_es.cli.output import shown
+from kt_es.cli.output import shown, use_color
 from kt_es.process.redaction import without_password
 
+LOGS = ("auto", "json", "problems")
 WIDTH = 30  # of the bar, characters
 CLEAR = "\r\033[K"
 
@@ -67,11 +68,22 @@ def _redacted(value: object) -> object:
     return value if isinstance(value, int | float | None) else without_password(str(value))
 
 
-def configure_logs(process: str) -> None:
-    """Once per process. Labels, profiles and openings are never passed to a logger."""
-    renderer: list[structlog.typing.Processor] = (
-        [RecoveryBar(sys.stderr), harmless, structlog.dev.ConsoleRenderer()]
-        if sys.stderr.isatty()
+def configure_logs(process: str, logs: str = "auto") -> None:
+    """Once per process. Labels, profiles and openings are never passed to a logger.
+
+    ``logs`` is one of ``LOGS``: lines on a terminal and JSON elsewhere, JSON everywhere, or lines for what
+    is wrong and nothing else.
+    """
+    is_terminal = sys.stderr.isatty()
+    lines: list[structlog.typing.Processor] = [
+        harmless,
+        structlog.dev.ConsoleRenderer(colors=is_terminal and use_color() is not False),
+    ]
+    if is_terminal and logs == "auto":
+        lines.insert(0, RecoveryBar(sys.stderr))
+    renderer = (
+        lines
+        if logs == "problems" or (logs == "auto" and is_terminal)
         else [structlog.processors.JSONRenderer()]
     )
 
@@ -87,6 +99,8 @@ def configure_logs(process: str) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.WARNING if logs == "problems" else logging.INFO
+        ),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )

@@ -16,6 +16,8 @@ from typing import Any
 import click
 
 from kt_es import __version__
+from kt_es.cli.common import wants_json, with_common_options
+from kt_es.cli.logs import LOGS
 from kt_es.cli.output import Output, shown, use_color
 from kt_es.errors import EquivocationError, KtError, VerificationError
 from kt_es.formats.evidence import armored
@@ -66,7 +68,8 @@ class _Commands(click.Group):
         if module is None:
             return None
         found = getattr(importlib.import_module(f"kt_es.cli.{module}"), f"{cmd_name}_command")
-        return found if isinstance(found, click.Command) else None
+        prefix = f"KT_{cmd_name.upper().replace('-', '_')}"
+        return with_common_options(found, prefix) if isinstance(found, click.Command) else None
 
 
 @click.group(
@@ -82,11 +85,18 @@ class _Commands(click.Group):
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 @click.option("-q", "--quiet", is_flag=True, help="No check marks and progress on standard error.")
+@click.option(
+    "--logs",
+    type=click.Choice(LOGS),
+    default=LOGS[0],
+    show_default=True,
+    help="Of a process: lines on a terminal and JSON elsewhere; JSON; or problems alone.",
+)
 @click.version_option(__version__, prog_name="kt")
 @click.pass_context
-def cli(context: click.Context, config: Path, as_json: bool, quiet: bool) -> None:
+def cli(context: click.Context, config: Path, as_json: bool, quiet: bool, logs: str) -> None:
     """Key transparency over EventStoreDB: look up, publish, run and audit a directory of public keys."""
-    context.ensure_object(dict).update(config=config, output=Output(as_json, quiet))
+    context.ensure_object(dict).update(config=config, output=Output(as_json, quiet), logs=logs)
 
 
 def main() -> None:
@@ -125,9 +135,10 @@ def _failed(run: Mapping[str, Any], code: int, problem: str, error: KtError | No
     """Say it on standard error, and with ``--json`` in the document, unless there is one already."""
     problem = without_password(problem)
     click.echo(f"{click.style('✗', fg='red')} {shown(problem)}", err=True, color=use_color())
-    # A command that does not exist is refused before the options in front of it have been taken.
-    output = run.get("output") or Output("--json" in sys.argv)
-    if isinstance(output, Output) and output.json and not output.has_data:
+    output = run.get("output") or Output()
+    # A command line that is wrong is refused before all of its options have been taken.
+    output.json = output.json or wants_json(sys.argv[1:])
+    if output.json and not output.has_data:
         failure: dict[str, Any] = {"exit_code": code, "kind": KINDS.get(code, "failure"), "problem": problem}
         if isinstance(error, VerificationError):
             failure["step"] = error.step

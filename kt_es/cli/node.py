@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from kt_es.cli.context import output_of
+from kt_es.cli.context import logs_of, output_of
 from kt_es.cli.logs import configure_logs
 from kt_es.cli.node_options import data_option, limit_options, refuse_options_of_running
 from kt_es.cli.node_upkeep import UPKEEP, check_data
 from kt_es.cli.operate import address
-from kt_es.cli.supervisor import end_with_parent
+from kt_es.cli.supervisor import end_with_parent, tell_parent
 from kt_es.errors import ConfigError
 from kt_es.node.ops.limits import Limits
 
@@ -55,12 +55,17 @@ def node_command(
         return
     from kt_es.node.server import NodeConfig, run
 
-    configure_logs("node")
+    configure_logs("node", logs_of(context))
     end_with_parent()
     output = output_of(context)
     where = address(listen, "--listen")
     ops = None if http is None else address(http, "--http")
     login, query = ("", "Tls=false") if tls_cert is None else ("USER:PASSWORD@", "Tls=true&TlsCaFile=CA.crt")
+
+    def ready(at: str) -> None:
+        tell_parent()
+        output.ok(f"listening on esdb://{login}{at}?{query}")
+
     run(
         NodeConfig(
             data,
@@ -72,7 +77,7 @@ def node_command(
             http=None if ops is None else (ops.host, ops.port),
             limits=Limits(**limits),
         ),
-        lambda at: output.ok(f"listening on esdb://{login}{at}?{query}"),
+        ready,
     )
 
 

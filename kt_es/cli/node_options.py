@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from kt_es.cli.seconds import Seconds
 from kt_es.node.ops.limits import BOUNDS, MAX_INT, Bound, Limits, spelled
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -29,10 +30,10 @@ def limit_options(command: Decorated) -> Decorated:
     return command
 
 
-def _range(bound: Bound, default: float) -> click.IntRange | click.FloatRange:
+def _range(bound: Bound, default: float) -> click.IntRange | Seconds:
     if isinstance(default, int):
         return click.IntRange(int(bound.low), None if bound.high == MAX_INT else int(bound.high))
-    return click.FloatRange(bound.low, bound.high)
+    return Seconds(bound.low, bound.high)
 
 
 def data_option(kind: click.Path, text: str = "The node's data.") -> Callable[[Decorated], Decorated]:
@@ -55,7 +56,11 @@ def refuse_options_of_running(context: click.Context, command: str) -> None:
     """Raises ``UsageError`` for what was given to ``kt node`` and says nothing to ``command``."""
     for option in context.command.params:
         name = option.name or ""
-        if name != "data" and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        if (
+            name != "data"
+            and option.expose_value
+            and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        ):
             raise click.UsageError(
                 f"{option.opts[0]} is for a node that is to run, not for {command}", context
             )

@@ -5,17 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
-from kt_es.cli.context import config_path, output_of, settings_of, stop_on_signals
+from kt_es.cli.context import config_path, logs_of, output_of, settings_of, stop_on_signals
 from kt_es.cli.logs import configure_logs
 from kt_es.cli.rights import set_rights
-from kt_es.cli.setup import NewDirectory, begin_queue, write_directory
+from kt_es.cli.seconds import Seconds
+from kt_es.cli.setup import (
+    CONFIG_OPTIONS,
+    NewDirectory,
+    begin_queue,
+    given_options,
+    refuse_other_settings,
+    write_directory,
+)
+from kt_es.cli.supervisor import tell_parent
 from kt_es.cli.waiting import patience_option
 from kt_es.config import FILE_NAME, Address, Settings, load_settings
 from kt_es.errors import ConfigError, KtError
 from kt_es.eventstore.esdb import Connector
 from kt_es.eventstore.patient import Patience
+from kt_es.eventstore.uri import check_uri
 from kt_es.formats.labels import LABEL_POLICIES
 from projections.monitor import MonitorSettings, monitor
 from signer.loop import Limits
@@ -49,9 +58,10 @@ def address(text: str, what: str = "listen") -> Address:
 @click.option(
     "--label-policy", type=click.Choice(LABEL_POLICIES), default=LABEL_POLICIES[0], show_default=True
 )
-@click.option("--min-interval", type=click.FloatRange(0), default=1.0, show_default=True, help="Seconds.")
-@click.option("--max-interval", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds.")
+@click.option("--min-interval", type=Seconds(0), default=1.0, show_default=True, help="Seconds.")
+@click.option("--max-interval", type=Seconds(0.1), default=60.0, show_default=True, help="Seconds.")
 @click.option("--acl", is_flag=True, help="Set the streams' rights for users frontend, signer, monitor.")
+@click.option("--save-credentials", is_flag=True, help="Keep user and password of --log in kt.toml.")
 @patience_option
 @click.pass_context
 def init_command(
@@ -64,6 +74,7 @@ def init_command(
     min_interval: float,
     max_interval: float,
     acl: bool,
+    save_credentials: bool,
     patience: float,
 ) -> None:
     """Make a directory: its keys, kt.toml, and the config that begins its queue.
@@ -72,14 +83,28 @@ def init_command(
     """
     output = output_of(context)
     base = data or config_path(context).parent
-    new = NewDirectory(directory, origin, log, label_policy, min_interval, max_interval)
+    new = NewDirectory(
+        directory,
+        origin,
+        log,
+        label_policy,
+        min_interval,
+        max_interval,
+        save_credentials=save_credentials,
+    )
+    check_uri(log)
     if (base / FILE_NAME).exists():
         settings = load_settings(base / FILE_NAME)
-        _refuse_other_settings(context, settings)
+        refuse_other_settings(context, settings, "directory", "origin", "log")
     else:
         settings = write_directory(base, new)
         output.ok(f"made keys and {base / FILE_NAME} for {settings.origin}")
-    connector = Connector(settings.log)
+        if settings.log != log:
+            output.note(
+                f"  {FILE_NAME} has the log's address without user and password: give each process its own "
+                "with --log or KT_LOG"
+            )
+    connector = Connector(log if given_options(context, ("log",)) else settings.log)
 
     def begin() -> bool:
         event_log = connector()
@@ -92,7 +117,7 @@ def init_command(
                 raise KtError(
                     f"rights that are not as they have to be: {len(problems)}; the queue was not begun"
                 )
-            return begin_queue(settings, event_log, new)
+            return begin_queue(settings, event_log, new, given_options(context, CONFIG_OPTIONS))
         finally:
             event_log.close()
 
@@ -105,17 +130,6 @@ def init_command(
     )
 
 
-def _refuse_other_settings(context: click.Context, settings: Settings) -> None:
-    """An option that was given has to agree with the ``kt.toml`` that stands."""
-    for name in ("directory", "origin", "log"):
-        given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
-        if given and context.params[name] != getattr(settings, name):
-            raise ConfigError(
-                f"{settings.base / FILE_NAME} exists and says {name} = {getattr(settings, name)!r}: "
-                f"change it there, or make another directory with --data"
-            )
-
-
 @click.command("signer")
 @LOG_OPTION
 @DATA_OPTION
@@ -124,7 +138,7 @@ def _refuse_other_settings(context: click.Context, settings: Settings) -> None:
 def signer_command(context: click.Context, log: str | None, data: Path | None, metrics: str | None) -> None:
     """Run the signer, or a standby that takes over when the signer is gone."""
     settings = settings_of(context, log)
-    configure_logs("signer")
+    configure_logs("signer", logs_of(context))
     serve_signer(signer_settings(settings, data, metrics), Connector(settings.log), stop_on_signals())
 
 
@@ -162,8 +176,13 @@ def frontend_command(
 
     settings = settings_of(context, log)
     output = output_of(context)
-    configure_logs("frontend")
+    configure_logs("frontend", logs_of(context))
     where = address(listen or settings.frontend.listen)
+
+    def ready(url: str) -> None:
+        tell_parent()
+        output.ok(f"serving {settings.origin} at {url}")
+
     serve(
         FrontendSettings(
             origin=settings.origin,
@@ -177,7 +196,7 @@ def frontend_command(
             max_backlog=max_backlog or settings.frontend.max_backlog,
         ),
         stop_on_signals(),
-        lambda url: output.ok(f"serving {settings.origin} at {url}"),
+        ready,
     )
 
 
@@ -204,7 +223,7 @@ def monitor_command(
     --exit-on-silence the end, by exit code 7.
     """
     settings = settings_of(context, log)
-    configure_logs("monitor")
+    configure_logs("monitor", logs_of(context))
     table = settings.monitor
     monitor(
         MonitorSettings(

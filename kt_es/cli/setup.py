@@ -3,24 +3,52 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import click
+from click.core import ParameterSource
 
 from kt_es.client.trusted import Pinned
 from kt_es.config import FILE_NAME, FrontendTable, NodeTable, Settings, dump_settings
 from kt_es.crypto.signatures import ED25519, PrivateKey
 from kt_es.errors import ConfigError, MalformedError, WrongRevisionError
 from kt_es.eventstore.streams import NO_STREAM, EventLog, content_event
+from kt_es.formats.codec import MAX_INTERVAL
 from kt_es.formats.configs import Config, SignedConfig, check_directory, check_origin
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.queue import CONFIG
 from kt_es.formats.records import Record, decode_records
 from kt_es.process.files import PRIVATE, replace_file
+from kt_es.process.redaction import without_credentials, without_password
 from kt_es.server.keys import load_vrf_key
 from signer.keys import load_key
 
+CONFIG_OPTIONS = ("label_policy", "min_interval", "max_interval")
+"""Options that only say how a new directory is: the signed config holds them."""
+
 SIGNER_KEY = Path("keys/signer/signer.pem")
 VRF_KEY = Path("keys/vrf.pem")
+
+
+def given_options(context: click.Context, names: Sequence[str]) -> tuple[str, ...]:
+    """Those of ``names`` that somebody gave, on the command line or by a variable."""
+    return tuple(name for name in names if context.get_parameter_source(name) is not ParameterSource.DEFAULT)
+
+
+def refuse_other_settings(context: click.Context, settings: Settings, *names: str) -> None:
+    """An option that was given has to agree with the ``kt.toml`` that stands."""
+    for name in given_options(context, names):
+        given, stands = context.params[name], getattr(settings, name)
+        if name == "log" and stands == without_credentials(stands):
+            given = without_credentials(given)
+        if given != stands:
+            raise ConfigError(
+                f"{settings.base / FILE_NAME} exists and says {name} = "
+                f"{without_password(repr(stands))}: change it there, or make another "
+                "directory with --data"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +63,15 @@ class NewDirectory:
     max_interval: float
     node_listen: str = "127.0.0.1:2113"
     frontend_listen: str = "127.0.0.1:8080"
+    save_credentials: bool = False
+
+    @property
+    def kept_log(self) -> str:
+        """``log`` as ``kt.toml`` holds it: copies of that file go to many machines."""
+        return self.log if self.save_credentials else without_credentials(self.log)
+
+    def milliseconds(self, name: str) -> int:
+        return round(float(getattr(self, name)) * 1000)
 
 
 def write_directory(base: Path, new: NewDirectory) -> Settings:
@@ -47,6 +84,11 @@ def write_directory(base: Path, new: NewDirectory) -> Settings:
         check_origin(new.origin)
     except MalformedError as error:
         raise ConfigError(str(error)) from None
+    if not new.min_interval <= new.max_interval <= MAX_INTERVAL / 1000:
+        raise ConfigError(
+            f"--min-interval {new.min_interval:g} and --max-interval {new.max_interval:g}: the first may not "
+            f"be more than the second, which may be {MAX_INTERVAL // 1000} s (30 days) at most"
+        )
     path = base / FILE_NAME
     if path.exists():
         raise ConfigError(f"{path} exists already: this directory has been made")
@@ -56,7 +98,7 @@ def write_directory(base: Path, new: NewDirectory) -> Settings:
         directory=new.directory,
         origin=new.origin,
         key=Pinned(new.origin, PublicKey(ED25519, signer_key.public)).vkey,
-        log=new.log,
+        log=new.kept_log,
         node=NodeTable(listen=new.node_listen),
         frontend=FrontendTable(listen=new.frontend_listen),
         base=base,
@@ -82,10 +124,13 @@ def write_private(path: Path, data: bytes, mode: int = PRIVATE) -> None:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def begin_queue(settings: Settings, log: EventLog, new: NewDirectory) -> bool:
+def begin_queue(settings: Settings, log: EventLog, new: NewDirectory, given: Sequence[str] = ()) -> bool:
     """Put the first config into the queue; False if it stands there already.
 
-    Raises ``ConfigError`` if the queue begins with something else: it is another directory's.
+    ``given`` names the fields of ``new`` that somebody asked for.
+
+    Raises ``ConfigError`` if the queue begins with something else: it is another directory's; or if no
+    config of the directory says what was asked for.
     """
     queue = settings.names.queue
     first = next(iter(log.read(queue, 0, 1)), None)
@@ -96,9 +141,9 @@ def begin_queue(settings: Settings, log: EventLog, new: NewDirectory) -> bool:
             (PublicKey(ED25519, signer_key.public),),
             load_vrf_key(settings.path(VRF_KEY)).public,
             new.label_policy,
-            round(new.min_interval * 1000),
-            round(new.max_interval * 1000),
-            round(new.max_interval * 1000),
+            new.milliseconds("min_interval"),
+            new.milliseconds("max_interval"),
+            new.milliseconds("max_interval"),
             None,
         )
         data = SignedConfig.sign(config, [signer_key]).encode()
@@ -110,7 +155,33 @@ def begin_queue(settings: Settings, log: EventLog, new: NewDirectory) -> bool:
     data = first.data if first.revision == 0 else _first_item(settings, log)
     if not _begins(data, settings, log):
         raise ConfigError(f"{queue} does not begin with the config of {settings.origin} under this key")
+    _refuse_other_config(data, settings, log, new, given)
     return False
+
+
+def _refuse_other_config(
+    first: bytes, settings: Settings, log: EventLog, new: NewDirectory, given: Sequence[str]
+) -> None:
+    """What was asked for has to stand in a config of the directory; only a new one takes it from options."""
+    signed = _config_of(first)
+    for name in given:
+        wanted = new.label_policy if name == "label_policy" else new.milliseconds(name)
+        said = None if signed is None else getattr(signed.config, name)
+        # Later configs are looked for last: the queue may be long.
+        if wanted != said and not any(
+            getattr(later.config, name) == wanted for later in _later_configs(settings, log)
+        ):
+            shown = said if name == "label_policy" or said is None else f"{said / 1000:g} s"
+            raise ConfigError(
+                f"the directory {settings.origin} exists, and its signed config says {name} = {shown}: "
+                f"leave --{name.replace('_', '-')} out, or make another directory with --data"
+            )
+
+
+def _later_configs(settings: Settings, log: EventLog) -> Iterator[SignedConfig]:
+    for event in log.read(settings.names.queue):
+        if event.type == CONFIG and (signed := _config_of(event.data)) is not None:
+            yield signed
 
 
 def _first_item(settings: Settings, log: EventLog) -> bytes:
@@ -131,10 +202,7 @@ def _begins(data: bytes, settings: Settings, log: EventLog) -> bool:
     if first is None or first.config.origin != settings.origin:
         return False
     return first.is_signed_by(settings.pinned) or any(
-        signed is not None and signed.config.signer_key == settings.pinned
-        for event in log.read(settings.names.queue)
-        if event.type == CONFIG
-        for signed in [_config_of(event.data)]
+        signed.config.signer_key == settings.pinned for signed in _later_configs(settings, log)
     )
 
 

@@ -17,6 +17,7 @@ from click.core import ParameterSource
 
 from kt_es.cli.auditing import head_document
 from kt_es.cli.clients import Reach, state_option
+from kt_es.cli.common import is_named
 from kt_es.cli.context import config_path, output_of, running_up, settings_of
 from kt_es.cli.figures import TIMEOUT, Page, of_frontend, of_monitor, of_signer
 from kt_es.cli.operate import address
@@ -36,8 +37,8 @@ _T = TypeVar("_T")
 
 @click.command("status")
 @click.option("--log", metavar="URI", help="Connection string of the event log; default from kt.toml.")
-@click.option("--server", envvar="KT_SERVER", help="The front end's URL; default from kt.toml.")
-@click.option("--vkey", envvar="KT_VKEY", help="The directory's key; default from kt.toml.")
+@click.option("--server", help="The front end's URL; default from kt.toml.")
+@click.option("--vkey", help="The directory's key; default from kt.toml.")
 @click.option(
     "--ca", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="CA certificate of the server."
 )
@@ -63,7 +64,8 @@ def status_command(
     is 7. Only the head that the front end serves is verified.
     """
     is_default = context.find_root().get_parameter_source("config") is ParameterSource.DEFAULT
-    outsider = server is not None and log is None and is_default and not config_path(context).exists()
+    asks_log = log is not None and is_named(context, "log")
+    outsider = server is not None and not asks_log and is_default and not config_path(context).exists()
     settings = None if outsider else settings_of(context, log)
     output = output_of(context)
     inquiry = _Inquiry(settings, server, {"signer": signer, "monitor": monitor}, reach)

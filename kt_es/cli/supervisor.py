@@ -6,6 +6,7 @@ whose other end closes with the supervisor.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 PARENT_PIPE = "KT_PARENT_PIPE"
+READY_PIPE = "KT_READY_PIPE"
 STOP_SECONDS = 15.0
 FIRST_DELAY = 0.3
 LAST_DELAY = 5.0
@@ -35,6 +37,17 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, name="parent-watcher", daemon=True).start()
+
+
+def tell_parent() -> None:
+    """In a child: tell the supervisor, if there is one, that this process listens.
+
+    An answer at the child's address would not say so: it may come from another process.
+    """
+    descriptor = os.environ.pop(READY_PIPE, None)
+    if descriptor is not None:
+        os.write(int(descriptor), f"{os.getpid()}\n".encode())
+        os.close(int(descriptor))
 
 
 @dataclass(slots=True)
@@ -60,6 +73,9 @@ class Supervisor:
         self._changed = changed
         self._read_end, self._write_end = os.pipe()
         os.set_inheritable(self._read_end, True)
+        self._ready_read, self._ready_write = os.pipe()
+        os.set_blocking(self._ready_read, False)
+        self._ready = b""
 
     def start(self, name: str, arguments: Sequence[str]) -> Child:
         child = Child(name, arguments)
@@ -71,8 +87,12 @@ class Supervisor:
         child.process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
             [sys.executable, "-m", "kt_es.cli.main", *child.arguments],
             stdin=subprocess.DEVNULL,
-            pass_fds=(self._read_end,),
-            env={**os.environ, PARENT_PIPE: str(self._read_end)},
+            pass_fds=(self._read_end, self._ready_write),
+            env={
+                **os.environ,
+                PARENT_PIPE: str(self._read_end),
+                READY_PIPE: str(self._ready_write),
+            },
             # An interrupt from the terminal is the supervisor's: it stops the children in order.
             start_new_session=True,
         )
@@ -86,6 +106,12 @@ class Supervisor:
             for child in self.children
             if child.process is not None and child.process.poll() is None
         }
+
+    def listens(self, child: Child) -> bool:
+        """Whether the process that ``child`` is now has said that it listens."""
+        with contextlib.suppress(BlockingIOError):
+            self._ready += os.read(self._ready_read, 65536)
+        return child.process is not None and str(child.process.pid).encode() in self._ready.split()
 
     def check(self) -> None:
         """Restart what has died and may be restarted."""
@@ -130,5 +156,5 @@ class Supervisor:
                 self._report(f"{child.name} does not stop: killing it")
                 process.kill()
                 process.wait()
-        os.close(self._write_end)
-        os.close(self._read_end)
+        for end in (self._write_end, self._read_end, self._ready_write, self._ready_read):
+            os.close(end)

@@ -25,9 +25,7 @@ _MAX_FILE = 2 * MAX_EVIDENCE
 
 @click.command("verify")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option(
-    "--vkey", envvar="KT_VKEY", help="The directory's key; default the trusted one, or else FILE's own."
-)
+@click.option("--vkey", help="The directory's key; default the trusted one, or else FILE's own.")
 @state_option
 @click.pass_context
 def verify_command(context: click.Context, file: Path, vkey: str | None, state: Path) -> int:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from kt_es.cli.output import Output
+from kt_es.cli.seconds import Seconds
 from kt_es.errors import StaleHeadError
 from kt_es.eventstore.esdb import Connector
 from kt_es.eventstore.patient import Patience, PatientLog
@@ -21,7 +22,7 @@ def patience_option(command: _F) -> _F:
     """``--patience``, for commands that open the event log."""
     return click.option(
         "--patience",
-        type=click.FloatRange(0),
+        type=Seconds(0),
         default=30.0,
         show_default=True,
         help="Seconds to wait for the event log while it is away; then the exit code is 7.",

@@ -76,7 +76,7 @@ class Client:
     ``pinned`` or ``origin`` is what the caller expects; without ``pinned`` the directory's first config
     is trusted on first use. ``timeout`` bounds each call as a whole, in seconds. With ``on_stale`` a call
     whose head is too old tells it and asks again, until a fresh one comes or its time is over; without it
-    the call fails at once.
+    the call fails at once. ``on_waiting`` is told why a call to a server that is away takes long.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class Client:
         connections: int = 32,
         now: Callable[[], int] = wall_clock,
         on_stale: Callable[[StaleHeadError], None] | None = None,
+        on_waiting: Callable[[str], None] | None = None,
     ) -> None:
         self._transport = Transport(
             base_url,
@@ -103,6 +104,7 @@ class Client:
             transport=transport,
             connections=connections,
         )
+        self._transport.on_waiting = on_waiting
         self._session = Session(
             self._transport, state, pinned=pinned, origin=origin, slack=slack, now=now, on_stale=on_stale
         )

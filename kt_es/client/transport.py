@@ -17,9 +17,11 @@ from urllib.parse import urlsplit
 import httpx
 
 from kt_es.client.deadlines import Deadline, bound_transport
+from kt_es.client.misfits import misfit
 from kt_es.client.strict_json import Json, decode_json
 from kt_es.client.wire import read_problem
-from kt_es.errors import ConfigError, MalformedError, RefusedError, UnavailableError
+from kt_es.errors import ConfigError, MalformedError, MisfitError, RefusedError, UnavailableError
+from kt_es.process.proxies import proxy_for, uses_proxies
 from kt_es.process.redaction import keep_secret, without_password
 
 MAX_ANSWER = 4 * 1024 * 1024
@@ -27,6 +29,7 @@ _MAX_PROBLEM = 64 * 1024
 _CONNECT = 10.0
 _FIRST_PAUSE = 0.1
 _SHORTEST_PAUSE = 0.05
+_TOLD_AFTER = 2.0
 _LONGEST_PAUSE = 5.0
 _AGAIN = frozenset({429, 502, 503, 504})
 
@@ -65,16 +68,24 @@ class Transport:
         keep_secret(base_url)
         try:
             address = urlsplit(base_url)
+            self._proxied = proxy_for(base_url) and transport is None
             self._http = httpx.Client(
                 base_url=base_url,
                 verify=verify,
                 # Compressed answers could not be bounded before they are unpacked.
                 headers={**(headers or {}), "accept-encoding": "identity"},
                 transport=transport,
+                trust_env=uses_proxies(base_url),
                 limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             )
+        except ImportError as error:
+            raise ConfigError(f"the proxy that the environment names cannot be used: {error}") from None
         except (httpx.InvalidURL, ValueError, TypeError) as error:
             problem = str(error).replace(base_url, without_password(base_url))
+            if "proxy" in problem.lower():
+                raise ConfigError(
+                    f"the proxy that the environment names cannot be used: {without_password(problem)}"
+                ) from None
             raise ConfigError(
                 f"the server's address {without_password(base_url)!r} is unusable: {problem}"
             ) from None
@@ -84,6 +95,8 @@ class Transport:
             )
         self.on_unavailable: Callable[[float], None] | None = None
         """Told, with its deadline, of a call that has to be repeated, once; what it raises ends the call."""
+        self.on_waiting: Callable[[str], None] | None = None
+        """Told why a call waits, once it has waited for a while. May be told by several threads."""
         self._deadline = Deadline()
         bound_transport(self._http, self._deadline)
 
@@ -126,6 +139,7 @@ class Transport:
         """
         pause = _FIRST_PAUSE
         problem = ""
+        begun, waits = time.monotonic(), False
         while True:
             if time.monotonic() >= deadline:
                 raise UnavailableError(problem or f"{self.base_url} takes too long")
@@ -143,6 +157,10 @@ class Transport:
                 wait = max(answer.after, _SHORTEST_PAUSE)
             if time.monotonic() + wait >= deadline:
                 raise UnavailableError(answer.problem, wait)
+            if not waits and self.on_waiting is not None and time.monotonic() + wait > begun + _TOLD_AFTER:
+                waits = True
+                left = deadline - time.monotonic()
+                self.on_waiting(f"waiting up to {max(left, 1):.0f} s more: {answer.problem}")
             time.sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -161,8 +179,12 @@ class Transport:
                 status = response.status_code
                 data = _read(response, path, limit if status < 300 else _MAX_PROBLEM, deadline)
         except httpx.TransportError as error:
+            hint = misfit(error, str(self._http.base_url))
+            if hint is not None:
+                raise MisfitError(f"{self.base_url}: {hint}") from None
             cause = without_password(str(error)) or type(error).__name__
-            return _Again(f"{self.base_url} does not answer: {cause}", None)
+            through = " (asked through the proxy that the environment names)" if self._proxied else ""
+            return _Again(f"{self.base_url} does not answer: {cause}{through}", None)
         if status in (200, 202):
             return Answer(status, data, decode_json(data, f"answer to {path}"))
         problem = read_problem(status, data)

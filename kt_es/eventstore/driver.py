@@ -162,6 +162,7 @@ __all__ = [
     "persistent_pb2_grpc",
     "retrygrpc",
     "shared_pb2",
+    "speaks_tls",
     "status_pb2",
     "streams_pb2",
     "streams_pb2_grpc",
@@ -172,6 +173,12 @@ def node_preference(spec: ConnectionSpec) -> str:
     """Which member the connection string prefers: ``leader`` unless it says otherwise."""
     options: Any = spec.options
     return str(options.NodePreference if LIBRARY == "esdbclient" else options.node_preference)
+
+
+def speaks_tls(spec: ConnectionSpec) -> bool:
+    """Whether the connection string asks for TLS."""
+    options: Any = spec.options
+    return bool(options.Tls if LIBRARY == "esdbclient" else options.tls)
 
 
 def name_of(error: BaseException) -> str:

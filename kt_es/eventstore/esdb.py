@@ -21,7 +21,7 @@ from kt_es.eventstore.rights import READ, READ_METADATA, WRITE, WRITE_METADATA
 from kt_es.eventstore.streams import ANY, NO_STREAM, Event, Metadata, NewEvent, Subscription
 from kt_es.eventstore.subscriptions import EsdbGroup, EsdbSubscription, read_event
 from kt_es.eventstore.translation import calling, sentence, unreached
-from kt_es.eventstore.uri import normalized
+from kt_es.eventstore.uri import is_plain, normalized
 from kt_es.process.redaction import without_password
 
 DEADLINE = 3.0
@@ -30,6 +30,7 @@ OPENING_LOOK = 1.0  # seconds between two questions whether the member that does
 FIRST_PAGE = 8
 ALL = "$all"
 
+_T = TypeVar("_T")
 _S = TypeVar("_S", bound="EsdbSubscription | None")
 
 
@@ -73,10 +74,16 @@ def connect(uri: str, left: Callable[[Client, str], None] | None = None) -> Esdb
         client = Client(uri)
         client.left = left
     except (ValueError, OSError) as error:
-        raise ConfigError(f"connection string: {without_password(str(error))}") from None
+        problem = without_password(str(error))
+        if "password are required" in problem:
+            problem = (
+                "with TLS it needs user and password; give esdb://USER:PASSWORD@HOST:PORT?... with --log or "
+                "the variable KT_LOG"
+            )
+        raise ConfigError(f"connection string: {problem}") from None
     except driver.EventStoreDBClientException as error:
         cause = sentence(error)
-        raise unreached(f"the event log cannot be reached: {cause}", cause) from None
+        raise unreached(f"the event log cannot be reached: {cause}", cause, is_plain=is_plain(uri)) from None
     return EsdbLog(client)
 
 
@@ -85,6 +92,7 @@ class EsdbLog:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._is_plain = not driver.speaks_tls(client.connection_spec)
         # What is asked for and cut has been sent nevertheless: so many events are about a page of bytes.
         self._page_events = FIRST_PAGE
         self._subscriptions: weakref.WeakSet[EsdbSubscription] = weakref.WeakSet()
@@ -100,7 +108,7 @@ class EsdbLog:
         watcher = threading.Thread(target=self._close_if_late, args=(confirmed,), daemon=True)
         watcher.start()
         try:
-            opened = calling(doing, call, READ, stream)
+            opened = self._calling(doing, call, READ, stream)
         finally:
             confirmed.set()
         if opened is not None:
@@ -117,6 +125,9 @@ class EsdbLog:
             if time.monotonic() >= deadline or not self._client.may_lead():
                 self._client.close()
                 return
+
+    def _calling(self, doing: str, call: Callable[[], _T], right: str = "", stream: str = "") -> _T:
+        return calling(doing, call, right, stream, is_plain=self._is_plain)
 
     def uses(self, client: Client) -> bool:
         return self._client is client
@@ -152,7 +163,7 @@ class EsdbLog:
             except driver.WrongCurrentVersion:
                 raise WrongRevisionError(stream, expected) from None
 
-        calling(f"append to {stream}", append, WRITE, stream)
+        self._calling(f"append to {stream}", append, WRITE, stream)
 
     def last_event(self, stream: str) -> Event | None:
         def last() -> Event | None:
@@ -162,7 +173,7 @@ class EsdbLog:
                 return None
             return read_event(events[0]) if events else None
 
-        return calling(f"read the end of {stream}", last, READ, stream)
+        return self._calling(f"read the end of {stream}", last, READ, stream)
 
     def last_revision(self, stream: str) -> int:
         last = self.last_event(stream)
@@ -192,7 +203,7 @@ class EsdbLog:
             self._page_events = len(found) if is_cut else min(2 * self._page_events, PAGE)
             return [read_event(event) for event in found], len(found) < count and not is_cut
 
-        return calling(f"read {stream}", page, READ, stream)
+        return self._calling(f"read {stream}", page, READ, stream)
 
     def subscribe(self, stream: str, after: int = -1) -> Subscription:
         position = None if after < 0 else after
@@ -244,7 +255,7 @@ class EsdbLog:
             except driver.AlreadyExists:
                 return
 
-        calling(f"create the persistent subscription {group} of {stream}", create)
+        self._calling(f"create the persistent subscription {group} of {stream}", create)
 
     def join_group(self, stream: str, group: str) -> EsdbGroup | None:
         def join() -> EsdbGroup | None:
@@ -271,10 +282,10 @@ class EsdbLog:
             if isinstance(there, int) and there < before:
                 self._set_metadata(stream, {**held.values, TRUNCATE_BEFORE: before}, held.revision)
 
-        calling(f"truncate {stream}", truncate, WRITE_METADATA, stream)
+        self._calling(f"truncate {stream}", truncate, WRITE_METADATA, stream)
 
     def metadata(self, stream: str) -> Metadata:
-        return calling(
+        return self._calling(
             f"read the metadata of {stream}", lambda: self._metadata(stream), READ_METADATA, stream
         )
 
@@ -295,7 +306,7 @@ class EsdbLog:
             except driver.WrongCurrentVersion:
                 raise WrongRevisionError(f"$${stream}", expected) from None
 
-        calling(f"set the metadata of {stream}", put, WRITE_METADATA, stream)
+        self._calling(f"set the metadata of {stream}", put, WRITE_METADATA, stream)
 
     def _set_metadata(self, stream: str, values: Mapping[str, object], expected: int) -> None:
         version = driver.StreamState.NO_STREAM if expected == NO_STREAM else expected
@@ -311,14 +322,14 @@ class EsdbLog:
         pattern = prefix.replace(".", "\\.") + ".*"
         doing = f"read {prefix}*"
         seen: set[str] = set()
-        events = calling(
+        events = self._calling(
             doing,
             lambda: self._client.read_all(filter_include=(pattern,), filter_by_stream_name=True),
             READ,
             ALL,
         )
         try:
-            while (event := calling(doing, lambda: next(events, None), READ, ALL)) is not None:
+            while (event := self._calling(doing, lambda: next(events, None), READ, ALL)) is not None:
                 if event.stream_name not in seen:
                     seen.add(event.stream_name)
                     yield event.stream_name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 
@@ -14,6 +15,7 @@ from kt_es.eventstore.discovery import Answers, confirms, find_leader
 from kt_es.eventstore.driver import autoreconnect, retrygrpc
 from kt_es.eventstore.gossip import ask_members, seeds_of
 from kt_es.eventstore.streams import NO_STREAM
+from kt_es.process.proxies import is_loopback
 
 # A page has at most so many events, and is cut where it has so many bytes: 64 events may have 64 MiB, too
 # many for memory and deadline.
@@ -28,6 +30,9 @@ EXERCISE_DEADLINE = 3.0
 
 # How gRPC says that certificates or names are not accepted, or that the other side speaks no TLS.
 TLS_FAILURES = ("SSL_ERROR_SSL", "TSI_PROTOCOL_FAILURE", "peer certificate", "Hostname Verification")
+
+# What may be another protocol; "translation" tells.
+_OTHER_MISFITS = ("Failed parsing HTTP/2", "Socket closed")
 
 _KEEPALIVE = (
     ("grpc.keepalive_time_ms", 10_000),
@@ -51,7 +56,7 @@ class Client(driver.EventStoreDBClient):
     """
 
     _has_ended = False
-    _tls_failure = ""
+    _misfit = ""
     left: Callable[[Client, str], None] | None = None
 
     def close(self) -> None:
@@ -69,6 +74,14 @@ class Client(driver.EventStoreDBClient):
             # It may have been closed in between, when this connection was not there to be closed.
             if self._has_ended:
                 self._shut()
+
+    def construct_call_credentials(
+        self, username: str | None, password: str | None
+    ) -> grpc.CallCredentials | None:
+        """Undo percent-encoding (RFC 3986, 3.2.1), which neither library does."""
+        return super().construct_call_credentials(
+            None if username is None else unquote(username), None if password is None else unquote(password)
+        )
 
     def _get_commit_position(self, *, timeout: float | None = None, **options: Any) -> int:
         """What the successor asks after it has reconnected, without a deadline of its own."""
@@ -93,7 +106,10 @@ class Client(driver.EventStoreDBClient):
             raise driver.CancelledByClient("the client was closed")
         make = super()._construct_grpc_channel
         # The client passes its keepalive settings under a name that gRPC does not know.
-        return Channels(lambda more: make(grpc_target, (*grpc_options, *_KEEPALIVE, *more)), PAGE)
+        options = (*grpc_options, *_KEEPALIVE)
+        if is_loopback(grpc_target.rpartition(":")[0]):
+            options = (*options, ("grpc.enable_http_proxy", 0))
+        return Channels(lambda more: make(grpc_target, (*options, *more)), PAGE)
 
     def _discover_preferred_node(self) -> driver.Connection:
         """The library's choice of the member, replaced: it counts dead leaders (see ``discovery``)."""
@@ -101,7 +117,7 @@ class Client(driver.EventStoreDBClient):
             return super()._discover_preferred_node()
         begun = time.monotonic()
         while True:
-            self._tls_failure = ""
+            self._misfit = ""
             leader = find_leader(seeds_of(self.connection_spec), self._ask)
             if leader is not None:
                 return self._construct_esdb_connection(leader)
@@ -109,7 +125,7 @@ class Client(driver.EventStoreDBClient):
                 raise driver.CancelledByClient("the client was closed")
             if time.monotonic() - begun >= DISCOVERY_DEADLINE:
                 seeds = ", ".join(self.connection_spec.targets)
-                why = f": {self._tls_failure}" if self._tls_failure else ""
+                why = f": {self._misfit}" if self._misfit else ""
                 raise driver.LeaderNotFound(f"no member of the cluster at {seeds} says that it leads{why}")
             time.sleep(DISCOVERY_PAUSE)
 
@@ -144,8 +160,8 @@ class Client(driver.EventStoreDBClient):
                 channel.close()
 
     def _note_failure(self, details: str) -> None:
-        if any(word in details for word in TLS_FAILURES):
-            self._tls_failure = details
+        if any(word in details for word in (*TLS_FAILURES, *_OTHER_MISFITS)):
+            self._misfit = details
 
     @retrygrpc
     @autoreconnect

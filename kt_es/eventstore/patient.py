@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from kt_es.errors import TlsError, UnavailableError
+from kt_es.errors import MisfitError, UnavailableError
 from kt_es.eventstore.streams import (
     Event,
     EventLog,
@@ -44,7 +44,7 @@ class Patience:
 
     def failed(self, error: UnavailableError) -> None:
         """Wait before another attempt. Raises ``error`` if waiting does not help, or has taken too long."""
-        if isinstance(error, TlsError):
+        if isinstance(error, MisfitError):
             raise error
         now = self._clock()
         if self._until is None:

@@ -11,8 +11,8 @@ _SCHEMES = ("esdb", "kurrentdb", "kdb")
 _DISCOVER = "+discover"
 
 _UNUSABLE = (
-    "connection string: the password has one of the characters @ / ? which cannot stand there; "
-    "give the user another password"
+    "connection string: the user or the password has one of the characters @ / ? # which cannot stand there; "
+    "write them as %40 %2F %3F %23, and % as %25"
 )
 
 OPTIONS = (
@@ -32,6 +32,11 @@ OPTIONS = (
 )
 
 
+def check_uri(uri: str) -> None:
+    """Raises ``ConfigError`` as ``normalized`` does, before anything is made that would hold ``uri``."""
+    normalized(uri)
+
+
 def normalized(uri: str) -> str:
     """``uri`` with the scheme that either client library knows, ``esdb`` or ``esdb+discover``.
 
@@ -48,10 +53,16 @@ def normalized(uri: str) -> str:
             "kurrentdb+discover://, kdb:// and kdb+discover://"
         )
     authority, _, query = rest.partition("?")
-    if authority.count("@") > 1 or "/" in authority.rpartition("@")[0]:
+    if authority.count("@") > 1 or "#" in rest or "/" in authority.rpartition("@")[0]:
         raise ConfigError(_UNUSABLE)
     _check_options(query)
     return f"esdb{_DISCOVER if scheme.endswith(_DISCOVER) else ''}://{rest}"
+
+
+def is_plain(uri: str) -> bool:
+    """Whether the connection string ``uri`` asks for a connection without TLS."""
+    options = parse_qsl(uri.partition("?")[2])
+    return any(name.lower() == "tls" and value.lower() == "false" for name, value in options)
 
 
 def _check_options(query: str) -> None:

@@ -49,3 +49,11 @@ def without_password(text: str) -> str:
     for secret in tuple(_secrets):
         text = text.replace(secret, _HIDDEN)
     return text
+
+
+def without_credentials(address: str) -> str:
+    """A whole address without the user and the password in it."""
+    scheme, mark, rest = address.partition("://")
+    # The user information may hold an "@" that is not encoded: the last one before the query ends it.
+    authority, question, query = rest.partition("?")
+    return f"{scheme}{mark}{authority.rpartition('@')[2]}{question}{query}" if mark else address

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kt_es.errors import DivergenceError
-from kt_es.eventstore.streams import EventLog, StreamNames
+from kt_es.eventstore.streams import StreamNames
 from kt_es.formats.keys import PublicKey
 from projections.checks import check_commit
 from projections.configs import check_pinned
 from projections.fsck.directory import examine_entries, examine_heads, examine_map, examine_openings
 from projections.fsck.findings import EnoughError, Examined, Findings, Report
 from projections.fsck.nodes import examine_nodes
-from projections.fsck.streams import examine_head_stream, examine_record_stream
+from projections.fsck.streams import StreamReader, examine_head_stream, examine_record_stream
 from projections.ledger import COMMITTED, META, Ledger
 from projections.origin import beginning
 from projections.storage import Storage
@@ -27,7 +27,7 @@ def fsck(
     origin: str,
     pinned: PublicKey,
     *,
-    log: tuple[EventLog, StreamNames] | None = None,
+    log: tuple[StreamReader, StreamNames] | None = None,
     progress: Callable[[str, int], None] = lambda _w, _n: None,
 ) -> Report:
     """Examine everything in the directory; with ``log``, also that both streams hold the same.
@@ -50,7 +50,7 @@ def fsck(
     return findings.report
 
 
-def _steps(it: Examined, log: tuple[EventLog, StreamNames] | None) -> list[Callable[[], None]]:
+def _steps(it: Examined, log: tuple[StreamReader, StreamNames] | None) -> list[Callable[[], None]]:
     steps: list[Callable[[], None]] = [
         lambda: check_commit(it.ledger),
         lambda: check_pinned(it.ledger),

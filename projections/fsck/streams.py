@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Protocol
+
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.errors import DivergenceError, MalformedError
-from kt_es.eventstore.streams import EventLog, StreamNames
+from kt_es.eventstore.streams import Event, StreamNames
 from kt_es.formats.entries import Mutation
 from kt_es.formats.heads import MAP_HEAD
 from kt_es.formats.records import RECORDS, Record, Verdict, decode_records
@@ -13,7 +16,14 @@ from projections.fsck.findings import EPOCH_SIZE, Examined
 from projections.ledger import ENTRIES, HEADS, MUTATIONS_LOG, SEQUENCE_SIZE, entry_key
 
 
-def examine_head_stream(it: Examined, log: EventLog, names: StreamNames) -> None:
+class StreamReader(Protocol):
+    """The part of an event log that is needed here; see ``eventstore.streams.EventLog``."""
+
+    def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[Event]:
+        """The events from revision ``start`` on, at most ``limit``."""
+
+
+def examine_head_stream(it: Examined, log: StreamReader, names: StreamNames) -> None:
     """The stream has the heads that are stored, up to the one committed."""
     expected = 0
     for event in log.read(names.heads, 0, it.ledger.committed.epoch):
@@ -32,7 +42,7 @@ def examine_head_stream(it: Examined, log: EventLog, names: StreamNames) -> None
         )
 
 
-def examine_record_stream(it: Examined, log: EventLog, names: StreamNames) -> None:
+def examine_record_stream(it: Examined, log: StreamReader, names: StreamNames) -> None:
     """The stream has the records that were hashed here, and what they accepted is stored."""
     committed, accepted, epoch = it.ledger.committed, 0, 1
     state, stream = LogState(), names.mutations

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from kt_es.cli.addresses import free_address
 from kt_es.cli.setup import NewDirectory, begin_queue, write_directory
 from kt_es.cli.supervisor import Supervisor
-from kt_es.cli.up import with_free_port
 from kt_es.config import FILE_NAME, Address, Settings
 from kt_es.errors import KtError, UnavailableError
 from kt_es.eventstore.esdb import EsdbLog, connect
@@ -105,7 +105,7 @@ def measure(directory: Path, kind: str, items: int, report: Callable[[str], None
 def _processes(
     directory: Path, report: Callable[[str], None]
 ) -> Iterator[tuple[Supervisor, str, tuple[str, ...]]]:
-    node = with_free_port(Address(host="127.0.0.1", port=0))
+    node = free_address(Address(host="127.0.0.1", port=0))
     supervisor = Supervisor(report, lambda _: None)
     common = ("-q", "-c", str(directory / FILE_NAME))
     try:

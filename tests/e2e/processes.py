@@ -32,6 +32,8 @@ ORIGIN = "localhost/people"
 ANYWHERE = ("--listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0")
 SHORT = ("--min-interval", "0.2", "--max-interval", "5")
 SPOKEN_TAIL = 6000
+ENVIRONMENT: dict[str, str] = {}
+"""What processes that go on find in their environment, besides what every user has."""
 
 _T = TypeVar("_T")
 
@@ -125,7 +127,7 @@ class Running:
         with spoken.open("wb") as file:
             self.process = subprocess.Popen(
                 [KT, *map(str, arguments)],
-                env=Stranger(spoken.parent / "home").environment,
+                env=Stranger(spoken.parent / "home", **ENVIRONMENT).environment,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
@@ -165,7 +167,7 @@ class Up(Running):
         self.state_file = data / "up.json"
         self.state_file.unlink(missing_ok=True)
         self._seen: set[int] = set()
-        super().__init__(data.with_name(data.name + ".log"), "up", "--data", data, *ANYWHERE, *options)
+        super().__init__(data.with_name(data.name + ".log"), "up", "-v", "--data", data, *ANYWHERE, *options)
 
     def wait(self) -> Up:
         """Until everything is served."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,7 @@ from kt_es.client.trust import STEPS
 from kt_es.client.trusted import Pinned
 from kt_es.formats.notes import decode_base64
 from tests.builders import private_key, public, seed
-from tests.e2e.processes import ORIGIN, Stranger, Up
+from tests.e2e.processes import KT, ORIGIN, Stranger, Up
 
 pytestmark = pytest.mark.e2e
 
@@ -219,3 +223,36 @@ def test_every_command_explains_itself(stranger: Stranger) -> None:
     for name in ("put", "get", "audit", "up", "demo"):
         assert f"  {name} " in commands
     assert stranger.kt("no-such-command", code=2).err.startswith("Usage: ")
+
+
+def on_a_terminal(stranger: Stranger, *words: str | Path) -> bytes:
+    """What ``kt`` writes to a terminal."""
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        process = subprocess.Popen(
+            [KT, *map(str, words)], cwd=stranger.home, env=stranger.environment, stdin=theirs, stdout=theirs
+        )
+        os.close(theirs)
+        said = b""
+        # A terminal whose other end is closed gives an error on Linux, not an end.
+        with contextlib.suppress(OSError):
+            while part := terminal.read(65536):
+                said += part
+        assert process.wait() == 0
+    return said
+
+
+def test_a_terminal_obeys_no_key_and_no_name_of_a_key(stranger: Stranger) -> None:
+    stranger.kt("keys", "generate")
+    comments = (b"\x1b]0;owned\x07\x1b[2Jmallory", b"\x7f\x9b31m")
+    names = ("n\x1b[31mred.pub", "two.pub")
+    for name, comment in zip(names, comments, strict=True):
+        (stranger.home / name).write_bytes(b" ".join((*ssh_key(name).encode().split()[:2], comment)) + b"\n")
+    label = "esc@example.org"
+    stranger.kt("put", label, *(word for name in names for word in ("--key", stranger.home / name)))
+    for words in (("get", label), ("history", label), ("-q", "get", label)):
+        said = on_a_terminal(stranger, *words).replace(b"\r\n", b"")
+        assert not [byte for byte in said if byte < 0x20 or byte == 0x7F], said
+        assert b"\xc2\x9b" not in said
+        said.decode()
+    assert b"owned" in on_a_terminal(stranger, "get", label)

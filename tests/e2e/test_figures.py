@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from kt_es.cli.addresses import free_address
 from kt_es.cli.setup import NewDirectory, write_directory
-from kt_es.cli.up import with_free_port
 from kt_es.config import Address
 from kt_es.eventstore.streams import ANY, StreamNames, content_event
 from kt_es.formats.records import Record, Verdict, decode_records, encode_records
@@ -30,7 +30,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     made = write_directory(data, NewDirectory("people", ORIGIN, "esdb://localhost", "email", 0.2, 5.0))
     text = (made.base / "kt.toml").read_text()
     for process in ("signer", "monitor"):
-        where = with_free_port(Address.parse(ANY_PORT))
+        where = free_address(Address.parse(ANY_PORT))
         text = text.replace(f"[{process}]\n", f'[{process}]\nmetrics = "{where}"\n')
     (made.base / "kt.toml").write_text(text)
     with running_up(data, *SHORT) as up:

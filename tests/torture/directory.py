@@ -19,9 +19,9 @@ from pathlib import Path
 
 import httpx
 
+from kt_es.cli.addresses import free_address
 from kt_es.cli.setup import NewDirectory, begin_queue, write_directory
 from kt_es.cli.supervisor import PARENT_PIPE
-from kt_es.cli.up import with_free_port
 from kt_es.client.client import Client
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.trusted import Pinned
@@ -113,8 +113,8 @@ class Directory:
 
     def __init__(self, base: Path) -> None:
         self.base = base = base.resolve()
-        self.node = with_free_port(Address(host="127.0.0.1", port=0))
-        frontend = with_free_port(Address(host="127.0.0.1", port=0))
+        self.node = free_address(Address(host="127.0.0.1", port=0))
+        frontend = free_address(Address(host="127.0.0.1", port=0))
         self.url = f"http://{frontend}"
         self.log_uri = f"esdb://{self.node}?Tls=false"
         self._new = NewDirectory(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from kt_es.client.client import Client
 from kt_es.client.state import FileStateStore, MemoryStateStore, StateStore
+from kt_es.client.transport import Transport
 from kt_es.client.trusted import Pinned
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import (
@@ -392,3 +394,24 @@ class TestPublish:
         receipt = "00" * 32
         with pytest.raises(MalformedError, match="another mutation"):
             client.submit(submission)
+
+
+def test_a_call_that_waits_says_so_once() -> None:
+    told: list[str] = []
+    answers = iter([away(), away(), away()])
+
+    def handle(_: httpx.Request) -> httpx.Response:
+        return next(answers, httpx.Response(200, json={}))
+
+    transport = Transport("http://kt.test", transport=httpx.MockTransport(handle))
+    transport.on_waiting = told.append
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kt_es.client.transport._TOLD_AFTER", 0.0)
+        transport.get("/x", time.monotonic() + 60)
+    (said,) = told
+    assert said.startswith("waiting up to ")
+    assert said.endswith("http://kt.test is unavailable: the log is away")
+    # An answer that comes soon is nothing to speak of.
+    answers = iter([away()])
+    transport.get("/x", time.monotonic() + 60)
+    assert len(told) == 1

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,13 @@ import httpx
 import pytest
 
 from kt_es.client.bulk import Progress, Wanted, publish_all
+from kt_es.client.transport import Transport
 from kt_es.errors import (
     AccessDeniedError,
     CannotTellError,
     ConfigError,
     KtError,
+    MisfitError,
     StaleHeadError,
     TlsError,
     UnavailableError,
@@ -196,6 +201,85 @@ def test_tls_to_a_server_without_is_tls(secure: tuple[str, Path, Path], tmp_path
         with pytest.raises(TlsError):
             log.last_revision("s")
         log.close()
+
+
+def asked(uri: str) -> None:
+    log = connect(uri)
+    try:
+        log.last_revision("s")
+    finally:
+        log.close()
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_no_tls_to_a_server_with_it_is_tls(
+    secure: tuple[str, Path, Path], seeds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kt_es.eventstore.esdb_client.DISCOVERY_DEADLINE", 0.1)
+    with pytest.raises(TlsError, match="leave Tls=false out"):
+        asked(f"esdb://{','.join([secure[0]] * seeds)}?Tls=false")
+
+
+def test_what_to_do_about_tls_is_said(secure: tuple[str, Path, Path], tmp_path: Path) -> None:
+    address, authority, other = secure
+    with pytest.raises(TlsError, match="with TlsCaFile=FILE"):
+        asked(f"esdb://u:p@{address}?TlsCaFile={other}")
+    with (
+        Node(NodeConfig(tmp_path / "plain", port=0, anonymous=True)) as node,
+        pytest.raises(TlsError, match="write Tls=false if that is meant"),
+    ):
+        asked(f"esdb://u:p@{node.address}?TlsCaFile={authority}")
+
+
+@contextmanager
+def answering(words: bytes) -> Iterator[str]:
+    """A server that says ``words`` to everybody and hangs up; its address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection:
+                        connection.sendall(words)
+                        connection.shutdown(socket.SHUT_WR)
+                        while connection.recv(4096):
+                            pass
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def test_another_protocol_is_not_waited_for() -> None:
+    for words in (b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9\r\n"):
+        with answering(words) as address, pytest.raises(MisfitError, match="is not an event log"):
+            asked(f"esdb://{address}?Tls=false")
+
+
+def test_a_server_that_hangs_up_is_waited_for() -> None:
+    with answering(b"") as address, pytest.raises(UnavailableError) as error:
+        asked(f"esdb://{address}?Tls=false")
+    assert not isinstance(error.value, MisfitError)
+
+
+@pytest.mark.parametrize(
+    ("words", "scheme", "said"),
+    [
+        (b"SSH-2.0-OpenSSH_9\r\n\r\n", "http", "does not speak HTTP"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "https", "does not speak TLS"),
+    ],
+)
+def test_a_front_end_that_is_none_is_told_at_once(words: bytes, scheme: str, said: str) -> None:
+    with answering(words) as address, pytest.raises(MisfitError, match=said):
+        Transport(f"{scheme}://{address}").get("/v1/config", time.monotonic() + 600)
+
+
+def test_a_front_end_with_tls_has_an_address_with_https(secure: tuple[str, Path, Path]) -> None:
+    with pytest.raises(MisfitError, match="write https://"):
+        Transport(f"http://{secure[0]}").get("/v1/config", time.monotonic() + 600)
+    with pytest.raises(MisfitError, match=r"certificate is not accepted.*--ca"):
+        Transport(f"https://{secure[0]}").get("/v1/config", time.monotonic() + 600)
 
 
 def test_nobody_there_is_not_tls() -> None:

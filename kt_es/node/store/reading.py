@@ -6,17 +6,29 @@ reader holds little memory and the event loop is never long with one reader.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from kt_es.node.store.log import EventLog
 from kt_es.node.store.records import created_of
+from kt_es.node.store.storage import Storage
 from kt_es.node.store.streams import LAST_REVISION, Head
 from kt_es.node.store.transaction import RANGE, decode_range, event_key, range_key
 
 CHUNK_EVENTS = 128
 CHUNK_BYTES = 256 << 10
 _STEP = 16  # events fetched at once: the most that can exceed CHUNK_BYTES, at 1 MiB each
+
+
+class Readable(Protocol):
+    """What reading one stream needs of a log."""
+
+    storage: Storage
+    clock: Callable[[], float]
+
+    def head(self, name: str) -> Head:
+        """See ``EventLog.head``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +40,7 @@ class Chunk:
     more: bool
 
 
-def forwards(log: EventLog, name: str, revision: int, limit: int = CHUNK_EVENTS) -> Chunk:
+def forwards(log: Readable, name: str, revision: int, limit: int = CHUNK_EVENTS) -> Chunk:
     """Events of a stream from ``revision`` (inclusive) up; ``following`` is the next revision to ask for."""
     head = log.head(name)
     start = max(revision, head.first)
@@ -54,12 +66,12 @@ def backwards(log: EventLog, name: str, revision: int, limit: int = CHUNK_EVENTS
     return Chunk(events, at, at >= head.first)
 
 
-def _tombstone(log: EventLog, head: Head, start: int) -> Chunk:
+def _tombstone(log: Readable, head: Head, start: int) -> Chunk:
     stored = log.storage.get(event_key(head.number, LAST_REVISION)) if start <= LAST_REVISION else None
     return Chunk([] if stored is None else [stored], LAST_REVISION + 1, False)
 
 
-def _fetch(log: EventLog, head: Head, revisions: range) -> tuple[list[bytes], int]:
+def _fetch(log: Readable, head: Head, revisions: range) -> tuple[list[bytes], int]:
     """Stored events at ``revisions`` that have not expired, and how many revisions were looked at."""
     oldest = (log.clock() - head.max_age) * 10_000_000 if head.max_age >= 0 else None
     events: list[bytes] = []

@@ -1,0 +1,61 @@
+"""Where ``kt up`` listens: addresses that nobody else answers at, found out before anything is written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from contextlib import ExitStack
+
+from kt_es.config import Address
+from kt_es.errors import ConfigError
+
+# A name such as localhost has addresses that this machine does not have: IPv6 may be switched off.
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+def free_addresses(node: Address, frontend: Address) -> tuple[Address, Address]:
+    """Both addresses, with port 0 replaced by a free port.
+
+    Raises:
+        ConfigError: both are the same, or one cannot be listened on, for instance because somebody does.
+    """
+    if node == frontend and node.port:
+        raise ConfigError(f"--listen and --node-listen are both {node}: give one of them another port")
+    with ExitStack() as held:
+        # Both are held until both are known: a free port must not be found twice.
+        return _bound(node, held), _bound(frontend, held)
+
+
+def free_address(where: Address) -> Address:
+    """``where``, with port 0 replaced by a free port. Raises as ``free_addresses`` does."""
+    with ExitStack() as held:
+        return _bound(where, held)
+
+
+def _bound(where: Address, held: ExitStack) -> Address:
+    """``where``, bound until ``held`` is closed, on every address that its host has."""
+    try:
+        found = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise _refused(where, error) from None
+    port, missing = where.port, OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    is_bound = False
+    for family, *_, at in found:
+        try:
+            server = held.enter_context(socket.create_server((at[0], port, *at[2:]), family=family))
+        except OSError as error:
+            if error.errno not in _NOT_HERE:
+                raise _refused(where, error) from None
+            missing = error
+        else:
+            is_bound, port = True, server.getsockname()[1]
+    if not is_bound:
+        raise _refused(where, missing)
+    return Address(host=where.host, port=port)
+
+
+def _refused(where: Address, error: Exception) -> ConfigError:
+    reason = error.strerror if isinstance(error, OSError) else None
+    # socket.create_server adds the address to the reason that the operating system gives.
+    return ConfigError(f"cannot listen on {where}: {(reason or str(error)).partition(' (while ')[0]}")
