@@ -6,7 +6,7 @@ A verdict never depends on the disk: a file that cannot be written changes only 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,10 @@ import structlog
 from kt_es.errors import ConfigError, EquivocationError, MalformedError, VerificationError
 from kt_es.evidence import convict
 from kt_es.formats.evidence import MAX_EVIDENCE, Evidence, EvidenceKind
+from kt_es.formats.keys import PublicKey
 from kt_es.process.files import create_file
+from projections.configs import config_chain
+from projections.ledger import Ledger
 
 FOLDER = "evidence"
 
@@ -42,26 +45,50 @@ def keep(data: Path | None, error: EquivocationError) -> None:
         _LOG.error("evidence not saved", folder=str(data / FOLDER), problem=problem.strerror or str(problem))
 
 
-def check_unconvicted(data: Path | None) -> None:
-    """Raise ``EquivocationError`` if evidence below ``data`` convicts the directory that is followed there.
+def check_unconvicted(data: Path | None, ledger: Ledger) -> None:
+    """Raise ``EquivocationError`` if evidence below ``data`` convicts the directory that ``ledger`` follows.
 
     For those who watch: what is in the log now may be the side that they are meant to see. They go on when
-    somebody has moved the evidence away. Raises ``ConfigError`` for a file that cannot be read.
+    somebody has moved the evidence away. Raises ``ConfigError`` for a file that cannot be read or proves
+    nothing.
     """
-    for path in () if data is None else sorted((data / FOLDER).glob("*.evidence")):
+    followed = _keys(ledger)
+    for path in _files(data):
         try:
             with path.open("rb") as file:
                 encoded = file.read(MAX_EVIDENCE + 1)
-            sentence = convict(Evidence.decode(encoded))
-        except (MalformedError, VerificationError):
-            continue
+            evidence = Evidence.decode(encoded)
+            sentence = convict(evidence)
+        except (MalformedError, VerificationError) as error:
+            raise ConfigError(
+                f"the evidence {path} is damaged ({error.problem}): put a copy in its place, or move it away "
+                "if the case is settled"
+            ) from None
         except OSError as error:
             raise ConfigError(f"the evidence {path} cannot be read: {error.strerror}") from None
+        accused = {signed.config.signer_key for signed in evidence.configs}
+        if evidence.origin != ledger.committed.standing.origin or followed.isdisjoint(accused):
+            continue
         found = EquivocationError(
             "convicted", f"{sentence}. That was proven before; move the evidence away to go on", encoded
         )
         found.saved = path
         raise found
+
+
+def _keys(ledger: Ledger) -> Set[PublicKey]:
+    """The signer keys of the directory that the reader pinned, as far as they are known here."""
+    if ledger.committed.epoch:
+        chain = {signed.config.signer_key for signed in config_chain(ledger, ledger.committed)}
+        if ledger.pinned in chain:
+            return chain
+    return {ledger.pinned}
+
+
+def _files(data: Path | None) -> Sequence[Path]:
+    if data is None or not (data / FOLDER).is_dir():
+        return ()
+    return sorted(path for path in (data / FOLDER).iterdir() if not path.name.startswith("."))
 
 
 def _stem(data: bytes) -> str:

@@ -98,8 +98,8 @@ def monitor(
             stack.enter_context(exposed(metrics.registry, *settings.metrics))
         stack.enter_context(keeping_evidence(settings.data))
         try:
-            check_unconvicted(settings.data)
             ledger = Ledger(store, settings.origin, settings.pinned)
+            check_unconvicted(settings.data, ledger)
             metrics.resumed(ledger.committed)
             vigil = Vigil(clocks.now, clocks.monotonic, lambda notice: _tell(notice, metrics))
             vigil.resumed(ledger.committed)

@@ -20,6 +20,10 @@ Document: TypeAlias = dict[str, Any]
 KIND = "alarms"
 """The kind under which a client's store keeps the alarms that wait, by label."""
 
+TOLD = "told"
+"""The kind under which it keeps, by label and entry, which hooks were told."""
+
+_ENTRY = "entry"  # the field of a document that names a version
 _MOST = 100  # alarms that wait for one label; the oldest ones go first
 _Waiting: TypeAlias = list[tuple[Document, list[str]]]
 
@@ -33,8 +37,9 @@ class Alarms:
         self._report = report
 
     def set_off(self, label: str, document: Document) -> None:
-        """Run the hooks. An alarm that cannot be kept sets them off all the same."""
-        names = self._hooks.names
+        """Run the hooks that were not told of it. An alarm that cannot be kept sets them off all the same."""
+        told = self._told(label, document)
+        names = [name for name in self._hooks.names if self._hooks.identity(name) not in told]
         if names:
             self._keep(label, lambda waiting: [*waiting, (document, names)])
             self._deliver(label, document, names)
@@ -58,12 +63,47 @@ class Alarms:
         failed = self._hooks.run(document, names)
         for line in failed.values():
             self._report(line)
+        self._note(label, document, [name for name in names if name not in failed])
 
         def rest(waiting: _Waiting) -> _Waiting:
             others = [one for one in waiting if one[0] != document]
             return [*others, (document, list(failed))] if failed else others
 
         self._keep(label, rest)
+
+    def _told(self, label: str, document: Document) -> frozenset[str]:
+        """The hooks that were told of this entry, or wait to be told again; nothing if it is about none."""
+        entry = document.get(_ENTRY)
+        if entry is None:
+            return frozenset()
+        try:
+            told = set(_read_told(label, self._client.recall(TOLD, label.encode())).get(entry, ()))
+            for other, missing in _read(label, self._client.recall(KIND, label.encode())):
+                if other.get(_ENTRY) == entry:
+                    told |= {self._hooks.identity(name) for name in self._hooks.names if name in missing}
+        except KtError as error:
+            self._report(str(error))
+            return frozenset()
+        return frozenset(told)
+
+    def _note(self, label: str, document: Document, names: list[str]) -> None:
+        """Remember that these hooks were told."""
+        entry, key = document.get(_ENTRY), label.encode()
+        if entry is None or not names:
+            return
+        told = [self._hooks.identity(name) for name in names]
+        try:
+            while True:
+                known = self._client.recall(TOLD, key)
+                entries = _read_told(label, known)
+                before = entries.pop(entry, [])
+                # The one that was told last is the last one kept.
+                entries[entry] = sorted({*before, *told})[-_MOST:]
+                kept = dict(list(entries.items())[-_MOST:])
+                if self._client.exchange(TOLD, key, known, json.dumps(kept).encode()):
+                    return
+        except KtError as error:
+            self._report(f"which hooks were told is not kept: {error}")
 
     def _keep(self, label: str, change: Callable[[_Waiting], _Waiting]) -> None:
         """Change what waits for ``label``; other processes may share the state."""
@@ -92,3 +132,12 @@ def _read(label: str, data: bytes | None) -> _Waiting:
     if not told:
         raise ConfigError(f"the alarms of {label} that wait for a hook are damaged")
     return waiting
+
+
+def _read_told(label: str, data: bytes | None) -> dict[str, list[str]]:
+    if data is None:
+        return {}
+    try:
+        return {str(entry): [str(hook) for hook in hooks] for entry, hooks in json.loads(data).items()}
+    except (ValueError, TypeError, AttributeError):
+        raise ConfigError(f"what the hooks of {label} were told is damaged") from None

@@ -116,12 +116,12 @@ def audit_command(
     output = output_of(context)
     settings = directory_options(context, log, vkey, directory)
     started = time.monotonic()
-    check_unconvicted(data)
     with (
         keeping_evidence(data),
         event_log(settings.log, output, patience) as opened,
         ledger_of(settings, data) as ledger,
     ):
+        check_unconvicted(data, ledger)
         report = run_audit(output, settings, opened, ledger, queue)
         root = ledger.committed.root
     seconds = time.monotonic() - started

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import click
 import httpx
 
+from kt_es.crypto.hashes import sha256
 from kt_es.errors import ConfigError
 from kt_es.process.proxies import uses_proxies
 
@@ -62,6 +63,11 @@ class Hooks:
         """The hooks that there are, by the names of their options."""
         configured = {"on-alarm": self.command, "webhook": self.webhook, "desktop": self.desktop}
         return [name for name, hook in configured.items() if hook]
+
+    def identity(self, name: str) -> str:
+        """What the hook ``name`` is known by, without its secrets: another command or address is another."""
+        configured = {"on-alarm": "\0".join(self.command), "webhook": self.webhook or "", "desktop": ""}
+        return f"{name} {sha256(configured[name].encode()).hex()[:16]}"
 
     def run(self, document: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
         """Set those of ``names`` off with ``document``: what to say of each that failed, by its name."""

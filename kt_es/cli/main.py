@@ -18,20 +18,10 @@ import click
 from kt_es import __version__
 from kt_es.cli.common import wants_json, with_common_options
 from kt_es.cli.logs import LOGS
-from kt_es.cli.output import Output, shown, use_color
-from kt_es.errors import EquivocationError, KtError, VerificationError
+from kt_es.cli.output import Output, failure, shown, use_color
+from kt_es.errors import EquivocationError, KtError
 from kt_es.formats.evidence import armored
 from kt_es.process.redaction import without_password
-
-KINDS = {
-    2: "unusable",
-    3: "absent",
-    4: "verification-failed",
-    5: "contradiction",
-    6: "not-yours",
-    7: "cannot-tell",
-}
-"""What an exit code is called in the document of a failure; 1 and every other one is a ``failure``."""
 
 # Command -> module that holds it: a look-up should not wait for the import of a server.
 _COMMANDS = {
@@ -139,12 +129,7 @@ def _failed(run: Mapping[str, Any], code: int, problem: str, error: KtError | No
     # A command line that is wrong is refused before all of its options have been taken.
     output.json = output.json or wants_json(sys.argv[1:])
     if output.json and not output.has_data:
-        failure: dict[str, Any] = {"exit_code": code, "kind": KINDS.get(code, "failure"), "problem": problem}
-        if isinstance(error, VerificationError):
-            failure["step"] = error.step
-        if isinstance(error, EquivocationError):
-            failure["evidence"] = None if error.saved is None else str(error.saved)
-        output.data({"error": failure}, [])
+        output.data({"error": failure(code, problem, error)}, [])
     return code
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from kt_es.errors import EquivocationError, KtError, VerificationError
 from kt_es.process.redaction import without_password
 
 MAX_SHOWN = 16 * 1024
@@ -43,6 +44,27 @@ def shown(text: str) -> str:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
+
+
+KINDS = {
+    2: "unusable",
+    3: "absent",
+    4: "verification-failed",
+    5: "contradiction",
+    6: "not-yours",
+    7: "cannot-tell",
+}
+"""What an exit code is called in the document of a failure; 1 and every other one is a ``failure``."""
+
+
+def failure(code: int, problem: str, error: KtError | None = None) -> dict[str, Any]:
+    """A failure as it stands in a document of ``--json``, under the name ``error``."""
+    document: dict[str, Any] = {"exit_code": code, "kind": KINDS.get(code, "failure"), "problem": problem}
+    if isinstance(error, VerificationError):
+        document["step"] = error.step
+    if isinstance(error, EquivocationError):
+        document["evidence"] = None if error.saved is None else str(error.saved)
+    return document
 
 
 @dataclass(slots=True)

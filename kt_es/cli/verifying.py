@@ -10,8 +10,8 @@ from kt_es.cli.clients import state_option
 from kt_es.cli.context import output_of
 from kt_es.cli.output import Output
 from kt_es.cli.people import show_lookup
-from kt_es.client.convictions import Convicted, verify_evidence
-from kt_es.client.offline import evidence_in, verify_proof
+from kt_es.client.convictions import Convicted, evidence_in, verify_evidence
+from kt_es.client.offline import verify_proof
 from kt_es.client.state import FileStateStore
 from kt_es.client.states import States
 from kt_es.client.trusted import Pinned

@@ -15,7 +15,7 @@ from kt_es.cli.clients import Reach, keys_option, reach_options
 from kt_es.cli.context import output_of, stop_on_signals
 from kt_es.cli.hooks import Hooks, hook_options
 from kt_es.cli.mine import mine_option, read_mine
-from kt_es.cli.output import Output, at
+from kt_es.cli.output import Output, at, failure
 from kt_es.cli.seconds import Seconds
 from kt_es.cli.setup import write_private
 from kt_es.client.client import Client
@@ -30,6 +30,7 @@ from kt_es.errors import (
 )
 from kt_es.formats.evidence import armored
 from kt_es.formats.labels import normalize_label
+from kt_es.process.redaction import without_password
 
 # The gravest first: what is proven to anyone, what the owner must see, what did not verify, what is unknown.
 GRAVEST = (5, 6, 4, 7, 2, 1)
@@ -70,9 +71,10 @@ def watch_command(
     complete history, and every epoch from the first version on. A version that is not yours, or a proven
     contradiction, ends the watch after all labels have been looked at. Outages and answers that do not
     verify are reported, and the watch goes on. A version that is not yours and still stands is told by each
-    watch; its hooks run once, and again only where one failed.
+    watch; each hook is told once, and again only if it failed.
 
-    Exit codes: 5 contradiction proven, 6 a version is not yours, 4 an answer did not verify, 7 cannot tell.
+    Exit codes: 5 contradiction proven, 6 a version is not yours, 4 an answer did not verify, 7 cannot tell,
+    1 an answer was none.
     """
     yours = read_mine(keys, mine)
     if not yours.held and not yours.declared:
@@ -91,8 +93,11 @@ def watch_command(
             if once or (watch.alarmed and not keep_watching):
                 break
             stop.wait(interval)
-    output_of(context).data({"labels": list(labels), "alarms": list(watch.alarms)}, [])
+    document: Document = {"labels": list(labels), "alarms": list(watch.alarms)}
     gravest = watch.gravest(once)
+    if gravest is not None:
+        document["error"] = failure(gravest.exit_code, without_password(str(gravest)), gravest)
+    output_of(context).data(document, [])
     if gravest is not None:
         raise gravest
     return 0
@@ -226,10 +231,8 @@ class Watch:
         sentence = f"{line}: {why}"
         self._fail(change.label, _not_yours(change.label, number), sentence)
         document = {**_document(change), "sentence": sentence}
-        if change.again:
-            self.alarms.append(document)
-        else:
-            self._alarm({**document, "proof": self._saved(change)})
+        # The hooks may be others than those that were told of it.
+        self._alarm(document if change.again else {**document, "proof": self._saved(change)})
         self._told.append(change.entry_hash)
 
     def _alarm(self, document: Document) -> None:
@@ -254,7 +257,7 @@ class Watch:
 
 def _error(label: str, document: Document) -> KtError:
     """The error of an alarm that an earlier watch told."""
-    if document["kind"] == "foreign-version":
+    if document["kind"] in {"foreign-version", "still-foreign"}:
         return _not_yours(label, document.get("version"))
     if document["kind"] == "contradiction":
         error = EquivocationError("watch", document["sentence"])

@@ -13,28 +13,8 @@ from kt_es.client.heads import SLACK, contradictions
 from kt_es.client.state import StateStore
 from kt_es.client.trust import Lookup, verify_proof_file
 from kt_es.client.trusted import Pinned, Trusted, extend
-from kt_es.errors import EquivocationError, MalformedError, VerificationError
-from kt_es.formats.evidence import EVIDENCE, unarmored
+from kt_es.errors import EquivocationError
 from kt_es.formats.proofs import ProofFile
-
-_BEGIN, _END = b"-----BEGIN KT-ES EVIDENCE-----", b"-----END KT-ES EVIDENCE-----"
-
-
-def evidence_in(data: bytes) -> bytes | None:
-    """The encoded evidence in a file, plain or armored with text around it; None if there is none.
-
-    Raises ``VerificationError`` for armor that is damaged.
-    """
-    if EVIDENCE.encode() in data[: len(EVIDENCE) + 8]:
-        return data
-    begin = data.find(_BEGIN)
-    if begin < 0:
-        return None
-    end = data.find(_END, begin)
-    try:
-        return unarmored(data[begin : end + len(_END) if end >= 0 else None].decode())
-    except (MalformedError, UnicodeDecodeError) as error:
-        raise VerificationError("evidence", f"the armored text is damaged: {error}") from None
 
 
 def verify_proof(

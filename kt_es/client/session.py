@@ -289,7 +289,7 @@ class Session:
         raise UnavailableError(f"the server does not know epoch {last} yet, which has been verified before")
 
     def _look_at(self, trusted: Trusted, epoch: int | None, fresh: bool, deadline: float) -> Head:
-        told = self._told_head(epoch, deadline)
+        told = self._told_head(epoch, deadline, since=trusted.size)
         size = claimed_size(told.latest_checkpoint)
         try:
             proof = self.path("heads", trusted.size, size, deadline) if size > trusted.size else ()
@@ -307,8 +307,9 @@ class Session:
         self.store(trusted, proven.after, deadline)
         return Head(proven, told.smh_bytes, told.latest_checkpoint, told.mutations_checkpoint)
 
-    def _told_head(self, epoch: int | None, deadline: float) -> wire.HeadAnswer:
-        answer = self.transport.get(f"/v1/heads/{'latest' if epoch is None else epoch}", deadline)
+    def _told_head(self, epoch: int | None, deadline: float, *, since: int = 0) -> wire.HeadAnswer:
+        path = f"/v1/heads/{'latest' if epoch is None else epoch}{f'?since={since}' if since else ''}"
+        answer = self.transport.get(path, deadline)
         return wire.read_head(answer.body)
 
     def _confront(self, trusted: Trusted, deadline: float) -> None:

@@ -206,7 +206,8 @@ class FileStateStore:
             return ()  # A file in the way keeps evidence from being saved, and from nothing else.
         except OSError as error:
             raise ConfigError(f"{self._evidence} cannot be read: {error.strerror}") from None
-        return [_read_evidence(path) for path in paths if path.suffix == _EVIDENCE]
+        # By whatever name: what begins with a dot is being written.
+        return [_read_evidence(path) for path in paths if not path.name.startswith(".")]
 
     def older(self) -> Sequence[Trusted]:
         return ()

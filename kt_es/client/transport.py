@@ -66,6 +66,11 @@ class Transport:
     ) -> None:
         self.timeout = timeout
         keep_secret(base_url)
+        if "://" not in base_url or any(sign in base_url for sign in "?#"):
+            # What it is instead may hold a secret, so it is not repeated.
+            raise ConfigError(
+                "the server's address must begin with http:// or https://, and have neither ? nor #"
+            )
         try:
             address = urlsplit(base_url)
             self._proxied = proxy_for(base_url) and transport is None

@@ -108,13 +108,15 @@ def verify_lookup(
     *,
     now: int,
     epoch: int | None = None,
+    as_of: str = "",
     slack: int = SLACK,
     profile_wanted: bool = False,
     recall: Callable[[bytes], Account | None] = lambda index: None,
 ) -> tuple[Trusted, Lookup]:
     """What ``answer`` proves about ``label``, and the state of the client after it.
 
-    ``consistency`` leads from the trusted checkpoint to the answer's; ``now`` is in ms. Without
+    ``consistency`` leads from the trusted checkpoint to the answer's; ``now`` is in ms, and ``as_of`` says
+    whose word it is where it is not this machine's clock. Without
     ``epoch`` the answer has to be about the latest one, and fresh. ``profile_wanted`` refuses an answer
     that comes without a profile which was not erased. ``recall`` tells what is remembered of an index.
 
@@ -136,7 +138,7 @@ def verify_lookup(
     sight = Sight.of(head.epoch, answer.smh_bytes, entry, answer.map_proof, now)
     before = recall(index)
     verify_memory(trusted.origin, trusted.configs, index, before, sight)
-    fresh = () if epoch is not None else (verify_freshness(head, proven.config, now, slack),)
+    fresh = () if epoch is not None else (as_of + verify_freshness(head, proven.config, now, slack),)
     if mutation is None:
         found: tuple[str, ...] = (f"absence proven: in epoch {head.epoch} nobody has published keys for it",)
     else:
@@ -192,6 +194,7 @@ def verify_proof_file(
         file.profile,
         (),
         now=file.at,
+        as_of="when this was saved, as the file says itself, ",
         epoch=epoch if past else None,
         slack=slack,
         recall=recall,

@@ -165,9 +165,13 @@ class Directory:
         answer = answer_range(self.ledger, committed, checkpoint, index, vrf_proof, first=first, last=last)
         return FoundRange(first, first + len(answer.epochs) - 1, answer, self._since(committed, since))
 
-    def head(self, epoch: int | None = None) -> Published:
-        """The head of ``epoch``, by default the latest, with its inclusion in the latest log."""
+    def head(self, epoch: int | None = None, since: int | None = None) -> Published:
+        """The head of ``epoch``, by default the latest, with its inclusion in the latest log.
+
+        ``since`` is the size of the log of map heads that the client trusts: one that is behind it is no use.
+        """
         committed = self.committed()
+        _check_reached(committed, since)
         wanted = self._epoch(committed, epoch)
         latest = self._published_latest(committed)
         if wanted == committed.epoch:
@@ -229,9 +233,15 @@ class Directory:
     def _since(self, committed: Committed, since: int | None) -> tuple[bytes, ...]:
         if since is None:
             return ()
-        if since > committed.heads.size:
-            raise UnavailableError(f"this front end is behind: it has {committed.heads.size} epochs so far")
+        _check_reached(committed, since)
         return prove_consistency(self.ledger, HEADS_LOG, since, committed.heads.size)
+
+
+def _check_reached(committed: Committed, since: int | None) -> None:
+    if since is not None and since > committed.heads.size:
+        raise UnavailableError(
+            f"this front end is behind: it has {committed.heads.size} epochs, and {since} were seen before"
+        )
 
 
 def _shown_size(mutation: Mutation) -> int:

@@ -44,6 +44,9 @@ _CHECKPOINT: dict[int | str, dict[str, Any]] = {
     **_PROBLEM,
 }
 
+Since = Annotated[int | None, Query(ge=0, le=2**63 - 1)]
+"""The size of the log of map heads that the client trusts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Frontend:
@@ -225,14 +228,14 @@ def _add_logs(app: FastAPI, frontend: Frontend) -> None:
         )
 
     @app.get("/v1/heads/latest", responses=_ok(schemas.HeadBody))
-    async def latest_head() -> Response:
+    async def latest_head(since: Since = None) -> Response:
         """The latest signed map head with both checkpoints."""
-        return head(await _in(frontend.reads, directory.head))
+        return head(await _in(frontend.reads, lambda: directory.head(since=since)))
 
     @app.get("/v1/heads/{epoch}", responses=_ok(schemas.HeadBody))
-    async def past_head(epoch: Annotated[int, Path(ge=1, le=2**63 - 1)]) -> Response:
+    async def past_head(epoch: Annotated[int, Path(ge=1, le=2**63 - 1)], since: Since = None) -> Response:
         """The signed map head of one epoch with both checkpoints."""
-        return head(await _in(frontend.reads, lambda: directory.head(epoch)))
+        return head(await _in(frontend.reads, lambda: directory.head(epoch, since)))
 
     @app.get("/v1/consistency", responses=_ok(schemas.ConsistencyBody))
     async def consistency(

@@ -82,6 +82,8 @@ def test_what_was_printed_before_the_failure_is_the_document(
     words = ("watch", "--once", "alice@example.org", "--keys", keys, *NOBODY)
     code, document = ran(monkeypatch, capsys, *words)
     assert (code, document["labels"]) == (7, ["alice@example.org"])
+    assert document["error"]["kind"] == "cannot-tell"
+    assert "127.0.0.1:1 does not answer" in document["error"]["problem"]
 
 
 @pytest.mark.parametrize("label", ["", "no address", "alice@@example.org", "a\x00@example.org"])

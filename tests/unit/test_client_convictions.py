@@ -14,6 +14,7 @@ from kt_es.client.offline import verify_proof
 from kt_es.client.state import FileStateStore, MemoryStateStore, StateStore
 from kt_es.client.trusted import Pinned, begin
 from kt_es.errors import ConfigError, EquivocationError, UnavailableError, VerificationError
+from kt_es.formats.evidence import armored
 from kt_es.formats.proofs import encode_configs
 from tests import builders as b
 from tests.reference.clients import Handler, changed, client_of
@@ -96,8 +97,21 @@ STRANGER = b.signed_config(b.config(signer_keys=[OTHER]), [OTHER])
 def test_evidence_against_another_directory_convicts_nobody(honest: Directory, tmp_path: Path) -> None:
     convict(FileStateStore(tmp_path), honest)
     store = FileStateStore(tmp_path)
-    assert store.save_evidence(b"nothing")
     check_unconvicted(store, begin(Pinned(b.ORIGIN, STRANGER.config.signer_key), [STRANGER]))
+
+
+def test_damaged_evidence_stops(honest: Directory, tmp_path: Path) -> None:
+    convict(FileStateStore(tmp_path), honest)
+    (file,) = (tmp_path / "evidence").iterdir()
+    data = file.read_bytes()
+    file = file.rename(file.with_name("renamed"))
+    for damaged in (b"", data[:300], b"x" * 40, data[:-1] + b"x"):
+        file.write_bytes(damaged)
+        with pytest.raises(ConfigError, match=r"evidence .*renamed is damaged"):
+            client_of(honest, FileStateStore(tmp_path)).lookup(ALICE)
+    file.write_text(armored(data))
+    with pytest.raises(EquivocationError, match=AGAIN):
+        client_of(honest, FileStateStore(tmp_path)).lookup(ALICE)
 
 
 def test_evidence_that_cannot_be_read_stops(honest: Directory, tmp_path: Path) -> None:

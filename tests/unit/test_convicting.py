@@ -13,8 +13,10 @@ from kt_es.errors import ConfigError, EquivocationError
 from kt_es.formats.evidence import Evidence
 from projections import convicting
 from projections.auditor import audit
+from projections.ledger import FAMILIES, Ledger
 from tests import builders as b
 from tests.reference.forks import story
+from tests.reference.memory_store import MemoryStore
 from tests.reference.signing import NAMES, new_ledger
 
 
@@ -81,26 +83,36 @@ def test_a_data_directory_that_cannot_hold_it_changes_only_the_message(tmp_path:
 
 
 def test_what_was_proven_stays_proven(tmp_path: Path) -> None:
-    convicting.check_unconvicted(tmp_path)
+    convicting.check_unconvicted(tmp_path, new_ledger())
     error = found()
     convicting.keep(tmp_path, error)
     with pytest.raises(
         EquivocationError, match=r"two different heads of epoch 3\. That was proven before"
     ) as again:
-        convicting.check_unconvicted(tmp_path)
+        convicting.check_unconvicted(tmp_path, new_ledger())
     assert (again.value.saved, again.value.evidence) == (error.saved, error.evidence)
 
 
-def test_what_proves_nothing_convicts_nobody(tmp_path: Path) -> None:
+def test_damaged_evidence_stops(tmp_path: Path) -> None:
     error = found()
     convicting.keep(tmp_path, error)
     (file,) = kept(tmp_path)
-    for damaged in (b"", file.read_bytes()[:-1], file.read_bytes()[:-1] + b"x"):
+    data = file.read_bytes()
+    # By whatever name: only what is moved out of the folder is settled.
+    file = file.rename(file.with_name("renamed"))
+    for damaged in (b"", data[:-1], data[:-1] + b"x", data[:-40] + b"x" + data[-39:]):
         file.write_bytes(damaged)
-        convicting.check_unconvicted(tmp_path)
+        with pytest.raises(ConfigError, match="is damaged"):
+            convicting.check_unconvicted(tmp_path, new_ledger())
+
+
+def test_evidence_against_another_directory_of_the_same_name_convicts_nobody(tmp_path: Path) -> None:
+    convicting.keep(tmp_path, found())
+    other = b.public(b.private_key("another signer"))
+    convicting.check_unconvicted(tmp_path, Ledger(MemoryStore(FAMILIES), b.ORIGIN, other))
 
 
 def test_evidence_that_cannot_be_read_stops(tmp_path: Path) -> None:
     (tmp_path / "evidence/heads-epoch-3.evidence").mkdir(parents=True)
     with pytest.raises(ConfigError, match="cannot be read"):
-        convicting.check_unconvicted(tmp_path)
+        convicting.check_unconvicted(tmp_path, new_ledger())

@@ -120,6 +120,33 @@ class TestHooks:
         assert [one and one["sentence"] for one in tried] == [*map(str, range(50, 150)), "50"]
         assert set(lines) == {"the command /bin/false ended with 1"}
 
+    def test_a_hook_that_comes_later_is_told_of_what_still_stands(
+        self, kt: Kt, directory: Directory, webhook: Webhook
+    ) -> None:
+        injected(directory)
+        assert kt("watch", "--once", ALICE).code == 6
+        assert webhook.received == []
+        for _ in range(2):
+            assert kt("watch", "--once", "--webhook", webhook.url, ALICE).code == 6
+            assert [told["kind"] for told in webhook.received] == ["still-foreign"]
+        # Another hook beside it: it is told, the first one is not told twice.
+        other = Webhook(204)
+        for _ in range(2):
+            assert kt("watch", "--once", "--webhook", other.url, ALICE).code == 6
+        other.close()
+        assert (len(webhook.received), len(other.received)) == (1, 1)
+
+    @pytest.mark.parametrize("data", [b"no JSON", b"[]", b'{"a": 1}'])
+    def test_damaged_memory_of_the_hooks_is_named_and_they_run(
+        self, kt: Kt, directory: Directory, webhook: Webhook, data: bytes
+    ) -> None:
+        kt("watch", "--once", ALICE)
+        FileStateStore(kt.home / "state" / "directory").remember("told", ALICE.encode(), data)
+        injected(directory)
+        ran = kt("watch", "--once", "--webhook", webhook.url, ALICE)
+        assert (ran.code, len(webhook.received)) == (6, 1)
+        assert f"what the hooks of {ALICE} were told is damaged" in ran.err
+
     @pytest.mark.parametrize(
         "data", [b"no JSON", b"{}x", b"[1]", b"[[{}, []]]", b'[[{"kind": 1, "sentence": 2}, []]]']
     )
