@@ -48,6 +48,7 @@ _COMMANDS = {
     "monitor": "operate",
     "node": "node",
     "put": "owners",
+    "revoke": "revoking",
     "signer": "operate",
     "snapshot": "snapshot",
     "status": "status",

@@ -211,9 +211,13 @@ class Client:
         new_authorized_keys: Sequence[PublicKey] | None = None,
         *,
         mine: Mine | None = None,
+        without: Sequence[PublicKey] = (),
         timeout: float | None = None,
     ) -> Proposal:
         """A signed change of what ``before`` proves, see ``build_submission``; nothing is sent.
+
+        ``without`` takes these keys off the authorized ones, and ``new_authorized_keys`` come beside the
+        others instead of in their place.
 
         ``mine`` are the keys that the caller knows, by default ``signing_keys``. Raises ``RefusedError``
         with the reason ``unknown-keys`` where the change would keep an authorized key that neither the
@@ -225,8 +229,11 @@ class Client:
         # Without a key of the present version nothing can be signed, which ``build_submission`` says.
         if before.entry is not None and not held.isdisjoint(before.entry.authorized_keys):
             # Keys that the caller names for the new version are the caller's word.
-            kept = before.entry.authorized_keys if new_authorized_keys is None else ()
+            kept = () if new_authorized_keys is not None and not without else before.entry.authorized_keys
+            kept = tuple(key for key in kept if key not in without)
             self._publisher.verify_past(before, kept, mine, self._transport.deadline(timeout))
+            if without:
+                new_authorized_keys = (*kept, *(new_authorized_keys or ()))
         opening = os.urandom(OPENING_LENGTH)
         submission = build_submission(before, profile, signing_keys, opening, new_authorized_keys)
         return proposal(before, submission, profile)
