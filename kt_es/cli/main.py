@@ -38,6 +38,7 @@ _COMMANDS = {
     "checkpoint": "auditing",
     "demo": "demo",
     "epochs": "auditing",
+    "erase": "erasing",
     "frontend": "operate",
     "fsck": "fsck",
     "get": "people",

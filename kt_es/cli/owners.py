@@ -169,7 +169,7 @@ def publish_change(
     proposed = _proposed(client, before, profile, signing)
     for line in _proposal_lines(proposed, stored):
         output.note(line)
-    _confirm(signing.yes)
+    confirm(signing.yes)
     published = client.send(proposed)
     show_checks(output, published.lookup)
     _say_what_stands(output, published)
@@ -221,7 +221,7 @@ def _proposed(client: Client, before: Lookup, profile: Sequence[ProfileKey], sig
         ) from None
 
 
-def _confirm(yes: bool) -> None:
+def confirm(yes: bool) -> None:
     """Ask at a terminal. Elsewhere nobody could answer, and what is signed has been shown."""
     if not yes and sys.stdin.isatty() and not click.confirm("Sign and publish this?", err=True):
         raise KtError("nothing was signed or published")

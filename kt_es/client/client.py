@@ -37,6 +37,7 @@ from kt_es.client.vouching import (
 )
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import RefusedError, StaleHeadError
+from kt_es.formats.erasures import Erasure
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.profiles import OPENING_LENGTH, ProfileKey
 
@@ -274,6 +275,21 @@ class Client:
         time: the change is not lost, ask again.
         """
         return self._publisher.confirm(submission, self._transport.deadline(timeout))
+
+    def submit_erasure(self, erasure: Erasure, *, timeout: float | None = None) -> None:
+        """Submit the signed erasure of one entry's profile.
+
+        Raises ``RefusedError`` where its key may not erase, and ``UnavailableError`` when the outcome is
+        unknown: then the same erasure may be sent again at any time.
+        """
+        self._publisher.submit_erasure(erasure, self._transport.deadline(timeout))
+
+    def confirm_erasure(self, label: str, version: Version, *, timeout: float | None = None) -> Lookup:
+        """Wait until it is proven that the profile of ``version`` of ``label`` was erased.
+
+        Raises ``UnavailableError`` if no head has it in time: the erasure is not lost, ask again.
+        """
+        return self._publisher.confirm_erasure(label, version, self._transport.deadline(timeout))
 
     def publish(
         self,

@@ -203,7 +203,15 @@ class Kt:
             options += ["--keys", str(self.home / "keys")]
         if command == "put" and not {"--add", "--remove", "--key"} & set(words):
             options += ["--key", str(self.file)]
-        self._patch.setattr(sys, "argv", ["kt", "--json", command, *options, *words])
+        return self._run(command, *options, *words)
+
+    def with_config(self, command: str, *words: str) -> tuple[int, dict[str, Any], str]:
+        """The same as an operator, with the ``kt.toml`` of the home."""
+        options = ["--state", str(self.home / "state"), "--keys", str(self.home / "keys")]
+        return self._run("-c", str(self.home / "kt.toml"), command, *options, *words)
+
+    def _run(self, *words: str) -> tuple[int, dict[str, Any], str]:
+        self._patch.setattr(sys, "argv", ["kt", "--json", *words])
         with pytest.raises(SystemExit) as ended:
             main()
         out, err = self._capsys.readouterr()
