@@ -36,6 +36,7 @@ _COMMANDS = {
     "audit": "auditing",
     "bench": "benching",
     "checkpoint": "auditing",
+    "config": "configuring",
     "demo": "demo",
     "epochs": "auditing",
     "erase": "erasing",
