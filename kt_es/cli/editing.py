@@ -60,6 +60,10 @@ def edited(
     A name to remove that is not published is refused, unless an earlier version had it: then the command
     is repeated, and there is nothing left to do.
     """
+    if before.erased and not added:
+        raise RefusedError(
+            "erased", f"the profile of {before.label} was erased: no key is left to be removed", "remove"
+        )
     present = before.profile or ()
     missing = [name for name in removed if name not in {key.name for key in present}]
     if missing:

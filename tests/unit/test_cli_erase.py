@@ -84,6 +84,7 @@ def test_all_versions_and_repeating_it_signs_nothing_more(run: Kt, people: Direc
 def test_an_erased_account_can_be_changed(run: Kt) -> None:
     assert run("erase", "--all", ALICE)[0] == 0
     assert run("revoke", ALICE, "default")[0] == 1
+    assert run("put", "--remove", "laptop", ALICE)[0] == 1
     code, _, err = run("put", "--add", str(run.file), ALICE)
     assert code == 0, err
 
