@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kt_es.config import SignerTable, dump_settings, load_settings
 from kt_es.formats.profiles import OPENING, OPENING_ERASED, Opening
-from tests.e2e.processes import NAMES, Running, Stranger, Up, heads_of, log_at, until
+from tests.e2e.processes import NAMES, Running, Stranger, Up, heads_of, log_at, running_up, until
 
 ALICE = "alice@example.org"
 
@@ -120,3 +120,21 @@ def test_other_intervals_take_effect_without_a_restart(directory: Up, tmp_path: 
         assert hashes == {ran.document["hash"]}
     assert operator.kt("--json", "-c", directory.settings, "config", "show").document["max_interval"] == 2000
     assert directory.pid("signer") == before
+
+
+def test_a_directory_starts_again_after_a_rotation(tmp_path: Path) -> None:
+    """Its first signer key is put away, and ``kt.toml`` goes on naming it."""
+    data = tmp_path / "data"
+    operator = Stranger(tmp_path / "operator")
+    with running_up(data) as up:
+        key = operator.kt("--json", "-c", up.settings, "signer", "rotate").document["key"]
+        assert key != up.vkey
+    assert not (data / "keys/signer/signer.pem").exists()
+    with running_up(data) as up:
+        user = up.stranger(tmp_path / "user")
+        user.kt("keys", "generate")
+        (user.home / "key.raw").write_text("of carol")
+        assert user.kt("--json", "put", "carol@example.org", "--key", "key.raw").document["stands"]
+        for known in (key, up.vkey):
+            someone = Stranger(tmp_path / "auditor")
+            someone.kt("audit", "--vkey", known, "--log", up.log_uri, "--directory", "people", code=0)
