@@ -28,6 +28,30 @@ def erasure_epoch(key: bytes) -> int:
     return int.from_bytes(key[_EPOCH : _EPOCH + 8])
 
 
+def erased_in(ledger: Ledger, committed: Committed, index: bytes, entry_hash: bytes) -> int | None:
+    """The epoch that erased the opening of one entry; None if none did."""
+    for key, _ in ledger.store.scan(META, ERASURE + index + entry_hash):
+        if erasure_epoch(key) <= committed.epoch:
+            return erasure_epoch(key)
+    return None
+
+
+def erased_entries(
+    ledger: Ledger, committed: Committed, *, after: int = 0, index: bytes = b""
+) -> dict[bytes, set[bytes]]:
+    """The hashes of entries whose openings were erased above epoch ``after``, by their index.
+
+    With ``index`` those of this one alone. The hash of a set may be one that no entry has.
+    """
+    found: dict[bytes, set[bytes]] = {}
+    at = len(ERASURE)
+    for key, _ in ledger.store.scan(META, ERASURE + index):
+        if after < erasure_epoch(key) <= committed.epoch:
+            entry_hash = key[at + INDEX_LENGTH : at + INDEX_LENGTH + HASH_LENGTH]
+            found.setdefault(key[at : at + INDEX_LENGTH], set()).add(entry_hash)
+    return found
+
+
 def prove_erasure(
     ledger: Ledger, committed: Committed, index: bytes, entry_hash: bytes, answered: int
 ) -> ErasureProof | None:

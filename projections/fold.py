@@ -107,6 +107,7 @@ class EpochFold:
             if verdict is Verdict.ERASED and isinstance(thing, Erasure):
                 self._puts.append(erasure_change(thing, self.epoch.number, sequence, encoded))
                 self._ledger.has_erasures = True
+                self._ledger.last_erasure = self.epoch.number
             records.append((record, encoded))
         self._log_records([data for _, data in records])
         self._queue_next = items[-1].revision + 1

@@ -118,6 +118,8 @@ class Ledger:
         self.map = Map(Family(store, PAGES))
         # Whether lookups have to ask for erasures at all; true from the first one on that a fold accepts.
         self.has_erasures = next(store.scan(META, ERASURE), None) is not None
+        # The latest epoch known to have one, be it committed or not; 0 before a fold has accepted any.
+        self.last_erasure = 0
         data = store.get(META, COMMITTED)
         try:
             self.committed = (

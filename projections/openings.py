@@ -70,6 +70,10 @@ class Openings:
         except MalformedError as error:
             raise DivergenceError(f"a stored opening is damaged: {error}") from None
 
+    def erase(self, index: bytes, entry_hash: bytes) -> None:
+        """Forget the opening of one entry here, and leave the mark that it was erased."""
+        self._store.write([(OPENINGS, index + entry_hash, _ERASED)], sync=False)
+
     def take(self, event: Event) -> None:
         """Store one event and the position to go on from, in one write.
 

@@ -17,25 +17,39 @@ _MAX_PEM = 64 * 1024
 
 
 class KeyRing:
-    """Private keys by their public ones."""
+    """Private keys by their public ones.
 
-    def __init__(self, keys: Iterable[PrivateKey]) -> None:
+    With ``directory`` a key that is missing is looked for there again: a rotation puts it beside the others
+    while the signer runs.
+    """
+
+    def __init__(self, keys: Iterable[PrivateKey], directory: Path | None = None) -> None:
         self._keys = {PublicKey(key.algorithm, key.public): key for key in keys}
+        self._directory = directory
 
     @classmethod
     def load(cls, directory: Path) -> KeyRing:
         """Every ``*.pem`` of ``directory``; ``ConfigError`` names what cannot be read."""
-        paths = sorted(directory.glob("*.pem")) if directory.is_dir() else []
-        if not paths:
-            raise ConfigError(f"there is no signer key (*.pem) in {directory}: run `kt init` or restore it")
-        return cls(load_key(path) for path in paths)
+        return cls(load_keys(directory).values(), directory)
 
     def key_for(self, public: PublicKey) -> PrivateKey:
         """The private key of ``public``, else ``ConfigError``: nothing can be signed without it."""
+        if public not in self._keys and self._directory is not None:
+            self._keys |= {
+                PublicKey(key.algorithm, key.public): key for key in load_keys(self._directory).values()
+            }
         key = self._keys.get(public)
         if key is None:
             raise ConfigError(f"the signer has no private key for the config's signer key {public.id.hex()}")
         return key
+
+
+def load_keys(directory: Path) -> dict[Path, PrivateKey]:
+    """Every ``*.pem`` of ``directory`` by its path; ``ConfigError`` if there is none or one is unusable."""
+    paths = sorted(directory.glob("*.pem")) if directory.is_dir() else []
+    if not paths:
+        raise ConfigError(f"there is no signer key (*.pem) in {directory}: run `kt init` or restore it")
+    return {path: load_key(path) for path in paths}
 
 
 def load_key(path: Path) -> PrivateKey:

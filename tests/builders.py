@@ -16,6 +16,7 @@ from kt_es.epochs import Current, Epoch, Standing, decide, parse
 from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, sign_checkpoint
 from kt_es.formats.configs import Config, SignedConfig
 from kt_es.formats.entries import Entry, Mutation
+from kt_es.formats.erasures import Erasure
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.profiles import Opening, ProfileKey, encode_profile
@@ -150,9 +151,14 @@ def marker(issued_at: int = START, *, key: PrivateKey = SIGNER, origin: str = OR
     return Marker.sign(seed(f"nonce {issued_at}")[:16], issued_at, origin, key)
 
 
-def item(parsed: Mutation | Marker | SignedConfig, revision: int = 0, position: int = 0) -> Item:
+def item(parsed: Mutation | Marker | SignedConfig | Erasure, revision: int = 0, position: int = 0) -> Item:
     """The queue item that carries ``parsed``."""
-    kinds = {Mutation: ItemKind.MUTATION, Marker: ItemKind.MARKER, SignedConfig: ItemKind.CONFIG}
+    kinds = {
+        Mutation: ItemKind.MUTATION,
+        Marker: ItemKind.MARKER,
+        SignedConfig: ItemKind.CONFIG,
+        Erasure: ItemKind.ERASURE,
+    }
     return Item(revision, position, kinds[type(parsed)], parsed.encode())
 
 

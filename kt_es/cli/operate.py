@@ -130,13 +130,29 @@ def init_command(
     )
 
 
-@click.command("signer")
+class _Signer(click.Group):
+    """``kt signer`` runs; its subcommand needs what a process that runs does not import."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["rotate"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "rotate":
+            return None
+        from kt_es.cli.rotating import rotate_command
+
+        return rotate_command
+
+
+@click.group("signer", cls=_Signer, invoke_without_command=True)
 @LOG_OPTION
 @DATA_OPTION
 @METRICS_OPTION
 @click.pass_context
 def signer_command(context: click.Context, log: str | None, data: Path | None, metrics: str | None) -> None:
     """Run the signer, or a standby that takes over when the signer is gone."""
+    if context.invoked_subcommand is not None:
+        return
     settings = settings_of(context, log)
     configure_logs("signer", logs_of(context))
     serve_signer(signer_settings(settings, data, metrics), Connector(settings.log), stop_on_signals())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import click
 
 from kt_es.cli.clients import CHANGE_TIMEOUT, DEFAULT_KEY, Reach, keys_option, reach_options, signing_keys
 from kt_es.cli.context import output_of
+from kt_es.cli.editing import check_edits, edit_options, edited, say_unchanged
 from kt_es.cli.mine import key_ids, mine_option, read_mine
 from kt_es.cli.output import Output
 from kt_es.cli.people import lookup_document, show_checks
@@ -83,10 +84,10 @@ def _algorithm(key: PublicKey) -> str:
     "--key",
     "files",
     multiple=True,
-    required=True,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="A public key or certificate file; may be repeated. Its kind is recognized.",
 )
+@edit_options
 @click.option(
     "--type",
     "kind",
@@ -118,6 +119,8 @@ def put_command(
     label: str,
     files: tuple[Path, ...],
     kind: str | None,
+    added: tuple[Path, ...],
+    removed: tuple[str, ...],
     names: tuple[str, ...],
     rotate: tuple[str, ...],
     accept: tuple[str, ...],
@@ -128,12 +131,16 @@ def put_command(
 ) -> None:
     """Publish LABEL's keys or change them: shows the change, signs, submits, and verifies that it stands.
 
+    --key names all the keys that are published from then on. --add and --remove change some of them and
+    leave the rest.
+
     Whoever signs a version vouches for its authorized keys. So keys that you do not know are refused:
     keys that are neither stored here nor declared with --mine, and that no version has which a key of yours
     signed. --accept takes such a key over.
     """
     output = output_of(context)
-    read = [read_key_file(path, kind) for path in files]
+    check_edits(files, added, removed)
+    read = [read_key_file(path, kind) for path in files or added]
     profile = [key for file in read for key in file.keys]
     for file in read:
         if file.left_out:
@@ -143,23 +150,52 @@ def put_command(
     known = replace(known, declared=known.declared | key_ids(accept))
     with Reach(**reach).client(timeout=CHANGE_TIMEOUT, on_stale=until_fresh(output)) as client:
         before = client.lookup(label)
-        signers = _signers(keys, names, before)
-        private = {key.name: key.private for key in (*signers, *new)}
-        authorized = [key.public for key in new] or None
-        proposed = _proposed(client, before, profile, list(private.values()), authorized, mine=known)
-        stored = {key.public.id: key.name for key in (*signers, *new)}
-        for line in _proposal_lines(proposed, profile, stored):
-            output.note(line)
-        _confirm(yes)
-        published = client.send(proposed)
+        if not files:
+            profile = edited(client, before, profile, removed)
+            if not rotate and before.profile is not None and tuple(profile) == before.profile:
+                say_unchanged(output, before)
+                return
+        signers = choose_signers(keys, names, before)
+        publish_change(output, client, before, profile, Signing(signers, new, known, yes))
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """With what a change is signed: keys of the present version, and ``new`` ones for the next.
+
+    ``without`` are authorized keys of the present version that the next one does not have.
+    """
+
+    signers: Sequence[StoredKey]
+    new: Sequence[StoredKey]
+    known: Mine
+    yes: bool
+    without: Sequence[PublicKey] = ()
+
+
+def publish_change(
+    output: Output, client: Client, before: Lookup, profile: Sequence[ProfileKey], signing: Signing
+) -> None:
+    """Show the next version, sign and submit it, and print what is proven to stand."""
+    stored = {key.public.id: key.name for key in (*signing.signers, *signing.new)}
+    proposed = _proposed(client, before, profile, signing)
+    for line in _proposal_lines(proposed, profile, stored):
+        output.note(line)
+    confirm(signing.yes)
+    published = client.send(proposed)
     show_checks(output, published.lookup)
     _say_what_stands(output, published)
     document = lookup_document(published.lookup)
     output.data({**document, "stands": published.stands, "signed": _proposal_document(proposed, profile)}, [])
 
 
-def _signers(keys: Path, names: tuple[str, ...], before: Lookup) -> list[StoredKey]:
-    """The keys to sign with: the named ones, or the stored one that the present version names."""
+def choose_signers(
+    keys: Path, names: tuple[str, ...], before: Lookup, without: Sequence[PublicKey] = ()
+) -> list[StoredKey]:
+    """The keys to sign with: the named ones, or the stored one that the present version names.
+
+    One of ``without`` is taken only where there is no other one.
+    """
     if before.entry is None:
         return signing_keys(keys, names)
     allowed = before.entry.authorized_keys
@@ -176,20 +212,17 @@ def _signers(keys: Path, names: tuple[str, ...], before: Lookup) -> list[StoredK
         )
     if names:
         return chosen
+    held = [key for key in held if key.public not in without] or held
     return [key for key in held if key.name == DEFAULT_KEY] or held[:1]
 
 
-def _proposed(
-    client: Client,
-    before: Lookup,
-    profile: Sequence[ProfileKey],
-    private: Sequence[PrivateKey],
-    authorized: Sequence[PublicKey] | None,
-    *,
-    mine: Mine,
-) -> Proposal:
+def _proposed(client: Client, before: Lookup, profile: Sequence[ProfileKey], signing: Signing) -> Proposal:
+    private = {key.name: key.private for key in (*signing.signers, *signing.new)}
+    authorized = [key.public for key in signing.new] or None
     try:
-        return client.propose(before, profile, private, authorized, mine=mine)
+        return client.propose(
+            before, profile, list(private.values()), authorized, mine=signing.known, without=signing.without
+        )
     except RefusedError as error:
         if error.reason != UNKNOWN_KEYS:
             raise
@@ -200,7 +233,7 @@ def _proposed(
         ) from None
 
 
-def _confirm(yes: bool) -> None:
+def confirm(yes: bool) -> None:
     """Ask at a terminal. Elsewhere nobody could answer, and what is signed has been shown."""
     if not yes and sys.stdin.isatty() and not click.confirm("Sign and publish this?", err=True):
         raise KtError("nothing was signed or published")

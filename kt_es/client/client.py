@@ -37,6 +37,7 @@ from kt_es.client.vouching import (
 )
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import RefusedError, StaleHeadError
+from kt_es.formats.erasures import Erasure
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.profiles import OPENING_LENGTH, ProfileKey
 
@@ -213,9 +214,13 @@ class Client:
         new_authorized_keys: Sequence[PublicKey] | None = None,
         *,
         mine: Mine | None = None,
+        without: Sequence[PublicKey] = (),
         timeout: float | None = None,
     ) -> Proposal:
         """A signed change of what ``before`` proves, see ``build_submission``; nothing is sent.
+
+        ``without`` takes these keys off the authorized ones, and ``new_authorized_keys`` come beside the
+        others instead of in their place.
 
         ``mine`` are the keys that the caller knows, by default ``signing_keys``. Raises ``RefusedError``
         with the reason ``unknown-keys`` where the change would keep an authorized key that neither the
@@ -227,8 +232,11 @@ class Client:
         # Without a key of the present version nothing can be signed, which ``build_submission`` says.
         if before.entry is not None and not held.isdisjoint(before.entry.authorized_keys):
             # Keys that the caller names for the new version are the caller's word.
-            kept = before.entry.authorized_keys if new_authorized_keys is None else ()
+            kept = () if new_authorized_keys is not None and not without else before.entry.authorized_keys
+            kept = tuple(key for key in kept if key not in without)
             self._publisher.verify_past(before, kept, mine, self._transport.deadline(timeout))
+            if without:
+                new_authorized_keys = (*kept, *(new_authorized_keys or ()))
         opening = os.urandom(OPENING_LENGTH)
         submission = build_submission(before, profile, signing_keys, opening, new_authorized_keys)
         return proposal(before, submission, profile)
@@ -269,6 +277,21 @@ class Client:
         time: the change is not lost, ask again.
         """
         return self._publisher.confirm(submission, self._transport.deadline(timeout))
+
+    def submit_erasure(self, erasure: Erasure, *, timeout: float | None = None) -> None:
+        """Submit the signed erasure of one entry's profile.
+
+        Raises ``RefusedError`` where its key may not erase, and ``UnavailableError`` when the outcome is
+        unknown: then the same erasure may be sent again at any time.
+        """
+        self._publisher.submit_erasure(erasure, self._transport.deadline(timeout))
+
+    def confirm_erasure(self, label: str, version: Version, *, timeout: float | None = None) -> Lookup:
+        """Wait until it is proven that the profile of ``version`` of ``label`` was erased.
+
+        Raises ``UnavailableError`` if no head has it in time: the erasure is not lost, ask again.
+        """
+        return self._publisher.confirm_erasure(label, version, self._transport.deadline(timeout))
 
     def publish(
         self,

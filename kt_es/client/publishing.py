@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from kt_es.client import wire
 from kt_es.client.histories import read_history
+from kt_es.client.history import Version
 from kt_es.client.session import Session
 from kt_es.client.submissions import Submission
 from kt_es.client.trust import Lookup
 from kt_es.client.vouching import OWN, Mine, Own, refuse_unknown, unknown_keys, verify_own
 from kt_es.errors import ConfigError, MalformedError, RefusedError, UnavailableError
+from kt_es.formats.erasures import Erasure
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.notes import encode_base64
 
@@ -85,6 +87,27 @@ class Publisher:
         if receipt.mutation != submission.mutation.entry_hash.hex():
             raise MalformedError("receipt", "is for another mutation")
         return receipt
+
+    def submit_erasure(self, erasure: Erasure, deadline: float) -> None:
+        """Send the erasure of one entry's profile; sending it again is safe."""
+        body = {"erasure": encode_base64(erasure.encode())}
+        entry = wire.read_erasure(self._session.transport.post("/v1/erasures", body, deadline).body)
+        if entry != erasure.entry_hash.hex():
+            raise MalformedError("receipt", "is for another erasure")
+
+    def confirm_erasure(self, label: str, version: Version, deadline: float) -> Lookup:
+        """Wait until a lookup of the version's epoch proves that its profile was erased."""
+        pause = 0.05
+        while True:
+            lookup = self._session.lookup(label, version.epoch, False, deadline)
+            if lookup.erased and lookup.mutation is not None:
+                if lookup.mutation.entry_hash != version.entry_hash:
+                    raise RefusedError("conflict", f"version {version.number} is another entry than before")
+                return lookup
+            if time.monotonic() + pause >= deadline:
+                raise UnavailableError("the erasure is not in a map head yet; ask again, it is not lost")
+            time.sleep(pause)
+            pause = min(2 * pause, 1.0)
 
     def confirm(self, submission: Submission, deadline: float) -> Lookup:
         pause = 0.05

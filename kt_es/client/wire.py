@@ -138,6 +138,11 @@ def read_receipt(body: Mapping[str, Json]) -> Receipt:
     return Receipt(_text(body, "mutation"), verdict, epoch)
 
 
+def read_erasure(body: Mapping[str, Json]) -> str:
+    """``POST /v1/erasures``: the hash of the entry, in hexadecimal, whose erasure was taken."""
+    return _text(body, "entry")
+
+
 def read_problem(status: int, data: bytes) -> Problem:
     """What a server says is wrong. Never raises: a proxy in between answers in its own way."""
     try:

@@ -26,8 +26,16 @@ def _acl(readers: list[str], writers: list[str], keepers: list[str]) -> Acl:
 
 
 def openings_acl() -> Acl:
-    """What every stream of openings has. Front ends keep it, since a deletion takes it away."""
-    return _acl([FRONTEND], [FRONTEND], [ADMINS])
+    """What every stream of openings has. Front ends keep it, since a deletion takes it away.
+
+    They write the metadata, too: to take erased openings out, they truncate the stream.
+    """
+    return _acl([FRONTEND], [FRONTEND], [ADMINS, FRONTEND])
+
+
+def keeps_private(metadata: Mapping[str, object]) -> bool:
+    """Whether a stream of openings has its ACL, or the one of former versions, by which it is as private."""
+    return has_acl(metadata, openings_acl()) or has_acl(metadata, _acl([FRONTEND], [FRONTEND], [ADMINS]))
 
 
 def stream_acls(names: StreamNames, *, signer_truncates: bool) -> dict[str, Acl]:

@@ -25,6 +25,7 @@ from kt_es.server import metrics as prometheus
 from kt_es.server import schemas
 from kt_es.server.answers import Published
 from kt_es.server.clients import Clients
+from kt_es.server.erasing import Erasures
 from kt_es.server.guard import Guard, leave_place
 from kt_es.server.handlers import Directory
 from kt_es.server.metrics import Metrics
@@ -58,6 +59,7 @@ class Frontend:
 
     directory: Directory
     desk: ReceiptDesk
+    erasures: Erasures
     metrics: Metrics
     clients: Clients
     reads: Executor
@@ -82,6 +84,7 @@ def create_app(frontend: Frontend) -> ASGIApp:
     _add_reading(app, frontend)
     _add_logs(app, frontend)
     _add_writing(app, frontend)
+    _add_erasing(app, frontend)
     _add_operations(app, frontend)
     _describe_problems(app)
     return Guard(app, frontend.clients, frontend.metrics.requests, frontend.metrics.refused)
@@ -287,6 +290,22 @@ def _add_writing(app: FastAPI, frontend: Frontend) -> None:
         if isinstance(answer.body, Problem):
             return _refusal(answer.body)
         return _answer(answer.body, answer.status)
+
+
+def _add_erasing(app: FastAPI, frontend: Frontend) -> None:
+    responses = {202: {"model": schemas.ErasureBody}, **_ok(schemas.ErasureBody)}
+
+    @app.post("/v1/erasures", responses=responses)
+    async def erase(body: schemas.ErasureRequest) -> Response:
+        """Submit the signed erasure of one entry's profile: checked here, and decided in the next epoch.
+
+        A lookup of the entry then has the proof that it was erased. Submitting the same again is safe.
+        """
+        data = from_base64(body.erasure, "erasure")
+        taken = await _in(frontend.writes, lambda: frontend.erasures.submit(data))
+        event = None if taken.event is None else str(taken.event)
+        answer = {"entry": taken.entry_hash.hex(), "event": event, "epoch": taken.epoch}
+        return _answer(answer, 202 if taken.epoch is None else 200)
 
 
 def _add_operations(app: FastAPI, frontend: Frontend) -> None:

@@ -18,6 +18,7 @@ UNKNOWN_EPOCH = "unknown-epoch"
 _REFUSED = {
     "malformed": HTTPStatus.BAD_REQUEST,
     "unauthorized": HTTPStatus.FORBIDDEN,
+    "foreign-erasure": HTTPStatus.FORBIDDEN,
     UNKNOWN_EPOCH: HTTPStatus.NOT_FOUND,
     "oversize": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
 }

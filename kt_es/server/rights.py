@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import structlog
 
 from kt_es.errors import AccessDeniedError, UnavailableError, WrongRevisionError
-from kt_es.eventstore.rights import DELETED, READ, READ_METADATA, WRITE, has_acl, openings_acl
+from kt_es.eventstore.rights import DELETED, READ, READ_METADATA, WRITE, keeps_private, openings_acl
 from kt_es.eventstore.streams import ANY, NO_STREAM, NewEvent
 from kt_es.formats.entries import HASH_LENGTH
 from kt_es.formats.profiles import OPENING_ERASED, encode_erased
@@ -124,22 +124,22 @@ class PrivateStreams:
             if values.get("$tb") == DELETED:
                 self._bring_back(stream, previous)
                 continue
-            if has_acl(values, self._acl) or self._set(stream, values, metadata.revision):
+            if keeps_private(values) or self._set(stream, values, metadata.revision):
                 return
         raise UnavailableError(f"the metadata of {stream} are changed all the time; try again later")
 
     def _set(self, stream: str, values: Mapping[str, object], expected: int) -> bool:
         """Set the ACL beside ``values``; False if the metadata were changed meanwhile.
 
-        Whoever has set the ACL denies everybody else the right to set it again, another front end or an
-        attempt of ours without an answer.
+        Whoever has set the ACL may have denied us the right to set it again: an administrator, or a front end
+        of a former version.
         """
         try:
             self._log.set_metadata(stream, {**values, "$acl": self._acl}, expected)
         except WrongRevisionError:
             return False
         except AccessDeniedError:
-            if has_acl(self._log.metadata(stream).values, self._acl):
+            if keeps_private(self._log.metadata(stream).values):
                 return False
             raise
         return True

@@ -46,6 +46,12 @@ class MutationRequest(Request):
     wait: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 0.0
 
 
+class ErasureRequest(Request):
+    """The signed erasure of one entry's profile, as FORMATS has it."""
+
+    erasure: Base64
+
+
 class HistoryRequest(Request):
     """A page of the versions above ``after``.
 
@@ -102,6 +108,14 @@ class VerdictBody(BaseModel):
     verdict: str
     epoch: int
     record: RecordBody | None
+
+
+class ErasureBody(BaseModel):
+    """``epoch`` is null and ``event`` is in the queue while the erasure of ``entry`` is not decided yet."""
+
+    entry: str
+    event: str | None
+    epoch: int | None
 
 
 class VersionBody(BaseModel):

@@ -32,6 +32,7 @@ from kt_es.server.backlog import MAX_BACKLOG, Backlog
 from kt_es.server.batcher import Batcher
 from kt_es.server.clients import Clients
 from kt_es.server.connections import Connections as HttpConnections
+from kt_es.server.erasing import Erasures
 from kt_es.server.handlers import Directory
 from kt_es.server.http import Frontend, create_app
 from kt_es.server.indexer import Indexer
@@ -44,6 +45,7 @@ from kt_es.server.openings import OpeningReader
 from kt_es.server.receipts import ReceiptDesk
 from kt_es.server.rights import PrivateStreams
 from kt_es.server.submission import Submissions
+from kt_es.server.sweeping import Sweeper
 from projections.checks import check_commit
 from projections.convicting import keep
 from projections.ledger import FAMILIES, Ledger
@@ -125,9 +127,11 @@ class Running:
         )
         self.metrics.committed(ledger.committed.epoch, ledger.committed.standing.timestamp)
         self._batches = Worker("batcher", lambda _: self._batcher.run(), self._fail)
+        self._sweeper = Sweeper(self._log, names, ledger, self.openings)
         self._workers = [
             self.replica.worker,
             self.openings.worker,
+            Worker("sweeper", self._sweeper.run, self._fail),
             Worker("log watch", self.watch.run, self._fail),
             self._batches,
         ]
@@ -148,9 +152,13 @@ class Running:
             batcher=self._batcher,
             private=PrivateStreams(self._log),
         )
+        erasures = Erasures(
+            self.directory, names, watch=self.watch, backlog=self.backlog, appender=self._appender
+        )
         frontend = Frontend(
             self.directory,
             ReceiptDesk(submissions),
+            erasures,
             self.metrics,
             self.clients,
             self._reads,

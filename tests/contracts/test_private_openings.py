@@ -17,11 +17,13 @@ from structlog.testing import capture_logs
 
 from kt_es.eventstore.driver import NewEvent as NewMetadata
 from kt_es.eventstore.driver import StreamState
+from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.rights import openings_acl, stream_acls
 from kt_es.eventstore.streams import ANY, NewEvent, content_event
 from kt_es.formats.entries import Mutation
-from kt_es.formats.profiles import OPENING, OPENING_ERASED
+from kt_es.formats.profiles import OPENING, OPENING_ERASED, Opening
 from kt_es.server.rights import PrivateStreams
+from kt_es.server.sweeping import sweep_stream
 from tests import builders as b
 from tests.contracts.tenants import (
     ALL_RIGHTS,
@@ -238,6 +240,31 @@ def test_the_right_to_read_is_lost_and_returns(server: Server, streams: SignedSt
         until(running.caught_up)
         assert running.errors == []
         assert submit(running, b.mutation("bob")).status_code == 202
+
+
+def test_front_ends_take_erased_openings_out_and_the_stream_stays_private(server: Server) -> None:
+    """With the rights of the streams' ACL alone; both do it at the same time."""
+    server.set_defaults(EVERYTHING)
+    logs = [server.log(name) for name in ("fe1", "fe2")]
+    stream = NAMES.openings(bytes(32))
+    PrivateStreams(logs[0]).protect(stream, None)
+    hashes = [bytes([n]) * 32 for n in range(4)]
+    for entry_hash in hashes:
+        made = Opening(entry_hash, entry_hash[:16], b"profile")
+        logs[0].append(stream, ANY, [content_event(stream, OPENING, made.encode())])
+    barrier = threading.Barrier(2)
+
+    def sweep(log: EsdbLog) -> None:
+        barrier.wait(30)
+        sweep_stream(log, stream, {hashes[0], hashes[2]})
+
+    with ThreadPoolExecutor(2) as pool:
+        for ended in [pool.submit(sweep, log) for log in logs]:
+            ended.result(60)
+    there = [Opening.decode(event.data) for event in logs[1].read(stream) if event.type == OPENING]
+    assert {one.entry_hash for one in there} == {hashes[1], hashes[3]}
+    assert server.log("root").metadata(stream).values["$acl"] == openings_acl()
+    assert denials(server.log("eve"), stream) == ALL_RIGHTS
 
 
 def test_two_front_ends_begin_a_stream_at_once(server: Server) -> None:

@@ -74,7 +74,9 @@ class Directory:
 
     def decide(self, parsed: Parsed) -> Verdict:
         current = None
-        if isinstance(parsed, Mutation) and (held := self.entries.get(parsed.entry.index)):
+        index = parsed.entry.index if isinstance(parsed, Mutation) else b""
+        index = parsed.index if isinstance(parsed, Erasure) else index
+        if held := self.entries.get(index):
             current = Current(self.mutations[held].entry, held)
         verdict = decide(self.epoch, parsed, current)
         item = b.item(parsed, len(self.records))  # type: ignore[arg-type]
@@ -237,6 +239,8 @@ class Directory:
                 return self._range(body)
             case "POST", "/v1/mutations":
                 return self._submit(body)
+            case "POST", "/v1/erasures":
+                return self._erase(body)
             case "POST", "/v1/history":
                 return self._history(body)
             case "GET", "/v1/consistency":
@@ -294,6 +298,16 @@ class Directory:
         return _json(
             {"mutation": mutation.entry_hash.hex(), "verdict": verdict.label, "epoch": len(self.heads)}
         )
+
+    def _erase(self, body: dict[str, str]) -> httpx.Response:
+        erasure = Erasure.decode(base64.b64decode(body["erasure"]))
+        verdict = self.decide(erasure)
+        if verdict != Verdict.ERASED:
+            return problem(403, verdict.label, "another key", verdict=verdict.label)
+        self.erasures[erasure.entry_hash] = (self.epoch.number, len(self.records) - 1)
+        self.private.pop(erasure.entry_hash, None)
+        self.advance()
+        return _json({"entry": erasure.entry_hash.hex(), "event": None, "epoch": len(self.heads)})
 
     def _history(self, body: dict[str, str]) -> httpx.Response:
         """A page of versions, of at most ``page``."""

@@ -79,7 +79,11 @@ def new_signer(log: EventLog, ledger: Ledger, limits: Limits = LIMITS) -> Signer
 
 @contextmanager
 def signing(
-    log: EventLog, ledger: Ledger, limits: Limits = LIMITS, connect: Callable[[], EventLog] | None = None
+    log: EventLog,
+    ledger: Ledger,
+    limits: Limits = LIMITS,
+    connect: Callable[[], EventLog] | None = None,
+    keys: KeyRing | None = None,
 ) -> Iterator[list[KtError]]:
     """A signer in a thread that is started anew after outages; what ended it for good is in the list."""
     stop = threading.Event()
@@ -88,7 +92,8 @@ def signing(
 
     def run() -> None:
         def signer(found: EventLog) -> Signer:
-            return Signer(found, NAMES, ledger, KeyRing([SIGNER]), effects=outside, limits=limits)
+            ring = KeyRing([SIGNER]) if keys is None else keys
+            return Signer(found, NAMES, ledger, ring, effects=outside, limits=limits)
 
         try:
             run_forever(outside.connect, signer, NAMES.queue, stop)

@@ -111,3 +111,14 @@ def test_denied_rights_are_bounded() -> None:
     problem = denials.problem or ""
     assert problem.count("<") == KEPT
     assert f"<{KEPT + 2}>" in problem
+
+
+def test_a_stream_of_a_former_version_is_private_and_is_left_alone() -> None:
+    """By its ACL only administrators write the metadata, so it cannot be set again either."""
+    log = CountedLog()
+    former = {**openings_acl(), "$mw": ["$admins"]}
+    log.set_metadata(STREAM, {"$acl": former}, -1)
+    log.calls.clear()
+    PrivateStreams(log).protect(STREAM, PREVIOUS)
+    assert log.calls == ["read"]
+    assert log.metadata(STREAM).values == {"$acl": former}

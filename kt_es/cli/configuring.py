@@ -1,0 +1,185 @@
+"""``kt config``: what the directory promises, and changes of it by a signed item of the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from kt_es.cli.context import output_of, settings_of
+from kt_es.cli.operate import DATA_OPTION, LOG_OPTION
+from kt_es.cli.output import Output
+from kt_es.cli.owners import confirm
+from kt_es.cli.waiting import event_log, patience_option
+from kt_es.config import Settings
+from kt_es.formats.configs import Config, SignedConfig
+from kt_es.formats.heads import MapHead
+from signer.changes import Changes, base_of, following, sign_change
+from signer.keys import KeyRing
+
+INTERVALS = ("min_interval", "max_interval", "max_merge_delay")
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Operated:
+    """A directory whose config is looked at or changed."""
+
+    settings: Settings
+    output: Output
+    changes: Changes
+
+    def latest(self) -> Config:
+        return self.changes.chain()[-1].config
+
+    def ring(self) -> KeyRing:
+        return KeyRing.load(self.settings.path(self.settings.signer.keys))
+
+
+@contextmanager
+def operated(
+    context: click.Context, log: str | None, data: Path | None, patience: float
+) -> Iterator[Operated]:
+    """The directory of ``kt.toml``, its log reached and its configs read."""
+    settings, output = settings_of(context, log), output_of(context)
+    base = base_of(data or settings.path(settings.signer.data), settings.origin, settings.pinned)
+    with event_log(settings.log, output, patience) as reached:
+        changes = Changes(reached, settings.names, settings.origin, settings.pinned, base)
+        yield Operated(settings, output, changes)
+
+
+def change_options(command: _F) -> _F:
+    """``--timeout`` and ``--yes``, beside those that reach the log and the signer's data."""
+    for option in (
+        patience_option,
+        click.option("--yes", is_flag=True, help="Sign without asking. Only a terminal is asked."),
+        click.option(
+            "--timeout",
+            type=click.FloatRange(0),
+            help="Seconds to wait for a head under the new config; default two intervals and a minute.",
+        ),
+        DATA_OPTION,
+        LOG_OPTION,
+    ):
+        command = option(command)
+    return command
+
+
+@click.group("config")
+def config_command() -> None:
+    """What the directory promises by its signed config: its signer keys and its intervals."""
+
+
+@config_command.command("show")
+@LOG_OPTION
+@DATA_OPTION
+@patience_option
+@click.pass_context
+def config_show(context: click.Context, log: str | None, data: Path | None, patience: float) -> None:
+    """Print the latest config, with whether a head is under it yet."""
+    with operated(context, log, data, patience) as it:
+        chain = it.changes.chain()
+        head = it.changes.in_force(chain[-1].config)
+    config = chain[-1].config
+    lines = [f"config {len(chain)} of {config.origin}, {_since(head)}"]
+    lines += [f"  {name}  {_seconds(getattr(config, name))}" for name in INTERVALS]
+    lines += [
+        f"  signer key  {key.id.hex()}{'' if key == config.signer_key else '  (announced)'}"
+        for key in config.signer_keys
+    ]
+    it.output.data(config_document(chain, head), lines)
+
+
+def _since(head: MapHead | None) -> str:
+    return "not in force yet" if head is None else f"in force in epoch {head.epoch}"
+
+
+def _seconds(milliseconds: int) -> str:
+    return f"{milliseconds / 1000:g} s"
+
+
+def config_document(chain: tuple[SignedConfig, ...], head: MapHead | None) -> dict[str, Any]:
+    """The latest config; ``epoch`` is that of the latest head if it is under it. Times are milliseconds."""
+    config = chain[-1].config
+    return {
+        "origin": config.origin,
+        "number": len(chain),
+        "hash": config.hash.hex(),
+        "signer_key": config.signer_key.id.hex(),
+        "announced": [key.id.hex() for key in config.signer_keys[1:]],
+        **{name: getattr(config, name) for name in INTERVALS},
+        "epoch": None if head is None else head.epoch,
+    }
+
+
+@config_command.command("set")
+@click.option("--min-interval", type=click.FloatRange(0), help="Seconds that an epoch collects submissions.")
+@click.option("--max-interval", type=click.FloatRange(0.001), help="Seconds between two heads at most.")
+@click.option(
+    "--max-merge-delay",
+    type=click.FloatRange(0.001),
+    help="Seconds from receipt to the head that decides; default as --max-interval, where that is given.",
+)
+@change_options
+@click.pass_context
+def config_set(
+    context: click.Context,
+    min_interval: float | None,
+    max_interval: float | None,
+    max_merge_delay: float | None,
+    log: str | None,
+    data: Path | None,
+    timeout: float | None,
+    yes: bool,
+    patience: float,
+) -> None:
+    """Change the directory's intervals: shows the change, signs it, and waits for a head under it.
+
+    It holds from the epoch after the one that accepts it, for every signer, front end, monitor and client,
+    without a restart. Run again, it does what is still missing.
+    """
+    given = (min_interval, max_interval, max_interval if max_merge_delay is None else max_merge_delay)
+    wanted = {
+        name: round(value * 1000) for name, value in zip(INTERVALS, given, strict=True) if value is not None
+    }
+    if not wanted:
+        raise click.UsageError("nothing to set: give --min-interval, --max-interval or --max-merge-delay")
+    with operated(context, log, data, patience) as it:
+        before = it.latest()
+        changed = {name: value for name, value in wanted.items() if getattr(before, name) != value}
+        config = following(before, **changed) if changed else before
+        if changed:
+            key = it.ring().key_for(before.signer_key)
+            it.output.note(
+                f"  a change of the config of {config.origin}, signed by {before.signer_key.id.hex()}:"
+            )
+            for name in INTERVALS:
+                if name in changed:
+                    it.output.note(f"    - {name} {_seconds(getattr(before, name))}")
+                it.output.note(
+                    f"    {'+' if name in changed else '='} {name} {_seconds(getattr(config, name))}"
+                )
+            confirm(yes)
+            it.changes.submit(sign_change(config, [key]))
+            it.output.ok("the change is in the queue and will be accepted")
+        head = wait_for(it, config, timeout, before)
+        chain = it.changes.chain()
+    it.output.ok(f"in force: epoch {head.epoch} is under it" if changed else "it is like that already")
+    it.output.data({**config_document(chain, head), "changed": sorted(changed)}, [])
+
+
+def wait_for(it: Operated, config: Config, timeout: float | None, before: Config) -> MapHead:
+    """The first head under ``config``; the wait is told where it is long."""
+    seconds = timeout
+    if seconds is None:
+        seconds = 2 * max(config.max_interval, before.max_interval) / 1000 + 60
+    head = it.changes.in_force(config)
+    if head is not None:
+        return head
+    it.output.note(f"  waiting for a head under it, up to {seconds:g} s")
+    return it.changes.wait(config, seconds)
