@@ -202,8 +202,10 @@ class Kt:
         options = ["--state", str(self.home / "state")]
         if command in ("put", "revoke", "erase"):
             options += ["--keys", str(self.home / "keys")]
-        if command == "put" and not {"--add", "--remove", "--key"} & set(words):
-            options += ["--key", str(self.file), "--type", "raw"]
+        if command == "put":
+            options += ["--type", "raw"]
+            if not {"--add", "--remove", "--key"} & set(words):
+                options += ["--key", str(self.file)]
         return self._run(command, *options, *words)
 
     def with_config(self, command: str, *words: str) -> tuple[int, dict[str, Any], str]:
