@@ -51,6 +51,7 @@ def node_command(
     if data is None:
         raise ConfigError("kt node needs --data DIR")
     if checking:
+        refuse_options_of_running(context, "--check", but=("data", "checking"))
         check_data(data, output_of(context))
         return
     from kt_es.node.server import NodeConfig, run

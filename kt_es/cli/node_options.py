@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -52,12 +52,15 @@ def data_option(kind: click.Path, text: str = "The node's data.") -> Callable[[D
     return click.option("--data", type=kind, callback=inherited, help=f"{text}  [required]")
 
 
-def refuse_options_of_running(context: click.Context, command: str) -> None:
-    """Raises ``UsageError`` for what was given to ``kt node`` and says nothing to ``command``."""
+def refuse_options_of_running(context: click.Context, command: str, but: Sequence[str] = ("data",)) -> None:
+    """Raises ``UsageError`` for what was given to ``kt node`` and says nothing to ``command``.
+
+    ``but`` names the options that ``command`` takes.
+    """
     for option in context.command.params:
         name = option.name or ""
         if (
-            name != "data"
+            name not in but
             and option.expose_value
             and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         ):

@@ -224,6 +224,9 @@ class Run:
             if not stop.is_set():
                 self._output.ok(f"{settings.origin} is served at {self._url}")
                 self._output.note(f"  verify with  {settings.key}")
+                self._output.data(
+                    {"origin": settings.origin, "url": self._url, "log": log, "key": settings.key}, []
+                )
             while not stop.wait(0.2):
                 supervisor.check()
                 if supervisor.children[0].final_code is not None:

@@ -71,9 +71,9 @@ class Transport:
             raise ConfigError(
                 "the server's address must begin with http:// or https://, and have neither ? nor #"
             )
+        self._proxied = proxy_for(base_url) and transport is None
         try:
             address = urlsplit(base_url)
-            self._proxied = proxy_for(base_url) and transport is None
             self._http = httpx.Client(
                 base_url=base_url,
                 verify=verify,
@@ -87,7 +87,7 @@ class Transport:
             raise ConfigError(f"the proxy that the environment names cannot be used: {error}") from None
         except (httpx.InvalidURL, ValueError, TypeError) as error:
             problem = str(error).replace(base_url, without_password(base_url))
-            if "proxy" in problem.lower():
+            if _is_url(base_url) and uses_proxies(base_url):
                 raise ConfigError(
                     f"the proxy that the environment names cannot be used: {without_password(problem)}"
                 ) from None
@@ -202,6 +202,14 @@ class Transport:
             # A fault over there, whose outcome nobody knows; more of the same would only add to it.
             raise UnavailableError(f"{self.base_url} failed with status {status}: {problem.detail}")
         raise MalformedError(f"answer to {path}", f"has the status {status}: {problem.detail}")
+
+
+def _is_url(text: str) -> bool:
+    try:
+        httpx.URL(text)
+        return bool(urlsplit(text).hostname)
+    except (httpx.InvalidURL, ValueError, TypeError):
+        return False
 
 
 def _read(response: httpx.Response, path: str, limit: int, deadline: float) -> bytes:

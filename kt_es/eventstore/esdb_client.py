@@ -49,6 +49,11 @@ _KEEPALIVE = (
 )
 
 
+def _unproxied(target: str) -> Options:
+    """The option that keeps gRPC from asking a proxy for what is on this machine."""
+    return (("grpc.enable_http_proxy", 0),) if is_loopback(target.rpartition(":")[0]) else ()
+
+
 class Client(driver.EventStoreDBClient):
     """Used by ``esdb``; may be closed by any thread.
 
@@ -106,9 +111,7 @@ class Client(driver.EventStoreDBClient):
             raise driver.CancelledByClient("the client was closed")
         make = super()._construct_grpc_channel
         # The client passes its keepalive settings under a name that gRPC does not know.
-        options = (*grpc_options, *_KEEPALIVE)
-        if is_loopback(grpc_target.rpartition(":")[0]):
-            options = (*options, ("grpc.enable_http_proxy", 0))
+        options = (*grpc_options, *_KEEPALIVE, *_unproxied(grpc_target))
         return Channels(lambda more: make(grpc_target, (*options, *more)), PAGE)
 
     def _discover_preferred_node(self) -> driver.Connection:
@@ -178,9 +181,14 @@ class Client(driver.EventStoreDBClient):
         return page
 
 
+class _Plain(driver.EventStoreDBClient):
+    def _construct_grpc_channel(self, grpc_target: str, grpc_options: Options = ()) -> grpc.Channel:
+        return super()._construct_grpc_channel(grpc_target, (*grpc_options, *_unproxied(grpc_target)))
+
+
 def plain_client(uri: str) -> driver.EventStoreDBClient:
     """The client without deadlines, pages and keepalive of ours: what ``kt bench node`` measures."""
-    return driver.EventStoreDBClient(uri)
+    return _Plain(uri)
 
 
 def plain_append(

@@ -133,7 +133,10 @@ def test_status_tells_the_rights(server: Server, tmp_path: Path) -> None:
     }
     assert "as kt init --acl sets them" in shown
     assert "streams without an ACL are read by: tenant" in shown
-    server.set_acl(NAMES.heads, {**openings_acl(), "$r": ["signer", "frontend", "monitor"], "$mr": ["$all"], "$mw": ["$admins"]})
+    server.set_acl(
+        NAMES.heads,
+        {**openings_acl(), "$r": ["signer", "frontend", "monitor"], "$mr": ["$all"], "$mw": ["$admins"]},
+    )
     document, shown = status(server, base, "monitor")
     # It may read neither the metadata of $all nor the defaults.
     assert document["rights"] is None

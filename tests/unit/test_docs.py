@@ -22,7 +22,7 @@ DOCUMENTS = (
     "docs/THREATS.md",
 )
 # Variables that are no option's: of the image, of the demonstration, of the tests.
-OTHER_VARIABLES = {"KT_DEBUG", "KT_DEMO_ARGS", "KT_TEST_ESDB"}
+OTHER_VARIABLES = {"KT_DEBUG", "KT_DEMO_ARGS", "KT_JSON", "KT_TEST_ESDB"}
 
 _FENCE = re.compile(r"^```[a-z]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")

@@ -173,3 +173,10 @@ def test_what_is_for_a_running_node_is_not_ignored_before_a_command(
 ) -> None:
     words = said(kt("--data", str(tmp_path), *option, "scavenge"))
     assert f"{option[0]} is for a node that is to run, not for scavenge" in words
+
+
+@pytest.mark.parametrize("option", [("--anonymous",), ("--listen", "127.0.0.1:0"), ("--max-calls", "7")])
+def test_a_check_takes_no_option_of_a_node_that_runs(tmp_path: Path, option: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(cli, ["node", "--data", str(tmp_path), "--check", *option])
+    assert result.exit_code == 2
+    assert f"{option[0]} is for a node that is to run, not for --check" in result.stderr

@@ -150,20 +150,20 @@ def _serving(stage: Stage) -> tuple[Process, str]:
 def _ready(url: str) -> str:
     """What ``/readyz`` says is missing."""
     try:
-        answer = httpx.get(f"{url}/readyz", timeout=10)
+        answer = httpx.get(f"{url}/readyz", timeout=10, trust_env=False)
     except httpx.HTTPError as error:
         return f"does not answer: {error}"
     return "" if answer.status_code == 200 else str(answer.json()["detail"])
 
 
 def _epoch(url: str) -> int:
-    answer = httpx.get(f"{url}/v1/heads/latest", timeout=10)
+    answer = httpx.get(f"{url}/v1/heads/latest", timeout=10, trust_env=False)
     return int(answer.json().get("epoch", 0))
 
 
 def _answered(url: str) -> Ran:
     """How a look-up is answered, as if it were the exit code of a command; and what ``/readyz`` says."""
-    answer = httpx.post(f"{url}/v1/lookup", json={"label": ALICE}, timeout=10)
+    answer = httpx.post(f"{url}/v1/lookup", json={"label": ALICE}, timeout=10, trust_env=False)
     return Ran(answer.status_code, "", json.dumps(_ready(url)))
 
 
