@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from kt_es.cli.context import config_path, output_of, settings_of, stop_on_signals
+from kt_es.cli.limits import limit_options, limits_of
 from kt_es.cli.logs import configure_logs
 from kt_es.cli.rights import set_rights
 from kt_es.cli.setup import NewDirectory, begin_queue, write_directory
@@ -153,9 +154,16 @@ def signer_settings(
     metavar="ITEMS",
     help="Refuse submissions while more wait in the queue; default as in kt.toml, 200000.",
 )
+@limit_options
 @click.pass_context
 def frontend_command(
-    context: click.Context, log: str | None, data: Path | None, listen: str | None, max_backlog: int | None
+    context: click.Context,
+    /,
+    log: str | None,
+    data: Path | None,
+    listen: str | None,
+    max_backlog: int | None,
+    **limits: object,
 ) -> None:
     """Run a front end: submissions into the queue, lookups with proofs from its own replica."""
     from kt_es.server.service import FrontendSettings, serve
@@ -175,6 +183,7 @@ def frontend_command(
             host=where.host,
             port=where.port,
             max_backlog=max_backlog or settings.frontend.max_backlog,
+            limits=limits_of(settings.frontend, limits),
         ),
         stop_on_signals(),
         lambda url: output.ok(f"serving {settings.origin} at {url}"),
