@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -172,6 +173,9 @@ def frontend_command(
     output = output_of(context)
     configure_logs("frontend")
     where = address(listen or settings.frontend.listen)
+    # A history is long work in one thread; a lookup hands over between threads some ten times, and would
+    # wait 5 ms each time.
+    sys.setswitchinterval(0.0005)
     serve(
         FrontendSettings(
             origin=settings.origin,
