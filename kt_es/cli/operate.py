@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
 from kt_es.cli.context import config_path, logs_of, output_of, settings_of, stop_on_signals
+from kt_es.cli.limits import limit_options, limits_of
 from kt_es.cli.logs import configure_logs
 from kt_es.cli.rights import set_rights
 from kt_es.cli.seconds import Seconds
@@ -183,9 +185,16 @@ def signer_settings(
     metavar="ITEMS",
     help="Refuse submissions while more wait in the queue; default as in kt.toml, 200000.",
 )
+@limit_options
 @click.pass_context
 def frontend_command(
-    context: click.Context, log: str | None, data: Path | None, listen: str | None, max_backlog: int | None
+    context: click.Context,
+    /,
+    log: str | None,
+    data: Path | None,
+    listen: str | None,
+    max_backlog: int | None,
+    **limits: object,
 ) -> None:
     """Run a front end: submissions into the queue, lookups with proofs from its own replica."""
     from kt_es.server.service import FrontendSettings, serve
@@ -194,6 +203,9 @@ def frontend_command(
     output = output_of(context)
     configure_logs("frontend", logs_of(context))
     where = address(listen or settings.frontend.listen)
+    # A history is long work in one thread; a lookup hands over between threads some ten times, and would
+    # wait 5 ms each time.
+    sys.setswitchinterval(0.0005)
 
     def ready(url: str) -> None:
         tell_parent()
@@ -210,6 +222,7 @@ def frontend_command(
             host=where.host,
             port=where.port,
             max_backlog=max_backlog or settings.frontend.max_backlog,
+            limits=limits_of(settings.frontend, limits),
         ),
         stop_on_signals(),
         ready,

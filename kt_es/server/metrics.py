@@ -28,7 +28,7 @@ class Metrics:
         self.submissions = figures.counter("kt_submissions", "Submissions answered, by verdict", "verdict")
         self.requests = figures.histogram("kt_request_seconds", "Time to answer", "route", buckets=_BUCKETS)
         self.refused = figures.counter(
-            "kt_refused", "Connections and requests refused for what their client takes, by reason", "why"
+            "kt_refused", "Connections and requests refused or ended, by reason", "why"
         )
         self._epoch = figures.gauge("kt_epoch", "Latest epoch committed by the replica")
         self._lag = figures.gauge("kt_replica_lag_seconds", "From a head's timestamp to its commit here")
