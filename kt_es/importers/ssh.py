@@ -197,6 +197,8 @@ def _key(line: _Line) -> tuple[ProfileKey | None, str]:
         return None, "is the key of a certificate authority, not of a user"
     if "-cert-v01@" in line.kind:
         return None, "is a certificate, not a key"
+    if not line.blob.isascii():
+        return None, "the key is damaged"
     data = f"{line.kind} {line.blob}".encode()
     with warnings.catch_warnings():
         # Old kinds of keys are published like the others; whether to accept them is for who uses them.

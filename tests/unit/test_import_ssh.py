@@ -253,3 +253,13 @@ def test_files_without_a_public_key_are_refused(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(MalformedError, match="no usable SSH public key"):
             read_ssh(path, "text")
+
+
+def test_a_key_with_bytes_that_are_no_text(tmp_path: Path, keys: list[str]) -> None:
+    path = tmp_path / "keys"
+    good = f"{keys[1]} bob@example.org\n".encode()
+    for odd in (b"\xdd", b"\x80", "ä".encode(), b"\x00"):
+        blob = keys[0].encode()
+        path.write_bytes(blob[:40] + odd + blob[41:] + b" alice@example.org\n" + good)
+        plan = read_ssh(path, "email")
+        assert (labels(plan), reasons(plan)) == (["bob@example.org"], [("line 1", "the key is damaged")])
