@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,31 @@ import click
 from kt_es.cli.clients import CHANGE_TIMEOUT, Reach, keys_option, reach_options, signing_keys
 from kt_es.cli.context import output_of
 from kt_es.cli.output import Output, is_terminal
+from kt_es.cli.profiles import described
 from kt_es.cli.seconds import Seconds
 from kt_es.cli.waiting import until_fresh
-from kt_es.client.bulk import BulkReport, Progress, Wanted, publish_all
+from kt_es.client.bulk import Action, BulkReport, Merging, Planned, Progress, Wanted, plan_all, publish_all
 from kt_es.client.client import Client
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import KtError
+from kt_es.formats.profiles import ProfileKey
 from kt_es.importers.accounts import ImportPlan
+from kt_es.importers.combining import combined, lost
 from kt_es.importers.openpgp import read_openpgp
 from kt_es.importers.pem import read_pem
+from kt_es.importers.recognize import fingerprint_of
 from kt_es.importers.ssh import read_ssh
 
+MERGING = Merging(combined, lost)
 KINDS = ("openpgp", "ssh", "pem")
 SHOWN = 20
+_ACTIONS = {
+    Action.NEW: "would be new, with",
+    Action.UNCHANGED: "would stay as it is, with",
+    Action.EXTENDED: "would keep its keys and have then",
+    Action.REPLACED: "would have only these keys and lose those marked -",
+    Action.REFUSED: "would be refused: ",
+}
 
 
 def read_plan(kind: str, file: Path, policy: str) -> ImportPlan:
@@ -41,7 +53,13 @@ def read_plan(kind: str, file: Path, policy: str) -> ImportPlan:
 @click.command("import")
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--dry-run", is_flag=True, help="Only say what would be published and skipped.")
+@click.option("--dry-run", is_flag=True, help="Only list what would be published and skipped.")
+@click.option(
+    "--replace",
+    "replace_keys",
+    is_flag=True,
+    help="Let the keys of FILE replace all keys that an account has; without it they are added.",
+)
 @click.option("--jobs", type=click.IntRange(1, 64), default=8, show_default=True, help="Requests at a time.")
 @click.option("--sign-with", "names", multiple=True, metavar="NAME", help="Signing keys of the new accounts.")
 @click.option(
@@ -60,6 +78,7 @@ def import_command(
     kind: str,
     file: Path,
     dry_run: bool,
+    replace_keys: bool,
     jobs: int,
     names: tuple[str, ...],
     patience: float,
@@ -69,47 +88,128 @@ def import_command(
     """Publish the keys in FILE, one account for each address or name in it.
 
     KIND is openpgp (a keyring), ssh (authorized_keys or allowed_signers) or pem (certificates).
-    Run it again after an interruption: what stands already is left alone.
+    An account that exists keeps its keys and gets those of FILE beside them; the same certificate becomes
+    one with the signatures of both. Run it again after an interruption: what stands already is left alone.
     """
     output = output_of(context)
     reached = Reach(**reach)
+    report = BulkReport(0, 0, [])
+    planned: list[Planned] = []
+    seconds = 0.0
     with reached.client(jobs, CHANGE_TIMEOUT, until_fresh(output)) as client:
         policy = client.directory(timeout=patience).label_policy
         plan = read_plan(kind, file, policy)
+        show_skipped(output, plan, everything=dry_run)
         if dry_run:
-            report = BulkReport(0, 0, [])
-            seconds = 0.0
+            planned = plan_all(
+                client,
+                _wanted(plan),
+                merging=MERGING,
+                replace_keys=replace_keys,
+                jobs=jobs,
+                patience=patience,
+            )
+            show_planned(output, planned)
         else:
+            show_accounts(output, plan)
             private = [key.private for key in signing_keys(keys, names)]
             started = time.monotonic()
-            report = publish_plan(output, client, plan, private, jobs=jobs, patience=patience)
+            report = publish_plan(
+                output, client, plan, private, replace_keys=replace_keys, jobs=jobs, patience=patience
+            )
             seconds = time.monotonic() - started
     show_summary(output, plan, report)
-    output.data(
-        {
-            "accounts": len(plan.accounts),
-            "keys": plan.keys,
-            "published": report.published,
-            "unchanged": report.unchanged,
-            "refused": len(report.refused),
-            "skipped": len(plan.skipped),
-            "seconds": round(seconds, 3),
-        },
-        [
-            f"{plan.keys} keys, {len(plan.accounts)} accounts: {report.published} published, "
-            f"{report.unchanged} unchanged, {len(report.refused)} refused, {len(plan.skipped)} skipped"
-        ],
-    )
+    output.data(_document(plan, report, planned if dry_run else None, seconds), [_sentence(plan, report)])
     if report.refused:
         raise KtError(f"{len(report.refused)} accounts were refused; the reasons stand above")
     return 0
 
 
+def _wanted(plan: ImportPlan) -> Iterator[Wanted]:
+    return (Wanted(account.label, account.keys) for account in plan.accounts)
+
+
+def _sentence(plan: ImportPlan, report: BulkReport) -> str:
+    return (
+        f"{plan.keys} keys, {len(plan.accounts)} accounts: {report.published} published "
+        f"({report.extended} had keys before, {report.replaced} replaced), "
+        f"{report.unchanged} unchanged, {len(report.refused)} refused, {len(plan.skipped)} skipped"
+    )
+
+
+def _document(
+    plan: ImportPlan, report: BulkReport, planned: list[Planned] | None, seconds: float
+) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "accounts": len(plan.accounts),
+        "keys": plan.keys,
+        "published": report.published,
+        "extended": report.extended,
+        "replaced": report.replaced,
+        "unchanged": report.unchanged,
+        "refused": len(report.refused),
+        "skipped": len(plan.skipped),
+        "skipped_parts": [{"what": part.shown, "reason": part.reason} for part in plan.skipped],
+        "seconds": round(seconds, 3),
+    }
+    if planned is not None:
+        document["planned"] = [
+            {
+                "label": one.label,
+                "action": one.action.value,
+                "keys": [_key_document(key) for key in one.profile],
+                "lost": [_key_document(key) for key in one.lost],
+                "problem": one.problem,
+            }
+            for one in planned
+        ]
+    return document
+
+
+def _key_document(key: ProfileKey) -> dict[str, Any]:
+    fingerprint = fingerprint_of(key.type, key.data)
+    return {"name": key.name, "type": key.type, "bytes": len(key.data), "fingerprint": fingerprint}
+
+
+def show_skipped(output: Output, plan: ImportPlan, *, everything: bool) -> None:
+    """What no account is made of, by its number in the file, on the user's terminal alone."""
+    limit = None if everything else SHOWN
+    for part in plan.skipped[:limit]:
+        output.note(f"  skipped {part.shown}: {part.reason}")
+    if limit is not None and len(plan.skipped) > limit:
+        output.note(f"  and {len(plan.skipped) - limit} more; --dry-run lists all")
+
+
+def show_accounts(output: Output, plan: ImportPlan) -> None:
+    """The first accounts with their keys, before anything is signed."""
+    for account in plan.accounts[:SHOWN]:
+        for key in account.keys:
+            output.note(f"  {account.label}: {described(key)}")
+    if len(plan.accounts) > SHOWN:
+        output.note(f"  and {len(plan.accounts) - SHOWN} accounts more; --dry-run lists all")
+
+
+def show_planned(output: Output, planned: list[Planned]) -> None:
+    """Every account of a dry run: what would become of it, and with which keys."""
+    for one in planned:
+        output.note(f"  {one.label}: {_ACTIONS[one.action]}{one.problem}")
+        for key in one.profile:
+            output.note(f"    {described(key)}")
+        for key in one.lost:
+            output.note(f"    - {described(key)}")
+
+
 def publish_plan(
-    output: Output, client: Client, plan: ImportPlan, keys: list[PrivateKey], *, jobs: int, patience: float
+    output: Output,
+    client: Client,
+    plan: ImportPlan,
+    keys: list[PrivateKey],
+    *,
+    replace_keys: bool = False,
+    jobs: int,
+    patience: float,
 ) -> BulkReport:
     """``publish_all`` under two progress bars; what is submitted and what is proven to stand."""
-    accounts = (Wanted(account.label, account.keys) for account in plan.accounts)
     hidden = output.quiet or not is_terminal()
     with (
         click.progressbar(
@@ -120,7 +220,14 @@ def publish_plan(
         ) as stood,
     ):
         return publish_all(
-            client, accounts, keys, Progress(_step(sent), _step(stood)), jobs=jobs, patience=patience
+            client,
+            _wanted(plan),
+            keys,
+            Progress(_step(sent), _step(stood)),
+            merging=MERGING,
+            replace_keys=replace_keys,
+            jobs=jobs,
+            patience=patience,
         )
 
 

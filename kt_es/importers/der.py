@@ -68,6 +68,22 @@ def is_certificate(data: bytes) -> bool:
     return inner[:7] == [0xA0, _INTEGER, *[_SEQUENCE] * 5] or inner[:6] == [_INTEGER, *[_SEQUENCE] * 5]
 
 
+def content_of(data: bytes, tag: int) -> bytes:
+    """The content of the element that ``data`` begins with, if it has this tag; else nothing."""
+    found, content, _ = _element(data, 0, len(data))
+    return content if found == tag else b""
+
+
+def children(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Tag and content of every element in the content of a constructed one, up to what is no element."""
+    offset = 0
+    while offset < len(content):
+        tag, inner, offset = _element(content, offset, len(content))
+        if tag == 0:
+            return
+        yield tag, inner
+
+
 def _identifier(sequence: bytes) -> bytes:
     """The object identifier that a sequence begins with, or nothing."""
     tag, content, _ = _element(sequence, 0, len(sequence))

@@ -1,4 +1,4 @@
-"""Self-signatures of version 4 certificates, whatever their age. RFC 9580, sections 5.2.4, 5.5 and 9.
+"""Self-signatures of certificates of versions 4 and 6, whatever their age. RFC 9580, sections 5.2, 5.5 and 9.
 
 SHA-1 and RIPEMD-160 are accepted, since old certificates bind their user ids with them and what is
 known against them does not let others than the owner do so; MD5 is not.
@@ -7,14 +7,28 @@ known against them does not let others than the owner do so; MD5 is not.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What differs between versions: ``size`` octets of the lengths, where a key's material begins."""
+
+    size: int
+    key_prefix: bytes
+    material: int
+    salted: bool
+
+
+_LAYOUTS = {4: _Layout(2, b"\x99", 6, salted=False), 6: _Layout(4, b"\x9b", 10, salted=True)}
 _RIPEMD160 = 3
 _HASHES: dict[int, hashes.HashAlgorithm] = {
     2: hashes.SHA1(),  # noqa: S303
@@ -22,6 +36,8 @@ _HASHES: dict[int, hashes.HashAlgorithm] = {
     9: hashes.SHA384(),
     10: hashes.SHA512(),
     11: hashes.SHA224(),
+    12: hashes.SHA3_256(),
+    14: hashes.SHA3_512(),
 }
 _CURVES: dict[bytes, ec.EllipticCurve] = {
     bytes.fromhex("2a8648ce3d030107"): ec.SECP256R1(),
@@ -32,7 +48,7 @@ _CURVES: dict[bytes, ec.EllipticCurve] = {
     bytes.fromhex("2b240303020801010b"): ec.BrainpoolP384R1(),
     bytes.fromhex("2b240303020801010d"): ec.BrainpoolP512R1(),
 }
-_RSA, _DSA, _ECDSA, _EDDSA_LEGACY, _ED25519 = (1, 3), 17, 19, 22, 27
+_RSA, _DSA, _ECDSA, _EDDSA_LEGACY, _ED25519, _ED448 = (1, 3), 17, 19, 22, 27, 28
 _DIGEST_INFO_RIPEMD160 = bytes.fromhex("3021300906052b2403020105000414")
 
 
@@ -43,19 +59,28 @@ def binds(key: bytes, user_id: bytes | None, signature: bytes) -> bool:
     What has another version or an unknown algorithm does not verify.
     """
     try:
-        if key[0] != 4 or signature[0] != 4 or signature[2] != key[5]:
+        if key[0] not in _LAYOUTS or signature[0] != key[0] or signature[2] != key[5]:
             return False
-        hashed_end = 6 + int.from_bytes(signature[4:6], "big")
-        unhashed = int.from_bytes(signature[hashed_end : hashed_end + 2], "big")
+        layout = _LAYOUTS[key[0]]
+        hashed_end = 4 + layout.size + int.from_bytes(signature[4 : 4 + layout.size], "big")
+        unhashed_end = hashed_end + layout.size
+        unhashed_end += int.from_bytes(signature[hashed_end:unhashed_end], "big")
+        # The first two octets of the digest, and in version 6 the salt, stand before the signature itself.
+        start = unhashed_end + 2
+        salt = b""
+        if layout.salted:
+            salt = signature[start + 1 : start + 1 + signature[start]]
+            start += 1 + len(salt)
         message = b"".join(
             (
-                b"\x99" + len(key).to_bytes(2, "big") + key,
+                salt,
+                layout.key_prefix + len(key).to_bytes(layout.size, "big") + key,
                 b"" if user_id is None else b"\xb4" + len(user_id).to_bytes(4, "big") + user_id,
                 signature[:hashed_end],
-                b"\x04\xff" + hashed_end.to_bytes(4, "big"),
+                bytes((key[0], 0xFF)) + hashed_end.to_bytes(4, "big"),
             )
         )
-        _verify(key[5], key[6:], signature[hashed_end + unhashed + 4 :], message, signature[3])
+        _verify(key[5], key[layout.material :], signature[start:], message, signature[3])
     except (InvalidSignature, UnsupportedAlgorithm, ValueError, LookupError, OverflowError):
         return False
     return True
@@ -74,7 +99,7 @@ def _verify(kind: int, key: bytes, signature: bytes, message: bytes, hash_id: in
         encoded = point.to_bytes((point.bit_length() + 7) // 8, "big")
         public = ec.EllipticCurvePublicKey.from_encoded_point(_CURVES[key[1 : 1 + key[0]]], encoded)
         public.verify(encode_dss_signature(*_integers(signature, 2)), message, ec.ECDSA(_HASHES[hash_id]))
-    elif kind in (_EDDSA_LEGACY, _ED25519):
+    elif kind in (_EDDSA_LEGACY, _ED25519, _ED448):
         digest = hashes.Hash(_HASHES[hash_id])
         digest.update(message)
         if kind == _EDDSA_LEGACY:
@@ -82,7 +107,8 @@ def _verify(kind: int, key: bytes, signature: bytes, message: bytes, hash_id: in
             # The point is prefixed with 0x40 (section 11.2.1); those of other curves do not fit.
             key = point.to_bytes(33, "big").removeprefix(b"\x40")
             signature = b"".join(value.to_bytes(32, "big") for value in _integers(signature, 2))
-        Ed25519PublicKey.from_public_bytes(key).verify(signature, digest.finalize())
+        signer = Ed448PublicKey if kind == _ED448 else Ed25519PublicKey
+        signer.from_public_bytes(key).verify(signature, digest.finalize())
     else:
         raise UnsupportedAlgorithm("public-key algorithm")
 

@@ -1,16 +1,15 @@
 """One OpenPGP certificate: what may be published of it and which user ids are really its own.
 
-The library's own list of user ids is of no use for old certificates: its policy refuses SHA-1, and it
-cannot verify RSA keys of more than 4096 bits. So it parses the packets, and version 4 self-signatures
-are verified in ``openpgp_bindings``.
+The library's own list of user ids is of no use for old certificates: its policy refuses SHA-1, it cannot
+verify RSA keys of more than 4096 bits, and a certificate of thousands of user ids takes it minutes. So it
+parses the packets, and self-signatures are verified in ``openpgp_bindings``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from pysequoia import Cert
 from pysequoia.packet import Packet, PacketPile, SignatureType, Tag
 
 from kt_es.errors import MalformedError
@@ -19,6 +18,7 @@ from kt_es.importers.openpgp_bindings import binds
 _SECRET = (Tag.SecretKey, Tag.SecretSubkey)
 # GnuPG keeps its private notes about trust in such packets; they are not part of a certificate.
 _PRIVATE = (Tag.Trust, Tag.Marker)
+_COMPONENTS = (Tag.PublicSubkey, Tag.UserID, Tag.UserAttribute)
 _BINDINGS = (
     SignatureType.GenericCertification,
     SignatureType.PersonaCertification,
@@ -30,7 +30,10 @@ _BINDINGS = (
 
 @dataclass(frozen=True, slots=True)
 class UserId:
-    """``signed``: the certificate's own key certified it or revoked it, so it is or was the owner's."""
+    """``signed``: the certificate's own key certified it or revoked it, so it is or was the owner's.
+
+    Bytes of ``text`` that are not UTF-8 are lone surrogates, which no label can have.
+    """
 
     text: str
     signed: bool
@@ -69,13 +72,9 @@ def _read(data: bytes) -> Certificate:
     public = [packet for packet in packets if packet.tag not in _PRIVATE and packet.exportable is not False]
     if len(public) < len(packets):
         data = _join(public)
-    try:
-        cert = Cert.from_bytes(data)
-    except RuntimeError:
-        raise MalformedError("OpenPGP certificate", "has its packets in an impossible order") from None
-    return Certificate(
-        primary.fingerprint.upper(), data, tuple(_user_ids(cert, public)), _revoked(cert, public)
-    )
+    if not all(packet.tag in _COMPONENTS or packet.tag == Tag.Signature for packet in public[1:]):
+        raise MalformedError("OpenPGP certificate", "has its packets in an impossible order")
+    return Certificate(primary.fingerprint.upper(), data, tuple(_user_ids(public)), _revoked(public))
 
 
 def without_certifications(data: bytes) -> bytes:
@@ -126,39 +125,36 @@ def _own(signature: Packet, primary: Packet) -> bool:
     return signature.issuer_key_id == primary.key_id
 
 
-def _revoked(cert: Cert, packets: list[Packet]) -> bool:
+def _revoked(packets: list[Packet]) -> bool:
     primary, signatures = next(_components(packets))
-    if primary.body[0] != 4:
-        return cert.is_revoked
-    return any(
-        _own(packet, primary)
-        and packet.signature_type == SignatureType.KeyRevocation
-        and binds(primary.body, None, packet.body)
-        for packet in signatures
-    )
+    key = primary.body
+    return any(_bound(primary, key, None, packet, (SignatureType.KeyRevocation,)) for packet in signatures)
 
 
-def _user_ids(cert: Cert, packets: list[Packet]) -> Iterator[UserId]:
+def _user_ids(packets: list[Packet]) -> Iterator[UserId]:
     primary = packets[0]
-    # Versions after 4 are younger than the library's policy, so its verdict on them can be relied on.
-    valid = None if primary.body[0] == 4 else _valid_user_ids(cert)
+    key = primary.body
     for component, signatures in _components(packets):
         if component.tag != Tag.UserID:
             continue
-        text = component.user_id or ""
-        if valid is not None:
-            yield UserId(text, text in valid)
-            continue
-        own = [
-            packet.body
-            for packet in signatures
-            if _own(packet, primary) and packet.signature_type in _BINDINGS
-        ]
-        yield UserId(text, any(binds(primary.body, component.body, body) for body in own))
+        user_id = component.body
+        signed = any(_bound(primary, key, user_id, packet, _BINDINGS) for packet in signatures)
+        # The library would replace what is not UTF-8, and so take two addresses for one.
+        yield UserId(user_id.decode("utf-8", "surrogateescape"), signed)
 
 
-def _valid_user_ids(cert: Cert) -> frozenset[str]:
+def _bound(
+    primary: Packet,
+    key: bytes,
+    user_id: bytes | None,
+    signature: Packet,
+    types: Sequence[SignatureType],
+) -> bool:
+    """Whether ``signature`` is of one of ``types`` and verifies by ``primary``, whose body is ``key``."""
     try:
-        return frozenset(str(user_id) for user_id in cert.user_ids)
+        if signature.signature_type not in types or not _own(signature, primary):
+            return False
+        return binds(key, user_id, signature.body)
     except RuntimeError:
-        return frozenset()
+        # A signature that the library cannot read says nothing; the others count.
+        return False

@@ -80,6 +80,30 @@ def is_key(data: bytes, packet: RawPacket) -> bool:
     return body[7 if body[0] < 4 else 5] in _ALGORITHMS
 
 
+def has_key_material(data: bytes, packet: RawPacket) -> bool:
+    """Whether the public part of a key follows the head of its packet, which chance hardly brings about.
+
+    For keys (``is_key``) that are found in the middle of other data.
+    """
+    body = data[packet.body : packet.end]
+    if packet.end - packet.start < 40 or not 0x28 <= body[1] < 0xA0:
+        return False
+    if body[0] in (5, 6):
+        return 32 <= int.from_bytes(body[6:10], "big") <= 4096
+    material, algorithm = (body[8:], body[7]) if body[0] < 4 else (body[6:], body[5])
+    if algorithm in (18, 19, 22):
+        return 3 <= material[0] <= 16 and material[1] in (0x2A, 0x2B)
+    if algorithm in (25, 26, 27, 28):
+        size = {25: 32, 26: 56, 27: 32, 28: 57}[algorithm]
+        secret = packet.tag in SECRET
+        return material[size : size + 1] in ((b"\x00", b"\xfd", b"\xfe", b"\xff") if secret else (b"",))
+    bits = int.from_bytes(material[:2], "big")
+    if not 256 <= bits <= 16384 or material[2].bit_length() != (bits - 1) % 8 + 1:
+        return False
+    second = material[2 + (bits + 7) // 8 :][:3]
+    return len(second) < 3 or second[2].bit_length() == (int.from_bytes(second[:2], "big") - 1) % 8 + 1
+
+
 def fingerprint(body: bytes) -> str:
     """The fingerprint of a key packet's body; empty for versions before 4. RFC 9580, section 5.5.4."""
     if body[:1] == b"\x04":

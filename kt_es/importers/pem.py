@@ -10,18 +10,25 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
-from cryptography.x509.oid import NameOID
 
 from kt_es.errors import MalformedError
 from kt_es.formats.labels import EMAIL
 from kt_es.formats.profiles import ProfileKey
 from kt_es.importers.accounts import Collector, ImportPlan, read_bytes
+from kt_es.importers.views import utf8_text
+from kt_es.importers.x509_names import (
+    COMMON_NAME,
+    EMAIL_ADDRESS,
+    ORGANIZATION,
+    UNIT,
+    alternative_addresses,
+    subject_names,
+)
 
 # A label, the body up to the next dash, and the end that RFC 7468, section 2 demands.
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----([^-]*)(-----END \1-----)?")
 _CERTIFICATE = ("CERTIFICATE", "X509 CERTIFICATE")
-_DAMAGED = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
-_NAMES = (NameOID.COMMON_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME, NameOID.ORGANIZATION_NAME)
+_NAMES = (COMMON_NAME, UNIT, ORGANIZATION)
 
 
 def read_pem(path: Path, policy: str) -> ImportPlan:
@@ -33,7 +40,7 @@ def read_pem(path: Path, policy: str) -> ImportPlan:
 
     Raises ``ConfigError`` where the file cannot be read and ``MalformedError`` where it has no PEM block.
     """
-    data = read_bytes(path)
+    data = utf8_text(read_bytes(path))
     found = Collector(policy)
     count = number = 0
     for number, match in enumerate(_BLOCK.finditer(data), 1):
@@ -47,7 +54,7 @@ def read_pem(path: Path, policy: str) -> ImportPlan:
             found.skip(where, "the certificate is damaged")
             continue
         count += 1
-        _add(found, certificate, policy)
+        _add(found, where, certificate, policy)
     if number == 0:
         raise MalformedError("PEM bundle", "has no PEM block in it")
     return found.plan(count)
@@ -60,43 +67,31 @@ def _certificate(body: bytes) -> x509.Certificate | None:
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
         try:
             return x509.load_pem_x509_certificate(block)
-        except _DAMAGED:
+        except (ValueError, x509.InvalidVersion):
             return None
 
 
-def _add(found: Collector, certificate: x509.Certificate, policy: str) -> None:
+def _add(found: Collector, where: str, certificate: x509.Certificate, policy: str) -> None:
     name = certificate.fingerprint(SHA256()).hex().upper()
     key = ProfileKey(name, "pem", certificate.public_bytes(Encoding.PEM))
-    try:
-        labels = _addresses(certificate) if policy == EMAIL else _names(certificate)
-    except _DAMAGED:
-        found.skip(name, "the certificate's subject or extensions are damaged")
-        return
+    der = certificate.public_bytes(Encoding.DER)
+    labels = _addresses(der) if policy == EMAIL else _names(der)
     for label in labels:
-        found.add(label, key)
+        found.add(label, key, where)
     if not labels:
         missing = "e-mail address" if policy == EMAIL else "name"
-        found.skip(name, f"the certificate has no {missing}")
+        found.skip(name, f"the certificate has no {missing}", where)
 
 
-def _names(certificate: x509.Certificate) -> list[str]:
-    for oid in _NAMES:
-        names = _attributes(certificate, oid)
+def _names(certificate: bytes) -> list[str]:
+    for kind in _NAMES:
+        names = subject_names(certificate, kind)
         if names:
             return names[:1]
     return []
 
 
-def _addresses(certificate: x509.Certificate) -> list[str]:
-    addresses = _attributes(certificate, NameOID.EMAIL_ADDRESS)
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
-        return addresses
-    alternative = extension.value.get_values_for_type(x509.RFC822Name)
-    return list(dict.fromkeys([*alternative, *addresses]))
-
-
-def _attributes(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> list[str]:
-    values = (attribute.value for attribute in certificate.subject.get_attributes_for_oid(oid))
-    return [value.strip() for value in values if isinstance(value, str) and value.strip()]
+def _addresses(certificate: bytes) -> list[str]:
+    return list(
+        dict.fromkeys([*alternative_addresses(certificate), *subject_names(certificate, EMAIL_ADDRESS)])
+    )

@@ -13,7 +13,7 @@ from typing import Any
 
 from kt_es.crypto.signatures import ED25519, is_point
 from kt_es.importers.der import private_structure
-from kt_es.importers.packets import PUBLIC_KEY, SECRET, RawPacket, is_key, packet_at
+from kt_es.importers.packets import PUBLIC_KEY, SECRET, has_key_material, is_key, packet_at
 from kt_es.importers.views import forms
 
 _P = 2**255 - 19
@@ -42,8 +42,8 @@ _MARKS = [
         (rb"== ed25519v1-secret:", "a private key of Tor"),
         (rb"^Ed(?:Sc|\x00\x00)B2|^EdBK", "a private key of minisign or signify"),
         (rb"\bnsec1" + _BECH32 + rb"{58}\b", "a private key of Nostr"),
-        (rb"^\x1e\xf1\xb5\xb0|^\x07\x02\x00\x00.{4}(?:RSA|DSS)2|^(?:RSA[23]|ECS[246]|ECK[246])[^ -~]{4}",
-         "a private key of Windows"),
+        (rb"^\x1e\xf1\xb5\xb0|^(?:RSA[23]|ECS[246]|ECK[246])[^ -~]{4}", "a private key of Windows"),
+        (rb"\x07\x02\x00\x00\x00[\x22\x24\xa4]\x00\x00(?:RSA|DSS)2", "a private key of Windows"),
         (rb"^(?:\xfe\xed\xfe\xed|\xce\xce\xce\xce)\x00\x00\x00[\x01\x02]", "a Java key store"),
     )
 ]  # fmt: skip
@@ -130,26 +130,7 @@ def _is_secret_at(data: bytes, offset: int) -> bool:
     packet = packet_at(data, offset)
     if packet is None or packet.tag not in SECRET or not is_key(data, packet):
         return False
-    return _has_key_material(data[packet.body : packet.end], packet)
-
-
-def _has_key_material(body: bytes, packet: RawPacket) -> bool:
-    """Whether the public part of a key follows the head of its packet, which chance does not bring about."""
-    if packet.end - packet.start < 40 or not 0x28 <= body[1] < 0xA0:
-        return False
-    if body[0] in (5, 6):
-        return 32 <= int.from_bytes(body[6:10], "big") <= 4096
-    material, algorithm = (body[8:], body[7]) if body[0] < 4 else (body[6:], body[5])
-    if algorithm in (18, 19, 22):
-        return 3 <= material[0] <= 16 and material[1] in (0x2A, 0x2B)
-    if algorithm in (25, 26, 27, 28):
-        size = {25: 32, 26: 56, 27: 32, 28: 57}[algorithm]
-        return len(material) > size and material[size] in (0, 253, 254, 255)
-    bits = int.from_bytes(material[:2], "big")
-    if not 256 <= bits <= 16384 or material[2].bit_length() != (bits - 1) % 8 + 1:
-        return False
-    second = material[2 + (bits + 7) // 8 :][:3]
-    return len(second) < 3 or second[2].bit_length() == (int.from_bytes(second[:2], "big") - 1) % 8 + 1
+    return has_key_material(data, packet)
 
 
 def _private_der(data: bytes) -> str | None:

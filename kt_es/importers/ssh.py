@@ -6,7 +6,9 @@ import base64
 import hashlib
 import re
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,12 +19,16 @@ from cryptography.utils import CryptographyDeprecationWarning
 from kt_es.errors import MalformedError
 from kt_es.formats.profiles import ProfileKey
 from kt_es.importers.accounts import Collector, ImportPlan, read_bytes
+from kt_es.importers.views import utf8_text
 
+_BLANKS = " \t"
 # A field: no blanks outside double quotes, in which a backslash quotes a quote. A quote that is never
 # closed runs to the end of the line: looking for its end from each quote in it anew would take minutes.
-_FIELD = re.compile(r'(?:"(?:[^"\\]|\\.?)*+(?:"|$)|[^\s"])+')
+_FIELD = re.compile(r'(?:"(?:[^"\\]|\\.?)*+(?:"|$)|[^ \t"])+')
 _KEY_TYPE = re.compile(r"(?:ssh|ecdsa|sk-ssh|sk-ecdsa|webauthn-sk-ecdsa)-[a-z0-9@.-]+")
-_OPTION = re.compile(r'([A-Za-z0-9-]+)(?:="(?:[^"\\]|\\.)*")?(?:,|$)')
+_OPTION = re.compile(r'([A-Za-z0-9-]+)(?:="((?:[^"\\]|\\.)*)")?(?:,|$)')
+_ASSIGNMENT = re.compile(r"[A-Za-z-]+=")
+_DATES = ("valid-after", "valid-before", "expiry-time")
 _OPTIONS = frozenset(
     (
         *("agent-forwarding", "cert-authority", "command", "environment", "expiry-time", "from"),
@@ -36,47 +42,74 @@ _OPTIONS = frozenset(
 _MAX_LINE = 64 * 1024
 
 
+# A date of ssh-keygen(1) and sshd(8): a day, or a time to the minute or second, local unless Z follows it.
+_DATE = re.compile(r"(\d{8})(\d{4}(?:\d{2})?)?(Z?)", re.ASCII)
+_AMBIGUOUS = "is either an allowed signer or a key with an unknown option"
+
+
 @dataclass(frozen=True, slots=True)
 class _Line:
-    principals: str
-    options: frozenset[str]
+    """One line. ``before`` has the fields before the key that are no options: principals, if they are one."""
+
+    where: str
+    before: tuple[str, ...]
+    options: dict[str, str]
     kind: str
     blob: str
     comment: str
 
 
-def read_ssh(path: Path, policy: str) -> ImportPlan:
+def read_ssh(path: Path, policy: str, now: datetime | None = None) -> ImportPlan:
     """The accounts of the key file at ``path`` in a directory of the label policy ``policy``.
 
     The labels of a line are its principals (``allowed_signers``) or else its comment
     (``authorized_keys``). Certificate authorities, patterns and keys that OpenSSH could read but the
-    library cannot are skipped. A key's name is its fingerprint as ``ssh-keygen -l`` prints it, its bytes
-    are ``type base64`` without options and comment.
+    library cannot are skipped, and so are lines that have expired, are not valid yet at ``now``, or hold for
+    some namespaces only: a profile cannot say so. A key's name is its fingerprint as ``ssh-keygen -l``
+    prints it, its bytes are ``type base64`` without options and comment.
 
     Raises ``ConfigError`` where the file cannot be read and ``MalformedError`` where no line has a key.
     """
-    text = read_bytes(path).decode("utf-8", "replace")
     found = Collector(policy)
+    lines = list(_lines(utf8_text(read_bytes(path))))
+    keys = [line for _, line in lines if line is not None]
+    if not keys:
+        raise MalformedError("SSH key file", "has no usable SSH public key in it")
+    signers = _are_allowed_signers(keys)
+    now = now or datetime.now(UTC)
     count = 0
-    for number, content in enumerate(text.splitlines(), 1):
-        if not content.strip() or content.lstrip().startswith("#"):
-            continue
-        line = _split(content)
+    for where, line in lines:
         if line is None:
-            found.skip(f"line {number}", "is no SSH public key")
+            found.skip(where, "is no SSH public key")
             continue
-        key, problem = _key(line)
+        principals, problem = _principals(line, signers=signers)
+        key = None
+        if not problem:
+            key, problem = _key(line)
         if key is None:
-            found.skip(f"line {number}", problem)
+            found.skip(where, problem)
             continue
         count += 1
-        _add(found, f"line {number}", line, key)
-    if count == 0:
-        raise MalformedError("SSH key file", "has no usable SSH public key in it")
+        problem = _not_in_force(line, now)
+        if problem:
+            found.skip(where, problem)
+        else:
+            _add(found, line, principals, key)
     return found.plan(count)
 
 
-def _split(content: str) -> _Line | None:
+def _lines(data: bytes) -> Iterator[tuple[str, _Line | None]]:
+    """The lines that are not empty and no comments, by number; None for what has no key.
+
+    LF and CRLF end a line, nothing else does.
+    """
+    for number, raw in enumerate(data.split(b"\n"), 1):
+        content = raw.removesuffix(b"\r").decode("utf-8", "surrogateescape").strip(_BLANKS)
+        if content and not content.startswith("#"):
+            yield f"line {number}", _split(f"line {number}", content)
+
+
+def _split(where: str, content: str) -> _Line | None:
     if len(content) > _MAX_LINE:
         return None
     fields = [(match[0], match.end()) for match in _FIELD.finditer(content)]
@@ -84,24 +117,78 @@ def _split(content: str) -> _Line | None:
         if not _KEY_TYPE.fullmatch(kind) or not blob.startswith("AAAA"):
             continue
         before = [field for field, _ in fields[:place]]
-        options = _options(before[-1]) if before else frozenset()
+        options = _options(before[-1]) if before else {}
         principals = before[: len(before) - bool(options)]
-        if len(principals) > 1:
-            return None
-        return _Line("".join(principals).strip('"'), options, kind, blob, content[end:].strip())
+        return _Line(where, tuple(principals), options, kind, blob, content[end:].strip(_BLANKS))
     return None
 
 
-def _options(field: str) -> frozenset[str]:
-    """The names of the options in ``field``; empty where it is something else."""
-    names, end = set(), 0
+def _options(field: str) -> dict[str, str]:
+    """The options in ``field`` and their values; empty where it is something else."""
+    options, end = {}, 0
     while end < len(field):
         match = _OPTION.match(field, end)
         if match is None or match[1].lower() not in _OPTIONS:
-            return frozenset()
-        names.add(match[1].lower())
+            return {}
+        options[match[1].lower()] = match[2] or ""
         end = match.end()
-    return frozenset(names)
+    return {} if field.endswith(",") else options
+
+
+def _are_allowed_signers(lines: Sequence[_Line]) -> bool:
+    """Whether this is surely an ``allowed_signers`` file, in which each line begins with principals.
+
+    Where it is not, a word before a key may be an option that is not known here, and names nobody.
+    """
+    if not all(line.before for line in lines):
+        return False
+    return any(line.options or "@" in line.before[0] for line in lines) or not any(
+        line.comment for line in lines
+    )
+
+
+def _principals(line: _Line, *, signers: bool) -> tuple[list[str], str]:
+    """The principals of ``line``, or why it cannot be told whose key it is."""
+    if not line.before:
+        return [], ""
+    if len(line.before) > 1:
+        return [], "has an unknown option, or options with a blank between them"
+    (field,) = line.before
+    if field.startswith('"') and field.endswith('"') and len(field) > 1:
+        field = field[1:-1]
+    if '"' in field or _ASSIGNMENT.match(field):
+        return [], "has an unknown option, or options that cannot be read"
+    if not signers and "@" not in field:
+        return [], _AMBIGUOUS
+    return field.split(","), ""
+
+
+def _not_in_force(line: _Line, now: datetime) -> str:
+    """Why the key does not hold now, or not for everything; nothing where it does."""
+    if "namespaces" in line.options:
+        return "is restricted to namespaces"
+    for name in _DATES:
+        if name not in line.options:
+            continue
+        date = _date(line.options[name])
+        if date is None:
+            return "has a date that cannot be read"
+        if name == "valid-after" and now < date:
+            return "is not valid yet"
+        if name != "valid-after" and now > date:
+            return "has expired"
+    return ""
+
+
+def _date(text: str) -> datetime | None:
+    match = _DATE.fullmatch(text)
+    if match is None:
+        return None
+    try:
+        date = datetime.strptime(match[1] + (match[2] or "0000").ljust(6, "0"), "%Y%m%d%H%M%S")  # noqa: DTZ007
+        return date.replace(tzinfo=UTC) if match[3] else date.astimezone()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _key(line: _Line) -> tuple[ProfileKey | None, str]:
@@ -110,6 +197,8 @@ def _key(line: _Line) -> tuple[ProfileKey | None, str]:
         return None, "is the key of a certificate authority, not of a user"
     if "-cert-v01@" in line.kind:
         return None, "is a certificate, not a key"
+    if not line.blob.isascii():
+        return None, "the key is damaged"
     data = f"{line.kind} {line.blob}".encode()
     with warnings.catch_warnings():
         # Old kinds of keys are published like the others; whether to accept them is for who uses them.
@@ -125,15 +214,15 @@ def _key(line: _Line) -> tuple[ProfileKey | None, str]:
     return ProfileKey("SHA256:" + base64.b64encode(digest).decode().rstrip("="), "ssh", data), ""
 
 
-def _add(found: Collector, where: str, line: _Line, key: ProfileKey) -> None:
-    if not line.principals:
+def _add(found: Collector, line: _Line, principals: Sequence[str], key: ProfileKey) -> None:
+    if not line.before:
         if line.comment:
-            found.add(line.comment, key)
+            found.add(line.comment, key, line.where)
         else:
-            found.skip(where, "the key has no comment to be its label")
+            found.skip(line.where, "the key has no comment to be its label")
         return
-    for principal in line.principals.split(","):
+    for principal in principals:
         if any(character in principal for character in "*?!"):
-            found.skip(principal, "the principal is a pattern, not one user")
+            found.skip(principal, "the principal is a pattern, not one user", line.where)
         else:
-            found.add(principal, key)
+            found.add(principal, key, line.where)

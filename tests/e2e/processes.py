@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from kt_es.cli.importing import MERGING
 from kt_es.client.bulk import BulkReport, Progress, Wanted, publish_all
 from kt_es.client.client import Client
 from kt_es.client.state import FileStateStore
@@ -302,4 +303,6 @@ def import_accounts(
                 then()
 
     progress = Progress(step, lambda: None)
-    return publish_all(client, map(account, names), [key], progress, jobs=4, patience=patience)
+    return publish_all(
+        client, map(account, names), [key], progress, merging=MERGING, jobs=4, patience=patience
+    )

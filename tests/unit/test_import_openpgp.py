@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kt_es.errors import ConfigError, MalformedError
+from kt_es.importers.accounts import ImportPlan
 from kt_es.importers.openpgp import mailbox, read_openpgp
 
 pysequoia = pytest.importorskip("pysequoia", reason="the optional extra openpgp is not installed")
@@ -19,6 +20,9 @@ from pysequoia.packet import Packet, PacketPile, Tag  # noqa: E402
 
 from kt_es.importers.openpgp_bindings import binds  # noqa: E402
 from kt_es.importers.openpgp_certificate import without_certifications  # noqa: E402
+from kt_es.importers.openpgp_merge import merge_certificates  # noqa: E402
+
+CASES = Path(__file__).parents[1] / "cases"
 
 NO_SIGNATURE = "the user id has no valid signature by the certificate's own key"
 
@@ -194,8 +198,9 @@ def test_unsupported_certificates_are_skipped_and_the_others_read(tmp_path: Path
     integers = (1024).to_bytes(2, "big") + b"\xff" * 128 + (17).to_bytes(2, "big") + b"\x01\x00\x01"
     user_id = packet(13, b"Old <old@example.org>")
     ancient = packet(6, b"\x03" + bytes(4) + b"\x00\x00" + b"\x01" + integers) + user_id
+    carl = public(generate("Carl <carl@example.org>"))
     odd = bytes(packets(bob)[0]) + packet(11, b"b\x00" + bytes(4) + b"literal")
-    bare = bytes(packets(bob)[0])
+    bare = bytes(packets(carl)[0])
     unknown = bare + packet(38, b"of the future")
     plan = read_openpgp(write(tmp_path, ancient + bob + odd + bare + unknown))
     assert {account.label for account in plan.accounts} == {"bob@example.org", "alice@example.org"}
@@ -203,26 +208,159 @@ def test_unsupported_certificates_are_skipped_and_the_others_read(tmp_path: Path
     assert reasons == [
         "the certificate has the unsupported version 3",
         "the certificate has its packets in an impossible order",
-        "the certificate has no user id",
         "the certificate has a packet that is damaged or of an unknown kind",
+        "the certificate has no user id",
     ]
 
 
-def test_damaged_files_are_refused(tmp_path: Path, alice: bytes, bob: bytes) -> None:
+def labels(plan: ImportPlan) -> list[str]:
+    return [account.label for account in plan.accounts]
+
+
+def reasons(plan: ImportPlan) -> list[tuple[str, str]]:
+    return [(skipped.shown, skipped.reason) for skipped in plan.skipped]
+
+
+def test_files_without_a_certificate_are_refused(tmp_path: Path, alice: bytes) -> None:
     text = armor(alice, ArmorKind.PublicKey)
     damaged = {
         "empty": b"",
-        "cut off or damaged": alice + bob[:-1],
-        "damaged at byte": alice + b"\x00" * 20 + bob,
+        "cut off or damaged": alice[:-1],
         "neither a binary nor an armored": b"hello world\n" * 20,
-        "armor is cut off": text[: len(text) // 2].encode(),
-        "armor is damaged": text.replace(text.splitlines()[5], "!" * 64).encode(),
+        "armor is damaged or cut off": text[: len(text) // 2].encode(),
+        "the ASCII armor is damaged": text.replace(text.splitlines()[5], "!" * 64).encode(),
         "no certificate": bytes(packets(alice)[1]),
         "keybox": bytes(8) + b"KBXf" + bytes(100),
     }
     for problem, data in damaged.items():
         with pytest.raises(MalformedError, match=problem):
             read_openpgp(write(tmp_path, data))
+
+
+def test_a_damaged_part_spares_its_neighbours(tmp_path: Path, bob: bytes) -> None:
+    carl = public(generate("Carl <carl@example.org>"))
+    dora = public(generate("Dora <dora@example.org>"))
+    cut = "is cut off or damaged"
+    cases = {
+        "the last is cut": (carl + dora[:-1], ["carl"], [cut]),
+        "its primary key is cut": (carl + dora[:20], ["carl"], [cut]),
+        "zeros between": (carl + bytes(20) + dora, ["carl", "dora"], [cut]),
+        "text between": (carl + b"hello" + dora, ["carl", "dora"], [cut]),
+        "lines between": (b"\n" + carl + b"\r\n\n" + dora + b"\n", ["carl", "dora"], []),
+        "a packet too long": (carl + b"\xc2\xff\x00\xff\xff\xff" + dora, ["dora"], [cut]),
+        "a partial length": (carl + b"\xcb\xe1ab" + dora, ["dora"], [cut]),
+        "compressed data": (carl + packet(8, b"\x01abc") + dora, ["carl", "dora"], ["has compressed data"]),
+        "compressed first": (packet(8, b"\x01abc") + dora, ["dora"], ["has compressed data"]),
+    }
+    for name, (data, people, problems) in cases.items():
+        plan = read_openpgp(write(tmp_path, data))
+        assert labels(plan) == [f"{person}@example.org" for person in people], name
+        assert [reason for _, reason in reasons(plan)] == problems, name
+        text = armor(bob, ArmorKind.PublicKey) + armor(data, ArmorKind.PublicKey)
+        assert len(labels(read_openpgp(write(tmp_path, text.encode())))) == 2 + len(people), name
+
+
+@pytest.mark.parametrize("name", ["p4_three_armors_last_cut.asc", "p4_three_armors_one_damaged.asc"])
+def test_a_damaged_block_is_skipped_by_its_number(name: str) -> None:
+    plan = read_openpgp(CASES / "openpgp-one-bad-spoils-all" / name)
+    assert labels(plan) == ["anna@example.org", "carl@example.org"]
+    number = 3 if "last" in name else 2
+    assert reasons(plan) == [(f"armored block {number}", "the ASCII armor is damaged or cut off")]
+
+
+def test_a_line_end_after_a_binary_keyring() -> None:
+    plan = read_openpgp(CASES / "openpgp-one-bad-spoils-all" / "p4_trailing_newline.pgp")
+    assert (labels(plan), plan.skipped) == (["anna@example.org", "carl@example.org"], ())
+
+
+@pytest.mark.parametrize("name", ["p3_bom.asc", "p3_text_before_ascii.asc", "p3_text_before_nonascii.asc"])
+def test_armor_after_other_text(name: str, tmp_path: Path) -> None:
+    path = CASES / "openpgp-armor-nonascii-first-byte" / name
+    assert labels(read_openpgp(path)) == ["erik@example.org"]
+    for encoding in ("utf-16", "utf-32", "latin-1"):
+        data = path.read_bytes().decode("utf-8-sig").encode(encoding)
+        assert labels(read_openpgp(write(tmp_path, data))) == ["erik@example.org"]
+
+
+def test_packets_that_are_to_be_ignored(tmp_path: Path, alice: bytes) -> None:
+    folder = CASES / "openpgp-experimental-packet"
+    plan = read_openpgp(folder / "rnp_test_stream_key_load_pubkey-with-experimental-pkt.asc")
+    assert plan.keys == 1
+    assert reasons(plan) == [("certificate 1, dsa-eg", "the user id has no e-mail address")]
+    parts = [bytes(each) for each in packets(alice)]
+    for tag in (40, 59, 60, 63):
+        for place in range(1, len(parts) + 1):
+            data = b"".join([*parts[:place], packet(tag, b"of the future"), *parts[place:]])
+            (account, *_) = read_openpgp(write(tmp_path, data)).accounts
+            assert account.keys[0].data == alice
+
+
+def test_addresses_that_are_not_utf8_are_nobodys(tmp_path: Path) -> None:
+    plan = read_openpgp(CASES / "non-utf8-names-merge" / "p2_latin1_addresses.pgp")
+    assert plan.accounts == ()
+    assert [reason for _, reason in reasons(plan)] == ["the label is not UTF-8"] * 2
+
+
+class TestCopies:
+    """Copies of one certificate become one, whichever stands first and whatever label it is found by."""
+
+    @pytest.fixture
+    def key(self) -> Tsk:
+        return generate("Alice <alice@example.org>", "Alice <old@example.org>")
+
+    def read(self, tmp_path: Path, *data: bytes) -> ImportPlan:
+        return read_openpgp(write(tmp_path, b"".join(data)))
+
+    def test_the_revocation_of_either(self, tmp_path: Path, key: Tsk) -> None:
+        cert = key.extract_certificate()
+        parts = [bytes(each) for each in packets(bytes(cert))]
+        revoked = parts[0] + bytes(cert.revoke(key.certifier())) + b"".join(parts[1:])
+        for copies in ((bytes(cert), revoked), (revoked, bytes(cert)), (revoked, revoked)):
+            plan = self.read(tmp_path, *copies)
+            assert labels(plan) == ["alice@example.org", "old@example.org"]
+            for account in plan.accounts:
+                (one,) = account.keys
+                assert sorted(map(bytes, packets(one.data))) == sorted(map(bytes, packets(revoked)))
+            assert (plan.keys, plan.revoked) == (1, 1)
+
+    def test_the_labels_of_each_have_all(self, tmp_path: Path, key: Tsk) -> None:
+        whole = public(key)
+        parts = packets(whole)
+        places = [place for place, each in enumerate(parts) if each.tag == Tag.UserID]
+        ends = [*places[1:], next(p for p, each in enumerate(parts) if each.tag == Tag.PublicSubkey)]
+        head, tail = parts[: places[0]], parts[ends[-1] :]
+        one, two = (
+            b"".join(map(bytes, [*head, *parts[start:end], *tail]))
+            for start, end in zip(places, ends, strict=True)
+        )
+        plan = self.read(tmp_path, one, two)
+        assert labels(plan) == ["alice@example.org", "old@example.org"]
+        assert [account.keys[0].data for account in plan.accounts] == [whole, whole]
+        (bare,) = {merge_certificates(one, b"".join(map(bytes, head)))}
+        assert bare == one
+
+    def test_a_copy_that_is_damaged_or_secret_does_not_count(self, tmp_path: Path, key: Tsk) -> None:
+        whole = public(key)
+        plan = self.read(tmp_path, whole, bytes(key), whole + packet(38, b"?"), whole[:-1])
+        assert [account.keys[0].data for account in plan.accounts] == [whole] * 2
+        assert len(plan.skipped) == 3
+
+    def test_copies_with_other_headers_are_the_same(self, tmp_path: Path, key: Tsk) -> None:
+        whole = public(key)
+        long = b"".join(packet(bytes(each)[0] & 63, each.body) for each in packets(whole))
+        assert merge_certificates(whole, long) == whole
+        assert merge_certificates(long, whole) == long
+
+
+def test_a_certificate_of_many_user_ids_takes_linear_time(tmp_path: Path, alice: bytes) -> None:
+    """Quadratic time would take minutes, and the time limit of the test."""
+    parts = packets(alice)
+    place = next(place for place, each in enumerate(parts) if each.tag == Tag.UserID)
+    signature = bytes(parts[place + 1])
+    added = b"".join(packet(13, b"P <p%d@example.org>" % number) + signature for number in range(6000))
+    data = b"".join([*map(bytes, parts[:place]), added, *map(bytes, parts[place:])])
+    plan = read_openpgp(write(tmp_path, data + data))
+    assert len(plan.skipped) == 6000 + 4
 
 
 def test_every_cut_of_a_keyring_is_refused_or_ends_at_a_packet(tmp_path: Path, bob: bytes) -> None:
@@ -277,7 +415,7 @@ def test_without_the_optional_package_it_says_what_to_install(
 
 
 @pytest.mark.parametrize("armored", [False, True])
-def test_compressed_data_are_refused_and_never_unpacked(
+def test_compressed_data_are_skipped_and_never_unpacked(
     tmp_path: Path, alice: bytes, *, armored: bool
 ) -> None:
     data = alice + packet(8, b"\x03" + bz2.compress(packet(11, b"b\0" + bytes(100_000))))
@@ -285,8 +423,9 @@ def test_compressed_data_are_refused_and_never_unpacked(
         block = base64.encodebytes(data).decode()
         text = f"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n{block}-----END PGP PUBLIC KEY BLOCK-----\n"
         data = text.encode()
-    with pytest.raises(MalformedError, match="has compressed data at byte"):
-        read_openpgp(write(tmp_path, data))
+    plan = read_openpgp(write(tmp_path, data))
+    assert len(plan.accounts) == 2
+    assert "has compressed data" in {skipped.reason for skipped in plan.skipped}
 
 
 def test_a_packet_that_can_be_read_but_not_written(tmp_path: Path) -> None:

@@ -120,3 +120,30 @@ def test_the_roots_of_certifi_all_find_an_account() -> None:
     assert plan.skipped == ()
     assert sum(len(account.keys) for account in plan.accounts) == plan.keys
     assert all(len(encode_profile(account.keys)) <= MAX_PROFILE for account in plan.accounts)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("x5_bad_policy_ext.pem", ("carl20@example.org", "Carl")),
+        ("x6_odd_othername.pem", ("dora20@example.org", "Dora")),
+    ],
+)
+def test_a_damaged_extension_does_not_hide_the_address(name: str, labels: tuple[str, str]) -> None:
+    path = Path(__file__).parents[1] / "cases" / "pem-unrelated-extension" / name
+    for policy, label in zip(("email", "text"), labels, strict=True):
+        plan = read_pem(path, policy)
+        assert ([account.label for account in plan.accounts], plan.skipped) == ([label], ())
+
+
+def test_addresses_that_are_not_utf8_are_two_and_none(tmp_path: Path) -> None:
+    """Latin-1 in a subject: nobody is published under a name with a character replaced."""
+    blocks = []
+    for letter in (b"\xe9", b"\xe8"):
+        good = certificate({NameOID.COMMON_NAME: "jose"}, ("josX@example.org",))
+        der = base64.b64decode(b"".join(good.splitlines()[1:-1]))
+        blocks.append(armor(der.replace(b"josX@", b"jos" + letter + b"@").replace(b"jose", b"jos" + letter)))
+    for policy in ("email", "text"):
+        plan = read_pem(write(tmp_path, *blocks), policy)
+        assert plan.accounts == ()
+        assert [skipped.reason for skipped in plan.skipped] == ["the label is not UTF-8"] * 2

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from kt_es.cli.clients import Reach
+from kt_es.cli.importing import MERGING
 from kt_es.cli.main import main
 from kt_es.client.bulk import Progress, Wanted, publish_all
 from kt_es.client.client import Client
@@ -20,13 +21,16 @@ from kt_es.client.keystore import KeyStore
 from kt_es.client.state import FileStateStore, MemoryStateStore, StateStore
 from kt_es.client.vouching import OWN, Difference, Mine, Own
 from kt_es.crypto.signatures import PrivateKey
-from kt_es.errors import ConfigError, RefusedError, VerificationError
+from kt_es.errors import ConfigError, MalformedError, RefusedError, VerificationError
 from kt_es.formats.entries import Mutation
 from kt_es.formats.profiles import ProfileKey
+from kt_es.importers.combining import combined
 from tests import builders as b
 from tests.reference.directory import Directory
 
 ALICE = b.label_of("alice")
+RITA = "rita@example.org"
+CASES = Path(__file__).parents[1] / "cases" / "import-replaces-other-keys"
 KEY = b.private_key("alice")
 LAPTOP, PHONE, STRANGER = (b.private_key(name) for name in ("laptop", "phone", "stranger"))
 PROFILE = [ProfileKey("laptop", "raw", b"new")]
@@ -155,7 +159,9 @@ class TestBulk:
     def publish(self, directory: Directory, *keys: PrivateKey) -> tuple[int, list[tuple[str, str]]]:
         quiet = Progress(lambda: None, lambda: None)
         accounts = [Wanted(ALICE, tuple(PROFILE)), Wanted(b.label_of("bob"), tuple(PROFILE))]
-        report = publish_all(client_of(directory), accounts, keys, quiet, jobs=1, patience=2.0)
+        report = publish_all(
+            client_of(directory), accounts, keys, quiet, merging=MERGING, jobs=1, patience=2.0
+        )
         return report.published, report.refused
 
     def test_accounts_of_my_own_are_published(self, directory: Directory) -> None:
@@ -177,6 +183,91 @@ class TestBulk:
         assert standing(directory).entry.version == 3
 
 
+class TestImport:
+    """A second import adds to an account, or says that it replaces."""
+
+    def write(self, kt: Kt, name: str) -> str:
+        path = kt.home / name
+        path.write_bytes((CASES / name).read_bytes())
+        return str(path)
+
+    def keys(self, kt: Kt) -> list[str]:
+        return [key["type"] for key in kt("get", RITA)[1]["keys"]]
+
+    def test_a_second_import_adds(self, kt: Kt) -> None:
+        code, document, err = kt("import", "openpgp", self.write(kt, "r1.asc"))
+        assert code == 0, err
+        code, document, err = kt("import", "ssh", self.write(kt, "r1_signers"))
+        assert (code, document["published"], document["extended"], document["replaced"]) == (0, 1, 1, 0)
+        assert f"{RITA}: ssh SHA256:" in err
+        assert err.index(f"{RITA}: ssh SHA256:") < len(err)
+        assert self.keys(kt) == ["openpgp", "ssh"]
+        for kind, name in (("openpgp", "r1.asc"), ("ssh", "r1_signers")):
+            document = kt("import", kind, str(kt.home / name))[1]
+            assert (document["published"], document["unchanged"]) == (0, 1)
+
+    def test_it_replaces_where_it_says_so(self, kt: Kt) -> None:
+        kt("import", "openpgp", self.write(kt, "r1.asc"))
+        signers = self.write(kt, "r1_signers")
+        code, document, err = kt("import", "--dry-run", "--replace", "ssh", signers)
+        assert (code, document["published"]) == (0, 0)
+        (planned,) = document["planned"]
+        assert (planned["label"], planned["action"]) == (RITA, "replaced")
+        assert [key["type"] for key in planned["keys"]] == ["ssh"]
+        assert [key["type"] for key in planned["lost"]] == ["openpgp"]
+        assert "lose those marked -" in err
+        assert self.keys(kt) == ["openpgp"]
+        assert kt("import", "--replace", "ssh", signers)[1]["replaced"] == 1
+        assert self.keys(kt) == ["ssh"]
+
+    def test_a_dry_run_lists_accounts_and_skipped_lines(self, kt: Kt) -> None:
+        signers = self.write(kt, "r1_signers")
+        line = Path(signers).read_text()
+        key = line.split(" ", 1)[1].strip()
+        added = f'{line}x@example.org valid-before="20200101" {key}\nbob@example.org {key}\nrubbish\n'
+        Path(signers).write_text(added)
+        code, document, err = kt("import", "--dry-run", "ssh", signers)
+        assert code == 0
+        assert [(one["label"], one["action"]) for one in document["planned"]] == [
+            (RITA, "new"),
+            ("bob@example.org", "new"),
+        ]
+        number = len(line.splitlines())
+        assert document["skipped_parts"] == [
+            {"what": f"line {number + 1}", "reason": "has expired"},
+            {"what": f"line {number + 3}", "reason": "is no SSH public key"},
+        ]
+        assert f"skipped line {number + 1}: has expired" in err
+        assert kt("get", RITA)[1]["absent"]
+        kt("import", "ssh", signers)
+        again = kt("import", "--dry-run", "ssh", signers)[1]["planned"]
+        assert [one["action"] for one in again] == ["unchanged", "unchanged"]
+
+    def test_an_old_copy_takes_no_revocation_back(self) -> None:
+        parts = [b"\xc6\x0a\x04" + bytes(4) + b"\x1b" + bytes(4), b"\xc2\x01r", b"\xcd\x01u", b"\xc2\x01s"]
+        revoked, old = b"".join(parts), b"".join([parts[0], *parts[2:], b"\xc2\x01t"])
+        present = ProfileKey("mine", "openpgp", revoked)
+        (both,) = combined([present], [ProfileKey("F", "openpgp", old)])
+        assert (both.name, both.data) == ("mine", revoked + b"\xc2\x01t")
+        assert combined([both], [present]) == (both,)
+
+    def test_what_does_not_fit_is_refused(self) -> None:
+        half = [ProfileKey(name, "raw", name.encode() * (300 * 1024)) for name in "ab"]
+        with pytest.raises(MalformedError, match="exceed"):
+            combined(half[:1], half[1:])
+        many = [ProfileKey(str(number), "raw", b"%d" % number) for number in range(257)]
+        with pytest.raises(MalformedError, match="256 keys"):
+            combined(many[:1], many[1:])
+        assert combined(many[:5], many[:9]) == tuple(many[:9])
+
+    def test_several_certificates_in_one_key_are_left_alone(self) -> None:
+        first = b"\xc6\x0a\x04" + bytes(4) + b"\x1b" + bytes(4)
+        second = b"\xc6\x0a\x04" + bytes(4) + b"\x1b" + bytes(3) + b"\x01"
+        ring = ProfileKey("ring", "openpgp", first + second)
+        one = ProfileKey("one", "openpgp", first)
+        assert combined([ring], [one]) == (ring, one)
+
+
 class Kt:
     """``kt`` in this process, its client asking a directory of the tests."""
 
@@ -189,7 +280,7 @@ class Kt:
         self._capsys = capsys
         self._patch = patch
 
-        def client(reach: Reach, **_: object) -> Client:
+        def client(reach: Reach, *_: object, **__: object) -> Client:
             return client_of(directory, FileStateStore(reach.state / "directory"), self.handle)
 
         patch.setattr(Reach, "client", client)
@@ -200,7 +291,7 @@ class Kt:
     def __call__(self, command: str, *words: str) -> tuple[int, dict[str, Any], str]:
         """The exit code, the document and what stands on standard error."""
         options = ["--state", str(self.home / "state")]
-        if command in ("put", "revoke", "erase"):
+        if command in ("put", "revoke", "erase", "import"):
             options += ["--keys", str(self.home / "keys")]
         if command == "put":
             options += ["--type", "raw"]

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from kt_es.cli.importing import MERGING
 from kt_es.client.bulk import Progress, Wanted, publish_all
 from kt_es.client.transport import Transport
 from kt_es.errors import (
@@ -353,7 +354,7 @@ def imported(directory: Directory, handler: Handler, restarted: Restarted, patie
     wanted = [Wanted(f"{name}@example.org", (ProfileKey("k", "raw", name.encode()),)) for name in "abcdef"]
     progress = Progress(lambda: None, lambda: None)
     return publish_all(
-        client, wanted, [b.private_key("importer")], progress, jobs=2, patience=patience
+        client, wanted, [b.private_key("importer")], progress, merging=MERGING, jobs=2, patience=patience
     ).published
 
 

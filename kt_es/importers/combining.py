@@ -1,0 +1,57 @@
+"""What an import adds to the keys that an account has already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kt_es.errors import MalformedError
+from kt_es.formats.profiles import MAX_PROFILE, MAX_PROFILE_KEYS, ProfileKey
+from kt_es.importers.accounts import fits
+from kt_es.importers.openpgp_merge import merge_certificates
+from kt_es.importers.packets import armored
+from kt_es.importers.recognize import fingerprint_of, openpgp_certificates
+
+
+def combined(present: Sequence[ProfileKey], wanted: Sequence[ProfileKey]) -> tuple[ProfileKey, ...]:
+    """The keys of ``present`` in their order, and then those of ``wanted`` that are not among them.
+
+    The same key is the one of the same type and fingerprint, whatever its name. Of an OpenPGP certificate all
+    packets of both copies are kept, so that an old copy takes back no revocation. Raises ``MalformedError``
+    where they do not fit into one profile.
+    """
+    keys = {_identity(key): key for key in present}
+    for key in wanted:
+        identity = _identity(key)
+        known = keys.get(identity)
+        if known is None:
+            keys[identity] = key
+        elif key.type == "openpgp" and (old := _certificate(known)) and (new := _certificate(key)):
+            merged = merge_certificates(old, new)
+            keys[identity] = known if merged == old else replace(known, data=merged)
+    result = tuple(keys.values())
+    if not fits(result):
+        limit = f"{MAX_PROFILE} bytes and {MAX_PROFILE_KEYS} keys"
+        raise MalformedError("profile", f"with the keys that the account has it would exceed {limit}")
+    return result
+
+
+def lost(present: Sequence[ProfileKey], wanted: Sequence[ProfileKey]) -> tuple[ProfileKey, ...]:
+    """The keys of ``present`` that are not among ``wanted``."""
+    kept = {_identity(key) for key in wanted}
+    return tuple(key for key in present if _identity(key) not in kept)
+
+
+def _identity(key: ProfileKey) -> tuple[str, str]:
+    if key.type == "openpgp":
+        certificate = _certificate(key)
+        # Several certificates in one key of a profile are known by all of their bytes.
+        return key.type, fingerprint_of("openpgp" if certificate else "raw", certificate or key.data)
+    return key.type, fingerprint_of(key.type, key.data)
+
+
+def _certificate(key: ProfileKey) -> bytes:
+    """The one certificate of ``key`` in binary; nothing where it has several or none."""
+    binary = next((block.packets or b"" for block in armored(key.data)), key.data)
+    certificates = openpgp_certificates(binary)
+    return certificates[0] if len(certificates) == 1 else b""
