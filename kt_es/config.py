@@ -89,6 +89,8 @@ class FrontendTable(_Table):
     listen: str = "127.0.0.1:8080"
     max_backlog: Annotated[int, Field(ge=1)] = MAX_BACKLOG
     vrf_key: Path = Path("keys/vrf.pem")
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
 
 
 class MonitorTable(_Table):

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
@@ -25,7 +25,7 @@ from kt_es.errors import ConfigError, KtError, LockedError, UnavailableError
 from kt_es.eventstore.esdb import connect
 from kt_es.formats.labels import LABEL_POLICIES
 from kt_es.node.access.users import FILE_NAME as USERS_FILE
-from kt_es.node.ops.limits import spelled
+from kt_es.process.hangups import reloading
 
 LOCK_FILE = "up.lock"
 START_SECONDS = 60.0
@@ -130,7 +130,7 @@ def run_up(
 
     ``new.log`` is where ``node`` is reached.
     """
-    url = f"http://{frontend}"
+    url = f"{'http' if settings.frontend.tls_cert is None else 'https'}://{frontend}"
     state = settings.base / STATE_FILE
 
     def remember(pids: dict[str, int]) -> None:
@@ -146,7 +146,9 @@ def run_up(
 
     supervisor = Supervisor(output.fail, remember)
     common = ("-q", "-c", str(settings.base / FILE_NAME))
-    try:
+    with ExitStack() as stack:
+        stack.callback(_end, supervisor, state)
+        stack.enter_context(reloading(supervisor.reload))
         supervisor.start("node", (*common, *_node(settings), "--listen", str(node)))
         _until(stop, supervisor, "the node", lambda: _begin(settings, new))
         supervisor.start("signer", (*common, "signer", "--log", new.log))
@@ -160,18 +162,17 @@ def run_up(
             supervisor.check()
             if supervisor.children[0].final_code is not None:
                 break
-    finally:
-        supervisor.stop()
-        state.unlink(missing_ok=True)
     codes = [child.final_code for child in supervisor.children if child.final_code is not None]
     return codes[0] if codes else 0
 
 
+def _end(supervisor: Supervisor, state: Path) -> None:
+    supervisor.stop()
+    state.unlink(missing_ok=True)
+
+
 def _node(settings: Settings) -> tuple[str, ...]:
-    limits = (
-        word for name, value in settings.node.limits.items() for word in (f"--{spelled(name)}", str(value))
-    )
-    return ("node", "--data", str(settings.path(settings.node.data)), *limits)
+    return ("node", "--data", str(settings.path(settings.node.data)))
 
 
 def _begin(settings: Settings, new: NewDirectory) -> bool:
@@ -188,7 +189,8 @@ def _begin(settings: Settings, new: NewDirectory) -> bool:
 
 def _ready(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/readyz", timeout=2).status_code == httpx.codes.OK
+        # It is our own child on our own machine, whatever name its certificate has.
+        return httpx.get(f"{url}/readyz", timeout=2, verify=False).status_code == httpx.codes.OK  # noqa: S501
     except httpx.HTTPError:
         return False
 
