@@ -22,8 +22,14 @@ from kt_es.node.ops.limits import BOUNDS, Limits
 from kt_es.process.files import check_private
 from kt_es.process.redaction import keep_secret, password_of, without_password
 from kt_es.server.backlog import MAX_BACKLOG
+from kt_es.server.limits import DEFAULT_LIMITS, networks_of
+from kt_es.server.limits import Limits as ClientLimits
 
 FILE_NAME = "kt.toml"
+
+_Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=1, le=1_000_000)]
+_Rate = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 
 
 class _Table(BaseModel):
@@ -91,6 +97,43 @@ class FrontendTable(_Table):
     vrf_key: Path = Path("keys/vrf.pem")
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    head_seconds: _Seconds = DEFAULT_LIMITS.head_seconds
+    body_seconds: _Seconds = DEFAULT_LIMITS.body_seconds
+    idle_seconds: _Seconds = DEFAULT_LIMITS.idle_seconds
+    answer_seconds: _Seconds = DEFAULT_LIMITS.answer_seconds
+    max_connections: _Count = DEFAULT_LIMITS.connections
+    address_connections: _Count = DEFAULT_LIMITS.address_connections
+    network_connections: _Count = DEFAULT_LIMITS.network_connections
+    address_rate: _Rate = DEFAULT_LIMITS.address_rate
+    network_rate: _Rate = DEFAULT_LIMITS.network_rate
+    exempt: str = ",".join(map(str, DEFAULT_LIMITS.exempt))
+    trusted_proxies: str = ""
+
+    @field_validator("exempt", "trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        try:
+            networks_of(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @property
+    def limits(self) -> ClientLimits:
+        """What one client may take."""
+        return ClientLimits(
+            head_seconds=self.head_seconds,
+            body_seconds=self.body_seconds,
+            idle_seconds=self.idle_seconds,
+            answer_seconds=self.answer_seconds,
+            connections=self.max_connections,
+            address_connections=self.address_connections,
+            network_connections=self.network_connections,
+            address_rate=self.address_rate,
+            network_rate=self.network_rate,
+            exempt=networks_of(self.exempt),
+            proxies=networks_of(self.trusted_proxies),
+        )
 
 
 class MonitorTable(_Table):

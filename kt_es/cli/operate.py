@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from kt_es.cli.context import config_path, output_of, settings_of, stop_on_signals
+from kt_es.cli.limits import limit_options, limits_of
 from kt_es.cli.logs import configure_logs
 from kt_es.cli.rights import set_rights
 from kt_es.cli.setup import NewDirectory, begin_queue, write_directory
@@ -168,15 +169,18 @@ def signer_settings(
     "--tls-cert", type=_FILE, help="Serve HTTPS: certificate in PEM, with those between it and its root."
 )
 @click.option("--tls-key", type=_FILE, help="Its private key in PEM.")
+@limit_options
 @click.pass_context
 def frontend_command(
     context: click.Context,
+    /,
     log: str | None,
     data: Path | None,
     listen: str | None,
     max_backlog: int | None,
     tls_cert: Path | None,
     tls_key: Path | None,
+    **limits: object,
 ) -> None:
     """Run a front end: submissions into the queue, lookups with proofs from its own replica.
 
@@ -201,6 +205,7 @@ def frontend_command(
             host=where.host,
             port=where.port,
             max_backlog=max_backlog or table.max_backlog,
+            limits=limits_of(table, limits),
             tls_cert=tls_cert or (table.tls_cert and settings.path(table.tls_cert)),
             tls_key=tls_key or (table.tls_key and settings.path(table.tls_key)),
         )

@@ -31,7 +31,7 @@ LOGS = {"heads": HEADS_LOG, "mutations": MUTATIONS_LOG}
 
 # Profiles in one answer to a history request, and everything else in it; a client takes 4 MiB of JSON.
 MAX_HISTORY_PROFILES = 2 * 1024 * 1024
-MAX_HISTORY_PAGE = 1024 * 1024
+MAX_HISTORY_PAGE = 256 * 1024
 # Bytes of JSON that a version takes beside its entry, and each of its signatures.
 _VERSION_SIZE = 192
 _SIGNATURE_SIZE = 104

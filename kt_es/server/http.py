@@ -24,7 +24,8 @@ from kt_es.errors import DivergenceError, KtError
 from kt_es.server import metrics as prometheus
 from kt_es.server import schemas
 from kt_es.server.answers import Published
-from kt_es.server.guard import Guard
+from kt_es.server.clients import Clients
+from kt_es.server.guard import Guard, leave_place
 from kt_es.server.handlers import Directory
 from kt_es.server.metrics import Metrics
 from kt_es.server.problems import MEDIA_TYPE, Problem, http_problem, internal_problem, problem_of
@@ -46,7 +47,7 @@ _CHECKPOINT: dict[int | str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Frontend:
-    """What the routes serve. ``reads`` and ``writes`` are the pools that their handlers block.
+    """What the routes serve. ``reads``, ``large`` and ``writes`` are the pools that their handlers block.
 
     ``problems`` says what is missing to be ready, nothing if it is; ``refusing`` why submissions are refused
     although it is. ``failed`` is told of an error after which this process should not go on.
@@ -55,7 +56,9 @@ class Frontend:
     directory: Directory
     desk: ReceiptDesk
     metrics: Metrics
+    clients: Clients
     reads: Executor
+    large: Executor
     writes: Executor
     problems: Callable[[], list[str]]
     refusing: Callable[[], str | None]
@@ -78,7 +81,7 @@ def create_app(frontend: Frontend) -> ASGIApp:
     _add_writing(app, frontend)
     _add_operations(app, frontend)
     _describe_problems(app)
-    return Guard(app, frontend.metrics.requests)
+    return Guard(app, frontend.clients, frontend.metrics.requests, frontend.metrics.refused)
 
 
 async def _in(pool: Executor, call: Callable[[], _T]) -> _T:
@@ -181,7 +184,7 @@ def _add_reading(app: FastAPI, frontend: Frontend) -> None:
             ]
             return _answer({"versions": versions, "more": page.more})
 
-        return await _in(frontend.reads, answer)
+        return await _in(frontend.large, answer)
 
     @app.post("/v1/range", responses=_ok(schemas.RangeBody))
     async def epochs(body: schemas.RangeRequest) -> Response:
@@ -198,7 +201,7 @@ def _add_reading(app: FastAPI, frontend: Frontend) -> None:
                 }
             )
 
-        return await _in(frontend.reads, answer)
+        return await _in(frontend.large, answer)
 
 
 def _optional(data: bytes | None) -> str | None:
@@ -258,7 +261,7 @@ def _add_writing(app: FastAPI, frontend: Frontend) -> None:
     responses = {202: {"model": schemas.ReceiptBody}, **_ok(schemas.VerdictBody)}
 
     @app.post("/v1/mutations", responses=responses)
-    async def submit(body: schemas.MutationRequest) -> Response:
+    async def submit(request: Request, body: schemas.MutationRequest) -> Response:
         """Submit a mutation: checked here, queued, and decided by the signer in the next epoch.
 
         A 503 says that the outcome is unknown; submit the same bytes again.
@@ -271,7 +274,9 @@ def _add_writing(app: FastAPI, frontend: Frontend) -> None:
                 from_base64(body.opening, "opening"),
                 from_base64(body.profile, "profile"),
             )
-            answer = await frontend.desk.take(submission, body.wait, frontend.writes)
+            answer = await frontend.desk.take(
+                submission, body.wait, frontend.writes, lambda: leave_place(request.scope)
+            )
         except KtError as error:
             submissions.labels(problem_of(error).reason).inc()
             raise

@@ -28,6 +28,9 @@ class Metrics:
         self.lookups = figures.counter("kt_lookups", "Lookups answered, by result", "result")
         self.submissions = figures.counter("kt_submissions", "Submissions answered, by verdict", "verdict")
         self.requests = figures.histogram("kt_request_seconds", "Time to answer", "route", buckets=_BUCKETS)
+        self.refused = figures.counter(
+            "kt_refused", "Connections and requests refused or ended, by reason", "why"
+        )
         self._epoch = figures.gauge("kt_epoch", "Latest epoch committed by the replica")
         self._lag = figures.gauge("kt_replica_lag_seconds", "From a head's timestamp to its commit here")
         figures.gauge("kt_head_age_seconds", "Time since the timestamp of the latest head", self._age)

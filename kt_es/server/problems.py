@@ -82,6 +82,12 @@ def internal_problem() -> Problem:
     )
 
 
+def too_many(wait: float) -> Problem:
+    """For a client that asks more often than its limit allows; ``wait`` in seconds."""
+    detail = "this address or its network asks too often"
+    return Problem(HTTPStatus.TOO_MANY_REQUESTS, "too-many-requests", detail, retry_after=wait)
+
+
 def http_problem(status: int, detail: str | None = None) -> Problem:
     """The problem of a plain HTTP status: a wrong path or method, for instance."""
     if status == HTTPStatus.BAD_REQUEST:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
@@ -27,8 +28,17 @@ class ReceiptDesk:
     def __init__(self, submissions: Submissions) -> None:
         self._submissions = submissions
 
-    async def take(self, submission: Submission, wait: float, pool: Executor) -> Told:
-        """Submit, and wait up to ``wait`` seconds for the verdict."""
+    async def take(
+        self,
+        submission: Submission,
+        wait: float,
+        pool: Executor,
+        waiting: Callable[[], None] = lambda: None,
+    ) -> Told:
+        """Submit, and wait up to ``wait`` seconds for the verdict; ``waiting`` is called before that.
+
+        Cancelled, it waits no longer. What is in the queue stays there.
+        """
         loop = asyncio.get_running_loop()
         # Before it is checked: a verdict that comes between check and append is not missed.
         waiter = self._submissions.wait_for(submission) if wait > 0 else None
@@ -36,6 +46,7 @@ class ReceiptDesk:
             receipt = await loop.run_in_executor(pool, self._submissions.submit, submission)
             if receipt.epoch is not None:
                 return _accepted(receipt, receipt.epoch)
+            waiting()
             outcome = None if waiter is None else await _within(waiter, wait)
         finally:
             self._submissions.forget(submission, waiter)

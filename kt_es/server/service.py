@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import signal
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
-import uvicorn
 from starlette.types import ASGIApp
 
 from kt_es.crypto.vrf import VrfPrivateKey
@@ -34,11 +32,15 @@ from kt_es.process.tls import both_or_none
 from kt_es.server.availability import Appender, LogWatch
 from kt_es.server.backlog import MAX_BACKLOG, Backlog
 from kt_es.server.batcher import Batcher
+from kt_es.server.clients import Clients
+from kt_es.server.connections import Connections as HttpConnections
 from kt_es.server.handlers import Directory
 from kt_es.server.http import Frontend, create_app
 from kt_es.server.indexer import Indexer
 from kt_es.server.keys import load_vrf_key
 from kt_es.server.late import Connections, LateLog
+from kt_es.server.limits import DEFAULT_LIMITS, Limits, room_for_connections
+from kt_es.server.listening import BACKLOG, http_server
 from kt_es.server.metrics import Metrics
 from kt_es.server.openings import OpeningReader
 from kt_es.server.receipts import ReceiptDesk
@@ -55,6 +57,8 @@ from projections.rocks import Store
 from projections.worker import Worker
 
 READERS = 8
+# Histories and ranges are long work in Python: apart from lookups, and little of it at a time.
+LARGE_READERS = 1
 WRITERS = 32
 GRACE = 5
 
@@ -83,12 +87,15 @@ class FrontendSettings:
     host: str = "127.0.0.1"
     port: int = 8080
     max_backlog: int = MAX_BACKLOG
+    limits: Limits = DEFAULT_LIMITS
     tls_cert: Path | None = None
     tls_key: Path | None = None
 
 
 # What SIGHUP changes while a front end serves.
-_LIMITS = ("max_backlog",)
+_LIMITS = ("max_backlog", "limits")
+# Connections are counted by these two, so they hold until all have ended.
+_COUNTED_BY = ("exempt", "proxies")
 _TLS = ("tls_cert", "tls_key")
 
 
@@ -109,6 +116,7 @@ class Running:
         *,
         data: Path | None = None,
         max_backlog: int = MAX_BACKLOG,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._told = failed
         self._data = data
@@ -137,7 +145,9 @@ class Running:
             self._batches,
         ]
         self._reads = ThreadPoolExecutor(READERS, thread_name_prefix="reads")
+        self._large = ThreadPoolExecutor(LARGE_READERS, thread_name_prefix="large")
         self._writes = ThreadPoolExecutor(WRITERS, thread_name_prefix="writes")
+        self.clients = Clients(limits)
         self.app = self._app(names, ledger)
 
     def _app(self, names: StreamNames, ledger: Ledger) -> ASGIApp:
@@ -155,7 +165,9 @@ class Running:
             self.directory,
             ReceiptDesk(submissions),
             self.metrics,
+            self.clients,
             self._reads,
+            self._large,
             self._writes,
             lambda: self._problems(ledger),
             self._refusing,
@@ -170,6 +182,7 @@ class Running:
     def limit(self, settings: FrontendSettings) -> None:
         """Have the limits of ``settings`` from now on: those of ``_LIMITS``."""
         self.backlog.limit = settings.max_backlog
+        self.clients.limits = settings.limits
 
     def release_waiting(self) -> None:
         """Answer everybody who waits for a verdict with a receipt, and end what is being repeated."""
@@ -183,8 +196,8 @@ class Running:
             worker.stop()
         self._batcher.close()
         self._reader.close()
-        self._reads.shutdown(wait=False, cancel_futures=True)
-        self._writes.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._reads, self._large, self._writes):
+            pool.shutdown(wait=False, cancel_futures=True)
         self._batches.join(GRACE)
         self._connections.close()
         # The longest is an epoch in the middle of its commit.
@@ -263,6 +276,12 @@ def serve(
             failed,
             data=settings.data,
             max_backlog=settings.max_backlog,
+            limits=settings.limits,
+        )
+        connections = HttpConnections(
+            running.clients,
+            room_for_connections(settings.limits.connections),
+            running.metrics.refused,
         )
         listener = stack.enter_context(_listener(settings.host, settings.port))
         stack.enter_context(_signals(ending))
@@ -271,8 +290,9 @@ def serve(
         if tls is not None:
             running.metrics.certificate(tls.until)
         again = reread or (lambda: settings)
-        stack.enter_context(reloading(_Reloading(settings, again, running, tls)))
-        with _http(running.app, listener, None if tls is None else tls.context, failed):
+        stack.enter_context(reloading(_Reloading(settings, again, running, connections, tls)))
+        context = None if tls is None else tls.context
+        with http_server(running.app, connections, listener, failed, context):
             url = _url(settings.host, listener, "http" if tls is None else "https")
             _LOG.info("serving", url=url, directory=settings.directory, epoch=ledger.committed.epoch)
             on_ready(url)
@@ -294,11 +314,13 @@ class _Reloading:
         started: FrontendSettings,
         reread: Callable[[], FrontendSettings],
         running: Running,
+        connections: HttpConnections,
         tls: Exchangeable | None,
     ) -> None:
         self._started = self._now = started
         self._reread = reread
         self._running = running
+        self._connections = connections
         self._tls = tls
 
     def __call__(self) -> Reloaded:
@@ -306,11 +328,17 @@ class _Reloading:
         new = self._reread()
         files = both_or_none(new.tls_cert, new.tls_key)
         exchanged = self._tls is not None and files is not None and self._tls.exchange(*files)
-        self._running.limit(new)
+        before = self._started.limits
         fixed = differing(self._started, new, but=(*_LIMITS, *_TLS))
+        fixed += tuple(name for name in differing(before, new.limits) if name in _COUNTED_BY)
+        limits = replace(new.limits, exempt=before.exempt, proxies=before.proxies)
+        new = replace(new, limits=limits)
+        self._running.limit(new)
+        self._connections.limit(room_for_connections(limits.connections))
         if (files is None) != (self._tls is None):
             fixed += ("tls_cert",)
-        changed = tuple(name for name in differing(self._now, new) if name in _LIMITS)
+        changed = tuple(name for name in differing(self._now, new) if name == "max_backlog")
+        changed += differing(self._now.limits, limits)
         self._now = new
         return Reloaded((*changed, *(("certificate",) if exchanged else ())), fixed)
 
@@ -325,7 +353,7 @@ def _check_connection_string(connect_log: Connector) -> None:
 def _listener(host: str, port: int) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=512)
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no such port"
         raise ConfigError(f"cannot listen on {host}:{port}: {reason}") from None
@@ -339,42 +367,6 @@ def _listener(host: str, port: int) -> Iterator[socket.socket]:
 def _url(host: str, listener: socket.socket, scheme: str) -> str:
     port = listener.getsockname()[1]
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-@contextmanager
-def _http(
-    app: ASGIApp,
-    listener: socket.socket,
-    context: ssl.SSLContext | None,
-    failed: Callable[[KtError], None],
-) -> Iterator[None]:
-    """uvicorn in a thread, which leaves signals to us; on exit it finishes the requests under way."""
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        timeout_graceful_shutdown=GRACE,
-    )
-    config.load()
-    # What uvicorn makes of file names could not be exchanged.
-    config.ssl = context
-    server = uvicorn.Server(config)
-
-    def run(stop: threading.Event) -> None:
-        server.run(sockets=[listener])
-        if not stop.is_set():
-            raise KtError("the HTTP server ended by itself")
-
-    worker = Worker("http", run, failed)
-    worker.start()
-    try:
-        yield
-    finally:
-        worker.stop()
-        server.should_exit = True
-        worker.join(2 * GRACE)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from kt_es.formats.checkpoints import open_checkpoint
 from kt_es.formats.proofs import LookupAnswer, decode_configs
 from kt_es.formats.ranges import RangeAnswer
 from kt_es.merkle.verify import log_root_from_inclusion
-from kt_es.server import guard
+from kt_es.server import limits
 from tests import builders as b
 from tests.reference.frontends import Front, front
 from tests.reference.signed_streams import SignedStreams
@@ -123,7 +123,7 @@ def test_what_is_not_there_is_a_problem(
     [
         (b"", None),
         (b"{", None),
-        (b"[" * 100_000, None),
+        (b"[" * 8_000, None),
         (b"\xff", None),
         (b"[]", None),
         (b"{}", "label"),
@@ -168,7 +168,7 @@ def test_a_body_that_is_too_large_is_not_read_to_its_end(running: Front) -> None
 
     streamed = running.request("POST", "/v1/mutations", content=stream())
     check_problem(streamed, 413, "oversize")
-    announced = running.request("POST", "/v1/mutations", content=bytes(guard.MAX_BODY + 1))
+    announced = running.request("POST", "/v1/mutations", content=bytes(limits.MAX_BODY + 1))
     check_problem(announced, 413, "oversize")
 
 
@@ -201,7 +201,7 @@ def test_a_damaged_store_ends_the_front_end(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_too_many_requests_are_asked_to_come_again(running: Front, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "MAX_REQUESTS", 0)
+    monkeypatch.setattr(limits, "MAX_REQUESTS", 0)
     check_problem(running.get("/v1/directory"), 503, "unavailable")
     assert running.get("/healthz").status_code == 200
 

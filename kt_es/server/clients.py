@@ -1,0 +1,197 @@
+"""Who takes how much of a front end: accounts by address and by network, with a rate for each.
+
+Only the event loop's thread uses them. An address is a single IPv4 address or an IPv6 /64, which one
+customer has; a network is a /24 or a /48. Rates are buckets that may be overdrawn once: the cost of a request
+is known when it has arrived, and whoever owes waits.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from kt_es.server.limits import (
+    ADDRESS_BYTES,
+    ADDRESS_LARGE,
+    ADDRESS_REQUESTS,
+    BURST,
+    Limits,
+    Network,
+    Route,
+)
+
+MAX_ACCOUNTS = 16_384
+_NETWORK_SHARE = 4  # a network may have so many times what one of its addresses may
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(slots=True)
+class _Account:
+    """What one address or network has now. ``balance`` in lookups, as it was at ``at``."""
+
+    balance: float
+    at: float
+    connections: int = 0
+    requests: int = 0
+    large: int = 0
+    held: int = 0
+
+    @property
+    def idle(self) -> bool:
+        return not (self.connections or self.requests or self.large or self.held)
+
+
+class Clients:
+    """The accounts of all clients; ``clock`` gives seconds."""
+
+    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limits = limits
+        self._clock = clock
+        self._accounts: dict[Network, _Account] = {}
+
+    def origin(self, peer: str, forwarded: Iterable[str]) -> str:
+        """The client's address: the peer's, or, where the peer is a trusted proxy, the one it names.
+
+        ``forwarded`` are the values of ``X-Forwarded-For`` in their order. Each trusted proxy adds whom it
+        saw at the end, so the last one that is no trusted proxy is the client; what stands before it
+        anybody may have written.
+        """
+        seen = _address(peer)
+        if seen is None or not _within(seen, self.limits.proxies):
+            return peer
+        for part in reversed(",".join(forwarded).split(",")):
+            named = _address(part.strip())
+            if named is None:
+                break
+            seen = named
+            if not _within(seen, self.limits.proxies):
+                break
+        return str(seen)
+
+    def connect(self, peer: str) -> bool:
+        """Count a connection; False, and nothing counted, if its address or network has too many."""
+        keys = self._keys(peer, of_connection=True)
+        bounds = (self.limits.address_connections, self.limits.network_connections)
+        accounts = [self._account(key, scale) for key, scale in keys]
+        if any(account.connections >= bound for account, bound in zip(accounts, bounds, strict=False)):
+            return False
+        for account in accounts:
+            account.connections += 1
+        return True
+
+    def disconnect(self, peer: str) -> None:
+        for key, scale in self._keys(peer, of_connection=True):
+            self._account(key, scale).connections -= 1
+
+    def neighbours(self, peer: str) -> int:
+        """Connections of the network of ``peer``, its own among them."""
+        address = _address(peer)
+        account = None if address is None else self._accounts.get(_places(address)[1])
+        return 0 if account is None else account.connections
+
+    def hold(self, peer: str, change: int) -> bool:
+        """Count bytes that are kept for a connection; False if its address or network keeps too many."""
+        fits = True
+        for position, (key, scale) in enumerate(self._keys(peer, of_connection=True)):
+            account = self._account(key, scale)
+            account.held += change
+            fits = fits and account.held <= ADDRESS_BYTES * (_NETWORK_SHARE if position else 1)
+        return fits
+
+    def owes(self, address: str) -> float:
+        """Seconds until the next request of ``address`` will be answered; 0 if that is now."""
+        return max(
+            (_wait(self._account(key, rate), rate) for key, rate in self._keys(address) if rate), default=0.0
+        )
+
+    def enter(self, address: str, route: Route, size: int) -> float | None:
+        """Count a request with ``size`` bytes of body; None if it may go on, else seconds to wait.
+
+        What may go on is given back by ``leave``.
+        """
+        wait = self.owes(address)
+        if wait:
+            return wait
+        accounts = [(self._account(key, rate), rate) for key, rate in self._keys(address)]
+        for position, (account, _) in enumerate(accounts):
+            share = _NETWORK_SHARE if position else 1
+            if account.requests >= ADDRESS_REQUESTS * share:
+                return 1.0
+            if route.large and account.large >= ADDRESS_LARGE * share:
+                return 1.0
+        for account, rate in accounts:
+            account.requests += 1
+            account.large += route.large
+            if rate:
+                # A body of 16 KiB costs the event loop about what a lookup does.
+                account.balance -= route.cost + size / 16384
+        return None
+
+    def leave(self, address: str, *, request: bool = False, large: bool = False) -> None:
+        """Give back what ``enter`` counted, in one call or two."""
+        for key, rate in self._keys(address):
+            account = self._account(key, rate)
+            account.requests -= request
+            account.large -= large
+
+    def _keys(self, address: str, *, of_connection: bool = False) -> Sequence[tuple[Network, float]]:
+        """The accounts of ``address`` with their rates; none if it is exempt.
+
+        A trusted proxy's connections are those of many clients.
+        """
+        parsed = _address(address)
+        limits = self.limits
+        if parsed is None or _within(parsed, limits.exempt):
+            return ()
+        if of_connection and _within(parsed, limits.proxies):
+            return ()
+        single, network = _places(parsed)
+        return (single, limits.address_rate), (network, limits.network_rate)
+
+    def _account(self, key: Network, rate: float) -> _Account:
+        now = self._clock()
+        account = self._accounts.get(key)
+        if account is None:
+            if len(self._accounts) >= MAX_ACCOUNTS:
+                self._forget()
+            account = self._accounts[key] = _Account(rate * BURST, now)
+        account.balance = min(rate * BURST, account.balance + (now - account.at) * rate)
+        account.at = now
+        return account
+
+    def _forget(self) -> None:
+        """Drop the accounts that have nothing open: those unused for long, else the older half."""
+        idle = [key for key, account in self._accounts.items() if account.idle]
+        settled = [key for key in idle if self._clock() - self._accounts[key].at > 2 * BURST]
+        for key in settled or idle[: len(idle) // 2 + 1]:
+            del self._accounts[key]
+
+
+def _wait(account: _Account, rate: float) -> float:
+    return 0.0 if account.balance > 0 else max(1.0, -account.balance / rate)
+
+
+@functools.lru_cache(4096)
+def _address(text: str) -> _Address | None:
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+@functools.lru_cache(4096)
+def _places(address: _Address) -> tuple[Network, Network]:
+    """The network that counts as one address, and the one around it."""
+    lengths = (32, 24) if address.version == 4 else (64, 48)
+    single, network = (ipaddress.ip_network((address, length), strict=False) for length in lengths)
+    return single, network
+
+
+def _within(address: _Address, networks: Iterable[Network]) -> bool:
+    return any(address in network for network in networks)

@@ -1,0 +1,222 @@
+"""Bytes of a connection to whole requests: HTTP/1.1 by llhttp (httptools), within the limits.
+
+No clock and no socket is used here. Framing that two parsers could read in two ways is refused: llhttp
+refuses Content-Length with Transfer-Encoding, repeated lengths, bare LF and folded headers by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+from urllib.parse import unquote
+
+import httptools
+
+from kt_es.server.limits import MAX_HEAD, MAX_HEADERS, Route, route_of
+from kt_es.server.problems import Problem, http_problem, too_many
+
+
+@dataclass(slots=True)
+class Request:
+    """A request as it arrives; what follows ``headers`` is known when its head is whole.
+
+    ``client`` is the address of the client, which a trusted proxy may have named. ``keep_alive`` says
+    whether another request may follow.
+    """
+
+    target: bytes = b""
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    method: str = ""
+    version: str = "1.1"
+    keep_alive: bool = False
+    raw_path: bytes = b""
+    path: str = ""
+    query: bytes = b""
+    client: str = ""
+    route: Route = field(default_factory=Route)
+    parts: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+    def values(self, name: bytes) -> list[str]:
+        return [value.decode("latin-1") for key, value in self.headers if key == name]
+
+
+class Owner(Protocol):
+    """Who is told of what arrives. After ``refuse`` nothing more of the connection is read."""
+
+    def begun(self) -> None:
+        """The first bytes of a request are here."""
+
+    def expects(self, request: Request, size: int) -> None:
+        """The head is whole; up to ``size`` bytes of body follow."""
+
+    def keep(self, size: int) -> bool:
+        """So many bytes are kept; False if that is too much for this client."""
+
+    def whole(self, request: Request) -> None:
+        """A request has arrived."""
+
+    def refuse(self, why: str, problem: Problem) -> None:
+        """This request cannot be answered, nor anything behind it."""
+
+
+class Incoming:
+    """The parser of one connection.
+
+    ``origin`` tells the client's address by the values of ``X-Forwarded-For``, ``owes`` for how many seconds
+    that client should ask nothing.
+    """
+
+    def __init__(
+        self, owner: Owner, origin: Callable[[list[str]], str], owes: Callable[[str], float]
+    ) -> None:
+        self._owner = owner
+        self._origin = origin
+        self._owes = owes
+        self._parser = httptools.HttpRequestParser(self)
+        self._request: Request | None = None
+        self._in_head = False
+        self._ended = False
+        self._size_of_head = 0
+        # Bytes since the last head that was whole, or since the last request.
+        self._unparsed = 0
+
+    @property
+    def part(self) -> str | None:
+        """What of a request is arriving: its ``head``, its ``body``, or nothing."""
+        if self._request is None:
+            return None
+        return "head" if self._in_head else "body"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is read."""
+        return self._ended
+
+    def end(self) -> None:
+        """Read nothing more."""
+        self._ended = True
+        self._request = None
+
+    def feed(self, data: bytes) -> None:
+        if self._ended:
+            return
+        self._unparsed += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # The request itself is answered; another protocol is not spoken.
+            self.end()
+        except httptools.HttpParserError:
+            self._refuse("malformed", http_problem(400, "the request is not well-formed HTTP/1.1"))
+        else:
+            self._check_unparsed()
+
+    def _check_unparsed(self) -> None:
+        if self._request is None or self._in_head:
+            if self._unparsed > MAX_HEAD:
+                self._refuse_head()
+        elif self._unparsed > 8 * self._request.route.body + MAX_HEAD:
+            self._refuse("oversize", http_problem(413, "the chunks of the body have too much around them"))
+
+    # Called by the parser, which goes on to the end of what it was fed, whatever is found in it.
+
+    def on_message_begin(self) -> None:
+        if not self._ended:
+            self._request = Request()
+            self._in_head = True
+            self._size_of_head = 0
+            self._owner.begun()
+
+    def on_url(self, part: bytes) -> None:
+        if self._request is not None:
+            self._request.target += part
+            self._count_head(len(part))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._request is not None:
+            # Behind the body it is a trailer, which nothing here reads.
+            if self._in_head:
+                self._request.headers.append((name.lower(), value))
+            self._count_head(len(name) + len(value))
+
+    def on_headers_complete(self) -> None:
+        request = self._request
+        if request is None:
+            return
+        self._in_head = False
+        self._unparsed = 0
+        request.method = self._parser.get_method().decode("ascii")
+        request.version = self._parser.get_http_version()
+        request.keep_alive = self._parser.should_keep_alive()
+        try:
+            url = httptools.parse_url(request.target)
+        except httptools.HttpParserInvalidURLError:
+            self._refuse("malformed", http_problem(400, "the target of the request is not a path"))
+            return
+        request.raw_path = url.path or b"/"
+        request.path = unquote(request.raw_path.decode("ascii", "replace"))
+        request.query = url.query or b""
+        request.route = route_of(request.path)
+        request.client = self._origin(request.values(b"x-forwarded-for"))
+        self._check_head(request)
+
+    def on_body(self, part: bytes) -> None:
+        request = self._request
+        if request is None:
+            return
+        request.size += len(part)
+        if request.size > request.route.body:
+            self._refuse_body(request)
+            return
+        request.parts.append(part)
+        if not self._owner.keep(len(part)):
+            self._refuse("address-bytes", too_many(1.0))
+
+    def on_message_complete(self) -> None:
+        request, self._request = self._request, None
+        self._unparsed = 0
+        if request is not None:
+            self._ended = not request.keep_alive
+            self._owner.whole(request)
+
+    def _check_head(self, request: Request) -> None:
+        """Refuse before the body what needs no body to be refused."""
+        if request.version == "1.1" and len(request.values(b"host")) != 1:
+            self._refuse("malformed", http_problem(400, "a request needs one Host header"))
+            return
+        codings = request.values(b"transfer-encoding")
+        if codings and (request.version == "1.0" or [coding.lower() for coding in codings] != ["chunked"]):
+            self._refuse("malformed", http_problem(501, "the only transfer coding is chunked"))
+            return
+        # llhttp takes one length only, and that of digits.
+        length = "".join(request.values(b"content-length")) or "0"
+        if len(length) > 9 or int(length) > request.route.body:
+            self._refuse_body(request)
+            return
+        size = request.route.body if codings else int(length)
+        wait = self._owes(request.client) if size > MAX_HEAD else 0.0
+        if wait:
+            self._refuse("rate", too_many(wait))
+        elif size:
+            self._owner.expects(request, size)
+
+    def _count_head(self, size: int) -> None:
+        self._size_of_head += size + 4
+        too_many_headers = self._request is not None and len(self._request.headers) > MAX_HEADERS
+        if self._size_of_head > MAX_HEAD or too_many_headers:
+            self._refuse_head()
+
+    def _refuse_head(self) -> None:
+        limit = f"the head must have at most {MAX_HEAD} bytes and {MAX_HEADERS} headers"
+        self._refuse("oversize", http_problem(431, limit))
+
+    def _refuse_body(self, request: Request) -> None:
+        limit = f"the body must have at most {request.route.body} bytes"
+        self._refuse("oversize", Problem(413, "oversize", limit))
+
+    def _refuse(self, why: str, problem: Problem) -> None:
+        if not self._ended:
+            self.end()
+            self._owner.refuse(why, problem)

@@ -1,0 +1,101 @@
+"""The HTTP server of a front end around any application, and raw clients of it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.types import ASGIApp
+
+from kt_es.errors import KtError
+from kt_es.server.clients import Clients
+from kt_es.server.connections import Connections
+from kt_es.server.guard import Guard
+from kt_es.server.limits import Limits
+from kt_es.server.listening import http_server
+
+PATIENCE = 20.0
+
+
+@dataclass
+class Door:
+    """A running server. ``refused`` counts by reason."""
+
+    port: int
+    connections: Connections
+    errors: list[KtError]
+    refused: Counter
+    sockets: list[socket.socket] = field(default_factory=list)
+
+    def connect(self, sent: bytes = b"", *, source: str = "127.0.0.1", buffer: int = 0) -> socket.socket:
+        """A connection from ``source``, any address of the loopback network, that has sent ``sent``."""
+        client = socket.socket()
+        if buffer:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        client.settimeout(PATIENCE)
+        client.bind((source, 0))
+        client.connect(("127.0.0.1", self.port))
+        self.sockets.append(client)
+        client.sendall(sent)
+        return client
+
+    def count(self, why: str) -> float:
+        return self.refused.labels(why)._value.get()  # type: ignore[no-any-return]
+
+
+@contextmanager
+def door(app: ASGIApp, limits: Limits, *, most: int = 100, guarded: bool = False) -> Iterator[Door]:
+    """A server of ``app`` with ``limits``; ``guarded`` as the front end guards its own."""
+    registry = CollectorRegistry()
+    refused = Counter("refused", "by reason", ["why"], registry=registry)
+    clients = Clients(limits)
+    if guarded:
+        seconds = Histogram("seconds", "of requests", ["route"], registry=registry)
+        app = Guard(app, clients, seconds, refused)
+    connections = Connections(clients, most, refused)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    errors: list[KtError] = []
+    made = Door(listener.getsockname()[1], connections, errors, refused)
+    with listener, http_server(app, connections, listener, errors.append):
+        try:
+            yield made
+        finally:
+            for client in made.sockets:
+                client.close()
+    assert not errors
+
+
+def request(path: str = "/", body: bytes | None = None, *headers: str, method: str = "") -> bytes:
+    """A request as bytes; POST if it has a body."""
+    lines = [f"{method or ('GET' if body is None else 'POST')} {path} HTTP/1.1", "Host: kt.test", *headers]
+    if body is not None:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
+
+
+def answer(client: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of the next answer."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        part = client.recv(1)
+        assert part, f"closed after {data!r}"
+        data += part
+    first, *lines = data.decode().split("\r\n")[:-2]
+    headers = dict(line.split(": ", 1) for line in lines)
+    body = b""
+    while missing := int(headers.get("content-length", "0")) - len(body):
+        part = client.recv(missing)
+        assert part, "closed within a body"
+        body += part
+    return int(first.split()[1]), headers, body
+
+
+def is_closed(client: socket.socket) -> bool:
+    """Wait for the server's end of the connection; False if it says something instead."""
+    try:
+        return client.recv(1) == b""
+    except ConnectionError:
+        return True

@@ -1,0 +1,374 @@
+"""The HTTP server against clients that are slow, greedy, silent or wrong, by raw sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from kt_es.server import connection, limits
+from kt_es.server.guard import leave_place
+from kt_es.server.limits import Limits
+from tests.reference.doors import Door, answer, door, is_closed, request
+from tests.reference.frontends import until
+
+LONG = Limits()
+GUARDED = Limits(exempt=())
+
+
+class App:
+    """Answers with what was asked; ``/large`` with many bytes; ``/wait`` not before ``let_go``."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.waiting = 0
+        self.gone = threading.Semaphore(0)
+        self.let_go = threading.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.asked.append(scope["path"])
+        body = (await receive())["body"]
+        if scope["path"] in ("/wait", "/decided"):
+            await self._wait(scope)
+        data = bytes(12 << 20) if scope["path"] == "/large" else scope["path"].encode() + b" " + body
+        headers = [(b"content-length", str(len(data)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": data})
+
+    async def _wait(self, scope: Scope) -> None:
+        self.waiting += 1
+        try:
+            if scope["path"] == "/decided":
+                leave_place(scope)
+            while not self.let_go.is_set():
+                await asyncio.sleep(0.005)
+        finally:
+            self.waiting -= 1
+            self.gone.release()
+
+
+@pytest.fixture
+def app() -> App:
+    return App()
+
+
+@pytest.fixture
+def patient(app: App) -> Iterator[Door]:
+    with door(app, LONG) as made:
+        yield made
+
+
+def test_requests_on_one_connection_are_answered_in_their_order(patient: Door) -> None:
+    client = patient.connect(request("/a") + request("/b", b"{}") + request("/c", None, "Connection: close"))
+    assert [answer(client)[2] for _ in range(3)] == [b"/a ", b"/b {}", b"/c "]
+    assert is_closed(client)
+
+
+def test_chunked_bodies_and_continue_are_understood(patient: Door) -> None:
+    client = patient.connect(request("/a", None, "Transfer-Encoding: chunked", method="POST"))
+    client.sendall(b"2\r\n{}\r\n0\r\n\r\n")
+    assert answer(client)[2] == b"/a {}"
+    client.sendall(request("/b", None, "Expect: 100-continue", "Content-Length: 2", method="POST"))
+    assert answer(client)[0] == 100
+    client.sendall(b"{}")
+    assert answer(client)[2] == b"/b {}"
+
+
+def test_an_older_client_and_a_head_request_are_answered(patient: Door) -> None:
+    old = patient.connect(b"GET /old HTTP/1.0\r\n\r\n")
+    assert answer(old)[1]["connection"] == "close"
+    assert is_closed(old)
+    head = patient.connect(request("/h", method="HEAD") + request("/after"))
+    first = b""
+    while b"\r\n\r\n" not in first:
+        first += head.recv(1)
+    assert answer(head)[2] == b"/after "
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"Content-Length: 2\r\nTransfer-Encoding: chunked",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 2",
+        b"Content-Length: 2\r\nContent-Length: 2",
+        b"Content-Length: +2",
+        b"Content-Length : 2",
+        b"Transfer-Encoding: xchunked",
+        b"Transfer-Encoding: gzip, chunked",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        b"X: a\r\n b",
+        b"X: a\nContent-Length: 2",
+        b"Host: another",
+    ],
+)
+def test_framing_that_can_be_read_in_two_ways_is_refused_and_closed(
+    patient: Door, app: App, headers: bytes
+) -> None:
+    smuggled = b"0\r\n\r\n" + request("/smuggled")
+    client = patient.connect(b"POST / HTTP/1.1\r\nHost: kt.test\r\n" + headers + b"\r\n\r\n" + smuggled)
+    status, told, body = answer(client)
+    assert status in (400, 501)
+    assert (told["content-type"], told["connection"]) == ("application/problem+json", "close")
+    assert b"reason" in body
+    assert is_closed(client)
+    assert not app.asked
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET /" + b"a" * 20_000, 431),
+        (b"GET / HTTP/1.1\r\nHost: kt.test\r\n" + b"A: b\r\n" * 200, 431),
+        (b"GET / HTTP/1.1\r\nHost: kt.test\r\nA: " + b"b" * 20_000, 431),
+        (b"\r\n" * 10_000, 431),
+        (request("/v1/lookup", None, "Content-Length: 8193", method="POST"), 413),
+        (request("/v1/range", None, "Content-Length: 8193", method="POST"), 413),
+        (request("/", None, "Content-Length: 99999999999999999999", method="POST"), 400),
+        (request("/v1/mutations", None, f"Content-Length: {limits.MAX_BODY + 1}", method="POST"), 413),
+        (
+            request("/v1/lookup", None, "Transfer-Encoding: chunked", method="POST")
+            + b"2000\r\n"
+            + bytes(8192)
+            + b"\r\n1\r\n",
+            413,
+        ),
+        (
+            request("/v1/lookup", None, "Transfer-Encoding: chunked", method="POST")
+            + b"1;" + b"e" * 2_000_000,
+            413,
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_too_large_or_no_http_is_refused_before_it_is_whole(
+    patient: Door, app: App, sent: bytes, status: int
+) -> None:
+    client = patient.connect(sent + b"x" * (status == 413))
+    assert answer(client)[0] == status
+    assert is_closed(client)
+    assert not app.asked
+
+
+@pytest.mark.parametrize(
+    ("begun", "what"),
+    [
+        (b"", ""),
+        (b"GET / HTTP/1.1\r\nHost", "slow-head"),
+        (request("/", None, "Content-Length: 100", method="POST") + b"{", "slow-body"),
+    ],
+)
+@pytest.mark.parametrize("drip", [False, True])
+def test_who_is_slow_is_closed_and_a_drip_gains_nothing(
+    app: App, monkeypatch: pytest.MonkeyPatch, begun: bytes, what: str, drip: bool
+) -> None:
+    monkeypatch.setattr(connection, "SLOWEST", 1 << 30)
+    quick = replace(LONG, head_seconds=0.3, body_seconds=0.3, idle_seconds=0.3)
+    with door(app, quick) as made:
+        client = made.connect(begun or request("/first"))
+        if not begun:
+            assert answer(client)[0] == 200
+        client.settimeout(0.02 if drip and begun else 20)
+        while True:
+            try:
+                said = client.recv(1)
+                break
+            except TimeoutError:
+                client.sendall(b"x")
+        client.settimeout(20)
+        assert said == (b"H" if what else b"")
+        if what:
+            assert client.recv(100).startswith(b"TTP/1.1 408 ")
+            assert made.count(what) == 1
+        client.close()
+        until(lambda: len(made.connections) == 0)
+
+
+def test_an_answer_that_is_not_read_ends_by_its_deadline(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "SLOWEST", 1 << 30)
+    with door(app, replace(LONG, answer_seconds=0.3)) as made:
+        made.connect(request("/large"), buffer=4096)
+        until(lambda: made.count("unread") == 1)
+        until(lambda: len(made.connections) == 0)
+        assert made.connections.held == 0
+
+
+def test_what_has_not_arrived_whole_reaches_nothing(patient: Door, app: App) -> None:
+    begun = request("/v1/mutations", None, "Content-Length: 9000", method="POST") + bytes(100)
+    for _ in range(40):
+        patient.connect(begun)
+    assert answer(patient.connect(request("/whole")))[0] == 200
+    assert app.asked == ["/whole"]
+
+
+def test_a_client_that_hangs_up_ends_what_is_done_for_it(patient: Door, app: App) -> None:
+    client = patient.connect(request("/wait"))
+    until(lambda: app.waiting == 1)
+    client.close()
+    assert app.gone.acquire(timeout=20)
+    assert app.waiting == 0
+
+
+def test_too_many_requests_behind_one_another_are_refused(patient: Door, app: App) -> None:
+    client = patient.connect(request("/wait"))
+    until(lambda: app.waiting == 1)
+    client.sendall(request("/next") * (limits.MAX_PIPELINED + 1))
+    until(lambda: patient.count("pipelined") == 1)
+    app.let_go.set()
+    statuses = [answer(client)[0] for _ in range(limits.MAX_PIPELINED + 3)]
+    assert statuses == [200] * (limits.MAX_PIPELINED + 2) + [400]
+    assert is_closed(client)
+
+
+def test_a_new_connection_takes_the_place_of_one_that_only_waits(app: App) -> None:
+    with door(app, LONG, most=3) as made:
+        busy = made.connect(request("/wait"))
+        until(lambda: app.waiting == 1)
+        oldest, other = made.connect(b"GET"), made.connect()
+        until(lambda: len(made.connections) == 3)
+        assert answer(made.connect(request("/new")))[0] == 200
+        assert is_closed(oldest)
+        app.let_go.set()
+        assert answer(busy)[0] == 200
+        other.sendall(request("/other"))
+        assert answer(other)[0] == 200
+
+
+def test_connections_are_refused_while_all_are_busy(app: App) -> None:
+    with door(app, LONG, most=2) as made:
+        busy = [made.connect(request("/wait")) for _ in range(2)]
+        until(lambda: app.waiting == 2)
+        assert is_closed(made.connect())
+        assert made.count("connections") == 1
+        app.let_go.set()
+        assert [answer(client)[0] for client in busy] == [200, 200]
+
+
+def test_connections_of_an_address_and_of_a_network_are_bounded(app: App) -> None:
+    few = replace(GUARDED, address_connections=2, network_connections=3)
+    with door(app, few) as made:
+        kept = [made.connect(source=source) for source in ("127.0.0.2", "127.0.0.2", "127.0.0.3")]
+        until(lambda: len(made.connections) == 3)
+        assert is_closed(made.connect(source="127.0.0.2"))
+        assert is_closed(made.connect(source="127.0.0.4"))
+        assert answer(made.connect(request("/"), source="127.0.1.2"))[0] == 200
+        kept[0].close()
+        until(lambda: made.connections.clients.neighbours("127.0.0.2") == 2)
+        assert answer(made.connect(request("/"), source="127.0.0.4"))[0] == 200
+
+
+def test_bytes_kept_for_an_address_are_bounded(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kt_es.server.clients.ADDRESS_BYTES", 100_000)
+    begun = request("/v1/mutations", None, "Content-Length: 90000", method="POST") + bytes(60_000)
+    with door(app, GUARDED) as made:
+        made.connect(begun, source="127.0.0.2")
+        until(lambda: made.connections.held == 60_000)
+        assert answer(made.connect(begun, source="127.0.0.2"))[0] == 429
+        made.connect(begun, source="127.0.1.2")
+        until(lambda: made.connections.held >= 120_000)
+
+
+def test_bytes_kept_for_all_are_bounded_at_the_cost_of_who_keeps_most(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kt_es.server.connections.ALL_BYTES", 100_000)
+    begun = request("/v1/mutations", None, "Content-Length: 90000", method="POST")
+    with door(app, LONG) as made:
+        most = made.connect(begun + bytes(60_000))
+        until(lambda: made.connections.held == 60_000)
+        other = made.connect(begun + bytes(50_000))
+        assert is_closed(most)
+        other.sendall(bytes(40_000))
+        assert answer(other)[0] == 200
+
+
+def test_who_asks_too_often_is_told_to_wait_and_nobody_else(app: App) -> None:
+    slow = replace(GUARDED, address_rate=0.5, network_rate=0)
+    with door(app, slow, guarded=True) as made:
+        greedy = made.connect(source="127.0.0.2")
+        answered, status = 0, 200
+        while status == 200:
+            greedy.sendall(request("/"))
+            status, headers, body = answer(greedy)
+            answered += status == 200
+        assert answered >= 2
+        assert (status, headers["retry-after"].isdigit()) == (429, True)
+        assert b"too-many-requests" in body
+        assert answer(made.connect(request("/"), source="127.0.0.3"))[0] == 200
+        large = request("/v1/mutations", None, "Content-Length: 100000", method="POST")
+        assert answer(made.connect(large, source="127.0.0.2"))[0] == 429
+        assert answer(made.connect(request("/healthz"), source="127.0.0.2"))[0] == 200
+
+
+def test_requests_of_an_address_under_way_are_bounded(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kt_es.server.clients.ADDRESS_REQUESTS", 2)
+    with door(app, GUARDED, guarded=True) as made:
+        busy = [made.connect(request("/wait"), source="127.0.0.2") for _ in range(2)]
+        until(lambda: app.waiting == 2)
+        assert answer(made.connect(request("/"), source="127.0.0.2"))[0] == 429
+        assert answer(made.connect(request("/"), source="127.0.0.3"))[0] == 200
+        app.let_go.set()
+        assert [answer(client)[0] for client in busy] == [200, 200]
+        assert answer(made.connect(request("/"), source="127.0.0.2"))[0] == 200
+
+
+def test_waiting_for_a_verdict_holds_no_place(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_REQUESTS", 2)
+    with door(app, GUARDED, guarded=True) as made:
+        for _ in range(5):
+            made.connect(request("/decided"))
+        until(lambda: app.waiting == 5)
+        working = [made.connect(request("/wait")) for _ in range(2)]
+        until(lambda: app.waiting == 7)
+        assert answer(made.connect(request("/")))[0] == 503
+        working.pop().close()
+        until(lambda: app.waiting == 6)
+        assert answer(made.connect(request("/")))[0] == 200
+
+
+def test_an_unread_answer_holds_no_place_unless_it_is_large(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_REQUESTS", 1)
+    monkeypatch.setattr(limits, "MAX_LARGE", 1)
+    with door(app, GUARDED, guarded=True) as made:
+        reader = made.connect(request("/large"), buffer=4096)
+        until(lambda: made.connections.held > 0)
+        assert answer(made.connect(request("/")))[0] == 200
+        reader.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{" + b",".join(b'"%d":1' % number for number in range(33)) + b"}", 400),
+        (b"[" * 9, 400),
+        (b'{"a":[{"b":[{"c":[[[[1]]]]}]}]}', 400),
+        (b'{"a":"' + b",{[" * 1000 + b'"}', 200),
+        (b'{"a":"\\"' + b"," * 100 + b'\\\\"}', 200),
+        (b"{" + b",".join(b'"%d":1' % number for number in range(32)) + b"}", 200),
+    ],
+)
+def test_members_and_levels_are_counted_before_anything_is_validated(
+    app: App, body: bytes, status: int
+) -> None:
+    with door(app, GUARDED, guarded=True) as made:
+        assert answer(made.connect(request("/v1/mutations", body)))[0] == status
+        assert bool(app.asked) == (status == 200)
+
+
+def test_an_end_finishes_what_has_arrived_and_nothing_else(app: App) -> None:
+    with door(app, LONG) as made:
+        busy, idle = made.connect(request("/wait")), made.connect()
+        until(lambda: app.waiting == 1)
+        told = threading.Thread(target=lambda: (is_closed(idle), app.let_go.set()))
+        told.start()
+        made.sockets.clear()
+    told.join()
+    with busy, idle:
+        assert answer(busy)[1]["connection"] == "close"
+        assert is_closed(busy)
