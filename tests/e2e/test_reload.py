@@ -208,13 +208,18 @@ def test_limits_come_from_the_settings_again(directory: Up, files: Files) -> Non
         config.write_text(config.read_text().replace("keys/vrf.pem", "keys/other.pem"))
         told = process.reload()
         assert (told["changed"], told["needs_restart"]) == (["max_backlog"], ["vrf_key"])
+        write(f'{tls}max_backlog = 8\naddress_rate = 5.0\nmax_connections = 9\nexempt = "192.0.2.0/24"')
+        told = process.reload()
+        assert set(told["changed"]) == {"address_rate", "connections"}
+        assert told["needs_restart"] == ["exempt"]
         write(f"{tls}max_backlog = 0")
         told = process.reload()
         assert "max_backlog" in told["reason"]
         assert limit(port, files.first) == 8
         # The files of another place are taken from there; to serve without any needs a restart.
         write(f'tls_cert = "{files.second.certificate}"\ntls_key = "{files.second.key}"')
-        assert set(process.reload()["changed"]) == {"certificate", "max_backlog"}
+        changed = set(process.reload()["changed"])
+        assert changed == {"certificate", "max_backlog", "address_rate", "connections"}
         assert limit(port, files.second) == 200_000
         write("")
         assert process.reload()["needs_restart"] == ["tls_cert"]
