@@ -13,7 +13,8 @@ FROM python:3.12-slim
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin kt \
  && install -d -m 0700 -o kt -g kt /data /kt /kt/keys /kt/keys/signer
 COPY --from=build /opt/kt /opt/kt
-ENV PATH=/opt/kt/bin:$PATH \
+COPY deploy/docker /usr/local/lib/kt-es
+ENV PATH=/opt/kt/bin:/usr/local/lib/kt-es:$PATH \
     PYTHONUNBUFFERED=1 \
     KT_CONFIG=/kt/kt.toml \
     KT_INIT_DATA=/kt \

@@ -95,6 +95,8 @@ class FrontendTable(_Table):
     listen: str = "127.0.0.1:8080"
     max_backlog: Annotated[int, Field(ge=1)] = MAX_BACKLOG
     vrf_key: Path = Path("keys/vrf.pem")
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     head_seconds: _Seconds = DEFAULT_LIMITS.head_seconds
     body_seconds: _Seconds = DEFAULT_LIMITS.body_seconds
     idle_seconds: _Seconds = DEFAULT_LIMITS.idle_seconds

@@ -84,7 +84,8 @@ class Signer:
         self._ledger = ledger
         self._keys = keys
         self._effects = effects
-        self._limits = limits
+        # Read where it is needed: another thread may replace it.
+        self.limits = limits
         self._observer = observer
         self._begin_epoch()
         self._unacknowledged: list[Event] = []
@@ -158,7 +159,7 @@ class Signer:
         if self._is_owed_nothing():
             self._last_heard_at = self._effects.monotonic()
         self._watch()
-        if self._effects.monotonic() - self._patrolled_at >= self._limits.patrol:
+        if self._effects.monotonic() - self._patrolled_at >= self.limits.patrol:
             self._patrol.step()
             self._patrolled_at = self._effects.monotonic()
         self._insert_marker()
@@ -178,12 +179,12 @@ class Signer:
 
     def _expects_more(self) -> bool:
         waited = self._effects.monotonic() - self._last_marker_at
-        lost = self._marker is not None and waited > self._limits.patience
+        lost = self._marker is not None and waited > self.limits.patience
         return lost or self._is_owed_nothing()
 
     def _is_owed_nothing(self) -> bool:
         """Whether the group has delivered about all that it may before the next acknowledgement."""
-        return len(self._unacknowledged) >= self._limits.unacknowledged
+        return len(self._unacknowledged) >= self.limits.unacknowledged
 
     def _process(self, event: Event) -> None:
         """Decide one queue event, the next one, and end the epoch if it is the marker."""
@@ -198,7 +199,7 @@ class Signer:
             self._names,
             self._ledger,
             self._keys,
-            self._limits.outbox,
+            self.limits.outbox,
             monotonic=self._effects.monotonic,
         )
         self._marker: NewEvent | None = None
@@ -225,7 +226,7 @@ class Signer:
         self._acknowledge()
         phases = {**done.phases, "acknowledge": self._effects.monotonic() - self._last_marker_at}
         self._observer.finished(Finished(head, done.size, done.verdicts, phases))
-        if self._limits.truncate:
+        if self.limits.truncate:
             # The last event stays, so that the end of the stream can still be asked for.
             self._log.truncate(self._names.queue, head.queue_next - 1)
 
@@ -242,7 +243,7 @@ class Signer:
         config = self._work.config
         if config is None or self._marker is not None:
             return
-        schedule = Schedule.of(config, self._limits.batch_limit)
+        schedule = Schedule.of(config, self.limits.batch_limit)
         since_marker = self._effects.monotonic() - self._last_marker_at
         since_head = (self._effects.now() - self._ledger.committed.standing.timestamp) / 1000
         if not schedule.wants_marker(since_marker, since_head, self._work.size):
@@ -261,7 +262,7 @@ class Signer:
         What was read from the stream meanwhile, as one's own marker is, the subscription owes all the same:
         one that brings nothing any more would never be acknowledged.
         """
-        if self._effects.monotonic() - self._last_heard_at < self._limits.watchdog:
+        if self._effects.monotonic() - self._last_heard_at < self.limits.watchdog:
             return
         fresh = self._effects.connect()
         try:

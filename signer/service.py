@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.keys import PublicKey
+from kt_es.process.hangups import Reloaded, differing, reloading
 from projections.convicting import keeping_evidence
 from projections.exposition import exposed
 from projections.ledger import FAMILIES, Ledger
@@ -35,8 +36,31 @@ class SignerSettings:
     metrics: tuple[str, int] | None = None  # host and port, where figures are wanted
 
 
-def serve(settings: SignerSettings, connect: Callable[[], EventLog], stop: threading.Event) -> None:
-    """Sign until ``stop``.
+class _CurrentLimits:
+    """The limits in force, of the signer that works and of those after it."""
+
+    def __init__(self, started: SignerSettings, reread: Callable[[], SignerSettings]) -> None:
+        self.now = started.limits
+        self.signer: Signer | None = None
+        self._started = started
+        self._reread = reread
+
+    def reload(self) -> Reloaded:
+        new = self._reread()
+        changed = differing(self.now, new.limits)
+        self.now = new.limits
+        if self.signer is not None:
+            self.signer.limits = new.limits
+        return Reloaded(changed, differing(self._started, new, but=("limits",)))
+
+
+def serve(
+    settings: SignerSettings,
+    connect: Callable[[], EventLog],
+    stop: threading.Event,
+    reread: Callable[[], SignerSettings] | None = None,
+) -> None:
+    """Sign until ``stop``. After each SIGHUP ``reread`` gives the settings anew: their limits hold then.
 
     Raises ``ConfigError`` for keys and directories that cannot be used, ``LockedError`` if another
     process has the data directory, ``RollbackError`` if the log lost what was published,
@@ -54,9 +78,14 @@ def serve(settings: SignerSettings, connect: Callable[[], EventLog], stop: threa
         stack.enter_context(keeping_evidence(settings.data))
         ledger = Ledger(store, settings.origin, settings.pinned)
 
-        def signer(log: EventLog) -> Signer:
-            return Signer(
-                log, settings.names, ledger, keys, effects=effects, limits=settings.limits, observer=metrics
-            )
+        limits = _CurrentLimits(settings, reread or (lambda: settings))
 
+        def signer(log: EventLog) -> Signer:
+            made = Signer(
+                log, settings.names, ledger, keys, effects=effects, limits=limits.now, observer=metrics
+            )
+            limits.signer = made
+            return made
+
+        stack.enter_context(reloading(limits.reload))
         run_forever(connect, signer, settings.names.queue, stop, metrics)

@@ -21,6 +21,7 @@ from kt_es.cli.logs import LOGS
 from kt_es.cli.output import Output, failure, shown, use_color
 from kt_es.errors import EquivocationError, KtError
 from kt_es.formats.evidence import armored
+from kt_es.process.hangups import listen
 from kt_es.process.redaction import without_password
 
 # Command -> module that holds it: a look-up should not wait for the import of a server.
@@ -51,10 +52,21 @@ _COMMANDS = {
     "watch": "watch",
 }
 
+# What goes on until it is stopped: SIGHUP does not end it.
+_SERVING = {"frontend", "monitor", "node", "signer", "up", "watch"}
+
 
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_COMMANDS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] in _SERVING:
+            # Before the command's module is imported, which takes its time.
+            listen()
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         module = _COMMANDS.get(cmd_name)

@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
-from kt_es.cli.context import logs_of, output_of
+from kt_es.cli.context import config_path, logs_of, output_of
 from kt_es.cli.logs import configure_logs
-from kt_es.cli.node_options import data_option, limit_options, refuse_options_of_running
+from kt_es.cli.node_options import data_option, given_limits, limit_options, refuse_options_of_running
 from kt_es.cli.node_upkeep import UPKEEP, check_data
 from kt_es.cli.operate import address
 from kt_es.cli.supervisor import end_with_parent, tell_parent
+from kt_es.config import load_settings
 from kt_es.errors import ConfigError
 from kt_es.node.ops.limits import Limits
 
@@ -44,7 +45,11 @@ def node_command(
     checking: bool,
     **limits: Any,
 ) -> None:
-    """Run the embedded event log alone, with --data; or one of the commands below."""
+    """Run the embedded event log alone, with --data; or one of the commands below.
+
+    A limit that is not given is that of [node] in kt.toml, if there is one. SIGHUP has the node read
+    certificate and limits again.
+    """
     if context.invoked_subcommand is not None:
         refuse_options_of_running(context, context.invoked_subcommand)
         return
@@ -61,14 +66,12 @@ def node_command(
     output = output_of(context)
     where = address(listen, "--listen")
     ops = None if http is None else address(http, "--http")
-    login, query = ("", "Tls=false") if tls_cert is None else ("USER:PASSWORD@", "Tls=true&TlsCaFile=CA.crt")
+    given = given_limits(context, limits)
 
-    def ready(at: str) -> None:
-        tell_parent()
-        output.ok(f"listening on esdb://{login}{at}?{query}")
-
-    run(
-        NodeConfig(
+    def read() -> NodeConfig:
+        file = config_path(context)
+        settled = load_settings(file).node.limits if file.exists() else {}
+        return NodeConfig(
             data,
             where.host,
             where.port,
@@ -76,10 +79,16 @@ def node_command(
             tls_key=tls_key,
             anonymous=anonymous,
             http=None if ops is None else (ops.host, ops.port),
-            limits=Limits(**limits),
-        ),
-        ready,
-    )
+            limits=Limits(**{**settled, **given}),  # type: ignore[arg-type]
+        )
+
+    login, query = ("", "Tls=false") if tls_cert is None else ("USER:PASSWORD@", "Tls=true&TlsCaFile=CA.crt")
+
+    def ready(at: str) -> None:
+        tell_parent()
+        output.ok(f"listening on esdb://{login}{at}?{query}")
+
+    run(read(), ready, read)
 
 
 @node_command.group("user")

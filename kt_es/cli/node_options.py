@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -28,6 +28,15 @@ def limit_options(command: Decorated) -> Decorated:
         )
         command = option(command)
     return command
+
+
+def given_limits(context: click.Context, limits: Mapping[str, float]) -> dict[str, float]:
+    """Those of ``limits`` that an option or a variable gave; the rest are defaults."""
+    return {
+        name: value
+        for name, value in limits.items()
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
 
 
 def _range(bound: Bound, default: float) -> click.IntRange | Seconds:

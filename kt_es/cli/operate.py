@@ -28,6 +28,7 @@ from kt_es.eventstore.esdb import Connector
 from kt_es.eventstore.patient import Patience
 from kt_es.eventstore.uri import check_uri
 from kt_es.formats.labels import LABEL_POLICIES
+from kt_es.process.hangups import Reloaded, differing, reloading
 from projections.monitor import MonitorSettings, monitor
 from signer.loop import Limits
 from signer.service import SignerSettings
@@ -40,6 +41,9 @@ DATA_OPTION = click.option(
 METRICS_OPTION = click.option(
     "--metrics", metavar="HOST:PORT", help="Serve figures for Prometheus; default as in kt.toml."
 )
+
+
+_FILE = click.Path(path_type=Path)
 
 
 def address(text: str, what: str = "listen") -> Address:
@@ -152,12 +156,19 @@ class _Signer(click.Group):
 @METRICS_OPTION
 @click.pass_context
 def signer_command(context: click.Context, log: str | None, data: Path | None, metrics: str | None) -> None:
-    """Run the signer, or a standby that takes over when the signer is gone."""
+    """Run the signer, or a standby that takes over when the signer is gone.
+
+    SIGHUP has it read the limits of kt.toml again.
+    """
     if context.invoked_subcommand is not None:
         return
-    settings = settings_of(context, log)
     configure_logs("signer", logs_of(context))
-    serve_signer(signer_settings(settings, data, metrics), Connector(settings.log), stop_on_signals())
+
+    def read() -> SignerSettings:
+        return signer_settings(settings_of(context, log), data, metrics)
+
+    connect = Connector(settings_of(context, log).log)
+    serve_signer(read(), connect, stop_on_signals(), read)
 
 
 def signer_settings(
@@ -185,6 +196,10 @@ def signer_settings(
     metavar="ITEMS",
     help="Refuse submissions while more wait in the queue; default as in kt.toml, 200000.",
 )
+@click.option(
+    "--tls-cert", type=_FILE, help="Serve HTTPS: certificate in PEM, with those between it and its root."
+)
+@click.option("--tls-key", type=_FILE, help="Its private key in PEM.")
 @limit_options
 @click.pass_context
 def frontend_command(
@@ -194,39 +209,48 @@ def frontend_command(
     data: Path | None,
     listen: str | None,
     max_backlog: int | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
     **limits: object,
 ) -> None:
-    """Run a front end: submissions into the queue, lookups with proofs from its own replica."""
+    """Run a front end: submissions into the queue, lookups with proofs from its own replica.
+
+    SIGHUP has it read its certificate and the limits of kt.toml again.
+    """
     from kt_es.server.service import FrontendSettings, serve
 
-    settings = settings_of(context, log)
     output = output_of(context)
     configure_logs("frontend", logs_of(context))
-    where = address(listen or settings.frontend.listen)
     # A history is long work in one thread; a lookup hands over between threads some ten times, and would
     # wait 5 ms each time.
     sys.setswitchinterval(0.0005)
+
+    def read() -> FrontendSettings:
+        settings = settings_of(context, log)
+        table = settings.frontend
+        where = address(listen or table.listen)
+        return FrontendSettings(
+            origin=settings.origin,
+            directory=settings.directory,
+            signer_key=settings.pinned,
+            log=settings.log,
+            data=data or settings.path(table.data),
+            vrf_key=settings.path(table.vrf_key),
+            host=where.host,
+            port=where.port,
+            max_backlog=max_backlog or table.max_backlog,
+            limits=limits_of(table, limits),
+            tls_cert=tls_cert or (table.tls_cert and settings.path(table.tls_cert)),
+            tls_key=tls_key or (table.tls_key and settings.path(table.tls_key)),
+        )
+
+    settings = read()
 
     def ready(url: str) -> None:
         tell_parent()
         output.ok(f"serving {settings.origin} at {url}")
 
-    serve(
-        FrontendSettings(
-            origin=settings.origin,
-            directory=settings.directory,
-            signer_key=settings.pinned,
-            log=settings.log,
-            data=data or settings.path(settings.frontend.data),
-            vrf_key=settings.path(settings.frontend.vrf_key),
-            host=where.host,
-            port=where.port,
-            max_backlog=max_backlog or settings.frontend.max_backlog,
-            limits=limits_of(settings.frontend, limits),
-        ),
-        stop_on_signals(),
-        ready,
-    )
+    serve(settings, stop_on_signals(), ready, read)
 
 
 @click.command("monitor")
@@ -251,11 +275,12 @@ def monitor_command(
     No head for max_interval and a minute is an alarm in the log and the figures, and with
     --exit-on-silence the end, by exit code 7.
     """
-    settings = settings_of(context, log)
     configure_logs("monitor", logs_of(context))
-    table = settings.monitor
-    monitor(
-        MonitorSettings(
+
+    def read() -> MonitorSettings:
+        settings = settings_of(context, log)
+        table = settings.monitor
+        return MonitorSettings(
             settings.names,
             settings.origin,
             settings.pinned,
@@ -263,10 +288,13 @@ def monitor_command(
             table.read_queue,
             _metrics_at(metrics or table.metrics),
             table.exit_on_silence if exit_on_silence is None else exit_on_silence,
-        ),
-        Connector(settings.log),
-        stop_on_signals(),
-    )
+        )
+
+    started = read()
+    connect = Connector(settings_of(context, log).log)
+    # A monitor has no certificate and no limit: what is changed waits for its restart, and that is said.
+    with reloading(lambda: Reloaded(needs_restart=differing(started, read()))):
+        monitor(started, connect, stop_on_signals())
 
 
 def _metrics_at(where: str | None) -> tuple[str, int] | None:

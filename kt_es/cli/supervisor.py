@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from kt_es.process.hangups import Reloaded, held
+
 PARENT_PIPE = "KT_PARENT_PIPE"
 READY_PIPE = "KT_READY_PIPE"
 STOP_SECONDS = 15.0
@@ -84,18 +86,19 @@ class Supervisor:
         return child
 
     def _spawn(self, child: Child) -> None:
-        child.process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
-            [sys.executable, "-m", "kt_es.cli.main", *child.arguments],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(self._read_end, self._ready_write),
-            env={
-                **os.environ,
-                PARENT_PIPE: str(self._read_end),
-                READY_PIPE: str(self._ready_write),
-            },
-            # An interrupt from the terminal is the supervisor's: it stops the children in order.
-            start_new_session=True,
-        )
+        with held():
+            child.process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
+                [sys.executable, "-m", "kt_es.cli.main", *child.arguments],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(self._read_end, self._ready_write),
+                env={
+                    **os.environ,
+                    PARENT_PIPE: str(self._read_end),
+                    READY_PIPE: str(self._ready_write),
+                },
+                # An interrupt from the terminal is the supervisor's: it stops the children in order.
+                start_new_session=True,
+            )
         child.started_at = time.monotonic()
         self._changed(self.pids)
 
@@ -112,6 +115,13 @@ class Supervisor:
         with contextlib.suppress(BlockingIOError):
             self._ready += os.read(self._ready_read, 65536)
         return child.process is not None and str(child.process.pid).encode() in self._ready.split()
+
+    def reload(self) -> Reloaded:
+        """Have every child that runs read its certificates and limits again."""
+        for child in self.children:
+            if child.process is not None:
+                child.process.send_signal(signal.SIGHUP)
+        return Reloaded()
 
     def check(self) -> None:
         """Restart what has died and may be restarted."""

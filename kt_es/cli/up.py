@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
@@ -35,7 +35,7 @@ from kt_es.errors import ConfigError, KtError, LockedError, MisfitError, Unavail
 from kt_es.eventstore.esdb import connect
 from kt_es.formats.labels import LABEL_POLICIES
 from kt_es.node.access.users import FILE_NAME as USERS_FILE
-from kt_es.node.ops.limits import spelled
+from kt_es.process.hangups import reloading
 from kt_es.process.proxies import is_loopback, uses_proxies
 from kt_es.process.redaction import without_password
 
@@ -191,7 +191,7 @@ class Run:
         self._given = given
         self._node = node
         self._frontend = frontend
-        self._url = f"http://{frontend}"
+        self._url = f"{'http' if settings.frontend.tls_cert is None else 'https'}://{frontend}"
         self._state = settings.base / STATE_FILE
         self._supervisor = Supervisor(output.fail, self._remember)
 
@@ -210,7 +210,9 @@ class Run:
         """Run until ``stop``; the exit code of the first process that refused to go on."""
         settings, supervisor, log = self._settings, self._supervisor, self._new.log
         common = ("-q", "--logs", "json" if verbose else "problems", "-c", str(settings.base / FILE_NAME))
-        try:
+        with ExitStack() as stack:
+            stack.callback(self._end)
+            stack.enter_context(reloading(supervisor.reload))
             node = supervisor.start("node", (*common, *_node(settings), "--listen", str(self._node)))
             # Not before: what answers at the node's address may be another event log.
             self._wait(stop, "the node to open its data", lambda: supervisor.listens(node))
@@ -231,11 +233,12 @@ class Run:
                 supervisor.check()
                 if supervisor.children[0].final_code is not None:
                     break
-        finally:
-            supervisor.stop()
-            self._state.unlink(missing_ok=True)
         codes = [child.final_code for child in supervisor.children if child.final_code is not None]
         return codes[0] if codes else 0
+
+    def _end(self) -> None:
+        self._supervisor.stop()
+        self._state.unlink(missing_ok=True)
 
     def _begin(self) -> bool:
         """Begin the queue; False while the node does not answer, as for a moment after its start."""
@@ -253,7 +256,13 @@ class Run:
 
     def _ready(self) -> bool:
         try:
-            answer = httpx.get(f"{self._url}/readyz", timeout=2, trust_env=uses_proxies(self._url))
+            # It is our own child on our own machine, whatever name its certificate has.
+            answer = httpx.get(
+                f"{self._url}/readyz",
+                timeout=2,
+                verify=False,  # noqa: S501
+                trust_env=uses_proxies(self._url),
+            )
         except httpx.HTTPError:
             return False
         return answer.status_code == httpx.codes.OK
@@ -279,7 +288,5 @@ class Run:
 
 
 def _node(settings: Settings) -> tuple[str, ...]:
-    """The words of ``kt node`` for the node of ``settings``, without its address."""
-    table = settings.node
-    limits = (word for name, value in table.limits.items() for word in (f"--{spelled(name)}", str(value)))
-    return ("node", "--data", str(settings.path(table.data)), *limits)
+    """The words of ``kt node`` for the node of ``settings``, but its address; it reads its limits itself."""
+    return ("node", "--data", str(settings.path(settings.node.data)))

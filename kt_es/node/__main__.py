@@ -12,6 +12,7 @@ import structlog
 
 from kt_es.errors import KtError
 from kt_es.node.server import NodeConfig, run, with_port
+from kt_es.process.hangups import listen
 
 
 def main() -> int:
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--anonymous", action="store_true")
     parser.add_argument("--http", metavar="HOST:PORT")
     options = parser.parse_args()
+    listen()
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

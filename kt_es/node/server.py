@@ -38,6 +38,8 @@ from kt_es.node.rpc.registration import Calls, register, register_raw
 from kt_es.node.rpc.streams import Streams
 from kt_es.node.store.log import EventLog
 from kt_es.node.store.storage import RocksStorage, StorageError
+from kt_es.process.hangups import Reloaded, differing, reloading
+from kt_es.process.tls import both_or_none
 
 _LOG = structlog.get_logger("kt_es.node")
 _SERVICES = (
@@ -69,6 +71,10 @@ class NodeConfig:
     limits: Limits = field(default_factory=Limits)
 
 
+# Limits that SIGHUP changes; the others belong to gRPC, which takes them at the start only.
+_RELOADED = ("max_append", "max_calls", "max_groups")
+
+
 def _channel_options(limits: Limits) -> list[tuple[str, int]]:
     keepalive = int(limits.keepalive * 1000)
     return [
@@ -95,7 +101,8 @@ class _Running:
     """One node on one event loop, from open to closed."""
 
     def __init__(self, config: NodeConfig) -> None:
-        self.config = config
+        self.config = self._started = config
+        self._max_message = config.limits.max_message
         self.failure: StorageError | None = None
         self._stop = asyncio.Event()
         # Before the data are opened: what is wrong here is told without touching them.
@@ -108,7 +115,7 @@ class _Running:
         self._server = grpc.aio.server(options=_channel_options(config.limits))
         self._calls = calls = Calls(config.limits.max_calls)
         self._access = access = Access(self.log, logins, self._tls is not None)
-        streams = Streams(self.log, config.limits.max_append, access)
+        self._streams = streams = Streams(self.log, config.limits.max_append, access)
         groups = PersistentSubscriptions(self.log, self.groups)
         register(self._server, streams, _SERVICES[0], access, counts=self._counts, calls=calls)
         register(self._server, groups, _SERVICES[1], access, counts=self._counts, calls=calls)
@@ -140,6 +147,31 @@ class _Running:
         """Begin to stop."""
         self._stop.set()
 
+    def reload(self, new: NodeConfig) -> Reloaded:
+        """Serve the certificate and keep the limits of ``new``, as far as a running node can. Any thread.
+
+        Raises:
+            ConfigError: they cannot be used; everything is as it was.
+        """
+        limits, before = new.limits, self.config.limits
+        if limits.max_append > self._max_message:
+            raise ConfigError(
+                f"max-append {limits.max_append} is more than the max-message {self._max_message} "
+                f"that this node was started with: restart it"
+            )
+        files = both_or_none(new.tls_cert, new.tls_key)
+        exchanged = self._tls is not None and files is not None and self._tls.exchange(*files)
+        self._streams.limit(limits.max_append)
+        self._calls.limit = limits.max_calls
+        self.groups.limit = limits.max_groups
+        changed = tuple(name for name in differing(before, limits) if name in _RELOADED)
+        fixed = differing(self._started, new, but=("limits", "tls_cert", "tls_key"))
+        fixed += differing(self._started.limits, limits, but=_RELOADED)
+        if (files is None) != (self._tls is None):
+            fixed += ("tls_cert",)
+        self.config = new
+        return Reloaded((*changed, *(("certificate",) if exchanged else ())), fixed)
+
     async def listen(self) -> str:
         """Start serving; returns "host:port".
 
@@ -152,7 +184,7 @@ class _Running:
             if self._tls is None:
                 port = self._server.add_insecure_port(address)
             else:
-                port = self._server.add_secure_port(address, self._tls)
+                port = self._server.add_secure_port(address, self._tls.server)
         except RuntimeError as error:
             raise ConfigError(f"cannot listen on {address}: {error}") from None
         gossip = Gossip(uuid4(), self.config.host, port)
@@ -198,11 +230,11 @@ def _check_address(config: NodeConfig) -> None:
         raise ConfigError(f"cannot listen on {config.host}:{config.port}: {reason}") from None
 
 
-async def _serve(config: NodeConfig, started: Callable[[str, Callable[[], None]], None]) -> None:
+async def _serve(config: NodeConfig, started: Callable[[str, _Running], None]) -> None:
     running = _Running(config)
     try:
         address = await running.listen()
-        started(address, running.stop)
+        started(address, running)
         await running.until_stopped()
     finally:
         await running.close()
@@ -211,8 +243,14 @@ async def _serve(config: NodeConfig, started: Callable[[str, Callable[[], None]]
     _LOG.info("stopped", position=running.log.position)
 
 
-def run(config: NodeConfig, on_ready: Callable[[str], None] | None = None) -> None:
+def run(
+    config: NodeConfig,
+    on_ready: Callable[[str], None] | None = None,
+    reread: Callable[[], NodeConfig] | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT; ``on_ready`` gets "host:port" once the node listens.
+
+    After each SIGHUP ``reread`` gives the config anew, for the certificate and the limits.
 
     Raises:
         LockedError: another process holds the data directory.
@@ -222,14 +260,22 @@ def run(config: NodeConfig, on_ready: Callable[[str], None] | None = None) -> No
     # The thread that syncs must get the GIL back at once; the default lets others keep it for 5 ms.
     sys.setswitchinterval(0.0005)
 
-    def started(address: str, stop: Callable[[], None]) -> None:
+    again = reread or (lambda: config)
+    reloads = contextlib.ExitStack()
+
+    def started(address: str, running: _Running) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
+            loop.add_signal_handler(number, running.stop)
+        reloads.enter_context(reloading(lambda: running.reload(with_possible(again()))))
         if on_ready is not None:
             on_ready(address)
 
-    uvloop.run(_serve(replace(config, limits=possible(config.limits)), started))
+    def with_possible(wanted: NodeConfig) -> NodeConfig:
+        return replace(wanted, limits=possible(wanted.limits))
+
+    with reloads:
+        uvloop.run(_serve(with_possible(config), started))
 
 
 class Node:
@@ -252,10 +298,10 @@ class Node:
         finally:
             self._ready.set()
 
-    def _started(self, address: str, stop: Callable[[], None]) -> None:
+    def _started(self, address: str, running: _Running) -> None:
         self.address = address
         self._loop = asyncio.get_running_loop()
-        self._stop = stop
+        self._stop = running.stop
         self._ready.set()
 
     def start(self) -> Node:

@@ -32,11 +32,18 @@ class Connections:
 
     def __init__(self, clients: Clients, most: int, refused: Counter) -> None:
         self.clients = clients
-        self.limits: Limits = clients.limits
         self.refused = refused
         self.held = 0
         self._most = most
         self._open: dict[Member, None] = {}
+
+    @property
+    def limits(self) -> Limits:
+        return self.clients.limits
+
+    def limit(self, most: int) -> None:
+        """Take in no more than ``most`` from now on; any thread. Those that are open stay."""
+        self._most = most
 
     def __len__(self) -> int:
         return len(self._open)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,14 +25,21 @@ BACKLOG = 128
 
 @contextmanager
 def http_server(
-    app: ASGIApp, connections: Connections, listener: socket.socket, failed: Callable[[KtError], None]
+    app: ASGIApp,
+    connections: Connections,
+    listener: socket.socket,
+    failed: Callable[[KtError], None],
+    context: ssl.SSLContext | None = None,
 ) -> Iterator[None]:
-    """Serve ``listener`` in a thread; on exit finish the requests under way, for up to ``GRACE`` seconds."""
+    """Serve ``listener`` in a thread; on exit finish the requests under way, for up to ``GRACE`` seconds.
+
+    With ``context``, HTTPS.
+    """
     began: Queue[Callable[[], None]] = Queue()
 
     def run(stop: threading.Event) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(app, connections, listener, began))
+            runner.run(_serve(app, connections, listener, began, context))
         if not stop.is_set():
             raise KtError("the HTTP server ended by itself")
 
@@ -47,12 +55,21 @@ def http_server(
 
 
 async def _serve(
-    app: ASGIApp, connections: Connections, listener: socket.socket, began: Queue[Callable[[], None]]
+    app: ASGIApp,
+    connections: Connections,
+    listener: socket.socket,
+    began: Queue[Callable[[], None]],
+    context: ssl.SSLContext | None,
 ) -> None:
     loop = asyncio.get_running_loop()
     ending = asyncio.Event()
     server = await loop.create_server(
-        lambda: Connection(app, connections, loop), sock=listener, backlog=BACKLOG
+        lambda: Connection(app, connections, loop),
+        sock=listener,
+        backlog=BACKLOG,
+        ssl=context,
+        # Until then a connection is in nobody's count.
+        ssl_handshake_timeout=None if context is None else connections.limits.head_seconds,
     )
 
     def end() -> None:

@@ -22,6 +22,7 @@ class Metrics:
     ) -> None:
         figures = Figures()
         self._clock = clock
+        self._figures = figures
         self._registry = figures.registry
         self._timestamp = 0
         self.lookups = figures.counter("kt_lookups", "Lookups answered, by result", "result")
@@ -43,6 +44,12 @@ class Metrics:
         )
         figures.gauge(
             "kt_backlog_limit_items", "Above so many, submissions are refused", lambda: backlog.limit
+        )
+
+    def certificate(self, until: Callable[[], float]) -> None:
+        """HTTPS is served with a certificate that ends at ``until``, in seconds since 1970."""
+        self._figures.gauge(
+            "kt_tls_certificate_end_seconds", "When the certificate that is served ends, Unix time", until
         )
 
     def committed(self, epoch: int, timestamp: int) -> None:

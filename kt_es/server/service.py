@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -27,6 +27,8 @@ from kt_es.errors import ConfigError, EquivocationError, KtError, RollbackError,
 from kt_es.eventstore.esdb import Connector
 from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.keys import PublicKey
+from kt_es.process.hangups import Reloaded, differing, reloading
+from kt_es.process.tls import both_or_none
 from kt_es.server.availability import Appender, LogWatch
 from kt_es.server.backlog import MAX_BACKLOG, Backlog
 from kt_es.server.batcher import Batcher
@@ -46,6 +48,7 @@ from kt_es.server.receipts import ReceiptDesk
 from kt_es.server.rights import PrivateStreams
 from kt_es.server.submission import Submissions
 from kt_es.server.sweeping import Sweeper
+from kt_es.server.tls import Exchangeable
 from projections.checks import check_commit
 from projections.convicting import keep
 from projections.ledger import FAMILIES, Ledger
@@ -74,6 +77,7 @@ class FrontendSettings:
     ``signer_key`` is the pinned key, any signer key of the directory. ``log`` is a connection
     string (``esdb://...``), ``data`` the directory of the replica, ``vrf_key`` a file as ``keys`` has it.
     ``port`` 0 takes a free one. Submissions are refused while more than ``max_backlog`` items wait.
+    ``tls_cert`` and ``tls_key`` are PEM files; with them, HTTPS is served.
     """
 
     origin: str
@@ -86,6 +90,15 @@ class FrontendSettings:
     port: int = 8080
     max_backlog: int = MAX_BACKLOG
     limits: Limits = DEFAULT_LIMITS
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+
+# What SIGHUP changes while a front end serves.
+_LIMITS = ("max_backlog", "limits")
+# Connections are counted by these two, so they hold until all have ended.
+_COUNTED_BY = ("exempt", "proxies")
+_TLS = ("tls_cert", "tls_key")
 
 
 class Running:
@@ -174,6 +187,11 @@ class Running:
         for worker in self._workers:
             worker.start()
 
+    def limit(self, settings: FrontendSettings) -> None:
+        """Have the limits of ``settings`` from now on: those of ``_LIMITS``."""
+        self.backlog.limit = settings.max_backlog
+        self.clients.limits = settings.limits
+
     def release_waiting(self) -> None:
         """Answer everybody who waits for a verdict with a receipt, and end what is being repeated."""
         self.replica.stop()
@@ -229,8 +247,11 @@ def serve(
     settings: FrontendSettings,
     stop: threading.Event | None = None,
     on_ready: Callable[[str], None] = lambda _: None,
+    reread: Callable[[], FrontendSettings] | None = None,
 ) -> None:
     """Serve until ``stop``, SIGTERM or SIGINT (these in the main thread only); ``on_ready`` gets the URL.
+
+    After each SIGHUP ``reread`` gives the settings anew: limits and certificate hold from then on.
 
     Raises ``ConfigError`` for unusable settings, ``LockedError`` for a data directory in use, and
     ``DivergenceError``, ``ConfigError`` or another ``KtError`` for what made it stop by itself. Where it
@@ -244,6 +265,8 @@ def serve(
         ending.set()
 
     vrf = load_vrf_key(settings.vrf_key)
+    files = both_or_none(settings.tls_cert, settings.tls_key)
+    tls = None if files is None else Exchangeable(*files)
     connect_log = Connector(settings.log)
     _check_connection_string(connect_log)
     names = StreamNames(settings.directory)
@@ -272,16 +295,60 @@ def serve(
         stack.enter_context(_signals(ending))
         running.start()
         stack.callback(running.stop)
-        with http_server(running.app, connections, listener, failed):
-            url = _url(settings.host, listener)
+        if tls is not None:
+            running.metrics.certificate(tls.until)
+        again = reread or (lambda: settings)
+        stack.enter_context(reloading(_Reloading(settings, again, running, connections, tls)))
+        context = None if tls is None else tls.context
+        with http_server(running.app, connections, listener, failed, context):
+            url = _url(settings.host, listener, "http" if tls is None else "https")
             _LOG.info("serving", url=url, directory=settings.directory, epoch=ledger.committed.epoch)
             on_ready(url)
-            ending.wait()
+            # Now and then, because a signal just before the wait begins would not end it.
+            while not ending.wait(1.0):
+                pass
             running.release_waiting()
     failure = errors[0] if errors else running.directory.failure
     if failure is not None:
         raise failure
     _LOG.info("stopped", directory=settings.directory)
+
+
+class _Reloading:
+    """Brings what is read again into force, as far as that is possible while connections are served."""
+
+    def __init__(
+        self,
+        started: FrontendSettings,
+        reread: Callable[[], FrontendSettings],
+        running: Running,
+        connections: HttpConnections,
+        tls: Exchangeable | None,
+    ) -> None:
+        self._started = self._now = started
+        self._reread = reread
+        self._running = running
+        self._connections = connections
+        self._tls = tls
+
+    def __call__(self) -> Reloaded:
+        """Raises ``ConfigError``, with everything as it was, for settings or files that cannot be used."""
+        new = self._reread()
+        files = both_or_none(new.tls_cert, new.tls_key)
+        exchanged = self._tls is not None and files is not None and self._tls.exchange(*files)
+        before = self._started.limits
+        fixed = differing(self._started, new, but=(*_LIMITS, *_TLS))
+        fixed += tuple(name for name in differing(before, new.limits) if name in _COUNTED_BY)
+        limits = replace(new.limits, exempt=before.exempt, proxies=before.proxies)
+        new = replace(new, limits=limits)
+        self._running.limit(new)
+        self._connections.limit(room_for_connections(limits.connections))
+        if (files is None) != (self._tls is None):
+            fixed += ("tls_cert",)
+        changed = tuple(name for name in differing(self._now, new) if name == "max_backlog")
+        changed += differing(self._now.limits, limits)
+        self._now = new
+        return Reloaded((*changed, *(("certificate",) if exchanged else ())), fixed)
 
 
 def _check_connection_string(connect_log: Connector) -> None:
@@ -305,9 +372,9 @@ def _listener(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def _url(host: str, listener: socket.socket) -> str:
+def _url(host: str, listener: socket.socket, scheme: str) -> str:
     port = listener.getsockname()[1]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def configs(monkeypatch: pytest.MonkeyPatch) -> list[NodeConfig]:
     """Of the nodes that would have run."""
     ran: list[NodeConfig] = []
 
-    def run(config: NodeConfig, _on_ready: Callable[[str], None]) -> None:
+    def run(config: NodeConfig, _on_ready: object, _reread: object) -> None:
         ran.append(config)
 
     monkeypatch.setattr(server, "run", run)
@@ -118,7 +118,8 @@ def directory(base: Path, node: Mapping[str, object]) -> Path:
 def test_kt_up_gives_its_node_the_limits_in_kt_toml(tmp_path: Path, configs: list[NodeConfig]) -> None:
     limits: dict[str, Any] = {**OTHERS, "max_append": 2 << 20, "max_message": 3 << 20}
     settings = load_settings(directory(tmp_path, limits))
-    result = CliRunner().invoke(cli, up._node(settings))
+    # As ``kt up`` does: the file is named before the command, and has the limits.
+    result = CliRunner().invoke(cli, ["-c", str(settings.base / "kt.toml"), *up._node(settings)])
     assert result.exit_code == 0, result.output
     assert configs[0].limits == Limits(**limits)
     assert configs[0].data == tmp_path / "node"

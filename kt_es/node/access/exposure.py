@@ -6,21 +6,9 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import grpc
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_private_key,
-)
-from cryptography.x509 import load_pem_x509_certificates
 
 from kt_es.errors import ConfigError
-
-
-def _read(path: Path, what: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{what} {path} cannot be read: {error.strerror}") from None
+from kt_es.process.tls import Certificate, both_or_none, read_certificate
 
 
 def is_loopback(host: str) -> bool:
@@ -47,32 +35,34 @@ def check_exposure(host: str, tls: bool, users: bool, anonymous: bool) -> None:
         raise ConfigError(f"{host} is not loopback: add a user first, with kt node user add")
 
 
-def server_credentials(certificate: Path | None, key: Path | None) -> grpc.ServerCredentials | None:
-    """For a server with this certificate, the leaf first, then those between it and the root.
+class Credentials:
+    """The certificate that a node serves, the leaf first, then those between it and the root.
 
-    None if neither file is given.
+    Any thread may ``exchange`` it; connections keep the one that they began with.
 
     Raises:
         ConfigError: a file is missing, unreadable or not PEM, or they do not belong together.
     """
-    if certificate is None and key is None:
-        return None
-    if certificate is None or key is None:
-        raise ConfigError("TLS needs both a certificate and its key")
-    chain, private = _read(certificate, "TLS certificate"), _read(key, "TLS key")
-    try:
-        leaf = load_pem_x509_certificates(chain)[0]
-    except ValueError:
-        raise ConfigError(f"TLS certificate {certificate} is not a certificate in PEM") from None
-    try:
-        loaded = load_pem_private_key(private, None)
-    except TypeError:
-        raise ConfigError(
-            f"TLS key {key} has a password: store it without one, readable by the node only"
-        ) from None
-    except ValueError:
-        raise ConfigError(f"TLS key {key} is not a private key in PEM") from None
-    spki = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-    if leaf.public_key().public_bytes(*spki) != loaded.public_key().public_bytes(*spki):
-        raise ConfigError(f"TLS key {key} does not belong to the certificate {certificate}")
-    return grpc.ssl_server_credentials([(private, chain)])
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self.certificate = read_certificate(certificate, key)
+        self.server = grpc.dynamic_ssl_server_credentials(
+            _configuration(self.certificate), lambda: _configuration(self.certificate)
+        )
+
+    def exchange(self, certificate: Path, key: Path) -> bool:
+        """Serve what the files hold from now on; whether it is another certificate. Raises as above."""
+        loaded = read_certificate(certificate, key)
+        changed = loaded != self.certificate
+        self.certificate = loaded
+        return changed
+
+
+def _configuration(certificate: Certificate) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(certificate.key, certificate.chain)])
+
+
+def server_credentials(certificate: Path | None, key: Path | None) -> Credentials | None:
+    """None if neither file is given; raises as ``Credentials``."""
+    files = both_or_none(certificate, key)
+    return None if files is None else Credentials(*files)

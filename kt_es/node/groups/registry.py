@@ -27,7 +27,7 @@ class Groups:
 
     def __init__(self, log: EventLog, limit: int = 10_000) -> None:
         self._log = log
-        self._limit = limit
+        self.limit = limit
         self._runners: dict[tuple[str, str], GroupRunner] = {}
         # One change at a time: what waits for the disk must not meet another change of the same group.
         self._changing = asyncio.Lock()
@@ -67,8 +67,8 @@ class Groups:
     async def _create(self, stream: str, name: str, settings: Settings) -> None:
         if (stream, name) in self._runners:
             raise group_exists(stream, name)
-        if len(self._runners) >= self._limit:
-            raise too_many_groups(self._limit)
+        if len(self._runners) >= self.limit:
+            raise too_many_groups(self.limit)
         self._check(stream, name, settings)
 
         def command(tx: Transaction) -> int | None:

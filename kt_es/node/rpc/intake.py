@@ -25,12 +25,12 @@ class Intake:
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._held = 0
 
     def take(self, size: int) -> None:
         """Raises ``Refusal`` if there is no room for ``size`` bytes."""
-        if self._held + size > self._limit:
+        if self._held + size > self.limit:
             raise too_much_unfinished()
         self._held += size
 

@@ -30,12 +30,12 @@ class Calls:
     """How many calls are under way, and how many may be: gRPC's own count is late after a refusal."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._open = 0
 
     def enter(self) -> None:
         """Raises ``Refusal`` as gRPC itself words it."""
-        if self._open >= self._limit:
+        if self._open >= self.limit:
             raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
         self._open += 1
 

@@ -48,6 +48,11 @@ class Streams(streams_pb2_grpc.StreamsServicer):
         self._max_append = max_append
         self._intake = Intake(INTAKE * max_append)
 
+    def limit(self, max_append: int) -> None:
+        """What later appends may carry; those under way keep the limit that they began with."""
+        self._max_append = max_append
+        self._intake.limit = INTAKE * max_append
+
     async def Append(  # noqa: N802  the protocol's name
         self, requests: AsyncIterator[streams_pb2.AppendReq], _context: Any
     ) -> streams_pb2.AppendResp | bytes:
