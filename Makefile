@@ -66,6 +66,13 @@ clean:
 lies: setup
 	.venv/bin/python -m tools.lies $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS))
 
+# Abuse of a real front end, each attack for SECONDS, while another client looks accounts up: it must not be
+# refused, nor wait longer than P99 ms in one of a hundred lookups. ONLY is a part of a name.
+.PHONY: abuse
+abuse: setup
+	.venv/bin/python -m tests.abuse --seconds $(or $(SECONDS),60) --p99 $(or $(P99),250) \
+	  $(if $(ONLY),--only $(ONLY))
+
 # Faults on real processes: ROUNDS of them, drawn from SEED (else a random one, printed first); no round
 # begins after SECONDS; once the node is frozen for FROZEN seconds.
 .PHONY: torture

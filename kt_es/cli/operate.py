@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -190,6 +191,9 @@ def frontend_command(
 
     output = output_of(context)
     configure_logs("frontend")
+    # A history is long work in one thread; a lookup hands over between threads some ten times, and would
+    # wait 5 ms each time.
+    sys.setswitchinterval(0.0005)
 
     def read() -> FrontendSettings:
         settings = settings_of(context, log)

@@ -94,7 +94,7 @@ class Route:
 
 _OTHER = Route()
 _ROUTES = {
-    "/v1/mutations": Route(body=MAX_BODY, cost=2.0),
+    "/v1/mutations": Route(body=MAX_BODY, cost=5.0),
     "/v1/history": Route(cost=10.0, large=True),
     "/v1/range": Route(cost=10.0, large=True),
 }

@@ -350,6 +350,8 @@ def test_an_unread_answer_holds_no_place_unless_it_is_large(
         (b'{"a":[{"b":[{"c":[[[[1]]]]}]}]}', 400),
         (b'{"a":"' + b",{[" * 1000 + b'"}', 200),
         (b'{"a":"\\"' + b"," * 100 + b'\\\\"}', 200),
+        (b'"\\"' * 300_000, 400),
+        (b'{"a":"' + b'\\"' * 500_000 + b",", 200),
         (b"{" + b",".join(b'"%d":1' % number for number in range(32)) + b"}", 200),
     ],
 )
