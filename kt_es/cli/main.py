@@ -88,7 +88,13 @@ class _Commands(click.Group):
     show_default=True,
     help="The directory's kt.toml, for the commands that run or inspect it.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    envvar=["KT_JSON", "KT_AS_JSON"],
+    help="Print one JSON document on standard output.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="No check marks and progress on standard error.")
 @click.option(
     "--logs",

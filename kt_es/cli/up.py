@@ -40,7 +40,7 @@ from kt_es.process.proxies import is_loopback, uses_proxies
 from kt_es.process.redaction import without_password
 
 LOCK_FILE = "up.lock"
-PATIENCE = 3.0
+PATIENCE = 10.0
 """Seconds after which ``kt up`` says what it waits for."""
 
 
@@ -134,7 +134,8 @@ def _refuse_other_log(settings: Settings) -> None:
     listen = address(settings.node.listen, "node.listen")
     target = settings.log.partition("://")[2].partition("?")[0].rpartition("@")[2]
     try:
-        at = Address.parse(target)
+        # As both client libraries have it, without a port it is 2113.
+        at = Address.parse(target if target.rpartition(":")[2].isdigit() else f"{target}:2113")
     except ValueError:
         at = None
     same_host = at is not None and (

@@ -126,11 +126,14 @@ def test_it_says_three_lines(tmp_path: Path) -> None:
     up = Running(tmp_path / "up.log", "up", "--data", tmp_path / "data", *ANYWHERE, *SHORT)
     try:
         up.says("verify with", 90)
-        made, served, verify = up.spoken.splitlines()
+        # A machine that is busy may also hear what is waited for.
+        made, served, verify = [
+            line for line in up.spoken.splitlines() if not line.startswith("waiting for ")
+        ]
         assert up.stop() == 0
     finally:
         up.stop()
     assert made == f"✓ made {tmp_path / 'data'} for localhost/people"
     assert served.startswith("✓ localhost/people is served at http://127.0.0.1:")
     assert verify.startswith("  verify with  localhost/people/heads+")
-    assert len(up.spoken.splitlines()) == 3
+    assert up.spoken.splitlines()[-1] == verify

@@ -110,6 +110,8 @@ def test_the_variable_of_json_answers_a_command_that_is_none(
     monkeypatch.setenv("KT_JSON", "1")
     assert ran(monkeypatch, "nope") == 2
     assert json.loads(capsys.readouterr().out)["error"]["kind"] == "unusable"
+    assert ran(monkeypatch, "keys", "list") == 0
+    assert json.loads(capsys.readouterr().out) == {"keys": []}
 
 
 def test_an_auditor_needs_variables_alone(
