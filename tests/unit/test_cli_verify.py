@@ -257,6 +257,10 @@ class TestProof:
         assert ran.code == 2
         assert ran.err.endswith("is neither a saved proof nor evidence")
 
+    def test_the_age_of_the_head_is_the_word_of_the_file(self, tmp_path: Path, directory: Directory) -> None:
+        ran = verify(tmp_path, client_of(directory).lookup(ALICE).proof.encode())
+        assert "when this was saved, as the file says itself, the head is" in ran.err
+
 
 class TestChanges:
     def changes(self, directory: Directory, store: MemoryStateStore, epoch: int | None = None) -> Any:

@@ -13,7 +13,13 @@ from kt_es.client.client import Client
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.trusted import Pinned
 from kt_es.crypto.signatures import PrivateKey
-from kt_es.errors import CannotTellError, EquivocationError, MalformedError, VerificationError
+from kt_es.errors import (
+    CannotTellError,
+    EquivocationError,
+    MalformedError,
+    UnavailableError,
+    VerificationError,
+)
 from kt_es.evidence import convict
 from kt_es.formats.checkpoints import heads_origin, mutations_origin
 from kt_es.formats.configs import SignedConfig
@@ -96,6 +102,27 @@ class TestLatest:
         with pytest.raises(VerificationError, match=r"^rollback:") as refused:
             look(client_of(cut_back(directory, 2), store))
         assert refused.value.exit_code == 4
+
+    @pytest.mark.parametrize("look", [by_head, by_epochs, lambda client: client.head(1)])
+    def test_a_front_end_that_is_behind_can_say_so(self, directory: Directory, look: Look) -> None:
+        store = MemoryStateStore()
+        client_of(directory, store).lookup(ALICE)
+        behind = cut_back(directory, 2)
+
+        def handle(request: httpx.Request) -> httpx.Response:
+            if int(request.url.params.get("since", 0)) > 2:
+                problem = {
+                    "type": "about:blank",
+                    "title": "behind",
+                    "detail": "behind",
+                    "reason": "unavailable",
+                }
+                return httpx.Response(503, json=problem)
+            return behind.handle(request)
+
+        with pytest.raises(UnavailableError, match="behind") as refused:
+            look(client_of(behind, store, handle, timeout=0.5))
+        assert refused.value.exit_code == 7
 
     @WAYS
     @pytest.mark.parametrize("off", [60_000 + 60_000 + 1, -60_001])

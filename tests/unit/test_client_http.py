@@ -305,6 +305,20 @@ class TestServer:
         with pytest.raises(kind, match=r"\?\[31mred\?"):
             client_of(directory, handler=lambda _: answer).directory()
 
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "user:s3cret@kt.test",
+            "//user:s3cret@kt.test",
+            "http://kt.test/?token=s3cret",
+            "http://kt.test/#s3cret",
+        ],
+    )
+    def test_an_unusable_address_is_not_repeated(self, url: str) -> None:
+        with pytest.raises(ConfigError, match="address") as refused:
+            Client(url, MemoryStateStore())
+        assert "s3cret" not in str(refused.value)
+
     @pytest.mark.parametrize("url", ["", "kt.test", "ftp://kt.test", "http://", "http://[", "file:///etc"])
     def test_an_unusable_address_is_a_configuration_error(self, url: str) -> None:
         with pytest.raises(ConfigError, match="address"):

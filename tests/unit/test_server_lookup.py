@@ -109,8 +109,15 @@ def test_the_answer_goes_on_from_any_checkpoint_that_the_client_trusts(story: St
 
 
 def test_a_client_that_knows_more_is_asked_to_come_back(story: Story) -> None:
-    with pytest.raises(UnavailableError, match="behind: it has 5 epochs"):
-        story.front.directory.lookup("bob@example.org", since=6)
+    directory = story.front.directory
+    assert directory.head(since=5).epoch == 5
+    for ask in (
+        lambda: directory.lookup("bob@example.org", since=6),
+        lambda: directory.head(since=6),
+        lambda: directory.head(2, since=6),
+    ):
+        with pytest.raises(UnavailableError, match="behind: it has 5 epochs, and 6 were seen before"):
+            ask()
 
 
 @pytest.mark.parametrize("epoch", [6, 2**63 - 1])
