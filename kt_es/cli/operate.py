@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from kt_es.cli.common import with_common_options
 from kt_es.cli.context import config_path, logs_of, output_of, settings_of, stop_on_signals
 from kt_es.cli.limits import limit_options, limits_of
 from kt_es.cli.logs import configure_logs
@@ -147,7 +148,7 @@ class _Signer(click.Group):
             return None
         from kt_es.cli.rotating import rotate_command
 
-        return rotate_command
+        return with_common_options(rotate_command, "KT_SIGNER_ROTATE")
 
 
 @click.group("signer", cls=_Signer, invoke_without_command=True)

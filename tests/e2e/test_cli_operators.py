@@ -30,7 +30,7 @@ def test_profiles_are_erased_by_their_owner_and_by_the_operator(
     stranger.kt("keys", "generate")
     for content in ("first", "second", "third"):
         (stranger.home / "key.raw").write_text(f"{content} secret of alice")
-        stranger.kt("put", ALICE, "--key", "key.raw")
+        stranger.kt("put", ALICE, "--key", "key.raw", "--type", "raw")
     first, second, third = openings(directory)
 
     erased = stranger.kt("--json", "erase", "--version", "2", ALICE).document
@@ -53,7 +53,7 @@ def test_profiles_are_erased_by_their_owner_and_by_the_operator(
     looked_up = stranger.kt("--json", "get", ALICE).document
     assert (looked_up["erased"], looked_up["keys"], looked_up["version"]) == (True, None, 3)
     assert any("by the operator, reason: law" in check for check in looked_up["checks"])
-    stranger.kt("put", ALICE, "--add", "key.raw")
+    stranger.kt("put", ALICE, "--add", "key.raw", "--type", "raw")
     assert stranger.kt("--json", "history", ALICE).document["versions"][-1]["version"] == 4
     assert directory.audit()["epochs"] > 0
 
@@ -73,7 +73,7 @@ def test_the_signer_key_is_rotated_beside_a_standby(
     """Neither signer is started anew; the standby takes over under the new key; nobody is lost."""
     stranger.kt("keys", "generate")
     (stranger.home / "key.raw").write_text("of bob")
-    stranger.kt("put", "bob@example.org", "--key", "key.raw")
+    stranger.kt("put", "bob@example.org", "--key", "key.raw", "--type", "raw")
     other = standby_of(directory, tmp_path / "other")
     standby = Running(tmp_path / "standby.log", "-c", other, "signer")
     try:
@@ -95,7 +95,9 @@ def test_the_signer_key_is_rotated_beside_a_standby(
             os.kill(before, signal.SIGKILL)
             directory.restarted("signer", before)
         standby.says('"epoch"')
-        put = stranger.kt("--json", "put", "bob@example.org", "--add", "key.raw", "--rotate-to", "default")
+        put = stranger.kt(
+            "--json", "put", "bob@example.org", "--add", "key.raw", "--type", "raw", "--rotate-to", "default"
+        )
         assert put.document["stands"]
         ran = operator.kt("--json", "-c", other, "signer", "rotate", "--retire")
         assert ran.document["retired"] == [str(other.parent / "keys/signer/retired/signer.pem")]
@@ -134,7 +136,9 @@ def test_a_directory_starts_again_after_a_rotation(tmp_path: Path) -> None:
         user = up.stranger(tmp_path / "user")
         user.kt("keys", "generate")
         (user.home / "key.raw").write_text("of carol")
-        assert user.kt("--json", "put", "carol@example.org", "--key", "key.raw").document["stands"]
+        assert user.kt("--json", "put", "carol@example.org", "--key", "key.raw", "--type", "raw").document[
+            "stands"
+        ]
         for known in (key, up.vkey):
             someone = Stranger(tmp_path / "auditor")
             someone.kt("audit", "--vkey", known, "--log", up.log_uri, "--directory", "people", code=0)

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from kt_es.cli.addresses import free_address
 from kt_es.cli.setup import NewDirectory, write_directory
-from kt_es.cli.up import with_free_port
 from kt_es.config import Address
 from tests.contracts.certificates import certify
 from tests.e2e.processes import ORIGIN, SHORT, Running, Stranger, running_up, until
@@ -55,7 +55,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     text = (made.base / "kt.toml").read_text()
     where = {}
     for process in ("signer", "monitor"):
-        free = with_free_port(Address.parse("127.0.0.1:0"))
+        free = free_address(Address.parse("127.0.0.1:0"))
         where[process] = f"http://{free}/metrics"
         text = text.replace(f"[{process}]\n", f'[{process}]\nmetrics = "{free}"\n')
     tls = f'tls_cert = "{certified.certificate}"\ntls_key = "{certified.key}"\n'
@@ -75,7 +75,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         (folder / "id.raw").write_bytes(b"some key")
         reach = ("--server", up.url, "--vkey", up.vkey, "--ca", certified.authority)
         someone.kt("keys", "generate")
-        someone.kt("put", *reach, "someone@example.org", "--key", folder / "id.raw")
+        someone.kt("put", *reach, "someone@example.org", "--key", folder / "id.raw", "--type", "raw")
         context = ssl.create_default_context(cafile=str(certified.authority))
         with httpx.Client(verify=context) as client:
 

@@ -60,7 +60,7 @@ def test_it_works_behind_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         someone.environment.update(KT_SERVER=up.url, KT_VKEY=up.vkey)
         (tmp_path / "id.raw").write_bytes(b"some key")
         someone.kt("keys", "generate")
-        someone.kt("put", "alice@example.org", "--key", tmp_path / "id.raw")
+        someone.kt("put", "alice@example.org", "--key", tmp_path / "id.raw", "--type", "raw")
         assert "some key" not in someone.kt("get", "alice@example.org").err
         someone.kt("--json", "-c", up.settings, "status")
         someone.kt("-c", up.settings, "audit")

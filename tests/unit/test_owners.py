@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,7 @@ class Kt:
         self.keys = KeyStore(home / "keys")
         self.file = home / "new.raw"
         self.file.write_bytes(b"new")
+        self._lock = threading.Lock()
         self._capsys = capsys
         self._patch = patch
 
@@ -286,7 +288,9 @@ class Kt:
         patch.setattr(Reach, "client", client)
 
     def handle(self, request: httpx.Request) -> httpx.Response:
-        return self.handler(request)
+        # An import asks from several threads, and the directory is of one.
+        with self._lock:
+            return self.handler(request)
 
     def __call__(self, command: str, *words: str) -> tuple[int, dict[str, Any], str]:
         """The exit code, the document and what stands on standard error."""
