@@ -17,7 +17,7 @@ from kt_es.formats.records import Record, Verdict
 from kt_es.process.files import replace_file
 from tests import builders as b
 from tests.reference.directory import Directory
-from tests.unit.test_owners import KEY, STRANGER, Kt, client_of, follow, standing
+from tests.unit.owning.people import KEY, STRANGER, Kt, client_of, follow, standing
 
 ALICE = b.label_of("alice")
 

@@ -79,7 +79,7 @@ def watching(stage: Stage, case: str | None) -> Ran:
         "though version 2 stood there",
         LATER,
     ),
-    also="tests/unit/test_owners.py",
+    also="tests/unit/owning/test_put.py",
 )
 def every_epoch(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()
@@ -195,7 +195,7 @@ def unattended(stage: Stage, case: str | None) -> Ran:
     ),
     lie("another-entry-stands", BY_FRONT_END, "kt put", 1, "another change took version 2", LATER, "stands"),
     lie("nothing-stands", BY_FRONT_END, "kt put", 7, "is not in a map head yet", LATER, "nothing"),
-    also="tests/unit/test_owners.py",
+    also="tests/unit/owning/test_put.py",
 )
 def putting(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()

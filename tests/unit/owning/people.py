@@ -1,0 +1,107 @@
+"""An owner at a terminal: ``kt`` in this process, its client asking a directory of the tests."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from kt_es.cli.clients import Reach
+from kt_es.cli.main import main
+from kt_es.client.client import Client
+from kt_es.client.keystore import KeyStore
+from kt_es.client.state import FileStateStore, MemoryStateStore, StateStore
+from kt_es.crypto.signatures import PrivateKey
+from kt_es.formats.entries import Mutation
+from kt_es.formats.profiles import ProfileKey
+from tests import builders as b
+from tests.reference.directory import Directory
+
+ALICE = b.label_of("alice")
+RITA = "rita@example.org"
+CASES = Path(__file__).parents[2] / "cases" / "import-replaces-other-keys"
+KEY = b.private_key("alice")
+LAPTOP, PHONE, STRANGER = (b.private_key(name) for name in ("laptop", "phone", "stranger"))
+PROFILE = [ProfileKey("laptop", "raw", b"new")]
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+def client_of(
+    directory: Directory, store: StateStore | None = None, handler: Handler | None = None
+) -> Client:
+    return Client(
+        "http://kt.test",
+        store or MemoryStateStore(),
+        transport=httpx.MockTransport(handler or directory.handle),
+        now=lambda: directory.now,
+        timeout=2.0,
+    )
+
+
+def standing(directory: Directory, user: str = "alice") -> Mutation:
+    return directory.mutations[directory.entries[b.index(user)]]
+
+
+def follow(directory: Directory, *keys: PrivateKey, signed_by: PrivateKey = KEY) -> None:
+    """The next version of alice's account in an epoch of its own."""
+    made = b.next_mutation("alice", standing(directory), keys=keys, signed_by=[signed_by])
+    number = made.entry.version
+    assert directory.put(made, b.opening("alice", number), b.profile("alice", number)).succeeded
+    directory.advance()
+
+
+def ids(*keys: PrivateKey) -> list[str]:
+    return [b.public(key).id.hex() for key in keys]
+
+
+class Kt:
+    """``kt`` in this process, its client asking a directory of the tests."""
+
+    def __init__(self, directory: Directory, home: Path, capsys: Any, patch: pytest.MonkeyPatch) -> None:
+        self.handler: Handler = directory.handle
+        self.home = home
+        self.keys = KeyStore(home / "keys")
+        self.file = home / "new.raw"
+        self.file.write_bytes(b"new")
+        self._lock = threading.Lock()
+        self._capsys = capsys
+        self._patch = patch
+
+        def client(reach: Reach, *_: object, **__: object) -> Client:
+            return client_of(directory, FileStateStore(reach.state / "directory"), self.handle)
+
+        patch.setattr(Reach, "client", client)
+
+    def handle(self, request: httpx.Request) -> httpx.Response:
+        # An import asks from several threads, and the directory is of one.
+        with self._lock:
+            return self.handler(request)
+
+    def __call__(self, command: str, *words: str) -> tuple[int, dict[str, Any], str]:
+        """The exit code, the document and what stands on standard error."""
+        options = ["--state", str(self.home / "state")]
+        if command in ("put", "revoke", "erase", "import"):
+            options += ["--keys", str(self.home / "keys")]
+        if command == "put":
+            options += ["--type", "raw"]
+            if not {"--add", "--remove", "--key"} & set(words):
+                options += ["--key", str(self.file)]
+        return self._run(command, *options, *words)
+
+    def with_config(self, command: str, *words: str) -> tuple[int, dict[str, Any], str]:
+        """The same as an operator, with the ``kt.toml`` of the home."""
+        options = ["--state", str(self.home / "state"), "--keys", str(self.home / "keys")]
+        return self._run("-c", str(self.home / "kt.toml"), command, *options, *words)
+
+    def _run(self, *words: str) -> tuple[int, dict[str, Any], str]:
+        self._patch.setattr(sys, "argv", ["kt", "--json", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = self._capsys.readouterr()
+        return int(ended.value.code or 0), json.loads(out or "{}"), err
