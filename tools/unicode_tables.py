@@ -38,10 +38,15 @@ SPACE = """
 """
 """General categories Zs, Zl and Zp."""
 
-ALPHANUMERIC = """
-{alphanumeric}
+MARK = """
+{mark}
 """
-"""General categories L and N."""
+"""General categories Mn, Mc and Me."""
+
+IDNA = """
+{idna}
+"""
+"""PVALID by RFC 5892, and the digits that are CONTEXTO there (U+0660 to U+0669, U+06F0 to U+06F9)."""
 
 LOWER = """
 {lower}
@@ -103,6 +108,36 @@ def _of(holds: Callable[[str], bool]) -> str:
     return _wrapped(_span(first, last) for first, last in ranges(holds))
 
 
+def _points(table: str) -> frozenset[int]:
+    spans = [word.partition("-") for word in table.split()]
+    return frozenset(
+        point for first, _, last in spans for point in range(int(first, 16), int(last or first, 16) + 1)
+    )
+
+
+# RFC 5892, 2.6: exceptions. Of those that depend on the context only the digits are taken.
+_VALID = _points("df 3c2 660-669 6f0-6f9 6fd-6fe f0b 3007")
+_INVALID = _points("b7 375 5f3-5f4 640 7fa 302e-302f 3031-3035 303b 30fb")
+# 2.3, Default_Ignorable_Code_Point: those that are letters or marks.
+_IGNORABLE = _points("34f 115f-1160 17b4-17b5 180b-180d 180f 3164 fe00-fe0f ffa0 e0100-e01ef")
+# 2.4, the blocks of combining marks for symbols and of musical notation; 2.9, old Hangul Jamo.
+_BLOCKS = _points("20d0-20ff 1d100-1d24f")
+_JAMO = _points("1100-11ff a960-a97c d7b0-d7c6 d7cb-d7fb")
+_NEVER = _INVALID | _IGNORABLE | _BLOCKS | _JAMO
+
+
+def is_idna(character: str) -> bool:
+    """Whether a label of an internationalized domain may hold ``character`` (RFC 5892, 3)."""
+    point = ord(character)
+    if point in _VALID or character == "-":
+        return True
+    if point in _NEVER:
+        return False
+    nfkc = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", character).casefold())
+    is_letter_or_digit = unicodedata.category(character) in ("Ll", "Lu", "Lo", "Nd", "Lm", "Mn", "Mc")
+    return is_letter_or_digit and nfkc == character
+
+
 def module() -> str:
     """The text of kt_es/formats/unicode14.py."""
     category = unicodedata.category
@@ -110,7 +145,8 @@ def module() -> str:
         assigned=_of(lambda character: category(character) not in ("Cc", "Cs", "Cn", "Co")),
         format=_of(lambda character: category(character) == "Cf"),
         space=_of(lambda character: category(character)[0] == "Z"),
-        alphanumeric=_of(lambda character: category(character)[0] in "LN"),
+        mark=_of(lambda character: category(character)[0] == "M"),
+        idna=_of(is_idna),
         lower=_wrapped(
             _span(first, last) + ("/2" if step == 2 else "") + f":{offset:x}"
             for first, last, step, offset in lower_runs()

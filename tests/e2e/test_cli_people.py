@@ -90,6 +90,15 @@ def test_what_was_put_is_found_with_its_history(
     assert "yours" in owner.kt("watch", "--once", label).err
 
 
+@pytest.mark.parametrize("label", ["संपर्क@डाटामेल.भारत", "fv@பரிட்சை.இந்தியா"])
+def test_an_address_of_an_indic_domain_is_put_and_found(owner: Stranger, key_file: Path, label: str) -> None:
+    put = owner.kt("put", label, "--key", key_file)
+    assert f"version 1 of {label} stands in the directory" in put.err
+    local, _, domain = label.partition("@")
+    document = owner.kt("--json", "get", f"{local}@{domain.encode('idna').decode()}").document
+    assert (document["label"], document["version"]) == (label, 1)
+
+
 def test_json_is_one_document_and_quiet_says_nothing(owner: Stranger, key_file: Path) -> None:
     put = owner.kt("-q", "--json", "put", "bob@example.org", "--key", key_file)
     assert put.document["version"] == 1

@@ -102,3 +102,22 @@ def test_publishing_through_a_real_front_end(running: Front, streams: Streams) -
     assert published.stands
     assert published.lookup.entry is not None
     assert published.lookup.entry.version == 4
+
+
+@pytest.mark.parametrize(
+    ("label", "with_a_labels"),
+    [
+        ("संपर्क@डाटामेल.भारत", "संपर्क@xn--c2bd4bq1db8d.xn--h2brj9c"),
+        ("fv@பரிட்சை.இந்தியா", "fv@xn--hlcj6aya9esc7a.xn--xkc2dl3a5ee0h"),
+    ],
+)
+def test_an_indic_domain_is_one_account_in_both_forms(
+    running: Front, streams: Streams, label: str, with_a_labels: str
+) -> None:
+    with streams.signing():
+        client = client_of(running, MemoryStateStore())
+        published = client.publish(label, [ProfileKey("laptop", "raw", b"new")], [KEY])
+    assert published.stands
+    found = client_of(running, MemoryStateStore()).lookup(with_a_labels)
+    assert found.label == label
+    assert found.entry == published.lookup.entry

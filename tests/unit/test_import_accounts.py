@@ -29,6 +29,14 @@ def test_labels_are_normalized_and_share_an_account() -> None:
     assert (plan.skipped, plan.keys) == ((), 3)
 
 
+def test_both_forms_of_a_domain_share_an_account() -> None:
+    found = Collector("email")
+    found.add("alice@xn--bcher-kva.example", key("1"))
+    found.add("alice@Bücher.example", key("2"))
+    (account,) = found.plan(2).accounts
+    assert account == Account("alice@bücher.example", (key("1"), key("2")))
+
+
 def test_what_cannot_be_a_label_is_skipped_with_the_reason() -> None:
     found = Collector("email")
     found.add("alice@localhost", key("1"))
