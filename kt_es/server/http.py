@@ -38,10 +38,23 @@ _T = TypeVar("_T")
 _LOG = structlog.get_logger("kt_es.server")
 
 _PROBLEM: dict[int | str, dict[str, Any]] = {
-    "default": {"description": "What went wrong", "model": schemas.ProblemBody}
+    "default": {
+        "description": "What went wrong",
+        "model": schemas.ProblemBody,
+        "headers": {
+            "Retry-After": {
+                "description": "Seconds to wait before the request is repeated; with 429 and 503",
+                "schema": {"type": "integer", "minimum": 1},
+            }
+        },
+    }
+}
+_METRICS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Prometheus text format", "content": {"text/plain": {"schema": {"type": "string"}}}},
+    **_PROBLEM,
 }
 _CHECKPOINT: dict[int | str, dict[str, Any]] = {
-    200: {"description": "C2SP checkpoint", "content": {"text/plain": {}}},
+    200: {"description": "C2SP checkpoint", "content": {"text/plain": {"schema": {"type": "string"}}}},
     **_PROBLEM,
 }
 
@@ -309,12 +322,12 @@ def _add_erasing(app: FastAPI, frontend: Frontend) -> None:
 
 
 def _add_operations(app: FastAPI, frontend: Frontend) -> None:
-    @app.get("/healthz", responses=_PROBLEM)
+    @app.get("/healthz", responses=_ok(schemas.HealthBody))
     async def healthz() -> Response:
         """Whether the process lives."""
         return _answer({"status": "ok"})
 
-    @app.get("/readyz", responses=_PROBLEM)
+    @app.get("/readyz", responses=_ok(schemas.ReadyBody))
     async def readyz() -> Response:
         """Whether the front end has an epoch to serve, agrees with the logs and reaches them.
 
@@ -328,7 +341,7 @@ def _add_operations(app: FastAPI, frontend: Frontend) -> None:
         more = {"problems": problems}
         return _refusal(Problem(503, "not-ready", "; ".join(problems), retry_after=2.0, more=more))
 
-    @app.get("/metrics", response_class=Response, responses=_PROBLEM)
+    @app.get("/metrics", response_class=Response, responses=_METRICS)
     async def metrics() -> Response:
         """Prometheus metrics; nothing in them is about a person."""
         return Response(frontend.metrics.render(), media_type=prometheus.MEDIA_TYPE)

@@ -225,6 +225,7 @@ def test_the_openapi_description_has_every_route_and_problem_documents(running: 
         "/v1/directory",
         "/v1/lookup",
         "/v1/mutations",
+        "/v1/erasures",
         "/v1/history",
         "/v1/range",
         "/v1/heads/latest",
