@@ -101,3 +101,8 @@ fuzz: setup
 .PHONY: bounds
 bounds: setup
 	.venv/bin/python -m tests.bounds --items $(or $(ITEMS),1000000) $(if $(KIND),--kind $(KIND))
+
+# The OpenAPI document in docs/, which a test compares with the code.
+.PHONY: openapi
+openapi: setup
+	.venv/bin/python -m tests.openapi

@@ -18,6 +18,7 @@ from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kt_es.server import limits
+from kt_es.server.ambiguous import ambiguity
 from kt_es.server.clients import Clients
 from kt_es.server.limits import Route, route_of
 from kt_es.server.problems import Problem, internal_problem, too_many
@@ -73,7 +74,7 @@ class Guard:
                 await self._refuse(send, "busy", busy)
                 return
             # Behind the rate: looking at a body costs, too.
-            shape = _wrong_shape(body)
+            shape = _wrong_shape(body) or ambiguity(scope, body)
             if shape is not None:
                 await self._refuse(send, "malformed", Problem(400, "malformed", shape))
                 return

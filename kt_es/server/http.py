@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import structlog
 from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
@@ -38,14 +40,40 @@ _T = TypeVar("_T")
 _LOG = structlog.get_logger("kt_es.server")
 
 _PROBLEM: dict[int | str, dict[str, Any]] = {
-    "default": {"description": "What went wrong", "model": schemas.ProblemBody}
+    "default": {
+        "description": "What went wrong",
+        "model": schemas.ProblemBody,
+        "headers": {
+            "Retry-After": {
+                "description": "Seconds to wait before the request is repeated; with 429 and 503",
+                "schema": {"type": "integer", "minimum": 1},
+            }
+        },
+    }
+}
+_METRICS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Prometheus text format", "content": {"text/plain": {"schema": {"type": "string"}}}},
+    **_PROBLEM,
 }
 _CHECKPOINT: dict[int | str, dict[str, Any]] = {
-    200: {"description": "C2SP checkpoint", "content": {"text/plain": {}}},
+    200: {"description": "C2SP checkpoint", "content": {"text/plain": {"schema": {"type": "string"}}}},
     **_PROBLEM,
 }
 
-Since = Annotated[int | None, Query(ge=0, le=2**63 - 1)]
+
+def _plain(value: object) -> object:
+    """Refuse a number in an address that is not written in its one form, which ``int`` would take."""
+    if isinstance(value, str) and not _DECIMAL.fullmatch(value):
+        raise PydanticCustomError("int_parsing", "must be a decimal number without sign and leading zeros")
+    return value
+
+
+_DECIMAL = re.compile(r"0|[1-9][0-9]*")
+_Plain = BeforeValidator(_plain)
+
+Size = Annotated[int, Field(ge=0, le=2**63 - 1), _Plain]
+Epoch = Annotated[int, Field(ge=1, le=2**63 - 1), _Plain]
+Since = Annotated[Size | None, Query()]
 """The size of the log of map heads that the client trusts."""
 
 
@@ -236,15 +264,15 @@ def _add_logs(app: FastAPI, frontend: Frontend) -> None:
         return head(await _in(frontend.reads, lambda: directory.head(since=since)))
 
     @app.get("/v1/heads/{epoch}", responses=_ok(schemas.HeadBody))
-    async def past_head(epoch: Annotated[int, Path(ge=1, le=2**63 - 1)], since: Since = None) -> Response:
+    async def past_head(epoch: Annotated[Epoch, Path()], since: Since = None) -> Response:
         """The signed map head of one epoch with both checkpoints."""
         return head(await _in(frontend.reads, lambda: directory.head(epoch, since)))
 
     @app.get("/v1/consistency", responses=_ok(schemas.ConsistencyBody))
     async def consistency(
         log: Annotated[Literal["heads", "mutations"], Query()],
-        size1: Annotated[int, Query(alias="from", ge=0, le=2**63 - 1)],
-        size2: Annotated[int, Query(alias="to", ge=0, le=2**63 - 1)],
+        size1: Annotated[Size, Query(alias="from")],
+        size2: Annotated[Size, Query(alias="to")],
     ) -> Response:
         """The consistency proof between two sizes of a log (RFC 6962, 2.1.2)."""
         hashes = await _in(frontend.reads, lambda: directory.consistency(log, size1, size2))
@@ -309,12 +337,12 @@ def _add_erasing(app: FastAPI, frontend: Frontend) -> None:
 
 
 def _add_operations(app: FastAPI, frontend: Frontend) -> None:
-    @app.get("/healthz", responses=_PROBLEM)
+    @app.get("/healthz", responses=_ok(schemas.HealthBody))
     async def healthz() -> Response:
         """Whether the process lives."""
         return _answer({"status": "ok"})
 
-    @app.get("/readyz", responses=_PROBLEM)
+    @app.get("/readyz", responses=_ok(schemas.ReadyBody))
     async def readyz() -> Response:
         """Whether the front end has an epoch to serve, agrees with the logs and reaches them.
 
@@ -328,7 +356,7 @@ def _add_operations(app: FastAPI, frontend: Frontend) -> None:
         more = {"problems": problems}
         return _refusal(Problem(503, "not-ready", "; ".join(problems), retry_after=2.0, more=more))
 
-    @app.get("/metrics", response_class=Response, responses=_PROBLEM)
+    @app.get("/metrics", response_class=Response, responses=_METRICS)
     async def metrics() -> Response:
         """Prometheus metrics; nothing in them is about a person."""
         return Response(frontend.metrics.render(), media_type=prometheus.MEDIA_TYPE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -13,6 +14,9 @@ from kt_es.errors import AccessDeniedError, KtError, MalformedError, RefusedErro
 MEDIA_TYPE = "application/problem+json"
 
 UNKNOWN_EPOCH = "unknown-epoch"
+
+# A stream of the directory, or the stream of its metadata (``StreamNames``).
+_STREAM = re.compile(r"(?:\$\$)?kt_[a-z]+-[A-Za-z0-9_.-]*[A-Za-z0-9_-]")
 
 # By the reason of a refusal; the others are conflicts with what the directory holds.
 _REFUSED = {
@@ -26,7 +30,10 @@ _REFUSED = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Problem:
-    """What is answered instead of an answer. ``more`` are members beside those of the RFC."""
+    """What is answered instead of an answer. ``more`` are members beside those of the RFC.
+
+    Encoded, it names no stream: what stands in the event log is for the operator, whose log has the names.
+    """
 
     status: int
     reason: str
@@ -47,12 +54,26 @@ class Problem:
             "type": f"urn:kt-es:problem:{self.reason}",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
-            "detail": self.detail,
+            "detail": without_streams(self.detail),
             "reason": self.reason,
         }
         if self.field is not None:
             body["field"] = self.field
-        return json.dumps({**body, **self.more}).encode()
+        more = {name: _without_streams_in(value) for name, value in self.more.items()}
+        return json.dumps({**body, **more}).encode()
+
+
+def without_streams(text: str) -> str:
+    """``text`` with no stream of a directory named in it."""
+    return _STREAM.sub("a stream of the event log", text)
+
+
+def _without_streams_in(value: object) -> object:
+    if isinstance(value, str):
+        return without_streams(value)
+    if isinstance(value, list):
+        return [_without_streams_in(part) for part in value]
+    return value
 
 
 def problem_of(error: KtError) -> Problem:

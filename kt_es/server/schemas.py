@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -157,8 +157,23 @@ class ConsistencyBody(BaseModel):
     hashes: list[Base64]
 
 
+class HealthBody(BaseModel):
+    status: Literal["ok"]
+
+
+class ReadyBody(BaseModel):
+    """``submissions`` is there only while they are refused, and says why."""
+
+    status: Literal["ready"]
+    submissions: str | None = None
+
+
 class ProblemBody(BaseModel):
-    """A problem document (RFC 9457)."""
+    """A problem document (RFC 9457).
+
+    ``field`` names what is wrong in the request. A mutation that was decided and failed has the other members
+    of a verdict, too, and ``/readyz`` has ``problems``.
+    """
 
     type: str
     title: str
@@ -166,7 +181,11 @@ class ProblemBody(BaseModel):
     detail: str
     reason: str
     field: str | None = None
+    mutation: str | None = None
     verdict: str | None = None
+    epoch: int | None = None
+    record: RecordBody | None = None
+    problems: list[str] | None = None
 
 
 def to_base64(data: bytes) -> str:

@@ -18,6 +18,8 @@ DOCUMENTS = (
     "CHANGELOG.md",
     "docs/DECISIONS.md",
     "docs/FORMATS.md",
+    "docs/HTTP.md",
+    "docs/LIBRARY.md",
     "docs/OPERATIONS.md",
     "docs/THREATS.md",
 )
