@@ -31,7 +31,7 @@ def ambiguity(scope: Scope, body: bytes) -> str | None:
 
 
 def _is_json(scope: Scope) -> bool:
-    return any(name == b"content-type" and b"json" in value for name, value in scope["headers"])
+    return any(name == b"content-type" and b"json" in value.lower() for name, value in scope["headers"])
 
 
 def _text(body: bytes) -> str:

@@ -260,3 +260,9 @@ def test_the_openapi_description_has_every_route_and_problem_documents(running: 
             assert set(operation["responses"]["default"]["content"]) == {"application/problem+json"}
             assert "422" not in operation["responses"]
     assert "alice" not in json.dumps(schema["paths"])
+
+
+def test_a_member_that_stands_twice_is_refused_however_the_type_is_written(running: Front) -> None:
+    body = b'{"label": "alice@example.org", "label": "bob@example.org"}'
+    answer = running.request("POST", "/v1/lookup", content=body, headers={"content-type": "Application/JSON"})
+    check_problem(answer, 400, "malformed")
