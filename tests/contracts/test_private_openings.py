@@ -231,7 +231,9 @@ def test_the_right_to_read_is_lost_and_returns(server: Server, streams: SignedSt
     streams.put_user("carol")
     again = Front(streams, made.store, connect=lambda: server.log("fe1"))
     with front(streams, made=again, wait=False) as running:
-        sentence = "the right $r to a stream of the event log is missing"
+        # The problem document names none of the directory's streams.
+        named = stream if stream == "$all" else "a stream of the event log"
+        sentence = f"the right $r to {named} is missing"
         # ``$all`` and the queue are not needed for a new epoch, nor the mutations before there is one.
         if stream == NAMES.mutations:
             streams.epoch()
