@@ -6,9 +6,9 @@ anything is called a contradiction: what does not convict is no evidence.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
-from kt_es.errors import EquivocationError, MalformedError, VerificationError
+from kt_es.errors import ConfigError, EquivocationError, MalformedError, VerificationError
 from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, open_checkpoint
 from kt_es.formats.configs import (
     Config,
@@ -18,8 +18,9 @@ from kt_es.formats.configs import (
     verify_chain,
 )
 from kt_es.formats.entries import Entry
-from kt_es.formats.evidence import Evidence, EvidenceKind, ProvenEntry
+from kt_es.formats.evidence import Evidence, EvidenceKind, ProvenEntry, evidence_in
 from kt_es.formats.heads import MapHead, SignedMapHead
+from kt_es.formats.keys import PublicKey
 from kt_es.merkle.verify import map_root
 
 _STEP = "evidence"
@@ -55,6 +56,35 @@ def proven(step: str, evidence: Evidence) -> EquivocationError | None:
     except VerificationError:
         return None
     return EquivocationError(step, sentence, evidence.encode())
+
+
+def convicted_before(kept: bytes, where: str, origin: str, keys: Set[PublicKey]) -> EquivocationError | None:
+    """The error if ``kept`` convicts the directory of ``origin`` with one of ``keys``; None if another one.
+
+    ``kept`` is a file of evidence, plain or armored, and ``where`` its name in messages. A directory that was
+    convicted stays so: its operator would like those who watch to go on with the side that is shown now.
+
+    Raises:
+        ConfigError: the file proves nothing. It was evidence when it was written, and nobody knows any more
+            against whom.
+    """
+    try:
+        data = evidence_in(kept) or kept
+        evidence = Evidence.decode(data)
+        sentence = convict(evidence)
+    except (MalformedError, VerificationError) as error:
+        raise ConfigError(
+            f"the evidence {where} is damaged ({error.problem}): put a copy in its place, or move it away if "
+            "the case is settled"
+        ) from None
+    if evidence.origin != origin or keys.isdisjoint(signed.config.signer_key for signed in evidence.configs):
+        return None
+    return EquivocationError(
+        "convicted",
+        f"{sentence}. That was proven before; what this directory says counts for nothing until you move the "
+        "evidence away",
+        data,
+    )
 
 
 def contradicting_heads(

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import structlog
 
-from kt_es.errors import ConfigError, EquivocationError, MalformedError, VerificationError
-from kt_es.evidence import convict
-from kt_es.formats.evidence import MAX_EVIDENCE, Evidence, EvidenceKind
+from kt_es.errors import ConfigError, EquivocationError, MalformedError
+from kt_es.evidence import convicted_before
+from kt_es.formats.evidence import MAX_EVIDENCE_FILE, Evidence, EvidenceKind
 from kt_es.formats.keys import PublicKey
 from kt_es.process.files import create_file
 from projections.configs import config_chain
@@ -46,34 +46,21 @@ def keep(data: Path | None, error: EquivocationError) -> None:
 
 
 def check_unconvicted(data: Path | None, ledger: Ledger) -> None:
-    """Raise ``EquivocationError`` if evidence below ``data`` convicts the directory that ``ledger`` follows.
+    """Raise what ``convicted_before`` finds below ``data`` of the directory that ``ledger`` follows.
 
-    For those who watch: what is in the log now may be the side that they are meant to see. They go on when
-    somebody has moved the evidence away. Raises ``ConfigError`` for a file that cannot be read or proves
-    nothing.
+    For those who watch: what is in the log now may be the side that they are meant to see. Raises
+    ``ConfigError`` for a file that cannot be read, too.
     """
-    followed = _keys(ledger)
+    origin, keys = ledger.committed.standing.origin, _keys(ledger)
     for path in _files(data):
         try:
             with path.open("rb") as file:
-                encoded = file.read(MAX_EVIDENCE + 1)
-            evidence = Evidence.decode(encoded)
-            sentence = convict(evidence)
-        except (MalformedError, VerificationError) as error:
-            raise ConfigError(
-                f"the evidence {path} is damaged ({error.problem}): put a copy in its place, or move it away "
-                "if the case is settled"
-            ) from None
+                kept = file.read(MAX_EVIDENCE_FILE + 1)
         except OSError as error:
             raise ConfigError(f"the evidence {path} cannot be read: {error.strerror}") from None
-        accused = {signed.config.signer_key for signed in evidence.configs}
-        if evidence.origin != ledger.committed.standing.origin or followed.isdisjoint(accused):
-            continue
-        found = EquivocationError(
-            "convicted", f"{sentence}. That was proven before; move the evidence away to go on", encoded
-        )
-        found.saved = path
-        raise found
+        if found := convicted_before(kept, str(path), origin, keys):
+            found.saved = path
+            raise found
 
 
 def _keys(ledger: Ledger) -> Set[PublicKey]:

@@ -61,13 +61,20 @@ class Hooks:
     @property
     def names(self) -> list[str]:
         """The hooks that there are, by the names of their options."""
-        configured = {"on-alarm": self.command, "webhook": self.webhook, "desktop": self.desktop}
-        return [name for name, hook in configured.items() if hook]
+        return [name for name, hook in self._configured.items() if hook]
 
     def identity(self, name: str) -> str:
         """What the hook ``name`` is known by, without its secrets: another command or address is another."""
-        configured = {"on-alarm": "\0".join(self.command), "webhook": self.webhook or "", "desktop": ""}
-        return f"{name} {sha256(configured[name].encode()).hex()[:16]}"
+        return f"{name} {sha256(self._configured[name].encode()).hex()[:16]}"
+
+    @property
+    def _configured(self) -> dict[str, str]:
+        """What each option says, empty where it was not given."""
+        return {
+            "on-alarm": "\0".join(self.command),
+            "webhook": self.webhook or "",
+            "desktop": "desktop" if self.desktop else "",
+        }
 
     def run(self, document: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
         """Set those of ``names`` off with ``document``: what to say of each that failed, by its name."""

@@ -10,17 +10,14 @@ from kt_es.cli.clients import state_option
 from kt_es.cli.context import output_of
 from kt_es.cli.output import Output
 from kt_es.cli.people import show_lookup
-from kt_es.client.convictions import Convicted, evidence_in, verify_evidence
+from kt_es.client.convictions import Convicted, verify_evidence
 from kt_es.client.offline import verify_proof
 from kt_es.client.state import FileStateStore
 from kt_es.client.states import States
 from kt_es.client.trusted import Pinned
 from kt_es.errors import ConfigError, EquivocationError, MalformedError, VerificationError
-from kt_es.formats.evidence import MAX_EVIDENCE
+from kt_es.formats.evidence import MAX_EVIDENCE_FILE, evidence_in
 from kt_es.formats.proofs import PROOF_FILE, ProofFile
-
-# Armored evidence is a third longer than evidence, which may be longer than a proof.
-_MAX_FILE = 2 * MAX_EVIDENCE
 
 
 @click.command("verify")
@@ -33,12 +30,15 @@ def verify_command(context: click.Context, file: Path, vkey: str | None, state: 
     output = output_of(context)
     try:
         with file.open("rb") as stream:
-            data = stream.read(_MAX_FILE + 1)
+            data = stream.read(MAX_EVIDENCE_FILE + 1)
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from None
     given = None if vkey is None else Pinned.parse(vkey)
     states = States(state)
-    evidence = evidence_in(data)
+    try:
+        evidence = evidence_in(data)
+    except MalformedError as error:
+        raise VerificationError("evidence", error.problem) from None
     if evidence is not None:
         return _show_evidence(output, *_convicted(evidence, given, states))
     if PROOF_FILE.encode() not in data[: len(PROOF_FILE) + 8]:

@@ -21,6 +21,7 @@ from kt_es.cli.setup import write_private
 from kt_es.client.client import Client
 from kt_es.client.vouching import Mine
 from kt_es.client.watching import Change, Watcher
+from kt_es.crypto.hashes import sha256
 from kt_es.errors import (
     ConfigError,
     EquivocationError,
@@ -189,13 +190,12 @@ class Watch:
         proven = isinstance(error, EquivocationError)
         self.alarmed |= proven
         self._fail(label, error, str(error))
-        # What was proven is told in other words when it is met again.
-        case = (
-            armored(error.evidence) if isinstance(error, EquivocationError) and error.evidence else str(error)
-        )
+        case, evidence = str(error), None
+        if isinstance(error, EquivocationError) and error.evidence is not None:
+            # What was proven is told in other words when it is met again.
+            case = sha256(error.evidence).hex()
         if self._reported.get(label) == case:
             return
-        evidence = None
         if isinstance(error, EquivocationError) and error.evidence is not None:
             if error.saved is None:
                 self._output.note("  the evidence could not be saved; keep these lines:")

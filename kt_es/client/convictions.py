@@ -1,7 +1,6 @@
 """What evidence proves about a directory, and what a client remembers of it.
 
-A directory that was convicted stays so: its operator would like a client to go on with the side that is
-served now. All that a client asks of it fails from then on, until a person has moved the evidence away.
+All that a client asks of a directory that was convicted fails, until a person has moved the evidence away.
 """
 
 from __future__ import annotations
@@ -10,11 +9,9 @@ from dataclasses import dataclass
 
 from kt_es.client.state import StateStore
 from kt_es.client.trusted import Pinned, Trusted, position_of_key
-from kt_es.errors import ConfigError, EquivocationError, MalformedError, VerificationError
-from kt_es.evidence import convict
-from kt_es.formats.evidence import EVIDENCE, Evidence, unarmored
-
-_BEGIN, _END = b"-----BEGIN KT-ES EVIDENCE-----", b"-----END KT-ES EVIDENCE-----"
+from kt_es.errors import MalformedError, VerificationError
+from kt_es.evidence import convict, convicted_before
+from kt_es.formats.evidence import Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,28 +23,6 @@ class Convicted:
     first: Pinned
 
 
-def evidence_in(data: bytes) -> bytes | None:
-    """The encoded evidence in a file, plain or armored with text around it; None if there is none.
-
-    Raises ``VerificationError`` for armor that is damaged.
-    """
-    if EVIDENCE.encode() in data[: len(EVIDENCE) + 8]:
-        return data
-    begin = data.find(_BEGIN)
-    if begin < 0:
-        return None
-    end = data.find(_END, begin)
-    try:
-        return unarmored(data[begin : end + len(_END) if end >= 0 else None].decode())
-    except (MalformedError, UnicodeDecodeError) as error:
-        raise VerificationError("evidence", f"the armored text is damaged: {error}") from None
-
-
-def is_about(evidence: Evidence, pinned: Pinned) -> bool:
-    """Whether ``evidence`` is about the directory of ``pinned``: its key is in the chain of configs."""
-    return evidence.origin == pinned.origin and position_of_key(evidence.configs, pinned.key) is not None
-
-
 def verify_evidence(data: bytes, pinned: Pinned | None) -> Convicted:
     """What the encoded evidence ``data`` proves, against the directory of ``pinned`` where that is given.
 
@@ -57,7 +32,8 @@ def verify_evidence(data: bytes, pinned: Pinned | None) -> Convicted:
         evidence = Evidence.decode(data)
     except MalformedError as error:
         raise VerificationError("evidence", str(error)) from None
-    if pinned is not None and not is_about(evidence, pinned):
+    known = pinned is None or position_of_key(evidence.configs, pinned.key) is not None
+    if pinned is not None and (evidence.origin != pinned.origin or not known):
         raise VerificationError(
             "evidence", f"is not about the directory of {pinned.vkey}: that key is not in its chain"
         )
@@ -67,28 +43,10 @@ def verify_evidence(data: bytes, pinned: Pinned | None) -> Convicted:
 
 
 def check_unconvicted(store: StateStore, trusted: Trusted) -> None:
-    """Raises ``EquivocationError`` if ``store`` keeps evidence against the directory of ``trusted``.
-
-    And ``ConfigError`` for a file there that proves nothing: it was evidence when it was written, and nobody
-    knows any more against whom.
-    """
+    """Raise what ``convicted_before`` finds of the directory of ``trusted`` in ``store``."""
     # Later keys are not in the chain of older evidence; the first one is in each.
-    first = Pinned(trusted.origin, trusted.configs[0].config.signer_key)
-    for data, path in store.evidence():
-        try:
-            convicted = verify_evidence(evidence_in(data) or data, None)
-        except VerificationError as error:
-            raise ConfigError(
-                f"the evidence {path} is damaged ({error.problem}): put a copy in its place, or move it away "
-                "if the case is settled"
-            ) from None
-        if not is_about(convicted.evidence, first):
-            continue
-        found = EquivocationError(
-            "convicted",
-            f"{convicted.sentence}. That was proven before; what this directory says counts for nothing "
-            "until you move the evidence away",
-            data,
-        )
-        found.saved = path
-        raise found
+    keys = {trusted.configs[0].config.signer_key}
+    for kept, path in store.evidence():
+        if found := convicted_before(kept, str(path), trusted.origin, keys):
+            found.saved = path
+            raise found

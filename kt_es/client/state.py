@@ -19,7 +19,7 @@ from kt_es.client.database import Database
 from kt_es.client.trusted import MAX_TRUSTED_FILE, Trusted
 from kt_es.crypto.hashes import sha256
 from kt_es.errors import ConfigError, MalformedError
-from kt_es.formats.evidence import MAX_EVIDENCE
+from kt_es.formats.evidence import MAX_EVIDENCE_FILE
 from kt_es.process.files import read_private, replace_file
 
 _EVIDENCE = ".evidence"
@@ -140,7 +140,7 @@ def _decode(path: Path, data: bytes) -> Trusted:
 def _read_evidence(path: Path) -> tuple[bytes, Path]:
     try:
         with path.open("rb") as file:
-            return file.read(MAX_EVIDENCE + 1), path
+            return file.read(MAX_EVIDENCE_FILE + 1), path
     except OSError as error:
         raise ConfigError(f"the evidence {path} cannot be read: {error.strerror}") from None
 

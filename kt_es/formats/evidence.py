@@ -27,6 +27,8 @@ from kt_es.merkle.proofs import MapProof
 
 EVIDENCE = "kt-es evidence v1"
 MAX_EVIDENCE = 17 * 1024 * 1024
+MAX_EVIDENCE_FILE = 2 * MAX_EVIDENCE
+"""Armored evidence is a third longer, and may have text around it."""
 MAX_ENTRY = 16 * 1024
 
 
@@ -145,3 +147,20 @@ def unarmored(text: str) -> bytes:
     if len(lines) < 3 or lines[0] != _BEGIN or lines[-1] != _END:
         raise MalformedError("evidence", f"does not stand between {_BEGIN} and {_END}")
     return decode_base64("".join(lines[1:-1]), "evidence")
+
+
+def evidence_in(data: bytes) -> bytes | None:
+    """The encoded evidence in a file, plain or armored with text around it; None if there is none.
+
+    Raises ``MalformedError`` for armor that is damaged.
+    """
+    if EVIDENCE.encode() in data[: len(EVIDENCE) + 8]:
+        return data
+    begin, mark = data.find(_BEGIN.encode()), _END.encode()
+    if begin < 0:
+        return None
+    end = data.find(mark, begin)
+    try:
+        return unarmored(data[begin : end + len(mark) if end >= 0 else None].decode())
+    except (MalformedError, UnicodeDecodeError) as error:
+        raise MalformedError("evidence", f"the armored text is damaged: {error}") from None

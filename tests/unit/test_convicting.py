@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from kt_es.errors import ConfigError, EquivocationError
-from kt_es.formats.evidence import Evidence
+from kt_es.formats.evidence import Evidence, armored
 from projections import convicting
 from projections.auditor import audit
 from projections.ledger import FAMILIES, Ledger
@@ -104,6 +104,16 @@ def test_damaged_evidence_stops(tmp_path: Path) -> None:
         file.write_bytes(damaged)
         with pytest.raises(ConfigError, match="is damaged"):
             convicting.check_unconvicted(tmp_path, new_ledger())
+
+
+def test_armored_evidence_convicts_too(tmp_path: Path) -> None:
+    convicting.keep(tmp_path, found())
+    (file,) = kept(tmp_path)
+    data = file.read_bytes()
+    file.write_text(f"From the operator:\n{armored(data)}\n")
+    with pytest.raises(EquivocationError, match="was proven before") as again:
+        convicting.check_unconvicted(tmp_path, new_ledger())
+    assert again.value.evidence == data
 
 
 def test_evidence_against_another_directory_of_the_same_name_convicts_nobody(tmp_path: Path) -> None:
