@@ -14,7 +14,7 @@ import click
 import platformdirs
 
 from kt_es.cli.context import output_of
-from kt_es.cli.seconds import Seconds
+from kt_es.cli.numbers import Number
 from kt_es.client.client import Client
 from kt_es.client.keystore import KeyStore, StoredKey
 from kt_es.client.states import States
@@ -100,7 +100,7 @@ def reach_options(command: _F) -> _F:
     for option in (
         click.option(
             "--timeout",
-            type=Seconds(0.1),
+            type=Number(0.1),
             help=f"Seconds for each call; default {LOOKUP_TIMEOUT:.0f}, for changes {CHANGE_TIMEOUT:.0f}.",
         ),
         click.option(

@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 import click
 
 from kt_es.cli.context import output_of, settings_of
+from kt_es.cli.numbers import Number
 from kt_es.cli.operate import DATA_OPTION, LOG_OPTION
 from kt_es.cli.output import Output
-from kt_es.cli.owners import confirm
+from kt_es.cli.signing import confirm, yes_option
 from kt_es.cli.waiting import event_log, patience_option
 from kt_es.config import Settings
 from kt_es.formats.configs import Config, SignedConfig
@@ -57,10 +58,10 @@ def change_options(command: _F) -> _F:
     """``--timeout`` and ``--yes``, beside those that reach the log and the signer's data."""
     for option in (
         patience_option,
-        click.option("--yes", is_flag=True, help="Sign without asking. Only a terminal is asked."),
+        yes_option,
         click.option(
             "--timeout",
-            type=click.FloatRange(0),
+            type=Number(0),
             help="Seconds to wait for a head under the new config; default two intervals and a minute.",
         ),
         DATA_OPTION,
@@ -118,11 +119,11 @@ def config_document(chain: tuple[SignedConfig, ...], head: MapHead | None) -> di
 
 
 @config_command.command("set")
-@click.option("--min-interval", type=click.FloatRange(0), help="Seconds that an epoch collects submissions.")
-@click.option("--max-interval", type=click.FloatRange(0.001), help="Seconds between two heads at most.")
+@click.option("--min-interval", type=Number(0), help="Seconds that an epoch collects submissions.")
+@click.option("--max-interval", type=Number(0.001), help="Seconds between two heads at most.")
 @click.option(
     "--max-merge-delay",
-    type=click.FloatRange(0.001),
+    type=Number(0.001),
     help="Seconds from receipt to the head that decides; default as --max-interval, where that is given.",
 )
 @change_options

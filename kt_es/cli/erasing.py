@@ -12,8 +12,9 @@ from click.core import ParameterSource
 
 from kt_es.cli.clients import CHANGE_TIMEOUT, Reach, keys_option, reach_options
 from kt_es.cli.context import output_of, running_up, settings_of
-from kt_es.cli.owners import choose_signers, confirm
+from kt_es.cli.owners import choose_signers
 from kt_es.cli.people import show_checks
+from kt_es.cli.signing import confirm, yes_option
 from kt_es.cli.waiting import until_fresh
 from kt_es.client.client import Client
 from kt_es.client.history import Version
@@ -56,7 +57,7 @@ class _Signer:
 )
 @click.option("--reason", type=click.Choice(REASONS), help="The public reason of an operator; needed by it.")
 @click.option("--sign-with", "names", multiple=True, metavar="NAME", help="The owner's signing key.")
-@click.option("--yes", is_flag=True, help="Sign without asking. Only a terminal is asked.")
+@yes_option
 @keys_option
 @reach_options
 @click.pass_context

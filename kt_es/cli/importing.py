@@ -13,9 +13,9 @@ import click
 
 from kt_es.cli.clients import CHANGE_TIMEOUT, Reach, keys_option, reach_options, signing_keys
 from kt_es.cli.context import output_of
+from kt_es.cli.numbers import Number
 from kt_es.cli.output import Output, is_terminal
 from kt_es.cli.profiles import described
-from kt_es.cli.seconds import Seconds
 from kt_es.cli.waiting import until_fresh
 from kt_es.client.bulk import Action, BulkReport, Merging, Planned, Progress, Wanted, plan_all, publish_all
 from kt_es.client.client import Client
@@ -64,7 +64,7 @@ def read_plan(kind: str, file: Path, policy: str) -> ImportPlan:
 @click.option("--sign-with", "names", multiple=True, metavar="NAME", help="Signing keys of the new accounts.")
 @click.option(
     "--patience",
-    type=Seconds(1),
+    type=Number(1),
     default=600.0,
     show_default=True,
     help="Seconds to wait while the server is away, has too much to do, or has no fresh head.",

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from kt_es.cli.numbers import Number
 from kt_es.config import FrontendTable
 from kt_es.errors import ConfigError
 from kt_es.server.limits import Limits
@@ -14,8 +15,8 @@ from kt_es.server.limits import Limits
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _COUNT = click.IntRange(1)
-_RATE = click.FloatRange(0)
-_OPTIONS: tuple[tuple[str, click.IntRange | click.FloatRange | None, str, str], ...] = (
+_RATE = Number(0)
+_OPTIONS: tuple[tuple[str, click.IntRange | Number | None, str, str], ...] = (
     ("max-connections", _COUNT, "COUNT", "Connections at a time."),
     ("address-connections", _COUNT, "COUNT", "Connections of one address."),
     ("network-connections", _COUNT, "COUNT", "Connections of one network."),

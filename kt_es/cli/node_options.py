@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from kt_es.cli.seconds import Seconds
+from kt_es.cli.numbers import Number
 from kt_es.node.ops.limits import BOUNDS, MAX_INT, Bound, Limits, spelled
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -39,10 +39,10 @@ def given_limits(context: click.Context, limits: Mapping[str, float]) -> dict[st
     }
 
 
-def _range(bound: Bound, default: float) -> click.IntRange | Seconds:
+def _range(bound: Bound, default: float) -> click.IntRange | Number:
     if isinstance(default, int):
         return click.IntRange(int(bound.low), None if bound.high == MAX_INT else int(bound.high))
-    return Seconds(bound.low, bound.high)
+    return Number(bound.low, bound.high)
 
 
 def data_option(kind: click.Path, text: str = "The node's data.") -> Callable[[Decorated], Decorated]:

@@ -11,8 +11,8 @@ from kt_es.cli.common import with_common_options
 from kt_es.cli.context import config_path, logs_of, output_of, settings_of, stop_on_signals
 from kt_es.cli.limits import limit_options, limits_of
 from kt_es.cli.logs import configure_logs
+from kt_es.cli.numbers import Number
 from kt_es.cli.rights import set_rights
-from kt_es.cli.seconds import Seconds
 from kt_es.cli.setup import (
     CONFIG_OPTIONS,
     NewDirectory,
@@ -65,8 +65,8 @@ def address(text: str, what: str = "listen") -> Address:
 @click.option(
     "--label-policy", type=click.Choice(LABEL_POLICIES), default=LABEL_POLICIES[0], show_default=True
 )
-@click.option("--min-interval", type=Seconds(0), default=1.0, show_default=True, help="Seconds.")
-@click.option("--max-interval", type=Seconds(0.1), default=60.0, show_default=True, help="Seconds.")
+@click.option("--min-interval", type=Number(0), default=1.0, show_default=True, help="Seconds.")
+@click.option("--max-interval", type=Number(0.1), default=60.0, show_default=True, help="Seconds.")
 @click.option("--acl", is_flag=True, help="Set the streams' rights for users frontend, signer, monitor.")
 @click.option("--save-credentials", is_flag=True, help="Keep user and password of --log in kt.toml.")
 @patience_option

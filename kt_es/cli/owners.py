@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,13 +10,14 @@ from typing import Any
 
 import click
 
-from kt_es.cli.clients import CHANGE_TIMEOUT, DEFAULT_KEY, Reach, keys_option, reach_options, signing_keys
+from kt_es.cli.clients import CHANGE_TIMEOUT, DEFAULT_KEY, Reach, keys_option, signing_keys
 from kt_es.cli.context import output_of
 from kt_es.cli.editing import check_edits, edit_options, edited, say_unchanged
-from kt_es.cli.mine import key_ids, mine_option, read_mine
+from kt_es.cli.mine import key_ids, read_mine
 from kt_es.cli.output import Output
 from kt_es.cli.people import lookup_document, show_checks
 from kt_es.cli.profiles import described, read_key_file
+from kt_es.cli.signing import confirm, signing_options
 from kt_es.cli.waiting import until_fresh
 from kt_es.client.client import Client
 from kt_es.client.keystore import KeyStore, StoredKey
@@ -25,7 +25,7 @@ from kt_es.client.publishing import Published
 from kt_es.client.trust import Lookup
 from kt_es.client.vouching import UNKNOWN_KEYS, Difference, Mine, Proposal
 from kt_es.crypto.signatures import ECDSA_P256, ED25519, PrivateKey
-from kt_es.errors import KtError, RefusedError
+from kt_es.errors import RefusedError
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.notes import encode_base64
 from kt_es.formats.profiles import PROFILE_TYPES, ProfileKey
@@ -94,24 +94,8 @@ def _algorithm(key: PublicKey) -> str:
     type=click.Choice(PROFILE_TYPES),
     help="What the files are; raw publishes what is not recognized. Private keys are refused in any case.",
 )
-@click.option(
-    "--sign-with",
-    "names",
-    multiple=True,
-    metavar="NAME",
-    help="Signing keys; default: the stored one that the present version names.",
-)
 @click.option("--rotate-to", "rotate", multiple=True, metavar="NAME", help="Signing keys for later changes.")
-@click.option(
-    "--accept",
-    multiple=True,
-    metavar="KEYID",
-    help="An authorized key of the present version that you know, though it is not yours; may be repeated.",
-)
-@click.option("--yes", is_flag=True, help="Sign without asking. Only a terminal is asked.")
-@mine_option
-@keys_option
-@reach_options
+@signing_options("the stored one that the present version names")
 @click.pass_context
 def put_command(
     context: click.Context,
@@ -231,12 +215,6 @@ def _proposed(client: Client, before: Lookup, profile: Sequence[ProfileKey], sig
             f"{error.problem}. If you know a key, take it over with --accept KEYID; if not, your account is "
             "in danger: leave the key out with --rotate-to, and tell the operator",
         ) from None
-
-
-def confirm(yes: bool) -> None:
-    """Ask at a terminal. Elsewhere nobody could answer, and what is signed has been shown."""
-    if not yes and sys.stdin.isatty() and not click.confirm("Sign and publish this?", err=True):
-        raise KtError("nothing was signed or published")
 
 
 def _say_what_stands(output: Output, published: Published) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 
-from kt_es.cli.clients import CHANGE_TIMEOUT, Reach, keys_option, reach_options, signing_keys
+from kt_es.cli.clients import CHANGE_TIMEOUT, Reach, signing_keys
 from kt_es.cli.context import output_of
 from kt_es.cli.editing import say_unchanged
-from kt_es.cli.mine import key_ids, mine_option, read_mine
+from kt_es.cli.mine import key_ids, read_mine
 from kt_es.cli.owners import Signing, choose_signers, publish_change
+from kt_es.cli.signing import signing_options
 from kt_es.cli.waiting import until_fresh
 from kt_es.client.client import Client
 from kt_es.client.keystore import KeyStore
@@ -33,23 +34,7 @@ from kt_es.formats.profiles import ProfileKey
     metavar="NAME",
     help="Signing keys of yours that are authorized in their place.",
 )
-@click.option(
-    "--sign-with",
-    "names",
-    multiple=True,
-    metavar="NAME",
-    help="Signing keys; default: a stored one that stays authorized.",
-)
-@click.option(
-    "--accept",
-    multiple=True,
-    metavar="KEYID",
-    help="An authorized key that stays and that you know, though it is not yours; may be repeated.",
-)
-@click.option("--yes", is_flag=True, help="Sign without asking. Only a terminal is asked.")
-@mine_option
-@keys_option
-@reach_options
+@signing_options("a stored one that stays authorized")
 @click.pass_context
 def revoke_command(
     context: click.Context,

@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from kt_es.cli.configuring import Operated, change_options, operated, wait_for
-from kt_es.cli.owners import confirm
+from kt_es.cli.signing import confirm
 from kt_es.client.trusted import Pinned
 from kt_es.crypto.signatures import ED25519, PrivateKey
 from kt_es.errors import ConfigError

@@ -17,9 +17,9 @@ from click.core import ParameterSource
 
 from kt_es.cli.addresses import free_addresses
 from kt_es.cli.context import STATE_FILE, config_path, output_of, stop_on_signals
+from kt_es.cli.numbers import Number
 from kt_es.cli.operate import address
 from kt_es.cli.output import Output
-from kt_es.cli.seconds import Seconds
 from kt_es.cli.setup import (
     CONFIG_OPTIONS,
     NewDirectory,
@@ -61,10 +61,10 @@ PATIENCE = 10.0
     help="For a new directory: what its labels are.",
 )
 @click.option(
-    "--min-interval", type=Seconds(0), default=1.0, show_default=True, help="For a new directory, seconds."
+    "--min-interval", type=Number(0), default=1.0, show_default=True, help="For a new directory, seconds."
 )
 @click.option(
-    "--max-interval", type=Seconds(0.1), default=60.0, show_default=True, help="For a new directory, seconds."
+    "--max-interval", type=Number(0.1), default=60.0, show_default=True, help="For a new directory, seconds."
 )
 @click.option(
     "--listen", metavar="HOST:PORT", help="Of the front end; default as in kt.toml, 127.0.0.1:8080."

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from kt_es.cli.numbers import Number
 from kt_es.cli.output import Output
-from kt_es.cli.seconds import Seconds
 from kt_es.errors import StaleHeadError
 from kt_es.eventstore.esdb import Connector
 from kt_es.eventstore.patient import Patience, PatientLog
@@ -22,7 +22,7 @@ def patience_option(command: _F) -> _F:
     """``--patience``, for commands that open the event log."""
     return click.option(
         "--patience",
-        type=Seconds(0),
+        type=Number(0),
         default=30.0,
         show_default=True,
         help="Seconds to wait for the event log while it is away; then the exit code is 7.",

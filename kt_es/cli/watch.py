@@ -15,8 +15,8 @@ from kt_es.cli.clients import Reach, keys_option, reach_options
 from kt_es.cli.context import output_of, stop_on_signals
 from kt_es.cli.hooks import Hooks, hook_options
 from kt_es.cli.mine import mine_option, read_mine
+from kt_es.cli.numbers import Number
 from kt_es.cli.output import Output, at, failure
-from kt_es.cli.seconds import Seconds
 from kt_es.cli.setup import write_private
 from kt_es.client.client import Client
 from kt_es.client.vouching import Mine
@@ -42,7 +42,7 @@ _REMEMBERED = 1_000
 
 @click.command("watch")
 @click.argument("labels", nargs=-1, required=True)
-@click.option("--interval", type=Seconds(0.1), default=30.0, show_default=True, help="Seconds.")
+@click.option("--interval", type=Number(0.1), default=30.0, show_default=True, help="Seconds.")
 @click.option("--once", is_flag=True, help="Check once and end.")
 @click.option("--from-now", is_flag=True, help="At the first watch begin with what stands now.")
 @click.option("--keep-watching", is_flag=True, help="Go on after an alarm.")

@@ -142,10 +142,10 @@ def append(
 
 def until(condition: Any) -> None:
     """Wait for what the server does on its own time."""
-    deadline = time.monotonic() + PATIENCE
+    deadline, pause = time.monotonic() + PATIENCE, threading.Event()
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        pause.wait(0.02)
 
 
 class Reader:

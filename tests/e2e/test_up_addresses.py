@@ -101,7 +101,7 @@ def test_intervals_that_contradict_each_other_make_nothing(tmp_path: Path) -> No
         words = ("--min-interval", pair[0], "--max-interval", pair[1])
         ran = someone.kt("up", "--data", data, *ANYWHERE, *words, code=2)
         assert "the first may not be more than the second" in ran.complaint
-    assert "not a number of seconds" in someone.kt("up", "--min-interval", "nan", code=2).err
+    assert "is not a number" in someone.kt("up", "--min-interval", "nan", code=2).err
     assert not (data / "keys").exists()
 
 

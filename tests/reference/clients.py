@@ -10,7 +10,7 @@ import httpx
 
 from kt_es.client.client import Client
 from kt_es.client.state import MemoryStateStore, StateStore
-from tests.reference.directory import Directory
+from tests.reference.directory import Directory, problem
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -39,3 +39,28 @@ def changed(directory: Directory, path: str, change: Callable[[dict[str, Any]], 
         return httpx.Response(response.status_code, content=json.dumps(body).encode())
 
     return handle
+
+
+def failing(
+    directory: Directory, times: int, failure: Callable[[], httpx.Response]
+) -> tuple[Handler, list[bytes]]:
+    """A server that fails ``times`` times on submissions, and the bodies that it was sent."""
+    sent: list[bytes] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.url.path != "/v1/mutations":
+            return directory.handle(request)
+        sent.append(request.content)
+        return failure() if len(sent) <= times else directory.handle(request)
+
+    return handle, sent
+
+
+def away() -> httpx.Response:
+    answer = problem(503, "log-away", "the log is away")
+    answer.headers["retry-after"] = "0"
+    return answer
+
+
+def cut() -> httpx.Response:
+    raise httpx.ReadError("connection reset")

@@ -84,3 +84,14 @@ def front(
         yield made
     finally:
         made.running.stop()
+
+
+@contextmanager
+def front_with_alice() -> Iterator[Front]:
+    """A front end of a directory with two epochs, in the first of which alice has published."""
+    streams = SignedStreams()
+    streams.put_user("alice")
+    streams.epoch()
+    streams.epoch()
+    with front(streams) as made:
+        yield made

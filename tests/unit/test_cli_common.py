@@ -15,6 +15,7 @@ import pytest
 
 from kt_es.cli import main as cli
 from kt_es.cli.common import SHARED
+from kt_es.cli.numbers import Number
 
 AWAY = "esdb://127.0.0.1:1?Tls=false"
 VKEY = "kt.example.org/people/heads+0d67076e+AQ9MgHao9sWUV/+bMuLXVSe94rylmUX8Vp/WfXv2iyFY"
@@ -57,6 +58,21 @@ def test_json_and_quiet_are_options_of_every_command() -> None:
         options = [option for parameter in command.params for option in parameter.opts]
         assert {"--json", "-q"} <= set(options), path
         assert len(set(options)) == len(options), path
+
+
+def test_no_option_takes_nan() -> None:
+    """``click.FloatRange`` does: nothing is below ``nan`` or above it."""
+    numbers = [
+        (path, parameter)
+        for path, command in commands(cli.cli)
+        for parameter in command.params
+        if isinstance(parameter.type, click.types.FloatParamType)
+    ]
+    assert len(numbers) > 15
+    for path, parameter in numbers:
+        assert isinstance(parameter.type, Number), (path, parameter.opts)
+        with pytest.raises(click.BadParameter, match="is not a number"):
+            parameter.type.convert("nan", parameter, None)
 
 
 def test_shared_variables_hold_for_every_command_that_has_the_option() -> None:
@@ -159,7 +175,7 @@ def test_options_that_contradict_each_other_are_refused(
         (("fsck", data, "--vkey", VKEY, "--log", AWAY, "--node", data), "name two logs"),
         (("fsck", data, "--directory", "people"), "--directory needs --vkey"),
         (("init", "--log", AWAY, "--min-interval", "61"), "may not be more than the second"),
-        (("init", "--log", AWAY, *("--patience", "nan")), "not a number of seconds"),
+        (("init", "--log", AWAY, *("--patience", "nan")), "is not a number"),
         (("init", "--log", "esdb://h:1?Tsl=false"), "'Tsl' is unknown"),
     ):
         assert ran(monkeypatch, *words) == 2

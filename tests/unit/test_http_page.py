@@ -17,8 +17,7 @@ from kt_es.server.limits import DEFAULT_LIMITS
 from kt_es.server.problems import too_many
 from tests import builders as b
 from tests import openapi
-from tests.reference.frontends import Front, front
-from tests.reference.signed_streams import SignedStreams
+from tests.reference.frontends import Front, front_with_alice
 
 PAGE = (Path(__file__).parents[2] / "docs/HTTP.md").read_text()
 SERVER = "https://kt.example.org"
@@ -35,11 +34,7 @@ def examples() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Front]:
-    streams = SignedStreams()
-    streams.put_user("alice")
-    streams.epoch()
-    streams.epoch()
-    with front(streams) as made:
+    with front_with_alice() as made:
         yield made
 
 

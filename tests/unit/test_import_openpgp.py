@@ -15,38 +15,16 @@ from kt_es.importers.openpgp import mailbox, read_openpgp
 
 pysequoia = pytest.importorskip("pysequoia", reason="the optional extra openpgp is not installed")
 
-from pysequoia import ArmorKind, CipherSuite, Profile, Tsk, armor  # noqa: E402
-from pysequoia.packet import Packet, PacketPile, Tag  # noqa: E402
+from pysequoia import ArmorKind, CipherSuite, Profile, armor  # noqa: E402
+from pysequoia.packet import Packet, Tag  # noqa: E402
 
 from kt_es.importers.openpgp_bindings import binds  # noqa: E402
 from kt_es.importers.openpgp_certificate import without_certifications  # noqa: E402
-from kt_es.importers.openpgp_merge import merge_certificates  # noqa: E402
+from tests.reference.openpgp import generate, labels, packet, packets, public, write  # noqa: E402
 
 CASES = Path(__file__).parents[1] / "cases"
 
 NO_SIGNATURE = "the user id has no valid signature by the certificate's own key"
-
-
-def generate(*user_ids: str, suite: CipherSuite | None = None, profile: Profile | None = None) -> Tsk:
-    return Tsk.generate(user_ids=list(user_ids), cipher_suite=suite, profile=profile)
-
-
-def public(key: Tsk) -> bytes:
-    return bytes(key.extract_certificate())
-
-
-def packets(data: bytes) -> list[Packet]:
-    return list(PacketPile.from_bytes(data))
-
-
-def packet(tag: int, body: bytes) -> bytes:
-    return bytes([0xC0 | tag, 0xFF]) + len(body).to_bytes(4, "big") + body
-
-
-def write(tmp_path: Path, data: bytes) -> Path:
-    path = tmp_path / "keyring"
-    path.write_bytes(data)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -213,10 +191,6 @@ def test_unsupported_certificates_are_skipped_and_the_others_read(tmp_path: Path
     ]
 
 
-def labels(plan: ImportPlan) -> list[str]:
-    return [account.label for account in plan.accounts]
-
-
 def reasons(plan: ImportPlan) -> list[tuple[str, str]]:
     return [(skipped.shown, skipped.reason) for skipped in plan.skipped]
 
@@ -299,57 +273,6 @@ def test_addresses_that_are_not_utf8_are_nobodys(tmp_path: Path) -> None:
     plan = read_openpgp(CASES / "non-utf8-names-merge" / "p2_latin1_addresses.pgp")
     assert plan.accounts == ()
     assert [reason for _, reason in reasons(plan)] == ["the label is not UTF-8"] * 2
-
-
-class TestCopies:
-    """Copies of one certificate become one, whichever stands first and whatever label it is found by."""
-
-    @pytest.fixture
-    def key(self) -> Tsk:
-        return generate("Alice <alice@example.org>", "Alice <old@example.org>")
-
-    def read(self, tmp_path: Path, *data: bytes) -> ImportPlan:
-        return read_openpgp(write(tmp_path, b"".join(data)))
-
-    def test_the_revocation_of_either(self, tmp_path: Path, key: Tsk) -> None:
-        cert = key.extract_certificate()
-        parts = [bytes(each) for each in packets(bytes(cert))]
-        revoked = parts[0] + bytes(cert.revoke(key.certifier())) + b"".join(parts[1:])
-        for copies in ((bytes(cert), revoked), (revoked, bytes(cert)), (revoked, revoked)):
-            plan = self.read(tmp_path, *copies)
-            assert labels(plan) == ["alice@example.org", "old@example.org"]
-            for account in plan.accounts:
-                (one,) = account.keys
-                assert sorted(map(bytes, packets(one.data))) == sorted(map(bytes, packets(revoked)))
-            assert (plan.keys, plan.revoked) == (1, 1)
-
-    def test_the_labels_of_each_have_all(self, tmp_path: Path, key: Tsk) -> None:
-        whole = public(key)
-        parts = packets(whole)
-        places = [place for place, each in enumerate(parts) if each.tag == Tag.UserID]
-        ends = [*places[1:], next(p for p, each in enumerate(parts) if each.tag == Tag.PublicSubkey)]
-        head, tail = parts[: places[0]], parts[ends[-1] :]
-        one, two = (
-            b"".join(map(bytes, [*head, *parts[start:end], *tail]))
-            for start, end in zip(places, ends, strict=True)
-        )
-        plan = self.read(tmp_path, one, two)
-        assert labels(plan) == ["alice@example.org", "old@example.org"]
-        assert [account.keys[0].data for account in plan.accounts] == [whole, whole]
-        (bare,) = {merge_certificates(one, b"".join(map(bytes, head)))}
-        assert bare == one
-
-    def test_a_copy_that_is_damaged_or_secret_does_not_count(self, tmp_path: Path, key: Tsk) -> None:
-        whole = public(key)
-        plan = self.read(tmp_path, whole, bytes(key), whole + packet(38, b"?"), whole[:-1])
-        assert [account.keys[0].data for account in plan.accounts] == [whole] * 2
-        assert len(plan.skipped) == 3
-
-    def test_copies_with_other_headers_are_the_same(self, tmp_path: Path, key: Tsk) -> None:
-        whole = public(key)
-        long = b"".join(packet(bytes(each)[0] & 63, each.body) for each in packets(whole))
-        assert merge_certificates(whole, long) == whole
-        assert merge_certificates(long, whole) == long
 
 
 def test_a_certificate_of_many_user_ids_takes_linear_time(tmp_path: Path, alice: bytes) -> None:

@@ -17,17 +17,13 @@ from kt_es.formats.ranges import RangeAnswer
 from kt_es.merkle.verify import log_root_from_inclusion
 from kt_es.server import limits
 from tests import builders as b
-from tests.reference.frontends import Front, front
+from tests.reference.frontends import Front, front, front_with_alice
 from tests.reference.signed_streams import SignedStreams
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Front]:
-    streams = SignedStreams()
-    streams.put_user("alice")
-    streams.epoch()
-    streams.epoch()
-    with front(streams) as made:
+    with front_with_alice() as made:
         yield made
 
 

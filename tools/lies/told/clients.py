@@ -75,11 +75,7 @@ _FOREIGN = "config: the chain of configs is not the one"
 )
 def convicted(stage: Stage, case: str | None) -> Ran:
     """The side that was shown first is served again, as if nothing had been."""
-    universe = _universe(stage)
-    other = universe.fork()
-    universe.epoch()
-    other.put("bob")
-    other.epoch()
+    universe, other = _two_sides(stage)
     front_end = stage.front_end(universe)
     user = _somebody(stage.user(front_end))
     user.ok("get", ALICE, "--out", "proof")
@@ -133,6 +129,16 @@ def _universe(stage: Stage) -> Universe:
     universe.epoch()
     universe.epoch()
     return universe
+
+
+def _two_sides(stage: Stage) -> tuple[Universe, Universe]:
+    """Two histories of one past and one length; bob is in the second one."""
+    universe = _universe(stage)
+    other = universe.fork()
+    universe.epoch()
+    other.put("bob")
+    other.epoch()
+    return universe, other
 
 
 def _somebody(user: User) -> User:
@@ -298,11 +304,7 @@ def clocks(stage: Stage, case: str | None) -> Ran:
     also="tests/unit/test_client_heads.py",
 )
 def membership(stage: Stage, case: str | None) -> Ran:
-    universe = _universe(stage)
-    other = universe.fork()
-    universe.epoch()
-    other.put("bob")
-    other.epoch()
+    universe, other = _two_sides(stage)
     front_end = stage.front_end(universe)
     if case is not None:
         # The true log and its checkpoints, and a signed head of the same epoch that is not in it.

@@ -1,4 +1,4 @@
-"""Options that are numbers of seconds."""
+"""Options that are numbers with a fraction: seconds, and rates."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 
-class Seconds(click.FloatRange):
-    """A range of seconds. ``nan``, which is below nothing and above nothing, is refused."""
+class Number(click.FloatRange):
+    """A range of numbers. ``nan``, which is below nothing and above nothing, is refused."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         converted = super().convert(value, param, ctx)
         if isinstance(converted, float) and math.isnan(converted):
-            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+            self.fail(f"{value!r} is not a number.", param, ctx)
         return converted
