@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from kt_es.eventstore.driver import RecordedEvent
 from kt_es.eventstore.esdb import EsdbLog, connect
+from kt_es.eventstore.esdb_client import PAGE, PAGE_BYTES, Client
 from kt_es.eventstore.streams import ANY, NewEvent, Subscription
 from tests.contracts.nodes import NodeProcess
 from tests.torture.proxy import Mode, Network
@@ -68,6 +70,31 @@ def test_a_reader_that_pauses_is_not_sent_everything(
         assert settled(network) - READ * EVENT_BYTES < MOST_BYTES
         assert [next(events).revision for _ in range(READ, EVENTS)] == list(range(READ, EVENTS))
         subscription.stop()
+
+
+def test_pages_ask_for_about_as_many_bytes_as_they_take(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked for is sent, even where the reader stops after some megabytes."""
+    log = connect(server)
+    small, large = (f"{kind}.{uuid.uuid4().hex}" for kind in ("small", "large"))
+    for _ in range(24):
+        log.append(large, ANY, [NewEvent("Large", bytes(EVENT_BYTES), uuid.uuid4())])
+    log.append(small, ANY, [NewEvent("Small", b"", uuid.uuid4()) for _ in range(400)])
+    asked: list[int] = []
+    get_page = Client.get_page
+
+    def counted(client: Client, stream: str, start: int, count: int) -> list[RecordedEvent]:
+        asked.append(count)
+        return get_page(client, stream, start, count)
+
+    monkeypatch.setattr(Client, "get_page", counted)
+    assert [event.revision for event in log.read(small)] == list(range(400))
+    assert asked[0] * EVENT_BYTES <= 2 * PAGE_BYTES
+    assert max(asked) == PAGE
+    asked.clear()
+    assert [event.revision for event in log.read(large)] == list(range(24))
+    # The first page finds out; after it no page asks for more than its bytes and one event.
+    assert max(asked[1:]) * EVENT_BYTES <= PAGE_BYTES + EVENT_BYTES
+    log.close()
 
 
 def settled(network: Network) -> int:
