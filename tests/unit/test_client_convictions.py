@@ -18,7 +18,7 @@ from kt_es.formats.evidence import armored
 from kt_es.formats.proofs import encode_configs
 from tests import builders as b
 from tests.reference.clients import Handler, changed, client_of
-from tests.reference.directory import Directory, text
+from tests.reference.directory import Directory, problem, text
 
 ALICE = b.label_of("alice")
 AGAIN = "two different logs .* was proven before"
@@ -126,13 +126,7 @@ def behind(server: Handler) -> Handler:
 
     def handle(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/v1/lookup":
-            problem = {
-                "type": "about:blank",
-                "title": "unavailable",
-                "detail": "behind",
-                "reason": "unavailable",
-            }
-            return httpx.Response(503, json=problem)
+            return problem(503, "unavailable", "this front end is behind")
         return server(request)
 
     return handle

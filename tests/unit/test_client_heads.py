@@ -29,7 +29,7 @@ from kt_es.formats.records import Verdict
 from tests import builders as b
 from tests.reference import naive_log
 from tests.reference.clients import changed, client_of
-from tests.reference.directory import INTERVAL, Directory, text
+from tests.reference.directory import INTERVAL, Directory, problem, text
 
 ALICE = b.label_of("alice")
 SUCCESSOR = b.private_key("successor")
@@ -111,13 +111,7 @@ class TestLatest:
 
         def handle(request: httpx.Request) -> httpx.Response:
             if int(request.url.params.get("since", 0)) > 2:
-                problem = {
-                    "type": "about:blank",
-                    "title": "behind",
-                    "detail": "behind",
-                    "reason": "unavailable",
-                }
-                return httpx.Response(503, json=problem)
+                return problem(503, "unavailable", "this front end is behind")
             return behind.handle(request)
 
         with pytest.raises(UnavailableError, match="behind") as refused:
