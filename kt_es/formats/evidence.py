@@ -142,10 +142,12 @@ def armored(data: bytes) -> str:
 
 
 def unarmored(text: str) -> bytes:
-    """The inverse of ``armored``; white space around the lines does not count."""
+    """The inverse of ``armored``; white space around the lines does not count, and nothing is no evidence."""
     lines = [line.strip() for line in text.strip().splitlines()]
     if len(lines) < 3 or lines[0] != _BEGIN or lines[-1] != _END:
         raise MalformedError("evidence", f"does not stand between {_BEGIN} and {_END}")
+    if not any(lines[1:-1]):
+        raise MalformedError("evidence", f"nothing stands between {_BEGIN} and {_END}")
     return decode_base64("".join(lines[1:-1]), "evidence")
 
 

@@ -146,6 +146,7 @@ NO_ARMOR = {
     "no beginning": TEXT.partition("\n")[2],
     "no end": TEXT.rpartition("\n")[0],
     "no content": "\n".join([TEXT.splitlines()[0], TEXT.splitlines()[-1]]),
+    "an empty line as content": "\n".join([TEXT.splitlines()[0], "", TEXT.splitlines()[-1]]),
     "something before": "x\n" + TEXT,
     "something after": TEXT + "\nx",
     "a blank in a line": TEXT.replace("AAA", "A AA", 1) if "AAA" in TEXT else TEXT[:40] + " " + TEXT[40:],
