@@ -18,6 +18,7 @@ import structlog
 
 from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import ANY, Event, EventLog, GroupSubscription, NewEvent, StreamNames
+from kt_es.formats.heads import SignedMapHead
 from kt_es.formats.queue import EPOCH_MARKER, Marker
 from projections.configs import check_pinned
 from projections.ledger import Ledger
@@ -203,8 +204,14 @@ class Signer:
             monotonic=self._effects.monotonic,
         )
         self._marker: NewEvent | None = None
-        if self._work.config is not None:
-            self._observer.configured(self._work.config)
+        config, event = self._work.config, self._ledger.head_event(self._ledger.committed.epoch)
+        self._new_config = (
+            config is not None
+            and event is not None
+            and SignedMapHead.decode(event.smh_bytes).head.config_hash != config.hash
+        )
+        if config is not None:
+            self._observer.configured(config)
 
     def _finish_epoch(self) -> None:
         """Records, then the head, then the local commit, then the acknowledgement."""
@@ -246,7 +253,9 @@ class Signer:
         schedule = Schedule.of(config, self.limits.batch_limit)
         since_marker = self._effects.monotonic() - self._last_marker_at
         since_head = (self._effects.now() - self._ledger.committed.standing.timestamp) / 1000
-        if not schedule.wants_marker(since_marker, since_head, self._work.size):
+        if not schedule.wants_marker(
+            since_marker, since_head, self._work.size, new_config=self._new_config
+        ):
             return
         # Later than the last head's, even if the wall clock has stepped back.
         issued_at = max(self._effects.now(), self._ledger.committed.standing.timestamp + 1)

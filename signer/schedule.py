@@ -24,8 +24,13 @@ class Schedule:
         """
         return cls(config.min_interval / 1000, config.max_interval / 1000 * 0.75, batch_limit)
 
-    def wants_marker(self, since_marker: float, since_head: float, staged: int) -> bool:
+    def wants_marker(
+        self, since_marker: float, since_head: float, staged: int, *, new_config: bool = False
+    ) -> bool:
         """Whether an epoch with ``staged`` items should end.
+
+        With ``new_config`` it is the first epoch under its config. It ends without items, too: the
+        operator waits for a head under the new intervals or the new key, after a theft above all.
 
         ``since_marker`` are seconds of the monotonic clock since this signer's last marker, or since it
         became active. ``since_head`` are seconds of the wall clock since the last head's timestamp: they
@@ -34,4 +39,4 @@ class Schedule:
         """
         if staged >= self.batch_limit or max(since_marker, since_head) >= self.max_interval:
             return True
-        return staged > 0 and since_marker >= self.min_interval
+        return (staged > 0 or new_config) and since_marker >= self.min_interval

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tests.builders import mutation
+from kt_es.eventstore.streams import ANY, content_event
+from kt_es.formats.queue import CONFIG
+from tests.builders import config, mutation, signed_config
 from tests.faults.machine import LIMITS, Machine
 from tests.reference.signing import NAMES, check_logs, heads, submit
 
@@ -48,6 +52,26 @@ def test_silence_makes_a_heartbeat_and_no_more() -> None:
     for _ in range(10):
         step(machine, 1.0)
     assert len(heads(machine.log)) == 2
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_new_config_gets_its_first_head_without_a_heartbeat(restarted: bool) -> None:
+    """Whoever changes intervals or a key waits for it, in a directory where nobody else does anything."""
+    machine = started()
+    before = config()
+    changed = signed_config(replace(before, max_interval=90_000, previous=before.hash))
+    machine.log.append(NAMES.queue, ANY, [content_event(NAMES.queue, CONFIG, changed.encode())])
+    step(machine, 1.0)
+    step(machine, 0.0)
+    assert [head.config_hash for head in heads(machine.log)] == [before.hash] * 2
+    if restarted:
+        machine.start("a")
+    step(machine, 1.0)
+    step(machine, 0.0)
+    assert heads(machine.log)[-1].config_hash == changed.config.hash
+    for _ in range(30):
+        step(machine, 1.0)
+    assert len(heads(machine.log)) == 3
 
 
 def test_a_full_batch_ends_an_epoch_early() -> None:

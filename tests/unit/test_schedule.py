@@ -29,6 +29,11 @@ def test_a_marker_is_wanted(since_marker: float, since_head: float, staged: int,
     assert SCHEDULE.wants_marker(since_marker, since_head, staged) is wanted
 
 
+@pytest.mark.parametrize(("since_marker", "wanted"), [(0.9, False), (1.0, True)])
+def test_the_first_epoch_under_a_config_needs_no_items(since_marker: float, wanted: bool) -> None:
+    assert SCHEDULE.wants_marker(since_marker, since_marker, 0, new_config=True) is wanted
+
+
 def test_the_heartbeat_comes_before_the_promised_interval_is_over() -> None:
     schedule = Schedule.of(config(min_interval=500, max_interval=8_000), 10)
     assert (schedule.min_interval, schedule.max_interval) == (0.5, 6.0)
