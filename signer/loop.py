@@ -253,9 +253,7 @@ class Signer:
         schedule = Schedule.of(config, self.limits.batch_limit)
         since_marker = self._effects.monotonic() - self._last_marker_at
         since_head = (self._effects.now() - self._ledger.committed.standing.timestamp) / 1000
-        if not schedule.wants_marker(
-            since_marker, since_head, self._work.size, new_config=self._new_config
-        ):
+        if not schedule.wants_marker(since_marker, since_head, self._work.size, new_config=self._new_config):
             return
         # Later than the last head's, even if the wall clock has stepped back.
         issued_at = max(self._effects.now(), self._ledger.committed.standing.timestamp + 1)

@@ -11,8 +11,8 @@ from pathlib import Path
 from tests.e2e.processes import KT, Stranger
 
 ROOT = Path(__file__).parents[2]
-HOME = "/home/alice"
-"""The home of the reader in the documents."""
+HOME = "~"
+"""What the documents write for the home of the reader."""
 
 _MARK = "@@ ended with "
 # What differs from run to run: each with what stands in its place in a comparison.
