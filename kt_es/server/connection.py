@@ -13,6 +13,8 @@ Everything here is the event loop's thread's alone.
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 from collections import deque
 from typing import Any, cast
 
@@ -46,6 +48,8 @@ class Connection(asyncio.Protocol):
         self._limits = connections.limits
         clients = connections.clients
         self._incoming = Incoming(self, lambda named: clients.origin(self.peer, named), clients.owes)
+        # Until the handshake is done there is no transport.
+        self._beginning: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
         self._ready: deque[Request] = deque()
         self._task: asyncio.Task[None] | None = None
@@ -62,14 +66,37 @@ class Connection(asyncio.Protocol):
 
     # From the transport.
 
+    def accept(self, accepted: socket.socket, peer: str, context: ssl.SSLContext | None) -> None:
+        """Take in a connection from ``peer`` if there is a place. It counts from before its TLS handshake."""
+        self.peer = peer
+        if self._all.admit(self):
+            self._beginning = self._loop.create_task(self._begin(accepted, context))
+        else:
+            accepted.close()
+
+    async def _begin(self, accepted: socket.socket, context: ssl.SSLContext | None) -> None:
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: self,
+                accepted,
+                ssl=context,
+                ssl_handshake_timeout=None if context is None else self._limits.head_seconds,
+            )
+        except (OSError, EOFError) as error:
+            # What a client does in a handshake is its own fault: it is counted, and logged nowhere.
+            why = (
+                "slow-handshake" if isinstance(error, ConnectionAbortedError | TimeoutError) else "handshake"
+            )
+            self._all.refused.labels(why).inc()
+            self._all.leave(self)
+            accepted.close()
+        except asyncio.CancelledError:
+            accepted.close()
+        finally:
+            self._beginning = None
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        address = transport.get_extra_info("peername")
-        self.peer = str(address[0]) if address else ""
-        if not self._all.admit(self):
-            self._transport.abort()
-            self._incoming.end()
-            return
         self._transport.set_write_buffer_limits(high=0)
         self._read_until(self._limits.head_seconds)
 
@@ -230,11 +257,15 @@ class Connection(asyncio.Protocol):
     def finish(self) -> None:
         self._incoming.end()
         self._read_by = _NEVER
-        if self._task is None and self._transport is not None:
+        if self._beginning is not None:
+            self.abort()
+        elif self._task is None and self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
         self._incoming.end()
+        if self._beginning is not None:
+            self._beginning.cancel()
         if self._transport is not None:
             self._transport.abort()
         # The transport tells of its end later; whoever comes now needs the place.

@@ -5,13 +5,12 @@ Labels travel in bodies, never in URLs: URLs get logged on the way.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import structlog
 from fastapi import FastAPI, Path, Query, Request, Response
@@ -31,12 +30,12 @@ from kt_es.server.erasing import Erasures
 from kt_es.server.guard import Guard, leave_place
 from kt_es.server.handlers import Directory
 from kt_es.server.metrics import Metrics
+from kt_es.server.pools import run_in
 from kt_es.server.problems import MEDIA_TYPE, Problem, http_problem, internal_problem, problem_of
 from kt_es.server.receipts import ReceiptDesk
 from kt_es.server.schemas import from_base64, to_base64
 from kt_es.server.submission import Submission
 
-_T = TypeVar("_T")
 _LOG = structlog.get_logger("kt_es.server")
 
 _PROBLEM: dict[int | str, dict[str, Any]] = {
@@ -118,10 +117,6 @@ def create_app(frontend: Frontend) -> ASGIApp:
     return Guard(app, frontend.clients, frontend.metrics.requests, frontend.metrics.refused)
 
 
-async def _in(pool: Executor, call: Callable[[], _T]) -> _T:
-    return await asyncio.get_running_loop().run_in_executor(pool, call)
-
-
 def _answer(body: object, status: int = 200) -> Response:
     return Response(json.dumps(body, separators=(",", ":")), status, media_type="application/json")
 
@@ -172,7 +167,7 @@ def _add_reading(app: FastAPI, frontend: Frontend) -> None:
     @app.get("/v1/directory", responses=_ok(schemas.DirectoryBody))
     async def describe() -> Response:
         """Origin, name and label policy of the directory, and the chain of its signed configs."""
-        info = await _in(frontend.reads, directory.describe)
+        info = await run_in(frontend.reads, directory.describe)
         return _answer(
             {
                 "origin": info.origin,
@@ -198,7 +193,7 @@ def _add_reading(app: FastAPI, frontend: Frontend) -> None:
                 }
             )
 
-        return await _in(frontend.reads, answer)
+        return await run_in(frontend.reads, answer)
 
     @app.post("/v1/history", responses=_ok(schemas.HistoryBody))
     async def history(body: schemas.HistoryRequest) -> Response:
@@ -218,7 +213,7 @@ def _add_reading(app: FastAPI, frontend: Frontend) -> None:
             ]
             return _answer({"versions": versions, "more": page.more})
 
-        return await _in(frontend.large, answer)
+        return await run_in(frontend.large, answer)
 
     @app.post("/v1/range", responses=_ok(schemas.RangeBody))
     async def epochs(body: schemas.RangeRequest) -> Response:
@@ -235,7 +230,7 @@ def _add_reading(app: FastAPI, frontend: Frontend) -> None:
                 }
             )
 
-        return await _in(frontend.large, answer)
+        return await run_in(frontend.large, answer)
 
 
 def _optional(data: bytes | None) -> str | None:
@@ -261,12 +256,12 @@ def _add_logs(app: FastAPI, frontend: Frontend) -> None:
     @app.get("/v1/heads/latest", responses=_ok(schemas.HeadBody))
     async def latest_head(since: Since = None) -> Response:
         """The latest signed map head with both checkpoints."""
-        return head(await _in(frontend.reads, lambda: directory.head(since=since)))
+        return head(await run_in(frontend.reads, lambda: directory.head(since=since)))
 
     @app.get("/v1/heads/{epoch}", responses=_ok(schemas.HeadBody))
     async def past_head(epoch: Annotated[Epoch, Path()], since: Since = None) -> Response:
         """The signed map head of one epoch with both checkpoints."""
-        return head(await _in(frontend.reads, lambda: directory.head(epoch, since)))
+        return head(await run_in(frontend.reads, lambda: directory.head(epoch, since)))
 
     @app.get("/v1/consistency", responses=_ok(schemas.ConsistencyBody))
     async def consistency(
@@ -275,19 +270,19 @@ def _add_logs(app: FastAPI, frontend: Frontend) -> None:
         size2: Annotated[Size, Query(alias="to")],
     ) -> Response:
         """The consistency proof between two sizes of a log (RFC 6962, 2.1.2)."""
-        hashes = await _in(frontend.reads, lambda: directory.consistency(log, size1, size2))
+        hashes = await run_in(frontend.reads, lambda: directory.consistency(log, size1, size2))
         return _answer({"hashes": [to_base64(value) for value in hashes]})
 
     @app.get("/heads/checkpoint", responses=_CHECKPOINT, response_class=Response)
     async def heads_checkpoint() -> Response:
         """The latest checkpoint of the log of map heads."""
-        published = await _in(frontend.reads, directory.head)
+        published = await run_in(frontend.reads, directory.head)
         return Response(published.event.heads_checkpoint, media_type="text/plain")
 
     @app.get("/mutations/checkpoint", responses=_CHECKPOINT, response_class=Response)
     async def mutations_checkpoint() -> Response:
         """The latest checkpoint of the log of mutations."""
-        published = await _in(frontend.reads, directory.head)
+        published = await run_in(frontend.reads, directory.head)
         return Response(published.event.mutations_checkpoint, media_type="text/plain")
 
 
@@ -330,7 +325,7 @@ def _add_erasing(app: FastAPI, frontend: Frontend) -> None:
         A lookup of the entry then has the proof that it was erased. Submitting the same again is safe.
         """
         data = from_base64(body.erasure, "erasure")
-        taken = await _in(frontend.writes, lambda: frontend.erasures.submit(data))
+        taken = await run_in(frontend.writes, lambda: frontend.erasures.submit(data))
         event = None if taken.event is None else str(taken.event)
         answer = {"entry": taken.entry_hash.hex(), "event": event, "epoch": taken.epoch}
         return _answer(answer, 202 if taken.epoch is None else 200)

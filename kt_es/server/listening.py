@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Queue
 
 import uvloop
@@ -21,6 +22,10 @@ from projections.worker import Worker
 GRACE = 5.0
 # Connections that the system may have taken before this process looks at them.
 BACKLOG = 128
+
+# What the system says when it has no room for another connection, for now.
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_PAUSE = 0.1
 
 
 @contextmanager
@@ -63,24 +68,44 @@ async def _serve(
 ) -> None:
     loop = asyncio.get_running_loop()
     ending = asyncio.Event()
-    server = await loop.create_server(
-        lambda: Connection(app, connections, loop),
-        sock=listener,
-        backlog=BACKLOG,
-        ssl=context,
-        # Until then a connection is in nobody's count.
-        ssl_handshake_timeout=None if context is None else connections.limits.head_seconds,
-    )
+    listener.setblocking(False)
+    listener.listen(BACKLOG)
+    accepting = loop.create_task(_accept(app, connections, listener, context))
 
     def end() -> None:
         loop.call_soon_threadsafe(ending.set)
 
     began.put(end)
-    await ending.wait()
-    server.close()
+    await asyncio.wait([accepting, loop.create_task(ending.wait())], return_when=asyncio.FIRST_COMPLETED)
+    # It ends by itself only with an error, which ends the process.
+    accepting.cancel()
+    with suppress(asyncio.CancelledError):
+        await accepting
+    listener.close()
     connections.finish()
     late = loop.time() + GRACE
     while len(connections) and loop.time() < late:
         await asyncio.sleep(0.01)
     connections.abort()
     await asyncio.sleep(0)
+
+
+async def _accept(
+    app: ASGIApp, connections: Connections, listener: socket.socket, context: ssl.SSLContext | None
+) -> None:
+    """Take connections in, one a turn of the loop: those who are in already come between any two."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            accepted, address = await loop.sock_accept(listener)
+        except ConnectionError:
+            # Gone before it was taken.
+            continue
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            connections.refused.labels("files").inc()
+            await asyncio.sleep(_PAUSE)
+            continue
+        Connection(app, connections, loop).accept(accepted, str(address[0]), context)
+        await asyncio.sleep(0)

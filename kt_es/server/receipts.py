@@ -8,6 +8,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 from kt_es.formats.records import Verdict
+from kt_es.server.pools import run_in
 from kt_es.server.problems import Problem
 from kt_es.server.submission import Receipt, Submission, Submissions, meaning
 from projections.replica import Outcome
@@ -39,11 +40,10 @@ class ReceiptDesk:
 
         Cancelled, it waits no longer. What is in the queue stays there.
         """
-        loop = asyncio.get_running_loop()
         # Before it is checked: a verdict that comes between check and append is not missed.
         waiter = self._submissions.wait_for(submission) if wait > 0 else None
         try:
-            receipt = await loop.run_in_executor(pool, self._submissions.submit, submission)
+            receipt = await run_in(pool, lambda: self._submissions.submit(submission))
             if receipt.epoch is not None:
                 return _accepted(receipt, receipt.epoch)
             waiting()
@@ -54,7 +54,7 @@ class ReceiptDesk:
             return Told("queued", 202, {"mutation": receipt.entry_hash.hex(), "event": str(receipt.event)})
         if outcome.verdict is Verdict.REPLAY:
             # It was accepted between the check and the decision: another try of the same client.
-            accepted = await loop.run_in_executor(pool, self._submissions.accepted_in, submission)
+            accepted = await run_in(pool, lambda: self._submissions.accepted_in(submission))
             if accepted is not None:
                 return _accepted(receipt, accepted)
         return _decided(receipt, outcome)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,8 +48,15 @@ class Door:
 
 
 @contextmanager
-def door(app: ASGIApp, limits: Limits, *, most: int = 100, guarded: bool = False) -> Iterator[Door]:
-    """A server of ``app`` with ``limits``; ``guarded`` as the front end guards its own."""
+def door(
+    app: ASGIApp,
+    limits: Limits,
+    *,
+    most: int = 100,
+    guarded: bool = False,
+    context: ssl.SSLContext | None = None,
+) -> Iterator[Door]:
+    """A server of ``app`` with ``limits``: ``guarded`` as a front end guards its own, TLS by ``context``."""
     registry = CollectorRegistry()
     refused = Counter("refused", "by reason", ["why"], registry=registry)
     clients = Clients(limits)
@@ -59,7 +67,7 @@ def door(app: ASGIApp, limits: Limits, *, most: int = 100, guarded: bool = False
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     errors: list[KtError] = []
     made = Door(listener.getsockname()[1], connections, errors, refused)
-    with listener, http_server(app, connections, listener, errors.append):
+    with listener, http_server(app, connections, listener, errors.append, context):
         try:
             yield made
         finally:

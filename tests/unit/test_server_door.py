@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from kt_es.errors import KtError
 from kt_es.server import connection, limits
 from kt_es.server.guard import leave_place
 from kt_es.server.limits import Limits
-from tests.reference.doors import Door, answer, door, is_closed, request
+from kt_es.server.pools import run_in
+from tests.reference.doors import PATIENCE, Door, answer, door, is_closed, request
 from tests.reference.frontends import until
 
 LONG = Limits()
@@ -314,6 +317,61 @@ def test_requests_of_an_address_under_way_are_bounded(app: App, monkeypatch: pyt
         app.let_go.set()
         assert [answer(client)[0] for client in busy] == [200, 200]
         assert answer(made.connect(request("/"), source="127.0.0.2"))[0] == 200
+
+
+def test_who_hangs_up_has_no_more_threads_at_work_than_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kt_es.server.clients.ADDRESS_REQUESTS", 2)
+    begun, let_go = threading.Semaphore(0), threading.Event()
+
+    def work() -> None:
+        begun.release()
+        assert let_go.wait(PATIENCE)
+
+    async def blocking(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        if scope["path"] == "/work":
+            await run_in(pool, work)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    with ThreadPoolExecutor(4) as pool, door(blocking, GUARDED, guarded=True) as made:
+        for _ in range(2):
+            client = made.connect(request("/work"), source="127.0.0.2")
+            assert begun.acquire(timeout=PATIENCE)
+            client.close()
+        until(lambda: len(made.connections) == 0)
+        assert answer(made.connect(request("/"), source="127.0.0.2"))[0] == 429
+        assert answer(made.connect(request("/"), source="127.0.0.3"))[0] == 200
+        let_go.set()
+        until(lambda: answer(made.connect(request("/"), source="127.0.0.2"))[0] == 200)
+
+
+def test_a_call_that_has_no_thread_yet_is_given_up() -> None:
+    began, let_go, called = threading.Event(), threading.Event(), list[str]()
+
+    def work() -> None:
+        began.set()
+        assert let_go.wait(PATIENCE)
+        raise KtError("found while nobody waited")
+
+    async def run(pool: ThreadPoolExecutor) -> None:
+        working = asyncio.create_task(run_in(pool, work))
+        await asyncio.to_thread(began.wait)
+        queued = asyncio.create_task(run_in(pool, lambda: called.append("queued")))
+        await asyncio.sleep(0)
+        queued.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await queued
+        working.cancel()
+        await asyncio.sleep(0)
+        assert not working.done()
+        let_go.set()
+        with pytest.raises(KtError, match="nobody waited"):
+            await working
+
+    with ThreadPoolExecutor(1) as pool:
+        asyncio.run(run(pool))
+    assert not called
 
 
 def test_waiting_for_a_verdict_holds_no_place(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
