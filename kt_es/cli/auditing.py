@@ -22,6 +22,7 @@ from kt_es.config import FILE_NAME, Settings
 from kt_es.errors import CannotTellError, ConfigError
 from kt_es.eventstore.streams import EventLog
 from kt_es.formats.heads import MapHead
+from kt_es.wording import counted
 from projections.auditor import AuditReport, audit
 from projections.clock import ClockReport, spoken
 from projections.convicting import check_unconvicted, keeping_evidence
@@ -152,7 +153,8 @@ def _conclusion(origin: str, report: AuditReport, entries: int) -> str:
     if not report.epochs:
         return f"{origin}: verified {as_of}, and the log still holds that head; nothing new since"
     return (
-        f"{origin}: correct in {report.epochs} epochs, {report.records} records, {entries} entries, {as_of}"
+        f"{origin}: correct in {counted(report.epochs, 'epochs')}, {counted(report.records, 'records')}, "
+        f"{counted(entries, 'entries')}, {as_of}"
     )
 
 
@@ -227,10 +229,12 @@ def run_audit(output: Output, settings: Settings, log: EventLog, ledger: Ledger,
     if not report.epochs:
         output.ok("nothing new has been published")
         return report
-    output.ok(f"{report.records} records: every verdict decided again, every signature verified")
-    output.ok(f"{report.epochs} heads: signatures, timestamps, map roots, log roots and both checkpoints")
+    records, heads = counted(report.records, "records"), counted(report.epochs, "heads")
+    output.ok(f"{records}: every verdict decided again, every signature verified")
+    output.ok(f"{heads}: signatures, timestamps, map roots, log roots and both checkpoints")
     if report.compared_with_queue:
-        output.ok(f"{report.compared_with_queue} items are those of the queue, none left out or reordered")
+        compared = counted(report.compared_with_queue, "items")
+        output.ok(f"{compared} of the queue stand in the log of mutations, none left out or reordered")
     for change in report.clock.changes:
         output.note(
             f"  from epoch {change.epoch} on, max_interval is {spoken(change.now)}; "

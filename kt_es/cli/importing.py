@@ -28,6 +28,7 @@ from kt_es.importers.openpgp import read_openpgp
 from kt_es.importers.pem import read_pem
 from kt_es.importers.recognize import fingerprint_of
 from kt_es.importers.ssh import read_ssh
+from kt_es.wording import counted
 
 MERGING = Merging(combined, lost)
 KINDS = ("openpgp", "ssh", "pem")
@@ -121,7 +122,7 @@ def import_command(
     show_summary(output, plan, report)
     output.data(_document(plan, report, planned if dry_run else None, seconds), [_sentence(plan, report)])
     if report.refused:
-        raise KtError(f"{len(report.refused)} accounts were refused; the reasons stand above")
+        raise KtError(f"refused: {counted(len(report.refused), 'accounts')}; the reasons stand above")
     return 0
 
 
@@ -130,8 +131,9 @@ def _wanted(plan: ImportPlan) -> Iterator[Wanted]:
 
 
 def _sentence(plan: ImportPlan, report: BulkReport) -> str:
+    keys, accounts = counted(plan.keys, "keys"), counted(len(plan.accounts), "accounts")
     return (
-        f"{plan.keys} keys, {len(plan.accounts)} accounts: {report.published} published "
+        f"{keys}, {accounts}: {report.published} published "
         f"({report.extended} had keys before, {report.replaced} replaced), "
         f"{report.unchanged} unchanged, {len(report.refused)} refused, {len(plan.skipped)} skipped"
     )

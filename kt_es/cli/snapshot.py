@@ -16,6 +16,7 @@ from kt_es.cli.operate import DATA_OPTION
 from kt_es.errors import ConfigError
 from kt_es.formats.heads import MapHead
 from kt_es.process.files import replacing
+from kt_es.wording import counted
 from projections.ledger import FAMILIES, Ledger
 from projections.rocks import Store
 from projections.snapshot import load, save
@@ -97,4 +98,4 @@ def _document(head: MapHead) -> dict[str, object]:
 
 
 def _words(head: MapHead) -> str:
-    return f"epoch {head.epoch}, {head.map_size} entries"
+    return f"epoch {head.epoch}, {counted(head.map_size, 'entries')}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from kt_es.wording import counted
+
 
 def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
     unknown = document["unknown"]
@@ -16,7 +18,7 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
     else:
         yield (
             f"epoch {head['epoch']}, {document['head_age']} s ago: "
-            f"{head['map_size']} entries, {head['log_size']} records; "
+            f"{counted(head['map_size'], 'entries')}, {counted(head['log_size'], 'records')}; "
             f"{'verified' if document['head_verified'] else 'unverified: as the log has it'}"
         )
     if document["queue_waiting"] is not None:
@@ -60,7 +62,7 @@ def _signer(signer: Mapping[str, Any]) -> Iterator[str]:
             f"merge delay: {delay['last']} s the last, {delay['mean']} s the mean, "
             f"over the promise {delay['broken']} times"
         )
-    yield f"lag: {lag['events']} events, {lag['items']} items, {lag['seconds']} s"
+    yield f"lag: {counted(lag['events'], 'events')}, {counted(lag['items'], 'items')}, {lag['seconds']} s"
     yield f"an epoch takes, s: {_listed(signer['phases'])}"
     yield f"verdicts: {_listed(signer['verdicts'])}"
 
@@ -71,7 +73,7 @@ def _monitor(monitor: Mapping[str, Any]) -> Iterator[str]:
         f"{'ALARM: the logs are wrong' if monitor['alarm'] else 'no alarm'} at epoch {monitor['epoch']}, "
         f"{_since(monitor)}"
     )
-    yield f"lag: {lag['heads']} heads, {lag['records']} records, {lag['seconds']} s"
+    yield f"lag: {counted(lag['heads'], 'heads')}, {counted(lag['records'], 'records')}, {lag['seconds']} s"
     if monitor["replay"] is not None:
         yield f"replay of an epoch: {monitor['replay']} s; heads that came too late: {monitor['late_heads']}"
     yield f"verdicts: {_listed(monitor['verdicts'])}"

@@ -24,6 +24,7 @@ from kt_es.formats.checkpoints import Checkpoint, mutations_origin
 from kt_es.formats.configs import Config
 from kt_es.formats.heads import MapHead, SignedMapHead
 from kt_es.merkle.verify import log_root_from_inclusion
+from kt_es.wording import counted
 
 SLACK = 60_000
 """Milliseconds by which clocks may differ and a head may take from its marker to the reader."""
@@ -171,10 +172,10 @@ def _checks(
         past = "nothing was trusted before: this is where trust begins"
     else:
         known = checkpoint.size if told.checkpoint == trusted.checkpoint else trusted.size
-        past = f"consistent with the {known} heads trusted before"
+        past = f"consistent with the {counted(known, 'heads')} trusted before"
     key = config.signer_key.id.hex()
     checks: tuple[str, ...] = (
-        f"checkpoint of {checkpoint.size} heads of {config.origin}, signed",
+        f"checkpoint of {counted(checkpoint.size, 'heads')} of {config.origin}, signed",
         past,
         f"map head of epoch {head.epoch}, signed by key {key} and in the log of map heads",
     )

@@ -17,6 +17,7 @@ from kt_es.errors import VerificationError
 from kt_es.formats.entries import Entry, Mutation
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.profiles import ProfileKey
+from kt_es.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,6 @@ def _checks(versions: Sequence[Version]) -> tuple[str, ...]:
     if not versions:
         return ("absence proven: nobody has ever published keys for it",)
     return (
-        f"{len(versions)} versions, each naming the one before and authorized by its keys",
+        f"{counted(len(versions), 'versions')}, each naming the one before and authorized by its keys",
         "each version proven in the map of its epoch, and the one before in the epoch before",
     )

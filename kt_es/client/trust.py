@@ -26,6 +26,7 @@ from kt_es.formats.labels import normalize_label
 from kt_es.formats.profiles import ProfileKey
 from kt_es.formats.proofs import LookupAnswer, ProofFile
 from kt_es.merkle.verify import map_root
+from kt_es.wording import counted
 
 STEPS = (
     "answer",
@@ -261,4 +262,4 @@ def _profile_check(keys: tuple[ProfileKey, ...] | None, erased: Erased | None) -
         return f"profile erased {erased.by}: proven in the log of mutations, as of epoch {erased.epoch}"
     if keys is None:
         return "profile not asked for"
-    return f"commitment opens to the profile ({len(keys)} keys)"
+    return f"commitment opens to the profile ({counted(len(keys), 'keys')})"

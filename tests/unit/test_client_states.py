@@ -211,7 +211,7 @@ class TestOlder:
         old = self.keep(tmp_path, name, directory, 1)
         client = client_at(tmp_path, directory, pinned=pinned)
         lookup = client.lookup(ALICE)
-        assert "consistent with the 1 heads trusted before" in lookup.checks
+        assert "consistent with the 1 head trusted before" in lookup.checks
         assert not client.on_first_use
         assert not old.exists()
         assert folders(tmp_path) == ["kt.example.org%2Fpeople"]

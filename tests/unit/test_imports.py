@@ -14,7 +14,7 @@ OURS = ("kt_es", "projections", "signer")
 # From the bottom up. What stands in one line does not import each other.
 LAYERS = [
     ["kt_es"],
-    ["kt_es.errors"],
+    ["kt_es.errors", "kt_es.wording"],
     ["kt_es.crypto"],
     ["kt_es.merkle"],
     ["kt_es.formats"],
