@@ -1,4 +1,4 @@
-"""What auditors ask: audit, epochs, checkpoint."""
+"""``kt audit``: both logs replayed from the start. And what other commands share with it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from typing import Any
 
 import click
 
-from kt_es.cli.clients import Reach, reach_options
 from kt_es.cli.common import is_named
 from kt_es.cli.context import config_path, output_of, settings_of
 from kt_es.cli.output import Output, at, is_terminal
 from kt_es.cli.waiting import event_log, patience_option
-from kt_es.client.session import Head
 from kt_es.client.trusted import Pinned
 from kt_es.config import FILE_NAME, Settings
 from kt_es.errors import CannotTellError, ConfigError
@@ -249,48 +247,3 @@ def run_audit(output: Output, settings: Settings, log: EventLog, ledger: Ledger,
 def wall_clock() -> int:
     """This machine's clock, in ms."""
     return time.time_ns() // 1_000_000
-
-
-@click.command("epochs")
-@click.option("--last", type=click.IntRange(1), default=10, show_default=True, help="How many.")
-@reach_options
-@click.pass_context
-def epochs_command(context: click.Context, /, last: int, **reach: Any) -> None:
-    """The latest epochs, each head verified."""
-    with Reach(**reach).client() as client:
-        heads = [shown.head for shown in client.heads(last)]
-    output_of(context).data(
-        {"epochs": [head_document(head) for head in heads]},
-        [
-            f"epoch {head.epoch}  {at(head.timestamp)}  {head.map_size} entries  {head.log_size} records  "
-            f"{head.map_root.hex()[:16]}"
-            for head in heads
-        ],
-    )
-
-
-def head_document(head: MapHead) -> dict[str, Any]:
-    """A head as ``--json`` shows it."""
-    return {
-        "origin": head.origin,
-        "epoch": head.epoch,
-        "timestamp": head.timestamp,
-        "map_root": head.map_root.hex(),
-        "map_size": head.map_size,
-        "log_size": head.log_size,
-        "log_root": head.log_root.hex(),
-        "queue_next": head.queue_next,
-        "config_hash": head.config_hash.hex(),
-    }
-
-
-@click.command("checkpoint")
-@click.option("--which", type=click.Choice(["heads", "mutations"]), default="heads", show_default=True)
-@reach_options
-@click.pass_context
-def checkpoint_command(context: click.Context, /, which: str, **reach: Any) -> None:
-    """The latest checkpoint of a log, verified and consistent with what was trusted before."""
-    with Reach(**reach).client() as client:
-        head: Head = client.head()
-    text = head.heads_checkpoint if which == "heads" else head.mutations_checkpoint
-    output_of(context).data({"log": which, "checkpoint": text}, text.removesuffix("\n").split("\n"))

@@ -15,6 +15,7 @@ import platformdirs
 
 from kt_es.cli.context import output_of
 from kt_es.cli.numbers import Number
+from kt_es.cli.output import Output
 from kt_es.client.client import Client
 from kt_es.client.keystore import KeyStore, StoredKey
 from kt_es.client.states import States
@@ -84,6 +85,19 @@ def _told_once() -> Callable[[str], None]:
                 output_of(context).note(problem)
 
     return waiting
+
+
+def until_fresh(output: Output) -> Callable[[StaleHeadError], None]:
+    """For ``Client``: wait for a fresh head, and say so once, whichever thread waits first."""
+    lock, said = threading.Lock(), threading.Event()
+
+    def stale(error: StaleHeadError) -> None:
+        with lock:
+            if not said.is_set():
+                said.set()
+                output.note(f"waiting for a fresh head: {error.problem}")
+
+    return stale
 
 
 def state_option(command: _F) -> _F:

@@ -8,13 +8,16 @@ import signal
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kt_es.cli.output import Output
 from kt_es.cli.supervisor import end_with_parent
-from kt_es.config import Settings, load_settings
+from kt_es.extras import require
+
+if TYPE_CHECKING:
+    from kt_es.config import Settings
 
 STATE_FILE = "up.json"
 """Where ``kt up`` says, beside the settings, what runs and where."""
@@ -38,8 +41,13 @@ def settings_of(context: click.Context, log: str | None = None) -> Settings:
     """The settings of ``--config``, with ``log`` as connection string if given, else that of a ``kt up``.
 
     A ``kt up`` that runs may have been given another address for its node than the one in the file.
+    Raises ``ConfigError`` where the extra is not installed that reads settings.
     """
-    settings = load_settings(config_path(context))
+    path = config_path(context)
+    require("server", f"reading {path}")
+    from kt_es.config import load_settings
+
+    settings = load_settings(path)
     log = log or running_up(settings.base).get("log")
     return settings if log is None else settings.model_copy(update={"log": log})
 

@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from kt_es.cli.clients import CHANGE_TIMEOUT, Reach, keys_option, reach_options
+from kt_es.cli.clients import CHANGE_TIMEOUT, Reach, keys_option, reach_options, until_fresh
 from kt_es.cli.context import output_of, running_up, settings_of
 from kt_es.cli.owners import choose_signers
 from kt_es.cli.people import show_checks
 from kt_es.cli.signing import confirm, yes_option
-from kt_es.cli.waiting import until_fresh
 from kt_es.client.client import Client
 from kt_es.client.history import Version
 from kt_es.client.trust import Lookup
-from kt_es.config import Settings
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import RefusedError
 from kt_es.formats.erasures import Erasure, Reason
 from kt_es.formats.keys import PublicKey
-from signer.keys import KeyRing
+
+if TYPE_CHECKING:
+    from kt_es.config import Settings
 
 REASONS = tuple(reason.label for reason in Reason)
 
@@ -162,6 +162,8 @@ def _owner(keys: Path, names: tuple[str, ...], before: Lookup) -> _Signer:
 
 
 def _operator(client: Client, settings: Settings, reason: Reason) -> _Signer:
+    from signer.keys import KeyRing
+
     in_force = client.directory().trusted.configs[-1].config.signer_key
     ring = KeyRing.load(settings.path(settings.signer.keys))
     return _Signer(ring.key_for(in_force), "the signer key", reason)

@@ -11,16 +11,16 @@ from typing import Any
 
 import click
 
-from kt_es.cli.clients import CHANGE_TIMEOUT, Reach, keys_option, reach_options, signing_keys
+from kt_es.cli.clients import CHANGE_TIMEOUT, Reach, keys_option, reach_options, signing_keys, until_fresh
 from kt_es.cli.context import output_of
 from kt_es.cli.numbers import Number
 from kt_es.cli.output import Output, is_terminal
 from kt_es.cli.profiles import described
-from kt_es.cli.waiting import until_fresh
 from kt_es.client.bulk import Action, BulkReport, Merging, Planned, Progress, Wanted, plan_all, publish_all
 from kt_es.client.client import Client
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import KtError
+from kt_es.extras import require
 from kt_es.formats.profiles import ProfileKey
 from kt_es.importers.accounts import ImportPlan
 from kt_es.importers.combining import combined, lost
@@ -93,6 +93,8 @@ def import_command(
     one with the signatures of both. Run it again after an interruption: what stands already is left alone.
     """
     output = output_of(context)
+    if kind == "openpgp":
+        require("openpgp", "kt import openpgp")
     reached = Reach(**reach)
     report = BulkReport(0, 0, [])
     planned: list[Planned] = []

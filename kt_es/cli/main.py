@@ -6,7 +6,6 @@ Exit codes: 0 ok, 1 failure, 2 usage, 3 proven absent, 4 verification failed, 5 
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any
 import click
 
 from kt_es import __version__
+from kt_es.cli.commands import COMMANDS, load, write_summaries
 from kt_es.cli.common import wants_json, with_common_options
 from kt_es.cli.logs import LOGS
 from kt_es.cli.output import Output, failure, shown, use_color
@@ -24,41 +24,16 @@ from kt_es.formats.evidence import armored
 from kt_es.process.hangups import listen
 from kt_es.process.redaction import without_password
 
-# Command -> module that holds it: a look-up should not wait for the import of a server.
-_COMMANDS = {
-    "audit": "auditing",
-    "bench": "benching",
-    "checkpoint": "auditing",
-    "config": "configuring",
-    "demo": "demo",
-    "epochs": "auditing",
-    "erase": "erasing",
-    "frontend": "operate",
-    "fsck": "fsck",
-    "get": "people",
-    "history": "histories",
-    "import": "importing",
-    "init": "operate",
-    "keys": "owners",
-    "monitor": "operate",
-    "node": "node",
-    "put": "owners",
-    "revoke": "revoking",
-    "signer": "operate",
-    "snapshot": "snapshot",
-    "status": "status",
-    "up": "up",
-    "verify": "verifying",
-    "watch": "watch",
-}
-
 # What goes on until it is stopped: SIGHUP does not end it.
 _SERVING = {"frontend", "monitor", "node", "signer", "up", "watch"}
 
 
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(_COMMANDS)
+        return sorted(COMMANDS)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_summaries(formatter)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -69,12 +44,9 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        module = _COMMANDS.get(cmd_name)
-        if module is None:
-            return None
-        found = getattr(importlib.import_module(f"kt_es.cli.{module}"), f"{cmd_name}_command")
+        found = load(cmd_name)
         prefix = f"KT_{cmd_name.upper().replace('-', '_')}"
-        return with_common_options(found, prefix) if isinstance(found, click.Command) else None
+        return None if found is None else with_common_options(found, prefix)
 
 
 @click.group(

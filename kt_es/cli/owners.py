@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from kt_es.cli.clients import CHANGE_TIMEOUT, DEFAULT_KEY, Reach, keys_option, signing_keys
+from kt_es.cli.clients import CHANGE_TIMEOUT, DEFAULT_KEY, Reach, keys_option, signing_keys, until_fresh
 from kt_es.cli.context import output_of
 from kt_es.cli.editing import check_edits, edit_options, edited, say_unchanged
 from kt_es.cli.mine import key_ids, read_mine
@@ -18,7 +18,6 @@ from kt_es.cli.output import Output
 from kt_es.cli.people import lookup_document, show_checks
 from kt_es.cli.profiles import described, read_key_file
 from kt_es.cli.signing import confirm, signing_options
-from kt_es.cli.waiting import until_fresh
 from kt_es.client.client import Client
 from kt_es.client.keystore import KeyStore, StoredKey
 from kt_es.client.publishing import Published

@@ -9,13 +9,12 @@ from typing import Any
 
 import click
 
-from kt_es.cli.clients import CHANGE_TIMEOUT, Reach, signing_keys
+from kt_es.cli.clients import CHANGE_TIMEOUT, Reach, signing_keys, until_fresh
 from kt_es.cli.context import output_of
 from kt_es.cli.editing import say_unchanged
 from kt_es.cli.mine import key_ids, read_mine
 from kt_es.cli.owners import Signing, choose_signers, publish_change
 from kt_es.cli.signing import signing_options
-from kt_es.cli.waiting import until_fresh
 from kt_es.client.client import Client
 from kt_es.client.keystore import KeyStore
 from kt_es.client.trust import Lookup

@@ -1,4 +1,4 @@
-"""What ``kt get`` leaves on disk: a proof with ``--out``, exactly the proven keys with ``--save``."""
+"""What commands leave on disk: private files, and of ``kt get`` a proof or exactly the proven keys."""
 
 from __future__ import annotations
 
@@ -15,11 +15,19 @@ from kt_es.crypto.hashes import sha256
 from kt_es.errors import ConfigError, MalformedError
 from kt_es.formats.profiles import MAX_PROFILE, ProfileKey
 from kt_es.formats.proofs import MAX_PROOF_FILE, ProofFile
-from kt_es.process.files import PUBLIC, create_file, replace_file, sync_directory
+from kt_es.process.files import PRIVATE, PUBLIC, create_file, replace_file, sync_directory
 
 MANIFEST = ".kt-saved.json"
 _MAX_MANIFEST = 256 * 1024
 _NAME = re.compile(r"[0-9]{1,3}\.[a-z0-9]{1,16}")
+
+
+def write_private(path: Path, data: bytes, mode: int = PRIVATE) -> None:
+    """A whole file, on disk before its name is; ``ConfigError`` if it cannot be written."""
+    try:
+        replace_file(path, data, mode)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def save_proof(path: Path, proof: ProofFile) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from kt_es.cli.saving import write_private
 from kt_es.client.trusted import Pinned
 from kt_es.config import FILE_NAME, FrontendTable, NodeTable, Settings, dump_settings
 from kt_es.crypto.signatures import ED25519, PrivateKey
@@ -20,7 +21,6 @@ from kt_es.formats.configs import Config, SignedConfig, check_directory, check_o
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.queue import CONFIG
 from kt_es.formats.records import Record, decode_records
-from kt_es.process.files import PRIVATE, replace_file
 from kt_es.process.redaction import without_credentials, without_password
 from kt_es.server.keys import load_vrf_key
 from signer.keys import load_key
@@ -114,14 +114,6 @@ def _new_key(path: Path) -> PrivateKey:
     key = PrivateKey.from_seed(ED25519, os.urandom(32))
     write_private(path, key.to_pem())
     return key
-
-
-def write_private(path: Path, data: bytes, mode: int = PRIVATE) -> None:
-    """A whole file, on disk before its name is; ``ConfigError`` if it cannot be written."""
-    try:
-        replace_file(path, data, mode)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def begin_queue(settings: Settings, log: EventLog, new: NewDirectory, given: Sequence[str] = ()) -> bool:

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from kt_es.cli.auditing import head_document
 from kt_es.cli.clients import Reach, state_option
 from kt_es.cli.common import is_named
 from kt_es.cli.context import config_path, output_of, running_up, settings_of
 from kt_es.cli.figures import TIMEOUT, Page, of_frontend, of_monitor, of_signer
+from kt_es.cli.heads import head_document
 from kt_es.cli.operate import address
 from kt_es.cli.output import Output
 from kt_es.cli.rights import acls_of, default_rights, problems_of

@@ -20,6 +20,7 @@ from kt_es.cli.context import STATE_FILE, config_path, output_of, stop_on_signal
 from kt_es.cli.numbers import Number
 from kt_es.cli.operate import address
 from kt_es.cli.output import Output
+from kt_es.cli.saving import write_private
 from kt_es.cli.setup import (
     CONFIG_OPTIONS,
     NewDirectory,
@@ -27,7 +28,6 @@ from kt_es.cli.setup import (
     given_options,
     refuse_other_settings,
     write_directory,
-    write_private,
 )
 from kt_es.cli.supervisor import Supervisor
 from kt_es.config import FILE_NAME, Address, FrontendTable, NodeTable, Settings, load_settings

@@ -1,8 +1,7 @@
-"""How commands that run once wait: for the event log, and for a head that is fresh."""
+"""How commands that run once wait for the event log."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -11,7 +10,6 @@ import click
 
 from kt_es.cli.numbers import Number
 from kt_es.cli.output import Output
-from kt_es.errors import StaleHeadError
 from kt_es.eventstore.esdb import Connector
 from kt_es.eventstore.patient import Patience, PatientLog
 
@@ -37,16 +35,3 @@ def event_log(uri: str, output: Output, patience: float) -> Iterator[PatientLog]
         yield log
     finally:
         log.close()
-
-
-def until_fresh(output: Output) -> Callable[[StaleHeadError], None]:
-    """For ``Client``: wait for a fresh head, and say so once, whichever thread waits first."""
-    lock, said = threading.Lock(), threading.Event()
-
-    def stale(error: StaleHeadError) -> None:
-        with lock:
-            if not said.is_set():
-                said.set()
-                output.note(f"waiting for a fresh head: {error.problem}")
-
-    return stale

@@ -17,7 +17,7 @@ from kt_es.cli.hooks import Hooks, hook_options
 from kt_es.cli.mine import mine_option, read_mine
 from kt_es.cli.numbers import Number
 from kt_es.cli.output import Output, at, failure
-from kt_es.cli.setup import write_private
+from kt_es.cli.saving import write_private
 from kt_es.client.client import Client
 from kt_es.client.vouching import Mine
 from kt_es.client.watching import Change, Watcher

@@ -11,6 +11,9 @@ ECDSA P-256 with SHA-256 (FIPS 186-5): a compressed point, ``r || s`` of 32 byte
 ``1 <= r < n`` and ``1 <= s <= n // 2``. Of the two values of ``s`` that ECDSA admits only the low one
 is taken, so nobody can turn a signature into another one; signers that do not know the rule (WebCrypto)
 replace a high ``s`` by ``n - s``.
+
+P-256 and PEM need the library cryptography, and import it when the first such key comes. Where it is not
+installed that raises ``ModuleNotFoundError``: a signature that cannot be checked is never called invalid.
 """
 
 from __future__ import annotations
@@ -20,14 +23,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
-from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from nacl import bindings
 from nacl.exceptions import BadSignatureError
 
-from kt_es.errors import ConfigError, MalformedError
+from kt_es.errors import MalformedError
 
 ED25519: Final = 1
 ECDSA_P256: Final = 2
@@ -38,8 +37,6 @@ PUBLIC_KEY_SIZES: Final = {ED25519: 32, ECDSA_P256: 33}
 MESSAGE_KINDS: Final = frozenset({"entry", "marker", "map-head", "config", "erasure"})
 
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # general categories Cc and Cs
-_P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-_ECDSA_SHA256: Final = ec.ECDSA(hashes.SHA256())
 
 
 def signed_message(kind: str, origin: str, payload: bytes) -> bytes:
@@ -69,7 +66,9 @@ def verify(algorithm: int, public_key: bytes, message: bytes, signature: bytes) 
         return False
     if algorithm == ED25519:
         return _verify_ed25519(public_key, message, signature)
-    return _verify_p256(public_key, message, signature)
+    from kt_es.crypto import p256
+
+    return p256.verify(public_key, message, signature)
 
 
 def is_point(algorithm: int, public_key: bytes) -> bool:
@@ -82,30 +81,15 @@ def is_point(algorithm: int, public_key: bytes) -> bool:
         return False
     if algorithm == ED25519:
         return bindings.crypto_core_ed25519_is_valid_point(public_key)
-    try:
-        ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), public_key)
-    except ValueError:
-        return False
-    return True
+    from kt_es.crypto import p256
+
+    return p256.is_point(public_key)
 
 
 def _verify_ed25519(public_key: bytes, message: bytes, signature: bytes) -> bool:
     try:
         bindings.crypto_sign_open(signature + message, public_key)
     except BadSignatureError:
-        return False
-    return True
-
-
-def _verify_p256(public_key: bytes, message: bytes, signature: bytes) -> bool:
-    r = int.from_bytes(signature[:32], "big")
-    s = int.from_bytes(signature[32:], "big")
-    if not (1 <= r < _P256_ORDER and 1 <= s <= _P256_ORDER // 2):
-        return False
-    try:
-        key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), public_key)
-        key.verify(encode_dss_signature(r, s), message, _ECDSA_SHA256)
-    except (ValueError, InvalidSignature):
         return False
     return True
 
@@ -133,7 +117,9 @@ class PrivateKey:
         if algorithm == ED25519:
             return cls(ED25519, bindings.crypto_sign_seed_keypair(seed)[0], seed)
         if algorithm == ECDSA_P256:
-            return cls(ECDSA_P256, _compressed(_p256_private(seed).public_key()), seed)
+            from kt_es.crypto import p256
+
+            return cls(ECDSA_P256, p256.public_of(seed), seed)
         raise MalformedError("private key", f"algorithm {algorithm} is unknown")
 
     def sign(self, message: bytes) -> bytes:
@@ -143,62 +129,24 @@ class PrivateKey:
         """
         if self.algorithm == ED25519:
             return bindings.crypto_sign(message, self._secret + self.public)[:SIGNATURE_SIZE]
-        der = _p256_private(self._secret).sign(message, _deterministic_ecdsa())
-        r, s = decode_dss_signature(der)
-        return r.to_bytes(32, "big") + min(s, _P256_ORDER - s).to_bytes(32, "big")
+        from kt_es.crypto import p256
+
+        return p256.sign(self._secret, message)
 
     def to_pem(self) -> bytes:
         """The key as unencrypted PKCS#8 in PEM; whoever writes it to a file sees to its mode."""
-        key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
-        if self.algorithm == ED25519:
-            key = ed25519.Ed25519PrivateKey.from_private_bytes(self._secret)
-        else:
-            key = _p256_private(self._secret)
-        return key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        from kt_es.crypto import pem
+
+        write = pem.ed25519_pem if self.algorithm == ED25519 else pem.p256_pem
+        return write(self._secret)
 
     @classmethod
-    def from_pem(cls, pem: bytes) -> PrivateKey:
+    def from_pem(cls, data: bytes) -> PrivateKey:
         """The key in a PEM file: unencrypted PKCS#8 (or SEC 1 for P-256).
 
-        Raises ``MalformedError`` if ``pem`` is no private key in PEM, ``ConfigError`` if it is one that
+        Raises ``MalformedError`` if ``data`` is no private key in PEM, ``ConfigError`` if it is one that
         kt-es cannot use: encrypted, or of another algorithm.
         """
-        try:
-            key = serialization.load_pem_private_key(pem, password=None)
-        except TypeError:
-            raise ConfigError(
-                "the private key is encrypted; remove its password with `openssl pkey`"
-            ) from None
-        except UnsupportedAlgorithm as error:
-            raise ConfigError(f"the private key cannot be used: {error}") from None
-        except (ValueError, InternalError):
-            # InternalError: an Ed25519 seed of a wrong length, for which OpenSSL gives no reason.
-            raise MalformedError("private key", "is not a readable private key in PEM format") from None
-        if isinstance(key, ed25519.Ed25519PrivateKey):
-            return cls.from_seed(ED25519, key.private_bytes_raw())
-        if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
-            scalar = key.private_numbers().private_value
-            return cls.from_seed(ECDSA_P256, scalar.to_bytes(SEED_SIZE, "big"))
-        raise ConfigError("the private key is neither Ed25519 nor ECDSA P-256")
+        from kt_es.crypto import pem
 
-
-def _p256_private(scalar: bytes) -> ec.EllipticCurvePrivateKey:
-    number = int.from_bytes(scalar, "big")
-    if not 1 <= number < _P256_ORDER:
-        raise MalformedError("private key", "the P-256 scalar is not between 1 and the order of the group")
-    return ec.derive_private_key(number, ec.SECP256R1())
-
-
-def _compressed(key: ec.EllipticCurvePublicKey) -> bytes:
-    return key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint)
-
-
-def _deterministic_ecdsa() -> ec.ECDSA:
-    try:
-        return ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
-    except UnsupportedAlgorithm:
-        raise ConfigError(
-            "the installed OpenSSL cannot sign with P-256 deterministically; 3.2 or newer is needed"
-        ) from None
+        return cls.from_seed(*pem.read_signing_key(data))

@@ -14,9 +14,6 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Final
 
-from cryptography.exceptions import InternalError, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519
 from nacl import bindings, exceptions
 
 from kt_es.errors import MalformedError, VerificationError
@@ -64,18 +61,14 @@ class VrfPrivateKey:
         return cls(bindings.crypto_scalarmult_ed25519_base_noclamp(x), x, hashed[32:])
 
     @classmethod
-    def from_pem(cls, pem: bytes) -> VrfPrivateKey:
+    def from_pem(cls, data: bytes) -> VrfPrivateKey:
         """The key whose ``SK`` is the Ed25519 seed in a PEM file (unencrypted PKCS#8).
 
-        Raises ``MalformedError`` if ``pem`` is no such key.
+        Raises ``MalformedError`` if ``data`` is no such key.
         """
-        try:
-            key = serialization.load_pem_private_key(pem, password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):
-            raise MalformedError("VRF key", "is not a readable private key in PEM format") from None
-        if not isinstance(key, ed25519.Ed25519PrivateKey):
-            raise MalformedError("VRF key", "must be an Ed25519 key")
-        return cls.from_seed(key.private_bytes_raw())
+        from kt_es.crypto import pem
+
+        return cls.from_seed(pem.read_ed25519_seed(data, "VRF key"))
 
     def prove(self, alpha: bytes) -> tuple[bytes, bytes]:
         """``(beta, pi)``, 64 and 80 bytes, for ``alpha``. Deterministic.

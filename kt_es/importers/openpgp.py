@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kt_es.errors import ConfigError, MalformedError
+from kt_es.errors import MalformedError
+from kt_es.extras import require
 from kt_es.formats.labels import EMAIL
 from kt_es.formats.profiles import ProfileKey
 from kt_es.importers.accounts import Collector, ImportPlan, read_bytes
@@ -37,10 +38,7 @@ def read_openpgp(path: Path, *, certifications: bool = True) -> ImportPlan:
     Raises ``ConfigError`` where the file cannot be read or the optional library is missing, and
     ``MalformedError`` where the file has no certificate. A damaged part is skipped, its neighbours are not.
     """
-    try:
-        import pysequoia  # noqa: F401
-    except ImportError:
-        raise ConfigError("OpenPGP keyrings need an optional package: pip install 'kt-es[openpgp]'") from None
+    require("openpgp", "reading OpenPGP keyrings")
     from kt_es.importers.openpgp_certificate import read_certificate, without_certifications
 
     def smaller(key: ProfileKey) -> ProfileKey:

@@ -15,6 +15,7 @@ OURS = ("kt_es", "projections", "signer")
 LAYERS = [
     ["kt_es"],
     ["kt_es.errors", "kt_es.wording"],
+    ["kt_es.extras"],
     ["kt_es.crypto"],
     ["kt_es.merkle"],
     ["kt_es.formats"],
@@ -50,6 +51,13 @@ ONLY_IN = {
     "rocksdict": ("projections/rocks.py", "kt_es/node/"),
     "grpc": ("kt_es/eventstore/", "kt_es/node/"),
     "cbor2": ("kt_es/formats/codec.py",),
+    "cryptography": (
+        "kt_es/crypto/p256.py",
+        "kt_es/crypto/pem.py",
+        "kt_es/process/tls.py",
+        "kt_es/importers/",
+    ),
+    "pydantic": ("kt_es/config.py", "kt_es/server/"),
     "nacl": ("kt_es/crypto/",),
 }
 

@@ -1,0 +1,71 @@
+"""ECDSA P-256 with SHA-256, by the library cryptography; ``signatures`` has the rules.
+
+``signatures`` imports this module when it meets the first P-256 key. A verifier of Ed25519 signatures, as all
+directories have by default, therefore needs no cryptography.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+
+from kt_es.errors import ConfigError, MalformedError
+
+_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+_ECDSA_SHA256: Final = ec.ECDSA(hashes.SHA256())
+
+
+def is_point(public_key: bytes) -> bool:
+    """Whether ``public_key`` is a compressed point of the curve."""
+    try:
+        ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), public_key)
+    except ValueError:
+        return False
+    return True
+
+
+def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
+    """Whether ``signature``, ``r || s`` with a low ``s``, is by ``public_key`` over ``message``."""
+    r = int.from_bytes(signature[:32], "big")
+    s = int.from_bytes(signature[32:], "big")
+    if not (1 <= r < _ORDER and 1 <= s <= _ORDER // 2):
+        return False
+    try:
+        key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), public_key)
+        key.verify(encode_dss_signature(r, s), message, _ECDSA_SHA256)
+    except (ValueError, InvalidSignature):
+        return False
+    return True
+
+
+def public_of(scalar: bytes) -> bytes:
+    """The compressed public key of ``scalar``. Raises ``MalformedError`` as ``private_key`` does."""
+    public = private_key(scalar).public_key()
+    return public.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint)
+
+
+def sign(scalar: bytes, message: bytes) -> bytes:
+    """``r || s`` over ``message``: deterministic (RFC 6979), with a low ``s``."""
+    r, s = decode_dss_signature(private_key(scalar).sign(message, _deterministic()))
+    return r.to_bytes(32, "big") + min(s, _ORDER - s).to_bytes(32, "big")
+
+
+def private_key(scalar: bytes) -> ec.EllipticCurvePrivateKey:
+    """The key of ``scalar``, big endian. Raises ``MalformedError`` if that is 0 or not below the order."""
+    number = int.from_bytes(scalar, "big")
+    if not 1 <= number < _ORDER:
+        raise MalformedError("private key", "the P-256 scalar is not between 1 and the order of the group")
+    return ec.derive_private_key(number, ec.SECP256R1())
+
+
+def _deterministic() -> ec.ECDSA:
+    try:
+        return ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
+    except UnsupportedAlgorithm:
+        raise ConfigError(
+            "the installed OpenSSL cannot sign with P-256 deterministically; 3.2 or newer is needed"
+        ) from None

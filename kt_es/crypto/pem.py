@@ -1,0 +1,61 @@
+"""Private keys in PEM files: unencrypted PKCS#8, or SEC 1 for P-256. Read and written by cryptography.
+
+Imported when a key file is read or written; a verifier has none.
+"""
+
+from __future__ import annotations
+
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+from kt_es.crypto import p256
+from kt_es.crypto.signatures import ECDSA_P256, ED25519, SEED_SIZE
+from kt_es.errors import ConfigError, MalformedError
+
+
+def ed25519_pem(seed: bytes) -> bytes:
+    return _pem(ed25519.Ed25519PrivateKey.from_private_bytes(seed))
+
+
+def p256_pem(scalar: bytes) -> bytes:
+    return _pem(p256.private_key(scalar))
+
+
+def _pem(key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def read_signing_key(pem: bytes) -> tuple[int, bytes]:
+    """The algorithm of the key in ``pem``, and its 32 secret bytes as ``PrivateKey.from_seed`` takes them.
+
+    Raises ``MalformedError`` if ``pem`` is no private key in PEM, ``ConfigError`` if it is one that kt-es
+    cannot use: encrypted, or of another algorithm.
+    """
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except TypeError:
+        raise ConfigError("the private key is encrypted; remove its password with `openssl pkey`") from None
+    except UnsupportedAlgorithm as error:
+        raise ConfigError(f"the private key cannot be used: {error}") from None
+    except (ValueError, InternalError):
+        # InternalError: an Ed25519 seed of a wrong length, for which OpenSSL gives no reason.
+        raise MalformedError("private key", "is not a readable private key in PEM format") from None
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return ED25519, key.private_bytes_raw()
+    if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
+        return ECDSA_P256, key.private_numbers().private_value.to_bytes(SEED_SIZE, "big")
+    raise ConfigError("the private key is neither Ed25519 nor ECDSA P-256")
+
+
+def read_ed25519_seed(pem: bytes, what: str) -> bytes:
+    """The seed in ``pem``. Raises ``MalformedError`` naming ``what`` if ``pem`` is no such key."""
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):
+        raise MalformedError(what, "is not a readable private key in PEM format") from None
+    if not isinstance(key, ed25519.Ed25519PrivateKey):
+        raise MalformedError(what, "must be an Ed25519 key")
+    return key.private_bytes_raw()

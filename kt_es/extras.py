@@ -1,0 +1,32 @@
+"""The optional parts of kt-es: which modules each needs, and what to say where they are not installed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+
+from kt_es.errors import ConfigError
+
+MODULES: Mapping[str, tuple[str, ...]] = {
+    "server": (
+        "esdbclient" if sys.version_info < (3, 14) else "kurrentdbclient",
+        *("rocksdict", "fastapi", "pydantic", "httptools", "regex", "uvloop", "prometheus_client"),
+    ),
+    "openpgp": ("pysequoia",),
+}
+"""The modules that each extra of ``pyproject.toml`` brings. Looking for one does not import it."""
+
+
+def missing(extra: str) -> str | None:
+    """The first module of ``extra`` that is not installed; None where all are."""
+    return next((name for name in MODULES[extra] if find_spec(name) is None), None)
+
+
+def require(extra: str, what: str) -> None:
+    """Raise ``ConfigError`` if ``extra`` is not installed; ``what`` names what needs it."""
+    module = missing(extra)
+    if module is not None:
+        raise ConfigError(
+            f"{what} needs an extra that is not installed (no module {module}): pip install 'kt-es[{extra}]'"
+        )
