@@ -82,12 +82,15 @@ def _without(name: str, extra: str) -> click.Command:
 
 
 def write_summaries(formatter: click.HelpFormatter) -> None:
-    """The section of all commands in ``kt --help``; those that cannot run are marked with their extra."""
-    needed = {entry.extra for entry in COMMANDS.values() if entry.extra is not None}
-    lacking = {extra for extra in needed if missing(extra) is not None}
-    rows = [
-        (name, entry.summary + (f"  [needs kt-es[{entry.extra}]]" if entry.extra in lacking else ""))
-        for name, entry in sorted(COMMANDS.items())
-    ]
+    """The commands in ``kt --help``; those whose extra is not installed apart, with what to install."""
+    extras = dict.fromkeys(entry.extra for entry in COMMANDS.values() if entry.extra is not None)
+    lacking = [extra for extra in extras if missing(extra) is not None]
     with formatter.section("Commands"):
-        formatter.write_dl(rows)
+        formatter.write_dl([(name, entry.summary) for name, entry in _sorted() if entry.extra not in lacking])
+    for extra in lacking:
+        with formatter.section(f"Not installed, see pip install 'kt-es[{extra}]'"):
+            formatter.write_dl([(name, entry.summary) for name, entry in _sorted() if entry.extra == extra])
+
+
+def _sorted() -> list[tuple[str, Entry]]:
+    return sorted(COMMANDS.items())

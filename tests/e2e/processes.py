@@ -82,11 +82,15 @@ class Ran:
 
 
 class Stranger:
-    """A user with a home of their own, who knows of the directory only what ``environment`` says."""
+    """A user with a home of their own, who knows of the directory only what ``environment`` says.
 
-    def __init__(self, home: Path, **environment: str) -> None:
+    ``command`` is the ``kt`` that they have.
+    """
+
+    def __init__(self, home: Path, *, command: str | Path = KT, **environment: str) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.home = home
+        self._command = str(command)
         self.environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(home),
@@ -104,7 +108,7 @@ class Stranger:
     def kt(self, *arguments: str | Path, code: int = 0, seconds: float = 90.0) -> Ran:
         """Run ``kt`` to its end; it has to end with ``code``, and never with a traceback."""
         done = subprocess.run(
-            [KT, *map(str, arguments)],
+            [self._command, *map(str, arguments)],
             cwd=self.home,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -220,9 +224,9 @@ class Up(Running):
     def client(self, state: Path, timeout: float = 60.0) -> Client:
         return Client(self.url, FileStateStore(state), pinned=Pinned.parse(self.vkey), timeout=timeout)
 
-    def stranger(self, home: Path) -> Stranger:
+    def stranger(self, home: Path, command: str | Path = KT) -> Stranger:
         """Somebody who was given the address and the directory's key."""
-        return Stranger(home, KT_SERVER=self.url, KT_VKEY=self.vkey)
+        return Stranger(home, command=command, KT_SERVER=self.url, KT_VKEY=self.vkey)
 
     def audit(self) -> dict[str, Any]:
         """``kt audit`` from the start, which has to find everything correct."""
