@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from kt_es.client.client import Client
-from kt_es.client.state import FileStateStore
-from kt_es.client.trusted import Pinned
-from kt_es.client.watching import Change
+from kt_es.client import AsyncClient, Change, Client, FileStateStore, Pinned
 from kt_es.errors import KtError
 from kt_es.formats.profiles import ProfileKey
 from kt_es.server.limits import DEFAULT_LIMITS
@@ -31,11 +31,14 @@ VKEY = Pinned(b.ORIGIN, b.SIGNER_KEY).vkey
 ALICE, BOB = b.label_of("alice"), b.label_of("bob")
 
 
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
 @pytest.fixture(scope="module")
 def page() -> SimpleNamespace:
     """What the page's code defines."""
     names: dict[str, Any] = {}
-    for block in re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL):
+    for block in BLOCKS:
         exec(compile(block, str(PAGE), "exec"), names)
     return SimpleNamespace(**names)
 
@@ -49,24 +52,59 @@ def streams() -> SignedStreams:
 
 
 @pytest.fixture
-def client(
-    page: SimpleNamespace, streams: SignedStreams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Client]:
-    # The directory of the tests lives in 2024, and so does the client's clock.
+def url(streams: SignedStreams, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A front end. The directory of the tests lives in 2024, and so does the clients' clock."""
     clock = SimpleNamespace(time_ns=lambda: (b.START + 1_000) * 1_000_000, monotonic=time.monotonic)
     monkeypatch.setattr("kt_es.client.client.time", clock)
     with (
         front(streams) as running,
         streams.signing(),
         door(running.running.app, DEFAULT_LIMITS) as server,
-        page.open_client(f"http://127.0.0.1:{server.port}", VKEY, tmp_path) as made,
     ):
+        yield f"http://127.0.0.1:{server.port}"
+
+
+@pytest.fixture
+def client(page: SimpleNamespace, url: str, tmp_path: Path) -> Iterator[Client]:
+    with page.open_client(url, VKEY, tmp_path) as made:
         yield made
+
+
+def test_the_code_is_typed(tmp_path: Path) -> None:
+    """As somebody else's project would check it: strictly, against the types of the package."""
+    path = tmp_path / "page.py"
+    path.write_text("\n".join(BLOCKS))
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", str(path)]
+    done = subprocess.run(
+        command, cwd=PAGE.parents[1], capture_output=True, text=True, timeout=170, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_lookups_and_absence(page: SimpleNamespace, client: Client) -> None:
     assert [key.name for key in page.keys_of(client, ALICE)] == ["laptop"]
     assert page.keys_of(client, BOB) is None
+
+
+def test_lookups_at_the_same_time(page: SimpleNamespace, url: str, tmp_path: Path) -> None:
+    alice, bob = asyncio.run(page.keys_of_all(url, VKEY, tmp_path, [ALICE, BOB]))
+    assert [key.name for key in alice] == ["laptop"]
+    assert bob is None
+
+
+def test_watching_from_asyncio(
+    page: SimpleNamespace, url: str, tmp_path: Path, streams: SignedStreams
+) -> None:
+    told: list[Change] = []
+    stranger = b.private_key("stranger")
+
+    async def watch() -> int:
+        async with AsyncClient(url, FileStateStore(tmp_path), pinned=Pinned.parse(VKEY)) as client:
+            epoch: int = await client.run(lambda sync: page.watch(sync, ALICE, stranger, told.append))
+            return epoch
+
+    assert asyncio.run(watch()) >= 1
+    assert [(change.label, change.mine) for change in told] == [(ALICE, False)]
 
 
 def test_publishing_and_watching(page: SimpleNamespace, client: Client, streams: SignedStreams) -> None:
