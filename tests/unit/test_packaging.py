@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -47,6 +48,14 @@ def test_the_modules_of_an_extra_are_those_of_its_requirements(extra: str) -> No
     found = {canonicalize_name(name) for module in MODULES[extra] for name in distributions[module]}
     needed = set(requirements(THIS, [extra])) - set(requirements(THIS))
     assert found == {canonicalize_name(name) for name in names(list(needed))}
+
+
+@pytest.mark.parametrize("file", ["Makefile", "Dockerfile", "docs/OPERATIONS.md"])
+def test_whoever_runs_a_directory_installs_the_server(file: str) -> None:
+    installed = re.findall(r"install [^\n]*'\.\[([a-z,]+)\]'", (ROOT / file).read_text())
+    # The fuzzer comes on top of the rest.
+    assert installed
+    assert all("server" in extras.split(",") for extras in installed if extras != "fuzz")
 
 
 def test_the_versions_are_those_that_the_project_says() -> None:
