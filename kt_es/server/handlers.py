@@ -102,8 +102,9 @@ class Directory:
         ``since`` is the size of the log of map heads that the client trusts.
         """
         committed = self.committed()
-        wanted = self._epoch(committed, epoch)
+        # First what is wrong whatever epochs there are.
         name = normalize_label(label, self.config(committed).label_policy)
+        wanted = self._epoch(committed, epoch)
         index, vrf_proof = self.indexer.locate(name)
         latest = self._published_latest(committed)
         root = map_root_at(self.ledger, committed, wanted)
@@ -157,9 +158,9 @@ class Directory:
         """What stood at ``label`` in the epochs ``first`` to ``last``, or in as many of them as fit."""
         check_range(first, last)
         committed = self.committed()
+        name = normalize_label(label, self.config(committed).label_policy)
         self._epoch(committed, last)
         self._epoch(committed, first)
-        name = normalize_label(label, self.config(committed).label_policy)
         index, vrf_proof = self.indexer.locate(name)
         checkpoint = self._published_latest(committed).event.heads_checkpoint
         answer = answer_range(self.ledger, committed, checkpoint, index, vrf_proof, first=first, last=last)

@@ -121,7 +121,7 @@ def check_declared(path: str, answer: httpx.Response) -> None:
     """The status, content type and body of ``answer`` are those of the document."""
     (operation,) = json.loads(openapi.FILE.read_text())["paths"][path].values()
     declared = operation["responses"]
-    content = declared.get(str(answer.status_code), declared["default"])["content"]
+    content = declared[str(answer.status_code)]["content"]
     media = answer.headers["content-type"].partition(";")[0]
     assert media in content, (path, answer.status_code, media)
     if media == "text/plain":
