@@ -30,8 +30,16 @@ from kt_es.server.clients import Clients
 from kt_es.server.erasing import Erasures
 from kt_es.server.guard import Guard, leave_place
 from kt_es.server.handlers import Directory
+from kt_es.server.health import Trouble
 from kt_es.server.metrics import Metrics
-from kt_es.server.problems import MEDIA_TYPE, Problem, http_problem, internal_problem, problem_of
+from kt_es.server.problems import (
+    MEDIA_TYPE,
+    Problem,
+    http_problem,
+    internal_problem,
+    problem_of,
+    without_streams,
+)
 from kt_es.server.receipts import ReceiptDesk
 from kt_es.server.schemas import from_base64, to_base64
 from kt_es.server.strict import UnsupportedMediaError, check_media, check_request
@@ -62,7 +70,7 @@ Since = Annotated[Size | None, Query()]
 class Frontend:
     """What the routes serve. ``reads``, ``large`` and ``writes`` are the pools that their handlers block.
 
-    ``problems`` says what is missing to be ready, nothing if it is; ``refusing`` why submissions are refused
+    ``troubles`` says what is missing to be ready, nothing if it is; ``refusing`` why submissions are refused
     although it is. ``failed`` is told of an error after which this process should not go on.
     """
 
@@ -74,7 +82,7 @@ class Frontend:
     reads: Executor
     large: Executor
     writes: Executor
-    problems: Callable[[], list[str]]
+    troubles: Callable[[], list[Trouble]]
     refusing: Callable[[], str | None]
     failed: Callable[[KtError], None]
 
@@ -330,16 +338,22 @@ def _add_operations(app: FastAPI, frontend: Frontend) -> None:
 
     @app.get("/readyz", responses=declared.reading(schemas.ReadyBody))
     async def readyz() -> Response:
-        """Whether the front end has an epoch to serve, agrees with the logs and reaches them.
+        """Whether the front end has a head to serve that clients take, agrees with the logs and reaches them.
+
+        ``reasons`` names what is wrong for programs: ``rollback``, ``equivocation``, ``divergence``,
+        ``no-epoch``, ``log-away``, ``denied``, ``silence``, ``behind`` and ``future-head``.
 
         It stays ready while too much waits in the queue: every front end sees the same queue, and taking
         them all out of service would end lookups. ``submissions`` says then why these are refused.
         """
-        problems = frontend.problems()
-        if not problems:
+        troubles = frontend.troubles()
+        if not troubles:
             refusing = frontend.refusing()
+            if refusing is not None:
+                refusing = without_streams(refusing)
             return _answer({"status": "ready", **({} if refusing is None else {"submissions": refusing})})
-        more = {"problems": problems}
+        problems = [trouble.sentence for trouble in troubles]
+        more = {"problems": problems, "reasons": [str(trouble.reason) for trouble in troubles]}
         return _refusal(Problem(503, "not-ready", "; ".join(problems), retry_after=2.0, more=more))
 
     @app.get("/metrics", response_class=Response, responses=declared.text("Prometheus text format"))

@@ -44,6 +44,8 @@ class Front:
     ) -> None:
         self.streams = streams
         self.errors: list[KtError] = []
+        # How much later than the latest published head it is for the front end, in ms.
+        self.later = 0
         self.store = MemoryStore(FAMILIES) if store is None else store
         self.ledger = Ledger(self.store, b.ORIGIN, b.SIGNER_KEY) if ledger is None else ledger
         self.running = Running(
@@ -53,6 +55,7 @@ class Front:
             connect or (lambda: streams.log),
             self.errors.append,
             limits=limits,
+            now=lambda: streams.ledger.committed.standing.timestamp + self.later,
         )
 
     @property
