@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from kt_es.errors import AccessDeniedError, EquivocationError, KtError, RollbackError
 from kt_es.server.late import RequestLog
+from kt_es.server.problems import denial
 from projections import clock
 from projections.clock import spoken
 from projections.ledger import Ledger
@@ -43,8 +44,8 @@ class Trouble:
 class Health:
     """What is known of one front end.
 
-    ``failure`` gives why it has stopped serving, ``away`` why the log cannot be reached, ``denied`` the
-    rights to follow that are missing; nothing where all is well. ``now`` is the wall clock in ms.
+    ``failure`` gives why it has stopped serving, ``away`` why the log cannot be reached, in words for
+    clients, ``denied`` the rights to follow that are missing. ``now`` is the wall clock in ms.
 
     ``look`` is for the thread that probes the log; the rest may be called from any thread.
     """
@@ -58,7 +59,7 @@ class Health:
         *,
         failure: Callable[[], KtError | None],
         away: Callable[[], str | None],
-        denied: Callable[[], list[str]],
+        denied: Callable[[], list[AccessDeniedError]],
     ) -> None:
         self._ledger = ledger
         self._heads = heads
@@ -92,14 +93,14 @@ class Health:
     def _of_log(self) -> Iterator[Trouble]:
         failure = self._failure()
         if failure is not None:
-            yield Trouble(_reason_of(failure), f"stopped serving: {failure}")
+            yield _stopped(failure)
         if self._ledger.committed.epoch == 0:
             yield Trouble(Reason.NO_EPOCH, "no epoch yet")
         away = self._away()
         if away is not None:
             yield Trouble(Reason.LOG_AWAY, away)
         for denied in self._denied():
-            yield Trouble(Reason.DENIED, f"behind: {denied}")
+            yield Trouble(Reason.DENIED, f"behind: {denial(denied)}")
 
     def _of_time(self) -> Iterator[Trouble]:
         committed, now = self._ledger.committed, self._now()
@@ -123,10 +124,12 @@ class Health:
             )
 
 
-def _reason_of(failure: KtError) -> Reason:
+def _stopped(failure: KtError) -> Trouble:
+    """The first two are in words of ``Anchor``; what else may be, is only for the log of this process."""
     match failure:
         case RollbackError():
-            return Reason.ROLLBACK
+            return Trouble(Reason.ROLLBACK, f"stopped serving: {failure}")
         case EquivocationError():
-            return Reason.EQUIVOCATION
-    return Reason.DIVERGENCE
+            return Trouble(Reason.EQUIVOCATION, f"stopped serving: {failure}")
+    problem = "stopped serving: the logs, or the data here, are not what they must be"
+    return Trouble(Reason.DIVERGENCE, problem)

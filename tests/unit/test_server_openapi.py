@@ -164,7 +164,7 @@ def test_readyz_names_no_stream_while_the_log_fails(running: Front, log: Failing
     check_declared("/readyz", answer)
     assert (answer.status_code, "kt_" in answer.text) == (503, False)
     assert answer.json()["problems"] == [
-        "last_revision of a stream of the event log and of a stream of the event log"
+        "the event log cannot be reached; the log of this front end says why"
     ]
 
 
