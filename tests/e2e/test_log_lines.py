@@ -31,6 +31,12 @@ def test_kt_up_and_its_processes_say_json_alone(tmp_path: Path) -> None:
     assert next(line["event"] for line in lines if line["process"] == "up").startswith("made ")
 
 
+def test_a_watch_says_json_alone(tmp_path: Path) -> None:
+    arguments = ("watch", "alice@example.org", "--server", "http://127.0.0.1:1", "--once", "--mine", "nobody")
+    (line,) = lines_of(Stranger(tmp_path).kt("--logs", "json", *arguments, code=2).err)
+    assert (line["process"], "nobody" in line["event"]) == ("watch", True)
+
+
 @pytest.mark.parametrize("command", ["signer", "frontend", "monitor"])
 def test_a_process_that_cannot_start_says_so_in_json(command: str, tmp_path: Path) -> None:
     ran = Stranger(tmp_path).kt("--logs", "json", command, code=2)
