@@ -137,7 +137,8 @@ class _Writer:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._lock = threading.Lock()
+        # Reentrant, as in ``Repeats``.
+        self._lock = threading.RLock()
         self._lost = 0
 
     def msg(self, line: str) -> None:
@@ -145,7 +146,8 @@ class _Writer:
             try:
                 self._stream.write(f"{line}\n")
                 self._stream.flush()
-            except (OSError, ValueError):  # ValueError: the stream is closed
+            # ValueError: the stream is closed. RuntimeError: a finalizer logs within a write of its thread.
+            except (OSError, ValueError, RuntimeError):
                 self._lost += 1
                 return
             lost, self._lost = self._lost, 0
@@ -186,7 +188,7 @@ class Printed(io.TextIOBase):
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._rest = ""
 
     def write(self, text: str) -> int:

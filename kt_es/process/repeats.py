@@ -40,7 +40,8 @@ class Repeats:
     def __init__(self, write: Callable[[EventDict], None], clock: Callable[[], float]) -> None:
         self._write = write
         self._clock = clock
-        self._lock = threading.Lock()
+        # Reentrant: a finalizer may run, and log, wherever memory is taken.
+        self._lock = threading.RLock()
         # The oldest first.
         self._lines: dict[str, _Line] = {}
 
@@ -77,7 +78,7 @@ class Repeats:
         self._tell(over)
 
     def _take(self, now: float) -> list[_Line]:
-        due = [key for key, line in self._lines.items() if line.until <= now]
+        due = [key for key, line in list(self._lines.items()) if line.until <= now]
         return [self._lines.pop(key) for key in due]
 
     def _tell(self, lines: list[_Line]) -> None:

@@ -132,6 +132,25 @@ def test_a_log_that_cannot_be_written_stops_nothing_and_says_what_is_missing() -
     assert lines[1]["lines"] == 2
 
 
+class Reentering(io.StringIO):
+    says: Any = None
+
+    def write(self, text: str) -> int:
+        says, self.says = self.says, None
+        if says is not None:
+            says.error("from within")
+        return super().write(text)
+
+
+def test_a_line_that_comes_while_another_one_is_written_blocks_nothing() -> None:
+    stream = Reentering()
+    logs.configure("test", stream, [structlog.processors.JSONRenderer()], serves=False)
+    stream.says = structlog.get_logger("t")
+    structlog.get_logger("t").error("outer")
+    events = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+    assert sorted(events) == ["from within", "outer"]
+
+
 # --- what others say -----------------------------------------------------------------------------
 
 _BEGIN = """
