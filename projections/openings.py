@@ -55,7 +55,7 @@ class Openings:
         self._prefix = names.openings_prefix
         self._store = store
         self._outage = Outage("openings", _LOG)
-        self.denied: str | None = None
+        self.denied: AccessDeniedError | None = None
         self.worker = Worker("openings", self._run, failed)
 
     def get(self, index: bytes, entry_hash: bytes) -> Opening | Missing:
@@ -97,7 +97,7 @@ class Openings:
                 finally:
                     log.close()
             except (UnavailableError, AccessDeniedError) as error:
-                self.denied = str(error) if isinstance(error, AccessDeniedError) else None
+                self.denied = error if isinstance(error, AccessDeniedError) else None
                 if not stop.is_set():
                     self._outage.failed(str(error))
             stop.wait(delay)

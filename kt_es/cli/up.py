@@ -17,6 +17,7 @@ from click.core import ParameterSource
 
 from kt_es.cli.addresses import free_addresses
 from kt_es.cli.context import STATE_FILE, config_path, output_of, stop_on_signals
+from kt_es.cli.logs import configure_logs
 from kt_es.cli.numbers import Number
 from kt_es.cli.operate import address
 from kt_es.cli.output import Output
@@ -89,6 +90,7 @@ def up_command(
 
     A process that dies is reported and started again. Interrupt to stop.
     """
+    configure_logs("up", "json" if verbose else "problems")
     output = output_of(context)
     _refuse_other_file(context, data)
     with locked(data):
@@ -266,7 +268,12 @@ class Run:
             )
         except httpx.HTTPError:
             return False
-        return answer.status_code == httpx.codes.OK
+        if answer.status_code == httpx.codes.OK:
+            return True
+        # A clock that was set back is no reason to wait until it has caught up: it answers.
+        return answer.headers["content-type"] == "application/problem+json" and answer.json().get(
+            "reasons"
+        ) == ["future-head"]
 
     def _wait(self, stop: threading.Event, what: str, done: Callable[[], bool]) -> None:
         """Wait for ``what`` as long as it takes: a large log is read for minutes. Say so once.

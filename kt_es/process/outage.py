@@ -15,7 +15,8 @@ REMINDER = 60.0
 class Outage:
     """The outages of one part of a process that needs the log and tries again by itself.
 
-    ``part`` names it in each line: a process has several, and each has its own connection. ``clock`` is
+    ``part`` names it in each line: a process has several, and each has its own connection. Each outage has a
+    number, so that its first line is no repetition of another one's. ``clock`` is
     monotonic, in seconds. May be used from any thread.
     """
 
@@ -27,6 +28,7 @@ class Outage:
         self._clock = clock
         self._lock = threading.Lock()
         self._since: float | None = None
+        self._count = 0
         self._told = 0.0
 
     def failed(self, problem: str) -> None:
@@ -35,7 +37,8 @@ class Outage:
             now = self._clock()
             if self._since is None:
                 self._since = self._told = now
-                self._log.warning("the log is away", part=self._part, problem=problem)
+                self._count += 1
+                self._log.warning("the log is away", part=self._part, outage=self._count, problem=problem)
             elif now - self._told >= REMINDER:
                 self._told = now
                 self._log.warning(

@@ -36,6 +36,7 @@ from kt_es.server.clients import Clients
 from kt_es.server.connections import Connections as HttpConnections
 from kt_es.server.erasing import Erasures
 from kt_es.server.handlers import Directory
+from kt_es.server.health import Health
 from kt_es.server.http import Frontend, create_app
 from kt_es.server.indexer import Indexer
 from kt_es.server.keys import load_vrf_key
@@ -101,11 +102,16 @@ _COUNTED_BY = ("exempt", "proxies")
 _TLS = ("tls_cert", "tls_key")
 
 
+def wall_clock() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
 class Running:
     """The parts of a front end without a socket: threads, pools and the application over them.
 
     ``failed`` is told, from any thread, when the front end must not go on. ``data`` is the directory below
-    which evidence is saved, if there is one.
+    which evidence is saved, if there is one. ``now`` is the wall clock in ms.
     """
 
     def __init__(
@@ -119,6 +125,7 @@ class Running:
         data: Path | None = None,
         max_backlog: int = MAX_BACKLOG,
         limits: Limits = DEFAULT_LIMITS,
+        now: Callable[[], int] = wall_clock,
     ) -> None:
         self._told = failed
         self._data = data
@@ -126,7 +133,7 @@ class Running:
         connect_log = self._connections.connect
         self._log = LateLog(connect_log)
         self.backlog = Backlog(self._log, names, max_backlog, lambda: ledger.committed.queue_next)
-        self.watch = LogWatch(self._log, names.queue, self.backlog.look)
+        self.watch = LogWatch(self._log, names.queue, self._look)
         self._appender = Appender(self._log, self.watch)
         self._batcher = Batcher(self._appender, names.queue)
         self.replica = Replica(connect_log, names, ledger, on_epoch=self._on_epoch, failed=self._fail)
@@ -135,9 +142,16 @@ class Running:
         self.directory = Directory(names.directory, ledger, Indexer(vrf), self._reader)
         # A key of another directory is told before anything listens.
         self.directory.check_key(ledger.committed)
-        self.metrics = Metrics(
-            lambda: time.time_ns() // 1_000_000, lambda: self.watch.problem is None, self.backlog
+        self.health = Health(
+            ledger,
+            names.heads,
+            self._log,
+            now,
+            failure=lambda: self.directory.failure,
+            away=lambda: self.watch.problem,
+            denied=lambda: [part.denied for part in (self.replica, self.openings) if part.denied],
         )
+        self.metrics = Metrics(now, lambda: self.watch.problem is None, self.backlog, self.health)
         self.metrics.committed(ledger.committed.epoch, ledger.committed.standing.timestamp)
         self._batches = Worker("batcher", lambda _: self._batcher.run(), self._fail)
         self._sweeper = Sweeper(self._log, names, ledger, self.openings)
@@ -152,9 +166,9 @@ class Running:
         self._large = ThreadPoolExecutor(LARGE_READERS, thread_name_prefix="large")
         self._writes = ThreadPoolExecutor(WRITERS, thread_name_prefix="writes")
         self.clients = Clients(limits)
-        self.app = self._app(names, ledger)
+        self.app = self._app(names)
 
-    def _app(self, names: StreamNames, ledger: Ledger) -> ASGIApp:
+    def _app(self, names: StreamNames) -> ASGIApp:
         submissions = Submissions(
             self.directory,
             names,
@@ -177,7 +191,7 @@ class Running:
             self._reads,
             self._large,
             self._writes,
-            lambda: self._problems(ledger),
+            self.health.troubles,
             self._refusing,
             self._fail,
         )
@@ -231,16 +245,9 @@ class Running:
         reasons = [reason for reason in (self.watch.denials.problem, self.backlog.problem) if reason]
         return "; ".join(reasons) or None
 
-    def _problems(self, ledger: Ledger) -> list[str]:
-        problems = []
-        if self.directory.failure is not None:
-            problems.append(f"stopped serving: {self.directory.failure}")
-        if ledger.committed.epoch == 0:
-            problems.append("no epoch yet")
-        if self.watch.problem is not None:
-            problems.append(self.watch.problem)
-        problems += [f"behind: {part.denied}" for part in (self.replica, self.openings) if part.denied]
-        return problems
+    def _look(self, last: int) -> None:
+        self.backlog.look(last)
+        self.health.look()
 
 
 def serve(
@@ -248,6 +255,7 @@ def serve(
     stop: threading.Event | None = None,
     on_ready: Callable[[str], None] = lambda _: None,
     reread: Callable[[], FrontendSettings] | None = None,
+    now: Callable[[], int] = wall_clock,
 ) -> None:
     """Serve until ``stop``, SIGTERM or SIGINT (these in the main thread only); ``on_ready`` gets the URL.
 
@@ -285,6 +293,7 @@ def serve(
             data=settings.data,
             max_backlog=settings.max_backlog,
             limits=settings.limits,
+            now=now,
         )
         connections = HttpConnections(
             running.clients,

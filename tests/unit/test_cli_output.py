@@ -9,13 +9,14 @@ import pytest
 from click.testing import CliRunner
 
 from kt_es.cli import saving
-from kt_es.cli.logs import harmless, redacted
+from kt_es.cli.logs import harmless
 from kt_es.cli.main import cli
 from kt_es.cli.output import MAX_SHOWN, Output, shown
 from kt_es.cli.saving import MANIFEST, save_profile
 from kt_es.client.state import MemoryStateStore
 from kt_es.errors import ConfigError
 from kt_es.formats.profiles import ProfileKey
+from kt_es.process.logs import redacted
 from tests import builders as b
 from tests.reference.clients import client_of
 from tests.reference.directory import Directory
