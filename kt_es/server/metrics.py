@@ -8,7 +8,7 @@ from functools import partial
 from prometheus_client import Gauge, generate_latest
 
 from kt_es.server.backlog import Backlog
-from kt_es.server.health import Health, Reason
+from kt_es.server.health import Reason
 from projections.exposition import Figures
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -24,7 +24,7 @@ class Metrics:
         clock: Callable[[], int],
         log_is_reachable: Callable[[], bool],
         backlog: Backlog,
-        health: Health,
+        keeps_from_ready: Callable[[Reason], bool],
     ) -> None:
         figures = Figures()
         self._clock = clock
@@ -51,7 +51,7 @@ class Metrics:
             registry=self._registry,
         )
         for reason in Reason:
-            not_ready.labels(reason).set_function(partial(_is_there, health, reason))
+            not_ready.labels(reason).set_function(partial(keeps_from_ready, reason))
         figures.gauge(
             "kt_log_reachable",
             "1 while the event log can be reached",
@@ -81,7 +81,3 @@ class Metrics:
 
     def _age(self) -> float:
         return (self._clock() - self._timestamp) / 1000 if self._timestamp else 0.0
-
-
-def _is_there(health: Health, reason: Reason) -> float:
-    return 1.0 if health.has(reason) else 0.0

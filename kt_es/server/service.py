@@ -151,7 +151,7 @@ class Running:
             away=lambda: self.watch.problem,
             denied=lambda: [part.denied for part in (self.replica, self.openings) if part.denied],
         )
-        self.metrics = Metrics(now, lambda: self.watch.problem is None, self.backlog, self.health)
+        self.metrics = Metrics(now, lambda: self.watch.problem is None, self.backlog, self.health.has)
         self.metrics.committed(ledger.committed.epoch, ledger.committed.standing.timestamp)
         self._batches = Worker("batcher", lambda _: self._batcher.run(), self._fail)
         self._sweeper = Sweeper(self._log, names, ledger, self.openings)
