@@ -13,14 +13,10 @@ import tempfile
 from pathlib import Path
 
 _NUMBERS = {errno.ENOSPC, errno.EDQUOT}
-# RocksDB has no numbers for what the system said, only its words, and before them the kind of failure. A
-# path stands in the message, too, so that the words alone could be somebody's name for a directory.
-_WORDS = re.compile(
-    r"^IO error: (?:.*: )?(?:No space left on device|Disk quota exceeded)(?::|$)"
-    # The words of its binding, for a file of its own.
-    r"|^(?:No space left on device|Disk quota exceeded) \(os error [0-9]+\)$",
-    re.DOTALL,
-)
+# RocksDB and rocksdict have no numbers for what the system said, only its words. A path stands in the
+# message, too, so that the words could also be somebody's name for a directory.
+_SAID = "(?:No space left on device|Disk quota exceeded)"
+_WORDS = re.compile(rf"IO error: (?:.*: )?{_SAID}(?::|$)|{_SAID} \(os error \d+\)$", re.DOTALL)
 
 
 def is_full(error: BaseException) -> bool:

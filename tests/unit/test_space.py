@@ -34,6 +34,7 @@ def _full_database() -> sqlite3.Error:
             "IO error: No space left on device: While appending to file: /data/4.log: No space left on device"
         ),
         Exception("IO error: While fsync: /data/4.log: No space left on device"),
+        Exception("No space left on device (os error 28)"),
         Exception("IO error: Disk quota exceeded: While appending to file: /data/4.log: Disk quota exceeded"),
     ],
 )
