@@ -23,6 +23,7 @@ from kt_es.errors import EquivocationError, KtError
 from kt_es.formats.evidence import armored
 from kt_es.process.hangups import listen
 from kt_es.process.redaction import without_password
+from kt_es.process.sayings import forgive_full_disk
 
 # Command -> module that holds it: a look-up should not wait for the import of a server.
 _COMMANDS = {
@@ -52,7 +53,7 @@ _COMMANDS = {
     "watch": "watch",
 }
 
-# What goes on until it is stopped: SIGHUP does not end it.
+# What goes on until it is stopped: neither SIGHUP nor a log without room ends it.
 _SERVING = {"frontend", "monitor", "node", "signer", "up", "watch"}
 
 
@@ -66,6 +67,7 @@ class _Commands(click.Group):
         if args and args[0] in _SERVING:
             # Before the command's module is imported, which takes its time.
             listen()
+            forgive_full_disk()
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

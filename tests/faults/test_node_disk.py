@@ -308,9 +308,34 @@ def test_figures_and_health_show_a_full_disk(disk: FullDisk, tmp_path: Path) -> 
             process.terminate()
 
 
+def test_a_log_on_the_full_disk_ends_nobody(disk: FullDisk) -> None:
+    log = disk.path / "log.json"
+    kt = [sys.executable, "-m", "kt_es.cli.main", "-q", "--logs", "json"]
+    command = [*kt, "node", "--data", str(disk.path / "node"), "--listen", "127.0.0.1:0"]
+    with log.open("wb") as stderr, subprocess.Popen(command, stderr=stderr) as process:
+        try:
+            until(lambda: "serving" in events_of(log))
+            uri = f"esdb://{events_of(log)['serving']['address']}?Tls=false"
+            # To the last byte of its last block.
+            stderr.write(b" " * (-log.stat().st_size % 4096 - 1) + b"\n")
+            stderr.flush()
+            disk.fill()
+            acknowledged = fill(uri)
+            assert refusal(uri)[0] is grpc.StatusCode.UNAVAILABLE
+            assert contents(uri) == of(acknowledged) if acknowledged else True
+            disk.free()
+            with EventStoreDBClient(uri) as client:
+                until(lambda: is_taken(client, one()))
+            until(lambda: "there is space again: writes go on" in events_of(log))
+            assert sum(line.get("lost_lines", 0) for line in events_of(log).values()) == 1
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+
+
 def events_of(log: Path) -> dict[str, Any]:
     lines = log.read_text().splitlines(keepends=True)
-    told = [json.loads(line) for line in lines if line.endswith("\n")]
+    told = [json.loads(line) for line in lines if line.endswith("\n") and line.strip()]
     return {line["event"]: line for line in told}
 
 
