@@ -14,6 +14,7 @@ import structlog
 
 from kt_es.cli.output import shown, use_color
 from kt_es.process.redaction import without_password
+from kt_es.process.sayings import lost_lines
 
 LOGS = ("auto", "json", "problems")
 WIDTH = 30  # of the bar, characters
@@ -68,6 +69,12 @@ def _redacted(value: object) -> object:
     return value if isinstance(value, int | float | None) else without_password(str(value))
 
 
+def complete(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Say how many lines before this one the disk had no room for."""
+    lost = lost_lines()
+    return {**event, "lost_lines": lost} if lost else event
+
+
 def configure_logs(process: str, logs: str = "auto") -> None:
     """Once per process. Labels, profiles and openings are never passed to a logger.
 
@@ -94,6 +101,7 @@ def configure_logs(process: str, logs: str = "auto") -> None:
     structlog.configure(
         processors=[
             name_process,
+            complete,
             redacted,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),

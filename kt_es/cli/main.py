@@ -24,6 +24,7 @@ from kt_es.errors import DiskFullError, EquivocationError, KtError
 from kt_es.formats.evidence import armored
 from kt_es.process.hangups import listen
 from kt_es.process.redaction import without_password
+from kt_es.process.sayings import forgive_full_disk
 from kt_es.process.space import is_full
 
 # Command -> module that holds it: a look-up should not wait for the import of a server.
@@ -54,7 +55,7 @@ _COMMANDS = {
     "watch": "watch",
 }
 
-# What goes on until it is stopped: SIGHUP does not end it.
+# What goes on until it is stopped: neither SIGHUP nor a log without room ends it.
 _SERVING = {"frontend", "monitor", "node", "signer", "up", "watch"}
 
 
@@ -68,6 +69,7 @@ class _Commands(click.Group):
         if args and args[0] in _SERVING:
             # Before the command's module is imported, which takes its time.
             listen()
+            forgive_full_disk()
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

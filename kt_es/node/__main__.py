@@ -13,6 +13,7 @@ import structlog
 from kt_es.errors import KtError
 from kt_es.node.server import NodeConfig, run, with_port
 from kt_es.process.hangups import listen
+from kt_es.process.sayings import forgive_full_disk
 
 
 def main() -> int:
@@ -26,6 +27,7 @@ def main() -> int:
     parser.add_argument("--http", metavar="HOST:PORT")
     options = parser.parse_args()
     listen()
+    forgive_full_disk()
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

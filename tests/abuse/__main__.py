@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.abuse.attacks import NAMES
+from tests.abuse.attacks import NAMES, OVER_TLS
 from tests.abuse.bystander import Bystander, Seen
 from tests.abuse.stage import Stage, stage
 
@@ -27,11 +27,18 @@ def main() -> int:
     parser.add_argument("--p99", type=float, default=250.0, help="ms for 99 of 100 lookups")
     options = parser.parse_args()
     failures: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="kt-abuse-") as data, stage(Path(data)) as made:
-        print("| attack | lookups | p50 ms | p99 ms | refused | files | memory MB | the attacker was told |")
-        print("|---|---|---|---|---|---|---|---|", flush=True)
-        for name in (NONE, *NAMES):
-            if options.only is None or options.only in name:
+    chosen = [name for name in NAMES if options.only is None or options.only in name]
+    print("| attack | lookups | p50 ms | p99 ms | refused | files | memory MB | the attacker was told |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    for tls in (False, True):
+        names = [name for name in chosen if (name in OVER_TLS) == tls]
+        if not names:
+            continue
+        with (
+            tempfile.TemporaryDirectory(prefix="kt-abuse-") as data,
+            stage(Path(data) / "stage", tls=tls) as made,
+        ):
+            for name in (NONE, *names):
                 failures += _run(made, name, options.seconds, options.p99)
     for failure in failures:
         print(failure, file=sys.stderr)
@@ -42,7 +49,7 @@ def _run(made: Stage, name: str, seconds: float, most: float) -> list[str]:
     """Run one attack and print its row; what went wrong."""
     told = "{}"
     files = 0
-    with Bystander(made.port) as other:
+    with Bystander(made) as other:
         if name == NONE:
             command = ["sleep", str(min(seconds, 10))]
         else:

@@ -169,6 +169,8 @@ BOTH = (
     b"POST /v1/lookup HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
 )
 HEAD = b"GET / HTTP/1.1\r\nHost: a\r\nX-A: "
+# The beginning of a TLS record that says it has 16 KiB.
+HELLO = b"\x16\x03\x01\x40\x00"
 HISTORY = {"label": b.label_of(VETERAN), "profiles": True}
 RANGE = {"label": b.label_of(VETERAN), "first": 1, "last": VERSIONS}
 
@@ -203,8 +205,13 @@ def _plans(attack: Attack) -> dict[str, Callable[[], Awaitable[None]]]:
         "large-bodies": lambda: many(attack, 32, one, sending(attack, request("/v1/mutations", ZEROS))),
         "two-framings": lambda: many(attack, 60, one, sending(attack, BOTH)),
         "connections": lambda: many(attack, 60, one, lambda source, _: hang_up(attack, source, asked)),
+        "handshakes": lambda: many(attack, 1500, crowd, holding(attack, HELLO, b"a")),
+        "no-handshakes": lambda: many(attack, 60, one, sending(attack, request("/"))),
     }
 
+
+OVER_TLS = ("handshakes", "no-handshakes")
+"""Attacks on a front end that serves HTTPS."""
 
 NAMES = tuple(_plans(Attack(0, 0.0)))
 

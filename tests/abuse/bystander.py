@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import threading
 import time
 from dataclasses import dataclass, field
 
 from tests import builders as b
-from tests.abuse.stage import USERS
+from tests.abuse.stage import USERS, Stage
 
 # In a network of its own.
 SOURCE = "127.9.9.9"
@@ -32,9 +33,9 @@ class Seen:
 class Bystander:
     """Use as a context manager around an attack; then ``seen`` is complete."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, stage: Stage) -> None:
         self.seen = Seen()
-        self._port = port
+        self._stage = stage
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -47,7 +48,7 @@ class Bystander:
         self._thread.join()
 
     def _run(self) -> None:
-        made = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20, source_address=(SOURCE, 0))
+        made = self._connection()
         number = 0
         while not self._stop.wait(PAUSE):
             number += 1
@@ -56,6 +57,15 @@ class Bystander:
                 made.close()
             self._look_up(made, b.label_of(f"user{number % USERS}"))
         made.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        port, source = self._stage.port, (SOURCE, 0)
+        if self._stage.authority is None:
+            return http.client.HTTPConnection("127.0.0.1", port, timeout=20, source_address=source)
+        trusting = ssl.create_default_context(cafile=self._stage.authority)
+        return http.client.HTTPSConnection(
+            "127.0.0.1", port, timeout=20, source_address=source, context=trusting
+        )
 
     def _look_up(self, made: http.client.HTTPConnection, label: str) -> None:
         began = time.monotonic()

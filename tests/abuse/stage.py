@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from kt_es.client.trusted import Pinned
 from kt_es.eventstore.esdb import connect
 from kt_es.process.files import replace_file
 from tests import builders as b
+from tests.contracts.certificates import certify
 from tests.e2e.processes import until
 from tests.reference.signed_streams import SignedStreams
 
@@ -30,10 +32,14 @@ _KT = Path(sys.executable).with_name("kt")
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A front end that runs; loopback addresses have limits in it as all others."""
+    """A front end that runs; loopback addresses have limits in it as all others.
+
+    ``authority`` certifies it if it serves HTTPS.
+    """
 
     port: int
     process: subprocess.Popen[bytes]
+    authority: Path | None
 
     @property
     def files(self) -> int:
@@ -77,8 +83,11 @@ def _line(said: Path, text: str, process: subprocess.Popen[bytes]) -> str:
 
 
 @contextmanager
-def stage(data: Path) -> Iterator[Stage]:
+def stage(data: Path, *, tls: bool = False) -> Iterator[Stage]:
     """Everything up and caught up; processes that are still there at the end are ended."""
+    data.mkdir()
+    certified = certify(data) if tls else None
+    options = () if certified is None else ("--tls-cert", certified.certificate, "--tls-key", certified.key)
     node = subprocess.Popen(
         [sys.executable, "-m", "kt_es.node", "--data", data / "node", "--listen", "127.0.0.1:0"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=_ROOT,
@@ -92,16 +101,17 @@ def stage(data: Path) -> Iterator[Stage]:
         said = data / "frontend.log"
         with said.open("wb") as file:
             front = subprocess.Popen(
-                [_KT, "-c", settings, "frontend", "--listen", "127.0.0.1:0", "--exempt", ""],
+                [_KT, "-c", settings, "frontend", "--listen", "127.0.0.1:0", "--exempt", "", *options],
                 stdin=subprocess.DEVNULL, stdout=file, stderr=file,
             )  # fmt: skip
         running.append(front)
-        line = until(lambda: _line(said, " at http://", front), "the front end serves")
-        port = int(line.strip().rpartition(":")[2])
-        until(
-            lambda: httpx.get(f"http://127.0.0.1:{port}/v1/heads/{VERSIONS}").status_code == 200, "caught up"
-        )
-        yield Stage(port, front)
+        line = until(lambda: _line(said, " at http", front), "the front end serves")
+        url = line.strip().rpartition(" ")[2]
+        verify = True if certified is None else ssl.create_default_context(cafile=certified.authority)
+        with httpx.Client(verify=verify) as client:
+            until(lambda: client.get(f"{url}/v1/heads/{VERSIONS}").status_code == 200, "caught up")
+        port = int(url.rpartition(":")[2])
+        yield Stage(port, front, None if certified is None else certified.authority)
     finally:
         for process in reversed(running):
             process.terminate()
