@@ -116,12 +116,12 @@ class UnavailableError(KtError):
 class DiskFullError(UnavailableError):
     """A file system is full, or a quota on it is used up: nothing was written, and waiting for space helps.
 
-    ``where`` is the directory that could not be written to.
+    ``where`` is the directory or file that could not be written.
     """
 
     def __init__(self, where: Path) -> None:
         super().__init__(
-            f"{where} cannot be written to: its disk is full or a quota is used up; make room there",
+            f"{where} cannot be written: its disk is full or a quota is used up; make room there",
             retry_after=10.0,
         )
         self.where = where

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from kt_es import __version__
 from kt_es.cli.common import wants_json, with_common_options
 from kt_es.cli.logs import LOGS
 from kt_es.cli.output import Output, failure, shown, use_color
-from kt_es.errors import EquivocationError, KtError
+from kt_es.errors import DiskFullError, EquivocationError, KtError
 from kt_es.formats.evidence import armored
 from kt_es.process.hangups import listen
 from kt_es.process.redaction import without_password
 from kt_es.process.sayings import forgive_full_disk
+from kt_es.process.space import is_full
 
 # Command -> module that holds it: a look-up should not wait for the import of a server.
 _COMMANDS = {
@@ -135,6 +137,9 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except Exception as error:  # a bug of ours: a person gets a line, KT_DEBUG the traceback
+        if isinstance(error, OSError) and is_full(error):
+            full = DiskFullError(Path(error.filename or tempfile.gettempdir()))
+            sys.exit(_failed(run, full.exit_code, str(full), full))
         if os.environ.get("KT_DEBUG"):
             raise
         problem = (

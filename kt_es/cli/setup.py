@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from kt_es.client.trusted import Pinned
 from kt_es.config import FILE_NAME, FrontendTable, NodeTable, Settings, dump_settings
 from kt_es.crypto.signatures import ED25519, PrivateKey
-from kt_es.errors import ConfigError, DiskFullError, MalformedError, WrongRevisionError
+from kt_es.errors import ConfigError, MalformedError, WrongRevisionError
 from kt_es.eventstore.streams import NO_STREAM, EventLog, content_event
 from kt_es.formats.codec import MAX_INTERVAL
 from kt_es.formats.configs import Config, SignedConfig, check_directory, check_origin
@@ -22,7 +22,7 @@ from kt_es.formats.queue import CONFIG
 from kt_es.formats.records import Record, decode_records
 from kt_es.process.files import PRIVATE, replace_file
 from kt_es.process.redaction import without_credentials, without_password
-from kt_es.process.space import is_full
+from kt_es.process.space import unwritable
 from kt_es.server.keys import load_vrf_key
 from signer.keys import load_key
 
@@ -118,13 +118,11 @@ def _new_key(path: Path) -> PrivateKey:
 
 
 def write_private(path: Path, data: bytes, mode: int = PRIVATE) -> None:
-    """A whole file, on disk before its name is; else ``ConfigError`` or ``DiskFullError``."""
+    """A whole file, on disk before its name is; errors as of ``space.unwritable``."""
     try:
         replace_file(path, data, mode)
     except OSError as error:
-        if is_full(error):
-            raise DiskFullError(path.parent) from None
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+        raise unwritable(path, error) from None
 
 
 def begin_queue(settings: Settings, log: EventLog, new: NewDirectory, given: Sequence[str] = ()) -> bool:

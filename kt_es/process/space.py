@@ -12,6 +12,8 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
+from kt_es.errors import ConfigError, DiskFullError, KtError
+
 _NUMBERS = {errno.ENOSPC, errno.EDQUOT}
 # RocksDB and rocksdict have no numbers for what the system said, only its words. A path stands in the
 # message, too, so that the words could also be somebody's name for a directory.
@@ -27,6 +29,13 @@ def is_full(error: BaseException) -> bool:
         # The low byte is the kind; an error of the module itself has no code.
         return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
     return type(error) is Exception and _WORDS.match(str(error)) is not None
+
+
+def unwritable(path: Path, error: OSError | sqlite3.Error) -> KtError:
+    """What to raise where ``path`` cannot be written: a full disk passes, everything else is a wrong path."""
+    if is_full(error):
+        return DiskFullError(path)
+    return ConfigError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}")
 
 
 def has_space(directory: Path, size: int) -> bool:
