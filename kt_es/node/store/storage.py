@@ -291,16 +291,21 @@ class RocksStorage:
         """A second, complete copy at ``path`` (absent, same file system): links to the files that stay.
 
         Raises:
+            NoSpaceError: it needs some space on the same disk.
             StorageError: it could not be made.
         """
         with self._in_use:
             if self._closing:
                 raise StorageError("the node is shutting down")
+            if self.full is not None:
+                raise NoSpaceError
             try:
                 # This flush releases the GIL; the one that the checkpoint would make holds it.
                 self._db.flush()
                 Checkpoint(self._db).create_checkpoint(str(path))
             except Exception as error:
+                if is_full(error):
+                    raise NoSpaceError from error
                 raise StorageError(f"copying {self.path} failed: {error}") from error
 
     def compact(self, start: bytes, end: bytes) -> None:
