@@ -90,6 +90,7 @@ class Openings:
         delay = FIRST_DELAY
         while not stop.is_set():
             try:
+                self._store.ensure_writable()
                 log = self._connect()
                 try:
                     if self._follow(log, stop):
@@ -99,7 +100,7 @@ class Openings:
             except (UnavailableError, AccessDeniedError) as error:
                 self.denied = error if isinstance(error, AccessDeniedError) else None
                 if not stop.is_set():
-                    self._outage.failed(str(error))
+                    self._outage.failed(error)
             stop.wait(delay)
             delay = min(2 * delay, LAST_DELAY)
 

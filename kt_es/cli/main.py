@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from kt_es import __version__
 from kt_es.cli.common import wants_json, with_common_options
 from kt_es.cli.logs import LOGS, configure_logs
 from kt_es.cli.output import FAILED, Output, failure, say
-from kt_es.errors import EquivocationError, KtError
+from kt_es.errors import DiskFullError, EquivocationError, KtError
 from kt_es.formats.evidence import armored
 from kt_es.process.hangups import listen
 from kt_es.process.logs import takes_words, words
 from kt_es.process.redaction import without_password
+from kt_es.process.sayings import forgive_full_disk
+from kt_es.process.space import is_full
 
 _LOG = structlog.get_logger("kt_es.cli")
 
@@ -56,7 +59,7 @@ _COMMANDS = {
     "watch": "watch",
 }
 
-# What goes on until it is stopped: SIGHUP does not end it.
+# What goes on until it is stopped: neither SIGHUP nor a log without room ends it.
 _SERVING = {"frontend", "monitor", "node", "signer", "up", "watch"}
 
 
@@ -70,6 +73,7 @@ class _Commands(click.Group):
         if args and args[0] in _SERVING:
             # Before the command's module is imported, which takes its time.
             listen()
+            forgive_full_disk()
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -139,6 +143,9 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except Exception as error:  # a bug of ours: a person gets a line, KT_DEBUG the traceback
+        if isinstance(error, OSError) and is_full(error):
+            full = DiskFullError(Path(error.filename or tempfile.gettempdir()))
+            sys.exit(_failed(run, full.exit_code, str(full), full))
         if os.environ.get("KT_DEBUG"):
             raise
         problem = (

@@ -22,6 +22,7 @@ from kt_es.formats.queue import CONFIG
 from kt_es.formats.records import Record, decode_records
 from kt_es.process.files import PRIVATE, replace_file
 from kt_es.process.redaction import without_credentials, without_password
+from kt_es.process.space import unwritable
 from kt_es.server.keys import load_vrf_key
 from signer.keys import load_key
 
@@ -117,11 +118,11 @@ def _new_key(path: Path) -> PrivateKey:
 
 
 def write_private(path: Path, data: bytes, mode: int = PRIVATE) -> None:
-    """A whole file, on disk before its name is; ``ConfigError`` if it cannot be written."""
+    """A whole file, on disk before its name is; errors as of ``space.unwritable``."""
     try:
         replace_file(path, data, mode)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+        raise unwritable(path, error) from None
 
 
 def begin_queue(settings: Settings, log: EventLog, new: NewDirectory, given: Sequence[str] = ()) -> bool:

@@ -14,6 +14,7 @@ from kt_es.errors import KtError
 from kt_es.node.server import NodeConfig, run, with_port
 from kt_es.process.hangups import listen
 from kt_es.process.logs import configure
+from kt_es.process.sayings import forgive_full_disk
 
 _LOG = structlog.get_logger("kt_es.node")
 
@@ -29,6 +30,7 @@ def main() -> int:
     parser.add_argument("--http", metavar="HOST:PORT")
     options = parser.parse_args()
     listen()
+    forgive_full_disk()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     configure("node", sys.stderr, [structlog.processors.JSONRenderer()], with_words=True)
     try:

@@ -27,6 +27,7 @@ from structlog.typing import EventDict, Processor
 from kt_es.errors import KtError
 from kt_es.process.redaction import without_password
 from kt_es.process.repeats import Repeats
+from kt_es.process.sayings import lost_lines
 
 TICK = 5.0
 """Seconds between two looks for counts that are due."""
@@ -143,6 +144,7 @@ class _Writer:
 
     def msg(self, line: str) -> None:
         with self._lock:
+            lost = self._lost + lost_lines(self._stream)
             try:
                 self._stream.write(f"{line}\n")
                 self._stream.flush()
@@ -150,7 +152,9 @@ class _Writer:
             except (OSError, ValueError, RuntimeError):
                 self._lost += 1
                 return
-            lost, self._lost = self._lost, 0
+            if lost_lines(self._stream):
+                return
+            self._lost = 0
         if lost:
             _LOG.error("log lines could not be written", lines=lost)
 

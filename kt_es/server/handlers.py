@@ -46,6 +46,9 @@ class _Latest:
     inclusion: tuple[bytes, ...]
 
 
+DISK_FULL = "the disk of this front end is full, so its replica waits for space"
+
+
 class Directory:
     """The readable side of one directory. Safe for threads.
 
@@ -80,6 +83,16 @@ class Directory:
         config = committed.standing.config
         if config is not None and config.config.vrf_key != self.indexer.public:
             raise ConfigError("the VRF key file does not belong to this directory: its config names another")
+
+    @property
+    def disk_problem(self) -> str | None:
+        """Why this replica cannot go on, None while it can."""
+        return DISK_FULL if self.ledger.store.is_full else None
+
+    def check_submissions(self) -> None:
+        """Raise ``UnavailableError`` while nothing can be learned here of what would become of one."""
+        if self.ledger.store.is_full:
+            raise NotNowError(f"{DISK_FULL}; lookups go on, submit again later", retry_after=10.0)
 
     def config(self, committed: Committed) -> Config:
         """The config in force for the coming epoch."""

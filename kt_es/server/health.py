@@ -27,6 +27,7 @@ class Reason(StrEnum):
     DIVERGENCE = "divergence"
     NO_EPOCH = "no-epoch"
     LOG_AWAY = "log-away"
+    DISK_FULL = "disk-full"
     DENIED = "denied"
     SILENCE = "silence"
     BEHIND = "behind"
@@ -45,7 +46,8 @@ class Health:
     """What is known of one front end.
 
     ``failure`` gives why it has stopped serving, ``away`` why the log cannot be reached, in words for
-    clients, ``denied`` the rights to follow that are missing. ``now`` is the wall clock in ms.
+    clients, ``full`` whether the disk is full, in the same words, ``denied`` the rights to follow that are
+    missing. ``now`` is the wall clock in ms.
 
     ``look`` is for the thread that probes the log; the rest may be called from any thread.
     """
@@ -59,6 +61,7 @@ class Health:
         *,
         failure: Callable[[], KtError | None],
         away: Callable[[], str | None],
+        full: Callable[[], str | None],
         denied: Callable[[], list[AccessDeniedError]],
     ) -> None:
         self._ledger = ledger
@@ -67,6 +70,7 @@ class Health:
         self._now = now
         self._failure = failure
         self._away = away
+        self._full = full
         self._denied = denied
         self._published = 0
 
@@ -99,6 +103,9 @@ class Health:
         away = self._away()
         if away is not None:
             yield Trouble(Reason.LOG_AWAY, away)
+        full = self._full()
+        if full is not None:
+            yield Trouble(Reason.DISK_FULL, full)
         for denied in self._denied():
             yield Trouble(Reason.DENIED, f"behind: {denial(denied)}")
 

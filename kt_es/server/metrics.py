@@ -25,6 +25,7 @@ class Metrics:
         log_is_reachable: Callable[[], bool],
         backlog: Backlog,
         keeps_from_ready: Callable[[Reason], bool],
+        disk_is_full: Callable[[], bool] = lambda: False,
     ) -> None:
         figures = Figures()
         self._clock = clock
@@ -56,6 +57,11 @@ class Metrics:
             "kt_log_reachable",
             "1 while the event log can be reached",
             lambda: 1.0 if log_is_reachable() else 0.0,
+        )
+        figures.gauge(
+            "kt_disk_full",
+            "1 while nothing can be written for want of space",
+            lambda: 1.0 if disk_is_full() else 0.0,
         )
         figures.gauge(
             "kt_backlog_items", "Items in the queue behind the last head, estimated", lambda: backlog.items

@@ -9,7 +9,14 @@ import re
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from kt_es.errors import AccessDeniedError, KtError, MalformedError, RefusedError, UnavailableError
+from kt_es.errors import (
+    AccessDeniedError,
+    DiskFullError,
+    KtError,
+    MalformedError,
+    RefusedError,
+    UnavailableError,
+)
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -102,6 +109,12 @@ def problem_of(error: KtError) -> Problem:
         case AccessDeniedError():
             detail = f"{denial(error)}; lookups go on, submit again later"
             return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", detail, retry_after=5.0)
+        case DiskFullError():
+            # It names a directory of this machine, which its log does as well.
+            detail = "the disk of this front end is full; try again later"
+            return Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", detail, retry_after=error.retry_after
+            )
         case MalformedError():
             return Problem(HTTPStatus.BAD_REQUEST, "malformed", str(error), error.what)
         case RefusedError():

@@ -28,6 +28,7 @@ from kt_es.eventstore.esdb import Connector
 from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.keys import PublicKey
 from kt_es.process.hangups import Reloaded, differing, reloading
+from kt_es.process.outage import Outage
 from kt_es.process.tls import both_or_none
 from kt_es.server.availability import Appender, LogWatch
 from kt_es.server.backlog import MAX_BACKLOG, Backlog
@@ -53,10 +54,10 @@ from kt_es.server.tls import Exchangeable
 from projections.checks import check_commit
 from projections.convicting import keep
 from projections.ledger import FAMILIES, Ledger
+from projections.opening_stores import open_patiently
 from projections.openings import Openings
 from projections.replay import ReplayedEpoch
 from projections.replica import Replica
-from projections.rocks import Store
 from projections.worker import Worker
 
 READERS = 8
@@ -150,8 +151,15 @@ class Running:
             failure=lambda: self.directory.failure,
             away=lambda: self.watch.problem,
             denied=lambda: [part.denied for part in (self.replica, self.openings) if part.denied],
+            full=lambda: self.directory.disk_problem,
         )
-        self.metrics = Metrics(now, lambda: self.watch.problem is None, self.backlog, self.health.has)
+        self.metrics = Metrics(
+            now,
+            lambda: self.watch.problem is None,
+            self.backlog,
+            self.health.has,
+            lambda: ledger.store.is_full,
+        )
         self.metrics.committed(ledger.committed.epoch, ledger.committed.standing.timestamp)
         self._batches = Worker("batcher", lambda _: self._batcher.run(), self._fail)
         self._sweeper = Sweeper(self._log, names, ledger, self.openings)
@@ -242,7 +250,8 @@ class Running:
             self._told(error)
 
     def _refusing(self) -> str | None:
-        reasons = [reason for reason in (self.watch.denials.problem, self.backlog.problem) if reason]
+        problems = self.directory.disk_problem, self.watch.denials.problem, self.backlog.problem
+        reasons = [reason for reason in problems if reason]
         return "; ".join(reasons) or None
 
     def _look(self, last: int) -> None:
@@ -279,7 +288,9 @@ def serve(
     _check_connection_string(connect_log)
     names = StreamNames(settings.directory)
     with ExitStack() as stack:
-        store = Store.open(settings.data, FAMILIES)
+        store = open_patiently(settings.data, FAMILIES, ending, Outage("storage", _LOG))
+        if store is None:
+            return
         stack.callback(store.close)
         ledger = Ledger(store, settings.origin, settings.signer_key)
         # The replica checks as well, but only once the log can be reached.
