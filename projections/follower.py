@@ -77,7 +77,7 @@ def follow(
     delay = FIRST_DELAY
     while not stop.is_set():
         try:
-            ledger.store.ensure_writable()
+            ledger.resume()
             log = connect()
             try:
                 replay = Replay(log, names, ledger, listener.on_record)

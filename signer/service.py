@@ -93,7 +93,7 @@ def serve(
 
         def signer(log: EventLog) -> Signer:
             # Before it takes the place at the queue, which a standby on another disk may have then.
-            store.ensure_writable()
+            ledger.resume()
             made = Signer(
                 log, settings.names, ledger, keys, effects=effects, limits=limits.now, observer=metrics
             )
