@@ -267,7 +267,7 @@ class RocksStorage:
         try:
             broken.close()
         except Exception as error:  # noqa: BLE001  rocksdict raises plain Exception
-            _LOG.info("what failed was closed", reason=str(error))
+            _LOG.info("closed after the disk was full", reason=str(error))
         del broken
         try:
             writing = open_database(self.path)
