@@ -113,6 +113,20 @@ class UnavailableError(KtError):
         self.retry_after = retry_after
 
 
+class DiskFullError(UnavailableError):
+    """A file system is full, or a quota on it is used up: nothing was written, and waiting for space helps.
+
+    ``where`` is the directory or file that could not be written.
+    """
+
+    def __init__(self, where: Path) -> None:
+        super().__init__(
+            f"{where} cannot be written: its disk is full or a quota is used up; make room there",
+            retry_after=10.0,
+        )
+        self.where = where
+
+
 class MisfitError(UnavailableError):
     """What answers speaks another protocol, or TLS with it cannot be agreed on.
 

@@ -43,9 +43,10 @@ def _ignore_head(_: Event) -> None:
 class Listener:
     """Who is told what: heads before their epoch is replayed, records before it is committed, epochs after.
 
-    Outages are told as they come, and so are rights that are denied, if ``bears_denials``: both pass. Without
-    it a denied right is raised. The epoch that was being replayed begins anew. ``on_current`` is told
-    when everything that was published is committed, and from there on heads come as they are published.
+    Outages are told as they come, a full disk among them, and so are rights that are denied, if
+    ``bears_denials``: all of them pass. Without it a denied right is raised. The epoch that was being
+    replayed begins anew. ``on_current`` is told when everything that was published is committed, and from
+    there on heads come as they are published.
     """
 
     on_epoch: Callable[[ReplayedEpoch], None]
@@ -76,6 +77,7 @@ def follow(
     delay = FIRST_DELAY
     while not stop.is_set():
         try:
+            ledger.resume()
             log = connect()
             try:
                 replay = Replay(log, names, ledger, listener.on_record)
@@ -94,7 +96,7 @@ def follow(
             listener.on_outage(error)
             # What fails because everything around is being closed is no news.
             if not stop.is_set():
-                outage.failed(str(error))
+                outage.failed(error)
             stop.wait(delay)
             delay = min(2 * delay, LAST_DELAY)
 

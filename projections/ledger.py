@@ -120,13 +120,24 @@ class Ledger:
         self.has_erasures = next(store.scan(META, ERASURE), None) is not None
         # The latest epoch known to have one, be it committed or not; 0 before a fold has accepted any.
         self.last_erasure = 0
-        data = store.get(META, COMMITTED)
+        self.committed = Committed(Standing(origin, pinned))
+        self._load()
+
+    def resume(self) -> None:
+        """Go on from what is stored, before anything else is written: only the writer may call it.
+
+        A commit that failed for want of space may be stored nevertheless. Raises ``DiskFullError`` while
+        nothing can be written, and ``DivergenceError`` if what is stored is damaged.
+        """
+        self.store.ensure_writable()
+        self._load()
+
+    def _load(self) -> None:
+        data = self.store.get(META, COMMITTED)
+        if data is None:
+            return
         try:
-            self.committed = (
-                Committed(Standing(origin, pinned))
-                if data is None
-                else Committed.decode(data, origin, pinned)
-            )
+            self.committed = Committed.decode(data, self.committed.standing.origin, self.pinned)
         except MalformedError as error:
             raise DivergenceError(f"the data directory is damaged: {error}") from None
 

@@ -17,6 +17,7 @@ import structlog
 
 from kt_es.errors import (
     CannotTellError,
+    DiskFullError,
     EquivocationError,
     KtError,
     MalformedError,
@@ -35,8 +36,8 @@ from projections.exposition import exposed
 from projections.follower import Listener, follow
 from projections.ledger import FAMILIES, Ledger
 from projections.monitor_metrics import MonitorMetrics
+from projections.opening_stores import open_patiently
 from projections.replay import ReplayedEpoch
-from projections.rocks import Store
 from projections.vigil import Notice, Vigil
 from projections.worker import Worker
 
@@ -79,7 +80,7 @@ def monitor(
     stop: threading.Event,
     clocks: Clocks = Clocks(),
 ) -> None:
-    """Follow and verify until ``stop``.
+    """Follow and verify until ``stop``; while the disk is full, wait for space and watch the clock.
 
     Raises:
         DivergenceError: the first difference. Where figures are served, it is raised when the alarm in
@@ -92,10 +93,14 @@ def monitor(
     """
     metrics = MonitorMetrics(clocks.now, clocks.monotonic)
     with ExitStack() as stack:
-        store = Store.open(settings.data, FAMILIES)
-        stack.callback(store.close)
         if settings.metrics is not None:
             stack.enter_context(exposed(metrics.registry, *settings.metrics))
+        outage = Outage("monitor", _LOG)
+        store = open_patiently(settings.data, FAMILIES, stop, outage, metrics.disk_waits)
+        if store is None:
+            return
+        stack.callback(store.close)
+        metrics.disk_is_full = lambda: store.is_full
         stack.enter_context(keeping_evidence(settings.data))
         try:
             ledger = Ledger(store, settings.origin, settings.pinned)
@@ -108,7 +113,7 @@ def monitor(
             check = _queue_check(settings.names.queue, connect, stack) if settings.read_queue else None
             listener = _listener(ledger, metrics, vigil, check)
             with _clock(vigil, stop, exit_on_silence=settings.exit_on_silence) as ending:
-                follow(connect, settings.names, ledger, listener, ending, outage=Outage("monitor", _LOG))
+                follow(connect, settings.names, ledger, listener, ending, outage=outage)
         except WRONG_LOG as error:
             metrics.alarm()
             if isinstance(error, EquivocationError):
@@ -144,8 +149,8 @@ def _listener(ledger: Ledger, metrics: MonitorMetrics, vigil: Vigil, check: Queu
             )
         vigil.verified(ledger.committed)
 
-    def outage(_: KtError) -> None:
-        metrics.outage()
+    def outage(error: KtError) -> None:
+        metrics.outage(of_log=not isinstance(error, DiskFullError))
         vigil.waits()
 
     return Listener(epoch, record, outage, head, vigil.waits)

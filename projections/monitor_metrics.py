@@ -31,6 +31,7 @@ class MonitorMetrics:
         self._published = (0, 0, 0)  # heads, records, timestamp of the newest
         self._behind_since: float | None = None
         self._max_interval: int | None = None
+        self.disk_is_full: Callable[[], bool] = lambda: False
         self._epochs = figures.counter("kt_monitor_epochs", "Epochs replayed and verified by this process")
         self._verdicts = figures.counter(
             "kt_monitor_verdicts", "Records replayed and verified, by verdict", "verdict"
@@ -62,6 +63,11 @@ class MonitorMetrics:
                 "kt_monitor_gap", "1 while the latest verified head is one that came too late"
             ),
         }
+        figures.gauge(
+            "kt_monitor_disk_full",
+            "1 while nothing can be written for want of space",
+            lambda: 1.0 if self.disk_is_full() else 0.0,
+        )
         self._alarm = figures.gauge("kt_monitor_alarm", "1 once the logs were found to be wrong")
         figures.gauge(
             "kt_monitor_open_records", "Records replayed, not yet under a verified head", self._size
@@ -118,9 +124,15 @@ class MonitorMetrics:
             self._promised.set(config.max_merge_delay / 1000)
         self._note_lag()
 
-    def outage(self) -> None:
+    def outage(self, *, of_log: bool = True) -> None:
+        """The epoch that was being replayed begins anew, as the log is away, or else the disk is full."""
         self._open = Counter()
-        self._outages.inc()
+        if of_log:
+            self._outages.inc()
+
+    def disk_waits(self) -> None:
+        """There is no storage yet, since there is no space for it."""
+        self.disk_is_full = lambda: True
 
     def published(self, heads: int, records: int, timestamp: int) -> None:
         """What the logs hold, as the newest head there says: the log was reached."""

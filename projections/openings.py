@@ -55,7 +55,7 @@ class Openings:
         self._prefix = names.openings_prefix
         self._store = store
         self._outage = Outage("openings", _LOG)
-        self.denied: str | None = None
+        self.denied: AccessDeniedError | None = None
         self.worker = Worker("openings", self._run, failed)
 
     def get(self, index: bytes, entry_hash: bytes) -> Opening | Missing:
@@ -90,6 +90,7 @@ class Openings:
         delay = FIRST_DELAY
         while not stop.is_set():
             try:
+                self._store.ensure_writable()
                 log = self._connect()
                 try:
                     if self._follow(log, stop):
@@ -97,9 +98,9 @@ class Openings:
                 finally:
                     log.close()
             except (UnavailableError, AccessDeniedError) as error:
-                self.denied = str(error) if isinstance(error, AccessDeniedError) else None
+                self.denied = error if isinstance(error, AccessDeniedError) else None
                 if not stop.is_set():
-                    self._outage.failed(str(error))
+                    self._outage.failed(error)
             stop.wait(delay)
             delay = min(2 * delay, LAST_DELAY)
 

@@ -139,7 +139,7 @@ class Replica:
         self.ledger = ledger
         self.waiters = Waiters()
         self.failure: KtError | None = None
-        self.denied: str | None = None
+        self.denied: AccessDeniedError | None = None
 
     def stop(self) -> None:
         """Ask the thread to end, even within an epoch. Whoever waits for a verdict is told None."""
@@ -161,7 +161,7 @@ class Replica:
         self.denied = None
 
     def _outage(self, error: UnavailableError | AccessDeniedError) -> None:
-        self.denied = str(error) if isinstance(error, AccessDeniedError) else None
+        self.denied = error if isinstance(error, AccessDeniedError) else None
         # The epoch that was being read begins anew.
         self.waiters.restart()
 

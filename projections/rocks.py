@@ -1,32 +1,26 @@
-"""Storage of projections on disk: RocksDB by way of rocksdict, which nothing else here imports."""
+"""Storage of projections on disk: RocksDB by way of rocksdict."""
 
 from __future__ import annotations
 
-import os
+import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from rocksdict import (
-    AccessType,
-    BlockBasedOptions,
-    Cache,
-    CompactOptions,
-    DbClosedError,
-    DBCompressionType,
-    DBRecoveryMode,
-    Options,
-    Rdict,
-    WriteBatch,
-)
+from rocksdict import CompactOptions, DbClosedError, Rdict, WriteBatch
 
-from kt_es.errors import ConfigError, DivergenceError, KtError, LockedError
+from kt_es.errors import ConfigError, DiskFullError, DivergenceError, KtError, LockedError
+from kt_es.process.space import has_space, is_full
+from projections.rocks_database import Database, is_there, open_to_write, open_view
 from projections.storage import Change, Family, after_prefix
 
 CACHE_BYTES = 64 << 20
-WRITE_BUFFERS_BYTES = 48 << 20
 SCAN_ROWS = 512
-VIEW_ATTEMPTS = 20
+SPACE_BYTES = 1 << 20
+"""What must fit on a disk that was full before anything is tried there again."""
+_LOCK_ATTEMPTS = 20
+_LOCK_PAUSE = 0.05
 
 
 class Store:
@@ -35,39 +29,49 @@ class Store:
     A write goes to the write-ahead log and is then synced by ``flush_wal``: rocksdict would keep the
     GIL during a write that syncs itself. Memory is bounded by ``cache_bytes`` for blocks, indexes and
     filters together, and by 48 MiB for the write buffers of all families.
+
+    After a write has found the disk full, RocksDB takes no more writes; it would resume by itself only with
+    16 MiB free. So the database is exchanged for a view of its files, which goes on answering, and is opened
+    again when there is space: that recovers what was written, as after a crash.
     """
 
-    def __init__(self, directory: Path, database: Rdict, families: Sequence[str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        database: Database,
+        families: Sequence[str],
+        cache_bytes: int,
+        *,
+        is_full: bool = False,
+    ) -> None:
         """Takes over an open database; use ``Store.open``."""
         self._directory = directory
-        self._database = database
-        self._families = {name: database.get_column_family(name) for name in families}
-        self._handles = {name: database.get_column_family_handle(name) for name in families}
+        self._names = tuple(families)
+        self._cache_bytes = cache_bytes
+        # Readers take it without a lock: one that was replaced lives until the last of them is done.
+        self._database: Database | None = database
+        # One write at a time, so that none goes to a database that is being replaced.
+        self._writing = threading.RLock()
+        self._is_full = is_full
 
     @classmethod
     def open(cls, directory: Path, families: Sequence[str], cache_bytes: int = CACHE_BYTES) -> Store:
         """Open or create the storage; ``families`` are all that it has, new ones are added.
 
-        LockedError if another process uses it, ConfigError if the directory cannot be used,
-        DivergenceError if what is in it is damaged.
+        What is there already can be read on a full disk, too. LockedError if another process uses it,
+        ConfigError if the directory cannot be used, DivergenceError if what is in it is damaged,
+        DiskFullError if it is to be created, or to get a family, on a full disk.
         """
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            problem = error.strerror or "it cannot be created"
-            raise ConfigError(f"{directory} cannot be used as a data directory: {problem}") from None
-        if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
-            raise ConfigError(f"{directory} cannot be used as a data directory: no permission to write in it")
-        cache = Cache(cache_bytes)
-        try:
-            database = Rdict(
-                str(directory),
-                _options(cache),
-                column_families={name: _options(cache) for name in families},
-            )
-        except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
-            raise _opening_error(directory, str(error)) from None
-        return cls(directory, database, families)
+            database = open_to_write(directory, families, cache_bytes)
+        except DiskFullError:
+            if not is_there(directory):
+                raise
+            with suppress(ConfigError):
+                view = open_view(directory, families, cache_bytes)
+                return cls(directory, view, families, cache_bytes, is_full=True)
+            raise
+        return cls(directory, database, families, cache_bytes)
 
     @classmethod
     def view(cls, directory: Path, families: Sequence[str], cache_bytes: int = CACHE_BYTES) -> Store:
@@ -75,28 +79,16 @@ class Store:
 
         ConfigError if there is no storage, DivergenceError if it is damaged.
         """
-        if not (directory / "CURRENT").is_file():
-            raise ConfigError(f"{directory} is no data directory of kt-es")
-        cache = Cache(cache_bytes)
-        for _ in range(VIEW_ATTEMPTS):
-            before = _files(directory)
-            try:
-                database = Rdict(
-                    str(directory),
-                    _options(cache),
-                    column_families={name: _options(cache) for name in families},
-                    access_type=AccessType.read_only(False),
-                )
-            except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
-                if _files(directory) == before:
-                    raise _opening_error(directory, str(error)) from None
-                continue
-            store = cls(directory, database, families)
-            # Between the list of tables and the journal, a table may have been written of the journal.
-            if _files(directory) == before:
-                return store
-            store.close()
-        raise LockedError(f"{directory} is being changed too fast to be read; stop the process that uses it")
+        return cls(directory, open_view(directory, families, cache_bytes), families, cache_bytes)
+
+    @property
+    def is_full(self) -> bool:
+        return self._is_full
+
+    def ensure_writable(self) -> None:
+        if self._is_full:
+            with self._writing:
+                self._resume()
 
     def family(self, name: str) -> Family:
         """One family to read from."""
@@ -141,48 +133,89 @@ class Store:
             start = seen = rows[-1][0]
 
     def write(self, changes: Iterable[Change], sync: bool = True) -> None:
-        batch = WriteBatch(raw_mode=True)
-        current = None
-        for family, key, value in changes:
-            if family != current:
-                self._family(family)
-                batch.set_default_column_family(self._handles[family])
-                current = family
-            if value is None:
-                del batch[key]
-            else:
-                batch[key] = value
-        try:
-            self._database.write(batch)
-            if sync:
-                self._database.flush_wal(True)
-        except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
-            raise self._failure(error) from None
+        with self._writing:
+            self._resume()
+            database = self._opened()
+            batch = WriteBatch(raw_mode=True)
+            current = None
+            for family, key, value in changes:
+                if family != current:
+                    self._family(family)
+                    batch.set_default_column_family(database.handles[family])
+                    current = family
+                if value is None:
+                    del batch[key]
+                else:
+                    batch[key] = value
+            try:
+                database.rocks.write(batch)
+                if sync:
+                    database.rocks.flush_wal(True)
+            except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
+                raise self._failure(error) from None
 
     def compact(self) -> None:
         """Write everything to its final place on disk: after a bulk load, before a copy or a measurement."""
         try:
-            for family in self._families.values():
+            for family in self._opened().families.values():
                 family.flush()
                 family.compact_range(None, None, CompactOptions())
         except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
             raise self._failure(error) from None
 
     def close(self) -> None:
+        database, self._database = self._database, None
+        if database is None:
+            return
         # The lock is only released once every handle is gone, not by closing the database alone.
-        for family in self._families.values():
-            family.close()
-        self._families.clear()
-        self._handles.clear()
-        with suppress(DbClosedError):
-            self._database.close()
+        for part in (*database.families.values(), database.rocks):
+            try:
+                part.close()
+            except DbClosedError:
+                continue
+            except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
+                # Closing writes tables of what the write-ahead log has already, and has for the next start.
+                if not (self._is_full or is_full(error)):
+                    raise self._failure(error) from None
+
+    def _opened(self) -> Database:
+        if self._database is None:
+            raise ValueError(f"the storage in {self._directory} is closed")
+        return self._database
 
     def _family(self, name: str) -> Rdict:
         try:
-            return self._families[name]
+            return self._opened().families[name]
         except KeyError:
-            problem = f"has no family {name!r}" if self._families else "is closed"
-            raise ValueError(f"the storage in {self._directory} {problem}") from None
+            raise ValueError(f"the storage in {self._directory} has no family {name!r}") from None
+
+    def _resume(self) -> None:
+        """Make writing possible again, if the disk was full; ``_writing`` is held.
+
+        Raises ``DiskFullError`` while that is not possible.
+        """
+        if not self._is_full:
+            return
+        try:
+            if not has_space(self._directory, SPACE_BYTES):
+                raise DiskFullError(self._directory)
+        except OSError as error:
+            raise KtError(f"the storage in {self._directory} failed: {error}") from None
+        if not self._opened().is_view:
+            self._database = open_view(self._directory, self._names, self._cache_bytes)
+        self._database = self._open_again()
+        self._is_full = False
+
+    def _open_again(self) -> Database:
+        for _ in range(_LOCK_ATTEMPTS):
+            try:
+                return open_to_write(self._directory, self._names, self._cache_bytes)
+            except LockedError:
+                # Somebody reads from the database that was replaced.
+                time.sleep(_LOCK_PAUSE)
+            except ConfigError as error:
+                raise KtError(f"the storage in {self._directory} failed: {error}") from None
+        raise DiskFullError(self._directory)
 
     def _rows(self, name: str, start: bytes | None, reverse: bool) -> list[tuple[bytes, bytes]]:
         """The next rows from ``start``: in pieces, as an iterator left lying keeps the database locked.
@@ -207,53 +240,11 @@ class Store:
         return rows
 
     def _failure(self, error: Exception) -> Exception:
+        if is_full(error):
+            self._is_full = True
+            return DiskFullError(self._directory)
         if isinstance(error, DbClosedError):
             return ValueError(f"the storage in {self._directory} is closed")
         if str(error).startswith("Corruption"):
             return DivergenceError(f"the data in {self._directory} is damaged: {error}")
         return KtError(f"the storage in {self._directory} failed: {error}")
-
-
-def _files(directory: Path) -> list[tuple[str, int]]:
-    """Tables, journals and manifests; of these the size as well, which grows with each new table."""
-    try:
-        return sorted(
-            (path.name, path.stat().st_size if path.name.startswith("MANIFEST") else 0)
-            for path in directory.iterdir()
-            if path.suffix in (".sst", ".log") or path.name.startswith(("MANIFEST", "CURRENT"))
-        )
-    except FileNotFoundError:
-        return []
-
-
-def _options(cache: Cache) -> Options:
-    table = BlockBasedOptions()
-    table.set_block_cache(cache)
-    table.set_bloom_filter(10, False)
-    table.set_cache_index_and_filter_blocks(True)
-    table.set_pin_l0_filter_and_index_blocks_in_cache(True)
-    table.set_format_version(5)
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.create_missing_column_families(True)
-    options.set_block_based_table_factory(table)
-    # On every level: the pages of one path differ little, and all that a lookup reads is unpacked.
-    options.set_compression_type(DBCompressionType.lz4())
-    options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES)
-    options.set_write_buffer_size(WRITE_BUFFERS_BYTES // 3)
-    options.set_level_compaction_dynamic_level_bytes(True)
-    options.set_max_background_jobs(2)
-    options.set_keep_log_file_num(2)
-    # A torn end of the write-ahead log was never acknowledged; damage before it must not pass for one.
-    options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
-    return options
-
-
-def _opening_error(directory: Path, problem: str) -> KtError:
-    if "While lock file" in problem or "lock hold by current process" in problem:
-        return LockedError(
-            f"{directory} is in use by another process; stop it first or use another directory"
-        )
-    if problem.startswith("Corruption") or "existing log file" in problem:
-        return DivergenceError(f"the data in {directory} is damaged: {problem}")
-    return ConfigError(f"{directory} cannot be used as a data directory: {problem}")

@@ -18,8 +18,18 @@ class Storage(Protocol):
     """A small ordered key-value store with atomic writes across families.
 
     Calls may come from any thread. A family that was not opened, or any call after ``close``, is a
-    ValueError. DivergenceError means that what is stored is damaged.
+    ValueError. DivergenceError means that what is stored is damaged. DiskFullError means that nothing can be
+    written for want of space: reading goes on, and the same write may be tried again.
     """
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the last write failed for want of space; true until one would succeed again."""
+        ...
+
+    def ensure_writable(self) -> None:
+        """Raise ``DiskFullError`` while ``is_full`` and there still is no space; else ``is_full`` is over."""
+        ...
 
     def get(self, family: str, key: bytes) -> bytes | None:
         """The value of a key, None where there is none."""

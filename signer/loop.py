@@ -20,6 +20,7 @@ from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import ANY, Event, EventLog, GroupSubscription, NewEvent, StreamNames
 from kt_es.formats.heads import SignedMapHead
 from kt_es.formats.queue import EPOCH_MARKER, Marker
+from projections.checks import check_commit
 from projections.configs import check_pinned
 from projections.ledger import Ledger
 from projections.replay import Replay
@@ -88,6 +89,8 @@ class Signer:
         # Read where it is needed: another thread may replace it.
         self.limits = limits
         self._observer = observer
+        # The stored head is read below.
+        check_commit(ledger)
         self._begin_epoch()
         self._unacknowledged: list[Event] = []
         self._group: GroupSubscription | None = None

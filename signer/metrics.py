@@ -37,12 +37,15 @@ class SignerMetrics:
         self._sealed = 0
         self._timestamp = 0
         self._promise: float | None = None
+        self.disk_is_full: Callable[[], bool] = lambda: False
         self._epochs = figures.counter("kt_signer_epochs", "Epochs published by this process")
         self._verdicts = figures.counter(
             "kt_signer_verdicts", "Items decided and sealed, by verdict", "verdict"
         )
         self._outages = figures.counter(
-            "kt_signer_outages", "Times the loop began anew: log away; of these, silence only", "kind"
+            "kt_signer_outages",
+            "Times the loop began anew, by the reason",
+            "kind",
         )
         self._broken = figures.counter("kt_signer_merge_delay_broken", "Epochs over max_merge_delay")
         self._phases = figures.histogram("kt_signer_phase_seconds", "Time in one epoch, by phase", "phase")
@@ -50,6 +53,11 @@ class SignerMetrics:
         self._delays = figures.histogram("kt_signer_merge_delay_seconds", "Longest of each epoch with items")
         self._delay = figures.gauge(
             "kt_signer_last_merge_delay_seconds", "Longest of the last epoch with items"
+        )
+        figures.gauge(
+            "kt_signer_disk_full",
+            "1 while nothing can be written for want of space",
+            lambda: 1.0 if self.disk_is_full() else 0.0,
         )
         self._active = figures.gauge("kt_signer_active", "1 with the place at the queue, 0 as a standby")
         self._epoch = figures.gauge("kt_signer_epoch", "Latest epoch committed")
@@ -111,6 +119,10 @@ class SignerMetrics:
 
     def outage(self, kind: str) -> None:
         self._outages.labels(kind).inc()
+
+    def disk_waits(self) -> None:
+        """There is no storage yet, since there is no space for it."""
+        self.disk_is_full = lambda: True
 
     def _observe_delay(self, seconds: float) -> None:
         self._delays.observe(seconds)

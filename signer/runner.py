@@ -9,7 +9,7 @@ from queue import Empty, Full, Queue
 
 import structlog
 
-from kt_es.errors import KtError, UnavailableError
+from kt_es.errors import DiskFullError, KtError, UnavailableError
 from kt_es.eventstore.streams import Event, EventLog, GroupSubscription
 from kt_es.process.outage import Outage
 from signer.loop import Signer
@@ -35,13 +35,15 @@ def run_forever(
     queue: str,
     stop: threading.Event,
     observer: Observer = _SILENT,
+    *,
+    outage: Outage | None = None,
 ) -> None:
-    """Run one signer after the other until ``stop``: each outage of the log ends one.
+    """Run one signer after the other until ``stop``: each outage of the log, or of a full disk, ends one.
 
     Raises every other error: divergence and unusable keys are for people to look at.
     """
     delay = FIRST_DELAY
-    outage = Outage("signer", _log)
+    outage = outage or Outage("signer", _log)
     while not stop.is_set():
         signer = None
         try:
@@ -54,10 +56,10 @@ def run_forever(
         except UnavailableError as error:
             # An outage after a time of work is a new one.
             observer.role(active=False)
-            observer.outage("log")
+            observer.outage("disk" if isinstance(error, DiskFullError) else "log")
             delay = FIRST_DELAY if signer is not None and signer.finished else delay
             if not stop.is_set():
-                outage.failed(str(error))
+                outage.failed(error)
             stop.wait(delay)
             delay = min(2 * delay, LAST_DELAY)
 

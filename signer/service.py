@@ -10,17 +10,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.keys import PublicKey
 from kt_es.process.hangups import Reloaded, differing, reloading
+from kt_es.process.outage import Outage
 from projections.convicting import keeping_evidence
 from projections.exposition import exposed
 from projections.ledger import FAMILIES, Ledger
-from projections.rocks import Store
+from projections.opening_stores import open_patiently
 from signer.keys import KeyRing
 from signer.loop import Effects, Limits, Signer
 from signer.metrics import SignerMetrics
 from signer.runner import run_forever
+
+_LOG = structlog.get_logger("signer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,9 @@ def serve(
     stop: threading.Event,
     reread: Callable[[], SignerSettings] | None = None,
 ) -> None:
-    """Sign until ``stop``. After each SIGHUP ``reread`` gives the settings anew: their limits hold then.
+    """Sign until ``stop``; while the disk is full, wait for space.
+
+    After each SIGHUP ``reread`` gives the settings anew: their limits hold then.
 
     Raises ``ConfigError`` for keys and directories that cannot be used, ``LockedError`` if another
     process has the data directory, ``RollbackError`` if the log lost what was published,
@@ -71,16 +78,22 @@ def serve(
     effects = Effects(connect, lambda: time.time_ns() // 1_000_000, time.monotonic, lambda: os.urandom(16))
     metrics = SignerMetrics(effects.now, effects.monotonic)
     with ExitStack() as stack:
-        store = Store.open(settings.data, FAMILIES)
-        stack.callback(store.close)
         if settings.metrics is not None:
             stack.enter_context(exposed(metrics.registry, *settings.metrics))
+        outage = Outage("signer", _LOG)
+        store = open_patiently(settings.data, FAMILIES, stop, outage, metrics.disk_waits)
+        if store is None:
+            return
+        stack.callback(store.close)
+        metrics.disk_is_full = lambda: store.is_full
         stack.enter_context(keeping_evidence(settings.data))
         ledger = Ledger(store, settings.origin, settings.pinned)
 
         limits = _CurrentLimits(settings, reread or (lambda: settings))
 
         def signer(log: EventLog) -> Signer:
+            # Before it takes the place at the queue, which a standby on another disk may have then.
+            ledger.resume()
             made = Signer(
                 log, settings.names, ledger, keys, effects=effects, limits=limits.now, observer=metrics
             )
@@ -88,4 +101,4 @@ def serve(
             return made
 
         stack.enter_context(reloading(limits.reload))
-        run_forever(connect, signer, settings.names.queue, stop, metrics)
+        run_forever(connect, signer, settings.names.queue, stop, metrics, outage=outage)

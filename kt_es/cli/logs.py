@@ -6,14 +6,12 @@ A terminal gets a bar instead of the lines on how far a rebuild from the logs is
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Mapping
 from typing import TextIO
 
 import structlog
 
 from kt_es.cli.output import shown, use_color
-from kt_es.process.redaction import without_password
+from kt_es.process.logs import configure, words
 
 LOGS = ("auto", "json", "problems")
 WIDTH = 30  # of the bar, characters
@@ -53,54 +51,27 @@ def harmless(_: object, __: str, event: structlog.typing.EventDict) -> structlog
     return {key: shown(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
-def redacted(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Take passwords out of addresses: connection strings stand in errors of libraries."""
-    return {key: _redacted(value) for key, value in event.items()}
+def configure_logs(process: str, logs: str = "auto", *, serves: bool = True) -> None:
+    """For each command, and anew where it is one that ``serves``: a process with a name in its log.
 
-
-def _redacted(value: object) -> object:
-    if isinstance(value, str):
-        return without_password(value)
-    if isinstance(value, Mapping):
-        return {key: _redacted(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_redacted(item) for item in value]
-    return value if isinstance(value, int | float | None) else without_password(str(value))
-
-
-def configure_logs(process: str, logs: str = "auto") -> None:
-    """Once per process. Labels, profiles and openings are never passed to a logger.
-
-    ``logs`` is one of ``LOGS``: lines on a terminal and JSON elsewhere, JSON everywhere, or lines for what
-    is wrong and nothing else.
+    Labels, profiles and openings are never passed to a logger. ``logs`` is one of ``LOGS``: lines on a
+    terminal and JSON elsewhere, JSON everywhere, or lines for what is wrong and nothing else. Where JSON was
+    asked for, the words of the command are lines, too.
     """
-    is_terminal = sys.stderr.isatty()
+    stream = words()
+    is_terminal = stream.isatty()
     lines: list[structlog.typing.Processor] = [
         harmless,
         structlog.dev.ConsoleRenderer(colors=is_terminal and use_color() is not False),
     ]
     if is_terminal and logs == "auto":
-        lines.insert(0, RecoveryBar(sys.stderr))
-    renderer = (
-        lines
-        if logs == "problems" or (logs == "auto" and is_terminal)
-        else [structlog.processors.JSONRenderer()]
-    )
-
-    # Not by a context variable: threads begin with none.
-    def name_process(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        return {**event, "process": process}
-
-    structlog.configure(
-        processors=[
-            name_process,
-            redacted,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.WARNING if logs == "problems" else logging.INFO
-        ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        lines.insert(0, RecoveryBar(stream))
+    as_lines = logs == "problems" or (logs == "auto" and is_terminal)
+    configure(
+        process,
+        stream,
+        lines if as_lines else [structlog.processors.JSONRenderer()],
+        logging.WARNING if logs == "problems" else logging.INFO,
+        serves=serves,
+        with_words=logs == "json",
     )

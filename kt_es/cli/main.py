@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+import structlog
 
 from kt_es import __version__
 from kt_es.cli.commands import COMMANDS, load, write_summaries
 from kt_es.cli.common import wants_json, with_common_options
-from kt_es.cli.logs import LOGS
-from kt_es.cli.output import Output, failure, shown, use_color
-from kt_es.errors import EquivocationError, KtError
+from kt_es.cli.logs import LOGS, configure_logs
+from kt_es.cli.output import FAILED, Output, failure, say
+from kt_es.errors import DiskFullError, EquivocationError, KtError
 from kt_es.formats.evidence import armored
 from kt_es.process.hangups import listen
+from kt_es.process.logs import takes_words, words
 from kt_es.process.redaction import without_password
+from kt_es.process.sayings import forgive_full_disk
+from kt_es.process.space import is_full
 
-# What goes on until it is stopped: SIGHUP does not end it.
+_LOG = structlog.get_logger("kt_es.cli")
+
+# What goes on until it is stopped: neither SIGHUP nor a log without room ends it.
 _SERVING = {"frontend", "monitor", "node", "signer", "up", "watch"}
 
 
@@ -41,6 +48,7 @@ class _Commands(click.Group):
         if args and args[0] in _SERVING:
             # Before the command's module is imported, which takes its time.
             listen()
+            forgive_full_disk()
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -80,6 +88,8 @@ class _Commands(click.Group):
 def cli(context: click.Context, config: Path, as_json: bool, quiet: bool, logs: str) -> None:
     """Key transparency over EventStoreDB: look up, publish, run and audit a directory of public keys."""
     context.ensure_object(dict).update(config=config, output=Output(as_json, quiet), logs=logs)
+    # What goes on until it is stopped says so itself, by its name.
+    configure_logs("kt", "json" if logs == "json" else "problems", serves=False)
 
 
 def main() -> None:
@@ -98,13 +108,16 @@ def main() -> None:
         code = _failed(run, 1, "interrupted")
     except click.ClickException as error:
         if isinstance(error, click.UsageError) and error.ctx is not None:
-            click.echo(f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help'.", err=True)
+            click.echo(f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help'.", file=words())
         code = _failed(run, error.exit_code, error.format_message())
     except BrokenPipeError:
         # Whoever read our output has enough; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except Exception as error:  # a bug of ours: a person gets a line, KT_DEBUG the traceback
+        if isinstance(error, OSError) and is_full(error):
+            full = DiskFullError(Path(error.filename or tempfile.gettempdir()))
+            sys.exit(_failed(run, full.exit_code, str(full), full))
         if os.environ.get("KT_DEBUG"):
             raise
         problem = (
@@ -117,7 +130,7 @@ def main() -> None:
 def _failed(run: Mapping[str, Any], code: int, problem: str, error: KtError | None = None) -> int:
     """Say it on standard error, and with ``--json`` in the document, unless there is one already."""
     problem = without_password(problem)
-    click.echo(f"{click.style('✗', fg='red')} {shown(problem)}", err=True, color=use_color())
+    say(problem, FAILED, "red")
     output = run.get("output") or Output()
     # A command line that is wrong is refused before all of its options have been taken.
     output.json = output.json or wants_json(sys.argv[1:])
@@ -129,10 +142,14 @@ def _failed(run: Mapping[str, Any], code: int, problem: str, error: KtError | No
 def _show_evidence(error: EquivocationError) -> None:
     """Where the evidence is; the evidence itself where no disk took it."""
     if error.saved is not None:
-        click.echo(shown(f"  the evidence is in {error.saved}; `kt verify` confirms it"), err=True)
+        say(f"  the evidence is in {error.saved}; `kt verify` confirms it")
     elif error.evidence is not None:
-        click.echo("  the evidence could not be saved; keep these lines, `kt verify` reads them:", err=True)
-        click.echo(armored(error.evidence), err=True)
+        say("  the evidence could not be saved; keep these lines, `kt verify` reads them:")
+        # Whole, whatever its length, and as it is.
+        if takes_words():
+            _LOG.error("evidence", armored=armored(error.evidence))
+        else:
+            click.echo(armored(error.evidence), file=words())
 
 
 if __name__ == "__main__":

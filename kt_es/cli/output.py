@@ -16,8 +16,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
+import structlog
 
 from kt_es.errors import EquivocationError, KtError, VerificationError
+from kt_es.process.logs import takes_words, words
 from kt_es.process.redaction import without_password
 
 MAX_SHOWN = 16 * 1024
@@ -45,6 +47,9 @@ def shown(text: str) -> str:
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
+
+FAILED = "✗"
+_LOG = structlog.get_logger("kt_es.cli")
 
 KINDS = {
     2: "unusable",
@@ -82,11 +87,11 @@ class Output:
         self._mark("✓", "green", text)
 
     def fail(self, text: str) -> None:
-        self._mark("✗", "red", text)
+        self._mark(FAILED, "red", text)
 
     def note(self, text: str) -> None:
         if not self.quiet:
-            click.echo(shown(without_password(text)), err=True)
+            say(text)
 
     def data(self, document: dict[str, Any], lines: Iterable[str]) -> None:
         """The answer itself: ``document`` with ``--json``, ``lines`` for people without."""
@@ -100,9 +105,16 @@ class Output:
 
     def _mark(self, mark: str, color: str, text: str) -> None:
         if not self.quiet:
-            click.echo(
-                f"{click.style(mark, fg=color)} {shown(without_password(text))}", err=True, color=use_color()
-            )
+            say(text, mark, color)
+
+
+def say(text: str, mark: str = "", color: str = "green") -> None:
+    """One line on standard error, behind a ``mark``; as a line of the log where everything is to be JSON."""
+    if takes_words():
+        (_LOG.error if mark == FAILED else _LOG.info)(text.strip())
+        return
+    prefix = f"{click.style(mark, fg=color)} " if mark else ""
+    click.echo(f"{prefix}{shown(without_password(text))}", file=words(), color=use_color())
 
 
 def use_color() -> bool | None:

@@ -27,6 +27,7 @@ from kt_es.formats.configs import MAX_SIGNER_KEYS, Config, SignedConfig
 from kt_es.formats.heads import MapHead
 from kt_es.formats.keys import PublicKey
 from kt_es.process.files import create_file, sync_directory
+from kt_es.process.space import unwritable
 from signer.changes import following, sign_change
 from signer.keys import load_keys
 
@@ -153,7 +154,7 @@ def _made(it: Operated, folder: Path) -> PublicKey:
     try:
         create_file(path, key.to_pem())
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+        raise unwritable(path, error) from None
     it.output.ok(f"made {path}; keep a copy: without it the directory is frozen once it signs")
     return public
 

@@ -15,19 +15,20 @@ from kt_es.crypto.hashes import sha256
 from kt_es.errors import ConfigError, MalformedError
 from kt_es.formats.profiles import MAX_PROFILE, ProfileKey
 from kt_es.formats.proofs import MAX_PROOF_FILE, ProofFile
-from kt_es.process.files import PRIVATE, PUBLIC, create_file, replace_file, sync_directory
+from kt_es.process.files import PUBLIC, create_file, replace_file, sync_directory
+from kt_es.process.space import unwritable
 
 MANIFEST = ".kt-saved.json"
 _MAX_MANIFEST = 256 * 1024
 _NAME = re.compile(r"[0-9]{1,3}\.[a-z0-9]{1,16}")
 
 
-def write_private(path: Path, data: bytes, mode: int = PRIVATE) -> None:
-    """A whole file, on disk before its name is; ``ConfigError`` if it cannot be written."""
+def write_private(path: Path, data: bytes) -> None:
+    """A whole file, on disk before its name is; errors as of ``space.unwritable``."""
     try:
-        replace_file(path, data, mode)
+        replace_file(path, data)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+        raise unwritable(path, error) from None
 
 
 def save_proof(path: Path, proof: ProofFile) -> None:
@@ -44,7 +45,7 @@ def save_proof(path: Path, proof: ProofFile) -> None:
             raise ConfigError(f"{path.parent} is not a directory: make it first, or name another one")
         replace_file(path, proof.encode(), PUBLIC)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+        raise unwritable(path, error) from None
 
 
 def _is_proof(path: Path) -> bool:
@@ -76,7 +77,7 @@ def save_profile(directory: Path, keys: Sequence[ProfileKey]) -> None:
         create_file(fresh / MANIFEST, json.dumps({"files": hashes}).encode(), PUBLIC)
         _take_place(fresh, directory, written)
     except OSError as error:
-        raise ConfigError(f"{directory} cannot be written: {error.strerror}") from None
+        raise unwritable(directory, error) from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 

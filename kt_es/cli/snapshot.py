@@ -16,6 +16,7 @@ from kt_es.cli.operate import DATA_OPTION
 from kt_es.errors import ConfigError
 from kt_es.formats.heads import MapHead
 from kt_es.process.files import replacing
+from kt_es.process.space import unwritable
 from kt_es.wording import counted
 from projections.ledger import FAMILIES, Ledger
 from projections.rocks import Store
@@ -73,7 +74,7 @@ def _written(file: Path) -> Iterator[BinaryIO]:
         with replacing(file) as sink:
             yield sink
     except OSError as error:
-        raise ConfigError(f"{file} cannot be written: {error.strerror}") from None
+        raise unwritable(file, error) from None
 
 
 @contextmanager

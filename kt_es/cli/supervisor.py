@@ -23,9 +23,14 @@ READY_PIPE = "KT_READY_PIPE"
 STOP_SECONDS = 15.0
 FIRST_DELAY = 0.3
 LAST_DELAY = 5.0
+SETTLED = 10.0
+"""Seconds after which a process counts as one that works."""
 
 # Exit codes after which a restart would only repeat the refusal: usage, verification, equivocation.
 FINAL_CODES = (2, 4, 5)
+# Not so if the process has worked with the same settings: then its disk is what is wrong, or somebody is just
+# changing a file.
+USAGE = 2
 
 
 def end_with_parent() -> None:
@@ -141,11 +146,13 @@ class Supervisor:
 
     def _died(self, child: Child, code: int, now: float) -> None:
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        if code in FINAL_CODES:
+        is_settled = now - child.started_at > SETTLED
+        has_worked = is_settled or child.restarts > 0
+        if code in FINAL_CODES and not (code == USAGE and has_worked):
             child.final_code = code
             self._report(f"{child.name} {how}: it is not started again")
             return
-        if now - child.started_at > 10:
+        if is_settled:
             child.delay = FIRST_DELAY
         child.restart_at = now + child.delay
         child.delay = min(2 * child.delay, LAST_DELAY)

@@ -17,10 +17,10 @@ from click.core import ParameterSource
 
 from kt_es.cli.addresses import free_addresses
 from kt_es.cli.context import STATE_FILE, config_path, output_of, stop_on_signals
+from kt_es.cli.logs import configure_logs
 from kt_es.cli.numbers import Number
 from kt_es.cli.operate import address
 from kt_es.cli.output import Output
-from kt_es.cli.saving import write_private
 from kt_es.cli.setup import (
     CONFIG_OPTIONS,
     NewDirectory,
@@ -31,13 +31,15 @@ from kt_es.cli.setup import (
 )
 from kt_es.cli.supervisor import Supervisor
 from kt_es.config import FILE_NAME, Address, FrontendTable, NodeTable, Settings, load_settings
-from kt_es.errors import ConfigError, KtError, LockedError, MisfitError, UnavailableError
+from kt_es.errors import ConfigError, DiskFullError, KtError, LockedError, MisfitError, UnavailableError
 from kt_es.eventstore.esdb import connect
 from kt_es.formats.labels import LABEL_POLICIES
 from kt_es.node.access.users import FILE_NAME as USERS_FILE
+from kt_es.process.files import PUBLIC, replace_file
 from kt_es.process.hangups import reloading
 from kt_es.process.proxies import is_loopback, uses_proxies
 from kt_es.process.redaction import without_password
+from kt_es.process.space import is_full
 
 LOCK_FILE = "up.lock"
 PATIENCE = 10.0
@@ -89,6 +91,7 @@ def up_command(
 
     A process that dies is reported and started again. Interrupt to stop.
     """
+    configure_logs("up", "json" if verbose else "problems")
     output = output_of(context)
     _refuse_other_file(context, data)
     with locked(data):
@@ -160,6 +163,8 @@ def locked(data: Path) -> Iterator[None]:
         data.mkdir(parents=True, exist_ok=True)
         lock = os.open(data / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
+        if is_full(error):
+            raise DiskFullError(data) from None
         raise ConfigError(f"{data} cannot be used as a data directory: {error.strerror}") from None
     try:
         try:
@@ -194,6 +199,7 @@ class Run:
         self._frontend = frontend
         self._url = f"{'http' if settings.frontend.tls_cert is None else 'https'}://{frontend}"
         self._state = settings.base / STATE_FILE
+        self._is_remembered = True
         self._supervisor = Supervisor(output.fail, self._remember)
 
     def _remember(self, pids: dict[str, int]) -> None:
@@ -205,7 +211,15 @@ class Run:
             "processes": pids,
             "restarts": {child.name: child.restarts for child in self._supervisor.children},
         }
-        write_private(self._state, json.dumps(document, indent=2).encode(), mode=0o644)
+        try:
+            replace_file(self._state, json.dumps(document, indent=2).encode(), PUBLIC)
+        except OSError as error:
+            # The processes matter more than what kt status reads about them.
+            if self._is_remembered:
+                self._output.fail(f"{self._state} cannot be written: {error.strerror}; trying again")
+            self._is_remembered = False
+        else:
+            self._is_remembered = True
 
     def until(self, stop: threading.Event, *, verbose: bool) -> int:
         """Run until ``stop``; the exit code of the first process that refused to go on."""
@@ -232,6 +246,8 @@ class Run:
                 )
             while not stop.wait(0.2):
                 supervisor.check()
+                if not self._is_remembered:
+                    self._remember(supervisor.pids)
                 if supervisor.children[0].final_code is not None:
                     break
         codes = [child.final_code for child in supervisor.children if child.final_code is not None]
@@ -266,7 +282,12 @@ class Run:
             )
         except httpx.HTTPError:
             return False
-        return answer.status_code == httpx.codes.OK
+        if answer.status_code == httpx.codes.OK:
+            return True
+        # A clock that was set back is no reason to wait until it has caught up: it answers.
+        return answer.headers["content-type"] == "application/problem+json" and answer.json().get(
+            "reasons"
+        ) == ["future-head"]
 
     def _wait(self, stop: threading.Event, what: str, done: Callable[[], bool]) -> None:
         """Wait for ``what`` as long as it takes: a large log is read for minutes. Say so once.

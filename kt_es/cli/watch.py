@@ -12,8 +12,9 @@ import click
 
 from kt_es.cli.alarms import Alarms, Document
 from kt_es.cli.clients import Reach, keys_option, reach_options
-from kt_es.cli.context import output_of, stop_on_signals
+from kt_es.cli.context import logs_of, output_of, stop_on_signals
 from kt_es.cli.hooks import Hooks, hook_options
+from kt_es.cli.logs import configure_logs
 from kt_es.cli.mine import mine_option, read_mine
 from kt_es.cli.numbers import Number
 from kt_es.cli.output import Output, at, failure
@@ -77,6 +78,8 @@ def watch_command(
     Exit codes: 5 contradiction proven, 6 a version is not yours, 4 an answer did not verify, 7 cannot tell,
     1 an answer was none.
     """
+    logs = logs_of(context)
+    configure_logs("watch", logs if logs == "json" else "problems")
     yours = read_mine(keys, mine)
     if not yours.held and not yours.declared:
         raise ConfigError(

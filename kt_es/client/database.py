@@ -15,10 +15,12 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
-from kt_es.errors import ConfigError
+from kt_es.errors import ConfigError, DiskFullError
 from kt_es.process.files import check_private, create_file
+from kt_es.process.space import has_space, is_full
 
 _PATIENCE = 10.0  # seconds that a process waits for another one that writes
+_INDEX_BYTES = 32 << 10
 _TABLE = (
     "CREATE TABLE memory (kind TEXT NOT NULL, key BLOB NOT NULL, data BLOB NOT NULL, "
     "PRIMARY KEY (kind, key)) WITHOUT ROWID"
@@ -63,7 +65,8 @@ class Database:
     def _opened(self, *, write: bool, synced: bool = True) -> Iterator[sqlite3.Connection | None]:
         """The connection; for a write, inside a transaction. None if there is nothing to read yet.
 
-        Raises ``ConfigError`` for a database that is damaged, or cannot be read or written.
+        Raises ``ConfigError`` for a database that is damaged, or cannot be read or written, and
+        ``DiskFullError`` where that is for want of space.
         """
         with self._lock:
             try:
@@ -76,11 +79,15 @@ class Database:
                 try:
                     yield connection
                 except BaseException:
-                    connection.execute("ROLLBACK")
+                    # SQLite has done so itself where the disk was full.
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
                     raise
                 connection.execute("COMMIT")
             except (sqlite3.Error, OSError) as error:
                 self._close()
+                if self._is_full(error):
+                    raise DiskFullError(self._path) from None
                 verb = "written" if write else "read"
                 raise ConfigError(f"the memory {self._path} cannot be {verb}: {error}") from None
 
@@ -101,6 +108,20 @@ class Database:
         self._connection = connection
         weakref.finalize(self, connection.close)
         return connection
+
+    def _is_full(self, error: sqlite3.Error | OSError) -> bool:
+        """Whether there was no space: SQLite says so only of the files that it writes itself.
+
+        The index of its write-ahead log is mapped into memory, where a full disk is an I/O error.
+        """
+        if is_full(error):
+            return True
+        if not isinstance(error, sqlite3.OperationalError):
+            return False
+        try:
+            return not has_space(self._path.parent, _INDEX_BYTES)
+        except OSError:
+            return False
 
     def _is_there(self) -> bool:
         """Whether there is one. Raises ``ConfigError`` for an emptied file, and for one that others may read.
@@ -126,6 +147,8 @@ class Database:
         connection = self._open("rw")
         try:
             connection.execute("PRAGMA journal_mode = WAL")
+            # The first read makes the index of the write-ahead log, for which there may be no space.
+            connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
         except sqlite3.Error:
             connection.close()
             raise

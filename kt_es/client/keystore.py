@@ -11,6 +11,7 @@ from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import ConfigError, MalformedError
 from kt_es.formats.keys import PublicKey
 from kt_es.process.files import check_private_directory, create_file, read_private
+from kt_es.process.space import unwritable
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+\-]{0,127}")
 _SUFFIX = ".pem"
@@ -47,7 +48,7 @@ class KeyStore:
         except FileExistsError:
             raise ConfigError(f"the key {name} exists already: {path}") from None
         except OSError as error:
-            raise ConfigError(f"cannot write the key {path}: {error.strerror}") from None
+            raise unwritable(path, error) from None
         return StoredKey(name, path, key)
 
     def get(self, name: str) -> StoredKey:

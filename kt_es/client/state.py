@@ -18,9 +18,10 @@ from typing import Protocol
 from kt_es.client.database import Database
 from kt_es.client.trusted import MAX_TRUSTED_FILE, Trusted
 from kt_es.crypto.hashes import sha256
-from kt_es.errors import ConfigError, MalformedError
+from kt_es.errors import ConfigError, DiskFullError, KtError, MalformedError
 from kt_es.formats.evidence import MAX_EVIDENCE_FILE
 from kt_es.process.files import read_private, replace_file
+from kt_es.process.space import is_full, unwritable
 
 _EVIDENCE = ".evidence"
 
@@ -194,7 +195,7 @@ class FileStateStore:
                 path.parent.mkdir(mode=0o700, exist_ok=True)
                 if not path.is_file() or path.read_bytes() != data:
                     replace_file(path, data)
-        except (ConfigError, OSError):
+        except (KtError, OSError):
             return None
         return path
 
@@ -224,11 +225,13 @@ class FileStateStore:
                 self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
             )
         except OSError as error:
+            if is_full(error):
+                raise DiskFullError(self._directory) from None
             raise ConfigError(f"cannot use the state directory {self._directory}: {error.strerror}") from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         except OSError as error:
-            raise ConfigError(f"cannot write to {self._directory}: {error.strerror}") from None
+            raise unwritable(self._directory, error) from None
         finally:
             os.close(lock)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import logging
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,10 @@ import structlog
 from kt_es.errors import KtError
 from kt_es.node.server import NodeConfig, run, with_port
 from kt_es.process.hangups import listen
+from kt_es.process.logs import configure
+from kt_es.process.sayings import forgive_full_disk
+
+_LOG = structlog.get_logger("kt_es.node")
 
 
 def main() -> int:
@@ -26,10 +30,9 @@ def main() -> int:
     parser.add_argument("--http", metavar="HOST:PORT")
     options = parser.parse_args()
     listen()
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    forgive_full_disk()
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    configure("node", sys.stderr, [structlog.processors.JSONRenderer()], with_words=True)
     try:
         config = NodeConfig(
             data=options.data,
@@ -43,7 +46,7 @@ def main() -> int:
         config = with_port(config, options.listen)
         run(config, lambda address: print(address, flush=True))
     except KtError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _LOG.error("failed", problem=str(error))
         return error.exit_code
     return 0
 

@@ -36,8 +36,10 @@ from kt_es.node.rpc.misc import Gossip, supported_methods
 from kt_es.node.rpc.persistent import PersistentSubscriptions
 from kt_es.node.rpc.registration import Calls, register, register_raw
 from kt_es.node.rpc.streams import Streams
+from kt_es.node.store.database import NoSpaceError, StorageError
 from kt_es.node.store.log import EventLog
-from kt_es.node.store.storage import RocksStorage, StorageError
+from kt_es.node.store.outage import PAUSE
+from kt_es.node.store.storage import RocksStorage
 from kt_es.process.hangups import Reloaded, differing, reloading
 from kt_es.process.tls import both_or_none
 
@@ -129,10 +131,13 @@ class _Running:
 
         storage = RocksStorage(self.config.data, damaged)
         try:
-            return EventLog(CountingStorage(storage, self._counts), time.time, self._failed), storage
+            log = EventLog(CountingStorage(storage, self._counts), time.time, self._failed)
         except KtError:
             storage.close()
             raise
+        if storage.full is not None:
+            log.outage.begin(storage.full)
+        return log, storage
 
     def _damaged(self, error: StorageError) -> None:
         if self.failure is None:
@@ -230,8 +235,22 @@ def _check_address(config: NodeConfig) -> None:
         raise ConfigError(f"cannot listen on {config.host}:{config.port}: {reason}") from None
 
 
+async def _opened(config: NodeConfig) -> _Running:
+    """A node with its data open. Where the disk is too full even for that, it waits."""
+    has_said = False
+    while True:
+        try:
+            return _Running(config)
+        except NoSpaceError as error:
+            if not has_said:
+                has_said = True
+                reason = str(error.__cause__ or error)
+                _LOG.error("the disk is full: the node waits for space to start", reason=reason)
+        await asyncio.sleep(PAUSE)
+
+
 async def _serve(config: NodeConfig, started: Callable[[str, _Running], None]) -> None:
-    running = _Running(config)
+    running = await _opened(config)
     try:
         address = await running.listen()
         started(address, running)
@@ -255,7 +274,7 @@ def run(
     Raises:
         LockedError: another process holds the data directory.
         ConfigError: the directory or the address cannot be used.
-        KtError: the disk refused a write, and the node stopped.
+        KtError: the disk refused a write, and the node stopped. A full disk does not stop it.
     """
     # The thread that syncs must get the GIL back at once; the default lets others keep it for 5 ms.
     sys.setswitchinterval(0.0005)

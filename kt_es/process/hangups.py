@@ -73,8 +73,10 @@ def reloading(reload: Callable[[], Reloaded], hangups: SimpleQueue[bool] = _HANG
     """
 
     def run() -> None:
+        count = 0
         while hangups.get():
-            _reload(reload)
+            count += 1
+            _reload(reload, count)
 
     thread = threading.Thread(target=run, name="reloading", daemon=True)
     thread.start()
@@ -85,15 +87,19 @@ def reloading(reload: Callable[[], Reloaded], hangups: SimpleQueue[bool] = _HANG
         thread.join()
 
 
-def _reload(reload: Callable[[], Reloaded]) -> None:
+def _reload(reload: Callable[[], Reloaded], hangup: int) -> None:
+    """``hangup`` is the number of the signal: its line is no repetition of another one's."""
     try:
         done = reload()
     except KtError as error:
-        _LOG.error("not reloaded: everything stays as it was", reason=str(error))
+        _LOG.error("not reloaded: everything stays as it was", hangup=hangup, reason=str(error))
     except Exception as error:  # noqa: BLE001 - a bug in what reads settings must not end what serves
-        _LOG.error("not reloaded: everything stays as it was", reason=f"{type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {error}"
+        _LOG.error("not reloaded: everything stays as it was", hangup=hangup, reason=reason)
     else:
-        _LOG.info("reloaded", changed=list(done.changed), needs_restart=list(done.needs_restart))
+        _LOG.info(
+            "reloaded", hangup=hangup, changed=list(done.changed), needs_restart=list(done.needs_restart)
+        )
 
 
 def differing(old: Any, new: Any, *, but: tuple[str, ...] = ()) -> tuple[str, ...]:

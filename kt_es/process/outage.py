@@ -1,22 +1,39 @@
-"""What a process logs while the event log cannot be reached: the beginning, each minute, and the end."""
+"""What a process logs while it waits for the event log or for space on its disk.
+
+The beginning, each minute, and the end.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from structlog.typing import FilteringBoundLogger
+
+from kt_es.errors import DiskFullError
 
 REMINDER = 60.0
 """Seconds between two lines of one outage."""
 
 
-class Outage:
-    """The outages of one part of a process that needs the log and tries again by itself.
+@dataclass(slots=True)
+class _Kind:
+    begins: str
+    goes_on: str
+    ends: str
+    since: float | None = None
+    count: int = 0
+    told: float = 0.0
 
-    ``part`` names it in each line: a process has several, and each has its own connection. ``clock`` is
-    monotonic, in seconds. May be used from any thread.
+
+class Outage:
+    """The outages of one part of a process that needs the log or its disk and tries again by itself.
+
+    ``part`` names it in each line: a process has several, and each has its own connection. Each outage has a
+    number, so that its first line is no repetition of another one's. ``clock`` is monotonic, in seconds. May
+    be used from any thread.
     """
 
     def __init__(
@@ -26,29 +43,40 @@ class Outage:
         self._log = log
         self._clock = clock
         self._lock = threading.Lock()
-        self._since: float | None = None
-        self._told = 0.0
+        self._away = _Kind("the log is away", "the log is still away", "the log is reachable again")
+        self._full = _Kind(
+            "the disk is full; waiting for space", "the disk is still full", "the disk has space again"
+        )
 
-    def failed(self, problem: str) -> None:
-        """The log could not be reached; to be called at every attempt."""
+    def failed(self, error: Exception | str) -> None:
+        """The log could not be reached, or the disk not written to; to be called at every attempt."""
         with self._lock:
-            now = self._clock()
-            if self._since is None:
-                self._since = self._told = now
-                self._log.warning("the log is away", part=self._part, problem=problem)
-            elif now - self._told >= REMINDER:
-                self._told = now
-                self._log.warning(
-                    "the log is still away", part=self._part, seconds=self._lasted(now), problem=problem
-                )
+            if isinstance(error, DiskFullError):
+                # What was to be written came from the log.
+                self._end(self._away)
+                self._tell(self._full, str(error))
+            else:
+                self._tell(self._away, str(error))
 
     def over(self) -> None:
-        """The log was reached; of no effect where there is no outage."""
+        """Everything works; of no effect where there is no outage."""
         with self._lock:
-            if self._since is not None:
-                seconds = self._lasted(self._clock())
-                self._since = None
-                self._log.info("the log is reachable again", part=self._part, seconds=seconds)
+            self._end(self._away)
+            self._end(self._full)
 
-    def _lasted(self, now: float) -> float:
-        return round(now - (now if self._since is None else self._since), 1)
+    def _tell(self, kind: _Kind, problem: str) -> None:
+        now = self._clock()
+        if kind.since is None:
+            kind.since = kind.told = now
+            kind.count += 1
+            self._log.warning(kind.begins, part=self._part, outage=kind.count, problem=problem)
+        elif now - kind.told >= REMINDER:
+            kind.told = now
+            seconds = round(now - kind.since, 1)
+            self._log.warning(kind.goes_on, part=self._part, seconds=seconds, problem=problem)
+
+    def _end(self, kind: _Kind) -> None:
+        if kind.since is not None:
+            seconds = round(self._clock() - kind.since, 1)
+            kind.since = None
+            self._log.info(kind.ends, part=self._part, seconds=seconds)

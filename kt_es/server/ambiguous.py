@@ -22,7 +22,9 @@ def ambiguity(scope: Scope, body: bytes) -> str | None:
     if not body or not _is_json(scope):
         return None
     try:
-        json.loads(_text(body), object_pairs_hook=_check_once, parse_constant=_refuse_constant)
+        json.loads(
+            _text(body), object_pairs_hook=_check_once, parse_int=_integer, parse_constant=_refuse_constant
+        )
     except _AmbiguousError as error:
         return str(error)
     except (ValueError, RecursionError):
@@ -48,6 +50,12 @@ def _text(body: bytes) -> str:
 def _check_once(members: Sequence[tuple[str, object]]) -> None:
     if len({name for name, _ in members}) < len(members):
         raise _AmbiguousError("a member stands in the body twice")
+
+
+def _integer(digits: str) -> int:
+    if digits == "-0":
+        raise _AmbiguousError("-0 is written 0")
+    return int(digits)
 
 
 def _refuse_constant(name: str) -> None:

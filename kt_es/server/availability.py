@@ -16,12 +16,15 @@ from kt_es.errors import AccessDeniedError, UnavailableError
 from kt_es.eventstore.streams import ANY, NewEvent
 from kt_es.process.outage import Outage
 from kt_es.server.late import RequestLog
+from kt_es.server.problems import AWAY, NotNowError, denial
 from kt_es.server.rights import Denials
 
 AWAY_INTERVAL = 0.5
 PROBE_INTERVAL = 2.0
 DEADLINE = 8.0
 PAUSE = 0.2
+
+_AWAY = f"{AWAY}; the log of this front end says why"
 
 _LOG = structlog.get_logger("kt_es.server")
 
@@ -54,19 +57,19 @@ class LogWatch:
 
     @property
     def problem(self) -> str | None:
-        """Why the log cannot be reached, None while it can."""
+        """Why the log cannot be reached, in words for clients; None while it can."""
         return self._problem
 
     def check(self) -> None:
         """Raise ``UnavailableError`` if the log is known to be away."""
         if self._problem is not None:
-            raise UnavailableError("the event log is away; lookups go on, try again later")
+            raise NotNowError("the event log is away; lookups go on, try again later")
         self.denials.check()
 
     def failed(self, error: UnavailableError | AccessDeniedError) -> None:
         """A call failed: the log is away until a probe succeeds."""
         self._outage.failed(str(error))
-        self._problem = str(error)
+        self._problem = denial(error) if isinstance(error, AccessDeniedError) else _AWAY
 
     def probe(self) -> None:
         """Ask the log for something small, and note whether it answered."""

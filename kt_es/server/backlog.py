@@ -13,11 +13,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from kt_es.errors import MalformedError, UnavailableError
+from kt_es.errors import MalformedError
 from kt_es.eventstore.streams import StreamNames
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.queue import MAX_EVENT_ITEMS, items_of
 from kt_es.server.late import RequestLog
+from kt_es.server.problems import NotNowError
 
 MAX_BACKLOG = 200_000
 SAMPLES = 16
@@ -63,7 +64,7 @@ class Backlog:
         """Raise ``UnavailableError`` if no more is taken now."""
         problem = self.problem
         if problem is not None:
-            raise UnavailableError(problem, RETRY_AFTER)
+            raise NotNowError(problem, RETRY_AFTER)
 
     def added(self) -> None:
         """This process has put one more item into the queue."""

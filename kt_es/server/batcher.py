@@ -16,6 +16,7 @@ from kt_es.errors import KtError, UnavailableError
 from kt_es.eventstore.streams import NewEvent, content_event
 from kt_es.formats.queue import MAX_EVENT, MAX_EVENT_ITEMS, MUTATIONS, encode_mutations
 from kt_es.server.availability import Appender
+from kt_es.server.problems import NotNowError
 
 # CBOR of the array and of each byte string in it: at most 3 bytes of head (RFC 8949, 3).
 _HEAD = 3
@@ -55,7 +56,7 @@ class Batcher:
         waiting = _Waiting(item, deadline)
         with self._changed:
             if self._closed:
-                raise UnavailableError("the front end is stopping")
+                raise NotNowError("the front end is stopping")
             self._waiting.append(waiting)
             self._changed.notify()
         return waiting.event.result()

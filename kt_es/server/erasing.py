@@ -60,6 +60,7 @@ class Erasures:
         epoch = erased_in(self._directory.ledger, committed, index, entry_hash)
         if epoch is not None:
             return Taken(entry_hash, epoch=epoch)
+        self._directory.check_submissions()
         self._watch.check()
         self._backlog.check()
         event = content_event(self._names.queue, ERASURE, data)

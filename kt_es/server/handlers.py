@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kt_es.errors import ConfigError, DivergenceError, KtError, RefusedError, UnavailableError
+from kt_es.errors import ConfigError, DivergenceError, KtError, RefusedError
 from kt_es.formats.configs import Config
 from kt_es.formats.entries import Mutation
 from kt_es.formats.heads import HeadEvent
@@ -20,7 +20,7 @@ from kt_es.merkle.proofs import MapProof
 from kt_es.server.answers import DirectoryInfo, Found, FoundRange, History, Published, Version
 from kt_es.server.indexer import Indexer
 from kt_es.server.openings import OpeningReader
-from kt_es.server.problems import UNKNOWN_EPOCH
+from kt_es.server.problems import UNKNOWN_EPOCH, NotNowError
 from kt_es.server.ranges import answer_range, check_range
 from projections.configs import config_chain
 from projections.erasures import prove_erasure
@@ -46,6 +46,9 @@ class _Latest:
     inclusion: tuple[bytes, ...]
 
 
+DISK_FULL = "the disk of this front end is full, so its replica waits for space"
+
+
 class Directory:
     """The readable side of one directory. Safe for threads.
 
@@ -68,10 +71,10 @@ class Directory:
     def committed(self) -> Committed:
         """The state to answer from."""
         if self.failure is not None:
-            raise UnavailableError("this front end has stopped serving", retry_after=30.0)
+            raise NotNowError("this front end has stopped serving", retry_after=30.0)
         committed = self.ledger.committed
         if committed.epoch == 0:
-            raise UnavailableError("this front end has no epoch yet; it is still reading the logs")
+            raise NotNowError("this front end has no epoch yet; it is still reading the logs")
         self.check_key(committed)
         return committed
 
@@ -80,6 +83,16 @@ class Directory:
         config = committed.standing.config
         if config is not None and config.config.vrf_key != self.indexer.public:
             raise ConfigError("the VRF key file does not belong to this directory: its config names another")
+
+    @property
+    def disk_problem(self) -> str | None:
+        """Why this replica cannot go on, None while it can."""
+        return DISK_FULL if self.ledger.store.is_full else None
+
+    def check_submissions(self) -> None:
+        """Raise ``UnavailableError`` while nothing can be learned here of what would become of one."""
+        if self.ledger.store.is_full:
+            raise NotNowError(f"{DISK_FULL}; lookups go on, submit again later", retry_after=10.0)
 
     def config(self, committed: Committed) -> Config:
         """The config in force for the coming epoch."""
@@ -102,8 +115,9 @@ class Directory:
         ``since`` is the size of the log of map heads that the client trusts.
         """
         committed = self.committed()
-        wanted = self._epoch(committed, epoch)
+        # First what is wrong whatever epochs there are.
         name = normalize_label(label, self.config(committed).label_policy)
+        wanted = self._epoch(committed, epoch)
         index, vrf_proof = self.indexer.locate(name)
         latest = self._published_latest(committed)
         root = map_root_at(self.ledger, committed, wanted)
@@ -157,9 +171,9 @@ class Directory:
         """What stood at ``label`` in the epochs ``first`` to ``last``, or in as many of them as fit."""
         check_range(first, last)
         committed = self.committed()
+        name = normalize_label(label, self.config(committed).label_policy)
         self._epoch(committed, last)
         self._epoch(committed, first)
-        name = normalize_label(label, self.config(committed).label_policy)
         index, vrf_proof = self.indexer.locate(name)
         checkpoint = self._published_latest(committed).event.heads_checkpoint
         answer = answer_range(self.ledger, committed, checkpoint, index, vrf_proof, first=first, last=last)
@@ -239,7 +253,7 @@ class Directory:
 
 def _check_reached(committed: Committed, since: int | None) -> None:
     if since is not None and since > committed.heads.size:
-        raise UnavailableError(
+        raise NotNowError(
             f"this front end is behind: it has {committed.heads.size} epochs, and {since} were seen before"
         )
 

@@ -10,54 +10,43 @@ import re
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import structlog
-from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from kt_es import __version__
 from kt_es.errors import DivergenceError, KtError
+from kt_es.server import declared, schemas
 from kt_es.server import metrics as prometheus
-from kt_es.server import schemas
 from kt_es.server.answers import Published
 from kt_es.server.clients import Clients
 from kt_es.server.erasing import Erasures
 from kt_es.server.guard import Guard, leave_place
 from kt_es.server.handlers import Directory
+from kt_es.server.health import Trouble
 from kt_es.server.metrics import Metrics
 from kt_es.server.pools import run_in
-from kt_es.server.problems import MEDIA_TYPE, Problem, http_problem, internal_problem, problem_of
+from kt_es.server.problems import (
+    MEDIA_TYPE,
+    Problem,
+    http_problem,
+    internal_problem,
+    problem_of,
+    without_streams,
+)
 from kt_es.server.receipts import ReceiptDesk
 from kt_es.server.schemas import from_base64, to_base64
+from kt_es.server.strict import UnsupportedMediaError, check_media, check_request
 from kt_es.server.submission import Submission
 
 _LOG = structlog.get_logger("kt_es.server")
-
-_PROBLEM: dict[int | str, dict[str, Any]] = {
-    "default": {
-        "description": "What went wrong",
-        "model": schemas.ProblemBody,
-        "headers": {
-            "Retry-After": {
-                "description": "Seconds to wait before the request is repeated; with 429 and 503",
-                "schema": {"type": "integer", "minimum": 1},
-            }
-        },
-    }
-}
-_METRICS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Prometheus text format", "content": {"text/plain": {"schema": {"type": "string"}}}},
-    **_PROBLEM,
-}
-_CHECKPOINT: dict[int | str, dict[str, Any]] = {
-    200: {"description": "C2SP checkpoint", "content": {"text/plain": {"schema": {"type": "string"}}}},
-    **_PROBLEM,
-}
+_UNSUPPORTED = Problem(415, "unsupported-media", "send JSON in UTF-8 as content-type application/json")
 
 
 def _plain(value: object) -> object:
@@ -80,7 +69,7 @@ Since = Annotated[Size | None, Query()]
 class Frontend:
     """What the routes serve. ``reads``, ``large`` and ``writes`` are the pools that their handlers block.
 
-    ``problems`` says what is missing to be ready, nothing if it is; ``refusing`` why submissions are refused
+    ``troubles`` says what is missing to be ready, nothing if it is; ``refusing`` why submissions are refused
     although it is. ``failed`` is told of an error after which this process should not go on.
     """
 
@@ -92,7 +81,7 @@ class Frontend:
     reads: Executor
     large: Executor
     writes: Executor
-    problems: Callable[[], list[str]]
+    troubles: Callable[[], list[Trouble]]
     refusing: Callable[[], str | None]
     failed: Callable[[KtError], None]
 
@@ -106,6 +95,7 @@ def create_app(frontend: Frontend) -> ASGIApp:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        dependencies=[Depends(check_request)],
     )
     _add_errors(app, frontend)
     _add_reading(app, frontend)
@@ -113,7 +103,7 @@ def create_app(frontend: Frontend) -> ASGIApp:
     _add_writing(app, frontend)
     _add_erasing(app, frontend)
     _add_operations(app, frontend)
-    _describe_problems(app)
+    declared.describe(app)
     return Guard(app, frontend.clients, frontend.metrics.requests, frontend.metrics.refused)
 
 
@@ -123,10 +113,6 @@ def _answer(body: object, status: int = 200) -> Response:
 
 def _refusal(problem: Problem) -> Response:
     return Response(problem.encode(), problem.status, problem.headers, MEDIA_TYPE)
-
-
-def _ok(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    return {200: {"model": model}, **_PROBLEM}
 
 
 def _add_errors(app: FastAPI, frontend: Frontend) -> None:
@@ -141,13 +127,21 @@ def _add_errors(app: FastAPI, frontend: Frontend) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        if request.method == "POST" and "json" not in request.headers.get("content-type", ""):
-            return _refusal(Problem(415, "unsupported-media", "send JSON as content-type application/json"))
+        if request.method == "POST":
+            # A body that cannot be read as JSON comes here before its type was looked at.
+            try:
+                check_media(request)
+            except UnsupportedMediaError:
+                return _refusal(_UNSUPPORTED)
         # Names the first wrong field, and never repeats what was sent: it may hold a label.
         first = error.errors()[0]
         names = [str(part)[:64] for part in first["loc"][1:] if isinstance(part, str)]
         field = names[-1] if names and first["type"] != "json_invalid" else None
         return _refusal(Problem(400, "malformed", str(first["msg"]), field))
+
+    @app.exception_handler(UnsupportedMediaError)
+    async def media(_: Request, __: UnsupportedMediaError) -> Response:
+        return _refusal(_UNSUPPORTED)
 
     @app.exception_handler(HTTPException)
     async def plain(_: Request, error: HTTPException) -> Response:
@@ -164,7 +158,7 @@ def _add_errors(app: FastAPI, frontend: Frontend) -> None:
 def _add_reading(app: FastAPI, frontend: Frontend) -> None:
     directory = frontend.directory
 
-    @app.get("/v1/directory", responses=_ok(schemas.DirectoryBody))
+    @app.get("/v1/directory", responses=declared.reading(schemas.DirectoryBody))
     async def describe() -> Response:
         """Origin, name and label policy of the directory, and the chain of its signed configs."""
         info = await run_in(frontend.reads, directory.describe)
@@ -177,7 +171,7 @@ def _add_reading(app: FastAPI, frontend: Frontend) -> None:
             }
         )
 
-    @app.post("/v1/lookup", responses=_ok(schemas.LookupBody))
+    @app.post("/v1/lookup", responses=declared.reading(schemas.LookupBody, has_body=True, of_epochs=True))
     async def lookup(body: schemas.LookupRequest) -> Response:
         """What stands at a label, with every proof; absence, too, is an answer."""
 
@@ -195,7 +189,7 @@ def _add_reading(app: FastAPI, frontend: Frontend) -> None:
 
         return await run_in(frontend.reads, answer)
 
-    @app.post("/v1/history", responses=_ok(schemas.HistoryBody))
+    @app.post("/v1/history", responses=declared.reading(schemas.HistoryBody, has_body=True))
     async def history(body: schemas.HistoryRequest) -> Response:
         """The versions of a label, the oldest first, in pages."""
 
@@ -215,7 +209,7 @@ def _add_reading(app: FastAPI, frontend: Frontend) -> None:
 
         return await run_in(frontend.large, answer)
 
-    @app.post("/v1/range", responses=_ok(schemas.RangeBody))
+    @app.post("/v1/range", responses=declared.reading(schemas.RangeBody, has_body=True, of_epochs=True))
     async def epochs(body: schemas.RangeRequest) -> Response:
         """What stood at a label in each epoch of a range, with every proof."""
 
@@ -253,17 +247,17 @@ def _add_logs(app: FastAPI, frontend: Frontend) -> None:
             }
         )
 
-    @app.get("/v1/heads/latest", responses=_ok(schemas.HeadBody))
+    @app.get("/v1/heads/latest", responses=declared.reading(schemas.HeadBody))
     async def latest_head(since: Since = None) -> Response:
         """The latest signed map head with both checkpoints."""
         return head(await run_in(frontend.reads, lambda: directory.head(since=since)))
 
-    @app.get("/v1/heads/{epoch}", responses=_ok(schemas.HeadBody))
+    @app.get("/v1/heads/{epoch}", responses=declared.reading(schemas.HeadBody, of_epochs=True))
     async def past_head(epoch: Annotated[Epoch, Path()], since: Since = None) -> Response:
         """The signed map head of one epoch with both checkpoints."""
         return head(await run_in(frontend.reads, lambda: directory.head(epoch, since)))
 
-    @app.get("/v1/consistency", responses=_ok(schemas.ConsistencyBody))
+    @app.get("/v1/consistency", responses=declared.reading(schemas.ConsistencyBody, of_epochs=True))
     async def consistency(
         log: Annotated[Literal["heads", "mutations"], Query()],
         size1: Annotated[Size, Query(alias="from")],
@@ -273,13 +267,13 @@ def _add_logs(app: FastAPI, frontend: Frontend) -> None:
         hashes = await run_in(frontend.reads, lambda: directory.consistency(log, size1, size2))
         return _answer({"hashes": [to_base64(value) for value in hashes]})
 
-    @app.get("/heads/checkpoint", responses=_CHECKPOINT, response_class=Response)
+    @app.get("/heads/checkpoint", responses=declared.text("C2SP checkpoint"), response_class=Response)
     async def heads_checkpoint() -> Response:
         """The latest checkpoint of the log of map heads."""
         published = await run_in(frontend.reads, directory.head)
         return Response(published.event.heads_checkpoint, media_type="text/plain")
 
-    @app.get("/mutations/checkpoint", responses=_CHECKPOINT, response_class=Response)
+    @app.get("/mutations/checkpoint", responses=declared.text("C2SP checkpoint"), response_class=Response)
     async def mutations_checkpoint() -> Response:
         """The latest checkpoint of the log of mutations."""
         published = await run_in(frontend.reads, directory.head)
@@ -287,7 +281,7 @@ def _add_logs(app: FastAPI, frontend: Frontend) -> None:
 
 
 def _add_writing(app: FastAPI, frontend: Frontend) -> None:
-    responses = {202: {"model": schemas.ReceiptBody}, **_ok(schemas.VerdictBody)}
+    responses = declared.submitting(schemas.VerdictBody, schemas.ReceiptBody)
 
     @app.post("/v1/mutations", responses=responses)
     async def submit(request: Request, body: schemas.MutationRequest) -> Response:
@@ -316,7 +310,7 @@ def _add_writing(app: FastAPI, frontend: Frontend) -> None:
 
 
 def _add_erasing(app: FastAPI, frontend: Frontend) -> None:
-    responses = {202: {"model": schemas.ErasureBody}, **_ok(schemas.ErasureBody)}
+    responses = declared.submitting(schemas.ErasureBody, schemas.ErasureBody)
 
     @app.post("/v1/erasures", responses=responses)
     async def erase(body: schemas.ErasureRequest) -> Response:
@@ -332,36 +326,32 @@ def _add_erasing(app: FastAPI, frontend: Frontend) -> None:
 
 
 def _add_operations(app: FastAPI, frontend: Frontend) -> None:
-    @app.get("/healthz", responses=_ok(schemas.HealthBody))
+    @app.get("/healthz", responses=declared.reading(schemas.HealthBody))
     async def healthz() -> Response:
         """Whether the process lives."""
         return _answer({"status": "ok"})
 
-    @app.get("/readyz", responses=_ok(schemas.ReadyBody))
+    @app.get("/readyz", responses=declared.reading(schemas.ReadyBody))
     async def readyz() -> Response:
-        """Whether the front end has an epoch to serve, agrees with the logs and reaches them.
+        """Whether the front end has a head to serve that clients take, agrees with the logs and reaches them.
+
+        ``reasons`` names what is wrong for programs: ``rollback``, ``equivocation``, ``divergence``,
+        ``no-epoch``, ``log-away``, ``denied``, ``silence``, ``behind`` and ``future-head``.
 
         It stays ready while too much waits in the queue: every front end sees the same queue, and taking
         them all out of service would end lookups. ``submissions`` says then why these are refused.
         """
-        problems = frontend.problems()
-        if not problems:
+        troubles = frontend.troubles()
+        if not troubles:
             refusing = frontend.refusing()
+            if refusing is not None:
+                refusing = without_streams(refusing)
             return _answer({"status": "ready", **({} if refusing is None else {"submissions": refusing})})
-        more = {"problems": problems}
+        problems = [trouble.sentence for trouble in troubles]
+        more = {"problems": problems, "reasons": [str(trouble.reason) for trouble in troubles]}
         return _refusal(Problem(503, "not-ready", "; ".join(problems), retry_after=2.0, more=more))
 
-    @app.get("/metrics", response_class=Response, responses=_METRICS)
+    @app.get("/metrics", response_class=Response, responses=declared.text("Prometheus text format"))
     async def metrics() -> Response:
         """Prometheus metrics; nothing in them is about a person."""
         return Response(frontend.metrics.render(), media_type=prometheus.MEDIA_TYPE)
-
-
-def _describe_problems(app: FastAPI) -> None:
-    """Make the description show problem documents under their media type."""
-    schema = app.openapi()
-    for operations in schema["paths"].values():
-        for operation in operations.values():
-            content = operation["responses"]["default"]["content"]
-            content[MEDIA_TYPE] = {"schema": {"$ref": "#/components/schemas/ProblemBody"}}
-            content.pop("application/json", None)

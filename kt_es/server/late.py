@@ -7,8 +7,8 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import Event, EventLog, Metadata, NewEvent
+from kt_es.server.problems import NotNowError
 
 
 class Connections:
@@ -28,7 +28,7 @@ class Connections:
                 self._open.add(log)
                 return log
         log.close()
-        raise UnavailableError("the front end is stopping")
+        raise NotNowError("the front end is stopping")
 
     def close(self) -> None:
         with self._lock:

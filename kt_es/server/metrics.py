@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-from prometheus_client import generate_latest
+from prometheus_client import Gauge, generate_latest
 
 from kt_es.server.backlog import Backlog
+from kt_es.server.health import Reason
 from projections.exposition import Figures
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -18,7 +20,12 @@ class Metrics:
     """``clock`` gives the time in ms since 1970, for the age of the latest head."""
 
     def __init__(
-        self, clock: Callable[[], int], log_is_reachable: Callable[[], bool], backlog: Backlog
+        self,
+        clock: Callable[[], int],
+        log_is_reachable: Callable[[], bool],
+        backlog: Backlog,
+        keeps_from_ready: Callable[[Reason], bool],
+        disk_is_full: Callable[[], bool] = lambda: False,
     ) -> None:
         figures = Figures()
         self._clock = clock
@@ -33,11 +40,28 @@ class Metrics:
         )
         self._epoch = figures.gauge("kt_epoch", "Latest epoch committed by the replica")
         self._lag = figures.gauge("kt_replica_lag_seconds", "From a head's timestamp to its commit here")
-        figures.gauge("kt_head_age_seconds", "Time since the timestamp of the latest head", self._age)
+        figures.gauge(
+            "kt_head_age_seconds",
+            "Time since the timestamp of the latest head; below 0 if that is in the future",
+            self._age,
+        )
+        not_ready = Gauge(
+            "kt_not_ready",
+            "1 while a reason keeps the front end from being ready",
+            ["reason"],
+            registry=self._registry,
+        )
+        for reason in Reason:
+            not_ready.labels(reason).set_function(partial(keeps_from_ready, reason))
         figures.gauge(
             "kt_log_reachable",
             "1 while the event log can be reached",
             lambda: 1.0 if log_is_reachable() else 0.0,
+        )
+        figures.gauge(
+            "kt_disk_full",
+            "1 while nothing can be written for want of space",
+            lambda: 1.0 if disk_is_full() else 0.0,
         )
         figures.gauge(
             "kt_backlog_items", "Items in the queue behind the last head, estimated", lambda: backlog.items
@@ -56,10 +80,10 @@ class Metrics:
         """The replica has committed ``epoch``, whose head has ``timestamp`` in ms."""
         self._timestamp = timestamp
         self._epoch.set(epoch)
-        self._lag.set(self._age())
+        self._lag.set(max(0.0, self._age()))
 
     def render(self) -> bytes:
         return generate_latest(self._registry)
 
     def _age(self) -> float:
-        return max(0, self._clock() - self._timestamp) / 1000 if self._timestamp else 0.0
+        return (self._clock() - self._timestamp) / 1000 if self._timestamp else 0.0

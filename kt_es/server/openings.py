@@ -8,12 +8,12 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 import structlog
 
 from kt_es.crypto.commitments import opens
-from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import StreamNames
 from kt_es.formats.entries import Mutation
 from kt_es.formats.profiles import Opening
 from kt_es.server.availability import LogWatch
 from kt_es.server.late import RequestLog
+from kt_es.server.problems import NotNowError
 from projections.openings import Missing, Openings, read_opening
 
 DEADLINE = 2.0
@@ -61,7 +61,7 @@ class OpeningReader:
             found = reading.result(DEADLINE)
         except FutureTimeoutError:
             reading.cancel()
-            raise UnavailableError("the event log does not answer; try again later") from None
+            raise NotNowError("the event log does not answer; try again later") from None
         return found if isinstance(found, Opening) else None
 
     def close(self) -> None:

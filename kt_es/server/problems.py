@@ -9,10 +9,18 @@ import re
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from kt_es.errors import AccessDeniedError, KtError, MalformedError, RefusedError, UnavailableError
+from kt_es.errors import (
+    AccessDeniedError,
+    DiskFullError,
+    KtError,
+    MalformedError,
+    RefusedError,
+    UnavailableError,
+)
 
 MEDIA_TYPE = "application/problem+json"
 
+ALL_STREAM = "$all"
 UNKNOWN_EPOCH = "unknown-epoch"
 
 # A stream of the directory, or the stream of its metadata (``StreamNames``).
@@ -76,24 +84,46 @@ def _without_streams_in(value: object) -> object:
     return value
 
 
+class NotNowError(UnavailableError):
+    """An outage whose sentence is for clients. Those of the log's client name streams and hosts."""
+
+
+AWAY = "the event log cannot be reached"
+
+
+def denial(error: AccessDeniedError) -> str:
+    """What a client may know of a right that the log denies: neither the stream nor the log's own words."""
+    if not error.right:
+        return "the event log refuses the user of this front end"
+    stream = ALL_STREAM if error.stream == ALL_STREAM else "a stream of the event log"
+    return f"the right {error.right} to {stream} is missing"
+
+
 def problem_of(error: KtError) -> Problem:
     """The problem document of an error that a handler raised.
 
     What is no fault of the request and passes by no repeating is a 500 that says nothing else: its
-    details are for the log.
+    details are for the log. So are those of an outage that another module than those of the server raised.
     """
     match error:
         case AccessDeniedError():
-            detail = f"{error}; lookups go on, submit again later"
+            detail = f"{denial(error)}; lookups go on, submit again later"
             return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", detail, retry_after=5.0)
+        case DiskFullError():
+            # It names a directory of this machine, which its log does as well.
+            detail = "the disk of this front end is full; try again later"
+            return Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", detail, retry_after=error.retry_after
+            )
         case MalformedError():
             return Problem(HTTPStatus.BAD_REQUEST, "malformed", str(error), error.what)
         case RefusedError():
             status = _REFUSED.get(error.reason, HTTPStatus.CONFLICT)
             return Problem(status, error.reason, error.problem, error.field)
         case UnavailableError():
+            detail = str(error) if isinstance(error, NotNowError) else f"{AWAY}; try again later"
             return Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", str(error), retry_after=error.retry_after
+                HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", detail, retry_after=error.retry_after
             )
     return internal_problem()
 

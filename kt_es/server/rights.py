@@ -13,12 +13,13 @@ from collections.abc import Mapping
 
 import structlog
 
-from kt_es.errors import AccessDeniedError, UnavailableError, WrongRevisionError
+from kt_es.errors import AccessDeniedError, WrongRevisionError
 from kt_es.eventstore.rights import DELETED, READ, READ_METADATA, WRITE, keeps_private, openings_acl
 from kt_es.eventstore.streams import ANY, NO_STREAM, NewEvent
 from kt_es.formats.entries import HASH_LENGTH
 from kt_es.formats.profiles import OPENING_ERASED, encode_erased
 from kt_es.server.late import RequestLog
+from kt_es.server.problems import NotNowError, denial
 
 RETRY_AFTER = 5.0
 ROUNDS = 16
@@ -50,7 +51,7 @@ class Denials:
         key = (error.stream, error.right)
         with self._lock:
             is_new = key not in self._denied
-            self._denied[key] = str(error)
+            self._denied[key] = denial(error)
             if len(self._denied) > KEPT:
                 del self._denied[next(iter(self._denied))]
         if is_new:
@@ -58,16 +59,16 @@ class Denials:
 
     @property
     def problem(self) -> str | None:
-        """Why submissions are refused, all or some; None if nothing is known to be denied."""
+        """Why submissions are refused, all or some, in words for clients; None if nothing is denied."""
         with self._lock:
-            return "; ".join(self._denied.values()) or None
+            return "; ".join(dict.fromkeys(self._denied.values())) or None
 
     def check(self) -> None:
         """Raise ``UnavailableError`` if the queue is denied: then no submission can be taken."""
         with self._lock:
             problem = self._denied.get((self._queue, WRITE))
         if problem is not None:
-            raise UnavailableError(f"{problem}; lookups go on, submit again later", RETRY_AFTER)
+            raise NotNowError(f"{problem}; lookups go on, submit again later", RETRY_AFTER)
 
     def probe(self) -> None:
         """Ask for every missing right again. Raises ``UnavailableError`` while the log is away."""
@@ -126,7 +127,7 @@ class PrivateStreams:
                 continue
             if keeps_private(values) or self._set(stream, values, metadata.revision):
                 return
-        raise UnavailableError(f"the metadata of {stream} are changed all the time; try again later")
+        raise NotNowError("the metadata of a stream are changed all the time; try again later")
 
     def _set(self, stream: str, values: Mapping[str, object], expected: int) -> bool:
         """Set the ACL beside ``values``; False if the metadata were changed meanwhile.

@@ -172,7 +172,7 @@ class ProblemBody(BaseModel):
     """A problem document (RFC 9457).
 
     ``field`` names what is wrong in the request. A mutation that was decided and failed has the other members
-    of a verdict, too, and ``/readyz`` has ``problems``.
+    of a verdict, too, and ``/readyz`` has ``problems`` with their ``reasons``.
     """
 
     type: str
@@ -186,6 +186,7 @@ class ProblemBody(BaseModel):
     epoch: int | None = None
     record: RecordBody | None = None
     problems: list[str] | None = None
+    reasons: list[str] | None = None
 
 
 def to_base64(data: bytes) -> str:

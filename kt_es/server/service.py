@@ -28,6 +28,7 @@ from kt_es.eventstore.esdb import Connector
 from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.keys import PublicKey
 from kt_es.process.hangups import Reloaded, differing, reloading
+from kt_es.process.outage import Outage
 from kt_es.process.tls import both_or_none
 from kt_es.server.availability import Appender, LogWatch
 from kt_es.server.backlog import MAX_BACKLOG, Backlog
@@ -36,6 +37,7 @@ from kt_es.server.clients import Clients
 from kt_es.server.connections import Connections as HttpConnections
 from kt_es.server.erasing import Erasures
 from kt_es.server.handlers import Directory
+from kt_es.server.health import Health
 from kt_es.server.http import Frontend, create_app
 from kt_es.server.indexer import Indexer
 from kt_es.server.keys import load_vrf_key
@@ -52,10 +54,10 @@ from kt_es.server.tls import Exchangeable
 from projections.checks import check_commit
 from projections.convicting import keep
 from projections.ledger import FAMILIES, Ledger
+from projections.opening_stores import open_patiently
 from projections.openings import Openings
 from projections.replay import ReplayedEpoch
 from projections.replica import Replica
-from projections.rocks import Store
 from projections.worker import Worker
 
 READERS = 8
@@ -101,11 +103,16 @@ _COUNTED_BY = ("exempt", "proxies")
 _TLS = ("tls_cert", "tls_key")
 
 
+def wall_clock() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
 class Running:
     """The parts of a front end without a socket: threads, pools and the application over them.
 
     ``failed`` is told, from any thread, when the front end must not go on. ``data`` is the directory below
-    which evidence is saved, if there is one.
+    which evidence is saved, if there is one. ``now`` is the wall clock in ms.
     """
 
     def __init__(
@@ -119,6 +126,7 @@ class Running:
         data: Path | None = None,
         max_backlog: int = MAX_BACKLOG,
         limits: Limits = DEFAULT_LIMITS,
+        now: Callable[[], int] = wall_clock,
     ) -> None:
         self._told = failed
         self._data = data
@@ -126,7 +134,7 @@ class Running:
         connect_log = self._connections.connect
         self._log = LateLog(connect_log)
         self.backlog = Backlog(self._log, names, max_backlog, lambda: ledger.committed.queue_next)
-        self.watch = LogWatch(self._log, names.queue, self.backlog.look)
+        self.watch = LogWatch(self._log, names.queue, self._look)
         self._appender = Appender(self._log, self.watch)
         self._batcher = Batcher(self._appender, names.queue)
         self.replica = Replica(connect_log, names, ledger, on_epoch=self._on_epoch, failed=self._fail)
@@ -135,8 +143,22 @@ class Running:
         self.directory = Directory(names.directory, ledger, Indexer(vrf), self._reader)
         # A key of another directory is told before anything listens.
         self.directory.check_key(ledger.committed)
+        self.health = Health(
+            ledger,
+            names.heads,
+            self._log,
+            now,
+            failure=lambda: self.directory.failure,
+            away=lambda: self.watch.problem,
+            denied=lambda: [part.denied for part in (self.replica, self.openings) if part.denied],
+            full=lambda: self.directory.disk_problem,
+        )
         self.metrics = Metrics(
-            lambda: time.time_ns() // 1_000_000, lambda: self.watch.problem is None, self.backlog
+            now,
+            lambda: self.watch.problem is None,
+            self.backlog,
+            self.health.has,
+            lambda: ledger.store.is_full,
         )
         self.metrics.committed(ledger.committed.epoch, ledger.committed.standing.timestamp)
         self._batches = Worker("batcher", lambda _: self._batcher.run(), self._fail)
@@ -152,9 +174,9 @@ class Running:
         self._large = ThreadPoolExecutor(LARGE_READERS, thread_name_prefix="large")
         self._writes = ThreadPoolExecutor(WRITERS, thread_name_prefix="writes")
         self.clients = Clients(limits)
-        self.app = self._app(names, ledger)
+        self.app = self._app(names)
 
-    def _app(self, names: StreamNames, ledger: Ledger) -> ASGIApp:
+    def _app(self, names: StreamNames) -> ASGIApp:
         submissions = Submissions(
             self.directory,
             names,
@@ -177,7 +199,7 @@ class Running:
             self._reads,
             self._large,
             self._writes,
-            lambda: self._problems(ledger),
+            self.health.troubles,
             self._refusing,
             self._fail,
         )
@@ -228,19 +250,13 @@ class Running:
             self._told(error)
 
     def _refusing(self) -> str | None:
-        reasons = [reason for reason in (self.watch.denials.problem, self.backlog.problem) if reason]
+        problems = self.directory.disk_problem, self.watch.denials.problem, self.backlog.problem
+        reasons = [reason for reason in problems if reason]
         return "; ".join(reasons) or None
 
-    def _problems(self, ledger: Ledger) -> list[str]:
-        problems = []
-        if self.directory.failure is not None:
-            problems.append(f"stopped serving: {self.directory.failure}")
-        if ledger.committed.epoch == 0:
-            problems.append("no epoch yet")
-        if self.watch.problem is not None:
-            problems.append(self.watch.problem)
-        problems += [f"behind: {part.denied}" for part in (self.replica, self.openings) if part.denied]
-        return problems
+    def _look(self, last: int) -> None:
+        self.backlog.look(last)
+        self.health.look()
 
 
 def serve(
@@ -248,6 +264,7 @@ def serve(
     stop: threading.Event | None = None,
     on_ready: Callable[[str], None] = lambda _: None,
     reread: Callable[[], FrontendSettings] | None = None,
+    now: Callable[[], int] = wall_clock,
 ) -> None:
     """Serve until ``stop``, SIGTERM or SIGINT (these in the main thread only); ``on_ready`` gets the URL.
 
@@ -271,7 +288,9 @@ def serve(
     _check_connection_string(connect_log)
     names = StreamNames(settings.directory)
     with ExitStack() as stack:
-        store = Store.open(settings.data, FAMILIES)
+        store = open_patiently(settings.data, FAMILIES, ending, Outage("storage", _LOG))
+        if store is None:
+            return
         stack.callback(store.close)
         ledger = Ledger(store, settings.origin, settings.signer_key)
         # The replica checks as well, but only once the log can be reached.
@@ -285,6 +304,7 @@ def serve(
             data=settings.data,
             max_backlog=settings.max_backlog,
             limits=settings.limits,
+            now=now,
         )
         connections = HttpConnections(
             running.clients,

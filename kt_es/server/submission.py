@@ -103,14 +103,16 @@ class Submissions:
 
         Raises ``RefusedError`` with reason and field, ``MalformedError`` for the label, and
         ``UnavailableError`` while the log is away: then the outcome is unknown, and the same bytes may
-        be submitted again. The same while too much waits in the queue; then nothing was taken. Where a right
-        is missing it raises ``AccessDeniedError``: then it is not in the queue.
+        be submitted again. The same while too much waits in the queue, or the disk is full: then
+        nothing was taken. Where a right is missing it raises ``AccessDeniedError``: then it is not in the
+        queue.
         """
         committed = self._directory.committed()
         mutation = self._checked(committed, submission)
         accepted = self._decided(committed, mutation)
         if accepted is not None:
             return Receipt(mutation.entry_hash, epoch=accepted)
+        self._directory.check_submissions()
         self._watch.check()
         self._backlog.check()
         deadline = self._appender.deadline()

@@ -80,7 +80,7 @@ def served(settings: FrontendSettings) -> Iterator[str]:
 
     def run() -> None:
         try:
-            serve(settings, stop, told.put)
+            serve(settings, stop, told.put, now=lambda: b.START + 30_000)
         except KtError as error:
             told.put(error)
 
@@ -216,13 +216,14 @@ import structlog
 from kt_es.formats.keys import PublicKey
 from kt_es.server.service import FrontendSettings, serve
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-origin, key, log, data, vrf = sys.argv[1:]
+origin, key, log, data, vrf, now = sys.argv[1:]
 settings = FrontendSettings(
     origin, "people", PublicKey(1, bytes.fromhex(key)), log, Path(data), Path(vrf), port=0
 )
-serve(settings, on_ready=lambda url: print(url, flush=True))
+serve(settings, on_ready=lambda url: print(url, flush=True), now=lambda: int(now))
 """
     arguments = [b.ORIGIN, b.SIGNER_KEY.raw.hex(), settings.log, str(settings.data), str(settings.vrf_key)]
+    arguments.append(str(b.START + 30_000))
     process = subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
         stdout=subprocess.PIPE,

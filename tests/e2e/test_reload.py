@@ -244,12 +244,12 @@ def test_nothing_of_kt_up_is_ended(tmp_path: Path) -> None:
             return {line["process"]: line for line in lines if line["event"] == "reloaded"}
 
         up.process.send_signal(signal.SIGHUP)
-        until(lambda: told().keys() == {"node", "signer", "frontend", "monitor"}, "all of them say so")
+        until(lambda: told().keys() == {"up", "node", "signer", "frontend", "monitor"}, "all of them say so")
         assert told()["signer"]["changed"] == ["batch_limit"]
         assert not any(line["needs_restart"] for line in told().values())
         for pid in before["processes"].values():
             os.kill(pid, signal.SIGHUP)
-        until(lambda: up.spoken.count('"reloaded"') >= 8, "again")
+        until(lambda: up.spoken.count('"reloaded"') >= 9, "again")
         assert up.state == before
         assert all(is_alive(pid) for pid in before["processes"].values())
         assert up.audit()["records"] >= 1

@@ -1,4 +1,7 @@
-"""Every write and every sync of a busy log fails once: before it, after it, and as an unknown error."""
+"""Every write and every sync of a busy log fails once: before it, after it, and as an unknown error.
+
+Or the disk is full at a write, and has space again.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,11 @@ import pytest
 from kt_es.node.groups.registry import Groups
 from kt_es.node.groups.values import Settings
 from kt_es.node.ops.checking import check
+from kt_es.node.store.database import NoSpaceError, StorageError
 from kt_es.node.store.log import Appended, EventLog
 from kt_es.node.store.reading import all_forwards, forwards
 from kt_es.node.store.records import Proposed, id_of, name_of, revision_of, type_of
-from kt_es.node.store.storage import RocksStorage, StorageError
+from kt_es.node.store.storage import RocksStorage
 from kt_es.node.store.streams import Expected
 
 MODES = ("not written", "written", "sync failed", "sync failed in a way nobody expects", "read failed")
@@ -53,8 +57,10 @@ class FailingStorage:
 
     def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
         self.counts["write"] += 1
+        if self._now("write", "no space"):
+            raise NoSpaceError
         if self._now("write", "not written"):
-            raise StorageError("No space left on device")
+            raise StorageError("Input/output error")
         self._inner.write(puts, deletes)
         if self._now("write", "written"):
             raise StorageError("Input/output error")
@@ -66,6 +72,12 @@ class FailingStorage:
         if self._now("sync", "sync failed in a way nobody expects"):
             raise RuntimeError("out of threads")
         self._inner.sync()
+
+    def may_recover(self) -> bool:
+        return True
+
+    def recover(self) -> None:
+        """The next write does not fail any more."""
 
     def close(self) -> None:
         self._inner.close()
@@ -175,6 +187,59 @@ async def prefix(path: Path, length: int) -> tuple[list[str], list[str], int]:
         await step()
     await log.close()
     return await contents(path)
+
+
+def test_what_a_full_disk_refuses_is_not_there_and_can_be_repeated(tmp_path: Path) -> None:
+    whole = asyncio.run(prefix(tmp_path / "whole", 12))
+
+    async def run_again(storage: FailingStorage, failures: list[StorageError]) -> int:
+        log = EventLog(storage, lambda: 1000.0, failures.append)
+        refused = 0
+        for step in work(log, Groups(log)):
+            before = everything(log)
+            try:
+                await step()
+            except NoSpaceError:
+                refused += 1
+                assert everything(log) == before
+                with pytest.raises(NoSpaceError):
+                    await log.append("later", Expected.ANY, proposed(99))
+                await asyncio.wait_for(log.outage.over(), 20)
+                await step()
+        await asyncio.wait_for(log.close(), 20)
+        return refused
+
+    for number in range(1, counts(tmp_path)["write"] + 1):
+        path = tmp_path / str(number)
+        failures: list[StorageError] = []
+        assert asyncio.run(run_again(FailingStorage(path, "no space", number), failures)) == 1
+        assert not failures
+        assert check(path).sound
+        assert asyncio.run(contents(path)) == whole, number
+
+
+def everything(log: EventLog) -> list[str]:
+    return [spelled(stored) for stored in all_forwards(log, 0).events]
+
+
+def test_a_full_disk_refuses_a_whole_commit(tmp_path: Path) -> None:
+    async def main() -> None:
+        failures: list[StorageError] = []
+        log = EventLog(FailingStorage(tmp_path, "no space", 1), lambda: 1000.0, failures.append)
+
+        async def append_all() -> set[type]:
+            appends = [log.append(f"s{at}", Expected.NO_STREAM, proposed(at)) for at in range(9)]
+            return {type(outcome) for outcome in await asyncio.gather(*appends, return_exceptions=True)}
+
+        assert await append_all() == {NoSpaceError}
+        assert not any(log.head(f"s{at}").exists for at in range(9))
+        await asyncio.wait_for(log.outage.over(), 20)
+        assert await append_all() == {Appended}
+        assert not failures
+        # Stopping does not wait for space.
+        await asyncio.wait_for(log.close(), 20)
+
+    asyncio.run(main())
 
 
 def test_a_reader_that_cannot_be_told_stops_the_log_and_the_answer_still_comes(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from kt_es.server.connections import Connections
 from kt_es.server.guard import Guard
 from kt_es.server.limits import Limits
 from kt_es.server.listening import http_server
+from kt_es.server.service import Running
 
 PATIENCE = 20.0
 
@@ -73,6 +74,17 @@ def door(
         finally:
             for client in made.sockets:
                 client.close()
+    assert not errors
+
+
+@contextmanager
+def listening(running: Running) -> Iterator[int]:
+    """A front end behind a real socket; its port."""
+    connections = Connections(running.clients, 100, running.metrics.refused)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    errors: list[KtError] = []
+    with listener, http_server(running.app, connections, listener, errors.append):
+        yield listener.getsockname()[1]
     assert not errors
 
 

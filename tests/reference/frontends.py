@@ -14,6 +14,7 @@ import httpx
 
 from kt_es.errors import KtError
 from kt_es.eventstore.streams import EventLog
+from kt_es.server.limits import DEFAULT_LIMITS, Limits
 from kt_es.server.service import Running
 from projections.ledger import FAMILIES, Ledger
 from projections.storage import Storage
@@ -39,13 +40,22 @@ class Front:
         store: Storage | None = None,
         ledger: Ledger | None = None,
         connect: Callable[[], EventLog] | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.streams = streams
         self.errors: list[KtError] = []
+        # How much later than the latest published head it is for the front end, in ms.
+        self.later = 0
         self.store = MemoryStore(FAMILIES) if store is None else store
         self.ledger = Ledger(self.store, b.ORIGIN, b.SIGNER_KEY) if ledger is None else ledger
         self.running = Running(
-            self.ledger, streams.names, b.VRF, connect or (lambda: streams.log), self.errors.append
+            self.ledger,
+            streams.names,
+            b.VRF,
+            connect or (lambda: streams.log),
+            self.errors.append,
+            limits=limits,
+            now=lambda: streams.ledger.committed.standing.timestamp + self.later,
         )
 
     @property
@@ -87,11 +97,11 @@ def front(
 
 
 @contextmanager
-def front_with_alice() -> Iterator[Front]:
+def front_with_alice(limits: Limits = DEFAULT_LIMITS) -> Iterator[Front]:
     """A front end of a directory with two epochs, in the first of which alice has published."""
     streams = SignedStreams()
     streams.put_user("alice")
     streams.epoch()
     streams.epoch()
-    with front(streams) as made:
+    with front(streams, made=Front(streams, limits=limits)) as made:
         yield made

@@ -15,6 +15,13 @@ class MemoryStore:
         self._rows(name)
         return Family(self, name)
 
+    @property
+    def is_full(self) -> bool:
+        return False
+
+    def ensure_writable(self) -> None:
+        """Memory has no end here."""
+
     def get(self, family: str, key: bytes) -> bytes | None:
         return self._rows(family).get(key)
 

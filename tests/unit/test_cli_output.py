@@ -9,13 +9,14 @@ import pytest
 from click.testing import CliRunner
 
 from kt_es.cli import saving
-from kt_es.cli.logs import harmless, redacted
+from kt_es.cli.logs import harmless
 from kt_es.cli.main import cli
 from kt_es.cli.output import MAX_SHOWN, Output, shown
 from kt_es.cli.saving import MANIFEST, save_profile
 from kt_es.client.state import MemoryStateStore
-from kt_es.errors import ConfigError
+from kt_es.errors import ConfigError, DiskFullError
 from kt_es.formats.profiles import ProfileKey
+from kt_es.process.logs import redacted
 from tests import builders as b
 from tests.reference.clients import client_of
 from tests.reference.directory import Directory
@@ -187,7 +188,7 @@ def test_a_failed_save_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(saving, "create_file", fail)
-    with pytest.raises(ConfigError, match="No space left"):
+    with pytest.raises(DiskFullError, match="its disk is full"):
         save_profile(target, keys("age"))
     assert [path.name for path in tmp_path.iterdir()] == ["alice"]
     assert saved(target) == {"0.ssh": b"ssh"}

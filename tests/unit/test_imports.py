@@ -48,7 +48,7 @@ PURE_CLIENT = tuple(
 ONLY_IN = {
     "esdbclient": ("kt_es/eventstore/driver.py",),
     "kurrentdbclient": ("kt_es/eventstore/driver.py",),
-    "rocksdict": ("projections/rocks.py", "kt_es/node/"),
+    "rocksdict": ("projections/rocks.py", "projections/rocks_database.py", "kt_es/node/"),
     "grpc": ("kt_es/eventstore/", "kt_es/node/"),
     "cbor2": ("kt_es/formats/codec.py",),
     "cryptography": (

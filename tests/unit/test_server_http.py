@@ -253,8 +253,11 @@ def test_the_openapi_description_has_every_route_and_problem_documents(running: 
     for operations in schema["paths"].values():
         for operation in operations.values():
             assert operation["description"]
-            assert set(operation["responses"]["default"]["content"]) == {"application/problem+json"}
-            assert "422" not in operation["responses"]
+            problems = {status for status in operation["responses"] if status >= "400"}
+            assert {"400", "429", "500", "503"} <= problems
+            assert not problems & {"422", "default"}
+            for status in problems:
+                assert set(operation["responses"][status]["content"]) == {"application/problem+json"}
     assert "alice" not in json.dumps(schema["paths"])
 
 

@@ -20,9 +20,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kt_es.errors import ConfigError, KtError
+from kt_es.errors import ConfigError, DiskFullError, KtError
 from kt_es.node.access.acl import ADMINS, OPS
 from kt_es.process.files import read_private, replace_file
+from kt_es.process.space import is_full, unwritable
 
 FILE_NAME = "users.json"
 _LOCK_NAME = "users.lock"
@@ -180,6 +181,8 @@ def _locked(data: Path) -> Iterator[None]:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(data / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
+        if is_full(error):
+            raise DiskFullError(data) from None
         raise ConfigError(f"data directory {data} cannot be used: {error.strerror}") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -193,7 +196,7 @@ def _save(data: Path, users: Users) -> None:
     try:
         replace_file(path, encode(users))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+        raise unwritable(path, error) from None
 
 
 def add(data: Path, name: str, password: str, groups: Iterable[str] = ()) -> bool:

@@ -17,6 +17,7 @@ from kt_es.node.groups.stored import (
 )
 from kt_es.node.groups.values import Settings
 from kt_es.node.refusals import group_exists, group_failed, group_missing, too_many_groups
+from kt_es.node.store.database import NoSpaceError
 from kt_es.node.store.log import EventLog
 from kt_es.node.store.streams import ALL_NAME
 from kt_es.node.store.transaction import Transaction, from_u64, u64
@@ -59,6 +60,7 @@ class Groups:
         """Create a group.
 
         Raises:
+            NoSpaceError: the disk is full, here and in the methods below; the groups stay as they are.
             Refusal: there is one of that name, there are as many as there may be, or it cannot work so.
         """
         async with self._changing:
@@ -108,7 +110,11 @@ class Groups:
         settings = replace(settings, filter=old.settings.filter)
         await old.close()
         moved = settings.start != old.settings.start and not old.checkpointed
-        cursor = await self._log.run(lambda tx: _stage(tx, stream, name, settings, moved))
+        try:
+            cursor = await self._log.run(lambda tx: _stage(tx, stream, name, settings, moved))
+        except NoSpaceError:
+            self._again(old)
+            raise
         at, origin = (old.group.progress.checkpoint, old.origin) if cursor is None else (cursor, cursor)
         self._runners[stream, name] = GroupRunner(self._log, stream, name, settings, at, origin=origin)
 
@@ -133,16 +139,24 @@ class Groups:
             if tx.head(parked).exists:
                 tx.delete_stream(parked)
 
-        await self._log.run(command)
+        try:
+            await self._log.run(command)
+        except NoSpaceError:
+            self._again(runner)
+            raise
+
+    def _again(self, old: GroupRunner) -> None:
+        """A group as it was, where ``old`` got to, for consumers that connect again."""
+        self._runners[old.stream, old.name] = GroupRunner(
+            self._log, old.stream, old.name, old.settings, old.group.progress.checkpoint, origin=old.origin
+        )
 
     async def restart(self) -> None:
         """Drop all consumers; every group goes on at its checkpoint, with no memory of before."""
         async with self._changing:
-            for (stream, name), old in list(self._runners.items()):
+            for old in list(self._runners.values()):
                 await old.close()
-                self._runners[stream, name] = GroupRunner(
-                    self._log, stream, name, old.settings, old.group.progress.checkpoint, origin=old.origin
-                )
+                self._again(old)
 
     async def close(self) -> None:
         """The node stops."""

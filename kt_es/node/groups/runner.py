@@ -1,12 +1,13 @@
 """The shell around ``group.Group``: reads for a group, parks, writes checkpoints, keeps time.
 
-A group works only while somebody is connected; otherwise it costs its settings in memory.
+A group works only while somebody is connected; otherwise it costs its settings in memory. While the disk is
+full it goes on, and what it has to write waits: after a kill it goes on at the last checkpoint on disk.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import structlog
@@ -20,17 +21,18 @@ from kt_es.node.groups.stored import (
 )
 from kt_es.node.groups.values import Action, Consumer, Delivery, Message, Settings
 from kt_es.node.refusals import group_dropped, group_full
+from kt_es.node.store.database import NoSpaceError, StorageError
 from kt_es.node.store.links import LINK, resolve
 from kt_es.node.store.log import EventLog
 from kt_es.node.store.metadata import link_event
 from kt_es.node.store.reading import forwards, stored_at
 from kt_es.node.store.records import Proposed, id_of, name_of, parsed, respelled, revision_of, type_of
-from kt_es.node.store.storage import StorageError
 from kt_es.node.store.streams import ALL_NAME
 from kt_es.node.store.transaction import Transaction, u64
 
 _LOG = structlog.get_logger("kt_es.node")
 PUMP_CHUNKS = 2  # chunks a group reads before others have their turn
+PENDING = 500  # writes that wait for the disk; nothing more is read behind them
 REPLAY_AHEAD = 500  # parked messages that wait to be delivered again; more are read when these are gone
 
 
@@ -67,7 +69,9 @@ class GroupRunner:
         self._timer: asyncio.TimerHandle | None = None
         self._soon: asyncio.Handle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_checkpointing = False
         self._closed = False  # no more work is begun
+        self._ended = asyncio.Event()  # as ``_closed``, for those who wait
         self._deleted = False  # nothing is written, even what was begun
 
     # --- consumers -----------------------------------------------------------------------------
@@ -150,7 +154,7 @@ class GroupRunner:
         group.dispatch(now)
         for _ in range(PUMP_CHUNKS):
             room = group.room()
-            if room == 0:
+            if room == 0 or len(self._tasks) >= PENDING:
                 break
             batch = self._source.read(group.progress.cursor, min(room, max(self.settings.read_batch_size, 1)))
             group.push(batch.messages, batch.following, batch.passed_over)
@@ -184,7 +188,9 @@ class GroupRunner:
         due = self.group.progress.due(now)
         if due is not None:
             self.group.progress.written(due, now)
-            self._spawn(self._write_checkpoint(due))
+            if not self._is_checkpointing:
+                self._is_checkpointing = True
+                self._spawn(self._write_checkpoints())
 
     def _set_timer(self, now: float) -> None:
         when = self.group.next_deadline(now)
@@ -208,10 +214,36 @@ class GroupRunner:
     async def _logged(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
+        except NoSpaceError:
+            # The group ended while the disk was full: what was settled since its checkpoint comes again.
+            _LOG.info("a group's state was not written", stream=self.stream, group=self.name)
         except StorageError as error:
             _LOG.error(
                 "a group's state was not written", stream=self.stream, group=self.name, reason=str(error)
             )
+
+    async def _run(self, command: Callable[[Transaction], None]) -> None:
+        """Run ``command`` on the log; while the disk is full, wait for space.
+
+        Raises:
+            StorageError: the disk failed, or the group ended before there was space.
+        """
+        while True:
+            try:
+                await self._log.run(command)
+            except NoSpaceError:
+                if self._closed:
+                    raise
+                await self._space()
+            else:
+                return
+
+    async def _space(self) -> None:
+        """Return once the disk has space, or the group has ended."""
+        either = [asyncio.ensure_future(wait()) for wait in (self._log.outage.over, self._ended.wait)]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        for waiting in either:
+            waiting.cancel()
 
     async def _park(self, message: Message) -> None:
         stored = message.payload or self._load(message)
@@ -222,7 +254,7 @@ class GroupRunner:
                 if not self._deleted:
                     tx.append(self._parked, [link])
 
-            await self._log.run(command)
+            await self._run(command)
         self.group.parked(message)
         self.pump()
 
@@ -238,17 +270,26 @@ class GroupRunner:
             if not self._deleted and tx.head(self._parked).truncate_before < keep:
                 tx.rewrite_metadata(self._parked, keep)
 
-        await self._log.run(command)
+        await self._run(command)
         done = set(range(first, keep))
         self._replayed -= done
         self._replaying -= done
 
-    async def _write_checkpoint(self, order: int) -> None:
-        def command(tx: Transaction) -> None:
-            if not self._deleted:
-                tx.put(checkpoint_key(self.stream, self.name), u64(order))
+    async def _write_checkpoints(self) -> None:
+        """Write the checkpoint, and the later ones that came to be meanwhile."""
+        progress, written = self.group.progress, -1
 
-        await self._log.run(command)
+        def command(tx: Transaction) -> None:
+            nonlocal written
+            written = progress.checkpoint
+            if not self._deleted:
+                tx.put(checkpoint_key(self.stream, self.name), u64(written))
+
+        try:
+            while written != progress.checkpoint:
+                await self._run(command)
+        finally:
+            self._is_checkpointing = False
 
     @property
     def now(self) -> float:
@@ -301,6 +342,7 @@ class GroupRunner:
     def _stop(self) -> None:
         self._drop()
         self._closed = True
+        self._ended.set()
         if self._timer is not None:
             self._timer.cancel()
         self._log.wakeups.remove(self._source.wakes_on, self.pump)

@@ -30,6 +30,8 @@ class CountingStorage:
         self.get_many = storage.get_many
         self.scan: Callable[[bytes, bytes], Iterator[tuple[bytes, bytes]]] = storage.scan
         self.scan_back = storage.scan_back
+        self.may_recover = storage.may_recover
+        self.recover = storage.recover
         self.close = storage.close
 
     def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
@@ -71,6 +73,8 @@ class Page:
         counts = self._counts
         yield GaugeMetricFamily("kt_node_position", "Last durable position", self._log.position)
         yield GaugeMetricFamily("kt_node_storage_bytes", "Bytes on disk", self._size())
+        full = float(self._log.outage.is_on)
+        yield GaugeMetricFamily("kt_node_disk_full", "1: the disk is full, and writes are refused", full)
         yield CounterMetricFamily("kt_node_appends", "Appends written", counts.appends)
         yield CounterMetricFamily("kt_node_appended_events", "Events written", counts.events)
         yield CounterMetricFamily("kt_node_appended_bytes", "Bytes of events written", counts.bytes)

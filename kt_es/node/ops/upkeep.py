@@ -18,8 +18,9 @@ from kt_es.node.ops.control import Control, ask
 from kt_es.node.ops.http import HttpOps
 from kt_es.node.ops.metrics import Page
 from kt_es.node.ops.scavenge import scavenge
+from kt_es.node.store.database import StorageError
 from kt_es.node.store.log import EventLog
-from kt_es.node.store.storage import RocksStorage, StorageError
+from kt_es.node.store.storage import RocksStorage
 
 _LOG = structlog.get_logger("kt_es.node")
 
@@ -37,8 +38,12 @@ class Upkeep:
         )
         page = Page(counts, log, groups, storage.size)
         # Asked on the event loop: that it answers at all is what there is to know. A node whose disk
-        # has failed ends.
-        self._http = HttpOps(asyncio.get_running_loop(), page.render, lambda: "")
+        # has failed ends, one whose disk is full goes on and reads only.
+        self._http = HttpOps(
+            asyncio.get_running_loop(),
+            page.render,
+            lambda: "the disk is full: writes are refused, reads go on" if log.outage.is_on else "",
+        )
 
     async def start(self, http: tuple[str, int] | None) -> None:
         """Take orders; serve metrics and health at ``http``, if it is given.

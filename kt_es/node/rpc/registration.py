@@ -19,7 +19,7 @@ from google.protobuf.message_factory import GetMessageClass  # type: ignore[impo
 from kt_es.node.counts import SUBSCRIBE, Counts, Traffic
 from kt_es.node.refusals import Refusal, not_ready
 from kt_es.node.rpc.gate import Access
-from kt_es.node.store.storage import StorageError
+from kt_es.node.store.database import StorageError
 
 _READ = "event_store.client.streams.Streams.Read"
 _LOG = structlog.get_logger("kt_es.node")

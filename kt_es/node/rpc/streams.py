@@ -30,8 +30,8 @@ from kt_es.node.rpc.append import (
 from kt_es.node.rpc.gate import Access, Right
 from kt_es.node.rpc.intake import Batch, Batches, Intake, Pieces
 from kt_es.node.rpc.read import serve_read
+from kt_es.node.store.database import StorageError
 from kt_es.node.store.log import Appended, EventLog
-from kt_es.node.store.storage import StorageError
 from kt_es.node.store.streams import Expected, Wrong
 
 PIPELINED = 256  # batches of one call that may be under way at once

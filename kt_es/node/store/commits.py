@@ -17,7 +17,9 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from kt_es.node.store.storage import Storage, StorageError
+from kt_es.node.store.database import NoSpaceError, StorageError
+from kt_es.node.store.outage import Outage
+from kt_es.node.store.storage import Storage
 from kt_es.node.store.transaction import Transaction
 
 _LOG = structlog.get_logger("kt_es.node")
@@ -36,6 +38,9 @@ class State(Protocol):
 
     def hold(self, tx: Transaction) -> None:
         """``tx`` is about to be written: until ``publish``, readers keep seeing what is durable now."""
+
+    def release(self) -> None:
+        """What was held is not written: all is as it was."""
 
     def publish(self, tx: Transaction) -> None:
         """``tx`` is on disk: readers see it from now on. Raises nothing."""
@@ -62,7 +67,8 @@ class GroupCommit:
     """Runs commands in order.
 
     ``on_failure`` is called once, with the reason, when storage has refused a write; from then on every
-    command fails with ``StorageError``. ``clock`` gives seconds, never backwards.
+    command fails with ``StorageError``. While ``outage`` is on, every command fails with ``NoSpaceError``.
+    ``clock`` gives seconds, never backwards.
     """
 
     def __init__(
@@ -86,6 +92,7 @@ class GroupCommit:
         self._idle = asyncio.Event()
         self._idle.set()
         self._failure: StorageError | None = None
+        self.outage = Outage(storage, lambda error: self._fail(error, ()))
         self._closing = False
         self._to_sync: SimpleQueue[_Batch | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._sync_forever, name="kt-node-sync", daemon=True)
@@ -103,11 +110,14 @@ class GroupCommit:
         ``size`` is what it holds in memory, in bytes.
 
         Raises:
+            NoSpaceError: the disk is full; the command took no effect.
             StorageError: the disk refused; whether the command took effect is unknown.
         """
         await self.room()
         if self._failure is not None or self._closing:
             raise self._failure or StorageError("the node is shutting down")
+        if self.outage.is_on:
+            raise NoSpaceError
         answer: asyncio.Future[object] = self._loop.create_future()
         self._queue.append(_Command(command, size, answer))
         self._queued_bytes += size
@@ -121,6 +131,9 @@ class GroupCommit:
         while commands := self._take():
             try:
                 batch = self._decide_and_write(commands)
+            except NoSpaceError as error:
+                self._refuse(error, commands)
+                return
             except Exception as error:  # noqa: BLE001  a batch that cannot be written is in doubt
                 self._fail(error, commands)
                 return
@@ -217,10 +230,19 @@ class GroupCommit:
         if self._failure is None:
             self._failure = failure
             self._on_failure(failure)
+        self._end(failure, commands)
+
+    def _refuse(self, error: NoSpaceError, commands: Sequence[_Command]) -> None:
+        self._state.release()
+        self.outage.begin(error)
+        self._end(error, commands)
+
+    def _end(self, error: StorageError, commands: Sequence[_Command]) -> None:
+        """Answer ``commands`` and all that wait with ``error``."""
         self._room.set()
         for command in (*commands, *self._queue):
             if not command.answer.done():
-                command.answer.set_exception(failure)
+                command.answer.set_exception(error)
         self._queue.clear()
         self._queued_bytes = 0
         self._idle.set()
@@ -229,5 +251,6 @@ class GroupCommit:
         """Take no more commands; returns when those queued are on disk."""
         self._closing = True
         await self._idle.wait()
+        await self.outage.close()
         self._to_sync.put(None)
         self._thread.join()

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kt_es.node.store.commits import GroupCommit
+from kt_es.node.store.database import StorageError
 from kt_es.node.store.end import verify_end
 from kt_es.node.store.metadata import tombstone_event
 from kt_es.node.store.records import Proposed, position_of
-from kt_es.node.store.storage import Storage, StorageError
+from kt_es.node.store.storage import Storage
 from kt_es.node.store.streams import (
     LAST_REVISION,
     Accept,
@@ -42,7 +43,7 @@ class EventLog:
 
     ``streams`` is how many ever had an event; ``last_created`` is when the last one was appended that
     was there at the start, in seconds since 1970, ``None`` if there was none to read. ``clock`` gives
-    seconds since 1970. ``on_failure``: see ``GroupCommit``.
+    seconds since 1970. ``on_failure``: see ``GroupCommit``. ``outage`` says whether the disk is full.
 
     Raises:
         DamageError: the end of the log is not as it was written (``end.verify_end``).
@@ -62,6 +63,7 @@ class EventLog:
         self._held: dict[str, Head] = {}  # durable heads of the streams that are being written
         self._commits = GroupCommit(storage, self, on_failure)
         self.run, self.room = self._commits.run, self._commits.room
+        self.outage = self._commits.outage
 
     def head(self, name: str) -> Head:
         """The durable head of a stream; that of a missing one is ``Head()``."""
@@ -91,6 +93,10 @@ class EventLog:
     def hold(self, tx: Transaction) -> None:
         """See ``commits.State``."""
         self._held = {name: self.head(name) for name in tx.heads}
+
+    def release(self) -> None:
+        """See ``commits.State``."""
+        self._held = {}
 
     def publish(self, tx: Transaction) -> None:
         """See ``commits.State``."""

@@ -4,7 +4,8 @@
 in its place. The promise: ``write`` applies a batch entirely or not at all and makes it visible to
 ``get``, ``get_many`` and ``scan``; it need not be on disk before ``sync`` has returned. Either may raise
 ``StorageError``, after which nothing may be concluded about the batch: it may or may not be there
-after the next start.
+after the next start. ``write`` alone may raise ``NoSpaceError``: the disk is full, the batch is not there and
+never will be, reads go on, and every further write is refused so until ``recover`` has returned.
 
 Keys (big-endian integers, so that their order is the order of iteration)::
 
@@ -29,18 +30,26 @@ from pathlib import Path
 from typing import Protocol
 
 import structlog
-from rocksdict import Checkpoint, DBCompressionType, DBRecoveryMode, Options, Rdict, RdictIter, WriteBatch
+from rocksdict import Checkpoint, Rdict, RdictIter, WriteBatch
 
 from kt_es.errors import ConfigError, KtError, LockedError
 from kt_es.node.store.acknowledged import Acknowledged
+from kt_es.node.store.database import (
+    FOLDER,
+    NoSpaceError,
+    StorageError,
+    in_use,
+    log_bytes,
+    open_database,
+    open_to_read,
+    refused,
+)
+from kt_es.process.space import has_space, is_full
 
 _LOG = structlog.get_logger("kt_es.node")
 POSITION_KEY = b"Mposition"  # the last position, which every write of events moves
 STREAMS_KEY = b"Mstreams"  # how many streams ever had an event
-
-
-class StorageError(KtError):
-    """The disk refused a read or a write; the node has to stop."""
+ROOM = 4 << 20  # bytes that have to be free before a full disk is written to again
 
 
 class Storage(Protocol):
@@ -64,23 +73,21 @@ class Storage(Protocol):
     def sync(self) -> None:
         """Return once everything written before is on disk. Called from whatever thread ``commits`` chose."""
 
+    def may_recover(self) -> bool:
+        """After a ``NoSpaceError``: whether there seems to be space again. From any thread; may take long.
+
+        Raises ``StorageError`` for whatever else is wrong with the disk.
+        """
+
+    def recover(self) -> None:
+        """Take writes again. On the thread that reads and writes.
+
+        Raises ``NoSpaceError`` if there is no space still, and everything is as it was; ``StorageError`` if
+        what is there is not what was acknowledged.
+        """
+
     def close(self) -> None:
         """Release the directory."""
-
-
-def _options() -> Options:
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    # Of the node's memory most is this: what is written and not yet in tables, at most three times 16 MiB.
-    options.set_write_buffer_size(16 << 20)
-    options.set_max_write_buffer_number(3)
-    options.set_max_background_jobs(2)
-    options.set_max_total_wal_size(256 << 20)
-    options.set_compression_type(DBCompressionType.lz4())
-    options.set_keep_log_file_num(4)
-    # A record cut off by a kill was never acknowledged; damage anywhere else must not be skipped.
-    options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
-    return options
 
 
 class RocksStorage:
@@ -88,36 +95,47 @@ class RocksStorage:
 
     Raises:
         LockedError: another process holds the directory.
-        ConfigError: the directory cannot be created or read, or holds something else.
+        ConfigError: the directory may not be created or read, or holds something else.
+        NoSpaceError: the disk is too full even to read. Where it is full and can be read, ``full`` is
+            set, and ``write`` refuses until ``recover``.
+        StorageError: the disk refused.
     """
 
     def __init__(self, path: Path, on_damage: Callable[[StorageError], None] | None = None) -> None:
         """``on_damage`` is told of every read that failed, before its ``StorageError`` is raised."""
         self.path = path
+        self.full: NoSpaceError | None = None  # why nothing is written
         self._on_damage = on_damage
         self._in_use = threading.Lock()  # held by what another thread does at length
         self._closing = False
+        self._is_late = False  # the disk was too full for the file of ``_acknowledged``
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"data directory {path} cannot be used: {error.strerror or error}") from None
-        try:
-            self._db = Rdict(str(path / "log"), _options())
-        except Exception as error:  # noqa: BLE001  rocksdict raises plain Exception with RocksDB's text
-            text = str(error)
-            if "lock" in text.lower() and "corruption" not in text.lower():
-                raise LockedError(f"data directory {path} is in use by another node") from None
-            raise ConfigError(f"data directory {path} cannot be opened: {text}") from None
-        try:
             self._acknowledged = Acknowledged(path)
+        except BlockingIOError:
+            raise in_use(path) from None
         except OSError as error:
-            self._db.close()
-            raise ConfigError(f"data directory {path} cannot be used: {error.strerror or error}") from None
+            raise refused(path, error) from None
+        try:
+            self._open()
+        except KtError:
+            self._acknowledged.close()
+            raise
         try:
             self._check_end()
         except KtError:
             self.close()
             raise
+        self._durable = self._db.latest_sequence_number()
+
+    def _open(self) -> None:
+        try:
+            self._db = open_database(self.path)
+        except NoSpaceError as error:
+            if not (self.path / FOLDER / "CURRENT").exists():
+                raise  # there is nothing to read either
+            self._db = open_to_read(self.path)
+            self.full = error
 
     def _check_end(self) -> None:
         missing = self._acknowledged.read() - self._db.latest_sequence_number()
@@ -181,6 +199,8 @@ class RocksStorage:
             raise self._damage(error) from error
 
     def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
+        if self.full is not None:
+            raise NoSpaceError from self.full.__cause__
         batch = WriteBatch(raw_mode=True)
         put = batch.put
         for key, value in puts:
@@ -190,6 +210,9 @@ class RocksStorage:
         try:
             self._db.write(batch)
         except Exception as error:
+            if is_full(error):
+                self.full = NoSpaceError()
+                raise NoSpaceError from error
             raise StorageError(f"writing to {self.path} failed: {error}") from error
 
     def sync(self) -> None:
@@ -198,27 +221,91 @@ class RocksStorage:
         try:
             self._db.flush_wal(True)
         except Exception as error:
+            # Also for want of space: after a failed sync nobody knows what of the batch is on disk.
             raise StorageError(f"writing to {self.path} failed: {error}") from error
+        self._durable = change
         try:
             self._acknowledged.write(change)
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else str(error)
+            self._not_marked(error)
+        else:
+            self._is_late = False
+
+    def _not_marked(self, error: OSError) -> None:
+        """The batch is on disk; that it is, is not. The file is then old, which it may be."""
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        if not is_full(error):
             raise StorageError(f"writing to {self._acknowledged.path} failed: {reason}") from error
+        if not self._is_late:
+            self._is_late = True
+            _LOG.warning(
+                "the mark of what is on disk is late", path=str(self._acknowledged.path), reason=reason
+            )
+
+    def may_recover(self) -> bool:
+        # What RocksDB holds in memory goes into tables when it is opened, before its log is deleted.
+        needed = log_bytes(self.path) + ROOM
+        try:
+            # First by the figures, so that trying does not take the last space from others.
+            found = os.statvfs(self.path)
+            return found.f_bavail * found.f_frsize >= needed and has_space(self.path, needed)
+        except OSError as error:
+            raise StorageError(f"writing to {self.path} failed: {error.strerror or error}") from error
+
+    def recover(self) -> None:
+        if not self._in_use.acquire(blocking=False):
+            raise NoSpaceError  # a copy is being made: later
+        try:
+            self._reopen()
+        finally:
+            self._in_use.release()
+        self.full = None
+
+    def _reopen(self) -> None:
+        """Open the database anew, as at a start: that takes off what a write left half done."""
+        broken, self._db = self._db, self._checked(open_to_read(self.path))
+        try:
+            broken.close()
+        except Exception as error:  # noqa: BLE001  rocksdict raises plain Exception
+            _LOG.info("closed after the disk was full", reason=str(error))
+        del broken
+        try:
+            writing = open_database(self.path)
+        except LockedError:
+            # By us: somebody still has a cursor of what was closed.
+            raise NoSpaceError from None
+        reading, self._db = self._db, self._checked(writing)
+        reading.close()
+
+    def _checked(self, database: Rdict) -> Rdict:
+        """``database`` if it has what was acknowledged, and nothing else."""
+        found = database.latest_sequence_number()
+        if found != self._durable:
+            database.close()
+            raise StorageError(
+                f"{self.path} has {found} records and not {self._durable}, after its disk was full"
+            )
+        return database
 
     def checkpoint(self, path: Path) -> None:
         """A second, complete copy at ``path`` (absent, same file system): links to the files that stay.
 
         Raises:
+            NoSpaceError: it needs some space on the same disk.
             StorageError: it could not be made.
         """
         with self._in_use:
             if self._closing:
                 raise StorageError("the node is shutting down")
+            if self.full is not None:
+                raise NoSpaceError
             try:
                 # This flush releases the GIL; the one that the checkpoint would make holds it.
                 self._db.flush()
                 Checkpoint(self._db).create_checkpoint(str(path))
             except Exception as error:
+                if is_full(error):
+                    raise NoSpaceError from error
                 raise StorageError(f"copying {self.path} failed: {error}") from error
 
     def compact(self, start: bytes, end: bytes) -> None:
@@ -232,7 +319,7 @@ class RocksStorage:
 
     def size(self) -> int:
         """Bytes of all files."""
-        return sum(_size(path) for path in (self.path / "log").iterdir())
+        return sum(_size(path) for path in (self.path / FOLDER).iterdir())
 
     def close(self) -> None:
         self._closing = True

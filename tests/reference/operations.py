@@ -1,0 +1,381 @@
+"""Requests made from the OpenAPI document: valid ones, and ones with a single fault that has a name.
+
+Bodies are written member by member as text, so that what a JSON library cannot write can be said, too.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import quote
+
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from tests import openapi
+
+JSON = "application/json"
+Members = dict[str, str]
+"""JSON texts by name."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as it is sent; ``fault`` says what is wrong with it, nothing if it is valid."""
+
+    method: str
+    path: str
+    query: str = ""
+    body: bytes | None = None
+    media: tuple[str, ...] = ()
+    fault: str = ""
+
+    @property
+    def target(self) -> str:
+        return f"{self.path}?{self.query}" if self.query else self.path
+
+
+def document() -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(openapi.FILE.read_text())
+    return made
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of the document. ``known`` are valid members that the document cannot describe."""
+
+    document: Mapping[str, Any]
+    path: str
+    method: str
+    known: tuple[Mapping[str, Any], ...] = field(default=())
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} {self.path}"
+
+    @property
+    def described(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.document["paths"][self.path][self.method.lower()]
+        return found
+
+    @property
+    def parameters(self) -> list[Mapping[str, Any]]:
+        return list(self.described.get("parameters", ()))
+
+    @property
+    def body(self) -> Mapping[str, Any] | None:
+        if "requestBody" not in self.described:
+            return None
+        return self._resolved(self.described["requestBody"]["content"][JSON]["schema"])
+
+    def _resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+        found: Any = schema
+        while "$ref" in found:
+            found = self.document["components"]["schemas"][found["$ref"].rpartition("/")[2]]
+        return dict(found)
+
+    def valid(self) -> st.SearchStrategy[Asked]:
+        return st.builds(self.written, self._parameters(), self._members(), self._optional())
+
+    def invalid(self) -> st.SearchStrategy[Asked]:
+        faults = [self._wrong_query()]
+        faults += [self._wrong_parameter()] if self.parameters else []
+        if self.body is not None:
+            faults += [self._wrong_member(), self._wrong_members(), self._wrong_body(), self._wrong_media()]
+        return st.one_of(faults)
+
+    def written(
+        self, parameters: Mapping[str, str], members: Members, leave_out: frozenset[str], fault: str = ""
+    ) -> Asked:
+        path, query = self.path, []
+        for parameter in self.parameters:
+            name = parameter["name"]
+            if parameter["in"] == "path":
+                path = path.replace(f"{{{name}}}", parameters[name])
+            elif name in parameters and (parameter["required"] or name not in leave_out):
+                query.append(f"{name}={parameters[name]}")
+        body = None
+        if self.body is not None:
+            required = self.body.get("required", ())
+            shown = {
+                name: text for name, text in members.items() if name in required or name not in leave_out
+            }
+            body = object_of(shown)
+        return Asked(self.method, path, "&".join(query), body, (JSON,) if body is not None else (), fault)
+
+    # What is valid.
+
+    def _parameters(self) -> st.SearchStrategy[dict[str, str]]:
+        values = {each["name"]: _numbers_or_words(each["schema"]) for each in self.parameters}
+        return st.fixed_dictionaries(values).map(_in_order)
+
+    def _members(self) -> st.SearchStrategy[Members]:
+        if self.body is None:
+            return st.just({})
+        values = {name: _values(schema) for name, schema in self.body["properties"].items()}
+        made = st.fixed_dictionaries(values)
+        if self.known:
+            made = st.builds(lambda free, known: {**free, **known}, made, st.sampled_from(self.known))
+        return made.map(_in_order).map(lambda found: {name: json.dumps(found[name]) for name in found})
+
+    def _optional(self) -> st.SearchStrategy[frozenset[str]]:
+        names = [each["name"] for each in self.parameters] + list((self.body or {}).get("properties", ()))
+        return st.frozensets(st.sampled_from(names)) if names else st.just(frozenset())
+
+    # What is wrong with one.
+
+    def _base(self) -> st.SearchStrategy[tuple[dict[str, str], Members]]:
+        return st.tuples(self._parameters(), self._members())
+
+    def _wrong_parameter(self) -> st.SearchStrategy[Asked]:
+        @st.composite
+        def made(draw: st.DrawFn) -> Asked:
+            parameters, members = draw(self._base())
+            parameter = draw(st.sampled_from(self.parameters))
+            name = parameter["name"]
+            wrong = draw(
+                st.sampled_from(_wrong_words(parameter["schema"], in_path=parameter["in"] == "path"))
+            )
+            asked = self.written({**parameters, name: wrong}, members, frozenset(), f"{name}={wrong}")
+            if parameter["in"] == "query" and draw(st.booleans()):
+                right = self.written(parameters, members, frozenset())
+                again = f"{right.query}&{_escaped(name) if draw(st.booleans()) else name}={parameters[name]}"
+                return replace(right, query=again, fault=f"{name} stands there twice")
+            if parameter["required"] and parameter["in"] == "query" and draw(st.booleans()):
+                left = {key: value for key, value in parameters.items() if key != name}
+                return self.written(left, members, frozenset(), f"{name} is missing")
+            return asked
+
+        return made()
+
+    def _wrong_query(self) -> st.SearchStrategy[Asked]:
+        @st.composite
+        def made(draw: st.DrawFn) -> Asked:
+            asked = self.written(*draw(self._base()), frozenset())
+            more = draw(
+                st.sampled_from(["x=1", "x", "=1", "%zz=1", "%ff=1", "Since=1", "label=a@example.org"])
+            )
+            return replace(
+                asked, query=f"{asked.query}&{more}".lstrip("&"), fault=f"unknown parameter {more}"
+            )
+
+        return made()
+
+    def _wrong_member(self) -> st.SearchStrategy[Asked]:
+        @st.composite
+        def made(draw: st.DrawFn) -> Asked:
+            assert self.body is not None
+            parameters, members = draw(self._base())
+            name = draw(st.sampled_from(sorted(self.body["properties"])))
+            wrong = draw(st.sampled_from(_wrong_texts(self.body["properties"][name])))
+            return self.written(parameters, {**members, name: wrong}, frozenset(), f"{name}: {wrong[:60]}")
+
+        return made()
+
+    def _wrong_members(self) -> st.SearchStrategy[Asked]:
+        @st.composite
+        def made(draw: st.DrawFn) -> Asked:
+            assert self.body is not None
+            parameters, members = draw(self._base())
+            asked = self.written(parameters, members, frozenset())
+            name = draw(st.sampled_from(sorted(members)))
+            pairs = [f"{json.dumps(each)}: {text}" for each, text in members.items()]
+            match draw(st.sampled_from(["twice", "twice, escaped", "unknown", "missing"])):
+                case "twice":
+                    pairs.append(f"{json.dumps(name)}: {members[name]}")
+                case "twice, escaped":
+                    pairs.append(f'"\\u{ord(name[0]):04x}{name[1:]}": {members[name]}')
+                case "unknown":
+                    name = draw(st.text(max_size=20).filter(lambda text: text not in members))
+                    pairs.append(f"{json.dumps(name)}: 1")
+                case _:
+                    name = draw(st.sampled_from(sorted(self.body["required"])))
+                    pairs = [f"{json.dumps(each)}: {text}" for each, text in members.items() if each != name]
+            body = f"{{{', '.join(pairs)}}}".encode()
+            return replace(asked, body=body, fault=f"members: {name!r}")
+
+        return made()
+
+    def _wrong_body(self) -> st.SearchStrategy[Asked]:
+        @st.composite
+        def made(draw: st.DrawFn) -> Asked:
+            asked = self.written(*draw(self._base()), frozenset())
+            body = asked.body or b""
+            wrong = {
+                "empty": b"",
+                "null": b"null",
+                "an array": b"[" + body + b"]",
+                "a string": json.dumps(body.decode()).encode(),
+                "cut": body[: draw(st.integers(0, len(body) - 1))],
+                "something behind": body + draw(st.sampled_from([b",", b"{}", b"\0", b"x"])),
+                "with a mark": b"\xef\xbb\xbf" + body,
+                "UTF-16": body.decode().encode("utf-16"),
+                "no UTF-8": body[:-1] + b', "x": "\xff"}',
+                "single quotes": body.replace(b'"', b"'"),
+                "a comma at the end": body[:-1] + b",}",
+                "a comment": b"/**/" + body,
+                "deep": b"[" * 5000,
+                "any bytes": draw(st.binary(max_size=50)),
+            }
+            fault = draw(st.sampled_from(sorted(wrong)))
+            return replace(asked, body=wrong[fault], fault=fault)
+
+        return made()
+
+    def _wrong_media(self) -> st.SearchStrategy[Asked]:
+        media = [
+            (), ("",), ("text/plain",), ("text/json",), ("application/jsonx",), ("x/json",), (JSON, JSON),
+            ("application/problem+json",), (f"{JSON}; charset=utf-16",), (f"{JSON}, {JSON}",), ("json",),
+        ]  # fmt: skip
+        return st.builds(
+            lambda base, wrong: replace(
+                self.written(*base, frozenset()), media=wrong, fault=f"content type {wrong}"
+            ),
+            self._base(),
+            st.sampled_from(media),
+        )
+
+    # What is answered.
+
+    def problem_with(self, status: int, media: str, headers: Mapping[str, str], body: bytes) -> str:
+        """What the document does not allow in an answer; nothing if it is one of those that it declares."""
+        declared = self.described["responses"].get(str(status))
+        if declared is None:
+            return f"status {status} is not declared"
+        if media.partition(";")[0] not in declared["content"]:
+            return f"content type {media!r} is not declared for {status}"
+        for name, header in declared.get("headers", {}).items():
+            value = headers.get(name.lower(), "")
+            if not (value.isdigit() and int(value) >= header["schema"]["minimum"]):
+                return f"{name} is {value!r}"
+        schema = declared["content"][media.partition(";")[0]]["schema"]
+        if schema == {"type": "string"}:
+            return ""
+        try:
+            answer = json.loads(body, object_pairs_hook=_once, parse_constant=_refused, parse_float=_refused)
+        except ValueError as error:
+            return f"the body is not strict JSON: {error}"
+        errors = validator(self.document, schema).iter_errors(answer)
+        return "; ".join(error.message for error in errors)
+
+
+def operations(known: Mapping[str, tuple[Mapping[str, Any], ...]]) -> list[Operation]:
+    """All of the document; ``known`` by path."""
+    made = document()
+    return [
+        Operation(made, path, method.upper(), known.get(path, ()))
+        for path, described in made["paths"].items()
+        for method in described
+    ]
+
+
+def validator(described: Mapping[str, Any], schema: Mapping[str, Any]) -> Draft202012Validator:
+    """Of a schema of the document, in which no object has members that are not named."""
+    closed = {
+        name: {"additionalProperties": False, **model} if model.get("type") == "object" else model
+        for name, model in described["components"]["schemas"].items()
+    }
+    return Draft202012Validator({**schema, "components": {"schemas": closed}})
+
+
+def object_of(members: Members) -> bytes:
+    return f"{{{', '.join(f'{json.dumps(name)}: {text}' for name, text in members.items())}}}".encode()
+
+
+def _in_order(found: dict[str, Any]) -> dict[str, Any]:
+    """What the document cannot say: a range begins before its end, and is short."""
+    for low, high in (("first", "last"), ("from", "to")):
+        if low in found and int(found[low]) > int(found[high]):
+            found = {**found, low: found[high], high: found[low]}
+    if "first" in found:
+        found = {**found, "last": min(found["last"], found["first"] + 255)}
+    return found
+
+
+def _variants(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list(schema.get("anyOf", [schema]))
+
+
+def _integers(schema: Mapping[str, Any]) -> st.SearchStrategy[int]:
+    low, high = schema["minimum"], schema["maximum"]
+    return st.one_of(st.integers(low, low + 4), st.integers(low, high), st.just(high))
+
+
+def _values(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
+    def one(variant: Mapping[str, Any]) -> st.SearchStrategy[Any]:
+        match variant["type"]:
+            case "integer":
+                return _integers(variant)
+            case "number":
+                return st.sampled_from([variant["minimum"], 0, 1e-3])
+            case "boolean":
+                return st.booleans()
+            case "null":
+                return st.none()
+            case "string" if variant.get("contentEncoding") == "base64":
+                return st.binary(max_size=64).map(lambda data: base64.b64encode(data).decode())
+            case "string":
+                return st.sampled_from(schema["examples"])
+        raise AssertionError(variant)
+
+    return st.one_of([one(variant) for variant in _variants(schema)])
+
+
+def _numbers_or_words(schema: Mapping[str, Any]) -> st.SearchStrategy[str]:
+    kinds = [variant for variant in _variants(schema) if variant["type"] != "null"]
+    return st.one_of(
+        [st.sampled_from(kind["enum"]) if "enum" in kind else _integers(kind).map(str) for kind in kinds]
+    )
+
+
+def _wrong_words(schema: Mapping[str, Any], *, in_path: bool) -> list[str]:
+    """Words of an address that are no value of ``schema``, escaped as they are sent."""
+    words = ["%zz", "%", "%ff", "%00", "null", "1,2", quote("١"), "1%20", "-1"]
+    words += [] if in_path else [""]
+    for variant in _variants(schema):
+        if "enum" in variant:
+            words += [variant["enum"][0].upper(), variant["enum"][0] + "%20", "1"]
+        elif variant["type"] == "integer":
+            words += ["1.0", "1e3", "true", "+1", "%2B1", "01", "1_0", "0x1", "9" * 100, "1%31x"]
+            words += [str(variant["minimum"] - 1), str(variant["maximum"] + 1)]
+    return words
+
+
+def _wrong_texts(schema: Mapping[str, Any]) -> list[str]:
+    """JSON texts, and what is none, that are no value of ``schema``."""
+    variants = _variants(schema)
+    kinds = {variant["type"] for variant in variants}
+    texts = ["[]", "{}", "[1]", "NaN", "Infinity", "-Infinity", "nil", "", "01", "+1", ".5", "1.", "0x1"]
+    texts += [] if "null" in kinds else ["null"]
+    texts += [] if "boolean" in kinds else ["true", "false"]
+    texts += [] if "string" in kinds else ['"1"', '""', '"true"']
+    texts += [] if kinds & {"integer", "number"} else ["0", "1", "1.0"]
+    for variant in variants:
+        if variant["type"] == "integer":
+            texts += ["1.0", "1e3", "1E0", "1.5", "-0", "9" * 100, "9" * 5000, "1e999"]
+            texts += [str(variant["minimum"] - 1), str(variant["maximum"] + 1)]
+        elif variant["type"] == "number":
+            texts += [str(variant["minimum"] - 1), str(variant["maximum"] + 1), "1e999", "9" * 5000]
+        elif variant.get("contentEncoding") == "base64":
+            texts += ['"?"', '"AA"', '"AA="', '"AB=="', '"AA==\\n"', '"_-_-"', '" AA=="', '"\\ud800"']
+        elif variant["type"] == "string":
+            long = json.dumps("a" * (variant["maxLength"] + 1))
+            texts += [long, '""', '"\\ud800@example.org"', '"\\u0000"', '"a\nb"', "'a'"]
+    return texts
+
+
+def _escaped(name: str) -> str:
+    return f"%{ord(name[0]):02x}{name[1:]}"
+
+
+def _once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(members)) < len(members):
+        raise ValueError("a member stands there twice")
+    return dict(members)
+
+
+def _refused(text: str) -> None:
+    raise ValueError(f"{text} is no integer")
