@@ -85,8 +85,14 @@ def test_it_has_the_methods_of_client_with_their_parameters() -> None:
     for name in (*methods - {"close", "on_first_use"}, "__init__"):
         assert inspect.signature(getattr(AsyncClient, name)) == inspect.signature(getattr(Client, name)), name
         assert name == "__init__" or inspect.iscoroutinefunction(getattr(AsyncClient, name))
-    # What takes time has a deadline of its own.
-    assert "timeout" in inspect.signature(AsyncClient.publish).parameters
+    # Where it is found by its name.
+    timeouts = [
+        parameters["timeout"].kind
+        for name in methods - {"on_first_use"}
+        if "timeout" in (parameters := inspect.signature(getattr(Client, name)).parameters)
+    ]
+    assert len(timeouts) > 10
+    assert set(timeouts) == {inspect.Parameter.KEYWORD_ONLY}
 
 
 def test_lookups_at_the_same_time(directory: Directory) -> None:
