@@ -327,7 +327,8 @@ def test_a_log_on_the_full_disk_ends_nobody(disk: FullDisk) -> None:
             with EventStoreDBClient(uri) as client:
                 until(lambda: is_taken(client, one()))
             until(lambda: "there is space again: writes go on" in events_of(log))
-            assert until(lambda: events_of(log).get("log lines could not be written"))["lines"] == 1
+            until(lambda: "log lines could not be written" in events_of(log))
+            assert events_of(log)["log lines could not be written"]["lines"] == 1
         finally:
             process.terminate()
     assert process.returncode == 0
@@ -363,8 +364,8 @@ def test_a_file_that_may_not_grow_stops_the_node_and_loses_nothing(tmp_path: Pat
         resource.prlimit(node.pid, resource.RLIMIT_FSIZE, (4 << 20, resource.RLIM_INFINITY))
         acknowledged = fill(node.uri)
         assert node.ended() == 1
-    last = node.errors.read_text().splitlines()[-1]
-    assert last.startswith("error: the node stopped: writing to ")
+    last = json.loads(node.errors.read_text().splitlines()[-1])["problem"]
+    assert last.startswith("the node stopped: writing to ")
     assert "File too large" in last
     with node:
         there(node.uri, acknowledged)
@@ -383,9 +384,9 @@ def test_a_disk_that_cannot_be_written_is_named_at_the_start(disk: FullDisk, nod
     code, errors = ended(start_command(node.data))
     # A system makes a disk with a fault read only: somebody mends it, and then a start helps.
     assert code == 1
-    assert errors.startswith(f"error: data directory {node.data} cannot be opened: ")
-    assert "Read-only file system" in errors
-    assert len(errors.splitlines()) == 1
+    (line,) = map(json.loads, errors.splitlines())
+    assert line["problem"].startswith(f"data directory {node.data} cannot be opened: ")
+    assert "Read-only file system" in line["problem"]
     for data in (node.data, disk.path / "new"):
         with pytest.raises(KtError, match=r"cannot be opened: .*Read-only file system"):
             RocksStorage(data)
