@@ -43,7 +43,9 @@ _ECDSA_SHA256: Final = ec.ECDSA(hashes.SHA256())
 
 
 def signed_message(kind: str, origin: str, payload: bytes) -> bytes:
-    """``"kt-es/v1 " kind "\\n" origin "\\n" payload``: what a signature of ``kind`` is over (design, 3).
+    """``"kt-es/v1 " kind "\\n" origin "\\n" payload``: what a signature of ``kind`` is over.
+
+    See docs/DESIGN.md, section 3.
 
     Raises ``MalformedError`` for an unknown kind and for an origin that is empty or has control
     characters: with a line break in it, two different (origin, payload) would be one message.
