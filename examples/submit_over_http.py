@@ -67,15 +67,21 @@ def ask(server: str, path: str, body: dict[str, Any] | None = None) -> dict[str,
                 problem = json.load(error)
                 raise SystemExit(f"{path}: {problem['reason']}: {problem['detail']}") from None
             time.sleep(float(error.headers.get("retry-after", "1")))
+        except urllib.error.URLError as error:
+            raise SystemExit(f"{server}: {error.reason}") from None
     raise AssertionError
 
 
 def directory_key(vkey: str) -> tuple[str, bytes]:
     """Origin and Ed25519 key of a C2SP verifier key, `<origin>/heads+hash+base64`."""
-    name, key_hash, encoded = vkey.split("+", 2)
-    key = unbase64(encoded)
-    if hashlib.sha256(name.encode() + b"\n" + key).hexdigest()[:8] != key_hash or key[0] != ED25519:
-        raise SystemExit(f"{vkey} is no Ed25519 verifier key")
+    try:
+        name, key_hash, encoded = vkey.split("+", 2)
+        key = unbase64(encoded)
+    except ValueError:
+        name, key_hash, key = "", "", b""
+    right_hash = hashlib.sha256(name.encode() + b"\n" + key).hexdigest()[:8]
+    if key_hash != right_hash or not name.endswith("/heads") or key[:1] != bytes([ED25519]):
+        raise SystemExit(f"{vkey} is no Ed25519 verifier key of a log of heads")
     return name.removesuffix("/heads"), key[1:]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -132,6 +133,7 @@ def test_submit_over_http(server: str, tmp_path: Path) -> None:
         (STRANGER.vkey, BOB, "the directory shows no config that its key signed"),
         (PINNED.vkey, "Bob@example.org", "only plain labels"),
         (PINNED.vkey[:-8] + "AAAAAAA=", BOB, "is no Ed25519 verifier key"),
+        (b.ORIGIN, BOB, "is no Ed25519 verifier key"),
     ],
 )
 def test_submit_over_http_refuses(server: str, tmp_path: Path, vkey: str, label: str, problem: str) -> None:
@@ -139,6 +141,15 @@ def test_submit_over_http_refuses(server: str, tmp_path: Path, vkey: str, label:
     assert done.returncode == 1
     assert problem in done.stderr
     assert not (tmp_path / "new.pem").exists()
+
+
+def test_submit_over_http_to_a_server_that_is_not_there(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # it does not listen, so nobody can connect
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        done = run("submit_over_http", address, PINNED.vkey, BOB, tmp_path / "new.pem", "phone", "hello")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{address}: ")
 
 
 def test_the_http_example_needs_only_what_it_says() -> None:
