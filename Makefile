@@ -13,7 +13,7 @@ find_python = for p in python3.13 python3.12 python3.11 python3.14 python3 pytho
 
 setup: .venv/.installed
 
-.venv/.installed: pyproject.toml constraints.txt
+.venv/.installed: pyproject.toml constraints.txt kt_es/__init__.py
 	@python=$$($(find_python)) || exit 1; \
 	test -x .venv/bin/python || $$python -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,server,openpgp]'

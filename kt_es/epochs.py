@@ -1,7 +1,7 @@
 """The decision about an item and the transition from one epoch to the next: pure functions.
 
 Everybody who reads the queue or the log of mutations runs this module: the signer to decide, front
-ends and monitors to decide again. The steps are numbered as in the design, "Deciding an item".
+ends and monitors to decide again. The steps are those of docs/DESIGN.md, section 4.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Errors, split by what the caller does about them.
 
 Every error that reaches a person is one of these. Its sentence says what failed, with which value, and
-what to do. ``exit_code`` is the exit code of the command line (design, section 9):
+what to do. ``exit_code`` is the exit code of the command line (docs/DESIGN.md, section 9):
 
   1 failure, 2 usage, 3 proven absent, 4 verification failed, 5 contradiction proven,
   6 a watched account changed and it was not its owner, 7 cannot tell (stale, outage, clock)

@@ -1,4 +1,4 @@
-"""What every ``kt bench`` prints: rows of figures, and the machine they were taken on (design, section 7)."""
+"""What every ``kt bench`` prints: rows of figures, and their machine (docs/DESIGN.md, section 7)."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def cli(context: click.Context, config: Path, as_json: bool, quiet: bool, logs: 
 
 
 def main() -> None:
-    """Run ``kt`` and exit with the design's codes; only KT_DEBUG shows a traceback."""
+    """Run ``kt`` and exit with the codes of docs/DESIGN.md, section 9; only KT_DEBUG shows a traceback."""
     # gRPC has words of its own for what our errors say in one line.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     run: dict[str, Any] = {}

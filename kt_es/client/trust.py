@@ -1,4 +1,4 @@
-"""What a client verifies of a lookup (design, section 4), step by step: accept or refuse, nothing else.
+"""What a client verifies of a lookup, step by step (docs/DESIGN.md, section 4): accept or refuse only.
 
 Pure: ``now`` and what is remembered are passed in, nothing is fetched or stored. A refusal names one of
 ``STEPS``. The steps about heads are in ``heads``, those about profiles in ``openings``, "memory" is in

@@ -1,4 +1,4 @@
-"""Commitments to profiles: the construction of the IETF KEYTRANS draft (design, section 3).
+"""Commitments to profiles: the construction of the IETF KEYTRANS draft (docs/DESIGN.md, section 3).
 
 ``HMAC-SHA256(Kc, opening[16] || u8 len || label || u32 version || u32 len || profile)``, integers big
 endian. The commitment binds label, version and profile, and says nothing about them until the opening

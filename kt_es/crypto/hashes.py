@@ -1,4 +1,7 @@
-"""SHA-256 and the domain-separated hashes of both Merkle structures (design, section 3; RFC 6962, 2.1)."""
+"""SHA-256 and the domain-separated hashes of both Merkle structures.
+
+See docs/DESIGN.md, section 3, and RFC 6962, 2.1.
+"""
 
 from __future__ import annotations
 

@@ -40,7 +40,9 @@ _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # general cat
 
 
 def signed_message(kind: str, origin: str, payload: bytes) -> bytes:
-    """``"kt-es/v1 " kind "\\n" origin "\\n" payload``: what a signature of ``kind`` is over (design, 3).
+    """``"kt-es/v1 " kind "\\n" origin "\\n" payload``: what a signature of ``kind`` is over.
+
+    See docs/DESIGN.md, section 3.
 
     Raises ``MalformedError`` for an unknown kind and for an origin that is empty or has control
     characters: with a line break in it, two different (origin, payload) would be one message.

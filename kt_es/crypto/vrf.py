@@ -117,7 +117,7 @@ def verify(public: bytes, alpha: bytes, pi: bytes) -> bytes:
 
 
 def index_of(beta: bytes) -> bytes:
-    """The 32-byte index in the map: the first half of ``beta`` (design, section 3)."""
+    """The 32-byte index in the map: the first half of ``beta`` (docs/DESIGN.md, section 3)."""
     return beta[:32]
 
 

@@ -1,4 +1,6 @@
-"""The versioned sparse Merkle map: lookups, proofs and updates at any epoch (design, sections 3 and 5).
+"""The versioned sparse Merkle map: lookups, proofs and updates at any epoch.
+
+See docs/DESIGN.md, sections 3 and 5.
 
 A ``Root`` names one state of the map. Reading from it touches only pages that it leads to, and those
 are never overwritten once the epoch is committed, so readers of past epochs need no lock while the

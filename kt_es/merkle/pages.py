@@ -1,4 +1,4 @@
-"""Pages of the map: sixteen slots each, one nibble of the path, never overwritten (design, section 5).
+"""Pages of the map: sixteen slots, one nibble of the path, never overwritten (docs/DESIGN.md, section 5).
 
 A page stands under the path of nibbles that leads to it and the version (epoch) that wrote it::
 

@@ -5,7 +5,7 @@ value of the wrong size raises MalformedError, a proof that does not fit its siz
 raises VerificationError with the step ``inclusion``, ``consistency`` or ``map``.
 
 Logs follow RFC 9162, sections 2.1.3.2 and 2.1.4.2 (the trees of RFC 6962); the map follows the
-design, section 3: a leaf stands at its shortest unique prefix.
+docs/DESIGN.md, section 3: a leaf stands at its shortest unique prefix.
 """
 
 from __future__ import annotations

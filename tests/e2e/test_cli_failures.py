@@ -1,4 +1,4 @@
-"""What goes wrong on a stranger's machine ends with one clear line and the exit code of the design."""
+"""A failure on a stranger's machine ends with one clear line and the exit code of its kind."""
 
 from __future__ import annotations
 

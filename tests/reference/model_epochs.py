@@ -1,4 +1,4 @@
-"""The decision in its plainest form, written from the design's section 4 and from nothing else.
+"""The decision in its plainest form: the steps of docs/DESIGN.md, section 4, and nothing else.
 
 Values are what a person would say: a change is a dict with ``user``, ``version``, ``previous`` (what it
 says it follows: another change's ``name`` or None), ``keys`` and ``signers`` (names of keys), ``name``

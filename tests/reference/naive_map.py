@@ -1,4 +1,4 @@
-"""The map built anew from a dict each time, by the definition in the design: slow and obvious."""
+"""The map built anew from a dict each time, as docs/DESIGN.md, section 3, defines it: slow and obvious."""
 
 from __future__ import annotations
 

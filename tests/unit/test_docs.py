@@ -16,12 +16,17 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = (
     "README.md",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
     "docs/DECISIONS.md",
+    "docs/DESIGN.md",
     "docs/FORMATS.md",
     "docs/HTTP.md",
     "docs/LIBRARY.md",
     "docs/OPERATIONS.md",
+    "docs/RELEASE.md",
     "docs/THREATS.md",
+    "examples/README.md",
 )
 # Variables that are no option's: of the image, of the demonstration, of the tests.
 OTHER_VARIABLES = {"KT_DEBUG", "KT_DEMO_ARGS", "KT_JSON", "KT_TEST_ESDB"}
@@ -30,6 +35,7 @@ _FENCE = re.compile(r"^```[a-z]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 _FILE = re.compile(r"`((?:kt_es|projections|signer|tools|tests|docs)(?:/[A-Za-z0-9_.\-]+)+/?)`")
+_CITED = re.compile(r"docs/DESIGN\.md,\s+sections?\s+(\d+)(?:\s+and\s+(\d+))?")
 _TEST = re.compile(r"`(tests/[a-z]+/test_[a-z0-9_]+\.py)(?:::(test_[a-z0-9_]+))?`")
 
 
@@ -77,6 +83,40 @@ def test_named_tests_exist(text: str) -> None:
     for file, name in _TEST.findall(text):
         assert (ROOT / file).exists(), file
         assert not name or f"def {name}(" in (ROOT / file).read_text(), name
+
+
+def test_cited_sections_of_the_design_exist() -> None:
+    sections = set(re.findall(r"^## (\d+)\. ", (ROOT / "docs/DESIGN.md").read_text(), re.MULTILINE))
+    cited = {
+        (path.relative_to(ROOT).as_posix(), number)
+        for top in ("kt_es", "projections", "signer", "tests", "tools")
+        for path in (ROOT / top).rglob("*.py")
+        for numbers in _CITED.findall(path.read_text())
+        for number in numbers
+        if number
+    }
+    assert len(cited) > 5
+    assert {number for _, number in cited} <= sections, sorted(cited)
+
+
+def test_the_table_of_changes_names_files() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text().partition("## I want to change X")[2]
+    rows = [line.split("|")[1:-1] for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= 20
+    for change, opened, tests in rows:
+        assert 1 <= len(_FILE.findall(opened)) <= 2, change
+        assert _FILE.findall(tests), change
+
+
+def test_hooks_run_what_make_check_runs() -> None:
+    makefile, hooks = ((ROOT / name).read_text() for name in ("Makefile", ".pre-commit-config.yaml"))
+    checks = re.findall(
+        r"^\t(.*)$", makefile.partition("\ncheck: ")[2].partition("\ntest: ")[0], re.MULTILINE
+    )
+    entries = re.findall(r"^ +entry: (.*)$", hooks, re.MULTILINE)
+    assert [entry.removesuffix(" --force-exclude") for entry in entries] == [
+        check.removesuffix(" .") for check in checks
+    ]
 
 
 def test_the_reference_of_the_settings_is_complete() -> None:

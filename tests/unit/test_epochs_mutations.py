@@ -1,4 +1,4 @@
-"""Verdicts on mutations: steps 3 to 7 of the design's decision, each alone and in their order."""
+"""Verdicts on mutations: steps 3 to 7 of docs/DESIGN.md, section 4, each alone and in their order."""
 
 from __future__ import annotations
 
