@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -75,9 +76,13 @@ def there(uri: str, acknowledged: list[NewEvent]) -> None:
 
 def stopped(node: NodeProcess) -> str:
     """Its last words."""
-    last = node.errors.read_text().splitlines()[-1]
-    assert last.startswith("error: the node stopped: writing to "), last
+    last = last_words(node.errors.read_text())
+    assert last.startswith("the node stopped: writing to "), last
     return last
+
+
+def last_words(log: str) -> str:
+    return str(json.loads(log.splitlines()[-1])["event"])
 
 
 def said(command: list[str]) -> tuple[int, str]:
@@ -102,8 +107,7 @@ def test_a_full_disk_stops_the_node_and_loses_nothing(disk: SmallDisk, tmp_path:
     # Nothing was given back: to start it would have to write.
     code, errors = said(start_command(data))
     assert code in (1, 2)
-    assert errors.splitlines()[-1].startswith("error: ")
-    assert "No space left on device" in errors.splitlines()[-1]
+    assert "No space left on device" in last_words(errors)
     disk.remount("size=64m")
     with node:
         there(node.uri, acknowledged)
@@ -134,7 +138,7 @@ def test_a_disk_that_cannot_be_written_is_named_at_the_start(disk: SmallDisk) ->
     disk.remount("ro")
     code, errors = said(start_command(data))
     assert code == 2
-    assert errors.startswith(f"error: data directory {data} cannot be opened: ")
+    assert last_words(errors).startswith(f"data directory {data} cannot be opened: ")
     assert "Read-only file system" in errors
     assert len(errors.splitlines()) == 1
     with pytest.raises(ConfigError, match="Read-only file system"):
