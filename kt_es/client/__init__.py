@@ -1,4 +1,4 @@
-"""The client: believes nothing that it is told before it has verified it (design, section 4).
+"""The client: believes nothing that it is told before it has verified it (docs/DESIGN.md, section 4).
 
 The names below are imported when they are first used. So the verifier, ``kt_es.client.trust``, needs the
 standard library, cbor2 and PyNaCl alone, and nothing of what the client fetches and stores with.

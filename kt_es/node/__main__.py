@@ -46,7 +46,7 @@ def main() -> int:
         config = with_port(config, options.listen)
         run(config, lambda address: print(address, flush=True))
     except KtError as error:
-        _LOG.error("failed", problem=str(error))
+        _LOG.error(str(error))
         return error.exit_code
     return 0
 

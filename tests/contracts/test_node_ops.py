@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 import subprocess
 import sys
@@ -50,11 +49,9 @@ class OperatedNode(NodeProcess):
         self._process = process
         assert process.stdout is not None
         self.address = process.stdout.readline().strip()
-        found = re.search(
-            r"serving metrics.*?(127\.0\.0\.1:\d+)", re.sub("\x1b\\[[0-9;]*m", "", words.read_text())
-        )
-        assert found, words.read_text()
-        self.ops = f"http://{found[1]}"
+        said = [json.loads(line) for line in words.read_text().splitlines()]
+        address = next(line["address"] for line in said if line["event"] == "serving metrics")
+        self.ops = f"http://{address}"
         return self
 
 

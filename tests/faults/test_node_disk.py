@@ -364,7 +364,7 @@ def test_a_file_that_may_not_grow_stops_the_node_and_loses_nothing(tmp_path: Pat
         resource.prlimit(node.pid, resource.RLIMIT_FSIZE, (4 << 20, resource.RLIM_INFINITY))
         acknowledged = fill(node.uri)
         assert node.ended() == 1
-    last = json.loads(node.errors.read_text().splitlines()[-1])["problem"]
+    last = json.loads(node.errors.read_text().splitlines()[-1])["event"]
     assert last.startswith("the node stopped: writing to ")
     assert "File too large" in last
     with node:
@@ -385,8 +385,8 @@ def test_a_disk_that_cannot_be_written_is_named_at_the_start(disk: FullDisk, nod
     # A system makes a disk with a fault read only: somebody mends it, and then a start helps.
     assert code == 1
     (line,) = map(json.loads, errors.splitlines())
-    assert line["problem"].startswith(f"data directory {node.data} cannot be opened: ")
-    assert "Read-only file system" in line["problem"]
+    assert line["event"].startswith(f"data directory {node.data} cannot be opened: ")
+    assert "Read-only file system" in line["event"]
     for data in (node.data, disk.path / "new"):
         with pytest.raises(KtError, match=r"cannot be opened: .*Read-only file system"):
             RocksStorage(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -177,7 +178,7 @@ def run_node(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_second_node_on_the_same_data_is_told_so(node: NodeProcess) -> None:
     second = run_node("--data", str(node.data), "--listen", "127.0.0.1:0")
     assert second.returncode == 1
-    assert second.stderr.startswith("error: data directory")
+    assert json.loads(second.stderr)["event"].startswith("data directory")
     assert "in use by another node" in second.stderr
 
 
