@@ -13,9 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from kt_es.client.client import Client
-from kt_es.client.state import FileStateStore
-from kt_es.client.trusted import Pinned
+from kt_es.client import Client, FileStateStore, Pinned
 from kt_es.errors import KtError
 
 USAGE, ABSENT = 2, 3  # exit codes, as those of kt

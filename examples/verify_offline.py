@@ -13,8 +13,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from kt_es.client import Pinned
 from kt_es.client.offline import verify_proof
-from kt_es.client.trusted import Pinned
 from kt_es.errors import KtError
 from kt_es.formats.proofs import ProofFile
 

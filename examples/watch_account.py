@@ -13,11 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from kt_es.client.client import Client
-from kt_es.client.state import FileStateStore
-from kt_es.client.trusted import Pinned
-from kt_es.client.vouching import Mine
-from kt_es.client.watching import Change, Watcher
+from kt_es.client import Change, Client, FileStateStore, Mine, Pinned, Watcher
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import KtError, WatchAlarmError
 from kt_es.formats.keys import PublicKey

@@ -1,4 +1,6 @@
-"""The anchor: the last head that was verified here, which the log must still hold (docs/DESIGN.md, section 9).
+"""The anchor: the last head that was verified here, which the log must still hold.
+
+docs/DESIGN.md, section 9.
 
 Whoever follows a directory compares first: at its start, after each connection, and at each head. The
 stream of heads has to hold, at the place of the anchor, the same bytes. A stream that ends before it was

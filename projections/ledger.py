@@ -1,8 +1,8 @@
 """The durable state of whoever follows a directory: signer, front end and monitor alike.
 
 An epoch is folded from its items (``fold.EpochFold``) and becomes visible by one atomic write: map,
-logs, positions and standing together (docs/DESIGN.md, section 4, "Committing"). Until then its pages and entries are
-already stored under the coming epoch's number, where no reader of a committed epoch looks.
+logs, positions and standing together (docs/DESIGN.md, section 4, "Committing"). Until then its pages and
+entries are already stored under the coming epoch's number, where no reader of a committed epoch looks.
 
 Keys: an entry stands under ``index || u64 epoch`` as ``u64 sequence || mutation bytes``, a node of a
 log under ``u8 log || node key``, a head under ``u64 epoch``.
