@@ -1,1 +1,1 @@
-"""Projections of the streams into RocksDB: the map, both logs and the openings, and their replay."""
+"""Followers of the logs: the front end with its replica and its openings, monitor, audit, snapshots, fsck."""

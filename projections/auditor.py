@@ -15,10 +15,10 @@ from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.heads import MapHead
 from kt_es.formats.queue import Item, items_of
 from kt_es.formats.records import Record
-from projections.clock import ClockReport, silence
-from projections.configs import check_pinned
-from projections.ledger import Ledger
-from projections.replay import Replay
+from kt_es.ledger.clock import ClockReport, silence
+from kt_es.ledger.configs import check_pinned
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.replay import Replay
 
 
 class QueueCheck:

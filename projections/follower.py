@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from kt_es.errors import AccessDeniedError, UnavailableError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames, Subscription
 from kt_es.formats.records import Record
+from kt_es.ledger.anchor import Anchor
+from kt_es.ledger.configs import check_pinned
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.replay import Replay, ReplayedEpoch
 from kt_es.process.outage import Outage
-from projections.anchor import Anchor
-from projections.configs import check_pinned
-from projections.ledger import Ledger
-from projections.replay import Replay, ReplayedEpoch
 
 FIRST_DELAY = 0.2
 LAST_DELAY = 2.0

@@ -27,19 +27,19 @@ from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.records import Record
+from kt_es.ledger.anchor import WRONG_LOG
+from kt_es.ledger.clock import interval_change
+from kt_es.ledger.convicting import check_unconvicted, keep, keeping_evidence
+from kt_es.ledger.ledger import FAMILIES, Ledger
+from kt_es.ledger.patient import open_patiently
+from kt_es.ledger.replay import ReplayedEpoch
+from kt_es.process.exposition import exposed
 from kt_es.process.outage import Outage
-from projections.anchor import WRONG_LOG
+from kt_es.process.worker import Worker
 from projections.auditor import QueueCheck
-from projections.clock import interval_change
-from projections.convicting import check_unconvicted, keep, keeping_evidence
-from projections.exposition import exposed
 from projections.follower import Listener, follow
-from projections.ledger import FAMILIES, Ledger
 from projections.monitor_metrics import MonitorMetrics
-from projections.opening_stores import open_patiently
-from projections.replay import ReplayedEpoch
 from projections.vigil import Notice, Vigil
-from projections.worker import Worker
 
 # How long figures with the alarm are served before the process ends: some scrapes have to come by.
 ALARM_SECONDS = 120.0

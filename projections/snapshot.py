@@ -25,12 +25,9 @@ from kt_es.formats.snapshots import (
     decode_rows,
     encode_rows,
 )
-from kt_es.merkle.log import node_key, plan_state
-from kt_es.merkle.map import EMPTY_ROOT, LeafRef
-from kt_es.merkle.walk import walk
-from projections.checks import check_commit, check_state, stored_head
-from projections.configs import check_key, config_chain, config_change
-from projections.ledger import (
+from kt_es.ledger.checks import check_commit, check_state, stored_head
+from kt_es.ledger.configs import check_key, config_chain, config_change
+from kt_es.ledger.ledger import (
     COMMITTED,
     ENTRIES,
     HEADS,
@@ -45,8 +42,11 @@ from projections.ledger import (
     Ledger,
     entry_key,
 )
-from projections.origin import Beginning
-from projections.storage import Change, Family, Storage
+from kt_es.ledger.origin import Beginning
+from kt_es.ledger.store import Change, Family, Storage
+from kt_es.merkle.log import node_key, plan_state
+from kt_es.merkle.map import EMPTY_ROOT, LeafRef
+from kt_es.merkle.walk import walk
 
 Told = Callable[[str, int], None]
 

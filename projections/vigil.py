@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from projections import clock
-from projections.clock import SLACK, spoken
-from projections.ledger import Committed
+from kt_es.ledger import clock
+from kt_es.ledger.clock import SLACK, spoken
+from kt_es.ledger.ledger import Committed
 
 # How long a replay that makes no step is still believed to be at work, in seconds; also a start.
 PATIENCE = SLACK / 1000

@@ -26,9 +26,9 @@ from kt_es.formats.configs import Config, SignedConfig, check_config_change, che
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.queue import CONFIG
-from projections.configs import config_chain
-from projections.ledger import FAMILIES, Ledger
-from projections.rocks import Store
+from kt_es.ledger.configs import config_chain
+from kt_es.ledger.ledger import FAMILIES, Ledger
+from kt_es.ledger.rocks import Store
 
 PAUSE = 0.2
 

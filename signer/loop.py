@@ -20,10 +20,10 @@ from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import ANY, Event, EventLog, GroupSubscription, NewEvent, StreamNames
 from kt_es.formats.heads import SignedMapHead
 from kt_es.formats.queue import EPOCH_MARKER, Marker
-from projections.checks import check_commit
-from projections.configs import check_pinned
-from projections.ledger import Ledger
-from projections.replay import Replay
+from kt_es.ledger.checks import check_commit
+from kt_es.ledger.configs import check_pinned
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.replay import Replay
 from signer.keys import KeyRing
 from signer.observer import Finished, Observer, Silent
 from signer.patrol import Patrol

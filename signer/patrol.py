@@ -13,11 +13,11 @@ from kt_es.errors import DivergenceError, EquivocationError, MalformedError, Rol
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.heads import MAP_HEAD
 from kt_es.formats.records import RECORDS, decode_records
+from kt_es.ledger.anchor import contradiction
+from kt_es.ledger.configs import config_chain
+from kt_es.ledger.ledger import HEADS, MUTATIONS_LOG, Ledger
+from kt_es.ledger.origin import beginning
 from kt_es.merkle.log import NodeId, node_key
-from projections.anchor import contradiction
-from projections.configs import config_chain
-from projections.ledger import HEADS, MUTATIONS_LOG, Ledger
-from projections.origin import beginning
 
 # In a step; an event of records has up to 256 KiB, a head less than 2.
 RECORD_EVENTS = 4

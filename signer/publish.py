@@ -24,9 +24,9 @@ from kt_es.eventstore.streams import EventLog, NewEvent, StreamNames
 from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, sign_checkpoint
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.records import RECORDS, decode_records
+from kt_es.ledger.anchor import Anchor
+from kt_es.ledger.ledger import MUTATIONS_LOG, Committed, Ledger
 from kt_es.merkle.log import NodeId, node_key
-from projections.anchor import Anchor
-from projections.ledger import MUTATIONS_LOG, Committed, Ledger
 
 
 def publish(

@@ -14,12 +14,12 @@ import structlog
 
 from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.keys import PublicKey
+from kt_es.ledger.convicting import keeping_evidence
+from kt_es.ledger.ledger import FAMILIES, Ledger
+from kt_es.ledger.patient import open_patiently
+from kt_es.process.exposition import exposed
 from kt_es.process.hangups import Reloaded, differing, reloading
 from kt_es.process.outage import Outage
-from projections.convicting import keeping_evidence
-from projections.exposition import exposed
-from projections.ledger import FAMILIES, Ledger
-from projections.opening_stores import open_patiently
 from signer.keys import KeyRing
 from signer.loop import Effects, Limits, Signer
 from signer.metrics import SignerMetrics

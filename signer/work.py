@@ -11,10 +11,10 @@ from kt_es.formats.configs import Config
 from kt_es.formats.heads import MAP_HEAD, MapHead
 from kt_es.formats.queue import items_of
 from kt_es.formats.records import RECORDS, RecordPacker
-from projections.anchor import Anchor, contradiction
-from projections.configs import config_chain
-from projections.fold import EpochFold
-from projections.ledger import Ledger
+from kt_es.ledger.anchor import Anchor, contradiction
+from kt_es.ledger.configs import config_chain
+from kt_es.ledger.fold import EpochFold
+from kt_es.ledger.ledger import Ledger
 from signer.keys import KeyRing
 from signer.publish import publish, sign_head
 

@@ -36,9 +36,9 @@ from kt_es.formats.queue import (
 from kt_es.formats.ranges import RangeAnswer, RangeEpoch
 from kt_es.formats.records import Record, RecordPacker, decode_records, encode_records
 from kt_es.formats.snapshots import SnapshotHeader, SnapshotRow, decode_rows, encode_rows
+from kt_es.ledger.ledger import Committed
 from kt_es.merkle.log import LogState
 from kt_es.merkle.map import Root
-from projections.ledger import Committed
 from tests.builders import (
     ORIGIN,
     SIGNER,

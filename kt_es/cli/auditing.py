@@ -20,12 +20,12 @@ from kt_es.config import FILE_NAME, Settings
 from kt_es.errors import CannotTellError, ConfigError
 from kt_es.eventstore.streams import EventLog
 from kt_es.formats.heads import MapHead
+from kt_es.ledger.clock import ClockReport, spoken
+from kt_es.ledger.convicting import check_unconvicted, keeping_evidence
+from kt_es.ledger.ledger import FAMILIES, Ledger
+from kt_es.ledger.rocks import Store
 from kt_es.wording import counted
 from projections.auditor import AuditReport, audit
-from projections.clock import ClockReport, spoken
-from projections.convicting import check_unconvicted, keeping_evidence
-from projections.ledger import FAMILIES, Ledger
-from projections.rocks import Store
 
 
 def directory_options(

@@ -8,9 +8,9 @@ from time import perf_counter
 
 from kt_es.cli.bench import Row, peak_memory
 from kt_es.crypto.hashes import sha256
+from kt_es.ledger.rocks import Store
 from kt_es.merkle.map import EMPTY_ROOT, Map, Root
 from kt_es.merkle.verify import map_root, require_root
-from projections.rocks import Store
 
 Update = tuple[bytes, bytes]
 PAGES = "pages"

@@ -21,9 +21,9 @@ from kt_es.errors import DivergenceError, KtError, VerificationError
 from kt_es.eventstore.streams import ANY, Event, EventLog, StreamNames, content_event
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.records import decode_records, encode_records
+from kt_es.ledger.ledger import FAMILIES, Ledger
+from kt_es.ledger.rocks import Store
 from projections.auditor import audit
-from projections.ledger import FAMILIES, Ledger
-from projections.rocks import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,11 @@ from kt_es.cli.stopped_node import opened
 from kt_es.cli.waiting import event_log, patience_option
 from kt_es.errors import DivergenceError
 from kt_es.eventstore.streams import StreamNames
+from kt_es.ledger.ledger import FAMILIES
+from kt_es.ledger.rocks import Store
 from projections.fsck.examination import fsck
 from projections.fsck.findings import MAX_DIFFERENCES, Report
 from projections.fsck.streams import StreamReader
-from projections.ledger import FAMILIES
-from projections.rocks import Store
 
 
 @click.command("fsck")

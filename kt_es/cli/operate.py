@@ -218,7 +218,7 @@ def frontend_command(
 
     SIGHUP has it read its certificate and the limits of kt.toml again.
     """
-    from kt_es.server.service import FrontendSettings, serve
+    from projections.frontend import FrontendSettings, serve
 
     output = output_of(context)
     configure_logs("frontend", logs_of(context))

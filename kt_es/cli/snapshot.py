@@ -15,11 +15,11 @@ from kt_es.cli.fsck import end_line, progress_line
 from kt_es.cli.operate import DATA_OPTION
 from kt_es.errors import ConfigError
 from kt_es.formats.heads import MapHead
+from kt_es.ledger.ledger import FAMILIES, Ledger
+from kt_es.ledger.rocks import Store
 from kt_es.process.files import replacing
 from kt_es.process.space import unwritable
 from kt_es.wording import counted
-from projections.ledger import FAMILIES, Ledger
-from projections.rocks import Store
 from projections.snapshot import load, save
 
 

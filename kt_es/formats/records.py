@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -126,10 +126,3 @@ class RecordPacker:
         self._records = []
         self._size = 0
         return data
-
-
-def pack_records(first_sequence: int, records: Iterable[tuple[bytes, bool]]) -> Iterator[bytes]:
-    """``RecordPacker`` over ``(record bytes, closes epoch)`` pairs."""
-    packer = RecordPacker(first_sequence)
-    for record, closes_epoch in records:
-        yield from packer.add(record, closes_epoch=closes_epoch)

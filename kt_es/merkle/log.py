@@ -173,13 +173,6 @@ def plan_range(start: int, end: int, size: int) -> ProofPlan:
     return ProofPlan(tuple(runs))
 
 
-def plan_root(size: int) -> ProofPlan:
-    """The nodes whose one joint hash is the root at ``size`` (at least 1): a past root from storage."""
-    if size < 1:
-        raise ValueError("the empty log has no nodes")
-    return ProofPlan((_cover(0, size),))
-
-
 def plan_state(size: int) -> ProofPlan:
     """The nodes that make the ``LogState`` of a past ``size``: one run each."""
     return ProofPlan(tuple((node,) for node in _cover(0, size)))

@@ -14,11 +14,11 @@ from kt_es.eventstore.streams import StreamNames, content_event
 from kt_es.formats.erasures import MAX_ERASURE, Erasure
 from kt_es.formats.queue import ERASURE
 from kt_es.formats.records import Verdict
+from kt_es.ledger.erasures import erased_in
+from kt_es.ledger.ledger import Committed
 from kt_es.server.availability import Appender, LogWatch
 from kt_es.server.backlog import Backlog
 from kt_es.server.handlers import Directory
-from projections.erasures import erased_in
-from projections.ledger import Committed
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,10 @@ from kt_es.formats.heads import HeadEvent
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.profiles import Opening
 from kt_es.formats.proofs import ErasureProof, LookupAnswer, encode_configs
+from kt_es.ledger.configs import config_chain
+from kt_es.ledger.erasures import prove_erasure
+from kt_es.ledger.heads import head_at, map_root_at, prove_consistency, prove_head
+from kt_es.ledger.ledger import HEADS_LOG, MUTATIONS_LOG, Committed, Ledger
 from kt_es.merkle.map import Root
 from kt_es.merkle.proofs import MapProof
 from kt_es.server.answers import DirectoryInfo, Found, FoundRange, History, Published, Version
@@ -22,10 +26,6 @@ from kt_es.server.indexer import Indexer
 from kt_es.server.openings import OpeningReader
 from kt_es.server.problems import UNKNOWN_EPOCH, NotNowError
 from kt_es.server.ranges import answer_range, check_range
-from projections.configs import config_chain
-from projections.erasures import prove_erasure
-from projections.heads import head_at, map_root_at, prove_consistency, prove_head
-from projections.ledger import HEADS_LOG, MUTATIONS_LOG, Committed, Ledger
 
 LOGS = {"heads": HEADS_LOG, "mutations": MUTATIONS_LOG}
 

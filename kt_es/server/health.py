@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from kt_es.errors import AccessDeniedError, EquivocationError, KtError, RollbackError
+from kt_es.ledger import clock
+from kt_es.ledger.clock import spoken
+from kt_es.ledger.ledger import Ledger
 from kt_es.server.late import RequestLog
 from kt_es.server.problems import denial
-from projections import clock
-from projections.clock import spoken
-from projections.ledger import Ledger
 
 
 class Reason(StrEnum):

@@ -15,9 +15,9 @@ import uvloop
 from starlette.types import ASGIApp
 
 from kt_es.errors import KtError
+from kt_es.process.worker import Worker
 from kt_es.server.connection import Connection
 from kt_es.server.connections import Connections
-from projections.worker import Worker
 
 GRACE = 5.0
 # Connections that the system may have taken before this process looks at them.

@@ -7,9 +7,9 @@ from functools import partial
 
 from prometheus_client import Gauge, generate_latest
 
+from kt_es.process.exposition import Figures
 from kt_es.server.backlog import Backlog
 from kt_es.server.health import Reason
-from projections.exposition import Figures
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

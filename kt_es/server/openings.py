@@ -11,10 +11,10 @@ from kt_es.crypto.commitments import opens
 from kt_es.eventstore.streams import StreamNames
 from kt_es.formats.entries import Mutation
 from kt_es.formats.profiles import Opening
+from kt_es.ledger.openings import Missing, Openings, read_opening
 from kt_es.server.availability import LogWatch
 from kt_es.server.late import RequestLog
 from kt_es.server.problems import NotNowError
-from projections.openings import Missing, Openings, read_opening
 
 DEADLINE = 2.0
 

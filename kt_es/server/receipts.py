@@ -11,7 +11,7 @@ from kt_es.formats.records import Verdict
 from kt_es.server.pools import run_in
 from kt_es.server.problems import Problem
 from kt_es.server.submission import Receipt, Submission, Submissions, meaning
-from projections.replica import Outcome
+from kt_es.server.waiters import Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,10 @@ from kt_es.errors import AccessDeniedError, KtError, MalformedError, Unavailable
 from kt_es.eventstore.rights import DELETED
 from kt_es.eventstore.streams import ANY, Event, NewEvent, StreamNames, content_event
 from kt_es.formats.profiles import OPENING, OPENING_ERASED, Opening, encode_erased
+from kt_es.ledger.erasures import erased_entries
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.openings import Openings
 from kt_es.server.late import RequestLog
-from projections.erasures import erased_entries
-from projections.ledger import Ledger
-from projections.openings import Openings
 
 LOOK = 0.25
 """Seconds between two looks for new erasures, which cost nothing while there are none."""

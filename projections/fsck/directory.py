@@ -7,14 +7,14 @@ from kt_es.errors import DivergenceError, MalformedError, VerificationError
 from kt_es.formats.entries import INDEX_LENGTH, Mutation
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.profiles import Opening
+from kt_es.ledger.chains import breach_of_chain
+from kt_es.ledger.configs import config_chain
+from kt_es.ledger.ledger import ENTRIES, HEADS, HEADS_LOG, OPENINGS, PAGES, SEQUENCE_SIZE
+from kt_es.ledger.store import Family
 from kt_es.merkle.log import NodeId, node_key
 from kt_es.merkle.map import LeafRef
 from kt_es.merkle.walk import walk
-from projections.chains import breach_of_chain
-from projections.configs import config_chain
 from projections.fsck.findings import EPOCH_SIZE, Examined
-from projections.ledger import ENTRIES, HEADS, HEADS_LOG, OPENINGS, PAGES, SEQUENCE_SIZE
-from projections.storage import Family
 
 BATCH = 256
 

@@ -11,15 +11,15 @@ from collections.abc import Callable
 from kt_es.errors import DivergenceError
 from kt_es.eventstore.streams import StreamNames
 from kt_es.formats.keys import PublicKey
-from projections.checks import check_commit
-from projections.configs import check_pinned
+from kt_es.ledger.checks import check_commit
+from kt_es.ledger.configs import check_pinned
+from kt_es.ledger.ledger import COMMITTED, META, Ledger
+from kt_es.ledger.origin import beginning
+from kt_es.ledger.store import Storage
 from projections.fsck.directory import examine_entries, examine_heads, examine_map, examine_openings
 from projections.fsck.findings import EnoughError, Examined, Findings, Report
 from projections.fsck.nodes import examine_nodes
 from projections.fsck.streams import StreamReader, examine_head_stream, examine_record_stream
-from projections.ledger import COMMITTED, META, Ledger
-from projections.origin import beginning
-from projections.storage import Storage
 
 
 def fsck(

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from projections.ledger import Ledger
-from projections.origin import Beginning
-from projections.storage import Storage
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.origin import Beginning
+from kt_es.ledger.store import Storage
 
 MAX_DIFFERENCES = 20
 EPOCH_SIZE = 8

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kt_es.crypto.hashes import HASH_SIZE, log_node_hash
+from kt_es.ledger.ledger import HEADS_LOG, MUTATIONS_LOG, NODES
 from kt_es.merkle.log import LogState, node_key, plan_state
 from projections.fsck.findings import Examined
-from projections.ledger import HEADS_LOG, MUTATIONS_LOG, NODES
 
 
 @dataclass(frozen=True, slots=True)

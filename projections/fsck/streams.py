@@ -11,9 +11,9 @@ from kt_es.eventstore.streams import Event, StreamNames
 from kt_es.formats.entries import Mutation
 from kt_es.formats.heads import MAP_HEAD
 from kt_es.formats.records import RECORDS, Record, Verdict, decode_records
+from kt_es.ledger.ledger import ENTRIES, HEADS, MUTATIONS_LOG, SEQUENCE_SIZE, entry_key
 from kt_es.merkle.log import LogState, NodeId, node_key
 from projections.fsck.findings import EPOCH_SIZE, Examined
-from projections.ledger import ENTRIES, HEADS, MUTATIONS_LOG, SEQUENCE_SIZE, entry_key
 
 
 class StreamReader(Protocol):

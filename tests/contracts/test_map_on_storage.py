@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from kt_es.crypto.hashes import sha256
+from kt_es.ledger.rocks import Store
 from kt_es.merkle.map import EMPTY_ROOT, Map, Root
 from kt_es.merkle.verify import map_root
-from projections.rocks import Store
 from tests.reference import naive_map
 from tests.reference.memory_store import MemoryStore
 

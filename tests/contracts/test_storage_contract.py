@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from projections.rocks import SCAN_ROWS, Store
-from projections.storage import Storage, after_prefix
+from kt_es.ledger.rocks import SCAN_ROWS, Store
+from kt_es.ledger.store import Storage, after_prefix
 from tests.reference.memory_store import MemoryStore
 
 FAMILIES = ("pages", "meta")

@@ -21,7 +21,7 @@ from kt_es.errors import ConfigError, KtError, LockedError, RefusedError
 from kt_es.eventstore.esdb import connect
 from kt_es.formats.profiles import ProfileKey
 from kt_es.process.files import replace_file
-from kt_es.server.service import FrontendSettings, serve
+from projections.frontend import FrontendSettings, serve
 from tests import builders as b
 from tests.reference.frontends import until
 from tests.reference.signed_streams import SignedStreams
@@ -214,7 +214,7 @@ import sys
 from pathlib import Path
 import structlog
 from kt_es.formats.keys import PublicKey
-from kt_es.server.service import FrontendSettings, serve
+from projections.frontend import FrontendSettings, serve
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 origin, key, log, data, vrf, now = sys.argv[1:]
 settings = FrontendSettings(

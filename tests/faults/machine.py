@@ -14,8 +14,8 @@ from enum import Enum
 
 from kt_es.errors import KtError, UnavailableError, WrongRevisionError
 from kt_es.eventstore.streams import ANY, Event, NewEvent
-from projections.ledger import COMMITTED, FAMILIES, META, Committed, Ledger
-from projections.storage import Change, Storage
+from kt_es.ledger.ledger import COMMITTED, FAMILIES, META, Committed, Ledger
+from kt_es.ledger.store import Change, Storage
 from signer.keys import KeyRing
 from signer.loop import Effects, Limits, Signer
 from tests.builders import ORIGIN, SIGNER, SIGNER_KEY, START, seed

@@ -18,13 +18,13 @@ from kt_es.formats.checkpoints import Checkpoint, heads_origin, sign_checkpoint
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.queue import EPOCH_MARKER
 from kt_es.formats.records import Record, Verdict, decode_records, encode_records
+from kt_es.ledger.configs import CONFIG
+from kt_es.ledger.ledger import COMMITTED, ENTRIES, FAMILIES, HEADS, META, PAGES, Committed, Ledger
+from kt_es.ledger.rocks import Store
+from kt_es.ledger.store import Storage
 from kt_es.merkle.log import LogState
 from kt_es.merkle.map import EMPTY_ROOT, Root
 from kt_es.merkle.pages import decode_page, encode_page
-from projections.configs import CONFIG
-from projections.ledger import COMMITTED, ENTRIES, FAMILIES, HEADS, META, PAGES, Committed, Ledger
-from projections.rocks import Store
-from projections.storage import Storage
 from signer.keys import KeyRing
 from signer.loop import Signer
 from tests.builders import (

@@ -16,11 +16,8 @@ from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.heads import HeadEvent
 from kt_es.formats.records import decode_records, encode_records
-from kt_es.merkle.log import NodeId, node_key
-from projections.configs import CONFIG
-from projections.fsck.examination import fsck
-from projections.fsck.findings import MAX_DIFFERENCES, Report
-from projections.ledger import (
+from kt_es.ledger.configs import CONFIG
+from kt_es.ledger.ledger import (
     COMMITTED,
     ENTRIES,
     FAMILIES,
@@ -34,8 +31,11 @@ from projections.ledger import (
     SEQUENCE_SIZE,
     Ledger,
 )
-from projections.rocks import Store
-from projections.storage import Storage
+from kt_es.ledger.rocks import Store
+from kt_es.ledger.store import Storage
+from kt_es.merkle.log import NodeId, node_key
+from projections.fsck.examination import fsck
+from projections.fsck.findings import MAX_DIFFERENCES, Report
 from tests.builders import (
     ORIGIN,
     OTHER_ORIGIN,

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kt_es.errors import DiskFullError
-from projections.ledger import COMMITTED, FAMILIES, META, Ledger
-from projections.storage import Change
+from kt_es.ledger.ledger import COMMITTED, FAMILIES, META, Ledger
+from kt_es.ledger.store import Change
 from tests import builders as b
 from tests.reference.frontends import Front, front, until
 from tests.reference.memory_store import MemoryStore

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kt_es.errors import DiskFullError
-from projections.rocks import Store
+from kt_es.ledger.rocks import Store
 from tests.faults.full_disk import FullDisk, full_disk
 
 FAMILIES = ("pages", "meta")

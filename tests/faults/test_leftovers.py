@@ -15,11 +15,11 @@ from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.entries import Mutation
 from kt_es.formats.erasures import Erasure, Reason
 from kt_es.formats.queue import CONFIG, EPOCH_MARKER, ERASURE, MUTATIONS, encode_mutations
-from projections.erasures import prove_erasure
+from kt_es.ledger.erasures import prove_erasure
+from kt_es.ledger.ledger import ERASURE as LEDGER_ERASURE
+from kt_es.ledger.ledger import FAMILIES, META, Ledger
+from kt_es.ledger.leftovers import AHEAD
 from projections.fsck.examination import fsck
-from projections.ledger import ERASURE as LEDGER_ERASURE
-from projections.ledger import FAMILIES, META, Ledger
-from projections.leftovers import AHEAD
 from signer.loop import Signer
 from tests.builders import (
     ORIGIN,

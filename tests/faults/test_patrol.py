@@ -12,7 +12,7 @@ from kt_es.errors import DivergenceError
 from kt_es.eventstore.streams import ANY, Event, content_event
 from kt_es.formats.heads import HeadEvent
 from kt_es.formats.records import decode_records, encode_records
-from projections.ledger import Ledger
+from kt_es.ledger.ledger import Ledger
 from signer import patrol
 from signer.keys import KeyRing
 from signer.loop import Signer

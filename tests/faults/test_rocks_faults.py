@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from kt_es.errors import ConfigError, DivergenceError, KtError, LockedError
-from projections.rocks import Store
+from kt_es.ledger.rocks import Store
 
 FAMILIES = ("pages", "meta")
 
 HOLD = """
 import sys
 from pathlib import Path
-from projections.rocks import Store
+from kt_es.ledger.rocks import Store
 store = Store.open(Path(sys.argv[1]), ("pages", "meta"))
 store.write([("meta", b"synced", b"1")])
 store.write([("meta", b"unsynced", b"2")], sync=False)

@@ -17,11 +17,11 @@ from kt_es.errors import DivergenceError, KtError
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.snapshots import LENGTH_SIZE, SnapshotHeader, SnapshotRow, decode_rows, encode_rows
+from kt_es.ledger.ledger import COMMITTED, FAMILIES, META, PAGES, Committed, Ledger
+from kt_es.ledger.rocks import Store
+from kt_es.ledger.store import Storage
 from projections.fsck.examination import fsck
-from projections.ledger import COMMITTED, FAMILIES, META, PAGES, Committed, Ledger
-from projections.rocks import Store
 from projections.snapshot import load, save
-from projections.storage import Storage
 from tests.builders import (
     ORIGIN,
     OTHER_ORIGIN,

@@ -14,6 +14,7 @@ from kt_es.formats.evidence import Evidence, armored, unarmored
 from kt_es.formats.heads import SignedMapHead
 from kt_es.formats.labels import LABEL_POLICIES, normalize_label
 from kt_es.formats.notes import VerifierKey, parse_note
+from kt_es.ledger.ledger import Committed
 from kt_es.merkle.pages import (
     CHILD_SIZE,
     LEAF_SIZE,
@@ -24,7 +25,6 @@ from kt_es.merkle.pages import (
     page_hash,
     read_slot,
 )
-from projections.ledger import Committed
 from tests.builders import ORIGIN, SIGNER_KEY
 from tests.examples import EXAMPLES, evidence_of_entries, evidence_of_heads
 

@@ -17,7 +17,6 @@ from kt_es.merkle.log import (
     node_key,
     plan_consistency,
     plan_inclusion,
-    plan_root,
     plan_state,
 )
 from kt_es.merkle.verify import log_root_from_consistency, log_root_from_inclusion, require_root
@@ -74,9 +73,8 @@ def test_consistency_between_any_past_sizes(data: st.DataObject) -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, len(LEAVES)))
-def test_past_roots_and_states_come_from_stored_nodes(size: int) -> None:
+def test_past_states_come_from_stored_nodes(size: int) -> None:
     _, stored = grow(len(LEAVES))
-    assert prove(plan_root(size), stored) == [naive_log.root(LEAVES[:size])]
     state = LogState(size, tuple(prove(plan_state(size), stored)))
     assert state == grow(size)[0]
 
@@ -137,7 +135,6 @@ def test_impossible_places_are_the_callers_mistake() -> None:
         lambda: plan_inclusion(-1, 3),
         lambda: plan_consistency(0, 3),
         lambda: plan_consistency(4, 3),
-        lambda: plan_root(0),
     )
     for plan in plans:
         with pytest.raises(ValueError, match=r"log|proof"):

@@ -17,7 +17,7 @@ from kt_es.server.connections import Connections
 from kt_es.server.guard import Guard
 from kt_es.server.limits import Limits
 from kt_es.server.listening import http_server
-from kt_es.server.service import Running
+from projections.frontend import Running
 
 PATIENCE = 20.0
 

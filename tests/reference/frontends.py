@@ -14,10 +14,10 @@ import httpx
 
 from kt_es.errors import KtError
 from kt_es.eventstore.streams import EventLog
+from kt_es.ledger.ledger import FAMILIES, Ledger
+from kt_es.ledger.store import Storage
 from kt_es.server.limits import DEFAULT_LIMITS, Limits
-from kt_es.server.service import Running
-from projections.ledger import FAMILIES, Ledger
-from projections.storage import Storage
+from projections.frontend import Running
 from tests import builders as b
 from tests.reference.memory_store import MemoryStore
 from tests.reference.signed_streams import SignedStreams

@@ -12,9 +12,7 @@ from kt_es.crypto.hashes import log_leaf_hash, sha256
 from kt_es.epochs import Standing
 from kt_es.formats.heads import MapHead
 from kt_es.formats.profiles import Opening
-from kt_es.merkle.log import LogState, node_key
-from kt_es.merkle.map import EMPTY_ROOT
-from projections.ledger import (
+from kt_es.ledger.ledger import (
     ENTRIES,
     HEADS,
     HEADS_LOG,
@@ -27,7 +25,9 @@ from projections.ledger import (
     Ledger,
     entry_key,
 )
-from projections.storage import Storage
+from kt_es.ledger.store import Storage
+from kt_es.merkle.log import LogState, node_key
+from kt_es.merkle.map import EMPTY_ROOT
 from signer.publish import sign_head
 from tests import builders as b
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from projections.storage import Change, Family
+from kt_es.ledger.store import Change, Family
 
 
 class MemoryStore:

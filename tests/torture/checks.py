@@ -26,10 +26,10 @@ from kt_es.formats.entries import Mutation
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.queue import Item, items_of
 from kt_es.formats.records import Record, Verdict, decode_records
-from projections.anchor import WRONG_LOG
+from kt_es.ledger.anchor import WRONG_LOG
+from kt_es.ledger.ledger import FAMILIES, Ledger
+from kt_es.ledger.rocks import Store
 from projections.auditor import audit
-from projections.ledger import FAMILIES, Ledger
-from projections.rocks import Store
 from signer.keys import KeyRing
 from signer.work import EpochWork
 from tests.torture.directory import TortureError, eventually

@@ -17,9 +17,9 @@ from kt_es.eventstore.streams import NewEvent, Subscription, content_event
 from kt_es.evidence import convict
 from kt_es.formats.evidence import Evidence
 from kt_es.formats.heads import MAP_HEAD, HeadEvent
-from projections.anchor import Anchor
+from kt_es.ledger.anchor import Anchor
+from kt_es.ledger.ledger import FAMILIES, Ledger
 from projections.auditor import audit
-from projections.ledger import FAMILIES, Ledger
 from projections.monitor import MonitorSettings, monitor
 from signer.keys import KeyRing
 from signer.loop import Signer

@@ -21,9 +21,9 @@ from kt_es.epochs import Standing
 from kt_es.errors import CannotTellError, UnavailableError
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.queue import CONFIG, EPOCH_MARKER
+from kt_es.ledger.clock import SLACK, spoken
+from kt_es.ledger.ledger import Committed
 from projections.auditor import AuditReport, audit
-from projections.clock import SLACK, spoken
-from projections.ledger import Committed
 from projections.monitor import Clocks, MonitorSettings, monitor
 from projections.monitor_metrics import MonitorMetrics
 from projections.vigil import PATIENCE, Alarm, Notice, Vigil

@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 
 from kt_es.errors import ConfigError, EquivocationError
 from kt_es.formats.evidence import Evidence, armored
-from projections import convicting
+from kt_es.ledger import convicting
+from kt_es.ledger.ledger import FAMILIES, Ledger
 from projections.auditor import audit
-from projections.ledger import FAMILIES, Ledger
 from tests import builders as b
 from tests.reference.forks import story
 from tests.reference.memory_store import MemoryStore

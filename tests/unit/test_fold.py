@@ -8,8 +8,8 @@ from kt_es.errors import DivergenceError
 from kt_es.formats.heads import HeadEvent, MapHead
 from kt_es.formats.queue import Item, ItemKind, items_of
 from kt_es.formats.records import Record, Verdict
-from projections.fold import EpochFold
-from projections.ledger import ENTRIES, FAMILIES, Ledger
+from kt_es.ledger.fold import EpochFold
+from kt_es.ledger.ledger import ENTRIES, FAMILIES, Ledger
 from tests.builders import ORIGIN, SIGNER_KEY, item, marker, mutation, signed_config
 from tests.faults.test_divergence import USERS as FORMER
 from tests.faults.test_divergence import stored

@@ -11,7 +11,6 @@ from kt_es.formats.records import (
     RecordPacker,
     Verdict,
     decode_records,
-    pack_records,
 )
 
 Lines = list[tuple[bytes, bool]]
@@ -24,7 +23,9 @@ LINES = st.lists(
 
 
 def packed(lines: Lines, first: int = 0) -> list[tuple[int, list[bytes]]]:
-    return [decode_records(data) for data in pack_records(first, lines)]
+    packer = RecordPacker(first)
+    events = [event for record, closes in lines for event in packer.add(record, closes_epoch=closes)]
+    return [decode_records(event) for event in events]
 
 
 def sizes(lines: Lines) -> list[int]:

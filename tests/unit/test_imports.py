@@ -23,8 +23,10 @@ LAYERS = [
     ["kt_es.process"],
     ["kt_es.eventstore"],
     ["kt_es.client", "kt_es.node", "kt_es.importers"],
+    ["kt_es.ledger"],
+    ["kt_es.server"],
     ["projections"],
-    ["signer", "kt_es.server"],
+    ["signer"],
     ["kt_es.config"],
     ["kt_es.cli"],
 ]
@@ -48,7 +50,7 @@ PURE_CLIENT = tuple(
 ONLY_IN = {
     "esdbclient": ("kt_es/eventstore/driver.py",),
     "kurrentdbclient": ("kt_es/eventstore/driver.py",),
-    "rocksdict": ("projections/rocks.py", "projections/rocks_database.py", "kt_es/node/"),
+    "rocksdict": ("kt_es/ledger/rocks.py", "kt_es/ledger/rocks_database.py", "kt_es/node/"),
     "grpc": ("kt_es/eventstore/", "kt_es/node/"),
     "cbor2": ("kt_es/formats/codec.py",),
     "cryptography": (

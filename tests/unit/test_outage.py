@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 
 from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import EventLog
+from kt_es.ledger.ledger import FAMILIES, Ledger
 from kt_es.process.outage import Outage
 from kt_es.server.availability import LogWatch
-from projections.ledger import FAMILIES, Ledger
 from projections.monitor import MonitorSettings, monitor
 from signer import runner
 from tests import builders as b

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from kt_es.eventstore.esdb_client import PAGE
 from kt_es.eventstore.streams import ANY, Event, NewEvent, content_event
 from kt_es.formats.queue import EPOCH_MARKER
-from projections.replay import Replay
+from kt_es.ledger.replay import Replay
 from tests import builders as b
 from tests.reference.memory_log import MemoryLog
 from tests.reference.signing import NAMES, new_ledger, new_log, new_signer, submit

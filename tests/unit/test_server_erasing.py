@@ -15,8 +15,8 @@ from kt_es.formats.entries import Mutation
 from kt_es.formats.erasures import Erasure, Reason
 from kt_es.formats.profiles import OPENING, OPENING_ERASED, Opening, decode_erased
 from kt_es.formats.queue import ERASURE
+from kt_es.ledger.openings import Missing
 from kt_es.server.sweeping import sweep_stream
-from projections.openings import Missing
 from tests import builders as b
 from tests.reference.frontends import Front, front, until
 from tests.reference.memory_log import MemoryLog

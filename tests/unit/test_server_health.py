@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from kt_es.ledger.clock import SLACK
 from kt_es.server.health import Reason
-from projections.clock import SLACK
 from tests import builders as b
 from tests.reference.frontends import Front, front, until
 from tests.reference.signed_streams import SignedStreams

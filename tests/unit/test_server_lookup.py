@@ -17,9 +17,9 @@ from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import Mutation
 from kt_es.formats.heads import SignedMapHead
 from kt_es.formats.proofs import decode_configs
+from kt_es.ledger.heads import map_root_at
 from kt_es.merkle.verify import log_root_from_consistency
-from kt_es.server.service import Running
-from projections.heads import map_root_at
+from projections.frontend import Running
 from tests import builders as b
 from tests.reference.frontends import Front, front
 from tests.reference.signed_streams import SignedStreams

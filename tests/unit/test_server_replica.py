@@ -11,10 +11,10 @@ from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import ANY, NewEvent
 from kt_es.formats.profiles import OPENING, Opening, encode_erased
 from kt_es.formats.records import Verdict
+from kt_es.ledger.openings import Missing, read_opening
+from kt_es.process.worker import Worker
+from kt_es.server.waiters import Waiters
 from projections import replica as replicas
-from projections.openings import Missing, read_opening
-from projections.replica import Waiters
-from projections.worker import Worker
 from tests import builders as b
 from tests.reference.frontends import Front, front, until
 from tests.reference.memory_log import MemoryLog

@@ -8,8 +8,8 @@ import pytest
 
 from kt_es.client.trust import verify_lookup
 from kt_es.client.trusted import Trusted
-from projections.ledger import FAMILIES
-from projections.rocks import Store
+from kt_es.ledger.ledger import FAMILIES
+from kt_es.ledger.rocks import Store
 from tests import builders as b
 from tests.reference.frontends import Front
 from tests.reference.large_ledger import large_ledger

@@ -6,7 +6,7 @@ import urllib.request
 
 from prometheus_client import generate_latest
 
-from projections.exposition import exposed
+from kt_es.process.exposition import exposed
 from signer.metrics import SignerMetrics
 from signer.observer import Finished
 from tests.builders import START, config, map_head

@@ -14,9 +14,9 @@ from kt_es.cli.status_lines import status_lines
 from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import StreamNames
 from kt_es.formats.records import Verdict
+from kt_es.process.exposition import Figures, exposed
 from kt_es.server.backlog import Backlog
 from kt_es.server.metrics import Metrics
-from projections.exposition import Figures, exposed
 from projections.monitor_metrics import MonitorMetrics
 from signer.metrics import SignerMetrics
 from signer.observer import Finished

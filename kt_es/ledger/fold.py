@@ -16,10 +16,9 @@ from kt_es.formats.erasures import Erasure
 from kt_es.formats.heads import HeadEvent, MapHead
 from kt_es.formats.queue import Item, Marker
 from kt_es.formats.records import Record, Verdict
-from kt_es.merkle.log import NodeId, node_key
-from projections.configs import config_change
-from projections.erasures import erasure_change
-from projections.ledger import (
+from kt_es.ledger.configs import config_change
+from kt_es.ledger.erasures import erasure_change
+from kt_es.ledger.ledger import (
     COMMITTED,
     ENTRIES,
     HEADS,
@@ -34,8 +33,9 @@ from projections.ledger import (
     Ledger,
     entry_key,
 )
-from projections.leftovers import ahead_change, forget_ahead
-from projections.storage import Change, Storage
+from kt_es.ledger.leftovers import ahead_change, forget_ahead
+from kt_es.ledger.store import Change, Storage
+from kt_es.merkle.log import NodeId, node_key
 
 
 class EpochFold:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from kt_es.errors import DivergenceError, MalformedError
 from kt_es.formats.codec import decode, encode, take_array, take_uint
-from projections.ledger import META
-from projections.storage import Change, Storage
+from kt_es.ledger.ledger import META
+from kt_es.ledger.store import Change, Storage
 
 _BEGINNING = b"beginning"
 

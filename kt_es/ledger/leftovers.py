@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kt_es.formats.entries import INDEX_LENGTH
-from projections.configs import CONFIG, config_epoch
-from projections.erasures import erasure_epoch
-from projections.ledger import ENTRIES, ERASURE, META, entry_key
-from projections.storage import Change, Storage
+from kt_es.ledger.configs import CONFIG, config_epoch
+from kt_es.ledger.erasures import erasure_epoch
+from kt_es.ledger.ledger import ENTRIES, ERASURE, META, entry_key
+from kt_es.ledger.store import Change, Storage
 
 AHEAD = b"ahead "
 

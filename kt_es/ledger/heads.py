@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from kt_es.errors import DivergenceError, MalformedError
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
+from kt_es.ledger.ledger import HEADS_LOG, Committed, Ledger
 from kt_es.merkle.log import ProofPlan, plan_consistency, plan_inclusion, plan_range
 from kt_es.merkle.map import EMPTY_ROOT, Root
-from projections.ledger import HEADS_LOG, Committed, Ledger
 
 
 def head_at(ledger: Ledger, epoch: int) -> tuple[HeadEvent, MapHead]:

@@ -16,13 +16,13 @@ from kt_es.errors import ConfigError, EquivocationError, MalformedError
 from kt_es.evidence import convicted_before
 from kt_es.formats.evidence import MAX_EVIDENCE_FILE, Evidence, EvidenceKind
 from kt_es.formats.keys import PublicKey
+from kt_es.ledger.configs import config_chain
+from kt_es.ledger.ledger import Ledger
 from kt_es.process.files import create_file
-from projections.configs import config_chain
-from projections.ledger import Ledger
 
 FOLDER = "evidence"
 
-_LOG = structlog.get_logger("projections.evidence")
+_LOG = structlog.get_logger("kt_es.ledger")
 
 
 @contextmanager

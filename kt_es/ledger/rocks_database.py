@@ -1,6 +1,6 @@
 """A RocksDB database of a projection: opened to write, or as a view of what is there, and how it is set up.
 
-Beside ``rocks``, nothing else of the projections imports rocksdict.
+Beside ``rocks``, nothing else but the node imports rocksdict.
 """
 
 from __future__ import annotations

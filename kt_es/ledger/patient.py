@@ -1,4 +1,4 @@
-"""Opens the storage of a process that goes on for good, which waits for space where there is none."""
+"""Opens the storage of a process that goes on for good: where its disk has no space, it waits."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kt_es.errors import DiskFullError
+from kt_es.ledger.rocks import Store
 from kt_es.process.outage import Outage
-from projections.rocks import Store
 
 PAUSE = 1.0
 

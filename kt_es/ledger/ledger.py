@@ -20,9 +20,9 @@ from kt_es.formats.codec import decode, encode, take_array, take_bytes, take_uin
 from kt_es.formats.entries import HASH_LENGTH, Mutation
 from kt_es.formats.heads import HeadEvent
 from kt_es.formats.keys import PublicKey
+from kt_es.ledger.store import Family, Storage
 from kt_es.merkle.log import LogState
 from kt_es.merkle.map import EMPTY_ROOT, LeafRef, Map, Root
-from projections.storage import Family, Storage
 
 PAGES = "pages"
 ENTRIES = "entries"

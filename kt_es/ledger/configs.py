@@ -12,8 +12,8 @@ from kt_es.errors import DivergenceError, MalformedError, VerificationError
 from kt_es.formats.configs import SignedConfig, verify_chain
 from kt_es.formats.heads import SignedMapHead
 from kt_es.formats.keys import PublicKey
-from projections.ledger import META, Committed, Ledger
-from projections.storage import Change
+from kt_es.ledger.ledger import META, Committed, Ledger
+from kt_es.ledger.store import Change
 
 CONFIG = b"config "
 

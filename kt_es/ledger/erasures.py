@@ -9,10 +9,10 @@ from __future__ import annotations
 from kt_es.formats.entries import HASH_LENGTH, INDEX_LENGTH
 from kt_es.formats.erasures import Erasure
 from kt_es.formats.proofs import ErasureProof
+from kt_es.ledger.heads import head_at, prove_head
+from kt_es.ledger.ledger import ERASURE, META, MUTATIONS_LOG, Committed, Ledger
+from kt_es.ledger.store import Change
 from kt_es.merkle.log import plan_inclusion
-from projections.heads import head_at, prove_head
-from projections.ledger import ERASURE, META, MUTATIONS_LOG, Committed, Ledger
-from projections.storage import Change
 
 _EPOCH = len(ERASURE) + INDEX_LENGTH + HASH_LENGTH
 

@@ -12,9 +12,9 @@ from kt_es.errors import DivergenceError, MalformedError, VerificationError
 from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, open_checkpoint
 from kt_es.formats.configs import Config, SignedConfig
 from kt_es.formats.heads import HeadEvent, SignedMapHead
+from kt_es.ledger.configs import check_chain, config_chain
+from kt_es.ledger.ledger import EMPTY_LOG, Committed, Ledger
 from kt_es.merkle.map import EMPTY_ROOT
-from projections.configs import check_chain, config_chain
-from projections.ledger import EMPTY_LOG, Committed, Ledger
 
 HERE = "the data directory"
 

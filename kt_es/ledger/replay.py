@@ -19,10 +19,10 @@ from kt_es.formats.configs import Config, SignedConfig
 from kt_es.formats.heads import MAP_HEAD, HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.queue import Item, ItemKind
 from kt_es.formats.records import RECORDS, Record, RecordPacker, decode_records
-from projections.anchor import Anchor
-from projections.checks import check_commit
-from projections.fold import EpochFold
-from projections.ledger import Committed, Ledger
+from kt_es.ledger.anchor import Anchor
+from kt_es.ledger.checks import check_commit
+from kt_es.ledger.fold import EpochFold
+from kt_es.ledger.ledger import Committed, Ledger
 
 
 @dataclass(frozen=True, slots=True)

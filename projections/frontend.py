@@ -27,9 +27,16 @@ from kt_es.errors import ConfigError, EquivocationError, KtError, RollbackError,
 from kt_es.eventstore.esdb import Connector
 from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.keys import PublicKey
+from kt_es.ledger.checks import check_commit
+from kt_es.ledger.convicting import keep
+from kt_es.ledger.ledger import FAMILIES, Ledger
+from kt_es.ledger.openings import Openings
+from kt_es.ledger.patient import open_patiently
+from kt_es.ledger.replay import ReplayedEpoch
 from kt_es.process.hangups import Reloaded, differing, reloading
 from kt_es.process.outage import Outage
 from kt_es.process.tls import both_or_none
+from kt_es.process.worker import Worker
 from kt_es.server.availability import Appender, LogWatch
 from kt_es.server.backlog import MAX_BACKLOG, Backlog
 from kt_es.server.batcher import Batcher
@@ -51,14 +58,8 @@ from kt_es.server.rights import PrivateStreams
 from kt_es.server.submission import Submissions
 from kt_es.server.sweeping import Sweeper
 from kt_es.server.tls import Exchangeable
-from projections.checks import check_commit
-from projections.convicting import keep
-from projections.ledger import FAMILIES, Ledger
-from projections.opening_stores import open_patiently
-from projections.openings import Openings
-from projections.replay import ReplayedEpoch
+from projections.openings import OpeningsFollower
 from projections.replica import Replica
-from projections.worker import Worker
 
 READERS = 8
 # Histories and ranges are long work in Python: apart from lookups, and little of it at a time.
@@ -138,8 +139,9 @@ class Running:
         self._appender = Appender(self._log, self.watch)
         self._batcher = Batcher(self._appender, names.queue)
         self.replica = Replica(connect_log, names, ledger, on_epoch=self._on_epoch, failed=self._fail)
-        self.openings = Openings(connect_log, names, ledger.store, self._fail)
-        self._reader = OpeningReader(self.openings, self._log, names, self.watch)
+        openings = Openings(ledger.store)
+        self.openings = OpeningsFollower(connect_log, names, openings, self._fail)
+        self._reader = OpeningReader(openings, self._log, names, self.watch)
         self.directory = Directory(names.directory, ledger, Indexer(vrf), self._reader)
         # A key of another directory is told before anything listens.
         self.directory.check_key(ledger.committed)
@@ -162,7 +164,7 @@ class Running:
         )
         self.metrics.committed(ledger.committed.epoch, ledger.committed.standing.timestamp)
         self._batches = Worker("batcher", lambda _: self._batcher.run(), self._fail)
-        self._sweeper = Sweeper(self._log, names, ledger, self.openings)
+        self._sweeper = Sweeper(self._log, names, ledger, openings)
         self._workers = [
             self.replica.worker,
             self.openings.worker,

@@ -1,4 +1,4 @@
-"""Storage of projections on disk: RocksDB by way of rocksdict."""
+"""Storage on disk: RocksDB by way of rocksdict."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from rocksdict import CompactOptions, DbClosedError, Rdict, WriteBatch
 
 from kt_es.errors import ConfigError, DiskFullError, DivergenceError, KtError, LockedError
+from kt_es.ledger.rocks_database import Database, is_there, open_to_write, open_view
+from kt_es.ledger.store import Change, Family, after_prefix
 from kt_es.process.space import has_space, is_full
-from projections.rocks_database import Database, is_there, open_to_write, open_view
-from projections.storage import Change, Family, after_prefix
 
 CACHE_BYTES = 64 << 20
 SCAN_ROWS = 512

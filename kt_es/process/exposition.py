@@ -19,7 +19,7 @@ from kt_es.errors import ConfigError
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
-_LOG = structlog.get_logger("projections.exposition")
+_LOG = structlog.get_logger("kt_es.process.exposition")
 
 
 class Figures:

@@ -23,9 +23,9 @@ from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.evidence import contradicting_checkpoints, contradicting_heads
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.heads import MAP_HEAD, HeadEvent
-from projections.checks import stored_head
-from projections.configs import config_chain
-from projections.ledger import Ledger
+from kt_es.ledger.checks import stored_head
+from kt_es.ledger.configs import config_chain
+from kt_es.ledger.ledger import Ledger
 
 _STEP = "log of heads"
 

@@ -1,0 +1,98 @@
+"""Whoever waits for the verdict on a submission, until the replica has the epoch that decides it."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from kt_es.crypto.hashes import sha256
+from kt_es.formats.queue import ItemKind
+from kt_es.formats.records import Record, Verdict
+
+MAX_WAITERS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a queue item: its verdict, its record and the epoch that has it."""
+
+    verdict: Verdict
+    sequence: int
+    queue_revision: int
+    position: int
+    epoch: int
+
+
+class Waiters:
+    """Futures of outcomes by the hash of the item's bytes, which is what one submission put into the queue.
+
+    Not by the entry hash: the same entry under other signatures is another item with its own verdict.
+    Memory is bounded by those who wait: no other item is remembered.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[bytes, list[Future[Outcome | None]]] = {}
+        self._count = 0
+        self._closed = False
+        # Of the epoch that is being replayed: first record of each item. Only the replica's thread.
+        self._noted: dict[bytes, Record] = {}
+
+    def register(self, item: bytes) -> Future[Outcome | None] | None:
+        """A future of what becomes of ``item`` from now on; None if too many wait already.
+
+        Its result is None if the replica stops first. Give it back by ``discard``, always.
+        """
+        future: Future[Outcome | None] = Future()
+        # A future that runs cannot be cancelled under the thread that sets it.
+        future.set_running_or_notify_cancel()
+        with self._lock:
+            if self._closed or self._count >= MAX_WAITERS:
+                return None
+            self._waiting.setdefault(sha256(item), []).append(future)
+            self._count += 1
+        return future
+
+    def discard(self, item: bytes, future: Future[Outcome | None]) -> None:
+        """Wait no longer."""
+        key = sha256(item)
+        with self._lock:
+            waiting = self._waiting.get(key, [])
+            if future in waiting:
+                waiting.remove(future)
+                self._count -= 1
+                if not waiting:
+                    del self._waiting[key]
+
+    def restart(self) -> None:
+        """The epoch is read anew from its beginning: what was noted of it so far does not count."""
+        self._noted = {}
+
+    def note(self, record: Record) -> None:
+        content = record.item.content
+        if not self._waiting or record.item.kind != ItemKind.MUTATION or not isinstance(content, bytes):
+            return
+        key = sha256(content)
+        if key in self._waiting:
+            self._noted.setdefault(key, record)
+
+    def commit(self, epoch: int) -> None:
+        """The epoch is committed: tell those who wait for its items."""
+        told = []
+        with self._lock:
+            for key, record in self._noted.items():
+                futures = self._waiting.pop(key, [])
+                self._count -= len(futures)
+                told += [(future, record) for future in futures]
+        self._noted = {}
+        for future, record in told:
+            item = record.item
+            future.set_result(Outcome(record.verdict, record.sequence, item.revision, item.position, epoch))
+
+    def close(self) -> None:
+        with self._lock:
+            futures = [future for waiting in self._waiting.values() for future in waiting]
+            self._waiting, self._count, self._closed = {}, 0, True
+        for future in futures:
+            future.set_result(None)
