@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kt_es.errors import MalformedError
@@ -126,6 +126,7 @@ DOMAIN_LABELS = st.text(st.characters(min_codepoint=0xA1, max_codepoint=0x2FFF),
 
 
 @given(DOMAIN_LABELS)
+@example("\u13a0")
 def test_both_forms_of_a_domain_are_one_label(label: str) -> None:
     try:
         once = normalize_label(f"a@{label}.org", EMAIL)
@@ -137,7 +138,8 @@ def test_both_forms_of_a_domain_are_one_label(label: str) -> None:
         return
     inner = once.removeprefix("a@").removesuffix(".org")
     if not inner.isascii():
-        encoded = f"xn--{inner.encode('punycode').decode()}"
+        # Cherokee has capital letters in domains, and small ones in a label.
+        encoded = f"xn--{inner.translate(labels._CAPITAL_IN_DOMAINS).encode('punycode').decode()}"
         assert normalize_label(f"A@{encoded.upper()}.ORG", EMAIL) == once
 
 
