@@ -26,6 +26,8 @@ check: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+	.venv/bin/lint-imports
+
 test: check
 	.venv/bin/python -m pytest -n 2 --dist worksteal
 

@@ -139,9 +139,9 @@ class Running:
         self._appender = Appender(self._log, self.watch)
         self._batcher = Batcher(self._appender, names.queue)
         self.replica = Replica(connect_log, names, ledger, on_epoch=self._on_epoch, failed=self._fail)
-        openings = Openings(ledger.store)
-        self.openings = OpeningsFollower(connect_log, names, openings, self._fail)
-        self._reader = OpeningReader(openings, self._log, names, self.watch)
+        self.openings = Openings(ledger.store)
+        self.follower = OpeningsFollower(connect_log, names, self.openings, self._fail)
+        self._reader = OpeningReader(self.openings, self._log, names, self.watch)
         self.directory = Directory(names.directory, ledger, Indexer(vrf), self._reader)
         # A key of another directory is told before anything listens.
         self.directory.check_key(ledger.committed)
@@ -152,7 +152,7 @@ class Running:
             now,
             failure=lambda: self.directory.failure,
             away=lambda: self.watch.problem,
-            denied=lambda: [part.denied for part in (self.replica, self.openings) if part.denied],
+            denied=lambda: [part.denied for part in (self.replica, self.follower) if part.denied],
             full=lambda: self.directory.disk_problem,
         )
         self.metrics = Metrics(
@@ -164,10 +164,10 @@ class Running:
         )
         self.metrics.committed(ledger.committed.epoch, ledger.committed.standing.timestamp)
         self._batches = Worker("batcher", lambda _: self._batcher.run(), self._fail)
-        self._sweeper = Sweeper(self._log, names, ledger, openings)
+        self._sweeper = Sweeper(self._log, names, ledger, self.openings)
         self._workers = [
             self.replica.worker,
-            self.openings.worker,
+            self.follower.worker,
             Worker("sweeper", self._sweeper.run, self._fail),
             Worker("log watch", self.watch.run, self._fail),
             self._batches,

@@ -13,8 +13,8 @@ from kt_es.formats.profiles import OPENING, Opening, encode_erased
 from kt_es.formats.records import Verdict
 from kt_es.ledger.openings import Missing, read_opening
 from kt_es.process.worker import Worker
+from kt_es.server import waiters as waiting
 from kt_es.server.waiters import Waiters
-from projections import replica as replicas
 from tests import builders as b
 from tests.reference.frontends import Front, front, until
 from tests.reference.memory_log import MemoryLog
@@ -69,7 +69,7 @@ def test_a_rebuilt_replica_has_the_same_state(streams: SignedStreams, running: F
 def test_threads_end_when_they_are_told(streams: SignedStreams) -> None:
     with front(streams) as made:
         pass
-    for worker in (made.running.replica.worker, made.running.openings.worker):
+    for worker in (made.running.replica.worker, made.running.follower.worker):
         assert worker.join(0)
     assert made.errors == []
 
@@ -146,8 +146,8 @@ def test_an_opening_that_only_the_log_could_know_waits_for_the_log(
 
 def test_a_projection_that_is_behind_is_no_error(streams: SignedStreams) -> None:
     with front(streams) as made:
-        made.running.openings.worker.stop()
-        assert made.running.openings.worker.join(30)
+        made.running.follower.worker.stop()
+        assert made.running.follower.worker.join(30)
         bob = streams.put_user("bob")
         streams.epoch()
         until(made.caught_up)
@@ -196,7 +196,7 @@ def test_what_an_abandoned_epoch_noted_does_not_count() -> None:
 
 
 def test_who_waits_no_longer_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas, "MAX_WAITERS", 2)
+    monkeypatch.setattr(waiting, "MAX_WAITERS", 2)
     waiters = Waiters()
     first, second = waiters.register(b"a"), waiters.register(b"a")
     assert first is not None
