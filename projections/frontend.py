@@ -9,13 +9,11 @@ A log that was rolled back, or that holds another signed head, does not end it: 
 
 from __future__ import annotations
 
-import signal
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +21,7 @@ import structlog
 from starlette.types import ASGIApp
 
 from kt_es.crypto.vrf import VrfPrivateKey
-from kt_es.errors import ConfigError, EquivocationError, KtError, RollbackError, UnavailableError
+from kt_es.errors import EquivocationError, KtError, RollbackError, UnavailableError
 from kt_es.eventstore.esdb import Connector
 from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.keys import PublicKey
@@ -50,7 +48,7 @@ from kt_es.server.indexer import Indexer
 from kt_es.server.keys import load_vrf_key
 from kt_es.server.late import Connections, LateLog
 from kt_es.server.limits import DEFAULT_LIMITS, Limits, room_for_connections
-from kt_es.server.listening import BACKLOG, http_server
+from kt_es.server.listening import http_server, listening_at, url_of
 from kt_es.server.metrics import Metrics
 from kt_es.server.openings import OpeningReader
 from kt_es.server.receipts import ReceiptDesk
@@ -263,12 +261,12 @@ class Running:
 
 def serve(
     settings: FrontendSettings,
-    stop: threading.Event | None = None,
+    stop: threading.Event,
     on_ready: Callable[[str], None] = lambda _: None,
     reread: Callable[[], FrontendSettings] | None = None,
     now: Callable[[], int] = wall_clock,
 ) -> None:
-    """Serve until ``stop``, SIGTERM or SIGINT (these in the main thread only); ``on_ready`` gets the URL.
+    """Serve until ``stop``; ``on_ready`` gets the URL.
 
     After each SIGHUP ``reread`` gives the settings anew: limits and certificate hold from then on.
 
@@ -276,12 +274,11 @@ def serve(
     ``DivergenceError``, ``ConfigError`` or another ``KtError`` for what made it stop by itself. Where it
     stopped serving and stayed up, the reason is raised when it is told to stop.
     """
-    ending = threading.Event() if stop is None else stop
     errors: list[KtError] = []
 
     def failed(error: KtError) -> None:
         errors.append(error)
-        ending.set()
+        stop.set()
 
     vrf = load_vrf_key(settings.vrf_key)
     files = both_or_none(settings.tls_cert, settings.tls_key)
@@ -290,7 +287,7 @@ def serve(
     _check_connection_string(connect_log)
     names = StreamNames(settings.directory)
     with ExitStack() as stack:
-        store = open_patiently(settings.data, FAMILIES, ending, Outage("storage", _LOG))
+        store = open_patiently(settings.data, FAMILIES, stop, Outage("storage", _LOG))
         if store is None:
             return
         stack.callback(store.close)
@@ -313,8 +310,7 @@ def serve(
             room_for_connections(settings.limits.connections),
             running.metrics.refused,
         )
-        listener = stack.enter_context(_listener(settings.host, settings.port))
-        stack.enter_context(_signals(ending))
+        listener = stack.enter_context(listening_at(settings.host, settings.port))
         running.start()
         stack.callback(running.stop)
         if tls is not None:
@@ -323,11 +319,11 @@ def serve(
         stack.enter_context(reloading(_Reloading(settings, again, running, connections, tls)))
         context = None if tls is None else tls.context
         with http_server(running.app, connections, listener, failed, context):
-            url = _url(settings.host, listener, "http" if tls is None else "https")
+            url = url_of(settings.host, listener, "http" if tls is None else "https")
             _LOG.info("serving", url=url, directory=settings.directory, epoch=ledger.committed.epoch)
             on_ready(url)
             # Now and then, because a signal just before the wait begins would not end it.
-            while not ending.wait(1.0):
+            while not stop.wait(1.0):
                 pass
             running.release_waiting()
     failure = errors[0] if errors else running.directory.failure
@@ -377,42 +373,3 @@ def _check_connection_string(connect_log: Connector) -> None:
     # The log itself may be away: lookups go on without it.
     with suppress(UnavailableError):
         connect_log().close()
-
-
-@contextmanager
-def _listener(host: str, port: int) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no such port"
-        raise ConfigError(f"cannot listen on {host}:{port}: {reason}") from None
-    # asyncio does this itself only for sockets that name their protocol, which accepted ones do not:
-    # an answer's body would wait 40 ms for the acknowledgement of its headers.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    with listener:
-        yield listener
-
-
-def _url(host: str, listener: socket.socket, scheme: str) -> str:
-    port = listener.getsockname()[1]
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-@contextmanager
-def _signals(ending: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT set ``ending``."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(*_: object) -> None:
-        # In a thread: an Event's own lock may be held by the wait that the signal interrupted.
-        threading.Thread(target=ending.set, daemon=True).start()
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -14,7 +14,7 @@ from queue import Queue
 import uvloop
 from starlette.types import ASGIApp
 
-from kt_es.errors import KtError
+from kt_es.errors import ConfigError, KtError
 from kt_es.process.worker import Worker
 from kt_es.server.connection import Connection
 from kt_es.server.connections import Connections
@@ -26,6 +26,28 @@ BACKLOG = 128
 # What the system says when it has no room for another connection, for now.
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE = 0.1
+
+
+@contextmanager
+def listening_at(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens on ``host``; ``port`` 0 takes a free one. ``ConfigError`` if it cannot."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no such port"
+        raise ConfigError(f"cannot listen on {host}:{port}: {reason}") from None
+    # asyncio does this itself only for sockets that name their protocol, which accepted ones do not:
+    # an answer's body would wait 40 ms for the acknowledgement of its headers.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with listener:
+        yield listener
+
+
+def url_of(host: str, listener: socket.socket, scheme: str) -> str:
+    """The address of what ``listener`` serves, as a client has it."""
+    port = listener.getsockname()[1]
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 @contextmanager

@@ -213,6 +213,7 @@ def test_sigterm_ends_the_process_cleanly(streams: SignedStreams, settings: Fron
 import sys
 from pathlib import Path
 import structlog
+from kt_es.cli.context import stop_on_signals
 from kt_es.formats.keys import PublicKey
 from projections.frontend import FrontendSettings, serve
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
@@ -220,7 +221,7 @@ origin, key, log, data, vrf, now = sys.argv[1:]
 settings = FrontendSettings(
     origin, "people", PublicKey(1, bytes.fromhex(key)), log, Path(data), Path(vrf), port=0
 )
-serve(settings, on_ready=lambda url: print(url, flush=True), now=lambda: int(now))
+serve(settings, stop_on_signals(), on_ready=lambda url: print(url, flush=True), now=lambda: int(now))
 """
     arguments = [b.ORIGIN, b.SIGNER_KEY.raw.hex(), settings.log, str(settings.data), str(settings.vrf_key)]
     arguments.append(str(b.START + 30_000))
