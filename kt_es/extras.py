@@ -17,10 +17,17 @@ MODULES: Mapping[str, tuple[str, ...]] = {
 }
 """The modules that each extra of ``pyproject.toml`` brings. Looking for one does not import it."""
 
+# The two client libraries of the event log: whichever is installed will do, as in ``eventstore.driver``.
+_INSTEAD = {"esdbclient": "kurrentdbclient", "kurrentdbclient": "esdbclient"}
+
 
 def missing(extra: str) -> str | None:
     """The first module of ``extra`` that is not installed; None where all are."""
-    return next((name for name in MODULES[extra] if find_spec(name) is None), None)
+    return next((name for name in MODULES[extra] if not _is_there(name)), None)
+
+
+def _is_there(name: str) -> bool:
+    return find_spec(name) is not None or (name in _INSTEAD and find_spec(_INSTEAD[name]) is not None)
 
 
 def require(extra: str, what: str) -> None:

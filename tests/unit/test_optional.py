@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+from kt_es import extras
 from kt_es.cli.commands import COMMANDS, load
 from kt_es.cli.main import cli
 from kt_es.client.trusted import Pinned
@@ -218,6 +219,20 @@ def test_help_lists_every_command_and_imports_none(
 @pytest.mark.parametrize("extra", MODULES)
 def test_an_extra_that_is_installed_is_no_reason_to_stop(extra: str) -> None:
     require(extra, "this")
+
+
+@pytest.mark.parametrize("library", ["esdbclient", "kurrentdbclient"])
+def test_either_client_library_of_the_event_log_will_do(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = "kurrentdbclient" if library == "esdbclient" else "esdbclient"
+    there = extras.find_spec
+    monkeypatch.setattr(
+        extras, "find_spec", lambda name: None if name == other else there("sys" if name == library else name)
+    )
+    assert extras.missing("server") is None
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name in (library, other) else there(name))
+    assert extras.missing("server") in (library, other)
 
 
 def test_an_import_of_a_keyring_asks_nobody_without_its_extra(
