@@ -6,9 +6,9 @@ Exit codes: 0 ok, 1 failure, 2 usage, 3 proven absent, 4 verification failed, 5 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from kt_es.cli.commands import COMMANDS, load, write_summaries
 from kt_es.cli.common import wants_json, with_common_options
 from kt_es.cli.logs import LOGS, configure_logs
 from kt_es.cli.output import FAILED, Output, failure, say
-from kt_es.errors import DiskFullError, EquivocationError, KtError
+from kt_es.errors import ConfigError, DiskFullError, EquivocationError, KtError
 from kt_es.formats.evidence import armored
 from kt_es.process.hangups import listen
 from kt_es.process.logs import takes_words, words
@@ -97,6 +97,10 @@ def main() -> None:
     # gRPC has words of its own for what our errors say in one line.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     run: dict[str, Any] = {}
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for as long as the process lives
+    if sys.stdout is None:
+        sys.stdout = _Closed()
     try:
         result = cli.main(prog_name="kt", auto_envvar_prefix="KT", standalone_mode=False, obj=run)
         code = result if isinstance(result, int) else 0
@@ -116,7 +120,7 @@ def main() -> None:
         code = 1
     except Exception as error:  # a bug of ours: a person gets a line, KT_DEBUG the traceback
         if isinstance(error, OSError) and is_full(error):
-            full = DiskFullError(Path(error.filename or tempfile.gettempdir()))
+            full = DiskFullError(Path(error.filename or "standard output"))
             sys.exit(_failed(run, full.exit_code, str(full), full))
         if os.environ.get("KT_DEBUG"):
             raise
@@ -125,6 +129,13 @@ def main() -> None:
         )
         code = _failed(run, 1, problem)
     sys.exit(code)
+
+
+class _Closed(io.TextIOBase):
+    """Standard output that the caller has closed: what is printed there must not be lost without a word."""
+
+    def write(self, _: str) -> int:
+        raise ConfigError("standard output is closed, so nothing can be printed")
 
 
 def _failed(run: Mapping[str, Any], code: int, problem: str, error: KtError | None = None) -> int:

@@ -13,6 +13,8 @@ from kt_es.formats.keys import PublicKey
 from kt_es.process.files import check_private_directory, create_file, read_private
 from kt_es.process.space import unwritable
 
+# Names and key ids stand for each other in options: one must not be taken for the other.
+_KEY_ID = re.compile(r"[0-9a-fA-F]{16}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+\-]{0,127}")
 _SUFFIX = ".pem"
 _MAX_PEM = 64 * 1024
@@ -75,6 +77,8 @@ class KeyStore:
         return tuple(self.get(name) for name in sorted(names))
 
     def _path(self, name: str) -> Path:
+        if _KEY_ID.fullmatch(name):
+            raise ConfigError(f"{name} cannot name a key: it has the form of a key id")
         if not _NAME.fullmatch(name):
             raise ConfigError(
                 f"{name!r} cannot name a key: use letters, digits and ._@+-, beginning with a letter or digit"

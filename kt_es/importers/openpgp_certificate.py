@@ -14,6 +14,7 @@ from pysequoia.packet import Packet, PacketPile, SignatureType, Tag
 
 from kt_es.errors import MalformedError
 from kt_es.importers.openpgp_bindings import binds
+from kt_es.importers.private import private_key_in
 
 _SECRET = (Tag.SecretKey, Tag.SecretSubkey)
 # GnuPG keeps its private notes about trust in such packets; they are not part of a certificate.
@@ -70,11 +71,22 @@ def _read(data: bytes) -> Certificate:
             "OpenPGP certificate", f"has the unsupported version {int.from_bytes(primary.body[:1])}"
         )
     public = [packet for packet in packets if packet.tag not in _PRIVATE and packet.exportable is not False]
+    public = list(_without_unsigned_attributes(public))
     if len(public) < len(packets):
         data = _join(public)
     if not all(packet.tag in _COMPONENTS or packet.tag == Tag.Signature for packet in public[1:]):
         raise MalformedError("OpenPGP certificate", "has its packets in an impossible order")
     return Certificate(primary.fingerprint.upper(), data, tuple(_user_ids(public)), _revoked(public))
+
+
+def _without_unsigned_attributes(packets: list[Packet]) -> Iterator[Packet]:
+    """Everything but user attributes that no signature of the certificate's own key stands behind.
+
+    Anybody can append those, and they can hold anything.
+    """
+    for component, signatures in _components(packets):
+        if component.tag != Tag.UserAttribute or any(_own(packet, packets[0]) for packet in signatures):
+            yield from (component, *signatures)
 
 
 def without_certifications(data: bytes) -> bytes:
@@ -138,6 +150,9 @@ def _user_ids(packets: list[Packet]) -> Iterator[UserId]:
         if component.tag != Tag.UserID:
             continue
         user_id = component.body
+        private = private_key_in(user_id)
+        if private is not None:
+            raise MalformedError("OpenPGP certificate", f"holds {private} in a user id")
         signed = any(_bound(primary, key, user_id, packet, _BINDINGS) for packet in signatures)
         # The library would replace what is not UTF-8, and so take two addresses for one.
         yield UserId(user_id.decode("utf-8", "surrogateescape"), signed)

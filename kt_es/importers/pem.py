@@ -15,6 +15,7 @@ from kt_es.errors import MalformedError
 from kt_es.formats.labels import EMAIL
 from kt_es.formats.profiles import ProfileKey
 from kt_es.importers.accounts import Collector, ImportPlan, read_bytes
+from kt_es.importers.private import private_key_in
 from kt_es.importers.views import utf8_text
 from kt_es.importers.x509_names import (
     COMMON_NAME,
@@ -75,6 +76,10 @@ def _add(found: Collector, where: str, certificate: x509.Certificate, policy: st
     name = certificate.fingerprint(SHA256()).hex().upper()
     key = ProfileKey(name, "pem", certificate.public_bytes(Encoding.PEM))
     der = certificate.public_bytes(Encoding.DER)
+    private = private_key_in(der)
+    if private is not None:
+        found.skip(where, f"the certificate holds {private}")
+        return
     labels = _addresses(der) if policy == EMAIL else _names(der)
     for label in labels:
         found.add(label, key, where)

@@ -29,6 +29,7 @@ _KEY_TYPE = re.compile(r"(?:ssh|ecdsa|sk-ssh|sk-ecdsa|webauthn-sk-ecdsa)-[a-z0-9
 _OPTION = re.compile(r'([A-Za-z0-9-]+)(?:="((?:[^"\\]|\\.)*)")?(?:,|$)')
 _ASSIGNMENT = re.compile(r"[A-Za-z-]+=")
 _DATES = ("valid-after", "valid-before", "expiry-time")
+_TWICE = "given twice"  # is no date
 _OPTIONS = frozenset(
     (
         *("agent-forwarding", "cert-authority", "command", "environment", "expiry-time", "from"),
@@ -130,7 +131,9 @@ def _options(field: str) -> dict[str, str]:
         match = _OPTION.match(field, end)
         if match is None or match[1].lower() not in _OPTIONS:
             return {}
-        options[match[1].lower()] = match[2] or ""
+        name = match[1].lower()
+        # OpenSSH refuses a date that is given twice, or takes the earlier one.
+        options[name] = _TWICE if name in options and name in _DATES else match[2] or ""
         end = match.end()
     return {} if field.endswith(",") else options
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from structlog.typing import FilteringBoundLogger
 
@@ -16,6 +17,8 @@ from kt_es.errors import DiskFullError
 
 REMINDER = 60.0
 """Seconds between two lines of one outage."""
+BEGINNINGS = 3
+"""Outages that have lines of their own, of those that begin within ``REMINDER`` seconds."""
 
 
 @dataclass(slots=True)
@@ -26,6 +29,9 @@ class _Kind:
     since: float | None = None
     count: int = 0
     told: float = 0.0
+    # Of the last beginnings that had a line, when they were.
+    begun: deque[float] = field(default_factory=lambda: deque(maxlen=BEGINNINGS))
+    quiet: bool = False
 
 
 class Outage:
@@ -67,11 +73,16 @@ class Outage:
     def _tell(self, kind: _Kind, problem: str) -> None:
         now = self._clock()
         if kind.since is None:
-            kind.since = kind.told = now
+            kind.since = now
             kind.count += 1
-            self._log.warning(kind.begins, part=self._part, outage=kind.count, problem=problem)
+            # What comes and goes all the time has few lines a minute; their number says how often it came.
+            kind.quiet = len(kind.begun) == BEGINNINGS and now - kind.begun[0] < REMINDER
+            if not kind.quiet:
+                kind.told = now
+                kind.begun.append(now)
+                self._log.warning(kind.begins, part=self._part, outage=kind.count, problem=problem)
         elif now - kind.told >= REMINDER:
-            kind.told = now
+            kind.told, kind.quiet = now, False
             seconds = round(now - kind.since, 1)
             self._log.warning(kind.goes_on, part=self._part, seconds=seconds, problem=problem)
 
@@ -79,4 +90,6 @@ class Outage:
         if kind.since is not None:
             seconds = round(self._clock() - kind.since, 1)
             kind.since = None
+            if kind.quiet:
+                return
             self._log.info(kind.ends, part=self._part, seconds=seconds)

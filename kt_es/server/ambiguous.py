@@ -3,10 +3,53 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
+from typing import Protocol
 from urllib.parse import parse_qsl
 
 from starlette.types import Scope
+
+# RFC 3986, reg-name and IP literals, with a port; nothing that a proxy may take for a path or a user.
+_HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%-]+(:[0-9]*)?|\[[0-9A-Fa-f:.]+\](:[0-9]*)?")
+
+
+class Head(Protocol):
+    """The head of a request as it arrived."""
+
+    version: str
+    target: bytes
+    raw_path: bytes
+
+    def values(self, name: bytes) -> list[str]:
+        """Every value of a header."""
+
+
+def ambiguous_head(head: Head) -> str | None:
+    """What is ambiguous in the head of a request, None if nothing is."""
+    hosts = head.values(b"host")
+    if head.version not in ("1.0", "1.1"):
+        return "the version of the request is neither HTTP/1.1 nor HTTP/1.0"
+    if len(hosts) > 1 or (head.version == "1.1" and not hosts):
+        return "a request needs one Host header"
+    if hosts and not _HOST.fullmatch(hosts[0]):
+        return "the Host header is no host"
+    # Nothing here has a name that needs them, and some proxies look at a path before they are undone.
+    if b"%" in head.raw_path or b"#" in head.target:
+        return "the path has percent-encodings or a fragment"
+    if not head.target.startswith(b"/") and not _is_absolute(head.target):
+        return "the target of the request is not a path"
+    lengths = head.values(b"content-length")
+    if any(length != str(int(length)) for length in lengths if length.isdecimal()):
+        return "Content-Length has leading zeros"
+    if any(value.lower() != "100-continue" for value in head.values(b"expect")):
+        return "the only expectation is 100-continue"
+    return None
+
+
+def _is_absolute(target: bytes) -> bool:
+    scheme, _, rest = target.partition(b"://")
+    return scheme.lower() in (b"http", b"https") and b"@" not in rest.partition(b"/")[0]
 
 
 class _AmbiguousError(ValueError):

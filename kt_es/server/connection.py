@@ -171,8 +171,9 @@ class Connection(asyncio.Protocol):
             self._read_until(self._limits.idle_seconds)
 
     async def _answer(self, request: Request) -> None:
-        body = b"".join(request.parts)
-        request.parts.clear()
+        body = bytes(request.body)
+        size = len(body)
+        request.body.clear()
         try:
             await self._app(self._scope(request), _Receive(body), _Send(self, request))
         except asyncio.CancelledError:
@@ -182,7 +183,7 @@ class Connection(asyncio.Protocol):
             _LOG.error("an answer could not be sent", error=type(error).__name__)
             self.abort()
         finally:
-            self._hold(-min(request.size, self.held))
+            self._hold(-min(size, self.held))
             self._task = None
         self._next()
 
@@ -252,7 +253,11 @@ class Connection(asyncio.Protocol):
             if self._drained is None:
                 self._sent_by = self._loop.time() + _LINGER
                 self._watch(self._sent_by)
-            self._transport.write_eof()
+            if self._transport.get_extra_info("ssl_object") is None:
+                self._transport.write_eof()
+            else:
+                # TLS says so itself, and a client reads to that.
+                self._transport.close()
 
     def finish(self) -> None:
         self._incoming.end()

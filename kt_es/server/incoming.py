@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
-from urllib.parse import unquote
 
 import httptools
 
-from kt_es.server.limits import MAX_HEAD, MAX_HEADERS, Route, route_of
+from kt_es.server.ambiguous import ambiguous_head
+from kt_es.server.limits import FREE_CHUNKS, MAX_HEAD, MAX_HEADERS, SMALLEST_CHUNK, Route, route_of
 from kt_es.server.problems import Problem, http_problem, too_many
 
 
@@ -35,11 +35,15 @@ class Request:
     query: bytes = b""
     client: str = ""
     route: Route = field(default_factory=Route)
-    parts: list[bytes] = field(default_factory=list)
-    size: int = 0
+    # One buffer: the pieces that a body arrives in may be single bytes, each of which would be an object.
+    body: bytearray = field(default_factory=bytearray)
 
     def values(self, name: bytes) -> list[str]:
         return [value.decode("latin-1") for key, value in self.headers if key == name]
+
+
+class _EndedError(Exception):
+    """Raised in the parser, so that it reads nothing behind what was refused."""
 
 
 class Owner(Protocol):
@@ -79,6 +83,7 @@ class Incoming:
         self._in_head = False
         self._ended = False
         self._size_of_head = 0
+        self._chunks = 0
         # Bytes since the last head that was whole, or since the last request.
         self._unparsed = 0
 
@@ -118,33 +123,37 @@ class Incoming:
             if self._unparsed > MAX_HEAD:
                 self._refuse_head()
         elif self._unparsed > 8 * self._request.route.body + MAX_HEAD:
-            self._refuse("oversize", http_problem(413, "the chunks of the body have too much around them"))
+            self._refuse_chunks()
 
-    # Called by the parser, which goes on to the end of what it was fed, whatever is found in it.
+    # Called by the parser, which goes on to the end of what it was fed unless one of these raises.
 
     def on_message_begin(self) -> None:
-        if not self._ended:
-            self._request = Request()
-            self._in_head = True
-            self._size_of_head = 0
-            self._owner.begun()
+        if self._ended:
+            raise _EndedError
+        self._request = Request()
+        self._in_head = True
+        self._size_of_head = self._chunks = 0
+        self._owner.begun()
 
     def on_url(self, part: bytes) -> None:
-        if self._request is not None:
-            self._request.target += part
-            self._count_head(len(part))
+        self._current.target += part
+        self._count_head(len(part))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._request is not None:
-            # Behind the body it is a trailer, which nothing here reads.
-            if self._in_head:
-                self._request.headers.append((name.lower(), value))
-            self._count_head(len(name) + len(value))
+        request = self._current
+        # Behind the body it is a trailer, which nothing here reads.
+        if self._in_head:
+            request.headers.append((name.lower(), value))
+        self._count_head(len(name) + len(value))
+
+    def on_chunk_header(self) -> None:
+        request = self._current
+        self._chunks += 1
+        if self._chunks > FREE_CHUNKS + len(request.body) // SMALLEST_CHUNK:
+            self._refuse_chunks()
 
     def on_headers_complete(self) -> None:
-        request = self._request
-        if request is None:
-            return
+        request = self._current
         self._in_head = False
         self._unparsed = 0
         request.method = self._parser.get_method().decode("ascii")
@@ -156,21 +165,18 @@ class Incoming:
             self._refuse("malformed", http_problem(400, "the target of the request is not a path"))
             return
         request.raw_path = url.path or b"/"
-        request.path = unquote(request.raw_path.decode("ascii", "replace"))
+        request.path = request.raw_path.decode("ascii", "replace")
         request.query = url.query or b""
         request.route = route_of(request.path)
         request.client = self._origin(request.values(b"x-forwarded-for"))
         self._check_head(request)
 
     def on_body(self, part: bytes) -> None:
-        request = self._request
-        if request is None:
-            return
-        request.size += len(part)
-        if request.size > request.route.body:
+        request = self._current
+        if len(request.body) + len(part) > request.route.body:
             self._refuse_body(request)
             return
-        request.parts.append(part)
+        request.body += part
         if not self._owner.keep(len(part)):
             self._refuse("address-bytes", too_many(1.0))
 
@@ -181,10 +187,18 @@ class Incoming:
             self._ended = not request.keep_alive
             self._owner.whole(request)
 
+    @property
+    def _current(self) -> Request:
+        """The request that is arriving."""
+        if self._request is None:
+            raise _EndedError
+        return self._request
+
     def _check_head(self, request: Request) -> None:
         """Refuse before the body what needs no body to be refused."""
-        if request.version == "1.1" and len(request.values(b"host")) != 1:
-            self._refuse("malformed", http_problem(400, "a request needs one Host header"))
+        wrong = ambiguous_head(request)
+        if wrong is not None:
+            self._refuse("malformed", http_problem(400, wrong))
             return
         codings = request.values(b"transfer-encoding")
         if codings and (request.version == "1.0" or [coding.lower() for coding in codings] != ["chunked"]):
@@ -211,6 +225,9 @@ class Incoming:
     def _refuse_head(self) -> None:
         limit = f"the head must have at most {MAX_HEAD} bytes and {MAX_HEADERS} headers"
         self._refuse("oversize", http_problem(431, limit))
+
+    def _refuse_chunks(self) -> None:
+        self._refuse("oversize", Problem(413, "oversize", "the chunks of the body are too small"))
 
     def _refuse_body(self, request: Request) -> None:
         limit = f"the body must have at most {request.route.body} bytes"

@@ -15,6 +15,9 @@ MAX_HEAD = 16 * 1024  # request line and headers
 MAX_HEADERS = 100
 MAX_LOOKUP = 8 * 1024
 MAX_BODY = 1_258_291  # 1.2 MiB: a profile of 512 KiB and a mutation of 16 KiB in base64, and room
+# Chunks of a body beyond the first ones have on average at least so many bytes: each costs the parser a call.
+FREE_CHUNKS = 64
+SMALLEST_CHUNK = 512
 # No request has that many: what has more is refused before it is validated, member by member.
 MAX_MEMBERS = 32
 MAX_DEPTH = 8

@@ -21,7 +21,7 @@ from kt_es.server.connections import Connections
 
 GRACE = 5.0
 # Connections that the system may have taken before this process looks at them.
-BACKLOG = 128
+BACKLOG = 1024
 
 # What the system says when it has no room for another connection, for now.
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)

@@ -153,12 +153,28 @@ def test_certifications_of_others_can_be_left_out(tmp_path: Path, alice: bytes, 
     parts = [bytes(each) for each in packets(alice)]
     place = next(place for place, each in enumerate(packets(alice)) if each.tag == Tag.UserID) + 2
     photograph = packet(17, b"\x02\x01\x00") + certification
-    data = b"".join([*parts[:place], certification * 3, *parts[place:]]) + photograph
-    (whole, *_) = read_openpgp(write(tmp_path, data)).accounts
-    (lean, *_) = read_openpgp(write(tmp_path, data), certifications=False).accounts
+    data = b"".join([*parts[:place], certification * 3, *parts[place:]])
+    # What only others signed, anybody may have put there.
+    (whole, *_) = read_openpgp(write(tmp_path, data + photograph)).accounts
+    (lean, *_) = read_openpgp(write(tmp_path, data + photograph), certifications=False).accounts
     assert whole.keys[0].data == data
     assert lean.keys[0].data == alice
     assert without_certifications(alice) == alice
+
+
+def test_what_nobody_signed_is_not_published_with_a_certificate(tmp_path: Path, alice: bytes) -> None:
+    hidden = packet(17, b"-----BEGIN PGP PRIVATE KEY BLOCK-----")
+    plan = read_openpgp(write(tmp_path, alice + hidden))
+    assert {account.keys[0].data for account in plan.accounts} == {alice}
+
+
+def test_a_certificate_with_a_private_key_in_a_user_id_is_skipped(tmp_path: Path, alice: bytes) -> None:
+    identity = b"AGE-SECRET-KEY-1" + b"Q" * 58 + b" <carol@example.org>"
+    plan = read_openpgp(write(tmp_path, alice + packet(13, identity)))
+    assert plan.accounts == ()
+    assert [skipped.reason for skipped in plan.skipped] == [
+        "the certificate holds an age identity in a user id"
+    ]
 
 
 def test_certificates_that_are_too_large_are_published_without_certifications(

@@ -19,7 +19,11 @@ from kt_es.formats.profiles import MAX_PROFILE, encode_profile
 from kt_es.importers.pem import read_pem
 
 
-def certificate(subject: dict[x509.ObjectIdentifier, str], addresses: tuple[str, ...] = ()) -> bytes:
+def certificate(
+    subject: dict[x509.ObjectIdentifier, str],
+    addresses: tuple[str, ...] = (),
+    extension: x509.ExtensionType | None = None,
+) -> bytes:
     key = Ed25519PrivateKey.generate()
     name = x509.Name([x509.NameAttribute(oid, value) for oid, value in subject.items()])
     builder = (
@@ -34,6 +38,8 @@ def certificate(subject: dict[x509.ObjectIdentifier, str], addresses: tuple[str,
     if addresses:
         names = [x509.RFC822Name(address) for address in addresses]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    if extension is not None:
+        builder = builder.add_extension(extension, critical=False)
     return builder.sign(key, None).public_bytes(Encoding.PEM)
 
 
@@ -106,6 +112,14 @@ def test_damaged_blocks_and_other_blocks_are_skipped_and_private_keys_never_publ
         "is a RSA PRIVATE KEY, not a certificate",
     ]
     assert all(b"PRIVATE" not in key.data for account in plan.accounts for key in account.keys)
+
+
+def test_a_certificate_with_a_private_key_in_an_extension_is_skipped(tmp_path: Path) -> None:
+    hidden = Ed25519PrivateKey.generate().private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    made = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), hidden)
+    plan = read_pem(write(tmp_path, certificate({NameOID.COMMON_NAME: "Dora"}, extension=made)), "text")
+    assert plan.accounts == ()
+    assert [skipped.reason for skipped in plan.skipped] == ["the certificate holds a private key (PKCS #8)"]
 
 
 @pytest.mark.parametrize("data", [b"", b"hello\n", bytes(range(256))])

@@ -209,6 +209,7 @@ def test_the_cases_of_expired_lines() -> None:
         ('VALID-BEFORE="20291231235959Z"', "has expired"),
         ('valid-after="20300101000001Z"', "is not valid yet"),
         ('valid-after="20291231235959Z",valid-before="20300101000001Z"', None),
+        ('valid-before="20300102",valid-before="20290101"', "has a date that cannot be read"),
         ('valid-before="20301301"', "has a date that cannot be read"),
         ('valid-before="soon"', "has a date that cannot be read"),
         ('valid-before=""', "has a date that cannot be read"),

@@ -74,6 +74,28 @@ def test_the_next_outage_begins_anew() -> None:
     assert [line["seconds"] for line in said if line["event"] == END] == [2, 2]
 
 
+def test_outages_that_come_and_go_all_the_time_have_few_lines() -> None:
+    clock = Clock()
+    with capture_logs() as said:
+        outage = Outage("part", structlog.get_logger(), clock)
+        for second in range(200):
+            clock.now = float(second)
+            outage.failed("gone")
+            clock.now += 0.5
+            outage.over()
+        for second in range(200, 290):
+            clock.now = float(second)
+            outage.failed("gone for longer")
+        outage.over()
+    events = [line["event"] for line in said]
+    assert events.count(BEGINNING) <= 12
+    # However it went before, a long outage and its end are told.
+    assert events[-2:] == [REMINDER, END]
+    numbers = [line["outage"] for line in said if line["event"] == BEGINNING]
+    assert numbers[:3] == [1, 2, 3]
+    assert numbers[3] > 50
+
+
 def test_the_log_watch() -> None:
     log, clock = MemoryLog(), Clock()
     with capture_logs() as said:

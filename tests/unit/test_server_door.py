@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -106,6 +107,8 @@ def test_an_older_client_and_a_head_request_are_answered(patient: Door) -> None:
         b"X: a\r\n b",
         b"X: a\nContent-Length: 2",
         b"Host: another",
+        b"Content-Length: 02",
+        b"Expect: 100-continue, more\r\nContent-Length: 2",
     ],
 )
 def test_framing_that_can_be_read_in_two_ways_is_refused_and_closed(
@@ -119,6 +122,51 @@ def test_framing_that_can_be_read_in_two_ways_is_refused_and_closed(
     assert b"reason" in body
     assert is_closed(client)
     assert not app.asked
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET /a",
+        b"GET /a HTTP/2.0",
+        b"GET /a#b HTTP/1.1",
+        b"GET /%61 HTTP/1.1",
+        b"GET /a%2fb HTTP/1.1",
+        b"GET ftp://kt.test/a HTTP/1.1",
+        b"GET http://user@kt.test/a HTTP/1.1",
+        b"OPTIONS * HTTP/1.1",
+    ],
+)
+def test_a_target_has_one_meaning_or_is_refused(patient: Door, app: App, line: bytes) -> None:
+    client = patient.connect(line + b"\r\nHost: kt.test\r\n\r\n")
+    assert answer(client)[0] == 400
+    assert is_closed(client)
+    assert not app.asked
+
+
+@pytest.mark.parametrize("host", [b"", b"a b", b"a/b", b"user@a", b"a:b", b"[::1"])
+def test_a_host_is_a_host(patient: Door, app: App, host: bytes) -> None:
+    client = patient.connect(b"GET /a HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+    assert answer(client)[0] == 400
+    assert not app.asked
+
+
+@pytest.mark.parametrize("host", ["a.example:8080", "[::1]:80", "127.0.0.1", "xn--a-b"])
+def test_other_forms_of_a_target_and_a_host_are_taken(patient: Door, host: str) -> None:
+    assert answer(patient.connect(f"GET http://{host}/a HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()))[0] == 200
+
+
+def test_many_small_chunks_are_refused_and_what_follows_them_is_not_read(patient: Door, app: App) -> None:
+    """Each chunk costs the parser a call, in the loop that serves everybody."""
+    head = request("/v1/mutations", None, "Transfer-Encoding: chunked", method="POST")
+    client = patient.connect(head + b"1\r\na\r\n" * 60_000)
+    status, _, body = answer(client)
+    assert (status, json.loads(body)["reason"]) == (413, "oversize")
+    assert not app.asked
+    client.close()
+    until(lambda: patient.connections.held == 0)
+    pieces = b"".join(b"400\r\n" + bytes(1024) + b"\r\n" for _ in range(1000)) + b"0\r\n\r\n"
+    assert len(answer(patient.connect(head + pieces))[2]) > 1000 * 1024
 
 
 @pytest.mark.parametrize(
