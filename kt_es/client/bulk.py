@@ -159,8 +159,12 @@ class _Plans:
         present = before.profile or ()
         if self.replace_keys:
             lost = tuple(self.merging.lost(present, wanted.profile))
+            # A key that stays keeps what either copy has: an old copy takes back no revocation.
+            profile = self.merging.combine([key for key in present if key not in lost], wanted.profile)
             action = Action.REPLACED if lost else Action.EXTENDED
-            return before, Planned(before.label, action, wanted.profile, lost)
+            if profile == tuple(present):
+                action = Action.UNCHANGED
+            return before, Planned(before.label, action, profile, lost)
         profile = self.merging.combine(present, wanted.profile)
         action = Action.UNCHANGED if profile == tuple(present) else Action.EXTENDED
         return before, Planned(before.label, action, profile)

@@ -9,7 +9,17 @@ import pytest
 from kt_es.errors import MalformedError
 from kt_es.formats.profiles import ProfileKey
 from kt_es.importers.combining import combined
+from kt_es.importers.packets import SIGNATURE, armored, packet_at
 from tests.unit.owning.people import CASES, RITA, Kt
+
+
+def parts_of(data: bytes) -> list[bytes]:
+    """The packets of a certificate, each whole."""
+    parts, offset = [], 0
+    while offset < len(data) and (packet := packet_at(data, offset)) is not None:
+        parts.append(data[packet.start : packet.end])
+        offset = packet.end
+    return parts
 
 
 class TestImport:
@@ -48,6 +58,22 @@ class TestImport:
         assert self.keys(kt) == ["openpgp"]
         assert kt("import", "--replace", "ssh", signers)[1]["replaced"] == 1
         assert self.keys(kt) == ["ssh"]
+
+    def test_an_old_copy_that_replaces_takes_nothing_back(self, kt: Kt) -> None:
+        """A revocation stands in a copy of the certificate: the copy that lacks it is no newer one."""
+        whole = next(block.packets or b"" for block in armored((CASES / "r1.asc").read_bytes()))
+        packet = packet_at(whole, 0)
+        assert packet is not None
+        # With one more signature behind its primary key, as a revocation stands there.
+        signature = next(part for part in parts_of(whole) if packet_at(part, 0).tag == SIGNATURE)  # type: ignore[union-attr]
+        newer, older = kt.home / "newer.gpg", kt.home / "older.gpg"
+        newer.write_bytes(whole[: packet.end] + signature + whole[packet.end :])
+        older.write_bytes(whole)
+        assert kt("import", "openpgp", str(newer))[0] == 0
+        before = kt("get", RITA)[1]["keys"]
+        code, document, err = kt("import", "--replace", "openpgp", str(older))
+        assert (code, document["unchanged"], document["published"]) == (0, 1, 0), err
+        assert kt("get", RITA)[1]["keys"] == before
 
     def test_a_dry_run_lists_accounts_and_skipped_lines(self, kt: Kt) -> None:
         signers = self.write(kt, "r1_signers")
