@@ -28,6 +28,7 @@ from kt_es.errors import RefusedError
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.notes import encode_base64
 from kt_es.formats.profiles import PROFILE_TYPES, ProfileKey
+from kt_es.importers.combining import keeping
 from kt_es.importers.recognize import fingerprint_of
 
 ALGORITHMS = {"ed25519": ED25519, "p256": ECDSA_P256}
@@ -133,6 +134,11 @@ def put_command(
     known = replace(known, declared=known.declared | key_ids(accept))
     with Reach(**reach).client(timeout=CHANGE_TIMEOUT, on_stale=until_fresh(output)) as client:
         before = client.lookup(label)
+        given = profile
+        profile = list(keeping(before.profile or (), given, names=not files))
+        for key, wanted in zip(profile, given, strict=True):
+            if key.data != wanted.data:
+                output.note(f"  {wanted.name}: what only the published copy has stays, such as a revocation")
         if not files:
             profile = edited(client, before, profile, removed)
             if not rotate and before.profile is not None and tuple(profile) == before.profile:

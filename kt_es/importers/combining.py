@@ -24,16 +24,40 @@ def combined(present: Sequence[ProfileKey], wanted: Sequence[ProfileKey]) -> tup
     for key in wanted:
         identity = _identity(key)
         known = keys.get(identity)
-        if known is None:
-            keys[identity] = key
-        elif key.type == "openpgp" and (old := _certificate(known)) and (new := _certificate(key)):
-            merged = merge_certificates(old, new)
-            keys[identity] = known if merged == old else replace(known, data=merged)
+        keys[identity] = key if known is None else _of_both(known, key)
     result = tuple(keys.values())
     if not fits(result):
         limit = f"{MAX_PROFILE} bytes and {MAX_PROFILE_KEYS} keys"
         raise MalformedError("profile", f"with the keys that the account has it would exceed {limit}")
     return result
+
+
+def keeping(
+    present: Sequence[ProfileKey], wanted: Sequence[ProfileKey], *, names: bool = False
+) -> tuple[ProfileKey, ...]:
+    """``wanted``, in which no OpenPGP certificate lacks what its copy in ``present`` has, as a revocation.
+
+    With ``names`` a key that is among ``present`` has its name there.
+    """
+    known = {_identity(key): key for key in present}
+    return tuple(_kept(known.get(_identity(key)), key, names=names) for key in wanted)
+
+
+def _kept(there: ProfileKey | None, key: ProfileKey, *, names: bool) -> ProfileKey:
+    if there is None:
+        return key
+    data = _of_both(there, key).data if key.type == "openpgp" else key.data
+    # Armored or not, as it was given, where nothing is added.
+    data = key.data if _certificate(key) == data else data
+    return replace(key, data=data, name=there.name if names else key.name)
+
+
+def _of_both(known: ProfileKey, copy: ProfileKey) -> ProfileKey:
+    """``known`` with what only ``copy`` has, which is the same key."""
+    if known.type != "openpgp" or not (old := _certificate(known)) or not (new := _certificate(copy)):
+        return known
+    merged = merge_certificates(old, new)
+    return known if merged == old else replace(known, data=merged)
 
 
 def lost(present: Sequence[ProfileKey], wanted: Sequence[ProfileKey]) -> tuple[ProfileKey, ...]:

@@ -75,6 +75,21 @@ class TestImport:
         assert (code, document["unchanged"], document["published"]) == (0, 1, 0), err
         assert kt("get", RITA)[1]["keys"] == before
 
+    @pytest.mark.parametrize("option", ["--key", "--add"])
+    def test_an_old_copy_that_is_put_takes_nothing_back(self, kt: Kt, option: str) -> None:
+        whole = next(block.packets or b"" for block in armored((CASES / "r1.asc").read_bytes()))
+        first, *rest = parts_of(whole)
+        signature = next(part for part in rest if packet_at(part, 0).tag == SIGNATURE)  # type: ignore[union-attr]
+        (kt.home / "newer.gpg").write_bytes(first + signature + b"".join(rest))
+        (kt.home / "older.gpg").write_bytes(whole)
+        assert kt("put", "--type", "openpgp", "--key", str(kt.home / "newer.gpg"), RITA)[0] == 0
+        (before,) = kt("get", RITA)[1]["keys"]
+        code, _, err = kt("put", "--type", "openpgp", option, str(kt.home / "older.gpg"), RITA)
+        assert code == 0, err
+        assert "what only the published copy has stays" in err
+        (after,) = kt("get", RITA)[1]["keys"]
+        assert {**after, "name": before["name"]} == before
+
     def test_a_dry_run_lists_accounts_and_skipped_lines(self, kt: Kt) -> None:
         signers = self.write(kt, "r1_signers")
         line = Path(signers).read_text()
