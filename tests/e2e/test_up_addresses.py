@@ -97,11 +97,12 @@ def test_options_that_contradict_the_directory_are_refused(tmp_path: Path) -> No
 
 def test_intervals_that_contradict_each_other_make_nothing(tmp_path: Path) -> None:
     someone, data = Stranger(tmp_path / "home"), tmp_path / "data"
-    for pair in (("61", "60"), ("1", "2592001"), ("inf", "inf")):
+    for pair in (("61", "60"), ("1", "2592001")):
         words = ("--min-interval", pair[0], "--max-interval", pair[1])
         ran = someone.kt("up", "--data", data, *ANYWHERE, *words, code=2)
         assert "the first may not be more than the second" in ran.complaint
-    assert "is not a number" in someone.kt("up", "--min-interval", "nan", code=2).err
+    for word, problem in (("nan", "is not a number"), ("inf", "is more than 1000000000")):
+        assert problem in someone.kt("up", "--min-interval", word, code=2).err
     assert not (data / "keys").exists()
 
 
