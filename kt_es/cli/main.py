@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -116,11 +117,11 @@ def main() -> None:
         code = _failed(run, error.exit_code, error.format_message())
     except BrokenPipeError:
         # Whoever read our output has enough; there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_output()
         code = 1
     except Exception as error:  # a bug of ours: a person gets a line, KT_DEBUG the traceback
         if isinstance(error, OSError) and is_full(error):
-            full = DiskFullError(Path(error.filename or "standard output"))
+            full = DiskFullError(_full_place(error))
             sys.exit(_failed(run, full.exit_code, str(full), full))
         if os.environ.get("KT_DEBUG"):
             raise
@@ -129,6 +130,24 @@ def main() -> None:
         )
         code = _failed(run, 1, problem)
     sys.exit(code)
+
+
+def _full_place(error: OSError) -> Path:
+    """What has no room: the file that the error names, standard output, or else the temporary files."""
+    if error.filename:
+        return Path(error.filename)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # What could not be printed is still in its buffer.
+        _leave_output()
+        return Path("standard output")
+    return Path(tempfile.gettempdir())
+
+
+def _leave_output() -> None:
+    """Let what is still to be printed go nowhere: the interpreter would fail at its end otherwise."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Closed(io.TextIOBase):

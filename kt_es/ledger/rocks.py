@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rocksdict import CompactOptions, DbClosedError, Rdict, WriteBatch
 
-from kt_es.errors import ConfigError, DiskFullError, DivergenceError, KtError, LockedError
-from kt_es.ledger.rocks_database import Database, is_there, open_to_write, open_view
+from kt_es.errors import ConfigError, DiskFullError, DivergenceError, KtError
+from kt_es.ledger.rocks_database import Database, OwnLockError, is_there, open_to_write, open_view
 from kt_es.ledger.store import Change, Family, after_prefix
 from kt_es.process.space import has_space, is_full
 
@@ -210,8 +210,7 @@ class Store:
         for _ in range(_LOCK_ATTEMPTS):
             try:
                 return open_to_write(self._directory, self._names, self._cache_bytes)
-            except LockedError:
-                # Somebody reads from the database that was replaced.
+            except OwnLockError:
                 time.sleep(_LOCK_PAUSE)
             except ConfigError as error:
                 raise KtError(f"the storage in {self._directory} failed: {error}") from None

@@ -24,6 +24,11 @@ from rocksdict import (
 from kt_es.errors import ConfigError, DiskFullError, DivergenceError, KtError, LockedError
 from kt_es.process.space import is_full
 
+
+class OwnLockError(LockedError):
+    """This process itself has the lock still: somebody reads from a database that was replaced."""
+
+
 WRITE_BUFFERS_BYTES = 48 << 20
 VIEW_ATTEMPTS = 20
 
@@ -140,9 +145,8 @@ def _opening_error(directory: Path, error: Exception) -> KtError:
         return DiskFullError(directory)
     problem = str(error)
     if "While lock file" in problem or "lock hold by current process" in problem:
-        return LockedError(
-            f"{directory} is in use by another process; stop it first or use another directory"
-        )
+        locked = OwnLockError if "lock hold by current process" in problem else LockedError
+        return locked(f"{directory} is in use by another process; stop it first or use another directory")
     if problem.startswith("Corruption") or "existing log file" in problem:
         return DivergenceError(f"the data in {directory} is damaged: {problem}")
     return ConfigError(f"{directory} cannot be used as a data directory: {problem}")

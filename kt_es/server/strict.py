@@ -42,3 +42,6 @@ def check_media(request: Request) -> None:
     charset = parameters.strip().lower().replace('"', "")
     if media.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
         raise UnsupportedMediaError
+    # Nothing here undoes a coding: to somebody who does, the body is another one.
+    if any(value.strip().lower() != "identity" for value in request.headers.getlist("content-encoding")):
+        raise UnsupportedMediaError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from kt_es.client.trusted import Pinned
 from kt_es.process.files import replace_file
 from tests.builders import private_key, public
-from tests.e2e.processes import Running, Stranger, Up
+from tests.e2e.processes import KT, Running, Stranger, Up
 
 pytestmark = pytest.mark.e2e
 
@@ -33,6 +34,35 @@ def copy(directory: Up, tmp_path: Path) -> Path:
         (base / path).parent.mkdir(parents=True, exist_ok=True)
         replace_file(base / path, (directory.data / path).read_bytes())
     return base
+
+
+@pytest.mark.parametrize(
+    ("redirected", "code", "said"),
+    [
+        ("> /dev/full", 7, "✗ standard output cannot be written: its disk is full"),
+        (">&-", 2, "✗ standard output is closed, so nothing can be printed"),
+        ("2>&-", 0, ""),
+    ],
+)
+def test_what_cannot_be_printed_is_told(alone: Stranger, redirected: str, code: int, said: str) -> None:
+    alone.kt("keys", "generate")
+    done = subprocess.run(
+        ["sh", "-c", f"{KT} keys list {redirected}"],
+        env=alone.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr[: len(said)]) == (code, said)
+    assert len(done.stderr.splitlines()) <= 1
+
+
+@pytest.mark.parametrize("name", ["76dd865af674440e", "76DD865AF674440E"])
+def test_a_key_cannot_be_called_like_another_ones_id(alone: Stranger, name: str) -> None:
+    ran = alone.kt("keys", "generate", name, code=2)
+    assert ran.complaint == f"{name} cannot name a key: it has the form of a key id"
+    assert not list(alone.home.rglob("*.pem"))
 
 
 @pytest.mark.parametrize("command", ["get", "history"])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kt_es.errors import DiskFullError
+from kt_es.errors import DiskFullError, LockedError
 from kt_es.ledger.rocks import Store
 from tests.faults.full_disk import FullDisk, full_disk
 
@@ -100,6 +102,34 @@ def test_a_new_one_waits_for_space(disk: FullDisk, left: int) -> None:
     store = Store.open(disk.path / "data", FAMILIES)
     store.write([("meta", b"k", b"2")])
     store.close()
+
+
+def test_a_process_that_took_the_directory_meanwhile_is_told(disk: FullDisk) -> None:
+    """A database that is open to read only has no lock; that is no reason to wait for space for ever."""
+    store = Store.open(disk.path / "data", FAMILIES)
+    write_until_full(store, disk)
+    with pytest.raises(DiskFullError):
+        store.ensure_writable()
+    store.close()
+    waiting = Store.open(disk.path / "data", FAMILIES)
+    assert waiting.is_full
+    disk.free()
+    program = (
+        "import sys; from pathlib import Path; from kt_es.ledger.rocks import Store;"
+        f"store = Store.open(Path({str(disk.path / 'data')!r}), {FAMILIES!r}); print('open', flush=True);"
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"open\n"
+        with pytest.raises(LockedError, match="in use by another process"):
+            waiting.ensure_writable()
+        assert other.stdin is not None
+        other.stdin.close()
+    waiting.ensure_writable()
+    waiting.close()
 
 
 def test_readers_notice_nothing_of_the_exchange(disk: FullDisk) -> None:

@@ -47,6 +47,14 @@ def test_a_body_that_is_not_said_to_be_json_is_a_problem_that_says_so(running: F
     assert "application/json" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize(("coding", "status"), [("gzip", 415), ("identity", 200)])
+def test_a_body_that_is_said_to_be_encoded_is_refused(running: Front, coding: str, status: int) -> None:
+    headers = {"content-type": "application/json", "content-encoding": coding}
+    content = json.dumps({"label": b.label_of("alice")}).encode()
+    answer = running.request("POST", "/v1/lookup", content=content, headers=headers)
+    assert answer.status_code == status
+
+
 def test_reading_routes_answer_as_agreed(running: Front) -> None:
     directory = running.get("/v1/directory").json()
     assert (directory["origin"], directory["directory"]) == (b.ORIGIN, "people")
