@@ -20,7 +20,6 @@ from kt_es.errors import MalformedError, VerificationError
 
 SEED_SIZE: Final = 32
 PUBLIC_KEY_SIZE: Final = 32
-BETA_SIZE: Final = 64
 PROOF_SIZE: Final = 80
 
 # Section 5.5: suite_string, cLen, qLen, and the front separators of sections 5.2, 5.4.1.1 and 5.4.3.
