@@ -101,7 +101,7 @@ class Signer:
         self._last_heard_at = effects.monotonic()
         self._patrol = Patrol(log, names, ledger, int.from_bytes(effects.nonce()[:8]))
         self._patrolled_at = effects.monotonic()
-        # Up to here the subscription has delivered, or need not: later events it owes.
+        # Revision of the last event that the subscription delivered. Events after it are still expected.
         self._delivered = -1
 
     def recover(self) -> None:

@@ -20,7 +20,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_exposure(host: str, tls: bool, users: bool, anonymous: bool) -> None:
-    """Return if a node may listen on ``host`` so.
+    """Check that a node with this configuration may be exposed on ``host``.
 
     Raises:
         ConfigError: others than this machine would reach it without TLS or without logging in.

@@ -174,7 +174,7 @@ def batch_answer(request: streams_pb2.BatchAppendReq) -> streams_pb2.BatchAppend
 
 
 def batch_error(answer: streams_pb2.BatchAppendResp, code: int, text: str, details: Any) -> None:
-    """Fill in that it was not, and why."""
+    """Report in ``answer`` that the append failed, with the reason."""
     packed = AnyMessage()
     packed.Pack(details)
     answer.error.CopyFrom(status_pb2.Status(code=code, message=text, details=packed))  # type: ignore[arg-type]
