@@ -100,12 +100,16 @@ class Stage:
         for process in self._processes:
             process.end(0)
 
+    def _heard(self) -> str:
+        """The end of what every process has said."""
+        return "\n".join(process.spoken[-2000:] for process in self._processes)
+
     def until(self, true: Callable[[], bool], what: str) -> None:
         """Wait for what another thread or process brings about."""
         end = time.monotonic() + PATIENCE
         while not true():
             if time.monotonic() > end:
-                raise StageError(f"waited in vain until {what}")
+                raise StageError(f"waited in vain until {what}:\n{self._heard()}")
             threading.Event().wait(0.02)
 
     # Over HTTP
