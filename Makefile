@@ -46,9 +46,9 @@ test: check
 .PHONY: test-kurrentdb
 test-kurrentdb: .venv-kurrentdb/.installed
 	.venv-kurrentdb/bin/python -m pytest -n 2 --dist worksteal tests/contracts tests/eventstore \
-	  tests/faults/test_silent_server.py tests/faults/test_node_stopping.py
+	  tests/eventstore/test_silent_server.py tests/node/test_stopping.py
 	.venv-kurrentdb/bin/kt demo $(KT_DEMO_ARGS)
-	.venv-kurrentdb/bin/python -m tests.torture --rounds $(or $(ROUNDS),4)
+	.venv-kurrentdb/bin/python -m tools.torture --rounds $(or $(ROUNDS),4)
 
 # Both client libraries by turns: `kt bench node` and `kt bench signer`, ROUNDS times each.
 .PHONY: bench-clients
@@ -72,39 +72,39 @@ lies: setup
 # refused, nor wait longer than P99 ms in one of a hundred lookups. ONLY is a part of a name.
 .PHONY: abuse
 abuse: setup
-	.venv/bin/python -m tests.abuse --seconds $(or $(SECONDS),60) --p99 $(or $(P99),250) \
+	.venv/bin/python -m tools.abuse --seconds $(or $(SECONDS),60) --p99 $(or $(P99),250) \
 	  $(if $(ONLY),--only $(ONLY))
 
 # Faults on real processes: ROUNDS of them, drawn from SEED (else a random one, printed first); no round
 # begins after SECONDS; once the node is frozen for FROZEN seconds.
 .PHONY: torture
 torture: setup
-	.venv/bin/python -m tests.torture --rounds $(or $(ROUNDS),30) $(if $(SEED),--seed $(SEED)) \
+	.venv/bin/python -m tools.torture --rounds $(or $(ROUNDS),30) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(SECONDS),--seconds $(SECONDS)) $(if $(FROZEN),--frozen $(FROZEN))
 
 # The node alone, killed ROUNDS times under writers and subscribers.
 .PHONY: torture-node
 torture-node: setup
-	.venv/bin/python -m tests.node_torture --rounds $(or $(ROUNDS),200) $(if $(SEED),--seed $(SEED))
+	.venv/bin/python -m tools.node_torture --rounds $(or $(ROUNDS),200) $(if $(SEED),--seed $(SEED))
 
 # The node's bounds at full size: a million events behind subscribers that do not read, EVENTS and STREAMS.
 .PHONY: bounds-node
 bounds-node: setup
 	KT_TEST_NODE_EVENTS=$(or $(EVENTS),1000000) KT_TEST_NODE_STREAMS=$(or $(STREAMS),100000) \
-	  .venv/bin/python -m pytest tests/faults/test_node_bounds.py
+	  .venv/bin/python -m pytest tests/node/test_bounds.py
 
 # Coverage-guided fuzzing of our own code; .fuzz keeps inputs and findings between runs.
 fuzz: setup
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
-	.venv/bin/python -m tests.fuzz $(or $(TARGET),all) --seconds $(or $(SECONDS),600) --corpus $(or $(CORPUS),.fuzz)
+	.venv/bin/python -m tools.fuzz $(or $(TARGET),all) --seconds $(or $(SECONDS),600) --corpus $(or $(CORPUS),.fuzz)
 
 # Epochs of ITEMS items through real processes: memory, time and the size of the log, each KIND in turn; of
 # items of 16 KiB a twentieth, of events of 1 MiB a thousandth.
 .PHONY: bounds
 bounds: setup
-	.venv/bin/python -m tests.bounds --items $(or $(ITEMS),1000000) $(if $(KIND),--kind $(KIND))
+	.venv/bin/python -m tools.bounds --items $(or $(ITEMS),1000000) $(if $(KIND),--kind $(KIND))
 
 # The OpenAPI document in docs/, which a test compares with the code.
 .PHONY: openapi
 openapi: setup
-	.venv/bin/python -m tests.openapi
+	.venv/bin/python -m tools.openapi

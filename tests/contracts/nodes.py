@@ -181,6 +181,7 @@ class Reader:
         """Wait for the end; the name of the exception with which it came."""
         while self._came.get(timeout=PATIENCE) is not None:
             pass
+        assert self.failure is not None, "the subscription ended without an exception"
         return name_of(self.failure)
 
     @property

@@ -37,7 +37,7 @@ from tests.contracts.tenants import (
 )
 from tests.reference.frontends import Front, front, until
 from tests.reference.signed_streams import SignedStreams
-from tests.unit.test_server_submission import body_of
+from tests.server.test_submission import body_of
 
 
 @pytest.fixture

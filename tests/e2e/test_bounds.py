@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bounds.running import breaches, measure
+from tools.bounds.running import breaches, measure
 
 pytestmark = pytest.mark.e2e
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.torture.rounds import Options, Torture
+from tools.torture.rounds import Options, Torture
 
 pytestmark = pytest.mark.e2e
 

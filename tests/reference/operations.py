@@ -15,7 +15,7 @@ from urllib.parse import quote
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from tests import openapi
+from tools import openapi
 
 JSON = "application/json"
 Members = dict[str, str]

@@ -42,7 +42,7 @@ def _run(user: User, command: str) -> Ran:
 @told(
     *(_to(command, "rollback", 4, "rollback: ") for command in COMMANDS),
     *(_to(command, "fork", 5, _TWO) for command in COMMANDS),
-    also="tests/unit/test_client_heads.py",
+    also="tests/client/test_heads.py",
 )
 def histories(stage: Stage, case: str | None) -> Ran:
     what, command = (case or "truth get").split()
@@ -71,7 +71,7 @@ _FOREIGN = "config: the chain of configs is not the one"
         lie(f"convicted-and-honest-again-{command}", BY_SIGNER, f"kt {command}", 5, _PROVEN, LATER, command)
         for command in (*COMMANDS, "verify")
     ),
-    also="tests/unit/test_client_convictions.py",
+    also="tests/client/test_convictions.py",
 )
 def convicted(stage: Stage, case: str | None) -> Ran:
     """The side that was shown first is served again, as if nothing had been."""
@@ -100,7 +100,7 @@ def convicted(stage: Stage, case: str | None) -> Ran:
         )
         for command in COMMANDS
     ),
-    also="tests/unit/test_client_convictions.py",
+    also="tests/client/test_convictions.py",
 )
 def impostor(stage: Stage, case: str | None) -> Ran:
     """A front end of another directory, of the same name and younger, would be behind for ever."""
@@ -150,7 +150,7 @@ def _somebody(user: User) -> User:
     lie("fork-that-is-longer", BY_SIGNER, "kt get", 5, _TWO, LATER, "longer"),
     lie("fork-of-an-earlier-epoch", BY_SIGNER, "kt get", 5, _TWO, LATER, "earlier"),
     lie("consistency-proof-forged", BY_FRONT_END, "kt get", 4, "consistency: ", LATER, "proof"),
-    also="tests/unit/test_client_evidence.py",
+    also="tests/client/test_evidence.py",
 )
 def longer(stage: Stage, case: str | None) -> Ran:
     universe = _universe(stage)
@@ -176,7 +176,7 @@ def longer(stage: Stage, case: str | None) -> Ran:
 @told(
     lie("evidence-shown-to-anybody", BY_SIGNER, "kt verify", 5, _TWO, LATER, "whole"),
     lie("evidence-forged", "anybody", "kt verify", 4, "evidence: ", case="forged"),
-    also="tests/unit/test_cli_verify.py",
+    also="tests/cli/test_verify.py",
 )
 def evidence(stage: Stage, case: str | None) -> Ran:
     universe = _universe(stage)
@@ -209,7 +209,7 @@ _RETIRED = "is signed by a key that the directory has replaced since"
     lie("retired-key-goes-on-after-first-use", BY_SIGNER, "kt get", 4, _RETIRED, LATER, "first use"),
     lie("retired-key-signs-the-checkpoint", BY_SIGNER, "kt get", 4, _RETIRED, case="checkpoint"),
     lie("retired-key-signs-heads", BY_SIGNER, "kt checkpoint", 4, _RETIRED, case="heads"),
-    also="tests/unit/test_client_heads.py",
+    also="tests/client/test_heads.py",
 )
 def rotation(stage: Stage, case: str | None) -> Ran:
     universe = _universe(stage)
@@ -239,7 +239,7 @@ def rotation(stage: Stage, case: str | None) -> Ran:
     lie("fork-after-a-first-use", BY_SIGNER, "kt get --vkey", 5, _TWO, LATER, "vkey"),
     lie("fork-for-a-successors-key", BY_SIGNER, "kt get --vkey", 5, _TWO, LATER, "successor"),
     lie("two-configs", BY_SIGNER, "kt get", 5, "two different configs", LATER, "configs"),
-    also="tests/unit/test_client_states.py",
+    also="tests/client/test_states.py",
 )
 def one_state(stage: Stage, case: str | None) -> Ran:
     universe = _universe(stage)
@@ -278,7 +278,7 @@ def one_state(stage: Stage, case: str | None) -> Ran:
     lie("stale-head-status", BY_FRONT_END, "kt status", 7, "freshness: ", case="stale status"),
     lie("future-head-get", BY_SIGNER, "kt get", 7, "in the future", case="future get"),
     lie("future-head-checkpoint", BY_SIGNER, "kt checkpoint", 7, "in the future", case="future checkpoint"),
-    also="tests/unit/test_client_heads.py",
+    also="tests/client/test_heads.py",
 )
 def clocks(stage: Stage, case: str | None) -> Ran:
     what, command = (case or "truth get").split()
@@ -301,7 +301,7 @@ def clocks(stage: Stage, case: str | None) -> Ran:
     ),
     lie("head-that-is-not-in-the-log-epochs", BY_SIGNER, "kt epochs", 4, "map head: ", case="epochs"),
     lie("head-that-is-not-in-the-log-status", BY_SIGNER, "kt status", 4, "map head: ", case="status"),
-    also="tests/unit/test_client_heads.py",
+    also="tests/client/test_heads.py",
 )
 def membership(stage: Stage, case: str | None) -> Ran:
     universe, other = _two_sides(stage)
@@ -321,7 +321,7 @@ def membership(stage: Stage, case: str | None) -> Ran:
 @told(
     lie("longer-silence-allowed-get", BY_SIGNER, "kt get", 0, "now promises a head every", LATER, "get"),
     lie("longer-silence-allowed-audit", BY_SIGNER, "kt audit", 0, "max_interval", case="audit"),
-    also="tests/unit/test_client_heads.py",
+    also="tests/client/test_heads.py",
 )
 def promises(stage: Stage, case: str | None) -> Ran:
     """No lie, but what prepares one: whoever looks is told."""

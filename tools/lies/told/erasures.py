@@ -27,7 +27,7 @@ def _erased(name: str, teller: str = BY_FRONT_END, says: str = "opening: ") -> L
     _erased("erasure-that-had-no-effect"),
     _erased("erasure-that-is-not-in-the-log"),
     _erased("erasure-under-another-head"),
-    also="tests/unit/test_client_openings.py",
+    also="tests/client/test_openings.py",
 )
 def erasure(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()
@@ -78,7 +78,7 @@ def erasure(stage: Stage, case: str | None) -> Ran:
     lie("proof-file-of-a-withheld-profile", "anybody", "kt verify", 4, "opening: ", case="opening"),
     lie("proof-file-for-another-label", "anybody", "kt verify", 4, "vrf: ", case="label"),
     lie("proof-file-of-another-directory", "anybody", "kt verify", 4, "config: ", case="key"),
-    also="tests/unit/test_client_openings.py",
+    also="tests/client/test_openings.py",
 )
 def proof_files(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe(signer=people.STRANGER if case == "key" else people.SIGNER)

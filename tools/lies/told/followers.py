@@ -77,7 +77,7 @@ def _case(case: str | None) -> tuple[str | None, str]:
     return what or None, when
 
 
-@told(*_lies("audit --data", live=False), also="tests/unit/test_anchor.py")
+@told(*_lies("audit --data", live=False), also="tests/ledger/test_anchor.py")
 def audit_resumes(stage: Stage, case: str | None) -> Ran:
     logs = Logs.make(stage, _case(case)[0])
     stage.audited("--data", "kept")
@@ -102,12 +102,12 @@ def _following(stage: Stage, case: str | None, command: str, said: str) -> Ran:
     return process.end()
 
 
-@told(*_lies("monitor"), also="tests/unit/test_anchor.py")
+@told(*_lies("monitor"), also="tests/ledger/test_anchor.py")
 def monitor(stage: Stage, case: str | None) -> Ran:
     return _following(stage, case, "monitor", '"epoch": 3')
 
 
-@told(*_lies("signer"), also="tests/unit/test_anchor.py")
+@told(*_lies("signer"), also="tests/ledger/test_anchor.py")
 def signer(stage: Stage, case: str | None) -> Ran:
     what, when = _case(case)
     logs = Logs.make(stage, what)
@@ -124,7 +124,7 @@ def signer(stage: Stage, case: str | None) -> Ran:
     return process.end()
 
 
-@told(*_lies("frontend", 503), control=200, also="tests/unit/test_anchor.py")
+@told(*_lies("frontend", 503), control=200, also="tests/ledger/test_anchor.py")
 def frontend(stage: Stage, case: str | None) -> Ran:
     what, when = _case(case)
     logs = Logs.make(stage, what)
@@ -175,7 +175,7 @@ def _answered(url: str) -> Ran:
     lie("gap-between-heads", BY_SIGNER, "kt audit", 7, "gap between heads", case="gap"),
     lie("date-that-is-none", BY_SIGNER, "kt audit", 4, "map head timestamp: must be in", case="date"),
     lie("interval-of-years", BY_SIGNER, "kt audit", 4, "says config, must be malformed", case="interval"),
-    also="tests/unit/test_clock.py",
+    also="tests/ledger/test_clock.py",
 )
 def clocks(stage: Stage, case: str | None) -> Ran:
     universe = _timed(stage, case)
@@ -225,7 +225,7 @@ def _timed(stage: Stage, case: str | None) -> Universe:
         "future",
     ),
     lie("gap-alarms-a-monitor", BY_SIGNER, "kt monitor", 0, "after the one before", LIVE, "gap"),
-    also="tests/unit/test_clock.py",
+    also="tests/ledger/test_clock.py",
 )
 def watchman(stage: Stage, case: str | None) -> Ran:
     """The monitor verifies every head. What its clock says against them is an alarm beside that."""
@@ -244,7 +244,7 @@ def watchman(stage: Stage, case: str | None) -> Ran:
     lie(
         "convicted-monitor-resumes", BY_SIGNER, "kt monitor", 5, "That was proven before", RESTART, "monitor"
     ),
-    also="tests/unit/test_convicting.py",
+    also="tests/ledger/test_convicting.py",
 )
 def convicted_followers(stage: Stage, case: str | None) -> Ran:
     """The log that was verified first is back, as if nothing had been."""

@@ -37,7 +37,7 @@ def _drips(name: str) -> Lie:
     _drips("body-that-never-ends"),
     _drips("chunk-extensions-that-never-end"),
     _drips("trailers-that-never-end"),
-    also="tests/unit/test_client_deadlines.py",
+    also="tests/client/test_deadlines.py",
 )
 def dripping(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()
@@ -81,7 +81,7 @@ def _missed(ran: Ran, why: str) -> Ran:
     lie("history-of-60-megabytes", BY_FRONT_END, "kt history", 1, "answer to /v1/history", case="history"),
     lie("lookup-of-60-megabytes", BY_FRONT_END, "kt get", 1, "is larger than", case="lookup"),
     lie("deep-json", BY_FRONT_END, "kt get", 1, "answer to /v1/lookup", case="deep"),
-    also="tests/unit/test_client_json.py",
+    also="tests/client/test_json.py",
 )
 def large(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()
@@ -111,7 +111,7 @@ def large(stage: Stage, case: str | None) -> Ran:
     lie("escapes-in-a-key-name", "another user", "kt get", 0, r"\x1b", case="name"),
     lie("escapes-in-a-comment", "another user", "kt get", 0, r"\x1b", case="comment"),
     lie("escapes-in-a-refusal", BY_FRONT_END, "kt get", 1, "?", case="refusal"),
-    also="tests/unit/test_cli_output.py",
+    also="tests/cli/test_output.py",
 )
 def terminal(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()
@@ -138,7 +138,7 @@ def terminal(stage: Stage, case: str | None) -> Ran:
     lie(
         "printed-evidence", BY_SIGNER, "kt verify", 5, "the directory signed two different", LATER, "printed"
     ),
-    also="tests/unit/test_client_evidence.py",
+    also="tests/client/test_evidence.py",
 )
 def no_room(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()
@@ -170,7 +170,7 @@ def _no_file_grows() -> None:
 @told(
     lie("password-in-an-address", "whoever reads along", "kt get", 7, "does not answer", case="outage"),
     lie("password-in-evidence", "whoever reads along", "kt get", 5, "evidence is in", LATER, "fork"),
-    also="tests/unit/test_process_files.py",
+    also="tests/process/test_files.py",
 )
 def passwords(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()
@@ -198,7 +198,7 @@ def passwords(stage: Stage, case: str | None) -> Ran:
     lie(
         "link-planted-where-a-key-is-saved", "another user", "kt get --save", 2, "did not write", case="link"
     ),
-    also="tests/unit/test_cli_output.py",
+    also="tests/cli/test_output.py",
 )
 def saving(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()

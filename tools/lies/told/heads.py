@@ -44,7 +44,7 @@ _KEY = "is not signed by the directory's key"
         "is not of these records",
         case="mutations_root",
     ),
-    also="tests/unit/test_auditor.py",
+    also="tests/projections/test_auditor.py",
 )
 def heads(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()

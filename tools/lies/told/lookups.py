@@ -33,7 +33,7 @@ def _answer(name: str, says: str) -> Lie:
     _answer("earlier-epoch-as-the-latest", "map head: is of epoch 1, not of epoch 2"),
     _answer("head-of-another-log", "map head: is not the one of epoch 2"),
     _answer("answer-cut-short", "answer: "),
-    also="tests/unit/test_trust.py",
+    also="tests/client/test_trust.py",
 )
 def answer(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()
@@ -95,7 +95,7 @@ def _swap_profile(front_end: FrontEnd, profile: str | None) -> None:
     lie("present-although-absent", BY_FRONT_END, "kt get", 4, "entry: is of another index", case="entry"),
     lie("absence-of-another-label", BY_FRONT_END, "kt get", 4, "vrf: ", case="vrf"),
     control=3,
-    also="tests/unit/test_trust.py",
+    also="tests/client/test_trust.py",
 )
 def absence(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()
@@ -116,7 +116,7 @@ def absence(stage: Stage, case: str | None) -> Ran:
     lie(
         "past-entry-swapped", BY_FRONT_END, "kt get --epoch", 4, "map: the proof does not lead", case="entry"
     ),
-    also="tests/unit/test_trust.py",
+    also="tests/client/test_trust.py",
 )
 def past(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()
@@ -143,7 +143,7 @@ def past(stage: Stage, case: str | None) -> Ran:
     lie("head-of-another-directory", BY_SIGNER, "kt get", 4, "map head: is for other", case="origin"),
     lie("head-of-an-unknown-config", BY_SIGNER, "kt get", 4, "config: ", case="config_hash"),
     lie("entry-signed-by-nobody-of-its-keys", BY_SIGNER, "kt get", 4, "signatures: ", case="entry"),
-    also="tests/unit/test_trust.py",
+    also="tests/client/test_trust.py",
 )
 def signed(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()
@@ -176,7 +176,7 @@ def _history(name: str, says: str) -> Lie:
     _history("version-dated-back", "history: "),
     _history("version-dated-later", "history: "),
     _history("version-of-another-entry", "history: "),
-    also="tests/unit/test_client_history.py",
+    also="tests/client/test_history.py",
 )
 def history(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()
@@ -211,7 +211,7 @@ def history(stage: Stage, case: str | None) -> Ran:
 
 @told(
     lie("unauthorized-version-in-the-past", BY_SIGNER, "kt history", 4, "signatures: version 2 is not"),
-    also="tests/unit/test_client_history.py",
+    also="tests/client/test_history.py",
 )
 def authorized(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()

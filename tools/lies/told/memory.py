@@ -65,7 +65,7 @@ def _before(stage: Stage) -> Universe:
     return universe
 
 
-@told(*_lies("get"), also="tests/unit/test_client_memory.py")
+@told(*_lies("get"), also="tests/client/test_memory.py")
 def get(stage: Stage, case: str | None) -> Ran:
     universe = _before(stage)
     user = stage.user(stage.front_end(universe))
@@ -74,7 +74,7 @@ def get(stage: Stage, case: str | None) -> Ran:
     return user.kt("get", ALICE)
 
 
-@told(*_lies("history"), also="tests/unit/test_client_memory.py")
+@told(*_lies("history"), also="tests/client/test_memory.py")
 def history(stage: Stage, case: str | None) -> Ran:
     universe = _before(stage)
     user = stage.user(stage.front_end(universe))
@@ -84,7 +84,7 @@ def history(stage: Stage, case: str | None) -> Ran:
     return user.kt("history", ALICE)
 
 
-@told(*_lies("watch"), also="tests/unit/test_client_memory.py")
+@told(*_lies("watch"), also="tests/client/test_memory.py")
 def watch(stage: Stage, case: str | None) -> Ran:
     universe = _before(stage)
     user = stage.user(stage.front_end(universe)).holds("alice")
@@ -109,7 +109,7 @@ def _tell_versions(universe: Universe, case: str | None) -> None:
             universe.versions[index] = ()
 
 
-@told(*_lies("verify"), also="tests/unit/test_client_memory.py")
+@told(*_lies("verify"), also="tests/client/test_memory.py")
 def verify(stage: Stage, case: str | None) -> Ran:
     universe = _before(stage)
     front_end = stage.front_end(universe)

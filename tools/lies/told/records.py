@@ -30,7 +30,7 @@ def _verdict(case: str, said: str, must: str) -> Lie:
     _verdict("foreign-config-in-force", "config", "foreign-config"),
     _verdict("foreign-erasure-takes-effect", "erased", "foreign-erasure"),
     _verdict("accepted-as-oversize", "oversize", "accepted"),
-    also="tests/unit/test_epochs_mutations.py",
+    also="tests/core/test_epochs_mutations.py",
 )
 def verdicts(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()
@@ -84,7 +84,7 @@ def _tell_verdict(universe: Universe, case: str | None, first: bytes) -> None:
     lie("item-changed", BY_SIGNER, "kt audit", 4, "with other content", case="changed"),
     lie("item-of-nowhere", BY_SIGNER, "kt audit", 4, "which has no such item", case="invented"),
     lie("false-digest", BY_SIGNER, "kt audit", 4, "with other content", case="digest"),
-    also="tests/unit/test_auditor.py",
+    also="tests/projections/test_auditor.py",
 )
 def items(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()
@@ -113,7 +113,7 @@ def items(stage: Stage, case: str | None) -> Ran:
     lie("records-regrouped", BY_LOG, "kt audit", 4, "its records are grouped otherwise", case="regrouped"),
     lie("record-changed", BY_LOG, "kt audit", 4, "record 1", case="changed"),
     lie("records-cut-off", BY_LOG, "kt audit", 4, "a records event of epoch 2 is missing", case="cut"),
-    also="tests/unit/test_auditor.py",
+    also="tests/projections/test_auditor.py",
 )
 def grouping(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()
@@ -137,7 +137,7 @@ def grouping(stage: Stage, case: str | None) -> Ran:
 
 @told(
     lie("queue-of-another-directory", BY_LOG, "kt audit", 4, "never was a signer key of", case="lie"),
-    also="tests/unit/test_auditor.py",
+    also="tests/projections/test_auditor.py",
 )
 def beginning(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()

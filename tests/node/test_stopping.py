@@ -1,0 +1,115 @@
+"""A node that is stopped in the middle of something: whoever waits for an answer is told in time."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from kt_es.errors import KtError, UnavailableError
+from kt_es.eventstore import esdb
+from kt_es.eventstore.driver import EventStoreDBClient, NewEvent, StreamState
+from kt_es.eventstore.esdb import connect
+from kt_es.node.ops.upkeep import scavenge_of
+from kt_es.node.server import Node, NodeConfig
+from kt_es.node.store.storage import RocksStorage
+from tests.contracts.nodes import NodeProcess, append
+from tools.torture.proxy import Mode, Network
+
+JOINING = 8
+DELAY = 0.4  # seconds by which each piece of an answer is late
+WAITS = (1.2, 1.1, 1.3)  # seconds until the stop: where a call is by then decides what becomes of it
+SOON = 6.0
+
+
+def join_again_and_again(uri: str, stop: threading.Event) -> None:
+    while not stop.is_set():
+        log = connect(uri)
+        try:
+            group = log.join_group("s", "g")
+            if group is not None:
+                time.sleep(0.05)
+                group.stop()
+        except UnavailableError:
+            time.sleep(0.02)
+        finally:
+            log.close()
+
+
+@pytest.mark.timeout(120)
+def test_joining_a_group_ends_one_way_or_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not by being given up.
+    monkeypatch.setattr(esdb, "OPENING_DEADLINE", 600.0)
+    stop = threading.Event()
+    with NodeProcess(tmp_path / "node") as node:
+        with EventStoreDBClient(node.uri) as client:
+            append(client, "s", 50)
+            client.create_subscription_to_stream("g", "s", max_subscriber_count=0)
+        network = Network(int(node.address.rpartition(":")[2]))
+        try:
+            uris = [network.add(f"client{number}") for number in range(JOINING)]
+            joining = [
+                threading.Thread(target=join_again_and_again, args=(uri, stop), daemon=True) for uri in uris
+            ]
+            for thread in joining:
+                thread.start()
+            for wait in WAITS:
+                for number in range(JOINING):
+                    network.set_mode(f"client{number}", Mode.DELAY, DELAY)
+                time.sleep(wait)
+                node.stop()
+                node.start()
+                time.sleep(0.3)
+                network.heal()
+            stop.set()
+            ends = time.monotonic() + SOON
+            for thread in joining:
+                thread.join(max(0.0, ends - time.monotonic()))
+            assert not [thread for thread in joining if thread.is_alive()]
+        finally:
+            network.close()
+
+
+def test_a_compaction_is_given_up_and_the_data_are_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Event()
+    compact = RocksStorage.compact
+
+    def compacting(storage: RocksStorage, start: bytes, end: bytes) -> None:
+        begun.set()
+        compact(storage, start, end)
+
+    monkeypatch.setattr(RocksStorage, "compact", compacting)
+    told: list[str] = []
+
+    def scavenging() -> None:
+        try:
+            scavenge_of(tmp_path)
+        except KtError as error:
+            told.append(str(error))
+
+    with capture_logs() as logs:
+        with Node(NodeConfig(tmp_path, port=0)) as node:
+            with EventStoreDBClient(f"esdb://{node.address}?Tls=false") as client:
+                for _ in range(100):
+                    noise = [NewEvent(type="T", data=os.urandom(1000)) for _ in range(1000)]
+                    client.append_to_stream("s", current_version=StreamState.ANY, events=noise)
+                client.set_stream_metadata("s", metadata={"$tb": 1000})
+            thread = threading.Thread(target=scavenging)
+            thread.start()
+            assert begun.wait(30)
+            time.sleep(0.05)
+        thread.join()
+    assert told == [f"the node on {tmp_path} ended meanwhile"]
+    assert not [line for line in logs if line["event"] == "the data were not closed cleanly"]
+    with (
+        Node(NodeConfig(tmp_path, port=0)) as node,
+        EventStoreDBClient(f"esdb://{node.address}?Tls=false") as client,
+    ):
+        assert client.get_stream("s", backwards=True, limit=1)[0].stream_position == 99_999
+        assert client.get_stream("s", limit=1)[0].stream_position == 1000

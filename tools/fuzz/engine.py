@@ -1,0 +1,36 @@
+"""One target under atheris: ``python -m tools.fuzz.engine TARGET [libFuzzer options] CORPUS``.
+
+Our packages are instrumented as they are imported, so nothing of them may be imported before.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from random import Random
+
+
+def main() -> None:
+    atheris = importlib.import_module("atheris")
+    with atheris.instrument_imports(include=["kt_es", "projections", "signer"]):
+        targets = importlib.import_module("tools.fuzz.targets")
+    mutate = importlib.import_module("tools.fuzz.mutations").mutate
+    name, *options = sys.argv[1:]
+    chosen = targets.any_target if name == targets.ANY else targets.TARGETS[name]
+    # The number of a target stays before what is changed of its input.
+    kept = 1 if name == targets.ANY else 0
+
+    def custom_mutator(data: bytes, max_size: int, seed: int) -> bytes:
+        # Half of the changes are libFuzzer's own: they know what the comparisons in the code look for.
+        if seed & 1:
+            return bytes(atheris.Mutate(data, max_size))
+        return data[:kept] + bytes(mutate(data[kept:], Random(seed), max_size - kept))
+
+    warnings.simplefilter("error")
+    atheris.Setup([sys.argv[0], *options], chosen, custom_mutator=custom_mutator)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""Fuzz targets of what strangers write: JSON of a server, lookups to be verified, files to import."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from kt_es.client import wire
+from kt_es.client.strict_json import decode_json
+from kt_es.client.trust import open_answer, verify_lookup, verify_proof_file
+from kt_es.client.trusted import Pinned, begin
+from kt_es.config import load_settings
+from kt_es.crypto import vrf
+from kt_es.crypto.hashes import sha256
+from kt_es.crypto.signatures import PrivateKey
+from kt_es.crypto.vrf import VrfPrivateKey
+from kt_es.errors import (
+    CannotTellError,
+    ConfigError,
+    DivergenceError,
+    KtError,
+    MalformedError,
+    VerificationError,
+)
+from kt_es.formats.labels import EMAIL, TEXT
+from kt_es.formats.profiles import decode_profile, encode_profile
+from kt_es.formats.proofs import ProofFile
+from kt_es.formats.snapshots import LENGTH_SIZE
+from kt_es.importers.accounts import ImportPlan
+from kt_es.importers.openpgp import mailbox, read_openpgp
+from kt_es.importers.openpgp_bindings import binds
+from kt_es.importers.pem import read_pem
+from kt_es.importers.ssh import read_ssh
+from kt_es.ledger.ledger import COMMITTED, FAMILIES, META, Ledger
+from kt_es.node.access.users import decode as decode_users
+from kt_es.node.access.users import encode as encode_users
+from kt_es.node.groups.stored import decode_settings, encode_settings
+from projections.snapshot import load, save
+from tests.builders import ORIGIN, SIGNER_KEY, START, VRF, index, label_of, profile, signed_config
+from tests.examples import BOB, ROTATED
+from tests.reference.memory_store import MemoryStore
+from tools.fuzz.decoders import check
+
+_READERS: list[Callable[..., object]] = [
+    wire.read_directory,
+    wire.read_lookup,
+    wire.read_consistency,
+    wire.read_head,
+    wire.read_history,
+    wire.read_receipt,
+]
+_PINNED = Pinned(ORIGIN, SIGNER_KEY)
+# What the examples' directory holds in its last epoch: nothing else can be proven.
+_HELD = {"alice": ROTATED.entry_hash, "bob": BOB.entry_hash, "carol": None}
+_NOW = START + 3_000
+
+
+def json_answers(data: bytes) -> None:
+    """One body before every reader of an answer."""
+    problem = wire.read_problem(502, data)
+    shown = (problem.reason, problem.detail, problem.field or "")
+    check(all(text.isprintable() for text in shown), "a problem cannot be shown")
+    try:
+        body = decode_json(data, "answer")
+    except MalformedError:
+        return
+    for reader in _READERS:
+        try:
+            reader(body)
+        except MalformedError:
+            continue
+
+
+def lookup(data: bytes) -> None:
+    """A lookup's answer, verified for each user: it is refused or proves what is the case."""
+    trusted = begin(_PINNED, [signed_config()])
+    try:
+        answer = open_answer(data)
+    except VerificationError:
+        return
+    for user, held in _HELD.items():
+        told = profile("alice", 2) if user == "alice" else None
+        try:
+            _, proven = verify_lookup(trusted, label_of(user), answer, told, (), now=_NOW)
+        except VerificationError:
+            continue
+        found = None if proven.mutation is None else proven.mutation.entry_hash
+        check(found == held, f"something else was proven of {user}")
+
+
+def snapshot(data: bytes) -> None:
+    """A snapshot as it is, and its parts under a right digest: refused, or what was signed and no more."""
+    parts = data + bytes(LENGTH_SIZE)
+    for file in (data, parts + sha256(parts)):
+        store = MemoryStore(FAMILIES)
+        try:
+            load(io.BytesIO(file), store, ORIGIN, SIGNER_KEY)
+        except DivergenceError:
+            check(store.get(META, COMMITTED) is None, "a snapshot that was refused is committed")
+            continue
+        again = io.BytesIO()
+        save(Ledger(store, ORIGIN, SIGNER_KEY), again)
+        check(again.getvalue() == file, "a snapshot that was loaded is saved otherwise")
+
+
+def proof(data: bytes) -> None:
+    """A proof file, decoded and verified: it is refused or proves what is the case."""
+    try:
+        file = ProofFile.decode(data)
+        check(file.encode() == data, "a proof file has one encoding")
+        proven = verify_proof_file(file, _PINNED)
+    except (MalformedError, VerificationError, CannotTellError):
+        return
+    by_label = {label_of(user): held for user, held in _HELD.items()}
+    held = None if proven.mutation is None else proven.mutation.entry_hash
+    check(proven.head.origin == ORIGIN, "another directory was proven")
+    if proven.head.epoch == 2 and proven.label in by_label:
+        check(held == by_label[proven.label], f"something else was proven of {proven.label}")
+
+
+def vrf_proof(data: bytes) -> None:
+    """``proof[80] || alpha`` under the directory's key and under one that is in the input."""
+    pi, alpha = data[:80], data[80:335]
+    for public in (VRF.public, data[-32:]):
+        try:
+            beta = vrf.verify(public, alpha, pi)
+        except VerificationError:
+            continue
+        except KtError as error:
+            check(isinstance(error, MalformedError), "of another kind")
+            continue
+        if public == VRF.public:
+            users = {label_of(user).encode(): index(user) for user in _HELD}
+            check(alpha not in users or vrf.index_of(beta) == users[alpha], "a VRF output was forged")
+
+
+def openpgp_binding(data: bytes) -> None:
+    """``u16 length || key || u16 length || user id || signature``: packet bodies of a certificate."""
+    key, rest = _sized(data)
+    user_id, signature = _sized(rest)
+    binds(key, user_id, signature)
+    binds(key, None, signature)
+
+
+def _sized(data: bytes) -> tuple[bytes, bytes]:
+    size = 2 + int.from_bytes(data[:2])
+    return data[2:size], data[size:]
+
+
+def private_key(data: bytes) -> None:
+    """A PEM file under each of the two readers of keys: what is read is a key that signs."""
+    with contextlib.suppress(MalformedError, ConfigError):
+        key = PrivateKey.from_pem(data)
+        check(PrivateKey.from_pem(key.to_pem()).public == key.public, "a private key does not come back")
+    with contextlib.suppress(MalformedError):
+        VrfPrivateKey.from_pem(data)
+
+
+def settings(data: bytes) -> None:
+    """``kt.toml``: read, or refused with a sentence that names the file."""
+    with tempfile.TemporaryDirectory(prefix="kt-fuzz-") as folder:
+        path = Path(folder) / "kt.toml"
+        path.write_bytes(data)
+        try:
+            read = load_settings(path)
+        except ConfigError as error:
+            check(str(path) in str(error), "the error does not name the file")
+            return
+        check(read.pinned.id == Pinned.parse(read.key).key.id, "the pinned key is another")
+
+
+def _plan(data: bytes, read: Callable[[Path], ImportPlan]) -> None:
+    with tempfile.TemporaryDirectory(prefix="kt-fuzz-") as folder:
+        path = Path(folder) / "file"
+        path.write_bytes(data)
+        try:
+            plan = read(path)
+        except MalformedError:
+            return
+        check(read(path) == plan, "the same file makes another plan")
+    for account in plan.accounts:
+        check(decode_profile(encode_profile(account.keys)) == account.keys, "a profile does not come back")
+    check(all(skipped.what.isprintable() for skipped in plan.skipped), "what was skipped cannot be shown")
+
+
+def pem(data: bytes) -> None:
+    for policy in (EMAIL, TEXT):
+        _plan(data, lambda path, policy=policy: read_pem(path, policy))  # type: ignore[misc]
+
+
+def ssh(data: bytes) -> None:
+    for policy in (EMAIL, TEXT):
+        _plan(data, lambda path, policy=policy: read_ssh(path, policy))  # type: ignore[misc]
+
+
+def openpgp(data: bytes) -> None:
+    mailbox(data[:1024].decode("utf-8", "replace"))
+    for certifications in (True, False):
+        _plan(
+            data,
+            lambda path, certifications=certifications: read_openpgp(  # type: ignore[misc]
+                path, certifications=certifications
+            ),
+        )
+
+
+def node_users(data: bytes) -> None:
+    """The node's file of users."""
+    with contextlib.suppress(ConfigError):
+        users = decode_users(data, Path("users.json"))
+        check(decode_users(encode_users(users), Path("users.json")) == users, "users are kept otherwise")
+
+
+def node_group(data: bytes) -> None:
+    """What the node keeps of a persistent subscription."""
+    with contextlib.suppress(MalformedError):
+        settings = decode_settings(data)
+        check(decode_settings(encode_settings(settings)) == settings, "settings are kept otherwise")

@@ -1,0 +1,41 @@
+"""Kill a node again and again; ``make torture-node ROUNDS=n`` runs it."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from tools.node_torture.rounds import Torture
+
+
+def main() -> int:
+    """0 if everything held, 1 if not: then the data are kept and named."""
+    parser = argparse.ArgumentParser(prog="python -m tools.node_torture", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--seed", type=int, help="of every draw; default a random one, printed first")
+    options = parser.parse_args()
+    seed = secrets.randbits(32) if options.seed is None else options.seed
+    say(f"seed {seed}")
+    base = Path(tempfile.mkdtemp(prefix="kt-node-torture-"))
+    torture = Torture(base, seed, options.rounds, say)
+    try:
+        torture.run()
+    except Exception as error:
+        say(f"FAILED with seed {seed}: {error}")
+        say(f"{torture.result}; data are kept in {base}")
+        return 1
+    say(str(torture.result))
+    shutil.rmtree(base)
+    return 0
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,284 @@
+"""The directory under torture: its processes, each behind a proxy of its own, and what they say."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from kt_es.cli.addresses import free_address
+from kt_es.cli.setup import NewDirectory, begin_queue, write_directory
+from kt_es.cli.supervisor import PARENT_PIPE
+from kt_es.client.client import Client
+from kt_es.client.state import MemoryStateStore
+from kt_es.client.trusted import Pinned
+from kt_es.config import FILE_NAME, Address
+from kt_es.errors import UnavailableError
+from kt_es.eventstore.esdb import connect
+from tools.torture.proxy import Network
+
+ROOT = Path(__file__).parents[2]
+SIGNERS = ("signer-1", "signer-2")
+CLIENTS = (*SIGNERS, "frontend", "monitor")
+PROCESSES = ("node", *CLIENTS)
+# A third signer, which does not wait for its place; it runs in rounds of its own only.
+TWIN = "twin"
+WRITERS = "writers"
+MIN_INTERVAL = 0.5
+MAX_INTERVAL = 5.0
+# Of a head's age, in ms: outages are longer than a head may be old, and it is not that which is tested.
+SLACK = 3_600_000
+ROLES = ("active", "standby", "the log is away")
+
+
+class TortureError(Exception):
+    """Something did not hold that must hold."""
+
+
+def eventually(condition: Callable[[], bool], what: str, seconds: float) -> None:
+    """Wait until ``condition``; a TortureError names ``what`` did not come true."""
+    pause = threading.Event()
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TortureError(f"not within {seconds:.0f} s: {what}")
+        pause.wait(0.05)
+
+
+@dataclass(slots=True)
+class Spoken:
+    """What a process said so far, read from its log file as it grows."""
+
+    path: Path
+    said: Counter[str] = field(default_factory=Counter)
+    role: str = ""
+    verified: int = 0
+    _offset: int = 0
+
+    def update(self) -> Spoken:
+        with suppress(FileNotFoundError), self.path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+            end = data.rfind(b"\n") + 1
+            self._offset += end
+            for line in data[:end].splitlines():
+                self._take(line)
+        return self
+
+    def _take(self, line: bytes) -> None:
+        if b"Traceback" in line or b"internal error" in line:
+            raise TortureError(f"{self.path.stem} has a bug: {self.path} has {line[:200]!r}")
+        try:
+            document = json.loads(line)
+        except ValueError:
+            # A line that a kill cut off.
+            return
+        if not isinstance(document, dict):
+            return
+        event = str(document.get("event"))
+        self.said[event] += 1
+        self.role = event if event in ROLES else self.role
+        if event == "verified":
+            self.verified = max(self.verified, int(document["epoch"]))
+
+
+@dataclass(slots=True)
+class Member:
+    """One process; ``arguments`` are those of ``kt``, ``data`` is what may be wiped."""
+
+    name: str
+    arguments: tuple[str, ...]
+    data: Path
+    spoken: Spoken
+    module: str = "kt_es.cli.main"
+    process: subprocess.Popen[bytes] | None = None
+    frozen: bool = False
+
+
+class Directory:
+    """Node, two signers, front end and monitor over ``base``; nothing restarts them but the torture."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base = base.resolve()
+        self.node = free_address(Address(host="127.0.0.1", port=0))
+        frontend = free_address(Address(host="127.0.0.1", port=0))
+        self.url = f"http://{frontend}"
+        self.log_uri = f"esdb://{self.node}?Tls=false"
+        self._new = NewDirectory(
+            "people", "localhost/torture", self.log_uri, "email", MIN_INTERVAL, MAX_INTERVAL
+        )
+        self.settings = write_directory(base, self._new)
+        self.network = Network(self.node.port)
+        self.members: dict[str, Member] = {}
+        self._read_end, self._write_end = os.pipe()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        self._add("node", "node", "--listen", str(self.node))
+        for name in SIGNERS:
+            self._add(name, "signer", "--log", self.network.add(name))
+        self._add(TWIN, "signer", "--log", self.network.add(TWIN))
+        self.members[TWIN].module = "tools.torture.twin"
+        self._add("frontend", "frontend", "--log", self.network.add("frontend"), "--listen", str(frontend))
+        self._add("monitor", "monitor", "--log", self.network.add("monitor"))
+        self.writers_uri = self.network.add(WRITERS)
+
+    def _add(self, name: str, command: str, *options: str) -> None:
+        data = self.base / name
+        arguments = ("-q", "-c", str(self.base / FILE_NAME), command, "--data", str(data), *options)
+        self.members[name] = Member(name, arguments, data, Spoken(self.base / f"{name}.log"))
+
+    def begin(self) -> None:
+        """Start everything and wait until it serves."""
+        self.start("node")
+        eventually(self._queue_begun, "the node answers", 60)
+        for name in CLIENTS:
+            self.start(name)
+        eventually(self.is_ready, "the front end is ready", 60)
+
+    def _queue_begun(self) -> bool:
+        self.check_alive()
+        log = connect(self.log_uri)
+        try:
+            begin_queue(self.settings, log, self._new)
+        except UnavailableError:
+            return False
+        finally:
+            log.close()
+        return True
+
+    def is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    def client(self, timeout: float) -> Client:
+        pinned = Pinned(self.settings.origin, self.settings.pinned)
+        return Client(self.url, MemoryStateStore(), pinned=pinned, timeout=timeout, slack=SLACK)
+
+    # --- what is done to processes ----------------------------------------------------------------
+
+    def start(self, name: str) -> None:
+        """Start ``name`` unless it runs."""
+        member = self.members[name]
+        if member.process is not None:
+            return
+        member.spoken.update().role = ""
+        with member.spoken.path.open("ab") as spoken:
+            member.process = subprocess.Popen(
+                [sys.executable, "-m", member.module, *member.arguments],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=spoken,
+                stderr=spoken,
+                pass_fds=(self._read_end,),
+                # The latter makes a process that is aborted say where each of its threads stood.
+                env={**os.environ, PARENT_PIPE: str(self._read_end), "PYTHONFAULTHANDLER": "1"},
+                start_new_session=True,
+            )
+
+    def kill(self, name: str, number: int = signal.SIGKILL, seconds: float = 30.0) -> None:
+        """End ``name`` by a signal and wait for it; what does not obey in time is an error."""
+        self.check_alive()
+        member = self.members[name]
+        process, member.process = member.process, None
+        if process is None:
+            return
+        process.send_signal(number)
+        if member.frozen and number != signal.SIGKILL:
+            process.send_signal(signal.SIGCONT)
+        member.frozen = False
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise TortureError(f"{name} does not end by signal {number}") from None
+        # One that was told to stop before it could listen ends by the signal itself.
+        if process.returncode not in (0, -number):
+            raise TortureError(f"{name} ended with code {process.returncode} when it was told to stop")
+
+    def freeze(self, name: str) -> None:
+        member = self.members[name]
+        if member.process is not None and not member.frozen:
+            member.process.send_signal(signal.SIGSTOP)
+            member.frozen = True
+
+    def wake(self, name: str) -> None:
+        member = self.members[name]
+        if member.process is not None and member.frozen:
+            member.process.send_signal(signal.SIGCONT)
+        member.frozen = False
+
+    def wipe(self, name: str) -> None:
+        """Kill ``name`` and delete its data directory."""
+        self.kill(name)
+        shutil.rmtree(self.members[name].data, ignore_errors=True)
+
+    def heal(self) -> None:
+        """Everything runs and every connection passes."""
+        self.network.heal()
+        for name in PROCESSES:
+            self.wake(name)
+            self.start(name)
+
+    # --- what is seen of them ---------------------------------------------------------------------
+
+    def check_alive(self) -> None:
+        """Raise if a process has ended that nobody has killed, or has said something it never should."""
+        for member in self.members.values():
+            member.spoken.update()
+            if member.process is not None and (code := member.process.poll()) is not None:
+                raise TortureError(f"{member.name} ended by itself with code {code}: {member.spoken.path}")
+
+    def spoken(self, name: str) -> Spoken:
+        return self.members[name].spoken.update()
+
+    def active(self) -> str | None:
+        """The signer that says it is the active one, None if none or both say so."""
+        active = [name for name in SIGNERS if self.spoken(name).role == "active"]
+        return active[0] if len(active) == 1 else None
+
+    def has_roles(self) -> bool:
+        """Whether one signer is active and the other waits."""
+        return sorted(self.spoken(name).role for name in SIGNERS) == ["active", "standby"]
+
+    def stop(self, cleanly: bool) -> None:
+        """End everything; cleanly means by SIGTERM and exit code 0, else by force.
+
+        By force they leave the stacks of their threads in their logs.
+        """
+        try:
+            if cleanly:
+                for name in (TWIN, *reversed(PROCESSES)):
+                    self.kill(name, signal.SIGTERM)
+        finally:
+            for member in self.members.values():
+                self._abort(member)
+            self.network.close()
+            os.close(self._write_end)
+            os.close(self._read_end)
+
+    def _abort(self, member: Member) -> None:
+        process, member.process = member.process, None
+        if process is None:
+            return
+        process.send_signal(signal.SIGABRT)
+        process.send_signal(signal.SIGCONT)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

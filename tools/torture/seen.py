@@ -1,0 +1,79 @@
+"""What was seen from outside while the directory ran: heads wherever they were shown, and acknowledgements.
+
+Safe for threads: writers and watchers note, the checks take.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import Counter
+from dataclasses import dataclass
+
+from kt_es.crypto.hashes import sha256
+from tools.torture.directory import TortureError
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A submission that the front end took; ``verdict`` is None where it promised no more than the queue."""
+
+    item: bytes  # SHA-256 of the mutation's bytes
+    verdict: str | None
+
+
+class Seen:
+    """Every head that was shown anywhere, one per epoch, and every acknowledgement not yet found decided."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._heads: dict[int, tuple[bytes, str]] = {}
+        self._receipts: list[Receipt] = []
+        self._events: list[uuid.UUID] = []
+        self._problems: list[str] = []
+        self.counts: Counter[str] = Counter()
+
+    def head(self, epoch: int, smh: bytes, where: str) -> None:
+        """A head was shown; a second one for an epoch is the worst that can happen."""
+        with self._lock:
+            self.counts[f"heads seen in {where}"] += 1
+            first, place = self._heads.setdefault(epoch, (smh, where))
+            if first != smh:
+                self._problems.append(
+                    f"two heads of epoch {epoch}: {first.hex()} in {place}, {smh.hex()} in {where}"
+                )
+
+    def receipt(self, mutation: bytes, verdict: str | None) -> None:
+        with self._lock:
+            self.counts["submissions acknowledged"] += 1
+            self._receipts.append(Receipt(sha256(mutation), verdict))
+
+    def appended(self, event: uuid.UUID) -> None:
+        with self._lock:
+            self.counts["appends to the queue acknowledged"] += 1
+            self._events.append(event)
+
+    def count(self, what: str) -> None:
+        with self._lock:
+            self.counts[what] += 1
+
+    def problem(self, problem: str) -> None:
+        """Something did not hold; the torture ends at the next look."""
+        with self._lock:
+            self._problems.append(problem)
+
+    def check(self) -> None:
+        with self._lock:
+            if self._problems:
+                raise TortureError("; ".join(self._problems))
+
+    def heads(self) -> dict[int, bytes]:
+        with self._lock:
+            return {epoch: smh for epoch, (smh, _) in self._heads.items()}
+
+    def take_acknowledged(self) -> tuple[list[Receipt], list[uuid.UUID]]:
+        """Everything acknowledged up to now; each is handed out once."""
+        with self._lock:
+            taken = self._receipts, self._events
+            self._receipts, self._events = [], []
+            return taken
