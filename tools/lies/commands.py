@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 KT = str(Path(sys.executable).with_name("kt"))
-PATIENCE = 40.0
+PATIENCE = 120.0
 
 
 class StageError(Exception):
