@@ -14,17 +14,17 @@ from typing import TypeVar
 
 from kt_es.client import wire
 from kt_es.client.accounts import keep_sight, recalled
-from kt_es.client.continuity import merge
 from kt_es.client.convictions import check_unconvicted
 from kt_es.client.heads import (
+    ClaimedHead,
     ProvenHead,
-    ToldHead,
     contradictions,
+    merge,
     verify_freshness,
     verify_head,
-    verify_mutations,
+    verify_mutations_checkpoint,
 )
-from kt_es.client.ranges import SeenRange, open_range, verify_range
+from kt_es.client.ranges import VerifiedRange, open_range, verify_range
 from kt_es.client.state import StateStore
 from kt_es.client.transport import Answer, Transport
 from kt_es.client.trust import Lookup, open_answer, verify_lookup
@@ -193,7 +193,7 @@ class Session:
         """The verified head of ``epoch``, by default the latest one, which has to be ``fresh``."""
         return self._asked(lambda trusted: self._look_at(trusted, epoch, fresh, deadline), deadline)
 
-    def range(self, label: str, first: int, last: int, deadline: float) -> SeenRange:
+    def range(self, label: str, first: int, last: int, deadline: float) -> VerifiedRange:
         """What stood at ``label`` in the epochs from ``first`` to ``last``, or to an earlier one."""
         return self._asked(lambda trusted: self._look_over(trusted, label, first, last, deadline), deadline)
 
@@ -268,7 +268,9 @@ class Session:
             lookup = replace(lookup, checks=(line, *lookup.checks))
         return lookup
 
-    def _look_over(self, trusted: Trusted, label: str, first: int, last: int, deadline: float) -> SeenRange:
+    def _look_over(
+        self, trusted: Trusted, label: str, first: int, last: int, deadline: float
+    ) -> VerifiedRange:
         body = {"label": label, "first": first, "last": last, "since": trusted.size or None}
         told = wire.read_range(self._ranged(trusted, body, last, deadline).body)
         answer = open_range(told.answer)
@@ -297,9 +299,9 @@ class Session:
             raise VerificationError(
                 "consistency", f"the server does not prove that its {size} heads follow: {error}"
             ) from None
-        shown = ToldHead(told.smh_bytes, told.latest_checkpoint, told.inclusion, proof)
+        shown = ClaimedHead(told.smh_bytes, told.latest_checkpoint, told.inclusion, proof)
         proven = verify_head(trusted, shown, epoch)
-        verify_mutations(proven, told.smh_bytes, told.mutations_checkpoint)
+        verify_mutations_checkpoint(proven, told.smh_bytes, told.mutations_checkpoint)
         for lie in contradictions(proven.after, told.smh_bytes, [told.heads_checkpoint]):
             raise lie
         if epoch is None and fresh:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kt_es.client.history import ToldVersion
+from kt_es.client.history import ClaimedVersion
 from kt_es.client.strict_json import Json, decode_json
 from kt_es.errors import MalformedError
 from kt_es.formats.codec import UINT_MAX
@@ -127,7 +127,7 @@ def read_head(body: Mapping[str, Json]) -> HeadAnswer:
     )
 
 
-def read_history(body: Mapping[str, Json]) -> tuple[ToldVersion, ...]:
+def read_history(body: Mapping[str, Json]) -> tuple[ClaimedVersion, ...]:
     values = _array(body, "versions", MAX_VERSIONS)
     return tuple(_version(value) for value in values)
 
@@ -164,13 +164,13 @@ def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text[:500])
 
 
-def _version(value: Json) -> ToldVersion:
+def _version(value: Json) -> ClaimedVersion:
     if not isinstance(value, dict):
         raise MalformedError("versions", "must be objects")
     mutation = Mutation.decode(_binary(value, "mutation"))
     if _uint(value, "version") != mutation.entry.version:
         raise MalformedError("version", "is not that of the mutation")
-    return ToldVersion(_uint(value, "epoch", 1), mutation)
+    return ClaimedVersion(_uint(value, "epoch", 1), mutation)
 
 
 def _text(body: Mapping[str, Json], name: str) -> str:
