@@ -9,7 +9,7 @@ import click
 from kt_es.cli.clients import Reach, reach_options
 from kt_es.cli.context import output_of
 from kt_es.cli.output import at
-from kt_es.client.session import Head
+from kt_es.client.session import DirectoryHead
 from kt_es.formats.heads import MapHead
 
 
@@ -53,6 +53,6 @@ def head_document(head: MapHead) -> dict[str, Any]:
 def checkpoint_command(context: click.Context, /, which: str, **reach: Any) -> None:
     """The latest checkpoint of a log, verified and consistent with what was trusted before."""
     with Reach(**reach).client() as client:
-        head: Head = client.head()
+        head: DirectoryHead = client.head()
     text = head.heads_checkpoint if which == "heads" else head.mutations_checkpoint
     output_of(context).data({"log": which, "checkpoint": text}, text.removesuffix("\n").split("\n"))

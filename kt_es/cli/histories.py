@@ -13,7 +13,7 @@ from kt_es.cli.output import at
 from kt_es.cli.people import PROVEN_ABSENT, show_checks
 from kt_es.client.client import Client
 from kt_es.client.history import History, Version
-from kt_es.client.walking import every_epoch
+from kt_es.client.watching import every_epoch
 from kt_es.errors import ConfigError, VerificationError
 from kt_es.formats.entries import Mutation
 

@@ -16,7 +16,16 @@ from kt_es.cli.context import output_of
 from kt_es.cli.numbers import Number
 from kt_es.cli.output import Output, is_terminal
 from kt_es.cli.profiles import described
-from kt_es.client.bulk import Action, BulkReport, Merging, Planned, Progress, Wanted, plan_all, publish_all
+from kt_es.client.bulk import (
+    BulkAction,
+    BulkProgress,
+    BulkReport,
+    Merging,
+    Planned,
+    Wanted,
+    plan_all,
+    publish_all,
+)
 from kt_es.client.client import Client
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import KtError
@@ -34,11 +43,11 @@ MERGING = Merging(combined, lost)
 KINDS = ("openpgp", "ssh", "pem")
 SHOWN = 20
 _ACTIONS = {
-    Action.NEW: "would be new, with",
-    Action.UNCHANGED: "would stay as it is, with",
-    Action.EXTENDED: "would keep its keys and have then",
-    Action.REPLACED: "would have only these keys and lose those marked -",
-    Action.REFUSED: "would be refused: ",
+    BulkAction.NEW: "would be new, with",
+    BulkAction.UNCHANGED: "would stay as it is, with",
+    BulkAction.EXTENDED: "would keep its keys and have then",
+    BulkAction.REPLACED: "would have only these keys and lose those marked -",
+    BulkAction.REFUSED: "would be refused: ",
 }
 
 
@@ -227,7 +236,7 @@ def publish_plan(
             client,
             _wanted(plan),
             keys,
-            Progress(_step(sent), _step(stood)),
+            BulkProgress(_step(sent), _step(stood)),
             merging=MERGING,
             replace_keys=replace_keys,
             jobs=jobs,

@@ -10,8 +10,7 @@ from kt_es.cli.clients import state_option
 from kt_es.cli.context import output_of
 from kt_es.cli.output import Output
 from kt_es.cli.people import show_lookup
-from kt_es.client.convictions import Convicted, verify_evidence
-from kt_es.client.offline import verify_proof
+from kt_es.client.offline import Conviction, verify_evidence, verify_proof
 from kt_es.client.state import FileStateStore
 from kt_es.client.states import States
 from kt_es.client.trusted import Pinned
@@ -63,7 +62,7 @@ def _trusted(store: FileStateStore | None) -> Pinned | None:
     return None if trusted is None else trusted.pinned
 
 
-def _convicted(data: bytes, given: Pinned | None, states: States) -> tuple[Convicted, bool]:
+def _convicted(data: bytes, given: Pinned | None, states: States) -> tuple[Conviction, bool]:
     """What the evidence proves, and whether somebody vouches for the key of the directory."""
     convicted = verify_evidence(data, given)
     if given is not None:
@@ -72,7 +71,7 @@ def _convicted(data: bytes, given: Pinned | None, states: States) -> tuple[Convi
     return verify_evidence(data, trusted), trusted is not None
 
 
-def _show_evidence(output: Output, convicted: Convicted, vouched: bool) -> int:
+def _show_evidence(output: Output, convicted: Conviction, vouched: bool) -> int:
     evidence, key = convicted.evidence, convicted.first.vkey
     output.fail(f"{evidence.origin}: {convicted.sentence}")
     output.note(f"  signed by the directory whose first key is {key}")

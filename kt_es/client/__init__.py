@@ -1,7 +1,40 @@
-"""The client: believes nothing that it is told before it has verified it (docs/DESIGN.md, section 4).
+"""The client of a directory: verifies every answer before it stores or returns it.
 
-The names below are imported when they are first used. So the verifier, ``kt_es.client.trust``, needs the
-standard library, cbor2 and PyNaCl alone, and nothing of what the client fetches and stores with.
+The modules, from the pure verifier up to the clients. A module imports only modules above it.
+
+The verifier (no network, no disk, no clock; docs/DESIGN.md, section 4):
+
+- ``trusted``: the state between two answers: pinned key, chain of configs, last checkpoint, last head
+- ``heads``: steps "config", "checkpoint", "rollback", "consistency", "map head", "freshness"
+- ``entries``: steps "map", "entry", "opening", "commitment", "signatures"
+- ``memory``: step "memory": what a client remembers of an account
+- ``trust``: a lookup and a saved proof, all steps in order
+- ``ranges``, ``history``: step "history": consecutive epochs, and all versions of a label
+- ``submissions``, ``vouching``: what a change signs, and whether its owner knows all the keys in it
+
+State on disk:
+
+- ``database``: small values in SQLite, by kind and key
+- ``state``: the state towards one directory; ``states``: the states of one person, by directory and by server
+- ``kept``: memory, verified versions and convictions, read from a state and written to it
+- ``keystore``: signing keys
+
+The network (the JSON of requests and answers is declared in ``kt_es.api``):
+
+- ``wire``: answers, decoded and checked
+- ``deadlines``, ``transport``: HTTP with bounded time, bounded answers and retries
+- ``directory``: how the state of a directory begins, grows and is stored
+- ``session``: questions: lookup, head, range, history
+
+What programs use:
+
+- ``publishing``: the steps of a change
+- ``client``, ``asynchronous``: ``Client`` and ``AsyncClient``
+- ``watching``, ``bulk``: accounts over time, and many accounts at once
+- ``offline``: proofs and evidence from files
+
+The names below are imported when they are first used. So the verifier needs the standard library, cbor2 and
+PyNaCl alone.
 """
 
 from __future__ import annotations

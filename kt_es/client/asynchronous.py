@@ -1,8 +1,8 @@
 """``AsyncClient``: a ``Client`` whose calls run in threads, for programs that use asyncio.
 
-Trust has one implementation, ``Client``; this module has none of its own. Cancelling a call ends the waiting
-for it. A call that runs in a thread already goes on there until it is done or its time is over, so state is
-always stored as a whole. A call that still waits for a thread never begins.
+All verification is done by ``Client``. When a call is cancelled, the caller stops waiting for it. A call that
+has a thread continues there until it is done or its time is over, so state is always stored as a whole. A
+call that still waits for a thread never begins.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import ssl
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import httpx
@@ -33,9 +32,9 @@ _R = TypeVar("_R")
 def _in_thread(
     method: Callable[Concatenate[Client, _P], _R],
 ) -> Callable[Concatenate[AsyncClient, _P], Coroutine[Any, Any, _R]]:
-    """``method`` of ``Client`` as one of ``AsyncClient``, with the same parameters.
+    """Make a method of ``AsyncClient`` from one of ``Client``, with the same parameters.
 
-    The time that a call waits for a thread is part of its timeout.
+    The time for which a call waits for a thread is part of its timeout.
     """
     bounded = "timeout" in inspect.signature(method).parameters
 
@@ -58,11 +57,12 @@ def _in_thread(
 class AsyncClient:
     """``Client`` for asyncio: the same parameters and methods, each method a coroutine.
 
-    ``connections`` is also how many calls run at a time; the others wait for a thread. ``on_stale`` and
-    ``on_waiting`` are called in these threads; use ``loop.call_soon_threadsafe`` to reach the event loop.
+    ``connections`` is also the number of calls that run at a time; other calls wait for a thread.
+    ``on_stale`` and ``on_waiting`` are called in these threads; use ``loop.call_soon_threadsafe`` to reach
+    the event loop.
 
-    Cancelling a call stops the waiting, not the call, as the head of this module says. So a change whose
-    ``publish`` or ``send`` was cancelled may come to stand all the same, as after ``UnavailableError``.
+    When a call is cancelled, the caller stops waiting, but the call continues. So a change may be published
+    although its ``publish`` or ``send`` was cancelled, as after ``UnavailableError``.
     """
 
     def __init__(
@@ -103,15 +103,13 @@ class AsyncClient:
     async def __aenter__(self) -> AsyncClient:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
-        """Take no more calls, wait for those that run, and close the connections.
+        """Accept no more calls, wait for the calls that run, and close the connections.
 
-        That lasts until the last deadline of these calls at most. Cancelling stops the waiting only.
+        This takes at most until the last deadline of these calls. Cancelling it stops only the waiting.
         """
         self._threads.shutdown(wait=False)
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._close))
@@ -121,9 +119,9 @@ class AsyncClient:
         self._client.close()
 
     async def run(self, work: Callable[[Client], _R]) -> _R:
-        """What ``work`` returns, run in a thread of this client with the ``Client`` beneath.
+        """Call ``work`` with the underlying ``Client`` in a thread, and return its result.
 
-        For what takes a ``Client``, such as ``Watcher``.
+        This is for code that takes a ``Client``, such as ``Watcher``.
         """
         context = contextvars.copy_context()
         loop = asyncio.get_running_loop()

@@ -1,7 +1,7 @@
-"""Publishing many accounts: prepare and submit in threads, then confirm each one in the map.
+"""Publishes many accounts: signs and submits them in threads, then confirms each of them in the map.
 
-Running it again does what is missing: an account whose present version already has the wanted keys
-is left alone, so an import that was interrupted is resumed by repeating it.
+An account whose present version already has the wanted keys is left unchanged. So an interrupted import is
+resumed by repeating it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One account as it is to stand in the directory."""
+    """One account as the directory should have it."""
 
     label: str
     profile: tuple[ProfileKey, ...]
@@ -37,10 +37,10 @@ class Wanted:
 
 @dataclass(slots=True)
 class BulkReport:
-    """What became of the accounts. ``refused`` are pairs of a label and the reason.
+    """The result: numbers of accounts, and pairs of a label and the reason for ``refused``.
 
-    ``extended`` and ``replaced`` are those of the published accounts that stood before: the former kept all
-    their keys, the latter lost some.
+    ``extended`` and ``replaced`` count published accounts that existed before. The former kept all their
+    keys, the latter lost some.
     """
 
     published: int
@@ -52,16 +52,16 @@ class BulkReport:
 
 @dataclass(frozen=True, slots=True)
 class Merging:
-    """How the keys that an account has and those of a file go together.
+    """How the keys of an account and the keys of a file are combined.
 
-    ``combine`` makes the profile of both, ``lost`` says which keys of the first are not in the second.
+    ``combine`` makes a profile of both. ``lost`` returns the keys of the first that are not in the second.
     """
 
     combine: Callable[[Sequence[ProfileKey], Sequence[ProfileKey]], tuple[ProfileKey, ...]]
     lost: Callable[[Sequence[ProfileKey], Sequence[ProfileKey]], Sequence[ProfileKey]]
 
 
-class Action(Enum):
+class BulkAction(Enum):
     """What publishing does to an account."""
 
     NEW = "new"
@@ -73,18 +73,18 @@ class Action(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """An account as it would be published: ``profile`` is all of it, ``lost`` what it has and would lose."""
+    """An account as it would be published. ``profile`` is the new profile, ``lost`` the lost keys."""
 
     label: str
-    action: Action
+    action: BulkAction
     profile: tuple[ProfileKey, ...]
     lost: tuple[ProfileKey, ...] = ()
     problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """Told, from several threads, of each account submitted (or left alone) and each one confirmed."""
+class BulkProgress:
+    """Called for each account that was submitted or is unchanged, and for each confirmed one, by threads."""
 
     submitted: Callable[[], None]
     confirmed: Callable[[], None]
@@ -94,20 +94,25 @@ def publish_all(
     client: Client,
     accounts: Iterable[Wanted],
     keys: Sequence[PrivateKey],
-    progress: Progress,
+    progress: BulkProgress,
     *,
     merging: Merging,
     replace_keys: bool = False,
     jobs: int = 8,
     patience: float = 600.0,
 ) -> BulkReport:
-    """Publish ``accounts`` signed by ``keys``; each is confirmed by a verified lookup before it counts.
+    """Publish ``accounts``, signed by ``keys``. A verified lookup confirms each account before it is counted.
 
-    An account that stands already keeps its keys beside the wanted ones, unless ``replace_keys``.
+    Refusals are collected in the report. An account is refused, too, if it has an authorized key that is
+    neither in ``keys`` nor in a version that one of ``keys`` signed.
 
-    ``patience`` bounds, in seconds, how long one account waits for a server that is away: then
-    ``UnavailableError`` ends everything, and calling again resumes. Refusals are collected, among them the
-    accounts whose authorized keys are neither in ``keys`` nor in a version that one of ``keys`` signed.
+    Args:
+        replace_keys: drop the keys that an account has now; by default they stay beside the wanted keys.
+        jobs: number of threads.
+        patience: seconds that one account waits for an unavailable server.
+
+    Raises:
+        UnavailableError: the server was away for longer than ``patience``. Call again to resume.
     """
     work = _Bulk(client, keys, progress, _Plans(client, merging, replace_keys, patience))
     with ThreadPoolExecutor(jobs, thread_name_prefix="publish") as pool:
@@ -127,7 +132,7 @@ def plan_all(
     jobs: int = 8,
     patience: float = 600.0,
 ) -> list[Planned]:
-    """What ``publish_all`` would do now, in the order of ``accounts``; nothing is signed or sent."""
+    """Return what ``publish_all`` would do now, in the order of ``accounts``. Nothing is signed or sent."""
     plans = _Plans(client, merging, replace_keys, patience)
     with ThreadPoolExecutor(jobs, thread_name_prefix="plan") as pool:
         return list(pool.map(plans.planned, accounts))
@@ -135,7 +140,7 @@ def plan_all(
 
 @dataclass(frozen=True, slots=True)
 class _Plans:
-    """What is to become of an account, by what is proven to stand; called by several threads."""
+    """Decides what to publish for an account, from its proven version. Called by several threads."""
 
     client: Client
     merging: Merging
@@ -146,34 +151,36 @@ class _Plans:
         try:
             return self.plan(wanted)[1]
         except MalformedError as error:
-            return Planned(wanted.label, Action.REFUSED, wanted.profile, problem=str(error))
+            return Planned(wanted.label, BulkAction.REFUSED, wanted.profile, problem=str(error))
 
     def plan(self, wanted: Wanted) -> tuple[Lookup, Planned]:
         before = self.client.lookup(wanted.label, profile=False, timeout=self.patience)
         if before.entry is None:
-            return before, Planned(before.label, Action.NEW, wanted.profile)
+            return before, Planned(before.label, BulkAction.NEW, wanted.profile)
         if _has_profile(before, wanted):
-            return before, Planned(before.label, Action.UNCHANGED, wanted.profile)
+            return before, Planned(before.label, BulkAction.UNCHANGED, wanted.profile)
         before = self.client.lookup(wanted.label, timeout=self.patience)
         # An account whose profile was erased has no keys that could be kept.
         present = before.profile or ()
         if self.replace_keys:
             lost = tuple(self.merging.lost(present, wanted.profile))
-            # A key that stays keeps what either copy has: an old copy takes back no revocation.
+            # A key that stays keeps what either copy has, so that an old copy removes no revocation.
             profile = self.merging.combine([key for key in present if key not in lost], wanted.profile)
-            action = Action.REPLACED if lost else Action.EXTENDED
+            action = BulkAction.REPLACED if lost else BulkAction.EXTENDED
             if profile == tuple(present):
-                action = Action.UNCHANGED
+                action = BulkAction.UNCHANGED
             return before, Planned(before.label, action, profile, lost)
         profile = self.merging.combine(present, wanted.profile)
-        action = Action.UNCHANGED if profile == tuple(present) else Action.EXTENDED
+        action = BulkAction.UNCHANGED if profile == tuple(present) else BulkAction.EXTENDED
         return before, Planned(before.label, action, profile)
 
 
 class _Bulk:
     """The two steps of one account; called by several threads."""
 
-    def __init__(self, client: Client, keys: Sequence[PrivateKey], progress: Progress, plans: _Plans) -> None:
+    def __init__(
+        self, client: Client, keys: Sequence[PrivateKey], progress: BulkProgress, plans: _Plans
+    ) -> None:
         self.report = BulkReport(0, 0, [])
         self._client = client
         self._keys = keys
@@ -184,18 +191,18 @@ class _Bulk:
         self._lock = threading.Lock()
 
     def submit(self, wanted: Wanted) -> Submission | None:
-        """Send one account; None if nothing of it is left to be confirmed."""
+        """Send one account. Returns None if there is nothing to confirm."""
         try:
             submission = self._submitted(wanted)
         except (RefusedError, MalformedError) as error:
             self._refuse(wanted.label, str(error))
             submission = None
         self._progress.submitted()
-        # The profile has been sent: kept for thousands of accounts it would be the memory of all.
+        # The profile was sent. The profiles of thousands of accounts would fill the memory.
         return None if submission is None else replace(submission, profile=b"")
 
     def confirm(self, submission: Submission) -> None:
-        """Wait for the proof that a submission stands."""
+        """Wait until a submission is proven in the map."""
         try:
             self._client.confirm(submission, timeout=self._patience)
         except RefusedError as error:
@@ -207,19 +214,19 @@ class _Bulk:
 
     def _submitted(self, wanted: Wanted) -> Submission | None:
         before, planned = self._plans.plan(wanted)
-        if planned.action is Action.UNCHANGED:
+        if planned.action is BulkAction.UNCHANGED:
             with self._lock:
                 self.report.unchanged += 1
             return None
         submission = self._signed(before, planned)
         self._client.submit(submission, timeout=self._patience)
         with self._lock:
-            self.report.extended += planned.action is Action.EXTENDED
-            self.report.replaced += planned.action is Action.REPLACED
+            self.report.extended += planned.action is BulkAction.EXTENDED
+            self.report.replaced += planned.action is BulkAction.REPLACED
         return submission
 
     def _signed(self, before: Lookup, planned: Planned) -> Submission:
-        """The change, unless it would vouch for keys of an existing account that nobody here knows."""
+        """Sign the change, unless it would vouch for unknown keys of an existing account."""
         if before.entry is None or self._publics.issuperset(before.entry.authorized_keys):
             return build_submission(before, planned.profile, self._keys, os.urandom(OPENING_LENGTH))
         return self._client.propose(before, planned.profile, self._keys, timeout=self._patience).submission
@@ -230,7 +237,7 @@ class _Bulk:
 
 
 def _has_profile(before: Lookup, wanted: Wanted) -> bool:
-    """Whether the proven version already commits to the wanted profile, which need not be fetched."""
+    """Whether the proven version commits to the wanted profile. The profile is not fetched for that."""
     opening, entry = before.proof.answer.opening, before.entry
     if opening is None or entry is None:
         return False
@@ -241,7 +248,7 @@ def _has_profile(before: Lookup, wanted: Wanted) -> bool:
 def _mapped(
     pool: ThreadPoolExecutor, work: Callable[[_T], _R], things: Iterable[_T], ahead: int
 ) -> Iterator[_R]:
-    """``pool.map`` that takes from ``things`` only ``ahead`` of what is done: they may be large."""
+    """``pool.map`` that holds at most ``ahead`` of ``things`` at a time, because they may be large."""
     running: set[Future[_R]] = set()
     for thing in things:
         running.add(pool.submit(work, thing))

@@ -1,68 +1,38 @@
-"""The client of one directory: fetches, lets ``trust`` judge, stores what it trusts, then answers.
+"""``Client``: the client of one directory. The questions are in ``session``, changes in ``publishing``.
 
-The new checkpoint and what is remembered of the account are on disk before a result is returned. Where two
-signed statements contradict each other, ``EquivocationError`` carries the evidence and where it is saved.
+The new checkpoint and the memory of the account are stored before a call returns. Where two signed statements
+contradict each other, ``EquivocationError`` carries the evidence and where it is saved.
 """
 
 from __future__ import annotations
 
-import os
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
-from types import TracebackType
 
 import httpx
 
 from kt_es.client import wire
+from kt_es.client.directory import Directory, DirectoryState
 from kt_es.client.heads import SLACK, verify_order
-from kt_es.client.histories import read_history
 from kt_es.client.history import History, Version
 from kt_es.client.kept import kept_versions
 from kt_es.client.publishing import Published, Publisher
 from kt_es.client.ranges import VerifiedRange
-from kt_es.client.session import Head, Session
+from kt_es.client.session import DirectoryHead, Session
 from kt_es.client.state import StateStore
-from kt_es.client.submissions import Submission, build_submission
+from kt_es.client.submissions import Submission
 from kt_es.client.transport import Transport
 from kt_es.client.trust import Lookup
 from kt_es.client.trusted import Pinned, Trusted
-from kt_es.client.vouching import (
-    Mine,
-    Proposal,
-    proposal,
-)
+from kt_es.client.vouching import Mine, Proposal
 from kt_es.crypto.signatures import PrivateKey
-from kt_es.errors import RefusedError, StaleHeadError
+from kt_es.errors import StaleHeadError
 from kt_es.formats.erasures import Erasure
 from kt_es.formats.keys import PublicKey
-from kt_es.formats.profiles import OPENING_LENGTH, ProfileKey
-
-_MAX_WAIT = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Directory:
-    """What a directory says of itself, its chain of configs verified.
-
-    ``pinned`` is the key that it is known by, as ``pinned.vkey`` for people; ``on_first_use`` says that
-    nobody but the server vouched for it.
-    """
-
-    name: str
-    label_policy: str
-    trusted: Trusted
-    on_first_use: bool
-
-    @property
-    def origin(self) -> str:
-        return self.trusted.origin
-
-    @property
-    def pinned(self) -> Pinned:
-        return self.trusted.pinned
+from kt_es.formats.profiles import ProfileKey
 
 
 def wall_clock() -> int:
@@ -71,12 +41,22 @@ def wall_clock() -> int:
 
 
 class Client:
-    """One server of one directory. Threads may share it; so may processes share its state.
+    """A client of one server. Threads may share a client, and processes may share its state.
 
-    ``pinned`` or ``origin`` is what the caller expects; without ``pinned`` the directory's first config
-    is trusted on first use. ``timeout`` bounds each call as a whole, in seconds. With ``on_stale`` a call
-    whose head is too old tells it and asks again, until a fresh one comes or its time is over; without it
-    the call fails at once. ``on_waiting`` is told why a call to a server that is away takes long.
+    Args:
+        base_url: the address of any front end of the directory.
+        state: where the client keeps what it trusts and remembers.
+        pinned: the pinned key. Without it the first config of the directory is trusted on first use.
+        origin: the origin of the directory, None if it may be any.
+        timeout: seconds for each call as a whole, repetitions included.
+        slack: milliseconds by which clocks may differ.
+        verify: the TLS context, or whether the certificate of the server is verified.
+        now: returns milliseconds since 1970.
+        on_stale: called when the head is too old; the call then asks again, until the head is fresh or the
+            time is over. Without it the call fails at once.
+        on_waiting: called with the reason when a call to an unavailable server takes long.
+
+    Raises ``ConfigError`` if the address is unusable.
     """
 
     def __init__(
@@ -105,96 +85,104 @@ class Client:
             connections=connections,
         )
         self._transport.on_waiting = on_waiting
-        self._session = Session(
-            self._transport, state, pinned=pinned, origin=origin, slack=slack, now=now, on_stale=on_stale
-        )
+        self._state = state
+        self._directory = DirectoryState(self._transport, state, pinned=pinned, origin=origin)
+        self._session = Session(self._transport, self._directory, slack=slack, now=now, on_stale=on_stale)
         self._publisher = Publisher(self._session)
 
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
+        """Close the connections."""
         self._transport.close()
 
     @property
     def on_first_use(self) -> bool:
         """Whether this client trusted the directory because it was the first to answer."""
-        return self._session.on_first_use
+        return self._directory.on_first_use
 
     def directory(self, *, timeout: float | None = None) -> Directory:
-        """What the server says of the directory, verified; new configs are stored."""
+        """Fetch and verify what the server says of the directory. New configs are stored."""
         deadline = self._transport.deadline(timeout)
-        trusted = self._session.trusted(deadline)
-        told, trusted = self._session.refresh(trusted, deadline)
+        trusted = self._directory.trusted(deadline)
+        answer, trusted = self._directory.refresh(trusted, deadline)
+        # The label policy of the answer is not signed, that of the configs is.
         policy = trusted.configs[0].config.label_policy
-        return Directory(told.directory, policy, trusted, self.on_first_use)
+        return Directory(answer.directory, policy, trusted, self.on_first_use)
 
     def trusted(self) -> Trusted:
-        """The state of this client; the directory is asked for its configs before the first lookup."""
-        return self._session.trusted(self._transport.deadline())
+        """The state of this client. Before the first lookup the directory is asked for its configs."""
+        return self._directory.trusted(self._transport.deadline())
 
     def lookup(
         self, label: str, epoch: int | None = None, *, profile: bool = True, timeout: float | None = None
     ) -> Lookup:
-        """What stands at ``label`` now, or stood there in ``epoch``, verified and the checkpoint stored.
+        """Look up ``label`` now, or in an earlier ``epoch``. Proven absence is a result (``Lookup.absent``).
 
-        Proven absence is a result (``Lookup.absent``). Raises what ``trust.verify_lookup`` raises.
+        Raises:
+            VerificationError: something in the answer is not as it is signed; ``step`` names the check.
+            EquivocationError: two signed statements contradict each other.
+            CannotTellError: the latest head is not fresh.
+            UnavailableError: no answer in time.
+            RefusedError: the directory does not have the epoch.
+            LabelError: the directory cannot have such a label.
         """
         return self._session.lookup(label, epoch, profile, self._transport.deadline(timeout))
 
     def history(
         self, label: str, *, profiles: bool = False, afresh: bool = False, timeout: float | None = None
     ) -> History:
-        """Every version of ``label``, verified: since when each holds and who signed it.
+        """Fetch every version of ``label``: since when each of them holds, and who signed it.
 
-        Versions that this client verified before are kept, and only new ones are fetched. ``profiles`` and
-        ``afresh`` have all of them fetched and verified anew.
+        Versions that this client verified before are kept, and only new ones are fetched. With ``profiles``
+        or ``afresh`` all of them are fetched and verified again.
         """
         deadline = self._transport.deadline(timeout)
-        return read_history(self._session, label, deadline, profiles=profiles, afresh=afresh)
+        return self._session.history(label, deadline, profiles=profiles, afresh=afresh)
 
     def kept(self, label: str) -> tuple[Version, ...]:
-        """The versions of ``label`` that were verified before and are kept; nothing is asked."""
-        return kept_versions(self._session.state, label)
+        """The versions of ``label`` that were verified before and are kept. The server is not asked."""
+        return kept_versions(self._state, label)
 
     def range(self, label: str, first: int, last: int, *, timeout: float | None = None) -> VerifiedRange:
-        """What stood at ``label`` in each epoch from ``first`` to ``last``, at most 256 of them.
+        """Fetch what stood at ``label`` in each epoch from ``first`` to ``last``, at most 256 epochs.
 
-        The answer may end before ``last``: ask again for the rest.
+        The result may end before ``last``. Ask again for the rest.
         """
         return self._session.range(label, first, last, self._transport.deadline(timeout))
 
     def recall(self, kind: str, key: bytes) -> bytes | None:
-        """What the state of this client remembers under ``kind`` and ``key``, None if nothing is."""
-        return self._session.state.recall(kind, key)
+        """The value in the state of this client under ``kind`` and ``key``, None if there is none."""
+        return self._state.recall(kind, key)
 
     def remember(self, kind: str, key: bytes, data: bytes) -> None:
-        """Remember ``data`` durably in the state of this client."""
-        self._session.state.remember(kind, key, data)
+        """Store ``data`` durably in the state of this client."""
+        self._state.remember(kind, key, data)
 
     def exchange(self, kind: str, key: bytes, expected: bytes | None, data: bytes) -> bool:
-        """Remember ``data`` durably if ``expected`` is what is remembered; else say False."""
-        return self._session.state.exchange(kind, key, expected, data)
+        """Store ``data`` durably if ``expected`` is the stored value; otherwise return False."""
+        return self._state.exchange(kind, key, expected, data)
 
-    def head(self, epoch: int | None = None, *, fresh: bool = True, timeout: float | None = None) -> Head:
-        """The latest head, or that of ``epoch``: verified and consistent with what is trusted.
+    def head(
+        self, epoch: int | None = None, *, fresh: bool = True, timeout: float | None = None
+    ) -> DirectoryHead:
+        """Fetch the latest head, or the head of ``epoch``, and verify that it continues the trusted log.
 
-        Without ``fresh`` the latest head may be old; it is for the caller to say how old.
+        Without ``fresh`` the latest head may be old, and the caller has to judge its age.
         """
         return self._session.head(epoch, self._transport.deadline(timeout), fresh=fresh)
 
-    def heads(self, last: int, *, timeout: float | None = None) -> list[Head]:
-        """The ``last`` heads of the log, the oldest first, each verified and in order with the next one."""
+    def heads(self, last: int, *, timeout: float | None = None) -> list[DirectoryHead]:
+        """Fetch the ``last`` heads of the log, oldest first, and verify each of them and their order."""
         deadline = self._transport.deadline(timeout)
         newest = self._session.head(None, deadline)
         first = max(1, newest.head.epoch - last + 1)
         heads = [self._session.head(epoch, deadline) for epoch in range(first, newest.head.epoch)]
-        with self._session.saving():
+        with self._directory.saving():
             for before, after in pairwise([*heads, newest]):
                 verify_order(replace(after.proven.after, smh=before.smh), after.smh, after.head)
         return [*heads, newest]
@@ -202,8 +190,8 @@ class Client:
     def consistency(
         self, log: str, first: int, second: int, *, timeout: float | None = None
     ) -> tuple[bytes, ...]:
-        """The server's consistency proof for ``log`` (``heads`` or ``mutations``); nothing is verified."""
-        return self._session.path(log, first, second, self._transport.deadline(timeout))
+        """Fetch a consistency proof for ``log`` (``heads`` or ``mutations``). It is not verified."""
+        return self._directory.consistency(log, first, second, self._transport.deadline(timeout))
 
     def propose(
         self,
@@ -216,29 +204,23 @@ class Client:
         without: Sequence[PublicKey] = (),
         timeout: float | None = None,
     ) -> Proposal:
-        """A signed change of what ``before`` proves, see ``build_submission``; nothing is sent.
+        """Build and sign a change of what ``before`` proves. Nothing is sent.
 
-        ``without`` takes these keys off the authorized ones, and ``new_authorized_keys`` come beside the
-        others instead of in their place.
+        The history up to ``before`` is verified first: who signs a version vouches for all its keys.
 
-        ``mine`` are the keys that the caller knows, by default ``signing_keys``. Raises ``RefusedError``
-        with the reason ``unknown-keys`` where the change would keep an authorized key that neither the
-        caller knows nor a version has that one of these keys signed. The history up to ``before`` is
-        verified for that.
+        Args:
+            new_authorized_keys: the keys that may sign the next version, by default those of ``before``.
+            mine: the keys that the caller knows, by default ``signing_keys``.
+            without: authorized keys to remove. ``new_authorized_keys`` are then added to the other keys.
+
+        Raises:
+            RefusedError: ``unknown-keys``: the change would keep an authorized key that the caller does not
+                know and that is in no version signed by a key of the caller.
         """
-        held = frozenset(PublicKey(key.algorithm, key.public) for key in signing_keys)
-        mine = Mine(held) if mine is None else Mine(mine.held | held, mine.declared)
-        # Without a key of the present version nothing can be signed, which ``build_submission`` says.
-        if before.entry is not None and not held.isdisjoint(before.entry.authorized_keys):
-            # Keys that the caller names for the new version are the caller's word.
-            kept = () if new_authorized_keys is not None and not without else before.entry.authorized_keys
-            kept = tuple(key for key in kept if key not in without)
-            self._publisher.verify_past(before, kept, mine, self._transport.deadline(timeout))
-            if without:
-                new_authorized_keys = (*kept, *(new_authorized_keys or ()))
-        opening = os.urandom(OPENING_LENGTH)
-        submission = build_submission(before, profile, signing_keys, opening, new_authorized_keys)
-        return proposal(before, submission, profile)
+        deadline = self._transport.deadline(timeout)
+        return self._publisher.propose(
+            before, profile, signing_keys, new_authorized_keys, deadline, mine=mine, without=without
+        )
 
     def prepare(
         self,
@@ -249,47 +231,43 @@ class Client:
         *,
         timeout: float | None = None,
     ) -> Submission:
-        """A signed change of ``label`` as it stands now, see ``propose``; nothing is sent."""
+        """Look ``label`` up, and build and sign a change of it. Nothing is sent; see ``propose``."""
         before = self.lookup(label, profile=False, timeout=timeout)
         return self.propose(before, profile, signing_keys, new_authorized_keys, timeout=timeout).submission
 
     def send(self, proposed: Proposal, *, wait: float = 10.0, timeout: float | None = None) -> Published:
-        """Submit what was proposed, and confirm it. Raises ``RefusedError`` if another change came first."""
-        deadline = self._transport.deadline(timeout)
-        return Published(proposed.submission, self._publisher.publish(proposed.submission, wait, deadline))
+        """Submit a proposal and confirm it. Raises ``RefusedError`` if another change came first."""
+        return self._publisher.send(proposed.submission, wait, self._transport.deadline(timeout))
 
     def submit(
         self, submission: Submission, *, wait: float = 0.0, timeout: float | None = None
     ) -> wire.Receipt:
-        """Send ``submission``, the same bytes again while the server is unavailable.
+        """Send ``submission``, and the same bytes again while the server is unavailable.
 
-        ``wait`` is how many seconds the server may take to answer with the verdict. Raises
-        ``RefusedError`` with the verdict, and ``UnavailableError`` when the outcome is unknown: then the
-        same submission may be sent again at any time.
+        Args:
+            wait: seconds that the server may take to answer with the verdict.
+
+        Raises:
+            RefusedError: the directory refused it; ``reason`` is the verdict.
+            UnavailableError: the outcome is unknown. It is safe to send the same submission again.
         """
         return self._publisher.submit(submission, wait, self._transport.deadline(timeout))
 
     def confirm(self, submission: Submission, *, timeout: float | None = None) -> Lookup:
         """Wait until ``submission``, or a successor of it, is proven in the map.
 
-        Raises ``RefusedError`` if another change took its place, ``UnavailableError`` if no head has it in
-        time: the change is not lost, ask again.
+        Raises:
+            RefusedError: another change took its version.
+            UnavailableError: no head has it in time. It is not lost; ask again.
         """
         return self._publisher.confirm(submission, self._transport.deadline(timeout))
 
     def submit_erasure(self, erasure: Erasure, *, timeout: float | None = None) -> None:
-        """Submit the signed erasure of one entry's profile.
-
-        Raises ``RefusedError`` where its key may not erase, and ``UnavailableError`` when the outcome is
-        unknown: then the same erasure may be sent again at any time.
-        """
+        """Send the signed erasure of one entry's profile. Raises what ``submit`` raises."""
         self._publisher.submit_erasure(erasure, self._transport.deadline(timeout))
 
     def confirm_erasure(self, label: str, version: Version, *, timeout: float | None = None) -> Lookup:
-        """Wait until it is proven that the profile of ``version`` of ``label`` was erased.
-
-        Raises ``UnavailableError`` if no head has it in time: the erasure is not lost, ask again.
-        """
+        """Wait until a lookup proves that the profile of ``version`` was erased. Raises as ``confirm``."""
         return self._publisher.confirm_erasure(label, version, self._transport.deadline(timeout))
 
     def publish(
@@ -303,19 +281,15 @@ class Client:
         retries: int = 0,
         timeout: float | None = None,
     ) -> Published:
-        """Prepare, submit and confirm. ``retries`` says how often to build the change anew, on what stands
-        then, where another one came first; by default never.
+        """Look ``label`` up, build and sign the next version, submit it, and wait until it is proven.
+
+        Args:
+            wait: seconds that the server may take to answer with the verdict.
+            retries: how often to build the change again, on the new state, if another change came first.
+
+        Raises what ``propose``, ``submit`` and ``confirm`` raise.
         """
         deadline = self._transport.deadline(timeout)
-        while True:
-            before = self._session.lookup(label, None, False, deadline)
-            left = deadline - time.monotonic()
-            proposed = self.propose(before, profile, signing_keys, new_authorized_keys, timeout=left)
-            try:
-                return Published(
-                    proposed.submission, self._publisher.publish(proposed.submission, wait, deadline)
-                )
-            except RefusedError as error:
-                if error.reason not in ("stale", "conflict") or retries <= 0:
-                    raise
-            retries -= 1
+        return self._publisher.publish(
+            label, profile, signing_keys, new_authorized_keys, deadline, wait=wait, retries=retries
+        )

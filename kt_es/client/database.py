@@ -1,8 +1,7 @@
-"""What a client remembers, in one SQLite database: small values by kind and key.
+"""The memory of a client in one SQLite database: small values by kind and key.
 
-A change is on disk when the call returns, and whole: SQLite's write-ahead log is synced with each
-transaction that asks for it. Threads and processes may share the file. A disk that is read-only can still be
-read.
+A change is complete and on disk when the call returns: SQLite syncs its write-ahead log with each transaction
+that asks for it. Threads and processes may share the file. A database on a read-only disk can be read.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ _TABLE = (
 )
 
 
-class Database:
-    """The database at ``path``, which is made when the first value is written. Safe for threads."""
+class StateDatabase:
+    """The database at ``path``. It is created with the first value. Safe for threads."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -38,12 +37,12 @@ class Database:
         self._writable = False
 
     def recall(self, kind: str, key: bytes) -> bytes | None:
-        """The value that was remembered last, None if there is none."""
+        """The value under ``kind`` and ``key``, None if there is none."""
         with self._opened(write=False) as connection:
             return None if connection is None else _value(connection, kind, key)
 
     def remember(self, kind: str, key: bytes, data: bytes) -> None:
-        """Remember ``data``, whatever was remembered before."""
+        """Store ``data`` in place of the value before."""
         with self._opened(write=True) as connection:
             if connection is not None:
                 _set(connection, kind, key, data)
@@ -51,10 +50,7 @@ class Database:
     def exchange(
         self, kind: str, key: bytes, expected: bytes | None, data: bytes, *, synced: bool = True
     ) -> bool:
-        """Remember ``data`` if ``expected`` is what is remembered; else change nothing and say False.
-
-        A change that is not ``synced`` survives the process, but a power failure may take it back.
-        """
+        """Store ``data`` if ``expected`` is the stored value; see ``StateStore.exchange``."""
         with self._opened(write=True, synced=synced) as connection:
             if connection is None or _value(connection, kind, key) != expected:
                 return False
@@ -63,10 +59,11 @@ class Database:
 
     @contextlib.contextmanager
     def _opened(self, *, write: bool, synced: bool = True) -> Iterator[sqlite3.Connection | None]:
-        """The connection; for a write, inside a transaction. None if there is nothing to read yet.
+        """The connection, for a write in a transaction. None if there is nothing to read yet.
 
-        Raises ``ConfigError`` for a database that is damaged, or cannot be read or written, and
-        ``DiskFullError`` where that is for want of space.
+        Raises:
+            ConfigError: the database is damaged, or cannot be read or written.
+            DiskFullError: it cannot be read or written because the disk is full.
         """
         with self._lock:
             try:
@@ -79,7 +76,7 @@ class Database:
                 try:
                     yield connection
                 except BaseException:
-                    # SQLite has done so itself where the disk was full.
+                    # SQLite has rolled back by itself if the disk was full.
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
                     raise
@@ -103,14 +100,14 @@ class Database:
         except sqlite3.OperationalError:
             if write:
                 raise
-            # A full disk: even to read, SQLite wants to write to the files beside the database.
+            # The disk is full. SQLite writes to the files beside the database even to read.
             connection, self._writable = self._open_to_read(), False
         self._connection = connection
         weakref.finalize(self, connection.close)
         return connection
 
     def _is_full(self, error: sqlite3.Error | OSError) -> bool:
-        """Whether there was no space: SQLite says so only of the files that it writes itself.
+        """Whether the disk is full. SQLite reports this only for files that it writes with system calls.
 
         The index of its write-ahead log is mapped into memory, where a full disk is an I/O error.
         """
@@ -124,9 +121,9 @@ class Database:
             return False
 
     def _is_there(self) -> bool:
-        """Whether there is one. Raises ``ConfigError`` for an emptied file, and for one that others may read.
+        """Whether the file exists. Raises ``ConfigError`` if it is empty, or if others may read it.
 
-        The file is not opened for it: closing it would give up the locks of another connection to it.
+        The file is not opened: to close it would release the locks of another connection to it.
         """
         try:
             found = self._path.lstat()
@@ -134,7 +131,7 @@ class Database:
             return False
         check_private(found, self._path, "the memory")
         if found.st_size == 0:
-            # It was whole when it got its name, so this is not a new one.
+            # A new file is complete when it gets its name, so this is not a new one.
             problem = "has been emptied: put a copy in its place, or remove it to forget everything"
             raise ConfigError(f"the memory {self._path} {problem}")
         return True
@@ -147,7 +144,7 @@ class Database:
         connection = self._open("rw")
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-            # The first read makes the index of the write-ahead log, for which there may be no space.
+            # The first read creates the index of the write-ahead log, for which there may be no space.
             connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
         except sqlite3.Error:
             connection.close()
@@ -155,7 +152,7 @@ class Database:
         return connection
 
     def _open_to_read(self) -> sqlite3.Connection:
-        """A database on a read-only or full disk: it is readable if nothing waits in the write-ahead log."""
+        """Open a database on a read-only or full disk. Its write-ahead log should be empty."""
         waiting = self._path.with_name(self._path.name + "-wal")
         is_empty = not waiting.exists() or waiting.stat().st_size == 0
         return self._open("ro&immutable=1" if is_empty else "ro")

@@ -1,8 +1,8 @@
-"""Verified versions of an account, kept from one round to the next: an owner reads the new ones only.
+"""What a client keeps in its store about labels and directories: sights, verified versions, convictions.
 
-They lie in blocks of ``BLOCK`` versions, so a new version rewrites one block and not the whole history. A
-block is an array of versions, and a version is ``[epoch, timestamp, entry bytes, signer key ids, erased]``.
-Blocks are private: they show who changed which account, and when.
+Verified versions are stored in blocks of ``BLOCK``, so a new version rewrites one block and not the whole
+history. A block is an array of versions; a version is ``[epoch, timestamp, entry bytes, signer key ids,
+erased]``. Blocks are private: they show who changed which account, and when.
 """
 
 from __future__ import annotations
@@ -10,15 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kt_es.client.history import Version, verify_chain
+from kt_es.client.memory import KIND as ACCOUNTS
+from kt_es.client.memory import Account, remember, verify_memory
 from kt_es.client.state import StateStore
+from kt_es.client.trust import Lookup
+from kt_es.client.trusted import Trusted
 from kt_es.crypto.hashes import sha256
 from kt_es.errors import ConfigError, MalformedError, VerificationError
+from kt_es.evidence import convicted_before
 from kt_es.formats.codec import Value, decode, encode, take_array, take_bytes, take_uint
 from kt_es.formats.entries import MAX_MUTATION, Entry
 from kt_es.formats.keys import PublicKey
 
 KIND = "history"
-"""The kind under which a client's store keeps blocks, by label and number."""
+"""Kind of the values under which a client's store keeps blocks, by label and number."""
 
 BLOCK = 128
 _MARK = "kt-es history v1"
@@ -26,10 +31,51 @@ _KEY_ID_LENGTH = 8
 _MAX_SIGNERS = 64
 
 
-def kept_versions(store: StateStore, label: str) -> tuple[Version, ...]:
-    """The versions that are kept of ``label``, the first one first.
+def recalled(store: StateStore, index: bytes) -> Account | None:
+    """The memory of the account at ``index``, None before the first sight.
 
-    Raises ``ConfigError`` if they are damaged: what was verified once is not forgotten in silence.
+    Raises:
+        ConfigError: the memory is damaged. To begin anew in silence would throw away what protects from a
+            second face of the account.
+    """
+    data = store.recall(ACCOUNTS, index)
+    try:
+        return None if data is None else Account.decode(data)
+    except MalformedError as error:
+        raise ConfigError(f"what this client remembers of the account is damaged: {error}") from None
+
+
+def keep_sight(store: StateStore, trusted: Trusted, lookup: Lookup) -> None:
+    """Remember what ``lookup`` shows. Compares it again with what others have remembered in the meantime."""
+    account, sight = lookup.before, lookup.sight
+    while (after := remember(account, sight)) != account:
+        before = None if account is None else account.encode()
+        # The first sight of an entry must survive a power failure. Each lookup finds the last sight again.
+        synced = account is None or account.first.entry != after.first.entry
+        if store.exchange(ACCOUNTS, lookup.index, before, after.encode(), synced=synced):
+            return
+        account = recalled(store, lookup.index)
+        verify_memory(trusted.origin, trusted.configs, lookup.index, account, sight)
+
+
+def check_unconvicted(store: StateStore, trusted: Trusted) -> None:
+    """Raise ``EquivocationError`` if evidence in ``store`` convicts the directory of ``trusted``.
+
+    So every question about a convicted directory fails, until a person has moved the evidence away.
+    """
+    # Later keys are not in the chain of older evidence. The first key is in each chain.
+    keys = {trusted.configs[0].config.signer_key}
+    for evidence, path in store.evidence():
+        if error := convicted_before(evidence, str(path), trusted.origin, keys):
+            error.saved = path
+            raise error
+
+
+def kept_versions(store: StateStore, label: str) -> tuple[Version, ...]:
+    """The kept versions of ``label``, oldest first.
+
+    Raises:
+        ConfigError: they are damaged. A verified version is not forgotten in silence.
     """
     versions: list[Version] = []
     try:
@@ -97,6 +143,6 @@ def _taken(value: Value, before: Version | None) -> Version:
         sha256(data),
         tuple(known[key_id] for key_id in ids),
         None,
-        # Whether a profile has been erased since then was not asked again; an erasure is for ever.
+        # Nobody has asked since then whether the profile was erased. An erasure is permanent.
         True if take_uint(erased, f"{what} erased", 0, 1) else None,
     )

@@ -1,28 +1,62 @@
-"""Verifying a saved file without a network: proofs of lookups, and evidence.
+"""Verification of a saved file without a network: a proof of a lookup, or evidence.
 
-Where this client has a state towards the file's directory, the file is held against it. Nothing in a file is
-trusted: it can add to what is remembered of an account, and only under a key that somebody vouched for.
+If the client has a state towards the directory of the file, the file is compared with that state. A file is
+never trusted by itself. It can add to the memory of an account, but only under a key that somebody else than
+the file vouches for.
 """
 
 from __future__ import annotations
 
-from kt_es.client.accounts import keep_sight, recalled
-from kt_es.client.convictions import check_unconvicted
+from dataclasses import dataclass
+
 from kt_es.client.heads import SLACK, contradictions, verify_order
+from kt_es.client.kept import check_unconvicted, keep_sight, recalled
 from kt_es.client.state import StateStore
 from kt_es.client.trust import Lookup, verify_proof_file
-from kt_es.client.trusted import Pinned, Trusted, extend
-from kt_es.errors import EquivocationError
+from kt_es.client.trusted import Pinned, Trusted, extend, position_of_key
+from kt_es.errors import EquivocationError, MalformedError, VerificationError
+from kt_es.evidence import convict
+from kt_es.formats.evidence import Evidence
 from kt_es.formats.proofs import ProofFile
+
+
+@dataclass(frozen=True, slots=True)
+class Conviction:
+    """Evidence that proves the contradiction in ``sentence``. ``first`` is the first key of the directory."""
+
+    evidence: Evidence
+    sentence: str
+    first: Pinned
+
+
+def verify_evidence(data: bytes, pinned: Pinned | None) -> Conviction:
+    """Verify encoded evidence, and that it is about the directory of ``pinned`` if a key is given.
+
+    Raises:
+        VerificationError: the evidence is damaged, proves nothing, or is about another directory.
+    """
+    try:
+        evidence = Evidence.decode(data)
+    except MalformedError as error:
+        raise VerificationError("evidence", str(error)) from None
+    known = pinned is None or position_of_key(evidence.configs, pinned.key) is not None
+    if pinned is not None and (evidence.origin != pinned.origin or not known):
+        raise VerificationError(
+            "evidence", f"is not about the directory of {pinned.vkey}: that key is not in its chain"
+        )
+    sentence = convict(evidence)
+    return Conviction(evidence, sentence, Pinned(evidence.origin, evidence.configs[0].config.signer_key))
 
 
 def verify_proof(
     file: ProofFile, pinned: Pinned, store: StateStore | None, *, vouched: bool, slack: int = SLACK
 ) -> Lookup:
-    """What a saved proof proves, held against the state in ``store`` where there is one.
+    """Verify a saved proof, and compare it with the state in ``store`` if there is one.
 
-    ``vouched`` says that somebody else than the file vouches for ``pinned``. The evidence of a contradiction
-    is saved in ``store``.
+    Args:
+        store: gets the evidence of a contradiction.
+        vouched: somebody other than the file vouches for ``pinned``.
+        slack: milliseconds, see ``verify_freshness``.
     """
     if store is None:
         return verify_proof_file(file, pinned, slack=slack)
@@ -43,10 +77,10 @@ def verify_proof(
 
 
 def _compare(trusted: Trusted, lookup: Lookup) -> Trusted:
-    """``trusted`` with the configs of the file, which contradicts nothing in it."""
+    """Check that the file does not contradict ``trusted``. Returns ``trusted`` with the file's configs."""
     file = lookup.proof
     known = extend(trusted, file.configs)
-    for lie in contradictions(known, file.answer.smh_bytes, [file.answer.heads_checkpoint]):
-        raise lie
+    for contradiction in contradictions(known, file.answer.smh_bytes, [file.answer.heads_checkpoint]):
+        raise contradiction
     verify_order(known, file.answer.smh_bytes, lookup.head)
     return known

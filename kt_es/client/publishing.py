@@ -1,73 +1,136 @@
-"""Sends a change, waits until it is proven, and remembers what its owner signed last."""
+"""The steps of a change: build it, send it, wait until it is proven, remember what its owner signed last."""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kt_es.api.codec import decode_member
 from kt_es.api.models import MAX_WAIT, ErasureBody, ErasureRequest, MutationRequest
 from kt_es.api.operations import ERASURES, MUTATIONS
 from kt_es.client import wire
-from kt_es.client.histories import read_history
 from kt_es.client.history import Version
 from kt_es.client.session import Session
-from kt_es.client.submissions import Submission
+from kt_es.client.submissions import Submission, build_submission
 from kt_es.client.trust import Lookup
-from kt_es.client.vouching import OWN, Mine, Own, refuse_unknown, unknown_keys, verify_own
+from kt_es.client.vouching import (
+    OWN,
+    Mine,
+    OwnVersion,
+    Proposal,
+    proposal,
+    refuse_unknown,
+    unknown_keys,
+    verify_own,
+)
+from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import ConfigError, MalformedError, RefusedError, UnavailableError
 from kt_es.formats.erasures import Erasure
 from kt_es.formats.keys import PublicKey
+from kt_es.formats.profiles import OPENING_LENGTH, ProfileKey
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A change that the directory took: ``lookup`` proves it, or a later version that has replaced it."""
+    """An accepted change. ``lookup`` proves it, or a later version that has replaced it."""
 
     submission: Submission
     lookup: Lookup
 
     @property
     def stands(self) -> bool:
-        """Whether the change itself is what stands in the map, and no later version."""
+        """Whether the change itself stands in the map, and not a later version."""
         proven = self.lookup.mutation
         return proven is not None and proven.entry_hash == self.submission.mutation.entry_hash
 
 
 class Publisher:
-    """The steps of one change. Safe for threads: all it keeps is in the session's state."""
+    """The steps of one change. Safe for threads: everything is kept in the store of the session."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._store = session.directory.store
 
-    def verify_past(self, before: Lookup, kept: Sequence[PublicKey], mine: Mine, deadline: float) -> None:
-        """Refuse to go on from ``before`` if it is not what the owner signed last, or has unknown keys."""
+    def propose(
+        self,
+        before: Lookup,
+        profile: Sequence[ProfileKey],
+        signing_keys: Sequence[PrivateKey],
+        new_authorized_keys: Sequence[PublicKey] | None,
+        deadline: float,
+        *,
+        mine: Mine | None = None,
+        without: Sequence[PublicKey] = (),
+    ) -> Proposal:
+        """Build and sign a change of what ``before`` proves; see ``Client.propose``."""
+        held = frozenset(PublicKey(key.algorithm, key.public) for key in signing_keys)
+        mine = Mine(held) if mine is None else Mine(mine.held | held, mine.declared)
+        # Without a key of the present version nothing can be signed. ``build_submission`` reports that.
+        if before.entry is not None and not held.isdisjoint(before.entry.authorized_keys):
+            # The caller vouches for the keys that it names for the new version.
+            kept = () if new_authorized_keys is not None and not without else before.entry.authorized_keys
+            kept = tuple(key for key in kept if key not in without)
+            self._verify_past(before, kept, mine, deadline)
+            if without:
+                new_authorized_keys = (*kept, *(new_authorized_keys or ()))
+        opening = os.urandom(OPENING_LENGTH)
+        submission = build_submission(before, profile, signing_keys, opening, new_authorized_keys)
+        return proposal(before, submission, profile)
+
+    def _verify_past(self, before: Lookup, kept: Sequence[PublicKey], mine: Mine, deadline: float) -> None:
+        """Refuse to continue from ``before`` if the owner's last version is gone, or if keys are unknown."""
         own = self._own(before.label)
-        if own is not None and before.mutation is not None and own == Own.of(before.mutation):
+        if own is not None and before.mutation is not None and own == OwnVersion.of(before.mutation):
             return
-        versions = read_history(self._session, before.label, deadline).versions
-        with self._session.saving():
+        versions = self._session.history(before.label, deadline).versions
+        with self._session.directory.saving():
             verify_own(own, versions)
         refuse_unknown(before.label, unknown_keys(kept, versions, mine))
 
-    def _own(self, label: str) -> Own | None:
-        data = self._session.state.recall(OWN, label.encode())
+    def _own(self, label: str) -> OwnVersion | None:
+        data = self._store.recall(OWN, label.encode())
         try:
-            return None if data is None else Own.decode(data)
+            return None if data is None else OwnVersion.decode(data)
         except MalformedError as error:
             raise ConfigError(f"what was signed last for {label} is damaged: {error}") from None
 
-    def publish(self, submission: Submission, wait: float, deadline: float) -> Lookup:
-        lookup = self._submitted(submission, wait, deadline)
-        self._session.state.remember(OWN, submission.label.encode(), Own.of(submission.mutation).encode())
-        return lookup
+    def publish(
+        self,
+        label: str,
+        profile: Sequence[ProfileKey],
+        signing_keys: Sequence[PrivateKey],
+        new_authorized_keys: Sequence[PublicKey] | None,
+        deadline: float,
+        *,
+        wait: float,
+        retries: int,
+    ) -> Published:
+        """Look up, propose and send, again with the new state if another change came first."""
+        while True:
+            before = self._session.lookup(label, None, False, deadline)
+            proposed = self.propose(before, profile, signing_keys, new_authorized_keys, deadline)
+            try:
+                return self.send(proposed.submission, wait, deadline)
+            except RefusedError as error:
+                if error.reason not in ("stale", "conflict") or retries <= 0:
+                    raise
+            retries -= 1
 
-    def _submitted(self, submission: Submission, wait: float, deadline: float) -> Lookup:
+    def send(self, submission: Submission, wait: float, deadline: float) -> Published:
+        """Submit and confirm ``submission``, and remember it as what the owner signed last."""
+        lookup = self._sent(submission, wait, deadline)
+        self._store.remember(OWN, submission.label.encode(), OwnVersion.of(submission.mutation).encode())
+        return Published(submission, lookup)
+
+    def _sent(self, submission: Submission, wait: float, deadline: float) -> Lookup:
         try:
             self.submit(submission, wait, deadline)
         except RefusedError:
-            # An answer may have been lost: what is refused now can be what was accepted before.
+            # The answer to an earlier attempt may have been lost. Then this refusal is about the repetition.
             lookup = self._session.lookup(submission.label, None, False, deadline)
             if self._stands(submission, lookup, deadline):
                 return lookup
@@ -75,6 +138,7 @@ class Publisher:
         return self.confirm(submission, deadline)
 
     def submit(self, submission: Submission, wait: float, deadline: float) -> wire.Receipt:
+        """Send ``submission``. The server may take ``wait`` seconds to answer with the verdict."""
         left = max(deadline - time.monotonic(), 0.0)
         request = MutationRequest(
             submission.label,
@@ -90,41 +154,40 @@ class Publisher:
         return receipt
 
     def submit_erasure(self, erasure: Erasure, deadline: float) -> None:
-        """Send the erasure of one entry's profile; sending it again is safe."""
+        """Send the erasure of one entry's profile. It is safe to send it again."""
         answer = self._session.transport.post(ERASURES.path, ErasureRequest(erasure.encode()), deadline)
         if decode_member(ErasureBody, answer.body, "entry") != erasure.entry_hash.hex():
             raise MalformedError("receipt", "is for another erasure")
 
-    def confirm_erasure(self, label: str, version: Version, deadline: float) -> Lookup:
-        """Wait until a lookup of the version's epoch proves that its profile was erased."""
-        pause = 0.05
-        while True:
-            lookup = self._session.lookup(label, version.epoch, False, deadline)
-            if lookup.erased and lookup.mutation is not None:
-                if lookup.mutation.entry_hash != version.entry_hash:
-                    raise RefusedError("conflict", f"version {version.number} is another entry than before")
-                return lookup
-            if time.monotonic() + pause >= deadline:
-                raise UnavailableError("the erasure is not in a map head yet; ask again, it is not lost")
-            time.sleep(pause)
-            pause = min(2 * pause, 1.0)
-
     def confirm(self, submission: Submission, deadline: float) -> Lookup:
-        pause = 0.05
-        while True:
+        """Wait until ``submission``, or a successor of it, is proven in the map."""
+        version = submission.mutation.entry.version
+
+        def proven() -> Lookup | None:
             lookup = self._session.lookup(submission.label, None, False, deadline)
             if self._stands(submission, lookup, deadline):
                 return lookup
-            version = submission.mutation.entry.version
             if lookup.entry is not None and lookup.entry.version >= version:
                 raise RefusedError("conflict", f"another change took version {version}")
-            if time.monotonic() + pause >= deadline:
-                raise UnavailableError("the change is not in a map head yet; ask again, it is not lost")
-            time.sleep(pause)
-            pause = min(2 * pause, 1.0)
+            return None
+
+        return _wait_for(proven, "change", deadline)
+
+    def confirm_erasure(self, label: str, version: Version, deadline: float) -> Lookup:
+        """Wait until a lookup of the version's epoch proves that its profile was erased."""
+
+        def proven() -> Lookup | None:
+            lookup = self._session.lookup(label, version.epoch, False, deadline)
+            if not lookup.erased or lookup.mutation is None:
+                return None
+            if lookup.mutation.entry_hash != version.entry_hash:
+                raise RefusedError("conflict", f"version {version.number} is another entry than before")
+            return lookup
+
+        return _wait_for(proven, "erasure", deadline)
 
     def _stands(self, submission: Submission, lookup: Lookup, deadline: float) -> bool:
-        """Whether the submitted entry is what ``lookup`` proves, or among what precedes it."""
+        """Whether the submitted entry is the one that ``lookup`` proves, or precedes it."""
         wanted, proven = submission.mutation, lookup.mutation
         if proven is None or proven.entry.version < wanted.entry.version:
             return False
@@ -132,5 +195,16 @@ class Publisher:
             return True
         if proven.entry.version <= wanted.entry.version + 1:
             return False
-        versions = read_history(self._session, submission.label, deadline).versions
+        versions = self._session.history(submission.label, deadline).versions
         return versions[wanted.entry.version - 1].entry_hash == wanted.entry_hash
+
+
+def _wait_for(proven: Callable[[], Lookup | None], what: str, deadline: float) -> Lookup:
+    """Call ``proven`` until it returns a lookup; raises ``UnavailableError`` at the deadline."""
+    pause = _FIRST_PAUSE
+    while (lookup := proven()) is None:
+        if time.monotonic() + pause >= deadline:
+            raise UnavailableError(f"the {what} is not in a map head yet; ask again, it is not lost")
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+    return lookup

@@ -1,42 +1,45 @@
-"""One client's dealings with one server: whom it trusts, what it stores, how it looks up.
+"""What a client asks a server: lookups, heads, ranges and histories, each verified before it is returned.
 
-The order is always the same: fetch, verify, store the new trusted state and what is remembered, return.
-Deadlines are those of ``transport``.
+Every question goes the same way: fetch, verify with ``trust``, ``heads``, ``ranges`` or ``history``, store
+the new trusted state and the memory of the account, return. Deadlines are monotonic times in seconds.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from kt_es.api.codec import decode_model
-from kt_es.api.models import ConsistencyBody, HeadBody, LookupBody, LookupRequest, RangeBody, RangeRequest
-from kt_es.api.operations import DIRECTORY, LOOKUP, RANGE, ProblemReason, consistency_path, head_path
+from kt_es.api.models import HeadBody, HistoryRequest, LookupBody, LookupRequest, RangeBody, RangeRequest
+from kt_es.api.operations import HISTORY, LOOKUP, RANGE, ProblemReason, head_path
 from kt_es.client import wire
-from kt_es.client.accounts import keep_sight, recalled
-from kt_es.client.convictions import check_unconvicted
+from kt_es.client.directory import DirectoryState
 from kt_es.client.heads import (
     ClaimedHead,
     ProvenHead,
     contradictions,
-    merge,
     verify_freshness,
     verify_head,
     verify_mutations_checkpoint,
 )
+from kt_es.client.history import (
+    ClaimedVersion,
+    History,
+    Version,
+    epochs_to_look_up,
+    verify_history,
+    verify_versions,
+)
+from kt_es.client.kept import BLOCK, keep_sight, keep_versions, kept_versions, recalled
 from kt_es.client.ranges import VerifiedRange, open_range, verify_range
-from kt_es.client.state import StateStore
 from kt_es.client.transport import Answer, Transport
 from kt_es.client.trust import Lookup, open_answer, verify_lookup
-from kt_es.client.trusted import Pinned, Trusted, begin, claimed_size, extend, first_use, pin
+from kt_es.client.trusted import Trusted, claimed_size
 from kt_es.errors import (
-    ConfigError,
     EquivocationError,
     KtError,
-    MalformedError,
     RefusedError,
     StaleHeadError,
     UnavailableError,
@@ -45,19 +48,20 @@ from kt_es.errors import (
 from kt_es.formats.heads import MapHead, SignedMapHead
 from kt_es.formats.labels import normalize_label
 
-# A front end may be a moment behind the one that answered before.
+MAX_PAGE = 2 * 1024 * 1024
+"""Bytes of one page of a history that are read. A server puts at most 1 MiB into a page."""
+
+# Seconds between attempts when a front end is a moment behind the front end that answered before.
 _LAG_PAUSES = (0.1, 0.2, 0.4, 0.8)
-# Between two looks for a fresh head.
+# Seconds between two attempts to get a fresh head.
 _STALE_PAUSE = 0.5
-# For the question which directory a server is of that does not answer another question.
-_IDENTITY_DEADLINE = 1.0
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """A verified head, with the latest checkpoint of the log that it stands in and its log of mutations."""
+class DirectoryHead:
+    """A verified head, with the latest checkpoint of the log of map heads and one of the log of mutations."""
 
     proven: ProvenHead
     smh: bytes
@@ -70,146 +74,93 @@ class Head:
 
 
 class Session:
-    """Safe for threads: all it keeps is in ``state``, whose ``replace`` compares before it sets."""
+    """Questions to one server. Safe for threads: everything is kept in the store of ``directory``.
+
+    Args:
+        slack: milliseconds, see ``verify_freshness``.
+        now: returns milliseconds since 1970.
+        on_stale: called with the error when the head is too old; then the question is asked again until its
+            deadline. Without it the question fails at once.
+    """
 
     def __init__(
         self,
         transport: Transport,
-        state: StateStore,
+        directory: DirectoryState,
         *,
-        pinned: Pinned | None,
-        origin: str | None,
         slack: int,
         now: Callable[[], int],
         on_stale: Callable[[StaleHeadError], None] | None = None,
     ) -> None:
         self.transport = transport
-        transport.on_unavailable = self._check_directory
-        self.on_first_use = False
-        self.state = state
-        self._pinned = pinned
-        self._origin = origin if pinned is None else origin or pinned.origin
+        self.directory = directory
         self._slack = slack
         self._now = now
         self._on_stale = on_stale
 
-    @contextlib.contextmanager
-    def saving(self) -> Iterator[None]:
-        """Save the evidence of a contradiction that is found inside; the verdict does not depend on it."""
-        try:
-            yield
-        except EquivocationError as error:
-            if error.saved is None and error.evidence is not None:
-                error.saved = self.state.save_evidence(error.evidence)
-            raise
-
-    def trusted(self, deadline: float) -> Trusted:
-        """The stored state, or the one to begin with; of the directory that the caller expects.
-
-        Raises ``EquivocationError`` if that directory was convicted before.
-        """
-        with self.saving():
-            stored = self._continue_older(self.state.load(), deadline)
-            while stored is None:
-                stored = self._continue_older(self._begin(deadline), deadline)
-            if self._origin is not None and stored.origin != self._origin:
-                raise VerificationError("config", f"the directory is {stored.origin}, not {self._origin}")
-            if self._pinned is not None:
-                if stored.position_of(self._pinned.key) is None:
-                    _, stored = self.refresh(stored, deadline)
-                pinned = pin(stored, self._pinned)
-                stored = stored if pinned is stored else self.store(stored, pinned, deadline)
-            check_unconvicted(self.state, stored)
-            return stored
-
-    def _begin(self, deadline: float) -> Trusted | None:
-        told = self._directory(deadline)
-        pinned = self._pinned or first_use(told.configs)
-        origin = self._origin or told.origin
-        if told.origin != origin or pinned.origin != origin:
-            raise VerificationError("config", f"the directory is {told.origin}, not {origin}")
-        if not self.state.replace(None, begin(pinned, told.configs)):
-            return self.state.load()
-        self.on_first_use = self._pinned is None
-        return self.state.load()
-
-    def _continue_older(self, stored: Trusted | None, deadline: float) -> Trusted | None:
-        """``stored``, merged with the states that earlier versions of kt-es kept of the same directory."""
-        for old in self.state.older():
-            if stored is None:
-                self.state.replace(None, old)
-            else:
-                self.store(stored, self._merged(stored, old, deadline), deadline)
-            self.state.settle(old)
-            stored = self.state.load()
-        return stored
-
-    def _directory(self, deadline: float, *, patient: bool = True) -> wire.DirectoryAnswer:
-        """What the server says of the directory; only its form is checked."""
-        return wire.read_directory(self.transport.get(DIRECTORY.path, deadline, patient=patient).body)
-
-    def refresh(self, trusted: Trusted, deadline: float) -> tuple[wire.DirectoryAnswer, Trusted]:
-        """What the server says of the directory now, and ``trusted`` extended by its configs, stored."""
-        with self.saving():
-            told = self._directory(deadline)
-            extended = extend(trusted, told.configs)
-            return told, trusted if extended is trusted else self.store(trusted, extended, deadline)
-
-    def store(self, base: Trusted, after: Trusted, deadline: float) -> Trusted:
-        """Store ``after``, which was verified against ``base``; what is stored then.
-
-        Where another thread or process stored something since, both are shown to be of one log.
-        """
-        while not self.state.replace(base, after):
-            stored = self.state.load()
-            if stored is None:
-                raise ConfigError("the trusted state was removed while it was in use")
-            base, after = stored, self._merged(stored, after, deadline)
-        return after
-
-    def _merged(self, stored: Trusted, other: Trusted, deadline: float) -> Trusted:
-        """The later of two states of this client, shown to be of one log. Raises what they contradict in."""
-        with self.saving():
-            try:
-                return merge(stored, other, self.path("heads", stored.size, other.size, deadline))
-            except EquivocationError:
-                raise
-            except VerificationError:
-                if other.smh is not None and other.checkpoint is not None:
-                    for lie in contradictions(stored, other.smh, [other.checkpoint]):
-                        raise lie from None
-                raise
-
-    def path(self, log: str, first: int, second: int, deadline: float) -> tuple[bytes, ...]:
-        """The server's consistency proof between two sizes in either order; empty where none is needed."""
-        low, high = sorted((first, second))
-        if low in (0, high):
-            return ()
-        answer = self.transport.get(consistency_path(log, low, high), deadline)
-        return decode_model(ConsistencyBody, answer.body).hashes
-
     def lookup(self, label: str, epoch: int | None, profile: bool, deadline: float) -> Lookup:
-        """``trust.verify_lookup`` of what the server answers; trust and memory are stored."""
-        return self._asked(lambda trusted: self._look_up(trusted, label, epoch, profile, deadline), deadline)
+        """Look up ``label`` in ``epoch``, by default the latest one."""
+        return self._ask(lambda trusted: self._lookup(trusted, label, epoch, profile, deadline), deadline)
 
-    def head(self, epoch: int | None, deadline: float, *, fresh: bool = True) -> Head:
-        """The verified head of ``epoch``, by default the latest one, which has to be ``fresh``."""
-        return self._asked(lambda trusted: self._look_at(trusted, epoch, fresh, deadline), deadline)
+    def head(self, epoch: int | None, deadline: float, *, fresh: bool = True) -> DirectoryHead:
+        """Fetch the head of ``epoch``, by default the latest one, which then has to be ``fresh``."""
+        return self._ask(lambda trusted: self._head(trusted, epoch, fresh, deadline), deadline)
 
     def range(self, label: str, first: int, last: int, deadline: float) -> VerifiedRange:
-        """What stood at ``label`` in the epochs from ``first`` to ``last``, or to an earlier one."""
-        return self._asked(lambda trusted: self._look_over(trusted, label, first, last, deadline), deadline)
+        """Fetch what stood at ``label`` in the epochs from ``first`` to ``last``, or to an earlier one."""
+        return self._ask(lambda trusted: self._range(trusted, label, first, last, deadline), deadline)
 
-    def _asked(self, ask: Callable[[Trusted], _T], deadline: float) -> _T:
-        """What ``ask`` finds, asked again where the server was a moment behind or a key was rotated.
+    def history(
+        self, label: str, deadline: float, *, profiles: bool = False, afresh: bool = False
+    ) -> History:
+        """Fetch the versions of ``label`` that are not kept yet, and verify that the history is complete.
 
-        And, with ``on_stale``, until the head is fresh or the deadline comes.
+        Verified versions are kept after each block, so a history that takes longer than ``deadline``
+        continues where it ended.
+
+        Args:
+            profiles: fetch and verify all versions, with their profiles.
+            afresh: fetch and verify all versions.
+        """
+        current = self.lookup(label, None, False, deadline)
+        label = current.label
+        number = 0 if current.entry is None else current.entry.version
+        store = self.directory.store
+        known = kept_versions(store, label)
+        versions: list[Version] = [] if profiles or afresh else list(known)
+        with self.directory.saving():
+            if len(versions) > number:
+                raise VerificationError(
+                    "history",
+                    f"epoch {current.epoch} holds version {number}, though version {len(versions)} was "
+                    "verified before",
+                )
+            while len(versions) < number:
+                page = self._history_page(label, len(versions), deadline)[: number - len(versions)]
+                for start in range(0, len(page), BLOCK):
+                    claimed = page[start : start + BLOCK]
+                    accepting = {version.epoch for version in claimed}
+                    lookups = [
+                        self.lookup(label, epoch, profiles and epoch in accepting, deadline)
+                        for epoch in epochs_to_look_up(claimed)
+                    ]
+                    new = verify_versions(current, versions[-1] if versions else None, claimed, lookups)
+                    versions += new
+                    if len(versions) > len(known):
+                        keep_versions(store, label, versions, len(new))
+            return verify_history(current, versions)
+
+    def _ask(self, ask: Callable[[Trusted], _T], deadline: float) -> _T:
+        """Call ``ask`` with the trusted state. Repeat it while the failure may be one of timing.
+
+        These are: the server is a moment behind, its signer key was rotated, or, with ``on_stale``, the head
+        is not fresh yet.
         """
         lags = iter(_LAG_PAUSES)
         stale: StaleHeadError | None = None
-        with self.saving():
+        with self.directory.saving():
             while True:
-                trusted = self.trusted(deadline)
+                trusted = self.directory.trusted(deadline)
                 try:
                     return ask(trusted)
                 except StaleHeadError as error:
@@ -221,37 +172,29 @@ class Session:
                 except UnavailableError:
                     if stale is None:
                         raise
-                    # The time for the last look was too short: what was waited for is the reason.
+                    # The last attempt had too little time. The reason is the head that did not come.
                     raise stale from None
                 except EquivocationError:
                     raise
                 except VerificationError as error:
-                    # A key rotation that this client has not heard of yet looks like a wrong key.
+                    # A key rotation that this client does not know yet looks like a wrong key.
                     rotated = error.step in ("config", "checkpoint")
-                    if rotated and self.refresh(trusted, deadline)[1].configs != trusted.configs:
+                    if rotated and self.directory.refresh(trusted, deadline)[1].configs != trusted.configs:
                         continue
                     if error.step == "rollback" and (pause := next(lags, None)) is not None:
                         time.sleep(pause)
                         continue
                     if error.step == "consistency":
-                        self._confront(self.trusted(deadline), deadline)
+                        self._confront(self.directory.trusted(deadline), deadline)
                     raise
 
-    def _check_directory(self, deadline: float) -> None:
-        """Raise if a server that is unavailable is of another directory: it might be so for ever."""
-        trusted = self.state.load()
-        if trusted is None:
-            return
-        until = min(deadline, time.monotonic() + _IDENTITY_DEADLINE)
-        with self.saving(), contextlib.suppress(UnavailableError, MalformedError, RefusedError):
-            extend(trusted, self._directory(until, patient=False).configs)
-
-    def _look_up(
+    def _lookup(
         self, trusted: Trusted, label: str, epoch: int | None, profile: bool, deadline: float
     ) -> Lookup:
         label = normalize_label(label, trusted.configs[0].config.label_policy)
         request = LookupRequest(label, epoch, trusted.size or None, profile)
         reply = decode_model(LookupBody, self.transport.post(LOOKUP.path, request, deadline).body)
+        store = self.directory.store
         after, lookup = verify_lookup(
             trusted,
             label,
@@ -262,25 +205,25 @@ class Session:
             epoch=epoch,
             slack=self._slack,
             profile_wanted=profile,
-            recall=lambda index: recalled(self.state, index),
+            recall=lambda index: recalled(store, index),
         )
-        self.store(trusted, after, deadline)
-        keep_sight(self.state, after, lookup)
-        if self.on_first_use:
+        self.directory.advance(trusted, after, deadline)
+        keep_sight(store, after, lookup)
+        if self.directory.on_first_use:
             line = f"directory key pinned on first use: {trusted.pinned.vkey}"
             lookup = replace(lookup, checks=(line, *lookup.checks))
         return lookup
 
-    def _look_over(self, trusted: Trusted, label: str, first: int, last: int, deadline: float) -> VerifiedRange:
+    def _range(self, trusted: Trusted, label: str, first: int, last: int, deadline: float) -> VerifiedRange:
         request = RangeRequest(label, first, last, trusted.size or None)
-        told = decode_model(RangeBody, self._ranged(trusted, request, deadline).body)
-        answer = open_range(told.answer)
-        after, seen = verify_range(trusted, label, answer, told.consistency, first=first, last=last)
-        self.store(trusted, after, deadline)
-        return seen
+        reply = decode_model(RangeBody, self._range_answer(trusted, request, deadline).body)
+        answer = open_range(reply.answer)
+        after, verified = verify_range(trusted, label, answer, reply.consistency, first=first, last=last)
+        self.directory.advance(trusted, after, deadline)
+        return verified
 
-    def _ranged(self, trusted: Trusted, request: RangeRequest, deadline: float) -> Answer:
-        """The answer about a range; asked again where a front end is behind the one that answered before."""
+    def _range_answer(self, trusted: Trusted, request: RangeRequest, deadline: float) -> Answer:
+        """Ask for a range, again while the front end does not know an epoch that was verified before."""
         for pause in (*_LAG_PAUSES, None):
             try:
                 return self.transport.post(RANGE.path, request, deadline)
@@ -293,41 +236,55 @@ class Session:
             f"the server does not know epoch {request.last} yet, which has been verified before"
         )
 
-    def _look_at(self, trusted: Trusted, epoch: int | None, fresh: bool, deadline: float) -> Head:
-        told = self._told_head(epoch, deadline, since=trusted.size)
-        size = claimed_size(told.latest_checkpoint)
-        try:
-            proof = self.path("heads", trusted.size, size, deadline) if size > trusted.size else ()
-        except RefusedError as error:
-            raise VerificationError(
-                "consistency", f"the server does not prove that its {size} heads follow: {error}"
-            ) from None
-        shown = ClaimedHead(told.smh, told.latest_checkpoint, told.inclusion, proof)
-        proven = verify_head(trusted, shown, epoch)
-        verify_mutations_checkpoint(proven, told.smh, told.mutations_checkpoint)
-        for lie in contradictions(proven.after, told.smh, [told.heads_checkpoint]):
-            raise lie
+    def _history_page(self, label: str, after: int, deadline: float) -> tuple[ClaimedVersion, ...]:
+        """The next versions after the version ``after``, at least one."""
+        # Profiles come with the lookups, which prove whether they were erased.
+        request = HistoryRequest(label, profiles=False, after=after)
+        for pause in (*_LAG_PAUSES, None):
+            answer = self.transport.post(HISTORY.path, request, deadline, limit=MAX_PAGE)
+            page = wire.read_history(answer.body)
+            if page:
+                return page
+            if pause is not None:
+                time.sleep(pause)
+        raise VerificationError("history", f"ends with version {after}, though the map holds a later one")
+
+    def _head(self, trusted: Trusted, epoch: int | None, fresh: bool, deadline: float) -> DirectoryHead:
+        reply = self._head_answer(epoch, deadline, since=trusted.size)
+        size = claimed_size(reply.latest_checkpoint)
+        proof: tuple[bytes, ...] = ()
+        if size > trusted.size:
+            try:
+                proof = self.directory.consistency("heads", trusted.size, size, deadline)
+            except RefusedError as error:
+                raise VerificationError(
+                    "consistency", f"the server does not prove that its {size} heads follow: {error}"
+                ) from None
+        claimed = ClaimedHead(reply.smh, reply.latest_checkpoint, reply.inclusion, proof)
+        proven = verify_head(trusted, claimed, epoch)
+        verify_mutations_checkpoint(proven, reply.smh, reply.mutations_checkpoint)
+        for contradiction in contradictions(proven.after, reply.smh, [reply.heads_checkpoint]):
+            raise contradiction
         if epoch is None and fresh:
             verify_freshness(proven.head, proven.config, self._now(), self._slack)
-        self.store(trusted, proven.after, deadline)
-        return Head(proven, told.smh, told.latest_checkpoint, told.mutations_checkpoint)
+        self.directory.advance(trusted, proven.after, deadline)
+        return DirectoryHead(proven, reply.smh, reply.latest_checkpoint, reply.mutations_checkpoint)
 
-    def _told_head(self, epoch: int | None, deadline: float, *, since: int = 0) -> HeadBody:
+    def _head_answer(self, epoch: int | None, deadline: float, *, since: int = 0) -> HeadBody:
         return wire.read_head(self.transport.get(head_path(epoch, since), deadline).body)
 
     def _confront(self, trusted: Trusted, deadline: float) -> None:
-        """Ask for heads that the server must still have, after a proof that leads on from no trusted log.
+        """After a consistency proof that failed, ask for heads that the server must still have.
 
-        A proof that fails shows nothing by itself. Two signed statements that contradict each other do: the
-        first that is found is raised as ``EquivocationError``. A server that will not say leaves the failure
-        what it was.
+        The failed proof convicts nobody. Two signed statements that contradict each other do: the first such
+        pair is raised as ``EquivocationError``. If the server does not answer, the failure stays what it was.
         """
         known = None if trusted.smh is None else SignedMapHead.decode(trusted.smh).head.epoch
         for epoch in dict.fromkeys((trusted.size, known, None)):
             try:
-                told = self._told_head(epoch, deadline)
+                reply = self._head_answer(epoch, deadline)
             except KtError:
                 continue
-            checkpoints = (told.heads_checkpoint, told.latest_checkpoint)
-            for error in contradictions(trusted, told.smh, checkpoints, told.mutations_checkpoint):
-                raise error
+            checkpoints = (reply.heads_checkpoint, reply.latest_checkpoint)
+            for contradiction in contradictions(trusted, reply.smh, checkpoints, reply.mutations_checkpoint):
+                raise contradiction

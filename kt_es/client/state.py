@@ -1,7 +1,7 @@
-"""Where a client keeps what it trusts, what it remembers of people, and evidence.
+"""The state of a client: what it trusts, what it remembers of accounts, and evidence.
 
-The promise: what ``replace`` or ``exchange`` has returned True for survives a crash, and is replaced only
-by a caller that has read it. Two processes that share a state can therefore never take it back to an older
+The promise: a value for which ``replace`` or ``exchange`` has returned True survives a crash, and only a
+caller that has read it can replace it. So two processes that share a state never set it back to an older
 checkpoint, nor a memory to an older version.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from kt_es.client.database import Database
+from kt_es.client.database import StateDatabase
 from kt_es.client.trusted import MAX_TRUSTED_FILE, Trusted
 from kt_es.crypto.hashes import sha256
 from kt_es.errors import ConfigError, DiskFullError, KtError, MalformedError
@@ -33,37 +33,37 @@ class StateStore(Protocol):
         """The stored state, None before the first one."""
 
     def replace(self, expected: Trusted | None, new: Trusted) -> bool:
-        """Store ``new`` if ``expected`` is what is stored, durably; else change nothing and say False."""
+        """Store ``new`` durably if ``expected`` is stored; otherwise change nothing and return False."""
 
     def recall(self, kind: str, key: bytes) -> bytes | None:
-        """What is remembered under ``kind`` and ``key``, None if nothing is."""
+        """The value under ``kind`` and ``key``, None if there is none."""
 
     def remember(self, kind: str, key: bytes, data: bytes) -> None:
-        """Remember ``data``, durably, in place of what was remembered before."""
+        """Store ``data`` durably in place of the value before."""
 
     def exchange(
         self, kind: str, key: bytes, expected: bytes | None, data: bytes, *, synced: bool = True
     ) -> bool:
-        """Remember ``data`` if ``expected`` is what is remembered; else change nothing and say False.
+        """Store ``data`` if ``expected`` is the stored value; otherwise change nothing and return False.
 
-        A change that is not ``synced`` survives the process, but a power failure may take it back.
+        A change that is not ``synced`` survives the process, but a power failure may undo it.
         """
 
     def save_evidence(self, data: bytes) -> Path | None:
-        """Keep encoded evidence; where it is, None where no disk takes it. Never raises for a full disk."""
+        """Store encoded evidence. Returns its file, None if no disk could store it. Never raises."""
 
     def evidence(self) -> Sequence[tuple[bytes, Path | None]]:
-        """All evidence that ``save_evidence`` kept, each with its file."""
+        """All evidence that ``save_evidence`` has stored, with its files."""
 
     def older(self) -> Sequence[Trusted]:
-        """States of the same directory that earlier versions of kt-es kept, to be merged into this one."""
+        """States of the same directory that earlier versions of kt-es kept. The caller merges them."""
 
     def settle(self, old: Trusted) -> None:
-        """``old``, one of ``older``, is part of the stored state now, and is not kept for itself any more."""
+        """Remove ``old``, one of ``older``: it is part of the stored state now."""
 
 
 class MemoryStateStore:
-    """State of this process alone: for one question, or where no disk is."""
+    """State in this process only: for tests, and for single questions on machines without a disk."""
 
     def __init__(self, trusted: Trusted | None = None) -> None:
         self._trusted = trusted
@@ -98,7 +98,7 @@ class MemoryStateStore:
             return True
 
     def save_evidence(self, data: bytes) -> Path | None:
-        """There is no file of it."""
+        """Store encoded evidence in this process. It has no file."""
         with self._lock:
             self._evidence[data] = None
         return None
@@ -110,11 +110,11 @@ class MemoryStateStore:
         return ()
 
     def settle(self, old: Trusted) -> None:
-        """There is none."""
+        """There are no older states."""
 
 
 def read_trusted(path: Path) -> Trusted:
-    """The state in the file ``path``. Raises ``ConfigError`` if it is damaged or cannot be read."""
+    """Read the state in the file ``path``. Raises ``ConfigError`` if it is damaged or cannot be read."""
     data = _read(path)
     if data is None:
         raise ConfigError(f"there is no trusted state {path}")
@@ -131,7 +131,7 @@ def _decode(path: Path, data: bytes) -> Trusted:
     try:
         return Trusted.decode(data)
     except MalformedError as error:
-        # Starting afresh in silence would throw away what protects from a directory's second face.
+        # To begin anew in silence would throw away what protects from a second face of the directory.
         raise ConfigError(
             f"the trusted state {path} is damaged ({error}); "
             "remove it only if you mean to trust the directory anew"
@@ -153,14 +153,14 @@ class FileStateStore:
         self._directory = directory
         self._trusted = directory / "trusted"
         self._evidence = directory / "evidence"
-        self._memory = Database(directory / "memory.db")
+        self._memory = StateDatabase(directory / "memory.db")
         self._read: tuple[bytes, Trusted] | None = None
 
     def load(self) -> Trusted | None:
         data = _read(self._trusted)
         if data is None:
             return None
-        # Each lookup begins here, and most find what the one before stored.
+        # Each lookup begins here. Most lookups find the state that the lookup before has stored.
         read = self._read
         if read is None or read[0] != data:
             read = self._read = (data, _decode(self._trusted, data))
@@ -168,7 +168,7 @@ class FileStateStore:
 
     def replace(self, expected: Trusted | None, new: Trusted) -> bool:
         if new == expected:
-            # Nothing is written, so nobody has to be kept out.
+            # Nothing is written, so no lock is needed.
             return self.load() == expected
         with self._locked():
             if self.load() != expected:
@@ -188,7 +188,7 @@ class FileStateStore:
         return self._memory.exchange(kind, key, expected, data, synced=synced)
 
     def save_evidence(self, data: bytes) -> Path | None:
-        """``data`` in a file under ``evidence/`` named by its hash: the same bytes are one file."""
+        """Store ``data`` in a file under ``evidence/``, named by its hash: the same bytes are one file."""
         path = self._evidence / f"{sha256(data).hex()[:32]}{_EVIDENCE}"
         try:
             with self._locked():
@@ -200,25 +200,25 @@ class FileStateStore:
         return path
 
     def evidence(self) -> Sequence[tuple[bytes, Path | None]]:
-        """Raises ``ConfigError`` for a file that cannot be read: nobody knows whom it convicts."""
+        """Raises ``ConfigError`` if a file cannot be read, because it may convict this directory."""
         try:
             paths = sorted(self._evidence.iterdir())
         except (FileNotFoundError, NotADirectoryError):
-            return ()  # A file in the way keeps evidence from being saved, and from nothing else.
+            return ()  # A file in place of the folder only prevents that evidence is saved.
         except OSError as error:
             raise ConfigError(f"{self._evidence} cannot be read: {error.strerror}") from None
-        # By whatever name: what begins with a dot is being written.
+        # A name that begins with a dot is of a file that is being written. All other names count.
         return [_read_evidence(path) for path in paths if not path.name.startswith(".")]
 
     def older(self) -> Sequence[Trusted]:
         return ()
 
     def settle(self, old: Trusted) -> None:
-        """There is none: ``states`` knows where earlier versions kept theirs."""
+        """There are no older states here. ``states`` knows where earlier versions kept them."""
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Against other processes and threads alike: each takes a descriptor of its own."""
+        """Lock out other processes, and other threads, because each of them opens its own descriptor."""
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(

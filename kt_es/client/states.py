@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from kt_es.client.database import Database
+from kt_es.client.database import StateDatabase
 from kt_es.client.state import FileStateStore, read_trusted
 from kt_es.client.trusted import Pinned, Trusted
 from kt_es.crypto.hashes import sha256
@@ -72,8 +72,8 @@ class States:
                 yield path.parent, trusted
 
     @property
-    def _servers(self) -> Database:
-        return Database(self._root / "servers.db")
+    def _servers(self) -> StateDatabase:
+        return StateDatabase(self._root / "servers.db")
 
     def _old_states(self) -> Path:
         return self._root / "directories"

@@ -19,9 +19,9 @@ import httpx
 from kt_es.api.codec import Json, decode_json, encode_model
 from kt_es.api.operations import JSON_MEDIA, MAX_ANSWER
 from kt_es.client.deadlines import Deadline, bound_transport
-from kt_es.client.misfits import misfit
 from kt_es.client.wire import read_problem
 from kt_es.errors import ConfigError, MalformedError, MisfitError, RefusedError, UnavailableError
+from kt_es.process.handshake import speaks_tls
 from kt_es.process.proxies import proxy_for, uses_proxies
 from kt_es.process.redaction import keep_secret, without_password
 
@@ -31,6 +31,8 @@ _FIRST_PAUSE = 0.1
 _SHORTEST_PAUSE = 0.05
 _NOTICE_AFTER = 2.0
 _LONGEST_PAUSE = 5.0
+_SILENT = "Server disconnected without sending a response"
+_PASSING = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 _AGAIN = frozenset({429, 502, 503, 504})
 
 
@@ -185,7 +187,7 @@ class Transport:
                 status = response.status_code
                 data = _read(response, path, limit if status < 300 else _MAX_PROBLEM, deadline)
         except httpx.TransportError as error:
-            hint = misfit(error, str(self._http.base_url))
+            hint = _misfit(error, str(self._http.base_url))
             if hint is not None:
                 raise MisfitError(f"{self.base_url}: {hint}") from None
             cause = without_password(str(error)) or type(error).__name__
@@ -238,3 +240,42 @@ def _retry_after(response: httpx.Response) -> float | None:
     """Return the seconds of ``Retry-After``; None if it is missing or a date."""
     value = response.headers.get("retry-after", "")
     return float(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
+
+
+def _misfit(error: httpx.TransportError, url: str) -> str | None:
+    """The hint for a failure that waiting does not mend: TLS is refused, or the protocol is another one.
+
+    None for a failure that may pass.
+    """
+    failure = _tls_failure(error)
+    if failure is not None:
+        return _tls_hint(failure)
+    if not isinstance(error, httpx.RemoteProtocolError):
+        return None
+    if str(error).startswith("illegal"):
+        return "what answers there does not speak HTTP; check host and port of the address"
+    address = urlsplit(url)
+    if str(error).startswith(_SILENT) and address.scheme == "http":
+        host, port = address.hostname or "", address.port or 80
+        if speaks_tls(host, port):
+            return "the server speaks TLS; write https:// in front of its address"
+    return None
+
+
+def _tls_failure(error: BaseException) -> ssl.SSLError | None:
+    """The failure of a TLS handshake, None if the connection ended in the meantime."""
+    cause: BaseException | None = error if isinstance(error, httpx.ConnectError) else None
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    return None if isinstance(cause, _PASSING) or not isinstance(cause, ssl.SSLError) else cause
+
+
+def _tls_hint(failure: ssl.SSLError) -> str:
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        return (
+            f"its certificate is not accepted ({failure.verify_message}); "
+            "name its authority's certificate with --ca, or check the host name"
+        )
+    if failure.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
+        return "what answers there does not speak TLS; is its address one with http:// or another port?"
+    return f"TLS cannot be agreed on ({failure.reason or failure})"

@@ -1,9 +1,8 @@
-"""What a client holds on to between two answers: whom it pinned, and the last log that it trusted.
+"""The trusted state of a client between two answers: the pinned key and the last trusted log. Pure.
 
-Pure. ``Trusted`` only ever grows: a longer chain of configs, a later config in force, a larger log.
-
-Encoded, it is ``["kt-es trusted v2", origin, key, configs, in_force, checkpoint / null, smh / null]``;
-version 1 had no SMH and is still read.
+``Trusted`` only grows: a longer chain of configs, a later config in force, a larger log. The encoding is
+``["kt-es trusted v2", origin, key, configs, in_force, checkpoint / null, smh / null]``. Version 1 had no SMH
+and is still read.
 """
 
 from __future__ import annotations
@@ -13,9 +12,7 @@ from dataclasses import dataclass, replace
 
 from kt_es.crypto.signatures import ED25519
 from kt_es.errors import ConfigError, MalformedError, VerificationError
-from kt_es.evidence import (
-    contradicting_configs,
-)
+from kt_es.evidence import contradicting_configs
 from kt_es.formats.checkpoints import Checkpoint, heads_origin, open_checkpoint
 from kt_es.formats.codec import decode, encode, take_array, take_bytes, take_text, take_uint
 from kt_es.formats.configs import Config, SignedConfig, check_origin, verify_chain
@@ -31,19 +28,19 @@ MAX_TRUSTED_FILE = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """A directory as somebody vouches for it: its origin and one of its signer keys."""
+    """The pinned key: the origin of a directory and one of its signer keys, for which somebody vouches."""
 
     origin: str
     key: PublicKey
 
     @property
     def vkey(self) -> str:
-        """The pin as a C2SP verifier key, ``<origin>/heads+hash+base64``: what people pass on."""
+        """The pinned key as a C2SP verifier key, ``<origin>/heads+hash+base64``, for people to pass on."""
         return verifier_key(heads_origin(self.origin), self.key.raw).encode()
 
     @classmethod
     def parse(cls, vkey: str) -> Pinned:
-        """The pin written as ``vkey``. Raises ``ConfigError``: it comes from an option or a file."""
+        """Parse a C2SP verifier key. Raises ``ConfigError``, because it comes from an option or a file."""
         try:
             parsed = VerifierKey.parse(vkey.strip())
             origin = check_origin(parsed.name.removesuffix("/heads"))
@@ -58,10 +55,13 @@ class Pinned:
 class Trusted:
     """The state of a client towards one directory.
 
-    ``key`` is the pinned one; ``configs`` the verified chain, the first one first. ``in_force`` is a position
-    in it: that of the pinned key, or a later one that the latest verified head names. What older signer keys
-    sign about the latest epoch does not count. ``checkpoint`` is the last trusted one of the log of map
-    heads, ``smh`` the last head that was verified as the latest of its log.
+    Attributes:
+        key: the pinned key.
+        configs: the verified chain of configs, oldest first.
+        in_force: position in ``configs`` of the pinned key, or of a later config that the latest verified
+            head names. Signatures of older signer keys about the latest epoch do not count.
+        checkpoint: the last trusted checkpoint of the log of map heads.
+        smh: the last head that was verified as the latest of its log.
     """
 
     origin: str
@@ -81,13 +81,14 @@ class Trusted:
         return 0 if self.checkpoint is None else claimed_size(self.checkpoint)
 
     def opened(self) -> Checkpoint | None:
-        """The trusted checkpoint, its signature verified again. Its key may have been replaced since."""
+        """Verify the trusted checkpoint again. Its signer key may have been replaced since."""
         return None if self.checkpoint is None else self.open(self.checkpoint, 0)
 
     def open(self, checkpoint: str, since: int, log: str | None = None) -> Checkpoint:
-        """Step "checkpoint": ``checkpoint`` signed by a signer key of the configs from ``since`` on.
+        """Step "checkpoint": ``checkpoint`` is signed by a signer key of the configs from ``since`` on.
 
-        ``log`` is the origin of the log that it is of, by default the log of map heads.
+        Args:
+            log: origin of the log, by default that of the log of map heads.
         """
         try:
             return self._open(checkpoint, self.configs[since:], log)
@@ -117,11 +118,11 @@ class Trusted:
         return len(self.configs) - 1
 
     def position_of(self, key: PublicKey) -> int | None:
-        """Where ``key`` first became the signer's, None if it never was in the chain."""
+        """Position of the first config whose signer key is ``key``, None if there is none."""
         return position_of_key(self.configs, key)
 
     def position(self, config_hash: bytes) -> int:
-        """Step "config": where the config that a head names stands in the verified chain."""
+        """Step "config": position in the verified chain of the config that a head names."""
         for position, signed in enumerate(self.configs):
             if signed.config.hash == config_hash:
                 return position
@@ -142,7 +143,7 @@ class Trusted:
 
     @classmethod
     def decode(cls, data: bytes) -> Trusted:
-        """Raises ``MalformedError``. Configs are only read: the file is the reader's own."""
+        """Raises ``MalformedError``. The chain is not verified again: the file is the reader's own."""
         fields = take_array(decode(data, "trusted state"), "trusted state", 6, 7)
         kind, origin, key, configs, in_force, checkpoint = fields[:6]
         if kind != (_TRUSTED_FILE_1 if len(fields) == 6 else TRUSTED_FILE):
@@ -167,7 +168,7 @@ class Trusted:
 
 
 def position_of_key(configs: Sequence[SignedConfig], key: PublicKey) -> int | None:
-    """The position of the first config in the chain whose signer key is ``key``; None if there is none."""
+    """Position of the first config whose signer key is ``key``, None if there is none."""
     for position, signed in enumerate(configs):
         if signed.config.signer_key == key:
             return position
@@ -175,7 +176,7 @@ def position_of_key(configs: Sequence[SignedConfig], key: PublicKey) -> int | No
 
 
 def claimed_size(checkpoint: str) -> int:
-    """The number of leaves that ``checkpoint`` names; its signature is not verified. Step "checkpoint"."""
+    """Step "checkpoint": the number of leaves that ``checkpoint`` names. Its signature is not verified."""
     try:
         return Checkpoint.parse(parse_note(checkpoint).text).size
     except MalformedError as error:
@@ -183,9 +184,9 @@ def claimed_size(checkpoint: str) -> int:
 
 
 def verify_configs(pinned: Pinned, configs: Sequence[SignedConfig]) -> tuple[Config, ...]:
-    """Step "config": the configs of a chain that begins the directory and holds the pinned key.
+    """Step "config": verify a chain from the first config of the directory that holds the pinned key.
 
-    Only the holder of the pinned key can have put it into the chain, and with it all that precedes it.
+    Only the holder of the pinned key can have put it into the chain, and with it everything before it.
     """
     chain = verify_chain(pinned.origin, configs)
     if position_of_key(configs, pinned.key) is None:
@@ -194,23 +195,23 @@ def verify_configs(pinned: Pinned, configs: Sequence[SignedConfig]) -> tuple[Con
 
 
 def first_use(configs: Sequence[SignedConfig]) -> Pinned:
-    """The pin of somebody who has none: origin and signer key of the directory's first config."""
+    """The pinned key of a client that was given none: the signer key of the directory's first config."""
     if not configs:
         raise VerificationError("config", "the directory has none")
     return Pinned(configs[0].config.origin, configs[0].config.signer_key)
 
 
 def begin(pinned: Pinned, configs: Sequence[SignedConfig]) -> Trusted:
-    """The state of a client that has seen no checkpoint yet: trust begins with the pinned key."""
+    """The first state of a client, without a checkpoint: trust begins with the pinned key."""
     verify_configs(pinned, configs)
     position = position_of_key(configs, pinned.key) or 0
     return Trusted(pinned.origin, pinned.key, tuple(configs), position, None)
 
 
 def pin(trusted: Trusted, pinned: Pinned) -> Trusted:
-    """``trusted`` for a caller who vouches for ``pinned``: the keys before it sign nothing new any more.
+    """Return ``trusted`` with the pinned key ``pinned``: older signer keys sign nothing new any more.
 
-    A key before the one that is pinned already changes nothing.
+    A key that is older than the present pinned key changes nothing.
     """
     position = trusted.position_of(pinned.key)
     if trusted.origin != pinned.origin or position is None:
@@ -225,17 +226,18 @@ def pin(trusted: Trusted, pinned: Pinned) -> Trusted:
 
 
 def extend(trusted: Trusted, configs: Sequence[SignedConfig]) -> Trusted:
-    """``trusted`` with a chain that goes on from its own; one that is only shorter changes nothing.
+    """Return ``trusted`` with a chain that continues its own. A shorter chain changes nothing.
 
-    Raises ``EquivocationError`` for another valid chain: the directory signed two.
+    Raises:
+        EquivocationError: the directory has signed two different chains.
     """
     verify_chain(trusted.origin, configs)
-    for number, (known, told) in enumerate(zip(trusted.configs, configs, strict=False)):
-        if known.config_bytes != told.config_bytes:
+    for number, (known, claimed) in enumerate(zip(trusted.configs, configs, strict=False)):
+        if known.config_bytes != claimed.config_bytes:
             before = trusted.configs[:number]
-            raise contradicting_configs("config", trusted.origin, before, known, told) or VerificationError(
-                "config", "the chain of configs is not the one that is trusted"
-            )
+            raise contradicting_configs(
+                "config", trusted.origin, before, known, claimed
+            ) or VerificationError("config", "the chain of configs is not the one that is trusted")
     if len(configs) <= len(trusted.configs):
         return trusted
     return replace(trusted, configs=tuple(configs))

@@ -122,21 +122,21 @@ def refuse_unknown(label: str, unknown: Sequence[PublicKey]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
+class OwnVersion:
     """The last version that the owner signed on this machine and that was proven to stand."""
 
     version: int
     entry_hash: bytes
 
     @classmethod
-    def of(cls, mutation: Mutation) -> Own:
+    def of(cls, mutation: Mutation) -> OwnVersion:
         return cls(mutation.entry.version, mutation.entry_hash)
 
     def encode(self) -> bytes:
         return encode([_MARK, self.version, self.entry_hash])
 
     @classmethod
-    def decode(cls, data: bytes) -> Own:
+    def decode(cls, data: bytes) -> OwnVersion:
         what = "own version"
         mark, version, entry_hash = take_array(decode(data, what), what, 3)
         if mark != _MARK:
@@ -146,7 +146,7 @@ class Own:
         )
 
 
-def verify_own(own: Own | None, versions: Sequence[Version]) -> None:
+def verify_own(own: OwnVersion | None, versions: Sequence[Version]) -> None:
     """Step "history": what the owner signed last still stands in the history."""
     if own is None:
         return

@@ -1,43 +1,48 @@
-"""Watches accounts for their owner: every epoch since the last check, and who made each change.
+"""Watches accounts for their owners: every epoch since the last check, and who made each change.
 
-The first watch of an account judges its complete history, and then walks through every epoch from its first
-version on. ``from_now`` begins with what stands now. Progress is stored after a change has been told, so a
-crash in between tells it again and never loses it. A new watcher tells a foreign version that still stands
-once more: that is no news, but nothing is in order either.
+The first watch of an account judges its complete history, and then checks every epoch from the first version
+on. With ``from_now`` it begins with the present version. Progress is stored after a change was reported, so a
+crash in between reports the change again and never loses it. A new watcher reports a foreign version that
+still stands once more, although it was reported before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kt_es.client.client import Client
 from kt_es.client.history import Version, signers_of
-from kt_es.client.ranges import EpochEntry
+from kt_es.client.ranges import EpochEntry, VerifiedRange
 from kt_es.client.vouching import Mine
-from kt_es.client.walking import next_epochs
 from kt_es.errors import ConfigError, EquivocationError, MalformedError, VerificationError
 from kt_es.formats.codec import decode, encode, take_array, take_bytes, take_uint
 from kt_es.formats.entries import HASH_LENGTH, MAX_VERSION, Entry, Mutation
 from kt_es.formats.heads import MapHead
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.labels import normalize_label
+from kt_es.formats.ranges import MAX_RANGE
 
 KIND = "watch"
-"""The kind under which a client's store keeps the progress, by label."""
+"""Kind of the values under which a client's store keeps the progress, by label."""
 
 _MARK = "kt-es watch v1"
 
-# One turn of a label; the others have theirs before it goes on.
+# Ranges that one turn of a label checks. The other labels have their turns before the next one.
 _RANGES_A_TURN = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A version of a watched account. ``mine`` says whether it is the owner's.
+    """A version of a watched account.
 
-    ``authorized`` is False where the keys of the version before did not sign it. ``again`` is True where
-    another watcher told it before, and it still stands in ``epoch``.
+    Attributes:
+        epoch: the epoch in which the version was found.
+        timestamp: when the head of that epoch was made, in milliseconds since 1970.
+        signers: the keys that signed the version.
+        authorized: the keys of the version before signed it.
+        mine: the version is the owner's.
+        again: another watcher reported the version before, and it still stands in ``epoch``.
     """
 
     label: str
@@ -52,10 +57,10 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """The last epoch that was checked, and the entry that stood there; None if there was none.
+class WatchProgress:
+    """The last epoch that was checked, and the entry that stood there, None without one.
 
-    Versions up to ``judged`` have been told already, from the history.
+    Versions up to ``judged`` were reported from the history.
     """
 
     epoch: int
@@ -66,7 +71,7 @@ class Progress:
         return encode([_MARK, self.epoch, self.entry_hash, self.judged])
 
     @classmethod
-    def decode(cls, data: bytes) -> Progress:
+    def decode(cls, data: bytes) -> WatchProgress:
         what = "progress of a watch"
         mark, epoch, entry_hash, judged = take_array(decode(data, what), what, 4)
         if mark != _MARK:
@@ -80,16 +85,21 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one look came to: checked up to ``epoch``; ``behind`` if later epochs wait for the next turn."""
+    """The result of ``Watcher.look``: checked up to ``epoch``. If ``behind``, later epochs wait."""
 
     epoch: int
     behind: bool
 
 
 class Watcher:
-    """Looks at one label after the other. ``tell`` is called with each change before it is stored as seen.
+    """Checks labels for changes that their owner did not make.
 
-    What ``tell`` raises ends the look, and the change is told again by the next one.
+    Args:
+        client: the client that asks; its state keeps the progress.
+        mine: the keys of the owner.
+        tell: called with each change before the change is stored as reported. If it raises, ``look`` ends,
+            and the next ``look`` reports the change again.
+        from_now: begin with the present version of a label, not with its history.
     """
 
     def __init__(
@@ -99,17 +109,22 @@ class Watcher:
         self._mine = mine
         self._tell = tell
         self._from_now = from_now
-        # Label -> the latest head when its turn began: the walk ends there, however fast the log grows.
+        # Label -> the latest head when its turn began. The turn ends there, however fast the log grows.
         self._latest: dict[str, MapHead] = {}
-        # The labels of which this watcher has judged what stands.
+        # The labels whose present version this watcher has judged.
         self._resumed: set[str] = set()
 
     def look(self, label: str) -> Turn:
-        """Check the epochs of ``label`` that were not checked yet, at most a turn's worth of them.
+        """Check the epochs of ``label`` that were not checked yet, at most 4,096 of them.
 
-        The latest head has to be fresh. No lookup is needed for it, which a server could fail by holding back
-        the profile of a foreign version. Raises what a head, a history or a range raises. What was checked
-        until then stays checked.
+        No lookup is made, because a server could make it fail by withholding the profile of a foreign
+        version. After an error the epochs that were checked until then stay checked.
+
+        Raises:
+            VerificationError: a head, a history or a range does not verify.
+            EquivocationError: two signed statements contradict each other.
+            CannotTellError: the latest head is not fresh.
+            UnavailableError: no answer in time.
         """
         latest = self._latest.pop(label, None) or self._client.head().head
         label = normalize_label(label, self._client.trusted().configs[0].config.label_policy)
@@ -125,8 +140,8 @@ class Watcher:
             self._resume(label, standing or self._look_again(label, progress), latest.origin)
         return Turn(progress.epoch, behind)
 
-    def _look_again(self, label: str, progress: Progress) -> EpochEntry:
-        """What stands in the last epoch that was checked: the same as then."""
+    def _look_again(self, label: str, progress: WatchProgress) -> EpochEntry:
+        """Fetch the last epoch that was checked, and verify that it holds the same entry as then."""
         now = self._client.range(label, progress.epoch, progress.epoch).epochs[0]
         _compare(now, progress)
         return now
@@ -136,25 +151,25 @@ class Watcher:
             self._judge(label, standing, standing.mutation, (), origin, again=True)
         self._resumed.add(label)
 
-    def _progress(self, label: str) -> Progress | None:
+    def _progress(self, label: str) -> WatchProgress | None:
         data = self._client.recall(KIND, label.encode())
         try:
-            return None if data is None else Progress.decode(data)
+            return None if data is None else WatchProgress.decode(data)
         except MalformedError as error:
             raise ConfigError(f"the progress of the watch of {label} is damaged: {error}") from None
 
-    def _store(self, label: str, progress: Progress) -> Progress:
+    def _store(self, label: str, progress: WatchProgress) -> WatchProgress:
         self._client.remember(KIND, label.encode(), progress.encode())
         return progress
 
-    def _begin(self, label: str, latest: MapHead) -> Progress:
-        """The first sight of an account: judge its history, or with ``from_now`` what stands now."""
+    def _begin(self, label: str, latest: MapHead) -> WatchProgress:
+        """Begin to watch an account: judge its history, or with ``from_now`` its present version."""
         self._resumed.add(label)
         if self._from_now:
             now = self._client.range(label, latest.epoch, latest.epoch).epochs[0]
             if now.mutation is not None:
                 self._judge(label, now, now.mutation, (), latest.origin)
-            return self._store(label, Progress(latest.epoch, now.entry_hash))
+            return self._store(label, WatchProgress(latest.epoch, now.entry_hash))
         try:
             versions = self._client.history(label).versions
         except EquivocationError:
@@ -162,34 +177,36 @@ class Watcher:
         except VerificationError as error:
             if error.step not in ("opening", "signatures"):
                 raise
-            # A profile is held back, or a change was never authorized. The epochs show whose versions stood
-            # there all the same, so every epoch is walked through from the first one of the directory on.
-            return self._store(label, Progress(0, None))
+            # A profile is withheld, or a change was never authorized. The epochs still show whose versions
+            # stood there, so every epoch is checked from the first one of the directory on.
+            return self._store(label, WatchProgress(0, None))
         for version in versions:
             self._tell(self._of_history(label, version))
         if not versions:
-            return self._store(label, Progress(latest.epoch, None))
-        return self._store(label, Progress(versions[0].epoch - 1, None, versions[-1].number))
+            return self._store(label, WatchProgress(latest.epoch, None))
+        return self._store(label, WatchProgress(versions[0].epoch - 1, None, versions[-1].number))
 
-    def _walk(self, label: str, latest: MapHead, progress: Progress) -> tuple[Progress, EpochEntry]:
-        """Check one range of epochs after ``progress``: the progress after it, and its last epoch."""
+    def _walk(self, label: str, latest: MapHead, progress: WatchProgress) -> tuple[WatchProgress, EpochEntry]:
+        """Check one range of epochs after ``progress``. Returns the new progress and the last epoch."""
         seen = next_epochs(self._client, label, progress.epoch, latest.epoch)
         _compare(seen.epochs[0], progress)
-        told = self._told(label, seen.epochs, progress)
+        reported = self._reported(label, seen.epochs, progress)
         before: Mutation | None = None
-        for one in seen.epochs:
-            if one.changed and one.mutation is not None and one.entry_hash not in told:
+        for each in seen.epochs:
+            if each.changed and each.mutation is not None and each.entry_hash not in reported:
                 old: Sequence[PublicKey] = () if before is None else before.entry.authorized_keys
-                self._judge(label, one, one.mutation, old, latest.origin)
-            before = one.mutation
+                self._judge(label, each, each.mutation, old, latest.origin)
+            before = each.mutation
         last = seen.epochs[-1]
         number = 0 if last.mutation is None else last.mutation.entry.version
         judged = progress.judged if number < progress.judged else 0
-        return self._store(label, Progress(last.epoch, last.entry_hash, judged)), last
+        return self._store(label, WatchProgress(last.epoch, last.entry_hash, judged)), last
 
-    def _told(self, label: str, epochs: Sequence[EpochEntry], progress: Progress) -> frozenset[bytes]:
-        """The entries that the first watch told already, if ``epochs`` may have some of them."""
-        if not progress.judged or not any(one.changed for one in epochs):
+    def _reported(
+        self, label: str, epochs: Sequence[EpochEntry], progress: WatchProgress
+    ) -> frozenset[bytes]:
+        """The entries that the first watch reported from the history, if ``epochs`` may have some of them."""
+        if not progress.judged or not any(each.changed for each in epochs):
             return frozenset()
         versions = self._client.kept(label)[: progress.judged]
         return frozenset(version.entry_hash for version in versions)
@@ -204,9 +221,10 @@ class Watcher:
         *,
         again: bool = False,
     ) -> None:
-        """Tell a change; ``old`` are the authorized keys of the version before it.
+        """Report a change. With ``again`` it is reported only if it is foreign.
 
-        With ``again`` it is told only if it is foreign.
+        Args:
+            old: the authorized keys of the version before it.
         """
         entry, signers = mutation.entry, signers_of(mutation, old, origin)
         mine = seen.authorized and self._mine.made(entry, signers)
@@ -241,9 +259,30 @@ class Watcher:
         )
 
 
-def _compare(seen: EpochEntry, progress: Progress) -> None:
-    """Raises ``VerificationError`` if ``seen`` contradicts what was checked in the same epoch."""
+def _compare(seen: EpochEntry, progress: WatchProgress) -> None:
+    """Step "history": ``seen`` holds the entry that was checked in the same epoch."""
     if seen.epoch == progress.epoch and seen.entry_hash != progress.entry_hash:
         raise VerificationError(
             "history", f"epoch {seen.epoch} holds another entry than the one that was checked there"
         )
+
+
+def next_epochs(client: Client, label: str, done: int, last: int) -> VerifiedRange:
+    """Fetch ``done`` and the epochs after it, up to ``last`` or an earlier one.
+
+    ``done`` is fetched again so that one answer proves both sides of a change.
+    """
+    first = max(done, 1)
+    seen = client.range(label, first, min(last, first + MAX_RANGE - 1))
+    if seen.last <= done:
+        raise VerificationError("answer", f"has no epoch after epoch {done}, though epoch {last} was proven")
+    return seen
+
+
+def every_epoch(client: Client, label: str, first: int, last: int) -> Iterator[EpochEntry]:
+    """Yield what stood at ``label`` in each epoch from ``first`` to ``last``, without a gap."""
+    done = first - 1
+    while done < last:
+        seen = next_epochs(client, label, done, last)
+        yield from (each for each in seen.epochs if each.epoch > done)
+        done = seen.last

@@ -1,4 +1,4 @@
-"""What an import would publish: accounts, and what was left out and why. No network, no signing."""
+"""The plan of an import: which accounts it would publish, and what it leaves out and why. No network."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from kt_es.errors import ConfigError, MalformedError
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.profiles import MAX_PROFILE, MAX_PROFILE_KEYS, ProfileKey, encode_profile
 
+PROFILE_LIMIT = f"{MAX_PROFILE} bytes and {MAX_PROFILE_KEYS} keys"
 _SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """One label and the keys of its profile, which is known to fit."""
+class ImportedAccount:
+    """One label and the keys of its profile. The keys fit into one profile."""
 
     label: str
     keys: tuple[ProfileKey, ...]
@@ -23,11 +24,11 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something in the file that no account was made of.
+    """A part of the file from which no account was made.
 
-    ``what`` may hold a name or an address from the file: it is for the terminal of who imports, never
-    for a log. ``reason`` has no personal data, so that reasons can be counted. ``where`` is the number of
-    the line, block or certificate, unless ``what`` is that already.
+    ``what`` may hold a name or an address from the file, so it is shown in the terminal and never logged.
+    ``reason`` has no personal data, so that reasons can be counted. ``where`` is the number of the line,
+    block or certificate, unless ``what`` is this number.
     """
 
     what: str
@@ -41,20 +42,20 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class ImportPlan:
-    """Accounts in the order in which their labels first stand in the file: the same file, the same plan.
+    """Accounts in the order in which their labels first occur in the file. The same file gives the same plan.
 
-    ``keys`` counts the certificates or keys that were read, ``revoked`` those of them that carry their
-    own revocation and are published with it.
+    ``keys`` is the number of certificates or keys that were read. ``revoked`` is the number of those that
+    contain their own revocation; they are published with it.
     """
 
-    accounts: tuple[Account, ...]
+    accounts: tuple[ImportedAccount, ...]
     skipped: tuple[Skipped, ...]
     keys: int
     revoked: int = 0
 
 
 def read_bytes(path: Path) -> bytes:
-    """The whole file. Raises ``ConfigError`` where it cannot be read."""
+    """Read a whole file. Raises ``ConfigError`` if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -63,11 +64,10 @@ def read_bytes(path: Path) -> bytes:
 
 @dataclass(slots=True)
 class Collector:
-    """Gathers keys by label while a file is read.
+    """Collects keys by label while a file is read.
 
-    Keys of the same name in one account are the same key: whoever reads copies that differ merges them
-    before. ``smaller`` turns a key into a shorter form of itself; it is used only for an account whose keys
-    do not fit into one profile as they stand.
+    Keys of the same name in one account count as the same key, so the reader merges different copies first.
+    ``smaller`` makes a shorter form of a key, for accounts whose keys do not fit into one profile.
     """
 
     policy: str
@@ -76,7 +76,7 @@ class Collector:
     _skipped: list[Skipped] = field(default_factory=list)
 
     def add(self, label: str, key: ProfileKey, where: str = "") -> None:
-        """Gives ``key`` to the account of ``label``, or notes why that cannot be a label."""
+        """Add ``key`` to the account of ``label``, or note why ``label`` cannot be a label."""
         if not _is_utf8(label):
             self.skip(label, "the label is not UTF-8", where)
             return
@@ -88,7 +88,7 @@ class Collector:
         self._found.setdefault(label, {}).setdefault(key.name, key)
 
     def skip(self, what: str, reason: str, where: str = "") -> None:
-        # The text is a stranger's: it must not reach a terminal with control characters in it.
+        # The text comes from a stranger. Its control characters must not reach a terminal.
         shown = "".join(character if character.isprintable() else "?" for character in what[:_SHOWN])
         self._skipped.append(Skipped(shown, reason, where))
 
@@ -96,8 +96,8 @@ class Collector:
         accounts = tuple(self._accounts())
         return ImportPlan(accounts, tuple(self._skipped), keys, revoked)
 
-    def _accounts(self) -> Iterator[Account]:
-        # Many labels share the same keys: what is decided once for these keys holds for all of them.
+    def _accounts(self) -> Iterator[ImportedAccount]:
+        # Many labels share the same keys, so each set of keys is checked once.
         decided: dict[tuple[int, ...], tuple[ProfileKey, ...] | None] = {}
         shorter: dict[int, ProfileKey] = {}
         for label, by_name in self._found.items():
@@ -106,10 +106,9 @@ class Collector:
                 decided[identity] = self._fitting(tuple(by_name.values()), shorter)
             keys = decided[identity]
             if keys is not None:
-                yield Account(label, keys)
+                yield ImportedAccount(label, keys)
             else:
-                limit = f"{MAX_PROFILE} bytes and {MAX_PROFILE_KEYS} keys"
-                self.skip(label, f"its keys do not fit into one profile of at most {limit}")
+                self.skip(label, f"its keys do not fit into one profile of at most {PROFILE_LIMIT}")
 
     def _fitting(
         self, keys: tuple[ProfileKey, ...], shorter: dict[int, ProfileKey]

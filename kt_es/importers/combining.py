@@ -1,4 +1,4 @@
-"""What an import adds to the keys that an account has already."""
+"""Combines the keys of an account with the keys of an import."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kt_es.errors import MalformedError
-from kt_es.formats.profiles import MAX_PROFILE, MAX_PROFILE_KEYS, ProfileKey
-from kt_es.importers.accounts import fits
-from kt_es.importers.openpgp_merge import merge_certificates
+from kt_es.formats.profiles import ProfileKey
+from kt_es.importers.accounts import PROFILE_LIMIT, fits
+from kt_es.importers.openpgp_keyring import merge_certificates
 from kt_es.importers.packets import armored
 from kt_es.importers.recognize import fingerprint_of, openpgp_certificates
 
 
 def combined(present: Sequence[ProfileKey], wanted: Sequence[ProfileKey]) -> tuple[ProfileKey, ...]:
-    """The keys of ``present`` in their order, and then those of ``wanted`` that are not among them.
+    """The keys of ``present`` in their order, and then the keys of ``wanted`` that are not among them.
 
-    The same key is the one of the same type and fingerprint, whatever its name. Of an OpenPGP certificate all
-    packets of both copies are kept, so that an old copy takes back no revocation. Raises ``MalformedError``
-    where they do not fit into one profile.
+    Two keys are the same if they have the same type and fingerprint, whatever their names are. All packets of
+    both copies of an OpenPGP certificate are kept, so that an old copy removes no revocation.
+
+    Raises:
+        MalformedError: the keys do not fit into one profile.
     """
     keys = {_identity(key): key for key in present}
     for key in wanted:
@@ -27,17 +29,16 @@ def combined(present: Sequence[ProfileKey], wanted: Sequence[ProfileKey]) -> tup
         keys[identity] = key if known is None else _of_both(known, key)
     result = tuple(keys.values())
     if not fits(result):
-        limit = f"{MAX_PROFILE} bytes and {MAX_PROFILE_KEYS} keys"
-        raise MalformedError("profile", f"with the keys that the account has it would exceed {limit}")
+        raise MalformedError("profile", f"with the keys that the account has it would exceed {PROFILE_LIMIT}")
     return result
 
 
 def keeping(
     present: Sequence[ProfileKey], wanted: Sequence[ProfileKey], *, names: bool = False
 ) -> tuple[ProfileKey, ...]:
-    """``wanted``, in which no OpenPGP certificate lacks what its copy in ``present`` has, as a revocation.
+    """The keys of ``wanted``. An OpenPGP certificate keeps what its copy in ``present`` has, as a revocation.
 
-    With ``names`` a key that is among ``present`` has its name there.
+    With ``names`` a key that is among ``present`` keeps its name there.
     """
     known = {_identity(key): key for key in present}
     return tuple(_kept(known.get(_identity(key)), key, names=names) for key in wanted)
@@ -69,13 +70,13 @@ def lost(present: Sequence[ProfileKey], wanted: Sequence[ProfileKey]) -> tuple[P
 def _identity(key: ProfileKey) -> tuple[str, str]:
     if key.type == "openpgp":
         certificate = _certificate(key)
-        # Several certificates in one key of a profile are known by all of their bytes.
+        # Several certificates in one key of a profile are identified by all of their bytes.
         return key.type, fingerprint_of("openpgp" if certificate else "raw", certificate or key.data)
     return key.type, fingerprint_of(key.type, key.data)
 
 
 def _certificate(key: ProfileKey) -> bytes:
-    """The one certificate of ``key`` in binary; nothing where it has several or none."""
+    """The only certificate of ``key`` in binary form; empty if ``key`` has several certificates or none."""
     binary = next((block.packets or b"" for block in armored(key.data)), key.data)
     certificates = openpgp_certificates(binary)
     return certificates[0] if len(certificates) == 1 else b""

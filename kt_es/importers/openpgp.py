@@ -16,11 +16,10 @@ from kt_es.extras import require
 from kt_es.formats.labels import EMAIL
 from kt_es.formats.profiles import ProfileKey
 from kt_es.importers.accounts import Collector, ImportPlan, read_bytes
-from kt_es.importers.openpgp_keyring import split_keyring
-from kt_es.importers.openpgp_merge import merge_certificates
+from kt_es.importers.openpgp_keyring import merge_certificates, split_keyring
 
 if TYPE_CHECKING:
-    from kt_es.importers.openpgp_certificate import Certificate, UserId
+    from kt_es.importers.openpgp_certificate import OpenPgpCertificate, UserId
 
 _BLANKS = " \t\r\n"
 
@@ -52,7 +51,7 @@ def read_openpgp(path: Path, *, certifications: bool = True) -> ImportPlan:
 
     found = Collector(EMAIL, smaller_if_possible)
     # By fingerprint: where the first copy stands, and what all copies have together.
-    copies: dict[str, tuple[str, Certificate]] = {}
+    copies: dict[str, tuple[str, OpenPgpCertificate]] = {}
     problems = []
     number = 0
     for piece in split_keyring(read_bytes(path)):

@@ -41,7 +41,7 @@ class UserId:
 
 
 @dataclass(frozen=True, slots=True)
-class Certificate:
+class OpenPgpCertificate:
     """``data`` is what may be published: all of it but local signatures and local trust."""
 
     fingerprint: str
@@ -50,7 +50,7 @@ class Certificate:
     revoked: bool
 
 
-def read_certificate(data: bytes) -> Certificate:
+def read_certificate(data: bytes) -> OpenPgpCertificate:
     """Raises ``MalformedError`` for what is no certificate or one of an unsupported kind."""
     try:
         return _read(data)
@@ -61,7 +61,7 @@ def read_certificate(data: bytes) -> Certificate:
         ) from None
 
 
-def _read(data: bytes) -> Certificate:
+def _read(data: bytes) -> OpenPgpCertificate:
     packets = _parse(data)
     primary = packets[0]
     if any(packet.tag in _SECRET for packet in packets):
@@ -76,7 +76,7 @@ def _read(data: bytes) -> Certificate:
         data = _join(public)
     if not all(packet.tag in _COMPONENTS or packet.tag == Tag.Signature for packet in public[1:]):
         raise MalformedError("OpenPGP certificate", "has its packets in an impossible order")
-    return Certificate(primary.fingerprint.upper(), data, tuple(_user_ids(public)), _revoked(public))
+    return OpenPgpCertificate(primary.fingerprint.upper(), data, tuple(_user_ids(public)), _revoked(public))
 
 
 def _without_unsigned_attributes(packets: list[Packet]) -> Iterator[Packet]:
@@ -92,8 +92,12 @@ def _without_unsigned_attributes(packets: list[Packet]) -> Iterator[Packet]:
 def without_certifications(data: bytes) -> bytes:
     """The certificate without photographs and without the signatures of other people's keys.
 
-    ``data`` is that of a ``Certificate``. Raises ``MalformedError`` if it has a packet that can be read
-    but not written: nothing of the owner's is left out instead, it could be a revocation.
+    Args:
+        data: the bytes of an ``OpenPgpCertificate``.
+
+    Raises:
+        MalformedError: it has a packet that can be read but not written. The packet is not left out, because
+            it may be a revocation.
     """
     try:
         packets = _parse(data)

@@ -1,16 +1,22 @@
-"""A keyring taken apart into certificates, binary or ASCII-armored, so that damage stays where it is."""
+"""Splits a keyring, binary or ASCII-armored, into certificates, and merges the copies of one certificate.
+
+Damage in one certificate does not affect the others. A merged certificate has the packets of all its copies,
+byte for byte, so that no revocation in one copy is lost (RFC 9580, section 10.1).
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kt_es.errors import MalformedError
 from kt_es.importers.packets import (
     COMPRESSED,
     IGNORED,
     PRIMARY,
+    PUBLIC_SUBKEY,
+    SIGNATURE,
     RawPacket,
     armored,
     has_key_material,
@@ -115,3 +121,45 @@ def _next_certificate(data: bytes, offset: int) -> int:
         if has_key_material(data, packet) and (packet.end == len(data) or data[packet.end] & 0x80):
             return packet.start
     return len(data)
+
+
+@dataclass(slots=True)
+class _Component:
+    """A key, user id or user attribute, and the signatures that follow it, each by its body."""
+
+    data: bytes
+    signatures: dict[bytes, bytes] = field(default_factory=dict)
+
+
+def merge_certificates(first: bytes, second: bytes) -> bytes:
+    """``first`` and what only ``second`` has; both are whole certificates of the same primary key.
+
+    The order of ``first`` stays. New user ids stand before its subkeys, new subkeys at the end.
+    """
+    if first == second:
+        return first
+    merged = _components(first)
+    for key, component in _components(second).items():
+        present = merged.setdefault(key, _Component(component.data))
+        for body, signature in component.signatures.items():
+            present.signatures.setdefault(body, signature)
+    ordered = sorted(merged.items(), key=lambda item: item[0][0] == PUBLIC_SUBKEY)
+    return b"".join(part for _, each in ordered for part in (each.data, *each.signatures.values()))
+
+
+def _components(data: bytes) -> dict[tuple[int, bytes], _Component]:
+    components: dict[tuple[int, bytes], _Component] = {}
+    current: _Component | None = None
+    for tag, packet, body in _packets(data):
+        if tag == SIGNATURE and current is not None:
+            current.signatures.setdefault(body, packet)
+        else:
+            current = components.setdefault((tag, body), _Component(packet))
+    return components
+
+
+def _packets(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    offset = 0
+    while offset < len(data) and (packet := packet_at(data, offset)) is not None:
+        yield packet.tag, data[packet.start : packet.end], data[packet.body : packet.end]
+        offset = packet.end

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from cryptography.utils import CryptographyDeprecationWarning
 from kt_es.errors import MalformedError
 from kt_es.formats.profiles import ProfileKey
 from kt_es.importers.accounts import Collector, ImportPlan, read_bytes
+from kt_es.importers.recognize import fingerprint_of
 from kt_es.importers.views import utf8_text
 
 _BLANKS = " \t"
@@ -50,7 +50,7 @@ _AMBIGUOUS = "is either an allowed signer or a key with an unknown option"
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """One line. ``before`` has the fields before the key that are no options: principals, if they are one."""
+    """One line. ``before`` are the fields before the key that are no options: one field of principals."""
 
     where: str
     before: tuple[str, ...]
@@ -100,9 +100,9 @@ def read_ssh(path: Path, policy: str, now: datetime | None = None) -> ImportPlan
 
 
 def _lines(data: bytes) -> Iterator[tuple[str, _Line | None]]:
-    """The lines that are not empty and no comments, by number; None for what has no key.
+    """The lines by number, without empty lines and comments. None stands for a line without a key.
 
-    LF and CRLF end a line, nothing else does.
+    Only LF and CRLF end a line.
     """
     for number, raw in enumerate(data.split(b"\n"), 1):
         content = raw.removesuffix(b"\r").decode("utf-8", "surrogateescape").strip(_BLANKS)
@@ -125,7 +125,7 @@ def _split(where: str, content: str) -> _Line | None:
 
 
 def _options(field: str) -> dict[str, str]:
-    """The options in ``field`` and their values; empty where it is something else."""
+    """The options in ``field`` and their values; empty if ``field`` is something else."""
     options, end = {}, 0
     while end < len(field):
         match = _OPTION.match(field, end)
@@ -139,9 +139,9 @@ def _options(field: str) -> dict[str, str]:
 
 
 def _are_allowed_signers(lines: Sequence[_Line]) -> bool:
-    """Whether this is surely an ``allowed_signers`` file, in which each line begins with principals.
+    """Whether the file is certainly an ``allowed_signers`` file, in which each line begins with principals.
 
-    Where it is not, a word before a key may be an option that is not known here, and names nobody.
+    Otherwise a word before a key may be an unknown option, which names nobody.
     """
     if not all(line.before for line in lines):
         return False
@@ -151,7 +151,7 @@ def _are_allowed_signers(lines: Sequence[_Line]) -> bool:
 
 
 def _principals(line: _Line, *, signers: bool) -> tuple[list[str], str]:
-    """The principals of ``line``, or why it cannot be told whose key it is."""
+    """The principals of ``line``, or the reason why the owner of the key is unclear."""
     if not line.before:
         return [], ""
     if len(line.before) > 1:
@@ -167,7 +167,7 @@ def _principals(line: _Line, *, signers: bool) -> tuple[list[str], str]:
 
 
 def _not_in_force(line: _Line, now: datetime) -> str:
-    """Why the key does not hold now, or not for everything; nothing where it does."""
+    """Why the key is not valid now, or not for every purpose; empty if it is valid."""
     if "namespaces" in line.options:
         return "is restricted to namespaces"
     for name in _DATES:
@@ -195,7 +195,7 @@ def _date(text: str) -> datetime | None:
 
 
 def _key(line: _Line) -> tuple[ProfileKey | None, str]:
-    """The key of ``line``, or ``None`` and why it cannot be published."""
+    """The key of ``line``, or None and the reason why it cannot be published."""
     if "cert-authority" in line.options:
         return None, "is the key of a certificate authority, not of a user"
     if "-cert-v01@" in line.kind:
@@ -208,13 +208,13 @@ def _key(line: _Line) -> tuple[ProfileKey | None, str]:
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
         try:
             load_ssh_public_key(data)
-            digest = hashlib.sha256(base64.b64decode(line.blob, validate=True)).digest()
+            base64.b64decode(line.blob, validate=True)
         except (UnsupportedAlgorithm, NotImplementedError):
             # NotImplementedError: a compressed point, which OpenSSH does not write either.
             return None, f"the key type {line.kind} is not supported"
         except ValueError:
             return None, "the key is damaged"
-    return ProfileKey("SHA256:" + base64.b64encode(digest).decode().rstrip("="), "ssh", data), ""
+    return ProfileKey(fingerprint_of("ssh", data), "ssh", data), ""
 
 
 def _add(found: Collector, line: _Line, principals: Sequence[str], key: ProfileKey) -> None:

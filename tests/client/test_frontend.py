@@ -11,8 +11,7 @@ from kt_es.client.client import Client
 from kt_es.client.kept import kept_versions
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.vouching import Mine
-from kt_es.client.walking import every_epoch
-from kt_es.client.watching import Change, Watcher
+from kt_es.client.watching import Change, Watcher, every_epoch
 from kt_es.formats.entries import Mutation
 from kt_es.formats.profiles import ProfileKey
 from tests import builders as b

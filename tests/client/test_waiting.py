@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from kt_es.cli.importing import MERGING
-from kt_es.client.bulk import Progress, Wanted, publish_all
+from kt_es.client.bulk import BulkProgress, Wanted, publish_all
 from kt_es.client.transport import Transport
 from kt_es.errors import (
     AccessDeniedError,
@@ -352,7 +352,7 @@ def test_whoever_only_looks_does_not_wait(directory: Directory) -> None:
 def imported(directory: Directory, handler: Handler, restarted: Restarted, patience: float) -> int:
     client = client_of(directory, handler=handler, now=restarted.now, on_stale=restarted.told.append)
     wanted = [Wanted(f"{name}@example.org", (ProfileKey("k", "raw", name.encode()),)) for name in "abcdef"]
-    progress = Progress(lambda: None, lambda: None)
+    progress = BulkProgress(lambda: None, lambda: None)
     return publish_all(
         client, wanted, [b.private_key("importer")], progress, merging=MERGING, jobs=2, patience=patience
     ).published

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kt_es.cli.importing import MERGING
-from kt_es.client.bulk import BulkReport, Progress, Wanted, publish_all
+from kt_es.client.bulk import BulkProgress, BulkReport, Wanted, publish_all
 from kt_es.client.client import Client
 from kt_es.client.state import FileStateStore
 from kt_es.client.trusted import Pinned
@@ -306,7 +306,7 @@ def import_accounts(
             if submitted == at:
                 then()
 
-    progress = Progress(step, lambda: None)
+    progress = BulkProgress(step, lambda: None)
     return publish_all(
         client, map(account, names), [key], progress, merging=MERGING, jobs=4, patience=patience
     )

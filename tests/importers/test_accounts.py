@@ -8,7 +8,7 @@ import pytest
 
 from kt_es.errors import ConfigError
 from kt_es.formats.profiles import MAX_PROFILE, ProfileKey, decode_profile, encode_profile
-from kt_es.importers.accounts import Account, Collector, Skipped, read_bytes
+from kt_es.importers.accounts import Collector, ImportedAccount, Skipped, read_bytes
 
 
 def key(name: str, size: int = 1) -> ProfileKey:
@@ -23,8 +23,8 @@ def test_labels_are_normalized_and_share_an_account() -> None:
     found.add("alice@example.org", key("1"))
     plan = found.plan(3)
     assert plan.accounts == (
-        Account("alice@example.org", (key("1"), key("3"))),
-        Account("bob@example.org", (key("2"),)),
+        ImportedAccount("alice@example.org", (key("1"), key("3"))),
+        ImportedAccount("bob@example.org", (key("2"),)),
     )
     assert (plan.skipped, plan.keys) == ((), 3)
 
@@ -34,7 +34,7 @@ def test_both_forms_of_a_domain_share_an_account() -> None:
     found.add("alice@xn--bcher-kva.example", key("1"))
     found.add("alice@Bücher.example", key("2"))
     (account,) = found.plan(2).accounts
-    assert account == Account("alice@bücher.example", (key("1"), key("2")))
+    assert account == ImportedAccount("alice@bücher.example", (key("1"), key("2")))
 
 
 def test_what_cannot_be_a_label_is_skipped_with_the_reason() -> None:

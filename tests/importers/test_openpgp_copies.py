@@ -14,7 +14,7 @@ pysequoia = pytest.importorskip("pysequoia", reason="the optional extra openpgp 
 from pysequoia import Tsk  # noqa: E402
 from pysequoia.packet import Tag  # noqa: E402
 
-from kt_es.importers.openpgp_merge import merge_certificates  # noqa: E402
+from kt_es.importers.openpgp_keyring import merge_certificates  # noqa: E402
 from tests.reference.openpgp import generate, labels, packet, packets, public, write  # noqa: E402
 
 

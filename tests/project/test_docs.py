@@ -18,6 +18,7 @@ DOCUMENTS = (
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
+    "docs/API.md",
     "docs/DECISIONS.md",
     "docs/DESIGN.md",
     "docs/FORMATS.md",

@@ -6,9 +6,9 @@ import httpx
 import pytest
 
 from kt_es.cli.importing import MERGING
-from kt_es.client.bulk import Progress, Wanted, publish_all
+from kt_es.client.bulk import BulkProgress, Wanted, publish_all
 from kt_es.client.state import MemoryStateStore
-from kt_es.client.vouching import OWN, Difference, Mine, Own
+from kt_es.client.vouching import OWN, Difference, Mine, OwnVersion
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import ConfigError, RefusedError, VerificationError
 from tests import builders as b
@@ -80,8 +80,8 @@ class TestPropose:
         client.publish(ALICE, PROFILE, [KEY])
         data = store.recall(OWN, ALICE.encode())
         assert data is not None
-        assert Own.decode(data) == Own(2, standing(directory).entry_hash)
-        store.remember(OWN, ALICE.encode(), Own(2, bytes(32)).encode())
+        assert OwnVersion.decode(data) == OwnVersion(2, standing(directory).entry_hash)
+        store.remember(OWN, ALICE.encode(), OwnVersion(2, bytes(32)).encode())
         with pytest.raises(VerificationError, match="does not have the version 2 that was signed here"):
             client.publish(ALICE, PROFILE, [KEY])
         store.remember(OWN, ALICE.encode(), b"\x80")
@@ -110,7 +110,7 @@ class TestPropose:
 
 class TestBulk:
     def publish(self, directory: Directory, *keys: PrivateKey) -> tuple[int, list[tuple[str, str]]]:
-        quiet = Progress(lambda: None, lambda: None)
+        quiet = BulkProgress(lambda: None, lambda: None)
         accounts = [Wanted(ALICE, tuple(PROFILE)), Wanted(b.label_of("bob"), tuple(PROFILE))]
         report = publish_all(
             client_of(directory), accounts, keys, quiet, merging=MERGING, jobs=1, patience=2.0

@@ -10,7 +10,7 @@ import pytest
 from kt_es.client import session
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.vouching import Mine
-from kt_es.client.watching import KIND, Change, Progress, Watcher
+from kt_es.client.watching import KIND, Change, Watcher, WatchProgress
 from kt_es.errors import ConfigError, EquivocationError, UnavailableError, VerificationError
 from kt_es.evidence import convict
 from kt_es.formats.evidence import Evidence
@@ -53,10 +53,10 @@ class Watched:
             pass
         return list(self.told)
 
-    def progress(self, label: str = ALICE) -> Progress:
+    def progress(self, label: str = ALICE) -> WatchProgress:
         data = self.store.recall(KIND, label.encode())
         assert data is not None
-        return Progress.decode(data)
+        return WatchProgress.decode(data)
 
 
 class TestEveryEpoch:
@@ -65,7 +65,7 @@ class TestEveryEpoch:
         follow(directory, ALICE_KEY)
         watched = Watched(directory, mine_of(ALICE_KEY))
         assert [(one.entry.version, one.mine) for one in watched.look()] == [(1, True), (2, False), (3, True)]
-        assert watched.progress() == Progress(4, standing(directory).entry_hash)
+        assert watched.progress() == WatchProgress(4, standing(directory).entry_hash)
         assert watched.look() == []
 
     def test_a_change_is_told_once_with_its_epoch(self, directory: Directory) -> None:
@@ -130,7 +130,7 @@ class TestEveryEpoch:
     def test_an_account_that_somebody_else_opens(self, directory: Directory) -> None:
         watched = Watched(directory, mine_of(ALICE_KEY))
         assert watched.look(CAROL) == []
-        assert watched.progress(CAROL) == Progress(2, None)
+        assert watched.progress(CAROL) == WatchProgress(2, None)
         directory.put_user("carol")
         directory.advance()
         assert [(one.epoch, one.mine) for one in watched.look(CAROL)] == [(3, False)]
@@ -265,7 +265,7 @@ class TestEveryEpoch:
 
     def test_progress_that_the_log_does_not_confirm_is_refused(self, directory: Directory) -> None:
         watched = Watched(directory, mine_of(ALICE_KEY))
-        watched.store.remember(KIND, ALICE.encode(), Progress(2, bytes(32)).encode())
+        watched.store.remember(KIND, ALICE.encode(), WatchProgress(2, bytes(32)).encode())
         directory.advance()
         with pytest.raises(VerificationError, match="epoch 2 holds another entry"):
             watched.look()

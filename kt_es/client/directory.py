@@ -1,0 +1,182 @@
+"""The state of a client towards its directory: how it begins, grows and is stored.
+
+The order is always the same: fetch, verify, store. Threads and processes may store at the same time; then
+``DirectoryState`` shows that both results are of one log, and keeps the later one. Deadlines are monotonic
+times in seconds, as in ``transport``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kt_es.api.codec import decode_model
+from kt_es.api.models import ConsistencyBody
+from kt_es.api.operations import DIRECTORY, consistency_path
+from kt_es.client import wire
+from kt_es.client.heads import contradictions, merge
+from kt_es.client.kept import check_unconvicted
+from kt_es.client.state import StateStore
+from kt_es.client.transport import Transport
+from kt_es.client.trusted import Pinned, Trusted, begin, extend, first_use, pin
+from kt_es.errors import (
+    ConfigError,
+    EquivocationError,
+    MalformedError,
+    RefusedError,
+    UnavailableError,
+    VerificationError,
+)
+
+# For the question to which directory an unavailable server belongs.
+_IDENTITY_DEADLINE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """A directory by its own words, with its verified chain of configs.
+
+    ``pinned`` is the pinned key; ``pinned.vkey`` is its form for people. ``on_first_use`` tells that only the
+    server vouched for it.
+    """
+
+    name: str
+    label_policy: str
+    trusted: Trusted
+    on_first_use: bool
+
+    @property
+    def origin(self) -> str:
+        return self.trusted.origin
+
+    @property
+    def pinned(self) -> Pinned:
+        return self.trusted.pinned
+
+
+class DirectoryState:
+    """What one client trusts of the directory of one server.
+
+    Safe for threads: everything is kept in ``store``, whose ``replace`` compares before it sets.
+
+    Args:
+        pinned: the pinned key, None to trust the first config of the directory on first use.
+        origin: the origin that the caller expects, None if it may be any.
+    """
+
+    def __init__(
+        self, transport: Transport, store: StateStore, *, pinned: Pinned | None, origin: str | None
+    ) -> None:
+        self.store = store
+        self.on_first_use = False
+        """The directory was trusted because it was the first to answer."""
+        self._transport = transport
+        transport.on_unavailable = self._check_identity
+        self._pinned = pinned
+        self._origin = origin if pinned is None else origin or pinned.origin
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Save the evidence of a contradiction that the block raises. The error is raised in any case."""
+        try:
+            yield
+        except EquivocationError as error:
+            if error.saved is None and error.evidence is not None:
+                error.saved = self.store.save_evidence(error.evidence)
+            raise
+
+    def trusted(self, deadline: float) -> Trusted:
+        """The stored state, or the first state; it is of the directory that the caller expects.
+
+        Raises:
+            VerificationError: the server belongs to another directory.
+            EquivocationError: the directory was convicted before.
+        """
+        with self.saving():
+            stored = self._continue_older(self.store.load(), deadline)
+            while stored is None:
+                stored = self._continue_older(self._begin(deadline), deadline)
+            if self._origin is not None and stored.origin != self._origin:
+                raise VerificationError("config", f"the directory is {stored.origin}, not {self._origin}")
+            if self._pinned is not None:
+                if stored.position_of(self._pinned.key) is None:
+                    _, stored = self.refresh(stored, deadline)
+                pinned = pin(stored, self._pinned)
+                stored = stored if pinned is stored else self.advance(stored, pinned, deadline)
+            check_unconvicted(self.store, stored)
+            return stored
+
+    def _begin(self, deadline: float) -> Trusted | None:
+        answer = self._ask(deadline)
+        pinned = self._pinned or first_use(answer.configs)
+        origin = self._origin or answer.origin
+        if answer.origin != origin or pinned.origin != origin:
+            raise VerificationError("config", f"the directory is {answer.origin}, not {origin}")
+        if self.store.replace(None, begin(pinned, answer.configs)):
+            self.on_first_use = self._pinned is None
+        return self.store.load()
+
+    def _continue_older(self, stored: Trusted | None, deadline: float) -> Trusted | None:
+        """Merge ``stored`` with the states that earlier versions of kt-es kept of the same directory."""
+        for old in self.store.older():
+            if stored is None:
+                self.store.replace(None, old)
+            else:
+                self.advance(stored, self._merged(stored, old, deadline), deadline)
+            self.store.settle(old)
+            stored = self.store.load()
+        return stored
+
+    def refresh(self, trusted: Trusted, deadline: float) -> tuple[wire.DirectoryAnswer, Trusted]:
+        """Ask the server for its configs. Returns its answer, and ``trusted`` with these configs, stored."""
+        with self.saving():
+            answer = self._ask(deadline)
+            extended = extend(trusted, answer.configs)
+            return answer, trusted if extended is trusted else self.advance(trusted, extended, deadline)
+
+    def advance(self, base: Trusted, after: Trusted, deadline: float) -> Trusted:
+        """Store ``after``, which was verified against ``base``. Returns the state that is stored then.
+
+        If another thread or process has stored something in the meantime, both are shown to be of one log.
+        """
+        while not self.store.replace(base, after):
+            stored = self.store.load()
+            if stored is None:
+                raise ConfigError("the trusted state was removed while it was in use")
+            base, after = stored, self._merged(stored, after, deadline)
+        return after
+
+    def _merged(self, stored: Trusted, other: Trusted, deadline: float) -> Trusted:
+        with self.saving():
+            try:
+                return merge(stored, other, self.consistency("heads", stored.size, other.size, deadline))
+            except EquivocationError:
+                raise
+            except VerificationError:
+                if other.smh is not None and other.checkpoint is not None:
+                    for contradiction in contradictions(stored, other.smh, [other.checkpoint]):
+                        raise contradiction from None
+                raise
+
+    def consistency(self, log: str, first: int, second: int, deadline: float) -> tuple[bytes, ...]:
+        """Ask for the consistency proof between two sizes, in either order; empty where none is needed."""
+        low, high = sorted((first, second))
+        if low in (0, high):
+            return ()
+        answer = self._transport.get(consistency_path(log, low, high), deadline)
+        return decode_model(ConsistencyBody, answer.body).hashes
+
+    def _ask(self, deadline: float, *, patient: bool = True) -> wire.DirectoryAnswer:
+        """Ask the server about its directory. Only the form of the answer is checked."""
+        return wire.read_directory(self._transport.get(DIRECTORY.path, deadline, patient=patient).body)
+
+    def _check_identity(self, deadline: float) -> None:
+        """Raise if an unavailable server belongs to another directory: waiting for it would not help."""
+        trusted = self.store.load()
+        if trusted is None:
+            return
+        until = min(deadline, time.monotonic() + _IDENTITY_DEADLINE)
+        with self.saving(), contextlib.suppress(UnavailableError, MalformedError, RefusedError):
+            extend(trusted, self._ask(until, patient=False).configs)
