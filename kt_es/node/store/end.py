@@ -59,10 +59,16 @@ def verify_end(storage: NodeStorage) -> End:
     if event is None or position_of(event) != position or revision_of(event) != at:
         raise DamageError(f"the last event, at position {position}, is missing or another one")
     name = name_of(event)
-    head = storage.get(head_key(name))
-    if head is None or StreamHead.decode(head).last != at or StreamHead.decode(head).number != number:
+    head = read_head(storage, name)
+    if head.last != at or head.number != number:
         raise DamageError(f"stream {name} does not know of its last event, at position {position}")
     return End(position, streams, created_of(event) / 10_000_000)
+
+
+def read_head(storage: NodeStorage, name: str) -> StreamHead:
+    """The head of a stream; that of a missing one is ``StreamHead()``."""
+    value = storage.get(head_key(name))
+    return StreamHead() if value is None else StreamHead.decode(value)
 
 
 def heads(storage: NodeStorage) -> Iterator[tuple[str, StreamHead]]:
