@@ -38,7 +38,7 @@ from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.tables import FAMILIES, States
 from kt_es.node.access.users import decode as decode_users
 from kt_es.node.access.users import encode as encode_users
-from kt_es.node.groups.stored import decode_settings, encode_settings
+from kt_es.node.groups.settings import decode_settings, encode_settings
 from projections.snapshot import load, save
 from tests.builders import ORIGIN, SIGNER_KEY, START, VRF, index, label_of, profile, signed_config
 from tests.examples import BOB, ROTATED
