@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from kt_es.api.models import HistoryRequest
+from kt_es.api.operations import HISTORY
 from kt_es.client import wire
 from kt_es.client.history import (
     History,
@@ -60,9 +62,9 @@ def read_history(
 def _page(session: Session, label: str, after: int, deadline: float) -> tuple[ToldVersion, ...]:
     """The next versions after the version ``after``, at least one."""
     # Profiles come with the lookups, which prove whether they were erased.
-    body = {"label": label, "profiles": False, "after": after}
+    request = HistoryRequest(label, profiles=False, after=after)
     for pause in (*_LAG_PAUSES, None):
-        answer = session.transport.post("/v1/history", body, deadline, limit=MAX_PAGE)
+        answer = session.transport.post(HISTORY.path, request, deadline, limit=MAX_PAGE)
         page = wire.read_history(answer.body)
         if page:
             return page
