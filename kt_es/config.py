@@ -22,8 +22,7 @@ from kt_es.node.limits import BOUNDS, NodeLimits
 from kt_es.process.files import check_private
 from kt_es.process.redaction import keep_secret, password_of, without_password
 from kt_es.server.backlog import MAX_BACKLOG
-from kt_es.server.limits import DEFAULT_LIMITS, networks_of
-from kt_es.server.limits import Limits as ClientLimits
+from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits, networks_of
 
 FILE_NAME = "kt.toml"
 
