@@ -134,7 +134,9 @@ class _Check:
                 stream = _Stream(name, read_head(self._storage, name), 0, -1)
                 stream.expected = stream.head.scavenged
                 if stream.head.number != number:
-                    self._problem(f"events at {number} say they are of stream {name}, which is another one")
+                    self._problem(
+                        f"events of stream number {number} name stream {name}, which has another number"
+                    )
             events += 1
             self._check_event(stream, revision, stored, position)
         return events
@@ -148,7 +150,7 @@ class _Check:
         if revision > stream.head.last:
             self._problem(f"{where}: is behind the end of its stream, {stream.head.last}")
         if not stream.position < at <= position:
-            self._problem(f"{where}: position {at} does not follow {stream.position}, or the log's end")
+            self._problem(f"{where}: position {at} is not between {stream.position} and the end of the log")
         stream.expected, stream.position = revision + 1, at
         try:
             body = parsed(stored).event
@@ -158,7 +160,7 @@ class _Check:
         header = revision_of(stored), name_of(stored)
         content = body.stream_revision, body.commit_position, body.id.string
         if header != (revision, stream.name) or content != (revision, at, id_of(stored)):
-            self._problem(f"{where}: its header and its content are of different events")
+            self._problem(f"{where}: its header and its content belong to different events")
 
     # --- heads -----------------------------------------------------------------------------------
 
@@ -190,12 +192,12 @@ class _Check:
         for key, value in self._scan(range_key(0), range_key(LAST_POSITION)):
             first, last, number, revision = decode_range(key, value)
             if not before < first <= last <= position:
-                self._problem(f"$all: positions {first} to {last} overlap others, or the log's end")
+                self._problem(f"$all: positions {first} to {last} overlap others, or the end of the log")
             before = last
             for at in range(first, last + 1):
                 stored = self._storage.get(event_key(number, revision + at - first))
                 if stored is None or position_of(stored) != at:
-                    self._problem(f"$all: the event at position {at} is missing or another one")
+                    self._problem(f"$all: the event at position {at} is missing or was replaced")
                     continue
                 listed += 1
                 if at == first:
