@@ -44,8 +44,7 @@ from kt_es.server.erasing import Erasures
 from kt_es.server.handlers import DirectoryReader
 from kt_es.server.health import Health
 from kt_es.server.http import Frontend, create_app
-from kt_es.server.indexer import Indexer
-from kt_es.server.keys import load_vrf_key
+from kt_es.server.indexer import Indexer, load_vrf_key
 from kt_es.server.late import LateLog, LogConnections
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits, room_for_connections
 from kt_es.server.listening import http_server, listening_at, url_of

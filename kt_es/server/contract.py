@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Mapping
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fastapi import FastAPI, Response
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from fastapi import FastAPI, Query, Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic_core import PydanticCustomError
 
-from kt_es.api.models import AtMost, Bounds, Example, MaxLength, ProblemBody
+from kt_es.api.models import MAX_UINT, AtMost, Bounds, Example, MaxLength, ProblemBody
 from kt_es.api.operations import OPERATIONS, PROBLEM_MEDIA, REPEATABLE, Operation, ProblemReason
 from kt_es.errors import MalformedError, RefusedError
 from kt_es.formats.notes import decode_base64
@@ -24,6 +26,7 @@ _T = TypeVar("_T")
 _Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
 
 _BASE64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
+_DECIMAL = re.compile(r"0|[1-9][0-9]*")
 _RETRY_AFTER = {
     "Retry-After": {
         "description": "Seconds to wait before the request is repeated",
@@ -31,6 +34,20 @@ _RETRY_AFTER = {
         "schema": {"type": "integer", "minimum": 1},
     }
 }
+
+
+def _check_decimal(value: object) -> object:
+    """Refuse a number in an address that is not in its one form. Pydantic would accept it."""
+    if isinstance(value, str) and not _DECIMAL.fullmatch(value):
+        raise PydanticCustomError("int_parsing", "must be a decimal number without sign and leading zeros")
+    return value
+
+
+_Decimal = BeforeValidator(_check_decimal)
+Size = Annotated[int, Field(ge=0, le=MAX_UINT), _Decimal]
+Epoch = Annotated[int, Field(ge=1, le=MAX_UINT), _Decimal]
+Since = Annotated[Size | None, Query()]
+"""The size of the log of map heads that the client trusts."""
 
 
 def pydantic_type(hint: Any) -> Any:

@@ -6,7 +6,6 @@ Labels travel in bodies, never in URLs, because URLs get logged on the way.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -15,8 +14,7 @@ from typing import Annotated, Any, Literal
 import structlog
 from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, BeforeValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
@@ -24,7 +22,6 @@ from kt_es import __version__
 from kt_es.api import operations
 from kt_es.api.codec import encode_model, present_members
 from kt_es.api.models import (
-    MAX_UINT,
     ConsistencyBody,
     ErasureRequest,
     HealthBody,
@@ -39,36 +36,20 @@ from kt_es.api.operations import JSON_MEDIA, PROBLEM_MEDIA, ProblemReason
 from kt_es.errors import DivergenceError, KtError
 from kt_es.server import metrics as prometheus
 from kt_es.server.clients import Clients
-from kt_es.server.contract import complete_document, read_request, route
+from kt_es.server.contract import Epoch, Since, Size, complete_document, read_request, route
 from kt_es.server.erasing import Erasures
 from kt_es.server.guard import Guard, leave_place
 from kt_es.server.handlers import DirectoryReader
 from kt_es.server.health import Trouble
 from kt_es.server.metrics import Metrics
-from kt_es.server.pools import run_in
 from kt_es.server.problems import Problem, http_problem, internal_problem, problem_of, without_streams
-from kt_es.server.receipts import ReceiptDesk
+from kt_es.server.receipts import ReceiptDesk, run_in
 from kt_es.server.strict import UnsupportedMediaError, check_media, check_request
 
 _LOG = structlog.get_logger("kt_es.server")
 _UNSUPPORTED = Problem(
     415, ProblemReason.UNSUPPORTED_MEDIA, "send JSON in UTF-8 as content-type application/json"
 )
-_DECIMAL = re.compile(r"0|[1-9][0-9]*")
-
-
-def _check_decimal(value: object) -> object:
-    """Refuse a number in an address that is not in its one form. Pydantic would accept it."""
-    if isinstance(value, str) and not _DECIMAL.fullmatch(value):
-        raise PydanticCustomError("int_parsing", "must be a decimal number without sign and leading zeros")
-    return value
-
-
-_Decimal = BeforeValidator(_check_decimal)
-Size = Annotated[int, Field(ge=0, le=MAX_UINT), _Decimal]
-Epoch = Annotated[int, Field(ge=1, le=MAX_UINT), _Decimal]
-Since = Annotated[Size | None, Query()]
-"""The size of the log of map heads that the client trusts."""
 
 
 @dataclass(frozen=True, slots=True)
