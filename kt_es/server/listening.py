@@ -20,7 +20,7 @@ from kt_es.server.connection import Connection
 from kt_es.server.connections import HttpConnections
 
 GRACE = 5.0
-# HttpConnections that the system may have taken before this process looks at them.
+# Connections that the system may accept before this process sees them.
 BACKLOG = 1024
 
 # Errors of a system that has no room for another connection now.
