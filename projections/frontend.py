@@ -27,10 +27,11 @@ from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.keys import PublicKey
 from kt_es.ledger.checks import check_commit
 from kt_es.ledger.convicting import keep
-from kt_es.ledger.ledger import FAMILIES, Ledger
+from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.openings import Openings
-from kt_es.ledger.patient import open_patiently
 from kt_es.ledger.replay import ReplayedEpoch
+from kt_es.ledger.rocks import open_patiently
+from kt_es.ledger.tables import FAMILIES
 from kt_es.process.hangups import Reloaded, differing, reloading
 from kt_es.process.outage import Outage
 from kt_es.process.tls import both_or_none

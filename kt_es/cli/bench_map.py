@@ -8,12 +8,12 @@ from time import perf_counter
 
 from kt_es.cli.bench import Row, peak_memory
 from kt_es.crypto.hashes import sha256
-from kt_es.ledger.rocks import Store
+from kt_es.ledger.rocks import RocksStore
+from kt_es.ledger.tables import FAMILIES, Pages
 from kt_es.merkle.map import EMPTY_ROOT, Map, Root
 from kt_es.merkle.verify import map_root, require_root
 
 Update = tuple[bytes, bytes]
-PAGES = "pages"
 LEAST_UPDATES_PER_SECOND = 20_000
 PROOFS = 1_000
 _STRIDE = 7_919
@@ -26,15 +26,15 @@ def bench_map(directory: Path, entries: int = 100_000, epoch: int = 10_000, runs
     The whole way is timed: apply, write and ``flush_wal``. ``epoch`` is at most ``entries``, and
     ``runs`` at least 1.
     """
-    store = Store.open(directory, (PAGES,))
+    store = RocksStore.open(directory, FAMILIES)
     try:
         return _measure(store, directory, entries, epoch, runs)
     finally:
         store.close()
 
 
-def _measure(store: Store, directory: Path, entries: int, epoch: int, runs: int) -> list[Row]:
-    tree = Map(store.family(PAGES))
+def _measure(store: RocksStore, directory: Path, entries: int, epoch: int, runs: int) -> list[Row]:
+    tree = Map(Pages(store))
     indices = sorted(sha256(b"index %d" % number) for number in range(entries))
     slices = [_updates(1, indices[low : low + epoch]) for low in range(0, entries, epoch)]
     root = EMPTY_ROOT
@@ -63,9 +63,9 @@ def _measure(store: Store, directory: Path, entries: int, epoch: int, runs: int)
     ]
 
 
-def _advance(store: Store, tree: Map, root: Root, version: int, updates: Sequence[Update]) -> Root:
+def _advance(store: RocksStore, tree: Map, root: Root, version: int, updates: Sequence[Update]) -> Root:
     root, pages = tree.apply(root, version, updates)
-    store.write([(PAGES, key, page) for key, page in pages])
+    store.write(Pages(store).put(pages))
     return root
 
 

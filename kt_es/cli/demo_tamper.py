@@ -21,8 +21,9 @@ from kt_es.errors import DivergenceError, KtError, VerificationError
 from kt_es.eventstore.streams import ANY, Event, EventLog, StreamNames, content_event
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.records import decode_records, encode_records
-from kt_es.ledger.ledger import FAMILIES, Ledger
-from kt_es.ledger.rocks import Store
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.rocks import RocksStore
+from kt_es.ledger.tables import FAMILIES
 from projections.auditor import audit
 
 
@@ -123,7 +124,7 @@ def _copy(
 
 def _audited(settings: Settings, log: EventLog, names: StreamNames) -> str:
     with tempfile.TemporaryDirectory(prefix="kt-demo-") as directory:
-        store = Store.open(Path(directory), FAMILIES)
+        store = RocksStore.open(Path(directory), FAMILIES)
         try:
             audit(
                 log, names, Ledger(store, settings.origin, settings.pinned), with_queue=False, now=wall_clock

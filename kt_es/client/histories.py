@@ -8,8 +8,8 @@ from kt_es.api.models import HistoryRequest
 from kt_es.api.operations import HISTORY
 from kt_es.client import wire
 from kt_es.client.history import (
+    ClaimedVersion,
     History,
-    ToldVersion,
     Version,
     epochs_to_look_up,
     verify_history,
@@ -59,7 +59,7 @@ def read_history(
         return verify_history(current, versions)
 
 
-def _page(session: Session, label: str, after: int, deadline: float) -> tuple[ToldVersion, ...]:
+def _page(session: Session, label: str, after: int, deadline: float) -> tuple[ClaimedVersion, ...]:
     """The next versions after the version ``after``, at least one."""
     # Profiles come with the lookups, which prove whether they were erased.
     request = HistoryRequest(label, profiles=False, after=after)
@@ -77,7 +77,7 @@ def _verified(
     session: Session,
     current: Lookup,
     last: Version | None,
-    told: tuple[ToldVersion, ...],
+    told: tuple[ClaimedVersion, ...],
     *,
     profiles: bool,
     deadline: float,

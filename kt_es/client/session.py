@@ -17,17 +17,17 @@ from kt_es.api.models import ConsistencyBody, HeadBody, LookupBody, LookupReques
 from kt_es.api.operations import DIRECTORY, LOOKUP, RANGE, ProblemReason, consistency_path, head_path
 from kt_es.client import wire
 from kt_es.client.accounts import keep_sight, recalled
-from kt_es.client.continuity import merge
 from kt_es.client.convictions import check_unconvicted
 from kt_es.client.heads import (
+    ClaimedHead,
     ProvenHead,
-    ToldHead,
     contradictions,
+    merge,
     verify_freshness,
     verify_head,
-    verify_mutations,
+    verify_mutations_checkpoint,
 )
-from kt_es.client.ranges import SeenRange, open_range, verify_range
+from kt_es.client.ranges import VerifiedRange, open_range, verify_range
 from kt_es.client.state import StateStore
 from kt_es.client.transport import Answer, Transport
 from kt_es.client.trust import Lookup, open_answer, verify_lookup
@@ -196,7 +196,7 @@ class Session:
         """The verified head of ``epoch``, by default the latest one, which has to be ``fresh``."""
         return self._asked(lambda trusted: self._look_at(trusted, epoch, fresh, deadline), deadline)
 
-    def range(self, label: str, first: int, last: int, deadline: float) -> SeenRange:
+    def range(self, label: str, first: int, last: int, deadline: float) -> VerifiedRange:
         """What stood at ``label`` in the epochs from ``first`` to ``last``, or to an earlier one."""
         return self._asked(lambda trusted: self._look_over(trusted, label, first, last, deadline), deadline)
 
@@ -271,7 +271,7 @@ class Session:
             lookup = replace(lookup, checks=(line, *lookup.checks))
         return lookup
 
-    def _look_over(self, trusted: Trusted, label: str, first: int, last: int, deadline: float) -> SeenRange:
+    def _look_over(self, trusted: Trusted, label: str, first: int, last: int, deadline: float) -> VerifiedRange:
         request = RangeRequest(label, first, last, trusted.size or None)
         told = decode_model(RangeBody, self._ranged(trusted, request, deadline).body)
         answer = open_range(told.answer)
@@ -302,9 +302,9 @@ class Session:
             raise VerificationError(
                 "consistency", f"the server does not prove that its {size} heads follow: {error}"
             ) from None
-        shown = ToldHead(told.smh, told.latest_checkpoint, told.inclusion, proof)
+        shown = ClaimedHead(told.smh, told.latest_checkpoint, told.inclusion, proof)
         proven = verify_head(trusted, shown, epoch)
-        verify_mutations(proven, told.smh, told.mutations_checkpoint)
+        verify_mutations_checkpoint(proven, told.smh, told.mutations_checkpoint)
         for lie in contradictions(proven.after, told.smh, [told.heads_checkpoint]):
             raise lie
         if epoch is None and fresh:

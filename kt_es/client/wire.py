@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from kt_es.api.codec import Json, decode_json, decode_member, decode_model
 from kt_es.api.models import DirectoryBody, HeadBody, HistoryBody, ReceiptBody, VerdictBody
-from kt_es.client.history import ToldVersion
+from kt_es.client.history import ClaimedVersion
 from kt_es.errors import MalformedError
 from kt_es.formats.configs import SignedConfig, check_directory, check_origin
 from kt_es.formats.entries import Mutation
@@ -66,7 +66,7 @@ def read_head(body: Mapping[str, Json]) -> HeadBody:
     return answer
 
 
-def read_history(body: Mapping[str, Json]) -> tuple[ToldVersion, ...]:
+def read_history(body: Mapping[str, Json]) -> tuple[ClaimedVersion, ...]:
     versions = []
     for answer in decode_model(HistoryBody, body).versions:
         mutation = Mutation.decode(answer.mutation)
@@ -74,7 +74,7 @@ def read_history(body: Mapping[str, Json]) -> tuple[ToldVersion, ...]:
             raise MalformedError("version", "is not that of the mutation")
         if answer.epoch < 1:
             raise MalformedError("epoch", "must be an integer from 1")
-        versions.append(ToldVersion(answer.epoch, mutation))
+        versions.append(ClaimedVersion(answer.epoch, mutation))
     return tuple(versions)
 
 

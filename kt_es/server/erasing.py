@@ -13,8 +13,7 @@ from kt_es.eventstore.streams import StreamNames, content_event
 from kt_es.formats.erasures import MAX_ERASURE, Erasure
 from kt_es.formats.queue import ERASURE
 from kt_es.formats.records import Verdict
-from kt_es.ledger.erasures import erased_in
-from kt_es.ledger.ledger import Committed
+from kt_es.ledger.state import Committed
 from kt_es.server.availability import Appender, LogWatch
 from kt_es.server.backlog import Backlog
 from kt_es.server.handlers import DirectoryReader
@@ -47,9 +46,9 @@ class Erasures:
         committed = self._directory.committed()
         erasure = self._checked(committed, data)
         index, entry_hash = erasure.index, erasure.entry_hash
-        epoch = erased_in(self._directory.ledger, committed, index, entry_hash)
-        if epoch is not None:
-            return ErasureBody(entry_hash.hex(), None, epoch)
+        erasures = self._directory.ledger.tables.erasures.up_to(committed.epoch, index, entry_hash)
+        if (erased := next(erasures, None)) is not None:
+            return ErasureBody(entry_hash.hex(), None, erased.epoch)
         self._directory.check_submissions()
         self._watch.check()
         self._backlog.check()

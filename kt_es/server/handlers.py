@@ -18,9 +18,10 @@ from kt_es.formats.labels import normalize_label
 from kt_es.formats.profiles import Opening
 from kt_es.formats.proofs import ErasureProof, LookupAnswer, encode_configs
 from kt_es.ledger.configs import config_chain
-from kt_es.ledger.erasures import prove_erasure
-from kt_es.ledger.heads import head_at, map_root_at, prove_consistency, prove_head
-from kt_es.ledger.ledger import HEADS_LOG, MUTATIONS_LOG, Committed, Ledger
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.proofs import head_at, map_root_at, prove_consistency, prove_erasure, prove_head
+from kt_es.ledger.state import Committed
+from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.merkle.map import Root
 from kt_es.merkle.proofs import MapProof
 from kt_es.server.indexer import Indexer

@@ -24,7 +24,7 @@ from kt_es.formats.entries import MAX_MUTATION, Mutation, check_submittable
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.profiles import MAX_PROFILE, OPENING, OPENING_LENGTH, Opening, decode_profile
 from kt_es.formats.records import Verdict
-from kt_es.ledger.ledger import Committed
+from kt_es.ledger.state import Committed
 from kt_es.server.availability import Appender, LogWatch
 from kt_es.server.backlog import Backlog
 from kt_es.server.batcher import Batcher

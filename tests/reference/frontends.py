@@ -14,8 +14,9 @@ import httpx
 
 from kt_es.errors import KtError
 from kt_es.eventstore.streams import EventLog
-from kt_es.ledger.ledger import FAMILIES, Ledger
-from kt_es.ledger.store import Storage
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.store import Store
+from kt_es.ledger.tables import FAMILIES
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
 from projections.frontend import Running
 from tests import builders as b
@@ -37,7 +38,7 @@ class Front:
     def __init__(
         self,
         streams: SignedStreams,
-        store: Storage | None = None,
+        store: Store | None = None,
         ledger: Ledger | None = None,
         connect: Callable[[], EventLog] | None = None,
         limits: ClientLimits = DEFAULT_LIMITS,
@@ -83,7 +84,7 @@ class Front:
 
 @contextmanager
 def front(
-    streams: SignedStreams, store: Storage | None = None, *, wait: bool = True, made: Front | None = None
+    streams: SignedStreams, store: Store | None = None, *, wait: bool = True, made: Front | None = None
 ) -> Iterator[Front]:
     """A running front end that has caught up with ``streams``; ``made`` is one that was put together."""
     made = Front(streams, store) if made is None else made
