@@ -17,7 +17,7 @@ from fastapi import FastAPI, Query, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from pydantic_core import PydanticCustomError
 
-from kt_es.api.models import MAX_UINT, AtMost, Bounds, Example, MaxLength, ProblemBody
+from kt_es.api.models import MAX_UINT, AtMost, Bounds, ProblemBody, Text
 from kt_es.api.operations import OPERATIONS, PROBLEM_MEDIA, REPEATABLE, Operation, ProblemReason
 from kt_es.errors import MalformedError, RefusedError
 from kt_es.formats.notes import decode_base64
@@ -54,9 +54,9 @@ def pydantic_type(hint: Any) -> Any:
     """The type that makes pydantic validate and describe what ``hint`` means in ``kt_es.api.models``."""
     arguments = get_args(hint)
     if get_origin(hint) is Annotated:
-        marks = [field for mark in arguments[1:] if (field := _field(arguments[0], mark)) is not None]
-        base = pydantic_type(arguments[0])
-        return functools.reduce(lambda kind, field: Annotated[kind, field], marks, base)
+        base, mark = arguments
+        field = _field(base, mark)
+        return pydantic_type(base) if field is None else Annotated[pydantic_type(base), field]
     if get_origin(hint) in (Union, UnionType):
         return Union[tuple(pydantic_type(argument) for argument in arguments)]  # noqa: UP007
     if get_origin(hint) is tuple:
@@ -72,10 +72,8 @@ def _field(base: type, mark: object) -> Any:
             return Field(ge=low, le=high, allow_inf_nan=False)
         case Bounds(low, high):
             return Field(ge=low, le=high)
-        case MaxLength(characters):
-            return Field(max_length=characters)
-        case Example(value):
-            return Field(examples=[value])
+        case Text(max_length, example):
+            return Field(max_length=max_length, examples=[example])
         case AtMost():
             return None
     raise TypeError(f"{mark!r} has no meaning for pydantic")

@@ -1,8 +1,8 @@
 """ASGI middleware around the application: limits, the time of each request, and unexpected errors.
 
-The guard reads a body up to the limit of its route. Then the request takes a place among those under way. It
-leaves that place when it begins to wait for a verdict (``leave_place``) or to send its answer; a large answer
-has a second place until it is sent. The log names the method and the route of a request and nothing else.
+The guard reads a body up to the limit of its route. Then the request takes a slot among those under way. It
+gives the slot back when it begins to wait for a verdict (``release_slot``) or to send its answer. A large
+answer has a second slot until it is sent. The log names the method and the route of a request, nothing else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kt_es.server.problems import Problem, internal_problem, too_many
 from kt_es.server.responses import problem_headers, whole_body
 from kt_es.server.strict import ambiguity, oversized_shape
 
-_PLACE = "kt.place"
+_SLOT = "kt.slot"
 
 _LOG = structlog.get_logger("kt_es.server")
 
@@ -64,7 +64,7 @@ class Guard:
         if wait is not None:
             await self._refuse(send, "rate", too_many(wait))
             return
-        place = _Place(self, client, route)
+        slot = _Slot(self, client, route)
         try:
             if self.requests > limits.MAX_REQUESTS or self.large > limits.MAX_LARGE:
                 busy = Problem(
@@ -77,10 +77,10 @@ class Guard:
             if shape is not None:
                 await self._refuse(send, "malformed", Problem(400, ProblemReason.MALFORMED, shape))
                 return
-            await self._call({**scope, _PLACE: place}, scope, whole_body(body), send)
+            await self._call({**scope, _SLOT: slot}, scope, whole_body(body), send)
         finally:
-            place.leave()
-            place.leave_large()
+            slot.release()
+            slot.release_large()
 
     async def _call(self, scope: Scope, outer: Scope, receive: Receive, send: Send) -> None:
         sent = False
@@ -88,8 +88,8 @@ class Guard:
         async def watched(message: Message) -> None:
             nonlocal sent
             sent = True
-            # A client that does not read its answer must not keep a place from others.
-            scope[_PLACE].leave()
+            # A client that does not read its answer must not keep a slot from others.
+            scope[_SLOT].release()
             await send(message)
 
         try:
@@ -114,8 +114,8 @@ class Guard:
         await _send_problem(send, problem)
 
 
-class _Place:
-    """The place of one request among those under way. Leaving it twice does nothing."""
+class _Slot:
+    """The slot of one request among those under way. Releasing it twice does nothing."""
 
     def __init__(self, guard: Guard, client: str, route: Route) -> None:
         self._guard = guard
@@ -125,24 +125,24 @@ class _Place:
         guard.requests += 1
         guard.large += route.large
 
-    def leave(self) -> None:
+    def release(self) -> None:
         if self._request:
             self._request = False
             self._guard.requests -= 1
             self._guard._clients.leave(self._client, request=True)
 
-    def leave_large(self) -> None:
+    def release_large(self) -> None:
         if self._large:
             self._large = False
             self._guard.large -= 1
             self._guard._clients.leave(self._client, large=True)
 
 
-def leave_place(scope: Scope) -> None:
-    """Give the place of a request to others, because it only waits from now on."""
-    place = scope.get(_PLACE)
-    if place is not None:
-        place.leave()
+def release_slot(scope: Scope) -> None:
+    """Give the slot of a request to others, because it only waits from now on."""
+    slot = scope.get(_SLOT)
+    if slot is not None:
+        slot.release()
 
 
 def _route(scope: Scope) -> str:

@@ -37,14 +37,14 @@ from kt_es.errors import DivergenceError, KtError
 from kt_es.server import metrics as prometheus
 from kt_es.server.clients import Clients
 from kt_es.server.contract import Epoch, Since, Size, complete_document, read_request, route
-from kt_es.server.erasing import Erasures
-from kt_es.server.guard import Guard, leave_place
+from kt_es.server.guard import Guard, release_slot
 from kt_es.server.handlers import DirectoryReader
 from kt_es.server.health import Trouble
 from kt_es.server.metrics import Metrics
 from kt_es.server.problems import Problem, http_problem, internal_problem, problem_of, without_streams
 from kt_es.server.receipts import ReceiptDesk, run_in
 from kt_es.server.strict import UnsupportedMediaError, check_media, check_request
+from kt_es.server.submission import Submissions
 
 _LOG = structlog.get_logger("kt_es.server")
 _UNSUPPORTED = Problem(
@@ -66,8 +66,7 @@ class Frontend:
     """
 
     directory: DirectoryReader
-    desk: ReceiptDesk
-    erasures: Erasures
+    submissions: Submissions
     metrics: Metrics
     clients: Clients
     reads: Executor
@@ -226,7 +225,8 @@ def _add_logs(app: FastAPI, frontend: Frontend) -> None:
 
 
 def _add_writing(app: FastAPI, frontend: Frontend) -> None:
-    submissions = frontend.metrics.submissions
+    desk = ReceiptDesk(frontend.submissions)
+    verdicts = frontend.metrics.submissions
 
     @route(app, operations.MUTATIONS)
     async def submit(request: Request, body: BaseModel) -> Response:
@@ -236,18 +236,18 @@ def _add_writing(app: FastAPI, frontend: Frontend) -> None:
         """
         try:
             mutation = read_request(MutationRequest, body)
-            answer = await frontend.desk.take(mutation, frontend.writes, lambda: leave_place(request.scope))
+            answer = await desk.take(mutation, frontend.writes, lambda: release_slot(request.scope))
         except KtError as error:
-            submissions.labels(problem_of(error).reason).inc()
+            verdicts.labels(problem_of(error).reason).inc()
             raise
         match answer:
             case Problem():
-                submissions.labels(answer.reason).inc()
+                verdicts.labels(answer.reason).inc()
                 return _refusal(answer)
             case ReceiptBody():
-                submissions.labels("queued").inc()
+                verdicts.labels("queued").inc()
                 return _answer(answer, 202)
-        submissions.labels(answer.verdict).inc()
+        verdicts.labels(answer.verdict).inc()
         return _answer(answer)
 
     @route(app, operations.ERASURES)
@@ -257,7 +257,7 @@ def _add_writing(app: FastAPI, frontend: Frontend) -> None:
         A lookup of the entry then has the proof that it was erased. Submitting the same again is safe.
         """
         asked = read_request(ErasureRequest, body)
-        answer = await run_in(frontend.writes, lambda: frontend.erasures.submit(asked.erasure))
+        answer = await run_in(frontend.writes, lambda: frontend.submissions.submit_erasure(asked.erasure))
         return _answer(answer, 202 if answer.epoch is None else 200)
 
 

@@ -21,7 +21,7 @@ async def run_in(pool: Executor, call: Callable[[], _T]) -> _T:
     """Return what ``call`` returns in a thread of ``pool``.
 
     If cancelled, a call without a thread is given up. A call that has a thread cannot be stopped: the request
-    goes on until the call ends, and keeps its place among the requests of its client. So a client that asks
+    goes on until the call ends, and keeps its slot among the requests of its client. So a client that asks
     and hangs up again and again has no more threads at work than one that waits for its answers.
     """
     working = pool.submit(call)
