@@ -41,18 +41,15 @@ from kt_es.server.backlog import MAX_BACKLOG, Backlog
 from kt_es.server.batcher import Batcher
 from kt_es.server.clients import Clients
 from kt_es.server.connections import HttpConnections
-from kt_es.server.erasing import Erasures
 from kt_es.server.handlers import DirectoryReader
 from kt_es.server.health import Health
 from kt_es.server.http import Frontend, create_app
-from kt_es.server.indexer import Indexer
-from kt_es.server.keys import load_vrf_key
+from kt_es.server.indexer import Indexer, load_vrf_key
 from kt_es.server.late import LateLog, LogConnections
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits, room_for_connections
 from kt_es.server.listening import http_server, listening_at, url_of
 from kt_es.server.metrics import Metrics
 from kt_es.server.openings import OpeningReader
-from kt_es.server.receipts import ReceiptDesk
 from kt_es.server.rights import PrivateStreams
 from kt_es.server.submission import Submissions
 from kt_es.server.sweeping import Sweeper
@@ -188,13 +185,9 @@ class Running:
             batcher=self._batcher,
             private=PrivateStreams(self._log),
         )
-        erasures = Erasures(
-            self.directory, names, watch=self.watch, backlog=self.backlog, appender=self._appender
-        )
         frontend = Frontend(
             self.directory,
-            ReceiptDesk(submissions),
-            erasures,
+            submissions,
             self.metrics,
             self.clients,
             self._reads,

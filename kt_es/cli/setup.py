@@ -22,7 +22,7 @@ from kt_es.formats.keys import PublicKey
 from kt_es.formats.queue import CONFIG
 from kt_es.formats.records import Record, decode_records
 from kt_es.process.redaction import without_credentials, without_password
-from kt_es.server.keys import load_vrf_key
+from kt_es.server.indexer import load_vrf_key
 from signer.keys import load_key
 
 CONFIG_OPTIONS = ("label_policy", "min_interval", "max_interval")
