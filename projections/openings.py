@@ -14,7 +14,7 @@ import structlog
 
 from kt_es.errors import AccessDeniedError, KtError, MalformedError, UnavailableError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
-from kt_es.ledger.openings import Openings
+from kt_es.ledger.openings import OpeningTable
 from kt_es.process.outage import Outage
 from kt_es.process.worker import Worker
 from projections.follower import FIRST_DELAY, LAST_DELAY, stopped_by
@@ -35,7 +35,7 @@ class OpeningsFollower:
         self,
         connect: Callable[[], EventLog],
         names: StreamNames,
-        openings: Openings,
+        openings: OpeningTable,
         failed: Callable[[KtError], None],
     ) -> None:
         self._connect = connect

@@ -23,7 +23,7 @@ class Missing(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Openings:
+class OpeningTable:
     """Openings, the private side of the directory, and the position in the log up to which they are stored.
 
     An erased opening leaves an empty row. So it does not count as one that is still to come, and it cannot
