@@ -43,7 +43,7 @@ COMMANDS: Mapping[str, Entry] = {
     "init": Entry("kt_es.cli.operate", "Make a directory: keys, kt.toml, the first config.", SERVER),
     "keys": Entry("kt_es.cli.owners", "Make and list your signing keys."),
     "monitor": Entry("kt_es.cli.operate", "Verify both logs as they grow, and alarm.", SERVER),
-    "node": Entry("kt_es.cli.node", "Run or maintain the embedded event log.", SERVER),
+    "node": Entry("kt_es.node.commands.node", "Run or maintain the embedded event log.", SERVER),
     "put": Entry("kt_es.cli.owners", "Publish an account's keys or change them."),
     "revoke": Entry("kt_es.cli.revoking", "Take signing keys off an account."),
     "signer": Entry("kt_es.cli.operate", "Run the signer, or a standby of it.", SERVER),

@@ -12,12 +12,12 @@ from kt_es.cli.auditing import directory_options
 from kt_es.cli.common import is_named
 from kt_es.cli.context import output_of
 from kt_es.cli.output import Output, is_terminal
-from kt_es.cli.stopped_node import opened
 from kt_es.cli.waiting import event_log, patience_option
 from kt_es.errors import DivergenceError
 from kt_es.eventstore.streams import StreamNames
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
+from kt_es.node.stopped import opened
 from projections.fsck.examination import fsck
 from projections.fsck.findings import MAX_DIFFERENCES, FsckReport
 from projections.fsck.streams import StreamReader

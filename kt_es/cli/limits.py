@@ -10,7 +10,7 @@ import click
 from kt_es.cli.numbers import Number
 from kt_es.config import FrontendTable
 from kt_es.errors import ConfigError
-from kt_es.server.limits import Limits
+from kt_es.server.limits import ClientLimits
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -34,7 +34,7 @@ def limit_options(command: _Command) -> _Command:
     return command
 
 
-def limits_of(table: FrontendTable, options: Mapping[str, object]) -> Limits:
+def limits_of(table: FrontendTable, options: Mapping[str, object]) -> ClientLimits:
     """The limits of ``table``, with those of ``options`` that were given in their place."""
     given = {name: value for name, value in options.items() if value is not None}
     try:

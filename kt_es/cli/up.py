@@ -34,7 +34,7 @@ from kt_es.config import FILE_NAME, Address, FrontendTable, NodeTable, Settings,
 from kt_es.errors import ConfigError, DiskFullError, KtError, LockedError, MisfitError, UnavailableError
 from kt_es.eventstore.esdb import connect
 from kt_es.formats.labels import LABEL_POLICIES
-from kt_es.node.access.users import FILE_NAME as USERS_FILE
+from kt_es.node.stopped import has_users
 from kt_es.process.files import PUBLIC, replace_file
 from kt_es.process.hangups import reloading
 from kt_es.process.proxies import is_loopback, uses_proxies
@@ -128,7 +128,7 @@ def _refuse_other_file(context: click.Context, data: Path) -> None:
 def _refuse_users(settings: Settings) -> None:
     """The processes that ``kt up`` starts do not log in, so a node with users would refuse them all."""
     data = settings.path(settings.node.data)
-    if (data / USERS_FILE).exists():
+    if has_users(data):
         raise ConfigError(f"the node in {data} has users: run it with kt node, and each process by itself")
 
 

@@ -17,7 +17,7 @@ from kt_es.eventstore.streams import EventLog
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.store import Store
 from kt_es.ledger.tables import FAMILIES
-from kt_es.server.limits import DEFAULT_LIMITS, Limits
+from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
 from projections.frontend import Running
 from tests import builders as b
 from tests.reference.memory_store import MemoryStore
@@ -41,7 +41,7 @@ class Front:
         store: Store | None = None,
         ledger: Ledger | None = None,
         connect: Callable[[], EventLog] | None = None,
-        limits: Limits = DEFAULT_LIMITS,
+        limits: ClientLimits = DEFAULT_LIMITS,
     ) -> None:
         self.streams = streams
         self.errors: list[KtError] = []
@@ -98,7 +98,7 @@ def front(
 
 
 @contextmanager
-def front_with_alice(limits: Limits = DEFAULT_LIMITS) -> Iterator[Front]:
+def front_with_alice(limits: ClientLimits = DEFAULT_LIMITS) -> Iterator[Front]:
     """A front end of a directory with two epochs, in the first of which alice has published."""
     streams = SignedStreams()
     streams.put_user("alice")
