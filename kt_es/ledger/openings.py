@@ -57,7 +57,7 @@ class OpeningTable:
         """Replace the opening of one entry by the mark that it was erased."""
         self.store.write([(self.FAMILY, index + entry_hash, b"")], sync=False)
 
-    def take(self, index: bytes | None, event: Event) -> None:
+    def add(self, index: bytes | None, event: Event) -> None:
         """Store an event of the stream of ``index`` and its position in one write.
 
         Without ``index``, only the position is stored. The write is not synced: after a failure of the

@@ -76,7 +76,7 @@ def take_openings(machine: Machine, log: MemoryLog, count: int, *, keep: bool) -
         done = -1 if table.position is None else table.position
         events = itertools.islice(log.subscribe_prefix(NAMES.openings_prefix, done), count - 1 - done)
         for event in events:
-            follower.take(event)
+            follower.add(event)
 
     return list(restarted(run, keep=keep).durable.scan(OpeningTable.FAMILY))
 

@@ -70,7 +70,7 @@ def test_openings_stand_in_a_family_of_their_own() -> None:
     openings = Tables(store).openings
     assert openings.position is None
     assert openings.get(AT, opening.entry_hash) is Missing.UNKNOWN
-    openings.take(AT, Event("s", 0, OPENING, opening.encode(), uuid.uuid4(), 258))
+    openings.add(AT, Event("s", 0, OPENING, opening.encode(), uuid.uuid4(), 258))
     assert dict(store.scan("openings")) == {AT + opening.entry_hash: opening.encode()}
     assert dict(store.scan("meta")) == {b"openings position": bytes(6) + b"\x01\x02"}
     assert openings.get(AT, opening.entry_hash) == opening
