@@ -28,7 +28,7 @@ from kt_es.formats.keys import PublicKey
 from kt_es.ledger.checks import check_commit
 from kt_es.ledger.convicting import keep
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.openings import Openings
+from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.replay import ReplayedEpoch
 from kt_es.ledger.rocks import open_patiently
 from kt_es.ledger.tables import FAMILIES
@@ -135,7 +135,7 @@ class Running:
         self._appender = Appender(self._log, self.watch)
         self._batcher = Batcher(self._appender, names.queue)
         self.replica = Replica(connect_log, names, ledger, on_epoch=self._on_epoch, failed=self._fail)
-        self.openings = Openings(ledger.store)
+        self.openings = OpeningTable(ledger.store)
         self.follower = OpeningsFollower(connect_log, names, self.openings, self._fail)
         self._reader = OpeningReader(self.openings, self._log, names, self.watch)
         self.directory = DirectoryReader(names.directory, ledger, Indexer(vrf), self._reader)

@@ -9,7 +9,7 @@ from time import perf_counter
 from kt_es.cli.bench import Row, peak_memory
 from kt_es.crypto.hashes import sha256
 from kt_es.ledger.rocks import RocksStore
-from kt_es.ledger.tables import FAMILIES, Pages
+from kt_es.ledger.tables import FAMILIES, PageTable
 from kt_es.merkle.map import EMPTY_ROOT, Map, Root
 from kt_es.merkle.verify import map_root, require_root
 
@@ -34,7 +34,7 @@ def bench_map(directory: Path, entries: int = 100_000, epoch: int = 10_000, runs
 
 
 def _measure(store: RocksStore, directory: Path, entries: int, epoch: int, runs: int) -> list[Row]:
-    tree = Map(Pages(store))
+    tree = Map(PageTable(store))
     indices = sorted(sha256(b"index %d" % number) for number in range(entries))
     slices = [_updates(1, indices[low : low + epoch]) for low in range(0, entries, epoch)]
     root = EMPTY_ROOT
@@ -65,7 +65,7 @@ def _measure(store: RocksStore, directory: Path, entries: int, epoch: int, runs:
 
 def _advance(store: RocksStore, tree: Map, root: Root, version: int, updates: Sequence[Update]) -> Root:
     root, pages = tree.apply(root, version, updates)
-    store.write(Pages(store).put(pages))
+    store.write(PageTable(store).put(pages))
     return root
 
 
