@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
+from kt_es.cli.addresses import address
 from kt_es.cli.context import config_path, logs_of, output_of
 from kt_es.cli.logs import configure_logs
 from kt_es.cli.node_options import data_option, given_limits, limit_options, refuse_options_of_running
 from kt_es.cli.node_upkeep import UPKEEP, check_data
-from kt_es.cli.operate import address
 from kt_es.cli.supervisor import end_with_parent, tell_parent
 from kt_es.config import load_settings
 from kt_es.errors import ConfigError

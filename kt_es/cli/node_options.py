@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from kt_es.cli.numbers import Number
+from kt_es.cli.options import Number
 from kt_es.node.ops.limits import BOUNDS, MAX_INT, Bound, Limits, spelled
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
