@@ -1,7 +1,7 @@
-"""Whether evidence convicts: pure, offline, for anybody. FORMATS, "Evidence".
+"""Verification of evidence against a directory (FORMATS, "Evidence"). Pure: anybody can repeat it offline.
 
-``convict`` is what ``kt verify`` runs on an evidence file. Whoever collects evidence runs it, too, before
-anything is called a contradiction: what does not convict is no evidence.
+``kt verify`` calls ``convict`` on an evidence file. Client, monitor and audit call it before they report a
+contradiction, because a file that does not convict is no evidence.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _STEP = "evidence"
 
 
 def convict(evidence: Evidence) -> str:
-    """The contradiction that ``evidence`` proves, as a sentence.
+    """Return the contradiction that ``evidence`` proves, as a sentence.
 
     Raises:
-        VerificationError: the evidence does not prove one; the problem says why.
+        VerificationError: the evidence proves no contradiction; the error says why.
     """
     try:
         chain = verify_chain(evidence.origin, evidence.configs)
@@ -59,14 +59,20 @@ def proven(step: str, evidence: Evidence) -> EquivocationError | None:
 
 
 def convicted_before(kept: bytes, where: str, origin: str, keys: Set[PublicKey]) -> EquivocationError | None:
-    """The error if ``kept`` convicts the directory of ``origin`` with one of ``keys``; None if another one.
+    """The error to raise if kept evidence convicts a directory; None if it is about another directory.
 
-    ``kept`` is a file of evidence, plain or armored, and ``where`` its name in messages. A directory that was
-    convicted stays so: its operator would like those who watch to go on with the side that is shown now.
+    A convicted directory stays convicted. Otherwise its operator could make watchers continue with the side
+    that it shows now.
+
+    Args:
+        kept: a file of evidence, plain or armored.
+        where: the name of the file in messages.
+        origin: the origin of the directory.
+        keys: signer keys by which the directory is recognized in the evidence; one is enough.
 
     Raises:
-        ConfigError: the file proves nothing. It was evidence when it was written, and nobody knows any more
-            against whom.
+        ConfigError: the file proves nothing. It was evidence when it was written, so it is damaged, and
+            nobody can tell whom it convicted.
     """
     try:
         data = evidence_in(kept) or kept
@@ -110,6 +116,18 @@ def contradicting_head(
     return proven(step, Evidence(EvidenceKind.HEAD_CHECKPOINT, origin, tuple(configs), statements))
 
 
+def contradicting_entries(
+    step: str,
+    origin: str,
+    configs: Sequence[SignedConfig],
+    *shown: tuple[bytes, ProvenEntry],
+    index: bytes,
+) -> EquivocationError | None:
+    """The error for two signed heads if the entries that they prove at ``index`` contradict each other."""
+    smhs, entries = zip(*shown, strict=True)
+    return proven(step, Evidence(EvidenceKind.ENTRIES, origin, tuple(configs), smhs, index, entries))
+
+
 def contradicting_configs(
     step: str, origin: str, before: Sequence[SignedConfig], first: SignedConfig, second: SignedConfig
 ) -> EquivocationError | None:
@@ -119,8 +137,8 @@ def contradicting_configs(
     return proven(step, Evidence(EvidenceKind.CONFIGS, origin, chain, statements))
 
 
-def _heads(chain: Sequence[Config], one: SignedMapHead, other: SignedMapHead) -> str:
-    earlier, later = sorted((one, other), key=lambda signed: signed.head.epoch)
+def _heads(chain: Sequence[Config], first: SignedMapHead, second: SignedMapHead) -> str:
+    earlier, later = sorted((first, second), key=lambda signed: signed.head.epoch)
     before, after = _verified(chain, earlier), _verified(chain, later)
     if before == after:
         raise VerificationError(_STEP, "both statements are the same head")
@@ -137,7 +155,7 @@ def _heads(chain: Sequence[Config], one: SignedMapHead, other: SignedMapHead) ->
 
 
 def broken_order(before: MapHead, after: MapHead) -> str | None:
-    """What only grows from epoch to epoch and does not, from ``before`` to the later ``after``; else None."""
+    """Which value does not grow from ``before`` to the later ``after``, though it should; else None."""
     if after.timestamp <= before.timestamp:
         return "is not later than"
     if after.log_size <= before.log_size or after.queue_next <= before.queue_next:
@@ -150,12 +168,12 @@ def broken_order(before: MapHead, after: MapHead) -> str | None:
 def _checkpoints(chain: Sequence[Config], evidence: Evidence) -> str:
     for log_origin in (heads_origin(evidence.origin), mutations_origin(evidence.origin)):
         try:
-            one, other = (_checkpoint(chain, data, log_origin) for data in evidence.statements)
+            first, second = (_checkpoint(chain, data, log_origin) for data in evidence.statements)
         except VerificationError:
             continue
-        if one.size != other.size or one.root == other.root:
+        if first.size != second.size or first.root == second.root:
             raise VerificationError(_STEP, "the checkpoints do not contradict each other")
-        return f"the directory signed two different logs of {one.size} leaves under the name {log_origin}"
+        return f"the directory signed two different logs of {first.size} leaves under the name {log_origin}"
     raise VerificationError(
         _STEP, "the statements are not two signed checkpoints of one log of this directory"
     )
@@ -172,14 +190,14 @@ def _head_and_checkpoint(chain: Sequence[Config], evidence: Evidence) -> str:
 
 
 def _configs(chain: Sequence[Config], evidence: Evidence) -> str:
-    one, other = (SignedConfig.decode(data) for data in evidence.statements)
-    if one.config_bytes == other.config_bytes:
+    first, second = (SignedConfig.decode(data) for data in evidence.statements)
+    if first.config_bytes == second.config_bytes:
         raise VerificationError(_STEP, "both statements are the same config")
-    if one.config.previous is None and other.config.previous is None:
-        for signed in (one, other):
+    if first.config.previous is None and second.config.previous is None:
+        for signed in (first, second):
             check_first_config(signed, evidence.origin, chain[0].signer_key)
         return "the directory signed two different configs that begin it"
-    for signed in (one, other):
+    for signed in (first, second):
         check_config_change(signed, chain[-1])
     return "the directory signed two different configs that follow the same one"
 
@@ -204,9 +222,9 @@ def _entries(chain: Sequence[Config], evidence: Evidence) -> str:
 
 
 def broken_account(before: ProvenEntry, after: ProvenEntry) -> str | None:
-    """How an account broke the rules between an epoch and the same or a later one; None if it did not.
+    """Which rule an account broke from one epoch to the same or a later one; None if it broke none.
 
-    Versions never go back, one version has one entry, each names the one before, and none vanishes.
+    Versions never go back, a version has one entry, each entry names the one before, and none disappears.
     """
     if before.entry is None or before.entry_bytes == after.entry_bytes:
         return None

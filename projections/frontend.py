@@ -27,10 +27,11 @@ from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.keys import PublicKey
 from kt_es.ledger.checks import check_commit
 from kt_es.ledger.convicting import keep
-from kt_es.ledger.ledger import FAMILIES, Ledger
+from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.openings import Openings
-from kt_es.ledger.patient import open_patiently
 from kt_es.ledger.replay import ReplayedEpoch
+from kt_es.ledger.rocks import open_patiently
+from kt_es.ledger.tables import FAMILIES
 from kt_es.process.hangups import Reloaded, differing, reloading
 from kt_es.process.outage import Outage
 from kt_es.process.tls import both_or_none
@@ -39,15 +40,15 @@ from kt_es.server.availability import Appender, LogWatch
 from kt_es.server.backlog import MAX_BACKLOG, Backlog
 from kt_es.server.batcher import Batcher
 from kt_es.server.clients import Clients
-from kt_es.server.connections import Connections as HttpConnections
+from kt_es.server.connections import HttpConnections
 from kt_es.server.erasing import Erasures
-from kt_es.server.handlers import Directory
+from kt_es.server.handlers import DirectoryReader
 from kt_es.server.health import Health
 from kt_es.server.http import Frontend, create_app
 from kt_es.server.indexer import Indexer
 from kt_es.server.keys import load_vrf_key
-from kt_es.server.late import Connections, LateLog
-from kt_es.server.limits import DEFAULT_LIMITS, Limits, room_for_connections
+from kt_es.server.late import LateLog, LogConnections
+from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits, room_for_connections
 from kt_es.server.listening import http_server, listening_at, url_of
 from kt_es.server.metrics import Metrics
 from kt_es.server.openings import OpeningReader
@@ -90,7 +91,7 @@ class FrontendSettings:
     host: str = "127.0.0.1"
     port: int = 8080
     max_backlog: int = MAX_BACKLOG
-    limits: Limits = DEFAULT_LIMITS
+    limits: ClientLimits = DEFAULT_LIMITS
     tls_cert: Path | None = None
     tls_key: Path | None = None
 
@@ -124,12 +125,12 @@ class Running:
         *,
         data: Path | None = None,
         max_backlog: int = MAX_BACKLOG,
-        limits: Limits = DEFAULT_LIMITS,
+        limits: ClientLimits = DEFAULT_LIMITS,
         now: Callable[[], int] = wall_clock,
     ) -> None:
         self._told = failed
         self._data = data
-        self._connections = Connections(connect_log)
+        self._connections = LogConnections(connect_log)
         connect_log = self._connections.connect
         self._log = LateLog(connect_log)
         self.backlog = Backlog(self._log, names, max_backlog, lambda: ledger.committed.queue_next)
@@ -140,7 +141,7 @@ class Running:
         self.openings = Openings(ledger.store)
         self.follower = OpeningsFollower(connect_log, names, self.openings, self._fail)
         self._reader = OpeningReader(self.openings, self._log, names, self.watch)
-        self.directory = Directory(names.directory, ledger, Indexer(vrf), self._reader)
+        self.directory = DirectoryReader(names.directory, ledger, Indexer(vrf), self._reader)
         # A key of another directory is told before anything listens.
         self.directory.check_key(ledger.committed)
         self.health = Health(

@@ -32,44 +32,28 @@ def _server(module: str, summary: str) -> CommandEntry:
 
 COMMANDS: Mapping[str, CommandEntry] = {
     "audit": _server("kt_es.cli.auditors.audit", "Replay and verify both logs from the start."),
-    "bench": CommandEntry(
-        "kt_es.cli.benching", "Measure the map, the signer, the node and recovery.", SERVER
-    ),
+    "bench": _server("kt_es.cli.benching", "Measure the map, the signer, the node and recovery."),
     "checkpoint": CommandEntry("kt_es.cli.people.history", "Print the latest checkpoint of a log, verified."),
-    "config": CommandEntry(
-        "kt_es.cli.operators.configuring", "Show or change the signed config of a directory.", SERVER
-    ),
-    "demo": CommandEntry(
-        "kt_es.cli.trials.demo", "Run the whole system on real keys, and catch lies.", SERVER
-    ),
+    "config": _server("kt_es.cli.operators.configuring", "Show or change the signed config of a directory."),
+    "demo": _server("kt_es.cli.trials.demo", "Run the whole system on real keys, and catch lies."),
     "epochs": CommandEntry("kt_es.cli.people.history", "List the latest epochs, each head verified."),
     "erase": CommandEntry("kt_es.cli.owners.erase", "Erase what an account published."),
-    "frontend": CommandEntry(
-        "kt_es.cli.operators.processes", "Run a front end: lookups and submissions over HTTP.", SERVER
-    ),
-    "fsck": CommandEntry(
-        "kt_es.cli.auditors.fsck", "Examine the data of a signer, front end or monitor.", SERVER
-    ),
+    "frontend": _server("kt_es.cli.operators.processes", "Run a front end: lookups, submissions over HTTP."),
+    "fsck": _server("kt_es.cli.auditors.fsck", "Examine the data of a signer, front end or monitor."),
     "get": CommandEntry("kt_es.cli.people.get", "Look up an account, verify everything, print its keys."),
     "history": CommandEntry("kt_es.cli.people.history", "List every version of an account, verified."),
     "import": CommandEntry("kt_es.cli.owners.importing", "Publish the keys in a file (OpenPGP, SSH, PEM)."),
-    "init": CommandEntry(
-        "kt_es.cli.operators.init", "Make a directory: keys, kt.toml, the first config.", SERVER
-    ),
+    "init": _server("kt_es.cli.operators.init", "Make a directory: keys, kt.toml, the first config."),
     "keys": CommandEntry("kt_es.cli.owners.keys", "Make and list your signing keys."),
-    "monitor": CommandEntry(
-        "kt_es.cli.operators.processes", "Verify both logs as they grow; alarm on a difference.", SERVER
+    "monitor": _server(
+        "kt_es.cli.operators.processes", "Verify both logs as they grow; alarm if they differ."
     ),
-    "node": _server("kt_es.cli.node", "Run or maintain the embedded event log."),
+    "node": _server("kt_es.node.commands.node", "Run or maintain the embedded event log."),
     "put": CommandEntry("kt_es.cli.owners.put", "Publish an account's keys or change them."),
     "revoke": CommandEntry("kt_es.cli.owners.revoke", "Take signing keys off an account."),
     "signer": _server("kt_es.cli.operators.processes", "Run the signer, or a standby of it."),
-    "snapshot": CommandEntry(
-        "kt_es.cli.operators.snapshot", "Save the state of a signer, or begin with a saved one.", SERVER
-    ),
-    "status": CommandEntry(
-        "kt_es.cli.operators.status", "Show the state of a directory and its processes.", SERVER
-    ),
+    "snapshot": _server("kt_es.cli.operators.snapshot", "Save the state of a signer, or begin with one."),
+    "status": _server("kt_es.cli.operators.status", "Show the state of a directory and its processes."),
     "up": _server("kt_es.cli.operators.up", "Run a whole directory on this machine."),
     "verify": CommandEntry("kt_es.cli.people.verify", "Verify a saved proof or evidence, without a network."),
     "watch": CommandEntry("kt_es.cli.watch", "Watch your accounts: alarm on changes that are not yours."),

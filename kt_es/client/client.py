@@ -17,13 +17,12 @@ from types import TracebackType
 import httpx
 
 from kt_es.client import wire
-from kt_es.client.continuity import verify_order
-from kt_es.client.heads import SLACK
+from kt_es.client.heads import SLACK, verify_order
 from kt_es.client.histories import read_history
 from kt_es.client.history import History, Version
 from kt_es.client.kept import kept_versions
 from kt_es.client.publishing import Published, Publisher
-from kt_es.client.ranges import SeenRange
+from kt_es.client.ranges import VerifiedRange
 from kt_es.client.session import Head, Session
 from kt_es.client.state import StateStore
 from kt_es.client.submissions import Submission, build_submission
@@ -163,7 +162,7 @@ class Client:
         """The versions of ``label`` that were verified before and are kept; nothing is asked."""
         return kept_versions(self._session.state, label)
 
-    def range(self, label: str, first: int, last: int, *, timeout: float | None = None) -> SeenRange:
+    def range(self, label: str, first: int, last: int, *, timeout: float | None = None) -> VerifiedRange:
         """What stood at ``label`` in each epoch from ``first`` to ``last``, at most 256 of them.
 
         The answer may end before ``last``: ask again for the rest.

@@ -1,7 +1,8 @@
-"""What a client verifies of a head, whichever command asks: the one way to a head for all of them.
+"""Verification of a map head: its signature, its place in the log, and how the log continues. Pure.
 
-Pure: nothing is fetched or stored, ``now`` is passed in. The steps are "config", "checkpoint", "rollback",
-"consistency" and "map head"; "freshness" comes last of all steps, since it proves no lie.
+The steps (docs/DESIGN.md, section 4) are "config", "checkpoint", "rollback", "consistency" and "map head".
+Lookups, ranges and ``kt checkpoint`` all come through here. "freshness" is the last step of all, because an
+old head proves no lie.
 """
 
 from __future__ import annotations
@@ -9,33 +10,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from kt_es.client.continuity import verify_consistency, verify_order
-from kt_es.client.trusted import Trusted, claimed_size
+from kt_es.client.trusted import Trusted, claimed_size, extend, pin
 from kt_es.crypto.hashes import log_leaf_hash
-from kt_es.errors import (
-    CannotTellError,
-    EquivocationError,
-    MalformedError,
-    StaleHeadError,
-    VerificationError,
-)
-from kt_es.evidence import contradicting_checkpoints, contradicting_head, contradicting_heads
+from kt_es.errors import CannotTellError, EquivocationError, MalformedError, StaleHeadError, VerificationError
+from kt_es.evidence import broken_order, contradicting_checkpoints, contradicting_head, contradicting_heads
 from kt_es.formats.checkpoints import Checkpoint, mutations_origin
 from kt_es.formats.configs import Config
 from kt_es.formats.heads import MapHead, SignedMapHead
-from kt_es.merkle.verify import log_root_from_inclusion
+from kt_es.merkle.verify import log_root_from_consistency, log_root_from_inclusion
 from kt_es.wording import counted
 
 SLACK = 60_000
-"""Milliseconds by which clocks may differ and a head may take from its marker to the reader."""
+"""Milliseconds by which clocks may differ, and which a head may need from its marker to the reader."""
 
 
 @dataclass(frozen=True, slots=True)
-class ToldHead:
-    """A head as a server shows it; nothing is verified.
+class ClaimedHead:
+    """A head as a server sends it, unverified.
 
-    ``inclusion`` leads from the head to ``checkpoint``, a checkpoint of the log of map heads, and
-    ``consistency`` from the trusted checkpoint to that one.
+    ``inclusion`` leads from the head to ``checkpoint``, which is of the log of map heads. ``consistency``
+    leads from the trusted checkpoint to ``checkpoint``.
     """
 
     smh_bytes: bytes
@@ -46,10 +40,11 @@ class ToldHead:
 
 @dataclass(frozen=True, slots=True)
 class ProvenHead:
-    """A verified head. ``latest`` says whether it is the last one of its log.
+    """A verified head.
 
-    ``config`` is the one that it names, ``checkpoint`` that of the log that it stands in. ``after`` is the
-    state of the client from now on. ``checks`` are lines for people.
+    ``config`` is the config that the head names. ``checkpoint`` is that of the log in which the head
+    stands, and ``latest`` tells whether the head is its last one. ``after`` is the new state of the client.
+    ``checks`` are lines for people.
     """
 
     head: MapHead
@@ -60,21 +55,27 @@ class ProvenHead:
     checks: tuple[str, ...]
 
 
-def verify_head(trusted: Trusted, told: ToldHead, epoch: int | None = None) -> ProvenHead:
-    """The head of ``epoch``, by default the latest one; whether it is fresh is not checked.
-
-    Raises ``VerificationError`` that names the step, ``EquivocationError`` where two signed statements
-    contradict each other.
-    """
+def decode_head(smh: bytes) -> SignedMapHead:
+    """Decode a signed map head; its signature is not verified. Step "map head"."""
     try:
-        signed = SignedMapHead.decode(told.smh_bytes)
+        return SignedMapHead.decode(smh)
     except MalformedError as error:
         raise VerificationError("map head", str(error)) from None
+
+
+def verify_head(trusted: Trusted, claimed: ClaimedHead, epoch: int | None = None) -> ProvenHead:
+    """Verify the head of ``epoch``, by default the latest one. The age of the head is not checked.
+
+    Raises:
+        VerificationError: a step failed; the error names it.
+        EquivocationError: two signed statements contradict each other.
+    """
+    signed = decode_head(claimed.smh_bytes)
     position = trusted.position(signed.head.config_hash)
     config = trusted.configs[position].config
-    checkpoint = trusted.open(told.checkpoint, max(position, trusted.in_force))
-    verify_consistency(trusted, told.checkpoint, checkpoint, told.consistency)
-    verify_place(told.smh_bytes, signed.head.epoch, checkpoint, told.inclusion)
+    checkpoint = trusted.open(claimed.checkpoint, max(position, trusted.in_force))
+    verify_consistency(trusted, claimed.checkpoint, checkpoint, claimed.consistency)
+    verify_inclusion(claimed.smh_bytes, signed.head.epoch, checkpoint, claimed.inclusion)
     head = signed.verify(config.origin, config.signer_key)
     wanted = checkpoint.size if epoch is None else epoch
     if head.epoch != wanted:
@@ -82,20 +83,55 @@ def verify_head(trusted: Trusted, told: ToldHead, epoch: int | None = None) -> P
     latest = head.epoch == checkpoint.size
     if latest and position < trusted.in_force:
         raise VerificationError("config", "the latest head names a config that has been replaced since")
-    verify_order(trusted, told.smh_bytes, head)
-    since = position if latest else trusted.signed_at(told.checkpoint)
+    verify_order(trusted, claimed.smh_bytes, head)
+    since = position if latest else trusted.signed_at(claimed.checkpoint)
     after = replace(
         trusted,
         in_force=max(trusted.in_force, since),
-        checkpoint=told.checkpoint,
-        smh=told.smh_bytes if latest else trusted.smh,
+        checkpoint=claimed.checkpoint,
+        smh=claimed.smh_bytes if latest else trusted.smh,
     )
-    checks = _checks(trusted, told, checkpoint, head, config)
+    checks = _checks(trusted, claimed, checkpoint, head, config)
     return ProvenHead(head, config, checkpoint, latest, after, checks)
 
 
-def verify_place(smh: bytes, epoch: int, checkpoint: Checkpoint, inclusion: Sequence[bytes]) -> None:
-    """Step "map head": ``smh`` stands in the log of map heads at the place of ``epoch``, which it names."""
+def verify_consistency(trusted: Trusted, text: str, new: Checkpoint, proof: Sequence[bytes]) -> None:
+    """Steps "rollback" and "consistency": the log of the checkpoint ``new`` continues the trusted log.
+
+    Args:
+        text: the note in which the verified checkpoint ``new`` stands.
+        proof: RFC 9162 consistency proof from the trusted size to the new size. A proof that leads elsewhere
+            convicts nobody; two roots of one size do.
+    """
+    if trusted.checkpoint == text and not proof:
+        return
+    old = trusted.opened()
+    if trusted.checkpoint is None or old is None or old.size == 0:
+        if proof:
+            raise VerificationError("consistency", "nothing is trusted yet, but the proof is not empty")
+        return
+    if new.size < old.size:
+        raise VerificationError(
+            "rollback", f"the log has {new.size} heads, though {old.size} have been trusted before"
+        )
+    if new.size == old.size and new.root != old.root:
+        raise contradicting_checkpoints(
+            "consistency", trusted.origin, trusted.configs, trusted.checkpoint, text
+        ) or VerificationError(
+            "consistency", f"the log of {new.size} heads is another one than the one that is trusted"
+        )
+    try:
+        root = log_root_from_consistency(old.size, new.size, old.root, proof)
+    except (MalformedError, VerificationError) as error:
+        raise VerificationError("consistency", error.problem) from None
+    if root != new.root:
+        raise VerificationError(
+            "consistency", f"the proof does not lead from {old.size} heads to the {new.size} that are signed"
+        )
+
+
+def verify_inclusion(smh: bytes, epoch: int, checkpoint: Checkpoint, inclusion: Sequence[bytes]) -> None:
+    """Step "map head": ``smh``, which names ``epoch``, is the leaf of that epoch in the log of map heads."""
     if not 1 <= epoch <= checkpoint.size:
         raise VerificationError("map head", f"epoch {epoch} is not in a log of {checkpoint.size} heads")
     try:
@@ -106,8 +142,54 @@ def verify_place(smh: bytes, epoch: int, checkpoint: Checkpoint, inclusion: Sequ
         raise VerificationError("map head", f"is not the one of epoch {epoch} in the log of map heads")
 
 
-def verify_mutations(proven: ProvenHead, smh: bytes, text: str) -> None:
-    """Step "map head": the checkpoint ``text`` of the log of mutations is that of the head in ``smh``."""
+def verify_order(trusted: Trusted, smh: bytes, head: MapHead) -> None:
+    """Step "map head": the verified ``head`` in ``smh`` and the last trusted head are in order.
+
+    Time, records, entries and configs only grow from epoch to epoch, and an epoch has one head. Two signed
+    heads that break this rule raise ``EquivocationError``.
+    """
+    if trusted.smh is None or trusted.smh == smh:
+        return
+    known = SignedMapHead.decode(trusted.smh).head
+    before, after = sorted((known, head), key=lambda each: each.epoch)
+    if before.epoch == after.epoch:
+        broken: str | None = "is another one than"
+    elif trusted.position(after.config_hash) < trusted.position(before.config_hash):
+        broken = "is under an older config than"
+    else:
+        broken = broken_order(before, after)
+    if broken is not None:
+        raise contradicting_heads(
+            "map head", trusted.origin, trusted.configs, trusted.smh, smh
+        ) or VerificationError(
+            "map head", f"the one of epoch {after.epoch} {broken} the one of epoch {before.epoch}"
+        )
+
+
+def merge(stored: Trusted, other: Trusted, proof: Sequence[bytes]) -> Trusted:
+    """Merge two states that one client reached at the same time; ``proof`` leads from one log to the other.
+
+    Two lookups can verify against the same trusted checkpoint, each in its own thread. Each result is
+    consistent with the past; this function checks that the results are consistent with each other.
+    """
+    ours = pin(extend(stored, other.configs), other.pinned)
+    earlier, later = (
+        replace(state, configs=ours.configs) for state in sorted((stored, other), key=lambda each: each.size)
+    )
+    if later.checkpoint is not None:
+        verify_consistency(earlier, later.checkpoint, later.open(later.checkpoint, 0), proof)
+    if later.smh is not None:
+        verify_order(earlier, later.smh, SignedMapHead.decode(later.smh).head)
+    return replace(
+        ours,
+        in_force=max(ours.in_force, other.in_force),
+        checkpoint=later.checkpoint,
+        smh=later.smh or earlier.smh,
+    )
+
+
+def verify_mutations_checkpoint(proven: ProvenHead, smh: bytes, text: str) -> None:
+    """Step "map head": the head in ``smh`` names the log of mutations of which ``text`` is the checkpoint."""
     trusted, head = proven.after, proven.head
     log = trusted.open(text, trusted.position(head.config_hash), mutations_origin(trusted.origin))
     if (log.size, log.root) == (head.log_size, head.log_root):
@@ -118,9 +200,15 @@ def verify_mutations(proven: ProvenHead, smh: bytes, text: str) -> None:
 
 
 def verify_freshness(head: MapHead, config: Config, now: int, slack: int = SLACK) -> str:
-    """Step "freshness": a head is due every ``max_interval``, so silence is a fault. A line for people.
+    """Step "freshness": the directory promises a head every ``max_interval``. Returns a line for people.
 
-    Raises ``CannotTellError``: an old head is no lie, and a clock may be wrong.
+    Args:
+        now: milliseconds since 1970.
+        slack: milliseconds that are added to the promise.
+
+    Raises:
+        CannotTellError: the head is too old (``StaleHeadError``) or in the future. Neither proves a lie, and
+            the clock may be wrong.
     """
     age = now - head.timestamp
     if age > config.max_interval + slack:
@@ -139,25 +227,28 @@ def verify_freshness(head: MapHead, config: Config, now: int, slack: int = SLACK
 def contradictions(
     trusted: Trusted, smh: bytes, checkpoints: Sequence[str], mutations: str | None = None
 ) -> Iterator[EquivocationError]:
-    """Every contradiction that signed statements of a server prove, among themselves and with ``trusted``.
+    """Yield each contradiction between signed statements of a server, and between them and ``trusted``.
 
-    ``smh`` is a head, ``checkpoints`` are of the log of map heads, ``mutations`` of the log of mutations.
+    Args:
+        smh: a signed map head.
+        checkpoints: checkpoints of the log of map heads.
+        mutations: a checkpoint of the log of mutations.
     """
     found: list[EquivocationError | None] = []
-    known, configs, step = trusted.origin, trusted.configs, "consistency"
+    origin, configs, step = trusted.origin, trusted.configs, "consistency"
     texts = [text for text in dict.fromkeys((trusted.checkpoint, *checkpoints)) if text is not None]
-    for number, one in enumerate(texts):
-        for other in texts[number + 1 :]:
-            if _claimed(one) == _claimed(other):
-                found.append(contradicting_checkpoints(step, known, configs, one, other))
+    for number, first in enumerate(texts):
+        for second in texts[number + 1 :]:
+            if _claimed_size(first) == _claimed_size(second):
+                found.append(contradicting_checkpoints(step, origin, configs, first, second))
     if trusted.smh is not None and trusted.smh != smh:
-        found.append(contradicting_heads(step, known, configs, trusted.smh, smh))
+        found.append(contradicting_heads(step, origin, configs, trusted.smh, smh))
     if mutations is not None:
-        found.append(contradicting_head(step, known, configs, smh, mutations))
+        found.append(contradicting_head(step, origin, configs, smh, mutations))
     return (error for error in found if error is not None)
 
 
-def _claimed(checkpoint: str) -> int | None:
+def _claimed_size(checkpoint: str) -> int | None:
     try:
         return claimed_size(checkpoint)
     except VerificationError:
@@ -165,13 +256,13 @@ def _claimed(checkpoint: str) -> int | None:
 
 
 def _checks(
-    trusted: Trusted, told: ToldHead, checkpoint: Checkpoint, head: MapHead, config: Config
+    trusted: Trusted, claimed: ClaimedHead, checkpoint: Checkpoint, head: MapHead, config: Config
 ) -> tuple[str, ...]:
     latest = head.epoch == checkpoint.size
     if trusted.checkpoint is None:
         past = "nothing was trusted before: this is where trust begins"
     else:
-        known = checkpoint.size if told.checkpoint == trusted.checkpoint else trusted.size
+        known = checkpoint.size if claimed.checkpoint == trusted.checkpoint else trusted.size
         past = f"consistent with the {counted(known, 'heads')} trusted before"
     key = config.signer_key.id.hex()
     checks: tuple[str, ...] = (
@@ -179,13 +270,13 @@ def _checks(
         past,
         f"map head of epoch {head.epoch}, signed by key {key} and in the log of map heads",
     )
-    if latest and told.smh_bytes != trusted.smh and _promised(trusted) not in (None, config.max_interval):
+    if latest and claimed.smh_bytes != trusted.smh and _promised(trusted) not in (None, config.max_interval):
         checks += (f"the directory now promises a head every {_seconds(config.max_interval)}",)
     return checks
 
 
 def _promised(trusted: Trusted) -> int | None:
-    """The ``max_interval`` of the last trusted head, None before the first one."""
+    """The ``max_interval`` of the last trusted head, None before the first head."""
     if trusted.smh is None:
         return None
     known = SignedMapHead.decode(trusted.smh).head.config_hash

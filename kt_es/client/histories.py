@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 
+from kt_es.api.models import HistoryRequest
+from kt_es.api.operations import HISTORY
 from kt_es.client import wire
 from kt_es.client.history import (
+    ClaimedVersion,
     History,
-    ToldVersion,
     Version,
     epochs_to_look_up,
     verify_history,
@@ -57,12 +59,12 @@ def read_history(
         return verify_history(current, versions)
 
 
-def _page(session: Session, label: str, after: int, deadline: float) -> tuple[ToldVersion, ...]:
+def _page(session: Session, label: str, after: int, deadline: float) -> tuple[ClaimedVersion, ...]:
     """The next versions after the version ``after``, at least one."""
     # Profiles come with the lookups, which prove whether they were erased.
-    body = {"label": label, "profiles": False, "after": after}
+    request = HistoryRequest(label, profiles=False, after=after)
     for pause in (*_LAG_PAUSES, None):
-        answer = session.transport.post("/v1/history", body, deadline, limit=MAX_PAGE)
+        answer = session.transport.post(HISTORY.path, request, deadline, limit=MAX_PAGE)
         page = wire.read_history(answer.body)
         if page:
             return page
@@ -75,7 +77,7 @@ def _verified(
     session: Session,
     current: Lookup,
     last: Version | None,
-    told: tuple[ToldVersion, ...],
+    told: tuple[ClaimedVersion, ...],
     *,
     profiles: bool,
     deadline: float,

@@ -1,8 +1,8 @@
-"""The history of a label, verified: every version, since when, and who authorized it. Pure.
+"""Verification of a history: every version of a label, since when it holds, and who authorized it. Pure.
 
-The map proves one version at one epoch. A history needs two lookups of each version: at the epoch that took
-it, where it has to stand, and at the epoch before, where its predecessor still has to stand. Versions that
-were verified once are kept (``kept``), and a history goes on from the last of them.
+The map proves one version at one epoch. So step "history" needs two lookups of each version: at the epoch
+that accepted the version, where it has to stand, and at the epoch before, where its predecessor still has to
+stand. Verified versions are kept (``kept``), and the next history continues from the last of them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from kt_es.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
-class ToldVersion:
-    """One version as a server tells it; nothing in it is verified."""
+class ClaimedVersion:
+    """One version as a server sends it, unverified."""
 
     epoch: int
     mutation: Mutation
@@ -30,11 +30,15 @@ class ToldVersion:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One verified version. It holds since ``epoch``, whose head was made at ``timestamp`` (ms).
+    """One verified version.
 
-    ``signers`` are the keys, of this entry or the one before, that signed it. ``profile`` is None where it
-    was erased or not asked for. ``erased`` is what the lookup of its epoch proves. It is None for a version
-    that was not looked up this time, except where an earlier lookup has proven the erasure.
+    Attributes:
+        epoch: the epoch since which the version holds.
+        timestamp: when the head of that epoch was made, in milliseconds since 1970.
+        signers: the keys that signed it, of this entry or of the entry before.
+        profile: None if it was erased or not asked for.
+        erased: what the lookup of the epoch proves. None for a version that was not looked up this time,
+            except where an earlier lookup has proven the erasure.
     """
 
     epoch: int
@@ -51,13 +55,13 @@ class Version:
 
     @property
     def current(self) -> Current:
-        """The entry as the decision about its successor takes it."""
+        """The entry in the form that the decision about its successor takes."""
         return Current(self.entry, self.entry_hash)
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """All versions of a label, the first one first, up to the one that ``current`` proves."""
+    """All versions of a label, oldest first, up to the version that ``current`` proves."""
 
     label: str
     versions: tuple[Version, ...]
@@ -65,25 +69,28 @@ class History:
     checks: tuple[str, ...]
 
 
-def epochs_to_look_up(told: Sequence[ToldVersion]) -> tuple[int, ...]:
-    """The epochs, ascending, whose lookups ``verify_versions`` takes: each version's, and the one before."""
-    wanted = {epoch for version in told for epoch in (version.epoch - 1, version.epoch)}
+def epochs_to_look_up(claimed: Sequence[ClaimedVersion]) -> tuple[int, ...]:
+    """The epochs whose lookups ``verify_versions`` needs, ascending: of each version, and the one before."""
+    wanted = {epoch for version in claimed for epoch in (version.epoch - 1, version.epoch)}
     return tuple(sorted(epoch for epoch in wanted if epoch >= 1))
 
 
 def verify_versions(
-    current: Lookup, last: Version | None, told: Sequence[ToldVersion], lookups: Sequence[Lookup]
+    current: Lookup, last: Version | None, claimed: Sequence[ClaimedVersion], lookups: Sequence[Lookup]
 ) -> tuple[Version, ...]:
-    """The versions that ``told`` tells after ``last``, verified: step "history" or "signatures".
+    """Verify the versions after ``last``: steps "history" and "signatures".
 
-    ``current`` is a verified lookup of the latest epoch, ``lookups`` verified ones of the epochs that
-    ``epochs_to_look_up`` names, all of one label and under one trusted state.
+    Args:
+        current: a verified lookup of the latest epoch.
+        last: the last version that was verified before, None to begin with the first version.
+        claimed: the versions after ``last``, as the server sends them.
+        lookups: verified lookups of the epochs that ``epochs_to_look_up`` names, under one trusted state.
     """
     by_epoch = {lookup.epoch: lookup for lookup in lookups if lookup.index == current.index}
     versions: list[Version] = []
-    for version in told:
-        number = 1 if last is None else last.number + 1
-        _verify_link(number, version, last)
+    for version in claimed:
+        number = version.mutation.entry.version
+        _verify_link(version.mutation.entry, version.epoch, last)
         previous = None if last is None else last.current
         if not is_authorized(version.mutation, previous, current.head.origin):
             raise VerificationError(
@@ -96,9 +103,9 @@ def verify_versions(
 
 
 def verify_history(current: Lookup, versions: Sequence[Version]) -> History:
-    """The history of verified ``versions``, if it is all of it: it ends with what ``current`` proves.
+    """Step "history": the verified ``versions`` are complete, because they end with what ``current`` proves.
 
-    The entry of each version names the one before by its hash, so the newest one binds all of them.
+    The entry of each version names the entry before by its hash, so the newest entry binds all of them.
     """
     newest = versions[-1].entry_hash if versions else None
     proven = None if current.mutation is None else current.mutation.entry_hash
@@ -108,28 +115,25 @@ def verify_history(current: Lookup, versions: Sequence[Version]) -> History:
 
 
 def verify_chain(versions: Sequence[Version]) -> None:
-    """Step "history": ``versions`` begin with the first one, and each names the one before by its hash."""
+    """Step "history": ``versions`` begin with the first one, and each follows the one before."""
     last: Version | None = None
     for version in versions:
-        if version.number != (1 if last is None else last.number + 1):
-            raise VerificationError("history", f"version {version.number} is out of its order")
-        if version.entry.previous != (None if last is None else last.entry_hash):
-            raise VerificationError("history", f"version {version.number} does not follow the one before")
+        _verify_link(version.entry, version.epoch, last)
         last = version
 
 
-def _verify_link(number: int, version: ToldVersion, last: Version | None) -> None:
-    entry = version.mutation.entry
+def _verify_link(entry: Entry, epoch: int, last: Version | None) -> None:
+    number = 1 if last is None else last.number + 1
     if entry.version != number:
         raise VerificationError("history", f"version {entry.version} stands where {number} belongs")
     if entry.previous != (None if last is None else last.entry_hash):
         raise VerificationError("history", f"version {number} does not follow the one before")
-    if last is not None and version.epoch <= last.epoch:
+    if last is not None and epoch <= last.epoch:
         raise VerificationError("history", f"version {number} is not of a later epoch than the one before")
 
 
 def _verify_since(
-    number: int, version: ToldVersion, previous: Current | None, by_epoch: dict[int, Lookup]
+    number: int, version: ClaimedVersion, previous: Current | None, by_epoch: dict[int, Lookup]
 ) -> Lookup:
     since, before = by_epoch.get(version.epoch), by_epoch.get(version.epoch - 1)
     if since is None or (before is None and version.epoch > 1):
@@ -145,10 +149,10 @@ def _verify_since(
     return since
 
 
-def _version(told: ToldVersion, since: Lookup, previous: Current | None, origin: str) -> Version:
-    mutation = told.mutation
+def _version(claimed: ClaimedVersion, since: Lookup, previous: Current | None, origin: str) -> Version:
+    mutation = claimed.mutation
     return Version(
-        told.epoch,
+        claimed.epoch,
         since.timestamp,
         mutation.entry,
         mutation.entry_hash,
@@ -159,7 +163,7 @@ def _version(told: ToldVersion, since: Lookup, previous: Current | None, origin:
 
 
 def signers_of(mutation: Mutation, old: Sequence[PublicKey], origin: str) -> tuple[PublicKey, ...]:
-    """The keys of the entry, or of ``old``, those of the entry before, that signed the mutation."""
+    """The keys that signed the mutation, of its entry or of ``old``, the keys of the entry before."""
     message = signed_message("entry", origin, mutation.entry_bytes)
     ids = {signature.key_id: signature.value for signature in mutation.signatures}
     return tuple(

@@ -1,11 +1,11 @@
-"""What a client remembers of an account, and whether a later sight of it contradicts that. Pure.
+"""A client's memory of an account, and step "memory": no later sight may contradict it. Pure.
 
-A sight is what stands at one index in one epoch, with the signed head and the map proof that prove it. Of
-each index two sights are kept: the first and the last one of the newest entry seen. Between their epochs no
-other entry can have stood there.
+A sight is what stands at one index in one epoch, with the signed head and the map proof that prove it. The
+client keeps two sights of each index: the first and the last one of the newest entry. No other entry can have
+stood there between their epochs.
 
-Encoded, an account is ``["kt-es account v1", sight, sight / null]``, null where both are one; a sight is
-``[epoch, smh, entry / null, map proof, at]``.
+An encoded account is ``["kt-es account v1", sight, sight / null]``, with null where both sights are the same.
+A sight is ``[epoch, smh, entry / null, map proof, at]``.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from dataclasses import dataclass, replace
 
 from kt_es.crypto.hashes import sha256
 from kt_es.errors import MalformedError, VerificationError
-from kt_es.evidence import broken_account, contradicting_heads, proven
+from kt_es.evidence import broken_account, contradicting_entries, contradicting_heads
 from kt_es.formats.codec import Value, decode, encode, take_array, take_bytes, take_text, take_uint
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import Entry
-from kt_es.formats.evidence import MAX_ENTRY, Evidence, EvidenceKind, ProvenEntry
+from kt_es.formats.evidence import MAX_ENTRY, ProvenEntry
 from kt_es.formats.heads import MAX_SMH
 from kt_es.formats.proofs import map_proof_fields, take_map_proof
 from kt_es.merkle.proofs import MapProof
 
 KIND = "account"
-"""The kind under which a client's store keeps accounts, by index."""
+"""Kind of the values under which a client's store keeps accounts, by index."""
 
 _MARK = "kt-es account v1"
 _MAX_PROOF = 16 * 1024
@@ -33,9 +33,13 @@ _MAX_PROOF = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What a verified lookup showed at an index. ``entry`` is None where absence was proven.
+    """What a verified lookup showed at an index.
 
-    ``smh`` and ``proof``, the encoded map proof, prove it. ``at`` is when this client saw it, ms.
+    Attributes:
+        smh: the signed map head.
+        entry: None if absence was proven.
+        proof: the encoded map proof.
+        at: when this client saw it, in milliseconds since 1970.
     """
 
     epoch: int
@@ -54,7 +58,7 @@ class Sight:
         return 0 if self.entry is None else Entry.decode(self.entry).version
 
     def proven(self, index: bytes) -> ProvenEntry:
-        """The sight as evidence about ``index`` holds it."""
+        """The sight in the form that evidence about ``index`` has."""
         own = None if self.entry is None else (index, sha256(self.entry))
         entry = None if self.entry is None else Entry.decode(self.entry)
         return ProvenEntry(
@@ -79,7 +83,7 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What is remembered of one index: the first and the last sight of the newest entry seen there."""
+    """The memory of one index: the first and the last sight of the newest entry there."""
 
     first: Sight
     last: Sight
@@ -98,7 +102,7 @@ class Account:
 
 
 def remember(account: Account | None, sight: Sight) -> Account:
-    """What is remembered after ``sight``, which does not contradict ``account``. It never goes back."""
+    """The memory after ``sight``, which does not contradict ``account``. It never goes back."""
     if account is None:
         return Account(sight, sight)
     first, last = account.first, account.last
@@ -114,35 +118,29 @@ def remember(account: Account | None, sight: Sight) -> Account:
 def verify_memory(
     origin: str, configs: Sequence[SignedConfig], index: bytes, account: Account | None, sight: Sight
 ) -> None:
-    """Step "memory": ``sight`` and what is remembered of ``index`` can both be true.
+    """Step "memory": ``sight`` and the memory of ``index`` can both be true.
 
-    Raises ``EquivocationError`` where two signed heads prove that they cannot, ``VerificationError`` where
-    the proof is missing.
+    Raises:
+        EquivocationError: two signed heads prove that they contradict each other.
+        VerificationError: they contradict each other, and the proof is missing.
     """
     if account is None:
         return
     for known in dict.fromkeys((account.first, account.last)):
-        broken = _broken(index, *sorted((known, sight), key=lambda one: one.epoch))
+        before, after = sorted((known, sight), key=lambda each: each.epoch)
+        broken = _broken(index, before, after)
         if broken is None:
             continue
-        before, after = sorted((known, sight), key=lambda one: one.epoch)
-        evidence = Evidence(
-            EvidenceKind.ENTRIES,
-            origin,
-            tuple(configs),
-            (before.smh, after.smh),
-            index,
-            (before.proven(index), after.proven(index)),
-        )
+        shown = (before.smh, before.proven(index)), (after.smh, after.proven(index))
         raise (
-            proven("memory", evidence)
+            contradicting_entries("memory", origin, configs, *shown, index=index)
             or contradicting_heads("memory", origin, configs, before.smh, after.smh)
             or VerificationError("memory", f"epoch {after.epoch} {broken} in epoch {before.epoch}")
         )
 
 
 def _broken(index: bytes, before: Sight, after: Sight) -> str | None:
-    """How the account broke the rules from ``before`` to ``after``; None if it did not."""
+    """Which rule the account broke from ``before`` to ``after``; None if it broke none."""
     if before.entry == after.entry:
         return None
     if before.epoch == after.epoch:

@@ -7,9 +7,8 @@ trusted: it can add to what is remembered of an account, and only under a key th
 from __future__ import annotations
 
 from kt_es.client.accounts import keep_sight, recalled
-from kt_es.client.continuity import verify_order
 from kt_es.client.convictions import check_unconvicted
-from kt_es.client.heads import SLACK, contradictions
+from kt_es.client.heads import SLACK, contradictions, verify_order
 from kt_es.client.state import StateStore
 from kt_es.client.trust import Lookup, verify_proof_file
 from kt_es.client.trusted import Pinned, Trusted, extend

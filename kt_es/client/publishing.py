@@ -6,6 +6,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kt_es.api.codec import decode_member
+from kt_es.api.models import MAX_WAIT, ErasureBody, ErasureRequest, MutationRequest
+from kt_es.api.operations import ERASURES, MUTATIONS
 from kt_es.client import wire
 from kt_es.client.histories import read_history
 from kt_es.client.history import Version
@@ -16,9 +19,6 @@ from kt_es.client.vouching import OWN, Mine, Own, refuse_unknown, unknown_keys, 
 from kt_es.errors import ConfigError, MalformedError, RefusedError, UnavailableError
 from kt_es.formats.erasures import Erasure
 from kt_es.formats.keys import PublicKey
-from kt_es.formats.notes import encode_base64
-
-_MAX_WAIT = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +76,23 @@ class Publisher:
 
     def submit(self, submission: Submission, wait: float, deadline: float) -> wire.Receipt:
         left = max(deadline - time.monotonic(), 0.0)
-        body = {
-            "label": submission.label,
-            "mutation": encode_base64(submission.mutation.encode()),
-            "opening": encode_base64(submission.opening),
-            "profile": encode_base64(submission.profile),
-            "wait": max(0.0, min(wait, _MAX_WAIT, left / 2)),
-        }
-        receipt = wire.read_receipt(self._session.transport.post("/v1/mutations", body, deadline).body)
+        request = MutationRequest(
+            submission.label,
+            submission.mutation.encode(),
+            submission.opening,
+            submission.profile,
+            max(0.0, min(wait, float(MAX_WAIT), left / 2)),
+        )
+        answer = self._session.transport.post(MUTATIONS.path, request, deadline)
+        receipt = wire.read_receipt(answer.body)
         if receipt.mutation != submission.mutation.entry_hash.hex():
             raise MalformedError("receipt", "is for another mutation")
         return receipt
 
     def submit_erasure(self, erasure: Erasure, deadline: float) -> None:
         """Send the erasure of one entry's profile; sending it again is safe."""
-        body = {"erasure": encode_base64(erasure.encode())}
-        entry = wire.read_erasure(self._session.transport.post("/v1/erasures", body, deadline).body)
-        if entry != erasure.entry_hash.hex():
+        answer = self._session.transport.post(ERASURES.path, ErasureRequest(erasure.encode()), deadline)
+        if decode_member(ErasureBody, answer.body, "entry") != erasure.entry_hash.hex():
             raise MalformedError("receipt", "is for another erasure")
 
     def confirm_erasure(self, label: str, version: Version, deadline: float) -> Lookup:

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from kt_es.api.codec import decode_model
+from kt_es.api.models import ConsistencyBody, HeadBody, LookupBody, LookupRequest, RangeBody, RangeRequest
+from kt_es.api.operations import DIRECTORY, LOOKUP, RANGE, ProblemReason, consistency_path, head_path
 from kt_es.client import wire
 from kt_es.client.accounts import keep_sight, recalled
-from kt_es.client.continuity import merge
 from kt_es.client.convictions import check_unconvicted
 from kt_es.client.heads import (
+    ClaimedHead,
     ProvenHead,
-    ToldHead,
     contradictions,
+    merge,
     verify_freshness,
     verify_head,
-    verify_mutations,
+    verify_mutations_checkpoint,
 )
-from kt_es.client.ranges import SeenRange, open_range, verify_range
+from kt_es.client.ranges import VerifiedRange, open_range, verify_range
 from kt_es.client.state import StateStore
 from kt_es.client.transport import Answer, Transport
 from kt_es.client.trust import Lookup, open_answer, verify_lookup
@@ -143,7 +146,7 @@ class Session:
 
     def _directory(self, deadline: float, *, patient: bool = True) -> wire.DirectoryAnswer:
         """What the server says of the directory; only its form is checked."""
-        return wire.read_directory(self.transport.get("/v1/directory", deadline, patient=patient).body)
+        return wire.read_directory(self.transport.get(DIRECTORY.path, deadline, patient=patient).body)
 
     def refresh(self, trusted: Trusted, deadline: float) -> tuple[wire.DirectoryAnswer, Trusted]:
         """What the server says of the directory now, and ``trusted`` extended by its configs, stored."""
@@ -182,8 +185,8 @@ class Session:
         low, high = sorted((first, second))
         if low in (0, high):
             return ()
-        answer = self.transport.get(f"/v1/consistency?log={log}&from={low}&to={high}", deadline)
-        return wire.read_consistency(answer.body)
+        answer = self.transport.get(consistency_path(log, low, high), deadline)
+        return decode_model(ConsistencyBody, answer.body).hashes
 
     def lookup(self, label: str, epoch: int | None, profile: bool, deadline: float) -> Lookup:
         """``trust.verify_lookup`` of what the server answers; trust and memory are stored."""
@@ -193,7 +196,7 @@ class Session:
         """The verified head of ``epoch``, by default the latest one, which has to be ``fresh``."""
         return self._asked(lambda trusted: self._look_at(trusted, epoch, fresh, deadline), deadline)
 
-    def range(self, label: str, first: int, last: int, deadline: float) -> SeenRange:
+    def range(self, label: str, first: int, last: int, deadline: float) -> VerifiedRange:
         """What stood at ``label`` in the epochs from ``first`` to ``last``, or to an earlier one."""
         return self._asked(lambda trusted: self._look_over(trusted, label, first, last, deadline), deadline)
 
@@ -247,8 +250,8 @@ class Session:
         self, trusted: Trusted, label: str, epoch: int | None, profile: bool, deadline: float
     ) -> Lookup:
         label = normalize_label(label, trusted.configs[0].config.label_policy)
-        body = {"label": label, "epoch": epoch, "since": trusted.size or None, "profile": profile}
-        reply = wire.read_lookup(self.transport.post("/v1/lookup", body, deadline).body)
+        request = LookupRequest(label, epoch, trusted.size or None, profile)
+        reply = decode_model(LookupBody, self.transport.post(LOOKUP.path, request, deadline).body)
         after, lookup = verify_lookup(
             trusted,
             label,
@@ -268,25 +271,29 @@ class Session:
             lookup = replace(lookup, checks=(line, *lookup.checks))
         return lookup
 
-    def _look_over(self, trusted: Trusted, label: str, first: int, last: int, deadline: float) -> SeenRange:
-        body = {"label": label, "first": first, "last": last, "since": trusted.size or None}
-        told = wire.read_range(self._ranged(trusted, body, last, deadline).body)
+    def _look_over(
+        self, trusted: Trusted, label: str, first: int, last: int, deadline: float
+    ) -> VerifiedRange:
+        request = RangeRequest(label, first, last, trusted.size or None)
+        told = decode_model(RangeBody, self._ranged(trusted, request, deadline).body)
         answer = open_range(told.answer)
         after, seen = verify_range(trusted, label, answer, told.consistency, first=first, last=last)
         self.store(trusted, after, deadline)
         return seen
 
-    def _ranged(self, trusted: Trusted, body: Mapping[str, object], last: int, deadline: float) -> Answer:
+    def _ranged(self, trusted: Trusted, request: RangeRequest, deadline: float) -> Answer:
         """The answer about a range; asked again where a front end is behind the one that answered before."""
         for pause in (*_LAG_PAUSES, None):
             try:
-                return self.transport.post("/v1/range", body, deadline)
+                return self.transport.post(RANGE.path, request, deadline)
             except RefusedError as error:
-                if error.reason != "unknown-epoch" or last > trusted.size:
+                if error.reason != ProblemReason.UNKNOWN_EPOCH or request.last > trusted.size:
                     raise
             if pause is not None:
                 time.sleep(pause)
-        raise UnavailableError(f"the server does not know epoch {last} yet, which has been verified before")
+        raise UnavailableError(
+            f"the server does not know epoch {request.last} yet, which has been verified before"
+        )
 
     def _look_at(self, trusted: Trusted, epoch: int | None, fresh: bool, deadline: float) -> Head:
         told = self._told_head(epoch, deadline, since=trusted.size)
@@ -297,20 +304,18 @@ class Session:
             raise VerificationError(
                 "consistency", f"the server does not prove that its {size} heads follow: {error}"
             ) from None
-        shown = ToldHead(told.smh_bytes, told.latest_checkpoint, told.inclusion, proof)
+        shown = ClaimedHead(told.smh, told.latest_checkpoint, told.inclusion, proof)
         proven = verify_head(trusted, shown, epoch)
-        verify_mutations(proven, told.smh_bytes, told.mutations_checkpoint)
-        for lie in contradictions(proven.after, told.smh_bytes, [told.heads_checkpoint]):
+        verify_mutations_checkpoint(proven, told.smh, told.mutations_checkpoint)
+        for lie in contradictions(proven.after, told.smh, [told.heads_checkpoint]):
             raise lie
         if epoch is None and fresh:
             verify_freshness(proven.head, proven.config, self._now(), self._slack)
         self.store(trusted, proven.after, deadline)
-        return Head(proven, told.smh_bytes, told.latest_checkpoint, told.mutations_checkpoint)
+        return Head(proven, told.smh, told.latest_checkpoint, told.mutations_checkpoint)
 
-    def _told_head(self, epoch: int | None, deadline: float, *, since: int = 0) -> wire.HeadAnswer:
-        path = f"/v1/heads/{'latest' if epoch is None else epoch}{f'?since={since}' if since else ''}"
-        answer = self.transport.get(path, deadline)
-        return wire.read_head(answer.body)
+    def _told_head(self, epoch: int | None, deadline: float, *, since: int = 0) -> HeadBody:
+        return wire.read_head(self.transport.get(head_path(epoch, since), deadline).body)
 
     def _confront(self, trusted: Trusted, deadline: float) -> None:
         """Ask for heads that the server must still have, after a proof that leads on from no trusted log.
@@ -326,5 +331,5 @@ class Session:
             except KtError:
                 continue
             checkpoints = (told.heads_checkpoint, told.latest_checkpoint)
-            for error in contradictions(trusted, told.smh_bytes, checkpoints, told.mutations_checkpoint):
+            for error in contradictions(trusted, told.smh, checkpoints, told.mutations_checkpoint):
                 raise error

@@ -1,7 +1,7 @@
-"""HTTP as the client needs it: bounded answers, bounded time, the same bytes again while it makes sense.
+"""HTTP for the client: answers of bounded size, calls of bounded time, and retries with the same bytes.
 
-A deadline is a monotonic time in seconds. It bounds the whole call, retries included, however slowly the
-server sends whatever part of its answers (see ``deadlines``).
+A deadline is a monotonic time in seconds. It bounds the whole call with its retries, however slowly the
+server sends any part of an answer (see ``deadlines``).
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from kt_es.api.codec import Json, decode_json, encode_model
+from kt_es.api.operations import JSON_MEDIA, MAX_ANSWER
 from kt_es.client.deadlines import Deadline, bound_transport
 from kt_es.client.misfits import misfit
-from kt_es.client.strict_json import Json, decode_json
 from kt_es.client.wire import read_problem
 from kt_es.errors import ConfigError, MalformedError, MisfitError, RefusedError, UnavailableError
 from kt_es.process.proxies import proxy_for, uses_proxies
 from kt_es.process.redaction import keep_secret, without_password
 
-MAX_ANSWER = 4 * 1024 * 1024
 _MAX_PROBLEM = 64 * 1024
 _CONNECT = 10.0
 _FIRST_PAUSE = 0.1
 _SHORTEST_PAUSE = 0.05
-_TOLD_AFTER = 2.0
+_NOTICE_AFTER = 2.0
 _LONGEST_PAUSE = 5.0
 _AGAIN = frozenset({429, 502, 503, 504})
 
@@ -45,7 +45,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Again:
-    """No answer now; ``after`` is how many seconds the server asks to wait."""
+    """No answer now. ``after`` is how many seconds the server asks the client to wait."""
 
     problem: str
     after: float | None
@@ -67,7 +67,7 @@ class Transport:
         self.timeout = timeout
         keep_secret(base_url)
         if "://" not in base_url or any(sign in base_url for sign in "?#"):
-            # What it is instead may hold a secret, so it is not repeated.
+            # The message does not repeat the address, because it may hold a secret.
             raise ConfigError(
                 "the server's address must begin with http:// or https://, and have neither ? nor #"
             )
@@ -77,7 +77,7 @@ class Transport:
             self._http = httpx.Client(
                 base_url=base_url,
                 verify=verify,
-                # Compressed answers could not be bounded before they are unpacked.
+                # The size of a compressed answer is unknown before it is decompressed.
                 headers={**(headers or {}), "accept-encoding": "identity"},
                 transport=transport,
                 trust_env=uses_proxies(base_url),
@@ -99,9 +99,9 @@ class Transport:
                 f"the server's address {without_password(base_url)!r} must begin with http:// or https://"
             )
         self.on_unavailable: Callable[[float], None] | None = None
-        """Told, with its deadline, of a call that has to be repeated, once; what it raises ends the call."""
+        """Called once with the deadline of a call that has to be repeated. What it raises ends the call."""
         self.on_waiting: Callable[[str], None] | None = None
-        """Told why a call waits, once it has waited for a while. May be told by several threads."""
+        """Called with the reason when a call has waited for 2 seconds. Several threads may call it."""
         self._deadline = Deadline()
         bound_transport(self._http, self._deadline)
 
@@ -118,14 +118,13 @@ class Transport:
         return time.monotonic() + (self.timeout if timeout is None else timeout)
 
     def get(self, path: str, deadline: float, *, limit: int = MAX_ANSWER, patient: bool = True) -> Answer:
-        """The answer; of an unavailable server, if ``patient``, what it answers when it is asked again."""
+        """Return the answer. A ``patient`` call repeats the request while the server is unavailable."""
         return self._until(deadline, "GET", path, None, limit, patient=patient)
 
-    def post(
-        self, path: str, body: Mapping[str, object], deadline: float, *, limit: int = MAX_ANSWER
-    ) -> Answer:
-        # Encoded once: what is repeated is the same bytes.
-        return self._until(deadline, "POST", path, json.dumps(body).encode(), limit)
+    def post(self, path: str, request: object, deadline: float, *, limit: int = MAX_ANSWER) -> Answer:
+        """Send ``request``, a model of ``kt_es.api``, and return the answer."""
+        # Encoded once, so that every repetition sends the same bytes.
+        return self._until(deadline, "POST", path, json.dumps(encode_model(request)).encode(), limit)
 
     def _until(
         self,
@@ -137,10 +136,12 @@ class Transport:
         *,
         patient: bool = True,
     ) -> Answer:
-        """The answer, asking again while the server is unavailable and the deadline allows.
+        """Return the answer; repeat the request while the server is unavailable, until the deadline.
 
-        Raises ``UnavailableError`` after that, ``RefusedError`` for what asking again would not change,
-        ``MalformedError`` for what is no answer.
+        Raises:
+            UnavailableError: the server was unavailable until the deadline, or failed.
+            RefusedError: the server refused the request; repeating it would not help.
+            MalformedError: the response is no answer of this interface.
         """
         pause = _FIRST_PAUSE
         problem = ""
@@ -156,13 +157,13 @@ class Transport:
             if not problem and self.on_unavailable is not None:
                 self.on_unavailable(deadline)
             problem = answer.problem
-            # Clients that were turned away together should not come back together.
+            # Random, so that clients that were refused together do not return together.
             wait = random.uniform(pause / 2, pause)  # noqa: S311
             if answer.after is not None:
                 wait = max(answer.after, _SHORTEST_PAUSE)
             if time.monotonic() + wait >= deadline:
                 raise UnavailableError(answer.problem, wait)
-            if not waits and self.on_waiting is not None and time.monotonic() + wait > begun + _TOLD_AFTER:
+            if not waits and self.on_waiting is not None and time.monotonic() + wait > begun + _NOTICE_AFTER:
                 waits = True
                 left = deadline - time.monotonic()
                 self.on_waiting(f"waiting up to {max(left, 1):.0f} s more: {answer.problem}")
@@ -173,7 +174,7 @@ class Transport:
         self, deadline: float, method: str, path: str, content: bytes | None, limit: int
     ) -> Answer | _Again:
         timeout = httpx.Timeout(max(deadline - time.monotonic(), _SHORTEST_PAUSE), connect=_CONNECT)
-        headers = None if content is None else {"content-type": "application/json"}
+        headers = None if content is None else {"content-type": JSON_MEDIA}
         try:
             with (
                 self._deadline.until(deadline),
@@ -199,7 +200,7 @@ class Transport:
         if 400 <= status < 500:
             raise RefusedError(problem.reason, problem.detail, problem.field)
         if status >= 500:
-            # A fault over there, whose outcome nobody knows; more of the same would only add to it.
+            # The outcome is unknown, and repeating the request would only add to the server's trouble.
             raise UnavailableError(f"{self.base_url} failed with status {status}: {problem.detail}")
         raise MalformedError(f"answer to {path}", f"has the status {status}: {problem.detail}")
 
@@ -213,7 +214,12 @@ def _is_url(text: str) -> bool:
 
 
 def _read(response: httpx.Response, path: str, limit: int, deadline: float) -> bytes:
-    """The body, as long as it is neither larger than ``limit`` nor slower than ``deadline``."""
+    """Return the body, of at most ``limit`` bytes.
+
+    Raises:
+        MalformedError: the body is larger or compressed.
+        httpx.ReadTimeout: the body did not arrive by ``deadline``.
+    """
     if response.headers.get("content-encoding", "identity") != "identity":
         raise MalformedError(f"answer to {path}", "is compressed, though that was not asked for")
     parts: list[bytes] = []
@@ -229,6 +235,6 @@ def _read(response: httpx.Response, path: str, limit: int, deadline: float) -> b
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds to wait, as the server says it; None where it does not, or gives a date."""
+    """Return the seconds of ``Retry-After``; None if it is missing or a date."""
     value = response.headers.get("retry-after", "")
     return float(value) if value.isascii() and value.isdigit() and len(value) < 10 else None

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kt_es.client.client import Client
-from kt_es.client.ranges import Seen, SeenRange
+from kt_es.client.ranges import EpochEntry, VerifiedRange
 from kt_es.errors import VerificationError
 from kt_es.formats.ranges import MAX_RANGE
 
 
-def next_epochs(client: Client, label: str, done: int, last: int) -> SeenRange:
+def next_epochs(client: Client, label: str, done: int, last: int) -> VerifiedRange:
     """The epochs after ``done``, up to ``last`` or an earlier one. The epoch ``done`` itself comes first.
 
     It comes again so that one answer proves both sides of a change: what stood before it, and what it made.
@@ -22,7 +22,7 @@ def next_epochs(client: Client, label: str, done: int, last: int) -> SeenRange:
     return seen
 
 
-def every_epoch(client: Client, label: str, first: int, last: int) -> Iterator[Seen]:
+def every_epoch(client: Client, label: str, first: int, last: int) -> Iterator[EpochEntry]:
     """What stood at ``label`` in each epoch from ``first`` to ``last``."""
     done = first - 1
     while done < last:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from kt_es.client.client import Client
 from kt_es.client.history import Version, signers_of
-from kt_es.client.ranges import Seen
+from kt_es.client.ranges import EpochEntry
 from kt_es.client.vouching import Mine
 from kt_es.client.walking import next_epochs
 from kt_es.errors import ConfigError, EquivocationError, MalformedError, VerificationError
@@ -114,7 +114,7 @@ class Watcher:
         latest = self._latest.pop(label, None) or self._client.head().head
         label = normalize_label(label, self._client.trusted().configs[0].config.label_policy)
         progress = self._progress(label) or self._begin(label, latest)
-        standing: Seen | None = None
+        standing: EpochEntry | None = None
         for _ in range(_RANGES_A_TURN):
             if progress.epoch >= latest.epoch:
                 break
@@ -125,13 +125,13 @@ class Watcher:
             self._resume(label, standing or self._look_again(label, progress), latest.origin)
         return Turn(progress.epoch, behind)
 
-    def _look_again(self, label: str, progress: Progress) -> Seen:
+    def _look_again(self, label: str, progress: Progress) -> EpochEntry:
         """What stands in the last epoch that was checked: the same as then."""
         now = self._client.range(label, progress.epoch, progress.epoch).epochs[0]
         _compare(now, progress)
         return now
 
-    def _resume(self, label: str, standing: Seen, origin: str) -> None:
+    def _resume(self, label: str, standing: EpochEntry, origin: str) -> None:
         if standing.mutation is not None:
             self._judge(label, standing, standing.mutation, (), origin, again=True)
         self._resumed.add(label)
@@ -171,7 +171,7 @@ class Watcher:
             return self._store(label, Progress(latest.epoch, None))
         return self._store(label, Progress(versions[0].epoch - 1, None, versions[-1].number))
 
-    def _walk(self, label: str, latest: MapHead, progress: Progress) -> tuple[Progress, Seen]:
+    def _walk(self, label: str, latest: MapHead, progress: Progress) -> tuple[Progress, EpochEntry]:
         """Check one range of epochs after ``progress``: the progress after it, and its last epoch."""
         seen = next_epochs(self._client, label, progress.epoch, latest.epoch)
         _compare(seen.epochs[0], progress)
@@ -187,7 +187,7 @@ class Watcher:
         judged = progress.judged if number < progress.judged else 0
         return self._store(label, Progress(last.epoch, last.entry_hash, judged)), last
 
-    def _told(self, label: str, epochs: Sequence[Seen], progress: Progress) -> frozenset[bytes]:
+    def _told(self, label: str, epochs: Sequence[EpochEntry], progress: Progress) -> frozenset[bytes]:
         """The entries that the first watch told already, if ``epochs`` may have some of them."""
         if not progress.judged or not any(one.changed for one in epochs):
             return frozenset()
@@ -197,7 +197,7 @@ class Watcher:
     def _judge(
         self,
         label: str,
-        seen: Seen,
+        seen: EpochEntry,
         mutation: Mutation,
         old: Sequence[PublicKey],
         origin: str,
@@ -241,7 +241,7 @@ class Watcher:
         )
 
 
-def _compare(seen: Seen, progress: Progress) -> None:
+def _compare(seen: EpochEntry, progress: Progress) -> None:
     """Raises ``VerificationError`` if ``seen`` contradicts what was checked in the same epoch."""
     if seen.epoch == progress.epoch and seen.entry_hash != progress.entry_hash:
         raise VerificationError(

@@ -23,7 +23,6 @@ from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.evidence import contradicting_checkpoints, contradicting_heads
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.heads import MAP_HEAD, HeadEvent
-from kt_es.ledger.checks import stored_head
 from kt_es.ledger.configs import config_chain
 from kt_es.ledger.ledger import Ledger
 
@@ -90,7 +89,7 @@ class Anchor:
         epoch = self._ledger.committed.epoch
         if not found:
             self._explain(log, epoch)
-        ours, there = stored_head(self._ledger, epoch).encode(), found[0]
+        ours, there = self._ledger.tables.heads.event(epoch).encode(), found[0]
         if (there.revision, there.type, there.data) == (epoch - 1, MAP_HEAD, ours):
             return
         if there.revision != epoch - 1:

@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from kt_es.crypto.hashes import log_leaf_hash
-from kt_es.errors import DivergenceError, MalformedError, VerificationError
+from kt_es.errors import DivergenceError, MalformedError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
-from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, open_checkpoint
 from kt_es.formats.configs import Config, SignedConfig
 from kt_es.formats.heads import MAP_HEAD, HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.queue import Item, ItemKind
 from kt_es.formats.records import RECORDS, Record, RecordPacker, decode_records
 from kt_es.ledger.anchor import Anchor
-from kt_es.ledger.checks import check_commit
+from kt_es.ledger.checks import check_commit, check_signatures, shown
 from kt_es.ledger.fold import EpochFold
-from kt_es.ledger.ledger import Committed, Ledger
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.state import Committed
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,26 +242,8 @@ def check_head_event(
     """Compare a published head and its checkpoints with what the replay came to."""
     where = f"head of epoch {head.epoch}"
     for name in head.__slots__:
-        said, must = getattr(published.head, name), getattr(head, name)
-        if said != must:
-            raise DivergenceError(f"{where}: {name} is {_shown(said)}, must be {_shown(must)}")
+        found, must = getattr(published.head, name), getattr(head, name)
+        if found != must:
+            raise DivergenceError(f"{where}: {name} is {shown(found)}, must be {shown(must)}")
     heads, _ = state.heads.append([log_leaf_hash(event.smh_bytes)])
-    logs = (
-        (event.heads_checkpoint, Checkpoint(heads_origin(config.origin), heads.size, heads.root())),
-        (
-            event.mutations_checkpoint,
-            Checkpoint(mutations_origin(config.origin), state.log.size, state.log.root()),
-        ),
-    )
-    try:
-        published.verify(config.origin, config.signer_key)
-        for text, must_be in logs:
-            opened = open_checkpoint(text, must_be.origin, [config.signer_key.raw])
-            if opened != must_be:
-                raise DivergenceError(f"{where}: checkpoint of {must_be.origin} is not of these records")
-    except (MalformedError, VerificationError) as error:
-        raise DivergenceError(f"{where}: {error}") from None
-
-
-def _shown(value: object) -> str:
-    return value.hex() if isinstance(value, bytes) else str(value)
+    check_signatures(event, published, state.log, heads, config, where=where)

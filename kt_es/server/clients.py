@@ -18,7 +18,7 @@ from kt_es.server.limits import (
     ADDRESS_LARGE,
     ADDRESS_REQUESTS,
     BURST,
-    Limits,
+    ClientLimits,
     Network,
     Route,
 )
@@ -48,7 +48,7 @@ class _Account:
 class Clients:
     """The accounts of all clients; ``clock`` gives seconds."""
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limits: ClientLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits = limits
         self._clock = clock
         self._accounts: dict[Network, _Account] = {}

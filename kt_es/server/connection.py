@@ -21,8 +21,8 @@ from typing import Any, cast
 import structlog
 from starlette.types import ASGIApp, Message
 
-from kt_es.server.connections import Connections
-from kt_es.server.incoming import Incoming, Request
+from kt_es.server.connections import HttpConnections
+from kt_es.server.incoming import Incoming, IncomingRequest
 from kt_es.server.limits import MAX_PIPELINED, SLOWEST
 from kt_es.server.problems import Problem, http_problem
 from kt_es.server.responses import Headers, closing, encode_head, problem_answer, retry_after
@@ -39,7 +39,7 @@ _NEVER = float("inf")
 class Connection(asyncio.Protocol):
     """The protocol object of one connection, told by its transport and by ``Incoming``."""
 
-    def __init__(self, app: ASGIApp, connections: Connections, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, app: ASGIApp, connections: HttpConnections, loop: asyncio.AbstractEventLoop) -> None:
         self.peer = ""
         self.held = 0
         self._app = app
@@ -51,7 +51,7 @@ class Connection(asyncio.Protocol):
         # Until the handshake is done there is no transport.
         self._beginning: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
-        self._ready: deque[Request] = deque()
+        self._ready: deque[IncomingRequest] = deque()
         self._task: asyncio.Task[None] | None = None
         self._refusal: bytes | None = None
         # Done when the transport has handed on all that was written; None if it has.
@@ -130,7 +130,7 @@ class Connection(asyncio.Protocol):
     def begun(self) -> None:
         self._read_until(self._limits.head_seconds)
 
-    def expects(self, request: Request, size: int) -> None:
+    def expects(self, request: IncomingRequest, size: int) -> None:
         self._read_until(self._limits.body_seconds + size / SLOWEST)
         if request.version == "1.1" and request.values(b"expect") and self._task is None:
             self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -138,7 +138,7 @@ class Connection(asyncio.Protocol):
     def keep(self, size: int) -> bool:
         return self._hold(size)
 
-    def whole(self, request: Request) -> None:
+    def whole(self, request: IncomingRequest) -> None:
         self._read_by = _NEVER
         self._ready.append(request)
         if len(self._ready) > MAX_PIPELINED:
@@ -170,7 +170,7 @@ class Connection(asyncio.Protocol):
         elif self._incoming.part is None:
             self._read_until(self._limits.idle_seconds)
 
-    async def _answer(self, request: Request) -> None:
+    async def _answer(self, request: IncomingRequest) -> None:
         body = bytes(request.body)
         size = len(body)
         request.body.clear()
@@ -187,7 +187,7 @@ class Connection(asyncio.Protocol):
             self._task = None
         self._next()
 
-    async def send_answer(self, request: Request, status: int, headers: Headers, body: bytes) -> None:
+    async def send_answer(self, request: IncomingRequest, status: int, headers: Headers, body: bytes) -> None:
         """Write an answer and wait until the client has taken it."""
         if closing(headers):
             self._incoming.end()
@@ -225,7 +225,7 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def _scope(self, request: Request) -> dict[str, Any]:
+    def _scope(self, request: IncomingRequest) -> dict[str, Any]:
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -336,7 +336,7 @@ class _Receive:
 class _Send:
     """ASGI's ``send``: an answer is written when it is whole."""
 
-    def __init__(self, connection: Connection, request: Request) -> None:
+    def __init__(self, connection: Connection, request: IncomingRequest) -> None:
         self._connection = connection
         self._request = request
         self._status = 500

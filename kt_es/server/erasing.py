@@ -5,29 +5,18 @@ The openings themselves are taken out of their streams once an epoch has accepte
 
 from __future__ import annotations
 
-import uuid
-from dataclasses import dataclass
-
+from kt_es.api.models import ErasureBody
+from kt_es.api.operations import ProblemReason
 from kt_es.epochs import Current, Epoch, decide
 from kt_es.errors import MalformedError, RefusedError
 from kt_es.eventstore.streams import StreamNames, content_event
 from kt_es.formats.erasures import MAX_ERASURE, Erasure
 from kt_es.formats.queue import ERASURE
 from kt_es.formats.records import Verdict
-from kt_es.ledger.erasures import erased_in
-from kt_es.ledger.ledger import Committed
+from kt_es.ledger.state import Committed
 from kt_es.server.availability import Appender, LogWatch
 from kt_es.server.backlog import Backlog
-from kt_es.server.handlers import Directory
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """The erasure of ``entry_hash`` is in the queue, in the event ``event``; or ``epoch`` has accepted it."""
-
-    entry_hash: bytes
-    event: uuid.UUID | None = None
-    epoch: int | None = None
+from kt_es.server.handlers import DirectoryReader
 
 
 class Erasures:
@@ -35,7 +24,7 @@ class Erasures:
 
     def __init__(
         self,
-        directory: Directory,
+        directory: DirectoryReader,
         names: StreamNames,
         *,
         watch: LogWatch,
@@ -48,7 +37,7 @@ class Erasures:
         self._backlog = backlog
         self._appender = appender
 
-    def submit(self, data: bytes) -> Taken:
+    def submit(self, data: bytes) -> ErasureBody:
         """Check and queue one erasure.
 
         Raises ``RefusedError`` with the reason, and ``UnavailableError`` while the log is away or too much
@@ -57,24 +46,24 @@ class Erasures:
         committed = self._directory.committed()
         erasure = self._checked(committed, data)
         index, entry_hash = erasure.index, erasure.entry_hash
-        epoch = erased_in(self._directory.ledger, committed, index, entry_hash)
-        if epoch is not None:
-            return Taken(entry_hash, epoch=epoch)
+        erasures = self._directory.ledger.tables.erasures.up_to(committed.epoch, index, entry_hash)
+        if (erased := next(erasures, None)) is not None:
+            return ErasureBody(entry_hash.hex(), None, erased.epoch)
         self._directory.check_submissions()
         self._watch.check()
         self._backlog.check()
         event = content_event(self._names.queue, ERASURE, data)
         self._appender.append(self._names.queue, event, self._appender.deadline())
         self._backlog.added()
-        return Taken(entry_hash, event=event.id)
+        return ErasureBody(entry_hash.hex(), str(event.id), None)
 
     def _checked(self, committed: Committed, data: bytes) -> Erasure:
         if len(data) > MAX_ERASURE:
-            raise RefusedError("oversize", f"must have at most {MAX_ERASURE} bytes", "erasure")
+            raise RefusedError(ProblemReason.OVERSIZE, f"must have at most {MAX_ERASURE} bytes", "erasure")
         try:
             erasure = Erasure.decode(data)
         except MalformedError as error:
-            raise RefusedError("malformed", str(error), "erasure") from None
+            raise RefusedError(ProblemReason.MALFORMED, str(error), "erasure") from None
         held = self._directory.current(committed, erasure.index)
         before = None if held is None else Current(held[0].entry, held[0].entry_hash)
         verdict = decide(Epoch.after(committed.standing), erasure, before)
@@ -89,5 +78,5 @@ class Erasures:
             mutation.entry_hash != erasure.entry_hash
             for _, mutation in self._directory.ledger.history(committed, erasure.index)
         ):
-            raise RefusedError("malformed", "it names no entry of its index", "erasure")
+            raise RefusedError(ProblemReason.MALFORMED, "it names no entry of its index", "erasure")
         return erasure

@@ -8,7 +8,6 @@ logged but its method and its route.
 
 from __future__ import annotations
 
-import re
 import time
 import traceback
 from http import HTTPStatus
@@ -17,15 +16,14 @@ import structlog
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kt_es.api.operations import HEALTH, ProblemReason
 from kt_es.server import limits
-from kt_es.server.ambiguous import ambiguity
 from kt_es.server.clients import Clients
 from kt_es.server.limits import Route, route_of
 from kt_es.server.problems import Problem, internal_problem, too_many
 from kt_es.server.responses import problem_headers
+from kt_es.server.strict import ambiguity, oversized_shape
 
-# A string, closed or not, or what opens or separates members. Possessive, so that time is linear.
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[,\[{]', re.DOTALL)
 _PLACE = "kt.place"
 
 _LOG = structlog.get_logger("kt_es.server")
@@ -57,9 +55,9 @@ class Guard:
         body = await _read_body(receive, route.body)
         if body is None:
             too_large = f"the body must have at most {route.body} bytes"
-            await self._refuse(send, "oversize", Problem(413, "oversize", too_large))
+            await self._refuse(send, "oversize", Problem(413, ProblemReason.OVERSIZE, too_large))
             return
-        if scope["path"] == "/healthz":
+        if scope["path"] == HEALTH.path:
             await self._app(scope, _replayed(body, receive), send)
             return
         client = scope["client"][0] if scope.get("client") else ""
@@ -70,13 +68,15 @@ class Guard:
         place = _Place(self, client, route)
         try:
             if self.requests > limits.MAX_REQUESTS or self.large > limits.MAX_LARGE:
-                busy = Problem(503, "unavailable", "this front end has too many requests", retry_after=1.0)
+                busy = Problem(
+                    503, ProblemReason.UNAVAILABLE, "this front end has too many requests", retry_after=1.0
+                )
                 await self._refuse(send, "busy", busy)
                 return
             # Behind the rate: looking at a body costs, too.
-            shape = _wrong_shape(body) or ambiguity(scope, body)
+            shape = oversized_shape(body) or ambiguity(scope, body)
             if shape is not None:
-                await self._refuse(send, "malformed", Problem(400, "malformed", shape))
+                await self._refuse(send, "malformed", Problem(400, ProblemReason.MALFORMED, shape))
                 return
             await self._call({**scope, _PLACE: place}, scope, _replayed(body, receive), send)
         finally:
@@ -144,27 +144,6 @@ def leave_place(scope: Scope) -> None:
     place = scope.get(_PLACE)
     if place is not None:
         place.leave()
-
-
-def _wrong_shape(body: bytes) -> str | None:
-    """What is wrong with a body that has more members or levels than any request has.
-
-    It is read no further than to the first that is too many. What is no JSON is found later.
-    """
-    strings = members = levels = 0
-    for found in _TOKEN.finditer(body):
-        match body[found.start()]:
-            case 0x22:
-                strings += 1
-            case 0x2C:
-                members += 1
-            case _:
-                levels += 1
-        if members >= limits.MAX_MEMBERS or strings > 2 * limits.MAX_MEMBERS:
-            return f"the body has more than {limits.MAX_MEMBERS} members"
-        if levels > limits.MAX_DEPTH:
-            return f"the body has more than {limits.MAX_DEPTH} objects and arrays"
-    return None
 
 
 def _route(scope: Scope) -> str:

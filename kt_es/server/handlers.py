@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kt_es.api.models import DirectoryBody, HeadBody, HistoryBody, LookupBody, RangeBody, VersionBody
+from kt_es.api.operations import ProblemReason
 from kt_es.errors import ConfigError, DivergenceError, KtError, RefusedError
 from kt_es.formats.configs import Config
 from kt_es.formats.entries import Mutation
@@ -16,15 +18,15 @@ from kt_es.formats.labels import normalize_label
 from kt_es.formats.profiles import Opening
 from kt_es.formats.proofs import ErasureProof, LookupAnswer, encode_configs
 from kt_es.ledger.configs import config_chain
-from kt_es.ledger.erasures import prove_erasure
-from kt_es.ledger.heads import head_at, map_root_at, prove_consistency, prove_head
-from kt_es.ledger.ledger import HEADS_LOG, MUTATIONS_LOG, Committed, Ledger
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.proofs import head_at, map_root_at, prove_consistency, prove_erasure, prove_head
+from kt_es.ledger.state import Committed
+from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.merkle.map import Root
 from kt_es.merkle.proofs import MapProof
-from kt_es.server.answers import DirectoryInfo, Found, FoundRange, History, Published, Version
 from kt_es.server.indexer import Indexer
 from kt_es.server.openings import OpeningReader
-from kt_es.server.problems import UNKNOWN_EPOCH, NotNowError
+from kt_es.server.problems import NotNowError
 from kt_es.server.ranges import answer_range, check_range
 
 LOGS = {"heads": HEADS_LOG, "mutations": MUTATIONS_LOG}
@@ -35,6 +37,32 @@ MAX_HISTORY_PAGE = 256 * 1024
 # Bytes of JSON that a version takes beside its entry, and each of its signatures.
 _VERSION_SIZE = 192
 _SIGNATURE_SIZE = 104
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLookup:
+    """The answer to a lookup. ``profile`` is None if absent, erased, missing or not asked for.
+
+    ``consistency`` leads from the size that the client trusts to that of the answer's checkpoint.
+    """
+
+    epoch: int
+    answer: LookupAnswer
+    profile: bytes | None
+    consistency: tuple[bytes, ...]
+
+    @property
+    def body(self) -> LookupBody:
+        return LookupBody(self.epoch, self.answer.encode(), self.profile, self.consistency)
+
+    @property
+    def result(self) -> str:
+        """``found``, ``absent``, ``erased``, or ``missing`` where an opening is neither known nor erased."""
+        if self.answer.mutation is None:
+            return "absent"
+        if self.answer.opening is not None:
+            return "found"
+        return "missing" if self.answer.erasure is None else "erased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +77,7 @@ class _Latest:
 DISK_FULL = "the disk of this front end is full, so its replica waits for space"
 
 
-class Directory:
+class DirectoryReader:
     """The readable side of one directory. Safe for threads.
 
     Every method may raise ``UnavailableError`` (no epoch yet, or this replica is behind the client),
@@ -101,15 +129,15 @@ class Directory:
             raise DivergenceError("an epoch was committed without a config")
         return signed.config
 
-    def describe(self) -> DirectoryInfo:
+    def describe(self) -> DirectoryBody:
         committed = self.committed()
         config = self.config(committed)
         chain = encode_configs(config_chain(self.ledger, committed))
-        return DirectoryInfo(config.origin, self.name, config.label_policy, chain)
+        return DirectoryBody(config.origin, self.name, config.label_policy, chain)
 
     def lookup(
         self, label: str, epoch: int | None = None, since: int | None = None, *, profile: bool = True
-    ) -> Found:
+    ) -> FoundLookup:
         """What stands at ``label`` in ``epoch`` (default: the latest), with all proofs.
 
         ``since`` is the size of the log of map heads that the client trusts.
@@ -124,10 +152,7 @@ class Directory:
         proof = self.ledger.map.prove(root, index)
         mutation = self._mutation(root, index, proof)
         opening, erasure = self._opened(committed, name, mutation, wanted)
-        event, inclusion = latest.event, latest.inclusion
-        if wanted != committed.epoch:
-            event = head_at(self.ledger, wanted)[0]
-            inclusion = prove_head(self.ledger, wanted, committed.heads.size)
+        event, inclusion = self._published(committed, latest, wanted)
         answer = LookupAnswer(
             latest.event.heads_checkpoint,
             event.smh_bytes,
@@ -139,9 +164,9 @@ class Directory:
             erasure,
         )
         shown = opening.profile if profile and opening is not None else None
-        return Found(wanted, answer, shown, self._since(committed, since))
+        return FoundLookup(wanted, answer, shown, self._since(committed, since))
 
-    def history(self, label: str, *, profiles: bool = False, after: int = 0) -> History:
+    def history(self, label: str, *, profiles: bool = False, after: int = 0) -> HistoryBody:
         """A page of the versions of ``label`` above ``after``, the oldest first.
 
         With ``profiles`` the newest ones of the page come along, up to 2 MiB together.
@@ -165,9 +190,9 @@ class Directory:
             shown = opening if profiles and opening is not None and len(opening.profile) <= room else None
             room -= 0 if shown is None else len(shown.profile)
             versions.append(_version(epoch, mutation, opening, shown))
-        return History(versions[::-1], more)
+        return HistoryBody(tuple(reversed(versions)), more)
 
-    def range(self, label: str, first: int, last: int, since: int | None = None) -> FoundRange:
+    def range(self, label: str, first: int, last: int, since: int | None = None) -> RangeBody:
         """What stood at ``label`` in the epochs ``first`` to ``last``, or in as many of them as fit."""
         check_range(first, last)
         committed = self.committed()
@@ -177,9 +202,10 @@ class Directory:
         index, vrf_proof = self.indexer.locate(name)
         checkpoint = self._published_latest(committed).event.heads_checkpoint
         answer = answer_range(self.ledger, committed, checkpoint, index, vrf_proof, first=first, last=last)
-        return FoundRange(first, first + len(answer.epochs) - 1, answer, self._since(committed, since))
+        reached = first + len(answer.epochs) - 1
+        return RangeBody(first, reached, answer.encode(), self._since(committed, since))
 
-    def head(self, epoch: int | None = None, since: int | None = None) -> Published:
+    def head(self, epoch: int | None = None, since: int | None = None) -> HeadBody:
         """The head of ``epoch``, by default the latest, with its inclusion in the latest log.
 
         ``since`` is the size of the log of map heads that the client trusts: one that is behind it is no use.
@@ -188,18 +214,23 @@ class Directory:
         _check_reached(committed, since)
         wanted = self._epoch(committed, epoch)
         latest = self._published_latest(committed)
-        if wanted == committed.epoch:
-            return Published(wanted, latest.event, latest.inclusion, latest.event.heads_checkpoint)
-        inclusion = prove_head(self.ledger, wanted, committed.heads.size)
-        return Published(wanted, head_at(self.ledger, wanted)[0], inclusion, latest.event.heads_checkpoint)
+        event, inclusion = self._published(committed, latest, wanted)
+        return HeadBody(
+            wanted,
+            event.smh_bytes,
+            event.heads_checkpoint,
+            event.mutations_checkpoint,
+            inclusion,
+            latest.event.heads_checkpoint,
+        )
 
     def consistency(self, log: str, size1: int, size2: int) -> tuple[bytes, ...]:
         """That the ``heads`` or ``mutations`` log of ``size2`` goes on from that of ``size1``."""
         committed = self.committed()
         if size1 > size2:
-            raise RefusedError("malformed", "must not be larger than `to`", "from")
+            raise RefusedError(ProblemReason.MALFORMED, "must not be larger than `to`", "from")
         if size2 > (committed.heads.size if log == "heads" else committed.log.size):
-            raise RefusedError(UNKNOWN_EPOCH, f"the log of {log} is not that large", "to")
+            raise RefusedError(ProblemReason.UNKNOWN_EPOCH, f"the log of {log} is not that large", "to")
         return prove_consistency(self.ledger, LOGS[log], size1, size2)
 
     def current(self, committed: Committed, index: bytes) -> tuple[Mutation, int] | None:
@@ -212,7 +243,9 @@ class Directory:
         if epoch is None:
             return committed.epoch
         if not 1 <= epoch <= committed.epoch:
-            raise RefusedError(UNKNOWN_EPOCH, f"there are epochs 1 to {committed.epoch} here", "epoch")
+            raise RefusedError(
+                ProblemReason.UNKNOWN_EPOCH, f"there are epochs 1 to {committed.epoch} here", "epoch"
+            )
         return epoch
 
     def _published_latest(self, committed: Committed) -> _Latest:
@@ -222,6 +255,14 @@ class Directory:
             inclusion = prove_head(self.ledger, committed.epoch, committed.heads.size)
             latest = self._latest = _Latest(committed, event, inclusion)
         return latest
+
+    def _published(
+        self, committed: Committed, latest: _Latest, epoch: int
+    ) -> tuple[HeadEvent, tuple[bytes, ...]]:
+        """The published head of ``epoch``, and its inclusion in the latest log of map heads."""
+        if epoch == committed.epoch:
+            return latest.event, latest.inclusion
+        return head_at(self.ledger, epoch)[0], prove_head(self.ledger, epoch, committed.heads.size)
 
     def _mutation(self, root: Root, index: bytes, proof: MapProof) -> Mutation | None:
         if proof.entry_hash(index) is None:
@@ -263,10 +304,11 @@ def _shown_size(mutation: Mutation) -> int:
     return _VERSION_SIZE + len(mutation.entry_bytes) * 4 // 3 + _SIGNATURE_SIZE * len(mutation.signatures)
 
 
-def _version(epoch: int, mutation: Mutation, opening: Opening | None, shown: Opening | None) -> Version:
-    return Version(
+def _version(epoch: int, mutation: Mutation, opening: Opening | None, shown: Opening | None) -> VersionBody:
+    return VersionBody(
+        mutation.entry.version,
         epoch,
-        mutation,
+        mutation.encode(),
         None if opening is None else opening.opening,
         None if shown is None else shown.profile,
     )

@@ -19,7 +19,7 @@ from kt_es.server.late import RequestLog
 from kt_es.server.problems import denial
 
 
-class Reason(StrEnum):
+class NotReadyReason(StrEnum):
     """Why a front end is not ready. Labels of metrics: few, and nothing of a request."""
 
     ROLLBACK = "rollback"
@@ -38,7 +38,7 @@ class Reason(StrEnum):
 class Trouble:
     """One reason, and the sentence about it."""
 
-    reason: Reason
+    reason: NotReadyReason
     sentence: str
 
 
@@ -91,7 +91,7 @@ class Health:
         """Everything that is wrong, the gravest first."""
         return [*self._of_log(), *self._of_time()]
 
-    def has(self, reason: Reason) -> bool:
+    def has(self, reason: NotReadyReason) -> bool:
         return any(trouble.reason is reason for trouble in self.troubles())
 
     def _of_log(self) -> Iterator[Trouble]:
@@ -99,34 +99,34 @@ class Health:
         if failure is not None:
             yield _stopped(failure)
         if self._ledger.committed.epoch == 0:
-            yield Trouble(Reason.NO_EPOCH, "no epoch yet")
+            yield Trouble(NotReadyReason.NO_EPOCH, "no epoch yet")
         away = self._away()
         if away is not None:
-            yield Trouble(Reason.LOG_AWAY, away)
+            yield Trouble(NotReadyReason.LOG_AWAY, away)
         full = self._full()
         if full is not None:
-            yield Trouble(Reason.DISK_FULL, full)
+            yield Trouble(NotReadyReason.DISK_FULL, full)
         for denied in self._denied():
-            yield Trouble(Reason.DENIED, f"behind: {denial(denied)}")
+            yield Trouble(NotReadyReason.DENIED, f"behind: {denial(denied)}")
 
     def _of_time(self) -> Iterator[Trouble]:
         committed, now = self._ledger.committed, self._now()
         lasts = clock.silence(committed, now)
         if lasts and self._published > committed.epoch:
             yield Trouble(
-                Reason.BEHIND,
+                NotReadyReason.BEHIND,
                 f"behind: the head of epoch {committed.epoch} is {spoken(lasts)} old, and there are "
                 f"{self._published}",
             )
         elif lasts:
             yield Trouble(
-                Reason.SILENCE,
+                NotReadyReason.SILENCE,
                 f"no head since epoch {committed.epoch}: silence for {spoken(lasts)}; is the signer up?",
             )
         ahead = clock.future(committed, now)
         if ahead is not None:
             yield Trouble(
-                Reason.FUTURE_HEAD,
+                NotReadyReason.FUTURE_HEAD,
                 f"the head of epoch {ahead.epoch} is {spoken(ahead.ahead)} later than this machine's clock",
             )
 
@@ -135,8 +135,8 @@ def _stopped(failure: KtError) -> Trouble:
     """The first two are in words of ``Anchor``; what else may be, is only for the log of this process."""
     match failure:
         case RollbackError():
-            return Trouble(Reason.ROLLBACK, f"stopped serving: {failure}")
+            return Trouble(NotReadyReason.ROLLBACK, f"stopped serving: {failure}")
         case EquivocationError():
-            return Trouble(Reason.EQUIVOCATION, f"stopped serving: {failure}")
+            return Trouble(NotReadyReason.EQUIVOCATION, f"stopped serving: {failure}")
     problem = "stopped serving: the logs, or the data here, are not what they must be"
-    return Trouble(Reason.DIVERGENCE, problem)
+    return Trouble(NotReadyReason.DIVERGENCE, problem)

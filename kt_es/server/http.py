@@ -1,6 +1,6 @@
-"""HTTP/JSON over the handlers: routes, request validation, OpenAPI 3.1, problem documents (RFC 9457).
+"""HTTP/JSON over the handlers: the operations of ``kt_es.api``, and problem documents for errors.
 
-Labels travel in bodies, never in URLs: URLs get logged on the way.
+Labels travel in bodies, never in URLs, because URLs get logged on the way.
 """
 
 from __future__ import annotations
@@ -10,70 +10,81 @@ import re
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import structlog
 from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from kt_es import __version__
+from kt_es.api import operations
+from kt_es.api.codec import encode_model, present_members
+from kt_es.api.models import (
+    MAX_UINT,
+    ConsistencyBody,
+    ErasureRequest,
+    HealthBody,
+    HistoryRequest,
+    LookupRequest,
+    MutationRequest,
+    RangeRequest,
+    ReadyBody,
+    ReceiptBody,
+)
+from kt_es.api.operations import JSON_MEDIA, PROBLEM_MEDIA, ProblemReason
 from kt_es.errors import DivergenceError, KtError
-from kt_es.server import declared, schemas
 from kt_es.server import metrics as prometheus
-from kt_es.server.answers import Published
 from kt_es.server.clients import Clients
+from kt_es.server.contract import complete_document, read_request, route
 from kt_es.server.erasing import Erasures
 from kt_es.server.guard import Guard, leave_place
-from kt_es.server.handlers import Directory
+from kt_es.server.handlers import DirectoryReader
 from kt_es.server.health import Trouble
 from kt_es.server.metrics import Metrics
 from kt_es.server.pools import run_in
-from kt_es.server.problems import (
-    MEDIA_TYPE,
-    Problem,
-    http_problem,
-    internal_problem,
-    problem_of,
-    without_streams,
-)
+from kt_es.server.problems import Problem, http_problem, internal_problem, problem_of, without_streams
 from kt_es.server.receipts import ReceiptDesk
-from kt_es.server.schemas import from_base64, to_base64
 from kt_es.server.strict import UnsupportedMediaError, check_media, check_request
-from kt_es.server.submission import Submission
 
 _LOG = structlog.get_logger("kt_es.server")
-_UNSUPPORTED = Problem(415, "unsupported-media", "send JSON in UTF-8 as content-type application/json")
+_UNSUPPORTED = Problem(
+    415, ProblemReason.UNSUPPORTED_MEDIA, "send JSON in UTF-8 as content-type application/json"
+)
+_DECIMAL = re.compile(r"0|[1-9][0-9]*")
 
 
-def _plain(value: object) -> object:
-    """Refuse a number in an address that is not written in its one form, which ``int`` would take."""
+def _check_decimal(value: object) -> object:
+    """Refuse a number in an address that is not in its one form. Pydantic would accept it."""
     if isinstance(value, str) and not _DECIMAL.fullmatch(value):
         raise PydanticCustomError("int_parsing", "must be a decimal number without sign and leading zeros")
     return value
 
 
-_DECIMAL = re.compile(r"0|[1-9][0-9]*")
-_Plain = BeforeValidator(_plain)
-
-Size = Annotated[int, Field(ge=0, le=2**63 - 1), _Plain]
-Epoch = Annotated[int, Field(ge=1, le=2**63 - 1), _Plain]
+_Decimal = BeforeValidator(_check_decimal)
+Size = Annotated[int, Field(ge=0, le=MAX_UINT), _Decimal]
+Epoch = Annotated[int, Field(ge=1, le=MAX_UINT), _Decimal]
 Since = Annotated[Size | None, Query()]
 """The size of the log of map heads that the client trusts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frontend:
-    """What the routes serve. ``reads``, ``large`` and ``writes`` are the pools that their handlers block.
+    """What the routes serve.
 
-    ``troubles`` says what is missing to be ready, nothing if it is; ``refusing`` why submissions are refused
-    although it is. ``failed`` is told of an error after which this process should not go on.
+    Attributes:
+        reads: pool for the blocking handlers of lookups and heads.
+        large: pool for histories and ranges, which take long.
+        writes: pool for submissions, which wait for the log.
+        troubles: gives the reasons why this front end is not ready; none if it is.
+        refusing: gives the reason why submissions are refused although the front end is ready.
+        failed: called with an error after which this process should not go on.
     """
 
-    directory: Directory
+    directory: DirectoryReader
     desk: ReceiptDesk
     erasures: Erasures
     metrics: Metrics
@@ -101,18 +112,21 @@ def create_app(frontend: Frontend) -> ASGIApp:
     _add_reading(app, frontend)
     _add_logs(app, frontend)
     _add_writing(app, frontend)
-    _add_erasing(app, frontend)
     _add_operations(app, frontend)
-    declared.describe(app)
+    complete_document(app)
     return Guard(app, frontend.clients, frontend.metrics.requests, frontend.metrics.refused)
 
 
-def _answer(body: object, status: int = 200) -> Response:
-    return Response(json.dumps(body, separators=(",", ":")), status, media_type="application/json")
+def _answer(model: object, status: int = 200) -> Response:
+    return _json(encode_model(model), status)
+
+
+def _json(body: dict[str, Any], status: int = 200) -> Response:
+    return Response(json.dumps(body, separators=(",", ":")), status, media_type=JSON_MEDIA)
 
 
 def _refusal(problem: Problem) -> Response:
-    return Response(problem.encode(), problem.status, problem.headers, MEDIA_TYPE)
+    return Response(problem.encode(), problem.status, problem.headers, PROBLEM_MEDIA)
 
 
 def _add_errors(app: FastAPI, frontend: Frontend) -> None:
@@ -128,16 +142,16 @@ def _add_errors(app: FastAPI, frontend: Frontend) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         if request.method == "POST":
-            # A body that cannot be read as JSON comes here before its type was looked at.
+            # The framework reads a body as JSON before ``check_request`` has seen its content type.
             try:
                 check_media(request)
             except UnsupportedMediaError:
                 return _refusal(_UNSUPPORTED)
-        # Names the first wrong field, and never repeats what was sent: it may hold a label.
+        # The problem names the first wrong member. It never repeats a value, which may be a label.
         first = error.errors()[0]
         names = [str(part)[:64] for part in first["loc"][1:] if isinstance(part, str)]
         field = names[-1] if names and first["type"] != "json_invalid" else None
-        return _refusal(Problem(400, "malformed", str(first["msg"]), field))
+        return _refusal(Problem(400, ProblemReason.MALFORMED, str(first["msg"]), field))
 
     @app.exception_handler(UnsupportedMediaError)
     async def media(_: Request, __: UnsupportedMediaError) -> Response:
@@ -158,106 +172,56 @@ def _add_errors(app: FastAPI, frontend: Frontend) -> None:
 def _add_reading(app: FastAPI, frontend: Frontend) -> None:
     directory = frontend.directory
 
-    @app.get("/v1/directory", responses=declared.reading(schemas.DirectoryBody))
+    @route(app, operations.DIRECTORY)
     async def describe() -> Response:
         """Origin, name and label policy of the directory, and the chain of its signed configs."""
-        info = await run_in(frontend.reads, directory.describe)
-        return _answer(
-            {
-                "origin": info.origin,
-                "directory": info.directory,
-                "label_policy": info.label_policy,
-                "configs": to_base64(info.configs),
-            }
-        )
+        return _answer(await run_in(frontend.reads, directory.describe))
 
-    @app.post("/v1/lookup", responses=declared.reading(schemas.LookupBody, has_body=True, of_epochs=True))
-    async def lookup(body: schemas.LookupRequest) -> Response:
+    @route(app, operations.LOOKUP)
+    async def lookup(body: BaseModel) -> Response:
         """What stands at a label, with every proof; absence, too, is an answer."""
+        asked = read_request(LookupRequest, body)
 
         def answer() -> Response:
-            found = directory.lookup(body.label, body.epoch, body.since, profile=body.profile)
+            found = directory.lookup(asked.label, asked.epoch, asked.since, profile=asked.profile)
             frontend.metrics.lookups.labels(found.result).inc()
-            return _answer(
-                {
-                    "epoch": found.epoch,
-                    "answer": to_base64(found.answer.encode()),
-                    "profile": _optional(found.profile),
-                    "consistency": [to_base64(value) for value in found.consistency],
-                }
-            )
+            return _answer(found.body)
 
         return await run_in(frontend.reads, answer)
 
-    @app.post("/v1/history", responses=declared.reading(schemas.HistoryBody, has_body=True))
-    async def history(body: schemas.HistoryRequest) -> Response:
+    @route(app, operations.HISTORY)
+    async def history(body: BaseModel) -> Response:
         """The versions of a label, the oldest first, in pages."""
+        asked = read_request(HistoryRequest, body)
+        return await run_in(
+            frontend.large,
+            lambda: _answer(directory.history(asked.label, profiles=asked.profiles, after=asked.after)),
+        )
 
-        def answer() -> Response:
-            page = directory.history(body.label, profiles=body.profiles, after=body.after)
-            versions = [
-                {
-                    "version": version.mutation.entry.version,
-                    "epoch": version.epoch,
-                    "mutation": to_base64(version.mutation.encode()),
-                    "opening": _optional(version.opening),
-                    "profile": _optional(version.profile),
-                }
-                for version in page.versions
-            ]
-            return _answer({"versions": versions, "more": page.more})
-
-        return await run_in(frontend.large, answer)
-
-    @app.post("/v1/range", responses=declared.reading(schemas.RangeBody, has_body=True, of_epochs=True))
-    async def epochs(body: schemas.RangeRequest) -> Response:
+    @route(app, operations.RANGE)
+    async def epochs(body: BaseModel) -> Response:
         """What stood at a label in each epoch of a range, with every proof."""
-
-        def answer() -> Response:
-            found = directory.range(body.label, body.first, body.last, body.since)
-            return _answer(
-                {
-                    "first": found.first,
-                    "last": found.last,
-                    "answer": to_base64(found.answer.encode()),
-                    "consistency": [to_base64(value) for value in found.consistency],
-                }
-            )
-
-        return await run_in(frontend.large, answer)
-
-
-def _optional(data: bytes | None) -> str | None:
-    return None if data is None else to_base64(data)
+        asked = read_request(RangeRequest, body)
+        return await run_in(
+            frontend.large,
+            lambda: _answer(directory.range(asked.label, asked.first, asked.last, asked.since)),
+        )
 
 
 def _add_logs(app: FastAPI, frontend: Frontend) -> None:
     directory = frontend.directory
 
-    def head(published: Published) -> Response:
-        event = published.event
-        return _answer(
-            {
-                "epoch": published.epoch,
-                "smh": to_base64(event.smh_bytes),
-                "heads_checkpoint": event.heads_checkpoint,
-                "mutations_checkpoint": event.mutations_checkpoint,
-                "inclusion": [to_base64(value) for value in published.inclusion],
-                "latest_checkpoint": published.checkpoint,
-            }
-        )
-
-    @app.get("/v1/heads/latest", responses=declared.reading(schemas.HeadBody))
+    @route(app, operations.LATEST_HEAD)
     async def latest_head(since: Since = None) -> Response:
         """The latest signed map head with both checkpoints."""
-        return head(await run_in(frontend.reads, lambda: directory.head(since=since)))
+        return _answer(await run_in(frontend.reads, lambda: directory.head(since=since)))
 
-    @app.get("/v1/heads/{epoch}", responses=declared.reading(schemas.HeadBody, of_epochs=True))
+    @route(app, operations.HEAD)
     async def past_head(epoch: Annotated[Epoch, Path()], since: Since = None) -> Response:
         """The signed map head of one epoch with both checkpoints."""
-        return head(await run_in(frontend.reads, lambda: directory.head(epoch, since)))
+        return _answer(await run_in(frontend.reads, lambda: directory.head(epoch, since)))
 
-    @app.get("/v1/consistency", responses=declared.reading(schemas.ConsistencyBody, of_epochs=True))
+    @route(app, operations.CONSISTENCY)
     async def consistency(
         log: Annotated[Literal["heads", "mutations"], Query()],
         size1: Annotated[Size, Query(alias="from")],
@@ -265,73 +229,64 @@ def _add_logs(app: FastAPI, frontend: Frontend) -> None:
     ) -> Response:
         """The consistency proof between two sizes of a log (RFC 6962, 2.1.2)."""
         hashes = await run_in(frontend.reads, lambda: directory.consistency(log, size1, size2))
-        return _answer({"hashes": [to_base64(value) for value in hashes]})
+        return _answer(ConsistencyBody(hashes))
 
-    @app.get("/heads/checkpoint", responses=declared.text("C2SP checkpoint"), response_class=Response)
+    @route(app, operations.HEADS_CHECKPOINT)
     async def heads_checkpoint() -> Response:
         """The latest checkpoint of the log of map heads."""
-        published = await run_in(frontend.reads, directory.head)
-        return Response(published.event.heads_checkpoint, media_type="text/plain")
+        head = await run_in(frontend.reads, directory.head)
+        return Response(head.heads_checkpoint, media_type="text/plain")
 
-    @app.get("/mutations/checkpoint", responses=declared.text("C2SP checkpoint"), response_class=Response)
+    @route(app, operations.MUTATIONS_CHECKPOINT)
     async def mutations_checkpoint() -> Response:
         """The latest checkpoint of the log of mutations."""
-        published = await run_in(frontend.reads, directory.head)
-        return Response(published.event.mutations_checkpoint, media_type="text/plain")
+        head = await run_in(frontend.reads, directory.head)
+        return Response(head.mutations_checkpoint, media_type="text/plain")
 
 
 def _add_writing(app: FastAPI, frontend: Frontend) -> None:
-    responses = declared.submitting(schemas.VerdictBody, schemas.ReceiptBody)
+    submissions = frontend.metrics.submissions
 
-    @app.post("/v1/mutations", responses=responses)
-    async def submit(request: Request, body: schemas.MutationRequest) -> Response:
+    @route(app, operations.MUTATIONS)
+    async def submit(request: Request, body: BaseModel) -> Response:
         """Submit a mutation: checked here, queued, and decided by the signer in the next epoch.
 
         A 503 says that the outcome is unknown; submit the same bytes again.
         """
-        submissions = frontend.metrics.submissions
         try:
-            submission = Submission(
-                body.label,
-                from_base64(body.mutation, "mutation"),
-                from_base64(body.opening, "opening"),
-                from_base64(body.profile, "profile"),
-            )
-            answer = await frontend.desk.take(
-                submission, body.wait, frontend.writes, lambda: leave_place(request.scope)
-            )
+            mutation = read_request(MutationRequest, body)
+            answer = await frontend.desk.take(mutation, frontend.writes, lambda: leave_place(request.scope))
         except KtError as error:
             submissions.labels(problem_of(error).reason).inc()
             raise
+        match answer:
+            case Problem():
+                submissions.labels(answer.reason).inc()
+                return _refusal(answer)
+            case ReceiptBody():
+                submissions.labels("queued").inc()
+                return _answer(answer, 202)
         submissions.labels(answer.verdict).inc()
-        if isinstance(answer.body, Problem):
-            return _refusal(answer.body)
-        return _answer(answer.body, answer.status)
+        return _answer(answer)
 
-
-def _add_erasing(app: FastAPI, frontend: Frontend) -> None:
-    responses = declared.submitting(schemas.ErasureBody, schemas.ErasureBody)
-
-    @app.post("/v1/erasures", responses=responses)
-    async def erase(body: schemas.ErasureRequest) -> Response:
+    @route(app, operations.ERASURES)
+    async def erase(body: BaseModel) -> Response:
         """Submit the signed erasure of one entry's profile: checked here, and decided in the next epoch.
 
         A lookup of the entry then has the proof that it was erased. Submitting the same again is safe.
         """
-        data = from_base64(body.erasure, "erasure")
-        taken = await run_in(frontend.writes, lambda: frontend.erasures.submit(data))
-        event = None if taken.event is None else str(taken.event)
-        answer = {"entry": taken.entry_hash.hex(), "event": event, "epoch": taken.epoch}
-        return _answer(answer, 202 if taken.epoch is None else 200)
+        asked = read_request(ErasureRequest, body)
+        answer = await run_in(frontend.writes, lambda: frontend.erasures.submit(asked.erasure))
+        return _answer(answer, 202 if answer.epoch is None else 200)
 
 
 def _add_operations(app: FastAPI, frontend: Frontend) -> None:
-    @app.get("/healthz", responses=declared.reading(schemas.HealthBody))
+    @route(app, operations.HEALTH)
     async def healthz() -> Response:
         """Whether the process lives."""
-        return _answer({"status": "ok"})
+        return _answer(HealthBody("ok"))
 
-    @app.get("/readyz", responses=declared.reading(schemas.ReadyBody))
+    @route(app, operations.READY)
     async def readyz() -> Response:
         """Whether the front end has a head to serve that clients take, agrees with the logs and reaches them.
 
@@ -344,14 +299,14 @@ def _add_operations(app: FastAPI, frontend: Frontend) -> None:
         troubles = frontend.troubles()
         if not troubles:
             refusing = frontend.refusing()
-            if refusing is not None:
-                refusing = without_streams(refusing)
-            return _answer({"status": "ready", **({} if refusing is None else {"submissions": refusing})})
-        problems = [trouble.sentence for trouble in troubles]
-        more = {"problems": problems, "reasons": [str(trouble.reason) for trouble in troubles]}
-        return _refusal(Problem(503, "not-ready", "; ".join(problems), retry_after=2.0, more=more))
+            ready = ReadyBody("ready", None if refusing is None else without_streams(refusing))
+            return _json(present_members(ready))
+        problems = tuple(trouble.sentence for trouble in troubles)
+        more = {"problems": problems, "reasons": tuple(trouble.reason for trouble in troubles)}
+        detail = "; ".join(problems)
+        return _refusal(Problem(503, ProblemReason.NOT_READY, detail, retry_after=2.0, more=more))
 
-    @app.get("/metrics", response_class=Response, responses=declared.text("Prometheus text format"))
+    @route(app, operations.METRICS)
     async def metrics() -> Response:
         """Prometheus metrics; nothing in them is about a person."""
         return Response(frontend.metrics.render(), media_type=prometheus.MEDIA_TYPE)

@@ -6,19 +6,23 @@ refuses Content-Length with Transfer-Encoding, repeated lengths, bare LF and fol
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import httptools
 
-from kt_es.server.ambiguous import ambiguous_head
+from kt_es.api.operations import ProblemReason
 from kt_es.server.limits import FREE_CHUNKS, MAX_HEAD, MAX_HEADERS, SMALLEST_CHUNK, Route, route_of
 from kt_es.server.problems import Problem, http_problem, too_many
 
+# RFC 3986, reg-name and IP literals, with a port; nothing that a proxy may take for a path or a user.
+_HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%-]+(:[0-9]*)?|\[[0-9A-Fa-f:.]+\](:[0-9]*)?")
+
 
 @dataclass(slots=True)
-class Request:
+class IncomingRequest:
     """A request as it arrives; what follows ``headers`` is known when its head is whole.
 
     ``client`` is the address of the client, which a trusted proxy may have named. ``keep_alive`` says
@@ -42,6 +46,33 @@ class Request:
         return [value.decode("latin-1") for key, value in self.headers if key == name]
 
 
+def _ambiguity(request: IncomingRequest) -> str | None:
+    """What is ambiguous in the head of a request, None if nothing is."""
+    hosts = request.values(b"host")
+    if request.version not in ("1.0", "1.1"):
+        return "the version of the request is neither HTTP/1.1 nor HTTP/1.0"
+    if len(hosts) > 1 or (request.version == "1.1" and not hosts):
+        return "a request needs one Host header"
+    if hosts and not _HOST.fullmatch(hosts[0]):
+        return "the Host header is no host"
+    # Nothing here has a name that needs them, and some proxies look at a path before they are undone.
+    if b"%" in request.raw_path or b"#" in request.target:
+        return "the path has percent-encodings or a fragment"
+    if not request.target.startswith(b"/") and not _is_absolute(request.target):
+        return "the target of the request is not a path"
+    lengths = request.values(b"content-length")
+    if any(length != str(int(length)) for length in lengths if length.isdecimal()):
+        return "Content-Length has leading zeros"
+    if any(value.lower() != "100-continue" for value in request.values(b"expect")):
+        return "the only expectation is 100-continue"
+    return None
+
+
+def _is_absolute(target: bytes) -> bool:
+    scheme, _, rest = target.partition(b"://")
+    return scheme.lower() in (b"http", b"https") and b"@" not in rest.partition(b"/")[0]
+
+
 class _EndedError(Exception):
     """Raised in the parser, so that it reads nothing behind what was refused."""
 
@@ -52,13 +83,13 @@ class Owner(Protocol):
     def begun(self) -> None:
         """The first bytes of a request are here."""
 
-    def expects(self, request: Request, size: int) -> None:
+    def expects(self, request: IncomingRequest, size: int) -> None:
         """The head is whole; up to ``size`` bytes of body follow."""
 
     def keep(self, size: int) -> bool:
         """So many bytes are kept; False if that is too much for this client."""
 
-    def whole(self, request: Request) -> None:
+    def whole(self, request: IncomingRequest) -> None:
         """A request has arrived."""
 
     def refuse(self, why: str, problem: Problem) -> None:
@@ -79,7 +110,7 @@ class Incoming:
         self._origin = origin
         self._owes = owes
         self._parser = httptools.HttpRequestParser(self)
-        self._request: Request | None = None
+        self._request: IncomingRequest | None = None
         self._in_head = False
         self._ended = False
         self._size_of_head = 0
@@ -130,7 +161,7 @@ class Incoming:
     def on_message_begin(self) -> None:
         if self._ended:
             raise _EndedError
-        self._request = Request()
+        self._request = IncomingRequest()
         self._in_head = True
         self._size_of_head = self._chunks = 0
         self._owner.begun()
@@ -188,15 +219,15 @@ class Incoming:
             self._owner.whole(request)
 
     @property
-    def _current(self) -> Request:
+    def _current(self) -> IncomingRequest:
         """The request that is arriving."""
         if self._request is None:
             raise _EndedError
         return self._request
 
-    def _check_head(self, request: Request) -> None:
+    def _check_head(self, request: IncomingRequest) -> None:
         """Refuse before the body what needs no body to be refused."""
-        wrong = ambiguous_head(request)
+        wrong = _ambiguity(request)
         if wrong is not None:
             self._refuse("malformed", http_problem(400, wrong))
             return
@@ -227,11 +258,11 @@ class Incoming:
         self._refuse("oversize", http_problem(431, limit))
 
     def _refuse_chunks(self) -> None:
-        self._refuse("oversize", Problem(413, "oversize", "the chunks of the body are too small"))
+        self._refuse("oversize", Problem(413, ProblemReason.OVERSIZE, "the chunks of the body are too small"))
 
-    def _refuse_body(self, request: Request) -> None:
+    def _refuse_body(self, request: IncomingRequest) -> None:
         limit = f"the body must have at most {request.route.body} bytes"
-        self._refuse("oversize", Problem(413, "oversize", limit))
+        self._refuse("oversize", Problem(413, ProblemReason.OVERSIZE, limit))
 
     def _refuse(self, why: str, problem: Problem) -> None:
         if not self._ended:

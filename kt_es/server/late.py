@@ -11,7 +11,7 @@ from kt_es.eventstore.streams import Event, EventLog, Metadata, NewEvent
 from kt_es.server.problems import NotNowError
 
 
-class Connections:
+class LogConnections:
     """Clients of the log as ``connect`` makes them; closing ends what hangs in any of them."""
 
     def __init__(self, connect: Callable[[], EventLog]) -> None:

@@ -7,14 +7,13 @@ import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kt_es.api.operations import HISTORY, MAX_REQUEST, MUTATIONS, RANGE
 from kt_es.errors import ConfigError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_HEAD = 16 * 1024  # request line and headers
 MAX_HEADERS = 100
-MAX_LOOKUP = 8 * 1024
-MAX_BODY = 1_258_291  # 1.2 MiB: a profile of 512 KiB and a mutation of 16 KiB in base64, and room
 # Chunks of a body beyond the first ones have on average at least so many bytes: each costs the parser a call.
 FREE_CHUNKS = 64
 SMALLEST_CHUNK = 512
@@ -38,7 +37,7 @@ BURST = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ClientLimits:
     """What an operator may set; seconds, counts, requests a second.
 
     ``connections`` is lowered to what the process may open, see ``room_for_connections``. ``rate`` and
@@ -59,7 +58,7 @@ class Limits:
     proxies: Sequence[Network] = ()
 
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_LIMITS = ClientLimits()
 
 
 def networks_of(text: str) -> tuple[Network, ...]:
@@ -90,16 +89,16 @@ def room_for_connections(wanted: int) -> int:
 class Route:
     """``cost`` is in lookups. ``large`` answers are made apart from lookups, few at a time."""
 
-    body: int = MAX_LOOKUP
+    body: int = MAX_REQUEST
     cost: float = 1.0
     large: bool = False
 
 
 _OTHER = Route()
 _ROUTES = {
-    "/v1/mutations": Route(body=MAX_BODY, cost=5.0),
-    "/v1/history": Route(cost=10.0, large=True),
-    "/v1/range": Route(cost=10.0, large=True),
+    MUTATIONS.path: Route(body=MUTATIONS.max_body, cost=5.0),
+    HISTORY.path: Route(cost=10.0, large=True),
+    RANGE.path: Route(cost=10.0, large=True),
 }
 
 

@@ -17,10 +17,10 @@ from starlette.types import ASGIApp
 from kt_es.errors import ConfigError, KtError
 from kt_es.process.worker import Worker
 from kt_es.server.connection import Connection
-from kt_es.server.connections import Connections
+from kt_es.server.connections import HttpConnections
 
 GRACE = 5.0
-# Connections that the system may have taken before this process looks at them.
+# HttpConnections that the system may have taken before this process looks at them.
 BACKLOG = 1024
 
 # What the system says when it has no room for another connection, for now.
@@ -53,7 +53,7 @@ def url_of(host: str, listener: socket.socket, scheme: str) -> str:
 @contextmanager
 def http_server(
     app: ASGIApp,
-    connections: Connections,
+    connections: HttpConnections,
     listener: socket.socket,
     failed: Callable[[KtError], None],
     context: ssl.SSLContext | None = None,
@@ -83,7 +83,7 @@ def http_server(
 
 async def _serve(
     app: ASGIApp,
-    connections: Connections,
+    connections: HttpConnections,
     listener: socket.socket,
     began: Queue[Callable[[], None]],
     context: ssl.SSLContext | None,
@@ -113,7 +113,7 @@ async def _serve(
 
 
 async def _accept(
-    app: ASGIApp, connections: Connections, listener: socket.socket, context: ssl.SSLContext | None
+    app: ASGIApp, connections: HttpConnections, listener: socket.socket, context: ssl.SSLContext | None
 ) -> None:
     """Take connections in, one a turn of the loop: those who are in already come between any two."""
     loop = asyncio.get_running_loop()

@@ -9,7 +9,7 @@ from prometheus_client import Gauge, generate_latest
 
 from kt_es.process.exposition import Figures
 from kt_es.server.backlog import Backlog
-from kt_es.server.health import Reason
+from kt_es.server.health import NotReadyReason
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -24,7 +24,7 @@ class Metrics:
         clock: Callable[[], int],
         log_is_reachable: Callable[[], bool],
         backlog: Backlog,
-        keeps_from_ready: Callable[[Reason], bool],
+        keeps_from_ready: Callable[[NotReadyReason], bool],
         disk_is_full: Callable[[], bool] = lambda: False,
     ) -> None:
         figures = Figures()
@@ -51,7 +51,7 @@ class Metrics:
             ["reason"],
             registry=self._registry,
         )
-        for reason in Reason:
+        for reason in NotReadyReason:
             not_ready.labels(reason).set_function(partial(keeps_from_ready, reason))
         figures.gauge(
             "kt_log_reachable",

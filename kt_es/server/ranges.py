@@ -6,8 +6,9 @@ from kt_es.errors import MalformedError
 from kt_es.formats.entries import Mutation
 from kt_es.formats.heads import MAX_CHECKPOINT
 from kt_es.formats.ranges import MAX_RANGE, MAX_RANGE_ANSWER, RangeAnswer, RangeEpoch
-from kt_es.ledger.heads import map_root_at, prove_range, roots_from
-from kt_es.ledger.ledger import Committed, Ledger
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.proofs import map_root_at, prove_range, roots_from
+from kt_es.ledger.state import Committed
 from kt_es.merkle.proofs import MapProof
 
 # What an answer has beside its epochs and mutations: checkpoint, VRF proof, heads proof.

@@ -1,26 +1,18 @@
-"""What a submitter is told: a receipt at once, or, asked to wait, what became of the mutation."""
+"""Answers to submissions: a receipt at once, or the verdict where the client asked to wait for it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
 
+from kt_es.api.codec import encode_model
+from kt_es.api.models import MutationRequest, ReceiptBody, RecordBody, VerdictBody
 from kt_es.formats.records import Verdict
 from kt_es.server.pools import run_in
 from kt_es.server.problems import Problem
-from kt_es.server.submission import Receipt, Submission, Submissions, meaning
+from kt_es.server.submission import Queued, Submissions, meaning
 from kt_es.server.waiters import Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """An answer to a submission; ``verdict`` names it in the metrics, ``queued`` while undecided."""
-
-    verdict: str
-    status: int
-    body: dict[str, object] | Problem
 
 
 class ReceiptDesk:
@@ -30,34 +22,34 @@ class ReceiptDesk:
         self._submissions = submissions
 
     async def take(
-        self,
-        submission: Submission,
-        wait: float,
-        pool: Executor,
-        waiting: Callable[[], None] = lambda: None,
-    ) -> Told:
-        """Submit, and wait up to ``wait`` seconds for the verdict; ``waiting`` is called before that.
+        self, submission: MutationRequest, pool: Executor, waiting: Callable[[], None] = lambda: None
+    ) -> ReceiptBody | VerdictBody | Problem:
+        """Submit, and wait for the verdict as long as ``submission`` asks for.
 
-        Cancelled, it waits no longer. What is in the queue stays there.
+        A cancelled call stops waiting. What is in the queue stays there.
+
+        Args:
+            pool: the threads in which ``submit`` blocks.
+            waiting: called before the wait begins.
         """
-        # Before it is checked: a verdict that comes between check and append is not missed.
-        waiter = self._submissions.wait_for(submission) if wait > 0 else None
+        # Registered before the check, so that no verdict between check and append is missed.
+        waiter = self._submissions.wait_for(submission) if submission.wait > 0 else None
         try:
-            receipt = await run_in(pool, lambda: self._submissions.submit(submission))
-            if receipt.epoch is not None:
-                return _accepted(receipt, receipt.epoch)
+            queued = await run_in(pool, lambda: self._submissions.submit(submission))
+            if queued.epoch is not None:
+                return _accepted(queued, queued.epoch)
             waiting()
-            outcome = None if waiter is None else await _within(waiter, wait)
+            outcome = None if waiter is None else await _within(waiter, submission.wait)
         finally:
             self._submissions.forget(submission, waiter)
         if outcome is None:
-            return Told("queued", 202, {"mutation": receipt.entry_hash.hex(), "event": str(receipt.event)})
+            return ReceiptBody(queued.entry_hash.hex(), str(queued.event))
         if outcome.verdict is Verdict.REPLAY:
-            # It was accepted between the check and the decision: another try of the same client.
+            # Another attempt of the same client was accepted between the check and the decision.
             accepted = await run_in(pool, lambda: self._submissions.accepted_in(submission))
             if accepted is not None:
-                return _accepted(receipt, accepted)
-        return _decided(receipt, outcome)
+                return _accepted(queued, accepted)
+        return _decided(queued, outcome)
 
 
 async def _within(waiter: Future[Outcome | None], seconds: float) -> Outcome | None:
@@ -67,24 +59,14 @@ async def _within(waiter: Future[Outcome | None], seconds: float) -> Outcome | N
         return None
 
 
-def _accepted(receipt: Receipt, epoch: int) -> Told:
-    verdict = Verdict.ACCEPTED.label
-    body = {"mutation": receipt.entry_hash.hex(), "verdict": verdict, "epoch": epoch, "record": None}
-    return Told(verdict, 200, body)
+def _accepted(queued: Queued, epoch: int) -> VerdictBody:
+    return VerdictBody(queued.entry_hash.hex(), Verdict.ACCEPTED.label, epoch, None)
 
 
-def _decided(receipt: Receipt, outcome: Outcome) -> Told:
+def _decided(queued: Queued, outcome: Outcome) -> VerdictBody | Problem:
     verdict = outcome.verdict.label
-    body: dict[str, object] = {
-        "mutation": receipt.entry_hash.hex(),
-        "verdict": verdict,
-        "epoch": outcome.epoch,
-        "record": {
-            "sequence": outcome.sequence,
-            "queue_revision": outcome.queue_revision,
-            "position": outcome.position,
-        },
-    }
+    record = RecordBody(outcome.sequence, outcome.queue_revision, outcome.position)
+    body = VerdictBody(queued.entry_hash.hex(), verdict, outcome.epoch, record)
     if outcome.verdict.succeeded:
-        return Told(verdict, 200, body)
-    return Told(verdict, 409, Problem(409, verdict, meaning(outcome.verdict), "mutation", more=body))
+        return body
+    return Problem(409, verdict, meaning(outcome.verdict), "mutation", more=encode_model(body))

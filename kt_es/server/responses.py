@@ -7,7 +7,8 @@ import time
 from email.utils import formatdate
 from http import HTTPStatus
 
-from kt_es.server.problems import MEDIA_TYPE, Problem
+from kt_es.api.operations import PROBLEM_MEDIA
+from kt_es.server.problems import Problem
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -21,7 +22,7 @@ def encode_head(status: int, headers: Headers, *, keep_alive: bool) -> bytes:
 
 
 def problem_headers(problem: Problem, body: bytes) -> Headers:
-    headers = {"content-length": str(len(body)), "content-type": MEDIA_TYPE, **problem.headers}
+    headers = {"content-length": str(len(body)), "content-type": PROBLEM_MEDIA, **problem.headers}
     return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 

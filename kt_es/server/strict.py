@@ -1,16 +1,29 @@
-"""What a request may have beside its members: parameters of its operation, and the type of its body."""
+"""What a front end refuses before it looks at the members of a request.
+
+A request that two readers may read differently is refused: a proxy, a log and this front end must see the
+same one. So are bodies larger than any request, unknown parameters and other content types than JSON.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Sequence
 from urllib.parse import parse_qsl
 
 from fastapi import Request
 from fastapi.routing import APIRoute
+from starlette.types import Scope
 
+from kt_es.api.operations import HEALTH, JSON_MEDIA, METRICS, READY, ProblemReason
 from kt_es.errors import RefusedError
+from kt_es.server.limits import MAX_DEPTH, MAX_MEMBERS
 
-# Monitoring tools add parameters of their own, and nothing of the answer depends on any.
-LENIENT = ("/healthz", "/metrics", "/readyz")
+# Monitoring tools add parameters of their own, and no answer depends on them.
+_LENIENT = (HEALTH.path, METRICS.path, READY.path)
+
+# A string, closed or not, or what opens or separates members. Possessive, so that time is linear.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[,\[{]', re.DOTALL)
 
 
 class UnsupportedMediaError(Exception):
@@ -23,7 +36,7 @@ def check_request(request: Request) -> None:
     ``UnsupportedMediaError`` for a body of another type.
     """
     route = request.scope.get("route")
-    if not isinstance(route, APIRoute) or route.path in LENIENT:
+    if not isinstance(route, APIRoute) or route.path in _LENIENT:
         return
     if route.body_field is not None:
         check_media(request)
@@ -32,7 +45,7 @@ def check_request(request: Request) -> None:
     if any(name not in known for name, _ in given):
         # What was given is not repeated: it may be a label.
         only = "no parameters" if not known else f"only the parameters {', '.join(known)}"
-        raise RefusedError("malformed", f"this address takes {only}")
+        raise RefusedError(ProblemReason.MALFORMED, f"this address takes {only}")
 
 
 def check_media(request: Request) -> None:
@@ -40,8 +53,82 @@ def check_media(request: Request) -> None:
     values = request.headers.getlist("content-type")
     media, _, parameters = values[0].partition(";") if len(values) == 1 else ("", "", "")
     charset = parameters.strip().lower().replace('"', "")
-    if media.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
+    if media.strip().lower() != JSON_MEDIA or charset not in ("", "charset=utf-8"):
         raise UnsupportedMediaError
     # Nothing here undoes a coding: to somebody who does, the body is another one.
     if any(value.strip().lower() != "identity" for value in request.headers.getlist("content-encoding")):
         raise UnsupportedMediaError
+
+
+def oversized_shape(body: bytes) -> str | None:
+    """What is wrong with a body that has more members or levels than any request has.
+
+    It is read no further than to the first that is too many. What is no JSON is found later.
+    """
+    strings = members = levels = 0
+    for found in _TOKEN.finditer(body):
+        match body[found.start()]:
+            case 0x22:
+                strings += 1
+            case 0x2C:
+                members += 1
+            case _:
+                levels += 1
+        if members >= MAX_MEMBERS or strings > 2 * MAX_MEMBERS:
+            return f"the body has more than {MAX_MEMBERS} members"
+        if levels > MAX_DEPTH:
+            return f"the body has more than {MAX_DEPTH} objects and arrays"
+    return None
+
+
+class _AmbiguousError(ValueError):
+    """The sentence says what is ambiguous."""
+
+
+def ambiguity(scope: Scope, body: bytes) -> str | None:
+    """What is ambiguous in a request, None if nothing is. What is no JSON at all is found later."""
+    query = scope.get("query_string", b"").decode("latin-1")
+    names = [name for name, _ in parse_qsl(query, keep_blank_values=True)]
+    if len(set(names)) < len(names):
+        return "a parameter stands in the address twice"
+    if not body or not _is_json(scope):
+        return None
+    try:
+        json.loads(
+            _text(body), object_pairs_hook=_check_once, parse_int=_integer, parse_constant=_refuse_constant
+        )
+    except _AmbiguousError as error:
+        return str(error)
+    except (ValueError, RecursionError):
+        return None
+    return None
+
+
+def _is_json(scope: Scope) -> bool:
+    return any(name == b"content-type" and b"json" in value.lower() for name, value in scope["headers"])
+
+
+def _text(body: bytes) -> str:
+    """The body as UTF-8 (RFC 8259, 8.1)."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        raise _AmbiguousError("the body is not UTF-8") from None
+    if text.startswith("\ufeff"):
+        raise _AmbiguousError("the body begins with a byte order mark; leave it out")
+    return text
+
+
+def _check_once(members: Sequence[tuple[str, object]]) -> None:
+    if len({name for name, _ in members}) < len(members):
+        raise _AmbiguousError("a member stands in the body twice")
+
+
+def _integer(digits: str) -> int:
+    if digits == "-0":
+        raise _AmbiguousError("-0 is written 0")
+    return int(digits)
+
+
+def _refuse_constant(name: str) -> None:
+    raise _AmbiguousError(f"{name} is no JSON")

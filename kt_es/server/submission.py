@@ -13,6 +13,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
 
+from kt_es.api.models import MutationRequest
+from kt_es.api.operations import ProblemReason
 from kt_es.crypto.commitments import opens
 from kt_es.epochs import Current, Epoch, decide
 from kt_es.errors import MalformedError, RefusedError
@@ -22,11 +24,11 @@ from kt_es.formats.entries import MAX_MUTATION, Mutation, check_submittable
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.profiles import MAX_PROFILE, OPENING, OPENING_LENGTH, Opening, decode_profile
 from kt_es.formats.records import Verdict
-from kt_es.ledger.ledger import Committed
+from kt_es.ledger.state import Committed
 from kt_es.server.availability import Appender, LogWatch
 from kt_es.server.backlog import Backlog
 from kt_es.server.batcher import Batcher
-from kt_es.server.handlers import Directory
+from kt_es.server.handlers import DirectoryReader
 from kt_es.server.rights import PrivateStreams
 from kt_es.server.waiters import Outcome, Waiters
 
@@ -43,21 +45,11 @@ _MEANING = {
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
-    """One request to change what stands at a label, all of it still to be checked."""
+class Queued:
+    """The mutation is in the queue, in the event ``event``.
 
-    label: str
-    mutation: bytes
-    opening: bytes
-    profile: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """The mutation is in the queue: in the event ``event``.
-
-    Or it need not be, because its entry is the current one already: then ``event`` is None and ``epoch``
-    is the one that accepted it.
+    If its entry is the current one already, nothing is queued: ``event`` is None, and ``epoch`` has accepted
+    the entry.
     """
 
     entry_hash: bytes
@@ -70,7 +62,7 @@ class Submissions:
 
     def __init__(
         self,
-        directory: Directory,
+        directory: DirectoryReader,
         names: StreamNames,
         waiters: Waiters,
         *,
@@ -89,16 +81,16 @@ class Submissions:
         self._batcher = batcher
         self._private = private
 
-    def wait_for(self, submission: Submission) -> Future[Outcome | None] | None:
+    def wait_for(self, submission: MutationRequest) -> Future[Outcome | None] | None:
         """A future of what becomes of it, to be asked for before ``submit``; None if too many wait."""
         return self._waiters.register(submission.mutation)
 
-    def forget(self, submission: Submission, waiter: Future[Outcome | None] | None) -> None:
+    def forget(self, submission: MutationRequest, waiter: Future[Outcome | None] | None) -> None:
         """Wait no longer; always to be called after ``wait_for``."""
         if waiter is not None:
             self._waiters.discard(submission.mutation, waiter)
 
-    def submit(self, submission: Submission) -> Receipt:
+    def submit(self, submission: MutationRequest) -> Queued:
         """Check and queue one submission.
 
         Raises ``RefusedError`` with reason and field, ``MalformedError`` for the label, and
@@ -111,7 +103,7 @@ class Submissions:
         mutation = self._checked(committed, submission)
         accepted = self._decided(committed, mutation)
         if accepted is not None:
-            return Receipt(mutation.entry_hash, epoch=accepted)
+            return Queued(mutation.entry_hash, epoch=accepted)
         self._directory.check_submissions()
         self._watch.check()
         self._backlog.check()
@@ -123,20 +115,20 @@ class Submissions:
         self._appender.append(stream, content_event(stream, OPENING, opening.encode()), deadline)
         event = self._batcher.append(submission.mutation, deadline)
         self._backlog.added()
-        return Receipt(mutation.entry_hash, event=event)
+        return Queued(mutation.entry_hash, event=event)
 
-    def accepted_in(self, submission: Submission) -> int | None:
+    def accepted_in(self, submission: MutationRequest) -> int | None:
         """The epoch that accepted the entry, if it is the current one now."""
         mutation = Mutation.decode(submission.mutation)
         held = self._directory.current(self._directory.committed(), mutation.entry.index)
         return held[1] if held is not None and held[0].entry_hash == mutation.entry_hash else None
 
-    def _checked(self, committed: Committed, submission: Submission) -> Mutation:
+    def _checked(self, committed: Committed, submission: MutationRequest) -> Mutation:
         """The mutation, if it is about this label and this profile."""
         if len(submission.mutation) > MAX_MUTATION:
-            raise RefusedError("oversize", f"must have at most {MAX_MUTATION} bytes", "mutation")
+            raise RefusedError(ProblemReason.OVERSIZE, f"must have at most {MAX_MUTATION} bytes", "mutation")
         if len(submission.profile) > MAX_PROFILE:
-            raise RefusedError("oversize", f"must have at most {MAX_PROFILE} bytes", "profile")
+            raise RefusedError(ProblemReason.OVERSIZE, f"must have at most {MAX_PROFILE} bytes", "profile")
         label = normalize_label(submission.label, self._directory.config(committed).label_policy)
         mutation = _field("mutation", lambda: Mutation.decode(submission.mutation))
         _field("mutation", lambda: check_submittable(mutation.entry))
@@ -144,10 +136,12 @@ class Submissions:
         _field("profile", lambda: decode_profile(submission.profile))
         entry = mutation.entry
         if entry.index != self._directory.indexer.locate(label)[0]:
-            raise RefusedError("malformed", "its entry's index is not that of the label", "mutation")
+            raise RefusedError(
+                ProblemReason.MALFORMED, "its entry's index is not that of the label", "mutation"
+            )
         if not opens(entry.commitment, submission.opening, label, entry.version, submission.profile):
             raise RefusedError(
-                "malformed",
+                ProblemReason.MALFORMED,
                 "the entry's commitment does not open to this label, version and profile",
                 "opening",
             )
@@ -177,4 +171,4 @@ def _field(name: str, read: Callable[[], _T]) -> _T:
     try:
         return read()
     except MalformedError as error:
-        raise RefusedError("malformed", str(error), name) from None
+        raise RefusedError(ProblemReason.MALFORMED, str(error), name) from None

@@ -19,7 +19,6 @@ from kt_es.errors import AccessDeniedError, KtError, MalformedError, Unavailable
 from kt_es.eventstore.rights import DELETED
 from kt_es.eventstore.streams import ANY, Event, NewEvent, StreamNames, content_event
 from kt_es.formats.profiles import OPENING, OPENING_ERASED, Opening, encode_erased
-from kt_es.ledger.erasures import erased_entries
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.openings import Openings
 from kt_es.server.late import RequestLog
@@ -74,10 +73,11 @@ class Sweeper:
         committed = self._ledger.committed
         if not self._ledger.has_erasures or not self._swept < self._ledger.last_erasure <= committed.epoch:
             return
-        for index in erased_entries(self._ledger, committed, after=self._swept):
+        erasures = self._ledger.tables.erasures
+        for index in erasures.entries(committed.epoch, after=self._swept):
             if stop.is_set():
                 return
-            self._sweep(index, erased_entries(self._ledger, committed, index=index)[index])
+            self._sweep(index, erasures.entries(committed.epoch, index)[index])
         self._swept = committed.epoch
 
     def _sweep(self, index: bytes, erased: set[bytes]) -> None:

@@ -22,7 +22,8 @@ from kt_es.eventstore.streams import ANY, EventLog, content_event
 from kt_es.formats.configs import Config, SignedConfig
 from kt_es.formats.queue import CONFIG
 from kt_es.formats.records import Verdict
-from kt_es.ledger.ledger import FAMILIES, Ledger
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.tables import FAMILIES
 from kt_es.process.files import replace_file
 from projections.auditor import audit
 from signer.changes import Base, Changes, following, sign_change

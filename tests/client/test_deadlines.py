@@ -14,6 +14,7 @@ from pathlib import Path
 import httpcore
 import pytest
 
+from kt_es.api.models import ErasureRequest
 from kt_es.client.deadlines import Deadline
 from kt_es.client.transport import Transport
 from kt_es.errors import KtError, UnavailableError
@@ -95,12 +96,12 @@ def server(talk: Talk, read_first: bool = True) -> Iterator[int]:
             connection.close()
 
 
-def ends(transport: Transport, body: dict[str, object] | None = None) -> KtError:
+def ends(transport: Transport, request: ErasureRequest | None = None) -> KtError:
     """The error that a call ends with, by its deadline and no much later."""
     begun = time.monotonic()
     deadline = transport.deadline(DEADLINE)
     with pytest.raises(KtError) as ended:
-        _ = transport.get("/", deadline) if body is None else transport.post("/", body, deadline)
+        _ = transport.get("/", deadline) if request is None else transport.post("/", request, deadline)
     transport.close()
     assert time.monotonic() - begun < LONG
     return ended.value
@@ -115,7 +116,7 @@ def test_whatever_is_dripped_the_call_ends(part: str) -> None:
 def test_a_request_that_is_not_read_ends() -> None:
     with server(lambda _: NEVER.wait(LONG) or None, read_first=False) as port:
         transport = Transport(f"http://127.0.0.1:{port}")
-        assert isinstance(ends(transport, {"large": "x" * 50_000_000}), UnavailableError)
+        assert isinstance(ends(transport, ErasureRequest(bytes(40_000_000))), UnavailableError)
 
 
 def test_a_handshake_that_is_dripped_ends(tmp_path: Path) -> None:

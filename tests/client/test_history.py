@@ -12,8 +12,8 @@ import pytest
 
 from kt_es.client.client import Client
 from kt_es.client.history import (
+    ClaimedVersion,
     History,
-    ToldVersion,
     Version,
     epochs_to_look_up,
     verify_history,
@@ -95,14 +95,14 @@ def test_nobody_has_no_history(client: Client) -> None:
     assert history.current.absent
 
 
-Told = list[ToldVersion]
+Told = list[ClaimedVersion]
 
 
 @pytest.fixture
 def parts(client: Client, directory: Directory) -> tuple[Lookup, Told, list[Lookup]]:
     """The current lookup, an honest tale, and verified lookups of all epochs."""
     told = [
-        ToldVersion(epoch, directory.mutations[entry_hash])
+        ClaimedVersion(epoch, directory.mutations[entry_hash])
         for epoch, entry_hash in directory.versions[b.index("alice")]
     ]
     lookups = [client.lookup(ALICE, epoch, profile=False) for epoch in range(1, 8)]

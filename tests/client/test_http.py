@@ -309,7 +309,7 @@ def test_a_call_that_waits_says_so_once() -> None:
     transport = Transport("http://kt.test", transport=httpx.MockTransport(handle))
     transport.on_waiting = told.append
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kt_es.client.transport._TOLD_AFTER", 0.0)
+        patch.setattr("kt_es.client.transport._NOTICE_AFTER", 0.0)
         transport.get("/x", time.monotonic() + 60)
     (said,) = told
     assert said.startswith("waiting up to ")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from kt_es.client.strict_json import MAX_VALUES, decode_json
+from kt_es.api.codec import MAX_VALUES, decode_json
 from kt_es.errors import MalformedError
 
 
@@ -64,8 +64,8 @@ def test_the_worst_answer_that_is_taken_stays_small(kind: str) -> None:
     """In a process of its own: the peak of this one says nothing."""
     program = (
         "import resource\n"
-        "from kt_es.client.strict_json import decode_json\n"
-        "from kt_es.client.transport import MAX_ANSWER\n"
+        "from kt_es.api.codec import decode_json\n"
+        "from kt_es.api.operations import MAX_ANSWER\n"
         f"data = {WORST[kind]}\n"
         "assert len(data) <= MAX_ANSWER\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from kt_es.client.ranges import SeenRange, open_range, verify_range
+from kt_es.client.ranges import VerifiedRange, open_range, verify_range
 from kt_es.client.trusted import Pinned, Trusted, begin
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import EquivocationError, VerificationError
@@ -42,7 +42,7 @@ def trusted_of(directory: Directory) -> Trusted:
     return begin(Pinned(b.ORIGIN, b.SIGNER_KEY), directory.configs)
 
 
-def verified(directory: Directory, answer: RangeAnswer, first: int = 1, last: int = 8) -> SeenRange:
+def verified(directory: Directory, answer: RangeAnswer, first: int = 1, last: int = 8) -> VerifiedRange:
     _, seen = verify_range(trusted_of(directory), ALICE, answer, (), first=first, last=last)
     return seen
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from kt_es.client.continuity import merge
+from kt_es.client.heads import merge
 from kt_es.client.trust import Lookup, verify_lookup, verify_proof_file
 from kt_es.client.trusted import Pinned, Trusted, begin, extend
 from kt_es.errors import CannotTellError, EquivocationError, MalformedError, VerificationError

@@ -10,6 +10,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kt_es.api.codec import decode_model
+from kt_es.api.models import ConsistencyBody, ErasureBody, LookupBody, RangeBody
 from kt_es.client import wire
 from kt_es.client.trusted import Pinned, Trusted, begin
 from kt_es.errors import ConfigError, MalformedError
@@ -79,8 +81,10 @@ FIELDS = st.sampled_from(
 BODIES = st.dictionaries(FIELDS, VALUES | st.lists(st.dictionaries(FIELDS, VALUES), max_size=2))
 READERS: list[Callable[[Any], object]] = [
     wire.read_directory,
-    wire.read_lookup,
-    wire.read_consistency,
+    lambda body: decode_model(LookupBody, body),
+    lambda body: decode_model(RangeBody, body),
+    lambda body: decode_model(ConsistencyBody, body),
+    lambda body: decode_model(ErasureBody, body),
     wire.read_head,
     wire.read_history,
     wire.read_receipt,

@@ -11,9 +11,10 @@ import pytest
 from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.profiles import OPENING, OPENING_ERASED, encode_erased
-from kt_es.ledger.ledger import OPENINGS, Committed, Ledger
+from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.openings import Openings
 from kt_es.ledger.replay import Replay
+from kt_es.ledger.state import Committed
 from projections.openings import OpeningsFollower
 from tests.builders import ORIGIN, SIGNER_KEY, index, opening_event
 from tests.faults.machine import SLICE, Crash, Disk, Fault, Machine
@@ -77,7 +78,7 @@ def take_openings(machine: Machine, log: MemoryLog, count: int, *, keep: bool) -
         for event in events:
             follower.take(event)
 
-    return list(restarted(run, keep=keep).durable.scan(OPENINGS))
+    return list(restarted(run, keep=keep).durable.scan(Openings.FAMILY))
 
 
 @pytest.mark.parametrize("keep", [True, False])

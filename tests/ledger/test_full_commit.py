@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kt_es.errors import DiskFullError
-from kt_es.ledger.ledger import COMMITTED, FAMILIES, META, Ledger
+from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.store import Change
+from kt_es.ledger.tables import FAMILIES, States
 from tests import builders as b
 from tests.reference.frontends import Front, front, until
 from tests.reference.memory_store import MemoryStore
@@ -27,7 +28,7 @@ class FailedButWritten(MemoryStore):
     def write(self, changes: Iterable[Change], sync: bool = True) -> None:
         changes = list(changes)
         super().write(changes, sync)
-        if any((family, key) == (META, COMMITTED) for family, key, _ in changes):
+        if any((family, key) == (States.FAMILY, States.COMMITTED) for family, key, _ in changes):
             self.left -= 1
             if self.left == 0:
                 raise DiskFullError(Path("data"))

@@ -21,8 +21,8 @@ from kt_es.node.groups.filters import (
     predicate,
 )
 from kt_es.node.refusals import Refusal
-from kt_es.node.rpc.append import append_answer, appended, in_time, seconds_left
-from kt_es.node.rpc.misc import VERSION, supported_methods
+from kt_es.node.rpc.append_messages import append_answer, appended, in_time, seconds_left
+from kt_es.node.rpc.discovery import VERSION, supported_methods
 from kt_es.node.store.log import Appended
 
 Options = streams_pb2.BatchAppendReq.Options

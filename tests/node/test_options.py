@@ -16,9 +16,9 @@ from kt_es.cli.operators.setup import NewDirectory, write_directory
 from kt_es.config import load_settings
 from kt_es.errors import ConfigError, KtError
 from kt_es.node import server
-from kt_es.node.ops.limits import BOUNDS, Limits, spelled
+from kt_es.node.limits import BOUNDS, NodeLimits, spelled
 from kt_es.node.server import NodeConfig
-from kt_es.node.store.storage import RocksStorage
+from kt_es.node.store.rocks import RocksStorage
 
 # Each differs from its default.
 OTHERS = {
@@ -59,8 +59,8 @@ def configs(monkeypatch: pytest.MonkeyPatch) -> list[NodeConfig]:
 
 
 def test_every_limit_has_bounds_and_a_test() -> None:
-    assert set(BOUNDS) == set(asdict(Limits())) == set(OTHERS)
-    assert not set(asdict(Limits()).items()) & set(OTHERS.items())
+    assert set(BOUNDS) == set(asdict(NodeLimits())) == set(OTHERS)
+    assert not set(asdict(NodeLimits()).items()) & set(OTHERS.items())
 
 
 def test_limits_are_those_of_the_node_unless_they_are_given(
@@ -73,8 +73,8 @@ def test_limits_are_those_of_the_node_unless_they_are_given(
         assert result.exit_code == 0, result.output
     assert [config.limits for config in configs] == [
         NodeConfig(tmp_path).limits,
-        Limits(**OTHERS),
-        Limits(**OTHERS),
+        NodeLimits(**OTHERS),
+        NodeLimits(**OTHERS),
     ]
 
 
@@ -121,7 +121,7 @@ def test_kt_up_gives_its_node_the_limits_in_kt_toml(tmp_path: Path, configs: lis
     # As ``kt up`` does: the file is named before the command, and has the limits.
     result = CliRunner().invoke(cli, ["-c", str(settings.base / "kt.toml"), *node_arguments(settings)])
     assert result.exit_code == 0, result.output
-    assert configs[0].limits == Limits(**limits)
+    assert configs[0].limits == NodeLimits(**limits)
     assert configs[0].data == tmp_path / "node"
 
 

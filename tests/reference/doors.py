@@ -13,9 +13,9 @@ from starlette.types import ASGIApp
 
 from kt_es.errors import KtError
 from kt_es.server.clients import Clients
-from kt_es.server.connections import Connections
+from kt_es.server.connections import HttpConnections
 from kt_es.server.guard import Guard
-from kt_es.server.limits import Limits
+from kt_es.server.limits import ClientLimits
 from kt_es.server.listening import http_server
 from projections.frontend import Running
 
@@ -27,7 +27,7 @@ class Door:
     """A running server. ``refused`` counts by reason."""
 
     port: int
-    connections: Connections
+    connections: HttpConnections
     errors: list[KtError]
     refused: Counter
     sockets: list[socket.socket] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Door:
 @contextmanager
 def door(
     app: ASGIApp,
-    limits: Limits,
+    limits: ClientLimits,
     *,
     most: int = 100,
     guarded: bool = False,
@@ -64,7 +64,7 @@ def door(
     if guarded:
         seconds = Histogram("seconds", "of requests", ["route"], registry=registry)
         app = Guard(app, clients, seconds, refused)
-    connections = Connections(clients, most, refused)
+    connections = HttpConnections(clients, most, refused)
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     errors: list[KtError] = []
     made = Door(listener.getsockname()[1], connections, errors, refused)
@@ -80,7 +80,7 @@ def door(
 @contextmanager
 def listening(running: Running) -> Iterator[int]:
     """A front end behind a real socket; its port."""
-    connections = Connections(running.clients, 100, running.metrics.refused)
+    connections = HttpConnections(running.clients, 100, running.metrics.refused)
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     errors: list[KtError] = []
     with listener, http_server(running.app, connections, listener, errors.append):

@@ -14,9 +14,10 @@ import httpx
 
 from kt_es.errors import KtError
 from kt_es.eventstore.streams import EventLog
-from kt_es.ledger.ledger import FAMILIES, Ledger
-from kt_es.ledger.store import Storage
-from kt_es.server.limits import DEFAULT_LIMITS, Limits
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.store import Store
+from kt_es.ledger.tables import FAMILIES
+from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
 from projections.frontend import Running
 from tests import builders as b
 from tests.reference.memory_store import MemoryStore
@@ -37,10 +38,10 @@ class Front:
     def __init__(
         self,
         streams: SignedStreams,
-        store: Storage | None = None,
+        store: Store | None = None,
         ledger: Ledger | None = None,
         connect: Callable[[], EventLog] | None = None,
-        limits: Limits = DEFAULT_LIMITS,
+        limits: ClientLimits = DEFAULT_LIMITS,
     ) -> None:
         self.streams = streams
         self.errors: list[KtError] = []
@@ -83,7 +84,7 @@ class Front:
 
 @contextmanager
 def front(
-    streams: SignedStreams, store: Storage | None = None, *, wait: bool = True, made: Front | None = None
+    streams: SignedStreams, store: Store | None = None, *, wait: bool = True, made: Front | None = None
 ) -> Iterator[Front]:
     """A running front end that has caught up with ``streams``; ``made`` is one that was put together."""
     made = Front(streams, store) if made is None else made
@@ -97,7 +98,7 @@ def front(
 
 
 @contextmanager
-def front_with_alice(limits: Limits = DEFAULT_LIMITS) -> Iterator[Front]:
+def front_with_alice(limits: ClientLimits = DEFAULT_LIMITS) -> Iterator[Front]:
     """A front end of a directory with two epochs, in the first of which alice has published."""
     streams = SignedStreams()
     streams.put_user("alice")

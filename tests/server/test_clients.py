@@ -7,7 +7,7 @@ import pytest
 from kt_es.errors import ConfigError
 from kt_es.server import clients as module
 from kt_es.server.clients import Clients
-from kt_es.server.limits import BURST, Limits, Route, networks_of, room_for_connections
+from kt_es.server.limits import BURST, ClientLimits, Route, networks_of, room_for_connections
 
 ONE = Route()
 
@@ -20,7 +20,7 @@ class Clock:
 
 
 def clients(clock: Clock, **values: object) -> Clients:
-    return Clients(Limits(**{"exempt": (), **values}), clock)  # type: ignore[arg-type]
+    return Clients(ClientLimits(**{"exempt": (), **values}), clock)  # type: ignore[arg-type]
 
 
 def ask(made: Clients, address: str, route: Route = ONE, size: int = 0) -> bool:

@@ -12,16 +12,17 @@ from dataclasses import replace
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from kt_es.api.operations import MAX_MUTATION_REQUEST
 from kt_es.errors import KtError
 from kt_es.server import connection, limits
 from kt_es.server.guard import leave_place
-from kt_es.server.limits import Limits
+from kt_es.server.limits import ClientLimits
 from kt_es.server.pools import run_in
 from tests.reference.doors import PATIENCE, Door, answer, door, is_closed, request
 from tests.reference.frontends import until
 
-LONG = Limits()
-GUARDED = Limits(exempt=())
+LONG = ClientLimits()
+GUARDED = ClientLimits(exempt=())
 
 
 class App:
@@ -181,7 +182,7 @@ def test_many_small_chunks_are_refused_and_what_follows_them_is_not_read(patient
         (request("/v1/lookup", None, "Content-Length: 8193", method="POST"), 413),
         (request("/v1/range", None, "Content-Length: 8193", method="POST"), 413),
         (request("/", None, "Content-Length: 99999999999999999999", method="POST"), 400),
-        (request("/v1/mutations", None, f"Content-Length: {limits.MAX_BODY + 1}", method="POST"), 413),
+        (request("/v1/mutations", None, f"Content-Length: {MAX_MUTATION_REQUEST + 1}", method="POST"), 413),
         (
             request("/v1/lookup", None, "Transfer-Encoding: chunked", method="POST")
             + b"2000\r\n"

@@ -14,13 +14,13 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from kt_es.server import connection
-from kt_es.server.limits import Limits
+from kt_es.server.limits import ClientLimits
 from kt_es.server.tls import Exchangeable
 from tests.contracts.certificates import Certified, certify
 from tests.reference.doors import PATIENCE, Door, answer, door, is_closed, request
 from tests.reference.frontends import until
 
-LIMITS = Limits(exempt=())
+LIMITS = ClientLimits(exempt=())
 
 
 async def app(_: Scope, receive: Receive, send: Send) -> None:

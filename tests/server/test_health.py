@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from kt_es.ledger.clock import SLACK
-from kt_es.server.health import Reason
+from kt_es.server.health import NotReadyReason
 from tests import builders as b
 from tests.reference.frontends import Front, front, until
 from tests.reference.signed_streams import SignedStreams
@@ -37,7 +37,7 @@ def figures(running: Front) -> dict[str, float]:
 
 def reasons_in_metrics(running: Front) -> set[str]:
     found = figures(running)
-    known = {reason: found[f'kt_not_ready{{reason="{reason}"}}'] for reason in Reason}
+    known = {reason: found[f'kt_not_ready{{reason="{reason}"}}'] for reason in NotReadyReason}
     assert set(known.values()) <= {0.0, 1.0}
     return {str(reason) for reason, value in known.items() if value}
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 
+from kt_es.api.operations import MAX_MUTATION_REQUEST
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.errors import DivergenceError
 from kt_es.formats.checkpoints import open_checkpoint
@@ -189,7 +190,7 @@ def test_a_body_that_is_too_large_is_not_read_to_its_end(running: Front) -> None
 
     streamed = running.request("POST", "/v1/mutations", content=stream())
     check_problem(streamed, 413, "oversize")
-    announced = running.request("POST", "/v1/mutations", content=bytes(limits.MAX_BODY + 1))
+    announced = running.request("POST", "/v1/mutations", content=bytes(MAX_MUTATION_REQUEST + 1))
     check_problem(announced, 413, "oversize")
 
 

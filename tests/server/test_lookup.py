@@ -15,9 +15,9 @@ from kt_es.errors import ConfigError, DivergenceError, MalformedError, RefusedEr
 from kt_es.eventstore.streams import NewEvent
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import Mutation
-from kt_es.formats.heads import SignedMapHead
+from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.proofs import decode_configs
-from kt_es.ledger.heads import map_root_at
+from kt_es.ledger.proofs import map_root_at
 from kt_es.merkle.verify import log_root_from_consistency
 from projections.frontend import Running
 from tests import builders as b
@@ -93,7 +93,7 @@ def test_every_past_epoch_is_proven_to_the_client(story: Story, epoch: int, alic
 
 def test_the_answer_goes_on_from_any_checkpoint_that_the_client_trusts(story: Story) -> None:
     for since in range(1, 6):
-        checkpoint = story.front.directory.head(since).event.heads_checkpoint
+        checkpoint = story.front.directory.head(since).heads_checkpoint
         found = story.front.directory.lookup("bob@example.org", since=since)
         trusted, _ = verify_lookup(
             story.trusted(checkpoint),
@@ -142,17 +142,19 @@ def test_the_history_has_every_version_oldest_first(story: Story) -> None:
     page = story.front.directory.history("alice@example.org", profiles=True)
     assert not page.more
     assert [(v.epoch, v.mutation, v.opening, v.profile) for v in page.versions] == [
-        (1, story.alice[0], b.opening("alice", 1), b.profile("alice", 1)),
-        (4, story.alice[1], b.opening("alice", 2), b.profile("alice", 2)),
+        (1, story.alice[0].encode(), b.opening("alice", 1), b.profile("alice", 1)),
+        (4, story.alice[1].encode(), b.opening("alice", 2), b.profile("alice", 2)),
     ]
     assert [v.profile for v in story.front.directory.history("alice@example.org").versions] == [None, None]
-    assert story.front.directory.history("nobody@example.org").versions == []
+    assert story.front.directory.history("nobody@example.org").versions == ()
 
 
 def test_heads_are_the_published_ones(story: Story) -> None:
     published = [event.data for event in story.streams.log.read(story.streams.names.heads)]
     for epoch in range(1, 6):
-        assert story.front.directory.head(epoch).event.encode() == published[epoch - 1]
+        head = story.front.directory.head(epoch)
+        event = HeadEvent(head.smh, head.heads_checkpoint, head.mutations_checkpoint)
+        assert event.encode() == published[epoch - 1]
     assert story.front.directory.head().epoch == 5
 
 
@@ -160,14 +162,14 @@ def test_consistency_of_both_logs(story: Story) -> None:
     committed = story.front.ledger.committed
     for log, state in (("heads", committed.heads), ("mutations", committed.log)):
         sizes = {
-            SignedMapHead.decode(story.front.directory.head(epoch).event.smh_bytes).head.log_size: epoch
+            SignedMapHead.decode(story.front.directory.head(epoch).smh).head.log_size: epoch
             for epoch in range(1, 6)
         }
         for size, epoch in sizes.items():
             first = epoch if log == "heads" else size
             proof = story.front.directory.consistency(log, first, state.size)
             if log == "mutations":
-                head = SignedMapHead.decode(story.front.directory.head(epoch).event.smh_bytes).head
+                head = SignedMapHead.decode(story.front.directory.head(epoch).smh).head
                 assert log_root_from_consistency(first, state.size, head.log_root, proof) == state.root()
         assert story.front.directory.consistency(log, 0, state.size) == ()
         with pytest.raises(RefusedError) as refused:

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kt_es.formats.erasures import Erasure, Reason
-from kt_es.server.limits import Limits
-from kt_es.server.schemas import to_base64
+from kt_es.formats.notes import encode_base64
+from kt_es.server.limits import ClientLimits
 from tests import builders as b
 from tests.reference.doors import listening
 from tests.reference.frontends import front_with_alice
@@ -28,9 +28,9 @@ from tests.reference.operations import JSON, Asked, Operation, operations
 def submission(user: str, **other: object) -> dict[str, object]:
     return {
         "label": b.label_of(user),
-        "mutation": to_base64(b.mutation(user).encode()),
-        "opening": to_base64(b.opening(user)),
-        "profile": to_base64(b.profile(user)),
+        "mutation": encode_base64(b.mutation(user).encode()),
+        "opening": encode_base64(b.opening(user)),
+        "profile": encode_base64(b.profile(user)),
         **other,
     }
 
@@ -39,7 +39,7 @@ def erasure(user: str, signer: str | None = None) -> dict[str, str]:
     held = b.mutation(user)
     key = b.private_key(signer or user)
     return {
-        "erasure": to_base64(
+        "erasure": encode_base64(
             Erasure.sign(held.entry.index, held.entry_hash, Reason.OWNER, b.ORIGIN, key).encode()
         )
     }
@@ -176,7 +176,7 @@ def test_no_address_makes_the_front_end_fail(client: Client, path: str, query: s
 def test_whoever_asks_too_often_is_told_so_as_declared(operation: Operation) -> None:
     body = b"{}" if operation.method == "POST" else None
     asked = Asked(operation.method, operation.path, "", body, (JSON,) if body else ())
-    limits = Limits(exempt=(), address_rate=0.5, network_rate=0.5)
+    limits = ClientLimits(exempt=(), address_rate=0.5, network_rate=0.5)
     with front_with_alice(limits) as served, listening(served.running) as port:
         client = Client(port)
         refused = next(answer for answer in (client.ask(asked) for _ in range(20)) if answer.status == 429)

@@ -8,11 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
-from pydantic import BaseModel
 
 from kt_es.errors import AccessDeniedError, KtError, UnavailableError
 from kt_es.formats.erasures import Erasure, Reason
-from kt_es.server import availability, limits, schemas
+from kt_es.formats.notes import encode_base64
+from kt_es.server import availability, limits
+from kt_es.server.contract import models
 from kt_es.server.problems import without_streams
 from tests import builders as b
 from tests.reference.frontends import Front, front
@@ -68,16 +69,16 @@ def running(streams: SignedStreams, log: FailingLog, monkeypatch: pytest.MonkeyP
 def submission(user: str) -> dict[str, object]:
     return {
         "label": b.label_of(user),
-        "mutation": schemas.to_base64(b.mutation(user).encode()),
-        "opening": schemas.to_base64(b.opening(user)),
-        "profile": schemas.to_base64(b.profile(user)),
+        "mutation": encode_base64(b.mutation(user).encode()),
+        "opening": encode_base64(b.opening(user)),
+        "profile": encode_base64(b.profile(user)),
     }
 
 
 def erasure(user: str) -> dict[str, object]:
     held = b.mutation(user)
     made = Erasure.sign(held.entry.index, held.entry_hash, Reason.OWNER, b.ORIGIN, b.private_key(user))
-    return {"erasure": schemas.to_base64(made.encode())}
+    return {"erasure": encode_base64(made.encode())}
 
 
 def ask_everything(running: Front) -> list[tuple[str, httpx.Response]]:
@@ -127,7 +128,7 @@ def check_declared(path: str, answer: httpx.Response) -> None:
     if media == "text/plain":
         return
     name = content[media]["schema"]["$ref"].rpartition("/")[2]
-    model: type[BaseModel] = getattr(schemas, name)
+    model = models()[name]
     # As it is dumped again, so no member is missing, superfluous or of another type.
     assert (
         model.model_validate_json(answer.content, strict=True).model_dump(exclude_unset=True) == answer.json()

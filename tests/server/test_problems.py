@@ -127,7 +127,7 @@ def test_whatever_the_log_says_nobody_is_told(error: type[KtError], monkeypatch:
 MAY_BE_NAMED = {
     "DISK_FULL", "MAX_ERASURE", "MAX_HEAD", "MAX_HEADERS", "MAX_MUTATION", "MAX_PROFILE", "MAX_RANGE",
     "committed.epoch", "committed.heads.size", "first", "items", "last", "last - first + 1",
-    "limits.MAX_DEPTH", "limits.MAX_MEMBERS", "log", "only", "part", "problem", "request.route.body",
+    "log", "only", "part", "problem", "request.route.body",
     "route.body", "self.limit", "since",
 }  # fmt: skip
 

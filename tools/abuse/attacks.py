@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from kt_es.server.schemas import to_base64
+from kt_es.formats.notes import encode_base64
 from tests import builders as b
 from tests.reference.doors import request
 from tools.abuse.stage import USERS, VERSIONS, VETERAN
@@ -154,9 +154,9 @@ def waiting(number: int = 0) -> Iterator[bytes]:
             "/v1/mutations",
             {
                 "label": b.label_of(user),
-                "mutation": to_base64(made.encode()),
-                "opening": to_base64(b.opening(user)),
-                "profile": to_base64(b.profile(user)),
+                "mutation": encode_base64(made.encode()),
+                "opening": encode_base64(b.opening(user)),
+                "profile": encode_base64(b.profile(user)),
                 "wait": 60,
             },
         )

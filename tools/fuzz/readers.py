@@ -8,8 +8,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from kt_es.api.codec import decode_json, decode_model
+from kt_es.api.models import ConsistencyBody, ErasureBody, LookupBody, RangeBody
 from kt_es.client import wire
-from kt_es.client.strict_json import decode_json
 from kt_es.client.trust import open_answer, verify_lookup, verify_proof_file
 from kt_es.client.trusted import Pinned, begin
 from kt_es.config import load_settings
@@ -34,10 +35,11 @@ from kt_es.importers.openpgp import mailbox, read_openpgp
 from kt_es.importers.openpgp_bindings import binds
 from kt_es.importers.pem import read_pem
 from kt_es.importers.ssh import read_ssh
-from kt_es.ledger.ledger import COMMITTED, FAMILIES, META, Ledger
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.tables import FAMILIES, States
 from kt_es.node.access.users import decode as decode_users
 from kt_es.node.access.users import encode as encode_users
-from kt_es.node.groups.stored import decode_settings, encode_settings
+from kt_es.node.groups.settings import decode_settings, encode_settings
 from projections.snapshot import load, save
 from tests.builders import ORIGIN, SIGNER_KEY, START, VRF, index, label_of, profile, signed_config
 from tests.examples import BOB, ROTATED
@@ -46,8 +48,10 @@ from tools.fuzz.decoders import check
 
 _READERS: list[Callable[..., object]] = [
     wire.read_directory,
-    wire.read_lookup,
-    wire.read_consistency,
+    lambda body: decode_model(LookupBody, body),
+    lambda body: decode_model(RangeBody, body),
+    lambda body: decode_model(ConsistencyBody, body),
+    lambda body: decode_model(ErasureBody, body),
     wire.read_head,
     wire.read_history,
     wire.read_receipt,
@@ -99,7 +103,10 @@ def snapshot(data: bytes) -> None:
         try:
             load(io.BytesIO(file), store, ORIGIN, SIGNER_KEY)
         except DivergenceError:
-            check(store.get(META, COMMITTED) is None, "a snapshot that was refused is committed")
+            check(
+                States(store).committed(ORIGIN, SIGNER_KEY) is None,
+                "a snapshot that was refused is committed",
+            )
             continue
         again = io.BytesIO()
         save(Ledger(store, ORIGIN, SIGNER_KEY), again)

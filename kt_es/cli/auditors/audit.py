@@ -22,8 +22,9 @@ from kt_es.eventstore.streams import EventLog
 from kt_es.formats.heads import MapHead
 from kt_es.ledger.clock import ClockReport, spoken
 from kt_es.ledger.convicting import check_unconvicted, keeping_evidence
-from kt_es.ledger.ledger import FAMILIES, Ledger
-from kt_es.ledger.rocks import Store
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.rocks import RocksStore
+from kt_es.ledger.tables import FAMILIES
 from kt_es.wording import counted
 from projections.auditor import AuditReport, audit
 
@@ -73,7 +74,7 @@ def _keyed(settings: Settings, origin: str, vkey: str, directory: str | None) ->
 def ledger_of(settings: Settings, data: Path | None) -> Iterator[Ledger]:
     """Open a ledger to replay into: in ``data``, or in a temporary directory that is then removed."""
     with tempfile.TemporaryDirectory(prefix="kt-audit-") as temporary:
-        store = Store.open(data or Path(temporary), FAMILIES)
+        store = RocksStore.open(data or Path(temporary), FAMILIES)
         try:
             yield Ledger(store, settings.origin, settings.pinned)
         finally:

@@ -12,13 +12,13 @@ from kt_es.cli.context import output_of
 from kt_es.cli.operators.options import event_log, patience_option
 from kt_es.cli.options import is_named
 from kt_es.cli.output import Output
-from kt_es.cli.stopped_node import opened
 from kt_es.errors import DivergenceError
 from kt_es.eventstore.streams import StreamNames
-from kt_es.ledger.ledger import FAMILIES
-from kt_es.ledger.rocks import Store
+from kt_es.ledger.rocks import RocksStore
+from kt_es.ledger.tables import FAMILIES
+from kt_es.node.stopped import opened
 from projections.fsck.examination import fsck
-from projections.fsck.findings import MAX_DIFFERENCES, Report
+from projections.fsck.findings import MAX_DIFFERENCES, FsckReport
 from projections.fsck.streams import StreamReader
 
 
@@ -57,7 +57,7 @@ def fsck_command(
         log, node = (log, None) if is_named(context, "log") else (None, node)
     settings = directory_options(context, None, vkey, directory, needs_log=False)
     with ExitStack() as stack:
-        store = Store.view(data, FAMILIES)
+        store = RocksStore.view(data, FAMILIES)
         stack.callback(store.close)
         streams: tuple[StreamReader, StreamNames] | None = None
         if node is not None:
@@ -69,7 +69,7 @@ def fsck_command(
     _show(output, data, report)
 
 
-def _show(output: Output, data: Path, report: Report) -> None:
+def _show(output: Output, data: Path, report: FsckReport) -> None:
     for difference in report.differences:
         output.fail(difference)
     for what, count in report.counts.items():

@@ -18,7 +18,7 @@ from kt_es.config import FrontendTable, Settings
 from kt_es.errors import ConfigError
 from kt_es.eventstore.esdb import Connector
 from kt_es.process.hangups import Reloaded, differing, reloading
-from kt_es.server.limits import Limits as ClientLimits
+from kt_es.server.limits import ClientLimits
 from projections.monitor import MonitorSettings, monitor
 from signer.loop import Limits
 from signer.service import SignerSettings

@@ -14,8 +14,9 @@ from kt_es.cli.context import output_of, settings_of
 from kt_es.cli.operators.options import data_option
 from kt_es.errors import ConfigError
 from kt_es.formats.heads import MapHead
-from kt_es.ledger.ledger import FAMILIES, Ledger
-from kt_es.ledger.rocks import Store
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.rocks import RocksStore
+from kt_es.ledger.tables import FAMILIES
 from kt_es.process.files import replacing
 from kt_es.process.space import unwritable
 from kt_es.wording import counted
@@ -34,7 +35,7 @@ def snapshot_command() -> None:
 def save_command(context: click.Context, file: Path, data: Path | None) -> None:
     """Save the signer's last epoch to FILE. The signer may be running."""
     output, settings = output_of(context), settings_of(context)
-    store = Store.view(data or settings.path(settings.signer.data), FAMILIES)
+    store = RocksStore.view(data or settings.path(settings.signer.data), FAMILIES)
     try:
         ledger = Ledger(store, settings.origin, settings.pinned)
         with _written(file) as sink:
@@ -55,7 +56,7 @@ def load_command(context: click.Context, file: Path, data: Path | None) -> None:
     output, settings = output_of(context), settings_of(context)
     target = data or settings.path(settings.signer.data)
     with _made(target) as unfinished:
-        store = Store.open(unfinished, FAMILIES)
+        store = RocksStore.open(unfinished, FAMILIES)
         try:
             with file.open("rb") as source:
                 head = load(source, store, settings.origin, settings.pinned, output.progress_of)

@@ -20,7 +20,7 @@ from kt_es.cli.options import Number, given_options
 from kt_es.config import FILE_NAME, Address, FrontendTable, NodeTable, Settings, load_settings
 from kt_es.errors import ConfigError, DiskFullError, LockedError
 from kt_es.formats.labels import LABEL_POLICIES
-from kt_es.node.access.users import FILE_NAME as USERS_FILE
+from kt_es.node.stopped import has_users
 from kt_es.process.proxies import is_loopback
 from kt_es.process.redaction import without_password
 from kt_es.process.space import is_full
@@ -124,7 +124,7 @@ def _refuse_other_file(context: click.Context, data: Path) -> None:
 def _refuse_users(settings: Settings) -> None:
     """Refuse a node with users: the processes that ``kt up`` starts do not log in."""
     data = settings.path(settings.node.data)
-    if (data / USERS_FILE).exists():
+    if has_users(data):
         raise ConfigError(f"the node in {data} has users: run it with kt node, and each process by itself")
 
 

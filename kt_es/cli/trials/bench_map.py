@@ -8,12 +8,12 @@ from time import perf_counter
 
 from kt_es.cli.trials.bench_report import Row, peak_memory
 from kt_es.crypto.hashes import sha256
-from kt_es.ledger.rocks import Store
+from kt_es.ledger.rocks import RocksStore
+from kt_es.ledger.tables import FAMILIES, Pages
 from kt_es.merkle.map import EMPTY_ROOT, Map, Root
 from kt_es.merkle.verify import map_root, require_root
 
 Update = tuple[bytes, bytes]
-PAGES = "pages"
 LEAST_UPDATES_PER_SECOND = 20_000
 PROOFS = 1_000
 _STRIDE = 7_919
@@ -29,15 +29,15 @@ def bench_map(directory: Path, entries: int = 100_000, epoch: int = 10_000, runs
         epoch: how many of them each run updates; at most ``entries``.
         runs: how many updates are measured; at least 1.
     """
-    store = Store.open(directory, (PAGES,))
+    store = RocksStore.open(directory, FAMILIES)
     try:
         return _measure(store, directory, entries, epoch, runs)
     finally:
         store.close()
 
 
-def _measure(store: Store, directory: Path, entries: int, epoch: int, runs: int) -> list[Row]:
-    tree = Map(store.family(PAGES))
+def _measure(store: RocksStore, directory: Path, entries: int, epoch: int, runs: int) -> list[Row]:
+    tree = Map(Pages(store))
     indices = sorted(sha256(b"index %d" % number) for number in range(entries))
     slices = [_updates(1, indices[low : low + epoch]) for low in range(0, entries, epoch)]
     root = EMPTY_ROOT
@@ -66,9 +66,9 @@ def _measure(store: Store, directory: Path, entries: int, epoch: int, runs: int)
     ]
 
 
-def _advance(store: Store, tree: Map, root: Root, version: int, updates: Sequence[Update]) -> Root:
+def _advance(store: RocksStore, tree: Map, root: Root, version: int, updates: Sequence[Update]) -> Root:
     root, pages = tree.apply(root, version, updates)
-    store.write([(PAGES, key, page) for key, page in pages])
+    store.write(Pages(store).put(pages))
     return root
 
 

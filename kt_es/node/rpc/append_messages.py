@@ -1,4 +1,4 @@
-"""Requests that write to streams: their parsing, and the answers."""
+"""What requests to write ask for, and what answers to them report."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from google.protobuf.any_pb2 import Any as AnyMessage  # type: ignore[import-untyped]
 
-from kt_es.eventstore.driver import shared_pb2, status_pb2, streams_pb2
 from kt_es.eventstore.metadata import JSON
+from kt_es.node.protocol import shared_pb2, status_pb2, streams_pb2
 from kt_es.node.refusals import invalid, not_thought_of
 from kt_es.node.store.log import Appended
 from kt_es.node.store.records import Proposed, canonical_id, varint
@@ -21,10 +21,11 @@ MAX_EVENTS = 1 << 16  # of one append: tiny ones cost more than their bytes
 BYTES = "application/octet-stream"  # the protocol knows no other content than this and JSON
 # google.rpc.Code
 INVALID_ARGUMENT, DEADLINE_EXCEEDED, PERMISSION_DENIED, FAILED_PRECONDITION, UNAVAILABLE = 3, 4, 7, 9, 14
-FOREVER = 86_400.0  # seconds: later deadlines are none; clients send centuries
-# All of a message in one call: batches have hundreds.
+FOREVER = 86_400.0  # seconds: later deadlines count as none; clients send centuries
+# One call for all fields of a message: batches have hundreds of messages.
 _FIELDS = attrgetter("id", "metadata", "custom_metadata", "data")
 _EXPECTED = {"no_stream": Expected.NO_STREAM, "any": Expected.ANY, "stream_exists": Expected.EXISTS}
+_EXPECTED_FIELD = {state: f"expected_{name}" for name, state in _EXPECTED.items()}
 
 
 def stream_name(identifier: shared_pb2.StreamIdentifier) -> str:
@@ -51,7 +52,7 @@ def expected_of(options: Any, oneof: str, revision_field: str) -> int | Expected
     """What an append, delete or tombstone expects of the stream.
 
     Raises:
-        Refusal: it does not say.
+        Refusal: it expects nothing.
     """
     kind = options.WhichOneof(oneof)
     if kind == revision_field:
@@ -63,10 +64,10 @@ def expected_of(options: Any, oneof: str, revision_field: str) -> int | Expected
 
 
 def proposals(messages: Iterable[Any]) -> Iterator[tuple[Proposed, int]]:
-    """The events of a request, each with its bytes that count towards the limit of an append.
+    """The events of a request, each with the bytes that count towards the limit of an append.
 
     Raises:
-        Refusal: at one that has no type or no valid id.
+        Refusal: an event has no type or no valid id.
     """
     for identifier, labels, metadata, data in map(_FIELDS, messages):
         type_ = labels["type"]
@@ -97,11 +98,11 @@ def appended(success: Any, outcome: Appended) -> None:
 
 
 def append_answer(outcome: Appended | Wrong, expected: int | Expected) -> streams_pb2.AppendResp | bytes:
-    """What ``Append`` answers, serialised already if it is the usual."""
+    """The answer of ``Append``; the usual one is already serialised."""
     if isinstance(outcome, Appended) and outcome.revision >= 0 and outcome.position:
         revision, place = varint(outcome.revision), varint(outcome.position)
-        # AppendResp { success = 1 { current_revision = 1, position = 3 { commit = 1, prepare = 2 } } }; at
-        # most 36 bytes, so that each length is one.
+        # AppendResp { success = 1 { current_revision = 1, position = 3 { commit = 1, prepare = 2 } } }: at
+        # most 36 bytes, so each length is one byte.
         head = bytes((10, 5 + len(revision) + 2 * len(place), 8))
         return b"".join((head, revision, bytes((26, 2 + 2 * len(place), 8)), place, b"\x10", place))
     answer = streams_pb2.AppendResp()
@@ -116,19 +117,15 @@ def append_answer(outcome: Appended | Wrong, expected: int | Expected) -> stream
         wrong.no_stream_20_6_0.SetInParent()
     if isinstance(expected, int):
         wrong.expected_revision = wrong.expected_revision_20_6_0 = expected
-    elif expected is Expected.ANY:
-        wrong.expected_any.SetInParent()
-        wrong.any_20_6_0.SetInParent()
-    elif expected is Expected.EXISTS:
-        wrong.expected_stream_exists.SetInParent()
-        wrong.stream_exists_20_6_0.SetInParent()
     else:
-        wrong.expected_no_stream.SetInParent()
+        getattr(wrong, _EXPECTED_FIELD[expected]).SetInParent()
+        if expected is not Expected.NO_STREAM:
+            getattr(wrong, _EXPECTED_FIELD[expected].removeprefix("expected_") + "_20_6_0").SetInParent()
     return answer
 
 
 def seconds_left(options: streams_pb2.BatchAppendReq.Options, now: float) -> float | None:
-    """How long a batch may take from ``now`` (seconds since 1970); ``None``: as long as it takes."""
+    """Seconds that a batch may take from ``now`` (seconds since 1970); ``None`` without a deadline."""
     kind = options.WhichOneof("deadline_option")
     if kind is None:
         return None
@@ -140,10 +137,10 @@ def seconds_left(options: streams_pb2.BatchAppendReq.Options, now: float) -> flo
 
 
 async def in_time(work: Coroutine[Any, Any, Appended | Wrong | Deleted], seconds: float | None) -> Any:
-    """What ``work`` gives. It is finished in any case, once it has begun.
+    """The result of ``work``, which runs to its end once it has begun.
 
     Raises:
-        TimeoutError: not within ``seconds``; if there are none left, it is not begun.
+        TimeoutError: it took longer than ``seconds``, or there were none left to begin it.
     """
     if seconds is None:
         return await work
@@ -153,14 +150,14 @@ async def in_time(work: Coroutine[Any, Any, Appended | Wrong | Deleted], seconds
     task = asyncio.ensure_future(work)
     done, _ = await asyncio.wait((task,), timeout=seconds)
     if not done:
-        # Somebody has to look at how it ends.
+        # Retrieve its exception, or asyncio complains.
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         raise TimeoutError
     return task.result()
 
 
 def batch_answer(request: streams_pb2.BatchAppendReq) -> streams_pb2.BatchAppendResp:
-    """The frame of a ``BatchAppendResp``: whose it is and what was expected."""
+    """A ``BatchAppendResp`` with the batch that it answers, and what that expected."""
     options = request.options
     answer = streams_pb2.BatchAppendResp(
         correlation_id=request.correlation_id, stream_identifier=options.stream_identifier
@@ -189,10 +186,6 @@ def wrong_batch_version(outcome: Wrong, expected: int | Expected) -> shared_pb2.
         wrong.current_no_stream.SetInParent()
     if isinstance(expected, int):
         wrong.expected_stream_position = expected
-    elif expected is Expected.ANY:
-        wrong.expected_any.SetInParent()
-    elif expected is Expected.EXISTS:
-        wrong.expected_stream_exists.SetInParent()
     else:
-        wrong.expected_no_stream.SetInParent()
+        getattr(wrong, _EXPECTED_FIELD[expected]).SetInParent()
     return wrong

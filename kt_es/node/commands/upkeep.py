@@ -1,47 +1,55 @@
-"""``kt node --check``, ``backup``, ``restore`` and ``scavenge``."""
+"""``kt node --check``, and ``backup``, ``restore`` and ``scavenge`` below ``kt node``."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from kt_es.cli.context import output_of
-from kt_es.cli.node_options import data_option
 from kt_es.cli.output import Output
 from kt_es.errors import KtError
 
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 _EXISTING = click.Path(path_type=Path, file_okay=False, exists=True)
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def data_option(kind: click.Path, text: str = "The node's data.") -> Callable[[Decorated], Decorated]:
+    """``--data`` of a command below ``kt node``: the command's own, or the one given to ``kt node``."""
+
+    def inherited(context: click.Context, option: click.Parameter, value: Any) -> Any:
+        above = context.parent
+        while value is None and above is not None:
+            value = above.params.get("data")
+            above = above.parent
+        if value is None:
+            raise click.MissingParameter(ctx=context, param=option)
+        # Convert again: the option of ``kt node`` need not exist, while this command may need it to.
+        return kind.convert(value, option, context)
+
+    return click.option("--data", type=kind, callback=inherited, help=f"{text}  [required]")
 
 
 def check_data(data: Path, output: Output) -> None:
-    """Check all data of a stopped node, and print what was found.
+    """Check all data of a stopped node, and print the report.
 
     Raises:
-        DamageError: something is wrong; the first problem is in its text.
+        DamageError: the data are damaged; the message has the first problem.
         KtError: the data cannot be read.
     """
     from kt_es.errors import ConfigError
     from kt_es.node.ops.checking import check
-    from kt_es.node.store.end import DamageError
+    from kt_es.node.store.storage import DamageError
 
     if not (data / "log").is_dir():
         raise ConfigError(f"{data} is no data directory of a node")
     report = check(data)
-    output.data(
-        {
-            "sound": report.sound,
-            "position": report.position,
-            "streams": report.streams,
-            "events": report.events,
-            "groups": report.groups,
-            "found": report.found,
-            "problems": list(report.problems),
-        },
-        report.problems,
-    )
+    output.data({"sound": report.sound, **asdict(report)}, report.problems)
     if not report.sound:
         raise DamageError(f"{data}: {report.found} problems, the first: {report.problems[0]}")
     output.ok(f"{report.events} events in {report.streams} streams, up to position {report.position}")

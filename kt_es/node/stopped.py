@@ -1,6 +1,6 @@
-"""The streams of a node that is not running, read where they lie.
+"""What others may read from the data directory of a node that is not running.
 
-Whoever may read the directory may read all of it: users, rights and TLS are the running node's.
+Whoever may read the directory may read all of it: users, rights and TLS are those of a running node.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from uuid import UUID
 
 from kt_es.errors import ConfigError, KtError
 from kt_es.eventstore.streams import Event
+from kt_es.node.access.users import FILE_NAME
 from kt_es.node.store.end import verify_end
+from kt_es.node.store.keys import head_key
 from kt_es.node.store.reading import CHUNK_EVENTS, forwards
 from kt_es.node.store.records import id_of, parsed, position_of, revision_of, type_of
-from kt_es.node.store.storage import RocksStorage, Storage
-from kt_es.node.store.streams import Head
-from kt_es.node.store.transaction import head_key
+from kt_es.node.store.rocks import RocksStorage
+from kt_es.node.store.storage import NodeStorage
+from kt_es.node.store.streams import StreamHead
 
 
 class StoppedLog:
@@ -28,15 +30,15 @@ class StoppedLog:
         StorageError: the end of the log is not as it was written.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: NodeStorage) -> None:
         self.storage = storage
         self.clock = time.time
         verify_end(storage)
 
-    def head(self, name: str) -> Head:
-        """The head of a stream; that of a missing one is ``Head()``."""
+    def head(self, name: str) -> StreamHead:
+        """The head of a stream; that of a missing one is ``StreamHead()``."""
         value = self.storage.get(head_key(name))
-        return Head() if value is None else Head.decode(value)
+        return StreamHead() if value is None else StreamHead.decode(value)
 
     def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[Event]:
         """The events of ``stream`` from revision ``start`` on, at most ``limit``; of a missing one none.
@@ -67,10 +69,10 @@ def _event(stream: str, stored: bytes) -> Event:
 
 @contextmanager
 def opened(data: Path) -> Iterator[StoppedLog]:
-    """The log in the data directory of a node, which is this process's alone meanwhile.
+    """The log in the data directory of a node. Meanwhile no other process can open it.
 
     Raises:
-        ConfigError: it is no data directory of a node, or cannot be opened.
+        ConfigError: ``data`` is no data directory of a node, or cannot be opened.
         LockedError: the node is running.
         StorageError: it is damaged.
     """
@@ -81,3 +83,8 @@ def opened(data: Path) -> Iterator[StoppedLog]:
         yield StoppedLog(storage)
     finally:
         storage.close()
+
+
+def has_users(data: Path) -> bool:
+    """Whether the node in ``data`` has users, so that clients have to log in."""
+    return (data / FILE_NAME).exists()

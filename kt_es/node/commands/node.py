@@ -1,26 +1,77 @@
-"""``kt node``: the embedded event log, run alone, its users and its upkeep."""
+"""``kt node``: run the embedded event log alone; its options for limits; its users."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from getpass import getpass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from kt_es.cli.addresses import address
 from kt_es.cli.context import config_path, logs_of, output_of
 from kt_es.cli.logs import configure_logs
-from kt_es.cli.node_options import data_option, given_limits, limit_options, refuse_options_of_running
-from kt_es.cli.node_upkeep import UPKEEP, check_data
+from kt_es.cli.options import Number
 from kt_es.cli.supervisor import end_with_parent, tell_parent
 from kt_es.config import load_settings
 from kt_es.errors import ConfigError
-from kt_es.node.ops.limits import Limits
+from kt_es.node.commands.upkeep import UPKEEP, check_data, data_option
+from kt_es.node.limits import BOUNDS, MAX_INT, Bound, NodeLimits, spelled
 
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path)
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def _limit_options(command: Decorated) -> Decorated:
+    """An option for each limit, with the node's own default."""
+    defaults = NodeLimits()
+    for name, bound in reversed(list(BOUNDS.items())):
+        option = click.option(
+            f"--{spelled(name)}",
+            type=_range(bound, getattr(defaults, name)),
+            default=getattr(defaults, name),
+            show_default=True,
+            metavar=bound.unit,
+            help=bound.help,
+        )
+        command = option(command)
+    return command
+
+
+def _given_limits(context: click.Context, limits: Mapping[str, float]) -> dict[str, float]:
+    """The ``limits`` that an option or a variable gave. The others are defaults."""
+    return {
+        name: value
+        for name, value in limits.items()
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+
+
+def _range(bound: Bound, default: float) -> click.IntRange | Number:
+    if isinstance(default, int):
+        return click.IntRange(int(bound.low), None if bound.high == MAX_INT else int(bound.high))
+    return Number(bound.low, bound.high)
+
+
+def _refuse_options_of_running(context: click.Context, command: str, but: Sequence[str] = ("data",)) -> None:
+    """Raise ``UsageError`` for an option that was given to ``kt node`` and that ``command`` ignores.
+
+    ``but`` names the options that ``command`` uses.
+    """
+    for option in context.command.params:
+        name = option.name or ""
+        if (
+            name not in but
+            and option.expose_value
+            and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        ):
+            raise click.UsageError(
+                f"{option.opts[0]} is for a node that is to run, not for {command}", context
+            )
 
 
 @click.group("node", invoke_without_command=True)
@@ -31,9 +82,9 @@ _FILE = click.Path(path_type=Path)
 @click.option("--anonymous", is_flag=True, help="On loopback: who does not log in counts as $all.")
 @click.option("--http", metavar="HOST:PORT", help="Serve /metrics and /healthz there; default not.")
 @click.option("--check", "checking", is_flag=True, help="Check the data of a stopped node instead.")
-@limit_options
+@_limit_options
 @click.pass_context
-def node_command(
+def node_command(  # noqa: PLR0917  a command has as many parameters as options
     context: click.Context,
     /,
     data: Path | None,
@@ -51,12 +102,12 @@ def node_command(
     certificate and limits again.
     """
     if context.invoked_subcommand is not None:
-        refuse_options_of_running(context, context.invoked_subcommand)
+        _refuse_options_of_running(context, context.invoked_subcommand)
         return
     if data is None:
         raise ConfigError("kt node needs --data DIR")
     if checking:
-        refuse_options_of_running(context, "--check", but=("data", "checking"))
+        _refuse_options_of_running(context, "--check", but=("data", "checking"))
         check_data(data, output_of(context))
         return
     from kt_es.node.server import NodeConfig, run
@@ -66,11 +117,11 @@ def node_command(
     output = output_of(context)
     where = address(listen, "--listen")
     ops = None if http is None else address(http, "--http")
-    given = given_limits(context, limits)
+    given = _given_limits(context, limits)
 
     def read() -> NodeConfig:
         file = config_path(context)
-        settled = load_settings(file).node.limits if file.exists() else {}
+        configured = load_settings(file).node.limits if file.exists() else {}
         return NodeConfig(
             data,
             where.host,
@@ -79,7 +130,7 @@ def node_command(
             tls_key=tls_key,
             anonymous=anonymous,
             http=None if ops is None else (ops.host, ops.port),
-            limits=Limits(**{**settled, **given}),  # type: ignore[arg-type]
+            limits=NodeLimits(**{**configured, **given}),  # type: ignore[arg-type]
         )
 
     login, query = ("", "Tls=false") if tls_cert is None else ("USER:PASSWORD@", "Tls=true&TlsCaFile=CA.crt")

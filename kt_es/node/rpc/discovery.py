@@ -1,4 +1,4 @@
-"""Gossip of a single node, and what the node says it can do."""
+"""What clients ask first: the members of the cluster (gossip), and the methods that the server supports."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
+import grpc
 from google.protobuf.descriptor import ServiceDescriptor  # type: ignore[import-untyped]
 
-from kt_es.eventstore.driver import gossip_pb2, gossip_pb2_grpc, shared_pb2
+from kt_es.node.protocol import gossip_pb2, gossip_pb2_grpc, shared_pb2
 from kt_es.node.store.records import field
 
-VERSION = "23.10.0"  # the server whose behaviour the node has
+VERSION = "23.10.0"  # of EventStoreDB, whose behaviour the node has
 _GROUPS = {"create", "update", "delete", "read", "getinfo", "replayparked", "list"}
 
 
 class Gossip(gossip_pb2_grpc.GossipServicer):
-    """A cluster of one, whose only member leads. ``now`` gives 100 ns since 1970."""
+    """A cluster of one member, the leader."""
 
     def __init__(self, instance: UUID, host: str, port: int) -> None:
         self._member = gossip_pb2.MemberInfo(
@@ -33,8 +34,8 @@ class Gossip(gossip_pb2_grpc.GossipServicer):
 def supported_methods(services: Iterable[ServiceDescriptor]) -> bytes:
     """``SupportedMethods`` {methods {method_name 1, service_name 2, features 3} 1, version 2}.
 
-    The client library ships no classes for this service. Other official clients ask it before anything
-    else, and leave out what it does not name.
+    The client library has no classes for this service. Other official clients ask it first, and use only the
+    methods that it names.
     """
     methods = b"".join(
         field(1, _supported(method.name.lower(), service.full_name))
@@ -52,3 +53,13 @@ def _supported(method: str, service: str) -> bytes:
         features = (b"deadline_duration",)
     named = field(1, method.encode()) + field(2, service.encode())
     return named + b"".join(field(3, feature) for feature in features)
+
+
+def register_raw(server: Any, service: str, method: str, answer: bytes) -> None:
+    """Serve a unary method without a servicer class, which answers ``answer`` to everybody."""
+
+    async def call(_request: bytes, _context: Any) -> bytes:
+        return answer
+
+    handler: Any = grpc.unary_unary_rpc_method_handler(call, None, None)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))

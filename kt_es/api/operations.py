@@ -1,0 +1,130 @@
+"""The operations of the HTTP interface: path, request, answers, and the reasons of problem documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Final
+
+from kt_es.api import models
+
+JSON_MEDIA: Final = "application/json"
+PROBLEM_MEDIA: Final = "application/problem+json"
+
+MAX_REQUEST: Final = 8 * 1024
+"""Bytes of a request's body, but for a mutation."""
+MAX_MUTATION_REQUEST: Final = 1_258_291
+"""1.2 MiB: a profile of 512 KiB and a mutation of 16 KiB in base64, and room."""
+MAX_ANSWER: Final = 4 * 1024 * 1024
+"""Bytes of an answer's body."""
+
+
+class ProblemReason(StrEnum):
+    """``reason`` of a problem document, which may also be the label of a verdict on a submission."""
+
+    MALFORMED = "malformed"
+    UNAUTHORIZED = "unauthorized"
+    FOREIGN_ERASURE = "foreign-erasure"
+    UNKNOWN_EPOCH = "unknown-epoch"
+    OVERSIZE = "oversize"
+    UNSUPPORTED_MEDIA = "unsupported-media"
+    TOO_MANY_REQUESTS = "too-many-requests"
+    INTERNAL = "internal"
+    UNAVAILABLE = "unavailable"
+    NOT_READY = "not-ready"
+
+
+# Problems of every operation: what its request's bytes, its client's share or a failure of ours bring about.
+_ANYWHERE = {
+    400: "The request is malformed; `field` says where",
+    408: "The request did not arrive in time",
+    413: "The body is too large",
+    429: "This client asks too often",
+    431: "The head of the request is too large",
+    500: "The front end failed; its log says why",
+    501: "The transfer coding is not chunked",
+    503: "Not now; the same request may be sent again",
+}
+_OF_EPOCHS = {404: "There is no such epoch here yet"}
+_OF_SUBMISSIONS = {
+    403: "It is not signed by a key that may",
+    409: "It conflicts with what the directory holds",
+}
+
+REPEATABLE: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+"""The problems that have ``Retry-After``: whole seconds until the same request may be sent again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path.
+
+    ``answers`` are the models by status, or a description where the answer is plain text. ``own_problems``
+    describes the statuses that not every operation has. ``max_body`` limits the body of the request in bytes.
+    """
+
+    path: str
+    answers: Mapping[int, type] | str
+    request: type | None = None
+    own_problems: Mapping[int, str] = field(default_factory=dict)
+    max_body: int = MAX_REQUEST
+
+    @property
+    def method(self) -> str:
+        return "GET" if self.request is None else "POST"
+
+    @property
+    def problems(self) -> dict[int, str]:
+        """Descriptions of the problems that this operation may answer, by status."""
+        media = {} if self.request is None else {415: "The body is not said to be `application/json`"}
+        return dict(sorted({**_ANYWHERE, **media, **self.own_problems}.items()))
+
+
+DIRECTORY = Operation("/v1/directory", {200: models.DirectoryBody})
+LOOKUP = Operation("/v1/lookup", {200: models.LookupBody}, models.LookupRequest, _OF_EPOCHS)
+HISTORY = Operation("/v1/history", {200: models.HistoryBody}, models.HistoryRequest)
+RANGE = Operation("/v1/range", {200: models.RangeBody}, models.RangeRequest, _OF_EPOCHS)
+LATEST_HEAD = Operation("/v1/heads/latest", {200: models.HeadBody})
+HEAD = Operation("/v1/heads/{epoch}", {200: models.HeadBody}, own_problems=_OF_EPOCHS)
+CONSISTENCY = Operation("/v1/consistency", {200: models.ConsistencyBody}, own_problems=_OF_EPOCHS)
+HEADS_CHECKPOINT = Operation("/heads/checkpoint", "C2SP checkpoint")
+MUTATIONS_CHECKPOINT = Operation("/mutations/checkpoint", "C2SP checkpoint")
+MUTATIONS = Operation(
+    "/v1/mutations",
+    {200: models.VerdictBody, 202: models.ReceiptBody},
+    models.MutationRequest,
+    _OF_SUBMISSIONS,
+    MAX_MUTATION_REQUEST,
+)
+ERASURES = Operation(
+    "/v1/erasures",
+    {200: models.ErasureBody, 202: models.ErasureBody},
+    models.ErasureRequest,
+    _OF_SUBMISSIONS,
+)
+HEALTH = Operation("/healthz", {200: models.HealthBody})
+READY = Operation("/readyz", {200: models.ReadyBody})
+METRICS = Operation("/metrics", "Prometheus text format")
+
+OPERATIONS: Final = (
+    DIRECTORY, LOOKUP, HISTORY, RANGE, LATEST_HEAD, HEAD, CONSISTENCY, HEADS_CHECKPOINT, MUTATIONS_CHECKPOINT,
+    MUTATIONS, ERASURES, HEALTH, READY, METRICS,
+)  # fmt: skip
+
+
+def head_path(epoch: int | None = None, since: int = 0) -> str:
+    """The address of the head of ``epoch``, by default of the latest one.
+
+    Args:
+        epoch: number of the epoch, from 1 on.
+        since: size of the log of map heads that the client trusts; 0 where it trusts none.
+    """
+    path = LATEST_HEAD.path if epoch is None else HEAD.path.format(epoch=epoch)
+    return f"{path}?since={since}" if since else path
+
+
+def consistency_path(log: str, size1: int, size2: int) -> str:
+    """The address of the consistency proof between two sizes of ``log``: ``heads`` or ``mutations``."""
+    return f"{CONSISTENCY.path}?log={log}&from={size1}&to={size2}"
