@@ -17,9 +17,9 @@ from typing import Any
 from uuid import uuid4
 
 from kt_es.cli.addresses import free_address
-from kt_es.cli.bench import Row
 from kt_es.cli.output import Output
 from kt_es.cli.supervisor import Supervisor
+from kt_es.cli.trials.bench_report import Row
 from kt_es.config import Address
 from kt_es.errors import KtError, UnavailableError
 from kt_es.eventstore.esdb import connect

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from kt_es.cli import configuring
 from kt_es.cli.main import main
+from kt_es.cli.operators import configuring
 from kt_es.client.trusted import Pinned
 from kt_es.config import Settings, dump_settings
 from kt_es.crypto.signatures import PrivateKey
