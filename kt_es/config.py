@@ -18,7 +18,7 @@ from kt_es.errors import ConfigError, MalformedError
 from kt_es.eventstore.streams import MAX_APPEND, StreamNames
 from kt_es.formats.configs import check_directory, check_origin
 from kt_es.formats.keys import PublicKey
-from kt_es.node.ops.limits import BOUNDS, Limits
+from kt_es.node.limits import BOUNDS, NodeLimits
 from kt_es.process.files import check_private
 from kt_es.process.redaction import keep_secret, password_of, without_password
 from kt_es.server.backlog import MAX_BACKLOG
@@ -73,7 +73,7 @@ class NodeTable(_Table):
     @model_validator(mode="after")
     def _limits_can_be(self) -> Self:
         try:
-            limits = Limits(**self.limits)  # type: ignore[arg-type]
+            limits = NodeLimits(**self.limits)  # type: ignore[arg-type]
         except ConfigError as error:
             raise ValueError(str(error)) from None
         if limits.max_append < MAX_APPEND:

@@ -27,10 +27,11 @@ from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.keys import PublicKey
 from kt_es.ledger.checks import check_commit
 from kt_es.ledger.convicting import keep
-from kt_es.ledger.ledger import FAMILIES, Ledger
-from kt_es.ledger.openings import Openings
-from kt_es.ledger.patient import open_patiently
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.replay import ReplayedEpoch
+from kt_es.ledger.rocks import open_patiently
+from kt_es.ledger.tables import FAMILIES
 from kt_es.process.hangups import Reloaded, differing, reloading
 from kt_es.process.outage import Outage
 from kt_es.process.tls import both_or_none
@@ -40,18 +41,15 @@ from kt_es.server.backlog import MAX_BACKLOG, Backlog
 from kt_es.server.batcher import Batcher
 from kt_es.server.clients import Clients
 from kt_es.server.connections import HttpConnections
-from kt_es.server.erasing import Erasures
 from kt_es.server.handlers import DirectoryReader
 from kt_es.server.health import Health
 from kt_es.server.http import Frontend, create_app
-from kt_es.server.indexer import Indexer
-from kt_es.server.keys import load_vrf_key
+from kt_es.server.indexer import Indexer, load_vrf_key
 from kt_es.server.late import LateLog, LogConnections
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits, room_for_connections
 from kt_es.server.listening import http_server, listening_at, url_of
 from kt_es.server.metrics import Metrics
 from kt_es.server.openings import OpeningReader
-from kt_es.server.receipts import ReceiptDesk
 from kt_es.server.rights import PrivateStreams
 from kt_es.server.submission import Submissions
 from kt_es.server.sweeping import Sweeper
@@ -137,7 +135,7 @@ class Running:
         self._appender = Appender(self._log, self.watch)
         self._batcher = Batcher(self._appender, names.queue)
         self.replica = Replica(connect_log, names, ledger, on_epoch=self._on_epoch, failed=self._fail)
-        self.openings = Openings(ledger.store)
+        self.openings = OpeningTable(ledger.store)
         self.follower = OpeningsFollower(connect_log, names, self.openings, self._fail)
         self._reader = OpeningReader(self.openings, self._log, names, self.watch)
         self.directory = DirectoryReader(names.directory, ledger, Indexer(vrf), self._reader)
@@ -187,13 +185,9 @@ class Running:
             batcher=self._batcher,
             private=PrivateStreams(self._log),
         )
-        erasures = Erasures(
-            self.directory, names, watch=self.watch, backlog=self.backlog, appender=self._appender
-        )
         frontend = Frontend(
             self.directory,
-            ReceiptDesk(submissions),
-            erasures,
+            submissions,
             self.metrics,
             self.clients,
             self._reads,

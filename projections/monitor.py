@@ -30,9 +30,10 @@ from kt_es.formats.records import Record
 from kt_es.ledger.anchor import WRONG_LOG
 from kt_es.ledger.clock import interval_change
 from kt_es.ledger.convicting import check_unconvicted, keep, keeping_evidence
-from kt_es.ledger.ledger import FAMILIES, Ledger
-from kt_es.ledger.patient import open_patiently
+from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.replay import ReplayedEpoch
+from kt_es.ledger.rocks import open_patiently
+from kt_es.ledger.tables import FAMILIES
 from kt_es.process.exposition import exposed
 from kt_es.process.outage import Outage
 from kt_es.process.worker import Worker

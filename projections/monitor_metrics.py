@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from kt_es.formats.records import Verdict
-from kt_es.ledger.ledger import Committed
+from kt_es.ledger.state import Committed
 from kt_es.process.exposition import Figures
 from projections.vigil import Alarm
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from kt_es.ledger import clock
 from kt_es.ledger.clock import SLACK, spoken
-from kt_es.ledger.ledger import Committed
+from kt_es.ledger.state import Committed
 
 # How long a replay that makes no step is still believed to be at work, in seconds; also a start.
 PATIENCE = SLACK / 1000

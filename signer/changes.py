@@ -27,8 +27,9 @@ from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.queue import CONFIG
 from kt_es.ledger.configs import config_chain
-from kt_es.ledger.ledger import FAMILIES, Ledger
-from kt_es.ledger.rocks import Store
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.rocks import RocksStore
+from kt_es.ledger.tables import FAMILIES
 
 PAUSE = 0.2
 
@@ -45,7 +46,7 @@ def base_of(data: Path, origin: str, pinned: PublicKey) -> Base:
     """What the signer's data directory says, also while the signer runs; nothing where there is none."""
     if not (data / "CURRENT").is_file():
         return Base()
-    store = Store.view(data, FAMILIES)
+    store = RocksStore.view(data, FAMILIES)
     try:
         ledger = Ledger(store, origin, pinned)
         committed = ledger.committed

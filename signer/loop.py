@@ -18,11 +18,11 @@ import structlog
 
 from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import ANY, Event, EventLog, GroupSubscription, NewEvent, StreamNames
-from kt_es.formats.heads import SignedMapHead
 from kt_es.formats.queue import EPOCH_MARKER, Marker
 from kt_es.ledger.checks import check_commit
 from kt_es.ledger.configs import check_pinned
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.proofs import head_at
 from kt_es.ledger.replay import Replay
 from signer.keys import KeyRing
 from signer.observer import Finished, Observer, Silent
@@ -207,11 +207,9 @@ class Signer:
             monotonic=self._effects.monotonic,
         )
         self._marker: NewEvent | None = None
-        config, event = self._work.config, self._ledger.head_event(self._ledger.committed.epoch)
+        config, epoch = self._work.config, self._ledger.committed.epoch
         self._new_config = (
-            config is not None
-            and event is not None
-            and SignedMapHead.decode(event.smh_bytes).head.config_hash != config.hash
+            config is not None and epoch > 0 and head_at(self._ledger, epoch)[1].config_hash != config.hash
         )
         if config is not None:
             self._observer.configured(config)

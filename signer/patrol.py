@@ -13,11 +13,9 @@ from kt_es.errors import DivergenceError, EquivocationError, MalformedError, Rol
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.heads import MAP_HEAD
 from kt_es.formats.records import RECORDS, decode_records
-from kt_es.ledger.anchor import contradiction
-from kt_es.ledger.configs import config_chain
-from kt_es.ledger.ledger import HEADS, MUTATIONS_LOG, Ledger
-from kt_es.ledger.origin import beginning
-from kt_es.merkle.log import NodeId, node_key
+from kt_es.ledger.anchor import another_head
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.tables import MUTATIONS_LOG
 
 # In a step; an event of records has up to 256 KiB, a head less than 2.
 RECORD_EVENTS = 4
@@ -34,7 +32,7 @@ class Patrol:
         self._ledger = ledger
         self._start = start
         # A directory that began with a snapshot has nothing of what was before it.
-        self._begun = beginning(ledger.store)
+        self._begun = ledger.tables.states.beginning()
         self._records_at: int | None = None
         self._heads_at: int | None = None
 
@@ -61,8 +59,8 @@ class Patrol:
                 first, records = decode_records(event.data)
             except MalformedError as error:
                 raise DivergenceError(f"{where}: {error}") from None
-            keys = [node_key(NodeId(0, first + offset)) for offset in range(len(records))]
-            for offset, node in enumerate(self._ledger.nodes(MUTATIONS_LOG, keys)):
+            leaves = self._ledger.tables.nodes.leaves(MUTATIONS_LOG, first, len(records))
+            for offset, node in enumerate(leaves):
                 if node is None and first + offset < self._begun.records:
                     continue
                 if node != log_leaf_hash(records[offset]):
@@ -72,7 +70,7 @@ class Patrol:
     def _heads(self, at: int, end: int) -> int:
         stream = self._names.heads
         for event in self._read(stream, at, min(HEAD_EVENTS, end - at), MAP_HEAD):
-            stored = self._ledger.store.get(HEADS, (event.revision + 1).to_bytes(8))
+            stored = self._ledger.tables.heads.get(event.revision + 1)
             if stored is None and event.revision + 1 < self._begun.epoch:
                 continue
             if stored != event.data:
@@ -80,12 +78,14 @@ class Patrol:
         return min(at + HEAD_EVENTS, end)
 
     def _other_head(self, event: Event, stored: bytes | None) -> DivergenceError | EquivocationError:
-        ledger, epoch = self._ledger, event.revision + 1
-        configs = config_chain(ledger, ledger.committed)
-        found = None if stored is None else contradiction(ledger, epoch, stored, event.data, configs)
-        return found or DivergenceError(
+        epoch = event.revision + 1
+        return another_head(
+            self._ledger,
+            epoch,
+            stored or b"",
+            event.data,
             f"{event.stream} has another head of epoch {epoch} than was committed here, and the directory "
-            f"has not signed it"
+            f"has not signed it",
         )
 
     def _read(self, stream: str, at: int, count: int, kind: str) -> list[Event]:

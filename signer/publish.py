@@ -25,8 +25,9 @@ from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.records import RECORDS, decode_records
 from kt_es.ledger.anchor import Anchor
-from kt_es.ledger.ledger import MUTATIONS_LOG, Committed, Ledger
-from kt_es.merkle.log import NodeId, node_key
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.state import Committed
+from kt_es.ledger.tables import MUTATIONS_LOG
 
 
 def publish(
@@ -123,9 +124,8 @@ def _check_last_records(log: EventLog, stream: str, ledger: Ledger, committed: C
             f"{stream}, revision {revision}: ends with record {end - 1}, the last one committed here is "
             f"{committed.log.size - 1}: records_next was changed, or the stream was"
         )
-    keys = [node_key(NodeId(0, first + offset)) for offset in range(len(records))]
     # A directory that began with a snapshot has no nodes of what was before it.
-    for offset, node in enumerate(ledger.nodes(MUTATIONS_LOG, keys)):
+    for offset, node in enumerate(ledger.tables.nodes.leaves(MUTATIONS_LOG, first, len(records))):
         if node is not None and node != log_leaf_hash(records[offset]):
             raise DivergenceError(
                 f"{stream}, revision {revision}: record {first + offset} is not the one committed here"

@@ -15,8 +15,9 @@ import structlog
 from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.keys import PublicKey
 from kt_es.ledger.convicting import keeping_evidence
-from kt_es.ledger.ledger import FAMILIES, Ledger
-from kt_es.ledger.patient import open_patiently
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.rocks import open_patiently
+from kt_es.ledger.tables import FAMILIES
 from kt_es.process.exposition import exposed
 from kt_es.process.hangups import Reloaded, differing, reloading
 from kt_es.process.outage import Outage

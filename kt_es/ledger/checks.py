@@ -1,7 +1,7 @@
-"""What a data directory must be before anybody follows or signs on top of it: one epoch, whole and signed.
+"""Checks of a data directory before anybody follows or signs on top of it: it is one whole, signed epoch.
 
-``check_commit`` holds the committed state against the head event that was stored with it. It reads a
-handful of keys however large the map is; ``fsck`` reads everything.
+``check_commit`` compares the committed state with the head event that was stored with it. It reads a few
+rows however large the map is; ``fsck`` reads everything.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin
 from kt_es.formats.configs import Config, SignedConfig
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.ledger.configs import check_chain, config_chain
-from kt_es.ledger.ledger import EMPTY_LOG, Committed, Ledger
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.state import EMPTY_LOG, Committed
+from kt_es.merkle.log import LogState
 from kt_es.merkle.map import EMPTY_ROOT
 
 HERE = "the data directory"
@@ -22,35 +24,25 @@ HERE = "the data directory"
 def check_commit(ledger: Ledger) -> None:
     """Compare the committed state with its head, its signatures and the root page of its map.
 
-    That the directory is the one of the key that the reader knows is not asked: see ``check_pinned``.
+    ``check_pinned`` checks that the directory is the one of the pinned key.
 
-    Raises ``DivergenceError`` naming the first field that differs, what it is and what it must be.
+    Raises:
+        DivergenceError: The first field that differs, with its value and what it must be.
     """
     committed = ledger.committed
     if committed.epoch == 0:
         _check_nothing(committed)
         return
-    check_state(committed, stored_head(ledger, committed.epoch), config_chain(ledger, committed))
+    check_state(committed, ledger.tables.heads.event(committed.epoch), config_chain(ledger, committed))
     # Any index: the path of each begins at the root page, which has to hash to the root.
     ledger.map.prove(committed.root, bytes(32))
 
 
-def stored_head(ledger: Ledger, epoch: int) -> HeadEvent:
-    """The head event of ``epoch`` as it is stored, ``DivergenceError`` if it is missing or damaged."""
-    try:
-        event = ledger.head_event(epoch)
-    except MalformedError as error:
-        raise DivergenceError(f"{HERE}: the head of epoch {epoch} is damaged: {error}") from None
-    if event is None:
-        raise DivergenceError(f"{HERE} says it is at epoch {epoch}, but has no head of that epoch")
-    return event
-
-
 def check_state(committed: Committed, event: HeadEvent, chain: Sequence[SignedConfig]) -> None:
-    """Compare a state of epoch 1 or later with the head event that sealed it, without any storage.
+    """Compare a state of epoch 1 or later with the head event that sealed it, without a store.
 
-    ``chain`` are the directory's configs up to the one in force for the coming epoch. The position in the
-    log of mutations' stream is the one field that no head has. Errors as above.
+    ``chain`` has the directory's configs up to the one in force for the coming epoch. ``records_next`` is the
+    one field that no head has. Raises ``DivergenceError`` like ``check_commit``.
     """
     standing = committed.standing
     where = f"{HERE}, epoch {committed.epoch}"
@@ -73,7 +65,7 @@ def check_state(committed: Committed, event: HeadEvent, chain: Sequence[SignedCo
     )
     for name, here, must in fields:
         if here != must:
-            raise DivergenceError(f"{where}: {name} is {_shown(here)}, must be {_shown(must)} by its head")
+            raise DivergenceError(f"{where}: {name} is {shown(here)}, must be {shown(must)} by its head")
     if committed.root.version > committed.epoch:
         raise DivergenceError(f"{where}: map_root is of epoch {committed.root.version}, which is to come")
     if not 0 < committed.records_next <= committed.log.size:
@@ -82,7 +74,7 @@ def check_state(committed: Committed, event: HeadEvent, chain: Sequence[SignedCo
             f"one event for each record at most"
         )
     config = _config_of(chain, head.config_hash, where)
-    _check_signatures(committed, event, smh, config, where)
+    check_signatures(event, smh, committed.log, committed.heads, config, where=f"{where}: the stored head")
 
 
 def _check_nothing(committed: Committed) -> None:
@@ -111,32 +103,37 @@ def _config_of(chain: Sequence[SignedConfig], config_hash: bytes, where: str) ->
     )
 
 
-def _check_signatures(
-    committed: Committed, event: HeadEvent, smh: SignedMapHead, config: Config, where: str
+def check_signatures(
+    event: HeadEvent, smh: SignedMapHead, log: LogState, heads: LogState, config: Config, *, where: str
 ) -> None:
-    origin, key = committed.standing.origin, config.signer_key
+    """Verify the signatures of a head event, and compare its two checkpoints with the logs.
+
+    Args:
+        smh: The decoded ``event.smh_bytes``.
+        log: The log of mutations at the end of the head's epoch.
+        heads: The log of heads, with this head.
+        config: The config in force, whose key signed the event.
+
+    Raises:
+        DivergenceError: ``where`` begins its message.
+    """
     logs = (
-        (
-            event.heads_checkpoint,
-            Checkpoint(heads_origin(origin), committed.heads.size, committed.heads.root()),
-        ),
-        (
-            event.mutations_checkpoint,
-            Checkpoint(mutations_origin(origin), committed.log.size, committed.log.root()),
-        ),
+        (event.heads_checkpoint, heads_origin(config.origin), heads),
+        (event.mutations_checkpoint, mutations_origin(config.origin), log),
     )
     try:
-        smh.verify(origin, key)
-        for text, ours in logs:
-            signed = open_checkpoint(text, ours.origin, [key.raw])
-            if signed != ours:
+        smh.verify(config.origin, config.signer_key)
+        for text, origin, state in logs:
+            signed = open_checkpoint(text, origin, [config.signer_key.raw])
+            if signed != Checkpoint(origin, state.size, state.root()):
                 raise DivergenceError(
-                    f"{where}: root of {ours.origin} is {ours.root.hex()} at {ours.size}, must be "
-                    f"{signed.root.hex()} at {signed.size} by its checkpoint"
+                    f"{where}: the checkpoint of {origin} is not of these records: its root is "
+                    f"{signed.root.hex()} at {signed.size}, must be {state.root().hex()} at {state.size}"
                 )
     except (MalformedError, VerificationError) as error:
-        raise DivergenceError(f"{where}: the stored head: {error}") from None
+        raise DivergenceError(f"{where}: {error}") from None
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a field's value for a message; bytes in hex."""
     return value.hex() if isinstance(value, bytes) else str(value)

@@ -1,8 +1,4 @@
-"""The directory's configs as a data directory keeps them: every one that was ever accepted.
-
-A config stands under ``config u64 epoch u64 sequence`` of the record that accepted it, in the family of
-the commit. Like pages, it is written ahead of its epoch and counts once that epoch is committed.
-"""
+"""The directory's chain of configs, and whether it is the chain of the key that the reader knows."""
 
 from __future__ import annotations
 
@@ -12,33 +8,17 @@ from kt_es.errors import DivergenceError, MalformedError, VerificationError
 from kt_es.formats.configs import SignedConfig, verify_chain
 from kt_es.formats.heads import SignedMapHead
 from kt_es.formats.keys import PublicKey
-from kt_es.ledger.ledger import META, Committed, Ledger
-from kt_es.ledger.store import Change
-
-CONFIG = b"config "
-
-
-def config_change(epoch: int, sequence: int, data: bytes) -> Change:
-    """What keeps the signed config ``data`` that record ``sequence`` of ``epoch`` accepted."""
-    return (META, CONFIG + epoch.to_bytes(8) + sequence.to_bytes(8), data)
-
-
-def config_epoch(key: bytes) -> int:
-    """The epoch in the key of a config."""
-    return int.from_bytes(key[len(CONFIG) : len(CONFIG) + 8])
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.state import Committed
 
 
 def config_chain(ledger: Ledger, committed: Committed) -> tuple[SignedConfig, ...]:
-    """Every config of the directory, the first one first, up to that in force for the coming epoch.
+    """Return every config of the directory, the first one first, up to that in force for the coming epoch.
 
-    Raises ``DivergenceError`` if what is kept of them is incomplete or damaged.
+    Raises ``DivergenceError`` if the stored configs are incomplete or damaged.
     """
     try:
-        chain = tuple(
-            SignedConfig.decode(data)
-            for key, data in ledger.store.scan(META, CONFIG)
-            if config_epoch(key) <= committed.epoch
-        )
+        chain = tuple(SignedConfig.decode(data) for data in ledger.tables.configs.up_to(committed.epoch))
     except MalformedError as error:
         raise DivergenceError(f"the data directory has a damaged config: {error}") from None
     in_force = committed.standing.config
@@ -48,9 +28,9 @@ def config_chain(ledger: Ledger, committed: Committed) -> tuple[SignedConfig, ..
 
 
 def check_chain(chain: Sequence[SignedConfig], origin: str) -> None:
-    """Raises ``DivergenceError`` unless ``chain`` begins ``origin`` and each config may follow the last.
+    """Raise ``DivergenceError`` unless ``chain`` begins ``origin`` and each config may follow the last.
 
-    Whether it is the chain of the right directory, ``check_pinned`` says.
+    ``check_pinned`` checks that it is the chain of the right directory.
     """
     try:
         verify_chain(origin, chain)
@@ -59,26 +39,30 @@ def check_chain(chain: Sequence[SignedConfig], origin: str) -> None:
 
 
 def check_pinned(ledger: Ledger, *, in_force: bool = False) -> None:
-    """Require that the key the reader knows signs for the directory that was replayed into ``ledger``.
+    """Raise ``DivergenceError`` unless the pinned key signs for the directory that ``ledger`` follows.
 
-    It may be the signer key of any config of the chain. With ``in_force`` the latest head must be under
-    that config or a later one; without, the next head may be the first one. To be asked when everything
-    that is published was replayed: a rotation to the key may stand in any epoch.
+    The pinned key may be the signer key of any config of the chain. Call this once everything that is
+    published was replayed, since a rotation to the key may stand in any epoch. An empty ledger passes.
 
-    Raises ``DivergenceError`` otherwise. An empty ledger holds no directory yet, and passes.
+    Args:
+        in_force: Require that the latest head is under the config of the pinned key or a later one. Without
+            it, the next head may be the first such head.
     """
     committed = ledger.committed
     if committed.epoch:
         chain = config_chain(ledger, committed)
         config_hash = chain[-1].config.hash
-        event = ledger.head_event(committed.epoch) if in_force else None
-        if event is not None:
+        if in_force:
+            event = ledger.tables.heads.event(committed.epoch)
             config_hash = SignedMapHead.decode(event.smh_bytes).head.config_hash
         check_key(chain, committed.epoch, config_hash, ledger.pinned)
 
 
 def check_key(chain: Sequence[SignedConfig], epoch: int, config_hash: bytes, pinned: PublicKey) -> None:
-    """``check_pinned`` for a chain up to ``epoch``: ``config_hash`` is under ``pinned`` or comes after it."""
+    """Raise ``DivergenceError`` unless a config of ``chain`` has the signer key ``pinned``.
+
+    The config with ``config_hash`` must be that one or a later one. The chain ends with ``epoch``.
+    """
     configs = [signed.config for signed in chain]
     first = next((at for at, config in enumerate(configs) if config.signer_key == pinned), None)
     if first is None:

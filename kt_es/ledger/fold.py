@@ -1,11 +1,12 @@
 """The fold of one epoch over a ledger: items in, records out, and at its marker the commit.
 
-The signer feeds it from the queue, everybody else from the log of mutations; both get the same.
+The signer feeds it from the queue, every other follower from the log of mutations. Both get the same epoch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from kt_es import epochs
 from kt_es.crypto.hashes import log_leaf_hash
@@ -16,51 +17,39 @@ from kt_es.formats.erasures import Erasure
 from kt_es.formats.heads import HeadEvent, MapHead
 from kt_es.formats.queue import Item, Marker
 from kt_es.formats.records import Record, Verdict
-from kt_es.ledger.configs import config_change
-from kt_es.ledger.erasures import erasure_change
-from kt_es.ledger.ledger import (
-    COMMITTED,
-    ENTRIES,
-    HEADS,
-    HEADS_LOG,
-    META,
-    MUTATIONS_LOG,
-    NODES,
-    PAGES,
-    SEQUENCE_SIZE,
-    SLICE_BYTES,
-    Committed,
-    Ledger,
-    entry_key,
-)
-from kt_es.ledger.leftovers import ahead_change, forget_ahead
-from kt_es.ledger.store import Change, Storage
-from kt_es.merkle.log import NodeId, node_key
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.state import Committed
+from kt_es.ledger.store import Change
+from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG, EntryTable, StoredEntry
+
+# Bytes of entries that are kept in memory before they are written, besides ``Ledger.slice_size`` changes.
+SLICE_BYTES = 8 << 20
 
 
 class EpochFold:
     """One epoch in the making: items in, records out, and on its marker the head and the commit.
 
-    Memory is bounded however long the epoch is: what was staged is written in slices, under the number
-    of the coming epoch. After a crash the same items write the same keys and values again; what an epoch
-    left behind that was not finished is deleted first, as the items need not be the same (``leftovers``).
+    Memory is bounded however long the epoch is: changes are written in slices, under the number of the coming
+    epoch. After a crash the same items write the same rows again. Rows that an unfinished epoch left behind
+    are deleted first, since the items need not be the same (``tables.Ahead``).
     """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._tables = ledger.tables
         self._base = ledger.committed
-        self._accepted = _Accepted(ledger.store, self._base.epoch + 1)
+        self._accepted = _Accepted(self._tables.entries, self._base.epoch + 1)
         self.epoch = Epoch.after(self._base.standing, self._accepted)
         self._root = self._base.root
         self._log = self._base.log
         self._queue_next = self._base.queue_next
-        self._staged: list[tuple[bytes, bytes]] = []
+        self._staged: list[tuple[bytes, bytes]] = []  # index and entry hash, not yet in the map
         self._puts: list[Change] = []
         self._has_pages = False  # among the puts: they have to be written before more are made of them
         self._entry_bytes = 0
         self._first_versions = 0
         self._is_clear = False
-        self._notes: list[Change] = []  # of what is written ahead: the commit deletes them
+        self._slices = 0
 
     @property
     def size(self) -> int:
@@ -80,12 +69,13 @@ class EpochFold:
     def take(
         self, items: Sequence[Item], sealed: Sequence[Verdict] | None = None
     ) -> list[tuple[Record, bytes]]:
-        """Decide the items of one queue event; their records, and the bytes of these.
+        """Decide the items of one queue event, and return their records with the bytes of each.
 
-        ``sealed`` are verdicts that one's own head seals, one for each item: see ``epochs.decide``.
+        Args:
+            sealed: Verdicts that the reader's own head seals, one for each item: see ``epochs.decide``.
         """
         if not self._is_clear:
-            forget_ahead(self._ledger.store, self._base.epoch)
+            self._tables.ahead.undo(self._base.epoch)
             self._is_clear = True
         parsed = [epochs.parse(item) for item in items]
         current = self._current(parsed, sealed)
@@ -102,27 +92,29 @@ class EpochFold:
             if verdict is Verdict.ACCEPTED and isinstance(thing, Mutation):
                 self._stage(thing, record)
             elif verdict is Verdict.CONFIG and isinstance(item.content, bytes):
-                self._puts.append(config_change(self.epoch.number, sequence, item.content))
+                self._puts.append(self._tables.configs.put(self.epoch.number, sequence, item.content))
             encoded = record.encode()
             if verdict is Verdict.ERASED and isinstance(thing, Erasure):
-                self._puts.append(erasure_change(thing, self.epoch.number, sequence, encoded))
+                self._puts.append(self._tables.erasures.put(thing, self.epoch.number, sequence, encoded))
                 self._ledger.has_erasures = True
                 self._ledger.last_erasure = self.epoch.number
             records.append((record, encoded))
-        self._log_records([data for _, data in records])
+        self._log, created = self._log.append([log_leaf_hash(data) for _, data in records])
+        self._puts += self._tables.nodes.put(MUTATIONS_LOG, created)
         self._queue_next = items[-1].revision + 1
         if len(self._staged) >= self._ledger.slice_size:
             self._apply()
-        self._flush_if_full()
+        if len(self._puts) >= self._ledger.slice_size or self._entry_bytes >= SLICE_BYTES:
+            self._flush()
         return records
 
     def _current(
         self, parsed: Sequence[epochs.Parsed], sealed: Sequence[Verdict] | None
     ) -> dict[bytes, Current | None]:
-        """What the map held at the indices of mutations and erasures, and ``_accepted`` prepared for them.
+        """Return what the map held at the indices of mutations and erasures; prepare ``_accepted`` for them.
 
-        For a first version that a sealed verdict accepts it is not looked up: had there been an entry, in
-        this epoch or before, the map would not grow by one, which ``close`` notices.
+        A first version that a sealed verdict accepts is not looked up. If there were an entry, in this epoch
+        or before, the map would not grow by one, and ``close`` would notice.
         """
         indices = [
             thing.entry.index
@@ -139,35 +131,26 @@ class EpochFold:
         self._staged.append((index, mutation.entry_hash))
         self._first_versions += mutation.entry.version == 1
         if isinstance(content, bytes):
-            value = record.sequence.to_bytes(SEQUENCE_SIZE) + content
-            self._puts.append((ENTRIES, entry_key(index, self.epoch.number), value))
-            self._entry_bytes += len(value)
-
-    def _log_records(self, records: Sequence[bytes]) -> None:
-        self._log, created = self._log.append([log_leaf_hash(record) for record in records])
-        self._put_nodes(MUTATIONS_LOG, created)
-
-    def _put_nodes(self, log: bytes, nodes: Sequence[tuple[NodeId, bytes]]) -> None:
-        self._puts += [(NODES, log + node_key(node), value) for node, value in nodes]
+            entry = StoredEntry(record.sequence, content)
+            self._puts.append(self._tables.entries.put(index, self.epoch.number, entry))
+            self._entry_bytes += len(content)
 
     def _apply(self) -> None:
-        """Put what is staged into the map: the more at once, the fewer pages; in parts, for the memory."""
+        """Put the staged entries into the map, in parts that bound the memory.
+
+        The larger a part, the fewer pages are written.
+        """
         for part in _parts(sorted(self._staged), max(1, self._ledger.slice_size // 4)):
             if self._has_pages:
                 self._flush()
             self._root, pages = self._ledger.map.apply(self._root, self.epoch.number, part)
-            self._puts += [(PAGES, key, page) for key, page in pages]
+            self._puts += self._tables.pages.put(pages)
             self._has_pages = True
         self._staged = []
 
-    def _flush_if_full(self) -> None:
-        if len(self._puts) >= self._ledger.slice_size or self._entry_bytes >= SLICE_BYTES:
-            self._flush()
-
     def _flush(self) -> None:
-        note = ahead_change(len(self._notes), self._puts)
-        self._puts.append(note)
-        self._notes.append((META, note[1], None))
+        self._puts.append(self._tables.ahead.put(self._slices, self._puts))
+        self._slices += 1
         self._ledger.store.write(self._puts, sync=False)
         self._puts = []
         self._has_pages = False
@@ -175,11 +158,12 @@ class EpochFold:
         self._accepted.flushed()
 
     def close(self) -> tuple[MapHead, Committed]:
-        """The head of the epoch and the state after it, which ``commit`` makes durable.
+        """Return the head of the epoch and the state after it, which ``commit`` makes durable.
 
-        The log of heads in that state does not yet have this head: its leaf is the signed one.
+        The log of heads in that state does not have this head yet, since its leaf is the signed head.
 
-        Raises ``DivergenceError`` if a first version was accepted where there was an entry already.
+        Raises:
+            DivergenceError: A first version was accepted where there was an entry already.
         """
         self._apply()
         grown = self._root.size - self._base.root.size
@@ -199,13 +183,13 @@ class EpochFold:
         return head, Committed(standing, self._root, self._log, self._base.heads, self._queue_next)
 
     def commit(self, state: Committed, event: HeadEvent, records_next: int) -> Committed:
-        """Make the epoch durable and visible: one atomic write."""
+        """Make the epoch durable and visible by one atomic write, and return the state."""
         heads, created = state.heads.append([log_leaf_hash(event.smh_bytes)])
-        self._put_nodes(HEADS_LOG, created)
-        committed = Committed(state.standing, state.root, state.log, heads, state.queue_next, records_next)
-        self._puts.append((HEADS, state.epoch.to_bytes(8), event.encode()))
-        self._puts += self._notes
-        self._puts.append((META, COMMITTED, committed.encode()))
+        committed = replace(state, heads=heads, records_next=records_next)
+        self._puts += self._tables.nodes.put(HEADS_LOG, created)
+        self._puts.append(self._tables.heads.put(state.epoch, event))
+        self._puts += [self._tables.ahead.delete(number) for number in range(self._slices)]
+        self._puts.append(self._tables.states.put(committed))
         self._ledger.store.write(self._puts, sync=True)
         self._puts = []
         self._ledger.committed = committed
@@ -213,7 +197,7 @@ class EpochFold:
 
 
 def _parts(staged: list[tuple[bytes, bytes]], size: int) -> Iterator[list[tuple[bytes, bytes]]]:
-    """``staged``, sorted, in parts of ``size`` and a little more that share the map's topmost pages only."""
+    """Split the sorted ``staged`` into parts of at least ``size`` that share only the topmost pages."""
     start = 0
     for at in range(1, len(staged)):
         if at - start >= size and staged[at][0][0] != staged[at - 1][0][0]:
@@ -224,35 +208,35 @@ def _parts(staged: list[tuple[bytes, bytes]], size: int) -> Iterator[list[tuple[
 
 
 class _Accepted:
-    """Index to entry hash of what the epoch has accepted: the last slice in memory, the rest in the store.
+    """What the epoch has accepted, index to entry hash: the last slice in memory, the rest in the store.
 
-    Before anything of this run is flushed the store is not asked; then it has nothing of another run.
+    Until this run has written a slice, the store is not asked: then it has no entry of the epoch.
     """
 
-    def __init__(self, storage: Storage, epoch: int) -> None:
-        self._storage = storage
+    def __init__(self, entries: EntryTable, epoch: int) -> None:
+        self._entries = entries
         self._epoch = epoch
         self._recent: dict[bytes, bytes] = {}
-        self._stored: dict[bytes, bytes | None] = {}
+        self._stored: dict[bytes, StoredEntry | None] = {}
         self._is_flushed = False
 
     def flushed(self) -> None:
-        """Everything accepted so far is in the store now."""
+        """Note that everything accepted so far is in the store now."""
         self._is_flushed = True
         self._recent = {}
 
     def expect(self, indices: Sequence[bytes]) -> None:
-        """``get`` is going to be called for these: what the store has of them is read at once."""
+        """Read from the store, in one call, what ``get`` is going to be asked for."""
         if self._is_flushed:
-            keys = [entry_key(index, self._epoch) for index in indices]
-            self._stored = dict(zip(indices, self._storage.get_many(ENTRIES, keys), strict=True))
+            stored = self._entries.get_many([(index, self._epoch) for index in indices])
+            self._stored = dict(zip(indices, stored, strict=True))
 
     def get(self, index: bytes, /) -> bytes | None:
         recent = self._recent.get(index)
         if recent is not None:
             return recent
         stored = self._stored.get(index)
-        return None if stored is None else Mutation.decode(stored[SEQUENCE_SIZE:]).entry_hash
+        return None if stored is None else stored.mutation().entry_hash
 
     def __setitem__(self, index: bytes, entry_hash: bytes, /) -> None:
         self._recent[index] = entry_hash

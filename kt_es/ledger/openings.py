@@ -1,21 +1,18 @@
-"""Openings: the private side of the directory, per (index, entry hash), apart from the public logs.
-
-An erased one leaves a mark behind: it is not taken for one that is still to come, and it cannot come back.
-"""
+"""Openings: the private side of the directory, by index and entry hash, apart from the public logs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from enum import Enum
+from typing import ClassVar
 
 from kt_es.errors import DivergenceError, MalformedError
 from kt_es.eventstore.streams import Event
 from kt_es.formats.profiles import OPENING, OPENING_ERASED, Opening, decode_erased
-from kt_es.ledger.ledger import META, OPENINGS
-from kt_es.ledger.store import Change, Storage
+from kt_es.ledger.store import Change, Store
 
-_POSITION = b"openings position"
-_ERASED = b""
+_POSITION = "meta", b"openings position"  # family and key
 
 
 class Missing(Enum):
@@ -25,67 +22,68 @@ class Missing(Enum):
     UNKNOWN = "unknown"
 
 
-class Openings:
-    """The table of openings in a store, with the position in the log that it has been filled up to."""
+@dataclass(frozen=True, slots=True)
+class OpeningTable:
+    """Openings, the private side of the directory, and the position in the log up to which they are stored.
 
-    def __init__(self, store: Storage) -> None:
-        self.store = store
+    An erased opening leaves an empty row. So it does not count as one that is still to come, and it cannot
+    come back.
+    """
+
+    FAMILY: ClassVar = "openings"
+    store: Store
 
     @property
     def position(self) -> int | None:
-        """The position of the last event that was taken, None before the first."""
-        position = self.store.get(META, _POSITION)
+        """The position of the last event that was stored, None before the first."""
+        position = self.store.get(*_POSITION)
         return None if position is None else int.from_bytes(position)
 
     def get(self, index: bytes, entry_hash: bytes) -> Opening | Missing:
-        """What is known here about the opening of one entry. DivergenceError for a damaged store."""
-        data = self.store.get(OPENINGS, index + entry_hash)
+        """Return the opening of one entry. ``DivergenceError`` if it is damaged."""
+        data = self.store.get(self.FAMILY, index + entry_hash)
         if data is None:
             return Missing.UNKNOWN
-        if data == _ERASED:
-            return Missing.ERASED
         try:
-            return Opening.decode(data)
+            return Opening.decode(data) if data else Missing.ERASED
         except MalformedError as error:
             raise DivergenceError(f"a stored opening is damaged: {error}") from None
 
+    def scan(self) -> Iterator[bytes]:
+        """Yield every opening as it is stored, and nothing for an erased one."""
+        return (data for _, data in self.store.scan(self.FAMILY))
+
     def erase(self, index: bytes, entry_hash: bytes) -> None:
-        """Forget the opening of one entry here, and leave the mark that it was erased."""
-        self.store.write([_erasure(index, entry_hash)], sync=False)
+        """Replace the opening of one entry by the mark that it was erased."""
+        self.store.write([(self.FAMILY, index + entry_hash, b"")], sync=False)
 
-    def take(self, index: bytes | None, event: Event) -> None:
-        """Store one event of the stream of ``index`` and the position to go on from, in one write.
+    def add(self, index: bytes | None, event: Event) -> None:
+        """Store an event of the stream of ``index`` and its position in one write.
 
-        Both come from the streams again if the machine fails, so the write need not be synced. Without an
-        index only the position is stored. Raises ``MalformedError`` for an event that is neither an opening
-        nor an erasure.
+        Without ``index``, only the position is stored. The write is not synced: after a failure of the
+        machine both come from the streams again. Raises ``MalformedError`` for an event that is neither an
+        opening nor an erasure.
         """
-        changes: list[Change] = [] if index is None else self._changes(index, event)
+        changes = [] if index is None else self._changes(index, event)
         if event.position is not None:
-            changes.append((META, _POSITION, event.position.to_bytes(8)))
+            changes.append((*_POSITION, event.position.to_bytes(8)))
         self.store.write(changes, sync=False)
 
     def _changes(self, index: bytes, event: Event) -> list[Change]:
         if event.type == OPENING_ERASED:
-            return [_erasure(index, decode_erased(event.data))]
+            return [(self.FAMILY, index + decode_erased(event.data), b"")]
         if event.type != OPENING:
             raise MalformedError("opening event", "has an unknown type")
         key = index + Opening.decode(event.data).entry_hash
-        if self.store.get(OPENINGS, key) == _ERASED:
-            return []
-        return [(OPENINGS, key, event.data)]
-
-
-def _erasure(index: bytes, entry_hash: bytes) -> Change:
-    return OPENINGS, index + entry_hash, _ERASED
+        return [] if self.store.get(self.FAMILY, key) == b"" else [(self.FAMILY, key, event.data)]
 
 
 def read_opening(
     events: Iterable[Event], entry_hash: bytes, opens: Callable[[Opening], bool]
 ) -> Opening | Missing:
-    """The opening of one entry from its stream's events: for readers whose projection is behind.
+    """Find the opening of one entry among the events of its stream, for readers whose table is behind.
 
-    Of several that claim to be it, ``opens`` tells the true one.
+    Of several openings that claim to be of this entry, ``opens`` recognizes the true one.
     """
     found: Opening | Missing = Missing.UNKNOWN
     for event in events:
@@ -97,6 +95,6 @@ def read_opening(
                 if opening.entry_hash == entry_hash and opens(opening):
                     found = opening
         except MalformedError:
-            # The projection logs it when it comes to it.
+            # The follower that fills the table logs it.
             continue
     return found

@@ -1,71 +1,79 @@
-"""Storage on disk: RocksDB by way of rocksdict."""
+"""The store on disk: RocksDB, by way of rocksdict."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from rocksdict import CompactOptions, DbClosedError, Rdict, WriteBatch
 
 from kt_es.errors import ConfigError, DiskFullError, DivergenceError, KtError
-from kt_es.ledger.rocks_database import Database, OwnLockError, is_there, open_to_write, open_view
-from kt_es.ledger.store import Change, Family, after_prefix
+from kt_es.ledger.rocks_database import OwnLockError, RocksDatabase, exists, open_to_write, open_view
+from kt_es.ledger.store import Change
+from kt_es.process.outage import Outage
 from kt_es.process.space import has_space, is_full
 
 CACHE_BYTES = 64 << 20
 SCAN_ROWS = 512
 SPACE_BYTES = 1 << 20
-"""What must fit on a disk that was full before anything is tried there again."""
+"""Free bytes that a disk which was full must have before a write is tried again."""
+PAUSE = 1.0
+"""Seconds between two attempts of ``open_patiently``."""
 _LOCK_ATTEMPTS = 20
 _LOCK_PAUSE = 0.05
 
 
-class Store:
-    """RocksDB under one directory; the interface and its promises are those of ``storage.Storage``.
+class RocksStore:
+    """RocksDB in one directory, with the promises of ``store.Store``.
 
-    A write goes to the write-ahead log and is then synced by ``flush_wal``: rocksdict would keep the
-    GIL during a write that syncs itself. Memory is bounded by ``cache_bytes`` for blocks, indexes and
-    filters together, and by 48 MiB for the write buffers of all families.
+    A write goes to the write-ahead log, and ``flush_wal`` then syncs the log: rocksdict would keep the GIL
+    during a write that syncs itself. Memory is bounded by ``cache_bytes`` for blocks, indexes and filters
+    together, and by 48 MiB for the write buffers of all families.
 
-    After a write has found the disk full, RocksDB takes no more writes; it would resume by itself only with
-    16 MiB free. So the database is exchanged for a view of its files, which goes on answering, and is opened
-    again when there is space: that recovers what was written, as after a crash.
+    After a write has found the disk full, RocksDB takes no more writes, and it would resume by itself only
+    with 16 MiB free. So the database is replaced by a view of its files, which goes on answering. When there
+    is space, it is opened again, which recovers what was written, as after a crash.
     """
 
     def __init__(
         self,
         directory: Path,
-        database: Database,
+        database: RocksDatabase,
         families: Sequence[str],
         cache_bytes: int,
         *,
         is_full: bool = False,
     ) -> None:
-        """Takes over an open database; use ``Store.open``."""
+        """Take over an open database. Use ``RocksStore.open``."""
         self._directory = directory
         self._names = tuple(families)
         self._cache_bytes = cache_bytes
-        # Readers take it without a lock: one that was replaced lives until the last of them is done.
-        self._database: Database | None = database
-        # One write at a time, so that none goes to a database that is being replaced.
+        # Readers take it without a lock: a database that was replaced lives until its last reader is done.
+        self._database: RocksDatabase | None = database
+        # One write at a time, so that no write goes to a database that is being replaced.
         self._writing = threading.RLock()
         self._is_full = is_full
 
     @classmethod
-    def open(cls, directory: Path, families: Sequence[str], cache_bytes: int = CACHE_BYTES) -> Store:
-        """Open or create the storage; ``families`` are all that it has, new ones are added.
+    def open(cls, directory: Path, families: Sequence[str], cache_bytes: int = CACHE_BYTES) -> RocksStore:
+        """Open or create the store; an existing store opens on a full disk too.
 
-        What is there already can be read on a full disk, too. LockedError if another process uses it,
-        ConfigError if the directory cannot be used, DivergenceError if what is in it is damaged,
-        DiskFullError if it is to be created, or to get a family, on a full disk.
+        Args:
+            families: All families of the store. Those that it does not have yet are added.
+
+        Raises:
+            LockedError: Another process uses the store.
+            ConfigError: The directory cannot be used.
+            DivergenceError: The store is damaged.
+            DiskFullError: The disk is full, and the store is new or needs another family.
         """
         try:
             database = open_to_write(directory, families, cache_bytes)
         except DiskFullError:
-            if not is_there(directory):
+            if not exists(directory):
                 raise
             with suppress(ConfigError):
                 view = open_view(directory, families, cache_bytes)
@@ -74,10 +82,12 @@ class Store:
         return cls(directory, database, families, cache_bytes)
 
     @classmethod
-    def view(cls, directory: Path, families: Sequence[str], cache_bytes: int = CACHE_BYTES) -> Store:
-        """What is in ``directory`` now, to read only: also while another process goes on writing there.
+    def view(cls, directory: Path, families: Sequence[str], cache_bytes: int = CACHE_BYTES) -> RocksStore:
+        """Open what is in ``directory`` now to read it, even while another process goes on writing there.
 
-        ConfigError if there is no storage, DivergenceError if it is damaged.
+        Raises:
+            ConfigError: There is no store.
+            DivergenceError: The store is damaged.
         """
         return cls(directory, open_view(directory, families, cache_bytes), families, cache_bytes)
 
@@ -89,11 +99,6 @@ class Store:
         if self._is_full:
             with self._writing:
                 self._resume()
-
-    def family(self, name: str) -> Family:
-        """One family to read from."""
-        self._family(name)
-        return Family(self, name)
 
     def get(self, family: str, key: bytes) -> bytes | None:
         found = self._family(family)
@@ -155,7 +160,7 @@ class Store:
                 raise self._failure(error) from None
 
     def compact(self) -> None:
-        """Write everything to its final place on disk: after a bulk load, before a copy or a measurement."""
+        """Write all rows to their final place on disk: after a bulk load, before a copy or a measurement."""
         try:
             for family in self._opened().families.values():
                 family.flush()
@@ -167,30 +172,30 @@ class Store:
         database, self._database = self._database, None
         if database is None:
             return
-        # The lock is only released once every handle is gone, not by closing the database alone.
+        # The lock is released once every handle is closed, not by closing the database alone.
         for part in (*database.families.values(), database.rocks):
             try:
                 part.close()
             except DbClosedError:
                 continue
             except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
-                # Closing writes tables of what the write-ahead log has already, and has for the next start.
+                # Closing writes tables of rows that the write-ahead log keeps for the next start anyway.
                 if not (self._is_full or is_full(error)):
                     raise self._failure(error) from None
 
-    def _opened(self) -> Database:
+    def _opened(self) -> RocksDatabase:
         if self._database is None:
-            raise ValueError(f"the storage in {self._directory} is closed")
+            raise ValueError(f"the store in {self._directory} is closed")
         return self._database
 
     def _family(self, name: str) -> Rdict:
         try:
             return self._opened().families[name]
         except KeyError:
-            raise ValueError(f"the storage in {self._directory} has no family {name!r}") from None
+            raise ValueError(f"the store in {self._directory} has no family {name!r}") from None
 
     def _resume(self) -> None:
-        """Make writing possible again, if the disk was full; ``_writing`` is held.
+        """Make writing possible again if the disk was full. The caller holds ``_writing``.
 
         Raises ``DiskFullError`` while that is not possible.
         """
@@ -200,26 +205,26 @@ class Store:
             if not has_space(self._directory, SPACE_BYTES):
                 raise DiskFullError(self._directory)
         except OSError as error:
-            raise KtError(f"the storage in {self._directory} failed: {error}") from None
+            raise KtError(f"the store in {self._directory} failed: {error}") from None
         if not self._opened().is_view:
             self._database = open_view(self._directory, self._names, self._cache_bytes)
         self._database = self._open_again()
         self._is_full = False
 
-    def _open_again(self) -> Database:
+    def _open_again(self) -> RocksDatabase:
         for _ in range(_LOCK_ATTEMPTS):
             try:
                 return open_to_write(self._directory, self._names, self._cache_bytes)
             except OwnLockError:
                 time.sleep(_LOCK_PAUSE)
             except ConfigError as error:
-                raise KtError(f"the storage in {self._directory} failed: {error}") from None
+                raise KtError(f"the store in {self._directory} failed: {error}") from None
         raise DiskFullError(self._directory)
 
     def _rows(self, name: str, start: bytes | None, reverse: bool) -> list[tuple[bytes, bytes]]:
-        """The next rows from ``start``: in pieces, as an iterator left lying keeps the database locked.
+        """Return the next rows from ``start``. An iterator that is left unfinished keeps the database locked.
 
-        Not by ``items()`` of rocksdict, which takes damaged data for the end.
+        ``items()`` of rocksdict takes damaged data for the end, so it is not used.
         """
         family = self._family(name)
         rows: list[tuple[bytes, bytes]] = []
@@ -243,7 +248,37 @@ class Store:
             self._is_full = True
             return DiskFullError(self._directory)
         if isinstance(error, DbClosedError):
-            return ValueError(f"the storage in {self._directory} is closed")
+            return ValueError(f"the store in {self._directory} is closed")
         if str(error).startswith("Corruption"):
             return DivergenceError(f"the data in {self._directory} is damaged: {error}")
-        return KtError(f"the storage in {self._directory} failed: {error}")
+        return KtError(f"the store in {self._directory} failed: {error}")
+
+
+def after_prefix(prefix: bytes) -> bytes | None:
+    """Return the first key behind all that begin with ``prefix``, None if there can be none."""
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes((stem[-1] + 1,)) if stem else None
+
+
+def open_patiently(
+    directory: Path,
+    families: Sequence[str],
+    stop: threading.Event,
+    outage: Outage,
+    on_wait: Callable[[], None] = lambda: None,
+) -> RocksStore | None:
+    """Open a store like ``RocksStore.open``, and wait while the disk is full; None if ``stop`` came first.
+
+    ``on_wait`` is called before each pause.
+    """
+    while not stop.is_set():
+        try:
+            store = RocksStore.open(directory, families)
+        except DiskFullError as error:
+            outage.failed(error)
+            on_wait()
+            stop.wait(PAUSE)
+        else:
+            outage.over()
+            return store
+    return None

@@ -1,7 +1,4 @@
-"""A RocksDB database of a projection: opened to write, or as a view of what is there, and how it is set up.
-
-Beside ``rocks``, nothing else but the node imports rocksdict.
-"""
+"""The RocksDB database of ``rocks.RocksStore``: its options, and how it is opened to write or to read."""
 
 from __future__ import annotations
 
@@ -24,26 +21,25 @@ from rocksdict import (
 from kt_es.errors import ConfigError, DiskFullError, DivergenceError, KtError, LockedError
 from kt_es.process.space import is_full
 
-
-class OwnLockError(LockedError):
-    """This process itself has the lock still: somebody reads from a database that was replaced."""
-
-
 WRITE_BUFFERS_BYTES = 48 << 20
 VIEW_ATTEMPTS = 20
 
 
+class OwnLockError(LockedError):
+    """This process still has the lock: a reader uses a database that was replaced."""
+
+
 @dataclass(frozen=True, slots=True)
-class Database:
-    """An open database and its families. Its lock on the directory ends with the last reference to any."""
+class RocksDatabase:
+    """An open database and its families. The lock on the directory ends with the last reference to any."""
 
     rocks: Rdict
     families: Mapping[str, Rdict]
-    handles: Mapping[str, Any]  # of the families, as a batch of writes wants them
+    handles: Mapping[str, Any]  # of the families, for a batch of writes
     is_view: bool
 
     @classmethod
-    def of(cls, rocks: Rdict, names: Sequence[str], *, is_view: bool) -> Database:
+    def of(cls, rocks: Rdict, names: Sequence[str], *, is_view: bool) -> RocksDatabase:
         return cls(
             rocks,
             {name: rocks.get_column_family(name) for name in names},
@@ -52,8 +48,8 @@ class Database:
         )
 
 
-def open_to_write(directory: Path, families: Sequence[str], cache_bytes: int) -> Database:
-    """Open or create the database; errors as of ``Store.open``, and ``DiskFullError``."""
+def open_to_write(directory: Path, families: Sequence[str], cache_bytes: int) -> RocksDatabase:
+    """Open or create the database. Raises what ``RocksStore.open`` raises."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -72,12 +68,12 @@ def open_to_write(directory: Path, families: Sequence[str], cache_bytes: int) ->
         )
     except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
         raise _opening_error(directory, error) from None
-    return Database.of(rocks, families, is_view=False)
+    return RocksDatabase.of(rocks, families, is_view=False)
 
 
-def open_view(directory: Path, families: Sequence[str], cache_bytes: int) -> Database:
-    """What is in ``directory`` now, to read only; errors as of ``Store.view``."""
-    if not is_there(directory):
+def open_view(directory: Path, families: Sequence[str], cache_bytes: int) -> RocksDatabase:
+    """Open what is in ``directory`` now, to read only. Raises what ``RocksStore.view`` raises."""
+    if not exists(directory):
         raise ConfigError(f"{directory} is no data directory of kt-es")
     cache = Cache(cache_bytes)
     for _ in range(VIEW_ATTEMPTS):
@@ -93,20 +89,20 @@ def open_view(directory: Path, families: Sequence[str], cache_bytes: int) -> Dat
             if _files(directory) == before:
                 raise _opening_error(directory, error) from None
             continue
-        # Between the list of tables and the journal, a table may have been written of the journal.
+        # RocksDB lists the tables first, and misses a table that is written from the journal after that.
         if _files(directory) == before:
-            return Database.of(rocks, families, is_view=True)
+            return RocksDatabase.of(rocks, families, is_view=True)
         rocks.close()
     raise LockedError(f"{directory} is being changed too fast to be read; stop the process that uses it")
 
 
-def is_there(directory: Path) -> bool:
-    """Whether ``directory`` has a database."""
+def exists(directory: Path) -> bool:
+    """Return whether ``directory`` has a database."""
     return (directory / "CURRENT").is_file()
 
 
 def _files(directory: Path) -> list[tuple[str, int]]:
-    """Tables, journals and manifests; of these the size as well, which grows with each new table."""
+    """List tables, journals and manifests, and the size of manifests, which grows with each new table."""
     try:
         return sorted(
             (path.name, path.stat().st_size if path.name.startswith("MANIFEST") else 0)
@@ -128,14 +124,14 @@ def _options(cache: Cache) -> Options:
     options.create_if_missing(True)
     options.create_missing_column_families(True)
     options.set_block_based_table_factory(table)
-    # On every level: the pages of one path differ little, and all that a lookup reads is unpacked.
+    # On every level: the pages of one path differ little. LZ4, since a lookup unpacks every block it reads.
     options.set_compression_type(DBCompressionType.lz4())
     options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES)
     options.set_write_buffer_size(WRITE_BUFFERS_BYTES // 3)
     options.set_level_compaction_dynamic_level_bytes(True)
     options.set_max_background_jobs(2)
     options.set_keep_log_file_num(2)
-    # A torn end of the write-ahead log was never acknowledged; damage before it must not pass for one.
+    # A torn end of the write-ahead log was never acknowledged. Damage before the end must not count as one.
     options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
     return options
 

@@ -1,85 +1,74 @@
-"""What a projection needs from its storage: families of sorted keys, and one atomic durable write.
+"""The interface of a store: families of sorted keys, and one atomic, durable write across them.
 
-``rocks.Store`` is the one on disk. Families are fixed when the storage is opened; keys and values
-are bytes, and keys sort as unsigned bytes.
+``rocks.RocksStore`` is the store on disk; the tests have one in memory. Both pass the same contract
+(``tests/ledger/test_storage_contract.py``). What a store holds stands in ``tables``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 Change = tuple[str, bytes, bytes | None]
 """Family, key and new value; None deletes the key."""
 
 
-class Storage(Protocol):
-    """A small ordered key-value store with atomic writes across families.
+class Store(Protocol):
+    """An ordered key-value store. Its families are fixed when it is opened; keys and values are bytes.
 
-    Calls may come from any thread. A family that was not opened, or any call after ``close``, is a
-    ValueError. DivergenceError means that what is stored is damaged. DiskFullError means that nothing can be
-    written for want of space: reading goes on, and the same write may be tried again.
+    Every implementation makes these promises:
+
+    * Atomicity: ``write`` makes all of its changes or none, across families.
+    * Durability: after a synced ``write``, its changes and those of all writes before it survive the end of
+      the machine. After any other ``write`` they survive the end of the process.
+    * Order: keys sort as unsigned bytes, and ``scan`` returns each key at most once, in that order.
+    * Reads: a read sees every write that returned before it. There is no snapshot over several reads: a
+      reader takes ``Ledger.committed`` once, and the rows of a committed epoch never change.
+    * Threads: calls may come from any thread.
+
+    Every method may raise:
+        ValueError: The family was not opened, or the store is closed.
+        DivergenceError: What is stored is damaged.
+        DiskFullError: Nothing can be written for want of space. Reads go on, and the write may be repeated.
     """
 
     @property
     def is_full(self) -> bool:
-        """Whether the last write failed for want of space; true until one would succeed again."""
+        """Whether the last write failed for want of space. Stays true until a write would succeed again."""
         ...
 
     def ensure_writable(self) -> None:
-        """Raise ``DiskFullError`` while ``is_full`` and there still is no space; else ``is_full`` is over."""
+        """End ``is_full`` if there is space again; otherwise raise ``DiskFullError``."""
         ...
 
     def get(self, family: str, key: bytes) -> bytes | None:
-        """The value of a key, None where there is none."""
+        """Return the value of ``key``, or None if the key does not exist."""
         ...
 
     def get_many(self, family: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values of many keys, in their order."""
+        """Return the values of ``keys`` in their order, with None for each key that does not exist."""
         ...
 
     def scan(
         self, family: str, prefix: bytes = b"", *, start: bytes | None = None, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
-        """The keys that begin with ``prefix`` and their values, in order or in reverse.
+        """Yield the keys that begin with ``prefix``, with their values, in order or in reverse order.
 
-        ``start``, itself included, is where to begin in that direction. What is written meanwhile may
-        be seen or not; nothing is seen twice.
+        A write during the scan may be seen or not.
+
+        Args:
+            start: The first key to consider, in the direction of the scan; it need not exist.
         """
         ...
 
     def write(self, changes: Iterable[Change], sync: bool = True) -> None:
-        """Make all changes or none; of several changes of one key the last counts.
+        """Make all ``changes`` or none; of several changes of one key the last one counts.
 
-        With ``sync`` they are on disk on return, and so is every write before. Without it they survive
-        the end of the process but not of the machine. Readers see them before they are durable, so
-        publish nothing that rests on them until the call has returned.
+        Readers see changes before they are durable. Publish nothing that rests on them before the call
+        returns.
         """
         ...
 
     def close(self) -> None:
-        """Release the storage for other processes. A second call does nothing."""
+        """Release the store for other processes. A second call does nothing."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """One family of a storage to read from: what ``Map`` takes as its store of pages."""
-
-    storage: Storage
-    name: str
-
-    def get(self, key: bytes) -> bytes | None:
-        """The value of a key, None where there is none."""
-        return self.storage.get(self.name, key)
-
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values of many keys, in their order."""
-        return self.storage.get_many(self.name, keys)
-
-
-def after_prefix(prefix: bytes) -> bytes | None:
-    """The first key behind all that begin with ``prefix``, None if there can be none."""
-    stem = prefix.rstrip(b"\xff")
-    return stem[:-1] + bytes((stem[-1] + 1,)) if stem else None

@@ -1,8 +1,8 @@
 """The append-only Merkle log of RFC 6962: its growing edge, and which nodes its proofs need.
 
 Nodes are named ``(level, offset)``: the complete subtree over the leaves ``offset << level`` up to
-``(offset + 1) << level``. A complete subtree never changes, so nodes are stored once, under
-``node_key``, and serve the proofs of every past size. Planning a proof ("which nodes") is apart
+``(offset + 1) << level``. A complete subtree never changes, so nodes are stored once,
+and serve the proofs of every past size. Planning a proof ("which nodes") is apart
 from reading them: ``plan.nodes`` is what to fetch, ``plan.proof`` makes the proof of it.
 """
 
@@ -25,11 +25,6 @@ class NodeId(NamedTuple):
 
 Nodes = list[tuple[NodeId, bytes]]
 """Nodes with their hashes, 32 bytes each."""
-
-
-def node_key(node: NodeId) -> bytes:
-    """The storage key of a node: ``u8 level || u64 offset``, big-endian."""
-    return node.level.to_bytes(1) + node.offset.to_bytes(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +78,6 @@ class ProofPlan:
     def nodes(self) -> list[NodeId]:
         """The nodes to fetch, in the order in which ``proof`` takes them."""
         return [node for run in self.runs for node in run]
-
-    @property
-    def keys(self) -> list[bytes]:
-        """The storage keys of ``nodes``."""
-        return [node_key(node) for node in self.nodes]
 
     def proof(self, hashes: Sequence[bytes | None]) -> list[bytes]:
         """The hashes of the proof, from the hashes of ``nodes`` as they were fetched.

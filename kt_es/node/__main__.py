@@ -1,17 +1,19 @@
-"""``python -m kt_es.node --data DIR`` and options: prints the address once it listens."""
+"""``python -m kt_es.node --data DIR``: a node without ``kt`` and ``kt.toml``, for tests and tools.
+
+It prints its address once it listens.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
-from kt_es.errors import KtError
-from kt_es.node.server import NodeConfig, run, with_port
+from kt_es.errors import ConfigError, KtError
+from kt_es.node.server import NodeConfig, run
 from kt_es.process.hangups import listen
 from kt_es.process.logs import configure
 from kt_es.process.sayings import forgive_full_disk
@@ -35,20 +37,25 @@ def main() -> int:
     configure("node", sys.stderr, [structlog.processors.JSONRenderer()], with_words=True)
     try:
         config = NodeConfig(
-            data=options.data,
+            options.data,
+            *_host_and_port(options.listen),
             tls_cert=options.tls_cert,
             tls_key=options.tls_key,
             anonymous=options.anonymous,
+            http=None if options.http is None else _host_and_port(options.http),
         )
-        if options.http is not None:
-            ops = with_port(config, options.http)
-            config = replace(config, http=(ops.host, ops.port))
-        config = with_port(config, options.listen)
         run(config, lambda address: print(address, flush=True))
     except KtError as error:
         _LOG.error(str(error))
         return error.exit_code
     return 0
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"{address!r} is not HOST:PORT")
+    return host, int(port)
 
 
 if __name__ == "__main__":

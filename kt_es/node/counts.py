@@ -1,13 +1,18 @@
-"""What the node counts, in plain integers on the event loop's thread, since every read and append passes.
+"""What the node counts: plain integers on the event loop's thread, since every read and append is counted.
 
-Only what is measured once per group commit is a histogram of the library's.
+Only what is measured once per group commit is a histogram of the library.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Histogram
+
+from kt_es.node.store.keys import EVENTS, RANGES
+from kt_es.node.store.storage import NodeStorage
 
 SUBSCRIBE = "Streams.Subscribe"
 _BATCHES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
@@ -16,7 +21,7 @@ _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5
 
 @dataclass(slots=True)
 class Traffic:
-    """One kind of call: how many are open, what was sent in answer, how they ended."""
+    """Counts of one kind of call: open calls, answers sent, and how calls ended."""
 
     open: int = 0
     messages: int = 0
@@ -24,13 +29,13 @@ class Traffic:
     ended: dict[str, int] = field(default_factory=dict)
 
     def end(self, status: str) -> None:
-        """A call ended with ``status``, a name of gRPC's."""
+        """Count a call that ended with ``status``, gRPC's name of it."""
         self.open -= 1
         self.ended[status] = self.ended.get(status, 0) + 1
 
 
 class Counts:
-    """All that is counted. ``calls`` are by method, reads without end apart as ``SUBSCRIBE``."""
+    """All counts of a node. ``calls`` are by method, with catch-up subscriptions apart as ``SUBSCRIBE``."""
 
     def __init__(self) -> None:
         self.calls: dict[str, Traffic] = {}
@@ -48,3 +53,36 @@ class Counts:
     def traffic(self, kind: str) -> Traffic:
         """The counts of one kind of call: a method's name, or ``SUBSCRIBE``."""
         return self.calls.setdefault(kind, Traffic())
+
+
+class CountingStorage:
+    """``storage`` that counts its writes and times its syncs."""
+
+    def __init__(self, storage: NodeStorage, counts: Counts) -> None:
+        self._storage = storage
+        self._counts = counts
+        self.get = storage.get
+        self.get_many = storage.get_many
+        self.scan: Callable[[bytes, bytes], Iterator[tuple[bytes, bytes]]] = storage.scan
+        self.scan_back = storage.scan_back
+        self.may_recover = storage.may_recover
+        self.recover = storage.recover
+        self.close = storage.close
+
+    def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
+        """See ``storage.Storage``."""
+        self._storage.write(puts, deletes)
+        sizes = [len(value) for key, value in puts if key[0] == EVENTS[0]]
+        counts = self._counts
+        counts.events += len(sizes)
+        counts.bytes += sum(sizes)
+        if sizes:
+            appends = sum(key[0] == RANGES[0] for key, _ in puts)
+            counts.appends += appends
+            counts.batches.observe(appends)
+
+    def sync(self) -> None:
+        """See ``storage.Storage``."""
+        began = time.perf_counter()
+        self._storage.sync()
+        self._counts.syncs.observe(time.perf_counter() - began)

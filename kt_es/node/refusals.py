@@ -1,16 +1,18 @@
-"""Refusals: the gRPC status, text and trailers by which clients recognise what went wrong.
+"""Refusals: the gRPC status, text and trailers by which clients recognise an error.
 
-The trailers' names are those that the official clients look for ("exception", "stream-name", ...).
+Official clients look for trailers of these names: "exception", "stream-name" and so on.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import grpc
 
 from kt_es.node.store.streams import Expected
 
 
-class Refusal(Exception):  # noqa: N818  it is an answer, not a fault
+class Refusal(Exception):  # noqa: N818  an answer, not a fault of the node
     """Ends a call with a status. ``code``, ``details`` and ``trailers`` are what the client gets."""
 
     def __init__(self, code: grpc.StatusCode, details: str, **trailers: object) -> None:
@@ -26,22 +28,22 @@ def invalid(problem: str) -> Refusal:
 
 
 def not_thought_of() -> Refusal:
-    """What the request asks for cannot be, in a way that servers answer with a fault of their own."""
+    """The request makes no sense, in a way that EventStoreDB answers with an internal error."""
     return Refusal(grpc.StatusCode.UNKNOWN, "Exception was thrown by handler.")
 
 
 def unauthenticated() -> Refusal:
-    """No such user, or not that password; which of the two is not said."""
+    """Unknown user or wrong password; the answer does not reveal which."""
     return Refusal(grpc.StatusCode.UNAUTHENTICATED, "Unauthenticated")
 
 
 def access_denied() -> Refusal:
-    """The caller may not do that."""
+    """The caller lacks the right."""
     return Refusal(grpc.StatusCode.PERMISSION_DENIED, "Access Denied", exception="access-denied")
 
 
 def not_ready(reason: str = "Server Is Not Ready") -> Refusal:
-    """The node is stopping or its disk failed; the call may be repeated elsewhere or later."""
+    """The node is stopping, or its disk failed: the client may retry later."""
     return Refusal(grpc.StatusCode.UNAVAILABLE, reason, exception="not-ready")
 
 
@@ -70,12 +72,12 @@ def stream_deleted(stream: str) -> Refusal:
 
 
 def too_much_unfinished() -> Refusal:
-    """Appends that came in part only take the memory there is for them."""
+    """Incomplete appends have used up their memory."""
     return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many appends are unfinished; try again later")
 
 
 def append_too_large(limit: int) -> Refusal:
-    """One append, however many events it has, is larger than ``limit`` bytes."""
+    """One append is larger than ``limit`` bytes, however many events it has."""
     return Refusal(
         grpc.StatusCode.INVALID_ARGUMENT,
         f"Maximum Append Size of {limit} Exceeded.",
@@ -84,59 +86,15 @@ def append_too_large(limit: int) -> Refusal:
     )
 
 
-def group_missing(stream: str, group: str) -> Refusal:
-    """No such persistent subscription."""
-    return _group(
-        grpc.StatusCode.NOT_FOUND,
-        f"Subscription group {group} on stream {stream} does not exist.",
-        "persistent-subscription-does-not-exist",
-        stream,
-        group,
-    )
-
-
 def too_many_groups(limit: int) -> Refusal:
-    """The node has as many persistent subscriptions as it is configured to have."""
+    """The node has as many persistent subscriptions as its configuration allows."""
     return Refusal(
         grpc.StatusCode.RESOURCE_EXHAUSTED, f"Maximum of {limit} persistent subscriptions reached."
     )
 
 
-def group_exists(stream: str, group: str) -> Refusal:
-    """A persistent subscription of that name exists."""
-    return _group(
-        grpc.StatusCode.ALREADY_EXISTS,
-        f"Subscription group {group} on stream {stream} exists.",
-        "persistent-subscription-exists",
-        stream,
-        group,
-    )
-
-
-def group_full(stream: str, group: str) -> Refusal:
-    """The persistent subscription admits no more consumers."""
-    return _group(
-        grpc.StatusCode.FAILED_PRECONDITION,
-        f"Maximum subscriptions reached for subscription group {group} on stream {stream}.",
-        "maximum-subscribers-reached",
-        stream,
-        group,
-    )
-
-
-def group_dropped(stream: str, group: str) -> Refusal:
-    """The persistent subscription was deleted or changed, or it was told to stop, while being read."""
-    return _group(
-        grpc.StatusCode.CANCELLED,
-        f"Subscription group {group} on stream {stream} was dropped.",
-        "persistent-subscription-dropped",
-        stream,
-        group,
-    )
-
-
 def group_failed(stream: str, group: str, reason: str) -> Refusal:
-    """A persistent subscription cannot work as it was asked for."""
+    """A persistent subscription cannot work as requested."""
     return Refusal(
         grpc.StatusCode.INTERNAL,
         f"Subscription group {group} on stream {stream} failed: '{reason}'",
@@ -147,5 +105,35 @@ def group_failed(stream: str, group: str, reason: str) -> Refusal:
     )
 
 
-def _group(code: grpc.StatusCode, details: str, kind: str, stream: str, group: str) -> Refusal:
-    return Refusal(code, details, exception=kind, stream_name=stream, group_name=group)
+def _about_group(code: grpc.StatusCode, text: str, kind: str) -> Callable[[str, str], Refusal]:
+    """A refusal that names the stream and the group of a persistent subscription, in this order."""
+
+    def refusal(stream: str, group: str) -> Refusal:
+        details = text.format(stream=stream, group=group)
+        return Refusal(code, details, exception=kind, stream_name=stream, group_name=group)
+
+    return refusal
+
+
+group_missing = _about_group(
+    grpc.StatusCode.NOT_FOUND,
+    "Subscription group {group} on stream {stream} does not exist.",
+    "persistent-subscription-does-not-exist",
+)
+group_exists = _about_group(
+    grpc.StatusCode.ALREADY_EXISTS,
+    "Subscription group {group} on stream {stream} exists.",
+    "persistent-subscription-exists",
+)
+# The persistent subscription admits no more consumers.
+group_full = _about_group(
+    grpc.StatusCode.FAILED_PRECONDITION,
+    "Maximum subscriptions reached for subscription group {group} on stream {stream}.",
+    "maximum-subscribers-reached",
+)
+# The persistent subscription was deleted, changed or stopped while it was read.
+group_dropped = _about_group(
+    grpc.StatusCode.CANCELLED,
+    "Subscription group {group} on stream {stream} was dropped.",
+    "persistent-subscription-dropped",
+)

@@ -1,4 +1,4 @@
-"""The node as a server: opens the data, serves the protocol, stops cleanly."""
+"""The composition of a node: opens the data, serves the protocol, stops cleanly."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from uuid import uuid4
 
 import grpc.aio
@@ -22,24 +20,22 @@ import structlog
 import uvloop
 
 from kt_es.errors import ConfigError, KtError
-from kt_es.eventstore.driver import gossip_pb2, persistent_pb2, streams_pb2
 from kt_es.node.access.exposure import check_exposure, server_credentials
 from kt_es.node.access.logins import Logins
-from kt_es.node.counts import Counts
+from kt_es.node.counts import CountingStorage, Counts
 from kt_es.node.groups.registry import Groups
-from kt_es.node.ops.files import possible
-from kt_es.node.ops.limits import Limits
-from kt_es.node.ops.metrics import CountingStorage
+from kt_es.node.limits import NodeLimits, possible
 from kt_es.node.ops.upkeep import Upkeep
+from kt_es.node.protocol import gossip_pb2, persistent_pb2, streams_pb2
+from kt_es.node.rpc.discovery import Gossip, register_raw, supported_methods
 from kt_es.node.rpc.gate import Access
-from kt_es.node.rpc.misc import Gossip, supported_methods
 from kt_es.node.rpc.persistent import PersistentSubscriptions
-from kt_es.node.rpc.registration import Calls, register, register_raw
+from kt_es.node.rpc.registration import Calls, register
 from kt_es.node.rpc.streams import Streams
-from kt_es.node.store.database import NoSpaceError, StorageError
-from kt_es.node.store.log import EventLog
+from kt_es.node.store.log import NodeLog
 from kt_es.node.store.outage import PAUSE
-from kt_es.node.store.storage import RocksStorage
+from kt_es.node.store.rocks import RocksStorage
+from kt_es.node.store.storage import NoSpaceError, StorageError
 from kt_es.process.hangups import Reloaded, differing, reloading
 from kt_es.process.tls import both_or_none
 
@@ -49,7 +45,7 @@ _SERVICES = (
     persistent_pb2.DESCRIPTOR.services_by_name["PersistentSubscriptions"],
     gossip_pb2.DESCRIPTOR.services_by_name["Gossip"],
 )
-_WINDOW = 64 << 10  # gRPC's own
+_WINDOW = 64 << 10  # bytes; the default of gRPC
 _FEATURES = "event_store.client.server_features.ServerFeatures"
 
 
@@ -57,10 +53,12 @@ _FEATURES = "event_store.client.server_features.ServerFeatures"
 class NodeConfig:
     """How a node is run.
 
-    ``port`` 0 takes a free one.
-    ``tls_cert`` and ``tls_key`` are PEM files. With them, or once ``data`` has a file of users, only
-    those who log in have rights; ``anonymous`` counts everybody else as a user without groups.
-    ``http``: host and port for metrics and health.
+    Args:
+        port: 0 takes a free one.
+        tls_cert, tls_key: PEM files. With them, or once ``data`` has a file of users, only those who log in
+            have rights.
+        anonymous: Everybody else counts as a user without groups.
+        http: Host and port for metrics and health.
     """
 
     data: Path
@@ -70,19 +68,19 @@ class NodeConfig:
     tls_key: Path | None = None
     anonymous: bool = False
     http: tuple[str, int] | None = None
-    limits: Limits = field(default_factory=Limits)
+    limits: NodeLimits = field(default_factory=NodeLimits)
 
 
-# Limits that SIGHUP changes; the others belong to gRPC, which takes them at the start only.
+# Limits that SIGHUP changes. The others belong to gRPC, which reads them at the start only.
 _RELOADED = ("max_append", "max_calls", "max_groups")
 
 
-def _channel_options(limits: Limits) -> list[tuple[str, int]]:
+def _channel_options(limits: NodeLimits) -> list[tuple[str, int]]:
     keepalive = int(limits.keepalive * 1000)
     return [
         ("grpc.keepalive_time_ms", keepalive),
         ("grpc.keepalive_timeout_ms", keepalive),
-        # What really ends a connection whose peer is frozen; the default is a minute.
+        # This ends a connection whose peer is frozen; the default is a minute.
         ("grpc.http2.ping_timeout_ms", keepalive),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
@@ -90,7 +88,7 @@ def _channel_options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", 0),
         ("grpc.max_receive_message_length", limits.max_message),
         ("grpc.so_reuseport", 0),
-        # A window for a whole append at once; probing for one costs both sides a ping for each message.
+        # A window for a whole append. Probing for the window costs both sides a ping for each message.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", max(limits.max_append, _WINDOW)),
         ("grpc.max_allowed_incoming_connections", limits.max_connections),
@@ -99,15 +97,15 @@ def _channel_options(limits: Limits) -> list[tuple[str, int]]:
     ]
 
 
-class _Running:
+class RunningNode:
     """One node on one event loop, from open to closed."""
 
     def __init__(self, config: NodeConfig) -> None:
         self.config = self._started = config
         self._max_message = config.limits.max_message
         self.failure: StorageError | None = None
-        self._stop = asyncio.Event()
-        # Before the data are opened: what is wrong here is told without touching them.
+        self.stopped = asyncio.Event()  # by ``stop`` or a failure
+        # Before the data are opened: faults of the configuration are reported without touching the data.
         self._tls = server_credentials(config.tls_cert, config.tls_key)
         logins = Logins(config.data, config.anonymous)
         check_exposure(config.host, self._tls is not None, logins.exist, config.anonymous)
@@ -124,14 +122,14 @@ class _Running:
         self._upkeep = Upkeep(storage, self.log, self.groups, self._counts)
         register_raw(self._server, _FEATURES, "GetSupportedMethods", supported_methods(_SERVICES))
 
-    def _open(self, loop: asyncio.AbstractEventLoop) -> tuple[EventLog, RocksStorage]:
+    def _open(self, loop: asyncio.AbstractEventLoop) -> tuple[NodeLog, RocksStorage]:
         def damaged(error: StorageError) -> None:
-            # From whatever thread reads.
+            # On whatever thread reads.
             loop.call_soon_threadsafe(self._damaged, error)
 
         storage = RocksStorage(self.config.data, damaged)
         try:
-            log = EventLog(CountingStorage(storage, self._counts), time.time, self._failed)
+            log = NodeLog(CountingStorage(storage, self._counts), time.time, self._failed)
         except KtError:
             storage.close()
             raise
@@ -150,10 +148,10 @@ class _Running:
 
     def stop(self) -> None:
         """Begin to stop."""
-        self._stop.set()
+        self.stopped.set()
 
     def reload(self, new: NodeConfig) -> Reloaded:
-        """Serve the certificate and keep the limits of ``new``, as far as a running node can. Any thread.
+        """Apply the certificate and the limits of ``new``, as far as a running node can. On any thread.
 
         Raises:
             ConfigError: they cannot be used; everything is as it was.
@@ -208,10 +206,6 @@ class _Running:
         )
         return f"{self.config.host}:{port}"
 
-    async def until_stopped(self) -> None:
-        """Wait for ``stop`` or a failure."""
-        await self._stop.wait()
-
     async def close(self) -> None:
         """End open calls, commit what is queued, close the data."""
         await self._server.stop(0.2)
@@ -225,7 +219,7 @@ def _when(seconds: float | None) -> str | None:
 
 
 def _check_address(config: NodeConfig) -> None:
-    """Ask the operating system first: gRPC says why it cannot listen in its own log only."""
+    """Try the address first, for the reason of a failure: gRPC writes it to its own log only."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
         with socket.create_server((config.host.strip("[]"), config.port), family=family):
@@ -235,26 +229,30 @@ def _check_address(config: NodeConfig) -> None:
         raise ConfigError(f"cannot listen on {config.host}:{config.port}: {reason}") from None
 
 
-async def _opened(config: NodeConfig) -> _Running:
-    """A node with its data open. Where the disk is too full even for that, it waits."""
-    has_said = False
+async def _opened(config: NodeConfig) -> RunningNode:
+    """A node with its data open. While the disk is too full even for that, wait."""
+    logged = False
     while True:
         try:
-            return _Running(config)
+            return RunningNode(config)
         except NoSpaceError as error:
-            if not has_said:
-                has_said = True
+            if not logged:
+                logged = True
                 reason = str(error.__cause__ or error)
                 _LOG.error("the disk is full: the node waits for space to start", reason=reason)
         await asyncio.sleep(PAUSE)
 
 
-async def _serve(config: NodeConfig, started: Callable[[str, _Running], None]) -> None:
+async def serve(config: NodeConfig, started: Callable[[str, RunningNode], None]) -> None:
+    """Serve on this event loop until the node is stopped; ``started`` gets "host:port" and the node.
+
+    Raises as ``run``.
+    """
     running = await _opened(config)
     try:
         address = await running.listen()
         started(address, running)
-        await running.until_stopped()
+        await running.stopped.wait()
     finally:
         await running.close()
     if running.failure is not None:
@@ -267,22 +265,25 @@ def run(
     on_ready: Callable[[str], None] | None = None,
     reread: Callable[[], NodeConfig] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; ``on_ready`` gets "host:port" once the node listens.
+    """Serve until SIGTERM or SIGINT.
 
-    After each SIGHUP ``reread`` gives the config anew, for the certificate and the limits.
+    Args:
+        config: How the node is run.
+        on_ready: Gets "host:port" once the node listens.
+        reread: Gives the config anew after each SIGHUP, for the certificate and the limits.
 
     Raises:
         LockedError: another process holds the data directory.
         ConfigError: the directory or the address cannot be used.
         KtError: the disk refused a write, and the node stopped. A full disk does not stop it.
     """
-    # The thread that syncs must get the GIL back at once; the default lets others keep it for 5 ms.
+    # The thread that syncs must get the GIL back at once. By default others keep it for 5 ms.
     sys.setswitchinterval(0.0005)
 
     again = reread or (lambda: config)
     reloads = contextlib.ExitStack()
 
-    def started(address: str, running: _Running) -> None:
+    def started(address: str, running: RunningNode) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, running.stop)
@@ -294,68 +295,4 @@ def run(
         return replace(wanted, limits=possible(wanted.limits))
 
     with reloads:
-        uvloop.run(_serve(with_possible(config), started))
-
-
-class Node:
-    """A node in a thread of this process, as a context manager. ``address`` is "host:port"."""
-
-    def __init__(self, config: NodeConfig) -> None:
-        self.config = config
-        self.address = ""
-        self._ready = threading.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: Callable[[], None] | None = None
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="kt-node", daemon=True)
-
-    def _run(self) -> None:
-        try:
-            uvloop.run(_serve(self.config, self._started))
-        except BaseException as error:  # noqa: BLE001  handed to whoever starts or stops the node
-            self._error = error
-        finally:
-            self._ready.set()
-
-    def _started(self, address: str, running: _Running) -> None:
-        self.address = address
-        self._loop = asyncio.get_running_loop()
-        self._stop = running.stop
-        self._ready.set()
-
-    def start(self) -> Node:
-        """Returns once the node listens; raises what ``run`` would."""
-        self._thread.start()
-        self._ready.wait()
-        if self._error is not None:
-            raise self._error
-        return self
-
-    def stop(self) -> None:
-        """Returns once the data is closed; raises if the node had failed."""
-        if self._loop is not None and self._stop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the node has stopped already
-                self._loop.call_soon_threadsafe(self._stop)
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-
-    def __enter__(self) -> Node:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-
-def with_port(config: NodeConfig, address: str) -> NodeConfig:
-    """``config`` with the host and port of "host:port".
-
-    Raises:
-        ConfigError: it is not of that form.
-    """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"{address!r} is not HOST:PORT")
-    return replace(config, host=host, port=int(port))
+        uvloop.run(serve(with_possible(config), started))

@@ -1,17 +1,21 @@
-"""Labels to indices: the VRF with the directory's private key, and a bounded cache of its proofs."""
+"""Labels to indices: the VRF's private key from its file, and a bounded cache of the VRF's proofs."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from pathlib import Path
 
 from kt_es.crypto.vrf import VrfPrivateKey, index_of
+from kt_es.errors import ConfigError, MalformedError
+from kt_es.process.files import read_private
 
 CACHED = 16_384
+_MAX_PEM = 64 * 1024
 
 
 class Indexer:
-    """Where a label stands in the map, with the proof of it. Safe for threads; memory is about 10 MB."""
+    """Finds the index of a label in the map, with its proof. Safe for threads; it takes about 10 MB."""
 
     def __init__(self, key: VrfPrivateKey, cached: int = CACHED) -> None:
         self._key = key
@@ -38,3 +42,18 @@ class Indexer:
             if len(self._cache) > self._cached:
                 self._cache.popitem(last=False)
         return made
+
+
+def load_vrf_key(path: Path) -> VrfPrivateKey:
+    """Read the VRF's private key: an Ed25519 seed as unencrypted PKCS#8 in PEM, which ``kt init`` made.
+
+    A file that other users can read is refused, because the key lets them try out labels against the map.
+
+    Raises:
+        ConfigError: the file cannot be used as a key; the error says why.
+    """
+    pem = read_private(path, "the VRF key", _MAX_PEM)
+    try:
+        return VrfPrivateKey.from_pem(pem)
+    except MalformedError as error:
+        raise ConfigError(f"the VRF key {path} cannot be used: {error.problem}") from None

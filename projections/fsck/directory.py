@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kt_es.crypto.hashes import log_leaf_hash
+from kt_es.epochs import Current, is_authorized
 from kt_es.errors import DivergenceError, MalformedError, VerificationError
 from kt_es.formats.entries import INDEX_LENGTH, Mutation
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.profiles import Opening
-from kt_es.ledger.chains import breach_of_chain
 from kt_es.ledger.configs import config_chain
-from kt_es.ledger.ledger import ENTRIES, HEADS, HEADS_LOG, OPENINGS, PAGES, SEQUENCE_SIZE
-from kt_es.ledger.store import Family
-from kt_es.merkle.log import NodeId, node_key
+from kt_es.ledger.tables import HEADS_LOG
 from kt_es.merkle.map import LeafRef
 from kt_es.merkle.walk import walk
-from projections.fsck.findings import EPOCH_SIZE, Examined
+from projections.fsck.findings import Examined
 
 BATCH = 256
 
 
 def examine_map(it: Examined) -> None:
-    """Every page hashes up to the root, and behind every leaf stands its entry."""
+    """Check that every page hashes up to the root, and that behind every leaf stands its entry."""
     root = it.ledger.committed.root
     batch: list[LeafRef] = []
-    for leaf in walk(Family(it.store, PAGES), root, it.findings.differs):
+    for leaf in walk(it.ledger.tables.pages, root, it.findings.differs):
         it.findings.count("leaves of the map")
         batch.append(leaf)
         if len(batch) == BATCH:
@@ -47,47 +47,65 @@ def _behind(it: Examined, leaves: list[LeafRef]) -> None:
 
 
 def examine_entries(it: Examined) -> None:
-    """Every entry, the past ones too, is signed and follows the one before; of no epoch: counted."""
+    """Check that every entry, past ones too, is signed and follows its predecessor."""
     committed = it.ledger.committed
     before: tuple[bytes, int, Mutation] | None = None
-    for key, value in it.store.scan(ENTRIES):
-        index, epoch = key[:INDEX_LENGTH], int.from_bytes(key[INDEX_LENGTH:])
+    for index, epoch, stored in it.ledger.tables.entries.scan():
         where = f"the entry at index {index.hex()} of epoch {epoch}"
-        if len(key) != INDEX_LENGTH + EPOCH_SIZE:
-            it.findings.differs(f"an entry stands under a key of {len(key)} bytes")
+        if len(index) != INDEX_LENGTH:
+            it.findings.differs(f"an entry stands under an index of {len(index)} bytes")
             continue
         if epoch > committed.epoch:
             it.findings.count("entries of an unfinished epoch")
             continue
         it.findings.count("entries")
-        sequence = int.from_bytes(value[:SEQUENCE_SIZE])
         try:
-            mutation = Mutation.decode(value[SEQUENCE_SIZE:])
+            mutation = stored.mutation()
         except MalformedError as error:
             it.findings.differs(f"{where} is damaged: {error}")
             continue
         if mutation.entry.index != index:
             it.findings.differs(f"{where} is of another index")
-        if sequence >= committed.log.size:
+        if stored.sequence >= committed.log.size:
             it.findings.differs(f"{where} names a record that is to come")
         of_index = before if before is not None and before[0] == index else None
-        if of_index is not None and sequence <= of_index[1]:
+        if of_index is not None and stored.sequence <= of_index[1]:
             it.findings.differs(f"{where} names a record before that of the version before")
-        breach = breach_of_chain(
-            mutation, None if of_index is None else of_index[2], it.origin, epoch <= it.begun.epoch
-        )
+        previous = None if of_index is None else of_index[2]
+        breach = breach_of_chain(mutation, previous, it.origin, from_snapshot=epoch <= it.begun.epoch)
         if breach:
             it.findings.differs(f"{where} {breach}")
-        before = (index, sequence, mutation)
+        before = (index, stored.sequence, mutation)
+
+
+def breach_of_chain(mutation: Mutation, before: Mutation | None, origin: str, *, from_snapshot: bool) -> str:
+    """Return why ``mutation`` cannot have been accepted after ``before``; nothing if it can.
+
+    A snapshot may have ``mutation`` without its predecessors. Then only the signatures by its own keys can be
+    verified.
+    """
+    entry = mutation.entry
+    if before is not None:
+        if entry.version != before.entry.version + 1 or entry.previous != before.entry_hash:
+            return f"does not follow version {before.entry.version}"
+        is_signed = is_authorized(mutation, Current(before.entry, before.entry_hash), origin)
+    elif entry.version == 1 and entry.previous is None:
+        is_signed = is_authorized(mutation, None, origin)
+    elif from_snapshot:
+        ids = {key.id for key in entry.authorized_keys}
+        own = tuple(signature for signature in mutation.signatures if signature.key_id in ids)
+        is_signed = bool(own) and is_authorized(replace(mutation, signatures=own), None, origin)
+    else:
+        return f"is version {entry.version}, but the one before is missing"
+    return "" if is_signed else "is not signed as it must be"
 
 
 def examine_heads(it: Examined) -> None:
-    """Heads without a gap, signed by the config they name, growing, and leaves of the log of heads."""
+    """Check that heads have no gap, are signed, grow, and are leaves of the log of heads."""
     configs = {signed.config.hash: signed.config for signed in config_chain(it.ledger, it.ledger.committed)}
     expected = max(1, it.begun.epoch)
     before: MapHead | None = None
-    for key, data in it.store.scan(HEADS):
-        epoch = int.from_bytes(key)
+    for epoch, data in it.ledger.tables.heads.scan():
         if epoch != expected:
             it.findings.differs(f"the head of epoch {expected} is missing")
             before = None
@@ -110,7 +128,7 @@ def examine_heads(it: Examined) -> None:
         if before is not None and not _grows(before, smh.head):
             it.findings.differs(f"the head of epoch {epoch} goes back behind the one before it")
         before = smh.head
-        (leaf,) = it.ledger.nodes(HEADS_LOG, [node_key(NodeId(0, epoch - 1))])
+        (leaf,) = it.ledger.tables.nodes.leaves(HEADS_LOG, epoch - 1, 1)
         # The head that a snapshot began with may be inside a larger node.
         if leaf != log_leaf_hash(smh_bytes) and not (leaf is None and epoch == it.begun.epoch):
             it.findings.differs(f"the head of epoch {epoch} is another one than the log of heads has")
@@ -119,9 +137,9 @@ def examine_heads(it: Examined) -> None:
 
 
 def examine_openings(it: Examined) -> None:
-    """Openings decode. What is in them is private and is not told."""
+    """Check that openings decode. Their content is private, so findings do not name them."""
     damaged = 0
-    for _, data in it.store.scan(OPENINGS):
+    for data in it.ledger.tables.openings.scan():
         it.findings.count("openings")
         try:
             if data:

@@ -1,53 +1,63 @@
-"""Examination of a whole data directory, offline: everything in it that can be held against its head.
+"""Examination of a whole data directory, offline: everything in it that its signed head covers.
 
-A signer, a front end and a monitor keep the same things. Memory is bounded whatever the size: all is read
-in the order in which it stands, and the two logs of nodes level by level.
+Signer, front end and monitor have the same tables. Memory is bounded whatever the size: rows are read in the
+order of their keys, and the two logs of nodes level by level.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from kt_es.errors import DivergenceError
 from kt_es.eventstore.streams import StreamNames
 from kt_es.formats.keys import PublicKey
 from kt_es.ledger.checks import check_commit
 from kt_es.ledger.configs import check_pinned
-from kt_es.ledger.ledger import COMMITTED, META, Ledger
-from kt_es.ledger.origin import beginning
-from kt_es.ledger.store import Storage
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.store import Store
+from kt_es.ledger.tables import Tables
 from projections.fsck.directory import examine_entries, examine_heads, examine_map, examine_openings
-from projections.fsck.findings import EnoughError, Examined, Findings, Report
+from projections.fsck.findings import EnoughError, Examined, Findings, FsckReport
 from projections.fsck.nodes import examine_nodes
 from projections.fsck.streams import StreamReader, examine_head_stream, examine_record_stream
 
 
 def fsck(
-    store: Storage,
+    store: Store,
     origin: str,
     pinned: PublicKey,
     *,
     log: tuple[StreamReader, StreamNames] | None = None,
     progress: Callable[[str, int], None] = lambda _w, _n: None,
-) -> Report:
-    """Examine everything in the directory; with ``log``, also that both streams hold the same.
+) -> FsckReport:
+    """Examine everything in the directory.
 
-    ``progress`` is told now and then what is looked at and how many of it.
+    Args:
+        log: An event log, to check that both of its streams agree with the directory.
+        progress: Called now and then with what is examined, and how many of it.
     """
     findings = Findings(progress)
-    try:
-        ledger = _opened(store, origin, pinned, findings)
-        if ledger is not None:
-            findings.report.epoch = ledger.committed.epoch
-            it = Examined(store, origin, ledger, beginning(store), findings)
-            for step in _steps(it, log):
-                try:
-                    step()
-                except DivergenceError as error:
-                    findings.differs(str(error))
-    except EnoughError:
-        pass
+    with suppress(EnoughError):
+        it = _opened(store, origin, pinned, findings)
+        for step in [] if it is None else _steps(it, log):
+            try:
+                step()
+            except DivergenceError as error:
+                findings.differs(str(error))
     return findings.report
+
+
+def _opened(store: Store, origin: str, pinned: PublicKey, findings: Findings) -> Examined | None:
+    try:
+        if Tables(store).states.committed(origin, pinned) is not None:
+            ledger = Ledger(store, origin, pinned)
+            findings.report.epoch = ledger.committed.epoch
+            return Examined(origin, ledger, ledger.tables.states.beginning(), findings)
+        findings.differs("the data directory has no committed epoch")
+    except DivergenceError as error:
+        findings.differs(str(error))
+    return None
 
 
 def _steps(it: Examined, log: tuple[StreamReader, StreamNames] | None) -> list[Callable[[], None]]:
@@ -65,14 +75,3 @@ def _steps(it: Examined, log: tuple[StreamReader, StreamNames] | None) -> list[C
         steps.append(lambda: examine_head_stream(it, opened, names))
         steps.append(lambda: examine_record_stream(it, opened, names))
     return steps
-
-
-def _opened(store: Storage, origin: str, pinned: PublicKey, findings: Findings) -> Ledger | None:
-    try:
-        if store.get(META, COMMITTED) is None:
-            findings.differs("the data directory has no committed epoch")
-            return None
-        return Ledger(store, origin, pinned)
-    except DivergenceError as error:
-        findings.differs(str(error))
-        return None

@@ -1,4 +1,4 @@
-"""What an examination looks at, and what it has found."""
+"""The data directory under examination, and what the examination has found."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.origin import Beginning
-from kt_es.ledger.store import Storage
+from kt_es.ledger.state import Beginning
 
 MAX_DIFFERENCES = 20
-EPOCH_SIZE = 8
 PROGRESS_EVERY = 4096
 
 
 class EnoughError(Exception):
-    """So many differences were found that more say nothing new."""
+    """``MAX_DIFFERENCES`` were found: more of them would say nothing new."""
 
 
 @dataclass(slots=True)
-class Report:
-    """What was looked at, and the first differences; none means that all is as it must be."""
+class FsckReport:
+    """How many things were examined, and the first differences. No difference means a good directory."""
 
     epoch: int = 0
     counts: Counter[str] = field(default_factory=Counter)
@@ -33,14 +31,14 @@ class Report:
 
 
 class Findings:
-    """A report in the making. ``progress`` is told now and then what is looked at and how many of it."""
+    """A report in the making. Calls ``progress`` now and then with what is examined, and how many."""
 
     def __init__(self, progress: Callable[[str, int], None]) -> None:
-        self.report = Report()
+        self.report = FsckReport()
         self._progress = progress
 
     def differs(self, difference: str) -> None:
-        """Note a difference, once; ``EnoughError`` if it is the last that is wanted."""
+        """Note a difference, once. Raises ``EnoughError`` when there are ``MAX_DIFFERENCES``."""
         if difference in self.report.differences:
             return
         self.report.differences.append(difference)
@@ -48,7 +46,7 @@ class Findings:
             raise EnoughError
 
     def count(self, what: str) -> None:
-        """One more of ``what`` was looked at."""
+        """Count one more examined ``what``."""
         self.report.counts[what] += 1
         if self.report.counts[what] % PROGRESS_EVERY == 0:
             self._progress(what, self.report.counts[what])
@@ -56,9 +54,8 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """A data directory under examination. ``begun``: the snapshot it began with, if it did."""
+    """A data directory under examination, and where its data began."""
 
-    store: Storage
     origin: str
     ledger: Ledger
     begun: Beginning

@@ -1,4 +1,4 @@
-"""The nodes of the two logs, level by level, so that memory is bounded."""
+"""The nodes of the two logs, examined level by level, so that memory is bounded."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kt_es.crypto.hashes import HASH_SIZE, log_node_hash
-from kt_es.ledger.ledger import HEADS_LOG, MUTATIONS_LOG, NODES
-from kt_es.merkle.log import LogState, node_key, plan_state
+from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
+from kt_es.merkle.log import LogState, plan_state
 from projections.fsck.findings import Examined
 
 
 @dataclass(frozen=True, slots=True)
 class _Log:
-    """A log under examination; ``first`` leaves came before what is stored."""
+    """A log under examination. Its first ``first`` leaves are not stored: a snapshot had them before it."""
 
     key: bytes
     name: str
@@ -25,7 +25,7 @@ class _Log:
 
 
 def examine_nodes(it: Examined) -> None:
-    """Both logs of nodes: complete, each the hash of its children, and the edges those committed."""
+    """Check that both logs are complete, each node hashes its children, and the edges are as committed."""
     committed = it.ledger.committed
     for log in (
         _Log(HEADS_LOG, "log of heads", it.begun.epoch, committed.heads),
@@ -33,19 +33,21 @@ def examine_nodes(it: Examined) -> None:
     ):
         for level in range(log.state.size.bit_length()):
             _level(it, log, level)
-        for node, here in zip(plan_state(log.state.size).nodes, log.state.hashes, strict=True):
-            (stored,) = it.ledger.nodes(log.key, [node_key(node)])
-            if stored != here:
+        edge = plan_state(log.state.size).nodes
+        stored = it.ledger.tables.nodes.get_many(log.key, edge)
+        for node, here, there in zip(edge, log.state.hashes, stored, strict=True):
+            if here != there:
                 it.findings.differs(f"{log.where(node.level, node.offset)} is not the edge's")
 
 
 def _level(it: Examined, log: _Log, level: int) -> None:
-    """One level of nodes, without a gap, each the hash of its children."""
+    """Check one level of nodes: no gap, and each node is the hash of its children."""
     expected, end = _first_node(level, log.first), log.state.size >> level
-    children = _run(it, log, level - 1) if level else iter(())
-    # The complete subtrees that a snapshot began with came without their children.
+    nodes = it.ledger.tables.nodes
+    children = nodes.scan(log.key, level - 1) if level else iter(())
+    # A snapshot has complete subtrees without their children.
     childless = log.first >> level
-    for offset, value in _run(it, log, level):
+    for offset, value in nodes.scan(log.key, level):
         if offset >= end:
             it.findings.count("nodes of an unfinished epoch")
             continue
@@ -64,19 +66,13 @@ def _level(it: Examined, log: _Log, level: int) -> None:
         it.findings.differs(f"{log.where(level, expected)} is missing")
 
 
-def _run(it: Examined, log: _Log, level: int) -> Iterator[tuple[int, bytes]]:
-    prefix = log.key + level.to_bytes(1)
-    for key, value in it.store.scan(NODES, prefix):
-        yield int.from_bytes(key[len(prefix) :]), value
-
-
 def _first_node(level: int, leaves: int) -> int:
-    """The first offset stored at ``level`` where ``leaves`` came before: the edge's, else the next."""
+    """Return the first offset that is stored at ``level`` after a snapshot of a log of ``leaves``."""
     return (leaves >> level) - (leaves >> level & 1)
 
 
 def _at(run: Iterator[tuple[int, bytes]], offset: int) -> Iterator[bytes]:
-    """The values at ``offset`` and the next one; those before are passed over, a gap ends it."""
+    """Yield the values at ``offset`` and the next one. A gap ends it."""
     for found, value in run:
         if found >= offset:
             yield value

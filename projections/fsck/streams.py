@@ -1,4 +1,4 @@
-"""Both logs in the event log, held against a data directory."""
+"""Comparison of the two logs in the event log with a data directory."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from kt_es.eventstore.streams import Event, StreamNames
 from kt_es.formats.entries import Mutation
 from kt_es.formats.heads import MAP_HEAD
 from kt_es.formats.records import RECORDS, Record, Verdict, decode_records
-from kt_es.ledger.ledger import ENTRIES, HEADS, MUTATIONS_LOG, SEQUENCE_SIZE, entry_key
-from kt_es.merkle.log import LogState, NodeId, node_key
-from projections.fsck.findings import EPOCH_SIZE, Examined
+from kt_es.ledger.tables import MUTATIONS_LOG, StoredEntry
+from kt_es.merkle.log import LogState
+from projections.fsck.findings import Examined
 
 
 class StreamReader(Protocol):
-    """The part of an event log that is needed here; see ``eventstore.streams.EventLog``."""
+    """The part of ``eventstore.streams.EventLog`` that is needed here."""
 
     def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[Event]:
-        """The events from revision ``start`` on, at most ``limit``."""
+        """Yield the events from revision ``start`` on, at most ``limit``."""
 
 
 def examine_head_stream(it: Examined, log: StreamReader, names: StreamNames) -> None:
-    """The stream has the heads that are stored, up to the one committed."""
+    """Check that the stream has the stored heads, up to the committed one."""
     expected = 0
     for event in log.read(names.heads, 0, it.ledger.committed.epoch):
         it.findings.count("heads in the stream")
         if event.revision != expected or event.type != MAP_HEAD:
             it.findings.differs(f"{names.heads} has {event.type!r} at revision {event.revision}, not a head")
         expected = event.revision + 1
-        stored = it.store.get(HEADS, expected.to_bytes(EPOCH_SIZE))
+        stored = it.ledger.tables.heads.get(expected)
         if stored is not None and stored != event.data:
             it.findings.differs(
                 f"{names.heads}: the head of epoch {expected} is another one than is stored here"
@@ -43,7 +43,7 @@ def examine_head_stream(it: Examined, log: StreamReader, names: StreamNames) -> 
 
 
 def examine_record_stream(it: Examined, log: StreamReader, names: StreamNames) -> None:
-    """The stream has the records that were hashed here, and what they accepted is stored."""
+    """Check that the stream has the records that were hashed here, and that what they accepted is stored."""
     committed, accepted, epoch = it.ledger.committed, 0, 1
     state, stream = LogState(), names.mutations
     revision = -1
@@ -57,9 +57,7 @@ def examine_record_stream(it: Examined, log: StreamReader, names: StreamNames) -
         if event.revision != revision or event.type != RECORDS or first != state.size:
             raise DivergenceError(f"{where}: {event.type!r} begins at {first}, must be {state.size}")
         hashes = [log_leaf_hash(record) for record in records]
-        stored = it.ledger.nodes(
-            MUTATIONS_LOG, [node_key(NodeId(0, first + at)) for at in range(len(hashes))]
-        )
+        stored = it.ledger.tables.nodes.leaves(MUTATIONS_LOG, first, len(hashes))
         for at, (here, there) in enumerate(zip(stored, hashes, strict=True)):
             it.findings.count("records in the stream")
             if here is not None and here != there:
@@ -87,7 +85,7 @@ def examine_record_stream(it: Examined, log: StreamReader, names: StreamNames) -
 
 
 def _entry_of(it: Examined, record: Record, epoch: int) -> None:
-    """What a record accepted stands in the store as it was recorded, signatures and all."""
+    """Check that a mutation that a record accepted is stored as it was recorded, with its signatures."""
     content = record.item.content
     if record.verdict is not Verdict.ACCEPTED or not isinstance(content, bytes):
         return
@@ -96,11 +94,11 @@ def _entry_of(it: Examined, record: Record, epoch: int) -> None:
     except MalformedError as error:
         it.findings.differs(f"record {record.sequence} was accepted: {error}")
         return
-    stored = it.store.get(ENTRIES, entry_key(index, epoch))
+    (stored,) = it.ledger.tables.entries.get_many([(index, epoch)])
     if stored is None and record.sequence < it.begun.records:
         # A snapshot has current entries only.
         return
-    if stored != record.sequence.to_bytes(SEQUENCE_SIZE) + content:
+    if stored != StoredEntry(record.sequence, content):
         how = "is missing" if stored is None else "is another one"
         it.findings.differs(
             f"the entry at index {index.hex()} of epoch {epoch} {how}: see record {record.sequence}"

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from kt_es.cli import configuring
 from kt_es.cli.main import main
+from kt_es.cli.operators import configuring
 from kt_es.client.trusted import Pinned
 from kt_es.config import Settings, dump_settings
 from kt_es.crypto.signatures import PrivateKey
@@ -22,7 +22,8 @@ from kt_es.eventstore.streams import ANY, EventLog, content_event
 from kt_es.formats.configs import Config, SignedConfig
 from kt_es.formats.queue import CONFIG
 from kt_es.formats.records import Verdict
-from kt_es.ledger.ledger import FAMILIES, Ledger
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.tables import FAMILIES
 from kt_es.process.files import replace_file
 from projections.auditor import audit
 from signer.changes import Base, Changes, following, sign_change

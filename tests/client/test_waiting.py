@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from kt_es.cli.importing import MERGING
+from kt_es.cli.owners.importing import MERGING
 from kt_es.client.bulk import BulkProgress, Wanted, publish_all
 from kt_es.client.transport import Transport
 from kt_es.errors import (
@@ -30,9 +30,10 @@ from kt_es.eventstore.esdb import connect
 from kt_es.eventstore.patient import PAUSE, Patience, PatientLog
 from kt_es.eventstore.streams import NO_STREAM, Event, EventLog, content_event
 from kt_es.formats.profiles import ProfileKey
-from kt_es.node.server import Node, NodeConfig
+from kt_es.node.server import NodeConfig
 from tests import builders as b
 from tests.contracts.certificates import certify
+from tests.contracts.nodes import NodeThread
 from tests.reference.clients import Handler, client_of
 from tests.reference.directory import Directory, problem
 from tests.reference.memory_log import MemoryLog
@@ -169,7 +170,7 @@ def secure(tmp_path: Path) -> Iterator[tuple[str, Path, Path]]:
     config = NodeConfig(
         tmp_path / "node", port=0, anonymous=True, tls_cert=made.certificate, tls_key=made.key
     )
-    with Node(config) as node:
+    with NodeThread(config) as node:
         yield node.address, made.authority, other.authority
 
 
@@ -197,7 +198,7 @@ def test_an_authority_that_is_another_is_tls(
 
 
 def test_tls_to_a_server_without_is_tls(secure: tuple[str, Path, Path], tmp_path: Path) -> None:
-    with Node(NodeConfig(tmp_path / "plain", port=0, anonymous=True)) as node:
+    with NodeThread(NodeConfig(tmp_path / "plain", port=0, anonymous=True)) as node:
         log = connect(f"esdb://u:p@{node.address}?TlsCaFile={secure[1]}")
         with pytest.raises(TlsError):
             log.last_revision("s")
@@ -226,7 +227,7 @@ def test_what_to_do_about_tls_is_said(secure: tuple[str, Path, Path], tmp_path: 
     with pytest.raises(TlsError, match="with TlsCaFile=FILE"):
         asked(f"esdb://u:p@{address}?TlsCaFile={other}")
     with (
-        Node(NodeConfig(tmp_path / "plain", port=0, anonymous=True)) as node,
+        NodeThread(NodeConfig(tmp_path / "plain", port=0, anonymous=True)) as node,
         pytest.raises(TlsError, match="write Tls=false if that is meant"),
     ):
         asked(f"esdb://u:p@{node.address}?TlsCaFile={authority}")

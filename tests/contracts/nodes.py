@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from typing import Any
 
 import grpc
 import pytest
+import uvloop
 
 from kt_es.eventstore.driver import (
     EventStoreDBClient,
@@ -23,6 +26,7 @@ from kt_es.eventstore.driver import (
     StreamState,
     name_of,
 )
+from kt_es.node.server import NodeConfig, RunningNode, serve
 
 Told = tuple[grpc.StatusCode, str, dict[str, str]]
 PATIENCE = 30.0  # seconds until a test gives up waiting; nothing is expected to take that long
@@ -87,6 +91,58 @@ class NodeProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end(signal.SIGKILL)
+
+
+class NodeThread:
+    """A node in a thread of this process, as a context manager. ``address`` is "host:port"."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self.address = ""
+        self._ready = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: Callable[[], None] | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="kt-node", daemon=True)
+
+    def _run(self) -> None:
+        try:
+            uvloop.run(serve(self.config, self._started))
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ready.set()
+
+    def _started(self, address: str, running: RunningNode) -> None:
+        self.address = address
+        self._loop = asyncio.get_running_loop()
+        self._stop = running.stop
+        self._ready.set()
+
+    def start(self) -> NodeThread:
+        """Returns once the node listens; raises what ``run`` would."""
+        self._thread.start()
+        self._ready.wait()
+        if self._error is not None:
+            raise self._error
+        return self
+
+    def stop(self) -> None:
+        """Returns once the data is closed; raises if the node had failed."""
+        if self._loop is not None and self._stop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the node has stopped already
+                self._loop.call_soon_threadsafe(self._stop)
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def __enter__(self) -> NodeThread:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
 
 
 def event(number: int = 0, type_: str = "T", **fields: Any) -> NewEvent:

@@ -26,8 +26,9 @@ from kt_es.eventstore.driver import (
     name_of,
 )
 from kt_es.node.access.users import add
-from kt_es.node.server import Node, NodeConfig
+from kt_es.node.server import NodeConfig
 from tests.contracts.certificates import certify
+from tests.contracts.nodes import NodeThread
 
 USERS = {
     "admin": ("changeit", ["$admins"]),
@@ -77,7 +78,7 @@ def secure_node(folder: Path, **options: Any) -> Iterator[Secure]:
     for name, (password, groups) in USERS.items():
         add(folder / "data", name, password, groups)
     config = NodeConfig(folder / "data", port=0, tls_cert=made.certificate, tls_key=made.key, **options)
-    with Node(config) as node, connected(node.address, made.authority) as secure:
+    with NodeThread(config) as node, connected(node.address, made.authority) as secure:
         yield secure
 
 

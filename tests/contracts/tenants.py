@@ -13,8 +13,9 @@ from kt_es.eventstore.esdb import EsdbLog, connect
 from kt_es.eventstore.rights import DELETED
 from kt_es.eventstore.streams import ANY, EventLog, StreamNames, content_event
 from kt_es.node.access.users import add
-from kt_es.node.server import Node, NodeConfig
+from kt_es.node.server import NodeConfig
 from tests.contracts.certificates import certify
+from tests.contracts.nodes import NodeThread
 
 NAMES = StreamNames("people")
 GROUPS = {
@@ -68,7 +69,7 @@ def tenants_server(folder: Path) -> Iterator[Server]:
     for name, groups in GROUPS.items():
         add(folder / "node", name, "pw", groups)
     config = NodeConfig(folder / "node", port=0, tls_cert=made.certificate, tls_key=made.key)
-    with Node(config) as node:
+    with NodeThread(config) as node:
         uri = f"{node.address}?Tls=true&TlsCaFile={made.authority}"
         server = Server({name: f"esdb://{name}:pw@{uri}" for name in GROUPS})
         yield server

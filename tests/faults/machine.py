@@ -14,8 +14,10 @@ from enum import Enum
 
 from kt_es.errors import KtError, UnavailableError, WrongRevisionError
 from kt_es.eventstore.streams import ANY, Event, NewEvent
-from kt_es.ledger.ledger import COMMITTED, FAMILIES, META, Committed, Ledger
-from kt_es.ledger.store import Change, Storage
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.state import StateTable
+from kt_es.ledger.store import Change, Store
+from kt_es.ledger.tables import FAMILIES
 from signer.keys import KeyRing
 from signer.loop import Effects, Limits, Signer
 from tests.builders import ORIGIN, SIGNER, SIGNER_KEY, START, seed
@@ -44,7 +46,7 @@ class Crash(BaseException):
 
 @dataclass(slots=True)
 class Disk:
-    """Storage that loses what was not synced when the machine goes down, or keeps it, as it likes."""
+    """A store that loses what was not synced when the machine goes down, or keeps it, as it likes."""
 
     durable: MemoryStore = field(default_factory=lambda: MemoryStore(FAMILIES))
     unsynced: list[list[Change]] = field(default_factory=list)
@@ -145,7 +147,7 @@ class Machine:
         if self.holder == name:
             self.holder = None
 
-    def storage(self, disk: Disk) -> Storage:
+    def storage(self, disk: Disk) -> Store:
         """``disk`` as a process sees it that has just started; each of its writes is an effect."""
         return _Storage(self, disk)  # type: ignore[return-value]
 
@@ -167,8 +169,8 @@ class Machine:
 
     def durable(self, name: str) -> int:
         """The queue position that is on a signer's disk."""
-        data = self.disks[name].durable.get(META, COMMITTED)
-        return 0 if data is None else Committed.decode(data, ORIGIN, SIGNER_KEY).queue_next
+        committed = StateTable(self.disks[name].durable).committed(ORIGIN, SIGNER_KEY)
+        return 0 if committed is None else committed.queue_next
 
     def _do(self, name: str, step: object) -> None:
         """Run a step of a process; an outage or a crash ends it, anything else ends it for good."""

@@ -18,7 +18,8 @@ from kt_es.evidence import convict
 from kt_es.formats.evidence import Evidence
 from kt_es.formats.heads import MAP_HEAD, HeadEvent
 from kt_es.ledger.anchor import Anchor
-from kt_es.ledger.ledger import FAMILIES, Ledger
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.tables import FAMILIES
 from projections.auditor import audit
 from projections.monitor import MonitorSettings, monitor
 from signer.keys import KeyRing

@@ -13,8 +13,9 @@ import pytest
 from click.testing import CliRunner
 from structlog.testing import capture_logs
 
-from kt_es.cli import auditing, waiting
+from kt_es.cli.auditors import audit as auditing
 from kt_es.cli.main import cli
+from kt_es.cli.operators import options as waiting
 from kt_es.client.trusted import Pinned
 from kt_es.config import load_settings
 from kt_es.epochs import Standing
@@ -22,7 +23,7 @@ from kt_es.errors import CannotTellError, UnavailableError
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.queue import CONFIG, EPOCH_MARKER
 from kt_es.ledger.clock import SLACK, spoken
-from kt_es.ledger.ledger import Committed
+from kt_es.ledger.state import Committed
 from projections.auditor import AuditReport, audit
 from projections.monitor import Clocks, MonitorSettings, monitor
 from projections.monitor_metrics import MonitorMetrics

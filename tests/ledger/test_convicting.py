@@ -12,7 +12,8 @@ from structlog.testing import capture_logs
 from kt_es.errors import ConfigError, EquivocationError
 from kt_es.formats.evidence import Evidence, armored
 from kt_es.ledger import convicting
-from kt_es.ledger.ledger import FAMILIES, Ledger
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.tables import FAMILIES
 from projections.auditor import audit
 from tests import builders as b
 from tests.reference.forks import story

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kt_es.errors import DiskFullError
-from kt_es.ledger.ledger import COMMITTED, FAMILIES, META, Ledger
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.state import StateTable
 from kt_es.ledger.store import Change
+from kt_es.ledger.tables import FAMILIES
 from tests import builders as b
 from tests.reference.frontends import Front, front, until
 from tests.reference.memory_store import MemoryStore
@@ -27,7 +29,7 @@ class FailedButWritten(MemoryStore):
     def write(self, changes: Iterable[Change], sync: bool = True) -> None:
         changes = list(changes)
         super().write(changes, sync)
-        if any((family, key) == (META, COMMITTED) for family, key, _ in changes):
+        if any((family, key) == (StateTable.FAMILY, StateTable.COMMITTED) for family, key, _ in changes):
             self.left -= 1
             if self.left == 0:
                 raise DiskFullError(Path("data"))

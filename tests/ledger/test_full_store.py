@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kt_es.errors import DiskFullError, LockedError
-from kt_es.ledger.rocks import Store
+from kt_es.ledger.rocks import RocksStore
 from tests.faults.full_disk import FullDisk, full_disk
 
 FAMILIES = ("pages", "meta")
@@ -24,7 +24,7 @@ def disk(tmp_path: Path) -> Iterator[FullDisk]:
         yield made
 
 
-def write_until_full(store: Store, disk: FullDisk) -> list[bytes]:
+def write_until_full(store: RocksStore, disk: FullDisk) -> list[bytes]:
     """The keys that were written until the disk was full; the one after them was refused."""
     disk.fill()
     written = []
@@ -38,7 +38,7 @@ def write_until_full(store: Store, disk: FullDisk) -> list[bytes]:
     raise AssertionError
 
 
-def has_all(store: Store, keys: list[bytes]) -> bool:
+def has_all(store: RocksStore, keys: list[bytes]) -> bool:
     return store.get_many("meta", keys) == [key * 50 for key in keys] and len(
         list(store.scan("meta"))
     ) >= len(keys)
@@ -46,7 +46,7 @@ def has_all(store: Store, keys: list[bytes]) -> bool:
 
 def test_it_answers_while_full_and_resumes_with_little_space(disk: FullDisk) -> None:
     """With less space than RocksDB itself would wait for, which is a buffer of writes of 16 MiB."""
-    store = Store.open(disk.path / "data", FAMILIES)
+    store = RocksStore.open(disk.path / "data", FAMILIES)
     store.write([("meta", b"before", b"before" * 50)])
     keys = [*write_until_full(store, disk), b"before"]
     refused = b"%d" % (len(keys) - 1)
@@ -63,17 +63,17 @@ def test_it_answers_while_full_and_resumes_with_little_space(disk: FullDisk) -> 
     assert not store.is_full
     assert has_all(store, [*keys, refused])
     store.close()
-    again = Store.open(disk.path / "data", FAMILIES)
+    again = RocksStore.open(disk.path / "data", FAMILIES)
     assert has_all(again, [*keys, refused])
     assert again.get("meta", b"still") is None
     again.close()
 
 
 def test_a_start_on_a_full_disk_reads_and_later_writes(disk: FullDisk) -> None:
-    store = Store.open(disk.path / "data", FAMILIES)
+    store = RocksStore.open(disk.path / "data", FAMILIES)
     keys = write_until_full(store, disk)
     store.close()
-    started = Store.open(disk.path / "data", FAMILIES)
+    started = RocksStore.open(disk.path / "data", FAMILIES)
     assert started.is_full
     assert has_all(started, keys)
     with pytest.raises(DiskFullError):
@@ -92,31 +92,32 @@ def test_a_new_one_waits_for_space(disk: FullDisk, left: int) -> None:
     disk.fill(leave=left)
     for _ in range(2):
         with pytest.raises(DiskFullError):  # noqa: PT012 - either finds the disk full
-            store = Store.open(disk.path / "data", FAMILIES)
+            store = RocksStore.open(disk.path / "data", FAMILIES)
             try:
                 for _ in range(100):
                     store.write([("meta", b"k", bytes(1000))])
             finally:
                 store.close()
     disk.free()
-    store = Store.open(disk.path / "data", FAMILIES)
+    store = RocksStore.open(disk.path / "data", FAMILIES)
     store.write([("meta", b"k", b"2")])
     store.close()
 
 
 def test_a_process_that_took_the_directory_meanwhile_is_told(disk: FullDisk) -> None:
     """A database that is open to read only has no lock; that is no reason to wait for space for ever."""
-    store = Store.open(disk.path / "data", FAMILIES)
+    store = RocksStore.open(disk.path / "data", FAMILIES)
     write_until_full(store, disk)
     with pytest.raises(DiskFullError):
         store.ensure_writable()
     store.close()
-    waiting = Store.open(disk.path / "data", FAMILIES)
+    waiting = RocksStore.open(disk.path / "data", FAMILIES)
     assert waiting.is_full
     disk.free()
     program = (
-        "import sys; from pathlib import Path; from kt_es.ledger.rocks import Store;"
-        f"store = Store.open(Path({str(disk.path / 'data')!r}), {FAMILIES!r}); print('open', flush=True);"
+        "import sys; from pathlib import Path; from kt_es.ledger.rocks import RocksStore;"
+        f"store = RocksStore.open(Path({str(disk.path / 'data')!r}), {FAMILIES!r});"
+        "print('open', flush=True);"
         "sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -133,7 +134,7 @@ def test_a_process_that_took_the_directory_meanwhile_is_told(disk: FullDisk) -> 
 
 
 def test_readers_notice_nothing_of_the_exchange(disk: FullDisk) -> None:
-    store = Store.open(disk.path / "data", FAMILIES)
+    store = RocksStore.open(disk.path / "data", FAMILIES)
     store.write([("meta", b"k", b"1")])
     stop = threading.Event()
     wrong: list[object] = []

@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 
 from kt_es.errors import ConfigError, DivergenceError, KtError, LockedError
-from kt_es.ledger.rocks import Store
+from kt_es.ledger.rocks import RocksStore
+from kt_es.ledger.tables import PageTable
 
 FAMILIES = ("pages", "meta")
 
 HOLD = """
 import sys
 from pathlib import Path
-from kt_es.ledger.rocks import Store
-store = Store.open(Path(sys.argv[1]), ("pages", "meta"))
+from kt_es.ledger.rocks import RocksStore
+store = RocksStore.open(Path(sys.argv[1]), ("pages", "meta"))
 store.write([("meta", b"synced", b"1")])
 store.write([("meta", b"unsynced", b"2")], sync=False)
 print("ready", flush=True)
@@ -46,30 +47,30 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 def test_a_second_process_is_told_so(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     with pytest.raises(LockedError, match="in use by another process"):
-        Store.open(tmp_path / "data", FAMILIES)
+        RocksStore.open(tmp_path / "data", FAMILIES)
 
 
 def test_what_was_written_survives_sigkill(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
-    store = Store.open(tmp_path / "data", FAMILIES)
+    store = RocksStore.open(tmp_path / "data", FAMILIES)
     assert store.get_many("meta", [b"synced", b"unsynced"]) == [b"1", b"2"]
     store.close()
 
 
 def test_close_releases_the_directory_even_with_a_scan_left_open(tmp_path: Path) -> None:
-    store = Store.open(tmp_path, FAMILIES)
+    store = RocksStore.open(tmp_path, FAMILIES)
     store.write([("meta", b"a", b"1"), ("meta", b"b", b"2")])
     left_open = store.scan("meta")
     assert next(left_open) == (b"a", b"1")
-    view = store.family("meta")
+    pages = PageTable(store)
     store.close()
-    again = Store.open(tmp_path, (*FAMILIES, "new"))
+    again = RocksStore.open(tmp_path, (*FAMILIES, "new"))
     assert again.get("meta", b"b") == b"2"
     assert again.get("new", b"b") is None
     again.close()
     with pytest.raises(ValueError, match="closed"):
-        view.get(b"a")
+        pages.get_many([b"a"])
 
 
 def test_an_unusable_directory_is_a_matter_of_configuration(tmp_path: Path) -> None:
@@ -77,13 +78,13 @@ def test_an_unusable_directory_is_a_matter_of_configuration(tmp_path: Path) -> N
     file.write_text("")
     for directory in (file, file / "below"):
         with pytest.raises(ConfigError, match="cannot be used as a data directory"):
-            Store.open(directory, FAMILIES)
+            RocksStore.open(directory, FAMILIES)
 
 
 def test_a_family_left_out_is_refused(tmp_path: Path) -> None:
-    Store.open(tmp_path, FAMILIES).close()
+    RocksStore.open(tmp_path, FAMILIES).close()
     with pytest.raises(ConfigError, match="meta"):
-        Store.open(tmp_path, ("pages",))
+        RocksStore.open(tmp_path, ("pages",))
 
 
 def flip(path: Path, at: int) -> None:
@@ -98,7 +99,7 @@ def largest(directory: Path, pattern: str) -> Path:
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    store = Store.open(tmp_path, FAMILIES)
+    store = RocksStore.open(tmp_path, FAMILIES)
     store.write([("pages", n.to_bytes(4), n.to_bytes(4) * 50) for n in range(2000)])
     store.compact()
     store.close()
@@ -107,7 +108,7 @@ def written(tmp_path: Path) -> Path:
 
 def test_a_changed_byte_in_a_table_is_divergence(written: Path) -> None:
     flip(largest(written, "*.sst"), 10)
-    store = Store.open(written, FAMILIES)
+    store = RocksStore.open(written, FAMILIES)
     with pytest.raises(DivergenceError, match="damaged"):
         store.get("pages", (0).to_bytes(4))
     with pytest.raises(DivergenceError, match="damaged"):
@@ -120,13 +121,13 @@ def test_a_changed_byte_in_a_table_is_divergence(written: Path) -> None:
 def test_a_missing_table_is_divergence(written: Path) -> None:
     largest(written, "*.sst").unlink()
     with pytest.raises(DivergenceError, match="damaged"):
-        Store.open(written, FAMILIES)
+        RocksStore.open(written, FAMILIES)
 
 
 def test_a_changed_byte_in_the_manifest_is_divergence(written: Path) -> None:
     flip(largest(written, "MANIFEST-*"), 10)
     with pytest.raises(DivergenceError, match="damaged"):
-        Store.open(written, FAMILIES)
+        RocksStore.open(written, FAMILIES)
 
 
 def test_a_changed_byte_in_the_write_ahead_log_is_divergence(
@@ -136,7 +137,7 @@ def test_a_changed_byte_in_the_write_ahead_log_is_divergence(
     holder.wait()
     flip(largest(tmp_path / "data", "*.log"), 10)
     with pytest.raises(DivergenceError, match="damaged"):
-        Store.open(tmp_path / "data", FAMILIES)
+        RocksStore.open(tmp_path / "data", FAMILIES)
 
 
 def test_a_torn_end_of_the_write_ahead_log_is_left_out(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
@@ -144,7 +145,7 @@ def test_a_torn_end_of_the_write_ahead_log_is_left_out(tmp_path: Path, holder: s
     holder.wait()
     journal = largest(tmp_path / "data", "*.log")
     journal.write_bytes(journal.read_bytes()[:-1])
-    with_torn_end = Store.open(tmp_path / "data", FAMILIES)
+    with_torn_end = RocksStore.open(tmp_path / "data", FAMILIES)
     assert with_torn_end.get_many("meta", [b"synced", b"unsynced"]) == [b"1", None]
     with_torn_end.close()
 
@@ -152,7 +153,7 @@ def test_a_torn_end_of_the_write_ahead_log_is_left_out(tmp_path: Path, holder: s
 def test_a_view_shows_what_was_there_and_writes_nothing(
     tmp_path: Path, holder: subprocess.Popen[str]
 ) -> None:
-    view = Store.view(tmp_path / "data", FAMILIES)
+    view = RocksStore.view(tmp_path / "data", FAMILIES)
     assert view.get_many("meta", [b"synced", b"unsynced"]) == [b"1", b"2"]
     with pytest.raises(KtError, match="read only"):
         view.write([("meta", b"more", b"3")])
@@ -160,9 +161,9 @@ def test_a_view_shows_what_was_there_and_writes_nothing(
 
 
 def test_a_view_does_not_see_what_is_written_later(tmp_path: Path) -> None:
-    store = Store.open(tmp_path, FAMILIES)
+    store = RocksStore.open(tmp_path, FAMILIES)
     store.write([("pages", n.to_bytes(4), b"before" * 20) for n in range(3000)])
-    view = Store.view(tmp_path, FAMILIES)
+    view = RocksStore.view(tmp_path, FAMILIES)
     store.write([("pages", n.to_bytes(4), b"after" * 20) for n in range(3000)])
     store.compact()
     assert {value for _, value in view.scan("pages")} == {b"before" * 20}
@@ -172,5 +173,5 @@ def test_a_view_does_not_see_what_is_written_later(tmp_path: Path) -> None:
 
 def test_a_view_of_nothing_makes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no data directory"):
-        Store.view(tmp_path / "none", FAMILIES)
+        RocksStore.view(tmp_path / "none", FAMILIES)
     assert list(tmp_path.iterdir()) == []

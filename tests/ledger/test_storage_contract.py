@@ -1,4 +1,4 @@
-"""What every storage of a projection promises, asked of the one on disk and of the one in memory."""
+"""The promises of ``Store``, tested on the store on disk and on the one in memory."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.ledger.rocks import SCAN_ROWS, Store
-from kt_es.ledger.store import Storage, after_prefix
+from kt_es.ledger.rocks import SCAN_ROWS, RocksStore, after_prefix
+from kt_es.ledger.store import Store
 from tests.reference.memory_store import MemoryStore
 
 FAMILIES = ("pages", "meta")
 
 
 @pytest.fixture(params=["memory", "rocks"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
-    make: dict[str, Callable[[], Storage]] = {
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    make: dict[str, Callable[[], Store]] = {
         "memory": lambda: MemoryStore(FAMILIES),
-        "rocks": lambda: Store.open(tmp_path / "data", FAMILIES),
+        "rocks": lambda: RocksStore.open(tmp_path / "data", FAMILIES),
     }
     opened = make[request.param]()
     yield opened
     opened.close()
 
 
-def test_reads_what_was_written_family_by_family(storage: Storage) -> None:
+def test_reads_what_was_written_family_by_family(storage: Store) -> None:
     storage.write(
         [("pages", b"k", b"1"), ("meta", b"k", b"2"), ("pages", b"", b"empty key"), ("meta", b"e", b"")]
     )
@@ -38,7 +38,7 @@ def test_reads_what_was_written_family_by_family(storage: Storage) -> None:
 
 
 @pytest.mark.parametrize("sync", [True, False])
-def test_the_last_change_of_a_key_counts(storage: Storage, sync: bool) -> None:
+def test_the_last_change_of_a_key_counts(storage: Store, sync: bool) -> None:
     storage.write(
         [("meta", b"a", b"1"), ("meta", b"b", b"1"), ("meta", b"a", b"2"), ("meta", b"b", None)], sync
     )
@@ -47,11 +47,11 @@ def test_the_last_change_of_a_key_counts(storage: Storage, sync: bool) -> None:
     assert list(storage.scan("meta")) == []
 
 
-def test_an_empty_write_is_fine(storage: Storage) -> None:
+def test_an_empty_write_is_fine(storage: Store) -> None:
     storage.write([])
 
 
-def test_scans_a_prefix_in_both_directions(storage: Storage) -> None:
+def test_scans_a_prefix_in_both_directions(storage: Store) -> None:
     keys = [b"a", b"b", b"b\x00", b"b\xff", b"b\xff\xff", b"c", b"\xff", b"\xff\xff"]
     storage.write([("pages", key, key) for key in keys])
 
@@ -73,7 +73,7 @@ def test_scans_a_prefix_in_both_directions(storage: Storage) -> None:
     assert scan(b"d") == scan(b"d", reverse=True) == []
 
 
-def test_a_scan_longer_than_one_step_misses_and_repeats_nothing(storage: Storage) -> None:
+def test_a_scan_longer_than_one_step_misses_and_repeats_nothing(storage: Store) -> None:
     keys = [n.to_bytes(3) for n in range(2 * SCAN_ROWS + 3)]
     storage.write([("pages", key, key) for key in keys])
     assert [key for key, _ in storage.scan("pages")] == keys
@@ -81,7 +81,7 @@ def test_a_scan_longer_than_one_step_misses_and_repeats_nothing(storage: Storage
     assert [key for key, _ in storage.scan("pages", b"\x00\x01")] == keys[256:512]
 
 
-def test_a_family_that_was_not_opened_is_refused_and_nothing_written(storage: Storage) -> None:
+def test_a_family_that_was_not_opened_is_refused_and_nothing_written(storage: Store) -> None:
     with pytest.raises(ValueError, match="other"):
         storage.get("other", b"k")
     with pytest.raises(ValueError, match="other"):
@@ -89,7 +89,7 @@ def test_a_family_that_was_not_opened_is_refused_and_nothing_written(storage: St
     assert storage.get("meta", b"k") is None
 
 
-def test_after_close_every_call_is_refused(storage: Storage) -> None:
+def test_after_close_every_call_is_refused(storage: Store) -> None:
     storage.close()
     storage.close()
     with pytest.raises(ValueError, match="closed"):

@@ -14,7 +14,6 @@ from kt_es.merkle.log import (
     LogState,
     NodeId,
     ProofPlan,
-    node_key,
     plan_consistency,
     plan_inclusion,
     plan_state,
@@ -139,8 +138,3 @@ def test_impossible_places_are_the_callers_mistake() -> None:
     for plan in plans:
         with pytest.raises(ValueError, match=r"log|proof"):
             plan()
-
-
-def test_node_keys_sort_by_level_and_index() -> None:
-    assert node_key(NodeId(3, 258)) == bytes.fromhex("030000000000000102")
-    assert plan_inclusion(0, 4).keys == [node_key(NodeId(0, 1)), node_key(NodeId(1, 1))]

@@ -10,14 +10,14 @@ from uuid import uuid4
 
 import pytest
 
-from kt_es.eventstore.driver import shared_pb2, streams_pb2
 from kt_es.node.access.acl import ADMIN, Caller
+from kt_es.node.protocol import shared_pb2, streams_pb2
 from kt_es.node.refusals import Refusal
-from kt_es.node.rpc.append import MAX_EVENTS, proposals
+from kt_es.node.rpc.append_messages import MAX_EVENTS, proposals
 from kt_es.node.rpc.intake import UNFINISHED, Pieces
 from kt_es.node.rpc.streams import INTAKE, Streams
 from kt_es.node.store.commits import QUEUE_BYTES
-from kt_es.node.store.log import EventLog
+from kt_es.node.store.log import NodeLog
 from kt_es.node.store.storage import StorageError
 from tests.node.test_storage import FaultyStorage, on_log
 
@@ -61,13 +61,13 @@ def batch(size: int, *, final: bool = True) -> Request:
     )
 
 
-def streams(log: EventLog) -> Streams:
+def streams(log: NodeLog) -> Streams:
     access: Any = Everybody()
     return Streams(log, LIMIT, access)
 
 
 def test_batches_that_the_disk_has_no_time_for_are_not_read(tmp_path: Path) -> None:
-    async def work(log: EventLog, storage: FaultyStorage, _failures: list[StorageError]) -> None:
+    async def work(log: NodeLog, storage: FaultyStorage, _failures: list[StorageError]) -> None:
         read = 0
 
         async def requests() -> AsyncIterator[Request]:
@@ -99,7 +99,7 @@ def test_batches_that_the_disk_has_no_time_for_are_not_read(tmp_path: Path) -> N
 
 
 def test_a_call_has_few_batches_of_which_pieces_are_missing(tmp_path: Path) -> None:
-    async def work(log: EventLog, _storage: FaultyStorage, _failures: list[StorageError]) -> None:
+    async def work(log: NodeLog, _storage: FaultyStorage, _failures: list[StorageError]) -> None:
         async def requests(count: int) -> AsyncIterator[Request]:
             for _ in range(count):
                 yield batch(10, final=False)
@@ -114,7 +114,7 @@ def test_a_call_has_few_batches_of_which_pieces_are_missing(tmp_path: Path) -> N
 def test_pieces_take_a_bounded_amount_over_all_calls(tmp_path: Path) -> None:
     """And what an ended call held is there for others."""
 
-    async def work(log: EventLog, _storage: FaultyStorage, _failures: list[StorageError]) -> None:
+    async def work(log: NodeLog, _storage: FaultyStorage, _failures: list[StorageError]) -> None:
         service, begun = streams(log), asyncio.Event()
 
         async def unfinished(end: asyncio.Event) -> AsyncIterator[Request]:

@@ -11,7 +11,7 @@ import pytest
 
 from kt_es.node.store.commits import QUICK, GroupCommit
 from kt_es.node.store.storage import StorageError
-from kt_es.node.store.streams import Head
+from kt_es.node.store.streams import StreamHead
 from kt_es.node.store.transaction import Transaction
 
 ENOUGH = 64  # syncs after which the average has come down, or up
@@ -69,7 +69,7 @@ class Nothing:
         self.published = self.announced = 0
 
     def begin(self) -> Transaction:
-        return Transaction(self._disk, lambda _: Head(), 0, 0)
+        return Transaction(self._disk, lambda _: StreamHead(), 0, 0)
 
     def hold(self, tx: Transaction) -> None:
         pass

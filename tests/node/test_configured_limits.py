@@ -18,11 +18,11 @@ from kt_es.eventstore.driver import (
     NewEvent,
     StreamState,
 )
-from kt_es.node.groups.stored import groups_range
-from kt_es.node.ops.limits import BOUNDS, Limits
-from kt_es.node.server import Node, NodeConfig
-from kt_es.node.store.storage import RocksStorage
-from tests.contracts.nodes import Reader, append
+from kt_es.node.groups.settings import groups_range
+from kt_es.node.limits import BOUNDS, NodeLimits
+from kt_es.node.server import NodeConfig
+from kt_es.node.store.rocks import RocksStorage
+from tests.contracts.nodes import NodeThread, Reader, append
 from tests.node.test_bounds import PREFACE, sized
 
 ANY = StreamState.ANY
@@ -31,12 +31,12 @@ KILOBYTE = 1 << 10
 
 @contextmanager
 def served(config: NodeConfig) -> Iterator[EventStoreDBClient]:
-    with Node(config) as node, EventStoreDBClient(f"esdb://{node.address}?Tls=false") as client:
+    with NodeThread(config) as node, EventStoreDBClient(f"esdb://{node.address}?Tls=false") as client:
         yield client
 
 
 def test_calls_beyond_the_limit_are_refused(tmp_path: Path) -> None:
-    with served(NodeConfig(data=tmp_path, port=0, limits=Limits(max_calls=2))) as client:
+    with served(NodeConfig(data=tmp_path, port=0, limits=NodeLimits(max_calls=2))) as client:
         append(client, "s", 1)
         held = [Reader(client.subscribe_to_stream("s")) for _ in range(2)]
         for reader in held:
@@ -48,7 +48,7 @@ def test_calls_beyond_the_limit_are_refused(tmp_path: Path) -> None:
 
 
 def test_groups_beyond_the_limit_are_refused(tmp_path: Path) -> None:
-    with served(NodeConfig(data=tmp_path, port=0, limits=Limits(max_groups=2))) as client:
+    with served(NodeConfig(data=tmp_path, port=0, limits=NodeLimits(max_groups=2))) as client:
         for name in ("a", "b"):
             client.create_subscription_to_stream(name, "s")
         with pytest.raises(GrpcError, match="Maximum of 2 persistent subscriptions"):
@@ -58,7 +58,7 @@ def test_groups_beyond_the_limit_are_refused(tmp_path: Path) -> None:
 
 
 def test_connections_beyond_the_limit_are_refused_and_others_go_on(tmp_path: Path) -> None:
-    with Node(NodeConfig(data=tmp_path, port=0, limits=Limits(max_connections=3))) as node:
+    with NodeThread(NodeConfig(data=tmp_path, port=0, limits=NodeLimits(max_connections=3))) as node:
         host, _, port = node.address.rpartition(":")
         with EventStoreDBClient(f"esdb://{node.address}?Tls=false") as client, ExitStack() as stack:
             append(client, "s", 1)
@@ -75,7 +75,7 @@ def test_connections_beyond_the_limit_are_refused_and_others_go_on(tmp_path: Pat
 
 
 def test_appends_beyond_the_limit_are_refused(tmp_path: Path) -> None:
-    limits = Limits(max_append=4 * KILOBYTE, max_message=16 * KILOBYTE)
+    limits = NodeLimits(max_append=4 * KILOBYTE, max_message=16 * KILOBYTE)
     with served(NodeConfig(data=tmp_path, port=0, limits=limits)) as client:
         client.append_to_stream("s", current_version=ANY, events=sized(4, 1000))
         for events in (sized(5, 1000), sized(1, 5000)):
@@ -86,7 +86,7 @@ def test_appends_beyond_the_limit_are_refused(tmp_path: Path) -> None:
 
 def test_an_append_may_be_as_large_as_any_limit_allows(tmp_path: Path) -> None:
     largest = int(BOUNDS["max_append"].high)
-    with served(NodeConfig(data=tmp_path, port=0, limits=Limits(max_append=largest))) as client:
+    with served(NodeConfig(data=tmp_path, port=0, limits=NodeLimits(max_append=largest))) as client:
         client.append_to_stream("s", current_version=ANY, events=sized(1, largest - len("T")))
         client.create_subscription_to_stream("g", "s")
         with Reader(client.read_subscription_to_stream("g", "s")) as reader:
@@ -94,7 +94,7 @@ def test_an_append_may_be_as_large_as_any_limit_allows(tmp_path: Path) -> None:
 
 
 def test_requests_beyond_the_limit_are_not_read(tmp_path: Path) -> None:
-    limits = Limits(max_append=4 * KILOBYTE, max_message=16 * KILOBYTE)
+    limits = NodeLimits(max_append=4 * KILOBYTE, max_message=16 * KILOBYTE)
     with served(NodeConfig(data=tmp_path, port=0, limits=limits)) as client:
         with pytest.raises(EventStoreDBClientException, match="larger than max") as caught:
             client.append_to_stream("s", current_version=ANY, events=sized(1, 17 * KILOBYTE))
@@ -103,7 +103,7 @@ def test_requests_beyond_the_limit_are_not_read(tmp_path: Path) -> None:
 
 
 def test_headers_beyond_the_limit_are_refused(tmp_path: Path) -> None:
-    limits = Limits(max_metadata=4 * KILOBYTE)
+    limits = NodeLimits(max_metadata=4 * KILOBYTE)
     with served(NodeConfig(data=tmp_path, port=0, limits=limits)) as client:
         append(client, "s", 1)
         client._call_metadata = (("x-padding", "x" * 5 * KILOBYTE),)
@@ -115,7 +115,7 @@ def test_headers_beyond_the_limit_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_peer_that_gives_no_sign_of_life_is_disconnected(tmp_path: Path) -> None:
-    with Node(NodeConfig(data=tmp_path, port=0, limits=Limits(keepalive=0.2))) as node:
+    with NodeThread(NodeConfig(data=tmp_path, port=0, limits=NodeLimits(keepalive=0.2))) as node:
         host, _, port = node.address.rpartition(":")
         with socket.create_connection((host, int(port)), 20) as silent:
             silent.sendall(PREFACE)

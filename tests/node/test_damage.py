@@ -13,16 +13,17 @@ import pytest
 from kt_es.errors import ConfigError, KtError
 from kt_es.eventstore.driver import EventStoreDBClient, EventStoreDBClientException
 from kt_es.node.groups.registry import Groups
-from kt_es.node.groups.values import Settings
+from kt_es.node.groups.settings import GroupSettings
 from kt_es.node.ops.checking import check
-from kt_es.node.server import Node, NodeConfig
-from kt_es.node.store.end import DamageError
-from kt_es.node.store.log import EventLog
+from kt_es.node.server import NodeConfig
+from kt_es.node.store.keys import POSITION_KEY, event_key, head_key, id_key, range_key
+from kt_es.node.store.log import NodeLog
 from kt_es.node.store.reading import all_forwards, forwards
 from kt_es.node.store.records import Proposed
-from kt_es.node.store.storage import POSITION_KEY, RocksStorage, StorageError
+from kt_es.node.store.rocks import RocksStorage
+from kt_es.node.store.storage import DamageError, StorageError
 from kt_es.node.store.streams import Expected
-from kt_es.node.store.transaction import event_key, head_key, id_key, range_key
+from tests.contracts.nodes import NodeThread
 
 STREAMS, EVENTS = 8, 40
 Content = tuple[list[bytes], list[list[bytes]], int]
@@ -37,18 +38,18 @@ def proposed(number: int) -> Proposed:
 async def fill(path: Path, tables: bool, copy: Path) -> None:
     """Streams, groups and metadata in ``copy`` as a kill leaves them: in tables, or all in the log."""
     storage = RocksStorage(path)
-    log = EventLog(storage, lambda: 1000.0, lambda _error: None)
+    log = NodeLog(storage, lambda: 1000.0, lambda _error: None)
     groups = Groups(log)
     for stream in range(STREAMS):
         for number in range(0, EVENTS, 4):
             events = [proposed(stream * 1000 + number + at) for at in range(4)]
             await log.append(f"s{stream}", Expected.ANY, events)
-    await groups.create("s1", "g", Settings())
+    await groups.create("s1", "g", GroupSettings())
     if tables:
         storage.checkpoint(path / "copy")
         shutil.rmtree(path / "copy")
     await log.append("s0", Expected.ANY, [proposed(9999)])
-    await groups.create("s2", "last", Settings())
+    await groups.create("s2", "last", GroupSettings())
     shutil.copytree(path, copy)
     await log.close()
 
@@ -65,7 +66,7 @@ async def served(path: Path) -> Content:
     """Everything that readers get: $all, the streams, how many groups. A failing read raises."""
     storage = RocksStorage(path)
     try:
-        log = EventLog(storage, lambda: 1000.0, lambda _error: None)
+        log = NodeLog(storage, lambda: 1000.0, lambda _error: None)
     except KtError:
         storage.close()
         raise
@@ -166,7 +167,7 @@ def test_a_node_stops_when_it_meets_a_damaged_block(made: Path, tmp_path: Path) 
     data = bytearray(tables[-1].read_bytes())
     data[len(data) // 3] ^= 0xFF
     tables[-1].write_bytes(data)
-    node = Node(NodeConfig(data=copy, port=0))
+    node = NodeThread(NodeConfig(data=copy, port=0))
     node.start()
     answers: list[str] = []
     with EventStoreDBClient(f"esdb://{node.address}?Tls=false") as client:
@@ -264,7 +265,7 @@ def test_an_end_that_is_not_what_it_says_is_refused_at_the_start(copy: Path) -> 
         damaged = copy.with_name(f"damaged-{at}")
         shutil.copytree(copy, damaged)
         change(damaged, puts, deletes)
-        node = Node(NodeConfig(data=damaged, port=0))
+        node = NodeThread(NodeConfig(data=damaged, port=0))
         with pytest.raises((DamageError, StorageError)):
             node.start()
         # It has let go of the data.

@@ -23,7 +23,7 @@ import pytest
 from kt_es.errors import KtError
 from kt_es.eventstore.driver import EventStoreDBClient, EventStoreDBClientException, NewEvent, StreamState
 from kt_es.node.ops.checking import check
-from kt_es.node.store.storage import RocksStorage
+from kt_es.node.store.rocks import RocksStorage
 from tests.contracts.nodes import PATIENCE, NodeProcess, append, events, raised, told, until
 from tests.faults.full_disk import FullDisk, full_disk
 

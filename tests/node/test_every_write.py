@@ -6,20 +6,20 @@ Or the disk is full at a write, and has space again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from kt_es.node.groups.registry import Groups
-from kt_es.node.groups.values import Settings
+from kt_es.node.groups.settings import GroupSettings
 from kt_es.node.ops.checking import check
-from kt_es.node.store.database import NoSpaceError, StorageError
-from kt_es.node.store.log import Appended, EventLog
+from kt_es.node.store.log import Appended, NodeLog
 from kt_es.node.store.reading import all_forwards, forwards
 from kt_es.node.store.records import Proposed, id_of, name_of, revision_of, type_of
-from kt_es.node.store.storage import RocksStorage
+from kt_es.node.store.rocks import RocksStorage
+from kt_es.node.store.storage import NoSpaceError, StorageError
 from kt_es.node.store.streams import Expected
 
 MODES = ("not written", "written", "sync failed", "sync failed in a way nobody expects", "read failed")
@@ -29,7 +29,9 @@ class FailingStorage:
     """Fails at its ``number``-th write, sync or read (from 1), in one of ``MODES``; never: 0."""
 
     def __init__(self, path: Path, mode: str = "", number: int = 0) -> None:
-        self._inner = RocksStorage(path)
+        self._inner = inner = RocksStorage(path)
+        self.get_many, self.close = inner.get_many, inner.close
+        self.scan, self.scan_back = inner.scan, inner.scan_back
         self._mode = mode
         self._number = number
         self.counts = {"write": 0, "sync": 0, "read": 0}
@@ -45,15 +47,6 @@ class FailingStorage:
         if self._now("read", "read failed"):
             raise StorageError("checksum mismatch")
         return self._inner.get(key)
-
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return self._inner.get_many(keys)
-
-    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return self._inner.scan(start, end)
-
-    def scan_back(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return self._inner.scan_back(start, end)
 
     def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
         self.counts["write"] += 1
@@ -79,9 +72,6 @@ class FailingStorage:
     def recover(self) -> None:
         """The next write does not fail any more."""
 
-    def close(self) -> None:
-        self._inner.close()
-
 
 def proposed(number: int, count: int = 1) -> list[Proposed]:
     return [
@@ -89,17 +79,17 @@ def proposed(number: int, count: int = 1) -> list[Proposed]:
     ]
 
 
-def work(log: EventLog, groups: Groups) -> list[Callable[[], Awaitable[object]]]:
+def work(log: NodeLog, groups: Groups) -> list[Callable[[], Awaitable[object]]]:
     """What a log is asked for, one after the other: every kind of write."""
     return [
         lambda: log.append("s", Expected.NO_STREAM, proposed(1, 3)),
         lambda: log.append("s", 2, proposed(2)),
-        lambda: groups.create("s", "g", Settings()),
+        lambda: groups.create("s", "g", GroupSettings()),
         lambda: log.append("$$s", Expected.ANY, [metadata(3)]),
         lambda: log.append("t", Expected.ANY, proposed(4, 2)),
         lambda: log.delete("t", Expected.ANY, hard=False),
         lambda: log.append("t", Expected.ANY, proposed(5)),
-        lambda: groups.update("s", "g", Settings(max_retry_count=3)),
+        lambda: groups.update("s", "g", GroupSettings(max_retry_count=3)),
         lambda: log.append("u", Expected.ANY, proposed(6)),
         lambda: log.delete("u", 0, hard=True),
         lambda: groups.delete("s", "g"),
@@ -113,7 +103,7 @@ def metadata(number: int) -> Proposed:
 
 async def run(storage: FailingStorage, failures: list[StorageError]) -> list[object]:
     """Outcomes of the work, as far as it went."""
-    log = EventLog(storage, lambda: 1000.0, failures.append)
+    log = NodeLog(storage, lambda: 1000.0, failures.append)
     groups = Groups(log)
     outcomes: list[object] = []
     try:
@@ -139,7 +129,7 @@ def spelled(stored: bytes) -> str:
 async def contents(path: Path) -> tuple[list[str], list[str], int]:
     """The events in $all, those in s, how many groups."""
     storage = RocksStorage(path)
-    log = EventLog(storage, lambda: 1000.0, lambda _error: None)
+    log = NodeLog(storage, lambda: 1000.0, lambda _error: None)
     groups = len(Groups(log).all())
     everything = [spelled(stored) for stored in all_forwards(log, 0).events]
     stream = [spelled(stored) for stored in forwards(log, "s", 0).events]
@@ -182,7 +172,7 @@ def test_the_log_stops_and_keeps_what_was_acknowledged(tmp_path: Path, mode: str
 async def prefix(path: Path, length: int) -> tuple[list[str], list[str], int]:
     """What there is after the first steps alone."""
     storage = RocksStorage(path)
-    log = EventLog(storage, lambda: 1000.0, lambda _error: None)
+    log = NodeLog(storage, lambda: 1000.0, lambda _error: None)
     for step in work(log, Groups(log))[:length]:
         await step()
     await log.close()
@@ -193,7 +183,7 @@ def test_what_a_full_disk_refuses_is_not_there_and_can_be_repeated(tmp_path: Pat
     whole = asyncio.run(prefix(tmp_path / "whole", 12))
 
     async def run_again(storage: FailingStorage, failures: list[StorageError]) -> int:
-        log = EventLog(storage, lambda: 1000.0, failures.append)
+        log = NodeLog(storage, lambda: 1000.0, failures.append)
         refused = 0
         for step in work(log, Groups(log)):
             before = everything(log)
@@ -218,14 +208,14 @@ def test_what_a_full_disk_refuses_is_not_there_and_can_be_repeated(tmp_path: Pat
         assert asyncio.run(contents(path)) == whole, number
 
 
-def everything(log: EventLog) -> list[str]:
+def everything(log: NodeLog) -> list[str]:
     return [spelled(stored) for stored in all_forwards(log, 0).events]
 
 
 def test_a_full_disk_refuses_a_whole_commit(tmp_path: Path) -> None:
     async def main() -> None:
         failures: list[StorageError] = []
-        log = EventLog(FailingStorage(tmp_path, "no space", 1), lambda: 1000.0, failures.append)
+        log = NodeLog(FailingStorage(tmp_path, "no space", 1), lambda: 1000.0, failures.append)
 
         async def append_all() -> set[type]:
             appends = [log.append(f"s{at}", Expected.NO_STREAM, proposed(at)) for at in range(9)]
@@ -245,7 +235,7 @@ def test_a_full_disk_refuses_a_whole_commit(tmp_path: Path) -> None:
 def test_a_reader_that_cannot_be_told_stops_the_log_and_the_answer_still_comes(tmp_path: Path) -> None:
     async def main() -> None:
         failures: list[StorageError] = []
-        log = EventLog(RocksStorage(tmp_path), lambda: 1000.0, failures.append)
+        log = NodeLog(RocksStorage(tmp_path), lambda: 1000.0, failures.append)
 
         def broken() -> None:
             raise StorageError("checksum mismatch")
@@ -263,12 +253,14 @@ def test_a_reader_that_cannot_be_told_stops_the_log_and_the_answer_still_comes(t
 
 def test_a_group_made_anew_in_the_same_commit_stays(tmp_path: Path) -> None:
     async def main() -> None:
-        log = EventLog(RocksStorage(tmp_path), lambda: 1000.0, lambda _error: None)
+        log = NodeLog(RocksStorage(tmp_path), lambda: 1000.0, lambda _error: None)
         groups = Groups(log)
-        await groups.create("s", "g", Settings())
-        await asyncio.gather(groups.delete("s", "g"), groups.create("s", "g", Settings(max_retry_count=3)))
+        await groups.create("s", "g", GroupSettings())
+        await asyncio.gather(
+            groups.delete("s", "g"), groups.create("s", "g", GroupSettings(max_retry_count=3))
+        )
         await log.close()
-        log = EventLog(RocksStorage(tmp_path), lambda: 1000.0, lambda _error: None)
+        log = NodeLog(RocksStorage(tmp_path), lambda: 1000.0, lambda _error: None)
         assert [runner.settings.max_retry_count for runner in Groups(log).all()] == [3]
         await log.close()
 

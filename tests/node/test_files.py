@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from kt_es.node.ops.files import FILES, room_for
+from kt_es.node.limits import FILES, room_for
 
 NO_LIMIT = resource.RLIM_INFINITY
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import structlog
 
-from kt_es.node.store.acknowledged import Acknowledged
-from kt_es.node.store.database import NoSpaceError, StorageError
-from kt_es.node.store.storage import RocksStorage
+from kt_es.node.store.database import Acknowledged
+from kt_es.node.store.rocks import RocksStorage
+from kt_es.node.store.storage import NoSpaceError, StorageError
 
 NO_SPACE = (
     "IO error: No space left on device: While appending to file: /x/000004.log: No space left on device"

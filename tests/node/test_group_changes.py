@@ -10,16 +10,16 @@ from uuid import UUID
 
 import pytest
 
+from kt_es.node.groups.consumers import Consumer
 from kt_es.node.groups.registry import Groups
-from kt_es.node.groups.stored import checkpoint_key
-from kt_es.node.groups.values import Consumer, Settings
-from kt_es.node.store.log import EventLog
+from kt_es.node.groups.settings import GroupSettings, checkpoint_key
+from kt_es.node.store.keys import from_u64
+from kt_es.node.store.log import NodeLog
 from kt_es.node.store.records import Proposed
-from kt_es.node.store.storage import RocksStorage
+from kt_es.node.store.rocks import RocksStorage
 from kt_es.node.store.streams import Expected
-from kt_es.node.store.transaction import from_u64
 
-OTHER = replace(Settings(), max_retry_count=1)
+OTHER = replace(GroupSettings(), max_retry_count=1)
 CHANGES: list[Callable[[Groups], Awaitable[None]]] = [
     lambda groups: groups.update("s", "g", OTHER),
     lambda groups: groups.restart(),
@@ -31,9 +31,9 @@ def test_a_group_that_is_deleted_meanwhile_stays_deleted(
     tmp_path: Path, change: Callable[[Groups], Awaitable[None]]
 ) -> None:
     async def scenario() -> tuple[int, int]:
-        log = EventLog(RocksStorage(tmp_path), lambda: 0.0, lambda _error: None)
+        log = NodeLog(RocksStorage(tmp_path), lambda: 0.0, lambda _error: None)
         groups = Groups(log)
-        await groups.create("s", "g", Settings())
+        await groups.create("s", "g", GroupSettings())
         await asyncio.gather(change(groups), groups.delete("s", "g"))
         known, kept = len(groups.all()), len(Groups(log).all())
         await groups.close()
@@ -51,11 +51,13 @@ def test_a_group_goes_on_at_its_last_checkpoint(
     """A checkpoint that is being written at the moment counts; none is written for the occasion."""
 
     async def scenario() -> tuple[int, int]:
-        log = EventLog(RocksStorage(tmp_path), lambda: 0.0, lambda _error: None)
+        log = NodeLog(RocksStorage(tmp_path), lambda: 0.0, lambda _error: None)
         events = [Proposed(str(UUID(int=number)), "T", "x", b"", b"") for number in range(5)]
         await log.append("s", Expected.NO_STREAM, events)
         groups = Groups(log)
-        await groups.create("s", "g", replace(Settings(), max_checkpoint_count=3, min_checkpoint_count=3))
+        await groups.create(
+            "s", "g", replace(GroupSettings(), max_checkpoint_count=3, min_checkpoint_count=3)
+        )
         runner, consumer = groups.get("s", "g"), Consumer(50, lambda: None)
         runner.connect(consumer)
         runner.pump()

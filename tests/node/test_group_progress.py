@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from kt_es.node.groups.consumers import Consumer
 from kt_es.node.groups.filters import Filter
-from kt_es.node.groups.group import LAZY, Group
-from kt_es.node.groups.values import Consumer
+from kt_es.node.groups.group import Group
+from kt_es.node.groups.progress import LAZY
 from tests.node.test_groups import Bench, settings
 
 

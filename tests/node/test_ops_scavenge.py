@@ -12,12 +12,12 @@ from uuid import uuid4
 import pytest
 
 from kt_es.node.ops.scavenge import SLICE_EVENTS, Scavenged, scavenge
-from kt_es.node.store.log import Appended, EventLog
+from kt_es.node.store.keys import LAST_POSITION, range_key
+from kt_es.node.store.log import Appended, NodeLog
 from kt_es.node.store.reading import all_backwards, all_forwards, backwards, forwards
 from kt_es.node.store.records import Proposed, name_of, position_of, revision_of
-from kt_es.node.store.storage import RocksStorage
+from kt_es.node.store.rocks import RocksStorage
 from kt_es.node.store.streams import Expected
-from kt_es.node.store.transaction import LAST_POSITION, range_key
 
 ANY = Expected.ANY
 
@@ -32,7 +32,7 @@ class Clock:
 class Bench:
     """A log in this process and what the tests ask of it."""
 
-    def __init__(self, log: EventLog, storage: RocksStorage, clock: Clock) -> None:
+    def __init__(self, log: NodeLog, storage: RocksStorage, clock: Clock) -> None:
         self.log = log
         self.storage = storage
         self.clock = clock
@@ -97,7 +97,7 @@ def run(tmp_path: Path) -> Callable[[Test], None]:
     async def on_a_log(test: Test) -> None:
         storage, clock = RocksStorage(tmp_path), Clock()
         failures: list[object] = []
-        log = EventLog(storage, clock, failures.append)
+        log = NodeLog(storage, clock, failures.append)
         try:
             await test(Bench(log, storage, clock))
         finally:

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from kt_es.cli import up
 from kt_es.cli.main import cli
-from kt_es.cli.setup import NewDirectory, write_directory
+from kt_es.cli.operators.running import node_arguments
+from kt_es.cli.operators.setup import NewDirectory, write_directory
 from kt_es.config import load_settings
 from kt_es.errors import ConfigError, KtError
 from kt_es.node import server
-from kt_es.node.ops.limits import BOUNDS, Limits, spelled
+from kt_es.node.limits import BOUNDS, NodeLimits, spelled
 from kt_es.node.server import NodeConfig
-from kt_es.node.store.storage import RocksStorage
+from kt_es.node.store.rocks import RocksStorage
 
 # Each differs from its default.
 OTHERS = {
@@ -59,8 +59,8 @@ def configs(monkeypatch: pytest.MonkeyPatch) -> list[NodeConfig]:
 
 
 def test_every_limit_has_bounds_and_a_test() -> None:
-    assert set(BOUNDS) == set(asdict(Limits())) == set(OTHERS)
-    assert not set(asdict(Limits()).items()) & set(OTHERS.items())
+    assert set(BOUNDS) == set(asdict(NodeLimits())) == set(OTHERS)
+    assert not set(asdict(NodeLimits()).items()) & set(OTHERS.items())
 
 
 def test_limits_are_those_of_the_node_unless_they_are_given(
@@ -73,8 +73,8 @@ def test_limits_are_those_of_the_node_unless_they_are_given(
         assert result.exit_code == 0, result.output
     assert [config.limits for config in configs] == [
         NodeConfig(tmp_path).limits,
-        Limits(**OTHERS),
-        Limits(**OTHERS),
+        NodeLimits(**OTHERS),
+        NodeLimits(**OTHERS),
     ]
 
 
@@ -119,15 +119,15 @@ def test_kt_up_gives_its_node_the_limits_in_kt_toml(tmp_path: Path, configs: lis
     limits: dict[str, Any] = {**OTHERS, "max_append": 2 << 20, "max_message": 3 << 20}
     settings = load_settings(directory(tmp_path, limits))
     # As ``kt up`` does: the file is named before the command, and has the limits.
-    result = CliRunner().invoke(cli, ["-c", str(settings.base / "kt.toml"), *up._node(settings)])
+    result = CliRunner().invoke(cli, ["-c", str(settings.base / "kt.toml"), *node_arguments(settings)])
     assert result.exit_code == 0, result.output
-    assert configs[0].limits == Limits(**limits)
+    assert configs[0].limits == NodeLimits(**limits)
     assert configs[0].data == tmp_path / "node"
 
 
 def test_kt_up_leaves_the_node_its_own_limits(tmp_path: Path) -> None:
     settings = load_settings(directory(tmp_path, {}))
-    assert up._node(settings) == ("node", "--data", str(tmp_path / "node"))
+    assert node_arguments(settings) == ("node", "--data", str(tmp_path / "node"))
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from kt_es.errors import AccessDeniedError, ConfigError
 from kt_es.eventstore.esdb import connect
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.node.access.users import add
-from kt_es.node.server import Node, NodeConfig
+from kt_es.node.server import NodeConfig
 from tests.contracts.certificates import certify
+from tests.contracts.nodes import NodeThread
 
 PASSWORDS = ("p@ss", "a/b", "a#b", "a?b", "a:b", "50%", "%40", "a+b & c=d", "pässwörter", "plain")
 
@@ -27,7 +28,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         add(folder / "data", f"u{number}", password, ["$admins"])
     add(folder / "data", "u@home", "p", ["$admins"])
     config = NodeConfig(folder / "data", port=0, tls_cert=made.certificate, tls_key=made.key)
-    with Node(config) as node:
+    with NodeThread(config) as node:
         yield node.address, made.authority
 
 

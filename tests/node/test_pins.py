@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.node.groups.pins import pinner
-from kt_es.node.groups.values import Strategy
-from kt_es.node.store.log import EventLog
+from kt_es.node.groups.settings import Strategy
+from kt_es.node.groups.sources import pinner
+from kt_es.node.store.log import NodeLog
 from kt_es.node.store.records import Proposed, encoder
-from kt_es.node.store.storage import RocksStorage
+from kt_es.node.store.rocks import RocksStorage
 
 ID = "00000000-0000-4000-8000-000000000001"
 
@@ -22,7 +22,7 @@ def stored(metadata: bytes, stream: str = "s") -> bytes:
 
 def pin_of(path: Path, strategy: Strategy, *events: bytes) -> list[int]:
     async def scenario() -> list[int]:
-        log = EventLog(RocksStorage(path), lambda: 0.0, lambda _error: None)
+        log = NodeLog(RocksStorage(path), lambda: 0.0, lambda _error: None)
         try:
             return list(map(pinner(log, strategy), events))
         finally:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.cli.stopped_node import opened
 from kt_es.errors import ConfigError, KtError, LockedError
 from kt_es.eventstore.esdb import connect
 from kt_es.eventstore.streams import ANY, NO_STREAM, Event, content_event
 from kt_es.node.access.users import add
-from kt_es.node.server import Node, NodeConfig
+from kt_es.node.server import NodeConfig
+from kt_es.node.stopped import opened
 from tests.contracts.certificates import certify
+from tests.contracts.nodes import NodeThread
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Event]
     folder = tmp_path_factory.mktemp("node")
     made, data = certify(folder), folder / "data"
     add(data, "root", "pw", ["$admins"])
-    with Node(NodeConfig(data, port=0, tls_cert=made.certificate, tls_key=made.key)) as node:
+    with NodeThread(NodeConfig(data, port=0, tls_cert=made.certificate, tls_key=made.key)) as node:
         log = connect(f"esdb://root:pw@{node.address}?TlsCaFile={made.authority}")
         log.set_metadata("s", {"$acl": {"$r": "$admins", "$w": "$admins"}}, NO_STREAM)
         log.append("s", ANY, [content_event("s", "T", b"%d" % number) for number in range(300)])
@@ -57,7 +58,7 @@ def test_it_is_left_as_it_was(stopped: tuple[Path, list[Event]]) -> None:
 
 
 def test_a_stream_that_is_deleted_is_told(tmp_path: Path) -> None:
-    with Node(NodeConfig(tmp_path, port=0, anonymous=True)) as node:
+    with NodeThread(NodeConfig(tmp_path, port=0, anonymous=True)) as node:
         log = connect(f"esdb://{node.address}?Tls=false")
         log.append("s", ANY, [content_event("s", "T", b"x")])
         log._client.tombstone_stream("s", current_version=0)

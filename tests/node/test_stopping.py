@@ -15,9 +15,9 @@ from kt_es.eventstore import esdb
 from kt_es.eventstore.driver import EventStoreDBClient, NewEvent, StreamState
 from kt_es.eventstore.esdb import connect
 from kt_es.node.ops.upkeep import scavenge_of
-from kt_es.node.server import Node, NodeConfig
-from kt_es.node.store.storage import RocksStorage
-from tests.contracts.nodes import NodeProcess, append
+from kt_es.node.server import NodeConfig
+from kt_es.node.store.rocks import RocksStorage
+from tests.contracts.nodes import NodeProcess, NodeThread, append
 from tools.torture.proxy import Mode, Network
 
 JOINING = 8
@@ -94,7 +94,7 @@ def test_a_compaction_is_given_up_and_the_data_are_closed(
             told.append(str(error))
 
     with capture_logs() as logs:
-        with Node(NodeConfig(tmp_path, port=0)) as node:
+        with NodeThread(NodeConfig(tmp_path, port=0)) as node:
             with EventStoreDBClient(f"esdb://{node.address}?Tls=false") as client:
                 for _ in range(100):
                     noise = [NewEvent(type="T", data=os.urandom(1000)) for _ in range(1000)]
@@ -108,7 +108,7 @@ def test_a_compaction_is_given_up_and_the_data_are_closed(
     assert told == [f"the node on {tmp_path} ended meanwhile"]
     assert not [line for line in logs if line["event"] == "the data were not closed cleanly"]
     with (
-        Node(NodeConfig(tmp_path, port=0)) as node,
+        NodeThread(NodeConfig(tmp_path, port=0)) as node,
         EventStoreDBClient(f"esdb://{node.address}?Tls=false") as client,
     ):
         assert client.get_stream("s", backwards=True, limit=1)[0].stream_position == 99_999

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,13 +12,15 @@ from uuid import uuid4
 import pytest
 
 from kt_es.errors import ConfigError, KtError, LockedError
-from kt_es.node.server import Node, NodeConfig, run
-from kt_es.node.store.log import Appended, EventLog
+from kt_es.node.server import NodeConfig, run
+from kt_es.node.store.log import Appended, NodeLog
 from kt_es.node.store.reading import all_forwards, forwards
 from kt_es.node.store.records import Proposed, revision_of
-from kt_es.node.store.storage import RocksStorage, StorageError
+from kt_es.node.store.rocks import RocksStorage
+from kt_es.node.store.storage import StorageError
 from kt_es.node.store.streams import Expected, Wrong
 from kt_es.node.store.transaction import Transaction
+from tests.contracts.nodes import NodeThread
 
 ANY = Expected.ANY
 
@@ -27,23 +29,13 @@ class FaultyStorage:
     """A storage that fails when told: ``at`` is "before" or "after" a write, or "sync"."""
 
     def __init__(self, path: Path) -> None:
-        self._inner = RocksStorage(path)
+        self._inner = inner = RocksStorage(path)
+        self.get, self.get_many, self.close = inner.get, inner.get_many, inner.close
+        self.scan, self.scan_back = inner.scan, inner.scan_back
         self.at = ""
         self.syncs = 0
         self.may_sync = threading.Event()
         self.may_sync.set()
-
-    def get(self, key: bytes) -> bytes | None:
-        return self._inner.get(key)
-
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return self._inner.get_many(keys)
-
-    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return self._inner.scan(start, end)
-
-    def scan_back(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return self._inner.scan_back(start, end)
 
     def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
         if self.at == "before":
@@ -59,22 +51,19 @@ class FaultyStorage:
         self._inner.sync()
         self.syncs += 1
 
-    def close(self) -> None:
-        self._inner.close()
-
 
 def proposed(count: int = 1) -> list[Proposed]:
     return [Proposed(str(uuid4()), "T", "application/json", b"", b"{}") for _ in range(count)]
 
 
 def on_log(
-    path: Path, work: Callable[[EventLog, FaultyStorage, list[StorageError]], Coroutine[Any, Any, None]]
+    path: Path, work: Callable[[NodeLog, FaultyStorage, list[StorageError]], Coroutine[Any, Any, None]]
 ) -> None:
     """Open a log on ``path``, run ``work`` on it, close it."""
 
     async def main() -> None:
         storage, failures = FaultyStorage(path), list[StorageError]()
-        log = EventLog(storage, lambda: 1000.0, failures.append)
+        log = NodeLog(storage, lambda: 1000.0, failures.append)
         try:
             await work(log, storage, failures)
         finally:
@@ -84,7 +73,7 @@ def on_log(
     asyncio.run(main())
 
 
-def stream(log: EventLog) -> list[int]:
+def stream(log: NodeLog) -> list[int]:
     return [revision_of(stored) for stored in forwards(log, "s", 0).events]
 
 
@@ -92,7 +81,7 @@ def stream(log: EventLog) -> list[int]:
 def test_a_failed_write_is_not_acknowledged_and_stops_the_log(
     tmp_path: Path, at: str, survivors: set[int]
 ) -> None:
-    async def fail(log: EventLog, storage: FaultyStorage, failures: list[StorageError]) -> None:
+    async def fail(log: NodeLog, storage: FaultyStorage, failures: list[StorageError]) -> None:
         assert await log.append("s", ANY, proposed()) == Appended(0, 1)
         storage.at = at
         with pytest.raises(StorageError):
@@ -104,7 +93,7 @@ def test_a_failed_write_is_not_acknowledged_and_stops_the_log(
         with pytest.raises(StorageError):
             await log.append("s", ANY, proposed())
 
-    async def look(log: EventLog, _storage: FaultyStorage, _failures: list[StorageError]) -> None:
+    async def look(log: NodeLog, _storage: FaultyStorage, _failures: list[StorageError]) -> None:
         got = stream(log)
         assert got == list(range(len(got)))
         assert len(got) in survivors
@@ -117,7 +106,7 @@ def test_a_failed_write_is_not_acknowledged_and_stops_the_log(
 
 
 def test_what_is_not_on_disk_is_not_read(tmp_path: Path) -> None:
-    async def work(log: EventLog, storage: FaultyStorage, _failures: list[StorageError]) -> None:
+    async def work(log: NodeLog, storage: FaultyStorage, _failures: list[StorageError]) -> None:
         await log.append("s", ANY, proposed())
         woken: list[int] = []
         log.wakeups.add("s", lambda: woken.append(log.head("s").last))
@@ -138,7 +127,7 @@ def test_what_is_not_on_disk_is_not_read(tmp_path: Path) -> None:
 
 
 def test_writers_that_come_together_share_a_sync(tmp_path: Path) -> None:
-    async def work(log: EventLog, storage: FaultyStorage, _failures: list[StorageError]) -> None:
+    async def work(log: NodeLog, storage: FaultyStorage, _failures: list[StorageError]) -> None:
         appends = [log.append(f"s{number}", Expected.NO_STREAM, proposed()) for number in range(50)]
         outcomes = await asyncio.gather(*appends)
         assert [outcome.position for outcome in outcomes if isinstance(outcome, Appended)] == list(
@@ -150,7 +139,7 @@ def test_writers_that_come_together_share_a_sync(tmp_path: Path) -> None:
 
 
 def test_appends_decided_together_see_each_other(tmp_path: Path) -> None:
-    async def work(log: EventLog, _storage: FaultyStorage, _failures: list[StorageError]) -> None:
+    async def work(log: NodeLog, _storage: FaultyStorage, _failures: list[StorageError]) -> None:
         same = proposed(2)
         outcomes = tuple(
             await asyncio.gather(
@@ -167,7 +156,7 @@ def test_appends_decided_together_see_each_other(tmp_path: Path) -> None:
 
 
 def test_a_command_that_cannot_be_run_fails_alone(tmp_path: Path) -> None:
-    async def work(log: EventLog, storage: FaultyStorage, failures: list[StorageError]) -> None:
+    async def work(log: NodeLog, storage: FaultyStorage, failures: list[StorageError]) -> None:
         def broken(tx: Transaction) -> None:
             tx.append("t", proposed())
             raise RecursionError("too deep")
@@ -188,9 +177,9 @@ def test_a_command_that_cannot_be_run_fails_alone(tmp_path: Path) -> None:
 
 
 def test_one_process_holds_the_data(tmp_path: Path) -> None:
-    with Node(NodeConfig(data=tmp_path, port=0)), pytest.raises(LockedError, match="in use"):
+    with NodeThread(NodeConfig(data=tmp_path, port=0)), pytest.raises(LockedError, match="in use"):
         run(NodeConfig(data=tmp_path, port=0))
-    with Node(NodeConfig(data=tmp_path, port=0)) as node:
+    with NodeThread(NodeConfig(data=tmp_path, port=0)) as node:
         assert node.address.startswith("127.0.0.1:")
 
 

@@ -14,7 +14,7 @@ from kt_es.node.store.streams import (
     Deleted,
     Duplicate,
     Expected,
-    Head,
+    StreamHead,
     Wrong,
     decide,
     decide_delete,
@@ -26,7 +26,7 @@ ANY, NO_STREAM, EXISTS = Expected.ANY, Expected.NO_STREAM, Expected.EXISTS
 
 def ask(expected: int | Expected, stream: str, ids: str, **head: int) -> Decision:
     """Decide for a stream whose events have the letters of ``stream`` as ids."""
-    state = Head(1 if stream else 0, len(stream) - 1, **head)  # type: ignore[arg-type]
+    state = StreamHead(1 if stream else 0, len(stream) - 1, **head)  # type: ignore[arg-type]
     return decide(
         expected,
         state,
@@ -95,15 +95,15 @@ def test_a_stream_written_again_recognises_repetitions_behind_what_was_deleted()
 
 @pytest.mark.parametrize("expected", [ANY, NO_STREAM, EXISTS, 2, 3])
 def test_nothing_is_accepted_after_a_tombstone(expected: int | Expected) -> None:
-    head = Head(1, LAST_REVISION, tombstoned=True)
+    head = StreamHead(1, LAST_REVISION, tombstoned=True)
     assert decide(expected, head, ["d"], lambda _: None, lambda _: None) == Deleted()
     assert decide_delete(expected, head, hard=False) == Deleted()
     assert decide_delete(expected, head, hard=True) == Deleted()
 
 
-LIVE, MISSING = Head(1, 2), Head()
-GONE = Head(1, 2, truncate_before=LAST_REVISION)
-DELETES: list[tuple[int | Expected, Head, bool, Decision]] = [
+LIVE, MISSING = StreamHead(1, 2), StreamHead()
+GONE = StreamHead(1, 2, truncate_before=LAST_REVISION)
+DELETES: list[tuple[int | Expected, StreamHead, bool, Decision]] = [
     (2, LIVE, False, Accept(2)),
     (ANY, LIVE, True, Accept(2)),
     (EXISTS, LIVE, True, Accept(2)),
@@ -121,7 +121,7 @@ DELETES: list[tuple[int | Expected, Head, bool, Decision]] = [
 
 
 @pytest.mark.parametrize(("expected", "head", "hard", "decision"), DELETES)
-def test_deletes(expected: int | Expected, head: Head, hard: bool, decision: Decision) -> None:
+def test_deletes(expected: int | Expected, head: StreamHead, hard: bool, decision: Decision) -> None:
     assert decide_delete(expected, head, hard) == decision
 
 
@@ -141,26 +141,26 @@ METADATA = [
 
 @pytest.mark.parametrize(("data", "limits"), METADATA)
 def test_metadata_that_cannot_be_used_counts_as_not_set(data: bytes, limits: tuple[int, int, int]) -> None:
-    head = with_metadata(Head(1, 9, truncate_before=2, max_count=1, max_age=1), JSON, data)
+    head = with_metadata(StreamHead(1, 9, truncate_before=2, max_count=1, max_age=1), JSON, data)
     assert (head.truncate_before, head.max_count, head.max_age) == limits
 
 
 @pytest.mark.parametrize(
     ("head", "first"),
     [
-        (Head(1, 9), 0),
-        (Head(1, 9, max_count=3), 7),
-        (Head(1, 9, truncate_before=8, max_count=3), 8),
+        (StreamHead(1, 9), 0),
+        (StreamHead(1, 9, max_count=3), 7),
+        (StreamHead(1, 9, truncate_before=8, max_count=3), 8),
         (GONE, LAST_REVISION),
     ],
 )
-def test_what_is_read_first(head: Head, first: int) -> None:
+def test_what_is_read_first(head: StreamHead, first: int) -> None:
     assert head.first == first
 
 
 @given(
     st.builds(
-        Head,
+        StreamHead,
         st.integers(0, 2**64 - 1),
         st.integers(-1, LAST_REVISION),
         st.booleans(),
@@ -169,5 +169,5 @@ def test_what_is_read_first(head: Head, first: int) -> None:
         st.integers(-1, LAST_REVISION),
     )
 )
-def test_a_head_is_read_back(head: Head) -> None:
-    assert Head.decode(head.encode()) == head
+def test_a_head_is_read_back(head: StreamHead) -> None:
+    assert StreamHead.decode(head.encode()) == head

@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 
 from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import EventLog
-from kt_es.ledger.ledger import FAMILIES, Ledger
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.tables import FAMILIES
 from kt_es.process.outage import Outage
 from kt_es.server.availability import LogWatch
 from projections.monitor import MonitorSettings, monitor

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.cli.figures import Page
-from kt_es.cli.hooks import Hooks
+from kt_es.cli.operators.status_metrics import ScrapedMetrics
+from kt_es.cli.owners.hooks import Hooks
 from kt_es.client.transport import Transport
 from kt_es.errors import ConfigError, UnavailableError
 from kt_es.eventstore.esdb import connect
 from kt_es.eventstore.esdb_client import plain_client
-from kt_es.node.server import Node, NodeConfig
+from kt_es.node.server import NodeConfig
 from kt_es.process.proxies import is_loopback, proxy_for, uses_proxies
+from tests.contracts.nodes import NodeThread
 
 NAMES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "no_proxy", "no_grpc_proxy")
 
@@ -61,13 +62,13 @@ def here() -> Iterator[str]:
 def test_nothing_on_this_machine_is_asked_through_a_proxy(here: str) -> None:
     for url in (here, here.replace("127.0.0.1", "localhost")):
         assert Transport(url).get("/v1/config", time.monotonic() + 60).status == 200
-        assert Page.at(f"{url}/metrics", "kt_figure").value("kt_figure") == 1
+        assert ScrapedMetrics.at(f"{url}/metrics", "kt_figure").value("kt_figure") == 1
         assert Hooks(webhook=url).run({}, ["webhook"]) == {}
 
 
 @pytest.mark.usefixtures("proxied")
 def test_an_event_log_on_this_machine_is_not_asked_through_a_proxy(tmp_path: Path) -> None:
-    with Node(NodeConfig(tmp_path, port=0, anonymous=True)) as node:
+    with NodeThread(NodeConfig(tmp_path, port=0, anonymous=True)) as node:
         port = node.address.rpartition(":")[2]
         for target in (node.address, f"localhost:{port}", f"{node.address},127.0.0.1:1"):
             log = connect(f"esdb://{target}?Tls=false")

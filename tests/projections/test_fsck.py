@@ -16,26 +16,25 @@ from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.heads import HeadEvent
 from kt_es.formats.records import decode_records, encode_records
-from kt_es.ledger.configs import CONFIG
-from kt_es.ledger.ledger import (
-    COMMITTED,
-    ENTRIES,
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.openings import OpeningTable
+from kt_es.ledger.rocks import RocksStore
+from kt_es.ledger.state import StateTable
+from kt_es.ledger.store import Store
+from kt_es.ledger.tables import (
     FAMILIES,
-    HEADS,
     HEADS_LOG,
-    META,
     MUTATIONS_LOG,
-    NODES,
-    OPENINGS,
-    PAGES,
-    SEQUENCE_SIZE,
-    Ledger,
+    ConfigTable,
+    EntryTable,
+    HeadTable,
+    NodeTable,
+    PageTable,
+    StoredEntry,
 )
-from kt_es.ledger.rocks import Store
-from kt_es.ledger.store import Storage
-from kt_es.merkle.log import NodeId, node_key
+from kt_es.merkle.log import NodeId
 from projections.fsck.examination import fsck
-from projections.fsck.findings import MAX_DIFFERENCES, Report
+from projections.fsck.findings import MAX_DIFFERENCES, FsckReport
 from tests.builders import (
     ORIGIN,
     OTHER_ORIGIN,
@@ -53,7 +52,7 @@ from tests.reference.signing import NAMES, heads
 from tests.signer.test_divergence import USERS, copy, filled, published, stored
 
 
-def examined(store: Storage, log: MemoryLog | None = None) -> Report:
+def examined(store: Store, log: MemoryLog | None = None) -> FsckReport:
     return fsck(store, ORIGIN, SIGNER_KEY, log=None if log is None else (log, NAMES))
 
 
@@ -67,7 +66,7 @@ def test_a_whole_directory_and_its_logs_are_as_they_must_be() -> None:
     assert report.counts["records in the stream"] == heads(published()[0])[-1].log_size
 
 
-@pytest.mark.parametrize("family", [PAGES, ENTRIES, NODES, HEADS])
+@pytest.mark.parametrize("family", [PageTable.FAMILY, EntryTable.FAMILY, NodeTable.FAMILY, HeadTable.FAMILY])
 def test_every_value_that_is_changed_or_missing_is_found(family: str) -> None:
     rows = published()[1][family]
     reachable = 0
@@ -76,25 +75,25 @@ def test_every_value_that_is_changed_or_missing_is_found(family: str) -> None:
             store = stored()
             store.write([(family, key, change)])
             found = not examined(store, published()[0]).is_good
-            if family == PAGES:
+            if family == PageTable.FAMILY:
                 # Pages that no current root leads to are not held.
                 reachable += found
             else:
                 assert found, (family, number, key.hex(), change)
-    assert family != PAGES or reachable > 0
+    assert family != PageTable.FAMILY or reachable > 0
 
 
 def test_every_changed_byte_of_an_entry_is_found() -> None:
     """Past ones and signatures too; without the log only the number of its record can be another."""
-    rows = published()[1][ENTRIES]
+    rows = published()[1][EntryTable.FAMILY]
     chained = [key for key in rows if key.startswith(index(USERS[0]))]
     assert len(chained) == 2
     for key in (*chained, index(USERS[20]) + (2).to_bytes(8)):
         good = rows[key]
         for at in range(len(good)):
             store = stored()
-            store.write([(ENTRIES, key, good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])])
-            if at >= SEQUENCE_SIZE:
+            store.write([(EntryTable.FAMILY, key, good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])])
+            if at >= 8:
                 assert not examined(store).is_good, at
             words = " ".join(examined(store, published()[0]).differences)
             assert key[:32].hex() in words, (at, words)
@@ -103,19 +102,19 @@ def test_every_changed_byte_of_an_entry_is_found() -> None:
 def test_entries_that_nobody_accepted_are_found() -> None:
     store = stored()
     other = next_mutation(USERS[9], mutation(USERS[9]))
-    store.write([(ENTRIES, index(USERS[9]) + (3).to_bytes(8), (46).to_bytes(8) + other.encode())])
+    store.write([EntryTable(store).put(index(USERS[9]), 3, StoredEntry(46, other.encode()))])
     words = " ".join(examined(store, published()[0]).differences)
     assert f"{len(USERS) + 4} entries stand here, {len(USERS) + 3} were accepted" in words
     store = stored()
     forged = mutation("zoe", signed_by=[private_key("eve")])
-    store.write([(ENTRIES, index("zoe") + (3).to_bytes(8), (46).to_bytes(8) + forged.encode())])
+    store.write([EntryTable(store).put(index("zoe"), 3, StoredEntry(46, forged.encode()))])
     assert "is not signed as it must be" in " ".join(examined(store).differences)
 
 
 def test_a_page_below_the_root_is_named() -> None:
     store = stored()
-    key = next(key for key in published()[1][PAGES] if key[0] == 1 and key[-1] == 2)
-    store.write([(PAGES, key, None)])
+    key = next(key for key in published()[1][PageTable.FAMILY] if key[0] == 1 and key[-1] == 2)
+    store.write([(PageTable.FAMILY, key, None)])
     words = " ".join(examined(store).differences)
     assert f"map page {key[1:2].hex()[0]} of version 2 is missing" in words
     assert f"must have {len(USERS)}" in words
@@ -124,32 +123,33 @@ def test_a_page_below_the_root_is_named() -> None:
 def test_an_entry_is_named() -> None:
     store = stored()
     at = index(USERS[7])
-    store.write([(ENTRIES, at + (1).to_bytes(8), None)])
+    store.write([EntryTable(store).delete(at, 1)])
     assert examined(store).differences == [f"the entry at index {at.hex()} of epoch 1 is missing"]
 
 
 def test_nodes_heads_and_configs_are_named() -> None:
     store = stored()
-    store.write([(NODES, MUTATIONS_LOG + node_key(NodeId(1, 4)), seed("x"))])
+    store.write(NodeTable(store).put(MUTATIONS_LOG, [(NodeId(1, 4), seed("x"))]))
     words = " ".join(examined(store).differences)
     assert "log of mutations: node at level 1, offset 4" in words
     assert "level 2, offset 2" in words
     store = stored()
-    store.write([(NODES, HEADS_LOG + node_key(NodeId(0, 1)), None), (HEADS, (1).to_bytes(8), None)])
+    (node,) = NodeTable(store).put(HEADS_LOG, [(NodeId(0, 1), b"")])
+    store.write([(*node[:2], None), (HeadTable.FAMILY, (1).to_bytes(8), None)])
     words = " ".join(examined(store).differences)
     assert "log of heads: node at level 0, offset 1 is missing" in words
     assert "the head of epoch 1 is missing" in words
     store = stored()
-    (key,) = (key for key, _ in store.scan(META, CONFIG))
-    store.write([(META, key, None)])
+    (key,) = (key for key, _ in store.scan(ConfigTable.FAMILY, ConfigTable.PREFIX))
+    store.write([(ConfigTable.FAMILY, key, None)])
     assert "lacks configs" in examined(store).differences[0]
 
 
 def test_what_an_unfinished_epoch_left_is_counted() -> None:
     store = stored()
     left = mutation("zoe")
-    store.write([(ENTRIES, index("zoe") + (4).to_bytes(8), bytes(8) + left.encode())])
-    store.write([(NODES, MUTATIONS_LOG + node_key(NodeId(0, 47)), seed("x"))])
+    store.write([EntryTable(store).put(index("zoe"), 4, StoredEntry(0, left.encode()))])
+    store.write(NodeTable(store).put(MUTATIONS_LOG, [(NodeId(0, 47), seed("x"))]))
     report = examined(store)
     assert report.is_good
     assert report.counts["entries of an unfinished epoch"] == 1
@@ -159,11 +159,16 @@ def test_what_an_unfinished_epoch_left_is_counted() -> None:
 def test_openings_are_counted_and_never_shown() -> None:
     store, opening = stored(), opening_event("alice")
     key = opening.entry_hash
-    store.write([(OPENINGS, index("alice") + key, opening.encode()), (OPENINGS, index("bob") + key, b"")])
+    store.write(
+        [
+            (OpeningTable.FAMILY, index("alice") + key, opening.encode()),
+            (OpeningTable.FAMILY, index("bob") + key, b""),
+        ]
+    )
     report = examined(store)
     assert report.is_good
     assert report.counts["openings"] == 2
-    store.write([(OPENINGS, index("alice") + key, opening.encode()[:-1])])
+    store.write([(OpeningTable.FAMILY, index("alice") + key, opening.encode()[:-1])])
     assert examined(store).differences == ["1 openings are damaged"]
 
 
@@ -196,7 +201,7 @@ def test_the_streams_are_held_against_it() -> None:
 
 def test_it_stops_after_twenty_differences() -> None:
     store = stored()
-    store.write([(ENTRIES, key, None) for key in published()[1][ENTRIES]])
+    store.write([(EntryTable.FAMILY, key, None) for key in published()[1][EntryTable.FAMILY]])
     assert len(examined(store).differences) == MAX_DIFFERENCES
 
 
@@ -232,7 +237,7 @@ def run(*words: str) -> tuple[int, str, str]:
 
 @pytest.fixture
 def on_disk(tmp_path: Path) -> Path:
-    store = Store.open(tmp_path / "data", FAMILIES)
+    store = RocksStore.open(tmp_path / "data", FAMILIES)
     filled(store)
     store.close()
     return tmp_path / "data"
@@ -248,9 +253,9 @@ def test_the_command_tells_in_json(on_disk: Path) -> None:
 
 
 def test_the_command_ends_with_4_and_names_what_differs(on_disk: Path) -> None:
-    store = Store.open(on_disk, FAMILIES)
+    store = RocksStore.open(on_disk, FAMILIES)
     committed = Ledger(store, ORIGIN, SIGNER_KEY).committed
-    store.write([(META, COMMITTED, replace(committed, queue_next=99).encode())])
+    store.write([StateTable(store).put(replace(committed, queue_next=99))])
     store.close()
     code, said, problem = run("--json", "fsck", str(on_disk), "--vkey", VKEY)
     assert code == 4
@@ -259,7 +264,7 @@ def test_the_command_ends_with_4_and_names_what_differs(on_disk: Path) -> None:
 
 
 def test_a_directory_in_use_is_examined_as_it_was(on_disk: Path) -> None:
-    store = Store.open(on_disk, FAMILIES)
+    store = RocksStore.open(on_disk, FAMILIES)
     try:
         assert run("fsck", str(on_disk), "--vkey", VKEY)[0] == 0
     finally:
@@ -275,5 +280,5 @@ def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_configs_of_all_roles_are_kept() -> None:
     store = stored()
-    ((_, data),) = store.scan(META, CONFIG)
+    ((_, data),) = store.scan(ConfigTable.FAMILY, ConfigTable.PREFIX)
     assert SignedConfig.decode(data) == Ledger(store, ORIGIN, SIGNER_KEY).committed.standing.config

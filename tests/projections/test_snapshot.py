@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.cli.setup import NewDirectory, write_directory
+from kt_es.cli.operators.setup import NewDirectory, write_directory
 from kt_es.client.trusted import Pinned
 from kt_es.config import FILE_NAME
 from kt_es.errors import DivergenceError, KtError
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.snapshots import LENGTH_SIZE, SnapshotHeader, SnapshotRow, decode_rows, encode_rows
-from kt_es.ledger.ledger import COMMITTED, FAMILIES, META, PAGES, Committed, Ledger
-from kt_es.ledger.rocks import Store
-from kt_es.ledger.store import Storage
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.rocks import RocksStore
+from kt_es.ledger.state import Committed, StateTable
+from kt_es.ledger.store import Store
+from kt_es.ledger.tables import FAMILIES, PageTable
 from projections.fsck.examination import fsck
 from projections.snapshot import load, save
 from tests.builders import (
@@ -40,11 +42,11 @@ from tests.reference.signing import NAMES, check_logs, submit
 from tests.signer.test_divergence import USERS, copy, new_signer, published, sign_epoch, stored, streams
 
 
-def ledger_of(store: Storage) -> Ledger:
+def ledger_of(store: Store) -> Ledger:
     return Ledger(store, ORIGIN, SIGNER_KEY)
 
 
-def saved(store: Storage | None = None) -> bytes:
+def saved(store: Store | None = None) -> bytes:
     sink = io.BytesIO()
     save(ledger_of(stored() if store is None else store), sink)
     return sink.getvalue()
@@ -126,7 +128,7 @@ def test_every_broken_byte_and_end_is_refused_and_nothing_is_committed() -> None
         store = MemoryStore(FAMILIES)
         with pytest.raises(DivergenceError):
             load(io.BytesIO(bad), store, ORIGIN, SIGNER_KEY)
-        assert store.get(META, COMMITTED) is None
+        assert StateTable(store).committed(ORIGIN, SIGNER_KEY) is None
 
 
 def changed_rows(change: Callable[[list[SnapshotRow]], list[SnapshotRow]]) -> bytes:
@@ -204,7 +206,7 @@ def test_what_is_not_what_was_signed_is_refused(made: Callable[[], bytes], words
     store = MemoryStore(FAMILIES)
     with pytest.raises(DivergenceError, match=words):
         load(io.BytesIO(made()), store, ORIGIN, SIGNER_KEY)
-    assert store.get(META, COMMITTED) is None
+    assert StateTable(store).committed(ORIGIN, SIGNER_KEY) is None
 
 
 def test_another_directorys_snapshot_is_refused() -> None:
@@ -220,8 +222,8 @@ def test_a_directory_with_anything_in_it_is_refused() -> None:
 
 def test_a_damaged_directory_is_not_saved() -> None:
     store = stored()
-    key = next(key for key in published()[1][PAGES] if key[0] == 1 and key[-1] == 2)
-    store.write([(PAGES, key, None)])
+    key = next(key for key in published()[1][PageTable.FAMILY] if key[0] == 1 and key[-1] == 2)
+    store.write([(PageTable.FAMILY, key, None)])
     with pytest.raises(KtError, match="is missing"):
         saved(store)
     with pytest.raises(DivergenceError, match="no epoch yet"):
@@ -234,7 +236,7 @@ def directory(tmp_path: Path) -> Path:
     settings = write_directory(tmp_path, NewDirectory("people", ORIGIN, "", "email", 1.0, 60.0))
     text = (tmp_path / FILE_NAME).read_text()
     (tmp_path / FILE_NAME).write_text(text.replace(settings.key, Pinned(ORIGIN, SIGNER_KEY).vkey))
-    store = Store.open(tmp_path / "signer", FAMILIES)
+    store = RocksStore.open(tmp_path / "signer", FAMILIES)
     rows = published()[1]
     store.write([(family, key, value) for family in FAMILIES for key, value in rows[family].items()])
     store.close()
@@ -244,7 +246,7 @@ def directory(tmp_path: Path) -> Path:
 def test_the_commands_save_while_the_signer_runs_and_load_what_verifies(directory: Path) -> None:
     kt = ("-c", str(directory / FILE_NAME), "snapshot")
     file, data = str(directory / "snapshot"), str(directory / "new")
-    store = Store.open(directory / "signer", FAMILIES)
+    store = RocksStore.open(directory / "signer", FAMILIES)
     try:
         assert run(*kt, "save", file)[0] == 0
     finally:
@@ -256,7 +258,7 @@ def test_the_commands_save_while_the_signer_runs_and_load_what_verifies(director
     code, _, problem = run(*kt, "load", file, "--data", data)
     assert code == 2
     assert "is not empty" in problem
-    store = Store.open(Path(data), FAMILIES)
+    store = RocksStore.open(Path(data), FAMILIES)
     assert ledger_of(store).committed.epoch == 3
     store.close()
 

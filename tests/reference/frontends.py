@@ -12,10 +12,16 @@ from typing import Any
 import anyio
 import httpx
 
+from kt_es.api.codec import encode_model
+from kt_es.api.models import ErasureRequest, MutationRequest
+from kt_es.api.operations import JSON_MEDIA
 from kt_es.errors import KtError
 from kt_es.eventstore.streams import EventLog
-from kt_es.ledger.ledger import FAMILIES, Ledger
-from kt_es.ledger.store import Storage
+from kt_es.formats.entries import Mutation
+from kt_es.formats.erasures import Erasure, Reason
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.store import Store
+from kt_es.ledger.tables import FAMILIES
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
 from projections.frontend import Running
 from tests import builders as b
@@ -37,7 +43,7 @@ class Front:
     def __init__(
         self,
         streams: SignedStreams,
-        store: Storage | None = None,
+        store: Store | None = None,
         ledger: Ledger | None = None,
         connect: Callable[[], EventLog] | None = None,
         limits: ClientLimits = DEFAULT_LIMITS,
@@ -77,13 +83,13 @@ class Front:
         return self.request("GET", path, **options)
 
     def post(self, path: str, body: object, **options: Any) -> httpx.Response:
-        headers = {"content-type": "application/json"}
+        headers = {"content-type": JSON_MEDIA}
         return self.request("POST", path, content=json.dumps(body).encode(), headers=headers, **options)
 
 
 @contextmanager
 def front(
-    streams: SignedStreams, store: Storage | None = None, *, wait: bool = True, made: Front | None = None
+    streams: SignedStreams, store: Store | None = None, *, wait: bool = True, made: Front | None = None
 ) -> Iterator[Front]:
     """A running front end that has caught up with ``streams``; ``made`` is one that was put together."""
     made = Front(streams, store) if made is None else made
@@ -105,3 +111,20 @@ def front_with_alice(limits: ClientLimits = DEFAULT_LIMITS) -> Iterator[Front]:
     streams.epoch()
     with front(streams, made=Front(streams, limits=limits)) as made:
         yield made
+
+
+def submission(user: str, made: Mutation | None = None, **changed: object) -> dict[str, Any]:
+    """The body of ``POST /v1/mutations`` with ``made``, by default the first mutation of ``user``."""
+    made = b.mutation(user) if made is None else made
+    version = made.entry.version
+    request = MutationRequest(
+        b.label_of(user), made.encode(), b.opening(user, version), b.profile(user, version)
+    )
+    return {**encode_model(request), **changed}
+
+
+def erasure(user: str, signer: str | None = None) -> dict[str, Any]:
+    """The body of ``POST /v1/erasures`` for the first entry of ``user``."""
+    held, key = b.mutation(user), b.private_key(signer or user)
+    made = Erasure.sign(held.entry.index, held.entry_hash, Reason.OWNER, b.ORIGIN, key)
+    return encode_model(ErasureRequest(made.encode()))

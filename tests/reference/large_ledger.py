@@ -12,21 +12,11 @@ from kt_es.crypto.hashes import log_leaf_hash, sha256
 from kt_es.epochs import Standing
 from kt_es.formats.heads import MapHead
 from kt_es.formats.profiles import Opening
-from kt_es.ledger.ledger import (
-    ENTRIES,
-    HEADS,
-    HEADS_LOG,
-    META,
-    NODES,
-    OPENINGS,
-    PAGES,
-    SEQUENCE_SIZE,
-    Committed,
-    Ledger,
-    entry_key,
-)
-from kt_es.ledger.store import Storage
-from kt_es.merkle.log import LogState, node_key
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.state import Committed
+from kt_es.ledger.store import Change, Store
+from kt_es.ledger.tables import HEADS_LOG, OpeningTable, StoredEntry
+from kt_es.merkle.log import LogState
 from kt_es.merkle.map import EMPTY_ROOT
 from signer.publish import sign_head
 from tests import builders as b
@@ -34,9 +24,10 @@ from tests import builders as b
 SLICE = 20_000
 
 
-def large_ledger(store: Storage, entries: int, epochs: int, users: Sequence[str]) -> Ledger:
+def large_ledger(store: Store, entries: int, epochs: int, users: Sequence[str]) -> Ledger:
     """``entries`` in the map of each of ``epochs`` epochs, those of ``users`` with mutations and openings."""
     ledger = Ledger(store, b.ORIGIN, b.SIGNER_KEY)
+    tables = ledger.tables
     root = EMPTY_ROOT
     mutations = [b.mutation(user) for user in users]
     updates = [(made.entry.index, made.entry_hash) for made in mutations]
@@ -46,10 +37,10 @@ def large_ledger(store: Storage, entries: int, epochs: int, users: Sequence[str]
     ]
     for start in range(0, entries, SLICE):
         root, pages = ledger.map.apply(root, 1, updates[start : start + SLICE])
-        store.write([(PAGES, key, page) for key, page in pages], sync=False)
+        store.write(tables.pages.put(pages), sync=False)
     log, _ = LogState().append([sha256(b"record")])
     heads, events = LogState(), []
-    changes: list[tuple[str, bytes, bytes | None]] = []
+    changes: list[Change] = []
     for epoch in range(1, epochs + 1):
         timestamp = b.START + epoch * 1_000
         head = MapHead(
@@ -58,14 +49,14 @@ def large_ledger(store: Storage, entries: int, epochs: int, users: Sequence[str]
         standing = Standing(b.ORIGIN, b.SIGNER_KEY, epoch, timestamp, b.signed_config())
         events.append(sign_head(head, Committed(standing, root, log, heads, 2, 1), b.SIGNER))
         heads, nodes = heads.append([log_leaf_hash(events[-1].smh_bytes)])
-        changes += [(NODES, HEADS_LOG + node_key(node), value) for node, value in nodes]
-        changes.append((HEADS, epoch.to_bytes(8), events[-1].encode()))
+        changes += tables.nodes.put(HEADS_LOG, nodes)
+        changes.append(tables.heads.put(epoch, events[-1]))
     committed = Committed(standing, root, log, heads, 2, 1)
     for user, made in zip(users, mutations, strict=True):
         index, opening = made.entry.index, Opening(made.entry_hash, b.opening(user), b.profile(user))
-        changes.append((ENTRIES, entry_key(index, 1), bytes(SEQUENCE_SIZE) + made.encode()))
-        changes.append((OPENINGS, index + made.entry_hash, opening.encode()))
-    changes.append((META, b"committed", committed.encode()))
-    changes.append((META, b"config " + bytes(7) + b"\x01" + bytes(8), b.signed_config().encode()))
+        changes.append(tables.entries.put(index, 1, StoredEntry(0, made.encode())))
+        changes.append((OpeningTable.FAMILY, index + made.entry_hash, opening.encode()))
+    changes.append(tables.states.put(committed))
+    changes.append(tables.configs.put(1, 0, b.signed_config().encode()))
     store.write(changes)
     return Ledger(store, b.ORIGIN, b.SIGNER_KEY)

@@ -1,19 +1,15 @@
-"""Storage in a dict, for tests: it passes the same contract as the one on disk."""
+"""A store in memory, for tests: it passes the same contract as the one on disk."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from kt_es.ledger.store import Change, Family
+from kt_es.ledger.store import Change
 
 
 class MemoryStore:
     def __init__(self, families: Sequence[str]) -> None:
         self._families: dict[str, dict[bytes, bytes]] = {name: {} for name in families}
-
-    def family(self, name: str) -> Family:
-        self._rows(name)
-        return Family(self, name)
 
     @property
     def is_full(self) -> bool:

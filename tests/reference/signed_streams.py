@@ -13,7 +13,8 @@ from kt_es.formats.erasures import Erasure, Reason
 from kt_es.formats.heads import MapHead
 from kt_es.formats.profiles import OPENING, OPENING_ERASED, Opening, encode_erased
 from kt_es.formats.queue import CONFIG, EPOCH_MARKER, ERASURE, MUTATIONS, encode_mutations
-from kt_es.ledger.ledger import FAMILIES, Ledger
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.tables import FAMILIES
 from signer.keys import KeyRing
 from signer.work import EpochWork
 from tests import builders as b

@@ -14,8 +14,9 @@ from kt_es.formats.entries import Mutation
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.queue import CONFIG, MUTATIONS, encode_mutations
 from kt_es.formats.records import Record, decode_records
-from kt_es.ledger.ledger import FAMILIES, Ledger
+from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.replay import Replay
+from kt_es.ledger.tables import FAMILIES
 from signer.keys import KeyRing
 from signer.loop import Effects, Limits, Signer
 from signer.runner import run_forever

@@ -8,8 +8,8 @@ import pytest
 
 from kt_es.client.trust import verify_lookup
 from kt_es.client.trusted import Trusted
-from kt_es.ledger.ledger import FAMILIES
-from kt_es.ledger.rocks import Store
+from kt_es.ledger.rocks import RocksStore
+from kt_es.ledger.tables import FAMILIES
 from tests import builders as b
 from tests.reference.frontends import Front
 from tests.reference.large_ledger import large_ledger
@@ -22,7 +22,7 @@ USERS = [f"user{n}" for n in range(40)]
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    with_store = Store.open(tmp_path_factory.mktemp("large") / "data", FAMILIES)
+    with_store = RocksStore.open(tmp_path_factory.mktemp("large") / "data", FAMILIES)
     large_ledger(with_store, ENTRIES, EPOCHS, USERS)
     made = Front(SignedStreams(), with_store)
     made.running.watch.probe()

@@ -18,10 +18,11 @@ from kt_es.formats.checkpoints import Checkpoint, heads_origin, sign_checkpoint
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.queue import EPOCH_MARKER
 from kt_es.formats.records import Record, Verdict, decode_records, encode_records
-from kt_es.ledger.configs import CONFIG
-from kt_es.ledger.ledger import COMMITTED, ENTRIES, FAMILIES, HEADS, META, PAGES, Committed, Ledger
-from kt_es.ledger.rocks import Store
-from kt_es.ledger.store import Storage
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.rocks import RocksStore
+from kt_es.ledger.state import Committed, StateTable
+from kt_es.ledger.store import Store
+from kt_es.ledger.tables import FAMILIES, ConfigTable, EntryTable, HeadTable, PageTable
 from kt_es.merkle.log import LogState
 from kt_es.merkle.map import EMPTY_ROOT, Root
 from kt_es.merkle.pages import decode_page, encode_page
@@ -67,7 +68,7 @@ def new_signer(log: MemoryLog, ledger: Ledger, keys: KeyRing | None = None) -> S
     return Signer(log, NAMES, ledger, ring, effects=effects(lambda: log), limits=LIMITS)
 
 
-def filled(store: Storage) -> MemoryLog:
+def filled(store: Store) -> MemoryLog:
     """Three epochs of forty users in a log and in ``store``."""
     log, ledger = new_log(), Ledger(store, ORIGIN, SIGNER_KEY)
     first = {user: mutation(user) for user in USERS}
@@ -110,7 +111,7 @@ def streams(log: MemoryLog) -> list[list[tuple[str, bytes]]]:
 
 def refused(
     log: MemoryLog,
-    store: Storage,
+    store: Store,
     *,
     origin: str = ORIGIN,
     pinned: PrivateKey = SIGNER,
@@ -127,7 +128,7 @@ def refused(
     return str(caught.value)
 
 
-def work_on(log: MemoryLog, store: Storage, origin: str, pinned: PrivateKey, keys: KeyRing | None) -> None:
+def work_on(log: MemoryLog, store: Store, origin: str, pinned: PrivateKey, keys: KeyRing | None) -> None:
     ledger = Ledger(store, origin, public(pinned))
     signer = new_signer(log, ledger, keys)
     signer.recover()
@@ -139,12 +140,12 @@ def work_on(log: MemoryLog, store: Storage, origin: str, pinned: PrivateKey, key
 
 
 def committed() -> Committed:
-    return Committed.decode(published()[1][META][COMMITTED], ORIGIN, SIGNER_KEY)
+    return Committed.decode(published()[1][StateTable.FAMILY][StateTable.COMMITTED], ORIGIN, SIGNER_KEY)
 
 
 def with_commit(changed: Committed) -> MemoryStore:
     store = stored()
-    store.write([(META, COMMITTED, changed.encode())])
+    store.write([StateTable(store).put(changed)])
     return store
 
 
@@ -224,14 +225,23 @@ def test_every_changed_byte_of_the_committed_state_is_refused() -> None:
     log = published()[0]
     for at in range(len(good)):
         store = stored()
-        store.write([(META, COMMITTED, good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])])
+        store.write(
+            [(StateTable.FAMILY, StateTable.COMMITTED, good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])]
+        )
         with pytest.raises(DivergenceError):
             new_signer(log, Ledger(store, ORIGIN, SIGNER_KEY)).recover()
 
 
 def test_every_changed_byte_of_the_last_head_and_of_the_config_is_refused() -> None:
     log, rows = published()
-    kept = [(HEADS, (3).to_bytes(8)), *((META, key) for key in rows[META] if key.startswith(CONFIG))]
+    kept = [
+        (HeadTable.FAMILY, (3).to_bytes(8)),
+        *(
+            (ConfigTable.FAMILY, key)
+            for key in rows[ConfigTable.FAMILY]
+            if key.startswith(ConfigTable.PREFIX)
+        ),
+    ]
     for family, key in kept:
         good = rows[family][key]
         for at in range(len(good)):
@@ -243,25 +253,25 @@ def test_every_changed_byte_of_the_last_head_and_of_the_config_is_refused() -> N
 
 def page_keys() -> list[bytes]:
     """The pages of the current map that the next epoch has to read."""
-    return list(published()[1][PAGES])
+    return list(published()[1][PageTable.FAMILY])
 
 
 @pytest.mark.parametrize("what", ["missing", "changed", "in another's place"])
 def test_a_damaged_root_page_is_named(what: str) -> None:
     store, key = stored(), bytes(1) + (3).to_bytes(5)
-    value = published()[1][PAGES][key]
-    elsewhere = published()[1][PAGES][bytes(1) + (2).to_bytes(5)]
+    value = published()[1][PageTable.FAMILY][key]
+    elsewhere = published()[1][PageTable.FAMILY][bytes(1) + (2).to_bytes(5)]
     changes = {"missing": None, "changed": value[:40] + b"\x00" + value[41:], "in another's place": elsewhere}
-    store.write([(PAGES, key, changes[what])])
+    store.write([(PageTable.FAMILY, key, changes[what])])
     assert "map page root of version 3" in refused(published()[0], store)
 
 
 def test_a_root_page_with_another_content_and_a_good_checksum_is_named() -> None:
     store, key = stored(), bytes(1) + (3).to_bytes(5)
-    slots = decode_page(key, store.get(PAGES, key))
+    slots = decode_page(key, store.get(PageTable.FAMILY, key))
     at = next(position for position, slot in enumerate(slots) if slot is not None)
     slots[at] = bytes([slots[at][0] ^ 1]) + slots[at][1:]  # type: ignore[index]
-    store.write([(PAGES, key, encode_page(key, slots))])
+    store.write([(PageTable.FAMILY, key, encode_page(key, slots))])
     assert "has another hash than its parent says" in refused(published()[0], store)
 
 
@@ -269,7 +279,9 @@ def test_damaged_pages_below_stop_it_before_the_epoch_is_published() -> None:
     store = stored()
     below = [key for key in page_keys() if key[0] > 0]
     assert below
-    store.write([(PAGES, key, published()[1][PAGES][key][:-1] + b"\x00") for key in below])
+    store.write(
+        [(PageTable.FAMILY, key, published()[1][PageTable.FAMILY][key][:-1] + b"\x00") for key in below]
+    )
     assert "is damaged" in refused(published()[0], store)
 
 
@@ -278,9 +290,9 @@ def test_a_damaged_entry_stops_it_when_its_index_changes(what: str) -> None:
     store = stored()
     changed = USERS[10]
     key = index(changed) + (1).to_bytes(8)
-    other = published()[1][ENTRIES][index(USERS[11]) + (1).to_bytes(8)]
+    other = published()[1][EntryTable.FAMILY][index(USERS[11]) + (1).to_bytes(8)]
     values = {"missing": None, "damaged": b"\xff" * 40, "another's": other}
-    store.write([(ENTRIES, key, values[what])])
+    store.write([(EntryTable.FAMILY, key, values[what])])
     assert f"the entry at index {index(changed).hex()}" in refused(published()[0], store)
 
 
@@ -297,10 +309,15 @@ def test_without_the_configs_key_it_refuses() -> None:
 
 def test_a_config_of_another_signer_on_disk_is_refused() -> None:
     store = stored()
-    (key,) = (key for key, _ in store.scan(META, CONFIG))
+    (key,) = (key for key, _ in store.scan(ConfigTable.FAMILY, ConfigTable.PREFIX))
     other = signed_config(config(signer_keys=[EVE]), [EVE])
     changed = replace(committed(), standing=replace(committed().standing, config=other))
-    store.write([(META, key, other.encode()), (META, COMMITTED, changed.encode())])
+    store.write(
+        [
+            (ConfigTable.FAMILY, key, other.encode()),
+            (StateTable.FAMILY, StateTable.COMMITTED, changed.encode()),
+        ]
+    )
     assert "neither it nor one before it" in refused(published()[0], store)
 
 
@@ -408,7 +425,7 @@ def test_changed_bytes_in_the_files_of_the_database_are_refused_or_harmless(
 def rocks_directory(directory: Path, *, tables: bool) -> MemoryLog:
     """The epochs on disk: in tables, or still in the write-ahead log as after a kill."""
     running = directory.with_name("running")
-    store = Store.open(running, FAMILIES)
+    store = RocksStore.open(running, FAMILIES)
     log = filled(store)
     if tables:
         store.compact()
@@ -417,7 +434,7 @@ def rocks_directory(directory: Path, *, tables: bool) -> MemoryLog:
     return log
 
 
-def published_after(log: MemoryLog, store: Storage) -> list[list[tuple[str, bytes]]]:
+def published_after(log: MemoryLog, store: Store) -> list[list[tuple[str, bytes]]]:
     """What is published once a signer over ``store`` has taken what is new and ended the epoch."""
     before = streams(log)[1:]
     submit(log, [next_mutation(user, mutation(user)) for user in USERS[3:]])
@@ -435,7 +452,7 @@ def published_after(log: MemoryLog, store: Storage) -> list[list[tuple[str, byte
 def outcome(log: MemoryLog, directory: Path, expected: list[list[tuple[str, bytes]]]) -> str:
     before = streams(log)[1:]
     try:
-        store = Store.open(directory, FAMILIES)
+        store = RocksStore.open(directory, FAMILIES)
     except KtError:
         return "refused"
     after = None
@@ -479,4 +496,7 @@ def test_a_rebuild_from_the_logs_comes_to_the_same_state() -> None:
     ledger = Ledger(MemoryStore(FAMILIES), ORIGIN, SIGNER_KEY)
     new_signer(log, ledger).recover()
     assert ledger.committed == committed()
-    assert ledger.store.get(META, COMMITTED) == published()[1][META][COMMITTED]
+    assert (
+        ledger.store.get(StateTable.FAMILY, StateTable.COMMITTED)
+        == published()[1][StateTable.FAMILY][StateTable.COMMITTED]
+    )

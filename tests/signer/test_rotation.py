@@ -6,13 +6,14 @@ import io
 
 import pytest
 
-from kt_es.cli.setup import NewDirectory, begin_queue
+from kt_es.cli.operators.setup import NewDirectory, begin_queue
 from kt_es.client.trusted import Pinned
 from kt_es.config import Settings
 from kt_es.errors import ConfigError, DivergenceError, KtError
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.queue import CONFIG
-from kt_es.ledger.ledger import FAMILIES, Ledger
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.tables import FAMILIES
 from projections.auditor import AuditReport, audit
 from projections.snapshot import load, save
 from signer.keys import KeyRing

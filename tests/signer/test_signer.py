@@ -10,7 +10,7 @@ import pytest
 from kt_es.errors import ConfigError, DivergenceError, EquivocationError, RollbackError
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.heads import HeadEvent, SignedMapHead
-from kt_es.ledger.ledger import FAMILIES
+from kt_es.ledger.tables import FAMILIES
 from signer.keys import KeyRing
 from signer.loop import Signer
 from tests.builders import config, mutation, next_mutation, private_key

@@ -35,10 +35,12 @@ from kt_es.importers.openpgp import mailbox, read_openpgp
 from kt_es.importers.openpgp_bindings import binds
 from kt_es.importers.pem import read_pem
 from kt_es.importers.ssh import read_ssh
-from kt_es.ledger.ledger import COMMITTED, FAMILIES, META, Ledger
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.state import StateTable
+from kt_es.ledger.tables import FAMILIES
 from kt_es.node.access.users import decode as decode_users
 from kt_es.node.access.users import encode as encode_users
-from kt_es.node.groups.stored import decode_settings, encode_settings
+from kt_es.node.groups.settings import decode_settings, encode_settings
 from projections.snapshot import load, save
 from tests.builders import ORIGIN, SIGNER_KEY, START, VRF, index, label_of, profile, signed_config
 from tests.examples import BOB, ROTATED
@@ -102,7 +104,10 @@ def snapshot(data: bytes) -> None:
         try:
             load(io.BytesIO(file), store, ORIGIN, SIGNER_KEY)
         except DivergenceError:
-            check(store.get(META, COMMITTED) is None, "a snapshot that was refused is committed")
+            check(
+                StateTable(store).committed(ORIGIN, SIGNER_KEY) is None,
+                "a snapshot that was refused is committed",
+            )
             continue
         again = io.BytesIO()
         save(Ledger(store, ORIGIN, SIGNER_KEY), again)

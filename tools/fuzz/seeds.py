@@ -22,13 +22,12 @@ from kt_es.formats.codec import encode
 from kt_es.formats.evidence import armored
 from kt_es.formats.proofs import encode_configs
 from kt_es.formats.snapshots import LENGTH_SIZE
-from kt_es.ledger.ledger import Committed
+from kt_es.ledger.state import Committed
 from kt_es.merkle.log import LogState
 from kt_es.node.access.users import Secret, User
 from kt_es.node.access.users import encode as encode_users
 from kt_es.node.groups.filters import Filter
-from kt_es.node.groups.stored import encode_settings
-from kt_es.node.groups.values import Settings as GroupSettings
+from kt_es.node.groups.settings import GroupSettings, encode_settings
 from projections.snapshot import save
 from tests.builders import (
     ORIGIN,

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from kt_es.cli.auditing import wall_clock
+from kt_es.cli.auditors.audit import wall_clock
 from kt_es.config import Settings
 from kt_es.crypto.hashes import sha256
 from kt_es.eventstore.streams import Event, EventLog, NewEvent
@@ -27,8 +27,10 @@ from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.queue import Item, items_of
 from kt_es.formats.records import Record, Verdict, decode_records
 from kt_es.ledger.anchor import WRONG_LOG
-from kt_es.ledger.ledger import FAMILIES, Ledger
-from kt_es.ledger.rocks import Store
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.proofs import head_at
+from kt_es.ledger.rocks import RocksStore
+from kt_es.ledger.tables import FAMILIES
 from projections.auditor import audit
 from signer.keys import KeyRing
 from signer.work import EpochWork
@@ -40,7 +42,7 @@ OUTBOX = 100_000
 
 @contextmanager
 def ledger_in(settings: Settings, directory: Path) -> Iterator[Ledger]:
-    store = Store.open(directory, FAMILIES)
+    store = RocksStore.open(directory, FAMILIES)
     try:
         yield Ledger(store, settings.origin, settings.pinned)
     finally:
@@ -231,10 +233,7 @@ class Checks:
         try:
             with ledger_in(settings, audited) as ledger:
                 audit(log, settings.names, ledger, with_queue=True, now=wall_clock)
-                event = ledger.head_event(ledger.committed.epoch)
-            if event is None:
-                raise TortureError("nothing is published")
-            head = SignedMapHead.decode(event.smh_bytes).head
+                _, head = head_at(ledger, ledger.committed.epoch)
             with ledger_in(settings, replayed) as ledger:
                 replay_queue(log, settings, ledger, head.queue_next)
                 if ledger.committed.root.hash != head.map_root:
@@ -261,6 +260,6 @@ class Checks:
         for directory in directories:
             with ledger_in(self._settings, directory) as ledger:
                 for epoch in range(1, ledger.committed.epoch + 1):
-                    event = ledger.head_event(epoch)
-                    if event is None or published.get(epoch) not in (None, event.smh_bytes):
+                    event = ledger.tables.heads.event(epoch)
+                    if published.get(epoch) not in (None, event.smh_bytes):
                         raise TortureError(f"{directory} has another head of epoch {epoch}")

@@ -1,13 +1,13 @@
 """Who may do what with a stream: pure decisions over access control lists.
 
-An ACL is the object ``$acl`` in a stream's metadata; its keys are those of ``Permission``, its values a
-name or a list of names, of users or groups. ``$all`` names everybody who has logged in. What a stream's
-ACL does not say, the default ACLs in the last event of the stream ``$settings`` say
-(``$userStreamAcl``, ``$systemStreamAcl``), and what those do not say either is ``$all`` for a user's
+An ACL is the object ``$acl`` in a stream's metadata. Its keys are those of ``Permission``; its values are a
+name or a list of names of users or groups. ``$all`` names everybody who has logged in. A permission that a
+stream's ACL does not mention is looked up in the default ACLs in the last event of the stream ``$settings``
+(``$userStreamAcl``, ``$systemStreamAcl``). If they do not mention it either, it is ``$all`` for a user's
 stream and ``$admins`` for a system stream, whose name begins with ``$``. Members of ``$admins`` may do
 everything.
 
-The stream ``$$x`` holds the metadata of ``x``: who reads or writes it needs ``$mr`` or ``$mw`` on ``x``.
+The stream ``$$x`` holds the metadata of ``x``: to read or write it takes ``$mr`` or ``$mw`` on ``x``.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Permission(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls: ``roles`` are the user's name, its groups, and ``$all``; nothing for the anonymous."""
+    """Who makes a call. ``roles``: the user's name, its groups, and ``$all``; empty for the anonymous."""
 
     roles: frozenset[str]
 
     @property
     def known(self) -> bool:
-        """Logged in (or counted as such)."""
+        """Logged in, or counted as such."""
         return bool(self.roles)
 
     @property
@@ -56,7 +56,7 @@ class Caller:
 
 
 ANONYMOUS = Caller(frozenset())
-ADMIN = Caller(frozenset({ADMINS, ALL}))  # everybody, where nobody has to log in
+ADMIN = Caller(frozenset({ADMINS, ALL}))  # everybody, if nobody has to log in
 
 
 def user(name: str, groups: frozenset[str]) -> Caller:
@@ -65,9 +65,9 @@ def user(name: str, groups: frozenset[str]) -> Caller:
 
 
 def asked_of(stream: str, permission: Permission) -> tuple[str, Permission]:
-    """The stream whose ACL decides, and what it has to grant: of ``$$x`` it is the metadata of ``x``.
+    """The stream whose ACL decides, and the permission that it has to grant.
 
-    To delete metadata is to change it.
+    For ``$$x`` it is a metadata permission on ``x``. Deleting metadata counts as writing it.
     """
     if not stream.startswith(_META) or len(stream) == len(_META):
         return stream, permission
@@ -76,7 +76,7 @@ def asked_of(stream: str, permission: Permission) -> tuple[str, Permission]:
 
 
 def _granted(acl: object, permission: Permission) -> frozenset[str] | None:
-    """The roles that an ACL grants a permission; None if it says nothing of it."""
+    """The roles to which an ACL grants a permission; None if it does not mention it."""
     names = acl.get(permission.value) if isinstance(acl, Mapping) else None
     if isinstance(names, list):
         return frozenset(names)
@@ -89,8 +89,10 @@ Metadata = Callable[[str], Mapping[str, object]]
 def allows(
     caller: Caller, stream: str, permission: Permission, metadata: Metadata, settings: Metadata
 ) -> bool:
-    """Whether ``caller`` may do it. ``metadata(x)`` is the metadata of stream ``x``, ``settings(x)`` the
-    last event of ``x``, each as far as a server takes it (``eventstore.metadata``).
+    """Whether ``caller`` has a permission on a stream.
+
+    ``metadata(x)`` is the metadata of stream ``x``, ``settings(x)`` is the last event of ``x``, both as a
+    server accepts them (``eventstore.metadata``).
     """
     if caller.is_admin:
         return True

@@ -1,4 +1,4 @@
-"""To whom a node is exposed: TLS from PEM files, and where it may listen without."""
+"""On which addresses a node may listen, and its TLS credentials from PEM files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kt_es.process.tls import Certificate, both_or_none, read_certificate
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches ``host``. A name other than localhost counts as another one."""
+    """Whether only this machine reaches ``host``. Names other than localhost count as other machines."""
     try:
         return host == "localhost" or ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -23,7 +23,7 @@ def check_exposure(host: str, tls: bool, users: bool, anonymous: bool) -> None:
     """Check that a node with this configuration may be exposed on ``host``.
 
     Raises:
-        ConfigError: others than this machine would reach it without TLS or without logging in.
+        ConfigError: other machines would reach it without TLS or without a login.
     """
     if is_loopback(host):
         return
@@ -36,9 +36,9 @@ def check_exposure(host: str, tls: bool, users: bool, anonymous: bool) -> None:
 
 
 class Credentials:
-    """The certificate that a node serves, the leaf first, then those between it and the root.
+    """The certificate that a node serves, with those between it and its root.
 
-    Any thread may ``exchange`` it; connections keep the one that they began with.
+    Any thread may ``exchange`` it. Open connections keep the certificate with which they began.
 
     Raises:
         ConfigError: a file is missing, unreadable or not PEM, or they do not belong together.
@@ -51,7 +51,7 @@ class Credentials:
         )
 
     def exchange(self, certificate: Path, key: Path) -> bool:
-        """Serve what the files hold from now on; whether it is another certificate. Raises as above."""
+        """Serve the content of the files from now on; return whether it differs. Raises as the class."""
         loaded = read_certificate(certificate, key)
         changed = loaded != self.certificate
         self.certificate = loaded

@@ -1,4 +1,4 @@
-"""Who calls: Basic credentials against the file of users, which is read again whenever it changes."""
+"""Logins: Basic credentials against the file of users, which is read again whenever it changes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from kt_es.node.access.users import FILE_NAME, Secret, User, check_password, loa
 from kt_es.node.refusals import unauthenticated
 
 _LOG = structlog.get_logger("kt_es.node")
-REMEMBERED = 300.0  # seconds that a password once found right is not hashed again
-_AT_ONCE = 2  # passwords being hashed: more would take memory and processors from those logged in
+REMEMBERED = 300.0  # seconds for which a correct password is not hashed again
+_AT_ONCE = 2  # passwords hashed at a time; more would slow down clients that have logged in
 _MAX_HEADER = 4096
 
 
@@ -36,7 +36,7 @@ def credentials(header: str) -> tuple[str, str]:
     """Name and password from the value of ``authorization`` (RFC 7617).
 
     Raises:
-        Refusal: it is not of that form.
+        Refusal: the value does not have that form.
     """
     scheme, _, encoded = header.partition(" ")
     if scheme.lower() != "basic" or len(header) > _MAX_HEADER:
@@ -52,12 +52,15 @@ def credentials(header: str) -> tuple[str, str]:
 
 
 class Logins:
-    """The users of a data directory, and which passwords were found right a short time ago.
+    """The users of a data directory, and the passwords that were found correct recently.
 
-    ``anonymous`` counts those without credentials as ``$all``. ``clock`` gives seconds, never backwards.
+    Args:
+        data: The data directory.
+        anonymous: Whether callers without credentials count as ``$all``.
+        clock: Gives seconds, never backwards.
 
     Raises:
-        ConfigError: there is a file of users that cannot be used.
+        ConfigError: the file of users cannot be used.
     """
 
     def __init__(self, data: Path, anonymous: bool, clock: Callable[[], float] = time.monotonic) -> None:
@@ -72,12 +75,12 @@ class Logins:
         self._key = os.urandom(32)
         self._verified: dict[str, _Verified] = {}
         self._hashing = asyncio.Semaphore(_AT_ONCE)
-        # An unknown name must not be told from a wrong password by the time it takes.
+        # The time of an answer must not reveal whether the name or the password is wrong.
         self._decoy = User(frozenset(), Secret.of("decoy", os.urandom(16)))
 
     @property
     def exist(self) -> bool:
-        """There is a file of users, or there was one since this node was started."""
+        """Whether there is a file of users, or was one since this node was started."""
         self._refresh()
         return self._exist
 
@@ -95,7 +98,7 @@ class Logins:
         self._verified.clear()
 
     async def caller(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
-        """Who makes a call with this metadata.
+        """The caller whose call has this metadata.
 
         Raises:
             Refusal: the credentials are not those of a user.
@@ -119,7 +122,7 @@ class Logins:
 
     async def _verify(self, name: str, password: str, mark: bytes) -> None:
         async with self._hashing:
-            # Calls that came together are answered by the first one's hash.
+            # Simultaneous calls share the hash of the first.
             if self._remembered(name, mark):
                 return
             tried = self._users.get(name)

@@ -38,7 +38,7 @@ MAX_PASSWORD = 1024  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """What is kept of a password."""
+    """What is stored of a password."""
 
     n: int
     r: int
@@ -52,7 +52,7 @@ class Secret:
         return Secret(_N, _R, _P, salt, _scrypt(password, salt, _N, _R, _P))
 
     def matches(self, password: str) -> bool:
-        """Whether it is that of ``password``; takes as long either way."""
+        """Whether ``password`` is correct; takes the same time either way."""
         return hmac.compare_digest(self.hash, _scrypt(password, self.salt, self.n, self.r, self.p))
 
 
@@ -73,11 +73,12 @@ Users = Mapping[str, User]
 
 
 def check_name(name: str, what: str = "user") -> str:
-    """``name`` if it can be a user's or a group's.
+    """Return ``name`` if a user or a group (``what``) can have it.
 
     Raises:
-        ConfigError: it is empty or too long, has a colon or what cannot be printed, or begins with
-            ``$`` and is not ``$admins`` or ``$ops``.
+        ConfigError: it is empty or too long, has a colon or an unprintable character, or begins with ``$``
+        and
+            is not ``$admins`` or ``$ops``.
     """
     usable = 0 < len(name) <= MAX_NAME and name.isprintable() and ":" not in name
     if usable and name.startswith("$"):
@@ -91,7 +92,7 @@ def check_name(name: str, what: str = "user") -> str:
 
 
 def check_password(password: str) -> str:
-    """``password`` if it can be one.
+    """Return ``password`` if it is acceptable.
 
     Raises:
         ConfigError: it is empty, too long or not Unicode.
@@ -129,7 +130,7 @@ def _decode_user(entry: dict[str, object]) -> User:
         raise TypeError
     n, r, p = kept["n"], kept["r"], kept["p"]
     salt, hash_ = bytes.fromhex(kept["salt"]), bytes.fromhex(kept["hash"])
-    # Anybody's guess at a password costs what stands here.
+    # Every attempt to log in costs this much.
     usable = 1 < n <= _MAX_N and n & (n - 1) == 0 and 1 <= r <= _MAX_R and 1 <= p <= _MAX_P
     if not usable or len(salt) != _SALT or len(hash_) != _HASH:
         raise ValueError
@@ -166,9 +167,9 @@ def load(data: Path) -> dict[str, User] | None:
 
 
 def stamp(path: str) -> tuple[int, int, int] | None:
-    """Changes whenever the file of users at ``path`` is replaced; None if there is none."""
+    """A value that changes when the file of users at ``path`` is replaced; None without a file."""
     try:
-        found = os.stat(path)  # noqa: PTH116  every call of every client asks
+        found = os.stat(path)  # noqa: PTH116  called for every call of every client
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino
@@ -176,7 +177,7 @@ def stamp(path: str) -> tuple[int, int, int] | None:
 
 @contextmanager
 def _locked(data: Path) -> Iterator[None]:
-    """No other command changes the users meanwhile."""
+    """Keep other commands from changing the users meanwhile."""
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(data / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -200,7 +201,7 @@ def _save(data: Path, users: Users) -> None:
 
 
 def add(data: Path, name: str, password: str, groups: Iterable[str] = ()) -> bool:
-    """Add a user, or give one another password and other groups; whether the name is new.
+    """Add a user, or replace the password and groups of one; return whether the name is new.
 
     Raises:
         ConfigError: name, password or a group cannot be one, or the file cannot be read or written.
@@ -223,7 +224,7 @@ def remove(data: Path, name: str) -> None:
         ConfigError: the file cannot be read or written.
     """
     if load(data) is None:
-        # Nor is anything made to find that out.
+        # The lock would create the directory.
         raise KtError(f"{data} has no users")
     with _locked(data):
         users = load(data) or {}

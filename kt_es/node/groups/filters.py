@@ -1,8 +1,8 @@
 """Filters over $all: by event type or by stream name, by prefixes or by a regular expression.
 
-An expression is searched from anywhere in the text. Official clients use lookahead to leave out system
-events, so the engine is one that tries and goes back, which can take exponential time on an unlucky text:
-a search that takes long is given up, and the filter with it, whoever wrote the expression or the text.
+An expression may match anywhere in the text. Official clients exclude system events by lookahead, which takes
+a backtracking engine, and that can need exponential time on some texts. So a search that takes too long is
+given up, and the filter with it, whoever wrote the expression or the text.
 """
 
 from __future__ import annotations
@@ -20,15 +20,13 @@ from kt_es.node.store.records import name_of, type_of
 
 Predicate = Callable[[bytes], bool]
 MAX_REGEX = 4096  # characters
-MAX_PART = (
-    700  # characters between two "|": to look for a long text the engine prepares for the cube of its length
-)
+MAX_PART = 700  # characters between two "|": to compile a long one the engine takes the cube of its length
 MAX_PREFIXES = 1000
 MAX_PREFIX = 4096  # characters, as long as names may be
-PATIENCE = 0.02  # seconds that one search may take
-USUAL = 0.0001  # seconds that each search may take on average, of many
-_BURST = 0.2  # seconds that searches may take beyond that
-_TRIES = 3  # of a search: the seconds are those on the wall, and the process may have had to wait
+PATIENCE = 0.02  # seconds for one search
+USUAL = 0.0001  # seconds for a search, on average of many
+_BURST = 0.2  # seconds that searches may exceed the average, in total
+_TRIES = 3  # of a search: its time limit is wall time, and the process may have had to wait
 _REMEMBERED = 64  # answers of each filter: texts have up to 4 KiB, and filters are many
 _parts = re.compile(r"(?<![\\[])\|").split
 
@@ -37,7 +35,7 @@ _parts = re.compile(r"(?<![\\[])\|").split
 class Filter:
     """``by_stream`` or by event type; ``regex`` if not empty, else ``prefixes``.
 
-    A checkpoint is due after every ``checkpoint_every`` events looked at.
+    A checkpoint is due after every ``checkpoint_every`` events read.
     """
 
     by_stream: bool
@@ -47,7 +45,7 @@ class Filter:
 
 
 def predicate(filter_: Filter | None) -> Predicate:
-    """A function that says of a stored event whether it passes; ``Refusal`` if it cannot say in time.
+    """A function that tells whether a stored event passes; it raises ``Refusal`` if a search takes too long.
 
     Raises:
         ValueError: the expression cannot be compiled, or it or the prefixes are too long.
@@ -57,7 +55,7 @@ def predicate(filter_: Filter | None) -> Predicate:
     _check_size(filter_)
     text_of = name_of if filter_.by_stream else type_of
     if filter_.regex:
-        # Types are few, and names come again: most searches are not made.
+        # There are few types, and names are repeated: the cache answers most searches.
         found = lru_cache(_REMEMBERED)(Search(filter_.regex))
         return lambda stored: found(text_of(stored))
     prefixes = filter_.prefixes
@@ -74,11 +72,11 @@ class Search:
     def __init__(self, expression: str, clock: Callable[[], float] = time.perf_counter) -> None:
         try:
             self._search = regex.compile(expression, cache_pattern=False).search
-        # RecursionError: brackets in brackets. IndexError and others: the engine's own, at odd flags.
-        except Exception as error:  # noqa: BLE001  whatever it is, the expression cannot be used
+        # RecursionError: deep nesting. IndexError and others: faults of the engine at odd flags.
+        except Exception as error:  # noqa: BLE001  the expression cannot be used
             raise ValueError(f"the filter's regular expression is not usable: {error}") from None
         self._clock = clock
-        self._debt = 0.0  # seconds taken beyond the usual
+        self._debt = 0.0  # seconds of searches beyond ``USUAL``
 
     def __call__(self, text: str) -> bool:
         """Whether ``expression`` is found in ``text``.
@@ -95,8 +93,8 @@ class Search:
                 continue
         else:
             raise _too_slow()
-        took = min(self._clock() - began, PATIENCE)
-        self._debt = max(0.0, self._debt + took - USUAL)
+        seconds = min(self._clock() - began, PATIENCE)
+        self._debt = max(0.0, self._debt + seconds - USUAL)
         if self._debt > _BURST:
             raise _too_slow()
         return found is not None
@@ -120,5 +118,5 @@ def _check_size(filter_: Filter) -> None:
 
 
 def make_filter(by_stream: bool, regex: str, prefixes: Sequence[str], window: int, multiplier: int) -> Filter:
-    """A filter as requests spell it: a checkpoint after ``window * multiplier`` events."""
+    """A filter with the parameters of a request: a checkpoint after ``window * multiplier`` events."""
     return Filter(by_stream, regex, tuple(prefixes), max(1, window) * max(1, multiplier))

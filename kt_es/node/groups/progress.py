@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from kt_es.node.groups.values import Message, Settings
+from kt_es.node.groups.consumers import Message
+from kt_es.node.groups.settings import GroupSettings
 
 LAZY = 4096  # settled entries that may wait in a queue before they are swept out
 
 
-class Progress:
+class GroupProgress:
     """The orders of messages between a group's checkpoint and ``cursor``, the next one to read.
 
-    A group that starts again, because it was changed or the node was restarted, goes on at ``checkpoint``:
-    what was settled behind it is delivered again. ``known`` is the order of the last message read, -1 if
-    there was none yet.
+    A group that was changed, or whose node was restarted, resumes at ``checkpoint``: what was settled behind
+    it is delivered again. ``known`` is the order of the last message read, -1 before the first.
     """
 
-    def __init__(self, settings: Settings, cursor: int, now: float) -> None:
+    def __init__(self, settings: GroupSettings, cursor: int, now: float) -> None:
         self.cursor = cursor
         self.checkpoint = cursor
         self.known = -1
@@ -30,9 +30,12 @@ class Progress:
         self._time = now
 
     def read(self, messages: Iterable[Message], cursor: int, passed_over: int) -> None:
-        """Messages were read, in order; reading goes on at ``cursor``.
+        """Note messages that were read, in order.
 
-        ``passed_over`` is how many more were looked at and did not pass the filter.
+        Args:
+            messages: Those that passed the filter.
+            cursor: The order to read next.
+            passed_over: How many events did not pass the filter.
         """
         for message in messages:
             self._outstanding[message.order] = self._read
@@ -41,7 +44,7 @@ class Progress:
             self.known = message.order
         self._read += passed_over
         self.cursor = cursor
-        # Behind one message that stays unsettled for long, those that are settled would pile up.
+        # Behind a message that stays unsettled for long, settled ones would pile up.
         if len(self._ascending) > 2 * len(self._outstanding) + LAZY:
             self._ascending = deque(sorted(self._outstanding))
 
@@ -58,9 +61,12 @@ class Progress:
         return orders[0] if orders else self.cursor
 
     def due(self, now: float) -> int | None:
-        """The checkpoint to write now, if one is due: when ``max_checkpoint_count`` events are done since the
-        last one; after ``checkpoint_after`` if ``min_checkpoint_count`` are. Done are those below the lowest
-        that is not settled, and what the filter passed over there."""
+        """The checkpoint to write at ``now``, if one is due.
+
+        One is due when ``max_checkpoint_count`` events are done since the last one, or after
+        ``checkpoint_after`` when ``min_checkpoint_count`` are. An event is done if no message up to it is
+        unsettled.
+        """
         done = self._done()
         enough = done >= max(self._settings.max_checkpoint_count, 1)
         if not enough and not (self._is_worth_it(done) and now >= self._deadline()):
@@ -75,7 +81,7 @@ class Progress:
         self._time = now
 
     def deadline(self, now: float) -> float | None:
-        """When ``due`` should be asked next, if nothing happens before."""
+        """When to call ``due`` next, if nothing happens before."""
         if self._is_worth_it(self._done()) and self.low() > self.checkpoint:
             return max(self._deadline(), now)
         return None

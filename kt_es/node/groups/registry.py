@@ -1,4 +1,4 @@
-"""All persistent subscriptions of a node: created, changed, deleted, and found again after a restart."""
+"""All persistent subscriptions of a node: creation, changes, deletion, and loading at a start."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import asyncio
 from dataclasses import replace
 
 from kt_es.node.groups.runner import GroupRunner
-from kt_es.node.groups.stored import (
+from kt_es.node.groups.settings import (
+    GroupSettings,
     checkpoint_key,
     decode_settings,
     encode_settings,
@@ -15,29 +16,29 @@ from kt_es.node.groups.stored import (
     parked_stream,
     settings_key,
 )
-from kt_es.node.groups.values import Settings
 from kt_es.node.refusals import group_exists, group_failed, group_missing, too_many_groups
-from kt_es.node.store.database import NoSpaceError
-from kt_es.node.store.log import EventLog
+from kt_es.node.store.keys import from_u64, u64
+from kt_es.node.store.log import NodeLog
+from kt_es.node.store.storage import NoSpaceError
 from kt_es.node.store.streams import ALL_NAME
-from kt_es.node.store.transaction import Transaction, from_u64, u64
+from kt_es.node.store.transaction import Transaction
 
 
 class Groups:
     """All persistent subscriptions of a node, at most ``limit``."""
 
-    def __init__(self, log: EventLog, limit: int = 10_000) -> None:
+    def __init__(self, log: NodeLog, limit: int = 10_000) -> None:
         self._log = log
         self.limit = limit
         self._runners: dict[tuple[str, str], GroupRunner] = {}
-        # One change at a time: what waits for the disk must not meet another change of the same group.
+        # One change at a time: two changes of one group must not overlap while they wait for the disk.
         self._changing = asyncio.Lock()
         for key, value in log.storage.scan(*groups_range()):
             stream, name = group_names(key)
             settings = decode_settings(value)
             stored = log.storage.get(checkpoint_key(stream, name))
             cursor = max(settings.start, 0) if stored is None else from_u64(stored)
-            # A group from the end that has not got on since looks as if it had: its place is what counts.
+            # The origin of a group from the end is not stored: every checkpoint then counts as progress.
             origin = settings.start if settings.start >= 0 else None
             self._runners[stream, name] = GroupRunner(log, stream, name, settings, cursor, origin=origin)
 
@@ -56,34 +57,33 @@ class Groups:
         """All groups, or those of one stream."""
         return [runner for key, runner in self._runners.items() if stream is None or key[0] == stream]
 
-    async def create(self, stream: str, name: str, settings: Settings) -> None:
+    async def create(self, stream: str, name: str, settings: GroupSettings) -> None:
         """Create a group.
 
         Raises:
             NoSpaceError: the disk is full, here and in the methods below; the groups stay as they are.
-            Refusal: there is one of that name, there are as many as there may be, or it cannot work so.
+            Refusal: the name is taken, the limit is reached, or the settings cannot work.
         """
         async with self._changing:
-            await self._create(stream, name, settings)
+            if (stream, name) in self._runners:
+                raise group_exists(stream, name)
+            if len(self._runners) >= self.limit:
+                raise too_many_groups(self.limit)
+            self._check(stream, name, settings)
 
-    async def _create(self, stream: str, name: str, settings: Settings) -> None:
-        if (stream, name) in self._runners:
-            raise group_exists(stream, name)
-        if len(self._runners) >= self.limit:
-            raise too_many_groups(self.limit)
-        self._check(stream, name, settings)
+            def command(tx: Transaction) -> int | None:
+                if tx.staged_or_stored(settings_key(stream, name)):
+                    return None
+                return _stage(tx, stream, name, settings, moved=True)
 
-        def command(tx: Transaction) -> int | None:
-            if tx.staged_or_stored(settings_key(stream, name)):
-                return None
-            return _stage(tx, stream, name, settings, moved=True)
+            cursor = await self._log.run(command)
+            if cursor is None:
+                raise group_exists(stream, name)
+            self._runners[stream, name] = GroupRunner(
+                self._log, stream, name, settings, cursor, origin=cursor
+            )
 
-        cursor = await self._log.run(command)
-        if cursor is None:
-            raise group_exists(stream, name)
-        self._runners[stream, name] = GroupRunner(self._log, stream, name, settings, cursor, origin=cursor)
-
-    def _check(self, stream: str, name: str, settings: Settings) -> None:
+    def _check(self, stream: str, name: str, settings: GroupSettings) -> None:
         if stream == ALL_NAME and settings.start > self._log.position:
             raise group_failed(
                 stream, name, f"Invalid Start From position: the log ends at {self._log.position}"
@@ -91,32 +91,29 @@ class Groups:
         if settings.read_batch_size >= settings.history_buffer_size:
             raise group_failed(stream, name, "The read batch has to be smaller than the history buffer")
 
-    async def update(self, stream: str, name: str, settings: Settings) -> None:
-        """Give a group other settings. Its consumers are dropped; they connect again and go on.
+    async def update(self, stream: str, name: str, settings: GroupSettings) -> None:
+        """Change the settings of a group. Its consumers are dropped, and may connect again.
 
-        The group goes on at its last written checkpoint: what was acknowledged since is delivered again.
-        Only if it has none yet, another ``settings.start`` counts.
-        Its filter stays: requests cannot change it.
+        The group resumes at its last written checkpoint: what was acknowledged since is delivered again.
+        Another ``settings.start`` counts only if there is no checkpoint. The filter stays: requests cannot
+        change it.
 
         Raises:
-            Refusal: there is no such group, or it cannot work so.
+            Refusal: there is no such group, or the settings cannot work.
         """
         async with self._changing:
-            await self._update(stream, name, settings)
-
-    async def _update(self, stream: str, name: str, settings: Settings) -> None:
-        old = self.get(stream, name)
-        self._check(stream, name, settings)
-        settings = replace(settings, filter=old.settings.filter)
-        await old.close()
-        moved = settings.start != old.settings.start and not old.checkpointed
-        try:
-            cursor = await self._log.run(lambda tx: _stage(tx, stream, name, settings, moved))
-        except NoSpaceError:
-            self._again(old)
-            raise
-        at, origin = (old.group.progress.checkpoint, old.origin) if cursor is None else (cursor, cursor)
-        self._runners[stream, name] = GroupRunner(self._log, stream, name, settings, at, origin=origin)
+            old = self.get(stream, name)
+            self._check(stream, name, settings)
+            settings = replace(settings, filter=old.settings.filter)
+            await old.close()
+            moved = settings.start != old.settings.start and not old.checkpointed
+            try:
+                cursor = await self._log.run(lambda tx: _stage(tx, stream, name, settings, moved))
+            except NoSpaceError:
+                self._again(old)
+                raise
+            at, origin = (old.group.progress.checkpoint, old.origin) if cursor is None else (cursor, cursor)
+            self._runners[stream, name] = GroupRunner(self._log, stream, name, settings, at, origin=origin)
 
     async def delete(self, stream: str, name: str) -> None:
         """Delete a group with its checkpoint and its parked messages.
@@ -125,34 +122,31 @@ class Groups:
             Refusal: there is no such group.
         """
         async with self._changing:
-            await self._delete(stream, name)
+            runner = self.get(stream, name)
+            del self._runners[stream, name]
+            runner.end()
+            parked = parked_stream(stream, name)
 
-    async def _delete(self, stream: str, name: str) -> None:
-        runner = self.get(stream, name)
-        del self._runners[stream, name]
-        runner.end()
-        parked = parked_stream(stream, name)
+            def command(tx: Transaction) -> None:
+                tx.delete(settings_key(stream, name))
+                tx.delete(checkpoint_key(stream, name))
+                if tx.head(parked).exists:
+                    tx.delete_stream(parked)
 
-        def command(tx: Transaction) -> None:
-            tx.delete(settings_key(stream, name))
-            tx.delete(checkpoint_key(stream, name))
-            if tx.head(parked).exists:
-                tx.delete_stream(parked)
-
-        try:
-            await self._log.run(command)
-        except NoSpaceError:
-            self._again(runner)
-            raise
+            try:
+                await self._log.run(command)
+            except NoSpaceError:
+                self._again(runner)
+                raise
 
     def _again(self, old: GroupRunner) -> None:
-        """A group as it was, where ``old`` got to, for consumers that connect again."""
+        """Replace ``old`` by a group with the same settings that resumes at its checkpoint."""
         self._runners[old.stream, old.name] = GroupRunner(
             self._log, old.stream, old.name, old.settings, old.group.progress.checkpoint, origin=old.origin
         )
 
     async def restart(self) -> None:
-        """Drop all consumers; every group goes on at its checkpoint, with no memory of before."""
+        """Drop all consumers; every group resumes at its checkpoint."""
         async with self._changing:
             for old in list(self._runners.values()):
                 await old.close()
@@ -163,8 +157,8 @@ class Groups:
         await asyncio.gather(*(runner.close() for runner in self._runners.values()))
 
 
-def _stage(tx: Transaction, stream: str, name: str, settings: Settings, moved: bool) -> int | None:
-    """Stage settings and, if ``moved``, the place to start from, which is returned."""
+def _stage(tx: Transaction, stream: str, name: str, settings: GroupSettings, moved: bool) -> int | None:
+    """Stage settings and, if ``moved``, the order to start from, which is returned."""
     tx.put(settings_key(stream, name), encode_settings(settings))
     if not moved:
         return None

@@ -1,7 +1,7 @@
 """The shell around ``group.Group``: reads for a group, parks, writes checkpoints, keeps time.
 
-A group works only while somebody is connected; otherwise it costs its settings in memory. While the disk is
-full it goes on, and what it has to write waits: after a kill it goes on at the last checkpoint on disk.
+A group works only while a consumer is connected; otherwise it costs its settings in memory. While the disk is
+full a group works on, and its writes wait. After a kill it resumes at the last checkpoint on disk.
 """
 
 from __future__ import annotations
@@ -12,44 +12,38 @@ from typing import Any
 
 import structlog
 
+from kt_es.node.groups.consumers import Consumer, Delivery, Message, NackAction
 from kt_es.node.groups.group import Group
-from kt_es.node.groups.pins import pinner
-from kt_es.node.groups.sources import AllSource, Source, StreamSource
-from kt_es.node.groups.stored import (
-    checkpoint_key,
-    parked_stream,
-)
-from kt_es.node.groups.values import Action, Consumer, Delivery, Message, Settings
+from kt_es.node.groups.parked import Parked, link_to
+from kt_es.node.groups.settings import GroupSettings, checkpoint_key
+from kt_es.node.groups.sources import pinner, source_of
 from kt_es.node.refusals import group_dropped, group_full
-from kt_es.node.store.database import NoSpaceError, StorageError
-from kt_es.node.store.links import LINK, resolve
-from kt_es.node.store.log import EventLog
-from kt_es.node.store.metadata import link_event
-from kt_es.node.store.reading import forwards, stored_at
-from kt_es.node.store.records import Proposed, id_of, name_of, parsed, respelled, revision_of, type_of
-from kt_es.node.store.streams import ALL_NAME
-from kt_es.node.store.transaction import Transaction, u64
+from kt_es.node.store.keys import u64
+from kt_es.node.store.log import NodeLog
+from kt_es.node.store.reading import resolve
+from kt_es.node.store.records import respelled
+from kt_es.node.store.storage import NoSpaceError, StorageError
+from kt_es.node.store.transaction import Transaction
 
 _LOG = structlog.get_logger("kt_es.node")
 PUMP_CHUNKS = 2  # chunks a group reads before others have their turn
-PENDING = 500  # writes that wait for the disk; nothing more is read behind them
-REPLAY_AHEAD = 500  # parked messages that wait to be delivered again; more are read when these are gone
+PENDING = 500  # writes that wait for the disk; while there are so many, nothing more is read
 
 
 class GroupRunner:
-    """One group at work."""
+    """One group at work, on the event loop's thread."""
 
     def __init__(
         self,
-        log: EventLog,
+        log: NodeLog,
         stream: str,
         name: str,
-        settings: Settings,
+        settings: GroupSettings,
         cursor: int,
         *,
         origin: int | None,
     ) -> None:
-        """``origin`` is where the group began, unless it has had a checkpoint behind that already."""
+        """``origin`` is the order where the group began; None if it has had a later checkpoint."""
         self.stream = stream
         self.name = name
         self.settings = settings
@@ -57,24 +51,15 @@ class GroupRunner:
         self._log = log
         self._loop = asyncio.get_running_loop()
         self.group = Group(settings, cursor, self._loop.time())
-        self._pin = pin = pinner(log, settings.strategy)
-        self._source: Source = (
-            AllSource(log, settings.filter, pin) if stream == ALL_NAME else StreamSource(log, stream, pin)
-        )
-        self._parked = parked_stream(stream, name)
-        self._replaying: set[int] = set()
-        self._replayed: set[int] = set()
-        self._to_replay = range(0)  # revisions of parked messages yet to be read
-        self._replay_limit = 0
+        pin = pinner(log, settings.strategy)
+        self._source = source_of(log, stream, settings.filter, pin)
+        self.parked = Parked(log, stream, name, pin)
         self._timer: asyncio.TimerHandle | None = None
         self._soon: asyncio.Handle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_checkpointing = False
-        self._closed = False  # no more work is begun
-        self._ended = asyncio.Event()  # as ``_closed``, for those who wait
-        self._deleted = False  # nothing is written, even what was begun
-
-    # --- consumers -----------------------------------------------------------------------------
+        self._ended = asyncio.Event()  # no more work is begun
+        self._deleted = False  # nothing more is written, not even by work that was begun
 
     def connect(self, consumer: Consumer) -> None:
         """Admit ``consumer``, whom the next ``pump`` serves.
@@ -82,7 +67,7 @@ class GroupRunner:
         Raises:
             Refusal: the group is full, or is being changed.
         """
-        if self._closed:
+        if self._ended.is_set():
             raise group_dropped(self.stream, self.name)
         if not self.group.connect(consumer, self.now):
             raise group_full(self.stream, self.name)
@@ -101,14 +86,10 @@ class GroupRunner:
         self.group.ack(consumer, ids)
         self.pump()
 
-    def nack(self, consumer: Consumer, ids: Iterable[str], action: Action) -> None:
+    def nack(self, consumer: Consumer, ids: Iterable[str], action: NackAction) -> None:
         """``consumer`` could not process these."""
         self.group.nack(consumer, ids, action)
         self.pump()
-
-    def sent(self, delivery: Delivery) -> None:
-        """``delivery`` has gone out."""
-        self.group.sent(delivery)
 
     def payload(self, delivery: Delivery) -> bytes | None:
         """The stored event to send, or ``None`` if it is gone or was taken back meanwhile."""
@@ -118,7 +99,7 @@ class GroupRunner:
         stored = message.payload or self._load(message)
         if stored is None:
             self.group.gone(delivery)
-            # There is room for others now, which nothing else may say for long.
+            # There is room for others now, and nothing else may pump for long.
             self._pump_soon()
             return None
         if message.parked >= 0 or self.settings.resolve_links:
@@ -129,28 +110,26 @@ class GroupRunner:
 
     def _load(self, message: Message) -> bytes | None:
         if message.parked >= 0:
-            return stored_at(self._log, self._parked, message.parked)
+            return self.parked.load(message.parked)
         return self._source.load(message.order)
 
-    # --- work ----------------------------------------------------------------------------------
-
     def pump(self) -> None:
-        """Do whatever can be done now: read, deliver, take back, park, checkpoint."""
-        if self._closed:
+        """Do all that can be done now: read, deliver, take back, park, checkpoint."""
+        if self._ended.is_set():
             return
         try:
             self._pump()
         except StorageError:
             raise  # the node stops
         except Exception as error:  # noqa: BLE001  whatever it is
-            # No fault of the node's: others go on. Whoever reads this group is told, and does not wait.
+            # A fault of this group only. Its consumers are dropped, so that they do not wait in vain.
             _LOG.exception("a group cannot go on", stream=self.stream, group=self.name, reason=repr(error))
             self._drop()
 
     def _pump(self) -> None:
-        group, now = self.group, self._loop.time()
+        group, now = self.group, self.now
         group.expire(now)
-        self._read_parked()
+        group.replay(self.parked.read(group.retrying))
         group.dispatch(now)
         for _ in range(PUMP_CHUNKS):
             room = group.room()
@@ -158,7 +137,7 @@ class GroupRunner:
                 break
             batch = self._source.read(group.progress.cursor, min(room, max(self.settings.read_batch_size, 1)))
             group.push(batch.messages, batch.following, batch.passed_over)
-            # At once: who takes many without acknowledging would wait for the next ones for ever.
+            # At once: a consumer that takes many without acknowledging would wait for ever.
             group.dispatch(now)
             if not batch.more:
                 break
@@ -170,7 +149,7 @@ class GroupRunner:
         self._set_timer(now)
 
     def _pump_soon(self) -> None:
-        """Once more when others have had their turn; once, however often it is asked for."""
+        """Pump once more when others have had their turn; once, however often it is called."""
         if self._soon is None:
             self._soon = self._loop.call_soon(self._pump_now)
 
@@ -183,7 +162,7 @@ class GroupRunner:
             self._spawn(self._park(message))
         unparked = self.group.take_unparked()
         if unparked:
-            self._replayed.update(unparked)
+            self.parked.settle(unparked)
             self._spawn(self._trim_parked())
         due = self.group.progress.due(now)
         if due is not None:
@@ -215,24 +194,28 @@ class GroupRunner:
         try:
             await work
         except NoSpaceError:
-            # The group ended while the disk was full: what was settled since its checkpoint comes again.
+            # The disk was full when the group ended: what was settled since the checkpoint comes again.
             _LOG.info("a group's state was not written", stream=self.stream, group=self.name)
         except StorageError as error:
-            _LOG.error(
-                "a group's state was not written", stream=self.stream, group=self.name, reason=str(error)
-            )
+            reason = str(error)
+            _LOG.error("a group's state was not written", stream=self.stream, group=self.name, reason=reason)
 
-    async def _run(self, command: Callable[[Transaction], None]) -> None:
-        """Run ``command`` on the log; while the disk is full, wait for space.
+    async def _run(self, stage: Callable[[Transaction], None]) -> None:
+        """Have ``stage`` stage a write, unless the group is deleted; while the disk is full, wait for space.
 
         Raises:
             StorageError: the disk failed, or the group ended before there was space.
         """
+
+        def command(tx: Transaction) -> None:
+            if not self._deleted:
+                stage(tx)
+
         while True:
             try:
                 await self._log.run(command)
             except NoSpaceError:
-                if self._closed:
+                if self._ended.is_set():
                     raise
                 await self._space()
             else:
@@ -248,91 +231,46 @@ class GroupRunner:
     async def _park(self, message: Message) -> None:
         stored = message.payload or self._load(message)
         if stored is not None:
-            link = _link_to(stored, replayed=message.parked >= 0)
-
-            def command(tx: Transaction) -> None:
-                if not self._deleted:
-                    tx.append(self._parked, [link])
-
-            await self._run(command)
-        self.group.parked(message)
+            link = link_to(stored, replayed=message.parked >= 0)
+            await self._run(lambda tx: self.parked.park(tx, link))
+        self.group.settle(message)
         self.pump()
 
     async def _trim_parked(self) -> None:
-        first = self._log.head(self._parked).first
-        keep = first
-        while keep in self._replayed:
-            keep += 1
-        if keep == first:
-            return
-
-        def command(tx: Transaction) -> None:
-            if not self._deleted and tx.head(self._parked).truncate_before < keep:
-                tx.rewrite_metadata(self._parked, keep)
-
-        await self._run(command)
-        done = set(range(first, keep))
-        self._replayed -= done
-        self._replaying -= done
+        keep = self.parked.trimmed()
+        if keep is not None:
+            await self._run(lambda tx: self.parked.trim(tx, keep))
+            self.parked.forget(keep)
 
     async def _write_checkpoints(self) -> None:
-        """Write the checkpoint, and the later ones that came to be meanwhile."""
+        """Write the checkpoint, and then later ones that were reached meanwhile."""
         progress, written = self.group.progress, -1
 
-        def command(tx: Transaction) -> None:
+        def stage(tx: Transaction) -> None:
             nonlocal written
             written = progress.checkpoint
-            if not self._deleted:
-                tx.put(checkpoint_key(self.stream, self.name), u64(written))
+            tx.put(checkpoint_key(self.stream, self.name), u64(written))
 
         try:
-            while written != progress.checkpoint:
-                await self._run(command)
+            while written != progress.checkpoint and not self._deleted:
+                await self._run(stage)
         finally:
             self._is_checkpointing = False
 
     @property
     def now(self) -> float:
-        """Seconds of the clock by which the group works."""
+        """Seconds of the group's clock."""
         return self._loop.time()
 
     @property
     def checkpointed(self) -> bool:
-        """There is a checkpoint, beyond the place where the group began."""
+        """There is a checkpoint beyond the order where the group began."""
         return self.group.progress.checkpoint != self.origin
 
-    # --- parked messages -----------------------------------------------------------------------
-
-    @property
-    def parked_count(self) -> int:
-        """Messages that are parked and were not replayed to the end."""
-        head = self._log.head(self._parked)
-        return max(0, head.last - head.first + 1 - len(self._replayed)) if head.exists else 0
-
     def replay(self, limit: int | None) -> None:
-        """Deliver what is parked now again, at most ``limit`` messages."""
-        head = self._log.head(self._parked)
-        count = head.last - head.first + 1
-        asked = count if limit is None else limit
-        self._replay_limit = asked + (self._replay_limit if self._to_replay else 0)
-        self._to_replay = range(self._to_replay.start if self._to_replay else head.first, head.last + 1)
+        """Deliver again what is parked now, at most ``limit`` messages."""
+        self.parked.replay(limit)
         self.pump()
-
-    def _read_parked(self) -> None:
-        """Queue the next parked messages that are to be replayed, a few at a time."""
-        while self._to_replay and self._replay_limit > 0 and self.group.retrying < REPLAY_AHEAD:
-            chunk = forwards(self._log, self._parked, self._to_replay.start)
-            revisions = {revision_of(stored): stored for stored in chunk.events}
-            fresh = [at for at in revisions if at in self._to_replay and at not in self._replaying]
-            fresh = fresh[: self._replay_limit]
-            self._replay_limit -= len(fresh)
-            self._replaying.update(fresh)
-            self._to_replay = range(chunk.following, self._to_replay.stop) if chunk.more else range(0)
-            self.group.replay(
-                Message(at, id_of(revisions[at]), parked=at, pin=self._pin(revisions[at])) for at in fresh
-            )
-
-    # --- ends ----------------------------------------------------------------------------------
 
     def end(self) -> None:
         """The group is deleted: its consumers are dropped, nothing more is written."""
@@ -341,7 +279,6 @@ class GroupRunner:
 
     def _stop(self) -> None:
         self._drop()
-        self._closed = True
         self._ended.set()
         if self._timer is not None:
             self._timer.cancel()
@@ -353,18 +290,10 @@ class GroupRunner:
             consumer.wake()
 
     async def close(self) -> None:
-        """The group is replaced, or the node stops. What is being written is written to the end.
+        """The group is replaced, or the node stops. Writes that were begun are finished.
 
-        No checkpoint is written, so what was acknowledged since the last one will be delivered again.
+        No checkpoint is written, so what was acknowledged since the last one is delivered again.
         """
         self._stop()
         if self._tasks:
             await asyncio.gather(*self._tasks)
-
-
-def _link_to(stored: bytes, *, replayed: bool) -> Proposed:
-    """The link under which an event is parked; one that was replayed is a link already."""
-    if replayed and type_of(stored) == LINK:
-        revision, _, name = parsed(stored).event.data.decode().partition("@")
-        return link_event(int(revision), name)
-    return link_event(revision_of(stored), name_of(stored))

@@ -5,9 +5,9 @@ A backup is a folder: ``log/`` (a RocksDB directory), the file of users if there
 
     {"format": 1, "position": last position that is surely in it, "made_at": ISO 8601, "bytes": size}
 
-It holds one state of everything, streams and persistent subscriptions alike: all that was acknowledged
-before it was asked for, and perhaps something of what was appended meanwhile. It is made beside its place
-and put there complete.
+A backup holds one consistent state of streams and persistent subscriptions: everything that was acknowledged
+before the backup was requested, and perhaps some of what was appended meanwhile. It is made beside its target
+and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from typing import Any
 
 from kt_es.errors import ConfigError, KtError
 from kt_es.node.access.users import FILE_NAME as USERS
-from kt_es.node.store.storage import POSITION_KEY, RocksStorage
+from kt_es.node.store.keys import POSITION_KEY
+from kt_es.node.store.rocks import RocksStorage
 
 MANIFEST = "backup.json"
 LOG = "log"
@@ -34,7 +35,7 @@ _SCRATCH = "backup.tmp"
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """What ``backup.json`` says; ``bytes`` on disk."""
+    """The content of ``backup.json``; ``bytes`` is the size on disk."""
 
     position: int
     made_at: str
@@ -43,7 +44,7 @@ class Backup:
 
 
 def backup(storage: RocksStorage, target: Path) -> Backup:
-    """Copy everything that ``storage`` has to ``target``, absent or empty. Others may go on writing.
+    """Copy everything in ``storage`` to ``target``, absent or empty. Others may go on writing.
 
     Raises:
         ConfigError: ``target`` cannot be used.
@@ -51,12 +52,12 @@ def backup(storage: RocksStorage, target: Path) -> Backup:
     """
     _require_empty(target)
     if target.resolve().is_relative_to(storage.path.resolve()):
-        raise ConfigError(f"{target} lies in the data directory: choose another place")
+        raise ConfigError(f"{target} lies in the data directory: choose another target")
     position = int.from_bytes(storage.get(POSITION_KEY) or b"")
     scratch = storage.path / _SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        # Links beside the log take no time and no space; the copy itself then holds nobody up.
+        # Links beside the log take no time and no space. Copying them then blocks nobody.
         storage.checkpoint(scratch)
         with _beside(target) as partial:
             size = _copy(scratch, partial / LOG)
@@ -73,7 +74,7 @@ def backup(storage: RocksStorage, target: Path) -> Backup:
 def restore(source: Path, target: Path) -> Backup:
     """Make the data directory ``target``, absent or empty, from the backup ``source``.
 
-    It is not checked here (``checking.check``).
+    The caller checks it (``checking.check``).
 
     Raises:
         ConfigError: ``source`` is no backup, or ``target`` cannot be used.
@@ -89,10 +90,10 @@ def restore(source: Path, target: Path) -> Backup:
 
 
 def read_manifest(source: Path) -> Backup:
-    """What a backup says of itself.
+    """The content of a backup's ``backup.json``.
 
     Raises:
-        ConfigError: there is none, or it is of a later format.
+        ConfigError: it is missing, or of a later format.
     """
     try:
         values: dict[str, Any] = json.loads((source / MANIFEST).read_bytes())
@@ -114,7 +115,7 @@ def _require_empty(target: Path) -> None:
 
 @contextmanager
 def _beside(target: Path) -> Iterator[Path]:
-    """A new directory that becomes ``target`` once it is complete, and vanishes if it does not get there."""
+    """A new directory that becomes ``target`` when the block ends, and is deleted if the block fails."""
     partial = target.with_name(f"{target.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)

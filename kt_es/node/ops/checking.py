@@ -1,7 +1,7 @@
-"""Whether all the data are what the node wrote.
+"""The check of all data in a node's directory.
 
-``check`` reads everything once, in the order of the keys, and holds one stream's figures at a time: memory
-does not grow with the data, the time does.
+``check`` reads everything once, in the order of the keys, and holds the state of one stream at a time: the
+time grows with the data, the memory does not.
 """
 
 from __future__ import annotations
@@ -14,39 +14,44 @@ from pathlib import Path
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from kt_es.errors import MalformedError
-from kt_es.node.groups.stored import checkpoint_key, decode_settings, group_names, groups_range
-from kt_es.node.store.end import heads
-from kt_es.node.store.records import content_of, id_of, name_of, parsed, position_of, revision_of
-from kt_es.node.store.storage import POSITION_KEY, STREAMS_KEY, RocksStorage, Storage
-from kt_es.node.store.streams import LAST_REVISION, Head, with_metadata
-from kt_es.node.store.transaction import (
+from kt_es.node.groups.settings import checkpoint_key, decode_settings, group_names, groups_range
+from kt_es.node.store.end import heads, read_head
+from kt_es.node.store.keys import (
+    EVENTS,
+    IDS,
+    LAST_POSITION,
+    POSITION_KEY,
+    STREAMS_KEY,
+    after,
     decode_event_key,
     decode_id_key,
     decode_range,
-    described_by,
     event_key,
     from_u64,
-    head_key,
     id_key,
     range_key,
 )
+from kt_es.node.store.records import content_of, id_of, name_of, parsed, position_of, revision_of
+from kt_es.node.store.rocks import open_existing
+from kt_es.node.store.storage import NodeStorage
+from kt_es.node.store.streams import LAST_REVISION, StreamHead, with_metadata
+from kt_es.node.store.transaction import described_by
 
-MAX_PROBLEMS = 100  # named in a report; the others are counted
+MAX_PROBLEMS = 100  # in a report; further ones are only counted
 _EVERY = 1000  # records between two calls of ``progress``
-_LAST_POSITION = 2**64 - 1
-Progress = Callable[[int], None]
+OnProgress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What a check found. ``problems`` are sentences, at most ``MAX_PROBLEMS`` of ``found``."""
+class CheckReport:
+    """Result of a check. ``problems`` are sentences, at most ``MAX_PROBLEMS`` of the ``found`` ones."""
 
     position: int
     streams: int
     events: int
     groups: int
-    problems: tuple[str, ...]
     found: int
+    problems: tuple[str, ...]
 
     @property
     def sound(self) -> bool:
@@ -54,39 +59,39 @@ class Report:
         return not self.found
 
 
-def check(data: Path, progress: Progress | None = None) -> Report:
+def check(data: Path, progress: OnProgress | None = None) -> CheckReport:
     """Check everything in ``data``, which no node may have open.
 
-    ``progress`` gets how many records were read so far.
+    ``progress`` gets the number of records read so far.
 
     Raises:
         LockedError: a node runs on ``data``.
-        ConfigError: ``data`` cannot be opened.
-        StorageError: a file is damaged; what is in it cannot be checked further.
+        ConfigError: ``data`` is no data directory of a node, or cannot be opened.
+        StorageError: a file is damaged; its content cannot be checked.
     """
-    storage = RocksStorage(data)
+    storage = open_existing(data)
     try:
         return check_storage(storage, progress)
     finally:
         storage.close()
 
 
-def check_storage(storage: Storage, progress: Progress | None = None) -> Report:
-    """``check`` for a storage that is open, and not written to meanwhile."""
+def check_storage(storage: NodeStorage, progress: OnProgress | None = None) -> CheckReport:
+    """``check`` for an open storage that nobody writes to."""
     return _Check(storage, progress or (lambda _count: None)).run()
 
 
 class _Check:
-    """One run over all records; ``run`` gives the report."""
+    """One run over all records."""
 
-    def __init__(self, storage: Storage, progress: Progress) -> None:
+    def __init__(self, storage: NodeStorage, progress: OnProgress) -> None:
         self._storage = storage
         self._progress = progress
         self._read = 0
         self._found = 0
         self._problems: list[str] = []
 
-    def run(self) -> Report:
+    def run(self) -> CheckReport:
         position = from_u64(self._storage.get(POSITION_KEY) or bytes(8))
         events = self._part("events", lambda: self._check_events(position))
         streams = self._part("streams", self._check_heads)
@@ -94,10 +99,10 @@ class _Check:
         self._part("ids", self._check_ids)
         groups = self._part("persistent subscriptions", self._check_groups)
         self._progress(self._read)
-        return Report(position, streams, events, groups, tuple(self._problems), self._found)
+        return CheckReport(position, streams, events, groups, self._found, tuple(self._problems))
 
     def _part(self, what: str, part: Callable[[], int]) -> int:
-        """``part``, or 0 if it met a record that has not even the right length."""
+        """The result of ``part``, or 0 if it met a record of a wrong length."""
         try:
             return part()
         except (struct.error, ValueError) as error:
@@ -116,24 +121,22 @@ class _Check:
                 self._progress(self._read)
             yield pair
 
-    def _head(self, name: str) -> Head:
-        value = self._storage.get(head_key(name))
-        return Head() if value is None else Head.decode(value)
-
     # --- events ----------------------------------------------------------------------------------
 
     def _check_events(self, position: int) -> int:
-        """Every stream's events stand one after the other, at ascending positions; how many there are."""
+        """Every stream has its events without gaps, at ascending positions. Returns their number."""
         events, current = 0, -1
-        stream = _Stream("", Head(), 0, 0)
-        for key, stored in self._scan(b"E", b"F"):
+        stream = _Stream("", StreamHead(), 0, 0)
+        for key, stored in self._scan(EVENTS, after(EVENTS)):
             number, revision = decode_event_key(key)
             if number != current:
                 current, name = number, name_of(stored)
-                stream = _Stream(name, self._head(name), 0, -1)
+                stream = _Stream(name, read_head(self._storage, name), 0, -1)
                 stream.expected = stream.head.scavenged
                 if stream.head.number != number:
-                    self._problem(f"events at {number} say they are of stream {name}, which is another one")
+                    self._problem(
+                        f"events of stream number {number} name stream {name}, which has another number"
+                    )
             events += 1
             self._check_event(stream, revision, stored, position)
         return events
@@ -147,25 +150,22 @@ class _Check:
         if revision > stream.head.last:
             self._problem(f"{where}: is behind the end of its stream, {stream.head.last}")
         if not stream.position < at <= position:
-            self._problem(f"{where}: position {at} does not follow {stream.position}, or the log's end")
+            self._problem(f"{where}: position {at} is not between {stream.position} and the end of the log")
         stream.expected, stream.position = revision + 1, at
         try:
             body = parsed(stored).event
         except DecodeError:
             self._problem(f"{where}: cannot be decoded")
             return
-        said = (body.stream_revision, body.commit_position, body.id.string)
-        if (revision_of(stored), name_of(stored)) != (revision, stream.name) or said != (
-            revision,
-            at,
-            id_of(stored),
-        ):
-            self._problem(f"{where}: its header and its content are of different events")
+        header = revision_of(stored), name_of(stored)
+        content = body.stream_revision, body.commit_position, body.id.string
+        if header != (revision, stream.name) or content != (revision, at, id_of(stored)):
+            self._problem(f"{where}: its header and its content belong to different events")
 
     # --- heads -----------------------------------------------------------------------------------
 
     def _check_heads(self) -> int:
-        """Every stream has the events that its head speaks of, and its metadata's settings; how many."""
+        """Every stream has its last event and the settings of its metadata. Returns the number of streams."""
         streams = 0
         for name, head in heads(self._storage):
             streams += 1
@@ -173,7 +173,7 @@ class _Check:
                 self._problem(f"stream {name}: its last event, revision {head.last}, is missing")
             if described := described_by(name):
                 event = self._event(head, head.last)
-                about = self._head(described)
+                about = read_head(self._storage, described)
                 if event is not None and with_metadata(about, *content_of(event)) != about:
                     self._problem(f"stream {described}: its settings are not those of its metadata")
         counted = self._storage.get(STREAMS_KEY)
@@ -181,23 +181,23 @@ class _Check:
             self._problem(f"there are {streams} streams, but {from_u64(counted)} were counted")
         return streams
 
-    def _event(self, head: Head, revision: int) -> bytes | None:
+    def _event(self, head: StreamHead, revision: int) -> bytes | None:
         return self._storage.get(event_key(head.number, revision))
 
     # --- indexes ---------------------------------------------------------------------------------
 
     def _check_ranges(self, position: int, events: int) -> int:
-        """Every event stands in $all exactly once, at its position."""
+        """Every event is in $all exactly once, at its position. Returns their number."""
         before = listed = 0
-        for key, value in self._scan(range_key(0), range_key(_LAST_POSITION)):
+        for key, value in self._scan(range_key(0), range_key(LAST_POSITION)):
             first, last, number, revision = decode_range(key, value)
             if not before < first <= last <= position:
-                self._problem(f"$all: positions {first} to {last} overlap others, or the log's end")
+                self._problem(f"$all: positions {first} to {last} overlap others, or the end of the log")
             before = last
             for at in range(first, last + 1):
                 stored = self._storage.get(event_key(number, revision + at - first))
                 if stored is None or position_of(stored) != at:
-                    self._problem(f"$all: the event at position {at} is missing or another one")
+                    self._problem(f"$all: the event at position {at} is missing or was replaced")
                     continue
                 listed += 1
                 if at == first:
@@ -207,18 +207,18 @@ class _Check:
         return listed
 
     def _check_first(self, number: int, stored: bytes) -> None:
-        """The first event of an append can be found by its id, so that a repetition is recognised."""
-        head = self._head(name_of(stored))
+        """The first event of an append is found by its id, so that a repetition is recognised."""
+        head = read_head(self._storage, name_of(stored))
         found = self._storage.get(id_key(number, id_of(stored)))
-        # A range that was cut by scavenging begins in the middle of an append.
+        # A scavenge that cut the range lets it begin in the middle of an append.
         was_cut = head.scavenged > 0 and revision_of(stored) == head.scavenged
         if found is None and not was_cut:
             self._problem(f"$all: the event at position {position_of(stored)} cannot be found by its id")
 
     def _check_ids(self) -> int:
-        """What is found by an id has that id; how many ids there are."""
+        """Every id names an event with that id. Returns the number of ids."""
         ids = 0
-        for key, value in self._scan(b"I", b"J"):
+        for key, value in self._scan(IDS, after(IDS)):
             ids += 1
             number, event_id = decode_id_key(key)
             revision = from_u64(value)
@@ -228,7 +228,7 @@ class _Check:
         return ids
 
     def _check_groups(self) -> int:
-        """The settings of every group can be read, and its checkpoint; how many there are."""
+        """The settings and the checkpoint of every group can be read. Returns the number of groups."""
         groups = 0
         for key, value in self._scan(*groups_range()):
             groups += 1
@@ -246,9 +246,9 @@ class _Check:
 
 @dataclass(slots=True)
 class _Stream:
-    """Where the check is in one stream."""
+    """Progress of the check in one stream: the expected revision, and the last position."""
 
     name: str
-    head: Head
+    head: StreamHead
     expected: int
     position: int

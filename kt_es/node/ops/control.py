@@ -1,8 +1,8 @@
-"""A running node takes orders from whoever may open a socket in its data directory: ``DATA/control``.
+"""The control socket ``DATA/control``, through which commands give orders to a running node.
 
-One line of JSON in, ``{"do": name, ...arguments}``, one line out: ``{"done": {...}}`` or
-``{"failed": sentence, "usage": whether the order was unusable}``. The socket is the owner's alone (0600), so
-that access to the data is what it takes.
+A request is one line of JSON, ``{"do": name, ...arguments}``; so is its answer, ``{"done": {...}}`` or
+``{"failed": sentence, "usage": whether the order was unusable}``. Only the owner of the data may open the
+socket (0600).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kt_es.errors import ConfigError, KtError
 _LOG = structlog.get_logger("kt_es.node")
 NAME = "control"
 LINE = 1 << 16
-_LONGEST = 100  # bytes of a path that every system takes for a socket
+_LONGEST = 100  # bytes; every system accepts such a path for a socket
 Order = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
@@ -39,11 +39,11 @@ class Control:
         self._busy: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
-        """Listen. Where the system has no such sockets the node goes on without."""
+        """Listen. On a system without such sockets the node goes on without one."""
         path = self._data / NAME
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            # Only one node has the data: what is there was left by one that was killed.
+            # Only this node has the data: an existing socket was left by a node that was killed.
             path.unlink(missing_ok=True)
             with _short(path) as name:
                 listener.bind(name)
@@ -63,7 +63,7 @@ class Control:
             answer = await self._obey(line)
             writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()
-        except (ConnectionError, ValueError):  # who asked is gone, or sends no end of a line
+        except (ConnectionError, ValueError):  # the client is gone, or sends no end of a line
             pass
         except asyncio.CancelledError:
             _LOG.warning("given up: the node stops")
@@ -88,7 +88,7 @@ class Control:
         return {"done": done}
 
     async def close(self) -> None:
-        """Take no more orders and give up the one under way; returns when none is."""
+        """Accept no more orders and give up the one under way; return when none is left."""
         if self._server is None:
             return
         self._server.close()
@@ -99,11 +99,11 @@ class Control:
 
 
 def ask(data: Path, do: str, **arguments: object) -> dict[str, Any] | None:
-    """Have the node that runs on ``data`` do something, and wait; ``None``: no node is running there.
+    """Give an order to the node that runs on ``data`` and wait; ``None`` if no node runs there.
 
     Raises:
-        ConfigError: the order cannot be carried out as it is.
-        KtError: the node could not do it, or ended meanwhile.
+        ConfigError: the arguments of the order are wrong.
+        KtError: the node could not carry it out, or ended meanwhile.
     """
     path = data / NAME
     try:
@@ -130,7 +130,7 @@ def ask(data: Path, do: str, **arguments: object) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _short(path: Path) -> Iterator[str]:
-    """A name for ``path`` that is not too long for a socket's address."""
+    """A name of ``path`` that is short enough for the address of a socket."""
     if len(os.fsencode(path)) <= _LONGEST:
         yield str(path)
         return

@@ -1,7 +1,7 @@
-"""``/metrics`` and ``/healthz`` on a port of their own, plain HTTP, in threads of their own.
+"""``/metrics`` and ``/healthz`` over plain HTTP, on a port and in threads of their own.
 
-Both are answered by the node's event loop, so that a node that hangs is told from one that lives: after
-``PATIENCE`` seconds without an answer it is 503.
+The node's event loop computes both answers, so that a node that hangs is noticed: after ``PATIENCE`` seconds
+without an answer the status is 503.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = 10  # of a client that says nothing
+    timeout = 10  # seconds without a request
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the library's name
         """Requests are not logged."""
@@ -37,7 +37,7 @@ class _Handler(WSGIRequestHandler):
 class HttpOps:
     """Serves in the background from ``start`` to ``close``.
 
-    ``render`` gives the page of metrics, ``problem`` why the node is not well ("": it is). Both run on
+    ``render`` gives the page of metrics; ``problem`` gives why the node is unhealthy, or "". Both run on
     ``loop``.
     """
 
@@ -96,7 +96,7 @@ class HttpOps:
         def run() -> None:
             try:
                 answer.set_result(ask())
-            except Exception as error:  # noqa: BLE001  it is raised in the thread that asked
+            except Exception as error:  # noqa: BLE001  raised again in the thread that waits
                 answer.set_exception(error)
 
         self._loop.call_soon_threadsafe(run)

@@ -1,9 +1,8 @@
-"""The node's page for Prometheus. Streams appear in the names of persistent subscriptions only."""
+"""The node's page for Prometheus. It names no streams except those of persistent subscriptions."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -11,52 +10,16 @@ from prometheus_client.metrics_core import Metric
 
 from kt_es.node.counts import Counts
 from kt_es.node.groups.registry import Groups
-from kt_es.node.store.log import EventLog
-from kt_es.node.store.storage import Storage
+from kt_es.node.store.log import NodeLog
 from kt_es.node.store.streams import ALL_NAME
-from kt_es.node.store.transaction import RANGE
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_EVENT, _APPEND = b"E"[0], RANGE[0]
 
 
-class CountingStorage:
-    """``storage`` with its writes counted and its syncs timed."""
+class MetricsPage:
+    """The content of ``/metrics``. ``size`` gives the bytes on disk."""
 
-    def __init__(self, storage: Storage, counts: Counts) -> None:
-        self._storage = storage
-        self._counts = counts
-        self.get = storage.get
-        self.get_many = storage.get_many
-        self.scan: Callable[[bytes, bytes], Iterator[tuple[bytes, bytes]]] = storage.scan
-        self.scan_back = storage.scan_back
-        self.may_recover = storage.may_recover
-        self.recover = storage.recover
-        self.close = storage.close
-
-    def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
-        """See ``storage.Storage``."""
-        self._storage.write(puts, deletes)
-        sizes = [len(value) for key, value in puts if key[0] == _EVENT]
-        counts = self._counts
-        counts.events += len(sizes)
-        counts.bytes += sum(sizes)
-        if sizes:
-            appends = sum(key[0] == _APPEND for key, _ in puts)
-            counts.appends += appends
-            counts.batches.observe(appends)
-
-    def sync(self) -> None:
-        """See ``storage.Storage``."""
-        began = time.perf_counter()
-        self._storage.sync()
-        self._counts.syncs.observe(time.perf_counter() - began)
-
-
-class Page:
-    """What ``/metrics`` shows. ``size`` gives the bytes on disk."""
-
-    def __init__(self, counts: Counts, log: EventLog, groups: Groups, size: Callable[[], int]) -> None:
+    def __init__(self, counts: Counts, log: NodeLog, groups: Groups, size: Callable[[], int]) -> None:
         self._counts = counts
         self._log = log
         self._groups = groups
@@ -79,7 +42,7 @@ class Page:
         yield CounterMetricFamily("kt_node_appended_events", "Events written", counts.events)
         yield CounterMetricFamily("kt_node_appended_bytes", "Bytes of events written", counts.bytes)
         yield from self._calls()
-        yield from self._group_figures()
+        yield from self._group_metrics()
 
     def _calls(self) -> Iterator[Metric]:
         opened = GaugeMetricFamily(
@@ -98,13 +61,13 @@ class Page:
                 ended.add_metric((kind, status), count)
         yield from (opened, sent, size, ended)
 
-    def _group_figures(self) -> Iterator[Metric]:
+    def _group_metrics(self) -> Iterator[Metric]:
         labels = ("stream", "group")
         consumers = GaugeMetricFamily("kt_node_group_consumers", "Consumers connected", labels=labels)
         lag = GaugeMetricFamily(
             "kt_node_group_lag", "Events (in $all: positions) behind the checkpoint", labels=labels
         )
-        flying = GaugeMetricFamily("kt_node_group_in_flight", "Delivered, not acknowledged", labels=labels)
+        in_flight = GaugeMetricFamily("kt_node_group_in_flight", "Delivered, not acknowledged", labels=labels)
         parked = GaugeMetricFamily("kt_node_group_parked", "Messages parked", labels=labels)
         for runner in self._groups.all():
             named = (runner.stream, runner.name)
@@ -112,6 +75,6 @@ class Page:
             end = self._log.position if of_all else self._log.head(runner.stream).last
             consumers.add_metric(named, len(runner.group.consumers))
             lag.add_metric(named, max(0, end + 1 - runner.group.progress.checkpoint))
-            flying.add_metric(named, runner.group.in_flight)
-            parked.add_metric(named, runner.parked_count)
-        yield from (consumers, lag, flying, parked)
+            in_flight.add_metric(named, runner.group.in_flight)
+            parked.add_metric(named, runner.parked.count)
+        yield from (consumers, lag, in_flight, parked)

@@ -1,12 +1,12 @@
-"""Scavenging: what no read of a stream shows any more is taken off the disk.
+"""Scavenging: events that no read of their stream returns any more are removed from the disk.
 
-Hidden are the events of deleted and tombstoned streams and those behind ``$tb``, ``$maxCount`` and
-``$maxAge``. They go with their ids, and $all no longer has them either, which showed them until now. What
-stays keeps its revision and position; numbering goes on, because the stream's head says where. The last
-event of a metadata stream and a tombstone always stay.
+Hidden are the events of deleted and tombstoned streams, and those behind ``$tb``, ``$maxCount`` and
+``$maxAge``. They are removed with their ids, and from $all, which returned them until now. Other events keep
+their revision and position, and numbering goes on from the stream's head. A tombstone always stays, and so
+does the last event of a metadata stream.
 
-A stream loses its events from the front, a slice at a time, each slice in a group commit like any append:
-writers wait for one slice at most, and a scavenge that is killed goes on where it was. ``Head.scavenged``
+Events are removed from the front of a stream, a slice at a time, each slice in a group commit like an append.
+So writers wait for one slice at most, and a scavenge that is killed can be repeated. ``StreamHead.scavenged``
 moves in the same atomic write.
 """
 
@@ -16,14 +16,8 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from kt_es.node.store.log import EventLog
-from kt_es.node.store.records import created_of, id_of, position_of, revision_of
-from kt_es.node.store.storage import Storage
-from kt_es.node.store.streams import LAST_REVISION, Head
-from kt_es.node.store.transaction import (
+from kt_es.node.store.keys import (
     LAST_POSITION,
-    META,
-    Transaction,
     decode_range,
     encode_range,
     event_key,
@@ -31,18 +25,23 @@ from kt_es.node.store.transaction import (
     id_key,
     range_key,
 )
+from kt_es.node.store.log import NodeLog
+from kt_es.node.store.records import created_of, id_of, position_of, revision_of
+from kt_es.node.store.storage import NodeStorage
+from kt_es.node.store.streams import LAST_REVISION, StreamHead
+from kt_es.node.store.transaction import META, Transaction
 
 SLICE_EVENTS = 256
 SLICE_BYTES = 2 << 20
-_HEADS = 1000  # heads looked at before others have their turn
-_SPANS = 64  # streams that are compacted one by one; more are compacted as one
+_HEADS = 1000  # heads read before others have their turn
+_SPANS = 64  # streams that are compacted one by one; more are compacted as one range
 _NO_ID = "00000000-0000-0000-0000-000000000000"
 Compact = Callable[[bytes, bytes], None]
 
 
 @dataclass(slots=True)
 class Scavenged:
-    """What was taken away: ``bytes`` of keys and values, before compression."""
+    """What was removed; ``bytes`` of keys and values, before compression."""
 
     streams: int = 0
     events: int = 0
@@ -50,7 +49,7 @@ class Scavenged:
     numbers: list[int] = field(default_factory=list)  # of the streams concerned
 
 
-async def scavenge(log: EventLog, compact: Compact) -> Scavenged:
+async def scavenge(log: NodeLog, compact: Compact) -> Scavenged:
     """Scavenge all streams of ``log``, then ``compact`` the ranges of keys (start, end) concerned.
 
     Raises:
@@ -69,11 +68,11 @@ async def scavenge(log: EventLog, compact: Compact) -> Scavenged:
     return result
 
 
-def _candidates(log: EventLog, start: bytes) -> list[tuple[str, bool]]:
-    """The next streams by name, and whether there may be something to take away."""
+def _candidates(log: NodeLog, start: bytes) -> list[tuple[str, bool]]:
+    """The next streams by name, and whether they may have something to remove."""
     found: list[tuple[str, bool]] = []
     for key, value in log.storage.scan(start, b"I"):
-        name, head = key[1:].decode(), Head.decode(value)
+        name, head = key[1:].decode(), StreamHead.decode(value)
         ages = head.max_age >= 0 and head.scavenged < _end(name, head)
         found.append((name, head.number > 0 and (ages or _hidden_before(name, head) > head.scavenged)))
         if len(found) == _HEADS:
@@ -81,17 +80,17 @@ def _candidates(log: EventLog, start: bytes) -> list[tuple[str, bool]]:
     return found
 
 
-def _end(name: str, head: Head) -> int:
-    """Revisions from here on stay, whatever hides them."""
+def _end(name: str, head: StreamHead) -> int:
+    """The first revision that always stays."""
     return head.last if head.tombstoned or name.startswith(META) else head.last + 1
 
 
-def _hidden_before(name: str, head: Head) -> int:
-    """Revisions below are hidden, ``$maxAge`` apart."""
+def _hidden_before(name: str, head: StreamHead) -> int:
+    """Revisions below this one are hidden, leaving ``$maxAge`` aside."""
     return min(LAST_REVISION if head.tombstoned else head.first, _end(name, head))
 
 
-async def _scavenge_stream(log: EventLog, name: str, result: Scavenged) -> None:
+async def _scavenge_stream(log: NodeLog, name: str, result: Scavenged) -> None:
     number, before = 0, result.events
     while True:
         slice_ = await log.run(lambda tx: _take_slice(log, tx, name))
@@ -112,9 +111,9 @@ class _Slice:
     bytes: int
 
 
-def _take_slice(log: EventLog, tx: Transaction, name: str) -> _Slice | None:
-    """Stage the removal of a stream's first hidden events; ``None``: there are none."""
-    # Readers go by the durable head until the batch is on disk: what it shows stays, too.
+def _take_slice(log: NodeLog, tx: Transaction, name: str) -> _Slice | None:
+    """Stage the removal of a stream's first hidden events; ``None`` if there are none."""
+    # Readers use the durable head until the batch is on disk: what it shows has to stay as well.
     heads = (tx.head(name), log.head(name))
     head = heads[0]
     hidden = min(_hidden_before(name, one) for one in heads)
@@ -133,7 +132,7 @@ def _take_slice(log: EventLog, tx: Transaction, name: str) -> _Slice | None:
         size += len(key) + len(stored)
         tx.delete(key)
         known = revision_by_id(event_id)
-        # The same id may stand at a later revision, which is what its key says then.
+        # The id may have been used again at a later revision, which its key then names.
         if known is not None and known < mark:
             tx.delete(id_key(head.number, event_id))
     _cut_ranges(log.storage, tx, gone)
@@ -141,7 +140,7 @@ def _take_slice(log: EventLog, tx: Transaction, name: str) -> _Slice | None:
 
 
 def _hidden_events(
-    log: EventLog, heads: tuple[Head, Head], name: str, hidden: int
+    log: NodeLog, heads: tuple[StreamHead, StreamHead], name: str, hidden: int
 ) -> tuple[list[bytes], bool]:
     """The first events that are hidden, and whether that is all below ``hidden``."""
     gone: list[bytes] = []
@@ -159,12 +158,12 @@ def _hidden_events(
     return gone, True
 
 
-def _expired(head: Head, stored: bytes, now: float) -> bool:
+def _expired(head: StreamHead, stored: bytes, now: float) -> bool:
     return head.max_age >= 0 and created_of(stored) < (now - head.max_age) * 10_000_000
 
 
-def _cut_ranges(storage: Storage, tx: Transaction, gone: list[bytes]) -> None:
-    """Appends of which all events are gone are forgotten; others begin at the first that is left."""
+def _cut_ranges(storage: NodeStorage, tx: Transaction, gone: list[bytes]) -> None:
+    """Remove appends of which all events are gone; let others begin at their first remaining event."""
     at = 0
     while at < len(gone):
         found = next(storage.scan(range_key(position_of(gone[at])), range_key(LAST_POSITION)), None)

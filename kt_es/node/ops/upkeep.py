@@ -1,4 +1,4 @@
-"""The upkeep of a node, running or stopped: backup, scavenge, and what stands on its second port."""
+"""Upkeep of a node, running or stopped: backup, scavenge, metrics and health."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from typing import Any
 
 import structlog
 
-from kt_es.errors import ConfigError
 from kt_es.node.counts import Counts
 from kt_es.node.groups.registry import Groups
 from kt_es.node.ops.backup import backup
 from kt_es.node.ops.control import Control, ask
 from kt_es.node.ops.http import HttpOps
-from kt_es.node.ops.metrics import Page
+from kt_es.node.ops.metrics import MetricsPage
 from kt_es.node.ops.scavenge import scavenge
-from kt_es.node.store.database import StorageError
-from kt_es.node.store.log import EventLog
-from kt_es.node.store.storage import RocksStorage
+from kt_es.node.store.log import NodeLog
+from kt_es.node.store.rocks import RocksStorage, open_existing
+from kt_es.node.store.storage import StorageError
 
 _LOG = structlog.get_logger("kt_es.node")
 
 
 class Upkeep:
-    """What a running node does beside serving its clients. Made on its event loop."""
+    """What a running node does beside serving its clients, on its event loop."""
 
-    def __init__(self, storage: RocksStorage, log: EventLog, groups: Groups, counts: Counts) -> None:
+    def __init__(self, storage: RocksStorage, log: NodeLog, groups: Groups, counts: Counts) -> None:
         self._control = Control(
             storage.path,
             {
@@ -36,9 +35,8 @@ class Upkeep:
                 "scavenge": lambda _asked: _scavenge(storage, log),
             },
         )
-        page = Page(counts, log, groups, storage.size)
-        # Asked on the event loop: that it answers at all is what there is to know. A node whose disk
-        # has failed ends, one whose disk is full goes on and reads only.
+        page = MetricsPage(counts, log, groups, storage.size)
+        # A node whose disk has failed ends. One whose disk is full goes on, for reads only.
         self._http = HttpOps(
             asyncio.get_running_loop(),
             page.render,
@@ -46,7 +44,7 @@ class Upkeep:
         )
 
     async def start(self, http: tuple[str, int] | None) -> None:
-        """Take orders; serve metrics and health at ``http``, if it is given.
+        """Accept orders; serve metrics and health at ``http``, if given.
 
         Raises:
             ConfigError: that address cannot be listened on.
@@ -56,9 +54,9 @@ class Upkeep:
         await self._control.start()
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Give up what is under way, and stop."""
         await self._control.close()
-        # Not on the loop: its threads wait for the loop's answers.
+        # Not on the loop: the threads of ``_http`` wait for answers of the loop.
         await asyncio.to_thread(self._http.close)
 
 
@@ -67,7 +65,7 @@ async def _backup(storage: RocksStorage, target: Path) -> dict[str, Any]:
     return asdict(made)
 
 
-async def _scavenge(storage: RocksStorage, log: EventLog) -> dict[str, Any]:
+async def _scavenge(storage: RocksStorage, log: NodeLog) -> dict[str, Any]:
     before = await asyncio.to_thread(storage.size)
     gone = await scavenge(log, storage.compact)
     after = await asyncio.to_thread(storage.size)
@@ -84,13 +82,13 @@ def backup_of(data: Path, target: Path) -> dict[str, Any]:
     """Back ``data`` up to ``target``, whether a node runs on it or not.
 
     Raises:
-        LockedError: a node runs on it that takes no orders.
+        LockedError: the node that runs on it has no control socket.
         ConfigError, KtError: see ``backup.backup``.
     """
     done = ask(data, "backup", target=str(target.absolute()))
     if done is not None:
         return done
-    storage = _existing(data)
+    storage = open_existing(data)
     try:
         return asdict(backup(storage, target))
     finally:
@@ -98,10 +96,10 @@ def backup_of(data: Path, target: Path) -> dict[str, Any]:
 
 
 def scavenge_of(data: Path) -> dict[str, Any]:
-    """Scavenge ``data``, whether a node runs on it or not: streams, events and bytes taken away.
+    """Scavenge ``data``, whether a node runs on it or not; return what was removed.
 
     Raises:
-        LockedError: a node runs on it that takes no orders.
+        LockedError: the node that runs on it has no control socket.
         ConfigError, KtError: the data cannot be opened, or the disk refused.
     """
     done = ask(data, "scavenge")
@@ -109,16 +107,10 @@ def scavenge_of(data: Path) -> dict[str, Any]:
 
 
 async def _scavenge_stopped(data: Path) -> dict[str, Any]:
-    storage = _existing(data)
+    storage = open_existing(data)
     failures: list[StorageError] = []
-    log = EventLog(storage, time.time, failures.append)
+    log = NodeLog(storage, time.time, failures.append)
     try:
         return await _scavenge(storage, log)
     finally:
         await log.close()
-
-
-def _existing(data: Path) -> RocksStorage:
-    if not (data / "log").is_dir():
-        raise ConfigError(f"{data} is no data directory of a node")
-    return RocksStorage(data)

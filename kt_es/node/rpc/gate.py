@@ -1,7 +1,7 @@
-"""The gate that every call passes: what it needs, and whether its caller has it.
+"""The gate that every call passes: which right it needs, and whether its caller has it.
 
-Rights are looked at when a call begins, and in ``BatchAppend`` for each batch; a subscription that is
-open goes on. A call that is not listed here is for operators.
+Rights are checked when a call begins, and in ``BatchAppend`` for each batch; an open subscription is not
+checked again. A call that is not listed here is for operators.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from kt_es.eventstore.metadata import json_object, taken_defaults, taken_of
 from kt_es.node.access.acl import ADMIN, ALL, Caller, Permission, allows
 from kt_es.node.access.logins import Logins
 from kt_es.node.refusals import access_denied, invalid
-from kt_es.node.rpc.append import stream_name
-from kt_es.node.store.log import EventLog
+from kt_es.node.rpc.append_messages import stream_name
+from kt_es.node.store.log import NodeLog
 from kt_es.node.store.reading import stored_at
 from kt_es.node.store.records import content_of
 
@@ -28,7 +28,7 @@ _GROUPS = "event_store.client.persistent_subscriptions.PersistentSubscriptions."
 
 
 class Level(Enum):
-    """What a call needs where it needs no right on a stream."""
+    """What a call needs if it needs no right on a stream."""
 
     ANYONE = 0
     USER = 1
@@ -47,14 +47,14 @@ Need = Level | Right
 
 _LEVELS = {
     "event_store.client.gossip.Gossip.Read": Level.ANYONE,
-    _STREAMS + "BatchAppend": Level.ANYONE,  # each batch is asked for by itself
+    _STREAMS + "BatchAppend": Level.ANYONE,  # each batch is checked by itself
     _GROUPS + "GetInfo": Level.USER,
     _GROUPS + "List": Level.USER,
 }
 
 
 def need(call: str, request: Any) -> Need:
-    """What ``call``, by its full name, needs with this (first) request.
+    """What ``call``, a full name, needs with this first request.
 
     Raises:
         Refusal: the request names no stream where it should.
@@ -78,9 +78,9 @@ def need(call: str, request: Any) -> Need:
 
 
 class Access:
-    """The gate of one node. ``tls``: only those who log in have rights, whether there are users or not."""
+    """The gate of one node. ``tls``: only callers who log in have rights, even if there are no users."""
 
-    def __init__(self, log: EventLog, logins: Logins, tls: bool) -> None:
+    def __init__(self, log: NodeLog, logins: Logins, tls: bool) -> None:
         self._log = log
         self._logins = logins
         self._tls = tls
@@ -88,21 +88,21 @@ class Access:
 
     @property
     def open(self) -> bool:
-        """Whoever reaches the node may do everything: there is neither TLS nor a file of users."""
+        """Whether everybody may do everything: there is neither TLS nor a file of users."""
         return not self._tls and not self._logins.exist
 
     async def caller(self, context: Any) -> Caller:
         """Who makes the call of ``context``.
 
         Raises:
-            Refusal: with credentials that are not a user's.
+            Refusal: the credentials are wrong.
         """
         if self.open:
             return ADMIN
         return await self._logins.caller(context.invocation_metadata() or ())
 
     def allowed(self, caller: Caller, wanted: Need) -> bool:
-        """Whether ``caller`` may."""
+        """Whether ``caller`` has what is ``wanted``."""
         match wanted:
             case Right(stream, permission):
                 return allows(caller, stream, permission, self._metadata, self._defaults)
@@ -114,29 +114,17 @@ class Access:
                 return caller.is_operator
 
     def check(self, caller: Caller, wanted: Need) -> None:
-        """Return if ``caller`` may.
-
-        Raises:
-            Refusal: access is denied.
-        """
+        """Raise a ``Refusal`` unless ``caller`` has what is ``wanted``."""
         if not self.allowed(caller, wanted):
             raise access_denied()
 
     async def admit(self, call: str, request: Any, context: Any) -> None:
-        """Return if the caller may make ``call`` with this request.
-
-        Raises:
-            Refusal: it may not.
-        """
+        """Raise a ``Refusal`` unless the caller may make ``call`` with this request."""
         if not self.open:
             self.check(await self.caller(context), need(call, request))
 
     async def admitted(self, call: str, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        """``requests``, of which the first says what the call is about.
-
-        Raises:
-            Refusal: the caller may not.
-        """
+        """Pass ``requests`` on; raise a ``Refusal`` unless the first one is allowed."""
         first = True
         async for request in requests:
             if first:
@@ -151,7 +139,7 @@ class Access:
         return self._last(stream, lambda _type, data: taken_defaults(json_object(data)))
 
     def _last(self, stream: str, read: Callable[[str, bytes], Mapping[str, object]]) -> Mapping[str, object]:
-        """What ``read`` makes of the last event of a stream; empty if there is none."""
+        """What ``read`` returns for the last event of a stream; empty if there is none."""
         head = self._log.head(stream)
         if not head.exists:
             return {}

@@ -1,6 +1,6 @@
-"""Appends that come in pieces: putting them together, within limits for one append, one call and all calls.
+"""Puts appends together that come in pieces, within limits for one append, one call and all calls.
 
-What is complete waits in the log's queue, which has its own limit (``commits``).
+Complete appends wait in the queue of the log, which has a limit of its own (``commits``).
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from kt_es.eventstore.driver import streams_pb2
+from kt_es.node.protocol import streams_pb2
 from kt_es.node.refusals import Refusal, append_too_large, invalid, too_much_unfinished
-from kt_es.node.rpc.append import MAX_EVENTS, proposals
+from kt_es.node.rpc.append_messages import MAX_EVENTS, proposals
 from kt_es.node.store.log import EVENT_COST
 from kt_es.node.store.records import Proposed
 
-UNFINISHED = 16  # batches of one call of which pieces are missing
+UNFINISHED = 16  # incomplete batches of one call
 
 
 class Intake:
-    """Bytes of unfinished appends, over all calls, and how many there may be.
+    """Limits the bytes of incomplete appends over all calls.
 
-    More is refused, not held back: what it would wait for may be waiting, too.
+    More is refused and not held back, because the pieces that would make room may be held back as well.
     """
 
     def __init__(self, limit: int) -> None:
@@ -29,7 +29,7 @@ class Intake:
         self._held = 0
 
     def take(self, size: int) -> None:
-        """Raises ``Refusal`` if there is no room for ``size`` bytes."""
+        """Reserve ``size`` bytes; raise ``Refusal`` if there is no room."""
         if self._held + size > self.limit:
             raise too_much_unfinished()
         self._held += size
@@ -41,7 +41,7 @@ class Intake:
 
 @dataclass(slots=True)
 class Pieces:
-    """What came of one append so far; ``refusal``: why it will not be made."""
+    """The pieces of one append so far; ``refusal`` is why it will not be made."""
 
     limit: int  # bytes of the whole
     events: list[Proposed] = field(default_factory=list)
@@ -50,11 +50,11 @@ class Pieces:
 
     @property
     def held(self) -> int:
-        """What it counts in memory, in bytes."""
+        """Bytes that it counts in memory."""
         return self.size + EVENT_COST * len(self.events)
 
     def add(self, messages: Iterable[Any]) -> None:
-        """Raises ``Refusal`` for what is no event, and at the first one that is too much."""
+        """Add events; raise ``Refusal`` for an invalid one, and for the first one beyond a limit."""
         events, size = self.events, self.size
         for event, more in proposals(messages):
             size += more
@@ -65,23 +65,23 @@ class Pieces:
 
 
 @dataclass(slots=True)
-class Batch:
-    """A batch of ``BatchAppend`` as it is known from its first request, and its pieces."""
+class AppendBatch:
+    """A batch of ``BatchAppend``: its first request, and the pieces so far."""
 
     first: streams_pb2.BatchAppendReq
     pieces: Pieces
 
 
 class Batches:
-    """Puts the batches of one call together, at most ``limit`` bytes of each."""
+    """Puts the batches of one call together, each of at most ``limit`` bytes."""
 
     def __init__(self, limit: int, intake: Intake) -> None:
         self._limit = limit
         self._intake = intake
-        self._open: dict[bytes, Batch] = {}
+        self._open: dict[bytes, AppendBatch] = {}
 
-    def add(self, request: streams_pb2.BatchAppendReq) -> Batch | None:
-        """The batch that ``request`` completes, if it does.
+    def add(self, request: streams_pb2.BatchAppendReq) -> AppendBatch | None:
+        """The batch that ``request`` completes, if any.
 
         Raises:
             Refusal: it names no batch, or too many are unfinished.
@@ -91,7 +91,7 @@ class Batches:
         key = request.correlation_id.SerializeToString()
         batch = self._open.pop(key, None)
         if batch is None:
-            batch = Batch(request, Pieces(self._limit))
+            batch = AppendBatch(request, Pieces(self._limit))
         else:
             self._intake.give(batch.pieces.held)
         _add_all(batch.pieces, request)

@@ -1,34 +1,26 @@
-"""Reads and catch-up subscriptions of ``Streams.Read``: what is asked for, and the writing of it.
+"""Reads and catch-up subscriptions of ``Streams.Read``.
 
-A subscription pulls chunks from storage as fast as its client takes them and sleeps when it has caught
-up, so a slow one holds one chunk and one message under way.
+A subscription reads chunks from storage as fast as its client takes them, and sleeps when it has caught up.
+So a slow one holds one chunk, and one message on its way.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from kt_es.eventstore.driver import shared_pb2, streams_pb2
 from kt_es.node.groups.filters import Filter, Predicate, make_filter, predicate
+from kt_es.node.protocol import shared_pb2, streams_pb2
 from kt_es.node.refusals import invalid, stream_deleted
-from kt_es.node.rpc.append import stream_name
-from kt_es.node.store.links import resolve
-from kt_es.node.store.log import EventLog
-from kt_es.node.store.reading import Chunk, all_backwards, all_forwards, backwards, forwards
-from kt_es.node.store.records import (
-    parsed,
-    position_of,
-    read_response,
-    respelled,
-    with_structured_ids,
-)
+from kt_es.node.rpc.append_messages import stream_name
+from kt_es.node.store.log import ALL, NodeLog, Wakeups
+from kt_es.node.store.reading import Chunk, all_backwards, all_forwards, backwards, forwards, resolve
+from kt_es.node.store.records import parsed, position_of, read_response, respelled, with_structured_ids
 from kt_es.node.store.streams import LAST_REVISION
 from kt_es.node.store.transaction import described_by
-from kt_es.node.store.wakeups import ALL
 
 Spell = Callable[[bytes], bytes]
 _BACKWARDS = streams_pb2.ReadReq.Options.Backwards
@@ -36,9 +28,9 @@ _CAUGHT_UP = streams_pb2.ReadResp(caught_up=streams_pb2.ReadResp.CaughtUp()).Ser
 
 
 async def serve_read(
-    log: EventLog, options: streams_pb2.ReadReq.Options, context: Any, may_read: Callable[[str], bool]
+    log: NodeLog, options: streams_pb2.ReadReq.Options, context: Any, may_read: Callable[[str], bool]
 ) -> None:
-    """Answer one ``Read`` call of somebody who ``may_read`` these streams, if there are links to them.
+    """Answer one ``Read`` call. ``may_read`` tells whether the caller may read a stream that a link names.
 
     Raises:
         Refusal: the request cannot be understood, or the stream is tombstoned.
@@ -60,8 +52,8 @@ async def serve_read(
         await _read_all(log, options, context, spell)
 
 
-def _speller(log: EventLog, options: streams_pb2.ReadReq.Options, may_read: Callable[[str], bool]) -> Spell:
-    """How a stored event becomes an answer: links resolved or not, ids as text or as two numbers."""
+def _speller(log: NodeLog, options: streams_pb2.ReadReq.Options, may_read: Callable[[str], bool]) -> Spell:
+    """The function that makes answers of stored events: resolves links, spells ids as requested."""
     links, numbers = options.resolve_links, options.uuid_option.WhichOneof("content") == "structured"
     if not links and not numbers:
         return read_response
@@ -98,7 +90,7 @@ def _predicate(filter_: Filter | None) -> Predicate:
 
 
 async def _read_stream(
-    log: EventLog, options: streams_pb2.ReadReq.Options, context: Any, spell: Spell
+    log: NodeLog, options: streams_pb2.ReadReq.Options, context: Any, spell: Spell
 ) -> None:
     name = stream_name(options.stream.stream_identifier)
     head = log.head(name)
@@ -123,11 +115,11 @@ async def _read_stream(
         at = chunk.following
         if not chunk.more:
             return
-        # Where everything has expired nothing is written, and others would wait.
+        # If all events have expired, nothing is written, and other calls would wait.
         await asyncio.sleep(0)
 
 
-async def _read_all(log: EventLog, options: streams_pb2.ReadReq.Options, context: Any, spell: Spell) -> None:
+async def _read_all(log: NodeLog, options: streams_pb2.ReadReq.Options, context: Any, spell: Spell) -> None:
     passes = _predicate(filter_of(options))
     down = options.read_direction == _BACKWARDS
     read = all_backwards if down else all_forwards
@@ -156,7 +148,7 @@ def _confirmation() -> streams_pb2.ReadResp:
     return streams_pb2.ReadResp(confirmation=confirmation)
 
 
-async def _subscribe_to_stream(log: EventLog, asked: Any, context: Any, spell: Spell) -> None:
+async def _subscribe_to_stream(log: NodeLog, asked: Any, context: Any, spell: Spell) -> None:
     name = stream_name(asked.stream_identifier)
     if _is_gone(log, name):
         raise stream_deleted(name)
@@ -171,27 +163,26 @@ async def _subscribe_to_stream(log: EventLog, asked: Any, context: Any, spell: S
             raise stream_deleted(name)  # a tombstone was the last event
 
     await context.write(_confirmation())
-    await _follow(_Followed(log, name, lambda revision: forwards(log, name, revision)), at, write, context)
+    await _follow(log.wakeups, name, partial(forwards, log, name), at, write=write, context=context)
 
 
-def _is_gone(log: EventLog, name: str) -> bool:
-    """Whether a stream is tombstoned, or the one whose metadata it holds: those go with it."""
+def _is_gone(log: NodeLog, name: str) -> bool:
+    """Whether a stream is tombstoned, or is the metadata of a tombstoned one."""
     return log.head(described_by(name) or name).tombstoned
 
 
 async def _subscribe_to_all(
-    log: EventLog, options: streams_pb2.ReadReq.Options, context: Any, spell: Spell
+    log: NodeLog, options: streams_pb2.ReadReq.Options, context: Any, spell: Spell
 ) -> None:
     filter_ = filter_of(options)
     writer = _FilteredWriter(context, spell, filter_, _predicate(filter_))
     at = _position(options.all, start=-1, end=log.position) + 1
     await context.write(_confirmation())
-    followed = _Followed(log, ALL, lambda position: all_forwards(log, position))
-    await _follow(followed, at, writer.write, context)
+    await _follow(log.wakeups, ALL, partial(all_forwards, log), at, write=writer.write, context=context)
 
 
 class _FilteredWriter:
-    """Writes what passes, and a checkpoint after every so many events looked at."""
+    """Writes the events that pass a filter, and a checkpoint after every so many events read."""
 
     def __init__(self, context: Any, spell: Spell, filter_: Filter | None, passes: Predicate) -> None:
         self._context = context
@@ -212,27 +203,23 @@ class _FilteredWriter:
                 await self._context.write(streams_pb2.ReadResp(checkpoint=at))
 
 
-@dataclass(frozen=True, slots=True)
-class _Followed:
-    """What a subscription reads, and the name under which it is woken."""
-
-    log: EventLog
-    wakes_on: str
-    read: Callable[[int], Chunk]
-
-
 async def _follow(
-    followed: _Followed, at: int, write: Callable[[Chunk], Awaitable[None]], context: Any
+    wakeups: Wakeups,
+    name: str,
+    read: Callable[[int], Chunk],
+    at: int,
+    *,
+    write: Callable[[Chunk], Awaitable[None]],
+    context: Any,
 ) -> None:
-    """Read on and on from ``at``; say once that the end was reached, and wait for more there."""
+    """Read from ``at`` on without end. At the end of the log write "caught up", once, and wait for more."""
     grown = asyncio.Event()
-    wakeups = followed.log.wakeups
-    wakeups.add(followed.wakes_on, grown.set)
+    wakeups.add(name, grown.set)
     caught_up = False
     try:
         while True:
             grown.clear()
-            chunk = followed.read(at)
+            chunk = read(at)
             at = chunk.following
             await write(chunk)
             if not chunk.more and not caught_up:
@@ -243,4 +230,4 @@ async def _follow(
             else:
                 await grown.wait()
     finally:
-        wakeups.remove(followed.wakes_on, grown.set)
+        wakeups.remove(name, grown.set)

@@ -1,8 +1,7 @@
-"""Puts a servicer's methods behind the protocol's names.
+"""Registers the methods of a servicer under the protocol's names.
 
-The servicers derive from the classes that the client library ships; they are registered here and not by the
-generated functions because reads answer with bytes that are serialised already. This is also the one
-place that every call passes: access is asked for and refusals become statuses here.
+The generated functions cannot do it, because reads answer with bytes that are already serialised. Every call
+passes through here: access is checked, calls are limited and counted, and refusals become statuses.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from google.protobuf.message_factory import GetMessageClass  # type: ignore[impo
 from kt_es.node.counts import SUBSCRIBE, Counts, Traffic
 from kt_es.node.refusals import Refusal, not_ready
 from kt_es.node.rpc.gate import Access
-from kt_es.node.store.database import StorageError
+from kt_es.node.store.storage import StorageError
 
 _READ = "event_store.client.streams.Streams.Read"
 _LOG = structlog.get_logger("kt_es.node")
@@ -27,14 +26,14 @@ Method = Callable[[Any, Any], Awaitable[Any]]
 
 
 class Calls:
-    """How many calls are under way, and how many may be: gRPC's own count is late after a refusal."""
+    """Limits the calls under way. The own limit of gRPC counts a refused call for too long."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._open = 0
 
     def enter(self) -> None:
-        """Raises ``Refusal`` as gRPC itself words it."""
+        """Count a call; raise ``Refusal`` in the words of gRPC if there are too many."""
         if self._open >= self.limit:
             raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
         self._open += 1
@@ -43,17 +42,9 @@ class Calls:
         self._open -= 1
 
 
-def serialised(answer: Any) -> bytes:
-    """Bytes as they are, messages serialised."""
-    if isinstance(answer, bytes):
-        return answer
-    data: bytes = answer.SerializeToString()
-    return data
-
-
 def _counted(traffic: Traffic) -> Callable[[Any], bytes]:
     def serialise(answer: Any) -> bytes:
-        data = answer if isinstance(answer, bytes) else serialised(answer)
+        data: bytes = answer if isinstance(answer, bytes) else answer.SerializeToString()
         traffic.messages += 1
         traffic.bytes += len(data)
         return data
@@ -62,7 +53,7 @@ def _counted(traffic: Traffic) -> Callable[[Any], bytes]:
 
 
 def _measured(method: Method, traffic: Traffic, subscriptions: Traffic | None) -> Method:
-    """``method`` counted; where there can be ``subscriptions``, reads without end as these."""
+    """Count the calls of ``method``; ``subscriptions`` are counted apart, if the method has any."""
 
     async def call(request: Any, context: Any) -> Any:
         counted = traffic
@@ -76,7 +67,7 @@ def _measured(method: Method, traffic: Traffic, subscriptions: Traffic | None) -
             status = "CANCELLED"
             raise
         except BaseException:
-            # Raised by ``abort``, which has set the code; anything else becomes UNKNOWN.
+            # ``abort`` raises and has set the code; anything else becomes UNKNOWN.
             code = context.code()
             status = code.name if isinstance(code, grpc.StatusCode) else "UNKNOWN"
             raise
@@ -87,7 +78,7 @@ def _measured(method: Method, traffic: Traffic, subscriptions: Traffic | None) -
 
 
 class _Incoming:
-    """The requests of a call, as they come. gRPC's own iterator is a generator, made anew for each call."""
+    """The requests of a call. Cheaper than the iterator of gRPC, a generator made for each call."""
 
     def __init__(self, context: Any) -> None:
         self._read = context.read
@@ -103,7 +94,7 @@ class _Incoming:
 
 
 def _guarded(method: Method, name: str, access: Access, calls: Calls, streams: bool) -> Method:
-    """``method`` behind the gate, within the limit; ``streams``: it gets an iterator of requests."""
+    """``method`` behind the gate and within the limit. ``streams``: it takes an iterator of requests."""
 
     async def call(request: Any, context: Any) -> Any:
         if streams:
@@ -156,20 +147,10 @@ def register(
     counts: Counts,
     calls: Calls,
 ) -> None:
-    """Serve ``service`` from the methods of ``servicer`` of the same names, to those who may call them."""
+    """Serve ``service`` by the methods of ``servicer`` with the same names, behind the gate."""
     handlers = {
         method.name: _handler(getattr(servicer, method.name), method, access, counts, calls)
         for method in service.methods
     }
     generic = grpc.method_handlers_generic_handler(service.full_name, handlers)
     server.add_generic_rpc_handlers((generic,))
-
-
-def register_raw(server: Any, service: str, method: str, answer: bytes) -> None:
-    """Serve one unary method that always answers ``answer``, to everybody."""
-
-    async def call(_request: bytes, _context: Any) -> bytes:
-        return answer
-
-    handler: Any = grpc.unary_unary_rpc_method_handler(call, None, None)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))

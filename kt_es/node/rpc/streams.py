@@ -1,5 +1,7 @@
 """The service ``event_store.client.streams.Streams``."""
 
+# ruff: noqa: N802  methods have the protocol's names
+
 from __future__ import annotations
 
 import asyncio
@@ -8,10 +10,10 @@ from typing import Any
 
 import grpc
 
-from kt_es.eventstore.driver import shared_pb2, streams_pb2, streams_pb2_grpc
 from kt_es.node.access.acl import Caller, Permission
+from kt_es.node.protocol import shared_pb2, streams_pb2, streams_pb2_grpc
 from kt_es.node.refusals import Refusal, invalid, stream_deleted, wrong_version
-from kt_es.node.rpc.append import (
+from kt_es.node.rpc.append_messages import (
     DEADLINE_EXCEEDED,
     FAILED_PRECONDITION,
     INVALID_ARGUMENT,
@@ -28,32 +30,32 @@ from kt_es.node.rpc.append import (
     wrong_batch_version,
 )
 from kt_es.node.rpc.gate import Access, Right
-from kt_es.node.rpc.intake import Batch, Batches, Intake, Pieces
+from kt_es.node.rpc.intake import AppendBatch, Batches, Intake, Pieces
 from kt_es.node.rpc.read import serve_read
-from kt_es.node.store.database import StorageError
-from kt_es.node.store.log import Appended, EventLog
+from kt_es.node.store.log import Appended, NodeLog
+from kt_es.node.store.storage import StorageError
 from kt_es.node.store.streams import Expected, Wrong
 
 PIPELINED = 256  # batches of one call that may be under way at once
-INTAKE = 256  # largest appends of which pieces may be held, over all calls
+INTAKE = 256  # incomplete appends of the largest size that may be held, over all calls
 _Answer = streams_pb2.BatchAppendResp
 
 
 class Streams(streams_pb2_grpc.StreamsServicer):
     """Appends, deletes and reads. ``max_append`` is in bytes."""
 
-    def __init__(self, log: EventLog, max_append: int, access: Access) -> None:
+    def __init__(self, log: NodeLog, max_append: int, access: Access) -> None:
         self._log = log
         self._access = access
         self._max_append = max_append
         self._intake = Intake(INTAKE * max_append)
 
     def limit(self, max_append: int) -> None:
-        """What later appends may carry; those under way keep the limit that they began with."""
+        """Limit later appends to ``max_append``. Appends under way keep their limit."""
         self._max_append = max_append
         self._intake.limit = INTAKE * max_append
 
-    async def Append(  # noqa: N802  the protocol's name
+    async def Append(
         self, requests: AsyncIterator[streams_pb2.AppendReq], _context: Any
     ) -> streams_pb2.AppendResp | bytes:
         await self._log.room()
@@ -84,10 +86,8 @@ class Streams(streams_pb2_grpc.StreamsServicer):
             raise invalid("an append begins with its options")
         return name, expected, pieces
 
-    async def BatchAppend(  # noqa: N802
-        self, requests: AsyncIterator[streams_pb2.BatchAppendReq], context: Any
-    ) -> None:
-        """Answers in the order of the requests; later ones do not wait for earlier ones' answers."""
+    async def BatchAppend(self, requests: AsyncIterator[streams_pb2.BatchAppendReq], context: Any) -> None:
+        """Answers come in the order of the requests; requests do not wait for earlier answers."""
         answers: asyncio.Queue[asyncio.Task[_Answer] | None] = asyncio.Queue(PIPELINED)
         reader = asyncio.create_task(self._read_batches(requests, answers, context))
         try:
@@ -108,10 +108,10 @@ class Streams(streams_pb2_grpc.StreamsServicer):
             async for request in requests:
                 batch = batches.add(request)
                 if batch is not None:
-                    # Here and not in the task: who logs in anew must not let a later batch overtake.
+                    # Not in the task: a login that takes time must not let a later batch overtake.
                     caller = await self._access.caller(context)
                     await answers.put(asyncio.create_task(self._append_batch(caller, batch)))
-                # What is not read yet stays with the writer, held back by the protocol's flow control.
+                # The flow control of the protocol holds back what is not read yet.
                 await self._log.room()
         except Refusal:
             await answers.put(None)
@@ -120,7 +120,7 @@ class Streams(streams_pb2_grpc.StreamsServicer):
             batches.close()
         await answers.put(None)
 
-    async def _append_batch(self, caller: Caller, batch: Batch) -> _Answer:
+    async def _append_batch(self, caller: Caller, batch: AppendBatch) -> _Answer:
         options, pieces = batch.first.options, batch.pieces
         answer = batch_answer(batch.first)
         try:
@@ -160,16 +160,12 @@ class Streams(streams_pb2_grpc.StreamsServicer):
                 detail = shared_pb2.StreamDeleted(stream_identifier=identifier)
                 batch_error(answer, FAILED_PRECONDITION, stream_deleted(name).details, detail)
 
-    async def Delete(  # noqa: N802
-        self, request: streams_pb2.DeleteReq, _context: Any
-    ) -> streams_pb2.DeleteResp:
+    async def Delete(self, request: streams_pb2.DeleteReq, _context: Any) -> streams_pb2.DeleteResp:
         position = await self._delete(request.options, hard=False)
         at = streams_pb2.DeleteResp.Position(commit_position=position, prepare_position=position)
         return streams_pb2.DeleteResp(position=at)
 
-    async def Tombstone(  # noqa: N802
-        self, request: streams_pb2.TombstoneReq, _context: Any
-    ) -> streams_pb2.TombstoneResp:
+    async def Tombstone(self, request: streams_pb2.TombstoneReq, _context: Any) -> streams_pb2.TombstoneResp:
         position = await self._delete(request.options, hard=True)
         at = streams_pb2.TombstoneResp.Position(commit_position=position, prepare_position=position)
         return streams_pb2.TombstoneResp(position=at)
@@ -184,7 +180,7 @@ class Streams(streams_pb2_grpc.StreamsServicer):
             raise stream_deleted(name)
         return outcome.position
 
-    async def Read(self, request: streams_pb2.ReadReq, context: Any) -> None:  # noqa: N802
+    async def Read(self, request: streams_pb2.ReadReq, context: Any) -> None:
         caller = await self._access.caller(context)
 
         def may_read(stream: str) -> bool:

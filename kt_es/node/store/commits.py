@@ -1,8 +1,8 @@
 """Group commit: commands that arrive while one sync runs are decided together and share the next.
 
-Everything runs on the event loop's thread, but a sync that may take long has a thread of its own and does
-not hold the GIL. Between a write and the end of its sync nothing else is written, so what a failed sync
-leaves in doubt is one batch, none of which was answered.
+Everything runs on the event loop's thread, except that a sync that may take long runs on a thread of its own
+and does not hold the GIL. Between a write and the end of its sync nothing else is written. So a failed sync
+leaves one batch in doubt, of which nothing was answered.
 """
 
 from __future__ import annotations
@@ -17,36 +17,35 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from kt_es.node.store.database import NoSpaceError, StorageError
-from kt_es.node.store.outage import Outage
-from kt_es.node.store.storage import Storage
+from kt_es.node.store.outage import DiskOutage
+from kt_es.node.store.storage import NodeStorage, NoSpaceError, StorageError
 from kt_es.node.store.transaction import Transaction
 
 _LOG = structlog.get_logger("kt_es.node")
 Answer = TypeVar("Answer")
-BATCH_BYTES = 8 << 20  # what one group commit takes in
-QUEUE_BYTES = 64 << 20  # what may wait for it; writers beyond that are held back
-QUICK = 0.001  # seconds that a sync may take, on average, to be waited for on the event loop's thread
+BATCH_BYTES = 8 << 20  # of the commands of one group commit
+QUEUE_BYTES = 64 << 20  # of the commands that wait; writers beyond that are held back
+QUICK = 0.001  # seconds; the event loop's thread waits for syncs that take less on average
 _WEIGHT = 1 / 16  # of the latest sync in the average
 
 
 class State(Protocol):
-    """What the commits change."""
+    """The state of the log, which the commits change."""
 
     def begin(self) -> Transaction:
         """A transaction on what is durable."""
 
     def hold(self, tx: Transaction) -> None:
-        """``tx`` is about to be written: until ``publish``, readers keep seeing what is durable now."""
+        """``tx`` is about to be written. Until ``publish``, readers see what is durable now."""
 
     def release(self) -> None:
-        """What was held is not written: all is as it was."""
+        """The transaction that was held is not written: everything is as it was."""
 
     def publish(self, tx: Transaction) -> None:
         """``tx`` is on disk: readers see it from now on. Raises nothing."""
 
     def announce(self, tx: Transaction) -> None:
-        """Tell those who wait for what was published."""
+        """Wake those who wait for what was published."""
 
 
 @dataclass(slots=True)
@@ -64,16 +63,19 @@ class _Batch:
 
 
 class GroupCommit:
-    """Runs commands in order.
+    """Runs commands in order. While ``outage`` is on, every command fails with ``NoSpaceError``.
 
-    ``on_failure`` is called once, with the reason, when storage has refused a write; from then on every
-    command fails with ``StorageError``. While ``outage`` is on, every command fails with ``NoSpaceError``.
-    ``clock`` gives seconds, never backwards.
+    Args:
+        storage: Where transactions are written.
+        state: What they change.
+        on_failure: Called once, with the reason, when storage has refused a write. From then on every command
+            fails with ``StorageError``.
+        clock: Gives seconds, never backwards.
     """
 
     def __init__(
         self,
-        storage: Storage,
+        storage: NodeStorage,
         state: State,
         on_failure: Callable[[StorageError], None],
         clock: Callable[[], float] = time.perf_counter,
@@ -82,8 +84,8 @@ class GroupCommit:
         self._state = state
         self._on_failure = on_failure
         self._clock = clock
-        # Average time of a sync. On a quick disk two threads that hand the GIL to each other cost an append
-        # more than the loop loses by waiting. A disk counts as slow until it has shown otherwise.
+        # Average seconds of a sync. On a quick disk, handing the GIL between two threads costs more than
+        # waiting on the loop. A disk counts as slow until its syncs show otherwise.
         self._sync_time = 16 * QUICK
         self._loop = asyncio.get_running_loop()
         self._queue: list[_Command] = []
@@ -92,26 +94,26 @@ class GroupCommit:
         self._idle = asyncio.Event()
         self._idle.set()
         self._failure: StorageError | None = None
-        self.outage = Outage(storage, lambda error: self._fail(error, ()))
+        self.outage = DiskOutage(storage, lambda error: self._fail(error, ()))
         self._closing = False
         self._to_sync: SimpleQueue[_Batch | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._sync_forever, name="kt-node-sync", daemon=True)
         self._thread.start()
 
     async def room(self) -> None:
-        """Return when what waits leaves room for more: asked before reading what a writer sends."""
+        """Return when the queue has room. Called before more is read from a writer."""
         while self._queued_bytes > QUEUE_BYTES and self._failure is None:
             self._room.clear()
             await self._room.wait()
 
     async def run(self, command: Callable[[Transaction], Answer], size: int = 0) -> Answer:
-        """Run ``command`` in the next group commit; its answer, once everything it staged is on disk.
+        """Run ``command`` in the next group commit; return its answer once everything it staged is on disk.
 
-        ``size`` is what it holds in memory, in bytes.
+        ``size`` is the memory that it holds, in bytes.
 
         Raises:
             NoSpaceError: the disk is full; the command took no effect.
-            StorageError: the disk refused; whether the command took effect is unknown.
+            StorageError: the disk refused; it is unknown whether the command took effect.
         """
         await self.room()
         if self._failure is not None or self._closing:
@@ -123,7 +125,7 @@ class GroupCommit:
         self._queued_bytes += size
         if self._idle.is_set():
             self._idle.clear()
-            # Not at once: others that are ready to run may add to the batch.
+            # Not at once: other tasks that are ready may add to the batch.
             self._loop.call_soon(self._commit)
         return await answer  # type: ignore[return-value]
 
@@ -148,11 +150,11 @@ class GroupCommit:
             self._to_sync.put(batch)
             return
         try:
-            took = self._timed_sync()
-        except Exception as error:  # noqa: BLE001  whatever it is: nothing may be answered as durable
+            seconds = self._timed_sync()
+        except Exception as error:  # noqa: BLE001  nothing may be answered as durable
             self._fail(error, batch.commands)
             return
-        self._synced(batch, took)
+        self._synced(batch, seconds)
 
     def _timed_sync(self) -> float:
         began = self._clock()
@@ -181,14 +183,14 @@ class GroupCommit:
         return batch
 
     def _decide(self, commands: Sequence[_Command]) -> _Batch:
-        """Run ``commands`` on one transaction. One that cannot be run fails alone; the others begin anew."""
+        """Run ``commands`` on one transaction. If one raises, it fails alone and the others start again."""
         tx, answers = self._state.begin(), list[object]()
         for at, command in enumerate(commands):
             try:
                 answers.append(command.run(tx))
             except StorageError:
                 raise
-            except Exception as error:  # noqa: BLE001  whatever it is: nothing of it is written
+            except Exception as error:  # noqa: BLE001  nothing of the command is written
                 _LOG.exception("a command could not be run", reason=repr(error))
                 if not command.answer.done():
                     command.answer.set_exception(error)
@@ -198,23 +200,23 @@ class GroupCommit:
     def _sync_forever(self) -> None:
         while (batch := self._to_sync.get()) is not None:
             try:
-                took = self._timed_sync()
+                seconds = self._timed_sync()
             except Exception as error:  # noqa: BLE001  as above
                 self._loop.call_soon_threadsafe(self._fail, error, batch.commands)
                 return
-            self._loop.call_soon_threadsafe(self._synced, batch, took)
+            self._loop.call_soon_threadsafe(self._synced, batch, seconds)
 
-    def _synced(self, batch: _Batch, took: float) -> None:
-        self._sync_time += (took - self._sync_time) * _WEIGHT
+    def _synced(self, batch: _Batch, seconds: float) -> None:
+        self._sync_time += (seconds - self._sync_time) * _WEIGHT
         self._state.publish(batch.tx)
         self._answer(batch)
         try:
             self._state.announce(batch.tx)
-        except Exception as error:  # noqa: BLE001  readers could not be told, and would wait for ever
+        except Exception as error:  # noqa: BLE001  readers were not woken, and would wait for ever
             self._fail(error, ())
             return
         if self._queue:
-            # Not at once: those who were answered may add to the batch, and others want to be served.
+            # Not at once: callers that were answered may add to the batch, and other tasks have their turn.
             self._loop.call_soon(self._commit)
         else:
             self._idle.set()
@@ -238,7 +240,7 @@ class GroupCommit:
         self._end(error, commands)
 
     def _end(self, error: StorageError, commands: Sequence[_Command]) -> None:
-        """Answer ``commands`` and all that wait with ``error``."""
+        """Answer ``commands`` and all commands that wait with ``error``."""
         self._room.set()
         for command in (*commands, *self._queue):
             if not command.answer.done():
@@ -248,7 +250,7 @@ class GroupCommit:
         self._idle.set()
 
     async def close(self) -> None:
-        """Take no more commands; returns when those queued are on disk."""
+        """Accept no more commands; return when the queued ones are on disk."""
         self._closing = True
         await self._idle.wait()
         await self.outage.close()

@@ -1,50 +1,50 @@
-"""RocksDB in a directory: how it is opened, to write and to read only, and what its errors mean."""
+"""RocksDB in a directory: how it is opened, what its errors mean, and how far it was acknowledged.
+
+``Acknowledged`` notices a log that lost its end. The database cannot tell an append that was cut off by a
+kill (and never acknowledged) from a damaged length in front of acknowledged appends: both end the write-ahead
+log early and without an error. So a small file of its own has the number of the last change on disk. The file
+is written after each sync and not synced itself. After a kill it is exact; after a power failure or on a full
+disk it may be old; it is never too high.
+
+Layout of the file: number u64, CRC-32 of these bytes u32, big-endian. A damaged file counts as missing.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
+import struct
+import zlib
 from pathlib import Path
 
 from rocksdict import AccessType, DBCompressionType, DBRecoveryMode, Options, Rdict
 
 from kt_es.errors import ConfigError, KtError, LockedError
+from kt_es.node.store.storage import NoSpaceError, StorageError
 from kt_es.process.space import is_full
 
 FOLDER = "log"
-# What a start again does not mend: the directory, or the right to use it, is another than was meant.
+_NUMBER = struct.Struct(">Q")
+_FILE = struct.Struct(">QI")
+# Another start does not help: the path or the rights to it are not what the operator meant.
 _MISUSED = re.compile(r"Permission denied|Operation not permitted|Not a directory|Is a directory|File exists")
 _SYSTEM = re.compile(r"^IO error|\(os error [0-9]+\)$")
 _TAKEN = re.compile(r"While lock file: .*: Resource temporarily unavailable|lock hold by current process")
 
 
-class StorageError(KtError):
-    """The disk refused a read or a write; the node has to stop."""
-
-
-class NoSpaceError(StorageError):
-    """The disk is full or a quota is used up: nothing was written, and nothing is in doubt.
-
-    Clients get its text. Where the disk is full stands in the log.
-    """
-
-    exit_code = 7
-
-    def __init__(self) -> None:
-        super().__init__("the disk is full: nothing can be written; try again later")
-
-
 def _options() -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
-    # Of the node's memory most is this: what is written and not yet in tables, at most three times 16 MiB.
+    # Most of the node's memory: at most three times 16 MiB that are written and not yet in tables.
     options.set_write_buffer_size(16 << 20)
     options.set_max_write_buffer_number(3)
     options.set_max_background_jobs(2)
     options.set_max_total_wal_size(256 << 20)
     options.set_compression_type(DBCompressionType.lz4())
     options.set_keep_log_file_num(4)
-    # A record cut off by a kill was never acknowledged; damage anywhere else must not be skipped.
+    # A record that a kill cut off was never acknowledged. Damage anywhere else must not be skipped.
     options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
     return options
 
@@ -52,21 +52,21 @@ def _options() -> Options:
 def open_database(path: Path) -> Rdict:
     """The database in directory ``path``, which no other process has open.
 
-    It writes: what stands in the write-ahead log is put into tables first.
+    Opening writes: the content of the write-ahead log goes into tables first.
 
     Raises:
         LockedError: another process has it.
         NoSpaceError: there is no space for that; nothing was lost.
-        ConfigError: what is there is no database, a damaged one, or may not be opened.
+        ConfigError: the directory holds no database or a damaged one, or may not be opened.
         StorageError: the disk refused.
     """
     return _opened(path, AccessType.read_write())
 
 
 def open_to_read(path: Path) -> Rdict:
-    """The database as it is now: what a write left half done is not in it. Needs no space and no lock.
+    """The database as it is now, without a write that was left half done. Needs no space and no lock.
 
-    Raises the same.
+    Raises as ``open_database``.
     """
     return _opened(path, AccessType.read_only(error_if_log_file_exist=False))
 
@@ -91,7 +91,7 @@ def in_use(path: Path) -> LockedError:
 
 
 def _unusable(path: Path, reason: str, *, is_final: bool) -> KtError:
-    """The error for a directory that cannot be opened; ``is_final``: starting again does not help."""
+    """The error for a directory that cannot be opened. ``is_final``: another start does not help."""
     text = f"data directory {path} cannot be opened: {reason}"
     return ConfigError(text) if is_final else StorageError(text)
 
@@ -105,12 +105,46 @@ def refused(path: Path, error: OSError) -> KtError:
     return _unusable(path, reason, is_final=is_final)
 
 
-def log_bytes(path: Path) -> int:
-    """Size of the write-ahead log in ``path``: what ``open_database`` may have to write."""
-    sizes = 0
-    for file in (path / FOLDER).glob("*.log"):
+def files_size(path: Path, pattern: str) -> int:
+    """Bytes of the database's files in ``path`` whose names match ``pattern``."""
+    size = 0
+    for file in (path / FOLDER).glob(pattern):
+        # RocksDB may delete a file meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            size += file.stat().st_size
+    return size
+
+
+class Acknowledged:
+    """The file ``acknowledged``, open for writing. Whoever has it open has the directory.
+
+    Raises:
+        BlockingIOError: another process has it.
+        OSError: from every method, with the operating system's reason.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "acknowledged"
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            sizes += file.stat().st_size
-        except FileNotFoundError:  # it was deleted meanwhile
-            continue
-    return sizes
+            # RocksDB does not lock a database that is open for reading only.
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._file)
+            raise
+
+    def read(self) -> int:
+        """The number; 0 if there is none."""
+        raw = os.pread(self._file, _FILE.size, 0)
+        if len(raw) != _FILE.size:
+            return 0
+        number, crc = _FILE.unpack(raw)
+        return int(number) if crc == zlib.crc32(_NUMBER.pack(number)) else 0
+
+    def write(self, number: int) -> None:
+        """Changes up to ``number`` are on disk."""
+        os.pwrite(self._file, _FILE.pack(number, zlib.crc32(_NUMBER.pack(number))), 0)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)

@@ -1,28 +1,33 @@
-"""Whether the log ends as it was written: looked at at every start, for a few reads whatever the size."""
+"""Whether the log ends as it was written. Every start checks it, with a few reads whatever the size."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kt_es.errors import KtError
+from kt_es.node.store.keys import (
+    HEADS,
+    POSITION_KEY,
+    RANGES,
+    STREAMS_KEY,
+    after,
+    decode_range,
+    event_key,
+    from_u64,
+    head_key,
+    head_name,
+    range_key,
+)
 from kt_es.node.store.records import created_of, name_of, position_of, revision_of
-from kt_es.node.store.storage import POSITION_KEY, STREAMS_KEY, Storage
-from kt_es.node.store.streams import Head
-from kt_es.node.store.transaction import RANGE, decode_range, event_key, from_u64, head_key, range_key
-
-
-class DamageError(KtError):
-    """The data are not what the node wrote."""
-
-    exit_code = 4
+from kt_es.node.store.storage import DamageError, NodeStorage
+from kt_es.node.store.streams import StreamHead
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """What a start finds: the last position, how many streams, when the last event was appended.
+    """The end of the log: last position, number of streams, and when the last event was appended.
 
-    ``created`` is in seconds since 1970; ``None``: the last event was scavenged, or there is none.
+    ``created`` is in seconds since 1970; ``None`` if the last event was scavenged or there is none.
     """
 
     position: int
@@ -30,8 +35,8 @@ class End:
     created: float | None = None
 
 
-def verify_end(storage: Storage) -> End:
-    """Check that the log ends where it says, with an event that its stream knows.
+def verify_end(storage: NodeStorage) -> End:
+    """Check that the log ends where its counter says, with an event that matches the head of its stream.
 
     Raises:
         DamageError: it does not.
@@ -39,34 +44,36 @@ def verify_end(storage: Storage) -> End:
     """
     stored = storage.get(POSITION_KEY)
     position = 0 if stored is None else from_u64(stored)
-    last = next(ranges(storage, position), None)
+    last = next(storage.scan(range_key(position), after(RANGES)), None)
     counted = storage.get(STREAMS_KEY)
-    # Data from before streams were counted: once only, the next write says how many.
+    # Data of an old version have no count. The streams are counted once: the next write stores it.
     streams = sum(1 for _ in heads(storage)) if counted is None else from_u64(counted)
     if last is None:
         # The last event may have been scavenged.
         return End(position, streams)
-    first, end, number, revision = last
+    first, end, number, revision = decode_range(*last)
     if end != position:
-        raise DamageError(f"the log says that it ends at position {position}, but there are events at {end}")
+        raise DamageError(f"the log has events at position {end}, but its counter ends at {position}")
     at = revision + position - first
     event = storage.get(event_key(number, at))
     if event is None or position_of(event) != position or revision_of(event) != at:
-        raise DamageError(f"the last event, at position {position}, is missing or another one")
+        raise DamageError(f"the last event, at position {position}, is missing or was replaced")
     name = name_of(event)
-    head = storage.get(head_key(name))
-    if head is None or Head.decode(head).last != at or Head.decode(head).number != number:
-        raise DamageError(f"stream {name} does not know of its last event, at position {position}")
+    head = read_head(storage, name)
+    if head.last != at or head.number != number:
+        raise DamageError(f"the head of stream {name} does not match its last event, at position {position}")
     return End(position, streams, created_of(event) / 10_000_000)
 
 
-def ranges(storage: Storage, position: int) -> Iterator[tuple[int, int, int, int]]:
-    for key, value in storage.scan(range_key(position), RANGE + b"\xff" * 9):
-        yield decode_range(key, value)
+def read_head(storage: NodeStorage, name: str) -> StreamHead:
+    """The head of a stream; that of a missing one is ``StreamHead()``."""
+    value = storage.get(head_key(name))
+    return StreamHead() if value is None else StreamHead.decode(value)
 
 
-def heads(storage: Storage) -> Iterator[tuple[str, Head]]:
-    for key, value in storage.scan(b"H", b"I"):
-        head = Head.decode(value)
+def heads(storage: NodeStorage) -> Iterator[tuple[str, StreamHead]]:
+    """Name and head of every stream that ever had an event, by name."""
+    for key, value in storage.scan(HEADS, after(HEADS)):
+        head = StreamHead.decode(value)
         if head.number:
-            yield key[1:].decode(), head
+            yield head_name(key), head

@@ -1,33 +1,35 @@
-"""The log: streams to append to, and their durable heads for readers."""
+"""The log: streams to append to, their durable heads for readers, and wake-ups for those who follow a stream.
+
+A wake-up passes on the fact only that a stream has grown, never the events. A slow subscriber reads on from
+storage when it can, so it costs the same memory as an idle one.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from kt_es.node.store.commits import GroupCommit
-from kt_es.node.store.database import StorageError
-from kt_es.node.store.end import verify_end
-from kt_es.node.store.metadata import tombstone_event
+from kt_es.node.store.end import read_head, verify_end
 from kt_es.node.store.records import Proposed, position_of
-from kt_es.node.store.storage import Storage
+from kt_es.node.store.storage import NodeStorage, StorageError
 from kt_es.node.store.streams import (
     LAST_REVISION,
     Accept,
     Deleted,
     Duplicate,
     Expected,
-    Head,
+    StreamHead,
     Wrong,
     decide,
     decide_delete,
 )
-from kt_es.node.store.transaction import Transaction, head_key
-from kt_es.node.store.wakeups import Wakeups
+from kt_es.node.store.transaction import Transaction, tombstone_event
 
+ALL = ""  # the wake-ups of $all; no stream has an empty name
 HEADS_KEPT = 50_000  # in memory; others are read from storage when needed
-EVENT_COST = 512  # bytes that an event takes while it waits, beside its data
+EVENT_COST = 512  # bytes of memory for a waiting event, beside its data
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +40,42 @@ class Appended:
     position: int
 
 
-class EventLog:
-    """Streams over a storage. ``position`` is the last durable one; 0: the log is empty.
+class Wakeups:
+    """Callbacks by stream name, on the event loop's thread."""
 
-    ``streams`` is how many ever had an event; ``last_created`` is when the last one was appended that
-    was there at the start, in seconds since 1970, ``None`` if there was none to read. ``clock`` gives
-    seconds since 1970. ``on_failure``: see ``GroupCommit``. ``outage`` says whether the disk is full.
+    def __init__(self) -> None:
+        self._callbacks: dict[str, set[Callable[[], None]]] = {}
+
+    def add(self, name: str, callback: Callable[[], None]) -> None:
+        """Call ``callback`` after every durable append to stream ``name`` (``ALL``: to any)."""
+        self._callbacks.setdefault(name, set()).add(callback)
+
+    def remove(self, name: str, callback: Callable[[], None]) -> None:
+        """Undo ``add``."""
+        callbacks = self._callbacks.get(name)
+        if callbacks is not None:
+            callbacks.discard(callback)
+            if not callbacks:
+                del self._callbacks[name]
+
+    def grown(self, names: Iterable[str]) -> None:
+        """Call the callbacks of these streams, and of $all."""
+        for name in (*names, ALL):
+            for callback in tuple(self._callbacks.get(name, ())):
+                callback()
+
+
+class NodeLog:
+    """Streams over a storage. Everything happens on the event loop's thread.
+
+    ``position`` is the last durable position, 0 for an empty log. ``streams`` counts the streams that ever
+    had an event. ``last_created`` is when the last event at the start was appended, in seconds since 1970;
+    ``None`` if it could not be read. ``outage`` tells whether the disk is full.
+
+    Args:
+        storage: The log closes it.
+        clock: Gives seconds since 1970.
+        on_failure: See ``GroupCommit``.
 
     Raises:
         DamageError: the end of the log is not as it was written (``end.verify_end``).
@@ -51,7 +83,7 @@ class EventLog:
     """
 
     def __init__(
-        self, storage: Storage, clock: Callable[[], float], on_failure: Callable[[StorageError], None]
+        self, storage: NodeStorage, clock: Callable[[], float], on_failure: Callable[[StorageError], None]
     ) -> None:
         self.storage = storage
         self.clock = clock
@@ -59,25 +91,24 @@ class EventLog:
         found = verify_end(storage)
         self.position, self.streams = found.position, found.streams
         self.last_created = found.created
-        self._heads: OrderedDict[str, Head] = OrderedDict()
-        self._held: dict[str, Head] = {}  # durable heads of the streams that are being written
+        self._heads: OrderedDict[str, StreamHead] = OrderedDict()
+        self._held: dict[str, StreamHead] = {}  # durable heads of the streams that are being written
         self._commits = GroupCommit(storage, self, on_failure)
         self.run, self.room = self._commits.run, self._commits.room
         self.outage = self._commits.outage
 
-    def head(self, name: str) -> Head:
-        """The durable head of a stream; that of a missing one is ``Head()``."""
+    def head(self, name: str) -> StreamHead:
+        """The durable head of a stream; that of a missing one is ``StreamHead()``."""
         held = self._held.get(name)
         if held is not None:
             return held
         head = self._heads.get(name)
         if head is None:
-            value = self.storage.get(head_key(name))
-            head = Head() if value is None else Head.decode(value)
+            head = read_head(self.storage, name)
             self._remember(name, head)
         return head
 
-    def _remember(self, name: str, head: Head) -> None:
+    def _remember(self, name: str, head: StreamHead) -> None:
         heads = self._heads
         heads[name] = head
         heads.move_to_end(name)
@@ -149,6 +180,6 @@ class EventLog:
         return await self.run(command)
 
     async def close(self) -> None:
-        """Take no more commands; when those queued are on disk, close the storage."""
+        """Accept no more commands; when the queued ones are on disk, close the storage."""
         await self._commits.close()
         self.storage.close()

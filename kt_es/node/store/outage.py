@@ -1,4 +1,4 @@
-"""A full disk: writes are refused until there is space again, which is looked for once a second."""
+"""A full disk: writes are refused until there is space again, which is tested once a second."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from collections.abc import Callable
 
 import structlog
 
-from kt_es.node.store.database import NoSpaceError
-from kt_es.node.store.storage import Storage
+from kt_es.node.store.storage import NodeStorage, NoSpaceError
 
 _LOG = structlog.get_logger("kt_es.node")
 PAUSE = 1.0  # seconds between attempts
 
 
-class Outage:
+class DiskOutage:
     """Whether writes are refused. Everything is on the event loop's thread.
 
-    ``on_failure`` is told if it turns out that the disk has another fault than that it is full.
+    ``on_failure`` gets the error if the disk has another fault than being full.
     """
 
     def __init__(
-        self, storage: Storage, on_failure: Callable[[Exception], None], pause: float = PAUSE
+        self, storage: NodeStorage, on_failure: Callable[[Exception], None], pause: float = PAUSE
     ) -> None:
         self._storage = storage
         self._on_failure = on_failure
@@ -33,15 +32,15 @@ class Outage:
 
     @property
     def is_on(self) -> bool:
-        """Writes are refused."""
+        """Whether writes are refused."""
         return not self._over.is_set()
 
     async def over(self) -> None:
-        """Return once writes are taken, or the node stops."""
+        """Return once writes are accepted, or the node stops."""
         await self._over.wait()
 
     def begin(self, error: NoSpaceError) -> None:
-        """The disk is full, as ``error`` says."""
+        """Refuse writes; ``error`` has the reason."""
         if self.is_on:
             return
         self._over.clear()
@@ -54,7 +53,7 @@ class Outage:
         try:
             while not await self._has_ended():
                 await asyncio.sleep(self._pause)
-        except Exception as error:  # noqa: BLE001  whatever it is: the disk is in doubt
+        except Exception as error:  # noqa: BLE001  the disk is in doubt
             self._on_failure(error)
         else:
             _LOG.warning("there is space again: writes go on", seconds=round(time.monotonic() - began))
@@ -65,14 +64,14 @@ class Outage:
         if not await asyncio.to_thread(self._storage.may_recover):
             return False
         try:
-            # On this thread: nobody reads meanwhile.
+            # On the loop's thread, so that nobody reads meanwhile.
             self._storage.recover()
         except NoSpaceError:
             return False
         return True
 
     async def close(self) -> None:
-        """Look for space no longer."""
+        """Stop testing for space."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

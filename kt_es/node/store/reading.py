@@ -1,21 +1,28 @@
 """Reading streams and $all in chunks, from what is durable.
 
 A chunk is at most ``CHUNK_EVENTS`` events and about ``CHUNK_BYTES``, whichever comes first, so that a
-reader holds little memory and the event loop is never long with one reader.
+reader holds little memory and no reader keeps the event loop long.
+
+Links are events of type ``$>`` whose data, ``revision@stream``, name another event.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
+from uuid import uuid4
 
-from kt_es.node.store.log import EventLog
-from kt_es.node.store.records import created_of
-from kt_es.node.store.storage import Storage
-from kt_es.node.store.streams import LAST_REVISION, Head
-from kt_es.node.store.transaction import RANGE, decode_range, event_key, range_key
+from kt_es.node.protocol import streams_pb2
+from kt_es.node.store.keys import RANGES, decode_range, event_key, range_key
+from kt_es.node.store.log import NodeLog
+from kt_es.node.store.records import Proposed, created_of, parsed, type_of
+from kt_es.node.store.storage import NodeStorage
+from kt_es.node.store.streams import LAST_REVISION, StreamHead
 
+LINK = "$>"
+_DIGITS = 19  # of the highest revision
+ReadEvent = streams_pb2.ReadResp.ReadEvent
 CHUNK_EVENTS = 128
 CHUNK_BYTES = 256 << 10
 _STEP = 16  # events fetched at once: the most that can exceed CHUNK_BYTES, at 1 MiB each
@@ -24,16 +31,16 @@ _STEP = 16  # events fetched at once: the most that can exceed CHUNK_BYTES, at 1
 class Readable(Protocol):
     """What reading one stream needs of a log."""
 
-    storage: Storage
+    storage: NodeStorage
     clock: Callable[[], float]
 
-    def head(self, name: str) -> Head:
-        """See ``EventLog.head``."""
+    def head(self, name: str) -> StreamHead:
+        """See ``NodeLog.head``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Stored events, where to go on, and whether there is something (``more``) already."""
+    """Stored events, what to ask for next, and whether there is ``more`` already."""
 
     events: list[bytes]
     following: int
@@ -49,45 +56,63 @@ def forwards(log: Readable, name: str, revision: int, limit: int = CHUNK_EVENTS)
     if start > head.last:
         return Chunk([], revision, False)
     stop = min(head.last + 1, start + min(limit, CHUNK_EVENTS))
-    events, read = _fetch(log, head, range(start, stop))
-    at = start + read
+    events, count = _fetch_visible(log, head, range(start, stop))
+    at = start + count
     return Chunk(events, at, at <= head.last)
 
 
-def backwards(log: EventLog, name: str, revision: int, limit: int = CHUNK_EVENTS) -> Chunk:
+def backwards(log: NodeLog, name: str, revision: int, limit: int = CHUNK_EVENTS) -> Chunk:
     """Events of a stream from ``revision`` (inclusive) down to its first."""
     head = log.head(name)
     start = min(revision, head.last)
     if start < head.first:
         return Chunk([], -1, False)
     stop = max(head.first - 1, start - min(limit, CHUNK_EVENTS))
-    events, read = _fetch(log, head, range(start, stop, -1))
-    at = start - read
+    events, count = _fetch_visible(log, head, range(start, stop, -1))
+    at = start - count
     return Chunk(events, at, at >= head.first)
 
 
-def _tombstone(log: Readable, head: Head, start: int) -> Chunk:
+def _tombstone(log: Readable, head: StreamHead, start: int) -> Chunk:
     stored = log.storage.get(event_key(head.number, LAST_REVISION)) if start <= LAST_REVISION else None
     return Chunk([] if stored is None else [stored], LAST_REVISION + 1, False)
 
 
-def _fetch(log: Readable, head: Head, revisions: range) -> tuple[list[bytes], int]:
-    """Stored events at ``revisions`` that have not expired, and how many revisions were looked at."""
-    oldest = (log.clock() - head.max_age) * 10_000_000 if head.max_age >= 0 else None
+def _fetch(
+    log: Readable, number: int, revisions: range, size: int = 0, oldest: float | None = None
+) -> tuple[list[bytes], int, int]:
+    """Stored events at ``revisions`` of a stream, until ``CHUNK_BYTES`` are reached.
+
+    Args:
+        log: Where to read.
+        number: The stream's.
+        revisions: Ascending or descending.
+        size: Bytes of the chunk so far.
+        oldest: Events that were appended before (in 100 ns since 1970) have expired, and are passed over.
+
+    Returns:
+        The events, the number of revisions read, and the bytes of the chunk.
+    """
     events: list[bytes] = []
-    size = looked = 0
-    while looked < len(revisions) and size < CHUNK_BYTES:
-        step = revisions[looked : looked + _STEP]
-        looked += len(step)
-        for stored in log.storage.get_many([event_key(head.number, revision) for revision in step]):
-            if stored is None or (oldest is not None and created_of(stored) < oldest):
-                continue
-            events.append(stored)
-            size += len(stored)
-    return events, looked
+    count = 0
+    while count < len(revisions) and size < CHUNK_BYTES:
+        step = revisions[count : count + _STEP]
+        count += len(step)
+        for stored in log.storage.get_many([event_key(number, revision) for revision in step]):
+            if stored is not None and (oldest is None or created_of(stored) >= oldest):
+                events.append(stored)
+                size += len(stored)
+    return events, count, size
 
 
-def all_forwards(log: EventLog, position: int, limit: int = CHUNK_EVENTS) -> Chunk:
+def _fetch_visible(log: Readable, head: StreamHead, revisions: range) -> tuple[list[bytes], int]:
+    """Stored events at ``revisions`` that have not expired, and the number of revisions read."""
+    oldest = (log.clock() - head.max_age) * 10_000_000 if head.max_age >= 0 else None
+    events, count, _ = _fetch(log, head.number, revisions, oldest=oldest)
+    return events, count
+
+
+def all_forwards(log: NodeLog, position: int, limit: int = CHUNK_EVENTS) -> Chunk:
     """Events of $all from ``position`` (inclusive) up; ``following`` is the next position to ask for."""
     end = log.position
     if position > end:
@@ -98,52 +123,39 @@ def all_forwards(log: EventLog, position: int, limit: int = CHUNK_EVENTS) -> Chu
         first, last, number, revision = decode_range(key, value)
         start = max(first, at)
         stop = min(last + 1, start + limit - len(events))
-        found, at, size = _positions(log, number, revision - first, range(start, stop), size)
+        shift = revision - first
+        found, count, size = _fetch(log, number, range(start + shift, stop + shift), size)
         events += found
+        at = start + count
         if at <= last or len(events) >= limit or size >= CHUNK_BYTES:
             return Chunk(events, at, at <= end)
     return Chunk(events, end + 1, False)
 
 
-def all_backwards(log: EventLog, position: int) -> Chunk:
+def all_backwards(log: NodeLog, position: int) -> Chunk:
     """Events of $all before ``position`` (exclusive) down; ``following`` is the next position to give."""
     events: list[bytes] = []
     size, at = 0, min(position, log.position + 1)
     if at <= 1:
         return Chunk([], 1, False)
     for key, value in log.storage.scan_back(range_key(at - 1), range_key(0)):
-        if key[:1] != RANGE:
+        if key[:1] != RANGES:
             continue
         first, last, number, revision = decode_range(key, value)
         if first >= at:
             continue
         start = min(last, at - 1)
         stop = max(first - 1, start - (CHUNK_EVENTS - len(events)))
-        found, at, size = _positions(log, number, revision - first, range(start, stop, -1), size)
-        at += 1
+        shift = revision - first
+        found, count, size = _fetch(log, number, range(start + shift, stop + shift, -1), size)
         events += found
+        at = start - count + 1
         if len(events) >= CHUNK_EVENTS or size >= CHUNK_BYTES:
             return Chunk(events, at, at > 1)
     return Chunk(events, 1, False)
 
 
-def _positions(
-    log: EventLog, number: int, shift: int, positions: range, size: int
-) -> tuple[list[bytes], int, int]:
-    """Stored events at ``positions`` of one append, the position after the last one, bytes so far."""
-    events: list[bytes] = []
-    looked = 0
-    while looked < len(positions) and size < CHUNK_BYTES:
-        step = positions[looked : looked + _STEP]
-        looked += len(step)
-        for stored in log.storage.get_many([event_key(number, place + shift) for place in step]):
-            if stored is not None:
-                events.append(stored)
-                size += len(stored)
-    return events, positions.start + looked * positions.step, size
-
-
-def stored_at(log: EventLog, name: str, revision: int) -> bytes | None:
+def stored_at(log: NodeLog, name: str, revision: int) -> bytes | None:
     """The event at ``revision`` if it is durable and not truncated."""
     head = log.head(name)
     if not head.first <= revision <= head.last:
@@ -151,10 +163,37 @@ def stored_at(log: EventLog, name: str, revision: int) -> bytes | None:
     return log.storage.get(event_key(head.number, revision))
 
 
-def last_event(log: EventLog, name: str) -> bytes | None:
-    """The last event of a stream."""
-    return next(iter(_last(log, name)), None)
+def link_event(revision: int, stream: str) -> Proposed:
+    """A link to the event at ``revision`` of ``stream``."""
+    return Proposed(str(uuid4()), LINK, "application/octet-stream", b"", f"{revision}@{stream}".encode())
 
 
-def _last(log: EventLog, name: str) -> Iterator[bytes]:
-    yield from backwards(log, name, LAST_REVISION, 1).events
+def target(stored: bytes) -> tuple[int, str]:
+    """Revision and stream that a link names; revision -1 if it is malformed."""
+    revision, _, name = parsed(stored).event.data.decode(errors="replace").partition("@")
+    usable = revision.isascii() and revision.isdigit() and len(revision) <= _DIGITS
+    return int(revision) if usable else -1, name
+
+
+def linked(log: NodeLog, stored: bytes) -> bytes | None:
+    """The stored event that a link names, if it is still there."""
+    revision, name = target(stored)
+    return stored_at(log, name, revision)
+
+
+def resolve(
+    log: NodeLog, stored: bytes, may_read: Callable[[str], bool] = lambda _stream: True
+) -> ReadEvent | None:
+    """The event that ``stored`` links to, with its link; ``None`` if ``stored`` is not a link.
+
+    If the linked event is gone, or the reader may not read its stream, the message has the link only.
+    Otherwise whoever may write to any stream could read every stream through links.
+    """
+    if type_of(stored) != LINK:
+        return None
+    link = parsed(stored)
+    resolved = ReadEvent(link=link.event, commit_position=link.commit_position)
+    event = linked(log, stored) if may_read(target(stored)[1]) else None
+    if event is not None:
+        resolved.event.CopyFrom(parsed(event).event)
+    return resolved

@@ -1,8 +1,8 @@
 """Stored events: the bytes of the protocol's answer behind a small header.
 
-An event is kept as the ``ReadEvent`` message that the protocol sends (field numbers of
-``event_store.client.streams.ReadResp.ReadEvent``, which ``persistent_subscriptions`` repeats), so that
-reading copies bytes and builds no message. Layout of a stored value::
+An event is stored as the ``ReadEvent`` message that the protocol sends, so that a read copies bytes and
+builds no message. The field numbers are those of ``event_store.client.streams.ReadResp.ReadEvent``, which
+``persistent_subscriptions`` repeats. Layout of a stored value::
 
     header   position u64, created u64 (100 ns since 1970), revision u64, id offset u16,
              name offset u32, name length u16, type offset u32, type length u16
@@ -20,12 +20,12 @@ from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
 
-from kt_es.eventstore.driver import persistent_pb2, shared_pb2, streams_pb2
+from kt_es.node.protocol import persistent_pb2, shared_pb2, streams_pb2
 
 HEADER = struct.Struct(">QQQHIHIH")
 _NUMBERS, _OFFSETS = struct.Struct(">QQQ"), struct.Struct(">HIHIH")
 _U64 = struct.Struct(">Q")
-SHAPES = 4096  # of events, and names of streams, whose spelling is kept
+SHAPES = 4096  # encoded shapes of events, and names of streams, in the caches
 _is_canonical = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 
 
@@ -60,11 +60,11 @@ def field(tag: int, content: bytes) -> bytes:
 
 
 class _Shape(NamedTuple):
-    """What the stored values have in common of events that differ in content only, not in lengths."""
+    """The common parts of stored events whose fields have the same lengths."""
 
-    front: bytes  # the rest of the header, and what is before the id
+    front: bytes  # the rest of the header, and everything before the id
     labels: bytes  # type and content type
-    metadata_head: bytes  # what is before the metadata, or before the data if there are none
+    metadata_head: bytes  # before the metadata; before the data if there are none
     data_head: bytes
 
 
@@ -105,11 +105,11 @@ def encoder(stream: bytes, created: int) -> Callable[[Proposed, int, int], bytes
 
     def encode(event: Proposed, revision: int, position: int) -> bytes:
         event_id, type_, content_type, metadata, data = event
-        at, place = varint(revision), varint(position)
-        lengths = type_, content_type, len(metadata), len(data), len(at), len(place)
+        at_revision, at_position = varint(revision), varint(position)
+        lengths = type_, content_type, len(metadata), len(data), len(at_revision), len(at_position)
         shape = known(lengths)
         if shape is None:
-            numbers_length = 3 + len(at) + 2 * len(place)
+            numbers_length = 3 + len(at_revision) + 2 * len(at_position)
             sizes = len(metadata), len(data), numbers_length, len(created_entry)
             shape = shapes[lengths] = _shape(len(stream), type_, content_type, sizes)
         front, labels, metadata_head, data_head = shape
@@ -119,11 +119,11 @@ def encoder(stream: bytes, created: int) -> Callable[[Proposed, int, int], bytes
                 front,
                 event_id.encode(),
                 name_and_tag,
-                at,
+                at_revision,
                 b"\x20",
-                place,
+                at_position,
                 b"\x28",
-                place,
+                at_position,
                 labels,
                 created_entry,
                 metadata_head,
@@ -131,7 +131,7 @@ def encoder(stream: bytes, created: int) -> Callable[[Proposed, int, int], bytes
                 data_head,
                 data,
                 b"\x18",
-                place,
+                at_position,
             )
         )
 
@@ -199,7 +199,7 @@ def delivery(stored: bytes, retry_count: int) -> bytes:
 
 
 def structured(value: UUID) -> shared_pb2.UUID:
-    """The other spelling of an id in the protocol: two signed 64-bit halves."""
+    """An id in the second spelling of the protocol: two signed 64-bit halves."""
     high, low = struct.unpack(">qq", value.bytes)
     halves = shared_pb2.UUID.Structured(most_significant_bits=high, least_significant_bits=low)
     return shared_pb2.UUID(structured=halves)
@@ -209,14 +209,14 @@ ReadEvent = streams_pb2.ReadResp.ReadEvent | persistent_pb2.ReadResp.ReadEvent
 
 
 def with_structured_ids(event: ReadEvent) -> None:
-    """Respell the ids of ``event`` and its link in place."""
+    """Change the ids of ``event`` and its link, in place, to the second spelling."""
     for recorded in (event.event, event.link):
         if recorded.id.string:
             recorded.id.CopyFrom(structured(UUID(recorded.id.string)))
 
 
 def respelled(event: ReadEvent) -> bytes:
-    """A stored value (with an empty header) for a message that was changed after reading."""
+    """A stored value, with an empty header, of a message that was changed after reading."""
     body: bytes = event.SerializeToString()
     return bytes(HEADER.size) + body
 

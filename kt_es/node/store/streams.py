@@ -26,13 +26,13 @@ class Expected(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class StreamHead:
     """What is known of a stream without reading its events.
 
-    ``number`` is 0 until the first event; afterwards the position of that event, which no other stream
-    shares. ``last`` is the last revision or -1. ``truncate_before``, ``max_count`` and ``max_age``
-    (seconds) come from the stream's metadata; -1 stands for "not set". What is below ``scavenged`` is no
-    longer stored (``scavenge``), whatever the metadata say later.
+    ``number`` is 0 until the first event; then it is the position of that event, which is unique. ``last`` is
+    the last revision or -1. ``truncate_before``, ``max_count`` and ``max_age`` (seconds) come from the
+    stream's metadata; -1 stands for "not set". Revisions below ``scavenged`` are no longer stored
+    (``ops.scavenge``), whatever the metadata say later.
     """
 
     number: int = 0
@@ -45,17 +45,17 @@ class Head:
 
     @property
     def deleted(self) -> bool:
-        """Soft-deleted: not found, but numbering goes on."""
+        """Whether it is soft-deleted: not found, but numbering goes on."""
         return self.truncate_before == LAST_REVISION
 
     @property
     def exists(self) -> bool:
-        """There are events to read, or were before they were truncated."""
+        """Whether there are events to read, or were until they were truncated."""
         return self.last >= 0 and not self.deleted
 
     @property
     def first(self) -> int:
-        """The first revision that reads return (``$maxAge`` apart)."""
+        """The first revision that reads return, leaving ``$maxAge`` aside."""
         kept = self.last - self.max_count + 1 if self.max_count >= 0 else 0
         return max(self.truncate_before, kept, self.scavenged)
 
@@ -72,11 +72,11 @@ class Head:
         )
 
     @staticmethod
-    def decode(value: bytes) -> Head:
+    def decode(value: bytes) -> StreamHead:
         """The reverse of ``encode``."""
         # Heads written before there was scavenging are eight bytes shorter.
         number, last, tombstoned, before, count, age, gone = _HEAD.unpack(value.ljust(_HEAD.size, b"\0"))
-        return Head(number, last, bool(tombstoned), before, count, age, gone)
+        return StreamHead(number, last, bool(tombstoned), before, count, age, gone)
 
 
 def _setting(values: Mapping[str, object], name: str, least: int, default: int) -> int:
@@ -84,8 +84,8 @@ def _setting(values: Mapping[str, object], name: str, least: int, default: int) 
     return value if isinstance(value, int) and value >= least else default
 
 
-def with_metadata(head: Head, content_type: str, data: bytes) -> Head:
-    """``head`` after its metadata became ``data``. To keep no event, or none for any time, is no limit."""
+def with_metadata(head: StreamHead, content_type: str, data: bytes) -> StreamHead:
+    """``head`` with metadata ``data``. A ``$maxCount`` or ``$maxAge`` below 1 is no limit."""
     values = taken_of(content_type, data)
     return replace(
         head,
@@ -104,14 +104,14 @@ class Accept:
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """All of it is written already, ending at this revision: answer as the first time."""
+    """All of it was written already, up to revision ``last``: answer as the first time."""
 
     last: int
 
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """The stream is not as expected; it is at this revision (-1: no stream)."""
+    """The stream is not as expected, but at revision ``current`` (-1: no stream)."""
 
     current: int
 
@@ -126,21 +126,21 @@ IdAt = Callable[[int], str | None]
 RevisionOf = Callable[[str], int | None]
 
 
-def _repeats(ids: Sequence[str], first: int, head: Head, id_at: IdAt) -> bool:
-    """Whether exactly these ids stand at ``first`` and after."""
+def _repeats(ids: Sequence[str], first: int, head: StreamHead, id_at: IdAt) -> bool:
+    """Whether exactly these ids are at ``first`` and the revisions after it."""
     if not ids or first < 0 or first + len(ids) - 1 > head.last:
         return False
     return all(id_at(first + offset) == id_ for offset, id_ in enumerate(ids))
 
 
 def decide(
-    expected: int | Expected, head: Head, ids: Sequence[str], id_at: IdAt, revision_of: RevisionOf
+    expected: int | Expected, head: StreamHead, ids: Sequence[str], id_at: IdAt, revision_of: RevisionOf
 ) -> Decision:
     """Whether an append of events with ``ids`` is accepted, is a repetition, or is refused.
 
-    With an exact expectation, a mismatch is a repetition if the same ids stand where they would have
-    been written. Without one, the ids are looked up: all there in this order is a repetition, only some
-    is a wrong revision. ``id_at(revision)`` and ``revision_of(id)`` read the stream.
+    With an exact revision, a mismatch is a repetition if the same ids are where they would have been written.
+    Without one the ids are looked up: if all are there in this order, it is a repetition; if only some are,
+    the revision is wrong. ``id_at(revision)`` and ``revision_of(id)`` read the stream.
     """
     if head.tombstoned:
         return Deleted()
@@ -156,7 +156,7 @@ def decide(
     else:
         if not head.exists:
             return accept
-        # A stream that was deleted and written again starts behind what was deleted.
+        # A stream that was deleted and written again starts behind the deleted events.
         first = head.truncate_before
     if _repeats(ids, first, head, id_at):
         return Duplicate(first + len(ids) - 1)
@@ -164,12 +164,12 @@ def decide(
 
 
 def _decide_by_ids(
-    accept: Accept, head: Head, ids: Sequence[str], id_at: IdAt, revision_of: RevisionOf
+    accept: Accept, head: StreamHead, ids: Sequence[str], id_at: IdAt, revision_of: RevisionOf
 ) -> Decision:
     if not head.exists:
         return accept
     found = [revision for revision in map(revision_of, ids) if revision is not None]
-    # What was deleted and is hidden does not count as written.
+    # Deleted events are hidden and do not count as written.
     found = [revision for revision in found if revision >= head.truncate_before]
     if not found:
         return accept
@@ -178,11 +178,11 @@ def _decide_by_ids(
     return Wrong(head.last)
 
 
-def decide_delete(expected: int | Expected, head: Head, hard: bool) -> Decision:
+def decide_delete(expected: int | Expected, head: StreamHead, hard: bool) -> Decision:
     """Whether a delete (``hard``: tombstone) is accepted.
 
-    Deleting a stream that is not there is refused; a tombstone may be set on it if anything is
-    expected. Deleting a deleted stream again changes nothing, unless it is expected to exist.
+    Deleting a missing stream is refused; a tombstone may be set on it unless it is expected to exist.
+    Deleting a deleted stream again changes nothing, unless it is expected to exist.
     """
     if head.tombstoned:
         return Deleted()

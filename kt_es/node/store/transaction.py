@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import struct
+import json
 from collections.abc import Callable, Sequence
+from uuid import uuid4
 
-from kt_es.node.store.metadata import metadata_event
-from kt_es.node.store.records import Proposed, encoder, id_of
-from kt_es.node.store.storage import POSITION_KEY, STREAMS_KEY, Storage
-from kt_es.node.store.streams import LAST_REVISION, Head, with_metadata
+from kt_es.eventstore.metadata import JSON, TRUNCATE_BEFORE, json_object
+from kt_es.node.store.keys import (
+    POSITION_KEY,
+    STREAMS_KEY,
+    encode_range,
+    event_key,
+    from_u64,
+    head_key,
+    id_key,
+    range_key,
+    u64,
+)
+from kt_es.node.store.records import Proposed, encoder, id_of, parsed
+from kt_es.node.store.storage import NodeStorage
+from kt_es.node.store.streams import LAST_REVISION, StreamHead, with_metadata
 
-_EVENT = struct.Struct(">cQQ")
-_RANGE_KEY = struct.Struct(">cQ")
-_RANGE = struct.Struct(">QQQ")
-_ID = struct.Struct(">cQ16s")
-_U64 = struct.Struct(">Q")
-RANGE = b"P"
-LAST_POSITION = 2**64 - 1  # higher than any
 META = "$$"  # "$$x" is the stream of x's metadata
-
-
-def head_key(name: str) -> bytes:
-    """Where the head of a stream stands."""
-    return b"H" + name.encode()
 
 
 def described_by(name: str) -> str:
@@ -31,67 +31,29 @@ def described_by(name: str) -> str:
     return "" if about == name or about.startswith(META) else about
 
 
-def event_key(number: int, revision: int) -> bytes:
-    """Where an event stands."""
-    return _EVENT.pack(b"E", number, revision)
+def metadata_event(current: bytes | None, truncate_before: int) -> Proposed:
+    """A ``$metadata`` event that keeps what the stored event ``current`` says, except for ``$tb``."""
+    values = json_object(parsed(current).event.data) if current is not None else {}
+    values[TRUNCATE_BEFORE] = truncate_before
+    return Proposed(str(uuid4()), "$metadata", JSON, b"", json.dumps(values).encode())
 
 
-def id_key(number: int, event_id: str) -> bytes:
-    """Where the revision of an event stands."""
-    return _ID.pack(b"I", number, bytes.fromhex(event_id.replace("-", "")))
-
-
-def decode_event_key(key: bytes) -> tuple[int, int]:
-    """Stream number and revision."""
-    _, number, revision = _EVENT.unpack(key)
-    return number, revision
-
-
-def decode_id_key(key: bytes) -> tuple[int, str]:
-    """Stream number and event id, 32 hexadecimal digits."""
-    _, number, raw = _ID.unpack(key)
-    return number, raw.hex()
-
-
-def range_key(position: int) -> bytes:
-    """The append that ends at ``position``; the first key at or after it covers the position."""
-    return _RANGE_KEY.pack(RANGE, position)
-
-
-def decode_range(key: bytes, value: bytes) -> tuple[int, int, int, int]:
-    """(first position, last position, stream number, first revision) of an append."""
-    _, last = _RANGE_KEY.unpack(key)
-    number, revision, first = _RANGE.unpack(value)
-    return first, last, number, revision
-
-
-def encode_range(number: int, revision: int, first: int) -> bytes:
-    """The value of an append: stream number, first revision, first position."""
-    return _RANGE.pack(number, revision, first)
-
-
-def u64(value: int) -> bytes:
-    """Eight bytes, big-endian."""
-    return _U64.pack(value)
-
-
-def from_u64(value: bytes) -> int:
-    """The reverse of ``u64``."""
-    number: int = _U64.unpack(value)[0]
-    return number
+def tombstone_event() -> Proposed:
+    """The last event that a tombstoned stream ever has."""
+    return Proposed(str(uuid4()), "$streamDeleted", JSON, b"", b"{}")
 
 
 class Transaction:
-    """Commands stage their effects here; nothing is visible to readers before it is on disk.
+    """Commands stage their effects here; readers see nothing of it before it is on disk.
 
-    ``heads`` are the staged heads by stream name, ``puts`` and ``deletes`` what storage is to apply;
-    ``position`` and ``streams`` (how many ever had an event) are as they are after that.
+    ``heads`` are the staged heads by stream name; ``puts`` and ``deletes`` are for the storage. ``position``
+    and ``streams`` (how many ever had an event) have the values after the transaction.
     """
 
     def __init__(
         self,
-        storage: Storage,
-        durable_head: Callable[[str], Head],
+        storage: NodeStorage,
+        durable_head: Callable[[str], StreamHead],
         position: int,
         created: int,
         streams: int = 0,
@@ -103,21 +65,21 @@ class Transaction:
         self.position = position
         self.streams = streams
         self.created = created
-        self.heads: dict[str, Head] = {}
+        self.heads: dict[str, StreamHead] = {}
         self.puts: list[tuple[bytes, bytes]] = []
         self.deletes: list[bytes] = []
         self._deleted: list[tuple[bytes, int]] = []
 
-    def head(self, name: str) -> Head:
-        """The head as it is after everything staged before."""
+    def head(self, name: str) -> StreamHead:
+        """The head after everything staged so far."""
         staged = self.heads.get(name)
         return staged if staged is not None else self._durable_head(name)
 
-    def stored(self, head: Head, revision: int) -> bytes | None:
+    def stored(self, head: StreamHead, revision: int) -> bytes | None:
         """The event at ``revision``, staged or durable."""
         return self._get(event_key(head.number, revision))
 
-    def id_at(self, head: Head) -> Callable[[int], str | None]:
+    def id_at(self, head: StreamHead) -> Callable[[int], str | None]:
         """A function from revision to event id, for ``streams.decide``."""
 
         def read(revision: int) -> str | None:
@@ -126,7 +88,7 @@ class Transaction:
 
         return read
 
-    def revision_of(self, head: Head) -> Callable[[str], int | None]:
+    def revision_of(self, head: StreamHead) -> Callable[[str], int | None]:
         """A function from event id to revision, for ``streams.decide``."""
 
         def read(event_id: str) -> int | None:
@@ -153,18 +115,18 @@ class Transaction:
         self.puts.append((key, value))
 
     def delete(self, key: bytes) -> None:
-        """Stage the removal of a record; what is put under ``key`` afterwards stays."""
+        """Stage the removal of a record; a later ``put`` under ``key`` stays."""
         self._deleted.append((key, len(self.puts)))
 
     def append(
         self, name: str, events: Sequence[Proposed], revision: int | None = None, by_id: bool = False
     ) -> int:
-        """Stage ``events`` at the end of stream ``name`` (or at ``revision``); returns the last position.
+        """Stage ``events`` at the end of stream ``name`` (or at ``revision``); return the last position.
 
-        ``by_id``: each can be found by its id later. Otherwise only the first can: an append with an
-        exact revision is recognised by its place when it is repeated, and fewer keys are written.
+        ``by_id``: each event can be found by its id later. Otherwise only the first can, which saves keys: a
+        repetition with an exact revision is recognised by its revisions.
 
-        A deleted stream is back when it is written, or when its metadata are. What was deleted stays hidden.
+        Writing to a deleted stream, or to its metadata, revives it. What was deleted stays hidden.
         """
         back = name[len(META) :] if name.startswith(META) else name
         before = self.head(back)
@@ -182,23 +144,23 @@ class Transaction:
             number = first_position
             self.streams += 1
         encode = encoder(name.encode(), self.created)
-        stage, pack = self.puts.append, _EVENT.pack
+        stage = self.puts.append
         position, at = first_position, first
         for event in events:
-            stage((pack(b"E", number, at), encode(event, at, position)))
+            stage((event_key(number, at), encode(event, at, position)))
             if by_id or at == first:
-                stage((id_key(number, event.id), _U64.pack(at)))
+                stage((id_key(number, event.id), u64(at)))
             at += 1
             position += 1
         self.position = position - 1
         stage((range_key(self.position), encode_range(number, first, first_position)))
         last = at - 1
-        self.heads[name] = Head(
+        self.heads[name] = StreamHead(
             number,
             last,
             last == LAST_REVISION,
             head.truncate_before,
-            # Of metadata, the last event alone is read.
+            # Only the last event of metadata is read.
             1 if name.startswith(META) else head.max_count,
             head.max_age,
             head.scavenged,
@@ -208,20 +170,20 @@ class Transaction:
         return self.position
 
     def rewrite_metadata(self, name: str, truncate_before: int) -> int:
-        """Append metadata like the stream's own but with this ``$tb``; returns its position."""
+        """Stage the stream's metadata with another ``$tb``; return the position."""
         about = self.head(META + name)
         current = self.stored(about, about.last) if about.last >= 0 else None
         return self._stage(META + name, [metadata_event(current, truncate_before)], None, by_id=False)
 
     def delete_stream(self, name: str) -> int:
-        """Hide all events of a stream, until it is written again; returns the position.
+        """Hide all events of a stream until it is written again; return the position.
 
         All other metadata are lost, the ACL included.
         """
         return self._stage(META + name, [metadata_event(None, LAST_REVISION)], None, by_id=False)
 
     def finish(self) -> None:
-        """Stage what follows from the commands: heads and the position."""
+        """Stage the heads and counters that result from the commands."""
         for name, head in self.heads.items():
             self.puts.append((head_key(name), head.encode()))
         self.puts.append((POSITION_KEY, u64(self.position)))
@@ -232,7 +194,7 @@ class Transaction:
 
     def _get(self, key: bytes) -> bytes | None:
         if self._indexed < len(self.puts):
-            # Few commands look at what others of the same commit have staged.
+            # Few commands read what others in the same commit have staged.
             self._staged.update(self.puts[self._indexed :])
             self._indexed = len(self.puts)
         staged = self._staged.get(key)

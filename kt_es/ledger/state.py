@@ -1,0 +1,130 @@
+"""The state after an epoch, the point at which a data directory began, and the table of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+from kt_es import epochs
+from kt_es.epochs import Standing
+from kt_es.errors import DivergenceError, MalformedError
+from kt_es.formats.codec import Value, decode, encode, take_array, take_bytes, take_uint
+from kt_es.formats.entries import HASH_LENGTH
+from kt_es.formats.keys import PublicKey
+from kt_es.ledger.store import Change, Store
+from kt_es.merkle.log import LogState
+from kt_es.merkle.map import EMPTY_ROOT, Root
+
+T = TypeVar("T")
+
+EMPTY_LOG = LogState()
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Everything that holds after an epoch. The stream of heads has one event for each epoch.
+
+    ``queue_next`` and ``records_next`` are the revisions at which the next epoch begins: in the queue and in
+    the stream of the log of mutations.
+    """
+
+    standing: Standing
+    root: Root = EMPTY_ROOT
+    log: LogState = EMPTY_LOG
+    heads: LogState = EMPTY_LOG
+    queue_next: int = 0
+    records_next: int = 0
+
+    @property
+    def epoch(self) -> int:
+        return self.standing.epoch
+
+    def encode(self) -> bytes:
+        return encode(
+            [
+                epochs.encode_standing(self.standing),
+                [self.root.version, self.root.hash, self.root.size],
+                [self.log.size, self.log.hashes],
+                [self.heads.size, self.heads.hashes],
+                self.queue_next,
+                self.records_next,
+            ]
+        )
+
+    @classmethod
+    def decode(cls, data: bytes, origin: str, pinned: PublicKey) -> Committed:
+        """Decode a state of the directory ``origin``, which the reader knows by ``pinned``.
+
+        Raises:
+            MalformedError: ``data`` is no such state.
+            DivergenceError: The state belongs to another directory.
+        """
+        what = "committed state"
+        standing, root, log, heads, queue_next, records_next = take_array(decode(data, what), what, 6)
+        version, root_hash, size = take_array(root, what, 3)
+        return cls(
+            epochs.decode_standing(take_bytes(standing, what, 1, 1 << 20), origin, pinned),
+            Root(take_uint(version, what), take_bytes(root_hash, what, HASH_LENGTH), take_uint(size, what)),
+            _take_log(log, what),
+            _take_log(heads, what),
+            take_uint(queue_next, what),
+            take_uint(records_next, what),
+        )
+
+
+def _take_log(value: Value, what: str) -> LogState:
+    size, hashes = take_array(value, what, 2)
+    edge = tuple(take_bytes(item, what, HASH_LENGTH) for item in take_array(hashes, what, 0, 64))
+    return LogState(take_uint(size, what), edge)
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """The point at which a data directory began: the first record, or a snapshot of a later epoch.
+
+    The directory has no heads of the epochs before ``epoch``, and none of the first ``records`` records of
+    the log of mutations.
+    """
+
+    epoch: int = 0
+    records: int = 0
+
+    def encode(self) -> bytes:
+        return encode([self.epoch, self.records])
+
+    @classmethod
+    def decode(cls, data: bytes) -> Beginning:
+        epoch, records = take_array(decode(data, "beginning"), "beginning", 2)
+        return cls(take_uint(epoch, "beginning"), take_uint(records, "beginning"))
+
+
+@dataclass(frozen=True, slots=True)
+class StateTable:
+    """The committed state, and where the data began."""
+
+    FAMILY: ClassVar = "meta"
+    COMMITTED: ClassVar = b"committed"
+    BEGINNING: ClassVar = b"beginning"
+    store: Store
+
+    def put(self, committed: Committed) -> Change:
+        return self.FAMILY, self.COMMITTED, committed.encode()
+
+    def put_beginning(self, beginning: Beginning) -> Change:
+        return self.FAMILY, self.BEGINNING, beginning.encode()
+
+    def committed(self, origin: str, pinned: PublicKey) -> Committed | None:
+        """Return the committed state, None before the first epoch; ``DivergenceError`` if it is damaged."""
+        return self._get(self.COMMITTED, lambda data: Committed.decode(data, origin, pinned))
+
+    def beginning(self) -> Beginning:
+        """Return where the data began; ``DivergenceError`` if that is damaged."""
+        return self._get(self.BEGINNING, Beginning.decode) or Beginning()
+
+    def _get(self, key: bytes, decode: Callable[[bytes], T]) -> T | None:
+        data = self.store.get(self.FAMILY, key)
+        try:
+            return None if data is None else decode(data)
+        except MalformedError as error:
+            raise DivergenceError(f"the data directory is damaged: {error}") from None

@@ -1,0 +1,292 @@
+"""The tables of a data directory: which rows it has, under which keys, and what is asked of them.
+
+Only tables build keys and name families: those of this module, ``openings.OpeningTable`` and
+``state.StateTable``. Integers in keys are big-endian, so that rows stand in the order of their numbers.
+
+| table    | family   | key                                                      | value                     |
+|----------|----------|----------------------------------------------------------|---------------------------|
+| pages    | pages    | path, version (``merkle.pages.page_key``)                | page                      |
+| entries  | entries  | index, u64 epoch                                         | u64 sequence, mutation    |
+| nodes    | nodes    | u8 log, u8 level, u64 offset                             | hash                      |
+| heads    | heads    | u64 epoch                                                | head event                |
+| states   | meta     | ``committed``                                            | ``Committed``             |
+|          | meta     | ``beginning``                                            | ``Beginning``             |
+| configs  | meta     | ``config ``, u64 epoch, u64 sequence                     | signed config             |
+| erasures | meta     | ``erasure ``, index, entry hash, u64 epoch, u64 sequence | record                    |
+| ahead    | meta     | ``ahead ``, u64 number of the slice                      | indices with entries      |
+| openings | openings | index, entry hash (``ledger.openings``)                  | opening, empty if erased  |
+|          | meta     | ``openings position``                                    | u64 position in the log   |
+
+A method that changes a table returns the change, and ``Store.write`` makes it: an epoch is one atomic write
+over many tables. Rows of an epoch are written ahead of its commit, under its number, and count once it is
+committed. Readers pass over rows of later epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from kt_es.errors import DivergenceError, MalformedError
+from kt_es.formats.entries import HASH_LENGTH, INDEX_LENGTH, Mutation
+from kt_es.formats.erasures import Erasure
+from kt_es.formats.heads import HeadEvent
+from kt_es.ledger.openings import OpeningTable
+from kt_es.ledger.state import StateTable
+from kt_es.ledger.store import Change, Store
+from kt_es.merkle.log import NodeId
+
+FAMILIES = ("pages", "entries", "nodes", "heads", "openings", "meta")
+
+HEADS_LOG = b"h"
+MUTATIONS_LOG = b"m"
+
+
+@dataclass(frozen=True, slots=True)
+class PageTable:
+    """Pages of the map: the ``NodeStore`` that ``Map`` reads from."""
+
+    FAMILY: ClassVar = "pages"
+    store: Store
+
+    def put(self, pages: Sequence[tuple[bytes, bytes]]) -> list[Change]:
+        return [(self.FAMILY, key, page) for key, page in pages]
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return self.store.get_many(self.FAMILY, keys)
+
+
+class StoredEntry(NamedTuple):
+    """An accepted mutation: the sequence number of its record, and its bytes."""
+
+    sequence: int
+    data: bytes
+
+    def mutation(self) -> Mutation:
+        return Mutation.decode(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class EntryTable:
+    """Accepted mutations, all versions of them."""
+
+    FAMILY: ClassVar = "entries"
+    store: Store
+
+    def put(self, index: bytes, epoch: int, entry: StoredEntry) -> Change:
+        return self.FAMILY, index + epoch.to_bytes(8), entry.sequence.to_bytes(8) + entry.data
+
+    def delete(self, index: bytes, epoch: int) -> Change:
+        return self.FAMILY, index + epoch.to_bytes(8), None
+
+    def get_many(self, keys: Sequence[tuple[bytes, int]]) -> list[StoredEntry | None]:
+        """Return the entries accepted at each ``(index, epoch)``, None where there is none."""
+        rows = self.store.get_many(self.FAMILY, [index + epoch.to_bytes(8) for index, epoch in keys])
+        return [None if row is None else _entry(row) for row in rows]
+
+    def scan(self, index: bytes = b"", epoch: int = 0) -> Iterator[tuple[bytes, int, StoredEntry]]:
+        """Yield ``(index, epoch, entry)`` in order: all, or those of one ``index`` from ``epoch`` on."""
+        start = index + epoch.to_bytes(8) if epoch else None
+        for key, row in self.store.scan(self.FAMILY, index, start=start):
+            yield key[:-8], int.from_bytes(key[-8:]), _entry(row)
+
+
+def _entry(row: bytes) -> StoredEntry:
+    return StoredEntry(int.from_bytes(row[:8]), row[8:])
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTable:
+    """Nodes of the two logs, ``HEADS_LOG`` and ``MUTATIONS_LOG``: complete subtrees, which never change."""
+
+    FAMILY: ClassVar = "nodes"
+    store: Store
+
+    def put(self, log: bytes, nodes: Sequence[tuple[NodeId, bytes]]) -> list[Change]:
+        return [
+            (self.FAMILY, log + level.to_bytes(1) + offset.to_bytes(8), value)
+            for (level, offset), value in nodes
+        ]
+
+    def get_many(self, log: bytes, nodes: Sequence[NodeId]) -> list[bytes | None]:
+        keys = [log + level.to_bytes(1) + offset.to_bytes(8) for level, offset in nodes]
+        return self.store.get_many(self.FAMILY, keys)
+
+    def leaves(self, log: bytes, first: int, count: int) -> list[bytes | None]:
+        """Return the hashes of ``count`` leaves from number ``first`` on."""
+        return self.get_many(log, [NodeId(0, offset) for offset in range(first, first + count)])
+
+    def scan(self, log: bytes, level: int) -> Iterator[tuple[int, bytes]]:
+        """Yield ``(offset, hash)`` of one level in order."""
+        for key, value in self.store.scan(self.FAMILY, log + level.to_bytes(1)):
+            yield int.from_bytes(key[2:]), value
+
+
+@dataclass(frozen=True, slots=True)
+class HeadTable:
+    """Head events, as they stand in the stream of heads."""
+
+    FAMILY: ClassVar = "heads"
+    store: Store
+
+    def put(self, epoch: int, event: HeadEvent) -> Change:
+        return self.FAMILY, epoch.to_bytes(8), event.encode()
+
+    def get(self, epoch: int) -> bytes | None:
+        return self.store.get(self.FAMILY, epoch.to_bytes(8))
+
+    def event(self, epoch: int) -> HeadEvent:
+        """Return the head event of a committed epoch; ``DivergenceError`` if it is missing or damaged."""
+        data = self.get(epoch)
+        if data is None:
+            raise DivergenceError(f"the data directory has epoch {epoch}, but no head of that epoch")
+        try:
+            return HeadEvent.decode(data)
+        except MalformedError as error:
+            raise DivergenceError(
+                f"the head of epoch {epoch} in the data directory is damaged: {error}"
+            ) from None
+
+    def scan(self) -> Iterator[tuple[int, bytes]]:
+        """Yield ``(epoch, event)`` in order."""
+        for key, data in self.store.scan(self.FAMILY):
+            yield int.from_bytes(key), data
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigTable:
+    """Every signed config that was ever accepted."""
+
+    FAMILY: ClassVar = "meta"
+    PREFIX: ClassVar = b"config "
+    store: Store
+
+    def put(self, epoch: int, sequence: int, data: bytes) -> Change:
+        """Keep the config ``data`` that record ``sequence`` of ``epoch`` accepted."""
+        return self.FAMILY, self.PREFIX + epoch.to_bytes(8) + sequence.to_bytes(8), data
+
+    def up_to(self, epoch: int) -> list[bytes]:
+        """Return the signed configs that were accepted up to ``epoch``, the first one first."""
+        return [data for key, data in self.store.scan(self.FAMILY, self.PREFIX) if self._epoch(key) <= epoch]
+
+    def delete_after(self, epoch: int) -> list[Change]:
+        keys = [key for key, _ in self.store.scan(self.FAMILY, self.PREFIX) if self._epoch(key) > epoch]
+        return [(self.FAMILY, key, None) for key in keys]
+
+    def _epoch(self, key: bytes) -> int:
+        return int.from_bytes(key[len(self.PREFIX) : len(self.PREFIX) + 8])
+
+
+@dataclass(frozen=True, slots=True)
+class StoredErasure:
+    """An accepted erasure, and the record that accepted it."""
+
+    index: bytes
+    entry_hash: bytes
+    epoch: int
+    sequence: int
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureTable:
+    """Accepted erasures of openings. The entry hash may be one that no entry has."""
+
+    FAMILY: ClassVar = "meta"
+    PREFIX: ClassVar = b"erasure "
+    store: Store
+
+    def put(self, erasure: Erasure, epoch: int, sequence: int, record: bytes) -> Change:
+        """Keep the erasure that record ``sequence`` of ``epoch``, with the bytes ``record``, accepted."""
+        key = self.PREFIX + erasure.index + erasure.entry_hash + epoch.to_bytes(8) + sequence.to_bytes(8)
+        return self.FAMILY, key, record
+
+    def up_to(self, epoch: int, index: bytes = b"", entry_hash: bytes = b"") -> Iterator[StoredErasure]:
+        """Yield the erasures that were accepted up to ``epoch``: all, of one index, or of one entry."""
+        for found, _ in self._scan(index + entry_hash):
+            if found.epoch <= epoch:
+                yield found
+
+    def entries(self, epoch: int, index: bytes = b"", *, after: int = 0) -> dict[bytes, set[bytes]]:
+        """Return the hashes of entries that were erased after epoch ``after`` up to ``epoch``, by index."""
+        hashes: dict[bytes, set[bytes]] = {}
+        for erasure in self.up_to(epoch, index):
+            if erasure.epoch > after:
+                hashes.setdefault(erasure.index, set()).add(erasure.entry_hash)
+        return hashes
+
+    def delete_after(self, epoch: int) -> list[Change]:
+        return [(self.FAMILY, key, None) for found, key in self._scan(b"") if found.epoch > epoch]
+
+    def is_empty(self) -> bool:
+        """Return whether there is none, whatever its epoch."""
+        return next(self._scan(b""), None) is None
+
+    def _scan(self, of: bytes) -> Iterator[tuple[StoredErasure, bytes]]:
+        at = len(self.PREFIX) + INDEX_LENGTH
+        end = at + HASH_LENGTH
+        for key, record in self.store.scan(self.FAMILY, self.PREFIX + of):
+            epoch, sequence = int.from_bytes(key[end : end + 8]), int.from_bytes(key[end + 8 :])
+            yield StoredErasure(key[len(self.PREFIX) : at], key[at:end], epoch, sequence, record), key
+
+
+@dataclass(frozen=True, slots=True)
+class AheadTable:
+    """Notes of what was written ahead of a commit: the indices that have entries of the coming epoch.
+
+    Pages and nodes of an unfinished epoch are found through a root alone, and are written again. Entries,
+    configs and erasures are found by their keys. One that an unfinished epoch left behind would count in the
+    next one: in a history, in the chain of configs, or as an erasure that nobody signed. The next epoch need
+    not have the same items: a restored log has lost its end, and a replay of forged records stops in their
+    middle. So each slice of an epoch is written together with its note, the commit deletes the notes, and
+    whoever begins an epoch first deletes what the notes name.
+    """
+
+    FAMILY: ClassVar = "meta"
+    PREFIX: ClassVar = b"ahead "
+    store: Store
+
+    def put(self, number: int, changes: Sequence[Change]) -> Change:
+        """Note the entries among ``changes``, the slice ``number`` of its epoch."""
+        indices = b"".join(key[:INDEX_LENGTH] for family, key, _ in changes if family == EntryTable.FAMILY)
+        return self.FAMILY, self.PREFIX + number.to_bytes(8), indices
+
+    def delete(self, number: int) -> Change:
+        return self.FAMILY, self.PREFIX + number.to_bytes(8), None
+
+    def undo(self, epoch: int) -> None:
+        """Delete what was written ahead for the epoch after ``epoch``, the committed one.
+
+        Each note is deleted in one write with what it names, the last note with configs and erasures too. If
+        the process ends in between, the next call does the rest.
+        """
+        notes = list(self.store.scan(self.FAMILY, self.PREFIX))
+        entries = EntryTable(self.store)
+        for note, indices in notes:
+            starts = range(0, len(indices), INDEX_LENGTH)
+            changes = [entries.delete(indices[at : at + INDEX_LENGTH], epoch + 1) for at in starts]
+            if note == notes[-1][0]:
+                changes += ConfigTable(self.store).delete_after(epoch)
+                changes += ErasureTable(self.store).delete_after(epoch)
+            self.store.write([*changes, (self.FAMILY, note, None)], sync=False)
+
+
+class Tables:
+    """All tables over one store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.pages = PageTable(store)
+        self.entries = EntryTable(store)
+        self.nodes = NodeTable(store)
+        self.heads = HeadTable(store)
+        self.states = StateTable(store)
+        self.configs = ConfigTable(store)
+        self.erasures = ErasureTable(store)
+        self.ahead = AheadTable(store)
+        self.openings = OpeningTable(store)
+
+    def is_empty(self) -> bool:
+        """Return whether nothing was committed, begun or written ahead yet."""
+        return next(self._store.scan(StateTable.FAMILY), None) is None

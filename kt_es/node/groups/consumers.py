@@ -1,0 +1,151 @@
+"""The consumers of a persistent subscription, and the messages that are delivered to them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+BUCKETS = 1024  # by which pinned messages are shared out
+
+
+class NackAction(Enum):
+    """What a negative acknowledgement asks for."""
+
+    UNKNOWN = 0
+    PARK = 1
+    RETRY = 2
+    SKIP = 3
+    STOP = 4
+
+
+@dataclass(slots=True, eq=False)
+class Message:
+    """An event on its way through a group.
+
+    ``order`` is its revision (in $all: position). ``parked`` is its revision among the parked ones if it
+    is replayed from there, else -1. ``payload`` is kept from reading to sending only. ``pin`` decides
+    the consumer of a pinned strategy.
+    """
+
+    order: int
+    id: str
+    payload: bytes | None = None
+    retries: int = 0
+    parked: int = -1
+    pin: int = 0
+    settled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Address, user and name of a consumer's connection, as far as known; for information only."""
+
+    address: str = ""
+    user: str = ""
+    connection: str = ""
+
+
+class Rate:
+    """Counts events, and gives their rate since ``start`` (seconds of a steady clock)."""
+
+    def __init__(self, start: float) -> None:
+        self.total = 0
+        self._start = start
+        self._measured = 0
+
+    def per_second(self, now: float) -> int:
+        """The average so far, over a second at least."""
+        return int(self.total / max(now - self._start, 1.0))
+
+    def since_measured(self) -> int:
+        """How many were counted since the last call."""
+        measured, self._measured = self._measured, self.total
+        return self.total - measured
+
+
+class Consumer:
+    """One connected consumer with room for ``capacity`` messages in flight.
+
+    ``number`` is unique among all consumers that the group ever had. ``rate`` counts its deliveries.
+    """
+
+    def __init__(self, capacity: int, wake: Callable[[], None], peer: Peer | None = None) -> None:
+        self.capacity = capacity
+        self.wake = wake
+        self.peer = peer or Peer()
+        self.number = 0
+        self.rate = Rate(0.0)
+        self.in_flight = 0
+        self.held = 0  # bytes of payload in the outbox
+        self.outbox: deque[Delivery] = deque()
+        self.dropped = False
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another message may be delivered to it."""
+        return self.in_flight < self.capacity and not self.dropped
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """A message given to a consumer. It is current until it is acknowledged or taken back."""
+
+    message: Message
+    consumer: Consumer
+    deadline: float
+
+
+class Consumers:
+    """The connected consumers of a group, and which of them the next message goes to."""
+
+    def __init__(self) -> None:
+        self._consumers: deque[Consumer] = deque()
+        self._admitted = 0
+        self._pins: dict[int, Consumer] = {}  # by bucket, as far as asked for
+
+    def __len__(self) -> int:
+        return len(self._consumers)
+
+    def __iter__(self) -> Iterator[Consumer]:
+        return iter(self._consumers)
+
+    def add(self, consumer: Consumer, now: float) -> None:
+        """Number ``consumer`` and add it."""
+        self._admitted += 1
+        consumer.number = self._admitted
+        consumer.rate = Rate(now)
+        self._consumers.append(consumer)
+        self._pins.clear()
+
+    def remove(self, consumer: Consumer) -> None:
+        """Remove ``consumer``, if it is there."""
+        if consumer in self._consumers:
+            self._consumers.remove(consumer)
+        self._pins.clear()
+
+    def with_room(self, *, in_turn: bool) -> Consumer | None:
+        """A consumer with room: the same as before while it has room, or (``in_turn``) the next one."""
+        consumers = self._consumers
+        for _ in range(len(consumers)):
+            consumer = consumers[0]
+            if in_turn or not consumer.has_room:
+                consumers.rotate(-1)
+            if consumer.has_room:
+                return consumer
+        return None
+
+    def pinned(self, pin: int) -> Consumer:
+        """The consumer of ``pin``: that of the highest hash, so that few pins move when one comes or goes."""
+        bucket = pin % BUCKETS
+        consumer = self._pins.get(bucket)
+        if consumer is None:
+            consumer = max(self._consumers, key=lambda candidate: _weight(bucket, candidate.number))
+            self._pins[bucket] = consumer
+        return consumer
+
+
+def _weight(bucket: int, number: int) -> bytes:
+    return hashlib.blake2b(b"%d/%d" % (bucket, number), digest_size=8).digest()

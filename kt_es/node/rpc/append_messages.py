@@ -1,0 +1,191 @@
+"""What requests to write ask for, and what answers to them report."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Iterator
+from operator import attrgetter
+from typing import Any
+
+from google.protobuf.any_pb2 import Any as AnyMessage  # type: ignore[import-untyped]
+
+from kt_es.eventstore.metadata import JSON
+from kt_es.node.protocol import shared_pb2, status_pb2, streams_pb2
+from kt_es.node.refusals import invalid, not_thought_of
+from kt_es.node.store.log import Appended
+from kt_es.node.store.records import Proposed, canonical_id, varint
+from kt_es.node.store.streams import ALL_NAME, Deleted, Expected, Wrong
+
+MAX_NAME = 4096  # bytes of a stream's name, characters of an event's type
+MAX_EVENTS = 1 << 16  # of one append: tiny ones cost more than their bytes
+BYTES = "application/octet-stream"  # the protocol knows no other content than this and JSON
+# google.rpc.Code
+INVALID_ARGUMENT, DEADLINE_EXCEEDED, PERMISSION_DENIED, FAILED_PRECONDITION, UNAVAILABLE = 3, 4, 7, 9, 14
+FOREVER = 86_400.0  # seconds: later deadlines count as none; clients send centuries
+# One call for all fields of a message: batches have hundreds of messages.
+_FIELDS = attrgetter("id", "metadata", "custom_metadata", "data")
+_EXPECTED = {"no_stream": Expected.NO_STREAM, "any": Expected.ANY, "stream_exists": Expected.EXISTS}
+_EXPECTED_FIELD = {state: f"expected_{name}" for name, state in _EXPECTED.items()}
+
+
+def stream_name(identifier: shared_pb2.StreamIdentifier) -> str:
+    """The name in a request.
+
+    Raises:
+        Refusal: it is empty, too long or not UTF-8.
+    """
+    raw = identifier.stream_name
+    if not raw:
+        raise not_thought_of()
+    if len(raw) > MAX_NAME:
+        raise invalid(f"a stream's name has at most {MAX_NAME} bytes, not {len(raw)}")
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError:
+        raise invalid("a stream's name is not UTF-8") from None
+    if name == ALL_NAME:
+        raise invalid(f"{ALL_NAME} is not a stream")
+    return name
+
+
+def expected_of(options: Any, oneof: str, revision_field: str) -> int | Expected:
+    """What an append, delete or tombstone expects of the stream.
+
+    Raises:
+        Refusal: it expects nothing.
+    """
+    kind = options.WhichOneof(oneof)
+    if kind == revision_field:
+        revision: int = getattr(options, revision_field)
+        return revision
+    if kind is None:
+        raise invalid("no expected stream revision is given")
+    return _EXPECTED[kind]
+
+
+def proposals(messages: Iterable[Any]) -> Iterator[tuple[Proposed, int]]:
+    """The events of a request, each with the bytes that count towards the limit of an append.
+
+    Raises:
+        Refusal: an event has no type or no valid id.
+    """
+    for identifier, labels, metadata, data in map(_FIELDS, messages):
+        type_ = labels["type"]
+        if not type_:
+            raise not_thought_of()
+        if len(type_) > MAX_NAME:
+            raise invalid(f"an event's type has at most {MAX_NAME} characters, not {len(type_)}")
+        try:
+            event_id = canonical_id(identifier)
+        except ValueError:
+            raise invalid("an event's id is not a UUID") from None
+        content_type = JSON if labels["content-type"] == JSON else BYTES
+        event = Proposed(event_id, type_, content_type, metadata, data)
+        yield event, len(data) + len(metadata) + len(type_)
+
+
+def appended(success: Any, outcome: Appended) -> None:
+    """Fill the ``success`` of an answer."""
+    if outcome.revision >= 0:
+        success.current_revision = outcome.revision
+    else:
+        success.no_stream.SetInParent()
+    if outcome.position:
+        success.position.commit_position = outcome.position
+        success.position.prepare_position = outcome.position
+    else:
+        success.no_position.SetInParent()
+
+
+def append_answer(outcome: Appended | Wrong, expected: int | Expected) -> streams_pb2.AppendResp | bytes:
+    """The answer of ``Append``; the usual one is already serialised."""
+    if isinstance(outcome, Appended) and outcome.revision >= 0 and outcome.position:
+        revision, position = varint(outcome.revision), varint(outcome.position)
+        # AppendResp { success = 1 { current_revision = 1, position = 3 { commit = 1, prepare = 2 } } }: at
+        # most 36 bytes, so each length is one byte.
+        head = bytes((10, 5 + len(revision) + 2 * len(position), 8))
+        return b"".join((head, revision, bytes((26, 2 + 2 * len(position), 8)), position, b"\x10", position))
+    answer = streams_pb2.AppendResp()
+    if isinstance(outcome, Appended):
+        appended(answer.success, outcome)
+        return answer
+    wrong = answer.wrong_expected_version
+    if outcome.current >= 0:
+        wrong.current_revision = wrong.current_revision_20_6_0 = outcome.current
+    else:
+        wrong.current_no_stream.SetInParent()
+        wrong.no_stream_20_6_0.SetInParent()
+    if isinstance(expected, int):
+        wrong.expected_revision = wrong.expected_revision_20_6_0 = expected
+    else:
+        getattr(wrong, _EXPECTED_FIELD[expected]).SetInParent()
+        if expected is not Expected.NO_STREAM:
+            getattr(wrong, _EXPECTED_FIELD[expected].removeprefix("expected_") + "_20_6_0").SetInParent()
+    return answer
+
+
+def seconds_left(options: streams_pb2.BatchAppendReq.Options, now: float) -> float | None:
+    """Seconds that a batch may take from ``now`` (seconds since 1970); ``None`` without a deadline."""
+    kind = options.WhichOneof("deadline_option")
+    if kind is None:
+        return None
+    asked = getattr(options, kind)
+    seconds: float = asked.seconds + asked.nanos / 1e9
+    if kind == "deadline_21_10_0":
+        seconds -= now
+    return seconds if seconds < FOREVER else None
+
+
+async def in_time(work: Coroutine[Any, Any, Appended | Wrong | Deleted], seconds: float | None) -> Any:
+    """The result of ``work``, which runs to its end once it has begun.
+
+    Raises:
+        TimeoutError: it took longer than ``seconds``, or there were none left to begin it.
+    """
+    if seconds is None:
+        return await work
+    if seconds <= 0:
+        work.close()
+        raise TimeoutError
+    task = asyncio.ensure_future(work)
+    done, _ = await asyncio.wait((task,), timeout=seconds)
+    if not done:
+        # Retrieve its exception, or asyncio complains.
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        raise TimeoutError
+    return task.result()
+
+
+def batch_answer(request: streams_pb2.BatchAppendReq) -> streams_pb2.BatchAppendResp:
+    """A ``BatchAppendResp`` with the batch that it answers, and what that expected."""
+    options = request.options
+    answer = streams_pb2.BatchAppendResp(
+        correlation_id=request.correlation_id, stream_identifier=options.stream_identifier
+    )
+    kind = options.WhichOneof("expected_stream_position")
+    if kind == "stream_position":
+        answer.stream_position = options.stream_position
+    elif kind is not None:
+        getattr(answer, kind).SetInParent()
+    return answer
+
+
+def batch_error(answer: streams_pb2.BatchAppendResp, code: int, text: str, details: Any) -> None:
+    """Report in ``answer`` that the append failed, with the reason."""
+    packed = AnyMessage()
+    packed.Pack(details)
+    answer.error.CopyFrom(status_pb2.Status(code=code, message=text, details=packed))  # type: ignore[arg-type]
+
+
+def wrong_batch_version(outcome: Wrong, expected: int | Expected) -> shared_pb2.WrongExpectedVersion:
+    """The detail of a batch that found its stream at another revision."""
+    wrong = shared_pb2.WrongExpectedVersion()
+    if outcome.current >= 0:
+        wrong.current_stream_revision = outcome.current
+    else:
+        wrong.current_no_stream.SetInParent()
+    if isinstance(expected, int):
+        wrong.expected_stream_position = expected
+    else:
+        getattr(wrong, _EXPECTED_FIELD[expected]).SetInParent()
+    return wrong
