@@ -1,8 +1,8 @@
-"""A deadline for a whole HTTP call, however slowly bytes come.
+"""A deadline for a whole HTTP call, however slowly the server sends.
 
-HTTP libraries bound each wait for the network; a server that sends a byte now and then makes a call last
-for ever: in a header, an informational answer, a chunk extension, a trailer. Here every wait is bounded by
-what is left of the call: to resolve the name, to connect, for TLS, to send and to receive.
+HTTP libraries bound each wait for the network. A server that sends a byte now and then, in a header, an
+informational answer, a chunk extension or a trailer, can make a call last forever. Here the time that is left
+for the call bounds every wait: to resolve the name, to connect, for TLS, to send and to receive.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _WRITE = 16 * 1024
 
 
 class Deadline(threading.local):
-    """The deadline of the call that runs in this thread, by the monotonic clock; none outside of calls."""
+    """The deadline of the call that runs in this thread: monotonic seconds, None outside of calls."""
 
     at: float | None = None
 
     @contextmanager
     def until(self, at: float) -> Iterator[None]:
-        """Let the calls of this thread end at ``at``."""
+        """End the calls of this thread at ``at``."""
         self.at = at
         try:
             yield
@@ -36,7 +36,7 @@ class Deadline(threading.local):
             self.at = None
 
     def bound(self, timeout: float | None, error: type[Exception]) -> float | None:
-        """``timeout``, or what is left of the call if that is less; raises ``error`` if nothing is."""
+        """The lesser of ``timeout`` and the time that is left; raises ``error`` if no time is left."""
         if self.at is None:
             return timeout
         left = self.at - time.monotonic()
@@ -46,9 +46,9 @@ class Deadline(threading.local):
 
 
 def bound_transport(client: httpx.Client, deadline: Deadline) -> None:
-    """Make every connection of ``client``, proxied ones included, obey ``deadline``.
+    """Make every connection of ``client`` obey ``deadline``, also those through proxies.
 
-    httpx has no parameter for the network backend of the pools that it makes, httpcore has.
+    httpcore has a parameter for the network backend. httpx does not pass one to the pools that it makes.
     """
     transports = [client._transport, *client._mounts.values()]
     for transport in transports:
@@ -72,7 +72,7 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect in a thread, which is left behind if it takes too long: resolving a name has no limit."""
+        """Connect in a thread, because the time to resolve a name has no limit. A late one is abandoned."""
         left = self._deadline.bound(timeout, httpcore.ConnectTimeout)
         done: SimpleQueue[httpcore.NetworkStream | BaseException] = SimpleQueue()
         given_up = threading.Event()
@@ -93,7 +93,7 @@ class _Backend(httpcore.NetworkBackend):
         except Empty:
             given_up.set()
             with suppress(Empty):
-                # It came between the two.
+                # The connection was made between the timeout and the event.
                 late = done.get_nowait()
                 if isinstance(late, httpcore.NetworkStream):
                     late.close()
@@ -121,7 +121,7 @@ class _Stream(httpcore.NetworkStream):
         return self._inner.read(max_bytes, self._deadline.bound(timeout, httpcore.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        # In pieces: the inner stream begins its timeout anew with each that the other side takes.
+        # In pieces, because the inner stream restarts its timeout with each piece that is sent.
         for start in range(0, len(buffer), _WRITE):
             left = self._deadline.bound(timeout, httpcore.WriteTimeout)
             self._inner.write(buffer[start : start + _WRITE], left)

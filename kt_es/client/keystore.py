@@ -13,7 +13,7 @@ from kt_es.formats.keys import PublicKey
 from kt_es.process.files import check_private_directory, create_file, read_private
 from kt_es.process.space import unwritable
 
-# Names and key ids stand for each other in options: one must not be taken for the other.
+# Options accept names and key ids, so a name must not have the form of a key id.
 _KEY_ID = re.compile(r"[0-9a-fA-F]{16}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+\-]{0,127}")
 _SUFFIX = ".pem"
@@ -23,7 +23,7 @@ _WHAT = "the signing key"
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """A key as the store has it; ``public`` is what goes into entries."""
+    """A key in the store. ``public`` is its form in entries."""
 
     name: str
     path: Path
@@ -41,7 +41,7 @@ class KeyStore:
         self._directory = directory
 
     def add(self, name: str, key: PrivateKey) -> StoredKey:
-        """Store ``key`` under ``name``, durably; a name that is taken is refused."""
+        """Store ``key`` durably under ``name``. A name that exists already is refused."""
         path = self._path(name)
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ class KeyStore:
             raise ConfigError(f"the key {path} cannot be used: {error}") from None
 
     def list(self) -> tuple[StoredKey, ...]:
-        """All keys by name; none where the directory does not exist yet."""
+        """All keys, sorted by name; empty if the directory does not exist yet."""
         if not self._directory.exists():
             return ()
         try:

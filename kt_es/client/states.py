@@ -1,8 +1,8 @@
-"""The states of one person's client: one for each directory, whichever server and key led to it.
+"""The states of one person: one for each directory, by whatever server and key the person came to it.
 
-``root`` holds ``origins/<origin>/`` with the state of each directory (``state.FileStateStore``), and
-``servers.db``, which remembers the directory that each server's address belongs to. Earlier versions of kt-es
-kept a state under ``directories/`` for each address and each key; those are found and merged.
+The folder ``origins/<origin>/`` has the state towards a directory (``state.FileStateStore``). ``servers.db``
+maps the address of a server to its directory. Earlier versions of kt-es kept a state for each address and
+each key under ``directories/``. These states are found and merged.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ class States:
         self._root = root
 
     def of(self, origin: str) -> FileStateStore:
-        """The state towards the directory ``origin``; its folder is made with the first value."""
+        """The state towards the directory ``origin``. Its folder is created with the first value."""
         return FileStateStore(self._root / "origins" / file_name(origin))
 
     def existing(self, origin: str) -> FileStateStore | None:
-        """The state towards ``origin``, if one has been kept."""
+        """The state towards ``origin``, None if there is none yet."""
         store = self.of(origin)
         return None if store.load() is None else store
 
     def at(self, server: str, pinned: Pinned | None) -> ServerStateStore:
-        """The state towards the directory of ``pinned``, or else of the one that ``server`` belongs to."""
+        """The state towards the directory of ``pinned``, by default the one to which ``server`` belongs."""
         return ServerStateStore(self, server, None if pinned is None else pinned.origin)
 
     def origin_of(self, server: str) -> str | None:
-        """The directory that ``server`` was found to belong to, None if it was never asked."""
+        """The directory to which ``server`` belongs, None if the server was never asked."""
         known = self._servers.recall(_KIND, address_of(server).encode())
         return None if known is None else known.decode()
 
@@ -51,14 +51,14 @@ class States:
         self._servers.remember(_KIND, address_of(server).encode(), origin.encode())
 
     def older_origin_of(self, server: str) -> str | None:
-        """The same by the state that earlier versions of kt-es kept for the address."""
+        """The directory of ``server`` in the state that earlier versions of kt-es kept for its address."""
         old = self._old_states() / _old_name(server) / "trusted"
         return read_trusted(old).origin if old.is_file() else None
 
     def older(self, server: str, origin: str) -> Iterator[tuple[Path, Trusted]]:
         """The states of ``origin`` that earlier versions of kt-es kept, with their folders.
 
-        Raises ``ConfigError`` for a damaged one whose name says that it is of ``origin`` or ``server``.
+        Raises ``ConfigError`` for a damaged state if its name is that of ``origin`` or ``server``.
         """
         ours = (_old_name(server), _old_name(origin) + "+")
         for path in sorted(self._old_states().glob("*/trusted")):
@@ -82,8 +82,8 @@ class States:
 class ServerStateStore:
     """The state towards the directory of one server.
 
-    Which directory that is, is known from the start (a key was given, or the server was asked before) or from
-    the first state that is stored. Once a state was stored for it, the address is bound to that directory.
+    The directory is known from the beginning if a key was given or the server was asked before. Otherwise the
+    first stored state decides. Then the address is bound to that directory.
     """
 
     def __init__(self, states: States, server: str, origin: str | None) -> None:
@@ -91,8 +91,8 @@ class ServerStateStore:
         self._server = server
         self._bound = states.origin_of(server)
         self.origin = origin or self._bound or states.older_origin_of(server)
-        """The directory that the server has to be of, None if it may be any."""
-        # Set once: the states of other directories are out of reach from then on.
+        """The directory to which the server has to belong, None if it may be any."""
+        # Set once. The states of other directories cannot be reached afterwards.
         self._store = None if self.origin is None else states.of(self.origin)
         self._older = {} if self.origin is None else dict(states.older(server, self.origin))
 
@@ -150,17 +150,17 @@ class ServerStateStore:
 
 
 def file_name(origin: str) -> str:
-    """The name of the folder of ``origin``: what is not a plain character is escaped as in a URL.
+    """The name of the folder of ``origin``. Characters that are not plain are escaped as in a URL.
 
-    No two origins share a name, even where upper and lower case are the same. A name that would be too long
-    for a file system ends in a hash.
+    Two origins never share a name, even on a file system that ignores case. A name that would be too long
+    ends in a hash.
     """
     name = re.sub(r"[^a-z0-9.\-_~]", lambda found: f"%{ord(found[0]):02X}", origin)
     return name if len(name) <= _LONGEST else f"{name[:120]}%{sha256(origin.encode()).hex()}"
 
 
 def address_of(server: str) -> str:
-    """A server's URL as it is remembered: without a user's name and password, query and fragment."""
+    """The URL of a server in the form that is stored: without user name, password, query and fragment."""
     try:
         parts = urlsplit(server)
         host, port = parts.hostname or "", parts.port
@@ -172,5 +172,5 @@ def address_of(server: str) -> str:
 
 
 def _old_name(known_by: str) -> str:
-    """The folder that earlier versions of kt-es named by a server's URL, or by an origin and a key."""
+    """The folder name that earlier versions of kt-es made of a server's URL, or of an origin and a key."""
     return re.sub(r"[^A-Za-z0-9.+\-]+", "_", known_by.removeprefix("https://").rstrip("/"))

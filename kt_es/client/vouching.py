@@ -1,8 +1,7 @@
-"""What a change would sign, and whether its owner knows it. Pure.
+"""Which keys a change would vouch for, and whether its owner knows them. Pure.
 
-Whoever signs a version vouches for all its authorized keys, the kept ones too: each of them may make the next
-version. A key is known to the owner if it is the owner's own, or if the owner has vouched for it before: a
-version that one of the owner's keys signed had it.
+A signature under a version vouches for all its authorized keys, because each of them may sign the next
+version. The owner knows a key that is the owner's own, or that is in a version signed by a key of the owner.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from kt_es.formats.keys import PublicKey
 from kt_es.formats.profiles import ProfileKey
 
 UNKNOWN_KEYS = "unknown-keys"
-"""The reason of a refusal to sign on keys that the owner does not know."""
+"""Reason of a refusal to vouch for keys that the owner does not know."""
 
 OWN = "own"
-"""The kind under which a client's store keeps what the owner signed last, by label."""
+"""Kind of the values under which a client's store keeps the version that the owner signed last, by label."""
 
 _MARK = "kt-es own v1"
 _T = TypeVar("_T")
@@ -32,7 +31,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Mine:
-    """The keys of an owner: ``held`` here, or ``declared`` by their ids because they are elsewhere."""
+    """The keys of an owner: ``held`` on this machine, or ``declared`` by their key ids."""
 
     held: frozenset[PublicKey]
     declared: frozenset[bytes] = frozenset()
@@ -47,7 +46,7 @@ class Mine:
         return all(key in self for key in keys)
 
     def made(self, entry: Entry, signers: Iterable[PublicKey]) -> bool:
-        """Whether a version is the owner's: all its authorized keys are, and one of them signed it."""
+        """Whether a version is the owner's: all its authorized keys are, and one signed it."""
         return self.all_of(entry.authorized_keys) and self.any_of(signers)
 
 
@@ -70,9 +69,9 @@ class Difference(Generic[_T]):
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A signed change that was not sent yet, and what it changes.
+    """A signed change that was not sent yet, and its differences from the present version.
 
-    ``profile`` is None where the present profile was erased or not asked for.
+    ``profile`` is None if the present profile was erased or not asked for.
     """
 
     before: Lookup
@@ -87,7 +86,7 @@ class Proposal:
 
 
 def proposal(before: Lookup, submission: Submission, profile: Sequence[ProfileKey]) -> Proposal:
-    """``submission`` compared with what ``before`` proves."""
+    """Compare ``submission`` with the version that ``before`` proves."""
     present: Sequence[ProfileKey] | None = () if before.entry is None else before.profile
     old = () if before.entry is None else before.entry.authorized_keys
     return Proposal(
@@ -99,9 +98,9 @@ def proposal(before: Lookup, submission: Submission, profile: Sequence[ProfileKe
 
 
 def unknown_keys(kept: Iterable[PublicKey], versions: Iterable[Version], mine: Mine) -> tuple[PublicKey, ...]:
-    """Those of ``kept``, authorized keys of the present version, that the owner does not know.
+    """The keys of ``kept``, authorized keys of the present version, that the owner does not know.
 
-    ``versions`` is the verified history: each change in it is authorized by the keys before it.
+    ``versions`` is the verified history: the keys of the version before have authorized each change in it.
     """
     vouched: set[PublicKey] = set()
     for version in versions:
@@ -111,7 +110,7 @@ def unknown_keys(kept: Iterable[PublicKey], versions: Iterable[Version], mine: M
 
 
 def refuse_unknown(label: str, unknown: Sequence[PublicKey]) -> None:
-    """Raise ``RefusedError`` if there are unknown keys to sign on."""
+    """Raise ``RefusedError`` if a change would vouch for unknown keys."""
     if unknown:
         names = ", ".join(key.id.hex() for key in unknown)
         raise RefusedError(
@@ -123,7 +122,7 @@ def refuse_unknown(label: str, unknown: Sequence[PublicKey]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class OwnVersion:
-    """The last version that the owner signed on this machine and that was proven to stand."""
+    """The last version that the owner signed on this machine and that was proven in the map."""
 
     version: int
     entry_hash: bytes
@@ -147,7 +146,7 @@ class OwnVersion:
 
 
 def verify_own(own: OwnVersion | None, versions: Sequence[Version]) -> None:
-    """Step "history": what the owner signed last still stands in the history."""
+    """Step "history": the version that the owner signed last is in the history."""
     if own is None:
         return
     if len(versions) < own.version or versions[own.version - 1].entry_hash != own.entry_hash:
