@@ -29,9 +29,9 @@ from kt_es.eventstore.esdb import Connector
 from kt_es.eventstore.patient import Patience
 from kt_es.eventstore.uri import check_uri
 from kt_es.formats.labels import LABEL_POLICIES
-from kt_es.process.hangups import Reloaded, differing, reloading
+from kt_es.process.signals import Reloaded, differing, reloading
 from projections.monitor import MonitorSettings, monitor
-from signer.loop import Limits
+from signer.loop import EpochLimits
 from signer.service import SignerSettings
 from signer.service import serve as serve_signer
 
@@ -182,7 +182,7 @@ def signer_settings(
         settings.pinned,
         data or settings.path(table.data),
         settings.path(table.keys),
-        Limits(batch_limit=table.batch_limit, truncate=table.truncate_queue),
+        EpochLimits(batch_limit=table.batch_limit, truncate=table.truncate_queue),
         _metrics_at(metrics or table.metrics),
     )
 

@@ -36,9 +36,9 @@ from kt_es.eventstore.esdb import connect
 from kt_es.formats.labels import LABEL_POLICIES
 from kt_es.node.stopped import has_users
 from kt_es.process.files import PUBLIC, replace_file
-from kt_es.process.hangups import reloading
 from kt_es.process.proxies import is_loopback, uses_proxies
 from kt_es.process.redaction import without_password
+from kt_es.process.signals import reloading
 from kt_es.process.space import is_full
 
 LOCK_FILE = "up.lock"
