@@ -15,9 +15,10 @@ import structlog
 from kt_es.errors import AccessDeniedError, KtError, MalformedError, UnavailableError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.ledger.openings import OpeningTable
+from kt_es.process.backoff import Backoff
 from kt_es.process.outage import Outage
 from kt_es.process.worker import Worker
-from projections.follower import FIRST_DELAY, LAST_DELAY, stopped_by
+from projections.follower import stopped_by
 
 _INDEX = re.compile(r"[0-9a-f]{64}")
 
@@ -59,22 +60,21 @@ class OpeningsFollower:
             self._openings.add(None, event)
 
     def _run(self, stop: threading.Event) -> None:
-        delay = FIRST_DELAY
+        backoff = Backoff()
         while not stop.is_set():
             try:
                 self._openings.store.ensure_writable()
                 log = self._connect()
                 try:
                     if self._follow(log, stop):
-                        delay = FIRST_DELAY
+                        backoff.reset()
                 finally:
                     log.close()
             except (UnavailableError, AccessDeniedError) as error:
                 self.denied = error if isinstance(error, AccessDeniedError) else None
                 if not stop.is_set():
                     self._outage.failed(error)
-            stop.wait(delay)
-            delay = min(2 * delay, LAST_DELAY)
+            stop.wait(backoff.pause())
 
     def _follow(self, log: EventLog, stop: threading.Event) -> bool:
         """Store events until the subscription ends, and return whether there were any."""

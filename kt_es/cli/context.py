@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import click
 from kt_es.cli.output import Output
 from kt_es.cli.supervisor import end_with_parent
 from kt_es.extras import require
+from kt_es.process.signals import stop_event
 
 if TYPE_CHECKING:
     from kt_es.config import Settings
@@ -72,16 +72,4 @@ def running_up(base: Path) -> Mapping[str, Any]:
 def stop_on_signals() -> threading.Event:
     """Return an event that SIGINT and SIGTERM set. A second signal ends the process at once."""
     end_with_parent()
-    stop, asked = threading.Event(), False
-
-    def handle(number: int, _frame: object) -> None:
-        nonlocal asked
-        if asked:
-            raise SystemExit(128 + number)
-        asked = True
-        # In a thread: an Event's own lock may be held by the wait that the signal interrupted.
-        threading.Thread(target=stop.set, daemon=True).start()
-
-    signal.signal(signal.SIGINT, handle)
-    signal.signal(signal.SIGTERM, handle)
-    return stop
+    return stop_event()

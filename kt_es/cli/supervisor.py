@@ -16,13 +16,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from kt_es.process.hangups import Reloaded, held
+from kt_es.process.backoff import Backoff
+from kt_es.process.signals import Reloaded, held
 
 PARENT_PIPE = "KT_PARENT_PIPE"
 READY_PIPE = "KT_READY_PIPE"
 STOP_SECONDS = 15.0
-FIRST_DELAY = 0.3
-LAST_DELAY = 5.0
 SETTLED = 10.0
 """Seconds after which a process counts as working."""
 
@@ -67,7 +66,7 @@ class Child:
     restarts: int = 0
     final_code: int | None = None
     restart_at: float = 0.0
-    delay: float = field(default=FIRST_DELAY)
+    backoff: Backoff = field(default_factory=lambda: Backoff(0.3, 5.0))
     started_at: float = 0.0
 
 
@@ -153,9 +152,8 @@ class Supervisor:
             self._report(f"{child.name} {how}: it is not started again")
             return
         if is_settled:
-            child.delay = FIRST_DELAY
-        child.restart_at = now + child.delay
-        child.delay = min(2 * child.delay, LAST_DELAY)
+            child.backoff.reset()
+        child.restart_at = now + child.backoff.pause()
         self._report(f"{child.name} {how}: starting it again")
 
     def stop(self) -> None:

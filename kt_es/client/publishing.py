@@ -30,8 +30,7 @@ from kt_es.errors import ConfigError, MalformedError, RefusedError, UnavailableE
 from kt_es.formats.erasures import Erasure
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.profiles import OPENING_LENGTH, ProfileKey
-
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+from kt_es.process.backoff import Backoff
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +200,10 @@ class Publisher:
 
 def _wait_for(proven: Callable[[], Lookup | None], what: str, deadline: float) -> Lookup:
     """Call ``proven`` until it returns a lookup; raises ``UnavailableError`` at the deadline."""
-    pause = _FIRST_PAUSE
+    backoff = Backoff(0.05, 1.0)
     while (lookup := proven()) is None:
+        pause = backoff.pause()
         if time.monotonic() + pause >= deadline:
             raise UnavailableError(f"the {what} is not in a map head yet; ask again, it is not lost")
         time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
     return lookup

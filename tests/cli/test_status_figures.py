@@ -14,7 +14,7 @@ from kt_es.cli.operators.status_metrics import ScrapedMetrics, of_frontend, of_m
 from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import StreamNames
 from kt_es.formats.records import Verdict
-from kt_es.process.exposition import Figures, exposed
+from kt_es.process.exposition import Samples, exposed
 from kt_es.server.backlog import Backlog
 from kt_es.server.metrics import Metrics
 from projections.monitor_metrics import MonitorMetrics
@@ -80,7 +80,7 @@ def test_what_the_front_end_tells() -> None:
 
 
 def test_a_page_is_that_of_the_process_or_none() -> None:
-    with exposed(Figures().registry, "127.0.0.1", 0) as port:
+    with exposed(Samples().registry, "127.0.0.1", 0) as port:
         where = f"http://127.0.0.1:{port}/metrics"
         with pytest.raises(UnavailableError, match="does not have kt_monitor_alarm"):
             ScrapedMetrics.at(where, "kt_monitor_alarm")

@@ -19,14 +19,14 @@ from kt_es.ledger.state import StateTable
 from kt_es.ledger.store import Change, Store
 from kt_es.ledger.tables import FAMILIES
 from signer.keys import KeyRing
-from signer.loop import Effects, Limits, Signer
+from signer.loop import Effects, EpochLimits, Signer
 from tests.builders import ORIGIN, SIGNER, SIGNER_KEY, START, seed
 from tests.reference.memory_log import MemoryLog
 from tests.reference.memory_store import MemoryStore
 from tests.reference.signing import NAMES, new_log
 
 # Small, so that an epoch takes several appends and several slices.
-LIMITS = Limits(batch_limit=8, outbox=600, unacknowledged=12, patience=0.3, watchdog=5.0)
+LIMITS = EpochLimits(batch_limit=8, outbox=600, unacknowledged=12, patience=0.3, watchdog=5.0)
 SLICE = 12
 
 

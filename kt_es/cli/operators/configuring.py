@@ -18,7 +18,7 @@ from kt_es.cli.owners.signing import confirm, yes_option
 from kt_es.config import Settings
 from kt_es.formats.configs import Config, SignedConfig
 from kt_es.formats.heads import MapHead
-from signer.changes import Changes, base_of, following, sign_change
+from signer.changes import ConfigChanges, base_of, following, sign_change
 from signer.keys import KeyRing
 
 INTERVALS = ("min_interval", "max_interval", "max_merge_delay")
@@ -43,7 +43,7 @@ class Operated:
 
     settings: Settings
     output: Output
-    changes: Changes
+    changes: ConfigChanges
 
     def latest(self) -> Config:
         return self.changes.chain()[-1].config
@@ -60,7 +60,7 @@ def operated(
     settings, output = settings_of(context, log), output_of(context)
     base = base_of(data or settings.path(settings.signer.data), settings.origin, settings.pinned)
     with event_log(settings.log, output, patience) as reached:
-        changes = Changes(reached, settings.names, settings.origin, settings.pinned, base)
+        changes = ConfigChanges(reached, settings.names, settings.origin, settings.pinned, base)
         yield Operated(settings, output, changes)
 
 

@@ -17,10 +17,10 @@ from kt_es.cli.supervisor import tell_parent
 from kt_es.config import FrontendTable, Settings
 from kt_es.errors import ConfigError
 from kt_es.eventstore.esdb import Connector
-from kt_es.process.hangups import Reloaded, differing, reloading
+from kt_es.process.signals import Reloaded, differing, reloading
 from kt_es.server.limits import ClientLimits
 from projections.monitor import MonitorSettings, monitor
-from signer.loop import Limits
+from signer.loop import EpochLimits
 from signer.service import SignerSettings
 from signer.service import serve as serve_signer
 
@@ -104,7 +104,7 @@ def signer_settings(
         settings.pinned,
         data or settings.path(table.data),
         settings.path(table.keys),
-        Limits(batch_limit=table.batch_limit, truncate=table.truncate_queue),
+        EpochLimits(batch_limit=table.batch_limit, truncate=table.truncate_queue),
         _metrics_at(metrics or table.metrics),
     )
 

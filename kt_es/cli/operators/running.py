@@ -19,8 +19,8 @@ from kt_es.config import FILE_NAME, Address, Settings
 from kt_es.errors import KtError, MisfitError, UnavailableError
 from kt_es.eventstore.esdb import connect
 from kt_es.process.files import PUBLIC, replace_file
-from kt_es.process.hangups import reloading
 from kt_es.process.proxies import uses_proxies
+from kt_es.process.signals import reloading
 
 PATIENCE = 10.0
 """Seconds after which ``kt up`` reports what it waits for."""

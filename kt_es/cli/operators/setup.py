@@ -14,6 +14,7 @@ from kt_es.cli.saving import write_private
 from kt_es.client.trusted import Pinned
 from kt_es.config import FILE_NAME, FrontendTable, NodeTable, Settings, dump_settings
 from kt_es.crypto.signatures import ED25519, PrivateKey
+from kt_es.crypto.vrf import VrfPrivateKey
 from kt_es.errors import ConfigError, MalformedError, WrongRevisionError
 from kt_es.eventstore.streams import NO_STREAM, EventLog, content_event
 from kt_es.formats.codec import MAX_INTERVAL
@@ -21,8 +22,8 @@ from kt_es.formats.configs import Config, SignedConfig, check_directory, check_o
 from kt_es.formats.keys import PublicKey
 from kt_es.formats.queue import CONFIG
 from kt_es.formats.records import Record, decode_records
+from kt_es.process.files import read_key
 from kt_es.process.redaction import without_credentials, without_password
-from kt_es.server.indexer import load_vrf_key
 from signer.keys import load_key
 
 CONFIG_OPTIONS = ("label_policy", "min_interval", "max_interval")
@@ -131,7 +132,7 @@ def begin_queue(settings: Settings, log: EventLog, new: NewDirectory, given: Seq
         config = Config(
             settings.origin,
             (PublicKey(ED25519, signer_key.public),),
-            load_vrf_key(settings.path(VRF_KEY)).public,
+            read_key(settings.path(VRF_KEY), "the VRF key", VrfPrivateKey.from_pem).public,
             new.label_policy,
             new.milliseconds("min_interval"),
             new.milliseconds("max_interval"),

@@ -1,8 +1,8 @@
-"""SIGHUP: a process that serves reads its certificates and limits again, and is never ended by it.
+"""Signals of a process that serves: SIGTERM and SIGINT stop it, SIGHUP makes it read its settings again.
 
-The signal may come at any time, also before there is anything to read again: it is remembered until a
-``reloading`` block takes it. Where the terminal is gone that the process was started in, there is nobody
-left to serve, and SIGHUP is taken for SIGTERM.
+SIGHUP never ends the process. It may come before there is anything to read again: then it is remembered
+until a ``reloading`` block begins. One exception: if the terminal in which the process was started is gone,
+nobody is left to serve, and SIGHUP is treated as SIGTERM.
 """
 
 from __future__ import annotations
@@ -33,6 +33,26 @@ class Reloaded:
     needs_restart: tuple[str, ...] = ()
 
 
+def stop_event() -> threading.Event:
+    """Return an event that SIGINT and SIGTERM set. A second signal ends the process at once.
+
+    Call it in the main thread.
+    """
+    stop, asked = threading.Event(), False
+
+    def handle(number: int, _frame: object) -> None:
+        nonlocal asked
+        if asked:
+            raise SystemExit(128 + number)
+        asked = True
+        # In a thread: the event's own lock may be held by the wait that the signal interrupted.
+        threading.Thread(target=stop.set, daemon=True).start()
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+    return stop
+
+
 def listen() -> None:
     """From now on SIGHUP does not end this process. Does nothing outside of the main thread."""
     if threading.current_thread() is not threading.main_thread():
@@ -42,7 +62,7 @@ def listen() -> None:
     def handle(*_: object) -> None:
         gone = [number for number in terminals if not os.isatty(number)]
         if gone:
-            # What is said on the way out would fail, and look like a failure of this process.
+            # Writing to the lost terminal would fail, and would look like a failure of this process.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             for number in gone:
                 os.dup2(nowhere, number)
@@ -51,13 +71,13 @@ def listen() -> None:
         _HANGUPS.put(True)
 
     signal.signal(signal.SIGHUP, handle)
-    # A parent may have held the signal back until now: see ``held``.
+    # The parent may have blocked the signal until now: see ``held``.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Processes started in this block get SIGHUP once they ``listen``: it does not end them before."""
+    """Block SIGHUP for processes that start in this block: each receives it once it calls ``listen``."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         yield
@@ -69,7 +89,8 @@ def held() -> Iterator[None]:
 def reloading(reload: Callable[[], Reloaded], hangups: SimpleQueue[bool] = _HANGUPS) -> Iterator[None]:
     """In this block ``reload`` is called after each SIGHUP, one call at a time, in a thread of its own.
 
-    A ``KtError`` of it is logged: it has to leave everything as it was. ``hangups`` has True for a signal.
+    A ``KtError`` that ``reload`` raises is logged; ``reload`` must have changed nothing then.
+    ``hangups`` holds True for each signal.
     """
 
     def run() -> None:
@@ -88,7 +109,7 @@ def reloading(reload: Callable[[], Reloaded], hangups: SimpleQueue[bool] = _HANG
 
 
 def _reload(reload: Callable[[], Reloaded], hangup: int) -> None:
-    """``hangup`` is the number of the signal: its line is no repetition of another one's."""
+    """``hangup`` counts the signals. It is logged, so that no line repeats another one."""
     try:
         done = reload()
     except KtError as error:

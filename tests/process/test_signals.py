@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from kt_es.cli.supervisor import Supervisor
 from kt_es.errors import ConfigError
-from kt_es.process.hangups import Reloaded, differing, reloading
+from kt_es.process.signals import Reloaded, differing, reloading
 from kt_es.process.tls import both_or_none, read_certificate
 from tests.contracts.certificates import certify
 
@@ -27,7 +27,7 @@ PATIENCE = 30.0
 SERVES = """
 import os, signal, sys, threading
 import structlog
-from kt_es.process.hangups import Reloaded, listen, reloading
+from kt_es.process.signals import Reloaded, listen, reloading
 
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=stop.set).start())
