@@ -1,4 +1,4 @@
-"""Counters and gauges of a front end, in a registry of its own. No label of a user is ever a label here."""
+"""Counters and gauges of a front end, in a registry of their own. Labels of users are never labels here."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ class Metrics:
         )
 
     def certificate(self, until: Callable[[], float]) -> None:
-        """HTTPS is served with a certificate that ends at ``until``, in seconds since 1970."""
+        """Export the end of the TLS certificate, which ``until`` gives in seconds since 1970."""
         self._figures.gauge(
             "kt_tls_certificate_end_seconds", "When the certificate that is served ends, Unix time", until
         )
 
     def committed(self, epoch: int, timestamp: int) -> None:
-        """The replica has committed ``epoch``, whose head has ``timestamp`` in ms."""
+        """Note that the replica has committed ``epoch``, whose head has ``timestamp`` in ms since 1970."""
         self._timestamp = timestamp
         self._epoch.set(epoch)
         self._lag.set(max(0.0, self._age()))
