@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from pathlib import Path
 
 from kt_es.crypto.vrf import VrfPrivateKey, index_of
-from kt_es.errors import ConfigError, MalformedError
-from kt_es.process.files import read_private
 
 CACHED = 16_384
 _MAX_PEM = 64 * 1024
@@ -42,18 +39,3 @@ class Indexer:
             if len(self._cache) > self._cached:
                 self._cache.popitem(last=False)
         return made
-
-
-def load_vrf_key(path: Path) -> VrfPrivateKey:
-    """Read the VRF's private key: an Ed25519 seed as unencrypted PKCS#8 in PEM, which ``kt init`` made.
-
-    A file that other users can read is refused, because the key lets them try out labels against the map.
-
-    Raises:
-        ConfigError: the file cannot be used as a key; the error says why.
-    """
-    pem = read_private(path, "the VRF key", _MAX_PEM)
-    try:
-        return VrfPrivateKey.from_pem(pem)
-    except MalformedError as error:
-        raise ConfigError(f"the VRF key {path} cannot be used: {error.problem}") from None

@@ -11,7 +11,7 @@ from kt_es.crypto.commitments import opens
 from kt_es.eventstore.streams import StreamNames
 from kt_es.formats.entries import Mutation
 from kt_es.formats.profiles import Opening
-from kt_es.ledger.openings import Missing, Openings, read_opening
+from kt_es.ledger.openings import Missing, OpeningTable, read_opening
 from kt_es.server.availability import LogWatch
 from kt_es.server.late import RequestLog
 from kt_es.server.problems import NotNowError
@@ -24,7 +24,7 @@ _LOG = structlog.get_logger("kt_es.server")
 class OpeningReader:
     """Finds the openings of commitments. It never returns a wrong opening."""
 
-    def __init__(self, openings: Openings, log: RequestLog, names: StreamNames, watch: LogWatch) -> None:
+    def __init__(self, openings: OpeningTable, log: RequestLog, names: StreamNames, watch: LogWatch) -> None:
         self._openings = openings
         self._log = log
         self._names = names

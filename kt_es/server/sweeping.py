@@ -20,7 +20,7 @@ from kt_es.eventstore.rights import DELETED
 from kt_es.eventstore.streams import ANY, Event, NewEvent, StreamNames, content_event
 from kt_es.formats.profiles import OPENING, OPENING_ERASED, Opening, encode_erased
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.openings import Openings
+from kt_es.ledger.openings import OpeningTable
 from kt_es.server.late import RequestLog
 
 LOOK = 0.25
@@ -45,7 +45,7 @@ class Sweeper:
         log: RequestLog,
         names: StreamNames,
         ledger: Ledger,
-        openings: Openings,
+        openings: OpeningTable,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log = log

@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from kt_es.errors import ConfigError
-from kt_es.process.tls import Certificate, read_certificate
+from kt_es.process.tls import ServerCertificate, read_certificate
 
 _LOG = structlog.get_logger("kt_es.server")
 
@@ -45,7 +45,7 @@ class Exchangeable:
         connection.context = self._current
 
 
-def _load(certificate: Path, key: Path) -> tuple[ssl.SSLContext, Certificate]:
+def _load(certificate: Path, key: Path) -> tuple[ssl.SSLContext, ServerCertificate]:
     loaded = read_certificate(certificate, key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

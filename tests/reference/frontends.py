@@ -23,7 +23,7 @@ from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.store import Store
 from kt_es.ledger.tables import FAMILIES
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
-from projections.frontend import Running
+from projections.service import FrontendService
 from tests import builders as b
 from tests.reference.memory_store import MemoryStore
 from tests.reference.signed_streams import SignedStreams
@@ -54,7 +54,7 @@ class Front:
         self.later = 0
         self.store = MemoryStore(FAMILIES) if store is None else store
         self.ledger = Ledger(self.store, b.ORIGIN, b.SIGNER_KEY) if ledger is None else ledger
-        self.running = Running(
+        self.running = FrontendService(
             self.ledger,
             streams.names,
             b.VRF,
