@@ -115,7 +115,7 @@ class TestLatest:
             return behind.handle(request)
 
         with pytest.raises(UnavailableError, match="behind") as refused:
-            look(client_of(behind, store, handle, timeout=0.5))
+            look(client_of(behind, store, handle, timeout=3))
         assert refused.value.exit_code == 7
 
     @WAYS

@@ -112,7 +112,7 @@ class TestPublish:
         receipt = submission.mutation.entry_hash.hex()
         assert client.submit(submission).verdict is None
         with pytest.raises(UnavailableError, match="not in a map head yet"):
-            client.confirm(submission, timeout=0.1)
+            client.confirm(submission, timeout=2)
         receipt = "00" * 32
         with pytest.raises(MalformedError, match="another mutation"):
             client.submit(submission)
