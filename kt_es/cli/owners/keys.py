@@ -41,7 +41,7 @@ mine_option = click.option(
 
 @click.group("keys")
 def keys_command() -> None:
-    """Your signing keys: they authorize changes to your account."""
+    """Make and list your signing keys, which authorize changes to your account."""
 
 
 @keys_command.command("generate")

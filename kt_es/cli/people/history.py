@@ -154,7 +154,9 @@ def head_document(head: MapHead) -> dict[str, Any]:
 
 
 @click.command("checkpoint")
-@click.option("--which", type=click.Choice(["heads", "mutations"]), default="heads", show_default=True)
+@click.option(
+    "--which", type=click.Choice(["heads", "mutations"]), default="heads", show_default=True, help="The log."
+)
 @reach_options
 @click.pass_context
 def checkpoint_command(context: click.Context, /, which: str, **reach: Any) -> None:
