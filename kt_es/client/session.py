@@ -271,7 +271,9 @@ class Session:
             lookup = replace(lookup, checks=(line, *lookup.checks))
         return lookup
 
-    def _look_over(self, trusted: Trusted, label: str, first: int, last: int, deadline: float) -> VerifiedRange:
+    def _look_over(
+        self, trusted: Trusted, label: str, first: int, last: int, deadline: float
+    ) -> VerifiedRange:
         request = RangeRequest(label, first, last, trusted.size or None)
         told = decode_model(RangeBody, self._ranged(trusted, request, deadline).body)
         answer = open_range(told.answer)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kt_es.formats.erasures import Erasure, Reason
+from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.notes import encode_base64
 from kt_es.server.limits import ClientLimits
 from tests import builders as b
@@ -40,7 +40,7 @@ def erasure(user: str, signer: str | None = None) -> dict[str, str]:
     key = b.private_key(signer or user)
     return {
         "erasure": encode_base64(
-            Erasure.sign(held.entry.index, held.entry_hash, Reason.OWNER, b.ORIGIN, key).encode()
+            Erasure.sign(held.entry.index, held.entry_hash, ErasureReason.OWNER, b.ORIGIN, key).encode()
         )
     }
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from kt_es.errors import AccessDeniedError, KtError, UnavailableError
-from kt_es.formats.erasures import Erasure, Reason
+from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.notes import encode_base64
 from kt_es.server import availability, limits
 from kt_es.server.contract import models
@@ -77,7 +77,7 @@ def submission(user: str) -> dict[str, object]:
 
 def erasure(user: str) -> dict[str, object]:
     held = b.mutation(user)
-    made = Erasure.sign(held.entry.index, held.entry_hash, Reason.OWNER, b.ORIGIN, b.private_key(user))
+    made = Erasure.sign(held.entry.index, held.entry_hash, ErasureReason.OWNER, b.ORIGIN, b.private_key(user))
     return {"erasure": encode_base64(made.encode())}
 
 
