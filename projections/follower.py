@@ -17,10 +17,8 @@ from kt_es.ledger.anchor import Anchor
 from kt_es.ledger.configs import check_pinned
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.replay import Replay, ReplayedEpoch
+from kt_es.process.backoff import Backoff
 from kt_es.process.outage import Outage
-
-FIRST_DELAY = 0.2
-LAST_DELAY = 2.0
 
 
 def _ignore_outage(_: UnavailableError | AccessDeniedError) -> None:
@@ -74,7 +72,7 @@ def follow(
     Raises what ``Anchor`` and ``check_pinned`` raise, and ``DivergenceError`` as soon as the logs hold
     something that cannot be: whoever follows must then stop relying on them.
     """
-    delay = FIRST_DELAY
+    backoff = Backoff()
     while not stop.is_set():
         try:
             ledger.resume()
@@ -85,7 +83,7 @@ def follow(
                     for head in heads:
                         listener.on_head(head)
                         replayed = replay.advance(head)
-                        delay = FIRST_DELAY
+                        backoff.reset()
                         outage.over()
                         listener.on_epoch(replayed)
             finally:
@@ -97,8 +95,7 @@ def follow(
             # What fails because everything around is being closed is no news.
             if not stop.is_set():
                 outage.failed(error)
-            stop.wait(delay)
-            delay = min(2 * delay, LAST_DELAY)
+            stop.wait(backoff.pause())
 
 
 def _heads(

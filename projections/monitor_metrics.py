@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from kt_es.formats.records import Verdict
 from kt_es.ledger.state import Committed
-from kt_es.process.exposition import Figures
+from kt_es.process.exposition import Samples
 from projections.vigil import Alarm
 
 
@@ -20,7 +20,7 @@ class MonitorMetrics:
     """
 
     def __init__(self, now: Callable[[], int], monotonic: Callable[[], float]) -> None:
-        figures = Figures()
+        figures = Samples()
         self.registry = figures.registry
         self._now = now
         self._monotonic = monotonic

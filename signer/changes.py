@@ -55,7 +55,7 @@ def base_of(data: Path, origin: str, pinned: PublicKey) -> Base:
         store.close()
 
 
-class Changes:
+class ConfigChanges:
     """The configs of one directory, and the way to the next one."""
 
     def __init__(self, log: EventLog, names: StreamNames, origin: str, pinned: PublicKey, base: Base) -> None:

@@ -9,11 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kt_es.crypto.signatures import PrivateKey
-from kt_es.errors import ConfigError, KtError
+from kt_es.errors import ConfigError
 from kt_es.formats.keys import PublicKey
-from kt_es.process.files import read_private
-
-_MAX_PEM = 64 * 1024
+from kt_es.process.files import read_key
 
 
 class KeyRing:
@@ -57,8 +55,4 @@ def load_key(path: Path) -> PrivateKey:
 
     A file that other users can read is refused: whoever has the key signs for the directory.
     """
-    pem = read_private(path, "the signer key", _MAX_PEM)
-    try:
-        return PrivateKey.from_pem(pem)
-    except KtError as error:
-        raise ConfigError(f"the signer key {path} cannot be used: {error}") from None
+    return read_key(path, "the signer key", PrivateKey.from_pem)

@@ -27,7 +27,7 @@ from kt_es.ledger.replay import Replay
 from signer.keys import KeyRing
 from signer.observer import Finished, Observer, Silent
 from signer.patrol import Patrol
-from signer.progress import Progress, last_published
+from signer.progress import SignerProgress, last_published
 from signer.publish import check_published
 from signer.schedule import Schedule
 from signer.work import EpochWork
@@ -41,7 +41,7 @@ _log = structlog.get_logger("signer")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class EpochLimits:
     """What bounds the loop. Times in seconds, sizes in bytes."""
 
     batch_limit: int = 100_000  # items after which an epoch ends early
@@ -78,7 +78,7 @@ class Signer:
         keys: KeyRing,
         *,
         effects: Effects,
-        limits: Limits,
+        limits: EpochLimits,
         observer: Observer = _SILENT,
     ) -> None:
         self._log = log
@@ -111,7 +111,7 @@ class Signer:
         are believed to be what this signer, by its signed head, has said of them.
         """
         goal = last_published(self._log, self._names.heads)
-        progress = Progress(self._effects.monotonic, self._ledger.committed.log.size, goal)
+        progress = SignerProgress(self._effects.monotonic, self._ledger.committed.log.size, goal)
         replay = Replay(self._log, self._names, self._ledger, progress.record, verify_signatures=False)
         check_published(self._log, self._names, self._ledger)
         for epoch in replay.catch_up():

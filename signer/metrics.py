@@ -12,7 +12,7 @@ from collections.abc import Callable
 import structlog
 
 from kt_es.formats.configs import Config
-from kt_es.process.exposition import Figures
+from kt_es.process.exposition import Samples
 from signer.observer import Finished
 
 _ITEMS = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
@@ -27,7 +27,7 @@ class SignerMetrics:
     """
 
     def __init__(self, now: Callable[[], int], monotonic: Callable[[], float]) -> None:
-        figures = Figures()
+        figures = Samples()
         self.registry = figures.registry
         self._now = now
         self._monotonic = monotonic

@@ -13,8 +13,7 @@ from kt_es.errors import DivergenceError, EquivocationError, MalformedError, Rol
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.heads import MAP_HEAD
 from kt_es.formats.records import RECORDS, decode_records
-from kt_es.ledger.anchor import contradiction
-from kt_es.ledger.configs import config_chain
+from kt_es.ledger.anchor import another_head
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.tables import MUTATIONS_LOG
 
@@ -79,12 +78,14 @@ class Patrol:
         return min(at + HEAD_EVENTS, end)
 
     def _other_head(self, event: Event, stored: bytes | None) -> DivergenceError | EquivocationError:
-        ledger, epoch = self._ledger, event.revision + 1
-        configs = config_chain(ledger, ledger.committed)
-        found = None if stored is None else contradiction(ledger, epoch, stored, event.data, configs)
-        return found or DivergenceError(
+        epoch = event.revision + 1
+        return another_head(
+            self._ledger,
+            epoch,
+            stored or b"",
+            event.data,
             f"{event.stream} has another head of epoch {epoch} than was committed here, and the directory "
-            f"has not signed it"
+            f"has not signed it",
         )
 
     def _read(self, stream: str, at: int, count: int, kind: str) -> list[Event]:

@@ -18,7 +18,7 @@ RECORDS_A_LOOK = 256
 _log = structlog.get_logger("signer")
 
 
-class Progress:
+class SignerProgress:
     """Counts replayed records and logs ``recovering`` with what is done and what is to be done."""
 
     def __init__(self, monotonic: Callable[[], float], records: int, goal: MapHead | None) -> None:

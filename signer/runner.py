@@ -11,6 +11,7 @@ import structlog
 
 from kt_es.errors import DiskFullError, KtError, UnavailableError
 from kt_es.eventstore.streams import Event, EventLog, GroupSubscription
+from kt_es.process.backoff import Backoff
 from kt_es.process.outage import Outage
 from signer.loop import Signer
 from signer.observer import Observer, Silent
@@ -21,8 +22,6 @@ INBOX_BYTES = 2 << 20
 ENVELOPE = 1 << 10
 TICK = 0.05  # seconds after which the signer looks around while nothing comes
 STANDBY = 0.5  # seconds between two looks of a standby at the place
-FIRST_DELAY = 0.2
-LAST_DELAY = 2.0
 
 _SILENT = Silent()
 
@@ -42,7 +41,7 @@ def run_forever(
 
     Raises every other error: divergence and unusable keys are for people to look at.
     """
-    delay = FIRST_DELAY
+    backoff = Backoff()
     outage = outage or Outage("signer", _log)
     while not stop.is_set():
         signer = None
@@ -57,11 +56,11 @@ def run_forever(
             # An outage after a time of work is a new one.
             observer.role(active=False)
             observer.outage("disk" if isinstance(error, DiskFullError) else "log")
-            delay = FIRST_DELAY if signer is not None and signer.finished else delay
+            if signer is not None and signer.finished:
+                backoff.reset()
             if not stop.is_set():
                 outage.failed(error)
-            stop.wait(delay)
-            delay = min(2 * delay, LAST_DELAY)
+            stop.wait(backoff.pause())
 
 
 def _run(log: EventLog, signer: Signer, queue: str, stop: threading.Event, outage: Outage) -> None:

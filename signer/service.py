@@ -19,10 +19,10 @@ from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rocks import open_patiently
 from kt_es.ledger.tables import FAMILIES
 from kt_es.process.exposition import exposed
-from kt_es.process.hangups import Reloaded, differing, reloading
 from kt_es.process.outage import Outage
+from kt_es.process.signals import Reloaded, differing, reloading
 from signer.keys import KeyRing
-from signer.loop import Effects, Limits, Signer
+from signer.loop import Effects, EpochLimits, Signer
 from signer.metrics import SignerMetrics
 from signer.runner import run_forever
 
@@ -38,7 +38,7 @@ class SignerSettings:
     pinned: PublicKey
     data: Path
     keys: Path
-    limits: Limits
+    limits: EpochLimits
     metrics: tuple[str, int] | None = None  # host and port, where figures are wanted
 
 

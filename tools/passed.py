@@ -11,6 +11,7 @@ those of the interpreter that runs this program, so that commits can be compared
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ from urllib.request import urlopen
 
 ROLES = {"put": "client", "get": "client", "frontend": "front end", "signer": "signer"}
 PACKAGES = ("kt_es", "projections", "signer")
+KEY = base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(range(32))).decode()  # published
 PATIENCE = 120.0  # seconds, for each step
 
 _T = TypeVar("_T")
@@ -85,7 +87,7 @@ def passed(tree: Path, home: Path) -> dict[str, set[str]]:
         For each role, the files of ``tree`` whose functions ran.
     """
     (home / "sitecustomize.py").write_text(RECORDER)
-    (home / "key").write_bytes(b"a key")
+    (home / "key").write_text(f"ssh-ed25519 {KEY} laptop\n")
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
@@ -105,7 +107,7 @@ def passed(tree: Path, home: Path) -> dict[str, set[str]]:
         environment |= {"KT_SERVER": served["url"], "KT_VKEY": served["key"]}
         run("-q", "keys", "generate")
         (home / "begin").touch()
-        run("-q", "put", "alice@example.org", "--type", "raw", "--key", "key")
+        run("-q", "put", "alice@example.org", "--key", "key")
         run("-q", "get", "alice@example.org")
         (home / "end").touch()
         return _wait(lambda: _recorded(home), "every process records its modules")

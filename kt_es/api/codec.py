@@ -158,9 +158,8 @@ def _reader(hint: Any, most: int | None = None) -> _Reader:
     """The reader of values that are annotated with ``hint``; ``most`` bounds bytes and items."""
     arguments = get_args(hint)
     if get_origin(hint) is Annotated:
-        return _reader(
-            arguments[0], next((mark.size for mark in arguments[1:] if isinstance(mark, AtMost)), None)
-        )
+        base, mark = arguments
+        return _reader(base, mark.size if isinstance(mark, AtMost) else None)
     if NoneType in arguments:
         read_present = _reader(next(argument for argument in arguments if argument is not NoneType), most)
         return lambda value, name: None if value is None else read_present(value, name)

@@ -35,17 +35,11 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class MaxLength:
-    """The most characters of a text in a request."""
+class Text:
+    """The most characters of a text in a request, and an example for the OpenAPI document."""
 
-    characters: int
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A value that the OpenAPI document shows."""
-
-    value: str
+    max_length: int
+    example: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +51,7 @@ class AtMost:
 
 Uint: TypeAlias = Annotated[int, Bounds(0, MAX_UINT)]
 Epoch: TypeAlias = Annotated[int, Bounds(1, MAX_UINT)]
-Label: TypeAlias = Annotated[str, MaxLength(MAX_LABEL), Example("alice@example.org")]
+Label: TypeAlias = Annotated[str, Text(MAX_LABEL, "alice@example.org")]
 Hashes: TypeAlias = Annotated[tuple[bytes, ...], AtMost(MAX_LOG_PROOF)]
 Profile: TypeAlias = Annotated[bytes, AtMost(MAX_PROFILE)]
 

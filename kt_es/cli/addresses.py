@@ -1,4 +1,4 @@
-"""Where ``kt up`` listens: addresses that nobody else answers at, found out before anything is written."""
+"""Addresses that processes listen at. They are tried before anything is written."""
 
 from __future__ import annotations
 
@@ -14,11 +14,19 @@ from kt_es.errors import ConfigError
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
+def address(text: str, option: str = "listen") -> Address:
+    """Parse ``HOST:PORT``. Raises ``ConfigError``, with the name of the ``option``, if it is not one."""
+    try:
+        return Address.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {error}") from None
+
+
 def free_addresses(node: Address, frontend: Address) -> tuple[Address, Address]:
-    """Both addresses, with port 0 replaced by a free port.
+    """Return both addresses, with port 0 replaced by a free port.
 
     Raises:
-        ConfigError: both are the same, or one cannot be listened on, for instance because somebody does.
+        ConfigError: both are the same, or one cannot be used, for instance because another process does.
     """
     if node == frontend and node.port:
         raise ConfigError(f"--listen and --node-listen are both {node}: give one of them another port")
@@ -27,14 +35,17 @@ def free_addresses(node: Address, frontend: Address) -> tuple[Address, Address]:
         return _bound(node, held), _bound(frontend, held)
 
 
-def free_address(where: Address) -> Address:
-    """``where``, with port 0 replaced by a free port. Raises as ``free_addresses`` does."""
+def free_address(where: Address | None = None) -> Address:
+    """Return ``where``, by default on loopback, with port 0 replaced by a free port.
+
+    Raises as ``free_addresses`` does.
+    """
     with ExitStack() as held:
-        return _bound(where, held)
+        return _bound(where or Address(host="127.0.0.1", port=0), held)
 
 
 def _bound(where: Address, held: ExitStack) -> Address:
-    """``where``, bound until ``held`` is closed, on every address that its host has."""
+    """Bind every address that the host of ``where`` has, until ``held`` is closed."""
     try:
         found = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:

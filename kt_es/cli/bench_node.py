@@ -1,7 +1,7 @@
-"""``kt bench node``: events a second through a real node process and the client that everything here uses.
+"""``kt bench node``: events a second through a real node process and the client library that kt-es uses.
 
-The client's own work is in the rates, since that is what its users get; what an event costs the node alone
-is its processor time, in rows of their own, where the system tells it.
+The rates include the work of the client, because users have it as well. On systems that report it, the
+processor time that an event costs the node alone is in rows of its own.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 from uuid import uuid4
 
 from kt_es.cli.addresses import free_address
-from kt_es.cli.bench import Row
 from kt_es.cli.output import Output
 from kt_es.cli.supervisor import Supervisor
+from kt_es.cli.trials.bench_report import Row
 from kt_es.config import Address
 from kt_es.errors import KtError, UnavailableError
 from kt_es.eventstore.esdb import connect
@@ -35,7 +35,7 @@ RUNS = 5
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How many events a run has of each kind; ``bulk`` is a multiple of ``BATCH``."""
+    """Events of each kind in a run; ``bulk`` is a multiple of ``BATCH``."""
 
     single: int = 1_000
     concurrent: int = 2_400
@@ -44,8 +44,8 @@ class Sizes:
 
 
 @dataclass(slots=True)
-class _Figures:
-    """Measurements by name: events a second, and µs of the node's processor time for each event."""
+class _Measurements:
+    """Measurements by name: events a second, and µs of processor time of the node for each event."""
 
     rates: dict[str, list[float]] = field(default_factory=dict)
     costs: dict[str, list[float]] = field(default_factory=dict)
@@ -64,17 +64,17 @@ LIMITS = {
 
 
 def bench_node(directory: Path, sizes: Sizes | None = None, runs: int = RUNS) -> list[Row]:
-    """Rates of ``runs``, each on streams of its own, against a node on data in ``directory``.
+    """Measure ``runs``, each on streams of its own, against a node with data in ``directory``.
 
     Raises:
         KtError: the node did not start, or an event is missing.
     """
-    figures = _Figures()
+    measured = _Measurements()
     with _node(directory) as (uri, pid):
         for _ in range(runs):
-            _Run(uri, pid, sizes or Sizes(), figures).all()
-    rates = [Row.of(name, "events/s", figures.rates[name], limit) for name, limit in LIMITS.items()]
-    return rates + [Row.of(f"node alone: {name}", "µs", costs) for name, costs in figures.costs.items()]
+            _Run(uri, pid, sizes or Sizes(), measured).all()
+    rates = [Row.of(name, "events/s", measured.rates[name], limit) for name, limit in LIMITS.items()]
+    return rates + [Row.of(f"node alone: {name}", "µs", costs) for name, costs in measured.costs.items()]
 
 
 @contextmanager
@@ -112,15 +112,15 @@ def _wait_for(uri: str) -> None:
 class _Run:
     """One run of everything."""
 
-    def __init__(self, uri: str, pid: int, sizes: Sizes, figures: _Figures) -> None:
+    def __init__(self, uri: str, pid: int, sizes: Sizes, measured: _Measurements) -> None:
         self._uri = uri
         self._pid = pid
         self._sizes = sizes
-        self._figures = figures
+        self._measured = measured
         self._stream = f"bench-{uuid4().hex[:12]}"
 
     def all(self) -> None:
-        """Every figure once."""
+        """Measure everything once."""
         sizes, stream = self._sizes, self._stream
         with plain_client(self._uri) as client:
             self._timed("append, 1 thread", sizes.single, lambda: self._singly("-one", sizes.single, SMALL))
@@ -146,10 +146,10 @@ class _Run:
         used, began = _processor_seconds(self._pid), time.perf_counter()
         work()
         seconds = time.perf_counter() - began
-        self._figures.rates.setdefault(name, []).append(events / seconds)
+        self._measured.rates.setdefault(name, []).append(events / seconds)
         used_after = _processor_seconds(self._pid)
         if used is not None and used_after is not None:
-            self._figures.costs.setdefault(name, []).append((used_after - used) * 1e6 / events)
+            self._measured.costs.setdefault(name, []).append((used_after - used) * 1e6 / events)
 
     def _singly(self, suffix: str, count: int, size: int) -> None:
         with plain_client(self._uri) as client:
@@ -179,7 +179,7 @@ class _Run:
             plain_append(client, self._stream, at - 1, BATCH, SMALL)
 
     def _group(self, client: Any) -> Any:
-        """A persistent subscription as a signer's, with its consumer."""
+        """A consumer of a persistent subscription with the settings of a signer's."""
         client.create_subscription_to_stream(
             "bench",
             self._stream,
@@ -213,7 +213,7 @@ def _consume(subscription: Any, count: int, *, acknowledge: bool = False) -> Non
 
 
 def _processor_seconds(pid: int) -> float | None:
-    """Processor time that a process has used, where the system tells (proc_pid_stat(5): utime, stime)."""
+    """Processor seconds of a process, if the system reports them (proc_pid_stat(5): utime, stime)."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -1,8 +1,7 @@
-"""The commands of ``kt``: where each one is, which extra it needs, and its line in ``kt --help``.
+"""The table of all commands of ``kt``: module, extra, and the line in ``kt --help``.
 
 A module is imported when its command runs: a lookup does not wait for the import of a server, and
-``kt --help`` imports none. A command whose extra is not installed is listed like the others, and says what to
-install.
+``kt --help`` imports none. A command whose extra is not installed is listed too, and says what to install.
 """
 
 from __future__ import annotations
@@ -19,44 +18,50 @@ SERVER = "server"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A command: ``module`` holds it as ``<name>_command``; ``extra`` is None where a client has it."""
+class CommandEntry:
+    """A command, which ``module`` holds as ``<name>_command``. Without ``extra`` it is always installed."""
 
     module: str
     summary: str
     extra: str | None = None
 
 
-COMMANDS: Mapping[str, Entry] = {
-    "audit": Entry("kt_es.cli.auditing", "Replay and verify both logs from the start.", SERVER),
-    "bench": Entry("kt_es.cli.benching", "Measure the map, the signer, the node and recovery.", SERVER),
-    "checkpoint": Entry("kt_es.cli.heads", "Print the latest checkpoint of a log, verified."),
-    "config": Entry("kt_es.cli.configuring", "Show or change the signed config of a directory.", SERVER),
-    "demo": Entry("kt_es.cli.demo", "Run the whole system on real keys and on lies.", SERVER),
-    "epochs": Entry("kt_es.cli.heads", "List the latest epochs, each head verified."),
-    "erase": Entry("kt_es.cli.erasing", "Erase what an account published."),
-    "frontend": Entry("kt_es.cli.operate", "Run a front end: lookups and submissions over HTTP.", SERVER),
-    "fsck": Entry("kt_es.cli.fsck", "Examine the data of a signer, front end or monitor.", SERVER),
-    "get": Entry("kt_es.cli.people", "Look an account up, verify everything, print its keys."),
-    "history": Entry("kt_es.cli.histories", "List every version of an account, verified."),
-    "import": Entry("kt_es.cli.importing", "Publish the keys in a file (OpenPGP, SSH, PEM)."),
-    "init": Entry("kt_es.cli.operate", "Make a directory: keys, kt.toml, the first config.", SERVER),
-    "keys": Entry("kt_es.cli.owners", "Make and list your signing keys."),
-    "monitor": Entry("kt_es.cli.operate", "Verify both logs as they grow, and alarm.", SERVER),
-    "node": Entry("kt_es.node.commands.node", "Run or maintain the embedded event log.", SERVER),
-    "put": Entry("kt_es.cli.owners", "Publish an account's keys or change them."),
-    "revoke": Entry("kt_es.cli.revoking", "Take signing keys off an account."),
-    "signer": Entry("kt_es.cli.operate", "Run the signer, or a standby of it.", SERVER),
-    "snapshot": Entry("kt_es.cli.snapshot", "Save the state of a process, or begin from one.", SERVER),
-    "status": Entry("kt_es.cli.status", "Show how a directory and its processes are.", SERVER),
-    "up": Entry("kt_es.cli.up", "Run a whole directory on this machine.", SERVER),
-    "verify": Entry("kt_es.cli.verifying", "Verify a saved proof or evidence, without a network."),
-    "watch": Entry("kt_es.cli.watch", "Watch your accounts: alarm on changes that are not yours."),
+def _server(module: str, summary: str) -> CommandEntry:
+    return CommandEntry(module, summary, SERVER)
+
+
+COMMANDS: Mapping[str, CommandEntry] = {
+    "audit": _server("kt_es.cli.auditors.audit", "Replay and verify both logs from the start."),
+    "bench": _server("kt_es.cli.benching", "Measure the map, the signer, the node and recovery."),
+    "checkpoint": CommandEntry("kt_es.cli.people.history", "Print the latest checkpoint of a log, verified."),
+    "config": _server("kt_es.cli.operators.configuring", "Show or change the signed config of a directory."),
+    "demo": _server("kt_es.cli.trials.demo", "Run the whole system on real keys, and catch lies."),
+    "epochs": CommandEntry("kt_es.cli.people.history", "List the latest epochs, each head verified."),
+    "erase": CommandEntry("kt_es.cli.owners.erase", "Erase what an account published."),
+    "frontend": _server("kt_es.cli.operators.processes", "Run a front end: lookups, submissions over HTTP."),
+    "fsck": _server("kt_es.cli.auditors.fsck", "Examine the data of a signer, front end or monitor."),
+    "get": CommandEntry("kt_es.cli.people.get", "Look up an account, verify everything, print its keys."),
+    "history": CommandEntry("kt_es.cli.people.history", "List every version of an account, verified."),
+    "import": CommandEntry("kt_es.cli.owners.importing", "Publish the keys in a file (OpenPGP, SSH, PEM)."),
+    "init": _server("kt_es.cli.operators.init", "Make a directory: keys, kt.toml, the first config."),
+    "keys": CommandEntry("kt_es.cli.owners.keys", "Make and list your signing keys."),
+    "monitor": _server(
+        "kt_es.cli.operators.processes", "Verify both logs as they grow; alarm if they differ."
+    ),
+    "node": _server("kt_es.node.commands.node", "Run or maintain the embedded event log."),
+    "put": CommandEntry("kt_es.cli.owners.put", "Publish an account's keys or change them."),
+    "revoke": CommandEntry("kt_es.cli.owners.revoke", "Take signing keys off an account."),
+    "signer": _server("kt_es.cli.operators.processes", "Run the signer, or a standby of it."),
+    "snapshot": _server("kt_es.cli.operators.snapshot", "Save the state of a signer, or begin with one."),
+    "status": _server("kt_es.cli.operators.status", "Show the state of a directory and its processes."),
+    "up": _server("kt_es.cli.operators.up", "Run a whole directory on this machine."),
+    "verify": CommandEntry("kt_es.cli.people.verify", "Verify a saved proof or evidence, without a network."),
+    "watch": CommandEntry("kt_es.cli.watch", "Watch your accounts: alarm on changes that are not yours."),
 }
 
 
 def load(name: str) -> click.Command | None:
-    """The command ``name``, or one that says which extra it needs; None if there is none of that name."""
+    """Return the command ``name``, or one that names the missing extra; None if there is no such command."""
     entry = COMMANDS.get(name)
     if entry is None:
         return None
@@ -67,7 +72,7 @@ def load(name: str) -> click.Command | None:
 
 
 def _without(name: str, extra: str) -> click.Command:
-    """The command ``name`` while ``extra`` is not installed: whatever it is asked, it names the extra."""
+    """Return a stand-in for the command ``name``, whose ``extra`` is not installed. It names the extra."""
 
     @click.command(
         name,
@@ -82,7 +87,7 @@ def _without(name: str, extra: str) -> click.Command:
 
 
 def write_summaries(formatter: click.HelpFormatter) -> None:
-    """The commands in ``kt --help``; those whose extra is not installed apart, with what to install."""
+    """Write the commands of ``kt --help``. Those whose extra is missing come last, with what to install."""
     extras = dict.fromkeys(entry.extra for entry in COMMANDS.values() if entry.extra is not None)
     lacking = [extra for extra in extras if missing(extra) is not None]
     with formatter.section("Commands"):
@@ -92,5 +97,5 @@ def write_summaries(formatter: click.HelpFormatter) -> None:
             formatter.write_dl([(name, entry.summary) for name, entry in _sorted() if entry.extra == extra])
 
 
-def _sorted() -> list[tuple[str, Entry]]:
+def _sorted() -> list[tuple[str, CommandEntry]]:
     return sorted(COMMANDS.items())

@@ -1,10 +1,9 @@
-"""What the commands share: the output, the settings of the directory, the stop signal."""
+"""The context of a command: its output, the settings of the directory, the stop signal."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +14,13 @@ import click
 from kt_es.cli.output import Output
 from kt_es.cli.supervisor import end_with_parent
 from kt_es.extras import require
+from kt_es.process.signals import stop_event
 
 if TYPE_CHECKING:
     from kt_es.config import Settings
 
 STATE_FILE = "up.json"
-"""Where ``kt up`` says, beside the settings, what runs and where."""
+"""The file beside ``kt.toml`` in which ``kt up`` describes its processes."""
 
 
 def output_of(context: click.Context) -> Output:
@@ -29,7 +29,7 @@ def output_of(context: click.Context) -> Output:
 
 
 def logs_of(context: click.Context) -> str:
-    """How the process shows its logs, as ``--logs`` says."""
+    """Return the value of ``--logs``."""
     return str(context.find_root().obj["logs"])
 
 
@@ -38,10 +38,15 @@ def config_path(context: click.Context) -> Path:
 
 
 def settings_of(context: click.Context, log: str | None = None) -> Settings:
-    """The settings of ``--config``, with ``log`` as connection string if given, else that of a ``kt up``.
+    """Load the settings of ``--config``.
 
-    A ``kt up`` that runs may have been given another address for its node than the one in the file.
-    Raises ``ConfigError`` where the extra is not installed that reads settings.
+    Args:
+        context: the context of the command.
+        log: the connection string to use instead of that of a running ``kt up`` or of the file. A ``kt up``
+            may use another address for its node than the file.
+
+    Raises:
+        ConfigError: the file cannot be used, or the extra that reads settings is not installed.
     """
     path = config_path(context)
     require("server", f"reading {path}")
@@ -53,30 +58,18 @@ def settings_of(context: click.Context, log: str | None = None) -> Settings:
 
 
 def running_up(base: Path) -> Mapping[str, Any]:
-    """What the ``kt up`` of the directory in ``base`` says of itself; nothing if none runs there."""
+    """Return the state file of the ``kt up`` that runs in ``base``; empty if none runs there."""
     try:
         state = json.loads((base / STATE_FILE).read_text())
         os.kill(int(state["pid"]), 0)
     except PermissionError:
-        pass  # somebody else's process is one nevertheless
+        pass  # the process of another user is a process too
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return state if isinstance(state, dict) else {}
 
 
 def stop_on_signals() -> threading.Event:
-    """An event that SIGINT and SIGTERM set; a second signal ends the process at once."""
+    """Return an event that SIGINT and SIGTERM set. A second signal ends the process at once."""
     end_with_parent()
-    stop, asked = threading.Event(), False
-
-    def handle(number: int, _frame: object) -> None:
-        nonlocal asked
-        if asked:
-            raise SystemExit(128 + number)
-        asked = True
-        # In a thread: an Event's own lock may be held by the wait that the signal interrupted.
-        threading.Thread(target=stop.set, daemon=True).start()
-
-    signal.signal(signal.SIGINT, handle)
-    signal.signal(signal.SIGTERM, handle)
-    return stop
+    return stop_event()

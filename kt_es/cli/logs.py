@@ -1,6 +1,6 @@
-"""Structured logs of the processes, on stderr: lines for a terminal, JSON for everything else.
+"""Structured logs of the processes, on standard error: lines for a terminal, JSON elsewhere.
 
-A terminal gets a bar instead of the lines on how far a rebuild from the logs is.
+A terminal shows the progress of a rebuild from the logs as a bar.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ from typing import TextIO
 
 import structlog
 
-from kt_es.cli.output import shown, use_color
+from kt_es.cli.output import CLEAR_LINE, shown, use_color
 from kt_es.process.logs import configure, words
 
 LOGS = ("auto", "json", "problems")
 WIDTH = 30  # of the bar, characters
-CLEAR = "\r\033[K"
 
 
 class RecoveryBar:
-    """A processor that draws ``recovering`` as one line, written again and again, and drops it."""
+    """A log processor that drops ``recovering`` events and draws them as one line, rewritten each time."""
 
     def __init__(self, terminal: TextIO) -> None:
         self._terminal = terminal
@@ -30,7 +29,7 @@ class RecoveryBar:
             self._draw(event["records"], event["of_records"], event["records_per_second"])
             raise structlog.DropEvent
         if self._drawn:
-            self._terminal.write(CLEAR)
+            self._terminal.write(CLEAR_LINE)
             self._drawn = False
         return event
 
@@ -39,7 +38,7 @@ class RecoveryBar:
         bar = "#" * full + "-" * (WIDTH - full)
         left = max(0, of - records) // max(rate, 1)
         self._terminal.write(
-            f"{CLEAR}  recovering  [{bar}] {min(100, 100 * records // of)}%  "
+            f"{CLEAR_LINE}  recovering  [{bar}] {min(100, 100 * records // of)}%  "
             f"{records:,} of {of:,} records, {rate:,}/s, {left // 60}:{left % 60:02} left"
         )
         self._terminal.flush()
@@ -47,16 +46,21 @@ class RecoveryBar:
 
 
 def harmless(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Escape what a terminal would obey: names of streams, for instance, are anybody's who may write."""
+    """Escape what a terminal would obey. Anybody who may write chooses names of streams, for instance."""
     return {key: shown(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
 def configure_logs(process: str, logs: str = "auto", *, serves: bool = True) -> None:
-    """For each command, and anew where it is one that ``serves``: a process with a name in its log.
+    """Configure the log of this process.
 
-    Labels, profiles and openings are never passed to a logger. ``logs`` is one of ``LOGS``: lines on a
-    terminal and JSON elsewhere, JSON everywhere, or lines for what is wrong and nothing else. Where JSON was
-    asked for, the words of the command are lines, too.
+    Every command calls it once, and one that serves calls it again with its own name. Labels, profiles and
+    openings are never passed to a logger.
+
+    Args:
+        process: the name of the process in its log.
+        logs: one of ``LOGS``. "auto" writes lines on a terminal and JSON elsewhere; "json" writes JSON
+            everywhere, also for what the command says; "problems" writes lines for warnings and errors alone.
+        serves: whether the process runs until it is stopped.
     """
     stream = words()
     is_terminal = stream.isatty()

@@ -1,4 +1,4 @@
-"""``kt``, the one command: every option has a ``KT_*`` variable, every failure one line and a code.
+"""``kt``. Every option has a ``KT_*`` variable; every failure is one line and an exit code.
 
 Exit codes: 0 ok, 1 failure, 2 usage, 3 proven absent, 4 verification failed, 5 contradiction proven,
 6 a watched account changed and it was not you, 7 cannot tell (stale, outage, clock).
@@ -19,20 +19,20 @@ import structlog
 
 from kt_es import __version__
 from kt_es.cli.commands import COMMANDS, load, write_summaries
-from kt_es.cli.common import wants_json, with_common_options
 from kt_es.cli.logs import LOGS, configure_logs
+from kt_es.cli.options import wants_json, with_common_options
 from kt_es.cli.output import FAILED, Output, failure, say
 from kt_es.errors import ConfigError, DiskFullError, EquivocationError, KtError
 from kt_es.formats.evidence import armored
-from kt_es.process.hangups import listen
 from kt_es.process.logs import takes_words, words
 from kt_es.process.redaction import without_password
 from kt_es.process.sayings import forgive_full_disk
+from kt_es.process.signals import listen
 from kt_es.process.space import is_full
 
 _LOG = structlog.get_logger("kt_es.cli")
 
-# What goes on until it is stopped: neither SIGHUP nor a log without room ends it.
+# Commands that run until they are stopped. Neither SIGHUP nor a full disk under their log ends them.
 _SERVING = {"frontend", "monitor", "node", "signer", "up", "watch"}
 
 
@@ -47,7 +47,7 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] in _SERVING:
-            # Before the command's module is imported, which takes its time.
+            # Now, since the import of the command's module takes time.
             listen()
             forgive_full_disk()
         return super().resolve_command(ctx, args)
@@ -82,20 +82,20 @@ class _Commands(click.Group):
     type=click.Choice(LOGS),
     default=LOGS[0],
     show_default=True,
-    help="Of a process: lines on a terminal and JSON elsewhere; JSON; or problems alone.",
+    help="Logs of a process: lines on a terminal and JSON elsewhere; JSON; or problems alone.",
 )
 @click.version_option(__version__, prog_name="kt")
 @click.pass_context
 def cli(context: click.Context, config: Path, as_json: bool, quiet: bool, logs: str) -> None:
     """Key transparency over EventStoreDB: look up, publish, run and audit a directory of public keys."""
     context.ensure_object(dict).update(config=config, output=Output(as_json, quiet), logs=logs)
-    # What goes on until it is stopped says so itself, by its name.
+    # A command that runs until it is stopped configures its log again, under its own name.
     configure_logs("kt", "json" if logs == "json" else "problems", serves=False)
 
 
 def main() -> None:
     """Run ``kt`` and exit with the codes of docs/DESIGN.md, section 9; only KT_DEBUG shows a traceback."""
-    # gRPC has words of its own for what our errors say in one line.
+    # gRPC would print its own messages for failures that our errors describe in one line.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     run: dict[str, Any] = {}
     if sys.stderr is None:
@@ -116,12 +116,12 @@ def main() -> None:
             click.echo(f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help'.", file=words())
         code = _failed(run, error.exit_code, error.format_message())
     except BrokenPipeError:
-        # Whoever read our output has enough; there is nobody left to tell.
+        # The reader of our output has closed it; nobody is left to tell.
         _leave_output()
         code = 1
     except Exception as error:  # a bug of ours: a person gets a line, KT_DEBUG the traceback
         if isinstance(error, OSError) and is_full(error):
-            full = DiskFullError(_full_place(error))
+            full = DiskFullError(_full_path(error))
             sys.exit(_failed(run, full.exit_code, str(full), full))
         if os.environ.get("KT_DEBUG"):
             raise
@@ -132,8 +132,8 @@ def main() -> None:
     sys.exit(code)
 
 
-def _full_place(error: OSError) -> Path:
-    """What has no room: the file that the error names, standard output, or else the temporary files."""
+def _full_path(error: OSError) -> Path:
+    """Return what is full: the file that the error names, standard output, or else the temporary files."""
     if error.filename:
         return Path(error.filename)
     try:
@@ -146,23 +146,23 @@ def _full_place(error: OSError) -> Path:
 
 
 def _leave_output() -> None:
-    """Let what is still to be printed go nowhere: the interpreter would fail at its end otherwise."""
+    """Discard what is still to be printed: otherwise the interpreter would fail at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Closed(io.TextIOBase):
-    """Standard output that the caller has closed: what is printed there must not be lost without a word."""
+    """Standard output that the caller has closed. What is printed there must not be lost silently."""
 
     def write(self, _: str) -> int:
         raise ConfigError("standard output is closed, so nothing can be printed")
 
 
 def _failed(run: Mapping[str, Any], code: int, problem: str, error: KtError | None = None) -> int:
-    """Say it on standard error, and with ``--json`` in the document, unless there is one already."""
+    """Report a failure on standard error, and with ``--json`` in the document, if none was printed."""
     problem = without_password(problem)
     say(problem, FAILED, "red")
     output = run.get("output") or Output()
-    # A command line that is wrong is refused before all of its options have been taken.
+    # A wrong command line is refused before all of its options are read.
     output.json = output.json or wants_json(sys.argv[1:])
     if output.json and not output.has_data:
         output.data({"error": failure(code, problem, error)}, [])
@@ -170,12 +170,12 @@ def _failed(run: Mapping[str, Any], code: int, problem: str, error: KtError | No
 
 
 def _show_evidence(error: EquivocationError) -> None:
-    """Where the evidence is; the evidence itself where no disk took it."""
+    """Print where the evidence is, or the evidence itself if it could not be saved."""
     if error.saved is not None:
         say(f"  the evidence is in {error.saved}; `kt verify` confirms it")
     elif error.evidence is not None:
         say("  the evidence could not be saved; keep these lines, `kt verify` reads them:")
-        # Whole, whatever its length, and as it is.
+        # Complete and unescaped, whatever its length.
         if takes_words():
             _LOG.error("evidence", armored=armored(error.evidence))
         else:

@@ -1,7 +1,7 @@
-"""What the commands print: data on stdout, check marks and progress on stderr, ``--json`` everywhere.
+"""What the commands print: data on standard output, check marks and progress on standard error.
 
-Labels, names and comments of strangers, and what servers say, pass through here on their way to a terminal.
-So each line is escaped here, whoever made it: no command can forget to.
+Labels, names and comments of strangers, and answers of servers, pass through here on their way to a terminal.
+So every line is escaped here, and no command can forget to.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kt_es.process.logs import takes_words, words
 from kt_es.process.redaction import without_password
 
 MAX_SHOWN = 16 * 1024
-"""Characters of one line; the largest key that is shown has some 3,000."""
+"""Characters of one line. The largest key that is shown has about 3,000."""
 
 # Characters that Python takes for printable and that show nothing, or change how the one before is shown.
 _INVISIBLE = re.compile(
@@ -32,10 +32,10 @@ _INVISIBLE = re.compile(
 
 
 def shown(text: str) -> str:
-    """``text`` as one harmless line: what a terminal would obey, or nobody would see, is escaped.
+    """Return ``text`` as one harmless line.
 
     Control characters, line breaks, marks that turn the direction of writing, invisible characters and
-    bytes that are no text become escapes such as ``\\x1b``. A long text is cut, and says so.
+    bytes that are no text become escapes such as ``\\x1b``. A long text is cut, with a note of its length.
     """
     cut = "" if len(text) <= MAX_SHOWN else f"... ({len(text) - MAX_SHOWN} characters more)"
     text = text[:MAX_SHOWN]
@@ -49,6 +49,7 @@ def _escaped(character: str) -> str:
 
 
 FAILED = "✗"
+CLEAR_LINE = "\r\033[K"
 _LOG = structlog.get_logger("kt_es.cli")
 
 KINDS = {
@@ -59,11 +60,11 @@ KINDS = {
     6: "not-yours",
     7: "cannot-tell",
 }
-"""What an exit code is called in the document of a failure; 1 and every other one is a ``failure``."""
+"""The name of an exit code in the document of a failure. Every other code is a ``failure``."""
 
 
 def failure(code: int, problem: str, error: KtError | None = None) -> dict[str, Any]:
-    """A failure as it stands in a document of ``--json``, under the name ``error``."""
+    """Return a failure as a document of ``--json`` holds it under the name ``error``."""
     document: dict[str, Any] = {"exit_code": code, "kind": KINDS.get(code, "failure"), "problem": problem}
     if isinstance(error, VerificationError):
         document["step"] = error.step
@@ -74,9 +75,9 @@ def failure(code: int, problem: str, error: KtError | None = None) -> dict[str, 
 
 @dataclass(slots=True)
 class Output:
-    """Where a command's words go. With ``json`` stdout carries exactly one JSON document.
+    """The output of one command. With ``json`` standard output carries exactly one JSON document.
 
-    ``has_data`` says that it was printed: a command that fails before has its failure as the document.
+    ``has_data`` says whether it was printed. A command that fails earlier prints its failure instead.
     """
 
     json: bool = False
@@ -94,7 +95,7 @@ class Output:
             say(text)
 
     def data(self, document: dict[str, Any], lines: Iterable[str]) -> None:
-        """The answer itself: ``document`` with ``--json``, ``lines`` for people without."""
+        """Print the answer: ``document`` with ``--json``, otherwise ``lines``."""
         self.has_data = True
         if self.json:
             # ASCII only: JSON itself would leave a part of the control characters as they are.
@@ -103,13 +104,22 @@ class Output:
             for line in lines:
                 click.echo(shown(line))
 
+    def progress(self, text: str = "") -> None:
+        """Rewrite the line of progress on a terminal. An empty ``text`` removes the line."""
+        if is_terminal() and not self.quiet:
+            click.echo(f"{CLEAR_LINE}{text}", err=True, nl=False)
+
+    def progress_of(self, what: str, count: int) -> None:
+        """Show on a terminal how many of something were processed."""
+        self.progress(f"  {what}: {count:,}")
+
     def _mark(self, mark: str, color: str, text: str) -> None:
         if not self.quiet:
             say(text, mark, color)
 
 
 def say(text: str, mark: str = "", color: str = "green") -> None:
-    """One line on standard error, behind a ``mark``; as a line of the log where everything is to be JSON."""
+    """Print one line on standard error, after ``mark``; with ``--logs json`` write it to the log instead."""
     if takes_words():
         (_LOG.error if mark == FAILED else _LOG.info)(text.strip())
         return
@@ -118,12 +128,12 @@ def say(text: str, mark: str = "", color: str = "green") -> None:
 
 
 def use_color() -> bool | None:
-    """False under NO_COLOR (no-color.org), else click decides by the terminal."""
+    """Return False under NO_COLOR (no-color.org), otherwise None: click decides by the terminal."""
     return False if os.environ.get("NO_COLOR") else None
 
 
 def at(milliseconds: int) -> str:
-    """A timestamp as people read it, UTC."""
+    """Format a timestamp, in milliseconds since 1970, for people: in UTC."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 

@@ -1,4 +1,4 @@
-"""What commands leave on disk: private files, and of ``kt get`` a proof or exactly the proven keys."""
+"""Files that commands write: private files, and the proof or the proven keys of ``kt get``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NAME = re.compile(r"[0-9]{1,3}\.[a-z0-9]{1,16}")
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """A whole file, on disk before its name is; errors as of ``space.unwritable``."""
+    """Write a whole file, on disk before its name is. Raises the errors of ``space.unwritable``."""
     try:
         replace_file(path, data)
     except OSError as error:
@@ -32,9 +32,11 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def save_proof(path: Path, proof: ProofFile) -> None:
-    """Write ``proof`` to ``path``, which must be new or an earlier proof; its directory must be there.
+    """Write ``proof`` to ``path``, which must be new or an earlier proof.
 
-    Raises ``ConfigError`` for anything else: a key in that place would be lost.
+    Raises:
+        ConfigError: something else stands there, such as a key, which would be lost; or the directory does
+            not exist.
     """
     try:
         if os.path.lexists(path):
@@ -59,11 +61,13 @@ def _is_proof(path: Path) -> bool:
 
 
 def save_profile(directory: Path, keys: Sequence[ProfileKey]) -> None:
-    """Make ``directory`` hold the ``keys``, one file each, named by number and type.
+    """Make ``directory`` hold exactly ``keys``, one file each, named by number and type.
 
-    The files are written into a new directory, which then takes the place of the old one: there is never a
-    mixture of both. Only what an earlier save wrote is removed; its manifest has the hash of each file.
-    Raises ``ConfigError`` if anything else stands there, or if the directory cannot be written.
+    The files are written into a new directory, which then replaces the old one: there is never a mixture of
+    both. Only files of an earlier save are removed; its manifest has the hash of each.
+
+    Raises:
+        ConfigError: the directory holds other files, or cannot be written.
     """
     directory = Path(os.path.abspath(directory))  # noqa: PTH100 - links are not to be followed
     fresh = directory.with_name(f".{directory.name}.{secrets.token_hex(8)}.new")
@@ -75,20 +79,20 @@ def save_profile(directory: Path, keys: Sequence[ProfileKey]) -> None:
             create_file(fresh / name, key.data, PUBLIC)
         hashes = {name: sha256(key.data).hex() for name, key in zip(names, keys, strict=True)}
         create_file(fresh / MANIFEST, json.dumps({"files": hashes}).encode(), PUBLIC)
-        _take_place(fresh, directory, written)
+        _replace(fresh, directory, written)
     except OSError as error:
         raise unwritable(directory, error) from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _take_place(fresh: Path, directory: Path, written: Sequence[str] | None) -> None:
-    """Put ``fresh`` in the place of ``directory``, which has the files ``written`` and its manifest.
+def _replace(fresh: Path, directory: Path, written: Sequence[str] | None) -> None:
+    """Replace ``directory``, which has the files ``written`` and its manifest, by ``fresh``.
 
-    A crash between the two renames leaves the old files beside their place, and the next save succeeds.
+    A crash between the two renames leaves the old files under another name, and the next save succeeds.
     """
     if written is None:
-        # Nothing is there, or an empty directory, which a renamed one replaces.
+        # Nothing stands there, or an empty directory, which the rename replaces.
         fresh.rename(directory)
     else:
         old = directory.with_name(f".{directory.name}.{secrets.token_hex(8)}.old")
@@ -101,7 +105,7 @@ def _take_place(fresh: Path, directory: Path, written: Sequence[str] | None) -> 
 
 
 def _written_before(directory: Path) -> Sequence[str] | None:
-    """The files that an earlier save left; None where there is no such directory, or an empty one."""
+    """Return the files of an earlier save; None if the directory does not exist or is empty."""
     try:
         found = os.lstat(directory)
     except FileNotFoundError:
@@ -127,7 +131,7 @@ def _written_before(directory: Path) -> Sequence[str] | None:
 
 
 def _hash_of(path: Path) -> str | None:
-    """The hash of a file as a save writes it; None for what cannot be one."""
+    """Return the hash of a file; None if a save cannot have written it."""
     found = os.lstat(path)
     if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_PROFILE:
         return None
@@ -135,7 +139,7 @@ def _hash_of(path: Path) -> str | None:
 
 
 def _manifest(path: Path) -> Mapping[str, str]:
-    """Names and hashes in a manifest; it was written here, but anybody may have changed it since."""
+    """Read the names and hashes in a manifest, which anybody may have changed since it was written."""
     with path.open("rb") as file:
         data = file.read(_MAX_MANIFEST)
     try:

@@ -1,7 +1,7 @@
-"""Child processes that are kept running: started in order, restarted when they die, stopped cleanly.
+"""Keeps child processes running: starts them in order, restarts those that die, and stops all cleanly.
 
-A child also ends when its supervisor is gone, however that came: it holds the read end of a pipe
-whose other end closes with the supervisor.
+A child also ends when its supervisor is gone for any reason: the child holds the read end of a pipe, whose
+other end closes with the supervisor.
 """
 
 from __future__ import annotations
@@ -16,25 +16,24 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from kt_es.process.hangups import Reloaded, held
+from kt_es.process.backoff import Backoff
+from kt_es.process.signals import Reloaded, held
 
 PARENT_PIPE = "KT_PARENT_PIPE"
 READY_PIPE = "KT_READY_PIPE"
 STOP_SECONDS = 15.0
-FIRST_DELAY = 0.3
-LAST_DELAY = 5.0
 SETTLED = 10.0
-"""Seconds after which a process counts as one that works."""
+"""Seconds after which a process counts as working."""
 
-# Exit codes after which a restart would only repeat the refusal: usage, verification, equivocation.
+# Exit codes after which a restart would repeat the refusal: usage, verification, equivocation.
 FINAL_CODES = (2, 4, 5)
-# Not so if the process has worked with the same settings: then its disk is what is wrong, or somebody is just
-# changing a file.
+# Except usage, if the process has worked with the same settings: then its disk is at fault, or somebody is
+# just changing a file.
 USAGE = 2
 
 
 def end_with_parent() -> None:
-    """In a child: end by SIGTERM once the supervisor is gone."""
+    """End this child with SIGTERM when its supervisor is gone."""
     descriptor = os.environ.pop(PARENT_PIPE, None)
     if descriptor is None:
         return
@@ -47,9 +46,9 @@ def end_with_parent() -> None:
 
 
 def tell_parent() -> None:
-    """In a child: tell the supervisor, if there is one, that this process listens.
+    """Tell the supervisor of this child, if there is one, that the child listens.
 
-    An answer at the child's address would not say so: it may come from another process.
+    An answer at the child's address proves nothing: it may come from another process.
     """
     descriptor = os.environ.pop(READY_PIPE, None)
     if descriptor is not None:
@@ -59,7 +58,7 @@ def tell_parent() -> None:
 
 @dataclass(slots=True)
 class Child:
-    """One process to keep running; ``arguments`` are those of ``kt``."""
+    """One process to keep running. ``arguments`` are those of ``kt``."""
 
     name: str
     arguments: Sequence[str]
@@ -67,12 +66,12 @@ class Child:
     restarts: int = 0
     final_code: int | None = None
     restart_at: float = 0.0
-    delay: float = field(default=FIRST_DELAY)
+    backoff: Backoff = field(default_factory=lambda: Backoff(0.3, 5.0))
     started_at: float = 0.0
 
 
 class Supervisor:
-    """Keeps children running; ``report`` is told what happens to them, in one sentence each."""
+    """Keeps children running. ``report`` gets a sentence for each event; ``changed`` gets the process ids."""
 
     def __init__(self, report: Callable[[str], None], changed: Callable[[dict[str, int]], None]) -> None:
         self.children: list[Child] = []
@@ -116,20 +115,20 @@ class Supervisor:
         }
 
     def listens(self, child: Child) -> bool:
-        """Whether the process that ``child`` is now has said that it listens."""
+        """Return whether the present process of ``child`` has reported that it listens."""
         with contextlib.suppress(BlockingIOError):
             self._ready += os.read(self._ready_read, 65536)
         return child.process is not None and str(child.process.pid).encode() in self._ready.split()
 
     def reload(self) -> Reloaded:
-        """Have every child that runs read its certificates and limits again."""
+        """Make every running child read its certificates and limits again."""
         for child in self.children:
             if child.process is not None:
                 child.process.send_signal(signal.SIGHUP)
         return Reloaded()
 
     def check(self) -> None:
-        """Restart what has died and may be restarted."""
+        """Restart children that died, unless their exit code is final."""
         now = time.monotonic()
         for child in self.children:
             if child.process is None or child.final_code is not None:
@@ -153,13 +152,12 @@ class Supervisor:
             self._report(f"{child.name} {how}: it is not started again")
             return
         if is_settled:
-            child.delay = FIRST_DELAY
-        child.restart_at = now + child.delay
-        child.delay = min(2 * child.delay, LAST_DELAY)
+            child.backoff.reset()
+        child.restart_at = now + child.backoff.pause()
         self._report(f"{child.name} {how}: starting it again")
 
     def stop(self) -> None:
-        """Stop all children, the last started first; what does not end is killed."""
+        """Stop all children, the last started first. A child that does not end is killed."""
         for child in reversed(self.children):
             process = child.process
             if process is None or process.poll() is not None:

@@ -1,4 +1,4 @@
-"""``kt watch``: an owner's own accounts, every epoch of them, for as long as it runs."""
+"""``kt watch``: check every epoch of the owner's accounts, for as long as it runs."""
 
 from __future__ import annotations
 
@@ -10,31 +10,25 @@ from typing import Any
 
 import click
 
-from kt_es.cli.alarms import Alarms, Document
-from kt_es.cli.clients import Reach, keys_option, reach_options
+from kt_es.cli.clients import Reach, reach_options
 from kt_es.cli.context import logs_of, output_of, stop_on_signals
-from kt_es.cli.hooks import Hooks, hook_options
 from kt_es.cli.logs import configure_logs
-from kt_es.cli.mine import mine_option, read_mine
-from kt_es.cli.numbers import Number
+from kt_es.cli.options import Number
 from kt_es.cli.output import Output, at, failure
+from kt_es.cli.owners.alarms import Alarms, Document
+from kt_es.cli.owners.hooks import Hooks, hook_options
+from kt_es.cli.owners.keys import keys_option, mine_option, read_mine
 from kt_es.cli.saving import write_private
 from kt_es.client.client import Client
 from kt_es.client.vouching import Mine
 from kt_es.client.watching import Change, Watcher
 from kt_es.crypto.hashes import sha256
-from kt_es.errors import (
-    ConfigError,
-    EquivocationError,
-    KtError,
-    VerificationError,
-    WatchAlarmError,
-)
+from kt_es.errors import ConfigError, EquivocationError, KtError, VerificationError, WatchAlarmError
 from kt_es.formats.evidence import armored
 from kt_es.formats.labels import normalize_label
 from kt_es.process.redaction import without_password
 
-# The gravest first: what is proven to anyone, what the owner must see, what did not verify, what is unknown.
+# The gravest first: proven to anyone, a matter for the owner, not verified, unknown, usage, anything else.
 GRAVEST = (5, 6, 4, 7, 2, 1)
 
 # Alarms and failures that are remembered for the end; a watch may run for years.
@@ -43,9 +37,13 @@ _REMEMBERED = 1_000
 
 @click.command("watch")
 @click.argument("labels", nargs=-1, required=True)
-@click.option("--interval", type=Number(0.1), default=30.0, show_default=True, help="Seconds.")
+@click.option("--interval", type=Number(0.1), default=30.0, show_default=True, help="Seconds between checks.")
 @click.option("--once", is_flag=True, help="Check once and end.")
-@click.option("--from-now", is_flag=True, help="At the first watch begin with what stands now.")
+@click.option(
+    "--from-now",
+    is_flag=True,
+    help="At the first watch begin with the present version.",
+)
 @click.option("--keep-watching", is_flag=True, help="Go on after an alarm.")
 @hook_options
 @mine_option
@@ -69,14 +67,14 @@ def watch_command(
 ) -> int:
     """Watch your LABELS: check each epoch since the last check, and alarm on any version that is not yours.
 
-    A version is yours if all its authorized keys are, and one of them signed it. The first watch checks the
-    complete history, and every epoch from the first version on. A version that is not yours, or a proven
-    contradiction, ends the watch after all labels have been looked at. Outages and answers that do not
-    verify are reported, and the watch goes on. A version that is not yours and still stands is told by each
-    watch; each hook is told once, and again only if it failed.
+    A version is yours if all its authorized keys are yours and one of them signed it. The first watch checks
+    the complete history, and every epoch from the first version on. A version that is not yours, or a proven
+    contradiction, ends the watch after all labels have been checked. Outages and answers that do not verify
+    are reported, and the watch goes on. Each watch reports a version that is not yours and still stands. Each
+    hook runs once for it, and again only if it failed.
 
     Exit codes: 5 contradiction proven, 6 a version is not yours, 4 an answer did not verify, 7 cannot tell,
-    1 an answer was none.
+    1 an answer could not be read.
     """
     logs = logs_of(context)
     configure_logs("watch", logs if logs == "json" else "problems")
@@ -108,11 +106,11 @@ def watch_command(
 
 
 def _check_labels(output: Output, client: Client, labels: Sequence[str]) -> None:
-    """Refuse labels that the directory cannot have, before an unattended watch fails at them for ever."""
+    """Refuse labels that the directory cannot have, before an unattended watch fails on them for ever."""
     try:
         trusted = client.trusted()
     except KtError:
-        return  # Each look says so again.
+        return  # Each check reports the failure again.
     if client.on_first_use:
         output.note(f"  directory key pinned on first use: {trusted.pinned.vkey}")
     for label in labels:
@@ -120,7 +118,7 @@ def _check_labels(output: Output, client: Client, labels: Sequence[str]) -> None
 
 
 class Watch:
-    """The state of a running watch. ``alarms`` are the documents of what was told."""
+    """The state of a running watch. ``alarms`` are the documents of what was reported."""
 
     def __init__(
         self, output: Output, client: Client, mine: Mine, hooks: Hooks, proofs: Path, *, from_now: bool
@@ -131,16 +129,16 @@ class Watch:
         self._client = client
         self._hooks = Alarms(client, hooks, output.fail)
         self._proofs = proofs
-        self._watcher = Watcher(client, mine, self._tell, from_now=from_now)
+        self._watcher = Watcher(client, mine, self._report, from_now=from_now)
         # By exit code and label, so that no number of failures takes more memory.
         self._failed: dict[tuple[int, str], KtError] = {}
         self._reported: dict[str, str] = {}
         self._checked: set[str] = set()
-        # A change is told again where it could not be stored as seen; it sets off the hooks once.
-        self._told: deque[bytes] = deque(maxlen=_REMEMBERED)
+        # A change that could not be stored as seen is reported again. It runs the hooks once.
+        self._reported_changes: deque[bytes] = deque(maxlen=_REMEMBERED)
 
     def round(self, labels: Sequence[str], stop: threading.Event) -> None:
-        """Bring all labels up to the latest epoch, in turns: no label keeps another one waiting."""
+        """Check all labels up to the latest epoch, in turns: no label keeps another one waiting."""
         for label in labels:
             self._retry(label)
         behind = list(labels)
@@ -148,7 +146,7 @@ class Watch:
             behind = [label for label in behind if not stop.is_set() and self._look(label)]
 
     def gravest(self, once: bool) -> KtError | None:
-        """What the watch ends with: the gravest alarm, and what could not be looked at if it looked once."""
+        """Return the gravest alarm, for the end of the watch; with ``once`` also a failure to check."""
         codes = GRAVEST if once else (5, 6, 4)
         found = [error for code in codes for (failed, _), error in self._failed.items() if failed == code]
         return found[0] if found else None
@@ -172,7 +170,7 @@ class Watch:
         return False
 
     def _retry(self, label: str) -> None:
-        """Tell an alarm again that a hook has not taken yet: it still counts as an alarm of this watch."""
+        """Deliver a waiting alarm again. It counts as an alarm of this watch."""
         try:
             document = self._hooks.retry(label)
         except KtError as error:
@@ -189,13 +187,13 @@ class Watch:
         self._output.fail(f"{label}: {line}")
 
     def _fail_verification(self, label: str, error: VerificationError) -> None:
-        """An answer that does not verify, or two signed statements that contradict each other."""
+        """Report an answer that does not verify, or a proven contradiction."""
         proven = isinstance(error, EquivocationError)
         self.alarmed |= proven
         self._fail(label, error, str(error))
         case, evidence = str(error), None
         if isinstance(error, EquivocationError) and error.evidence is not None:
-            # What was proven is told in other words when it is met again.
+            # The next answer describes the same contradiction in other words.
             case = sha256(error.evidence).hex()
         if self._reported.get(label) == case:
             return
@@ -218,8 +216,8 @@ class Watch:
         )
         self._reported[label] = case
 
-    def _tell(self, change: Change) -> None:
-        if change.entry_hash in self._told:
+    def _report(self, change: Change) -> None:
+        if change.entry_hash in self._reported_changes:
             return
         number, when = change.entry.version, at(change.timestamp)
         signers = ", ".join(key.id.hex() for key in change.signers)
@@ -227,23 +225,23 @@ class Watch:
         line = f"version {number}  {since} epoch {change.epoch}, {when}  signed by {signers}"
         if change.mine:
             self._output.ok(f"{change.label}: {line}: yours")
-            self._told.append(change.entry_hash)
+            self._reported_changes.append(change.entry_hash)
             return
         self.alarmed = True
         why = "not yours" if change.authorized else "not yours, and not authorized by the keys before it"
         sentence = f"{line}: {why}"
         self._fail(change.label, _not_yours(change.label, number), sentence)
         document = {**_document(change), "sentence": sentence}
-        # The hooks may be others than those that were told of it.
+        # The configured hooks may have changed since the first report.
         self._alarm(document if change.again else {**document, "proof": self._saved(change)})
-        self._told.append(change.entry_hash)
+        self._reported_changes.append(change.entry_hash)
 
     def _alarm(self, document: Document) -> None:
         self.alarms.append(document)
         self._hooks.set_off(document["label"], document)
 
     def _saved(self, change: Change) -> str | None:
-        """Save the signed proof of a foreign version; None where that fails, which does not stop an alarm."""
+        """Save the signed proof of a foreign version; None if that fails, which does not stop the alarm."""
         try:
             lookup = self._client.lookup(change.label, change.epoch)
             path = self._proofs / f"{lookup.index.hex()[:16]}-epoch-{change.epoch}.proof"
@@ -259,7 +257,7 @@ class Watch:
 
 
 def _error(label: str, document: Document) -> KtError:
-    """The error of an alarm that an earlier watch told."""
+    """Return the error of an alarm that an earlier watch reported."""
     if document["kind"] in {"foreign-version", "still-foreign"}:
         return _not_yours(label, document.get("version"))
     if document["kind"] == "contradiction":

@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kt_es.crypto.signatures import PrivateKey
-from kt_es.errors import ConfigError, MalformedError
+from kt_es.errors import ConfigError
 from kt_es.formats.keys import PublicKey
-from kt_es.process.files import check_private_directory, create_file, read_private
+from kt_es.process.files import check_private_directory, create_file, read_key
 from kt_es.process.space import unwritable
 
 # Names and key ids stand for each other in options: one must not be taken for the other.
 _KEY_ID = re.compile(r"[0-9a-fA-F]{16}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+\-]{0,127}")
 _SUFFIX = ".pem"
-_MAX_PEM = 64 * 1024
-_WHAT = "the signing key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +57,7 @@ class KeyStore:
         if not os.path.lexists(path):
             raise ConfigError(f"there is no key {name} in {self._directory}")
         self._check_directory()
-        pem = read_private(path, _WHAT, _MAX_PEM)
-        try:
-            return StoredKey(name, path, PrivateKey.from_pem(pem))
-        except (ConfigError, MalformedError) as error:
-            raise ConfigError(f"the key {path} cannot be used: {error}") from None
+        return StoredKey(name, path, read_key(path, "the signing key", PrivateKey.from_pem))
 
     def list(self) -> tuple[StoredKey, ...]:
         """All keys by name; none where the directory does not exist yet."""

@@ -19,6 +19,7 @@ from kt_es.client.vouching import OWN, Mine, Own, refuse_unknown, unknown_keys, 
 from kt_es.errors import ConfigError, MalformedError, RefusedError, UnavailableError
 from kt_es.formats.erasures import Erasure
 from kt_es.formats.keys import PublicKey
+from kt_es.process.backoff import Backoff
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +98,20 @@ class Publisher:
 
     def confirm_erasure(self, label: str, version: Version, deadline: float) -> Lookup:
         """Wait until a lookup of the version's epoch proves that its profile was erased."""
-        pause = 0.05
+        backoff = Backoff(0.05, 1.0)
         while True:
             lookup = self._session.lookup(label, version.epoch, False, deadline)
             if lookup.erased and lookup.mutation is not None:
                 if lookup.mutation.entry_hash != version.entry_hash:
                     raise RefusedError("conflict", f"version {version.number} is another entry than before")
                 return lookup
+            pause = backoff.pause()
             if time.monotonic() + pause >= deadline:
                 raise UnavailableError("the erasure is not in a map head yet; ask again, it is not lost")
             time.sleep(pause)
-            pause = min(2 * pause, 1.0)
 
     def confirm(self, submission: Submission, deadline: float) -> Lookup:
-        pause = 0.05
+        backoff = Backoff(0.05, 1.0)
         while True:
             lookup = self._session.lookup(submission.label, None, False, deadline)
             if self._stands(submission, lookup, deadline):
@@ -118,10 +119,10 @@ class Publisher:
             version = submission.mutation.entry.version
             if lookup.entry is not None and lookup.entry.version >= version:
                 raise RefusedError("conflict", f"another change took version {version}")
+            pause = backoff.pause()
             if time.monotonic() + pause >= deadline:
                 raise UnavailableError("the change is not in a map head yet; ask again, it is not lost")
             time.sleep(pause)
-            pause = min(2 * pause, 1.0)
 
     def _stands(self, submission: Submission, lookup: Lookup, deadline: float) -> bool:
         """Whether the submitted entry is what ``lookup`` proves, or among what precedes it."""

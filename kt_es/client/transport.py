@@ -22,6 +22,7 @@ from kt_es.client.deadlines import Deadline, bound_transport
 from kt_es.client.misfits import misfit
 from kt_es.client.wire import read_problem
 from kt_es.errors import ConfigError, MalformedError, MisfitError, RefusedError, UnavailableError
+from kt_es.process.backoff import Backoff
 from kt_es.process.proxies import proxy_for, uses_proxies
 from kt_es.process.redaction import keep_secret, without_password
 
@@ -143,7 +144,7 @@ class Transport:
             RefusedError: the server refused the request; repeating it would not help.
             MalformedError: the response is no answer of this interface.
         """
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         problem = ""
         begun, waits = time.monotonic(), False
         while True:
@@ -158,6 +159,7 @@ class Transport:
                 self.on_unavailable(deadline)
             problem = answer.problem
             # Random, so that clients that were refused together do not return together.
+            pause = backoff.pause()
             wait = random.uniform(pause / 2, pause)  # noqa: S311
             if answer.after is not None:
                 wait = max(answer.after, _SHORTEST_PAUSE)
@@ -168,7 +170,6 @@ class Transport:
                 left = deadline - time.monotonic()
                 self.on_waiting(f"waiting up to {max(left, 1):.0f} s more: {answer.problem}")
             time.sleep(wait)
-            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _once(
         self, deadline: float, method: str, path: str, content: bytes | None, limit: int

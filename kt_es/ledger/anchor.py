@@ -1,10 +1,9 @@
 """The anchor: the last head that was verified here, which the log must still hold.
 
-docs/DESIGN.md, section 9.
-
-Whoever follows a directory compares first: at its start, after each connection, and at each head. The
-stream of heads has to hold, at the place of the anchor, the same bytes. A stream that ends before it was
-rolled back; another head of this directory there is a contradiction, and both heads are its evidence.
+See docs/DESIGN.md, section 9. Every follower of a directory compares the anchor first: at its start, after
+each connection, and at each head. In the anchor's place, the stream of heads must have the same bytes. A
+stream that ends before that place was rolled back. Another head of this directory there is a contradiction,
+and both heads are its evidence.
 """
 
 from __future__ import annotations
@@ -30,11 +29,12 @@ _STEP = "log of heads"
 
 
 class Anchor:
-    """The last committed head of ``ledger``, compared with the stream of heads.
+    """Compares the last committed head of ``ledger`` with the stream of heads.
 
-    Every method raises ``RollbackError`` if the stream ends before the anchor, ``EquivocationError`` if
-    another head that the directory signed stands in its place, and ``DivergenceError`` for anything else
-    there. An empty ledger has no anchor: then nothing is compared.
+    An empty ledger has no anchor: then nothing is compared. Every method may raise:
+        RollbackError: The stream ends before the anchor.
+        EquivocationError: Another head that the directory signed stands in the place of the anchor.
+        DivergenceError: Anything else stands there.
     """
 
     def __init__(self, names: StreamNames, ledger: Ledger) -> None:
@@ -47,9 +47,9 @@ class Anchor:
             self._compare(log, self._read(log, 1)[:1])
 
     def published(self, log: EventLog) -> Iterator[Event]:
-        """The heads after the anchor to the end of the stream as it is now.
+        """Yield the heads after the anchor, to the end of the stream as it is now.
 
-        The same read begins with the anchor, so the comparison costs nothing for each head.
+        The same read begins with the anchor, so the comparison costs no read of its own.
         """
         epoch = self._ledger.committed.epoch
         events = iter(log.read(self._stream, max(0, epoch - 1)))
@@ -59,10 +59,7 @@ class Anchor:
         yield from events
 
     def check_delivered(self, log: EventLog, event: Event) -> None:
-        """Compare the anchor, and the next head with ``event``, which a subscription delivered.
-
-        One read of two events.
-        """
+        """Compare the anchor, and the next head with ``event`` of a subscription. One read of two events."""
         epoch = self._ledger.committed.epoch
         found = self._read(log, 2 if epoch else 1)
         if epoch:
@@ -76,10 +73,12 @@ class Anchor:
                 f"the log was rolled back: a subscription delivered the head of epoch {epoch + 1}, but "
                 f"{self._stream} ends before it"
             )
-        problem = f"{self._stream} has another head of epoch {epoch + 1} than a subscription to it delivered"
-        raise (
-            contradiction(self._ledger, epoch + 1, event.data, found[0].data, _configs(self._ledger))
-            or DivergenceError(problem)
+        raise another_head(
+            self._ledger,
+            epoch + 1,
+            event.data,
+            found[0].data,
+            f"{self._stream} has another head of epoch {epoch + 1} than a subscription to it delivered",
         )
 
     def _read(self, log: EventLog, count: int) -> list[Event]:
@@ -88,7 +87,7 @@ class Anchor:
     def _compare(self, log: EventLog, found: Sequence[Event]) -> None:
         epoch = self._ledger.committed.epoch
         if not found:
-            self._explain(log, epoch)
+            raise self._missing(log, epoch)
         ours, there = self._ledger.tables.heads.event(epoch).encode(), found[0]
         if (there.revision, there.type, there.data) == (epoch - 1, MAP_HEAD, ours):
             return
@@ -97,20 +96,21 @@ class Anchor:
                 f"{self._stream} begins at revision {there.revision}: the head of epoch {epoch}, which was "
                 f"verified here, was taken out of it"
             )
-        raise (
-            contradiction(self._ledger, epoch, ours, there.data, _configs(self._ledger))
-            or DivergenceError(
-                f"{self._stream} has another head of epoch {epoch} than the one that was verified here, and "
-                f"the directory has not signed it"
-            )
+        raise another_head(
+            self._ledger,
+            epoch,
+            ours,
+            there.data,
+            f"{self._stream} has another head of epoch {epoch} than the one that was verified here, and the "
+            f"directory has not signed it",
         )
 
-    def _explain(self, log: EventLog, epoch: int) -> None:
+    def _missing(self, log: EventLog, epoch: int) -> UnavailableError | RollbackError:
         end = log.last_revision(self._stream) + 1
         if end >= epoch:
-            # The stream grew, or the log came back, between the two questions.
-            raise UnavailableError(f"{self._stream}: the head of epoch {epoch} cannot be read now")
-        raise RollbackError(
+            # The stream grew, or the log came back, between the two reads.
+            return UnavailableError(f"{self._stream}: the head of epoch {epoch} cannot be read now")
+        return RollbackError(
             f"the log was rolled back: {self._stream} has no head of epoch {epoch}, which was verified here; "
             + (f"it ends with epoch {end}" if end else "it is empty or missing")
         )
@@ -119,40 +119,46 @@ class Anchor:
 def contradiction(
     ledger: Ledger, epoch: int, ours: bytes, theirs: bytes, configs: Sequence[SignedConfig]
 ) -> EquivocationError | None:
-    """The error for two head events of ``epoch``, if the directory signed both and they contradict.
+    """Return the error for two head events of ``epoch`` that contradict, None if there is no proof.
 
-    ``configs`` is the chain that says which keys sign for the directory. None if there is no proof.
+    It is a proof if the directory signed both; ``configs`` is its chain of configs, which has the keys.
     """
     origin = ledger.committed.standing.origin
     try:
-        one, other = HeadEvent.decode(ours), HeadEvent.decode(theirs)
+        verified, found = HeadEvent.decode(ours), HeadEvent.decode(theirs)
     except MalformedError:
         return None
-    found = (
-        contradicting_heads(_STEP, origin, configs, one.smh_bytes, other.smh_bytes)
-        or contradicting_checkpoints(_STEP, origin, configs, one.heads_checkpoint, other.heads_checkpoint)
+    error = (
+        contradicting_heads(_STEP, origin, configs, verified.smh_bytes, found.smh_bytes)
         or contradicting_checkpoints(
-            _STEP, origin, configs, one.mutations_checkpoint, other.mutations_checkpoint
+            _STEP, origin, configs, verified.heads_checkpoint, found.heads_checkpoint
+        )
+        or contradicting_checkpoints(
+            _STEP, origin, configs, verified.mutations_checkpoint, found.mutations_checkpoint
         )
     )
-    if found is None:
+    if error is None:
         return None
     return EquivocationError(
         _STEP,
         f"the log holds another signed head of epoch {epoch} than the one that was verified here: "
-        f"{found.problem}",
-        found.evidence,
+        f"{error.problem}",
+        error.evidence,
     )
 
 
-def _configs(ledger: Ledger) -> Sequence[SignedConfig]:
-    """The chain of configs, nothing before the first epoch: then no signature can be judged."""
-    return config_chain(ledger, ledger.committed) if ledger.committed.epoch else ()
+def another_head(
+    ledger: Ledger, epoch: int, ours: bytes, theirs: bytes, problem: str
+) -> EquivocationError | DivergenceError:
+    """Return the contradiction of two head events, or else a ``DivergenceError`` with ``problem``."""
+    # Before the first epoch there is no config, and no signature can be judged.
+    configs = config_chain(ledger, ledger.committed) if ledger.committed.epoch else ()
+    return contradiction(ledger, epoch, ours, theirs, configs) or DivergenceError(problem)
 
 
-def _same(one: Event, other: Event) -> bool:
-    return (one.revision, one.type, one.data) == (other.revision, other.type, other.data)
+def _same(left: Event, right: Event) -> bool:
+    return (left.revision, left.type, left.data) == (right.revision, right.type, right.data)
 
 
-# What a process that follows the log may find wrong with it for good.
+# The errors after which a follower must not go on: the log is wrong, whatever is tried again.
 WRONG_LOG = (DivergenceError, VerificationError)

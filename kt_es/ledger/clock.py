@@ -1,7 +1,7 @@
-"""What the timestamps of heads say to a reader with a clock. Pure: the time is passed in, in milliseconds.
+"""Checks of the timestamps of heads against the reader's clock. Pure: times are arguments, in milliseconds.
 
-A directory promises a head each ``max_interval``. A head from the future, a gap between two heads and
-silence now are alarms; they prove nothing, so they are neither a divergence nor evidence.
+A directory promises a head each ``max_interval``. A head from the future, a gap between two heads and silence
+now are alarms. They prove nothing, so they are neither a divergence nor evidence.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from kt_es.ledger.state import Committed
 
 # How far clocks may differ, and how late a head may be.
 SLACK = 60_000
-# The promise of a directory of which no config was seen yet.
+# The promise of a directory whose config is not known yet.
 UNKNOWN_INTERVAL = 60_000
 
 
 @dataclass(frozen=True, slots=True)
 class Future:
-    """A head whose timestamp is ``ahead`` later than the reader's clock was when the head was verified."""
+    """A head whose timestamp was ``ahead`` milliseconds after the reader's clock when it was verified."""
 
     epoch: int
     timestamp: int
@@ -29,7 +29,7 @@ class Future:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The time between the heads of ``epoch - 1`` and ``epoch``, which ``promised`` does not allow."""
+    """The time between the heads of ``epoch - 1`` and ``epoch``, which is longer than ``promised``."""
 
     epoch: int
     begun: int
@@ -55,14 +55,14 @@ def max_interval(config: SignedConfig | None) -> int:
 
 
 def future(committed: Committed, now: int) -> Future | None:
-    """The latest head, if its timestamp is too far in the future."""
+    """Return the latest head if its timestamp is too far in the future."""
     timestamp = committed.standing.timestamp
     ahead = timestamp - now
     return Future(committed.epoch, timestamp, ahead) if ahead > SLACK else None
 
 
 def gap(before: Committed, after: Committed) -> Gap | None:
-    """The gap between two heads that follow each other, if the config then in force does not allow it."""
+    """Return the gap between two consecutive heads if the config then in force does not allow it."""
     begun, ended = before.standing.timestamp, after.standing.timestamp
     if before.epoch == 0:
         return None
@@ -71,13 +71,13 @@ def gap(before: Committed, after: Committed) -> Gap | None:
 
 
 def silence(committed: Committed, now: int) -> int:
-    """For how long there has been no head, if that is longer than allowed; else 0."""
+    """Return for how long there has been no head if that is longer than allowed, otherwise 0."""
     age = now - committed.standing.timestamp
     return age if committed.epoch and age > max_interval(committed.standing.config) + SLACK else 0
 
 
 def interval_change(before: Committed, after: Committed) -> IntervalChange | None:
-    """The change of ``max_interval`` that the epoch of ``after`` accepted; it holds from the next one on."""
+    """Return the change of ``max_interval`` that the epoch of ``after`` accepted. It holds after it."""
     old, new = before.standing.config, after.standing.config
     if old is None or new is None or old.config.max_interval == new.config.max_interval:
         return None
@@ -86,7 +86,7 @@ def interval_change(before: Committed, after: Committed) -> IntervalChange | Non
 
 @dataclass(slots=True)
 class ClockReport:
-    """What an audit finds about time. Of gaps and future heads only the worst is kept whole."""
+    """What an audit finds about time: how many gaps and future heads, and the worst of each."""
 
     future: int = 0
     farthest: Future | None = None
@@ -96,7 +96,7 @@ class ClockReport:
     silence: int = 0
 
     def verified(self, before: Committed, after: Committed, now: int) -> None:
-        """Take in the epoch that led from ``before`` to ``after``."""
+        """Add the epoch that led from ``before`` to ``after``."""
         ahead, between, change = future(after, now), gap(before, after), interval_change(before, after)
         if ahead is not None:
             self.future += 1
@@ -111,7 +111,7 @@ class ClockReport:
 
 
 def spoken(milliseconds: int) -> str:
-    """A length of time for people: ``45 s``, ``2 min 5 s``, ``3 h 20 min``, ``4 d 1 h``."""
+    """Return a length of time for people: ``45 s``, ``2 min 5 s``, ``3 h 20 min``, ``4 d 1 h``."""
     seconds = round(milliseconds / 1000)
     units = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
     for (name, size), (smaller, of) in itertools.pairwise(units):

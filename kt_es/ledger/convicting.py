@@ -1,6 +1,6 @@
-"""Evidence of a process that follows the logs: one new file in the folder ``evidence`` of its data.
+"""Evidence files of a process that follows the logs, in the folder ``evidence`` of its data directory.
 
-A verdict never depends on the disk: a file that cannot be written changes only what is said of it.
+A contradiction is reported whether or not its evidence can be written.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LOG = structlog.get_logger("kt_es.ledger")
 
 @contextmanager
 def keeping_evidence(data: Path | None) -> Iterator[None]:
-    """Save the evidence of an ``EquivocationError`` below ``data`` while it passes; None saves nothing."""
+    """Save the evidence of an ``EquivocationError`` that the block raises below ``data``, if there is one."""
     try:
         yield
     except EquivocationError as error:
@@ -36,7 +36,7 @@ def keeping_evidence(data: Path | None) -> Iterator[None]:
 
 
 def keep(data: Path | None, error: EquivocationError) -> None:
-    """Save the evidence of ``error``, unless that has been done; ``error.saved`` says where it is."""
+    """Save the evidence of ``error`` unless it was saved, and set ``error.saved`` to its path."""
     if data is None or error.evidence is None or error.saved is not None:
         return
     try:
@@ -46,10 +46,10 @@ def keep(data: Path | None, error: EquivocationError) -> None:
 
 
 def check_unconvicted(data: Path | None, ledger: Ledger) -> None:
-    """Raise what ``convicted_before`` finds below ``data`` of the directory that ``ledger`` follows.
+    """Raise ``EquivocationError`` if evidence below ``data`` convicts the directory that ``ledger`` follows.
 
-    For those who watch: what is in the log now may be the side that they are meant to see. Raises
-    ``ConfigError`` for a file that cannot be read, too.
+    A watcher that restarts must not trust a log that shows one side of a proven contradiction. Raises
+    ``ConfigError`` for a file that cannot be read.
     """
     origin, keys = ledger.committed.standing.origin, _keys(ledger)
     for path in _files(data):
@@ -64,7 +64,7 @@ def check_unconvicted(data: Path | None, ledger: Ledger) -> None:
 
 
 def _keys(ledger: Ledger) -> Set[PublicKey]:
-    """The signer keys of the directory that the reader pinned, as far as they are known here."""
+    """Return the signer keys of the pinned directory that are known here."""
     if ledger.committed.epoch:
         chain = {signed.config.signer_key for signed in config_chain(ledger, ledger.committed)}
         if ledger.pinned in chain:
@@ -79,7 +79,7 @@ def _files(data: Path | None) -> Sequence[Path]:
 
 
 def _stem(data: bytes) -> str:
-    """What the file is called: the kind of evidence, and the epoch or size that it is about."""
+    """Return the name of the file: the kind of evidence, and the epoch or size that it is about."""
     try:
         evidence = Evidence.decode(data)
         kind = evidence.kind.value
@@ -92,9 +92,9 @@ def _stem(data: bytes) -> str:
 
 
 def _save(folder: Path, stem: str, data: bytes) -> Path:
-    """Write ``data`` to a new file in ``folder``; a file that holds the same bytes already is as good.
+    """Write ``data`` to a new file in ``folder`` unless a file has the same bytes, and return the path.
 
-    No file or link is ever replaced. Raises ``OSError``; then nothing was written.
+    No file or link is ever replaced. Raises ``OSError`` if nothing could be written.
     """
     for number in itertools.count(1):
         path = folder / (f"{stem}.evidence" if number == 1 else f"{stem}-{number}.evidence")

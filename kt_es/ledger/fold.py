@@ -20,7 +20,7 @@ from kt_es.formats.records import Record, Verdict
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.state import Committed
 from kt_es.ledger.store import Change
-from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG, Entries, StoredEntry
+from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG, EntryTable, StoredEntry
 
 # Bytes of entries that are kept in memory before they are written, besides ``Ledger.slice_size`` changes.
 SLICE_BYTES = 8 << 20
@@ -213,7 +213,7 @@ class _Accepted:
     Until this run has written a slice, the store is not asked: then it has no entry of the epoch.
     """
 
-    def __init__(self, entries: Entries, epoch: int) -> None:
+    def __init__(self, entries: EntryTable, epoch: int) -> None:
         self._entries = entries
         self._epoch = epoch
         self._recent: dict[bytes, bytes] = {}

@@ -23,7 +23,7 @@ class Missing(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Openings:
+class OpeningTable:
     """Openings, the private side of the directory, and the position in the log up to which they are stored.
 
     An erased opening leaves an empty row. So it does not count as one that is still to come, and it cannot
@@ -57,7 +57,7 @@ class Openings:
         """Replace the opening of one entry by the mark that it was erased."""
         self.store.write([(self.FAMILY, index + entry_hash, b"")], sync=False)
 
-    def take(self, index: bytes | None, event: Event) -> None:
+    def add(self, index: bytes | None, event: Event) -> None:
         """Store an event of the stream of ``index`` and its position in one write.
 
         Without ``index``, only the position is stored. The write is not synced: after a failure of the

@@ -1,8 +1,8 @@
 """Replay of both logs: every verdict decided again, every root recomputed, every head compared.
 
-Front ends, monitors and a signer that lost its disk all follow the directory by this one path. An
-epoch is committed only when it came out byte for byte as it was published; the first difference
-raises ``DivergenceError`` with the place it stands in.
+Front ends, monitors and a signer that lost its disk all follow the directory in this one way. An epoch is
+committed only if the replay gives the published bytes. The first difference raises ``DivergenceError``, which
+names the record or head.
 """
 
 from __future__ import annotations
@@ -34,12 +34,7 @@ class ReplayedEpoch:
 
 
 class Replay:
-    """Follows the logs of one directory into a ledger.
-
-    ``observe`` is told each record as it is verified, before its epoch is committed. Without
-    ``verify_signatures`` those of mutations are believed to be what their verdicts say, once the head that
-    seals them is signed: for a signer that replays what it has itself decided and signed.
-    """
+    """Follows the logs of one directory into a ledger."""
 
     def __init__(
         self,
@@ -50,7 +45,16 @@ class Replay:
         *,
         verify_signatures: bool = True,
     ) -> None:
-        """Raises ``DivergenceError`` if the ledger is not one whole signed epoch: see ``check_commit``."""
+        """Begin at the committed epoch of ``ledger``.
+
+        Args:
+            observe: Called with each record after it was verified, before its epoch is committed.
+            verify_signatures: Verify the signatures of mutations. A signer that replays what it decided and
+                signed itself trusts the verdicts instead, which its head seals.
+
+        Raises:
+            DivergenceError: The ledger is not one whole signed epoch (``check_commit``).
+        """
         check_commit(ledger)
         self._log = log
         self._names = names
@@ -60,15 +64,15 @@ class Replay:
         self.ledger = ledger
 
     def catch_up(self) -> Iterator[ReplayedEpoch]:
-        """Every epoch that is published now and not yet committed here, one by one.
+        """Commit every epoch that is published now and not committed here, and yield each.
 
-        The last head that was committed here is compared first: errors as of ``Anchor``.
+        The last head that was committed here is compared first. Raises what ``Anchor`` and ``advance`` raise.
         """
         for event in Anchor(self._names, self.ledger).published(self._log):
             yield self.advance(event)
 
     def advance(self, event: Event) -> ReplayedEpoch:
-        """Verify and commit the epoch of one head event: the next one, or refuse."""
+        """Verify and commit the epoch of a head event, which must be the next one."""
         committed = self.ledger.committed
         if committed.epoch == 0:
             self._begin()
@@ -88,14 +92,14 @@ class Replay:
         except DivergenceError:
             if self._verify_signatures:
                 raise
-        # Something differs: what was believed is verified now, for the record in which it stands.
+        # Something differs. Signatures are verified now, to name the record that is wrong.
         return self._replay(head_event, published, True)
 
     def _begin(self) -> None:
-        """Judge the first config by its own signer key: the key that the reader knows may be a later one.
+        """Judge the first config by its own signer key, since the pinned key may be a later one.
 
-        Whether the chain of configs leads to that key is asked at the end (``check_pinned``). What is no
-        config is refused by the fold.
+        ``check_pinned`` checks at the end that the chain of configs leads to the pinned key. The fold refuses
+        a first record that is no config.
         """
         event = self._records.at(0)
         if event is None:
@@ -132,7 +136,7 @@ class Replay:
                     f"at revision {revision}"
                 )
             records = _decoded(event, fold.sequence)
-            # An event that is full is closed by the next one's first record.
+            # The first record of the next event closes an event that is full.
             read.append((revision, event.data))
             for packed in replay_records(fold, records, order, packer, verify_signatures=verify):
                 number, data = read.popleft()
@@ -153,7 +157,7 @@ class Replay:
 
 
 class _ReadAhead:
-    """The events of one stream by their revisions, in order: a page that was read serves many epochs."""
+    """Reads events of one stream by ascending revision: one page of events serves many epochs."""
 
     def __init__(self, log: EventLog, stream: str) -> None:
         self._log = log
@@ -162,10 +166,10 @@ class _ReadAhead:
         self._next = 0
 
     def at(self, revision: int) -> Event | None:
-        """The event at ``revision``, or the first one after it; None if the stream ends before."""
+        """Return the event at ``revision`` or the first one after it, None if the stream ends before."""
         event = next(self._events, None) if revision == self._next else None
         if event is None:
-            # The end may have moved on since the page was read.
+            # The stream may have grown since the page was read.
             self._events = self._log.read(self._stream, revision)
             event = next(self._events, None)
         self._next = revision + 1
@@ -192,7 +196,7 @@ def _decoded(event: Event, sequence: int) -> list[tuple[Record, bytes]]:
 
 
 class RecordOrder:
-    """Checks that records name the queue's items without a gap: no event was skipped or reordered."""
+    """Checks that records have the items of the queue without a gap: no event was skipped or reordered."""
 
     def __init__(self, committed: Committed) -> None:
         self._revision = committed.queue_next - 1
@@ -218,7 +222,7 @@ def replay_records(
     *,
     verify_signatures: bool = True,
 ) -> list[bytes]:
-    """Decide the items of ``records`` again and compare; the record events that they close."""
+    """Decide the items of ``records`` again, compare them, and return the record events that they close."""
     sealed = None if verify_signatures else [record.verdict for record, _ in records]
     for record, _ in records:
         order.check(record.sequence, record.item)
@@ -227,10 +231,10 @@ def replay_records(
     except MalformedError as error:
         raise DivergenceError(f"records from {records[0][0].sequence} on: {error}") from None
     packed: list[bytes] = []
-    for (record, data), (again, again_data) in zip(records, decided, strict=True):
-        if again_data != data:
+    for (record, data), (replayed, replayed_data) in zip(records, decided, strict=True):
+        if replayed_data != data:
             raise DivergenceError(
-                f"record {record.sequence}: says {record.verdict.label}, must be {again.verdict.label}"
+                f"record {record.sequence}: says {record.verdict.label}, must be {replayed.verdict.label}"
             )
         packed += packer.add(data, closes_epoch=record.closes_epoch)
     return packed
@@ -239,7 +243,7 @@ def replay_records(
 def check_head_event(
     event: HeadEvent, published: SignedMapHead, head: MapHead, state: Committed, config: Config
 ) -> None:
-    """Compare a published head and its checkpoints with what the replay came to."""
+    """Compare a published head and its checkpoints with the result of the replay."""
     where = f"head of epoch {head.epoch}"
     for name in head.__slots__:
         found, must = getattr(published.head, name), getattr(head, name)

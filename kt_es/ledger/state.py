@@ -1,16 +1,22 @@
-"""The state after an epoch, and the point at which a data directory began."""
+"""The state after an epoch, the point at which a data directory began, and the table of both."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar, TypeVar
 
 from kt_es import epochs
 from kt_es.epochs import Standing
+from kt_es.errors import DivergenceError, MalformedError
 from kt_es.formats.codec import Value, decode, encode, take_array, take_bytes, take_uint
 from kt_es.formats.entries import HASH_LENGTH
 from kt_es.formats.keys import PublicKey
+from kt_es.ledger.store import Change, Store
 from kt_es.merkle.log import LogState
 from kt_es.merkle.map import EMPTY_ROOT, Root
+
+T = TypeVar("T")
 
 EMPTY_LOG = LogState()
 
@@ -91,3 +97,34 @@ class Beginning:
     def decode(cls, data: bytes) -> Beginning:
         epoch, records = take_array(decode(data, "beginning"), "beginning", 2)
         return cls(take_uint(epoch, "beginning"), take_uint(records, "beginning"))
+
+
+@dataclass(frozen=True, slots=True)
+class StateTable:
+    """The committed state, and where the data began."""
+
+    FAMILY: ClassVar = "meta"
+    COMMITTED: ClassVar = b"committed"
+    BEGINNING: ClassVar = b"beginning"
+    store: Store
+
+    def put(self, committed: Committed) -> Change:
+        return self.FAMILY, self.COMMITTED, committed.encode()
+
+    def put_beginning(self, beginning: Beginning) -> Change:
+        return self.FAMILY, self.BEGINNING, beginning.encode()
+
+    def committed(self, origin: str, pinned: PublicKey) -> Committed | None:
+        """Return the committed state, None before the first epoch; ``DivergenceError`` if it is damaged."""
+        return self._get(self.COMMITTED, lambda data: Committed.decode(data, origin, pinned))
+
+    def beginning(self) -> Beginning:
+        """Return where the data began; ``DivergenceError`` if that is damaged."""
+        return self._get(self.BEGINNING, Beginning.decode) or Beginning()
+
+    def _get(self, key: bytes, decode: Callable[[bytes], T]) -> T | None:
+        data = self.store.get(self.FAMILY, key)
+        try:
+            return None if data is None else decode(data)
+        except MalformedError as error:
+            raise DivergenceError(f"the data directory is damaged: {error}") from None

@@ -1,7 +1,7 @@
 """The tables of a data directory: which rows it has, under which keys, and what is asked of them.
 
-No other module builds a key or names a family. Integers in keys are big-endian, so that rows stand in the
-order of their numbers.
+Only tables build keys and name families: those of this module, ``openings.OpeningTable`` and
+``state.StateTable``. Integers in keys are big-endian, so that rows stand in the order of their numbers.
 
 | table    | family   | key                                                      | value                     |
 |----------|----------|----------------------------------------------------------|---------------------------|
@@ -24,30 +24,27 @@ committed. Readers pass over rows of later epochs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple
 
 from kt_es.errors import DivergenceError, MalformedError
 from kt_es.formats.entries import HASH_LENGTH, INDEX_LENGTH, Mutation
 from kt_es.formats.erasures import Erasure
 from kt_es.formats.heads import HeadEvent
-from kt_es.formats.keys import PublicKey
-from kt_es.ledger.openings import Openings
-from kt_es.ledger.state import Beginning, Committed
+from kt_es.ledger.openings import OpeningTable
+from kt_es.ledger.state import StateTable
 from kt_es.ledger.store import Change, Store
 from kt_es.merkle.log import NodeId
 
 FAMILIES = ("pages", "entries", "nodes", "heads", "openings", "meta")
-
-T = TypeVar("T")
 
 HEADS_LOG = b"h"
 MUTATIONS_LOG = b"m"
 
 
 @dataclass(frozen=True, slots=True)
-class Pages:
+class PageTable:
     """Pages of the map: the ``NodeStore`` that ``Map`` reads from."""
 
     FAMILY: ClassVar = "pages"
@@ -71,7 +68,7 @@ class StoredEntry(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Entries:
+class EntryTable:
     """Accepted mutations, all versions of them."""
 
     FAMILY: ClassVar = "entries"
@@ -100,7 +97,7 @@ def _entry(row: bytes) -> StoredEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Nodes:
+class NodeTable:
     """Nodes of the two logs, ``HEADS_LOG`` and ``MUTATIONS_LOG``: complete subtrees, which never change."""
 
     FAMILY: ClassVar = "nodes"
@@ -127,7 +124,7 @@ class Nodes:
 
 
 @dataclass(frozen=True, slots=True)
-class Heads:
+class HeadTable:
     """Head events, as they stand in the stream of heads."""
 
     FAMILY: ClassVar = "heads"
@@ -158,38 +155,7 @@ class Heads:
 
 
 @dataclass(frozen=True, slots=True)
-class States:
-    """The committed state, and where the data began."""
-
-    FAMILY: ClassVar = "meta"
-    COMMITTED: ClassVar = b"committed"
-    BEGINNING: ClassVar = b"beginning"
-    store: Store
-
-    def put(self, committed: Committed) -> Change:
-        return self.FAMILY, self.COMMITTED, committed.encode()
-
-    def put_beginning(self, beginning: Beginning) -> Change:
-        return self.FAMILY, self.BEGINNING, beginning.encode()
-
-    def committed(self, origin: str, pinned: PublicKey) -> Committed | None:
-        """Return the committed state, None before the first epoch; ``DivergenceError`` if it is damaged."""
-        return self._get(self.COMMITTED, lambda data: Committed.decode(data, origin, pinned))
-
-    def beginning(self) -> Beginning:
-        """Return where the data began; ``DivergenceError`` if that is damaged."""
-        return self._get(self.BEGINNING, Beginning.decode) or Beginning()
-
-    def _get(self, key: bytes, decode: Callable[[bytes], T]) -> T | None:
-        data = self.store.get(self.FAMILY, key)
-        try:
-            return None if data is None else decode(data)
-        except MalformedError as error:
-            raise DivergenceError(f"the data directory is damaged: {error}") from None
-
-
-@dataclass(frozen=True, slots=True)
-class Configs:
+class ConfigTable:
     """Every signed config that was ever accepted."""
 
     FAMILY: ClassVar = "meta"
@@ -224,7 +190,7 @@ class StoredErasure:
 
 
 @dataclass(frozen=True, slots=True)
-class Erasures:
+class ErasureTable:
     """Accepted erasures of openings. The entry hash may be one that no entry has."""
 
     FAMILY: ClassVar = "meta"
@@ -266,7 +232,7 @@ class Erasures:
 
 
 @dataclass(frozen=True, slots=True)
-class Ahead:
+class AheadTable:
     """Notes of what was written ahead of a commit: the indices that have entries of the coming epoch.
 
     Pages and nodes of an unfinished epoch are found through a root alone, and are written again. Entries,
@@ -283,7 +249,7 @@ class Ahead:
 
     def put(self, number: int, changes: Sequence[Change]) -> Change:
         """Note the entries among ``changes``, the slice ``number`` of its epoch."""
-        indices = b"".join(key[:INDEX_LENGTH] for family, key, _ in changes if family == Entries.FAMILY)
+        indices = b"".join(key[:INDEX_LENGTH] for family, key, _ in changes if family == EntryTable.FAMILY)
         return self.FAMILY, self.PREFIX + number.to_bytes(8), indices
 
     def delete(self, number: int) -> Change:
@@ -296,12 +262,13 @@ class Ahead:
         the process ends in between, the next call does the rest.
         """
         notes = list(self.store.scan(self.FAMILY, self.PREFIX))
-        for last, (note, indices) in zip(range(1 - len(notes), 1), notes, strict=True):
+        entries = EntryTable(self.store)
+        for note, indices in notes:
             starts = range(0, len(indices), INDEX_LENGTH)
-            entries = Entries(self.store)
             changes = [entries.delete(indices[at : at + INDEX_LENGTH], epoch + 1) for at in starts]
-            if last == 0:
-                changes += Configs(self.store).delete_after(epoch) + Erasures(self.store).delete_after(epoch)
+            if note == notes[-1][0]:
+                changes += ConfigTable(self.store).delete_after(epoch)
+                changes += ErasureTable(self.store).delete_after(epoch)
             self.store.write([*changes, (self.FAMILY, note, None)], sync=False)
 
 
@@ -310,16 +277,16 @@ class Tables:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.pages = Pages(store)
-        self.entries = Entries(store)
-        self.nodes = Nodes(store)
-        self.heads = Heads(store)
-        self.states = States(store)
-        self.configs = Configs(store)
-        self.erasures = Erasures(store)
-        self.ahead = Ahead(store)
-        self.openings = Openings(store)
+        self.pages = PageTable(store)
+        self.entries = EntryTable(store)
+        self.nodes = NodeTable(store)
+        self.heads = HeadTable(store)
+        self.states = StateTable(store)
+        self.configs = ConfigTable(store)
+        self.erasures = ErasureTable(store)
+        self.ahead = AheadTable(store)
+        self.openings = OpeningTable(store)
 
     def is_empty(self) -> bool:
         """Return whether nothing was committed, begun or written ahead yet."""
-        return next(self._store.scan(States.FAMILY), None) is None
+        return next(self._store.scan(StateTable.FAMILY), None) is None

@@ -5,6 +5,8 @@ Official clients look for trailers of these names: "exception", "stream-name" an
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import grpc
 
 from kt_es.node.store.streams import Expected
@@ -84,54 +86,10 @@ def append_too_large(limit: int) -> Refusal:
     )
 
 
-def group_missing(stream: str, group: str) -> Refusal:
-    """No such persistent subscription."""
-    return _group(
-        grpc.StatusCode.NOT_FOUND,
-        f"Subscription group {group} on stream {stream} does not exist.",
-        "persistent-subscription-does-not-exist",
-        stream,
-        group,
-    )
-
-
 def too_many_groups(limit: int) -> Refusal:
     """The node has as many persistent subscriptions as its configuration allows."""
     return Refusal(
         grpc.StatusCode.RESOURCE_EXHAUSTED, f"Maximum of {limit} persistent subscriptions reached."
-    )
-
-
-def group_exists(stream: str, group: str) -> Refusal:
-    """A persistent subscription of that name exists."""
-    return _group(
-        grpc.StatusCode.ALREADY_EXISTS,
-        f"Subscription group {group} on stream {stream} exists.",
-        "persistent-subscription-exists",
-        stream,
-        group,
-    )
-
-
-def group_full(stream: str, group: str) -> Refusal:
-    """The persistent subscription admits no more consumers."""
-    return _group(
-        grpc.StatusCode.FAILED_PRECONDITION,
-        f"Maximum subscriptions reached for subscription group {group} on stream {stream}.",
-        "maximum-subscribers-reached",
-        stream,
-        group,
-    )
-
-
-def group_dropped(stream: str, group: str) -> Refusal:
-    """The persistent subscription was deleted, changed or stopped while it was read."""
-    return _group(
-        grpc.StatusCode.CANCELLED,
-        f"Subscription group {group} on stream {stream} was dropped.",
-        "persistent-subscription-dropped",
-        stream,
-        group,
     )
 
 
@@ -147,5 +105,35 @@ def group_failed(stream: str, group: str, reason: str) -> Refusal:
     )
 
 
-def _group(code: grpc.StatusCode, details: str, kind: str, stream: str, group: str) -> Refusal:
-    return Refusal(code, details, exception=kind, stream_name=stream, group_name=group)
+def _about_group(code: grpc.StatusCode, text: str, kind: str) -> Callable[[str, str], Refusal]:
+    """A refusal that names the stream and the group of a persistent subscription, in this order."""
+
+    def refusal(stream: str, group: str) -> Refusal:
+        details = text.format(stream=stream, group=group)
+        return Refusal(code, details, exception=kind, stream_name=stream, group_name=group)
+
+    return refusal
+
+
+group_missing = _about_group(
+    grpc.StatusCode.NOT_FOUND,
+    "Subscription group {group} on stream {stream} does not exist.",
+    "persistent-subscription-does-not-exist",
+)
+group_exists = _about_group(
+    grpc.StatusCode.ALREADY_EXISTS,
+    "Subscription group {group} on stream {stream} exists.",
+    "persistent-subscription-exists",
+)
+# The persistent subscription admits no more consumers.
+group_full = _about_group(
+    grpc.StatusCode.FAILED_PRECONDITION,
+    "Maximum subscriptions reached for subscription group {group} on stream {stream}.",
+    "maximum-subscribers-reached",
+)
+# The persistent subscription was deleted, changed or stopped while it was read.
+group_dropped = _about_group(
+    grpc.StatusCode.CANCELLED,
+    "Subscription group {group} on stream {stream} was dropped.",
+    "persistent-subscription-dropped",
+)

@@ -36,7 +36,7 @@ from kt_es.node.store.log import NodeLog
 from kt_es.node.store.outage import PAUSE
 from kt_es.node.store.rocks import RocksStorage
 from kt_es.node.store.storage import NoSpaceError, StorageError
-from kt_es.process.hangups import Reloaded, differing, reloading
+from kt_es.process.signals import Reloaded, differing, reloading
 from kt_es.process.tls import both_or_none
 
 _LOG = structlog.get_logger("kt_es.node")

@@ -14,8 +14,7 @@ from uuid import UUID
 from kt_es.errors import ConfigError, KtError
 from kt_es.eventstore.streams import Event
 from kt_es.node.access.users import FILE_NAME
-from kt_es.node.store.end import verify_end
-from kt_es.node.store.keys import head_key
+from kt_es.node.store.end import read_head, verify_end
 from kt_es.node.store.reading import CHUNK_EVENTS, forwards
 from kt_es.node.store.records import id_of, parsed, position_of, revision_of, type_of
 from kt_es.node.store.rocks import RocksStorage
@@ -37,8 +36,7 @@ class StoppedLog:
 
     def head(self, name: str) -> StreamHead:
         """The head of a stream; that of a missing one is ``StreamHead()``."""
-        value = self.storage.get(head_key(name))
-        return StreamHead() if value is None else StreamHead.decode(value)
+        return read_head(self.storage, name)
 
     def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[Event]:
         """The events of ``stream`` from revision ``start`` on, at most ``limit``; of a missing one none.

@@ -1,4 +1,4 @@
-"""Figures over HTTP for Prometheus, from threads of their own: a process that works still answers."""
+"""Samples over HTTP for Prometheus, from threads of their own: a process that works still answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 
 _LOG = structlog.get_logger("kt_es.process.exposition")
 
 
-class Figures:
+class Samples:
     """A process's own registry, and how figures get into it.
 
     It begins with those of the process (Linux only): that its start changes is how restarts are seen.

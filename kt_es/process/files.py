@@ -11,14 +11,17 @@ import contextlib
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
-from kt_es.errors import ConfigError
+from kt_es.errors import ConfigError, MalformedError
 
 PRIVATE = 0o600
 PUBLIC = 0o644
+MAX_KEY_FILE = 64 << 10  # bytes
+
+_T = TypeVar("_T")
 
 
 def replace_file(path: Path, data: bytes, mode: int = PRIVATE) -> None:
@@ -109,6 +112,21 @@ def read_private(path: Path, what: str, limit: int) -> bytes:
     if len(data) > limit:
         raise ConfigError(f"{what} {path} is larger than {limit} bytes")
     return data
+
+
+def read_key(path: Path, what: str, decode: Callable[[bytes], _T]) -> _T:
+    """Return what ``decode`` makes of the key file ``path``, which nobody else may read.
+
+    ``what`` names the key in errors, for instance ``the VRF key``.
+
+    Raises:
+        ConfigError: the file fails the checks of ``read_private``, or ``decode`` refuses its content.
+    """
+    data = read_private(path, what, MAX_KEY_FILE)
+    try:
+        return decode(data)
+    except (ConfigError, MalformedError) as error:
+        raise ConfigError(f"{what} {path} cannot be used: {error}") from None
 
 
 def check_private(found: os.stat_result, path: Path, what: str) -> None:

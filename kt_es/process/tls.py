@@ -17,7 +17,7 @@ from kt_es.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class Certificate:
+class ServerCertificate:
     """``chain``: the leaf, then the certificates between it and the root. ``until``: the end of the leaf."""
 
     chain: bytes
@@ -38,7 +38,7 @@ def both_or_none(certificate: Path | None, key: Path | None) -> tuple[Path, Path
     return certificate, key
 
 
-def read_certificate(certificate: Path, key: Path) -> Certificate:
+def read_certificate(certificate: Path, key: Path) -> ServerCertificate:
     """What the files hold.
 
     Raises:
@@ -60,7 +60,7 @@ def read_certificate(certificate: Path, key: Path) -> Certificate:
     spki = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     if leaf.public_key().public_bytes(*spki) != loaded.public_key().public_bytes(*spki):
         raise ConfigError(f"TLS key {key} does not belong to the certificate {certificate}")
-    return Certificate(chain, private, leaf.not_valid_after_utc)
+    return ServerCertificate(chain, private, leaf.not_valid_after_utc)
 
 
 def _read(path: Path, what: str) -> bytes:

@@ -1,7 +1,7 @@
-"""Whether the log can be reached: known from the calls that failed and from a probe beside them.
+"""Whether the event log can be reached, as failed calls and a regular probe show.
 
-Once the log is known to be away, submissions are refused at once instead of waiting for deadlines;
-a probe that succeeds lets them in again.
+While the log is away, submissions are refused at once instead of waiting for deadlines. A probe that succeeds
+ends this.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def _ignore(_: int) -> None:
 
 
 class LogWatch:
-    """What is known about the log. Before the first probe it counts as away.
+    """The state of the event log. Before the first probe it counts as away.
 
-    ``run`` is the probe, for a thread of its own; the rest may be called from any thread. ``looked`` is told
-    the last revision of ``stream`` by each probe that succeeds. ``denials`` are told of every right that is
-    missing, and asked again by each probe. ``clock`` is monotonic.
+    ``run`` probes, in a thread of its own; any thread may call the rest. Each successful probe calls
+    ``looked`` with the last revision of ``stream``. ``denials`` holds the missing rights, and each probe asks
+    for them again. ``clock`` is monotonic.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class LogWatch:
 
     @property
     def problem(self) -> str | None:
-        """Why the log cannot be reached, in words for clients; None while it can."""
+        """The reason why the log cannot be reached, in words for clients; None while it can."""
         return self._problem
 
     def check(self) -> None:
-        """Raise ``UnavailableError`` if the log is known to be away."""
+        """Raise ``UnavailableError`` while the log is away or denies the queue."""
         if self._problem is not None:
             raise NotNowError("the event log is away; lookups go on, try again later")
         self.denials.check()
@@ -72,7 +72,7 @@ class LogWatch:
         self._problem = denial(error) if isinstance(error, AccessDeniedError) else _AWAY
 
     def probe(self) -> None:
-        """Ask the log for something small, and note whether it answered."""
+        """Send the log a small request, and note whether it answers."""
         try:
             self._looked(self._log.last_revision(self._stream))
             self.denials.probe()
@@ -87,7 +87,7 @@ class LogWatch:
         self._problem = None
 
     def run(self, stop: threading.Event) -> None:
-        """Probe until ``stop``: now and then, and more often while the log is away."""
+        """Probe until ``stop``: every 2 seconds, and every half second while the log is away."""
         self.probe()
         probed = time.monotonic()
         while not stop.wait(AWAY_INTERVAL):
@@ -98,9 +98,9 @@ class LogWatch:
 
 
 class Appender:
-    """Appends single events anywhere in their streams, repeating what had no answer.
+    """Appends single events at the end of streams, and repeats appends whose outcome is unknown.
 
-    What is denied is told to the denials of ``watch``, and not repeated.
+    Denied appends are not repeated; the denials of ``watch`` remember them.
     """
 
     def __init__(self, log: RequestLog, watch: LogWatch, clock: Callable[[], float] = time.monotonic) -> None:
@@ -110,23 +110,23 @@ class Appender:
         self._stop = threading.Event()
 
     def deadline(self) -> float:
-        """When an append that begins now should be given up, by the clock."""
+        """The time by the clock at which an append that begins now is given up."""
         return self._clock() + DEADLINE
 
     def stop(self) -> None:
-        """Give up what is being repeated."""
+        """Give up the repetitions under way."""
         self._stop.set()
 
     def append(self, stream: str, event: NewEvent, deadline: float) -> None:
-        """Append ``event``; it is durable on return.
+        """Append ``event``, which is durable on return.
 
-        Its id is that of its content, so it is repeated safely while its outcome is unknown. Raises
-        ``UnavailableError`` after ``deadline``: it may stand in the stream nevertheless.
+        Its id depends on its content alone, so repeating the append is safe. Raises ``UnavailableError``
+        after ``deadline``: the event may be in the stream nevertheless.
         """
         self.repeat(lambda: self._log.append(stream, ANY, [event]), deadline)
 
     def repeat(self, call: Callable[[], None], deadline: float) -> None:
-        """Make a call that may be made twice, again and again until it succeeds or ``deadline`` has come."""
+        """Repeat an idempotent call until it succeeds or ``deadline`` comes."""
         while True:
             try:
                 return call()

@@ -1,11 +1,11 @@
-"""How many items wait in the queue for a head, and when that is too many to take more.
+"""An estimate of the items that wait in the queue for a head, and the limit above which no more are taken.
 
-All that waits becomes one epoch: the signer's marker stands behind it, and nothing may overtake it. So what
-waits bounds how long the directory is without a head, and front ends bound what waits.
+All waiting items become one epoch: the signer's marker comes after them, and nothing may overtake it. So the
+number of waiting items bounds the time without a new head, and front ends bound that number.
 
-A revision counts events, and an event has up to 256 items. Reading the whole queue only to count would cost
-as much as replaying it, so a few events are read, spread evenly over those that wait. None is read where
-full events would not make up a small part of the limit, or where events of one item are above it already.
+A revision counts events, and an event has up to 256 items. Counting the items of the whole queue would cost
+as much as replaying it, so a few events are read, spread evenly over the waiting ones. None is read if even
+full events would be a small part of the limit, or if the events alone are more than the limit.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from kt_es.server.problems import NotNowError
 MAX_BACKLOG = 200_000
 SAMPLES = 16
 SMALL = 16
-"""As a part of the limit: below one sixteenth nothing is read."""
+"""Nothing is read while full events would be less than one sixteenth of the limit."""
 RETRY_AFTER = 5.0
 
 
 class Backlog:
-    """What waits, as an estimate in items, and its ``limit``.
+    """An estimate of the waiting items, and their ``limit``.
 
-    ``committed`` gives the first queue revision that is behind the last head known here. ``look`` is for
-    the thread that probes the log; the rest may be called from any thread.
+    ``committed`` gives the first queue revision after the last head known here. Only the thread that probes
+    the log calls ``look``; any thread may call the rest.
     """
 
     def __init__(self, log: RequestLog, names: StreamNames, limit: int, committed: Callable[[], int]) -> None:
@@ -46,12 +46,12 @@ class Backlog:
 
     @property
     def items(self) -> int:
-        """How many items wait: as many as at the last look, and what this process has added since."""
+        """The number of waiting items: at the last look, and added by this process since."""
         return self._seen + self._added
 
     @property
     def problem(self) -> str | None:
-        """Why no more submissions are taken, None while they are."""
+        """The reason why no more submissions are taken; None while they are."""
         items = self.items
         if items <= self.limit:
             return None
@@ -61,46 +61,46 @@ class Backlog:
         )
 
     def check(self) -> None:
-        """Raise ``UnavailableError`` if no more is taken now."""
+        """Raise ``UnavailableError`` if no more submissions are taken."""
         problem = self.problem
         if problem is not None:
             raise NotNowError(problem, RETRY_AFTER)
 
     def added(self) -> None:
-        """This process has put one more item into the queue."""
+        """Count one more item, which this process has put into the queue."""
         with self._lock:
             self._added += 1
 
     def look(self, last: int) -> None:
-        """Estimate anew; ``last`` is the queue's last revision. Raises ``UnavailableError``."""
+        """Estimate again. ``last`` is the last revision of the queue. Raises ``UnavailableError``."""
         with self._lock:
             added = self._added
         first = self._committed()
         if self._may_be_much(last + 1 - first):
-            # A replica that is being rebuilt knows old heads only.
+            # A replica that is being rebuilt knows only old heads.
             first = max(first, self._published())
         waiting = max(0, last + 1 - first)
         if waiting <= self.limit and self._may_be_much(waiting):
             self._mean = self._sampled(first, waiting)
         with self._lock:
             self._seen = round(waiting * self._mean)
-            # What was added while this was asked may be counted twice, until the next look.
+            # Items that were added during this look may count twice until the next one.
             self._added -= added
 
     def _may_be_much(self, events: int) -> bool:
         return events * MAX_EVENT_ITEMS * SMALL > self.limit
 
     def _published(self) -> int:
-        """Where the last published head ends. Nothing of it is verified: it is only an estimate."""
+        """The end of the last published head in the queue. An estimate needs no verification."""
         event = self._log.last_event(self._names.heads)
         try:
             return 0 if event is None else _head(event.data)
         except MalformedError:
-            # The replica comes to it and says what is wrong with it.
+            # The replica will report what is wrong with this head.
             return 0
 
     def _sampled(self, first: int, waiting: int) -> float:
-        """The mean number of items of some events among the ``waiting`` ones from ``first`` on."""
+        """The mean number of items in some of the ``waiting`` events from ``first`` on."""
         samples = min(SAMPLES, waiting)
         counts = [
             len(items_of(event.revision, event.type, event.data))

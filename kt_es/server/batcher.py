@@ -1,7 +1,7 @@
-"""Concurrent submissions packed into one append: a ``Mutations`` event takes all that came meanwhile.
+"""Packs concurrent submissions into one append of a ``Mutations`` event.
 
-There is no waiting for company: while one append is under way the next batch gathers, so batches
-grow with the load and a lone submission goes at once.
+The next batch gathers while one append is under way. So batches grow with the load, and a single submission
+is appended at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kt_es.formats.queue import MAX_EVENT, MAX_EVENT_ITEMS, MUTATIONS, encode_mu
 from kt_es.server.availability import Appender
 from kt_es.server.problems import NotNowError
 
-# CBOR of the array and of each byte string in it: at most 3 bytes of head (RFC 8949, 3).
+# Bytes of the CBOR head of the array and of each byte string in it, at most (RFC 8949, 3).
 _HEAD = 3
 
 
@@ -32,15 +32,11 @@ class _Waiting:
 class Batcher:
     """Appends mutations to the queue for many threads at once.
 
-    An append whose outcome is unknown is repeated as the same event until the first deadline in the
-    batch; then all of it fails with ``UnavailableError``, and so does what gathered behind it.
+    An append whose outcome is unknown is repeated as the same event until the first deadline in the batch.
+    Then the batch fails with ``UnavailableError``, and so does the one that gathered meanwhile.
     """
 
-    def __init__(
-        self,
-        appender: Appender,
-        stream: str,
-    ) -> None:
+    def __init__(self, appender: Appender, stream: str) -> None:
         self._appender = appender
         self._stream = stream
         self._waiting: deque[_Waiting] = deque()
@@ -48,10 +44,10 @@ class Batcher:
         self._closed = False
 
     def append(self, item: bytes, deadline: float) -> uuid.UUID:
-        """Put one mutation's bytes into the queue; the id of the event that has it, durable by now.
+        """Put an encoded mutation into the queue; return the id of its event, which is durable.
 
-        ``deadline`` is the appender's. Raises ``UnavailableError`` if that could not be done in
-        time: it may have been done nevertheless, and repeating it does no harm.
+        ``deadline`` is by the appender's clock. Raises ``UnavailableError`` if the append has no answer by
+        then: the mutation may be in the queue nevertheless, and repeating the call is safe.
         """
         waiting = _Waiting(item, deadline)
         with self._changed:
@@ -62,7 +58,7 @@ class Batcher:
         return waiting.event.result()
 
     def run(self) -> None:
-        """Append batches until ``close`` was called; for a thread of its own."""
+        """Append batches until ``close``, in a thread of its own."""
         while batch := self._next_batch():
             try:
                 event = self._append(batch)
@@ -76,7 +72,7 @@ class Batcher:
                     waiting.event.set_result(event.id)
 
     def close(self) -> None:
-        """Refuse what comes from now on; what has come is still appended, then ``run`` ends."""
+        """Refuse further mutations. ``run`` appends those that wait, and then ends."""
         with self._changed:
             self._closed = True
             self._changed.notify()

@@ -1,8 +1,8 @@
-"""Who takes how much of a front end: accounts by address and by network, with a rate for each.
+"""Use of a front end by its clients: accounts by address and by network, with a rate for each.
 
-Only the event loop's thread uses them. An address is a single IPv4 address or an IPv6 /64, which one
+Only the thread of the event loop uses them. An address is a single IPv4 address or an IPv6 /64, which one
 customer has; a network is a /24 or a /48. Rates are buckets that may be overdrawn once: the cost of a request
-is known when it has arrived, and whoever owes waits.
+is known when it has arrived, and a client in debt waits.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from kt_es.server.limits import (
 )
 
 MAX_ACCOUNTS = 16_384
-_NETWORK_SHARE = 4  # a network may have so many times what one of its addresses may
+_NETWORK_SHARE = 4  # a network may use this many times what one of its addresses may
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(slots=True)
 class _Account:
-    """What one address or network has now. ``balance`` in lookups, as it was at ``at``."""
+    """The present use by one address or network. ``balance``, in lookups, is as of the time ``at``."""
 
     balance: float
     at: float
@@ -56,9 +56,9 @@ class Clients:
     def origin(self, peer: str, forwarded: Iterable[str]) -> str:
         """The client's address: the peer's, or, where the peer is a trusted proxy, the one it names.
 
-        ``forwarded`` are the values of ``X-Forwarded-For`` in their order. Each trusted proxy adds whom it
-        saw at the end, so the last one that is no trusted proxy is the client; what stands before it
-        anybody may have written.
+        ``forwarded`` are the values of ``X-Forwarded-For`` in their order. Each trusted proxy appends the
+        address that it saw, so the last address that is no trusted proxy is the client. Anybody may have
+        written the addresses before it.
         """
         seen = _address(peer)
         if seen is None or not _within(seen, self.limits.proxies):
@@ -73,7 +73,7 @@ class Clients:
         return str(seen)
 
     def connect(self, peer: str) -> bool:
-        """Count a connection; False, and nothing counted, if its address or network has too many."""
+        """Count a connection. Return False and count nothing if its address or network has too many."""
         keys = self._keys(peer, of_connection=True)
         bounds = (self.limits.address_connections, self.limits.network_connections)
         accounts = [self._account(key, scale) for key, scale in keys]
@@ -88,13 +88,13 @@ class Clients:
             self._account(key, scale).connections -= 1
 
     def neighbours(self, peer: str) -> int:
-        """Connections of the network of ``peer``, its own among them."""
+        """The number of connections of the network of ``peer``, including its own."""
         address = _address(peer)
-        account = None if address is None else self._accounts.get(_places(address)[1])
+        account = None if address is None else self._accounts.get(_networks(address)[1])
         return 0 if account is None else account.connections
 
     def hold(self, peer: str, change: int) -> bool:
-        """Count bytes that are kept for a connection; False if its address or network keeps too many."""
+        """Count bytes that are kept for a connection. False if address or network keep too many."""
         fits = True
         for position, (key, scale) in enumerate(self._keys(peer, of_connection=True)):
             account = self._account(key, scale)
@@ -111,7 +111,7 @@ class Clients:
     def enter(self, address: str, route: Route, size: int) -> float | None:
         """Count a request with ``size`` bytes of body; None if it may go on, else seconds to wait.
 
-        What may go on is given back by ``leave``.
+        The caller gives back a counted request with ``leave``.
         """
         wait = self.owes(address)
         if wait:
@@ -141,7 +141,7 @@ class Clients:
     def _keys(self, address: str, *, of_connection: bool = False) -> Sequence[tuple[Network, float]]:
         """The accounts of ``address`` with their rates; none if it is exempt.
 
-        A trusted proxy's connections are those of many clients.
+        Connections of a trusted proxy have no account, because they are those of many clients.
         """
         parsed = _address(address)
         limits = self.limits
@@ -149,7 +149,7 @@ class Clients:
             return ()
         if of_connection and _within(parsed, limits.proxies):
             return ()
-        single, network = _places(parsed)
+        single, network = _networks(parsed)
         return (single, limits.address_rate), (network, limits.network_rate)
 
     def _account(self, key: Network, rate: float) -> _Account:
@@ -164,7 +164,7 @@ class Clients:
         return account
 
     def _forget(self) -> None:
-        """Drop the accounts that have nothing open: those unused for long, else the older half."""
+        """Drop idle accounts: those unused for long, or else the older half."""
         idle = [key for key, account in self._accounts.items() if account.idle]
         settled = [key for key in idle if self._clock() - self._accounts[key].at > 2 * BURST]
         for key in settled or idle[: len(idle) // 2 + 1]:
@@ -186,8 +186,8 @@ def _address(text: str) -> _Address | None:
 
 
 @functools.lru_cache(4096)
-def _places(address: _Address) -> tuple[Network, Network]:
-    """The network that counts as one address, and the one around it."""
+def _networks(address: _Address) -> tuple[Network, Network]:
+    """The network that counts as one address, and the larger network around it."""
     lengths = (32, 24) if address.version == 4 else (64, 48)
     single, network = (ipaddress.ip_network((address, length), strict=False) for length in lengths)
     return single, network

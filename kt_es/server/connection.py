@@ -1,13 +1,12 @@
-"""One connection of a client: whole requests to the application, answers out, all by deadlines.
+"""One connection of a client: whole requests go to the application, and every step has a deadline.
 
-A request reaches the application only when it has arrived whole, so nothing waits inside for a slow client.
-One is answered at a time; those behind it wait here, few of them. A client that hangs up ends what is done
-for it.
+A request reaches the application when it has arrived whole, so nothing inside waits for a slow client. The
+application answers one request at a time; a few more wait here. A client that hangs up cancels its work.
 
-Time: ``_read_by`` bounds how long a head, a body or silence may last, ``_sent_by`` how long an answer may
-stay unread; one timer looks at both. Single bytes move neither: a drip gains nothing.
+``_read_by`` bounds how long a head, a body or silence may last, and ``_sent_by`` how long an answer may stay
+unread. One timer checks both. Single bytes extend neither, so a client gains nothing by sending slowly.
 
-Everything here is the event loop's thread's alone.
+Only the thread of the event loop uses this module.
 """
 
 from __future__ import annotations
@@ -16,28 +15,29 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from typing import Any, cast
+from typing import cast
 
 import structlog
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp
 
+from kt_es.server import responses
 from kt_es.server.connections import HttpConnections
 from kt_es.server.incoming import Incoming, IncomingRequest
 from kt_es.server.limits import MAX_PIPELINED, SLOWEST
 from kt_es.server.problems import Problem, http_problem
-from kt_es.server.responses import Headers, closing, encode_head, problem_answer, retry_after
+from kt_es.server.responses import Headers, WholeAnswer
 
 _LOG = structlog.get_logger("kt_es.server")
 
-# A client that was told to wait is not read before that, or before so many seconds.
+# Seconds. A client that must wait before its next request is not read meanwhile, up to the first limit. A
+# client whose connection ends may take as long as the second to close it.
 _LONGEST_PAUSE = 2.0
-# A client that was told of the end has so many seconds to close.
 _LINGER = 2.0
 _NEVER = float("inf")
 
 
 class Connection(asyncio.Protocol):
-    """The protocol object of one connection, told by its transport and by ``Incoming``."""
+    """The protocol object of one connection. Its transport and ``Incoming`` call it."""
 
     def __init__(self, app: ASGIApp, connections: HttpConnections, loop: asyncio.AbstractEventLoop) -> None:
         self.peer = ""
@@ -48,13 +48,13 @@ class Connection(asyncio.Protocol):
         self._limits = connections.limits
         clients = connections.clients
         self._incoming = Incoming(self, lambda named: clients.origin(self.peer, named), clients.owes)
-        # Until the handshake is done there is no transport.
+        # The TLS handshake. There is no transport until it is done.
         self._beginning: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
         self._ready: deque[IncomingRequest] = deque()
         self._task: asyncio.Task[None] | None = None
         self._refusal: bytes | None = None
-        # Done when the transport has handed on all that was written; None if it has.
+        # Done when the transport has sent everything that was written; None if nothing is left to send.
         self._drained: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._read_by = _NEVER
@@ -64,10 +64,10 @@ class Connection(asyncio.Protocol):
     def waits(self) -> bool:
         return self._task is None and self._drained is None
 
-    # From the transport.
+    # Called by the listener and the transport.
 
     def accept(self, accepted: socket.socket, peer: str, context: ssl.SSLContext | None) -> None:
-        """Take in a connection from ``peer`` if there is a place. It counts from before its TLS handshake."""
+        """Accept a connection from ``peer`` if there is room. It counts before its TLS handshake."""
         self.peer = peer
         if self._all.admit(self):
             self._beginning = self._loop.create_task(self._begin(accepted, context))
@@ -83,11 +83,9 @@ class Connection(asyncio.Protocol):
                 ssl_handshake_timeout=None if context is None else self._limits.head_seconds,
             )
         except (OSError, EOFError) as error:
-            # What a client does in a handshake is its own fault: it is counted, and logged nowhere.
-            why = (
-                "slow-handshake" if isinstance(error, ConnectionAbortedError | TimeoutError) else "handshake"
-            )
-            self._all.refused.labels(why).inc()
+            # A failed handshake is the client's fault: it is counted and not logged.
+            is_slow = isinstance(error, ConnectionAbortedError | TimeoutError)
+            self._all.refused.labels("slow-handshake" if is_slow else "handshake").inc()
             self._all.leave(self)
             accepted.close()
         except asyncio.CancelledError:
@@ -106,9 +104,9 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
-            # Nobody waits for the answer any more: neither for a verdict nor in a pool's queue.
+            # Nobody waits for the answer any more: give up the wait for a verdict or for a pool's thread.
             self._task.cancel()
-        self._hold(-self.held)
+        self.keep(-self.held)
         self._all.leave(self)
 
     def data_received(self, data: bytes) -> None:
@@ -119,13 +117,13 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         drained, self._drained = self._drained, None
-        # Of a connection that ends, the deadline for that stays.
+        # A connection that ends keeps the deadline for its end.
         if self._task is not None:
             self._sent_by = _NEVER
         if drained is not None and not drained.done():
             drained.set_result(None)
 
-    # From ``Incoming``.
+    # Called by ``Incoming``; see ``Owner``.
 
     def begun(self) -> None:
         self._read_until(self._limits.head_seconds)
@@ -136,7 +134,8 @@ class Connection(asyncio.Protocol):
             self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def keep(self, size: int) -> bool:
-        return self._hold(size)
+        self.held += size
+        return self._all.hold(self, size) if size else True
 
     def whole(self, request: IncomingRequest) -> None:
         self._read_by = _NEVER
@@ -147,17 +146,17 @@ class Connection(asyncio.Protocol):
         self._next()
 
     def refuse(self, why: str, problem: Problem) -> None:
-        """Say what is wrong and close, behind what is being answered."""
+        """Answer with ``problem`` and close, after the answer under way."""
         self._all.refused.labels(why).inc()
         self._read_by = _NEVER
-        self._refusal = problem_answer(problem)
+        self._refusal = responses.problem_answer(problem)
         if self._task is None:
             self._next()
 
     # Answering.
 
     def _next(self) -> None:
-        """Go on with what comes after the last answer: the next request, a refusal, the end, silence."""
+        """Do what follows the last answer: the next request, a refusal, the end, or waiting."""
         if self._task is not None or self._transport is None:
             return
         if self._ready:
@@ -175,37 +174,38 @@ class Connection(asyncio.Protocol):
         size = len(body)
         request.body.clear()
         try:
-            await self._app(self._scope(request), _Receive(body), _Send(self, request))
+            send = WholeAnswer(lambda *answer: self._send(request, *answer))
+            await self._app(responses.scope_of(request), responses.whole_body(body), send)
         except asyncio.CancelledError:
-            # The client is gone.
+            # The client hung up.
             return
-        except Exception as error:  # noqa: BLE001 - a bug; the application answers for its own errors
+        except Exception as error:  # noqa: BLE001 - a bug: the application answers its own errors
             _LOG.error("an answer could not be sent", error=type(error).__name__)
             self.abort()
         finally:
-            self._hold(-min(size, self.held))
+            self.keep(-min(size, self.held))
             self._task = None
         self._next()
 
-    async def send_answer(self, request: IncomingRequest, status: int, headers: Headers, body: bytes) -> None:
-        """Write an answer and wait until the client has taken it."""
-        if closing(headers):
+    async def _send(self, request: IncomingRequest, status: int, headers: Headers, body: bytes) -> None:
+        """Write an answer and wait until it is sent."""
+        if responses.closing(headers):
             self._incoming.end()
         last = self._incoming.ended and not self._ready and self._refusal is None
-        head = encode_head(status, headers, keep_alive=not last)
+        head = responses.encode_head(status, headers, keep_alive=not last)
         data = head if request.method == "HEAD" else head + body
         self._write(data)
         if status == 429:
-            self._rest(retry_after(headers))
+            self._rest(responses.retry_after(headers))
         if self._drained is None:
             return
-        if not self._hold(len(data)):
+        if not self.keep(len(data)):
             self._all.refused.labels("address-bytes").inc()
             self.abort()
         try:
             await self._drained
         finally:
-            self._hold(-min(len(data), self.held))
+            self.keep(-min(len(data), self.held))
 
     def _write(self, data: bytes) -> None:
         if self._transport is None or self._transport.is_closing():
@@ -216,7 +216,7 @@ class Connection(asyncio.Protocol):
             self._watch(self._sent_by)
 
     def _rest(self, seconds: float) -> None:
-        """Read nothing for as long as the client was told to wait: asking on costs it, not others."""
+        """Read nothing while the client should wait, so that further requests cost the client alone."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
             self._loop.call_later(min(seconds, _LONGEST_PAUSE), self._wake)
@@ -225,28 +225,12 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def _scope(self, request: IncomingRequest) -> dict[str, Any]:
-        return {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "http_version": request.version,
-            "method": request.method,
-            "scheme": "http",
-            "path": request.path,
-            "raw_path": request.raw_path,
-            "query_string": request.query,
-            "root_path": "",
-            "headers": request.headers,
-            "client": (request.client, 0),
-            "server": None,
-        }
-
     # Ending.
 
     def _close(self) -> None:
-        """End the answers, and the connection once the client has done so, too, or some seconds later.
+        """End the answers. The connection ends when the client closes it, or after ``_LINGER`` seconds.
 
-        Closed with something unread it would be reset, and the client might lose the answer.
+        Closing while input is unread resets the connection, and the client may lose the answer.
         """
         if self._transport is not None and not self._transport.is_closing():
             self._incoming.end()
@@ -256,7 +240,7 @@ class Connection(asyncio.Protocol):
             if self._transport.get_extra_info("ssl_object") is None:
                 self._transport.write_eof()
             else:
-                # TLS says so itself, and a client reads to that.
+                # TLS has its own end of data, which clients wait for.
                 self._transport.close()
 
     def finish(self) -> None:
@@ -273,12 +257,8 @@ class Connection(asyncio.Protocol):
             self._beginning.cancel()
         if self._transport is not None:
             self._transport.abort()
-        # The transport tells of its end later; whoever comes now needs the place.
+        # The transport reports its end later, but the room is needed now.
         self._all.leave(self)
-
-    def _hold(self, change: int) -> bool:
-        self.held += change
-        return self._all.hold(self, change) if change else True
 
     # Deadlines.
 
@@ -287,7 +267,7 @@ class Connection(asyncio.Protocol):
         self._watch(self._read_by)
 
     def _watch(self, deadline: float) -> None:
-        """See to it that the timer looks no later than ``deadline``; one that is set for earlier stays."""
+        """Make the timer run no later than ``deadline``. An earlier timer stays."""
         if deadline == _NEVER or (self._timer is not None and self._timer.when() <= deadline):
             return
         if self._timer is not None:
@@ -311,44 +291,9 @@ class Connection(asyncio.Protocol):
     def _too_slow(self) -> None:
         part = self._incoming.part
         if part is None:
-            # Silence between requests is no fault; it is closed without a word.
+            # Silence between requests is no fault, so it ends without an answer.
             self.finish()
             return
         self._incoming.end()
         self.refuse(f"slow-{part}", http_problem(408, f"the {part} of the request took too long"))
         self._watch(self._sent_by)
-
-
-class _Receive:
-    """ASGI's ``receive`` of a request that is whole."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body: bytes | None = body
-
-    async def __call__(self) -> Message:
-        if self._body is None:
-            # A client that hangs up ends the task, which is all the notice that there is.
-            return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
-        body, self._body = self._body, None
-        return {"type": "http.request", "body": body, "more_body": False}
-
-
-class _Send:
-    """ASGI's ``send``: an answer is written when it is whole."""
-
-    def __init__(self, connection: Connection, request: IncomingRequest) -> None:
-        self._connection = connection
-        self._request = request
-        self._status = 500
-        self._headers: Headers = []
-        self._parts: list[bytes] = []
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._status = message["status"]
-            self._headers = list(message.get("headers", ()))
-            return
-        self._parts.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            body = b"".join(self._parts)
-            await self._connection.send_answer(self._request, self._status, self._headers, body)

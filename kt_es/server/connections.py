@@ -1,4 +1,4 @@
-"""The open connections of a server: how many there are, and which one gives way."""
+"""The open connections of a server: how many there are, and which one is ended for a new one."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from kt_es.server.limits import ALL_BYTES, ClientLimits
 
 
 class OpenConnection(Protocol):
-    """A connection; ``held`` are the bytes that are kept for it."""
+    """A connection. ``held`` is the number of bytes that are kept for it."""
 
     peer: str
     held: int
 
     @property
     def waits(self) -> bool:
-        """Whether it has no request whole and no answer under way."""
+        """Whether it has neither a whole request nor an answer under way."""
 
     def finish(self) -> None:
-        """Close when what has arrived whole is answered."""
+        """Close after the answers to the requests that have arrived whole."""
 
     def abort(self) -> None:
-        """End it now, unread answers and all."""
+        """Close now, even if answers are unread."""
 
 
 class HttpConnections:
-    """At most ``most`` connections, in the order in which they came. The event loop's thread's alone."""
+    """At most ``most`` connections, the oldest first. Only the thread of the event loop uses them."""
 
     def __init__(self, clients: Clients, most: int, refused: Counter) -> None:
         self.clients = clients
@@ -42,14 +42,14 @@ class HttpConnections:
         return self.clients.limits
 
     def limit(self, most: int) -> None:
-        """Take in no more than ``most`` from now on; any thread. Those that are open stay."""
+        """Change ``most``; open connections stay. Any thread may call this."""
         self._most = most
 
     def __len__(self) -> int:
         return len(self._open)
 
     def admit(self, connection: OpenConnection) -> bool:
-        """Take it in; if there are too many, in place of one that only waits."""
+        """Accept a connection. If there are too many, one that only waits is ended for it."""
         if not self.clients.connect(connection.peer):
             self.refused.labels("address-connections").inc()
             return False
@@ -59,22 +59,22 @@ class HttpConnections:
                 self.clients.disconnect(connection.peer)
                 self.refused.labels("connections").inc()
                 return False
-            # The oldest of the network that has the most.
+            # The oldest one of the network that has the most connections.
             self.refused.labels("displaced").inc()
             max(waiting, key=lambda other: self.clients.neighbours(other.peer)).abort()
         self._open[connection] = None
         return True
 
     def leave(self, connection: OpenConnection) -> None:
-        """It is gone; no matter how often this is said."""
+        """Forget a connection that has ended. Repeated calls do nothing."""
         if connection in self._open:
             del self._open[connection]
             self.clients.disconnect(connection.peer)
 
     def hold(self, connection: OpenConnection, change: int) -> bool:
-        """Count bytes kept for a connection; False if its address or network has too many of them.
+        """Count bytes that are kept for a connection; False if its address or network keeps too many.
 
-        If all together are too many, whichever keeps most is ended.
+        If all connections together keep too many, the one that keeps most is ended.
         """
         self.held += change
         fits = self.clients.hold(connection.peer, change)
@@ -84,7 +84,7 @@ class HttpConnections:
         return fits
 
     def finish(self) -> None:
-        """Close each as soon as the request under way is answered."""
+        """Close every connection after the answer under way."""
         for connection in list(self._open):
             connection.finish()
 

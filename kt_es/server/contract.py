@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Mapping
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fastapi import FastAPI, Response
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from fastapi import FastAPI, Query, Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic_core import PydanticCustomError
 
-from kt_es.api.models import AtMost, Bounds, Example, MaxLength, ProblemBody
+from kt_es.api.models import MAX_UINT, AtMost, Bounds, ProblemBody, Text
 from kt_es.api.operations import OPERATIONS, PROBLEM_MEDIA, REPEATABLE, Operation, ProblemReason
 from kt_es.errors import MalformedError, RefusedError
 from kt_es.formats.notes import decode_base64
@@ -24,6 +26,7 @@ _T = TypeVar("_T")
 _Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
 
 _BASE64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
+_DECIMAL = re.compile(r"0|[1-9][0-9]*")
 _RETRY_AFTER = {
     "Retry-After": {
         "description": "Seconds to wait before the request is repeated",
@@ -33,13 +36,27 @@ _RETRY_AFTER = {
 }
 
 
+def _check_decimal(value: object) -> object:
+    """Refuse a number in an address that is not in its one form. Pydantic would accept it."""
+    if isinstance(value, str) and not _DECIMAL.fullmatch(value):
+        raise PydanticCustomError("int_parsing", "must be a decimal number without sign and leading zeros")
+    return value
+
+
+_Decimal = BeforeValidator(_check_decimal)
+Size = Annotated[int, Field(ge=0, le=MAX_UINT), _Decimal]
+Epoch = Annotated[int, Field(ge=1, le=MAX_UINT), _Decimal]
+Since = Annotated[Size | None, Query()]
+"""The size of the log of map heads that the client trusts."""
+
+
 def pydantic_type(hint: Any) -> Any:
     """The type that makes pydantic validate and describe what ``hint`` means in ``kt_es.api.models``."""
     arguments = get_args(hint)
     if get_origin(hint) is Annotated:
-        marks = [field for mark in arguments[1:] if (field := _field(arguments[0], mark)) is not None]
-        base = pydantic_type(arguments[0])
-        return functools.reduce(lambda kind, field: Annotated[kind, field], marks, base)
+        base, mark = arguments
+        field = _field(base, mark)
+        return pydantic_type(base) if field is None else Annotated[pydantic_type(base), field]
     if get_origin(hint) in (Union, UnionType):
         return Union[tuple(pydantic_type(argument) for argument in arguments)]  # noqa: UP007
     if get_origin(hint) is tuple:
@@ -55,10 +72,8 @@ def _field(base: type, mark: object) -> Any:
             return Field(ge=low, le=high, allow_inf_nan=False)
         case Bounds(low, high):
             return Field(ge=low, le=high)
-        case MaxLength(characters):
-            return Field(max_length=characters)
-        case Example(value):
-            return Field(examples=[value])
+        case Text(max_length, example):
+            return Field(max_length=max_length, examples=[example])
         case AtMost():
             return None
     raise TypeError(f"{mark!r} has no meaning for pydantic")

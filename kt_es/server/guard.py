@@ -1,9 +1,8 @@
-"""What stands around the whole application: limits, the time of each request, the last resort.
+"""ASGI middleware around the application: limits, the time of each request, and unexpected errors.
 
-Pure ASGI: a body is read here, up to the limit of its route, before anything else looks at it. Only then does
-the request take a place among those under way, and it leaves that place when it begins to wait for a verdict
-(``leave_place``) or to send its answer; that of a large answer, when it is sent. Nothing of a request is ever
-logged but its method and its route.
+The guard reads a body up to the limit of its route. Then the request takes a slot among those under way. It
+gives the slot back when it begins to wait for a verdict (``release_slot``) or to send its answer. A large
+answer has a second slot until it is sent. The log names the method and the route of a request, nothing else.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from kt_es.server import limits
 from kt_es.server.clients import Clients
 from kt_es.server.limits import Route, route_of
 from kt_es.server.problems import Problem, internal_problem, too_many
-from kt_es.server.responses import problem_headers
+from kt_es.server.responses import problem_headers, whole_body
 from kt_es.server.strict import ambiguity, oversized_shape
 
-_PLACE = "kt.place"
+_SLOT = "kt.slot"
 
 _LOG = structlog.get_logger("kt_es.server")
 
@@ -58,14 +57,14 @@ class Guard:
             await self._refuse(send, "oversize", Problem(413, ProblemReason.OVERSIZE, too_large))
             return
         if scope["path"] == HEALTH.path:
-            await self._app(scope, _replayed(body, receive), send)
+            await self._app(scope, whole_body(body), send)
             return
         client = scope["client"][0] if scope.get("client") else ""
         wait = self._clients.enter(client, route, len(body))
         if wait is not None:
             await self._refuse(send, "rate", too_many(wait))
             return
-        place = _Place(self, client, route)
+        slot = _Slot(self, client, route)
         try:
             if self.requests > limits.MAX_REQUESTS or self.large > limits.MAX_LARGE:
                 busy = Problem(
@@ -73,15 +72,15 @@ class Guard:
                 )
                 await self._refuse(send, "busy", busy)
                 return
-            # Behind the rate: looking at a body costs, too.
+            # After the check of the rate, because looking at a body costs time.
             shape = oversized_shape(body) or ambiguity(scope, body)
             if shape is not None:
                 await self._refuse(send, "malformed", Problem(400, ProblemReason.MALFORMED, shape))
                 return
-            await self._call({**scope, _PLACE: place}, scope, _replayed(body, receive), send)
+            await self._call({**scope, _SLOT: slot}, scope, whole_body(body), send)
         finally:
-            place.leave()
-            place.leave_large()
+            slot.release()
+            slot.release_large()
 
     async def _call(self, scope: Scope, outer: Scope, receive: Receive, send: Send) -> None:
         sent = False
@@ -89,14 +88,14 @@ class Guard:
         async def watched(message: Message) -> None:
             nonlocal sent
             sent = True
-            # A client that does not read its answer keeps nobody else from theirs.
-            scope[_PLACE].leave()
+            # A client that does not read its answer must not keep a slot from others.
+            scope[_SLOT].release()
             await send(message)
 
         try:
             await self._app(scope, receive, watched)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets no internals of it
-            # Without its message: that may hold what the request said.
+        except Exception as error:  # noqa: BLE001 - the client learns nothing about any such error
+            # The message of the error may hold parts of the request, so it is not logged.
             where = traceback.extract_tb(error.__traceback__)[-1]
             _LOG.error(
                 "a request failed",
@@ -115,8 +114,8 @@ class Guard:
         await _send_problem(send, problem)
 
 
-class _Place:
-    """The place of one request among those under way, to be left once."""
+class _Slot:
+    """The slot of one request among those under way. Releasing it twice does nothing."""
 
     def __init__(self, guard: Guard, client: str, route: Route) -> None:
         self._guard = guard
@@ -126,33 +125,33 @@ class _Place:
         guard.requests += 1
         guard.large += route.large
 
-    def leave(self) -> None:
+    def release(self) -> None:
         if self._request:
             self._request = False
             self._guard.requests -= 1
             self._guard._clients.leave(self._client, request=True)
 
-    def leave_large(self) -> None:
+    def release_large(self) -> None:
         if self._large:
             self._large = False
             self._guard.large -= 1
             self._guard._clients.leave(self._client, large=True)
 
 
-def leave_place(scope: Scope) -> None:
-    """This request works no more, it waits: another one may have its place."""
-    place = scope.get(_PLACE)
-    if place is not None:
-        place.leave()
+def release_slot(scope: Scope) -> None:
+    """Give the slot of a request to others, because it only waits from now on."""
+    slot = scope.get(_SLOT)
+    if slot is not None:
+        slot.release()
 
 
 def _route(scope: Scope) -> str:
-    """The route's template, which holds nothing of the request."""
+    """The template of the route, which has no part of the request."""
     return str(getattr(scope.get("route"), "path", "other"))
 
 
 async def _read_body(receive: Receive, limit: int) -> bytes | None:
-    """The whole body, None as soon as it is too large."""
+    """Read the whole body; None as soon as it is too large."""
     parts: list[bytes] = []
     size = 0
     while True:
@@ -168,23 +167,10 @@ async def _read_body(receive: Receive, limit: int) -> bytes | None:
             return b"".join(parts)
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    pending: Message | None = {"type": "http.request", "body": body, "more_body": False}
-
-    async def replay() -> Message:
-        nonlocal pending
-        if pending is None:
-            return await receive()
-        message, pending = pending, None
-        return message
-
-    return replay
-
-
 async def _send_problem(send: Send, problem: Problem) -> None:
     body = problem.encode()
     headers = problem_headers(problem, body)
-    # What is left of a body that was too large stays unread on its connection.
+    # The rest of a body that is too large stays unread on its connection.
     if problem.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})

@@ -1,7 +1,7 @@
-"""Reading requests to answers, without a framework: directory, lookups, history, heads, consistency.
+"""Answers to reading requests, without a framework: directory, lookups, histories, heads, consistency.
 
-Each request takes the committed state once and answers from that one epoch. A replica that diverged
-answers nothing any more: what it holds cannot be vouched for.
+Each request takes the committed state once and answers from that one epoch. A replica that has diverged
+answers nothing any more, because its data cannot be trusted.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from kt_es.server.ranges import answer_range, check_range
 
 LOGS = {"heads": HEADS_LOG, "mutations": MUTATIONS_LOG}
 
-# Profiles in one answer to a history request, and everything else in it; a client takes 4 MiB of JSON.
+# Bytes of the profiles in one page of a history, and of everything else in it. A client takes 4 MiB of JSON.
 MAX_HISTORY_PROFILES = 2 * 1024 * 1024
 MAX_HISTORY_PAGE = 256 * 1024
-# Bytes of JSON that a version takes beside its entry, and each of its signatures.
+# Bytes of JSON of a version without its entry, and of each signature.
 _VERSION_SIZE = 192
 _SIGNATURE_SIZE = 104
 
@@ -66,8 +66,8 @@ class FoundLookup:
 
 
 @dataclass(frozen=True, slots=True)
-class _Latest:
-    """What every lookup in the latest epoch has in common."""
+class _PublishedHead:
+    """A head, and its inclusion in the log of map heads of ``committed``."""
 
     committed: Committed
     event: HeadEvent
@@ -78,7 +78,7 @@ DISK_FULL = "the disk of this front end is full, so its replica waits for space"
 
 
 class DirectoryReader:
-    """The readable side of one directory. Safe for threads.
+    """Reads one directory. Safe for threads.
 
     Every method may raise ``UnavailableError`` (no epoch yet, or this replica is behind the client),
     ``RefusedError`` of reason ``unknown-epoch``, and ``MalformedError`` for a label or number.
@@ -90,10 +90,10 @@ class DirectoryReader:
         self.indexer = indexer
         self._openings = openings
         self.failure: KtError | None = None
-        self._latest: _Latest | None = None
+        self._latest: _PublishedHead | None = None
 
     def fail(self, error: KtError) -> None:
-        """Answer nothing from now on: what this replica holds is in doubt."""
+        """Answer nothing from now on, because the data of this replica are in doubt."""
         self.failure = error
 
     def committed(self) -> Committed:
@@ -114,11 +114,11 @@ class DirectoryReader:
 
     @property
     def disk_problem(self) -> str | None:
-        """Why this replica cannot go on, None while it can."""
+        """The reason why this replica cannot go on; None while it can."""
         return DISK_FULL if self.ledger.store.is_full else None
 
     def check_submissions(self) -> None:
-        """Raise ``UnavailableError`` while nothing can be learned here of what would become of one."""
+        """Raise ``UnavailableError`` while this front end cannot learn the verdicts on submissions."""
         if self.ledger.store.is_full:
             raise NotNowError(f"{DISK_FULL}; lookups go on, submit again later", retry_after=10.0)
 
@@ -138,25 +138,24 @@ class DirectoryReader:
     def lookup(
         self, label: str, epoch: int | None = None, since: int | None = None, *, profile: bool = True
     ) -> FoundLookup:
-        """What stands at ``label`` in ``epoch`` (default: the latest), with all proofs.
+        """The entry of ``label`` in ``epoch`` (default: the latest), with all proofs.
 
         ``since`` is the size of the log of map heads that the client trusts.
         """
         committed = self.committed()
-        # First what is wrong whatever epochs there are.
+        # Errors of the label come before errors of the epoch.
         name = normalize_label(label, self.config(committed).label_policy)
         wanted = self._epoch(committed, epoch)
         index, vrf_proof = self.indexer.locate(name)
-        latest = self._published_latest(committed)
+        latest, head = self._head(committed, committed.epoch), self._head(committed, wanted)
         root = map_root_at(self.ledger, committed, wanted)
         proof = self.ledger.map.prove(root, index)
         mutation = self._mutation(root, index, proof)
         opening, erasure = self._opened(committed, name, mutation, wanted)
-        event, inclusion = self._published(committed, latest, wanted)
         answer = LookupAnswer(
             latest.event.heads_checkpoint,
-            event.smh_bytes,
-            inclusion,
+            head.event.smh_bytes,
+            head.inclusion,
             vrf_proof,
             proof,
             mutation,
@@ -187,20 +186,23 @@ class DirectoryReader:
         room = MAX_HISTORY_PROFILES if profiles else 0
         for epoch, mutation in reversed(page):
             opening, _ = self._opened(committed, name, mutation, committed.epoch)
-            shown = opening if profiles and opening is not None and len(opening.profile) <= room else None
-            room -= 0 if shown is None else len(shown.profile)
-            versions.append(_version(epoch, mutation, opening, shown))
+            profile = None
+            if opening is not None and profiles and len(opening.profile) <= room:
+                profile = opening.profile
+                room -= len(profile)
+            shown = None if opening is None else opening.opening
+            versions.append(VersionBody(mutation.entry.version, epoch, mutation.encode(), shown, profile))
         return HistoryBody(tuple(reversed(versions)), more)
 
     def range(self, label: str, first: int, last: int, since: int | None = None) -> RangeBody:
-        """What stood at ``label`` in the epochs ``first`` to ``last``, or in as many of them as fit."""
+        """The entry of ``label`` in each of the epochs ``first`` to ``last``, or in as many as fit."""
         check_range(first, last)
         committed = self.committed()
         name = normalize_label(label, self.config(committed).label_policy)
         self._epoch(committed, last)
         self._epoch(committed, first)
         index, vrf_proof = self.indexer.locate(name)
-        checkpoint = self._published_latest(committed).event.heads_checkpoint
+        checkpoint = self._head(committed, committed.epoch).event.heads_checkpoint
         answer = answer_range(self.ledger, committed, checkpoint, index, vrf_proof, first=first, last=last)
         reached = first + len(answer.epochs) - 1
         return RangeBody(first, reached, answer.encode(), self._since(committed, since))
@@ -208,24 +210,23 @@ class DirectoryReader:
     def head(self, epoch: int | None = None, since: int | None = None) -> HeadBody:
         """The head of ``epoch``, by default the latest, with its inclusion in the latest log.
 
-        ``since`` is the size of the log of map heads that the client trusts: one that is behind it is no use.
+        ``since`` is the size of the log of map heads that the client trusts. A smaller log is no answer.
         """
         committed = self.committed()
         _check_reached(committed, since)
         wanted = self._epoch(committed, epoch)
-        latest = self._published_latest(committed)
-        event, inclusion = self._published(committed, latest, wanted)
+        latest, head = self._head(committed, committed.epoch), self._head(committed, wanted)
         return HeadBody(
             wanted,
-            event.smh_bytes,
-            event.heads_checkpoint,
-            event.mutations_checkpoint,
-            inclusion,
+            head.event.smh_bytes,
+            head.event.heads_checkpoint,
+            head.event.mutations_checkpoint,
+            head.inclusion,
             latest.event.heads_checkpoint,
         )
 
     def consistency(self, log: str, size1: int, size2: int) -> tuple[bytes, ...]:
-        """That the ``heads`` or ``mutations`` log of ``size2`` goes on from that of ``size1``."""
+        """The proof that the ``heads`` or ``mutations`` log of ``size2`` continues that of ``size1``."""
         committed = self.committed()
         if size1 > size2:
             raise RefusedError(ProblemReason.MALFORMED, "must not be larger than `to`", "from")
@@ -248,21 +249,15 @@ class DirectoryReader:
             )
         return epoch
 
-    def _published_latest(self, committed: Committed) -> _Latest:
+    def _head(self, committed: Committed, epoch: int) -> _PublishedHead:
         latest = self._latest
-        if latest is None or latest.committed is not committed:
-            event, _ = head_at(self.ledger, committed.epoch)
-            inclusion = prove_head(self.ledger, committed.epoch, committed.heads.size)
-            latest = self._latest = _Latest(committed, event, inclusion)
-        return latest
-
-    def _published(
-        self, committed: Committed, latest: _Latest, epoch: int
-    ) -> tuple[HeadEvent, tuple[bytes, ...]]:
-        """The published head of ``epoch``, and its inclusion in the latest log of map heads."""
+        if latest is not None and latest.committed is committed and epoch == committed.epoch:
+            return latest
+        inclusion = prove_head(self.ledger, epoch, committed.heads.size)
+        head = _PublishedHead(committed, head_at(self.ledger, epoch)[0], inclusion)
         if epoch == committed.epoch:
-            return latest.event, latest.inclusion
-        return head_at(self.ledger, epoch)[0], prove_head(self.ledger, epoch, committed.heads.size)
+            self._latest = head
+        return head
 
     def _mutation(self, root: Root, index: bytes, proof: MapProof) -> Mutation | None:
         if proof.entry_hash(index) is None:
@@ -275,7 +270,7 @@ class DirectoryReader:
     ) -> tuple[Opening | None, ErasureProof | None]:
         """The opening of an entry, or the proof that it was erased; neither if it is not known.
 
-        An opening that was erased is never shown again, be it still in its stream or not.
+        An erased opening is never shown again, even while it is still in its stream.
         """
         if mutation is None:
             return None, None
@@ -300,15 +295,5 @@ def _check_reached(committed: Committed, since: int | None) -> None:
 
 
 def _shown_size(mutation: Mutation) -> int:
-    """Bytes of JSON that a version takes, about; its entry and signatures stand there in base64."""
+    """Approximate bytes of JSON of a version, whose entry and signatures are in base64."""
     return _VERSION_SIZE + len(mutation.entry_bytes) * 4 // 3 + _SIGNATURE_SIZE * len(mutation.signatures)
-
-
-def _version(epoch: int, mutation: Mutation, opening: Opening | None, shown: Opening | None) -> VersionBody:
-    return VersionBody(
-        mutation.entry.version,
-        epoch,
-        mutation.encode(),
-        None if opening is None else opening.opening,
-        None if shown is None else shown.profile,
-    )

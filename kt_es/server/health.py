@@ -1,8 +1,8 @@
-"""Whether a front end is well: what ``/readyz`` and the metrics say, each reason with a name of its own.
+"""The reasons why a front end is not ready, for ``/readyz`` and the metrics.
 
-A head is judged as clients judge it: where all of them refuse it, this front end is not ready, although it
-still answers. It serves an old head for two reasons. Either nobody has published a newer one, and the signer
-is to be looked at (``silence``), or this front end has not verified it yet (``behind``).
+Heads are judged as clients judge them: if all clients refuse the head, the front end is not ready, although
+it still answers. There are two reasons for an old head. Either the signer has published no newer one
+(``silence``), or this front end has not verified it yet (``behind``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kt_es.server.problems import denial
 
 
 class NotReadyReason(StrEnum):
-    """Why a front end is not ready. Labels of metrics: few, and nothing of a request."""
+    """Why a front end is not ready. These are labels of metrics: few, and without parts of requests."""
 
     ROLLBACK = "rollback"
     EQUIVOCATION = "equivocation"
@@ -36,20 +36,21 @@ class NotReadyReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """One reason, and the sentence about it."""
+    """One reason, and its sentence for people."""
 
     reason: NotReadyReason
     sentence: str
 
 
 class Health:
-    """What is known of one front end.
+    """The state of one front end. Only the thread that probes the log calls ``look``; any thread the rest.
 
-    ``failure`` gives why it has stopped serving, ``away`` why the log cannot be reached, in words for
-    clients, ``full`` whether the disk is full, in the same words, ``denied`` the rights to follow that are
-    missing. ``now`` is the wall clock in ms.
-
-    ``look`` is for the thread that probes the log; the rest may be called from any thread.
+    Args:
+        now: the wall clock in ms.
+        failure: gives the error that stopped the front end; None without one.
+        away: gives the reason why the log cannot be reached, in words for clients; None while it can.
+        full: gives the same for a disk that is full.
+        denied: gives the missing rights without which the front end cannot follow the log.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Health:
         self._published = 0
 
     def look(self) -> None:
-        """See how many heads are published, where the latest one here is old.
+        """Count the published heads, if the latest head here is old.
 
         Raises ``UnavailableError`` while the log is away.
         """
@@ -84,11 +85,11 @@ class Health:
         try:
             self._published = self._log.last_revision(self._heads) + 1
         except AccessDeniedError:
-            # The replica is denied the same, and says so.
+            # The replica has the same problem and reports it.
             return
 
     def troubles(self) -> list[Trouble]:
-        """Everything that is wrong, the gravest first."""
+        """Everything that is wrong, the most serious first."""
         return [*self._of_log(), *self._of_time()]
 
     def has(self, reason: NotReadyReason) -> bool:
@@ -132,7 +133,7 @@ class Health:
 
 
 def _stopped(failure: KtError) -> Trouble:
-    """The first two are in words of ``Anchor``; what else may be, is only for the log of this process."""
+    """The trouble of a stopped front end. Only the first two messages are fit for clients."""
     match failure:
         case RollbackError():
             return Trouble(NotReadyReason.ROLLBACK, f"stopped serving: {failure}")

@@ -6,7 +6,6 @@ Labels travel in bodies, never in URLs, because URLs get logged on the way.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -15,8 +14,7 @@ from typing import Annotated, Any, Literal
 import structlog
 from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, BeforeValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
@@ -24,7 +22,6 @@ from kt_es import __version__
 from kt_es.api import operations
 from kt_es.api.codec import encode_model, present_members
 from kt_es.api.models import (
-    MAX_UINT,
     ConsistencyBody,
     ErasureRequest,
     HealthBody,
@@ -39,36 +36,20 @@ from kt_es.api.operations import JSON_MEDIA, PROBLEM_MEDIA, ProblemReason
 from kt_es.errors import DivergenceError, KtError
 from kt_es.server import metrics as prometheus
 from kt_es.server.clients import Clients
-from kt_es.server.contract import complete_document, read_request, route
-from kt_es.server.erasing import Erasures
-from kt_es.server.guard import Guard, leave_place
+from kt_es.server.contract import Epoch, Since, Size, complete_document, read_request, route
+from kt_es.server.guard import Guard, release_slot
 from kt_es.server.handlers import DirectoryReader
 from kt_es.server.health import Trouble
 from kt_es.server.metrics import Metrics
-from kt_es.server.pools import run_in
 from kt_es.server.problems import Problem, http_problem, internal_problem, problem_of, without_streams
-from kt_es.server.receipts import ReceiptDesk
+from kt_es.server.receipts import ReceiptDesk, run_in
 from kt_es.server.strict import UnsupportedMediaError, check_media, check_request
+from kt_es.server.submission import Submissions
 
 _LOG = structlog.get_logger("kt_es.server")
 _UNSUPPORTED = Problem(
     415, ProblemReason.UNSUPPORTED_MEDIA, "send JSON in UTF-8 as content-type application/json"
 )
-_DECIMAL = re.compile(r"0|[1-9][0-9]*")
-
-
-def _check_decimal(value: object) -> object:
-    """Refuse a number in an address that is not in its one form. Pydantic would accept it."""
-    if isinstance(value, str) and not _DECIMAL.fullmatch(value):
-        raise PydanticCustomError("int_parsing", "must be a decimal number without sign and leading zeros")
-    return value
-
-
-_Decimal = BeforeValidator(_check_decimal)
-Size = Annotated[int, Field(ge=0, le=MAX_UINT), _Decimal]
-Epoch = Annotated[int, Field(ge=1, le=MAX_UINT), _Decimal]
-Since = Annotated[Size | None, Query()]
-"""The size of the log of map heads that the client trusts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +66,7 @@ class Frontend:
     """
 
     directory: DirectoryReader
-    desk: ReceiptDesk
-    erasures: Erasures
+    submissions: Submissions
     metrics: Metrics
     clients: Clients
     reads: Executor
@@ -245,7 +225,8 @@ def _add_logs(app: FastAPI, frontend: Frontend) -> None:
 
 
 def _add_writing(app: FastAPI, frontend: Frontend) -> None:
-    submissions = frontend.metrics.submissions
+    desk = ReceiptDesk(frontend.submissions)
+    verdicts = frontend.metrics.submissions
 
     @route(app, operations.MUTATIONS)
     async def submit(request: Request, body: BaseModel) -> Response:
@@ -255,18 +236,18 @@ def _add_writing(app: FastAPI, frontend: Frontend) -> None:
         """
         try:
             mutation = read_request(MutationRequest, body)
-            answer = await frontend.desk.take(mutation, frontend.writes, lambda: leave_place(request.scope))
+            answer = await desk.take(mutation, frontend.writes, lambda: release_slot(request.scope))
         except KtError as error:
-            submissions.labels(problem_of(error).reason).inc()
+            verdicts.labels(problem_of(error).reason).inc()
             raise
         match answer:
             case Problem():
-                submissions.labels(answer.reason).inc()
+                verdicts.labels(answer.reason).inc()
                 return _refusal(answer)
             case ReceiptBody():
-                submissions.labels("queued").inc()
+                verdicts.labels("queued").inc()
                 return _answer(answer, 202)
-        submissions.labels(answer.verdict).inc()
+        verdicts.labels(answer.verdict).inc()
         return _answer(answer)
 
     @route(app, operations.ERASURES)
@@ -276,7 +257,7 @@ def _add_writing(app: FastAPI, frontend: Frontend) -> None:
         A lookup of the entry then has the proof that it was erased. Submitting the same again is safe.
         """
         asked = read_request(ErasureRequest, body)
-        answer = await run_in(frontend.writes, lambda: frontend.erasures.submit(asked.erasure))
+        answer = await run_in(frontend.writes, lambda: frontend.submissions.submit_erasure(asked.erasure))
         return _answer(answer, 202 if answer.epoch is None else 200)
 
 

@@ -1,7 +1,7 @@
 """Bytes of a connection to whole requests: HTTP/1.1 by llhttp (httptools), within the limits.
 
-No clock and no socket is used here. Framing that two parsers could read in two ways is refused: llhttp
-refuses Content-Length with Transfer-Encoding, repeated lengths, bare LF and folded headers by itself.
+This module uses no clock and no socket. It refuses framing that two parsers may read differently;
+llhttp itself refuses Content-Length with Transfer-Encoding, repeated lengths, bare LF and folded headers.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%-]+(:[0-9]*)?|\[[0-9A-Fa-f:.]+\](:
 
 @dataclass(slots=True)
 class IncomingRequest:
-    """A request as it arrives; what follows ``headers`` is known when its head is whole.
+    """A request as it arrives. The fields after ``headers`` are set when its head is whole.
 
-    ``client`` is the address of the client, which a trusted proxy may have named. ``keep_alive`` says
-    whether another request may follow.
+    ``client`` is the address of the client, which a trusted proxy may have named. With ``keep_alive``
+    another request may follow.
     """
 
     target: bytes = b""
@@ -39,7 +39,7 @@ class IncomingRequest:
     query: bytes = b""
     client: str = ""
     route: Route = field(default_factory=Route)
-    # One buffer: the pieces that a body arrives in may be single bytes, each of which would be an object.
+    # One buffer: a body may arrive as single bytes, and a list would hold an object for each.
     body: bytearray = field(default_factory=bytearray)
 
     def values(self, name: bytes) -> list[str]:
@@ -55,7 +55,7 @@ def _ambiguity(request: IncomingRequest) -> str | None:
         return "a request needs one Host header"
     if hosts and not _HOST.fullmatch(hosts[0]):
         return "the Host header is no host"
-    # Nothing here has a name that needs them, and some proxies look at a path before they are undone.
+    # No path of this interface needs encodings, and some proxies check a path before they decode it.
     if b"%" in request.raw_path or b"#" in request.target:
         return "the path has percent-encodings or a fragment"
     if not request.target.startswith(b"/") and not _is_absolute(request.target):
@@ -74,33 +74,33 @@ def _is_absolute(target: bytes) -> bool:
 
 
 class _EndedError(Exception):
-    """Raised in the parser, so that it reads nothing behind what was refused."""
+    """Raised inside the parser, so that it reads nothing after a refused request."""
 
 
 class Owner(Protocol):
-    """Who is told of what arrives. After ``refuse`` nothing more of the connection is read."""
+    """Receives the events of one connection. ``refuse`` is the last one."""
 
     def begun(self) -> None:
-        """The first bytes of a request are here."""
+        """The first bytes of a request have arrived."""
 
     def expects(self, request: IncomingRequest, size: int) -> None:
         """The head is whole; up to ``size`` bytes of body follow."""
 
     def keep(self, size: int) -> bool:
-        """So many bytes are kept; False if that is too much for this client."""
+        """``size`` more bytes are kept. Return False if that is too much for this client."""
 
     def whole(self, request: IncomingRequest) -> None:
         """A request has arrived."""
 
     def refuse(self, why: str, problem: Problem) -> None:
-        """This request cannot be answered, nor anything behind it."""
+        """Neither this request nor any after it will be answered."""
 
 
 class Incoming:
     """The parser of one connection.
 
-    ``origin`` tells the client's address by the values of ``X-Forwarded-For``, ``owes`` for how many seconds
-    that client should ask nothing.
+    ``origin`` gives the client's address from the values of ``X-Forwarded-For``. ``owes`` gives the seconds
+    for which that client should send no request.
     """
 
     def __init__(
@@ -115,12 +115,12 @@ class Incoming:
         self._ended = False
         self._size_of_head = 0
         self._chunks = 0
-        # Bytes since the last head that was whole, or since the last request.
+        # Bytes since the end of the last head or of the last request.
         self._unparsed = 0
 
     @property
     def part(self) -> str | None:
-        """What of a request is arriving: its ``head``, its ``body``, or nothing."""
+        """The part of a request that is arriving: ``head``, ``body``, or None."""
         if self._request is None:
             return None
         return "head" if self._in_head else "body"
@@ -142,7 +142,7 @@ class Incoming:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            # The request itself is answered; another protocol is not spoken.
+            # The request is answered, but the protocol stays HTTP/1.1.
             self.end()
         except httptools.HttpParserError:
             self._refuse("malformed", http_problem(400, "the request is not well-formed HTTP/1.1"))
@@ -156,7 +156,7 @@ class Incoming:
         elif self._unparsed > 8 * self._request.route.body + MAX_HEAD:
             self._refuse_chunks()
 
-    # Called by the parser, which goes on to the end of what it was fed unless one of these raises.
+    # Called by the parser, which reads all of its input unless one of these raises.
 
     def on_message_begin(self) -> None:
         if self._ended:
@@ -172,7 +172,7 @@ class Incoming:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         request = self._current
-        # Behind the body it is a trailer, which nothing here reads.
+        # After the body it is a trailer, which is ignored.
         if self._in_head:
             request.headers.append((name.lower(), value))
         self._count_head(len(name) + len(value))
@@ -226,7 +226,7 @@ class Incoming:
         return self._request
 
     def _check_head(self, request: IncomingRequest) -> None:
-        """Refuse before the body what needs no body to be refused."""
+        """Refuse what the head alone shows to be wrong, before the body arrives."""
         wrong = _ambiguity(request)
         if wrong is not None:
             self._refuse("malformed", http_problem(400, wrong))
@@ -235,7 +235,7 @@ class Incoming:
         if codings and (request.version == "1.0" or [coding.lower() for coding in codings] != ["chunked"]):
             self._refuse("malformed", http_problem(501, "the only transfer coding is chunked"))
             return
-        # llhttp takes one length only, and that of digits.
+        # llhttp accepts one length only, made of digits.
         length = "".join(request.values(b"content-length")) or "0"
         if len(length) > 9 or int(length) > request.route.body:
             self._refuse_body(request)

@@ -1,4 +1,4 @@
-"""Labels to indices: the VRF with the directory's private key, and a bounded cache of its proofs."""
+"""Labels to indices: the VRF's private key from its file, and a bounded cache of the VRF's proofs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections import OrderedDict
 from kt_es.crypto.vrf import VrfPrivateKey, index_of
 
 CACHED = 16_384
+_MAX_PEM = 64 * 1024
 
 
 class Indexer:
-    """Where a label stands in the map, with the proof of it. Safe for threads; memory is about 10 MB."""
+    """Finds the index of a label in the map, with its proof. Safe for threads; it takes about 10 MB."""
 
     def __init__(self, key: VrfPrivateKey, cached: int = CACHED) -> None:
         self._key = key

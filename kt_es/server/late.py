@@ -1,4 +1,4 @@
-"""A log that is connected to when it is first needed: lookups need not wait for it."""
+"""A log that connects on its first use, so that lookups do not wait for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kt_es.server.problems import NotNowError
 
 
 class LogConnections:
-    """Clients of the log as ``connect`` makes them; closing ends what hangs in any of them."""
+    """Makes clients of the log with ``connect``. Closing ends the calls that hang in any of them."""
 
     def __init__(self, connect: Callable[[], EventLog]) -> None:
         self._connect = connect
@@ -21,7 +21,7 @@ class LogConnections:
         self._closed = False
 
     def connect(self) -> EventLog:
-        """Another client, which its user closes after use."""
+        """Another client. The caller closes it."""
         log = self._connect()
         with self._lock:
             if not self._closed:
@@ -55,7 +55,7 @@ class RequestLog(Protocol):
 
 
 class LateLog:
-    """``RequestLog`` over ``connect()``, which may fail and is then tried again."""
+    """A ``RequestLog`` that calls ``connect`` on its first use, and again after a failure."""
 
     def __init__(self, connect: Callable[[], EventLog]) -> None:
         self._connect = connect

@@ -1,4 +1,4 @@
-"""What one client may take of a front end: sizes, times and counts, and what each route costs."""
+"""Limits of what one client may use of a front end: sizes, times, counts, and the cost of each route."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_HEAD = 16 * 1024  # request line and headers
 MAX_HEADERS = 100
-# Chunks of a body beyond the first ones have on average at least so many bytes: each costs the parser a call.
+# After the first chunks, the chunks of a body have on average at least this size: each costs a call.
 FREE_CHUNKS = 64
 SMALLEST_CHUNK = 512
-# No request has that many: what has more is refused before it is validated, member by member.
+# More than any request has. A body with more is refused before its members are validated one by one.
 MAX_MEMBERS = 32
 MAX_DEPTH = 8
 MAX_PIPELINED = 32
-# Slower than that, bodies and answers are given up.
+# Bytes a second. Slower bodies and answers are given up.
 SLOWEST = 32 * 1024
 
-# Bodies until they are answered and answers until they are read, of one address and of all.
+# Bytes of bodies without an answer and of unread answers, for one address and for all.
 ADDRESS_BYTES = 16 << 20
 ALL_BYTES = 128 << 20
 
@@ -32,17 +32,16 @@ MAX_REQUESTS = 256
 MAX_LARGE = 16
 ADDRESS_REQUESTS = 32
 ADDRESS_LARGE = 4
-# A client that was quiet may ask for so many seconds' worth at once.
+# Seconds. A client that was quiet may send the requests of this time at once.
 BURST = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
-    """What an operator may set; seconds, counts, requests a second.
+    """The limits that an operator may set: seconds, counts, and lookups a second.
 
-    ``connections`` is lowered to what the process may open, see ``room_for_connections``. ``rate`` and
-    ``network_rate`` 0 are no limit. ``exempt`` are networks without limits of their own, ``proxies`` those
-    whose ``X-Forwarded-For`` names the client.
+    ``room_for_connections`` lowers ``connections`` to what the process may open. A rate of 0 is no limit.
+    Networks in ``exempt`` have no limits by address. ``X-Forwarded-For`` from ``proxies`` names the client.
     """
 
     head_seconds: float = 10.0
@@ -62,7 +61,7 @@ DEFAULT_LIMITS = ClientLimits()
 
 
 def networks_of(text: str) -> tuple[Network, ...]:
-    """Networks or addresses, separated by commas; ``ConfigError`` names the one that is wrong."""
+    """Parse networks or addresses between commas. ``ConfigError`` names the one that is wrong."""
     found = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         try:
@@ -73,9 +72,9 @@ def networks_of(text: str) -> tuple[Network, ...]:
 
 
 def room_for_connections(wanted: int) -> int:
-    """``wanted``, or half of the files that this process may open: the other half is RocksDB's and the log's.
+    """The smaller one of ``wanted`` and half of the files that this process may open.
 
-    The soft limit is raised first, as far as the hard one allows.
+    RocksDB and the log use the other half. The soft limit is raised first, as far as the hard limit allows.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 2 * wanted
@@ -87,7 +86,7 @@ def room_for_connections(wanted: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """``cost`` is in lookups. ``large`` answers are made apart from lookups, few at a time."""
+    """``body`` is in bytes, ``cost`` in lookups. ``large`` answers have few threads of their own."""
 
     body: int = MAX_REQUEST
     cost: float = 1.0

@@ -1,4 +1,4 @@
-"""The HTTP server: a socket, an event loop in a thread, and connections up to a number."""
+"""The HTTP server: a socket, an event loop in a thread, and a limited number of connections."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from kt_es.server.connection import Connection
 from kt_es.server.connections import HttpConnections
 
 GRACE = 5.0
-# HttpConnections that the system may have taken before this process looks at them.
+# Connections that the system may accept before this process sees them.
 BACKLOG = 1024
 
-# What the system says when it has no room for another connection, for now.
+# Errors of a system that has no room for another connection now.
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE = 0.1
 
 
 @contextmanager
 def listening_at(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket that listens on ``host``; ``port`` 0 takes a free one. ``ConfigError`` if it cannot."""
+    """A socket that listens on ``host``; ``port`` 0 takes a free one. Raises ``ConfigError`` on failure."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no such port"
         raise ConfigError(f"cannot listen on {host}:{port}: {reason}") from None
-    # asyncio does this itself only for sockets that name their protocol, which accepted ones do not:
-    # an answer's body would wait 40 ms for the acknowledgement of its headers.
+    # Without it the body of an answer waits 40 ms for the acknowledgement of its headers. asyncio sets it
+    # only on sockets that name their protocol, which accepted sockets do not.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with listener:
         yield listener
 
 
 def url_of(host: str, listener: socket.socket, scheme: str) -> str:
-    """The address of what ``listener`` serves, as a client has it."""
+    """The URL at which clients reach ``listener``."""
     port = listener.getsockname()[1]
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
@@ -58,9 +58,9 @@ def http_server(
     failed: Callable[[KtError], None],
     context: ssl.SSLContext | None = None,
 ) -> Iterator[None]:
-    """Serve ``listener`` in a thread; on exit finish the requests under way, for up to ``GRACE`` seconds.
+    """Serve ``listener`` in a thread, with HTTPS if ``context`` is given.
 
-    With ``context``, HTTPS.
+    The exit waits up to ``GRACE`` seconds for the answers under way.
     """
     began: Queue[Callable[[], None]] = Queue()
 
@@ -99,7 +99,7 @@ async def _serve(
 
     began.put(end)
     await asyncio.wait([accepting, loop.create_task(ending.wait())], return_when=asyncio.FIRST_COMPLETED)
-    # It ends by itself only with an error, which ends the process.
+    # Accepting ends by itself only with an error, which ends the process.
     accepting.cancel()
     with suppress(asyncio.CancelledError):
         await accepting
@@ -115,13 +115,13 @@ async def _serve(
 async def _accept(
     app: ASGIApp, connections: HttpConnections, listener: socket.socket, context: ssl.SSLContext | None
 ) -> None:
-    """Take connections in, one a turn of the loop: those who are in already come between any two."""
+    """Accept one connection in each turn of the loop, so that open connections get their turns."""
     loop = asyncio.get_running_loop()
     while True:
         try:
             accepted, address = await loop.sock_accept(listener)
         except ConnectionError:
-            # Gone before it was taken.
+            # The client left before its connection was accepted.
             continue
         except OSError as error:
             if error.errno not in _NO_ROOM:

@@ -7,7 +7,7 @@ from functools import partial
 
 from prometheus_client import Gauge, generate_latest
 
-from kt_es.process.exposition import Figures
+from kt_es.process.exposition import Samples
 from kt_es.server.backlog import Backlog
 from kt_es.server.health import NotReadyReason
 
@@ -27,7 +27,7 @@ class Metrics:
         keeps_from_ready: Callable[[NotReadyReason], bool],
         disk_is_full: Callable[[], bool] = lambda: False,
     ) -> None:
-        figures = Figures()
+        figures = Samples()
         self._clock = clock
         self._figures = figures
         self._registry = figures.registry

@@ -1,4 +1,4 @@
-"""Openings for answers: from the projection, or from their stream itself where it is behind."""
+"""Openings for answers: from the projection, or from their stream where the projection is behind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kt_es.crypto.commitments import opens
 from kt_es.eventstore.streams import StreamNames
 from kt_es.formats.entries import Mutation
 from kt_es.formats.profiles import Opening
-from kt_es.ledger.openings import Missing, Openings, read_opening
+from kt_es.ledger.openings import Missing, OpeningTable, read_opening
 from kt_es.server.availability import LogWatch
 from kt_es.server.late import RequestLog
 from kt_es.server.problems import NotNowError
@@ -22,23 +22,23 @@ _LOG = structlog.get_logger("kt_es.server")
 
 
 class OpeningReader:
-    """Finds what opens the commitment of an entry; a wrong opening is never handed on."""
+    """Finds the openings of commitments. It never returns a wrong opening."""
 
-    def __init__(self, openings: Openings, log: RequestLog, names: StreamNames, watch: LogWatch) -> None:
+    def __init__(self, openings: OpeningTable, log: RequestLog, names: StreamNames, watch: LogWatch) -> None:
         self._openings = openings
         self._log = log
         self._names = names
         self._watch = watch
-        # Few: a log that hangs may hold each of them longer than the deadline.
+        # Few threads, because a log that hangs may hold each longer than the deadline.
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="openings")
 
     def find(self, label: str, mutation: Mutation) -> Opening | None:
-        """The opening of ``mutation``'s entry; None if its stream has none, or says that it is gone.
+        """The opening of the entry of ``mutation``; None if its stream has none, or says that it is erased.
 
-        None is no proof of anything: whether it was erased, the log of mutations says.
+        None proves nothing. The log of mutations proves whether an opening was erased.
 
-        Raises ``UnavailableError`` where only the log could tell and it is away: saying "erased" then
-        would be a lie.
+        Raises:
+            UnavailableError: only the event log has the answer, and it cannot be reached.
         """
         entry = mutation.entry
 

@@ -1,4 +1,4 @@
-"""What stood at one label in a range of epochs, with all proofs: an owner's watch asks for it."""
+"""The entry of one label in a range of epochs, with all proofs. The watch of an owner asks for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kt_es.ledger.proofs import map_root_at, prove_range, roots_from
 from kt_es.ledger.state import Committed
 from kt_es.merkle.proofs import MapProof
 
-# What an answer has beside its epochs and mutations: checkpoint, VRF proof, heads proof.
+# Bytes for the epochs and mutations of an answer: the rest is for checkpoint, VRF proof and heads proof.
 _ROOM = MAX_RANGE_ANSWER - MAX_CHECKPOINT - 8 * 1024
 
 
@@ -25,10 +25,10 @@ def answer_range(
     first: int,
     last: int,
 ) -> RangeAnswer:
-    """What stood at ``index`` in each epoch from ``first`` on, up to ``last`` or as many as fit.
+    """The entry at ``index`` in each of the epochs ``first`` to ``last``, or in as many as fit.
 
-    Both are epochs of ``committed``; its heads checkpoint is ``checkpoint``. An epoch whose map is that of
-    the one before costs one read of its head.
+    Both epochs are in ``committed``, whose heads checkpoint is ``checkpoint``. An epoch with the same map as
+    the epoch before it costs one read, of its head.
     """
     epochs: list[RangeEpoch] = []
     mutations: dict[bytes, tuple[int, Mutation]] = {}
@@ -57,7 +57,7 @@ def answer_range(
 
 
 def check_range(first: int, last: int) -> None:
-    """Raises ``MalformedError`` unless the range has 1 to 256 epochs."""
+    """Raise ``MalformedError`` unless the range has 1 to 256 epochs."""
     if last < first:
         raise MalformedError("last", f"is {last}, below first, which is {first}")
     if last - first >= MAX_RANGE:

@@ -1,18 +1,38 @@
-"""Answers to submissions: a receipt at once, or the verdict where the client asked to wait for it."""
+"""Answers to submissions: a receipt, or the verdict after a wait. And blocking calls for an event loop."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from typing import TypeVar
 
 from kt_es.api.codec import encode_model
 from kt_es.api.models import MutationRequest, ReceiptBody, RecordBody, VerdictBody
 from kt_es.formats.records import Verdict
-from kt_es.server.pools import run_in
 from kt_es.server.problems import Problem
 from kt_es.server.submission import Queued, Submissions, meaning
 from kt_es.server.waiters import Outcome
+
+_T = TypeVar("_T")
+
+
+async def run_in(pool: Executor, call: Callable[[], _T]) -> _T:
+    """Return what ``call`` returns in a thread of ``pool``.
+
+    If cancelled, a call without a thread is given up. A call that has a thread cannot be stopped: the request
+    goes on until the call ends, and keeps its slot among the requests of its client. So a client that asks
+    and hangs up again and again has no more threads at work than one that waits for its answers.
+    """
+    working = pool.submit(call)
+    try:
+        return await asyncio.wrap_future(working)
+    except asyncio.CancelledError:
+        if not working.cancel():
+            # An error of the call is raised, because it may concern every request.
+            await asyncio.wait([ended := asyncio.ensure_future(asyncio.wrap_future(working))])
+            ended.result()
+        raise
 
 
 class ReceiptDesk:

@@ -1,8 +1,8 @@
-"""The rights of a front end in the event log: those that it is denied, and those that keep openings private.
+"""The rights of a front end in the event log: denied rights, and the rights that keep openings private.
 
-A server may have other tenants, and streams that come into being have its default rights. So each stream of
-openings gets its ACL before its first opening. A deletion takes the ACL away, and the append that brings the
-stream back does not restore it. So a deleted stream is first brought back by an event that is not private.
+A server may have other tenants, and new streams have its default rights. So each stream of openings gets its
+ACL before its first opening. A deletion removes the ACL, and the append that restores the stream does not
+restore the ACL. So a deleted stream is restored by an event that is not private.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from kt_es.server.problems import NotNowError, denial
 
 RETRY_AFTER = 5.0
 ROUNDS = 16
-"""Others set the same ACL, or delete again: more than so often in a row, and something is wrong."""
+"""Attempts to set an ACL while others set the same one or delete the stream. More means a fault."""
 KEPT = 8
-"""Denied rights that are remembered. Each is asked for again and again."""
-# No stream has so many events. An append that expects this revision is refused in any case: for that reason
-# if the right is there, and for the missing right if it is not.
+"""Denied rights that are remembered. Each probe asks for all of them."""
+# No stream has so many events. An append that expects this revision is always refused: because of the
+# revision if the right is there, and because of the right if it is missing.
 _IMPOSSIBLE = 2**62
 
 _LOG = structlog.get_logger("kt_es.server")
 
 
 class Denials:
-    """The rights that this front end was denied and that have not come back.
+    """The rights that this front end was denied and does not have yet.
 
-    Lookups need none of them. ``probe`` is for the thread that probes the log; the rest may be called from
-    any thread. ``queue`` is the stream without which no submission can be taken.
+    Lookups need none of them. Only the thread that probes the log calls ``probe``; any thread may call the
+    rest. ``queue`` is the stream that every submission needs.
     """
 
     def __init__(self, log: RequestLog, queue: str) -> None:
@@ -47,7 +47,7 @@ class Denials:
         self._denied: dict[tuple[str, str], str] = {}
 
     def denied(self, error: AccessDeniedError) -> None:
-        """Remember the right that is missing, and log it once until it is back."""
+        """Remember the missing right, and log it once until it is granted."""
         key = (error.stream, error.right)
         with self._lock:
             is_new = key not in self._denied
@@ -59,7 +59,7 @@ class Denials:
 
     @property
     def problem(self) -> str | None:
-        """Why submissions are refused, all or some, in words for clients; None if nothing is denied."""
+        """Why submissions are refused, all or some of them, in words for clients; None if none is."""
         with self._lock:
             return "; ".join(dict.fromkeys(self._denied.values())) or None
 
@@ -71,7 +71,7 @@ class Denials:
             raise NotNowError(f"{problem}; lookups go on, submit again later", RETRY_AFTER)
 
     def probe(self) -> None:
-        """Ask for every missing right again. Raises ``UnavailableError`` while the log is away."""
+        """Try every missing right again. Raises ``UnavailableError`` while the log is away."""
         with self._lock:
             missing = list(self._denied)
         for stream, right in missing:
@@ -84,7 +84,7 @@ class Denials:
             _LOG.info("a right is back", stream=stream, right=right)
 
     def _ask(self, stream: str, right: str) -> None:
-        """Raise ``AccessDeniedError`` if ``right`` to ``stream`` is missing; nothing is changed."""
+        """Raise ``AccessDeniedError`` if ``right`` to ``stream`` is missing. Nothing is changed."""
         try:
             if right == READ:
                 self._log.last_revision(stream)
@@ -99,9 +99,9 @@ class Denials:
 
 
 class PrivateStreams:
-    """Makes streams of openings private, and knows that they are before anything private is appended.
+    """Makes streams of openings private, and checks it before anything private is appended.
 
-    Nothing is remembered: an ACL that stood a minute ago may be gone by a deletion.
+    Results are not remembered, because a deletion may remove an ACL at any time.
     """
 
     def __init__(self, log: RequestLog) -> None:
@@ -111,9 +111,9 @@ class PrivateStreams:
     def protect(self, stream: str, previous: bytes | None) -> None:
         """Return when ``stream`` has the ACL of openings and is not deleted.
 
-        ``previous`` is the hash of the entry before the one whose opening is to come, None for the first one.
-        Before the first one the stream does not exist, as a rule, and one append is enough. Otherwise it is
-        one read.
+        ``previous`` is the hash of the entry before the one whose opening comes next, None for the first one.
+        Before the first opening the stream usually does not exist, and one append is enough. Otherwise one
+        read is enough.
 
         Raises ``UnavailableError`` and ``AccessDeniedError``: nothing private may be appended then.
         """
@@ -132,8 +132,8 @@ class PrivateStreams:
     def _set(self, stream: str, values: Mapping[str, object], expected: int) -> bool:
         """Set the ACL beside ``values``; False if the metadata were changed meanwhile.
 
-        Whoever has set the ACL may have denied us the right to set it again: an administrator, or a front end
-        of a former version.
+        An administrator, or a front end of a former version, may have set the ACL and denied this front end
+        the right to set it again.
         """
         try:
             self._log.set_metadata(stream, {**values, "$acl": self._acl}, expected)
@@ -146,9 +146,9 @@ class PrivateStreams:
         return True
 
     def _bring_back(self, stream: str, previous: bytes | None) -> None:
-        """Append what the deletion means: that the opening before is erased.
+        """Restore a deleted stream with the event that the previous opening is erased.
 
-        The id is new each time: with the id of an event that stands there, nothing would be appended.
+        The id is new each time: with the id of an event in the stream, nothing would be appended.
         """
         erased = encode_erased(bytes(HASH_LENGTH) if previous is None else previous)
         self._log.append(stream, ANY, [NewEvent(OPENING_ERASED, erased, uuid.uuid4())])

@@ -43,7 +43,7 @@ def check_request(request: Request) -> None:
     known = sorted(parameter.alias for parameter in route.dependant.query_params)
     given = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
     if any(name not in known for name, _ in given):
-        # What was given is not repeated: it may be a label.
+        # The message does not repeat the parameter, which may be a label.
         only = "no parameters" if not known else f"only the parameters {', '.join(known)}"
         raise RefusedError(ProblemReason.MALFORMED, f"this address takes {only}")
 
@@ -55,15 +55,15 @@ def check_media(request: Request) -> None:
     charset = parameters.strip().lower().replace('"', "")
     if media.strip().lower() != JSON_MEDIA or charset not in ("", "charset=utf-8"):
         raise UnsupportedMediaError
-    # Nothing here undoes a coding: to somebody who does, the body is another one.
+    # This front end decodes no content coding, so a reader that does would see another body.
     if any(value.strip().lower() != "identity" for value in request.headers.getlist("content-encoding")):
         raise UnsupportedMediaError
 
 
 def oversized_shape(body: bytes) -> str | None:
-    """What is wrong with a body that has more members or levels than any request has.
+    """The problem of a body with more members or levels than any request has; None without one.
 
-    It is read no further than to the first that is too many. What is no JSON is found later.
+    The body is read up to the first excess. Later steps find out whether it is JSON.
     """
     strings = members = levels = 0
     for found in _TOKEN.finditer(body):
@@ -82,11 +82,11 @@ def oversized_shape(body: bytes) -> str | None:
 
 
 class _AmbiguousError(ValueError):
-    """The sentence says what is ambiguous."""
+    """The message says what is ambiguous."""
 
 
 def ambiguity(scope: Scope, body: bytes) -> str | None:
-    """What is ambiguous in a request, None if nothing is. What is no JSON at all is found later."""
+    """The ambiguity in the query or the body of a request; None without one. Other faults are found later."""
     query = scope.get("query_string", b"").decode("latin-1")
     names = [name for name, _ in parse_qsl(query, keep_blank_values=True)]
     if len(set(names)) < len(names):

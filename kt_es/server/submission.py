@@ -1,8 +1,10 @@
-"""Submission: refuse early what the signer would refuse, keep the opening, queue the mutation.
+"""Submissions of mutations and erasures: refuse early what the signer would refuse, queue the rest.
 
-The opening is stored first, in a stream that is known to be private: whoever sees the entry in an epoch can
-then be shown its profile. If the queue is not reached after that, an opening of no entry stays in its private
-stream; submitting again is the same event.
+The opening of a mutation is stored before the mutation is queued, in a stream that is known to be private.
+So the profile of an entry is available from the epoch that has it. If the mutation then does not reach the
+queue, the opening of no entry stays in its private stream; the same submission again is the same event.
+
+An erased opening is taken out of its stream when an epoch has accepted the erasure: see ``sweeping``.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
 
-from kt_es.api.models import MutationRequest
+from kt_es.api.models import ErasureBody, MutationRequest
 from kt_es.api.operations import ProblemReason
 from kt_es.crypto.commitments import opens
 from kt_es.epochs import Current, Epoch, decide
@@ -21,8 +23,10 @@ from kt_es.errors import MalformedError, RefusedError
 from kt_es.eventstore.streams import StreamNames, content_event
 from kt_es.formats.codec import take_bytes
 from kt_es.formats.entries import MAX_MUTATION, Mutation, check_submittable
+from kt_es.formats.erasures import MAX_ERASURE, Erasure
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.profiles import MAX_PROFILE, OPENING, OPENING_LENGTH, Opening, decode_profile
+from kt_es.formats.queue import ERASURE
 from kt_es.formats.records import Verdict
 from kt_es.ledger.state import Committed
 from kt_es.server.availability import Appender, LogWatch
@@ -34,7 +38,7 @@ from kt_es.server.waiters import Outcome, Waiters
 
 _T = TypeVar("_T")
 
-# What a refusal means to the one who submitted; the signer's verdicts are the same.
+# Meanings of failed verdicts for the submitter. The verdicts of the signer mean the same.
 _MEANING = {
     Verdict.STALE: "the entry does not follow the current one: look it up and make the next version",
     Verdict.UNAUTHORIZED: "a signature is missing or invalid: one key of the new entry must sign, and one "
@@ -58,7 +62,7 @@ class Queued:
 
 
 class Submissions:
-    """The writing side of one directory. Safe for threads; ``submit`` blocks while the log works."""
+    """Takes submissions for one directory. Safe for threads; submitting blocks while the log works."""
 
     def __init__(
         self,
@@ -82,31 +86,30 @@ class Submissions:
         self._private = private
 
     def wait_for(self, submission: MutationRequest) -> Future[Outcome | None] | None:
-        """A future of what becomes of it, to be asked for before ``submit``; None if too many wait."""
+        """A future of the outcome, to be made before ``submit``; None if too many requests wait."""
         return self._waiters.register(submission.mutation)
 
     def forget(self, submission: MutationRequest, waiter: Future[Outcome | None] | None) -> None:
-        """Wait no longer; always to be called after ``wait_for``."""
+        """Stop waiting. The caller of ``wait_for`` must always call this."""
         if waiter is not None:
             self._waiters.discard(submission.mutation, waiter)
 
     def submit(self, submission: MutationRequest) -> Queued:
         """Check and queue one submission.
 
-        Raises ``RefusedError`` with reason and field, ``MalformedError`` for the label, and
-        ``UnavailableError`` while the log is away: then the outcome is unknown, and the same bytes may
-        be submitted again. The same while too much waits in the queue, or the disk is full: then
-        nothing was taken. Where a right is missing it raises ``AccessDeniedError``: then it is not in the
-        queue.
+        Raises:
+            RefusedError: the signer would refuse it; the error has the reason and the field.
+            MalformedError: the label is none.
+            UnavailableError: the log cannot be reached: the outcome is unknown, and the same bytes may be
+                submitted again. Or the queue or the disk is full: nothing was queued.
+            AccessDeniedError: a right is missing; the submission is not in the queue.
         """
         committed = self._directory.committed()
         mutation = self._checked(committed, submission)
         accepted = self._decided(committed, mutation)
         if accepted is not None:
             return Queued(mutation.entry_hash, epoch=accepted)
-        self._directory.check_submissions()
-        self._watch.check()
-        self._backlog.check()
+        self._check_queue()
         deadline = self._appender.deadline()
         stream = self._names.openings(mutation.entry.index)
         opening = Opening(mutation.entry_hash, submission.opening, submission.profile)
@@ -117,6 +120,23 @@ class Submissions:
         self._backlog.added()
         return Queued(mutation.entry_hash, event=event)
 
+    def submit_erasure(self, data: bytes) -> ErasureBody:
+        """Check and queue one erasure, encoded as FORMATS has it.
+
+        Raises what ``submit`` raises.
+        """
+        committed = self._directory.committed()
+        erasure = self._checked_erasure(committed, data)
+        index, entry_hash = erasure.index, erasure.entry_hash
+        erasures = self._directory.ledger.tables.erasures.up_to(committed.epoch, index, entry_hash)
+        if (erased := next(erasures, None)) is not None:
+            return ErasureBody(entry_hash.hex(), None, erased.epoch)
+        self._check_queue()
+        event = content_event(self._names.queue, ERASURE, data)
+        self._appender.append(self._names.queue, event, self._appender.deadline())
+        self._backlog.added()
+        return ErasureBody(entry_hash.hex(), str(event.id), None)
+
     def accepted_in(self, submission: MutationRequest) -> int | None:
         """The epoch that accepted the entry, if it is the current one now."""
         mutation = Mutation.decode(submission.mutation)
@@ -124,7 +144,7 @@ class Submissions:
         return held[1] if held is not None and held[0].entry_hash == mutation.entry_hash else None
 
     def _checked(self, committed: Committed, submission: MutationRequest) -> Mutation:
-        """The mutation, if it is about this label and this profile."""
+        """The mutation, after checks that it is about this label and this profile."""
         if len(submission.mutation) > MAX_MUTATION:
             raise RefusedError(ProblemReason.OVERSIZE, f"must have at most {MAX_MUTATION} bytes", "mutation")
         if len(submission.profile) > MAX_PROFILE:
@@ -148,22 +168,54 @@ class Submissions:
         return mutation
 
     def _decided(self, committed: Committed, mutation: Mutation) -> int | None:
-        """The decision as the next epoch would make it; the epoch of the entry if it is the current one.
+        """Decide as the next epoch would; return the epoch of the entry if it is the current one.
 
-        What other submissions the coming epoch has is not known here, so conflicts are the signer's.
+        Other submissions of the coming epoch are unknown here, so only the signer finds conflicts.
         """
-        held = self._directory.current(committed, mutation.entry.index)
-        before = None if held is None else Current(held[0].entry, held[0].entry_hash)
-        verdict = decide(Epoch.after(committed.standing), mutation, before)
-        if verdict is Verdict.REPLAY and held is not None:
-            return held[1]
+        verdict, epoch = self._verdict(committed, mutation, mutation.entry.index)
+        if verdict is Verdict.REPLAY and epoch is not None:
+            return epoch
         if verdict is not Verdict.ACCEPTED:
             raise RefusedError(verdict.label, meaning(verdict), "mutation")
         return None
 
+    def _checked_erasure(self, committed: Committed, data: bytes) -> Erasure:
+        if len(data) > MAX_ERASURE:
+            raise RefusedError(ProblemReason.OVERSIZE, f"must have at most {MAX_ERASURE} bytes", "erasure")
+        erasure = _field("erasure", lambda: Erasure.decode(data))
+        verdict, _ = self._verdict(committed, erasure, erasure.index)
+        if verdict is not Verdict.ERASED:
+            raise RefusedError(
+                verdict.label,
+                "must be signed by a key of the entry that stands there now, or by the signer key in force",
+                "erasure",
+            )
+        # The signer accepts any hash, and the log would keep the erasure of no entry for ever.
+        if all(
+            mutation.entry_hash != erasure.entry_hash
+            for _, mutation in self._directory.ledger.history(committed, erasure.index)
+        ):
+            raise RefusedError(ProblemReason.MALFORMED, "it names no entry of its index", "erasure")
+        return erasure
+
+    def _verdict(
+        self, committed: Committed, content: Mutation | Erasure, index: bytes
+    ) -> tuple[Verdict, int | None]:
+        """The verdict of the next epoch, and the epoch of the current entry at ``index``."""
+        held = self._directory.current(committed, index)
+        before = None if held is None else Current(held[0].entry, held[0].entry_hash)
+        verdict = decide(Epoch.after(committed.standing), content, before)
+        return verdict, None if held is None else held[1]
+
+    def _check_queue(self) -> None:
+        """Raise ``UnavailableError`` while nothing more can be queued."""
+        self._directory.check_submissions()
+        self._watch.check()
+        self._backlog.check()
+
 
 def meaning(verdict: Verdict) -> str:
-    """What a failed verdict means, in a sentence."""
+    """The meaning of a failed verdict, in a sentence."""
     return _MEANING.get(verdict, f"the signer decided: {verdict.label}")
 
 

@@ -1,9 +1,9 @@
 """Takes erased openings out of their streams, once an epoch has accepted their erasure.
 
-An event log deletes events only from the start of a stream. So the openings that stay and stand before an
-erased one are appended again, then the stream is truncated behind the erased one. The server frees the space
-when it scavenges. Every step may be repeated, and several front ends may do it at the same time: copies have
-ids of their own that depend on the content and the place alone.
+An event log deletes events only from the start of a stream. So the sweeper appends again the openings that
+stay and are before an erased one, and then truncates the stream after the erased one. The server frees the
+space when it scavenges. Every step may be repeated, and several front ends may sweep at the same time: the
+ids of copies depend on content and position alone.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from kt_es.eventstore.rights import DELETED
 from kt_es.eventstore.streams import ANY, Event, NewEvent, StreamNames, content_event
 from kt_es.formats.profiles import OPENING, OPENING_ERASED, Opening, encode_erased
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.openings import Openings
+from kt_es.ledger.openings import OpeningTable
 from kt_es.server.late import RequestLog
 
 LOOK = 0.25
-"""Seconds between two looks for new erasures, which cost nothing while there are none."""
+"""Seconds between two looks for new erasures. A look costs nothing while there are none."""
 AWAY = 5.0
-"""Seconds until the log is asked again after it was away."""
+"""Seconds until the next attempt after the log was away."""
 DENIED = 600.0
-"""Seconds until a stream is tried again whose rights do not let it be truncated."""
+"""Seconds until the next attempt on a stream whose rights forbid truncating it."""
 ROUNDS = 16
 
 _LOG = structlog.get_logger("kt_es.server")
@@ -37,7 +37,7 @@ _LOG = structlog.get_logger("kt_es.server")
 class Sweeper:
     """Sweeps the streams of openings of one directory; ``run`` is for a thread of its own.
 
-    Nothing is remembered on disk: after a start every erasure is looked at again, which is one read each.
+    The disk holds no state of it: after a start, each erasure is checked again, with one read.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Sweeper:
         log: RequestLog,
         names: StreamNames,
         ledger: Ledger,
-        openings: Openings,
+        openings: OpeningTable,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log = log
@@ -63,11 +63,11 @@ class Sweeper:
             try:
                 self.look(stop)
             except UnavailableError:
-                # The probe beside it says that the log is away.
+                # The probe of the log reports the outage.
                 stop.wait(AWAY)
 
     def look(self, stop: threading.Event) -> None:
-        """Sweep what was erased since the last look. Raises ``UnavailableError``: look again."""
+        """Sweep what was erased since the last look. After ``UnavailableError``, look again."""
         if self._again_at is not None and self._clock() >= self._again_at:
             self._swept, self._again_at = -1, None
         committed = self._ledger.committed
@@ -99,7 +99,7 @@ class Sweeper:
 def sweep_stream(log: RequestLog, stream: str, erased: set[bytes]) -> None:
     """Take the openings of the entries ``erased`` out of ``stream``; all others stay.
 
-    Raises what ``log`` raises; what was done is done, and calling again does the rest.
+    Raises what ``log`` raises. The next call does the remaining steps.
     """
     for _ in range(ROUNDS):
         gone = {found: event.revision for event in log.read(stream) if (found := _opened(event)) in erased}
@@ -112,14 +112,14 @@ def sweep_stream(log: RequestLog, stream: str, erased: set[bytes]) -> None:
             wanted.add(event.id)
             if event.id not in there:
                 log.append(stream, ANY, [event])
-        # What was appended is looked for before anything goes.
+        # The copies must be in the stream before anything is truncated.
         if wanted <= {event.id for event in log.read(stream, end + 1)} and _truncated(log, stream, end + 1):
             return
     raise UnavailableError(f"{stream} is changed all the time")
 
 
 def _kept(log: RequestLog, stream: str, end: int, gone: Mapping[bytes, int]) -> Iterator[NewEvent]:
-    """Copies of the openings up to revision ``end`` that are not ``gone``, and a mark for each that is."""
+    """Copies of the openings up to revision ``end`` that stay, and a mark for each that is ``gone``."""
     for event in log.read(stream):
         if event.revision > end:
             break
@@ -132,7 +132,7 @@ def _kept(log: RequestLog, stream: str, end: int, gone: Mapping[bytes, int]) -> 
 
 
 def _opened(event: Event) -> bytes | None:
-    """The entry hash of an opening; None for every other event."""
+    """The entry hash of an opening; None for any other event."""
     if event.type != OPENING:
         return None
     try:
@@ -142,12 +142,12 @@ def _opened(event: Event) -> bytes | None:
 
 
 def _copy_id(of: uuid.UUID, end: int) -> uuid.UUID:
-    """Another id than that of the event itself: with that, a server would append nothing."""
+    """The id of a copy. With the id of the original, a server would append nothing."""
     return uuid.uuid5(of, f"behind {end}")
 
 
 def _truncated(log: RequestLog, stream: str, before: int) -> bool:
-    """Let the server forget the events below ``before``; False if the metadata were changed meanwhile."""
+    """Truncate the stream below ``before``; return False if its metadata were changed meanwhile."""
     metadata = log.metadata(stream)
     there = metadata.values.get("$tb", 0)
     if there == DELETED or (isinstance(there, int) and there >= before):

@@ -12,13 +12,13 @@ from pathlib import Path
 import structlog
 
 from kt_es.errors import ConfigError
-from kt_es.process.tls import Certificate, read_certificate
+from kt_es.process.tls import ServerCertificate, read_certificate
 
 _LOG = structlog.get_logger("kt_es.server")
 
 
 class Exchangeable:
-    """The certificate that is served. ``context`` is for the listener. Any thread may ``exchange``."""
+    """The certificate that is served. The listener uses ``context``. Any thread may call ``exchange``."""
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self._current, self.certificate = _load(certificate, key)
@@ -26,7 +26,7 @@ class Exchangeable:
         self.context.sni_callback = self._choose
 
     def exchange(self, certificate: Path, key: Path) -> bool:
-        """Serve what the files hold to new connections; whether it is another one than before.
+        """Serve the certificate in the files to new connections; return whether it has changed.
 
         Raises ``ConfigError`` for files that cannot be served: the old certificate stays.
         """
@@ -41,11 +41,11 @@ class Exchangeable:
         return self.certificate.until.timestamp()
 
     def _choose(self, connection: ssl.SSLSocket | ssl.SSLObject, _name: str, _: ssl.SSLContext) -> None:
-        # Called at each handshake, also where the client names no host.
+        # Called at each handshake, even if the client names no host.
         connection.context = self._current
 
 
-def _load(certificate: Path, key: Path) -> tuple[ssl.SSLContext, Certificate]:
+def _load(certificate: Path, key: Path) -> tuple[ssl.SSLContext, ServerCertificate]:
     loaded = read_certificate(certificate, key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -53,7 +53,7 @@ def _load(certificate: Path, key: Path) -> tuple[ssl.SSLContext, Certificate]:
     try:
         context.load_cert_chain(certificate, key)
     except (ssl.SSLError, OSError) as error:
-        # Replaced meanwhile, or a key that OpenSSL does not serve with.
+        # The files were replaced meanwhile, or OpenSSL does not support the key.
         raise ConfigError(f"TLS certificate {certificate} cannot be served: {error.strerror}") from None
     if loaded.expired:
         _LOG.warning("the TLS certificate has expired", until=loaded.until.isoformat())

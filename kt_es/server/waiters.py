@@ -1,4 +1,4 @@
-"""Whoever waits for the verdict on a submission, until the replica has the epoch that decides it."""
+"""Requests that wait for the verdict on a submission, until the replica has the epoch that decides it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_WAITERS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a queue item: its verdict, its record and the epoch that has it."""
+    """The decision on a queue item: its verdict, its record and the epoch that has it."""
 
     verdict: Verdict
     sequence: int
@@ -25,10 +25,10 @@ class Outcome:
 
 
 class Waiters:
-    """Futures of outcomes by the hash of the item's bytes, which is what one submission put into the queue.
+    """Futures of outcomes by the hash of the item's bytes.
 
-    Not by the entry hash: the same entry under other signatures is another item with its own verdict.
-    Memory is bounded by those who wait: no other item is remembered.
+    The entry hash would not do: the same entry under other signatures is another item with its own verdict.
+    Only items that a request waits for are remembered, which bounds the memory.
     """
 
     def __init__(self) -> None:
@@ -36,16 +36,16 @@ class Waiters:
         self._waiting: dict[bytes, list[Future[Outcome | None]]] = {}
         self._count = 0
         self._closed = False
-        # Of the epoch that is being replayed: first record of each item. Only the replica's thread.
+        # The first record of each item in the epoch that is being replayed. Owned by the replica's thread.
         self._noted: dict[bytes, Record] = {}
 
     def register(self, item: bytes) -> Future[Outcome | None] | None:
-        """A future of what becomes of ``item`` from now on; None if too many wait already.
+        """A future of the outcome of ``item``; None if too many requests wait already.
 
-        Its result is None if the replica stops first. Give it back by ``discard``, always.
+        Its result is None if the replica stops first. The caller must always call ``discard``.
         """
         future: Future[Outcome | None] = Future()
-        # A future that runs cannot be cancelled under the thread that sets it.
+        # A running future cannot be cancelled while another thread sets its result.
         future.set_running_or_notify_cancel()
         with self._lock:
             if self._closed or self._count >= MAX_WAITERS:
@@ -55,7 +55,7 @@ class Waiters:
         return future
 
     def discard(self, item: bytes, future: Future[Outcome | None]) -> None:
-        """Wait no longer."""
+        """Stop waiting."""
         key = sha256(item)
         with self._lock:
             waiting = self._waiting.get(key, [])
@@ -66,7 +66,7 @@ class Waiters:
                     del self._waiting[key]
 
     def restart(self) -> None:
-        """The epoch is read anew from its beginning: what was noted of it so far does not count."""
+        """Forget the notes of the epoch, because it is read again from its beginning."""
         self._noted = {}
 
     def note(self, record: Record) -> None:
@@ -78,15 +78,15 @@ class Waiters:
             self._noted.setdefault(key, record)
 
     def commit(self, epoch: int) -> None:
-        """The epoch is committed: tell those who wait for its items."""
-        told = []
+        """The epoch is committed: set the outcomes of its items."""
+        decided = []
         with self._lock:
             for key, record in self._noted.items():
                 futures = self._waiting.pop(key, [])
                 self._count -= len(futures)
-                told += [(future, record) for future in futures]
+                decided += [(future, record) for future in futures]
         self._noted = {}
-        for future, record in told:
+        for future, record in decided:
             item = record.item
             future.set_result(Outcome(record.verdict, record.sequence, item.revision, item.position, epoch))
 

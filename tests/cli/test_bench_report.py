@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.cli.bench import Row, report, report_lines
-from kt_es.cli.bench_map import bench_map
+from kt_es.cli.trials.bench_map import bench_map
+from kt_es.cli.trials.bench_report import Row, report, report_lines
 
 
 def test_a_row_is_the_median_of_its_runs() -> None:

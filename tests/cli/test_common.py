@@ -14,8 +14,7 @@ import click
 import pytest
 
 from kt_es.cli import main as cli
-from kt_es.cli.common import SHARED
-from kt_es.cli.numbers import Number
+from kt_es.cli.options import SHARED, Number
 
 AWAY = "esdb://127.0.0.1:1?Tls=false"
 VKEY = "kt.example.org/people/heads+0d67076e+AQ9MgHao9sWUV/+bMuLXVSe94rylmUX8Vp/WfXv2iyFY"

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from kt_es.cli import configuring
 from kt_es.cli.main import main
+from kt_es.cli.operators import configuring
 from kt_es.client.trusted import Pinned
 from kt_es.config import Settings, dump_settings
 from kt_es.crypto.signatures import PrivateKey
@@ -26,7 +26,7 @@ from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.tables import FAMILIES
 from kt_es.process.files import replace_file
 from projections.auditor import audit
-from signer.changes import Base, Changes, following, sign_change
+from signer.changes import Base, ConfigChanges, following, sign_change
 from signer.keys import KeyRing
 from tests import builders as b
 from tests.reference.memory_log import MemoryLog
@@ -284,8 +284,10 @@ class TestConfig:
 
 
 class TestChanges:
-    def changes(self, log: EventLog, pinned: PrivateKey = b.SIGNER, base: Base | None = None) -> Changes:
-        return Changes(log, NAMES, b.ORIGIN, b.public(pinned), base or Base())
+    def changes(
+        self, log: EventLog, pinned: PrivateKey = b.SIGNER, base: Base | None = None
+    ) -> ConfigChanges:
+        return ConfigChanges(log, NAMES, b.ORIGIN, b.public(pinned), base or Base())
 
     def test_what_is_refused_is_not_part_of_the_chain(self) -> None:
         log = new_log()

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from kt_es.cli import figures
-from kt_es.cli.figures import Page, of_frontend, of_monitor, of_signer
-from kt_es.cli.status_lines import status_lines
+from kt_es.cli.operators import status_metrics
+from kt_es.cli.operators.status_lines import status_lines
+from kt_es.cli.operators.status_metrics import ScrapedMetrics, of_frontend, of_monitor, of_signer
 from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import StreamNames
 from kt_es.formats.records import Verdict
-from kt_es.process.exposition import Figures, exposed
+from kt_es.process.exposition import Samples, exposed
 from kt_es.server.backlog import Backlog
 from kt_es.server.metrics import Metrics
 from projections.monitor_metrics import MonitorMetrics
@@ -24,8 +24,8 @@ from tests.builders import START, config, map_head
 from tests.reference.memory_log import MemoryLog
 
 
-def page(registry: CollectorRegistry) -> Page:
-    return Page(generate_latest(registry).decode())
+def page(registry: CollectorRegistry) -> ScrapedMetrics:
+    return ScrapedMetrics(generate_latest(registry).decode())
 
 
 def missing(document: dict[str, Any], *but: str) -> list[str]:
@@ -72,7 +72,7 @@ def test_what_the_front_end_tells() -> None:
     metrics = Metrics(lambda: START + 1500, lambda: True, backlog, lambda _: False)
     metrics.committed(4, START)
     metrics.submissions.labels("accepted").inc()
-    frontend = of_frontend(Page(metrics.render().decode()))
+    frontend = of_frontend(ScrapedMetrics(metrics.render().decode()))
     assert not missing(frontend, "uptime")
     assert frontend["epoch"] == 4
     assert frontend["lag"] == {"seconds": 1.5}
@@ -80,18 +80,18 @@ def test_what_the_front_end_tells() -> None:
 
 
 def test_a_page_is_that_of_the_process_or_none() -> None:
-    with exposed(Figures().registry, "127.0.0.1", 0) as port:
+    with exposed(Samples().registry, "127.0.0.1", 0) as port:
         where = f"http://127.0.0.1:{port}/metrics"
         with pytest.raises(UnavailableError, match="does not have kt_monitor_alarm"):
-            Page.at(where, "kt_monitor_alarm")
+            ScrapedMetrics.at(where, "kt_monitor_alarm")
     with pytest.raises(UnavailableError, match="does not answer"):
-        Page.at(where, "kt_monitor_alarm")
+        ScrapedMetrics.at(where, "kt_monitor_alarm")
 
 
 @pytest.mark.parametrize("text", ["{", "a b c d", "<html>"])
 def test_what_is_no_page_has_no_figures(text: str) -> None:
     with pytest.raises((ValueError, KeyError, IndexError)):
-        Page(text)
+        ScrapedMetrics(text)
 
 
 def test_people_are_told_what_is_not_known() -> None:
@@ -115,5 +115,5 @@ def test_people_are_told_what_is_not_known() -> None:
 
 @pytest.mark.parametrize(("value", "shown"), [(3, 3), (3.0, 3), (3.14159, 3.142), (math.inf, math.inf)])
 def test_any_number_of_a_page_can_be_shown(value: float, shown: float) -> None:
-    assert figures._rounded(value) == shown
-    assert math.isnan(figures._rounded(math.nan))
+    assert status_metrics._rounded(value) == shown
+    assert math.isnan(status_metrics._rounded(math.nan))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from kt_es.cli.changes import changes_since
 from kt_es.cli.main import cli
+from kt_es.cli.people.get import changes_since
 from kt_es.client.memory import KIND, Account
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.states import States

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from kt_es.cli.importing import MERGING
+from kt_es.cli.owners.importing import MERGING
 from kt_es.client.bulk import Progress, Wanted, publish_all
 from kt_es.client.transport import Transport
 from kt_es.errors import (

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kt_es.cli.importing import MERGING
+from kt_es.cli.owners.importing import MERGING
 from kt_es.client.bulk import BulkReport, Progress, Wanted, publish_all
 from kt_es.client.client import Client
 from kt_es.client.state import FileStateStore

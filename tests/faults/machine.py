@@ -15,17 +15,18 @@ from enum import Enum
 from kt_es.errors import KtError, UnavailableError, WrongRevisionError
 from kt_es.eventstore.streams import ANY, Event, NewEvent
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.state import StateTable
 from kt_es.ledger.store import Change, Store
-from kt_es.ledger.tables import FAMILIES, States
+from kt_es.ledger.tables import FAMILIES
 from signer.keys import KeyRing
-from signer.loop import Effects, Limits, Signer
+from signer.loop import Effects, EpochLimits, Signer
 from tests.builders import ORIGIN, SIGNER, SIGNER_KEY, START, seed
 from tests.reference.memory_log import MemoryLog
 from tests.reference.memory_store import MemoryStore
 from tests.reference.signing import NAMES, new_log
 
 # Small, so that an epoch takes several appends and several slices.
-LIMITS = Limits(batch_limit=8, outbox=600, unacknowledged=12, patience=0.3, watchdog=5.0)
+LIMITS = EpochLimits(batch_limit=8, outbox=600, unacknowledged=12, patience=0.3, watchdog=5.0)
 SLICE = 12
 
 
@@ -168,7 +169,7 @@ class Machine:
 
     def durable(self, name: str) -> int:
         """The queue position that is on a signer's disk."""
-        committed = States(self.disks[name].durable).committed(ORIGIN, SIGNER_KEY)
+        committed = StateTable(self.disks[name].durable).committed(ORIGIN, SIGNER_KEY)
         return 0 if committed is None else committed.queue_next
 
     def _do(self, name: str, step: object) -> None:

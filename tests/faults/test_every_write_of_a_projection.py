@@ -12,7 +12,7 @@ from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.profiles import OPENING, OPENING_ERASED, encode_erased
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.openings import Openings
+from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.replay import Replay
 from kt_es.ledger.state import Committed
 from projections.openings import OpeningsFollower
@@ -71,14 +71,14 @@ def test_a_replica_and_a_monitor(fault: Fault, keep: bool) -> None:
 def take_openings(machine: Machine, log: MemoryLog, count: int, *, keep: bool) -> list[tuple[bytes, bytes]]:
     def run(disk: Disk) -> None:
         store = machine.storage(disk)
-        table = Openings(store)
+        table = OpeningTable(store)
         follower = OpeningsFollower(lambda: log, NAMES, table, lambda error: None)
         done = -1 if table.position is None else table.position
         events = itertools.islice(log.subscribe_prefix(NAMES.openings_prefix, done), count - 1 - done)
         for event in events:
-            follower.take(event)
+            follower.add(event)
 
-    return list(restarted(run, keep=keep).durable.scan(Openings.FAMILY))
+    return list(restarted(run, keep=keep).durable.scan(OpeningTable.FAMILY))
 
 
 @pytest.mark.parametrize("keep", [True, False])

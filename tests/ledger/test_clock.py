@@ -13,8 +13,9 @@ import pytest
 from click.testing import CliRunner
 from structlog.testing import capture_logs
 
-from kt_es.cli import auditing, waiting
+from kt_es.cli.auditors import audit as auditing
 from kt_es.cli.main import cli
+from kt_es.cli.operators import options as waiting
 from kt_es.client.trusted import Pinned
 from kt_es.config import load_settings
 from kt_es.epochs import Standing

@@ -10,7 +10,7 @@ from kt_es.formats.queue import Item, ItemKind, items_of
 from kt_es.formats.records import Record, Verdict
 from kt_es.ledger.fold import EpochFold
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.tables import FAMILIES, Entries
+from kt_es.ledger.tables import FAMILIES, EntryTable
 from tests.builders import ORIGIN, SIGNER_KEY, item, marker, mutation, signed_config
 from tests.reference.memory_store import MemoryStore
 from tests.reference.signing import new_ledger
@@ -62,7 +62,7 @@ def test_what_a_crashed_run_left_behind_changes_nothing(slice_size: int, crash_a
     head, state = fold.close()
     assert (records, head) == expected()
     fold.commit(state, HeadEvent(b"smh", "heads", "mutations"), 1)
-    assert len(list(store.scan(Entries.FAMILY))) == len(USERS)
+    assert len(list(store.scan(EntryTable.FAMILY))) == len(USERS)
 
 
 def test_an_epoch_of_nothing_but_garbage_is_written_in_slices_too() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from kt_es.errors import DiskFullError
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.state import StateTable
 from kt_es.ledger.store import Change
-from kt_es.ledger.tables import FAMILIES, States
+from kt_es.ledger.tables import FAMILIES
 from tests import builders as b
 from tests.reference.frontends import Front, front, until
 from tests.reference.memory_store import MemoryStore
@@ -28,7 +29,7 @@ class FailedButWritten(MemoryStore):
     def write(self, changes: Iterable[Change], sync: bool = True) -> None:
         changes = list(changes)
         super().write(changes, sync)
-        if any((family, key) == (States.FAMILY, States.COMMITTED) for family, key, _ in changes):
+        if any((family, key) == (StateTable.FAMILY, StateTable.COMMITTED) for family, key, _ in changes):
             self.left -= 1
             if self.left == 0:
                 raise DiskFullError(Path("data"))

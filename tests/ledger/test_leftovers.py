@@ -17,7 +17,7 @@ from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.queue import CONFIG, EPOCH_MARKER, ERASURE, MUTATIONS, encode_mutations
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.proofs import prove_erasure
-from kt_es.ledger.tables import FAMILIES, Ahead, Erasures
+from kt_es.ledger.tables import FAMILIES, AheadTable, ErasureTable
 from projections.fsck.examination import fsck
 from signer.loop import Signer
 from tests.builders import (
@@ -109,13 +109,13 @@ def test_an_erasure_of_a_lost_end_of_the_queue_is_forgotten() -> None:
     first = (*batches([named]), marks[0])
     store = MemoryStore(FAMILIES)
     process(queue(*first, (ERASURE, erasure), *batches(LOST[1:])), ledger_of(store))
-    assert list(store.scan(Erasures.FAMILY, Erasures.PREFIX)) != []
+    assert list(store.scan(ErasureTable.FAMILY, ErasureTable.PREFIX)) != []
     log = queue(*first)
     process(log, ledger_of(MemoryStore(FAMILIES)))
     for kind, data in (*batches(STANDING[1:]), marks[1]):
         log.append(NAMES.queue, ANY, [content_event(NAMES.queue, kind, data)])
     process(log, ledger_of(store))
-    assert list(store.scan(Erasures.FAMILY, Erasures.PREFIX)) == []
+    assert list(store.scan(ErasureTable.FAMILY, ErasureTable.PREFIX)) == []
     check_logs(log)
 
 
@@ -158,5 +158,5 @@ def test_a_forged_log_that_was_refused_leaves_nothing_behind() -> None:
 def test_nothing_is_noted_of_an_epoch_that_is_finished() -> None:
     store = MemoryStore(FAMILIES)
     process(queue(*batches(LOST), (EPOCH_MARKER, marker(START + 1).encode())), ledger_of(store))
-    assert list(store.scan(Ahead.FAMILY, Ahead.PREFIX)) == []
-    assert list(begun_and_lost(*batches(LOST)).scan(Ahead.FAMILY, Ahead.PREFIX)) != []
+    assert list(store.scan(AheadTable.FAMILY, AheadTable.PREFIX)) == []
+    assert list(begun_and_lost(*batches(LOST)).scan(AheadTable.FAMILY, AheadTable.PREFIX)) != []

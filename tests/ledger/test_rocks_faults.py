@@ -13,7 +13,7 @@ import pytest
 
 from kt_es.errors import ConfigError, DivergenceError, KtError, LockedError
 from kt_es.ledger.rocks import RocksStore
-from kt_es.ledger.tables import Pages
+from kt_es.ledger.tables import PageTable
 
 FAMILIES = ("pages", "meta")
 
@@ -63,7 +63,7 @@ def test_close_releases_the_directory_even_with_a_scan_left_open(tmp_path: Path)
     store.write([("meta", b"a", b"1"), ("meta", b"b", b"2")])
     left_open = store.scan("meta")
     assert next(left_open) == (b"a", b"1")
-    pages = Pages(store)
+    pages = PageTable(store)
     store.close()
     again = RocksStore.open(tmp_path, (*FAMILIES, "new"))
     assert again.get("meta", b"b") == b"2"

@@ -70,7 +70,7 @@ def test_openings_stand_in_a_family_of_their_own() -> None:
     openings = Tables(store).openings
     assert openings.position is None
     assert openings.get(AT, opening.entry_hash) is Missing.UNKNOWN
-    openings.take(AT, Event("s", 0, OPENING, opening.encode(), uuid.uuid4(), 258))
+    openings.add(AT, Event("s", 0, OPENING, opening.encode(), uuid.uuid4(), 258))
     assert dict(store.scan("openings")) == {AT + opening.entry_hash: opening.encode()}
     assert dict(store.scan("meta")) == {b"openings position": bytes(6) + b"\x01\x02"}
     assert openings.get(AT, opening.entry_hash) == opening
@@ -132,12 +132,12 @@ def test_a_missing_or_damaged_row_is_named() -> None:
 def test_no_other_module_builds_a_key_or_names_a_family() -> None:
     """Who needs a row asks its table; stores know families by what they are given."""
     root = Path(__file__).parents[2]
-    tables_own = {root / "kt_es/ledger/tables.py", root / "kt_es/ledger/openings.py"}
+    have_tables = {root / f"kt_es/ledger/{name}.py" for name in ("tables", "openings", "state")}
     found = [
         f"{path.relative_to(root)}: {match.group()}"
         for package in ("kt_es/ledger", "kt_es/server", "kt_es/cli", "projections", "signer")
         for path in sorted((root / package).rglob("*.py"))
-        if path not in tables_own and "kt_es.ledger" in path.read_text()
+        if path not in have_tables and "kt_es.ledger" in path.read_text()
         for match in re.finditer(r"\.FAMILY\b|\.PREFIX\b|store\.(get|get_many|scan)\(", path.read_text())
     ]
     assert found == []

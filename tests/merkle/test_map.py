@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kt_es.errors import MalformedError, VerificationError
-from kt_es.ledger.tables import Pages
+from kt_es.ledger.tables import PageTable
 from kt_es.merkle.map import EMPTY_ROOT, LeafRef, Map, Root
 from kt_es.merkle.pages import MAX_VERSION
 from kt_es.merkle.proofs import MapProof
@@ -33,7 +33,7 @@ class Written:
 
     def __init__(self) -> None:
         self.store = MemoryStore(["pages"])
-        self.map = Map(Pages(self.store))
+        self.map = Map(PageTable(self.store))
 
     def apply(self, root: Root, version: int, changes: list[Update]) -> Root:
         root, pages = self.map.apply(root, version, changes)

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kt_es.crypto.hashes import sha256
-from kt_es.ledger.tables import Pages
+from kt_es.ledger.tables import PageTable
 from kt_es.merkle.map import EMPTY_ROOT, LeafRef, Map, Root
 from kt_es.merkle.walk import walk
 from tests.reference.memory_store import MemoryStore
 
-PAGES = Pages.FAMILY
+PAGES = PageTable.FAMILY
 
 # Few first bytes, so that paths are shared far down.
 INDICES = st.builds(
@@ -26,10 +26,10 @@ EPOCHS = st.lists(
 
 def built(epochs: list[dict[bytes, bytes]]) -> tuple[MemoryStore, Root, dict[bytes, LeafRef]]:
     store, root, held = MemoryStore([PAGES]), EMPTY_ROOT, dict[bytes, LeafRef]()
-    tree = Map(Pages(store))
+    tree = Map(PageTable(store))
     for version, updates in enumerate(epochs, 1):
         root, pages = tree.apply(root, version, updates.items())
-        store.write(Pages(store).put(pages))
+        store.write(PageTable(store).put(pages))
         for index, entry_hash in updates.items():
             if index not in held or held[index].entry_hash != entry_hash:
                 held[index] = LeafRef(index, entry_hash, version)
@@ -40,19 +40,19 @@ def built(epochs: list[dict[bytes, bytes]]) -> tuple[MemoryStore, Root, dict[byt
 def test_walked_and_loaded_in_slices_it_is_the_same(epochs: list[dict[bytes, bytes]], size: int) -> None:
     store, root, held = built(epochs)
     problems: list[str] = []
-    leaves = list(walk(Pages(store), root, problems.append))
+    leaves = list(walk(PageTable(store), root, problems.append))
     assert problems == []
     assert leaves == [held[index] for index in sorted(held)]
     again = MemoryStore([PAGES])
-    loaded, tree = EMPTY_ROOT, Map(Pages(again))
+    loaded, tree = EMPTY_ROOT, Map(PageTable(again))
     for start in range(0, len(leaves), size):
         loaded, pages = tree.load(loaded, root.version, leaves[start : start + size])
-        again.write(Pages(again).put(pages))
+        again.write(PageTable(again).put(pages))
     assert loaded == root
-    assert list(walk(Pages(again), loaded, problems.append)) == leaves
+    assert list(walk(PageTable(again), loaded, problems.append)) == leaves
     assert problems == []
     more = {leaf.index: sha256(leaf.index) for leaf in leaves[::2]}
-    assert tree.apply(loaded, 9, more.items())[0] == Map(Pages(store)).apply(root, 9, more.items())[0]
+    assert tree.apply(loaded, 9, more.items())[0] == Map(PageTable(store)).apply(root, 9, more.items())[0]
 
 
 @given(EPOCHS, st.data())
@@ -72,7 +72,7 @@ def test_a_walk_tells_of_every_reachable_page_that_is_missing_or_another(
     )
     store.write([(PAGES, key, changed)])
     problems: list[str] = []
-    leaves = list(walk(Pages(store), root, problems.append))
+    leaves = list(walk(PageTable(store), root, problems.append))
     # A page of an older version may be unreachable by now.
     assert problems or leaves == [held[index] for index in sorted(held)]
     assert not problems or len(leaves) < len(held)

@@ -10,7 +10,7 @@ import pytest
 
 from kt_es.crypto.hashes import sha256
 from kt_es.ledger.rocks import RocksStore
-from kt_es.ledger.tables import Pages
+from kt_es.ledger.tables import PageTable
 from kt_es.merkle.map import EMPTY_ROOT, Map, Root
 from kt_es.merkle.verify import map_root
 from tests.reference import naive_map
@@ -29,12 +29,12 @@ def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
     opened: list[Opened] = []
 
     def memory() -> Opened:
-        return opened[0] if opened else MemoryStore([Pages.FAMILY])
+        return opened[0] if opened else MemoryStore([PageTable.FAMILY])
 
     def rocks() -> Opened:
         for store in opened:
             store.close()
-        return RocksStore.open(tmp_path, [Pages.FAMILY])
+        return RocksStore.open(tmp_path, [PageTable.FAMILY])
 
     def again() -> Opened:
         opened.append(memory() if request.param == "memory" else rocks())
@@ -46,8 +46,8 @@ def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
 
 def apply(store: Opened, root: Root, version: int, updates: Sequence[Update], width: int) -> Root:
     for low in range(0, len(updates), width):
-        root, pages = Map(Pages(store)).apply(root, version, updates[low : low + width])
-        store.write(Pages(store).put(pages), sync=False)
+        root, pages = Map(PageTable(store)).apply(root, version, updates[low : low + width])
+        store.write(PageTable(store).put(pages), sync=False)
     return root
 
 
@@ -59,7 +59,7 @@ def test_an_epoch_begun_and_lost_is_applied_again_and_the_last_one_read_througho
     apply(store, committed, 2, SECOND[:400], 100)
 
     store = reopen()
-    tree = Map(Pages(store))
+    tree = Map(PageTable(store))
     root = committed
     for low in range(0, len(SECOND), 150):
         held = tree.lookup_many(committed, [index for index, _ in FIRST])
@@ -75,7 +75,7 @@ def test_an_epoch_begun_and_lost_is_applied_again_and_the_last_one_read_througho
 def test_threads_read_proofs_while_an_epoch_is_written(reopen: Callable[[], Opened]) -> None:
     store = reopen()
     committed = apply(store, EMPTY_ROOT, 1, FIRST, 600)
-    tree = Map(Pages(store))
+    tree = Map(PageTable(store))
 
     def read(part: int) -> bool:
         asked = [index for index, _ in FIRST[part::4]]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kt_es.crypto.hashes import map_leaf_hash
 from kt_es.errors import DivergenceError
-from kt_es.ledger.tables import Pages
+from kt_es.ledger.tables import PageTable
 from kt_es.merkle.map import EMPTY_ROOT, Map
 from kt_es.merkle.pages import (
     CHILD_SIZE,
@@ -89,7 +89,7 @@ def test_every_changed_byte_and_a_wrong_place_is_damage() -> None:
 
 def test_a_missing_damaged_or_foreign_page_is_named_by_every_operation() -> None:
     store = MemoryStore(["pages"])
-    tree = Map(Pages(store))
+    tree = Map(PageTable(store))
     indices = [bytes([0xAB, n]) + bytes(30) for n in range(3)]
     root, written = tree.apply(EMPTY_ROOT, 1, [(index, bytes(32)) for index in indices])
     other = dict(tree.apply(EMPTY_ROOT, 1, [(index, bytes([1]) * 32) for index in indices])[1])

@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import pytest
 
-from kt_es.eventstore.driver import shared_pb2, streams_pb2
 from kt_es.node.access.acl import ADMIN, Caller
+from kt_es.node.protocol import shared_pb2, streams_pb2
 from kt_es.node.refusals import Refusal
 from kt_es.node.rpc.append_messages import MAX_EVENTS, proposals
 from kt_es.node.rpc.intake import UNFINISHED, Pieces

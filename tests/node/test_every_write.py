@@ -6,7 +6,7 @@ Or the disk is full at a write, and has space again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -29,7 +29,9 @@ class FailingStorage:
     """Fails at its ``number``-th write, sync or read (from 1), in one of ``MODES``; never: 0."""
 
     def __init__(self, path: Path, mode: str = "", number: int = 0) -> None:
-        self._inner = RocksStorage(path)
+        self._inner = inner = RocksStorage(path)
+        self.get_many, self.close = inner.get_many, inner.close
+        self.scan, self.scan_back = inner.scan, inner.scan_back
         self._mode = mode
         self._number = number
         self.counts = {"write": 0, "sync": 0, "read": 0}
@@ -45,15 +47,6 @@ class FailingStorage:
         if self._now("read", "read failed"):
             raise StorageError("checksum mismatch")
         return self._inner.get(key)
-
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return self._inner.get_many(keys)
-
-    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return self._inner.scan(start, end)
-
-    def scan_back(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return self._inner.scan_back(start, end)
 
     def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
         self.counts["write"] += 1
@@ -78,9 +71,6 @@ class FailingStorage:
 
     def recover(self) -> None:
         """The next write does not fail any more."""
-
-    def close(self) -> None:
-        self._inner.close()
 
 
 def proposed(number: int, count: int = 1) -> list[Proposed]:

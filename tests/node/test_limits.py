@@ -8,7 +8,6 @@ import pytest
 from google.protobuf.duration_pb2 import Duration  # type: ignore[import-untyped]
 from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
 
-from kt_es.eventstore.driver import streams_pb2
 from kt_es.node.groups.filters import (
     MAX_PART,
     MAX_PREFIX,
@@ -20,6 +19,7 @@ from kt_es.node.groups.filters import (
     make_filter,
     predicate,
 )
+from kt_es.node.protocol import streams_pb2
 from kt_es.node.refusals import Refusal
 from kt_es.node.rpc.append_messages import append_answer, appended, in_time, seconds_left
 from kt_es.node.rpc.discovery import VERSION, supported_methods

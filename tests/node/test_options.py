@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from kt_es.cli import up
 from kt_es.cli.main import cli
-from kt_es.cli.setup import NewDirectory, write_directory
+from kt_es.cli.operators.running import node_arguments
+from kt_es.cli.operators.setup import NewDirectory, write_directory
 from kt_es.config import load_settings
 from kt_es.errors import ConfigError, KtError
 from kt_es.node import server
@@ -119,7 +119,7 @@ def test_kt_up_gives_its_node_the_limits_in_kt_toml(tmp_path: Path, configs: lis
     limits: dict[str, Any] = {**OTHERS, "max_append": 2 << 20, "max_message": 3 << 20}
     settings = load_settings(directory(tmp_path, limits))
     # As ``kt up`` does: the file is named before the command, and has the limits.
-    result = CliRunner().invoke(cli, ["-c", str(settings.base / "kt.toml"), *up._node(settings)])
+    result = CliRunner().invoke(cli, ["-c", str(settings.base / "kt.toml"), *node_arguments(settings)])
     assert result.exit_code == 0, result.output
     assert configs[0].limits == NodeLimits(**limits)
     assert configs[0].data == tmp_path / "node"
@@ -127,7 +127,7 @@ def test_kt_up_gives_its_node_the_limits_in_kt_toml(tmp_path: Path, configs: lis
 
 def test_kt_up_leaves_the_node_its_own_limits(tmp_path: Path) -> None:
     settings = load_settings(directory(tmp_path, {}))
-    assert up._node(settings) == ("node", "--data", str(tmp_path / "node"))
+    assert node_arguments(settings) == ("node", "--data", str(tmp_path / "node"))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -29,23 +29,13 @@ class FaultyStorage:
     """A storage that fails when told: ``at`` is "before" or "after" a write, or "sync"."""
 
     def __init__(self, path: Path) -> None:
-        self._inner = RocksStorage(path)
+        self._inner = inner = RocksStorage(path)
+        self.get, self.get_many, self.close = inner.get, inner.get_many, inner.close
+        self.scan, self.scan_back = inner.scan, inner.scan_back
         self.at = ""
         self.syncs = 0
         self.may_sync = threading.Event()
         self.may_sync.set()
-
-    def get(self, key: bytes) -> bytes | None:
-        return self._inner.get(key)
-
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return self._inner.get_many(keys)
-
-    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return self._inner.scan(start, end)
-
-    def scan_back(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return self._inner.scan_back(start, end)
 
     def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
         if self.at == "before":
@@ -60,9 +50,6 @@ class FaultyStorage:
             raise StorageError("Input/output error")
         self._inner.sync()
         self.syncs += 1
-
-    def close(self) -> None:
-        self._inner.close()
 
 
 def proposed(count: int = 1) -> list[Proposed]:

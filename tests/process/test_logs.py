@@ -7,7 +7,8 @@ import io
 import pytest
 import structlog
 
-from kt_es.cli.logs import CLEAR, RecoveryBar
+from kt_es.cli.logs import RecoveryBar
+from kt_es.cli.output import CLEAR_LINE
 
 
 def drawn(bar: RecoveryBar, **event: object) -> None:
@@ -20,7 +21,7 @@ def test_a_rebuild_is_one_line_that_is_written_again() -> None:
     bar = RecoveryBar(terminal)
     drawn(bar, records=250_000, of_records=1_000_000, records_per_second=10_000)
     drawn(bar, records=1_000_000, of_records=1_000_000, records_per_second=10_000)
-    first, second = terminal.getvalue().split(CLEAR)[1:]
+    first, second = terminal.getvalue().split(CLEAR_LINE)[1:]
     assert first == (
         "  recovering  [#######-----------------------] 25%  "
         "250,000 of 1,000,000 records, 10,000/s, 1:15 left"
@@ -37,9 +38,9 @@ def test_the_next_line_takes_its_place() -> None:
     assert terminal.getvalue() == ""
     drawn(bar, records=1, of_records=2, records_per_second=0)
     assert bar(None, "info", event) is event
-    assert terminal.getvalue().endswith(CLEAR)
+    assert terminal.getvalue().endswith(CLEAR_LINE)
     assert bar(None, "info", event) is event
-    assert terminal.getvalue().count(CLEAR) == 2
+    assert terminal.getvalue().count(CLEAR_LINE) == 2
 
 
 def test_without_a_goal_it_stays_a_line() -> None:

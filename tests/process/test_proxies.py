@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.cli.figures import Page
-from kt_es.cli.hooks import Hooks
+from kt_es.cli.operators.status_metrics import ScrapedMetrics
+from kt_es.cli.owners.hooks import Hooks
 from kt_es.client.transport import Transport
 from kt_es.errors import ConfigError, UnavailableError
 from kt_es.eventstore.esdb import connect
@@ -62,7 +62,7 @@ def here() -> Iterator[str]:
 def test_nothing_on_this_machine_is_asked_through_a_proxy(here: str) -> None:
     for url in (here, here.replace("127.0.0.1", "localhost")):
         assert Transport(url).get("/v1/config", time.monotonic() + 60).status == 200
-        assert Page.at(f"{url}/metrics", "kt_figure").value("kt_figure") == 1
+        assert ScrapedMetrics.at(f"{url}/metrics", "kt_figure").value("kt_figure") == 1
         assert Hooks(webhook=url).run({}, ["webhook"]) == {}
 
 

@@ -17,19 +17,19 @@ from kt_es.formats.configs import SignedConfig
 from kt_es.formats.heads import HeadEvent
 from kt_es.formats.records import decode_records, encode_records
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.openings import Openings
+from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.rocks import RocksStore
+from kt_es.ledger.state import StateTable
 from kt_es.ledger.store import Store
 from kt_es.ledger.tables import (
     FAMILIES,
     HEADS_LOG,
     MUTATIONS_LOG,
-    Configs,
-    Entries,
-    Heads,
-    Nodes,
-    Pages,
-    States,
+    ConfigTable,
+    EntryTable,
+    HeadTable,
+    NodeTable,
+    PageTable,
     StoredEntry,
 )
 from kt_es.merkle.log import NodeId
@@ -66,7 +66,7 @@ def test_a_whole_directory_and_its_logs_are_as_they_must_be() -> None:
     assert report.counts["records in the stream"] == heads(published()[0])[-1].log_size
 
 
-@pytest.mark.parametrize("family", [Pages.FAMILY, Entries.FAMILY, Nodes.FAMILY, Heads.FAMILY])
+@pytest.mark.parametrize("family", [PageTable.FAMILY, EntryTable.FAMILY, NodeTable.FAMILY, HeadTable.FAMILY])
 def test_every_value_that_is_changed_or_missing_is_found(family: str) -> None:
     rows = published()[1][family]
     reachable = 0
@@ -75,24 +75,24 @@ def test_every_value_that_is_changed_or_missing_is_found(family: str) -> None:
             store = stored()
             store.write([(family, key, change)])
             found = not examined(store, published()[0]).is_good
-            if family == Pages.FAMILY:
+            if family == PageTable.FAMILY:
                 # Pages that no current root leads to are not held.
                 reachable += found
             else:
                 assert found, (family, number, key.hex(), change)
-    assert family != Pages.FAMILY or reachable > 0
+    assert family != PageTable.FAMILY or reachable > 0
 
 
 def test_every_changed_byte_of_an_entry_is_found() -> None:
     """Past ones and signatures too; without the log only the number of its record can be another."""
-    rows = published()[1][Entries.FAMILY]
+    rows = published()[1][EntryTable.FAMILY]
     chained = [key for key in rows if key.startswith(index(USERS[0]))]
     assert len(chained) == 2
     for key in (*chained, index(USERS[20]) + (2).to_bytes(8)):
         good = rows[key]
         for at in range(len(good)):
             store = stored()
-            store.write([(Entries.FAMILY, key, good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])])
+            store.write([(EntryTable.FAMILY, key, good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])])
             if at >= 8:
                 assert not examined(store).is_good, at
             words = " ".join(examined(store, published()[0]).differences)
@@ -102,19 +102,19 @@ def test_every_changed_byte_of_an_entry_is_found() -> None:
 def test_entries_that_nobody_accepted_are_found() -> None:
     store = stored()
     other = next_mutation(USERS[9], mutation(USERS[9]))
-    store.write([Entries(store).put(index(USERS[9]), 3, StoredEntry(46, other.encode()))])
+    store.write([EntryTable(store).put(index(USERS[9]), 3, StoredEntry(46, other.encode()))])
     words = " ".join(examined(store, published()[0]).differences)
     assert f"{len(USERS) + 4} entries stand here, {len(USERS) + 3} were accepted" in words
     store = stored()
     forged = mutation("zoe", signed_by=[private_key("eve")])
-    store.write([Entries(store).put(index("zoe"), 3, StoredEntry(46, forged.encode()))])
+    store.write([EntryTable(store).put(index("zoe"), 3, StoredEntry(46, forged.encode()))])
     assert "is not signed as it must be" in " ".join(examined(store).differences)
 
 
 def test_a_page_below_the_root_is_named() -> None:
     store = stored()
-    key = next(key for key in published()[1][Pages.FAMILY] if key[0] == 1 and key[-1] == 2)
-    store.write([(Pages.FAMILY, key, None)])
+    key = next(key for key in published()[1][PageTable.FAMILY] if key[0] == 1 and key[-1] == 2)
+    store.write([(PageTable.FAMILY, key, None)])
     words = " ".join(examined(store).differences)
     assert f"map page {key[1:2].hex()[0]} of version 2 is missing" in words
     assert f"must have {len(USERS)}" in words
@@ -123,33 +123,33 @@ def test_a_page_below_the_root_is_named() -> None:
 def test_an_entry_is_named() -> None:
     store = stored()
     at = index(USERS[7])
-    store.write([Entries(store).delete(at, 1)])
+    store.write([EntryTable(store).delete(at, 1)])
     assert examined(store).differences == [f"the entry at index {at.hex()} of epoch 1 is missing"]
 
 
 def test_nodes_heads_and_configs_are_named() -> None:
     store = stored()
-    store.write(Nodes(store).put(MUTATIONS_LOG, [(NodeId(1, 4), seed("x"))]))
+    store.write(NodeTable(store).put(MUTATIONS_LOG, [(NodeId(1, 4), seed("x"))]))
     words = " ".join(examined(store).differences)
     assert "log of mutations: node at level 1, offset 4" in words
     assert "level 2, offset 2" in words
     store = stored()
-    (node,) = Nodes(store).put(HEADS_LOG, [(NodeId(0, 1), b"")])
-    store.write([(*node[:2], None), (Heads.FAMILY, (1).to_bytes(8), None)])
+    (node,) = NodeTable(store).put(HEADS_LOG, [(NodeId(0, 1), b"")])
+    store.write([(*node[:2], None), (HeadTable.FAMILY, (1).to_bytes(8), None)])
     words = " ".join(examined(store).differences)
     assert "log of heads: node at level 0, offset 1 is missing" in words
     assert "the head of epoch 1 is missing" in words
     store = stored()
-    (key,) = (key for key, _ in store.scan(Configs.FAMILY, Configs.PREFIX))
-    store.write([(Configs.FAMILY, key, None)])
+    (key,) = (key for key, _ in store.scan(ConfigTable.FAMILY, ConfigTable.PREFIX))
+    store.write([(ConfigTable.FAMILY, key, None)])
     assert "lacks configs" in examined(store).differences[0]
 
 
 def test_what_an_unfinished_epoch_left_is_counted() -> None:
     store = stored()
     left = mutation("zoe")
-    store.write([Entries(store).put(index("zoe"), 4, StoredEntry(0, left.encode()))])
-    store.write(Nodes(store).put(MUTATIONS_LOG, [(NodeId(0, 47), seed("x"))]))
+    store.write([EntryTable(store).put(index("zoe"), 4, StoredEntry(0, left.encode()))])
+    store.write(NodeTable(store).put(MUTATIONS_LOG, [(NodeId(0, 47), seed("x"))]))
     report = examined(store)
     assert report.is_good
     assert report.counts["entries of an unfinished epoch"] == 1
@@ -161,14 +161,14 @@ def test_openings_are_counted_and_never_shown() -> None:
     key = opening.entry_hash
     store.write(
         [
-            (Openings.FAMILY, index("alice") + key, opening.encode()),
-            (Openings.FAMILY, index("bob") + key, b""),
+            (OpeningTable.FAMILY, index("alice") + key, opening.encode()),
+            (OpeningTable.FAMILY, index("bob") + key, b""),
         ]
     )
     report = examined(store)
     assert report.is_good
     assert report.counts["openings"] == 2
-    store.write([(Openings.FAMILY, index("alice") + key, opening.encode()[:-1])])
+    store.write([(OpeningTable.FAMILY, index("alice") + key, opening.encode()[:-1])])
     assert examined(store).differences == ["1 openings are damaged"]
 
 
@@ -201,7 +201,7 @@ def test_the_streams_are_held_against_it() -> None:
 
 def test_it_stops_after_twenty_differences() -> None:
     store = stored()
-    store.write([(Entries.FAMILY, key, None) for key in published()[1][Entries.FAMILY]])
+    store.write([(EntryTable.FAMILY, key, None) for key in published()[1][EntryTable.FAMILY]])
     assert len(examined(store).differences) == MAX_DIFFERENCES
 
 
@@ -255,7 +255,7 @@ def test_the_command_tells_in_json(on_disk: Path) -> None:
 def test_the_command_ends_with_4_and_names_what_differs(on_disk: Path) -> None:
     store = RocksStore.open(on_disk, FAMILIES)
     committed = Ledger(store, ORIGIN, SIGNER_KEY).committed
-    store.write([States(store).put(replace(committed, queue_next=99))])
+    store.write([StateTable(store).put(replace(committed, queue_next=99))])
     store.close()
     code, said, problem = run("--json", "fsck", str(on_disk), "--vkey", VKEY)
     assert code == 4
@@ -280,5 +280,5 @@ def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_configs_of_all_roles_are_kept() -> None:
     store = stored()
-    ((_, data),) = store.scan(Configs.FAMILY, Configs.PREFIX)
+    ((_, data),) = store.scan(ConfigTable.FAMILY, ConfigTable.PREFIX)
     assert SignedConfig.decode(data) == Ledger(store, ORIGIN, SIGNER_KEY).committed.standing.config

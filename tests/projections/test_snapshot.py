@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.cli.setup import NewDirectory, write_directory
+from kt_es.cli.operators.setup import NewDirectory, write_directory
 from kt_es.client.trusted import Pinned
 from kt_es.config import FILE_NAME
 from kt_es.errors import DivergenceError, KtError
@@ -19,9 +19,9 @@ from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.snapshots import LENGTH_SIZE, SnapshotHeader, SnapshotRow, decode_rows, encode_rows
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rocks import RocksStore
-from kt_es.ledger.state import Committed
+from kt_es.ledger.state import Committed, StateTable
 from kt_es.ledger.store import Store
-from kt_es.ledger.tables import FAMILIES, Pages, States
+from kt_es.ledger.tables import FAMILIES, PageTable
 from projections.fsck.examination import fsck
 from projections.snapshot import load, save
 from tests.builders import (
@@ -128,7 +128,7 @@ def test_every_broken_byte_and_end_is_refused_and_nothing_is_committed() -> None
         store = MemoryStore(FAMILIES)
         with pytest.raises(DivergenceError):
             load(io.BytesIO(bad), store, ORIGIN, SIGNER_KEY)
-        assert States(store).committed(ORIGIN, SIGNER_KEY) is None
+        assert StateTable(store).committed(ORIGIN, SIGNER_KEY) is None
 
 
 def changed_rows(change: Callable[[list[SnapshotRow]], list[SnapshotRow]]) -> bytes:
@@ -206,7 +206,7 @@ def test_what_is_not_what_was_signed_is_refused(made: Callable[[], bytes], words
     store = MemoryStore(FAMILIES)
     with pytest.raises(DivergenceError, match=words):
         load(io.BytesIO(made()), store, ORIGIN, SIGNER_KEY)
-    assert States(store).committed(ORIGIN, SIGNER_KEY) is None
+    assert StateTable(store).committed(ORIGIN, SIGNER_KEY) is None
 
 
 def test_another_directorys_snapshot_is_refused() -> None:
@@ -222,8 +222,8 @@ def test_a_directory_with_anything_in_it_is_refused() -> None:
 
 def test_a_damaged_directory_is_not_saved() -> None:
     store = stored()
-    key = next(key for key in published()[1][Pages.FAMILY] if key[0] == 1 and key[-1] == 2)
-    store.write([(Pages.FAMILY, key, None)])
+    key = next(key for key in published()[1][PageTable.FAMILY] if key[0] == 1 and key[-1] == 2)
+    store.write([(PageTable.FAMILY, key, None)])
     with pytest.raises(KtError, match="is missing"):
         saved(store)
     with pytest.raises(DivergenceError, match="no epoch yet"):

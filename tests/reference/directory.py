@@ -12,6 +12,18 @@ from dataclasses import dataclass, field, replace
 
 import httpx
 
+from kt_es.api.codec import encode_model
+from kt_es.api.models import (
+    ConsistencyBody,
+    DirectoryBody,
+    ErasureBody,
+    HeadBody,
+    HistoryBody,
+    LookupBody,
+    RangeBody,
+    VerdictBody,
+    VersionBody,
+)
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.crypto.vrf import index_of
@@ -225,14 +237,7 @@ class Directory:
         body = json.loads(request.content) if request.content else {}
         match request.method, request.url.path:
             case "GET", "/v1/directory":
-                return _json(
-                    {
-                        "origin": b.ORIGIN,
-                        "directory": "people",
-                        "label_policy": "email",
-                        "configs": text(encode_configs(self.configs)),
-                    }
-                )
+                return _json(DirectoryBody(b.ORIGIN, "people", "email", encode_configs(self.configs)))
             case "POST", "/v1/lookup":
                 return self._lookup(body)
             case "POST", "/v1/range":
@@ -245,7 +250,7 @@ class Directory:
                 return self._history(body)
             case "GET", "/v1/consistency":
                 first, second = int(request.url.params["from"]), int(request.url.params["to"])
-                return _json({"hashes": [text(value) for value in self.consistency(first, second)]})
+                return _json(ConsistencyBody(tuple(self.consistency(first, second))))
             case "GET", path if path.startswith("/v1/heads/"):
                 wanted = path.rpartition("/")[2]
                 return self._head(len(self.heads) if wanted == "latest" else int(wanted))
@@ -258,14 +263,8 @@ class Directory:
         answer = self.answer(body["label"], epoch)  # type: ignore[arg-type]
         shown = self.profile(answer) if body["profile"] else None
         proof = self.consistency(body["since"] or 0, len(self.heads))  # type: ignore[arg-type]
-        return _json(
-            {
-                "epoch": SignedMapHead.decode(answer.smh_bytes).head.epoch,
-                "answer": text(answer.encode()),
-                "profile": None if shown is None else text(shown),
-                "consistency": [text(value) for value in proof],
-            }
-        )
+        number = SignedMapHead.decode(answer.smh_bytes).head.epoch
+        return _json(LookupBody(number, answer.encode(), shown, tuple(proof)))
 
     def _range(self, body: dict[str, object]) -> httpx.Response:
         first, last = int(str(body["first"])), int(str(body["last"]))
@@ -275,14 +274,7 @@ class Directory:
             return problem(400, "malformed", "the range has more than 256 epochs", "last")
         answer = self.range_answer(str(body["label"]), first, last)
         proof = self.consistency(body["since"] or 0, len(self.heads))  # type: ignore[arg-type]
-        return _json(
-            {
-                "first": first,
-                "last": last,
-                "answer": text(answer.encode()),
-                "consistency": [text(value) for value in proof],
-            }
-        )
+        return _json(RangeBody(first, last, answer.encode(), tuple(proof)))
 
     def _submit(self, body: dict[str, str]) -> httpx.Response:
         mutation = Mutation.decode(base64.b64decode(body["mutation"]))
@@ -295,9 +287,7 @@ class Directory:
             self.advance()
         if not verdict.succeeded:
             return problem(409, verdict.label, "the change was refused", verdict=verdict.label)
-        return _json(
-            {"mutation": mutation.entry_hash.hex(), "verdict": verdict.label, "epoch": len(self.heads)}
-        )
+        return _json(VerdictBody(mutation.entry_hash.hex(), verdict.label, len(self.heads), None))
 
     def _erase(self, body: dict[str, str]) -> httpx.Response:
         erasure = Erasure.decode(base64.b64decode(body["erasure"]))
@@ -307,7 +297,7 @@ class Directory:
         self.erasures[erasure.entry_hash] = (self.epoch.number, len(self.records) - 1)
         self.private.pop(erasure.entry_hash, None)
         self.advance()
-        return _json({"entry": erasure.entry_hash.hex(), "event": None, "epoch": len(self.heads)})
+        return _json(ErasureBody(erasure.entry_hash.hex(), None, len(self.heads)))
 
     def _history(self, body: dict[str, str]) -> httpx.Response:
         """A page of versions, of at most ``page``."""
@@ -318,29 +308,20 @@ class Directory:
         for epoch, entry_hash in told[: self.page]:
             mutation = self.mutations[entry_hash]
             opened, shown = self.private.get(entry_hash, (None, None))
-            versions.append(
-                {
-                    "version": mutation.entry.version,
-                    "epoch": epoch,
-                    "mutation": text(mutation.encode()),
-                    "opening": None if opened is None else text(opened),
-                    "profile": None if shown is None or not body["profiles"] else text(shown),
-                }
-            )
-        return _json({"versions": versions, "more": len(told) > self.page})
+            profile = shown if body["profiles"] else None
+            versions.append(VersionBody(mutation.entry.version, epoch, mutation.encode(), opened, profile))
+        return _json(HistoryBody(tuple(versions), len(told) > self.page))
 
     def _head(self, epoch: int) -> httpx.Response:
         return _json(
-            {
-                "epoch": epoch,
-                "smh": text(self.heads[epoch - 1].smh.encode()),
-                "heads_checkpoint": self.heads_checkpoint(epoch),
-                "mutations_checkpoint": self.mutations_checkpoint(epoch),
-                "inclusion": [
-                    text(value) for value in naive_log.inclusion(epoch - 1, self.leaves(len(self.heads)))
-                ],
-                "latest_checkpoint": self.heads_checkpoint(len(self.heads)),
-            }
+            HeadBody(
+                epoch,
+                self.heads[epoch - 1].smh.encode(),
+                self.heads_checkpoint(epoch),
+                self.mutations_checkpoint(epoch),
+                tuple(naive_log.inclusion(epoch - 1, self.leaves(len(self.heads)))),
+                self.heads_checkpoint(len(self.heads)),
+            )
         )
 
 
@@ -348,8 +329,8 @@ def text(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _json(body: dict[str, object]) -> httpx.Response:
-    return httpx.Response(200, content=json.dumps(body).encode())
+def _json(answer: object) -> httpx.Response:
+    return httpx.Response(200, content=json.dumps(encode_model(answer)).encode())
 
 
 def problem(

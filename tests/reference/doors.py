@@ -17,7 +17,7 @@ from kt_es.server.connections import HttpConnections
 from kt_es.server.guard import Guard
 from kt_es.server.limits import ClientLimits
 from kt_es.server.listening import http_server
-from projections.frontend import Running
+from projections.service import FrontendService
 
 PATIENCE = 20.0
 
@@ -78,7 +78,7 @@ def door(
 
 
 @contextmanager
-def listening(running: Running) -> Iterator[int]:
+def listening(running: FrontendService) -> Iterator[int]:
     """A front end behind a real socket; its port."""
     connections = HttpConnections(running.clients, 100, running.metrics.refused)
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)

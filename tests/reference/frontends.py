@@ -12,13 +12,18 @@ from typing import Any
 import anyio
 import httpx
 
+from kt_es.api.codec import encode_model
+from kt_es.api.models import ErasureRequest, MutationRequest
+from kt_es.api.operations import JSON_MEDIA
 from kt_es.errors import KtError
 from kt_es.eventstore.streams import EventLog
+from kt_es.formats.entries import Mutation
+from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.store import Store
 from kt_es.ledger.tables import FAMILIES
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
-from projections.frontend import Running
+from projections.service import FrontendService
 from tests import builders as b
 from tests.reference.memory_store import MemoryStore
 from tests.reference.signed_streams import SignedStreams
@@ -49,7 +54,7 @@ class Front:
         self.later = 0
         self.store = MemoryStore(FAMILIES) if store is None else store
         self.ledger = Ledger(self.store, b.ORIGIN, b.SIGNER_KEY) if ledger is None else ledger
-        self.running = Running(
+        self.running = FrontendService(
             self.ledger,
             streams.names,
             b.VRF,
@@ -78,7 +83,7 @@ class Front:
         return self.request("GET", path, **options)
 
     def post(self, path: str, body: object, **options: Any) -> httpx.Response:
-        headers = {"content-type": "application/json"}
+        headers = {"content-type": JSON_MEDIA}
         return self.request("POST", path, content=json.dumps(body).encode(), headers=headers, **options)
 
 
@@ -106,3 +111,20 @@ def front_with_alice(limits: ClientLimits = DEFAULT_LIMITS) -> Iterator[Front]:
     streams.epoch()
     with front(streams, made=Front(streams, limits=limits)) as made:
         yield made
+
+
+def submission(user: str, made: Mutation | None = None, **changed: object) -> dict[str, Any]:
+    """The body of ``POST /v1/mutations`` with ``made``, by default the first mutation of ``user``."""
+    made = b.mutation(user) if made is None else made
+    version = made.entry.version
+    request = MutationRequest(
+        b.label_of(user), made.encode(), b.opening(user, version), b.profile(user, version)
+    )
+    return {**encode_model(request), **changed}
+
+
+def erasure(user: str, signer: str | None = None) -> dict[str, Any]:
+    """The body of ``POST /v1/erasures`` for the first entry of ``user``."""
+    held, key = b.mutation(user), b.private_key(signer or user)
+    made = Erasure.sign(held.entry.index, held.entry_hash, ErasureReason.OWNER, b.ORIGIN, key)
+    return encode_model(ErasureRequest(made.encode()))

@@ -15,7 +15,7 @@ from kt_es.formats.profiles import Opening
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.state import Committed
 from kt_es.ledger.store import Change, Store
-from kt_es.ledger.tables import HEADS_LOG, Openings, StoredEntry
+from kt_es.ledger.tables import HEADS_LOG, OpeningTable, StoredEntry
 from kt_es.merkle.log import LogState
 from kt_es.merkle.map import EMPTY_ROOT
 from signer.publish import sign_head
@@ -55,7 +55,7 @@ def large_ledger(store: Store, entries: int, epochs: int, users: Sequence[str]) 
     for user, made in zip(users, mutations, strict=True):
         index, opening = made.entry.index, Opening(made.entry_hash, b.opening(user), b.profile(user))
         changes.append(tables.entries.put(index, 1, StoredEntry(0, made.encode())))
-        changes.append((Openings.FAMILY, index + made.entry_hash, opening.encode()))
+        changes.append((OpeningTable.FAMILY, index + made.entry_hash, opening.encode()))
     changes.append(tables.states.put(committed))
     changes.append(tables.configs.put(1, 0, b.signed_config().encode()))
     store.write(changes)

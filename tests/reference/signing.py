@@ -18,7 +18,7 @@ from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.replay import Replay
 from kt_es.ledger.tables import FAMILIES
 from signer.keys import KeyRing
-from signer.loop import Effects, Limits, Signer
+from signer.loop import Effects, EpochLimits, Signer
 from signer.runner import run_forever
 from tests.builders import ORIGIN, SIGNER, SIGNER_KEY, START, config, seed, signed_config
 from tests.reference.memory_log import MemoryLog
@@ -31,7 +31,7 @@ _NONCES = itertools.count()
 PATIENCE = 30.0
 
 # Small enough that every bound of the loop is met in a short test.
-LIMITS = Limits(batch_limit=50, outbox=4096, unacknowledged=20, patience=0.02, watchdog=0.2)
+LIMITS = EpochLimits(batch_limit=50, outbox=4096, unacknowledged=20, patience=0.02, watchdog=0.2)
 
 
 def wait_until(done: Callable[[], bool], what: str) -> None:
@@ -74,7 +74,7 @@ def effects(connect: Callable[[], EventLog]) -> Effects:
     return Effects(connect, now, time.monotonic, lambda: seed(f"nonce {next(_NONCES)}")[:16])
 
 
-def new_signer(log: EventLog, ledger: Ledger, limits: Limits = LIMITS) -> Signer:
+def new_signer(log: EventLog, ledger: Ledger, limits: EpochLimits = LIMITS) -> Signer:
     return Signer(log, NAMES, ledger, KeyRing([SIGNER]), effects=effects(lambda: log), limits=limits)
 
 
@@ -82,7 +82,7 @@ def new_signer(log: EventLog, ledger: Ledger, limits: Limits = LIMITS) -> Signer
 def signing(
     log: EventLog,
     ledger: Ledger,
-    limits: Limits = LIMITS,
+    limits: EpochLimits = LIMITS,
     connect: Callable[[], EventLog] | None = None,
     keys: KeyRing | None = None,
 ) -> Iterator[list[KtError]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from kt_es.eventstore.streams import ANY, Event, content_event
 from kt_es.formats.queue import EPOCH_MARKER, MAX_EVENT_ITEMS, MUTATIONS, encode_mutations
 from kt_es.server.backlog import MAX_BACKLOG, SAMPLES, Backlog
 from tests import builders as b
-from tests.reference.frontends import Front, front
+from tests.reference.frontends import Front, front, submission
 from tests.reference.memory_log import MemoryLog
 from tests.reference.signed_streams import SignedStreams
 
@@ -172,32 +171,13 @@ class Bounded(Front):
         self.running.backlog.limit = LIMIT
 
     def submit(self, user: str) -> int:
-        made = b.mutation(user)
-
-        def encoded(data: bytes) -> str:
-            return base64.b64encode(data).decode()
-
-        body = {
-            "label": b.label_of(user),
-            "mutation": encoded(made.encode()),
-            "opening": encoded(b.opening(user)),
-            "profile": encoded(b.profile(user)),
-        }
-        self.answer = self.post("/v1/mutations", body)
+        self.answer = self.post("/v1/mutations", submission(user))
         return self.answer.status_code
 
     def figure(self, name: str) -> float:
         lines = self.get("/metrics").text.splitlines()
         (value,) = (line.split()[1] for line in lines if line.startswith(f"{name} "))
         return float(value)
-
-
-@pytest.fixture
-def streams() -> SignedStreams:
-    streams = SignedStreams()
-    streams.put_user("alice")
-    streams.epoch()
-    return streams
 
 
 @pytest.fixture

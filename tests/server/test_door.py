@@ -15,9 +15,9 @@ from starlette.types import Receive, Scope, Send
 from kt_es.api.operations import MAX_MUTATION_REQUEST
 from kt_es.errors import KtError
 from kt_es.server import connection, limits
-from kt_es.server.guard import leave_place
+from kt_es.server.guard import release_slot
 from kt_es.server.limits import ClientLimits
-from kt_es.server.pools import run_in
+from kt_es.server.receipts import run_in
 from tests.reference.doors import PATIENCE, Door, answer, door, is_closed, request
 from tests.reference.frontends import until
 
@@ -48,7 +48,7 @@ class App:
         self.waiting += 1
         try:
             if scope["path"] == "/decided":
-                leave_place(scope)
+                release_slot(scope)
             while not self.let_go.is_set():
                 await asyncio.sleep(0.005)
         finally:

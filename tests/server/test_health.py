@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
-import pytest
 
 from kt_es.ledger.clock import SLACK
 from kt_es.server.health import NotReadyReason
@@ -14,20 +11,6 @@ from tests.reference.frontends import Front, front, until
 from tests.reference.signed_streams import SignedStreams
 
 TOO_LATE = b.config().max_interval + SLACK + 1
-
-
-@pytest.fixture
-def streams() -> SignedStreams:
-    made = SignedStreams()
-    made.put_user("alice")
-    made.epoch()
-    return made
-
-
-@pytest.fixture
-def running(streams: SignedStreams) -> Iterator[Front]:
-    with front(streams) as made:
-        yield made
 
 
 def figures(running: Front) -> dict[str, float]:

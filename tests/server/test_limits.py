@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.cli.limits import limits_of
+from kt_es.cli.operators.processes import limits_of
 from kt_es.client.trusted import Pinned
 from kt_es.config import FrontendTable, load_settings
 from kt_es.errors import ConfigError

@@ -19,7 +19,7 @@ from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.proofs import decode_configs
 from kt_es.ledger.proofs import map_root_at
 from kt_es.merkle.verify import log_root_from_consistency
-from projections.frontend import Running
+from projections.service import FrontendService
 from tests import builders as b
 from tests.reference.frontends import Front, front
 from tests.reference.signed_streams import SignedStreams
@@ -230,14 +230,14 @@ def test_a_vrf_key_of_another_directory_ends_the_front_end() -> None:
     streams.epoch()
     made = Front(streams)
     other = VrfPrivateKey.from_seed(b.seed("another vrf"))
-    running = Running(made.ledger, streams.names, other, lambda: streams.log, made.errors.append)
+    running = FrontendService(made.ledger, streams.names, other, lambda: streams.log, made.errors.append)
     running.replica.worker.start()
     assert running.replica.worker.join(30)
     assert [type(error) for error in made.errors] == [ConfigError]
     with pytest.raises(UnavailableError, match="stopped serving"):
         running.directory.lookup("alice@example.org")
     with pytest.raises(ConfigError, match="VRF key"):
-        Running(made.ledger, streams.names, other, lambda: streams.log, made.errors.append)
+        FrontendService(made.ledger, streams.names, other, lambda: streams.log, made.errors.append)
     running.stop()
 
 

@@ -16,34 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kt_es.formats.erasures import Erasure, ErasureReason
-from kt_es.formats.notes import encode_base64
 from kt_es.server.limits import ClientLimits
 from tests import builders as b
 from tests.reference.doors import listening
-from tests.reference.frontends import front_with_alice
+from tests.reference.frontends import erasure, front_with_alice, submission
 from tests.reference.operations import JSON, Asked, Operation, operations
-
-
-def submission(user: str, **other: object) -> dict[str, object]:
-    return {
-        "label": b.label_of(user),
-        "mutation": encode_base64(b.mutation(user).encode()),
-        "opening": encode_base64(b.opening(user)),
-        "profile": encode_base64(b.profile(user)),
-        **other,
-    }
-
-
-def erasure(user: str, signer: str | None = None) -> dict[str, str]:
-    held = b.mutation(user)
-    key = b.private_key(signer or user)
-    return {
-        "erasure": encode_base64(
-            Erasure.sign(held.entry.index, held.entry_hash, ErasureReason.OWNER, b.ORIGIN, key).encode()
-        )
-    }
-
 
 KNOWN: dict[str, tuple[Mapping[str, Any], ...]] = {
     "/v1/lookup": ({"label": b.label_of("alice")}, {"label": b.label_of("nobody")}),

@@ -10,13 +10,11 @@ import httpx
 import pytest
 
 from kt_es.errors import AccessDeniedError, KtError, UnavailableError
-from kt_es.formats.erasures import Erasure, ErasureReason
-from kt_es.formats.notes import encode_base64
 from kt_es.server import availability, limits
 from kt_es.server.contract import models
 from kt_es.server.problems import without_streams
 from tests import builders as b
-from tests.reference.frontends import Front, front
+from tests.reference.frontends import Front, erasure, front, submission
 from tests.reference.signed_streams import SignedStreams
 from tools import openapi
 
@@ -64,21 +62,6 @@ def running(streams: SignedStreams, log: FailingLog, monkeypatch: pytest.MonkeyP
     with front(streams, made=Front(streams, connect=lambda: log)) as made:  # type: ignore[arg-type, return-value]
         yield made
         log.error = None
-
-
-def submission(user: str) -> dict[str, object]:
-    return {
-        "label": b.label_of(user),
-        "mutation": encode_base64(b.mutation(user).encode()),
-        "opening": encode_base64(b.opening(user)),
-        "profile": encode_base64(b.profile(user)),
-    }
-
-
-def erasure(user: str) -> dict[str, object]:
-    held = b.mutation(user)
-    made = Erasure.sign(held.entry.index, held.entry_hash, ErasureReason.OWNER, b.ORIGIN, b.private_key(user))
-    return {"erasure": encode_base64(made.encode())}
 
 
 def ask_everything(running: Front) -> list[tuple[str, httpx.Response]]:

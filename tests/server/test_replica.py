@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 
 import pytest
 
@@ -19,20 +18,6 @@ from tests import builders as b
 from tests.reference.frontends import Front, front, until
 from tests.reference.memory_log import MemoryLog
 from tests.reference.signed_streams import SignedStreams
-
-
-@pytest.fixture
-def streams() -> SignedStreams:
-    streams = SignedStreams()
-    streams.put_user("alice")
-    streams.epoch()
-    return streams
-
-
-@pytest.fixture
-def running(streams: SignedStreams) -> Iterator[Front]:
-    with front(streams) as made:
-        yield made
 
 
 def append(streams: SignedStreams, stream: str, kind: str, data: bytes) -> None:

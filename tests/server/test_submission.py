@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,40 +11,12 @@ import pytest
 from kt_es.crypto.signatures import ED25519
 from kt_es.formats.entries import MAX_MUTATION, Mutation
 from kt_es.formats.keys import PublicKey
+from kt_es.formats.notes import encode_base64 as encoded
 from kt_es.formats.profiles import MAX_PROFILE, Opening
 from kt_es.formats.queue import decode_mutations
 from tests import builders as b
-from tests.reference.frontends import Front, front, until
+from tests.reference.frontends import Front, front, submission, until
 from tests.reference.signed_streams import SignedStreams
-
-
-def encoded(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def body_of(user: str, made: Mutation, **changed: object) -> dict[str, Any]:
-    version = made.entry.version
-    return {
-        "label": b.label_of(user),
-        "mutation": encoded(made.encode()),
-        "opening": encoded(b.opening(user, version)),
-        "profile": encoded(b.profile(user, version)),
-        **changed,
-    }
-
-
-@pytest.fixture
-def streams() -> SignedStreams:
-    streams = SignedStreams()
-    streams.put_user("alice")
-    streams.epoch()
-    return streams
-
-
-@pytest.fixture
-def running(streams: SignedStreams) -> Iterator[Front]:
-    with front(streams) as made:
-        yield made
 
 
 def queued(streams: SignedStreams) -> list[bytes]:
@@ -55,7 +26,7 @@ def queued(streams: SignedStreams) -> list[bytes]:
 
 def test_a_receipt_names_the_mutation_and_its_event(streams: SignedStreams, running: Front) -> None:
     made = b.mutation("bob")
-    answer = running.post("/v1/mutations", body_of("bob", made, label="BOB@example.org"))
+    answer = running.post("/v1/mutations", submission("bob", made, label="BOB@example.org"))
     assert answer.status_code == 202
     (event,) = [event for event in streams.log.read(streams.names.queue) if event.revision == 3]
     assert answer.json() == {"mutation": made.entry_hash.hex(), "event": str(event.id)}
@@ -69,7 +40,7 @@ def test_a_receipt_names_the_mutation_and_its_event(streams: SignedStreams, runn
 def test_whoever_waits_is_told_the_verdict_and_the_record(streams: SignedStreams, running: Front) -> None:
     made = b.mutation("bob")
     with streams.signing():
-        answer = running.post("/v1/mutations", body_of("bob", made, wait=30))
+        answer = running.post("/v1/mutations", submission("bob", made, wait=30))
     assert answer.status_code == 200
     assert answer.json() == {
         "mutation": made.entry_hash.hex(),
@@ -83,7 +54,7 @@ def test_whoever_waits_is_told_the_verdict_and_the_record(streams: SignedStreams
 
 def test_a_lost_answer_is_repaired_by_submitting_again(streams: SignedStreams, running: Front) -> None:
     made = b.mutation("bob")
-    body = body_of("bob", made, wait=30)
+    body = submission("bob", made, wait=30)
     with streams.signing():
         running.post("/v1/mutations", body)
     again = running.post("/v1/mutations", body)
@@ -96,7 +67,7 @@ def test_a_decision_against_it_is_a_problem_with_the_verdict(streams: SignedStre
     first, second = b.mutation("bob"), b.mutation("bob", keys=[b.private_key("other")])
     streams.put(first)
     with streams.signing():
-        answer = running.post("/v1/mutations", body_of("bob", second, wait=30))
+        answer = running.post("/v1/mutations", submission("bob", second, wait=30))
     assert answer.status_code == 409
     problem = answer.json()
     assert (problem["verdict"], problem["reason"], problem["field"]) == ("conflict", "conflict", "mutation")
@@ -104,13 +75,13 @@ def test_a_decision_against_it_is_a_problem_with_the_verdict(streams: SignedStre
 
 
 def test_not_decided_in_time_is_a_receipt(running: Front) -> None:
-    answer = running.post("/v1/mutations", body_of("bob", b.mutation("bob"), wait=0.01))
+    answer = running.post("/v1/mutations", submission("bob", b.mutation("bob"), wait=0.01))
     assert answer.status_code == 202
 
 
 def refused_cases() -> Iterator[tuple[str, Callable[[], dict[str, Any]], int, str, str]]:
     alice, bob = b.mutation("alice"), b.mutation("bob")
-    good = body_of("bob", bob)
+    good = submission("bob", bob)
     other = b.private_key("other")
 
     def case(
@@ -147,11 +118,11 @@ def refused_cases() -> Iterator[tuple[str, Callable[[], dict[str, Any]], int, st
         mutation=mutation(b.mutation("bob", origin=b.OTHER_ORIGIN)),
     )  # fmt: skip
     second = b.mutation("bob", 2, bob.entry_hash)
-    yield "no first version yet", lambda: body_of("bob", second), 409, "stale", "mutation"
+    yield "no first version yet", lambda: submission("bob", second), 409, "stale", "mutation"
     stale = b.mutation("alice", keys=[other])
-    yield "a first version again", lambda: body_of("alice", stale), 409, "stale", "mutation"
+    yield "a first version again", lambda: submission("alice", stale), 409, "stale", "mutation"
     taken = b.next_mutation("alice", alice, keys=[other])
-    yield "not signed by the owner", lambda: body_of("alice", taken), 403, "unauthorized", "mutation"
+    yield "not signed by the owner", lambda: submission("alice", taken), 403, "unauthorized", "mutation"
 
 
 CASES = list(refused_cases())
@@ -190,7 +161,7 @@ def test_without_the_log_submissions_are_refused_and_lookups_go_on(
     until(lambda: isinstance(running.running.openings.get(held.entry.index, held.entry_hash), Opening))
     streams.log.away = True  # type: ignore[attr-defined]
     running.running.watch.probe()
-    body = body_of("bob", b.mutation("bob"))
+    body = submission("bob", b.mutation("bob"))
     answer = running.post("/v1/mutations", body)
     assert (answer.status_code, answer.json()["reason"]) == (503, "unavailable")
     assert int(answer.headers["retry-after"]) >= 1
@@ -210,14 +181,14 @@ def test_an_append_without_an_answer_is_repeated_as_the_same_event(
 ) -> None:
     streams.log.break_appends(2, written=written)  # type: ignore[attr-defined]
     made = b.mutation("bob")
-    assert running.post("/v1/mutations", body_of("bob", made)).status_code == 202
+    assert running.post("/v1/mutations", submission("bob", made)).status_code == 202
     assert queued(streams) == [made.encode()]
     assert len(list(streams.log.read(streams.names.openings(made.entry.index)))) == 1
 
 
 def test_submissions_are_counted_by_verdict(running: Front) -> None:
-    running.post("/v1/mutations", body_of("bob", b.mutation("bob")))
-    running.post("/v1/mutations", body_of("bob", b.mutation("bob"), opening=""))
+    running.post("/v1/mutations", submission("bob", b.mutation("bob")))
+    running.post("/v1/mutations", submission("bob", b.mutation("bob"), opening=""))
     text = running.get("/metrics").text
     assert 'kt_submissions_total{verdict="queued"} 1.0' in text
     assert 'kt_submissions_total{verdict="malformed"} 1.0' in text
@@ -231,7 +202,7 @@ def test_a_key_that_nobody_can_have_is_refused(streams: SignedStreams, running: 
     entry = b.entry("bob")
     named = replace(entry, authorized_keys=(*entry.authorized_keys, small))
     made = Mutation.sign(named, b.ORIGIN, [b.private_key("bob")])
-    answer = running.post("/v1/mutations", body_of("bob", made))
+    answer = running.post("/v1/mutations", submission("bob", made))
     assert answer.status_code == 400
     problem = answer.json()
     assert (problem["reason"], problem["field"]) == ("malformed", "mutation")

@@ -11,12 +11,12 @@ from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import ANY, Event, content_event
 from kt_es.formats.queue import MUTATIONS
 from signer.keys import KeyRing
-from signer.loop import Effects, Limits, Signer
+from signer.loop import Effects, EpochLimits, Signer
 from tests.builders import SIGNER, START, mutation, seed
 from tests.reference.memory_log import MemoryLog
 from tests.reference.signing import NAMES, check_logs, heads, new_ledger, new_log, submit, verdicts
 
-LIMITS = Limits(batch_limit=1_000, outbox=4096, unacknowledged=20, patience=2.0, watchdog=10.0)
+LIMITS = EpochLimits(batch_limit=1_000, outbox=4096, unacknowledged=20, patience=2.0, watchdog=10.0)
 
 
 class Place:

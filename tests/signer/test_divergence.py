@@ -20,9 +20,9 @@ from kt_es.formats.queue import EPOCH_MARKER
 from kt_es.formats.records import Record, Verdict, decode_records, encode_records
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rocks import RocksStore
-from kt_es.ledger.state import Committed
+from kt_es.ledger.state import Committed, StateTable
 from kt_es.ledger.store import Store
-from kt_es.ledger.tables import FAMILIES, Configs, Entries, Heads, Pages, States
+from kt_es.ledger.tables import FAMILIES, ConfigTable, EntryTable, HeadTable, PageTable
 from kt_es.merkle.log import LogState
 from kt_es.merkle.map import EMPTY_ROOT, Root
 from kt_es.merkle.pages import decode_page, encode_page
@@ -140,12 +140,12 @@ def work_on(log: MemoryLog, store: Store, origin: str, pinned: PrivateKey, keys:
 
 
 def committed() -> Committed:
-    return Committed.decode(published()[1][States.FAMILY][States.COMMITTED], ORIGIN, SIGNER_KEY)
+    return Committed.decode(published()[1][StateTable.FAMILY][StateTable.COMMITTED], ORIGIN, SIGNER_KEY)
 
 
 def with_commit(changed: Committed) -> MemoryStore:
     store = stored()
-    store.write([States(store).put(changed)])
+    store.write([StateTable(store).put(changed)])
     return store
 
 
@@ -225,7 +225,9 @@ def test_every_changed_byte_of_the_committed_state_is_refused() -> None:
     log = published()[0]
     for at in range(len(good)):
         store = stored()
-        store.write([(States.FAMILY, States.COMMITTED, good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])])
+        store.write(
+            [(StateTable.FAMILY, StateTable.COMMITTED, good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])]
+        )
         with pytest.raises(DivergenceError):
             new_signer(log, Ledger(store, ORIGIN, SIGNER_KEY)).recover()
 
@@ -233,8 +235,12 @@ def test_every_changed_byte_of_the_committed_state_is_refused() -> None:
 def test_every_changed_byte_of_the_last_head_and_of_the_config_is_refused() -> None:
     log, rows = published()
     kept = [
-        (Heads.FAMILY, (3).to_bytes(8)),
-        *((Configs.FAMILY, key) for key in rows[Configs.FAMILY] if key.startswith(Configs.PREFIX)),
+        (HeadTable.FAMILY, (3).to_bytes(8)),
+        *(
+            (ConfigTable.FAMILY, key)
+            for key in rows[ConfigTable.FAMILY]
+            if key.startswith(ConfigTable.PREFIX)
+        ),
     ]
     for family, key in kept:
         good = rows[family][key]
@@ -247,25 +253,25 @@ def test_every_changed_byte_of_the_last_head_and_of_the_config_is_refused() -> N
 
 def page_keys() -> list[bytes]:
     """The pages of the current map that the next epoch has to read."""
-    return list(published()[1][Pages.FAMILY])
+    return list(published()[1][PageTable.FAMILY])
 
 
 @pytest.mark.parametrize("what", ["missing", "changed", "in another's place"])
 def test_a_damaged_root_page_is_named(what: str) -> None:
     store, key = stored(), bytes(1) + (3).to_bytes(5)
-    value = published()[1][Pages.FAMILY][key]
-    elsewhere = published()[1][Pages.FAMILY][bytes(1) + (2).to_bytes(5)]
+    value = published()[1][PageTable.FAMILY][key]
+    elsewhere = published()[1][PageTable.FAMILY][bytes(1) + (2).to_bytes(5)]
     changes = {"missing": None, "changed": value[:40] + b"\x00" + value[41:], "in another's place": elsewhere}
-    store.write([(Pages.FAMILY, key, changes[what])])
+    store.write([(PageTable.FAMILY, key, changes[what])])
     assert "map page root of version 3" in refused(published()[0], store)
 
 
 def test_a_root_page_with_another_content_and_a_good_checksum_is_named() -> None:
     store, key = stored(), bytes(1) + (3).to_bytes(5)
-    slots = decode_page(key, store.get(Pages.FAMILY, key))
+    slots = decode_page(key, store.get(PageTable.FAMILY, key))
     at = next(position for position, slot in enumerate(slots) if slot is not None)
     slots[at] = bytes([slots[at][0] ^ 1]) + slots[at][1:]  # type: ignore[index]
-    store.write([(Pages.FAMILY, key, encode_page(key, slots))])
+    store.write([(PageTable.FAMILY, key, encode_page(key, slots))])
     assert "has another hash than its parent says" in refused(published()[0], store)
 
 
@@ -273,7 +279,9 @@ def test_damaged_pages_below_stop_it_before_the_epoch_is_published() -> None:
     store = stored()
     below = [key for key in page_keys() if key[0] > 0]
     assert below
-    store.write([(Pages.FAMILY, key, published()[1][Pages.FAMILY][key][:-1] + b"\x00") for key in below])
+    store.write(
+        [(PageTable.FAMILY, key, published()[1][PageTable.FAMILY][key][:-1] + b"\x00") for key in below]
+    )
     assert "is damaged" in refused(published()[0], store)
 
 
@@ -282,9 +290,9 @@ def test_a_damaged_entry_stops_it_when_its_index_changes(what: str) -> None:
     store = stored()
     changed = USERS[10]
     key = index(changed) + (1).to_bytes(8)
-    other = published()[1][Entries.FAMILY][index(USERS[11]) + (1).to_bytes(8)]
+    other = published()[1][EntryTable.FAMILY][index(USERS[11]) + (1).to_bytes(8)]
     values = {"missing": None, "damaged": b"\xff" * 40, "another's": other}
-    store.write([(Entries.FAMILY, key, values[what])])
+    store.write([(EntryTable.FAMILY, key, values[what])])
     assert f"the entry at index {index(changed).hex()}" in refused(published()[0], store)
 
 
@@ -301,10 +309,15 @@ def test_without_the_configs_key_it_refuses() -> None:
 
 def test_a_config_of_another_signer_on_disk_is_refused() -> None:
     store = stored()
-    (key,) = (key for key, _ in store.scan(Configs.FAMILY, Configs.PREFIX))
+    (key,) = (key for key, _ in store.scan(ConfigTable.FAMILY, ConfigTable.PREFIX))
     other = signed_config(config(signer_keys=[EVE]), [EVE])
     changed = replace(committed(), standing=replace(committed().standing, config=other))
-    store.write([(Configs.FAMILY, key, other.encode()), (States.FAMILY, States.COMMITTED, changed.encode())])
+    store.write(
+        [
+            (ConfigTable.FAMILY, key, other.encode()),
+            (StateTable.FAMILY, StateTable.COMMITTED, changed.encode()),
+        ]
+    )
     assert "neither it nor one before it" in refused(published()[0], store)
 
 
@@ -484,5 +497,6 @@ def test_a_rebuild_from_the_logs_comes_to_the_same_state() -> None:
     new_signer(log, ledger).recover()
     assert ledger.committed == committed()
     assert (
-        ledger.store.get(States.FAMILY, States.COMMITTED) == published()[1][States.FAMILY][States.COMMITTED]
+        ledger.store.get(StateTable.FAMILY, StateTable.COMMITTED)
+        == published()[1][StateTable.FAMILY][StateTable.COMMITTED]
     )

@@ -36,7 +36,8 @@ from kt_es.importers.openpgp_bindings import binds
 from kt_es.importers.pem import read_pem
 from kt_es.importers.ssh import read_ssh
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.tables import FAMILIES, States
+from kt_es.ledger.state import StateTable
+from kt_es.ledger.tables import FAMILIES
 from kt_es.node.access.users import decode as decode_users
 from kt_es.node.access.users import encode as encode_users
 from kt_es.node.groups.settings import decode_settings, encode_settings
@@ -104,7 +105,7 @@ def snapshot(data: bytes) -> None:
             load(io.BytesIO(file), store, ORIGIN, SIGNER_KEY)
         except DivergenceError:
             check(
-                States(store).committed(ORIGIN, SIGNER_KEY) is None,
+                StateTable(store).committed(ORIGIN, SIGNER_KEY) is None,
                 "a snapshot that was refused is committed",
             )
             continue

@@ -1,4 +1,4 @@
-"""The clients of a tortured node: each goes on through every kill, and remembers what it was told."""
+"""The clients of a tortured node: each goes on through every kill, and remembers the answers it got."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAUSE = 0.02  # before an attempt is repeated
 class Running:
     """``work`` in a thread with a connection of its own, until ``enough`` is set.
 
-    ``interrupt`` ends what ``work`` may be waiting for.
+    ``interrupt`` ends a wait of ``work``.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Running:
         self._thread.start()
 
     def finish(self) -> None:
-        """Let it end what it is at; raises what it died of."""
+        """Let the thread finish its current work; raise if it failed."""
         self.enough.set()
         self._interrupt()
         self._thread.join(60)
@@ -67,7 +67,7 @@ class Running:
 
 
 class Writer:
-    """Appends to ``stream``, alone with exact revisions, or together with others without."""
+    """Appends to ``stream``: ``alone`` with exact revisions, or together with others without."""
 
     def __init__(self, uri: str, stream: str, alone: bool, random: Random) -> None:
         self.running = Running(uri, f"writer of {stream}", self._work)
@@ -166,7 +166,7 @@ class Consumer:
     """A consumer of a persistent subscription that acknowledges everything.
 
     Each connection has to begin at the group's checkpoint, before anything that was not acknowledged,
-    and to skip nothing after that. ``order`` gives an event's place, ``wanted`` what the group has.
+    and to skip nothing after that. ``order`` gives the order of an event in the group.
     """
 
     def __init__(self, uri: str, group: str, stream: str | None, order: Callable[[Seen], int]) -> None:
@@ -177,7 +177,7 @@ class Consumer:
         self.connections = 0
         self.redelivered = 0
         self._order = order
-        self._places: dict[UUID, int] = {}
+        self._indexes: dict[UUID, int] = {}
         self._subscription: Any = None
 
     def _work(self, client: EventStoreDBClient) -> None:
@@ -207,20 +207,20 @@ class Consumer:
         before: int | None = None
         for recorded in self._subscription:
             event = seen(recorded)
-            place = self._places.get(event.id)
+            index = self._indexes.get(event.id)
             if before is None:
-                assert place is not None or self._order(event) > checkpoint, (checkpoint, event)
+                assert index is not None or self._order(event) > checkpoint, (checkpoint, event)
                 # The next one new, or one that was seen already: what lies between was not skipped.
-                before = len(self.seen) - 1 if place is None else place - 1
-            if place is None:
-                place = self._places[event.id] = len(self.seen)
+                before = len(self.seen) - 1 if index is None else index - 1
+            if index is None:
+                index = self._indexes[event.id] = len(self.seen)
                 assert not self.seen or self._order(event) > self._order(self.seen[-1]), event
                 self.seen.append(event)
             else:
                 self.redelivered += 1
-                assert self.seen[place] == event
-            assert place == before + 1, (before, place, event)
-            before = place
+                assert self.seen[index] == event
+            assert index == before + 1, (before, index, event)
+            before = index
             self._subscription.ack(recorded)
 
     def _stop(self) -> None:

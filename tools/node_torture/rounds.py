@@ -24,7 +24,7 @@ PATIENCE = 120.0
 
 @dataclass(slots=True)
 class Result:
-    """Figures of a torture."""
+    """Counts of a torture."""
 
     rounds: int = 0
     cut_starts: int = 0
@@ -95,7 +95,7 @@ class Torture:
     def _round(
         self, node: NodeProcess, random: Random, writers: list[Writer], clients: list[Running]
     ) -> None:
-        # Some kills hit a node that has hardly begun, most hit one at work.
+        # Some kills hit a node that has just started, most hit one at work.
         goal = _appends(writers) + random.choice((0, 1, 10, 50, 150))
         _until(lambda: _appends(writers) >= goal, writers[0].running)
         threading.Event().wait(random.uniform(0, 0.1))
@@ -110,7 +110,7 @@ class Torture:
             client.check()
 
     def _cut_start(self, node: NodeProcess, random: Random) -> None:
-        """A start that is killed, too, somewhere on its way."""
+        """Start the node, and kill it somewhere on its way."""
         command = [sys.executable, "-m", "kt_es.node", "--data", str(node.data), "--listen", node.address]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             threading.Event().wait(random.uniform(0.2, 1.5))
@@ -171,22 +171,22 @@ def _names(writers: list[Writer]) -> set[str]:
 
 
 def _check_streams(writers: list[Writer], everything: list[Seen], streams: dict[str, list[Seen]]) -> None:
-    places = [one.position for one in everything]
-    assert places == sorted(set(places)), "positions repeat or do not ascend"
+    positions = [one.position for one in everything]
+    assert positions == sorted(set(positions)), "positions repeat or do not ascend"
     for name, events in streams.items():
         assert [one.revision for one in events] == list(range(len(events))), f"{name} has gaps"
         ids = [one.id for one in events]
-        place = {id_: at for at, id_ in enumerate(ids)}
-        assert len(place) == len(ids), f"{name} has an event twice"
+        index = {id_: at for at, id_ in enumerate(ids)}
+        assert len(index) == len(ids), f"{name} has an event twice"
         acknowledged = [batch for writer in writers if writer.stream == name for batch in writer.batches]
         for batch in acknowledged:
-            start = place.get(batch[0], -1)
+            start = index.get(batch[0], -1)
             assert ids[start : start + len(batch)] == batch, f"{name}: an acknowledged append is not there"
-        # Each writer has waited for its last answer: there is nothing but what was acknowledged.
-        assert len(ids) == sum(map(len, acknowledged)), f"{name} has what nobody was told of"
+        # Each writer has waited for its last answer: nothing but acknowledged events may be there.
+        assert len(ids) == sum(map(len, acknowledged)), f"{name} has events that were never acknowledged"
         for writer in writers:
             if writer.stream == name:
-                starts = [place[batch[0]] for batch in writer.batches]
+                starts = [index[batch[0]] for batch in writer.batches]
                 assert starts == sorted(starts), f"{name}: appends of one writer changed places"
 
 

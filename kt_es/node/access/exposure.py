@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 
 from kt_es.errors import ConfigError
-from kt_es.process.tls import Certificate, both_or_none, read_certificate
+from kt_es.process.tls import ServerCertificate, both_or_none, read_certificate
 
 
 def is_loopback(host: str) -> bool:
@@ -58,7 +58,7 @@ class Credentials:
         return changed
 
 
-def _configuration(certificate: Certificate) -> grpc.ServerCertificateConfiguration:
+def _configuration(certificate: ServerCertificate) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([(certificate.key, certificate.chain)])
 
 

@@ -42,12 +42,9 @@ def check_data(data: Path, output: Output) -> None:
         DamageError: the data are damaged; the message has the first problem.
         KtError: the data cannot be read.
     """
-    from kt_es.errors import ConfigError
     from kt_es.node.ops.checking import check
     from kt_es.node.store.storage import DamageError
 
-    if not (data / "log").is_dir():
-        raise ConfigError(f"{data} is no data directory of a node")
     report = check(data)
     output.data({"sound": report.sound, **asdict(report)}, report.problems)
     if not report.sound:

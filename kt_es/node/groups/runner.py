@@ -16,14 +16,13 @@ from kt_es.node.groups.consumers import Consumer, Delivery, Message, NackAction
 from kt_es.node.groups.group import Group
 from kt_es.node.groups.parked import Parked, link_to
 from kt_es.node.groups.settings import GroupSettings, checkpoint_key
-from kt_es.node.groups.sources import AllSource, Source, StreamSource, pinner
+from kt_es.node.groups.sources import pinner, source_of
 from kt_es.node.refusals import group_dropped, group_full
 from kt_es.node.store.keys import u64
 from kt_es.node.store.log import NodeLog
 from kt_es.node.store.reading import resolve
 from kt_es.node.store.records import respelled
 from kt_es.node.store.storage import NoSpaceError, StorageError
-from kt_es.node.store.streams import ALL_NAME
 from kt_es.node.store.transaction import Transaction
 
 _LOG = structlog.get_logger("kt_es.node")
@@ -53,9 +52,7 @@ class GroupRunner:
         self._loop = asyncio.get_running_loop()
         self.group = Group(settings, cursor, self._loop.time())
         pin = pinner(log, settings.strategy)
-        self._source: Source = (
-            AllSource(log, settings.filter, pin) if stream == ALL_NAME else StreamSource(log, stream, pin)
-        )
+        self._source = source_of(log, stream, settings.filter, pin)
         self.parked = Parked(log, stream, name, pin)
         self._timer: asyncio.TimerHandle | None = None
         self._soon: asyncio.Handle | None = None
@@ -115,8 +112,6 @@ class GroupRunner:
         if message.parked >= 0:
             return self.parked.load(message.parked)
         return self._source.load(message.order)
-
-    # --- work ----------------------------------------------------------------------------------
 
     def pump(self) -> None:
         """Do all that can be done now: read, deliver, take back, park, checkpoint."""
@@ -276,8 +271,6 @@ class GroupRunner:
         """Deliver again what is parked now, at most ``limit`` messages."""
         self.parked.replay(limit)
         self.pump()
-
-    # --- ends ----------------------------------------------------------------------------------
 
     def end(self) -> None:
         """The group is deleted: its consumers are dropped, nothing more is written."""

@@ -18,6 +18,7 @@ from kt_es.node.groups.settings import Strategy
 from kt_es.node.store.log import ALL, NodeLog
 from kt_es.node.store.reading import LINK, all_forwards, forwards, linked, stored_at, target
 from kt_es.node.store.records import id_of, name_of, parsed, position_of, revision_of, type_of
+from kt_es.node.store.streams import ALL_NAME
 
 CORRELATION = "$correlationId"
 Pin = Callable[[bytes], int]  # from a stored event to a number that is shared out among consumers
@@ -99,6 +100,11 @@ class AllSource:
     def load(self, order: int) -> bytes | None:
         events = all_forwards(self._log, order, limit=1).events
         return events[0] if events and position_of(events[0]) == order else None
+
+
+def source_of(log: NodeLog, stream: str, filter_: Filter | None, pin: Pin) -> Source:
+    """The source of a group on ``stream``, which may be $all."""
+    return AllSource(log, filter_, pin) if stream == ALL_NAME else StreamSource(log, stream, pin)
 
 
 def pinner(log: NodeLog, strategy: Strategy) -> Pin:

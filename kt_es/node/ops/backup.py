@@ -52,7 +52,7 @@ def backup(storage: RocksStorage, target: Path) -> Backup:
     """
     _require_empty(target)
     if target.resolve().is_relative_to(storage.path.resolve()):
-        raise ConfigError(f"{target} lies in the data directory: choose another place")
+        raise ConfigError(f"{target} lies in the data directory: choose another target")
     position = int.from_bytes(storage.get(POSITION_KEY) or b"")
     scratch = storage.path / _SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from kt_es.errors import MalformedError
 from kt_es.node.groups.settings import checkpoint_key, decode_settings, group_names, groups_range
-from kt_es.node.store.end import heads
+from kt_es.node.store.end import heads, read_head
 from kt_es.node.store.keys import (
     EVENTS,
     IDS,
@@ -28,12 +28,11 @@ from kt_es.node.store.keys import (
     decode_range,
     event_key,
     from_u64,
-    head_key,
     id_key,
     range_key,
 )
 from kt_es.node.store.records import content_of, id_of, name_of, parsed, position_of, revision_of
-from kt_es.node.store.rocks import RocksStorage
+from kt_es.node.store.rocks import open_existing
 from kt_es.node.store.storage import NodeStorage
 from kt_es.node.store.streams import LAST_REVISION, StreamHead, with_metadata
 from kt_es.node.store.transaction import described_by
@@ -67,10 +66,10 @@ def check(data: Path, progress: OnProgress | None = None) -> CheckReport:
 
     Raises:
         LockedError: a node runs on ``data``.
-        ConfigError: ``data`` cannot be opened.
+        ConfigError: ``data`` is no data directory of a node, or cannot be opened.
         StorageError: a file is damaged; its content cannot be checked.
     """
-    storage = RocksStorage(data)
+    storage = open_existing(data)
     try:
         return check_storage(storage, progress)
     finally:
@@ -122,10 +121,6 @@ class _Check:
                 self._progress(self._read)
             yield pair
 
-    def _head(self, name: str) -> StreamHead:
-        value = self._storage.get(head_key(name))
-        return StreamHead() if value is None else StreamHead.decode(value)
-
     # --- events ----------------------------------------------------------------------------------
 
     def _check_events(self, position: int) -> int:
@@ -136,10 +131,12 @@ class _Check:
             number, revision = decode_event_key(key)
             if number != current:
                 current, name = number, name_of(stored)
-                stream = _Stream(name, self._head(name), 0, -1)
+                stream = _Stream(name, read_head(self._storage, name), 0, -1)
                 stream.expected = stream.head.scavenged
                 if stream.head.number != number:
-                    self._problem(f"events at {number} say they are of stream {name}, which is another one")
+                    self._problem(
+                        f"events of stream number {number} name stream {name}, which has another number"
+                    )
             events += 1
             self._check_event(stream, revision, stored, position)
         return events
@@ -153,7 +150,7 @@ class _Check:
         if revision > stream.head.last:
             self._problem(f"{where}: is behind the end of its stream, {stream.head.last}")
         if not stream.position < at <= position:
-            self._problem(f"{where}: position {at} does not follow {stream.position}, or the log's end")
+            self._problem(f"{where}: position {at} is not between {stream.position} and the end of the log")
         stream.expected, stream.position = revision + 1, at
         try:
             body = parsed(stored).event
@@ -163,7 +160,7 @@ class _Check:
         header = revision_of(stored), name_of(stored)
         content = body.stream_revision, body.commit_position, body.id.string
         if header != (revision, stream.name) or content != (revision, at, id_of(stored)):
-            self._problem(f"{where}: its header and its content are of different events")
+            self._problem(f"{where}: its header and its content belong to different events")
 
     # --- heads -----------------------------------------------------------------------------------
 
@@ -176,7 +173,7 @@ class _Check:
                 self._problem(f"stream {name}: its last event, revision {head.last}, is missing")
             if described := described_by(name):
                 event = self._event(head, head.last)
-                about = self._head(described)
+                about = read_head(self._storage, described)
                 if event is not None and with_metadata(about, *content_of(event)) != about:
                     self._problem(f"stream {described}: its settings are not those of its metadata")
         counted = self._storage.get(STREAMS_KEY)
@@ -195,12 +192,12 @@ class _Check:
         for key, value in self._scan(range_key(0), range_key(LAST_POSITION)):
             first, last, number, revision = decode_range(key, value)
             if not before < first <= last <= position:
-                self._problem(f"$all: positions {first} to {last} overlap others, or the log's end")
+                self._problem(f"$all: positions {first} to {last} overlap others, or the end of the log")
             before = last
             for at in range(first, last + 1):
                 stored = self._storage.get(event_key(number, revision + at - first))
                 if stored is None or position_of(stored) != at:
-                    self._problem(f"$all: the event at position {at} is missing or another one")
+                    self._problem(f"$all: the event at position {at} is missing or was replaced")
                     continue
                 listed += 1
                 if at == first:
@@ -211,7 +208,7 @@ class _Check:
 
     def _check_first(self, number: int, stored: bytes) -> None:
         """The first event of an append is found by its id, so that a repetition is recognised."""
-        head = self._head(name_of(stored))
+        head = read_head(self._storage, name_of(stored))
         found = self._storage.get(id_key(number, id_of(stored)))
         # A scavenge that cut the range lets it begin in the middle of an append.
         was_cut = head.scavenged > 0 and revision_of(stored) == head.scavenged

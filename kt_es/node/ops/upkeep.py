@@ -10,7 +10,6 @@ from typing import Any
 
 import structlog
 
-from kt_es.errors import ConfigError
 from kt_es.node.counts import Counts
 from kt_es.node.groups.registry import Groups
 from kt_es.node.ops.backup import backup
@@ -19,7 +18,7 @@ from kt_es.node.ops.http import HttpOps
 from kt_es.node.ops.metrics import MetricsPage
 from kt_es.node.ops.scavenge import scavenge
 from kt_es.node.store.log import NodeLog
-from kt_es.node.store.rocks import RocksStorage
+from kt_es.node.store.rocks import RocksStorage, open_existing
 from kt_es.node.store.storage import StorageError
 
 _LOG = structlog.get_logger("kt_es.node")
@@ -89,7 +88,7 @@ def backup_of(data: Path, target: Path) -> dict[str, Any]:
     done = ask(data, "backup", target=str(target.absolute()))
     if done is not None:
         return done
-    storage = _existing(data)
+    storage = open_existing(data)
     try:
         return asdict(backup(storage, target))
     finally:
@@ -108,16 +107,10 @@ def scavenge_of(data: Path) -> dict[str, Any]:
 
 
 async def _scavenge_stopped(data: Path) -> dict[str, Any]:
-    storage = _existing(data)
+    storage = open_existing(data)
     failures: list[StorageError] = []
     log = NodeLog(storage, time.time, failures.append)
     try:
         return await _scavenge(storage, log)
     finally:
         await log.close()
-
-
-def _existing(data: Path) -> RocksStorage:
-    if not (data / "log").is_dir():
-        raise ConfigError(f"{data} is no data directory of a node")
-    return RocksStorage(data)

@@ -100,11 +100,11 @@ def appended(success: Any, outcome: Appended) -> None:
 def append_answer(outcome: Appended | Wrong, expected: int | Expected) -> streams_pb2.AppendResp | bytes:
     """The answer of ``Append``; the usual one is already serialised."""
     if isinstance(outcome, Appended) and outcome.revision >= 0 and outcome.position:
-        revision, place = varint(outcome.revision), varint(outcome.position)
+        revision, position = varint(outcome.revision), varint(outcome.position)
         # AppendResp { success = 1 { current_revision = 1, position = 3 { commit = 1, prepare = 2 } } }: at
         # most 36 bytes, so each length is one byte.
-        head = bytes((10, 5 + len(revision) + 2 * len(place), 8))
-        return b"".join((head, revision, bytes((26, 2 + 2 * len(place), 8)), place, b"\x10", place))
+        head = bytes((10, 5 + len(revision) + 2 * len(position), 8))
+        return b"".join((head, revision, bytes((26, 2 + 2 * len(position), 8)), position, b"\x10", position))
     answer = streams_pb2.AppendResp()
     if isinstance(outcome, Appended):
         appended(answer.success, outcome)

@@ -1,5 +1,7 @@
 """What clients ask first: the members of the cluster (gossip), and the methods that the server supports."""
 
+# ruff: noqa: N802  methods have the protocol's names
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -27,7 +29,7 @@ class Gossip(gossip_pb2_grpc.GossipServicer):
             http_end_point=gossip_pb2.EndPoint(address=host, port=port),
         )
 
-    async def Read(self, _request: Any, _context: Any) -> gossip_pb2.ClusterInfo:  # noqa: N802
+    async def Read(self, _request: Any, _context: Any) -> gossip_pb2.ClusterInfo:
         return gossip_pb2.ClusterInfo(members=[self._member])
 
 

@@ -103,13 +103,8 @@ def _strategy(stream: str, group: str, asked: Any, is_new: bool) -> Strategy:
 
 
 def _checked(settings: GroupSettings) -> GroupSettings:
-    counts = {
-        "read_batch_size": settings.read_batch_size,
-        "history_buffer_size": settings.history_buffer_size,
-        "live_buffer_size": settings.live_buffer_size,
-    }
-    for name, value in counts.items():
-        if value < 1:
+    for name in ("read_batch_size", "history_buffer_size", "live_buffer_size"):
+        if getattr(settings, name) < 1:
             raise invalid(f"{name} has to be at least 1")
     try:
         predicate(settings.filter)

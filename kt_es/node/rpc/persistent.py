@@ -1,5 +1,7 @@
 """The service ``event_store.client.persistent_subscriptions.PersistentSubscriptions``."""
 
+# ruff: noqa: N802  methods have the protocol's names
+
 from __future__ import annotations
 
 import asyncio
@@ -32,35 +34,25 @@ class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsService
         self._log = log
         self._groups = groups
 
-    async def Create(  # noqa: N802  the protocol's names
-        self, request: persistent_pb2.CreateReq, _context: Any
-    ) -> persistent_pb2.CreateResp:
+    async def Create(self, request: persistent_pb2.CreateReq, _context: Any) -> persistent_pb2.CreateResp:
         stream, name, settings = settings_of(request.options)
         await self._groups.create(stream, name, settings)
         return persistent_pb2.CreateResp()
 
-    async def Update(  # noqa: N802
-        self, request: persistent_pb2.UpdateReq, _context: Any
-    ) -> persistent_pb2.UpdateResp:
+    async def Update(self, request: persistent_pb2.UpdateReq, _context: Any) -> persistent_pb2.UpdateResp:
         stream, name, settings = settings_of(request.options)
         await self._groups.update(stream, name, settings)
         return persistent_pb2.UpdateResp()
 
-    async def Delete(  # noqa: N802
-        self, request: persistent_pb2.DeleteReq, _context: Any
-    ) -> persistent_pb2.DeleteResp:
+    async def Delete(self, request: persistent_pb2.DeleteReq, _context: Any) -> persistent_pb2.DeleteResp:
         await self._groups.delete(stream_of(request.options), request.options.group_name)
         return persistent_pb2.DeleteResp()
 
-    async def GetInfo(  # noqa: N802
-        self, request: persistent_pb2.GetInfoReq, _context: Any
-    ) -> persistent_pb2.GetInfoResp:
+    async def GetInfo(self, request: persistent_pb2.GetInfoReq, _context: Any) -> persistent_pb2.GetInfoResp:
         runner = self._groups.get(stream_of(request.options), request.options.group_name)
         return persistent_pb2.GetInfoResp(subscription_info=describe(self._log, runner))
 
-    async def List(  # noqa: N802
-        self, request: persistent_pb2.ListReq, _context: Any
-    ) -> persistent_pb2.ListResp:
+    async def List(self, request: persistent_pb2.ListReq, _context: Any) -> persistent_pb2.ListResp:
         options = request.options
         stream: str | None = None
         if options.WhichOneof("list_option") == "list_for_stream":
@@ -74,7 +66,7 @@ class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsService
             raise group_missing(stream or "", "")
         return persistent_pb2.ListResp(subscriptions=[describe(self._log, runner) for runner in found])
 
-    async def ReplayParked(  # noqa: N802
+    async def ReplayParked(
         self, request: persistent_pb2.ReplayParkedReq, _context: Any
     ) -> persistent_pb2.ReplayParkedResp:
         options = request.options
@@ -83,15 +75,11 @@ class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsService
         runner.replay(options.stop_at if limited else None)
         return persistent_pb2.ReplayParkedResp()
 
-    async def RestartSubsystem(  # noqa: N802
-        self, _request: shared_pb2.Empty, _context: Any
-    ) -> shared_pb2.Empty:
+    async def RestartSubsystem(self, _request: shared_pb2.Empty, _context: Any) -> shared_pb2.Empty:
         await self._groups.restart()
         return shared_pb2.Empty()
 
-    async def Read(  # noqa: N802
-        self, requests: AsyncIterator[persistent_pb2.ReadReq], context: Any
-    ) -> None:
+    async def Read(self, requests: AsyncIterator[persistent_pb2.ReadReq], context: Any) -> None:
         # A connection cut at the wrong moment can leave a call without options, which would wait for ever.
         try:
             async with asyncio.timeout(OPTIONS_SECONDS):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -16,7 +16,7 @@ from kt_es.node.groups.filters import Filter, Predicate, make_filter, predicate
 from kt_es.node.protocol import shared_pb2, streams_pb2
 from kt_es.node.refusals import invalid, stream_deleted
 from kt_es.node.rpc.append_messages import stream_name
-from kt_es.node.store.log import ALL, NodeLog
+from kt_es.node.store.log import ALL, NodeLog, Wakeups
 from kt_es.node.store.reading import Chunk, all_backwards, all_forwards, backwards, forwards, resolve
 from kt_es.node.store.records import parsed, position_of, read_response, respelled, with_structured_ids
 from kt_es.node.store.streams import LAST_REVISION
@@ -163,7 +163,7 @@ async def _subscribe_to_stream(log: NodeLog, asked: Any, context: Any, spell: Sp
             raise stream_deleted(name)  # a tombstone was the last event
 
     await context.write(_confirmation())
-    await _follow(_Followed(log, name, lambda revision: forwards(log, name, revision)), at, write, context)
+    await _follow(log.wakeups, name, partial(forwards, log, name), at, write=write, context=context)
 
 
 def _is_gone(log: NodeLog, name: str) -> bool:
@@ -178,8 +178,7 @@ async def _subscribe_to_all(
     writer = _FilteredWriter(context, spell, filter_, _predicate(filter_))
     at = _position(options.all, start=-1, end=log.position) + 1
     await context.write(_confirmation())
-    followed = _Followed(log, ALL, lambda position: all_forwards(log, position))
-    await _follow(followed, at, writer.write, context)
+    await _follow(log.wakeups, ALL, partial(all_forwards, log), at, write=writer.write, context=context)
 
 
 class _FilteredWriter:
@@ -204,27 +203,23 @@ class _FilteredWriter:
                 await self._context.write(streams_pb2.ReadResp(checkpoint=at))
 
 
-@dataclass(frozen=True, slots=True)
-class _Followed:
-    """What a subscription reads, and the stream whose wake-ups it waits for."""
-
-    log: NodeLog
-    wakes_on: str
-    read: Callable[[int], Chunk]
-
-
 async def _follow(
-    followed: _Followed, at: int, write: Callable[[Chunk], Awaitable[None]], context: Any
+    wakeups: Wakeups,
+    name: str,
+    read: Callable[[int], Chunk],
+    at: int,
+    *,
+    write: Callable[[Chunk], Awaitable[None]],
+    context: Any,
 ) -> None:
     """Read from ``at`` on without end. At the end of the log write "caught up", once, and wait for more."""
     grown = asyncio.Event()
-    wakeups = followed.log.wakeups
-    wakeups.add(followed.wakes_on, grown.set)
+    wakeups.add(name, grown.set)
     caught_up = False
     try:
         while True:
             grown.clear()
-            chunk = followed.read(at)
+            chunk = read(at)
             at = chunk.following
             await write(chunk)
             if not chunk.more and not caught_up:
@@ -235,4 +230,4 @@ async def _follow(
             else:
                 await grown.wait()
     finally:
-        wakeups.remove(followed.wakes_on, grown.set)
+        wakeups.remove(name, grown.set)

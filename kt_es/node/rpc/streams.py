@@ -1,5 +1,7 @@
 """The service ``event_store.client.streams.Streams``."""
 
+# ruff: noqa: N802  methods have the protocol's names
+
 from __future__ import annotations
 
 import asyncio
@@ -53,7 +55,7 @@ class Streams(streams_pb2_grpc.StreamsServicer):
         self._max_append = max_append
         self._intake.limit = INTAKE * max_append
 
-    async def Append(  # noqa: N802  the protocol's name
+    async def Append(
         self, requests: AsyncIterator[streams_pb2.AppendReq], _context: Any
     ) -> streams_pb2.AppendResp | bytes:
         await self._log.room()
@@ -84,9 +86,7 @@ class Streams(streams_pb2_grpc.StreamsServicer):
             raise invalid("an append begins with its options")
         return name, expected, pieces
 
-    async def BatchAppend(  # noqa: N802
-        self, requests: AsyncIterator[streams_pb2.BatchAppendReq], context: Any
-    ) -> None:
+    async def BatchAppend(self, requests: AsyncIterator[streams_pb2.BatchAppendReq], context: Any) -> None:
         """Answers come in the order of the requests; requests do not wait for earlier answers."""
         answers: asyncio.Queue[asyncio.Task[_Answer] | None] = asyncio.Queue(PIPELINED)
         reader = asyncio.create_task(self._read_batches(requests, answers, context))
@@ -160,16 +160,12 @@ class Streams(streams_pb2_grpc.StreamsServicer):
                 detail = shared_pb2.StreamDeleted(stream_identifier=identifier)
                 batch_error(answer, FAILED_PRECONDITION, stream_deleted(name).details, detail)
 
-    async def Delete(  # noqa: N802
-        self, request: streams_pb2.DeleteReq, _context: Any
-    ) -> streams_pb2.DeleteResp:
+    async def Delete(self, request: streams_pb2.DeleteReq, _context: Any) -> streams_pb2.DeleteResp:
         position = await self._delete(request.options, hard=False)
         at = streams_pb2.DeleteResp.Position(commit_position=position, prepare_position=position)
         return streams_pb2.DeleteResp(position=at)
 
-    async def Tombstone(  # noqa: N802
-        self, request: streams_pb2.TombstoneReq, _context: Any
-    ) -> streams_pb2.TombstoneResp:
+    async def Tombstone(self, request: streams_pb2.TombstoneReq, _context: Any) -> streams_pb2.TombstoneResp:
         position = await self._delete(request.options, hard=True)
         at = streams_pb2.TombstoneResp.Position(commit_position=position, prepare_position=position)
         return streams_pb2.TombstoneResp(position=at)
@@ -184,7 +180,7 @@ class Streams(streams_pb2_grpc.StreamsServicer):
             raise stream_deleted(name)
         return outcome.position
 
-    async def Read(self, request: streams_pb2.ReadReq, context: Any) -> None:  # noqa: N802
+    async def Read(self, request: streams_pb2.ReadReq, context: Any) -> None:
         caller = await self._access.caller(context)
 
         def may_read(stream: str) -> bool:

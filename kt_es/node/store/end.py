@@ -36,7 +36,7 @@ class End:
 
 
 def verify_end(storage: NodeStorage) -> End:
-    """Check that the log ends where it says, with an event that its stream knows.
+    """Check that the log ends where its counter says, with an event that matches the head of its stream.
 
     Raises:
         DamageError: it does not.
@@ -53,16 +53,22 @@ def verify_end(storage: NodeStorage) -> End:
         return End(position, streams)
     first, end, number, revision = decode_range(*last)
     if end != position:
-        raise DamageError(f"the log says that it ends at position {position}, but there are events at {end}")
+        raise DamageError(f"the log has events at position {end}, but its counter ends at {position}")
     at = revision + position - first
     event = storage.get(event_key(number, at))
     if event is None or position_of(event) != position or revision_of(event) != at:
-        raise DamageError(f"the last event, at position {position}, is missing or another one")
+        raise DamageError(f"the last event, at position {position}, is missing or was replaced")
     name = name_of(event)
-    head = storage.get(head_key(name))
-    if head is None or StreamHead.decode(head).last != at or StreamHead.decode(head).number != number:
-        raise DamageError(f"stream {name} does not know of its last event, at position {position}")
+    head = read_head(storage, name)
+    if head.last != at or head.number != number:
+        raise DamageError(f"the head of stream {name} does not match its last event, at position {position}")
     return End(position, streams, created_of(event) / 10_000_000)
+
+
+def read_head(storage: NodeStorage, name: str) -> StreamHead:
+    """The head of a stream; that of a missing one is ``StreamHead()``."""
+    value = storage.get(head_key(name))
+    return StreamHead() if value is None else StreamHead.decode(value)
 
 
 def heads(storage: NodeStorage) -> Iterator[tuple[str, StreamHead]]:

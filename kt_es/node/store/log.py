@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from kt_es.node.store.commits import GroupCommit
-from kt_es.node.store.end import verify_end
-from kt_es.node.store.keys import head_key
+from kt_es.node.store.end import read_head, verify_end
 from kt_es.node.store.records import Proposed, position_of
 from kt_es.node.store.storage import NodeStorage, StorageError
 from kt_es.node.store.streams import (
@@ -105,8 +104,7 @@ class NodeLog:
             return held
         head = self._heads.get(name)
         if head is None:
-            value = self.storage.get(head_key(name))
-            head = StreamHead() if value is None else StreamHead.decode(value)
+            head = read_head(self.storage, name)
             self._remember(name, head)
         return head
 

@@ -56,8 +56,8 @@ def forwards(log: Readable, name: str, revision: int, limit: int = CHUNK_EVENTS)
     if start > head.last:
         return Chunk([], revision, False)
     stop = min(head.last + 1, start + min(limit, CHUNK_EVENTS))
-    events, read = _fetch(log, head, range(start, stop))
-    at = start + read
+    events, count = _fetch_visible(log, head, range(start, stop))
+    at = start + count
     return Chunk(events, at, at <= head.last)
 
 
@@ -68,8 +68,8 @@ def backwards(log: NodeLog, name: str, revision: int, limit: int = CHUNK_EVENTS)
     if start < head.first:
         return Chunk([], -1, False)
     stop = max(head.first - 1, start - min(limit, CHUNK_EVENTS))
-    events, read = _fetch(log, head, range(start, stop, -1))
-    at = start - read
+    events, count = _fetch_visible(log, head, range(start, stop, -1))
+    at = start - count
     return Chunk(events, at, at >= head.first)
 
 
@@ -78,20 +78,38 @@ def _tombstone(log: Readable, head: StreamHead, start: int) -> Chunk:
     return Chunk([] if stored is None else [stored], LAST_REVISION + 1, False)
 
 
-def _fetch(log: Readable, head: StreamHead, revisions: range) -> tuple[list[bytes], int]:
+def _fetch(
+    log: Readable, number: int, revisions: range, size: int = 0, oldest: float | None = None
+) -> tuple[list[bytes], int, int]:
+    """Stored events at ``revisions`` of a stream, until ``CHUNK_BYTES`` are reached.
+
+    Args:
+        log: Where to read.
+        number: The stream's.
+        revisions: Ascending or descending.
+        size: Bytes of the chunk so far.
+        oldest: Events that were appended before (in 100 ns since 1970) have expired, and are passed over.
+
+    Returns:
+        The events, the number of revisions read, and the bytes of the chunk.
+    """
+    events: list[bytes] = []
+    count = 0
+    while count < len(revisions) and size < CHUNK_BYTES:
+        step = revisions[count : count + _STEP]
+        count += len(step)
+        for stored in log.storage.get_many([event_key(number, revision) for revision in step]):
+            if stored is not None and (oldest is None or created_of(stored) >= oldest):
+                events.append(stored)
+                size += len(stored)
+    return events, count, size
+
+
+def _fetch_visible(log: Readable, head: StreamHead, revisions: range) -> tuple[list[bytes], int]:
     """Stored events at ``revisions`` that have not expired, and the number of revisions read."""
     oldest = (log.clock() - head.max_age) * 10_000_000 if head.max_age >= 0 else None
-    events: list[bytes] = []
-    size = looked = 0
-    while looked < len(revisions) and size < CHUNK_BYTES:
-        step = revisions[looked : looked + _STEP]
-        looked += len(step)
-        for stored in log.storage.get_many([event_key(head.number, revision) for revision in step]):
-            if stored is None or (oldest is not None and created_of(stored) < oldest):
-                continue
-            events.append(stored)
-            size += len(stored)
-    return events, looked
+    events, count, _ = _fetch(log, head.number, revisions, oldest=oldest)
+    return events, count
 
 
 def all_forwards(log: NodeLog, position: int, limit: int = CHUNK_EVENTS) -> Chunk:
@@ -105,8 +123,10 @@ def all_forwards(log: NodeLog, position: int, limit: int = CHUNK_EVENTS) -> Chun
         first, last, number, revision = decode_range(key, value)
         start = max(first, at)
         stop = min(last + 1, start + limit - len(events))
-        found, at, size = _positions(log, number, revision - first, range(start, stop), size)
+        shift = revision - first
+        found, count, size = _fetch(log, number, range(start + shift, stop + shift), size)
         events += found
+        at = start + count
         if at <= last or len(events) >= limit or size >= CHUNK_BYTES:
             return Chunk(events, at, at <= end)
     return Chunk(events, end + 1, False)
@@ -126,28 +146,13 @@ def all_backwards(log: NodeLog, position: int) -> Chunk:
             continue
         start = min(last, at - 1)
         stop = max(first - 1, start - (CHUNK_EVENTS - len(events)))
-        found, at, size = _positions(log, number, revision - first, range(start, stop, -1), size)
-        at += 1
+        shift = revision - first
+        found, count, size = _fetch(log, number, range(start + shift, stop + shift, -1), size)
         events += found
+        at = start - count + 1
         if len(events) >= CHUNK_EVENTS or size >= CHUNK_BYTES:
             return Chunk(events, at, at > 1)
     return Chunk(events, 1, False)
-
-
-def _positions(
-    log: NodeLog, number: int, shift: int, positions: range, size: int
-) -> tuple[list[bytes], int, int]:
-    """Stored events at ``positions`` of one append, the next position, and the bytes so far."""
-    events: list[bytes] = []
-    looked = 0
-    while looked < len(positions) and size < CHUNK_BYTES:
-        step = positions[looked : looked + _STEP]
-        looked += len(step)
-        for stored in log.storage.get_many([event_key(number, place + shift) for place in step]):
-            if stored is not None:
-                events.append(stored)
-                size += len(stored)
-    return events, positions.start + looked * positions.step, size
 
 
 def stored_at(log: NodeLog, name: str, revision: int) -> bytes | None:

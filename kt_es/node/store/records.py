@@ -105,11 +105,11 @@ def encoder(stream: bytes, created: int) -> Callable[[Proposed, int, int], bytes
 
     def encode(event: Proposed, revision: int, position: int) -> bytes:
         event_id, type_, content_type, metadata, data = event
-        at, place = varint(revision), varint(position)
-        lengths = type_, content_type, len(metadata), len(data), len(at), len(place)
+        at_revision, at_position = varint(revision), varint(position)
+        lengths = type_, content_type, len(metadata), len(data), len(at_revision), len(at_position)
         shape = known(lengths)
         if shape is None:
-            numbers_length = 3 + len(at) + 2 * len(place)
+            numbers_length = 3 + len(at_revision) + 2 * len(at_position)
             sizes = len(metadata), len(data), numbers_length, len(created_entry)
             shape = shapes[lengths] = _shape(len(stream), type_, content_type, sizes)
         front, labels, metadata_head, data_head = shape
@@ -119,11 +119,11 @@ def encoder(stream: bytes, created: int) -> Callable[[Proposed, int, int], bytes
                 front,
                 event_id.encode(),
                 name_and_tag,
-                at,
+                at_revision,
                 b"\x20",
-                place,
+                at_position,
                 b"\x28",
-                place,
+                at_position,
                 labels,
                 created_entry,
                 metadata_head,
@@ -131,7 +131,7 @@ def encoder(stream: bytes, created: int) -> Callable[[Proposed, int, int], bytes
                 data_head,
                 data,
                 b"\x18",
-                place,
+                at_position,
             )
         )
 

@@ -29,6 +29,18 @@ _LOG = structlog.get_logger("kt_es.node")
 ROOM = 4 << 20  # bytes that have to be free before a full disk is written to again
 
 
+def open_existing(data: Path) -> RocksStorage:
+    """The storage of a node that has run in ``data``.
+
+    Raises:
+        ConfigError: ``data`` is no data directory of a node.
+        KtError: as ``RocksStorage``.
+    """
+    if not (data / FOLDER).is_dir():
+        raise ConfigError(f"{data} is no data directory of a node")
+    return RocksStorage(data)
+
+
 class RocksStorage:
     """``NodeStorage`` in a directory. One process at a time.
 

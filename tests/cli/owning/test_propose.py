@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from kt_es.cli.importing import MERGING
+from kt_es.cli.owners.importing import MERGING
 from kt_es.client.bulk import Progress, Wanted, publish_all
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.vouching import OWN, Difference, Mine, Own

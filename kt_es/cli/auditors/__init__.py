@@ -1,0 +1,1 @@
+"""Commands of those who examine a directory: audit, fsck."""

@@ -1,0 +1,1 @@
+"""Commands of operators: init, up, signer, frontend, monitor, config, status, snapshot."""

@@ -1,0 +1,227 @@
+"""The processes of a directory, each by itself: ``kt signer``, ``kt frontend``, ``kt monitor``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from kt_es.cli.addresses import address
+from kt_es.cli.context import logs_of, output_of, settings_of, stop_on_signals
+from kt_es.cli.logs import configure_logs
+from kt_es.cli.operators.options import data_option, log_option, metrics_option
+from kt_es.cli.options import Number, options, with_common_options
+from kt_es.cli.supervisor import tell_parent
+from kt_es.config import FrontendTable, Settings
+from kt_es.errors import ConfigError
+from kt_es.eventstore.esdb import Connector
+from kt_es.process.signals import Reloaded, differing, reloading
+from kt_es.server.limits import ClientLimits
+from projections.monitor import MonitorSettings, monitor
+from signer.loop import EpochLimits
+from signer.service import SignerSettings
+from signer.service import serve as serve_signer
+
+_FILE = click.Path(path_type=Path)
+_COUNT = click.IntRange(1)
+_RATE = Number(0)
+
+_limit_options = options(
+    click.option("--max-connections", type=_COUNT, metavar="COUNT", help="Connections at a time."),
+    click.option("--address-connections", type=_COUNT, metavar="COUNT", help="Connections of one address."),
+    click.option("--network-connections", type=_COUNT, metavar="COUNT", help="Connections of one network."),
+    click.option(
+        "--address-rate", type=_RATE, metavar="RATE", help="Lookups a second of one address; 0 is no limit."
+    ),
+    click.option(
+        "--network-rate", type=_RATE, metavar="RATE", help="Lookups a second of one network; 0 is no limit."
+    ),
+    click.option(
+        "--exempt", metavar="NETWORKS", help="Networks without limits of their own, with commas between them."
+    ),
+    click.option(
+        "--trusted-proxies", metavar="NETWORKS", help="Networks whose X-Forwarded-For names the client."
+    ),
+)
+"""What one client may take. None has a default but that of ``kt.toml``."""
+
+
+def limits_of(table: FrontendTable, given: Mapping[str, object]) -> ClientLimits:
+    """Return the limits of ``table``, replaced by the options that were given."""
+    given = {name: value for name, value in given.items() if value is not None}
+    try:
+        return FrontendTable(**{**table.model_dump(), **given}).limits
+    except ValueError as error:
+        problem = next(iter(getattr(error, "errors", list)()), {"msg": str(error), "loc": ("limits",)})
+        name = str(problem["loc"][0]).replace("_", "-")
+        raise ConfigError(f"{name}: {str(problem['msg']).removeprefix('Value error, ')}") from None
+
+
+class _Signer(click.Group):
+    """``kt signer``. Its subcommand is imported when it runs, since the signer does not need its imports."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["rotate"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "rotate":
+            return None
+        from kt_es.cli.operators.rotate import rotate_command
+
+        return with_common_options(rotate_command, "KT_SIGNER_ROTATE")
+
+
+@click.group("signer", cls=_Signer, invoke_without_command=True)
+@log_option
+@data_option
+@metrics_option
+@click.pass_context
+def signer_command(context: click.Context, log: str | None, data: Path | None, metrics: str | None) -> None:
+    """Run the signer, or a standby that takes over when the signer is gone.
+
+    On SIGHUP it reads the limits in kt.toml again.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    configure_logs("signer", logs_of(context))
+
+    def read() -> SignerSettings:
+        return signer_settings(settings_of(context, log), data, metrics)
+
+    connect = Connector(settings_of(context, log).log)
+    serve_signer(read(), connect, stop_on_signals(), read)
+
+
+def signer_settings(
+    settings: Settings, data: Path | None = None, metrics: str | None = None
+) -> SignerSettings:
+    table = settings.signer
+    return SignerSettings(
+        settings.names,
+        settings.origin,
+        settings.pinned,
+        data or settings.path(table.data),
+        settings.path(table.keys),
+        EpochLimits(batch_limit=table.batch_limit, truncate=table.truncate_queue),
+        _metrics_at(metrics or table.metrics),
+    )
+
+
+@click.command("frontend")
+@log_option
+@data_option
+@click.option("--listen", metavar="HOST:PORT", help="Where to serve; default as in kt.toml.")
+@click.option(
+    "--max-backlog",
+    type=click.IntRange(1),
+    metavar="ITEMS",
+    help="Refuse submissions while more wait in the queue; default as in kt.toml, 200000.",
+)
+@click.option(
+    "--tls-cert", type=_FILE, help="Serve HTTPS: the certificate in PEM, with its intermediate certificates."
+)
+@click.option("--tls-key", type=_FILE, help="The certificate's private key in PEM.")
+@_limit_options
+@click.pass_context
+def frontend_command(
+    context: click.Context,
+    /,
+    log: str | None,
+    data: Path | None,
+    listen: str | None,
+    max_backlog: int | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    **limits: object,
+) -> None:
+    """Run a front end: it puts submissions into the queue, and answers lookups with proofs from its replica.
+
+    On SIGHUP it reads its certificate and the limits in kt.toml again.
+    """
+    from projections.frontend import FrontendSettings, serve
+
+    output = output_of(context)
+    configure_logs("frontend", logs_of(context))
+    # A history keeps one thread busy for long. A lookup changes threads about ten times, and would wait 5 ms
+    # each time.
+    sys.setswitchinterval(0.0005)
+
+    def read() -> FrontendSettings:
+        settings = settings_of(context, log)
+        table = settings.frontend
+        where = address(listen or table.listen)
+        return FrontendSettings(
+            origin=settings.origin,
+            directory=settings.directory,
+            signer_key=settings.pinned,
+            log=settings.log,
+            data=data or settings.path(table.data),
+            vrf_key=settings.path(table.vrf_key),
+            host=where.host,
+            port=where.port,
+            max_backlog=max_backlog or table.max_backlog,
+            limits=limits_of(table, limits),
+            tls_cert=tls_cert or (table.tls_cert and settings.path(table.tls_cert)),
+            tls_key=tls_key or (table.tls_key and settings.path(table.tls_key)),
+        )
+
+    settings = read()
+
+    def ready(url: str) -> None:
+        tell_parent()
+        output.ok(f"serving {settings.origin} at {url}")
+
+    serve(settings, stop_on_signals(), ready, read)
+
+
+@click.command("monitor")
+@log_option
+@data_option
+@metrics_option
+@click.option(
+    "--exit-on-silence/--no-exit-on-silence",
+    default=None,
+    help="End with code 7 if no head comes in time; default as in kt.toml.",
+)
+@click.pass_context
+def monitor_command(
+    context: click.Context,
+    log: str | None,
+    data: Path | None,
+    metrics: str | None,
+    exit_on_silence: bool | None,
+) -> None:
+    """Replay and verify both logs as they grow, and end with an alarm at the first difference.
+
+    If no head comes for max_interval and a minute, the log and the metrics show an alarm; with
+    --exit-on-silence the monitor ends with code 7.
+    """
+    configure_logs("monitor", logs_of(context))
+
+    def read() -> MonitorSettings:
+        settings = settings_of(context, log)
+        table = settings.monitor
+        return MonitorSettings(
+            settings.names,
+            settings.origin,
+            settings.pinned,
+            data or settings.path(table.data),
+            table.read_queue,
+            _metrics_at(metrics or table.metrics),
+            table.exit_on_silence if exit_on_silence is None else exit_on_silence,
+        )
+
+    started = read()
+    connect = Connector(settings_of(context, log).log)
+    # A monitor has no certificate and no limit. It reports that changes wait for its restart.
+    with reloading(lambda: Reloaded(needs_restart=differing(started, read()))):
+        monitor(started, connect, stop_on_signals())
+
+
+def _metrics_at(where: str | None) -> tuple[str, int] | None:
+    if where is None:
+        return None
+    parsed = address(where, "metrics")
+    return parsed.host, parsed.port

@@ -1,0 +1,111 @@
+"""Set and check the rights of a directory's streams, for ``kt init --acl`` and ``kt status``.
+
+The default rights of the server, in the stream ``$settings``, belong to all of its tenants: they are read and
+never written. ``eventstore.rights`` defines the rights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Protocol
+
+from kt_es.config import Settings
+from kt_es.errors import StreamGoneError, WrongRevisionError
+from kt_es.eventstore.esdb import EsdbLog
+from kt_es.eventstore.rights import (
+    EVERYBODY,
+    FRONTEND,
+    READ_METADATA,
+    WRITE,
+    WRITE_METADATA,
+    Acl,
+    default_grants,
+    differences,
+    has_acl,
+    openings_acl,
+    stream_acls,
+)
+from kt_es.eventstore.streams import Event, Metadata
+
+SETTINGS_STREAM = "$settings"
+
+
+class _Readable(Protocol):
+    def metadata(self, stream: str) -> Metadata: ...
+
+    def last_event(self, stream: str) -> Event | None: ...
+
+
+def acls_of(settings: Settings) -> dict[str, Acl]:
+    """Return the ACLs of the streams with fixed names."""
+    return stream_acls(settings.names, signer_truncates=settings.signer.truncate_queue)
+
+
+def set_rights(log: EsdbLog, settings: Settings) -> list[str]:
+    """Set the ACLs of the named streams and of every stream of openings, and read them back.
+
+    Returns a sentence for each stream and right that still differs.
+
+    Raises:
+        AccessDeniedError: the user of the connection string is not an administrator.
+    """
+    wanted = acls_of(settings)
+    for stream, acl in wanted.items():
+        _restrict(log, stream, acl)
+    problems = list(problems_of(log, wanted))
+    acl = openings_acl()
+    # Streams that an earlier version of kt-es made have no ACL of their own.
+    for stream in log.stream_names(settings.names.openings_prefix):
+        # Deleted streams too: until a scavenge, whoever may write their metadata can restore the events.
+        try:
+            _restrict(log, stream, acl)
+        except StreamGoneError:
+            continue
+        problems += problems_of(log, {stream: acl})
+    return [*problems, *_obstacles(default_rights(log), settings.names.openings_prefix)]
+
+
+def problems_of(log: _Readable, wanted: dict[str, Acl]) -> Iterator[str]:
+    """Describe how the ACLs of streams differ from ``wanted``."""
+    for stream, acl in wanted.items():
+        values = log.metadata(stream).values
+        if "$acl" not in values:
+            yield f"{stream} has no ACL, so the server's default rights apply"
+        else:
+            yield from (f"{stream}: {difference}" for difference in differences(values, acl))
+
+
+def default_rights(log: _Readable) -> dict[str, frozenset[str]]:
+    """Return who has each right in a stream without an ACL."""
+    event = log.last_event(SETTINGS_STREAM)
+    try:
+        values = {} if event is None else json.loads(event.data)
+    except ValueError:
+        values = {}
+    return default_grants(values if isinstance(values, dict) else {})
+
+
+def _obstacles(defaults: dict[str, frozenset[str]], prefix: str) -> Iterator[str]:
+    """Describe default rights that keep front ends from making a new stream of openings private."""
+    for right in (WRITE, READ_METADATA, WRITE_METADATA):
+        names = defaults[right]
+        if names.isdisjoint({FRONTEND, EVERYBODY}):
+            yield (
+                f"{prefix}*: {right} is granted to {', '.join(sorted(names)) or 'nobody'}, not {FRONTEND}, "
+                f"by the default rights in {SETTINGS_STREAM} ($userStreamAcl): front ends could not begin a "
+                f"stream of openings; add {FRONTEND} there"
+            )
+
+
+def _restrict(log: EsdbLog, stream: str, acl: Acl) -> None:
+    """Set the ACL of a stream, which need not exist yet, and leave the rest of its metadata."""
+    while True:
+        metadata = log.metadata(stream)
+        if has_acl(metadata.values, acl):
+            return
+        try:
+            log.set_metadata(stream, {**metadata.values, "$acl": acl}, metadata.revision)
+        except WrongRevisionError:
+            continue
+        return

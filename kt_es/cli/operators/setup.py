@@ -1,0 +1,206 @@
+"""Make a directory: keys, ``kt.toml``, and the signed config that begins the queue."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from kt_es.cli.options import given_options
+from kt_es.cli.saving import write_private
+from kt_es.client.trusted import Pinned
+from kt_es.config import FILE_NAME, FrontendTable, NodeTable, Settings, dump_settings
+from kt_es.crypto.signatures import ED25519, PrivateKey
+from kt_es.crypto.vrf import VrfPrivateKey
+from kt_es.errors import ConfigError, MalformedError, WrongRevisionError
+from kt_es.eventstore.streams import NO_STREAM, EventLog, content_event
+from kt_es.formats.codec import MAX_INTERVAL
+from kt_es.formats.configs import Config, SignedConfig, check_directory, check_origin
+from kt_es.formats.keys import PublicKey
+from kt_es.formats.queue import CONFIG
+from kt_es.formats.records import Record, decode_records
+from kt_es.process.files import read_key
+from kt_es.process.redaction import without_credentials, without_password
+from signer.keys import load_key
+
+CONFIG_OPTIONS = ("label_policy", "min_interval", "max_interval")
+"""Options of a new directory that stand in its signed config."""
+
+SIGNER_KEY = Path("keys/signer/signer.pem")
+VRF_KEY = Path("keys/vrf.pem")
+
+
+def refuse_other_settings(context: click.Context, settings: Settings, *names: str) -> None:
+    """Refuse options that contradict the existing ``kt.toml``."""
+    for name in given_options(context, names):
+        given, stands = context.params[name], getattr(settings, name)
+        if name == "log" and stands == without_credentials(stands):
+            given = without_credentials(given)
+        if given != stands:
+            raise ConfigError(
+                f"{settings.base / FILE_NAME} exists and says {name} = "
+                f"{without_password(repr(stands))}: change it there, or make another "
+                "directory with --data"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class NewDirectory:
+    """The options of a new directory. Intervals are in seconds."""
+
+    directory: str
+    origin: str
+    log: str
+    label_policy: str
+    min_interval: float
+    max_interval: float
+    node_listen: str = "127.0.0.1:2113"
+    frontend_listen: str = "127.0.0.1:8080"
+    save_credentials: bool = False
+
+    @property
+    def kept_log(self) -> str:
+        """``log`` for ``kt.toml``: without credentials, since the file is copied to many machines."""
+        return self.log if self.save_credentials else without_credentials(self.log)
+
+    def milliseconds(self, name: str) -> int:
+        return round(float(getattr(self, name)) * 1000)
+
+
+def write_directory(base: Path, new: NewDirectory) -> Settings:
+    """Make keys and ``kt.toml`` in ``base``, and overwrite nothing.
+
+    The settings file comes last: if it exists, the keys exist too.
+    """
+    try:
+        check_directory(new.directory)
+        check_origin(new.origin)
+    except MalformedError as error:
+        raise ConfigError(str(error)) from None
+    if not new.min_interval <= new.max_interval <= MAX_INTERVAL / 1000:
+        raise ConfigError(
+            f"--min-interval {new.min_interval:g} and --max-interval {new.max_interval:g}: the first may not "
+            f"be more than the second, which may be {MAX_INTERVAL // 1000} s (30 days) at most"
+        )
+    path = base / FILE_NAME
+    if path.exists():
+        raise ConfigError(f"{path} exists already: this directory has been made")
+    signer_key = _new_key(base / SIGNER_KEY)
+    _new_key(base / VRF_KEY)
+    settings = Settings(
+        directory=new.directory,
+        origin=new.origin,
+        key=Pinned(new.origin, PublicKey(ED25519, signer_key.public)).vkey,
+        log=new.kept_log,
+        node=NodeTable(listen=new.node_listen),
+        frontend=FrontendTable(listen=new.frontend_listen),
+        base=base,
+    )
+    # The connection string may hold a password.
+    write_private(path, dump_settings(settings).encode())
+    return settings
+
+
+def _new_key(path: Path) -> PrivateKey:
+    if path.exists():
+        return load_key(path)
+    key = PrivateKey.from_seed(ED25519, os.urandom(32))
+    write_private(path, key.to_pem())
+    return key
+
+
+def begin_queue(settings: Settings, log: EventLog, new: NewDirectory, given: Sequence[str] = ()) -> bool:
+    """Put the first config into the queue; return False if it is there already.
+
+    Args:
+        settings: the directory.
+        log: its event log.
+        new: the options of a new directory.
+        given: the fields of ``new`` that an option or a variable gave.
+
+    Raises:
+        ConfigError: the queue belongs to another directory; or the directory exists, and no config of it has
+            the values that were given.
+    """
+    queue = settings.names.queue
+    first = next(iter(log.read(queue, 0, 1)), None)
+    if first is None:
+        signer_key = load_key(settings.path(SIGNER_KEY))
+        config = Config(
+            settings.origin,
+            (PublicKey(ED25519, signer_key.public),),
+            read_key(settings.path(VRF_KEY), "the VRF key", VrfPrivateKey.from_pem).public,
+            new.label_policy,
+            new.milliseconds("min_interval"),
+            new.milliseconds("max_interval"),
+            new.milliseconds("max_interval"),
+            None,
+        )
+        data = SignedConfig.sign(config, [signer_key]).encode()
+        try:
+            log.append(queue, NO_STREAM, [content_event(queue, CONFIG, data)])
+            return True
+        except WrongRevisionError:
+            first = next(iter(log.read(queue, 0, 1)))
+    data = first.data if first.revision == 0 else _first_item(settings, log)
+    if not _begins(data, settings, log):
+        raise ConfigError(f"{queue} does not begin with the config of {settings.origin} under this key")
+    _refuse_other_config(data, settings, log, new, given)
+    return False
+
+
+def _refuse_other_config(
+    first: bytes, settings: Settings, log: EventLog, new: NewDirectory, given: Sequence[str]
+) -> None:
+    """Refuse values that no config of an existing directory has."""
+    signed = _config_of(first)
+    for name in given:
+        wanted = new.label_policy if name == "label_policy" else new.milliseconds(name)
+        present = None if signed is None else getattr(signed.config, name)
+        # Later configs come last: the queue may be long.
+        if wanted != present and not any(
+            getattr(later.config, name) == wanted for later in _later_configs(settings, log)
+        ):
+            shown = present if name == "label_policy" or present is None else f"{present / 1000:g} s"
+            raise ConfigError(
+                f"the directory {settings.origin} exists, and its signed config says {name} = {shown}: "
+                f"leave --{name.replace('_', '-')} out, or make another directory with --data"
+            )
+
+
+def _later_configs(settings: Settings, log: EventLog) -> Iterator[SignedConfig]:
+    for event in log.read(settings.names.queue):
+        if event.type == CONFIG and (signed := _config_of(event.data)) is not None:
+            yield signed
+
+
+def _first_item(settings: Settings, log: EventLog) -> bytes:
+    """Return the first item of a truncated queue, from the first record; empty if there is none."""
+    event = next(iter(log.read(settings.names.mutations, 0, 1)), None)
+    if event is None:
+        return b""
+    try:
+        content = Record.decode(decode_records(event.data)[1][0]).item.content
+    except MalformedError:
+        return b""
+    return content if isinstance(content, bytes) else b""
+
+
+def _begins(data: bytes, settings: Settings, log: EventLog) -> bool:
+    """Return whether the first config is of this directory, under the pinned key or an earlier one."""
+    first = _config_of(data)
+    if first is None or first.config.origin != settings.origin:
+        return False
+    return first.is_signed_by(settings.pinned) or any(
+        signed.config.signer_key == settings.pinned for signed in _later_configs(settings, log)
+    )
+
+
+def _config_of(data: bytes) -> SignedConfig | None:
+    try:
+        return SignedConfig.decode(data)
+    except MalformedError:
+        return None

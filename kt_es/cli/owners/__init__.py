@@ -1,0 +1,1 @@
+"""Commands of the owners of accounts: keys, put, revoke, erase, import, watch."""

@@ -1,0 +1,155 @@
+"""``kt put``: publish the keys of an account, all of them or some."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kt_es.cli.clients import CHANGE_TIMEOUT, Reach, until_fresh
+from kt_es.cli.context import output_of
+from kt_es.cli.owners.key_files import read_key_file
+from kt_es.cli.owners.keys import choose_signers, read_mine, signing_keys
+from kt_es.cli.owners.signing import Signing, publish_change, say_unchanged, signing_options
+from kt_es.client.client import Client
+from kt_es.client.trust import Lookup
+from kt_es.errors import RefusedError
+from kt_es.formats.profiles import PROFILE_TYPES, ProfileKey
+from kt_es.importers.combining import keeping
+
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+@click.command("put")
+@click.argument("label")
+@click.option(
+    "--key",
+    "files",
+    multiple=True,
+    type=_FILE,
+    help="A public key or certificate file; may be repeated. Its kind is recognized.",
+)
+@click.option(
+    "--add",
+    "added",
+    multiple=True,
+    type=_FILE,
+    help="A file to publish beside the present keys; it replaces a key of the same name. May be repeated.",
+)
+@click.option(
+    "--remove",
+    "removed",
+    multiple=True,
+    metavar="NAME",
+    help="The name of a published key to remove; the others stay. May be repeated.",
+)
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(PROFILE_TYPES),
+    help="The type of the files; raw publishes what is not recognized. Private keys are always refused.",
+)
+@click.option("--rotate-to", "rotate", multiple=True, metavar="NAME", help="Signing keys for later changes.")
+@signing_options("the stored one that the present version names")
+@click.pass_context
+def put_command(
+    context: click.Context,
+    /,
+    label: str,
+    files: tuple[Path, ...],
+    kind: str | None,
+    added: tuple[Path, ...],
+    removed: tuple[str, ...],
+    names: tuple[str, ...],
+    rotate: tuple[str, ...],
+    accept: tuple[str, ...],
+    yes: bool,
+    mine: tuple[str, ...],
+    keys: Path,
+    **reach: Any,
+) -> None:
+    """Publish LABEL's keys or change them: show the change, sign it, submit it, and verify that it stands.
+
+    --key names all keys to publish. --add and --remove change some keys and leave the rest.
+
+    Whoever signs a version vouches for its authorized keys. So a key that you do not know is refused: a key
+    that is neither stored here nor declared with --mine, and that no version signed by a key of yours has.
+    --accept takes such a key over.
+    """
+    output = output_of(context)
+    _check_edits(files, added, removed)
+    read = [read_key_file(path, kind) for path in files or added]
+    for file in read:
+        if file.left_out:
+            output.note(f"  {file.path}: text and comments around the keys are not published")
+    given = [key for file in read for key in file.keys]
+    new = signing_keys(keys, rotate) if rotate else []
+    known = read_mine(keys, mine, accept)
+    with Reach(**reach).client(timeout=CHANGE_TIMEOUT, on_stale=until_fresh(output)) as client:
+        before = client.lookup(label)
+        profile = list(keeping(before.profile or (), given, names=not files))
+        for key, wanted in zip(profile, given, strict=True):
+            if key.data != wanted.data:
+                output.note(f"  {wanted.name}: what only the published copy has stays, such as a revocation")
+        if not files:
+            profile = _edited(client, before, profile, removed)
+            if not rotate and before.profile is not None and tuple(profile) == before.profile:
+                say_unchanged(output, before)
+                return
+        signers = choose_signers(keys, names, before)
+        publish_change(output, client, before, profile, Signing(signers, new, known, yes))
+
+
+def _check_edits(files: Sequence[Path], added: Sequence[Path], removed: Sequence[str]) -> None:
+    """Raise ``click.UsageError`` unless the options name either all keys or changes, each name once."""
+    if files and (added or removed):
+        raise click.UsageError("--key names all keys that are published: leave out --add and --remove")
+    if not (files or added or removed):
+        raise click.UsageError("nothing to publish: give --key FILE, or --add FILE and --remove NAME")
+    names = [*(path.name[:255] for path in added), *removed]
+    for name in names:
+        if names.count(name) > 1:
+            raise click.UsageError(f"the name {name} stands in --add and --remove more than once")
+
+
+def _edited(
+    client: Client, before: Lookup, added: Sequence[ProfileKey], removed: Sequence[str]
+) -> list[ProfileKey]:
+    """Return the present profile with some keys added, replaced and removed.
+
+    A name to remove that is not published is refused, unless an earlier version had it: then the command
+    is repeated, and its work is done.
+    """
+    if before.erased and not added:
+        raise RefusedError(
+            "erased", f"the profile of {before.label} was erased: no key is left to be removed", "remove"
+        )
+    present = before.profile or ()
+    missing = [name for name in removed if name not in {key.name for key in present}]
+    if missing:
+        _refuse_unknown_names(client, before, missing)
+    changed = {key.name: key for key in added}
+    replaced = [changed.get(key.name, key) for key in present if key.name not in removed]
+    there = {key.name for key in replaced}
+    # Two published keys may have one name. The key that replaces both stands there once.
+    return list(dict.fromkeys([*replaced, *(key for key in added if key.name not in there)]))
+
+
+def _refuse_unknown_names(client: Client, before: Lookup, missing: Sequence[str]) -> None:
+    if before.entry is None:
+        raise RefusedError("unknown-name", f"{before.label} has published nothing", "remove")
+    earlier = {
+        key.name
+        for version in client.history(before.label, profiles=True).versions
+        for key in version.profile or ()
+    }
+    never = [name for name in missing if name not in earlier]
+    if never:
+        named = ", ".join(key.name for key in before.profile or ()) or "none"
+        raise RefusedError(
+            "unknown-name",
+            f"{before.label} has no key called {', '.join(never)}; its keys are called: {named}",
+            "remove",
+        )

@@ -1,0 +1,169 @@
+"""A change of an account: its options, its difference to the present version, the question, the signature."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from kt_es.cli.clients import reach_options
+from kt_es.cli.options import options
+from kt_es.cli.output import Output
+from kt_es.cli.owners.key_files import described, key_document
+from kt_es.cli.owners.keys import keys_option, mine_option
+from kt_es.cli.people.get import lookup_document, show_checks
+from kt_es.client.client import Client
+from kt_es.client.keystore import StoredKey
+from kt_es.client.publishing import Published
+from kt_es.client.trust import Lookup
+from kt_es.client.vouching import UNKNOWN_KEYS, Difference, Mine, Proposal
+from kt_es.errors import KtError, RefusedError
+from kt_es.formats.keys import PublicKey
+from kt_es.formats.profiles import ProfileKey
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+yes_option = click.option("--yes", is_flag=True, help="Sign without asking. Only a terminal is asked.")
+
+
+def signing_options(default: str) -> Callable[[_F], _F]:
+    """Add the options of commands that sign a change; ``default`` names who signs without ``--sign-with``."""
+    return options(
+        click.option(
+            "--sign-with", "names", multiple=True, metavar="NAME", help=f"Signing keys; default: {default}."
+        ),
+        click.option(
+            "--accept",
+            multiple=True,
+            metavar="KEYID",
+            help="An authorized key that you know, though it is not yours; may be repeated.",
+        ),
+        yes_option,
+        mine_option,
+        keys_option,
+        reach_options,
+    )
+
+
+def confirm(yes: bool) -> None:
+    """Ask at a terminal before signing. Elsewhere nobody could answer, and the change has been shown."""
+    if not yes and sys.stdin.isatty() and not click.confirm("Sign and publish this?", err=True):
+        raise KtError("nothing was signed or published")
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """How a change is signed: by keys of the present version, and by ``new`` ones for the next.
+
+    ``without`` are authorized keys of the present version that the next one does not have.
+    """
+
+    signers: Sequence[StoredKey]
+    new: Sequence[StoredKey]
+    known: Mine
+    yes: bool
+    without: Sequence[PublicKey] = ()
+
+
+def publish_change(
+    output: Output, client: Client, before: Lookup, profile: Sequence[ProfileKey], signing: Signing
+) -> None:
+    """Show the next version, sign and submit it, and print what is proven to stand."""
+    stored = {key.public.id: key.name for key in (*signing.signers, *signing.new)}
+    proposed = _proposed(client, before, profile, signing)
+    for line in _proposal_lines(proposed, profile, stored):
+        output.note(line)
+    confirm(signing.yes)
+    published = client.send(proposed)
+    show_checks(output, published.lookup)
+    _report(output, published)
+    document = lookup_document(published.lookup)
+    output.data({**document, "stands": published.stands, "signed": _proposal_document(proposed, profile)}, [])
+
+
+def say_unchanged(output: Output, before: Lookup) -> None:
+    """Print that nothing needs a signature: the present version is what was asked for."""
+    number = None if before.entry is None else before.entry.version
+    show_checks(output, before)
+    output.ok(f"version {number} of {before.label} is like that already; nothing was signed")
+    output.data({**lookup_document(before), "stands": True, "signed": None}, [])
+
+
+def _proposed(client: Client, before: Lookup, profile: Sequence[ProfileKey], signing: Signing) -> Proposal:
+    private = {key.name: key.private for key in (*signing.signers, *signing.new)}
+    authorized = [key.public for key in signing.new] or None
+    try:
+        return client.propose(
+            before, profile, list(private.values()), authorized, mine=signing.known, without=signing.without
+        )
+    except RefusedError as error:
+        if error.reason != UNKNOWN_KEYS:
+            raise
+        raise RefusedError(
+            error.reason,
+            f"{error.problem}. If you know a key, take it over with --accept KEYID; if not, your account is "
+            "in danger: leave the key out with --rotate-to, and tell the operator",
+        ) from None
+
+
+def _report(output: Output, published: Published) -> None:
+    mutation, proven = published.submission.mutation, published.lookup.entry
+    number, label = mutation.entry.version, published.lookup.label
+    if published.stands:
+        output.ok(f"version {number} of {label} stands in the directory")
+    elif proven is not None:
+        output.fail(
+            f"version {number} of {label} was taken, but version {proven.version} has replaced it already; "
+            f"see who signed that: kt history {label}"
+        )
+
+
+def _proposal_lines(
+    proposed: Proposal, profile: Sequence[ProfileKey], stored: dict[bytes, str]
+) -> Iterator[str]:
+    """Describe what is to be signed: ``+`` is added, ``-`` is removed, ``=`` is kept."""
+    entry = proposed.submission.mutation.entry
+    signers = ", ".join(_key_name(key_id, stored) for key_id in proposed.signers)
+    yield f"  version {entry.version} of {proposed.before.label}, signed by {signers}:"
+    if proposed.profile is None:
+        yield "    keys: the profile of the present version was erased; all are new"
+        for key in profile:
+            yield f"    + key {described(key)}"
+    else:
+        for mark, keys in _marked(proposed.profile):
+            for key in keys:
+                yield f"    {mark} key {described(key)}"
+    for mark, authorized in _marked(proposed.authorized):
+        for public in authorized:
+            yield f"    {mark} authorized to sign the next version: {_key_name(public.id, stored)}"
+
+
+def _marked(difference: Difference[Any]) -> Iterable[tuple[str, tuple[Any, ...]]]:
+    return (("+", difference.added), ("=", difference.kept), ("-", difference.removed))
+
+
+def _key_name(key_id: bytes, stored: dict[bytes, str]) -> str:
+    return f"{key_id.hex()} ({stored[key_id]})" if key_id in stored else key_id.hex()
+
+
+def _proposal_document(proposed: Proposal, profile: Sequence[ProfileKey]) -> dict[str, Any]:
+    return {
+        "published": [key_document(key) for key in profile],
+        "version": proposed.submission.mutation.entry.version,
+        "signed_by": [key_id.hex() for key_id in proposed.signers],
+        "keys": None
+        if proposed.profile is None
+        else _difference_document(proposed.profile, lambda key: key.name),
+        "authorized_keys": _difference_document(proposed.authorized, lambda key: key.id.hex()),
+    }
+
+
+def _difference_document(difference: Difference[Any], name: Callable[[Any], str]) -> dict[str, list[str]]:
+    return {
+        "added": [name(item) for item in difference.added],
+        "kept": [name(item) for item in difference.kept],
+        "removed": [name(item) for item in difference.removed],
+    }

@@ -1,0 +1,1 @@
+"""Commands of people who look others up: get, history, epochs, checkpoint, verify."""

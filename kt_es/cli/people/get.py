@@ -1,0 +1,173 @@
+"""``kt get``: look an account up, and show what was proven and what changed since the last lookup."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kt_es.cli.clients import Reach, reach_options
+from kt_es.cli.context import output_of
+from kt_es.cli.output import Output, at
+from kt_es.cli.saving import save_profile, save_proof
+from kt_es.client.client import Client
+from kt_es.client.history import History, Version
+from kt_es.client.memory import Account
+from kt_es.client.trust import Lookup
+from kt_es.errors import UnavailableError
+from kt_es.formats.notes import encode_base64
+from kt_es.formats.profiles import ProfileKey
+
+PROVEN_ABSENT = 3
+
+
+@click.command("get")
+@click.argument("label")
+@click.option("--epoch", type=click.IntRange(1), help="Look up this epoch; default the latest.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Save the proof to FILE.")
+@click.option(
+    "--save", type=click.Path(path_type=Path, file_okay=False), help="Save the keys as files in a directory."
+)
+@reach_options
+@click.pass_context
+def get_command(
+    context: click.Context,
+    /,
+    label: str,
+    epoch: int | None,
+    out: Path | None,
+    save: Path | None,
+    **reach: Any,
+) -> int:
+    """Look LABEL up, verify everything, and print its keys."""
+    output = output_of(context)
+    with Reach(**reach).client() as client:
+        lookup = client.lookup(label, epoch)
+        changes = changes_since(client, lookup)
+    if out is not None:
+        save_proof(out, lookup.proof)
+        output.note(f"  proof saved to {out}")
+    if save is not None:
+        save_profile(save, lookup.profile or ())
+    return show_lookup(output, lookup, changes)
+
+
+def show_checks(output: Output, lookup: Lookup | History) -> None:
+    for check in lookup.checks:
+        output.ok(check)
+
+
+def show_lookup(output: Output, lookup: Lookup, changes: AccountChanges | None = None) -> int:
+    """Print a lookup, and return the exit code."""
+    show_checks(output, lookup)
+    for line in () if changes is None else changes.lines:
+        output.note(f"  {line}")
+    output.note(f"  as of {at(lookup.timestamp)}, epoch {lookup.epoch} of {lookup.head.origin}")
+    if lookup.absent:
+        lines = []
+    elif lookup.profile is None:
+        lines = [f"{lookup.label}  (profile erased)" if lookup.erased else lookup.label]
+    else:
+        lines = [_key_line(key) for key in lookup.profile]
+    document = lookup_document(lookup)
+    if changes is not None:
+        document["since_last_time"] = changes.document
+    output.data(document, lines)
+    return PROVEN_ABSENT if lookup.absent else 0
+
+
+def _key_line(key: ProfileKey) -> str:
+    text = (
+        key.data.decode("ascii", "replace").strip()
+        if key.type in ("ssh", "age")
+        else f"{len(key.data)} bytes"
+    )
+    return f"{key.type}  {key.name}  {text}"
+
+
+def lookup_document(lookup: Lookup) -> dict[str, Any]:
+    entry = lookup.entry
+    return {
+        "label": lookup.label,
+        "origin": lookup.head.origin,
+        "epoch": lookup.epoch,
+        "timestamp": lookup.timestamp,
+        "absent": lookup.absent,
+        "erased": lookup.erased,
+        "version": None if entry is None else entry.version,
+        "keys": None if lookup.profile is None else [_profile_document(key) for key in lookup.profile],
+        "authorized_keys": None if entry is None else [key.id.hex() for key in entry.authorized_keys],
+        "checks": list(lookup.checks),
+    }
+
+
+def _profile_document(key: ProfileKey) -> dict[str, str]:
+    return {"name": key.name, "type": key.type, "data": encode_base64(key.data)}
+
+
+@dataclass(frozen=True, slots=True)
+class AccountChanges:
+    """What changed in an account since this client saw it last: ``document`` is for ``--json``."""
+
+    lines: tuple[str, ...]
+    document: dict[str, Any]
+
+
+def changes_since(client: Client, lookup: Lookup) -> AccountChanges | None:
+    """Return what changed since the last lookup; None if ``lookup`` is about a past epoch.
+
+    A change is shown by the verified history: each version since then, its epoch, and who signed it.
+    """
+    before = lookup.before
+    if not lookup.latest or (before is not None and before.last.epoch > lookup.epoch):
+        return None
+    if before is None:
+        return AccountChanges(("never looked up before: remembered from now on",), {"seen_before": False})
+    document = _document(before)
+    if before.last.entry == lookup.sight.entry:
+        return AccountChanges((_unchanged(before),), {**document, "changed": False, "versions": []})
+    seen = before.last
+    new = 0 if lookup.entry is None else lookup.entry.version
+    what = f"version {seen.version} → {new}" if seen.version else "published since then"
+    lines = [f"CHANGED since {at(seen.at)}, when epoch {seen.epoch} was seen: {what}"]
+    versions: list[Version] = []
+    try:
+        history = client.history(lookup.label).versions
+        versions = [version for version in history if seen.version < version.number <= new]
+    except UnavailableError as error:
+        lines.append(f"the history of the change is not available now: {error}")
+    lines += [_version_line(version) for version in versions]
+    shown = [
+        {
+            "version": version.number,
+            "epoch": version.epoch,
+            "timestamp": version.timestamp,
+            "signed_by": [key.id.hex() for key in version.signers],
+        }
+        for version in versions
+    ]
+    return AccountChanges(tuple(lines), {**document, "changed": True, "versions": shown})
+
+
+def _unchanged(before: Account) -> str:
+    first = f"unchanged since {at(before.first.at)}, first seen in epoch {before.first.epoch}"
+    return first if before.last.version else f"still nobody: {first}"
+
+
+def _document(before: Account) -> dict[str, Any]:
+    return {
+        "seen_before": True,
+        "version": before.last.version or None,
+        "epoch": before.last.epoch,
+        "first_seen": before.first.at,
+        "last_seen": before.last.at,
+    }
+
+
+def _version_line(version: Version) -> str:
+    signers = ", ".join(key.id.hex() for key in version.signers)
+    return (
+        f"version {version.number} since epoch {version.epoch}, {at(version.timestamp)}, signed by {signers}"
+    )

@@ -1,0 +1,1 @@
+"""Commands that try the whole system on this machine: demo, bench."""

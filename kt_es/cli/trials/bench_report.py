@@ -1,0 +1,83 @@
+"""The report of ``kt bench``: rows of measurements, and their machine (docs/DESIGN.md, section 7)."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from statistics import median
+from typing import Any
+
+from kt_es.eventstore.driver import LIBRARY
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measurement: the median ``value`` of ``runs`` in ``unit``, and its ``limit``, if any.
+
+    A rate, with a unit that ends in ``/s``, must be at least its limit. Any other value must be at most it.
+    """
+
+    name: str
+    value: float
+    unit: str
+    limit: float | None
+    runs: tuple[float, ...]
+
+    @classmethod
+    def of(cls, name: str, unit: str, runs: Sequence[float], limit: float | None = None) -> Row:
+        """Make the row of ``runs``, at least one."""
+        return cls(name, round(median(runs), 3), unit, limit, tuple(round(run, 3) for run in runs))
+
+    @property
+    def kept(self) -> bool:
+        """Whether the limit is kept, or there is none."""
+        if self.limit is None:
+            return True
+        return self.value >= self.limit if self.unit.endswith("/s") else self.value <= self.limit
+
+
+def machine() -> str:
+    """Describe the machine in one line: system, architecture, usable processors, Python."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (
+        f"{platform.system()} {platform.release()} {platform.machine()}, {usable} CPUs, "
+        f"{platform.python_implementation()} {platform.python_version()}"
+    )
+
+
+def client() -> str:
+    """Return the client library of the event log with its version. Its work is part of every rate."""
+    return f"{LIBRARY} {version(LIBRARY)}"
+
+
+def peak_memory() -> float:
+    """Return the most memory that this process ever had resident, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def report(bench: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the report for ``--json``."""
+    return {
+        "bench": bench,
+        "machine": machine(),
+        "client": client(),
+        "rows": [asdict(row) for row in rows],
+    }
+
+
+def report_lines(bench: str, rows: Sequence[Row]) -> list[str]:
+    """Return the report for people: a line for each row, with its limit and whether it is kept."""
+    lines = [f"{bench} on {machine()}, {client()}"]
+    for row in rows:
+        line = f"  {row.name:<32}{row.value:>14,.1f} {row.unit}"
+        if row.limit is not None:
+            sign, bound = ("✓" if row.kept else "✗"), ("at least" if row.unit.endswith("/s") else "at most")
+            line += f"  {sign} {bound} {row.limit:,g}"
+        lines.append(line)
+    return lines

@@ -1,0 +1,135 @@
+"""The lies of ``kt demo``: a changed answer, a changed record and a changed head. Each must be caught."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import httpx
+
+from kt_es.cli.auditors.audit import ledger_of, wall_clock
+from kt_es.client.client import Client
+from kt_es.client.state import MemoryStateStore
+from kt_es.client.trusted import Pinned
+from kt_es.config import Settings
+from kt_es.errors import DivergenceError, KtError, VerificationError
+from kt_es.eventstore.streams import ANY, Event, EventLog, StreamNames, content_event
+from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
+from kt_es.formats.records import decode_records, encode_records
+from projections.auditor import audit
+
+
+@dataclass(frozen=True, slots=True)
+class Caught:
+    """What was changed, and the error that caught it."""
+
+    what: str
+    error: str
+
+
+class _LyingTransport(httpx.BaseTransport):
+    """Passes requests to the real server, and changes one bit of each answer to a lookup."""
+
+    def __init__(self, choose: random.Random) -> None:
+        self._real = httpx.HTTPTransport()
+        self._choose = choose
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = self._real.handle_request(request)
+        body = response.read()
+        if request.url.path != "/v1/lookup":
+            return httpx.Response(response.status_code, headers=_plain(response.headers), content=body)
+        document = json.loads(body)
+        answer = bytearray(base64.b64decode(document["answer"]))
+        answer[self._choose.randrange(len(answer))] ^= 1 << self._choose.randrange(8)
+        document["answer"] = base64.b64encode(answer).decode()
+        return httpx.Response(response.status_code, json=document)
+
+    def close(self) -> None:
+        self._real.close()
+
+
+def _plain(headers: httpx.Headers) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name.lower() == "content-type"}
+
+
+def tamper_with_an_answer(url: str, settings: Settings, label: str, choose: random.Random) -> Caught:
+    """Look up ``label`` through a transport that changes one bit of the answer."""
+    pinned = Pinned(settings.origin, settings.pinned)
+    with Client(url, MemoryStateStore(), pinned=pinned, transport=_LyingTransport(choose)) as client:
+        try:
+            client.lookup(label)
+        except VerificationError as error:
+            return Caught("one bit of an answer", str(error))
+    raise KtError("a changed answer was believed")
+
+
+def tamper_with_a_record(settings: Settings, log: EventLog, choose: random.Random) -> Caught:
+    """Copy both logs within the event log, one byte of one record changed, and audit the copy."""
+    events = [event for event in log.read(settings.names.mutations) if event.revision > 0]
+    victim = choose.choice(events)
+    _, records = decode_records(victim.data)
+    position = choose.randrange(len(records))
+
+    def change(event: Event) -> bytes:
+        first, encoded = decode_records(event.data)
+        # The last byte of a record is the last byte of its item: of a signature, or of a config's.
+        encoded[position] = encoded[position][:-1] + bytes([encoded[position][-1] ^ 1])
+        return encode_records(first, encoded)
+
+    names = StreamNames(f"{settings.directory}_changed_record")
+    _copy(log, settings.names.mutations, names.mutations, victim.revision, change)
+    _copy(log, settings.names.heads, names.heads, None, _unchanged)
+    return Caught("one bit of a record", _audited(settings, log, names))
+
+
+def tamper_with_a_head(settings: Settings, log: EventLog, choose: random.Random) -> Caught:
+    """Copy both logs within the event log, one bit of one map root changed, and audit the copy."""
+    last = log.last_revision(settings.names.heads)
+
+    def change(event: Event) -> bytes:
+        head_event = HeadEvent.decode(event.data)
+        signed = SignedMapHead.decode(head_event.smh_bytes)
+        root = bytearray(signed.head.map_root)
+        root[choose.randrange(len(root))] ^= 1
+        head: MapHead = replace(signed.head, map_root=bytes(root))
+        smh = SignedMapHead(head, head.encode(), signed.signature).encode()
+        return replace(head_event, smh_bytes=smh).encode()
+
+    names = StreamNames(f"{settings.directory}_changed_head")
+    _copy(log, settings.names.mutations, names.mutations, None, _unchanged)
+    _copy(log, settings.names.heads, names.heads, choose.randint(0, last), change)
+    return Caught("one bit of a head", _audited(settings, log, names))
+
+
+def _unchanged(event: Event) -> bytes:
+    return event.data
+
+
+def _copy(
+    log: EventLog, source: str, target: str, victim: int | None, change: Callable[[Event], bytes]
+) -> None:
+    for event in log.read(source):
+        data = change(event) if event.revision == victim else event.data
+        log.append(target, ANY, [content_event(target, event.type, data)])
+
+
+def _audited(settings: Settings, log: EventLog, names: StreamNames) -> str:
+    with ledger_of(settings, None) as ledger:
+        try:
+            audit(log, names, ledger, with_queue=False, now=wall_clock)
+        except DivergenceError as error:
+            return str(error)
+    raise KtError("a changed log was found correct")
+
+
+def tamper(
+    url: str, settings: Settings, log: EventLog, label: str, choose: random.Random
+) -> Iterator[Caught]:
+    """Tell all three lies, one after the other."""
+    yield tamper_with_an_answer(url, settings, label, choose)
+    yield tamper_with_a_record(settings, log, choose)
+    yield tamper_with_a_head(settings, log, choose)

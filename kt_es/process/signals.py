@@ -1,0 +1,129 @@
+"""Signals of a process that serves: SIGTERM and SIGINT stop it, SIGHUP makes it read its settings again.
+
+SIGHUP never ends the process. It may come before there is anything to read again: then it is remembered
+until a ``reloading`` block begins. One exception: if the terminal in which the process was started is gone,
+nobody is left to serve, and SIGHUP is treated as SIGTERM.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from queue import SimpleQueue
+from typing import Any
+
+import structlog
+
+from kt_es.errors import KtError
+
+_LOG = structlog.get_logger("kt_es.process")
+# The one kind of queue that a signal's handler may put into, whatever it interrupts.
+_HANGUPS: SimpleQueue[bool] = SimpleQueue()
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """Names of settings: those that are now in force, and those that wait for a restart."""
+
+    changed: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+
+
+def stop_event() -> threading.Event:
+    """Return an event that SIGINT and SIGTERM set. A second signal ends the process at once.
+
+    Call it in the main thread.
+    """
+    stop, asked = threading.Event(), False
+
+    def handle(number: int, _frame: object) -> None:
+        nonlocal asked
+        if asked:
+            raise SystemExit(128 + number)
+        asked = True
+        # In a thread: the event's own lock may be held by the wait that the signal interrupted.
+        threading.Thread(target=stop.set, daemon=True).start()
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+    return stop
+
+
+def listen() -> None:
+    """From now on SIGHUP does not end this process. Does nothing outside of the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    terminals = [number for number in (1, 2) if os.isatty(number)]
+
+    def handle(*_: object) -> None:
+        gone = [number for number in terminals if not os.isatty(number)]
+        if gone:
+            # Writing to the lost terminal would fail, and would look like a failure of this process.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for number in gone:
+                os.dup2(nowhere, number)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        _HANGUPS.put(True)
+
+    signal.signal(signal.SIGHUP, handle)
+    # The parent may have blocked the signal until now: see ``held``.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Block SIGHUP for processes that start in this block: each receives it once it calls ``listen``."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def reloading(reload: Callable[[], Reloaded], hangups: SimpleQueue[bool] = _HANGUPS) -> Iterator[None]:
+    """In this block ``reload`` is called after each SIGHUP, one call at a time, in a thread of its own.
+
+    A ``KtError`` that ``reload`` raises is logged; ``reload`` must have changed nothing then.
+    ``hangups`` holds True for each signal.
+    """
+
+    def run() -> None:
+        count = 0
+        while hangups.get():
+            count += 1
+            _reload(reload, count)
+
+    thread = threading.Thread(target=run, name="reloading", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        hangups.put(False)
+        thread.join()
+
+
+def _reload(reload: Callable[[], Reloaded], hangup: int) -> None:
+    """``hangup`` counts the signals. It is logged, so that no line repeats another one."""
+    try:
+        done = reload()
+    except KtError as error:
+        _LOG.error("not reloaded: everything stays as it was", hangup=hangup, reason=str(error))
+    except Exception as error:  # noqa: BLE001 - a bug in what reads settings must not end what serves
+        reason = f"{type(error).__name__}: {error}"
+        _LOG.error("not reloaded: everything stays as it was", hangup=hangup, reason=reason)
+    else:
+        _LOG.info(
+            "reloaded", hangup=hangup, changed=list(done.changed), needs_restart=list(done.needs_restart)
+        )
+
+
+def differing(old: Any, new: Any, *, but: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The names of the fields in which two values of one dataclass differ, without those in ``but``."""
+    names = [field.name for field in fields(old) if field.name not in but]
+    return tuple(name for name in names if getattr(old, name) != getattr(new, name))

@@ -1,0 +1,207 @@
+"""The parts of a front end, put together: everything but its socket and its process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import structlog
+from starlette.types import ASGIApp
+
+from kt_es.crypto.vrf import VrfPrivateKey
+from kt_es.errors import EquivocationError, KtError, RollbackError
+from kt_es.eventstore.streams import EventLog, StreamNames
+from kt_es.ledger.convicting import keep
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.openings import OpeningTable
+from kt_es.ledger.replay import ReplayedEpoch
+from kt_es.process.worker import Worker
+from kt_es.server.availability import Appender, LogWatch
+from kt_es.server.backlog import MAX_BACKLOG, Backlog
+from kt_es.server.batcher import Batcher
+from kt_es.server.clients import Clients
+from kt_es.server.handlers import DirectoryReader
+from kt_es.server.health import Health
+from kt_es.server.http import Frontend, create_app
+from kt_es.server.indexer import Indexer
+from kt_es.server.late import LateLog, LogConnections
+from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
+from kt_es.server.metrics import Metrics
+from kt_es.server.openings import OpeningReader
+from kt_es.server.rights import PrivateStreams
+from kt_es.server.submission import Submissions
+from kt_es.server.sweeping import Sweeper
+from projections.openings import OpeningsFollower
+from projections.replica import Replica
+
+READERS = 8
+# Histories and ranges are long work in Python: they run apart from lookups, and few at a time.
+LARGE_READERS = 1
+WRITERS = 32
+GRACE = 5  # seconds
+
+# These errors do not end the process: it answers 503 and says why, until somebody has looked at the log.
+_STAYS = (RollbackError, EquivocationError)
+
+_LOG = structlog.get_logger("kt_es.server")
+
+
+def wall_clock() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class FrontendService:
+    """The parts of a front end without its socket: threads, pools and the ASGI application over them.
+
+    Threads: ``replica`` is the only writer of the ledger, ``openings`` the only writer of the openings;
+    ``sweeper``, ``log watch`` and ``batcher`` do what their names say. Requests run in three pools:
+    ``reads``, ``large`` (histories and ranges) and ``writes``. The rest belongs to the server's event loop.
+
+    Args:
+        failed: called, from any thread, with the error that must end the front end.
+        data: directory below which evidence is saved; None saves nothing.
+        now: wall clock in ms.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        names: StreamNames,
+        vrf: VrfPrivateKey,
+        connect_log: Callable[[], EventLog],
+        failed: Callable[[KtError], None],
+        *,
+        data: Path | None = None,
+        max_backlog: int = MAX_BACKLOG,
+        limits: ClientLimits = DEFAULT_LIMITS,
+        now: Callable[[], int] = wall_clock,
+    ) -> None:
+        self._told = failed
+        self._data = data
+        self._connections = LogConnections(connect_log)
+        connect_log = self._connections.connect
+        self._log = LateLog(connect_log)
+        self.backlog = Backlog(self._log, names, max_backlog, lambda: ledger.committed.queue_next)
+        self.watch = LogWatch(self._log, names.queue, self._look)
+        self._appender = Appender(self._log, self.watch)
+        self._batcher = Batcher(self._appender, names.queue)
+        self.replica = Replica(connect_log, names, ledger, on_epoch=self._on_epoch, failed=self._fail)
+        self.openings = OpeningTable(ledger.store)
+        self.follower = OpeningsFollower(connect_log, names, self.openings, self._fail)
+        self._reader = OpeningReader(self.openings, self._log, names, self.watch)
+        self.directory = DirectoryReader(names.directory, ledger, Indexer(vrf), self._reader)
+        # A key of another directory is told before anything listens.
+        self.directory.check_key(ledger.committed)
+        self.health = Health(
+            ledger,
+            names.heads,
+            self._log,
+            now,
+            failure=lambda: self.directory.failure,
+            away=lambda: self.watch.problem,
+            denied=lambda: [part.denied for part in (self.replica, self.follower) if part.denied],
+            full=lambda: self.directory.disk_problem,
+        )
+        self.metrics = Metrics(
+            now,
+            lambda: self.watch.problem is None,
+            self.backlog,
+            self.health.has,
+            lambda: ledger.store.is_full,
+        )
+        self.metrics.committed(ledger.committed.epoch, ledger.committed.standing.timestamp)
+        self._batches = Worker("batcher", lambda _: self._batcher.run(), self._fail)
+        self._sweeper = Sweeper(self._log, names, ledger, self.openings)
+        self._workers = [
+            self.replica.worker,
+            self.follower.worker,
+            Worker("sweeper", self._sweeper.run, self._fail),
+            Worker("log watch", self.watch.run, self._fail),
+            self._batches,
+        ]
+        self._reads = ThreadPoolExecutor(READERS, thread_name_prefix="reads")
+        self._large = ThreadPoolExecutor(LARGE_READERS, thread_name_prefix="large")
+        self._writes = ThreadPoolExecutor(WRITERS, thread_name_prefix="writes")
+        self.clients = Clients(limits)
+        self.app = self._app(names)
+
+    def _app(self, names: StreamNames) -> ASGIApp:
+        submissions = Submissions(
+            self.directory,
+            names,
+            self.replica.waiters,
+            watch=self.watch,
+            backlog=self.backlog,
+            appender=self._appender,
+            batcher=self._batcher,
+            private=PrivateStreams(self._log),
+        )
+        frontend = Frontend(
+            self.directory,
+            submissions,
+            self.metrics,
+            self.clients,
+            self._reads,
+            self._large,
+            self._writes,
+            self.health.troubles,
+            self._refusing,
+            self._fail,
+        )
+        return create_app(frontend)
+
+    def start(self) -> None:
+        for worker in self._workers:
+            worker.start()
+
+    def limit(self, max_backlog: int, limits: ClientLimits) -> None:
+        """Use these limits from now on. Any thread."""
+        self.backlog.limit = max_backlog
+        self.clients.limits = limits
+
+    def release_waiting(self) -> None:
+        """Answer everybody who waits for a verdict with a receipt, and end what is being repeated."""
+        self.replica.stop()
+        self._appender.stop()
+
+    def stop(self) -> None:
+        """End all threads, soon."""
+        self.release_waiting()
+        for worker in self._workers:
+            worker.stop()
+        self._batcher.close()
+        self._reader.close()
+        for pool in (self._reads, self._large, self._writes):
+            pool.shutdown(wait=False, cancel_futures=True)
+        self._batches.join(GRACE)
+        self._connections.close()
+        # The longest is an epoch in the middle of its commit.
+        late = [worker.name for worker in self._workers if not worker.join(GRACE)]
+        if late:
+            _LOG.warning("threads did not end in time", threads=late)
+
+    def _on_epoch(self, replayed: ReplayedEpoch) -> None:
+        self.directory.check_key(self.replica.ledger.committed)
+        self.metrics.committed(replayed.head.epoch, replayed.head.timestamp)
+
+    def _fail(self, error: KtError) -> None:
+        if isinstance(error, EquivocationError):
+            keep(self._data, error)
+        self.directory.fail(error)
+        if isinstance(error, _STAYS):
+            saved = error.saved if isinstance(error, EquivocationError) else None
+            _LOG.error("stopped serving", problem=str(error), evidence=None if saved is None else str(saved))
+        else:
+            self._told(error)
+
+    def _refusing(self) -> str | None:
+        problems = self.directory.disk_problem, self.watch.denials.problem, self.backlog.problem
+        reasons = [reason for reason in problems if reason]
+        return "; ".join(reasons) or None
+
+    def _look(self, last: int) -> None:
+        self.backlog.look(last)
+        self.health.look()
