@@ -1,4 +1,4 @@
-"""The front end's OpenAPI document as the code has it. ``python -m tools.openapi`` writes it to docs/."""
+"""The front end's OpenAPI document, made from the code. ``python -m tools.openapi`` writes it to docs/."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FILE = Path(__file__).parents[1] / "docs/openapi.json"
 
 
 def document() -> str:
-    """The document, its members sorted: the same code gives the same bytes."""
+    """The document with sorted members, so that the same code gives the same bytes."""
     answer = Front(SignedStreams()).get("/openapi.json")
     return json.dumps(answer.json(), indent=2, sort_keys=True) + "\n"
 

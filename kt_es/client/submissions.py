@@ -1,4 +1,4 @@
-"""A change to a label, ready to be submitted: built from what a lookup proved. Pure."""
+"""Builds a change to a label from a verified lookup, ready to be submitted. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kt_es.formats.profiles import ProfileKey, encode_profile
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What is sent, and sent again as the same bytes until it is decided."""
+    """A change to submit. It is sent as the same bytes until it is decided."""
 
     label: str
     mutation: Mutation
@@ -32,12 +32,17 @@ def build_submission(
     opening: bytes,
     authorized_keys: Sequence[PublicKey] | None = None,
 ) -> Submission:
-    """The version after ``before``, signed by those of ``signing_keys`` that may sign it.
+    """Build the version after ``before``, signed by those of ``signing_keys`` that may sign it.
 
-    ``authorized_keys`` are the keys that may sign the next version: by default the present ones, for a
-    new label the public ones of ``signing_keys``. ``opening`` is 16 fresh random bytes. Raises
-    ``RefusedError`` for what the directory would refuse as unauthorized, and ``MalformedError`` for an
-    authorized key that is no valid one.
+    Args:
+        before: a verified lookup of the latest epoch.
+        opening: 16 fresh random bytes.
+        authorized_keys: the keys that may sign the next version. By default they are the present ones, and
+            for a new label the public keys of ``signing_keys``.
+
+    Raises:
+        RefusedError: the directory would refuse the change as unauthorized.
+        MalformedError: an authorized key is not valid.
     """
     current = before.current
     publics = [PublicKey(key.algorithm, key.public) for key in signing_keys]

@@ -1,4 +1,4 @@
-"""Counters and gauges of a front end, in a registry of its own. No label of a user is ever a label here."""
+"""Counters and gauges of a front end, in a registry of their own. Labels of users are never labels here."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ class Metrics:
         keeps_from_ready: Callable[[NotReadyReason], bool],
         disk_is_full: Callable[[], bool] = lambda: False,
     ) -> None:
-        figures = Samples()
+        samples = Samples()
         self._clock = clock
-        self._figures = figures
-        self._registry = figures.registry
+        self._samples = samples
+        self._registry = samples.registry
         self._timestamp = 0
-        self.lookups = figures.counter("kt_lookups", "Lookups answered, by result", "result")
-        self.submissions = figures.counter("kt_submissions", "Submissions answered, by verdict", "verdict")
-        self.requests = figures.histogram("kt_request_seconds", "Time to answer", "route", buckets=_BUCKETS)
-        self.refused = figures.counter(
+        self.lookups = samples.counter("kt_lookups", "Lookups answered, by result", "result")
+        self.submissions = samples.counter("kt_submissions", "Submissions answered, by verdict", "verdict")
+        self.requests = samples.histogram("kt_request_seconds", "Time to answer", "route", buckets=_BUCKETS)
+        self.refused = samples.counter(
             "kt_refused", "Connections and requests refused or ended, by reason", "why"
         )
-        self._epoch = figures.gauge("kt_epoch", "Latest epoch committed by the replica")
-        self._lag = figures.gauge("kt_replica_lag_seconds", "From a head's timestamp to its commit here")
-        figures.gauge(
+        self._epoch = samples.gauge("kt_epoch", "Latest epoch committed by the replica")
+        self._lag = samples.gauge("kt_replica_lag_seconds", "From a head's timestamp to its commit here")
+        samples.gauge(
             "kt_head_age_seconds",
             "Time since the timestamp of the latest head; below 0 if that is in the future",
             self._age,
@@ -53,31 +53,31 @@ class Metrics:
         )
         for reason in NotReadyReason:
             not_ready.labels(reason).set_function(partial(keeps_from_ready, reason))
-        figures.gauge(
+        samples.gauge(
             "kt_log_reachable",
             "1 while the event log can be reached",
             lambda: 1.0 if log_is_reachable() else 0.0,
         )
-        figures.gauge(
+        samples.gauge(
             "kt_disk_full",
             "1 while nothing can be written for want of space",
             lambda: 1.0 if disk_is_full() else 0.0,
         )
-        figures.gauge(
+        samples.gauge(
             "kt_backlog_items", "Items in the queue behind the last head, estimated", lambda: backlog.items
         )
-        figures.gauge(
+        samples.gauge(
             "kt_backlog_limit_items", "Above so many, submissions are refused", lambda: backlog.limit
         )
 
     def certificate(self, until: Callable[[], float]) -> None:
-        """HTTPS is served with a certificate that ends at ``until``, in seconds since 1970."""
-        self._figures.gauge(
+        """Export the end of the TLS certificate, which ``until`` gives in seconds since 1970."""
+        self._samples.gauge(
             "kt_tls_certificate_end_seconds", "When the certificate that is served ends, Unix time", until
         )
 
     def committed(self, epoch: int, timestamp: int) -> None:
-        """The replica has committed ``epoch``, whose head has ``timestamp`` in ms."""
+        """Note that the replica has committed ``epoch``, whose head has ``timestamp`` in ms since 1970."""
         self._timestamp = timestamp
         self._epoch.set(epoch)
         self._lag.set(max(0.0, self._age()))

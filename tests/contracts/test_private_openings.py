@@ -35,9 +35,8 @@ from tests.contracts.tenants import (
     denials,
     tenants_server,
 )
-from tests.reference.frontends import Front, front, until
+from tests.reference.frontends import Front, front, submission, until
 from tests.reference.signed_streams import SignedStreams
-from tests.server.test_submission import body_of
 
 
 @pytest.fixture
@@ -79,7 +78,7 @@ def front_of(streams: SignedStreams, connect_log: Callable[[], Any]) -> Front:
 
 
 def submit(running: Front, made: Mutation, wait: float = 0) -> Any:
-    return running.post("/v1/mutations", body_of("bob", made, wait=wait))
+    return running.post("/v1/mutations", submission("bob", made, wait=wait))
 
 
 @pytest.mark.parametrize("defaults", [EVERYTHING, BOTH], ids=["everything", "both"])
@@ -171,7 +170,7 @@ def test_a_stream_that_the_stranger_has_taken_gets_no_opening(server: Server, st
         assert "a stream of the event log" in refusing
         assert "kt_" not in refusing
         # The other accounts go on.
-        assert running.post("/v1/mutations", body_of("carol", carol)).status_code == 202
+        assert running.post("/v1/mutations", submission("carol", carol)).status_code == 202
         server.set_acl(stream, EVERYTHING)
         until(lambda: "submissions" not in running.get("/readyz").json())
         assert submit(running, bob).status_code == 202
