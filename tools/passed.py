@@ -91,6 +91,7 @@ def passed(tree: Path, home: Path) -> dict[str, set[str]]:
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
+        "PYTHONDONTWRITEBYTECODE": "1",  # leaves the tree as it is
         "PYTHONPATH": f"{home}{os.pathsep}{tree}",
         "KT_PASSED_TREE": str(tree),
         "KT_PASSED_OUT": str(home),
