@@ -46,7 +46,8 @@ test: check
 .PHONY: test-kurrentdb
 test-kurrentdb: .venv-kurrentdb/.installed
 	.venv-kurrentdb/bin/python -m pytest -n 2 --dist worksteal tests/contracts tests/eventstore \
-	  tests/eventstore/test_silent_server.py tests/node/test_stopping.py
+	  tests/node/test_ops.py tests/node/test_ops_bench.py tests/node/test_passwords.py tests/node/test_security.py \
+	  tests/node/test_stopping.py
 	.venv-kurrentdb/bin/kt demo $(KT_DEMO_ARGS)
 	.venv-kurrentdb/bin/python -m tools.torture --rounds $(or $(ROUNDS),4)
 

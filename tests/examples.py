@@ -17,7 +17,7 @@ from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin
 from kt_es.formats.codec import decode, encode
 from kt_es.formats.configs import Config, SignedConfig
 from kt_es.formats.entries import Entry, Mutation
-from kt_es.formats.erasures import Erasure, Reason
+from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.evidence import Evidence, EvidenceKind, ProvenEntry
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.keys import take_public_key
@@ -75,7 +75,7 @@ QUEUE: list[tuple[str, bytes]] = [
     (EPOCH_MARKER, marker(START + 2_000).encode()),
 ]
 
-BOBS_ERASURE = Erasure.sign(index("bob"), BOB.entry_hash, Reason.OWNER, ORIGIN, private_key("bob"))
+BOBS_ERASURE = Erasure.sign(index("bob"), BOB.entry_hash, ErasureReason.OWNER, ORIGIN, private_key("bob"))
 
 # A third epoch, which the sections about erasures, ranges and evidence need.
 LONGER_QUEUE = [

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from kt_es.errors import ConfigError, WrongRevisionError
 from kt_es.eventstore import driver
-from kt_es.eventstore.esdb_client import PAGE, PAGE_BYTES, Client
+from kt_es.eventstore.esdb_client import PAGE, PAGE_BYTES, EsdbClient
 from kt_es.eventstore.metadata import TRUNCATE_BEFORE, taken_of
 from kt_es.eventstore.rights import READ, READ_METADATA, WRITE, WRITE_METADATA
 from kt_es.eventstore.streams import ANY, NO_STREAM, Event, Metadata, NewEvent, Subscription
@@ -55,14 +55,14 @@ class Connector:
             self._logs.add(log)
         return log
 
-    def _left(self, client: Client, target: str) -> None:
+    def _left(self, client: EsdbClient, target: str) -> None:
         with self._lock:
             others = [log for log in self._logs if log.is_connected_to(target) and not log.uses(client)]
         for log in others:
             log.end_subscriptions()
 
 
-def connect(uri: str, left: Callable[[Client, str], None] | None = None) -> EsdbLog:
+def connect(uri: str, left: Callable[[EsdbClient, str], None] | None = None) -> EsdbLog:
     """The log at a connection string such as ``esdb://127.0.0.1:2113?Tls=false`` (see ``uri``).
 
     ``left`` is told of each member that the client leaves because it was refused there: the client and the
@@ -71,7 +71,7 @@ def connect(uri: str, left: Callable[[Client, str], None] | None = None) -> Esdb
     """
     uri = normalized(uri)
     try:
-        client = Client(uri)
+        client = EsdbClient(uri)
         client.left = left
     except (ValueError, OSError) as error:
         problem = without_password(str(error))
@@ -90,7 +90,7 @@ def connect(uri: str, left: Callable[[Client, str], None] | None = None) -> Esdb
 class EsdbLog:
     """``EventLog`` (see ``streams``) over one client; safe for use by several threads."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: EsdbClient) -> None:
         self._client = client
         self._is_plain = not driver.speaks_tls(client.connection_spec)
         # What is asked for and cut has been sent nevertheless: so many events are about a page of bytes.
@@ -129,7 +129,7 @@ class EsdbLog:
     def _calling(self, doing: str, call: Callable[[], _T], right: str = "", stream: str = "") -> _T:
         return calling(doing, call, right, stream, is_plain=self._is_plain)
 
-    def uses(self, client: Client) -> bool:
+    def uses(self, client: EsdbClient) -> bool:
         return self._client is client
 
     def is_connected_to(self, target: str) -> bool:
@@ -145,7 +145,6 @@ class EsdbLog:
             driver.NewEvent(
                 type=event.type,
                 data=event.data,
-                metadata=event.metadata,
                 content_type="application/octet-stream",
                 id=event.id,
             )

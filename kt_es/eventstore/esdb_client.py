@@ -54,7 +54,7 @@ def _unproxied(target: str) -> Options:
     return (("grpc.enable_http_proxy", 0),) if is_loopback(target.rpartition(":")[0]) else ()
 
 
-class Client(driver.EventStoreDBClient):
+class EsdbClient(driver.EventStoreDBClient):
     """Used by ``esdb``; may be closed by any thread.
 
     ``left`` is told, in the thread of the call, of the member that is left because it refused a call.
@@ -62,7 +62,7 @@ class Client(driver.EventStoreDBClient):
 
     _has_ended = False
     _misfit = ""
-    left: Callable[[Client, str], None] | None = None
+    left: Callable[[EsdbClient, str], None] | None = None
 
     def close(self) -> None:
         """Close for good, from any thread: what a call under way would open for its next attempt, too."""

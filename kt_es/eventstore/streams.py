@@ -5,7 +5,6 @@ A revision is an event's place in its stream, from 0; a position is its place am
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,7 +55,6 @@ class NewEvent:
     type: str
     data: bytes
     id: uuid.UUID
-    metadata: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +78,10 @@ class Metadata:
     revision: int = NO_STREAM
 
 
-def content_event(stream: str, kind: str, data: bytes, correlation: str | None = None) -> NewEvent:
-    """An event whose id is a UUIDv5 of its stream, type and data, so that a retry is the same event.
-
-    ``correlation`` goes into the metadata as the ecosystem expects; nothing reads it to decide.
-    """
+def content_event(stream: str, kind: str, data: bytes) -> NewEvent:
+    """An event whose id is a UUIDv5 of its stream, type and data, so that a retry is the same event."""
     name = f"{stream}\n{kind}\n{sha256(data).hexdigest()}"
-    metadata = b"" if correlation is None else _correlated(correlation)
-    return NewEvent(kind, data, uuid.uuid5(_EVENT_IDS, name), metadata)
-
-
-def _correlated(correlation: str) -> bytes:
-    return json.dumps({"$correlationId": correlation, "$causationId": correlation}).encode()
+    return NewEvent(kind, data, uuid.uuid5(_EVENT_IDS, name))
 
 
 class Subscription(Protocol):

@@ -18,7 +18,7 @@ from kt_es.formats.keys import PublicKey, take_public_key
 MAX_ERASURE = 1024
 
 
-class Reason(IntEnum):
+class ErasureReason(IntEnum):
     """Why a profile was erased. A number and no text: the log of mutations is public and kept for ever."""
 
     OWNER = 0  # the owner asked for it
@@ -41,7 +41,7 @@ class Erasure:
 
     index: bytes
     entry_hash: bytes
-    reason: Reason
+    reason: ErasureReason
     erasure_bytes: bytes
     key: PublicKey
     signature: bytes
@@ -60,14 +60,16 @@ class Erasure:
         return cls(
             take_bytes(index, "erasure index", INDEX_LENGTH),
             take_bytes(entry_hash, "erasure entry hash", HASH_LENGTH),
-            Reason(take_uint(reason, "erasure reason", 0, max(Reason))),
+            ErasureReason(take_uint(reason, "erasure reason", 0, max(ErasureReason))),
             payload,
             take_public_key(key, "erasure key"),
             take_bytes(signature, "erasure signature", SIGNATURE_SIZE),
         )
 
     @classmethod
-    def sign(cls, index: bytes, entry_hash: bytes, reason: Reason, origin: str, key: PrivateKey) -> Erasure:
+    def sign(
+        cls, index: bytes, entry_hash: bytes, reason: ErasureReason, origin: str, key: PrivateKey
+    ) -> Erasure:
         """The erasure of the entry ``entry_hash`` at ``index`` (32 bytes each), signed by ``key``."""
         payload = encode([index, entry_hash, int(reason)])
         signature = key.sign(signed_message("erasure", origin, payload))

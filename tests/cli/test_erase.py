@@ -11,7 +11,7 @@ from kt_es.client.keystore import KeyStore
 from kt_es.client.trusted import Pinned
 from kt_es.config import FrontendTable, Settings, dump_settings
 from kt_es.errors import RefusedError
-from kt_es.formats.erasures import Erasure, Reason
+from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.queue import ItemKind
 from kt_es.formats.records import Record, Verdict
 from kt_es.process.files import replace_file
@@ -143,6 +143,6 @@ def test_who_has_no_key_of_the_account_erases_nothing(run: Kt, people: Directory
 
 def test_another_key_is_refused_by_the_directory(people: Directory) -> None:
     held = standing(people)
-    made = Erasure.sign(held.entry.index, held.entry_hash, Reason.OWNER, b.ORIGIN, STRANGER)
+    made = Erasure.sign(held.entry.index, held.entry_hash, ErasureReason.OWNER, b.ORIGIN, STRANGER)
     with pytest.raises(RefusedError, match="foreign-erasure"):
         client_of(people).submit_erasure(made)

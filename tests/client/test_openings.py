@@ -11,7 +11,7 @@ from kt_es.client.trust import Lookup, verify_lookup, verify_proof_file
 from kt_es.client.trusted import Pinned, begin
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import VerificationError
-from kt_es.formats.erasures import Erasure, Reason
+from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.keys import PublicKey, Signature
 from kt_es.formats.proofs import LookupAnswer, ProofFile
 from kt_es.formats.queue import Item, ItemKind
@@ -25,7 +25,7 @@ KEY = b.private_key("alice")
 PINNED = Pinned(b.ORIGIN, b.SIGNER_KEY)
 
 
-def erased(key: PrivateKey = KEY, reason: Reason = Reason.OWNER) -> Directory:
+def erased(key: PrivateKey = KEY, reason: ErasureReason = ErasureReason.OWNER) -> Directory:
     """alice's profile is erased in epoch 2 of 3."""
     directory = Directory()
     directory.put_user("alice")
@@ -45,12 +45,14 @@ def look(directory: Directory, answer: LookupAnswer, profile: bytes | None = Non
 @pytest.mark.parametrize(
     ("key", "reason", "said"),
     [
-        (KEY, Reason.OWNER, "by its owner"),
-        (b.SIGNER, Reason.LAW, "by the operator, reason: law"),
-        (b.private_key("a later key"), Reason.OWNER, "by a later key of the account"),
+        (KEY, ErasureReason.OWNER, "by its owner"),
+        (b.SIGNER, ErasureReason.LAW, "by the operator, reason: law"),
+        (b.private_key("a later key"), ErasureReason.OWNER, "by a later key of the account"),
     ],
 )
-def test_an_erasure_is_proven_and_said_to_be_by_whom(key: PrivateKey, reason: Reason, said: str) -> None:
+def test_an_erasure_is_proven_and_said_to_be_by_whom(
+    key: PrivateKey, reason: ErasureReason, said: str
+) -> None:
     directory = erased(key, reason)
     lookup = look(directory, directory.answer(ALICE))
     assert lookup.erased
@@ -98,18 +100,22 @@ def recorded(directory: Directory, answer: LookupAnswer, change: Callable[[Recor
 
 def of_another_entry(directory: Directory, answer: LookupAnswer) -> LookupAnswer:
     assert answer.mutation is not None
-    made = Erasure.sign(b.index("bob"), answer.mutation.entry_hash, Reason.OWNER, b.ORIGIN, KEY)
+    made = Erasure.sign(b.index("bob"), answer.mutation.entry_hash, ErasureReason.OWNER, b.ORIGIN, KEY)
     return with_erasure(directory, made)
 
 
 def of_another_version(directory: Directory, answer: LookupAnswer) -> LookupAnswer:
-    return with_erasure(directory, Erasure.sign(b.index("alice"), b"\1" * 32, Reason.OWNER, b.ORIGIN, KEY))
+    return with_erasure(
+        directory, Erasure.sign(b.index("alice"), b"\1" * 32, ErasureReason.OWNER, b.ORIGIN, KEY)
+    )
 
 
 def signed_for_another_directory(directory: Directory, answer: LookupAnswer) -> LookupAnswer:
     assert answer.mutation is not None
     held = answer.mutation.entry_hash
-    return with_erasure(directory, Erasure.sign(b.index("alice"), held, Reason.OWNER, b.OTHER_ORIGIN, KEY))
+    return with_erasure(
+        directory, Erasure.sign(b.index("alice"), held, ErasureReason.OWNER, b.OTHER_ORIGIN, KEY)
+    )
 
 
 def that_failed(directory: Directory, answer: LookupAnswer) -> LookupAnswer:

@@ -8,7 +8,7 @@ from kt_es.crypto.hashes import sha256
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.epochs import Current, Epoch, Standing, decide, parse
 from kt_es.formats.codec import encode
-from kt_es.formats.erasures import Erasure, Reason
+from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.queue import ERASURE, Digest, Item, ItemKind, items_of
 from kt_es.formats.records import Verdict
 from tests import builders as b
@@ -25,7 +25,7 @@ def erasure(
     entry_hash: bytes = ALICE.entry_hash,
     origin: str = b.ORIGIN,
 ) -> Erasure:
-    return Erasure.sign(index, entry_hash, Reason.OWNER, origin, key)
+    return Erasure.sign(index, entry_hash, ErasureReason.OWNER, origin, key)
 
 
 def verdict(made: Erasure, held: Current | None = HELD) -> Verdict:

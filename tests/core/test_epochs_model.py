@@ -15,7 +15,7 @@ from kt_es.crypto.vrf import VrfPrivateKey
 from kt_es.epochs import Current, Epoch, Standing, close, decide, decode_standing, encode_standing, parse
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import Entry, Mutation
-from kt_es.formats.erasures import Erasure, Reason
+from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.queue import Digest, Item, ItemKind
 from kt_es.formats.records import Verdict
 from tests.builders import (
@@ -206,7 +206,7 @@ class Queue(RuleBasedStateMachine):
     )
     def any_erasure(self, user: str, signer: str, named: bytes, origin: str) -> None:
         key = private_key(signer if signer in SIGNERS else f"user {signer}")
-        erasure = Erasure.sign(index(user), sha256(named), Reason.OWNER, origin, key)
+        erasure = Erasure.sign(index(user), sha256(named), ErasureReason.OWNER, origin, key)
         queued = Item(0, 0, ItemKind.ERASURE, erasure.encode())
         self.decided("erasure", queued, {"user": user, "signer": signer, "directory": origin})
 

@@ -13,7 +13,7 @@ import pytest
 
 from kt_es.eventstore.driver import RecordedEvent
 from kt_es.eventstore.esdb import EsdbLog, connect
-from kt_es.eventstore.esdb_client import PAGE, PAGE_BYTES, Client
+from kt_es.eventstore.esdb_client import PAGE, PAGE_BYTES, EsdbClient
 from kt_es.eventstore.streams import ANY, NewEvent, Subscription
 from tests.contracts.nodes import NodeProcess
 from tools.torture.proxy import Mode, Network
@@ -80,13 +80,13 @@ def test_pages_ask_for_about_as_many_bytes_as_they_take(server: str, monkeypatch
         log.append(large, ANY, [NewEvent("Large", bytes(EVENT_BYTES), uuid.uuid4())])
     log.append(small, ANY, [NewEvent("Small", b"", uuid.uuid4()) for _ in range(400)])
     asked: list[int] = []
-    get_page = Client.get_page
+    get_page = EsdbClient.get_page
 
-    def counted(client: Client, stream: str, start: int, count: int) -> list[RecordedEvent]:
+    def counted(client: EsdbClient, stream: str, start: int, count: int) -> list[RecordedEvent]:
         asked.append(count)
         return get_page(client, stream, start, count)
 
-    monkeypatch.setattr(Client, "get_page", counted)
+    monkeypatch.setattr(EsdbClient, "get_page", counted)
     assert [event.revision for event in log.read(small)] == list(range(400))
     assert asked[0] * EVENT_BYTES <= 2 * PAGE_BYTES
     assert max(asked) == PAGE

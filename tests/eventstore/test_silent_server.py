@@ -93,8 +93,8 @@ def between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def while_reconnecting(monkeypatch: pytest.MonkeyPatch) -> None:
-    connect = esdb.Client._construct_esdb_connection
-    monkeypatch.setattr(esdb.Client, "_construct_esdb_connection", slow_from(connect, 1))
+    connect = esdb.EsdbClient._construct_esdb_connection
+    monkeypatch.setattr(esdb.EsdbClient, "_construct_esdb_connection", slow_from(connect, 1))
 
 
 @pytest.mark.parametrize(("refusals", "late"), [(2, between_attempts), (1, while_reconnecting)])

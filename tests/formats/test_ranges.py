@@ -6,7 +6,7 @@ import pytest
 
 from kt_es.errors import MalformedError
 from kt_es.formats.codec import Value, decode, encode
-from kt_es.formats.erasures import MAX_ERASURE, Erasure, Reason
+from kt_es.formats.erasures import MAX_ERASURE, Erasure, ErasureReason
 from kt_es.formats.proofs import LookupAnswer
 from kt_es.formats.ranges import MAX_RANGE_ANSWER, RangeAnswer
 from tests.builders import ORIGIN, OTHER_ORIGIN, private_key, public
@@ -98,9 +98,9 @@ def test_erasures_have_a_limit_and_one_signer() -> None:
         Erasure.decode(bytes(MAX_ERASURE + 1))
     assert BOBS_ERASURE.is_signed(ORIGIN)
     assert not BOBS_ERASURE.is_signed(OTHER_ORIGIN)
-    forged = Erasure.sign(BOB.entry.index, BOB.entry_hash, Reason.LAW, ORIGIN, private_key("mallory"))
+    forged = Erasure.sign(BOB.entry.index, BOB.entry_hash, ErasureReason.LAW, ORIGIN, private_key("mallory"))
     assert forged.key == public(private_key("mallory"))
-    assert [reason.label for reason in Reason] == ["owner", "law", "abuse", "mistake"]
+    assert [reason.label for reason in ErasureReason] == ["owner", "law", "abuse", "mistake"]
 
 
 ANSWER = fields("answer-erased")

@@ -13,7 +13,7 @@ import pytest
 from kt_es.errors import DivergenceError
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.entries import Mutation
-from kt_es.formats.erasures import Erasure, Reason
+from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.queue import CONFIG, EPOCH_MARKER, ERASURE, MUTATIONS, encode_mutations
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.proofs import prove_erasure
@@ -104,7 +104,7 @@ def test_a_config_of_a_lost_end_of_the_queue_is_forgotten() -> None:
 
 def test_an_erasure_of_a_lost_end_of_the_queue_is_forgotten() -> None:
     named = mutation("user0")
-    erasure = Erasure.sign(named.entry.index, named.entry_hash, Reason.LAW, ORIGIN, SIGNER).encode()
+    erasure = Erasure.sign(named.entry.index, named.entry_hash, ErasureReason.LAW, ORIGIN, SIGNER).encode()
     marks = [(EPOCH_MARKER, marker(START + number).encode()) for number in (1, 2)]
     first = (*batches([named]), marks[0])
     store = MemoryStore(FAMILIES)
@@ -121,7 +121,7 @@ def test_an_erasure_of_a_lost_end_of_the_queue_is_forgotten() -> None:
 
 def test_an_erasure_in_an_epoch_that_is_written_in_slices_stays() -> None:
     named = mutation("user0")
-    erasure = Erasure.sign(named.entry.index, named.entry_hash, Reason.LAW, ORIGIN, SIGNER).encode()
+    erasure = Erasure.sign(named.entry.index, named.entry_hash, ErasureReason.LAW, ORIGIN, SIGNER).encode()
     marks = [(EPOCH_MARKER, marker(START + number).encode()) for number in (1, 2)]
     store = MemoryStore(FAMILIES)
     log = queue(*batches([named]), marks[0], (ERASURE, erasure), *batches(LOST[1:]), marks[1])

@@ -10,7 +10,7 @@ import pytest
 
 from kt_es.errors import DivergenceError
 from kt_es.eventstore.streams import Event
-from kt_es.formats.erasures import Erasure, Reason
+from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.heads import HeadEvent
 from kt_es.formats.profiles import OPENING
 from kt_es.ledger.openings import Missing
@@ -26,7 +26,7 @@ AT, OTHER = index("alice"), index("bob")
 MUTATION = mutation("alice")
 EVENT = HeadEvent(b"smh", "heads", "mutations")
 CONFIG = signed_config().encode()
-ERASURE = Erasure.sign(AT, MUTATION.entry_hash, Reason.LAW, ORIGIN, SIGNER)
+ERASURE = Erasure.sign(AT, MUTATION.entry_hash, ErasureReason.LAW, ORIGIN, SIGNER)
 FOUR = bytes(7) + b"\x04"
 
 

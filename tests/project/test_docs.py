@@ -19,6 +19,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "SECURITY.md",
     "docs/API.md",
+    "docs/ARCHITECTURE.md",
     "docs/DECISIONS.md",
     "docs/DESIGN.md",
     "docs/FORMATS.md",
@@ -28,6 +29,7 @@ DOCUMENTS = (
     "docs/RELEASE.md",
     "docs/THREATS.md",
     "examples/README.md",
+    "tests/README.md",
 )
 # Variables that are no option's: of the image, of the demonstration, of the tests.
 OTHER_VARIABLES = {"KT_DEBUG", "KT_DEMO_ARGS", "KT_JSON", "KT_TEST_ESDB"}
@@ -107,6 +109,17 @@ def test_the_table_of_changes_names_files() -> None:
     for change, opened, tests in rows:
         assert 1 <= len(_FILE.findall(opened)) <= 2, change
         assert _FILE.findall(tests), change
+
+
+def test_the_architecture_walks_through_files() -> None:
+    """``test_files_exist`` has every path; here each step of a walk names one file."""
+    text = (ROOT / "docs/ARCHITECTURE.md").read_text()
+    for walk in ("submission", "lookup"):
+        steps = text.partition(f"## The walk of a {walk}\n")[2].partition("\n## ")[0]
+        rows = [line.split("|")[1:-1] for line in steps.splitlines() if re.match(r"\| \d", line)]
+        assert [int(number) for number, *_ in rows] == list(range(1, len(rows) + 1))
+        assert len(rows) >= 10
+        assert all(len(_FILE.findall(file)) == 1 for _, _, file, _ in rows), rows
 
 
 def test_hooks_run_what_make_check_runs() -> None:

@@ -31,7 +31,7 @@ from kt_es.epochs import Current, Epoch, Parsed, Standing, close, decide
 from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, sign_checkpoint
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import Mutation
-from kt_es.formats.erasures import Erasure, Reason
+from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.heads import SignedMapHead
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.proofs import ErasureProof, LookupAnswer, encode_configs
@@ -108,7 +108,7 @@ class Directory:
         made = b.mutation(user, version, held)
         return self.put(made, b.opening(user, version), b.profile(user, version))
 
-    def erase(self, user: str, key: PrivateKey, reason: Reason = Reason.OWNER) -> None:
+    def erase(self, user: str, key: PrivateKey, reason: ErasureReason = ErasureReason.OWNER) -> None:
         """Erase the profile of the entry that stands at ``user``; the epoch in the making proves it."""
         held = self.entries[b.index(user)]
         made = Erasure.sign(b.index(user), held, reason, b.ORIGIN, key)

@@ -18,7 +18,7 @@ from kt_es.api.operations import JSON_MEDIA
 from kt_es.errors import KtError
 from kt_es.eventstore.streams import EventLog
 from kt_es.formats.entries import Mutation
-from kt_es.formats.erasures import Erasure, Reason
+from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.store import Store
 from kt_es.ledger.tables import FAMILIES
@@ -126,5 +126,5 @@ def submission(user: str, made: Mutation | None = None, **changed: object) -> di
 def erasure(user: str, signer: str | None = None) -> dict[str, Any]:
     """The body of ``POST /v1/erasures`` for the first entry of ``user``."""
     held, key = b.mutation(user), b.private_key(signer or user)
-    made = Erasure.sign(held.entry.index, held.entry_hash, Reason.OWNER, b.ORIGIN, key)
+    made = Erasure.sign(held.entry.index, held.entry_hash, ErasureReason.OWNER, b.ORIGIN, key)
     return encode_model(ErasureRequest(made.encode()))

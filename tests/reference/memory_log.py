@@ -54,7 +54,7 @@ class MemoryLog:
                 raise UnavailableError("the append was broken by the test")
 
     def _append(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
-        if sum(len(event.data) + len(event.metadata) for event in events) > MAX_APPEND:
+        if sum(len(event.data) for event in events) > MAX_APPEND:
             raise KtError("append: MaximumAppendSizeExceededError")
         there = self._streams.setdefault(stream, [])
         ids = [event.id for event in events]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.eventstore.streams import ANY, EventLog, StreamNames, content_event
 from kt_es.formats.entries import Mutation
-from kt_es.formats.erasures import Erasure, Reason
+from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.heads import MapHead
 from kt_es.formats.profiles import OPENING, OPENING_ERASED, Opening, encode_erased
 from kt_es.formats.queue import CONFIG, EPOCH_MARKER, ERASURE, MUTATIONS, encode_mutations
@@ -49,7 +49,7 @@ class SignedStreams:
     def erase(self, mutation: Mutation, key: PrivateKey = b.SIGNER) -> None:
         """Queue the erasure of one entry, signed by the operator unless another ``key`` is given."""
         entry = mutation.entry
-        erasure = Erasure.sign(entry.index, mutation.entry_hash, Reason.OWNER, b.ORIGIN, key)
+        erasure = Erasure.sign(entry.index, mutation.entry_hash, ErasureReason.OWNER, b.ORIGIN, key)
         self.queue(ERASURE, erasure.encode())
 
     def forget(self, mutation: Mutation) -> None:

@@ -12,7 +12,7 @@ from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import AccessDeniedError, UnavailableError
 from kt_es.eventstore.streams import ANY, Event, Metadata, NewEvent, content_event
 from kt_es.formats.entries import Mutation
-from kt_es.formats.erasures import Erasure, Reason
+from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.profiles import OPENING, OPENING_ERASED, Opening, decode_erased
 from kt_es.formats.queue import ERASURE
 from kt_es.ledger.openings import Missing
@@ -67,7 +67,7 @@ def running(story: Story) -> Iterator[Front]:
 
 
 def erasure(
-    of: Mutation, key: PrivateKey | None = None, reason: Reason = Reason.OWNER, **changed: Any
+    of: Mutation, key: PrivateKey | None = None, reason: ErasureReason = ErasureReason.OWNER, **changed: Any
 ) -> bytes:
     key = b.private_key("alice") if key is None else key
     index = changed.get("index", of.entry.index)
@@ -85,7 +85,7 @@ def erasures_queued(streams: SignedStreams) -> list[bytes]:
 @pytest.mark.parametrize("key", [b.private_key("alice"), b.SIGNER], ids=["owner", "operator"])
 def test_an_erasure_is_queued_and_takes_effect(story: Story, running: Front, key: PrivateKey) -> None:
     wanted = story.versions[2]
-    data = erasure(wanted, key, Reason.LAW)
+    data = erasure(wanted, key, ErasureReason.LAW)
     answer = running.post("/v1/erasures", body(data))
     assert answer.status_code == 202, answer.text
     assert answer.json()["entry"] == wanted.entry_hash.hex()

@@ -15,7 +15,7 @@ from typing import TypeVar
 from kt_es.crypto.hashes import sha256
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import Entry, Mutation
-from kt_es.formats.erasures import Erasure, Reason
+from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.queue import (
     CONFIG,
     EPOCH_MARKER,
@@ -191,7 +191,7 @@ class _Program:
         directory = choices.of((ORIGIN,) * 7 + (OTHER_ORIGIN,))
         named = choices.of([seed("nothing"), *(made["name"] for made, _ in self.made)])
         key = private_key(signer if signer == "signer" else f"user {signer}")
-        erasure = Erasure.sign(index(user), named, choices.of(list(Reason)), directory, key)
+        erasure = Erasure.sign(index(user), named, choices.of(list(ErasureReason)), directory, key)
         thing = {"user": user, "signer": signer, "directory": directory}
         self._put(ERASURE, erasure.encode(), self.model.decide("erasure", thing))
 

@@ -18,7 +18,7 @@ from kt_es.errors import MalformedError
 from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, sign_checkpoint
 from kt_es.formats.configs import Config, SignedConfig
 from kt_es.formats.entries import Mutation
-from kt_es.formats.erasures import Erasure, Reason
+from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.keys import sign
 from kt_es.formats.queue import (
@@ -227,7 +227,7 @@ class Universe:
         self, made: Mutation, by: PrivateKey, verdict: Verdict = Verdict.ERASED, *, origin: str = ORIGIN
     ) -> None:
         """The erasure of the profile of ``made``."""
-        erasure = Erasure.sign(made.entry.index, made.entry_hash, Reason.OWNER, origin, by)
+        erasure = Erasure.sign(made.entry.index, made.entry_hash, ErasureReason.OWNER, origin, by)
         self.queue(ERASURE, erasure.encode(), verdict)
 
     # Epochs

@@ -20,13 +20,13 @@ from kt_es.client.history import Version
 from kt_es.client.trust import Lookup
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import RefusedError
-from kt_es.formats.erasures import Erasure, Reason
+from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.keys import PublicKey
 
 if TYPE_CHECKING:
     from kt_es.config import Settings
 
-REASONS = tuple(reason.label for reason in Reason)
+REASONS = tuple(reason.label for reason in ErasureReason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class _Signer:
 
     key: PrivateKey
     name: str
-    reason: Reason
+    reason: ErasureReason
 
     @property
     def id(self) -> str:
@@ -99,7 +99,7 @@ def erase_command(
         signer = (
             _owner(keys, names, before)
             if settings is None
-            else _operator(client, settings, Reason[(reason or "").upper()])
+            else _operator(client, settings, ErasureReason[(reason or "").upper()])
         )
         pending = [
             version for version in chosen if not client.lookup(label, version.epoch, profile=False).erased
@@ -160,10 +160,10 @@ def _chosen(client: Client, before: Lookup, numbers: Sequence[int], everything: 
 def _owner(keys: Path, names: tuple[str, ...], before: Lookup) -> _Signer:
     allowed = () if before.entry is None else before.entry.authorized_keys
     key = next(key for key in choose_signers(keys, names, before) if key.public in allowed)
-    return _Signer(key.private, key.name, Reason.OWNER)
+    return _Signer(key.private, key.name, ErasureReason.OWNER)
 
 
-def _operator(client: Client, settings: Settings, reason: Reason) -> _Signer:
+def _operator(client: Client, settings: Settings, reason: ErasureReason) -> _Signer:
     from signer.keys import KeyRing
 
     in_force = client.directory().trusted.configs[-1].config.signer_key
