@@ -56,7 +56,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "status": _server("kt_es.cli.operators.status", "Show the state of a directory and its processes."),
     "up": _server("kt_es.cli.operators.up", "Run a whole directory on this machine."),
     "verify": CommandEntry("kt_es.cli.people.verify", "Verify a saved proof or evidence, without a network."),
-    "watch": CommandEntry("kt_es.cli.watch", "Watch your accounts: alarm on changes that are not yours."),
+    "watch": CommandEntry("kt_es.cli.owners.watch", "Watch your accounts: alarm on changes that are not yours."),
 }
 
 
