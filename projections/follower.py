@@ -39,7 +39,7 @@ def _ignore_head(_: Event) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Who is told what: heads before their epoch is replayed, records before it is committed, epochs after.
+    """Callbacks: heads before their epoch is replayed, records before it is committed, epochs after.
 
     Outages are told as they come, a full disk among them, and so are rights that are denied, if
     ``bears_denials``: all of them pass. Without it a denied right is raised. The epoch that was being

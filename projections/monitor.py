@@ -1,7 +1,7 @@
 """The monitor as a process: it replays both logs as they grow until it is stopped, or finds a fault.
 
 Threads: the caller's replays; ``clock`` watches for silence; ``head watch`` looks at the newest head
-where figures are served.
+where metrics are served.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from projections.follower import Listener, follow
 from projections.monitor_metrics import MonitorMetrics
 from projections.vigil import Notice, Vigil
 
-# How long figures with the alarm are served before the process ends: some scrapes have to come by.
+# Seconds that metrics with the alarm are served before the process ends, so that some scrapes see it.
 ALARM_SECONDS = 120.0
 LOOK_SECONDS = 2.0
 CLOCK_SECONDS = 0.5
@@ -63,7 +63,7 @@ class MonitorSettings:
     pinned: PublicKey
     data: Path
     read_queue: bool = False
-    metrics: tuple[str, int] | None = None  # host and port, where figures are wanted
+    metrics: tuple[str, int] | None = None  # host and port to serve metrics at
     exit_on_silence: bool = False
 
 
@@ -84,8 +84,8 @@ def monitor(
     """Follow and verify until ``stop``; while the disk is full, wait for space and watch the clock.
 
     Raises:
-        DivergenceError: the first difference. Where figures are served, it is raised when the alarm in
-            them has had its time.
+        DivergenceError: the first difference. Where metrics are served, it is raised
+            ``ALARM_SECONDS`` later.
         RollbackError, EquivocationError: the log does not hold the last head that was verified here; the
             evidence of two signed heads is saved in the data directory and convicts from then on. Raised
             like the above.
@@ -107,7 +107,7 @@ def monitor(
             ledger = Ledger(store, settings.origin, settings.pinned)
             check_unconvicted(settings.data, ledger)
             metrics.resumed(ledger.committed)
-            vigil = Vigil(clocks.now, clocks.monotonic, lambda notice: _tell(notice, metrics))
+            vigil = Vigil(clocks.now, clocks.monotonic, lambda notice: _report(notice, metrics))
             vigil.resumed(ledger.committed)
             if settings.metrics is not None:
                 stack.enter_context(_looking(connect, settings.names.heads, metrics))
@@ -133,11 +133,11 @@ def _listener(ledger: Ledger, metrics: MonitorMetrics, vigil: Vigil, check: Queu
         metrics.begins()
         vigil.at_work()
 
-    def record(told: Record) -> None:
-        metrics.record(told.verdict)
+    def record(replayed: Record) -> None:
+        metrics.record(replayed.verdict)
         vigil.at_work()
         if check is not None:
-            check.observe(told)
+            check.observe(replayed)
 
     def epoch(replayed: ReplayedEpoch) -> None:
         metrics.verified(ledger.committed)
@@ -157,7 +157,7 @@ def _listener(ledger: Ledger, metrics: MonitorMetrics, vigil: Vigil, check: Queu
     return Listener(epoch, record, outage, head, vigil.waits)
 
 
-def _tell(notice: Notice, metrics: MonitorMetrics) -> None:
+def _report(notice: Notice, metrics: MonitorMetrics) -> None:
     metrics.time_alarm(notice.alarm, raised=notice.raised)
     if notice.raised:
         _LOG.error("clock alarm", kind=notice.alarm.value, problem=notice.sentence)
@@ -252,7 +252,7 @@ def _looking(connect: Callable[[], EventLog], heads: str, metrics: MonitorMetric
 
 
 def look(log: EventLog, heads: str, metrics: MonitorMetrics) -> None:
-    """Tell ``metrics`` what the newest head says. Nothing of it is verified, nor relied on."""
+    """Report the newest head to ``metrics``, unverified: nothing relies on it."""
     event = log.last_event(heads)
     records = timestamp = 0
     if event is not None:

@@ -1,4 +1,4 @@
-"""The monitor's figures for Prometheus. Nothing of any record but its verdict is in them."""
+"""The monitor's metrics for Prometheus. They hold nothing of a record but its verdict."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class MonitorMetrics:
     """
 
     def __init__(self, now: Callable[[], int], monotonic: Callable[[], float]) -> None:
-        figures = Samples()
-        self.registry = figures.registry
+        samples = Samples()
+        self.registry = samples.registry
         self._now = now
         self._monotonic = monotonic
         self._lock = threading.Lock()
@@ -32,57 +32,57 @@ class MonitorMetrics:
         self._behind_since: float | None = None
         self._max_interval: int | None = None
         self.disk_is_full: Callable[[], bool] = lambda: False
-        self._epochs = figures.counter("kt_monitor_epochs", "Epochs replayed and verified by this process")
-        self._verdicts = figures.counter(
+        self._epochs = samples.counter("kt_monitor_epochs", "Epochs replayed and verified by this process")
+        self._verdicts = samples.counter(
             "kt_monitor_verdicts", "Records replayed and verified, by verdict", "verdict"
         )
-        self._late = figures.counter(
+        self._late = samples.counter(
             "kt_monitor_late_heads", "Verified heads that came more than max_interval after the one before"
         )
-        self._outages = figures.counter("kt_monitor_outages", "Times the log went away while following it")
-        self._replays = figures.histogram("kt_monitor_replay_seconds", "Time to replay and verify an epoch")
-        self._epoch = figures.gauge("kt_monitor_epoch", "Latest epoch verified")
-        self._log_size = figures.gauge("kt_monitor_log_size", "Records under its head")
-        self._map_size = figures.gauge("kt_monitor_map_size", "Entries under its head")
-        self._head = figures.gauge("kt_monitor_head_timestamp_seconds", "Timestamp of its head")
-        self._interval = figures.gauge(
+        self._outages = samples.counter("kt_monitor_outages", "Times the log went away while following it")
+        self._replays = samples.histogram("kt_monitor_replay_seconds", "Time to replay and verify an epoch")
+        self._epoch = samples.gauge("kt_monitor_epoch", "Latest epoch verified")
+        self._log_size = samples.gauge("kt_monitor_log_size", "Records under its head")
+        self._map_size = samples.gauge("kt_monitor_map_size", "Entries under its head")
+        self._head = samples.gauge("kt_monitor_head_timestamp_seconds", "Timestamp of its head")
+        self._interval = samples.gauge(
             "kt_monitor_promised_interval_seconds", "max_interval of the config in force"
         )
-        self._promised = figures.gauge(
+        self._promised = samples.gauge(
             "kt_monitor_promised_merge_delay_seconds", "max_merge_delay of the config in force"
         )
-        self._reachable = figures.gauge("kt_monitor_log_reachable", "1 while the event log can be reached")
+        self._reachable = samples.gauge("kt_monitor_log_reachable", "1 while the event log can be reached")
         self._time_alarms = {
-            Alarm.SILENCE: figures.gauge(
+            Alarm.SILENCE: samples.gauge(
                 "kt_monitor_silence", "1 while no head was verified for max_interval and a minute"
             ),
-            Alarm.FUTURE: figures.gauge(
+            Alarm.FUTURE: samples.gauge(
                 "kt_monitor_future_head", "1 while the latest verified head is over a minute in the future"
             ),
-            Alarm.GAP: figures.gauge(
+            Alarm.GAP: samples.gauge(
                 "kt_monitor_gap", "1 while the latest verified head is one that came too late"
             ),
         }
-        figures.gauge(
+        samples.gauge(
             "kt_monitor_disk_full",
             "1 while nothing can be written for want of space",
             lambda: 1.0 if self.disk_is_full() else 0.0,
         )
-        self._alarm = figures.gauge("kt_monitor_alarm", "1 once the logs were found to be wrong")
-        figures.gauge(
+        self._alarm = samples.gauge("kt_monitor_alarm", "1 once the logs were found to be wrong")
+        samples.gauge(
             "kt_monitor_open_records", "Records replayed, not yet under a verified head", self._size
         )
-        figures.gauge("kt_monitor_lag_heads", "Published and not verified", lambda: self._lag(0, self._heads))
-        figures.gauge(
+        samples.gauge("kt_monitor_lag_heads", "Published and not verified", lambda: self._lag(0, self._heads))
+        samples.gauge(
             "kt_monitor_lag_records", "Published and not verified", lambda: self._lag(1, self._records)
         )
-        figures.gauge("kt_monitor_lag_seconds", "Since when there are any", self._lag_seconds)
-        figures.gauge(
+        samples.gauge("kt_monitor_lag_seconds", "Since when there are any", self._lag_seconds)
+        samples.gauge(
             "kt_monitor_head_age_seconds",
             "Time since the timestamp of the latest verified head",
             lambda: self._age(self._timestamp),
         )
-        figures.gauge(
+        samples.gauge(
             "kt_monitor_published_head_age_seconds",
             "Time since the timestamp of the newest published head, verified or not",
             lambda: self._age(max(self._timestamp, self._published[2])),

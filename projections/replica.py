@@ -1,7 +1,7 @@
 """A front end's own replica: the replay of both logs in a thread, and whoever waits for a verdict.
 
 While the log is away it keeps serving the epochs that it has committed. A divergence ends it: a replica
-in doubt must not go on answering, so ``failed`` is told.
+in doubt must not go on answering, so ``failed`` is called.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Replica:
     """Follows a directory into ``ledger`` in a thread of its own, which alone writes to it.
 
     ``on_epoch`` is called there after each commit; a ``KtError`` that it raises ends the replica.
-    ``failed`` is told, once, when the thread has ended for good.
+    ``failed`` is called, once, when the thread has ended for good.
     ``denied`` says which right to follow is missing, while it is; it is tried again like a log that is away.
     """
 
@@ -51,7 +51,7 @@ class Replica:
         self.denied: AccessDeniedError | None = None
 
     def stop(self) -> None:
-        """Ask the thread to end, even within an epoch. Whoever waits for a verdict is told None."""
+        """Ask the thread to end, even within an epoch. Whoever waits for a verdict gets None."""
         self.worker.stop()
         self.waiters.close()
 

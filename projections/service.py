@@ -79,7 +79,7 @@ class FrontendService:
         limits: ClientLimits = DEFAULT_LIMITS,
         now: Callable[[], int] = wall_clock,
     ) -> None:
-        self._told = failed
+        self._failed = failed
         self._data = data
         self._connections = LogConnections(connect_log)
         connect_log = self._connections.connect
@@ -93,7 +93,7 @@ class FrontendService:
         self.follower = OpeningsFollower(connect_log, names, self.openings, self._fail)
         self._reader = OpeningReader(self.openings, self._log, names, self.watch)
         self.directory = DirectoryReader(names.directory, ledger, Indexer(vrf), self._reader)
-        # A key of another directory is told before anything listens.
+        # The VRF key of another directory is refused before anything listens.
         self.directory.check_key(ledger.committed)
         self.health = Health(
             ledger,
@@ -195,7 +195,7 @@ class FrontendService:
             saved = error.saved if isinstance(error, EquivocationError) else None
             _LOG.error("stopped serving", problem=str(error), evidence=None if saved is None else str(saved))
         else:
-            self._told(error)
+            self._failed(error)
 
     def _refusing(self) -> str | None:
         problems = self.directory.disk_problem, self.watch.denials.problem, self.backlog.problem

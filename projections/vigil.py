@@ -40,15 +40,15 @@ class Notice:
 class Vigil:
     """``now`` is the wall clock in ms, ``monotonic`` in seconds. Safe for threads.
 
-    ``told`` gets each notice, in the thread in which it came up, and must not call back.
+    ``notify`` is called with each notice, in the thread that found it, and must not call back.
     """
 
     def __init__(
-        self, now: Callable[[], int], monotonic: Callable[[], float], told: Callable[[Notice], None]
+        self, now: Callable[[], int], monotonic: Callable[[], float], notify: Callable[[Notice], None]
     ) -> None:
         self._now = now
         self._monotonic = monotonic
-        self._told = told
+        self._notify = notify
         self._lock = threading.Lock()
         # All guarded by the lock.
         self._committed: Committed | None = None
@@ -127,12 +127,12 @@ class Vigil:
     def _begins(self, alarm: Alarm, now: int, sentence: str, before: int = 0) -> None:
         if alarm not in self._since:
             self._since[alarm] = now - before
-            self._told(Notice(alarm, raised=True, sentence=sentence))
+            self._notify(Notice(alarm, raised=True, sentence=sentence))
 
     def _ends(self, alarm: Alarm, now: int, sentence: str) -> None:
         since = self._since.pop(alarm, None)
         if since is not None:
             lasted = max(0, now - since)
-            self._told(
+            self._notify(
                 Notice(alarm, raised=False, sentence=f"{sentence}; it lasted {spoken(lasted)}", lasted=lasted)
             )

@@ -1,11 +1,23 @@
-"""The signer: queue in, records and heads out, one epoch after the other. No thread, no waiting.
+"""The signer: it reads the queue and publishes records and heads, one epoch after the other.
 
-The subscription is the signer's place in the queue and its wake-up; the queue position is its own.
-An event at that position is processed; a lower one has been; a higher one shows a gap, which is
-read from the stream. What a delivery cannot bring (what was appended before the place was taken, more
-than the group delivers unacknowledged, a connection that is half-open) is read from the stream too.
-On any trouble with the log a signer is thrown away, and the next one starts from the last commit:
-there is one way back, and every start takes it.
+The flow of one epoch, with the file that has each step:
+
+1. ``Signer.deliver`` takes an event of the subscription; ``advance`` reads from the stream what no delivery
+   brings: events from before the group was joined, events beyond the group's limit of unacknowledged ones,
+   events that a dead connection lost.
+2. ``EpochWork.process`` (work.py) decides the event by ``EpochFold`` (kt_es/ledger/fold.py) and appends full
+   records events by ``publish`` (publish.py).
+3. ``Signer._insert_marker`` appends a marker to the queue when ``Schedule`` (schedule.py) wants one. The
+   marker comes back by step 1 and closes the epoch.
+4. ``EpochWork.finish`` publishes the remaining records, then the signed head, and then commits locally.
+5. ``Signer._acknowledge`` acknowledges the events below the committed queue position.
+
+On any trouble with the log a signer is thrown away. The next one starts from the last commit by ``recover``,
+as every start does.
+
+Threads: ``Signer``, ``EpochWork`` and the ledger belong to the thread that calls ``run_forever`` (runner.py),
+and need no lock. ``signer-inbox`` only moves deliveries into a bounded queue; ``reloading`` replaces
+``Signer.limits``; scrapes read ``SignerMetrics``.
 """
 
 from __future__ import annotations
@@ -86,16 +98,16 @@ class Signer:
         self._ledger = ledger
         self._keys = keys
         self._effects = effects
-        # Read where it is needed: another thread may replace it.
+        # Replaced by the thread ``reloading``. Frozen, and read anew at each use, so no lock is needed.
         self.limits = limits
         self._observer = observer
-        # The stored head is read below.
+        # Before ``_begin_epoch``, which reads the stored head.
         check_commit(ledger)
         self._begin_epoch()
-        self._unacknowledged: list[Event] = []
+        self._unacknowledged: list[Event] = []  # without their data
         self._group: GroupSubscription | None = None
         self.finished = 0  # epochs
-        # Deliveries begin where acknowledgements ended; the stream says what came since.
+        # Deliveries begin where acknowledgements ended. Later events are read from the stream.
         self._behind = True
         self._last_marker_at = effects.monotonic()
         self._last_heard_at = effects.monotonic()
@@ -108,7 +120,7 @@ class Signer:
         """Bring the ledger to the last published head.
 
         Verdicts are decided, roots computed and heads verified again; only the signatures of mutations
-        are believed to be what this signer, by its signed head, has said of them.
+        are not: the head that this signer signed covers their verdicts.
         """
         goal = last_published(self._log, self._names.heads)
         progress = SignerProgress(self._effects.monotonic, self._ledger.committed.log.size, goal)
@@ -126,7 +138,7 @@ class Signer:
         self._observer.sealed(self._ledger.committed.queue_next, self._effects.monotonic())
 
     def join(self, group: GroupSubscription) -> None:
-        """Become active with the one place at the queue."""
+        """Become active as the only member of the group."""
         self._group = group
         # Another signer may have advanced while this one waited.
         self.recover()
@@ -137,10 +149,10 @@ class Signer:
         self._last_marker_at = self._last_heard_at = self._effects.monotonic()
 
     def deliver(self, event: Event) -> None:
-        """Take what the subscription brought: the next event, an old one, or one behind a gap."""
+        """Process a delivered event: the next one, an old one, or one behind a gap."""
         self._observer.seen(event.revision)
         self._delivered = max(self._delivered, event.revision)
-        # Only the way to acknowledge it is kept: its data would be the memory of a whole epoch.
+        # Without the data, which would hold a whole epoch in memory.
         self._unacknowledged.append(replace(event, data=b""))
         gap = event.revision - self._work.queue_next
         if gap > 0:
@@ -154,13 +166,13 @@ class Signer:
         self._last_heard_at = self._effects.monotonic()
 
     def advance(self) -> None:
-        """What is due between deliveries: catching up by reading, the watchdog, the patrol, a marker."""
+        """Do what is due between deliveries: read what is missing, watch, patrol, insert a marker."""
         if self._behind or self._expects_more():
             started = self._effects.monotonic()
             self._behind = self._read(READ_AHEAD) == READ_AHEAD
-            # Who reads does not listen: that is no silence of the subscription.
+            # While the signer reads it takes no deliveries: that time is no silence of the subscription.
             self._last_heard_at += self._effects.monotonic() - started
-        if self._is_owed_nothing():
+        if self._is_group_full():
             self._last_heard_at = self._effects.monotonic()
         self._watch()
         if self._effects.monotonic() - self._patrolled_at >= self.limits.patrol:
@@ -174,7 +186,7 @@ class Signer:
         return self._behind
 
     def _read(self, limit: int) -> int:
-        """Process up to ``limit`` events from the stream itself; how many there were."""
+        """Process up to ``limit`` events of the stream; return how many there were."""
         count = 0
         for event in self._log.read(self._names.queue, self._work.queue_next, limit):
             self._process(event)
@@ -184,16 +196,16 @@ class Signer:
     def _expects_more(self) -> bool:
         waited = self._effects.monotonic() - self._last_marker_at
         lost = self._marker is not None and waited > self.limits.patience
-        return lost or self._is_owed_nothing()
+        return lost or self._is_group_full()
 
-    def _is_owed_nothing(self) -> bool:
+    def _is_group_full(self) -> bool:
         """Whether the group has delivered about all that it may before the next acknowledgement."""
         return len(self._unacknowledged) >= self.limits.unacknowledged
 
     def _process(self, event: Event) -> None:
         """Decide one queue event, the next one, and end the epoch if it is the marker."""
         self._work.process(event)
-        self._observer.took(event.revision, self._work.size, self._effects.monotonic())
+        self._observer.decided(event.revision, self._work.size, self._effects.monotonic())
         if self._work.is_closed:
             self._finish_epoch()
 
@@ -256,7 +268,7 @@ class Signer:
         since_head = (self._effects.now() - self._ledger.committed.standing.timestamp) / 1000
         if not schedule.wants_marker(since_marker, since_head, self._work.size, new_config=self._new_config):
             return
-        # Later than the last head's, even if the wall clock has stepped back.
+        # Later than the last head, even if the wall clock has stepped back.
         issued_at = max(self._effects.now(), self._ledger.committed.standing.timestamp + 1)
         key = self._keys.key_for(config.signer_key)
         marker = Marker.sign(self._effects.nonce(), issued_at, config.origin, key)
@@ -265,10 +277,13 @@ class Signer:
         self._last_marker_at = self._effects.monotonic()
 
     def _watch(self) -> None:
-        """Ask through a fresh client whether silence is silence: a hung server looks the same.
+        """After a long silence, ask a fresh client whether the queue has gone on: hung servers are silent.
 
-        What was read from the stream meanwhile, as one's own marker is, the subscription owes all the same:
-        one that brings nothing any more would never be acknowledged.
+        Events that were read from the stream meanwhile count as missing as well: without a delivery they
+        could not be acknowledged.
+
+        Raises:
+            UnavailableError: the queue has events that the subscription did not deliver.
         """
         if self._effects.monotonic() - self._last_heard_at < self.limits.watchdog:
             return

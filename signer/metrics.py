@@ -1,7 +1,7 @@
-"""The signer's figures for Prometheus, in a registry of their own. Nothing of any item is a label here.
+"""The signer's metrics for Prometheus, in a registry of their own. No label holds anything of an item.
 
-The merge delay is the time from the signer's first sight of an event to the head that covers it. It
-goes on through outages and new starts of the loop, as what waits does, but not through the process's end.
+The merge delay is the time from the signer's first sight of an event to the head that covers it. Outages
+and new starts of the loop count; the time before the process started does not.
 """
 
 from __future__ import annotations
@@ -23,59 +23,60 @@ _log = structlog.get_logger("signer")
 class SignerMetrics:
     """An ``Observer`` that counts. ``now`` is the wall clock in ms, ``monotonic`` in seconds.
 
-    Written by the signer's thread, read by those that answer scrapes.
+    The signer's thread writes, the threads that answer scrapes read. ``_lock`` guards ``_waiting``,
+    ``_last_seen`` and ``_sealed``, which are read together; the other fields are assigned as a whole.
     """
 
     def __init__(self, now: Callable[[], int], monotonic: Callable[[], float]) -> None:
-        figures = Samples()
-        self.registry = figures.registry
+        samples = Samples()
+        self.registry = samples.registry
         self._now = now
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._waiting: tuple[int, float] | None = None  # the oldest unsealed revision, and since when
+        self._waiting: tuple[int, float] | None = None  # the oldest unsealed revision; since when, monotonic
         self._last_seen = -1
         self._sealed = 0
         self._timestamp = 0
         self._promise: float | None = None
         self.disk_is_full: Callable[[], bool] = lambda: False
-        self._epochs = figures.counter("kt_signer_epochs", "Epochs published by this process")
-        self._verdicts = figures.counter(
+        self._epochs = samples.counter("kt_signer_epochs", "Epochs published by this process")
+        self._verdicts = samples.counter(
             "kt_signer_verdicts", "Items decided and sealed, by verdict", "verdict"
         )
-        self._outages = figures.counter(
+        self._outages = samples.counter(
             "kt_signer_outages",
             "Times the loop began anew, by the reason",
             "kind",
         )
-        self._broken = figures.counter("kt_signer_merge_delay_broken", "Epochs over max_merge_delay")
-        self._phases = figures.histogram("kt_signer_phase_seconds", "Time in one epoch, by phase", "phase")
-        self._items = figures.histogram("kt_signer_epoch_items", "Items in an epoch", buckets=_ITEMS)
-        self._delays = figures.histogram("kt_signer_merge_delay_seconds", "Longest of each epoch with items")
-        self._delay = figures.gauge(
+        self._broken = samples.counter("kt_signer_merge_delay_broken", "Epochs over max_merge_delay")
+        self._phases = samples.histogram("kt_signer_phase_seconds", "Time in one epoch, by phase", "phase")
+        self._items = samples.histogram("kt_signer_epoch_items", "Items in an epoch", buckets=_ITEMS)
+        self._delays = samples.histogram("kt_signer_merge_delay_seconds", "Longest of each epoch with items")
+        self._delay = samples.gauge(
             "kt_signer_last_merge_delay_seconds", "Longest of the last epoch with items"
         )
-        figures.gauge(
+        samples.gauge(
             "kt_signer_disk_full",
             "1 while nothing can be written for want of space",
             lambda: 1.0 if self.disk_is_full() else 0.0,
         )
-        self._active = figures.gauge("kt_signer_active", "1 with the place at the queue, 0 as a standby")
-        self._epoch = figures.gauge("kt_signer_epoch", "Latest epoch committed")
-        self._head = figures.gauge(
+        self._active = samples.gauge("kt_signer_active", "1 with the place at the queue, 0 as a standby")
+        self._epoch = samples.gauge("kt_signer_epoch", "Latest epoch committed")
+        self._head = samples.gauge(
             "kt_signer_head_timestamp_seconds", "Timestamp of the latest head of its own"
         )
-        self._staged = figures.gauge("kt_signer_lag_items", "Items decided, but not yet under a head")
-        self._promised = figures.gauge(
+        self._staged = samples.gauge("kt_signer_lag_items", "Items decided, but not yet under a head")
+        self._promised = samples.gauge(
             "kt_signer_promised_merge_delay_seconds", "max_merge_delay of the config"
         )
-        self._interval = figures.gauge("kt_signer_promised_interval_seconds", "max_interval of the config")
-        figures.gauge(
+        self._interval = samples.gauge("kt_signer_promised_interval_seconds", "max_interval of the config")
+        samples.gauge(
             "kt_signer_lag_events", "Queue events known of and not yet under a head", self._lag_events
         )
-        figures.gauge(
+        samples.gauge(
             "kt_signer_lag_seconds", "How long the oldest of them has been known of", self._lag_seconds
         )
-        figures.gauge("kt_signer_head_age_seconds", "Time since the timestamp of the latest head", self._age)
+        samples.gauge("kt_signer_head_age_seconds", "Time since the timestamp of the latest head", self._age)
 
     def seen(self, last: int) -> None:
         with self._lock:
@@ -84,7 +85,7 @@ class SignerMetrics:
             if self._waiting is None and self._last_seen >= self._sealed:
                 self._waiting = (self._sealed, self._monotonic())
 
-    def took(self, revision: int, staged: int, at: float) -> None:
+    def decided(self, revision: int, staged: int, at: float) -> None:
         self.seen(revision)
         self._staged.set(staged)
 
@@ -121,7 +122,7 @@ class SignerMetrics:
         self._outages.labels(kind).inc()
 
     def disk_waits(self) -> None:
-        """There is no storage yet, since there is no space for it."""
+        """The store cannot be opened yet, because the disk is full."""
         self.disk_is_full = lambda: True
 
     def _observe_delay(self, seconds: float) -> None:

@@ -29,8 +29,8 @@ class Observer(Protocol):
     def seen(self, last: int) -> None:
         """The queue has an event of revision ``last``."""
 
-    def took(self, revision: int, staged: int, at: float) -> None:
-        """An event was decided; the epoch has ``staged`` items now. After an outage it comes again."""
+    def decided(self, revision: int, staged: int, at: float) -> None:
+        """An event was decided; the epoch has ``staged`` items now. After an outage it is decided again."""
 
     def sealed(self, queue_next: int, at: float) -> None:
         """A head of this signer or another one covers the queue below ``queue_next``."""
@@ -43,15 +43,15 @@ class Observer(Protocol):
     def role(self, *, active: bool) -> None: ...
 
     def outage(self, kind: str) -> None:
-        """The log went away (``log``) or was only silent (``silence``); the signer begins anew."""
+        """The signer starts anew because of ``kind``: ``log``, ``disk`` or ``silence``."""
 
 
 class Silent:
-    """The observer of a signer that nobody counts."""
+    """An observer that ignores everything."""
 
     def seen(self, last: int) -> None: ...
 
-    def took(self, revision: int, staged: int, at: float) -> None: ...
+    def decided(self, revision: int, staged: int, at: float) -> None: ...
 
     def sealed(self, queue_next: int, at: float) -> None: ...
 

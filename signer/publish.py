@@ -63,15 +63,15 @@ def publish(
 
 
 def _explain(log: EventLog, stream: str, revision: int) -> NoReturn:
-    """Why nothing stands at ``revision``, which was not the one to append at either."""
+    """Raise the reason why an append at ``revision`` was refused although nothing stands there."""
     last = log.last_revision(stream)
     if last < revision - 1:
         raise RollbackError(
             f"the log was rolled back: {stream} has lost events, it ends before revision {revision}, which "
             f"follows what was committed here"
         )
-    # The end is where it must be: an append that timed out was refused this one's place and is not yet
-    # to be read, or came between the two questions. Neither is a loss; asked anew, the log knows.
+    # The stream is not shorter: an earlier append that timed out is not readable yet, or was written between
+    # the two reads. Nothing is lost, and the next attempt finds it.
     raise UnavailableError(
         f"{stream}: the append at revision {revision} was refused, but nothing stands there"
     )

@@ -20,8 +20,8 @@ GROUP = "kt-signer"
 # Delivered events that wait for the signer, in bytes, and what each counts beside its data.
 INBOX_BYTES = 2 << 20
 ENVELOPE = 1 << 10
-TICK = 0.05  # seconds after which the signer looks around while nothing comes
-STANDBY = 0.5  # seconds between two looks of a standby at the place
+TICK = 0.05  # seconds that the signer waits for a delivery before it does what else is due
+STANDBY = 0.5  # seconds between two attempts of a standby to join the group
 
 _SILENT = Silent()
 
@@ -65,7 +65,7 @@ def run_forever(
 
 def _run(log: EventLog, signer: Signer, queue: str, stop: threading.Event, outage: Outage) -> None:
     signer.recover()
-    group = _take_place(log, signer, queue, stop, outage)
+    group = _join_when_free(log, signer, queue, stop, outage)
     if group is None:
         return
     with inbox_of(group) as inbox:
@@ -79,10 +79,10 @@ def _run(log: EventLog, signer: Signer, queue: str, stop: threading.Event, outag
             signer.advance()
 
 
-def _take_place(
+def _join_when_free(
     log: EventLog, signer: Signer, queue: str, stop: threading.Event, outage: Outage
 ) -> GroupSubscription | None:
-    """The one place at the queue, when it is free; None if ``stop`` came first."""
+    """Join the group, which has one member, once it is free; return None if ``stop`` came first."""
     waiting = False
     while not stop.is_set():
         group = log.join_group(queue, GROUP)
@@ -99,7 +99,7 @@ def _take_place(
 
 
 class _Inbox(Queue["Event | KtError"]):
-    """A queue that is full by the bytes in it: counted, a few dozen of the largest events are a gigabyte."""
+    """A queue that is bounded in bytes: a bound on events would let large ones fill a gigabyte."""
 
     def _init(self, maxsize: int) -> None:
         super()._init(maxsize)
@@ -124,7 +124,10 @@ def _weight(item: Event | KtError) -> int:
 
 @contextmanager
 def inbox_of(group: GroupSubscription) -> Iterator[Queue[Event | KtError]]:
-    """The deliveries of ``group`` in a bounded queue, filled by a thread; its error comes last."""
+    """Yield a bounded queue of the deliveries of ``group``, filled by a thread. Its error comes last.
+
+    The queue's own lock guards it: the thread ``signer-inbox`` puts, the signer's thread gets.
+    """
     inbox = _Inbox(INBOX_BYTES)
     closed = threading.Event()
 

@@ -39,11 +39,14 @@ class SignerSettings:
     data: Path
     keys: Path
     limits: EpochLimits
-    metrics: tuple[str, int] | None = None  # host and port, where figures are wanted
+    metrics: tuple[str, int] | None = None  # host and port to serve metrics at
 
 
 class _CurrentLimits:
-    """The limits in force, of the signer that works and of those after it."""
+    """The limits in force, for the signer at work and for those after it.
+
+    The thread ``reloading`` writes ``now``; the signer's thread writes ``signer``. Each reads the other's.
+    """
 
     def __init__(self, started: SignerSettings, reread: Callable[[], SignerSettings]) -> None:
         self.now = started.limits
@@ -68,7 +71,7 @@ def serve(
 ) -> None:
     """Sign until ``stop``; while the disk is full, wait for space.
 
-    After each SIGHUP ``reread`` gives the settings anew: their limits hold then.
+    After each SIGHUP ``reread`` returns the new settings, and their limits are in force.
 
     Raises ``ConfigError`` for keys and directories that cannot be used, ``LockedError`` if another
     process has the data directory, ``RollbackError`` if the log lost what was published,
@@ -93,7 +96,7 @@ def serve(
         limits = _CurrentLimits(settings, reread or (lambda: settings))
 
         def signer(log: EventLog) -> Signer:
-            # Before it takes the place at the queue, which a standby on another disk may have then.
+            # Before it joins the group: after a failure a standby on another disk may join instead.
             ledger.resume()
             made = Signer(
                 log, settings.names, ledger, keys, effects=effects, limits=limits.now, observer=metrics

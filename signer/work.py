@@ -1,4 +1,4 @@
-"""The work on one epoch: queue events in, records appended, and at its marker the head and the commit."""
+"""One epoch: queue events in, records appended, and at its marker the head and the commit (see loop.py)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ def _untimed() -> float:
 
 
 class EpochWork:
-    """The epoch after the ledger's committed one; thrown away and begun anew after any trouble.
+    """The epoch after the ledger's committed one. After any trouble it is thrown away and begun anew.
 
-    Records are appended as soon as ``outbox`` bytes of them are closed, so memory stays bounded
-    however long the epoch; what was appended before a crash is found again and compared.
+    Records are appended once ``outbox`` bytes of them are packed, so memory is bounded however long the epoch
+    is. Records that were appended before a crash are found in the stream and compared. All fields belong to
+    the signer's thread.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class EpochWork:
 
     @property
     def is_closed(self) -> bool:
-        """Whether its marker has come back."""
+        """Whether the marker was processed."""
         return self._fold.marker is not None
 
     @property
@@ -89,7 +90,7 @@ class EpochWork:
             self._publish_records()
 
     def finish(self) -> MapHead:
-        """Records, then the head, then the local commit. The epoch must be closed."""
+        """Publish the records, then the head, then commit locally. The epoch must be closed."""
         config = self.config
         if config is None:
             raise DivergenceError("an epoch was closed without a config in force")
@@ -100,7 +101,7 @@ class EpochWork:
         head, state = self._fold.close()
         event = sign_head(head, state, self._keys.key_for(config.signer_key))
         published = content_event(self._names.heads, MAP_HEAD, event.encode())
-        # Nothing is signed on top of a log that is not the one that was committed here.
+        # No head is published on a log that does not hold the last committed head.
         Anchor(self._names, self._ledger).check(self._log)
         publish(self._log, self._names.heads, self._base.epoch, [published], self._contradiction)
         self.phases["head"] = self._monotonic() - began

@@ -1,4 +1,4 @@
-"""Samples over HTTP for Prometheus, from threads of their own: a process that works still answers."""
+"""Metrics over HTTP for Prometheus, from threads of their own, so that a busy process answers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _LOG = structlog.get_logger("kt_es.process.exposition")
 
 
 class Samples:
-    """A process's own registry, and how figures get into it.
+    """A process's own registry, and the metrics in it.
 
-    It begins with those of the process (Linux only): that its start changes is how restarts are seen.
+    It begins with the metrics of the process (Linux only); its start time shows restarts.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,11 @@ class Samples:
 
 @contextmanager
 def exposed(registry: CollectorRegistry, host: str, port: int) -> Iterator[int]:
-    """Serve ``registry`` at an address; the port, a free one for 0. ``ConfigError`` if it is in use."""
+    """Serve ``registry`` at an address and yield the port; 0 takes a free one.
+
+    Raises:
+        ConfigError: the address cannot be listened at.
+    """
     try:
         server, thread = start_wsgi_server(port, host, registry)
     except OSError as error:

@@ -1,17 +1,17 @@
-"""Whether a server speaks TLS: asked after a plain connection was closed without a word."""
+"""Whether a server speaks TLS: tried after a plain connection was closed without an answer."""
 
 from __future__ import annotations
 
 import socket
 import ssl
 
-TIMEOUT = 2.0
+TIMEOUT = 2.0  # seconds
 
 
 def speaks_tls(host: str, port: int) -> bool:
     """Whether a TLS handshake with the server succeeds, whoever it is. Nothing is sent to it after that."""
     context = ssl.create_default_context()
-    # It is asked what it speaks, not who it is: nothing is trusted because of the answer.
+    # Only the protocol is of interest, not the identity: nothing is trusted because of the result.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:

@@ -28,7 +28,7 @@ class _Kind:
     ends: str
     since: float | None = None
     count: int = 0
-    told: float = 0.0
+    logged_at: float = 0.0
     # Of the last beginnings that had a line, when they were.
     begun: deque[float] = field(default_factory=lambda: deque(maxlen=BEGINNINGS))
     quiet: bool = False
@@ -60,9 +60,9 @@ class Outage:
             if isinstance(error, DiskFullError):
                 # What was to be written came from the log.
                 self._end(self._away)
-                self._tell(self._full, str(error))
+                self._begin_or_remind(self._full, str(error))
             else:
-                self._tell(self._away, str(error))
+                self._begin_or_remind(self._away, str(error))
 
     def over(self) -> None:
         """Everything works; of no effect where there is no outage."""
@@ -70,7 +70,7 @@ class Outage:
             self._end(self._away)
             self._end(self._full)
 
-    def _tell(self, kind: _Kind, problem: str) -> None:
+    def _begin_or_remind(self, kind: _Kind, problem: str) -> None:
         now = self._clock()
         if kind.since is None:
             kind.since = now
@@ -78,11 +78,11 @@ class Outage:
             # What comes and goes all the time has few lines a minute; their number says how often it came.
             kind.quiet = len(kind.begun) == BEGINNINGS and now - kind.begun[0] < REMINDER
             if not kind.quiet:
-                kind.told = now
+                kind.logged_at = now
                 kind.begun.append(now)
                 self._log.warning(kind.begins, part=self._part, outage=kind.count, problem=problem)
-        elif now - kind.told >= REMINDER:
-            kind.told, kind.quiet = now, False
+        elif now - kind.logged_at >= REMINDER:
+            kind.logged_at, kind.quiet = now, False
             seconds = round(now - kind.since, 1)
             self._log.warning(kind.goes_on, part=self._part, seconds=seconds, problem=problem)
 

@@ -51,7 +51,7 @@ class Repeats:
             return event
         key = json.dumps(event, sort_keys=True, default=repr)
         with self._lock:
-            over = self._take(self._clock())
+            over = self._pop_due(self._clock())
             line = self._lines.get(key)
             if line is not None:
                 line.repeated += 1
@@ -59,7 +59,7 @@ class Repeats:
                 self._lines[key] = _Line(dict(event), self._clock() + WINDOW)
                 if len(self._lines) > KEPT:
                     over.append(self._lines.pop(next(iter(self._lines))))
-        self._tell(over)
+        self._write_counts(over)
         if line is not None:
             raise structlog.DropEvent
         return event
@@ -67,21 +67,21 @@ class Repeats:
     def tick(self) -> None:
         """Write the counts that are due."""
         with self._lock:
-            over = self._take(self._clock())
-        self._tell(over)
+            over = self._pop_due(self._clock())
+        self._write_counts(over)
 
     def end(self) -> None:
         """Write all counts: the process ends."""
         with self._lock:
             over = list(self._lines.values())
             self._lines.clear()
-        self._tell(over)
+        self._write_counts(over)
 
-    def _take(self, now: float) -> list[_Line]:
+    def _pop_due(self, now: float) -> list[_Line]:
         due = [key for key, line in list(self._lines.items()) if line.until <= now]
         return [self._lines.pop(key) for key in due]
 
-    def _tell(self, lines: list[_Line]) -> None:
+    def _write_counts(self, lines: list[_Line]) -> None:
         for line in lines:
             if line.repeated:
                 self._write({**line.event, "repeated": line.repeated})

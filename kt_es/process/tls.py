@@ -39,7 +39,7 @@ def both_or_none(certificate: Path | None, key: Path | None) -> tuple[Path, Path
 
 
 def read_certificate(certificate: Path, key: Path) -> ServerCertificate:
-    """What the files hold.
+    """Read and check both files.
 
     Raises:
         ConfigError: a file is missing, unreadable or not PEM, or they do not belong together.

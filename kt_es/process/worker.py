@@ -11,7 +11,7 @@ from kt_es.errors import KtError
 class Worker:
     """Runs ``run(stop)`` in a thread; ``run`` returns soon after the event ``stop`` is set.
 
-    ``failed`` is told, once and in that thread, when it ended for another reason than being stopped.
+    ``failed`` is called, once and in that thread, with the error that ended it, unless it was being stopped.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Worker:
         self._stop.set()
 
     def join(self, timeout: float) -> bool:
-        """Wait for the end of the thread; whether it came in time, in seconds."""
+        """Wait up to ``timeout`` seconds for the end of the thread; return whether it has ended."""
         if self._thread.ident is None:
             return True
         self._thread.join(timeout)
@@ -51,6 +51,6 @@ class Worker:
             error = KtError(f"{self.name} failed: {type(unknown).__name__}: {unknown}")
         else:
             return
-        # What goes wrong while everything around is being closed is no news.
+        # Errors are expected while everything around is being closed.
         if not self.stopping:
             self._failed(error)

@@ -39,7 +39,7 @@ def signer_page() -> dict[str, Any]:
     metrics = SignerMetrics(lambda: START, lambda: 2.5)
     metrics.configured(config())
     metrics.role(active=True)
-    metrics.took(0, 5, 0.0)
+    metrics.decided(0, 5, 0.0)
     metrics.sealed(1, 4.0)
     metrics.finished(Finished(map_head(3), 5, {"accepted": 4, "epoch": 1}, {"collect": 1.0, "commit": 0.1}))
     metrics.outage("log")

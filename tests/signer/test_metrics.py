@@ -29,7 +29,7 @@ def test_the_lag_counts_from_the_first_sight_to_the_head() -> None:
     metrics = clock.metrics()
     metrics.seen(9)
     clock.seconds = 3.0
-    metrics.took(0, 250, clock.seconds)
+    metrics.decided(0, 250, clock.seconds)
     assert value(metrics, "kt_signer_lag_events") == 10
     assert value(metrics, "kt_signer_lag_seconds") == 3
     assert value(metrics, "kt_signer_lag_items") == 250
@@ -42,11 +42,11 @@ def test_an_outage_does_not_shorten_the_merge_delay() -> None:
     clock = Clock()
     metrics = clock.metrics()
     metrics.configured(config(max_merge_delay=60_000))
-    metrics.took(0, 1, 0.0)
+    metrics.decided(0, 1, 0.0)
     metrics.outage("log")
     clock.seconds = 100.0
     metrics.sealed(0, clock.seconds)
-    metrics.took(0, 1, clock.seconds)
+    metrics.decided(0, 1, clock.seconds)
     metrics.sealed(1, clock.seconds)
     assert value(metrics, "kt_signer_last_merge_delay_seconds") == 100
     assert value(metrics, "kt_signer_merge_delay_broken_total") == 1
