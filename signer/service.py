@@ -45,22 +45,31 @@ class SignerSettings:
 class _CurrentLimits:
     """The limits in force, for the signer at work and for those after it.
 
-    The thread ``reloading`` writes ``now``; the signer's thread writes ``signer``. Each reads the other's.
+    Used by the thread ``reloading`` and by the signer's thread. The lock guards all fields.
     """
 
     def __init__(self, started: SignerSettings, reread: Callable[[], SignerSettings]) -> None:
+        self._lock = threading.Lock()
         self.now = started.limits
-        self.signer: Signer | None = None
+        self._signer: Signer | None = None
         self._started = started
         self._reread = reread
 
     def reload(self) -> Reloaded:
         new = self._reread()
-        changed = differing(self.now, new.limits)
-        self.now = new.limits
-        if self.signer is not None:
-            self.signer.limits = new.limits
+        with self._lock:
+            changed = differing(self.now, new.limits)
+            self.now = new.limits
+            if self._signer is not None:
+                self._signer.limits = new.limits
         return Reloaded(changed, differing(self._started, new, but=("limits",)))
+
+    def follow(self, signer: Signer) -> Signer:
+        """Keep the limits of ``signer`` current from now on, instead of those of the signer before it."""
+        with self._lock:
+            signer.limits = self.now
+            self._signer = signer
+        return signer
 
 
 def serve(
@@ -98,11 +107,11 @@ def serve(
         def signer(log: EventLog) -> Signer:
             # Before it joins the group: after a failure a standby on another disk may join instead.
             ledger.resume()
-            made = Signer(
-                log, settings.names, ledger, keys, effects=effects, limits=limits.now, observer=metrics
+            return limits.follow(
+                Signer(
+                    log, settings.names, ledger, keys, effects=effects, limits=limits.now, observer=metrics
+                )
             )
-            limits.signer = made
-            return made
 
         stack.enter_context(reloading(limits.reload))
         run_forever(connect, signer, settings.names.queue, stop, metrics, outage=outage)

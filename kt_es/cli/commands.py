@@ -32,7 +32,7 @@ def _server(module: str, summary: str) -> CommandEntry:
 
 COMMANDS: Mapping[str, CommandEntry] = {
     "audit": _server("kt_es.cli.auditors.audit", "Replay and verify both logs from the start."),
-    "bench": _server("kt_es.cli.benching", "Measure the map, the signer, the node and recovery."),
+    "bench": _server("kt_es.cli.trials.bench", "Measure the map, the signer, the node and recovery."),
     "checkpoint": CommandEntry("kt_es.cli.people.history", "Print the latest checkpoint of a log, verified."),
     "config": _server("kt_es.cli.operators.configuring", "Show or change the signed config of a directory."),
     "demo": _server("kt_es.cli.trials.demo", "Run the whole system on real keys, and catch lies."),
@@ -56,7 +56,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "status": _server("kt_es.cli.operators.status", "Show the state of a directory and its processes."),
     "up": _server("kt_es.cli.operators.up", "Run a whole directory on this machine."),
     "verify": CommandEntry("kt_es.cli.people.verify", "Verify a saved proof or evidence, without a network."),
-    "watch": CommandEntry("kt_es.cli.owners.watch", "Watch your accounts: alarm on changes that are not yours."),
+    "watch": CommandEntry("kt_es.cli.owners.watch", "Watch your accounts for changes that are not yours."),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kt_es.cli.bench_node import BATCH, LIMITS, Sizes, bench_node
+from kt_es.cli.trials.bench_node import BATCH, LIMITS, Sizes, bench_node
 
 
 def test_every_figure_has_its_limit_and_the_nodes_own_cost(tmp_path: Path) -> None:

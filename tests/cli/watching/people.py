@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from kt_es.cli import watch as watch_module
 from kt_es.cli.clients import Reach
 from kt_es.cli.main import main
+from kt_es.cli.owners import watch as watch_module
 from kt_es.client.client import Client
 from kt_es.client.keystore import KeyStore
 from kt_es.client.state import FileStateStore

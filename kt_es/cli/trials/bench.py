@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from kt_es.cli.bench_node import RUNS, bench_node
 from kt_es.cli.context import output_of
 from kt_es.cli.trials.bench_map import bench_map
+from kt_es.cli.trials.bench_node import RUNS, bench_node
 from kt_es.cli.trials.bench_recovery import ENTRIES, bench_recovery
 from kt_es.cli.trials.bench_report import Row, report, report_lines
 from kt_es.cli.trials.bench_signer import bench_signer
