@@ -109,3 +109,8 @@ bounds: setup
 .PHONY: openapi
 openapi: setup
 	.venv/bin/python -m tools.openapi
+
+# The page of the library's public names, which a test compares with the code.
+.PHONY: api
+api: setup
+	.venv/bin/python -m tools.api_page
