@@ -141,10 +141,11 @@ class Map:
         """What the map holds at one index at ``root``, None where nothing."""
         return self.lookup_many(root, [index])[0]
 
-    def prove_many(self, root: Root, indices: Sequence[bytes]) -> list[MapProof]:
-        """A proof of inclusion or absence of each index at ``root``; one batch read per level.
+    def find_many(self, root: Root, indices: Sequence[bytes]) -> list[tuple[MapProof, LeafRef | None]]:
+        """Return a proof of each index at ``root`` and what the map holds there; one batch read per level.
 
-        Every page read is hashed and compared with the hash that led to it, up to ``root``.
+        Every page read is hashed and compared with the hash that led to it, up to ``root``. The leaf is None
+        where the proof shows absence.
         """
         paths = [_Path(index, root) for index in indices]
         depth = 0
@@ -160,11 +161,19 @@ class Map:
                 path.descend(key, *trees[key], nibble(path.index, depth))
             pending = [path for path in pending if not path.ended]
             depth += 1
-        return [path.proof() for path in paths]
+        return [(path.proof(), path.found()) for path in paths]
+
+    def find(self, root: Root, index: bytes) -> tuple[MapProof, LeafRef | None]:
+        """Return a proof of one index at ``root`` and what the map holds there, in one descent."""
+        return self.find_many(root, [index])[0]
+
+    def prove_many(self, root: Root, indices: Sequence[bytes]) -> list[MapProof]:
+        """Return a proof of inclusion or absence of each index at ``root``."""
+        return [proof for proof, _ in self.find_many(root, indices)]
 
     def prove(self, root: Root, index: bytes) -> MapProof:
-        """A proof of inclusion or absence of one index at ``root``."""
-        return self.prove_many(root, [index])[0]
+        """Return a proof of inclusion or absence of one index at ``root``."""
+        return self.find(root, index)[0]
 
     def _read(self, keys: list[bytes]) -> dict[bytes, bytes | None]:
         unique = list(dict.fromkeys(keys))
@@ -200,6 +209,11 @@ class _Path:
             self._leaf = None if node is None else node[1]
         else:
             self.hash, self.version = node[0], child[HASH_SIZE:]
+
+    def found(self) -> LeafRef | None:
+        """What the map holds at the index: the leaf at the end of the path, if it is the index's own."""
+        leaf = self._leaf
+        return leaf_ref(leaf) if leaf is not None and leaf[:HASH_SIZE] == self.index else None
 
     def proof(self) -> MapProof:
         leaf = self._leaf

@@ -22,8 +22,6 @@ from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.proofs import head_at, map_root_at, prove_consistency, prove_erasure, prove_head
 from kt_es.ledger.state import Committed
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
-from kt_es.merkle.map import Root
-from kt_es.merkle.proofs import MapProof
 from kt_es.server.indexer import Indexer
 from kt_es.server.openings import OpeningReader
 from kt_es.server.problems import NotNowError
@@ -149,8 +147,8 @@ class DirectoryReader:
         index, vrf_proof = self.indexer.locate(name)
         latest, head = self._head(committed, committed.epoch), self._head(committed, wanted)
         root = map_root_at(self.ledger, committed, wanted)
-        proof = self.ledger.map.prove(root, index)
-        mutation = self._mutation(root, index, proof)
+        proof, leaf = self.ledger.map.find(root, index)
+        (mutation,) = self.ledger.mutations_at([leaf])
         opening, erasure = self._opened(committed, name, mutation, wanted)
         answer = LookupAnswer(
             latest.event.heads_checkpoint,
@@ -258,12 +256,6 @@ class DirectoryReader:
         if epoch == committed.epoch:
             self._latest = head
         return head
-
-    def _mutation(self, root: Root, index: bytes, proof: MapProof) -> Mutation | None:
-        if proof.entry_hash(index) is None:
-            return None
-        (mutation,) = self.ledger.mutations_at([self.ledger.map.lookup(root, index)])
-        return mutation
 
     def _opened(
         self, committed: Committed, name: str, mutation: Mutation | None, wanted: int

@@ -36,15 +36,14 @@ def answer_range(
     shown: tuple[bytes, MapProof, int | None] | None = None
     for event, root in roots_from(ledger, map_root_at(ledger, committed, first), first, last):
         if shown is None or shown[0] != root.hash:
-            proof = ledger.map.prove(root, index)
+            proof, leaf = ledger.map.find(root, index)
+            (mutation,) = ledger.mutations_at([leaf])
             at = None
-            if proof.entry_hash(index) is not None:
-                (mutation,) = ledger.mutations_at([ledger.map.lookup(root, index)])
-                if mutation is not None:
-                    if mutation.entry_hash not in mutations:
-                        mutations[mutation.entry_hash] = (len(mutations), mutation)
-                        size += len(mutation.encode()) + 8
-                    at = mutations[mutation.entry_hash][0]
+            if mutation is not None:
+                if mutation.entry_hash not in mutations:
+                    mutations[mutation.entry_hash] = (len(mutations), mutation)
+                    size += len(mutation.encode()) + 8
+                at = mutations[mutation.entry_hash][0]
             shown = (root.hash, proof, at)
         size += len(event.smh_bytes) + 34 * (len(shown[1].siblings) + 2) + 32
         if epochs and size > _ROOM:

@@ -47,8 +47,9 @@ def agree(written: Written, root: Root, entries: Entries, absent: list[bytes]) -
     assert root.hash == naive_map.root(entries)
     assert root.size == len(entries)
     asked = [*entries, *absent]
-    proofs = written.map.prove_many(root, asked)
-    for index, proof, leaf in zip(asked, proofs, written.map.lookup_many(root, asked), strict=True):
+    found = written.map.find_many(root, asked)
+    assert [leaf for _, leaf in found] == written.map.lookup_many(root, asked)
+    for index, (proof, leaf) in zip(asked, found, strict=True):
         assert proof == naive_map.prove(entries, index)
         assert map_root(index, proof) == root.hash
         assert proof.entry_hash(index) == entries.get(index)
