@@ -181,6 +181,9 @@ def test_an_import_is_resumed_and_says_what_it_left_out(owner: Stranger, tmp_pat
     file.write_text("\n".join([*lines[:4], "ssh-ed25519 AAAA damaged@example.org", "# a comment"]))
     dry = owner.kt("--json", "import", "ssh", file, "--dry-run").document
     assert (dry["accounts"], dry["published"], dry["skipped"]) == (4, 0, 1)
+    assert (
+        "nothing was sent. Without --dry-run: 4 published" in owner.kt("import", "ssh", file, "--dry-run").out
+    )
     first = owner.kt("--json", "import", "ssh", file)
     assert (first.document["published"], first.document["unchanged"]) == (4, 0)
     assert "skipped 1: " in first.err

@@ -130,7 +130,8 @@ def import_command(
             )
             seconds = time.monotonic() - started
     show_summary(output, plan, report)
-    output.data(_document(plan, report, planned if dry_run else None, seconds), [_sentence(plan, report)])
+    sentence = _planned_sentence(plan, planned) if dry_run else _sentence(plan, report)
+    output.data(_document(plan, report, planned if dry_run else None, seconds), [sentence])
     if report.refused:
         raise KtError(f"refused: {counted(len(report.refused), 'accounts')}; the reasons stand above")
     return 0
@@ -146,6 +147,18 @@ def _sentence(plan: ImportPlan, report: BulkReport) -> str:
         f"{keys}, {accounts}: {report.published} published "
         f"({report.extended} had keys before, {report.replaced} replaced), "
         f"{report.unchanged} unchanged, {len(report.refused)} refused, {len(plan.skipped)} skipped"
+    )
+
+
+def _planned_sentence(plan: ImportPlan, planned: list[Planned]) -> str:
+    keys, accounts = counted(plan.keys, "keys"), counted(len(plan.accounts), "accounts")
+    actions = Counter(account.action for account in planned)
+    extended, replaced = actions[BulkAction.EXTENDED], actions[BulkAction.REPLACED]
+    published = actions[BulkAction.NEW] + extended + replaced
+    return (
+        f"{keys}, {accounts}; nothing was sent. Without --dry-run: {published} published "
+        f"({extended} had keys before, {replaced} replaced), {actions[BulkAction.UNCHANGED]} unchanged, "
+        f"{actions[BulkAction.REFUSED]} refused, {len(plan.skipped)} skipped"
     )
 
 
