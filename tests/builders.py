@@ -173,6 +173,12 @@ def new_epoch(standing: Standing | None = None) -> Epoch:
     return Epoch.after(Standing(ORIGIN, SIGNER_KEY, config=signed_config()))
 
 
+def accepted(epoch: Epoch) -> dict[bytes, bytes]:
+    """What an epoch of ``new_epoch`` has accepted so far."""
+    assert isinstance(epoch.accepted, dict)
+    return epoch.accepted
+
+
 def verdict_of(epoch: Epoch, decided: Item, before: Mutation | None = None) -> Verdict:
     """The verdict on an item where the map held ``before`` at its index."""
     return decide(epoch, parse(decided), None if before is None else current(before))

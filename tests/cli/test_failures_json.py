@@ -11,6 +11,7 @@ import pytest
 
 from kt_es.cli import main as cli
 from kt_es.client.keystore import KeyStore
+from kt_es.errors import KtError
 from tests import builders as b
 from tests.reference.clients import client_of
 from tests.reference.directory import Directory
@@ -91,6 +92,6 @@ def test_a_label_that_cannot_be_is_wrong_usage(label: str) -> None:
     directory = Directory()
     directory.put_user("alice")
     directory.advance()
-    with pytest.raises(cli.KtError, match="label: ") as found:
+    with pytest.raises(KtError, match="label: ") as found:
         client_of(directory).lookup(label)
     assert found.value.exit_code == 2

@@ -113,8 +113,13 @@ def test_whatever_is_dripped_the_call_ends(part: str) -> None:
         ends(Transport(f"http://127.0.0.1:{port}"))
 
 
+def silent(connection: socket.socket) -> None:
+    del connection
+    NEVER.wait(LONG)
+
+
 def test_a_request_that_is_not_read_ends() -> None:
-    with server(lambda _: NEVER.wait(LONG) or None, read_first=False) as port:
+    with server(silent, read_first=False) as port:
         transport = Transport(f"http://127.0.0.1:{port}")
         assert isinstance(ends(transport, ErasureRequest(bytes(40_000_000))), UnavailableError)
 

@@ -192,7 +192,7 @@ class TestDisk:
         forged = b.mutation("alice", keys=[b.private_key("mallory")])
         directory.mutations[forged.entry_hash] = forged
         directory.private[forged.entry_hash] = (b.opening("alice"), b.profile("alice"))
-        directory.epoch.accepted[b.index("alice")] = forged.entry_hash  # type: ignore[index]
+        directory.epoch.accepted[b.index("alice")] = forged.entry_hash
         directory.advance()
         with pytest.raises(EquivocationError, match=r"^memory: .* another version 1"):
             client_of(directory, store).lookup(ALICE)

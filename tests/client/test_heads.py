@@ -146,12 +146,14 @@ class TestLatest:
 
 class TestHeadAnswer:
     @pytest.mark.parametrize("epoch", [None, 2])
-    def test_a_head_has_to_stand_in_the_log(self, directory: Directory, epoch: int | None) -> None:
+    @pytest.mark.parametrize("inclusion", [[], [text(b"\1" * 32)] * 2], ids=["none", "two"])
+    def test_a_head_has_to_stand_in_the_log(
+        self, directory: Directory, epoch: int | None, inclusion: list[str]
+    ) -> None:
         path = LATEST if epoch is None else f"/v1/heads/{epoch}"
-        for inclusion in ([], [text(b"\1" * 32)] * 2):
-            handler = changed(directory, path, lambda body, shown=inclusion: body.update(inclusion=shown))
-            with pytest.raises(VerificationError, match=r"^map head:"):
-                client_of(directory, handler=handler).head(epoch)
+        handler = changed(directory, path, lambda body: body.update(inclusion=inclusion))
+        with pytest.raises(VerificationError, match=r"^map head:"):
+            client_of(directory, handler=handler).head(epoch)
 
     @pytest.mark.parametrize("field", ["inclusion", "latest_checkpoint"])
     def test_an_answer_without_its_proof_is_malformed(self, directory: Directory, field: str) -> None:

@@ -72,7 +72,7 @@ def vanished(directory: Liar) -> None:
 
 
 LIES = [went_back, another_of_the_same_version, a_successor_of_another, vanished]
-SENTENCES = {
+SENTENCES: dict[Callable[[Liar], None], str] = {
     went_back: "at one index, epoch 3 has version 1, though version 2 stood there in epoch 2",
     another_of_the_same_version: (
         "at one index, epoch 3 has another version 2 than the one that stood there in epoch 2"

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import Queue
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import pytest
@@ -45,7 +45,7 @@ class NodeProcess:
     def uri(self) -> str:
         return f"esdb://{self.address}?Tls=false"
 
-    def start(self) -> NodeProcess:
+    def start(self) -> Self:
         listen = self.address or "127.0.0.1:0"
         command = [sys.executable, "-m", "kt_es.node", "--data", str(self.data), "--listen", listen]
         self.data.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ class NodeProcess:
         process.stdout.close()
         return code
 
-    def __enter__(self) -> NodeProcess:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(

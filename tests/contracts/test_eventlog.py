@@ -24,8 +24,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [sys.executable, "-m", "kt_es.node", "--data", str(data), "--listen", "127.0.0.1:0"]
     with (Path(data) / "stderr").open("wb") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        assert process.stdout is not None
         try:
-            assert process.stdout is not None
             yield f"esdb://{process.stdout.readline().strip()}?Tls=false"
         finally:
             process.terminate()

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from structlog.testing import capture_logs
@@ -124,7 +124,9 @@ def test_openings_that_are_truncated_stay_private(server: Server, streams: Signe
     assert client.missing_to_eve == [ALL_RIGHTS] * 2
 
 
-VOID: list[tuple[dict[str, object], str]] = [
+ContentType = Literal["application/json", "application/octet-stream"]
+
+VOID: list[tuple[dict[str, object], ContentType]] = [
     ({"$acl": openings_acl(), "$maxCount": "2"}, "application/json"),
     ({"$acl": openings_acl(), "$cacheControl": None}, "application/json"),
     ({"$acl": {**openings_acl(), "$x": "eve"}}, "application/json"),
@@ -135,7 +137,11 @@ VOID: list[tuple[dict[str, object], str]] = [
 @pytest.mark.parametrize(("values", "content_type"), VOID)
 @pytest.mark.parametrize("deleted", [False, True])
 def test_an_acl_that_the_stranger_has_made_void_does_not_count(
-    server: Server, streams: SignedStreams, values: dict[str, object], content_type: str, deleted: bool
+    server: Server,
+    streams: SignedStreams,
+    values: dict[str, object],
+    content_type: ContentType,
+    deleted: bool,
 ) -> None:
     """Servers take no metadata of which one field is of a wrong kind, or which are not marked as JSON."""
     server.set_defaults(EVERYTHING)

@@ -21,6 +21,7 @@ from tests.builders import (
     SIGNER,
     SIGNER_KEY,
     START,
+    accepted,
     config,
     every_changed_byte,
     item,
@@ -230,7 +231,7 @@ def test_head_says_what_the_epoch_was() -> None:
     assert head == MapHead(ORIGIN, 5, seed("map"), 7, 9, seed("log"), 11, START + 5, FIRST.config.hash)
     assert standing == Standing(ORIGIN, SIGNER_KEY, 5, START + 5, FIRST)
     assert Epoch.after(standing).number == 6
-    assert Epoch.after(standing).accepted == {}
+    assert accepted(Epoch.after(standing)) == {}
 
 
 def test_an_epoch_without_marker_has_no_head() -> None:

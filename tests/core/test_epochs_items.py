@@ -22,7 +22,7 @@ from kt_es.formats.queue import (
     items_of,
 )
 from kt_es.formats.records import Verdict
-from tests.builders import entry, item, marker, mutation, new_epoch, private_key, signed_config
+from tests.builders import accepted, entry, item, marker, mutation, new_epoch, private_key, signed_config
 
 ALICE, BOB = mutation("alice"), mutation("bob")
 
@@ -155,4 +155,4 @@ def test_an_intact_event_cannot_be_recorded_as_malformed() -> None:
 def test_what_is_nothing_keeps_its_verdict_and_leaves_the_epoch_alone(verdict: Verdict) -> None:
     epoch = new_epoch()
     assert decide(epoch, verdict, None) is verdict
-    assert (epoch.accepted, epoch.next_config, epoch.closed_by) == ({}, None, None)
+    assert (accepted(epoch), epoch.next_config, epoch.closed_by) == ({}, None, None)

@@ -15,8 +15,8 @@ from kt_es.evidence import broken_account, contradicting_checkpoints, contradict
 from kt_es.formats.codec import Value, decode, encode
 from kt_es.formats.evidence import MAX_EVIDENCE, Evidence, EvidenceKind, armored, unarmored
 from tests.builders import ORIGIN, every_changed_byte, index
-from tests.evidences import BOB, CASES, CHAIN, HEADS_LOG, OTHER, ROOT, SMHS, Case, as_json, held, note
-from tests.examples import ALICE, EXAMPLES, ROTATED, evidence_of_heads, forged_smh
+from tests.evidences import CASES, CHAIN, HEADS_LOG, OTHER, ROOT, SMHS, Case, as_json, held, note
+from tests.examples import ALICE, BOB, EXAMPLES, ROTATED, evidence_of_heads, forged_smh
 
 CONVICTS = {name: case for name, case in CASES.items() if case.sentence is not None}
 PROVES_NOTHING = {name: case for name, case in CASES.items() if case.problem is not None}

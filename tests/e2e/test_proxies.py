@@ -212,7 +212,7 @@ def test_figures_stay_inside(connect: Connect, seen: Seen) -> None:
 
 def test_the_front_end_learns_the_client_from_the_proxy_alone(connect: Connect, seen: Seen) -> None:
     headers = {"X-Forwarded-For": "203.0.113.66", "X-Real-IP": "203.0.113.66"}
-    assert asked(connect, "/v1/directory", **headers) == 200
+    assert asked(connect, "/v1/directory", None, **headers) == 200
     path, got = seen.requests[-1]
     assert path == "/v1/directory"
     assert got["host"] == HOST

@@ -285,6 +285,7 @@ def test_a_node_exchanges_its_certificate_and_its_limits(files: Files, tmp_path:
     add(data, "admin", "secret", ["$admins"])
     settings = settings_text(tmp_path)
     config.write_text(settings)
+    words: tuple[str | Path, ...]
     words = ("-c", config, "node", "--data", data, "--listen", "127.0.0.1:0", *files.options)
     with ended(Reloading(tmp_path / "node.log", *words)) as process:
         port = json.loads(process.says('"serving"'))["address"].rpartition(":")[2]

@@ -118,9 +118,10 @@ class Groups(persistent_pb2_grpc.PersistentSubscriptionsServicer):
 def main(state: str, *tls: str) -> None:
     server = grpc.server(ThreadPoolExecutor(16))
     told = Told(Path(state))
-    gossip_pb2_grpc.add_GossipServicer_to_server(Gossip(told), server)
-    streams_pb2_grpc.add_StreamsServicer_to_server(Streams(told), server)
-    persistent_pb2_grpc.add_PersistentSubscriptionsServicer_to_server(Groups(), server)
+    # Generated code, without types.
+    gossip_pb2_grpc.add_GossipServicer_to_server(Gossip(told), server)  # type: ignore[no-untyped-call]
+    streams_pb2_grpc.add_StreamsServicer_to_server(Streams(told), server)  # type: ignore[no-untyped-call]
+    persistent_pb2_grpc.add_PersistentSubscriptionsServicer_to_server(Groups(), server)  # type: ignore[no-untyped-call]
     if tls:
         certificate, key = (Path(name).read_bytes() for name in tls)
         port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)]))

@@ -170,7 +170,7 @@ def test_members_vanish_while_a_client_reconnects(members: Members, connected: C
 
     def go_on() -> None:
         rows = [(2203, "Leader", False), (2202, "Follower", False), (2201, "Leader", True)]
-        members.say({"2201": rows})  # type: ignore[dict-item]
+        members.say({"2201": rows})
         members.signal("2202", signal.SIGKILL)
 
     later = threading.Timer(0.5, go_on)

@@ -15,6 +15,7 @@ import pytest
 from kt_es.errors import UnavailableError
 from kt_es.eventstore import driver, esdb
 from kt_es.eventstore.esdb import EsdbLog, connect
+from kt_es.eventstore.esdb_client import EsdbClient
 
 
 @contextmanager
@@ -30,7 +31,7 @@ def server_refusing(first: int) -> Iterator[str]:
         return iter(())
 
     class Everything(grpc.GenericRpcHandler):
-        def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
             del details
             return grpc.stream_stream_rpc_method_handler(never)
 
@@ -93,8 +94,8 @@ def between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def while_reconnecting(monkeypatch: pytest.MonkeyPatch) -> None:
-    connect = esdb.EsdbClient._construct_esdb_connection
-    monkeypatch.setattr(esdb.EsdbClient, "_construct_esdb_connection", slow_from(connect, 1))
+    connect = EsdbClient._construct_esdb_connection
+    monkeypatch.setattr(EsdbClient, "_construct_esdb_connection", slow_from(connect, 1))
 
 
 @pytest.mark.parametrize(("refusals", "late"), [(2, between_attempts), (1, while_reconnecting)])

@@ -18,12 +18,16 @@ GOOD: list[dict[str, Any]] = [
     {"$maxCount": 0, "$maxAge": -5, "$tb": 2**63 - 1, "$cacheControl": 7, "$tmp": True},
     {"$maxcount": "x", "note": None, "other": {"$tb": "x"}},
 ]
+NO_COUNTS: list[object] = ["1", None, 1.0, True, [], {}, 2**63]
+NO_SECONDS: list[object] = ["1", None, 1.5, False, 2**60]
+NO_ACLS: list[object] = [[], "x", None, 1, {"$x": "y"}, {"r": "y"}]
+NO_ROLES: list[object] = [None, 1, {}, ["x", 1], [["x"]], True]
 BAD: list[dict[str, Any]] = [
-    *({name: value} for name in ("$maxCount", "$tb") for value in ("1", None, 1.0, True, [], {}, 2**63)),
-    *({name: value} for name in ("$maxAge", "$cacheControl") for value in ("1", None, 1.5, False, 2**60)),
+    *({name: value} for name in ("$maxCount", "$tb") for value in NO_COUNTS),
+    *({name: value} for name in ("$maxAge", "$cacheControl") for value in NO_SECONDS),
     {"$tmp": 1},
-    *({"$acl": value} for value in ([], "x", None, 1, {"$x": "y"}, {"r": "y"})),
-    *({"$acl": {**ACL, "$r": value}} for value in (None, 1, {}, ["x", 1], [["x"]], True)),
+    *({"$acl": value} for value in NO_ACLS),
+    *({"$acl": {**ACL, "$r": value}} for value in NO_ROLES),
 ]
 
 

@@ -144,12 +144,15 @@ def monitoring(log: object, data: Path) -> Iterator[Future[None]]:
 
 
 def verifies(
-    log: object, data: Path, epoch: int, then: Callable[[], None] = lambda: None
+    log: object, data: Path, epoch: int, then: Callable[[], bool] = lambda: False
 ) -> BaseException | None:
-    """Run a monitor until it has verified ``epoch``, do ``then``, and say what ended it, if anything did."""
+    """Run a monitor until it has verified ``epoch``, do ``then``, and say what ended it, if anything did.
+
+    What ``then`` returns says whether it is to end by itself.
+    """
     with capture_logs() as said, monitoring(log, data) as ended:
         wait_until(lambda: any(line.get("epoch") == epoch for line in said) or ended.done(), "it verified")
-        if then():  # type: ignore[func-returns-value]
+        if then():
             wait_until(ended.done, "it ended")
     return ended.exception(30)
 
@@ -185,7 +188,7 @@ def test_a_monitor_finds_it_after_a_reconnection(users: tuple[str, ...], tmp_pat
         log.turn(first_epochs(story(*users), len(users)))
         return True
 
-    error = verifies(log, tmp_path / "monitor", 3, then)  # type: ignore[arg-type]
+    error = verifies(log, tmp_path / "monitor", 3, then)
     assert isinstance(error, EquivocationError if users is OTHER else RollbackError)
 
 
@@ -216,7 +219,7 @@ def test_a_monitor_finds_it_with_the_next_head(tmp_path: Path) -> None:
         streams.epoch()
         return True
 
-    convicts(verifies(log, tmp_path / "monitor", 3, then), 3)  # type: ignore[arg-type]
+    convicts(verifies(log, tmp_path / "monitor", 3, then), 3)
 
 
 def delivered(read: MemoryLog, sent: SignedStreams, epoch: int) -> BaseException:

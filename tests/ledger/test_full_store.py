@@ -27,7 +27,7 @@ def disk(tmp_path: Path) -> Iterator[FullDisk]:
 def write_until_full(store: RocksStore, disk: FullDisk) -> list[bytes]:
     """The keys that were written until the disk was full; the one after them was refused."""
     disk.fill()
-    written = []
+    written: list[bytes] = []
     for number in itertools.count():
         key = b"%d" % number
         try:
@@ -36,6 +36,11 @@ def write_until_full(store: RocksStore, disk: FullDisk) -> list[bytes]:
             return written
         written.append(key)
     raise AssertionError
+
+
+def is_full(store: RocksStore) -> bool:
+    """A call, as what it says changes between two questions."""
+    return store.is_full
 
 
 def has_all(store: RocksStore, keys: list[bytes]) -> bool:
@@ -50,7 +55,7 @@ def test_it_answers_while_full_and_resumes_with_little_space(disk: FullDisk) -> 
     store.write([("meta", b"before", b"before" * 50)])
     keys = [*write_until_full(store, disk), b"before"]
     refused = b"%d" % (len(keys) - 1)
-    assert store.is_full
+    assert is_full(store)
     with pytest.raises(DiskFullError, match="make room there"):
         store.ensure_writable()
     with pytest.raises(DiskFullError):
@@ -60,7 +65,7 @@ def test_it_answers_while_full_and_resumes_with_little_space(disk: FullDisk) -> 
     disk.free()
     disk.fill(leave=4 << 20)
     store.write([("meta", refused, refused * 50)])
-    assert not store.is_full
+    assert not is_full(store)
     assert has_all(store, [*keys, refused])
     store.close()
     again = RocksStore.open(disk.path / "data", FAMILIES)
@@ -74,13 +79,13 @@ def test_a_start_on_a_full_disk_reads_and_later_writes(disk: FullDisk) -> None:
     keys = write_until_full(store, disk)
     store.close()
     started = RocksStore.open(disk.path / "data", FAMILIES)
-    assert started.is_full
+    assert is_full(started)
     assert has_all(started, keys)
     with pytest.raises(DiskFullError):
         started.write([("meta", b"new", b"")])
     disk.free()
     started.ensure_writable()
-    assert not started.is_full
+    assert not is_full(started)
     started.write([("meta", b"new", b"1")])
     assert has_all(started, keys)
     started.close()

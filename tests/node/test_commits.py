@@ -52,6 +52,12 @@ class Disk:
         if self.fails is not None:
             raise self.fails
 
+    def may_recover(self) -> bool:
+        raise NotImplementedError
+
+    def recover(self) -> None:
+        raise NotImplementedError
+
     def close(self) -> None:
         pass
 
@@ -73,6 +79,9 @@ class Nothing:
 
     def hold(self, tx: Transaction) -> None:
         pass
+
+    def release(self) -> None:
+        raise NotImplementedError
 
     def publish(self, tx: Transaction) -> None:
         self.published += 1

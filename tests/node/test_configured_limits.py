@@ -106,11 +106,12 @@ def test_headers_beyond_the_limit_are_refused(tmp_path: Path) -> None:
     limits = NodeLimits(max_metadata=4 * KILOBYTE)
     with served(NodeConfig(data=tmp_path, port=0, limits=limits)) as client:
         append(client, "s", 1)
+        plain = client._call_metadata
         client._call_metadata = (("x-padding", "x" * 5 * KILOBYTE),)
         with pytest.raises(EventStoreDBClientException) as caught:
             client.get_stream("s")
         assert "RESOURCE_EXHAUSTED" in str(caught.value)
-        client._call_metadata = ()
+        client._call_metadata = plain
         assert len(client.get_stream("s")) == 1
 
 

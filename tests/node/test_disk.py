@@ -138,7 +138,7 @@ def test_a_full_disk_again_and_again(disk: FullDisk, node: NodeProcess) -> None:
     with node, EventStoreDBClient(node.uri) as client:
         for at in range(4):
             event = one()
-            until(lambda event=event: is_taken(client, event))  # type: ignore[misc]
+            until(lambda event=event: is_taken(client, event))
             acknowledged.append(event)
             # Space for some more, in another place of the write-ahead log each time.
             disk.fill(leave=at * 5 * CHUNK)

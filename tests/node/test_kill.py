@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from kt_es.eventstore.driver import EventStoreDBClient, EventStoreDBClientException, NewEvent, StreamState
-from tests.contracts.nodes import NodeProcess, Reader, append, event, events, numbers, positions
-from tests.contracts.test_eventstore_groups import until
+from tests.contracts.nodes import NodeProcess, Reader, append, event, events, numbers, positions, until
 
 ANY = StreamState.ANY
 

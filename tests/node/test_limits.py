@@ -53,8 +53,8 @@ def test_what_is_late_is_finished_and_what_comes_too_late_not_begun() -> None:
             with pytest.raises(TimeoutError):
                 await in_time(work(name), seconds)
         go.set()
-        for seconds in (None, 60.0):
-            assert await in_time(work("done"), seconds) == Appended(7, 9)
+        for enough in (None, 60.0):
+            assert await in_time(work("done"), enough) == Appended(7, 9)
         return told
 
     told = asyncio.run(scenario())

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -37,7 +37,7 @@ class OperatedNode(NodeProcess):
 
     ops = ""
 
-    def start(self) -> OperatedNode:
+    def start(self) -> Self:
         command = [
             *(sys.executable, "-m", "kt_es.node", "--data", str(self.data)),
             *("--listen", self.address or "127.0.0.1:0", "--http", "127.0.0.1:0"),

@@ -21,7 +21,7 @@ from kt_es.node.server import NodeConfig
 from kt_es.node.store.rocks import RocksStorage
 
 # Each differs from its default.
-OTHERS = {
+OTHERS: dict[str, Any] = {
     "max_append": 2000,
     "max_message": 3000,
     "max_connections": 4,

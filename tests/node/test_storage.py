@@ -32,6 +32,7 @@ class FaultyStorage:
         self._inner = inner = RocksStorage(path)
         self.get, self.get_many, self.close = inner.get, inner.get_many, inner.close
         self.scan, self.scan_back = inner.scan, inner.scan_back
+        self.may_recover, self.recover = inner.may_recover, inner.recover
         self.at = ""
         self.syncs = 0
         self.may_sync = threading.Event()

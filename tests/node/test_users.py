@@ -146,7 +146,8 @@ def test_credentials_that_are_none_are_refused(tmp_path: Path, header: str) -> N
 
 def test_changes_are_seen_at_once(tmp_path: Path) -> None:
     logins = Logins(tmp_path, anonymous=False)
-    assert not logins.exist
+    before = logins.exist
+    assert not before
     add(tmp_path, "alice", "one")
     assert logins.exist
     assert log_in(logins, "alice", "one").roles == {"alice", "$all"}

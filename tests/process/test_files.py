@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kt_es.errors import ConfigError
-from kt_es.process import files, redaction
+from kt_es.process import redaction
 from kt_es.process.files import create_file, read_private, replace_file
 from kt_es.process.redaction import keep_secret, without_password
 
@@ -68,9 +68,9 @@ def test_a_failure_leaves_what_was_there(
         raise OSError(28, "No space left on device")
 
     if broken == "fsync":
-        monkeypatch.setattr(files.os, "fsync", fail)
+        monkeypatch.setattr(os, "fsync", fail)
     else:
-        monkeypatch.setattr(files.os, "open", fail)
+        monkeypatch.setattr(os, "open", fail)
     with pytest.raises(OSError, match="No space left"):
         write(path, b"new")
     monkeypatch.undo()
@@ -89,7 +89,7 @@ def test_the_directory_is_synced_after_the_name_is_there(
             synced.append(",".join(names(tmp_path)))
         fsync(descriptor)
 
-    monkeypatch.setattr(files.os, "fsync", note)
+    monkeypatch.setattr(os, "fsync", note)
     replace_file(tmp_path / "a", b"1")
     create_file(tmp_path / "b", b"2")
     assert synced == ["a", "a,b"]

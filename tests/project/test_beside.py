@@ -11,7 +11,7 @@ import pytest
 from kt_es.process.files import replace_file
 from tools import beside
 
-ROW = {"unit": "events/s", "limit": None, "runs": []}
+ROW: dict[str, object] = {"unit": "events/s", "limit": None, "runs": []}
 
 
 def kt(folder: Path, name: str, values: list[float], code: int = 0) -> str:

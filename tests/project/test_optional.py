@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -226,12 +227,15 @@ def test_either_client_library_of_the_event_log_will_do(
     library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = "kurrentdbclient" if library == "esdbclient" else "esdbclient"
-    there = extras.find_spec
     monkeypatch.setattr(
-        extras, "find_spec", lambda name: None if name == other else there("sys" if name == library else name)
+        extras,
+        "find_spec",
+        lambda name: None if name == other else find_spec("sys" if name == library else name),
     )
     assert extras.missing("server") is None
-    monkeypatch.setattr(extras, "find_spec", lambda name: None if name in (library, other) else there(name))
+    monkeypatch.setattr(
+        extras, "find_spec", lambda name: None if name in (library, other) else find_spec(name)
+    )
     assert extras.missing("server") in (library, other)
 
 

@@ -130,8 +130,9 @@ class Directory:
         """Close the epoch with a marker and publish its head; the epoch's number."""
         number = self.epoch.number
         assert self.decide(b.marker(b.START + INTERVAL * number, key=self.signer)) == Verdict.EPOCH
-        entries = {**self.entries, **self.epoch.accepted}
-        for index, entry_hash in self.epoch.accepted.items():
+        accepted = b.accepted(self.epoch)
+        entries = {**self.entries, **accepted}
+        for index, entry_hash in accepted.items():
             self.versions.setdefault(index, []).append((number, entry_hash))
         self._lie(entries)
         head, self.standing = close(

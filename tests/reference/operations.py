@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from tools import openapi
 
@@ -230,13 +230,11 @@ class Operation:
             (), ("",), ("text/plain",), ("text/json",), ("application/jsonx",), ("x/json",), (JSON, JSON),
             ("application/problem+json",), (f"{JSON}; charset=utf-16",), (f"{JSON}, {JSON}",), ("json",),
         ]  # fmt: skip
-        return st.builds(
-            lambda base, wrong: replace(
-                self.written(*base, frozenset()), media=wrong, fault=f"content type {wrong}"
-            ),
-            self._base(),
-            st.sampled_from(media),
-        )
+
+        def made(base: tuple[dict[str, str], Members], wrong: tuple[str, ...]) -> Asked:
+            return replace(self.written(*base, frozenset()), media=wrong, fault=f"content type {wrong}")
+
+        return st.builds(made, self._base(), st.sampled_from(media))
 
     # What is answered.
 

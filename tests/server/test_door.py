@@ -475,7 +475,12 @@ def test_an_end_finishes_what_has_arrived_and_nothing_else(app: App) -> None:
     with door(app, LONG) as made:
         busy, idle = made.connect(request("/wait")), made.connect()
         until(lambda: app.waiting == 1)
-        told = threading.Thread(target=lambda: (is_closed(idle), app.let_go.set()))
+
+        def let_go_when_the_idle_one_is_closed() -> None:
+            is_closed(idle)
+            app.let_go.set()
+
+        told = threading.Thread(target=let_go_when_the_idle_one_is_closed)
         told.start()
         made.sockets.clear()
     told.join()

@@ -131,7 +131,9 @@ def test_the_opening_leaves_the_stream_and_the_others_stay(story: Story, running
     until(lambda: running.running.openings.get(b.index("alice"), second) is Missing.ERASED)
     for epoch, result in ((1, "found"), (2, "erased"), (3, "found")):
         assert running.directory.lookup(ALICE, epoch).result == result
-    assert b.profile("alice", 2) not in running.store.get("openings", b.index("alice") + second)
+    held = running.store.get("openings", b.index("alice") + second)
+    assert held is not None
+    assert b.profile("alice", 2) not in held
 
 
 def test_a_front_end_that_was_away_sweeps_what_was_erased_meanwhile(story: Story) -> None:

@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,10 @@ def test_what_is_no_handshake_is_counted_and_keeps_no_file(
     how: str, certified: Certified, served: ssl.SSLContext
 ) -> None:
     with door(app, LIMITS, context=served) as made:
+
+        def counted(number: int) -> bool:
+            return made.count("handshake") == number
+
         assert ask(made, certified.authority) == 200
         until(lambda: len(made.connections) == 0)
         before = files()
@@ -104,7 +109,7 @@ def test_what_is_no_handshake_is_counted_and_keeps_no_file(
             client.shutdown(socket.SHUT_WR)
             assert drained(client)
             client.close()
-            until(lambda number=number: made.count("handshake") == number + 1)
+            until(partial(counted, number + 1))
         made.sockets.clear()
         assert len(made.connections) == 0
         until(lambda: files() <= before)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -111,21 +111,23 @@ def test_the_answer_goes_on_from_any_checkpoint_that_the_client_trusts(story: St
 def test_a_client_that_knows_more_is_asked_to_come_back(story: Story) -> None:
     directory = story.front.directory
     assert directory.head(since=5).epoch == 5
-    for ask in (
+    asks: tuple[Callable[[], object], ...] = (
         lambda: directory.lookup("bob@example.org", since=6),
         lambda: directory.head(since=6),
         lambda: directory.head(2, since=6),
-    ):
+    )
+    for ask in asks:
         with pytest.raises(UnavailableError, match="behind: it has 5 epochs, and 6 were seen before"):
             ask()
 
 
 @pytest.mark.parametrize("epoch", [6, 2**63 - 1])
 def test_an_unknown_epoch_is_refused(story: Story, epoch: int) -> None:
-    for ask in (
+    asks: tuple[Callable[[], object], ...] = (
         lambda: story.front.directory.lookup("bob@example.org", epoch),
         lambda: story.front.directory.head(epoch),
-    ):
+    )
+    for ask in asks:
         with pytest.raises(RefusedError) as refused:
             ask()
         assert (refused.value.reason, refused.value.field) == ("unknown-epoch", "epoch")

@@ -59,7 +59,7 @@ def log(streams: SignedStreams) -> FailingLog:
 @pytest.fixture
 def running(streams: SignedStreams, log: FailingLog, monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
     monkeypatch.setattr(availability, "DEADLINE", 0.0)
-    with front(streams, made=Front(streams, connect=lambda: log)) as made:  # type: ignore[arg-type, return-value]
+    with front(streams, made=Front(streams, connect=lambda: log)) as made:
         yield made
         log.error = None
 

@@ -134,7 +134,12 @@ def test_a_page_begins_after_what_is_known(story: Story, after: int) -> None:
 def test_a_page_reads_only_its_own_versions(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[bytes] = []
     decode = Mutation.decode
-    monkeypatch.setattr(Mutation, "decode", lambda data: decoded.append(data) or decode(data))
+
+    def counted(data: bytes) -> Mutation:
+        decoded.append(data)
+        return decode(data)
+
+    monkeypatch.setattr(Mutation, "decode", counted)
     ledger = story.front.ledger
     list(ledger.history(ledger.committed, b.index("alice"), 3))
     # A binary search among 13 epochs, and the one version behind it.

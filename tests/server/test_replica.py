@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 
 import pytest
@@ -61,7 +62,12 @@ def test_threads_end_when_they_are_told(streams: SignedStreams) -> None:
 
 def test_a_worker_that_fails_unexpectedly_is_told() -> None:
     told: list[Exception] = []
-    worker = Worker("work", lambda _: 1 // 0, told.append)  # type: ignore[func-returns-value]
+
+    def fail(stop: threading.Event) -> None:
+        del stop
+        raise ZeroDivisionError("integer division or modulo by zero")
+
+    worker = Worker("work", fail, told.append)
     worker.start()
     assert worker.join(30)
     assert [str(error) for error in told] == [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -73,7 +73,7 @@ def test_other_metadata_stay() -> None:
 class ForgetfulLog(CountedLog):
     """The append after a deletion takes all other metadata away, as on real servers."""
 
-    def append(self, stream: str, expected: int, events: list[NewEvent]) -> None:  # type: ignore[override]
+    def append(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
         super().append(stream, expected, events)
         held = MemoryLog.metadata(self, stream)
         if held.values.get("$tb") == DELETED:

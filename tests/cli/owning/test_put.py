@@ -34,7 +34,12 @@ class TestPut:
 
     def test_a_private_key_is_refused_before_anything_is_asked(self, kt: Kt, directory: Directory) -> None:
         asked: list[httpx.Request] = []
-        kt.handler = lambda request: (asked.append(request), directory.handle(request))[1]
+
+        def handle(request: httpx.Request) -> httpx.Response:
+            asked.append(request)
+            return directory.handle(request)
+
+        kt.handler = handle
         kt.file.write_bytes(KEY.to_pem())
         code, document, err = kt("put", ALICE)
         assert (code, asked) == (2, [])
