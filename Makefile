@@ -51,6 +51,11 @@ test-kurrentdb: .venv-kurrentdb/.installed
 	.venv-kurrentdb/bin/kt demo $(KT_DEMO_ARGS)
 	.venv-kurrentdb/bin/python -m tools.torture --rounds $(or $(ROUNDS),4)
 
+# The quick tests on every other supported Python that is installed, each in an environment of its own.
+.PHONY: test-pythons
+test-pythons: setup
+	.venv/bin/python -m tools.pythons
+
 # Both client libraries by turns: `kt bench node` and `kt bench signer`, ROUNDS times each.
 .PHONY: bench-clients
 bench-clients: setup .venv-kurrentdb/.installed
@@ -62,7 +67,7 @@ format: setup
 	.venv/bin/ruff check --fix .
 
 clean:
-	rm -rf .venv .venv-kurrentdb build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # Lies of a malicious operator, told to the real commands: caught or not caught. ONLY is a part of a name.
 .PHONY: lies

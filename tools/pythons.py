@@ -1,0 +1,100 @@
+"""The quick tests on every supported Python that is installed, except the one that runs this: a program.
+
+  python -m tools.pythons
+
+Each Python gets a virtual environment, .venv-3.12 for instance. Interpreters are looked for on PATH and where
+pyenv keeps them. What a version manager puts on PATH need not work, so each candidate is tried by running it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+from packaging.specifiers import SpecifierSet
+
+ROOT = Path(__file__).parents[1]
+# The folders of tests that take a few minutes together.
+QUICK = [
+    *("crypto", "formats", "core", "merkle", "ledger", "client", "importers", "cli", "process"),
+    *("projections", "signer"),
+]
+PYTEST = ("-q", "-n", "2", "--dist", "worksteal")
+INSTALL = ("install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt")
+PROBE = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
+
+
+def supported() -> list[str]:
+    """The versions that pyproject.toml allows: "3.11" and so on."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    allowed = SpecifierSet(project["requires-python"])
+    return [version for minor in range(100) if (version := f"3.{minor}") in allowed]
+
+
+def candidates(version: str) -> Iterator[Path]:
+    """Files that may be an interpreter of ``version``: first on PATH, then the newest of pyenv."""
+    name = f"python{version}"
+    for folder in os.get_exec_path():
+        if found := shutil.which(name, path=folder):
+            yield Path(found)
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    releases = [
+        path for path in (pyenv / "versions").glob(f"{version}.*") if path.name.split(".")[2].isdigit()
+    ]
+    for release in sorted(releases, key=lambda path: int(path.name.split(".")[2]), reverse=True):
+        yield release / "bin" / name
+
+
+def works(python: Path, version: str) -> bool:
+    """Whether ``python`` runs, has that version, and can make virtual environments."""
+    try:
+        done = subprocess.run([python, "-c", PROBE], capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0 and done.stdout.strip() == version
+
+
+def find(version: str) -> Path | None:
+    """The first interpreter of ``version`` that works."""
+    return next((python for python in candidates(version) if works(python, version)), None)
+
+
+def run(*command: str | Path) -> bool:
+    return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+
+
+def tested(version: str, python: Path) -> bool:
+    """Install everything for ``python`` and run the tests; whether all that went well."""
+    home = ROOT / f".venv-{version}"
+    inside = home / "bin" / "python"
+    if not works(inside, version) and not run(python, "-m", "venv", "--clear", home):
+        return False
+    return run(inside, "-m", "pip", *INSTALL, "-e", ".[dev,server,openpgp]") and run(
+        inside, "-m", "pytest", *PYTEST, *(f"tests/{folder}" for folder in QUICK)
+    )
+
+
+def main() -> int:
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    failed = []
+    for version in supported():
+        if version == own:
+            print(f"Python {version}: skipped, `make test` runs everything on it", flush=True)
+        elif (python := find(version)) is None:
+            print(f"Python {version}: skipped, no interpreter with venv works here", flush=True)
+        else:
+            print(f"Python {version}: {python}", flush=True)
+            if not tested(version, python):
+                failed.append(version)
+    if failed:
+        print(f"failed on Python {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
