@@ -23,6 +23,7 @@ from kt_es.eventstore.driver import (
     EventStoreDBClient,
     EventStoreDBClientException,
     NewEvent,
+    ServiceUnavailable,
     StreamState,
     name_of,
 )
@@ -202,6 +203,23 @@ def until(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline
         pause.wait(0.02)
+
+
+def reached(client: Any) -> None:
+    """Wait until ``client`` gets an answer from a node that was started again.
+
+    gRPC shares connections among the clients of a process. Where another client was refused while the node
+    was away, the first call of a new client may fail for the same reason.
+    """
+
+    def answers() -> bool:
+        try:
+            client.get_current_version("reached")
+        except ServiceUnavailable:
+            return False
+        return True
+
+    until(answers)
 
 
 class Reader:

@@ -13,7 +13,17 @@ from typing import Any
 import pytest
 
 from kt_es.eventstore.driver import EventStoreDBClient, EventStoreDBClientException, NewEvent, StreamState
-from tests.contracts.nodes import NodeProcess, Reader, append, event, events, numbers, positions, until
+from tests.contracts.nodes import (
+    NodeProcess,
+    Reader,
+    append,
+    event,
+    events,
+    numbers,
+    positions,
+    reached,
+    until,
+)
 
 ANY = StreamState.ANY
 
@@ -70,6 +80,7 @@ def test_nothing_acknowledged_is_lost_or_doubled_over_kills(node: NodeProcess) -
         node.start()
     written = {writer.stream: [one.id for one in writer.stop()] for writer in writers}
     with EventStoreDBClient(node.uri) as client:
+        reached(client)
         everything = [one for one in client.read_all() if one.stream_name in written]
         for stream, ids in written.items():
             got = client.get_stream(stream)
@@ -95,6 +106,7 @@ def test_heads_metadata_and_deletions_survive(node: NodeProcess) -> None:
     node.kill()
     node.start()
     with EventStoreDBClient(node.uri) as client:
+        reached(client)
         assert positions(client.get_stream("truncated")) == [4, 5]
         append(client, "truncated", 1, 5)
         assert client.get_current_version("deleted") is StreamState.NO_STREAM
@@ -119,6 +131,7 @@ def test_a_group_goes_on_at_its_checkpoint(node: NodeProcess) -> None:
         assert reader.ends() == "ServiceUnavailable"
     node.start()
     with EventStoreDBClient(node.uri) as client:
+        reached(client)
         assert client.get_subscription_info("g", "s").max_checkpoint_count == 1
         with Reader(client.read_subscription_to_stream("g", "s"), ack=True) as second:
             again = second.take(6)
@@ -138,6 +151,7 @@ def test_parked_messages_and_filters_of_groups_survive(node: NodeProcess) -> Non
     node.kill()
     node.start()
     with EventStoreDBClient(node.uri) as client:
+        reached(client)
         append(client, "wanted", 1)
         with Reader(client.read_subscription_to_all("all"), ack=True) as reader:
             assert reader.one().stream_name == "wanted"
@@ -162,6 +176,7 @@ def test_a_stop_is_clean_and_ends_subscriptions(node: NodeProcess) -> None:
         assert following.ends() == consuming.ends() == "ServiceUnavailable"
     node.start()
     with EventStoreDBClient(node.uri) as client:
+        reached(client)
         assert numbers(client.get_stream("s")) == [0, 1]
         # A clean stop writes no checkpoint either, and by default none is due before ten events.
         append(client, "s", 1, 1)
