@@ -19,7 +19,7 @@ import structlog
 
 from kt_es.crypto.vrf import VrfPrivateKey
 from kt_es.errors import KtError, UnavailableError
-from kt_es.eventstore.esdb import Connector
+from kt_es.eventstore.connecting import Connector
 from kt_es.eventstore.streams import StreamNames
 from kt_es.formats.keys import PublicKey
 from kt_es.ledger.checks import check_commit

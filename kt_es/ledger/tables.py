@@ -97,7 +97,7 @@ def _entry(row: bytes) -> StoredEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeTable:
+class LogNodeTable:
     """Nodes of the two logs, ``HEADS_LOG`` and ``MUTATIONS_LOG``: complete subtrees, which never change."""
 
     FAMILY: ClassVar = "nodes"
@@ -279,7 +279,7 @@ class Tables:
         self._store = store
         self.pages = PageTable(store)
         self.entries = EntryTable(store)
-        self.nodes = NodeTable(store)
+        self.nodes = LogNodeTable(store)
         self.heads = HeadTable(store)
         self.states = StateTable(store)
         self.configs = ConfigTable(store)

@@ -26,7 +26,7 @@ from kt_es.errors import (
     TlsError,
     UnavailableError,
 )
-from kt_es.eventstore.esdb import connect
+from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.patient import PAUSE, Patience, PatientLog
 from kt_es.eventstore.streams import NO_STREAM, Event, EventLog, content_event
 from kt_es.formats.profiles import ProfileKey

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kt_es.errors import AccessDeniedError
-from kt_es.eventstore.esdb import EsdbLog, connect
+from kt_es.eventstore.connecting import connect
+from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.rights import DELETED
 from kt_es.eventstore.streams import ANY, EventLog, StreamNames, content_event
 from kt_es.node.access.users import add

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from kt_es.cli.main import cli
 from kt_es.errors import AccessDeniedError, KtError
-from kt_es.eventstore.esdb import connect
+from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.streams import ANY, EventLog, StreamNames, content_event
 from kt_es.node.access.users import add
 from kt_es.node.server import NodeConfig

@@ -13,7 +13,7 @@ from queue import Queue
 import pytest
 
 from kt_es.errors import KtError, WrongRevisionError
-from kt_es.eventstore.esdb import connect
+from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.streams import ANY, MAX_APPEND, NO_STREAM, Event, EventLog, NewEvent, Subscription
 from tests.reference.memory_log import MemoryLog
 

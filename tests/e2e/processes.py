@@ -21,7 +21,8 @@ from kt_es.client.client import Client
 from kt_es.client.state import FileStateStore
 from kt_es.client.trusted import Pinned
 from kt_es.crypto.signatures import PrivateKey
-from kt_es.eventstore.esdb import EsdbLog, connect
+from kt_es.eventstore.connecting import connect
+from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.streams import Event, StreamNames
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.profiles import ProfileKey

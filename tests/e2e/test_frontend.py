@@ -18,7 +18,7 @@ from kt_es.client.client import Client
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.trusted import Pinned
 from kt_es.errors import ConfigError, KtError, LockedError, RefusedError
-from kt_es.eventstore.esdb import connect
+from kt_es.eventstore.connecting import connect
 from kt_es.formats.profiles import ProfileKey
 from kt_es.process.files import replace_file
 from projections.frontend import FrontendSettings, serve

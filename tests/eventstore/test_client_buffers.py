@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.driver import RecordedEvent
-from kt_es.eventstore.esdb import EsdbLog, connect
+from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.esdb_client import PAGE, PAGE_BYTES, EsdbClient
 from kt_es.eventstore.streams import ANY, NewEvent, Subscription
 from tests.contracts.nodes import NodeProcess

@@ -17,7 +17,8 @@ import pytest
 from kt_es.cli.operators.setup import NewDirectory, write_directory
 from kt_es.errors import UnavailableError
 from kt_es.eventstore import esdb, esdb_client
-from kt_es.eventstore.esdb import Connector, EsdbLog, connect
+from kt_es.eventstore.connecting import Connector, connect
+from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.streams import Subscription
 from tests.contracts.certificates import certify
 from tests.e2e.processes import Running, until

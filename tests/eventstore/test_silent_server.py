@@ -14,7 +14,8 @@ import pytest
 
 from kt_es.errors import UnavailableError
 from kt_es.eventstore import driver, esdb
-from kt_es.eventstore.esdb import EsdbLog, connect
+from kt_es.eventstore.connecting import connect
+from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.esdb_client import EsdbClient
 
 

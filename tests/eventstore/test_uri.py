@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kt_es.errors import ConfigError
-from kt_es.eventstore.esdb import connect
+from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.uri import normalized
 
 

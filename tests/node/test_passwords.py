@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from kt_es.errors import AccessDeniedError, ConfigError
-from kt_es.eventstore.esdb import connect
+from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.node.access.users import add
 from kt_es.node.server import NodeConfig

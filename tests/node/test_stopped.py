@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kt_es.errors import ConfigError, KtError, LockedError
-from kt_es.eventstore.esdb import connect
+from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.streams import ANY, NO_STREAM, Event, content_event
 from kt_es.node.access.users import add
 from kt_es.node.server import NodeConfig

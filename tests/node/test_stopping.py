@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from kt_es.errors import KtError, UnavailableError
 from kt_es.eventstore import esdb
+from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.driver import EventStoreDBClient, NewEvent, StreamState
-from kt_es.eventstore.esdb import connect
 from kt_es.node.ops.upkeep import scavenge_of
 from kt_es.node.server import NodeConfig
 from kt_es.node.store.rocks import RocksStorage

@@ -28,7 +28,7 @@ from kt_es.ledger.tables import (
     ConfigTable,
     EntryTable,
     HeadTable,
-    NodeTable,
+    LogNodeTable,
     PageTable,
     StoredEntry,
 )
@@ -66,7 +66,9 @@ def test_a_whole_directory_and_its_logs_are_as_they_must_be() -> None:
     assert report.counts["records in the stream"] == heads(published()[0])[-1].log_size
 
 
-@pytest.mark.parametrize("family", [PageTable.FAMILY, EntryTable.FAMILY, NodeTable.FAMILY, HeadTable.FAMILY])
+@pytest.mark.parametrize(
+    "family", [PageTable.FAMILY, EntryTable.FAMILY, LogNodeTable.FAMILY, HeadTable.FAMILY]
+)
 def test_every_value_that_is_changed_or_missing_is_found(family: str) -> None:
     rows = published()[1][family]
     reachable = 0
@@ -129,12 +131,12 @@ def test_an_entry_is_named() -> None:
 
 def test_nodes_heads_and_configs_are_named() -> None:
     store = stored()
-    store.write(NodeTable(store).put(MUTATIONS_LOG, [(NodeId(1, 4), seed("x"))]))
+    store.write(LogNodeTable(store).put(MUTATIONS_LOG, [(NodeId(1, 4), seed("x"))]))
     words = " ".join(examined(store).differences)
     assert "log of mutations: node at level 1, offset 4" in words
     assert "level 2, offset 2" in words
     store = stored()
-    (node,) = NodeTable(store).put(HEADS_LOG, [(NodeId(0, 1), b"")])
+    (node,) = LogNodeTable(store).put(HEADS_LOG, [(NodeId(0, 1), b"")])
     store.write([(*node[:2], None), (HeadTable.FAMILY, (1).to_bytes(8), None)])
     words = " ".join(examined(store).differences)
     assert "log of heads: node at level 0, offset 1 is missing" in words
@@ -149,7 +151,7 @@ def test_what_an_unfinished_epoch_left_is_counted() -> None:
     store = stored()
     left = mutation("zoe")
     store.write([EntryTable(store).put(index("zoe"), 4, StoredEntry(0, left.encode()))])
-    store.write(NodeTable(store).put(MUTATIONS_LOG, [(NodeId(0, 47), seed("x"))]))
+    store.write(LogNodeTable(store).put(MUTATIONS_LOG, [(NodeId(0, 47), seed("x"))]))
     report = examined(store)
     assert report.is_good
     assert report.counts["entries of an unfinished epoch"] == 1

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from kt_es.client.trusted import Pinned
-from kt_es.eventstore.esdb import connect
+from kt_es.eventstore.connecting import connect
 from kt_es.process.files import replace_file
 from tests import builders as b
 from tests.contracts.certificates import certify

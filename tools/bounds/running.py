@@ -14,7 +14,8 @@ from kt_es.cli.operators.setup import NewDirectory, begin_queue, write_directory
 from kt_es.cli.supervisor import Supervisor
 from kt_es.config import FILE_NAME, Address, Settings
 from kt_es.errors import KtError, UnavailableError
-from kt_es.eventstore.esdb import EsdbLog, connect
+from kt_es.eventstore.connecting import connect
+from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.streams import ANY, NewEvent
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from tools.bounds.items import KINDS

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from kt_es.eventstore.esdb import EsdbLog, connect
+from kt_es.eventstore.connecting import connect
+from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.streams import ANY, NewEvent, StreamNames
 from kt_es.formats.heads import MAP_HEAD
 from kt_es.formats.profiles import OPENING, Opening

@@ -27,7 +27,7 @@ from kt_es.client.state import MemoryStateStore
 from kt_es.client.trusted import Pinned
 from kt_es.config import FILE_NAME, Address
 from kt_es.errors import UnavailableError
-from kt_es.eventstore.esdb import connect
+from kt_es.eventstore.connecting import connect
 from tools.torture.proxy import Network
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from kt_es.client.client import Client
 from kt_es.errors import RefusedError, UnavailableError, VerificationError
-from kt_es.eventstore.esdb import EsdbLog, connect
+from kt_es.eventstore.connecting import connect
+from kt_es.eventstore.esdb import EsdbLog
 from tools.torture.checks import Checks
 from tools.torture.directory import CLIENTS, SIGNERS, TWIN, Directory, TortureError
 from tools.torture.faults import FREEZE, Faults

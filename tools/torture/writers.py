@@ -15,7 +15,8 @@ from kt_es.client.client import Client
 from kt_es.client.submissions import Submission
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import KtError, MalformedError, RefusedError, UnavailableError, VerificationError
-from kt_es.eventstore.esdb import EsdbLog, connect
+from kt_es.eventstore.connecting import connect
+from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.streams import ANY, NewEvent
 from kt_es.formats.entries import Mutation
 from kt_es.formats.heads import HeadEvent, SignedMapHead

@@ -19,7 +19,7 @@ from kt_es.cli.operators.setup import (
 from kt_es.cli.options import Number, given_options
 from kt_es.config import FILE_NAME, load_settings
 from kt_es.errors import KtError
-from kt_es.eventstore.esdb import Connector
+from kt_es.eventstore.connecting import Connector
 from kt_es.eventstore.patient import Patience
 from kt_es.eventstore.uri import check_uri
 from kt_es.formats.labels import LABEL_POLICIES

@@ -10,7 +10,7 @@ import click
 
 from kt_es.cli.options import Number
 from kt_es.cli.output import Output
-from kt_es.eventstore.esdb import Connector
+from kt_es.eventstore.connecting import Connector
 from kt_es.eventstore.patient import Patience, PatientLog
 
 log_option = click.option("--log", metavar="URI", help="Connection string of the event log.")

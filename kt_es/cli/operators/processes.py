@@ -16,7 +16,7 @@ from kt_es.cli.options import Number, options, with_common_options
 from kt_es.cli.supervisor import tell_parent
 from kt_es.config import FrontendTable, Settings
 from kt_es.errors import ConfigError
-from kt_es.eventstore.esdb import Connector
+from kt_es.eventstore.connecting import Connector
 from kt_es.process.signals import Reloaded, differing, reloading
 from kt_es.server.limits import ClientLimits
 from projections.monitor import MonitorSettings, monitor

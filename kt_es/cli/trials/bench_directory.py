@@ -17,7 +17,8 @@ from kt_es.config import FILE_NAME, Settings
 from kt_es.crypto.hashes import sha256
 from kt_es.crypto.signatures import ED25519, PrivateKey
 from kt_es.errors import KtError, UnavailableError
-from kt_es.eventstore.esdb import EsdbLog, connect
+from kt_es.eventstore.connecting import connect
+from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.entries import Entry, Mutation
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead

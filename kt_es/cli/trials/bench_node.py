@@ -22,7 +22,7 @@ from kt_es.cli.supervisor import Supervisor
 from kt_es.cli.trials.bench_report import Row
 from kt_es.config import Address
 from kt_es.errors import KtError, UnavailableError
-from kt_es.eventstore.esdb import connect
+from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.esdb_client import plain_append, plain_client
 
 SMALL = 500  # bytes of an event
