@@ -24,7 +24,7 @@ class ImportedAccount:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A part of the file from which no account was made.
+    """A part of the file that becomes no account.
 
     ``what`` may hold a name or an address from the file, so it is shown in the terminal and never logged.
     ``reason`` has no personal data, so that reasons can be counted. ``where`` is the number of the line,
@@ -88,7 +88,7 @@ class Collector:
         self._found.setdefault(label, {}).setdefault(key.name, key)
 
     def skip(self, what: str, reason: str, where: str = "") -> None:
-        # The text comes from a stranger. Its control characters must not reach a terminal.
+        # The text is untrusted: its control characters must not reach a terminal.
         shown = "".join(character if character.isprintable() else "?" for character in what[:_SHOWN])
         self._skipped.append(Skipped(shown, reason, where))
 

@@ -14,7 +14,7 @@ from kt_es.importers.recognize import fingerprint_of, openpgp_certificates
 
 
 def combined(present: Sequence[ProfileKey], wanted: Sequence[ProfileKey]) -> tuple[ProfileKey, ...]:
-    """The keys of ``present`` in their order, and then the keys of ``wanted`` that are not among them.
+    """Return the keys of ``present`` in their order, then the keys of ``wanted`` that are not among them.
 
     Two keys are the same if they have the same type and fingerprint, whatever their names are. All packets of
     both copies of an OpenPGP certificate are kept, so that an old copy removes no revocation.
@@ -36,9 +36,9 @@ def combined(present: Sequence[ProfileKey], wanted: Sequence[ProfileKey]) -> tup
 def keeping(
     present: Sequence[ProfileKey], wanted: Sequence[ProfileKey], *, names: bool = False
 ) -> tuple[ProfileKey, ...]:
-    """The keys of ``wanted``. An OpenPGP certificate keeps what its copy in ``present`` has, as a revocation.
+    """Return the keys of ``wanted``. An OpenPGP certificate also keeps the packets of its copy in ``present``.
 
-    With ``names`` a key that is among ``present`` keeps its name there.
+    These packets may be a revocation. With ``names``, a key that is in ``present`` keeps its name from there.
     """
     known = {_identity(key): key for key in present}
     return tuple(_kept(known.get(_identity(key)), key, names=names) for key in wanted)
@@ -48,13 +48,13 @@ def _kept(there: ProfileKey | None, key: ProfileKey, *, names: bool) -> ProfileK
     if there is None:
         return key
     data = _of_both(there, key).data if key.type == "openpgp" else key.data
-    # Armored or not, as it was given, where nothing is added.
+    # If nothing is added, the key stays as it was given, armored or binary.
     data = key.data if _certificate(key) == data else data
     return replace(key, data=data, name=there.name if names else key.name)
 
 
 def _of_both(known: ProfileKey, copy: ProfileKey) -> ProfileKey:
-    """``known`` with what only ``copy`` has, which is the same key."""
+    """Return ``known`` with the packets that only ``copy``, another copy of the same key, has."""
     if known.type != "openpgp" or not (old := _certificate(known)) or not (new := _certificate(copy)):
         return known
     merged = merge_certificates(old, new)
@@ -62,7 +62,7 @@ def _of_both(known: ProfileKey, copy: ProfileKey) -> ProfileKey:
 
 
 def lost(present: Sequence[ProfileKey], wanted: Sequence[ProfileKey]) -> tuple[ProfileKey, ...]:
-    """The keys of ``present`` that are not among ``wanted``."""
+    """Return the keys of ``present`` that are not among ``wanted``."""
     kept = {_identity(key) for key in wanted}
     return tuple(key for key in present if _identity(key) not in kept)
 
@@ -70,13 +70,13 @@ def lost(present: Sequence[ProfileKey], wanted: Sequence[ProfileKey]) -> tuple[P
 def _identity(key: ProfileKey) -> tuple[str, str]:
     if key.type == "openpgp":
         certificate = _certificate(key)
-        # Several certificates in one key of a profile are identified by all of their bytes.
+        # A key of a profile with several certificates is identified by all of its bytes.
         return key.type, fingerprint_of("openpgp" if certificate else "raw", certificate or key.data)
     return key.type, fingerprint_of(key.type, key.data)
 
 
 def _certificate(key: ProfileKey) -> bytes:
-    """The only certificate of ``key`` in binary form; empty if ``key`` has several certificates or none."""
+    """Return the only certificate of ``key`` in binary form; empty if ``key`` has several certificates or none."""
     binary = next((block.packets or b"" for block in armored(key.data)), key.data)
     certificates = openpgp_certificates(binary)
     return certificates[0] if len(certificates) == 1 else b""

@@ -1,6 +1,6 @@
-"""Private and public keys in DER and BER, recognized by their structure. X.690; RFC 5208, 5915, 7292, 8017.
+"""Recognizes private and public keys in DER and BER by their structure. X.690; RFC 5208, 5915, 7292, 8017.
 
-A structure that is cut off is read as far as it goes: most of a private key is still a private key.
+A truncated structure is read as far as it goes, because most of a private key is still a secret.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from collections.abc import Iterator
 
 _INTEGER, _BITS, _OCTETS, _OID, _SEQUENCE = 0x02, 0x03, 0x04, 0x06, 0x30
 _MAX_ELEMENTS = 16
-# pbes2 and its like (PKCS #5), and the older ones of PKCS #12.
+# Prefixes of encryption algorithms: PKCS #5 (PBES2 and others), and the older algorithms of PKCS #12.
 _ENCRYPTIONS = (bytes.fromhex("2a864886f70d0105"), bytes.fromhex("2a864886f70d010c01"))
-# data and signedData of PKCS #7.
+# The types data and signedData of PKCS #7.
 _CONTENTS = (bytes.fromhex("2a864886f70d010701"), bytes.fromhex("2a864886f70d010702"))
-# Far below an RSA prime, far above a version or a public exponent.
+# Bytes of a large integer: far less than an RSA prime has, far more than a version or a public exponent.
 _LARGE = 16
 
 
 def private_structure(data: bytes, offset: int = 0) -> str | None:
-    """What kind of private key, or container of some, begins at ``offset``, if any."""
+    """Describe the private key, or the container of private keys, at ``offset``; None if there is none."""
     elements = _elements_of_sequence(data, offset)
     if not elements:
         return None
@@ -47,19 +47,19 @@ def _versioned(version: int, tags: list[int], elements: list[tuple[int, bytes]])
 
 
 def is_public_key(data: bytes) -> bool:
-    """Whether ``data`` is exactly one SubjectPublicKeyInfo. RFC 5280, section 4.1."""
+    """Return whether ``data`` is exactly one SubjectPublicKeyInfo. RFC 5280, section 4.1."""
     elements = _whole_sequence(data)
     return [tag for tag, _ in elements] == [_SEQUENCE, _BITS] and bool(_identifier(elements[0][1]))
 
 
 def is_rsa_public_key(data: bytes) -> bool:
-    """Whether ``data`` is exactly one RSAPublicKey. RFC 8017, appendix A.1.1."""
+    """Return whether ``data`` is exactly one RSAPublicKey. RFC 8017, appendix A.1.1."""
     elements = _whole_sequence(data)
     return [tag for tag, _ in elements] == [_INTEGER, _INTEGER] and len(elements[0][1]) >= _LARGE
 
 
 def is_certificate(data: bytes) -> bool:
-    """Whether ``data`` is exactly one signed X.509 structure. RFC 5280, section 4.1."""
+    """Return whether ``data`` is exactly one signed X.509 structure. RFC 5280, section 4.1."""
     elements = _whole_sequence(data)
     if [tag for tag, _ in elements] != [_SEQUENCE, _SEQUENCE, _BITS] or not _identifier(elements[1][1]):
         return False
@@ -69,13 +69,16 @@ def is_certificate(data: bytes) -> bool:
 
 
 def content_of(data: bytes, tag: int) -> bytes:
-    """The content of the element that ``data`` begins with, if it has this tag; else nothing."""
+    """Return the content of the first element of ``data`` if it has this tag; otherwise nothing."""
     found, content, _ = _element(data, 0, len(data))
     return content if found == tag else b""
 
 
 def children(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Tag and content of every element in the content of a constructed one, up to what is no element."""
+    """Yield tag and content of every element in the content of a constructed element.
+
+    The first bytes that are not an element end the iteration.
+    """
     offset = 0
     while offset < len(content):
         tag, inner, offset = _element(content, offset, len(content))
@@ -85,7 +88,7 @@ def children(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _identifier(sequence: bytes) -> bytes:
-    """The object identifier that a sequence begins with, or nothing."""
+    """Return the object identifier at the beginning of a sequence; empty if there is none."""
     tag, content, _ = _element(sequence, 0, len(sequence))
     return content if tag == _OID else b""
 
@@ -113,7 +116,10 @@ def _elements(data: bytes, offset: int, end: int) -> Iterator[tuple[int, bytes]]
 
 
 def _element(data: bytes, offset: int, end: int) -> tuple[int, bytes, int]:
-    """Tag, content and end of one element; tag 0 for none. An indefinite length reaches to the end."""
+    """Return tag, content and end of one element. Tag 0 means that there is none.
+
+    An element of indefinite length extends to ``end``.
+    """
     if offset + 2 > end:
         return 0, b"", end
     tag, length = data[offset], data[offset + 1]

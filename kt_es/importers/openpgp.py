@@ -1,7 +1,7 @@
-"""OpenPGP keyrings, binary or ASCII-armored: one account per e-mail address in the user ids.
+"""Imports OpenPGP keyrings, binary or ASCII-armored: one account for each e-mail address in the user ids.
 
-The file is split by packet headers (RFC 9580, section 4.2) and every certificate is published byte for
-byte as it stands in the file: libraries that parse and write it again reorder what they cannot verify.
+The file is split by packet headers (RFC 9580, section 4.2), and the packets of a certificate are published
+byte for byte. A library that parses and writes a certificate reorders the packets that it cannot verify.
 """
 
 from __future__ import annotations
@@ -25,17 +25,22 @@ _BLANKS = " \t\r\n"
 
 
 def read_openpgp(path: Path, *, certifications: bool = True) -> ImportPlan:
-    """The accounts of the keyring at ``path``.
+    """Return the accounts of the keyring at ``path``.
 
-    A user id counts only if the certificate's own key signed it, however old that signature is.
-    Revoked and expired certificates and user ids are published like the others: they carry their own
-    revocation, and who looks one up learns of it. Certificates with the same address share an account.
-    Copies of one certificate become one that has the packets of all, a revocation among them.
-    ``certifications=False`` leaves out what other people's keys certified, as is done in any case where
-    a profile would be too large. Non-exportable signatures and secret keys are never published.
+    A user id counts only if the certificate's own key signed it, whatever the age of the signature. Revoked
+    and expired certificates and user ids are published too: they contain their revocation, so people who look
+    them up see it. Certificates with the same address share an account. Copies of one certificate become one
+    certificate with the packets of all copies, including revocations. Non-exportable signatures and secret
+    keys are never published. A damaged part is skipped; its neighbours are not.
 
-    Raises ``ConfigError`` where the file cannot be read or the optional library is missing, and
-    ``MalformedError`` where the file has no certificate. A damaged part is skipped, its neighbours are not.
+    Args:
+        path: the file.
+        certifications: publish signatures by keys of other people. They are left out in any case if a profile
+            would be too large.
+
+    Raises:
+        ConfigError: the file cannot be read, or the optional library is missing.
+        MalformedError: the file has no certificate.
     """
     require("openpgp", "reading OpenPGP keyrings")
     from kt_es.importers.openpgp_certificate import read_certificate, without_certifications
@@ -50,7 +55,7 @@ def read_openpgp(path: Path, *, certifications: bool = True) -> ImportPlan:
             return key
 
     found = Collector(EMAIL, smaller_if_possible)
-    # By fingerprint: where the first copy stands, and what all copies have together.
+    # By fingerprint: where the first copy is in the file, and the certificate merged from all copies.
     copies: dict[str, tuple[str, OpenPgpCertificate]] = {}
     problems = []
     number = 0
@@ -98,10 +103,10 @@ def _add(found: Collector, where: str, key: ProfileKey, user_ids: Sequence[UserI
 
 
 def mailbox(user_id: str) -> str | None:
-    """The address in a user id as written there, in angle brackets at its end or alone, or ``None``.
+    """Return the address in a user id, as it is written there; None if there is none.
 
-    RFC 9580, section 5.11; RFC 2822, section 3.4. White space of ASCII only is read over: other kinds are
-    part of what the owner wrote.
+    The address is in angle brackets at the end of the user id, or is the whole user id (RFC 9580, section
+    5.11; RFC 2822, section 3.4). Only ASCII white space is removed. Other white space is part of the text.
     """
     text = user_id.strip(_BLANKS)
     if text.endswith(">"):

@@ -1,7 +1,7 @@
-"""Self-signatures of certificates of versions 4 and 6, whatever their age. RFC 9580, sections 5.2, 5.5 and 9.
+"""Verifies self-signatures of certificates of versions 4 and 6, of any age. RFC 9580, sections 5.2, 5.5 and 9.
 
-SHA-1 and RIPEMD-160 are accepted, since old certificates bind their user ids with them and what is
-known against them does not let others than the owner do so; MD5 is not.
+SHA-1 and RIPEMD-160 are accepted: old certificates bind their user ids with them, and the known attacks do
+not let anybody but the owner make such a binding. MD5 is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """What differs between versions: ``size`` octets of the lengths, where a key's material begins."""
+    """The differences between versions, such as the octets of a length and where the key material begins."""
 
     size: int
     key_prefix: bytes
@@ -53,10 +53,10 @@ _DIGEST_INFO_RIPEMD160 = bytes.fromhex("3021300906052b2403020105000414")
 
 
 def binds(key: bytes, user_id: bytes | None, signature: bytes) -> bool:
-    """Whether ``signature`` by ``key`` verifies, over the key and ``user_id`` or over the key alone.
+    """Return whether ``signature`` by ``key`` verifies, over the key and ``user_id`` or over the key alone.
 
-    All three are packet bodies; that the signature's type is the wanted one is for the caller to check.
-    What has another version or an unknown algorithm does not verify.
+    All three are packet bodies. The caller checks the type of the signature. A signature or key of another
+    version or of an unknown algorithm does not verify.
     """
     try:
         if key[0] not in _LAYOUTS or signature[0] != key[0] or signature[2] != key[5]:
@@ -65,7 +65,7 @@ def binds(key: bytes, user_id: bytes | None, signature: bytes) -> bool:
         hashed_end = 4 + layout.size + int.from_bytes(signature[4 : 4 + layout.size], "big")
         unhashed_end = hashed_end + layout.size
         unhashed_end += int.from_bytes(signature[hashed_end:unhashed_end], "big")
-        # The first two octets of the digest, and in version 6 the salt, stand before the signature itself.
+        # The first two octets of the digest, and in version 6 the salt, come before the signature itself.
         start = unhashed_end + 2
         salt = b""
         if layout.salted:
@@ -104,7 +104,7 @@ def _verify(kind: int, key: bytes, signature: bytes, message: bytes, hash_id: in
         digest.update(message)
         if kind == _EDDSA_LEGACY:
             (point,) = _integers(key[1 + key[0] :], 1)
-            # The point is prefixed with 0x40 (section 11.2.1); those of other curves do not fit.
+            # The prefix of the point is 0x40 (section 11.2.1). Points of other curves have another length.
             key = point.to_bytes(33, "big").removeprefix(b"\x40")
             signature = b"".join(value.to_bytes(32, "big") for value in _integers(signature, 2))
         signer = Ed448PublicKey if kind == _ED448 else Ed25519PublicKey
@@ -121,14 +121,14 @@ def _verify_rsa(key: bytes, signature: bytes, message: bytes, hash_id: int) -> N
     if hash_id != _RIPEMD160:
         public.verify(encoded, message, PKCS1v15(), _HASHES[hash_id])
         return
-    # cryptography has no RIPEMD-160; hashlib raises ValueError where OpenSSL is built without it.
+    # cryptography has no RIPEMD-160. hashlib raises ValueError if OpenSSL is built without it.
     digest = hashlib.new("ripemd160", message, usedforsecurity=False).digest()
     if public.recover_data_from_signature(encoded, PKCS1v15(), None) != _DIGEST_INFO_RIPEMD160 + digest:
         raise InvalidSignature
 
 
 def _integers(data: bytes, count: int) -> list[int]:
-    """The first ``count`` multiprecision integers of ``data`` (RFC 9580, section 3.2)."""
+    """Return the first ``count`` multiprecision integers of ``data`` (RFC 9580, section 3.2)."""
     values = []
     for _ in range(count):
         size = (int.from_bytes(data[:2], "big") + 7) // 8

@@ -1,8 +1,8 @@
-"""One OpenPGP certificate: what may be published of it and which user ids are really its own.
+"""One OpenPGP certificate: which parts of it may be published, and which user ids its own key signed.
 
-The library's own list of user ids is of no use for old certificates: its policy refuses SHA-1, it cannot
-verify RSA keys of more than 4096 bits, and a certificate of thousands of user ids takes it minutes. So it
-parses the packets, and self-signatures are verified in ``openpgp_bindings``.
+The list of user ids that the library makes is unusable for old certificates: the library refuses SHA-1,
+cannot verify RSA keys of more than 4096 bits, and takes minutes for a certificate with thousands of user ids.
+So the library only parses packets, and ``openpgp_bindings`` verifies self-signatures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kt_es.importers.openpgp_bindings import binds
 from kt_es.importers.private import private_key_in
 
 _SECRET = (Tag.SecretKey, Tag.SecretSubkey)
-# GnuPG keeps its private notes about trust in such packets; they are not part of a certificate.
+# GnuPG keeps private data about trust in these packets. They are not part of a certificate.
 _PRIVATE = (Tag.Trust, Tag.Marker)
 _COMPONENTS = (Tag.PublicSubkey, Tag.UserID, Tag.UserAttribute)
 _BINDINGS = (
@@ -31,9 +31,11 @@ _BINDINGS = (
 
 @dataclass(frozen=True, slots=True)
 class UserId:
-    """``signed``: the certificate's own key certified it or revoked it, so it is or was the owner's.
+    """A user id of a certificate.
 
-    Bytes of ``text`` that are not UTF-8 are lone surrogates, which no label can have.
+    Attributes:
+        text: the user id. Bytes that are not UTF-8 become lone surrogates, which no label can contain.
+        signed: the certificate's own key certified or revoked it, so it is or was the owner's.
     """
 
     text: str
@@ -42,7 +44,7 @@ class UserId:
 
 @dataclass(frozen=True, slots=True)
 class OpenPgpCertificate:
-    """``data`` is what may be published: all of it but local signatures and local trust."""
+    """A certificate. ``data`` is the part that may be published, without local signatures and local trust."""
 
     fingerprint: str
     data: bytes
@@ -51,11 +53,11 @@ class OpenPgpCertificate:
 
 
 def read_certificate(data: bytes) -> OpenPgpCertificate:
-    """Raises ``MalformedError`` for what is no certificate or one of an unsupported kind."""
+    """Read a certificate. Raises ``MalformedError`` if it is not one, or is of an unsupported kind."""
     try:
         return _read(data)
     except RuntimeError:
-        # The library raises nothing else, also where a property of a packet has an unknown value.
+        # The library raises this for every failure, even if a property of a packet has an unknown value.
         raise MalformedError(
             "OpenPGP certificate", "has a packet that is damaged or of an unknown kind"
         ) from None
@@ -80,9 +82,9 @@ def _read(data: bytes) -> OpenPgpCertificate:
 
 
 def _without_unsigned_attributes(packets: list[Packet]) -> Iterator[Packet]:
-    """Everything but user attributes that no signature of the certificate's own key stands behind.
+    """Leave out user attributes that the certificate's own key did not sign.
 
-    Anybody can append those, and they can hold anything.
+    Anybody can append such attributes, and they can contain anything.
     """
     for component, signatures in _components(packets):
         if component.tag != Tag.UserAttribute or any(_own(packet, packets[0]) for packet in signatures):
@@ -90,14 +92,14 @@ def _without_unsigned_attributes(packets: list[Packet]) -> Iterator[Packet]:
 
 
 def without_certifications(data: bytes) -> bytes:
-    """The certificate without photographs and without the signatures of other people's keys.
+    """Return the certificate without user attributes and without signatures by keys of other people.
 
     Args:
         data: the bytes of an ``OpenPgpCertificate``.
 
     Raises:
-        MalformedError: it has a packet that can be read but not written. The packet is not left out, because
-            it may be a revocation.
+        MalformedError: it has a packet that the library can read but not write. The packet is not left out,
+            because it may be a revocation.
     """
     try:
         packets = _parse(data)
@@ -121,7 +123,7 @@ def _join(packets: Iterable[Packet]) -> bytes:
 
 
 def _components(packets: Iterable[Packet]) -> Iterator[tuple[Packet, list[Packet]]]:
-    """Every key, user id and user attribute with the signatures that follow it."""
+    """Yield every key, user id and user attribute with the signatures that follow it."""
     component: Packet | None = None
     signatures: list[Packet] = []
     for packet in packets:
@@ -158,7 +160,7 @@ def _user_ids(packets: list[Packet]) -> Iterator[UserId]:
         if private is not None:
             raise MalformedError("OpenPGP certificate", f"holds {private} in a user id")
         signed = any(_bound(primary, key, user_id, packet, _BINDINGS) for packet in signatures)
-        # The library would replace what is not UTF-8, and so take two addresses for one.
+        # The library would replace bytes that are not UTF-8, and two addresses could become equal.
         yield UserId(user_id.decode("utf-8", "surrogateescape"), signed)
 
 
@@ -169,11 +171,11 @@ def _bound(
     signature: Packet,
     types: Sequence[SignatureType],
 ) -> bool:
-    """Whether ``signature`` is of one of ``types`` and verifies by ``primary``, whose body is ``key``."""
+    """Return whether ``signature`` has one of ``types`` and verifies by ``primary``, whose body is ``key``."""
     try:
         if signature.signature_type not in types or not _own(signature, primary):
             return False
         return binds(key, user_id, signature.body)
     except RuntimeError:
-        # A signature that the library cannot read says nothing; the others count.
+        # A signature that the library cannot read is ignored. The other signatures count.
         return False

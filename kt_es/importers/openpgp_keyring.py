@@ -32,10 +32,13 @@ _CUT = "is cut off or damaged"
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A certificate, from its primary key up to the next one; or ``problem``, why there is none.
+    """A certificate, or a damaged part of a keyring.
 
-    Packets that are to be ignored (RFC 9580, section 4.3) are not in ``data``. ``where`` says which block
-    of the file or which byte it is, where there is a problem.
+    Attributes:
+        data: the packets from one primary key up to the next one. Packets that readers must ignore (RFC 9580,
+            section 4.3) are left out.
+        where: the block and the byte in the file, if there is a problem.
+        problem: why there is no certificate; empty if there is one.
     """
 
     data: bytes
@@ -44,9 +47,10 @@ class Piece:
 
 
 def split_keyring(data: bytes) -> Iterator[Piece]:
-    """The certificates of a file and its damaged parts, in order.
+    """Yield the certificates and the damaged parts of a file, in order.
 
-    Raises ``MalformedError`` where the file is no keyring at all.
+    Raises:
+        MalformedError: the file is not a keyring.
     """
     if not data:
         raise MalformedError("OpenPGP keyring", "the file is empty")
@@ -89,7 +93,7 @@ def _pieces(data: bytes) -> Iterator[Piece]:
                 parts.append(data[offset : packet.end])
             offset = packet.end
             continue
-        # A packet that is cut off may be one of the certificate before it, and that one's revocation.
+        # A truncated packet may belong to the certificate before it and be its revocation.
         if (
             not parts
             or not data[offset] & 0x80
@@ -103,7 +107,7 @@ def _pieces(data: bytes) -> Iterator[Piece]:
 
 
 def _problem(packet: RawPacket | None) -> str:
-    # The library would unpack it: a few hundred bytes can become gigabytes.
+    # The library would decompress the data: a few hundred bytes can become gigabytes.
     return "has compressed data" if packet is not None and packet.tag == COMPRESSED else _CUT
 
 
@@ -113,7 +117,7 @@ def _certificate(parts: list[bytes]) -> Iterator[Piece]:
 
 
 def _next_certificate(data: bytes, offset: int) -> int:
-    """Where the next primary key begins that is whole, or the end of ``data``."""
+    """Return the offset of the next complete primary key, or the end of ``data``."""
     for match in _PRIMARY_HEADER.finditer(data, offset):
         packet = packet_at(data, match.start())
         if packet is None or packet.tag not in PRIMARY or not packet.whole or not is_key(data, packet):
@@ -125,16 +129,17 @@ def _next_certificate(data: bytes, offset: int) -> int:
 
 @dataclass(slots=True)
 class _Component:
-    """A key, user id or user attribute, and the signatures that follow it, each by its body."""
+    """A key, user id or user attribute, and the signatures that follow it, by their bodies."""
 
     data: bytes
     signatures: dict[bytes, bytes] = field(default_factory=dict)
 
 
 def merge_certificates(first: bytes, second: bytes) -> bytes:
-    """``first`` and what only ``second`` has; both are whole certificates of the same primary key.
+    """Return ``first`` with the packets that only ``second`` has.
 
-    The order of ``first`` stays. New user ids stand before its subkeys, new subkeys at the end.
+    Both are complete certificates with the same primary key. The order of ``first`` stays. New user ids come
+    before its subkeys, and new subkeys come last.
     """
     if first == second:
         return first

@@ -1,6 +1,6 @@
-"""OpenPGP packets and ASCII armor, without looking into signatures. RFC 9580, sections 4 to 6.
+"""Reads OpenPGP packets and ASCII armor, but not the content of signatures. RFC 9580, sections 4 to 6.
 
-Nothing here needs a library, so that secret keys are recognized where the extra ``openpgp`` is not installed.
+This module needs no library, so secret keys are recognized even if the extra ``openpgp`` is not installed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 SIGNATURE, SECRET_KEY, PUBLIC_KEY, SECRET_SUBKEY, COMPRESSED, PUBLIC_SUBKEY = 2, 5, 6, 7, 8, 14
 SECRET = (SECRET_KEY, SECRET_SUBKEY)
 PRIMARY = (PUBLIC_KEY, SECRET_KEY)
-# Packets of these tags are not critical: whoever does not know them ignores them. RFC 9580, section 4.3.
+# Packets with these tags are not critical: a reader that does not know them ignores them. RFC 9580, section 4.3.
 IGNORED = range(40, 64)
 _KEYS = (*PRIMARY, SECRET_SUBKEY, PUBLIC_SUBKEY)
 _VERSIONS = range(2, 7)
@@ -27,9 +27,9 @@ _EMPTY_LINE = re.compile(rb"\n[ \t\r]*\n")
 
 @dataclass(frozen=True, slots=True)
 class RawPacket:
-    """One packet: ``data[start:end]`` is all of it, ``data[body:end]`` its body.
+    """One packet: ``data[start:end]`` is the whole packet, ``data[body:end]`` is its body.
 
-    ``whole`` is False where the data ends before the packet does.
+    ``whole`` is False if the data ends before the packet does.
     """
 
     tag: int
@@ -40,9 +40,9 @@ class RawPacket:
 
 
 def packet_at(data: bytes, offset: int) -> RawPacket | None:
-    """The packet that begins at ``offset``; None where no packet can begin.
+    """Return the packet that begins at ``offset``; None if no packet begins there.
 
-    Partial and indeterminate lengths are for data packets only and count as none here.
+    A packet of partial or indeterminate length gives None, because only data packets may have such lengths.
     """
     tag, header, length = _header(data, offset)
     if tag == 0:
@@ -52,7 +52,7 @@ def packet_at(data: bytes, offset: int) -> RawPacket | None:
 
 
 def _header(data: bytes, offset: int) -> tuple[int, int, int]:
-    """Tag, header length and body length of the packet at ``offset``; tag 0 is reserved and means none."""
+    """Return tag, header length and body length of the packet at ``offset``. Tag 0, reserved, means none."""
     first = data[offset]
     following = data[offset + 1 : offset + 6]
     if not first & 0x80 or len(following) < 1:
@@ -73,7 +73,7 @@ def _header(data: bytes, offset: int) -> tuple[int, int, int]:
 
 
 def is_key(data: bytes, packet: RawPacket) -> bool:
-    """Whether ``packet`` has the tag and the first octets of a key of any version, public or secret."""
+    """Return whether ``packet`` has the tag and the first octets of a public or secret key of any version."""
     body = data[packet.body : packet.body + 8]
     if packet.tag not in _KEYS or len(body) < 8 or body[0] not in _VERSIONS:
         return False
@@ -81,9 +81,10 @@ def is_key(data: bytes, packet: RawPacket) -> bool:
 
 
 def has_key_material(data: bytes, packet: RawPacket) -> bool:
-    """Whether the public part of a key follows the head of its packet, which chance hardly brings about.
+    """Return whether the body of ``packet`` has the structure of a public key's material.
 
-    For keys (``is_key``) that are found in the middle of other data.
+    Random bytes hardly ever have this structure. The check is for a packet that ``is_key`` accepts in the
+    middle of other data.
     """
     body = data[packet.body : packet.end]
     if packet.end - packet.start < 40 or not 0x28 <= body[1] < 0xA0:
@@ -105,7 +106,7 @@ def has_key_material(data: bytes, packet: RawPacket) -> bool:
 
 
 def fingerprint(body: bytes) -> str:
-    """The fingerprint of a key packet's body; empty for versions before 4. RFC 9580, section 5.5.4."""
+    """Return the fingerprint of a key packet's body; empty except for versions 4 and 6. RFC 9580, 5.5.4."""
     if body[:1] == b"\x04":
         prefix = b"\x99" + len(body).to_bytes(2, "big")
         return hashlib.sha1(prefix + body, usedforsecurity=False).hexdigest().upper()
@@ -116,7 +117,7 @@ def fingerprint(body: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Armor:
-    """One armored block, ``text[start:end]``; ``packets`` is None where it is damaged or cut off."""
+    """One armored block, ``text[start:end]``. ``packets`` is None if the block is damaged or cut off."""
 
     start: int
     end: int
@@ -124,9 +125,9 @@ class Armor:
 
 
 def armored(text: bytes) -> Iterator[Armor]:
-    """The armored blocks of ``text``, RFC 9580, section 6.2; checksums are left alone (section 6.1).
+    """Yield the armored blocks of ``text`` (RFC 9580, section 6.2). Checksums are ignored (section 6.1).
 
-    A block that has no end ends where the next one begins.
+    A block without an end line ends where the next block begins.
     """
     begin = _BEGIN.search(text)
     while begin is not None:

@@ -1,7 +1,7 @@
-"""PEM bundles of X.509 certificates: one account per subject name, or per address in an e-mail directory.
+"""Imports PEM bundles of X.509 certificates: one account for each subject name or e-mail address.
 
-Each name is read from the certificate by itself (RFC 5280). A library that parses all extensions, or the
-whole subject, refuses a certificate for an extension that says nothing about its owner.
+Each name is read separately from the bytes of the certificate (RFC 5280). A library that parses all
+extensions, or the whole subject, refuses certificates for faults that do not concern the owner's name.
 """
 
 from __future__ import annotations
@@ -28,23 +28,25 @@ _COMMON_NAME, _ORGANIZATION, _UNIT = (bytes.fromhex(oid) for oid in ("550403", "
 _EMAIL_ADDRESS = bytes.fromhex("2a864886f70d010901")
 _ALTERNATIVE_NAMES = bytes.fromhex("551d11")
 _OID, _SEQUENCE, _SET, _OCTETS, _VERSION, _EXTENSIONS, _RFC822_NAME = 0x06, 0x30, 0x31, 0x04, 0xA0, 0xA3, 0x81
-# Teletex strings have no encoding that is agreed on: what is not UTF-8 in them is no name.
+# There is no agreed encoding of Teletex strings (0x14), so they count as names only if they are UTF-8.
 _ENCODINGS = {**dict.fromkeys((0x0C, 0x12, 0x13, 0x14, 0x16), "utf-8"), 0x1E: "utf-16-be", 0x1C: "utf-32-be"}
 
-# A label, the body up to the next dash, and the end that RFC 7468, section 2 demands.
+# The label, the body up to the next dash, and the end line that RFC 7468, section 2 requires.
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----([^-]*)(-----END \1-----)?")
 _CERTIFICATE = ("CERTIFICATE", "X509 CERTIFICATE")
 _NAMES = (_COMMON_NAME, _UNIT, _ORGANIZATION)
 
 
 def read_pem(path: Path, policy: str) -> ImportPlan:
-    """The accounts of the bundle at ``path`` in a directory of the label policy ``policy``.
+    """Return the accounts of the bundle at ``path`` in a directory with the label policy ``policy``.
 
-    ``text``: the label is the subject's common name, else its organizational unit, else its
-    organization. ``email``: each address in the subject alternative names and the subject is a label.
-    Certificates with the same label share an account. Expired ones are published like the others.
+    With the policy ``text``, the label is the subject's common name, else its organizational unit, else its
+    organization. With ``email``, each address in the subject alternative names and in the subject is a label.
+    Certificates with the same label share an account. Expired certificates are published too.
 
-    Raises ``ConfigError`` where the file cannot be read and ``MalformedError`` where it has no PEM block.
+    Raises:
+        ConfigError: the file cannot be read.
+        MalformedError: the file has no PEM block.
     """
     data = utf8_text(read_bytes(path))
     found = Collector(policy)
@@ -69,7 +71,7 @@ def read_pem(path: Path, policy: str) -> ImportPlan:
 def _certificate(body: bytes) -> x509.Certificate | None:
     block = b"-----BEGIN CERTIFICATE-----\n" + body.strip() + b"\n-----END CERTIFICATE-----\n"
     with warnings.catch_warnings():
-        # Some root certificates break rules of RFC 5280; they are shown as they are, not relied on.
+        # Some root certificates break rules of RFC 5280. They are only published; nothing relies on them here.
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
         try:
             return x509.load_pem_x509_certificate(block)
@@ -108,9 +110,9 @@ def _addresses(certificate: bytes) -> list[str]:
 
 
 def _subject_names(certificate: bytes, kind: bytes) -> list[str]:
-    """The values of the attribute ``kind`` in the subject of ``certificate`` (DER), in order.
+    """Return the values of the attribute ``kind`` in the subject of ``certificate`` (DER), in order.
 
-    Bytes that are not of the value's encoding are lone surrogates, which no label can have.
+    Bytes that are invalid in the encoding of the value become lone surrogates, which no label can contain.
     """
     # serial number, algorithm, issuer, validity, subject
     fields = [content for tag, content in _fields(certificate) if tag != _VERSION]
@@ -119,7 +121,7 @@ def _subject_names(certificate: bytes, kind: bytes) -> list[str]:
 
 
 def _alternative_addresses(certificate: bytes) -> list[str]:
-    """The e-mail addresses among the alternative names of ``certificate`` (DER), in order."""
+    """Return the e-mail addresses among the alternative names of ``certificate`` (DER), in order."""
     return [
         content.decode("utf-8", "surrogateescape").strip(" ")
         for extensions in (content for tag, content in _fields(certificate) if tag == _EXTENSIONS)

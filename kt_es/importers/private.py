@@ -1,7 +1,7 @@
-"""Private keys in the bytes of a file, so that none is published by mistake.
+"""Finds private keys in the bytes of a file, so that nobody publishes one by mistake.
 
-The bytes are parsed: a comment that speaks of private keys is none. What is damaged or cut off, or stands
-among other things, counts as long as its structure can be told.
+Keys are recognized by their structure, so a comment that mentions private keys is not one. A key counts even
+if it is damaged, cut off or surrounded by other data, as long as its structure can be recognized.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _P = 2**255 - 19
 _BECH32 = rb"[02-9ac-hj-np-z]"
 _DASHES = rb"(?:-|\xe2\x80[\x90-\x95]){2}[ \t]{0,8}"
 
-# Texts and magic numbers by which formats say of themselves that they are private keys.
+# Texts and magic numbers by which formats mark private keys.
 _MARKS = [
     (re.compile(mark), what)
     for mark, what in (
@@ -50,19 +50,19 @@ _MARKS = [
 _JWK_PRIVATE = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"))
 _JWK_TEXT = re.compile(rb'"kty"\s*:')
 _JWK_MEMBER = re.compile(rb'"(?:d|k|priv|p|q)"\s*:\s*"[A-Za-z0-9_-]{16,}')
-# A sequence of some length that begins with a version, or with the identifier of an encryption.
+# A sequence that begins with a version, or with the identifier of an encryption algorithm.
 _DER_BEGIN = re.compile(
     rb"(?s)\x30(?=(?:[\x2c-\x80]|\x81.|\x82..|\x83...|\x84....)"
     rb"(?:\x02\x01[\x00\x01\x03]|\x30.{1,5}\x06[\x09\x0a]\x2a\x86\x48\x86\xf7\x0d\x01))"
 )
 _SECRET_HEADER = re.compile(rb"[\x94-\x97\x9c-\x9f\xc5\xc7]")
-# In UTF-32, with a mark and white space around.
+# Bytes of a file with one bare key: enough for UTF-32 with a byte order mark and white space.
 _MAX_BARE = 256
 _BASE64_32 = re.compile(rb"\s*([A-Za-z0-9+/_-]{43}=?)\s*")
 
 
 def private_key_in(data: bytes) -> str | None:
-    """What private key ``data`` holds in any form, as a noun for a sentence, or ``None``."""
+    """Return what kind of private key ``data`` contains in any form, as a noun; None if there is none."""
     bare = bare_key(data)
     if bare is not None and is_clamped(bare):
         return "32 bytes in the form of an X25519 (WireGuard) private key"
@@ -74,7 +74,7 @@ def private_key_in(data: bytes) -> str | None:
 
 
 def bare_key(data: bytes) -> bytes | None:
-    """The 32 bytes that are all of ``data``, as they are or in base64 (WireGuard); else ``None``."""
+    """Return the 32 bytes of which ``data`` consists, binary or in base64 (WireGuard); otherwise None."""
     if len(data) == 32:
         return data
     if len(data) > _MAX_BARE:
@@ -86,15 +86,18 @@ def bare_key(data: bytes) -> bytes | None:
 
 
 def is_clamped(key: bytes) -> bool:
-    """Whether ``key`` is a scalar as X25519 uses it (RFC 7748, section 5); one public key in 16 is, too."""
+    """Return whether ``key`` is clamped as a scalar of X25519 is (RFC 7748, section 5).
+
+    One public key in 32 also has this form.
+    """
     return not key[0] & 7 and key[31] & 0xC0 == 0x40
 
 
 def is_x25519(key: bytes) -> bool:
-    """Whether ``key`` is a public key that X25519 makes: canonical, in the group of prime order.
+    """Return whether X25519 can produce the public key ``key``: canonical, in the group of prime order.
 
-    One string of 32 random bytes in 32 is. The point is looked at on the Edwards curve, where the library can
-    tell (RFC 7748, section 4.1): y = (u - 1) / (u + 1).
+    One in 32 random strings of 32 bytes passes. The library checks points on the Edwards curve, so the point
+    is mapped to it (RFC 7748, section 4.1): y = (u - 1) / (u + 1).
     """
     u = int.from_bytes(key, "little")
     if len(key) != 32 or u >= _P - 1:
@@ -113,7 +116,7 @@ def _in_form(data: bytes) -> str | None:
 
 
 def has_secret_packet(data: bytes) -> bool:
-    """Whether an OpenPGP secret key or subkey stands in ``data``, among other packets or anything else."""
+    """Return whether ``data`` contains an OpenPGP secret key or subkey, among packets or any other data."""
     offset, tags, whole = 0, [], True
     while offset < len(data) and (packet := packet_at(data, offset)) is not None:
         if packet.tag in SECRET and is_key(data, packet):
@@ -121,7 +124,7 @@ def has_secret_packet(data: bytes) -> bool:
         tags.append(packet.tag)
         offset, whole = packet.end, packet.whole
     if whole and offset == len(data) and tags[:1] == [PUBLIC_KEY]:
-        # All of it is packets of certificates; what looks like a key within one is chance.
+        # The data consists of packets of certificates. A pattern of a secret key within one is a coincidence.
         return False
     return any(_is_secret_at(data, match.start()) for match in _SECRET_HEADER.finditer(data))
 
@@ -134,7 +137,7 @@ def _is_secret_at(data: bytes, offset: int) -> bool:
 
 
 def _private_der(data: bytes) -> str | None:
-    """DER at the beginning, or anywhere behind other data."""
+    """Describe a private key in DER at the beginning of ``data`` or after other data; None if there is none."""
     found = private_structure(data)
     for match in () if found else _DER_BEGIN.finditer(data):
         found = private_structure(data, match.start())

@@ -1,7 +1,7 @@
-"""Which public keys a file holds. FORMATS, "Profiles, commitments and openings": the bytes of each type.
+"""Recognizes the public keys of a file. FORMATS, "Profiles, commitments and openings": the bytes of each type.
 
-A file is recognized only if all of it is understood; what is left out is text around armored blocks and
-comments between lines.
+A file is recognized only if every part of it is understood. Only text around armored blocks and comments
+between lines are left out.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from kt_es.importers.packets import (
 from kt_es.importers.private import bare_key, is_clamped, is_x25519
 from kt_es.importers.views import utf8_text
 
-# Of a certificate: signatures, keys, user ids, user attributes, trust, markers, padding.
+# Packets of a certificate: signatures, keys, user ids, user attributes, trust, markers, padding.
 _CERTIFICATE_TAGS = frozenset((2, 6, 10, 12, 13, 14, 17, 21, *IGNORED))
 _BEGIN = re.compile(rb"-----BEGIN (?P<pem>[A-Z0-9 ,/]+)-----|---- BEGIN SSH2 PUBLIC KEY ----")
 _END = re.compile(rb"-----END (?P<pem>[A-Z0-9 ,/]+)-----|---- END SSH2 PUBLIC KEY ----")
 _SSH2 = b"SSH2 PUBLIC KEY"
 _SSH = re.compile(rb"([a-z0-9@.-]+)[ \t]+(AAAA[A-Za-z0-9+/]+={0,2})(?:[ \t]+[^\r\n]*)?")
 _AGE = re.compile(rb"age1(?:[a-z0-9+._-]+1)?[02-9ac-hj-np-z]{58,}")
-# How many strings of the wire format a key has, its type among them. RFC 4253, 5656, 8709; PROTOCOL.u2f.
+# Number of strings in the wire format of a key, including its type. RFC 4253, 5656, 8709; PROTOCOL.u2f.
 _SSH_STRINGS = {
     "ssh-ed25519": 2, "ssh-ed448": 2, "ssh-rsa": 3, "ssh-dss": 5,
     "ecdsa-sha2-nistp256": 3, "ecdsa-sha2-nistp384": 3, "ecdsa-sha2-nistp521": 3,
@@ -42,7 +42,7 @@ _SSH_STRINGS = {
 
 @dataclass(frozen=True, slots=True)
 class PublicPart:
-    """One public key or certificate: its type in a profile, and its bytes there."""
+    """One public key or certificate, with its type and bytes as in a profile."""
 
     type: str
     data: bytes
@@ -50,14 +50,14 @@ class PublicPart:
 
 @dataclass(frozen=True, slots=True)
 class Recognized:
-    """The keys of a file; ``left_out`` says that text around them is not among their bytes."""
+    """The keys of a file. ``left_out`` is True if the file has other text, which is not in the keys."""
 
     parts: tuple[PublicPart, ...]
     left_out: bool = False
 
 
 def recognize(data: bytes) -> Recognized | None:
-    """The keys that ``data`` consists of; ``None`` where a part of it is not understood."""
+    """Return the keys of which ``data`` consists; None if a part of ``data`` is not understood."""
     if certificates := openpgp_certificates(data):
         return Recognized(tuple(PublicPart("openpgp", each) for each in certificates))
     bare = bare_key(data)
@@ -76,7 +76,7 @@ def recognize(data: bytes) -> Recognized | None:
 
 
 def fingerprint_of(kind: str, data: bytes) -> str:
-    """The fingerprint of a profile's key as the tools of its kind print it; else SHA-256 of its bytes."""
+    """Return the fingerprint of a key as the tools of its kind print it; otherwise SHA-256 of its bytes."""
     if kind == "openpgp":
         binary = next((block.packets or b"" for block in armored(data)), data)
         packet = packet_at(binary, 0) if binary else None
@@ -94,7 +94,10 @@ def _sha256(data: bytes) -> str:
 
 
 def openpgp_certificates(data: bytes) -> list[bytes]:
-    """The certificates that ``data`` consists of, white space after each aside; none where it has others."""
+    """Return the certificates of which ``data`` consists; empty if it has other content.
+
+    Line ends after the last certificate are ignored.
+    """
     data = data.rstrip(b"\r\n")
     starts: list[int] = []
     offset = 0
@@ -124,7 +127,7 @@ class _Block:
 
 
 def _blocks_of(text: bytes) -> Iterator[_Block]:
-    """The blocks that begin and end as they should; a block that has no end is none."""
+    """Yield the blocks with matching begin and end lines. A block without an end is left out."""
     begin = _BEGIN.search(text)
     while begin is not None:
         following = _BEGIN.search(text, begin.end())
@@ -139,7 +142,7 @@ def _blocks_of(text: bytes) -> Iterator[_Block]:
 
 
 def _blocks(text: bytes) -> Recognized | None:
-    """Armored blocks; one that is damaged or of another kind spoils the file."""
+    """Return the keys of armored blocks; None if a block is damaged or of another kind."""
     parts: list[PublicPart] = []
     outside, end = [], 0
     for block in _blocks_of(text):
@@ -170,7 +173,7 @@ def _block_parts(block: _Block) -> Iterator[PublicPart]:
 
 
 def _without_headers(body: bytes) -> Iterator[bytes]:
-    """The lines of base64; a header has a colon and goes on after a backslash. RFC 4716, section 3.3."""
+    """Yield the lines of base64. A header has a colon; a backslash continues it. RFC 4716, section 3.3."""
     continued = False
     for line in body.splitlines():
         header = continued or b":" in line
@@ -188,7 +191,10 @@ def _is_public_pem(kind: bytes, body: bytes) -> bool:
 
 
 def _lines(text: bytes) -> Recognized | None:
-    """SSH keys or age recipients, one a line; empty lines and comments aside."""
+    """Return the SSH keys and age recipients of a file with one key a line; None if a line is neither.
+
+    Empty lines and comments are ignored.
+    """
     lines = [line.strip(b" \t\r") for line in text.split(b"\n")]
     keys = [line for line in lines if line and not line.startswith(b"#")]
     parts = []
@@ -206,7 +212,7 @@ def _lines(text: bytes) -> Recognized | None:
 
 
 def _is_ssh(name: bytes, blob: bytes) -> bool:
-    """Whether ``blob`` is exactly one key of the type ``name`` in the wire format of SSH."""
+    """Return whether ``blob`` is exactly one key of the type ``name`` in the wire format of SSH."""
     strings, offset = [], 0
     while offset < len(blob):
         end = offset + 4 + int.from_bytes(blob[offset : offset + 4], "big")

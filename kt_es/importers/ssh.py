@@ -1,4 +1,4 @@
-"""SSH public keys: ``authorized_keys``, ``*.pub`` and ``allowed_signers`` files. sshd(8), ssh-keygen(1)."""
+"""Imports SSH public keys: ``authorized_keys``, ``*.pub`` and ``allowed_signers``. sshd(8), ssh-keygen(1)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from kt_es.importers.recognize import fingerprint_of
 from kt_es.importers.views import utf8_text
 
 _BLANKS = " \t"
-# A field: no blanks outside double quotes, in which a backslash quotes a quote. A quote that is never
-# closed runs to the end of the line: looking for its end from each quote in it anew would take minutes.
+# A field has no blanks outside double quotes. Within them a backslash escapes a quote. A quote that is never
+# closed extends to the end of the line: a search for its end from each further quote would take minutes.
 _FIELD = re.compile(r'(?:"(?:[^"\\]|\\.?)*+(?:"|$)|[^ \t"])+')
 _KEY_TYPE = re.compile(r"(?:ssh|ecdsa|sk-ssh|sk-ecdsa|webauthn-sk-ecdsa)-[a-z0-9@.-]+")
 _OPTION = re.compile(r'([A-Za-z0-9-]+)(?:="((?:[^"\\]|\\.)*)")?(?:,|$)')
 _ASSIGNMENT = re.compile(r"[A-Za-z-]+=")
 _DATES = ("valid-after", "valid-before", "expiry-time")
-_TWICE = "given twice"  # is no date
+_TWICE = "given twice"  # not a date, so the line is not in force
 _OPTIONS = frozenset(
     (
         *("agent-forwarding", "cert-authority", "command", "environment", "expiry-time", "from"),
@@ -39,18 +39,18 @@ _OPTIONS = frozenset(
         *("namespaces", "valid-after", "valid-before"),
     )
 )
-# Far above the longest RSA key; OpenSSH itself stops earlier.
+# Far longer than the longest RSA key. The limit of OpenSSH is lower.
 _MAX_LINE = 64 * 1024
 
 
-# A date of ssh-keygen(1) and sshd(8): a day, or a time to the minute or second, local unless Z follows it.
+# A date of ssh-keygen(1) and sshd(8): a day, or a time with minutes or seconds, local unless Z follows it.
 _DATE = re.compile(r"(\d{8})(\d{4}(?:\d{2})?)?(Z?)", re.ASCII)
 _AMBIGUOUS = "is either an allowed signer or a key with an unknown option"
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """One line. ``before`` are the fields before the key that are no options: one field of principals."""
+    """One line. ``before`` holds the fields before the key that are not options: one field of principals."""
 
     where: str
     before: tuple[str, ...]
@@ -61,15 +61,17 @@ class _Line:
 
 
 def read_ssh(path: Path, policy: str, now: datetime | None = None) -> ImportPlan:
-    """The accounts of the key file at ``path`` in a directory of the label policy ``policy``.
+    """Return the accounts of the key file at ``path`` in a directory with the label policy ``policy``.
 
-    The labels of a line are its principals (``allowed_signers``) or else its comment
-    (``authorized_keys``). Certificate authorities, patterns and keys that OpenSSH could read but the
-    library cannot are skipped, and so are lines that have expired, are not valid yet at ``now``, or hold for
-    some namespaces only: a profile cannot say so. A key's name is its fingerprint as ``ssh-keygen -l``
-    prints it, its bytes are ``type base64`` without options and comment.
+    The labels of a line are its principals (``allowed_signers``) or else its comment (``authorized_keys``).
+    Certificate authorities, patterns, and keys that the library cannot read are skipped. Lines that have
+    expired, are not valid yet at ``now``, or are valid only for some namespaces are skipped too, because a
+    profile cannot express this. The name of a key is its fingerprint as ``ssh-keygen -l`` prints it. Its
+    bytes are ``type base64`` without options and comment.
 
-    Raises ``ConfigError`` where the file cannot be read and ``MalformedError`` where no line has a key.
+    Raises:
+        ConfigError: the file cannot be read.
+        MalformedError: no line has a key.
     """
     found = Collector(policy)
     lines = list(_lines(utf8_text(read_bytes(path))))
@@ -100,7 +102,7 @@ def read_ssh(path: Path, policy: str, now: datetime | None = None) -> ImportPlan
 
 
 def _lines(data: bytes) -> Iterator[tuple[str, _Line | None]]:
-    """The lines by number, without empty lines and comments. None stands for a line without a key.
+    """Yield the lines with their numbers, without empty lines and comments. None is a line without a key.
 
     Only LF and CRLF end a line.
     """
@@ -125,7 +127,7 @@ def _split(where: str, content: str) -> _Line | None:
 
 
 def _options(field: str) -> dict[str, str]:
-    """The options in ``field`` and their values; empty if ``field`` is something else."""
+    """Return the options in ``field`` with their values; empty if ``field`` is something else."""
     options, end = {}, 0
     while end < len(field):
         match = _OPTION.match(field, end)
@@ -139,9 +141,9 @@ def _options(field: str) -> dict[str, str]:
 
 
 def _are_allowed_signers(lines: Sequence[_Line]) -> bool:
-    """Whether the file is certainly an ``allowed_signers`` file, in which each line begins with principals.
+    """Return whether the file is certainly an ``allowed_signers`` file, whose lines begin with principals.
 
-    Otherwise a word before a key may be an unknown option, which names nobody.
+    In any other file a word before a key may be an unknown option, which names nobody.
     """
     if not all(line.before for line in lines):
         return False
@@ -151,7 +153,7 @@ def _are_allowed_signers(lines: Sequence[_Line]) -> bool:
 
 
 def _principals(line: _Line, *, signers: bool) -> tuple[list[str], str]:
-    """The principals of ``line``, or the reason why the owner of the key is unclear."""
+    """Return the principals of ``line``, or the reason why the owner of the key is unclear."""
     if not line.before:
         return [], ""
     if len(line.before) > 1:
@@ -167,7 +169,7 @@ def _principals(line: _Line, *, signers: bool) -> tuple[list[str], str]:
 
 
 def _not_in_force(line: _Line, now: datetime) -> str:
-    """Why the key is not valid now, or not for every purpose; empty if it is valid."""
+    """Return why the key is not valid now or not for every purpose; empty if it is valid."""
     if "namespaces" in line.options:
         return "is restricted to namespaces"
     for name in _DATES:
@@ -195,7 +197,7 @@ def _date(text: str) -> datetime | None:
 
 
 def _key(line: _Line) -> tuple[ProfileKey | None, str]:
-    """The key of ``line``, or None and the reason why it cannot be published."""
+    """Return the key of ``line``, or None and the reason why it cannot be published."""
     if "cert-authority" in line.options:
         return None, "is the key of a certificate authority, not of a user"
     if "-cert-v01@" in line.kind:
@@ -204,13 +206,13 @@ def _key(line: _Line) -> tuple[ProfileKey | None, str]:
         return None, "the key is damaged"
     data = f"{line.kind} {line.blob}".encode()
     with warnings.catch_warnings():
-        # Old kinds of keys are published like the others; whether to accept them is for who uses them.
+        # Old kinds of keys are published too. The people who use a key decide whether to accept it.
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
         try:
             load_ssh_public_key(data)
             base64.b64decode(line.blob, validate=True)
         except (UnsupportedAlgorithm, NotImplementedError):
-            # NotImplementedError: a compressed point, which OpenSSH does not write either.
+            # NotImplementedError: the key has a compressed point, which OpenSSH does not write.
             return None, f"the key type {line.kind} is not supported"
         except ValueError:
             return None, "the key is damaged"

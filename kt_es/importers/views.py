@@ -1,7 +1,7 @@
-"""Other forms of the same bytes: what a file holds once an encoding is undone.
+"""Finds other forms of the bytes of a file: the results of undoing encodings.
 
-Private keys travel as UTF-16 text, as base64 in a configuration file, as binary data that a shell took for
-text. Each form is looked at like the file itself.
+A private key may be in a file as UTF-16 text, as base64 in a configuration, or as binary data that a shell
+treated as text. Each form is examined like the file itself.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Iterator
 BOM_UTF8 = b"\xef\xbb\xbf"
 _BOMS_UTF32 = (b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")
 _BOMS_UTF16 = (b"\xff\xfe", b"\xfe\xff")
-# What shells take binary data for: Latin-1, Windows and the two code pages of its console.
+# Encodings in which shells read binary data: Latin-1, Windows and two code pages of its console.
 _CODE_PAGES = ("latin-1", "cp1252", "cp437", "cp850")
 _MAX_DEPTH = 3
 _MAX_FORMS = 64
 
-# Lines of nothing but base64, and single words of it; the shortest key of all has 32 bytes.
+# Lines that are only base64, and single words of base64. The shortest key has 32 bytes.
 _LINE = re.compile(rb"[ \t>]*([A-Za-z0-9+/_-]+={0,2})[ \t\\]*")
 _WORD = re.compile(rb"[A-Za-z0-9+/_-]{40,}")
 _HEX = re.compile(rb"(?:[0-9A-Fa-f]{2}[:\s]{0,8}){32,}+")
@@ -27,7 +27,7 @@ _NO_HEX = re.compile(rb"[^0-9A-Fa-f]")
 
 
 def utf8_text(data: bytes) -> bytes:
-    """``data`` in UTF-8 without byte order mark, where it is UTF-16 or UTF-32 or has a mark; else itself."""
+    """Return text in UTF-8, UTF-16 or UTF-32 as UTF-8 without byte order mark; other ``data`` unchanged."""
     if data.startswith(BOM_UTF8):
         return data[len(BOM_UTF8) :]
     encoding = _wide_encoding(data)
@@ -40,7 +40,7 @@ def utf8_text(data: bytes) -> bytes:
 
 
 def _wide_encoding(data: bytes) -> str:
-    """The encoding of more than one byte a character that ``data`` is in, or nothing."""
+    """Return the encoding of ``data`` if it is UTF-16 or UTF-32; otherwise an empty string."""
     if data.startswith(_BOMS_UTF32):
         return "utf-32"
     if data.startswith(_BOMS_UTF16):
@@ -54,7 +54,7 @@ def _wide_encoding(data: bytes) -> str:
 
 
 def forms(data: bytes) -> Iterator[bytes]:
-    """``data`` and what it holds in other forms, each once, at most 64 of them."""
+    """Yield ``data`` and its other forms, each form once, at most 64 of them."""
     seen: set[bytes] = set()
     pending = [(data, 0)]
     while pending and len(seen) < _MAX_FORMS:
@@ -69,7 +69,7 @@ def forms(data: bytes) -> Iterator[bytes]:
 
 def _undone(data: bytes) -> Iterator[bytes]:
     if b"\x00" in data:
-        # UTF-16 and UTF-32 of ASCII, wherever it begins and in whichever order its bytes are.
+        # This undoes UTF-16 and UTF-32 of ASCII, at any offset and in any byte order.
         yield data.replace(b"\x00", b"")
     text = utf8_text(data)
     if text != data:
@@ -84,7 +84,7 @@ def _undone(data: bytes) -> Iterator[bytes]:
 
 
 def _as_binary(text: bytes) -> Iterator[bytes]:
-    """The bytes that ``text`` was before somebody read them in a code page and wrote them as Unicode."""
+    """Yield the bytes that ``text`` was if it was read in one of the code pages and then written as Unicode."""
     try:
         characters = text.decode()
     except UnicodeDecodeError:
@@ -110,7 +110,7 @@ def _from_base64(text: bytes) -> Iterator[bytes]:
 
 
 def _decoded_group(lines: list[bytes]) -> Iterator[bytes]:
-    """Lines that follow each other; up to three short ones before may be words of text."""
+    """Decode consecutive lines of base64. Up to three short lines before them may be words of text."""
     for start in range(min(4, len(lines) - 1)):
         yield _decoded(b"".join(lines[start:]))
         if len(lines[start]) >= 40:

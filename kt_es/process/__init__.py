@@ -1,1 +1,1 @@
-"""What every process needs from the machine: files that survive a crash."""
+"""What every process needs from the machine: files, signals, threads, logs, metrics and TLS certificates."""

@@ -1,4 +1,4 @@
-"""Metrics over HTTP for Prometheus, from threads of their own, so that a busy process answers."""
+"""Serves metrics over HTTP for Prometheus, in separate threads, so that a busy process still answers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _LOG = structlog.get_logger("kt_es.process.exposition")
 
 
 class Samples:
-    """A process's own registry, and the metrics in it.
+    """The registry of a process, and the metrics in it.
 
-    It begins with the metrics of the process (Linux only); its start time shows restarts.
+    A new registry holds the standard metrics of the process (Linux only). The start time shows restarts.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Samples:
         return Counter(name, help_, labels, registry=self.registry)
 
     def gauge(self, name: str, help_: str, value: Callable[[], float] | None = None) -> Gauge:
-        """A gauge that is set, or one that asks ``value``, from the threads that answer scrapes."""
+        """Add a gauge. The threads that answer scrapes call ``value``; without it the caller sets values."""
         gauge = Gauge(name, help_, registry=self.registry)
         if value is not None:
             gauge.set_function(value)
@@ -50,10 +50,10 @@ class Samples:
 
 @contextmanager
 def exposed(registry: CollectorRegistry, host: str, port: int) -> Iterator[int]:
-    """Serve ``registry`` at an address and yield the port; 0 takes a free one.
+    """Serve ``registry`` at ``host`` and ``port``, and yield the port. Port 0 takes a free port.
 
     Raises:
-        ConfigError: the address cannot be listened at.
+        ConfigError: the process cannot listen at the address.
     """
     try:
         server, thread = start_wsgi_server(port, host, registry)

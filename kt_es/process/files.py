@@ -1,8 +1,8 @@
-"""Files that are whole or not there, and private files that are private.
+"""Writes files completely or not at all, and reads private files only if they are private.
 
-A file is written under a random name that did not exist, opened so that no planted file or link is
-followed, synced, and given its name; then its directory is synced. A private file is checked on the open
-descriptor, so nothing can be exchanged between the check and the reading.
+A file is first written under a new random name, and opened in a way that follows no planted file or link.
+Then the file is synced and renamed, and its directory is synced. A private file is checked on the open
+descriptor, so that nobody can exchange the file between the check and the reading.
 """
 
 from __future__ import annotations
@@ -25,32 +25,37 @@ _T = TypeVar("_T")
 
 
 def replace_file(path: Path, data: bytes, mode: int = PRIVATE) -> None:
-    """Make ``path`` hold ``data``, durably; what stood there is replaced, and a link itself is.
+    """Write ``data`` to ``path`` durably, and replace an existing file.
 
-    Missing directories are made, for the owner alone. Raises ``OSError``: nothing has changed then.
+    A link is replaced itself, not its target. Missing directories are made with access for the owner alone.
+
+    Raises:
+        OSError: the file could not be written. An existing file is unchanged.
     """
     with replacing(path, mode) as file:
         file.write(data)
 
 
 def create_file(path: Path, data: bytes, mode: int = PRIVATE) -> None:
-    """Make the new file ``path`` hold ``data``, durably.
+    """Write ``data`` to the new file ``path`` durably.
 
-    Raises ``FileExistsError`` if anything has that name, even a link to nowhere, and ``OSError``.
+    Raises:
+        FileExistsError: the name exists, even if it is a link to nowhere.
+        OSError: the file could not be written.
     """
     with _temporary(path, mode) as (file, temporary):
         file.write(data)
         _sync(file)
-        # Linking, unlike renaming, never replaces what is there.
+        # Unlike a rename, a link never replaces an existing file.
         os.link(temporary, path, follow_symlinks=False)
         temporary.unlink()
 
 
 @contextlib.contextmanager
 def replacing(path: Path, mode: int = PRIVATE) -> Iterator[BinaryIO]:
-    """A file to write to, which becomes ``path``, durably, when the block ends without an error.
+    """Yield a file that durably becomes ``path`` when the block ends without an error.
 
-    For what is too large to be held in memory; otherwise as ``replace_file``.
+    Use it for data that is too large for the memory. Otherwise it does the same as ``replace_file``.
     """
     with _temporary(path, mode) as (file, temporary):
         yield file
@@ -60,7 +65,7 @@ def replacing(path: Path, mode: int = PRIVATE) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _temporary(path: Path, mode: int) -> Iterator[tuple[BinaryIO, Path]]:
-    """A new file beside ``path``, which the caller writes and moves to its place."""
+    """Yield a new file beside ``path``. The caller writes it and gives it its name."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f".{secrets.token_hex(8)}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -90,18 +95,24 @@ def sync_directory(directory: Path) -> None:
 
 
 def read_private(path: Path, what: str, limit: int) -> bytes:
-    """The content of a file that nobody else may read: at most ``limit`` bytes of a regular file.
+    """Return the content of a regular file that nobody else may read.
 
-    ``what`` names the file in errors, ``the signing key`` for instance. Raises ``ConfigError``, with what to
-    do, for a file that is missing, too large, of another user or open to others.
+    Args:
+        path: the file.
+        what: the name of the file in errors, for instance ``the signing key``.
+        limit: the most bytes that the file may have.
+
+    Raises:
+        ConfigError: the file is missing, too large, owned by another user, or open to others. The message
+            says what to do.
     """
     try:
-        # Without O_NONBLOCK a pipe in the file's place would be waited for.
+        # Without O_NONBLOCK, opening a pipe under this name would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise ConfigError(f"{what} {path} cannot be read: {error.strerror}") from None
     try:
-        # Before it becomes a file object: of a directory none can be made.
+        # The check comes before ``os.fdopen``, which fails for a directory.
         check_private(os.fstat(descriptor), path, what)
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             data = file.read(limit + 1)
@@ -115,7 +126,7 @@ def read_private(path: Path, what: str, limit: int) -> bytes:
 
 
 def read_key(path: Path, what: str, decode: Callable[[bytes], _T]) -> _T:
-    """Return what ``decode`` makes of the key file ``path``, which nobody else may read.
+    """Read the key file ``path``, which nobody else may read, and return its decoded content.
 
     ``what`` names the key in errors, for instance ``the VRF key``.
 
@@ -130,7 +141,7 @@ def read_key(path: Path, what: str, decode: Callable[[bytes], _T]) -> _T:
 
 
 def check_private(found: os.stat_result, path: Path, what: str) -> None:
-    """Raise ``ConfigError`` unless ``found`` is a file of this user's or root's, closed to all others."""
+    """Raise ``ConfigError`` unless this user or root owns the file ``found`` and nobody else has access."""
     if not stat.S_ISREG(found.st_mode):
         raise ConfigError(f"{what} {path} is not a regular file")
     if found.st_uid not in (os.geteuid(), 0):

@@ -1,4 +1,4 @@
-"""Whether a server speaks TLS: tried after a plain connection was closed without an answer."""
+"""Finds out whether a server speaks TLS, after it closed a plain connection without an answer."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ TIMEOUT = 2.0  # seconds
 
 
 def speaks_tls(host: str, port: int) -> bool:
-    """Whether a TLS handshake with the server succeeds, whoever it is. Nothing is sent to it after that."""
+    """Return whether a TLS handshake with the server succeeds. Nothing is sent after the handshake."""
     context = ssl.create_default_context()
-    # Only the protocol is of interest, not the identity: nothing is trusted because of the result.
+    # The identity of the server does not matter: nothing is trusted because of the result.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:

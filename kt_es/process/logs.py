@@ -1,12 +1,12 @@
-"""The log of a process: one JSON object a line on standard error, whoever says it.
+"""The log of a process: one JSON object on each line of standard error, for messages from every source.
 
-structlog is what our own code logs by. What libraries say comes to the same place: records of ``logging``,
-the module ``warnings``, exceptions that ended a thread or that nobody could be told of, and what Python code
-prints on standard error. The C++ of gRPC and RocksDB says nothing there: gRPC is told so by
-``GRPC_VERBOSITY``, and RocksDB has a file of its own.
+Our own code logs with structlog. The log also takes messages of libraries: records of ``logging``, warnings
+of the module ``warnings``, exceptions that ended a thread or that could not be raised, and text that Python
+code prints on standard error. The C++ code of gRPC and RocksDB writes nothing there: ``GRPC_VERBOSITY``
+silences gRPC, and RocksDB has its own log file.
 
-Of an exception that nobody expected, the log has the type and the place, and not the message: that may hold
-what a request said.
+The log shows the type and the location of an unexpected exception, but not its message, which may contain
+data from a request.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from kt_es.process.repeats import Repeats
 from kt_es.process.sayings import lost_lines
 
 TICK = 5.0
-"""Seconds between two looks for counts that are due."""
+"""Seconds between two checks for counts that are due."""
 MAX_LINE = 8192
-"""Characters of what is printed on standard error without the end of a line."""
+"""Characters that may be printed on standard error without a line end before they become a line."""
 _FRAMES = 12
 
 _LOG = structlog.get_logger("kt_es.process")
@@ -48,17 +48,23 @@ def configure(
     with_words: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Have this process log to ``stream``, each line made by ``renderer``; what was configured before ends.
+    """Configure this process to log to ``stream``. An earlier configuration ends.
 
-    A process that ``serves`` logs what libraries say, too; a command that answers and ends has only its own
-    log. ``with_words``: what the command itself says is to be lines of the log, see ``takes_words``.
+    Args:
+        process: the name of the process, a member of each line.
+        stream: where the lines are written.
+        renderer: the processors that make the text of a line.
+        level: the lowest level that is logged.
+        serves: also log the messages of libraries. A command that answers and ends logs only its own.
+        with_words: write the command's messages to the user as lines of the log; see ``takes_words``.
+        clock: returns monotonic seconds.
     """
     release()
     writer = _Writer(stream)
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
     repeats = Repeats(lambda event: _write(event, [stamp, *renderer], writer), clock)
 
-    # Not by a context variable: threads begin with none.
+    # A context variable does not work here, because a new thread does not inherit it.
     def name_process(_: object, __: str, event: EventDict) -> EventDict:
         return {**event, "process": process}
 
@@ -79,24 +85,24 @@ def configure(
 
 
 def release() -> None:
-    """Write what was counted, and give everything back that was taken."""
+    """Write the outstanding counts, and restore standard error and the hooks of the interpreter."""
     while _taken:
         _taken.pop().release()
         structlog.reset_defaults()
 
 
 def words() -> TextIO:
-    """Where a command says its own words: standard error, as it was before the log took it."""
+    """Return the stream for a command's messages to the user: standard error as it was before the log."""
     return _taken[-1].stream if _taken and _taken[-1].has_taken else sys.stderr
 
 
 def takes_words() -> bool:
-    """Whether a command's own words are lines of the log."""
+    """Return whether a command's messages to the user are written as lines of the log."""
     return bool(_taken) and _taken[-1].with_words
 
 
 def redacted(_: object, __: str, event: EventDict) -> EventDict:
-    """Take passwords out of addresses: connection strings stand in errors of libraries."""
+    """Remove passwords from addresses, because errors of libraries quote connection strings."""
     return {key: _redacted(value) for key, value in event.items()}
 
 
@@ -111,7 +117,7 @@ def _redacted(value: object) -> object:
 
 
 def exception_members(error: BaseException) -> EventDict:
-    """An exception as members of a line: type and place; the message only where it holds nothing private."""
+    """Describe an exception as members of a line: type and location, and the message if it is not private."""
     frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
     members: EventDict = {
         "error": type(error).__name__,
@@ -121,7 +127,7 @@ def exception_members(error: BaseException) -> EventDict:
 
 
 def _with_exception(_: object, __: str, event: EventDict) -> EventDict:
-    """``exc_info`` as members: true, an exception, or what ``sys.exc_info`` gives."""
+    """Replace ``exc_info`` by members. It is true, an exception, or a result of ``sys.exc_info``."""
     given = event.pop("exc_info", None)
     error = given[1] if isinstance(given, tuple) else given
     if error is True:
@@ -130,15 +136,15 @@ def _with_exception(_: object, __: str, event: EventDict) -> EventDict:
 
 
 class _Writer:
-    """The logger behind structlog's: writes lines, one at a time.
+    """The logger that structlog wraps. It writes one line at a time.
 
-    A line that cannot be written, on a full disk for instance, is no reason to stop what is being logged.
-    They are counted, and the first line that can be written again is followed by how many are missing.
+    A line that cannot be written, for instance because the disk is full, does not stop the caller. Lost lines
+    are counted. A line with their number follows the first line that can be written again.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        # Reentrant, as in ``Repeats``.
+        # Reentrant, for the same reason as in ``Repeats``.
         self._lock = threading.RLock()
         self._lost = 0
 
@@ -148,7 +154,7 @@ class _Writer:
             try:
                 self._stream.write(f"{line}\n")
                 self._stream.flush()
-            # ValueError: the stream is closed. RuntimeError: a finalizer logs within a write of its thread.
+            # ValueError: the stream is closed. RuntimeError: a finalizer logs while its thread is writing.
             except (OSError, ValueError, RuntimeError):
                 self._lost += 1
                 return
@@ -169,7 +175,7 @@ def _write(event: EventDict, processors: Sequence[Processor], writer: _Writer) -
 
 
 class _Records(logging.Handler):
-    """Records of ``logging``, among them those of ``warnings`` and of asyncio."""
+    """Logs records of ``logging``, including those of ``warnings`` and asyncio."""
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
@@ -179,7 +185,7 @@ class _Records(logging.Handler):
 
 
 def _said(record: logging.LogRecord) -> str:
-    """What a record says. asyncio adds objects as they present themselves, with what they hold."""
+    """Return the message of a record. asyncio appends the ``repr`` of objects, which is left out."""
     text = record.getMessage()
     if record.name != "asyncio":
         return text
@@ -188,7 +194,7 @@ def _said(record: logging.LogRecord) -> str:
 
 
 class Printed(io.TextIOBase):
-    """Takes the place of ``sys.stderr``: what Python code prints there becomes lines of the log."""
+    """Replaces ``sys.stderr``, so that text that Python code prints there becomes lines of the log."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -207,7 +213,7 @@ class Printed(io.TextIOBase):
         return len(text)
 
     def end(self) -> None:
-        """There comes no more: the last line may have no end."""
+        """Log the last line if it has no line end, because nothing more is printed."""
         if self._rest:
             self.write("\n")
 
@@ -226,7 +232,7 @@ class Printed(io.TextIOBase):
 
 
 class _Taken:
-    """What was taken from the interpreter for the log, and the thread that looks for counts."""
+    """What the log replaces in the interpreter until ``release``, and the thread that writes due counts."""
 
     def __init__(self, repeats: Repeats, stream: TextIO, *, serves: bool, with_words: bool) -> None:
         self.stream = stream

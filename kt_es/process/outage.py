@@ -1,6 +1,6 @@
-"""What a process logs while it waits for the event log or for space on its disk.
+"""Logs how long a process waits for the event log or for space on its disk.
 
-The beginning, each minute, and the end.
+There is a line at the beginning, one each minute, and one at the end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kt_es.errors import DiskFullError
 REMINDER = 60.0
 """Seconds between two lines of one outage."""
 BEGINNINGS = 3
-"""Outages that have lines of their own, of those that begin within ``REMINDER`` seconds."""
+"""Number of outages that are logged, of all that begin within ``REMINDER`` seconds."""
 
 
 @dataclass(slots=True)
@@ -29,17 +29,21 @@ class _Kind:
     since: float | None = None
     count: int = 0
     logged_at: float = 0.0
-    # Of the last beginnings that had a line, when they were.
+    # Times of the last beginnings that were logged.
     begun: deque[float] = field(default_factory=lambda: deque(maxlen=BEGINNINGS))
     quiet: bool = False
 
 
 class Outage:
-    """The outages of one part of a process that needs the log or its disk and tries again by itself.
+    """The outages of one part of a process that needs the event log or the disk, and retries by itself.
 
-    ``part`` names it in each line: a process has several, and each has its own connection. Each outage has a
-    number, so that its first line is no repetition of another one's. ``clock`` is monotonic, in seconds. May
-    be used from any thread.
+    Each outage has a number, so that its first line does not count as a repetition of an earlier line. Safe
+    for threads.
+
+    Args:
+        part: the name of the part in each line. A process has several parts, each with its own connection.
+        log: where the lines are logged.
+        clock: returns monotonic seconds.
     """
 
     def __init__(
@@ -55,17 +59,17 @@ class Outage:
         )
 
     def failed(self, error: Exception | str) -> None:
-        """The log could not be reached, or the disk not written to; to be called at every attempt."""
+        """Note that an attempt to reach the log or to write to the disk failed. Call it for every attempt."""
         with self._lock:
             if isinstance(error, DiskFullError):
-                # What was to be written came from the log.
+                # The data that had no space came from the log, so the log can be reached.
                 self._end(self._away)
                 self._begin_or_remind(self._full, str(error))
             else:
                 self._begin_or_remind(self._away, str(error))
 
     def over(self) -> None:
-        """Everything works; of no effect where there is no outage."""
+        """Note that everything works. Without an outage this has no effect."""
         with self._lock:
             self._end(self._away)
             self._end(self._full)
@@ -75,7 +79,7 @@ class Outage:
         if kind.since is None:
             kind.since = now
             kind.count += 1
-            # What comes and goes all the time has few lines a minute; their number says how often it came.
+            # Frequent short outages get few lines a minute. The number in the next line shows how many occurred.
             kind.quiet = len(kind.begun) == BEGINNINGS and now - kind.begun[0] < REMINDER
             if not kind.quiet:
                 kind.logged_at = now

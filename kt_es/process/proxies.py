@@ -1,6 +1,7 @@
-"""Proxies that the environment names (``http_proxy`` and the like), and what is never asked through one.
+"""The proxies that the environment names (``http_proxy`` and others), and which addresses never use one.
 
-A proxy reaches its own loopback and not ours, and it must not see what stays on this machine.
+Loopback addresses never use a proxy. A proxy would reach its own loopback and not ours, and it must not see
+traffic that stays on this machine.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from urllib.request import getproxies, proxy_bypass
 
 
 def is_loopback(host: str) -> bool:
-    """Whether ``host``, an address or a name, is this machine for whoever asks (RFC 6761 for names)."""
+    """Return whether ``host``, an address or a name (RFC 6761), always means the machine that connects."""
     host = host.strip("[]").lower().removesuffix(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -20,12 +21,12 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
-    # 0.0.0.0 and :: as a destination are this machine, too; kt up may be told to listen there.
+    # As destinations, 0.0.0.0 and :: are this machine too. The options of kt up may name them.
     return (mapped or address).is_loopback or address.is_unspecified
 
 
 def uses_proxies(url: str) -> bool:
-    """Whether ``url`` may be asked through a proxy: ``trust_env`` of httpx."""
+    """Return whether requests to ``url`` may use a proxy: the value for ``trust_env`` of httpx."""
     try:
         return not is_loopback(urlsplit(url).hostname or "")
     except ValueError:
@@ -33,7 +34,7 @@ def uses_proxies(url: str) -> bool:
 
 
 def proxy_for(url: str) -> bool:
-    """Whether the environment names a proxy for ``url``, for messages."""
+    """Return whether the environment names a proxy for ``url``. Messages mention the proxy."""
     if not uses_proxies(url):
         return False
     try:

@@ -1,8 +1,8 @@
-"""Passwords out of addresses, before an address stands in a message, a log line or a name.
+"""Removes passwords from addresses before an address is used in a message, a log line or a name.
 
-Two nets. Whatever looks like ``scheme://user:password@`` loses its password. And a password that this
-process was given in an address is kept in mind: libraries quote parts of an address in their errors, and a
-password may hold any character.
+There are two methods. The first removes the password from any text of the form ``scheme://user:password@``.
+The second remembers each password that this process got in an address, and removes it wherever it occurs:
+libraries quote parts of an address in their errors, and a password may contain any character.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, unquote
 
-# The user ends at the first colon, the password at the last "@" before a space: too much rather than too
-# little.
+# The user ends at the first colon, and the password at the last "@" before a space. The pattern may remove
+# more than the password, but never less.
 _USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)(?P<user>[^\s/?#@:]*):(?P<password>\S*)@")
 _HIDDEN = "***"
 
-_MIN_SECRET = 3  # shorter ones would spoil every message, and protect nothing
+_MIN_SECRET = 3  # removing a shorter password would damage every message and protect nothing
 
 _secrets: set[str] = set()
-"""Passwords of this process, as given, decoded and encoded. Only added to; reading and adding are atomic."""
+"""Passwords of this process, as given, decoded and encoded. It only grows. Reads and additions are atomic."""
 
 
 def keep_secret(address: str) -> None:
-    """Take the password in ``address`` out of every message from now on, however it is quoted.
+    """Remember the password in ``address``, so that it is removed from every message from now on.
 
     ``address`` is a whole address such as ``esdb://user:password@host:2113?Tls=true``.
     """
@@ -36,7 +36,7 @@ def keep_secret(address: str) -> None:
 
 
 def password_of(address: str) -> str | None:
-    """The password in a whole address, as it stands there; None if there is none."""
+    """Return the password in a whole address, not decoded; None if there is none."""
     _, mark, rest = address.partition("://")
     userinfo, at, _ = rest.rpartition("@")
     _, colon, password = userinfo.partition(":")
@@ -44,7 +44,7 @@ def password_of(address: str) -> str | None:
 
 
 def without_password(text: str) -> str:
-    """``text`` with ``***`` in the place of every password of an address; the user stays."""
+    """Return ``text`` with ``***`` in place of each password. User names stay."""
     text = _USERINFO.sub(rf"\g<scheme>\g<user>:{_HIDDEN}@", text)
     for secret in tuple(_secrets):
         text = text.replace(secret, _HIDDEN)
@@ -52,8 +52,8 @@ def without_password(text: str) -> str:
 
 
 def without_credentials(address: str) -> str:
-    """A whole address without the user and the password in it."""
+    """Return a whole address without its user and password."""
     scheme, mark, rest = address.partition("://")
-    # The user information may hold an "@" that is not encoded: the last one before the query ends it.
+    # The user information may contain an unencoded "@", so it ends at the last "@" before the query.
     authority, question, query = rest.partition("?")
     return f"{scheme}{mark}{authority.rpartition('@')[2]}{question}{query}" if mark else address

@@ -1,9 +1,9 @@
-"""Log lines that repeat: the first is written at once, those after it are counted.
+"""Counts log lines that repeat: the first line is written at once, and its repetitions are counted.
 
-A warning or an error that stands in the log is written again no sooner than ``WINDOW`` seconds later. What
-came meanwhile is one line more, at the end of that time or of the process, with ``repeated``: how often.
-Lines are the same if every member is: no error hides another one. Lines of a lower level say what a process
-did, and each is written.
+The same warning or error is written again only after ``WINDOW`` seconds. At the end of that time, or of the
+process, one more line with the member ``repeated`` gives the number of repetitions. Two lines are the same
+if all their members are equal, so no error hides a different one. Lines of lower levels are all written,
+because they record what a process did.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from structlog.typing import EventDict
 
 WINDOW = 60.0
 KEPT = 256
-"""Different lines that are remembered; with one more, the count of the oldest is written early."""
+"""Number of different lines that are remembered. Beyond it, the count of the oldest line is written early."""
 
 _COUNTED = ("warning", "error", "critical")
 
@@ -31,18 +31,21 @@ class _Line:
 
 
 class Repeats:
-    """A processor of structlog, behind those that make a line what it is and before its timestamp.
+    """A structlog processor. It comes after the processors that add members, and before the timestamp.
 
-    ``write`` is given the lines that say how often another one came; it must not log. ``clock`` is monotonic,
-    in seconds. May be used from any thread; somebody calls ``tick`` now and then, and ``end`` at the end.
+    Safe for threads. The owner calls ``tick`` regularly, and ``end`` when the process ends.
+
+    Args:
+        write: called with each line that gives a number of repetitions. It must not log.
+        clock: returns monotonic seconds.
     """
 
     def __init__(self, write: Callable[[EventDict], None], clock: Callable[[], float]) -> None:
         self._write = write
         self._clock = clock
-        # Reentrant: a finalizer may run, and log, wherever memory is taken.
+        # Reentrant, because a finalizer may run and log wherever memory is allocated.
         self._lock = threading.RLock()
-        # The oldest first.
+        # Oldest first.
         self._lines: dict[str, _Line] = {}
 
     def __call__(self, _: object, __: str, event: EventDict) -> EventDict:
@@ -71,7 +74,7 @@ class Repeats:
         self._write_counts(over)
 
     def end(self) -> None:
-        """Write all counts: the process ends."""
+        """Write all counts, because the process ends."""
         with self._lock:
             over = list(self._lines.values())
             self._lines.clear()

@@ -1,6 +1,6 @@
-"""Standard error that a full disk does not close: what has no room is lost, and the process goes on.
+"""Makes standard error survive a full disk: writes for which there is no space are lost, without an error.
 
-The log of a process is often a file on the disk that is full.
+Standard error is often a log file on the same disk as the data.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from kt_es.process.space import is_full
 
 
 class _Forgiving(io.FileIO):
-    """The file under standard error. ``lost`` writes had no room since the last one that had."""
+    """The file under standard error. ``lost`` is the number of lost writes since the last successful one."""
 
     lost = 0
     _ends_line = True
@@ -22,7 +22,7 @@ class _Forgiving(io.FileIO):
         view = bytes(data)
         try:
             if self.lost and not self._ends_line:
-                # Half a line is there: the next one begins on its own.
+                # The file ends with an incomplete line. The next line must begin on a new one.
                 super().write(b"\n")
                 self._ends_line = True
             written = super().write(view)
@@ -37,11 +37,11 @@ class _Forgiving(io.FileIO):
 
 
 def forgive_full_disk() -> None:
-    """Go on when standard error has no room. To be called once, before anybody keeps ``sys.stderr``."""
+    """Make a full disk under standard error harmless. Call it once, before any code keeps ``sys.stderr``."""
     try:
         descriptor = sys.stderr.fileno()
     except OSError:
-        return  # it is no file
+        return  # standard error is not a file
     raw = _Forgiving(descriptor, "w", closefd=False)
     sys.stderr = io.TextIOWrapper(
         io.BufferedWriter(raw),
@@ -52,6 +52,6 @@ def forgive_full_disk() -> None:
 
 
 def lost_lines(stream: TextIO) -> int:
-    """How many writes to ``stream``, a standard error as above, had no room since the last one that had."""
+    """Return the number of lost writes since the last successful one; 0 if ``stream`` does not count them."""
     raw = getattr(getattr(stream, "buffer", None), "raw", None)
     return raw.lost if isinstance(raw, _Forgiving) else 0

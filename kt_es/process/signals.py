@@ -1,8 +1,8 @@
-"""Signals of a process that serves: SIGTERM and SIGINT stop it, SIGHUP makes it read its settings again.
+"""The signals of a process that serves: SIGTERM and SIGINT stop it, SIGHUP makes it reload its settings.
 
-SIGHUP never ends the process. It may come before there is anything to read again: then it is remembered
-until a ``reloading`` block begins. One exception: if the terminal in which the process was started is gone,
-nobody is left to serve, and SIGHUP is treated as SIGTERM.
+SIGHUP does not end the process. A SIGHUP that arrives too early is remembered until a ``reloading`` block
+begins. There is one exception: if the terminal in which the process was started is gone, SIGHUP is treated
+as SIGTERM.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import structlog
 from kt_es.errors import KtError
 
 _LOG = structlog.get_logger("kt_es.process")
-# The one kind of queue that a signal's handler may put into, whatever it interrupts.
+# SimpleQueue is reentrant, so a signal handler may put into it whatever the handler interrupts.
 _HANGUPS: SimpleQueue[bool] = SimpleQueue()
 
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """Names of settings: those that are now in force, and those that wait for a restart."""
+    """The names of changed settings: those that are in force now, and those that need a restart."""
 
     changed: tuple[str, ...] = ()
     needs_restart: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ def stop_event() -> threading.Event:
         if asked:
             raise SystemExit(128 + number)
         asked = True
-        # In a thread: the event's own lock may be held by the wait that the signal interrupted.
+        # A thread sets the event, because the interrupted code may hold the lock of the event.
         threading.Thread(target=stop.set, daemon=True).start()
 
     signal.signal(signal.SIGINT, handle)
@@ -54,7 +54,10 @@ def stop_event() -> threading.Event:
 
 
 def listen() -> None:
-    """From now on SIGHUP does not end this process. Does nothing outside of the main thread."""
+    """Handle SIGHUP from now on, so that it does not end this process. Only the main thread may handle it.
+
+    A call in another thread does nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         return
     terminals = [number for number in (1, 2) if os.isatty(number)]
@@ -62,7 +65,7 @@ def listen() -> None:
     def handle(*_: object) -> None:
         gone = [number for number in terminals if not os.isatty(number)]
         if gone:
-            # Writing to the lost terminal would fail, and would look like a failure of this process.
+            # A write to the lost terminal would fail and look like a failure of this process.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             for number in gone:
                 os.dup2(nowhere, number)
@@ -87,10 +90,11 @@ def held() -> Iterator[None]:
 
 @contextmanager
 def reloading(reload: Callable[[], Reloaded], hangups: SimpleQueue[bool] = _HANGUPS) -> Iterator[None]:
-    """In this block ``reload`` is called after each SIGHUP, one call at a time, in a thread of its own.
+    """Call ``reload`` after each SIGHUP while the block runs, in a separate thread, one call at a time.
 
-    A ``KtError`` that ``reload`` raises is logged; ``reload`` must have changed nothing then.
-    ``hangups`` holds True for each signal.
+    Args:
+        reload: reads the settings again. If it raises, it must have changed nothing; the error is logged.
+        hangups: holds True for each signal.
     """
 
     def run() -> None:
@@ -109,7 +113,7 @@ def reloading(reload: Callable[[], Reloaded], hangups: SimpleQueue[bool] = _HANG
 
 
 def _reload(reload: Callable[[], Reloaded], hangup: int) -> None:
-    """``hangup`` counts the signals. It is logged, so that no line repeats another one."""
+    """Call ``reload`` and log the result. ``hangup`` numbers the signals, so that no two lines are equal."""
     try:
         done = reload()
     except KtError as error:
@@ -124,6 +128,6 @@ def _reload(reload: Callable[[], Reloaded], hangup: int) -> None:
 
 
 def differing(old: Any, new: Any, *, but: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """The names of the fields in which two values of one dataclass differ, without those in ``but``."""
+    """Return the names of the fields in which two values of one dataclass differ, except those in ``but``."""
     names = [field.name for field in fields(old) if field.name not in but]
     return tuple(name for name in names if getattr(old, name) != getattr(new, name))

@@ -1,4 +1,4 @@
-"""A server's certificate and its key from PEM files: read together, and checked to belong together."""
+"""Reads a server's certificate and key from PEM files, and checks that they belong together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from kt_es.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class ServerCertificate:
-    """``chain``: the leaf, then the certificates between it and the root. ``until``: the end of the leaf."""
+    """A server's certificate.
+
+    Attributes:
+        chain: the leaf, followed by the intermediate certificates.
+        until: when the leaf expires.
+    """
 
     chain: bytes
     key: bytes = field(repr=False)
@@ -30,7 +35,7 @@ class ServerCertificate:
 
 
 def both_or_none(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
-    """The two files, or None if neither is given; ``ConfigError`` for one without the other."""
+    """Return the two files, None if neither is given. Raises ``ConfigError`` for one without the other."""
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:

@@ -1,4 +1,4 @@
-"""A thread that works until it is stopped, and never ends unnoticed."""
+"""A thread that runs until it is stopped, and reports when an error ends it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from kt_es.errors import KtError
 
 
 class Worker:
-    """Runs ``run(stop)`` in a thread; ``run`` returns soon after the event ``stop`` is set.
+    """Runs ``run(stop)`` in a thread. ``run`` must return soon after the event ``stop`` is set.
 
-    ``failed`` is called, once and in that thread, with the error that ended it, unless it was being stopped.
+    If an error ends ``run``, that thread calls ``failed`` with the error, unless ``stop`` is set already.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the thread to end, from any thread; ``join`` waits for it."""
+        """Ask the thread to end, from any thread. ``join`` waits for the end."""
         self._stop.set()
 
     def join(self, timeout: float) -> bool:
@@ -51,6 +51,6 @@ class Worker:
             error = KtError(f"{self.name} failed: {type(unknown).__name__}: {unknown}")
         else:
             return
-        # Errors are expected while everything around is being closed.
+        # Errors are expected while the things that the thread uses are being closed.
         if not self.stopping:
             self._failed(error)
