@@ -36,9 +36,9 @@ def combined(present: Sequence[ProfileKey], wanted: Sequence[ProfileKey]) -> tup
 def keeping(
     present: Sequence[ProfileKey], wanted: Sequence[ProfileKey], *, names: bool = False
 ) -> tuple[ProfileKey, ...]:
-    """Return the keys of ``wanted``. An OpenPGP certificate also keeps the packets of its copy in ``present``.
+    """Return the keys of ``wanted``. An OpenPGP certificate keeps the packets of its copy in ``present``.
 
-    These packets may be a revocation. With ``names``, a key that is in ``present`` keeps its name from there.
+    Such a packet may be a revocation. With ``names``, a key that is in ``present`` keeps its name from there.
     """
     known = {_identity(key): key for key in present}
     return tuple(_kept(known.get(_identity(key)), key, names=names) for key in wanted)
@@ -76,7 +76,7 @@ def _identity(key: ProfileKey) -> tuple[str, str]:
 
 
 def _certificate(key: ProfileKey) -> bytes:
-    """Return the only certificate of ``key`` in binary form; empty if ``key`` has several certificates or none."""
+    """Return the only certificate of ``key`` in binary form; empty if ``key`` has several or none."""
     binary = next((block.packets or b"" for block in armored(key.data)), key.data)
     certificates = openpgp_certificates(binary)
     return certificates[0] if len(certificates) == 1 else b""

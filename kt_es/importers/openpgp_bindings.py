@@ -1,4 +1,4 @@
-"""Verifies self-signatures of certificates of versions 4 and 6, of any age. RFC 9580, sections 5.2, 5.5 and 9.
+"""Verifies self-signatures of certificates of versions 4 and 6, of any age. RFC 9580, sections 5.2, 5.5, 9.
 
 SHA-1 and RIPEMD-160 are accepted: old certificates bind their user ids with them, and the known attacks do
 not let anybody but the owner make such a binding. MD5 is refused.

@@ -82,7 +82,7 @@ def _read(data: bytes) -> OpenPgpCertificate:
 
 
 def _without_unsigned_attributes(packets: list[Packet]) -> Iterator[Packet]:
-    """Leave out user attributes that the certificate's own key did not sign.
+    """Leave out user attributes without a signature that names the certificate's own key.
 
     Anybody can append such attributes, and they can contain anything.
     """
@@ -171,7 +171,7 @@ def _bound(
     signature: Packet,
     types: Sequence[SignatureType],
 ) -> bool:
-    """Return whether ``signature`` has one of ``types`` and verifies by ``primary``, whose body is ``key``."""
+    """Return whether ``signature`` has one of ``types`` and verifies by ``primary``. ``key`` is its body."""
     try:
         if signature.signature_type not in types or not _own(signature, primary):
             return False

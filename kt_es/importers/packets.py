@@ -14,7 +14,7 @@ from dataclasses import dataclass
 SIGNATURE, SECRET_KEY, PUBLIC_KEY, SECRET_SUBKEY, COMPRESSED, PUBLIC_SUBKEY = 2, 5, 6, 7, 8, 14
 SECRET = (SECRET_KEY, SECRET_SUBKEY)
 PRIMARY = (PUBLIC_KEY, SECRET_KEY)
-# Packets with these tags are not critical: a reader that does not know them ignores them. RFC 9580, section 4.3.
+# Packets with these tags are not critical: a reader may ignore unknown ones. RFC 9580, section 4.3.
 IGNORED = range(40, 64)
 _KEYS = (*PRIMARY, SECRET_SUBKEY, PUBLIC_SUBKEY)
 _VERSIONS = range(2, 7)
@@ -106,7 +106,7 @@ def has_key_material(data: bytes, packet: RawPacket) -> bool:
 
 
 def fingerprint(body: bytes) -> str:
-    """Return the fingerprint of a key packet's body; empty except for versions 4 and 6. RFC 9580, 5.5.4."""
+    """Return the fingerprint of a key packet's body of version 4 or 6, else "". RFC 9580, section 5.5.4."""
     if body[:1] == b"\x04":
         prefix = b"\x99" + len(body).to_bytes(2, "big")
         return hashlib.sha1(prefix + body, usedforsecurity=False).hexdigest().upper()

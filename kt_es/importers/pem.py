@@ -71,7 +71,7 @@ def read_pem(path: Path, policy: str) -> ImportPlan:
 def _certificate(body: bytes) -> x509.Certificate | None:
     block = b"-----BEGIN CERTIFICATE-----\n" + body.strip() + b"\n-----END CERTIFICATE-----\n"
     with warnings.catch_warnings():
-        # Some root certificates break rules of RFC 5280. They are only published; nothing relies on them here.
+        # Some root certificates break rules of RFC 5280. They are only published, and nothing relies on them.
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
         try:
             return x509.load_pem_x509_certificate(block)

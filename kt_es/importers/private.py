@@ -88,7 +88,7 @@ def bare_key(data: bytes) -> bytes | None:
 def is_clamped(key: bytes) -> bool:
     """Return whether ``key`` is clamped as a scalar of X25519 is (RFC 7748, section 5).
 
-    One public key in 32 also has this form.
+    One public key in 16 also has this form.
     """
     return not key[0] & 7 and key[31] & 0xC0 == 0x40
 
@@ -137,7 +137,7 @@ def _is_secret_at(data: bytes, offset: int) -> bool:
 
 
 def _private_der(data: bytes) -> str | None:
-    """Describe a private key in DER at the beginning of ``data`` or after other data; None if there is none."""
+    """Describe a private key in DER, at the beginning of ``data`` or later; None if there is none."""
     found = private_structure(data)
     for match in () if found else _DER_BEGIN.finditer(data):
         found = private_structure(data, match.start())

@@ -1,4 +1,4 @@
-"""Recognizes the public keys of a file. FORMATS, "Profiles, commitments and openings": the bytes of each type.
+"""Recognizes the public keys of a file. FORMATS, "Profiles, commitments and openings", defines their bytes.
 
 A file is recognized only if every part of it is understood. Only text around armored blocks and comments
 between lines are left out.

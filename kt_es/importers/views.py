@@ -84,7 +84,7 @@ def _undone(data: bytes) -> Iterator[bytes]:
 
 
 def _as_binary(text: bytes) -> Iterator[bytes]:
-    """Yield the bytes that ``text`` was if it was read in one of the code pages and then written as Unicode."""
+    """Yield the bytes from which ``text`` was made if they were read as text in one of the code pages."""
     try:
         characters = text.decode()
     except UnicodeDecodeError:

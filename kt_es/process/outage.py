@@ -79,7 +79,8 @@ class Outage:
         if kind.since is None:
             kind.since = now
             kind.count += 1
-            # Frequent short outages get few lines a minute. The number in the next line shows how many occurred.
+            # Frequent short outages get few lines a minute. The number in the next line shows how many there
+            # were.
             kind.quiet = len(kind.begun) == BEGINNINGS and now - kind.begun[0] < REMINDER
             if not kind.quiet:
                 kind.logged_at = now

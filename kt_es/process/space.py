@@ -32,7 +32,7 @@ def is_full(error: BaseException) -> bool:
 
 
 def unwritable(path: Path, error: OSError | sqlite3.Error) -> KtError:
-    """Return the error for an unwritable ``path``: ``DiskFullError`` if the disk is full or ``ConfigError``."""
+    """Return the error for a ``path`` that cannot be written: the disk is full, or the path is wrong."""
     if is_full(error):
         return DiskFullError(path)
     return ConfigError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}")
