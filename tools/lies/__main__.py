@@ -1,4 +1,4 @@
-"""``python -m tools.lies``: tell every lie, print what became of it, and fail if one was not caught."""
+"""``python -m tools.lies``: tell every lie, print the result of each, and fail if one was not caught."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def main(only: tuple[str, ...], list_: bool, jobs: int, report: Path | None) -> 
 
 
 def chosen(only: tuple[str, ...]) -> list[tuple[Scene, Lie | None]]:
-    """The lies that were asked for, each scene's after its control."""
+    """Return the lies named in ``only``, or all. The control of a scene comes before its lies."""
     found: list[tuple[Scene, Lie | None]] = []
     for scene in SCENES:
         lies = [

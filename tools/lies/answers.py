@@ -1,4 +1,4 @@
-"""What a front end answers about a universe: the HTTP interface as values that become JSON."""
+"""The answers of a front end about a universe: the HTTP interface as values that become JSON."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def lookup(universe: Universe, body: Json) -> Json:
 
 
 def lookup_answer(universe: Universe, label: str, epoch: int | None = None) -> LookupAnswer:
-    """The answer about ``label`` in ``epoch`` (default: the latest), under the latest checkpoint."""
+    """Return the answer about ``label`` in ``epoch``, by default the latest, under the latest checkpoint."""
     size = len(universe.epochs)
     number = epoch or size
     beta, vrf_proof = people.VRF.prove(label.encode())
@@ -79,7 +79,7 @@ def lookup_answer(universe: Universe, label: str, epoch: int | None = None) -> L
 
 
 def erasure_proof(universe: Universe, sequence: int) -> ErasureProof:
-    """The proof of the record ``sequence``, under the latest head."""
+    """Return the proof of the record ``sequence`` under the latest head."""
     latest = universe.epochs[-1]
     plan = plan_inclusion(sequence, latest.smh.head.log_size)
     return ErasureProof(
@@ -91,13 +91,13 @@ def erasure_proof(universe: Universe, sequence: int) -> ErasureProof:
 
 
 def inclusion(universe: Universe, epoch: int, size: int | None = None) -> tuple[bytes, ...]:
-    """That the head of ``epoch`` is in the log of ``size`` heads."""
+    """Return the proof that the head of ``epoch`` is in the log of ``size`` heads."""
     plan = plan_inclusion(epoch - 1, size or len(universe.epochs))
     return universe.proof(plan, universe.head_nodes)
 
 
 def consistency(universe: Universe, first: int, second: int) -> tuple[bytes, ...]:
-    """The proof between two sizes; none, where there is none."""
+    """Return the consistency proof between two sizes; empty if there is none."""
     if not 0 < first < second <= len(universe.epochs):
         return ()
     return universe.proof(plan_consistency(first, second), universe.head_nodes)
@@ -115,7 +115,7 @@ def range_(universe: Universe, body: Json) -> Json:
 
 
 def range_answer(universe: Universe, label: str, first: int, last: int) -> RangeAnswer:
-    """What stands at ``label`` in each of the epochs ``first`` to ``last``."""
+    """Return what the maps of the epochs ``first`` to ``last`` hold at ``label``."""
     beta, vrf_proof = people.VRF.prove(label.encode())
     index = index_of(beta)
     held = [universe.held(number, index) for number in range(first, last + 1)]

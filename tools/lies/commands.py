@@ -1,4 +1,4 @@
-"""``kt`` as a process: run to its end, or left running until it ends by itself."""
+"""Runs ``kt`` as a process: to its end, or in the background until it ends by itself."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PATIENCE = 120.0
 
 
 class StageError(Exception):
-    """A lie could not be told: a step before it went wrong."""
+    """A lie could not be told, because a step before it failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What a finished command said; ``memory`` is its peak in MiB."""
+    """The result of a finished command. ``memory`` is its peak in MiB."""
 
     code: int
     out: str
@@ -33,19 +33,19 @@ class Ran:
 
     @property
     def said(self) -> str:
-        """The first complaint, else the last line."""
+        """The first error message; without one, the last line."""
         lines = [line for line in self.err.splitlines() if line.startswith("✗ ")]
         return lines[0].removeprefix("✗ ") if lines else (self.out + self.err).strip().rpartition("\n")[2]
 
     @property
     def is_broken(self) -> bool:
-        """Whether it failed as no command may fail."""
+        """Whether the command failed with a traceback or an internal error, which no command may do."""
         text = self.out + self.err
         return "Traceback" in text or "internal error" in text
 
 
 class Process:
-    """A running ``kt``. What it says is read from pipes as it comes, by two threads."""
+    """A running ``kt``. Two threads read its output from pipes."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Process:
         return self._out.text + self._err.text
 
     def says(self, text: str, seconds: float = PATIENCE) -> str:
-        """Wait for a line with ``text``; that line."""
+        """Wait for a line that contains ``text``, and return the line."""
         end = time.monotonic() + seconds
         while True:
             found = [line for line in self.spoken.splitlines() if text in line]
@@ -86,7 +86,7 @@ class Process:
             threading.Event().wait(0.03)
 
     def end(self, seconds: float = PATIENCE) -> Ran:
-        """Wait until it ends by itself. Code -1 means that it did not, and was stopped."""
+        """Wait until the process ends by itself. Code -1 means that it did not end and was killed."""
         end = time.monotonic() + seconds
         while not self._has_ended():
             if time.monotonic() > end:
@@ -100,7 +100,7 @@ class Process:
         return self._ran
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> Ran:
-        """Ask it to end, and wait."""
+        """Ask the process to end, and wait for its end."""
         if not self._has_ended():
             self._process.send_signal(number)
         return self.end()
@@ -121,7 +121,7 @@ class Process:
 
 
 class _Said:
-    """What comes out of a pipe, to its end. The text is whatever has come so far."""
+    """Collects the output of a pipe until its end. ``text`` is the output so far."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
         self._parts: list[bytes] = []

@@ -1,4 +1,4 @@
-"""The operator's front end: real HTTP on the loopback, every answer as the operator wants it."""
+"""The operator's front end: real HTTP on the loopback, with any answer that the operator wants."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tools.lies.answers import Json
 from tools.lies.universe import Universe
 
 Rewrite = Callable[[Json, Json], Json]
-"""From a request and its true answer to the answer that is given."""
+"""Makes the answer that is sent from a request and its true answer."""
 
 Raw = Callable[[BaseHTTPRequestHandler], None]
-"""Writes the whole answer itself."""
+"""Writes the whole answer to the connection itself."""
 
 
 class RefusalError(Exception):
-    """The operator answers with this status and problem."""
+    """Raised to make the operator answer with this status and problem."""
 
     def __init__(self, status: int, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -35,8 +35,11 @@ class RefusalError(Exception):
 class FrontEnd:
     """Serves ``universe``, which may be replaced at any time.
 
-    ``rewrite`` changes the answers of a path and ``raw`` gives them byte by byte. ``asked`` has the paths of
-    all requests, in order. ``on_submit`` is called with each mutation instead of taking it.
+    Attributes:
+        rewrite: changes the answers of a path.
+        raw: writes the answers of a path byte by byte.
+        asked: the paths of all requests, in order.
+        on_submit: called with each submitted mutation, instead of publishing it.
     """
 
     def __init__(self, universe: Universe) -> None:
@@ -57,7 +60,7 @@ class FrontEnd:
             do_POST = do_GET  # noqa: N815
 
             def log_message(self, *_: object) -> None:
-                """Nothing: the harness prints verdicts only."""
+                """Print nothing, because the harness prints only verdicts."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -82,7 +85,7 @@ class FrontEnd:
         self._server.server_close()
 
     def rewrite_lookup(self, change: Callable[[LookupAnswer], LookupAnswer]) -> None:
-        """Give ``change`` of each true answer to a lookup."""
+        """Apply ``change`` to each true answer to a lookup."""
 
         def rewritten(_: Json, told: Json) -> Json:
             answer = change(LookupAnswer.decode(answers.binary(told["answer"])))
@@ -91,7 +94,7 @@ class FrontEnd:
         self.rewrite["/v1/lookup"] = rewritten
 
     def handle(self, handler: BaseHTTPRequestHandler) -> None:
-        """Answer one request, in a thread of its own."""
+        """Answer one request. Each request has its own thread."""
         path = urlsplit(handler.path).path
         self.asked.append(path)
         body = handler.rfile.read(int(handler.headers.get("content-length", 0)))
@@ -160,7 +163,7 @@ class FrontEnd:
 
 
 def send(handler: BaseHTTPRequestHandler, status: int, body: bytes, kind: str) -> None:
-    """One whole answer."""
+    """Send one complete answer."""
     handler.send_response(status)
     handler.send_header("content-type", kind)
     handler.send_header("content-length", str(len(body)))

@@ -1,7 +1,7 @@
-"""The operator's event log: two nodes of kt-es, and an address that leads to the one or to the other.
+"""The operator's event log: two nodes of kt-es, and an address that leads to either of them.
 
-Each universe is written under a directory name of its own. A ``Line`` listens on one port and forwards to
-one of the nodes; the operator turns it to the other one, and every process finds another log under the
+Each universe is written under its own directory name. A ``Line`` listens on one port and forwards to one of
+the nodes. When the operator turns the line to the other node, every process finds another log under the
 address that it knows.
 """
 
@@ -28,7 +28,7 @@ CHUNK = 64 * 1024
 
 
 class Log:
-    """One node. ``write`` puts what is new in a universe into its streams."""
+    """One node. ``write`` appends the new events of a universe to its streams."""
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
@@ -46,9 +46,9 @@ class Log:
         records: list[bytes] | None = None,
         events: list[tuple[str, bytes]] | None = None,
     ) -> None:
-        """Write what the streams of directory ``name`` do not have yet.
+        """Append the events that the streams of the directory ``name`` do not have yet.
 
-        ``heads``, ``records`` and ``events`` stand there instead of those of the universe.
+        ``heads``, ``records`` and ``events`` replace those of the universe.
         """
         names = StreamNames(name)
         for entry_hash, (opening, profile) in universe.private.items():
@@ -68,7 +68,7 @@ class Log:
     def _append(self, stream: str, kind: str, data: list[bytes]) -> None:
         if data:
             with self._lock:
-                # Random ids: the operator may put one event there twice.
+                # The ids are random, because the operator may append the same event twice.
                 self._log.append(stream, ANY, [NewEvent(kind, one, uuid.uuid4()) for one in data])
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ class Log:
 
 @contextmanager
 def running_logs(base: Path) -> Iterator[tuple[Log, Log]]:
-    """Two ``kt node``."""
+    """Run two nodes with ``kt node``, and yield their logs."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(base)}
     with ExitStack() as stack:
         logs = []
@@ -92,7 +92,7 @@ def running_logs(base: Path) -> Iterator[tuple[Log, Log]]:
 
 
 class Line:
-    """A port that forwards to ``target``. ``turn`` ends every connection and goes to another target."""
+    """A port that forwards to ``target``. ``turn`` closes all connections and changes the target."""
 
     def __init__(self, target: tuple[str, int]) -> None:
         self._target = target
@@ -112,7 +112,7 @@ class Line:
 
     def close(self) -> None:
         with suppress(OSError):
-            # Closing alone would not wake the thread that accepts.
+            # To close the socket alone would not wake the thread that accepts connections.
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._cut()
@@ -141,13 +141,13 @@ class Line:
                     stale = self._target != target
                     self._open |= {near, far}
                 if stale:
-                    # The line was turned meanwhile.
+                    # The line was turned in the meantime.
                     self._cut()
                 for source, sink in ((near, far), (far, near)):
                     threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        """One direction. Each of the two threads of a connection closes the socket that it reads."""
+        """Forward one direction. Each of the two threads of a connection closes the socket that it reads."""
         with source:
             with suppress(OSError):
                 while data := source.recv(CHUNK):

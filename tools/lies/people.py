@@ -1,4 +1,4 @@
-"""Keys, profiles and signed mutations. All of them are derived from names, so that a lie needs few words."""
+"""Keys, profiles and signed mutations, all derived from names, so that the code of a lie is short."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ORIGIN = "lies.example.org/people"
 
 
 def seed(name: str) -> bytes:
-    """32 bytes that belong to ``name``."""
+    """Return 32 bytes derived from ``name``."""
     return sha256(f"kt-es lies {name}".encode())
 
 
@@ -50,7 +50,7 @@ def opening(user: str, version: int, tag: str = "") -> bytes:
 
 
 def profile(user: str, version: int, tag: str = "", name: str = "laptop") -> bytes:
-    """``user``'s keys in ``version``. Another ``tag`` makes another profile of the same version."""
+    """Return the profile of ``user`` in ``version``. Another ``tag`` gives another profile."""
     return encode_profile([ProfileKey(name, "raw", f"{user} {version} {tag}".encode())])
 
 
@@ -64,10 +64,12 @@ def mutation(
     data: bytes | None = None,
     version: int | None = None,
 ) -> Mutation:
-    """The version of ``user`` after ``before``, signed.
+    """Return the signed version of ``user`` after ``before``.
 
-    ``keys`` are those that the entry authorizes, by default ``user``'s own one, and ``by`` those that sign,
-    by default ``keys``. ``data`` is the profile, by default that of ``profile``.
+    Args:
+        keys: the keys that the entry authorizes, by default the own key of ``user``.
+        by: the keys that sign, by default ``keys``.
+        data: the profile, by default the result of ``profile``.
     """
     number = version or (1 if before is None else before.entry.version + 1)
     shown = profile(user, number, tag) if data is None else data

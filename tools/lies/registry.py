@@ -1,4 +1,4 @@
-"""What a lie is, and the list of all lies. docs/THREATS.md has the same list as its table."""
+"""The definition of a lie, and the list of all lies. docs/THREATS.md has the same list as a table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tools.lies.commands import Ran
 from tools.lies.stage import Stage
 
 Telling = Callable[[Stage, "str | None"], Ran]
-"""Sets everything up and tells the lie ``case``, or the truth where it is None; what the command said."""
+"""Sets everything up, tells the lie ``case``, or the truth for None, and returns the command's result."""
 
 BY_SIGNER = "signer"
 BY_LOG = "event log"
@@ -24,9 +24,15 @@ LATER = "at the next look"
 
 @dataclass(frozen=True, slots=True)
 class Lie:
-    """One row: who tells it, which command catches it and when, the exit code, and what the command says.
+    """One row of the table.
 
-    ``says`` is a part of the sentence. ``case`` names the lie among those that share a set-up.
+    Attributes:
+        teller: who tells the lie.
+        command: the command that catches the lie.
+        when: when the command catches it.
+        code: the exit code.
+        says: a part of the sentence that the command prints.
+        case: the name of the lie among the lies that share a set-up.
     """
 
     name: str
@@ -40,9 +46,11 @@ class Lie:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A set-up with the lies that are told in it, and the control: without a lie it ends with ``control``.
+    """A set-up, with the lies that are told in it.
 
-    ``also`` is the file of tests that shows the same within a process.
+    Attributes:
+        control: the exit code of the control, which is the set-up without a lie.
+        also: the file with the tests that show the same within one process.
     """
 
     name: str
@@ -62,7 +70,7 @@ def lie(
 
 
 def told(*lies: Lie, also: str, control: int = 0) -> Callable[[Telling], Telling]:
-    """Register a function that tells ``lies``, each by its ``case``."""
+    """Register a function that tells ``lies``. It gets the ``case`` of the lie to tell."""
 
     def register(tell: Telling) -> Telling:
         name = tell.__name__.strip("_").replace("_", "-")
@@ -73,7 +81,7 @@ def told(*lies: Lie, also: str, control: int = 0) -> Callable[[Telling], Telling
 
 
 def table() -> list[str]:
-    """The rows of the table in docs/THREATS.md."""
+    """Return the rows of the table in docs/THREATS.md."""
     rows = []
     for scene in SCENES:
         rows += [

@@ -1,4 +1,4 @@
-"""Runs lies and their controls, several at a time, and says of each whether it was caught."""
+"""Runs lies and their controls, several at a time, and reports of each whether it was caught."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tools.lies.stage import Stage
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a lie, or of a control, whose ``lie`` is None."""
+    """The result of a lie, or of a control, whose ``lie`` is None."""
 
     scene: Scene
     lie: Lie | None
@@ -46,7 +46,7 @@ class Verdict:
 
 
 def run(scenes: Sequence[tuple[Scene, Lie | None]], jobs: int) -> Iterator[Verdict]:
-    """Tell each lie; the verdicts come as they are known."""
+    """Tell each lie, and yield each verdict as soon as it is known."""
     with (
         tempfile.TemporaryDirectory(prefix="kt-lies-") as base,
         running_logs(Path(base)) as logs,
@@ -69,7 +69,7 @@ def _tell(scene: Scene, one: Lie | None, base: Path, logs: tuple[Log, Log]) -> V
         problem = _problem(scene, one, ran)
     except StageError as error:
         problem = f"the stage: {error}"
-    except Exception as error:  # a fault of the harness fails the one lie
+    except Exception as error:  # a fault of the harness fails only this lie
         problem = f"the harness: {type(error).__name__}: {error}"
     spent = time.monotonic() - began
     said = "" if ran is None else ran.said
@@ -77,7 +77,7 @@ def _tell(scene: Scene, one: Lie | None, base: Path, logs: tuple[Log, Log]) -> V
 
 
 def _problem(scene: Scene, one: Lie | None, ran: Ran) -> str:
-    """What is wrong with the answer, nothing if it is as promised."""
+    """Return what is wrong with the result; empty if it is as promised."""
     expected = scene.control if one is None else one.code
     if ran.is_broken:
         return f"it broke: {ran.err[-2000:]}"

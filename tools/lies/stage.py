@@ -1,4 +1,4 @@
-"""Where a lie is told: a directory of its own, the operator's front ends and logs, users and processes."""
+"""The environment of one lie: its own directory, the operator's front ends and logs, users and processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def milliseconds() -> int:
 
 
 class User:
-    """Somebody with a home of their own, who knows of the directory what ``environment`` says."""
+    """A user with a separate home, who knows of the directory what ``environment`` contains."""
 
     def __init__(self, stage: Stage, name: str, server: str, vkey: str | None) -> None:
         self._stage = stage
@@ -57,30 +57,30 @@ class User:
         return self.start(*arguments, limit=limit).end()
 
     def ok(self, *arguments: str | Path, code: int = 0) -> Ran:
-        """Run ``kt``, which has to end with ``code``: a step before the lie."""
+        """Run ``kt`` as a step before the lie. It has to end with ``code``."""
         ran = self.kt(*arguments)
         if ran.code != code:
             raise StageError(f"kt {' '.join(map(str, arguments))} ended with {ran.code}: {ran.err}{ran.out}")
         return ran
 
     def holds(self, *names: str) -> Self:
-        """Give this user the private keys of these names."""
+        """Give this user the private keys with these names."""
         for name in names:
             KeyStore(self.home / "data" / "kt-es" / "keys").add(name, people.key(name))
         return self
 
     @property
     def evidence(self) -> list[Path]:
-        """The evidence that was saved, the oldest first."""
+        """The saved evidence, oldest first."""
         found = (self.home / "state").rglob("evidence/*")
         return sorted(found, key=lambda path: path.stat().st_mtime_ns)
 
 
 class Stage:
-    """One lie's surroundings. Everything that was opened is closed at its end."""
+    """The environment of one lie. Leaving its context closes everything that was opened."""
 
     def __init__(self, base: Path, name: str, logs: tuple[Log, Log]) -> None:
-        """``name`` is that of the directory, whose streams no other lie uses."""
+        """Make the stage. ``name`` is the name of the directory, whose streams no other lie uses."""
         base.mkdir(parents=True)
         self.base = base
         self.name = name
@@ -101,11 +101,11 @@ class Stage:
             process.end(0)
 
     def _heard(self) -> str:
-        """The end of what every process has said."""
+        """Return the end of the output of every process."""
         return "\n".join(process.spoken[-2000:] for process in self._processes)
 
     def until(self, true: Callable[[], bool], what: str) -> None:
-        """Wait for what another thread or process brings about."""
+        """Wait for a condition that another thread or process makes true."""
         end = time.monotonic() + PATIENCE
         while not true():
             if time.monotonic() > end:
@@ -115,7 +115,7 @@ class Stage:
     # Over HTTP
 
     def universe(self, **options: Any) -> Universe:
-        """A directory that began a moment ago; it has a config and no epoch yet."""
+        """Return a new directory. It has a config, and no epoch yet."""
         return Universe(milliseconds(), **options)
 
     def front_end(self, universe: Universe) -> FrontEnd:
@@ -128,27 +128,27 @@ class Stage:
 
     @property
     def line(self) -> Line:
-        """The address of the log: the first node, until it is turned."""
+        """The address of the log. It leads to the first node until it is turned."""
         if self._line is None:
             self._line = Line(self.one.target)
             self._stack.callback(self._line.close)
         return self._line
 
     def write(self, universe: Universe, **instead: Any) -> None:
-        """Write what is new in ``universe`` into the log that users reach; see ``Log.write``."""
+        """Append the new events of ``universe`` to the log that users reach; see ``Log.write``."""
         self.one.write(self.name, universe, **instead)
 
     def replace(self, universe: Universe, **instead: Any) -> None:
-        """From now on the log is another one, with the streams of ``universe``."""
+        """Replace the log by another one, with the streams of ``universe``."""
         self.other.write(self.name, universe, **instead)
         self.line.turn(self.other.target)
 
     def audit(self, *options: str | Path, vkey: str = VKEY) -> Ran:
-        """``kt audit`` as an outsider runs it."""
+        """Run ``kt audit`` as an outsider does."""
         return self.kt("audit", "--log", self.line.uri, "--vkey", vkey, "--directory", self.name, *options)
 
     def audited(self, *options: str | Path) -> None:
-        """The same before the lie: it has to find everything correct."""
+        """Run the same audit before the lie. It has to find everything correct."""
         ran = self.audit(*options)
         if ran.code != 0:
             raise StageError(f"the audit before the lie ended with {ran.code}: {ran.err}")
@@ -170,7 +170,7 @@ class Stage:
         return path
 
     def process(self, *arguments: str | Path) -> Process:
-        """A process of the directory: ``monitor``, ``frontend``, ``signer``."""
+        """Start a process of the directory: ``monitor``, ``frontend`` or ``signer``."""
         return self.start("-c", self.settings, *arguments)
 
     def kt(self, *arguments: str | Path) -> Ran:

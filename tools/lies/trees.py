@@ -1,4 +1,4 @@
-"""The map of a small directory, built anew from a dict each time by its definition (FORMATS, "Map")."""
+"""The map of a small directory. It is built from a dict each time, by its definition (FORMATS, "Map")."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def map_root(entries: Entries, depth: int = 0) -> bytes:
 
 
 def prove(entries: Entries, index: bytes) -> MapProof:
-    """What stands at ``index``, or that nothing does."""
+    """Return the proof of the entry at ``index``, or of its absence."""
     siblings: list[bytes | None] = []
     depth = 0
     while len(entries) > 1:

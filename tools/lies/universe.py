@@ -1,7 +1,8 @@
-"""One history of a directory, signed as its malicious operator likes.
+"""One history of a directory, signed as its malicious operator wants.
 
-``put``, ``queue`` and ``epoch`` do what an honest signer would, and take what the operator wants instead:
-another verdict, other fields of a head, another key. ``fork`` makes a second history with the same past.
+``put``, ``queue`` and ``epoch`` do by default what an honest signer does. Their arguments are the operator's
+changes: another verdict, other fields of a head, another key. ``fork`` makes a second history with the same
+past.
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ STEP = 1_000
 """Milliseconds from one epoch to the next, unless an epoch says otherwise."""
 
 BEGIN = 20_000
-"""Milliseconds before now at which a universe begins: its heads are fresh for minutes."""
+"""Milliseconds between the begin of a universe and now. Its heads stay fresh for minutes."""
 
 MAX_INTERVAL = 300_000
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One epoch as it was published. ``entries`` is its map, ``key`` signed its head."""
+    """One published epoch. ``entries`` is its map, and ``key`` signed its head."""
 
     smh: SignedMapHead
     event: HeadEvent
@@ -62,7 +63,7 @@ class Published:
 
 
 class Universe:
-    """A directory's queue, both logs and its maps, in memory."""
+    """The queue, both logs and the maps of a directory, in memory."""
 
     def __init__(
         self,
@@ -72,7 +73,7 @@ class Universe:
         begin: int = BEGIN,
         signer: PrivateKey = SIGNER,
     ) -> None:
-        """``now`` is in ms; the directory begins ``begin`` ms before it, under the key ``signer``."""
+        """Make a directory that began ``begin`` ms before ``now``, under the key ``signer``."""
         self.clock = now - begin
         self.events: list[tuple[str, bytes]] = []
         self.records: list[bytes] = []
@@ -105,7 +106,7 @@ class Universe:
         self.configure(self.config, [signer])
 
     def fork(self) -> Universe:
-        """A second history that goes on from here. Both are signed by the same keys."""
+        """Return a second history that continues from here. The same keys sign both histories."""
         made = copy.copy(self)
         for name, value in vars(self).items():
             if isinstance(value, list | dict):
@@ -114,16 +115,16 @@ class Universe:
         made._packer = copy.deepcopy(self._packer)
         return made
 
-    # What goes into the queue
+    # The queue
 
     def queue(self, kind: str, data: bytes, *verdicts: Verdict | None) -> list[Verdict]:
-        """Put an event into the queue and decide its items. A verdict that is not None is the operator's."""
+        """Append an event to the queue and decide its items. A verdict replaces the honest one unless None."""
         items = items_of(len(self.events), kind, data)
         self.events.append((kind, data))
         return [self.decide(item, *verdicts[at : at + 1]) for at, item in enumerate(items)]
 
     def decide(self, item: Item, verdict: Verdict | None = None) -> Verdict:
-        """Append the record of ``item`` to the log of mutations; ``verdict``, if any, is the operator's."""
+        """Append the record of ``item`` to the log of mutations. ``verdict`` replaces the honest verdict."""
         decided = self._honest(item, verdict)
         thing = _parsed(item)
         if verdict is not None and verdict is not decided:
@@ -137,7 +138,7 @@ class Universe:
         return decided
 
     def write(self, record: Record) -> None:
-        """Append a record as it is."""
+        """Append a record unchanged."""
         data = record.encode()
         self.records.append(data)
         self.log, created = self.log.append([log_leaf_hash(data)])
@@ -156,7 +157,7 @@ class Universe:
         return decide(self._epoch, thing, current)
 
     def _force(self, thing: object, verdict: Verdict) -> None:
-        """Make the epoch what it is after ``verdict``, whatever the rules say."""
+        """Change the epoch as ``verdict`` does, against the rules."""
         if isinstance(thing, Mutation):
             if verdict is Verdict.ACCEPTED:
                 self._accepted[thing.entry.index] = thing.entry_hash
@@ -178,7 +179,7 @@ class Universe:
         data: bytes | None = None,
         verdict: Verdict | None = None,
     ) -> Mutation:
-        """The next version of ``user`` into the queue; the parameters are those of ``people.mutation``."""
+        """Append the next version of ``user`` to the queue, with the parameters of ``people.mutation``."""
         made = people.mutation(user, self.current(user), keys=keys, by=by, tag=tag, data=data)
         number = made.entry.version
         shown = people.profile(user, number, tag) if data is None else data
@@ -188,15 +189,15 @@ class Universe:
     def submit(
         self, made: Mutation, opening: bytes, profile: bytes, verdict: Verdict | None = None
     ) -> Verdict:
-        """A mutation that is made already, with what opens it."""
+        """Append an existing mutation to the queue, and keep its opening and profile."""
         self.mutations.setdefault(made.entry_hash, made)
         self.private[made.entry_hash] = (opening, profile)
         return self.queue(MUTATIONS, encode_mutations([made.encode()]), verdict)[0]
 
     def plant(self, made: Mutation | None, user: str) -> None:
-        """Make the map of the coming epoch hold ``made`` for ``user``, without any record; None is nothing.
+        """Put ``made`` into the map of the next epoch for ``user`` without a record; None removes the entry.
 
-        No replay believes such a map. A client, which sees no records, has to find other reasons.
+        No replay accepts such a map. A client sees no records, so it has to detect the lie in another way.
         """
         index = people.index(user)
         self._accepted[index] = b"" if made is None else made.entry_hash
@@ -204,20 +205,20 @@ class Universe:
             self.mutations[made.entry_hash] = made
 
     def current(self, user: str) -> Mutation | None:
-        """The entry of ``user`` in the latest epoch."""
+        """Return the mutation of ``user`` in the latest epoch; None if there is none."""
         held = self.entries.get(people.index(user))
         return None if held is None else self.mutations[held]
 
     def configure(self, config: Config, keys: Sequence[PrivateKey], verdict: Verdict | None = None) -> None:
         data = config.encode()
-        # Not SignedConfig.sign, which refuses what no reader takes: the operator signs anything.
+        # SignedConfig.sign refuses configs that no reader accepts, but the operator signs anything.
         signed = SignedConfig(config, data, tuple(sign(key, "config", ORIGIN, data) for key in keys))
         self.queue(CONFIG, signed.encode(), verdict)
         if verdict is Verdict.CONFIG:
             self._epoch.next_config = signed
 
     def rotate(self, new: PrivateKey, by: Sequence[PrivateKey] = (), verdict: Verdict | None = None) -> None:
-        """A config that makes ``new`` the signer key from the next epoch on."""
+        """Append a config that makes ``new`` the signer key from the next epoch on."""
         current = self.configs[-1].config
         self._ring[people.public(new)] = new
         config = replace(current, signer_keys=(people.public(new),), previous=current.hash)
@@ -226,7 +227,7 @@ class Universe:
     def erase(
         self, made: Mutation, by: PrivateKey, verdict: Verdict = Verdict.ERASED, *, origin: str = ORIGIN
     ) -> None:
-        """The erasure of the profile of ``made``."""
+        """Append the erasure of the profile of ``made``."""
         erasure = Erasure.sign(made.entry.index, made.entry_hash, ErasureReason.OWNER, origin, by)
         self.queue(ERASURE, erasure.encode(), verdict)
 
@@ -246,8 +247,9 @@ class Universe:
     ) -> Published:
         """Close the epoch with a marker of time ``at`` (ms) and publish its head.
 
-        ``marker_by``, ``key``, ``heads_key`` and ``mutations_key`` sign marker, head and checkpoints instead
-        of the key in force. ``fields`` replace fields of the head, and the roots those of the checkpoints.
+        ``marker_by``, ``key``, ``heads_key`` and ``mutations_key`` sign the marker, the head and the two
+        checkpoints in place of the key in force. ``fields`` replace fields of the head. ``heads_root`` and
+        ``mutations_root`` replace the roots in the checkpoints.
         """
         assert self._epoch.config is not None
         in_force = self._ring[self._epoch.config.config.signer_key]
@@ -255,7 +257,7 @@ class Universe:
         nonce = people.seed(f"nonce {len(self.events)} {self.clock}")[:16]
         marker = Marker.sign(nonce, self.clock, ORIGIN, marker_by or in_force)
         self.queue(EPOCH_MARKER, marker.encode(), Verdict.EPOCH)
-        # Also where the marker is no marker by the formats, which the operator does not care for.
+        # The marker closes the epoch even if it breaks the formats, because the operator ignores them.
         self._epoch.closed_by = marker
         return self._publish(key or in_force, heads_key, mutations_key, heads_root, mutations_root, fields)
 
@@ -294,7 +296,7 @@ class Universe:
         return published
 
     def _apply(self) -> None:
-        """Put into the map what the epoch accepted; ``plant`` may also have taken something out."""
+        """Put the accepted entries of the epoch into the map. ``plant`` may also have removed an entry."""
         for index, entry_hash in self._accepted.items():
             if entry_hash:
                 self.entries[index] = entry_hash
@@ -302,13 +304,13 @@ class Universe:
             else:
                 del self.entries[index]
 
-    # What is proven of it
+    # Proofs
 
     def proof(self, plan: ProofPlan, nodes: dict[NodeId, bytes]) -> tuple[bytes, ...]:
         return tuple(plan.proof([nodes[node] for node in plan.nodes]))
 
     def held(self, epoch: int, index: bytes) -> Mutation | None:
-        """The entry that stands at ``index`` in ``epoch``."""
+        """Return the mutation that the map of ``epoch`` holds at ``index``; None if there is none."""
         held = self.epochs[epoch - 1].entries.get(index)
         return None if held is None else self.mutations[held]
 

@@ -1,4 +1,4 @@
-"""The lies. Each module registers those of one kind."""
+"""The lies. Each module registers the lies of one kind."""
 
 from __future__ import annotations
 

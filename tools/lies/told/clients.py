@@ -1,4 +1,4 @@
-"""Two histories, rollbacks and retired keys, told to a client that comes back."""
+"""Two histories, rollbacks and retired keys, told to a client that has state from an earlier call."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ _FOREIGN = "config: the chain of configs is not the one"
     also="tests/client/test_convictions.py",
 )
 def convicted(stage: Stage, case: str | None) -> Ran:
-    """The side that was shown first is served again, as if nothing had been."""
+    """After the second history, the operator serves the first one again."""
     universe, other = _two_sides(stage)
     front_end = stage.front_end(universe)
     user = _somebody(stage.user(front_end))
@@ -103,7 +103,7 @@ def convicted(stage: Stage, case: str | None) -> Ran:
     also="tests/client/test_convictions.py",
 )
 def impostor(stage: Stage, case: str | None) -> Ran:
-    """A front end of another directory, of the same name and younger, would be behind for ever."""
+    """A front end of another, younger directory with the same name always answers that it is behind."""
     front_end = stage.front_end(_universe(stage))
     user = _somebody(stage.user(front_end))
     user.ok("get", ALICE)
@@ -132,7 +132,7 @@ def _universe(stage: Stage) -> Universe:
 
 
 def _two_sides(stage: Stage) -> tuple[Universe, Universe]:
-    """Two histories of one past and one length; bob is in the second one."""
+    """Return two histories with the same past and the same length. bob is in the second one."""
     universe = _universe(stage)
     other = universe.fork()
     universe.epoch()
@@ -307,7 +307,7 @@ def membership(stage: Stage, case: str | None) -> Ran:
     universe, other = _two_sides(stage)
     front_end = stage.front_end(universe)
     if case is not None:
-        # The true log and its checkpoints, and a signed head of the same epoch that is not in it.
+        # The log and its checkpoints are true. The signed head of the same epoch is not in the log.
         true, false = universe.epochs[-1], other.epochs[-1]
         for path in ("/v1/heads/latest", f"/v1/heads/{true.epoch}"):
             front_end.rewrite[path] = lambda _, told_: {
@@ -324,7 +324,7 @@ def membership(stage: Stage, case: str | None) -> Ran:
     also="tests/client/test_heads.py",
 )
 def promises(stage: Stage, case: str | None) -> Ran:
-    """No lie, but what prepares one: whoever looks is told."""
+    """A longer ``max_interval`` is not a lie, but it can prepare one. The commands report it."""
     universe = _universe(stage)
     user = stage.user(stage.front_end(universe))
     user.ok("get", ALICE)

@@ -1,4 +1,4 @@
-"""Profiles that are held back and called erased."""
+"""Profiles that the operator withholds and claims to be erased."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def erasure(stage: Stage, case: str | None) -> Ran:
 
     front_end.rewrite_lookup(change)
     if case is not None:
-        # Whatever the answer says, no profile comes with it.
+        # The front end removes the profile from every answer.
         change_lookup = front_end.rewrite["/v1/lookup"]
         front_end.rewrite["/v1/lookup"] = lambda asked, true: {**change_lookup(asked, true), "profile": None}
     return stage.user(front_end).kt("get", ALICE)
@@ -97,5 +97,5 @@ def proof_files(stage: Stage, case: str | None) -> Ran:
         case "label":
             proof = replace(proof, label=label("bob"))
     path.write_bytes(proof.encode())
-    # The one who verifies it knows the directory's key.
+    # The reader who verifies the file knows the key of the directory.
     return stage.user(front_end, "reader").kt("verify", path)

@@ -1,4 +1,4 @@
-"""Logs that go back, change or fall silent, told to processes that resume and to those that follow."""
+"""Logs that go back, change or stop growing, told to processes that resume or that follow the log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TWO = "the directory signed two different heads of epoch 3"
 
 
 def _lies(command: str, code: int | None = None, *, live: bool = True) -> list[Lie]:
-    """Rollback, fork and longer fork, at the next start and, of processes, while they run."""
+    """Return rollback, fork, longer fork and empty log, at the next start and, with ``live``, while running."""
     made = []
     for when in (RESTART, LIVE) if live else (RESTART,):
         for what, teller, own, says in (
@@ -37,7 +37,7 @@ def _lies(command: str, code: int | None = None, *, live: bool = True) -> list[L
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """Three epochs, and what the operator says instead of them."""
+    """Three epochs, and the log that the operator shows instead of them."""
 
     true: Universe
     lie: Universe | None
@@ -63,7 +63,7 @@ class Logs:
         return cls(universe, None if what is None else other)
 
     def tell(self, stage: Stage) -> None:
-        """Replace the log, or, in the control, let it go on."""
+        """Replace the log; in the control, append another epoch instead."""
         if self.lie is None:
             self.true.put("dave")
             self.true.epoch()
@@ -86,7 +86,7 @@ def audit_resumes(stage: Stage, case: str | None) -> Ran:
 
 
 def _following(stage: Stage, case: str | None, command: str, said: str) -> Ran:
-    """A process verifies three epochs; then it is told the lie, running or stopped and started again."""
+    """Let a process verify three epochs, and then tell it the lie, while it runs or at its next start."""
     what, when = _case(case)
     logs = Logs.make(stage, what)
     process = stage.process(command)
@@ -148,7 +148,7 @@ def _serving(stage: Stage) -> tuple[Process, str]:
 
 
 def _ready(url: str) -> str:
-    """What ``/readyz`` says is missing."""
+    """Return what is missing according to ``/readyz``."""
     try:
         answer = httpx.get(f"{url}/readyz", timeout=10, trust_env=False)
     except httpx.HTTPError as error:
@@ -162,7 +162,7 @@ def _epoch(url: str) -> int:
 
 
 def _answered(url: str) -> Ran:
-    """How a look-up is answered, as if it were the exit code of a command; and what ``/readyz`` says."""
+    """Return the status of a lookup in place of an exit code, and the answer of ``/readyz``."""
     answer = httpx.post(f"{url}/v1/lookup", json={"label": ALICE}, timeout=10, trust_env=False)
     return Ran(answer.status_code, "", json.dumps(_ready(url)))
 
@@ -228,7 +228,7 @@ def _timed(stage: Stage, case: str | None) -> Universe:
     also="tests/ledger/test_clock.py",
 )
 def watchman(stage: Stage, case: str | None) -> Ran:
-    """The monitor verifies every head. What its clock says against them is an alarm beside that."""
+    """The monitor verifies every head. A head that contradicts its clock also causes an alarm."""
     stage.write(_timed(stage, (case or "").partition(" ")[0]))
     process = stage.process("monitor", *(["--exit-on-silence"] if case in (None, "silence exit") else []))
     if case == "silence exit":
@@ -247,7 +247,7 @@ def watchman(stage: Stage, case: str | None) -> Ran:
     also="tests/ledger/test_convicting.py",
 )
 def convicted_followers(stage: Stage, case: str | None) -> Ran:
-    """The log that was verified first is back, as if nothing had been."""
+    """After a contradiction, the operator shows the log that was verified first again."""
     logs = Logs.make(stage, None if case is None else "fork")
 
     def look() -> Ran:
@@ -272,7 +272,7 @@ def convicted_followers(stage: Stage, case: str | None) -> Ran:
     also="tests/e2e/test_cli_equivocation.py",
 )
 def audit_evidence(stage: Stage, case: str | None) -> Ran:
-    """The file that an audit saves convicts the directory before anybody."""
+    """The evidence that an audit saves convicts the directory for every reader."""
     logs = Logs.make(stage, None if case is None else "fork")
     stage.audited("--data", "kept")
     logs.tell(stage)

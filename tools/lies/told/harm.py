@@ -1,4 +1,4 @@
-"""Answers that would hurt a terminal, a disk, the memory or the patience of whoever reads them."""
+"""Answers that would harm the reader: the terminal, the disk or the memory, or an endless wait."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from tools.lies.stage import Stage
 ALICE = label("alice")
 
 PATIENCE = 8.0
-"""Seconds that a call with ``--timeout 2`` may take, the start of the command included."""
+"""Seconds that a call with ``--timeout 2`` may take, including the start of the command."""
 
 MEMORY = 400
-"""MiB that a look-up or a history may take, whatever the server answers."""
+"""MiB that a lookup or a history may take, whatever the server answers."""
 
 
 def _drips(name: str) -> Lie:
@@ -163,7 +163,7 @@ def no_room(stage: Stage, case: str | None) -> Ran:
 
 
 def _no_file_grows() -> None:
-    """What a full disk is like: nothing can be written to any file."""
+    """Simulate a full disk: no file can grow."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 

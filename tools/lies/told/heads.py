@@ -1,4 +1,4 @@
-"""Heads that are not what the records make of them, told to whoever replays."""
+"""Heads that do not follow from the records, told to processes that replay the logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""False answers to one look-up, told to somebody who has never seen the directory before."""
+"""False answers to one lookup, told to a user who has never seen the directory before."""
 
 from __future__ import annotations
 

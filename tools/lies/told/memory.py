@@ -1,4 +1,4 @@
-"""Accounts that go back, change or vanish inside one growing log, told to a client that remembers them."""
+"""Accounts that go back, change or vanish within one growing log, told to a client that remembers them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _lies(command: str) -> list[Lie]:
 
 
 def _tell(universe: Universe, what: str | None) -> None:
-    """Two versions stand. The signer puts into the map what no replay would believe."""
+    """Tell the lie after two published versions. The signer changes the map in a way that no replay accepts."""
     first = universe.mutations[universe.versions[people.index("alice")][0][1]]
     second = universe.current("alice")
     match what:
@@ -40,7 +40,7 @@ def _tell(universe: Universe, what: str | None) -> None:
             other = mutation("alice", first, tag="other")
             _plant(universe, mutation("alice", other, keys=[STRANGER]))
         case "account-vanishes":
-            # Another account takes its place, so that the map does not shrink.
+            # Another account is added, so that the map does not shrink.
             universe.plant(None, "alice")
             universe.plant(mutation("bob"), "bob")
         case _:
@@ -95,7 +95,7 @@ def watch(stage: Stage, case: str | None) -> Ran:
 
 
 def _tell_versions(universe: Universe, case: str | None) -> None:
-    """Make the history that the front end tells end with what the map holds."""
+    """Make the history that the front end serves end with the version in the map."""
     index = people.index("alice")
     told_ = universe.versions[index]
     current = universe.current("alice")
@@ -116,7 +116,7 @@ def verify(stage: Stage, case: str | None) -> Ran:
     user = stage.user(front_end)
     user.ok("get", ALICE)
     _tell(universe, case)
-    # Somebody else, who has not seen the account before, is given a proof that verifies.
+    # For another user, who has not seen the account before, the proof verifies.
     other = stage.user(front_end, "newcomer")
     other.ok("get", ALICE, "--out", "proof", code=3 if case == "account-vanishes" else 0)
     return _verify(user, other)

@@ -131,7 +131,7 @@ def one_label(stage: Stage, case: str | None) -> Ran:
     also="tests/cli/watching/test_hooks.py",
 )
 def told_before(stage: Stage, case: str | None) -> Ran:
-    """The watch before this one told the alarm already."""
+    """An earlier watch has already reported the alarm."""
     universe = stage.universe()
     universe.put("alice")
     universe.epoch()
@@ -207,7 +207,7 @@ def putting(stage: Stage, case: str | None) -> Ran:
     mine = universe.current("alice")
     assert mine is not None
     if case == "injected":
-        # The present key stays, and one of the operator's is added.
+        # The present key stays, and the operator's key is added.
         _plant(universe, mutation("alice", mine, keys=[key("alice"), STRANGER], by=[STRANGER]))
         universe.epoch()
     if case in ("stands", "nothing"):

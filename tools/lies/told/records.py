@@ -1,4 +1,4 @@
-"""False verdicts and false records, told to whoever replays the log of mutations."""
+"""False verdicts and false records, told to processes that replay the log of mutations."""
 
 from __future__ import annotations
 
@@ -144,5 +144,5 @@ def beginning(stage: Stage, case: str | None) -> Ran:
     universe.put("alice", keys=[key("alice")])
     universe.epoch()
     stage.write(universe)
-    # The auditor pinned another key than the one that signed the first config.
+    # The auditor pinned a key that did not sign the first config.
     return stage.audit(vkey=NEW_VKEY if case else VKEY)
