@@ -1,4 +1,4 @@
-"""Kill a node again and again; ``make torture-node ROUNDS=n`` runs it."""
+"""Kills a node again and again; ``make torture-node ROUNDS=n`` runs it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tools.node_torture.rounds import Torture
 
 
 def main() -> int:
-    """0 if everything held, 1 if not: then the data are kept and named."""
+    """Run a torture. Return 0 if every check passed; otherwise keep and name the data, and return 1."""
     parser = argparse.ArgumentParser(prog="python -m tools.node_torture", description=__doc__)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, help="of every draw; default a random one, printed first")

@@ -1,4 +1,4 @@
-"""The clients of a tortured node: each goes on through every kill, and remembers the answers it got."""
+"""The clients of a tortured node. Each continues through every kill and remembers its answers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from kt_es.eventstore.driver import (
     WrongCurrentVersion,
 )
 
-DEADLINE = 5.0  # of one call, in seconds
+DEADLINE = 5.0  # seconds for one call
 PAUSE = 0.02  # before an attempt is repeated
 
 
 class Running:
-    """``work`` in a thread with a connection of its own, until ``enough`` is set.
+    """Runs ``work`` in a thread with its own connection, until ``enough`` is set.
 
-    ``interrupt`` ends a wait of ``work``.
+    ``interrupt`` ends a wait in ``work``.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Running:
         self._thread.start()
 
     def finish(self) -> None:
-        """Let the thread finish its current work; raise if it failed."""
+        """Let the thread finish its current work, and raise if it failed."""
         self.enough.set()
         self._interrupt()
         self._thread.join(60)
@@ -67,7 +67,7 @@ class Running:
 
 
 class Writer:
-    """Appends to ``stream``: ``alone`` with exact revisions, or together with others without."""
+    """Appends to ``stream``: with exact revisions if it writes ``alone``, otherwise without."""
 
     def __init__(self, uri: str, stream: str, alone: bool, random: Random) -> None:
         self.running = Running(uri, f"writer of {stream}", self._work)
@@ -125,7 +125,7 @@ def seen(recorded: Any) -> Seen:
 
 
 class Follower:
-    """A catch-up subscription: goes on behind the last event it saw, which must never be shown again."""
+    """A catch-up subscription. It continues after the last event that it saw, which must not come again."""
 
     def __init__(self, uri: str, stream: str | None) -> None:
         self.running = Running(uri, f"follower of {stream or '$all'}", self._work, self._stop)
@@ -165,15 +165,15 @@ class Follower:
 class Consumer:
     """A consumer of a persistent subscription that acknowledges everything.
 
-    Each connection has to begin at the group's checkpoint, before anything that was not acknowledged,
-    and to skip nothing after that. ``order`` gives the order of an event in the group.
+    Each connection has to begin after the checkpoint of the group, not later than the first event that was
+    not acknowledged, and to skip nothing after that. ``order`` gives the position of an event in the group.
     """
 
     def __init__(self, uri: str, group: str, stream: str | None, order: Callable[[Seen], int]) -> None:
         self.running = Running(uri, f"consumer of {group}", self._work, self._stop)
         self.group = group
         self.stream = stream
-        self.seen: list[Seen] = []  # in order, each once
+        self.seen: list[Seen] = []  # in order, each event once
         self.connections = 0
         self.redelivered = 0
         self._order = order
@@ -196,7 +196,7 @@ class Consumer:
         return int(text.rpartition(":")[2]) if text else -1
 
     def _read(self, client: EventStoreDBClient) -> Any:
-        # An own limit below the group's buffer, so that acknowledgements are late when the kill comes.
+        # Acknowledgements are batched, so that some of them are still outstanding when the node is killed.
         if self.stream is None:
             return client.read_subscription_to_all(self.group, max_ack_batch_size=20, max_ack_delay=0.05)
         return client.read_subscription_to_stream(
@@ -210,7 +210,7 @@ class Consumer:
             index = self._indexes.get(event.id)
             if before is None:
                 assert index is not None or self._order(event) > checkpoint, (checkpoint, event)
-                # The next one new, or one that was seen already: what lies between was not skipped.
+                # The first event of a connection is either new, the next one, or it was seen before.
                 before = len(self.seen) - 1 if index is None else index - 1
             if index is None:
                 index = self._indexes[event.id] = len(self.seen)

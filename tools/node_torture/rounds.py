@@ -1,4 +1,4 @@
-"""Rounds of SIGKILL on a node under writers and subscribers, and what must hold afterwards."""
+"""Rounds of SIGKILL on a node with writers and subscribers, and the checks afterwards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PATIENCE = 120.0
 
 @dataclass(slots=True)
 class Result:
-    """Counts of a torture."""
+    """The counts of a torture."""
 
     rounds: int = 0
     cut_starts: int = 0
@@ -45,7 +45,7 @@ class Result:
 
 @dataclass
 class Torture:
-    """``rounds`` kills of a node in ``base``, drawn from ``seed``."""
+    """Kills a node in ``base`` ``rounds`` times. ``seed`` determines the random choices."""
 
     base: Path
     seed: int
@@ -54,7 +54,7 @@ class Torture:
     result: Result = field(default_factory=Result)
 
     def run(self) -> None:
-        """Raises AssertionError if anything acknowledged was lost, doubled, skipped or reordered."""
+        """Run all rounds. Raises ``AssertionError`` if an acknowledged event was lost, repeated or moved."""
         random = Random(self.seed)
         with NodeProcess(self.base / "node") as node:
             self._make_groups(node)
@@ -95,7 +95,7 @@ class Torture:
     def _round(
         self, node: NodeProcess, random: Random, writers: list[Writer], clients: list[Running]
     ) -> None:
-        # Some kills hit a node that has just started, most hit one at work.
+        # Some kills hit a node that has just started. Most hit a node that is working.
         goal = _appends(writers) + random.choice((0, 1, 10, 50, 150))
         _until(lambda: _appends(writers) >= goal, writers[0].running)
         threading.Event().wait(random.uniform(0, 0.1))
@@ -110,7 +110,7 @@ class Torture:
             client.check()
 
     def _cut_start(self, node: NodeProcess, random: Random) -> None:
-        """Start the node, and kill it somewhere on its way."""
+        """Start the node, and kill it at a random moment of its start."""
         command = [sys.executable, "-m", "kt_es.node", "--data", str(node.data), "--listen", node.address]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             threading.Event().wait(random.uniform(0.2, 1.5))
@@ -182,7 +182,7 @@ def _check_streams(writers: list[Writer], everything: list[Seen], streams: dict[
         for batch in acknowledged:
             start = index.get(batch[0], -1)
             assert ids[start : start + len(batch)] == batch, f"{name}: an acknowledged append is not there"
-        # Each writer has waited for its last answer: nothing but acknowledged events may be there.
+        # Each writer has waited for its last answer, so the stream may have only acknowledged events.
         assert len(ids) == sum(map(len, acknowledged)), f"{name} has events that were never acknowledged"
         for writer in writers:
             if writer.stream == name:

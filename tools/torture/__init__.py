@@ -1,1 +1,1 @@
-"""Torture: a real directory as processes, faults drawn from a seed, and what must hold after each round."""
+"""Torture of a real directory: its processes, faults drawn from a seed, and the checks after each round."""

@@ -1,10 +1,10 @@
-"""What must hold after every round, of everything that was acknowledged and published until then.
+"""The checks after every round, of everything that was acknowledged and published until then.
 
-Three readings of the same logs that share as little as they can: the audit (every verdict decided again,
-every root recomputed), a signer that makes the logs anew from the queue, and plain books of items. All
-three go on where they stopped, and both logs before that are read again and must be the bytes that they
-were: together that is a reading from the start. ``verify_from_start`` does all of it again from nothing,
-and holds the queue's first items against their records once more.
+Three checks read the same logs and share as little code as possible: the audit, which decides every verdict
+and computes every root again; a signer that makes both logs again from the queue; and plain books of items.
+Each check continues where it stopped. The earlier part of both logs is read again and must have the same
+bytes, so that together a round verifies the logs from the start. ``verify_from_start`` repeats all three
+checks from the first record, and compares the first items of the queue with their records again.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def ledger_in(settings: Settings, directory: Path) -> Iterator[Ledger]:
 
 
 class Published:
-    """The log as one who publishes sees it, where every append must be what stands there already."""
+    """A log for a signer that replays: an append must match the events that are already in the stream."""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
@@ -65,7 +65,7 @@ class Published:
 
 
 def replay_queue(log: EventLog, settings: Settings, ledger: Ledger, queue_next: int) -> None:
-    """Make both logs anew from the queue, up to the epoch that ends before ``queue_next``."""
+    """Make both logs again from the queue, up to the epoch that ends before ``queue_next``."""
     keys = KeyRing.load(settings.path(settings.signer.keys))
     published = cast("EventLog", Published(log))
 
@@ -86,7 +86,7 @@ def replay_queue(log: EventLog, settings: Settings, ledger: Ledger, queue_next: 
 
 
 class Books:
-    """Plain accounts of the queue's items and of their records, kept without any code of the signer's."""
+    """Plain books of the items in the queue and their records, kept without any code of the signer."""
 
     def __init__(self, settings: Settings) -> None:
         self._names = settings.names
@@ -101,7 +101,7 @@ class Books:
         self.counts: Counter[str] = Counter()
 
     def go_on(self, log: EventLog, head: MapHead, seen: Seen) -> None:
-        """Take in everything up to ``head``: one record for each item, in order, and one head per epoch."""
+        """Read everything up to ``head``: one record for each item, in order, and one head for each epoch."""
         items = self._items(log, head.queue_next)
         for event in log.read(self._names.mutations, self._records_next):
             if self._sequence == head.log_size:
@@ -140,7 +140,7 @@ class Books:
             self._take_effect(Mutation.decode(content), record.sequence)
 
     def _take_effect(self, mutation: Mutation, sequence: int) -> None:
-        """The chain of each index: an entry that took effect twice would break it."""
+        """Continue the chain of versions at an index. An entry that took effect twice would break the chain."""
         entry = mutation.entry
         version, previous = self._current.get(entry.index, (0, b""))
         if entry.version != version + 1 or (entry.previous or b"") != previous:
@@ -156,7 +156,7 @@ class Books:
         seen.head(epoch, smh, "the log")
 
     def check_acknowledged(self, receipts: Sequence[Receipt], events: Sequence[uuid.UUID]) -> None:
-        """Each of them is decided; that nothing is decided twice is what ``go_on`` has found."""
+        """Check that each acknowledged item is decided. ``go_on`` has checked that none is decided twice."""
         for receipt in receipts:
             verdicts = self._verdicts.get(receipt.item)
             if not verdicts:
@@ -169,13 +169,13 @@ class Books:
 
 
 class Unchanged:
-    """The digest of each stream up to where it was verified; whatever is changed there later is found."""
+    """Keeps the digest of the verified part of each stream, to find any later change there."""
 
     def __init__(self, streams: Sequence[str]) -> None:
         self._known = {stream: (0, sha256(b"")) for stream in streams}
 
     def check(self, log: EventLog) -> None:
-        """Read everything from the first event on, and take in what has come since."""
+        """Read every stream from its first event, compare the known part, and add the new events."""
         for stream, (count, known) in self._known.items():
             digest, number = hashlib.sha256(), 0
             for event in log.read(stream):
@@ -191,7 +191,7 @@ class Unchanged:
 
 
 class Checks:
-    """The three readings, going on from round to round over ledgers of their own."""
+    """The three checks. They continue from round to round, on separate ledgers."""
 
     def __init__(self, settings: Settings, base: Path, seen: Seen) -> None:
         self._settings = settings
@@ -204,7 +204,7 @@ class Checks:
         self.records = 0
 
     def verify(self, log: EventLog) -> MapHead:
-        """Everything published until now; acknowledged was what is decided by a head that stands already."""
+        """Verify everything published until now. Everything acknowledged before must be decided by a head."""
         receipts, events = self._seen.take_acknowledged()
         self._wait_decided(log)
         self._unchanged.check(log)
@@ -219,7 +219,7 @@ class Checks:
         return head
 
     def verify_from_start(self, log: EventLog) -> MapHead:
-        """The audit and the replay once more, from the first record on, and the books against them."""
+        """Repeat the audit, the replay and the books from the first record."""
         base = self._base / "from-start"
         head = self._verify(log, base / "audit", base / "replay")
         shutil.rmtree(base)
@@ -255,7 +255,10 @@ class Checks:
         eventually(decided, f"a head has what was acknowledged, up to queue revision {cut}", 60)
 
     def check_disks(self, directories: Sequence[Path]) -> None:
-        """No process may hold another head of an epoch than was published; they have to be stopped."""
+        """Check that no data directory has a head that differs from the published one.
+
+        The processes must have ended.
+        """
         published = self._seen.heads()
         for directory in directories:
             with ledger_in(self._settings, directory) as ledger:

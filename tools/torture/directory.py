@@ -1,4 +1,4 @@
-"""The directory under torture: its processes, each behind a proxy of its own, and what they say."""
+"""The directory under torture: its processes, each behind its own proxy, and their log messages."""
 
 from __future__ import annotations
 
@@ -34,22 +34,23 @@ ROOT = Path(__file__).parents[2]
 SIGNERS = ("signer-1", "signer-2")
 CLIENTS = (*SIGNERS, "frontend", "monitor")
 PROCESSES = ("node", *CLIENTS)
-# A third signer, which does not wait for its place; it runs in rounds of its own only.
+# A third signer, which does not wait to become active. It runs only in special rounds.
 TWIN = "twin"
 WRITERS = "writers"
 MIN_INTERVAL = 0.5
 MAX_INTERVAL = 5.0
-# Of a head's age, in ms: outages are longer than a head may be old, and it is not that which is tested.
+# Milliseconds that are added to the allowed age of a head. Outages last longer than a head may be old, and
+# the age of heads is not tested here.
 SLACK = 3_600_000
 ROLES = ("active", "standby", "the log is away")
 
 
 class TortureError(Exception):
-    """Something did not hold that must hold."""
+    """A check failed."""
 
 
 def eventually(condition: Callable[[], bool], what: str, seconds: float) -> None:
-    """Wait until ``condition``; a TortureError names ``what`` did not come true."""
+    """Wait until ``condition`` is true. Raises ``TortureError`` with ``what`` after ``seconds``."""
     pause = threading.Event()
     deadline = time.monotonic() + seconds
     while not condition():
@@ -60,7 +61,7 @@ def eventually(condition: Callable[[], bool], what: str, seconds: float) -> None
 
 @dataclass(slots=True)
 class Spoken:
-    """What a process said so far, read from its log file as it grows."""
+    """The log messages of a process so far, read from its growing log file."""
 
     path: Path
     said: Counter[str] = field(default_factory=Counter)
@@ -84,7 +85,7 @@ class Spoken:
         try:
             document = json.loads(line)
         except ValueError:
-            # A line that a kill cut off.
+            # A kill truncated the line.
             return
         if not isinstance(document, dict):
             return
@@ -97,7 +98,7 @@ class Spoken:
 
 @dataclass(slots=True)
 class Member:
-    """One process; ``arguments`` are those of ``kt``, ``data`` is what may be wiped."""
+    """One process. ``arguments`` are those of ``kt``. ``data`` is the directory that a fault may delete."""
 
     name: str
     arguments: tuple[str, ...]
@@ -109,7 +110,7 @@ class Member:
 
 
 class Directory:
-    """Node, two signers, front end and monitor over ``base``; nothing restarts them but the torture."""
+    """A node, two signers, a front end and a monitor in ``base``. Only the torture restarts them."""
 
     def __init__(self, base: Path) -> None:
         self.base = base = base.resolve()
@@ -140,7 +141,7 @@ class Directory:
         self.members[name] = Member(name, arguments, data, Spoken(self.base / f"{name}.log"))
 
     def begin(self) -> None:
-        """Start everything and wait until it serves."""
+        """Start all processes and wait until the directory serves."""
         self.start("node")
         eventually(self._queue_begun, "the node answers", 60)
         for name in CLIENTS:
@@ -168,10 +169,10 @@ class Directory:
         pinned = Pinned(self.settings.origin, self.settings.pinned)
         return Client(self.url, MemoryStateStore(), pinned=pinned, timeout=timeout, slack=SLACK)
 
-    # --- what is done to processes ----------------------------------------------------------------
+    # --- actions on processes ---------------------------------------------------------------------
 
     def start(self, name: str) -> None:
-        """Start ``name`` unless it runs."""
+        """Start the process ``name`` unless it runs."""
         member = self.members[name]
         if member.process is not None:
             return
@@ -184,13 +185,13 @@ class Directory:
                 stdout=spoken,
                 stderr=spoken,
                 pass_fds=(self._read_end,),
-                # The latter makes a process that is aborted say where each of its threads stood.
+                # PYTHONFAULTHANDLER makes an aborted process print the stack of each thread.
                 env={**os.environ, PARENT_PIPE: str(self._read_end), "PYTHONFAULTHANDLER": "1"},
                 start_new_session=True,
             )
 
     def kill(self, name: str, number: int = signal.SIGKILL, seconds: float = 30.0) -> None:
-        """End ``name`` by a signal and wait for it; what does not obey in time is an error."""
+        """End the process ``name`` by a signal and wait for its end. A process that does not end is an error."""
         self.check_alive()
         member = self.members[name]
         process, member.process = member.process, None
@@ -206,7 +207,7 @@ class Directory:
             process.kill()
             process.wait()
             raise TortureError(f"{name} does not end by signal {number}") from None
-        # One that was told to stop before it could listen ends by the signal itself.
+        # A process that gets the signal before it installs its handler ends by the signal itself.
         if process.returncode not in (0, -number):
             raise TortureError(f"{name} ended with code {process.returncode} when it was told to stop")
 
@@ -223,21 +224,21 @@ class Directory:
         member.frozen = False
 
     def wipe(self, name: str) -> None:
-        """Kill ``name`` and delete its data directory."""
+        """Kill the process ``name`` and delete its data directory."""
         self.kill(name)
         shutil.rmtree(self.members[name].data, ignore_errors=True)
 
     def heal(self) -> None:
-        """Everything runs and every connection passes."""
+        """Let every connection pass, and wake or start every process."""
         self.network.heal()
         for name in PROCESSES:
             self.wake(name)
             self.start(name)
 
-    # --- what is seen of them ---------------------------------------------------------------------
+    # --- observations -----------------------------------------------------------------------------
 
     def check_alive(self) -> None:
-        """Raise if a process has ended that nobody has killed, or has said something it never should."""
+        """Raise if a process ended by itself, or logged a message that shows a bug."""
         for member in self.members.values():
             member.spoken.update()
             if member.process is not None and (code := member.process.poll()) is not None:
@@ -247,18 +248,18 @@ class Directory:
         return self.members[name].spoken.update()
 
     def active(self) -> str | None:
-        """The signer that says it is the active one, None if none or both say so."""
+        """Return the signer whose log says that it is active; None if no log or both logs say so."""
         active = [name for name in SIGNERS if self.spoken(name).role == "active"]
         return active[0] if len(active) == 1 else None
 
     def has_roles(self) -> bool:
-        """Whether one signer is active and the other waits."""
+        """Return whether one signer is active and the other waits."""
         return sorted(self.spoken(name).role for name in SIGNERS) == ["active", "standby"]
 
     def stop(self, cleanly: bool) -> None:
-        """End everything; cleanly means by SIGTERM and exit code 0, else by force.
+        """End all processes: ``cleanly`` by SIGTERM, with exit code 0, or by SIGABRT.
 
-        By force they leave the stacks of their threads in their logs.
+        A process that SIGABRT ends writes the stacks of its threads to its log.
         """
         try:
             if cleanly:

@@ -1,4 +1,4 @@
-"""The faults, drawn from a seeded bag so that each comes as often as the others, and how each is done."""
+"""The faults and how they are injected. They are drawn from a seeded bag, so that all are equally frequent."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tools.torture.directory import (
 from tools.torture.proxy import Mode
 
 TAKEOVER_SECONDS = 30.0
-# So many epochs both of two signers at once have to come to.
+# Epochs that each of two simultaneous signers has to publish.
 EPOCHS_TOGETHER = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One kind of fault and whom it hits."""
+    """One kind of fault, and the process that it affects."""
 
     kind: str
     target: str
@@ -44,7 +44,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something to do ``at`` so many seconds after a round begins."""
+    """An action, ``at`` seconds after the begin of a round."""
 
     at: float
     name: str
@@ -67,24 +67,24 @@ ALL = (
 
 
 def drawn(choose: random.Random) -> Iterator[Fault]:
-    """Faults without end: the whole bag, shuffled, again and again."""
+    """Yield faults without end: the whole bag, shuffled, again and again."""
     while True:
         yield from choose.sample(ALL, len(ALL))
 
 
 class Faults:
-    """Does faults to a directory and counts what was really done."""
+    """Injects faults into a directory, and counts those that were really injected."""
 
     def __init__(self, directory: Directory, choose: random.Random) -> None:
         self._directory = directory
         self._choose = choose
         self._bag = drawn(choose)
         self.injected: Counter[str] = Counter()
-        self.redelivered: list[int] = []  # events by which a checkpoint was behind the last head
+        self.redelivered: list[int] = []  # number of events by which a checkpoint was behind the last head
         self.takeovers: list[float] = []  # seconds
 
     def plan(self) -> tuple[list[Fault], list[Step]]:
-        """One to four faults and their steps, in the order of time."""
+        """Return one to four faults, and their steps in the order of time."""
         faults = [next(self._bag) for _ in range(self._choose.choice((1, 2, 2, 3, 4)))]
         steps = [step for fault in faults for step in self._steps(fault)]
         return faults, sorted(steps, key=lambda step: step.at)
@@ -120,11 +120,11 @@ class Faults:
         return [step(begin, count), step(begin, acts[0]), step(end, acts[1])]
 
     def _age_checkpoint(self, kills: int) -> None:
-        """Make the node deliver again from an older checkpoint, by nothing but its death.
+        """Make the node deliver events again from an older checkpoint, by killing it.
 
-        It writes the group's checkpoint at most once a second; killed right after a head, whose queue
-        events are acknowledged at once, it comes back with an older one. Several times in a row it gets
-        older still. How far behind it is after that is asked of the node.
+        The node writes the checkpoint of the group at most once a second. The events of a head are
+        acknowledged at once, so a node that is killed right after a head restarts with an older checkpoint.
+        Several kills in a row increase the distance. At the end the node is asked for the distance.
         """
         directory = self._directory
         for _ in range(kills):
@@ -139,7 +139,7 @@ class Faults:
             self.redelivered.append(behind)
 
     def _await_head(self) -> bool:
-        """Wait for a new head; False if none comes, because other faults hold it up."""
+        """Wait for a new head. Return False if none comes, because other faults delay it."""
         stream = self._directory.settings.names.heads
         found: list[int] = []
 
@@ -160,7 +160,7 @@ class Faults:
         return True
 
     def _behind(self) -> int | None:
-        """By how many events the group's checkpoint is behind the last head; None if nobody answers."""
+        """Return by how many events the checkpoint of the group is behind the last head; None if unknown."""
         names = self._directory.settings.names
         result: list[int] = []
 
@@ -183,13 +183,13 @@ class Faults:
             return None
         return result[0]
 
-    # --- scenarios, each a round of its own ----------------------------------------------------------
+    # --- scenarios, each in a separate round ---------------------------------------------------------
 
     def take_over(self, how: str) -> float:
-        """The active signer is held up until its standby has taken over; the seconds that took.
+        """Hold the active signer until its standby has taken over, and return the seconds that this took.
 
-        ``how`` is ``freeze`` or a mode of the network. What it had sent and was held then arrives late,
-        and for a moment there are two signers.
+        ``how`` is ``freeze`` or a mode of the network. Data that the old signer sent and the network held
+        arrives late afterwards, and for a moment there are two signers.
         """
         directory = self._directory
         eventually(directory.has_roles, "one signer is active and one waits", 60)
@@ -215,10 +215,10 @@ class Faults:
         return seconds
 
     def sign_together(self) -> int:
-        """Two signers at once, no lock between them; how many epochs both of them came to.
+        """Run two signers at once, with no lock between them, and return how many epochs both published.
 
-        Each has a disk of its own and puts markers into the queue; what one publishes the other has to find
-        its own, byte for byte, or it stops and ends, which is an error.
+        Each signer has its own disk and puts markers into the queue. Everything that one signer publishes must
+        have the same bytes as the result of the other; otherwise that signer ends, which is an error.
         """
         directory = self._directory
         eventually(lambda: directory.active() is not None, "one signer is active", 60)

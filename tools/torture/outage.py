@@ -1,4 +1,4 @@
-"""The node frozen for minutes while its connections stay open: the outage that looks like silence."""
+"""Freezes the node for minutes while its connections stay open: an outage without any connection error."""
 
 from __future__ import annotations
 
@@ -26,9 +26,13 @@ RESUME_SECONDS = 10.0
 
 @dataclass(slots=True)
 class Outage:
-    """What was measured. Times in seconds; ``refusals`` are those of submissions by 503.
+    """The measurements, in seconds.
 
-    ``woken`` is when the node could answer again, by the monotonic clock: resuming is measured from there.
+    Attributes:
+        lookups: the time of each lookup.
+        refusals: the time of each submission that was refused with status 503.
+        woken: the monotonic time at which the node was woken.
+        resumed: the time from ``woken`` until everything worked.
     """
 
     lookups: list[float] = field(default_factory=list)
@@ -38,7 +42,7 @@ class Outage:
 
 
 def post(url: str, submission: Submission) -> httpx.Response:
-    """One submission as bare HTTP: the answer as it is."""
+    """Send one submission by plain HTTP and return the answer unchecked."""
     body = {
         "label": submission.label,
         "mutation": encode_base64(submission.mutation.encode()),
@@ -49,9 +53,9 @@ def post(url: str, submission: Submission) -> httpx.Response:
 
 
 def freeze_node(directory: Directory, seconds: float) -> Outage:
-    """Freeze the node for ``seconds``: reading goes on, writing is refused, and all of it by itself again.
+    """Freeze the node for ``seconds``, and check that reads continue and writes are refused.
 
-    The last measure, how long it took to resume, is the caller's: it looks the same after any fault.
+    The caller measures ``resumed``, in the same way as after any other fault.
     """
     outage = Outage()
     with directory.client(LOOKUP_SECONDS) as client, ThreadPoolExecutor(1) as pool:
@@ -63,7 +67,7 @@ def freeze_node(directory: Directory, seconds: float) -> Outage:
         finally:
             directory.wake("node")
             outage.woken = time.monotonic()
-    # The pool has waited for the submission that was under way: that time counts as well.
+    # Leaving the pool waited for the submission that was under way, and this time counts.
     if not outage.refusals:
         raise TortureError("no submission was refused while the node was frozen")
     return outage
@@ -116,7 +120,7 @@ def _refused(answer: httpx.Response) -> None:
 
 
 def _looked_up(client: Client) -> float:
-    """A verified lookup of somebody and one of nobody, in seconds; it has to succeed."""
+    """Look up an existing and an absent account, and return the seconds. Both lookups have to succeed."""
     begun = time.monotonic()
     try:
         if client.lookup(RESIDENT).profile != PROFILE or not client.lookup("nobody@example.org").absent:

@@ -1,4 +1,4 @@
-"""A TCP proxy between one process and the node, which breaks the connection in every way that networks do."""
+"""A TCP proxy between one process and the node. It breaks connections in all the ways that networks do."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _T = TypeVar("_T")
 
 
 class Mode(Enum):
-    """What becomes of the bytes; what was held is delivered late, what was swallowed ends in a reset."""
+    """What happens to the bytes. Held bytes are delivered late. Discarded bytes lead to a reset."""
 
     PASS = "pass"
-    DELAY = "delay"  # each chunk waits
-    DROP = "drop"  # nothing gets through in either direction until it is resent, which is healing
-    LATE = "late"  # the server gets everything, its answers are held
-    UNANSWERED = "unanswered"  # the server gets everything, its answers are swallowed
-    HALF_OPEN = "half-open"  # connections stand and are accepted, and all is swallowed
-    RESET = "reset"  # every connection is reset, new ones too
+    DELAY = "delay"  # each chunk is delayed
+    DROP = "drop"  # bytes are held in both directions until the proxy heals, like lost packets
+    LATE = "late"  # the server gets all bytes, its answers are held
+    UNANSWERED = "unanswered"  # the server gets all bytes, its answers are discarded
+    HALF_OPEN = "half-open"  # connections stay open and new ones are accepted, all bytes are discarded
+    RESET = "reset"  # every connection is reset, also a new one
 
 
 _HELD = {Mode.DROP: (True, True), Mode.LATE: (False, True)}
@@ -34,7 +34,7 @@ _NEITHER = (False, False)
 
 
 class Proxy:
-    """Listens on a port of its own on the loopback and connects to ``target``. Lives in one event loop."""
+    """Listens on its own loopback port and connects to ``target``. Use it in one event loop."""
 
     def __init__(self, target: int) -> None:
         self.port = 0
@@ -57,7 +57,7 @@ class Proxy:
         self._reset()
 
     async def set_mode(self, mode: Mode, delay: float) -> None:
-        """Break, or heal by ``PASS``. What swallowed bytes is reset: they can never be made good."""
+        """Break connections, or heal them with ``PASS``. A connection that lost bytes is reset."""
         before, self._mode, self._delay = self._mode, mode, delay
         if before in _SWALLOWED or mode is Mode.RESET:
             self._reset()
@@ -91,14 +91,14 @@ class Proxy:
                     _abort(one)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: int) -> None:
-        """Bytes of one direction: 0 is to the server, 1 is from it."""
+        """Forward the bytes of one direction: 0 is to the server, 1 is from the server."""
         while True:
             data = await reader.read(CHUNK)
             while _HELD.get(self._mode, _NEITHER)[way]:
                 await self._until_changed()
             if _SWALLOWED.get(self._mode, _NEITHER)[way]:
                 if not data:
-                    # An end that nobody is told of; what comes after the change is a reset.
+                    # The other side does not learn of the end. The next mode resets the connection.
                     await self._until_changed()
                     return
                 continue
@@ -117,7 +117,7 @@ class Proxy:
 
 
 def _abort(writer: asyncio.StreamWriter) -> None:
-    """A reset, not a goodbye."""
+    """Reset the connection instead of closing it in order."""
     sock: socket.socket | None = writer.get_extra_info("socket")
     if sock is not None:
         with suppress(OSError):
@@ -126,7 +126,7 @@ def _abort(writer: asyncio.StreamWriter) -> None:
 
 
 class Network:
-    """The proxies of all processes, in a thread of their own; the methods are for other threads."""
+    """The proxies of all processes, in a separate thread. Other threads call the methods."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -137,7 +137,7 @@ class Network:
         self._thread.start()
 
     def add(self, name: str) -> str:
-        """A proxy for ``name``; the connection string that leads through it."""
+        """Open a proxy for the process ``name``, and return the connection string that leads through it."""
 
         async def opened() -> Proxy:
             proxy = Proxy(self._target)
@@ -164,7 +164,7 @@ class Network:
 
     @property
     def delivered(self) -> int:
-        """How many bytes from the server the processes have taken."""
+        """The number of bytes that were delivered from the server to the processes."""
         return sum(proxy.delivered for proxy in self._proxies.values())
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""One round after the other: faults, healing, recovery, and everything that must hold then."""
+"""The rounds of a torture: faults, healing, recovery, and then all checks."""
 
 from __future__ import annotations
 
@@ -23,17 +23,20 @@ from tools.torture.seen import Seen
 from tools.torture.writers import OWNER, Crew
 
 RECOVERY_SECONDS = 60.0
-# Minutes each once there are tens of thousands of records; the last one is at the end.
+# A verification from the start takes minutes with tens of thousands of records. One more comes at the end.
 FROM_START_EVERY = 50
 TAKEOVER_EVERY = 10
 TOGETHER_EVERY = 10
-# How the active signer is held up; the network comes after freezing, as the brief of a lock says.
+# How the active signer is held, by turns: frozen, or cut off from the network.
 TAKEOVERS = (FREEZE, "network drop", FREEZE, "network half-open")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``seconds`` bounds the rounds as a whole; for ``frozen`` seconds the node is frozen once, 0: never."""
+    """The options of a torture. ``seconds`` limits all rounds together.
+
+    The node is frozen once for ``frozen`` seconds; with 0 it is never frozen.
+    """
 
     rounds: int
     seed: int
@@ -43,7 +46,7 @@ class Options:
 
 @dataclass(slots=True)
 class Result:
-    """What a torture did and measured, also where it failed in the middle."""
+    """What a torture did and measured, even if it failed before its end."""
 
     rounds: int = 0
     epochs: int = 0
@@ -58,7 +61,7 @@ class Result:
     outage: Outage | None = None
 
     def lines(self) -> list[str]:
-        """The summary for people."""
+        """Return the summary for people."""
         acknowledged = (
             self.counts["submissions acknowledged"] + self.counts["appends to the queue acknowledged"]
         )
@@ -98,7 +101,7 @@ def _spread(values: list[float]) -> str:
 
 
 class Torture:
-    """A directory with writers, and the rounds over it; ``say`` gets a line for each round."""
+    """A directory with writers, and its rounds. ``say`` gets a line for each round."""
 
     def __init__(self, options: Options, base: Path, say: Callable[[str], None]) -> None:
         self.result = Result()
@@ -114,7 +117,7 @@ class Torture:
         self._log: EsdbLog | None = None
 
     def run(self) -> None:
-        """Everything; raises ``TortureError`` for what did not hold. Nothing is left running."""
+        """Run all rounds and stop all processes. Raises ``TortureError`` if a check fails."""
         begun = time.monotonic()
         clean = False
         try:
@@ -200,7 +203,7 @@ class Torture:
         return ", ".join(map(str, faults))
 
     def _recovered(self, healed: float, limit: float) -> tuple[float, str]:
-        """Seconds from healing until everything works, and what was the last that did not."""
+        """Return the seconds from healing until everything works, and what worked last."""
         with self._directory.client(3.0) as client:
             epoch: int | None = None
             last = "nothing"
@@ -219,7 +222,7 @@ class Torture:
                 pause.wait(0.05)
 
     def _missing(self, epoch: int | None) -> str:
-        """What does not work yet, nothing if all does."""
+        """Return what does not work yet; empty if everything works."""
         if epoch is None:
             return "a change proven in a head"
         if not self._directory.is_ready():
@@ -232,7 +235,7 @@ class Torture:
         return ""
 
     def _published(self, client: Client) -> int | None:
-        """The epoch that proves a new entry, None while that does not work."""
+        """Publish a new entry and return the epoch that proves it; None if this does not work yet."""
         self._probes += 1
         try:
             return client.publish(

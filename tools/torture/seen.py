@@ -1,6 +1,6 @@
-"""What was seen from outside while the directory ran: heads wherever they were shown, and acknowledgements.
+"""Observations from outside while the directory runs: all heads that were shown, and acknowledgements.
 
-Safe for threads: writers and watchers note, the checks take.
+Safe for threads: writers and watchers add observations, and the checks read them.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from tools.torture.directory import TortureError
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A submission that the front end took; ``verdict`` is None where it promised no more than the queue."""
+    """An acknowledged submission. ``verdict`` is None if the front end only said that it is in the queue."""
 
     item: bytes  # SHA-256 of the mutation's bytes
     verdict: str | None
 
 
 class Seen:
-    """Every head that was shown anywhere, one per epoch, and every acknowledgement not yet found decided."""
+    """Every head that was shown anywhere, one for each epoch, and the acknowledgements not yet checked."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -34,7 +34,7 @@ class Seen:
         self.counts: Counter[str] = Counter()
 
     def head(self, epoch: int, smh: bytes, where: str) -> None:
-        """A head was shown; a second one for an epoch is the worst that can happen."""
+        """Note that a head was shown. A different head for the same epoch is a problem."""
         with self._lock:
             self.counts[f"heads seen in {where}"] += 1
             first, place = self._heads.setdefault(epoch, (smh, where))
@@ -58,7 +58,7 @@ class Seen:
             self.counts[what] += 1
 
     def problem(self, problem: str) -> None:
-        """Something did not hold; the torture ends at the next look."""
+        """Note a problem. The next ``check`` raises it and ends the torture."""
         with self._lock:
             self._problems.append(problem)
 
@@ -72,7 +72,7 @@ class Seen:
             return {epoch: smh for epoch, (smh, _) in self._heads.items()}
 
     def take_acknowledged(self) -> tuple[list[Receipt], list[uuid.UUID]]:
-        """Everything acknowledged up to now; each is handed out once."""
+        """Return everything acknowledged since the last call."""
         with self._lock:
             taken = self._receipts, self._events
             self._receipts, self._events = [], []

@@ -1,4 +1,4 @@
-"""``kt``, but its signer joins a group of its own: the lock between signers is gone, the fence is left."""
+"""Runs ``kt`` with a separate group for its signer, so that no lock, only the fence, is between signers."""
 
 from __future__ import annotations
 

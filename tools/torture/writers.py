@@ -1,4 +1,4 @@
-"""Writers and watchers that never pause: users by HTTP, rogues straight into the queue, eyes on all heads."""
+"""Writers and watchers that never pause: users over HTTP, rogues that append to the queue, and watchers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REFUSALS = ("stale", "conflict", "replay")
 
 
 class Crew:
-    """The threads; whatever ends one of them for another reason than ``stop`` is a problem of the torture."""
+    """The threads of the writers and watchers. A thread that ends before ``stop`` is a problem."""
 
     def __init__(self, directory: Directory, seen: Seen, seed: str) -> None:
         self._directory = directory
@@ -54,7 +54,7 @@ class Crew:
         def work() -> None:
             try:
                 run(self._stop)
-            except Exception as error:  # a thread that dies unseen would look like a quiet writer
+            except Exception as error:  # an unnoticed end of a thread would look like a quiet writer
                 self._seen.problem(f"{name}: {type(error).__name__}: {error}")
 
         self._threads.append(threading.Thread(target=work, name=name, daemon=True))
@@ -64,7 +64,7 @@ class Crew:
             thread.start()
 
     def stop(self) -> None:
-        """Ask all to stop and wait for them."""
+        """Ask all threads to stop, and wait for their end."""
         self._stop.set()
         for thread in self._threads:
             thread.join(60)
@@ -73,7 +73,7 @@ class Crew:
 
 
 class HttpWriter:
-    """Registers users and changes them, its own and others', and retries as the client does."""
+    """Registers and changes users, its own and those of other writers, and retries as the client does."""
 
     def __init__(
         self, directory: Directory, seen: Seen, choose: random.Random, name: str, labels: list[str]
@@ -82,7 +82,7 @@ class HttpWriter:
         self._seen = seen
         self._choose = choose
         self._name = name
-        self._labels = labels  # of all writers: they get into each other's way on purpose
+        self._labels = labels  # shared by all writers, so that they conflict on purpose
 
     def run(self, stop: threading.Event) -> None:
         number = 0
@@ -114,7 +114,7 @@ class HttpWriter:
             self._seen.count("lookups unavailable")
             return None
         except VerificationError as error:
-            # A front end that lost its disk shows older heads until it has caught up, and is refused.
+            # A front end that lost its disk shows older heads until it has caught up. The client refuses them.
             if error.step != "rollback":
                 raise
             self._seen.count("lookups refused as a rollback")
@@ -142,7 +142,7 @@ class HttpWriter:
 
 
 class QueueWriter:
-    """Appends straight to the queue: good entries, the same again, contradictions and garbage."""
+    """Appends directly to the queue: valid entries, repetitions, contradictions and garbage."""
 
     def __init__(self, directory: Directory, seen: Seen, choose: random.Random, name: str) -> None:
         self._directory = directory
@@ -172,7 +172,7 @@ class QueueWriter:
             self._disconnect()
 
     def _append(self, kind: str, data: bytes, stop: threading.Event) -> None:
-        """Append one event under one id, again and again until it is answered."""
+        """Append one event under one id, again and again until an answer arrives."""
         event = NewEvent(kind, data, uuid.UUID(int=self._choose.getrandbits(128), version=4))
         while not stop.is_set():
             try:
@@ -192,7 +192,7 @@ class QueueWriter:
             self._log.close()
             self._log = None
 
-    # --- what is appended: the type of an event and its data --------------------------------------
+    # --- the appended events: type and data -------------------------------------------------------
 
     def _mutation(
         self, user: str, version: int = 1, previous: bytes | None = None, **more: bytes
@@ -256,7 +256,7 @@ class QueueWriter:
 
 
 class Watcher:
-    """Looks at what the front end shows: the latest head, past ones, and those in verified lookups."""
+    """Watches the heads that the front end shows: the latest, past ones, and those of verified lookups."""
 
     def __init__(self, directory: Directory, seen: Seen, choose: random.Random) -> None:
         self._directory = directory
@@ -267,7 +267,7 @@ class Watcher:
     def run(self, stop: threading.Event) -> None:
         with httpx.Client(base_url=self._directory.url, timeout=5) as http:
             while not stop.wait(0.2):
-                # What is killed or frozen does not answer; only a wrong answer is a problem.
+                # A killed or frozen process does not answer. Only a wrong answer is a problem.
                 with suppress(httpx.HTTPError):
                     self._look(http, "latest")
                     if self._latest:
@@ -287,7 +287,7 @@ class Watcher:
 
 
 def watch_log(directory: Directory, seen: Seen, stop: threading.Event) -> None:
-    """Look at the end of the log of map heads over and over, to see one that is taken back."""
+    """Read the end of the log of map heads over and over, to find a head that is removed later."""
     heads = directory.settings.names.heads
     log: EsdbLog | None = None
     while not stop.wait(0.3):

@@ -21,7 +21,7 @@ _TWO = "the directory signed two different heads of epoch 3"
 
 
 def _lies(command: str, code: int | None = None, *, live: bool = True) -> list[Lie]:
-    """Return rollback, fork, longer fork and empty log, at the next start and, with ``live``, while running."""
+    """Return four lies about the log, told at the next start and, with ``live``, while the process runs."""
     made = []
     for when in (RESTART, LIVE) if live else (RESTART,):
         for what, teller, own, says in (

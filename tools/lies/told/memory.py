@@ -28,7 +28,7 @@ def _lies(command: str) -> list[Lie]:
 
 
 def _tell(universe: Universe, what: str | None) -> None:
-    """Tell the lie after two published versions. The signer changes the map in a way that no replay accepts."""
+    """Tell the lie after two published versions. The signer makes a map that no replay accepts."""
     first = universe.mutations[universe.versions[people.index("alice")][0][1]]
     second = universe.current("alice")
     match what:
