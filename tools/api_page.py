@@ -20,14 +20,14 @@ _INTRODUCTION = """\
 `python -m tools.api_page` writes this page from the code; a test compares the two.
 """
 
-# The methods of the second are described once, with the second.
+# The methods of the class are described once, with its interface.
 _INTERFACES = {"AsyncClient": Client, "FileStateStore": StateStore, "MemoryStateStore": StateStore}
 _SECTIONS = ("Args", "Attributes", "Returns", "Raises")
 _WIDTH = 132
 
 
 def page() -> str:
-    """The text of docs/API.md."""
+    """Return the text of docs/API.md."""
     parts = [_INTRODUCTION]
     parts += ["\n".join(_class(name, getattr(kt_es.client, name))) for name in kt_es.client.__all__]
     return "\n\n".join(parts)
@@ -58,7 +58,7 @@ def _class(name: str, kind: type) -> Iterator[str]:
 
 
 def _signature(name: str, function: Callable[..., Any], *, is_async: bool = False) -> str:
-    """``function`` as its definition reads, without ``self`` or ``cls``, in lines that fit."""
+    """Return the definition of ``function`` without ``self`` or ``cls``, in lines that fit."""
     signature = inspect.signature(function)
     parameters: list[str] = []
     keyword_only = False
@@ -83,7 +83,7 @@ def _signature(name: str, function: Callable[..., Any], *, is_async: bool = Fals
 
 
 def _documentation(documented: Any) -> Iterator[str]:
-    """The docstring as Markdown: paragraphs, and a list for each section in the style of Google."""
+    """Yield the docstring as Markdown: paragraphs, and a list for each section in Google style."""
     text = (inspect.getdoc(documented) or "").replace("``", "`")
     for block in re.split(r"\n\n", text):
         title, _, rest = block.partition("\n")

@@ -1,9 +1,10 @@
-"""``kt bench`` in two environments by turns, since a machine's speed drifts while it measures: a program.
+"""Program that runs ``kt bench`` in two environments by turns, because the speed of a machine drifts.
 
   python -m tools.beside BENCH ROUNDS KT KT
 
-``KT`` is the command ``kt`` of an environment: of another commit, or with another client library. Prints the
-median of each figure in both, and how the second compares with the first.
+``KT`` is the command ``kt`` of an environment, for instance of another commit or with another client library.
+The program prints the median of each measurement in both environments, and the ratio of the second to the
+first.
 """
 
 from __future__ import annotations
@@ -16,26 +17,26 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-OK = (0, 1)  # 1 says that a figure missed its limit: it is a figure all the same
+OK = (0, 1)  # 1 means that a measurement missed its limit; it still counts
 
 
 @dataclass(slots=True)
 class Side:
-    """What one environment came to: its client library, and by figure the values of all rounds."""
+    """The results of one environment: its client library, and the values of all rounds by measurement."""
 
     client: str = ""
     values: dict[tuple[str, str], list[float]] = field(default_factory=dict)
 
     def take(self, report: dict[str, Any]) -> None:
         """Add the report of a round."""
-        # Commits before this program do not say which library they use.
+        # Reports of commits older than this program do not name the library.
         self.client = report.get("client", "")
         for row in report["rows"]:
             self.values.setdefault((row["name"], row["unit"]), []).append(row["value"])
 
 
 def table(first: Side, second: Side) -> list[str]:
-    """Both sides as the lines of a table in Markdown."""
+    """Return the lines of a Markdown table that compares both sides."""
     lines = [
         f"| figure | unit | {first.client or 'first'} | {second.client or 'second'} | second / first |",
         "|---|---|---:|---:|---:|",
@@ -49,7 +50,7 @@ def table(first: Side, second: Side) -> list[str]:
 
 
 def run(kt: str, bench: str) -> dict[str, Any]:
-    """The report of one run. Raises ``CalledProcessError`` if there is none."""
+    """Run the benchmark once and return its report. Raises ``CalledProcessError`` if it fails."""
     done = subprocess.run(
         [kt, "--json", "-q", "bench", bench, "--runs", "1"], stdout=subprocess.PIPE, check=False
     )

@@ -1,4 +1,4 @@
-"""The front end's OpenAPI document, made from the code. ``python -m tools.openapi`` writes it to docs/."""
+"""Makes the front end's OpenAPI document from the code. ``python -m tools.openapi`` writes it to docs/."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FILE = Path(__file__).parents[1] / "docs/openapi.json"
 
 
 def document() -> str:
-    """The document with sorted members, so that the same code gives the same bytes."""
+    """Return the document. Its members are sorted, so that the same code gives the same bytes."""
     answer = Front(SignedStreams()).get("/openapi.json")
     return json.dumps(answer.json(), indent=2, sort_keys=True) + "\n"
 

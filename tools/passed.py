@@ -1,9 +1,9 @@
-"""Lists the modules that a submission passes through, from the client to its verified lookup: a program.
+"""Program that lists the modules that a submission passes, from the client to its verified lookup.
 
   python -m tools.passed [TREE]
 
 Runs ``kt up`` from the sources in ``TREE`` (default: this repository), publishes one key with ``kt put``,
-looks it up with ``kt get``, and prints the modules of which a function ran meanwhile, for each process.
+looks it up with ``kt get``, and prints for each process the modules of which a function ran in this time.
 Functions that run during imports do not count. The node and the monitor do not count either: an
 EventStoreDB may stand in for the node, and a submission does not wait for a monitor. The dependencies are
 those of the interpreter that runs this program, so that commits can be compared.
@@ -26,13 +26,13 @@ from urllib.request import urlopen
 
 ROLES = {"put": "client", "get": "client", "frontend": "front end", "signer": "signer"}
 PACKAGES = ("kt_es", "projections", "signer")
-KEY = base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(range(32))).decode()  # published
-PATIENCE = 120.0  # seconds, for each step
+KEY = base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(range(32))).decode()  # is published
+PATIENCE = 120.0  # seconds for each step
 
 _T = TypeVar("_T")
 
-# Python runs this in each process before the program: it notes the files whose functions run. A process that
-# goes on forgets them when the file ``begin`` appears and writes them when ``end`` does, others at their end.
+# Python runs this code in each process before the program. It records the files whose functions run. When the
+# file ``begin`` appears it clears the record; when ``end`` appears, or the process ends, it writes the record.
 RECORDER = """
 import atexit, json, os, sys, threading, time
 
@@ -80,11 +80,11 @@ def passed(tree: Path, home: Path) -> dict[str, set[str]]:
     """Trace one submission and its lookup.
 
     Args:
-        tree: Folder of the sources.
-        home: Empty folder for the directory's data and what is recorded.
+        tree: the folder of the sources.
+        home: an empty folder for the data of the directory and for the records.
 
     Returns:
-        For each role, the files of ``tree`` whose functions ran.
+        for each role, the files of ``tree`` whose functions ran.
     """
     (home / "sitecustomize.py").write_text(RECORDER)
     (home / "key").write_text(f"ssh-ed25519 {KEY} laptop\n")
@@ -118,7 +118,7 @@ def passed(tree: Path, home: Path) -> dict[str, set[str]]:
 
 
 def _wait(look: Callable[[], _T | None], what: str) -> _T:
-    """The first value of ``look`` that is not None; ends the program if none comes in time."""
+    """Return the first value of ``look`` that is not None. Ends the program if none comes in time."""
     end = time.monotonic() + PATIENCE
     while (found := look()) is None:
         if time.monotonic() > end:
@@ -128,7 +128,7 @@ def _wait(look: Callable[[], _T | None], what: str) -> _T:
 
 
 def _served(state: Path) -> dict[str, str] | None:
-    """What ``kt up`` says of the directory in ``state``, once its front end is ready."""
+    """Return what ``kt up`` wrote into ``state`` once its front end is ready; None before."""
     try:
         served: dict[str, str] = json.loads(state.read_text())
         with urlopen(f"{served['url']}/readyz", timeout=5):
@@ -138,7 +138,7 @@ def _served(state: Path) -> dict[str, str] | None:
 
 
 def _recorded(home: Path) -> dict[str, set[str]] | None:
-    """The files of each role, once every role has recorded its own."""
+    """Return the files of each role once every role has written its record; None before."""
     found: dict[str, set[str]] = {}
     for path in home.glob("*.json"):
         recorded = json.loads(path.read_text())

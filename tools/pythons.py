@@ -1,9 +1,9 @@
-"""The quick tests on every supported Python that is installed, except the one that runs this: a program.
+"""Program that runs the quick tests on every installed Python that is supported, except its own one.
 
   python -m tools.pythons
 
-Each Python gets a virtual environment, .venv-3.12 for instance. Interpreters are looked for on PATH and where
-pyenv keeps them. What a version manager puts on PATH need not work, so each candidate is tried by running it.
+Each Python gets a virtual environment, for instance .venv-3.12. Interpreters are searched on PATH and in the
+folders of pyenv. A file that a version manager puts on PATH may not work, so each candidate is run first.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ PROBE = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
 
 
 def supported() -> list[str]:
-    """The versions that pyproject.toml allows: "3.11" and so on."""
+    """Return the versions that pyproject.toml allows: "3.11" and so on."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     allowed = SpecifierSet(project["requires-python"])
     return [version for minor in range(100) if (version := f"3.{minor}") in allowed]
 
 
 def candidates(version: str) -> Iterator[Path]:
-    """Files that may be an interpreter of ``version``: first on PATH, then the newest of pyenv."""
+    """Yield files that may be an interpreter of ``version``: first those on PATH, then those of pyenv."""
     name = f"python{version}"
     for folder in os.get_exec_path():
         if found := shutil.which(name, path=folder):
@@ -51,7 +51,7 @@ def candidates(version: str) -> Iterator[Path]:
 
 
 def works(python: Path, version: str) -> bool:
-    """Whether ``python`` runs, has that version, and can make virtual environments."""
+    """Return whether ``python`` runs, has that version, and can make virtual environments."""
     try:
         done = subprocess.run([python, "-c", PROBE], capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
@@ -60,7 +60,7 @@ def works(python: Path, version: str) -> bool:
 
 
 def find(version: str) -> Path | None:
-    """The first interpreter of ``version`` that works."""
+    """Return the first interpreter of ``version`` that works; None if there is none."""
     return next((python for python in candidates(version) if works(python, version)), None)
 
 
@@ -69,7 +69,7 @@ def run(*command: str | Path) -> bool:
 
 
 def tested(version: str, python: Path) -> bool:
-    """Install everything for ``python`` and run the tests; whether all that went well."""
+    """Install everything for ``python`` and run the tests. Return whether all of this succeeded."""
     home = ROOT / f".venv-{version}"
     inside = home / "bin" / "python"
     if not works(inside, version) and not run(python, "-m", "venv", "--clear", home):

@@ -1,10 +1,10 @@
-"""The requirements of pyproject.toml, or constraints.txt, as they are for some version of Python: a program.
+"""Program that prints the requirements of pyproject.toml, or constraints.txt, for one version of Python.
 
   python -m tools.requirements VERSION [EXTRA...]      the requirements, and those of optional groups
   python -m tools.requirements VERSION --constraints   the constraints
 
-Markers are evaluated for VERSION, "3.14" for instance, and dropped. pip evaluates them for the Python that it
-runs on, so it cannot say by itself what another version would install.
+Markers are evaluated for VERSION, for instance "3.14", and removed. pip evaluates markers for the Python that
+runs it, so pip alone cannot tell what another version would install.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def for_version(lines: Iterable[str], version: str) -> Iterator[str]:
-    """The requirements among ``lines`` that hold for ``version``, without their markers."""
+    """Yield the requirements in ``lines`` that apply to ``version``, without their markers."""
     environment = {"python_version": version, "python_full_version": f"{version}.0", "extra": ""}
     for line in lines:
         requirement = Requirement(line)
@@ -30,7 +30,7 @@ def for_version(lines: Iterable[str], version: str) -> Iterator[str]:
 
 
 def requirements(version: str, extras: Iterable[str] = ()) -> list[str]:
-    """What ``version`` needs at run time, and for the optional groups ``extras``."""
+    """Return the requirements of ``version`` at run time and for the optional groups ``extras``."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = [*project["dependencies"]]
     for extra in extras:

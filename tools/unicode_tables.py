@@ -1,7 +1,7 @@
 """Writes kt_es/formats/unicode14.py: ``python -m tools.unicode_tables > kt_es/formats/unicode14.py``.
 
-Labels are defined by Unicode 14.0.0 for good (FORMATS, "Labels"), so the tables are made once, by an
-interpreter that carries that version: CPython 3.11.
+The definition of labels uses Unicode 14.0.0 permanently (FORMATS, "Labels"). So the tables are made once, by
+an interpreter that has this version: CPython 3.11.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ LOWER = """
 
 
 def ranges(holds: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
-    """The maximal ranges of code points whose character ``holds``."""
+    """Yield the maximal ranges of code points for whose characters ``holds`` is true."""
     first: int | None = None
     for point in range(sys.maxunicode + 2):
         if point <= sys.maxunicode and holds(chr(point)):
@@ -67,12 +67,12 @@ def ranges(holds: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
 
 
 def simple_lower(character: str) -> str:
-    """The mapping of UnicodeData.txt; ``str.lower`` has the full one, which differs for U+0130 only."""
+    """Return the mapping of UnicodeData.txt. ``str.lower`` is the full mapping: only U+0130 differs."""
     return "i" if character == _CAPITAL_I_WITH_DOT else character.lower()
 
 
 def lower_runs() -> Iterator[tuple[int, int, int, int]]:
-    """``(first, last, step, offset)`` of code points that have a small letter, steps of 1 or 2."""
+    """Yield ``(first, last, step, offset)`` of code points with a small letter. The step is 1 or 2."""
     pairs = [
         (point, ord(simple_lower(chr(point))) - point)
         for point in range(sys.maxunicode + 1)
@@ -115,7 +115,7 @@ def _points(table: str) -> frozenset[int]:
     )
 
 
-# RFC 5892, 2.6: exceptions. Of those that depend on the context only the digits are taken.
+# RFC 5892, 2.6: exceptions. Of the characters that depend on the context, only the digits are included.
 _VALID = _points("df 3c2 660-669 6f0-6f9 6fd-6fe f0b 3007")
 _INVALID = _points("b7 375 5f3-5f4 640 7fa 302e-302f 3031-3035 303b 30fb")
 # 2.3, Default_Ignorable_Code_Point: those that are letters or marks.
@@ -127,7 +127,7 @@ _NEVER = _INVALID | _IGNORABLE | _BLOCKS | _JAMO
 
 
 def is_idna(character: str) -> bool:
-    """Whether a label of an internationalized domain may hold ``character`` (RFC 5892, 3)."""
+    """Return whether a label of an internationalized domain may contain ``character`` (RFC 5892, 3)."""
     point = ord(character)
     if point in _VALID or character == "-":
         return True
@@ -139,7 +139,7 @@ def is_idna(character: str) -> bool:
 
 
 def module() -> str:
-    """The text of kt_es/formats/unicode14.py."""
+    """Return the text of kt_es/formats/unicode14.py."""
     category = unicodedata.category
     return _TEMPLATE.format(
         assigned=_of(lambda character: category(character) not in ("Cc", "Cs", "Cn", "Co")),

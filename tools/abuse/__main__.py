@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def _run(made: Stage, name: str, seconds: float, most: float) -> list[str]:
-    """Run one attack and print its row; what went wrong."""
+    """Run one attack, print its row, and return the problems."""
     told = "{}"
     files = 0
     with Bystander(made) as other:

@@ -1,7 +1,7 @@
-"""``python -m tools.abuse.attacks NAME PORT SECONDS``: one kind of abuse, by one client or a crowd of them.
+"""``python -m tools.abuse.attacks NAME PORT SECONDS``: one kind of abuse, by one client or many clients.
 
-A client is a /24 of the loopback network: 127.0.2.x. A crowd has many of them. Every attack says at its end,
-as JSON, what it was answered.
+One client is a /24 of the loopback network, 127.0.2.x. A crowd has many clients. At its end every attack
+prints the counts of its answers as JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tools.abuse.stage import USERS, VERSIONS, VETERAN
 
 @dataclass
 class Attack:
-    """Where to, until when, and what was answered: by status, or ``closed``, ``refused``, ``silent``."""
+    """The port to attack, the end time, and counts of answers: by status, ``closed``, ``refused``, ``silent``."""
 
     port: int
     until: float
@@ -73,7 +73,7 @@ def crowd(number: int) -> str:
 async def many(
     attack: Attack, count: int, source: Source, run: Callable[[str, int], Awaitable[None]]
 ) -> None:
-    """``run`` over and over in ``count`` tasks until the time is up; a connection that ends is made again."""
+    """Run ``run`` repeatedly in ``count`` tasks until the time is up, again after each end of a connection."""
 
     async def again(number: int) -> None:
         while attack.left > 0:
@@ -82,14 +82,14 @@ async def many(
                     await asyncio.wait_for(run(source(number), number), attack.left)
                 except (OSError, asyncio.IncompleteReadError):
                     attack.told["closed"] += 1
-            # A refused client that comes back at once is the flood of connections, an attack of its own.
+            # Without the pause, refused clients would flood the server with connections: a separate attack.
             await asyncio.sleep(0.05)
 
     await asyncio.gather(*(again(number) for number in range(count)))
 
 
 def sending(attack: Attack, data: Iterator[bytes] | bytes, *, buffer: int = 0, reads: bool = True) -> Run:
-    """A client that sends requests one after another, and reads the answers or does not."""
+    """Make a client that sends requests one after another. With ``reads`` it reads the answers."""
 
     async def run(source: str, _: int) -> None:
         opened = await attack.open(source, buffer=buffer)
@@ -111,7 +111,7 @@ def sending(attack: Attack, data: Iterator[bytes] | bytes, *, buffer: int = 0, r
 
 
 def holding(attack: Attack, begun: bytes, drip: bytes) -> Run:
-    """A client that begins a request and goes on by a byte now and then, if at all."""
+    """Make a client that begins a request with ``begun`` and continues slowly with ``drip``, if at all."""
 
     async def run(source: str, _: int) -> None:
         opened = await attack.open(source)
@@ -145,7 +145,7 @@ def lookups() -> Iterator[bytes]:
 
 
 def waiting(number: int = 0) -> Iterator[bytes]:
-    """Valid submissions that nobody decides: the signer of the stage has gone."""
+    """Yield valid submissions. Nobody decides them, because the stage has no signer."""
     while True:
         number += 1
         user = f"waiting{number}"
@@ -169,7 +169,7 @@ BOTH = (
     b"POST /v1/lookup HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
 )
 HEAD = b"GET / HTTP/1.1\r\nHost: a\r\nX-A: "
-# The beginning of a TLS record that says it has 16 KiB.
+# The beginning of a TLS record with a length of 16 KiB.
 HELLO = b"\x16\x03\x01\x40\x00"
 HISTORY = {"label": b.label_of(VETERAN), "profiles": True}
 RANGE = {"label": b.label_of(VETERAN), "first": 1, "last": VERSIONS}

@@ -1,4 +1,4 @@
-"""Another client: looks up accounts on one connection, some ten times a second, and takes the time."""
+"""Another client. It looks accounts up on one connection, about thirty times a second, and measures the time."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from dataclasses import dataclass, field
 from tests import builders as b
 from tools.abuse.stage import USERS, Stage
 
-# In a network of its own.
+# This address is in another network than the attackers.
 SOURCE = "127.9.9.9"
 PAUSE = 0.03
 
 
 @dataclass(slots=True)
 class Seen:
-    """Seconds of each lookup that was answered, and what became of the others."""
+    """The seconds of each answered lookup, and the failures of the others."""
 
     seconds: list[float] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
     def quantile(self, part: float) -> float:
-        """In ms."""
+        """Return a quantile of the times, in milliseconds."""
         ordered = sorted(self.seconds)
         return ordered[min(len(ordered) - 1, int(part * len(ordered)))] * 1000 if ordered else float("inf")
 
 
 class Bystander:
-    """Use as a context manager around an attack; then ``seen`` is complete."""
+    """Looks accounts up while its context is active. ``seen`` is complete afterwards."""
 
     def __init__(self, stage: Stage) -> None:
         self.seen = Seen()
@@ -52,7 +52,7 @@ class Bystander:
         number = 0
         while not self._stop.wait(PAUSE):
             number += 1
-            # Every tenth on a new connection: coming in has to work as well.
+            # Every tenth lookup uses a new connection, because new connections have to work too.
             if number % 10 == 0:
                 made.close()
             self._look_up(made, b.label_of(f"user{number % USERS}"))

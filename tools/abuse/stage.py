@@ -1,4 +1,4 @@
-"""The stage of the abuse: a node and a front end as processes, over a directory that is signed already."""
+"""The stage of the abuse: a node and a front end as processes, with a directory that is already signed."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _KT = Path(sys.executable).with_name("kt")
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A front end that runs; loopback addresses have limits in it as all others.
+    """A running front end. Loopback addresses are limited like all others.
 
-    ``authority`` certifies it if it serves HTTPS.
+    ``authority`` is the file of the certificate authority if the front end serves HTTPS.
     """
 
     port: int
@@ -43,12 +43,12 @@ class Stage:
 
     @property
     def files(self) -> int:
-        """Files that the front end has open."""
+        """The number of files that the front end has open."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))  # noqa: PTH208 - counts, reads no path
 
     @property
     def resident_mb(self) -> float:
-        """The most memory that the front end has had."""
+        """The most memory that the front end ever had resident, in MiB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
@@ -84,7 +84,7 @@ def _line(said: Path, text: str, process: subprocess.Popen[bytes]) -> str:
 
 @contextmanager
 def stage(data: Path, *, tls: bool = False) -> Iterator[Stage]:
-    """Everything up and caught up; processes that are still there at the end are ended."""
+    """Start all processes, wait until they have caught up, and yield the stage. All processes end with it."""
     data.mkdir()
     certified = certify(data) if tls else None
     options = () if certified is None else ("--tls-cert", certified.certificate, "--tls-key", certified.key)

@@ -1,1 +1,1 @@
-"""Epochs of a million items through real processes: memory, time and the size of the log stay bounded."""
+"""Checks with real processes that memory, time and log size stay bounded in epochs of a million items."""

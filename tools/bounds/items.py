@@ -1,4 +1,4 @@
-"""What is put into the queue: events of one kind, made one by one so that this process stays small."""
+"""The events for the queue, all of one kind. They are made one by one, so that this process stays small."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from kt_es.formats.queue import MAX_EVENT, MAX_EVENT_ITEMS, MAX_ITEM, MUTATIONS,
 from tests.builders import private_key, public
 
 WRITER = private_key("bounds")
-# A byte string has a head of 3 bytes at this size, the array around it one.
+# The encoding of an item of this size has a head of 3 bytes. Another 3 bytes are for the array.
 LARGE_PER_EVENT = (MAX_EVENT - 3) // (MAX_ITEM + 3)
 LARGEST_EVENT = 1000 * 1024
-# So many times fewer of what is large: of a million some 800 MB and 1 GB are left.
+# Divisors for the number of large items: of a million items, about 800 MB and 1 GB of data remain.
 ONE_OF = {"large": 20, "oversize": 1000}
 
 Events = Iterator[tuple[int, NewEvent]]
@@ -33,12 +33,12 @@ def _packed(stream: str, count: int, item: Callable[[int], bytes], per_event: in
 
 
 def mutations(stream: str, origin: str, count: int) -> Events:
-    """As many new entries: all are accepted."""
+    """Make ``count`` new entries. All are accepted."""
     return _packed(stream, count, lambda number: _accepted(origin, number), MAX_EVENT_ITEMS)
 
 
 def duplicates(stream: str, origin: str, count: int) -> Events:
-    """One entry again and again; the events differ, since the same one would be taken for a retry."""
+    """Repeat one entry. The events differ, because an equal event would count as a retry."""
     same = _accepted(origin, 0)
     return _packed(
         stream, count, lambda at: same if at % MAX_EVENT_ITEMS else at.to_bytes(8), MAX_EVENT_ITEMS
@@ -46,23 +46,23 @@ def duplicates(stream: str, origin: str, count: int) -> Events:
 
 
 def garbage(stream: str, origin: str, count: int) -> Events:
-    """Items that are nothing, 256 in an event."""
+    """Make items that cannot be decoded, as many in an event as it may have."""
     return _packed(stream, count, lambda at: sha256(f"{origin} {at}".encode()), MAX_EVENT_ITEMS)
 
 
 def single(stream: str, origin: str, count: int) -> Events:
-    """Garbage, an event for each."""
+    """Make garbage with one item in each event."""
     return _packed(stream, count, lambda at: sha256(f"{origin} {at}".encode()), 1)
 
 
 def large(stream: str, origin: str, count: int) -> Events:
-    """Items of the maximum size, verbatim in the log, as many in an event as it may have."""
+    """Make items of the maximum size, which the log keeps verbatim, as many in an event as fit."""
     padding = sha256(origin.encode()) * (MAX_ITEM // 32)
     return _packed(stream, count, lambda at: at.to_bytes(8) + padding[8:], LARGE_PER_EVENT)
 
 
 def oversize(stream: str, origin: str, count: int) -> Events:
-    """Events of about 1 MiB, the most that a server takes: a digest of each is kept."""
+    """Make events of about 1 MiB, the most that a server accepts. The log keeps a digest of each."""
     padding = sha256(origin.encode()) * (LARGEST_EVENT // 32)
     for number in range(count):
         yield 1, content_event(stream, MUTATIONS, number.to_bytes(8) + padding[8:])

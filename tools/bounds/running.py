@@ -1,4 +1,4 @@
-"""A node and a signer as processes, the queue filled before the signer starts: one epoch has it all."""
+"""Runs a node and a signer as processes. The queue is filled first, so that one epoch has all items."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tools.bounds.items import KINDS
 APPEND_BYTES = 900 * 1024
 APPEND_EVENTS = 500
 GROUP = "kt-signer"
-# What is promised: MB of the signer, and how much longer than its item a record may be, its event included.
+# The promises: MB of the signer, and bytes that a record may have more than its item, with its event.
 MOST_MB = 400
 MOST_PER_RECORD = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one run came to. Sizes in bytes, memory in MB, times in seconds."""
+    """The measurements of one run. Sizes are in bytes, memory is in MB, and times are in seconds."""
 
     kind: str
     items: int
@@ -48,7 +48,7 @@ class Bounds:
 
 
 def breaches(figures: Bounds) -> list[str]:
-    """What a run shows not to be bounded."""
+    """Return a sentence for each promise that a run breaks."""
     most = figures.queue_bytes + MOST_PER_RECORD * (figures.items + 100)
     found = {
         f"the signer had {figures.signer_mb:.0f} MB, more than {MOST_MB}": figures.signer_mb > MOST_MB,
@@ -62,9 +62,10 @@ def breaches(figures: Bounds) -> list[str]:
 
 
 def measure(directory: Path, kind: str, items: int, report: Callable[[str], None], limit: float) -> Bounds:
-    """Fill the queue, start the signer, wait until a head has everything and all is acknowledged.
+    """Fill the queue, start the signer, and wait until a head has all items and all are acknowledged.
 
-    Raises ``KtError`` if that takes more than ``limit`` seconds or a process ends for good.
+    Raises:
+        KtError: this takes more than ``limit`` seconds, or a process ends for good.
     """
     new = NewDirectory("bounds", "localhost/bounds", "", "text", 1.0, 8.0)
     settings = write_directory(directory, new)
@@ -128,7 +129,7 @@ def _begun(settings: Settings, uri: str, new: NewDirectory) -> EsdbLog | None:
 
 
 def fill(log: EsdbLog, events: Iterator[tuple[int, NewEvent]], settings: Settings) -> tuple[int, int]:
-    """Append everything in large appends; how many events and bytes of data."""
+    """Append all events in large batches, and return the numbers of events and of bytes of data."""
     batch: list[NewEvent] = []
     count = total = size = 0
     for _, event in events:
@@ -164,7 +165,7 @@ def _done(supervisor: Supervisor, log: EsdbLog, settings: Settings, items: int) 
 
 
 def _is_acknowledged(uri: str, settings: Settings, head: MapHead) -> bool:
-    """By the server's own account of the group."""
+    """Return whether the group has acknowledged the items of ``head``, according to the server."""
     log = connect(uri)
     try:
         info = log._client.get_subscription_info(GROUP, settings.names.queue, timeout=5)
@@ -197,7 +198,7 @@ def _until(condition: Callable[[], object], seconds: float, what: str):  # type:
 
 
 def peak_memory(pid: int) -> float:
-    """The most memory that a process had resident, MB."""
+    """Return the most memory that a process had resident, in MB."""
     status = Path(f"/proc/{pid}/status").read_text()
     (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024

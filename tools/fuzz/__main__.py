@@ -1,6 +1,6 @@
 """``python -m tools.fuzz TARGET|all --seconds N [--corpus DIR]``: coverage-guided fuzzing of our own code.
 
-Exit code 1 if anything was found; every finding is printed as a case for ``regressions.json``.
+The exit code is 1 if anything was found. Every finding is printed as a case for ``regressions.json``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from tools.fuzz.running import Outcome, fuzz
 from tools.fuzz.targets import TARGETS
 
-# The decision is the deepest: it gets this many times what a decoder gets.
+# Time of the deeper targets, as a multiple of the time of a decoder.
 WEIGHTS = {"decision": 5, "queue": 5, "json": 2, "proof": 2, "lookup": 2, "snapshot": 2}
 _SHOWN_INPUT = 4096
 

@@ -1,8 +1,8 @@
-"""Fuzz targets of the whole decision: any bytes in the queue, and programs that write well-signed queues.
+"""Fuzz targets of the whole decision: any bytes in the queue, and programs that write correctly signed queues.
 
-``queue`` takes frames ``u8 event type || u16 length || data`` behind the directory's config. ``decision``
-takes a program of one-byte operations, each with a few bytes of choices; what the plain model
-(``tests/reference/model_epochs``) says is compared with what the code decided.
+``queue`` takes frames ``u8 event type || u16 length || data``, which follow the config of the directory.
+``decision`` takes a program of one-byte operations, each with a few bytes of choices. It compares the verdicts
+of the plain model (``tests/reference/model_epochs``) with the verdicts of the code.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from tools.fuzz.signing import SIGNERS, QueueEvent, refuse_foreign, sign_queue
 
 FIRST = signed_config()
 EVENT_TYPES = (MUTATIONS, EPOCH_MARKER, CONFIG, "Greeting", ERASURE)
-# Enough for every path through an epoch; the rest of an input would only cost time.
+# Enough for every path through an epoch. More steps would only cost time.
 MAX_STEPS = 64
 
 _USERS = ("alice", "bob", "carol", "dave")
@@ -57,7 +57,7 @@ T = TypeVar("T")
 
 
 def queue(data: bytes) -> None:
-    """Whatever stands in the queue, each item gets one verdict and the signer goes on."""
+    """Check that each item of any queue gets one verdict, and that the signer continues."""
     events = list(_frames(data))[:MAX_STEPS]
     if events and data[0] & 0x80:
         refuse_foreign(events)
@@ -78,12 +78,12 @@ def _frames(data: bytes) -> Sequence[QueueEvent]:
 
 
 def frame(kind: str, data: bytes) -> bytes:
-    """The input of ``queue`` for one event."""
+    """Return the input of ``queue`` for one event."""
     return bytes((EVENT_TYPES.index(kind),)) + len(data).to_bytes(2) + data
 
 
 def decision(data: bytes) -> None:
-    """A program's queue, decided as the plain model decides it."""
+    """Check that the code decides the queue of a program as the plain model does."""
     program = _Program(_Choices(data))
     program.run()
     decided = [record.verdict for record in sign_queue(program.queue)]
@@ -97,7 +97,7 @@ def decision(data: bytes) -> None:
 
 @dataclass
 class _Choices:
-    """Choices out of bytes; 0, the most ordinary choice, when they are used up."""
+    """Makes choices from bytes. After the last byte it chooses 0, the most ordinary choice."""
 
     data: bytes
     at: int = 0
@@ -114,7 +114,7 @@ class _Choices:
         return options[self.byte() % len(options)]
 
     def some(self, options: Sequence[T], ordinary: list[T]) -> list[T]:
-        """A subset by bit mask, ``ordinary`` for an empty one."""
+        """Choose a subset by a bit mask; ``ordinary`` if the subset is empty."""
         mask = self.byte()
         return [option for bit, option in enumerate(options) if mask >> bit & 1] or ordinary
 
@@ -147,7 +147,7 @@ class _Program:
         self._flush()
 
     def _flush(self) -> None:
-        """The mutations so far make one event."""
+        """Put the collected mutations into one event."""
         if self.pack:
             self.queue.append((MUTATIONS, encode_mutations(self.pack)))
             self.pack = []
@@ -201,7 +201,7 @@ class _Program:
     def _pack(self, data: bytes, expected: str) -> None:
         self.pack.append(data)
         self.expected.append(expected)
-        # One more could make the event too large as a whole.
+        # One more mutation could make the event too large.
         if len(self.pack) * MAX_ITEM > MAX_EVENT // 2:
             self._flush()
 
@@ -210,7 +210,7 @@ class _Program:
             self._submit(*self.choices.of(self.made))
 
     def _damaged(self) -> None:
-        """An earlier mutation with one bit changed: whatever it is now, it takes no effect."""
+        """Add an earlier mutation with one changed bit. Whatever it has become, it takes no effect."""
         if not self.made:
             return
         data = bytearray(self.choices.of(self.made)[1].encode())

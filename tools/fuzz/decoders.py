@@ -1,4 +1,4 @@
-"""Fuzz targets of what is written in bytes: each is read or refused, and what is read has one encoding."""
+"""Fuzz targets of decoders: each input is decoded or refused, and a decoded value has one encoding."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Target = Callable[[bytes], None]
 
 
 def check(holds: bool, breach: str) -> None:
-    """What a target promises; a plain assert would vanish under ``python -O``."""
+    """Raise unless a promise of a target holds. A plain ``assert`` would vanish under ``python -O``."""
     if not holds:
         raise AssertionError(breach)
 
@@ -49,7 +49,7 @@ def _one_encoding(again: Callable[[bytes], bytes], refused: tuple[type[Exception
 
 
 def _text(parse: Callable[[str], str]) -> Callable[[bytes], bytes]:
-    """``parse`` of bytes that may be any text, lone surrogates included."""
+    """Return ``parse`` for bytes, which may be any text, including lone surrogates."""
     return lambda data: parse(data.decode("utf-8", "surrogatepass")).encode("utf-8", "surrogatepass")
 
 
@@ -81,7 +81,7 @@ TEXT_TARGETS: dict[str, Target] = {
 
 
 def pin(data: bytes) -> None:
-    """A pin as somebody types it: blanks around it are forgiven, nothing else is."""
+    """Parse a pinned key as a person types it. Only blanks around it are ignored."""
     text = data.decode("utf-8", "replace")
     try:
         pinned = Pinned.parse(text)
@@ -91,7 +91,7 @@ def pin(data: bytes) -> None:
 
 
 def label(data: bytes) -> None:
-    """Normalizing changes a label once at most."""
+    """Check that normalizing a normalized label changes nothing."""
     text = data.decode("utf-8", "surrogatepass") if _is_utf8(data) else data.decode("latin-1")
     for policy in LABEL_POLICIES:
         try:
@@ -102,7 +102,7 @@ def label(data: bytes) -> None:
 
 
 def armor(data: bytes) -> None:
-    """Armored evidence is read or refused; what was read comes off its armor again."""
+    """Check that armored evidence is refused, or decodes to data that survives armoring again."""
     try:
         read = unarmored(data.decode("utf-8", "surrogatepass"))
     except _REFUSED:
@@ -116,7 +116,7 @@ _SIGNED = {
 
 
 def conviction(data: bytes) -> None:
-    """Evidence that convicts has two statements that the signer of the tests signed."""
+    """Check that evidence which convicts has two statements that the signer of the tests signed."""
     try:
         made = Evidence.decode(data)
         convict(made)
@@ -137,7 +137,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def page(data: bytes) -> None:
-    """A page of the map: ``u8 path length || path || u40 version || page``, its own CRC or a true one."""
+    """Decode a page: ``u8 path length || path || u40 version || page``, with the given CRC and a correct one."""
     depth = min(data[0] if data else 0, 63)
     at = 1 + (depth + 1) // 2 + 5
     key, stored = (bytes((depth,)) + data[1:at]).ljust(at, b"\0"), data[at:]
@@ -162,7 +162,7 @@ def _page(key: bytes, stored: bytes) -> None:
 
 
 def _slots_of(data: bytes) -> tuple[list[bytes | None], bytes]:
-    """Slots as the first four bytes say: two bits each, none, leaf or child."""
+    """Make slots by the first four bytes: two bits for each slot mean none, leaf or child."""
     kinds, data = int.from_bytes(data[:4]), data[4:]
     slots: list[bytes | None] = []
     for position in range(SLOTS):

@@ -1,6 +1,6 @@
-"""One target under atheris: ``python -m tools.fuzz.engine TARGET [libFuzzer options] CORPUS``.
+"""Runs one target under atheris: ``python -m tools.fuzz.engine TARGET [libFuzzer options] CORPUS``.
 
-Our packages are instrumented as they are imported, so nothing of them may be imported before.
+Our packages are instrumented when they are imported, so they must not be imported before.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ def main() -> None:
     mutate = importlib.import_module("tools.fuzz.mutations").mutate
     name, *options = sys.argv[1:]
     chosen = targets.any_target if name == targets.ANY else targets.TARGETS[name]
-    # The number of a target stays before what is changed of its input.
+    # The first byte of ``ANY`` is the number of a target. Mutations do not change it.
     kept = 1 if name == targets.ANY else 0
 
     def custom_mutator(data: bytes, max_size: int, seed: int) -> bytes:
-        # Half of the changes are libFuzzer's own: they know what the comparisons in the code look for.
+        # libFuzzer makes half of the changes, because it knows the operands of comparisons in the code.
         if seed & 1:
             return bytes(atheris.Mutate(data, max_size))
         return data[:kept] + bytes(mutate(data[kept:], Random(seed), max_size - kept))

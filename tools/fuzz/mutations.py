@@ -1,6 +1,6 @@
-"""Changes to inputs: of bytes, and of the values in them, so that what lies deep is reached too.
+"""Changes inputs: their bytes, and the values encoded in them, so that nested values are changed too.
 
-Everything follows from the random generator that is passed in.
+The random generator that is passed in determines all changes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TEXTS = ("", "x", "\0", "é", "e\u0301", "\u202e", "\U0010ffff", "a@b.c", "+", 
 
 
 def mutate(data: bytes, random: Random, max_size: int = 65_536) -> bytes:
-    """``data`` with one to four changes, at most ``max_size`` bytes of it."""
+    """Return ``data`` with one to four changes, cut at ``max_size`` bytes."""
     for _ in range(random.choice((1, 1, 1, 2, 4))):
         data = _changed(data, random)
     return data[:max_size]

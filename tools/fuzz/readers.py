@@ -1,4 +1,4 @@
-"""Fuzz targets of what strangers write: JSON of a server, lookups to be verified, files to import."""
+"""Fuzz targets of untrusted input: JSON of a server, lookups to verify, files to import."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ _READERS: list[Callable[..., object]] = [
     wire.read_receipt,
 ]
 _PINNED = Pinned(ORIGIN, SIGNER_KEY)
-# What the examples' directory holds in its last epoch: nothing else can be proven.
+# The entries of the example directory in its last epoch. Nothing else can be proven.
 _HELD = {"alice": ROTATED.entry_hash, "bob": BOB.entry_hash, "carol": None}
 _NOW = START + 3_000
 
 
 def json_answers(data: bytes) -> None:
-    """One body before every reader of an answer."""
+    """Give one body to every reader of an answer."""
     problem = wire.read_problem(502, data)
     shown = (problem.reason, problem.detail, problem.field or "")
     check(all(text.isprintable() for text in shown), "a problem cannot be shown")
@@ -80,7 +80,7 @@ def json_answers(data: bytes) -> None:
 
 
 def lookup(data: bytes) -> None:
-    """A lookup's answer, verified for each user: it is refused or proves what is the case."""
+    """Verify the answer to a lookup for each user: it is refused, or proves the truth."""
     trusted = begin(_PINNED, [signed_config()])
     try:
         answer = open_answer(data)
@@ -97,7 +97,7 @@ def lookup(data: bytes) -> None:
 
 
 def snapshot(data: bytes) -> None:
-    """A snapshot as it is, and its parts under a right digest: refused, or what was signed and no more."""
+    """Load a snapshot, unchanged and with a correct digest: it is refused, or saved again as the same bytes."""
     parts = data + bytes(LENGTH_SIZE)
     for file in (data, parts + sha256(parts)):
         store = MemoryStore(FAMILIES)
@@ -115,7 +115,7 @@ def snapshot(data: bytes) -> None:
 
 
 def proof(data: bytes) -> None:
-    """A proof file, decoded and verified: it is refused or proves what is the case."""
+    """Decode and verify a proof file: it is refused, or proves the truth."""
     try:
         file = ProofFile.decode(data)
         check(file.encode() == data, "a proof file has one encoding")
@@ -130,7 +130,7 @@ def proof(data: bytes) -> None:
 
 
 def vrf_proof(data: bytes) -> None:
-    """``proof[80] || alpha`` under the directory's key and under one that is in the input."""
+    """Verify ``proof[80] || alpha`` under the key of the directory and under a key from the input."""
     pi, alpha = data[:80], data[80:335]
     for public in (VRF.public, data[-32:]):
         try:
@@ -146,7 +146,7 @@ def vrf_proof(data: bytes) -> None:
 
 
 def openpgp_binding(data: bytes) -> None:
-    """``u16 length || key || u16 length || user id || signature``: packet bodies of a certificate."""
+    """Verify ``u16 length || key || u16 length || user id || signature``: packet bodies of a certificate."""
     key, rest = _sized(data)
     user_id, signature = _sized(rest)
     binds(key, user_id, signature)
@@ -159,7 +159,7 @@ def _sized(data: bytes) -> tuple[bytes, bytes]:
 
 
 def private_key(data: bytes) -> None:
-    """A PEM file under each of the two readers of keys: what is read is a key that signs."""
+    """Give a PEM file to both readers of private keys: a key that was read survives encoding."""
     with contextlib.suppress(MalformedError, ConfigError):
         key = PrivateKey.from_pem(data)
         check(PrivateKey.from_pem(key.to_pem()).public == key.public, "a private key does not come back")
@@ -168,7 +168,7 @@ def private_key(data: bytes) -> None:
 
 
 def settings(data: bytes) -> None:
-    """``kt.toml``: read, or refused with a sentence that names the file."""
+    """Read ``kt.toml``: it is accepted, or refused with an error that names the file."""
     with tempfile.TemporaryDirectory(prefix="kt-fuzz-") as folder:
         path = Path(folder) / "kt.toml"
         path.write_bytes(data)
@@ -216,14 +216,14 @@ def openpgp(data: bytes) -> None:
 
 
 def node_users(data: bytes) -> None:
-    """The node's file of users."""
+    """Decode the node's file of users: it survives encoding."""
     with contextlib.suppress(ConfigError):
         users = decode_users(data, Path("users.json"))
         check(decode_users(encode_users(users), Path("users.json")) == users, "users are kept otherwise")
 
 
 def node_group(data: bytes) -> None:
-    """What the node keeps of a persistent subscription."""
+    """Decode the stored settings of a persistent subscription: they survive encoding."""
     with contextlib.suppress(MalformedError):
         settings = decode_settings(data)
         check(decode_settings(encode_settings(settings)) == settings, "settings are kept otherwise")

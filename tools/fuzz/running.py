@@ -1,4 +1,4 @@
-"""Coverage-guided runs, one process for each target, and what came out of them."""
+"""Coverage-guided runs, one process for each target, and their results."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tools.fuzz.targets import ANY, QUICK
 
 ROOT = Path(__file__).parents[2]
 MAX_INPUT = 64 * 1024
-# A second is what an input may take; instrumented, and on a machine that others use too, it is more.
+# Seconds for one input. It may take one second, but instrumented code on a busy machine is slower.
 TIMEOUT = 5
 MEMORY_MB = 1024
-# Beyond its time a run has this long to start and to end.
+# Seconds that a run has in addition, to start and to end.
 GRACE = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One target's run. ``findings`` are the inputs that broke it, ``report`` what was said of them."""
+    """The run of one target. ``findings`` are the inputs that broke it, and ``report`` is the output."""
 
     target: str
     executions: int
@@ -36,7 +36,7 @@ class Outcome:
 
 
 def fuzz(target: str, seconds: int, corpus: Path, seed: int, timeout: int = TIMEOUT) -> Outcome:
-    """Fuzz ``target``; its corpus and its findings are kept under ``corpus``.
+    """Fuzz ``target``. Its corpus and its findings are kept under ``corpus``.
 
     An input that takes longer than ``timeout`` seconds is a finding.
     """
@@ -84,6 +84,6 @@ def _number(pattern: str, text: str) -> int:
 
 
 def _report(lines: Sequence[str]) -> str:
-    """What was said, without libFuzzer's lines on its progress."""
+    """Return the last lines of the output, without those in which libFuzzer reports its progress."""
     kept = [line for line in lines if not re.match(r"(#\d+|INFO|stat::|\"|#+ )", line)]
     return "\n".join(kept[-40:])

@@ -1,4 +1,4 @@
-"""Valid inputs for every target, to begin with: the examples of FORMATS and what is made of them."""
+"""Valid initial inputs for every target: the examples of FORMATS, and inputs made from them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _EC_SEED = int.from_bytes(seed("fuzz"))
 
 
 def seeds() -> dict[str, list[bytes]]:
-    """By target; deterministic."""
+    """Return the inputs by target. They are deterministic."""
     examples = sorted((made.rule, made.data) for made in EXAMPLES.values())
     by_rule = {rule: [data for _, data in made] for rule, made in groupby(examples, lambda pair: pair[0])}
     return {
@@ -103,7 +103,7 @@ def _page() -> bytes:
 
 
 def _snapshots() -> list[bytes]:
-    """A file, and its parts without end and digest."""
+    """Return a snapshot file, and its parts without the end and the digest."""
     run = Run.begin(1 << 20)
     for revision, event in enumerate(QUEUE):
         run.step(revision, event)
@@ -158,7 +158,7 @@ def _settings() -> bytes:
 
 
 def _certificate() -> bytes:
-    """A certificate with a name and addresses, the same bytes in every run: Ed25519 has no randomness."""
+    """Return a certificate with a name and addresses. Ed25519 is deterministic, so its bytes never change."""
     key = Ed25519PrivateKey.from_private_bytes(seed("certificate"))
     name = x509.Name(
         [
@@ -198,7 +198,7 @@ def _openpgp() -> dict[str, str]:
 
 
 def _binding(certificate: bytes) -> bytes:
-    """Key, user id and last signature of a certificate of four packets."""
+    """Return the key, the user id and the last signature of a certificate with four packets."""
     bodies = []
     while certificate:
         size, header = certificate[1], 2
@@ -219,7 +219,7 @@ def _queues() -> list[bytes]:
 
 
 def _programs() -> list[bytes]:
-    """Changes, an epoch, a rotation, a replay; a conflict; a change of config; every broken item."""
+    """Return programs with changes, an epoch, a rotation, a replay, a conflict, a config and broken items."""
     change, end, again, damaged, config, broken, flush = range(7)
     alice = [change, 0, 0, 0, 0, 0, 0, 0]
     return [

@@ -1,6 +1,6 @@
-"""A queue through the real signer's work, twice, and through a replay: the same bytes each time.
+"""Runs a queue twice through the code of the real signer, and through a replay: all give the same bytes.
 
-The second run crashes before events 1, 2, 4, 8 and so on, and begins its epoch anew.
+The second run crashes before events 1, 2, 4, 8 and so on, and begins its epoch again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ QueueEvent = tuple[str, bytes]
 
 @dataclass
 class Run:
-    """One signer over one log. ``step`` takes the next event of the queue; ``crash`` loses the epoch."""
+    """One signer on one log. ``step`` processes the next event of the queue. ``crash`` loses the epoch."""
 
     log: MemoryLog
     ledger: Ledger
@@ -62,7 +62,7 @@ class Run:
 
     @property
     def signer(self) -> PrivateKey:
-        """The key in force."""
+        """The signer key in force."""
         config = self.work.config
         return SIGNER if config is None else _BY_PUBLIC[config.signer_key.raw]
 
@@ -72,7 +72,7 @@ def _new_ledger() -> Ledger:
 
 
 def sign_queue(queue: Sequence[QueueEvent]) -> list[Record]:
-    """The records of ``queue``, whose first event is the directory's config; everything is checked."""
+    """Sign ``queue``, whose first event is the config of the directory; check all and return the records."""
     queue = list(queue)
     plain = Run.begin(1 << 20)
     for revision, event in enumerate(queue):
@@ -90,7 +90,7 @@ def sign_queue(queue: Sequence[QueueEvent]) -> list[Record]:
 
 
 def _close(run: Run, queue: list[QueueEvent]) -> None:
-    """End the last epoch, so that all of it is published."""
+    """End the last epoch, so that all its records are published."""
     timestamp = run.ledger.committed.standing.timestamp
     if run.work.size and timestamp < UINT_MAX:
         queue.append((EPOCH_MARKER, marker(timestamp + 1, key=run.signer).encode()))
@@ -119,7 +119,7 @@ def _same_after_replay(plain: Run) -> None:
 
 
 def refuse_foreign(queue: Sequence[QueueEvent]) -> None:
-    """A queue that does not begin with the directory's config stops the signer at its first item."""
+    """Check that the signer stops at the first item of a queue that does not begin with the config."""
     run = Run.begin(1)
     try:
         run.step(0, queue[0])

@@ -1,8 +1,8 @@
-"""All fuzz targets by name: functions of any bytes that return, or raise for a broken promise.
+"""All fuzz targets by name: functions of any bytes that return, or raise if a promise is broken.
 
-The promises: nothing but the documented errors, one encoding of whatever is read, verdicts that follow
-from the queue alone. They need no fuzzer: seeds, regression cases and random changes go through them in
-the ordinary suite.
+The promises: only documented errors are raised, a decoded value has one encoding, and verdicts follow from
+the queue alone. The targets need no fuzzer: the ordinary tests call them with seeds, regression cases and
+random changes.
 """
 
 from __future__ import annotations
@@ -44,6 +44,6 @@ QUICK = sorted(set(TARGETS) - {"queue", "decision"})
 
 
 def any_target(data: bytes) -> None:
-    """``u8 number of a quick target || its input``: a short run's one process for all of them."""
+    """Run ``u8 number of a quick target || its input``, so that a short run needs one process for all."""
     if data:
         TARGETS[QUICK[data[0] % len(QUICK)]](data[1:])

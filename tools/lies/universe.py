@@ -118,7 +118,10 @@ class Universe:
     # The queue
 
     def queue(self, kind: str, data: bytes, *verdicts: Verdict | None) -> list[Verdict]:
-        """Append an event to the queue and decide its items. ``verdicts`` replace honest ones, except None."""
+        """Append an event to the queue and decide its items. ``verdicts`` replace the honest verdicts.
+
+        None keeps the honest verdict.
+        """
         items = items_of(len(self.events), kind, data)
         self.events.append((kind, data))
         return [self.decide(item, *verdicts[at : at + 1]) for at, item in enumerate(items)]

@@ -14,7 +14,7 @@ from tools.torture.rounds import Options, Torture
 
 
 def main() -> int:
-    """Run a torture. Return 0 if every check passed; otherwise keep and name the data and logs, and return 1."""
+    """Run a torture. Return 0 if every check passed; otherwise keep and name data and logs, and return 1."""
     parser = argparse.ArgumentParser(prog="python -m tools.torture", description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seed", type=int, help="of every draw; default a random one, printed first")

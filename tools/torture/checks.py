@@ -140,7 +140,7 @@ class Books:
             self._take_effect(Mutation.decode(content), record.sequence)
 
     def _take_effect(self, mutation: Mutation, sequence: int) -> None:
-        """Continue the chain of versions at an index. An entry that took effect twice would break the chain."""
+        """Continue the chain of versions at an index. An entry that took effect twice would break it."""
         entry = mutation.entry
         version, previous = self._current.get(entry.index, (0, b""))
         if entry.version != version + 1 or (entry.previous or b"") != previous:

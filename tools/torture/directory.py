@@ -191,7 +191,7 @@ class Directory:
             )
 
     def kill(self, name: str, number: int = signal.SIGKILL, seconds: float = 30.0) -> None:
-        """End the process ``name`` by a signal and wait for its end. A process that does not end is an error."""
+        """End the process ``name`` by a signal and wait. A process that does not end in time is an error."""
         self.check_alive()
         member = self.members[name]
         process, member.process = member.process, None

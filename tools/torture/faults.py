@@ -1,4 +1,4 @@
-"""The faults and how they are injected. They are drawn from a seeded bag, so that all are equally frequent."""
+"""The faults and how they are injected. A seeded bag draws them, so that all are equally frequent."""
 
 from __future__ import annotations
 
@@ -217,8 +217,8 @@ class Faults:
     def sign_together(self) -> int:
         """Run two signers at once, with no lock between them, and return how many epochs both published.
 
-        Each signer has its own disk and puts markers into the queue. Everything that one signer publishes must
-        have the same bytes as the result of the other; otherwise that signer ends, which is an error.
+        Each signer has its own disk and puts markers into the queue. If a signer finds that the other one has
+        published different bytes, it ends, which is an error.
         """
         directory = self._directory
         eventually(lambda: directory.active() is not None, "one signer is active", 60)

@@ -114,7 +114,7 @@ class HttpWriter:
             self._seen.count("lookups unavailable")
             return None
         except VerificationError as error:
-            # A front end that lost its disk shows older heads until it has caught up. The client refuses them.
+            # A front end that lost its disk shows older heads until it has caught up. A client refuses them.
             if error.step != "rollback":
                 raise
             self._seen.count("lookups refused as a rollback")
