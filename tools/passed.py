@@ -31,8 +31,9 @@ PATIENCE = 120.0  # seconds for each step
 
 _T = TypeVar("_T")
 
-# Python runs this code in each process before the program. It records the files whose functions run. When the
-# file ``begin`` appears it clears the record; when ``end`` appears, or the process ends, it writes the record.
+# Python runs this code in each process before the program. It records the files whose functions run. When
+# the file ``begin`` appears, a process that was running before clears its record. When ``end`` appears, or at
+# the end of a process, the record is written.
 RECORDER = """
 import atexit, json, os, sys, threading, time
 

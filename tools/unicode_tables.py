@@ -118,7 +118,7 @@ def _points(table: str) -> frozenset[int]:
 # RFC 5892, 2.6: exceptions. Of the characters that depend on the context, only the digits are included.
 _VALID = _points("df 3c2 660-669 6f0-6f9 6fd-6fe f0b 3007")
 _INVALID = _points("b7 375 5f3-5f4 640 7fa 302e-302f 3031-3035 303b 30fb")
-# 2.3, Default_Ignorable_Code_Point: those that are letters or marks.
+# 2.3, Default_Ignorable_Code_Point: the letters and marks among them.
 _IGNORABLE = _points("34f 115f-1160 17b4-17b5 180b-180d 180f 3164 fe00-fe0f ffa0 e0100-e01ef")
 # 2.4, the blocks of combining marks for symbols and of musical notation; 2.9, old Hangul Jamo.
 _BLOCKS = _points("20d0-20ff 1d100-1d24f")

@@ -24,7 +24,10 @@ from tools.abuse.stage import USERS, VERSIONS, VETERAN
 
 @dataclass
 class Attack:
-    """The port to attack, the end time, and counts of answers: by status, ``closed``, ``refused``, ``silent``."""
+    """An attack on ``port`` until the time ``until``.
+
+    ``told`` counts the answers by status, and the connections that were ``closed``, ``refused`` or ``silent``.
+    """
 
     port: int
     until: float
@@ -73,7 +76,7 @@ def crowd(number: int) -> str:
 async def many(
     attack: Attack, count: int, source: Source, run: Callable[[str, int], Awaitable[None]]
 ) -> None:
-    """Run ``run`` repeatedly in ``count`` tasks until the time is up, again after each end of a connection."""
+    """Call ``run`` repeatedly in ``count`` tasks until the time is up. Closed connections are opened again."""
 
     async def again(number: int) -> None:
         while attack.left > 0:

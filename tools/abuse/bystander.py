@@ -1,4 +1,4 @@
-"""Another client. It looks accounts up on one connection, about thirty times a second, and measures the time."""
+"""Another client. It looks accounts up on one connection, many times a second, and measures the time."""
 
 from __future__ import annotations
 

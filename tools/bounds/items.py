@@ -11,7 +11,7 @@ from kt_es.formats.queue import MAX_EVENT, MAX_EVENT_ITEMS, MAX_ITEM, MUTATIONS,
 from tests.builders import private_key, public
 
 WRITER = private_key("bounds")
-# The encoding of an item of this size has a head of 3 bytes. Another 3 bytes are for the array.
+# The encoding of an item of this size has a head of 3 bytes. At most 3 bytes are for the head of the array.
 LARGE_PER_EVENT = (MAX_EVENT - 3) // (MAX_ITEM + 3)
 LARGEST_EVENT = 1000 * 1024
 # Divisors for the number of large items: of a million items, about 800 MB and 1 GB of data remain.

@@ -1,8 +1,8 @@
-"""Fuzz targets of the whole decision: any bytes in the queue, and programs that write correctly signed queues.
+"""Fuzz targets of the whole decision: any bytes in the queue, and programs that write signed queues.
 
 ``queue`` takes frames ``u8 event type || u16 length || data``, which follow the config of the directory.
-``decision`` takes a program of one-byte operations, each with a few bytes of choices. It compares the verdicts
-of the plain model (``tests/reference/model_epochs``) with the verdicts of the code.
+``decision`` takes a program of one-byte operations, each with a few bytes of choices. It compares the
+verdicts of the plain model (``tests/reference/model_epochs``) with the verdicts of the code.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def page(data: bytes) -> None:
-    """Decode a page: ``u8 path length || path || u40 version || page``, with the given CRC and a correct one."""
+    """Decode a page with its own CRC and a correct one: ``u8 path length || path || u40 version || page``."""
     depth = min(data[0] if data else 0, 63)
     at = 1 + (depth + 1) // 2 + 5
     key, stored = (bytes((depth,)) + data[1:at]).ljust(at, b"\0"), data[at:]

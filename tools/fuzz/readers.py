@@ -97,7 +97,7 @@ def lookup(data: bytes) -> None:
 
 
 def snapshot(data: bytes) -> None:
-    """Load a snapshot, unchanged and with a correct digest: it is refused, or saved again as the same bytes."""
+    """Load a snapshot, unchanged and with a correct digest: it is refused, or saved as the same bytes."""
     parts = data + bytes(LENGTH_SIZE)
     for file in (data, parts + sha256(parts)):
         store = MemoryStore(FAMILIES)
