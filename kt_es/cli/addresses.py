@@ -31,7 +31,7 @@ def free_addresses(node: Address, frontend: Address) -> tuple[Address, Address]:
     if node == frontend and node.port:
         raise ConfigError(f"--listen and --node-listen are both {node}: give one of them another port")
     with ExitStack() as held:
-        # Both are held until both are known: a free port must not be found twice.
+        # Both ports are held until both are known, so that the same free port is not found twice.
         return _bound(node, held), _bound(frontend, held)
 
 

@@ -63,7 +63,7 @@ def running_up(base: Path) -> Mapping[str, Any]:
         state = json.loads((base / STATE_FILE).read_text())
         os.kill(int(state["pid"]), 0)
     except PermissionError:
-        pass  # the process of another user is a process too
+        pass  # the process exists, but belongs to another user
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return state if isinstance(state, dict) else {}

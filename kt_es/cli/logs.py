@@ -46,7 +46,7 @@ class RecoveryBar:
 
 
 def harmless(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Escape what a terminal would obey. Anybody who may write chooses names of streams, for instance."""
+    """Escape control characters. Values such as names of streams are untrusted."""
     return {key: shown(value) if isinstance(value, str) else value for key, value in event.items()}
 
 

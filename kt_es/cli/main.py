@@ -47,7 +47,7 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] in _SERVING:
-            # Now, since the import of the command's module takes time.
+            # Handle SIGHUP now, because the import of the command's module takes time.
             listen()
             forgive_full_disk()
         return super().resolve_command(ctx, args)
@@ -116,7 +116,7 @@ def main() -> None:
             click.echo(f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help'.", file=words())
         code = _failed(run, error.exit_code, error.format_message())
     except BrokenPipeError:
-        # The reader of our output has closed it; nobody is left to tell.
+        # The reader has closed our output, so nothing more can be printed.
         _leave_output()
         code = 1
     except Exception as error:  # a bug of ours: a person gets a line, KT_DEBUG the traceback
@@ -133,25 +133,25 @@ def main() -> None:
 
 
 def _full_path(error: OSError) -> Path:
-    """Return what is full: the file that the error names, standard output, or else the temporary files."""
+    """Return the file that is full: the file in the error, standard output, or the temporary folder."""
     if error.filename:
         return Path(error.filename)
     try:
         sys.stdout.flush()
     except OSError:
-        # What could not be printed is still in its buffer.
+        # The text that could not be printed is still in the buffer.
         _leave_output()
         return Path("standard output")
     return Path(tempfile.gettempdir())
 
 
 def _leave_output() -> None:
-    """Discard what is still to be printed: otherwise the interpreter would fail at its end."""
+    """Discard buffered output. Otherwise the interpreter would fail when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Closed(io.TextIOBase):
-    """Standard output that the caller has closed. What is printed there must not be lost silently."""
+    """Standard output that the caller has closed. Printing to it must not fail silently."""
 
     def write(self, _: str) -> int:
         raise ConfigError("standard output is closed, so nothing can be printed")

@@ -1,7 +1,7 @@
-"""What options have in common: ``--json`` and ``-q`` everywhere, shared variables, and numbers.
+"""Common parts of options: ``--json`` and ``-q`` for all commands, shared variables, and numbers.
 
-Each option has its own variable, ``KT_<COMMAND>_<OPTION>``. An option that means the same in every command
-that has it also takes ``KT_<OPTION>``, for all of those commands.
+Each option has its own variable, ``KT_<COMMAND>_<OPTION>``. An option that means the same in several commands
+also has the variable ``KT_<OPTION>``, which sets it for all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-# Without data, listen and metrics: for another process they mean another directory or address.
+# The options data, listen and metrics are not shared, because each process needs its own value.
 SHARED = (
     *("server", "vkey", "state", "ca", "timeout", "keys", "mine", "log", "patience", "directory"),
     *("origin", "label_policy", "min_interval", "max_interval"),
@@ -22,13 +22,13 @@ SHARED = (
 """Options that ``KT_<OPTION>`` sets for every command that has them."""
 
 LARGEST = 1e9
-"""Thirty years in seconds. The clocks and timers of the system accept that much."""
+"""Thirty years in seconds. The clocks and timers of the system accept such a value."""
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class Number(click.FloatRange):
-    """A range of numbers up to a thousand million. ``nan``, which compares with nothing, is refused."""
+    """A range of numbers up to a thousand million. ``nan`` is refused, because it is in no range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         converted = super().convert(value, param, ctx)
@@ -41,7 +41,7 @@ class Number(click.FloatRange):
 
 
 def options(*decorators: Callable[[_F], _F]) -> Callable[[_F], _F]:
-    """One decorator that adds several options, in the order of ``--help``."""
+    """Return one decorator that adds several options, in the order of ``--help``."""
 
     def decorate(command: _F) -> _F:
         for decorator in reversed(decorators):
@@ -91,17 +91,17 @@ def _set(field: str) -> Any:
 
 
 def is_named(context: click.Context, option: str) -> bool:
-    """Return whether ``option`` stands on the command line, where it is stronger than any variable."""
+    """Return whether ``option`` is on the command line. There it takes precedence over any variable."""
     return context.get_parameter_source(option) is ParameterSource.COMMANDLINE
 
 
 def given_options(context: click.Context, names: Sequence[str]) -> tuple[str, ...]:
-    """Return those of ``names`` that the command line or a variable gives."""
+    """Return those of ``names`` that the command line or a variable sets."""
     return tuple(name for name in names if context.get_parameter_source(name) is not ParameterSource.DEFAULT)
 
 
 def wants_json(words: Sequence[str]) -> bool:
-    """Return whether ``words`` or ``KT_JSON`` ask for JSON, for a command line that could not be parsed."""
+    """Return whether a command line that could not be parsed, or ``KT_JSON``, asks for JSON."""
     before = words[: words.index("--")] if "--" in words else words
     try:
         return "--json" in before or bool(click.BOOL.convert(os.environ.get("KT_JSON") or "0", None, None))

@@ -1,7 +1,7 @@
-"""What the commands print: data on standard output, check marks and progress on standard error.
+"""The output of the commands: data on standard output, check marks and progress on standard error.
 
-Labels, names and comments of strangers, and answers of servers, pass through here on their way to a terminal.
-So every line is escaped here, and no command can forget to.
+Untrusted text, such as labels, names, comments and answers of servers, passes this module on its way to a
+terminal. Every line is escaped here, so that no command can forget to do it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kt_es.process.redaction import without_password
 MAX_SHOWN = 16 * 1024
 """Characters of one line. The largest key that is shown has about 3,000."""
 
-# Characters that Python takes for printable and that show nothing, or change how the one before is shown.
+# Characters that Python considers printable, but that are invisible or change the character before them.
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
@@ -34,8 +34,8 @@ _INVISIBLE = re.compile(
 def shown(text: str) -> str:
     """Return ``text`` as one harmless line.
 
-    Control characters, line breaks, marks that turn the direction of writing, invisible characters and
-    bytes that are no text become escapes such as ``\\x1b``. A long text is cut, with a note of its length.
+    Control characters, line breaks, marks that change the direction of writing, invisible characters and
+    bytes that are not text become escapes such as ``\\x1b``. A long text is cut, with a note of its length.
     """
     cut = "" if len(text) <= MAX_SHOWN else f"... ({len(text) - MAX_SHOWN} characters more)"
     text = text[:MAX_SHOWN]
@@ -77,7 +77,7 @@ def failure(code: int, problem: str, error: KtError | None = None) -> dict[str, 
 class Output:
     """The output of one command. With ``json`` standard output carries exactly one JSON document.
 
-    ``has_data`` says whether it was printed. A command that fails earlier prints its failure instead.
+    ``has_data`` is True once the document was printed. A command that fails earlier prints its failure instead.
     """
 
     json: bool = False

@@ -27,8 +27,8 @@ SETTLED = 10.0
 
 # Exit codes after which a restart would repeat the refusal: usage, verification, equivocation.
 FINAL_CODES = (2, 4, 5)
-# Except usage, if the process has worked with the same settings: then its disk is at fault, or somebody is
-# just changing a file.
+# A refusal by usage is not final if the process has worked with the same settings: then its disk is faulty, or
+# somebody is changing a file at this moment.
 USAGE = 2
 
 
@@ -100,7 +100,7 @@ class Supervisor:
                     PARENT_PIPE: str(self._read_end),
                     READY_PIPE: str(self._ready_write),
                 },
-                # An interrupt from the terminal is the supervisor's: it stops the children in order.
+                # An interrupt at the terminal goes only to the supervisor, which stops the children in order.
                 start_new_session=True,
             )
         child.started_at = time.monotonic()

@@ -30,7 +30,7 @@ from kt_es.errors import (
     VerificationError,
 )
 
-# For the question to which directory an unavailable server belongs.
+# Seconds for the request that finds out to which directory an unavailable server belongs.
 _IDENTITY_DEADLINE = 1.0
 
 

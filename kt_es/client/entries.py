@@ -147,7 +147,7 @@ def _head_of(proven: ProvenHead, proof: ErasureProof, smh: bytes) -> MapHead:
 
 
 def _signer(proven: ProvenHead, mutation: Mutation, erasure: Erasure) -> str:
-    """Who signed the erasure, for people. The verdict in the log says that the key was allowed to."""
+    """Return who signed the erasure, for people. The verdict in the log shows that the key was allowed to."""
     if erasure.key in mutation.entry.authorized_keys:
         return "by its owner"
     if proven.after.position_of(erasure.key) is not None:

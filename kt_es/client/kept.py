@@ -35,8 +35,8 @@ def recalled(store: StateStore, index: bytes) -> Account | None:
     """The memory of the account at ``index``, None before the first sight.
 
     Raises:
-        ConfigError: the memory is damaged. To begin anew in silence would throw away what protects from a
-            second face of the account.
+        ConfigError: the memory is damaged. A silent new start would lose the state that protects from a
+            second history of the account.
     """
     data = store.recall(ACCOUNTS, index)
     try:
@@ -75,7 +75,7 @@ def kept_versions(store: StateStore, label: str) -> tuple[Version, ...]:
     """The kept versions of ``label``, oldest first.
 
     Raises:
-        ConfigError: they are damaged. A verified version is not forgotten in silence.
+        ConfigError: they are damaged. Verified versions are never lost silently.
     """
     versions: list[Version] = []
     try:

@@ -170,7 +170,7 @@ def _verify_changes(
     before: Mutation | None = None
     for number, (smh, epoch) in enumerate(zip(signed, answer.epochs, strict=True)):
         mutation = None if epoch.mutation is None else answer.mutations[epoch.mutation]
-        # Nothing stood before epoch 1. The answer does not show what stood before any other first epoch.
+        # Before epoch 1 there was no entry. The answer does not show the epoch before any other first epoch.
         changed = _hash(mutation) != _hash(before) and (number > 0 or answer.first == 1)
         authorized = True
         if changed:

@@ -276,8 +276,8 @@ class Session:
     def _confront(self, trusted: Trusted, deadline: float) -> None:
         """After a consistency proof that failed, ask for heads that the server must still have.
 
-        The failed proof convicts nobody. Two signed statements that contradict each other do: the first such
-        pair is raised as ``EquivocationError``. If the server does not answer, the failure stays what it was.
+        The failed proof alone convicts nobody. The first two signed statements that contradict each other are
+        raised as ``EquivocationError``. If the server does not answer, the original failure stays.
         """
         known = None if trusted.smh is None else SignedMapHead.decode(trusted.smh).head.epoch
         for epoch in dict.fromkeys((trusted.size, known, None)):

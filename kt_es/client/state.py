@@ -131,7 +131,7 @@ def _decode(path: Path, data: bytes) -> Trusted:
     try:
         return Trusted.decode(data)
     except MalformedError as error:
-        # To begin anew in silence would throw away what protects from a second face of the directory.
+        # A silent new start would lose the state that protects from a second history of the directory.
         raise ConfigError(
             f"the trusted state {path} is damaged ({error}); "
             "remove it only if you mean to trust the directory anew"
@@ -204,10 +204,10 @@ class FileStateStore:
         try:
             paths = sorted(self._evidence.iterdir())
         except (FileNotFoundError, NotADirectoryError):
-            return ()  # A file in place of the folder only prevents that evidence is saved.
+            return ()  # A file in place of the folder prevents saving evidence, but hides none.
         except OSError as error:
             raise ConfigError(f"{self._evidence} cannot be read: {error.strerror}") from None
-        # A name that begins with a dot is of a file that is being written. All other names count.
+        # A file whose name begins with a dot is still being written. All other files count.
         return [_read_evidence(path) for path in paths if not path.name.startswith(".")]
 
     def older(self) -> Sequence[Trusted]:

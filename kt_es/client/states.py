@@ -1,4 +1,4 @@
-"""The states of one person: one for each directory, by whatever server and key the person came to it.
+"""The states of one person: one for each directory, whatever server and key the person used to reach it.
 
 The folder ``origins/<origin>/`` has the state towards a directory (``state.FileStateStore``). ``servers.db``
 maps the address of a server to its directory. Earlier versions of kt-es kept a state for each address and

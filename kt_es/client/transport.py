@@ -244,9 +244,9 @@ def _retry_after(response: httpx.Response) -> float | None:
 
 
 def _misfit(error: httpx.TransportError, url: str) -> str | None:
-    """The hint for a failure that waiting does not mend: TLS is refused, or the protocol is another one.
+    """Return a hint for a permanent failure: TLS is refused, or the server speaks another protocol.
 
-    None for a failure that may pass.
+    None means that the failure may pass.
     """
     failure = _tls_failure(error)
     if failure is not None:
@@ -264,7 +264,7 @@ def _misfit(error: httpx.TransportError, url: str) -> str | None:
 
 
 def _tls_failure(error: BaseException) -> ssl.SSLError | None:
-    """The failure of a TLS handshake, None if the connection ended in the meantime."""
+    """Return the failure of a TLS handshake; None if the connection ended during the handshake."""
     cause: BaseException | None = error if isinstance(error, httpx.ConnectError) else None
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__

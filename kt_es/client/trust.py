@@ -133,7 +133,7 @@ def verify_lookup(
         consistency: proof from the trusted checkpoint to the checkpoint of the answer.
         now: milliseconds since 1970.
         epoch: the epoch that was asked for; None demands the latest epoch, and a fresh head.
-        as_of: tells people whose word ``now`` is, where it is not the clock of this machine.
+        as_of: names the source of ``now`` for people if it is not the clock of this machine.
         profile_wanted: refuse an answer without the profile, unless the profile was erased.
         recall: returns the memory of the account at an index.
 
@@ -175,7 +175,7 @@ def verify_lookup(
         sight,
         before,
         (*proven.checks, *fresh, f"index of {label} proven by the directory's VRF", *found),
-        # An epoch that was asked for by number is as fresh as it ever was.
+        # Freshness does not apply to an epoch that was asked for by number.
         ProofFile(
             trusted.origin, label, trusted.configs, answer, profile, now if epoch is None else head.timestamp
         ),

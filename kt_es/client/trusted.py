@@ -161,7 +161,7 @@ class Trusted:
             None if smh is None else take_bytes(smh, "trusted state smh", 1, MAX_SMH),
         )
         if len(fields) == 6:
-            # Version 1 began at the first config, whatever key was pinned.
+            # A state of version 1 begins at the first config, even if a later key was pinned.
             pinned = trusted.position_of(trusted.key) or 0
             return replace(trusted, in_force=max(trusted.in_force, pinned))
         return trusted

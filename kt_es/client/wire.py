@@ -1,7 +1,7 @@
-"""Answers of a front end as the client takes them, beyond what ``kt_es.api`` declares.
+"""Decodes the answers of a front end, beyond the declarations of ``kt_es.api``.
 
-What decides anything is inside the binary members, and ``trust`` verifies it. The functions here decode
-answers and raise ``MalformedError`` with the name of the member that is wrong.
+The binary members contain everything that matters, and ``trust`` verifies them. The functions here decode
+answers and raise ``MalformedError`` with the name of the wrong member.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def read_history(body: Mapping[str, Json]) -> tuple[ClaimedVersion, ...]:
 
 
 def read_receipt(body: Mapping[str, Json]) -> Receipt:
-    # Only what the client uses: whatever else is wrong with the answer, the mutation was taken.
+    # Decode only the members that the client uses: the mutation was accepted, even if others are wrong.
     mutation = decode_member(ReceiptBody, body, "mutation")
     verdict, epoch = (
         None if body.get(name) is None else decode_member(VerdictBody, body, name)

@@ -26,7 +26,7 @@ from tools.abuse.stage import USERS, VERSIONS, VETERAN
 class Attack:
     """An attack on ``port`` until the time ``until``.
 
-    ``told`` counts the answers by status, and the connections that were ``closed``, ``refused`` or ``silent``.
+    ``told`` counts answers by status, and connections that were ``closed``, ``refused`` or ``silent``.
     """
 
     port: int
@@ -76,7 +76,7 @@ def crowd(number: int) -> str:
 async def many(
     attack: Attack, count: int, source: Source, run: Callable[[str, int], Awaitable[None]]
 ) -> None:
-    """Call ``run`` repeatedly in ``count`` tasks until the time is up. Closed connections are opened again."""
+    """Call ``run`` repeatedly in ``count`` tasks until the time is up. Each call makes a new connection."""
 
     async def again(number: int) -> None:
         while attack.left > 0:

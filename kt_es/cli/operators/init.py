@@ -108,7 +108,7 @@ def init_command(
     def begin() -> bool:
         event_log = connector()
         try:
-            # First: otherwise whoever has logged in may write the streams as soon as they exist.
+            # The rights come first. Otherwise every user could write the streams as soon as they exist.
             problems = set_rights(event_log, settings) if acl else []
             if problems:
                 for problem in problems:
@@ -120,7 +120,7 @@ def init_command(
         finally:
             event_log.close()
 
-    # After an outage all of it runs again: what is done already is found and left alone.
+    # After an outage ``begin`` runs again. It leaves existing things unchanged.
     begun = Patience(patience, output.note).until_done(begin)
     output.ok(f"{'began' if begun else 'found'} the queue {settings.names.queue}")
     output.data(

@@ -1,4 +1,4 @@
-"""The processes of a directory, each by itself: ``kt signer``, ``kt frontend``, ``kt monitor``."""
+"""Commands that run one process of a directory: ``kt signer``, ``kt frontend``, ``kt monitor``."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ _limit_options = options(
         "--trusted-proxies", metavar="NETWORKS", help="Networks whose X-Forwarded-For names the client."
     ),
 )
-"""What one client may take. None has a default but that of ``kt.toml``."""
+"""The limits for one client. Only ``kt.toml`` has defaults for these options."""
 
 
 def limits_of(table: FrontendTable, given: Mapping[str, object]) -> ClientLimits:
-    """Return the limits of ``table``, replaced by the options that were given."""
+    """Return the limits of ``table``, with the values of the options that were given."""
     given = {name: value for name, value in given.items() if value is not None}
     try:
         return FrontendTable(**{**table.model_dump(), **given}).limits
@@ -144,8 +144,8 @@ def frontend_command(
 
     output = output_of(context)
     configure_logs("frontend", logs_of(context))
-    # A history keeps one thread busy for long. A lookup changes threads about ten times, and would wait 5 ms
-    # each time.
+    # A history keeps one thread busy for a long time. A lookup changes threads about ten times, and with the
+    # default interval it would wait 5 ms each time.
     sys.setswitchinterval(0.0005)
 
     def read() -> FrontendSettings:

@@ -1,7 +1,7 @@
 """Set and check the rights of a directory's streams, for ``kt init --acl`` and ``kt status``.
 
-The default rights of the server, in the stream ``$settings``, belong to all of its tenants: they are read and
-never written. ``eventstore.rights`` defines the rights.
+The default rights of the server, in the stream ``$settings``, belong to all its tenants, so they are only
+read. ``eventstore.rights`` defines the rights of each stream.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def set_rights(log: EsdbLog, settings: Settings) -> list[str]:
     acl = openings_acl()
     # Streams that an earlier version of kt-es made have no ACL of their own.
     for stream in log.stream_names(settings.names.openings_prefix):
-        # Deleted streams too: until a scavenge, whoever may write their metadata can restore the events.
+        # Deleted streams are included: until a scavenge, a user who may write their metadata can restore events.
         try:
             _restrict(log, stream, acl)
         except StreamGoneError:

@@ -64,7 +64,7 @@ class RunningDirectory:
         try:
             replace_file(self._state, json.dumps(document, indent=2).encode(), PUBLIC)
         except OSError as error:
-            # The processes matter more than the state file that `kt status` reads.
+            # The processes continue even if the state file, which `kt status` reads, cannot be written.
             if self._is_saved:
                 self._output.fail(f"{self._state} cannot be written: {error.strerror}; trying again")
             self._is_saved = False
@@ -80,7 +80,7 @@ class RunningDirectory:
             stack.enter_context(reloading(supervisor.reload))
             words = (*common, *node_arguments(settings), "--listen", str(self._node))
             node = supervisor.start("node", words)
-            # An answer at the node's address may come from another event log before that.
+            # Before that, an answer at the address of the node may come from another event log.
             self._wait(stop, "the node to open its data", lambda: supervisor.listens(node))
             self._wait(stop, "the node to answer", self._begin)
             supervisor.start("signer", (*common, "signer", "--log", log))
@@ -124,7 +124,7 @@ class RunningDirectory:
 
     def _ready(self) -> bool:
         try:
-            # Our own child on our own machine, whatever name its certificate has.
+            # The front end is our own child on this machine, so the name in its certificate does not matter.
             answer = httpx.get(
                 f"{self._url}/readyz",
                 timeout=2,
@@ -135,7 +135,7 @@ class RunningDirectory:
             return False
         if answer.status_code == httpx.codes.OK:
             return True
-        # After the clock was set back, the front end answers. Do not wait until the clock has caught up.
+        # If the clock was set back, the front end answers with a problem. Do not wait for the clock.
         return answer.headers["content-type"] == "application/problem+json" and answer.json().get(
             "reasons"
         ) == ["future-head"]
@@ -151,7 +151,7 @@ class RunningDirectory:
             self._supervisor.check()
             refused = [child for child in self._supervisor.children if child.final_code is not None]
             if refused:
-                # Its exit code becomes ours: it tells usage from divergence.
+                # Use the exit code of the process, because it distinguishes usage from divergence.
                 error = KtError(f"{refused[0].name} refused to start; what it said stands above")
                 error.exit_code = refused[0].final_code or error.exit_code
                 raise error

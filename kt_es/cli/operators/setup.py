@@ -27,7 +27,7 @@ from kt_es.process.redaction import without_credentials, without_password
 from signer.keys import load_key
 
 CONFIG_OPTIONS = ("label_policy", "min_interval", "max_interval")
-"""Options of a new directory that stand in its signed config."""
+"""Options of a new directory that become part of its signed config."""
 
 SIGNER_KEY = Path("keys/signer/signer.pem")
 VRF_KEY = Path("keys/vrf.pem")
@@ -160,7 +160,7 @@ def _refuse_other_config(
     for name in given:
         wanted = new.label_policy if name == "label_policy" else new.milliseconds(name)
         present = None if signed is None else getattr(signed.config, name)
-        # Later configs come last: the queue may be long.
+        # Later configs are read last, because the queue may be long.
         if wanted != present and not any(
             getattr(later.config, name) == wanted for later in _later_configs(settings, log)
         ):

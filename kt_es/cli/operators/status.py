@@ -1,7 +1,7 @@
-"""``kt status``: the state of a directory, by its log and by the metrics of its processes.
+"""``kt status``: the state of a directory, from its log and from the metrics of its processes.
 
-The head that the front end serves is verified as in every other command. What the log and the metrics
-say is shown as it is, and labelled as unverified.
+The head that the front end serves is verified as in every other command. Values from the log and the metrics
+are shown unchanged and labelled as unverified.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def status_command(
 
 @dataclass(frozen=True, slots=True)
 class _Log:
-    """The newest head in the log, unverified, and how many events of the queue wait behind it."""
+    """The newest head in the log, unverified, and the number of events in the queue that wait after it."""
 
     head: MapHead | None
     waiting: int
@@ -88,7 +88,7 @@ class _Log:
 
 @dataclass(frozen=True, slots=True)
 class _Frontend:
-    """The newest config and the served head, both verified, and the metrics, which are not."""
+    """The newest config and the served head, both verified, and the metrics, which are unverified."""
 
     config: Config
     head: MapHead
@@ -98,8 +98,8 @@ class _Frontend:
 class _Inquiry:
     """Asks the log and all processes. ``_unknown`` explains why a value is missing.
 
-    ``refused`` is why the head of the front end was not accepted; None if it was, or there was no answer.
-    ``log_is_away`` is why the log could not be reached.
+    ``refused`` is the reason why the head of the front end was not accepted; None if it was accepted or if
+    there was no answer. ``log_is_away`` is the reason why the log could not be reached.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class _Inquiry:
         self._frontend: _Frontend | None = None
 
     def document(self, output: Output, patience: float) -> dict[str, Any]:
-        """Return the answers. Raises ``UnavailableError`` if nobody answers."""
+        """Return the answers. Raises ``UnavailableError`` if neither the log nor any process answers."""
         log = self._try("log", lambda: self._ask_log(output, patience))
         frontend = self._frontend = self._try("frontend", self._ask_frontend)
         signer = self._try("signer", lambda: self._scrape("signer", "kt_signer_epochs_total"))
@@ -198,7 +198,7 @@ class _Inquiry:
         metrics = ScrapedMetrics.at(f"{self._server}/metrics", "kt_epoch")
         try:
             with self._reach.client() as client:
-                # ``check_freshness`` judges the head's age at the end: a silent directory has a status too.
+                # ``check_freshness`` checks the age of the head at the end: a silent directory has a status too.
                 head = client.head(fresh=False).head
                 return _Frontend(client.trusted().configs[-1].config, head, metrics)
         except UnavailableError:

@@ -1,4 +1,4 @@
-"""What ``kt status`` prints for people, made from the document of ``--json``."""
+"""The lines that ``kt status`` prints for people, made from the document of ``--json``."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def _rounded(value: float) -> float:
 def of_signer(metrics: ScrapedMetrics) -> dict[str, Any]:
     return {
         "active": metrics.value("kt_signer_active") == 1,
-        # The signer counts its own epochs only: it has none at first, nor as a standby.
+        # The signer counts only its own epochs. It has none at first and as a standby.
         "epoch": metrics.value("kt_signer_epoch") or None,
         "epochs": metrics.value("kt_signer_epochs_total"),
         "merge_delay": {

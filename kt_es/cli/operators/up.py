@@ -112,7 +112,7 @@ def up_command(
 
 
 def _refuse_other_file(context: click.Context, data: Path) -> None:
-    """Refuse another kt.toml than that in --data, which ``kt up`` reads."""
+    """Refuse an option that names another kt.toml than the file in --data, which ``kt up`` reads."""
     named = config_path(context)
     is_given = context.find_root().get_parameter_source("config") is ParameterSource.COMMANDLINE
     if is_given and named.resolve() != (data / FILE_NAME).resolve():
@@ -129,11 +129,11 @@ def _refuse_users(settings: Settings) -> None:
 
 
 def _refuse_other_log(settings: Settings) -> None:
-    """Refuse a directory in another event log: it must not begin a second time in this node."""
+    """Refuse a directory that is in another event log, because it must not begin again in this node."""
     listen = address(settings.node.listen, "node.listen")
     target = settings.log.partition("://")[2].partition("?")[0].rpartition("@")[2]
     try:
-        # Both client libraries use 2113 where there is no port.
+        # Both client libraries use port 2113 if the address has none.
         at = Address.parse(target if target.rpartition(":")[2].isdigit() else f"{target}:2113")
     except ValueError:
         at = None
@@ -156,7 +156,7 @@ def locked(data: Path) -> Iterator[None]:
     and replace the state file of the first one.
 
     Raises:
-        LockedError: another ``kt up`` has it.
+        LockedError: another ``kt up`` has the lock.
     """
     try:
         data.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ _Waiting: TypeAlias = list[tuple[Document, list[str]]]
 
 
 class Alarms:
-    """Runs ``hooks`` on alarms, and calls ``report`` for each hook that failed."""
+    """Runs ``hooks`` for alarms, and calls ``report`` for each hook that failed."""
 
     def __init__(self, client: Client, hooks: Hooks, report: Callable[[str], None]) -> None:
         self._client = client
@@ -47,7 +47,7 @@ class Alarms:
     def retry(self, label: str) -> Document | None:
         """Deliver the oldest waiting alarm of ``label`` again, and return it.
 
-        One at a time: unreachable hooks must not keep the watch from watching.
+        Each call delivers one alarm, so that unreachable hooks do not stop the watch.
 
         Raises:
             ConfigError: the kept alarms are damaged.
@@ -56,7 +56,7 @@ class Alarms:
         if not waiting:
             return None
         document, missing = waiting[0]
-        # The configured hooks may have changed. Without any, the terminal has shown the alarm.
+        # The configured hooks may have changed. Without hooks the terminal has shown the alarm.
         names = [name for name in self._hooks.names if name in missing] or self._hooks.names
         self._deliver(label, document, names)
         return document

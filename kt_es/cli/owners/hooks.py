@@ -116,7 +116,7 @@ def _ran(words: tuple[str, ...], data: bytes, seconds: float) -> str | None:
     try:
         process.communicate(data, timeout=seconds)
     except subprocess.TimeoutExpired:
-        # The whole group: a child of the command may go on where the command ends.
+        # The signal goes to the whole group, because a child of the command may outlive the command.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -146,7 +146,7 @@ def _posted(address: str, data: bytes, seconds: float) -> str | None:
         except (httpx.HTTPError, httpx.InvalidURL, ImportError, OSError, ValueError) as error:
             outcome.append(f"the webhook cannot be reached: {type(error).__name__}")
 
-    # A thread, since a timeout of httpx bounds each read and not the call.
+    # A thread is needed, because a timeout of httpx limits each read and not the whole call.
     thread = threading.Thread(target=post, daemon=True)
     thread.start()
     thread.join(seconds)

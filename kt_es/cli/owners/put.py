@@ -133,7 +133,7 @@ def _edited(
     changed = {key.name: key for key in added}
     replaced = [changed.get(key.name, key) for key in present if key.name not in removed]
     there = {key.name for key in replaced}
-    # Two published keys may have one name. The key that replaces both stands there once.
+    # Two published keys may have the same name. The key that replaces both is listed once.
     return list(dict.fromkeys([*replaced, *(key for key in added if key.name not in there)]))
 
 

@@ -49,7 +49,7 @@ def signing_options(default: str) -> Callable[[_F], _F]:
 
 
 def confirm(yes: bool) -> None:
-    """Ask at a terminal before signing. Elsewhere nobody could answer, and the change has been shown."""
+    """Ask before signing at a terminal. Without a terminal nobody can answer, and the change was shown."""
     if not yes and sys.stdin.isatty() and not click.confirm("Sign and publish this?", err=True):
         raise KtError("nothing was signed or published")
 
@@ -85,7 +85,7 @@ def publish_change(
 
 
 def say_unchanged(output: Output, before: Lookup) -> None:
-    """Print that nothing needs a signature: the present version is what was asked for."""
+    """Print that the present version is already the wanted one, so that nothing needs a signature."""
     number = None if before.entry is None else before.entry.version
     show_checks(output, before)
     output.ok(f"version {number} of {before.label} is like that already; nothing was signed")

@@ -28,10 +28,10 @@ from kt_es.formats.evidence import armored
 from kt_es.formats.labels import normalize_label
 from kt_es.process.redaction import without_password
 
-# The gravest first: proven to anyone, a matter for the owner, not verified, unknown, usage, anything else.
+# Exit codes, the gravest first: contradiction, foreign version, not verified, unknown, usage, other failures.
 GRAVEST = (5, 6, 4, 7, 2, 1)
 
-# Alarms and failures that are remembered for the end; a watch may run for years.
+# Number of alarms and failures that are kept for the end. It is limited, because a watch may run for years.
 _REMEMBERED = 1_000
 
 
@@ -134,7 +134,7 @@ class Watch:
         self._failed: dict[tuple[int, str], KtError] = {}
         self._reported: dict[str, str] = {}
         self._checked: set[str] = set()
-        # A change that could not be stored as seen is reported again. It runs the hooks once.
+        # A change that could not be stored as seen is reported again, but its hooks run only once.
         self._reported_changes: deque[bytes] = deque(maxlen=_REMEMBERED)
 
     def round(self, labels: Sequence[str], stop: threading.Event) -> None:

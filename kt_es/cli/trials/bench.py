@@ -21,7 +21,7 @@ BENCHES: dict[str, Callable[[Path], list[Row]]] = {
     "signer": bench_signer,
     "node": bench_node,
 }
-# Not of `all`: at its full size it takes a quarter of an hour.
+# Not part of `all`, because a run of full size takes a quarter of an hour.
 LONG = ("recovery",)
 
 

@@ -52,7 +52,7 @@ class _RecoveryBench:
 
     def __init__(self, directory: Path) -> None:
         self._frontend_at = free_address()
-        # Short epochs: the pause between two heads is not measured.
+        # Epochs are short, because the pause between two heads is not measured.
         self._directory = BenchDirectory(directory, min_interval=0.05, deadline=DEADLINE)
         self._signer = self._directory.signer
         self._batch = 0

@@ -43,7 +43,7 @@ def bench_signer(directory: Path, mutations: int = 30_000, runs: int = 3) -> lis
 
 
 def _peak_memory(pid: int) -> float:
-    """Return the most memory that a process had resident, in MB; nan where the system does not tell."""
+    """Return the most memory that a process had resident, in MB; nan if the system does not report it."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
