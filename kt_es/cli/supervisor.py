@@ -27,8 +27,8 @@ SETTLED = 10.0
 
 # Exit codes after which a restart would repeat the refusal: usage, verification, equivocation.
 FINAL_CODES = (2, 4, 5)
-# A refusal by usage is not final if the process has worked with the same settings: then its disk is faulty, or
-# somebody is changing a file at this moment.
+# A refusal by usage is not final if the process has worked with the same settings: then its disk is faulty,
+# or somebody is changing a file at this moment.
 USAGE = 2
 
 

@@ -175,7 +175,7 @@ def verify_lookup(
         sight,
         before,
         (*proven.checks, *fresh, f"index of {label} proven by the directory's VRF", *found),
-        # Freshness does not apply to an epoch that was asked for by number.
+        # The freshness of an epoch that was asked for by number is checked as of its own head.
         ProofFile(
             trusted.origin, label, trusted.configs, answer, profile, now if epoch is None else head.timestamp
         ),

@@ -198,7 +198,7 @@ class _Inquiry:
         metrics = ScrapedMetrics.at(f"{self._server}/metrics", "kt_epoch")
         try:
             with self._reach.client() as client:
-                # ``check_freshness`` checks the age of the head at the end: a silent directory has a status too.
+                # ``check_freshness`` checks the age of the head later: a silent directory has a status too.
                 head = client.head(fresh=False).head
                 return _Frontend(client.trusted().configs[-1].config, head, metrics)
         except UnavailableError:
