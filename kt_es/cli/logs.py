@@ -59,7 +59,7 @@ def configure_logs(process: str, logs: str = "auto", *, serves: bool = True) -> 
     Args:
         process: the name of the process in its log.
         logs: one of ``LOGS``. "auto" writes lines on a terminal and JSON elsewhere; "json" writes JSON
-            everywhere, also for what the command says; "problems" writes lines for warnings and errors alone.
+            everywhere, also for messages to the user; "problems" writes lines for warnings and errors alone.
         serves: whether the process runs until it is stopped.
     """
     stream = words()

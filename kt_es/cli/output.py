@@ -77,7 +77,7 @@ def failure(code: int, problem: str, error: KtError | None = None) -> dict[str, 
 class Output:
     """The output of one command. With ``json`` standard output carries exactly one JSON document.
 
-    ``has_data`` is True once the document was printed. A command that fails before prints its failure instead.
+    ``has_data`` is True once the document was printed. A command that fails before prints its failure.
     """
 
     json: bool = False

@@ -35,8 +35,8 @@ def save_proof(path: Path, proof: ProofFile) -> None:
     """Write ``proof`` to ``path``, which must be new or an earlier proof.
 
     Raises:
-        ConfigError: something else stands there, such as a key, which would be lost; or the directory does
-            not exist.
+        ConfigError: the file is something else, for instance a key, which would be lost; or the directory
+            does not exist.
     """
     try:
         if os.path.lexists(path):
@@ -92,7 +92,7 @@ def _replace(fresh: Path, directory: Path, written: Sequence[str] | None) -> Non
     A crash between the two renames leaves the old files under another name, and the next save succeeds.
     """
     if written is None:
-        # Nothing stands there, or an empty directory, which the rename replaces.
+        # There is nothing, or an empty directory, which the rename replaces.
         fresh.rename(directory)
     else:
         old = directory.with_name(f".{directory.name}.{secrets.token_hex(8)}.old")

@@ -237,7 +237,7 @@ class _Bulk:
 
 
 def _has_profile(before: Lookup, wanted: Wanted) -> bool:
-    """Whether the proven version commits to the wanted profile. The profile is not fetched for that."""
+    """Return whether the proven version commits to the wanted profile, without fetching the profile."""
     opening, entry = before.proof.answer.opening, before.entry
     if opening is None or entry is None:
         return False

@@ -106,7 +106,7 @@ class Client:
         return self._directory.on_first_use
 
     def directory(self, *, timeout: float | None = None) -> Directory:
-        """Fetch and verify what the server says of the directory. New configs are stored."""
+        """Fetch and verify the server's description of the directory. New configs are stored."""
         deadline = self._transport.deadline(timeout)
         trusted = self._directory.trusted(deadline)
         answer, trusted = self._directory.refresh(trusted, deadline)
@@ -115,7 +115,7 @@ class Client:
         return Directory(answer.directory, policy, trusted, self.on_first_use)
 
     def trusted(self) -> Trusted:
-        """The state of this client. Before the first lookup the directory is asked for its configs."""
+        """Return the state of this client. Before the first lookup the directory is asked for its configs."""
         return self._directory.trusted(self._transport.deadline())
 
     def lookup(
@@ -145,18 +145,18 @@ class Client:
         return self._session.history(label, deadline, profiles=profiles, afresh=afresh)
 
     def kept(self, label: str) -> tuple[Version, ...]:
-        """The versions of ``label`` that were verified before and are kept. The server is not asked."""
+        """Return the versions of ``label`` that are kept from earlier calls. The server is not asked."""
         return kept_versions(self._state, label)
 
     def range(self, label: str, first: int, last: int, *, timeout: float | None = None) -> VerifiedRange:
-        """Fetch what stood at ``label`` in each epoch from ``first`` to ``last``, at most 256 epochs.
+        """Fetch the entries of ``label`` in each epoch from ``first`` to ``last``, at most 256 epochs.
 
         The result may end before ``last``. Ask again for the rest.
         """
         return self._session.range(label, first, last, self._transport.deadline(timeout))
 
     def recall(self, kind: str, key: bytes) -> bytes | None:
-        """The value in the state of this client under ``kind`` and ``key``, None if there is none."""
+        """Return the value in the state of this client under ``kind`` and ``key``, None if there is none."""
         return self._state.recall(kind, key)
 
     def remember(self, kind: str, key: bytes, data: bytes) -> None:

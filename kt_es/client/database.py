@@ -37,7 +37,7 @@ class StateDatabase:
         self._writable = False
 
     def recall(self, kind: str, key: bytes) -> bytes | None:
-        """The value under ``kind`` and ``key``, None if there is none."""
+        """Return the value under ``kind`` and ``key``, None if there is none."""
         with self._opened(write=False) as connection:
             return None if connection is None else _value(connection, kind, key)
 
@@ -107,7 +107,7 @@ class StateDatabase:
         return connection
 
     def _is_full(self, error: sqlite3.Error | OSError) -> bool:
-        """Whether the disk is full. SQLite reports this only for files that it writes with system calls.
+        """Return whether the disk is full. SQLite reports it only for files written with system calls.
 
         The index of its write-ahead log is mapped into memory, where a full disk is an I/O error.
         """
@@ -121,7 +121,7 @@ class StateDatabase:
             return False
 
     def _is_there(self) -> bool:
-        """Whether the file exists. Raises ``ConfigError`` if it is empty, or if others may read it.
+        """Return whether the file exists. Raises ``ConfigError`` if it is empty, or if others may read it.
 
         The file is not opened: to close it would release the locks of another connection to it.
         """

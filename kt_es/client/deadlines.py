@@ -36,7 +36,7 @@ class Deadline(threading.local):
             self.at = None
 
     def bound(self, timeout: float | None, error: type[Exception]) -> float | None:
-        """The lesser of ``timeout`` and the time that is left; raises ``error`` if no time is left."""
+        """Return the lesser of ``timeout`` and the time that is left; raises ``error`` if no time is left."""
         if self.at is None:
             return timeout
         left = self.at - time.monotonic()

@@ -88,7 +88,7 @@ class DirectoryState:
             raise
 
     def trusted(self, deadline: float) -> Trusted:
-        """The stored state, or the first state; it is of the directory that the caller expects.
+        """Return the stored state, or the first state; it is of the directory that the caller expects.
 
         Raises:
             VerificationError: the server belongs to another directory.

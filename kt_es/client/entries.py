@@ -138,7 +138,7 @@ def _verify_erasure(proven: ProvenHead, mutation: Mutation, proof: ErasureProof)
 
 
 def _head_of(proven: ProvenHead, proof: ErasureProof, smh: bytes) -> MapHead:
-    """The head that proves the erasure. It stands in the same log as the head of the answer."""
+    """Return the head that proves the erasure. It is in the same log as the head of the answer."""
     signed = SignedMapHead.decode(smh)
     verify_inclusion(smh, signed.head.epoch, proven.checkpoint, proof.heads_inclusion)
     trusted = proven.after

@@ -42,8 +42,8 @@ class ClaimedHead:
 class ProvenHead:
     """A verified head.
 
-    ``config`` is the config that the head names. ``checkpoint`` is that of the log in which the head
-    stands, and ``latest`` tells whether the head is its last one. ``after`` is the new state of the client.
+    ``config`` is the config that the head names. ``checkpoint`` is the checkpoint of the log that contains
+    the head, and ``latest`` is True if the head is its last one. ``after`` is the new state of the client.
     ``checks`` are lines for people.
     """
 
@@ -99,7 +99,7 @@ def verify_consistency(trusted: Trusted, text: str, new: Checkpoint, proof: Sequ
     """Steps "rollback" and "consistency": the log of the checkpoint ``new`` continues the trusted log.
 
     Args:
-        text: the note in which the verified checkpoint ``new`` stands.
+        text: the note that contains the verified checkpoint ``new``.
         proof: RFC 9162 consistency proof from the trusted size to the new size. A proof that leads elsewhere
             convicts nobody; two roots of one size do.
     """
@@ -276,7 +276,7 @@ def _checks(
 
 
 def _promised(trusted: Trusted) -> int | None:
-    """The ``max_interval`` of the last trusted head, None before the first head."""
+    """Return the ``max_interval`` of the last trusted head, None before the first head."""
     if trusted.smh is None:
         return None
     known = SignedMapHead.decode(trusted.smh).head.config_hash

@@ -70,7 +70,10 @@ class History:
 
 
 def epochs_to_look_up(claimed: Sequence[ClaimedVersion]) -> tuple[int, ...]:
-    """The epochs whose lookups ``verify_versions`` needs, ascending: of each version, and the one before."""
+    """Return the epochs whose lookups ``verify_versions`` needs: of each version, and the one before.
+
+    They are in ascending order.
+    """
     wanted = {epoch for version in claimed for epoch in (version.epoch - 1, version.epoch)}
     return tuple(sorted(epoch for epoch in wanted if epoch >= 1))
 
@@ -163,7 +166,7 @@ def _version(claimed: ClaimedVersion, since: Lookup, previous: Current | None, o
 
 
 def signers_of(mutation: Mutation, old: Sequence[PublicKey], origin: str) -> tuple[PublicKey, ...]:
-    """The keys that signed the mutation, of its entry or of ``old``, the keys of the entry before."""
+    """Return the keys that signed the mutation, of its entry or of ``old``, the keys of the entry before."""
     message = signed_message("entry", origin, mutation.entry_bytes)
     ids = {signature.key_id: signature.value for signature in mutation.signatures}
     return tuple(

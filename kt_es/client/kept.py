@@ -32,7 +32,7 @@ _MAX_SIGNERS = 64
 
 
 def recalled(store: StateStore, index: bytes) -> Account | None:
-    """The memory of the account at ``index``, None before the first sight.
+    """Return the memory of the account at ``index``, None before the first sight.
 
     Raises:
         ConfigError: the memory is damaged. A silent new start would lose the state that protects from a
@@ -72,7 +72,7 @@ def check_unconvicted(store: StateStore, trusted: Trusted) -> None:
 
 
 def kept_versions(store: StateStore, label: str) -> tuple[Version, ...]:
-    """The kept versions of ``label``, oldest first.
+    """Return the kept versions of ``label``, oldest first.
 
     Raises:
         ConfigError: they are damaged. Verified versions are never lost silently.

@@ -52,7 +52,7 @@ class KeyStore:
         return StoredKey(name, path, key)
 
     def get(self, name: str) -> StoredKey:
-        """The key stored under ``name``."""
+        """Return the key stored under ``name``."""
         path = self._path(name)
         if not os.path.lexists(path):
             raise ConfigError(f"there is no key {name} in {self._directory}")
@@ -60,7 +60,7 @@ class KeyStore:
         return StoredKey(name, path, read_key(path, "the signing key", PrivateKey.from_pem))
 
     def list(self) -> tuple[StoredKey, ...]:
-        """All keys, sorted by name; empty if the directory does not exist yet."""
+        """Return all keys, sorted by name; empty if the directory does not exist yet."""
         if not self._directory.exists():
             return ()
         try:

@@ -54,11 +54,11 @@ class Sight:
 
     @property
     def version(self) -> int:
-        """The version of the entry; 0 where there is none."""
+        """The version of the entry; 0 if there is none."""
         return 0 if self.entry is None else Entry.decode(self.entry).version
 
     def proven(self, index: bytes) -> ProvenEntry:
-        """The sight in the form that evidence about ``index`` has."""
+        """Return the sight in the form that evidence about ``index`` has."""
         own = None if self.entry is None else (index, sha256(self.entry))
         entry = None if self.entry is None else Entry.decode(self.entry)
         return ProvenEntry(
@@ -102,7 +102,7 @@ class Account:
 
 
 def remember(account: Account | None, sight: Sight) -> Account:
-    """The memory after ``sight``, which does not contradict ``account``. It never goes back."""
+    """Return the memory after ``sight``, which does not contradict ``account``. It never goes back."""
     if account is None:
         return Account(sight, sight)
     first, last = account.first, account.last
@@ -140,7 +140,7 @@ def verify_memory(
 
 
 def _broken(index: bytes, before: Sight, after: Sight) -> str | None:
-    """Which rule the account broke from ``before`` to ``after``; None if it broke none."""
+    """Return which rule the account broke from ``before`` to ``after``; None if it broke none."""
     if before.entry == after.entry:
         return None
     if before.epoch == after.epoch:

@@ -42,7 +42,7 @@ class Published:
 
     @property
     def stands(self) -> bool:
-        """Whether the change itself stands in the map, and not a later version."""
+        """Whether the map holds the change itself, and not a later version."""
         proven = self.lookup.mutation
         return proven is not None and proven.entry_hash == self.submission.mutation.entry_hash
 
@@ -186,7 +186,7 @@ class Publisher:
         return _wait_for(proven, "erasure", deadline)
 
     def _stands(self, submission: Submission, lookup: Lookup, deadline: float) -> bool:
-        """Whether the submitted entry is the one that ``lookup`` proves, or precedes it."""
+        """Return whether the submitted entry is the one that ``lookup`` proves, or precedes it."""
         wanted, proven = submission.mutation, lookup.mutation
         if proven is None or proven.entry.version < wanted.entry.version:
             return False

@@ -107,7 +107,7 @@ class Session:
         return self._ask(lambda trusted: self._head(trusted, epoch, fresh, deadline), deadline)
 
     def range(self, label: str, first: int, last: int, deadline: float) -> VerifiedRange:
-        """Fetch what stood at ``label`` in the epochs from ``first`` to ``last``, or to an earlier one."""
+        """Fetch the entries of ``label`` in the epochs from ``first`` to ``last``, or to an earlier one."""
         return self._ask(lambda trusted: self._range(trusted, label, first, last, deadline), deadline)
 
     def history(
@@ -237,7 +237,7 @@ class Session:
         )
 
     def _history_page(self, label: str, after: int, deadline: float) -> tuple[ClaimedVersion, ...]:
-        """The next versions after the version ``after``, at least one."""
+        """Return the next versions after the version ``after``, at least one."""
         # Profiles come with the lookups, which prove whether they were erased.
         request = HistoryRequest(label, profiles=False, after=after)
         for pause in (*_LAG_PAUSES, None):

@@ -30,13 +30,13 @@ class StateStore(Protocol):
     """The state of one client towards one directory; safe for threads."""
 
     def load(self) -> Trusted | None:
-        """The stored state, None before the first one."""
+        """Return the stored state, None before the first one."""
 
     def replace(self, expected: Trusted | None, new: Trusted) -> bool:
         """Store ``new`` durably if ``expected`` is stored; otherwise change nothing and return False."""
 
     def recall(self, kind: str, key: bytes) -> bytes | None:
-        """The value under ``kind`` and ``key``, None if there is none."""
+        """Return the value under ``kind`` and ``key``, None if there is none."""
 
     def remember(self, kind: str, key: bytes, data: bytes) -> None:
         """Store ``data`` durably in place of the value before."""
@@ -53,7 +53,7 @@ class StateStore(Protocol):
         """Store encoded evidence. Returns its file, None if no disk could store it. Never raises."""
 
     def evidence(self) -> Sequence[tuple[bytes, Path | None]]:
-        """All evidence that ``save_evidence`` has stored, with its files."""
+        """Return all evidence that ``save_evidence`` has stored, with its files."""
 
     def older(self) -> Sequence[Trusted]:
         """States of the same directory that earlier versions of kt-es kept. The caller merges them."""
@@ -147,7 +147,7 @@ def _read_evidence(path: Path) -> tuple[bytes, Path]:
 
 
 class FileStateStore:
-    """State in a directory of its own: ``trusted``, ``memory.db`` and ``evidence/``."""
+    """State in a separate directory: ``trusted``, ``memory.db`` and ``evidence/``."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

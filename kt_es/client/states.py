@@ -29,20 +29,20 @@ class States:
         self._root = root
 
     def of(self, origin: str) -> FileStateStore:
-        """The state towards the directory ``origin``. Its folder is created with the first value."""
+        """Return the state towards the directory ``origin``. Its folder is created with the first value."""
         return FileStateStore(self._root / "origins" / file_name(origin))
 
     def existing(self, origin: str) -> FileStateStore | None:
-        """The state towards ``origin``, None if there is none yet."""
+        """Return the state towards ``origin``, None if there is none yet."""
         store = self.of(origin)
         return None if store.load() is None else store
 
     def at(self, server: str, pinned: Pinned | None) -> ServerStateStore:
-        """The state towards the directory of ``pinned``, by default the one to which ``server`` belongs."""
+        """Return the state towards the directory of ``pinned``, by default the directory of ``server``."""
         return ServerStateStore(self, server, None if pinned is None else pinned.origin)
 
     def origin_of(self, server: str) -> str | None:
-        """The directory to which ``server`` belongs, None if the server was never asked."""
+        """Return the directory to which ``server`` belongs, None if the server was never asked."""
         known = self._servers.recall(_KIND, address_of(server).encode())
         return None if known is None else known.decode()
 
@@ -51,7 +51,7 @@ class States:
         self._servers.remember(_KIND, address_of(server).encode(), origin.encode())
 
     def older_origin_of(self, server: str) -> str | None:
-        """The directory of ``server`` in the state that earlier versions of kt-es kept for its address."""
+        """Return the directory of ``server`` in the state that earlier versions kept for its address."""
         old = self._old_states() / _old_name(server) / "trusted"
         return read_trusted(old).origin if old.is_file() else None
 
@@ -150,7 +150,7 @@ class ServerStateStore:
 
 
 def file_name(origin: str) -> str:
-    """The name of the folder of ``origin``. Characters that are not plain are escaped as in a URL.
+    """Return the name of the folder of ``origin``. Characters that are not plain are escaped as in a URL.
 
     Two origins never share a name, even on a file system that ignores case. A name that would be too long
     ends in a hash.
@@ -160,7 +160,7 @@ def file_name(origin: str) -> str:
 
 
 def address_of(server: str) -> str:
-    """The URL of a server in the form that is stored: without user name, password, query and fragment."""
+    """Return the URL of a server as it is stored: without user name, password, query and fragment."""
     try:
         parts = urlsplit(server)
         host, port = parts.hostname or "", parts.port
@@ -172,5 +172,5 @@ def address_of(server: str) -> str:
 
 
 def _old_name(known_by: str) -> str:
-    """The folder name that earlier versions of kt-es made of a server's URL, or of an origin and a key."""
+    """Return the folder name in earlier versions of kt-es for a server's URL, or for an origin and a key."""
     return re.sub(r"[^A-Za-z0-9.+\-]+", "_", known_by.removeprefix("https://").rstrip("/"))

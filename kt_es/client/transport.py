@@ -117,7 +117,7 @@ class Transport:
         self._http.close()
 
     def deadline(self, timeout: float | None = None) -> float:
-        """The deadline ``timeout`` seconds from now; by default the transport's own."""
+        """Return the deadline ``timeout`` seconds from now; by default the transport's own."""
         return time.monotonic() + (self.timeout if timeout is None else timeout)
 
     def get(self, path: str, deadline: float, *, limit: int = MAX_ANSWER, patient: bool = True) -> Answer:

@@ -108,7 +108,7 @@ class Trusted:
             raise VerificationError("checkpoint", str(error)) from None
 
     def signed_at(self, checkpoint: str) -> int:
-        """The first position, from ``in_force`` on, whose signer key signed ``checkpoint``."""
+        """Return the first position, from ``in_force`` on, whose signer key signed ``checkpoint``."""
         for position in range(self.in_force, len(self.configs) - 1):
             try:
                 self._open(checkpoint, self.configs[position : position + 1], None)
@@ -118,7 +118,7 @@ class Trusted:
         return len(self.configs) - 1
 
     def position_of(self, key: PublicKey) -> int | None:
-        """Position of the first config whose signer key is ``key``, None if there is none."""
+        """Return the position of the first config whose signer key is ``key``, None if there is none."""
         return position_of_key(self.configs, key)
 
     def position(self, config_hash: bytes) -> int:
@@ -168,7 +168,7 @@ class Trusted:
 
 
 def position_of_key(configs: Sequence[SignedConfig], key: PublicKey) -> int | None:
-    """Position of the first config whose signer key is ``key``, None if there is none."""
+    """Return the position of the first config whose signer key is ``key``, None if there is none."""
     for position, signed in enumerate(configs):
         if signed.config.signer_key == key:
             return position
@@ -195,14 +195,14 @@ def verify_configs(pinned: Pinned, configs: Sequence[SignedConfig]) -> tuple[Con
 
 
 def first_use(configs: Sequence[SignedConfig]) -> Pinned:
-    """The pinned key of a client that was given none: the signer key of the directory's first config."""
+    """Return the pinned key of a client without a given one: the signer key of the first config."""
     if not configs:
         raise VerificationError("config", "the directory has none")
     return Pinned(configs[0].config.origin, configs[0].config.signer_key)
 
 
 def begin(pinned: Pinned, configs: Sequence[SignedConfig]) -> Trusted:
-    """The first state of a client, without a checkpoint: trust begins with the pinned key."""
+    """Return the first state of a client, without a checkpoint: trust begins with the pinned key."""
     verify_configs(pinned, configs)
     position = position_of_key(configs, pinned.key) or 0
     return Trusted(pinned.origin, pinned.key, tuple(configs), position, None)

@@ -46,7 +46,7 @@ class Mine:
         return all(key in self for key in keys)
 
     def made(self, entry: Entry, signers: Iterable[PublicKey]) -> bool:
-        """Whether a version is the owner's: all its authorized keys are, and one signed it."""
+        """Return whether a version is the owner's: all its authorized keys are, and one signed it."""
         return self.all_of(entry.authorized_keys) and self.any_of(signers)
 
 
@@ -98,7 +98,7 @@ def proposal(before: Lookup, submission: Submission, profile: Sequence[ProfileKe
 
 
 def unknown_keys(kept: Iterable[PublicKey], versions: Iterable[Version], mine: Mine) -> tuple[PublicKey, ...]:
-    """The keys of ``kept``, authorized keys of the present version, that the owner does not know.
+    """Return the keys of ``kept``, authorized keys of the present version, that the owner does not know.
 
     ``versions`` is the verified history: the keys of the version before have authorized each change in it.
     """

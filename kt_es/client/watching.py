@@ -42,7 +42,7 @@ class Change:
         signers: the keys that signed the version.
         authorized: the keys of the version before signed it.
         mine: the version is the owner's.
-        again: another watcher reported the version before, and it still stands in ``epoch``.
+        again: another watcher has already reported the version, and ``epoch`` still holds it.
     """
 
     label: str
@@ -58,7 +58,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class WatchProgress:
-    """The last epoch that was checked, and the entry that stood there, None without one.
+    """The last epoch that was checked, and its entry, None if it has no entry.
 
     Versions up to ``judged`` were reported from the history.
     """
@@ -177,8 +177,8 @@ class Watcher:
         except VerificationError as error:
             if error.step not in ("opening", "signatures"):
                 raise
-            # A profile is withheld, or a change was never authorized. The epochs still show whose versions
-            # stood there, so every epoch is checked from the first one of the directory on.
+            # A profile is withheld, or a change was never authorized. The epochs still show who signed each
+            # version, so every epoch is checked from the first one of the directory on.
             return self._store(label, WatchProgress(0, None))
         for version in versions:
             self._tell(self._of_history(label, version))
@@ -205,7 +205,7 @@ class Watcher:
     def _reported(
         self, label: str, epochs: Sequence[EpochEntry], progress: WatchProgress
     ) -> frozenset[bytes]:
-        """The entries that the first watch reported from the history, if ``epochs`` may have some of them."""
+        """Return the entries that the first watch reported from the history, if ``epochs`` may have some."""
         if not progress.judged or not any(each.changed for each in epochs):
             return frozenset()
         versions = self._client.kept(label)[: progress.judged]
@@ -280,7 +280,7 @@ def next_epochs(client: Client, label: str, done: int, last: int) -> VerifiedRan
 
 
 def every_epoch(client: Client, label: str, first: int, last: int) -> Iterator[EpochEntry]:
-    """Yield what stood at ``label`` in each epoch from ``first`` to ``last``, without a gap."""
+    """Yield the entry of ``label`` in each epoch from ``first`` to ``last``, without a gap."""
     done = first - 1
     while done < last:
         seen = next_epochs(client, label, done, last)

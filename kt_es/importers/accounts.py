@@ -122,7 +122,7 @@ class Collector:
 
 
 def fits(keys: Sequence[ProfileKey]) -> bool:
-    """Whether ``keys`` can be one profile."""
+    """Return whether ``keys`` can be one profile."""
     if len(keys) > MAX_PROFILE_KEYS:
         return False
     try:

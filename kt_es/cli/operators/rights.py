@@ -57,7 +57,7 @@ def set_rights(log: EsdbLog, settings: Settings) -> list[str]:
     acl = openings_acl()
     # Streams that an earlier version of kt-es made have no ACL of their own.
     for stream in log.stream_names(settings.names.openings_prefix):
-        # Deleted streams are included: until a scavenge, a user who may write their metadata can restore them.
+        # Deleted streams are included: until a scavenge, users who may write their metadata can restore them.
         try:
             _restrict(log, stream, acl)
         except StreamGoneError:

@@ -229,7 +229,7 @@ def publish_plan(
     jobs: int,
     patience: float,
 ) -> BulkReport:
-    """Run ``publish_all`` with two progress bars: accounts submitted, and accounts proven to stand."""
+    """Run ``publish_all`` with two progress bars: accounts submitted, and accounts proven in the map."""
     hidden = output.quiet or not is_terminal()
     with (
         click.progressbar(

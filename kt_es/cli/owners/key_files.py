@@ -17,7 +17,7 @@ _X25519 = "x25519"
 
 @dataclass(frozen=True, slots=True)
 class KeyFile:
-    """The keys of one file, as they are published. ``left_out`` says whether the file has other text."""
+    """The keys of one file, as they are published. ``left_out`` is True if the file has other text."""
 
     path: Path
     keys: tuple[ProfileKey, ...]

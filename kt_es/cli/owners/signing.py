@@ -71,7 +71,7 @@ class Signing:
 def publish_change(
     output: Output, client: Client, before: Lookup, profile: Sequence[ProfileKey], signing: Signing
 ) -> None:
-    """Show the next version, sign and submit it, and print what is proven to stand."""
+    """Show the next version, sign and submit it, and print the version that is proven in the map."""
     stored = {key.public.id: key.name for key in (*signing.signers, *signing.new)}
     proposed = _proposed(client, before, profile, signing)
     for line in _proposal_lines(proposed, profile, stored):

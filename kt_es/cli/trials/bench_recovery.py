@@ -48,7 +48,7 @@ def bench_recovery(directory: Path, entries: int = ENTRIES, runs: int = 3) -> li
 
 
 class _RecoveryBench:
-    """A node, a signer and a front end as processes over a directory of their own."""
+    """A node, a signer and a front end as processes with a separate directory."""
 
     def __init__(self, directory: Path) -> None:
         self._frontend_at = free_address()

@@ -228,7 +228,7 @@ def _timed(stage: Stage, case: str | None) -> Universe:
     also="tests/ledger/test_clock.py",
 )
 def watchman(stage: Stage, case: str | None) -> Ran:
-    """The monitor verifies every head. A head that contradicts its clock also causes an alarm."""
+    """A monitor verifies every head. A head that contradicts its clock also causes an alarm."""
     stage.write(_timed(stage, (case or "").partition(" ")[0]))
     process = stage.process("monitor", *(["--exit-on-silence"] if case in (None, "silence exit") else []))
     if case == "silence exit":
@@ -272,7 +272,7 @@ def convicted_followers(stage: Stage, case: str | None) -> Ran:
     also="tests/e2e/test_cli_equivocation.py",
 )
 def audit_evidence(stage: Stage, case: str | None) -> Ran:
-    """The evidence that an audit saves convicts the directory for every reader."""
+    """Evidence that an audit saves convicts the directory for every reader."""
     logs = Logs.make(stage, None if case is None else "fork")
     stage.audited("--data", "kept")
     logs.tell(stage)
