@@ -70,7 +70,7 @@ def check_submittable(entry: Entry) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """``[entry bytes, signatures]``. ``entry_hash`` identifies a mutation and does not cover its signatures."""
+    """``[entry bytes, signatures]``. ``entry_hash`` identifies a mutation; signatures are not part of it."""
 
     entry: Entry
     entry_bytes: bytes

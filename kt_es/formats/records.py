@@ -17,7 +17,7 @@ MAX_RECORD = 17 * 1024
 
 
 class Verdict(IntEnum):
-    """The decision about an item. Values below 10 are successes, including duplicates; others are failures."""
+    """The decision about an item. Values below 10 are successes, including duplicates. Others are failures."""
 
     ACCEPTED = 0
     DUPLICATE = 1
