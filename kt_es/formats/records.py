@@ -17,7 +17,7 @@ MAX_RECORD = 17 * 1024
 
 
 class Verdict(IntEnum):
-    """The decision about an item. Values below 10 are successes, including duplicates. Others are failures."""
+    """The decision about an item. A value below 10 is a success (also a duplicate), any other a failure."""
 
     ACCEPTED = 0
     DUPLICATE = 1
