@@ -104,7 +104,11 @@ def _is_allowed(character: str) -> bool:
 
 
 def _address(text: str) -> str:
-    """Return the address ``text`` with its domain normalized. Raises ``LabelError`` if it is not an address."""
+    """Return the address ``text`` with its domain normalized.
+
+    Raises:
+        LabelError: ``text`` is not an address.
+    """
     local, at, domain = text.rpartition("@")
     labels = [_domain_label(label) for label in domain.split(".")]
     if at != "@" or not _is_local_part(local) or len(labels) < 2 or None in labels:

@@ -17,7 +17,7 @@ from kt_es.errors import DivergenceError, MalformedError
 
 
 class NodeId(NamedTuple):
-    """The complete subtree number ``offset`` of those with ``2 ** level`` leaves. Level 0 has the leaf hashes."""
+    """The complete subtree number ``offset`` of those with ``2 ** level`` leaves. Level 0 are leaf hashes."""
 
     level: int
     offset: int
