@@ -29,7 +29,7 @@ Pages = list[tuple[bytes, bytes]]
 
 @dataclass(slots=True)
 class _Open:
-    """A page that updates pass through. The leaves of the slice from ``low`` up to ``high`` belong below it."""
+    """A page that updates pass through. The leaves ``low`` up to ``high`` of the slice belong below it."""
 
     slots: Slots
     depth: int
