@@ -74,7 +74,7 @@ def choose(answers: Answers) -> str | None:
 
 
 def confirms(target: str, members: Sequence[Member]) -> bool:
-    """Return whether the member at ``target``, which answered ``members``, lists itself as a living leader."""
+    """Return whether ``target`` lists itself as a living leader. ``members`` is what ``target`` listed."""
     return any(member.target == target and _is_leader(member) for member in members)
 
 

@@ -40,7 +40,7 @@ def keeps_private(metadata: Mapping[str, object]) -> bool:
 
 
 def stream_acls(names: StreamNames, *, signer_truncates: bool) -> dict[str, Acl]:
-    """Return the ACLs of queue, mutations and heads of a directory, and of ``$all``, which front ends read."""
+    """Return the ACLs of the queue, mutations and heads, and of ``$all``, which front ends read."""
     everybody = [SIGNER, FRONTEND, MONITOR]
     keepers = [ADMINS, SIGNER] if signer_truncates else [ADMINS]
     return {

@@ -75,7 +75,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """The metadata of a stream that a server accepts, and their revision (``NO_STREAM`` if there are none)."""
+    """The metadata of a stream that a server accepts, and their revision (``NO_STREAM`` if none exist)."""
 
     values: Mapping[str, object] = field(default_factory=dict)
     revision: int = NO_STREAM
@@ -90,8 +90,8 @@ def content_event(stream: str, kind: str, data: bytes) -> NewEvent:
 class Subscription(Protocol):
     """An iterator of events that ends only when it is stopped.
 
-    Iterating raises ``UnavailableError`` if the log becomes unavailable. A server that hangs cannot be told
-    from one without new events, so a caller that depends on progress needs a watchdog.
+    Iterating raises ``UnavailableError`` if the log becomes unavailable. A server that hangs looks like a
+    server without new events, so a caller that depends on progress needs a watchdog.
     """
 
     def __iter__(self) -> Iterator[Event]: ...
@@ -101,7 +101,7 @@ class Subscription(Protocol):
 
 
 class GroupSubscription(Subscription, Protocol):
-    """The only consumer of a persistent subscription. Events that are not acknowledged are delivered again."""
+    """The only consumer of a persistent subscription. Unacknowledged events are delivered again."""
 
     def ack(self, event: Event) -> None: ...
 
