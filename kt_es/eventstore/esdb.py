@@ -2,7 +2,7 @@
 
 A call to a server that hangs would never return, so each call has the deadline ``DEADLINE``. The client
 library repeats a failed call once, so a caller may wait about twice as long. Long reads consist of pages, and
-each page has its own deadline. HTTP/2 keepalive ends streaming calls whose server hangs.
+each page has its own deadline. HTTP/2 keepalive ends streaming calls whose peer is frozen.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class StreamNames:
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event to append. With the same ``id``, a repeated append does not write the event twice."""
+    """An event to append. The ``id`` lets the server recognize a repeated append of the same event."""
 
     type: str
     data: bytes

@@ -1,4 +1,4 @@
-"""Map heads and the log of them. FORMATS, "Map head"."""
+"""Map heads, signed map heads and the events that publish them. FORMATS, "Map head"."""
 
 from __future__ import annotations
 
