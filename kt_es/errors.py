@@ -90,7 +90,7 @@ class CannotTellError(KtError):
 
 
 class StaleHeadError(CannotTellError):
-    """The latest head is older than the directory promises. This is normal just after the directory starts."""
+    """The latest head is older than the directory promises. Normal just after the directory starts."""
 
 
 class RefusedError(KtError):
