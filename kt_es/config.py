@@ -1,7 +1,7 @@
-"""``kt.toml``: how the processes of one directory are run. The signed Config is in the queue instead.
+"""``kt.toml``: the settings of the processes of one directory.
 
-Relative paths are relative to the file. Every value can be overridden on the command line or by its
-``KT_*`` variable.
+The signed ``Config`` is not in this file, but in the queue. Relative paths are relative to the file. Every
+value can be overridden on the command line or by its ``KT_*`` variable.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Table(BaseModel):
 
 
 class Address(_Table):
-    """``HOST:PORT``; port 0 means a free one."""
+    """``HOST:PORT``. Port 0 selects a free port."""
 
     host: str
     port: Annotated[int, Field(ge=0, le=65535)]
@@ -53,7 +53,10 @@ class Address(_Table):
 
 
 class NodeTable(_Table):
-    """The embedded node; without it ``log`` names another server. Limits that are None are the node's own."""
+    """Settings of the embedded node. A directory that uses another server names that server in ``log``.
+
+    For a limit that is None, the node uses its default (``node.limits``).
+    """
 
     data: Path = Path("node")
     listen: str = "127.0.0.1:2113"
@@ -67,7 +70,7 @@ class NodeTable(_Table):
 
     @property
     def limits(self) -> dict[str, float]:
-        """Those that are given, by the names in ``node.limits``."""
+        """The limits that are set, by their names in ``node.limits``."""
         return {name: value for name in BOUNDS if (value := getattr(self, name)) is not None}
 
     @model_validator(mode="after")
@@ -119,7 +122,7 @@ class FrontendTable(_Table):
 
     @property
     def limits(self) -> ClientLimits:
-        """What one client may take."""
+        """The limits for clients."""
         return ClientLimits(
             head_seconds=self.head_seconds,
             body_seconds=self.body_seconds,
@@ -143,7 +146,7 @@ class MonitorTable(_Table):
 
 
 class Settings(_Table):
-    """One directory: its name, origin and pinned key, its event log, and each process."""
+    """One directory: its name, origin and pinned key, its event log, and the settings of each process."""
 
     directory: str
     origin: str
@@ -181,7 +184,7 @@ class Settings(_Table):
 
     @property
     def pinned(self) -> PublicKey:
-        """The key that the directory is known by: the signer key of any of its configs."""
+        """The key by which the directory is recognized: the signer key of any of its configs."""
         return Pinned.parse(self.key).key
 
     def path(self, relative: Path) -> Path:
@@ -196,7 +199,11 @@ def _checked(check: object, value: str) -> str:
 
 
 def load_settings(path: Path) -> Settings:
-    """The settings in ``path``; ``ConfigError`` names the file, the field and the problem."""
+    """Read the settings in ``path``.
+
+    Raises:
+        ConfigError: the file is missing or invalid. The error names the file, the field and the problem.
+    """
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
@@ -204,7 +211,7 @@ def load_settings(path: Path) -> Settings:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; `kt init` makes one") from None
     except (ValueError, RecursionError) as error:
-        # Not all that the library refuses is a TOMLDecodeError: a number of 5,000 digits, deep nesting.
+        # Not every error of the library is a TOMLDecodeError, for instance for deep nesting or 5,000 digits.
         raise ConfigError(f"{path}: {error}") from None
     try:
         settings = Settings(**{**table, "base": path.parent})
@@ -219,7 +226,7 @@ def load_settings(path: Path) -> Settings:
 
 
 def dump_settings(settings: Settings) -> str:
-    """``settings`` as ``kt init`` writes them: what identifies the directory, and where its parts are."""
+    """Return ``settings`` as ``kt init`` writes them: the identity and the paths of the directory."""
     lines = [
         "# kt-es: one directory and the processes that serve it. Relative paths are relative to this file.",
         f'directory = "{settings.directory}"',

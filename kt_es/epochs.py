@@ -1,7 +1,7 @@
-"""The decision about an item and the transition from one epoch to the next: pure functions.
+"""The decision about an item and the transition from one epoch to the next, as pure functions.
 
-Everybody who reads the queue or the log of mutations runs this module: the signer to decide, front
-ends and monitors to decide again. The steps are those of docs/DESIGN.md, section 4.
+Every reader of the queue or of the log of mutations runs this module. The signer decides with it; front ends
+and monitors repeat the decisions. The steps are those of docs/DESIGN.md, section 4.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Parsed: TypeAlias = Mutation | Marker | SignedConfig | Erasure | Verdict
 
 
 class Accepted(Protocol):
-    """Index to entry hash of what an epoch has accepted; a dict is one."""
+    """The entries that an epoch has accepted: entry hashes by index. A dict implements this protocol."""
 
     def get(self, index: bytes, /) -> bytes | None: ...
 
@@ -34,7 +34,7 @@ class Accepted(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Current:
-    """What the map held at an index at the end of the previous epoch."""
+    """The entry at an index at the end of the previous epoch."""
 
     entry: Entry
     entry_hash: bytes
@@ -42,10 +42,10 @@ class Current:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a finished epoch leaves behind for the next one's decisions, beside the map itself.
+    """The state after an epoch that the decisions of the next epoch need, in addition to the map.
 
-    ``config`` is in force for the coming epoch; before the first epoch it is None and ``pinned`` says
-    which key the first config has to be signed by. ``timestamp`` is the last head's, ms.
+    ``config`` is in force in the next epoch. It is None before the first epoch, whose config must be signed
+    by ``pinned``. ``timestamp`` is the time of the last head in ms.
     """
 
     origin: str
@@ -57,9 +57,10 @@ class Standing:
 
 @dataclass(slots=True)
 class Epoch:
-    """An epoch in the making: the standing it starts from and what it has accepted so far.
+    """An epoch in progress: the standing that it starts from, and everything accepted so far.
 
-    ``config`` is in force in this epoch; the first config of a directory is so in its own epoch.
+    ``config`` is in force in this epoch. The first config of a directory is in force in the epoch that
+    accepts it. Any other config (``next_config``) is in force from the next epoch on.
     """
 
     standing: Standing
@@ -70,7 +71,11 @@ class Epoch:
 
     @classmethod
     def after(cls, standing: Standing, accepted: Accepted | None = None) -> Epoch:
-        """The epoch after ``standing``; ``accepted`` is where it notes what it accepts, empty."""
+        """Begin the epoch after ``standing``.
+
+        Args:
+            accepted: an empty mapping to which the epoch adds accepted entries; by default a new dict.
+        """
         return cls(standing, dict[bytes, bytes]() if accepted is None else accepted, standing.config)
 
     @property
@@ -79,10 +84,11 @@ class Epoch:
 
 
 def parse(item: Item) -> Parsed:
-    """Step 1: what ``item`` is, or the verdict that it gets for not being anything.
+    """Parse ``item`` (step 1). Return its value, or a verdict if the item cannot be parsed.
 
-    Raises ``MalformedError`` for what no queue can have produced: an intact ``Mutations`` event that is
-    recorded as if it could not be taken apart.
+    Raises:
+        MalformedError: the item is an intact ``Mutations`` event, recorded as one that could not be split. No
+            queue gives such an item.
     """
     content = item.content
     if item.kind == ItemKind.UNKNOWN:
@@ -108,14 +114,19 @@ def parse(item: Item) -> Parsed:
 
 
 def decide(epoch: Epoch, parsed: Parsed, current: Current | None, sealed: Verdict | None = None) -> Verdict:
-    """The verdict on one item; what it accepts is noted in ``epoch``.
+    """Decide about one item. Accepted values are added to ``epoch``.
 
-    ``current`` is the entry in the previous epoch's map at the index of the mutation or erasure, None for
-    everything else. ``sealed`` is a verdict of one's own, found under one's own signed head: what it
-    says of a mutation's signatures is believed, everything else decided again.
+    Args:
+        epoch: the epoch in progress.
+        parsed: the result of ``parse``.
+        current: the entry in the map of the previous epoch at the index of the mutation or erasure; None for
+            other items or if there is no entry.
+        sealed: the verdict that this process itself recorded earlier, under its own signed head. With it the
+            signatures of a mutation are not verified again. Everything else is decided again.
 
-    Raises ``DivergenceError`` if the queue does not begin with the config of this directory: such a queue
-    belongs to somebody else.
+    Raises:
+        DivergenceError: the queue does not begin with the config of this directory, so it belongs to another
+            directory.
     """
     if epoch.config is None:
         return _begin(epoch, parsed)
@@ -145,7 +156,7 @@ def _begin(epoch: Epoch, parsed: Parsed) -> Verdict:
 
 
 def _decide_marker(epoch: Epoch, config: Config, marker: Marker) -> Verdict:
-    # Step 2. No clock: only the order of timestamps is decided here.
+    # Step 2. The decision uses no clock. It depends only on the order of timestamps.
     if not marker.is_signed_by(config.signer_key, config.origin):
         return Verdict.FOREIGN_MARKER
     if marker.issued_at <= epoch.standing.timestamp:
@@ -155,7 +166,7 @@ def _decide_marker(epoch: Epoch, config: Config, marker: Marker) -> Verdict:
 
 
 def _decide_config(epoch: Epoch, in_force: SignedConfig, signed: SignedConfig) -> Verdict:
-    # Step 2. A second change in the same epoch follows the first, not the one in force.
+    # Step 2. A second change in the same epoch must follow the first change, not the config in force.
     latest = epoch.next_config or in_force
     try:
         check_config_change(signed, latest.config)
@@ -166,10 +177,11 @@ def _decide_config(epoch: Epoch, in_force: SignedConfig, signed: SignedConfig) -
 
 
 def _decide_erasure(epoch: Epoch, config: Config, erasure: Erasure, current: Current | None) -> Verdict:
-    """Whether the owner of the account, as of the previous epoch, or the operator signed the erasure.
+    """Decide about an erasure: it must be signed by the owner of the account or by the operator.
 
-    Any entry of the account may be named, an earlier one, too: the keys of today decide about the past.
-    An erasure changes nothing in the map, so it is judged against no other item.
+    The keys of the owner are those of the entry at the end of the previous epoch. With these keys the owner
+    can erase any entry of the account, also an earlier one. An erasure does not change the map, so the
+    decision does not depend on other items.
     """
     if current is None or erasure.key not in (config.signer_key, *current.entry.authorized_keys):
         return Verdict.FOREIGN_ERASURE
@@ -180,7 +192,7 @@ def _decide_mutation(
     epoch: Epoch, mutation: Mutation, current: Current | None, sealed: Verdict | None
 ) -> Verdict:
     entry = mutation.entry
-    # Step 3: a duplicate across epochs fails.
+    # Step 3: a duplicate of an entry from an earlier epoch fails.
     if current is not None and current.entry_hash == mutation.entry_hash:
         return Verdict.REPLAY
     # Step 4.
@@ -195,7 +207,7 @@ def _decide_mutation(
         sealed is None and not is_authorized(mutation, current, epoch.standing.origin)
     ):
         return Verdict.UNAUTHORIZED
-    # Step 6: within an epoch the same entry succeeds, of two different ones the first wins.
+    # Step 6: within an epoch, a repeated entry succeeds. Of two different entries, the first one wins.
     already = epoch.accepted.get(entry.index)
     if already is not None:
         return Verdict.DUPLICATE if already == mutation.entry_hash else Verdict.CONFLICT
@@ -205,9 +217,10 @@ def _decide_mutation(
 
 
 def is_authorized(mutation: Mutation, current: Current | None, origin: str) -> bool:
-    """Whether keys of the new and, where there is one, of the current entry signed the new one.
+    """Return whether the mutation is authorized: signed by a key of the new entry and by one of ``current``.
 
-    Every signature has to be a valid one by a key of either entry: nothing unsigned rides along.
+    If ``current`` is None, a key of the new entry is sufficient. Every signature must be valid and by a key
+    of one of the two entries; a single other signature makes the mutation unauthorized.
     """
     new_keys = mutation.entry.authorized_keys
     old_keys = current.entry.authorized_keys if current is not None else ()
@@ -228,7 +241,11 @@ def _signer(signature: Signature, keys: Sequence[PublicKey], message: bytes) -> 
 def close(
     epoch: Epoch, *, map_root: bytes, map_size: int, log_size: int, log_root: bytes, queue_next: int
 ) -> tuple[MapHead, Standing]:
-    """The head of an epoch whose marker has come, and the standing that the next epoch starts from."""
+    """Return the head of an epoch that a marker has closed, and the standing for the next epoch.
+
+    Raises:
+        DivergenceError: no marker has closed the epoch yet.
+    """
     if epoch.closed_by is None or epoch.config is None:
         raise DivergenceError(f"epoch {epoch.number} has no marker yet")
     origin, timestamp = epoch.standing.origin, epoch.closed_by.issued_at
@@ -248,7 +265,7 @@ def close(
 
 
 def encode_standing(standing: Standing) -> bytes:
-    """A standing as a commit keeps it; origin and pinned key are the reader's own."""
+    """Encode a standing for storage. The pinned key is omitted, because ``decode_standing`` is given it."""
     config = None if standing.config is None else standing.config.encode()
     return encode([standing.origin, standing.epoch, standing.timestamp, config])
 

@@ -1,10 +1,10 @@
-"""Errors, split by what the caller does about them.
+"""The errors of kt-es, grouped by how a caller handles them.
 
-Every error that reaches a person is one of these. Its sentence says what failed, with which value, and
+Every error that is shown to a person is one of these. The message says what failed, with which value, and
 what to do. ``exit_code`` is the exit code of the command line (docs/DESIGN.md, section 9):
 
   1 failure, 2 usage, 3 proven absent, 4 verification failed, 5 contradiction proven,
-  6 a watched account changed and it was not its owner, 7 cannot tell (stale, outage, clock)
+  6 a watched account was changed, but not by its owner, 7 cannot tell (stale, outage, clock)
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ class KtError(Exception):
 
 
 class ConfigError(KtError):
-    """The configuration, a key file, a path or an option is unusable; nothing was started."""
+    """The configuration, a key file, a path or an option is unusable. Nothing was started."""
 
     exit_code = 2
 
 
 class MalformedError(KtError):
-    """Bytes are not what their format demands. ``what`` names the format or field."""
+    """Bytes do not follow their format. ``what`` names the format or field."""
 
     def __init__(self, what: str, problem: str) -> None:
         super().__init__(f"{what}: {problem}")
@@ -34,7 +34,7 @@ class MalformedError(KtError):
 
 
 class LabelError(MalformedError):
-    """A label is not one that the directory can have."""
+    """A label is not valid in this directory."""
 
     exit_code = 2
 
@@ -56,9 +56,9 @@ class VerificationError(KtError):
 class EquivocationError(VerificationError):
     """Two signed statements of one directory contradict each other.
 
-    ``evidence`` is the encoded evidence file (FORMATS, "Evidence") that proves it to anyone. ``saved`` is
-    the file that holds it; None while it is not saved, or where it cannot be saved. The verdict does not
-    depend on saving: whoever shows the error prints the evidence where ``saved`` is None.
+    ``evidence`` is the encoded evidence file (FORMATS, "Evidence"), which proves the contradiction to anyone.
+    ``saved`` is the path of the saved file. It is None if the evidence is not saved yet or cannot be saved.
+    The error is valid in both cases; a program that shows the error prints the evidence if ``saved`` is None.
     """
 
     exit_code = 5
@@ -70,15 +70,15 @@ class EquivocationError(VerificationError):
 
 
 class WatchAlarmError(KtError):
-    """A watched account changed, and its owner did not change it."""
+    """A watched account changed, and the owner did not make the change."""
 
     exit_code = 6
 
 
 class CannotTellError(KtError):
-    """Neither success nor proof of a lie: a stale head, clocks that differ, silence.
+    """A check could not be decided, for example because of a stale head, wrong clocks or a silent server.
 
-    ``step`` names the check that could not be decided. There is no evidence of it: nothing was proven.
+    ``step`` names the check. Nothing was proven, so there is no evidence.
     """
 
     exit_code = 7
@@ -90,11 +90,11 @@ class CannotTellError(KtError):
 
 
 class StaleHeadError(CannotTellError):
-    """The latest head is older than the directory promises; a directory that was just started has such."""
+    """The latest head is older than the directory promises. Normal just after the directory starts."""
 
 
 class RefusedError(KtError):
-    """A submission that the directory will not take. ``reason`` is the verdict's or field's name."""
+    """The directory refuses a submission. ``reason`` is the name of the verdict or field."""
 
     def __init__(self, reason: str, problem: str, field: str | None = None) -> None:
         super().__init__(f"{reason}: {problem}")
@@ -104,7 +104,7 @@ class RefusedError(KtError):
 
 
 class UnavailableError(KtError):
-    """The log or a server cannot be reached now; the same call may be repeated."""
+    """The log or a server cannot be reached now. The same call may be repeated."""
 
     exit_code = 7
 
@@ -114,7 +114,7 @@ class UnavailableError(KtError):
 
 
 class DiskFullError(UnavailableError):
-    """A file system is full, or a quota on it is used up: nothing was written, and waiting for space helps.
+    """A file system is full, or a quota is used up. Nothing was written. Retry after space has been freed.
 
     ``where`` is the directory or file that could not be written.
     """
@@ -128,22 +128,22 @@ class DiskFullError(UnavailableError):
 
 
 class MisfitError(UnavailableError):
-    """What answers speaks another protocol, or TLS with it cannot be agreed on.
+    """The server speaks another protocol, or the TLS handshake with it fails.
 
-    Processes try again, since servers are moved and certificates replaced; whoever runs once does not
-    wait for that.
+    Long-running processes try again, because servers are moved and certificates are replaced. Commands that
+    run once do not wait.
     """
 
 
 class TlsError(MisfitError):
-    """TLS with the log cannot be agreed on: a certificate or a name is not accepted."""
+    """The TLS handshake with the log fails, for example because a certificate or a name is not accepted."""
 
 
 class AccessDeniedError(KtError):
-    """The log refused these credentials; repeating the call helps only after somebody has granted the right.
+    """The log refused these credentials. The call can succeed only after somebody grants the missing right.
 
-    ``right`` is the missing right as an ACL names it (``$r``, ``$w``, ``$mr``, ``$mw``) and ``stream`` the
-    stream that it is a right to; both are empty where the right is none of a stream.
+    ``right`` is the missing right as an ACL names it (``$r``, ``$w``, ``$mr``, ``$mw``), and ``stream`` is
+    the stream that it applies to. Both are empty if the missing right does not concern a stream.
     """
 
     def __init__(self, problem: str, stream: str = "", right: str = "") -> None:
@@ -153,7 +153,7 @@ class AccessDeniedError(KtError):
 
 
 class WrongRevisionError(KtError):
-    """An append found its stream at another revision than expected: somebody else wrote."""
+    """The stream was not at the expected revision, because somebody else wrote to it."""
 
     def __init__(self, stream: str, expected: int) -> None:
         super().__init__(f"stream {stream} is not at revision {expected}")
@@ -162,18 +162,18 @@ class WrongRevisionError(KtError):
 
 
 class StreamGoneError(KtError):
-    """A stream was tombstoned: nothing can be read there or appended any more."""
+    """The stream is deleted permanently (tombstoned). It can no longer be read or appended to."""
 
 
 class DivergenceError(KtError):
-    """What is stored or published differs from what must stand there. Stop; publish nothing."""
+    """Stored or published data differ from what they must be. The process must stop and publish nothing."""
 
     exit_code = 4
 
 
 class RollbackError(DivergenceError):
-    """A log ends before the last head that was verified here: somebody took heads back."""
+    """The log ends before the last head that was verified here, so heads were removed from it."""
 
 
 class LockedError(KtError):
-    """Another process holds the data directory."""
+    """Another process uses the data directory."""

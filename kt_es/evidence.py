@@ -1,4 +1,4 @@
-"""Verification of evidence against a directory (FORMATS, "Evidence"). Pure: anybody can repeat it offline.
+"""Verification of evidence against a directory (FORMATS, "Evidence"). Anybody can repeat it offline.
 
 ``kt verify`` calls ``convict`` on an evidence file. Client, monitor and audit call it before they report a
 contradiction, because a file that does not convict is no evidence.
@@ -50,7 +50,7 @@ def convict(evidence: Evidence) -> str:
 
 
 def proven(step: str, evidence: Evidence) -> EquivocationError | None:
-    """The error to raise if ``evidence`` convicts, None if it does not."""
+    """Return the error to raise if ``evidence`` proves a contradiction, otherwise None."""
     try:
         sentence = convict(evidence)
     except VerificationError:
@@ -59,7 +59,7 @@ def proven(step: str, evidence: Evidence) -> EquivocationError | None:
 
 
 def convicted_before(kept: bytes, where: str, origin: str, keys: Set[PublicKey]) -> EquivocationError | None:
-    """The error to raise if kept evidence convicts a directory; None if it is about another directory.
+    """Return the error to raise if saved evidence convicts a directory; None if it is about another one.
 
     A convicted directory stays convicted. Otherwise its operator could make watchers continue with the side
     that it shows now.
@@ -71,8 +71,8 @@ def convicted_before(kept: bytes, where: str, origin: str, keys: Set[PublicKey])
         keys: signer keys by which the directory is recognized in the evidence; one is enough.
 
     Raises:
-        ConfigError: the file proves nothing. It was evidence when it was written, so it is damaged, and
-            nobody can tell whom it convicted.
+        ConfigError: the file proves nothing. Since it was evidence when it was written, it is damaged, and it
+            is unknown which directory it convicted.
     """
     try:
         data = evidence_in(kept) or kept
@@ -96,14 +96,14 @@ def convicted_before(kept: bytes, where: str, origin: str, keys: Set[PublicKey])
 def contradicting_heads(
     step: str, origin: str, configs: Sequence[SignedConfig], first: bytes, second: bytes
 ) -> EquivocationError | None:
-    """The error for two encoded SMHs, if both are signed by the directory and contradict each other."""
+    """Return the error for two encoded SMHs if the directory signed both and they contradict each other."""
     return proven(step, Evidence(EvidenceKind.HEADS, origin, tuple(configs), (first, second)))
 
 
 def contradicting_checkpoints(
     step: str, origin: str, configs: Sequence[SignedConfig], first: str, second: str
 ) -> EquivocationError | None:
-    """The error for two checkpoints of one log, if both are signed and have one size and two roots."""
+    """Return the error for two signed checkpoints of one log if they have one size, but different roots."""
     statements = (first.encode(), second.encode())
     return proven(step, Evidence(EvidenceKind.CHECKPOINTS, origin, tuple(configs), statements))
 
@@ -111,7 +111,10 @@ def contradicting_checkpoints(
 def contradicting_head(
     step: str, origin: str, configs: Sequence[SignedConfig], smh: bytes, mutations_checkpoint: str
 ) -> EquivocationError | None:
-    """The error for a head and a checkpoint of the log of mutations, if they name two logs of one size."""
+    """Return the error for a head and a checkpoint of the log of mutations if they contradict each other.
+
+    They do if they name the same size, but different roots.
+    """
     statements = (smh, mutations_checkpoint.encode())
     return proven(step, Evidence(EvidenceKind.HEAD_CHECKPOINT, origin, tuple(configs), statements))
 
@@ -123,7 +126,7 @@ def contradicting_entries(
     *shown: tuple[bytes, ProvenEntry],
     index: bytes,
 ) -> EquivocationError | None:
-    """The error for two signed heads if the entries that they prove at ``index`` contradict each other."""
+    """Return the error for two signed heads if the proven entries at ``index`` contradict each other."""
     smhs, entries = zip(*shown, strict=True)
     return proven(step, Evidence(EvidenceKind.ENTRIES, origin, tuple(configs), smhs, index, entries))
 
@@ -131,7 +134,7 @@ def contradicting_entries(
 def contradicting_configs(
     step: str, origin: str, before: Sequence[SignedConfig], first: SignedConfig, second: SignedConfig
 ) -> EquivocationError | None:
-    """The error for two configs that follow the chain ``before``, or that both begin the directory."""
+    """Return the error for two configs if both follow the chain ``before`` or both begin the directory."""
     chain = tuple(before) or (first,)
     statements = (first.encode(), second.encode())
     return proven(step, Evidence(EvidenceKind.CONFIGS, origin, chain, statements))
@@ -155,7 +158,11 @@ def _heads(chain: Sequence[Config], first: SignedMapHead, second: SignedMapHead)
 
 
 def broken_order(before: MapHead, after: MapHead) -> str | None:
-    """Which value does not grow from ``before`` to the later ``after``, though it should; else None."""
+    """Return the rule that ``after`` breaks if it is a later head than ``before``, as part of a sentence.
+
+    Timestamp, log size and queue position must grow, and the map must not shrink. The result is None if no
+    rule is broken.
+    """
     if after.timestamp <= before.timestamp:
         return "is not later than"
     if after.log_size <= before.log_size or after.queue_next <= before.queue_next:
@@ -222,9 +229,10 @@ def _entries(chain: Sequence[Config], evidence: Evidence) -> str:
 
 
 def broken_account(before: ProvenEntry, after: ProvenEntry) -> str | None:
-    """Which rule an account broke from one epoch to the same or a later one; None if it broke none.
+    """Return the rule that an account broke from one epoch to the same or a later one, or None.
 
-    Versions never go back, a version has one entry, each entry names the one before, and none disappears.
+    The rules: versions never decrease, a version has one entry, each entry names the one before it, and no
+    entry disappears. The result is part of a sentence.
     """
     if before.entry is None or before.entry_bytes == after.entry_bytes:
         return None
@@ -246,7 +254,7 @@ def _broken_versions(before: Entry, leaf: tuple[bytes, bytes] | None, after: Ent
 
 
 def _verified(chain: Sequence[Config], signed: SignedMapHead) -> MapHead:
-    """The head, if it is signed by the key of the config that it names."""
+    """Return the head if it is signed by the key of the config that it names."""
     config = chain[_position(chain, signed.head)]
     return signed.verify(config.origin, config.signer_key)
 

@@ -1,4 +1,4 @@
-"""The optional parts of kt-es: which modules each needs, and what to say where they are not installed."""
+"""The optional parts of kt-es: the modules that each part needs, and the error if one is not installed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     ),
     "openpgp": ("pysequoia",),
 }
-"""The modules that each extra of ``pyproject.toml`` brings. Looking for one does not import it."""
+"""The modules that each extra of ``pyproject.toml`` installs. Checking for a module does not import it."""
 
-# The two client libraries of the event log: whichever is installed will do, as in ``eventstore.driver``.
+# Either of the two client libraries of the event log is sufficient, as in ``eventstore.driver``.
 _INSTEAD = {"esdbclient": "kurrentdbclient", "kurrentdbclient": "esdbclient"}
 
 
 def missing(extra: str) -> str | None:
-    """The first module of ``extra`` that is not installed; None where all are."""
+    """Return the first module of ``extra`` that is not installed, or None if all are installed."""
     return next((name for name in MODULES[extra] if not _is_there(name)), None)
 
 
@@ -31,7 +31,11 @@ def _is_there(name: str) -> bool:
 
 
 def require(extra: str, what: str) -> None:
-    """Raise ``ConfigError`` if ``extra`` is not installed; ``what`` names what needs it."""
+    """Raise ``ConfigError`` if ``extra`` is not installed.
+
+    Args:
+        what: the feature that needs the extra, for the error message.
+    """
     module = missing(extra)
     if module is not None:
         raise ConfigError(

@@ -1,10 +1,10 @@
-"""Numbers in sentences for people."""
+"""Numbers in messages."""
 
 from __future__ import annotations
 
 
 def counted(number: int, things: str) -> str:
-    """``number`` and the regular plural ``things``, in the singular for one: "1 entry", "2 entries"."""
+    """Return ``number`` with a noun: "1 entry", "2 entries". ``things`` is the regular plural of the noun."""
     if number != 1:
         return f"{number} {things}"
     return f"1 {things[:-3]}y" if things.endswith("ies") else f"1 {things[:-1]}"

@@ -1,11 +1,11 @@
 """Commitments to profiles: the construction of the IETF KEYTRANS draft (docs/DESIGN.md, section 3).
 
 ``HMAC-SHA256(Kc, opening[16] || u8 len || label || u32 version || u32 len || profile)``, integers big
-endian. The commitment binds label, version and profile, and says nothing about them until the opening
-is known; erasing the opening erases what it said.
+endian. The commitment binds the label, the version and the profile. It reveals nothing about them to a reader
+who does not know the opening. After the opening is erased, the commitment can no longer be opened.
 
-Example: opening 16 zero bytes, label ``a@example.org``, version 1, profile ``0x80``: HMAC over
-``00*16 0d 614065...7267 00000001 00000001 80``. tests/vectors/commitments.json has the values.
+Example: for an opening of 16 zero bytes, label ``a@example.org``, version 1 and profile ``0x80``, the HMAC is
+over ``00*16 0d 614065...7267 00000001 00000001 80``. tests/vectors/commitments.json has the values.
 """
 
 from __future__ import annotations
@@ -25,10 +25,16 @@ _KC: Final = bytes.fromhex("d821f8790d97709796b4d7903357c3f5")
 
 
 def commit(opening: bytes, label: str, version: int, profile: bytes) -> bytes:
-    """The 32-byte commitment to ``profile`` (at most 512 KiB) as ``version`` (from 1) of ``label``.
+    """Return the 32-byte commitment to a profile.
 
-    ``opening`` is 16 bytes, fresh and random for each commitment. Raises ``MalformedError`` naming the
-    part that does not fit.
+    Args:
+        opening: 16 random bytes, new for each commitment.
+        label: at most 255 bytes of UTF-8.
+        version: the version of the entry, from 1.
+        profile: at most 512 KiB.
+
+    Raises:
+        MalformedError: an argument is out of range. The error names the argument.
     """
     try:
         name = label.encode()
@@ -56,9 +62,9 @@ def commit(opening: bytes, label: str, version: int, profile: bytes) -> bytes:
 
 
 def opens(commitment: bytes, opening: bytes, label: str, version: int, profile: bytes) -> bool:
-    """Whether ``commitment`` opens to these values, compared in constant time.
+    """Return whether ``commitment`` opens to these values. The comparison takes constant time.
 
-    False, too, for values that cannot be committed to: they come from a server that is not trusted.
+    The values come from a server that is not trusted. For values out of range the result is False.
     """
     try:
         expected = commit(opening, label, version, profile)

@@ -1,7 +1,7 @@
-"""ECDSA P-256 with SHA-256, by the library cryptography; ``signatures`` has the rules.
+"""ECDSA P-256 with SHA-256, implemented with the library cryptography. ``signatures`` states the rules.
 
-``signatures`` imports this module when it meets the first P-256 key. A verifier of Ed25519 signatures, as all
-directories have by default, therefore needs no cryptography.
+``signatures`` imports this module when the first P-256 key is used. A verifier of Ed25519 signatures, which
+are the default of all directories, therefore does not need cryptography.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ECDSA_SHA256: Final = ec.ECDSA(hashes.SHA256())
 
 
 def is_point(public_key: bytes) -> bool:
-    """Whether ``public_key`` is a compressed point of the curve."""
+    """Return whether ``public_key`` is a compressed point of the curve."""
     try:
         ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), public_key)
     except ValueError:
@@ -29,7 +29,10 @@ def is_point(public_key: bytes) -> bool:
 
 
 def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether ``signature``, ``r || s`` with a low ``s``, is by ``public_key`` over ``message``."""
+    """Return whether ``signature`` is a signature over ``message`` by ``public_key``.
+
+    A signature is ``r || s``. A high ``s`` is invalid.
+    """
     r = int.from_bytes(signature[:32], "big")
     s = int.from_bytes(signature[32:], "big")
     if not (1 <= r < _ORDER and 1 <= s <= _ORDER // 2):
@@ -43,19 +46,27 @@ def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
 
 
 def public_of(scalar: bytes) -> bytes:
-    """The compressed public key of ``scalar``. Raises ``MalformedError`` as ``private_key`` does."""
+    """Return the compressed public key of ``scalar``.
+
+    Raises:
+        MalformedError: see ``private_key``.
+    """
     public = private_key(scalar).public_key()
     return public.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint)
 
 
 def sign(scalar: bytes, message: bytes) -> bytes:
-    """``r || s`` over ``message``: deterministic (RFC 6979), with a low ``s``."""
+    """Return the signature ``r || s`` over ``message``, deterministic (RFC 6979) and with a low ``s``."""
     r, s = decode_dss_signature(private_key(scalar).sign(message, _deterministic()))
     return r.to_bytes(32, "big") + min(s, _ORDER - s).to_bytes(32, "big")
 
 
 def private_key(scalar: bytes) -> ec.EllipticCurvePrivateKey:
-    """The key of ``scalar``, big endian. Raises ``MalformedError`` if that is 0 or not below the order."""
+    """Return the private key of ``scalar``, big endian.
+
+    Raises:
+        MalformedError: the scalar is 0 or not below the order of the group.
+    """
     number = int.from_bytes(scalar, "big")
     if not 1 <= number < _ORDER:
         raise MalformedError("private key", "the P-256 scalar is not between 1 and the order of the group")

@@ -1,6 +1,7 @@
-"""Private keys in PEM files: unencrypted PKCS#8, or SEC 1 for P-256. Read and written by cryptography.
+"""Private keys in PEM files: unencrypted PKCS#8, or SEC 1 for P-256.
 
-Imported when a key file is read or written; a verifier has none.
+The library cryptography reads and writes the files. This module is imported only when a key file is read or
+written, so a verifier does not need cryptography.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ def _pem(key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def read_signing_key(pem: bytes) -> tuple[int, bytes]:
-    """The algorithm of the key in ``pem``, and its 32 secret bytes as ``PrivateKey.from_seed`` takes them.
+    """Return the algorithm and the 32 secret bytes of the key in ``pem``, for ``PrivateKey.from_seed``.
 
-    Raises ``MalformedError`` if ``pem`` is no private key in PEM, ``ConfigError`` if it is one that kt-es
-    cannot use: encrypted, or of another algorithm.
+    Raises:
+        MalformedError: ``pem`` is not a private key in PEM.
+        ConfigError: kt-es cannot use the key, because it is encrypted or of another algorithm.
     """
     try:
         key = serialization.load_pem_private_key(pem, password=None)
@@ -41,7 +43,7 @@ def read_signing_key(pem: bytes) -> tuple[int, bytes]:
     except UnsupportedAlgorithm as error:
         raise ConfigError(f"the private key cannot be used: {error}") from None
     except (ValueError, InternalError):
-        # InternalError: an Ed25519 seed of a wrong length, for which OpenSSL gives no reason.
+        # OpenSSL gives no reason for an Ed25519 seed of a wrong length, so cryptography raises InternalError.
         raise MalformedError("private key", "is not a readable private key in PEM format") from None
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return ED25519, key.private_bytes_raw()
@@ -51,7 +53,11 @@ def read_signing_key(pem: bytes) -> tuple[int, bytes]:
 
 
 def read_ed25519_seed(pem: bytes, what: str) -> bytes:
-    """The seed in ``pem``. Raises ``MalformedError`` naming ``what`` if ``pem`` is no such key."""
+    """Return the seed of the Ed25519 key in ``pem``.
+
+    Raises:
+        MalformedError: ``pem`` is not an unencrypted Ed25519 private key. The error names ``what``.
+    """
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):

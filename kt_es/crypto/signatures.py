@@ -1,19 +1,20 @@
 """The two signature algorithms of kt-es, on raw bytes, and the message that is signed.
 
-Verdicts are replayed by everybody for ever, so what verifies must not depend on who verifies:
+Every reader repeats every verdict, also years later. So all readers must agree on which signatures are valid.
 
-Ed25519 (RFC 8032, by libsodium): ``S`` below the group order, neither key nor ``R`` of small order,
-no non-canonical encoding of either, and the equation ``S B = R + k A`` without the cofactor. libsodium
-enforces all of it; OpenSSL, at twice the time, would accept a key or an ``R`` of small order. The tests
-pin each rule, the missing cofactor included, so that an upgrade that changes one is noticed.
+Ed25519 (RFC 8032, by libsodium): ``S`` is below the group order. Neither the key nor ``R`` has a small order
+or a non-canonical encoding. The equation is ``S B = R + k A``, without the cofactor. libsodium enforces all
+these rules. OpenSSL takes twice the time and accepts a key or an ``R`` of small order. The tests check each
+rule, including the missing cofactor, so they fail if an upgrade changes one.
 
-ECDSA P-256 with SHA-256 (FIPS 186-5): a compressed point, ``r || s`` of 32 bytes each, big endian,
-``1 <= r < n`` and ``1 <= s <= n // 2``. Of the two values of ``s`` that ECDSA admits only the low one
-is taken, so nobody can turn a signature into another one; signers that do not know the rule (WebCrypto)
-replace a high ``s`` by ``n - s``.
+ECDSA P-256 with SHA-256 (FIPS 186-5): a key is a compressed point. A signature is ``r || s`` with 32 bytes
+each, big endian, ``1 <= r < n`` and ``1 <= s <= n // 2``. ECDSA admits two values of ``s``, and only the low
+one is valid here, so nobody can derive a second signature from a first one. Signers that do not apply this
+rule (WebCrypto) must replace a high ``s`` by ``n - s``.
 
-P-256 and PEM need the library cryptography, and import it when the first such key comes. Where it is not
-installed that raises ``ModuleNotFoundError``: a signature that cannot be checked is never called invalid.
+P-256 and PEM need the library cryptography, which is imported when the first such key is used. If it is not
+installed, the import raises ``ModuleNotFoundError``, because a signature that cannot be checked must not be
+reported as invalid.
 """
 
 from __future__ import annotations
@@ -40,12 +41,13 @@ _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # general cat
 
 
 def signed_message(kind: str, origin: str, payload: bytes) -> bytes:
-    """``"kt-es/v1 " kind "\\n" origin "\\n" payload``: what a signature of ``kind`` is over.
+    """Return the message that a signature of ``kind`` covers.
 
-    See docs/DESIGN.md, section 3.
+    The message is ``"kt-es/v1 " kind "\\n" origin "\\n" payload`` (docs/DESIGN.md, section 3).
 
-    Raises ``MalformedError`` for an unknown kind and for an origin that is empty or has control
-    characters: with a line break in it, two different (origin, payload) would be one message.
+    Raises:
+        MalformedError: the kind is unknown, or the origin is empty or has control characters. If an origin
+            could contain a line break, two different pairs of origin and payload could give one message.
     """
     return _message_prefix(kind, origin) + payload
 
@@ -60,9 +62,13 @@ def _message_prefix(kind: str, origin: str) -> bytes:
 
 
 def verify(algorithm: int, public_key: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether ``signature`` (64 bytes) is by ``public_key`` (32 or 33 bytes) over ``message``.
+    """Return whether ``signature`` (64 bytes) is a signature over ``message`` by ``public_key``.
 
-    False for anything invalid: unknown algorithm, wrong lengths, a key that is no point. Never raises.
+    The result is False for all invalid input: an unknown algorithm, a wrong length or a key that is not a
+    point. A public key has 32 bytes (Ed25519) or 33 bytes (P-256).
+
+    Raises:
+        ModuleNotFoundError: the key is a P-256 key, and cryptography is not installed.
     """
     if len(signature) != SIGNATURE_SIZE or len(public_key) != PUBLIC_KEY_SIZES.get(algorithm):
         return False
@@ -74,10 +80,13 @@ def verify(algorithm: int, public_key: bytes, message: bytes, signature: bytes) 
 
 
 def is_point(algorithm: int, public_key: bytes) -> bool:
-    """Whether ``public_key`` is one that a private key can have.
+    """Return whether a private key with this public key can exist.
 
-    Ed25519: encoded canonically, in the group of prime order, not the identity. P-256: a compressed point of
-    the curve. Never raises.
+    An Ed25519 key must be encoded canonically, lie in the group of prime order and not be the identity. A
+    P-256 key must be a compressed point of the curve.
+
+    Raises:
+        ModuleNotFoundError: the key is a P-256 key, and cryptography is not installed.
     """
     if len(public_key) != PUBLIC_KEY_SIZES.get(algorithm):
         return False
@@ -100,7 +109,7 @@ def _verify_ed25519(public_key: bytes, message: bytes, signature: bytes) -> bool
 class PrivateKey:
     """A signing key. ``public`` is its public key: 32 bytes for Ed25519, 33 for P-256.
 
-    Make one with ``from_seed`` or ``from_pem``; randomness is the caller's.
+    Create a key with ``from_seed`` or ``from_pem``. The caller provides the random bytes.
     """
 
     algorithm: int
@@ -109,10 +118,15 @@ class PrivateKey:
 
     @classmethod
     def from_seed(cls, algorithm: int, seed: bytes) -> PrivateKey:
-        """The key of 32 secret bytes: the Ed25519 seed (RFC 8032, 5.1.5) or the P-256 scalar, big endian.
+        """Return the key of 32 secret bytes.
 
-        Raises ``MalformedError`` for other lengths or algorithms, and for a scalar that is 0 or not
-        below the order, which 32 random bytes are once in 2^32: then draw again (FIPS 186-5, A.2.2).
+        Args:
+            seed: the Ed25519 seed (RFC 8032, 5.1.5) or the P-256 scalar, big endian.
+
+        Raises:
+            MalformedError: the algorithm is unknown, the length is wrong, or the scalar is 0 or not below the
+                order. For 32 random bytes the latter has a probability of 2^-32; the caller then draws again
+                (FIPS 186-5, A.2.2).
         """
         if len(seed) != SEED_SIZE:
             raise MalformedError("private key", f"seed has {len(seed)} bytes instead of {SEED_SIZE}")
@@ -125,9 +139,9 @@ class PrivateKey:
         raise MalformedError("private key", f"algorithm {algorithm} is unknown")
 
     def sign(self, message: bytes) -> bytes:
-        """The 64-byte signature over ``message``: always the same one for the same message.
+        """Return the 64-byte signature over ``message``. The same message always has the same signature.
 
-        P-256 signs deterministically (RFC 6979) with a low ``s``.
+        P-256 signatures are deterministic (RFC 6979) and have a low ``s``.
         """
         if self.algorithm == ED25519:
             return bindings.crypto_sign(message, self._secret + self.public)[:SIGNATURE_SIZE]
@@ -136,7 +150,10 @@ class PrivateKey:
         return p256.sign(self._secret, message)
 
     def to_pem(self) -> bytes:
-        """The key as unencrypted PKCS#8 in PEM; whoever writes it to a file sees to its mode."""
+        """Return the key as unencrypted PKCS#8 in PEM.
+
+        A caller that writes the key to a file must restrict the mode of the file.
+        """
         from kt_es.crypto import pem
 
         write = pem.ed25519_pem if self.algorithm == ED25519 else pem.p256_pem
@@ -144,10 +161,11 @@ class PrivateKey:
 
     @classmethod
     def from_pem(cls, data: bytes) -> PrivateKey:
-        """The key in a PEM file: unencrypted PKCS#8 (or SEC 1 for P-256).
+        """Read the key in a PEM file: unencrypted PKCS#8 (or SEC 1 for P-256).
 
-        Raises ``MalformedError`` if ``data`` is no private key in PEM, ``ConfigError`` if it is one that
-        kt-es cannot use: encrypted, or of another algorithm.
+        Raises:
+            MalformedError: ``data`` is not a private key in PEM.
+            ConfigError: kt-es cannot use the key, because it is encrypted or of another algorithm.
         """
         from kt_es.crypto import pem
 

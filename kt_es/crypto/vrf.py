@@ -1,11 +1,12 @@
 """ECVRF-EDWARDS25519-SHA512-TAI (RFC 9381, section 5.5), with libsodium's group arithmetic.
 
-The VRF turns a label into its index in the map: ``beta`` is the same for everybody, only the owner of
-the key can compute it, and ``pi`` proves it. Names in capitals and section numbers are the RFC's.
+The VRF maps a label to its index in the map. Each label has one ``beta``. Only the owner of the key can
+compute ``beta``, and ``pi`` proves it to everybody. Names in capitals and section numbers are those of the
+RFC.
 
-Stricter than the RFC in one point: ``Y`` and ``Gamma`` must lie in the group of prime order (libsodium
-multiplies no other points), where the RFC asks this of neither. Every proof that ``prove`` makes does,
-and what is refused besides is made only by a key owner who wants several proofs of the same ``beta``.
+This implementation is stricter than the RFC in one point: ``Y`` and ``Gamma`` must lie in the group of prime
+order, because libsodium does not multiply other points. All proofs that ``prove`` returns satisfy this rule.
+Only a key owner who wants several proofs of the same ``beta`` can make other ones.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _IDENTITY: Final = b"\x01" + bytes(31)
 
 @dataclass(frozen=True, slots=True)
 class VrfPrivateKey:
-    """The secret key of a directory's VRF; ``public`` is the 32-byte public key ``Y``."""
+    """The secret key of the VRF of a directory. ``public`` is the 32-byte public key ``Y``."""
 
     public: bytes
     _scalar: bytes = field(repr=False, compare=False)
@@ -45,9 +46,10 @@ class VrfPrivateKey:
 
     @classmethod
     def from_seed(cls, seed: bytes) -> VrfPrivateKey:
-        """The key of the 32 secret bytes ``SK`` (section 5.5: as in RFC 8032, 5.1.5).
+        """Return the key of the 32 secret bytes ``SK`` (section 5.5, which refers to RFC 8032, 5.1.5).
 
-        Raises ``MalformedError`` for another length.
+        Raises:
+            MalformedError: ``seed`` has another length.
         """
         if len(seed) != SEED_SIZE:
             raise MalformedError("VRF key", f"seed has {len(seed)} bytes instead of {SEED_SIZE}")
@@ -61,16 +63,17 @@ class VrfPrivateKey:
 
     @classmethod
     def from_pem(cls, data: bytes) -> VrfPrivateKey:
-        """The key whose ``SK`` is the Ed25519 seed in a PEM file (unencrypted PKCS#8).
+        """Return the key whose ``SK`` is the Ed25519 seed in a PEM file (unencrypted PKCS#8).
 
-        Raises ``MalformedError`` if ``data`` is no such key.
+        Raises:
+            MalformedError: ``data`` is not such a key.
         """
         from kt_es.crypto import pem
 
         return cls.from_seed(pem.read_ed25519_seed(data, "VRF key"))
 
     def prove(self, alpha: bytes) -> tuple[bytes, bytes]:
-        """``(beta, pi)``, 64 and 80 bytes, for ``alpha``. Deterministic.
+        """Return ``beta`` (64 bytes) and ``pi`` (80 bytes) for ``alpha``. The result is deterministic.
 
         ECVRF_prove (section 5.1) and ECVRF_proof_to_hash (5.2).
         """
@@ -89,9 +92,12 @@ class VrfPrivateKey:
 
 
 def verify(public: bytes, alpha: bytes, pi: bytes) -> bytes:
-    """``beta`` (64 bytes) if ``pi`` proves it for ``alpha`` under the key ``public``.
+    """Verify ``pi`` for ``alpha`` under the key ``public``, and return ``beta`` (64 bytes).
 
-    ECVRF_verify (section 5.3) with key validation (5.4.5). Raises ``VerificationError`` of step ``vrf``.
+    ECVRF_verify (section 5.3) with key validation (5.4.5).
+
+    Raises:
+        VerificationError: step "vrf"; ``pi`` or ``public`` is invalid.
     """
     if len(public) != PUBLIC_KEY_SIZE:
         raise VerificationError("vrf", f"the public key has {len(public)} bytes, not {PUBLIC_KEY_SIZE}")
@@ -100,7 +106,7 @@ def verify(public: bytes, alpha: bytes, pi: bytes) -> bytes:
     gamma, c, s = pi[:32], pi[32:48], pi[48:]  # steps 4 to 6: 5.4.4
     if int.from_bytes(s, "little") >= _ORDER:
         raise VerificationError("vrf", "the proof's s is not below the order of the group")
-    # libsodium multiplies by no scalar 0; an honest proof has one with a probability of 2^-128.
+    # libsodium does not multiply by the scalar 0. An honest proof has such a scalar with probability 2^-128.
     if not any(c) or not any(s):
         raise VerificationError("vrf", "the proof has a scalar that is 0")
     c_y = _multiply(_challenge_scalar(c), public, "the public key")  # steps 1 to 3 as well
@@ -116,15 +122,15 @@ def verify(public: bytes, alpha: bytes, pi: bytes) -> bytes:
 
 
 def index_of(beta: bytes) -> bytes:
-    """The 32-byte index in the map: the first half of ``beta`` (docs/DESIGN.md, section 3)."""
+    """Return the 32-byte index in the map: the first half of ``beta`` (docs/DESIGN.md, section 3)."""
     return beta[:32]
 
 
 def encode_to_curve(salt: bytes, alpha: bytes) -> bytes:
-    """ECVRF_encode_to_curve_try_and_increment (section 5.4.1.1): ``H``, a point of prime order, 32 bytes.
+    """Return ``H``, a point of prime order, 32 bytes.
 
-    ``salt`` is the public key's string. Half of all candidates are points; that none of 256 is one has
-    the probability of a broken hash.
+    ECVRF_encode_to_curve_try_and_increment (section 5.4.1.1). ``salt`` is the encoded public key. Half of all
+    candidates are points, so the probability that none of 256 candidates is a point is negligible.
     """
     for counter in range(256):
         candidate = hashlib.sha512(_ENCODE_TO_CURVE + salt + alpha + bytes([counter]) + _BACK).digest()[:32]
@@ -134,11 +140,11 @@ def encode_to_curve(salt: bytes, alpha: bytes) -> bytes:
 
 
 def candidate_point(candidate: bytes) -> bytes | None:
-    """``cofactor * string_to_point(candidate)``; None if that is INVALID or the identity.
+    """Return ``cofactor * string_to_point(candidate)``, or None if the result is INVALID or the identity.
 
-    string_to_point is RFC 8032, 5.1.3: ``y`` must be below the prime, which libsodium's addition does
-    not ask. The other rule there, no sign on ``x = 0``, concerns points of small order alone, and
-    these end as the identity.
+    string_to_point is RFC 8032, 5.1.3. It requires that ``y`` is below the prime, which the addition of
+    libsodium does not check. It also forbids a sign bit for ``x = 0``. This rule applies only to points of
+    small order, and their product with the cofactor is the identity.
     """
     if int.from_bytes(candidate, "little") & (2**255 - 1) >= _FIELD_PRIME:
         return None
@@ -150,14 +156,14 @@ def candidate_point(candidate: bytes) -> bytes | None:
 
 
 def _times_cofactor(point: bytes) -> bytes:
-    # By doubling: libsodium's multiplication takes no points outside the group of prime order.
+    # Doubling is used because libsodium does not multiply points outside the group of prime order.
     for _ in range(3):
         point = bindings.crypto_core_ed25519_add(point, point)
     return point
 
 
 def _challenge(*points: bytes) -> bytes:
-    """ECVRF_challenge_generation (section 5.4.3) of Y, H, Gamma, U, V: ``c``, 16 bytes."""
+    """Return ``c``, 16 bytes: ECVRF_challenge_generation (section 5.4.3) of Y, H, Gamma, U and V."""
     return hashlib.sha512(_CHALLENGE + b"".join(points) + _BACK).digest()[:_CHALLENGE_SIZE]
 
 
@@ -171,7 +177,11 @@ def _proof_to_hash(gamma: bytes) -> bytes:
 
 
 def _multiply(scalar: bytes, point: bytes, what: str) -> bytes:
-    """``scalar * point`` for a point from outside: on the curve, canonical, of prime order."""
+    """Return ``scalar * point``.
+
+    Raises:
+        VerificationError: step "vrf"; ``point`` is not a canonical encoding of a point of prime order.
+    """
     try:
         return bindings.crypto_scalarmult_ed25519_noclamp(scalar, point)
     except exceptions.RuntimeError:

@@ -1,1 +1,1 @@
-"""The event log: ``streams`` says what kt-es needs of it, ``esdb`` speaks EventStoreDB's protocol."""
+"""The event log. ``streams`` defines the interface; ``esdb`` implements it over EventStoreDB's protocol."""

@@ -1,10 +1,10 @@
-"""One gRPC channel in front of two connections: what a server may send unasked has a window that stays small.
+"""One gRPC channel over two connections. The connection for subscriptions has a small, fixed window.
 
-gRPC lets a server send as much ahead as it takes to fill the way between the two, and guesses that from
-how fast answers come. On a busy machine it guessed hundreds of megabytes for a subscription whose reader
-had stopped. Without guessing 64 KiB and the message that is waited for are under way, which is enough for
-a subscription and too little for pages that come from afar: these keep the guess, being bounded
-themselves.
+gRPC lets a server send data ahead, in a window whose size it estimates from the bandwidth and delay of the
+connection. On a busy machine this estimate reached hundreds of megabytes for a subscription whose reader had
+stopped. Without the estimate, the window has 64 KiB plus the message that is being read. This is enough for a
+subscription, but too little for pages from a distant server. Pages are bounded in size, so their connection
+keeps the estimate.
 """
 
 from __future__ import annotations
@@ -21,9 +21,13 @@ Options = tuple[tuple[str, str | int], ...]
 
 
 class Channels(grpc.Channel):
-    """Made of ``make``, which makes a channel with the options that it is given.
+    """A channel that selects one of two connections for each call.
 
-    Reads of at most ``most`` events go over the one, whatever may bring more over the other.
+    Reads of at most ``most`` events and calls with one response use the connection with the estimated window.
+    All other calls use the connection with the fixed window.
+
+    Args:
+        make: creates a channel with the given options.
     """
 
     def __init__(self, make: Callable[[Options], grpc.Channel], most: int) -> None:
@@ -38,7 +42,7 @@ class Channels(grpc.Channel):
         return self._plain.stream_unary(*of_the_call, **options)
 
     def stream_stream(self, *of_the_call: Any, **options: Any) -> grpc.StreamStreamMultiCallable[Any, Any]:
-        """Persistent subscriptions; appends in batches have short answers."""
+        """Use the fixed window, for persistent subscriptions. Batch appends have only short responses."""
         return self._bounded.stream_stream(*of_the_call, **options)
 
     def unary_stream(

@@ -1,4 +1,4 @@
-"""From a connection string to an event log, and the ``Connector`` that makes the clients of a process."""
+"""Connecting to an event log: ``connect`` makes one client, and ``Connector`` makes those of one process."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from kt_es.process.redaction import without_password
 
 
 class Connector:
-    """Makes the clients of one process, and lets them leave a member together.
+    """Makes the clients of one process and disconnects all of them from a member that refuses one.
 
-    A server that is being stopped waits for calls that are open, and subscriptions stay open. So when one
-    client is refused and looks for the leader anew, the subscriptions of the others end, too: whoever
-    reads them connects again. May be used from any thread.
+    A server that is stopping waits until open calls end, but subscriptions do not end by themselves. So when
+    one client is refused and searches for the leader again, the connector ends the subscriptions of the other
+    clients at this member. Their readers then connect again. Any thread may use a connector.
     """
 
     def __init__(self, uri: str) -> None:
-        """Raises ``ConfigError`` as ``connect`` does."""
+        """Check the connection string. Raises ``ConfigError`` as ``connect`` does."""
         self._uri = normalized(uri)
         self._lock = threading.Lock()
         self._logs: weakref.WeakSet[EsdbLog] = weakref.WeakSet()
 
     def __call__(self) -> EsdbLog:
-        """Another client, which its user closes. Raises as ``connect`` does."""
+        """Return a new client, which the caller must close. Raises as ``connect`` does."""
         log = connect(self._uri, self._left)
         with self._lock:
             self._logs.add(log)
@@ -44,11 +44,15 @@ class Connector:
 
 
 def connect(uri: str, left: Callable[[EsdbClient, str], None] | None = None) -> EsdbLog:
-    """The log at a connection string such as ``esdb://127.0.0.1:2113?Tls=false`` (see ``uri``).
+    """Return the event log at a connection string such as ``esdb://127.0.0.1:2113?Tls=false`` (see ``uri``).
 
-    ``left`` is told of each member that the client leaves because it was refused there: the client and the
-    member's target. Raises ``ConfigError`` if the string is not one, ``UnavailableError`` if a cluster
-    cannot be found.
+    Args:
+        left: called with the client and the target of a member when the client leaves the member because it
+            refused a call.
+
+    Raises:
+        ConfigError: ``uri`` is not a valid connection string.
+        UnavailableError: the log cannot be reached, or no leader of the cluster can be found.
     """
     uri = normalized(uri)
     try:

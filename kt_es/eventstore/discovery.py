@@ -1,11 +1,11 @@
-"""Which member of a cluster to connect to: the one that leads and is alive.
+"""Choosing the member of a cluster to connect to: the leader that is alive.
 
-Members tell each other by gossip who is in which state, and they disagree for seconds after a failure. A
-leader that ended itself stays listed as leader, not alive, until somebody starts it again; during an
-election one member may believe in a leader that another one knows to be dead. So a member is taken only
-if somebody lists it as leader and alive, and if it says the same of itself.
+Members exchange their states by gossip. After a failure they disagree for seconds. A leader that has stopped
+stays listed as a leader that is not alive until it is started again. During an election, one member may list
+a leader that another member lists as dead. So a member is chosen only if it lists itself as a living leader.
 
-``choose`` decides and asks nobody. ``find_leader`` asks, through the function that it is given.
+``choose`` is a pure function of the answers. ``find_leader`` collects answers with the function that it is
+given.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What one member says of another, or of itself. ``target`` is ``address:port`` as advertised."""
+    """The state of a member as one member lists it. ``target`` is the advertised ``address:port``."""
 
     target: str
     leads: bool
@@ -25,21 +25,21 @@ class Member:
 
 
 Answers = Mapping[str, Sequence[Member]]
-"""By the target that was asked: the members it listed. A target without an answer is missing."""
+"""The members that each asked target listed. A target that did not answer is missing."""
 
 Targets = Mapping[str, str | None]
-"""Targets to ask, each with the name that its certificate has where that is not the target's own."""
+"""Targets to ask. The value is the host name in the certificate, or None if it is the host of the target."""
 
 Ask = Callable[[Targets], Answers]
 """Asks several targets at the same time, within one deadline."""
 
 
 def find_leader(seeds: Targets, ask: Ask) -> str | None:
-    """The target of the leader, None if no member confirms that it leads.
+    """Return the target of the leader, or None if no member confirms that it leads.
 
-    Every seed is asked, then those that were named as leaders, and if none confirms it, every other
-    member that somebody takes for alive. A server that lists nobody but itself is no cluster: it is
-    taken as it was addressed.
+    All seeds are asked first, then the members that they list as leaders. If none of these confirms it, all
+    other members that are listed as alive are asked. A server that lists only itself is not a cluster, and
+    the result is the seed under which it was asked.
     """
     answers = dict(ask(seeds))
     for seed in seeds:
@@ -56,9 +56,10 @@ def find_leader(seeds: Targets, ask: Ask) -> str | None:
 
 
 def choose(answers: Answers) -> str | None:
-    """The member that says of itself that it leads; of several the one that most others believe.
+    """Return the member that lists itself as a living leader.
 
-    None if there is none, or if two are believed by equally many: then the members are not done yet.
+    If there are several, the result is the one that most members list as a living leader. The result is None
+    if there is none, or if the first two are listed equally often, because the election is not finished then.
     """
     confirmed = [
         target
@@ -73,7 +74,7 @@ def choose(answers: Answers) -> str | None:
 
 
 def confirms(target: str, members: Sequence[Member]) -> bool:
-    """Whether the member at ``target`` says of itself that it leads."""
+    """Return whether ``target`` lists itself as a living leader. ``members`` is what ``target`` listed."""
     return any(member.target == target and _is_leader(member) for member in members)
 
 
@@ -82,7 +83,7 @@ def _is_leader(member: Member) -> bool:
 
 
 def _leaders(answers: Answers) -> Counter[str]:
-    """How many members take each target for a living leader."""
+    """Return how many members list each target as a living leader."""
     return Counter(member.target for member in _all(answers) if _is_leader(member))
 
 

@@ -1,9 +1,9 @@
 """The client library of the event log: everything that kt-es uses of it, under one set of names.
 
-Two libraries by one author speak the protocol with the same calls. ``esdbclient`` is used where it is
-installed. Its successor ``kurrentdbclient`` is used otherwise: from Python 3.14 on the older one has no
-wheels. This module is the only one that imports either. The names are those of esdbclient; where the
-successor's differ, only the name does.
+Two libraries by the same author implement the protocol with the same calls. ``esdbclient`` is used if it is
+installed, otherwise its successor ``kurrentdbclient``; ``esdbclient`` has no wheels for Python 3.14 and
+later. Only this module imports the libraries. It exports the names of esdbclient; the successor has the same
+classes, some of them under other names.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ if TYPE_CHECKING or find_spec("esdbclient") is not None:
     )
 
     LIBRARY = "esdbclient"
-    # What the library raises where the server denies access, or does not take an argument. Other calls
-    # of the same library raise a ``GrpcError`` with the status.
+    # The exceptions that some calls of the library raise if the server denies access or refuses an argument.
+    # Other calls of the same library raise a ``GrpcError`` with the status.
     DENIALS: tuple[type[Exception], ...] = (AccessDeniedError,)
     UNAUTHENTICATED: tuple[type[Exception], ...] = ()
     INVALID: tuple[type[Exception], ...] = ()
@@ -112,7 +112,7 @@ else:
     UNAUTHENTICATED = (UnauthenticatedError,)
     INVALID = (InvalidArgumentError,)
 
-# Each exception of the library by the name it has here.
+# The exceptions of the library, with their names in this module.
 _NAMES = {
     kind: name
     for name, kind in list(globals().items())
@@ -170,20 +170,20 @@ __all__ = [
 
 
 def node_preference(spec: ConnectionSpec) -> str:
-    """Which member the connection string prefers: ``leader`` unless it says otherwise."""
+    """Return the kind of member that the connection string prefers. The default is ``leader``."""
     options: Any = spec.options
     return str(options.NodePreference if LIBRARY == "esdbclient" else options.node_preference)
 
 
 def speaks_tls(spec: ConnectionSpec) -> bool:
-    """Whether the connection string asks for TLS."""
+    """Return whether the connection string asks for TLS."""
     options: Any = spec.options
     return bool(options.Tls if LIBRARY == "esdbclient" else options.tls)
 
 
 def name_of(error: BaseException) -> str:
-    """The name of an exception in esdbclient, whichever library raised it.
+    """Return the esdbclient name of an exception of either library.
 
-    For a class that esdbclient does not have, it is the nearest one above it that esdbclient has.
+    For a class without a name in this module, the result is the name of its nearest base class that has one.
     """
     return next((_NAMES[kind] for kind in type(error).__mro__ if kind in _NAMES), type(error).__name__)

@@ -1,8 +1,8 @@
 """``EventLog`` over EventStoreDB's gRPC protocol. ``connecting`` makes one from a connection string.
 
-Deadlines: a call to a server that hangs would never return, so each one has ``DEADLINE``; the
-client itself tries once more, so a caller waits about twice as long. Long reads are made of pages,
-each with its own deadline. Streaming calls are kept honest by HTTP/2 keepalive.
+A call to a server that hangs would never return, so each call has the deadline ``DEADLINE``. The client
+library repeats a failed call once, so a caller may wait about twice as long. Long reads consist of pages, and
+each page has its own deadline. HTTP/2 keepalive ends streaming calls whose peer is frozen.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kt_es.eventstore.translation import calling
 
 DEADLINE = 3.0
 OPENING_DEADLINE = 10.0
-OPENING_LOOK = 1.0  # seconds between two questions whether the member that does not answer still leads
+OPENING_LOOK = 1.0  # seconds between two checks whether a member that does not answer still leads
 FIRST_PAGE = 8
 ALL = "$all"
 
@@ -33,21 +33,22 @@ _S = TypeVar("_S", bound="EsdbSubscription | None")
 
 
 class EsdbLog:
-    """``EventLog`` (see ``streams``) over one client; safe for use by several threads."""
+    """``EventLog`` (see ``streams``) over one client. Several threads may use it."""
 
     def __init__(self, client: EsdbClient) -> None:
         self._client = client
         self._is_plain = not driver.speaks_tls(client.connection_spec)
-        # What is asked for and cut has been sent nevertheless: so many events are about a page of bytes.
+        # Number of events that have about PAGE_BYTES. The server sends all requested events, also those that
+        # are cut off, so larger requests would be wasted.
         self._page_events = FIRST_PAGE
         self._subscriptions: weakref.WeakSet[EsdbSubscription] = weakref.WeakSet()
 
     def _opened(self, doing: str, call: Callable[[], _S], stream: str) -> _S:
-        """A subscription, confirmed by the server in time.
+        """Open a subscription, and close the client if the server does not confirm the subscription in time.
 
-        The client waits for the confirmation without a deadline, and one for the call would be one for
-        the whole subscription. All that ends it is closing the client, which is of no use after that, and
-        whose attempts that follow end at once.
+        The client library waits for the confirmation without a deadline. A deadline of the call would apply
+        to the whole subscription. So the only way to end the wait is to close the client. A closed client
+        cannot be used again, and its remaining attempts fail at once.
         """
         confirmed = threading.Event()
         watcher = threading.Thread(target=self._close_if_late, args=(confirmed,), daemon=True)
@@ -61,9 +62,9 @@ class EsdbLog:
         return opened
 
     def _close_if_late(self, confirmed: threading.Event) -> None:
-        """Close the client if nothing is confirmed in time, or soon if its member leads no longer.
+        """Close the client if no confirmation comes in time, or earlier if its member no longer leads.
 
-        A member that resigned takes the call and does not answer it.
+        A member that has resigned accepts the call, but does not answer it.
         """
         deadline = time.monotonic() + OPENING_DEADLINE
         while not confirmed.wait(min(OPENING_LOOK, max(0.0, deadline - time.monotonic()))):
@@ -130,13 +131,13 @@ class EsdbLog:
             limit = None if limit is None else limit - len(page)
             start = page[-1].revision + 1 if page else start
             yield from page
-            # Not kept while the next one is read.
+            # Release the page before the next one is read.
             del page
             if is_last:
                 return
 
     def _page(self, stream: str, start: int, count: int) -> tuple[list[Event], bool]:
-        """The events of a page, and whether the stream ends with it."""
+        """Return the events of a page, and whether the page is the last one of the stream."""
 
         def page() -> tuple[list[Event], bool]:
             try:
@@ -160,7 +161,7 @@ class EsdbLog:
         )
 
     def subscribe_prefix(self, prefix: str, after: int | None = None) -> Subscription:
-        # The client's filter is a regular expression; names hold no other special character than ".".
+        # The filter is a regular expression. The only special character in stream names is ".".
         pattern = prefix.replace(".", "\\.") + ".*"
         return self._opened(
             f"subscribe to {prefix}*",
@@ -184,8 +185,8 @@ class EsdbLog:
                     stream,
                     consumer_strategy="DispatchToSingle",
                     max_subscriber_count=1,
-                    # The signer acknowledges at the end of an epoch: nothing may be redelivered or
-                    # parked meanwhile.
+                    # The signer acknowledges events at the end of an epoch. Until then the server must not
+                    # redeliver or park any of them.
                     message_timeout=3600,
                     max_retry_count=2**31 - 1,
                     min_checkpoint_count=1,
@@ -213,7 +214,7 @@ class EsdbLog:
             except driver.MaximumSubscriptionsReached:
                 return None
             except driver.NotFound:
-                # Creating one takes more rights than joining it, so joining is tried first.
+                # Joining is tried first, because creating a group needs more rights.
                 self._create_group(stream, group)
                 return join()
 
@@ -259,9 +260,9 @@ class EsdbLog:
         )
 
     def stream_names(self, prefix: str) -> Iterator[str]:
-        """The streams in the log whose names begin with ``prefix``, deleted ones included, each once.
+        """Yield the names of all streams that begin with ``prefix``, also of deleted ones, each name once.
 
-        It reads all of their events, so it takes its time.
+        This reads all events of these streams, so it is slow.
         """
         pattern = prefix.replace(".", "\\.") + ".*"
         doing = f"read {prefix}*"

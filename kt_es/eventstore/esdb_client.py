@@ -1,4 +1,4 @@
-"""EventStoreDB's client, with keepalive, pages, a reliable close and another choice of the member added."""
+"""The client library's client with keepalive, paging, a reliable close and its own choice of the member."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from kt_es.eventstore.gossip import ask_members, seeds_of
 from kt_es.eventstore.streams import NO_STREAM
 from kt_es.process.proxies import is_loopback
 
-# A page has at most so many events, and is cut where it has so many bytes: 64 events may have 64 MiB, too
-# many for memory and deadline.
+# A page has at most PAGE events, and it is cut when it has PAGE_BYTES. Without the second limit, 64 events
+# could have 64 MiB, which is too much for memory and for the deadline.
 PAGE = 64
 PAGE_BYTES = 4 << 20
 PAGE_DEADLINE = 10.0
 
-# How long a leader is looked for, in seconds, and the pause between two rounds of questions.
+# The time limit of a search for the leader and the pause between two rounds, in seconds.
 DISCOVERY_DEADLINE = 5.0
 DISCOVERY_PAUSE = 0.2
 EXERCISE_DEADLINE = 3.0
 
-# How gRPC says that certificates or names are not accepted, or that the other side speaks no TLS.
+# Words in gRPC's messages if a certificate or a name is not accepted, or if the server does not speak TLS.
 TLS_FAILURES = ("SSL_ERROR_SSL", "TSI_PROTOCOL_FAILURE", "peer certificate", "Hostname Verification")
 
-# What may be another protocol; "translation" tells.
+# Words in gRPC's messages if the server may speak another protocol. ``translation`` decides whether it does.
 _OTHER_MISFITS = ("Failed parsing HTTP/2", "Socket closed")
 
 _KEEPALIVE = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
-    # What really ends a connection whose peer is frozen; the default is a minute.
+    # This option ends a connection whose peer is frozen. Its default is a minute.
     ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
-    # gRPC repeats a call by itself that a stopping server did not begin; where it then cannot connect, the
-    # call never ends, not even in a failure. Repeating is ours.
+    # gRPC repeats a call that a stopping server did not process. If it then cannot connect, the call never
+    # returns. So gRPC must not repeat calls; the client does.
     ("grpc.enable_retries", 0),
     # After an outage the next attempt should not wait for the default two minutes.
     ("grpc.max_reconnect_backoff_ms", 1_000),
@@ -50,14 +50,15 @@ _KEEPALIVE = (
 
 
 def _unproxied(target: str) -> Options:
-    """The option that keeps gRPC from asking a proxy for what is on this machine."""
+    """Return the option that disables the proxy of gRPC if ``target`` is on this machine."""
     return (("grpc.enable_http_proxy", 0),) if is_loopback(target.rpartition(":")[0]) else ()
 
 
 class EsdbClient(driver.EventStoreDBClient):
-    """Used by ``esdb``; may be closed by any thread.
+    """The client that ``esdb`` uses. Any thread may close it.
 
-    ``left`` is told, in the thread of the call, of the member that is left because it refused a call.
+    ``left`` is called with the client and the target of a member when the client leaves the member because it
+    refused a call. It runs in the thread of that call.
     """
 
     _has_ended = False
@@ -65,7 +66,10 @@ class EsdbClient(driver.EventStoreDBClient):
     left: Callable[[EsdbClient, str], None] | None = None
 
     def close(self) -> None:
-        """Close for good, from any thread: what a call under way would open for its next attempt, too."""
+        """Close the client permanently, from any thread.
+
+        A running call cannot open another connection for its next attempt.
+        """
         self._has_ended = True
         self._shut()
 
@@ -73,10 +77,11 @@ class EsdbClient(driver.EventStoreDBClient):
         if self.left is not None:
             self.left(self, self.connection_target)
         try:
-            # The successor says for which connection; of several threads only the first reconnects then.
+            # kurrentdbclient passes the target that failed, so that only the first of several threads
+            # reconnects.
             super().reconnect(grpc_target, **of_the_library)
         finally:
-            # It may have been closed in between, when this connection was not there to be closed.
+            # Another thread may have called close() before the new connection existed.
             if self._has_ended:
                 self._shut()
 
@@ -89,7 +94,7 @@ class EsdbClient(driver.EventStoreDBClient):
         )
 
     def _get_commit_position(self, *, timeout: float | None = None, **options: Any) -> int:
-        """What the successor asks after it has reconnected, without a deadline of its own."""
+        """Add a deadline to the call that kurrentdbclient makes without one after it has reconnected."""
         if self._has_ended:
             raise driver.CancelledByClient("the client was closed")
         inherited: Any = super()
@@ -102,7 +107,7 @@ class EsdbClient(driver.EventStoreDBClient):
         try:
             connection.close()
         except AttributeError:
-            # Another thread is making a subscription, which cannot be stopped before it is complete.
+            # Another thread is creating a subscription, which cannot be stopped before it is complete.
             connection._grpc_channel.close()
         self._is_closed = True
 
@@ -110,12 +115,12 @@ class EsdbClient(driver.EventStoreDBClient):
         if self._has_ended:
             raise driver.CancelledByClient("the client was closed")
         make = super()._construct_grpc_channel
-        # The client passes its keepalive settings under a name that gRPC does not know.
+        # The library passes its keepalive settings under names that gRPC does not know.
         options = (*grpc_options, *_KEEPALIVE, *_unproxied(grpc_target))
         return Channels(lambda more: make(grpc_target, (*options, *more)), PAGE)
 
     def _discover_preferred_node(self) -> driver.Connection:
-        """The library's choice of the member, replaced: it counts dead leaders (see ``discovery``)."""
+        """Choose the member with ``discovery``. The library's own choice can return a leader that is dead."""
         if driver.node_preference(self.connection_spec) != "leader":
             return super()._discover_preferred_node()
         begun = time.monotonic()
@@ -133,9 +138,10 @@ class EsdbClient(driver.EventStoreDBClient):
             time.sleep(DISCOVERY_PAUSE)
 
     def may_lead(self) -> bool:
-        """Whether the member that this client is connected to may still lead; always true of a single server.
+        """Return whether the member that this client is connected to may still lead.
 
-        False if the member says otherwise. True if it does not answer: then nobody knows.
+        The result is False only if the member answers and does not list itself as leader. For a single server
+        the result is always True.
         """
         if len(self.connection_spec.targets) == 1 and not self.connection_spec.scheme.endswith("+discover"):
             return True
@@ -144,7 +150,7 @@ class EsdbClient(driver.EventStoreDBClient):
         return len(said) < 2 or confirms(target, said)
 
     def _ask(self, targets: Mapping[str, str | None]) -> Answers:
-        """``discovery.Ask`` over channels of their own, which are closed again."""
+        """Ask ``targets`` over temporary channels. Implements ``discovery.Ask``."""
         channels = [
             self._construct_grpc_channel(
                 target, () if name is None else (("grpc.ssl_target_name_override", name),)
@@ -169,7 +175,10 @@ class EsdbClient(driver.EventStoreDBClient):
     @retrygrpc
     @autoreconnect
     def get_page(self, stream: str, start: int, count: int) -> list[driver.RecordedEvent]:
-        """Up to ``count`` events, fewer where these have ``PAGE_BYTES``; repeated like ``get_stream``."""
+        """Return up to ``count`` events, fewer if these reach ``PAGE_BYTES``.
+
+        The decorators repeat a failed call as the library does for ``get_stream``.
+        """
         page: list[driver.RecordedEvent] = []
         size = 0
         with self.read_stream(stream, stream_position=start, limit=count, timeout=PAGE_DEADLINE) as events:
@@ -187,14 +196,14 @@ class _Plain(driver.EventStoreDBClient):
 
 
 def plain_client(uri: str) -> driver.EventStoreDBClient:
-    """The client without deadlines, pages and keepalive of ours: what ``kt bench node`` measures."""
+    """Return a client without the deadlines, pages and keepalive of ``EsdbClient``, for ``kt bench node``."""
     return _Plain(uri)
 
 
 def plain_append(
     client: driver.EventStoreDBClient, stream: str, expected: int, count: int, size: int
 ) -> None:
-    """Append ``count`` events of ``size`` bytes in one call; one alone is another call of the protocol."""
+    """Append ``count`` events of ``size`` bytes in one call. For one event, the protocol has another call."""
     new = [
         driver.NewEvent(type="T", data=bytes(size), content_type="application/octet-stream")
         for _ in range(count)

@@ -1,4 +1,4 @@
-"""Asking the members of a cluster what they know of each other, over gRPC."""
+"""Asking the members of a cluster over gRPC for the states of all members."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kt_es.eventstore import driver
 from kt_es.eventstore.discovery import Answers, Member, Targets
 from kt_es.eventstore.driver import gossip_pb2, gossip_pb2_grpc, shared_pb2
 
-# In seconds. A member that is frozen never answers: once one has answered, the others have a little longer.
+# In seconds. A frozen member never answers, so after the first answer the others have at most GRACE left.
 DEADLINE = 2.0
 GRACE = 0.5
 
@@ -26,9 +26,11 @@ def ask_members(
     credentials: grpc.CallCredentials | None,
     failed: Callable[[str], None],
 ) -> Answers:
-    """What the member behind each channel lists. Members that fail or stay silent are missing.
+    """Return the members that each target lists. Targets that fail or do not answer in time are missing.
 
-    ``failed`` is told how each one failed.
+    Args:
+        channels: a channel for each target.
+        failed: called with the details of each failure.
     """
     done: queue.SimpleQueue[grpc.Future[gossip_pb2.ClusterInfo]] = queue.SimpleQueue()
     calls: dict[grpc.Future[gossip_pb2.ClusterInfo], str] = {}
@@ -64,7 +66,7 @@ def _member(info: gossip_pb2.MemberInfo) -> Member:
 
 
 def seeds_of(spec: driver.ConnectionSpec) -> Targets:
-    """The targets of a connection string. A name to discover by stands for all its addresses."""
+    """Return the targets of a connection string. A ``+discover`` name is resolved to all its addresses."""
     if not spec.scheme.endswith("+discover"):
         return dict.fromkeys(spec.targets)
     seeds: dict[str, str | None] = {}
@@ -74,7 +76,7 @@ def seeds_of(spec: driver.ConnectionSpec) -> Targets:
         try:
             found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
         except OSError:
-            # The next round may resolve it; the channel to it fails with a sentence until then.
+            # The next round may resolve the name. Until then, the channel to it reports a failure.
             seeds[target] = None
             continue
         for family, _, _, _, address in found:

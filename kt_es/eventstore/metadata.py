@@ -1,8 +1,8 @@
-"""What a server takes of a stream's metadata.
+"""The rules by which a server accepts the metadata of a stream.
 
-EventStoreDB reads the fields below. Where one of them is of a wrong kind, it takes none of the metadata: no
-limit holds, and the ACL does not stand. The node does the same, and what kt-es makes private it makes private
-by metadata that are taken.
+EventStoreDB reads the fields below. If one of them has a wrong type, it ignores all metadata of the stream:
+no limit applies, and the ACL has no effect. The node does the same. kt-es protects private streams with
+metadata that a server accepts.
 """
 
 from __future__ import annotations
@@ -20,27 +20,28 @@ _SECONDS = _INT64 // 10_000_000  # a span of time is kept in units of 100 ns
 
 
 def json_object(data: bytes) -> dict[str, object]:
-    """The JSON object in ``data``; anything else counts as empty."""
+    """Return the JSON object in ``data``, or an empty one if ``data`` is anything else."""
     try:
         values = json.loads(data)
     except (ValueError, RecursionError):
-        # RecursionError: brackets in brackets. Anybody may write it, and nobody may stop a process with it.
+        # Deeply nested brackets cause RecursionError. Anybody can write them, and they must not stop a
+        # process.
         return {}
     return values if isinstance(values, dict) else {}
 
 
 def taken_of(content_type: str, data: bytes) -> Mapping[str, object]:
-    """What a server takes of the metadata in an event: nothing if the event is not marked as JSON."""
+    """Return the metadata that a server accepts from an event. They are empty unless it is marked as JSON."""
     return taken(json_object(data)) if content_type == JSON else {}
 
 
 def taken(values: Mapping[str, object]) -> Mapping[str, object]:
-    """``values`` as a server takes them: all, or none if one of its own fields is of a wrong kind."""
+    """Return ``values``, or no values if a field that the server reads has a wrong type."""
     return values if all(_is_of_its_kind(name, value) for name, value in values.items()) else {}
 
 
 def taken_defaults(values: Mapping[str, object]) -> Mapping[str, object]:
-    """The server's default rights, the content of ``$settings``, as a server takes them: all or nothing."""
+    """Return ``values``, the default rights in ``$settings``, or no values if one of the ACLs is invalid."""
     return values if all(_is_acl(values.get(name, {})) for name in (USER_ACL, SYSTEM_ACL)) else {}
 
 
@@ -59,7 +60,7 @@ def _is_integer(value: object, limit: int) -> bool:
 
 
 def _is_acl(value: object) -> bool:
-    """Whether ``value`` is an object of rights, each granted to a name or to a list of names."""
+    """Return whether ``value`` is an object of rights, each granted to a name or to a list of names."""
     return isinstance(value, Mapping) and all(
         right in RIGHTS and _is_names(names) for right, names in value.items()
     )

@@ -1,4 +1,4 @@
-"""An event log for commands that run once: an election or a restart of the server is waited out."""
+"""An event log for commands that run once. It waits while a server restarts or elects a leader."""
 
 from __future__ import annotations
 
@@ -22,9 +22,13 @@ _T = TypeVar("_T")
 
 
 class Patience:
-    """How long one command waits for a log that is away, in seconds, and that it says so once.
+    """How long a command waits for a log that is unavailable.
 
-    Each outage may last so long: what was reached in between counts as reached.
+    The limit applies to each outage: it starts again after the log has answered.
+
+    Args:
+        seconds: the longest outage.
+        say: called with a message at the first failure only.
     """
 
     def __init__(
@@ -43,7 +47,11 @@ class Patience:
         self._has_said = False
 
     def failed(self, error: UnavailableError) -> None:
-        """Wait before another attempt. Raises ``error`` if waiting does not help, or has taken too long."""
+        """Wait before another attempt.
+
+        Raises:
+            UnavailableError: ``error`` itself, if waiting cannot help or the outage has lasted too long.
+        """
         if isinstance(error, MisfitError):
             raise error
         now = self._clock()
@@ -57,11 +65,11 @@ class Patience:
         self._sleep(PAUSE)
 
     def reached(self) -> None:
-        """The log has answered."""
+        """Note that the log has answered, which ends an outage."""
         self._until = None
 
     def until_done(self, attempt: Callable[[], _T]) -> _T:
-        """What ``attempt`` returns, which is called again while the log is away."""
+        """Call ``attempt`` until the log is available, and return the result."""
         while True:
             try:
                 done = attempt()
@@ -73,9 +81,9 @@ class Patience:
 
 
 class PatientLog:
-    """``EventLog`` over ``connect()``: every call is repeated while ``patience`` lasts, by a fresh client.
+    """``EventLog`` that repeats each failed call with a new client of ``connect`` while ``patience`` allows.
 
-    A read goes on behind the event that came last. Of a subscription only its opening is repeated.
+    A read continues after the last event that it yielded. For a subscription, only opening it is repeated.
     """
 
     def __init__(self, connect: Callable[[], EventLog], patience: Patience) -> None:

@@ -1,7 +1,7 @@
-"""Who may do what in the streams of a directory, as ACLs of the event log (EventStoreDB's ``$acl``).
+"""The rights to the streams of a directory, as ACLs of the event log (EventStoreDB's ``$acl``).
 
-``frontend``, ``signer`` and ``monitor`` are names of users, or of groups that users are in. Front ends give
-each stream of openings its ACL before its first opening; ``kt init --acl`` sets all others.
+``frontend``, ``signer`` and ``monitor`` are names of users or of groups of users. A front end sets the ACL of
+a stream of openings before it writes the first opening. ``kt init --acl`` sets all other ACLs.
 """
 
 from __future__ import annotations
@@ -16,30 +16,31 @@ Acl = dict[str, list[str]]
 FRONTEND, SIGNER, MONITOR, ADMINS, EVERYBODY = "frontend", "signer", "monitor", "$admins", "$all"
 READ, WRITE, DELETE, READ_METADATA, WRITE_METADATA = RIGHTS = ("$r", "$w", "$d", "$mr", "$mw")
 
-# ``$tb`` of a stream that was deleted and may be written again.
+# The ``$tb`` of a deleted stream that may be written again.
 DELETED = 2**63 - 1
 
 
 def _acl(readers: list[str], writers: list[str], keepers: list[str]) -> Acl:
-    """``keepers`` write the metadata; deleting is for administrators."""
+    """Return an ACL. ``keepers`` write the metadata, and only administrators delete the stream."""
     return {READ: readers, WRITE: writers, DELETE: [ADMINS], READ_METADATA: readers, WRITE_METADATA: keepers}
 
 
 def openings_acl() -> Acl:
-    """What every stream of openings has. Front ends keep it, since a deletion takes it away.
+    """Return the ACL of every stream of openings.
 
-    They write the metadata, too: to take erased openings out, they truncate the stream.
+    Front ends may write the metadata. They truncate the stream to remove erased openings, and they set the
+    ACL again after a deletion, which removes it.
     """
     return _acl([FRONTEND], [FRONTEND], [ADMINS, FRONTEND])
 
 
 def keeps_private(metadata: Mapping[str, object]) -> bool:
-    """Whether a stream of openings has its ACL, or the one of former versions, by which it is as private."""
+    """Return whether a stream of openings has its ACL or the ACL of earlier versions, which is as private."""
     return has_acl(metadata, openings_acl()) or has_acl(metadata, _acl([FRONTEND], [FRONTEND], [ADMINS]))
 
 
 def stream_acls(names: StreamNames, *, signer_truncates: bool) -> dict[str, Acl]:
-    """The ACLs of the directory's three named streams and of ``$all``, which front ends follow."""
+    """Return the ACLs of the queue, mutations and heads, and of ``$all``, which front ends read."""
     everybody = [SIGNER, FRONTEND, MONITOR]
     keepers = [ADMINS, SIGNER] if signer_truncates else [ADMINS]
     return {
@@ -51,12 +52,12 @@ def stream_acls(names: StreamNames, *, signer_truncates: bool) -> dict[str, Acl]
 
 
 def has_acl(metadata: Mapping[str, object], acl: Acl) -> bool:
-    """Whether a stream with ``metadata`` grants what ``acl`` grants, and nothing else."""
+    """Return whether a stream with ``metadata`` grants what ``acl`` grants, and nothing else."""
     return not list(differences(metadata, acl))
 
 
 def differences(metadata: Mapping[str, object], acl: Acl) -> Iterator[str]:
-    """What the ACL in ``metadata`` grants otherwise than ``acl``: a sentence for each right."""
+    """Yield a sentence for each right that ``metadata`` does not grant to the same names as ``acl``."""
     there = metadata.get("$acl")
     held = there if isinstance(there, Mapping) else {}
     for right, names in acl.items():
@@ -65,7 +66,7 @@ def differences(metadata: Mapping[str, object], acl: Acl) -> Iterator[str]:
 
 
 def granted(acl: Mapping[str, object], right: str) -> frozenset[str] | None:
-    """The users and groups that ``acl`` grants ``right``; None if it says nothing of it."""
+    """Return the users and groups to which ``acl`` grants ``right``, or None if ``acl`` does not name it."""
     names = acl.get(right)
     if isinstance(names, list):
         return frozenset(names)
@@ -73,7 +74,7 @@ def granted(acl: Mapping[str, object], right: str) -> frozenset[str] | None:
 
 
 def default_grants(settings: Mapping[str, object]) -> dict[str, frozenset[str]]:
-    """What a stream without an ACL grants, by the server's default rights: the content of ``$settings``."""
+    """Return the rights to a stream without an ACL. ``settings`` is the content of ``$settings``."""
     defaults = taken_defaults(settings).get(USER_ACL)
     acl = defaults if isinstance(defaults, Mapping) else {}
     everybody = frozenset({EVERYBODY})

@@ -1,6 +1,6 @@
 """The event log as kt-es uses it: stream names, expected revisions and one small interface.
 
-A revision is an event's place in its stream, from 0; a position is its place among all streams.
+A revision is the number of an event in its stream, from 0. A position orders the events of all streams.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Protocol
 NO_STREAM = -1
 ANY = -2
 
-# The server refuses more in one append, however many events it has.
+# The largest append in bytes, for any number of events. The server refuses larger ones.
 MAX_APPEND = 1024 * 1024
 
 _EVENT_IDS = uuid.UUID("8f0d1f8e-6f0b-5d0e-9d0b-2b1d6f6f7a51")
@@ -23,7 +23,7 @@ _EVENT_IDS = uuid.UUID("8f0d1f8e-6f0b-5d0e-9d0b-2b1d6f6f7a51")
 
 @dataclass(frozen=True, slots=True)
 class StreamNames:
-    """The streams of one directory ``D``."""
+    """The names of the streams of one directory."""
 
     directory: str
 
@@ -44,13 +44,16 @@ class StreamNames:
         return f"kt_openings-{self.directory}."
 
     def openings(self, index: bytes) -> str:
-        """The private stream of one index: profiles and openings, erasable as a whole."""
+        """Return the name of the private stream of profiles and openings of one index.
+
+        Each index has its own stream, so its openings can be erased as a whole.
+        """
         return self.openings_prefix + index.hex()
 
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event to append. The same ``id`` makes a repeated append the same event."""
+    """An event to append. The ``id`` lets the server recognize a repeated append of the same event."""
 
     type: str
     data: bytes
@@ -59,7 +62,7 @@ class NewEvent:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event that was read. ``ack_id`` acknowledges it to the group that delivered it."""
+    """An event that was read. ``ack_id`` acknowledges the event to the group that delivered it."""
 
     stream: str
     revision: int
@@ -72,23 +75,23 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """The metadata of a stream, as far as a server takes them, and their own revision or ``NO_STREAM``."""
+    """The metadata of a stream that a server accepts, and their revision (``NO_STREAM`` if none exist)."""
 
     values: Mapping[str, object] = field(default_factory=dict)
     revision: int = NO_STREAM
 
 
 def content_event(stream: str, kind: str, data: bytes) -> NewEvent:
-    """An event whose id is a UUIDv5 of its stream, type and data, so that a retry is the same event."""
+    """Return an event whose id is a UUIDv5 of its stream, type and data. A retry has the same id."""
     name = f"{stream}\n{kind}\n{sha256(data).hexdigest()}"
     return NewEvent(kind, data, uuid.uuid5(_EVENT_IDS, name))
 
 
 class Subscription(Protocol):
-    """An endless iterator of events; it ends when stopped.
+    """An iterator of events that ends only when it is stopped.
 
-    Raises ``UnavailableError`` when the log goes away. A server that hangs looks like silence: whoever
-    depends on progress needs a watchdog beside it.
+    Iterating raises ``UnavailableError`` if the log becomes unavailable. A server that hangs looks like a
+    server without new events, so a caller that depends on progress needs a watchdog.
     """
 
     def __iter__(self) -> Iterator[Event]: ...
@@ -98,60 +101,64 @@ class Subscription(Protocol):
 
 
 class GroupSubscription(Subscription, Protocol):
-    """The one place of a persistent subscription. What is not acknowledged comes again."""
+    """The only consumer of a persistent subscription. Unacknowledged events are delivered again."""
 
     def ack(self, event: Event) -> None: ...
 
 
 class EventLog(Protocol):
-    """An EventStoreDB, the embedded node or another server that answers alike.
+    """An EventStoreDB, the embedded node or another server with the same protocol.
 
-    Any call raises ``AccessDeniedError`` with the stream and the right that is missing.
+    Every call except an iteration has a deadline. An append must be repeated with the same ids and the same
+    expected revision.
 
-    Every call but an iteration has a deadline. ``UnavailableError`` says that the outcome is unknown
-    and that the call may be repeated; an append is repeated with the same ids and expected revision.
+    Raises:
+        AccessDeniedError: by any call; the error names the stream and the missing right.
+        UnavailableError: by any call; the outcome is unknown, and the call may be repeated.
     """
 
     def append(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
-        """Append all of ``events`` or none; they are durable on return.
+        """Append all of ``events`` or none. They are durable when the call returns.
 
-        Raises ``WrongRevisionError`` if the stream is not at ``expected`` (and these events do not
-        already follow it).
+        Raises:
+            WrongRevisionError: the stream is not at ``expected``, and these events do not already follow it.
         """
 
     def last_revision(self, stream: str) -> int:
-        """The revision of the last event, -1 if there is none."""
+        """Return the revision of the last event, or -1 if there is none."""
 
     def last_event(self, stream: str) -> Event | None: ...
 
     def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[Event]:
-        """Events from ``start`` on, to the end as it is now; nothing for a missing stream."""
+        """Yield events from ``start`` to the current end. A missing stream has no events."""
 
     def subscribe(self, stream: str, after: int = -1) -> Subscription:
-        """Events after revision ``after``, and then new ones as they come."""
+        """Subscribe to the events after revision ``after``, including future ones."""
 
     def subscribe_prefix(self, prefix: str, after: int | None = None) -> Subscription:
-        """Events of all streams whose names begin with ``prefix``, after position ``after``.
+        """Subscribe to the events after position ``after`` of all streams whose names begin with ``prefix``.
 
-        Now and then an event of type ``""`` comes, with nothing but a position to go on from.
+        From time to time the subscription yields an event of type ``""``. It only reports a position from
+        which a later subscription can continue.
         """
 
     def join_group(self, stream: str, group: str) -> GroupSubscription | None:
-        """Take the one place of a persistent subscription; None while another consumer holds it.
+        """Become the only consumer of a persistent subscription. Return None while there is another consumer.
 
-        A group that is missing is created, from the start of the stream.
+        A missing group is created and begins at the start of the stream.
         """
 
     def truncate(self, stream: str, before: int) -> None:
-        """Let the server forget the events below revision ``before`` (``$tb``)."""
+        """Allow the server to remove the events below revision ``before`` (``$tb``)."""
 
     def metadata(self, stream: str) -> Metadata:
-        """The metadata of a stream, which need not exist."""
+        """Return the metadata of a stream. The stream need not exist."""
 
     def set_metadata(self, stream: str, values: Mapping[str, object], expected: int) -> None:
-        """Replace the metadata of a stream, which need not exist; they are durable on return.
+        """Replace the metadata of a stream, which need not exist. They are durable when the call returns.
 
-        Raises ``WrongRevisionError`` if the metadata are not at revision ``expected``.
+        Raises:
+            WrongRevisionError: the metadata are not at revision ``expected``.
         """
 
     def close(self) -> None: ...

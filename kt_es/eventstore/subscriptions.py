@@ -1,4 +1,4 @@
-"""The client library's subscriptions as those of the event log (see ``streams``)."""
+"""Subscriptions of the event log (see ``streams``) over those of the client library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kt_es.eventstore.translation import calling
 
 
 class _Recordings(Protocol):
-    """What a client's subscription of either kind is to us."""
+    """The methods of the library's subscriptions that this module uses."""
 
     def __next__(self) -> driver.RecordedEvent: ...
 
@@ -29,7 +29,7 @@ class _Acknowledged(_Recordings, Protocol):
 
 
 class EsdbSubscription:
-    """A subscription of the client with its errors translated."""
+    """``Subscription`` over a subscription of the client library. Errors are translated."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class EsdbSubscription:
 
 
 class EsdbGroup(EsdbSubscription):
-    """``GroupSubscription`` over the client's persistent subscription."""
+    """``GroupSubscription`` over a persistent subscription of the client library."""
 
     def __init__(self, subscription: _Acknowledged, stream: str) -> None:
         super().__init__(subscription, stream)
@@ -73,7 +73,7 @@ class EsdbGroup(EsdbSubscription):
 
 
 def read_event(recorded: driver.RecordedEvent) -> Event:
-    """A recorded event as the event log has it."""
+    """Convert an event of the client library."""
     return Event(
         recorded.stream_name,
         recorded.stream_position,

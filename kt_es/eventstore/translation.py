@@ -1,4 +1,4 @@
-"""The client library's exceptions as errors of kt-es: what the caller does about them decides."""
+"""Translates exceptions of the client library into errors of kt-es, by how a caller handles them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kt_es.eventstore import driver
 from kt_es.eventstore.esdb_client import TLS_FAILURES
 from kt_es.process.handshake import speaks_tls
 
-# A connection that was accepted and ended before it was one.
+# The server accepted the TCP connection and closed it before HTTP/2 was established.
 _CLOSED = re.compile(r"failed to connect.*ipv[46]:(?P<host>[^ ]+):(?P<port>[0-9]+): Socket closed")
 
 _T = TypeVar("_T")
@@ -22,9 +22,14 @@ _T = TypeVar("_T")
 def calling(
     doing: str, call: Callable[[], _T], right: str = "", stream: str = "", *, is_plain: bool = False
 ) -> _T:
-    """What ``call`` returns, which needs ``right`` to ``stream``, with errors translated.
+    """Return the result of ``call``, with errors translated.
 
-    ``doing`` says in an error what failed. ``is_plain``: the connection is to be one without TLS.
+    Args:
+        doing: what the call does, for error messages.
+        call: a call of the client library.
+        right: the right that the call needs.
+        stream: the stream that ``right`` applies to.
+        is_plain: whether the connection is meant to be without TLS.
     """
     try:
         return call()
@@ -33,12 +38,12 @@ def calling(
     except grpc.RpcError as error:
         raise UnavailableError(f"{doing}: the event log is unavailable ({error})") from None
     except ValueError as error:
-        # gRPC's own word for a channel that was closed under a call, by close() or a reconnect.
+        # gRPC raises ValueError if close() or a reconnect closes the channel during a call.
         raise UnavailableError(f"{doing}: the connection was closed ({error})") from None
 
 
 def sentence(error: BaseException) -> str:
-    """What an exception says, in one line."""
+    """Return the message of an exception in one line."""
     cause = error.args[0] if error.args else None
     details = getattr(cause, "details", None)
     text = details() if callable(details) else str(error)
@@ -46,7 +51,7 @@ def sentence(error: BaseException) -> str:
 
 
 def status_of(error: driver.EventStoreDBClientException) -> grpc.StatusCode | None:
-    """The gRPC status behind an exception, None where it has none."""
+    """Return the gRPC status of an exception, or None if it has none."""
     code = getattr(error.args[0], "code", None) if error.args else None
     return code() if callable(code) else None
 
@@ -59,7 +64,10 @@ def translated(
     *,
     is_plain: bool = False,
 ) -> KtError:
-    """What a client exception means to us; the recordings of real failures are the source."""
+    """Return the error of kt-es for an exception of the client library.
+
+    The mapping is based on recordings of real failures.
+    """
     refused = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
     if isinstance(error, (*driver.DENIALS, *driver.UNAUTHENTICATED)) or status_of(error) in refused:
         missing = f", the right {right} to {stream} is missing" if right else ""
@@ -75,16 +83,17 @@ def translated(
     )
     if isinstance(error, permanent) or status_of(error) == grpc.StatusCode.INVALID_ARGUMENT:
         return KtError(f"{doing}: {driver.name_of(error)} {sentence(error)}")
-    # ServiceUnavailable, deadlines, changes of leader, and the plain base class that a server just
-    # started answers with: all of them pass.
+    # All other exceptions are temporary: ServiceUnavailable, deadlines, changes of leader, and the base
+    # class, which is raised for a server that has just started.
     cause = sentence(error)
     return unreached(f"{doing}: the event log is unavailable ({cause})", cause, is_plain=is_plain)
 
 
 def unreached(text: str, cause: str, *, is_plain: bool = False) -> UnavailableError:
-    """The error with the sentence ``text``; a ``MisfitError`` with a hint if waiting does not help.
+    """Return an ``UnavailableError`` with ``text``, or a ``MisfitError`` with a hint if waiting cannot help.
 
-    gRPC's own words for the cause decide, and where it says only that the connection was closed, the server.
+    The words of gRPC in ``cause`` decide. If they say only that the connection was closed, the function
+    connects to the server to find out whether it speaks TLS.
     """
     if any(word in cause for word in TLS_FAILURES):
         return TlsError(f"{text}; {_tls_hint(cause)}")
@@ -92,7 +101,7 @@ def unreached(text: str, cause: str, *, is_plain: bool = False) -> UnavailableEr
         return MisfitError(
             f"{text}; what answers there is not an event log: check host and port of the connection string"
         )
-    # With TLS a server that speaks it may close a connection, too: while it starts or stops.
+    # With TLS this check would prove nothing: a server may also close connections while it starts or stops.
     closed = _CLOSED.search(cause) if is_plain else None
     if closed is not None and speaks_tls(closed["host"].strip("[]"), int(closed["port"])):
         return TlsError(f"{text}; the server speaks TLS: leave Tls=false out of the connection string")

@@ -1,4 +1,4 @@
-"""Connection strings: the names of today and of yesterday mean the same, and nothing in them is ignored."""
+"""Connection strings. Current and former names of schemes have the same meaning, and no part is ignored."""
 
 from __future__ import annotations
 
@@ -33,16 +33,17 @@ OPTIONS = (
 
 
 def check_uri(uri: str) -> None:
-    """Raises ``ConfigError`` as ``normalized`` does, before anything is made that would hold ``uri``."""
+    """Raise ``ConfigError`` as ``normalized`` does. Call this before ``uri`` is stored anywhere."""
     normalized(uri)
 
 
 def normalized(uri: str) -> str:
-    """``uri`` with the scheme that either client library knows, ``esdb`` or ``esdb+discover``.
+    """Return ``uri`` with a scheme that both client libraries know: ``esdb`` or ``esdb+discover``.
 
     Raises:
-        ConfigError: another scheme; an option that is unknown, empty or given twice. It never repeats
-            the string, which may hold a password.
+        ConfigError: the scheme is unknown, the user or password has a character that must be escaped, or an
+            option is unknown, empty or given twice. The error never contains ``uri``, which may contain a
+            password.
     """
     keep_secret(uri)
     scheme, mark, rest = uri.strip().partition("://")
@@ -60,7 +61,7 @@ def normalized(uri: str) -> str:
 
 
 def is_plain(uri: str) -> bool:
-    """Whether the connection string ``uri`` asks for a connection without TLS."""
+    """Return whether the connection string ``uri`` asks for a connection without TLS."""
     options = parse_qsl(uri.partition("?")[2])
     return any(name.lower() == "tls" and value.lower() == "false" for name, value in options)
 
@@ -71,7 +72,7 @@ def _check_options(query: str) -> None:
     for name, value in parse_qsl(query, keep_blank_values=True):
         spelled = known.get(name.lower())
         if spelled is None and "@" in name:
-            # The rest of a password: it must not be repeated.
+            # The name may be part of a password, so the error must not contain it.
             raise ConfigError(_UNUSABLE)
         if spelled is None:
             raise ConfigError(

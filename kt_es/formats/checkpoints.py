@@ -1,9 +1,9 @@
 """C2SP checkpoints (https://c2sp.org/tlog-checkpoint): the signed heads of both logs.
 
 A checkpoint is a note whose text has three lines: origin, number of leaves in decimal, base64 of the
-RFC 6962 root. Extension lines are refused: monitors could not check what they say. The log of map heads
-has the origin ``<origin>/heads``, the log of mutations ``<origin>/mutations``; the key name is the
-log's origin in both::
+RFC 6962 root. Extension lines are refused, because monitors cannot check their content. The log of map heads
+has the origin ``<origin>/heads``, and the log of mutations has ``<origin>/mutations``. The key name of a
+signature is the origin of the log::
 
     kt.example.org/people/heads
     20852163
@@ -31,27 +31,30 @@ from kt_es.formats.notes import (
 )
 
 MAX_LOG_SIZE: Final = 2**63 - 1
-"""Leaves a log may have: what other implementations can read."""
+"""The largest number of leaves that a log may have. Other implementations cannot read larger numbers."""
 
 _STEP: Final = "checkpoint"
-# Nothing that int() would read besides: no sign, underscore, space, leading zero or other digits.
+# int() also accepts signs, underscores, spaces, leading zeros and non-ASCII digits. The pattern refuses them.
 _DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 _CONTROL: Final = re.compile(r"[\x00-\x1f]")
 
 
 def heads_origin(origin: str) -> str:
-    """The origin of a directory's log of map heads."""
+    """Return the origin of a directory's log of map heads."""
     return f"{origin}/heads"
 
 
 def mutations_origin(origin: str) -> str:
-    """The origin of a directory's log of mutations."""
+    """Return the origin of a directory's log of mutations."""
     return f"{origin}/mutations"
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A log of ``size`` leaves with the 32-byte ``root``. ``origin`` is the log's, not the directory's."""
+    """The state of a log: ``size`` leaves and the 32-byte ``root``.
+
+    ``origin`` is the origin of the log, not of the directory.
+    """
 
     origin: str
     size: int
@@ -66,12 +69,16 @@ class Checkpoint:
             raise MalformedError(_STEP, f"the root has {len(self.root)} bytes instead of {HASH_SIZE}")
 
     def encode(self) -> str:
-        """The text of the note."""
+        """Return the text of the note."""
         return f"{self.origin}\n{self.size}\n{encode_base64(self.root)}\n"
 
     @classmethod
     def parse(cls, text: str) -> Checkpoint:
-        """The checkpoint whose note text is ``text``. Raises ``MalformedError``."""
+        """Parse the text of a note.
+
+        Raises:
+            MalformedError: ``text`` is not the encoding of a checkpoint.
+        """
         lines = text.split("\n")
         if len(lines) != 4 or lines[3]:
             raise MalformedError(_STEP, "has not three lines: origin, size, root")
@@ -85,19 +92,31 @@ class Checkpoint:
 
 
 def sign_checkpoint(checkpoint: Checkpoint, key_name: str, key: PrivateKey) -> str:
-    """The checkpoint as a note signed by an Ed25519 ``key``; ``key_name`` is the log's origin.
+    """Return the checkpoint as a note that ``key`` has signed.
 
-    Raises ``MalformedError`` for a key name with spaces or a plus sign and for other keys.
+    Args:
+        key_name: the origin of the log.
+        key: an Ed25519 key.
+
+    Raises:
+        MalformedError: the key name has a space or a plus sign, or the key is not an Ed25519 key.
     """
     return sign_note(checkpoint.encode(), key_name, key)
 
 
 def open_checkpoint(encoded: str | bytes, origin: str, public_keys: Iterable[bytes]) -> Checkpoint:
-    """The checkpoint of the log ``origin``, signed under that name by one of ``public_keys``.
+    """Verify a checkpoint of the log ``origin`` and return it.
 
-    ``public_keys`` are raw Ed25519 keys of 32 bytes. Signatures by others, such as cosignatures of
-    witnesses, are not looked at. Raises ``MalformedError``, or ``VerificationError`` of step
-    ``checkpoint`` if no key of these signed it or it is another log's.
+    Signatures by other keys, such as the cosignatures of witnesses, are ignored.
+
+    Args:
+        origin: the origin of the log, which is also the key name of the signature.
+        public_keys: raw Ed25519 keys of 32 bytes. One of them must have signed the checkpoint.
+
+    Raises:
+        MalformedError: ``encoded`` is not a note, or its text is not a checkpoint.
+        VerificationError: step "checkpoint"; none of the keys signed the checkpoint, the signature of one of
+            them is invalid, or the checkpoint is of another log.
     """
     keys = [verifier_key(origin, public_key) for public_key in public_keys]
     note = verify_note(encoded, keys, step=_STEP)

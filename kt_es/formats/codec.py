@@ -1,10 +1,10 @@
 """Strict deterministic CBOR (RFC 8949 section 4.2.1), one encoding per value.
 
-Only arrays, unsigned integers up to 2^64-1, byte strings, text strings and null exist here. Bytes
-are accepted only if encoding what was read gives the same bytes again: a decoder alone is too
-tolerant (long-form lengths, tags, indefinite lengths). FORMATS, "Encoding".
+Only arrays, unsigned integers up to 2^64-1, byte strings, text strings and null are allowed. The decoder of
+the library also accepts other encodings of the same value, such as long-form lengths. Therefore ``decode``
+encodes the value again and refuses the input if the bytes differ. FORMATS, "Encoding".
 
-The small ``take_*`` helpers check one decoded field each and name it in their error.
+Each ``take_*`` function checks one decoded field and names the field in its error.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Value: TypeAlias = "int | bytes | str | Sequence[Value] | None"
 UINT_MAX = 2**64 - 1
 
 MAX_TIME = 253402300799999
-"""The last millisecond of the year 9999: no sum of a time and a few intervals leaves 64 bits."""
+"""The last millisecond of the year 9999. The sum of such a time and a few intervals fits into 64 bits."""
 
 MAX_INTERVAL = 30 * 24 * 60 * 60 * 1000
-"""Thirty days in milliseconds: the longest interval and the longest merge delay of a directory."""
+"""The longest interval and the longest merge delay of a directory: 30 days, in milliseconds."""
 
-# Deepest format: a proof file holds arrays of arrays of pairs.
+# The deepest formats hold arrays of arrays of pairs.
 _MAX_DEPTH = 8
 
 
@@ -35,10 +35,10 @@ def _refuse_tag(*_: Any) -> NoReturn:
 
 
 class _NoTags(Mapping[int, Callable[..., NoReturn]]):
-    """A decoder for every tag, which refuses it.
+    """The semantic decoders for cbor2: every tag has one, and it raises an error.
 
-    Left to itself the library acts on tags while it reads: shared references make a few bytes a value
-    that contains itself or has billions of items, and walking it would never end.
+    Without them the library interprets tags while it reads. With shared references, a few bytes can then
+    decode to a value that contains itself or has billions of items, and a walk over it would never end.
     """
 
     def __getitem__(self, tag: int) -> Callable[..., NoReturn]:
@@ -55,14 +55,15 @@ _NO_TAGS = _NoTags()
 
 
 def encode(value: Value) -> bytes:
-    """The one encoding of ``value``; tuples and lists are both arrays."""
+    """Return the only encoding of ``value``. Tuples and lists are both encoded as arrays."""
     return cbor2.dumps(value)
 
 
 def decode(data: bytes, what: str) -> Value:
-    """The value that ``data`` encodes, arrays as lists.
+    """Return the value that ``data`` encodes. Arrays are returned as lists.
 
-    Raises ``MalformedError`` naming ``what`` for anything but the one encoding of an allowed value.
+    Raises:
+        MalformedError: ``data`` is not the only encoding of an allowed value. The error names ``what``.
     """
     try:
         value = cbor2.loads(data, max_depth=_MAX_DEPTH, allow_indefinite=False, semantic_decoders=_NO_TAGS)
@@ -92,7 +93,10 @@ def _allowed(value: object) -> bool:
 
 
 def take_array(value: Value, what: str, low: int, high: int | None = None) -> Sequence[Value]:
-    """``value`` as an array of ``low`` to ``high`` items (exactly ``low`` if ``high`` is None)."""
+    """Return ``value`` if it is an array of ``low`` to ``high`` items.
+
+    If ``high`` is None, the length must be exactly ``low``.
+    """
     high = low if high is None else high
     if not isinstance(value, list):
         raise MalformedError(what, "must be an array")
@@ -103,7 +107,10 @@ def take_array(value: Value, what: str, low: int, high: int | None = None) -> Se
 
 
 def take_bytes(value: Value, what: str, low: int, high: int | None = None) -> bytes:
-    """``value`` as a byte string of ``low`` to ``high`` bytes (exactly ``low`` if ``high`` is None)."""
+    """Return ``value`` if it is a byte string of ``low`` to ``high`` bytes.
+
+    If ``high`` is None, the length must be exactly ``low``.
+    """
     high = low if high is None else high
     if not isinstance(value, bytes):
         raise MalformedError(what, "must be a byte string")
@@ -114,7 +121,7 @@ def take_bytes(value: Value, what: str, low: int, high: int | None = None) -> by
 
 
 def take_text(value: Value, what: str, low: int, high: int) -> str:
-    """``value`` as a text string of ``low`` to ``high`` UTF-8 bytes."""
+    """Return ``value`` if it is a text string of ``low`` to ``high`` UTF-8 bytes."""
     if not isinstance(value, str):
         raise MalformedError(what, "must be a text string")
     if not low <= len(value.encode()) <= high:
@@ -123,7 +130,7 @@ def take_text(value: Value, what: str, low: int, high: int) -> str:
 
 
 def take_uint(value: Value, what: str, low: int = 0, high: int = UINT_MAX) -> int:
-    """``value`` as an unsigned integer in ``low`` to ``high``."""
+    """Return ``value`` if it is an unsigned integer from ``low`` to ``high``."""
     if not isinstance(value, int):
         raise MalformedError(what, "must be an unsigned integer")
     if not low <= value <= high:

@@ -1,7 +1,7 @@
-"""The directory's signed configuration, first item of its queue. FORMATS, "Config".
+"""The signed configuration of a directory, which is the first item of its queue. FORMATS, "Config".
 
-``previous`` chains configs: without it an old config, validly signed, could be put into the queue
-again and would roll the directory back.
+Each config names the one before it in ``previous``. Without this chain, somebody could put an old config with
+valid signatures into the queue again and so roll the directory back.
 """
 
 from __future__ import annotations
@@ -28,14 +28,22 @@ _DIRECTORY = re.compile(r"[a-z0-9][a-z0-9_.]{0,62}")
 
 
 def check_origin(origin: str) -> str:
-    """``origin`` if it is a schema-less URL such as ``kt.example.org/people``."""
+    """Return ``origin`` if it is a URL without a scheme, such as ``kt.example.org/people``.
+
+    Raises:
+        MalformedError: ``origin`` is not such a URL.
+    """
     if len(origin) > 255 or not _ORIGIN.fullmatch(origin):
         raise MalformedError("origin", "must be a schema-less URL such as kt.example.org/people")
     return origin
 
 
 def check_directory(name: str) -> str:
-    """``name`` if it may name a directory and so its streams."""
+    """Return ``name`` if it can be the name of a directory. The names of its streams contain it.
+
+    Raises:
+        MalformedError: ``name`` is not a valid name.
+    """
     if not _DIRECTORY.fullmatch(name):
         raise MalformedError("directory", "must match [a-z0-9][a-z0-9_.]{0,62}")
     return name
@@ -43,10 +51,11 @@ def check_directory(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What every reader of the directory has to agree on. Intervals are milliseconds.
+    """The parameters of a directory that all its readers must share. Intervals are in milliseconds.
 
-    The first of ``signer_keys`` signs markers, heads and checkpoints; the others are announced
-    successors. ``max_merge_delay`` bounds the time from receipt to the head that decides it.
+    The first of ``signer_keys`` signs markers, heads and checkpoints. The others are announced successors.
+    ``max_merge_delay`` limits the time from the receipt of a mutation to the head of the epoch that decides
+    about it.
     """
 
     origin: str
@@ -112,7 +121,7 @@ class Config:
 
 
 def _check_signer_keys(keys: Sequence[PublicKey]) -> None:
-    """Announced keys included: a key that cannot sign would end the directory when its turn comes."""
+    """Check all signer keys. An announced key that cannot sign would end the directory when it is needed."""
     what = "config signer key"
     ids = [key.id for key in keys]
     for key, key_id in zip(keys, ids, strict=True):
@@ -126,7 +135,10 @@ def _check_signer_keys(keys: Sequence[PublicKey]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SignedConfig:
-    """``[config bytes, signatures]``: by its own signer key and, for a change, by the one in force."""
+    """``[config bytes, signatures]``.
+
+    A config is signed by its own signer key. A change is also signed by the signer key in force.
+    """
 
     config: Config
     config_bytes: bytes
@@ -148,9 +160,10 @@ class SignedConfig:
 
     @classmethod
     def sign(cls, config: Config, keys: Sequence[PrivateKey]) -> SignedConfig:
-        """``config`` signed by each of ``keys``.
+        """Sign ``config`` with each of ``keys``.
 
-        Raises ``MalformedError`` for a config that no reader takes: signed, it would end the directory.
+        Raises:
+            MalformedError: readers would refuse the config. Publishing it would end the directory.
         """
         data = config.encode()
         return cls(Config.decode(data), data, tuple(sign(key, "config", config.origin, data) for key in keys))
@@ -164,7 +177,11 @@ class SignedConfig:
 
 
 def check_first_config(signed: SignedConfig, origin: str, key: PublicKey) -> Config:
-    """The config of ``signed`` if it starts the directory ``origin`` under the pinned ``key``."""
+    """Return the config of ``signed`` if it begins the directory ``origin`` with the pinned ``key``.
+
+    Raises:
+        VerificationError: step "config"; it does not.
+    """
     config = signed.config
     if config.origin != origin:
         raise VerificationError("config", f"is for {config.origin}, not for {origin}")
@@ -176,10 +193,13 @@ def check_first_config(signed: SignedConfig, origin: str, key: PublicKey) -> Con
 
 
 def check_config_change(signed: SignedConfig, current: Config) -> Config:
-    """The config of ``signed`` if it may follow ``current``.
+    """Return the config of ``signed`` if it may follow ``current``.
 
-    It must name ``current`` as its predecessor and be signed by both signer keys. Origin and VRF key
-    stay: another VRF key would move every label to another index.
+    The config must name ``current`` as its predecessor and be signed by the signer keys of both. Origin, VRF
+    key and label policy cannot change: another VRF key would move every label to another index.
+
+    Raises:
+        VerificationError: step "config"; the config may not follow ``current``.
     """
     config = signed.config
     if config.previous != current.hash:
@@ -196,13 +216,15 @@ def check_config_change(signed: SignedConfig, current: Config) -> Config:
 
 
 def verify_chain(origin: str, configs: Sequence[SignedConfig]) -> tuple[Config, ...]:
-    """The configs of a chain that begins the directory ``origin``, the first one first.
+    """Verify a chain of configs that begins the directory ``origin``, and return its configs in order.
 
-    The first is signed by its own signer key, each change by the key in force and by its own. That the
-    chain is the right directory's is for the caller to say, who knows one of its keys.
+    The first config must be signed by its own signer key, and each change by the key in force and by its own
+    signer key. This function cannot know whether the chain is of the right directory: the caller compares the
+    signer keys with a key that it trusts.
 
     Raises:
-        VerificationError: step "config"; the chain is empty, or a config may not follow the one before.
+        VerificationError: step "config"; the chain is empty, the first config does not begin the directory,
+            or a config may not follow the one before.
     """
     if not configs:
         raise VerificationError("config", "the chain of configs is empty")

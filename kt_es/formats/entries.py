@@ -20,7 +20,7 @@ MAX_MUTATION = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """``[index, version, commitment, authorized keys, previous]``: what the map holds at an index."""
+    """``[index, version, commitment, authorized keys, previous]``: the value of the map at an index."""
 
     index: bytes
     version: int
@@ -51,12 +51,13 @@ class Entry:
 
 
 def check_submittable(entry: Entry) -> None:
-    """Refuse keys that the log accepts and that can serve nobody: whoever submits an entry calls this.
+    """Check the authorized keys of an entry before it is submitted.
 
-    The log judges keys by their length alone, since checking points would slow every replay.
+    The rules of the log check only the length of a key, because checking points would slow every replay. So
+    the log accepts keys that cannot be used, and this function refuses them.
 
     Raises:
-        MalformedError: an authorized key is no valid point, or two of them have one key id.
+        MalformedError: an authorized key is not a valid point, or two of them have the same key id.
     """
     what = "entry authorized key"
     ids = [key.id for key in entry.authorized_keys]
@@ -69,7 +70,7 @@ def check_submittable(entry: Entry) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """``[entry bytes, signatures]``. Its identity is ``entry_hash``: signatures are not part of it."""
+    """``[entry bytes, signatures]``. ``entry_hash`` identifies a mutation; signatures are not part of it."""
 
     entry: Entry
     entry_bytes: bytes
@@ -94,6 +95,6 @@ class Mutation:
 
     @classmethod
     def sign(cls, entry: Entry, origin: str, keys: Sequence[PrivateKey]) -> Mutation:
-        """``entry`` signed by each of ``keys`` for the directory ``origin``."""
+        """Sign ``entry`` with each of ``keys`` for the directory ``origin``."""
         data = entry.encode()
         return cls(entry, data, sha256(data), tuple(sign(key, "entry", origin, data) for key in keys))

@@ -1,7 +1,8 @@
-"""Erasures: that the profile and the opening of one entry are gone for good. FORMATS, "Erasure".
+"""Erasures: signed statements that remove the profile and the opening of one entry. FORMATS, "Erasure".
 
-An erasure is an item of the queue, and its verdict stands in the log of mutations. The entry stays in the
-map; its commitment then opens to nothing. Only the record of an erasure lets a client say "erased".
+An erasure is an item of the queue, and its verdict is recorded in the log of mutations. The entry stays in
+the map, but its commitment can no longer be opened. A client reports "erased" only if the record of the
+erasure proves it.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ MAX_ERASURE = 1024
 
 
 class ErasureReason(IntEnum):
-    """Why a profile was erased. A number and no text: the log of mutations is public and kept for ever."""
+    """Why a profile was erased. A number, not text, because the log of mutations is public and permanent."""
 
     OWNER = 0  # the owner asked for it
-    LAW = 1  # a court or an authority did
+    LAW = 1  # a court or an authority ordered it
     ABUSE = 2  # the profile broke the directory's rules
     MISTAKE = 3  # it should never have been published
 
@@ -35,8 +36,8 @@ class ErasureReason(IntEnum):
 class Erasure:
     """``[[index, entry hash, reason] as bytes, public key, signature]``.
 
-    ``key`` is a key of the entry that stands at ``index``, or the directory's signer key. It travels with
-    the erasure, so that whoever reads the record alone can verify the signature.
+    ``key`` is an authorized key of the current entry at ``index``, or the signer key of the directory. The
+    erasure contains the key, so a reader can verify the signature with the record alone.
     """
 
     index: bytes
@@ -51,7 +52,11 @@ class Erasure:
 
     @classmethod
     def decode(cls, data: bytes) -> Erasure:
-        """Raises ``MalformedError``. The signature is not verified here."""
+        """Decode an erasure without verifying its signature.
+
+        Raises:
+            MalformedError: ``data`` is not the encoding of an erasure.
+        """
         if len(data) > MAX_ERASURE:
             raise MalformedError("erasure", f"must have at most {MAX_ERASURE} bytes, has {len(data)}")
         payload, key, signature = take_array(decode(data, "erasure"), "erasure", 3)
@@ -70,11 +75,14 @@ class Erasure:
     def sign(
         cls, index: bytes, entry_hash: bytes, reason: ErasureReason, origin: str, key: PrivateKey
     ) -> Erasure:
-        """The erasure of the entry ``entry_hash`` at ``index`` (32 bytes each), signed by ``key``."""
+        """Sign the erasure of the entry ``entry_hash`` at ``index`` (32 bytes each) with ``key``."""
         payload = encode([index, entry_hash, int(reason)])
         signature = key.sign(signed_message("erasure", origin, payload))
         return cls(index, entry_hash, reason, payload, PublicKey(key.algorithm, key.public), signature)
 
     def is_signed(self, origin: str) -> bool:
-        """Whether ``key`` signed it for the directory ``origin``. Who may sign is the decision's matter."""
+        """Return whether ``key`` signed the erasure for the directory ``origin``.
+
+        Whether ``key`` may sign it is decided in ``kt_es.epochs``.
+        """
         return self.key.verifies(signed_message("erasure", origin, self.erasure_bytes), self.signature)

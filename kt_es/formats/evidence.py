@@ -1,7 +1,7 @@
 """Evidence: two statements that one directory signed and that cannot both be true. FORMATS, "Evidence".
 
-A file convicts by itself: whoever has it and knows one key of the directory verifies it offline
-(``kt_es.evidence``). It holds no label, no profile and no opening.
+An evidence file is complete: anybody who knows one key of the directory can verify the file offline
+(``kt_es.evidence``). The file contains no label, no profile and no opening.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from kt_es.merkle.proofs import MapProof
 EVIDENCE = "kt-es evidence v1"
 MAX_EVIDENCE = 17 * 1024 * 1024
 MAX_EVIDENCE_FILE = 2 * MAX_EVIDENCE
-"""Armored evidence is a third longer, and may have text around it."""
+"""The largest evidence file in bytes. Armor makes evidence a third longer, and text may surround it."""
 MAX_ENTRY = 16 * 1024
 
 
 class EvidenceKind(StrEnum):
-    """What the two statements are."""
+    """The kinds of the two statements."""
 
     HEADS = "heads"  # two signed map heads
     CHECKPOINTS = "checkpoints"  # two checkpoints of one log
     HEAD_CHECKPOINT = "head-checkpoint"  # a signed map head, and a checkpoint of the log of mutations
     CONFIGS = "configs"  # two signed configs
-    ENTRIES = "entries"  # two signed map heads, and what their maps hold at one index
+    ENTRIES = "entries"  # two signed map heads, with proofs of the entries at one index
 
 
 @dataclass(frozen=True, slots=True)
 class ProvenEntry:
-    """What a map holds at the evidence's index: the bytes of an entry or None, and the proof of it."""
+    """The entry of a map at the index of the evidence, with its proof. None means a proof of absence."""
 
     entry: Entry | None
     entry_bytes: bytes | None
@@ -55,9 +55,9 @@ class ProvenEntry:
 class Evidence:
     """``[kind of file, kind, origin, configs, statement, statement, proofs]``.
 
-    A statement is an encoded SMH, the UTF-8 of a checkpoint, or an encoded signed config. ``configs`` is
-    the chain from the directory's first config on, up to what is needed to know the keys. ``index`` and
-    ``entries`` are there for the kind ``entries`` only.
+    A statement is an encoded SMH, the UTF-8 of a checkpoint, or an encoded signed config. ``configs`` is the
+    chain from the first config of the directory up to the last config that verification needs. ``index`` and
+    ``entries`` are present for the kind ``entries`` only.
     """
 
     kind: EvidenceKind
@@ -82,7 +82,11 @@ class Evidence:
 
     @classmethod
     def decode(cls, data: bytes) -> Evidence:
-        """Raises ``MalformedError``. Whether it convicts, ``kt_es.evidence.convict`` says."""
+        """Decode evidence without verifying it; ``kt_es.evidence.convict`` verifies.
+
+        Raises:
+            MalformedError: ``data`` is not encoded evidence.
+        """
         if len(data) > MAX_EVIDENCE:
             raise MalformedError("evidence", f"must have at most {MAX_EVIDENCE} bytes, has {len(data)}")
         mark, kind, origin, configs, first, second, proofs = take_array(
@@ -107,7 +111,11 @@ class Evidence:
         )
 
     def heads(self) -> tuple[SignedMapHead, SignedMapHead]:
-        """Both statements as signed map heads; raises ``MalformedError`` if one is none."""
+        """Decode both statements as signed map heads.
+
+        Raises:
+            MalformedError: a statement is not a signed map head.
+        """
         return SignedMapHead.decode(self.statements[0]), SignedMapHead.decode(self.statements[1])
 
 
@@ -136,13 +144,17 @@ _END = "-----END KT-ES EVIDENCE-----"
 
 
 def armored(data: bytes) -> str:
-    """Encoded evidence as text for a terminal: base64 in lines of 64 between two marks."""
+    """Return encoded evidence as text for a terminal: base64 in lines of 64 between two marker lines."""
     text = encode_base64(data)
     return "\n".join([_BEGIN, *(text[at : at + 64] for at in range(0, len(text), 64)), _END])
 
 
 def unarmored(text: str) -> bytes:
-    """The inverse of ``armored``; white space around the lines does not count, and nothing is no evidence."""
+    """Decode the output of ``armored``. White space around each line is ignored.
+
+    Raises:
+        MalformedError: a marker line is missing, nothing is between the markers, or the base64 is invalid.
+    """
     lines = [line.strip() for line in text.strip().splitlines()]
     if len(lines) < 3 or lines[0] != _BEGIN or lines[-1] != _END:
         raise MalformedError("evidence", f"does not stand between {_BEGIN} and {_END}")
@@ -152,9 +164,12 @@ def unarmored(text: str) -> bytes:
 
 
 def evidence_in(data: bytes) -> bytes | None:
-    """The encoded evidence in a file, plain or armored with text around it; None if there is none.
+    """Return the encoded evidence in a file, or None if the file contains none.
 
-    Raises ``MalformedError`` for armor that is damaged.
+    The evidence may be plain, or armored with text around the armor.
+
+    Raises:
+        MalformedError: the armor is damaged.
     """
     if EVIDENCE.encode() in data[: len(EVIDENCE) + 8]:
         return data

@@ -1,4 +1,4 @@
-"""Map heads and the log of them. FORMATS, "Map head"."""
+"""Map heads, signed map heads and the events that publish them. FORMATS, "Map head"."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ MAX_HEAD_EVENT = MAX_SMH + 2 * MAX_CHECKPOINT + 16
 
 @dataclass(frozen=True, slots=True)
 class MapHead:
-    """What one epoch's map and log of mutations are. ``timestamp`` is its marker's, in ms.
+    """The state of the map and of the log of mutations at the end of an epoch.
 
-    ``map_size`` is the number of entries in the map. ``queue_next`` is the revision of that marker in the
-    queue, plus one; ``config_hash`` names the config in force.
+    ``map_size`` is the number of entries in the map. ``timestamp`` is the time of the marker that closed the
+    epoch, in ms. ``queue_next`` is the revision of this marker in the queue, plus one. ``config_hash`` names
+    the config in force.
     """
 
     origin: str
@@ -70,7 +71,7 @@ class MapHead:
 
 @dataclass(frozen=True, slots=True)
 class SignedMapHead:
-    """``[map head bytes, signature]``, the SMH; its encoding is a leaf of the log of map heads."""
+    """``[map head bytes, signature]``, the SMH. The encoding of an SMH is a leaf of the log of map heads."""
 
     head: MapHead
     head_bytes: bytes
@@ -95,7 +96,11 @@ class SignedMapHead:
         return cls(head, data, key.sign(signed_message("map-head", head.origin, data)))
 
     def verify(self, origin: str, key: PublicKey) -> MapHead:
-        """The head, if it is for ``origin`` and signed by ``key``; else ``VerificationError``."""
+        """Return the head if it is for ``origin`` and signed by ``key``.
+
+        Raises:
+            VerificationError: step "map head"; the head is for another origin or not signed by ``key``.
+        """
         if self.head.origin != origin:
             raise VerificationError("map head", f"is for {self.head.origin}, not for {origin}")
         if not key.verifies(signed_message("map-head", origin, self.head_bytes), self.signature):

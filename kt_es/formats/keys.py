@@ -1,4 +1,4 @@
-"""Public keys as they stand in entries and configs, and signatures by them. FORMATS, "Keys"."""
+"""Public keys and signatures as entries and configs encode them. FORMATS, "Keys"."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ class PublicKey:
 
     @property
     def id(self) -> bytes:
-        """The first 8 bytes of SHA-256 of the encoding. Not kept: a replay reads more keys than it asks."""
+        """The first 8 bytes of the SHA-256 of the encoding.
+
+        The id is computed on each access, because a replay decodes more keys than it needs ids.
+        """
         return sha256(encode([self.algorithm, self.raw]))[:KEY_ID_LENGTH]
 
     def fields(self) -> Value:
@@ -30,7 +33,10 @@ class PublicKey:
 
     @property
     def is_point(self) -> bool:
-        """Whether a private key can have it. Entries in the log are not asked this: it costs too much."""
+        """Whether a private key with this public key can exist.
+
+        The rules of the log do not check this, because the check would slow every replay.
+        """
         return signatures.is_point(self.algorithm, self.raw)
 
     def verifies(self, message: bytes, signature: bytes) -> bool:
@@ -39,7 +45,7 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A signature and the id of the key that it claims to be by."""
+    """A signature and the id of the key that is said to have made it."""
 
     key_id: bytes
     value: bytes
@@ -68,6 +74,6 @@ def take_signatures(value: Value, what: str) -> tuple[Signature, ...]:
 
 
 def sign(key: signatures.PrivateKey, kind: str, origin: str, payload: bytes) -> Signature:
-    """The signature of ``key`` over the signed message of this kind, origin and payload."""
+    """Sign the message of this kind, origin and payload (``crypto.signatures.signed_message``)."""
     message = signatures.signed_message(kind, origin, payload)
     return Signature(PublicKey(key.algorithm, key.public).id, key.sign(message))

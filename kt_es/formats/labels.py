@@ -1,8 +1,9 @@
-"""Labels: what users are looked up by. FORMATS, "Labels".
+"""Labels: the names under which users are looked up. FORMATS, "Labels".
 
-The rule decides bytes that are hashed, so it depends on no interpreter and no library. General categories,
-lower-casing and what a domain may hold come from the carried tables of Unicode 14.0.0 alone. NFC comes from
-the standard library: Unicode never changes it for code points that are assigned, and a label has no others.
+A normalized label is hashed, so the rules must give the same bytes with every interpreter and library.
+General categories, lower-casing and the characters of domains come from the tables of Unicode 14.0.0 in
+``unicode14``. NFC comes from the standard library: Unicode never changes it for assigned code points, and
+labels contain only assigned ones.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ TEXT = "text"
 EMAIL = "email"
 LABEL_POLICIES = (EMAIL, TEXT)
 
-# What is blank or not shown at all, and of another category than Cf: two labels that differ in it look alike.
+# Characters outside category Cf that are blank or not displayed. Labels that differ only in them look alike.
 _INVISIBLE = """
 34f 115f-1160 17b4-17b5 180b-180d 180f 2800 3164 fe00-fe0f ffa0 16fe4 1d159 e0100-e01ef
 """
 _A_LABEL = "xn--"
-# Arabic-Indic digits and the extended ones, which look alike, do not stand in one label (RFC 5892, A.8, A.9).
+# Arabic-Indic digits and extended ones look alike, so one label cannot have both (RFC 5892, A.8 and A.9).
 _DIGITS = frozenset(map(chr, range(0x660, 0x66A)))
 _EXTENDED_DIGITS = frozenset(map(chr, range(0x6F0, 0x6FA)))
 _NOT_IN_LOCAL_PART = frozenset('()<>[]:;@\\,."')
 
 
 class _Points:
-    """A set of code points, kept as the sorted ends of its ranges."""
+    """A set of code points, stored as the sorted bounds of its ranges."""
 
     def __init__(self, table: str) -> None:
         self._ends: list[int] = []
@@ -61,22 +62,24 @@ _MARK = _Points(unicode14.MARK)
 _IDNA = _Points(unicode14.IDNA)
 _UNSEEN = _Points(_INVISIBLE)
 _LOWER = dict(_lower_pairs(unicode14.LOWER))
-# Cherokee alone has its capital letters in domains (RFC 5892, 2.2: case folding leads to them).
+# Only Cherokee has capital letters in domains (RFC 5892, 2.2: its case folding yields capital letters).
 _CAPITAL_IN_DOMAINS = {small: capital for capital, small in _LOWER.items() if chr(capital) in _IDNA}
 
 
 def normalize_label(label: str, policy: str) -> str:
-    """``label`` as the directory knows it: NFC, at most 255 bytes; an address is lower-cased, its domain of
-    U-labels.
+    """Return the form of ``label`` that the directory uses: NFC and at most 255 bytes of UTF-8.
 
-    Raises ``LabelError``.
+    With the policy ``EMAIL``, the address is also lower-cased, and A-labels are replaced by U-labels.
+
+    Raises:
+        LabelError: ``label`` is not valid under the policy.
     """
-    # Before NFC, which newer interpreters define for characters that Unicode 14.0.0 does not know.
+    # This check precedes NFC: newer interpreters normalize characters that Unicode 14.0.0 does not have.
     if not all(map(_is_allowed, label)):
         raise LabelError("must not contain control, invisible or unassigned characters")
     text = unicodedata.normalize("NFC", label)
     if policy == EMAIL and text:
-        # Lower-casing can leave NFC, for instance with combining marks.
+        # The result of lower-casing may not be in NFC, for instance with combining marks.
         text = _address(unicodedata.normalize("NFC", text.translate(_LOWER)))
     if not 1 <= len(text.encode()) <= MAX_LABEL:
         raise LabelError(f"must have 1 to {MAX_LABEL} bytes of UTF-8")
@@ -86,12 +89,12 @@ def normalize_label(label: str, policy: str) -> str:
 
 
 def is_space(character: str) -> bool:
-    """Whether ``character`` is of a general category Z."""
+    """Return whether ``character`` is in a general category Z (Zs, Zl or Zp)."""
     return character in _SPACE
 
 
 def _is_allowed(character: str) -> bool:
-    """Whether ``character`` may stand in a label: it is assigned, and is seen. The one blank is U+0020."""
+    """Return whether a label may contain ``character``: an assigned, visible character or U+0020."""
     return (
         character in _ASSIGNED
         and character not in _UNSEEN
@@ -101,7 +104,11 @@ def _is_allowed(character: str) -> bool:
 
 
 def _address(text: str) -> str:
-    """The address ``text``, its domain in the one form that it has here; ``LabelError`` if it is none."""
+    """Return the address ``text`` with its domain normalized.
+
+    Raises:
+        LabelError: ``text`` is not an address.
+    """
     local, at, domain = text.rpartition("@")
     labels = [_domain_label(label) for label in domain.split(".")]
     if at != "@" or not _is_local_part(local) or len(labels) < 2 or None in labels:
@@ -117,7 +124,10 @@ def _is_local_part(local: str) -> bool:
 
 
 def _domain_label(label: str) -> str | None:
-    """``label`` as a U-label in small letters if it is an A-label; None if no domain has such a label."""
+    """Return the normalized form of one label of a domain, or None if the label is not valid.
+
+    An A-label is returned as its U-label in lower case. Other labels are returned unchanged.
+    """
     if not label.isascii():
         return label if _is_u_label(label.translate(_CAPITAL_IN_DOMAINS)) else None
     if not (
@@ -133,12 +143,16 @@ def _domain_label(label: str) -> str | None:
         decoded = label.removeprefix(_A_LABEL).encode().decode("punycode")
     except (ValueError, OverflowError):
         return None
-    # One A-label for one U-label: what decodes to it in another spelling is refused.
+    # A U-label has only one A-label. Other spellings that decode to the same U-label are refused.
     return decoded.translate(_LOWER) if _is_u_label(decoded) and _a_label(decoded) == label else None
 
 
 def _is_u_label(label: str) -> bool:
-    """Whether ``label`` is a U-label (RFC 5890), but for the rules on context and direction; see FORMATS."""
+    """Return whether ``label`` is a U-label (RFC 5890).
+
+    There are two deviations. Of the characters that depend on their context, only digits are allowed. The
+    direction of characters (RFC 5893) is not checked. See FORMATS, "Labels".
+    """
     return (
         not label.isascii()
         and len(label) <= MAX_DOMAIN_LABEL

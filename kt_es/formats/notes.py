@@ -1,14 +1,14 @@
 """C2SP signed notes (https://c2sp.org/signed-note): text signed by one or more named keys.
 
-A note is its text, which ends in a newline; an empty line; and one line for each signature::
+A note consists of its text, which ends in a newline, an empty line, and one line for each signature::
 
   If you think cryptography is the answer to your problem,
   then you don't know what your problem is.
 
   — PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=
 
-that is em dash, space, key name, space, base64 of ``key hash[4] || signature``. The key hash is
-``SHA-256(name || 0x0A || type || public key)[:4]``. A verifier key is written
+A signature line is an em dash, a space, the key name, a space and the base64 of ``key hash[4] || signature``.
+The key hash is ``SHA-256(name || 0x0A || type || public key)[:4]``. A verifier key is written
 ``name+hex(key hash)+base64(type || public key)``.
 """
 
@@ -26,10 +26,10 @@ from kt_es.errors import MalformedError, VerificationError
 from kt_es.formats.labels import is_space
 
 MAX_NOTE_SIZE: Final = 256 * 1024
-"""Bytes of UTF-8 that a whole note may have: 64 signatures of ML-DSA-44 and their text."""
+"""The largest note in bytes of UTF-8. It has room for 64 signatures of ML-DSA-44 and their text."""
 
 MAX_SIGNATURES: Final = 64
-"""Signatures that a note may have; the specification asks for 16 at least."""
+"""The largest number of signatures in a note. The specification requires a limit of at least 16."""
 
 ED25519_NOTE: Final = 0x01
 KEY_HASH_SIZE: Final = 4
@@ -42,7 +42,8 @@ def _verify_ed25519(key: bytes, text: bytes, signature: bytes) -> bool:
     return signatures.verify(signatures.ED25519, key, text, signature)
 
 
-# By signature type: the size of its public keys, and how it verifies (key, note text, signature).
+# For each signature type: the size of a public key, and the function that verifies (key, note text,
+# signature).
 _TYPES: Final[dict[int, tuple[int, Callable[[bytes, bytes, bytes], bool]]]] = {
     ED25519_NOTE: (32, _verify_ed25519),
 }
@@ -50,7 +51,7 @@ _TYPES: Final[dict[int, tuple[int, Callable[[bytes, bytes, bytes], bool]]]] = {
 
 @dataclass(frozen=True, slots=True)
 class NoteSignature:
-    """One signature line: who says to have signed, the 4-byte key hash, and the signature's bytes."""
+    """One signature line: the claimed key name, the 4-byte key hash and the bytes of the signature."""
 
     name: str
     key_hash: bytes
@@ -67,7 +68,7 @@ class NoteSignature:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A text, ending in a newline, and its signatures, none of which has been verified."""
+    """A text that ends in a newline, and its signatures. Constructing a note does not verify them."""
 
     text: str
     signatures: tuple[NoteSignature, ...]
@@ -80,7 +81,11 @@ class Note:
             raise MalformedError("note", f"has not 1 to {MAX_SIGNATURES} signatures")
 
     def encode(self) -> str:
-        """The note as it is transmitted. Raises ``MalformedError`` if that is over 256 KiB."""
+        """Return the note as it is transmitted.
+
+        Raises:
+            MalformedError: the encoded note has more than 256 KiB.
+        """
         encoded = "".join((self.text, "\n", *(signature.line() for signature in self.signatures)))
         if len(encoded.encode()) > MAX_NOTE_SIZE:
             raise MalformedError("note", f"is larger than {MAX_NOTE_SIZE} bytes")
@@ -111,7 +116,11 @@ class VerifierKey:
 
     @classmethod
     def parse(cls, encoded: str) -> VerifierKey:
-        """The key written as ``name+hash+base64``. Raises ``MalformedError``."""
+        """Parse a key of the form ``name+hash+base64``.
+
+        Raises:
+            MalformedError: ``encoded`` does not have this form, or the hash does not match.
+        """
         name, hash_mark, rest = encoded.partition("+")
         key_hash, key_mark, encoded_key = rest.partition("+")
         if not hash_mark or not key_mark:
@@ -129,14 +138,17 @@ class VerifierKey:
 
 
 def parse_note(encoded: str | bytes) -> Note:
-    """The note that ``encoded`` is, all signatures kept, none verified. Raises ``MalformedError``.
+    """Parse a note. All signatures are returned, and none is verified.
 
-    Strict: valid UTF-8, no control characters but the newline, canonical base64, at most 64 signatures
-    and 256 KiB; the note encodes to ``encoded`` again.
+    Parsing is strict: valid UTF-8, no control character except the newline, canonical base64, at most 64
+    signatures and 256 KiB. Encoding the note must give ``encoded`` again.
+
+    Raises:
+        MalformedError: ``encoded`` breaks one of these rules.
     """
     content = _decode_utf8(encoded)
     _check_text(content)
-    # The text itself may have empty lines: the last one is what separates.
+    # The text may contain empty lines, so the last empty line is the separator.
     text, separator, lines = content.rpartition("\n\n")
     if not separator or not lines.endswith("\n"):
         raise MalformedError("note", "has no signatures after an empty line")
@@ -149,9 +161,10 @@ def parse_note(encoded: str | bytes) -> Note:
 
 
 def sign_text(text: str, name: str, key: signatures.PrivateKey) -> NoteSignature:
-    """The Ed25519 signature (type 0x01) of ``text`` by ``key`` under the key name ``name``.
+    """Sign ``text`` with the Ed25519 ``key`` under the key name ``name`` (signature type 0x01).
 
-    Raises ``MalformedError`` for a name, key or text that no note can have.
+    Raises:
+        MalformedError: the key is not an Ed25519 key, or the name or the text is not allowed in a note.
     """
     if key.algorithm != signatures.ED25519:
         raise MalformedError("note", "is signed with Ed25519 keys only")
@@ -160,20 +173,29 @@ def sign_text(text: str, name: str, key: signatures.PrivateKey) -> NoteSignature
 
 
 def sign_note(text: str, name: str, key: signatures.PrivateKey) -> str:
-    """``text`` as a note with one signature, by ``key`` under ``name``. Raises as ``sign_text`` does."""
+    """Return ``text`` as a note with one signature, made with ``key`` under the key name ``name``.
+
+    Raises:
+        MalformedError: see ``sign_text`` and ``Note``.
+    """
     return Note(text, (sign_text(text, name, key),)).encode()
 
 
 def verifier_key(name: str, public_key: bytes) -> VerifierKey:
-    """The verifier key of a raw 32-byte Ed25519 public key."""
+    """Return the verifier key of a raw 32-byte Ed25519 public key."""
     return VerifierKey(name, ED25519_NOTE, public_key)
 
 
 def verify_note(encoded: str | bytes, keys: Iterable[VerifierKey], *, step: str = "note") -> Note:
-    """The note, with those of its signatures that ``keys`` verify, at least one; others are dropped.
+    """Verify a note and return it with only those signatures that ``keys`` have made.
 
-    Raises ``MalformedError``; and ``VerificationError`` of ``step`` if no signature is by one of
-    ``keys``, or if one says that it is (by name and key hash) and does not verify.
+    Args:
+        step: the step that a ``VerificationError`` names.
+
+    Raises:
+        MalformedError: ``encoded`` is not a note.
+        VerificationError: no signature names one of ``keys`` by name and key hash, a signature that names
+            one is invalid, or two of ``keys`` have the same name and key hash.
     """
     note = parse_note(encoded)
     known: dict[tuple[str, bytes], VerifierKey] = {}
@@ -224,7 +246,10 @@ def _check_name(name: str) -> None:
 
 
 def _is_space(character: str) -> bool:
-    """White_Space of Unicode 14.0.0: the categories Z, U+0085 and control characters."""
+    """Return whether ``character`` has the property White_Space in Unicode 14.0.0.
+
+    These are the characters of the categories Z, U+0085 and U+0009 to U+000D.
+    """
     return is_space(character) or character in "\t\n\v\f\r\x85"
 
 
@@ -236,14 +261,16 @@ def _encode(text: str, what: str) -> bytes:
 
 
 def encode_base64(data: bytes) -> str:
-    """RFC 4648, section 4, with padding."""
+    """Return the base64 of ``data`` with padding (RFC 4648, section 4)."""
     return base64.b64encode(data).decode()
 
 
 def decode_base64(encoded: str, what: str) -> bytes:
-    """The inverse of ``encode_base64``, for nothing but what that returns.
+    """Decode base64. Only strings that ``encode_base64`` returns are accepted.
 
-    Raises ``MalformedError`` about ``what``, also where only unused bits or the padding differ.
+    Raises:
+        MalformedError: ``encoded`` is not such a string, even if only unused bits or the padding differ. The
+            error names ``what``.
     """
     try:
         data = base64.b64decode(encoded, validate=True)

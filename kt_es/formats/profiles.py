@@ -1,4 +1,4 @@
-"""Profiles: a user's public keys and data, and their openings. FORMATS, "Profile" and "Opening"."""
+"""Profiles, which hold the public keys and data of a user, and openings. FORMATS, "Profile" and "Opening"."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROFILE_TYPES = ("openpgp", "ssh", "age", "x25519", "pem", "raw")
 
 @dataclass(frozen=True, slots=True)
 class ProfileKey:
-    """One ``[name, type, bytes]`` of a profile."""
+    """One key ``[name, type, bytes]`` of a profile."""
 
     name: str
     type: str
@@ -53,7 +53,7 @@ def decode_profile(data: bytes) -> tuple[ProfileKey, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What opens the commitment of one entry: ``[entry hash, opening, profile]``, private, erasable."""
+    """``[entry hash, opening, profile]``: opens the commitment of one entry. Private, and can be erased."""
 
     entry_hash: bytes
     opening: bytes
@@ -73,7 +73,7 @@ class Opening:
 
 
 def encode_erased(entry_hash: bytes) -> bytes:
-    """An ``OpeningErased`` event: ``[entry hash]``."""
+    """Return the data of an ``OpeningErased`` event: ``[entry hash]``."""
     return encode([entry_hash])
 
 

@@ -1,7 +1,7 @@
-"""What a lookup is answered with, and the proof file that verifies without a network.
+"""The answer to a lookup, and the proof file, which can be verified without a network.
 
-FORMATS, "Lookup answer" and "Proof file". The profile travels beside the answer: it is large, and
-whoever only wants the proof need not fetch it.
+FORMATS, "Lookup answer" and "Proof file". The profile is not part of the answer: it is large, and a client
+that needs only the proof does not fetch it.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ PROOF_FILE = "kt-es proof v1"
 
 @dataclass(frozen=True, slots=True)
 class ErasureProof:
-    """``[record, inclusion, smh / null, heads inclusion]``: the record of an erasure, and where it stands.
+    """``[record, inclusion, smh / null, heads inclusion]``: proves that an erasure was recorded.
 
-    ``record_bytes`` is a leaf of the log of mutations. ``inclusion`` leads from it to the ``log_root`` of the
-    head ``smh_bytes``, and ``heads_inclusion`` from that head to the answer's checkpoint. Where it is the
-    answer's own head, ``smh_bytes`` is None and ``heads_inclusion`` is empty.
+    ``record_bytes`` is a leaf of the log of mutations. ``inclusion`` leads from the record to the
+    ``log_root`` of the head ``smh_bytes``. ``heads_inclusion`` leads from this head to the checkpoint of the
+    answer. If the head of the answer is used, ``smh_bytes`` is None and ``heads_inclusion`` is empty.
     """
 
     record_bytes: bytes
@@ -70,11 +70,12 @@ class ErasureProof:
 
 @dataclass(frozen=True, slots=True)
 class LookupAnswer:
-    """Everything that proves what stands at a label's index in one epoch, but the profile.
+    """The proof of the entry of a label in one epoch, or of its absence. The profile is not included.
 
-    ``mutation`` is None where absence is proven. ``opening`` is None there too, and where the profile was
-    erased: ``erasure`` then proves it. An answer with an entry and neither of the two withholds the profile.
-    ``map_proof.leaf`` is the leaf at the end of the index's path.
+    ``mutation`` contains the entry; it is None if the answer proves absence. ``opening`` is None for an
+    absent entry and for an erased profile; ``erasure`` proves that the profile was erased. An answer with an
+    entry, but with neither ``opening`` nor ``erasure``, withholds the profile. ``map_proof.leaf`` is the leaf
+    at the end of the path of the index.
     """
 
     heads_checkpoint: str
@@ -96,7 +97,7 @@ class LookupAnswer:
             None if self.mutation is None else self.mutation.encode(),
             self.opening,
         ]
-        # The eighth field stands only where there is something to say: most answers have seven.
+        # The eighth field is omitted if it would be None, so most answers have seven fields.
         return encode(fields if self.erasure is None else [*fields, self.erasure.fields()])
 
     @classmethod
@@ -130,15 +131,18 @@ class LookupAnswer:
 
 
 def take_hashes(value: Value, what: str) -> tuple[bytes, ...]:
-    """A log proof: up to 64 hashes."""
+    """Return ``value`` as a log proof of up to 64 hashes."""
     hashes = take_array(value, what, 0, MAX_LOG_PROOF)
     return tuple(take_bytes(item, what, HASH_LENGTH) for item in hashes)
 
 
 def take_map_proof(value: Value, own: Leaf | None, what: str) -> MapProof:
-    """``[siblings, other leaf / null]``; ``own`` is the index's leaf where one is said to be there.
+    """Return ``value``, which is ``[siblings, other leaf / null]``, as a map proof.
 
-    An included leaf follows from the entry that stands beside the proof, so it is not written again.
+    The encoding omits the leaf of a proof of inclusion, because it follows from the entry in the answer.
+
+    Args:
+        own: the leaf of the index, for a proof of inclusion; None for a proof of absence.
     """
     siblings, other = take_array(value, what, 2)
     taken = tuple(
@@ -162,17 +166,17 @@ def take_map_proof(value: Value, own: Leaf | None, what: str) -> MapProof:
 
 
 def map_proof_fields(proof: MapProof, own: bool) -> Value:
-    """The inverse of ``take_map_proof``; ``own`` says whether the leaf is the index's."""
+    """Return the fields that ``take_map_proof`` reads. ``own`` is true for a proof of inclusion."""
     return [proof.siblings, None if own else proof.leaf]
 
 
 @dataclass(frozen=True, slots=True)
 class ProofFile:
-    """A lookup as it was answered, for verifying again later and elsewhere.
+    """A saved lookup, which can be verified again later and by others.
 
-    ``label`` is normalized. ``configs`` is the chain from the directory's first config to the one in force.
-    ``profile`` is None where the label is absent, the profile was erased, or the file was saved without it.
-    ``at``, ms, is the time as of which the answer was fresh; nobody signed it.
+    ``label`` is normalized. ``configs`` is the chain from the first config of the directory to the config in
+    force. ``profile`` is None if the label is absent, the profile was erased, or the file was saved without
+    the profile. ``at`` is the time in ms at which the answer was fresh; this time is not signed.
     """
 
     origin: str
@@ -219,7 +223,7 @@ class ProofFile:
 
 
 def encode_configs(configs: Sequence[SignedConfig]) -> bytes:
-    """A chain of signed configs, the oldest first."""
+    """Encode a chain of signed configs, the oldest first."""
     return encode([signed.encode() for signed in configs])
 
 

@@ -1,7 +1,6 @@
-"""What stands in the queue: events of mutations, epoch advancement markers, configs and erasures.
+"""The events of the queue: mutations, epoch advancement markers, configs and erasures.
 
-An event is taken apart into *items*, each of which gets one verdict and one record. FORMATS,
-"Queue events".
+An event is split into *items*. Each item gets one verdict and one record. FORMATS, "Queue events".
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ NONCE_LENGTH = 16
 
 
 class ItemKind(IntEnum):
-    """What an item claims to be, by the type of its event.
+    """The kind of an item, which follows from the type of its event.
 
-    ``EVENT`` is a whole ``Mutations`` event that could not be taken apart.
+    ``EVENT`` is a whole ``Mutations`` event that could not be split into mutations.
     """
 
     UNKNOWN = 0
@@ -44,7 +43,7 @@ class ItemKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What a record keeps of an item over 16 KiB."""
+    """The digest and length of an item. A record contains them instead of an item over 16 KiB."""
 
     sha256: bytes
     length: int
@@ -55,7 +54,7 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing to decide: at (queue revision, position in the event)."""
+    """One item of the queue, identified by the revision of its event and its position in the event."""
 
     revision: int
     position: int
@@ -67,7 +66,7 @@ _KINDS = {EPOCH_MARKER: ItemKind.MARKER, CONFIG: ItemKind.CONFIG, ERASURE: ItemK
 
 
 def items_of(revision: int, event_type: str, data: bytes) -> list[Item]:
-    """The items of a queue event; never raises on what stands in it."""
+    """Split a queue event into items. No content of the event raises an error."""
     if event_type != MUTATIONS:
         kind = _KINDS.get(event_type, ItemKind.UNKNOWN)
         return [Item(revision, 0, kind, content_of(data))]
@@ -82,7 +81,7 @@ def items_of(revision: int, event_type: str, data: bytes) -> list[Item]:
 
 
 def content_of(data: bytes) -> bytes | Digest:
-    """Item bytes verbatim up to 16 KiB, their digest beyond."""
+    """Return ``data`` if it has at most 16 KiB, otherwise its digest."""
     return data if len(data) <= MAX_ITEM else Digest(sha256(data), len(data))
 
 
@@ -91,7 +90,11 @@ def encode_mutations(mutations: Sequence[bytes]) -> bytes:
 
 
 def decode_mutations(data: bytes) -> list[bytes]:
-    """The mutation bytes of a ``Mutations`` event: 1 to 256 byte strings in at most 256 KiB."""
+    """Return the encoded mutations of a ``Mutations`` event: 1 to 256 byte strings in at most 256 KiB.
+
+    Raises:
+        MalformedError: ``data`` is not such an event. The mutations are not decoded.
+    """
     if len(data) > MAX_EVENT:
         raise MalformedError("mutations event", f"must have at most {MAX_EVENT} bytes, has {len(data)}")
     values = take_array(decode(data, "mutations event"), "mutations event", 1, MAX_EVENT_ITEMS)
@@ -100,9 +103,9 @@ def decode_mutations(data: bytes) -> list[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """An epoch advancement marker, ``[[nonce, issued_at ms], signature]`` with the first as bytes.
+    """An epoch advancement marker: ``[[nonce, issued_at in ms] as bytes, signature]``.
 
-    It carries no epoch number: a second one in the queue only makes another epoch.
+    A marker has no epoch number, so an additional marker in the queue only closes another epoch.
     """
 
     nonce: bytes
@@ -135,7 +138,7 @@ class Marker:
 
 
 def take_item_content(value: Value, what: str) -> bytes | Digest:
-    """A record's item field: bytes, or ``[SHA-256, length]`` of an item over 16 KiB."""
+    """Return the item field of a record: bytes, or ``[SHA-256, length]`` for an item over 16 KiB."""
     if isinstance(value, bytes):
         return take_bytes(value, what, 0, MAX_ITEM)
     digest, length = take_array(value, what, 2)

@@ -1,8 +1,8 @@
 """The answer about one label in a range of epochs. FORMATS, "Range answer".
 
-VRF proof and checkpoint stand in it once. One proof shows that the heads of the range are consecutive
-leaves of the log of map heads, and each epoch has its own map proof. An owner who reads ranges without a
-gap has seen every epoch: an entry that stood for one epoch only cannot hide.
+The answer contains one VRF proof, one checkpoint and one proof that the heads of the range are consecutive
+leaves of the log of map heads. Each epoch has its own map proof. An owner who reads ranges without a gap
+verifies every epoch, so even an entry that existed for a single epoch is found.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from kt_es.formats.proofs import VRF_PROOF_LENGTH, map_proof_fields, take_map_pr
 from kt_es.merkle.proofs import MapProof
 
 MAX_RANGE = 256
-"""Epochs in one answer."""
+"""The largest number of epochs in one answer."""
 
 MAX_RANGE_ANSWER = 3 * 1024 * 1024
-"""Bytes of one encoded answer; a server answers about fewer epochs where they would be more."""
+"""The largest encoded answer in bytes. A server returns fewer epochs if the answer would be larger."""
 
-# Both ends of a range may leave a subtree at each level of the tree.
+# At each level of the tree, both ends of a range may need the root of one subtree.
 _MAX_RANGE_PROOF = 128
 
 
 @dataclass(frozen=True, slots=True)
 class RangeEpoch:
-    """One epoch: its signed head, and what the map proves at the index.
+    """One epoch of a range: its signed head and its map proof.
 
-    ``mutation`` is the position in ``RangeAnswer.mutations`` of what carries the entry, None for absence.
+    ``mutation`` is the position in ``RangeAnswer.mutations`` of the mutation that contains the entry. It is
+    None if the map proof shows absence.
     """
 
     smh_bytes: bytes
@@ -41,10 +42,11 @@ class RangeEpoch:
 
 @dataclass(frozen=True, slots=True)
 class RangeAnswer:
-    """``[checkpoint, vrf proof, mutations, first epoch, heads proof, epochs]``; ``epochs`` are consecutive.
+    """``[checkpoint, vrf proof, mutations, first epoch, heads proof, epochs]``.
 
-    ``heads_proof`` is that of ``merkle.log.plan_range`` for the leaves ``first - 1`` up to ``first - 1 +
-    len(epochs)``. ``mutations`` are distinct and stand in the order in which the epochs name them first.
+    ``epochs`` are consecutive. ``heads_proof`` is the proof of ``merkle.log.plan_range`` for the leaves from
+    ``first - 1`` up to ``first - 1 + len(epochs)`` (excluded). ``mutations`` are distinct and in the order in
+    which the epochs first name them.
     """
 
     heads_checkpoint: str
@@ -111,7 +113,10 @@ def _take_epoch(value: Value, mutations: Sequence[Mutation]) -> RangeEpoch:
 
 
 def _check_order(answer: RangeAnswer) -> None:
-    """One encoding: every mutation is named, the first ones first, and none stands twice."""
+    """Check that mutations are distinct and in the order in which epochs first name them.
+
+    This rule ensures that an answer has only one encoding.
+    """
     named = list(dict.fromkeys(epoch.mutation for epoch in answer.epochs if epoch.mutation is not None))
     if named != list(range(len(answer.mutations))) or len(set(answer.mutations)) != len(answer.mutations):
         raise MalformedError("range answer mutations", "are not distinct and in the order of their epochs")

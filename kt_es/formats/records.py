@@ -1,4 +1,4 @@
-"""Records: the log of mutations, one line per queue item with its verdict. FORMATS, "Record"."""
+"""Records of the log of mutations: one for each item of the queue, with its verdict. FORMATS, "Record"."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_RECORD = 17 * 1024
 
 
 class Verdict(IntEnum):
-    """What was decided about an item. Below 10 it took effect or changed nothing; else it failed."""
+    """The decision about an item. A value below 10 is a success (also a duplicate), any other a failure."""
 
     ACCEPTED = 0
     DUPLICATE = 1
@@ -38,7 +38,7 @@ class Verdict(IntEnum):
 
     @property
     def label(self) -> str:
-        """The verdict as people and metrics see it, ``foreign-marker`` for instance."""
+        """The name of the verdict in messages and metrics, for instance ``foreign-marker``."""
         return self.name.lower().replace("_", "-")
 
     @property
@@ -48,7 +48,7 @@ class Verdict(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """``[sequence, queue revision, position, kind, verdict, item]``; a leaf of the log of mutations."""
+    """``[sequence, queue revision, position, kind, verdict, item]``: a leaf of the log of mutations."""
 
     sequence: int
     item: Item
@@ -85,12 +85,12 @@ class Record:
 
 
 def encode_records(first_sequence: int, records: Sequence[bytes]) -> bytes:
-    """The data of a ``Records`` event: ``[first sequence, [record bytes...]]``."""
+    """Return the data of a ``Records`` event: ``[first sequence, [record bytes...]]``."""
     return encode([first_sequence, list(records)])
 
 
 def decode_records(data: bytes) -> tuple[int, list[bytes]]:
-    """First sequence and record bytes of a ``Records`` event."""
+    """Return the first sequence number of a ``Records`` event and the encoded records."""
     first, values = take_array(decode(data, "records event"), "records event", 2)
     records = take_array(values, "records event", 1, MAX_EVENT_RECORDS)
     return (
@@ -100,10 +100,10 @@ def decode_records(data: bytes) -> tuple[int, list[bytes]]:
 
 
 class RecordPacker:
-    """Groups records into ``Records`` events; the grouping is a function of the queue alone.
+    """Groups records into ``Records`` events. The grouping depends only on the queue.
 
-    An event is closed before it would pass 256 KiB of records, at 256 records, and by the record of
-    the marker that ends an epoch.
+    An event is closed before its records exceed 256 KiB, when it has 256 records, and after the record of the
+    marker that ends an epoch.
     """
 
     def __init__(self, next_sequence: int) -> None:
@@ -112,7 +112,7 @@ class RecordPacker:
         self._size = 0
 
     def add(self, record: bytes, *, closes_epoch: bool) -> Iterator[bytes]:
-        """The data of the events that ``record`` closes, none to two of them."""
+        """Add ``record`` and yield the data of the events that it closes: none, one or two."""
         if self._size + len(record) > MAX_EVENT_BYTES:
             yield self._close()
         self._records.append(record)

@@ -1,11 +1,11 @@
-"""Snapshot files: a committed state with every current entry, in portable form. FORMATS, "Snapshot".
+"""Snapshot files: a committed state with all current entries, in a portable form. FORMATS, "Snapshot".
 
 ::
 
     file   = chunk(header) chunk(entries)* u32 0 || SHA-256 of everything before it
     chunk  = u32 length, big-endian || that many bytes
 
-Nothing in a file counts before its digest, its root and the signature of its head have been verified.
+A reader must verify the digest, the root and the signature of the head before it uses the content of a file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ MAX_CHUNK = 32 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class SnapshotHeader:
-    """``[kind, committed state, head event, [signed config...]]``, each as bytes; configs oldest first."""
+    """``[kind, committed state, head event, [signed config...]]``.
+
+    The state, the event and each config are byte strings. Configs are in order, the oldest first.
+    """
 
     committed: bytes
     head_event: bytes
@@ -56,7 +59,7 @@ class SnapshotHeader:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRow:
-    """A current entry: its index, the epoch and the record that accepted it, and the mutation's bytes."""
+    """A current entry: its index, the epoch and the record that accepted it, and the encoded mutation."""
 
     index: bytes
     epoch: int
@@ -65,7 +68,7 @@ class SnapshotRow:
 
 
 def encode_rows(rows: Sequence[SnapshotRow]) -> bytes:
-    """A chunk of 1 to 256 current entries."""
+    """Encode a chunk of 1 to 256 current entries."""
     return encode([[row.index, row.epoch, row.sequence, row.mutation] for row in rows])
 
 

@@ -1,9 +1,9 @@
-"""The append-only Merkle log of RFC 6962: its growing edge, and which nodes its proofs need.
+"""The append-only Merkle log of RFC 6962: its right edge, and the nodes that its proofs need.
 
-Nodes are named ``(level, offset)``: the complete subtree over the leaves ``offset << level`` up to
-``(offset + 1) << level``. A complete subtree never changes, so nodes are stored once,
-and serve the proofs of every past size. Planning a proof ("which nodes") is apart
-from reading them: ``plan.nodes`` is what to fetch, ``plan.proof`` makes the proof of it.
+A node ``(level, offset)`` is the complete subtree over the leaves from ``offset << level`` up to
+``(offset + 1) << level`` (excluded). A complete subtree never changes, so each node is stored once and serves
+the proofs at every later size. Planning a proof is separate from reading nodes: the caller fetches
+``plan.nodes`` and passes their hashes to ``plan.proof``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kt_es.errors import DivergenceError, MalformedError
 
 
 class NodeId(NamedTuple):
-    """A complete subtree of ``2 ** level`` leaves, the ``offset``-th of them; level 0 are the leaf hashes."""
+    """The complete subtree number ``offset`` of those with ``2 ** level`` leaves. Level 0 are leaf hashes."""
 
     level: int
     offset: int
@@ -29,9 +29,9 @@ Nodes = list[tuple[NodeId, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class LogState:
-    """The edge of a log: its size and the roots of its complete subtrees, the largest first.
+    """The right edge of a log: its size and the roots of its complete subtrees, the largest first.
 
-    ``hashes`` has one root for each one bit of ``size``; that is all that appending needs.
+    ``hashes`` has one root for each 1 bit of ``size``. Appending needs no other nodes.
     """
 
     size: int = 0
@@ -44,13 +44,13 @@ class LogState:
             raise MalformedError("log state", f"a hash has not {HASH_SIZE} bytes")
 
     def root(self) -> bytes:
-        """The root of the log, 32 bytes."""
+        """Return the root of the log, 32 bytes."""
         return _join(self.hashes)
 
     def append(self, leaf_hashes: Sequence[bytes]) -> tuple[LogState, Nodes]:
-        """The state after these leaf hashes, and every complete subtree that they completed.
+        """Append leaf hashes. Return the new state and the new complete subtrees.
 
-        The new nodes, leaves included, are what must be stored; they stand level by level, in order.
+        The caller must store the new nodes, which include the leaves. They are ordered by level and offset.
         """
         edge = dict(zip(_cover(0, self.size), self.hashes, strict=True))
         created: Nodes = []
@@ -70,19 +70,20 @@ class LogState:
 
 @dataclass(frozen=True, slots=True)
 class ProofPlan:
-    """Which nodes a proof is made of: each hash of the proof is the root over one run of them."""
+    """The nodes that a proof consists of. Each hash of the proof is the root over one run of nodes."""
 
     runs: tuple[tuple[NodeId, ...], ...]
 
     @property
     def nodes(self) -> list[NodeId]:
-        """The nodes to fetch, in the order in which ``proof`` takes them."""
+        """The nodes to fetch, in the order that ``proof`` expects."""
         return [node for run in self.runs for node in run]
 
     def proof(self, hashes: Sequence[bytes | None]) -> list[bytes]:
-        """The hashes of the proof, from the hashes of ``nodes`` as they were fetched.
+        """Compute the hashes of the proof from the hashes of ``nodes``.
 
-        A node that is missing raises DivergenceError: the log's storage is damaged.
+        Raises:
+            DivergenceError: a hash is missing or has a wrong length, so the storage of the log is damaged.
         """
         proof: list[bytes] = []
         at = 0
@@ -100,9 +101,10 @@ class ProofPlan:
 
 
 def plan_inclusion(leaf_index: int, size: int) -> ProofPlan:
-    """The audit path of one leaf in the log of ``size`` (RFC 6962, 2.1.1), from the leaf up.
+    """Plan the audit path of one leaf in the log of ``size`` (RFC 6962, 2.1.1), from the leaf up.
 
-    ``0 <= leaf_index < size``, else ValueError.
+    Raises:
+        ValueError: not ``0 <= leaf_index < size``.
     """
     if not 0 <= leaf_index < size:
         raise ValueError(f"leaf {leaf_index} is not in a log of {size}")
@@ -120,9 +122,12 @@ def plan_inclusion(leaf_index: int, size: int) -> ProofPlan:
 
 
 def plan_consistency(size1: int, size2: int) -> ProofPlan:
-    """The proof that the log of ``size2`` goes on from that of ``size1`` (RFC 6962, 2.1.2).
+    """Plan the proof that the log of ``size1`` is a prefix of the log of ``size2`` (RFC 6962, 2.1.2).
 
-    ``1 <= size1 <= size2``, else ValueError; equal sizes give an empty proof.
+    The proof for equal sizes is empty.
+
+    Raises:
+        ValueError: not ``1 <= size1 <= size2``.
     """
     if not 1 <= size1 <= size2:
         raise ValueError(f"no proof leads from size {size1} to {size2}")
@@ -142,10 +147,13 @@ def plan_consistency(size1: int, size2: int) -> ProofPlan:
 
 
 def plan_range(start: int, end: int, size: int) -> ProofPlan:
-    """The proof that leaves ``start`` up to ``end`` (excluded) stand in the log of ``size``.
+    """Plan the proof that the log of ``size`` contains the leaves from ``start`` up to ``end`` (excluded).
 
-    It has the root of every largest subtree of RFC 6962 that holds none of these leaves, from left to right.
-    ``0 <= start < end <= size``, else ValueError.
+    The proof has the roots of the largest subtrees of RFC 6962 that contain none of these leaves, from left
+    to right.
+
+    Raises:
+        ValueError: not ``0 <= start < end <= size``.
     """
     if not 0 <= start < end <= size:
         raise ValueError(f"leaves {start} to {end} are not in a log of {size}")
@@ -164,19 +172,20 @@ def plan_range(start: int, end: int, size: int) -> ProofPlan:
 
 
 def plan_state(size: int) -> ProofPlan:
-    """The nodes that make the ``LogState`` of a past ``size``: one run each."""
+    """Plan the nodes of the ``LogState`` of a past ``size``. Each node is a run of its own."""
     return ProofPlan(tuple((node,) for node in _cover(0, size)))
 
 
 def _split(size: int) -> int:
-    """The largest power of two below ``size`` (RFC 6962's k); ``size`` is at least 2."""
+    """Return the largest power of two below ``size``, k in RFC 6962. ``size`` is at least 2."""
     return 1 << ((size - 1).bit_length() - 1)
 
 
 def _cover(low: int, high: int) -> tuple[NodeId, ...]:
-    """The complete subtrees over the leaves from ``low`` up to ``high``, the largest first.
+    """Return the complete subtrees over the leaves from ``low`` up to ``high`` (excluded), the largest first.
 
-    ``low`` is a multiple of every power of two up to ``high - low``, as it is wherever RFC 6962 splits.
+    ``low`` must be a multiple of every power of two up to ``high - low``. This is true wherever RFC 6962
+    splits.
     """
     nodes = []
     while low < high:
@@ -187,7 +196,7 @@ def _cover(low: int, high: int) -> tuple[NodeId, ...]:
 
 
 def _join(hashes: Sequence[bytes]) -> bytes:
-    """The root over complete subtrees, the largest first."""
+    """Return the root over complete subtrees, the largest first."""
     if not hashes:
         return EMPTY_LOG_ROOT
     root = hashes[-1]

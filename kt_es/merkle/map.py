@@ -2,10 +2,10 @@
 
 See docs/DESIGN.md, sections 3 and 5.
 
-A ``Root`` names one state of the map. Reading from it touches only pages that it leads to, and those
-are never overwritten once the epoch is committed, so readers of past epochs need no lock while the
-next epoch is written. Nothing here writes: ``apply`` returns the pages, and the caller puts them
-into its own atomic batch.
+A ``Root`` names one state of the map. A read from a root uses only pages that the root leads to. Pages are
+never overwritten after their epoch is committed, so readers of past epochs need no lock while the next epoch
+is written. This module writes nothing: ``apply`` returns the pages, and the caller writes them in its own
+atomic batch.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from kt_es.merkle.update import Pages, Slice
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """One state of the map: the version of its root page, its root hash, and how many entries it has."""
+    """One state of the map: the version of its root page, its root hash and its number of entries."""
 
     version: int
     hash: bytes
@@ -56,7 +56,7 @@ EMPTY_ROOT = Root(0, MAP_EMPTY, 0)
 
 @dataclass(frozen=True, slots=True)
 class LeafRef:
-    """What the map holds at an index, and the epoch that put it there."""
+    """The entry hash at an index, and the epoch (``version``) that wrote it."""
 
     index: bytes
     entry_hash: bytes
@@ -64,23 +64,30 @@ class LeafRef:
 
 
 class Map:
-    """The map over a store of pages. It keeps no state of its own; share it between threads freely."""
+    """The map over a store of pages. It has no state of its own, so several threads can share it."""
 
     def __init__(self, store: NodeStore) -> None:
         self._store = store
 
     def apply(self, root: Root, version: int, updates: Iterable[tuple[bytes, bytes]]) -> tuple[Root, Pages]:
-        """Set ``(index, entry hash)`` pairs on top of ``root``; the new root and the pages to write.
+        """Apply updates to the map at ``root``. Return the new root and the pages to write.
 
-        ``version`` is the epoch being built, from 1, not below ``root.version``. An epoch may be applied
-        in several slices: write the pages of one, then apply the next on its root with the same
-        version; pages of the same version are then written again with new content. An index belongs
-        in one slice only; of several updates of it there the last counts. Memory is bounded by the
-        slice: about 2 kB per update.
+        An epoch can be applied in several slices: write the pages of one slice, then apply the next slice to
+        the new root with the same version. A later slice can replace pages of the same version. All updates
+        of one index must be in one slice, where the last one counts. A slice needs about 2 kB of memory per
+        update.
 
-        Pages of an epoch that was never committed are harmless: no root leads to them, and applying
-        the same updates again writes the same final pages. ValueError for sizes and versions that
-        make no sense, DivergenceError for a page that is missing or damaged.
+        Pages of an epoch that was never committed are harmless: no root leads to them, and applying the same
+        updates again writes the same final pages.
+
+        Args:
+            root: the state to start from.
+            version: the epoch that is built, from 1 and not below ``root.version``.
+            updates: pairs of index and entry hash, 32 bytes each.
+
+        Raises:
+            ValueError: the version or the length of an index or entry hash is wrong.
+            DivergenceError: a page is missing or damaged.
         """
         if not max(1, root.version) <= version <= MAX_VERSION:
             raise ValueError(f"version {version} cannot follow version {root.version} of the map")
@@ -92,9 +99,10 @@ class Map:
         return self._plant(root, version, leaves)
 
     def load(self, root: Root, version: int, leaves: Iterable[LeafRef]) -> tuple[Root, Pages]:
-        """Like ``apply``, for leaves that keep the versions which once wrote them, none above ``version``.
+        """Insert leaves with their original versions. Otherwise like ``apply``.
 
-        For building a map anew from what it held: its hashes do not depend on who wrote a page when.
+        This rebuilds a map from its leaves. The version of a leaf must not be above ``version``. The hashes
+        of the map do not depend on the versions of pages and leaves.
         """
         if not max(1, root.version) <= version <= MAX_VERSION:
             raise ValueError(f"version {version} cannot follow version {root.version} of the map")
@@ -113,7 +121,10 @@ class Map:
         return Root(version, changed, root.size + work.added), work.pages
 
     def lookup_many(self, root: Root, indices: Sequence[bytes]) -> list[LeafRef | None]:
-        """What the map holds at each index at ``root``, None where nothing; one batch read per level."""
+        """Return the leaf of each index at ``root``, or None where the map has none.
+
+        Pages are read in one batch per level.
+        """
         found: list[LeafRef | None] = [None] * len(indices)
         if root.size == 0:
             return found
@@ -122,7 +133,7 @@ class Map:
         depth = 0
         while pending:
             keys = [page_key(index, depth, version) for _, index, version in pending]
-            # The upper pages are on the way of many: each is checked once.
+            # Many paths share the upper pages, so each page is checked once.
             pages = {key: check_page(key, data) for key, data in self._read(keys).items()}
             below = []
             for (at, index, _), key in zip(pending, keys, strict=True):
@@ -138,14 +149,17 @@ class Map:
         return found
 
     def lookup(self, root: Root, index: bytes) -> LeafRef | None:
-        """What the map holds at one index at ``root``, None where nothing."""
+        """Return the leaf of one index at ``root``, or None if the map has none."""
         return self.lookup_many(root, [index])[0]
 
     def find_many(self, root: Root, indices: Sequence[bytes]) -> list[tuple[MapProof, LeafRef | None]]:
-        """Return a proof of each index at ``root`` and what the map holds there; one batch read per level.
+        """Return a proof and the leaf of each index at ``root``. The leaf is None if the proof shows absence.
 
-        Every page read is hashed and compared with the hash that led to it, up to ``root``. The leaf is None
-        where the proof shows absence.
+        Pages are read in one batch per level. Each page is hashed and compared with the hash in its parent;
+        the top page is compared with ``root``.
+
+        Raises:
+            DivergenceError: a page is missing, damaged, or has another hash than its parent says.
         """
         paths = [_Path(index, root) for index in indices]
         depth = 0
@@ -164,7 +178,7 @@ class Map:
         return [(path.proof(), path.found()) for path in paths]
 
     def find(self, root: Root, index: bytes) -> tuple[MapProof, LeafRef | None]:
-        """Return a proof of one index at ``root`` and what the map holds there, in one descent."""
+        """Return a proof and the leaf of one index at ``root`` (see ``find_many``)."""
         return self.find_many(root, [index])[0]
 
     def prove_many(self, root: Root, indices: Sequence[bytes]) -> list[MapProof]:
@@ -181,7 +195,7 @@ class Map:
 
 
 class _Path:
-    """The way of one index down the tree, page by page."""
+    """The path of one index down the tree, page by page."""
 
     def __init__(self, index: bytes, root: Root) -> None:
         self.index = index
@@ -192,7 +206,7 @@ class _Path:
         self._leaf: bytes | None = None
 
     def descend(self, key: bytes, slots: Slots, tree: list[list[Node | None]], position: int) -> None:
-        """Go through one page towards slot ``position``, down to a child, a leaf or nothing."""
+        """Follow the path through one page to slot ``position``: a child page, a leaf or an empty subtree."""
         node = tree[-1][0]
         if node is None or node[0] != self.hash:
             raise DivergenceError(f"{describe(key)} has another hash than its parent says")
@@ -211,7 +225,7 @@ class _Path:
             self.hash, self.version = node[0], child[HASH_SIZE:]
 
     def found(self) -> LeafRef | None:
-        """What the map holds at the index: the leaf at the end of the path, if it is the index's own."""
+        """Return the leaf at the end of the path if it is the leaf of the index, otherwise None."""
         leaf = self._leaf
         return leaf_ref(leaf) if leaf is not None and leaf[:HASH_SIZE] == self.index else None
 
@@ -224,5 +238,5 @@ class _Path:
 
 
 def leaf_ref(slot: bytes) -> LeafRef:
-    """What a leaf slot of a page says."""
+    """Decode a leaf slot of a page."""
     return LeafRef(slot[:HASH_SIZE], slot[HASH_SIZE:LEAF_HASHED], int.from_bytes(slot[LEAF_HASHED:]))

@@ -1,15 +1,17 @@
-"""Pages of the map: sixteen slots, one nibble of the path, never overwritten (docs/DESIGN.md, section 5).
+"""Pages of the map: sixteen slots for one nibble of the path (docs/DESIGN.md, section 5).
 
-A page stands under the path of nibbles that leads to it and the version (epoch) that wrote it::
+Pages of a committed epoch are never overwritten. The key of a page consists of the path of nibbles that leads
+to the page and the version (epoch) that wrote it::
 
     key    u8 depth in nibbles || path, ceil(depth / 2) bytes, an odd end padded by 0 || u40 version
     page   u16 bitmap of leaf slots || u16 bitmap of child slots || slots in order || u32 CRC-32
     leaf   index 32 bytes || entry hash 32 bytes || u40 version that wrote the leaf      69 bytes
     child  hash of the subtree 32 bytes || u40 version of its page                       37 bytes
 
-All integers are big-endian, bit n of a bitmap (from the least significant) is slot n. The CRC is
-over key and page, so a changed byte or a page in another's place is noticed before it is believed.
-In memory a page is the list of its slots as bytes, None where empty; their length tells their kind.
+All integers are big-endian. Bit n of a bitmap, counted from the least significant bit, is slot n. The CRC
+covers the key and the page, so it detects a changed byte and also a page that is stored under the key of
+another page. In memory, a page is the list of its slots as bytes, or None for an empty slot. The length of a
+slot determines its kind.
 """
 
 from __future__ import annotations
@@ -33,25 +35,25 @@ LEAF_HASHED = 2 * HASH_SIZE
 Slots = list[bytes | None]
 
 Node = tuple[bytes, bytes | None]
-"""A non-empty node of the binary tree: its hash, and its only leaf's slot if it has but one leaf."""
+"""A non-empty node of the binary tree: its hash, and the slot of its leaf if it has only one leaf."""
 
 Checked = tuple[bytes, int, int]
-"""A page as it is stored, and its two bitmaps."""
+"""A page as it is stored, with its bitmaps of leaf slots and of child slots."""
 
 _HEAD = struct.Struct(">HH")
 _CRC = struct.Struct(">I")
 
 
 class NodeStore(Protocol):
-    """Where the map's pages are read from; writing them is the caller's, in its own atomic batch."""
+    """The store from which the map reads its pages. The caller of the map writes them in its own batch."""
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values of ``keys`` in their order, None for each one that is not stored."""
+        """Return the values of ``keys`` in the same order, with None for each key that is not stored."""
         ...
 
 
 def page_key(index: bytes, depth: int, version: bytes) -> bytes:
-    """The key of the page ``depth`` nibbles down the path of ``index``, written by ``version`` (u40)."""
+    """Return the key of the page at ``depth`` on the path of ``index``, written by ``version`` (u40)."""
     if depth & 1:
         at = depth >> 1
         return bytes((depth,)) + index[:at] + bytes((index[at] & 0xF0,)) + version
@@ -59,19 +61,19 @@ def page_key(index: bytes, depth: int, version: bytes) -> bytes:
 
 
 def nibble(index: bytes, depth: int) -> int:
-    """The slot of ``index`` in the page at ``depth``, 0 to 15."""
+    """Return the number of the slot of ``index`` in the page at ``depth``, 0 to 15."""
     byte = index[depth >> 1]
     return byte & 15 if depth & 1 else byte >> 4
 
 
 def describe(key: bytes) -> str:
-    """The page of ``key`` for a person: its path in hex digits and its version."""
+    """Return the name of the page of ``key`` for messages: its path in hex digits and its version."""
     path = key[1:-VERSION_SIZE].hex()[: key[0]]
     return f"map page {path or 'root'} of version {int.from_bytes(key[-VERSION_SIZE:])}"
 
 
 def encode_page(key: bytes, slots: Slots) -> bytes:
-    """The bytes of a page; ``slots`` are 16 leaf or child slots or None."""
+    """Encode a page. ``slots`` has 16 items: a leaf slot, a child slot or None."""
     leaves = children = 0
     for position, slot in enumerate(slots):
         if slot is not None:
@@ -84,7 +86,11 @@ def encode_page(key: bytes, slots: Slots) -> bytes:
 
 
 def decode_page(key: bytes, data: bytes | None) -> Slots:
-    """The 16 slots of the page stored under ``key``; DivergenceError if it is missing or damaged."""
+    """Return the 16 slots of the page stored under ``key``.
+
+    Raises:
+        DivergenceError: the page is missing or damaged.
+    """
     page, leaves, children = check_page(key, data)
     slots: Slots = [None] * SLOTS
     at = _HEAD.size
@@ -99,7 +105,11 @@ def decode_page(key: bytes, data: bytes | None) -> Slots:
 
 
 def check_page(key: bytes, data: bytes | None) -> Checked:
-    """The page stored under ``key``, once its size, bitmaps and CRC agree; errors as above."""
+    """Check the size, bitmaps and CRC of the page stored under ``key``, and return the page.
+
+    Raises:
+        DivergenceError: the page is missing or damaged.
+    """
     if data is None:
         raise DivergenceError(f"{describe(key)} is missing")
     if len(data) < _HEAD.size + _CRC.size:
@@ -115,7 +125,7 @@ def check_page(key: bytes, data: bytes | None) -> Checked:
 
 
 def read_slot(checked: Checked, position: int) -> bytes | None:
-    """One slot of a page, without decoding the others."""
+    """Return one slot of a page without decoding the others."""
     page, leaves, children = checked
     bit = 1 << position
     if not (leaves | children) & bit:
@@ -126,9 +136,9 @@ def read_slot(checked: Checked, position: int) -> bytes | None:
 
 
 def fold(slots: Slots) -> list[list[Node | None]]:
-    """The binary tree within a page: 16 nodes, then 8, 4, 2 and the page's one.
+    """Return the binary tree within a page: levels of 16, 8, 4, 2 and 1 nodes.
 
-    A subtree with one leaf is that leaf; None stands for an empty one.
+    A subtree with only one leaf is represented by this leaf. None represents an empty subtree.
     """
     nodes: list[Node | None] = [
         None
@@ -161,6 +171,6 @@ def fold(slots: Slots) -> list[list[Node | None]]:
 
 
 def page_hash(slots: Slots) -> bytes:
-    """The hash of the subtree that a page is the top of."""
+    """Return the hash of the subtree whose top is this page."""
     top = fold(slots)[-1][0]
     return MAP_EMPTY if top is None else top[0]

@@ -1,8 +1,8 @@
-"""One slice of updates applied to the map: each page on their way is read once and written once.
+"""Applying one slice of updates to the map. Each affected page is read once and written once.
 
-The pages are read level by level with one ``get_many`` each, changed on the way down, and hashed
-and encoded on the way back up. Everything is sorted by index, so the same slice gives the same
-pages in the same order.
+Pages are read level by level, with one ``get_many`` per level, and changed on the way down. They are hashed
+and encoded on the way back up. Everything is sorted by index, so the same slice gives the same pages in the
+same order.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Pages = list[tuple[bytes, bytes]]
 
 @dataclass(slots=True)
 class _Open:
-    """A page that updates go through; the slice's leaves ``low`` to ``high`` belong below it."""
+    """A page that updates pass through. The leaves ``low`` up to ``high`` of the slice belong below it."""
 
     slots: Slots
     depth: int
@@ -41,10 +41,15 @@ class _Open:
 
 
 class Slice:
-    """The state of one application: sorted new leaves in, pages and the count of new indices out."""
+    """The application of one slice. The results are ``pages`` and ``added``, the number of new indices."""
 
     def __init__(self, store: NodeStore, version: bytes, leaves: list[bytes]) -> None:
-        """``version`` is the u40 to write under, ``leaves`` the new leaf slots, sorted, one per index."""
+        """Prepare the application.
+
+        Args:
+            version: the version of the new pages, as u40.
+            leaves: the new leaf slots, sorted, one per index.
+        """
         self._store = store
         self._version = version
         self._leaves = leaves
@@ -52,9 +57,13 @@ class Slice:
         self.added = 0
 
     def apply(self, root_version: bytes | None) -> bytes | None:
-        """Apply to the map whose root page has ``root_version`` (None: the empty map).
+        """Apply the slice, and fill ``pages`` and ``added``.
 
-        Gives the new root hash, or None if nothing changed; ``pages`` and ``added`` are then filled.
+        Args:
+            root_version: the version of the root page of the map, or None for the empty map.
+
+        Returns:
+            The new root hash, or None if nothing changed.
         """
         slots: Slots = [None] * SLOTS
         if root_version is not None:
@@ -72,7 +81,7 @@ class Slice:
         return root
 
     def _descend(self, level: list[_Open]) -> list[_Open]:
-        """Put the leaves into the pages of one level; the pages below that they lead to, opened."""
+        """Put leaves into the pages of one level, and read the child pages that the other leaves lead to."""
         wanted: list[tuple[_Open, int, int, int, bytes]] = []
         for page in level:
             self._spread(page, wanted)
@@ -104,9 +113,9 @@ class Slice:
             low = high
 
     def _merge(self, old: bytes | None, new: list[bytes], depth: int) -> bytes:
-        """The slot in which the leaf that stood there, if any, and the new ones stand together.
+        """Return the slot that contains the old leaf, if any, and the new leaves.
 
-        An update to the very entry that stands there changes nothing: the leaf keeps its version.
+        An update that sets the same entry hash again changes nothing: the leaf keeps its version.
         """
         if old is None:
             self.added += len(new)
@@ -122,7 +131,7 @@ class Slice:
         return self._plant(sorted([*others, old]), depth)
 
     def _plant(self, leaves: list[bytes], depth: int) -> bytes:
-        """The slot of a subtree of these leaves alone, whose page, if it needs one, is at ``depth``."""
+        """Return the slot of a new subtree of these leaves. Its page, if it needs one, is at ``depth``."""
         if len(leaves) == 1:
             return leaves[0]
         slots: Slots = [None] * SLOTS
@@ -137,7 +146,7 @@ class Slice:
         return self._write(slots, leaves[0], depth)
 
     def _close(self, page: _Open) -> bytes:
-        """Hash and write a page whose children are closed, and enter it in its parent."""
+        """Hash and write a page whose children are closed, and put its hash and version into its parent."""
         slot = self._write(page.slots, self._leaves[page.low], page.depth)
         if page.parent is not None:
             page.parent.slots[page.position] = slot

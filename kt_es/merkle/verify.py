@@ -1,11 +1,11 @@
-"""Roots from proofs, and nothing else: what a client runs, without any storage.
+"""Computes roots from proofs. Clients use this module; it needs no storage.
 
-Each function computes the root to which a proof leads; the caller compares it with a signed one. A
-value of the wrong size raises MalformedError, a proof that does not fit its sizes or its place
-raises VerificationError with the step ``inclusion``, ``consistency`` or ``map``.
+Each function computes the root to which a proof leads. The caller compares this root with a signed one. A
+value of the wrong length raises ``MalformedError``. A proof that does not fit the sizes or the index raises
+``VerificationError`` with the step "inclusion", "consistency" or "map".
 
-Logs follow RFC 9162, sections 2.1.3.2 and 2.1.4.2 (the trees of RFC 6962); the map follows the
-docs/DESIGN.md, section 3: a leaf stands at its shortest unique prefix.
+Logs follow RFC 9162, sections 2.1.3.2 and 2.1.4.2 (the trees of RFC 6962). The map follows docs/DESIGN.md,
+section 3: the path of a leaf is the shortest prefix of its index that no other leaf has.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ MAX_DEPTH = 8 * HASH_SIZE
 
 
 def log_root_from_inclusion(leaf_index: int, size: int, leaf_hash: bytes, proof: Sequence[bytes]) -> bytes:
-    """The root of the log of ``size`` leaves in which ``leaf_hash`` stands at ``leaf_index``.
+    """Return the root of the log of ``size`` leaves that has ``leaf_hash`` at ``leaf_index``.
 
-    ``proof`` goes from the leaf up to the root, 32 bytes each (RFC 9162, 2.1.3.2).
+    ``proof`` has the siblings from the leaf up to the root, 32 bytes each (RFC 9162, 2.1.3.2).
     """
     _check_hashes("inclusion proof", leaf_hash, *proof)
     if not 0 <= leaf_index < size:
@@ -44,10 +44,10 @@ def log_root_from_inclusion(leaf_index: int, size: int, leaf_hash: bytes, proof:
 
 
 def log_root_from_range(start: int, size: int, leaf_hashes: Sequence[bytes], proof: Sequence[bytes]) -> bytes:
-    """The root of the log of ``size`` in which ``leaf_hashes`` stand from the leaf ``start`` on.
+    """Return the root of the log of ``size`` that has ``leaf_hashes`` from the leaf ``start`` on.
 
-    ``proof`` has the root of every largest subtree of RFC 6962 that holds none of these leaves, from left to
-    right (``log.plan_range``). At least one leaf is needed.
+    ``proof`` has the roots of the largest subtrees of RFC 6962 that contain none of these leaves, from left
+    to right (``log.plan_range``). At least one leaf is needed.
     """
     _check_hashes("range proof", *leaf_hashes, *proof)
     end = start + len(leaf_hashes)
@@ -73,10 +73,11 @@ def log_root_from_range(start: int, size: int, leaf_hashes: Sequence[bytes], pro
 
 
 def log_root_from_consistency(size1: int, size2: int, root1: bytes, proof: Sequence[bytes]) -> bytes:
-    """The root at ``size2`` of the log that has ``root1`` at ``size1`` (RFC 9162, 2.1.4.2).
+    """Return the root at ``size2`` of the log that has ``root1`` at ``size1`` (RFC 9162, 2.1.4.2).
 
-    ``1 <= size1 <= size2``: every log is consistent with the empty one, so that proves nothing and is
-    refused. Equal sizes take an empty proof and give ``root1``, whose size is the caller's to know.
+    The sizes must satisfy ``1 <= size1 <= size2``. Size 0 is refused: every log is consistent with the empty
+    log, so a proof would show nothing. For equal sizes the proof must be empty, and the result is ``root1``,
+    whose length is not checked.
     """
     _check_hashes("consistency proof", *proof)
     if not 1 <= size1 <= size2:
@@ -112,16 +113,16 @@ def log_root_from_consistency(size1: int, size2: int, root1: bytes, proof: Seque
 
 
 def _skip_right_edge(fn: int, sn: int) -> tuple[int, int]:
-    """Go up the levels at which a node of the right edge has no sibling (RFC 9162, the inner loop)."""
+    """Skip the levels at which a node of the right edge has no sibling (the inner loop of RFC 9162)."""
     while not fn & 1 and fn:
         fn, sn = fn >> 1, sn >> 1
     return fn, sn
 
 
 def map_root_from_inclusion(index: bytes, entry_hash: bytes, siblings: Sequence[bytes | None]) -> bytes:
-    """The root of the map in which ``entry_hash`` stands at ``index`` (both 32 bytes).
+    """Return the root of the map that has ``entry_hash`` at ``index`` (32 bytes each).
 
-    ``siblings`` go from the leaf up to the root, None for an empty subtree.
+    ``siblings`` are ordered from the leaf up to the root. None is an empty subtree.
     """
     _check_hashes("map proof", index, entry_hash)
     _check_siblings(siblings)
@@ -131,10 +132,10 @@ def map_root_from_inclusion(index: bytes, entry_hash: bytes, siblings: Sequence[
 
 
 def map_root_from_absence(index: bytes, siblings: Sequence[bytes | None], other: Leaf | None) -> bytes:
-    """The root of the map in which nothing stands at ``index``.
+    """Return the root of the map that has no entry at ``index``.
 
-    The path ends at an empty subtree (``other`` None) or at the leaf of another index that begins
-    with the same ``len(siblings)`` bits.
+    The path ends at an empty subtree (``other`` is None), or at the leaf ``other`` of another index that
+    begins with the same ``len(siblings)`` bits.
     """
     _check_hashes("map proof", index)
     _check_siblings(siblings)
@@ -152,14 +153,14 @@ def map_root_from_absence(index: bytes, siblings: Sequence[bytes | None], other:
 
 
 def map_root(index: bytes, proof: MapProof) -> bytes:
-    """The root to which ``proof`` leads for ``index``, be it inclusion or absence."""
+    """Return the root to which ``proof`` leads for ``index``. The proof may show inclusion or absence."""
     if proof.leaf is not None and proof.leaf[0] == index:
         return map_root_from_inclusion(index, proof.leaf[1], proof.siblings)
     return map_root_from_absence(index, proof.siblings, proof.leaf)
 
 
 def require_root(step: str, computed: bytes, trusted: bytes) -> None:
-    """Raise VerificationError for ``step`` unless the root of a proof is the one that was signed."""
+    """Raise ``VerificationError`` with ``step`` unless the computed root is the signed one."""
     if computed != trusted:
         raise VerificationError(step, "the proof leads to another root than the signed one")
 

@@ -1,4 +1,4 @@
-"""Every leaf of a state of the map in the order of the indices, each page held against its hash."""
+"""Iterating over all leaves of a state of the map in the order of their indices, with each page verified."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ from kt_es.merkle.pages import (
 
 
 def walk(store: NodeStore, root: Root, problem: Callable[[str], None]) -> Iterator[LeafRef]:
-    """The leaves reachable from ``root``; memory is one page and its children for each level.
+    """Yield the leaves reachable from ``root``. Memory holds one page and its children for each level.
 
-    ``problem`` is told of each page that is missing, damaged, not the one that its parent names, or newer
-    than ``root``, and of each leaf in another's place. What is below a bad page is left out.
+    Leaves below a page that is missing, damaged or has a wrong hash are skipped.
+
+    Args:
+        problem: called with a sentence for each page that is missing, damaged, newer than ``root`` or of
+            another hash than its parent says, and for each leaf that is misplaced or newer than ``root``.
     """
     if root.size == 0:
         return
@@ -43,7 +46,7 @@ class _Walk:
     def below(
         self, path: bytes, depth: int, key: bytes, data: bytes | None, must: bytes
     ) -> Iterator[LeafRef]:
-        """The leaves below the page at ``path`` and ``depth``, whose hash has to be ``must``."""
+        """Yield the leaves below the page at ``path`` and ``depth``, whose hash must be ``must``."""
         slots = self._page(key, data, must)
         children = {
             position: page_key(_down(path, depth, position), depth + 1, slot[HASH_SIZE:])
@@ -86,7 +89,7 @@ class _Walk:
 
 
 def _down(path: bytes, depth: int, position: int) -> bytes:
-    """``path`` with ``position`` as its nibble number ``depth``."""
+    """Return ``path`` with its nibble number ``depth`` set to ``position``."""
     at = depth >> 1
     byte = (path[at] & 0xF0 | position) if depth & 1 else (path[at] & 0x0F | position << 4)
     return path[:at] + bytes((byte,)) + path[at + 1 :]

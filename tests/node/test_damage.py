@@ -13,10 +13,10 @@ import pytest
 from kt_es.errors import ConfigError, KtError
 from kt_es.eventstore.driver import EventStoreDBClient, EventStoreDBClientException
 from kt_es.node.groups.registry import Groups
-from kt_es.node.groups.settings import GroupSettings
+from kt_es.node.groups.settings import GroupSettings, checkpoint_key
 from kt_es.node.ops.checking import check
 from kt_es.node.server import NodeConfig
-from kt_es.node.store.keys import POSITION_KEY, event_key, head_key, id_key, range_key
+from kt_es.node.store.keys import POSITION_KEY, STREAMS_KEY, event_key, head_key, id_key, range_key, u64
 from kt_es.node.store.log import NodeLog
 from kt_es.node.store.reading import all_forwards, forwards
 from kt_es.node.store.records import Proposed
@@ -244,6 +244,9 @@ def test_records_that_contradict_each_other_are_named(copy: Path) -> None:
         "behind the end": (head_key("s3"), head[:8] + (5).to_bytes(8) + head[16:]),
         "cannot be read": (b"G\x00\x02s1g", b"{"),
         "a record cannot be": (head_key("s4"), b"short" * 30),
+        f"there are {STREAMS} streams, but 99 were counted": (STREAMS_KEY, u64(99)),
+        "has another event at revision 9": (id_key(number, proposed(3000).id), u64(9)),
+        "the checkpoint of s1::g cannot be read": (checkpoint_key("s1", "g"), b"short"),
     }
     for at, (sentence, put) in enumerate(wrong.items()):
         damaged = copy.with_name(f"damaged-{at}")

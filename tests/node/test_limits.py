@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from uuid import UUID
 
 import pytest
 from google.protobuf.duration_pb2 import Duration  # type: ignore[import-untyped]
@@ -24,6 +25,7 @@ from kt_es.node.refusals import Refusal
 from kt_es.node.rpc.append_messages import append_answer, appended, in_time, seconds_left
 from kt_es.node.rpc.discovery import VERSION, supported_methods
 from kt_es.node.store.log import Appended
+from kt_es.node.store.records import Proposed, encoder
 
 Options = streams_pb2.BatchAppendReq.Options
 NOW = 1_700_000_000.0
@@ -83,11 +85,23 @@ def test_filters_that_are_too_much_are_refused(regex: str, prefixes: tuple[str, 
         predicate(make_filter(False, regex, prefixes, 1, 1))
 
 
+def of_type(name: str) -> bytes:
+    return encoder(b"s", 1)(Proposed(str(UUID(int=1)), name, "text/plain", b"", b""), 0, 0)
+
+
 def test_long_filters_within_limits_are_used() -> None:
-    names = "|".join(["x" * MAX_PART] * 5)
-    predicate(make_filter(False, names, (), 1, 1))
-    predicate(make_filter(False, "|".join("x" * (MAX_REGEX // 2)), (), 1, 1))
-    predicate(make_filter(True, "", ("p" * MAX_PREFIX,) * MAX_PREFIXES, 1, 1))
+    longest = [letter * MAX_PART for letter in "vwxyz"]
+    many = [chr(0x100 + number) for number in range(MAX_REGEX // 2)]
+    prefixes = tuple(chr(0x100 + number) * MAX_PREFIX for number in range(MAX_PREFIXES))
+    for made, passes in (
+        (make_filter(False, "|".join(longest), (), 1, 1), longest),
+        (make_filter(False, "|".join(many), (), 1, 1), many),
+        (make_filter(False, "", prefixes, 1, 1), prefixes),
+    ):
+        passed = predicate(made)
+        assert passed(of_type(passes[0]))
+        assert passed(of_type(passes[-1]))
+        assert not passed(of_type("another"))
 
 
 EXPONENTIAL = (r"(a+)+$", r"(a|aa)+$", r"^(?!(\$.+$))(x?a*)*$", "(?:a?){30}a{30}!!")

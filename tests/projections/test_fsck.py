@@ -33,6 +33,7 @@ from kt_es.ledger.tables import (
     StoredEntry,
 )
 from kt_es.merkle.log import NodeId
+from kt_es.merkle.pages import LEAF_SIZE, VERSION_SIZE, decode_page, encode_page
 from projections.fsck.examination import fsck
 from projections.fsck.findings import MAX_DIFFERENCES, FsckReport
 from tests.builders import (
@@ -50,6 +51,17 @@ from tests.reference.memory_log import MemoryLog
 from tests.reference.memory_store import MemoryStore
 from tests.reference.signing import NAMES, heads
 from tests.signer.test_divergence import USERS, copy, filled, published, stored
+
+
+def held_rows() -> dict[tuple[str, bytes], bytes]:
+    """All rows but the pages that the root does not lead to: a newer one is at their place in the map."""
+    rows = {(family, key): value for family in FAMILIES for key, value in published()[1][family].items()}
+    newest = {key[:-VERSION_SIZE]: key for key in sorted(published()[1][PageTable.FAMILY])}
+    return {
+        (family, key): value
+        for (family, key), value in rows.items()
+        if family != PageTable.FAMILY or newest[key[:-VERSION_SIZE]] == key
+    }
 
 
 def examined(store: Store, log: MemoryLog | None = None) -> FsckReport:
@@ -70,19 +82,14 @@ def test_a_whole_directory_and_its_logs_are_as_they_must_be() -> None:
     "family", [PageTable.FAMILY, EntryTable.FAMILY, LogNodeTable.FAMILY, HeadTable.FAMILY]
 )
 def test_every_value_that_is_changed_or_missing_is_found(family: str) -> None:
-    rows = published()[1][family]
-    reachable = 0
+    rows, held = published()[1][family], held_rows()
+    assert family != PageTable.FAMILY or 1 < sum(key in rows for _, key in held) < len(rows)
     for number, (key, value) in enumerate(rows.items()):
         for change in (value[:-1] + bytes([value[-1] ^ 1]), value[: len(value) // 2], None):
             store = stored()
             store.write([(family, key, change)])
             found = not examined(store, published()[0]).is_good
-            if family == PageTable.FAMILY:
-                # Pages that no current root leads to are not held.
-                reachable += found
-            else:
-                assert found, (family, number, key.hex(), change)
-    assert family != PageTable.FAMILY or reachable > 0
+            assert found == ((family, key) in held), (family, number, key.hex(), change)
 
 
 def test_every_changed_byte_of_an_entry_is_found() -> None:
@@ -111,6 +118,30 @@ def test_entries_that_nobody_accepted_are_found() -> None:
     forged = mutation("zoe", signed_by=[private_key("eve")])
     store.write([EntryTable(store).put(index("zoe"), 3, StoredEntry(46, forged.encode()))])
     assert "is not signed as it must be" in " ".join(examined(store).differences)
+
+
+def test_an_entry_and_its_leaf_that_agree_are_held_against_the_root() -> None:
+    """The checksum of the page is right: only its parent tells that it is another one."""
+    store, at = stored(), index(USERS[9])
+    other = mutation(USERS[9], commits_to=seed("another profile"))
+    ((key, slots, position),) = (
+        (key, slots, position)
+        for family, key in held_rows()
+        if family == PageTable.FAMILY
+        for slots in [decode_page(key, store.get(family, key))]
+        for position, slot in enumerate(slots)
+        if slot is not None and len(slot) == LEAF_SIZE and slot.startswith(at)
+    )
+    version = (slots[position] or b"")[-VERSION_SIZE:]
+    slots[position] = at + other.entry_hash + version
+    ((epoch, kept),) = ((epoch, kept) for place, epoch, kept in EntryTable(store).scan() if place == at)
+    store.write(
+        [
+            (PageTable.FAMILY, key, encode_page(key, slots)),
+            EntryTable(store).put(at, epoch, StoredEntry(kept.sequence, other.encode())),
+        ]
+    )
+    assert "its parent says" in " ".join(examined(store).differences)
 
 
 def test_a_page_below_the_root_is_named() -> None:
@@ -207,17 +238,24 @@ def test_it_stops_after_twenty_differences() -> None:
     assert len(examined(store).differences) == MAX_DIFFERENCES
 
 
-def test_random_damage_never_breaks_it() -> None:
+def test_random_damage_is_found_and_never_breaks_it() -> None:
     random_ = random.Random(5)
+    held = held_rows()
+    good = 0
     rows = [(family, key) for family in FAMILIES for key in published()[1][family]]
     for _ in range(150):
-        store = stored()
+        store, changed = stored(), False
         for family, key in random_.sample(rows, random_.randint(1, 4)):
             value = bytearray(published()[1][family][key])
             for _ in range(random_.randint(1, 5)):
                 value[random_.randrange(len(value))] = random_.randrange(256)
-            store.write([(family, key, bytes(value[: random_.randint(0, len(value))]))])
-        examined(store, published()[0])
+            now = bytes(value[: random_.randint(0, len(value))])
+            store.write([(family, key, now)])
+            changed |= held.get((family, key), now) != now
+        report = examined(store, published()[0])
+        assert report.is_good != changed, report.differences
+        good += report.is_good
+    assert 0 < good < 150
 
 
 def test_nothing_and_another_directory_are_told() -> None:

@@ -22,6 +22,7 @@ from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.store import Store
 from kt_es.ledger.tables import FAMILIES
+from kt_es.server.backlog import MAX_BACKLOG
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
 from projections.service import FrontendService
 from tests import builders as b
@@ -47,6 +48,7 @@ class Front:
         ledger: Ledger | None = None,
         connect: Callable[[], EventLog] | None = None,
         limits: ClientLimits = DEFAULT_LIMITS,
+        max_backlog: int = MAX_BACKLOG,
     ) -> None:
         self.streams = streams
         self.errors: list[KtError] = []
@@ -60,6 +62,7 @@ class Front:
             b.VRF,
             connect or (lambda: streams.log),
             self.errors.append,
+            max_backlog=max_backlog,
             limits=limits,
             now=lambda: streams.ledger.committed.standing.timestamp + self.later,
         )

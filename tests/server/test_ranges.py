@@ -78,6 +78,7 @@ def test_every_range_is_proven(story: Story, first: int) -> None:
 def test_absence_is_proven_in_each_epoch(story: Story) -> None:
     answer = RangeAnswer.decode(story.front.directory.range("nobody@example.org", 1, EPOCHS).answer)
     assert answer.mutations == ()
+    assert len(answer.epochs) == EPOCHS
     assert all(epoch.mutation is None for epoch in answer.epochs)
 
 

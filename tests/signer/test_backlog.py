@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -148,7 +149,14 @@ def test_a_subscription_that_died_unseen_is_found_although_every_epoch_goes_on()
 
 def test_silence_of_a_queue_where_nothing_happens_is_no_alarm() -> None:
     log = new_log(max_interval=3_600_000)
+    asked: list[float] = []
+
+    def connect() -> MemoryLog:
+        asked.append(signer._effects.monotonic())
+        return log
+
     signer, place = slow_signer(log), Place()
+    signer._effects = replace(signer._effects, connect=connect)
     signer.recover()
     signer.join(place)
     for event in log.read(NAMES.queue):
@@ -158,3 +166,6 @@ def test_silence_of_a_queue_where_nothing_happens_is_no_alarm() -> None:
         signer.advance()
         for event in log.read(NAMES.queue, signer._delivered + 1):
             signer.deliver(event)
+    # Each silence was looked into, and none before its time.
+    assert len(asked) >= 5
+    assert min(later - earlier for earlier, later in itertools.pairwise(asked)) >= LIMITS.watchdog

@@ -115,6 +115,7 @@ def test_what_a_subscription_does_changes_nothing(delivery: Delivery) -> None:
     assert not ended
     assert verdicts(log) == ["accepted"] * len(USERS)
     assert all(revision < ledger.committed.queue_next for revision in scripted.acknowledged)
+    assert scripted.acknowledged
     check_logs(log)
 
 

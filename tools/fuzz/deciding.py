@@ -56,16 +56,17 @@ _FAILED = "failed"
 T = TypeVar("T")
 
 
-def queue(data: bytes) -> None:
-    """Check that each item of any queue gets one verdict, and that the signer continues."""
+def queue(data: bytes) -> bool:
+    """Whatever stands in the queue, each item gets one verdict and the signer goes on."""
     events = list(_frames(data))[:MAX_STEPS]
     if events and data[0] & 0x80:
         refuse_foreign(events)
-        return
+        return False
     written = [(CONFIG, FIRST.encode()), *events]
     records = sign_queue(written)
     items = [item for revision, event in enumerate(written) for item in items_of(revision, *event)]
     check([record.item for record in records][: len(items)] == items, "an item has no record, or several")
+    return True
 
 
 def _frames(data: bytes) -> Sequence[QueueEvent]:
@@ -82,8 +83,8 @@ def frame(kind: str, data: bytes) -> bytes:
     return bytes((EVENT_TYPES.index(kind),)) + len(data).to_bytes(2) + data
 
 
-def decision(data: bytes) -> None:
-    """Check that the code decides the queue of a program as the plain model does."""
+def decision(data: bytes) -> bool:
+    """A program's queue, decided as the plain model decides it."""
     program = _Program(_Choices(data))
     program.run()
     decided = [record.verdict for record in sign_queue(program.queue)]
@@ -93,6 +94,7 @@ def decision(data: bytes) -> None:
         else:
             check(verdict.label == expected, f"item {number} is {verdict.label}, must be {expected}")
     check(len(decided) - len(program.expected) in (0, 1), "an item has no record, or several")
+    return True
 
 
 @dataclass

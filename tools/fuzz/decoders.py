@@ -1,4 +1,7 @@
-"""Fuzz targets of decoders: each input is decoded or refused, and a decoded value has one encoding."""
+"""Fuzz targets of what is written in bytes: each is read or refused, and what is read has one encoding.
+
+A target tells whether anything was read: one that refuses all of its seeds holds nothing to its promises.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ from kt_es.merkle.pages import (
 from tests.builders import ORIGIN, SIGNER_KEY
 from tests.examples import EXAMPLES, evidence_of_entries, evidence_of_heads
 
-Target = Callable[[bytes], None]
+Target = Callable[[bytes], bool]
 
 
 def check(holds: bool, breach: str) -> None:
@@ -38,12 +41,13 @@ def check(holds: bool, breach: str) -> None:
 
 
 def _one_encoding(again: Callable[[bytes], bytes], refused: tuple[type[Exception], ...]) -> Target:
-    def target(data: bytes) -> None:
+    def target(data: bytes) -> bool:
         try:
             read = again(data)
         except refused:
-            return
+            return False
         check(read == data, "what was read encodes to other bytes")
+        return True
 
     return target
 
@@ -80,34 +84,39 @@ TEXT_TARGETS: dict[str, Target] = {
 }
 
 
-def pin(data: bytes) -> None:
-    """Parse a pinned key as a person types it. Only blanks around it are ignored."""
+def pin(data: bytes) -> bool:
+    """A pin as somebody types it: blanks around it are forgiven, nothing else is."""
     text = data.decode("utf-8", "replace")
     try:
         pinned = Pinned.parse(text)
     except ConfigError:
-        return
+        return False
     check(pinned.vkey == text.strip(), "a verifier key has one spelling")
+    return True
 
 
-def label(data: bytes) -> None:
-    """Check that normalizing a normalized label changes nothing."""
+def label(data: bytes) -> bool:
+    """Normalizing changes a label once at most."""
     text = data.decode("utf-8", "surrogatepass") if _is_utf8(data) else data.decode("latin-1")
+    read = False
     for policy in LABEL_POLICIES:
         try:
             known = normalize_label(text, policy)
         except MalformedError:
             continue
         check(normalize_label(known, policy) == known, "a normalized label is not normal")
+        read = True
+    return read
 
 
-def armor(data: bytes) -> None:
-    """Check that armored evidence is refused, or decodes to data that survives armoring again."""
+def armor(data: bytes) -> bool:
+    """Armored evidence is read or refused; what was read comes off its armor again."""
     try:
         read = unarmored(data.decode("utf-8", "surrogatepass"))
     except _REFUSED:
-        return
+        return False
     check(unarmored(armored(read)) == read, "armor does not come off again")
+    return True
 
 
 _SIGNED = {
@@ -115,17 +124,18 @@ _SIGNED = {
 }
 
 
-def conviction(data: bytes) -> None:
-    """Check that evidence which convicts has two statements that the signer of the tests signed."""
+def conviction(data: bytes) -> bool:
+    """Evidence that convicts has two statements that the signer of the tests signed."""
     try:
         made = Evidence.decode(data)
         convict(made)
     except (MalformedError, VerificationError):
-        return
+        return False
     ours = made.configs[0].config.signer_key == SIGNER_KEY
     check(ours, "somebody else is convicted")
     heads = {SignedMapHead.decode(statement).head_bytes for statement in made.statements}
     check(len(heads) == 2 and heads <= _SIGNED, "what convicts was never signed")
+    return True
 
 
 def _is_utf8(data: bytes) -> bool:
@@ -136,29 +146,32 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def page(data: bytes) -> None:
-    """Decode a page with its own CRC and a correct one: ``u8 path length || path || u40 version || page``."""
+def page(data: bytes) -> bool:
+    """A page of the map: ``u8 path length || path || u40 version || page``, its own CRC or a true one."""
     depth = min(data[0] if data else 0, 63)
     at = 1 + (depth + 1) // 2 + 5
     key, stored = (bytes((depth,)) + data[1:at]).ljust(at, b"\0"), data[at:]
-    _page(key, stored)
+    read = _page(key, stored)
     slots, rest = _slots_of(stored)
     if any(slots):
         made = encode_page(key, slots)
         check(decode_page(key, made) == slots, "slots do not come back")
-        _page(key, made)
+        check(_page(key, made), "a page that was made is refused")
         _page(key, made[:-4] + rest + made[-4:])
+        read = True
+    return read
 
 
-def _page(key: bytes, stored: bytes) -> None:
+def _page(key: bytes, stored: bytes) -> bool:
     try:
         slots = decode_page(key, stored)
     except DivergenceError:
-        return
+        return False
     check(encode_page(key, slots) == stored, "a page has one encoding")
     checked = check_page(key, stored)
     check([read_slot(checked, at) for at in range(SLOTS)] == slots, "a slot is read otherwise alone")
     check(len(page_hash(slots)) == 32, "a page has a hash")
+    return True
 
 
 def _slots_of(data: bytes) -> tuple[list[bytes | None], bytes]:

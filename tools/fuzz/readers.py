@@ -6,6 +6,7 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from kt_es.api.codec import decode_json, decode_model
@@ -47,7 +48,7 @@ from tests.examples import BOB, ROTATED
 from tests.reference.memory_store import MemoryStore
 from tools.fuzz.decoders import check
 
-_READERS: list[Callable[..., object]] = [
+ANSWER_READERS: list[Callable[..., object]] = [
     wire.read_directory,
     lambda body: decode_model(LookupBody, body),
     lambda body: decode_model(RangeBody, body),
@@ -63,29 +64,35 @@ _HELD = {"alice": ROTATED.entry_hash, "bob": BOB.entry_hash, "carol": None}
 _NOW = START + 3_000
 
 
-def json_answers(data: bytes) -> None:
-    """Give one body to every reader of an answer."""
+def json_answers(data: bytes) -> bool:
+    """One body before every reader of an answer."""
     problem = wire.read_problem(502, data)
     shown = (problem.reason, problem.detail, problem.field or "")
     check(all(text.isprintable() for text in shown), "a problem cannot be shown")
     try:
         body = decode_json(data, "answer")
     except MalformedError:
-        return
-    for reader in _READERS:
-        try:
-            reader(body)
-        except MalformedError:
-            continue
+        return False
+    # Each of them, whatever the one before it says.
+    return sum(is_read(reader, body) for reader in ANSWER_READERS) > 0
 
 
-def lookup(data: bytes) -> None:
-    """Verify the answer to a lookup for each user: it is refused, or proves the truth."""
+def is_read(reader: Callable[..., object], body: object) -> bool:
+    try:
+        reader(body)
+    except MalformedError:
+        return False
+    return True
+
+
+def lookup(data: bytes) -> bool:
+    """A lookup's answer, verified for each user: it is refused or proves what is the case."""
     trusted = begin(_PINNED, [signed_config()])
     try:
         answer = open_answer(data)
     except VerificationError:
-        return
+        return False
+    verified = False
     for user, held in _HELD.items():
         told = profile("alice", 2) if user == "alice" else None
         try:
@@ -94,10 +101,13 @@ def lookup(data: bytes) -> None:
             continue
         found = None if proven.mutation is None else proven.mutation.entry_hash
         check(found == held, f"something else was proven of {user}")
+        verified = True
+    return verified
 
 
-def snapshot(data: bytes) -> None:
-    """Load a snapshot, unchanged and with a correct digest: it is refused, or saved as the same bytes."""
+def snapshot(data: bytes) -> bool:
+    """A snapshot as it is, and its parts under a right digest: refused, or what was signed and no more."""
+    loaded = False
     parts = data + bytes(LENGTH_SIZE)
     for file in (data, parts + sha256(parts)):
         store = MemoryStore(FAMILIES)
@@ -112,25 +122,32 @@ def snapshot(data: bytes) -> None:
         again = io.BytesIO()
         save(Ledger(store, ORIGIN, SIGNER_KEY), again)
         check(again.getvalue() == file, "a snapshot that was loaded is saved otherwise")
+        loaded = True
+    return loaded
 
 
-def proof(data: bytes) -> None:
-    """Decode and verify a proof file: it is refused, or proves the truth."""
+def proof(data: bytes) -> bool:
+    """A proof file, decoded and verified: it is refused or proves what is the case."""
     try:
         file = ProofFile.decode(data)
-        check(file.encode() == data, "a proof file has one encoding")
+    except MalformedError:
+        return False
+    check(file.encode() == data, "a proof file has one encoding")
+    try:
         proven = verify_proof_file(file, _PINNED)
     except (MalformedError, VerificationError, CannotTellError):
-        return
+        return False
     by_label = {label_of(user): held for user, held in _HELD.items()}
     held = None if proven.mutation is None else proven.mutation.entry_hash
     check(proven.head.origin == ORIGIN, "another directory was proven")
     if proven.head.epoch == 2 and proven.label in by_label:
         check(held == by_label[proven.label], f"something else was proven of {proven.label}")
+    return True
 
 
-def vrf_proof(data: bytes) -> None:
-    """Verify ``proof[80] || alpha`` under the key of the directory and under a key from the input."""
+def vrf_proof(data: bytes) -> bool:
+    """``proof[80] || alpha`` under the directory's key and under one that is in the input."""
+    verified = False
     pi, alpha = data[:80], data[80:335]
     for public in (VRF.public, data[-32:]):
         try:
@@ -143,14 +160,16 @@ def vrf_proof(data: bytes) -> None:
         if public == VRF.public:
             users = {label_of(user).encode(): index(user) for user in _HELD}
             check(alpha not in users or vrf.index_of(beta) == users[alpha], "a VRF output was forged")
+        verified = True
+    return verified
 
 
-def openpgp_binding(data: bytes) -> None:
-    """Verify ``u16 length || key || u16 length || user id || signature``: packet bodies of a certificate."""
+def openpgp_binding(data: bytes) -> bool:
+    """``u16 length || key || u16 length || user id || signature``: packet bodies of a certificate."""
     key, rest = _sized(data)
     user_id, signature = _sized(rest)
-    binds(key, user_id, signature)
     binds(key, None, signature)
+    return binds(key, user_id, signature)
 
 
 def _sized(data: bytes) -> tuple[bytes, bytes]:
@@ -158,17 +177,20 @@ def _sized(data: bytes) -> tuple[bytes, bytes]:
     return data[2:size], data[size:]
 
 
-def private_key(data: bytes) -> None:
-    """Give a PEM file to both readers of private keys: a key that was read survives encoding."""
-    with contextlib.suppress(MalformedError, ConfigError):
-        key = PrivateKey.from_pem(data)
-        check(PrivateKey.from_pem(key.to_pem()).public == key.public, "a private key does not come back")
+def private_key(data: bytes) -> bool:
+    """A PEM file under each of the two readers of keys: what is read is a key that signs."""
     with contextlib.suppress(MalformedError):
         VrfPrivateKey.from_pem(data)
+    try:
+        key = PrivateKey.from_pem(data)
+    except (MalformedError, ConfigError):
+        return False
+    check(PrivateKey.from_pem(key.to_pem()).public == key.public, "a private key does not come back")
+    return True
 
 
-def settings(data: bytes) -> None:
-    """Read ``kt.toml``: it is accepted, or refused with an error that names the file."""
+def settings(data: bytes) -> bool:
+    """``kt.toml``: read, or refused with a sentence that names the file."""
     with tempfile.TemporaryDirectory(prefix="kt-fuzz-") as folder:
         path = Path(folder) / "kt.toml"
         path.write_bytes(data)
@@ -176,54 +198,57 @@ def settings(data: bytes) -> None:
             read = load_settings(path)
         except ConfigError as error:
             check(str(path) in str(error), "the error does not name the file")
-            return
+            return False
         check(read.pinned.id == Pinned.parse(read.key).key.id, "the pinned key is another")
+        return True
 
 
-def _plan(data: bytes, read: Callable[[Path], ImportPlan]) -> None:
+def _plan(data: bytes, read: Callable[[Path], ImportPlan]) -> bool:
     with tempfile.TemporaryDirectory(prefix="kt-fuzz-") as folder:
         path = Path(folder) / "file"
         path.write_bytes(data)
         try:
             plan = read(path)
         except MalformedError:
-            return
+            return False
         check(read(path) == plan, "the same file makes another plan")
     for account in plan.accounts:
         check(decode_profile(encode_profile(account.keys)) == account.keys, "a profile does not come back")
     check(all(skipped.what.isprintable() for skipped in plan.skipped), "what was skipped cannot be shown")
+    return bool(plan.accounts)
 
 
-def pem(data: bytes) -> None:
-    for policy in (EMAIL, TEXT):
-        _plan(data, lambda path, policy=policy: read_pem(path, policy))  # type: ignore[misc]
+def pem(data: bytes) -> bool:
+    plans = [_plan(data, partial(read_pem, policy=policy)) for policy in (EMAIL, TEXT)]
+    return any(plans)
 
 
-def ssh(data: bytes) -> None:
-    for policy in (EMAIL, TEXT):
-        _plan(data, lambda path, policy=policy: read_ssh(path, policy))  # type: ignore[misc]
+def ssh(data: bytes) -> bool:
+    plans = [_plan(data, partial(read_ssh, policy=policy)) for policy in (EMAIL, TEXT)]
+    return any(plans)
 
 
-def openpgp(data: bytes) -> None:
+def openpgp(data: bytes) -> bool:
     mailbox(data[:1024].decode("utf-8", "replace"))
-    for certifications in (True, False):
-        _plan(
-            data,
-            lambda path, certifications=certifications: read_openpgp(  # type: ignore[misc]
-                path, certifications=certifications
-            ),
-        )
+    plans = [_plan(data, partial(read_openpgp, certifications=used)) for used in (True, False)]
+    return any(plans)
 
 
-def node_users(data: bytes) -> None:
-    """Decode the node's file of users: it survives encoding."""
-    with contextlib.suppress(ConfigError):
+def node_users(data: bytes) -> bool:
+    """The node's file of users."""
+    try:
         users = decode_users(data, Path("users.json"))
-        check(decode_users(encode_users(users), Path("users.json")) == users, "users are kept otherwise")
+    except ConfigError:
+        return False
+    check(decode_users(encode_users(users), Path("users.json")) == users, "users are kept otherwise")
+    return True
 
 
-def node_group(data: bytes) -> None:
-    """Decode the stored settings of a persistent subscription: they survive encoding."""
-    with contextlib.suppress(MalformedError):
+def node_group(data: bytes) -> bool:
+    """What the node keeps of a persistent subscription."""
+    try:
         settings = decode_settings(data)
-        check(decode_settings(encode_settings(settings)) == settings, "settings are kept otherwise")
+    except MalformedError:
+        return False
+    check(decode_settings(encode_settings(settings)) == settings, "settings are kept otherwise")
+    return True

@@ -135,8 +135,12 @@ def _bodies() -> list[dict[str, object]]:
             "smh": text(STORY.smhs[1]),
             "heads_checkpoint": STORY.heads_checkpoint(),
             "mutations_checkpoint": STORY.heads_checkpoint(),
-            "hashes": [text(bytes(32))],
+            "inclusion": [text(bytes(32))],
+            "latest_checkpoint": STORY.heads_checkpoint(),
         },
+        {"hashes": [text(bytes(32))]},
+        {"first": 1, "last": 2, "answer": text(b"answer"), "consistency": [text(bytes(32))]},
+        {"entry": ALICE.entry_hash.hex(), "event": None, "epoch": 2},
         {
             "versions": [
                 {
@@ -146,7 +150,8 @@ def _bodies() -> list[dict[str, object]]:
                     "opening": text(opening("alice")),
                     "profile": text(profile("alice")),
                 }
-            ]
+            ],
+            "more": False,
         },
         {"mutation": ALICE.entry_hash.hex(), "verdict": "accepted", "epoch": 1},
         {"title": "Conflict", "detail": "is taken", "reason": "conflict", "field": "version", "status": 409},
