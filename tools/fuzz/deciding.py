@@ -57,7 +57,7 @@ T = TypeVar("T")
 
 
 def queue(data: bytes) -> bool:
-    """Whatever stands in the queue, each item gets one verdict and the signer goes on."""
+    """Check that each item of any queue gets one verdict, and that the signer continues."""
     events = list(_frames(data))[:MAX_STEPS]
     if events and data[0] & 0x80:
         refuse_foreign(events)
@@ -84,7 +84,7 @@ def frame(kind: str, data: bytes) -> bytes:
 
 
 def decision(data: bytes) -> bool:
-    """A program's queue, decided as the plain model decides it."""
+    """Check that the code decides the queue of a program as the plain model does."""
     program = _Program(_Choices(data))
     program.run()
     decided = [record.verdict for record in sign_queue(program.queue)]

@@ -85,7 +85,7 @@ TEXT_TARGETS: dict[str, Target] = {
 
 
 def pin(data: bytes) -> bool:
-    """A pin as somebody types it: blanks around it are forgiven, nothing else is."""
+    """Parse a pinned key as a person types it. Only blanks around it are ignored."""
     text = data.decode("utf-8", "replace")
     try:
         pinned = Pinned.parse(text)
@@ -96,7 +96,7 @@ def pin(data: bytes) -> bool:
 
 
 def label(data: bytes) -> bool:
-    """Normalizing changes a label once at most."""
+    """Check that normalizing a normalized label changes nothing."""
     text = data.decode("utf-8", "surrogatepass") if _is_utf8(data) else data.decode("latin-1")
     read = False
     for policy in LABEL_POLICIES:
@@ -110,7 +110,7 @@ def label(data: bytes) -> bool:
 
 
 def armor(data: bytes) -> bool:
-    """Armored evidence is read or refused; what was read comes off its armor again."""
+    """Check that armored evidence is refused, or decodes to data that survives armoring again."""
     try:
         read = unarmored(data.decode("utf-8", "surrogatepass"))
     except _REFUSED:
@@ -125,7 +125,7 @@ _SIGNED = {
 
 
 def conviction(data: bytes) -> bool:
-    """Evidence that convicts has two statements that the signer of the tests signed."""
+    """Check that evidence which convicts has two statements that the signer of the tests signed."""
     try:
         made = Evidence.decode(data)
         convict(made)
@@ -147,7 +147,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def page(data: bytes) -> bool:
-    """A page of the map: ``u8 path length || path || u40 version || page``, its own CRC or a true one."""
+    """Decode a page with its own CRC and a correct one: ``u8 path length || path || u40 version || page``."""
     depth = min(data[0] if data else 0, 63)
     at = 1 + (depth + 1) // 2 + 5
     key, stored = (bytes((depth,)) + data[1:at]).ljust(at, b"\0"), data[at:]

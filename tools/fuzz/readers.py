@@ -65,7 +65,7 @@ _NOW = START + 3_000
 
 
 def json_answers(data: bytes) -> bool:
-    """One body before every reader of an answer."""
+    """Give one body to every reader of an answer."""
     problem = wire.read_problem(502, data)
     shown = (problem.reason, problem.detail, problem.field or "")
     check(all(text.isprintable() for text in shown), "a problem cannot be shown")
@@ -86,7 +86,7 @@ def is_read(reader: Callable[..., object], body: object) -> bool:
 
 
 def lookup(data: bytes) -> bool:
-    """A lookup's answer, verified for each user: it is refused or proves what is the case."""
+    """Verify the answer to a lookup for each user: it is refused, or proves the truth."""
     trusted = begin(_PINNED, [signed_config()])
     try:
         answer = open_answer(data)
@@ -106,7 +106,7 @@ def lookup(data: bytes) -> bool:
 
 
 def snapshot(data: bytes) -> bool:
-    """A snapshot as it is, and its parts under a right digest: refused, or what was signed and no more."""
+    """Load a snapshot, unchanged and with a correct digest: it is refused, or saved as the same bytes."""
     loaded = False
     parts = data + bytes(LENGTH_SIZE)
     for file in (data, parts + sha256(parts)):
@@ -127,7 +127,7 @@ def snapshot(data: bytes) -> bool:
 
 
 def proof(data: bytes) -> bool:
-    """A proof file, decoded and verified: it is refused or proves what is the case."""
+    """Decode and verify a proof file: it is refused, or proves the truth."""
     try:
         file = ProofFile.decode(data)
     except MalformedError:
@@ -146,7 +146,7 @@ def proof(data: bytes) -> bool:
 
 
 def vrf_proof(data: bytes) -> bool:
-    """``proof[80] || alpha`` under the directory's key and under one that is in the input."""
+    """Verify ``proof[80] || alpha`` under the key of the directory and under a key from the input."""
     verified = False
     pi, alpha = data[:80], data[80:335]
     for public in (VRF.public, data[-32:]):
@@ -165,7 +165,7 @@ def vrf_proof(data: bytes) -> bool:
 
 
 def openpgp_binding(data: bytes) -> bool:
-    """``u16 length || key || u16 length || user id || signature``: packet bodies of a certificate."""
+    """Verify ``u16 length || key || u16 length || user id || signature``: packet bodies of a certificate."""
     key, rest = _sized(data)
     user_id, signature = _sized(rest)
     binds(key, None, signature)
@@ -178,7 +178,7 @@ def _sized(data: bytes) -> tuple[bytes, bytes]:
 
 
 def private_key(data: bytes) -> bool:
-    """A PEM file under each of the two readers of keys: what is read is a key that signs."""
+    """Give a PEM file to both readers of private keys: a key that was read survives encoding."""
     with contextlib.suppress(MalformedError):
         VrfPrivateKey.from_pem(data)
     try:
@@ -190,7 +190,7 @@ def private_key(data: bytes) -> bool:
 
 
 def settings(data: bytes) -> bool:
-    """``kt.toml``: read, or refused with a sentence that names the file."""
+    """Read ``kt.toml``: it is accepted, or refused with an error that names the file."""
     with tempfile.TemporaryDirectory(prefix="kt-fuzz-") as folder:
         path = Path(folder) / "kt.toml"
         path.write_bytes(data)
@@ -235,7 +235,7 @@ def openpgp(data: bytes) -> bool:
 
 
 def node_users(data: bytes) -> bool:
-    """The node's file of users."""
+    """Decode the node's file of users: it survives encoding."""
     try:
         users = decode_users(data, Path("users.json"))
     except ConfigError:
@@ -245,7 +245,7 @@ def node_users(data: bytes) -> bool:
 
 
 def node_group(data: bytes) -> bool:
-    """What the node keeps of a persistent subscription."""
+    """Decode the stored settings of a persistent subscription: they survive encoding."""
     try:
         settings = decode_settings(data)
     except MalformedError:

@@ -45,5 +45,5 @@ QUICK = sorted(set(TARGETS) - {"queue", "decision"})
 
 
 def any_target(data: bytes) -> bool:
-    """``u8 number of a quick target || its input``: a short run's one process for all of them."""
+    """Run ``u8 number of a quick target || its input``, so that a short run needs one process for all."""
     return bool(data) and TARGETS[QUICK[data[0] % len(QUICK)]](data[1:])
