@@ -49,12 +49,7 @@ if TYPE_CHECKING or find_spec("esdbclient") is not None:
     from esdbclient.protos.Grpc import (
         gossip_pb2,
         gossip_pb2_grpc,
-        persistent_pb2,
-        persistent_pb2_grpc,
         shared_pb2,
-        status_pb2,
-        streams_pb2,
-        streams_pb2_grpc,
     )
 
     LIBRARY = "esdbclient"
@@ -99,12 +94,7 @@ else:
     from kurrentdbclient.protos.v1 import (
         gossip_pb2,
         gossip_pb2_grpc,
-        persistent_pb2,
-        persistent_pb2_grpc,
         shared_pb2,
-        status_pb2,
-        streams_pb2,
-        streams_pb2_grpc,
     )
 
     LIBRARY = "kurrentdbclient"
@@ -158,14 +148,9 @@ __all__ = [
     "gossip_pb2_grpc",
     "name_of",
     "node_preference",
-    "persistent_pb2",
-    "persistent_pb2_grpc",
     "retrygrpc",
     "shared_pb2",
     "speaks_tls",
-    "status_pb2",
-    "streams_pb2",
-    "streams_pb2_grpc",
 ]
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import grpc
 
-from kt_es.eventstore.driver import (
+from kt_es.node.protocol import (
     gossip_pb2,
     gossip_pb2_grpc,
     persistent_pb2_grpc,
