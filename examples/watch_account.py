@@ -16,7 +16,7 @@ from pathlib import Path
 from kt_es.client import Change, Client, FileStateStore, Mine, Pinned, Watcher
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import KtError, WatchAlarmError
-from kt_es.formats.keys import PublicKey
+from kt_es.formats.entries import PublicKey
 
 USAGE = 2  # the exit code of kt for an unusable file
 

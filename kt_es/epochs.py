@@ -14,12 +14,10 @@ from kt_es.crypto.signatures import signed_message
 from kt_es.errors import DivergenceError, MalformedError, VerificationError
 from kt_es.formats.codec import MAX_TIME, decode, encode, take_array, take_bytes, take_text, take_uint
 from kt_es.formats.configs import Config, SignedConfig, check_config_change, check_first_config
-from kt_es.formats.entries import Entry, Mutation
+from kt_es.formats.entries import Entry, Mutation, PublicKey, Signature
 from kt_es.formats.erasures import Erasure
 from kt_es.formats.heads import MapHead
-from kt_es.formats.keys import PublicKey, Signature
-from kt_es.formats.queue import MAX_EVENT, Digest, Item, ItemKind, Marker, decode_mutations
-from kt_es.formats.records import Verdict
+from kt_es.formats.queue import MAX_EVENT, Digest, Item, ItemKind, Marker, Verdict, decode_mutations
 
 Parsed: TypeAlias = Mutation | Marker | SignedConfig | Erasure | Verdict
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 
 from kt_es.errors import ConfigError, EquivocationError, MalformedError, VerificationError
-from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, open_checkpoint
 from kt_es.formats.configs import (
     Config,
     SignedConfig,
@@ -17,10 +16,16 @@ from kt_es.formats.configs import (
     check_first_config,
     verify_chain,
 )
-from kt_es.formats.entries import Entry
+from kt_es.formats.entries import Entry, PublicKey
 from kt_es.formats.evidence import Evidence, EvidenceKind, ProvenEntry, evidence_in
-from kt_es.formats.heads import MapHead, SignedMapHead
-from kt_es.formats.keys import PublicKey
+from kt_es.formats.heads import (
+    Checkpoint,
+    MapHead,
+    SignedMapHead,
+    heads_origin,
+    mutations_origin,
+    open_checkpoint,
+)
 from kt_es.merkle.verify import map_root
 
 _STEP = "evidence"

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 
 from kt_es.errors import AccessDeniedError, UnavailableError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames, Subscription
-from kt_es.formats.records import Record
+from kt_es.formats.queue import Record
 from kt_es.ledger.anchor import Anchor
-from kt_es.ledger.configs import check_pinned
-from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.ledger import Ledger, check_pinned
 from kt_es.ledger.replay import Replay, ReplayedEpoch
-from kt_es.process.backoff import Backoff
-from kt_es.process.outage import Outage
+from kt_es.process.outage import Backoff, Outage
 
 
 def _ignore_outage(_: UnavailableError | AccessDeniedError) -> None:

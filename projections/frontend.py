@@ -21,8 +21,8 @@ from kt_es.crypto.vrf import VrfPrivateKey
 from kt_es.errors import KtError, UnavailableError
 from kt_es.eventstore.connecting import Connector
 from kt_es.eventstore.streams import StreamNames
-from kt_es.formats.keys import PublicKey
-from kt_es.ledger.checks import check_commit
+from kt_es.formats.entries import PublicKey
+from kt_es.ledger.anchor import check_commit
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rocks import open_patiently
 from kt_es.ledger.tables import FAMILIES
@@ -30,11 +30,10 @@ from kt_es.process.files import read_key
 from kt_es.process.outage import Outage
 from kt_es.process.signals import Reloaded, differing, reloading
 from kt_es.process.tls import both_or_none
-from kt_es.server.backlog import MAX_BACKLOG
-from kt_es.server.connections import HttpConnections
+from kt_es.server.availability import MAX_BACKLOG
+from kt_es.server.clients import HttpConnections
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits, room_for_connections
-from kt_es.server.listening import http_server, listening_at, url_of
-from kt_es.server.tls import Exchangeable
+from kt_es.server.listening import Exchangeable, http_server, listening_at, url_of
 from projections.service import FrontendService, wall_clock
 
 _LOG = structlog.get_logger("kt_es.server")

@@ -24,9 +24,9 @@ from kt_es.errors import (
     UnavailableError,
 )
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
+from kt_es.formats.entries import PublicKey
 from kt_es.formats.heads import HeadEvent, SignedMapHead
-from kt_es.formats.keys import PublicKey
-from kt_es.formats.records import Record
+from kt_es.formats.queue import Record
 from kt_es.ledger.anchor import WRONG_LOG
 from kt_es.ledger.clock import interval_change
 from kt_es.ledger.convicting import check_unconvicted, keep, keeping_evidence
@@ -37,10 +37,9 @@ from kt_es.ledger.tables import FAMILIES
 from kt_es.process.exposition import exposed
 from kt_es.process.outage import Outage
 from kt_es.process.worker import Worker
-from projections.auditor import QueueCheck
+from projections.auditor import Notice, QueueCheck, Vigil
 from projections.follower import Listener, follow
 from projections.monitor_metrics import MonitorMetrics
-from projections.vigil import Notice, Vigil
 
 # Seconds that metrics with the alarm are served before the process ends, so that some scrapes see it.
 ALARM_SECONDS = 120.0

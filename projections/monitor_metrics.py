@@ -6,10 +6,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
-from kt_es.formats.records import Verdict
+from kt_es.formats.queue import Verdict
 from kt_es.ledger.state import Committed
 from kt_es.process.exposition import Samples
-from projections.vigil import Alarm
+from projections.auditor import Alarm
 
 
 class MonitorMetrics:

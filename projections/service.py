@@ -18,23 +18,18 @@ from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.replay import ReplayedEpoch
 from kt_es.process.worker import Worker
-from kt_es.server.availability import Appender, LogWatch
-from kt_es.server.backlog import MAX_BACKLOG, Backlog
+from kt_es.server.answers import Indexer, OpeningReader
+from kt_es.server.availability import MAX_BACKLOG, Appender, Backlog, LogWatch
 from kt_es.server.batcher import Batcher
 from kt_es.server.clients import Clients
 from kt_es.server.handlers import DirectoryReader
-from kt_es.server.health import Health
+from kt_es.server.health import Health, Metrics
 from kt_es.server.http import Frontend, create_app
-from kt_es.server.indexer import Indexer
 from kt_es.server.late import LateLog, LogConnections
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
-from kt_es.server.metrics import Metrics
-from kt_es.server.openings import OpeningReader
-from kt_es.server.rights import PrivateStreams
+from kt_es.server.privacy import PrivateStreams, Sweeper
 from kt_es.server.submission import Submissions
-from kt_es.server.sweeping import Sweeper
-from projections.openings import OpeningsFollower
-from projections.replica import Replica
+from projections.replica import OpeningsFollower, Replica
 
 READERS = 8
 # Histories and ranges are long work in Python: they run apart from lookups, and few at a time.

@@ -13,9 +13,8 @@ from typing import BinaryIO
 
 from kt_es.errors import DivergenceError, MalformedError
 from kt_es.formats.configs import SignedConfig
-from kt_es.formats.entries import Mutation
+from kt_es.formats.entries import Mutation, PublicKey
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
-from kt_es.formats.keys import PublicKey
 from kt_es.formats.snapshots import (
     LENGTH_SIZE,
     MAX_CHUNK,
@@ -25,9 +24,8 @@ from kt_es.formats.snapshots import (
     decode_rows,
     encode_rows,
 )
-from kt_es.ledger.checks import check_commit, check_state
-from kt_es.ledger.configs import check_key, config_chain
-from kt_es.ledger.ledger import SLICE, Ledger
+from kt_es.ledger.anchor import check_commit, check_state
+from kt_es.ledger.ledger import SLICE, Ledger, check_key, config_chain
 from kt_es.ledger.state import Beginning, Committed
 from kt_es.ledger.store import Change, Store
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG, StoredEntry, Tables

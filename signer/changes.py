@@ -23,11 +23,10 @@ from kt_es.errors import (
 )
 from kt_es.eventstore.streams import ANY, Event, EventLog, StreamNames, content_event
 from kt_es.formats.configs import Config, SignedConfig, check_config_change, check_first_config
+from kt_es.formats.entries import PublicKey
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
-from kt_es.formats.keys import PublicKey
 from kt_es.formats.queue import CONFIG
-from kt_es.ledger.configs import config_chain
-from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.ledger import Ledger, config_chain
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
 

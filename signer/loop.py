@@ -31,18 +31,14 @@ import structlog
 from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import ANY, Event, EventLog, GroupSubscription, NewEvent, StreamNames
 from kt_es.formats.queue import EPOCH_MARKER, Marker
-from kt_es.ledger.checks import check_commit
-from kt_es.ledger.configs import check_pinned
-from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.anchor import check_commit
+from kt_es.ledger.ledger import Ledger, check_pinned
 from kt_es.ledger.proofs import head_at
 from kt_es.ledger.replay import Replay
-from signer.keys import KeyRing
-from signer.observer import Finished, Observer, Silent
+from signer.keys import KeyRing, Schedule
+from signer.observer import Finished, Observer, SignerProgress, Silent, last_published
 from signer.patrol import Patrol
-from signer.progress import SignerProgress, last_published
-from signer.publish import check_published
-from signer.schedule import Schedule
-from signer.work import EpochWork
+from signer.work import EpochWork, check_published
 
 # How many events are read from the stream before the schedule is looked at again.
 READ_AHEAD = 64

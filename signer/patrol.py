@@ -12,7 +12,7 @@ from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.errors import DivergenceError, EquivocationError, MalformedError, RollbackError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.heads import MAP_HEAD
-from kt_es.formats.records import RECORDS, decode_records
+from kt_es.formats.queue import RECORDS, decode_records
 from kt_es.ledger.anchor import another_head
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.tables import MUTATIONS_LOG

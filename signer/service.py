@@ -1,30 +1,175 @@
-"""The signer as a process: its data directory, its keys, and the loop until it is told to stop."""
+"""The signer as a process: its data directory, its keys, and the loop, started anew after any trouble."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, Full, Queue
 
 import structlog
 
-from kt_es.eventstore.streams import EventLog, StreamNames
-from kt_es.formats.keys import PublicKey
+from kt_es.errors import DiskFullError, KtError, UnavailableError
+from kt_es.eventstore.streams import Event, EventLog, GroupSubscription, StreamNames
+from kt_es.formats.entries import PublicKey
 from kt_es.ledger.convicting import keeping_evidence
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rocks import open_patiently
 from kt_es.ledger.tables import FAMILIES
 from kt_es.process.exposition import exposed
-from kt_es.process.outage import Outage
+from kt_es.process.outage import Backoff, Outage
 from kt_es.process.signals import Reloaded, differing, reloading
 from signer.keys import KeyRing
 from signer.loop import Effects, EpochLimits, Signer
 from signer.metrics import SignerMetrics
-from signer.runner import run_forever
+from signer.observer import Observer, Silent
+
+GROUP = "kt-signer"
+# Delivered events that wait for the signer, in bytes, and what each counts beside its data.
+INBOX_BYTES = 2 << 20
+ENVELOPE = 1 << 10
+TICK = 0.05  # seconds that the signer waits for a delivery before it does what else is due
+STANDBY = 0.5  # seconds between two attempts of a standby to join the group
+
+_SILENT = Silent()
+
+_log = structlog.get_logger("signer")
+
+
+def run_forever(
+    connect: Callable[[], EventLog],
+    new_signer: Callable[[EventLog], Signer],
+    queue: str,
+    stop: threading.Event,
+    observer: Observer = _SILENT,
+    *,
+    outage: Outage | None = None,
+) -> None:
+    """Run one signer after the other until ``stop``: each outage of the log, or of a full disk, ends one.
+
+    Raises every other error: divergence and unusable keys are for people to look at.
+    """
+    backoff = Backoff()
+    outage = outage or Outage("signer", _log)
+    while not stop.is_set():
+        signer = None
+        try:
+            log = connect()
+            try:
+                signer = new_signer(log)
+                _run(log, signer, queue, stop, outage)
+            finally:
+                log.close()
+        except UnavailableError as error:
+            # An outage after a time of work is a new one.
+            observer.role(active=False)
+            observer.outage("disk" if isinstance(error, DiskFullError) else "log")
+            if signer is not None and signer.finished:
+                backoff.reset()
+            if not stop.is_set():
+                outage.failed(error)
+            stop.wait(backoff.pause())
+
+
+def _run(log: EventLog, signer: Signer, queue: str, stop: threading.Event, outage: Outage) -> None:
+    signer.recover()
+    group = _join_when_free(log, signer, queue, stop, outage)
+    if group is None:
+        return
+    with inbox_of(group) as inbox:
+        signer.join(group)
+        while not stop.is_set():
+            with suppress(Empty):
+                delivered = inbox.get(timeout=0 if signer.is_behind else TICK)
+                if isinstance(delivered, KtError):
+                    raise delivered
+                signer.deliver(delivered)
+            signer.advance()
+
+
+def _join_when_free(
+    log: EventLog, signer: Signer, queue: str, stop: threading.Event, outage: Outage
+) -> GroupSubscription | None:
+    """Join the group, which has one member, once it is free; return None if ``stop`` came first."""
+    waiting = False
+    while not stop.is_set():
+        group = log.join_group(queue, GROUP)
+        outage.over()
+        if group is not None:
+            return group
+        if not waiting:
+            _log.info("standby")
+            waiting = True
+        # Following the logs meanwhile makes taking over quick.
+        signer.recover()
+        stop.wait(STANDBY)
+    return None
+
+
+class _Inbox(Queue["Event | KtError"]):
+    """A queue that is bounded in bytes: a bound on events would let large ones fill a gigabyte."""
+
+    def _init(self, maxsize: int) -> None:
+        super()._init(maxsize)
+        self._size = 0
+
+    def _qsize(self) -> int:
+        return self._size
+
+    def _put(self, item: Event | KtError) -> None:
+        super()._put(item)
+        self._size += _weight(item)
+
+    def _get(self) -> Event | KtError:
+        item: Event | KtError = super()._get()
+        self._size -= _weight(item)
+        return item
+
+
+def _weight(item: Event | KtError) -> int:
+    return ENVELOPE + (len(item.data) if isinstance(item, Event) else 0)
+
+
+@contextmanager
+def inbox_of(group: GroupSubscription) -> Iterator[Queue[Event | KtError]]:
+    """Yield a bounded queue of the deliveries of ``group``, filled by a thread. Its error comes last.
+
+    The queue's own lock guards it: the thread ``signer-inbox`` puts, the signer's thread gets.
+    """
+    inbox = _Inbox(INBOX_BYTES)
+    closed = threading.Event()
+
+    def put(thing: Event | KtError) -> None:
+        while not closed.is_set():
+            with suppress(Full):
+                inbox.put(thing, timeout=0.5)
+                return
+
+    def receive() -> None:
+        try:
+            for event in group:
+                put(event)
+                if closed.is_set():
+                    return
+            put(UnavailableError("the subscription has ended"))
+        except KtError as error:
+            put(error)
+        except Exception as error:  # noqa: BLE001 - a thread that dies unseen would look like silence
+            put(UnavailableError(f"the subscription failed: {type(error).__name__}: {error}"))
+
+    thread = threading.Thread(target=receive, name="signer-inbox", daemon=True)
+    thread.start()
+    try:
+        yield inbox
+    finally:
+        closed.set()
+        group.stop()
+        thread.join(timeout=5)
+
 
 _LOG = structlog.get_logger("signer")
 

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kt_es.crypto.commitments import commit
-from kt_es.crypto.hashes import sha256
+from kt_es.crypto.hashes import commit, sha256
 from kt_es.crypto.signatures import ECDSA_P256, ED25519, PrivateKey
 from kt_es.crypto.vrf import VrfPrivateKey, index_of
 from kt_es.epochs import Current, Epoch, Standing, decide, parse
-from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, sign_checkpoint
 from kt_es.formats.configs import Config, SignedConfig
-from kt_es.formats.entries import Entry, Mutation
+from kt_es.formats.entries import Entry, Mutation, Opening, ProfileKey, PublicKey, encode_profile
 from kt_es.formats.erasures import Erasure
-from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
-from kt_es.formats.keys import PublicKey
-from kt_es.formats.profiles import Opening, ProfileKey, encode_profile
+from kt_es.formats.heads import (
+    Checkpoint,
+    HeadEvent,
+    MapHead,
+    SignedMapHead,
+    heads_origin,
+    mutations_origin,
+    sign_checkpoint,
+)
 from kt_es.formats.proofs import LookupAnswer, ProofFile
-from kt_es.formats.queue import Item, ItemKind, Marker, items_of
-from kt_es.formats.records import Record, Verdict
-from kt_es.merkle.proofs import Leaf, MapProof
+from kt_es.formats.queue import Item, ItemKind, Marker, Record, Verdict, items_of
+from kt_es.merkle.verify import Leaf, MapProof
 
 ORIGIN = "kt.example.org/people"
 OTHER_ORIGIN = "kt.example.net/others"

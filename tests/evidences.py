@@ -9,12 +9,11 @@ import json
 import sys
 from dataclasses import dataclass, replace
 
-from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, sign_checkpoint
 from kt_es.formats.configs import Config, SignedConfig
 from kt_es.formats.entries import Mutation
 from kt_es.formats.evidence import Evidence, EvidenceKind, ProvenEntry
-from kt_es.formats.heads import SignedMapHead
-from kt_es.merkle.proofs import MapProof
+from kt_es.formats.heads import Checkpoint, SignedMapHead, heads_origin, mutations_origin, sign_checkpoint
+from kt_es.merkle.verify import MapProof
 from tests.builders import (
     ORIGIN,
     OTHER_ORIGIN,

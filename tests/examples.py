@@ -13,15 +13,29 @@ from dataclasses import dataclass, field, replace
 
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.epochs import Current, Epoch, Standing, close, decide, decode_standing, encode_standing, parse
-from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, sign_checkpoint
 from kt_es.formats.codec import decode, encode
 from kt_es.formats.configs import Config, SignedConfig
-from kt_es.formats.entries import Entry, Mutation
+from kt_es.formats.entries import (
+    Entry,
+    Mutation,
+    Opening,
+    decode_erased,
+    decode_profile,
+    encode_erased,
+    encode_profile,
+    take_public_key,
+)
 from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.evidence import Evidence, EvidenceKind, ProvenEntry
-from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
-from kt_es.formats.keys import take_public_key
-from kt_es.formats.profiles import Opening, decode_erased, decode_profile, encode_erased, encode_profile
+from kt_es.formats.heads import (
+    Checkpoint,
+    HeadEvent,
+    MapHead,
+    SignedMapHead,
+    heads_origin,
+    mutations_origin,
+    sign_checkpoint,
+)
 from kt_es.formats.proofs import ErasureProof, LookupAnswer, ProofFile, decode_configs, encode_configs
 from kt_es.formats.queue import (
     CONFIG,
@@ -29,12 +43,15 @@ from kt_es.formats.queue import (
     ERASURE,
     MUTATIONS,
     Marker,
+    Record,
+    RecordPacker,
     decode_mutations,
+    decode_records,
     encode_mutations,
+    encode_records,
     items_of,
 )
 from kt_es.formats.ranges import RangeAnswer, RangeEpoch
-from kt_es.formats.records import Record, RecordPacker, decode_records, encode_records
 from kt_es.formats.snapshots import SnapshotHeader, SnapshotRow, decode_rows, encode_rows
 from kt_es.ledger.state import Committed
 from kt_es.merkle.log import LogState

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal, TypeAlias
 
+from kt_es.formats.entries import MAX_PROFILE
 from kt_es.formats.heads import MAX_SMH
-from kt_es.formats.profiles import MAX_PROFILE
 from kt_es.formats.proofs import MAX_LOG_PROOF
 
 MAX_UINT: Final = 2**63 - 1

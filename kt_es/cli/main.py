@@ -26,9 +26,8 @@ from kt_es.errors import ConfigError, DiskFullError, EquivocationError, KtError
 from kt_es.formats.evidence import armored
 from kt_es.process.logs import takes_words, words
 from kt_es.process.redaction import without_password
-from kt_es.process.sayings import forgive_full_disk
 from kt_es.process.signals import listen
-from kt_es.process.space import is_full
+from kt_es.process.space import forgive_full_disk, is_full
 
 _LOG = structlog.get_logger("kt_es.cli")
 

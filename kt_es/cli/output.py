@@ -1,4 +1,4 @@
-"""The output of the commands: data on standard output, check marks and progress on standard error.
+"""Output and context of a command: data on standard output, messages on standard error, the settings.
 
 Untrusted text, such as labels, names, comments and answers of servers, passes this module on its way to a
 terminal. Every line is escaped here, so that no command can forget to do it.
@@ -10,17 +10,26 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 import structlog
 
+from kt_es.cli.supervisor import end_with_parent
 from kt_es.errors import EquivocationError, KtError, VerificationError
+from kt_es.extras import require
 from kt_es.process.logs import takes_words, words
 from kt_es.process.redaction import without_password
+from kt_es.process.signals import stop_event
+
+if TYPE_CHECKING:
+    from kt_es.config import Settings
+
 
 MAX_SHOWN = 16 * 1024
 """Characters of one line. The largest key that is shown has about 3,000."""
@@ -139,3 +148,59 @@ def at(milliseconds: int) -> str:
 
 def is_terminal() -> bool:
     return sys.stderr.isatty()
+
+
+STATE_FILE = "up.json"
+"""The file beside ``kt.toml`` in which ``kt up`` describes its processes."""
+
+
+def output_of(context: click.Context) -> Output:
+    output = context.find_root().obj["output"]
+    return output if isinstance(output, Output) else Output()
+
+
+def logs_of(context: click.Context) -> str:
+    """Return the value of ``--logs``."""
+    return str(context.find_root().obj["logs"])
+
+
+def config_path(context: click.Context) -> Path:
+    return Path(context.find_root().obj["config"])
+
+
+def settings_of(context: click.Context, log: str | None = None) -> Settings:
+    """Load the settings of ``--config``.
+
+    Args:
+        context: the context of the command.
+        log: the connection string to use instead of that of a running ``kt up`` or of the file. A ``kt up``
+            may use another address for its node than the file.
+
+    Raises:
+        ConfigError: the file cannot be used, or the extra that reads settings is not installed.
+    """
+    path = config_path(context)
+    require("server", f"reading {path}")
+    from kt_es.config import load_settings
+
+    settings = load_settings(path)
+    log = log or running_up(settings.base).get("log")
+    return settings if log is None else settings.model_copy(update={"log": log})
+
+
+def running_up(base: Path) -> Mapping[str, Any]:
+    """Return the state file of the ``kt up`` that runs in ``base``; empty if none runs there."""
+    try:
+        state = json.loads((base / STATE_FILE).read_text())
+        os.kill(int(state["pid"]), 0)
+    except PermissionError:
+        pass  # the process exists, but belongs to another user
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def stop_on_signals() -> threading.Event:
+    """Return an event that SIGINT and SIGTERM set. A second signal ends the process at once."""
+    end_with_parent()
+    return stop_event()

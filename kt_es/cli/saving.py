@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kt_es.crypto.hashes import sha256
 from kt_es.errors import ConfigError, MalformedError
-from kt_es.formats.profiles import MAX_PROFILE, ProfileKey
+from kt_es.formats.entries import MAX_PROFILE, ProfileKey
 from kt_es.formats.proofs import MAX_PROOF_FILE, ProofFile
 from kt_es.process.files import PUBLIC, create_file, replace_file, sync_directory
 from kt_es.process.space import unwritable

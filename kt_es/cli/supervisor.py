@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from kt_es.process.backoff import Backoff
+from kt_es.process.outage import Backoff
 from kt_es.process.signals import Reloaded, held
 
 PARENT_PIPE = "KT_PARENT_PIPE"

@@ -44,13 +44,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kt_es.client.asynchronous import AsyncClient
+    from kt_es.client.changes import Mine
     from kt_es.client.client import Client
     from kt_es.client.history import History
     from kt_es.client.publishing import Published
     from kt_es.client.state import FileStateStore, MemoryStateStore, StateStore
     from kt_es.client.trust import Lookup
     from kt_es.client.trusted import Pinned
-    from kt_es.client.vouching import Mine
     from kt_es.client.watching import Change, Watcher
 
 __all__ = [

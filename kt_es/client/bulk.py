@@ -14,14 +14,13 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeVar
 
+from kt_es.client.changes import Submission, build_submission
 from kt_es.client.client import Client
-from kt_es.client.submissions import Submission, build_submission
 from kt_es.client.trust import Lookup
-from kt_es.crypto import commitments
+from kt_es.crypto import hashes
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import MalformedError, RefusedError
-from kt_es.formats.keys import PublicKey
-from kt_es.formats.profiles import OPENING_LENGTH, ProfileKey, encode_profile
+from kt_es.formats.entries import OPENING_LENGTH, ProfileKey, PublicKey, encode_profile
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -242,7 +241,7 @@ def _has_profile(before: Lookup, wanted: Wanted) -> bool:
     if opening is None or entry is None:
         return False
     profile = encode_profile(wanted.profile)
-    return commitments.opens(entry.commitment, opening, before.label, entry.version, profile)
+    return hashes.opens(entry.commitment, opening, before.label, entry.version, profile)
 
 
 def _mapped(

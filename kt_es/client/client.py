@@ -15,6 +15,7 @@ from itertools import pairwise
 import httpx
 
 from kt_es.client import wire
+from kt_es.client.changes import Mine, Proposal, Submission
 from kt_es.client.directory import Directory, DirectoryState
 from kt_es.client.heads import SLACK, verify_order
 from kt_es.client.history import History, Version
@@ -23,16 +24,13 @@ from kt_es.client.publishing import Published, Publisher
 from kt_es.client.ranges import VerifiedRange
 from kt_es.client.session import DirectoryHead, Session
 from kt_es.client.state import StateStore
-from kt_es.client.submissions import Submission
 from kt_es.client.transport import Transport
 from kt_es.client.trust import Lookup
 from kt_es.client.trusted import Pinned, Trusted
-from kt_es.client.vouching import Mine, Proposal
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import StaleHeadError
+from kt_es.formats.entries import ProfileKey, PublicKey
 from kt_es.formats.erasures import Erasure
-from kt_es.formats.keys import PublicKey
-from kt_es.formats.profiles import ProfileKey
 
 
 def wall_clock() -> int:

@@ -12,13 +12,18 @@ from dataclasses import dataclass, replace
 
 from kt_es.client.trusted import Trusted, claimed_size, extend, pin
 from kt_es.crypto.hashes import log_leaf_hash
-from kt_es.errors import CannotTellError, EquivocationError, MalformedError, StaleHeadError, VerificationError
+from kt_es.errors import (
+    CannotTellError,
+    EquivocationError,
+    MalformedError,
+    StaleHeadError,
+    VerificationError,
+    counted,
+)
 from kt_es.evidence import broken_order, contradicting_checkpoints, contradicting_head, contradicting_heads
-from kt_es.formats.checkpoints import Checkpoint, mutations_origin
 from kt_es.formats.configs import Config
-from kt_es.formats.heads import MapHead, SignedMapHead
+from kt_es.formats.heads import Checkpoint, MapHead, SignedMapHead, mutations_origin
 from kt_es.merkle.verify import log_root_from_consistency, log_root_from_inclusion
-from kt_es.wording import counted
 
 SLACK = 60_000
 """Milliseconds by which clocks may differ, and which a head may need from its marker to the reader."""

@@ -13,11 +13,8 @@ from dataclasses import dataclass
 from kt_es.client.trust import Lookup
 from kt_es.crypto.signatures import signed_message
 from kt_es.epochs import Current, is_authorized
-from kt_es.errors import VerificationError
-from kt_es.formats.entries import Entry, Mutation
-from kt_es.formats.keys import PublicKey
-from kt_es.formats.profiles import ProfileKey
-from kt_es.wording import counted
+from kt_es.errors import VerificationError, counted
+from kt_es.formats.entries import Entry, Mutation, ProfileKey, PublicKey
 
 
 @dataclass(frozen=True, slots=True)

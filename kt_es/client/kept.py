@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kt_es.client.entries import KIND as ACCOUNTS
+from kt_es.client.entries import Account, remember, verify_memory
 from kt_es.client.history import Version, verify_chain
-from kt_es.client.memory import KIND as ACCOUNTS
-from kt_es.client.memory import Account, remember, verify_memory
 from kt_es.client.state import StateStore
 from kt_es.client.trust import Lookup
 from kt_es.client.trusted import Trusted
@@ -19,8 +19,7 @@ from kt_es.crypto.hashes import sha256
 from kt_es.errors import ConfigError, MalformedError, VerificationError
 from kt_es.evidence import convicted_before
 from kt_es.formats.codec import Value, decode, encode, take_array, take_bytes, take_uint
-from kt_es.formats.entries import MAX_MUTATION, Entry
-from kt_es.formats.keys import PublicKey
+from kt_es.formats.entries import MAX_MUTATION, Entry, PublicKey
 
 KIND = "history"
 """Kind of the values under which a client's store keeps blocks, by label and number."""

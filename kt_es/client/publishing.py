@@ -11,26 +11,26 @@ from kt_es.api.codec import decode_member
 from kt_es.api.models import MAX_WAIT, ErasureBody, ErasureRequest, MutationRequest
 from kt_es.api.operations import ERASURES, MUTATIONS
 from kt_es.client import wire
-from kt_es.client.history import Version
-from kt_es.client.session import Session
-from kt_es.client.submissions import Submission, build_submission
-from kt_es.client.trust import Lookup
-from kt_es.client.vouching import (
+from kt_es.client.changes import (
     OWN,
     Mine,
     OwnVersion,
     Proposal,
+    Submission,
+    build_submission,
     proposal,
     refuse_unknown,
     unknown_keys,
     verify_own,
 )
+from kt_es.client.history import Version
+from kt_es.client.session import Session
+from kt_es.client.trust import Lookup
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import ConfigError, MalformedError, RefusedError, UnavailableError
+from kt_es.formats.entries import OPENING_LENGTH, ProfileKey, PublicKey
 from kt_es.formats.erasures import Erasure
-from kt_es.formats.keys import PublicKey
-from kt_es.formats.profiles import OPENING_LENGTH, ProfileKey
-from kt_es.process.backoff import Backoff
+from kt_es.process.outage import Backoff
 
 
 @dataclass(frozen=True, slots=True)

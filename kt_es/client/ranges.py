@@ -19,10 +19,9 @@ from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.epochs import Current, is_authorized
 from kt_es.errors import MalformedError, VerificationError
 from kt_es.evidence import broken_account, broken_order, contradicting_entries, contradicting_heads
-from kt_es.formats.checkpoints import Checkpoint
 from kt_es.formats.entries import Mutation
 from kt_es.formats.evidence import ProvenEntry
-from kt_es.formats.heads import MapHead, SignedMapHead
+from kt_es.formats.heads import Checkpoint, MapHead, SignedMapHead
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.ranges import RangeAnswer, RangeEpoch
 from kt_es.merkle.verify import log_root_from_range

@@ -16,26 +16,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kt_es.client.entries import (
+    Account,
     ErasedProfile,
+    Sight,
     verify_commitment,
     verify_entry,
     verify_map,
+    verify_memory,
     verify_opening,
     verify_signatures,
 )
 from kt_es.client.heads import SLACK, ClaimedHead, decode_head, verify_freshness, verify_head
-from kt_es.client.memory import Account, Sight, verify_memory
 from kt_es.client.trusted import Pinned, Trusted, begin, claimed_size
 from kt_es.crypto import vrf
 from kt_es.epochs import Current
-from kt_es.errors import MalformedError, VerificationError
-from kt_es.formats.entries import Entry, Mutation
+from kt_es.errors import MalformedError, VerificationError, counted
+from kt_es.formats.entries import Entry, Mutation, ProfileKey, PublicKey
 from kt_es.formats.heads import MapHead
-from kt_es.formats.keys import PublicKey
 from kt_es.formats.labels import normalize_label
-from kt_es.formats.profiles import ProfileKey
 from kt_es.formats.proofs import LookupAnswer, ProofFile
-from kt_es.wording import counted
 
 STEPS = (
     "answer",

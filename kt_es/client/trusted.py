@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from kt_es.crypto.signatures import ED25519
 from kt_es.errors import ConfigError, MalformedError, VerificationError
 from kt_es.evidence import contradicting_configs
-from kt_es.formats.checkpoints import Checkpoint, heads_origin, open_checkpoint
 from kt_es.formats.codec import decode, encode, take_array, take_bytes, take_text, take_uint
 from kt_es.formats.configs import Config, SignedConfig, check_origin, verify_chain
-from kt_es.formats.heads import MAX_CHECKPOINT, MAX_SMH
-from kt_es.formats.keys import PublicKey, take_public_key
+from kt_es.formats.entries import PublicKey, take_public_key
+from kt_es.formats.heads import MAX_CHECKPOINT, MAX_SMH, Checkpoint, heads_origin, open_checkpoint
 from kt_es.formats.notes import VerifierKey, parse_note, verifier_key
 from kt_es.formats.proofs import decode_configs, encode_configs
 

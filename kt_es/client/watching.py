@@ -11,15 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from kt_es.client.changes import Mine
 from kt_es.client.client import Client
 from kt_es.client.history import Version, signers_of
 from kt_es.client.ranges import EpochEntry, VerifiedRange
-from kt_es.client.vouching import Mine
 from kt_es.errors import ConfigError, EquivocationError, MalformedError, VerificationError
 from kt_es.formats.codec import decode, encode, take_array, take_bytes, take_uint
-from kt_es.formats.entries import HASH_LENGTH, MAX_VERSION, Entry, Mutation
+from kt_es.formats.entries import HASH_LENGTH, MAX_VERSION, Entry, Mutation, PublicKey
 from kt_es.formats.heads import MapHead
-from kt_es.formats.keys import PublicKey
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.ranges import MAX_RANGE
 

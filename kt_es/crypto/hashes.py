@@ -1,11 +1,22 @@
-"""SHA-256 and the domain-separated hashes of both Merkle structures.
+"""SHA-256: the domain-separated hashes of both Merkle structures, and commitments to profiles.
 
 See docs/DESIGN.md, section 3, and RFC 6962, 2.1.
+
+``HMAC-SHA256(Kc, opening[16] || u8 len || label || u32 version || u32 len || profile)``, integers big
+endian. The commitment binds the label, the version and the profile. It reveals nothing about them to a reader
+who does not know the opening. After the opening is erased, the commitment can no longer be opened.
+
+Example: for an opening of 16 zero bytes, label ``a@example.org``, version 1 and profile ``0x80``, the HMAC is
+over ``00*16 0d 614065...7267 00000001 00000001 80``. tests/vectors/commitments.json has the values.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
+from typing import Final
+
+from kt_es.errors import MalformedError
 
 HASH_SIZE = 32
 
@@ -42,3 +53,60 @@ def map_node_hash(left: bytes, right: bytes) -> bytes:
     The hash of an empty child is ``MAP_EMPTY``.
     """
     return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+OPENING_SIZE: Final = 16
+MAX_LABEL_SIZE: Final = 255
+MAX_VERSION: Final = 2**32 - 1
+MAX_PROFILE_SIZE: Final = 512 * 1024
+
+_KC: Final = bytes.fromhex("d821f8790d97709796b4d7903357c3f5")
+
+
+def commit(opening: bytes, label: str, version: int, profile: bytes) -> bytes:
+    """Return the 32-byte commitment to a profile.
+
+    Args:
+        opening: 16 random bytes, new for each commitment.
+        label: at most 255 bytes of UTF-8.
+        version: the version of the entry, from 1.
+        profile: at most 512 KiB.
+
+    Raises:
+        MalformedError: an argument is out of range. The error names the argument.
+    """
+    try:
+        name = label.encode()
+    except UnicodeEncodeError:
+        raise MalformedError("label", "is not valid Unicode") from None
+    if len(opening) != OPENING_SIZE:
+        raise MalformedError("opening", f"has {len(opening)} bytes instead of {OPENING_SIZE}")
+    if len(name) > MAX_LABEL_SIZE:
+        raise MalformedError("label", f"has more than {MAX_LABEL_SIZE} bytes")
+    if not 1 <= version <= MAX_VERSION:
+        raise MalformedError("version", f"is not between 1 and {MAX_VERSION}")
+    if len(profile) > MAX_PROFILE_SIZE:
+        raise MalformedError("profile", f"has more than {MAX_PROFILE_SIZE} bytes")
+    committed = b"".join(
+        (
+            opening,
+            len(name).to_bytes(1, "big"),
+            name,
+            version.to_bytes(4, "big"),
+            len(profile).to_bytes(4, "big"),
+            profile,
+        )
+    )
+    return hmac.digest(_KC, committed, hashlib.sha256)
+
+
+def opens(commitment: bytes, opening: bytes, label: str, version: int, profile: bytes) -> bool:
+    """Return whether ``commitment`` opens to these values. The comparison takes constant time.
+
+    The values come from a server that is not trusted. For values out of range the result is False.
+    """
+    try:
+        expected = commit(opening, label, version, profile)
+    except MalformedError:
+        return False
+    return hmac.compare_digest(expected, commitment)

@@ -16,11 +16,9 @@ from typing import TypeVar
 from kt_es.errors import WrongRevisionError
 from kt_es.eventstore import driver
 from kt_es.eventstore.esdb_client import PAGE, PAGE_BYTES, EsdbClient
-from kt_es.eventstore.metadata import TRUNCATE_BEFORE, taken_of
-from kt_es.eventstore.rights import READ, READ_METADATA, WRITE, WRITE_METADATA
+from kt_es.eventstore.rights import READ, READ_METADATA, TRUNCATE_BEFORE, WRITE, WRITE_METADATA, taken_of
 from kt_es.eventstore.streams import ANY, NO_STREAM, Event, Metadata, NewEvent, Subscription
-from kt_es.eventstore.subscriptions import EsdbGroup, EsdbSubscription, read_event
-from kt_es.eventstore.translation import calling
+from kt_es.eventstore.subscriptions import EsdbGroup, EsdbSubscription, calling, read_event
 
 DEADLINE = 3.0
 OPENING_DEADLINE = 10.0

@@ -14,8 +14,7 @@ from kt_es.crypto.hashes import sha256
 from kt_es.crypto.signatures import ED25519, PrivateKey, is_point, signed_message
 from kt_es.errors import MalformedError, VerificationError
 from kt_es.formats.codec import MAX_INTERVAL, decode, encode, take_array, take_bytes, take_text, take_uint
-from kt_es.formats.entries import HASH_LENGTH
-from kt_es.formats.keys import PublicKey, Signature, sign, take_public_key, take_signatures
+from kt_es.formats.entries import HASH_LENGTH, PublicKey, Signature, sign, take_public_key, take_signatures
 from kt_es.formats.labels import LABEL_POLICIES
 
 SUITE = "KTES_1"

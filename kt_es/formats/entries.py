@@ -1,15 +1,85 @@
-"""Entries and the mutations that carry them. FORMATS, "Entry" and "Mutation"."""
+"""Entries of accounts: keys, profiles, and the mutations that carry them. FORMATS, Keys to Opening."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kt_es.crypto import signatures
 from kt_es.crypto.hashes import sha256
-from kt_es.crypto.signatures import PrivateKey
+from kt_es.crypto.signatures import SIGNATURE_SIZE, PrivateKey
 from kt_es.errors import MalformedError
-from kt_es.formats.codec import decode, encode, take_array, take_bytes, take_uint
-from kt_es.formats.keys import PublicKey, Signature, sign, take_public_key, take_signatures
+from kt_es.formats.codec import Value, decode, encode, take_array, take_bytes, take_text, take_uint
+
+KEY_ID_LENGTH = 8
+MAX_SIGNATURES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """``[algorithm, raw bytes]``."""
+
+    algorithm: int
+    raw: bytes
+
+    @property
+    def id(self) -> bytes:
+        """The first 8 bytes of the SHA-256 of the encoding.
+
+        The id is computed on each access, because a replay decodes more keys than it needs ids.
+        """
+        return sha256(encode([self.algorithm, self.raw]))[:KEY_ID_LENGTH]
+
+    def fields(self) -> Value:
+        return [self.algorithm, self.raw]
+
+    @property
+    def is_point(self) -> bool:
+        """Whether a private key with this public key can exist.
+
+        The rules of the log do not check this, because the check would slow every replay.
+        """
+        return signatures.is_point(self.algorithm, self.raw)
+
+    def verifies(self, message: bytes, signature: bytes) -> bool:
+        return signatures.verify(self.algorithm, self.raw, message, signature)
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A signature and the id of the key that is said to have made it."""
+
+    key_id: bytes
+    value: bytes
+
+    def fields(self) -> Value:
+        return [self.key_id, self.value]
+
+
+def take_public_key(value: Value, what: str) -> PublicKey:
+    algorithm, raw = take_array(value, what, 2)
+    algorithm = take_uint(algorithm, f"{what} algorithm", signatures.ED25519, signatures.ECDSA_P256)
+    return PublicKey(algorithm, take_bytes(raw, what, signatures.PUBLIC_KEY_SIZES[algorithm]))
+
+
+def take_signatures(value: Value, what: str) -> tuple[Signature, ...]:
+    taken = []
+    for pair in take_array(value, what, 1, MAX_SIGNATURES):
+        key_id, signature = take_array(pair, what, 2)
+        taken.append(
+            Signature(
+                take_bytes(key_id, f"{what} key id", KEY_ID_LENGTH),
+                take_bytes(signature, what, SIGNATURE_SIZE),
+            )
+        )
+    return tuple(taken)
+
+
+def sign(key: signatures.PrivateKey, kind: str, origin: str, payload: bytes) -> Signature:
+    """Sign the message of this kind, origin and payload (``crypto.signatures.signed_message``)."""
+    message = signatures.signed_message(kind, origin, payload)
+    return Signature(PublicKey(key.algorithm, key.public).id, key.sign(message))
+
 
 INDEX_LENGTH = 32
 HASH_LENGTH = 32
@@ -98,3 +168,76 @@ class Mutation:
         """Sign ``entry`` with each of ``keys`` for the directory ``origin``."""
         data = entry.encode()
         return cls(entry, data, sha256(data), tuple(sign(key, "entry", origin, data) for key in keys))
+
+
+MAX_PROFILE = 512 * 1024
+MAX_PROFILE_KEYS = 256
+OPENING_LENGTH = 16
+OPENING = "Opening"
+OPENING_ERASED = "OpeningErased"
+PROFILE_TYPES = ("openpgp", "ssh", "age", "x25519", "pem", "raw")
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileKey:
+    """One key ``[name, type, bytes]`` of a profile."""
+
+    name: str
+    type: str
+    data: bytes
+
+
+def encode_profile(keys: Sequence[ProfileKey]) -> bytes:
+    data = encode([[key.name, key.type, key.data] for key in keys])
+    if len(data) > MAX_PROFILE:
+        raise MalformedError("profile", f"must have at most {MAX_PROFILE} bytes, has {len(data)}")
+    return data
+
+
+def decode_profile(data: bytes) -> tuple[ProfileKey, ...]:
+    if len(data) > MAX_PROFILE:
+        raise MalformedError("profile", f"must have at most {MAX_PROFILE} bytes, has {len(data)}")
+    keys = []
+    for value in take_array(decode(data, "profile"), "profile", 0, MAX_PROFILE_KEYS):
+        name, kind, content = take_array(value, "profile key", 3)
+        if kind not in PROFILE_TYPES:
+            raise MalformedError("profile key type", f"must be one of {', '.join(PROFILE_TYPES)}")
+        keys.append(
+            ProfileKey(
+                take_text(name, "profile key name", 0, 255),
+                take_text(kind, "profile key type", 1, 16),
+                take_bytes(content, "profile key bytes", 0, MAX_PROFILE),
+            )
+        )
+    return tuple(keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """``[entry hash, opening, profile]``: opens the commitment of one entry. Private, and can be erased."""
+
+    entry_hash: bytes
+    opening: bytes
+    profile: bytes
+
+    def encode(self) -> bytes:
+        return encode([self.entry_hash, self.opening, self.profile])
+
+    @classmethod
+    def decode(cls, data: bytes) -> Opening:
+        entry_hash, opening, profile = take_array(decode(data, "opening event"), "opening event", 3)
+        return cls(
+            take_bytes(entry_hash, "opening entry hash", HASH_LENGTH),
+            take_bytes(opening, "opening", OPENING_LENGTH),
+            take_bytes(profile, "profile", 0, MAX_PROFILE),
+        )
+
+
+def encode_erased(entry_hash: bytes) -> bytes:
+    """Return the data of an ``OpeningErased`` event: ``[entry hash]``."""
+    return encode([entry_hash])
+
+
+def decode_erased(data: bytes) -> bytes:
+    (entry_hash,) = take_array(decode(data, "opening erased event"), "opening erased event", 1)
+    return take_bytes(entry_hash, "opening erased entry hash", HASH_LENGTH)

@@ -13,8 +13,7 @@ from enum import IntEnum
 from kt_es.crypto.signatures import SIGNATURE_SIZE, PrivateKey, signed_message
 from kt_es.errors import MalformedError
 from kt_es.formats.codec import decode, encode, take_array, take_bytes, take_uint
-from kt_es.formats.entries import HASH_LENGTH, INDEX_LENGTH
-from kt_es.formats.keys import PublicKey, take_public_key
+from kt_es.formats.entries import HASH_LENGTH, INDEX_LENGTH, PublicKey, take_public_key
 
 MAX_ERASURE = 1024
 

@@ -23,7 +23,7 @@ from kt_es.formats.proofs import (
     map_proof_fields,
     take_map_proof,
 )
-from kt_es.merkle.proofs import MapProof
+from kt_es.merkle.verify import MapProof
 
 EVIDENCE = "kt-es evidence v1"
 MAX_EVIDENCE = 17 * 1024 * 1024

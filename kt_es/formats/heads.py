@@ -1,15 +1,133 @@
-"""Map heads, signed map heads and the events that publish them. FORMATS, "Map head"."""
+"""Map heads, the checkpoints of both logs, and the events that publish them. FORMATS, Map head.
+
+A checkpoint is a note whose text has three lines: origin, number of leaves in decimal, base64 of the
+RFC 6962 root. Extension lines are refused, because monitors cannot check their content. The log of map heads
+has the origin ``<origin>/heads``, and the log of mutations has ``<origin>/mutations``. The key name of a
+signature is the origin of the log::
+
+    kt.example.org/people/heads
+    20852163
+    CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=
+
+    — kt.example.org/people/heads <base64 of key hash and signature>
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
+from kt_es.crypto.hashes import HASH_SIZE
 from kt_es.crypto.signatures import SIGNATURE_SIZE, PrivateKey, signed_message
-from kt_es.errors import VerificationError
+from kt_es.errors import MalformedError, VerificationError
 from kt_es.formats.codec import MAX_TIME, decode, encode, take_array, take_bytes, take_text, take_uint
-from kt_es.formats.entries import HASH_LENGTH
-from kt_es.formats.keys import PublicKey
-from kt_es.formats.notes import MAX_NOTE_SIZE
+from kt_es.formats.entries import HASH_LENGTH, PublicKey
+from kt_es.formats.notes import (
+    MAX_NOTE_SIZE,
+    decode_base64,
+    encode_base64,
+    sign_note,
+    verifier_key,
+    verify_note,
+)
+
+MAX_LOG_SIZE: Final = 2**63 - 1
+"""The largest number of leaves that a log may have. Other implementations cannot read larger numbers."""
+
+_STEP: Final = "checkpoint"
+# int() also accepts signs, underscores, spaces, leading zeros and non-ASCII digits. The pattern refuses them.
+_DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
+_CONTROL: Final = re.compile(r"[\x00-\x1f]")
+
+
+def heads_origin(origin: str) -> str:
+    """Return the origin of a directory's log of map heads."""
+    return f"{origin}/heads"
+
+
+def mutations_origin(origin: str) -> str:
+    """Return the origin of a directory's log of mutations."""
+    return f"{origin}/mutations"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The state of a log: ``size`` leaves and the 32-byte ``root``.
+
+    ``origin`` is the origin of the log, not of the directory.
+    """
+
+    origin: str
+    size: int
+    root: bytes
+
+    def __post_init__(self) -> None:
+        if not self.origin or _CONTROL.search(self.origin):
+            raise MalformedError(_STEP, "the origin is empty or contains control characters")
+        if not 0 <= self.size <= MAX_LOG_SIZE:
+            raise MalformedError(_STEP, f"the size is not between 0 and {MAX_LOG_SIZE}")
+        if len(self.root) != HASH_SIZE:
+            raise MalformedError(_STEP, f"the root has {len(self.root)} bytes instead of {HASH_SIZE}")
+
+    def encode(self) -> str:
+        """Return the text of the note."""
+        return f"{self.origin}\n{self.size}\n{encode_base64(self.root)}\n"
+
+    @classmethod
+    def parse(cls, text: str) -> Checkpoint:
+        """Parse the text of a note.
+
+        Raises:
+            MalformedError: ``text`` is not the encoding of a checkpoint.
+        """
+        lines = text.split("\n")
+        if len(lines) != 4 or lines[3]:
+            raise MalformedError(_STEP, "has not three lines: origin, size, root")
+        origin, size, root, _ = lines
+        if not _DECIMAL.fullmatch(size):
+            raise MalformedError(_STEP, "the size is not a decimal number")
+        checkpoint = cls(origin, int(size), decode_base64(root, _STEP))
+        if checkpoint.encode() != text:
+            raise MalformedError(_STEP, "is not in its one encoding")
+        return checkpoint
+
+
+def sign_checkpoint(checkpoint: Checkpoint, key_name: str, key: PrivateKey) -> str:
+    """Return the checkpoint as a note that ``key`` has signed.
+
+    Args:
+        key_name: the origin of the log.
+        key: an Ed25519 key.
+
+    Raises:
+        MalformedError: the key name has a space or a plus sign, or the key is not an Ed25519 key.
+    """
+    return sign_note(checkpoint.encode(), key_name, key)
+
+
+def open_checkpoint(encoded: str | bytes, origin: str, public_keys: Iterable[bytes]) -> Checkpoint:
+    """Verify a checkpoint of the log ``origin`` and return it.
+
+    Signatures by other keys, such as the cosignatures of witnesses, are ignored.
+
+    Args:
+        origin: the origin of the log, which is also the key name of the signature.
+        public_keys: raw Ed25519 keys of 32 bytes. One of them must have signed the checkpoint.
+
+    Raises:
+        MalformedError: ``encoded`` is not a note, or its text is not a checkpoint.
+        VerificationError: step "checkpoint"; none of the keys signed the checkpoint, the signature of one of
+            them is invalid, or the checkpoint is of another log.
+    """
+    keys = [verifier_key(origin, public_key) for public_key in public_keys]
+    note = verify_note(encoded, keys, step=_STEP)
+    checkpoint = Checkpoint.parse(note.text)
+    if checkpoint.origin != origin:
+        raise VerificationError(_STEP, f"is of the log {checkpoint.origin}, not of {origin}")
+    return checkpoint
+
 
 MAP_HEAD = "MapHead"
 MAX_SMH = 1024

@@ -21,12 +21,18 @@ from kt_es.formats.codec import (
     take_uint,
 )
 from kt_es.formats.configs import MAX_CONFIG, SignedConfig, check_origin
-from kt_es.formats.entries import HASH_LENGTH, INDEX_LENGTH, MAX_MUTATION, Mutation
+from kt_es.formats.entries import (
+    HASH_LENGTH,
+    INDEX_LENGTH,
+    MAX_MUTATION,
+    MAX_PROFILE,
+    OPENING_LENGTH,
+    Mutation,
+)
 from kt_es.formats.heads import MAX_CHECKPOINT, MAX_SMH
 from kt_es.formats.labels import MAX_LABEL, normalize_label
-from kt_es.formats.profiles import MAX_PROFILE, OPENING_LENGTH
-from kt_es.formats.records import MAX_RECORD
-from kt_es.merkle.proofs import Leaf, MapProof
+from kt_es.formats.queue import MAX_RECORD
+from kt_es.merkle.verify import Leaf, MapProof
 
 VRF_PROOF_LENGTH = 80
 MAX_LOG_PROOF = 64

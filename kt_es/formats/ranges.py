@@ -15,7 +15,7 @@ from kt_es.formats.codec import Value, decode, encode, take_array, take_bytes, t
 from kt_es.formats.entries import HASH_LENGTH, MAX_MUTATION, Mutation
 from kt_es.formats.heads import MAX_CHECKPOINT, MAX_SMH
 from kt_es.formats.proofs import VRF_PROOF_LENGTH, map_proof_fields, take_map_proof
-from kt_es.merkle.proofs import MapProof
+from kt_es.merkle.verify import MapProof
 
 MAX_RANGE = 256
 """The largest number of epochs in one answer."""

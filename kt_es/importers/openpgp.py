@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from kt_es.errors import MalformedError
 from kt_es.extras import require
+from kt_es.formats.entries import ProfileKey
 from kt_es.formats.labels import EMAIL
-from kt_es.formats.profiles import ProfileKey
 from kt_es.importers.accounts import Collector, ImportPlan, read_bytes
 from kt_es.importers.openpgp_keyring import merge_certificates, split_keyring
 

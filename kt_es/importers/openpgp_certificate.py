@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pysequoia.packet import Packet, PacketPile, SignatureType, Tag
 
 from kt_es.errors import MalformedError
-from kt_es.importers.openpgp_bindings import binds
+from kt_es.importers.packets import binds
 from kt_es.importers.private import private_key_in
 
 _SECRET = (Tag.SecretKey, Tag.SecretSubkey)

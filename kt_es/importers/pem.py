@@ -17,11 +17,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
 
 from kt_es.errors import MalformedError
+from kt_es.formats.entries import ProfileKey
 from kt_es.formats.labels import EMAIL
-from kt_es.formats.profiles import ProfileKey
 from kt_es.importers.accounts import Collector, ImportPlan, read_bytes
-from kt_es.importers.der import children, content_of
-from kt_es.importers.private import private_key_in
+from kt_es.importers.private import children, content_of, private_key_in
 from kt_es.importers.views import utf8_text
 
 _COMMON_NAME, _ORGANIZATION, _UNIT = (bytes.fromhex(oid) for oid in ("550403", "55040a", "55040b"))

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kt_es.importers import der
+from kt_es.importers import private
 from kt_es.importers.packets import (
     IGNORED,
     PUBLIC_KEY,
@@ -65,9 +65,9 @@ def recognize(data: bytes) -> Recognized | None:
         usable = is_x25519(bare) and not is_clamped(bare)
         return Recognized((PublicPart("x25519", bare),)) if usable else None
     for check, name in (
-        (der.is_certificate, b"CERTIFICATE"),
-        (der.is_public_key, b"PUBLIC KEY"),
-        (der.is_rsa_public_key, b"RSA PUBLIC KEY"),
+        (private.is_certificate, b"CERTIFICATE"),
+        (private.is_public_key, b"PUBLIC KEY"),
+        (private.is_rsa_public_key, b"RSA PUBLIC KEY"),
     ):
         if check(data):
             return Recognized((PublicPart("pem", _pem(name, data)),))
@@ -184,10 +184,10 @@ def _without_headers(body: bytes) -> Iterator[bytes]:
 
 def _is_public_pem(kind: bytes, body: bytes) -> bool:
     if kind in (b"CERTIFICATE", b"X509 CERTIFICATE"):
-        return der.is_certificate(body)
+        return private.is_certificate(body)
     if kind == b"PUBLIC KEY":
-        return der.is_public_key(body)
-    return kind == b"RSA PUBLIC KEY" and der.is_rsa_public_key(body)
+        return private.is_public_key(body)
+    return kind == b"RSA PUBLIC KEY" and private.is_rsa_public_key(body)
 
 
 def _lines(text: bytes) -> Recognized | None:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from cryptography.utils import CryptographyDeprecationWarning
 
 from kt_es.errors import MalformedError
-from kt_es.formats.profiles import ProfileKey
+from kt_es.formats.entries import ProfileKey
 from kt_es.importers.accounts import Collector, ImportPlan, read_bytes
 from kt_es.importers.recognize import fingerprint_of
 from kt_es.importers.views import utf8_text

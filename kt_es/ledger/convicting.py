@@ -14,10 +14,9 @@ import structlog
 
 from kt_es.errors import ConfigError, EquivocationError, MalformedError
 from kt_es.evidence import convicted_before
+from kt_es.formats.entries import PublicKey
 from kt_es.formats.evidence import MAX_EVIDENCE_FILE, Evidence, EvidenceKind
-from kt_es.formats.keys import PublicKey
-from kt_es.ledger.configs import config_chain
-from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.ledger import Ledger, config_chain
 from kt_es.process.files import create_file
 
 FOLDER = "evidence"

@@ -15,8 +15,7 @@ from kt_es.errors import DivergenceError
 from kt_es.formats.entries import Mutation
 from kt_es.formats.erasures import Erasure
 from kt_es.formats.heads import HeadEvent, MapHead
-from kt_es.formats.queue import Item, Marker
-from kt_es.formats.records import Record, Verdict
+from kt_es.formats.queue import Item, Marker, Record, Verdict
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.state import Committed
 from kt_es.ledger.store import Change

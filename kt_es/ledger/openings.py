@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from kt_es.errors import DivergenceError, MalformedError
 from kt_es.eventstore.streams import Event
-from kt_es.formats.profiles import OPENING, OPENING_ERASED, Opening, decode_erased
+from kt_es.formats.entries import OPENING, OPENING_ERASED, Opening, decode_erased
 from kt_es.ledger.store import Change, Store
 
 _POSITION = "meta", b"openings position"  # family and key

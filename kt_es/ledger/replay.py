@@ -16,10 +16,8 @@ from kt_es.errors import DivergenceError, MalformedError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.configs import Config, SignedConfig
 from kt_es.formats.heads import MAP_HEAD, HeadEvent, MapHead, SignedMapHead
-from kt_es.formats.queue import Item, ItemKind
-from kt_es.formats.records import RECORDS, Record, RecordPacker, decode_records
-from kt_es.ledger.anchor import Anchor
-from kt_es.ledger.checks import check_commit, check_signatures, shown
+from kt_es.formats.queue import RECORDS, Item, ItemKind, Record, RecordPacker, decode_records
+from kt_es.ledger.anchor import Anchor, check_commit, check_signatures, shown
 from kt_es.ledger.fold import EpochFold
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.state import Committed

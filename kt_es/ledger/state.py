@@ -10,8 +10,7 @@ from kt_es import epochs
 from kt_es.epochs import Standing
 from kt_es.errors import DivergenceError, MalformedError
 from kt_es.formats.codec import Value, decode, encode, take_array, take_bytes, take_uint
-from kt_es.formats.entries import HASH_LENGTH
-from kt_es.formats.keys import PublicKey
+from kt_es.formats.entries import HASH_LENGTH, PublicKey
 from kt_es.ledger.store import Change, Store
 from kt_es.merkle.log import LogState
 from kt_es.merkle.map import EMPTY_ROOT, Root

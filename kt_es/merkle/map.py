@@ -31,8 +31,8 @@ from kt_es.merkle.pages import (
     page_key,
     read_slot,
 )
-from kt_es.merkle.proofs import MapProof
 from kt_es.merkle.update import Pages, Slice
+from kt_es.merkle.verify import MapProof
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Computes roots from proofs. Clients use this module; it needs no storage.
+"""Proofs of both Merkle structures, and the roots that they compute. It needs no storage.
 
 Each function computes the root to which a proof leads. The caller compares this root with a signed one. A
 value of the wrong length raises ``MalformedError``. A proof that does not fit the sizes or the index raises
@@ -11,10 +11,36 @@ section 3: the path of a leaf is the shortest prefix of its index that no other 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from kt_es.crypto.hashes import HASH_SIZE, MAP_EMPTY, log_node_hash, map_leaf_hash, map_node_hash
 from kt_es.errors import MalformedError, VerificationError
-from kt_es.merkle.proofs import Leaf, MapProof
+
+Siblings = tuple[bytes | None, ...]
+"""Sibling hashes of a path, from the deepest up to the root: 32 bytes, or None for an empty subtree."""
+
+Leaf = tuple[bytes, bytes]
+"""A leaf of the map: its index and its entry hash, 32 bytes each."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapProof:
+    """Proof of one index in the map at one epoch.
+
+    ``leaf`` is the leaf at the end of the path. The leaf of the index itself proves inclusion; another leaf
+    or None (an empty subtree) proves absence. The depth of the path is ``len(siblings)``, at most 256.
+    ``verify.map_root`` checks lengths and depth. Constructing a proof does not check them.
+    """
+
+    siblings: Siblings
+    leaf: Leaf | None
+
+    def entry_hash(self, index: bytes) -> bytes | None:
+        """Return the entry hash that the proof claims for ``index``, or None if the proof claims absence."""
+        if self.leaf is None or self.leaf[0] != index:
+            return None
+        return self.leaf[1]
+
 
 MAX_DEPTH = 8 * HASH_SIZE
 

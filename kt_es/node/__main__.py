@@ -15,8 +15,8 @@ import structlog
 from kt_es.errors import ConfigError, KtError
 from kt_es.node.server import NodeConfig, run
 from kt_es.process.logs import configure
-from kt_es.process.sayings import forgive_full_disk
 from kt_es.process.signals import listen
+from kt_es.process.space import forgive_full_disk
 
 _LOG = structlog.get_logger("kt_es.node")
 

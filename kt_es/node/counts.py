@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Histogram
 
-from kt_es.node.store.keys import EVENTS, RANGES
-from kt_es.node.store.storage import NodeStorage
+from kt_es.node.store.storage import EVENTS, RANGES, NodeStorage
 
 SUBSCRIBE = "Streams.Subscribe"
 _BATCHES = (1, 2, 5, 10, 20, 50, 100, 200, 500)

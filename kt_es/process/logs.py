@@ -27,7 +27,7 @@ from structlog.typing import EventDict, Processor
 from kt_es.errors import KtError
 from kt_es.process.redaction import without_password
 from kt_es.process.repeats import Repeats
-from kt_es.process.sayings import lost_lines
+from kt_es.process.space import lost_lines
 
 TICK = 5.0
 """Seconds between two checks for counts that are due."""

@@ -1,4 +1,4 @@
-"""Logs how long a process waits for the event log or for space on its disk.
+"""Waiting out an outage: the pauses between attempts, and how long a process waits, in its log.
 
 There is a line at the beginning, one each minute, and one at the end.
 """
@@ -14,6 +14,25 @@ from dataclasses import dataclass, field
 from structlog.typing import FilteringBoundLogger
 
 from kt_es.errors import DiskFullError
+
+
+class Backoff:
+    """The pauses of one thread, in seconds. Not safe for use by several threads."""
+
+    def __init__(self, first: float = 0.2, last: float = 2.0) -> None:
+        """Begin with a pause of ``first``. No pause is longer than ``last``."""
+        self._first = self._next = first
+        self._last = last
+
+    def pause(self) -> float:
+        """Return how long to wait now, and double the next pause."""
+        pause, self._next = self._next, min(2 * self._next, self._last)
+        return pause
+
+    def reset(self) -> None:
+        """Return to the shortest pause, after an attempt that succeeded."""
+        self._next = self._first
+
 
 REMINDER = 60.0
 """Seconds between two lines of one outage."""

@@ -1,4 +1,4 @@
-"""Packs concurrent submissions into one append of a ``Mutations`` event.
+"""Submissions on their way: packed into one append, then waiting for their verdict.
 
 The next batch gathers while one append is under way. So batches grow with the load, and a single submission
 is appended at once.
@@ -12,9 +12,18 @@ from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from kt_es.crypto.hashes import sha256
 from kt_es.errors import KtError, UnavailableError
 from kt_es.eventstore.streams import NewEvent, content_event
-from kt_es.formats.queue import MAX_EVENT, MAX_EVENT_ITEMS, MUTATIONS, encode_mutations
+from kt_es.formats.queue import (
+    MAX_EVENT,
+    MAX_EVENT_ITEMS,
+    MUTATIONS,
+    ItemKind,
+    Record,
+    Verdict,
+    encode_mutations,
+)
 from kt_es.server.availability import Appender
 from kt_es.server.problems import NotNowError
 
@@ -101,3 +110,91 @@ class Batcher:
             refused, self._waiting = self._waiting, deque()
         for waiting in refused:
             waiting.event.set_exception(error)
+
+
+MAX_WAITERS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The decision on a queue item: its verdict, its record and the epoch that has it."""
+
+    verdict: Verdict
+    sequence: int
+    queue_revision: int
+    position: int
+    epoch: int
+
+
+class Waiters:
+    """Futures of outcomes by the hash of the item's bytes.
+
+    The entry hash would not do: the same entry under other signatures is another item with its own verdict.
+    Only items that a request waits for are remembered, which bounds the memory.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[bytes, list[Future[Outcome | None]]] = {}
+        self._count = 0
+        self._closed = False
+        # The first record of each item in the epoch that is being replayed. Owned by the replica's thread.
+        self._noted: dict[bytes, Record] = {}
+
+    def register(self, item: bytes) -> Future[Outcome | None] | None:
+        """A future of the outcome of ``item``; None if too many requests wait already.
+
+        Its result is None if the replica stops first. The caller must always call ``discard``.
+        """
+        future: Future[Outcome | None] = Future()
+        # A running future cannot be cancelled while another thread sets its result.
+        future.set_running_or_notify_cancel()
+        with self._lock:
+            if self._closed or self._count >= MAX_WAITERS:
+                return None
+            self._waiting.setdefault(sha256(item), []).append(future)
+            self._count += 1
+        return future
+
+    def discard(self, item: bytes, future: Future[Outcome | None]) -> None:
+        """Stop waiting."""
+        key = sha256(item)
+        with self._lock:
+            waiting = self._waiting.get(key, [])
+            if future in waiting:
+                waiting.remove(future)
+                self._count -= 1
+                if not waiting:
+                    del self._waiting[key]
+
+    def restart(self) -> None:
+        """Forget the notes of the epoch, because it is read again from its beginning."""
+        self._noted = {}
+
+    def note(self, record: Record) -> None:
+        content = record.item.content
+        if not self._waiting or record.item.kind != ItemKind.MUTATION or not isinstance(content, bytes):
+            return
+        key = sha256(content)
+        if key in self._waiting:
+            self._noted.setdefault(key, record)
+
+    def commit(self, epoch: int) -> None:
+        """The epoch is committed: set the outcomes of its items."""
+        decided = []
+        with self._lock:
+            for key, record in self._noted.items():
+                futures = self._waiting.pop(key, [])
+                self._count -= len(futures)
+                decided += [(future, record) for future in futures]
+        self._noted = {}
+        for future, record in decided:
+            item = record.item
+            future.set_result(Outcome(record.verdict, record.sequence, item.revision, item.position, epoch))
+
+    def close(self) -> None:
+        with self._lock:
+            futures = [future for waiting in self._waiting.values() for future in waiting]
+            self._waiting, self._count, self._closed = {}, 0, True
+        for future in futures:
+            future.set_result(None)

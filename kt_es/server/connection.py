@@ -21,7 +21,7 @@ import structlog
 from starlette.types import ASGIApp
 
 from kt_es.server import responses
-from kt_es.server.connections import HttpConnections
+from kt_es.server.clients import HttpConnections
 from kt_es.server.incoming import Incoming, IncomingRequest
 from kt_es.server.limits import MAX_PIPELINED, SLOWEST
 from kt_es.server.problems import Problem, http_problem

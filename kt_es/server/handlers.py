@@ -12,20 +12,16 @@ from kt_es.api.models import DirectoryBody, HeadBody, HistoryBody, LookupBody, R
 from kt_es.api.operations import ProblemReason
 from kt_es.errors import ConfigError, DivergenceError, KtError, RefusedError
 from kt_es.formats.configs import Config
-from kt_es.formats.entries import Mutation
+from kt_es.formats.entries import Mutation, Opening
 from kt_es.formats.heads import HeadEvent
 from kt_es.formats.labels import normalize_label
-from kt_es.formats.profiles import Opening
 from kt_es.formats.proofs import ErasureProof, LookupAnswer, encode_configs
-from kt_es.ledger.configs import config_chain
-from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.ledger import Ledger, config_chain
 from kt_es.ledger.proofs import head_at, map_root_at, prove_consistency, prove_erasure, prove_head
 from kt_es.ledger.state import Committed
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
-from kt_es.server.indexer import Indexer
-from kt_es.server.openings import OpeningReader
+from kt_es.server.answers import Indexer, OpeningReader, answer_range, check_range
 from kt_es.server.problems import NotNowError
-from kt_es.server.ranges import answer_range, check_range
 
 LOGS = {"heads": HEADS_LOG, "mutations": MUTATIONS_LOG}
 

@@ -34,16 +34,14 @@ from kt_es.api.models import (
 )
 from kt_es.api.operations import JSON_MEDIA, PROBLEM_MEDIA, ProblemReason
 from kt_es.errors import DivergenceError, KtError
-from kt_es.server import metrics as prometheus
+from kt_es.server import health as prometheus
 from kt_es.server.clients import Clients
 from kt_es.server.contract import Epoch, Since, Size, complete_document, read_request, route
-from kt_es.server.guard import Guard, release_slot
+from kt_es.server.guard import Guard, UnsupportedMediaError, check_media, check_request, release_slot
 from kt_es.server.handlers import DirectoryReader
-from kt_es.server.health import Trouble
-from kt_es.server.metrics import Metrics
+from kt_es.server.health import Metrics, Trouble
 from kt_es.server.problems import Problem, http_problem, internal_problem, problem_of, without_streams
 from kt_es.server.receipts import ReceiptDesk, run_in
-from kt_es.server.strict import UnsupportedMediaError, check_media, check_request
 from kt_es.server.submission import Submissions
 
 _LOG = structlog.get_logger("kt_es.server")

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from kt_es.api.codec import encode_model
 from kt_es.api.models import MutationRequest, ReceiptBody, RecordBody, VerdictBody
-from kt_es.formats.records import Verdict
+from kt_es.formats.queue import Verdict
+from kt_es.server.batcher import Outcome
 from kt_es.server.problems import Problem
 from kt_es.server.submission import Queued, Submissions, meaning
-from kt_es.server.waiters import Outcome
 
 _T = TypeVar("_T")
 

@@ -17,24 +17,29 @@ from typing import TypeVar
 
 from kt_es.api.models import ErasureBody, MutationRequest
 from kt_es.api.operations import ProblemReason
-from kt_es.crypto.commitments import opens
+from kt_es.crypto.hashes import opens
 from kt_es.epochs import Current, Epoch, decide
 from kt_es.errors import MalformedError, RefusedError
 from kt_es.eventstore.streams import StreamNames, content_event
 from kt_es.formats.codec import take_bytes
-from kt_es.formats.entries import MAX_MUTATION, Mutation, check_submittable
+from kt_es.formats.entries import (
+    MAX_MUTATION,
+    MAX_PROFILE,
+    OPENING,
+    OPENING_LENGTH,
+    Mutation,
+    Opening,
+    check_submittable,
+    decode_profile,
+)
 from kt_es.formats.erasures import MAX_ERASURE, Erasure
 from kt_es.formats.labels import normalize_label
-from kt_es.formats.profiles import MAX_PROFILE, OPENING, OPENING_LENGTH, Opening, decode_profile
-from kt_es.formats.queue import ERASURE
-from kt_es.formats.records import Verdict
+from kt_es.formats.queue import ERASURE, Verdict
 from kt_es.ledger.state import Committed
-from kt_es.server.availability import Appender, LogWatch
-from kt_es.server.backlog import Backlog
-from kt_es.server.batcher import Batcher
+from kt_es.server.availability import Appender, Backlog, LogWatch
+from kt_es.server.batcher import Batcher, Outcome, Waiters
 from kt_es.server.handlers import DirectoryReader
-from kt_es.server.rights import PrivateStreams
-from kt_es.server.waiters import Outcome, Waiters
+from kt_es.server.privacy import PrivateStreams
 
 _T = TypeVar("_T")
 

@@ -1,20 +1,74 @@
-"""The map, the entries, the heads and the openings of a data directory."""
+"""The map, the entries, the heads and the openings of a data directory, and what is found there."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.epochs import Current, is_authorized
 from kt_es.errors import DivergenceError, MalformedError, VerificationError
-from kt_es.formats.entries import INDEX_LENGTH, Mutation
+from kt_es.formats.entries import INDEX_LENGTH, Mutation, Opening
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
-from kt_es.formats.profiles import Opening
-from kt_es.ledger.configs import config_chain
+from kt_es.ledger.ledger import Ledger, config_chain
+from kt_es.ledger.state import Beginning
 from kt_es.ledger.tables import HEADS_LOG
 from kt_es.merkle.map import LeafRef
 from kt_es.merkle.walk import walk
-from projections.fsck.findings import Examined
+
+MAX_DIFFERENCES = 20
+PROGRESS_EVERY = 4096
+
+
+class EnoughError(Exception):
+    """``MAX_DIFFERENCES`` were found: more of them would say nothing new."""
+
+
+@dataclass(slots=True)
+class FsckReport:
+    """How many things were examined, and the first differences. No difference means a good directory."""
+
+    epoch: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    differences: list[str] = field(default_factory=list)
+
+    @property
+    def is_good(self) -> bool:
+        return not self.differences
+
+
+class Findings:
+    """A report in the making. Calls ``progress`` now and then with what is examined, and how many."""
+
+    def __init__(self, progress: Callable[[str, int], None]) -> None:
+        self.report = FsckReport()
+        self._progress = progress
+
+    def differs(self, difference: str) -> None:
+        """Note a difference, once. Raises ``EnoughError`` when there are ``MAX_DIFFERENCES``."""
+        if difference in self.report.differences:
+            return
+        self.report.differences.append(difference)
+        if len(self.report.differences) >= MAX_DIFFERENCES:
+            raise EnoughError
+
+    def count(self, what: str) -> None:
+        """Count one more examined ``what``."""
+        self.report.counts[what] += 1
+        if self.report.counts[what] % PROGRESS_EVERY == 0:
+            self._progress(what, self.report.counts[what])
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A data directory under examination, and where its data began."""
+
+    origin: str
+    ledger: Ledger
+    begun: Beginning
+    findings: Findings
+
 
 BATCH = 256
 

@@ -11,16 +11,22 @@ from contextlib import suppress
 
 from kt_es.errors import DivergenceError
 from kt_es.eventstore.streams import StreamNames
-from kt_es.formats.keys import PublicKey
-from kt_es.ledger.checks import check_commit
-from kt_es.ledger.configs import check_pinned
-from kt_es.ledger.ledger import Ledger
+from kt_es.formats.entries import PublicKey
+from kt_es.ledger.anchor import check_commit
+from kt_es.ledger.ledger import Ledger, check_pinned
 from kt_es.ledger.store import Store
 from kt_es.ledger.tables import Tables
-from projections.fsck.directory import examine_entries, examine_heads, examine_map, examine_openings
-from projections.fsck.findings import EnoughError, Examined, Findings, FsckReport
-from projections.fsck.nodes import examine_nodes
-from projections.fsck.streams import StreamReader, examine_head_stream, examine_record_stream
+from projections.fsck.directory import (
+    EnoughError,
+    Examined,
+    Findings,
+    FsckReport,
+    examine_entries,
+    examine_heads,
+    examine_map,
+    examine_openings,
+)
+from projections.fsck.logs import StreamReader, examine_head_stream, examine_nodes, examine_record_stream
 
 
 def fsck(

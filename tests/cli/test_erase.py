@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from kt_es.client.keystore import KeyStore
+from kt_es.client.states import KeyStore
 from kt_es.client.trusted import Pinned
 from kt_es.config import FrontendTable, Settings, dump_settings
 from kt_es.errors import RefusedError
 from kt_es.formats.erasures import Erasure, ErasureReason
-from kt_es.formats.queue import ItemKind
-from kt_es.formats.records import Record, Verdict
+from kt_es.formats.queue import ItemKind, Record, Verdict
 from kt_es.process.files import replace_file
 from tests import builders as b
 from tests.cli.owning.people import KEY, STRANGER, Kt, client_of, follow, standing

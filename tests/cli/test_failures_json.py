@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kt_es.cli import main as cli
-from kt_es.client.keystore import KeyStore
+from kt_es.client.states import KeyStore
 from kt_es.errors import KtError
 from tests import builders as b
 from tests.reference.clients import client_of

@@ -15,7 +15,7 @@ from kt_es.cli.output import MAX_SHOWN, Output, shown
 from kt_es.cli.saving import MANIFEST, save_profile
 from kt_es.client.state import MemoryStateStore
 from kt_es.errors import ConfigError, DiskFullError
-from kt_es.formats.profiles import ProfileKey
+from kt_es.formats.entries import ProfileKey
 from kt_es.process.logs import redacted
 from tests import builders as b
 from tests.reference.clients import client_of

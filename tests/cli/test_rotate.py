@@ -20,8 +20,7 @@ from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import ConfigError, UnavailableError
 from kt_es.eventstore.streams import ANY, EventLog, content_event
 from kt_es.formats.configs import Config, SignedConfig
-from kt_es.formats.queue import CONFIG
-from kt_es.formats.records import Verdict
+from kt_es.formats.queue import CONFIG, Verdict
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.tables import FAMILIES
 from kt_es.process.files import replace_file

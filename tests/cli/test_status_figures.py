@@ -8,15 +8,14 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from kt_es.cli.operators import status_metrics
-from kt_es.cli.operators.status_lines import status_lines
-from kt_es.cli.operators.status_metrics import ScrapedMetrics, of_frontend, of_monitor, of_signer
+from kt_es.cli.operators import status_parts
+from kt_es.cli.operators.status_parts import ScrapedMetrics, of_frontend, of_monitor, of_signer, status_lines
 from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import StreamNames
-from kt_es.formats.records import Verdict
+from kt_es.formats.queue import Verdict
 from kt_es.process.exposition import Samples, exposed
-from kt_es.server.backlog import Backlog
-from kt_es.server.metrics import Metrics
+from kt_es.server.availability import Backlog
+from kt_es.server.health import Metrics
 from projections.monitor_metrics import MonitorMetrics
 from signer.metrics import SignerMetrics
 from signer.observer import Finished
@@ -115,5 +114,5 @@ def test_people_are_told_what_is_not_known() -> None:
 
 @pytest.mark.parametrize(("value", "shown"), [(3, 3), (3.0, 3), (3.14159, 3.142), (math.inf, math.inf)])
 def test_any_number_of_a_page_can_be_shown(value: float, shown: float) -> None:
-    assert status_metrics._rounded(value) == shown
-    assert math.isnan(status_metrics._rounded(math.nan))
+    assert status_parts._rounded(value) == shown
+    assert math.isnan(status_parts._rounded(math.nan))

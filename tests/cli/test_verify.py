@@ -12,14 +12,14 @@ from click.testing import CliRunner
 
 from kt_es.cli.main import cli
 from kt_es.cli.people.get import changes_since
-from kt_es.client.memory import KIND, Account
+from kt_es.client.entries import KIND, Account
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.states import States
 from kt_es.client.trusted import Pinned, begin
 from kt_es.errors import KtError, UnavailableError
 from kt_es.evidence import contradicting_checkpoints
-from kt_es.formats.checkpoints import heads_origin
 from kt_es.formats.evidence import Evidence, armored
+from kt_es.formats.heads import heads_origin
 from tests import builders as b
 from tests.reference.clients import client_of
 from tests.reference.directory import Directory

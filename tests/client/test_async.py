@@ -16,7 +16,7 @@ import pytest
 
 from kt_es.client import AsyncClient, Change, Client, MemoryStateStore, Mine, Watcher
 from kt_es.errors import UnavailableError, VerificationError
-from kt_es.formats.profiles import ProfileKey
+from kt_es.formats.entries import ProfileKey
 from tests import builders as b
 from tests.reference.clients import Handler, changed
 from tests.reference.directory import Directory

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from kt_es.client.changes import Mine
 from kt_es.client.client import Client
 from kt_es.client.kept import kept_versions
 from kt_es.client.state import MemoryStateStore
-from kt_es.client.vouching import Mine
 from kt_es.client.watching import Change, Watcher, every_epoch
-from kt_es.formats.entries import Mutation
-from kt_es.formats.profiles import ProfileKey
+from kt_es.formats.entries import Mutation, ProfileKey
 from tests import builders as b
 from tests.reference.frontends import Front, front, until
 from tests.reference.signed_streams import SignedStreams

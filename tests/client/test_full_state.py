@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.client.keystore import KeyStore
 from kt_es.client.state import FileStateStore
+from kt_es.client.states import KeyStore
 from kt_es.errors import DiskFullError
 from kt_es.process.files import create_file, replace_file
 from tests.builders import private_key

@@ -21,11 +21,10 @@ from kt_es.errors import (
     VerificationError,
 )
 from kt_es.evidence import convict
-from kt_es.formats.checkpoints import heads_origin, mutations_origin
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.evidence import Evidence
-from kt_es.formats.heads import SignedMapHead
-from kt_es.formats.records import Verdict
+from kt_es.formats.heads import SignedMapHead, heads_origin, mutations_origin
+from kt_es.formats.queue import Verdict
 from tests import builders as b
 from tests.reference import naive_log
 from tests.reference.clients import changed, client_of

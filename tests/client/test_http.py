@@ -26,7 +26,7 @@ from kt_es.errors import (
     UnavailableError,
     VerificationError,
 )
-from kt_es.formats.profiles import ProfileKey
+from kt_es.formats.entries import ProfileKey
 from tests import builders as b
 from tests.reference.clients import away, changed, client_of, cut, failing
 from tests.reference.directory import Directory, problem
@@ -46,7 +46,7 @@ def directory() -> Directory:
 
 def test_the_client_needs_neither_rocksdb_nor_eventstoredb() -> None:
     program = (
-        "import sys, kt_es.client.client, kt_es.client.bulk, kt_es.client.keystore\n"
+        "import sys, kt_es.client.client, kt_es.client.bulk, kt_es.client.states\n"
         "servers = {'rocksdict', 'esdbclient', 'kurrentdbclient', 'grpc', 'projections', 'fastapi'}\n"
         "print(servers & set(sys.modules))"
     )

@@ -17,7 +17,7 @@ import pytest
 
 from kt_es.client import AsyncClient, Change, Client, FileStateStore, Pinned
 from kt_es.errors import KtError
-from kt_es.formats.profiles import ProfileKey
+from kt_es.formats.entries import ProfileKey
 from kt_es.server.limits import DEFAULT_LIMITS
 from tests import builders as b
 from tests.reference.clients import changed, client_of

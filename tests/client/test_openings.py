@@ -11,11 +11,10 @@ from kt_es.client.trust import Lookup, verify_lookup, verify_proof_file
 from kt_es.client.trusted import Pinned, begin
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import VerificationError
+from kt_es.formats.entries import PublicKey, Signature
 from kt_es.formats.erasures import Erasure, ErasureReason
-from kt_es.formats.keys import PublicKey, Signature
 from kt_es.formats.proofs import LookupAnswer, ProofFile
-from kt_es.formats.queue import Item, ItemKind
-from kt_es.formats.records import Record, Verdict
+from kt_es.formats.queue import Item, ItemKind, Record, Verdict
 from tests import builders as b
 from tests.reference.clients import client_of
 from tests.reference.directory import Directory

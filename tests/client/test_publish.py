@@ -15,7 +15,7 @@ from kt_es.errors import (
     RefusedError,
     UnavailableError,
 )
-from kt_es.formats.profiles import ProfileKey
+from kt_es.formats.entries import ProfileKey
 from tests import builders as b
 from tests.reference.clients import away, client_of, cut, failing
 from tests.reference.directory import Directory

@@ -12,12 +12,11 @@ from kt_es.client.trusted import Pinned, Trusted, begin
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import EquivocationError, VerificationError
 from kt_es.evidence import convict
-from kt_es.formats.entries import Mutation
+from kt_es.formats.entries import Mutation, Signature
 from kt_es.formats.evidence import Evidence, EvidenceKind
 from kt_es.formats.heads import SignedMapHead
-from kt_es.formats.keys import Signature
 from kt_es.formats.ranges import RangeAnswer
-from kt_es.merkle.proofs import MapProof
+from kt_es.merkle.verify import MapProof
 from tests import builders as b
 from tests.reference.directory import Directory
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.client.keystore import KeyStore
 from kt_es.client.state import FileStateStore, MemoryStateStore, StateStore
+from kt_es.client.states import KeyStore
 from kt_es.client.trusted import Pinned, Trusted, begin
 from kt_es.errors import ConfigError
-from kt_es.formats.checkpoints import heads_origin
+from kt_es.formats.heads import heads_origin
 from kt_es.process.files import replace_file
 from tests import builders as b
 

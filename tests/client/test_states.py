@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from kt_es.client.client import Client
-from kt_es.client.memory import KIND
+from kt_es.client.entries import KIND
 from kt_es.client.states import States, address_of, file_name
 from kt_es.client.trusted import Pinned, Trusted, begin
 from kt_es.errors import ConfigError, EquivocationError, VerificationError

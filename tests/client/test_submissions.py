@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from kt_es.client.submissions import build_submission
+from kt_es.client.changes import build_submission
 from kt_es.client.trust import verify_lookup
 from kt_es.client.trusted import Pinned, begin
 from kt_es.crypto.signatures import ECDSA_P256, ED25519
 from kt_es.errors import MalformedError
-from kt_es.formats.keys import PublicKey
+from kt_es.formats.entries import PublicKey
 from tests.builders import ORIGIN, SIGNER_KEY, START, label_of, opening, private_key, public, signed_config
 from tests.examples import STORY
 

@@ -12,13 +12,12 @@ from kt_es.client.trust import Lookup, verify_lookup, verify_proof_file
 from kt_es.client.trusted import Pinned, Trusted, begin, extend
 from kt_es.errors import CannotTellError, EquivocationError, MalformedError, VerificationError
 from kt_es.evidence import convict
-from kt_es.formats.checkpoints import heads_origin
 from kt_es.formats.codec import encode
 from kt_es.formats.entries import Mutation
 from kt_es.formats.evidence import Evidence
-from kt_es.formats.heads import SignedMapHead
+from kt_es.formats.heads import SignedMapHead, heads_origin
 from kt_es.formats.proofs import LookupAnswer, ProofFile, encode_configs
-from kt_es.merkle.proofs import MapProof
+from kt_es.merkle.verify import MapProof
 from tests import builders as b
 from tests.reference import naive_log
 from tests.reference.directory import Directory

@@ -15,7 +15,7 @@ from kt_es.api.models import ConsistencyBody, ErasureBody, LookupBody, RangeBody
 from kt_es.client import wire
 from kt_es.client.trusted import Pinned, Trusted, begin
 from kt_es.errors import ConfigError, MalformedError
-from kt_es.formats.checkpoints import heads_origin
+from kt_es.formats.heads import heads_origin
 from tests import builders as b
 from tests.reference.directory import text
 

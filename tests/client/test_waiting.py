@@ -29,7 +29,7 @@ from kt_es.errors import (
 from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.patient import PAUSE, Patience, PatientLog
 from kt_es.eventstore.streams import NO_STREAM, Event, EventLog, content_event
-from kt_es.formats.profiles import ProfileKey
+from kt_es.formats.entries import ProfileKey
 from kt_es.node.server import NodeConfig
 from tests import builders as b
 from tests.contracts.certificates import certify

@@ -14,7 +14,7 @@ from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.streams import ANY, EventLog, StreamNames, content_event
 from kt_es.node.access.users import add
 from kt_es.node.server import NodeConfig
-from kt_es.server.rights import PrivateStreams
+from kt_es.server.privacy import PrivateStreams
 from tests.contracts.certificates import certify
 from tests.contracts.nodes import NodeThread
 

@@ -15,7 +15,7 @@ from kt_es.cli.main import cli
 from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.rights import openings_acl
 from kt_es.eventstore.streams import ANY, content_event
-from kt_es.formats.profiles import OPENING
+from kt_es.formats.entries import OPENING
 from tests.contracts.tenants import (
     ALL_RIGHTS,
     BOTH,

@@ -20,10 +20,8 @@ from kt_es.eventstore.driver import StreamState
 from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.rights import openings_acl, stream_acls
 from kt_es.eventstore.streams import ANY, NewEvent, content_event
-from kt_es.formats.entries import Mutation
-from kt_es.formats.profiles import OPENING, OPENING_ERASED, Opening
-from kt_es.server.rights import PrivateStreams
-from kt_es.server.sweeping import sweep_stream
+from kt_es.formats.entries import OPENING, OPENING_ERASED, Mutation, Opening
+from kt_es.server.privacy import PrivateStreams, sweep_stream
 from tests import builders as b
 from tests.contracts.tenants import (
     ALL_RIGHTS,

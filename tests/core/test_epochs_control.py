@@ -13,8 +13,7 @@ from kt_es.errors import DivergenceError, MalformedError
 from kt_es.formats.codec import encode
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.heads import MapHead
-from kt_es.formats.queue import Item, ItemKind, Marker
-from kt_es.formats.records import Verdict
+from kt_es.formats.queue import Item, ItemKind, Marker, Verdict
 from tests.builders import (
     ORIGIN,
     OTHER_ORIGIN,

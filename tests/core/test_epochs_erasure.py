@@ -9,8 +9,7 @@ from kt_es.crypto.signatures import PrivateKey
 from kt_es.epochs import Current, Epoch, Standing, decide, parse
 from kt_es.formats.codec import encode
 from kt_es.formats.erasures import Erasure, ErasureReason
-from kt_es.formats.queue import ERASURE, Digest, Item, ItemKind, items_of
-from kt_es.formats.records import Verdict
+from kt_es.formats.queue import ERASURE, Digest, Item, ItemKind, Verdict, items_of
 from tests import builders as b
 
 OWNER = b.private_key("alice")

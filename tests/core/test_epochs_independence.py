@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kt_es.formats.entries import Mutation
-from kt_es.formats.queue import Item
-from kt_es.formats.records import Verdict
+from kt_es.formats.queue import Item, Verdict
 from tests.builders import (
     OTHER_ORIGIN,
     START,

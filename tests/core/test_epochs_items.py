@@ -18,10 +18,10 @@ from kt_es.formats.queue import (
     Digest,
     Item,
     ItemKind,
+    Verdict,
     encode_mutations,
     items_of,
 )
-from kt_es.formats.records import Verdict
 from tests.builders import accepted, entry, item, marker, mutation, new_epoch, private_key, signed_config
 
 ALICE, BOB = mutation("alice"), mutation("bob")

@@ -16,8 +16,7 @@ from kt_es.epochs import Current, Epoch, Standing, close, decide, decode_standin
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import Entry, Mutation
 from kt_es.formats.erasures import Erasure, ErasureReason
-from kt_es.formats.queue import Digest, Item, ItemKind
-from kt_es.formats.records import Verdict
+from kt_es.formats.queue import Digest, Item, ItemKind, Verdict
 from tests.builders import (
     ORIGIN,
     OTHER_ORIGIN,

@@ -9,9 +9,8 @@ import pytest
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.epochs import Epoch, decide, is_authorized
 from kt_es.errors import MalformedError
-from kt_es.formats.entries import Mutation
-from kt_es.formats.keys import Signature
-from kt_es.formats.records import Verdict
+from kt_es.formats.entries import Mutation, Signature
+from kt_es.formats.queue import Verdict
 from tests.builders import (
     ORIGIN,
     OTHER_ORIGIN,

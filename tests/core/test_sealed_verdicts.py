@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kt_es.epochs import decide
-from kt_es.formats.records import Verdict
+from kt_es.formats.queue import Verdict
 from tests.builders import START, current, marker, mutation, new_epoch, next_mutation, private_key
 
 EVE = private_key("eve")

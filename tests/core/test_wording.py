@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kt_es.wording import counted
+from kt_es.errors import counted
 
 
 @pytest.mark.parametrize(

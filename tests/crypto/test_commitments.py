@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kt_es.crypto.commitments import MAX_PROFILE_SIZE, commit, opens
+from kt_es.crypto.hashes import MAX_PROFILE_SIZE, commit, opens
 from kt_es.errors import MalformedError
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "commitments.json").read_text())

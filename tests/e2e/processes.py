@@ -24,9 +24,9 @@ from kt_es.crypto.signatures import PrivateKey
 from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.streams import Event, StreamNames
+from kt_es.formats.entries import ProfileKey
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
-from kt_es.formats.profiles import ProfileKey
-from kt_es.formats.records import Record, decode_records
+from kt_es.formats.queue import Record, decode_records
 
 KT = str(Path(sys.executable).with_name("kt"))
 NAMES = StreamNames("people")

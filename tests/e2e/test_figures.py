@@ -15,7 +15,7 @@ from kt_es.cli.addresses import free_address
 from kt_es.cli.operators.setup import NewDirectory, write_directory
 from kt_es.config import Address
 from kt_es.eventstore.streams import ANY, StreamNames, content_event
-from kt_es.formats.records import Record, Verdict, decode_records, encode_records
+from kt_es.formats.queue import Record, Verdict, decode_records, encode_records
 from tests.e2e.processes import NAMES, ORIGIN, SHORT, Running, Stranger, Up, log_at, running_up, until
 
 pytestmark = pytest.mark.e2e

@@ -19,7 +19,7 @@ from kt_es.client.state import MemoryStateStore
 from kt_es.client.trusted import Pinned
 from kt_es.errors import ConfigError, KtError, LockedError, RefusedError
 from kt_es.eventstore.connecting import connect
-from kt_es.formats.profiles import ProfileKey
+from kt_es.formats.entries import ProfileKey
 from kt_es.process.files import replace_file
 from projections.frontend import FrontendSettings, serve
 from tests import builders as b
@@ -213,8 +213,8 @@ def test_sigterm_ends_the_process_cleanly(streams: SignedStreams, settings: Fron
 import sys
 from pathlib import Path
 import structlog
-from kt_es.cli.context import stop_on_signals
-from kt_es.formats.keys import PublicKey
+from kt_es.cli.output import stop_on_signals
+from kt_es.formats.entries import PublicKey
 from projections.frontend import FrontendSettings, serve
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 origin, key, log, data, vrf, now = sys.argv[1:]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kt_es.eventstore.driver import EventStoreDBClient, EventStoreDBClientException
-from signer.runner import GROUP
+from signer.service import GROUP
 from tests.builders import private_key
 from tests.e2e.processes import NAMES, Up, account, heads_of, log_at, records_of, stream_of, until
 

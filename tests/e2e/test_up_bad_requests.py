@@ -11,13 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from kt_es.client.submissions import Submission
-from kt_es.crypto.commitments import commit
+from kt_es.client.changes import Submission
+from kt_es.crypto.hashes import commit
 from kt_es.eventstore.esdb import EsdbLog
-from kt_es.formats.entries import Entry, Mutation
-from kt_es.formats.keys import Signature
+from kt_es.formats.entries import Entry, Mutation, ProfileKey, Signature, encode_profile
 from kt_es.formats.notes import encode_base64
-from kt_es.formats.profiles import ProfileKey, encode_profile
 from kt_es.formats.queue import MUTATIONS
 from tests import builders as b
 from tests.e2e.processes import NAMES, ORIGIN, Up, account, log_at

@@ -13,10 +13,8 @@ import pytest
 from kt_es.config import load_settings
 from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.streams import ANY, NewEvent
-from kt_es.formats.entries import Mutation
-from kt_es.formats.keys import Signature
-from kt_es.formats.queue import CONFIG, EPOCH_MARKER, MUTATIONS, Digest, encode_mutations
-from kt_es.formats.records import Record, Verdict
+from kt_es.formats.entries import Mutation, Signature
+from kt_es.formats.queue import CONFIG, EPOCH_MARKER, MUTATIONS, Digest, Record, Verdict, encode_mutations
 from kt_es.process.files import replace_file
 from tests import builders as b
 from tests.e2e.processes import NAMES, ORIGIN, Up, heads_of, log_at, records_of, until

@@ -6,8 +6,16 @@ from typing import Any
 
 import pytest
 
-from kt_es.eventstore.metadata import JSON, taken, taken_defaults, taken_of
-from kt_es.eventstore.rights import EVERYBODY, default_grants, has_acl, openings_acl
+from kt_es.eventstore.rights import (
+    EVERYBODY,
+    JSON,
+    default_grants,
+    has_acl,
+    openings_acl,
+    taken,
+    taken_defaults,
+    taken_of,
+)
 
 ACL = openings_acl()
 GOOD: list[dict[str, Any]] = [

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kt_es.errors import ConfigError
-from kt_es.eventstore.connecting import connect
-from kt_es.eventstore.uri import normalized
+from kt_es.eventstore.connecting import connect, normalized
 
 
 @pytest.mark.parametrize("scheme", ["esdb", "kurrentdb", "kdb", "KurrentDB"])

@@ -10,8 +10,7 @@ import pytest
 
 from kt_es.errors import KtError, MalformedError
 from kt_es.formats.codec import Value, decode, encode
-from kt_es.formats.queue import ItemKind
-from kt_es.formats.records import Verdict
+from kt_es.formats.queue import ItemKind, Verdict
 from tests.examples import EXAMPLES, Example
 from tests.reference.cddl import Schema
 

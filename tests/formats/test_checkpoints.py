@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kt_es.crypto.signatures import ECDSA_P256, ED25519, PrivateKey
 from kt_es.errors import MalformedError, VerificationError
-from kt_es.formats.checkpoints import (
+from kt_es.formats.heads import (
     MAX_LOG_SIZE,
     Checkpoint,
     heads_origin,

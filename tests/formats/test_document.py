@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.crypto import commitments, vrf
+from kt_es.crypto import hashes, vrf
 from kt_es.crypto.hashes import log_leaf_hash, map_leaf_hash, sha256
 from kt_es.formats.heads import SignedMapHead
-from kt_es.formats.queue import ItemKind
-from kt_es.formats.records import Verdict
+from kt_es.formats.queue import ItemKind, Verdict
 from tests.builders import ORIGIN, SIGNER_KEY, VRF, index, label_of, opening, private_key, profile, public
 from tests.examples import ALICE, BOB, EXAMPLES, ROTATED, STORY
 from tests.reference import naive_log
@@ -34,7 +33,7 @@ def values() -> dict[str, str]:
         "bob's index": index("bob"),
         "carol's index": vrf.index_of(VRF.prove(label_of("carol").encode())[0]),
         "alice's opening, version 1": opening("alice"),
-        "alice's commitment, version 1": commitments.commit(
+        "alice's commitment, version 1": hashes.commit(
             opening("alice"), label_of("alice"), 1, profile("alice")
         ),
         "alice's entry hash, version 1": ALICE.entry_hash,

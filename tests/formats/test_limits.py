@@ -11,12 +11,18 @@ import pytest
 from kt_es.errors import MalformedError
 from kt_es.formats.codec import Value, encode
 from kt_es.formats.configs import MAX_CONFIG, Config, SignedConfig, check_directory, check_origin
-from kt_es.formats.entries import MAX_MUTATION, Entry, Mutation
-from kt_es.formats.keys import Signature
-from kt_es.formats.profiles import MAX_PROFILE, ProfileKey, decode_profile, encode_profile
+from kt_es.formats.entries import (
+    MAX_MUTATION,
+    MAX_PROFILE,
+    Entry,
+    Mutation,
+    ProfileKey,
+    Signature,
+    decode_profile,
+    encode_profile,
+)
 from kt_es.formats.proofs import MAX_PROOF_FILE, LookupAnswer, ProofFile
-from kt_es.formats.queue import decode_mutations
-from kt_es.formats.records import MAX_RECORD, Record, decode_records
+from kt_es.formats.queue import MAX_RECORD, Record, decode_mutations, decode_records
 from tests.builders import config, entry, mutation, private_key, public, signed_config
 from tests.examples import EXAMPLES, STORY
 from tests.reference.cddl import Schema

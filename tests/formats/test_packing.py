@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kt_es.formats.records import (
+from kt_es.formats.queue import (
     MAX_EVENT_BYTES,
     MAX_RECORD,
     RecordPacker,

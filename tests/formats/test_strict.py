@@ -12,12 +12,10 @@ from kt_es.epochs import is_authorized
 from kt_es.errors import MalformedError
 from kt_es.formats.codec import MAX_INTERVAL, MAX_TIME
 from kt_es.formats.configs import Config, SignedConfig
-from kt_es.formats.entries import Entry, Mutation, check_submittable
+from kt_es.formats.entries import Entry, Mutation, PublicKey, check_submittable
 from kt_es.formats.heads import MapHead
-from kt_es.formats.keys import PublicKey
 from kt_es.formats.proofs import ProofFile
-from kt_es.formats.queue import Marker
-from kt_es.formats.records import Verdict
+from kt_es.formats.queue import Marker, Verdict
 from tests.builders import (
     ORIGIN,
     SIGNER,

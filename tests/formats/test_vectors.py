@@ -7,19 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.crypto import commitments, vrf
+from kt_es.crypto import hashes, vrf
 from kt_es.crypto.hashes import log_leaf_hash, sha256
 from kt_es.crypto.signatures import signed_message
 from kt_es.errors import VerificationError
-from kt_es.formats.checkpoints import heads_origin, mutations_origin, open_checkpoint
 from kt_es.formats.configs import SignedConfig, check_first_config
-from kt_es.formats.entries import Entry, Mutation
-from kt_es.formats.heads import HeadEvent, SignedMapHead
-from kt_es.formats.keys import PublicKey
-from kt_es.formats.profiles import Opening, decode_profile
+from kt_es.formats.entries import Entry, Mutation, Opening, PublicKey, decode_profile
+from kt_es.formats.heads import HeadEvent, SignedMapHead, heads_origin, mutations_origin, open_checkpoint
 from kt_es.formats.proofs import ProofFile
-from kt_es.formats.queue import Digest, ItemKind
-from kt_es.formats.records import Record, Verdict, decode_records
+from kt_es.formats.queue import Digest, ItemKind, Record, Verdict, decode_records
 from kt_es.merkle.verify import log_root_from_inclusion, map_root, require_root
 from tests.builders import ORIGIN, OTHER_ORIGIN, SIGNER_KEY, START, VRF, marker, private_key, public
 from tests.examples import EXAMPLES, OVERSIZE, STORY, Example, as_json
@@ -69,7 +65,7 @@ def test_a_commitment_opens_to_its_profile() -> None:
     entry = Entry.decode(EXAMPLES["entry"].data)
     assert opened.entry_hash == sha256(EXAMPLES["entry"].data)
     assert opened.profile == EXAMPLES["profile"].data
-    assert commitments.opens(entry.commitment, opened.opening, "alice@example.org", 1, opened.profile)
+    assert hashes.opens(entry.commitment, opened.opening, "alice@example.org", 1, opened.profile)
     (key,) = decode_profile(opened.profile)
     assert (key.name, key.type, key.data) == ("laptop", "raw", b"alice 1")
 
@@ -105,7 +101,7 @@ def test_the_proof_file_proves_what_it_says() -> None:
     assert proof.profile is not None
     entry = answer.mutation.entry
     assert entry.index == index
-    assert commitments.opens(entry.commitment, answer.opening, proof.label, entry.version, proof.profile)
+    assert hashes.opens(entry.commitment, answer.opening, proof.label, entry.version, proof.profile)
 
 
 def test_absence_is_proven_by_the_leaf_at_the_end_of_the_path() -> None:

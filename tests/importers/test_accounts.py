@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kt_es.errors import ConfigError
-from kt_es.formats.profiles import MAX_PROFILE, ProfileKey, decode_profile, encode_profile
+from kt_es.formats.entries import MAX_PROFILE, ProfileKey, decode_profile, encode_profile
 from kt_es.importers.accounts import Collector, ImportedAccount, Skipped, read_bytes
 
 

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from kt_es.cli.owners.key_files import KeyFile, described, read_key_file
+from kt_es.cli.owners.keys import KeyFile, described, read_key_file
 from kt_es.errors import ConfigError
 from kt_es.importers.private import is_clamped, is_x25519
 

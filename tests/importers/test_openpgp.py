@@ -18,8 +18,8 @@ pysequoia = pytest.importorskip("pysequoia", reason="the optional extra openpgp 
 from pysequoia import ArmorKind, CipherSuite, Profile, armor  # noqa: E402
 from pysequoia.packet import Packet, Tag  # noqa: E402
 
-from kt_es.importers.openpgp_bindings import binds  # noqa: E402
 from kt_es.importers.openpgp_certificate import without_certifications  # noqa: E402
+from kt_es.importers.packets import binds  # noqa: E402
 from tests.reference.openpgp import generate, labels, packet, packets, public, write  # noqa: E402
 
 CASES = Path(__file__).parents[1] / "cases"

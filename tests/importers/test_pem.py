@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from kt_es.errors import MalformedError
-from kt_es.formats.profiles import MAX_PROFILE, encode_profile
+from kt_es.formats.entries import MAX_PROFILE, encode_profile
 from kt_es.importers.pem import read_pem
 
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     pkcs12,
 )
 
-from kt_es.cli.owners.key_files import read_key_file
+from kt_es.cli.owners.keys import read_key_file
 from kt_es.errors import ConfigError
 from kt_es.importers.private import has_secret_packet, private_key_in
 

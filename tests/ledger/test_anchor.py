@@ -25,8 +25,7 @@ from projections.monitor import MonitorSettings, monitor
 from signer.keys import KeyRing
 from signer.loop import Signer
 from signer.patrol import Patrol
-from signer.publish import publish
-from signer.work import EpochWork
+from signer.work import EpochWork, publish
 from tests import builders as b
 from tests.reference.forks import Turning, first_epochs, story
 from tests.reference.frontends import Front, front, until

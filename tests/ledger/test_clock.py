@@ -24,10 +24,9 @@ from kt_es.formats.configs import SignedConfig
 from kt_es.formats.queue import CONFIG, EPOCH_MARKER
 from kt_es.ledger.clock import SLACK, spoken
 from kt_es.ledger.state import Committed
-from projections.auditor import AuditReport, audit
+from projections.auditor import PATIENCE, Alarm, AuditReport, Notice, Vigil, audit
 from projections.monitor import Clocks, MonitorSettings, monitor
 from projections.monitor_metrics import MonitorMetrics
-from projections.vigil import PATIENCE, Alarm, Notice, Vigil
 from signer.keys import KeyRing
 from signer.work import EpochWork
 from tests import builders as b

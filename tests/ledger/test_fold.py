@@ -6,8 +6,7 @@ import pytest
 
 from kt_es.errors import DivergenceError
 from kt_es.formats.heads import HeadEvent, MapHead
-from kt_es.formats.queue import Item, ItemKind, items_of
-from kt_es.formats.records import Record, Verdict
+from kt_es.formats.queue import Item, ItemKind, Record, Verdict, items_of
 from kt_es.ledger.fold import EpochFold
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.tables import FAMILIES, EntryTable

@@ -10,9 +10,9 @@ import pytest
 
 from kt_es.errors import DivergenceError
 from kt_es.eventstore.streams import Event
+from kt_es.formats.entries import OPENING
 from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.heads import HeadEvent
-from kt_es.formats.profiles import OPENING
 from kt_es.ledger.openings import Missing
 from kt_es.ledger.state import Beginning, Committed
 from kt_es.ledger.store import Change

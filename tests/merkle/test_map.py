@@ -13,8 +13,13 @@ from kt_es.errors import MalformedError, VerificationError
 from kt_es.ledger.tables import PageTable
 from kt_es.merkle.map import EMPTY_ROOT, LeafRef, Map, Root
 from kt_es.merkle.pages import MAX_VERSION
-from kt_es.merkle.proofs import MapProof
-from kt_es.merkle.verify import map_root, map_root_from_absence, map_root_from_inclusion, require_root
+from kt_es.merkle.verify import (
+    MapProof,
+    map_root,
+    map_root_from_absence,
+    map_root_from_inclusion,
+    require_root,
+)
 from tests.reference import naive_map
 from tests.reference.memory_store import MemoryStore
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kt_es.eventstore.metadata import taken, taken_defaults
+from kt_es.eventstore.rights import taken, taken_defaults
 from kt_es.node.access.acl import ADMIN, ANONYMOUS, Caller, Permission, allows, asked_of, user
 
 ALICE = user("alice", frozenset({"writers"}))

@@ -13,8 +13,7 @@ import pytest
 from kt_es.node.access.acl import ADMIN, Caller
 from kt_es.node.protocol import shared_pb2, streams_pb2
 from kt_es.node.refusals import Refusal
-from kt_es.node.rpc.append_messages import MAX_EVENTS, proposals
-from kt_es.node.rpc.intake import UNFINISHED, Pieces
+from kt_es.node.rpc.append_messages import MAX_EVENTS, UNFINISHED, Pieces, proposals
 from kt_es.node.rpc.streams import INTAKE, Streams
 from kt_es.node.store.commits import QUEUE_BYTES
 from kt_es.node.store.log import NodeLog

@@ -16,12 +16,21 @@ from kt_es.node.groups.registry import Groups
 from kt_es.node.groups.settings import GroupSettings, checkpoint_key
 from kt_es.node.ops.checking import check
 from kt_es.node.server import NodeConfig
-from kt_es.node.store.keys import POSITION_KEY, STREAMS_KEY, event_key, head_key, id_key, range_key, u64
 from kt_es.node.store.log import NodeLog
 from kt_es.node.store.reading import all_forwards, forwards
 from kt_es.node.store.records import Proposed
 from kt_es.node.store.rocks import RocksStorage
-from kt_es.node.store.storage import DamageError, StorageError
+from kt_es.node.store.storage import (
+    POSITION_KEY,
+    STREAMS_KEY,
+    DamageError,
+    StorageError,
+    event_key,
+    head_key,
+    id_key,
+    range_key,
+    u64,
+)
 from kt_es.node.store.streams import Expected
 from tests.contracts.nodes import NodeThread
 

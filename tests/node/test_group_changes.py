@@ -13,10 +13,10 @@ import pytest
 from kt_es.node.groups.consumers import Consumer
 from kt_es.node.groups.registry import Groups
 from kt_es.node.groups.settings import GroupSettings, checkpoint_key
-from kt_es.node.store.keys import from_u64
 from kt_es.node.store.log import NodeLog
 from kt_es.node.store.records import Proposed
 from kt_es.node.store.rocks import RocksStorage
+from kt_es.node.store.storage import from_u64
 from kt_es.node.store.streams import Expected
 
 OTHER = replace(GroupSettings(), max_retry_count=1)

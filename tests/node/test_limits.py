@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration  # type: ignore[import-untyped]
 from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
 
-from kt_es.node.groups.filters import (
+from kt_es.node.groups.settings import (
     MAX_PART,
     MAX_PREFIX,
     MAX_PREFIXES,

@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 from kt_es.eventstore.driver import EventStoreDBClient, NewEvent, StreamState
-from kt_es.node.store.keys import event_key
 from kt_es.node.store.rocks import RocksStorage
+from kt_es.node.store.storage import event_key
 from tests.contracts.nodes import PATIENCE, NodeProcess, Reader, append, events, positions, raised
 
 ANY = StreamState.ANY

@@ -12,11 +12,11 @@ from uuid import uuid4
 import pytest
 
 from kt_es.node.ops.scavenge import SLICE_EVENTS, Scavenged, scavenge
-from kt_es.node.store.keys import LAST_POSITION, range_key
 from kt_es.node.store.log import Appended, NodeLog
 from kt_es.node.store.reading import all_backwards, all_forwards, backwards, forwards
 from kt_es.node.store.records import Proposed, name_of, position_of, revision_of
 from kt_es.node.store.rocks import RocksStorage
+from kt_es.node.store.storage import LAST_POSITION, range_key
 from kt_es.node.store.streams import Expected
 
 ANY = Expected.ANY

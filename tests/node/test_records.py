@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kt_es.node.groups.filters import make_filter, predicate
+from kt_es.node.groups.settings import make_filter, predicate
 from kt_es.node.protocol import persistent_pb2, shared_pb2, streams_pb2
 from kt_es.node.store.records import (
     Proposed,

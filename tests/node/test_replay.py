@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from kt_es.node.groups.consumers import Consumer
-from kt_es.node.groups.parked import REPLAY_AHEAD
+from kt_es.node.groups.progress import REPLAY_AHEAD
 from kt_es.node.groups.runner import GroupRunner
 from kt_es.node.groups.settings import GroupSettings, parked_stream
 from kt_es.node.store.log import NodeLog

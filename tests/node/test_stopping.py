@@ -14,7 +14,7 @@ from kt_es.errors import KtError, UnavailableError
 from kt_es.eventstore import esdb
 from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.driver import EventStoreDBClient, NewEvent, StreamState
-from kt_es.node.ops.upkeep import scavenge_of
+from kt_es.node.ops.control import scavenge_of
 from kt_es.node.server import NodeConfig
 from kt_es.node.store.rocks import RocksStorage
 from tests.contracts.nodes import NodeProcess, NodeThread, append

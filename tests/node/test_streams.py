@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kt_es.eventstore.metadata import JSON
+from kt_es.eventstore.rights import JSON
 from kt_es.node.store.streams import (
     LAST_REVISION,
     Accept,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kt_es.process.backoff import Backoff
+from kt_es.process.outage import Backoff
 
 
 def test_pauses_double_up_to_the_bound() -> None:

@@ -16,11 +16,10 @@ from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import EventLog
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.tables import FAMILIES
-from kt_es.process.backoff import Backoff
-from kt_es.process.outage import Outage
+from kt_es.process.outage import Backoff, Outage
 from kt_es.server.availability import LogWatch
 from projections.monitor import MonitorSettings, monitor
-from signer import runner
+from signer import service
 from tests import builders as b
 from tests.reference.frontends import Front, front, until
 from tests.reference.memory_log import MemoryLog
@@ -182,7 +181,7 @@ def test_the_replay_and_the_heads_watch_of_a_monitor(streams: SignedStreams, tmp
 
 
 def test_the_signer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "Backoff", lambda: Backoff(0.01, 0.01))
+    monkeypatch.setattr(service, "Backoff", lambda: Backoff(0.01, 0.01))
     log = new_log()
     with capture_logs() as said, signing(log, new_ledger()):
         until(lambda: any(line["event"] == "active" for line in said))
@@ -194,8 +193,8 @@ def test_the_signer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_standby_of_a_signer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "Backoff", lambda: Backoff(0.01, 0.01))
-    monkeypatch.setattr(runner, "STANDBY", 0.01)
+    monkeypatch.setattr(service, "Backoff", lambda: Backoff(0.01, 0.01))
+    monkeypatch.setattr(service, "STANDBY", 0.01)
     log = new_log()
 
     def standby(connect: Callable[[], EventLog]) -> Any:

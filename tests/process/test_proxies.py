@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.cli.operators.status_metrics import ScrapedMetrics
+from kt_es.cli.operators.status_parts import ScrapedMetrics
 from kt_es.cli.owners.hooks import Hooks
 from kt_es.client.transport import Transport
 from kt_es.errors import ConfigError, UnavailableError
 from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.esdb_client import plain_client
 from kt_es.node.server import NodeConfig
-from kt_es.process.proxies import is_loopback, proxy_for, uses_proxies
+from kt_es.process.network import is_loopback, proxy_for, uses_proxies
 from tests.contracts.nodes import NodeThread
 
 NAMES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "no_proxy", "no_grpc_proxy")

@@ -19,8 +19,7 @@ from kt_es.client.client import Client
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.trusted import Pinned
 from kt_es.crypto.signatures import PrivateKey
-from kt_es.formats.keys import PublicKey
-from kt_es.formats.profiles import ProfileKey
+from kt_es.formats.entries import ProfileKey, PublicKey
 from kt_es.server.limits import DEFAULT_LIMITS
 from tests import builders as b
 from tests.reference.doors import door

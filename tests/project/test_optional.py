@@ -78,7 +78,7 @@ for name in json.loads(sys.argv[2]):
 import kt_es.client
 for name in kt_es.client.__all__:
     getattr(kt_es.client, name)
-import kt_es.importers.pem, kt_es.importers.ssh, kt_es.importers.combining
+import kt_es.importers.pem, kt_es.importers.ssh, kt_es.importers.accounts
 print(json.dumps(sorted(name for name in sys.modules if name.startswith("kt_es."))))
 """
 

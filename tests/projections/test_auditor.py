@@ -10,7 +10,7 @@ import pytest
 from kt_es.errors import DivergenceError
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.heads import HeadEvent, SignedMapHead
-from kt_es.formats.records import Record, Verdict, decode_records, encode_records
+from kt_es.formats.queue import Record, Verdict, decode_records, encode_records
 from projections.auditor import QueueCheck, audit
 from tests.builders import SIGNER, START, mutation, next_mutation, private_key
 from tests.reference.memory_log import MemoryLog

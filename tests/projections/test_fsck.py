@@ -15,7 +15,7 @@ from kt_es.client.trusted import Pinned
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.heads import HeadEvent
-from kt_es.formats.records import decode_records, encode_records
+from kt_es.formats.queue import decode_records, encode_records
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.rocks import RocksStore
@@ -34,8 +34,8 @@ from kt_es.ledger.tables import (
 )
 from kt_es.merkle.log import NodeId
 from kt_es.merkle.pages import LEAF_SIZE, VERSION_SIZE, decode_page, encode_page
+from projections.fsck.directory import MAX_DIFFERENCES, FsckReport
 from projections.fsck.examination import fsck
-from projections.fsck.findings import MAX_DIFFERENCES, FsckReport
 from tests.builders import (
     ORIGIN,
     OTHER_ORIGIN,

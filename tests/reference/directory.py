@@ -28,16 +28,14 @@ from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.crypto.vrf import index_of
 from kt_es.epochs import Current, Epoch, Parsed, Standing, close, decide
-from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, sign_checkpoint
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import Mutation
 from kt_es.formats.erasures import Erasure, ErasureReason
-from kt_es.formats.heads import SignedMapHead
+from kt_es.formats.heads import Checkpoint, SignedMapHead, heads_origin, mutations_origin, sign_checkpoint
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.proofs import ErasureProof, LookupAnswer, encode_configs
-from kt_es.formats.queue import Item, ItemKind
+from kt_es.formats.queue import Item, ItemKind, Record, Verdict
 from kt_es.formats.ranges import RangeAnswer, RangeEpoch
-from kt_es.formats.records import Record, Verdict
 from tests import builders as b
 from tests.reference import naive_log, naive_map
 

@@ -12,8 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.types import ASGIApp
 
 from kt_es.errors import KtError
-from kt_es.server.clients import Clients
-from kt_es.server.connections import HttpConnections
+from kt_es.server.clients import Clients, HttpConnections
 from kt_es.server.guard import Guard
 from kt_es.server.limits import ClientLimits
 from kt_es.server.listening import http_server

@@ -22,7 +22,7 @@ from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.store import Store
 from kt_es.ledger.tables import FAMILIES
-from kt_es.server.backlog import MAX_BACKLOG
+from kt_es.server.availability import MAX_BACKLOG
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
 from projections.service import FrontendService
 from tests import builders as b

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from kt_es.crypto.hashes import log_leaf_hash, sha256
 from kt_es.epochs import Standing
+from kt_es.formats.entries import Opening
 from kt_es.formats.heads import MapHead
-from kt_es.formats.profiles import Opening
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.state import Committed
@@ -19,7 +19,7 @@ from kt_es.ledger.store import Change, Store
 from kt_es.ledger.tables import HEADS_LOG, StoredEntry
 from kt_es.merkle.log import LogState
 from kt_es.merkle.map import EMPTY_ROOT
-from signer.publish import sign_head
+from signer.work import sign_head
 from tests import builders as b
 
 SLICE = 20_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from kt_es.merkle.proofs import MapProof
+from kt_es.merkle.verify import MapProof
 
 EMPTY = bytes(32)
 

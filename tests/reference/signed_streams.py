@@ -8,10 +8,9 @@ from contextlib import contextmanager
 
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.eventstore.streams import ANY, EventLog, StreamNames, content_event
-from kt_es.formats.entries import Mutation
+from kt_es.formats.entries import OPENING, OPENING_ERASED, Mutation, Opening, encode_erased
 from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.heads import MapHead
-from kt_es.formats.profiles import OPENING, OPENING_ERASED, Opening, encode_erased
 from kt_es.formats.queue import CONFIG, EPOCH_MARKER, ERASURE, MUTATIONS, encode_mutations
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.tables import FAMILIES

@@ -12,14 +12,13 @@ from kt_es.errors import KtError
 from kt_es.eventstore.streams import ANY, NO_STREAM, EventLog, StreamNames, content_event
 from kt_es.formats.entries import Mutation
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
-from kt_es.formats.queue import CONFIG, MUTATIONS, encode_mutations
-from kt_es.formats.records import Record, decode_records
+from kt_es.formats.queue import CONFIG, MUTATIONS, Record, decode_records, encode_mutations
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.replay import Replay
 from kt_es.ledger.tables import FAMILIES
 from signer.keys import KeyRing
 from signer.loop import Effects, EpochLimits, Signer
-from signer.runner import run_forever
+from signer.service import run_forever
 from tests.builders import ORIGIN, SIGNER, SIGNER_KEY, START, config, seed, signed_config
 from tests.reference.memory_log import MemoryLog
 from tests.reference.memory_store import MemoryStore

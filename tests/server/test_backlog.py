@@ -12,7 +12,7 @@ from kt_es.config import load_settings
 from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import ANY, Event, content_event
 from kt_es.formats.queue import EPOCH_MARKER, MAX_EVENT_ITEMS, MUTATIONS, encode_mutations
-from kt_es.server.backlog import MAX_BACKLOG, SAMPLES, Backlog
+from kt_es.server.availability import MAX_BACKLOG, SAMPLES, Backlog
 from tests import builders as b
 from tests.reference.frontends import Front, front, submission
 from tests.reference.memory_log import MemoryLog

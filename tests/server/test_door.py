@@ -328,7 +328,7 @@ def test_bytes_kept_for_an_address_are_bounded(app: App, monkeypatch: pytest.Mon
 def test_bytes_kept_for_all_are_bounded_at_the_cost_of_who_keeps_most(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kt_es.server.connections.ALL_BYTES", 100_000)
+    monkeypatch.setattr("kt_es.server.clients.ALL_BYTES", 100_000)
     begun = request("/v1/mutations", None, "Content-Length: 90000", method="POST")
     with door(app, LONG) as made:
         most = made.connect(begun + bytes(60_000))

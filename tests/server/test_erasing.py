@@ -11,12 +11,11 @@ import pytest
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import AccessDeniedError, UnavailableError
 from kt_es.eventstore.streams import ANY, Event, Metadata, NewEvent, content_event
-from kt_es.formats.entries import Mutation
+from kt_es.formats.entries import OPENING, OPENING_ERASED, Mutation, Opening, decode_erased
 from kt_es.formats.erasures import Erasure, ErasureReason
-from kt_es.formats.profiles import OPENING, OPENING_ERASED, Opening, decode_erased
 from kt_es.formats.queue import ERASURE
 from kt_es.ledger.openings import Missing
-from kt_es.server.sweeping import sweep_stream
+from kt_es.server.privacy import sweep_stream
 from tests import builders as b
 from tests.reference.frontends import Front, front, until
 from tests.reference.memory_log import MemoryLog

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from kt_es.server import connection
 from kt_es.server.limits import ClientLimits
-from kt_es.server.tls import Exchangeable
+from kt_es.server.listening import Exchangeable
 from tests.contracts.certificates import Certified, certify
 from tests.reference.doors import PATIENCE, Door, answer, door, is_closed, request
 from tests.reference.frontends import until

@@ -12,7 +12,7 @@ import pytest
 from kt_es.api.operations import MAX_MUTATION_REQUEST
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.errors import DivergenceError
-from kt_es.formats.checkpoints import open_checkpoint
+from kt_es.formats.heads import open_checkpoint
 from kt_es.formats.proofs import LookupAnswer, decode_configs
 from kt_es.formats.ranges import RangeAnswer
 from kt_es.merkle.verify import log_root_from_inclusion

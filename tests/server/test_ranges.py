@@ -9,15 +9,13 @@ import pytest
 
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.errors import MalformedError, RefusedError
-from kt_es.formats.checkpoints import open_checkpoint
-from kt_es.formats.entries import Mutation
+from kt_es.formats.entries import Mutation, Opening
 from kt_es.formats.erasures import Erasure
-from kt_es.formats.heads import SignedMapHead
-from kt_es.formats.profiles import Opening
+from kt_es.formats.heads import SignedMapHead, open_checkpoint
+from kt_es.formats.queue import Record, Verdict
 from kt_es.formats.ranges import RangeAnswer
-from kt_es.formats.records import Record, Verdict
 from kt_es.merkle.verify import log_root_from_inclusion, log_root_from_range, map_root
-from kt_es.server import handlers, ranges
+from kt_es.server import answers, handlers
 from tests import builders as b
 from tests.reference.frontends import Front, front, until
 from tests.reference.signed_streams import SignedStreams
@@ -98,7 +96,7 @@ def test_an_epoch_that_is_not_there_is_refused(story: Story, first: int, last: i
 
 def test_a_range_that_would_be_too_large_ends_earlier(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = story.front.directory.range(ALICE, 1, EPOCHS).answer
-    monkeypatch.setattr(ranges, "_ROOM", len(whole) // 2)
+    monkeypatch.setattr(answers, "_ROOM", len(whole) // 2)
     asked, seen = 1, []
     while asked <= EPOCHS:
         found = story.front.directory.range(ALICE, asked, EPOCHS)
@@ -107,7 +105,7 @@ def test_a_range_that_would_be_too_large_ends_earlier(story: Story, monkeypatch:
         asked = found.last + 1
     assert len(seen) > 1
     assert seen[-1] == EPOCHS
-    monkeypatch.setattr(ranges, "_ROOM", 1)
+    monkeypatch.setattr(answers, "_ROOM", 1)
     assert story.front.directory.range(ALICE, 3, EPOCHS).last == 3
 
 

@@ -9,8 +9,8 @@ import pytest
 from kt_es.errors import AccessDeniedError, UnavailableError
 from kt_es.eventstore.rights import DELETED, openings_acl
 from kt_es.eventstore.streams import Metadata, NewEvent
-from kt_es.formats.profiles import OPENING_ERASED, decode_erased
-from kt_es.server.rights import KEPT, Denials, PrivateStreams
+from kt_es.formats.entries import OPENING_ERASED, decode_erased
+from kt_es.server.privacy import KEPT, Denials, PrivateStreams
 from tests.reference.memory_log import MemoryLog
 
 STREAM = "kt_openings-people.x"

@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 
 from kt_es.crypto.signatures import ED25519
-from kt_es.formats.entries import MAX_MUTATION, Mutation
-from kt_es.formats.keys import PublicKey
+from kt_es.formats.entries import MAX_MUTATION, MAX_PROFILE, Mutation, Opening, PublicKey
 from kt_es.formats.notes import encode_base64 as encoded
-from kt_es.formats.profiles import MAX_PROFILE, Opening
 from kt_es.formats.queue import decode_mutations
 from tests import builders as b
 from tests.reference.frontends import Front, front, submission, until

@@ -14,10 +14,8 @@ import pytest
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import ConfigError, DivergenceError, KtError, VerificationError
 from kt_es.eventstore.streams import ANY, content_event
-from kt_es.formats.checkpoints import Checkpoint, heads_origin, sign_checkpoint
-from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
-from kt_es.formats.queue import EPOCH_MARKER
-from kt_es.formats.records import Record, Verdict, decode_records, encode_records
+from kt_es.formats.heads import Checkpoint, HeadEvent, MapHead, SignedMapHead, heads_origin, sign_checkpoint
+from kt_es.formats.queue import EPOCH_MARKER, Record, Verdict, decode_records, encode_records
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.state import Committed, StateTable

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from kt_es.eventstore.streams import Event
-from signer.runner import INBOX_BYTES, inbox_of
+from signer.service import INBOX_BYTES, inbox_of
 
 PATIENCE = 30.0
 

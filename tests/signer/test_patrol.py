@@ -11,7 +11,7 @@ import pytest
 from kt_es.errors import DivergenceError
 from kt_es.eventstore.streams import ANY, Event, content_event
 from kt_es.formats.heads import HeadEvent
-from kt_es.formats.records import decode_records, encode_records
+from kt_es.formats.queue import decode_records, encode_records
 from kt_es.ledger.ledger import Ledger
 from signer import patrol
 from signer.keys import KeyRing

@@ -8,7 +8,7 @@ import pytest
 
 from kt_es.errors import DivergenceError, UnavailableError, WrongRevisionError
 from kt_es.eventstore.streams import EventLog, NewEvent, content_event
-from signer.publish import publish
+from signer.work import publish
 from tests.reference.memory_log import MemoryLog
 
 

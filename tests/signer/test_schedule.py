@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from signer.schedule import Schedule
+from signer.keys import Schedule
 from tests.builders import config
 
 SCHEDULE = Schedule(min_interval=1.0, max_interval=60.0, batch_limit=100)

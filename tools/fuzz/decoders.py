@@ -10,11 +10,10 @@ from collections.abc import Callable
 from kt_es.client.trusted import Pinned, Trusted
 from kt_es.errors import ConfigError, DivergenceError, MalformedError, VerificationError
 from kt_es.evidence import convict
-from kt_es.formats.checkpoints import Checkpoint
 from kt_es.formats.codec import decode, encode
 from kt_es.formats.configs import Config
 from kt_es.formats.evidence import Evidence, armored, unarmored
-from kt_es.formats.heads import SignedMapHead
+from kt_es.formats.heads import Checkpoint, SignedMapHead
 from kt_es.formats.labels import LABEL_POLICIES, normalize_label
 from kt_es.formats.notes import VerifierKey, parse_note
 from kt_es.ledger.state import Committed

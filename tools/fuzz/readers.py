@@ -27,13 +27,13 @@ from kt_es.errors import (
     MalformedError,
     VerificationError,
 )
+from kt_es.formats.entries import decode_profile, encode_profile
 from kt_es.formats.labels import EMAIL, TEXT
-from kt_es.formats.profiles import decode_profile, encode_profile
 from kt_es.formats.proofs import ProofFile
 from kt_es.formats.snapshots import LENGTH_SIZE
 from kt_es.importers.accounts import ImportPlan
 from kt_es.importers.openpgp import mailbox, read_openpgp
-from kt_es.importers.openpgp_bindings import binds
+from kt_es.importers.packets import binds
 from kt_es.importers.pem import read_pem
 from kt_es.importers.ssh import read_ssh
 from kt_es.ledger.ledger import Ledger

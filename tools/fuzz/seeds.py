@@ -26,8 +26,7 @@ from kt_es.ledger.state import Committed
 from kt_es.merkle.log import LogState
 from kt_es.node.access.users import Secret, User
 from kt_es.node.access.users import encode as encode_users
-from kt_es.node.groups.filters import Filter
-from kt_es.node.groups.settings import GroupSettings, encode_settings
+from kt_es.node.groups.settings import Filter, GroupSettings, encode_settings
 from projections.snapshot import save
 from tests.builders import (
     ORIGIN,

@@ -12,8 +12,7 @@ from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import DivergenceError
 from kt_es.eventstore.streams import Event, StreamNames, content_event
 from kt_es.formats.codec import UINT_MAX
-from kt_es.formats.queue import EPOCH_MARKER
-from kt_es.formats.records import Record, decode_records
+from kt_es.formats.queue import EPOCH_MARKER, Record, decode_records
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.replay import Replay
 from kt_es.ledger.tables import FAMILIES

@@ -18,9 +18,9 @@ from pathlib import Path
 from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.streams import ANY, NewEvent, StreamNames
+from kt_es.formats.entries import OPENING, Opening
 from kt_es.formats.heads import MAP_HEAD
-from kt_es.formats.profiles import OPENING, Opening
-from kt_es.formats.records import RECORDS
+from kt_es.formats.queue import RECORDS
 from tools.lies.commands import Process
 from tools.lies.universe import Universe
 

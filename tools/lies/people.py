@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from kt_es.crypto.commitments import commit
-from kt_es.crypto.hashes import sha256
+from kt_es.crypto.hashes import commit, sha256
 from kt_es.crypto.signatures import ED25519, PrivateKey
 from kt_es.crypto.vrf import VrfPrivateKey, index_of
-from kt_es.formats.entries import Entry, Mutation
-from kt_es.formats.keys import PublicKey
-from kt_es.formats.profiles import ProfileKey, encode_profile
+from kt_es.formats.entries import Entry, Mutation, ProfileKey, PublicKey, encode_profile
 
 ORIGIN = "lies.example.org/people"
 

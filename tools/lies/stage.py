@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from kt_es.client.keystore import KeyStore
+from kt_es.client.states import KeyStore
 from kt_es.client.trusted import Pinned
 from kt_es.config import FILE_NAME, Settings, dump_settings
 from kt_es.crypto.signatures import ED25519, PrivateKey

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kt_es.crypto.hashes import MAP_EMPTY, map_leaf_hash, map_node_hash
-from kt_es.merkle.proofs import MapProof
+from kt_es.merkle.verify import MapProof
 
 Entries = Mapping[bytes, bytes]
 """Entry hashes by index."""

@@ -16,12 +16,17 @@ from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.epochs import Current, Epoch, Standing, close, decide, parse
 from kt_es.errors import MalformedError
-from kt_es.formats.checkpoints import Checkpoint, heads_origin, mutations_origin, sign_checkpoint
 from kt_es.formats.configs import Config, SignedConfig
-from kt_es.formats.entries import Mutation
+from kt_es.formats.entries import Mutation, sign
 from kt_es.formats.erasures import Erasure, ErasureReason
-from kt_es.formats.heads import HeadEvent, SignedMapHead
-from kt_es.formats.keys import sign
+from kt_es.formats.heads import (
+    Checkpoint,
+    HeadEvent,
+    SignedMapHead,
+    heads_origin,
+    mutations_origin,
+    sign_checkpoint,
+)
 from kt_es.formats.queue import (
     CONFIG,
     EPOCH_MARKER,
@@ -30,10 +35,12 @@ from kt_es.formats.queue import (
     Item,
     ItemKind,
     Marker,
+    Record,
+    RecordPacker,
+    Verdict,
     encode_mutations,
     items_of,
 )
-from kt_es.formats.records import Record, RecordPacker, Verdict
 from kt_es.merkle.log import LogState, NodeId, ProofPlan
 from tools.lies import people
 from tools.lies.people import ORIGIN, SIGNER

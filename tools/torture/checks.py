@@ -24,8 +24,7 @@ from kt_es.crypto.hashes import sha256
 from kt_es.eventstore.streams import Event, EventLog, NewEvent
 from kt_es.formats.entries import Mutation
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
-from kt_es.formats.queue import Item, items_of
-from kt_es.formats.records import Record, Verdict, decode_records
+from kt_es.formats.queue import Item, Record, Verdict, decode_records, items_of
 from kt_es.ledger.anchor import WRONG_LOG
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.proofs import head_at

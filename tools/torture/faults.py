@@ -13,7 +13,7 @@ from kt_es.errors import UnavailableError
 from kt_es.eventstore import driver
 from kt_es.eventstore.connecting import connect
 from kt_es.formats.heads import HeadEvent, SignedMapHead
-from signer.runner import GROUP
+from signer.service import GROUP
 from tools.torture.directory import (
     CLIENTS,
     PROCESSES,

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from kt_es.client.changes import Submission
 from kt_es.client.client import Client
-from kt_es.client.submissions import Submission
 from kt_es.errors import KtError
+from kt_es.formats.entries import ProfileKey
 from kt_es.formats.notes import encode_base64
-from kt_es.formats.profiles import ProfileKey
 from tools.torture.directory import Directory, TortureError, eventually
 from tools.torture.writers import OWNER
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from kt_es.cli.main import main
-from signer import runner
+from signer import service
 
 GROUP = "kt-twin"
 
 if __name__ == "__main__":
-    runner.GROUP = GROUP
+    service.GROUP = GROUP
     main()

@@ -11,17 +11,16 @@ from dataclasses import replace
 
 import httpx
 
+from kt_es.client.changes import Submission
 from kt_es.client.client import Client
-from kt_es.client.submissions import Submission
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import KtError, MalformedError, RefusedError, UnavailableError, VerificationError
 from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.streams import ANY, NewEvent
-from kt_es.formats.entries import Mutation
+from kt_es.formats.entries import Mutation, ProfileKey
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.notes import decode_base64
-from kt_es.formats.profiles import ProfileKey
 from kt_es.formats.queue import CONFIG, EPOCH_MARKER, MUTATIONS, encode_mutations
 from tests import builders as b
 from tools.torture.directory import Directory

@@ -11,13 +11,12 @@ from typing import Any
 
 import click
 
-from kt_es.cli.context import config_path, output_of, settings_of
 from kt_es.cli.operators.options import event_log, patience_option
 from kt_es.cli.options import is_named
-from kt_es.cli.output import Output, at
+from kt_es.cli.output import Output, at, config_path, output_of, settings_of
 from kt_es.client.trusted import Pinned
 from kt_es.config import FILE_NAME, Settings
-from kt_es.errors import CannotTellError, ConfigError
+from kt_es.errors import CannotTellError, ConfigError, counted
 from kt_es.eventstore.streams import EventLog
 from kt_es.formats.heads import MapHead
 from kt_es.ledger.clock import ClockReport, spoken
@@ -25,7 +24,6 @@ from kt_es.ledger.convicting import check_unconvicted, keeping_evidence
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
-from kt_es.wording import counted
 from projections.auditor import AuditReport, audit
 
 

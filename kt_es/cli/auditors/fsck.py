@@ -8,18 +8,17 @@ from pathlib import Path
 import click
 
 from kt_es.cli.auditors.audit import directory_options
-from kt_es.cli.context import output_of
 from kt_es.cli.operators.options import event_log, patience_option
 from kt_es.cli.options import is_named
-from kt_es.cli.output import Output
+from kt_es.cli.output import Output, output_of
 from kt_es.errors import DivergenceError
 from kt_es.eventstore.streams import StreamNames
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
 from kt_es.node.stopped import opened
+from projections.fsck.directory import MAX_DIFFERENCES, FsckReport
 from projections.fsck.examination import fsck
-from projections.fsck.findings import MAX_DIFFERENCES, FsckReport
-from projections.fsck.streams import StreamReader
+from projections.fsck.logs import StreamReader
 
 
 @click.command("fsck")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from kt_es.cli.context import config_path, output_of
 from kt_es.cli.operators.options import patience_option
 from kt_es.cli.operators.rights import set_rights
 from kt_es.cli.operators.setup import (
@@ -17,11 +16,11 @@ from kt_es.cli.operators.setup import (
     write_directory,
 )
 from kt_es.cli.options import Number, given_options
+from kt_es.cli.output import config_path, output_of
 from kt_es.config import FILE_NAME, load_settings
 from kt_es.errors import KtError
-from kt_es.eventstore.connecting import Connector
+from kt_es.eventstore.connecting import Connector, check_uri
 from kt_es.eventstore.patient import Patience
-from kt_es.eventstore.uri import check_uri
 from kt_es.formats.labels import LABEL_POLICIES
 
 

@@ -24,8 +24,8 @@ from kt_es.client.trusted import Pinned
 from kt_es.crypto.signatures import ED25519, PrivateKey
 from kt_es.errors import ConfigError
 from kt_es.formats.configs import MAX_SIGNER_KEYS, Config, SignedConfig
+from kt_es.formats.entries import PublicKey
 from kt_es.formats.heads import MapHead
-from kt_es.formats.keys import PublicKey
 from kt_es.process.files import create_file, sync_directory
 from kt_es.process.space import unwritable
 from signer.changes import following, sign_change

@@ -11,15 +11,14 @@ from contextlib import ExitStack
 
 import httpx
 
-from kt_es.cli.context import STATE_FILE
 from kt_es.cli.operators.setup import NewDirectory, begin_queue
-from kt_es.cli.output import Output
+from kt_es.cli.output import STATE_FILE, Output
 from kt_es.cli.supervisor import Supervisor
 from kt_es.config import FILE_NAME, Address, Settings
 from kt_es.errors import KtError, MisfitError, UnavailableError
 from kt_es.eventstore.connecting import connect
 from kt_es.process.files import PUBLIC, replace_file
-from kt_es.process.proxies import uses_proxies
+from kt_es.process.network import uses_proxies
 from kt_es.process.signals import reloading
 
 PATIENCE = 10.0

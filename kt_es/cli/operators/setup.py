@@ -19,9 +19,8 @@ from kt_es.errors import ConfigError, MalformedError, WrongRevisionError
 from kt_es.eventstore.streams import NO_STREAM, EventLog, content_event
 from kt_es.formats.codec import MAX_INTERVAL
 from kt_es.formats.configs import Config, SignedConfig, check_directory, check_origin
-from kt_es.formats.keys import PublicKey
-from kt_es.formats.queue import CONFIG
-from kt_es.formats.records import Record, decode_records
+from kt_es.formats.entries import PublicKey
+from kt_es.formats.queue import CONFIG, Record, decode_records
 from kt_es.process.files import read_key
 from kt_es.process.redaction import without_credentials, without_password
 from signer.keys import load_key

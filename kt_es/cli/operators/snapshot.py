@@ -10,16 +10,15 @@ from typing import BinaryIO
 
 import click
 
-from kt_es.cli.context import output_of, settings_of
 from kt_es.cli.operators.options import data_option
-from kt_es.errors import ConfigError
+from kt_es.cli.output import output_of, settings_of
+from kt_es.errors import ConfigError, counted
 from kt_es.formats.heads import MapHead
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
 from kt_es.process.files import replacing
 from kt_es.process.space import unwritable
-from kt_es.wording import counted
 from projections.snapshot import load, save
 
 

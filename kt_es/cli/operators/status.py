@@ -16,14 +16,18 @@ import click
 from click.core import ParameterSource
 
 from kt_es.cli.addresses import address
-from kt_es.cli.clients import Reach, state_option
-from kt_es.cli.context import config_path, output_of, running_up, settings_of
 from kt_es.cli.operators.options import event_log, patience_option
 from kt_es.cli.operators.rights import acls_of, default_rights, problems_of
-from kt_es.cli.operators.status_lines import status_lines
-from kt_es.cli.operators.status_metrics import TIMEOUT, ScrapedMetrics, of_frontend, of_monitor, of_signer
-from kt_es.cli.options import is_named
-from kt_es.cli.output import Output
+from kt_es.cli.operators.status_parts import (
+    TIMEOUT,
+    ScrapedMetrics,
+    of_frontend,
+    of_monitor,
+    of_signer,
+    status_lines,
+)
+from kt_es.cli.options import Reach, is_named, state_option
+from kt_es.cli.output import Output, config_path, output_of, running_up, settings_of
 from kt_es.cli.people.history import head_document
 from kt_es.client.heads import verify_freshness
 from kt_es.config import Settings

@@ -12,16 +12,16 @@ import click
 from click.core import ParameterSource
 
 from kt_es.cli.addresses import address, free_addresses
-from kt_es.cli.context import config_path, output_of, stop_on_signals
 from kt_es.cli.logs import configure_logs
 from kt_es.cli.operators.running import RunningDirectory
 from kt_es.cli.operators.setup import CONFIG_OPTIONS, NewDirectory, refuse_other_settings, write_directory
 from kt_es.cli.options import Number, given_options
+from kt_es.cli.output import config_path, output_of, stop_on_signals
 from kt_es.config import FILE_NAME, Address, FrontendTable, NodeTable, Settings, load_settings
 from kt_es.errors import ConfigError, DiskFullError, LockedError
 from kt_es.formats.labels import LABEL_POLICIES
 from kt_es.node.stopped import has_users
-from kt_es.process.proxies import is_loopback
+from kt_es.process.network import is_loopback
 from kt_es.process.redaction import without_password
 from kt_es.process.space import is_full
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from kt_es.cli.clients import CHANGE_TIMEOUT, Reach, reach_options, until_fresh
-from kt_es.cli.context import output_of, running_up, settings_of
+from kt_es.cli.options import CHANGE_TIMEOUT, Reach, reach_options, until_fresh
+from kt_es.cli.output import output_of, running_up, settings_of
 from kt_es.cli.owners.keys import choose_signers, keys_option
 from kt_es.cli.owners.signing import confirm, yes_option
 from kt_es.cli.people.get import show_checks
@@ -20,8 +20,8 @@ from kt_es.client.history import Version
 from kt_es.client.trust import Lookup
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import RefusedError
+from kt_es.formats.entries import PublicKey
 from kt_es.formats.erasures import Erasure, ErasureReason
-from kt_es.formats.keys import PublicKey
 
 if TYPE_CHECKING:
     from kt_es.config import Settings

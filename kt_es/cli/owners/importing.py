@@ -11,12 +11,9 @@ from typing import Any
 
 import click
 
-from kt_es.cli.clients import CHANGE_TIMEOUT, Reach, reach_options, until_fresh
-from kt_es.cli.context import output_of
-from kt_es.cli.options import Number
-from kt_es.cli.output import Output, is_terminal
-from kt_es.cli.owners.key_files import described, key_document
-from kt_es.cli.owners.keys import keys_option, signing_keys
+from kt_es.cli.options import CHANGE_TIMEOUT, Number, Reach, reach_options, until_fresh
+from kt_es.cli.output import Output, is_terminal, output_of
+from kt_es.cli.owners.keys import described, key_document, keys_option, signing_keys
 from kt_es.client.bulk import (
     BulkAction,
     BulkProgress,
@@ -29,14 +26,12 @@ from kt_es.client.bulk import (
 )
 from kt_es.client.client import Client
 from kt_es.crypto.signatures import PrivateKey
-from kt_es.errors import KtError
+from kt_es.errors import KtError, counted
 from kt_es.extras import require
-from kt_es.importers.accounts import ImportPlan
-from kt_es.importers.combining import combined, lost
+from kt_es.importers.accounts import ImportPlan, combined, lost
 from kt_es.importers.openpgp import read_openpgp
 from kt_es.importers.pem import read_pem
 from kt_es.importers.ssh import read_ssh
-from kt_es.wording import counted
 
 MERGING = Merging(combined, lost)
 KINDS = ("openpgp", "ssh", "pem")

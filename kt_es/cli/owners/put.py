@@ -8,16 +8,15 @@ from typing import Any
 
 import click
 
-from kt_es.cli.clients import CHANGE_TIMEOUT, Reach, until_fresh
-from kt_es.cli.context import output_of
-from kt_es.cli.owners.key_files import read_key_file
-from kt_es.cli.owners.keys import choose_signers, read_mine, signing_keys
+from kt_es.cli.options import CHANGE_TIMEOUT, Reach, until_fresh
+from kt_es.cli.output import output_of
+from kt_es.cli.owners.keys import choose_signers, read_key_file, read_mine, signing_keys
 from kt_es.cli.owners.signing import Signing, publish_change, say_unchanged, signing_options
 from kt_es.client.client import Client
 from kt_es.client.trust import Lookup
 from kt_es.errors import RefusedError
-from kt_es.formats.profiles import PROFILE_TYPES, ProfileKey
-from kt_es.importers.combining import keeping
+from kt_es.formats.entries import PROFILE_TYPES, ProfileKey
+from kt_es.importers.accounts import keeping
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 

@@ -8,16 +8,15 @@ from typing import Any
 
 import click
 
-from kt_es.cli.clients import CHANGE_TIMEOUT, Reach, until_fresh
-from kt_es.cli.context import output_of
+from kt_es.cli.options import CHANGE_TIMEOUT, Reach, until_fresh
+from kt_es.cli.output import output_of
 from kt_es.cli.owners.keys import choose_signers, key_ids, read_mine, signing_keys
 from kt_es.cli.owners.signing import Signing, publish_change, say_unchanged, signing_options
 from kt_es.client.client import Client
-from kt_es.client.keystore import KeyStore
+from kt_es.client.states import KeyStore
 from kt_es.client.trust import Lookup
 from kt_es.errors import KtError, RefusedError
-from kt_es.formats.keys import PublicKey
-from kt_es.formats.profiles import ProfileKey
+from kt_es.formats.entries import ProfileKey, PublicKey
 
 
 @click.command("revoke")

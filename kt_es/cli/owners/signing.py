@@ -9,20 +9,17 @@ from typing import Any, TypeVar
 
 import click
 
-from kt_es.cli.clients import reach_options
-from kt_es.cli.options import options
+from kt_es.cli.options import options, reach_options
 from kt_es.cli.output import Output
-from kt_es.cli.owners.key_files import described, key_document
-from kt_es.cli.owners.keys import keys_option, mine_option
+from kt_es.cli.owners.keys import described, key_document, keys_option, mine_option
 from kt_es.cli.people.get import lookup_document, show_checks
+from kt_es.client.changes import UNKNOWN_KEYS, Difference, Mine, Proposal
 from kt_es.client.client import Client
-from kt_es.client.keystore import StoredKey
 from kt_es.client.publishing import Published
+from kt_es.client.states import StoredKey
 from kt_es.client.trust import Lookup
-from kt_es.client.vouching import UNKNOWN_KEYS, Difference, Mine, Proposal
 from kt_es.errors import KtError, RefusedError
-from kt_es.formats.keys import PublicKey
-from kt_es.formats.profiles import ProfileKey
+from kt_es.formats.entries import ProfileKey, PublicKey
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

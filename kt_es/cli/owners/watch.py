@@ -10,17 +10,14 @@ from typing import Any
 
 import click
 
-from kt_es.cli.clients import Reach, reach_options
-from kt_es.cli.context import logs_of, output_of, stop_on_signals
 from kt_es.cli.logs import configure_logs
-from kt_es.cli.options import Number
-from kt_es.cli.output import Output, at, failure
-from kt_es.cli.owners.alarms import Alarms, Document
-from kt_es.cli.owners.hooks import Hooks, hook_options
+from kt_es.cli.options import Number, Reach, reach_options
+from kt_es.cli.output import Output, at, failure, logs_of, output_of, stop_on_signals
+from kt_es.cli.owners.hooks import Alarms, Document, Hooks, hook_options
 from kt_es.cli.owners.keys import keys_option, mine_option, read_mine
 from kt_es.cli.saving import write_private
+from kt_es.client.changes import Mine
 from kt_es.client.client import Client
-from kt_es.client.vouching import Mine
 from kt_es.client.watching import Change, Watcher
 from kt_es.crypto.hashes import sha256
 from kt_es.errors import ConfigError, EquivocationError, KtError, VerificationError, WatchAlarmError

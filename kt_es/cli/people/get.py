@@ -8,17 +8,16 @@ from typing import Any
 
 import click
 
-from kt_es.cli.clients import Reach, reach_options
-from kt_es.cli.context import output_of
-from kt_es.cli.output import Output, at
+from kt_es.cli.options import Reach, reach_options
+from kt_es.cli.output import Output, at, output_of
 from kt_es.cli.saving import save_profile, save_proof
 from kt_es.client.client import Client
+from kt_es.client.entries import Account
 from kt_es.client.history import History, Version
-from kt_es.client.memory import Account
 from kt_es.client.trust import Lookup
 from kt_es.errors import UnavailableError
+from kt_es.formats.entries import ProfileKey
 from kt_es.formats.notes import encode_base64
-from kt_es.formats.profiles import ProfileKey
 
 PROVEN_ABSENT = 3
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from kt_es.cli.clients import Reach, reach_options
-from kt_es.cli.context import output_of
-from kt_es.cli.output import at
+from kt_es.cli.options import Reach, reach_options
+from kt_es.cli.output import at, output_of
 from kt_es.cli.people.get import PROVEN_ABSENT, show_checks
 from kt_es.client.client import Client
 from kt_es.client.history import History, Version

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
-from kt_es.cli.clients import state_option
-from kt_es.cli.context import output_of
-from kt_es.cli.output import Output
+from kt_es.cli.options import state_option
+from kt_es.cli.output import Output, output_of
 from kt_es.cli.people.get import show_lookup
 from kt_es.client.offline import Conviction, verify_evidence, verify_proof
 from kt_es.client.state import FileStateStore

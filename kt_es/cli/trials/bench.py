@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from kt_es.cli.context import output_of
+from kt_es.cli.output import output_of
 from kt_es.cli.trials.bench_map import bench_map
 from kt_es.cli.trials.bench_node import RUNS, bench_node
 from kt_es.cli.trials.bench_recovery import ENTRIES, bench_recovery

@@ -12,8 +12,8 @@ import httpx
 
 from kt_es.cli.addresses import free_address
 from kt_es.cli.supervisor import Child
-from kt_es.cli.trials.bench_directory import BenchDirectory
 from kt_es.cli.trials.bench_report import Row
+from kt_es.cli.trials.bench_signer import BenchDirectory
 from kt_es.errors import KtError
 
 ENTRIES = 1_000_000

@@ -22,9 +22,8 @@ import certifi
 import click
 
 from kt_es.cli.auditors.audit import ledger_of, run_audit
-from kt_es.cli.context import STATE_FILE, output_of
 from kt_es.cli.operators.options import event_log
-from kt_es.cli.output import Output
+from kt_es.cli.output import STATE_FILE, Output, output_of
 from kt_es.cli.owners.importing import publish_plan, read_plan, show_summary
 from kt_es.cli.trials.tampering import tamper
 from kt_es.client.client import Client
@@ -33,7 +32,7 @@ from kt_es.client.trusted import Pinned
 from kt_es.config import FILE_NAME, Settings, load_settings
 from kt_es.crypto.signatures import ED25519, PrivateKey
 from kt_es.errors import KtError
-from kt_es.formats.keys import PublicKey
+from kt_es.formats.entries import PublicKey
 from kt_es.importers.accounts import ImportPlan
 
 START_SECONDS = 60.0

@@ -18,7 +18,7 @@ from kt_es.config import Settings
 from kt_es.errors import DivergenceError, KtError, VerificationError
 from kt_es.eventstore.streams import ANY, Event, EventLog, StreamNames, content_event
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
-from kt_es.formats.records import decode_records, encode_records
+from kt_es.formats.queue import decode_records, encode_records
 from projections.auditor import audit
 
 

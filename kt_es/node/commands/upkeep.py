@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from kt_es.cli.context import output_of
-from kt_es.cli.output import Output
+from kt_es.cli.output import Output, output_of
 from kt_es.errors import KtError
 
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
@@ -59,7 +58,7 @@ def check_data(data: Path, output: Output) -> None:
 @click.pass_context
 def backup_command(context: click.Context, target: Path, data: Path) -> None:
     """Copy the node's data to the new directory TARGET, on the node's machine; it may go on running."""
-    from kt_es.node.ops.upkeep import backup_of
+    from kt_es.node.ops.control import backup_of
 
     made = backup_of(data, target)
     output_of(context).data({"backup": str(target), **made}, [])
@@ -91,7 +90,7 @@ def scavenge_command(context: click.Context, data: Path) -> None:
 
     The node may go on running.
     """
-    from kt_es.node.ops.upkeep import scavenge_of
+    from kt_es.node.ops.control import scavenge_of
 
     done = scavenge_of(data)
     output = output_of(context)

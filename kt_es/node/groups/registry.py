@@ -17,9 +17,8 @@ from kt_es.node.groups.settings import (
     settings_key,
 )
 from kt_es.node.refusals import group_exists, group_failed, group_missing, too_many_groups
-from kt_es.node.store.keys import from_u64, u64
 from kt_es.node.store.log import NodeLog
-from kt_es.node.store.storage import NoSpaceError
+from kt_es.node.store.storage import NoSpaceError, from_u64, u64
 from kt_es.node.store.streams import ALL_NAME
 from kt_es.node.store.transaction import Transaction
 

@@ -14,15 +14,14 @@ import structlog
 
 from kt_es.node.groups.consumers import Consumer, Delivery, Message, NackAction
 from kt_es.node.groups.group import Group
-from kt_es.node.groups.parked import Parked, link_to
+from kt_es.node.groups.progress import Parked, link_to
 from kt_es.node.groups.settings import GroupSettings, checkpoint_key
 from kt_es.node.groups.sources import pinner, source_of
 from kt_es.node.refusals import group_dropped, group_full
-from kt_es.node.store.keys import u64
 from kt_es.node.store.log import NodeLog
 from kt_es.node.store.reading import resolve
 from kt_es.node.store.records import respelled
-from kt_es.node.store.storage import NoSpaceError, StorageError
+from kt_es.node.store.storage import NoSpaceError, StorageError, u64
 from kt_es.node.store.transaction import Transaction
 
 _LOG = structlog.get_logger("kt_es.node")

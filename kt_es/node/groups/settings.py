@@ -1,16 +1,132 @@
-"""Settings of persistent subscriptions, and how groups are stored: keys, JSON, parked messages."""
+"""Settings of persistent subscriptions, how groups are stored, and filters over $all.
+
+An expression may match anywhere in the text. Official clients exclude system events by lookahead, which takes
+a backtracking engine, and that can need exponential time on some texts. So a search that takes too long is
+given up, and the filter with it, whoever wrote the expression or the text.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import struct
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
+from functools import lru_cache
 from types import UnionType
 from typing import TypeVar, get_args, get_origin, get_type_hints
 
+import regex
+
 from kt_es.errors import MalformedError
-from kt_es.node.groups.filters import Filter
+from kt_es.node.refusals import Refusal, invalid
+from kt_es.node.store.records import name_of, type_of
+
+Predicate = Callable[[bytes], bool]
+MAX_REGEX = 4096  # characters
+MAX_PART = 700  # characters between two "|": to compile a long one the engine takes the cube of its length
+MAX_PREFIXES = 1000
+MAX_PREFIX = 4096  # characters, as long as names may be
+PATIENCE = 0.02  # seconds for one search
+USUAL = 0.0001  # seconds for a search, on average of many
+_BURST = 0.2  # seconds that searches may exceed the average, in total
+_TRIES = 3  # of a search: its time limit is wall time, and the process may have had to wait
+_REMEMBERED = 64  # answers of each filter: texts have up to 4 KiB, and filters are many
+_parts = re.compile(r"(?<![\\[])\|").split
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """``by_stream`` or by event type; ``regex`` if not empty, else ``prefixes``.
+
+    A checkpoint is due after every ``checkpoint_every`` events read.
+    """
+
+    by_stream: bool
+    regex: str
+    prefixes: tuple[str, ...]
+    checkpoint_every: int
+
+
+def predicate(filter_: Filter | None) -> Predicate:
+    """A function that tells whether a stored event passes; it raises ``Refusal`` if a search takes too long.
+
+    Raises:
+        ValueError: the expression cannot be compiled, or it or the prefixes are too long.
+    """
+    if filter_ is None:
+        return lambda _stored: True
+    _check_size(filter_)
+    text_of = name_of if filter_.by_stream else type_of
+    if filter_.regex:
+        # There are few types, and names are repeated: the cache answers most searches.
+        found = lru_cache(_REMEMBERED)(Search(filter_.regex))
+        return lambda stored: found(text_of(stored))
+    prefixes = filter_.prefixes
+    return lambda stored: text_of(stored).startswith(prefixes)
+
+
+class Search:
+    """Searches texts for ``expression``, within limits of time: seconds of ``clock``.
+
+    Raises:
+        ValueError: the expression cannot be used.
+    """
+
+    def __init__(self, expression: str, clock: Callable[[], float] = time.perf_counter) -> None:
+        try:
+            self._search = regex.compile(expression, cache_pattern=False).search
+        # RecursionError: deep nesting. IndexError and others: faults of the engine at odd flags.
+        except Exception as error:  # noqa: BLE001  the expression cannot be used
+            raise ValueError(f"the filter's regular expression is not usable: {error}") from None
+        self._clock = clock
+        self._debt = 0.0  # seconds of searches beyond ``USUAL``
+
+    def __call__(self, text: str) -> bool:
+        """Whether ``expression`` is found in ``text``.
+
+        Raises:
+            Refusal: the searches take too long.
+        """
+        began = self._clock()
+        for _ in range(_TRIES):
+            try:
+                found = self._search(text, timeout=PATIENCE)
+                break
+            except TimeoutError:
+                continue
+        else:
+            raise _too_slow()
+        seconds = min(self._clock() - began, PATIENCE)
+        self._debt = max(0.0, self._debt + seconds - USUAL)
+        if self._debt > _BURST:
+            raise _too_slow()
+        return found is not None
+
+
+def _too_slow() -> Refusal:
+    return invalid(
+        "the filter's regular expression takes too long; one without repetitions in repetitions may not"
+    )
+
+
+def _check_size(filter_: Filter) -> None:
+    if len(filter_.regex) > MAX_REGEX:
+        raise ValueError(f"the filter's regular expression has more than {MAX_REGEX} characters")
+    if any(len(part) > MAX_PART for part in _parts(filter_.regex)):
+        raise ValueError(f"a part of the filter's regular expression has more than {MAX_PART} characters")
+    if len(filter_.prefixes) > MAX_PREFIXES:
+        raise ValueError(f"the filter has more than {MAX_PREFIXES} prefixes")
+    if any(len(prefix) > MAX_PREFIX for prefix in filter_.prefixes):
+        raise ValueError(f"a prefix of the filter has more than {MAX_PREFIX} characters")
+
+
+def make_filter(by_stream: bool, regex: str, prefixes: Sequence[str], window: int, multiplier: int) -> Filter:
+    """A filter with the parameters of a request: a checkpoint after ``window * multiplier`` events."""
+    return Filter(by_stream, regex, tuple(prefixes), max(1, window) * max(1, multiplier))
+
 
 _LENGTH = struct.Struct(">H")
 

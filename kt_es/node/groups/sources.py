@@ -11,10 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from kt_es.eventstore.metadata import json_object
+from kt_es.eventstore.rights import json_object
 from kt_es.node.groups.consumers import Message
-from kt_es.node.groups.filters import Filter, Predicate, predicate
-from kt_es.node.groups.settings import Strategy
+from kt_es.node.groups.settings import Filter, Predicate, Strategy, predicate
 from kt_es.node.store.log import ALL, NodeLog
 from kt_es.node.store.reading import LINK, all_forwards, forwards, linked, stored_at, target
 from kt_es.node.store.records import id_of, name_of, parsed, position_of, revision_of, type_of

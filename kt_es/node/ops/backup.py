@@ -24,8 +24,8 @@ from typing import Any
 
 from kt_es.errors import ConfigError, KtError
 from kt_es.node.access.users import FILE_NAME as USERS
-from kt_es.node.store.keys import POSITION_KEY
 from kt_es.node.store.rocks import RocksStorage
+from kt_es.node.store.storage import POSITION_KEY
 
 MANIFEST = "backup.json"
 LOG = "log"

@@ -16,12 +16,15 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from kt_es.errors import MalformedError
 from kt_es.node.groups.settings import checkpoint_key, decode_settings, group_names, groups_range
 from kt_es.node.store.end import heads, read_head
-from kt_es.node.store.keys import (
+from kt_es.node.store.records import content_of, id_of, name_of, parsed, position_of, revision_of
+from kt_es.node.store.rocks import open_existing
+from kt_es.node.store.storage import (
     EVENTS,
     IDS,
     LAST_POSITION,
     POSITION_KEY,
     STREAMS_KEY,
+    NodeStorage,
     after,
     decode_event_key,
     decode_id_key,
@@ -31,9 +34,6 @@ from kt_es.node.store.keys import (
     id_key,
     range_key,
 )
-from kt_es.node.store.records import content_of, id_of, name_of, parsed, position_of, revision_of
-from kt_es.node.store.rocks import open_existing
-from kt_es.node.store.storage import NodeStorage
 from kt_es.node.store.streams import LAST_REVISION, StreamHead, with_metadata
 from kt_es.node.store.transaction import described_by
 

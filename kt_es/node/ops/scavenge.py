@@ -16,8 +16,11 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from kt_es.node.store.keys import (
+from kt_es.node.store.log import NodeLog
+from kt_es.node.store.records import created_of, id_of, position_of, revision_of
+from kt_es.node.store.storage import (
     LAST_POSITION,
+    NodeStorage,
     decode_range,
     encode_range,
     event_key,
@@ -25,9 +28,6 @@ from kt_es.node.store.keys import (
     id_key,
     range_key,
 )
-from kt_es.node.store.log import NodeLog
-from kt_es.node.store.records import created_of, id_of, position_of, revision_of
-from kt_es.node.store.storage import NodeStorage
 from kt_es.node.store.streams import LAST_REVISION, StreamHead
 from kt_es.node.store.transaction import META, Transaction
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from kt_es.eventstore.metadata import json_object, taken_defaults, taken_of
+from kt_es.eventstore.rights import json_object, taken_defaults, taken_of
 from kt_es.node.access.acl import ADMIN, ALL, Caller, Permission, allows
 from kt_es.node.access.logins import Logins
 from kt_es.node.refusals import access_denied, invalid

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kt_es.node.groups.consumers import Consumer
-from kt_es.node.groups.filters import predicate
 from kt_es.node.groups.runner import GroupRunner
-from kt_es.node.groups.settings import GroupSettings, Strategy
+from kt_es.node.groups.settings import GroupSettings, Strategy, predicate
 from kt_es.node.protocol import persistent_pb2
 from kt_es.node.refusals import group_failed, invalid
 from kt_es.node.rpc.append_messages import stream_name

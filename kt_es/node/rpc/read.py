@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from kt_es.node.groups.filters import Filter, Predicate, make_filter, predicate
+from kt_es.node.groups.settings import Filter, Predicate, make_filter, predicate
 from kt_es.node.protocol import shared_pb2, streams_pb2
 from kt_es.node.refusals import invalid, stream_deleted
 from kt_es.node.rpc.append_messages import stream_name

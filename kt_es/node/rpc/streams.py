@@ -19,6 +19,10 @@ from kt_es.node.rpc.append_messages import (
     INVALID_ARGUMENT,
     PERMISSION_DENIED,
     UNAVAILABLE,
+    AppendBatch,
+    Batches,
+    Intake,
+    Pieces,
     append_answer,
     appended,
     batch_answer,
@@ -30,7 +34,6 @@ from kt_es.node.rpc.append_messages import (
     wrong_batch_version,
 )
 from kt_es.node.rpc.gate import Access, Right
-from kt_es.node.rpc.intake import AppendBatch, Batches, Intake, Pieces
 from kt_es.node.rpc.read import serve_read
 from kt_es.node.store.log import Appended, NodeLog
 from kt_es.node.store.storage import StorageError

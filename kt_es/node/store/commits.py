@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from kt_es.node.store.outage import DiskOutage
+from kt_es.node.store.database import DiskOutage
 from kt_es.node.store.storage import NodeStorage, NoSpaceError, StorageError
 from kt_es.node.store.transaction import Transaction
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kt_es.node.store.keys import (
+from kt_es.node.store.records import created_of, name_of, position_of, revision_of
+from kt_es.node.store.storage import (
     HEADS,
     POSITION_KEY,
     RANGES,
     STREAMS_KEY,
+    DamageError,
+    NodeStorage,
     after,
     decode_range,
     event_key,
@@ -18,8 +21,6 @@ from kt_es.node.store.keys import (
     head_name,
     range_key,
 )
-from kt_es.node.store.records import created_of, name_of, position_of, revision_of
-from kt_es.node.store.storage import DamageError, NodeStorage
 from kt_es.node.store.streams import StreamHead
 
 

@@ -14,10 +14,9 @@ from typing import Protocol
 from uuid import uuid4
 
 from kt_es.node.protocol import streams_pb2
-from kt_es.node.store.keys import RANGES, decode_range, event_key, range_key
 from kt_es.node.store.log import NodeLog
 from kt_es.node.store.records import Proposed, created_of, parsed, type_of
-from kt_es.node.store.storage import NodeStorage
+from kt_es.node.store.storage import RANGES, NodeStorage, decode_range, event_key, range_key
 from kt_es.node.store.streams import LAST_REVISION, StreamHead
 
 LINK = "$>"

@@ -21,8 +21,7 @@ from kt_es.node.store.database import (
     open_to_read,
     refused,
 )
-from kt_es.node.store.keys import POSITION_KEY
-from kt_es.node.store.storage import NoSpaceError, StorageError
+from kt_es.node.store.storage import POSITION_KEY, NoSpaceError, StorageError
 from kt_es.process.space import has_space, is_full
 
 _LOG = structlog.get_logger("kt_es.node")

@@ -1,4 +1,14 @@
-"""The disk under the log: a key-value store with an explicit promise of durability.
+"""The disk under the log: a key-value store with a promise of durability, and the layout of its keys.
+
+Integers are big-endian, so that their order is the order of iteration::
+
+    H name                     head of a stream                        (streams.StreamHead)
+    E number u64, revision u64 event                                   (records)
+    P last position u64        one append: number, first revision, first position, all u64
+    I number u64, event id 16  revision u64 of the event with this id
+    G stream u16 len, name, group   settings of a persistent subscription, JSON (groups.settings)
+    C stream u16 len, name, group   its checkpoint, u64                         (groups.settings)
+    M name                     counters of the node, u64
 
 ``NodeStorage`` is the seam. ``rocks.RocksStorage`` implements it over RocksDB; tests put a faulty one in its
 place. Its promise:
@@ -14,10 +24,86 @@ place. Its promise:
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from kt_es.errors import KtError
+
+_EVENT = struct.Struct(">cQQ")
+_RANGE_KEY = struct.Struct(">cQ")
+_RANGE = struct.Struct(">QQQ")
+_ID = struct.Struct(">cQ16s")
+_U64 = struct.Struct(">Q")
+HEADS, EVENTS, RANGES, IDS = b"H", b"E", b"P", b"I"
+POSITION_KEY = b"Mposition"  # the last position, which every write of events moves
+STREAMS_KEY = b"Mstreams"  # how many streams ever had an event
+LAST_POSITION = 2**64 - 1  # higher than any
+
+
+def after(family: bytes) -> bytes:
+    """The key behind all keys of ``family``, a letter."""
+    return bytes((family[0] + 1,))
+
+
+def head_key(name: str) -> bytes:
+    """Key of the head of a stream."""
+    return HEADS + name.encode()
+
+
+def head_name(key: bytes) -> str:
+    """The reverse of ``head_key``."""
+    return key[1:].decode()
+
+
+def event_key(number: int, revision: int) -> bytes:
+    """Key of an event."""
+    return _EVENT.pack(EVENTS, number, revision)
+
+
+def decode_event_key(key: bytes) -> tuple[int, int]:
+    """Stream number and revision."""
+    _, number, revision = _EVENT.unpack(key)
+    return number, revision
+
+
+def id_key(number: int, event_id: str) -> bytes:
+    """Key of the revision of an event, by the event's id."""
+    return _ID.pack(IDS, number, bytes.fromhex(event_id.replace("-", "")))
+
+
+def decode_id_key(key: bytes) -> tuple[int, str]:
+    """Stream number and event id, 32 hexadecimal digits."""
+    _, number, raw = _ID.unpack(key)
+    return number, raw.hex()
+
+
+def range_key(position: int) -> bytes:
+    """Key of the append that ends at ``position``; the first key at or after it covers the position."""
+    return _RANGE_KEY.pack(RANGES, position)
+
+
+def encode_range(number: int, revision: int, first: int) -> bytes:
+    """The value of an append: stream number, first revision, first position."""
+    return _RANGE.pack(number, revision, first)
+
+
+def decode_range(key: bytes, value: bytes) -> tuple[int, int, int, int]:
+    """(first position, last position, stream number, first revision) of an append."""
+    _, last = _RANGE_KEY.unpack(key)
+    number, revision, first = _RANGE.unpack(value)
+    return first, last, number, revision
+
+
+def u64(value: int) -> bytes:
+    """Eight bytes, big-endian."""
+    return _U64.pack(value)
+
+
+def from_u64(value: bytes) -> int:
+    """The reverse of ``u64``."""
+    number: int = _U64.unpack(value)[0]
+    return number
 
 
 class StorageError(KtError):

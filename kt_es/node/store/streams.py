@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from kt_es.eventstore.metadata import MAX_AGE, MAX_COUNT, TRUNCATE_BEFORE, taken_of
+from kt_es.eventstore.rights import MAX_AGE, MAX_COUNT, TRUNCATE_BEFORE, taken_of
 
 ALL_NAME = "$all"  # names the whole log where a stream could stand
 LAST_REVISION = 2**63 - 1  # of a tombstone, and the "$tb" of a deleted stream

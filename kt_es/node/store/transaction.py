@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable, Sequence
 from uuid import uuid4
 
-from kt_es.eventstore.metadata import JSON, TRUNCATE_BEFORE, json_object
-from kt_es.node.store.keys import (
+from kt_es.eventstore.rights import JSON, TRUNCATE_BEFORE, json_object
+from kt_es.node.store.records import Proposed, encoder, id_of, parsed
+from kt_es.node.store.storage import (
     POSITION_KEY,
     STREAMS_KEY,
+    NodeStorage,
     encode_range,
     event_key,
     from_u64,
@@ -18,8 +20,6 @@ from kt_es.node.store.keys import (
     range_key,
     u64,
 )
-from kt_es.node.store.records import Proposed, encoder, id_of, parsed
-from kt_es.node.store.storage import NodeStorage
 from kt_es.node.store.streams import LAST_REVISION, StreamHead, with_metadata
 
 META = "$$"  # "$$x" is the stream of x's metadata

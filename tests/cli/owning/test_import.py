@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from kt_es.errors import MalformedError
-from kt_es.formats.profiles import ProfileKey
-from kt_es.importers.combining import combined
+from kt_es.formats.entries import ProfileKey
+from kt_es.importers.accounts import combined
 from kt_es.importers.packets import SIGNATURE, armored, packet_at
 from tests.cli.owning.people import CASES, RITA, Kt
 

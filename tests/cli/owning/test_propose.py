@@ -7,8 +7,8 @@ import pytest
 
 from kt_es.cli.owners.importing import MERGING
 from kt_es.client.bulk import BulkProgress, Wanted, publish_all
+from kt_es.client.changes import OWN, Difference, Mine, OwnVersion
 from kt_es.client.state import MemoryStateStore
-from kt_es.client.vouching import OWN, Difference, Mine, OwnVersion
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import ConfigError, RefusedError, VerificationError
 from tests import builders as b

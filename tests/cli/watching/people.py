@@ -12,13 +12,13 @@ from typing import Any
 import httpx
 import pytest
 
-from kt_es.cli.clients import Reach
 from kt_es.cli.main import main
+from kt_es.cli.options import Reach
 from kt_es.cli.owners import watch as watch_module
+from kt_es.client.changes import Mine
 from kt_es.client.client import Client
-from kt_es.client.keystore import KeyStore
 from kt_es.client.state import FileStateStore
-from kt_es.client.vouching import Mine
+from kt_es.client.states import KeyStore
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.formats.entries import Mutation
 from tests import builders as b

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from kt_es.client.keystore import KeyStore
+from kt_es.client.states import KeyStore
 from kt_es.evidence import convict
 from kt_es.formats.evidence import Evidence
 from kt_es.formats.proofs import ProofFile

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from kt_es.cli.owners.alarms import Alarms
-from kt_es.cli.owners.hooks import Hooks
+from kt_es.cli.owners.hooks import Alarms, Hooks
 from kt_es.client.state import FileStateStore, MemoryStateStore
 from tests.cli.watching.people import (
     ALICE,

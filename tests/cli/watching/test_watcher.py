@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from kt_es.client import session
+from kt_es.client.changes import Mine
 from kt_es.client.state import MemoryStateStore
-from kt_es.client.vouching import Mine
 from kt_es.client.watching import KIND, Change, Watcher, WatchProgress
 from kt_es.errors import ConfigError, EquivocationError, UnavailableError, VerificationError
 from kt_es.evidence import convict

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kt_es.formats.proofs import LookupAnswer, ProofFile
-from kt_es.formats.records import Record, Verdict
+from kt_es.formats.queue import Record, Verdict
 from tools.lies import answers, people
 from tools.lies.commands import Ran
 from tools.lies.people import label

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import httpx
 
-from kt_es.formats.records import Verdict
+from kt_es.formats.queue import Verdict
 from tools.lies.commands import Process, Ran
 from tools.lies.people import SIGNER, label
 from tools.lies.registry import BY_LOG, BY_SIGNER, LIVE, RESTART, Lie, lie, told

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 
+from kt_es.formats.entries import ProfileKey, encode_profile
 from kt_es.formats.evidence import armored, unarmored
-from kt_es.formats.profiles import ProfileKey, encode_profile
 from tools.lies import answers, people
 from tools.lies.commands import Ran
 from tools.lies.frontend import RefusalError

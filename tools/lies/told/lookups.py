@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kt_es.formats.proofs import LookupAnswer
-from kt_es.merkle.proofs import MapProof
+from kt_es.merkle.verify import MapProof
 from tools.lies import answers, people
 from tools.lies.answers import Json
 from tools.lies.commands import Ran

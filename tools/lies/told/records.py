@@ -5,8 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kt_es.crypto.hashes import sha256
-from kt_es.formats.queue import MUTATIONS, Digest, Item, encode_mutations, items_of
-from kt_es.formats.records import Record, Verdict, decode_records, encode_records
+from kt_es.formats.queue import (
+    MUTATIONS,
+    Digest,
+    Item,
+    Record,
+    Verdict,
+    decode_records,
+    encode_mutations,
+    encode_records,
+    items_of,
+)
 from tools.lies.commands import Ran
 from tools.lies.people import SIGNER, STRANGER, SUCCESSOR, key, mutation
 from tools.lies.registry import BY_LOG, BY_SIGNER, Lie, lie, told

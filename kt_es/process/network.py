@@ -1,4 +1,4 @@
-"""The proxies that the environment names (``http_proxy`` and others), and which addresses never use one.
+"""What the network of this machine does: proxies of the environment, loopback, and TLS behind a port.
 
 Loopback addresses never use a proxy. A proxy would reach its own loopback and not ours, and it must not see
 traffic that stays on this machine.
@@ -6,6 +6,8 @@ traffic that stays on this machine.
 
 from __future__ import annotations
 
+import socket
+import ssl
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -43,4 +45,23 @@ def proxy_for(url: str) -> bool:
         is_named = address.scheme in found or "all" in found
         return is_named and not proxy_bypass(address.hostname or "")
     except ValueError:
+        return False
+
+
+TIMEOUT = 2.0  # seconds
+
+
+def speaks_tls(host: str, port: int) -> bool:
+    """Return whether a TLS handshake with the server succeeds. Nothing is sent after the handshake."""
+    context = ssl.create_default_context()
+    # The identity of the server does not matter: nothing is trusted because of the result.
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((host, port), timeout=TIMEOUT) as plain,
+            context.wrap_socket(plain, server_hostname=host),
+        ):
+            return True
+    except (OSError, ValueError):
         return False

@@ -1,0 +1,165 @@
+"""Parts of answers: the index of a label, its opening, and its entries in a range of epochs."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+
+import structlog
+
+from kt_es.crypto.hashes import opens
+from kt_es.crypto.vrf import VrfPrivateKey, index_of
+from kt_es.errors import MalformedError
+from kt_es.eventstore.streams import StreamNames
+from kt_es.formats.entries import Mutation, Opening
+from kt_es.formats.heads import MAX_CHECKPOINT
+from kt_es.formats.ranges import MAX_RANGE, MAX_RANGE_ANSWER, RangeAnswer, RangeEpoch
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.openings import Missing, OpeningTable, read_opening
+from kt_es.ledger.proofs import map_root_at, prove_range, roots_from
+from kt_es.ledger.state import Committed
+from kt_es.merkle.verify import MapProof
+from kt_es.server.availability import LogWatch
+from kt_es.server.late import RequestLog
+from kt_es.server.problems import NotNowError
+
+CACHED = 16_384
+_MAX_PEM = 64 * 1024
+
+
+class Indexer:
+    """Finds the index of a label in the map, with its proof. Safe for threads; it takes about 10 MB."""
+
+    def __init__(self, key: VrfPrivateKey, cached: int = CACHED) -> None:
+        self._key = key
+        self._cached = cached
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[str, tuple[bytes, bytes]] = OrderedDict()
+
+    @property
+    def public(self) -> bytes:
+        """The public key of the VRF, 32 bytes."""
+        return self._key.public
+
+    def locate(self, label: str) -> tuple[bytes, bytes]:
+        """Index (32 bytes) and VRF proof (80 bytes) of a normalized label."""
+        with self._lock:
+            found = self._cache.get(label)
+            if found is not None:
+                self._cache.move_to_end(label)
+                return found
+        beta, proof = self._key.prove(label.encode())
+        made = index_of(beta), proof
+        with self._lock:
+            self._cache[label] = made
+            if len(self._cache) > self._cached:
+                self._cache.popitem(last=False)
+        return made
+
+
+DEADLINE = 2.0
+
+_LOG = structlog.get_logger("kt_es.server")
+
+
+class OpeningReader:
+    """Finds the openings of commitments. It never returns a wrong opening."""
+
+    def __init__(self, openings: OpeningTable, log: RequestLog, names: StreamNames, watch: LogWatch) -> None:
+        self._openings = openings
+        self._log = log
+        self._names = names
+        self._watch = watch
+        # Few threads, because a log that hangs may hold each longer than the deadline.
+        self._pool = ThreadPoolExecutor(4, thread_name_prefix="openings")
+
+    def find(self, label: str, mutation: Mutation) -> Opening | None:
+        """The opening of the entry of ``mutation``; None if its stream has none, or says that it is erased.
+
+        None proves nothing. The log of mutations proves whether an opening was erased.
+
+        Raises:
+            UnavailableError: only the event log has the answer, and it cannot be reached.
+        """
+        entry = mutation.entry
+
+        def is_true(opening: Opening) -> bool:
+            return opens(entry.commitment, opening.opening, label, entry.version, opening.profile)
+
+        known = self._openings.get(entry.index, mutation.entry_hash)
+        if isinstance(known, Opening):
+            if is_true(known):
+                return known
+            _LOG.warning("an opening does not open its entry", stream=self._names.openings(entry.index))
+        elif known is Missing.ERASED:
+            return None
+        self._watch.check()
+        stream = self._names.openings(entry.index)
+        reading: Future[Opening | Missing] = self._pool.submit(
+            lambda: read_opening(self._log.read(stream), mutation.entry_hash, is_true)
+        )
+        try:
+            found = reading.result(DEADLINE)
+        except FutureTimeoutError:
+            reading.cancel()
+            raise NotNowError("the event log does not answer; try again later") from None
+        return found if isinstance(found, Opening) else None
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+# Bytes for the epochs and mutations of an answer: the rest is for checkpoint, VRF proof and heads proof.
+_ROOM = MAX_RANGE_ANSWER - MAX_CHECKPOINT - 8 * 1024
+
+
+def answer_range(
+    ledger: Ledger,
+    committed: Committed,
+    checkpoint: str,
+    index: bytes,
+    vrf_proof: bytes,
+    *,
+    first: int,
+    last: int,
+) -> RangeAnswer:
+    """The entry at ``index`` in each of the epochs ``first`` to ``last``, or in as many as fit.
+
+    Both epochs are in ``committed``, whose heads checkpoint is ``checkpoint``. An epoch with the same map as
+    the epoch before it costs one read, of its head.
+    """
+    epochs: list[RangeEpoch] = []
+    mutations: dict[bytes, tuple[int, Mutation]] = {}
+    size = 0
+    shown: tuple[bytes, MapProof, int | None] | None = None
+    for event, root in roots_from(ledger, map_root_at(ledger, committed, first), first, last):
+        if shown is None or shown[0] != root.hash:
+            proof, leaf = ledger.map.find(root, index)
+            (mutation,) = ledger.mutations_at([leaf])
+            at = None
+            if mutation is not None:
+                if mutation.entry_hash not in mutations:
+                    mutations[mutation.entry_hash] = (len(mutations), mutation)
+                    size += len(mutation.encode()) + 8
+                at = mutations[mutation.entry_hash][0]
+            shown = (root.hash, proof, at)
+        size += len(event.smh_bytes) + 34 * (len(shown[1].siblings) + 2) + 32
+        if epochs and size > _ROOM:
+            break
+        epochs.append(RangeEpoch(event.smh_bytes, shown[1], shown[2]))
+    named = max((epoch.mutation for epoch in epochs if epoch.mutation is not None), default=-1) + 1
+    kept = tuple(mutation for _, mutation in mutations.values())[:named]
+    heads_proof = prove_range(ledger, first - 1, first - 1 + len(epochs), committed.heads.size)
+    return RangeAnswer(checkpoint, vrf_proof, kept, first, heads_proof, tuple(epochs))
+
+
+def check_range(first: int, last: int) -> None:
+    """Raise ``MalformedError`` unless the range has 1 to 256 epochs."""
+    if last < first:
+        raise MalformedError("last", f"is {last}, below first, which is {first}")
+    if last - first >= MAX_RANGE:
+        raise MalformedError(
+            "last", f"names {last - first + 1} epochs; ask for at most {MAX_RANGE} at a time"
+        )
