@@ -6,18 +6,16 @@ The verifier (no network, no disk, no clock; docs/DESIGN.md, section 4):
 
 - ``trusted``: the state between two answers: pinned key, chain of configs, last checkpoint, last head
 - ``heads``: steps "config", "checkpoint", "rollback", "consistency", "map head", "freshness"
-- ``entries``: steps "map", "entry", "opening", "commitment", "signatures"
-- ``memory``: step "memory": what a client remembers of an account
+- ``entries``: steps "map", "entry", "opening", "commitment", "signatures", "memory"
 - ``trust``: a lookup and a saved proof, all steps in order
 - ``ranges``, ``history``: step "history": consecutive epochs, and all versions of a label
-- ``submissions``, ``vouching``: what a change signs, and whether its owner knows all the keys in it
+- ``changes``: what a change signs, and whether its owner knows all the keys in it
 
 State on disk:
 
 - ``database``: small values in SQLite, by kind and key
-- ``state``: the state towards one directory; ``states``: the states of one person, by directory and by server
+- ``state``: the state towards one directory; ``states``: signing keys and states of one person
 - ``kept``: memory, verified versions and convictions, read from a state and written to it
-- ``keystore``: signing keys
 
 The network (the JSON of requests and answers is declared in ``kt_es.api``):
 
@@ -76,7 +74,7 @@ _MODULES = {
     "History": "history",
     "Lookup": "trust",
     "MemoryStateStore": "state",
-    "Mine": "vouching",
+    "Mine": "changes",
     "Pinned": "trusted",
     "Published": "publishing",
     "StateStore": "state",
