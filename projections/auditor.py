@@ -23,7 +23,7 @@ from kt_es.ledger import clock
 from kt_es.ledger.clock import SLACK, ClockReport, silence, spoken
 from kt_es.ledger.ledger import Ledger, check_pinned
 from kt_es.ledger.replay import Replay
-from kt_es.ledger.state import Committed
+from kt_es.ledger.rows import Committed
 
 # How long a replay that makes no step is still believed to be at work, in seconds; also a start.
 PATIENCE = SLACK / 1000

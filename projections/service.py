@@ -15,8 +15,8 @@ from kt_es.errors import EquivocationError, KtError, RollbackError
 from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.ledger.convicting import keep
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.replay import ReplayedEpoch
+from kt_es.ledger.rows import OpeningTable
 from kt_es.process.worker import Worker
 from kt_es.server.answers import Indexer, OpeningReader
 from kt_es.server.availability import MAX_BACKLOG, Appender, Backlog, LogWatch

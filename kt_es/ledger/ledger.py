@@ -14,7 +14,7 @@ from kt_es.errors import DivergenceError, MalformedError, VerificationError
 from kt_es.formats.configs import SignedConfig, verify_chain
 from kt_es.formats.entries import Mutation, PublicKey
 from kt_es.formats.heads import SignedMapHead
-from kt_es.ledger.state import Committed
+from kt_es.ledger.rows import Committed
 from kt_es.ledger.store import Store
 from kt_es.ledger.tables import StoredEntry, Tables
 from kt_es.merkle.map import LeafRef, Map

@@ -12,7 +12,7 @@ from kt_es.errors import DivergenceError, MalformedError
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.proofs import ErasureProof
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.state import Committed
+from kt_es.ledger.rows import Committed
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.merkle.log import ProofPlan, plan_consistency, plan_inclusion, plan_range
 from kt_es.merkle.map import EMPTY_ROOT, Root

@@ -32,8 +32,7 @@ from kt_es.errors import DivergenceError, MalformedError
 from kt_es.formats.entries import HASH_LENGTH, INDEX_LENGTH, Mutation
 from kt_es.formats.erasures import Erasure
 from kt_es.formats.heads import HeadEvent
-from kt_es.ledger.openings import OpeningTable
-from kt_es.ledger.state import StateTable
+from kt_es.ledger.rows import OpeningTable, StateTable
 from kt_es.ledger.store import Change, Store
 from kt_es.merkle.log import NodeId
 

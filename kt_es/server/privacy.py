@@ -24,7 +24,7 @@ from kt_es.eventstore.rights import DELETED, READ, READ_METADATA, WRITE, keeps_p
 from kt_es.eventstore.streams import ANY, NO_STREAM, Event, NewEvent, StreamNames, content_event
 from kt_es.formats.entries import HASH_LENGTH, OPENING, OPENING_ERASED, Opening, encode_erased
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.openings import OpeningTable
+from kt_es.ledger.rows import OpeningTable
 from kt_es.server.late import RequestLog
 from kt_es.server.problems import NotNowError, denial
 

@@ -35,7 +35,7 @@ from kt_es.formats.entries import (
 from kt_es.formats.erasures import MAX_ERASURE, Erasure
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.queue import ERASURE, Verdict
-from kt_es.ledger.state import Committed
+from kt_es.ledger.rows import Committed
 from kt_es.server.availability import Appender, Backlog, LogWatch
 from kt_es.server.batcher import Batcher, Outcome, Waiters
 from kt_es.server.handlers import DirectoryReader

@@ -13,8 +13,7 @@ from kt_es.eventstore.streams import Event
 from kt_es.formats.entries import OPENING
 from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.heads import HeadEvent
-from kt_es.ledger.openings import Missing
-from kt_es.ledger.state import Beginning, Committed
+from kt_es.ledger.rows import Beginning, Committed, Missing
 from kt_es.ledger.store import Change
 from kt_es.ledger.tables import FAMILIES, HEADS_LOG, MUTATIONS_LOG, StoredEntry, Tables
 from kt_es.merkle.log import NodeId

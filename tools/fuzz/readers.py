@@ -37,7 +37,7 @@ from kt_es.importers.packets import binds
 from kt_es.importers.pem import read_pem
 from kt_es.importers.ssh import read_ssh
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.state import StateTable
+from kt_es.ledger.rows import StateTable
 from kt_es.ledger.tables import FAMILIES
 from kt_es.node.access.users import decode as decode_users
 from kt_es.node.access.users import encode as encode_users
