@@ -8,18 +8,17 @@ The verifier (no network, no disk, no clock; docs/DESIGN.md, section 4):
 - ``heads``: steps "config", "checkpoint", "rollback", "consistency", "map head", "freshness"
 - ``entries``: steps "map", "entry", "opening", "commitment", "signatures", "memory"
 - ``trust``: a lookup and a saved proof, all steps in order
-- ``ranges``, ``history``: step "history": consecutive epochs, and all versions of a label
-- ``changes``: what a change signs, and whether its owner knows all the keys in it
+- ``ranges``: step "history" for consecutive epochs
 
 State on disk:
 
 - ``database``: small values in SQLite, by kind and key
 - ``state``: the state towards one directory; ``states``: signing keys and states of one person
-- ``kept``: memory, verified versions and convictions, read from a state and written to it
+- ``history``: step "history" for all versions of a label, and the versions that are kept
+- ``changes``: what a change signs, and whether its owner knows all the keys in it
 
 The network (the JSON of requests and answers is declared in ``kt_es.api``):
 
-- ``wire``: answers, decoded and checked
 - ``deadlines``, ``transport``: HTTP with bounded time, bounded answers and retries
 - ``directory``: how the state of a directory begins, grows and is stored
 - ``session``: questions: lookup, head, range, history
