@@ -40,7 +40,7 @@ class Ledger:
 
         Args:
             pinned: The key that the reader knows the directory by: any signer key of its chain of configs
-                (``configs.check_pinned``).
+                (``check_pinned``).
             slice_size: How many changes of an epoch are kept in memory before they are written.
 
         Raises:

@@ -4,7 +4,7 @@ The opening of a mutation is stored before the mutation is queued, in a stream t
 So the profile of an entry is available from the epoch that has it. If the mutation then does not reach the
 queue, the opening of no entry stays in its private stream; the same submission again is the same event.
 
-An erased opening is taken out of its stream when an epoch has accepted the erasure: see ``sweeping``.
+An erased opening is taken out of its stream when an epoch has accepted the erasure (``privacy.Sweeper``).
 """
 
 from __future__ import annotations
