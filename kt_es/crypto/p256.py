@@ -29,10 +29,7 @@ def is_point(public_key: bytes) -> bool:
 
 
 def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
-    """Return whether ``signature`` is a signature over ``message`` by ``public_key``.
-
-    A signature is ``r || s``. A high ``s`` is invalid.
-    """
+    """Return whether ``signature``, ``r || s``, is valid over ``message``. A high ``s`` is invalid."""
     r = int.from_bytes(signature[:32], "big")
     s = int.from_bytes(signature[32:], "big")
     if not (1 <= r < _ORDER and 1 <= s <= _ORDER // 2):
@@ -46,11 +43,7 @@ def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
 
 
 def public_of(scalar: bytes) -> bytes:
-    """Return the compressed public key of ``scalar``.
-
-    Raises:
-        MalformedError: see ``private_key``.
-    """
+    """Return the compressed public key of ``scalar``."""
     public = private_key(scalar).public_key()
     return public.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint)
 
@@ -62,11 +55,7 @@ def sign(scalar: bytes, message: bytes) -> bytes:
 
 
 def private_key(scalar: bytes) -> ec.EllipticCurvePrivateKey:
-    """Return the private key of ``scalar``, big endian.
-
-    Raises:
-        MalformedError: the scalar is 0 or not below the order of the group.
-    """
+    """Return the private key of ``scalar``, big endian."""
     number = int.from_bytes(scalar, "big")
     if not 1 <= number < _ORDER:
         raise MalformedError("private key", "the P-256 scalar is not between 1 and the order of the group")
@@ -78,5 +67,5 @@ def _deterministic() -> ec.ECDSA:
         return ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
     except UnsupportedAlgorithm:
         raise ConfigError(
-            "the installed OpenSSL cannot sign with P-256 deterministically; 3.2 or newer is needed"
+            "the installed OpenSSL cannot sign with P-256 deterministically: install OpenSSL 3.2 or newer"
         ) from None

@@ -15,15 +15,13 @@ from kt_es.crypto.signatures import ECDSA_P256, ED25519, SEED_SIZE
 from kt_es.errors import ConfigError, MalformedError
 
 
-def ed25519_pem(seed: bytes) -> bytes:
-    return _pem(ed25519.Ed25519PrivateKey.from_private_bytes(seed))
-
-
-def p256_pem(scalar: bytes) -> bytes:
-    return _pem(p256.private_key(scalar))
-
-
-def _pem(key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
+def to_pem(algorithm: int, secret: bytes) -> bytes:
+    """Return a private key of 32 secret bytes as unencrypted PKCS#8 in PEM."""
+    key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
+    if algorithm == ED25519:
+        key = ed25519.Ed25519PrivateKey.from_private_bytes(secret)
+    else:
+        key = p256.private_key(secret)
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -41,7 +39,7 @@ def read_signing_key(pem: bytes) -> tuple[int, bytes]:
     except TypeError:
         raise ConfigError("the private key is encrypted; remove its password with `openssl pkey`") from None
     except UnsupportedAlgorithm as error:
-        raise ConfigError(f"the private key cannot be used: {error}") from None
+        raise ConfigError(f"the private key cannot be used ({error}): use an Ed25519 or P-256 key") from None
     except (ValueError, InternalError):
         # OpenSSL gives no reason for an Ed25519 seed of a wrong length, so cryptography raises InternalError.
         raise MalformedError("private key", "is not a readable private key in PEM format") from None
@@ -49,7 +47,7 @@ def read_signing_key(pem: bytes) -> tuple[int, bytes]:
         return ED25519, key.private_bytes_raw()
     if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
         return ECDSA_P256, key.private_numbers().private_value.to_bytes(SEED_SIZE, "big")
-    raise ConfigError("the private key is neither Ed25519 nor ECDSA P-256")
+    raise ConfigError("the private key is neither Ed25519 nor ECDSA P-256: use a key of one of these kinds")
 
 
 def read_ed25519_seed(pem: bytes, what: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from kt_es.crypto.hashes import HASH_SIZE
 from kt_es.errors import DivergenceError
@@ -23,25 +24,22 @@ from kt_es.merkle.pages import (
 def walk(store: NodeStore, root: Root, problem: Callable[[str], None]) -> Iterator[LeafRef]:
     """Yield the leaves reachable from ``root``. Memory holds one page and its children for each level.
 
-    Leaves below a page that is missing, damaged or has a wrong hash are skipped.
-
-    Args:
-        problem: called with a sentence for each page that is missing, damaged, newer than ``root`` or of
-            another hash than its parent says, and for each leaf that is misplaced or newer than ``root``.
+    Leaves below a page that is missing, damaged or has a wrong hash are skipped. ``problem`` is called with a
+    sentence for each such page, and for each page or leaf that is misplaced or newer than ``root``.
     """
     if root.size == 0:
         return
-    key = page_key(b"", 0, root.version.to_bytes(VERSION_SIZE))
-    yield from _Walk(store, root, problem).below(
-        bytes(HASH_SIZE), 0, key, store.get_many([key])[0], root.hash
-    )
+    newest = root.version.to_bytes(VERSION_SIZE)
+    key = page_key(b"", 0, newest)
+    data = store.get_many([key])[0]
+    yield from _Walk(store, newest, problem).below(bytes(HASH_SIZE), 0, key, data, root.hash)
 
 
+@dataclass(frozen=True, slots=True)
 class _Walk:
-    def __init__(self, store: NodeStore, root: Root, problem: Callable[[str], None]) -> None:
-        self._store = store
-        self._newest = root.version.to_bytes(VERSION_SIZE)
-        self._problem = problem
+    store: NodeStore
+    newest: bytes
+    problem: Callable[[str], None]
 
     def below(
         self, path: bytes, depth: int, key: bytes, data: bytes | None, must: bytes
@@ -53,11 +51,8 @@ class _Walk:
             for position, slot in enumerate(slots)
             if slot is not None and len(slot) != LEAF_SIZE
         }
-        pages = (
-            dict(zip(children, self._store.get_many(list(children.values())), strict=True))
-            if children
-            else {}
-        )
+        read = self.store.get_many(list(children.values())) if children else []
+        pages = dict(zip(children, read, strict=True))
         for position, slot in enumerate(slots):
             if slot is None:
                 continue
@@ -65,11 +60,11 @@ class _Walk:
             if position in children:
                 yield from self.below(at, depth + 1, children[position], pages[position], slot[:HASH_SIZE])
             elif not _leads_to(slot, at, depth):
-                self._problem(
+                self.problem(
                     f"{describe(key)} has the leaf of index {slot[:HASH_SIZE].hex()}, which is elsewhere"
                 )
-            elif slot[-VERSION_SIZE:] > self._newest:
-                self._problem(f"{describe(key)} has a leaf of an epoch to come: {slot[:HASH_SIZE].hex()}")
+            elif slot[-VERSION_SIZE:] > self.newest:
+                self.problem(f"{describe(key)} has a leaf of an epoch to come: {slot[:HASH_SIZE].hex()}")
             else:
                 yield leaf_ref(slot)
 
@@ -77,14 +72,14 @@ class _Walk:
         try:
             slots = decode_page(key, data)
         except DivergenceError as error:
-            self._problem(str(error))
+            self.problem(str(error))
             return []
         found = page_hash(slots)
         if found != must:
-            self._problem(f"{describe(key)} hashes to {found.hex()}, its parent says {must.hex()}")
+            self.problem(f"{describe(key)} hashes to {found.hex()}, its parent says {must.hex()}")
             return []
-        if key[-VERSION_SIZE:] > self._newest:
-            self._problem(f"{describe(key)} is of an epoch to come")
+        if key[-VERSION_SIZE:] > self.newest:
+            self.problem(f"{describe(key)} is of an epoch to come")
         return slots
 
 
