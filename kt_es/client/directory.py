@@ -18,7 +18,7 @@ from kt_es.api.operations import DIRECTORY, consistency_path
 from kt_es.client.entries import KIND as ACCOUNTS
 from kt_es.client.entries import Account, remember, verify_memory
 from kt_es.client.heads import contradictions, merge
-from kt_es.client.state import StateStore
+from kt_es.client.state import StateStore, damaged
 from kt_es.client.transport import Transport
 from kt_es.client.trust import Lookup
 from kt_es.client.trusted import Pinned, Trusted, begin, extend, first_use, pin
@@ -160,7 +160,7 @@ class DirectoryState:
         while not self.store.replace(base, after):
             stored = self.store.load()
             if stored is None:
-                raise ConfigError("the trusted state was removed while it was in use")
+                raise ConfigError("the trusted state was removed while it was in use; try again")
             base, after = stored, self._merged(stored, after, deadline)
         return after
 
@@ -227,7 +227,7 @@ def recalled(store: StateStore, index: bytes) -> Account | None:
     try:
         return None if data is None else Account.decode(data)
     except MalformedError as error:
-        raise ConfigError(f"what this client remembers of the account is damaged: {error}") from None
+        raise damaged("what this client remembers of the account", error) from None
 
 
 def keep_sight(store: StateStore, trusted: Trusted, lookup: Lookup) -> None:

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 from kt_es.api.codec import Json, decode_model
 from kt_es.api.models import HistoryBody
-from kt_es.client.state import StateStore
+from kt_es.client.state import StateStore, damaged
 from kt_es.client.trust import Lookup
 from kt_es.crypto.hashes import sha256
 from kt_es.crypto.signatures import signed_message
 from kt_es.epochs import Current, is_authorized
-from kt_es.errors import ConfigError, MalformedError, VerificationError, counted
+from kt_es.errors import MalformedError, VerificationError, counted
 from kt_es.formats.codec import Value, decode, encode, take_array, take_bytes, take_uint
 from kt_es.formats.entries import MAX_MUTATION, Entry, Mutation, ProfileKey, PublicKey
 
@@ -226,7 +226,7 @@ def kept_versions(store: StateStore, label: str) -> tuple[Version, ...]:
                 break
         verify_chain(versions)
     except (MalformedError, VerificationError) as error:
-        raise ConfigError(f"the kept history of {label} is damaged: {error}") from None
+        raise damaged(f"the kept history of {label}", error) from None
     return tuple(versions)
 
 

@@ -24,9 +24,10 @@ from kt_es.client.changes import (
 )
 from kt_es.client.history import Version
 from kt_es.client.session import Session
+from kt_es.client.state import damaged
 from kt_es.client.trust import Lookup
 from kt_es.crypto.signatures import PrivateKey
-from kt_es.errors import ConfigError, MalformedError, RefusedError, UnavailableError
+from kt_es.errors import MalformedError, RefusedError, UnavailableError
 from kt_es.formats.entries import OPENING_LENGTH, ProfileKey, PublicKey
 from kt_es.formats.erasures import Erasure
 from kt_es.process.outage import Backoff
@@ -103,7 +104,7 @@ class Publisher:
         try:
             return None if data is None else OwnVersion.decode(data)
         except MalformedError as error:
-            raise ConfigError(f"what was signed last for {label} is damaged: {error}") from None
+            raise damaged(f"what was signed last for {label}", error) from None
 
     def publish(
         self,

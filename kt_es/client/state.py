@@ -117,8 +117,15 @@ def read_trusted(path: Path) -> Trusted:
     """Read the state in the file ``path``. Raises ``ConfigError`` if it is damaged or cannot be read."""
     data = _read(path)
     if data is None:
-        raise ConfigError(f"there is no trusted state {path}")
+        raise ConfigError(f"there is no trusted state {path}; look an account up first")
     return _decode(path, data)
+
+
+def damaged(what: str, error: Exception) -> ConfigError:
+    """Return the error for a value of a state that cannot be decoded, with what to do about it."""
+    return ConfigError(
+        f"{what} is damaged: {error}. Put a copy of memory.db in its place, or remove it to forget everything"
+    )
 
 
 def _read(path: Path) -> bytes | None:

@@ -57,7 +57,7 @@ class KeyStore:
             self._check_directory()
             create_file(path, key.to_pem())
         except FileExistsError:
-            raise ConfigError(f"the key {name} exists already: {path}") from None
+            raise ConfigError(f"the key {name} exists already: {path}; choose another name") from None
         except OSError as error:
             raise unwritable(path, error) from None
         return StoredKey(name, path, key)
@@ -66,7 +66,7 @@ class KeyStore:
         """Return the key stored under ``name``."""
         path = self._path(name)
         if not os.path.lexists(path):
-            raise ConfigError(f"there is no key {name} in {self._directory}")
+            raise ConfigError(f"there is no key {name} in {self._directory}; `kt keys list` shows its keys")
         self._check_directory()
         return StoredKey(name, path, read_key(path, "the signing key", PrivateKey.from_pem))
 
@@ -83,7 +83,7 @@ class KeyStore:
 
     def _path(self, name: str) -> Path:
         if _KEY_ID.fullmatch(name):
-            raise ConfigError(f"{name} cannot name a key: it has the form of a key id")
+            raise ConfigError(f"{name} has the form of a key id and cannot name a key; choose another name")
         if not _NAME.fullmatch(name):
             raise ConfigError(
                 f"{name!r} cannot name a key: use letters, digits and ._@+-, beginning with a letter or digit"
@@ -224,7 +224,9 @@ class ServerStateStore:
 
     def _known(self) -> FileStateStore:
         if self._store is None:
-            raise ConfigError(f"the directory of {address_of(self._server)} is not known yet")
+            raise ConfigError(
+                f"the directory of {address_of(self._server)} is not known yet; look an account up first"
+            )
         return self._store
 
 

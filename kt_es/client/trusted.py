@@ -44,9 +44,14 @@ class Pinned:
             parsed = VerifierKey.parse(vkey.strip())
             origin = check_origin(parsed.name.removesuffix("/heads"))
         except MalformedError as error:
-            raise ConfigError(f"the directory's verifier key is unusable: {error}") from None
+            raise ConfigError(
+                f"the directory's verifier key is unusable: {error}; copy it as its operator published it"
+            ) from None
         if heads_origin(origin) != parsed.name:
-            raise ConfigError(f"the directory's verifier key names {parsed.name}, not an origin and /heads")
+            raise ConfigError(
+                f"the directory's verifier key names {parsed.name}, must name an origin and /heads; "
+                "take the key that `kt init` or `kt status` shows"
+            )
         return cls(origin, PublicKey(ED25519, parsed.key))
 
 

@@ -15,7 +15,8 @@ from kt_es.client.changes import Mine
 from kt_es.client.client import Client
 from kt_es.client.history import Version, signers_of
 from kt_es.client.ranges import EpochEntry, VerifiedRange
-from kt_es.errors import ConfigError, EquivocationError, MalformedError, VerificationError
+from kt_es.client.state import damaged
+from kt_es.errors import EquivocationError, MalformedError, VerificationError
 from kt_es.formats.codec import decode, encode, take_array, take_bytes, take_uint
 from kt_es.formats.entries import HASH_LENGTH, MAX_VERSION, Entry, Mutation, PublicKey
 from kt_es.formats.heads import MapHead
@@ -155,7 +156,7 @@ class Watcher:
         try:
             return None if data is None else WatchProgress.decode(data)
         except MalformedError as error:
-            raise ConfigError(f"the progress of the watch of {label} is damaged: {error}") from None
+            raise damaged(f"the progress of the watch of {label}", error) from None
 
     def _store(self, label: str, progress: WatchProgress) -> WatchProgress:
         self._client.remember(KIND, label.encode(), progress.encode())

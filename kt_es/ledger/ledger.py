@@ -138,7 +138,9 @@ def config_chain(ledger: Ledger, committed: Committed) -> tuple[SignedConfig, ..
         raise DivergenceError(f"the data directory has a damaged config: {error}") from None
     in_force = committed.standing.config
     if not chain or in_force is None or chain[-1] != in_force:
-        raise DivergenceError("the data directory lacks configs; delete it, and it is built again")
+        raise DivergenceError(
+            "the data directory lacks configs; delete it, and it is built anew from the log"
+        )
     return chain
 
 
