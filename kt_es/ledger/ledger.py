@@ -18,6 +18,7 @@ from kt_es.formats.configs import SignedConfig, verify_chain
 from kt_es.formats.entries import Mutation, PublicKey
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.proofs import ErasureProof
+from kt_es.ledger.pages import PageCache
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.store import Store
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG, StoredEntry, Tables
@@ -50,7 +51,7 @@ class Ledger:
         self.tables = Tables(store)
         self.pinned = pinned
         self.slice_size = slice_size
-        self.map = Map(self.tables.pages)
+        self.map = Map(self.tables.pages, PageCache())
         # Whether lookups have to ask for erasures at all. The fold sets both when it accepts an erasure.
         self.has_erasures = not self.tables.erasures.is_empty()
         # The latest epoch known to have an erasure, committed or not; 0 before a fold has accepted any.
@@ -70,6 +71,7 @@ class Ledger:
     def _load(self) -> None:
         stored = self.tables.states.committed(self.committed.standing.origin, self.pinned)
         self.committed = stored or self.committed
+        self.tables.pages.upgrade(self.committed.root)
 
     def begins_under(self, key: PublicKey) -> None:
         """Judge the directory's first config by ``key``. Only before the first epoch."""

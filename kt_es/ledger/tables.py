@@ -1,11 +1,11 @@
 """The tables of a data directory: which rows it has, under which keys, and what is asked of them.
 
-Only tables build keys and name families: those of this module and of ``rows``. Integers in keys are
-big-endian, so that rows stand in the order of their numbers.
+Only tables build keys and name families: those of this module, of ``pages`` and of ``rows``. Integers in
+keys are big-endian, so that rows stand in the order of their numbers.
 
 | table    | family   | key                                                      | value                     |
 |----------|----------|----------------------------------------------------------|---------------------------|
-| pages    | pages    | path, version (``merkle.pages.page_key``)                | page                      |
+| pages    | pages    | path, version, hash (``merkle.pages.page_key``)          | page                      |
 | entries  | entries  | index, u64 epoch                                         | u64 sequence, mutation    |
 | nodes    | nodes    | u8 log, u8 level, u64 offset                             | hash                      |
 | heads    | heads    | u64 epoch                                                | head event                |
@@ -32,6 +32,7 @@ from kt_es.errors import DivergenceError, MalformedError
 from kt_es.formats.entries import HASH_LENGTH, INDEX_LENGTH, Mutation
 from kt_es.formats.erasures import Erasure
 from kt_es.formats.heads import HeadEvent
+from kt_es.ledger.pages import PageTable
 from kt_es.ledger.rows import OpeningTable, StateTable
 from kt_es.ledger.store import Change, Store
 from kt_es.merkle.log import NodeId
@@ -40,20 +41,6 @@ FAMILIES = ("pages", "entries", "nodes", "heads", "openings", "meta")
 
 HEADS_LOG = b"h"
 MUTATIONS_LOG = b"m"
-
-
-@dataclass(frozen=True, slots=True)
-class PageTable:
-    """Pages of the map: the ``NodeStore`` that ``Map`` reads from."""
-
-    FAMILY: ClassVar = "pages"
-    store: Store
-
-    def put(self, pages: Sequence[tuple[bytes, bytes]]) -> list[Change]:
-        return [(self.FAMILY, key, page) for key, page in pages]
-
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return self.store.get_many(self.FAMILY, keys)
 
 
 class StoredEntry(NamedTuple):

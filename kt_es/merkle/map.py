@@ -12,22 +12,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kt_es.crypto.hashes import HASH_SIZE, MAP_EMPTY
-from kt_es.errors import DivergenceError, MalformedError
+from kt_es.errors import MalformedError
 from kt_es.merkle.pages import (
     LEAF_HASHED,
     LEAF_SIZE,
+    LEVELS,
     MAX_VERSION,
     VERSION_SIZE,
-    Node,
     NodeStore,
-    Slots,
-    check_page,
-    decode_page,
-    describe,
-    fold,
+    Page,
+    PageCache,
+    Ref,
+    child_ref,
     nibble,
-    page_key,
-    read_slot,
+    read_pages,
 )
 from kt_es.merkle.update import Pages, Slice
 from kt_es.merkle.verify import MapProof
@@ -47,6 +45,11 @@ class Root:
         if (self.size == 0) != (self.hash == MAP_EMPTY) or (self.size == 0) != (self.version == 0):
             raise MalformedError("map root", "the empty map has version 0 and the empty hash, no other has")
 
+    @property
+    def slot(self) -> bytes | None:
+        """The root page as a child slot names it; None for the empty map."""
+        return self.hash + self.version.to_bytes(VERSION_SIZE) if self.size else None
+
 
 _WRONG_SIZE = f"an index or an entry hash has not {HASH_SIZE} bytes"
 
@@ -64,18 +67,22 @@ class LeafRef:
 
 
 class Map:
-    """The map over a store of pages. It has no state of its own, so several threads can share it."""
+    """The map over a store of pages, which need not be trusted: a page is used only if it has its hash.
 
-    def __init__(self, store: NodeStore) -> None:
+    Several threads can share a map: it has no state but ``cache``, which keeps pages that were verified.
+    """
+
+    def __init__(self, store: NodeStore, cache: PageCache | None = None) -> None:
         self._store = store
+        self._cache = cache
 
     def apply(self, root: Root, version: int, updates: Iterable[tuple[bytes, bytes]]) -> tuple[Root, Pages]:
         """Apply updates to the map at ``root``. Return the new root and the pages to write.
 
         An epoch can be applied in several slices: write the pages of one slice, then apply the next slice to
-        the new root with the same version. A later slice can replace pages of the same version. All updates
-        of one index must be in one slice, where the last one counts. A slice needs about 2 kB of memory per
-        update.
+        the new root with the same version. A later slice deletes pages of the same version that it replaces.
+        All updates of one index must be in one slice, where the last one counts. A slice needs about 2 kB of
+        memory per update.
 
         Pages of an epoch that was never committed are harmless: no root leads to them, and applying the same
         updates again writes the same final pages.
@@ -103,8 +110,8 @@ class Map:
     def _plant(self, root: Root, version: int, leaves: list[bytes]) -> tuple[Root, Pages]:
         if any(len(leaf) != LEAF_SIZE for leaf in leaves):
             raise ValueError(_WRONG_SIZE)
-        work = Slice(self._store, _stamp(root, version), leaves)
-        changed = work.apply(None if root.size == 0 else root.version.to_bytes(VERSION_SIZE))
+        work = Slice(self._store, self._cache, _stamp(root, version), leaves)
+        changed = work.apply(root.slot)
         if changed is None:
             return root, []
         return Root(version, changed, root.size + work.added), work.pages
@@ -115,22 +122,17 @@ class Map:
         Pages are read in one batch per level.
         """
         found: list[LeafRef | None] = [None] * len(indices)
-        if root.size == 0:
-            return found
-        version = root.version.to_bytes(VERSION_SIZE)
-        pending = [(at, index, version) for at, index in enumerate(indices)]
+        pending = [(at, index, root.slot) for at, index in enumerate(indices) if root.slot is not None]
         depth = 0
         while pending:
-            keys = [page_key(index, depth, version) for _, index, version in pending]
-            # Many paths share the upper pages, so each page is checked once.
-            pages = {key: check_page(key, data) for key, data in self._read(keys).items()}
+            pages = self._read([child_ref(index, depth, slot) for _, index, slot in pending])
             below = []
-            for (at, index, _), key in zip(pending, keys, strict=True):
-                slot = read_slot(pages[key], nibble(index, depth))
+            for (at, index, _), page in zip(pending, pages, strict=True):
+                slot = page.slots[nibble(index, depth)]
                 if slot is None:
                     continue
                 if len(slot) != LEAF_SIZE:
-                    below.append((at, index, slot[HASH_SIZE:]))
+                    below.append((at, index, slot))
                 elif slot[:HASH_SIZE] == index:
                     found[at] = leaf_ref(slot)
             pending = below
@@ -144,22 +146,14 @@ class Map:
     def find_many(self, root: Root, indices: Sequence[bytes]) -> list[tuple[MapProof, LeafRef | None]]:
         """Return a proof and the leaf of each index at ``root``. The leaf is None if the proof shows absence.
 
-        Pages are read in one batch per level. Each page is hashed and compared with the hash in its parent;
-        the top page is compared with ``root``.
+        Pages are read in one batch per level.
         """
         paths = [_Path(index, root) for index in indices]
         depth = 0
-        pending = [path for path in paths if not path.ended]
-        while pending:
-            keys = [page_key(path.index, depth, path.version) for path in pending]
-            pages = self._read(keys)
-            trees: dict[bytes, tuple[Slots, list[list[Node | None]]]] = {}
-            for key, data in pages.items():
-                slots = decode_page(key, data)
-                trees[key] = slots, fold(slots)
-            for path, key in zip(pending, keys, strict=True):
-                path.descend(key, *trees[key], nibble(path.index, depth))
-            pending = [path for path in pending if not path.ended]
+        while pending := [(path, path.slot) for path in paths if path.slot is not None]:
+            pages = self._read([child_ref(path.index, depth, slot) for path, slot in pending])
+            for (path, _), page in zip(pending, pages, strict=True):
+                path.descend(page, nibble(path.index, depth))
             depth += 1
         return [(path.proof(), path.found()) for path in paths]
 
@@ -171,9 +165,8 @@ class Map:
         """Return a proof of inclusion or absence of one index at ``root``."""
         return self.find(root, index)[0]
 
-    def _read(self, keys: list[bytes]) -> dict[bytes, bytes | None]:
-        unique = list(dict.fromkeys(keys))
-        return dict(zip(unique, self._store.get_many(unique), strict=True))
+    def _read(self, refs: list[Ref]) -> list[Page]:
+        return read_pages(self._store, self._cache, refs)
 
 
 def _stamp(root: Root, version: int) -> bytes:
@@ -188,30 +181,22 @@ class _Path:
 
     def __init__(self, index: bytes, root: Root) -> None:
         self.index = index
-        self.hash = root.hash
-        self.version = root.version.to_bytes(VERSION_SIZE)
-        self.ended = root.size == 0
+        self.slot = root.slot
+        """The slot that names the next page; None at the end of the path."""
         self._siblings: list[bytes | None] = []
         self._leaf: bytes | None = None
 
-    def descend(self, key: bytes, slots: Slots, tree: list[list[Node | None]], position: int) -> None:
+    def descend(self, page: Page, position: int) -> None:
         """Follow the path through one page to slot ``position``: a child page, a leaf or an empty subtree."""
-        node = tree[-1][0]
-        if node is None or node[0] != self.hash:
-            raise DivergenceError(f"{describe(key)} has another hash than its parent says")
-        for height in range(len(tree) - 2, -1, -1):
-            if node is None or node[1] is not None:
+        node = LEVELS[-1]
+        for height in range(len(LEVELS) - 2, -1, -1):
+            if page.hashes[node] is None or page.leaves[node] is not None:
                 break
-            at = position >> height
-            beside = tree[height][at ^ 1]
-            self._siblings.append(None if beside is None else beside[0])
-            node = tree[height][at]
-        child = slots[position]
-        if node is None or node[1] is not None or child is None:
-            self.ended = True
-            self._leaf = None if node is None else node[1]
-        else:
-            self.hash, self.version = node[0], child[HASH_SIZE:]
+            node = LEVELS[height] + (position >> height)
+            self._siblings.append(page.hashes[node ^ 1])
+        self._leaf = page.leaves[node]
+        is_end = page.hashes[node] is None or self._leaf is not None
+        self.slot = None if is_end else page.slots[position]
 
     def found(self) -> LeafRef | None:
         """Return the leaf at the end of the path if it is the leaf of the index, otherwise None."""

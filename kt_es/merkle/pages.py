@@ -1,17 +1,18 @@
 """Pages of the map: sixteen slots for one nibble of the path (docs/DESIGN.md, section 5).
 
-Pages of a committed epoch are never overwritten. The key of a page consists of the path of nibbles that leads
-to the page and the version (epoch) that wrote it::
+Pages are never overwritten. The key of a page consists of the path of nibbles that leads to the page, the
+version (epoch) that wrote it, and the first bytes of its hash::
 
-    key    u8 depth in nibbles || path, ceil(depth / 2) bytes, an odd end padded by 0 || u40 version
+    key    u8 depth in nibbles || path, ceil(depth / 2) bytes, an odd end padded by 0
+           || u40 version || hash of the page, first 8 bytes
     page   u16 bitmap of leaf slots || u16 bitmap of child slots || slots in order || u32 CRC-32
     leaf   index 32 bytes || entry hash 32 bytes || u40 version that wrote the leaf      69 bytes
     child  hash of the subtree 32 bytes || u40 version of its page                       37 bytes
 
 All integers are big-endian. Bit n of a bitmap, counted from the least significant bit, is slot n. The CRC
-covers the key and the page, so it detects a changed byte and also a page that is stored under the key of
-another page. In memory, a page is the list of its slots as bytes, or None for an empty slot. The length of a
-slot determines its kind.
+covers the key and the page, so it detects a changed version, which no hash covers. A child slot, and the
+root of the map, name the whole hash of a page: ``read_pages`` refuses every page that has another one,
+wherever it comes from. So two writers of one version never overwrite each other's pages.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from zlib import crc32
 
 from kt_es.crypto.hashes import HASH_SIZE, MAP_EMPTY
@@ -27,6 +28,7 @@ from kt_es.errors import DivergenceError
 
 SLOTS = 16
 VERSION_SIZE = 5
+KEY_HASH_SIZE = 8
 MAX_VERSION = (1 << (8 * VERSION_SIZE)) - 1
 LEAF_SIZE = 2 * HASH_SIZE + VERSION_SIZE
 CHILD_SIZE = HASH_SIZE + VERSION_SIZE
@@ -34,14 +36,66 @@ LEAF_HASHED = 2 * HASH_SIZE
 
 Slots = list[bytes | None]
 
-Node = tuple[bytes, bytes | None]
-"""A non-empty node of the binary tree: its hash, and the slot of its leaf if it has only one leaf."""
+Ref = tuple[bytes, bytes]
+"""The key of a page, and its hash."""
 
-Checked = tuple[bytes, int, int]
-"""A page as it is stored, with its bitmaps of leaf slots and of child slots."""
+
+class Page(NamedTuple):
+    """A page in memory, with the binary tree within it.
+
+    The tree has 31 nodes: 16 of the slots, then 8, 4, 2 and 1 above them (``LEVELS``). The parts are tuples
+    of bytes, so they cost the garbage collector nothing.
+
+    Attributes:
+        slots: the 16 slots, None for an empty one. The length of a slot determines its kind.
+        hashes: the hashes of the nodes, None for an empty subtree.
+        leaves: the leaf slot of each node that has only one leaf, which represents the subtree.
+    """
+
+    slots: tuple[bytes | None, ...]
+    hashes: tuple[bytes | None, ...]
+    leaves: tuple[bytes | None, ...]
+
+    @classmethod
+    def of(cls, slots: Slots) -> Page:
+        hashes: list[bytes | None] = []
+        leaves: list[bytes | None] = []
+        for slot in slots:
+            if slot is None:
+                hashes.append(None)
+                leaves.append(None)
+            elif len(slot) == LEAF_SIZE:
+                hashes.append(sha256(b"\x00" + slot[:LEAF_HASHED]).digest())
+                leaves.append(slot)
+            else:
+                hashes.append(slot[:HASH_SIZE])
+                leaves.append(None)
+        for at in range(0, LEVELS[-1], 2):
+            left, right = hashes[at], hashes[at + 1]
+            # A subtree with one leaf is this leaf, however high it stands.
+            if right is None and (left is None or leaves[at] is not None):
+                hashes.append(left)
+                leaves.append(leaves[at])
+            elif left is None and leaves[at + 1] is not None:
+                hashes.append(right)
+                leaves.append(leaves[at + 1])
+            else:
+                hashes.append(sha256(b"\x01" + (left or MAP_EMPTY) + (right or MAP_EMPTY)).digest())
+                leaves.append(None)
+        return cls(tuple(slots), tuple(hashes), tuple(leaves))
+
+    @property
+    def hash(self) -> bytes:
+        """The hash of the subtree whose top is this page."""
+        return self.hashes[-1] or MAP_EMPTY
+
+
+LEVELS = (0, 16, 24, 28, 30)
+"""The number of the first node of each level, from the slots to the top."""
 
 _HEAD = struct.Struct(">HH")
 _CRC = struct.Struct(">I")
+_TAIL = VERSION_SIZE + KEY_HASH_SIZE
 
 
 class NodeStore(Protocol):
@@ -52,12 +106,26 @@ class NodeStore(Protocol):
         ...
 
 
-def page_key(index: bytes, depth: int, version: bytes) -> bytes:
-    """Return the key of the page at ``depth`` on the path of ``index``, written by ``version`` (u40)."""
+class PageCache(Protocol):
+    """Pages that were verified, by key. Several threads may use it."""
+
+    def get(self, key: bytes) -> Page | None: ...
+
+    def put(self, key: bytes, page: Page) -> None: ...
+
+
+def page_key(index: bytes, depth: int, child: bytes) -> bytes:
+    """Return the key of the page at ``depth`` on the path of ``index``, which the slot ``child`` names."""
+    tail = child[HASH_SIZE:] + child[:KEY_HASH_SIZE]
     if depth & 1:
         at = depth >> 1
-        return bytes((depth,)) + index[:at] + bytes((index[at] & 0xF0,)) + version
-    return bytes((depth,)) + index[: depth >> 1] + version
+        return bytes((depth,)) + index[:at] + bytes((index[at] & 0xF0,)) + tail
+    return bytes((depth,)) + index[: depth >> 1] + tail
+
+
+def child_ref(index: bytes, depth: int, child: bytes) -> Ref:
+    """Return the page at ``depth`` on the path of ``index``, which the slot ``child`` names."""
+    return page_key(index, depth, child), child[:HASH_SIZE]
 
 
 def nibble(index: bytes, depth: int) -> int:
@@ -68,8 +136,13 @@ def nibble(index: bytes, depth: int) -> int:
 
 def describe(key: bytes) -> str:
     """Return the name of the page of ``key`` for messages: its path in hex digits and its version."""
-    path = key[1:-VERSION_SIZE].hex()[: key[0]]
-    return f"map page {path or 'root'} of version {int.from_bytes(key[-VERSION_SIZE:])}"
+    path = key[1:-_TAIL].hex()[: key[0]]
+    return f"map page {path or 'root'} of version {int.from_bytes(version_in(key))}"
+
+
+def version_in(key: bytes) -> bytes:
+    """Return the version in the key of a page, u40."""
+    return key[-_TAIL:-KEY_HASH_SIZE]
 
 
 def encode_page(key: bytes, slots: Slots) -> bytes:
@@ -86,83 +159,61 @@ def encode_page(key: bytes, slots: Slots) -> bytes:
 
 
 def decode_page(key: bytes, data: bytes | None) -> Slots:
-    """Return the 16 slots of the page stored under ``key``."""
-    page, leaves, children = check_page(key, data)
+    """Return the 16 slots of the page stored under ``key``, whose size, bitmaps and CRC are checked."""
+    if data is None:
+        raise DivergenceError(f"{describe(key)} is missing")
+    if len(data) < _HEAD.size + _CRC.size:
+        raise DivergenceError(f"{describe(key)} is damaged: {len(data)} bytes are too few")
+    leaves, children = _HEAD.unpack_from(data)
+    end = _HEAD.size + LEAF_SIZE * leaves.bit_count() + CHILD_SIZE * children.bit_count()
+    if leaves & children or not leaves | children or len(data) != end + _CRC.size:
+        raise DivergenceError(f"{describe(key)} is damaged: its slots and its size do not agree")
+    (checksum,) = _CRC.unpack_from(data, end)
+    if crc32(data[:end], crc32(key)) != checksum:
+        raise DivergenceError(f"{describe(key)} is damaged: its checksum is wrong")
     slots: Slots = [None] * SLOTS
     at = _HEAD.size
     used = leaves | children
     while used:
         lowest = used & -used
         size = LEAF_SIZE if leaves & lowest else CHILD_SIZE
-        slots[lowest.bit_length() - 1] = page[at : at + size]
+        slots[lowest.bit_length() - 1] = data[at : at + size]
         at += size
         used ^= lowest
     return slots
 
 
-def check_page(key: bytes, data: bytes | None) -> Checked:
-    """Check the size, bitmaps and CRC of the page stored under ``key``, and return the page."""
-    if data is None:
-        raise DivergenceError(f"{describe(key)} is missing")
-    if len(data) < _HEAD.size + _CRC.size:
-        raise DivergenceError(f"{describe(key)} is damaged: {len(data)} bytes are too few")
-    leaves, children = _HEAD.unpack_from(data)
-    size = _HEAD.size + LEAF_SIZE * leaves.bit_count() + CHILD_SIZE * children.bit_count() + _CRC.size
-    if leaves & children or not leaves | children or len(data) != size:
-        raise DivergenceError(f"{describe(key)} is damaged: its slots and its size do not agree")
-    (checksum,) = _CRC.unpack_from(data, size - _CRC.size)
-    if crc32(data[: size - _CRC.size], crc32(key)) != checksum:
-        raise DivergenceError(f"{describe(key)} is damaged: its checksum is wrong")
-    return data, leaves, children
+def check_page(ref: Ref, data: bytes | None) -> Page:
+    """Return the page that ``ref`` names from what is stored under its key.
 
-
-def read_slot(checked: Checked, position: int) -> bytes | None:
-    """Return one slot of a page without decoding the others."""
-    page, leaves, children = checked
-    bit = 1 << position
-    if not (leaves | children) & bit:
-        return None
-    before = bit - 1
-    at = _HEAD.size + LEAF_SIZE * (leaves & before).bit_count() + CHILD_SIZE * (children & before).bit_count()
-    return page[at : at + (LEAF_SIZE if leaves & bit else CHILD_SIZE)]
-
-
-def fold(slots: Slots) -> list[list[Node | None]]:
-    """Return the binary tree within a page: levels of 16, 8, 4, 2 and 1 nodes.
-
-    A subtree with only one leaf is represented by this leaf. None represents an empty subtree.
+    Raises:
+        DivergenceError: the page is missing, damaged, or has another hash.
     """
-    nodes: list[Node | None] = [
-        None
-        if slot is None
-        else (sha256(b"\x00" + slot[:LEAF_HASHED]).digest(), slot)
-        if len(slot) == LEAF_SIZE
-        else (slot[:HASH_SIZE], None)
-        for slot in slots
-    ]
-    levels = [nodes]
-    while len(nodes) > 1:
-        above: list[Node | None] = []
-        for at in range(0, len(nodes), 2):
-            left, right = nodes[at], nodes[at + 1]
-            if left is None:
-                if right is None or right[1] is not None:
-                    above.append(right)
-                else:
-                    above.append((sha256(b"\x01" + MAP_EMPTY + right[0]).digest(), None))
-            elif right is None:
-                if left[1] is not None:
-                    above.append(left)
-                else:
-                    above.append((sha256(b"\x01" + left[0] + MAP_EMPTY).digest(), None))
-            else:
-                above.append((sha256(b"\x01" + left[0] + right[0]).digest(), None))
-        levels.append(above)
-        nodes = above
-    return levels
+    key, must = ref
+    page = Page.of(decode_page(key, data))
+    if page.hash != must:
+        raise DivergenceError(f"{describe(key)} hashes to {page.hash.hex()}, its parent says {must.hex()}")
+    return page
 
 
-def page_hash(slots: Slots) -> bytes:
-    """Return the hash of the subtree whose top is this page."""
-    top = fold(slots)[-1][0]
-    return MAP_EMPTY if top is None else top[0]
+def read_pages(store: NodeStore, cache: PageCache | None, refs: Sequence[Ref]) -> list[Page]:
+    """Return the pages of ``refs`` in the same order: from ``cache``, and the others from ``store``.
+
+    Each page is read and checked once. Raises ``DivergenceError`` as ``check_page`` does.
+    """
+    found: dict[Ref, Page] = {}
+    missing: list[Ref] = []
+    for ref in dict.fromkeys(refs):
+        page = None if cache is None else cache.get(ref[0])
+        # The key has a part of the hash only.
+        if page is not None and page.hash == ref[1]:
+            found[ref] = page
+        else:
+            missing.append(ref)
+    if missing:
+        stored = store.get_many([key for key, _ in missing])
+        for ref, data in zip(missing, stored, strict=True):
+            found[ref] = check_page(ref, data)
+            if cache is not None:
+                cache.put(ref[0], found[ref])
+    return [found[ref] for ref in refs]

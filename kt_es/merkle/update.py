@@ -15,28 +15,33 @@ from kt_es.merkle.pages import (
     LEAF_SIZE,
     SLOTS,
     NodeStore,
+    Page,
+    PageCache,
+    Ref,
     Slots,
-    decode_page,
+    child_ref,
     encode_page,
     nibble,
-    page_hash,
     page_key,
+    read_pages,
+    version_in,
 )
 
-Pages = list[tuple[bytes, bytes]]
-"""Pages to write: storage key and bytes."""
+Pages = list[tuple[bytes, bytes | None]]
+"""Changes of the store: keys with the pages to write, and with None for pages to delete."""
 
 
 @dataclass(slots=True)
 class _Open:
     """A page that updates pass through. The leaves ``low`` up to ``high`` of the slice belong below it."""
 
-    slots: Slots
+    slots: Slots  # a copy
     depth: int
     low: int
     high: int
     parent: _Open | None
     position: int
+    key: bytes | None
     changed: bool = False
 
 
@@ -49,45 +54,44 @@ class Slice:
     """
 
     _store: NodeStore
+    _cache: PageCache | None
     _version: bytes
     _leaves: list[bytes]
     pages: Pages = field(default_factory=list)
     added: int = 0
 
-    def apply(self, root_version: bytes | None) -> bytes | None:
-        """Apply the slice to the map with this version of its root page, None if the map is empty.
+    def apply(self, root: bytes | None) -> bytes | None:
+        """Apply the slice to the map whose root page ``root`` names like a child slot; None if it is empty.
 
         The result is the new root hash, or None if nothing changed.
         """
-        slots: Slots = [None] * SLOTS
-        if root_version is not None:
-            key = page_key(b"", 0, root_version)
-            slots = decode_page(key, self._store.get_many([key])[0])
-        top = _Open(slots, 0, 0, len(self._leaves), None, 0)
+        top = _Open([None] * SLOTS, 0, 0, len(self._leaves), None, 0, None)
+        if root is not None:
+            ref = child_ref(b"", 0, root)
+            (page,) = read_pages(self._store, self._cache, [ref])
+            top = _Open(list(page.slots), 0, 0, len(self._leaves), None, 0, ref[0])
         levels = [[top]]
         while levels[-1]:
             levels.append(self._descend(levels[-1]))
-        root = None
+        changed = None
         for level in reversed(levels):
-            for page in level:
-                if page.changed:
-                    root = self._close(page)
-        return root
+            for opened in level:
+                if opened.changed:
+                    changed = self._close(opened)
+        return changed
 
     def _descend(self, level: list[_Open]) -> list[_Open]:
         """Put leaves into the pages of one level, and read the child pages that the other leaves lead to."""
-        wanted: list[tuple[_Open, int, int, int, bytes]] = []
+        wanted: list[tuple[_Open, int, int, int, Ref]] = []
         for page in level:
             self._spread(page, wanted)
-        keys = [key for *_, key in wanted]
+        pages = read_pages(self._store, self._cache, [ref for *_, ref in wanted])
         return [
-            _Open(decode_page(key, data), page.depth + 1, low, high, page, position)
-            for (page, position, low, high, key), data in zip(
-                wanted, self._store.get_many(keys) if keys else (), strict=True
-            )
+            _Open(list(page.slots), above.depth + 1, low, high, above, position, ref[0])
+            for (above, position, low, high, ref), page in zip(wanted, pages, strict=True)
         ]
 
-    def _spread(self, page: _Open, wanted: list[tuple[_Open, int, int, int, bytes]]) -> None:
+    def _spread(self, page: _Open, wanted: list[tuple[_Open, int, int, int, Ref]]) -> None:
         leaves, depth, slots = self._leaves, page.depth, page.slots
         low = page.low
         while low < page.high:
@@ -97,8 +101,7 @@ class Slice:
                 high += 1
             slot = slots[position]
             if slot is not None and len(slot) != LEAF_SIZE:
-                key = page_key(leaves[low], depth + 1, slot[HASH_SIZE:])
-                wanted.append((page, position, low, high, key))
+                wanted.append((page, position, low, high, child_ref(leaves[low], depth + 1, slot)))
             else:
                 planted = self._merge(slot, leaves[low:high], depth + 1)
                 if planted != slot:
@@ -142,12 +145,19 @@ class Slice:
     def _close(self, page: _Open) -> bytes:
         """Hash and write a page whose children are closed, and put its hash and version into its parent."""
         slot = self._write(page.slots, self._leaves[page.low], page.depth)
+        if page.key is not None and version_in(page.key) == self._version and page.key != self.pages[-1][0]:
+            # An earlier slice of this version wrote the page, and no root leads to it any more.
+            self.pages.append((page.key, None))
         if page.parent is not None:
             page.parent.slots[page.position] = slot
             page.parent.changed = True
         return slot[:HASH_SIZE]
 
     def _write(self, slots: Slots, index: bytes, depth: int) -> bytes:
-        key = page_key(index, depth, self._version)
+        page = Page.of(slots)
+        slot = page.hash + self._version
+        key = page_key(index, depth, slot)
         self.pages.append((key, encode_page(key, slots)))
-        return page_hash(slots) + self._version
+        if self._cache is not None:
+            self._cache.put(key, page)
+        return slot

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kt_es.crypto.hashes import HASH_SIZE
@@ -12,12 +12,12 @@ from kt_es.merkle.pages import (
     LEAF_SIZE,
     VERSION_SIZE,
     NodeStore,
-    Slots,
-    decode_page,
+    Ref,
+    check_page,
+    child_ref,
     describe,
     nibble,
-    page_hash,
-    page_key,
+    version_in,
 )
 
 
@@ -30,9 +30,9 @@ def walk(store: NodeStore, root: Root, problem: Callable[[str], None]) -> Iterat
     if root.size == 0:
         return
     newest = root.version.to_bytes(VERSION_SIZE)
-    key = page_key(b"", 0, newest)
-    data = store.get_many([key])[0]
-    yield from _Walk(store, newest, problem).below(bytes(HASH_SIZE), 0, key, data, root.hash)
+    ref = child_ref(b"", 0, root.hash + newest)
+    data = store.get_many([ref[0]])[0]
+    yield from _Walk(store, newest, problem).below(bytes(HASH_SIZE), 0, ref, data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +41,23 @@ class _Walk:
     newest: bytes
     problem: Callable[[str], None]
 
-    def below(
-        self, path: bytes, depth: int, key: bytes, data: bytes | None, must: bytes
-    ) -> Iterator[LeafRef]:
-        """Yield the leaves below the page at ``path`` and ``depth``, whose hash must be ``must``."""
-        slots = self._page(key, data, must)
+    def below(self, path: bytes, depth: int, ref: Ref, data: bytes | None) -> Iterator[LeafRef]:
+        """Yield the leaves below the page ``ref`` at ``path`` and ``depth``, which was read as ``data``."""
+        slots = self._slots(ref, data)
+        key = ref[0]
         children = {
-            position: page_key(_down(path, depth, position), depth + 1, slot[HASH_SIZE:])
+            position: child_ref(_down(path, depth, position), depth + 1, slot)
             for position, slot in enumerate(slots)
             if slot is not None and len(slot) != LEAF_SIZE
         }
-        read = self.store.get_many(list(children.values())) if children else []
+        read = self.store.get_many([child for child, _ in children.values()]) if children else []
         pages = dict(zip(children, read, strict=True))
         for position, slot in enumerate(slots):
             if slot is None:
                 continue
             at = _down(path, depth, position)
             if position in children:
-                yield from self.below(at, depth + 1, children[position], pages[position], slot[:HASH_SIZE])
+                yield from self.below(at, depth + 1, children[position], pages[position])
             elif not _leads_to(slot, at, depth):
                 self.problem(
                     f"{describe(key)} has the leaf of index {slot[:HASH_SIZE].hex()}, which is elsewhere"
@@ -68,18 +67,14 @@ class _Walk:
             else:
                 yield leaf_ref(slot)
 
-    def _page(self, key: bytes, data: bytes | None, must: bytes) -> Slots:
+    def _slots(self, ref: Ref, data: bytes | None) -> Sequence[bytes | None]:
         try:
-            slots = decode_page(key, data)
+            slots = check_page(ref, data).slots
         except DivergenceError as error:
             self.problem(str(error))
             return []
-        found = page_hash(slots)
-        if found != must:
-            self.problem(f"{describe(key)} hashes to {found.hex()}, its parent says {must.hex()}")
-            return []
-        if key[-VERSION_SIZE:] > self.newest:
-            self.problem(f"{describe(key)} is of an epoch to come")
+        if version_in(ref[0]) > self.newest:
+            self.problem(f"{describe(ref[0])} is of an epoch to come")
         return slots
 
 

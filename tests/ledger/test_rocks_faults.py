@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from kt_es.errors import ConfigError, DivergenceError, KtError, LockedError
+from kt_es.ledger.pages import PageTable
 from kt_es.ledger.rocks import RocksStore
-from kt_es.ledger.tables import PageTable
 
 FAMILIES = ("pages", "meta")
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kt_es.errors import MalformedError, VerificationError
-from kt_es.ledger.tables import PageTable
+from kt_es.ledger.pages import PageTable
 from kt_es.merkle.map import EMPTY_ROOT, LeafRef, Map, Root
 from kt_es.merkle.pages import MAX_VERSION
 from kt_es.merkle.verify import (

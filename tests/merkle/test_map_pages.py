@@ -8,20 +8,20 @@ from hypothesis import strategies as st
 
 from kt_es.crypto.hashes import map_leaf_hash
 from kt_es.errors import DivergenceError
-from kt_es.ledger.tables import PageTable
+from kt_es.ledger.pages import PageTable
 from kt_es.merkle.map import EMPTY_ROOT, Map
 from kt_es.merkle.pages import (
     CHILD_SIZE,
     LEAF_SIZE,
+    Page,
     Slots,
     check_page,
     decode_page,
     describe,
     encode_page,
     nibble,
-    page_hash,
     page_key,
-    read_slot,
+    version_in,
 )
 from tests.reference.memory_store import MemoryStore
 
@@ -31,17 +31,19 @@ slot = (
     | st.binary(min_size=CHILD_SIZE, max_size=CHILD_SIZE)
 )
 pages = st.lists(slot, min_size=16, max_size=16).filter(any)
-KEY = page_key(bytes.fromhex("ab" * 32), 3, (9).to_bytes(5))
+KEY = page_key(bytes.fromhex("ab" * 32), 3, b"h" * 32 + (9).to_bytes(5))
 
 
-def test_keys_tell_path_and_version() -> None:
+def test_keys_tell_path_version_and_hash() -> None:
     index = bytes.fromhex("abcdef" + "00" * 29)
-    assert page_key(index, 0, bytes(5)).hex() == "00" + "00" * 5
-    assert page_key(index, 3, (258).to_bytes(5)).hex() == "03abc0" + "0000000102"
-    assert page_key(index, 4, (258).to_bytes(5)).hex() == "04abcd" + "0000000102"
+    child = bytes(range(32)) + (258).to_bytes(5)
+    assert page_key(index, 0, bytes(37)).hex() == "00" + "00" * 13
+    assert page_key(index, 3, child).hex() == "03abc0" + "0000000102" + "0001020304050607"
+    assert page_key(index, 4, child).hex() == "04abcd" + "0000000102" + "0001020304050607"
+    assert version_in(page_key(index, 4, child)) == (258).to_bytes(5)
     assert [nibble(index, depth) for depth in range(7)] == [10, 11, 12, 13, 14, 15, 0]
-    assert describe(page_key(index, 3, (258).to_bytes(5))) == "map page abc of version 258"
-    assert describe(page_key(index, 0, (1).to_bytes(5))) == "map page root of version 1"
+    assert describe(page_key(index, 3, child)) == "map page abc of version 258"
+    assert describe(page_key(index, 0, bytes(32) + (1).to_bytes(5))) == "map page root of version 1"
 
 
 def test_a_page_is_what_its_description_says() -> None:
@@ -50,7 +52,7 @@ def test_a_page_is_what_its_description_says() -> None:
     slots[1], slots[15] = child, leaf
     encoded = encode_page(KEY, slots)
     assert encoded[:-4] == bytes.fromhex("8000" + "0002") + child + leaf
-    assert page_hash([leaf, *[None] * 15]) == map_leaf_hash(b"i" * 32, b"e" * 32)
+    assert Page.of([leaf, *[None] * 15]).hash == map_leaf_hash(b"i" * 32, b"e" * 32)
 
 
 @settings(deadline=None)
@@ -58,8 +60,10 @@ def test_a_page_is_what_its_description_says() -> None:
 def test_pages_come_back_as_they_were(slots: Slots) -> None:
     encoded = encode_page(KEY, slots)
     assert decode_page(KEY, encoded) == slots
-    checked = check_page(KEY, encoded)
-    assert [read_slot(checked, position) for position in range(16)] == slots
+    page = Page.of(slots)
+    assert check_page((KEY, page.hash), encoded) == page
+    with pytest.raises(DivergenceError, match=r"map page aba of version 9 hashes .* its parent says 0101"):
+        check_page((KEY, b"\x01" * 32), encoded)
 
 
 def test_every_changed_byte_and_a_wrong_place_is_damage() -> None:
@@ -75,11 +79,11 @@ def test_every_changed_byte_and_a_wrong_place_is_damage() -> None:
         (KEY, b""),
         (KEY, encode_page(KEY, [None] * 16)),
     ]
-    damaged.append((page_key(bytes.fromhex("ab" * 32), 4, (9).to_bytes(5)), encoded))
+    damaged.append((page_key(bytes.fromhex("ab" * 32), 4, b"h" * 32 + (9).to_bytes(5)), encoded))
     for key, data in damaged:
         for read in (
             lambda key=key, data=data: decode_page(key, data),
-            lambda key=key, data=data: check_page(key, data),
+            lambda key=key, data=data: check_page((key, bytes(32)), data),
         ):
             with pytest.raises(DivergenceError, match=r"map page ab.* of version 9 is damaged"):
                 read()
@@ -92,7 +96,7 @@ def test_a_missing_damaged_or_foreign_page_is_named_by_every_operation() -> None
     tree = Map(PageTable(store))
     indices = [bytes([0xAB, n]) + bytes(30) for n in range(3)]
     root, written = tree.apply(EMPTY_ROOT, 1, [(index, bytes(32)) for index in indices])
-    other = dict(tree.apply(EMPTY_ROOT, 1, [(index, bytes([1]) * 32) for index in indices])[1])
+    _, other = tree.apply(EMPTY_ROOT, 1, [(index, bytes([1]) * 32) for index in indices])
     store.write([("pages", key, page) for key, page in written])
     operations = (
         lambda: tree.lookup(root, indices[0]),
@@ -100,13 +104,16 @@ def test_a_missing_damaged_or_foreign_page_is_named_by_every_operation() -> None
         lambda: tree.apply(root, 2, [(indices[0], bytes([2]) * 32)]),
     )
     for key, page in written:
+        assert page is not None
         for change, problem in ((None, "missing"), (page[:-1] + bytes([page[-1] ^ 1]), "damaged")):
             store.write([("pages", key, change)])
             for operation in operations:
                 with pytest.raises(DivergenceError, match=f"{describe(key)} is {problem}"):
                     operation()
-        store.write([("pages", key, other[key])])
-        with pytest.raises(DivergenceError, match=f"{describe(key)} has another hash"):
-            tree.prove(root, indices[0])
+        ((at, forged),) = ((found, data) for found, data in other if found[:-8] == key[:-8])
+        store.write([("pages", key, encode_page(key, decode_page(at, forged)))])
+        for operation in operations:
+            with pytest.raises(DivergenceError, match=f"{describe(key)} hashes to .*, its parent says"):
+                operation()
         store.write([("pages", key, page)])
     assert tree.prove(root, indices[0]).entry_hash(indices[0]) == bytes(32)

@@ -17,6 +17,7 @@ from kt_es.formats.configs import SignedConfig
 from kt_es.formats.heads import HeadEvent
 from kt_es.formats.queue import decode_records, encode_records
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.pages import PageTable
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.rows import OpeningTable, StateTable
 from kt_es.ledger.store import Store
@@ -28,11 +29,10 @@ from kt_es.ledger.tables import (
     EntryTable,
     HeadTable,
     LogNodeTable,
-    PageTable,
     StoredEntry,
 )
 from kt_es.merkle.log import NodeId
-from kt_es.merkle.pages import LEAF_SIZE, VERSION_SIZE, decode_page, encode_page
+from kt_es.merkle.pages import KEY_HASH_SIZE, LEAF_SIZE, VERSION_SIZE, decode_page, encode_page, version_in
 from projections.fsck.directory import MAX_DIFFERENCES, FsckReport
 from projections.fsck.examination import fsck
 from tests.builders import (
@@ -55,12 +55,16 @@ from tests.signer.test_divergence import USERS, copy, filled, published, stored
 def held_rows() -> dict[tuple[str, bytes], bytes]:
     """All rows but the pages that the root does not lead to: a newer one is at their place in the map."""
     rows = {(family, key): value for family in FAMILIES for key, value in published()[1][family].items()}
-    newest = {key[:-VERSION_SIZE]: key for key in sorted(published()[1][PageTable.FAMILY])}
+    newest = {path_in(key): key for key in sorted(published()[1][PageTable.FAMILY])}
     return {
         (family, key): value
         for (family, key), value in rows.items()
-        if family != PageTable.FAMILY or newest[key[:-VERSION_SIZE]] == key
+        if family != PageTable.FAMILY or newest[path_in(key)] == key
     }
+
+
+def path_in(key: bytes) -> bytes:
+    return key[: -VERSION_SIZE - KEY_HASH_SIZE]
 
 
 def examined(store: Store, log: MemoryLog | None = None) -> FsckReport:
@@ -145,7 +149,7 @@ def test_an_entry_and_its_leaf_that_agree_are_held_against_the_root() -> None:
 
 def test_a_page_below_the_root_is_named() -> None:
     store = stored()
-    key = next(key for key in published()[1][PageTable.FAMILY] if key[0] == 1 and key[-1] == 2)
+    key = next(key for key in published()[1][PageTable.FAMILY] if key[0] == 1 and version_in(key)[-1] == 2)
     store.write([(PageTable.FAMILY, key, None)])
     words = " ".join(examined(store).differences)
     assert f"map page {key[1:2].hex()[0]} of version 2 is missing" in words

@@ -18,10 +18,11 @@ from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.snapshots import LENGTH_SIZE, SnapshotHeader, SnapshotRow, decode_rows, encode_rows
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.pages import PageTable
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.rows import Committed, StateTable
 from kt_es.ledger.store import Store
-from kt_es.ledger.tables import FAMILIES, PageTable
+from kt_es.ledger.tables import FAMILIES
 from projections.fsck.examination import fsck
 from projections.snapshot import load, save
 from tests.builders import (

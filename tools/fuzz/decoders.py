@@ -21,11 +21,10 @@ from kt_es.merkle.pages import (
     CHILD_SIZE,
     LEAF_SIZE,
     SLOTS,
+    Page,
     check_page,
     decode_page,
     encode_page,
-    page_hash,
-    read_slot,
 )
 from tests.builders import ORIGIN, SIGNER_KEY
 from tests.examples import EXAMPLES, evidence_of_entries, evidence_of_heads
@@ -146,9 +145,9 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def page(data: bytes) -> bool:
-    """Decode a page with its own CRC and a correct one: ``u8 path length || path || u40 version || page``."""
+    """Decode a page with its CRC and a correct one: ``u8 depth || path || u40 version || hash || page``."""
     depth = min(data[0] if data else 0, 63)
-    at = 1 + (depth + 1) // 2 + 5
+    at = 1 + (depth + 1) // 2 + 5 + 8
     key, stored = (bytes((depth,)) + data[1:at]).ljust(at, b"\0"), data[at:]
     read = _page(key, stored)
     slots, rest = _slots_of(stored)
@@ -167,9 +166,13 @@ def _page(key: bytes, stored: bytes) -> bool:
     except DivergenceError:
         return False
     check(encode_page(key, slots) == stored, "a page has one encoding")
-    checked = check_page(key, stored)
-    check([read_slot(checked, at) for at in range(SLOTS)] == slots, "a slot is read otherwise alone")
-    check(len(page_hash(slots)) == 32, "a page has a hash")
+    page = Page.of(slots)
+    check(check_page((key, page.hash), stored) == page, "a page with its hash is refused")
+    try:
+        check_page((key, bytes(32)), stored)
+    except DivergenceError:
+        return True
+    check(False, "a page with another hash is used")
     return True
 
 

@@ -8,8 +8,9 @@ from time import perf_counter
 
 from kt_es.cli.trials.bench_report import Row, peak_memory
 from kt_es.crypto.hashes import sha256
+from kt_es.ledger.pages import PageCache, PageTable
 from kt_es.ledger.rocks import RocksStore
-from kt_es.ledger.tables import FAMILIES, PageTable
+from kt_es.ledger.tables import FAMILIES
 from kt_es.merkle.map import EMPTY_ROOT, Map, Root
 from kt_es.merkle.verify import map_root, require_root
 
@@ -37,7 +38,7 @@ def bench_map(directory: Path, entries: int = 100_000, epoch: int = 10_000, runs
 
 
 def _measure(store: RocksStore, directory: Path, entries: int, epoch: int, runs: int) -> list[Row]:
-    tree = Map(PageTable(store))
+    tree = Map(PageTable(store), PageCache())
     indices = sorted(sha256(b"index %d" % number) for number in range(entries))
     slices = [_updates(1, indices[low : low + epoch]) for low in range(0, entries, epoch)]
     root = EMPTY_ROOT
