@@ -14,6 +14,7 @@ from kt_es.errors import ConfigError, DiskFullError, DivergenceError, KtError
 from kt_es.ledger.store import Change, Store
 from kt_es.merkle.map import Root
 from kt_es.merkle.pages import (
+    EMPTY_PAGE,
     KEY_HASH_SIZE,
     VERSION_SIZE,
     Page,
@@ -90,7 +91,7 @@ class PageTable:
                     f"the data directory is of an earlier version, and its page {key.hex()} is damaged: "
                     "delete the directory, and it is built from the log"
                 ) from None
-            renamed = key + Page.of(slots).hash[:KEY_HASH_SIZE]
+            renamed = key + EMPTY_PAGE.with_slots(slots).hash[:KEY_HASH_SIZE]
             yield self.FAMILY, renamed, encode_page(renamed, slots)
             yield self.FAMILY, key, None
 

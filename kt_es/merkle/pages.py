@@ -43,8 +43,8 @@ Ref = tuple[bytes, bytes]
 class Page(NamedTuple):
     """A page in memory, with the binary tree within it.
 
-    The tree has 31 nodes: 16 of the slots, then 8, 4, 2 and 1 above them (``LEVELS``). The parts are tuples
-    of bytes, so they cost the garbage collector nothing.
+    The tree has 31 nodes: 16 of the slots, then 8, 4, 2 and 1 above them (``LEVELS``). The parent of node
+    ``n`` is ``16 + n // 2``. All parts are tuples of bytes, so they cost the garbage collector nothing.
 
     Attributes:
         slots: the 16 slots, None for an empty one. The length of a slot determines its kind.
@@ -56,33 +56,33 @@ class Page(NamedTuple):
     hashes: tuple[bytes | None, ...]
     leaves: tuple[bytes | None, ...]
 
-    @classmethod
-    def of(cls, slots: Slots) -> Page:
-        hashes: list[bytes | None] = []
-        leaves: list[bytes | None] = []
-        for slot in slots:
-            if slot is None:
-                hashes.append(None)
-                leaves.append(None)
-            elif len(slot) == LEAF_SIZE:
-                hashes.append(sha256(b"\x00" + slot[:LEAF_HASHED]).digest())
-                leaves.append(slot)
-            else:
-                hashes.append(slot[:HASH_SIZE])
-                leaves.append(None)
-        for at in range(0, LEVELS[-1], 2):
-            left, right = hashes[at], hashes[at + 1]
-            # A subtree with one leaf is this leaf, however high it stands.
-            if right is None and (left is None or leaves[at] is not None):
-                hashes.append(left)
-                leaves.append(leaves[at])
-            elif left is None and leaves[at + 1] is not None:
-                hashes.append(right)
-                leaves.append(leaves[at + 1])
-            else:
-                hashes.append(sha256(b"\x01" + (left or MAP_EMPTY) + (right or MAP_EMPTY)).digest())
-                leaves.append(None)
-        return cls(tuple(slots), tuple(hashes), tuple(leaves))
+    def with_slots(self, slots: Slots) -> Page:
+        """Return the page of ``slots``. Only what differs from this page is hashed."""
+        hashes, leaves = list(self.hashes), list(self.leaves)
+        stale = 0  # a bit for each node from 16 on that has to be hashed
+        for at, slot in enumerate(slots):
+            if slot is not self.slots[at]:
+                leaves[at] = slot if slot is not None and len(slot) == LEAF_SIZE else None
+                if slot is None:
+                    hashes[at] = None
+                elif len(slot) == LEAF_SIZE:
+                    hashes[at] = sha256(b"\x00" + slot[:LEAF_HASHED]).digest()
+                else:
+                    hashes[at] = slot[:HASH_SIZE]
+                stale |= 1 << (at >> 1)
+        for at in range(SLOTS - 1):
+            if stale >> at & 1:
+                left, right = hashes[2 * at], hashes[2 * at + 1]
+                # A subtree with one leaf is this leaf, however high it stands.
+                if right is None and (left is None or leaves[2 * at] is not None):
+                    hashes[SLOTS + at], leaves[SLOTS + at] = left, leaves[2 * at]
+                elif left is None and leaves[2 * at + 1] is not None:
+                    hashes[SLOTS + at], leaves[SLOTS + at] = right, leaves[2 * at + 1]
+                else:
+                    pair = b"\x01" + (left or MAP_EMPTY) + (right or MAP_EMPTY)
+                    hashes[SLOTS + at], leaves[SLOTS + at] = sha256(pair).digest(), None
+                stale |= 1 << (SLOTS // 2 + (at >> 1))
+        return Page(tuple(slots), tuple(hashes), tuple(leaves))
 
     @property
     def hash(self) -> bytes:
@@ -92,6 +92,9 @@ class Page(NamedTuple):
 
 LEVELS = (0, 16, 24, 28, 30)
 """The number of the first node of each level, from the slots to the top."""
+
+NODES = 31
+EMPTY_PAGE = Page((None,) * SLOTS, (None,) * NODES, (None,) * NODES)
 
 _HEAD = struct.Struct(">HH")
 _CRC = struct.Struct(">I")
@@ -190,7 +193,7 @@ def check_page(ref: Ref, data: bytes | None) -> Page:
         DivergenceError: the page is missing, damaged, or has another hash.
     """
     key, must = ref
-    page = Page.of(decode_page(key, data))
+    page = EMPTY_PAGE.with_slots(decode_page(key, data))
     if page.hash != must:
         raise DivergenceError(f"{describe(key)} hashes to {page.hash.hex()}, its parent says {must.hex()}")
     return page

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from kt_es.crypto.hashes import HASH_SIZE
 from kt_es.merkle.pages import (
+    EMPTY_PAGE,
     LEAF_HASHED,
     LEAF_SIZE,
     SLOTS,
@@ -35,7 +36,8 @@ Pages = list[tuple[bytes, bytes | None]]
 class _Open:
     """A page that updates pass through. The leaves ``low`` up to ``high`` of the slice belong below it."""
 
-    slots: Slots  # a copy
+    before: Page
+    slots: Slots  # of ``before``, with the changes
     depth: int
     low: int
     high: int
@@ -65,11 +67,11 @@ class Slice:
 
         The result is the new root hash, or None if nothing changed.
         """
-        top = _Open([None] * SLOTS, 0, 0, len(self._leaves), None, 0, None)
+        top = _Open(EMPTY_PAGE, [None] * SLOTS, 0, 0, len(self._leaves), None, 0, None)
         if root is not None:
             ref = child_ref(b"", 0, root)
             (page,) = read_pages(self._store, self._cache, [ref])
-            top = _Open(list(page.slots), 0, 0, len(self._leaves), None, 0, ref[0])
+            top = _Open(page, list(page.slots), 0, 0, len(self._leaves), None, 0, ref[0])
         levels = [[top]]
         while levels[-1]:
             levels.append(self._descend(levels[-1]))
@@ -87,7 +89,7 @@ class Slice:
             self._spread(page, wanted)
         pages = read_pages(self._store, self._cache, [ref for *_, ref in wanted])
         return [
-            _Open(list(page.slots), above.depth + 1, low, high, above, position, ref[0])
+            _Open(page, list(page.slots), above.depth + 1, low, high, above, position, ref[0])
             for (above, position, low, high, ref), page in zip(wanted, pages, strict=True)
         ]
 
@@ -140,11 +142,11 @@ class Slice:
                 high += 1
             slots[position] = self._plant(leaves[low:high], depth + 1)
             low = high
-        return self._write(slots, leaves[0], depth)
+        return self._write(EMPTY_PAGE, slots, leaves[0], depth)
 
     def _close(self, page: _Open) -> bytes:
         """Hash and write a page whose children are closed, and put its hash and version into its parent."""
-        slot = self._write(page.slots, self._leaves[page.low], page.depth)
+        slot = self._write(page.before, page.slots, self._leaves[page.low], page.depth)
         if page.key is not None and version_in(page.key) == self._version and page.key != self.pages[-1][0]:
             # An earlier slice of this version wrote the page, and no root leads to it any more.
             self.pages.append((page.key, None))
@@ -153,8 +155,8 @@ class Slice:
             page.parent.changed = True
         return slot[:HASH_SIZE]
 
-    def _write(self, slots: Slots, index: bytes, depth: int) -> bytes:
-        page = Page.of(slots)
+    def _write(self, before: Page, slots: Slots, index: bytes, depth: int) -> bytes:
+        page = before.with_slots(slots)
         slot = page.hash + self._version
         key = page_key(index, depth, slot)
         self.pages.append((key, encode_page(key, slots)))

@@ -13,7 +13,7 @@ from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.pages import PageCache, PageTable
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
-from kt_es.merkle.pages import KEY_HASH_SIZE, LEAF_SIZE, Page, decode_page, encode_page
+from kt_es.merkle.pages import EMPTY_PAGE, KEY_HASH_SIZE, LEAF_SIZE, Page, decode_page, encode_page
 from tests.builders import ORIGIN, SIGNER_KEY
 from tests.reference.memory_store import MemoryStore
 from tests.signer.test_divergence import published, stored
@@ -102,7 +102,7 @@ def test_a_view_says_who_converts(tmp_path: Path) -> None:
 
 
 def page(number: int) -> tuple[bytes, Page]:
-    return bytes([number]), Page.of([bytes([number]) * LEAF_SIZE, *[None] * 15])
+    return bytes([number]), EMPTY_PAGE.with_slots([bytes([number]) * LEAF_SIZE, *[None] * 15])
 
 
 def test_the_cache_keeps_what_was_used_last_within_its_limit() -> None:

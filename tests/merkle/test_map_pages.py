@@ -12,8 +12,8 @@ from kt_es.ledger.pages import PageTable
 from kt_es.merkle.map import EMPTY_ROOT, Map
 from kt_es.merkle.pages import (
     CHILD_SIZE,
+    EMPTY_PAGE,
     LEAF_SIZE,
-    Page,
     Slots,
     check_page,
     decode_page,
@@ -52,7 +52,7 @@ def test_a_page_is_what_its_description_says() -> None:
     slots[1], slots[15] = child, leaf
     encoded = encode_page(KEY, slots)
     assert encoded[:-4] == bytes.fromhex("8000" + "0002") + child + leaf
-    assert Page.of([leaf, *[None] * 15]).hash == map_leaf_hash(b"i" * 32, b"e" * 32)
+    assert EMPTY_PAGE.with_slots([leaf, *[None] * 15]).hash == map_leaf_hash(b"i" * 32, b"e" * 32)
 
 
 @settings(deadline=None)
@@ -60,7 +60,7 @@ def test_a_page_is_what_its_description_says() -> None:
 def test_pages_come_back_as_they_were(slots: Slots) -> None:
     encoded = encode_page(KEY, slots)
     assert decode_page(KEY, encoded) == slots
-    page = Page.of(slots)
+    page = EMPTY_PAGE.with_slots(slots)
     assert check_page((KEY, page.hash), encoded) == page
     with pytest.raises(DivergenceError, match=r"map page aba of version 9 hashes .* its parent says 0101"):
         check_page((KEY, b"\x01" * 32), encoded)
