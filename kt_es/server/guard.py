@@ -32,6 +32,9 @@ from kt_es.server.limits import MAX_DEPTH, MAX_MEMBERS, Route, route_of
 from kt_es.server.problems import Problem, internal_problem, too_many
 from kt_es.server.responses import problem_headers, whole_body
 
+_LOG = structlog.get_logger("kt_es.server")
+_SLOT = "kt.slot"
+
 # Monitoring tools add parameters of their own, and no answer depends on them.
 _LENIENT = (HEALTH.path, METRICS.path, READY.path)
 
@@ -39,15 +42,12 @@ _LENIENT = (HEALTH.path, METRICS.path, READY.path)
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[,\[{]', re.DOTALL)
 
 
-class UnsupportedMediaError(Exception):
-    """The body is not said to be JSON in UTF-8."""
+class _AmbiguousError(ValueError):
+    """The message says what is ambiguous."""
 
 
 def check_request(request: Request) -> None:
-    """Raise ``RefusedError`` for a parameter that the operation does not have.
-
-    ``UnsupportedMediaError`` for a body of another type.
-    """
+    """Raise ``RefusedError`` for an unknown parameter, or for a body that is not said to be JSON."""
     route = request.scope.get("route")
     if not isinstance(route, APIRoute) or route.path in _LENIENT:
         return
@@ -62,15 +62,16 @@ def check_request(request: Request) -> None:
 
 
 def check_media(request: Request) -> None:
-    """Raise ``UnsupportedMediaError`` unless there is one content type, which is that of JSON in UTF-8."""
+    """Raise ``RefusedError`` unless there is one content type, which is that of JSON in UTF-8."""
     values = request.headers.getlist("content-type")
     media, _, parameters = values[0].partition(";") if len(values) == 1 else ("", "", "")
     charset = parameters.strip().lower().replace('"', "")
-    if media.strip().lower() != JSON_MEDIA or charset not in ("", "charset=utf-8"):
-        raise UnsupportedMediaError
+    is_json = media.strip().lower() == JSON_MEDIA and charset in ("", "charset=utf-8")
     # This front end decodes no content coding, so a reader that does would see another body.
-    if any(value.strip().lower() != "identity" for value in request.headers.getlist("content-encoding")):
-        raise UnsupportedMediaError
+    codings = request.headers.getlist("content-encoding")
+    if not is_json or any(coding.strip().lower() != "identity" for coding in codings):
+        problem = f"send JSON in UTF-8 as content-type {JSON_MEDIA}"
+        raise RefusedError(ProblemReason.UNSUPPORTED_MEDIA, problem)
 
 
 def oversized_shape(body: bytes) -> str | None:
@@ -92,10 +93,6 @@ def oversized_shape(body: bytes) -> str | None:
         if levels > MAX_DEPTH:
             return f"the body has more than {MAX_DEPTH} objects and arrays"
     return None
-
-
-class _AmbiguousError(ValueError):
-    """The message says what is ambiguous."""
 
 
 def ambiguity(scope: Scope, body: bytes) -> str | None:
@@ -147,11 +144,6 @@ def _refuse_constant(name: str) -> None:
     raise _AmbiguousError(f"{name} is no JSON")
 
 
-_SLOT = "kt.slot"
-
-_LOG = structlog.get_logger("kt_es.server")
-
-
 class Guard:
     """Wraps ``app``; ``seconds`` is observed under the label ``route``, ``refused`` counts by reason."""
 
@@ -164,9 +156,6 @@ class Guard:
         self.large = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         started = time.perf_counter()
         try:
             await self._answer(scope, receive, send)

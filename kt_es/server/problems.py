@@ -22,8 +22,6 @@ from kt_es.errors import (
     UnavailableError,
 )
 
-ALL_STREAM = "$all"
-
 # A stream of the directory, or the stream of its metadata (``StreamNames``).
 _STREAM = re.compile(r"(?:\$\$)?kt_[a-z]+-[A-Za-z0-9_.-]*[A-Za-z0-9_-]")
 
@@ -34,6 +32,7 @@ _REFUSED: Mapping[str, HTTPStatus] = {
     ProblemReason.FOREIGN_ERASURE: HTTPStatus.FORBIDDEN,
     ProblemReason.UNKNOWN_EPOCH: HTTPStatus.NOT_FOUND,
     ProblemReason.OVERSIZE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    ProblemReason.UNSUPPORTED_MEDIA: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
 }
 
 
@@ -93,7 +92,7 @@ def denial(error: AccessDeniedError) -> str:
     """Describe a right that the log denies, for clients: without the stream and the log's own message."""
     if not error.right:
         return "the event log refuses the user of this front end"
-    stream = ALL_STREAM if error.stream == ALL_STREAM else "a stream of the event log"
+    stream = "$all" if error.stream == "$all" else "a stream of the event log"
     return f"the right {error.right} to {stream} is missing"
 
 
@@ -105,12 +104,10 @@ def problem_of(error: KtError) -> Problem:
     """
     match error:
         case AccessDeniedError():
-            detail = f"{denial(error)}; lookups go on, submit again later"
-            return _unavailable(detail, 5.0)
+            return _unavailable(f"{denial(error)}; lookups go on, submit again later", 5.0)
         case DiskFullError():
             # The error names a directory of this machine. The log names it as well.
-            detail = "the disk of this front end is full; try again later"
-            return _unavailable(detail, error.retry_after)
+            return _unavailable("the disk of this front end is full; try again later", error.retry_after)
         case MalformedError():
             return Problem(HTTPStatus.BAD_REQUEST, ProblemReason.MALFORMED, str(error), error.what)
         case RefusedError():
