@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from kt_es.crypto.hashes import sha256
 from kt_es.errors import KtError, UnavailableError
-from kt_es.eventstore.streams import NewEvent, content_event
+from kt_es.eventstore.streams import content_event
 from kt_es.formats.queue import (
     MAX_EVENT,
     MAX_EVENT_ITEMS,
@@ -29,6 +29,7 @@ from kt_es.server.problems import NotNowError
 
 # Bytes of the CBOR head of the array and of each byte string in it, at most (RFC 8949, 3).
 _HEAD = 3
+MAX_WAITERS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +70,15 @@ class Batcher:
     def run(self) -> None:
         """Append batches until ``close``, in a thread of its own."""
         while batch := self._next_batch():
+            items = encode_mutations([waiting.item for waiting in batch])
+            event = content_event(self._stream, MUTATIONS, items)
             try:
-                event = self._append(batch)
+                self._appender.append(self._stream, event, min(waiting.deadline for waiting in batch))
             except KtError as error:
+                if isinstance(error, UnavailableError):
+                    batch += self._take_waiting()
                 for waiting in batch:
                     waiting.event.set_exception(error)
-                if isinstance(error, UnavailableError):
-                    self._refuse_waiting(error)
             else:
                 for waiting in batch:
                     waiting.event.set_result(event.id)
@@ -99,20 +102,11 @@ class Batcher:
                 batch.append(self._waiting.popleft())
             return batch
 
-    def _append(self, batch: list[_Waiting]) -> NewEvent:
-        event = content_event(self._stream, MUTATIONS, encode_mutations([waiting.item for waiting in batch]))
-        deadline = min(waiting.deadline for waiting in batch)
-        self._appender.append(self._stream, event, deadline)
-        return event
-
-    def _refuse_waiting(self, error: UnavailableError) -> None:
+    def _take_waiting(self) -> list[_Waiting]:
         with self._changed:
-            refused, self._waiting = self._waiting, deque()
-        for waiting in refused:
-            waiting.event.set_exception(error)
-
-
-MAX_WAITERS = 10_000
+            gathered = list(self._waiting)
+            self._waiting.clear()
+            return gathered
 
 
 @dataclass(frozen=True, slots=True)

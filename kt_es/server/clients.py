@@ -228,10 +228,6 @@ class HttpConnections:
         self._most = most
         self._open: dict[OpenConnection, None] = {}
 
-    @property
-    def limits(self) -> ClientLimits:
-        return self.clients.limits
-
     def limit(self, most: int) -> None:
         """Change ``most``; open connections stay. Any thread may call this."""
         self._most = most

@@ -45,8 +45,8 @@ class Connection(asyncio.Protocol):
         self._app = app
         self._all = connections
         self._loop = loop
-        self._limits = connections.limits
         clients = connections.clients
+        self._limits = clients.limits
         self._incoming = Incoming(self, lambda named: clients.origin(self.peer, named), clients.owes)
         # The TLS handshake. There is no transport until it is done.
         self._beginning: asyncio.Task[None] | None = None

@@ -90,12 +90,9 @@ class DirectoryReader:
         self.ledger = ledger
         self.indexer = indexer
         self._openings = openings
+        # Once it is set, nothing is answered, because the data of this replica are in doubt.
         self.failure: KtError | None = None
         self._latest: _PublishedHead | None = None
-
-    def fail(self, error: KtError) -> None:
-        """Answer nothing from now on, because the data of this replica are in doubt."""
-        self.failure = error
 
     def committed(self) -> Committed:
         """The state to answer from."""

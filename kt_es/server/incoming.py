@@ -99,8 +99,8 @@ class Owner(Protocol):
 class Incoming:
     """The parser of one connection.
 
-    ``origin`` gives the client's address from the values of ``X-Forwarded-For``. ``owes`` gives the seconds
-    for which that client should send no request.
+    Once it has ``ended``, nothing more is read. ``origin`` gives the client's address from the values of
+    ``X-Forwarded-For``. ``owes`` gives the seconds for which that client should send no request.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Incoming:
         self._parser = httptools.HttpRequestParser(self)
         self._request: IncomingRequest | None = None
         self._in_head = False
-        self._ended = False
+        self.ended = False
         self._size_of_head = 0
         self._chunks = 0
         # Bytes since the end of the last head or of the last request.
@@ -125,18 +125,13 @@ class Incoming:
             return None
         return "head" if self._in_head else "body"
 
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more is read."""
-        return self._ended
-
     def end(self) -> None:
         """Read nothing more."""
-        self._ended = True
+        self.ended = True
         self._request = None
 
     def feed(self, data: bytes) -> None:
-        if self._ended:
+        if self.ended:
             return
         self._unparsed += len(data)
         try:
@@ -159,7 +154,7 @@ class Incoming:
     # Called by the parser, which reads all of its input unless one of these raises.
 
     def on_message_begin(self) -> None:
-        if self._ended:
+        if self.ended:
             raise _EndedError
         self._request = IncomingRequest()
         self._in_head = True
@@ -215,7 +210,7 @@ class Incoming:
         request, self._request = self._request, None
         self._unparsed = 0
         if request is not None:
-            self._ended = not request.keep_alive
+            self.ended = not request.keep_alive
             self._owner.whole(request)
 
     @property
@@ -265,6 +260,6 @@ class Incoming:
         self._refuse("oversize", Problem(413, ProblemReason.OVERSIZE, limit))
 
     def _refuse(self, why: str, problem: Problem) -> None:
-        if not self._ended:
+        if not self.ended:
             self.end()
             self._owner.refuse(why, problem)
