@@ -20,7 +20,7 @@ from kt_es.ledger.ledger import Ledger, map_root_at, prove_range, roots_from
 from kt_es.ledger.rows import Committed, Missing, OpeningTable, read_opening
 from kt_es.merkle.verify import MapProof
 from kt_es.server.availability import LogWatch
-from kt_es.server.problems import NotNowError
+from kt_es.server.responses import NotNowError
 
 CACHED = 16_384
 DEADLINE = 2.0

@@ -26,7 +26,7 @@ from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.queue import MAX_EVENT_ITEMS, items_of
 from kt_es.process.outage import Outage
 from kt_es.server.privacy import Denials
-from kt_es.server.problems import AWAY, NotNowError, denial
+from kt_es.server.responses import AWAY, NotNowError, denial
 
 AWAY_INTERVAL = 0.5
 PROBE_INTERVAL = 2.0

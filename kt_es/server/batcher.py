@@ -21,11 +21,10 @@ from kt_es.formats.queue import (
     MUTATIONS,
     ItemKind,
     Record,
-    Verdict,
     encode_mutations,
 )
 from kt_es.server.availability import Appender
-from kt_es.server.problems import NotNowError
+from kt_es.server.responses import NotNowError
 
 # Bytes of the CBOR head of the array and of each byte string in it, at most (RFC 8949, 3).
 _HEAD = 3
@@ -70,13 +69,15 @@ class Batcher:
     def run(self) -> None:
         """Append batches until ``close``, in a thread of its own."""
         while batch := self._next_batch():
-            items = encode_mutations([waiting.item for waiting in batch])
-            event = content_event(self._stream, MUTATIONS, items)
             try:
+                items = encode_mutations([waiting.item for waiting in batch])
+                event = content_event(self._stream, MUTATIONS, items)
                 self._appender.append(self._stream, event, min(waiting.deadline for waiting in batch))
             except KtError as error:
                 if isinstance(error, UnavailableError):
-                    batch += self._take_waiting()
+                    with self._changed:
+                        batch += self._waiting
+                        self._waiting.clear()
                 for waiting in batch:
                     waiting.event.set_exception(error)
             else:
@@ -102,21 +103,12 @@ class Batcher:
                 batch.append(self._waiting.popleft())
             return batch
 
-    def _take_waiting(self) -> list[_Waiting]:
-        with self._changed:
-            gathered = list(self._waiting)
-            self._waiting.clear()
-            return gathered
-
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The decision on a queue item: its verdict, its record and the epoch that has it."""
+    """The decision on a queue item, and the epoch that has it."""
 
-    verdict: Verdict
-    sequence: int
-    queue_revision: int
-    position: int
+    record: Record
     epoch: int
 
 
@@ -180,11 +172,10 @@ class Waiters:
             for key, record in self._noted.items():
                 futures = self._waiting.pop(key, [])
                 self._count -= len(futures)
-                decided += [(future, record) for future in futures]
+                decided += [(future, Outcome(record, epoch)) for future in futures]
         self._noted = {}
-        for future, record in decided:
-            item = record.item
-            future.set_result(Outcome(record.verdict, record.sequence, item.revision, item.position, epoch))
+        for future, outcome in decided:
+            future.set_result(outcome)
 
     def close(self) -> None:
         with self._lock:

@@ -3,9 +3,10 @@
 A request that two readers may read differently is refused: a proxy, a log and this front end must see the
 same one. So are bodies larger than any request, unknown parameters and other content types than JSON.
 
-The guard reads a body up to the limit of its route. Then the request takes a slot among those under way. It
-gives the slot back when it begins to wait for a verdict (``release_slot``) or to send its answer. A large
-answer has a second slot until it is sent. The log names the method and the route of a request, nothing else.
+A body arrives whole, in one message and within the limit of its route (``Incoming``). The request takes a
+slot among those under way. It gives the slot back when it begins to wait for a verdict (``release_slot``) or
+to send its answer. A large answer has a second slot until it is sent. The log names the method and the route
+of a request, nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import re
 import time
 import traceback
 from collections.abc import Sequence
-from http import HTTPStatus
 from urllib.parse import parse_qsl
 
 import structlog
@@ -29,8 +29,7 @@ from kt_es.errors import RefusedError
 from kt_es.server import limits
 from kt_es.server.clients import Clients
 from kt_es.server.limits import MAX_DEPTH, MAX_MEMBERS, Route, route_of
-from kt_es.server.problems import Problem, internal_problem, too_many
-from kt_es.server.responses import problem_headers, whole_body
+from kt_es.server.responses import Problem, internal_problem, problem_headers, too_many, whole_body
 
 _LOG = structlog.get_logger("kt_es.server")
 _SLOT = "kt.slot"
@@ -100,7 +99,7 @@ def ambiguity(scope: Scope, body: bytes) -> str | None:
     query = scope.get("query_string", b"").decode("latin-1")
     names = [name for name, _ in parse_qsl(query, keep_blank_values=True)]
     if len(set(names)) < len(names):
-        return "a parameter stands in the address twice"
+        return "the address has a parameter twice; give each parameter once"
     if not body or not _is_json(scope):
         return None
     try:
@@ -123,7 +122,7 @@ def _text(body: bytes) -> str:
     try:
         text = body.decode()
     except UnicodeDecodeError:
-        raise _AmbiguousError("the body is not UTF-8") from None
+        raise _AmbiguousError("the body is not UTF-8; encode it as UTF-8") from None
     if text.startswith("\ufeff"):
         raise _AmbiguousError("the body begins with a byte order mark; leave it out")
     return text
@@ -131,17 +130,17 @@ def _text(body: bytes) -> str:
 
 def _check_once(members: Sequence[tuple[str, object]]) -> None:
     if len({name for name, _ in members}) < len(members):
-        raise _AmbiguousError("a member stands in the body twice")
+        raise _AmbiguousError("the body has a member twice; give each member once")
 
 
 def _integer(digits: str) -> int:
     if digits == "-0":
-        raise _AmbiguousError("-0 is written 0")
+        raise _AmbiguousError("the body has the number -0; write 0")
     return int(digits)
 
 
 def _refuse_constant(name: str) -> None:
-    raise _AmbiguousError(f"{name} is no JSON")
+    raise _AmbiguousError(f"the body has {name}, which is no JSON; give a number")
 
 
 class Guard:
@@ -164,11 +163,7 @@ class Guard:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = route_of(scope["path"])
-        body = await _read_body(receive, route.body)
-        if body is None:
-            too_large = f"the body must have at most {route.body} bytes"
-            await self._refuse(send, "oversize", Problem(413, ProblemReason.OVERSIZE, too_large))
-            return
+        body = (await receive())["body"]
         if scope["path"] == HEALTH.path:
             await self._app(scope, whole_body(body), send)
             return
@@ -263,28 +258,8 @@ def _route(scope: Scope) -> str:
     return str(getattr(scope.get("route"), "path", "other"))
 
 
-async def _read_body(receive: Receive, limit: int) -> bytes | None:
-    """Read the whole body; None as soon as it is too large."""
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return b"".join(parts)
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            return None
-        parts.append(part)
-        if not message.get("more_body", False):
-            return b"".join(parts)
-
-
 async def _send_problem(send: Send, problem: Problem) -> None:
     body = problem.encode()
     headers = problem_headers(problem, body)
-    # The rest of a body that is too large stays unread on its connection.
-    if problem.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

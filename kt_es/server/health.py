@@ -21,7 +21,7 @@ from kt_es.ledger.clock import spoken
 from kt_es.ledger.ledger import Ledger
 from kt_es.process.exposition import Samples
 from kt_es.server.availability import Backlog
-from kt_es.server.problems import denial
+from kt_es.server.responses import denial
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

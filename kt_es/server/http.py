@@ -39,7 +39,7 @@ from kt_es.server.contract import Epoch, Since, Size, complete_document, read_re
 from kt_es.server.guard import Guard, check_media, check_request, release_slot
 from kt_es.server.handlers import DirectoryReader
 from kt_es.server.health import MEDIA_TYPE, Metrics, Trouble
-from kt_es.server.problems import Problem, http_problem, internal_problem, problem_of, without_streams
+from kt_es.server.responses import Problem, http_problem, internal_problem, problem_of, without_streams
 from kt_es.server.submission import Submissions, run_in
 
 _LOG = structlog.get_logger("kt_es.server")

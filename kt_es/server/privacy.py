@@ -26,7 +26,7 @@ from kt_es.eventstore.streams import ANY, NO_STREAM, Event, EventLog, NewEvent, 
 from kt_es.formats.entries import HASH_LENGTH, OPENING, OPENING_ERASED, Opening, encode_erased
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rows import OpeningTable
-from kt_es.server.problems import NotNowError, denial
+from kt_es.server.responses import NotNowError, denial
 
 RETRY_AFTER = 5.0
 ROUNDS = 16

@@ -45,7 +45,7 @@ from kt_es.server.availability import Appender, Backlog, LogWatch
 from kt_es.server.batcher import Batcher, Outcome, Waiters
 from kt_es.server.handlers import DirectoryReader
 from kt_es.server.privacy import PrivateStreams
-from kt_es.server.problems import Problem
+from kt_es.server.responses import Problem
 
 _T = TypeVar("_T")
 
@@ -109,12 +109,12 @@ class Submissions:
                 self.waiters.discard(submission.mutation, waiter)
         if outcome is None:
             return ReceiptBody(queued.entry_hash.hex(), str(queued.event))
-        if outcome.verdict is Verdict.REPLAY:
+        if outcome.record.verdict is Verdict.REPLAY:
             # Another attempt of the same client was accepted between the check and the decision.
             accepted = await run_in(pool, lambda: self._accepted_in(submission))
             if accepted is not None:
                 return _accepted(queued, accepted)
-        return _decided(queued, outcome)
+        return _verdict_of(queued, outcome)
 
     def submit(self, submission: MutationRequest) -> Queued:
         """Check and queue one submission.
@@ -206,7 +206,7 @@ class Submissions:
         if verdict is not Verdict.ERASED:
             raise RefusedError(
                 verdict.label,
-                "must be signed by a key of the entry that stands there now, or by the signer key in force",
+                "must be signed by a key of the current entry of its index, or by the signer key in force",
                 "erasure",
             )
         # The signer accepts any hash, and the log would keep the erasure of no entry for ever.
@@ -214,7 +214,8 @@ class Submissions:
             mutation.entry_hash != erasure.entry_hash
             for _, mutation in self.directory.ledger.history(committed, erasure.index)
         ):
-            raise RefusedError(ProblemReason.MALFORMED, "it names no entry of its index", "erasure")
+            problem = "it names no entry of its index; give the entry hash of one in its history"
+            raise RefusedError(ProblemReason.MALFORMED, problem, "erasure")
         return erasure
 
     def _verdict(
@@ -266,10 +267,10 @@ def _accepted(queued: Queued, epoch: int) -> VerdictBody:
     return VerdictBody(queued.entry_hash.hex(), Verdict.ACCEPTED.label, epoch, None)
 
 
-def _decided(queued: Queued, outcome: Outcome) -> VerdictBody | Problem:
-    verdict = outcome.verdict.label
-    record = RecordBody(outcome.sequence, outcome.queue_revision, outcome.position)
-    body = VerdictBody(queued.entry_hash.hex(), verdict, outcome.epoch, record)
-    if outcome.verdict.succeeded:
+def _verdict_of(queued: Queued, outcome: Outcome) -> VerdictBody | Problem:
+    record, verdict = outcome.record, outcome.record.verdict
+    where = RecordBody(record.sequence, record.item.revision, record.item.position)
+    body = VerdictBody(queued.entry_hash.hex(), verdict.label, outcome.epoch, where)
+    if verdict.succeeded:
         return body
-    return Problem(409, verdict, _meaning(outcome.verdict), "mutation", more=encode_model(body))
+    return Problem(409, verdict.label, _meaning(verdict), "mutation", more=encode_model(body))
