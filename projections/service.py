@@ -90,14 +90,12 @@ class FrontendService:
         # The VRF key of another directory is refused before anything listens.
         self.directory.check_key(ledger.committed)
         self.health = Health(
-            ledger,
+            self.directory,
+            self.watch,
             names.heads,
             log,
             now,
-            failure=lambda: self.directory.failure,
-            away=lambda: self.watch.problem,
             denied=lambda: [part.denied for part in (self.replica, self.follower) if part.denied],
-            full=lambda: self.directory.disk_problem,
         )
         self.metrics = Metrics(now, self.backlog, self.health.has)
         self.metrics.committed(ledger.committed.epoch, ledger.committed.standing.timestamp)

@@ -25,7 +25,7 @@ from kt_es.eventstore.streams import ANY, EventLog, NewEvent, StreamNames
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.queue import MAX_EVENT_ITEMS, items_of
 from kt_es.process.outage import Outage
-from kt_es.server.privacy import Denials
+from kt_es.server.privacy import RETRY_AFTER, Denials
 from kt_es.server.responses import AWAY, NotNowError, denial
 
 AWAY_INTERVAL = 0.5
@@ -37,7 +37,6 @@ MAX_BACKLOG = 200_000
 SAMPLES = 16
 SMALL = 16
 """Nothing is read while full events would be less than one sixteenth of the limit."""
-RETRY_AFTER = 5.0
 
 _AWAY = f"{AWAY}; the log of this front end says why"
 

@@ -18,9 +18,9 @@ from kt_es.errors import AccessDeniedError, EquivocationError, KtError, Rollback
 from kt_es.eventstore.streams import EventLog
 from kt_es.ledger import clock
 from kt_es.ledger.clock import spoken
-from kt_es.ledger.ledger import Ledger
 from kt_es.process.exposition import Samples
-from kt_es.server.availability import Backlog
+from kt_es.server.availability import Backlog, LogWatch
+from kt_es.server.handlers import DirectoryReader
 from kt_es.server.responses import denial
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -58,20 +58,15 @@ class Health:
     Attributes:
         heads: the stream of heads in ``log``.
         now: the wall clock in ms.
-        failure: gives the error that stopped the front end; None without one.
-        away: gives the reason why the log cannot be reached, in words for clients; None while it can.
-        full: gives the same for a disk that is full.
         denied: gives the missing rights without which the front end cannot follow the log.
         published: the number of published heads at the last look.
     """
 
-    ledger: Ledger
+    directory: DirectoryReader
+    watch: LogWatch
     heads: str
     log: Callable[[], EventLog]
     now: Callable[[], int]
-    failure: Callable[[], KtError | None]
-    away: Callable[[], str | None]
-    full: Callable[[], str | None]
     denied: Callable[[], list[AccessDeniedError]]
     published: int = 0
 
@@ -80,7 +75,7 @@ class Health:
 
         Raises ``UnavailableError`` while the log is away.
         """
-        if not clock.silence(self.ledger.committed, self.now()):
+        if not clock.silence(self.directory.ledger.committed, self.now()):
             return
         try:
             self.published = self.log().last_revision(self.heads) + 1
@@ -96,22 +91,19 @@ class Health:
         return any(trouble.reason is reason for trouble in self.troubles())
 
     def _of_log(self) -> Iterator[Trouble]:
-        failure = self.failure()
-        if failure is not None:
-            yield _stopped(failure)
-        if self.ledger.committed.epoch == 0:
+        if self.directory.failure is not None:
+            yield _stopped(self.directory.failure)
+        if self.directory.ledger.committed.epoch == 0:
             yield Trouble(NotReadyReason.NO_EPOCH, "no epoch yet")
-        away = self.away()
-        if away is not None:
+        if (away := self.watch.problem) is not None:
             yield Trouble(NotReadyReason.LOG_AWAY, away)
-        full = self.full()
-        if full is not None:
+        if (full := self.directory.disk_problem) is not None:
             yield Trouble(NotReadyReason.DISK_FULL, full)
         for denied in self.denied():
             yield Trouble(NotReadyReason.DENIED, f"behind: {denial(denied)}")
 
     def _of_time(self) -> Iterator[Trouble]:
-        committed, now = self.ledger.committed, self.now()
+        committed, now = self.directory.ledger.committed, self.now()
         lasts = clock.silence(committed, now)
         if lasts and self.published > committed.epoch:
             yield Trouble(
