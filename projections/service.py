@@ -90,22 +90,14 @@ class FrontendService:
         # The VRF key of another directory is refused before anything listens.
         self.directory.check_key(ledger.committed)
         self.health = Health(
-            ledger,
+            self.directory,
+            self.watch,
             names.heads,
             log,
             now,
-            failure=lambda: self.directory.failure,
-            away=lambda: self.watch.problem,
             denied=lambda: [part.denied for part in (self.replica, self.follower) if part.denied],
-            full=lambda: self.directory.disk_problem,
         )
-        self.metrics = Metrics(
-            now,
-            lambda: self.watch.problem is None,
-            self.backlog,
-            self.health.has,
-            lambda: ledger.store.is_full,
-        )
+        self.metrics = Metrics(now, self.backlog, self.health.has)
         self.metrics.committed(ledger.committed.epoch, ledger.committed.standing.timestamp)
         self._batches = Worker("batcher", lambda _: self._batcher.run(), self._fail)
         self._sweeper = Sweeper(log, names, ledger, self.openings)
@@ -184,7 +176,7 @@ class FrontendService:
     def _fail(self, error: KtError) -> None:
         if isinstance(error, EquivocationError):
             keep(self._data, error)
-        self.directory.fail(error)
+        self.directory.failure = error
         if isinstance(error, _STAYS):
             saved = error.saved if isinstance(error, EquivocationError) else None
             _LOG.error("stopped serving", problem=str(error), evidence=None if saved is None else str(saved))

@@ -11,14 +11,14 @@ import pytest
 
 from kt_es import errors
 from kt_es.errors import AccessDeniedError, KtError, MalformedError, RefusedError
-from kt_es.server import availability, problems
-from kt_es.server.problems import NotNowError, problem_of
+from kt_es.server import availability, responses
+from kt_es.server.responses import NotNowError, problem_of
 from tests import builders as b
 from tests.reference.frontends import Front, front, until
 from tests.reference.signed_streams import SignedStreams
 from tests.server.test_openapi_document import ask_everything
 
-SERVER = Path(problems.__file__).parent
+SERVER = Path(responses.__file__).parent
 INSIDE = (
     "append to kt_queue-people and $$kt_openings-people-00: failed to connect to "
     "esdb://operator-7:s3cret-7@db1.inside:2113 (ipv4:10.1.2.3:2113), certificate /etc/kt-es/ca.pem, "
@@ -125,10 +125,10 @@ def test_whatever_the_log_says_nobody_is_told(error: type[KtError], monkeypatch:
 
 # Limits, counts and epochs; parameters' names; sentences of checks of what the request holds; denials.
 MAY_BE_NAMED = {
-    "DISK_FULL", "MAX_ERASURE", "MAX_HEAD", "MAX_HEADERS", "MAX_MUTATION", "MAX_PROFILE", "MAX_RANGE",
+    "MAX_ERASURE", "MAX_HEAD", "MAX_HEADERS", "MAX_MUTATION", "MAX_PROFILE", "MAX_RANGE",
     "committed.epoch", "committed.heads.size", "first", "items", "last", "last - first + 1",
     "log", "only", "part", "problem", "request.route.body",
-    "route.body", "self.limit", "since",
+    "self.limit", "since",
 }  # fmt: skip
 
 
