@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from kt_es.errors import (
     EquivocationError,
     KtError,
     MalformedError,
-    UnavailableError,
 )
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.entries import PublicKey
@@ -35,7 +34,7 @@ from kt_es.ledger.replay import ReplayedEpoch
 from kt_es.ledger.rocks import open_patiently
 from kt_es.ledger.tables import FAMILIES
 from kt_es.process.exposition import exposed
-from kt_es.process.outage import Outage
+from kt_es.process.outage import Backoff, Outage, keep_trying
 from kt_es.process.worker import Worker
 from projections.auditor import Notice, QueueCheck, Vigil
 from projections.follower import Listener, follow
@@ -109,7 +108,7 @@ def monitor(
             vigil = Vigil(clocks.now, clocks.monotonic, lambda notice: _report(notice, metrics))
             vigil.resumed(ledger.committed)
             if settings.metrics is not None:
-                stack.enter_context(_looking(connect, settings.names.heads, metrics))
+                stack.enter_context(_running(_head_watch(connect, settings.names.heads, metrics)))
             check = _queue_check(settings.names.queue, connect, stack) if settings.read_queue else None
             listener = _listener(ledger, metrics, vigil, check)
             with _clock(vigil, stop, exit_on_silence=settings.exit_on_silence) as ending:
@@ -187,15 +186,20 @@ def _clock(vigil: Vigil, stop: threading.Event, *, exit_on_silence: bool) -> Ite
         failures.append(error)
         ending.set()
 
-    worker = Worker("clock", run, failed)
+    with _running(Worker("clock", run, failed)):
+        yield ending
+    if failures:
+        raise failures[0]
+
+
+@contextmanager
+def _running(worker: Worker) -> Iterator[None]:
     worker.start()
     try:
-        yield ending
+        yield
     finally:
         worker.stop()
         worker.join(GRACE)
-    if failures:
-        raise failures[0]
 
 
 def _queue_check(queue: str, connect: Callable[[], EventLog], stack: ExitStack) -> QueueCheck:
@@ -211,43 +215,29 @@ def _queue_check(queue: str, connect: Callable[[], EventLog], stack: ExitStack) 
     return QueueCheck(read)
 
 
-@contextmanager
-def _looking(connect: Callable[[], EventLog], heads: str, metrics: MonitorMetrics) -> Iterator[None]:
-    """Look at the newest head now and then, beside the replay, which may be in the middle of a long epoch.
+def _head_watch(connect: Callable[[], EventLog], heads: str, metrics: MonitorMetrics) -> Worker:
+    """A thread that looks at the newest head now and then: the replay may be in the middle of a long epoch.
 
-    It asks by clients of its own: a subscription that hangs looks like silence.
+    It asks by clients of its own, because a subscription that hangs looks like silence.
     """
-
     outage = Outage("heads watch", _LOG)
 
     def run(stop: threading.Event) -> None:
-        while not stop.is_set():
-            try:
-                log = connect()
-                try:
-                    while not stop.is_set():
-                        look(log, heads, metrics)
-                        outage.over()
-                        stop.wait(LOOK_SECONDS)
-                finally:
-                    log.close()
-            except UnavailableError as error:
-                metrics.unreachable()
-                if not stop.is_set():
-                    outage.failed(str(error))
-                stop.wait(LOOK_SECONDS)
+        def attempt() -> None:
+            with closing(connect()) as log:
+                while not stop.is_set():
+                    look(log, heads, metrics)
+                    outage.over()
+                    stop.wait(LOOK_SECONDS)
+
+        pauses = Backoff(LOOK_SECONDS, LOOK_SECONDS)
+        keep_trying(attempt, stop, outage, pauses, on_failure=lambda _: metrics.unreachable())
 
     def failed(error: KtError) -> None:
         metrics.unreachable()
         _LOG.warning("the lag is not known any more", problem=str(error))
 
-    worker = Worker("head watch", run, failed)
-    worker.start()
-    try:
-        yield
-    finally:
-        worker.stop()
-        worker.join(GRACE)
+    return Worker("head watch", run, failed)
 
 
 def look(log: EventLog, heads: str, metrics: MonitorMetrics) -> None:
@@ -255,10 +245,8 @@ def look(log: EventLog, heads: str, metrics: MonitorMetrics) -> None:
     event = log.last_event(heads)
     records = timestamp = 0
     if event is not None:
-        try:
+        # The replay reports a head that is malformed.
+        with suppress(MalformedError):
             head = SignedMapHead.decode(HeadEvent.decode(event.data).smh_bytes).head
             records, timestamp = head.log_size, head.timestamp
-        except MalformedError:
-            # The replay will name it.
-            pass
     metrics.published(0 if event is None else event.revision + 1, records, timestamp)

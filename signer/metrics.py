@@ -1,27 +1,34 @@
-"""The signer's metrics for Prometheus, in a registry of their own. No label holds anything of an item.
+"""What a signer reports: its metrics for Prometheus, and the progress of a rebuild in its log.
 
-The merge delay is the time from the signer's first sight of an event to the head that covers it. Outages
-and new starts of the loop count; the time before the process started does not.
+No label of a metric holds anything of an item. The merge delay is the time from the signer's first sight of
+an event to the head that covers it. Outages and new starts of the loop count; the time before the process
+started does not. The signer's thread makes all reports.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 
+from kt_es.errors import MalformedError
+from kt_es.eventstore.streams import EventLog
 from kt_es.formats.configs import Config
+from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
+from kt_es.formats.queue import Record
 from kt_es.process.exposition import Samples
-from signer.observer import Finished
 
+PROGRESS_SECONDS = 1.0
+# A replay has ten thousand records a second. The clock is read once for this many.
+RECORDS_A_LOOK = 256
 _ITEMS = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 
-_log = structlog.get_logger("signer")
+_LOG = structlog.get_logger("signer")
 
 
 class SignerMetrics:
-    """An ``Observer`` that counts. ``now`` is the wall clock in ms, ``monotonic`` in seconds.
+    """``now`` is the wall clock in ms, ``monotonic`` in seconds.
 
     The signer's thread writes, the threads that answer scrapes read. ``_lock`` guards ``_waiting``,
     ``_last_seen`` and ``_sealed``, which are read together; the other fields are assigned as a whole.
@@ -44,9 +51,7 @@ class SignerMetrics:
             "kt_signer_verdicts", "Items decided and sealed, by verdict", "verdict"
         )
         self._outages = samples.counter(
-            "kt_signer_outages",
-            "Times the loop began anew, by the reason",
-            "kind",
+            "kt_signer_outages", "Times the loop began anew, by the reason", "kind"
         )
         self._broken = samples.counter("kt_signer_merge_delay_broken", "Epochs over max_merge_delay")
         self._phases = samples.histogram("kt_signer_phase_seconds", "Time in one epoch, by phase", "phase")
@@ -79,36 +84,43 @@ class SignerMetrics:
         samples.gauge("kt_signer_head_age_seconds", "Time since the timestamp of the latest head", self._age)
 
     def seen(self, last: int) -> None:
+        """The queue has an event of revision ``last``."""
         with self._lock:
             self._last_seen = max(self._last_seen, last)
             # An event at or before the last head is only delivered again.
             if self._waiting is None and self._last_seen >= self._sealed:
                 self._waiting = (self._sealed, self._monotonic())
 
-    def decided(self, revision: int, staged: int, at: float) -> None:
+    def decided(self, revision: int, staged: int) -> None:
+        """An event was decided, perhaps again; the epoch has ``staged`` items now."""
         self.seen(revision)
         self._staged.set(staged)
 
-    def sealed(self, queue_next: int, at: float) -> None:
+    def sealed(self, queue_next: int) -> None:
+        """A head of this signer or another one covers the queue below ``queue_next``."""
+        now = self._monotonic()
         with self._lock:
             waited = self._waiting
             self._sealed = queue_next
             self._staged.set(0)
             if waited is None or waited[0] >= queue_next:
                 return
-            self._waiting = None if self._last_seen < queue_next else (queue_next, at)
-        self._observe_delay(at - waited[1])
+            self._waiting = None if self._last_seen < queue_next else (queue_next, now)
+        self._observe_delay(now - waited[1])
 
-    def finished(self, epoch: Finished) -> None:
+    def finished(
+        self, head: MapHead, items: int, verdicts: Mapping[str, int], phases: Mapping[str, float]
+    ) -> None:
+        """An epoch is published, committed and acknowledged; ``phases`` has seconds by name."""
         self._epochs.inc()
-        self._items.observe(epoch.items)
-        for verdict, count in epoch.verdicts.items():
+        self._items.observe(items)
+        for verdict, count in verdicts.items():
             self._verdicts.labels(verdict).inc(count)
-        for phase, seconds in epoch.phases.items():
+        for phase, seconds in phases.items():
             self._phases.labels(phase).observe(seconds)
-        self._epoch.set(epoch.head.epoch)
-        self._timestamp = epoch.head.timestamp
-        self._head.set(epoch.head.timestamp / 1000)
+        self._epoch.set(head.epoch)
+        self._timestamp = head.timestamp
+        self._head.set(head.timestamp / 1000)
 
     def configured(self, config: Config) -> None:
         self._promise = config.max_merge_delay / 1000
@@ -119,6 +131,7 @@ class SignerMetrics:
         self._active.set(1 if active else 0)
 
     def outage(self, kind: str) -> None:
+        """The loop begins again because of ``kind``: ``log``, ``disk`` or ``silence``."""
         self._outages.labels(kind).inc()
 
     def disk_waits(self) -> None:
@@ -130,7 +143,7 @@ class SignerMetrics:
         self._delay.set(seconds)
         if self._promise is not None and seconds > self._promise:
             self._broken.inc()
-            _log.warning("merge delay not kept", seconds=round(seconds, 3), promised=self._promise)
+            _LOG.warning("merge delay not kept", seconds=round(seconds, 3), promised=self._promise)
 
     def _lag_events(self) -> float:
         with self._lock:
@@ -142,3 +155,54 @@ class SignerMetrics:
 
     def _age(self) -> float:
         return max(0, self._now() - self._timestamp) / 1000 if self._timestamp else 0.0
+
+
+class SignerProgress:
+    """Logs ``recovering`` now and then, with what is done and what is to be done.
+
+    ``records`` is the count in the ledger already; ``goal`` is the last published head.
+    """
+
+    def __init__(self, monotonic: Callable[[], float], records: int, goal: MapHead | None) -> None:
+        self._monotonic = monotonic
+        self._goal = goal
+        self._first = self._done = records
+        self._began = self._logged_at = monotonic()
+        self._epoch = 0
+
+    def record(self, record: Record) -> None:
+        self._done = record.sequence + 1
+        if self._done % RECORDS_A_LOOK == 0:
+            self._log_progress()
+
+    def epoch(self, head: MapHead) -> None:
+        self._epoch = head.epoch
+        self._log_progress()
+
+    def end(self) -> None:
+        """Log ``recovered`` if there was anything to do."""
+        if self._epoch:
+            _LOG.info("recovered", epoch=self._epoch, **self._figures())
+
+    def _log_progress(self) -> None:
+        now = self._monotonic()
+        if now - self._logged_at >= PROGRESS_SECONDS:
+            self._logged_at = now
+            _LOG.info("recovering", **self._figures())
+
+    def _figures(self) -> dict[str, int]:
+        rate = round((self._done - self._first) / max(self._monotonic() - self._began, 1e-6))
+        goal = (
+            {} if self._goal is None else {"of_records": self._goal.log_size, "of_epochs": self._goal.epoch}
+        )
+        return {"records": self._done, "records_per_second": rate, **goal}
+
+
+def last_published(log: EventLog, stream: str) -> MapHead | None:
+    """Return the last head in the log, unverified: it only shows how much there is to do."""
+    event = log.last_event(stream)
+    try:
+        return None if event is None else SignedMapHead.decode(HeadEvent.decode(event.data).smh_bytes).head
+    except MalformedError:
+        # The replay reports what is wrong with the head.
+        return None

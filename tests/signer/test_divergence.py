@@ -63,7 +63,7 @@ def sign_epoch(log: MemoryLog, ledger: Ledger) -> None:
 
 def new_signer(log: MemoryLog, ledger: Ledger, keys: KeyRing | None = None) -> Signer:
     ring = KeyRing([SIGNER]) if keys is None else keys
-    return Signer(log, NAMES, ledger, ring, effects=effects(lambda: log), limits=LIMITS)
+    return Signer(log, NAMES, ledger, ring, effects=effects(lambda: log), limits=lambda: LIMITS)
 
 
 def filled(store: Store) -> MemoryLog:

@@ -1,4 +1,4 @@
-"""The signer as a process: what holds from one signer to the next."""
+"""The signer as a process: settings that are read again while it runs."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from pathlib import Path
 
 from kt_es.eventstore.streams import StreamNames
 from signer.loop import EpochLimits
-from signer.service import SignerSettings, _CurrentLimits
+from signer.service import SignerSettings, _Limits
 from tests import builders as b
-from tests.reference.signing import new_ledger, new_log, new_signer
 
 
-def test_a_signer_that_is_being_made_gets_the_limits_that_were_read_meanwhile() -> None:
+def test_new_limits_are_in_force_at_once_and_other_settings_need_a_restart() -> None:
     started = SignerSettings(
         StreamNames("people"), b.ORIGIN, b.public(b.SIGNER), Path("data"), Path("keys"), EpochLimits()
     )
-    again = replace(started, limits=EpochLimits(batch_limit=7))
-    limits = _CurrentLimits(started, lambda: again)
-    signer = new_signer(new_log(), new_ledger())
-    assert limits.reload().changed == ("batch_limit",)
-    assert limits.follow(signer).limits.batch_limit == 7
+    again = replace(started, limits=EpochLimits(batch_limit=7), data=Path("other"))
+    limits = _Limits(started, lambda: again)
+    done = limits.reload()
+    assert (done.changed, done.needs_restart) == (("batch_limit",), ("data",))
+    assert limits.now.batch_limit == 7
+    # The second time nothing is new, except for what still needs the restart.
+    assert limits.reload().changed == ()
