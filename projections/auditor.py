@@ -39,12 +39,11 @@ class Alarm(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """An alarm that begins (``raised``) or ends. ``lasted`` is in ms, 0 where it begins."""
+    """An alarm that begins (``raised``) or ends."""
 
     alarm: Alarm
     raised: bool
     sentence: str
-    lasted: int = 0
 
 
 class Vigil:
@@ -142,10 +141,8 @@ class Vigil:
     def _ends(self, alarm: Alarm, now: int, sentence: str) -> None:
         since = self._since.pop(alarm, None)
         if since is not None:
-            lasted = max(0, now - since)
-            self._notify(
-                Notice(alarm, raised=False, sentence=f"{sentence}; it lasted {spoken(lasted)}", lasted=lasted)
-            )
+            lasted = spoken(max(0, now - since))
+            self._notify(Notice(alarm, raised=False, sentence=f"{sentence}; it lasted {lasted}"))
 
 
 class QueueCheck:

@@ -1,6 +1,6 @@
 """The monitor as a process: it replays both logs as they grow until it is stopped, or finds a fault.
 
-Threads: the caller's replays; ``clock`` watches for silence; ``head watch`` looks at the newest head
+Threads: the caller's thread replays; ``clock`` watches for silence; ``head watch`` looks at the newest head
 where metrics are served.
 """
 
@@ -65,36 +65,32 @@ class MonitorSettings:
     exit_on_silence: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """``now`` is the wall clock in ms, ``monotonic`` in seconds."""
-
-    now: Callable[[], int] = lambda: time.time_ns() // 1_000_000
-    monotonic: Callable[[], float] = time.monotonic
-
-
 def monitor(
     settings: MonitorSettings,
     connect: Callable[[], EventLog],
     stop: threading.Event,
-    clocks: Clocks = Clocks(),
+    *,
+    now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> None:
     """Follow and verify until ``stop``; while the disk is full, wait for space and watch the clock.
 
+    ``now`` is the wall clock in ms, ``monotonic`` in seconds.
+
     Raises:
-        DivergenceError: the first difference. Where metrics are served, it is raised
-            ``ALARM_SECONDS`` later.
-        RollbackError, EquivocationError: the log does not hold the last head that was verified here; the
-            evidence of two signed heads is saved in the data directory and convicts from then on. Raised
-            like the above.
-        CannotTellError: no head came in time, with ``exit_on_silence``.
         ConfigError, LockedError: the data directory cannot be used.
+        DivergenceError: the first difference.
+        RollbackError, EquivocationError: the log does not hold the last head that was verified here. The
+            evidence of two signed heads is saved, and every later start raises it again.
+        CannotTellError: no head came in time, with ``exit_on_silence``.
+
+    Where metrics are served, the alarm is shown for ``ALARM_SECONDS`` before it is raised.
     """
-    metrics = MonitorMetrics(clocks.now, clocks.monotonic)
+    metrics = MonitorMetrics(now, monotonic)
+    outage = Outage("monitor", _LOG)
     with ExitStack() as stack:
         if settings.metrics is not None:
             stack.enter_context(exposed(metrics.registry, *settings.metrics))
-        outage = Outage("monitor", _LOG)
         store = open_patiently(settings.data, FAMILIES, stop, outage, metrics.disk_waits)
         if store is None:
             return
@@ -105,7 +101,7 @@ def monitor(
             ledger = Ledger(store, settings.origin, settings.pinned)
             check_unconvicted(settings.data, ledger)
             metrics.resumed(ledger.committed)
-            vigil = Vigil(clocks.now, clocks.monotonic, lambda notice: _report(notice, metrics))
+            vigil = Vigil(now, monotonic, lambda notice: _report(notice, metrics))
             vigil.resumed(ledger.committed)
             if settings.metrics is not None:
                 stack.enter_context(_running(_head_watch(connect, settings.names.heads, metrics)))
@@ -116,7 +112,7 @@ def monitor(
         except WRONG_LOG as error:
             metrics.alarm()
             if isinstance(error, EquivocationError):
-                # At once: this process may be ended before its alarm has had its time.
+                # At once, because this process may be killed while it shows the alarm.
                 keep(settings.data, error)
             if settings.metrics is not None:
                 _LOG.error("alarm", problem=str(error), ends_in=ALARM_SECONDS)
@@ -165,10 +161,10 @@ def _report(notice: Notice, metrics: MonitorMetrics) -> None:
 
 @contextmanager
 def _clock(vigil: Vigil, stop: threading.Event, *, exit_on_silence: bool) -> Iterator[threading.Event]:
-    """Look at the clock in a thread; an event that is set by ``stop``, by silence that ends the monitor, and
-    by a failure of the thread.
+    """Look at the clock in a thread; yield an event that ends the replay.
 
-    Raises ``CannotTellError`` on exit if silence ended it.
+    ``stop`` sets the event, and so does an error of the thread, which is raised on exit. With
+    ``exit_on_silence``, silence is such an error: ``CannotTellError``.
     """
     ending = threading.Event()
     failures: list[KtError] = []
@@ -203,7 +199,7 @@ def _running(worker: Worker) -> Iterator[None]:
 
 
 def _queue_check(queue: str, connect: Callable[[], EventLog], stack: ExitStack) -> QueueCheck:
-    """A check over a connection of its own, made when the first record wants to be compared."""
+    """Return a check with its own connection, which is opened when the first record is compared."""
     opened: list[EventLog] = []
 
     def read(start: int) -> Iterator[Event]:
