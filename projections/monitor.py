@@ -91,11 +91,11 @@ def monitor(
     with ExitStack() as stack:
         if settings.metrics is not None:
             stack.enter_context(exposed(metrics.registry, *settings.metrics))
-        store = open_patiently(settings.data, FAMILIES, stop, outage, metrics.disk_waits)
+        store = open_patiently(settings.data, FAMILIES, stop, outage, lambda: metrics.disk_full.set(1))
         if store is None:
             return
         stack.callback(store.close)
-        metrics.disk_is_full = lambda: store.is_full
+        metrics.disk_full.set_function(lambda: store.is_full)
         stack.enter_context(keeping_evidence(settings.data))
         try:
             ledger = Ledger(store, settings.origin, settings.pinned)

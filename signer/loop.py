@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import structlog
@@ -37,8 +38,8 @@ from kt_es.ledger.proofs import head_at
 from kt_es.ledger.replay import Replay
 from signer.keys import KeyRing, Schedule
 from signer.metrics import SignerMetrics, SignerProgress, last_published
-from signer.patrol import Patrol
-from signer.work import EpochWork, check_published
+from signer.patrol import Patrol, check_published
+from signer.work import EpochWork
 
 # How many events are read from the stream before the schedule is looked at again.
 READ_AHEAD = 64
@@ -101,8 +102,9 @@ class Signer:
         self._unacknowledged: list[Event] = []  # without their data
         self._group: GroupSubscription | None = None
         self.finished = 0  # epochs
-        # Deliveries begin where acknowledgements ended. Later events are read from the stream.
-        self._behind = True
+        # Whether there is more to read at once, without waiting for deliveries: these begin where
+        # acknowledgements ended, and later events are read from the stream.
+        self.is_behind = True
         self._last_marker_at = effects.monotonic()
         self._last_heard_at = effects.monotonic()
         self._patrol = Patrol(log, names, ledger, int.from_bytes(effects.nonce()[:8]))
@@ -113,8 +115,8 @@ class Signer:
     def recover(self) -> None:
         """Bring the ledger to the last published head.
 
-        Verdicts are decided, roots computed and heads verified again; only the signatures of mutations
-        are not: the head that this signer signed covers their verdicts.
+        Verdicts are decided, roots computed and heads verified again. The signatures of mutations are not
+        verified: the head that this signer signed covers their verdicts.
         """
         goal = last_published(self._log, self._names.heads)
         progress = SignerProgress(self._effects.monotonic, self._ledger.committed.log.size, goal)
@@ -127,7 +129,7 @@ class Signer:
         self._begin_epoch()
         config = self._work.config
         if config is not None:
-            # Now, and not at the next marker: without its key this signer is of no use.
+            # Here and not at the next marker, because a signer without its key must not join the group.
             self._keys.key_for(config.signer_key)
         self._metrics.sealed(self._ledger.committed.queue_next)
 
@@ -156,15 +158,15 @@ class Signer:
         elif event.revision < self._ledger.committed.queue_next:
             self._acknowledge()
         else:
-            self._behind = self._behind or gap > 0
+            self.is_behind = self.is_behind or gap > 0
         self._last_heard_at = self._effects.monotonic()
 
     def advance(self) -> None:
         """Do what is due between deliveries: read what is missing, watch, patrol, insert a marker."""
-        if self._behind or self._expects_more():
+        if self.is_behind or self._expects_more():
             started = self._effects.monotonic()
-            self._behind = self._read(READ_AHEAD) == READ_AHEAD
-            # While the signer reads it takes no deliveries: that time is no silence of the subscription.
+            self.is_behind = self._read(READ_AHEAD) == READ_AHEAD
+            # The signer takes no deliveries while it reads, so that time is no silence of the subscription.
             self._last_heard_at += self._effects.monotonic() - started
         if self._is_group_full():
             self._last_heard_at = self._effects.monotonic()
@@ -173,11 +175,6 @@ class Signer:
             self._patrol.step()
             self._patrolled_at = self._effects.monotonic()
         self._insert_marker()
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether there is more to read at once, without waiting for deliveries."""
-        return self._behind
 
     def _read(self, limit: int) -> int:
         """Process up to ``limit`` events of the stream; return how many there were."""
@@ -204,14 +201,8 @@ class Signer:
             self._finish_epoch()
 
     def _begin_epoch(self) -> None:
-        self._work = EpochWork(
-            self._log,
-            self._names,
-            self._ledger,
-            self._keys,
-            self._limits().outbox,
-            monotonic=self._effects.monotonic,
-        )
+        outbox, clock = self._limits().outbox, self._effects.monotonic
+        self._work = EpochWork(self._log, self._names, self._ledger, self._keys, outbox, monotonic=clock)
         self._marker: NewEvent | None = None
         config, epoch = self._work.config, self._ledger.committed.epoch
         self._new_config = (
@@ -221,7 +212,7 @@ class Signer:
             self._metrics.configured(config)
 
     def _finish_epoch(self) -> None:
-        """Records, then the head, then the local commit, then the acknowledgement."""
+        """Publish records, then the head, commit locally, then acknowledge and truncate."""
         started = self._effects.monotonic()
         head = self._work.finish()
         self.finished += 1
@@ -271,23 +262,20 @@ class Signer:
         self._last_marker_at = self._effects.monotonic()
 
     def _watch(self) -> None:
-        """After a long silence, ask a fresh client whether the queue has gone on: hung servers are silent.
+        """After a long silence, ask a fresh client whether the queue has grown: a hung server is silent.
 
-        Events that were read from the stream meanwhile count as missing as well: without a delivery they
-        could not be acknowledged.
-
-        Raises:
-            UnavailableError: the queue has events that the subscription did not deliver.
+        Raises ``UnavailableError`` if the queue has events that the subscription did not deliver, also if
+        they were read from the stream: without a delivery they cannot be acknowledged.
         """
         if self._effects.monotonic() - self._last_heard_at < self._limits().watchdog:
             return
-        fresh = self._effects.connect()
-        try:
+        with closing(self._effects.connect()) as fresh:
             last = fresh.last_revision(self._names.queue)
-        finally:
-            fresh.close()
         self._metrics.seen(last)
         if last >= self._work.queue_next or last > self._delivered:
             self._metrics.outage("silence")
-            raise UnavailableError("the subscription is silent, but the queue has gone on")
+            raise UnavailableError(
+                f"{self._names.queue} has revision {last}, but the subscription is silent after revision "
+                f"{self._delivered}: connecting again"
+            )
         self._last_heard_at = self._effects.monotonic()

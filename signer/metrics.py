@@ -36,6 +36,7 @@ class SignerMetrics:
 
     def __init__(self, now: Callable[[], int], monotonic: Callable[[], float]) -> None:
         samples = Samples()
+        counter, gauge, histogram = samples.counter, samples.gauge, samples.histogram
         self.registry = samples.registry
         self._now = now
         self._monotonic = monotonic
@@ -45,43 +46,24 @@ class SignerMetrics:
         self._sealed = 0
         self._timestamp = 0
         self._promise: float | None = None
-        self.disk_is_full: Callable[[], bool] = lambda: False
-        self._epochs = samples.counter("kt_signer_epochs", "Epochs published by this process")
-        self._verdicts = samples.counter(
-            "kt_signer_verdicts", "Items decided and sealed, by verdict", "verdict"
-        )
-        self._outages = samples.counter(
-            "kt_signer_outages", "Times the loop began anew, by the reason", "kind"
-        )
-        self._broken = samples.counter("kt_signer_merge_delay_broken", "Epochs over max_merge_delay")
-        self._phases = samples.histogram("kt_signer_phase_seconds", "Time in one epoch, by phase", "phase")
-        self._items = samples.histogram("kt_signer_epoch_items", "Items in an epoch", buckets=_ITEMS)
-        self._delays = samples.histogram("kt_signer_merge_delay_seconds", "Longest of each epoch with items")
-        self._delay = samples.gauge(
-            "kt_signer_last_merge_delay_seconds", "Longest of the last epoch with items"
-        )
-        samples.gauge(
-            "kt_signer_disk_full",
-            "1 while nothing can be written for want of space",
-            lambda: 1.0 if self.disk_is_full() else 0.0,
-        )
-        self._active = samples.gauge("kt_signer_active", "1 with the place at the queue, 0 as a standby")
-        self._epoch = samples.gauge("kt_signer_epoch", "Latest epoch committed")
-        self._head = samples.gauge(
-            "kt_signer_head_timestamp_seconds", "Timestamp of the latest head of its own"
-        )
-        self._staged = samples.gauge("kt_signer_lag_items", "Items decided, but not yet under a head")
-        self._promised = samples.gauge(
-            "kt_signer_promised_merge_delay_seconds", "max_merge_delay of the config"
-        )
-        self._interval = samples.gauge("kt_signer_promised_interval_seconds", "max_interval of the config")
-        samples.gauge(
-            "kt_signer_lag_events", "Queue events known of and not yet under a head", self._lag_events
-        )
-        samples.gauge(
-            "kt_signer_lag_seconds", "How long the oldest of them has been known of", self._lag_seconds
-        )
-        samples.gauge("kt_signer_head_age_seconds", "Time since the timestamp of the latest head", self._age)
+        self._epochs = counter("kt_signer_epochs", "Epochs published by this process")
+        self._verdicts = counter("kt_signer_verdicts", "Items decided and sealed, by verdict", "verdict")
+        self._outages = counter("kt_signer_outages", "Times the loop began anew, by the reason", "kind")
+        self._broken = counter("kt_signer_merge_delay_broken", "Epochs over max_merge_delay")
+        self._phases = histogram("kt_signer_phase_seconds", "Time in one epoch, by phase", "phase")
+        self._items = histogram("kt_signer_epoch_items", "Items in an epoch", buckets=_ITEMS)
+        self._delays = histogram("kt_signer_merge_delay_seconds", "Longest of each epoch with items")
+        self._delay = gauge("kt_signer_last_merge_delay_seconds", "Longest of the last epoch with items")
+        self.disk_full = gauge("kt_signer_disk_full", "1 while nothing can be written for want of space")
+        self._active = gauge("kt_signer_active", "1 with the place at the queue, 0 as a standby")
+        self._epoch = gauge("kt_signer_epoch", "Latest epoch committed")
+        self._head = gauge("kt_signer_head_timestamp_seconds", "Timestamp of the latest head of its own")
+        self._staged = gauge("kt_signer_lag_items", "Items decided, but not yet under a head")
+        self._promised = gauge("kt_signer_promised_merge_delay_seconds", "max_merge_delay of the config")
+        self._interval = gauge("kt_signer_promised_interval_seconds", "max_interval of the config")
+        gauge("kt_signer_lag_events", "Queue events known of and not yet under a head", self._lag_events)
+        gauge("kt_signer_lag_seconds", "How long the oldest of them has been known of", self._lag_seconds)
+        gauge("kt_signer_head_age_seconds", "Time since the timestamp of the latest head", self._age)
 
     def seen(self, last: int) -> None:
         """The queue has an event of revision ``last``."""
@@ -133,10 +115,6 @@ class SignerMetrics:
     def outage(self, kind: str) -> None:
         """The loop begins again because of ``kind``: ``log``, ``disk`` or ``silence``."""
         self._outages.labels(kind).inc()
-
-    def disk_waits(self) -> None:
-        """The store cannot be opened yet, because the disk is full."""
-        self.disk_is_full = lambda: True
 
     def _observe_delay(self, seconds: float) -> None:
         self._delays.observe(seconds)

@@ -216,11 +216,11 @@ def serve(
     with ExitStack() as stack:
         if settings.metrics is not None:
             stack.enter_context(exposed(metrics.registry, *settings.metrics))
-        store = open_patiently(settings.data, FAMILIES, stop, outage, metrics.disk_waits)
+        store = open_patiently(settings.data, FAMILIES, stop, outage, lambda: metrics.disk_full.set(1))
         if store is None:
             return
         stack.callback(store.close)
-        metrics.disk_is_full = lambda: store.is_full
+        metrics.disk_full.set_function(lambda: store.is_full)
         stack.enter_context(keeping_evidence(settings.data))
         ledger = Ledger(store, settings.origin, settings.pinned)
 

@@ -57,7 +57,7 @@ def sign_epoch(log: MemoryLog, ledger: Ledger) -> None:
     epoch = ledger.committed.epoch
     signer._last_marker_at -= 3600
     while ledger.committed.epoch == epoch:
-        signer._behind = True
+        signer.is_behind = True
         signer.advance()
 
 
@@ -133,7 +133,7 @@ def work_on(log: MemoryLog, store: Store, origin: str, pinned: PrivateKey, keys:
     signer.advance()
     signer._last_marker_at -= 3600
     for _ in range(3):
-        signer._behind = True
+        signer.is_behind = True
         signer.advance()
 
 
