@@ -60,13 +60,6 @@ class FrontendSettings:
     tls_key: Path | None = None
 
 
-# Settings that SIGHUP changes while a front end serves.
-_LIMITS = ("max_backlog", "limits")
-_TLS = ("tls_cert", "tls_key")
-# Limits by which open connections are counted, so they hold until all of these have ended.
-_COUNTED_BY = ("exempt", "proxies")
-
-
 def serve(
     settings: FrontendSettings,
     stop: threading.Event,
@@ -90,13 +83,7 @@ def serve(
         errors.append(error)
         stop.set()
 
-    vrf = read_key(settings.vrf_key, "the VRF key", VrfPrivateKey.from_pem)
-    files = both_or_none(settings.tls_cert, settings.tls_key)
-    tls = None if files is None else Exchangeable(*files)
-    connect_log = Connector(settings.log)
-    # Refuses a connection string that cannot be used. The log itself may be away: lookups go on without it.
-    with suppress(UnavailableError):
-        connect_log().close()
+    vrf, tls, connect_log = _inputs(settings)
     with ExitStack() as stack:
         store = open_patiently(settings.data, FAMILIES, stop, Outage("storage", _LOG))
         if store is None:
@@ -130,6 +117,17 @@ def serve(
     _LOG.info("stopped", directory=settings.directory)
 
 
+def _inputs(settings: FrontendSettings) -> tuple[VrfPrivateKey, Exchangeable | None, Connector]:
+    """Read the key files and check the connection string. The log may be away: lookups go on without it."""
+    vrf = read_key(settings.vrf_key, "the VRF key", VrfPrivateKey.from_pem)
+    files = both_or_none(settings.tls_cert, settings.tls_key)
+    tls = None if files is None else Exchangeable(*files)
+    connect_log = Connector(settings.log)
+    with suppress(UnavailableError):
+        connect_log().close()
+    return vrf, tls, connect_log
+
+
 @contextmanager
 def _serving(
     settings: FrontendSettings,
@@ -147,44 +145,39 @@ def _serving(
         listener = stack.enter_context(listening_at(settings.host, settings.port))
         service.start()
         stack.callback(service.stop)
-        stack.enter_context(reloading(_Reloading(settings, reread, service, connections, tls)))
+        stack.enter_context(reloading(_Reloading(settings, settings, reread, service, connections, tls)))
         context = None if tls is None else tls.context
         stack.enter_context(http_server(service.app, connections, listener, failed, context))
         yield url_of(settings.host, listener, "http" if tls is None else "https")
 
 
+@dataclass(slots=True)
 class _Reloading:
     """Brings settings that were read again into force, as far as connections that are open allow it."""
 
-    def __init__(
-        self,
-        started: FrontendSettings,
-        reread: Callable[[], FrontendSettings],
-        service: FrontendService,
-        connections: HttpConnections,
-        tls: Exchangeable | None,
-    ) -> None:
-        self._started = self._now = started
-        self._reread = reread
-        self._service = service
-        self._connections = connections
-        self._tls = tls
+    started: FrontendSettings
+    current: FrontendSettings
+    reread: Callable[[], FrontendSettings]
+    service: FrontendService
+    connections: HttpConnections
+    tls: Exchangeable | None
 
     def __call__(self) -> Reloaded:
         """Raises ``ConfigError`` for settings or files that cannot be used; then nothing has changed."""
-        new = self._reread()
+        new = self.reread()
         files = both_or_none(new.tls_cert, new.tls_key)
-        exchanged = self._tls is not None and files is not None and self._tls.exchange(*files)
-        before = self._started.limits
-        fixed = differing(self._started, new, but=(*_LIMITS, *_TLS))
-        fixed += tuple(name for name in differing(before, new.limits) if name in _COUNTED_BY)
-        if (files is None) != (self._tls is None):
+        exchanged = self.tls is not None and files is not None and self.tls.exchange(*files)
+        before = self.started.limits
+        fixed = differing(self.started, new, but=("max_backlog", "limits", "tls_cert", "tls_key"))
+        # Open connections are counted by these two, so they hold until all connections have ended.
+        fixed += tuple(name for name in differing(before, new.limits) if name in {"exempt", "proxies"})
+        if (files is None) != (self.tls is None):
             fixed += ("tls_cert",)
         limits = replace(new.limits, exempt=before.exempt, proxies=before.proxies)
-        self._service.limit(new.max_backlog, limits)
-        self._connections.limit(room_for_connections(limits.connections))
-        changed: tuple[str, ...] = ("max_backlog",) if new.max_backlog != self._now.max_backlog else ()
-        changed += differing(self._now.limits, limits)
+        self.service.limit(new.max_backlog, limits)
+        self.connections.limit(room_for_connections(limits.connections))
+        changed: tuple[str, ...] = ("max_backlog",) if new.max_backlog != self.current.max_backlog else ()
+        changed += differing(self.current.limits, limits)
         changed += ("certificate",) if exchanged else ()
-        self._now = replace(new, limits=limits)
+        self.current = replace(new, limits=limits)
         return Reloaded(changed, fixed)

@@ -1,8 +1,4 @@
-"""The monitor as a process: it replays both logs as they grow until it is stopped, or finds a fault.
-
-Threads: the caller's thread replays; ``clock`` watches for silence; ``head watch`` looks at the newest head
-where metrics are served.
-"""
+"""The monitor as a process: it replays both logs as they grow until it is stopped, or finds a fault."""
 
 from __future__ import annotations
 

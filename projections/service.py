@@ -96,13 +96,8 @@ class FrontendService:
             denied=lambda: [part.denied for part in (self.replica, self.follower) if part.denied],
             full=lambda: self.directory.disk_problem,
         )
-        self.metrics = Metrics(
-            now,
-            lambda: self.watch.problem is None,
-            self.backlog,
-            self.health.has,
-            lambda: ledger.store.is_full,
-        )
+        reachable, full = lambda: self.watch.problem is None, lambda: ledger.store.is_full
+        self.metrics = Metrics(now, reachable, self.backlog, self.health.has, full)
         self.metrics.committed(ledger.committed.epoch, ledger.committed.standing.timestamp)
         self._batches = Worker("batcher", lambda _: self._batcher.run(), self._fail)
         self._sweeper = Sweeper(self._log, names, ledger, self.openings)

@@ -105,10 +105,8 @@ class Signer:
         # Whether there is more to read at once, without waiting for deliveries: these begin where
         # acknowledgements ended, and later events are read from the stream.
         self.is_behind = True
-        self._last_marker_at = effects.monotonic()
-        self._last_heard_at = effects.monotonic()
+        self._last_marker_at = self._last_heard_at = self._patrolled_at = effects.monotonic()
         self._patrol = Patrol(log, names, ledger, int.from_bytes(effects.nonce()[:8]))
-        self._patrolled_at = effects.monotonic()
         # Revision of the last event that the subscription delivered. Events after it are still expected.
         self._delivered = -1
 

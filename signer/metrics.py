@@ -88,7 +88,12 @@ class SignerMetrics:
             if waited is None or waited[0] >= queue_next:
                 return
             self._waiting = None if self._last_seen < queue_next else (queue_next, now)
-        self._observe_delay(now - waited[1])
+        seconds = now - waited[1]
+        self._delays.observe(seconds)
+        self._delay.set(seconds)
+        if self._promise is not None and seconds > self._promise:
+            self._broken.inc()
+            _LOG.warning("merge delay not kept", seconds=round(seconds, 3), promised=self._promise)
 
     def finished(
         self, head: MapHead, items: int, verdicts: Mapping[str, int], phases: Mapping[str, float]
@@ -115,13 +120,6 @@ class SignerMetrics:
     def outage(self, kind: str) -> None:
         """The loop begins again because of ``kind``: ``log``, ``disk`` or ``silence``."""
         self._outages.labels(kind).inc()
-
-    def _observe_delay(self, seconds: float) -> None:
-        self._delays.observe(seconds)
-        self._delay.set(seconds)
-        if self._promise is not None and seconds > self._promise:
-            self._broken.inc()
-            _LOG.warning("merge delay not kept", seconds=round(seconds, 3), promised=self._promise)
 
     def _lag_events(self) -> float:
         with self._lock:

@@ -178,18 +178,18 @@ class SignerSettings:
     metrics: tuple[str, int] | None = None  # host and port to serve metrics at
 
 
-class _Limits:
-    """The limits in force: the thread ``reloading`` assigns them, the signer's thread reads them."""
+@dataclass(slots=True)
+class _Reloading:
+    """Brings the limits of settings that were read again into force: the signer's thread reads ``limits``."""
 
-    def __init__(self, started: SignerSettings, reread: Callable[[], SignerSettings]) -> None:
-        self.now = started.limits
-        self._started = started
-        self._reread = reread
+    started: SignerSettings
+    limits: EpochLimits
+    reread: Callable[[], SignerSettings]
 
-    def reload(self) -> Reloaded:
-        new = self._reread()
-        changed, self.now = differing(self.now, new.limits), new.limits
-        return Reloaded(changed, differing(self._started, new, but=("limits",)))
+    def __call__(self) -> Reloaded:
+        new = self.reread()
+        changed, self.limits = differing(self.limits, new.limits), new.limits
+        return Reloaded(changed, differing(self.started, new, but=("limits",)))
 
 
 def serve(
@@ -209,7 +209,7 @@ def serve(
         DivergenceError: the log or the data directory holds something else than it must.
     """
     keys = KeyRing.load(settings.keys)
-    limits = _Limits(settings, reread or (lambda: settings))
+    reload = _Reloading(settings, settings.limits, reread or (lambda: settings))
     effects = Effects(connect, lambda: time.time_ns() // 1_000_000, time.monotonic, lambda: os.urandom(16))
     metrics = SignerMetrics(effects.now, effects.monotonic)
     outage = Outage("signer", _LOG)
@@ -233,9 +233,9 @@ def serve(
                 ledger,
                 keys,
                 effects=effects,
-                limits=lambda: limits.now,
+                limits=lambda: reload.limits,
                 metrics=metrics,
             )
 
-        stack.enter_context(reloading(limits.reload))
+        stack.enter_context(reloading(reload))
         run_forever(connect, signer, settings.names.queue, stop, metrics, outage=outage)

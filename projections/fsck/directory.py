@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.epochs import Current, is_authorized
@@ -68,22 +69,23 @@ class Examined:
 
 
 def examine_map(it: Examined) -> None:
-    """Check that every page hashes up to the root, and that behind every leaf stands its entry."""
+    """Check that every page hashes up to the root, and that every leaf has its entry."""
     root = it.ledger.committed.root
-    batch: list[LeafRef] = []
-    for leaf in walk(it.ledger.tables.pages, root, it.report.differs):
-        it.report.count("leaves of the map")
-        batch.append(leaf)
-        if len(batch) == BATCH:
-            _behind(it, batch)
-            batch = []
-    _behind(it, batch)
+    leaves = _counted(it, walk(it.ledger.tables.pages, root, it.report.differs))
+    while batch := list(islice(leaves, BATCH)):
+        _examine_entries_of(it, batch)
     found = it.report.counts["leaves of the map"]
     if found != root.size:
         it.report.differs(f"the map has {found} leaves, must have {root.size}")
 
 
-def _behind(it: Examined, leaves: list[LeafRef]) -> None:
+def _counted(it: Examined, leaves: Iterator[LeafRef]) -> Iterator[LeafRef]:
+    for leaf in leaves:
+        it.report.count("leaves of the map")
+        yield leaf
+
+
+def _examine_entries_of(it: Examined, leaves: list[LeafRef]) -> None:
     try:
         it.ledger.mutations_at(leaves)
     except DivergenceError:
