@@ -37,7 +37,7 @@ LARGE_READERS = 1
 WRITERS = 32
 GRACE = 5  # seconds
 
-# These errors do not end the process: it answers 503 and says why, until somebody has looked at the log.
+# These errors do not end the process: it answers 503 with the reason, until somebody has looked at the log.
 _STAYS = (RollbackError, EquivocationError)
 
 _LOG = structlog.get_logger("kt_es.server")

@@ -1,8 +1,8 @@
 """Comparison of what is published with what was committed here: the end at each start, and then all of it.
 
-A record or head that was changed in its stream after it was published would stand under one head after the
-other until somebody replays. So a running signer goes round: each step of ``Patrol`` reads a few events of
-both logs. The signer stops at the first event that is another one than it has hashed.
+Without a replay, nobody would notice that a record or head was changed in its stream after it was published.
+So a running signer reads both logs again and again: each step of ``Patrol`` reads a few events. The signer
+stops at the first event that differs from what it has hashed.
 """
 
 from __future__ import annotations
@@ -112,12 +112,12 @@ class Patrol:
         if len(events) < count and self._log.last_revision(stream) < at + count - 1:
             raise RollbackError(
                 f"the log was rolled back: {stream} ends before revision {at + count - 1}, which was "
-                f"committed here"
+                f"committed here: restore the complete log"
             )
         found = [(event.revision, event.type) for event in events]
         if found != [(revision, kind) for revision in range(at, at + count)]:
             raise DivergenceError(
-                f"{stream}, revisions {at} to {at + count - 1}: {found} stands there, {count} events of "
+                f"{stream}, revisions {at} to {at + count - 1}: the log has {found}, but {count} events of "
                 f"{kind} were committed here"
             )
         return events

@@ -1,4 +1,4 @@
-"""The signer as a process: its data directory, its keys, and the loop, started anew after any trouble."""
+"""The signer as a process: its data directory, its keys, and the loop, which begins again after an outage."""
 
 from __future__ import annotations
 

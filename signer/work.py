@@ -67,25 +67,25 @@ def publish(
         for there, ours in zip(standing, remaining, strict=False):
             if (there.type, there.data) != (ours.type, ours.data):
                 raise convict(ours.data, there.data) or DivergenceError(
-                    f"{stream}, revision {there.revision}: another {there.type} event stands where this "
-                    f"signer would publish its own; it stops and publishes nothing"
+                    f"{stream}, revision {there.revision}: the log has another {there.type} event than this "
+                    f"signer would publish; it stops and publishes nothing: find out who wrote that event"
                 )
         revision += len(standing)
         remaining = remaining[len(standing) :]
 
 
 def _explain(log: EventLog, stream: str, revision: int) -> NoReturn:
-    """Raise the reason why an append at ``revision`` was refused although nothing stands there."""
+    """Raise the reason why an append at ``revision`` was refused although the stream has no event there."""
     last = log.last_revision(stream)
     if last < revision - 1:
         raise RollbackError(
             f"the log was rolled back: {stream} has lost events, it ends before revision {revision}, which "
-            f"follows what was committed here"
+            f"follows what was committed here: restore the complete log"
         )
     # The stream is not shorter: an earlier append that timed out is not readable yet, or was written between
     # the two reads. Nothing is lost, and the next attempt finds it.
     raise UnavailableError(
-        f"{stream}: the append at revision {revision} was refused, but nothing stands there"
+        f"{stream}: the append at revision {revision} was refused, but no event is there yet: trying again"
     )
 
 
@@ -140,7 +140,6 @@ class EpochWork:
 
     @property
     def size(self) -> int:
-        """Number of items in the epoch so far."""
         return self._fold.size
 
     @property

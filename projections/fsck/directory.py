@@ -1,4 +1,4 @@
-"""The map, the entries, the heads and the openings of a data directory, and what is found there."""
+"""Checks of the map, the entries, the heads and the openings of a data directory, and their report."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def examine_entries(it: Examined) -> None:
     for index, epoch, stored in it.ledger.tables.entries.scan():
         where = f"the entry at index {index.hex()} of epoch {epoch}"
         if len(index) != INDEX_LENGTH:
-            it.report.differs(f"an entry stands under an index of {len(index)} bytes")
+            it.report.differs(f"an entry has an index of {len(index)} bytes, must be {INDEX_LENGTH}")
             continue
         if epoch > committed.epoch:
             it.report.count("entries of an unfinished epoch")

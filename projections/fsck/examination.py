@@ -52,7 +52,20 @@ def fsck(
     report = FsckReport(progress)
     with suppress(EnoughError):
         it = _opened(store, origin, pinned, report)
-        for step in [] if it is None else _steps(it, log):
+        if it is None:
+            return report
+        steps: list[Callable[[], None]] = [
+            lambda: check_commit(it.ledger),
+            lambda: check_pinned(it.ledger),
+            lambda: examine_map(it),
+            lambda: examine_entries(it),
+            lambda: examine_heads(it),
+            lambda: examine_nodes(it),
+            lambda: examine_openings(it),
+        ]
+        if log is not None:
+            steps += [lambda: examine_head_stream(it, *log), lambda: examine_record_stream(it, *log)]
+        for step in steps:
             try:
                 step()
             except DivergenceError as error:
@@ -70,21 +83,6 @@ def _opened(store: Store, origin: str, pinned: PublicKey, report: FsckReport) ->
     except DivergenceError as error:
         report.differs(str(error))
     return None
-
-
-def _steps(it: Examined, log: tuple[StreamReader, StreamNames] | None) -> list[Callable[[], None]]:
-    steps: list[Callable[[], None]] = [
-        lambda: check_commit(it.ledger),
-        lambda: check_pinned(it.ledger),
-        lambda: examine_map(it),
-        lambda: examine_entries(it),
-        lambda: examine_heads(it),
-        lambda: examine_nodes(it),
-        lambda: examine_openings(it),
-    ]
-    if log is not None:
-        steps += [lambda: examine_head_stream(it, *log), lambda: examine_record_stream(it, *log)]
-    return steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +116,9 @@ def examine_nodes(it: Examined) -> None:
 
 def _level(it: Examined, log: _Log, level: int) -> None:
     """Check one level of nodes: no gap, and each node is the hash of its children."""
-    expected, end = _first_node(level, log.first), log.state.size >> level
+    # A snapshot of ``log.first`` leaves stores the last node of a level only if the level has an odd number.
+    expected = (log.first >> level) - (log.first >> level & 1)
+    end = log.state.size >> level
     nodes = it.ledger.tables.nodes
     children = nodes.scan(log.key, level - 1) if level else iter(())
     # A snapshot has complete subtrees without their children.
@@ -140,11 +140,6 @@ def _level(it: Examined, log: _Log, level: int) -> None:
                 it.report.differs(f"{where} is {value.hex()}, must be {log_node_hash(*pair).hex()}")
     if expected < end:
         it.report.differs(f"{log.where(level, expected)} is missing")
-
-
-def _first_node(level: int, leaves: int) -> int:
-    """Return the first offset that is stored at ``level`` after a snapshot of a log of ``leaves``."""
-    return (leaves >> level) - (leaves >> level & 1)
 
 
 def _at(run: Iterator[tuple[int, bytes]], offset: int) -> Iterator[bytes]:
@@ -212,7 +207,7 @@ def examine_record_stream(it: Examined, log: StreamReader, names: StreamNames) -
     elif state != committed.log:
         it.report.differs(f"{stream}: root is {state.root().hex()}, must be {committed.log.root().hex()}")
     elif not it.begun.epoch and accepted != it.report.counts["entries"]:
-        it.report.differs(f"{it.report.counts['entries']} entries stand here, {accepted} were accepted")
+        it.report.differs(f"{it.report.counts['entries']} entries are stored here, {accepted} were accepted")
 
 
 def _entry_of(it: Examined, record: Record, epoch: int) -> None:
