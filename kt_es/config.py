@@ -20,7 +20,7 @@ from kt_es.formats.configs import check_directory, check_origin
 from kt_es.formats.entries import PublicKey
 from kt_es.node.limits import BOUNDS, NodeLimits
 from kt_es.process.files import check_private
-from kt_es.process.redaction import keep_secret, password_of, without_password
+from kt_es.process.log_filters import keep_secret, password_of, without_password
 from kt_es.server.availability import MAX_BACKLOG
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits, networks_of
 

@@ -20,7 +20,7 @@ from kt_es.ledger import clock
 from kt_es.ledger.clock import SLACK, ClockReport, silence, spoken
 from kt_es.ledger.ledger import Ledger, check_pinned
 from kt_es.ledger.replay import Replay
-from kt_es.ledger.state import Committed
+from kt_es.ledger.rows import Committed
 
 # Seconds for which a replay without a step still counts as at work, and so does a start.
 PATIENCE = SLACK / 1000

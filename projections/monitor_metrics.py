@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from kt_es.formats.queue import Verdict
-from kt_es.ledger.state import Committed
+from kt_es.ledger.rows import Committed
 from kt_es.process.exposition import Samples
 from projections.auditor import Alarm
 

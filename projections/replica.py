@@ -17,8 +17,8 @@ from kt_es.errors import AccessDeniedError, KtError, MalformedError, Unavailable
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.queue import Record
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.replay import ReplayedEpoch
+from kt_es.ledger.rows import OpeningTable
 from kt_es.process.outage import Backoff, Outage, keep_trying
 from kt_es.process.worker import Worker
 from kt_es.server.batcher import Waiters

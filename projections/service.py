@@ -15,17 +15,16 @@ from kt_es.errors import EquivocationError, KtError, RollbackError
 from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.ledger.convicting import keep
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.replay import ReplayedEpoch
+from kt_es.ledger.rows import OpeningTable
 from kt_es.process.worker import Worker
 from kt_es.server.answers import Indexer, OpeningReader
-from kt_es.server.availability import MAX_BACKLOG, Appender, Backlog, LogWatch
+from kt_es.server.availability import MAX_BACKLOG, Appender, Backlog, LogConnections, LogWatch
 from kt_es.server.batcher import Batcher
 from kt_es.server.clients import Clients
 from kt_es.server.handlers import DirectoryReader
 from kt_es.server.health import Health, Metrics
 from kt_es.server.http import Frontend, create_app
-from kt_es.server.late import LateLog, LogConnections
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
 from kt_es.server.privacy import PrivateStreams, Sweeper
 from kt_es.server.submission import Submissions
@@ -74,22 +73,22 @@ class FrontendService:
         self._data = data
         self._connections = LogConnections(connect_log)
         connect_log = self._connections.connect
-        self._log = LateLog(connect_log)
-        self.backlog = Backlog(self._log, names, max_backlog, lambda: ledger.committed.queue_next)
-        self.watch = LogWatch(self._log, names.queue, self._look)
-        self._appender = Appender(self._log, self.watch)
+        log = self._connections.shared
+        self.backlog = Backlog(log, names, max_backlog, lambda: ledger.committed.queue_next)
+        self.watch = LogWatch(log, names.queue, self._look)
+        self._appender = Appender(log, self.watch)
         self._batcher = Batcher(self._appender, names.queue)
         self.replica = Replica(connect_log, names, ledger, on_epoch=self._on_epoch, failed=self._fail)
         self.openings = OpeningTable(ledger.store)
         self.follower = OpeningsFollower(connect_log, names, self.openings, self._fail)
-        self._reader = OpeningReader(self.openings, self._log, names, self.watch)
+        self._reader = OpeningReader(self.openings, log, names, self.watch)
         self.directory = DirectoryReader(names.directory, ledger, Indexer(vrf), self._reader)
         # The VRF key of another directory is refused before anything listens.
         self.directory.check_key(ledger.committed)
         self.health = Health(
             ledger,
             names.heads,
-            self._log,
+            log,
             now,
             failure=lambda: self.directory.failure,
             away=lambda: self.watch.problem,
@@ -100,7 +99,7 @@ class FrontendService:
         self.metrics = Metrics(now, reachable, self.backlog, self.health.has, full)
         self.metrics.committed(ledger.committed.epoch, ledger.committed.standing.timestamp)
         self._batches = Worker("batcher", lambda _: self._batcher.run(), self._fail)
-        self._sweeper = Sweeper(self._log, names, ledger, self.openings)
+        self._sweeper = Sweeper(log, names, ledger, self.openings)
         self._workers = [
             self.replica.worker,
             self.follower.worker,
@@ -123,7 +122,7 @@ class FrontendService:
             backlog=self.backlog,
             appender=self._appender,
             batcher=self._batcher,
-            private=PrivateStreams(self._log),
+            private=PrivateStreams(self._connections.shared),
         )
         frontend = Frontend(
             self.directory,

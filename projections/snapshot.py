@@ -26,7 +26,7 @@ from kt_es.formats.snapshots import (
 )
 from kt_es.ledger.anchor import check_commit, check_state
 from kt_es.ledger.ledger import SLICE, Ledger, check_key, config_chain
-from kt_es.ledger.state import Beginning, Committed
+from kt_es.ledger.rows import Beginning, Committed
 from kt_es.ledger.store import Change, Store
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG, StoredEntry, Tables
 from kt_es.merkle.log import plan_state

@@ -33,8 +33,7 @@ from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import ANY, Event, EventLog, GroupSubscription, NewEvent, StreamNames
 from kt_es.formats.queue import EPOCH_MARKER, Marker
 from kt_es.ledger.anchor import check_commit
-from kt_es.ledger.ledger import Ledger, check_pinned
-from kt_es.ledger.proofs import head_at
+from kt_es.ledger.ledger import Ledger, check_pinned, head_at
 from kt_es.ledger.replay import Replay
 from signer.keys import KeyRing, Schedule
 from signer.metrics import SignerMetrics, SignerProgress, last_published

@@ -14,7 +14,7 @@ from kt_es.formats.heads import MAP_HEAD
 from kt_es.formats.queue import RECORDS, decode_records
 from kt_es.ledger.anchor import Anchor, another_head
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.state import Beginning
+from kt_es.ledger.rows import Beginning
 from kt_es.ledger.tables import MUTATIONS_LOG
 
 # In a step; an event of records has up to 256 KiB, a head less than 2.

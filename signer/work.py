@@ -36,7 +36,7 @@ from kt_es.formats.queue import RECORDS, RecordPacker, items_of
 from kt_es.ledger.anchor import Anchor, contradiction
 from kt_es.ledger.fold import EpochFold
 from kt_es.ledger.ledger import Ledger, config_chain
-from kt_es.ledger.state import Committed
+from kt_es.ledger.rows import Committed
 from signer.keys import KeyRing
 
 

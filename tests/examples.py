@@ -53,7 +53,7 @@ from kt_es.formats.queue import (
 )
 from kt_es.formats.ranges import RangeAnswer, RangeEpoch
 from kt_es.formats.snapshots import SnapshotHeader, SnapshotRow, decode_rows, encode_rows
-from kt_es.ledger.state import Committed
+from kt_es.ledger.rows import Committed
 from kt_es.merkle.log import LogState
 from kt_es.merkle.map import Root
 from tests.builders import (

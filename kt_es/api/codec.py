@@ -13,6 +13,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import NoneType
 from typing import Annotated, Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
@@ -207,3 +208,33 @@ def _object_of(kind: Any, value: Json, name: str) -> Any:
     if not isinstance(value, Mapping):
         raise MalformedError(name, "must be an object")
     return decode_model(kind, value)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownProblem:
+    """The parts of a problem document (RFC 9457) that people see. All of them are printable."""
+
+    reason: str
+    detail: str
+    field: str | None
+
+
+def read_problem(status: int, data: bytes) -> ShownProblem:
+    """Read the body of a failure. It never raises: a proxy between server and client has its own format."""
+    try:
+        body = decode_json(data, "problem")
+    except MalformedError:
+        body = {}
+
+    def shown(name: str) -> str | None:
+        value = body.get(name)
+        return _printable(value) if isinstance(value, str) and value else None
+
+    reason = shown("verdict") or shown("reason") or f"http-{status}"
+    detail = shown("detail") or shown("title") or f"the server answered with status {status}"
+    return ShownProblem(reason, detail, shown("field"))
+
+
+def _printable(text: str) -> str:
+    """``text`` without characters that control a terminal, cut at 500."""
+    return "".join(character if character.isprintable() else "?" for character in text[:500])

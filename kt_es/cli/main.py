@@ -24,8 +24,8 @@ from kt_es.cli.options import wants_json, with_common_options
 from kt_es.cli.output import FAILED, Output, failure, say
 from kt_es.errors import ConfigError, DiskFullError, EquivocationError, KtError
 from kt_es.formats.evidence import armored
+from kt_es.process.log_filters import without_password
 from kt_es.process.logs import takes_words, words
-from kt_es.process.redaction import without_password
 from kt_es.process.signals import listen
 from kt_es.process.space import forgive_full_disk, is_full
 

@@ -23,8 +23,8 @@ import structlog
 from kt_es.cli.supervisor import end_with_parent
 from kt_es.errors import EquivocationError, KtError, VerificationError
 from kt_es.extras import require
+from kt_es.process.log_filters import without_password
 from kt_es.process.logs import takes_words, words
-from kt_es.process.redaction import without_password
 from kt_es.process.signals import stop_event
 
 if TYPE_CHECKING:

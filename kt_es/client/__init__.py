@@ -6,22 +6,19 @@ The verifier (no network, no disk, no clock; docs/DESIGN.md, section 4):
 
 - ``trusted``: the state between two answers: pinned key, chain of configs, last checkpoint, last head
 - ``heads``: steps "config", "checkpoint", "rollback", "consistency", "map head", "freshness"
-- ``entries``: steps "map", "entry", "opening", "commitment", "signatures"
-- ``memory``: step "memory": what a client remembers of an account
+- ``entries``: steps "map", "entry", "opening", "commitment", "signatures", "memory"
 - ``trust``: a lookup and a saved proof, all steps in order
-- ``ranges``, ``history``: step "history": consecutive epochs, and all versions of a label
-- ``submissions``, ``vouching``: what a change signs, and whether its owner knows all the keys in it
+- ``ranges``: step "history" for consecutive epochs
 
 State on disk:
 
 - ``database``: small values in SQLite, by kind and key
-- ``state``: the state towards one directory; ``states``: the states of one person, by directory and by server
-- ``kept``: memory, verified versions and convictions, read from a state and written to it
-- ``keystore``: signing keys
+- ``state``: the state towards one directory; ``states``: signing keys and states of one person
+- ``history``: step "history" for all versions of a label, and the versions that are kept
+- ``changes``: what a change signs, and whether its owner knows all the keys in it
 
 The network (the JSON of requests and answers is declared in ``kt_es.api``):
 
-- ``wire``: answers, decoded and checked
 - ``deadlines``, ``transport``: HTTP with bounded time, bounded answers and retries
 - ``directory``: how the state of a directory begins, grows and is stored
 - ``session``: questions: lookup, head, range, history
@@ -76,7 +73,7 @@ _MODULES = {
     "History": "history",
     "Lookup": "trust",
     "MemoryStateStore": "state",
-    "Mine": "vouching",
+    "Mine": "changes",
     "Pinned": "trusted",
     "Published": "publishing",
     "StateStore": "state",

@@ -14,13 +14,11 @@ from itertools import pairwise
 
 import httpx
 
-from kt_es.client import wire
 from kt_es.client.changes import Mine, Proposal, Submission
 from kt_es.client.directory import Directory, DirectoryState
 from kt_es.client.heads import SLACK, verify_order
-from kt_es.client.history import History, Version
-from kt_es.client.kept import kept_versions
-from kt_es.client.publishing import Published, Publisher
+from kt_es.client.history import History, Version, kept_versions
+from kt_es.client.publishing import Published, Publisher, Receipt
 from kt_es.client.ranges import VerifiedRange
 from kt_es.client.session import DirectoryHead, Session
 from kt_es.client.state import StateStore
@@ -237,9 +235,7 @@ class Client:
         """Submit a proposal and confirm it. Raises ``RefusedError`` if another change came first."""
         return self._publisher.send(proposed.submission, wait, self._transport.deadline(timeout))
 
-    def submit(
-        self, submission: Submission, *, wait: float = 0.0, timeout: float | None = None
-    ) -> wire.Receipt:
+    def submit(self, submission: Submission, *, wait: float = 0.0, timeout: float | None = None) -> Receipt:
         """Send ``submission``, and the same bytes again while the server is unavailable.
 
         Args:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from kt_es.api.codec import decode_model
-from kt_es.api.models import ConsistencyBody
+from kt_es.api.codec import Json, decode_model
+from kt_es.api.models import ConsistencyBody, DirectoryBody, HeadBody
 from kt_es.api.operations import DIRECTORY, consistency_path
-from kt_es.client import wire
+from kt_es.client.entries import KIND as ACCOUNTS
+from kt_es.client.entries import Account, remember, verify_memory
 from kt_es.client.heads import contradictions, merge
-from kt_es.client.kept import check_unconvicted
 from kt_es.client.state import StateStore
 from kt_es.client.transport import Transport
+from kt_es.client.trust import Lookup
 from kt_es.client.trusted import Pinned, Trusted, begin, extend, first_use, pin
 from kt_es.errors import (
     ConfigError,
@@ -29,6 +30,11 @@ from kt_es.errors import (
     UnavailableError,
     VerificationError,
 )
+from kt_es.evidence import convicted_before
+from kt_es.formats.configs import SignedConfig, check_directory, check_origin
+from kt_es.formats.heads import SignedMapHead
+from kt_es.formats.labels import LABEL_POLICIES
+from kt_es.formats.proofs import decode_configs
 
 # Seconds for the request that finds out to which directory an unavailable server belongs.
 _IDENTITY_DEADLINE = 1.0
@@ -54,6 +60,16 @@ class Directory:
     @property
     def pinned(self) -> Pinned:
         return self.trusted.pinned
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryAnswer:
+    """The answer about the directory, with its configs decoded."""
+
+    origin: str
+    directory: str
+    label_policy: str
+    configs: tuple[SignedConfig, ...]
 
 
 class DirectoryState:
@@ -129,7 +145,7 @@ class DirectoryState:
             stored = self.store.load()
         return stored
 
-    def refresh(self, trusted: Trusted, deadline: float) -> tuple[wire.DirectoryAnswer, Trusted]:
+    def refresh(self, trusted: Trusted, deadline: float) -> tuple[DirectoryAnswer, Trusted]:
         """Ask the server for its configs. Returns its answer, and ``trusted`` with these configs, stored."""
         with self.saving():
             answer = self._ask(deadline)
@@ -168,9 +184,9 @@ class DirectoryState:
         answer = self._transport.get(consistency_path(log, low, high), deadline)
         return decode_model(ConsistencyBody, answer.body).hashes
 
-    def _ask(self, deadline: float, *, patient: bool = True) -> wire.DirectoryAnswer:
+    def _ask(self, deadline: float, *, patient: bool = True) -> DirectoryAnswer:
         """Ask the server about its directory. Only the form of the answer is checked."""
-        return wire.read_directory(self._transport.get(DIRECTORY.path, deadline, patient=patient).body)
+        return read_directory(self._transport.get(DIRECTORY.path, deadline, patient=patient).body)
 
     def _check_identity(self, deadline: float) -> None:
         """Raise if an unavailable server belongs to another directory: waiting for it would not help."""
@@ -180,3 +196,61 @@ class DirectoryState:
         until = min(deadline, time.monotonic() + _IDENTITY_DEADLINE)
         with self.saving(), contextlib.suppress(UnavailableError, MalformedError, RefusedError):
             extend(trusted, self._ask(until, patient=False).configs)
+
+
+def read_directory(body: Mapping[str, Json]) -> DirectoryAnswer:
+    answer = decode_model(DirectoryBody, body)
+    if answer.label_policy not in LABEL_POLICIES:
+        raise MalformedError("label_policy", f"must be one of {', '.join(LABEL_POLICIES)}")
+    return DirectoryAnswer(
+        check_origin(answer.origin),
+        check_directory(answer.directory),
+        answer.label_policy,
+        decode_configs(answer.configs),
+    )
+
+
+def read_head(body: Mapping[str, Json]) -> HeadBody:
+    answer = decode_model(HeadBody, body)
+    SignedMapHead.decode(answer.smh)
+    return answer
+
+
+def recalled(store: StateStore, index: bytes) -> Account | None:
+    """Return the memory of the account at ``index``, None before the first sight.
+
+    Raises:
+        ConfigError: the memory is damaged. A silent new start would lose the state that protects from a
+            second history of the account.
+    """
+    data = store.recall(ACCOUNTS, index)
+    try:
+        return None if data is None else Account.decode(data)
+    except MalformedError as error:
+        raise ConfigError(f"what this client remembers of the account is damaged: {error}") from None
+
+
+def keep_sight(store: StateStore, trusted: Trusted, lookup: Lookup) -> None:
+    """Remember what ``lookup`` shows. Compares it again with what others have remembered in the meantime."""
+    account, sight = lookup.before, lookup.sight
+    while (after := remember(account, sight)) != account:
+        before = None if account is None else account.encode()
+        # The first sight of an entry must survive a power failure. Each lookup finds the last sight again.
+        synced = account is None or account.first.entry != after.first.entry
+        if store.exchange(ACCOUNTS, lookup.index, before, after.encode(), synced=synced):
+            return
+        account = recalled(store, lookup.index)
+        verify_memory(trusted.origin, trusted.configs, lookup.index, account, sight)
+
+
+def check_unconvicted(store: StateStore, trusted: Trusted) -> None:
+    """Raise ``EquivocationError`` if evidence in ``store`` convicts the directory of ``trusted``.
+
+    So every question about a convicted directory fails, until a person has moved the evidence away.
+    """
+    # Later keys are not in the chain of older evidence. The first key is in each chain.
+    keys = {trusted.configs[0].config.signer_key}
+    for evidence, path in store.evidence():
+        if error := convicted_before(evidence, str(path), trusted.origin, keys):
+            error.saved = path
+            raise error

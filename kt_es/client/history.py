@@ -1,20 +1,37 @@
-"""Verification of a history: every version of a label, since when it holds, and who authorized it. Pure.
+"""Histories: every version of a label, since when it holds and who authorized it, verified and kept.
 
 The map proves one version at one epoch. So step "history" needs two lookups of each version: at the epoch
 that accepted the version, where it has to stand, and at the epoch before, where its predecessor still has to
-stand. Verified versions are kept (``kept``), and the next history continues from the last of them.
+stand. The next history continues from the last verified version.
+
+Verified versions are stored in blocks of ``BLOCK``, so a new version rewrites one block and not the whole
+history. A block is an array of versions; a version is ``[epoch, timestamp, entry bytes, signer key ids,
+erased]``. Blocks are private: they show who changed which account, and when.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from kt_es.api.codec import Json, decode_model
+from kt_es.api.models import HistoryBody
+from kt_es.client.state import StateStore
 from kt_es.client.trust import Lookup
+from kt_es.crypto.hashes import sha256
 from kt_es.crypto.signatures import signed_message
 from kt_es.epochs import Current, is_authorized
-from kt_es.errors import VerificationError, counted
-from kt_es.formats.entries import Entry, Mutation, ProfileKey, PublicKey
+from kt_es.errors import ConfigError, MalformedError, VerificationError, counted
+from kt_es.formats.codec import Value, decode, encode, take_array, take_bytes, take_uint
+from kt_es.formats.entries import MAX_MUTATION, Entry, Mutation, ProfileKey, PublicKey
+
+KIND = "history"
+"""Kind of the values under which a client's store keeps blocks, by label and number."""
+
+BLOCK = 128
+_MARK = "kt-es history v1"
+_KEY_ID_LENGTH = 8
+_MAX_SIGNERS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +81,18 @@ class History:
     versions: tuple[Version, ...]
     current: Lookup
     checks: tuple[str, ...]
+
+
+def read_history(body: Mapping[str, Json]) -> tuple[ClaimedVersion, ...]:
+    versions = []
+    for answer in decode_model(HistoryBody, body).versions:
+        mutation = Mutation.decode(answer.mutation)
+        if answer.version != mutation.entry.version:
+            raise MalformedError("version", "is not that of the mutation")
+        if answer.epoch < 1:
+            raise MalformedError("epoch", "must be an integer from 1")
+        versions.append(ClaimedVersion(answer.epoch, mutation))
+    return tuple(versions)
 
 
 def epochs_to_look_up(claimed: Sequence[ClaimedVersion]) -> tuple[int, ...]:
@@ -179,4 +208,81 @@ def _checks(versions: Sequence[Version]) -> tuple[str, ...]:
     return (
         f"{counted(len(versions), 'versions')}, each naming the one before and authorized by its keys",
         "each version proven in the map of its epoch, and the one before in the epoch before",
+    )
+
+
+def kept_versions(store: StateStore, label: str) -> tuple[Version, ...]:
+    """Return the kept versions of ``label``, oldest first.
+
+    Raises:
+        ConfigError: they are damaged. Verified versions are never lost silently.
+    """
+    versions: list[Version] = []
+    try:
+        while (data := store.recall(KIND, _key(label, len(versions) // BLOCK))) is not None:
+            block = _decoded(data, versions[-1] if versions else None)
+            versions += block
+            if len(block) < BLOCK:
+                break
+        verify_chain(versions)
+    except (MalformedError, VerificationError) as error:
+        raise ConfigError(f"the kept history of {label} is damaged: {error}") from None
+    return tuple(versions)
+
+
+def keep_versions(store: StateStore, label: str, versions: Sequence[Version], new: int) -> None:
+    """Keep ``versions``, of which the last ``new`` ones are not kept yet."""
+    first = (len(versions) - new) // BLOCK
+    for number in range(first, (len(versions) + BLOCK - 1) // BLOCK):
+        block = versions[number * BLOCK : (number + 1) * BLOCK]
+        store.remember(KIND, _key(label, number), encode([_MARK, [_fields(version) for version in block]]))
+
+
+def _key(label: str, block: int) -> bytes:
+    return sha256(label.encode()) + block.to_bytes(4)
+
+
+def _fields(version: Version) -> Value:
+    return [
+        version.epoch,
+        version.timestamp,
+        version.entry.encode(),
+        [key.id for key in version.signers],
+        1 if version.erased else 0,
+    ]
+
+
+def _decoded(data: bytes, before: Version | None) -> list[Version]:
+    mark, values = take_array(decode(data, "kept history"), "kept history", 2)
+    if mark != _MARK:
+        raise MalformedError("kept history", f"must begin with {_MARK!r}")
+    versions: list[Version] = []
+    for value in take_array(values, "kept history versions", 1, BLOCK):
+        before = _taken(value, before)
+        versions.append(before)
+    return versions
+
+
+def _taken(value: Value, before: Version | None) -> Version:
+    what = "kept version"
+    epoch, timestamp, data, signers, erased = take_array(value, what, 5)
+    data = take_bytes(data, f"{what} entry", 1, MAX_MUTATION)
+    entry = Entry.decode(data)
+    old: Sequence[PublicKey] = () if before is None else before.entry.authorized_keys
+    known = {key.id: key for key in (*old, *entry.authorized_keys)}
+    ids = [
+        take_bytes(signer, f"{what} signer", _KEY_ID_LENGTH)
+        for signer in take_array(signers, f"{what} signers", 0, _MAX_SIGNERS)
+    ]
+    if not known.keys() >= set(ids):
+        raise MalformedError(f"{what} signers", "are not keys of the entry or of the one before")
+    return Version(
+        take_uint(epoch, f"{what} epoch", 1),
+        take_uint(timestamp, f"{what} timestamp"),
+        entry,
+        sha256(data),
+        tuple(known[key_id] for key_id in ids),
+        None,
+        # Nobody has asked since then whether the profile was erased. An erasure is permanent.
+        True if take_uint(erased, f"{what} erased", 0, 1) else None,
     )

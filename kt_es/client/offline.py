@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kt_es.client.directory import check_unconvicted, keep_sight, recalled
 from kt_es.client.heads import SLACK, contradictions, verify_order
-from kt_es.client.kept import check_unconvicted, keep_sight, recalled
 from kt_es.client.state import StateStore
 from kt_es.client.trust import Lookup, verify_proof_file
 from kt_es.client.trusted import Pinned, Trusted, extend, position_of_key

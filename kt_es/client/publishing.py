@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kt_es.api.codec import decode_member
-from kt_es.api.models import MAX_WAIT, ErasureBody, ErasureRequest, MutationRequest
+from kt_es.api.codec import Json, decode_member
+from kt_es.api.models import MAX_WAIT, ErasureBody, ErasureRequest, MutationRequest, ReceiptBody, VerdictBody
 from kt_es.api.operations import ERASURES, MUTATIONS
-from kt_es.client import wire
 from kt_es.client.changes import (
     OWN,
     Mine,
@@ -31,6 +30,15 @@ from kt_es.errors import ConfigError, MalformedError, RefusedError, UnavailableE
 from kt_es.formats.entries import OPENING_LENGTH, ProfileKey, PublicKey
 from kt_es.formats.erasures import Erasure
 from kt_es.process.outage import Backoff
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The answer to a submission. ``verdict`` and ``epoch`` are None while nothing is decided."""
+
+    mutation: str
+    verdict: str | None
+    epoch: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +144,7 @@ class Publisher:
             raise
         return self.confirm(submission, deadline)
 
-    def submit(self, submission: Submission, wait: float, deadline: float) -> wire.Receipt:
+    def submit(self, submission: Submission, wait: float, deadline: float) -> Receipt:
         """Send ``submission``. The server may take ``wait`` seconds to answer with the verdict."""
         left = max(deadline - time.monotonic(), 0.0)
         request = MutationRequest(
@@ -147,7 +155,7 @@ class Publisher:
             max(0.0, min(wait, float(MAX_WAIT), left / 2)),
         )
         answer = self._session.transport.post(MUTATIONS.path, request, deadline)
-        receipt = wire.read_receipt(answer.body)
+        receipt = read_receipt(answer.body)
         if receipt.mutation != submission.mutation.entry_hash.hex():
             raise MalformedError("receipt", "is for another mutation")
         return receipt
@@ -207,3 +215,13 @@ def _wait_for(proven: Callable[[], Lookup | None], what: str, deadline: float) -
             raise UnavailableError(f"the {what} is not in a map head yet; ask again, it is not lost")
         time.sleep(pause)
     return lookup
+
+
+def read_receipt(body: Mapping[str, Json]) -> Receipt:
+    # Decode only the members that the client uses: the mutation was accepted, even if others are wrong.
+    mutation = decode_member(ReceiptBody, body, "mutation")
+    verdict, epoch = (
+        None if body.get(name) is None else decode_member(VerdictBody, body, name)
+        for name in ("verdict", "epoch")
+    )
+    return Receipt(mutation, verdict, epoch)

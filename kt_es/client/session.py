@@ -14,8 +14,7 @@ from typing import TypeVar
 from kt_es.api.codec import decode_model
 from kt_es.api.models import HeadBody, HistoryRequest, LookupBody, LookupRequest, RangeBody, RangeRequest
 from kt_es.api.operations import HISTORY, LOOKUP, RANGE, ProblemReason, head_path
-from kt_es.client import wire
-from kt_es.client.directory import DirectoryState
+from kt_es.client.directory import DirectoryState, keep_sight, read_head, recalled
 from kt_es.client.heads import (
     ClaimedHead,
     ProvenHead,
@@ -25,14 +24,17 @@ from kt_es.client.heads import (
     verify_mutations_checkpoint,
 )
 from kt_es.client.history import (
+    BLOCK,
     ClaimedVersion,
     History,
     Version,
     epochs_to_look_up,
+    keep_versions,
+    kept_versions,
+    read_history,
     verify_history,
     verify_versions,
 )
-from kt_es.client.kept import BLOCK, keep_sight, keep_versions, kept_versions, recalled
 from kt_es.client.ranges import VerifiedRange, open_range, verify_range
 from kt_es.client.transport import Answer, Transport
 from kt_es.client.trust import Lookup, open_answer, verify_lookup
@@ -242,7 +244,7 @@ class Session:
         request = HistoryRequest(label, profiles=False, after=after)
         for pause in (*_LAG_PAUSES, None):
             answer = self.transport.post(HISTORY.path, request, deadline, limit=MAX_PAGE)
-            page = wire.read_history(answer.body)
+            page = read_history(answer.body)
             if page:
                 return page
             if pause is not None:
@@ -271,7 +273,7 @@ class Session:
         return DirectoryHead(proven, reply.smh, reply.latest_checkpoint, reply.mutations_checkpoint)
 
     def _head_answer(self, epoch: int | None, deadline: float, *, since: int = 0) -> HeadBody:
-        return wire.read_head(self.transport.get(head_path(epoch, since), deadline).body)
+        return read_head(self.transport.get(head_path(epoch, since), deadline).body)
 
     def _confront(self, trusted: Trusted, deadline: float) -> None:
         """After a consistency proof that failed, ask for heads that the server must still have.

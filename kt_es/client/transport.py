@@ -16,14 +16,13 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from kt_es.api.codec import Json, decode_json, encode_model
+from kt_es.api.codec import Json, decode_json, encode_model, read_problem
 from kt_es.api.operations import JSON_MEDIA, MAX_ANSWER
 from kt_es.client.deadlines import Deadline, bound_transport
-from kt_es.client.wire import read_problem
 from kt_es.errors import ConfigError, MalformedError, MisfitError, RefusedError, UnavailableError
+from kt_es.process.log_filters import keep_secret, without_password
 from kt_es.process.network import proxy_for, speaks_tls, uses_proxies
 from kt_es.process.outage import Backoff
-from kt_es.process.redaction import keep_secret, without_password
 
 _MAX_PROBLEM = 64 * 1024
 _CONNECT = 10.0

@@ -5,8 +5,7 @@ raise. A refusal names one of ``STEPS``, which stand in the order in which they 
 
 - ``heads``: "config", "checkpoint", "rollback", "consistency", "map head", "freshness"
 - here: "answer" and "vrf"
-- ``entries``: "map", "entry", "opening", "commitment", "signatures"
-- ``memory``: "memory"
+- ``entries``: "map", "entry", "opening", "commitment", "signatures", "memory"
 - ``history`` and ``ranges``: "history"
 """
 

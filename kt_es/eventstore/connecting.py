@@ -12,7 +12,7 @@ from kt_es.eventstore import driver
 from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.esdb_client import EsdbClient
 from kt_es.eventstore.subscriptions import sentence, unreached
-from kt_es.process.redaction import keep_secret, without_password
+from kt_es.process.log_filters import keep_secret, without_password
 
 _SCHEMES = ("esdb", "kurrentdb", "kdb")
 _DISCOVER = "+discover"

@@ -100,7 +100,7 @@ EXERCISE_DEADLINE = 3.0
 # Words in gRPC's messages if a certificate or a name is not accepted, or if the server does not speak TLS.
 TLS_FAILURES = ("SSL_ERROR_SSL", "TSI_PROTOCOL_FAILURE", "peer certificate", "Hostname Verification")
 
-# Words in gRPC's messages if the server may speak another protocol. ``translation`` decides whether it does.
+# Words in gRPC's messages if the server may speak another protocol. ``subscriptions.translated`` finds out.
 _OTHER_MISFITS = ("Failed parsing HTTP/2", "Socket closed")
 
 _KEEPALIVE = (

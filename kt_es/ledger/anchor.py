@@ -34,7 +34,7 @@ from kt_es.formats.heads import (
     open_checkpoint,
 )
 from kt_es.ledger.ledger import Ledger, check_chain, config_chain
-from kt_es.ledger.state import EMPTY_LOG, Committed
+from kt_es.ledger.rows import EMPTY_LOG, Committed
 from kt_es.merkle.log import LogState
 from kt_es.merkle.map import EMPTY_ROOT
 

@@ -10,7 +10,7 @@ import itertools
 from dataclasses import dataclass, field
 
 from kt_es.formats.configs import SignedConfig
-from kt_es.ledger.state import Committed
+from kt_es.ledger.rows import Committed
 
 # How far clocks may differ, and how late a head may be.
 SLACK = 60_000

@@ -17,7 +17,7 @@ from kt_es.formats.erasures import Erasure
 from kt_es.formats.heads import HeadEvent, MapHead
 from kt_es.formats.queue import Item, Marker, Record, Verdict
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.state import Committed
+from kt_es.ledger.rows import Committed
 from kt_es.ledger.store import Change
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG, EntryTable, StoredEntry
 

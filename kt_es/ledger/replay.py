@@ -20,7 +20,7 @@ from kt_es.formats.queue import RECORDS, Item, ItemKind, Record, RecordPacker, d
 from kt_es.ledger.anchor import Anchor, check_commit, check_signatures, shown
 from kt_es.ledger.fold import EpochFold
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.state import Committed
+from kt_es.ledger.rows import Committed
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,7 @@ import structlog
 from structlog.typing import EventDict, Processor
 
 from kt_es.errors import KtError
-from kt_es.process.redaction import without_password
-from kt_es.process.repeats import Repeats
+from kt_es.process.log_filters import Repeats, without_password
 from kt_es.process.space import lost_lines
 
 TICK = 5.0

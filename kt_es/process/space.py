@@ -2,7 +2,8 @@
 
 After any other failure of a disk its content is uncertain, and the process has to end.
 
-Standard error is often a log file on the same disk as the data.
+Standard error is often a log file on the same disk as the data. Then messages for which there is no space
+are lost, without an error.
 """
 
 from __future__ import annotations

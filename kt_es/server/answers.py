@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
@@ -12,17 +13,14 @@ import structlog
 from kt_es.crypto.hashes import opens
 from kt_es.crypto.vrf import VrfPrivateKey, index_of
 from kt_es.errors import MalformedError
-from kt_es.eventstore.streams import StreamNames
+from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.entries import Mutation, Opening
 from kt_es.formats.heads import MAX_CHECKPOINT
 from kt_es.formats.ranges import MAX_RANGE, MAX_RANGE_ANSWER, RangeAnswer, RangeEpoch
-from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.openings import Missing, OpeningTable, read_opening
-from kt_es.ledger.proofs import map_root_at, prove_range, roots_from
-from kt_es.ledger.state import Committed
+from kt_es.ledger.ledger import Ledger, map_root_at, prove_range, roots_from
+from kt_es.ledger.rows import Committed, Missing, OpeningTable, read_opening
 from kt_es.merkle.verify import MapProof
 from kt_es.server.availability import LogWatch
-from kt_es.server.late import RequestLog
 from kt_es.server.problems import NotNowError
 
 CACHED = 16_384
@@ -67,7 +65,9 @@ _LOG = structlog.get_logger("kt_es.server")
 class OpeningReader:
     """Finds the openings of commitments. It never returns a wrong opening."""
 
-    def __init__(self, openings: OpeningTable, log: RequestLog, names: StreamNames, watch: LogWatch) -> None:
+    def __init__(
+        self, openings: OpeningTable, log: Callable[[], EventLog], names: StreamNames, watch: LogWatch
+    ) -> None:
         self._openings = openings
         self._log = log
         self._names = names
@@ -98,7 +98,7 @@ class OpeningReader:
         self._watch.check()
         stream = self._names.openings(entry.index)
         reading: Future[Opening | Missing] = self._pool.submit(
-            lambda: read_opening(self._log.read(stream), mutation.entry_hash, is_true)
+            lambda: read_opening(self._log().read(stream), mutation.entry_hash, is_true)
         )
         try:
             found = reading.result(DEADLINE)

@@ -15,16 +15,16 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 import structlog
 
 from kt_es.errors import AccessDeniedError, MalformedError, UnavailableError
-from kt_es.eventstore.streams import ANY, NewEvent, StreamNames
+from kt_es.eventstore.streams import ANY, EventLog, NewEvent, StreamNames
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.queue import MAX_EVENT_ITEMS, items_of
 from kt_es.process.outage import Outage
-from kt_es.server.late import RequestLog
 from kt_es.server.privacy import Denials
 from kt_es.server.problems import AWAY, NotNowError, denial
 
@@ -42,6 +42,42 @@ def _ignore(_: int) -> None:
     return
 
 
+class LogConnections:
+    """Makes clients of the log with ``connect``. Closing ends the calls that hang in any of them."""
+
+    def __init__(self, connect: Callable[[], EventLog]) -> None:
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._sharing = threading.Lock()
+        self._shared: EventLog | None = None
+        self._open: weakref.WeakSet[EventLog] = weakref.WeakSet()
+        self._closed = False
+
+    def connect(self) -> EventLog:
+        """Return another client. The caller closes it."""
+        log = self._connect()
+        with self._lock:
+            if not self._closed:
+                self._open.add(log)
+                return log
+        log.close()
+        raise NotNowError("the front end is stopping")
+
+    def shared(self) -> EventLog:
+        """Return the client of all requests. The first call connects, so that lookups do not wait for it."""
+        with self._sharing:
+            if self._shared is None:
+                self._shared = self.connect()
+            return self._shared
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            logs = list(self._open)
+        for log in logs:
+            log.close()
+
+
 class LogWatch:
     """The state of the event log. Before the first probe it counts as away.
 
@@ -52,7 +88,7 @@ class LogWatch:
 
     def __init__(
         self,
-        log: RequestLog,
+        log: Callable[[], EventLog],
         stream: str,
         looked: Callable[[int], None] = _ignore,
         clock: Callable[[], float] = time.monotonic,
@@ -83,7 +119,7 @@ class LogWatch:
     def probe(self) -> None:
         """Send the log a small request, and note whether it answers."""
         try:
-            self._looked(self._log.last_revision(self._stream))
+            self._looked(self._log().last_revision(self._stream))
             self.denials.probe()
         except AccessDeniedError as error:
             self.denials.denied(error)
@@ -112,7 +148,9 @@ class Appender:
     Denied appends are not repeated; the denials of ``watch`` remember them.
     """
 
-    def __init__(self, log: RequestLog, watch: LogWatch, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, log: Callable[[], EventLog], watch: LogWatch, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._log = log
         self._watch = watch
         self._clock = clock
@@ -132,7 +170,7 @@ class Appender:
         Its id depends on its content alone, so repeating the append is safe. Raises ``UnavailableError``
         after ``deadline``: the event may be in the stream nevertheless.
         """
-        self.repeat(lambda: self._log.append(stream, ANY, [event]), deadline)
+        self.repeat(lambda: self._log().append(stream, ANY, [event]), deadline)
 
     def repeat(self, call: Callable[[], None], deadline: float) -> None:
         """Repeat an idempotent call until it succeeds or ``deadline`` comes."""
@@ -162,7 +200,9 @@ class Backlog:
     the log calls ``look``; any thread may call the rest.
     """
 
-    def __init__(self, log: RequestLog, names: StreamNames, limit: int, committed: Callable[[], int]) -> None:
+    def __init__(
+        self, log: Callable[[], EventLog], names: StreamNames, limit: int, committed: Callable[[], int]
+    ) -> None:
         self.limit = limit
         self._log = log
         self._names = names
@@ -220,7 +260,7 @@ class Backlog:
 
     def _published(self) -> int:
         """The end of the last published head in the queue. An estimate needs no verification."""
-        event = self._log.last_event(self._names.heads)
+        event = self._log().last_event(self._names.heads)
         try:
             return 0 if event is None else _head(event.data)
         except MalformedError:
@@ -233,7 +273,7 @@ class Backlog:
         counts = [
             len(items_of(event.revision, event.type, event.data))
             for sample in range(samples)
-            for event in self._log.read(
+            for event in self._log().read(
                 self._names.queue, first + (2 * sample + 1) * waiting // (2 * samples), 1
             )
         ]

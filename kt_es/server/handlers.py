@@ -16,9 +16,16 @@ from kt_es.formats.entries import Mutation, Opening
 from kt_es.formats.heads import HeadEvent
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.proofs import ErasureProof, LookupAnswer, encode_configs
-from kt_es.ledger.ledger import Ledger, config_chain
-from kt_es.ledger.proofs import head_at, map_root_at, prove_consistency, prove_erasure, prove_head
-from kt_es.ledger.state import Committed
+from kt_es.ledger.ledger import (
+    Ledger,
+    config_chain,
+    head_at,
+    map_root_at,
+    prove_consistency,
+    prove_erasure,
+    prove_head,
+)
+from kt_es.ledger.rows import Committed
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.server.answers import Indexer, OpeningReader, answer_range, check_range
 from kt_es.server.problems import NotNowError

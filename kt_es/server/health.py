@@ -15,12 +15,12 @@ from functools import partial
 from prometheus_client import Gauge, generate_latest
 
 from kt_es.errors import AccessDeniedError, EquivocationError, KtError, RollbackError
+from kt_es.eventstore.streams import EventLog
 from kt_es.ledger import clock
 from kt_es.ledger.clock import spoken
 from kt_es.ledger.ledger import Ledger
 from kt_es.process.exposition import Samples
 from kt_es.server.availability import Backlog
-from kt_es.server.late import RequestLog
 from kt_es.server.problems import denial
 
 
@@ -62,7 +62,7 @@ class Health:
         self,
         ledger: Ledger,
         heads: str,
-        log: RequestLog,
+        log: Callable[[], EventLog],
         now: Callable[[], int],
         *,
         failure: Callable[[], KtError | None],
@@ -88,7 +88,7 @@ class Health:
         if not clock.silence(self._ledger.committed, self._now()):
             return
         try:
-            self._published = self._log.last_revision(self._heads) + 1
+            self._published = self._log().last_revision(self._heads) + 1
         except AccessDeniedError:
             # The replica has the same problem and reports it.
             return

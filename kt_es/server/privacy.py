@@ -21,11 +21,10 @@ import structlog
 
 from kt_es.errors import AccessDeniedError, KtError, MalformedError, UnavailableError, WrongRevisionError
 from kt_es.eventstore.rights import DELETED, READ, READ_METADATA, WRITE, keeps_private, openings_acl
-from kt_es.eventstore.streams import ANY, NO_STREAM, Event, NewEvent, StreamNames, content_event
+from kt_es.eventstore.streams import ANY, NO_STREAM, Event, EventLog, NewEvent, StreamNames, content_event
 from kt_es.formats.entries import HASH_LENGTH, OPENING, OPENING_ERASED, Opening, encode_erased
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.openings import OpeningTable
-from kt_es.server.late import RequestLog
+from kt_es.ledger.rows import OpeningTable
 from kt_es.server.problems import NotNowError, denial
 
 RETRY_AFTER = 5.0
@@ -47,7 +46,7 @@ class Denials:
     rest. ``queue`` is the stream that every submission needs.
     """
 
-    def __init__(self, log: RequestLog, queue: str) -> None:
+    def __init__(self, log: Callable[[], EventLog], queue: str) -> None:
         self._log = log
         self._queue = queue
         self._lock = threading.Lock()
@@ -94,13 +93,13 @@ class Denials:
         """Raise ``AccessDeniedError`` if ``right`` to ``stream`` is missing. Nothing is changed."""
         try:
             if right == READ:
-                self._log.last_revision(stream)
+                self._log().last_revision(stream)
             elif right == READ_METADATA:
-                self._log.metadata(stream)
+                self._log().metadata(stream)
             elif right == WRITE:
-                self._log.append(stream, _IMPOSSIBLE, [NewEvent("Probe", b"", uuid.uuid4())])
+                self._log().append(stream, _IMPOSSIBLE, [NewEvent("Probe", b"", uuid.uuid4())])
             else:
-                self._log.set_metadata(stream, {}, _IMPOSSIBLE)
+                self._log().set_metadata(stream, {}, _IMPOSSIBLE)
         except WrongRevisionError:
             return
 
@@ -111,7 +110,7 @@ class PrivateStreams:
     Results are not remembered, because a deletion may remove an ACL at any time.
     """
 
-    def __init__(self, log: RequestLog) -> None:
+    def __init__(self, log: Callable[[], EventLog]) -> None:
         self._log = log
         self._acl = openings_acl()
 
@@ -127,7 +126,7 @@ class PrivateStreams:
         if previous is None and self._set(stream, {}, NO_STREAM):
             return
         for _ in range(ROUNDS):
-            metadata = self._log.metadata(stream)
+            metadata = self._log().metadata(stream)
             values = metadata.values
             if values.get("$tb") == DELETED:
                 self._bring_back(stream, previous)
@@ -143,11 +142,11 @@ class PrivateStreams:
         the right to set it again.
         """
         try:
-            self._log.set_metadata(stream, {**values, "$acl": self._acl}, expected)
+            self._log().set_metadata(stream, {**values, "$acl": self._acl}, expected)
         except WrongRevisionError:
             return False
         except AccessDeniedError:
-            if keeps_private(self._log.metadata(stream).values):
+            if keeps_private(self._log().metadata(stream).values):
                 return False
             raise
         return True
@@ -158,7 +157,7 @@ class PrivateStreams:
         The id is new each time: with the id of an event in the stream, nothing would be appended.
         """
         erased = encode_erased(bytes(HASH_LENGTH) if previous is None else previous)
-        self._log.append(stream, ANY, [NewEvent(OPENING_ERASED, erased, uuid.uuid4())])
+        self._log().append(stream, ANY, [NewEvent(OPENING_ERASED, erased, uuid.uuid4())])
 
 
 LOOK = 0.25
@@ -177,7 +176,7 @@ class Sweeper:
 
     def __init__(
         self,
-        log: RequestLog,
+        log: Callable[[], EventLog],
         names: StreamNames,
         ledger: Ledger,
         openings: OpeningTable,
@@ -220,7 +219,7 @@ class Sweeper:
             self._openings.erase(index, entry_hash)
         stream = self._names.openings(index)
         try:
-            sweep_stream(self._log, stream, erased)
+            sweep_stream(self._log(), stream, erased)
         except UnavailableError:
             raise
         except KtError as error:
@@ -231,7 +230,7 @@ class Sweeper:
                 _LOG.error("an erased opening stands in its stream still", stream=stream, problem=str(error))
 
 
-def sweep_stream(log: RequestLog, stream: str, erased: set[bytes]) -> None:
+def sweep_stream(log: EventLog, stream: str, erased: set[bytes]) -> None:
     """Take the openings of the entries ``erased`` out of ``stream``; all others stay.
 
     Raises what ``log`` raises. The next call does the remaining steps.
@@ -253,7 +252,7 @@ def sweep_stream(log: RequestLog, stream: str, erased: set[bytes]) -> None:
     raise UnavailableError(f"{stream} is changed all the time")
 
 
-def _kept(log: RequestLog, stream: str, end: int, gone: Mapping[bytes, int]) -> Iterator[NewEvent]:
+def _kept(log: EventLog, stream: str, end: int, gone: Mapping[bytes, int]) -> Iterator[NewEvent]:
     """Copies of the openings up to revision ``end`` that stay, and a mark for each that is ``gone``."""
     for event in log.read(stream):
         if event.revision > end:
@@ -281,7 +280,7 @@ def _copy_id(of: uuid.UUID, end: int) -> uuid.UUID:
     return uuid.uuid5(of, f"behind {end}")
 
 
-def _truncated(log: RequestLog, stream: str, before: int) -> bool:
+def _truncated(log: EventLog, stream: str, before: int) -> bool:
     """Truncate the stream below ``before``; return False if its metadata were changed meanwhile."""
     metadata = log.metadata(stream)
     there = metadata.values.get("$tb", 0)

@@ -4,7 +4,7 @@ The opening of a mutation is stored before the mutation is queued, in a stream t
 So the profile of an entry is available from the epoch that has it. If the mutation then does not reach the
 queue, the opening of no entry stays in its private stream; the same submission again is the same event.
 
-An erased opening is taken out of its stream when an epoch has accepted the erasure: see ``sweeping``.
+An erased opening is taken out of its stream when an epoch has accepted the erasure (``privacy.Sweeper``).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from kt_es.formats.entries import (
 from kt_es.formats.erasures import MAX_ERASURE, Erasure
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.queue import ERASURE, Verdict
-from kt_es.ledger.state import Committed
+from kt_es.ledger.rows import Committed
 from kt_es.server.availability import Appender, Backlog, LogWatch
 from kt_es.server.batcher import Batcher, Outcome, Waiters
 from kt_es.server.handlers import DirectoryReader

@@ -13,7 +13,7 @@ from kt_es.errors import DivergenceError, MalformedError, VerificationError
 from kt_es.formats.entries import INDEX_LENGTH, Mutation, Opening
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.ledger.ledger import Ledger, config_chain
-from kt_es.ledger.state import Beginning
+from kt_es.ledger.rows import Beginning
 from kt_es.ledger.tables import HEADS_LOG
 from kt_es.merkle.map import LeafRef
 from kt_es.merkle.walk import walk

@@ -68,7 +68,7 @@ def test_what_the_monitor_tells() -> None:
 
 
 def test_what_the_front_end_tells() -> None:
-    backlog = Backlog(MemoryLog(), StreamNames("people"), 200_000, lambda: 0)
+    backlog = Backlog(MemoryLog, StreamNames("people"), 200_000, lambda: 0)
     metrics = Metrics(lambda: START + 1500, lambda: True, backlog, lambda _: False)
     metrics.committed(4, START)
     metrics.submissions.labels("accepted").inc()

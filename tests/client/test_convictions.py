@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from kt_es.client.client import Client
-from kt_es.client.kept import check_unconvicted
+from kt_es.client.directory import check_unconvicted
 from kt_es.client.offline import verify_proof
 from kt_es.client.state import FileStateStore, MemoryStateStore, StateStore
 from kt_es.client.trusted import Pinned, begin

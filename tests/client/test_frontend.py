@@ -9,7 +9,7 @@ import pytest
 
 from kt_es.client.changes import Mine
 from kt_es.client.client import Client
-from kt_es.client.kept import kept_versions
+from kt_es.client.history import kept_versions
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.watching import Change, Watcher, every_epoch
 from kt_es.formats.entries import Mutation, ProfileKey

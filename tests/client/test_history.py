@@ -12,14 +12,17 @@ import pytest
 
 from kt_es.client.client import Client
 from kt_es.client.history import (
+    BLOCK,
+    KIND,
     ClaimedVersion,
     History,
     Version,
     epochs_to_look_up,
+    keep_versions,
+    kept_versions,
     verify_history,
     verify_versions,
 )
-from kt_es.client.kept import BLOCK, KIND, keep_versions, kept_versions
 from kt_es.client.state import FileStateStore, MemoryStateStore, StateStore
 from kt_es.client.trust import Lookup
 from kt_es.errors import ConfigError, UnavailableError, VerificationError

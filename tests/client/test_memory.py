@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from kt_es.client.directory import keep_sight
 from kt_es.client.entries import KIND, Account, Sight, remember, verify_memory
-from kt_es.client.kept import keep_sight
 from kt_es.client.state import FileStateStore, MemoryStateStore
 from kt_es.errors import ConfigError, EquivocationError, VerificationError
 from kt_es.evidence import convict

@@ -10,9 +10,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kt_es.api.codec import decode_model
+from kt_es.api.codec import decode_model, read_problem
 from kt_es.api.models import ConsistencyBody, ErasureBody, LookupBody, RangeBody
-from kt_es.client import wire
+from kt_es.client.directory import read_directory, read_head
+from kt_es.client.history import read_history
+from kt_es.client.publishing import read_receipt
 from kt_es.client.trusted import Pinned, Trusted, begin
 from kt_es.errors import ConfigError, MalformedError
 from kt_es.formats.heads import heads_origin
@@ -80,14 +82,14 @@ FIELDS = st.sampled_from(
 )
 BODIES = st.dictionaries(FIELDS, VALUES | st.lists(st.dictionaries(FIELDS, VALUES), max_size=2))
 READERS: list[Callable[[Any], object]] = [
-    wire.read_directory,
+    read_directory,
     lambda body: decode_model(LookupBody, body),
     lambda body: decode_model(RangeBody, body),
     lambda body: decode_model(ConsistencyBody, body),
     lambda body: decode_model(ErasureBody, body),
-    wire.read_head,
-    wire.read_history,
-    wire.read_receipt,
+    read_head,
+    read_history,
+    read_receipt,
 ]
 
 
@@ -102,7 +104,7 @@ def test_json_of_any_shape(body: dict[str, Any]) -> None:
 @settings(deadline=None, max_examples=30)
 @given(st.integers(400, 599), st.binary() | BODIES.map(lambda body: json.dumps(body).encode()))
 def test_problems_can_always_be_shown(status: int, data: bytes) -> None:
-    problem = wire.read_problem(status, data)
+    problem = read_problem(status, data)
     assert problem.reason.isprintable()
     assert problem.detail.isprintable()
 

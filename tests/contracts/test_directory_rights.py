@@ -54,7 +54,7 @@ def init(uri: str, base: Path) -> None:
 def begin_openings(uri: str) -> None:
     """As a front end does before the first opening of an account."""
     log = connect(uri)
-    PrivateStreams(log).protect(OPENINGS, None)
+    PrivateStreams(lambda: log).protect(OPENINGS, None)
     log.close()
 
 
@@ -91,7 +91,7 @@ def test_the_signer_joins_its_group_and_the_front_end_follows_the_openings(
     assert place is not None
     assert next(iter(place)).stream == NAMES.queue
     place.stop()
-    PrivateStreams(frontend).protect(OPENINGS, None)
+    PrivateStreams(lambda: frontend).protect(OPENINGS, None)
     frontend.append(OPENINGS, ANY, [content_event(OPENINGS, "T", b"x")])
     followed = frontend.subscribe_prefix(NAMES.openings_prefix)
     assert next(event.stream for event in followed if event.type) == OPENINGS

@@ -257,7 +257,7 @@ def test_front_ends_take_erased_openings_out_and_the_stream_stays_private(server
     server.set_defaults(EVERYTHING)
     logs = [server.log(name) for name in ("fe1", "fe2")]
     stream = NAMES.openings(bytes(32))
-    PrivateStreams(logs[0]).protect(stream, None)
+    PrivateStreams(lambda: logs[0]).protect(stream, None)
     hashes = [bytes([n]) * 32 for n in range(4)]
     for entry_hash in hashes:
         made = Opening(entry_hash, entry_hash[:16], b"profile")
@@ -279,7 +279,8 @@ def test_front_ends_take_erased_openings_out_and_the_stream_stays_private(server
 
 def test_two_front_ends_begin_a_stream_at_once(server: Server) -> None:
     server.set_defaults(EVERYTHING)
-    both = [PrivateStreams(server.log(name)) for name in ("fe1", "fe2")]
+    first, second = server.log("fe1"), server.log("fe2")
+    both = [PrivateStreams(lambda: first), PrivateStreams(lambda: second)]
     names = [NAMES.openings(bytes([n]) * 32) for n in range(12)]
     barrier = threading.Barrier(2)
 

@@ -15,7 +15,7 @@ from enum import Enum
 from kt_es.errors import KtError, UnavailableError, WrongRevisionError
 from kt_es.eventstore.streams import ANY, Event, NewEvent
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.state import StateTable
+from kt_es.ledger.rows import StateTable
 from kt_es.ledger.store import Change, Store
 from kt_es.ledger.tables import FAMILIES
 from signer.keys import KeyRing

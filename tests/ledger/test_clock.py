@@ -23,7 +23,7 @@ from kt_es.errors import CannotTellError, UnavailableError
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.queue import CONFIG, EPOCH_MARKER
 from kt_es.ledger.clock import SLACK, spoken
-from kt_es.ledger.state import Committed
+from kt_es.ledger.rows import Committed
 from projections.auditor import PATIENCE, Alarm, AuditReport, Notice, Vigil, audit
 from projections.monitor import MonitorSettings, monitor
 from projections.monitor_metrics import MonitorMetrics

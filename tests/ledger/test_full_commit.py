@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kt_es.errors import DiskFullError
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.state import StateTable
+from kt_es.ledger.rows import StateTable
 from kt_es.ledger.store import Change
 from kt_es.ledger.tables import FAMILIES
 from tests import builders as b

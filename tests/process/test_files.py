@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from kt_es.errors import ConfigError
-from kt_es.process import redaction
+from kt_es.process import log_filters
 from kt_es.process.files import create_file, read_private, replace_file
-from kt_es.process.redaction import keep_secret, without_password
+from kt_es.process.log_filters import keep_secret, without_password
 
 WRITERS: list[Callable[[Path, bytes], None]] = [replace_file, create_file]
 
@@ -127,7 +127,7 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "_secrets", set())
+    monkeypatch.setattr(log_filters, "_secrets", set())
 
 
 @pytest.mark.parametrize(

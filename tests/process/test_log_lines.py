@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import structlog
 
-from kt_es.process import logs, repeats
-from kt_es.process.repeats import KEPT, WINDOW
+from kt_es.process import log_filters, logs
+from kt_es.process.log_filters import KEPT, WINDOW
 
 
 class Log:
@@ -95,7 +95,7 @@ def test_only_so_many_lines_are_remembered_and_no_count_is_lost(log: Log) -> Non
 def test_a_count_comes_by_itself_without_another_line() -> None:
     now = 0.0
     written: list[Any] = []
-    counting = repeats.Repeats(written.append, lambda: now)
+    counting = log_filters.Repeats(written.append, lambda: now)
     event = {"event": "failed", "level": "error"}
     assert counting(None, "error", event) is event
     for _ in range(2):

@@ -17,9 +17,8 @@ from kt_es.formats.configs import SignedConfig
 from kt_es.formats.heads import HeadEvent
 from kt_es.formats.queue import decode_records, encode_records
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.rocks import RocksStore
-from kt_es.ledger.state import StateTable
+from kt_es.ledger.rows import OpeningTable, StateTable
 from kt_es.ledger.store import Store
 from kt_es.ledger.tables import (
     FAMILIES,

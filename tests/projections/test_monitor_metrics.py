@@ -15,7 +15,7 @@ from kt_es.errors import DivergenceError
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.heads import MAP_HEAD
 from kt_es.formats.queue import Verdict
-from kt_es.ledger.state import Committed
+from kt_es.ledger.rows import Committed
 from kt_es.merkle.log import LogState
 from projections.monitor import MonitorSettings, look, monitor
 from projections.monitor_metrics import MonitorMetrics

@@ -19,7 +19,7 @@ from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.snapshots import LENGTH_SIZE, SnapshotHeader, SnapshotRow, decode_rows, encode_rows
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rocks import RocksStore
-from kt_es.ledger.state import Committed, StateTable
+from kt_es.ledger.rows import Committed, StateTable
 from kt_es.ledger.store import Store
 from kt_es.ledger.tables import FAMILIES, PageTable
 from projections.fsck.examination import fsck

@@ -36,7 +36,7 @@ class Bench:
         self.streams = SignedStreams(CountingLog())
         self.log = self.streams.log
         self.next = 0
-        self.backlog = Backlog(self.log, self.streams.names, limit, lambda: self.next)
+        self.backlog = Backlog(lambda: self.log, self.streams.names, limit, lambda: self.next)
 
     def put(self, *counts: int) -> None:
         """Events of so many items each."""

@@ -37,9 +37,9 @@ class Bench:
     def __init__(self, log: MemoryLog) -> None:
         self.log = log
         self.now = 0.0
-        self.watch = LogWatch(log, QUEUE)
+        self.watch = LogWatch(lambda: log, QUEUE)
         self.watch.probe()
-        self.appender = Appender(log, self.watch, lambda: self.now)
+        self.appender = Appender(lambda: log, self.watch, lambda: self.now)
         self.batcher = Batcher(self.appender, QUEUE)
         self.thread = threading.Thread(target=self.batcher.run, daemon=True)
         self.thread.start()

@@ -42,7 +42,7 @@ class CountedLog(MemoryLog):
 
 def test_a_first_submission_costs_one_append_and_a_later_one_a_read() -> None:
     log = CountedLog()
-    private = PrivateStreams(log)
+    private = PrivateStreams(lambda: log)
     private.protect(STREAM, None)
     assert log.calls == ["write"]
     assert log.metadata(STREAM).values == {"$acl": openings_acl()}
@@ -56,7 +56,7 @@ def test_a_first_submission_costs_one_append_and_a_later_one_a_read() -> None:
 def test_a_lost_answer_is_no_denial(previous: bytes | None) -> None:
     log = CountedLog()
     log.lost = 1
-    private = PrivateStreams(log)
+    private = PrivateStreams(lambda: log)
     with pytest.raises(UnavailableError):
         private.protect(STREAM, previous)
     private.protect(STREAM, previous)
@@ -66,7 +66,7 @@ def test_a_lost_answer_is_no_denial(previous: bytes | None) -> None:
 def test_other_metadata_stay() -> None:
     log = CountedLog()
     log.set_metadata(STREAM, {"$maxAge": 5}, -1)
-    PrivateStreams(log).protect(STREAM, None)
+    PrivateStreams(lambda: log).protect(STREAM, None)
     assert log.metadata(STREAM).values == {"$maxAge": 5, "$acl": openings_acl()}
 
 
@@ -87,7 +87,7 @@ def test_a_deleted_stream_is_brought_back_before_it_is_made_private(
 ) -> None:
     log = ForgetfulLog()
     log.set_metadata(STREAM, {"$tb": DELETED, **kept}, -1)
-    PrivateStreams(log).protect(STREAM, previous)
+    PrivateStreams(lambda: log).protect(STREAM, previous)
     assert log.metadata(STREAM).values == {"$tb": 1, "$acl": openings_acl()}
     (event,) = log.read(STREAM)
     assert event.type == OPENING_ERASED
@@ -99,13 +99,13 @@ def test_a_second_deletion_is_answered_by_another_event() -> None:
     for _ in range(2):
         held = MemoryLog.metadata(log, STREAM)
         MemoryLog.set_metadata(log, STREAM, {"$tb": DELETED}, held.revision)
-        PrivateStreams(log).protect(STREAM, PREVIOUS)
+        PrivateStreams(lambda: log).protect(STREAM, PREVIOUS)
         assert "$acl" in log.metadata(STREAM).values
     assert log.appends == 2
 
 
 def test_denied_rights_are_bounded() -> None:
-    denials = Denials(MemoryLog(), "queue")
+    denials = Denials(MemoryLog, "queue")
     for number in range(KEPT + 3):
         denials.denied(AccessDeniedError(f"<{number}>", f"s{number}", "$w"))
     assert len(denials._denied) == KEPT
@@ -119,6 +119,6 @@ def test_a_stream_of_a_former_version_is_private_and_is_left_alone() -> None:
     former = {**openings_acl(), "$mw": ["$admins"]}
     log.set_metadata(STREAM, {"$acl": former}, -1)
     log.calls.clear()
-    PrivateStreams(log).protect(STREAM, PREVIOUS)
+    PrivateStreams(lambda: log).protect(STREAM, PREVIOUS)
     assert log.calls == ["read"]
     assert log.metadata(STREAM).values == {"$acl": former}

@@ -18,7 +18,7 @@ from kt_es.formats.heads import Checkpoint, HeadEvent, MapHead, SignedMapHead, h
 from kt_es.formats.queue import EPOCH_MARKER, Record, Verdict, decode_records, encode_records
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rocks import RocksStore
-from kt_es.ledger.state import Committed, StateTable
+from kt_es.ledger.rows import Committed, StateTable
 from kt_es.ledger.store import Store
 from kt_es.ledger.tables import FAMILIES, MUTATIONS_LOG, ConfigTable, EntryTable, HeadTable, PageTable, Tables
 from kt_es.merkle.log import LogState, NodeId

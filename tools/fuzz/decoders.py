@@ -16,7 +16,7 @@ from kt_es.formats.evidence import Evidence, armored, unarmored
 from kt_es.formats.heads import Checkpoint, SignedMapHead
 from kt_es.formats.labels import LABEL_POLICIES, normalize_label
 from kt_es.formats.notes import VerifierKey, parse_note
-from kt_es.ledger.state import Committed
+from kt_es.ledger.rows import Committed
 from kt_es.merkle.pages import (
     CHILD_SIZE,
     LEAF_SIZE,

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from kt_es.api.codec import decode_json, decode_model
+from kt_es.api.codec import decode_json, decode_model, read_problem
 from kt_es.api.models import ConsistencyBody, ErasureBody, LookupBody, RangeBody
-from kt_es.client import wire
+from kt_es.client.directory import read_directory, read_head
+from kt_es.client.history import read_history
+from kt_es.client.publishing import read_receipt
 from kt_es.client.trust import open_answer, verify_lookup, verify_proof_file
 from kt_es.client.trusted import Pinned, begin
 from kt_es.config import load_settings
@@ -37,7 +39,7 @@ from kt_es.importers.packets import binds
 from kt_es.importers.pem import read_pem
 from kt_es.importers.ssh import read_ssh
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.state import StateTable
+from kt_es.ledger.rows import StateTable
 from kt_es.ledger.tables import FAMILIES
 from kt_es.node.access.users import decode as decode_users
 from kt_es.node.access.users import encode as encode_users
@@ -49,14 +51,14 @@ from tests.reference.memory_store import MemoryStore
 from tools.fuzz.decoders import check
 
 ANSWER_READERS: list[Callable[..., object]] = [
-    wire.read_directory,
+    read_directory,
     lambda body: decode_model(LookupBody, body),
     lambda body: decode_model(RangeBody, body),
     lambda body: decode_model(ConsistencyBody, body),
     lambda body: decode_model(ErasureBody, body),
-    wire.read_head,
-    wire.read_history,
-    wire.read_receipt,
+    read_head,
+    read_history,
+    read_receipt,
 ]
 _PINNED = Pinned(ORIGIN, SIGNER_KEY)
 # The entries of the example directory in its last epoch. Nothing else can be proven.
@@ -66,7 +68,7 @@ _NOW = START + 3_000
 
 def json_answers(data: bytes) -> bool:
     """Give one body to every reader of an answer."""
-    problem = wire.read_problem(502, data)
+    problem = read_problem(502, data)
     shown = (problem.reason, problem.detail, problem.field or "")
     check(all(text.isprintable() for text in shown), "a problem cannot be shown")
     try:

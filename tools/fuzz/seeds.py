@@ -22,7 +22,7 @@ from kt_es.formats.codec import encode
 from kt_es.formats.evidence import armored
 from kt_es.formats.proofs import encode_configs
 from kt_es.formats.snapshots import LENGTH_SIZE
-from kt_es.ledger.state import Committed
+from kt_es.ledger.rows import Committed
 from kt_es.merkle.log import LogState
 from kt_es.node.access.users import Secret, User
 from kt_es.node.access.users import encode as encode_users

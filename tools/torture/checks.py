@@ -26,8 +26,7 @@ from kt_es.formats.entries import Mutation
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.queue import Item, Record, Verdict, decode_records, items_of
 from kt_es.ledger.anchor import WRONG_LOG
-from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.proofs import head_at
+from kt_es.ledger.ledger import Ledger, head_at
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
 from projections.auditor import audit

@@ -22,7 +22,7 @@ from kt_es.formats.configs import Config, SignedConfig, check_directory, check_o
 from kt_es.formats.entries import PublicKey
 from kt_es.formats.queue import CONFIG, Record, decode_records
 from kt_es.process.files import read_key
-from kt_es.process.redaction import without_credentials, without_password
+from kt_es.process.log_filters import without_credentials, without_password
 from signer.keys import load_key
 
 CONFIG_OPTIONS = ("label_policy", "min_interval", "max_interval")

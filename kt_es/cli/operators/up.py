@@ -21,8 +21,8 @@ from kt_es.config import FILE_NAME, Address, FrontendTable, NodeTable, Settings,
 from kt_es.errors import ConfigError, DiskFullError, LockedError
 from kt_es.formats.labels import LABEL_POLICIES
 from kt_es.node.stopped import has_users
+from kt_es.process.log_filters import without_password
 from kt_es.process.network import is_loopback
-from kt_es.process.redaction import without_password
 from kt_es.process.space import is_full
 
 LOCK_FILE = "up.lock"

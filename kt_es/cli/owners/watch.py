@@ -23,7 +23,7 @@ from kt_es.crypto.hashes import sha256
 from kt_es.errors import ConfigError, EquivocationError, KtError, VerificationError, WatchAlarmError
 from kt_es.formats.evidence import armored
 from kt_es.formats.labels import normalize_label
-from kt_es.process.redaction import without_password
+from kt_es.process.log_filters import without_password
 
 # Exit codes, the gravest first: contradiction, foreign version, not verified, unknown, usage, other failures.
 GRAVEST = (5, 6, 4, 7, 2, 1)
