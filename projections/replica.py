@@ -1,10 +1,7 @@
-"""The copies of a front end: the replica of both logs, and the openings.
+"""The copies that a front end serves: the replica of both logs, and the openings. Each has its own thread.
 
-Each index has a stream of ``Opening`` and ``OpeningErased`` events. Log lines name streams and revisions,
-which reveal nothing about a person.
-
-While the log is away it keeps serving the epochs that it has committed. A divergence ends it: a replica
-in doubt must not go on answering, so ``failed`` is called.
+While the log is away, the committed epochs are served. A divergence ends a thread, and ``failed`` is called:
+a front end must not answer from a copy in doubt. A missing right is an outage, which ``denied`` names.
 """
 
 from __future__ import annotations
@@ -12,6 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable
+from contextlib import closing
 
 import structlog
 
@@ -21,7 +19,7 @@ from kt_es.formats.queue import Record
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.replay import ReplayedEpoch
 from kt_es.ledger.rows import OpeningTable
-from kt_es.process.outage import Backoff, Outage
+from kt_es.process.outage import Backoff, Outage, keep_trying
 from kt_es.process.worker import Worker
 from kt_es.server.batcher import Waiters
 from projections.follower import Listener, follow, stopped_by
@@ -32,10 +30,10 @@ _LOG = structlog.get_logger("projections.replica")
 
 
 class OpeningsFollower:
-    """Keeps ``openings`` up to date in a thread of its own.
+    """Keeps ``openings`` up to date: the only writer of that table.
 
-    ``failed`` is called when that thread has ended for good. While a right to follow is missing, ``denied``
-    is the error; the follower tries again, as after an outage of the log.
+    Each index has a stream of ``Opening`` and ``OpeningErased`` events. Log lines name streams and revisions,
+    which reveal nothing about a person.
     """
 
     def __init__(
@@ -67,32 +65,23 @@ class OpeningsFollower:
 
     def _run(self, stop: threading.Event) -> None:
         backoff = Backoff()
-        while not stop.is_set():
-            try:
-                self._openings.store.ensure_writable()
-                log = self._connect()
-                try:
-                    if self._follow(log, stop):
-                        backoff.reset()
-                finally:
-                    log.close()
-            except (UnavailableError, AccessDeniedError) as error:
-                self.denied = error if isinstance(error, AccessDeniedError) else None
-                if not stop.is_set():
-                    self._outage.failed(error)
-            stop.wait(backoff.pause())
 
-    def _follow(self, log: EventLog, stop: threading.Event) -> bool:
-        """Store events until the subscription ends, and return whether there were any."""
-        subscription = log.subscribe_prefix(self._prefix, self._openings.position)
-        self._outage.over()
-        self.denied = None
-        has_events = False
-        with stopped_by(stop, subscription):
-            for event in subscription:
-                self.add(event)
-                has_events = True
-        return has_events
+        def attempt() -> None:
+            self._openings.store.ensure_writable()
+            with closing(self._connect()) as log:
+                subscription = log.subscribe_prefix(self._prefix, self._openings.position)
+                self._outage.over()
+                self.denied = None
+                with stopped_by(stop, subscription):
+                    for event in subscription:
+                        self.add(event)
+                        backoff.reset()
+
+        def failed(error: KtError) -> None:
+            self.denied = error if isinstance(error, AccessDeniedError) else None
+
+        passing = (UnavailableError, AccessDeniedError)
+        keep_trying(attempt, stop, self._outage, backoff, on_failure=failed, passing=passing)
 
 
 def _index_of(stream: str, prefix: str) -> bytes:
@@ -103,11 +92,9 @@ def _index_of(stream: str, prefix: str) -> bytes:
 
 
 class Replica:
-    """Follows a directory into ``ledger`` in a thread of its own, which alone writes to it.
+    """Follows a directory into ``ledger``: the only writer of its tables.
 
-    ``on_epoch`` is called there after each commit; a ``KtError`` that it raises ends the replica.
-    ``failed`` is called, once, when the thread has ended for good.
-    ``denied`` says which right to follow is missing, while it is; it is tried again like a log that is away.
+    ``on_epoch`` is called after each commit. A ``KtError`` that it raises ends the replica.
     """
 
     def __init__(
@@ -129,16 +116,15 @@ class Replica:
         self.denied: AccessDeniedError | None = None
 
     def stop(self) -> None:
-        """Ask the thread to end, even within an epoch. Whoever waits for a verdict gets None."""
+        """Ask the thread to end, even within an epoch. A caller that waits for a verdict gets None."""
         self.worker.stop()
         self.waiters.close()
 
     def _run(self, stop: threading.Event) -> None:
         listener = Listener(
-            self._committed, self._observe, self._outage, on_current=self._current, bears_denials=True
+            self._committed, self._observe, self._lost, on_current=self._current, bears_denials=True
         )
-        outage = Outage("replica", _LOG)
-        follow(self._connect, self._names, self.ledger, listener, stop, outage=outage)
+        follow(self._connect, self._names, self.ledger, listener, stop, outage=Outage("replica", _LOG))
 
     def _committed(self, replayed: ReplayedEpoch) -> None:
         self._on_epoch(replayed)
@@ -147,9 +133,9 @@ class Replica:
     def _current(self) -> None:
         self.denied = None
 
-    def _outage(self, error: UnavailableError | AccessDeniedError) -> None:
+    def _lost(self, error: KtError) -> None:
         self.denied = error if isinstance(error, AccessDeniedError) else None
-        # The epoch that was being read begins anew.
+        # The epoch that was being replayed begins again.
         self.waiters.restart()
 
     def _observe(self, record: Record) -> None:

@@ -1,4 +1,4 @@
-"""The parts of a front end, put together: everything but its socket and its process."""
+"""A front end without its process and its socket: threads, pools and handlers, put together."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LARGE_READERS = 1
 WRITERS = 32
 GRACE = 5  # seconds
 
-# These errors do not end the process: it answers 503 and says why, until somebody has looked at the log.
+# These errors do not end the process: it answers 503 with the reason, until somebody has looked at the log.
 _STAYS = (RollbackError, EquivocationError)
 
 _LOG = structlog.get_logger("kt_es.server")
@@ -48,11 +48,7 @@ def wall_clock() -> int:
 
 
 class FrontendService:
-    """The parts of a front end without its socket: threads, pools and the ASGI application over them.
-
-    Threads: ``replica`` is the only writer of the ledger, ``openings`` the only writer of the openings;
-    ``sweeper``, ``log watch`` and ``batcher`` do what their names say. Requests run in three pools:
-    ``reads``, ``large`` (histories and ranges) and ``writes``. The rest belongs to the server's event loop.
+    """The threads and pools of a front end (docs/ARCHITECTURE.md), and the ASGI application over them.
 
     Args:
         failed: called, from any thread, with the error that must end the front end.
@@ -144,17 +140,17 @@ class FrontendService:
             worker.start()
 
     def limit(self, max_backlog: int, limits: ClientLimits) -> None:
-        """Use these limits from now on. Any thread."""
+        """Use these limits from now on. Safe to call from any thread."""
         self.backlog.limit = max_backlog
         self.clients.limits = limits
 
     def release_waiting(self) -> None:
-        """Answer everybody who waits for a verdict with a receipt, and end what is being repeated."""
+        """Answer everybody who waits for a verdict with a receipt, and end repeated appends."""
         self.replica.stop()
         self._appender.stop()
 
     def stop(self) -> None:
-        """End all threads, soon."""
+        """End all threads and connections, within a few seconds."""
         self.release_waiting()
         for worker in self._workers:
             worker.stop()
@@ -185,8 +181,7 @@ class FrontendService:
 
     def _refusing(self) -> str | None:
         problems = self.directory.disk_problem, self.watch.denials.problem, self.backlog.problem
-        reasons = [reason for reason in problems if reason]
-        return "; ".join(reasons) or None
+        return "; ".join(problem for problem in problems if problem) or None
 
     def _look(self, last: int) -> None:
         self.backlog.look(last)

@@ -18,7 +18,6 @@ from kt_es.server.availability import Backlog
 from kt_es.server.health import Metrics
 from projections.monitor_metrics import MonitorMetrics
 from signer.metrics import SignerMetrics
-from signer.observer import Finished
 from tests.builders import START, config, map_head
 from tests.reference.memory_log import MemoryLog
 
@@ -35,12 +34,14 @@ def missing(document: dict[str, Any], *but: str) -> list[str]:
 
 
 def signer_page() -> dict[str, Any]:
-    metrics = SignerMetrics(lambda: START, lambda: 2.5)
+    seconds = 2.5
+    metrics = SignerMetrics(lambda: START, lambda: seconds)
     metrics.configured(config())
     metrics.role(active=True)
-    metrics.decided(0, 5, 0.0)
-    metrics.sealed(1, 4.0)
-    metrics.finished(Finished(map_head(3), 5, {"accepted": 4, "epoch": 1}, {"collect": 1.0, "commit": 0.1}))
+    metrics.decided(0, 5)
+    seconds = 4.0
+    metrics.sealed(1)
+    metrics.finished(map_head(3), 5, {"accepted": 4, "epoch": 1}, {"collect": 1.0, "commit": 0.1})
     metrics.outage("log")
     return of_signer(page(metrics.registry))
 

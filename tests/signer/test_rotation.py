@@ -107,7 +107,7 @@ def test_a_front_end_and_a_signer_may_be_given_any_key(rotated: SignedStreams, k
 
 def signer(streams: SignedStreams, of: Ledger) -> Signer:
     ring = KeyRing([b.private_key(name) for name in CHAIN])
-    return Signer(streams.log, NAMES, of, ring, effects=effects(lambda: streams.log), limits=LIMITS)
+    return Signer(streams.log, NAMES, of, ring, effects=effects(lambda: streams.log), limits=lambda: LIMITS)
 
 
 def test_a_front_end_and_a_signer_refuse_a_foreign_key(rotated: SignedStreams) -> None:

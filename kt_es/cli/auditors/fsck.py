@@ -17,8 +17,7 @@ from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
 from kt_es.node.stopped import opened
 from projections.fsck.directory import MAX_DIFFERENCES, FsckReport
-from projections.fsck.examination import fsck
-from projections.fsck.logs import StreamReader
+from projections.fsck.examination import StreamReader, fsck
 
 
 @click.command("fsck")
