@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from kt_es.cli.addresses import free_address
-from kt_es.cli.operators.setup import NewDirectory, write_directory
+from kt_es.cli.operators.init import NewDirectory, write_directory
 from kt_es.config import Address
 from tests.contracts.certificates import certify
 from tests.e2e.processes import ORIGIN, SHORT, Running, Stranger, running_up, until

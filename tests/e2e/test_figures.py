@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from kt_es.cli.addresses import free_address
-from kt_es.cli.operators.setup import NewDirectory, write_directory
+from kt_es.cli.operators.init import NewDirectory, write_directory
 from kt_es.config import Address
 from kt_es.eventstore.streams import ANY, StreamNames, content_event
 from kt_es.formats.queue import Record, Verdict, decode_records, encode_records

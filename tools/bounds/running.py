@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kt_es.cli.addresses import free_address
-from kt_es.cli.operators.setup import NewDirectory, begin_queue, write_directory
+from kt_es.cli.operators.init import NewDirectory, begin_queue, write_directory
 from kt_es.cli.supervisor import Supervisor
 from kt_es.config import FILE_NAME, Address, Settings
 from kt_es.errors import KtError, UnavailableError

@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx
 
 from kt_es.cli.addresses import free_address
-from kt_es.cli.operators.setup import NewDirectory, begin_queue, write_directory
+from kt_es.cli.operators.init import NewDirectory, begin_queue, write_directory
 from kt_es.cli.supervisor import PARENT_PIPE
 from kt_es.client.client import Client
 from kt_es.client.state import MemoryStateStore

@@ -11,8 +11,7 @@ from typing import Any
 
 import click
 
-from kt_es.cli.operators.options import event_log, patience_option
-from kt_es.cli.options import is_named
+from kt_es.cli.options import event_log, is_named, patience_option
 from kt_es.cli.output import Output, at, config_path, output_of, settings_of
 from kt_es.client.trusted import Pinned
 from kt_es.config import FILE_NAME, Settings

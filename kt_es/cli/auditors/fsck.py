@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from kt_es.cli.auditors.audit import directory_options
-from kt_es.cli.operators.options import event_log, patience_option
-from kt_es.cli.options import is_named
+from kt_es.cli.options import event_log, is_named, patience_option
 from kt_es.cli.output import Output, output_of
 from kt_es.errors import DivergenceError
 from kt_es.eventstore.streams import StreamNames

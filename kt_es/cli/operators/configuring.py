@@ -10,8 +10,7 @@ from typing import Any
 
 import click
 
-from kt_es.cli.operators.options import data_option, event_log, log_option, patience_option
-from kt_es.cli.options import Number, options
+from kt_es.cli.options import Number, data_option, event_log, log_option, options, patience_option
 from kt_es.cli.output import Output, output_of, settings_of
 from kt_es.cli.owners.signing import confirm, yes_option
 from kt_es.config import Settings

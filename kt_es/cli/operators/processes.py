@@ -9,10 +9,8 @@ from pathlib import Path
 import click
 
 from kt_es.cli.addresses import address
-from kt_es.cli.logs import configure_logs
-from kt_es.cli.operators.options import data_option, log_option, metrics_option
-from kt_es.cli.options import Number, options, with_common_options
-from kt_es.cli.output import logs_of, output_of, settings_of, stop_on_signals
+from kt_es.cli.options import Number, data_option, log_option, metrics_option, options, with_common_options
+from kt_es.cli.output import configure_logs, logs_of, output_of, settings_of, stop_on_signals
 from kt_es.cli.supervisor import tell_parent
 from kt_es.config import FrontendTable, Settings
 from kt_es.errors import ConfigError

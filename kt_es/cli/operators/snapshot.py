@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import click
 
-from kt_es.cli.operators.options import data_option
+from kt_es.cli.options import data_option
 from kt_es.cli.output import output_of, settings_of
 from kt_es.errors import ConfigError, counted
 from kt_es.formats.heads import MapHead

@@ -16,7 +16,6 @@ import click
 from click.core import ParameterSource
 
 from kt_es.cli.addresses import address
-from kt_es.cli.operators.options import event_log, patience_option
 from kt_es.cli.operators.rights import acls_of, default_rights, problems_of
 from kt_es.cli.operators.status_parts import (
     TIMEOUT,
@@ -26,7 +25,7 @@ from kt_es.cli.operators.status_parts import (
     of_signer,
     status_lines,
 )
-from kt_es.cli.options import Reach, is_named, state_option
+from kt_es.cli.options import Reach, event_log, is_named, patience_option, state_option
 from kt_es.cli.output import Output, config_path, output_of, running_up, settings_of
 from kt_es.cli.people.history import head_document
 from kt_es.client.heads import verify_freshness

@@ -10,9 +10,8 @@ from typing import Any
 
 import click
 
-from kt_es.cli.logs import configure_logs
 from kt_es.cli.options import Number, Reach, reach_options
-from kt_es.cli.output import Output, at, failure, logs_of, output_of, stop_on_signals
+from kt_es.cli.output import Output, at, configure_logs, failure, logs_of, output_of, stop_on_signals
 from kt_es.cli.owners.hooks import Alarms, Document, Hooks, hook_options
 from kt_es.cli.owners.keys import keys_option, mine_option, read_mine
 from kt_es.cli.saving import write_private

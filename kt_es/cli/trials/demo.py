@@ -13,16 +13,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import certifi
 import click
+import httpx
 
 from kt_es.cli.auditors.audit import ledger_of, run_audit
-from kt_es.cli.operators.options import event_log
+from kt_es.cli.options import FILE, NEW_FOLDER, event_log
 from kt_es.cli.output import STATE_FILE, Output, output_of
 from kt_es.cli.owners.importing import publish_plan, read_plan, show_summary
 from kt_es.cli.trials.tampering import tamper
@@ -37,6 +38,7 @@ from kt_es.importers.accounts import ImportPlan
 
 START_SECONDS = 60.0
 
+LOGS_FILE = "processes.log"
 DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-keyring.gpg")
 
 
@@ -57,10 +59,10 @@ class DemoCounts:
 @click.command("demo")
 @click.option(
     "--keyring",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=FILE,
     help="An OpenPGP keyring; default Debian's where it is installed, else certifi's root certificates.",
 )
-@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Keep everything here.")
+@click.option("--data", type=NEW_FOLDER, help="Keep everything here.")
 @click.option("--lookups", type=click.IntRange(1), default=200, show_default=True, help="How many lookups.")
 @click.option(
     "--absences", type=click.IntRange(0), default=50, show_default=True, help="How many lookups of nobody."
@@ -83,24 +85,17 @@ def demo_command(
     seed = secrets.randbits(32) if seed is None else seed
     kind, file = _source(keyring)
     output.note(f"kt demo on {file.name} (seed {seed})")
-    plan = read_plan(kind, file, "email" if kind == "openpgp" else "text")
+    policy = "email" if kind == "openpgp" else "text"
+    plan = read_plan(kind, file, policy)
     with ExitStack() as stack:
         base = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kt-demo-")))
-        url, log_uri = stack.enter_context(running(base, "email" if kind == "openpgp" else "text", output))
+        url, log_uri = stack.enter_context(running(base, policy, output))
         settings = load_settings(base / FILE_NAME).model_copy(update={"log": log_uri})
         demo = Demo(output, settings, url, plan, random.Random(seed))  # noqa: S311 - for choosing, not hiding
         stack.enter_context(demo.client)
         demo.run(lookups, absences, jobs)
-    counts = demo.counts
-    output.data(
-        {
-            "accounts": counts.accounts,
-            "seconds": counts.seconds,
-            "epochs": counts.epochs,
-            "caught": counts.caught,
-        },
-        summary(counts, plan),
-    )
+    shown = ("accounts", "seconds", "epochs", "caught")
+    output.data({name: getattr(demo.counts, name) for name in shown}, summary(demo.counts, plan))
 
 
 def _source(keyring: Path | None) -> tuple[str, Path]:
@@ -114,6 +109,8 @@ def _source(keyring: Path | None) -> tuple[str, Path]:
 @contextmanager
 def running(base: Path, policy: str, output: Output) -> Iterator[tuple[str, str]]:
     """Run ``kt up`` on free ports as a process; yield the front end's URL and the connection string."""
+    base.mkdir(parents=True, exist_ok=True)
+    logs = os.open(base / LOGS_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
         [
             *(sys.executable, "-m", "kt_es.cli.main", "up", "-v", "--data", str(base)),
@@ -121,7 +118,7 @@ def running(base: Path, policy: str, output: Output) -> Iterator[tuple[str, str]
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=_logs(base),
+        stderr=logs,
     )
     try:
         yield _reached(process, base, output)
@@ -130,15 +127,8 @@ def running(base: Path, policy: str, output: Output) -> Iterator[tuple[str, str]
         process.wait()
 
 
-def _logs(base: Path) -> int:
-    base.mkdir(parents=True, exist_ok=True)
-    return os.open(base / "processes.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-
-
 def _reached(process: subprocess.Popen[bytes], base: Path, output: Output) -> tuple[str, str]:
     """Wait until the front end of ``kt up`` answers, and return the addresses that it chose."""
-    import httpx
-
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         try:
@@ -152,7 +142,7 @@ def _reached(process: subprocess.Popen[bytes], base: Path, output: Output) -> tu
                 output.ok(f"{name} runs as process {pid}")
             return state["url"], state["log"]
         threading.Event().wait(0.1)
-    raise KtError(f"`kt up` did not come up; its words are in {base / 'processes.log'}")
+    raise KtError(f"`kt up` did not start within {START_SECONDS:.0f} s: see {base / LOGS_FILE}")
 
 
 class Demo:
@@ -172,7 +162,7 @@ class Demo:
         self.client = Client(url, FileStateStore(settings.base / "client"), pinned=pinned, timeout=60.0)
 
     def run(self, lookups: int, absences: int, jobs: int) -> None:
-        steps = {
+        steps: dict[str, Callable[[], None]] = {
             "import": lambda: self._import(jobs),
             "lookups": lambda: self._look_up(lookups),
             "absences": lambda: self._look_for_nobody(absences),
@@ -190,7 +180,9 @@ class Demo:
         report = publish_plan(self._output, self.client, plan, [self._owner], jobs=jobs, patience=600.0)
         show_summary(self._output, plan, report)
         if report.published != len(plan.accounts):
-            raise KtError(f"{report.published} of {len(plan.accounts)} accounts were published")
+            raise KtError(
+                f"{report.published} of {len(plan.accounts)} accounts were published: see the reasons above"
+            )
         self.counts.accounts = report.published
         self.counts.profile_bytes = sum(len(key.data) for account in plan.accounts for key in account.keys)
         self._output.ok(f"{report.published} submissions decided, each proven in a signed map head")
@@ -199,7 +191,7 @@ class Demo:
         for account in self._choose.choices(self._plan.accounts, k=count):
             lookup = self.client.lookup(account.label)
             if lookup.profile != account.keys:
-                raise KtError("a lookup gave other keys than were published")
+                raise KtError(f"a lookup of {account.label} gave other keys than were published: report this")
         self.counts.lookups = count
         self._output.ok(f"{count} random lookups: verified, and the keys are those of the file")
 
@@ -207,7 +199,7 @@ class Demo:
         for _ in range(count):
             lookup = self.client.lookup(f"nobody-{self._choose.getrandbits(64):x}@absent.example")
             if not lookup.absent:
-                raise KtError("somebody was found who does not exist")
+                raise KtError(f"{lookup.label} was found, who does not exist: report this")
         self.counts.absences = count
         self._output.ok(f"{count} absences proven")
 
@@ -218,7 +210,7 @@ class Demo:
         self.client.publish(account.label, account.keys, [self._owner, successor], [public])
         history = self.client.history(account.label)
         if [version.entry.authorized_keys for version in history.versions][1:] != [(public,)]:
-            raise KtError("the history of the rotated account is not the one that was made")
+            raise KtError(f"the history of {account.label} is not the one that was made: report this")
         self._output.ok(
             f"one key rotation: {len(history.versions)} versions, the second since epoch "
             f"{history.versions[-1].epoch}, signed by the old and the new key"
@@ -233,7 +225,10 @@ class Demo:
             report = run_audit(self._output, self._settings, log, ledger, queue=True)
             same = self.client.head(ledger.committed.epoch).head
             if ledger.committed.epoch < head.epoch or same.map_root != ledger.committed.root.hash:
-                raise KtError("the audit came to another map root than the front end serves")
+                problem = (
+                    f"the audit's map root is not the one that the front end serves: {same.map_root.hex()}"
+                )
+                raise KtError(f"{problem}: report this")
         self.counts.epochs, self.counts.records = report.epochs, report.records
         self._output.ok(f"the audit's map root is the one served: {same.map_root.hex()}")
 
