@@ -155,12 +155,7 @@ class Reach:
         """Make a client whose trusted state is kept under the state directory.
 
         All front ends of a directory are compared with the same checkpoint, whether its key was given or
-        trusted on first use.
-
-        Args:
-            connections: how many connections the client opens at most.
-            timeout: seconds for each call, unless ``--timeout`` was given.
-            on_stale: called while the head is stale; see ``Client``.
+        trusted on first use. ``timeout`` bounds each call, unless ``--timeout`` was given.
         """
         pinned = None if self.vkey is None else Pinned.parse(self.vkey)
         try:
@@ -217,7 +212,9 @@ reach_options = options(
 )
 """The fields of ``Reach``."""
 
-log_option = click.option("--log", metavar="URI", help="Connection string of the event log.")
+log_option = click.option(
+    "--log", metavar="URI", help="Connection string of the event log; default as in kt.toml."
+)
 data_option = click.option("--data", type=NEW_FOLDER, help="Its data; default as in kt.toml.")
 metrics_option = click.option(
     "--metrics", metavar="HOST:PORT", help="Serve figures for Prometheus; default as in kt.toml."
@@ -233,11 +230,7 @@ patience_option = click.option(
 
 @contextmanager
 def event_log(uri: str, output: Output, patience: float) -> Iterator[PatientLog]:
-    """Open the log at ``uri``, which waits up to ``patience`` seconds in an outage.
-
-    Raises:
-        ConfigError: at once, if ``uri`` is no connection string.
-    """
+    """Open the log at ``uri``, which waits up to ``patience`` seconds in an outage."""
     # A client is installed without the libraries of the event log.
     from kt_es.eventstore.connecting import Connector
     from kt_es.eventstore.patient import Patience, PatientLog

@@ -171,13 +171,8 @@ def config_path(context: click.Context) -> Path:
 def settings_of(context: click.Context, log: str | None = None) -> Settings:
     """Load the settings of ``--config``.
 
-    Args:
-        context: the context of the command.
-        log: the connection string to use instead of that of a running ``kt up`` or of the file. A ``kt up``
-            may use another address for its node than the file.
-
-    Raises:
-        ConfigError: the file cannot be used, or the extra that reads settings is not installed.
+    ``log`` replaces the connection string of the file. Otherwise that of a running ``kt up`` does: its node
+    may have another address than in the file.
     """
     path = config_path(context)
     require("server", f"reading {path}")
@@ -244,14 +239,11 @@ def harmless(_: object, __: str, event: structlog.typing.EventDict) -> structlog
 def configure_logs(process: str, logs: str = "auto", *, serves: bool = True) -> None:
     """Configure the log of this process.
 
-    Every command calls it once, and one that serves calls it again with its own name. Labels, profiles and
-    openings are never passed to a logger.
+    Every command calls it once, and one that ``serves`` until it is stopped calls it again with its own name.
+    Labels, profiles and openings are never passed to a logger.
 
-    Args:
-        process: the name of the process in its log.
-        logs: one of ``LOGS``. "auto" writes lines on a terminal and JSON elsewhere; "json" writes JSON
-            everywhere, also for messages to the user; "problems" writes lines for warnings and errors alone.
-        serves: whether the process runs until it is stopped.
+    Of ``LOGS``, "auto" writes lines on a terminal and JSON elsewhere; "json" writes JSON everywhere, also for
+    messages to the user; "problems" writes lines for warnings and errors alone.
     """
     stream = words()
     is_terminal = stream.isatty()

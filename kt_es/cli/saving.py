@@ -32,12 +32,7 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def save_proof(path: Path, proof: ProofFile) -> None:
-    """Write ``proof`` to ``path``, which must be new or an earlier proof.
-
-    Raises:
-        ConfigError: the file is something else, for instance a key, which would be lost; or the directory
-            does not exist.
-    """
+    """Write ``proof`` to ``path``, which must be new or an earlier proof: a key would be lost."""
     try:
         if os.path.lexists(path):
             found = os.lstat(path)
@@ -65,9 +60,6 @@ def save_profile(directory: Path, keys: Sequence[ProfileKey]) -> None:
 
     The files are written into a new directory, which then replaces the old one: there is never a mixture of
     both. Only files of an earlier save are removed; its manifest has the hash of each.
-
-    Raises:
-        ConfigError: the directory holds other files, or cannot be written.
     """
     directory = Path(os.path.abspath(directory))  # noqa: PTH100 - links are not to be followed
     fresh = directory.with_name(f".{directory.name}.{secrets.token_hex(8)}.new")

@@ -78,17 +78,14 @@ def config_show(context: click.Context, log: str | None, data: Path | None, pati
         chain = it.changes.chain()
         head = it.changes.in_force(chain[-1].config)
     config = chain[-1].config
-    lines = [f"config {len(chain)} of {config.origin}, {_since(head)}"]
-    lines += [f"  {name}  {_seconds(getattr(config, name))}" for name in INTERVALS]
-    lines += [
-        f"  signer key  {key.id.hex()}{'' if key == config.signer_key else '  (announced)'}"
-        for key in config.signer_keys
+    since = "not in force yet" if head is None else f"in force in epoch {head.epoch}"
+    lines = [
+        f"config {len(chain)} of {config.origin}, {since}",
+        *(f"  {name}  {_seconds(getattr(config, name))}" for name in INTERVALS),
+        f"  signer key  {config.signer_key.id.hex()}",
+        *(f"  signer key  {key.id.hex()}  (announced)" for key in config.signer_keys[1:]),
     ]
     it.output.data(config_document(chain, head), lines)
-
-
-def _since(head: MapHead | None) -> str:
-    return "not in force yet" if head is None else f"in force in epoch {head.epoch}"
 
 
 def _seconds(milliseconds: int) -> str:
@@ -147,15 +144,13 @@ def config_set(
         config = following(before, **changed) if changed else before
         if changed:
             key = it.ring().key_for(before.signer_key)
-            it.output.note(
-                f"  a change of the config of {config.origin}, signed by {before.signer_key.id.hex()}:"
-            )
+            signer = before.signer_key.id.hex()
+            it.output.note(f"  a change of the config of {config.origin}, signed by {signer}:")
             for name in INTERVALS:
                 if name in changed:
                     it.output.note(f"    - {name} {_seconds(getattr(before, name))}")
-                it.output.note(
-                    f"    {'+' if name in changed else '='} {name} {_seconds(getattr(config, name))}"
-                )
+                mark = "+" if name in changed else "="
+                it.output.note(f"    {mark} {name} {_seconds(getattr(config, name))}")
             confirm(yes)
             it.changes.submit(sign_change(config, [key]))
             it.output.ok("the change is in the queue and will be accepted")
@@ -167,11 +162,10 @@ def config_set(
 
 def wait_for(it: Operated, config: Config, timeout: float | None, before: Config) -> MapHead:
     """Wait for the first head under ``config``, and report the wait. ``timeout`` is in seconds."""
-    seconds = timeout
-    if seconds is None:
-        seconds = 2 * max(config.max_interval, before.max_interval) / 1000 + 60
     head = it.changes.in_force(config)
     if head is not None:
         return head
+    longest = max(config.max_interval, before.max_interval) / 1000
+    seconds = 2 * longest + 60 if timeout is None else timeout
     it.output.note(f"  waiting for a head under it, up to {seconds:g} s")
     return it.changes.wait(config, seconds)

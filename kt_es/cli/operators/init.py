@@ -39,7 +39,7 @@ SIGNER_KEY = Path("keys/signer/signer.pem")
 VRF_KEY = Path("keys/vrf.pem")
 
 
-directory_options = options(
+new_directory_options = options(
     click.option(
         "--origin",
         default="localhost/people",
@@ -104,7 +104,7 @@ class NewDirectory:
     metavar="URI",
     help="Connection string of the event log.",
 )
-@directory_options
+@new_directory_options
 @click.option("--acl", is_flag=True, help="Set the streams' rights for users frontend, signer, monitor.")
 @click.option("--save-credentials", is_flag=True, help="Keep user and password of --log in kt.toml.")
 @patience_option

@@ -54,7 +54,9 @@ def limits_of(table: FrontendTable, given: Mapping[str, object]) -> ClientLimits
     except ValueError as error:
         problem = next(iter(getattr(error, "errors", list)()), {"msg": str(error), "loc": ("limits",)})
         name = str(problem["loc"][0]).replace("_", "-")
-        raise ConfigError(f"{name}: {str(problem['msg']).removeprefix('Value error, ')}") from None
+        raise ConfigError(
+            f"{name}: {str(problem['msg']).removeprefix('Value error, ')}; change the option or kt.toml"
+        ) from None
 
 
 class _Signer(click.Group):
@@ -113,7 +115,7 @@ def signer_settings(
 @click.option("--listen", metavar="HOST:PORT", help="Where to serve; default as in kt.toml.")
 @click.option(
     "--max-backlog",
-    type=click.IntRange(1),
+    type=_COUNT,
     metavar="ITEMS",
     help="Refuse submissions while more wait in the queue; default as in kt.toml, 200000.",
 )
@@ -140,7 +142,6 @@ def frontend_command(
     """
     from projections.frontend import FrontendSettings, serve
 
-    output = output_of(context)
     configure_logs("frontend", logs_of(context))
     # A history keeps one thread busy for a long time. A lookup changes threads about ten times, and with the
     # default interval it would wait 5 ms each time.
@@ -169,7 +170,7 @@ def frontend_command(
 
     def ready(url: str) -> None:
         tell_parent()
-        output.ok(f"serving {settings.origin} at {url}")
+        output_of(context).ok(f"serving {settings.origin} at {url}")
 
     serve(settings, stop_on_signals(), ready, read)
 

@@ -45,10 +45,7 @@ def acls_of(settings: Settings) -> dict[str, Acl]:
 def set_rights(log: EsdbLog, settings: Settings) -> list[str]:
     """Set the ACLs of the named streams and of every stream of openings, and read them back.
 
-    Returns a sentence for each stream and right that still differs.
-
-    Raises:
-        AccessDeniedError: the user of the connection string is not an administrator.
+    Returns a sentence for each stream and right that still differs. Only an administrator may set ACLs.
     """
     wanted = acls_of(settings)
     for stream, acl in wanted.items():

@@ -22,7 +22,7 @@ from kt_es.cli.operators.init import (
     CONFIG_OPTIONS,
     NewDirectory,
     begin_queue,
-    directory_options,
+    new_directory_options,
     refuse_other_settings,
     write_directory,
 )
@@ -50,7 +50,7 @@ LOCK_FILE = "up.lock"
     show_default=True,
     help="The directory's files, kt.toml among them.",
 )
-@directory_options
+@new_directory_options
 @click.option(
     "--listen", metavar="HOST:PORT", help="Address of the front end; default as in kt.toml, 127.0.0.1:8080."
 )
@@ -144,9 +144,6 @@ def locked(data: Path) -> Iterator[None]:
 
     Each process locks its own data too, but a second supervisor would restart its processes over and over,
     and replace the state file of the first one.
-
-    Raises:
-        LockedError: another ``kt up`` has the lock.
     """
     try:
         data.mkdir(parents=True, exist_ok=True)
@@ -278,11 +275,7 @@ class RunningDirectory:
         ) == ["future-head"]
 
     def _wait(self, stop: threading.Event, what: str, done: Callable[[], bool]) -> None:
-        """Wait for ``what`` without a limit, and report it once: reading a large log takes minutes.
-
-        Raises:
-            KtError: a process refused to start.
-        """
+        """Wait for ``what`` without a limit, and report it once: reading a large log takes minutes."""
         begun, is_reported = time.monotonic(), False
         while not stop.is_set() and not done():
             self._supervisor.check()

@@ -96,42 +96,35 @@ def erase_command(
     with reached.client(timeout=CHANGE_TIMEOUT, on_stale=until_fresh(output)) as client:
         before = client.lookup(label, profile=False)
         chosen = _chosen(client, before, numbers, everything)
-        signer = (
-            _owner(keys, names, before)
-            if settings is None
-            else _operator(client, settings, ErasureReason[(reason or "").upper()])
-        )
-        pending = [
-            version for version in chosen if not client.lookup(label, version.epoch, profile=False).erased
-        ]
+        if settings is None or reason is None:
+            signer = _owner(keys, names, before)
+        else:
+            signer = _operator(client, settings, ErasureReason[reason.upper()])
+        pending = [each for each in chosen if not client.lookup(label, each.epoch, profile=False).erased]
         for line in _lines(client, before.label, pending, signer):
             output.note(line)
         if pending:
             confirm(yes)
+        origin = before.head.origin
         for version in pending:
-            made = Erasure.sign(
-                before.index, version.entry_hash, signer.reason, before.head.origin, signer.key
-            )
+            made = Erasure.sign(before.index, version.entry_hash, signer.reason, origin, signer.key)
             client.submit_erasure(made)
         proven = [client.confirm_erasure(before.label, version) for version in chosen]
     show_checks(output, proven[-1])
     for version in chosen:
         output.ok(f"the profile of version {version.number} of {before.label} is erased")
-    output.data(
-        {
-            "label": before.label,
-            "origin": before.head.origin,
-            "erased": [_document(version, lookup) for version, lookup in zip(chosen, proven, strict=True)],
-            "signed": None
-            if not pending
-            else {
-                "versions": [version.number for version in pending],
-                "reason": signer.reason.label,
-                "signed_by": signer.id,
-            },
-        },
-        [],
-    )
+    signed = {
+        "versions": [version.number for version in pending],
+        "reason": signer.reason.label,
+        "signed_by": signer.id,
+    }
+    document = {
+        "label": before.label,
+        "origin": origin,
+        "erased": [_document(version, lookup) for version, lookup in zip(chosen, proven, strict=True)],
+        "signed": signed if pending else None,
+    }
+    output.data(document, [])
 
 
 def _beside(context: click.Context, reach: Reach, settings: Settings) -> Reach:
@@ -151,9 +144,8 @@ def _chosen(client: Client, before: Lookup, numbers: Sequence[int], everything: 
         return list(versions)
     missing = [number for number in numbers if number > len(versions)]
     if missing:
-        raise RefusedError(
-            "unknown-version", f"{before.label} has no version {missing[0]}; its last one is {len(versions)}"
-        )
+        problem = f"{before.label} has no version {missing[0]}; its last one is {len(versions)}"
+        raise RefusedError("unknown-version", f"{problem}: give --version up to that")
     return [versions[number - 1] for number in sorted(set(numbers) or {len(versions)})]
 
 

@@ -31,6 +31,19 @@ from kt_es.crypto.hashes import sha256
 from kt_es.errors import ConfigError, KtError
 from kt_es.process.network import uses_proxies
 
+Document: TypeAlias = dict[str, Any]
+"""An alarm as JSON."""
+
+KIND = "alarms"
+"""The kind under which a client's store keeps waiting alarms, by label."""
+
+DELIVERED = "told"
+"""The kind under which the store keeps, by label and entry, which hooks accepted its alarm."""
+
+_ENTRY = "entry"  # the field of a document that names a version
+_MOST = 100  # waiting alarms of one label; the oldest are dropped first
+_Waiting: TypeAlias = list[tuple[Document, list[str]]]
+
 hook_options = options(
     click.option(
         "--on-alarm",
@@ -57,9 +70,12 @@ class Hooks:
         try:
             words = tuple(shlex.split(command or ""))
         except ValueError as error:
-            raise ConfigError(f"--on-alarm cannot be split into words: {error}") from None
+            raise ConfigError(
+                f"--on-alarm cannot be split into words: {error}; write it as for a shell"
+            ) from None
         if command is not None and (not words or shutil.which(words[0]) is None):
-            raise ConfigError(f"--on-alarm: there is no program {words[0] if words else command!r}")
+            program = words[0] if words else repr(command)
+            raise ConfigError(f"--on-alarm: there is no program {program}; install it, or name its path")
         if webhook is not None:
             try:
                 address = urlsplit(webhook)
@@ -92,11 +108,8 @@ class Hooks:
     def run(self, document: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
         """Run the hooks ``names`` with ``document``, and return a report of each that failed, by name."""
         data = json.dumps(document, ensure_ascii=False).encode()
-        failures = {}
-        for name in names:
-            if failure := self._run(name, document, data):
-                failures[name] = failure
-        return failures
+        reports = {name: self._run(name, document, data) for name in names}
+        return {name: report for name, report in reports.items() if report is not None}
 
     def _run(self, name: str, document: Mapping[str, Any], data: bytes) -> str | None:
         if name == "webhook" and self.webhook is not None:
@@ -108,12 +121,9 @@ class Hooks:
 
 def _ran(words: tuple[str, ...], data: bytes, seconds: float) -> str | None:
     try:
+        null = subprocess.DEVNULL
         process = subprocess.Popen(  # noqa: S603 (the user's own command)
-            words,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            words, stdin=subprocess.PIPE, stdout=null, stderr=null, start_new_session=True
         )
     except (OSError, ValueError) as error:
         return f"the command {words[0]} cannot be run: {error}"
@@ -137,13 +147,9 @@ def _posted(address: str, data: bytes, seconds: float) -> str | None:
     def post() -> None:
         headers = {"content-type": "application/json"}
         try:
+            proxies = uses_proxies(address)
             with httpx.stream(
-                "POST",
-                address,
-                content=data,
-                headers=headers,
-                timeout=seconds,
-                trust_env=uses_proxies(address),
+                "POST", address, content=data, headers=headers, timeout=seconds, trust_env=proxies
             ) as answer:
                 failed = answer.status_code >= 300
                 outcome.append(f"the webhook answered with {answer.status_code}" if failed else None)
@@ -163,20 +169,6 @@ def _notified(document: Mapping[str, Any], seconds: float) -> str | None:
         return "there is no notification: notify-send is not installed"
     title = f"kt watch: {document['label']}"
     return _ran((program, "--urgency=critical", "--", title, str(document["sentence"])), b"", seconds)
-
-
-Document: TypeAlias = dict[str, Any]
-"""An alarm as JSON."""
-
-KIND = "alarms"
-"""The kind under which a client's store keeps waiting alarms, by label."""
-
-DELIVERED = "told"
-"""The kind under which the store keeps, by label and entry, which hooks accepted its alarm."""
-
-_ENTRY = "entry"  # the field of a document that names a version
-_MOST = 100  # waiting alarms of one label; the oldest are dropped first
-_Waiting: TypeAlias = list[tuple[Document, list[str]]]
 
 
 class Alarms:
@@ -199,9 +191,6 @@ class Alarms:
         """Deliver the oldest waiting alarm of ``label`` again, and return it.
 
         Each call delivers one alarm, so that unreachable hooks do not stop the watch.
-
-        Raises:
-            ConfigError: the kept alarms are damaged.
         """
         waiting = _read(label, self._client.recall(KIND, label.encode()))
         if not waiting:
@@ -283,7 +272,9 @@ def _read(label: str, data: bytes | None) -> _Waiting:
     except (ValueError, TypeError, KeyError):
         valid = False
     if not valid:
-        raise ConfigError(f"the alarms of {label} that wait for a hook are damaged")
+        raise ConfigError(
+            f"the alarms of {label} that wait for a hook are damaged: name another directory with --state"
+        )
     return waiting
 
 
@@ -293,4 +284,5 @@ def _read_accepted(label: str, data: bytes | None) -> dict[str, list[str]]:
     try:
         return {str(entry): [str(hook) for hook in hooks] for entry, hooks in json.loads(data).items()}
     except (ValueError, TypeError, AttributeError):
-        raise ConfigError(f"what the hooks of {label} were told is damaged") from None
+        problem = f"what the hooks of {label} were told is damaged"
+        raise ConfigError(f"{problem}: name another directory with --state") from None

@@ -8,11 +8,10 @@ from typing import Any
 
 import click
 
-from kt_es.cli.options import Reach, reach_options, state_option
+from kt_es.cli.options import FILE, NEW_FILE, NEW_FOLDER, Reach, reach_options, state_option
 from kt_es.cli.output import Output, at, output_of
 from kt_es.cli.saving import save_profile, save_proof
 from kt_es.client.client import Client
-from kt_es.client.entries import Account
 from kt_es.client.history import History, Version
 from kt_es.client.offline import Conviction, verify_evidence, verify_proof
 from kt_es.client.state import FileStateStore
@@ -31,10 +30,8 @@ PROVEN_ABSENT = 3
 @click.command("get")
 @click.argument("label")
 @click.option("--epoch", type=click.IntRange(1), help="Look up this epoch; default the latest.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Save the proof to FILE.")
-@click.option(
-    "--save", type=click.Path(path_type=Path, file_okay=False), help="Save the keys as files in a directory."
-)
+@click.option("--out", type=NEW_FILE, help="Save the proof to FILE.")
+@click.option("--save", type=NEW_FOLDER, help="Save the keys as files in a directory.")
 @reach_options
 @click.pass_context
 def get_command(
@@ -84,11 +81,8 @@ def show_lookup(output: Output, lookup: Lookup, changes: AccountChanges | None =
 
 
 def _key_line(key: ProfileKey) -> str:
-    text = (
-        key.data.decode("ascii", "replace").strip()
-        if key.type in ("ssh", "age")
-        else f"{len(key.data)} bytes"
-    )
+    is_text = key.type in ("ssh", "age")
+    text = key.data.decode("ascii", "replace").strip() if is_text else f"{len(key.data)} bytes"
     return f"{key.type}  {key.name}  {text}"
 
 
@@ -102,19 +96,19 @@ def lookup_document(lookup: Lookup) -> dict[str, Any]:
         "absent": lookup.absent,
         "erased": lookup.erased,
         "version": None if entry is None else entry.version,
-        "keys": None if lookup.profile is None else [_profile_document(key) for key in lookup.profile],
+        "keys": None
+        if lookup.profile is None
+        else [
+            {"name": key.name, "type": key.type, "data": encode_base64(key.data)} for key in lookup.profile
+        ],
         "authorized_keys": None if entry is None else [key.id.hex() for key in entry.authorized_keys],
         "checks": list(lookup.checks),
     }
 
 
-def _profile_document(key: ProfileKey) -> dict[str, str]:
-    return {"name": key.name, "type": key.type, "data": encode_base64(key.data)}
-
-
 @dataclass(frozen=True, slots=True)
 class AccountChanges:
-    """What changed in an account since this client saw it last: ``document`` is for ``--json``."""
+    """What changed in an account since this client saw it last. ``document`` is for ``--json``."""
 
     lines: tuple[str, ...]
     document: dict[str, Any]
@@ -130,10 +124,18 @@ def changes_since(client: Client, lookup: Lookup) -> AccountChanges | None:
         return None
     if before is None:
         return AccountChanges(("never looked up before: remembered from now on",), {"seen_before": False})
-    document = _document(before)
-    if before.last.entry == lookup.sight.entry:
-        return AccountChanges((_unchanged(before),), {**document, "changed": False, "versions": []})
     seen = before.last
+    document = {
+        "seen_before": True,
+        "version": seen.version or None,
+        "epoch": seen.epoch,
+        "first_seen": before.first.at,
+        "last_seen": seen.at,
+    }
+    if seen.entry == lookup.sight.entry:
+        line = f"unchanged since {at(before.first.at)}, first seen in epoch {before.first.epoch}"
+        line = line if seen.version else f"still nobody: {line}"
+        return AccountChanges((line,), {**document, "changed": False, "versions": []})
     new = 0 if lookup.entry is None else lookup.entry.version
     what = f"version {seen.version} → {new}" if seen.version else "published since then"
     lines = [f"CHANGED since {at(seen.at)}, when epoch {seen.epoch} was seen: {what}"]
@@ -143,43 +145,19 @@ def changes_since(client: Client, lookup: Lookup) -> AccountChanges | None:
         versions = [version for version in history if seen.version < version.number <= new]
     except UnavailableError as error:
         lines.append(f"the history of the change is not available now: {error}")
-    lines += [_version_line(version) for version in versions]
-    shown = [
-        {
-            "version": version.number,
-            "epoch": version.epoch,
-            "timestamp": version.timestamp,
-            "signed_by": [key.id.hex() for key in version.signers],
-        }
-        for version in versions
-    ]
+    shown = []
+    for version in versions:
+        number, epoch, signers = version.number, version.epoch, [key.id.hex() for key in version.signers]
+        when, who = at(version.timestamp), ", ".join(signers)
+        lines.append(f"version {number} since epoch {epoch}, {when}, signed by {who}")
+        shown.append(
+            {"version": number, "epoch": epoch, "timestamp": version.timestamp, "signed_by": signers}
+        )
     return AccountChanges(tuple(lines), {**document, "changed": True, "versions": shown})
 
 
-def _unchanged(before: Account) -> str:
-    first = f"unchanged since {at(before.first.at)}, first seen in epoch {before.first.epoch}"
-    return first if before.last.version else f"still nobody: {first}"
-
-
-def _document(before: Account) -> dict[str, Any]:
-    return {
-        "seen_before": True,
-        "version": before.last.version or None,
-        "epoch": before.last.epoch,
-        "first_seen": before.first.at,
-        "last_seen": before.last.at,
-    }
-
-
-def _version_line(version: Version) -> str:
-    signers = ", ".join(key.id.hex() for key in version.signers)
-    return (
-        f"version {version.number} since epoch {version.epoch}, {at(version.timestamp)}, signed by {signers}"
-    )
-
-
 @click.command("verify")
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", type=FILE)
 @click.option("--vkey", help="The directory's key; default the trusted key, or else that of FILE.")
 @state_option
 @click.pass_context
@@ -190,7 +168,7 @@ def verify_command(context: click.Context, file: Path, vkey: str | None, state: 
         with file.open("rb") as stream:
             data = stream.read(MAX_EVIDENCE_FILE + 1)
     except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from None
+        raise ConfigError(f"{file} cannot be read: {error.strerror}; name another file") from None
     given = None if vkey is None else Pinned.parse(vkey)
     states = States(state)
     try:
@@ -200,7 +178,9 @@ def verify_command(context: click.Context, file: Path, vkey: str | None, state: 
     if evidence is not None:
         return _show_evidence(output, *_convicted(evidence, given, states))
     if PROOF_FILE.encode() not in data[: len(PROOF_FILE) + 8]:
-        raise ConfigError(f"{file} is neither a saved proof nor evidence")
+        raise ConfigError(
+            f"{file} is neither a saved proof nor evidence: name a file that kt get --out wrote"
+        )
     try:
         proof = ProofFile.decode(data)
     except MalformedError as error:
@@ -235,9 +215,7 @@ def _show_evidence(output: Output, convicted: Conviction, vouched: bool) -> int:
     output.fail(f"{evidence.origin}: {convicted.sentence}")
     output.note(f"  signed by the directory whose first key is {key}")
     if not vouched:
-        output.note(
-            "  no --vkey given: compare that key with the one that the directory's operator published"
-        )
+        output.note("  no --vkey given: compare that key with the one that the operator published")
     document = {
         "evidence": evidence.kind.value,
         "origin": evidence.origin,

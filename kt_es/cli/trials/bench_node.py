@@ -60,11 +60,7 @@ LIMITS = {
 
 
 def bench_node(directory: Path, sizes: Sizes | None = None, runs: int = RUNS) -> list[Row]:
-    """Measure ``runs``, each on streams of its own, against a node with data in ``directory``.
-
-    Raises:
-        KtError: the node did not start, or an event is missing.
-    """
+    """Measure ``runs``, each on streams of its own, against a node with data in ``directory``."""
     rates: Measurements = defaultdict(list)
     costs: Measurements = defaultdict(list)
     with _node(directory) as (uri, pid):

@@ -120,7 +120,6 @@ class BenchDirectory:
             self.close = stack.pop_all().close
 
     def start(self, command: str, *arguments: str) -> Child:
-        """Start a process of the directory by its ``kt`` command."""
         return self._supervisor.start(command, (*self._common, command, *arguments))
 
     def sign(self, batch: int, count: int) -> list[bytes]:
@@ -140,7 +139,6 @@ class BenchDirectory:
         ]
 
     def submit(self, events: list[bytes]) -> None:
-        """Append ``events`` to the queue."""
         queue = self.settings.names.queue
         for at in range(0, len(events), PER_APPEND):
             batch = [content_event(queue, MUTATIONS, data) for data in events[at : at + PER_APPEND]]
@@ -184,8 +182,7 @@ class _RecoveryBench:
             self._submit(min(STEP, entries - self.entries))
             self._decided()
         self._frontend = self._start_frontend()
-        epoch, _ = self._decided()
-        self._wait_for_answer(f"/v1/heads/{epoch}", "the front end has followed")
+        self._wait_for_answer(f"/v1/heads/{self._decided().epoch}", "the front end has followed")
 
     def restart_signer(self) -> float:
         """Return the seconds from the start of a signer to the head that decides what waited for it."""
@@ -213,11 +210,11 @@ class _RecoveryBench:
         self._submit(1)
         started = time.perf_counter()
         self._signer = self._start_signer()
-        epoch, records = self._decided()
+        head = self._decided()
         seconds = time.perf_counter() - started
-        if epoch == 0:
+        if head.epoch == 0:
             raise KtError("the signer has published nothing: see its log above")
-        return records, seconds
+        return head.log_size, seconds
 
     def _start_signer(self) -> Child:
         return self._directory.start("signer", "--log", self._directory.uri)
@@ -238,10 +235,8 @@ class _RecoveryBench:
         self._batch += 1
         self.entries += count
 
-    def _decided(self) -> tuple[int, int]:
-        """Wait for the head that has all entries, and return its epoch and the size of its log."""
-        head = self._directory.wait_for_entries(self.entries)
-        return head.epoch, head.log_size
+    def _decided(self) -> MapHead:
+        return self._directory.wait_for_entries(self.entries)
 
     def _wait_for_answer(self, path: str, what: str) -> None:
         def answer() -> bool | None:

@@ -235,8 +235,8 @@ class Demo:
     def _lie(self) -> None:
         label = self._choose.choice(self._plan.accounts).label
         with event_log(self._settings.log, self._output, START_SECONDS) as log:
-            for caught in tamper(self._url, self._settings, log, label, self._choose):
-                self._output.ok(f"changed {caught.what}, caught: {caught.error}")
+            for what, error in tamper(self._url, self._settings, log, label, self._choose):
+                self._output.ok(f"changed {what}, caught: {error}")
                 self.counts.caught += 1
 
 

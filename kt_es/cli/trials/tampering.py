@@ -6,7 +6,7 @@ import base64
 import json
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import attrgetter
 
 import httpx
@@ -21,14 +21,6 @@ from kt_es.eventstore.streams import ANY, Event, EventLog, StreamNames, content_
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.queue import decode_records, encode_records
 from projections.auditor import audit
-
-
-@dataclass(frozen=True, slots=True)
-class Caught:
-    """What was changed, and the error that caught it."""
-
-    what: str
-    error: str
 
 
 class _LyingTransport(httpx.BaseTransport):
@@ -55,18 +47,18 @@ class _LyingTransport(httpx.BaseTransport):
         self._real.close()
 
 
-def tamper_with_an_answer(url: str, settings: Settings, label: str, choose: random.Random) -> Caught:
+def tamper_with_an_answer(url: str, settings: Settings, label: str, choose: random.Random) -> str:
     """Look up ``label`` through a transport that changes one bit of the answer."""
     pinned = Pinned(settings.origin, settings.pinned)
     with Client(url, MemoryStateStore(), pinned=pinned, transport=_LyingTransport(choose)) as client:
         try:
             client.lookup(label)
         except VerificationError as error:
-            return Caught("one bit of an answer", str(error))
+            return str(error)
     raise KtError(f"a changed answer for {label} was accepted: report this")
 
 
-def tamper_with_a_record(settings: Settings, log: EventLog, choose: random.Random) -> Caught:
+def tamper_with_a_record(settings: Settings, log: EventLog, choose: random.Random) -> str:
     """Copy both logs within the event log, one byte of one record changed, and audit the copy."""
     events = [event for event in log.read(settings.names.mutations) if event.revision > 0]
     victim = choose.choice(events)
@@ -82,10 +74,10 @@ def tamper_with_a_record(settings: Settings, log: EventLog, choose: random.Rando
     names = StreamNames(f"{settings.directory}_changed_record")
     _copy(log, settings.names.mutations, names.mutations, victim.revision, change)
     _copy(log, settings.names.heads, names.heads)
-    return Caught("one bit of a record", _audited(settings, log, names))
+    return _audited(settings, log, names)
 
 
-def tamper_with_a_head(settings: Settings, log: EventLog, choose: random.Random) -> Caught:
+def tamper_with_a_head(settings: Settings, log: EventLog, choose: random.Random) -> str:
     """Copy both logs within the event log, one bit of one map root changed, and audit the copy."""
     last = log.last_revision(settings.names.heads)
 
@@ -101,7 +93,7 @@ def tamper_with_a_head(settings: Settings, log: EventLog, choose: random.Random)
     names = StreamNames(f"{settings.directory}_changed_head")
     _copy(log, settings.names.mutations, names.mutations)
     _copy(log, settings.names.heads, names.heads, choose.randint(0, last), change)
-    return Caught("one bit of a head", _audited(settings, log, names))
+    return _audited(settings, log, names)
 
 
 def _copy(
@@ -127,8 +119,8 @@ def _audited(settings: Settings, log: EventLog, names: StreamNames) -> str:
 
 def tamper(
     url: str, settings: Settings, log: EventLog, label: str, choose: random.Random
-) -> Iterator[Caught]:
-    """Tell all three lies, one after the other."""
-    yield tamper_with_an_answer(url, settings, label, choose)
-    yield tamper_with_a_record(settings, log, choose)
-    yield tamper_with_a_head(settings, log, choose)
+) -> Iterator[tuple[str, str]]:
+    """Make all three changes. Yield what was changed, and the error that caught the change."""
+    yield "one bit of an answer", tamper_with_an_answer(url, settings, label, choose)
+    yield "one bit of a record", tamper_with_a_record(settings, log, choose)
+    yield "one bit of a head", tamper_with_a_head(settings, log, choose)
