@@ -23,11 +23,7 @@ def address(text: str, option: str = "listen") -> Address:
 
 
 def free_addresses(node: Address, frontend: Address) -> tuple[Address, Address]:
-    """Return both addresses, with port 0 replaced by a free port.
-
-    Raises:
-        ConfigError: both are the same, or one cannot be used, for instance because another process does.
-    """
+    """Return both addresses, with port 0 replaced by a free port. A process must be able to listen there."""
     if node == frontend and node.port:
         raise ConfigError(f"--listen and --node-listen are both {node}: give one of them another port")
     with ExitStack() as held:
@@ -64,7 +60,7 @@ def _bound(where: Address, held: ExitStack) -> Address:
 
 
 def _refused(where: Address, error: Exception) -> ConfigError:
-    reason = error.strerror if isinstance(error, OSError) else None
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     # socket.create_server adds the address to the reason that the operating system gives.
-    reason = (reason or str(error)).partition(" (while ")[0]
+    reason = reason.partition(" (while ")[0]
     return ConfigError(f"cannot listen on {where}: {reason}; choose another address or port")

@@ -33,7 +33,6 @@ from kt_es.process.redaction import without_password
 from kt_es.process.signals import listen
 from kt_es.process.space import forgive_full_disk, is_full
 
-SERVER = "server"
 _LOG = structlog.get_logger("kt_es.cli")
 
 # Commands that run until they are stopped. Neither SIGHUP nor a full disk under their log ends them.
@@ -50,7 +49,7 @@ class CommandEntry:
 
 
 def _server(module: str, summary: str) -> CommandEntry:
-    return CommandEntry(module, summary, SERVER)
+    return CommandEntry(module, summary, "server")
 
 
 COMMANDS: Mapping[str, CommandEntry] = {
@@ -105,24 +104,20 @@ def _without(name: str, extra: str) -> click.Command:
     )
 
 
-def write_summaries(formatter: click.HelpFormatter) -> None:
-    """Write the commands of ``kt --help``. Those whose extra is missing come last, with what to install."""
-    found = sorted(COMMANDS.items())
-    extras = dict.fromkeys(entry.extra for _, entry in found if entry.extra is not None)
-    lacking = [extra for extra in extras if missing(extra) is not None]
-    with formatter.section("Commands"):
-        formatter.write_dl([(name, entry.summary) for name, entry in found if entry.extra not in lacking])
-    for extra in lacking:
-        with formatter.section(f"Not installed, see pip install 'kt-es[{extra}]'"):
-            formatter.write_dl([(name, entry.summary) for name, entry in found if entry.extra == extra])
-
-
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        write_summaries(formatter)
+        """Write the commands of ``kt --help``. Those whose extra is missing come last."""
+        found = sorted(COMMANDS.items())
+        extras = dict.fromkeys(entry.extra for _, entry in found if entry.extra is not None)
+        lacking = [extra for extra in extras if missing(extra) is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in found if entry.extra not in lacking])
+        for extra in lacking:
+            with formatter.section(f"Not installed, see pip install 'kt-es[{extra}]'"):
+                formatter.write_dl([(name, entry.summary) for name, entry in found if entry.extra == extra])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

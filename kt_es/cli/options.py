@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -89,7 +90,7 @@ def with_common_options(command: click.Command, prefix: str) -> click.Command:
                 is_flag=True,
                 expose_value=False,
                 envvar=f"{prefix}_{field.upper()}",
-                callback=_set(field),
+                callback=partial(_set, field),
                 help=text,
             )
             command.params.append(flag)
@@ -103,13 +104,10 @@ def with_common_options(command: click.Command, prefix: str) -> click.Command:
     return command
 
 
-def _set(field: str) -> Any:
-    def set_on(context: click.Context, _: click.Parameter, value: bool) -> None:
-        output = (context.find_root().obj or {}).get("output")
-        if value and output is not None:
-            setattr(output, field, True)
-
-    return set_on
+def _set(field: str, context: click.Context, _: click.Parameter, value: bool) -> None:
+    output = (context.find_root().obj or {}).get("output")
+    if value and output is not None:
+        setattr(output, field, True)
 
 
 def is_named(context: click.Context, option: str) -> bool:

@@ -98,10 +98,12 @@ class Output:
     has_data: bool = False
 
     def ok(self, text: str) -> None:
-        self._mark("✓", "green", text)
+        if not self.quiet:
+            say(text, "✓", "green")
 
     def fail(self, text: str) -> None:
-        self._mark(FAILED, "red", text)
+        if not self.quiet:
+            say(text, FAILED, "red")
 
     def note(self, text: str) -> None:
         if not self.quiet:
@@ -119,16 +121,11 @@ class Output:
 
     def progress(self, text: str = "") -> None:
         """Rewrite the line of progress on a terminal. An empty ``text`` removes the line."""
-        if is_terminal() and not self.quiet:
+        if sys.stderr.isatty() and not self.quiet:
             click.echo(f"{CLEAR_LINE}{text}", err=True, nl=False)
 
     def progress_of(self, what: str, count: int) -> None:
-        """Show on a terminal how many of something were processed."""
         self.progress(f"  {what}: {count:,}")
-
-    def _mark(self, mark: str, color: str, text: str) -> None:
-        if not self.quiet:
-            say(text, mark, color)
 
 
 def say(text: str, mark: str = "", color: str = "green") -> None:
@@ -150,17 +147,12 @@ def at(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def is_terminal() -> bool:
-    return sys.stderr.isatty()
-
-
 def output_of(context: click.Context) -> Output:
     output = context.find_root().obj["output"]
     return output if isinstance(output, Output) else Output()
 
 
 def logs_of(context: click.Context) -> str:
-    """Return the value of ``--logs``."""
     return str(context.find_root().obj["logs"])
 
 

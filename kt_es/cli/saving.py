@@ -66,10 +66,10 @@ def save_profile(directory: Path, keys: Sequence[ProfileKey]) -> None:
     try:
         written = _written_before(directory)
         fresh.mkdir(mode=0o755, parents=True)
-        names = [f"{number}.{key.type}" for number, key in enumerate(keys)]
-        for name, key in zip(names, keys, strict=True):
-            create_file(fresh / name, key.data, PUBLIC)
-        hashes = {name: sha256(key.data).hex() for name, key in zip(names, keys, strict=True)}
+        files = {f"{number}.{key.type}": key.data for number, key in enumerate(keys)}
+        for name, data in files.items():
+            create_file(fresh / name, data, PUBLIC)
+        hashes = {name: sha256(data).hex() for name, data in files.items()}
         create_file(fresh / MANIFEST, json.dumps({"files": hashes}).encode(), PUBLIC)
         _replace(fresh, directory, written)
     except OSError as error:
@@ -108,18 +108,15 @@ def _written_before(directory: Path) -> Sequence[str] | None:
     if not there:
         return None
     hashes = _manifest(directory / MANIFEST) if MANIFEST in there else {}
-    strangers = sorted(
-        name
-        for name in there - {MANIFEST}
-        if name not in hashes or _hash_of(directory / name) != hashes[name]
-    )
+    others = sorted(there - {MANIFEST})
+    strangers = [name for name in others if name not in hashes or _hash_of(directory / name) != hashes[name]]
     if MANIFEST not in there or strangers:
         shown = ", ".join(strangers[:3])
         raise ConfigError(
             f"{directory} holds files that `kt get --save` did not write, or not so ({shown}): "
             "name another directory"
         )
-    return sorted(there - {MANIFEST})
+    return others
 
 
 def _hash_of(path: Path) -> str | None:

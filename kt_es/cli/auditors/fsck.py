@@ -81,8 +81,8 @@ def _show(output: Output, data: Path, report: FsckReport) -> None:
         [f"{data}: {'as it must be' if report.is_good else 'damaged'} at epoch {report.epoch}"],
     )
     if not report.is_good:
-        many = "at least " if len(report.differences) >= MAX_DIFFERENCES else ""
         found = len(report.differences)
+        many = "at least " if found >= MAX_DIFFERENCES else ""
         raise DivergenceError(
             f"{data} differs from what was signed in {many}{counted(found, 'places')}: keep it for an "
             "examination, and rebuild another one from the logs"

@@ -43,12 +43,6 @@ class Operated:
     output: Output
     changes: ConfigChanges
 
-    def latest(self) -> Config:
-        return self.changes.chain()[-1].config
-
-    def ring(self) -> KeyRing:
-        return KeyRing.load(self.settings.path(self.settings.signer.keys))
-
 
 @contextmanager
 def operated(
@@ -139,11 +133,12 @@ def config_set(
     if not wanted:
         raise click.UsageError("nothing to set: give --min-interval, --max-interval or --max-merge-delay")
     with operated(context, log, data, patience) as it:
-        before = it.latest()
+        before = it.changes.chain()[-1].config
         changed = {name: value for name, value in wanted.items() if getattr(before, name) != value}
         config = following(before, **changed) if changed else before
         if changed:
-            key = it.ring().key_for(before.signer_key)
+            keys = it.settings.path(it.settings.signer.keys)
+            key = KeyRing.load(keys).key_for(before.signer_key)
             signer = before.signer_key.id.hex()
             it.output.note(f"  a change of the config of {config.origin}, signed by {signer}:")
             for name in INTERVALS:

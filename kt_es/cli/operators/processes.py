@@ -12,7 +12,7 @@ from kt_es.cli.addresses import address
 from kt_es.cli.options import Number, data_option, log_option, metrics_option, options, with_common_options
 from kt_es.cli.output import configure_logs, logs_of, output_of, settings_of, stop_on_signals
 from kt_es.cli.supervisor import tell_parent
-from kt_es.config import FrontendTable, Settings
+from kt_es.config import FrontendTable
 from kt_es.errors import ConfigError
 from kt_es.eventstore.connecting import Connector
 from kt_es.process.signals import Reloaded, differing, reloading
@@ -88,25 +88,20 @@ def signer_command(context: click.Context, log: str | None, data: Path | None, m
     configure_logs("signer", logs_of(context))
 
     def read() -> SignerSettings:
-        return signer_settings(settings_of(context, log), data, metrics)
+        settings = settings_of(context, log)
+        table = settings.signer
+        return SignerSettings(
+            settings.names,
+            settings.origin,
+            settings.pinned,
+            data or settings.path(table.data),
+            settings.path(table.keys),
+            EpochLimits(batch_limit=table.batch_limit, truncate=table.truncate_queue),
+            _metrics_at(metrics or table.metrics),
+        )
 
     connect = Connector(settings_of(context, log).log)
     serve_signer(read(), connect, stop_on_signals(), read)
-
-
-def signer_settings(
-    settings: Settings, data: Path | None = None, metrics: str | None = None
-) -> SignerSettings:
-    table = settings.signer
-    return SignerSettings(
-        settings.names,
-        settings.origin,
-        settings.pinned,
-        data or settings.path(table.data),
-        settings.path(table.keys),
-        EpochLimits(batch_limit=table.batch_limit, truncate=table.truncate_queue),
-        _metrics_at(metrics or table.metrics),
-    )
 
 
 @click.command("frontend")

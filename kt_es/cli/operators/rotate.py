@@ -100,8 +100,7 @@ def rotate_command(
         chain = it.changes.chain()
         before, keys = chain[-1].config, _Keys.load(folder)
         if retire or keys.retired(before, chain):
-            head = wait_for(it, before, timeout, before)
-            _finish(it, keys, chain, head)
+            _finish(it, keys, chain, wait_for(it, before, timeout, before))
             return
         keys.of(before.signer_key, "the signer key in force")
         before, new, head = _announced(it, keys, timeout, yes)
@@ -198,7 +197,7 @@ def _finish(it: Operated, keys: _Keys, chain: tuple[SignedConfig, ...], head: Ma
 
 
 def _print(it: Operated, head: MapHead, key: PublicKey, moved: list[str]) -> None:
-    config = it.latest()
+    config = it.changes.chain()[-1].config
     vkey = Pinned(config.origin, key).vkey
     document = {
         "origin": config.origin,

@@ -51,7 +51,6 @@ class ScrapedMetrics:
         return {labels[label]: _rounded(value) for labels, value in self._samples[name] if label in labels}
 
     def mean(self, name: str) -> float | None:
-        """Return the mean of a histogram without labels."""
         count, total = self.value(f"{name}_count"), self.value(f"{name}_sum")
         return _rounded(total / count) if count and total is not None else None
 

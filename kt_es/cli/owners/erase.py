@@ -26,8 +26,6 @@ from kt_es.formats.erasures import Erasure, ErasureReason
 if TYPE_CHECKING:
     from kt_es.config import Settings
 
-REASONS = tuple(reason.label for reason in ErasureReason)
-
 
 @dataclass(frozen=True, slots=True)
 class _Signer:
@@ -57,7 +55,7 @@ class _Signer:
 )
 @click.option(
     "--reason",
-    type=click.Choice(REASONS),
+    type=click.Choice([reason.label for reason in ErasureReason]),
     help="The operator's reason, which is published; required with --operator.",
 )
 @click.option("--sign-with", "names", multiple=True, metavar="NAME", help="The owner's signing key.")
@@ -118,10 +116,19 @@ def erase_command(
         "reason": signer.reason.label,
         "signed_by": signer.id,
     }
+    erased = [
+        {
+            "version": version.number,
+            "entry": version.entry_hash.hex(),
+            "commitment": version.entry.commitment.hex(),
+            "erased": lookup.erased,
+        }
+        for version, lookup in zip(chosen, proven, strict=True)
+    ]
     document = {
         "label": before.label,
         "origin": origin,
-        "erased": [_document(version, lookup) for version, lookup in zip(chosen, proven, strict=True)],
+        "erased": erased,
         "signed": signed if pending else None,
     }
     output.data(document, [])
@@ -173,12 +180,3 @@ def _lines(client: Client, label: str, pending: Sequence[Version], signer: _Sign
         for key in client.lookup(label, version.epoch).profile or ():
             yield f"    - key {key.type} {key.name}, {len(key.data)} bytes"
         yield f"    = entry {version.entry_hash.hex()} with its commitment"
-
-
-def _document(version: Version, lookup: Lookup) -> dict[str, Any]:
-    return {
-        "version": version.number,
-        "entry": version.entry_hash.hex(),
-        "commitment": version.entry.commitment.hex(),
-        "erased": lookup.erased,
-    }

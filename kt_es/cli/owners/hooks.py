@@ -20,7 +20,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
 
 import click
 import httpx
@@ -78,12 +77,10 @@ class Hooks:
             raise ConfigError(f"--on-alarm: there is no program {program}; install it, or name its path")
         if webhook is not None:
             try:
-                address = urlsplit(webhook)
-                valid = address.scheme in ("http", "https") and bool(address.hostname)
-                httpx.URL(webhook)
+                url = httpx.URL(webhook)
             except (ValueError, httpx.InvalidURL):
-                valid = False
-            if not valid:
+                url = httpx.URL()
+            if url.scheme not in ("http", "https") or not url.host:
                 raise ConfigError("--webhook must be an address that begins with http:// or https://")
         return cls(words, webhook, desktop)
 
@@ -229,7 +226,6 @@ class Alarms:
         return frozenset(done)
 
     def _note_accepted(self, label: str, document: Document, names: list[str]) -> None:
-        """Remember that these hooks accepted the alarm."""
         entry, key = document.get(_ENTRY), label.encode()
         if entry is None or not names:
             return
@@ -262,10 +258,9 @@ class Alarms:
 
 
 def _read(label: str, data: bytes | None) -> _Waiting:
-    if data is None:
-        return []
     try:
-        waiting = [({**document}, [str(name) for name in names]) for document, names in json.loads(data)]
+        alarms = [] if data is None else json.loads(data)
+        waiting = [({**document}, [str(name) for name in names]) for document, names in alarms]
         valid = all(
             isinstance(document[field], str) for document, _ in waiting for field in ("kind", "sentence")
         )
@@ -279,10 +274,9 @@ def _read(label: str, data: bytes | None) -> _Waiting:
 
 
 def _read_accepted(label: str, data: bytes | None) -> dict[str, list[str]]:
-    if data is None:
-        return {}
     try:
-        return {str(entry): [str(hook) for hook in hooks] for entry, hooks in json.loads(data).items()}
+        accepted = {} if data is None else json.loads(data)
+        return {str(entry): [str(hook) for hook in hooks] for entry, hooks in accepted.items()}
     except (ValueError, TypeError, AttributeError):
         problem = f"what the hooks of {label} were told is damaged"
         raise ConfigError(f"{problem}: name another directory with --state") from None

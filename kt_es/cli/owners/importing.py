@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from kt_es.cli.options import CHANGE_TIMEOUT, FILE, Number, Reach, reach_options, until_fresh
-from kt_es.cli.output import Output, is_terminal, output_of
+from kt_es.cli.output import Output, output_of
 from kt_es.cli.owners.keys import described, key_document, keys_option, signing_keys
 from kt_es.client.bulk import (
     BulkAction,
@@ -89,7 +89,7 @@ def import_command(
     patience: float,
     keys: Path,
     **reach: Any,
-) -> int:
+) -> None:
     """Publish the keys in FILE, one account for each address or name in it.
 
     KIND is openpgp (a keyring), ssh (authorized_keys or allowed_signers) or pem (certificates).
@@ -99,11 +99,10 @@ def import_command(
     output = output_of(context)
     if kind == "openpgp":
         require("openpgp", "kt import openpgp")
-    reached = Reach(**reach)
     report = BulkReport(0, 0, [])
     planned: list[Planned] = []
     seconds = 0.0
-    with reached.client(jobs, CHANGE_TIMEOUT, until_fresh(output)) as client:
+    with Reach(**reach).client(jobs, CHANGE_TIMEOUT, until_fresh(output)) as client:
         policy = client.directory(timeout=patience).label_policy
         plan = read_plan(kind, file, policy)
         show_skipped(output, plan, everything=dry_run)
@@ -132,7 +131,6 @@ def import_command(
     output.data(_document(plan, report, planned if dry_run else None, seconds), [f"{sentence}: {result}"])
     if report.refused:
         raise KtError(f"refused: {counted(len(report.refused), 'accounts')}; see the reasons above")
-    return 0
 
 
 def _wanted(plan: ImportPlan) -> Iterator[Wanted]:
@@ -186,11 +184,11 @@ def _document(
 
 def show_skipped(output: Output, plan: ImportPlan, *, everything: bool) -> None:
     """List the parts of the file that become no account, by number, on the user's terminal alone."""
-    limit = None if everything else SHOWN
-    for part in plan.skipped[:limit]:
+    parts = plan.skipped if everything else plan.skipped[:SHOWN]
+    for part in parts:
         output.note(f"  skipped {part.shown}: {part.reason}")
-    if limit is not None and len(plan.skipped) > limit:
-        output.note(f"  and {len(plan.skipped) - limit} more; --dry-run lists all")
+    if len(parts) < len(plan.skipped):
+        output.note(f"  and {len(plan.skipped) - len(parts)} more; --dry-run lists all")
 
 
 def show_accounts(output: Output, plan: ImportPlan) -> None:
@@ -223,7 +221,7 @@ def publish_plan(
     patience: float,
 ) -> BulkReport:
     """Run ``publish_all`` with two progress bars: accounts submitted, and accounts proven in the map."""
-    hidden = output.quiet or not is_terminal()
+    hidden = output.quiet or not sys.stderr.isatty()
     bar = partial(click.progressbar, length=len(plan.accounts), file=sys.stderr, hidden=hidden)
     with bar(label="submitted") as sent, bar(label="verified ") as stood:
         return publish_all(

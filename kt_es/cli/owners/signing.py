@@ -15,7 +15,6 @@ from kt_es.cli.owners.keys import described, key_document, keys_option, mine_opt
 from kt_es.cli.people.get import lookup_document, show_checks
 from kt_es.client.changes import UNKNOWN_KEYS, Difference, Mine, Proposal
 from kt_es.client.client import Client
-from kt_es.client.publishing import Published
 from kt_es.client.states import StoredKey
 from kt_es.client.trust import Lookup
 from kt_es.errors import KtError, RefusedError
@@ -76,7 +75,14 @@ def publish_change(
     confirm(signing.yes)
     published = client.send(proposed)
     show_checks(output, published.lookup)
-    _report(output, published)
+    number, proven = proposed.submission.mutation.entry.version, published.lookup.entry
+    if published.stands:
+        output.ok(f"version {number} of {before.label} stands in the directory")
+    elif proven is not None:
+        output.fail(
+            f"version {number} of {before.label} was taken, but version {proven.version} has replaced it "
+            f"already; see who signed that: kt history {before.label}"
+        )
     document = lookup_document(published.lookup)
     output.data({**document, "stands": published.stands, "signed": _proposal_document(proposed, profile)}, [])
 
@@ -104,18 +110,6 @@ def _proposed(client: Client, before: Lookup, profile: Sequence[ProfileKey], sig
             f"{error.problem}. If you know a key, take it over with --accept KEYID; if not, your account is "
             "in danger: leave the key out with --rotate-to, and tell the operator",
         ) from None
-
-
-def _report(output: Output, published: Published) -> None:
-    mutation, proven = published.submission.mutation, published.lookup.entry
-    number, label = mutation.entry.version, published.lookup.label
-    if published.stands:
-        output.ok(f"version {number} of {label} stands in the directory")
-    elif proven is not None:
-        output.fail(
-            f"version {number} of {label} was taken, but version {proven.version} has replaced it already; "
-            f"see who signed that: kt history {label}"
-        )
 
 
 def _proposal_lines(

@@ -56,7 +56,7 @@ def watch_command(
     mine: tuple[str, ...],
     keys: Path,
     **reach: Any,
-) -> int:
+) -> None:
     """Watch your LABELS: check each epoch since the last check, and alarm on any version that is not yours.
 
     A version is yours if all its authorized keys are yours and one of them signed it. The first watch checks
@@ -79,9 +79,10 @@ def watch_command(
     hooks = Hooks.of(on_alarm, webhook, desktop)
     stop = stop_on_signals()
     options = Reach(**reach)
+    output = output_of(context)
     with options.client() as client:
-        _check_labels(output_of(context), client, labels)
-        watch = Watch(output_of(context), client, yours, hooks, options.state / "alarms", from_now=from_now)
+        _check_labels(output, client, labels)
+        watch = Watch(output, client, yours, hooks, options.state / "alarms", from_now=from_now)
         while not stop.is_set():
             watch.round(tuple(dict.fromkeys(labels)), stop)
             if once or (watch.alarmed and not keep_watching):
@@ -91,10 +92,9 @@ def watch_command(
     gravest = watch.gravest(once)
     if gravest is not None:
         document["error"] = failure(gravest.exit_code, without_password(str(gravest)), gravest)
-    output_of(context).data(document, [])
+    output.data(document, [])
     if gravest is not None:
         raise gravest
-    return 0
 
 
 def _check_labels(output: Output, client: Client, labels: Sequence[str]) -> None:

@@ -10,7 +10,6 @@ from time import perf_counter
 
 import click
 
-from kt_es.cli.options import JSON_HELP
 from kt_es.cli.output import output_of
 from kt_es.cli.trials.bench_node import RUNS, bench_node
 from kt_es.cli.trials.bench_report import Row, peak_memory, report, report_lines
@@ -31,7 +30,6 @@ _STRIDE = 7_919
 
 @click.command("bench")
 @click.argument("which", type=click.Choice(["map", "signer", "node", "recovery", "all"]))
-@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
 @click.option(
     "--entries", type=click.IntRange(1), default=ENTRIES, show_default=True, help="Of `recovery`: in the map."
 )
@@ -43,14 +41,12 @@ _STRIDE = 7_919
     help="Of `node`: how many, for medians.",
 )
 @click.pass_context
-def bench_command(context: click.Context, which: str, as_json: bool, entries: int, runs: int) -> None:
+def bench_command(context: click.Context, which: str, entries: int, runs: int) -> None:
     """Measure the map (updates/s), the signer (mutations/s), the node (events/s) or the way back of
     processes (`recovery`).
 
     Ends with exit code 1 if a figure misses its limit.
     """
-    output = output_of(context)
-    output.json |= as_json
     benches: dict[str, Callable[[Path], list[Row]]] = {
         "map": bench_map,
         "signer": bench_signer,
@@ -62,7 +58,7 @@ def bench_command(context: click.Context, which: str, as_json: bool, entries: in
     for name in ("map", "signer", "node") if which == "all" else (which,):
         with tempfile.TemporaryDirectory(prefix="kt-bench-") as directory:
             rows += benches[name](Path(directory))
-    output.data(report(which, rows), report_lines(which, rows))
+    output_of(context).data(report(which, rows), report_lines(which, rows))
     missed = [row.name for row in rows if not row.kept]
     if missed:
         raise KtError(f"below its limit: {', '.join(missed)}; run it again on an idle machine")
@@ -74,37 +70,33 @@ def bench_map(directory: Path, entries: int = 100_000, epoch: int = 10_000, runs
     Apply, write and ``flush_wal`` are timed: an update counts when it is durable on disk.
     """
     with closing(RocksStore.open(directory, FAMILIES)) as store:
-        return _measure(store, directory, entries, epoch, runs)
-
-
-def _measure(store: RocksStore, directory: Path, entries: int, epoch: int, runs: int) -> list[Row]:
-    tree = Map(PageTable(store))
-    indices = sorted(sha256(b"index %d" % number) for number in range(entries))
-    slices = [_updates(1, indices[low : low + epoch]) for low in range(0, entries, epoch)]
-    root = EMPTY_ROOT
-    began = perf_counter()
-    for updates in slices:
-        root = _advance(store, tree, root, 1, updates)
-    loading = perf_counter() - began
-    store.compact()
-    on_disk = sum(path.stat().st_size for path in directory.glob("*.sst"))
-
-    seconds = []
-    for run in range(runs):
-        chosen = [indices[(run + number * _STRIDE) % entries] for number in range(epoch)]
-        updates = _updates(run + 2, chosen)
+        tree = Map(PageTable(store))
+        indices = sorted(sha256(b"index %d" % number) for number in range(entries))
+        slices = [_updates(1, indices[low : low + epoch]) for low in range(0, entries, epoch)]
+        root = EMPTY_ROOT
         began = perf_counter()
-        root = _advance(store, tree, root, run + 2, updates)
-        seconds.append(perf_counter() - began)
-    per_second = [epoch / taken for taken in seconds]
-    return [
-        Row.of("updates_per_second", "updates/s", per_second, LEAST_UPDATES_PER_SECOND),
-        Row.of("time_per_update", "µs", [taken / epoch * 1e6 for taken in seconds]),
-        Row.of("bulk_load", "entries/s", [entries / loading]),
-        Row.of("disk_per_entry", "bytes", [on_disk / entries]),
-        *_proofs(tree, root, indices, runs),
-        Row.of("peak_memory", "MB", [peak_memory()]),
-    ]
+        for updates in slices:
+            root = _advance(store, tree, root, 1, updates)
+        loading = perf_counter() - began
+        store.compact()
+        on_disk = sum(path.stat().st_size for path in directory.glob("*.sst"))
+
+        seconds = []
+        for run in range(runs):
+            chosen = [indices[(run + number * _STRIDE) % entries] for number in range(epoch)]
+            updates = _updates(run + 2, chosen)
+            began = perf_counter()
+            root = _advance(store, tree, root, run + 2, updates)
+            seconds.append(perf_counter() - began)
+        per_second = [epoch / taken for taken in seconds]
+        return [
+            Row.of("updates_per_second", "updates/s", per_second, LEAST_UPDATES_PER_SECOND),
+            Row.of("time_per_update", "µs", [taken / epoch * 1e6 for taken in seconds]),
+            Row.of("bulk_load", "entries/s", [entries / loading]),
+            Row.of("disk_per_entry", "bytes", [on_disk / entries]),
+            *_proofs(tree, root, indices, runs),
+            Row.of("peak_memory", "MB", [peak_memory()]),
+        ]
 
 
 def _advance(store: RocksStore, tree: Map, root: Root, version: int, updates: Sequence[Update]) -> Root:

@@ -121,16 +121,12 @@ class _Run:
             catch_up = client.subscribe_to_stream(stream)
             self._timed("catch-up subscription", sizes.bulk, lambda: _consume(catch_up, sizes.bulk))
             group = self._group(client)
-            self._timed(
-                "persistent subscription, acknowledged",
-                sizes.bulk,
-                lambda: _consume(group, sizes.bulk, acknowledge=True),
-            )
+            name = "persistent subscription, acknowledged"
+            self._timed(name, sizes.bulk, lambda: _consume(group, sizes.bulk, acknowledge=True))
             self._timed("append, 60 kB", sizes.large, lambda: self._singly("-large", sizes.large, LARGE))
+            large = f"{stream}-large"
             self._timed(
-                "read_stream, 60 kB",
-                sizes.large,
-                lambda: _exactly(client.read_stream(f"{stream}-large"), sizes.large),
+                "read_stream, 60 kB", sizes.large, lambda: _exactly(client.read_stream(large), sizes.large)
             )
 
     def _timed(self, name: str, events: int, work: Callable[[], None]) -> None:

@@ -145,8 +145,6 @@ class BenchDirectory:
             self._log.append(queue, ANY, batch)
 
     def wait_for_entries(self, size: int) -> MapHead:
-        """Wait for the first head with at least ``size`` entries."""
-
         def large_head() -> MapHead | None:
             event = self._log.last_event(self.settings.names.heads)
             if event is None:
@@ -194,7 +192,6 @@ class _RecoveryBench:
         return time.perf_counter() - started
 
     def restart_frontend(self) -> float:
-        """Return the seconds until a front end that was started is ready."""
         self._stop(self._frontend)
         started = time.perf_counter()
         self._frontend = self._start_frontend()

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,20 +40,6 @@ START_SECONDS = 60.0
 
 LOGS_FILE = "processes.log"
 DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-keyring.gpg")
-
-
-@dataclass(slots=True)
-class DemoCounts:
-    """What the demo did, for its summary. Durations are in seconds, by step."""
-
-    accounts: int = 0
-    profile_bytes: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-    lookups: int = 0
-    absences: int = 0
-    epochs: int = 0
-    records: int = 0
-    caught: int = 0
 
 
 @click.command("demo")
@@ -91,11 +77,13 @@ def demo_command(
         base = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kt-demo-")))
         url, log_uri = stack.enter_context(running(base, policy, output))
         settings = load_settings(base / FILE_NAME).model_copy(update={"log": log_uri})
-        demo = Demo(output, settings, url, plan, random.Random(seed))  # noqa: S311 - for choosing, not hiding
-        stack.enter_context(demo.client)
+        pinned = Pinned(settings.origin, settings.pinned)
+        client = Client(url, FileStateStore(base / "client"), pinned=pinned, timeout=60.0)
+        choose = random.Random(seed)  # noqa: S311 - for choosing, not hiding
+        demo = Demo(output, settings, url, plan, choose, stack.enter_context(client))
         demo.run(lookups, absences, jobs)
     shown = ("accounts", "seconds", "epochs", "caught")
-    output.data({name: getattr(demo.counts, name) for name in shown}, summary(demo.counts, plan))
+    output.data({name: getattr(demo, name) for name in shown}, demo.summary())
 
 
 def _source(keyring: Path | None) -> tuple[str, Path]:
@@ -145,24 +133,31 @@ def _reached(process: subprocess.Popen[bytes], base: Path, output: Output) -> tu
     raise KtError(f"`kt up` did not start within {START_SECONDS:.0f} s: see {base / LOGS_FILE}")
 
 
+@dataclass(slots=True)
 class Demo:
-    """The steps of the demo over one running directory. Each raises ``KtError`` if it finds a mistake."""
+    """The steps of the demo over one running directory, and what they did. A mistake raises ``KtError``.
 
-    def __init__(
-        self, output: Output, settings: Settings, url: str, plan: ImportPlan, choose: random.Random
-    ) -> None:
-        self.counts = DemoCounts()
-        self._output = output
-        self._settings = settings
-        self._url = url
-        self._plan = plan
-        self._choose = choose
-        self._owner = PrivateKey.from_seed(ED25519, os.urandom(32))
-        pinned = Pinned(settings.origin, settings.pinned)
-        self.client = Client(url, FileStateStore(settings.base / "client"), pinned=pinned, timeout=60.0)
+    ``seconds`` has the duration of each step.
+    """
+
+    output: Output
+    settings: Settings
+    url: str
+    plan: ImportPlan
+    choose: random.Random
+    client: Client
+    owner: PrivateKey = field(default_factory=lambda: PrivateKey.from_seed(ED25519, os.urandom(32)))
+    accounts: int = 0
+    profile_bytes: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    lookups: int = 0
+    absences: int = 0
+    epochs: int = 0
+    records: int = 0
+    caught: int = 0
 
     def run(self, lookups: int, absences: int, jobs: int) -> None:
-        steps: dict[str, Callable[[], None]] = {
+        steps = {
             "import": lambda: self._import(jobs),
             "lookups": lambda: self._look_up(lookups),
             "absences": lambda: self._look_for_nobody(absences),
@@ -173,45 +168,45 @@ class Demo:
         for name, step in steps.items():
             started = time.monotonic()
             step()
-            self.counts.seconds[name] = round(time.monotonic() - started, 2)
+            self.seconds[name] = round(time.monotonic() - started, 2)
 
     def _import(self, jobs: int) -> None:
-        plan = self._plan
-        report = publish_plan(self._output, self.client, plan, [self._owner], jobs=jobs, patience=600.0)
-        show_summary(self._output, plan, report)
+        plan = self.plan
+        report = publish_plan(self.output, self.client, plan, [self.owner], jobs=jobs, patience=600.0)
+        show_summary(self.output, plan, report)
         if report.published != len(plan.accounts):
             raise KtError(
                 f"{report.published} of {len(plan.accounts)} accounts were published: see the reasons above"
             )
-        self.counts.accounts = report.published
-        self.counts.profile_bytes = sum(len(key.data) for account in plan.accounts for key in account.keys)
-        self._output.ok(f"{report.published} submissions decided, each proven in a signed map head")
+        self.accounts = report.published
+        self.profile_bytes = sum(len(key.data) for account in plan.accounts for key in account.keys)
+        self.output.ok(f"{report.published} submissions decided, each proven in a signed map head")
 
     def _look_up(self, count: int) -> None:
-        for account in self._choose.choices(self._plan.accounts, k=count):
+        for account in self.choose.choices(self.plan.accounts, k=count):
             lookup = self.client.lookup(account.label)
             if lookup.profile != account.keys:
                 raise KtError(f"a lookup of {account.label} gave other keys than were published: report this")
-        self.counts.lookups = count
-        self._output.ok(f"{count} random lookups: verified, and the keys are those of the file")
+        self.lookups = count
+        self.output.ok(f"{count} random lookups: verified, and the keys are those of the file")
 
     def _look_for_nobody(self, count: int) -> None:
         for _ in range(count):
-            lookup = self.client.lookup(f"nobody-{self._choose.getrandbits(64):x}@absent.example")
+            lookup = self.client.lookup(f"nobody-{self.choose.getrandbits(64):x}@absent.example")
             if not lookup.absent:
                 raise KtError(f"{lookup.label} was found, who does not exist: report this")
-        self.counts.absences = count
-        self._output.ok(f"{count} absences proven")
+        self.absences = count
+        self.output.ok(f"{count} absences proven")
 
     def _rotate(self) -> None:
-        account = self._choose.choice(self._plan.accounts)
+        account = self.choose.choice(self.plan.accounts)
         successor = PrivateKey.from_seed(ED25519, os.urandom(32))
         public = PublicKey(ED25519, successor.public)
-        self.client.publish(account.label, account.keys, [self._owner, successor], [public])
+        self.client.publish(account.label, account.keys, [self.owner, successor], [public])
         history = self.client.history(account.label)
         if [version.entry.authorized_keys for version in history.versions][1:] != [(public,)]:
             raise KtError(f"the history of {account.label} is not the one that was made: report this")
-        self._output.ok(
+        self.output.ok(
             f"one key rotation: {len(history.versions)} versions, the second since epoch "
             f"{history.versions[-1].epoch}, signed by the old and the new key"
         )
@@ -219,38 +214,34 @@ class Demo:
     def _audit(self) -> None:
         head = self.client.head().head
         with (
-            event_log(self._settings.log, self._output, START_SECONDS) as log,
-            ledger_of(self._settings, None) as ledger,
+            event_log(self.settings.log, self.output, START_SECONDS) as log,
+            ledger_of(self.settings, None) as ledger,
         ):
-            report = run_audit(self._output, self._settings, log, ledger, queue=True)
+            report = run_audit(self.output, self.settings, log, ledger, queue=True)
             same = self.client.head(ledger.committed.epoch).head
             if ledger.committed.epoch < head.epoch or same.map_root != ledger.committed.root.hash:
-                problem = (
-                    f"the audit's map root is not the one that the front end serves: {same.map_root.hex()}"
-                )
+                problem = f"the audit's map root is not {same.map_root.hex()}, which the front end serves"
                 raise KtError(f"{problem}: report this")
-        self.counts.epochs, self.counts.records = report.epochs, report.records
-        self._output.ok(f"the audit's map root is the one served: {same.map_root.hex()}")
+        self.epochs, self.records = report.epochs, report.records
+        self.output.ok(f"the audit's map root is the one served: {same.map_root.hex()}")
 
     def _lie(self) -> None:
-        label = self._choose.choice(self._plan.accounts).label
-        with event_log(self._settings.log, self._output, START_SECONDS) as log:
-            for what, error in tamper(self._url, self._settings, log, label, self._choose):
-                self._output.ok(f"changed {what}, caught: {error}")
-                self.counts.caught += 1
+        label = self.choose.choice(self.plan.accounts).label
+        with event_log(self.settings.log, self.output, START_SECONDS) as log:
+            for what, error in tamper(self.url, self.settings, log, label, self.choose):
+                self.output.ok(f"changed {what}, caught: {error}")
+                self.caught += 1
 
-
-def summary(counts: DemoCounts, plan: ImportPlan) -> list[str]:
-    """Summarize the demo for people."""
-    seconds = counts.seconds
-    rate = counts.accounts / seconds["import"]
-    return [
-        f"keys read          {plan.keys}, {len(plan.skipped)} names skipped",
-        f"accounts           {counts.accounts}, {counts.profile_bytes / 1e6:.1f} MB of profiles",
-        f"import             {seconds['import']:.1f} s, {rate:.0f} accounts/s, submitted and verified",
-        f"lookups            {counts.lookups} in {seconds['lookups']:.1f} s, "
-        f"{counts.absences} absences in {seconds['absences']:.1f} s",
-        f"audit              {counts.epochs} epochs, {counts.records} records in {seconds['audit']:.1f} s",
-        f"lies caught        {counts.caught} of 3",
-        f"in all             {sum(seconds.values()):.1f} s",
-    ]
+    def summary(self) -> list[str]:
+        seconds, plan = self.seconds, self.plan
+        rate = self.accounts / seconds["import"]
+        return [
+            f"keys read          {plan.keys}, {len(plan.skipped)} names skipped",
+            f"accounts           {self.accounts}, {self.profile_bytes / 1e6:.1f} MB of profiles",
+            f"import             {seconds['import']:.1f} s, {rate:.0f} accounts/s, submitted and verified",
+            f"lookups            {self.lookups} in {seconds['lookups']:.1f} s, "
+            f"{self.absences} absences in {seconds['absences']:.1f} s",
+            f"audit              {self.epochs} epochs, {self.records} records in {seconds['audit']:.1f} s",
+            f"lies caught        {self.caught} of 3",
+            f"in all             {sum(seconds.values()):.1f} s",
+        ]
