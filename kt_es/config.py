@@ -172,7 +172,7 @@ class Settings(_Table):
     def _key_is_of_the_origin(self) -> Self:
         pinned = _valid(lambda: Pinned.parse(self.key))
         if pinned.origin != self.origin:
-            raise ValueError(f"key is of {pinned.origin}, not of {self.origin}")
+            raise ValueError(f"the key is of {pinned.origin}, not of {self.origin}")
         return self
 
     @property
@@ -202,7 +202,7 @@ def load_settings(path: Path) -> Settings:
         raise ConfigError(f"{path}: {error.strerror}; `kt init` makes one") from None
     except (ValueError, RecursionError) as error:
         # Not every error of the library is a TOMLDecodeError, for instance for deep nesting or 5,000 digits.
-        raise ConfigError(f"{path} is not valid TOML: {error}; mend it there") from None
+        raise ConfigError(f"{path}: not valid TOML: {error}; mend it there") from None
     try:
         settings = Settings(**{**table, "base": path.parent})
     except ValidationError as error:

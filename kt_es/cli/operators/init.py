@@ -177,7 +177,7 @@ def write_directory(base: Path, new: NewDirectory) -> Settings:
     if not new.min_interval <= new.max_interval <= MAX_INTERVAL / 1000:
         raise ConfigError(
             f"--min-interval {new.min_interval:g} and --max-interval {new.max_interval:g}: the first may not "
-            f"be more than the second, which may be {MAX_INTERVAL // 1000} s (30 days) at most"
+            f"be more than the second, which may be {MAX_INTERVAL // 1000} s (30 days) at most; change them"
         )
     path = base / FILE_NAME
     if path.exists():

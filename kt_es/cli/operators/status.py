@@ -202,7 +202,7 @@ class _Inquiry:
     def _scrape(self, process: str, must_have: str) -> ScrapedMetrics:
         where = self._addresses[process]
         if where is None:
-            raise UnavailableError(f"{process}.metrics is not set, and --{process} not given")
+            raise UnavailableError(f"{process}.metrics is not set in kt.toml: set it, or give --{process}")
         return ScrapedMetrics.at(f"http://{address(where)}/metrics", must_have)
 
     def _restarts(self) -> dict[str, int]:

@@ -146,11 +146,8 @@ def _refuse_unknown_names(client: Client, before: Lookup, missing: Sequence[str]
     never = [name for name in missing if name not in earlier]
     if never:
         named = ", ".join(key.name for key in before.profile or ()) or "none"
-        raise RefusedError(
-            "unknown-name",
-            f"{before.label} has no key called {', '.join(never)}; its keys are called: {named}",
-            "remove",
-        )
+        problem = f"{before.label} has no key called {', '.join(never)}; its keys are called: {named}"
+        raise RefusedError("unknown-name", f"{problem}; give --remove one of them", "remove")
 
 
 @click.command("revoke")

@@ -130,7 +130,7 @@ def _reached(process: subprocess.Popen[bytes], base: Path, output: Output) -> tu
                 output.ok(f"{name} runs as process {pid}")
             return state["url"], state["log"]
         threading.Event().wait(0.1)
-    raise KtError(f"`kt up` did not start within {START_SECONDS:.0f} s: see {base / LOGS_FILE}")
+    raise KtError(f"`kt up` in {base} did not start: see {base / LOGS_FILE}")
 
 
 @dataclass(slots=True)
