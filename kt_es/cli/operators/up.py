@@ -40,6 +40,8 @@ from kt_es.process.signals import reloading
 from kt_es.process.space import is_full
 
 LOCK_FILE = "up.lock"
+PATIENCE = 10.0
+"""Seconds after which ``kt up`` reports what it waits for."""
 
 
 @click.command("up")
@@ -163,10 +165,6 @@ def locked(data: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
-
-
-PATIENCE = 10.0
-"""Seconds after which ``kt up`` reports what it waits for."""
 
 
 @dataclass(slots=True)
