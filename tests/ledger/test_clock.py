@@ -15,11 +15,11 @@ from structlog.testing import capture_logs
 
 from kt_es.cli.auditors import audit as auditing
 from kt_es.cli.main import cli
-from kt_es.cli.operators import options as waiting
 from kt_es.client.trusted import Pinned
 from kt_es.config import load_settings
 from kt_es.epochs import Standing
 from kt_es.errors import CannotTellError, UnavailableError
+from kt_es.eventstore import connecting as waiting
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.queue import CONFIG, EPOCH_MARKER
 from kt_es.ledger.clock import SLACK, spoken

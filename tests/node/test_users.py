@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from kt_es.cli.main import cli
-from kt_es.cli.operators.setup import NewDirectory, write_directory
+from kt_es.cli.operators.init import NewDirectory, write_directory
 from kt_es.errors import ConfigError, KtError
 from kt_es.node.access.acl import ANONYMOUS, Caller
 from kt_es.node.access.exposure import check_exposure, server_credentials

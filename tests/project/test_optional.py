@@ -13,8 +13,7 @@ import click
 import pytest
 
 from kt_es import extras
-from kt_es.cli.commands import COMMANDS, load
-from kt_es.cli.main import cli
+from kt_es.cli.main import COMMANDS, cli, load
 from kt_es.client.trusted import Pinned
 from kt_es.errors import ConfigError
 from kt_es.extras import MODULES, require
@@ -71,7 +70,7 @@ print(json.dumps({
 """
 
 COMMANDS_OF_CLIENT = """
-from kt_es.cli.commands import load
+from kt_es.cli.main import load
 
 for name in json.loads(sys.argv[2]):
     assert load(name).params or load(name).commands, name

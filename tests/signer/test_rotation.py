@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from kt_es.cli.operators.setup import NewDirectory, begin_queue
+from kt_es.cli.operators.init import NewDirectory, begin_queue
 from kt_es.client.trusted import Pinned
 from kt_es.config import Settings
 from kt_es.errors import ConfigError, DivergenceError, KtError

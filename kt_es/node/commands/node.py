@@ -12,9 +12,8 @@ import click
 from click.core import ParameterSource
 
 from kt_es.cli.addresses import address
-from kt_es.cli.logs import configure_logs
 from kt_es.cli.options import Number
-from kt_es.cli.output import config_path, logs_of, output_of
+from kt_es.cli.output import config_path, configure_logs, logs_of, output_of
 from kt_es.cli.supervisor import end_with_parent, tell_parent
 from kt_es.config import load_settings
 from kt_es.errors import ConfigError

@@ -10,7 +10,7 @@ from kt_es.errors import MalformedError
 from kt_es.formats.entries import ProfileKey
 from kt_es.importers.accounts import combined
 from kt_es.importers.packets import SIGNATURE, armored, packet_at
-from tests.cli.owning.people import CASES, RITA, Kt
+from tests.cli.owners.people import CASES, RITA, Kt
 
 
 def parts_of(data: bytes) -> list[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests import builders as b
-from tests.cli.owning.people import ALICE, KEY, LAPTOP, PHONE, STRANGER, Kt, client_of, follow, ids, standing
+from tests.cli.owners.people import ALICE, KEY, LAPTOP, PHONE, STRANGER, Kt, client_of, follow, ids, standing
 from tests.reference.directory import Directory
 
 

@@ -15,7 +15,7 @@ from kt_es.errors import ConfigError, EquivocationError, UnavailableError, Verif
 from kt_es.evidence import convict
 from kt_es.formats.evidence import Evidence
 from tests import builders as b
-from tests.cli.watching.people import (
+from tests.cli.owners.watching.people import (
     ALICE,
     ALICE_KEY,
     CAROL,

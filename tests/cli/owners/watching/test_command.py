@@ -13,7 +13,7 @@ from kt_es.evidence import convict
 from kt_es.formats.evidence import Evidence
 from kt_es.formats.proofs import ProofFile
 from tests import builders as b
-from tests.cli.watching.people import (
+from tests.cli.owners.watching.people import (
     ALICE,
     ALICE_KEY,
     BOB,

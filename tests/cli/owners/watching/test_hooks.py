@@ -13,7 +13,7 @@ import pytest
 
 from kt_es.cli.owners.hooks import Alarms, Hooks
 from kt_es.client.state import FileStateStore, MemoryStateStore
-from tests.cli.watching.people import (
+from tests.cli.owners.watching.people import (
     ALICE,
     ALICE_KEY,
     Kt,

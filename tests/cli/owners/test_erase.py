@@ -15,7 +15,7 @@ from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.queue import ItemKind, Record, Verdict
 from kt_es.process.files import replace_file
 from tests import builders as b
-from tests.cli.owning.people import KEY, STRANGER, Kt, client_of, follow, standing
+from tests.cli.owners.people import KEY, STRANGER, Kt, client_of, follow, standing
 from tests.reference.directory import Directory
 
 ALICE = b.label_of("alice")

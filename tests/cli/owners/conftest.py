@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.owning.people import KEY, Kt
+from tests.cli.owners.people import KEY, Kt
 from tests.reference.directory import Directory
 
 

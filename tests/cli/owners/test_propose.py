@@ -12,7 +12,7 @@ from kt_es.client.state import MemoryStateStore
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import ConfigError, RefusedError, VerificationError
 from tests import builders as b
-from tests.cli.owning.people import (
+from tests.cli.owners.people import (
     ALICE,
     KEY,
     LAPTOP,

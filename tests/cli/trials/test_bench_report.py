@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.cli.trials.bench_map import bench_map
+from kt_es.cli.trials.bench import bench_map
 from kt_es.cli.trials.bench_report import Row, report, report_lines
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.watching.people import (
+from tests.cli.owners.watching.people import (
     Kt,
     Webhook,
 )

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests import builders as b
-from tests.cli.owning.people import ALICE, KEY, LAPTOP, PHONE, STRANGER, Kt, follow, ids, standing
+from tests.cli.owners.people import ALICE, KEY, LAPTOP, PHONE, STRANGER, Kt, follow, ids, standing
 from tests.reference.directory import Directory
 
 

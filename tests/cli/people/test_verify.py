@@ -255,7 +255,7 @@ class TestProof:
     def test_what_is_neither_is_refused(self, tmp_path: Path, data: bytes) -> None:
         ran = verify(tmp_path, data)
         assert ran.code == 2
-        assert ran.err.endswith("is neither a saved proof nor evidence")
+        assert ran.err.endswith("is neither a saved proof nor evidence: name a file that kt get --out wrote")
 
     def test_the_age_of_the_head_is_the_word_of_the_file(self, tmp_path: Path, directory: Directory) -> None:
         ran = verify(tmp_path, client_of(directory).lookup(ALICE).proof.encode())
