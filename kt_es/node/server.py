@@ -20,17 +20,15 @@ import structlog
 import uvloop
 
 from kt_es.errors import ConfigError, KtError
-from kt_es.node.access.exposure import check_exposure, server_credentials
-from kt_es.node.access.logins import Logins
+from kt_es.node.access.logins import Logins, check_exposure, server_credentials
 from kt_es.node.counts import CountingStorage, Counts
 from kt_es.node.groups.registry import Groups
 from kt_es.node.limits import NodeLimits, possible
 from kt_es.node.ops.control import Upkeep
 from kt_es.node.protocol import gossip_pb2, persistent_pb2, streams_pb2
-from kt_es.node.rpc.discovery import Gossip, register_raw, supported_methods
 from kt_es.node.rpc.gate import Access
 from kt_es.node.rpc.persistent import PersistentSubscriptions
-from kt_es.node.rpc.registration import Calls, register
+from kt_es.node.rpc.registration import Calls, Gossip, register, register_raw, supported_methods
 from kt_es.node.rpc.streams import Streams
 from kt_es.node.store.database import PAUSE
 from kt_es.node.store.log import NodeLog

@@ -14,7 +14,7 @@ from uuid import UUID
 from kt_es.errors import ConfigError, KtError
 from kt_es.eventstore.streams import Event
 from kt_es.node.access.users import FILE_NAME
-from kt_es.node.store.end import read_head, verify_end
+from kt_es.node.store.log import read_head, verify_end
 from kt_es.node.store.reading import CHUNK_EVENTS, forwards
 from kt_es.node.store.records import id_of, parsed, position_of, revision_of, type_of
 from kt_es.node.store.rocks import RocksStorage

@@ -23,7 +23,7 @@ from kt_es.node.groups.settings import (
 from kt_es.node.protocol import streams_pb2
 from kt_es.node.refusals import Refusal
 from kt_es.node.rpc.append_messages import append_answer, appended, in_time, seconds_left
-from kt_es.node.rpc.discovery import VERSION, supported_methods
+from kt_es.node.rpc.registration import VERSION, supported_methods
 from kt_es.node.store.log import Appended
 from kt_es.node.store.records import Proposed, encoder
 

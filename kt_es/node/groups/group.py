@@ -17,8 +17,16 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from math import ceil, inf
 
-from kt_es.node.groups.consumers import Consumer, Consumers, Delivery, Message, NackAction, Rate
-from kt_es.node.groups.progress import LAZY, GroupProgress
+from kt_es.node.groups.messages import (
+    LAZY,
+    Consumer,
+    Consumers,
+    Delivery,
+    GroupProgress,
+    Message,
+    NackAction,
+    Rate,
+)
 from kt_es.node.groups.settings import GroupSettings, Strategy
 
 MAX_RETRY_SHOWN = 2**31 - 1

@@ -12,11 +12,10 @@ from typing import Any
 
 import structlog
 
-from kt_es.node.groups.consumers import Consumer, Delivery, Message, NackAction
 from kt_es.node.groups.group import Group
-from kt_es.node.groups.progress import Parked, link_to
+from kt_es.node.groups.messages import Consumer, Delivery, Message, NackAction
 from kt_es.node.groups.settings import GroupSettings, checkpoint_key
-from kt_es.node.groups.sources import pinner, source_of
+from kt_es.node.groups.sources import Parked, link_to, pinner, source_of
 from kt_es.node.refusals import group_dropped, group_full
 from kt_es.node.store.log import NodeLog
 from kt_es.node.store.reading import resolve

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from kt_es.errors import MalformedError
 from kt_es.node.groups.settings import checkpoint_key, decode_settings, group_names, groups_range
-from kt_es.node.store.end import heads, read_head
+from kt_es.node.store.log import heads, read_head
 from kt_es.node.store.records import content_of, id_of, name_of, parsed, position_of, revision_of
 from kt_es.node.store.rocks import open_existing
 from kt_es.node.store.storage import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kt_es.node.groups.consumers import Consumer
+from kt_es.node.groups.messages import Consumer
 from kt_es.node.groups.runner import GroupRunner
 from kt_es.node.groups.settings import GroupSettings, Strategy, predicate
 from kt_es.node.protocol import persistent_pb2

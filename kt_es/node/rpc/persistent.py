@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from kt_es.node.access.logins import credentials
-from kt_es.node.groups.consumers import Consumer, NackAction, Peer
+from kt_es.node.groups.messages import Consumer, NackAction, Peer
 from kt_es.node.groups.registry import Groups
 from kt_es.node.groups.runner import GroupRunner
 from kt_es.node.protocol import persistent_pb2, persistent_pb2_grpc, shared_pb2

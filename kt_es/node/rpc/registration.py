@@ -1,14 +1,17 @@
-"""Registers the methods of a servicer under the protocol's names.
+"""Registers services under the protocol's names, and has those that clients ask first.
 
-The generated functions cannot do it, because reads answer with bytes that are already serialised. Every call
-passes through here: access is checked, calls are limited and counted, and refusals become statuses.
+The generated functions cannot register, because reads answer with bytes that are already serialised. Every
+call passes through here: access is checked, calls are limited and counted, and refusals become statuses.
 """
+
+# ruff: noqa: N802  methods have the protocol's names
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
+from uuid import UUID
 
 import grpc.aio
 import structlog
@@ -16,12 +19,16 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor  # ty
 from google.protobuf.message_factory import GetMessageClass  # type: ignore[import-untyped]
 
 from kt_es.node.counts import SUBSCRIBE, Counts, Traffic
+from kt_es.node.protocol import gossip_pb2, gossip_pb2_grpc, shared_pb2
 from kt_es.node.refusals import Refusal, not_ready
 from kt_es.node.rpc.gate import Access
+from kt_es.node.store.records import field
 from kt_es.node.store.storage import StorageError
 
 _READ = "event_store.client.streams.Streams.Read"
 _LOG = structlog.get_logger("kt_es.node")
+VERSION = "23.10.0"  # of EventStoreDB, whose behaviour the node has
+_GROUPS = {"create", "update", "delete", "read", "getinfo", "replayparked", "list"}
 Method = Callable[[Any, Any], Awaitable[Any]]
 
 
@@ -154,3 +161,52 @@ def register(
     }
     generic = grpc.method_handlers_generic_handler(service.full_name, handlers)
     server.add_generic_rpc_handlers((generic,))
+
+
+class Gossip(gossip_pb2_grpc.GossipServicer):
+    """A cluster of one member, the leader."""
+
+    def __init__(self, instance: UUID, host: str, port: int) -> None:
+        self._member = gossip_pb2.MemberInfo(
+            instance_id=shared_pb2.UUID(string=str(instance)),
+            state=gossip_pb2.MemberInfo.Leader,
+            is_alive=True,
+            http_end_point=gossip_pb2.EndPoint(address=host, port=port),
+        )
+
+    async def Read(self, _request: Any, _context: Any) -> gossip_pb2.ClusterInfo:
+        return gossip_pb2.ClusterInfo(members=[self._member])
+
+
+def supported_methods(services: Iterable[ServiceDescriptor]) -> bytes:
+    """``SupportedMethods`` {methods {method_name 1, service_name 2, features 3} 1, version 2}.
+
+    The client library has no classes for this service. Other official clients ask it first, and use only the
+    methods that it names.
+    """
+    methods = b"".join(
+        field(1, _supported(method.name.lower(), service.full_name))
+        for service in services
+        for method in service.methods
+    )
+    return methods + field(2, VERSION.encode())
+
+
+def _supported(method: str, service: str) -> bytes:
+    features: tuple[bytes, ...] = ()
+    if service.endswith(".PersistentSubscriptions") and method in _GROUPS:
+        features = (b"stream", b"all")
+    elif method == "batchappend":
+        features = (b"deadline_duration",)
+    named = field(1, method.encode()) + field(2, service.encode())
+    return named + b"".join(field(3, feature) for feature in features)
+
+
+def register_raw(server: Any, service: str, method: str, answer: bytes) -> None:
+    """Serve a unary method without a servicer class, which answers ``answer`` to everybody."""
+
+    async def call(_request: bytes, _context: Any) -> bytes:
+        return answer
+
+    handler: Any = grpc.unary_unary_rpc_method_handler(call, None, None)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
