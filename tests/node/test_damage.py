@@ -215,13 +215,10 @@ def copy(made: Path, tmp_path: Path) -> Path:
 
 
 def test_sound_data_are_reported_sound(copy: Path) -> None:
-    counted: list[int] = []
-    report = check(copy, counted.append)
+    report = check(copy)
     assert report.sound
     assert (report.position, report.streams, report.groups) == (STREAMS * EVENTS + 1, STREAMS, 2)
     assert report.events == report.position
-    assert counted == sorted(counted)
-    assert counted
 
 
 def test_every_kind_of_missing_record_is_named(copy: Path) -> None:

@@ -81,7 +81,7 @@ def test_what_is_late_is_finished_and_what_comes_too_late_not_begun() -> None:
     ],
 )
 def test_filters_that_are_too_much_are_refused(regex: str, prefixes: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="filter"):
+    with pytest.raises(Refusal, match="filter"):
         predicate(make_filter(False, regex, prefixes, 1, 1))
 
 

@@ -56,8 +56,7 @@ class Credentials:
 
     Any thread may ``exchange`` it. Open connections keep the certificate with which they began.
 
-    Raises:
-        ConfigError: a file is missing, unreadable or not PEM, or they do not belong together.
+    Raises as ``read_certificate``.
     """
 
     def __init__(self, certificate: Path, key: Path) -> None:

@@ -74,7 +74,6 @@ class Group:
         self._awake.discard(consumer)
 
     def drop_all(self) -> None:
-        """Drop all consumers."""
         for consumer in self.consumers:
             consumer.dropped = True
             self._awake.add(consumer)

@@ -174,13 +174,7 @@ class GroupProgress:
         self._time = now
 
     def read(self, messages: Iterable[Message], cursor: int, passed_over: int) -> None:
-        """Note messages that were read, in order.
-
-        Args:
-            messages: Those that passed the filter.
-            cursor: The order to read next.
-            passed_over: How many events did not pass the filter.
-        """
+        """Note messages that were read, in order; ``passed_over`` events did not pass the filter."""
         for message in messages:
             self._outstanding[message.order] = self._read
             self._ascending.append(message.order)

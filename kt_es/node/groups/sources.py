@@ -9,7 +9,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 from kt_es.eventstore.rights import json_object
 from kt_es.node.groups.messages import Message
@@ -17,7 +16,6 @@ from kt_es.node.groups.settings import Filter, Predicate, Strategy, parked_strea
 from kt_es.node.store.log import ALL, NodeLog
 from kt_es.node.store.reading import LINK, all_forwards, forwards, link_event, linked, stored_at, target
 from kt_es.node.store.records import Proposed, id_of, name_of, parsed, position_of, revision_of, type_of
-from kt_es.node.store.streams import ALL_NAME
 from kt_es.node.store.transaction import Transaction
 
 CORRELATION = "$correlationId"
@@ -35,33 +33,16 @@ class SourceBatch:
     passed_over: int = 0
 
 
-class Source(Protocol):
-    """Where messages come from, in order."""
-
-    @property
-    def wakes_on(self) -> str:
-        """The stream whose wake-ups to wait for (``log.Wakeups``)."""
-
-    def read(self, at: int, limit: int) -> SourceBatch:
-        """Messages from order ``at`` (inclusive) up."""
-
-    def load(self, order: int) -> bytes | None:
-        """The stored event at ``order``, if it is still there."""
-
-
 class StreamSource:
-    """Order is the revision."""
+    """Messages from one stream; their order is the revision."""
 
     def __init__(self, log: NodeLog, name: str, pin: Pin) -> None:
         self._log = log
-        self._name = name
+        self._name = self.wakes_on = name  # in ``log.Wakeups``
         self._pin = pin
 
-    @property
-    def wakes_on(self) -> str:
-        return self._name
-
     def read(self, at: int, limit: int) -> SourceBatch:
+        """Messages from order ``at`` (inclusive) up."""
         chunk = forwards(self._log, self._name, at, limit)
         messages = [
             Message(revision_of(stored), id_of(stored), stored, pin=self._pin(stored))
@@ -70,21 +51,20 @@ class StreamSource:
         return SourceBatch(messages, chunk.following, chunk.more)
 
     def load(self, order: int) -> bytes | None:
+        """The stored event at ``order``, if it is still there."""
         return stored_at(self._log, self._name, order)
 
 
 class AllSource:
-    """Order is the position."""
+    """As ``StreamSource``, from $all with a filter; the order is the position."""
+
+    wakes_on = ALL
 
     def __init__(self, log: NodeLog, filter_: Filter | None, pin: Pin) -> None:
         self._log = log
         self._pin = pin
         self._filter = filter_
         self._passes: Predicate | None = None
-
-    @property
-    def wakes_on(self) -> str:
-        return ALL
 
     def read(self, at: int, limit: int) -> SourceBatch:
         if self._passes is None:
@@ -101,11 +81,6 @@ class AllSource:
     def load(self, order: int) -> bytes | None:
         events = all_forwards(self._log, order, limit=1).events
         return events[0] if events and position_of(events[0]) == order else None
-
-
-def source_of(log: NodeLog, stream: str, filter_: Filter | None, pin: Pin) -> Source:
-    """The source of a group on ``stream``, which may be $all."""
-    return AllSource(log, filter_, pin) if stream == ALL_NAME else StreamSource(log, stream, pin)
 
 
 def pinner(log: NodeLog, strategy: Strategy) -> Pin:

@@ -7,7 +7,6 @@ without an answer the status is 503.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -15,7 +14,6 @@ from socketserver import ThreadingMixIn
 from typing import Any, TypeVar
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
@@ -36,12 +34,6 @@ class MetricsPage:
         self._log = log
         self._groups = groups
         self._size = size
-        ProcessCollector(registry=counts.registry)
-        counts.registry.register(self)
-
-    def render(self) -> bytes:
-        """The page, ``MEDIA_TYPE``. On the event loop's thread."""
-        return generate_latest(self._counts.registry)
 
     def collect(self) -> Iterable[Metric]:
         """See ``prometheus_client.registry.Collector``."""
@@ -132,14 +124,12 @@ class HttpOps:
         try:
             server = make_server(host, port, self._answer, _Server, _Handler)
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-            raise ConfigError(f"cannot listen on {host}:{port}: {reason}") from None
+            raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
         self._server = server
         threading.Thread(target=server.serve_forever, name="kt-node-http", daemon=True).start()
         return f"{host}:{server.server_port}"
 
     def close(self) -> None:
-        """Stop listening."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()

@@ -20,7 +20,7 @@ from google.protobuf.message_factory import GetMessageClass  # type: ignore[impo
 
 from kt_es.node.counts import SUBSCRIBE, Counts, Traffic
 from kt_es.node.protocol import gossip_pb2, gossip_pb2_grpc, shared_pb2
-from kt_es.node.refusals import Refusal, not_ready
+from kt_es.node.refusals import Quota, Refusal, not_ready
 from kt_es.node.rpc.gate import Access
 from kt_es.node.store.records import field
 from kt_es.node.store.storage import StorageError
@@ -30,23 +30,6 @@ _LOG = structlog.get_logger("kt_es.node")
 VERSION = "23.10.0"  # of EventStoreDB, whose behaviour the node has
 _GROUPS = {"create", "update", "delete", "read", "getinfo", "replayparked", "list"}
 Method = Callable[[Any, Any], Awaitable[Any]]
-
-
-class Calls:
-    """Limits the calls under way. The own limit of gRPC counts a refused call for too long."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._open = 0
-
-    def enter(self) -> None:
-        """Count a call; raise ``Refusal`` in the words of gRPC if there are too many."""
-        if self._open >= self.limit:
-            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
-        self._open += 1
-
-    def leave(self) -> None:
-        self._open -= 1
 
 
 def _counted(traffic: Traffic) -> Callable[[Any], bytes]:
@@ -100,7 +83,7 @@ class _Incoming:
         return request
 
 
-def _guarded(method: Method, name: str, access: Access, calls: Calls, streams: bool) -> Method:
+def _guarded(method: Method, name: str, access: Access, calls: Quota, streams: bool) -> Method:
     """``method`` behind the gate and within the limit. ``streams``: it takes an iterator of requests."""
 
     async def call(request: Any, context: Any) -> Any:
@@ -113,11 +96,11 @@ def _guarded(method: Method, name: str, access: Access, calls: Calls, streams: b
                 request = access.admitted(name, request, context)
             else:
                 await access.admit(name, request, context)
-            calls.enter()
+            calls.take()
             try:
                 return await method(request, context)
             finally:
-                calls.leave()
+                calls.give()
         except Refusal as refusal:
             _LOG.debug("refused", call=name, status=refusal.code.name, details=refusal.details)
             await context.abort(refusal.code, refusal.details, refusal.trailers)
@@ -129,7 +112,7 @@ def _guarded(method: Method, name: str, access: Access, calls: Calls, streams: b
 
 
 def _handler(
-    method: Method, descriptor: MethodDescriptor, access: Access, counts: Counts, calls: Calls
+    method: Method, descriptor: MethodDescriptor, access: Access, counts: Counts, calls: Quota
 ) -> Any:
     kinds = {
         (False, False): grpc.unary_unary_rpc_method_handler,
@@ -149,10 +132,10 @@ def register(
     server: Any,
     servicer: object,
     service: ServiceDescriptor,
-    access: Access,
     *,
+    access: Access,
     counts: Counts,
-    calls: Calls,
+    calls: Quota,
 ) -> None:
     """Serve ``service`` by the methods of ``servicer`` with the same names, behind the gate."""
     handlers = {

@@ -48,24 +48,13 @@ HEADS_KEPT = 50_000  # in memory; others are read from storage when needed
 EVENT_COST = 512  # bytes of memory for a waiting event, beside its data
 
 
-@dataclass(frozen=True, slots=True)
-class End:
-    """The end of the log: last position, number of streams, and when the last event was appended.
-
-    ``created`` is in seconds since 1970; ``None`` if the last event was scavenged or there is none.
-    """
-
-    position: int
-    streams: int
-    created: float | None = None
-
-
-def verify_end(storage: NodeStorage) -> End:
+def verify_end(storage: NodeStorage) -> tuple[int, int, float | None]:
     """Check that the log ends where its counter says, with an event that matches the head of its stream.
 
-    Raises:
-        DamageError: it does not.
-        StorageError: it cannot be read.
+    Returns the last position, the number of streams, and when the last event was appended, in seconds since
+    1970 (``None`` if that event was scavenged or there is none).
+
+    Raises ``DamageError`` if it does not, ``StorageError`` if it cannot be read.
     """
     stored = storage.get(POSITION_KEY)
     position = 0 if stored is None else from_u64(stored)
@@ -75,7 +64,7 @@ def verify_end(storage: NodeStorage) -> End:
     streams = sum(1 for _ in heads(storage)) if counted is None else from_u64(counted)
     if last is None:
         # The last event may have been scavenged.
-        return End(position, streams)
+        return position, streams, None
     first, end, number, revision = decode_range(*last)
     if end != position:
         raise DamageError(f"the log has events at position {end}, but its counter ends at {position}")
@@ -87,7 +76,7 @@ def verify_end(storage: NodeStorage) -> End:
     head = read_head(storage, name)
     if head.last != at or head.number != number:
         raise DamageError(f"the head of stream {name} does not match its last event, at position {position}")
-    return End(position, streams, created_of(event) / 10_000_000)
+    return position, streams, created_of(event) / 10_000_000
 
 
 def read_head(storage: NodeStorage, name: str) -> StreamHead:
@@ -148,21 +137,23 @@ class NodeLog:
         storage: The log closes it.
         clock: Gives seconds since 1970.
         on_failure: See ``GroupCommit``.
+        on_synced: Gets what each group commit has put on disk, and the seconds of its sync.
 
-    Raises:
-        DamageError: the end of the log is not as it was written (``end.verify_end``).
-        StorageError: it cannot be read.
+    Raises as ``verify_end``.
     """
 
     def __init__(
-        self, storage: NodeStorage, clock: Callable[[], float], on_failure: Callable[[StorageError], None]
+        self,
+        storage: NodeStorage,
+        clock: Callable[[], float],
+        on_failure: Callable[[StorageError], None],
+        on_synced: Callable[[Sequence[tuple[bytes, bytes]], float], None] = lambda _puts, _seconds: None,
     ) -> None:
         self.storage = storage
         self.clock = clock
+        self._on_synced = on_synced
         self.wakeups = Wakeups()
-        found = verify_end(storage)
-        self.position, self.streams = found.position, found.streams
-        self.last_created = found.created
+        self.position, self.streams, self.last_created = verify_end(storage)
         self._heads: OrderedDict[str, StreamHead] = OrderedDict()
         self._held: dict[str, StreamHead] = {}  # durable heads of the streams that are being written
         self._commits = GroupCommit(storage, self, on_failure)
@@ -200,7 +191,8 @@ class NodeLog:
     def release(self) -> None:
         self._held = {}
 
-    def publish(self, tx: Transaction) -> None:
+    def publish(self, tx: Transaction, seconds: float) -> None:
+        self._on_synced(tx.puts, seconds)
         self._held = {}
         self.position, self.streams = tx.position, tx.streams
         for name, head in tx.heads.items():

@@ -111,7 +111,6 @@ class Transaction:
         return bool(self.puts or self.deletes or self._deleted)
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Stage a record that is not an event."""
         self.puts.append((key, value))
 
     def delete(self, key: bytes) -> None:
