@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from uuid import uuid4
 
 import grpc.aio
 import structlog
@@ -110,7 +109,7 @@ class RunningNode:
         logins = Logins(config.data, config.anonymous)
         check_exposure(config.host, self._tls is not None, logins.exist, config.anonymous)
         self._counts = Counts()
-        self.log, storage = self._open(asyncio.get_running_loop())
+        self.log, storage = self._open()
         self.groups = Groups(self.log, config.limits.max_groups)
         self._server = grpc.aio.server(options=_channel_options(config.limits))
         self._calls = Quota(config.limits.max_calls, too_many_calls)
@@ -125,12 +124,10 @@ class RunningNode:
         self._upkeep = Upkeep(storage, self.log, self.groups, self._counts)
         register_raw(self._server, _FEATURES, "GetSupportedMethods", supported_methods(_SERVICES))
 
-    def _open(self, loop: asyncio.AbstractEventLoop) -> tuple[NodeLog, RocksStorage]:
-        def damaged(error: StorageError) -> None:
-            # On whatever thread reads.
-            loop.call_soon_threadsafe(self._damaged, error)
-
-        storage = RocksStorage(self.config.data, damaged)
+    def _open(self) -> tuple[NodeLog, RocksStorage]:
+        # Damage is found on whatever thread reads.
+        on_loop = asyncio.get_running_loop().call_soon_threadsafe
+        storage = RocksStorage(self.config.data, lambda error: on_loop(self._damaged, error))
         try:
             log = NodeLog(storage, time.time, self._failed, self._counts.synced)
         except KtError:
@@ -187,7 +184,7 @@ class RunningNode:
                 port = self._server.add_secure_port(address, self._tls.server)
         except RuntimeError as error:
             raise ConfigError(f"cannot listen on {address}: {error}") from None
-        gossip = Gossip(uuid4(), self.config.host, port)
+        gossip = Gossip(self.config.host, port)
         self._register(gossip, _SERVICES[2])
         await self._upkeep.start(self.config.http)
         await self._server.start()

@@ -60,10 +60,7 @@ class StoppedLog:
 def opened(data: Path) -> Iterator[StoppedLog]:
     """The log in the data directory of a node. Meanwhile no other process can open it.
 
-    Raises:
-        ConfigError: ``data`` is no data directory of a node, or cannot be opened.
-        LockedError: the node is running.
-        StorageError: it is damaged.
+    Raises as ``open_existing`` (``LockedError``: the node is running), and as ``StoppedLog``.
     """
     with closing(open_existing(data)) as storage:
         yield StoppedLog(storage)

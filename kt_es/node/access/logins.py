@@ -136,7 +136,6 @@ class Logins:
         self._verified.clear()
 
     async def caller(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
-        """The caller whose call has this metadata."""
         header = next((value for key, value in metadata if key == "authorization"), None)
         if header is None:
             return self._nobody

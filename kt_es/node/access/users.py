@@ -67,9 +67,6 @@ class User:
     secret: Secret
 
 
-Users = Mapping[str, User]
-
-
 def check_name(name: str, what: str = "user") -> str:
     """Return ``name`` if a user or a group (``what``) can have it; raise ``ConfigError`` otherwise."""
     usable = 0 < len(name) <= MAX_NAME and name.isprintable() and ":" not in name
@@ -94,7 +91,7 @@ def check_password(password: str) -> str:
     return password
 
 
-def encode(users: Users) -> bytes:
+def encode(users: Mapping[str, User]) -> bytes:
     entries = {
         name: {
             "groups": sorted(user.groups),
@@ -119,7 +116,6 @@ def _decode_user(entry: dict[str, object]) -> User:
 
 
 def decode(data: bytes, path: Path) -> dict[str, User]:
-    """The users in a file's bytes."""
     try:
         document = json.loads(data)
         users = {check_name(name): _decode_user(entry) for name, entry in document["users"].items()}
@@ -167,7 +163,7 @@ def _locked(data: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _save(data: Path, users: Users) -> None:
+def _save(data: Path, users: Mapping[str, User]) -> None:
     path = data / FILE_NAME
     try:
         replace_file(path, encode(users))

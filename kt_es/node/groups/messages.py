@@ -105,9 +105,10 @@ class Delivery:
 
 
 class Consumers:
-    """The connected consumers of a group, and which of them the next message goes to."""
+    """The connected consumers of a group, and who gets the next message. ``rate`` counts all deliveries."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
+        self.rate = Rate(now)
         self._consumers: deque[Consumer] = deque()
         self._admitted = 0
         self._pins: dict[int, Consumer] = {}  # by bucket, as far as asked for
@@ -187,7 +188,6 @@ class GroupProgress:
             self._ascending = deque(sorted(self._outstanding))
 
     def settle(self, message: Message) -> None:
-        """Nothing more is to be done for ``message``."""
         if message.parked < 0:
             self._outstanding.pop(message.order, None)
 

@@ -34,6 +34,7 @@ USUAL = 0.0001  # seconds for a search, on average of many
 _BURST = 0.2  # seconds that searches may exceed the average, in total
 _TRIES = 3  # of a search: its time limit is wall time, and the process may have had to wait
 _REMEMBERED = 64  # answers of each filter: texts have up to 4 KiB, and filters are many
+_LENGTH = struct.Struct(">H")
 _parts = re.compile(r"(?<![\\[])\|").split
 
 
@@ -119,9 +120,6 @@ def make_filter(by_stream: bool, regex: str, prefixes: Sequence[str], window: in
     return Filter(by_stream, regex, tuple(prefixes), max(1, window) * max(1, multiplier))
 
 
-_LENGTH = struct.Struct(">H")
-
-
 class Strategy(Enum):
     """Which consumer a message goes to."""
 
@@ -174,12 +172,10 @@ def checkpoint_key(stream: str, name: str) -> bytes:
 
 
 def groups_range() -> tuple[bytes, bytes]:
-    """The keys of all groups' settings."""
     return b"G", b"H"
 
 
 def group_names(key: bytes) -> tuple[str, str]:
-    """Stream and name from a key of settings."""
     (length,) = _LENGTH.unpack_from(key, 1)
     start = 1 + _LENGTH.size
     return key[start : start + length].decode(), key[start + length :].decode()

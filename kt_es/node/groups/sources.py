@@ -159,7 +159,6 @@ class Parked:
         return messages
 
     def settle(self, revisions: Iterable[int]) -> None:
-        """Replayed messages are settled."""
         self._settled.update(revisions)
 
     def trimmed(self) -> int | None:
@@ -170,7 +169,6 @@ class Parked:
         return keep if keep > first else None
 
     def trim(self, tx: Transaction, keep: int) -> None:
-        """Stage the removal of what is below ``keep``."""
         if tx.head(self._stream).truncate_before < keep:
             tx.rewrite_metadata(self._stream, keep)
 

@@ -77,9 +77,7 @@ def restore(source: Path, target: Path) -> Backup:
 
     The caller checks it (``checking.check``).
 
-    Raises:
-        ConfigError: ``source`` is no backup, or ``target`` cannot be used.
-        KtError: the copy could not be made; nothing is left of it.
+    Raises ``ConfigError`` if ``source`` is no backup, and as ``backup``.
     """
     made = read_manifest(source)
     _require_empty(target)
@@ -91,7 +89,6 @@ def restore(source: Path, target: Path) -> Backup:
 
 
 def read_manifest(source: Path) -> Backup:
-    """The content of a backup's ``backup.json``."""
     try:
         values: dict[str, Any] = json.loads((source / MANIFEST).read_bytes())
         made = Backup(**values)

@@ -60,18 +60,13 @@ class CheckReport:
 def check(data: Path) -> CheckReport:
     """Check everything in ``data``, which no node may have open.
 
-    Raises:
-        LockedError: a node runs on ``data``.
-        ConfigError: ``data`` is no data directory of a node, or cannot be opened.
-        StorageError: a file is damaged; its content cannot be checked.
+    Raises as ``open_existing``, and ``StorageError`` for a damaged file, whose content cannot be checked.
     """
     with closing(open_existing(data)) as storage:
         return _Check(storage).run()
 
 
 class _Check:
-    """One run over all records."""
-
     def __init__(self, storage: NodeStorage) -> None:
         self._storage = storage
         self._found = 0

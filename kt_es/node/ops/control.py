@@ -177,7 +177,6 @@ class Upkeep:
         await self._control.start()
 
     async def close(self) -> None:
-        """Give up what is under way, and stop."""
         await self._control.close()
         # Not on the loop: the threads of ``_http`` wait for answers of the loop.
         await asyncio.to_thread(self._http.close)

@@ -24,6 +24,9 @@ from kt_es.node.store.log import NodeLog
 from kt_es.node.store.streams import ALL_NAME
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_TEXT = "text/plain; charset=utf-8"
+PATIENCE = 5.0
+Value = TypeVar("Value")
 
 
 class MetricsPage:
@@ -84,11 +87,6 @@ class MetricsPage:
         yield from (consumers, lag, in_flight, parked)
 
 
-PATIENCE = 5.0
-Value = TypeVar("Value")
-_TEXT = "text/plain; charset=utf-8"
-
-
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
@@ -116,11 +114,7 @@ class HttpOps:
         self._server: WSGIServer | None = None
 
     def start(self, host: str, port: int) -> str:
-        """Listen; returns "host:port".
-
-        Raises:
-            ConfigError: the address cannot be listened on.
-        """
+        """Listen; returns "host:port". Raises ``ConfigError`` if the address cannot be listened on."""
         try:
             server = make_server(host, port, self._answer, _Server, _Handler)
         except OSError as error:

@@ -39,7 +39,6 @@ SLICE_BYTES = 2 << 20
 _HEADS = 1000  # heads read before others have their turn
 _SPANS = 64  # streams that are compacted one by one; more are compacted as one range
 _NO_ID = "00000000-0000-0000-0000-000000000000"
-Compact = Callable[[bytes, bytes], None]
 
 
 @dataclass(slots=True)
@@ -52,7 +51,7 @@ class Scavenged:
     numbers: list[int] = field(default_factory=list)  # of the streams concerned
 
 
-async def scavenge(log: NodeLog, compact: Compact) -> Scavenged:
+async def scavenge(log: NodeLog, compact: Callable[[bytes, bytes], None]) -> Scavenged:
     """Scavenge all streams of ``log``, then ``compact`` the ranges of keys (start, end) concerned."""
     result = Scavenged()
     start = HEADS
@@ -120,13 +119,12 @@ def _take_slice(log: NodeLog, tx: Transaction, name: str) -> tuple[int, int, int
         return None
     tx.heads[name] = marked = replace(head, scavenged=mark)
     tx.put(head_key(name), marked.encode())
-    revision_by_id = tx.revision_of(head)
     size = 0
     for stored in gone:
         key, event_id = event_key(head.number, revision_of(stored)), id_of(stored)
         size += len(key) + len(stored)
         tx.delete(key)
-        known = revision_by_id(event_id)
+        known = tx.revision_of(head, event_id)
         # The id may have been used again at a later revision, which its key then names.
         if known is not None and known < mark:
             tx.delete(id_key(head.number, event_id))

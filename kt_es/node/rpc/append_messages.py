@@ -23,6 +23,7 @@ from kt_es.node.store.streams import ALL_NAME, Deleted, Expected, Wrong
 
 MAX_NAME = 4096  # bytes of a stream's name, characters of an event's type
 MAX_EVENTS = 1 << 16  # of one append: tiny ones cost more than their bytes
+UNFINISHED = 16  # incomplete batches of one call
 BYTES = "application/octet-stream"  # the protocol knows no other content than this and JSON
 FOREVER = 86_400.0  # seconds: later deadlines count as none; clients send centuries
 # One call for all fields of a message: batches have hundreds of messages.
@@ -32,7 +33,6 @@ _EXPECTED_FIELD = {state: f"expected_{name}" for name, state in _EXPECTED.items(
 
 
 def stream_name(identifier: shared_pb2.StreamIdentifier) -> str:
-    """The name in a request."""
     raw = identifier.stream_name
     if not raw:
         raise not_thought_of()
@@ -182,9 +182,6 @@ def wrong_batch_version(outcome: Wrong, expected: int | Expected) -> shared_pb2.
     return wrong
 
 
-UNFINISHED = 16  # incomplete batches of one call
-
-
 @dataclass(slots=True)
 class Pieces:
     """The pieces of one append so far; ``refusal`` is why it will not be made."""
@@ -210,12 +207,8 @@ class Pieces:
         self.size = size
 
 
-@dataclass(slots=True)
-class AppendBatch:
-    """A batch of ``BatchAppend``: its first request, and the pieces so far."""
-
-    first: streams_pb2.BatchAppendReq
-    pieces: Pieces
+# A batch of ``BatchAppend``: its first request, and the pieces so far.
+AppendBatch = tuple[streams_pb2.BatchAppendReq, Pieces]
 
 
 class Batches:
@@ -231,26 +224,22 @@ class Batches:
         if not request.HasField("correlation_id"):
             raise invalid("a batch has no correlation id")
         key = request.correlation_id.SerializeToString()
-        batch = self._open.pop(key, None)
-        if batch is None:
-            batch = AppendBatch(request, Pieces(self._limit))
-        else:
-            self._intake.give(batch.pieces.held)
-        pieces = batch.pieces
+        first, pieces = self._open.pop(key, (request, Pieces(self._limit)))
+        self._intake.give(pieces.held)
         if pieces.refusal is None:
             try:
                 pieces.add(request.proposed_messages)
             except Refusal as refusal:
                 pieces.refusal, pieces.events, pieces.size = refusal, [], 0
         if request.is_final:
-            return batch
+            return first, pieces
         if len(self._open) == UNFINISHED:
             raise invalid(f"more than {UNFINISHED} batches of one call are unfinished")
-        self._intake.take(batch.pieces.held)
-        self._open[key] = batch
+        self._intake.take(pieces.held)
+        self._open[key] = first, pieces
         return None
 
     def close(self) -> None:
-        for batch in self._open.values():
-            self._intake.give(batch.pieces.held)
+        for _, pieces in self._open.values():
+            self._intake.give(pieces.held)
         self._open.clear()

@@ -66,7 +66,6 @@ def _speller(log: NodeLog, options: streams_pb2.ReadReq.Options, may_read: Calla
 
 
 def filter_of(options: Any) -> Filter | None:
-    """The filter of a request, of a read or of a group's creation."""
     if options.WhichOneof("filter_option") != "filter":
         return None
     asked = options.filter

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
-from uuid import UUID
+from uuid import uuid4
 
 import grpc.aio
 import structlog
@@ -129,13 +129,7 @@ def _handler(
 
 
 def register(
-    server: Any,
-    servicer: object,
-    service: ServiceDescriptor,
-    *,
-    access: Access,
-    counts: Counts,
-    calls: Quota,
+    server: Any, servicer: object, service: ServiceDescriptor, *, access: Access, counts: Counts, calls: Quota
 ) -> None:
     """Serve ``service`` by the methods of ``servicer`` with the same names, behind the gate."""
     handlers = {
@@ -149,9 +143,9 @@ def register(
 class Gossip(gossip_pb2_grpc.GossipServicer):
     """A cluster of one member, the leader."""
 
-    def __init__(self, instance: UUID, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int) -> None:
         self._member = gossip_pb2.MemberInfo(
-            instance_id=shared_pb2.UUID(string=str(instance)),
+            instance_id=shared_pb2.UUID(string=str(uuid4())),
             state=gossip_pb2.MemberInfo.Leader,
             is_alive=True,
             http_end_point=gossip_pb2.EndPoint(address=host, port=port),

@@ -120,8 +120,8 @@ class Streams(streams_pb2_grpc.StreamsServicer):
         await answers.put(None)
 
     async def _append_batch(self, caller: Caller, batch: AppendBatch) -> _Answer:
-        options, pieces = batch.first.options, batch.pieces
-        answer = batch_answer(batch.first)
+        first, pieces = batch
+        options, answer = first.options, batch_answer(first)
         try:
             name = stream_name(options.stream_identifier)
             self._access.check(caller, Right(name, Permission.WRITE))

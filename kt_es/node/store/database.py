@@ -31,6 +31,13 @@ from kt_es.process.space import is_full
 
 _LOG = structlog.get_logger("kt_es.node")
 PAUSE = 1.0  # seconds between attempts
+FOLDER = "log"
+_NUMBER = struct.Struct(">Q")
+_FILE = struct.Struct(">QI")
+# Another start does not help: the path or the rights to it are not what the operator meant.
+_MISUSED = re.compile(r"Permission denied|Operation not permitted|Not a directory|Is a directory|File exists")
+_SYSTEM = re.compile(r"^IO error|\(os error [0-9]+\)$")
+_TAKEN = re.compile(r"While lock file: .*: Resource temporarily unavailable|lock hold by current process")
 
 
 class DiskOutage:
@@ -51,7 +58,6 @@ class DiskOutage:
 
     @property
     def is_on(self) -> bool:
-        """Whether writes are refused."""
         return not self._over.is_set()
 
     async def over(self) -> None:
@@ -94,15 +100,6 @@ class DiskOutage:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-
-
-FOLDER = "log"
-_NUMBER = struct.Struct(">Q")
-_FILE = struct.Struct(">QI")
-# Another start does not help: the path or the rights to it are not what the operator meant.
-_MISUSED = re.compile(r"Permission denied|Operation not permitted|Not a directory|Is a directory|File exists")
-_SYSTEM = re.compile(r"^IO error|\(os error [0-9]+\)$")
-_TAKEN = re.compile(r"While lock file: .*: Resource temporarily unavailable|lock hold by current process")
 
 
 def _options() -> Options:

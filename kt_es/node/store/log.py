@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from kt_es.node.store.commits import GroupCommit
 from kt_es.node.store.records import Proposed, created_of, name_of, position_of, revision_of
@@ -112,7 +113,6 @@ class Wakeups:
         self._callbacks.setdefault(name, set()).add(callback)
 
     def remove(self, name: str, callback: Callable[[], None]) -> None:
-        """Undo ``add``."""
         callbacks = self._callbacks.get(name)
         if callbacks is not None:
             callbacks.discard(callback)
@@ -202,8 +202,6 @@ class NodeLog:
         if tx.heads:
             self.wakeups.grown(tx.heads)
 
-    # --- commands -----------------------------------------------------------------------------------
-
     async def append(
         self, name: str, expected: int | Expected, events: Sequence[Proposed], size: int = 0
     ) -> Appended | Wrong | Deleted:
@@ -213,7 +211,7 @@ class NodeLog:
 
         def command(tx: Transaction) -> Appended | Wrong | Deleted:
             head = tx.head(name)
-            match decide(expected, head, ids, tx.id_at(head), tx.revision_of(head)):
+            match decide(expected, head, ids, partial(tx.id_at, head), partial(tx.revision_of, head)):
                 case Accept(first) if events:
                     return Appended(first + len(events) - 1, tx.append(name, events, by_id=by_id))
                 case Accept():

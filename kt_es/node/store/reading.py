@@ -152,7 +152,6 @@ def stored_at(log: NodeLog, name: str, revision: int) -> bytes | None:
 
 
 def link_event(revision: int, stream: str) -> Proposed:
-    """A link to the event at ``revision`` of ``stream``."""
     return Proposed(str(uuid4()), LINK, "application/octet-stream", b"", f"{revision}@{stream}".encode())
 
 

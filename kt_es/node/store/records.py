@@ -177,7 +177,6 @@ def parsed(stored: bytes) -> streams_pb2.ReadResp.ReadEvent:
 
 
 def content_of(stored: bytes) -> tuple[str, bytes]:
-    """The content type and the data of an event."""
     event = parsed(stored).event
     return event.metadata["content-type"], event.data
 
@@ -228,5 +227,4 @@ def canonical_id(message: shared_pb2.UUID) -> str:
 
 
 def canonical_ids(messages: Iterable[shared_pb2.UUID]) -> list[str]:
-    """``canonical_id`` of each."""
     return [canonical_id(message) for message in messages]

@@ -44,7 +44,7 @@ class RocksStorage:
         StorageError: the disk refused.
     """
 
-    def __init__(self, path: Path, on_damage: Callable[[StorageError], None] | None = None) -> None:
+    def __init__(self, path: Path, on_damage: Callable[[StorageError], object] | None = None) -> None:
         """``on_damage`` gets the error of every failed read before it is raised."""
         self.path = path
         self.full: NoSpaceError | None = None  # why nothing is written

@@ -148,8 +148,7 @@ class NodeStorage(Protocol):
     def may_recover(self) -> bool:
         """Whether there seems to be space again after a ``NoSpaceError``. On any thread; may take long.
 
-        Raises:
-            StorageError: the disk has another fault.
+        Raises ``StorageError`` if the disk has another fault.
         """
 
     def recover(self) -> None:
