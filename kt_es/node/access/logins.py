@@ -64,7 +64,8 @@ class Credentials:
         self.server = grpc.dynamic_ssl_server_credentials(self._configuration(), self._configuration)
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
-        return grpc.ssl_server_certificate_configuration([(self.certificate.key, self.certificate.chain)])
+        served = self.certificate  # read once: another thread may exchange it
+        return grpc.ssl_server_certificate_configuration([(served.key, served.chain)])
 
     def exchange(self, certificate: Path, key: Path) -> bool:
         """Serve the content of the files from now on; return whether it differs. Raises as the class."""

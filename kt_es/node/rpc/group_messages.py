@@ -44,7 +44,7 @@ def settings_of(options: Any) -> tuple[str, str, GroupSettings]:
     stream = stream_of(options)
     name = options.group_name
     if not name or len(name.encode()) > MAX_GROUP_NAME:
-        raise invalid(f"a group's name has 1 to {MAX_GROUP_NAME} bytes")
+        raise invalid(f"a group's name has 1 to {MAX_GROUP_NAME} bytes, not {len(name.encode())}")
     asked = options.settings
     same = {name: getattr(asked, name) for name in _SAME}
     is_new = isinstance(options, persistent_pb2.CreateReq.Options)
