@@ -70,7 +70,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "monitor": _server(
         "kt_es.cli.operators.processes", "Verify both logs as they grow; alarm if they differ."
     ),
-    "node": _server("kt_es.node.commands.node", "Run or maintain the embedded event log."),
+    "node": _server("kt_es.node.commands", "Run or maintain the embedded event log."),
     "put": CommandEntry("kt_es.cli.owners.put", "Publish an account's keys or change them."),
     "revoke": CommandEntry("kt_es.cli.owners.put", "Take signing keys off an account."),
     "signer": _server("kt_es.cli.operators.processes", "Run the signer, or a standby of it."),

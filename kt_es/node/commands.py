@@ -1,9 +1,14 @@
-"""``kt node``: run the embedded event log alone; its options for limits; its users."""
+"""``kt node``: run the embedded event log alone, or maintain its data and its users.
+
+This module stands above ``kt_es.cli``, which finds the commands by name.
+"""
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from getpass import getpass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,16 +18,45 @@ from click.core import ParameterSource
 
 from kt_es.cli.addresses import address
 from kt_es.cli.options import Number
-from kt_es.cli.output import config_path, configure_logs, logs_of, output_of
+from kt_es.cli.output import Output, config_path, configure_logs, logs_of, output_of
 from kt_es.cli.supervisor import end_with_parent, tell_parent
 from kt_es.config import load_settings
-from kt_es.errors import ConfigError
-from kt_es.node.commands.upkeep import UPKEEP, check_data, data_option
+from kt_es.errors import ConfigError, KtError
 from kt_es.node.limits import BOUNDS, MAX_INT, Bound, NodeLimits, spelled
 
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
+_EXISTING = click.Path(path_type=Path, file_okay=False, exists=True)
 _FILE = click.Path(path_type=Path)
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def data_option(kind: click.Path, text: str = "The node's data.") -> Callable[[Decorated], Decorated]:
+    """``--data`` of a command below ``kt node``: the command's own, or the one given to ``kt node``."""
+
+    def inherited(context: click.Context, option: click.Parameter, value: Any) -> Any:
+        above = context.parent
+        while value is None and above is not None:
+            value = above.params.get("data")
+            above = above.parent
+        if value is None:
+            raise click.MissingParameter(ctx=context, param=option)
+        # Convert again: the option of ``kt node`` need not exist, while this command may need it to.
+        return kind.convert(value, option, context)
+
+    return click.option("--data", type=kind, callback=inherited, help=f"{text}  [required]")
+
+
+def check_data(data: Path, output: Output) -> None:
+    """Check all data of a stopped node, and print the report; raise ``DamageError`` if there are problems."""
+    from kt_es.node.ops.checking import check
+    from kt_es.node.store.storage import DamageError
+
+    report = check(data)
+    output.data({"sound": report.sound, **asdict(report)}, report.problems)
+    if not report.sound:
+        raise DamageError(f"{data}: {report.found} problems, the first: {report.problems[0]}")
+    output.ok(f"{report.events} events in {report.streams} streams, up to position {report.position}")
+    output.ok(f"{report.groups} persistent subscriptions")
 
 
 def _limit_options(command: Decorated) -> Decorated:
@@ -39,15 +73,6 @@ def _limit_options(command: Decorated) -> Decorated:
         )
         command = option(command)
     return command
-
-
-def _given_limits(context: click.Context, limits: Mapping[str, float]) -> dict[str, float]:
-    """The ``limits`` that an option or a variable gave. The others are defaults."""
-    return {
-        name: value
-        for name, value in limits.items()
-        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
-    }
 
 
 def _range(bound: Bound, default: float) -> click.IntRange | Number:
@@ -104,7 +129,7 @@ def node_command(  # noqa: PLR0917  a command has as many parameters as options
         _refuse_options_of_running(context, context.invoked_subcommand)
         return
     if data is None:
-        raise ConfigError("kt node needs --data DIR")
+        raise ConfigError("kt node needs --data DIR: name the directory for the streams")
     if checking:
         _refuse_options_of_running(context, "--check", but=("data", "checking"))
         check_data(data, output_of(context))
@@ -116,7 +141,12 @@ def node_command(  # noqa: PLR0917  a command has as many parameters as options
     output = output_of(context)
     where = address(listen, "--listen")
     ops = None if http is None else address(http, "--http")
-    given = _given_limits(context, limits)
+    # The others are defaults, before which those of kt.toml go.
+    given = {
+        name: value
+        for name, value in limits.items()
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
 
     def read() -> NodeConfig:
         file = config_path(context)
@@ -129,7 +159,7 @@ def node_command(  # noqa: PLR0917  a command has as many parameters as options
             tls_key=tls_key,
             anonymous=anonymous,
             http=None if ops is None else (ops.host, ops.port),
-            limits=NodeLimits(**{**configured, **given}),  # type: ignore[arg-type]
+            limits=NodeLimits(**{**configured, **given}),
         )
 
     login, query = ("", "Tls=false") if tls_cert is None else ("USER:PASSWORD@", "Tls=true&TlsCaFile=CA.crt")
@@ -139,6 +169,57 @@ def node_command(  # noqa: PLR0917  a command has as many parameters as options
         output.ok(f"listening on esdb://{login}{at}?{query}")
 
     run(read(), ready, read)
+
+
+@node_command.command("backup")
+@click.argument("target", type=_DIRECTORY)
+@data_option(_EXISTING)
+@click.pass_context
+def backup_command(context: click.Context, target: Path, data: Path) -> None:
+    """Copy the node's data to the new directory TARGET, on the node's machine; it may go on running."""
+    from kt_es.node.ops.control import backup_of
+
+    made = backup_of(data, target)
+    output_of(context).data({"backup": str(target), **made}, [])
+    output_of(context).ok(f"{target} has everything up to position {made['position']}: {_mb(made['bytes'])}")
+
+
+@node_command.command("restore")
+@click.argument("source", type=_EXISTING)
+@data_option(_DIRECTORY, "Where to, absent or empty.")
+@click.pass_context
+def restore_command(context: click.Context, source: Path, data: Path) -> None:
+    """Make a node's data from the backup SOURCE, and check them."""
+    from kt_es.node.ops.backup import restore
+
+    made = restore(source, data)
+    try:
+        check_data(data, output_of(context))
+    except KtError:
+        shutil.rmtree(data, ignore_errors=True)
+        raise
+    output_of(context).ok(f"restored to {data} what {source} has of {made.made_at}")
+
+
+@node_command.command("scavenge")
+@data_option(_EXISTING)
+@click.pass_context
+def scavenge_command(context: click.Context, data: Path) -> None:
+    """Take off the disk what reads no longer show: deleted, truncated and expired events.
+
+    The node may go on running.
+    """
+    from kt_es.node.ops.control import scavenge_of
+
+    done = scavenge_of(data)
+    output = output_of(context)
+    output.data(done, [])
+    output.ok(f"removed {done['events']} events of {done['streams']} streams: {_mb(done['bytes'])}")
+    output.ok(f"on disk {_mb(done['disk_after'])} instead of {_mb(done['disk_before'])}")
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
 
 
 @node_command.group("user")
@@ -169,7 +250,7 @@ def _password(name: str) -> str:
         return stdin.readline().removesuffix("\n").removesuffix("\r")
     password = getpass(f"Password of {name}: ")
     if getpass("Once more: ") != password:
-        raise ConfigError("the two passwords differ")
+        raise ConfigError(f"the two passwords for {name} differ: start again")
     return password
 
 
@@ -198,7 +279,3 @@ def user_list(context: click.Context, data: Path) -> None:
         output.note(f"{data} has no users" if users is None else f"{data} has no users any more")
     groups = {name: sorted(user.groups) for name, user in sorted((users or {}).items())}
     output.data({"users": groups}, [" ".join((name, *of)) for name, of in groups.items()])
-
-
-for _command in UPKEEP:
-    node_command.add_command(_command)

@@ -1,14 +1,20 @@
-"""The consumers of a persistent subscription, and the messages that are delivered to them."""
+"""The messages of a persistent subscription: the consumers that get them, and how far the group is.
+
+Pure, like ``group.Group``, which these are the parts of.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from kt_es.node.groups.settings import GroupSettings
+
 BUCKETS = 1024  # by which pinned messages are shared out
+LAZY = 4096  # settled entries that may wait in a queue before they are swept out
 
 
 class NackAction(Enum):
@@ -99,9 +105,10 @@ class Delivery:
 
 
 class Consumers:
-    """The connected consumers of a group, and which of them the next message goes to."""
+    """The connected consumers of a group, and who gets the next message. ``rate`` counts all deliveries."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
+        self.rate = Rate(now)
         self._consumers: deque[Consumer] = deque()
         self._admitted = 0
         self._pins: dict[int, Consumer] = {}  # by bucket, as far as asked for
@@ -113,7 +120,6 @@ class Consumers:
         return iter(self._consumers)
 
     def add(self, consumer: Consumer, now: float) -> None:
-        """Number ``consumer`` and add it."""
         self._admitted += 1
         consumer.number = self._admitted
         consumer.rate = Rate(now)
@@ -121,7 +127,6 @@ class Consumers:
         self._pins.clear()
 
     def remove(self, consumer: Consumer) -> None:
-        """Remove ``consumer``, if it is there."""
         if consumer in self._consumers:
             self._consumers.remove(consumer)
         self._pins.clear()
@@ -149,3 +154,81 @@ class Consumers:
 
 def _weight(bucket: int, number: int) -> bytes:
     return hashlib.blake2b(b"%d/%d" % (bucket, number), digest_size=8).digest()
+
+
+class GroupProgress:
+    """The orders of messages between a group's checkpoint and ``cursor``, the next one to read.
+
+    A group that was changed, or whose node was restarted, resumes at ``checkpoint``: what was settled behind
+    it is delivered again. ``known`` is the order of the last message read, -1 before the first.
+    """
+
+    def __init__(self, settings: GroupSettings, cursor: int, now: float) -> None:
+        self.cursor = cursor
+        self.checkpoint = cursor
+        self.known = -1
+        self._settings = settings
+        self._outstanding: dict[int, int] = {}  # by order: how many events were read before
+        self._ascending: deque[int] = deque()  # those outstanding, and some that are settled
+        self._read = 0  # events, those included that a filter passed over
+        self._checkpointed = 0  # of them, below the checkpoint
+        self._time = now
+
+    def read(self, messages: Iterable[Message], cursor: int, passed_over: int) -> None:
+        """Note messages that were read, in order; ``passed_over`` events did not pass the filter."""
+        for message in messages:
+            self._outstanding[message.order] = self._read
+            self._ascending.append(message.order)
+            self._read += 1
+            self.known = message.order
+        self._read += passed_over
+        self.cursor = cursor
+        # Behind a message that stays unsettled for long, settled ones would pile up.
+        if len(self._ascending) > 2 * len(self._outstanding) + LAZY:
+            self._ascending = deque(sorted(self._outstanding))
+
+    def settle(self, message: Message) -> None:
+        if message.parked < 0:
+            self._outstanding.pop(message.order, None)
+
+    def low(self) -> int:
+        """The order of the lowest message that is not settled: all below are."""
+        orders = self._ascending
+        while orders and orders[0] not in self._outstanding:
+            orders.popleft()
+        return orders[0] if orders else self.cursor
+
+    def due(self, now: float) -> int | None:
+        """The checkpoint to write at ``now``, if one is due.
+
+        One is due when ``max_checkpoint_count`` events are done since the last one, or after
+        ``checkpoint_after`` when ``min_checkpoint_count`` are. An event is done if no message up to it is
+        unsettled.
+        """
+        done = self._done()
+        enough = done >= max(self._settings.max_checkpoint_count, 1)
+        if not enough and not (self._is_worth_it(done) and now >= self._deadline()):
+            return None
+        low = self.low()
+        return low if low > self.checkpoint else None
+
+    def written(self, order: int, now: float) -> None:
+        """The checkpoint ``order``, which is that of ``low``, is being written."""
+        self._checkpointed += self._done()
+        self.checkpoint = order
+        self._time = now
+
+    def deadline(self, now: float) -> float | None:
+        """When to call ``due`` next, if nothing happens before."""
+        if self._is_worth_it(self._done()) and self.low() > self.checkpoint:
+            return max(self._deadline(), now)
+        return None
+
+    def _done(self) -> int:
+        return self._outstanding.get(self.low(), self._read) - self._checkpointed
+
+    def _is_worth_it(self, done: int) -> bool:
+        return done >= max(self._settings.min_checkpoint_count, 1)
+
+    def _deadline(self) -> float:
+        return self._time + self._settings.checkpoint_after / 1000
