@@ -63,4 +63,4 @@ def _refused(where: Address, error: Exception) -> ConfigError:
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     # socket.create_server adds the address to the reason that the operating system gives.
     reason = reason.partition(" (while ")[0]
-    return ConfigError(f"cannot listen on {where}: {reason}; choose another address or port")
+    return ConfigError(f"cannot listen on {where}: {reason}; choose another address")
