@@ -138,12 +138,7 @@ class PrivateKey:
 
     @classmethod
     def from_pem(cls, data: bytes) -> PrivateKey:
-        """Read the key in a PEM file: unencrypted PKCS#8 (or SEC 1 for P-256).
-
-        Raises:
-            MalformedError: ``data`` is not a private key in PEM.
-            ConfigError: kt-es cannot use the key, because it is encrypted or of another algorithm.
-        """
+        """Read the key in a PEM file: unencrypted PKCS#8 (or SEC 1 for P-256)."""
         from kt_es.crypto import pem
 
         return cls.from_seed(*pem.read_signing_key(data))

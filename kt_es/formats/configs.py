@@ -83,19 +83,9 @@ class Config:
         return sha256(self.encode())
 
     def encode(self) -> bytes:
-        return encode(
-            [
-                self.origin,
-                SUITE,
-                [key.fields() for key in self.signer_keys],
-                self.vrf_key,
-                self.label_policy,
-                self.min_interval,
-                self.max_interval,
-                self.max_merge_delay,
-                self.previous,
-            ]
-        )
+        keys = [key.fields() for key in self.signer_keys]
+        intervals = [self.min_interval, self.max_interval, self.max_merge_delay]
+        return encode([self.origin, SUITE, keys, self.vrf_key, self.label_policy, *intervals, self.previous])
 
     @classmethod
     def decode(cls, data: bytes) -> Config:
@@ -159,11 +149,7 @@ class SignedConfig:
 
     @classmethod
     def sign(cls, config: Config, keys: Sequence[PrivateKey]) -> SignedConfig:
-        """Sign ``config`` with each of ``keys``.
-
-        Raises:
-            MalformedError: readers would refuse the config. Publishing it would end the directory.
-        """
+        """Sign ``config`` with each of ``keys``. A config that readers refuse would end the directory."""
         data = config.encode()
         return cls(Config.decode(data), data, tuple(sign(key, "config", config.origin, data) for key in keys))
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final
 
 from kt_es.crypto.hashes import HASH_SIZE
@@ -125,7 +125,7 @@ class MapHead:
 
     ``map_size`` is the number of entries in the map. ``timestamp`` is the time of the marker that closed the
     epoch, in ms. ``queue_next`` is the revision of this marker in the queue, plus one. ``config_hash`` names
-    the config in force.
+    the config in force. The encoding is an array of all fields in this order.
     """
 
     origin: str
@@ -139,19 +139,7 @@ class MapHead:
     config_hash: bytes
 
     def encode(self) -> bytes:
-        return encode(
-            [
-                self.origin,
-                self.epoch,
-                self.map_root,
-                self.map_size,
-                self.log_size,
-                self.log_root,
-                self.queue_next,
-                self.timestamp,
-                self.config_hash,
-            ]
-        )
+        return encode(astuple(self))
 
     @classmethod
     def decode(cls, data: bytes) -> MapHead:

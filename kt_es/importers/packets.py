@@ -62,6 +62,14 @@ def packet_at(data: bytes, offset: int) -> RawPacket | None:
     return RawPacket(tag, offset, offset + header, min(end, len(data)), end <= len(data))
 
 
+def packets_of(data: bytes) -> Iterator[RawPacket]:
+    """Yield the packets of ``data``. The first bytes that are not a packet end the iteration."""
+    offset = 0
+    while offset < len(data) and (packet := packet_at(data, offset)) is not None:
+        yield packet
+        offset = packet.end
+
+
 def _header(data: bytes, offset: int) -> tuple[int, int, int]:
     """Return tag, header length and body length of the packet at ``offset``. Tag 0, reserved, means none."""
     first = data[offset]
@@ -140,16 +148,28 @@ def armored(text: bytes) -> Iterator[Armor]:
 
     A block without an end line ends where the next block begins.
     """
-    begin = _BEGIN.search(text)
-    while begin is not None:
-        following = _BEGIN.search(text, begin.end())
-        limit = len(text) if following is None else following.start()
-        end = _END.search(text, begin.end(), limit)
+    for begin, end, limit in delimited(text, _BEGIN, _END):
         if end is None:
             yield Armor(begin.start(), limit, None)
         else:
             yield Armor(begin.start(), end.end(), _packets_of(text[begin.end() : end.start()]))
+
+
+def delimited(
+    text: bytes, begins: re.Pattern[bytes], ends: re.Pattern[bytes]
+) -> Iterator[tuple[re.Match[bytes], re.Match[bytes] | None, int]]:
+    """Yield every begin line with its end line, or None, and the offset at which the next block begins."""
+    begin = begins.search(text)
+    while begin is not None:
+        following = begins.search(text, begin.end())
+        limit = len(text) if following is None else following.start()
+        yield begin, ends.search(text, begin.end(), limit), limit
         begin = following
+
+
+def without_armor(data: bytes) -> bytes:
+    """Return the packets of the first armored block of ``data``, or ``data`` if it has no such block."""
+    return next((block.packets or b"" for block in armored(data)), data)
 
 
 def _packets_of(block: bytes) -> bytes | None:
