@@ -60,9 +60,9 @@ class VrfPrivateKey:
     @classmethod
     def from_pem(cls, data: bytes) -> VrfPrivateKey:
         """Return the key whose ``SK`` is the Ed25519 seed in a PEM file (unencrypted PKCS#8)."""
-        from kt_es.crypto import pem
+        from kt_es.crypto import openssl
 
-        return cls.from_seed(pem.read_ed25519_seed(data, "VRF key"))
+        return cls.from_seed(openssl.read_ed25519_seed(data, "VRF key"))
 
     def prove(self, alpha: bytes) -> tuple[bytes, bytes]:
         """Return ``beta`` (64 bytes) and ``pi`` (80 bytes) for ``alpha``. The result is deterministic.

@@ -1,6 +1,6 @@
 """OpenPGP packets, and the self-signatures of certificates. RFC 9580.
 
-This module needs no library, so secret keys are recognized even if the extra ``openpgp`` is not installed.
+This module does not need the extra ``openpgp``, so secret keys are recognized without it.
 
 SHA-1 and RIPEMD-160 are accepted: old certificates bind their user ids with them, and the known attacks do
 not let anybody but the owner make such a binding. MD5 is refused.
@@ -51,10 +51,7 @@ class RawPacket:
 
 
 def packet_at(data: bytes, offset: int) -> RawPacket | None:
-    """Return the packet that begins at ``offset``; None if no packet begins there.
-
-    A packet of partial or indeterminate length gives None, because only data packets may have such lengths.
-    """
+    """Return the packet of definite length at ``offset``, or None. Only data packets have other lengths."""
     tag, header, length = _header(data, offset)
     if tag == 0:
         return None
@@ -100,10 +97,9 @@ def is_key(data: bytes, packet: RawPacket) -> bool:
 
 
 def has_key_material(data: bytes, packet: RawPacket) -> bool:
-    """Return whether the body of ``packet`` has the structure of a public key's material.
+    """Return whether the body of ``packet``, which ``is_key`` accepts, has the structure of key material.
 
-    Random bytes hardly ever have this structure. The check is for a packet that ``is_key`` accepts in the
-    middle of other data.
+    Random bytes hardly ever have this structure.
     """
     body = data[packet.body : packet.end]
     if packet.end - packet.start < 40 or not 0x28 <= body[1] < 0xA0:
