@@ -1,10 +1,10 @@
 """SHA-256: the domain-separated hashes of both Merkle structures, and commitments to profiles.
 
-See docs/DESIGN.md, section 3, and RFC 6962, 2.1.
+See docs/DESIGN.md, section 3, and RFC 6962, 2.1. A commitment is
 
 ``HMAC-SHA256(Kc, opening[16] || u8 len || label || u32 version || u32 len || profile)``, integers big
-endian. The commitment binds the label, the version and the profile. It reveals nothing about them to a reader
-who does not know the opening. After the opening is erased, the commitment can no longer be opened.
+endian. It binds the label, the version and the profile, and reveals nothing about them to a reader who does
+not know the opening. After the opening is erased, the commitment can no longer be opened.
 
 Example: for an opening of 16 zero bytes, label ``a@example.org``, version 1 and profile ``0x80``, the HMAC is
 over ``00*16 0d 614065...7267 00000001 00000001 80``. tests/vectors/commitments.json has the values.
@@ -18,7 +18,13 @@ from typing import Final
 
 from kt_es.errors import MalformedError
 
-HASH_SIZE = 32
+HASH_SIZE: Final = 32
+OPENING_SIZE: Final = 16
+MAX_LABEL_SIZE: Final = 255
+MAX_VERSION: Final = 2**32 - 1
+MAX_PROFILE_SIZE: Final = 512 * 1024
+
+_KC: Final = bytes.fromhex("d821f8790d97709796b4d7903357c3f5")
 
 MAP_EMPTY = bytes(HASH_SIZE)
 """The hash of an empty subtree of the map, and the root of an empty map."""
@@ -48,33 +54,12 @@ def map_leaf_hash(index: bytes, entry_hash: bytes) -> bytes:
 
 
 def map_node_hash(left: bytes, right: bytes) -> bytes:
-    """Return ``H(0x01 || left || right)``, the hash of an inner node of the map.
-
-    The hash of an empty child is ``MAP_EMPTY``.
-    """
+    """Return ``H(0x01 || left || right)``, the hash of a node of the map. ``MAP_EMPTY`` is an empty child."""
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
-OPENING_SIZE: Final = 16
-MAX_LABEL_SIZE: Final = 255
-MAX_VERSION: Final = 2**32 - 1
-MAX_PROFILE_SIZE: Final = 512 * 1024
-
-_KC: Final = bytes.fromhex("d821f8790d97709796b4d7903357c3f5")
-
-
 def commit(opening: bytes, label: str, version: int, profile: bytes) -> bytes:
-    """Return the 32-byte commitment to a profile.
-
-    Args:
-        opening: 16 random bytes, new for each commitment.
-        label: at most 255 bytes of UTF-8.
-        version: the version of the entry, from 1.
-        profile: at most 512 KiB.
-
-    Raises:
-        MalformedError: an argument is out of range. The error names the argument.
-    """
+    """Return the 32-byte commitment to a profile. ``opening`` is random and new for each commitment."""
     try:
         name = label.encode()
     except UnicodeEncodeError:
@@ -82,21 +67,13 @@ def commit(opening: bytes, label: str, version: int, profile: bytes) -> bytes:
     if len(opening) != OPENING_SIZE:
         raise MalformedError("opening", f"has {len(opening)} bytes instead of {OPENING_SIZE}")
     if len(name) > MAX_LABEL_SIZE:
-        raise MalformedError("label", f"has more than {MAX_LABEL_SIZE} bytes")
+        raise MalformedError("label", f"must have at most {MAX_LABEL_SIZE} bytes, has {len(name)}")
     if not 1 <= version <= MAX_VERSION:
-        raise MalformedError("version", f"is not between 1 and {MAX_VERSION}")
+        raise MalformedError("version", f"must be in 1 to {MAX_VERSION}, is {version}")
     if len(profile) > MAX_PROFILE_SIZE:
-        raise MalformedError("profile", f"has more than {MAX_PROFILE_SIZE} bytes")
-    committed = b"".join(
-        (
-            opening,
-            len(name).to_bytes(1, "big"),
-            name,
-            version.to_bytes(4, "big"),
-            len(profile).to_bytes(4, "big"),
-            profile,
-        )
-    )
+        raise MalformedError("profile", f"must have at most {MAX_PROFILE_SIZE} bytes, has {len(profile)}")
+    numbered_label = len(name).to_bytes(1) + name + version.to_bytes(4)
+    committed = b"".join((opening, numbered_label, len(profile).to_bytes(4), profile))
     return hmac.digest(_KC, committed, hashlib.sha256)
 
 

@@ -43,11 +43,8 @@ _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # general cat
 def signed_message(kind: str, origin: str, payload: bytes) -> bytes:
     """Return the message that a signature of ``kind`` covers.
 
-    The message is ``"kt-es/v1 " kind "\\n" origin "\\n" payload`` (docs/DESIGN.md, section 3).
-
-    Raises:
-        MalformedError: the kind is unknown, or the origin is empty or has control characters. If an origin
-            could contain a line break, two different pairs of origin and payload could give one message.
+    The message is ``"kt-es/v1 " kind "\\n" origin "\\n" payload`` (docs/DESIGN.md, section 3). An origin
+    with a line break is refused: two different pairs of origin and payload could give one message.
     """
     return _message_prefix(kind, origin) + payload
 
@@ -66,17 +63,18 @@ def verify(algorithm: int, public_key: bytes, message: bytes, signature: bytes) 
 
     The result is False for all invalid input: an unknown algorithm, a wrong length or a key that is not a
     point. A public key has 32 bytes (Ed25519) or 33 bytes (P-256).
-
-    Raises:
-        ModuleNotFoundError: the key is a P-256 key, and cryptography is not installed.
     """
     if len(signature) != SIGNATURE_SIZE or len(public_key) != PUBLIC_KEY_SIZES.get(algorithm):
         return False
-    if algorithm == ED25519:
-        return _verify_ed25519(public_key, message, signature)
-    from kt_es.crypto import p256
+    if algorithm == ECDSA_P256:
+        from kt_es.crypto import openssl
 
-    return p256.verify(public_key, message, signature)
+        return openssl.verify(public_key, message, signature)
+    try:
+        bindings.crypto_sign_open(signature + message, public_key)
+    except BadSignatureError:
+        return False
+    return True
 
 
 def is_point(algorithm: int, public_key: bytes) -> bool:
@@ -84,25 +82,14 @@ def is_point(algorithm: int, public_key: bytes) -> bool:
 
     An Ed25519 key must be encoded canonically, lie in the group of prime order and not be the identity. A
     P-256 key must be a compressed point of the curve.
-
-    Raises:
-        ModuleNotFoundError: the key is a P-256 key, and cryptography is not installed.
     """
     if len(public_key) != PUBLIC_KEY_SIZES.get(algorithm):
         return False
     if algorithm == ED25519:
         return bindings.crypto_core_ed25519_is_valid_point(public_key)
-    from kt_es.crypto import p256
+    from kt_es.crypto import openssl
 
-    return p256.is_point(public_key)
-
-
-def _verify_ed25519(public_key: bytes, message: bytes, signature: bytes) -> bool:
-    try:
-        bindings.crypto_sign_open(signature + message, public_key)
-    except BadSignatureError:
-        return False
-    return True
+    return openssl.is_point(public_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +105,7 @@ class PrivateKey:
 
     @classmethod
     def from_seed(cls, algorithm: int, seed: bytes) -> PrivateKey:
-        """Return the key of 32 secret bytes.
-
-        Args:
-            seed: the Ed25519 seed (RFC 8032, 5.1.5) or the P-256 scalar, big endian.
+        """Return the key of an Ed25519 seed (RFC 8032, 5.1.5) or of a P-256 scalar, 32 bytes big endian.
 
         Raises:
             MalformedError: the algorithm is unknown, the length is wrong, or the scalar is 0 or not below the
@@ -133,40 +117,28 @@ class PrivateKey:
         if algorithm == ED25519:
             return cls(ED25519, bindings.crypto_sign_seed_keypair(seed)[0], seed)
         if algorithm == ECDSA_P256:
-            from kt_es.crypto import p256
+            from kt_es.crypto import openssl
 
-            return cls(ECDSA_P256, p256.public_of(seed), seed)
-        raise MalformedError("private key", f"algorithm {algorithm} is unknown")
+            return cls(ECDSA_P256, openssl.public_of(seed), seed)
+        raise MalformedError("private key", f"algorithm {algorithm} is unknown: use Ed25519 (1) or P-256 (2)")
 
     def sign(self, message: bytes) -> bytes:
-        """Return the 64-byte signature over ``message``. The same message always has the same signature.
-
-        P-256 signatures are deterministic (RFC 6979) and have a low ``s``.
-        """
+        """Return the 64-byte signature over ``message``. The same message always has the same signature."""
         if self.algorithm == ED25519:
             return bindings.crypto_sign(message, self._secret + self.public)[:SIGNATURE_SIZE]
-        from kt_es.crypto import p256
+        from kt_es.crypto import openssl
 
-        return p256.sign(self._secret, message)
+        return openssl.sign(self._secret, message)
 
     def to_pem(self) -> bytes:
-        """Return the key as unencrypted PKCS#8 in PEM.
+        """Return the key as unencrypted PKCS#8 in PEM. A caller must restrict the mode of the file."""
+        from kt_es.crypto import openssl
 
-        A caller that writes the key to a file must restrict the mode of the file.
-        """
-        from kt_es.crypto import pem
-
-        write = pem.ed25519_pem if self.algorithm == ED25519 else pem.p256_pem
-        return write(self._secret)
+        return openssl.to_pem(self.algorithm, self._secret)
 
     @classmethod
     def from_pem(cls, data: bytes) -> PrivateKey:
-        """Read the key in a PEM file: unencrypted PKCS#8 (or SEC 1 for P-256).
+        """Read the key in a PEM file: unencrypted PKCS#8 (or SEC 1 for P-256)."""
+        from kt_es.crypto import openssl
 
-        Raises:
-            MalformedError: ``data`` is not a private key in PEM.
-            ConfigError: kt-es cannot use the key, because it is encrypted or of another algorithm.
-        """
-        from kt_es.crypto import pem
-
-        return cls.from_seed(*pem.read_signing_key(data))
+        return cls.from_seed(*openssl.read_signing_key(data))

@@ -46,11 +46,7 @@ class VrfPrivateKey:
 
     @classmethod
     def from_seed(cls, seed: bytes) -> VrfPrivateKey:
-        """Return the key of the 32 secret bytes ``SK`` (section 5.5, which refers to RFC 8032, 5.1.5).
-
-        Raises:
-            MalformedError: ``seed`` has another length.
-        """
+        """Return the key of the 32 secret bytes ``SK`` (section 5.5, which refers to RFC 8032, 5.1.5)."""
         if len(seed) != SEED_SIZE:
             raise MalformedError("VRF key", f"seed has {len(seed)} bytes instead of {SEED_SIZE}")
         hashed = hashlib.sha512(seed).digest()
@@ -63,14 +59,10 @@ class VrfPrivateKey:
 
     @classmethod
     def from_pem(cls, data: bytes) -> VrfPrivateKey:
-        """Return the key whose ``SK`` is the Ed25519 seed in a PEM file (unencrypted PKCS#8).
+        """Return the key whose ``SK`` is the Ed25519 seed in a PEM file (unencrypted PKCS#8)."""
+        from kt_es.crypto import openssl
 
-        Raises:
-            MalformedError: ``data`` is not such a key.
-        """
-        from kt_es.crypto import pem
-
-        return cls.from_seed(pem.read_ed25519_seed(data, "VRF key"))
+        return cls.from_seed(openssl.read_ed25519_seed(data, "VRF key"))
 
     def prove(self, alpha: bytes) -> tuple[bytes, bytes]:
         """Return ``beta`` (64 bytes) and ``pi`` (80 bytes) for ``alpha``. The result is deterministic.
@@ -94,10 +86,7 @@ class VrfPrivateKey:
 def verify(public: bytes, alpha: bytes, pi: bytes) -> bytes:
     """Verify ``pi`` for ``alpha`` under the key ``public``, and return ``beta`` (64 bytes).
 
-    ECVRF_verify (section 5.3) with key validation (5.4.5).
-
-    Raises:
-        VerificationError: step "vrf"; ``pi`` or ``public`` is invalid.
+    ECVRF_verify (section 5.3) with key validation (5.4.5). All errors have the step "vrf".
     """
     if len(public) != PUBLIC_KEY_SIZE:
         raise VerificationError("vrf", f"the public key has {len(public)} bytes, not {PUBLIC_KEY_SIZE}")
@@ -177,11 +166,7 @@ def _proof_to_hash(gamma: bytes) -> bytes:
 
 
 def _multiply(scalar: bytes, point: bytes, what: str) -> bytes:
-    """Return ``scalar * point``.
-
-    Raises:
-        VerificationError: step "vrf"; ``point`` is not a canonical encoding of a point of prime order.
-    """
+    """Return ``scalar * point``, if ``point`` is the canonical encoding of a point of prime order."""
     try:
         return bindings.crypto_scalarmult_ed25519_noclamp(scalar, point)
     except exceptions.RuntimeError:

@@ -92,11 +92,21 @@ def _allowed(value: object) -> bool:
     return False
 
 
-def take_array(value: Value, what: str, low: int, high: int | None = None) -> Sequence[Value]:
-    """Return ``value`` if it is an array of ``low`` to ``high`` items.
+def decode_array(data: bytes, what: str, length: int, *, most: int | None = None) -> Sequence[Value]:
+    """Decode ``data``, the encoding of an array of ``length`` items in at most ``most`` bytes."""
+    if most is not None:
+        check_size(data, what, most)
+    return take_array(decode(data, what), what, length)
 
-    If ``high`` is None, the length must be exactly ``low``.
-    """
+
+def check_size(data: bytes, what: str, most: int) -> None:
+    """Refuse ``data`` of more than ``most`` bytes before it is decoded."""
+    if len(data) > most:
+        raise MalformedError(what, f"must have at most {most} bytes, has {len(data)}")
+
+
+def take_array(value: Value, what: str, low: int, high: int | None = None) -> Sequence[Value]:
+    """Return ``value`` if it is an array of ``low`` to ``high`` items, or of exactly ``low``."""
     high = low if high is None else high
     if not isinstance(value, list):
         raise MalformedError(what, "must be an array")
@@ -107,10 +117,7 @@ def take_array(value: Value, what: str, low: int, high: int | None = None) -> Se
 
 
 def take_bytes(value: Value, what: str, low: int, high: int | None = None) -> bytes:
-    """Return ``value`` if it is a byte string of ``low`` to ``high`` bytes.
-
-    If ``high`` is None, the length must be exactly ``low``.
-    """
+    """Return ``value`` if it is a string of ``low`` to ``high`` bytes, or of exactly ``low``."""
     high = low if high is None else high
     if not isinstance(value, bytes):
         raise MalformedError(what, "must be a byte string")
@@ -125,7 +132,7 @@ def take_text(value: Value, what: str, low: int, high: int) -> str:
     if not isinstance(value, str):
         raise MalformedError(what, "must be a text string")
     if not low <= len(value.encode()) <= high:
-        raise MalformedError(what, f"must have {low} to {high} bytes of UTF-8")
+        raise MalformedError(what, f"must have {low} to {high} bytes of UTF-8, has {len(value.encode())}")
     return value
 
 

@@ -13,8 +13,24 @@ from dataclasses import dataclass
 from kt_es.crypto.hashes import sha256
 from kt_es.crypto.signatures import ED25519, PrivateKey, is_point, signed_message
 from kt_es.errors import MalformedError, VerificationError
-from kt_es.formats.codec import MAX_INTERVAL, decode, encode, take_array, take_bytes, take_text, take_uint
-from kt_es.formats.entries import HASH_LENGTH, PublicKey, Signature, sign, take_public_key, take_signatures
+from kt_es.formats.codec import (
+    MAX_INTERVAL,
+    decode_array,
+    encode,
+    take_array,
+    take_bytes,
+    take_text,
+    take_uint,
+)
+from kt_es.formats.entries import (
+    HASH_LENGTH,
+    PublicKey,
+    Signature,
+    check_usable,
+    sign,
+    take_public_key,
+    take_signatures,
+)
 from kt_es.formats.labels import LABEL_POLICIES
 
 SUITE = "KTES_1"
@@ -27,22 +43,14 @@ _DIRECTORY = re.compile(r"[a-z0-9][a-z0-9_.]{0,62}")
 
 
 def check_origin(origin: str) -> str:
-    """Return ``origin`` if it is a URL without a scheme, such as ``kt.example.org/people``.
-
-    Raises:
-        MalformedError: ``origin`` is not such a URL.
-    """
+    """Return ``origin`` if it is a URL without a scheme, such as ``kt.example.org/people``."""
     if len(origin) > 255 or not _ORIGIN.fullmatch(origin):
-        raise MalformedError("origin", "must be a schema-less URL such as kt.example.org/people")
+        raise MalformedError("origin", "must be a URL without a scheme, such as kt.example.org/people")
     return origin
 
 
 def check_directory(name: str) -> str:
-    """Return ``name`` if it can be the name of a directory. The names of its streams contain it.
-
-    Raises:
-        MalformedError: ``name`` is not a valid name.
-    """
+    """Return ``name`` if it can be the name of a directory. The names of its streams contain it."""
     if not _DIRECTORY.fullmatch(name):
         raise MalformedError("directory", "must match [a-z0-9][a-z0-9_.]{0,62}")
     return name
@@ -75,25 +83,13 @@ class Config:
         return sha256(self.encode())
 
     def encode(self) -> bytes:
-        return encode(
-            [
-                self.origin,
-                SUITE,
-                [key.fields() for key in self.signer_keys],
-                self.vrf_key,
-                self.label_policy,
-                self.min_interval,
-                self.max_interval,
-                self.max_merge_delay,
-                self.previous,
-            ]
-        )
+        keys = [key.fields() for key in self.signer_keys]
+        intervals = [self.min_interval, self.max_interval, self.max_merge_delay]
+        return encode([self.origin, SUITE, keys, self.vrf_key, self.label_policy, *intervals, self.previous])
 
     @classmethod
     def decode(cls, data: bytes) -> Config:
-        origin, suite, keys, vrf, policy, low, high, delay, previous = take_array(
-            decode(data, "config"), "config", 9
-        )
+        origin, suite, keys, vrf, policy, low, high, delay, previous = decode_array(data, "config", 9)
         if suite != SUITE:
             raise MalformedError("config suite", f"must be {SUITE}")
         if policy not in LABEL_POLICIES:
@@ -122,14 +118,10 @@ class Config:
 def _check_signer_keys(keys: Sequence[PublicKey]) -> None:
     """Check all signer keys. An announced key that cannot sign would end the directory when it is needed."""
     what = "config signer key"
-    ids = [key.id for key in keys]
-    for key, key_id in zip(keys, ids, strict=True):
+    for key in keys:
         if key.algorithm != ED25519:
-            raise MalformedError(what, f"{key_id.hex()} must be an Ed25519 key")
-        if not key.is_point:
-            raise MalformedError(what, f"{key_id.hex()} is not a point of the group of prime order")
-        if ids.count(key_id) > 1:
-            raise MalformedError(what, f"{key_id.hex()} is the key id of two keys")
+            raise MalformedError(what, f"{key.id.hex()} must be an Ed25519 key")
+    check_usable(keys, what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,22 +140,16 @@ class SignedConfig:
 
     @classmethod
     def decode(cls, data: bytes) -> SignedConfig:
-        if len(data) > MAX_CONFIG:
-            raise MalformedError("signed config", f"must have at most {MAX_CONFIG} bytes, has {len(data)}")
-        config_bytes, signatures = take_array(decode(data, "signed config"), "signed config", 2)
+        config_bytes, signatures = decode_array(data, "signed config", 2, most=MAX_CONFIG)
         config_bytes = take_bytes(config_bytes, "signed config payload", 1, MAX_CONFIG)
         taken = take_signatures(signatures, "signed config signature")
         if len({signature.key_id for signature in taken}) != len(taken):
-            raise MalformedError("signed config signature", "stands twice for one key id")
+            raise MalformedError("signed config signature", "occurs twice for one key id")
         return cls(Config.decode(config_bytes), config_bytes, taken)
 
     @classmethod
     def sign(cls, config: Config, keys: Sequence[PrivateKey]) -> SignedConfig:
-        """Sign ``config`` with each of ``keys``.
-
-        Raises:
-            MalformedError: readers would refuse the config. Publishing it would end the directory.
-        """
+        """Sign ``config`` with each of ``keys``. A config that readers refuse would end the directory."""
         data = config.encode()
         return cls(Config.decode(data), data, tuple(sign(key, "config", config.origin, data) for key in keys))
 
@@ -176,11 +162,7 @@ class SignedConfig:
 
 
 def check_first_config(signed: SignedConfig, origin: str, key: PublicKey) -> Config:
-    """Return the config of ``signed`` if it begins the directory ``origin`` with the pinned ``key``.
-
-    Raises:
-        VerificationError: step "config"; it does not.
-    """
+    """Return the config of ``signed`` if it begins the directory ``origin`` with the pinned ``key``."""
     config = signed.config
     if config.origin != origin:
         raise VerificationError("config", f"is for {config.origin}, not for {origin}")
@@ -196,9 +178,6 @@ def check_config_change(signed: SignedConfig, current: Config) -> Config:
 
     The config must name ``current`` as its predecessor and be signed by the signer keys of both. Origin, VRF
     key and label policy cannot change: another VRF key would move every label to another index.
-
-    Raises:
-        VerificationError: step "config"; the config may not follow ``current``.
     """
     config = signed.config
     if config.previous != current.hash:
@@ -220,10 +199,6 @@ def verify_chain(origin: str, configs: Sequence[SignedConfig]) -> tuple[Config, 
     The first config must be signed by its own signer key, and each change by the key in force and by its own
     signer key. This function cannot know whether the chain is of the right directory: the caller compares the
     signer keys with a key that it trusts.
-
-    Raises:
-        VerificationError: step "config"; the chain is empty, the first config does not begin the directory,
-            or a config may not follow the one before.
     """
     if not configs:
         raise VerificationError("config", "the chain of configs is empty")

@@ -1,4 +1,4 @@
-"""Entries of accounts: keys, profiles, and the mutations that carry them. FORMATS, Keys to Opening."""
+"""Entries of accounts: keys, profiles, and the mutations that carry them. FORMATS, "Keys" to "Opening"."""
 
 from __future__ import annotations
 
@@ -9,10 +9,32 @@ from kt_es.crypto import signatures
 from kt_es.crypto.hashes import sha256
 from kt_es.crypto.signatures import SIGNATURE_SIZE, PrivateKey
 from kt_es.errors import MalformedError
-from kt_es.formats.codec import Value, decode, encode, take_array, take_bytes, take_text, take_uint
+from kt_es.formats.codec import (
+    Value,
+    check_size,
+    decode,
+    decode_array,
+    encode,
+    take_array,
+    take_bytes,
+    take_text,
+    take_uint,
+)
 
 KEY_ID_LENGTH = 8
+HASH_LENGTH = 32
+INDEX_LENGTH = 32
+OPENING_LENGTH = 16
 MAX_SIGNATURES = 32
+MAX_AUTHORIZED_KEYS = 32
+MAX_VERSION = 2**32 - 1  # a commitment holds it as u32
+MAX_MUTATION = 16 * 1024
+MAX_PROFILE = 512 * 1024
+MAX_PROFILE_KEYS = 256
+
+OPENING = "Opening"
+OPENING_ERASED = "OpeningErased"
+PROFILE_TYPES = ("openpgp", "ssh", "age", "x25519", "pem", "raw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +57,7 @@ class PublicKey:
 
     @property
     def is_point(self) -> bool:
-        """Whether a private key with this public key can exist.
-
-        The rules of the log do not check this, because the check would slow every replay.
-        """
+        """Whether a private key with this public key can exist. The rules of the log do not check this."""
         return signatures.is_point(self.algorithm, self.raw)
 
     def verifies(self, message: bytes, signature: bytes) -> bool:
@@ -75,17 +94,20 @@ def take_signatures(value: Value, what: str) -> tuple[Signature, ...]:
     return tuple(taken)
 
 
-def sign(key: signatures.PrivateKey, kind: str, origin: str, payload: bytes) -> Signature:
+def check_usable(keys: Sequence[PublicKey], what: str) -> None:
+    """Refuse keys that are not valid points, and two keys with the same key id."""
+    ids = [key.id for key in keys]
+    for key, key_id in zip(keys, ids, strict=True):
+        if not key.is_point:
+            raise MalformedError(what, f"{key_id.hex()} is no valid public key; name another one")
+        if ids.count(key_id) > 1:
+            raise MalformedError(what, f"{key_id.hex()} is the key id of two keys; name one of them")
+
+
+def sign(key: PrivateKey, kind: str, origin: str, payload: bytes) -> Signature:
     """Sign the message of this kind, origin and payload (``crypto.signatures.signed_message``)."""
     message = signatures.signed_message(kind, origin, payload)
     return Signature(PublicKey(key.algorithm, key.public).id, key.sign(message))
-
-
-INDEX_LENGTH = 32
-HASH_LENGTH = 32
-MAX_AUTHORIZED_KEYS = 32
-MAX_VERSION = 2**32 - 1  # a commitment holds it as u32
-MAX_MUTATION = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +126,7 @@ class Entry:
 
     @classmethod
     def decode(cls, data: bytes) -> Entry:
-        index, version, commitment, keys, previous = take_array(decode(data, "entry"), "entry", 5)
+        index, version, commitment, keys, previous = decode_array(data, "entry", 5)
         authorized = tuple(
             take_public_key(key, "entry authorized key")
             for key in take_array(keys, "entry authorized_keys", 1, MAX_AUTHORIZED_KEYS)
@@ -123,19 +145,9 @@ class Entry:
 def check_submittable(entry: Entry) -> None:
     """Check the authorized keys of an entry before it is submitted.
 
-    The rules of the log check only the length of a key, because checking points would slow every replay. So
-    the log accepts keys that cannot be used, and this function refuses them.
-
-    Raises:
-        MalformedError: an authorized key is not a valid point, or two of them have the same key id.
+    The rules of the log check only the length of a key, because checking points would slow every replay.
     """
-    what = "entry authorized key"
-    ids = [key.id for key in entry.authorized_keys]
-    for key, key_id in zip(entry.authorized_keys, ids, strict=True):
-        if not key.is_point:
-            raise MalformedError(what, f"{key_id.hex()} is no valid public key; name another one")
-        if ids.count(key_id) > 1:
-            raise MalformedError(what, f"{key_id.hex()} is the key id of two keys; name one of them")
+    check_usable(entry.authorized_keys, "entry authorized key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +164,7 @@ class Mutation:
 
     @classmethod
     def decode(cls, data: bytes) -> Mutation:
-        if len(data) > MAX_MUTATION:
-            raise MalformedError("mutation", f"must have at most {MAX_MUTATION} bytes, has {len(data)}")
-        entry_bytes, signatures = take_array(decode(data, "mutation"), "mutation", 2)
+        entry_bytes, signatures = decode_array(data, "mutation", 2, most=MAX_MUTATION)
         entry_bytes = take_bytes(entry_bytes, "mutation entry", 1, MAX_MUTATION)
         return cls(
             Entry.decode(entry_bytes),
@@ -170,14 +180,6 @@ class Mutation:
         return cls(entry, data, sha256(data), tuple(sign(key, "entry", origin, data) for key in keys))
 
 
-MAX_PROFILE = 512 * 1024
-MAX_PROFILE_KEYS = 256
-OPENING_LENGTH = 16
-OPENING = "Opening"
-OPENING_ERASED = "OpeningErased"
-PROFILE_TYPES = ("openpgp", "ssh", "age", "x25519", "pem", "raw")
-
-
 @dataclass(frozen=True, slots=True)
 class ProfileKey:
     """One key ``[name, type, bytes]`` of a profile."""
@@ -189,14 +191,12 @@ class ProfileKey:
 
 def encode_profile(keys: Sequence[ProfileKey]) -> bytes:
     data = encode([[key.name, key.type, key.data] for key in keys])
-    if len(data) > MAX_PROFILE:
-        raise MalformedError("profile", f"must have at most {MAX_PROFILE} bytes, has {len(data)}")
+    check_size(data, "profile", MAX_PROFILE)
     return data
 
 
 def decode_profile(data: bytes) -> tuple[ProfileKey, ...]:
-    if len(data) > MAX_PROFILE:
-        raise MalformedError("profile", f"must have at most {MAX_PROFILE} bytes, has {len(data)}")
+    check_size(data, "profile", MAX_PROFILE)
     keys = []
     for value in take_array(decode(data, "profile"), "profile", 0, MAX_PROFILE_KEYS):
         name, kind, content = take_array(value, "profile key", 3)
@@ -225,7 +225,7 @@ class Opening:
 
     @classmethod
     def decode(cls, data: bytes) -> Opening:
-        entry_hash, opening, profile = take_array(decode(data, "opening event"), "opening event", 3)
+        entry_hash, opening, profile = decode_array(data, "opening event", 3)
         return cls(
             take_bytes(entry_hash, "opening entry hash", HASH_LENGTH),
             take_bytes(opening, "opening", OPENING_LENGTH),
@@ -239,5 +239,5 @@ def encode_erased(entry_hash: bytes) -> bytes:
 
 
 def decode_erased(data: bytes) -> bytes:
-    (entry_hash,) = take_array(decode(data, "opening erased event"), "opening erased event", 1)
+    (entry_hash,) = decode_array(data, "opening erased event", 1)
     return take_bytes(entry_hash, "opening erased entry hash", HASH_LENGTH)

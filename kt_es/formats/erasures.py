@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from kt_es.crypto.signatures import SIGNATURE_SIZE, PrivateKey, signed_message
-from kt_es.errors import MalformedError
-from kt_es.formats.codec import decode, encode, take_array, take_bytes, take_uint
+from kt_es.formats.codec import decode_array, encode, take_bytes, take_uint
 from kt_es.formats.entries import HASH_LENGTH, INDEX_LENGTH, PublicKey, take_public_key
 
 MAX_ERASURE = 1024
@@ -51,16 +50,10 @@ class Erasure:
 
     @classmethod
     def decode(cls, data: bytes) -> Erasure:
-        """Decode an erasure without verifying its signature.
-
-        Raises:
-            MalformedError: ``data`` is not the encoding of an erasure.
-        """
-        if len(data) > MAX_ERASURE:
-            raise MalformedError("erasure", f"must have at most {MAX_ERASURE} bytes, has {len(data)}")
-        payload, key, signature = take_array(decode(data, "erasure"), "erasure", 3)
+        """Decode an erasure without verifying its signature."""
+        payload, key, signature = decode_array(data, "erasure", 3, most=MAX_ERASURE)
         payload = take_bytes(payload, "erasure payload", 1, MAX_ERASURE)
-        index, entry_hash, reason = take_array(decode(payload, "erasure payload"), "erasure payload", 3)
+        index, entry_hash, reason = decode_array(payload, "erasure payload", 3)
         return cls(
             take_bytes(index, "erasure index", INDEX_LENGTH),
             take_bytes(entry_hash, "erasure entry hash", HASH_LENGTH),
@@ -80,8 +73,5 @@ class Erasure:
         return cls(index, entry_hash, reason, payload, PublicKey(key.algorithm, key.public), signature)
 
     def is_signed(self, origin: str) -> bool:
-        """Return whether ``key`` signed the erasure for the directory ``origin``.
-
-        Whether ``key`` may sign it is decided in ``kt_es.epochs``.
-        """
+        """Return whether ``key`` signed the erasure. Whether ``key`` may sign it is decided in ``epochs``."""
         return self.key.verifies(signed_message("erasure", origin, self.erasure_bytes), self.signature)

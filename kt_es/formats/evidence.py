@@ -11,18 +11,12 @@ from enum import StrEnum
 
 from kt_es.crypto.hashes import sha256
 from kt_es.errors import MalformedError
-from kt_es.formats.codec import Value, decode, encode, take_array, take_bytes, take_text
+from kt_es.formats.codec import Value, decode_array, encode, take_array, take_bytes, take_text
 from kt_es.formats.configs import MAX_CONFIG, SignedConfig, check_origin
 from kt_es.formats.entries import INDEX_LENGTH, Entry
 from kt_es.formats.heads import MAX_CHECKPOINT, SignedMapHead
 from kt_es.formats.notes import decode_base64, encode_base64
-from kt_es.formats.proofs import (
-    MAX_CONFIGS,
-    decode_configs,
-    encode_configs,
-    map_proof_fields,
-    take_map_proof,
-)
+from kt_es.formats.proofs import MAX_CONFIGS, decode_configs, encode_configs, map_proof_fields, take_map_proof
 from kt_es.merkle.verify import MapProof
 
 EVIDENCE = "kt-es evidence v1"
@@ -72,26 +66,17 @@ class Evidence:
         if self.index is not None and self.entries is not None:
             proofs = [self.index]
             for proven in self.entries:
-                proofs += [
-                    proven.entry_bytes,
-                    map_proof_fields(proven.map_proof, proven.entry is not None),
-                ]
+                map_proof = map_proof_fields(proven.map_proof, proven.entry is not None)
+                proofs += [proven.entry_bytes, map_proof]
         return encode(
             [EVIDENCE, self.kind.value, self.origin, encode_configs(self.configs), *self.statements, proofs]
         )
 
     @classmethod
     def decode(cls, data: bytes) -> Evidence:
-        """Decode evidence without verifying it; ``kt_es.evidence.convict`` verifies.
-
-        Raises:
-            MalformedError: ``data`` is not encoded evidence.
-        """
-        if len(data) > MAX_EVIDENCE:
-            raise MalformedError("evidence", f"must have at most {MAX_EVIDENCE} bytes, has {len(data)}")
-        mark, kind, origin, configs, first, second, proofs = take_array(
-            decode(data, "evidence"), "evidence", 7
-        )
+        """Decode evidence without verifying it; ``kt_es.evidence.convict`` verifies."""
+        fields = decode_array(data, "evidence", 7, most=MAX_EVIDENCE)
+        mark, kind, origin, configs, first, second, proofs = fields
         if mark != EVIDENCE:
             raise MalformedError("evidence", f"must begin with {EVIDENCE!r}")
         if kind not in list(EvidenceKind):
@@ -111,11 +96,7 @@ class Evidence:
         )
 
     def heads(self) -> tuple[SignedMapHead, SignedMapHead]:
-        """Decode both statements as signed map heads.
-
-        Raises:
-            MalformedError: a statement is not a signed map head.
-        """
+        """Decode both statements as signed map heads."""
         return SignedMapHead.decode(self.statements[0]), SignedMapHead.decode(self.statements[1])
 
 
@@ -150,27 +131,17 @@ def armored(data: bytes) -> str:
 
 
 def unarmored(text: str) -> bytes:
-    """Decode the output of ``armored``. White space around each line is ignored.
-
-    Raises:
-        MalformedError: a marker line is missing, nothing is between the markers, or the base64 is invalid.
-    """
+    """Decode the output of ``armored``. White space around each line is ignored."""
     lines = [line.strip() for line in text.strip().splitlines()]
     if len(lines) < 3 or lines[0] != _BEGIN or lines[-1] != _END:
-        raise MalformedError("evidence", f"does not stand between {_BEGIN} and {_END}")
+        raise MalformedError("evidence", f"is not between {_BEGIN} and {_END}")
     if not any(lines[1:-1]):
-        raise MalformedError("evidence", f"nothing stands between {_BEGIN} and {_END}")
+        raise MalformedError("evidence", f"nothing is between {_BEGIN} and {_END}")
     return decode_base64("".join(lines[1:-1]), "evidence")
 
 
 def evidence_in(data: bytes) -> bytes | None:
-    """Return the encoded evidence in a file, or None if the file contains none.
-
-    The evidence may be plain, or armored with text around the armor.
-
-    Raises:
-        MalformedError: the armor is damaged.
-    """
+    """Return the encoded evidence in a file, plain or armored within text; None if the file contains none."""
     if EVIDENCE.encode() in data[: len(EVIDENCE) + 8]:
         return data
     begin, mark = data.find(_BEGIN.encode()), _END.encode()

@@ -1,4 +1,4 @@
-"""Map heads, the checkpoints of both logs, and the events that publish them. FORMATS, Map head.
+"""Map heads, the checkpoints of both logs, and the events that publish them. FORMATS, "Map head".
 
 A checkpoint is a note whose text has three lines: origin, number of leaves in decimal, base64 of the
 RFC 6962 root. Extension lines are refused, because monitors cannot check their content. The log of map heads
@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final
 
 from kt_es.crypto.hashes import HASH_SIZE
 from kt_es.crypto.signatures import SIGNATURE_SIZE, PrivateKey, signed_message
 from kt_es.errors import MalformedError, VerificationError
-from kt_es.formats.codec import MAX_TIME, decode, encode, take_array, take_bytes, take_text, take_uint
+from kt_es.formats.codec import MAX_TIME, decode_array, encode, take_bytes, take_text, take_uint
 from kt_es.formats.entries import HASH_LENGTH, PublicKey
 from kt_es.formats.notes import (
     MAX_NOTE_SIZE,
@@ -32,6 +32,11 @@ from kt_es.formats.notes import (
     verifier_key,
     verify_note,
 )
+
+MAP_HEAD = "MapHead"
+MAX_SMH = 1024
+MAX_CHECKPOINT = MAX_NOTE_SIZE
+MAX_HEAD_EVENT = MAX_SMH + 2 * MAX_CHECKPOINT + 16
 
 MAX_LOG_SIZE: Final = 2**63 - 1
 """The largest number of leaves that a log may have. Other implementations cannot read larger numbers."""
@@ -67,7 +72,7 @@ class Checkpoint:
         if not self.origin or _CONTROL.search(self.origin):
             raise MalformedError(_STEP, "the origin is empty or contains control characters")
         if not 0 <= self.size <= MAX_LOG_SIZE:
-            raise MalformedError(_STEP, f"the size is not between 0 and {MAX_LOG_SIZE}")
+            raise MalformedError(_STEP, f"the size must be in 0 to {MAX_LOG_SIZE}, is {self.size}")
         if len(self.root) != HASH_SIZE:
             raise MalformedError(_STEP, f"the root has {len(self.root)} bytes instead of {HASH_SIZE}")
 
@@ -77,14 +82,10 @@ class Checkpoint:
 
     @classmethod
     def parse(cls, text: str) -> Checkpoint:
-        """Parse the text of a note.
-
-        Raises:
-            MalformedError: ``text`` is not the encoding of a checkpoint.
-        """
+        """Parse the text of a note."""
         lines = text.split("\n")
         if len(lines) != 4 or lines[3]:
-            raise MalformedError(_STEP, "has not three lines: origin, size, root")
+            raise MalformedError(_STEP, f"must have three lines (origin, size, root), has {len(lines) - 1}")
         origin, size, root, _ = lines
         if not _DECIMAL.fullmatch(size):
             raise MalformedError(_STEP, "the size is not a decimal number")
@@ -95,26 +96,15 @@ class Checkpoint:
 
 
 def sign_checkpoint(checkpoint: Checkpoint, key_name: str, key: PrivateKey) -> str:
-    """Return the checkpoint as a note that ``key`` has signed.
-
-    Args:
-        key_name: the origin of the log.
-        key: an Ed25519 key.
-
-    Raises:
-        MalformedError: the key name has a space or a plus sign, or the key is not an Ed25519 key.
-    """
+    """Return the checkpoint as a note that ``key``, an Ed25519 key, has signed as ``key_name``."""
     return sign_note(checkpoint.encode(), key_name, key)
 
 
 def open_checkpoint(encoded: str | bytes, origin: str, public_keys: Iterable[bytes]) -> Checkpoint:
     """Verify a checkpoint of the log ``origin`` and return it.
 
-    Signatures by other keys, such as the cosignatures of witnesses, are ignored.
-
-    Args:
-        origin: the origin of the log, which is also the key name of the signature.
-        public_keys: raw Ed25519 keys of 32 bytes. One of them must have signed the checkpoint.
+    ``origin`` is also the key name of the signature. One of ``public_keys``, raw Ed25519 keys, must have
+    signed the checkpoint. Signatures by other keys, such as the cosignatures of witnesses, are ignored.
 
     Raises:
         MalformedError: ``encoded`` is not a note, or its text is not a checkpoint.
@@ -129,19 +119,13 @@ def open_checkpoint(encoded: str | bytes, origin: str, public_keys: Iterable[byt
     return checkpoint
 
 
-MAP_HEAD = "MapHead"
-MAX_SMH = 1024
-MAX_CHECKPOINT = MAX_NOTE_SIZE
-MAX_HEAD_EVENT = MAX_SMH + 2 * MAX_CHECKPOINT + 16
-
-
 @dataclass(frozen=True, slots=True)
 class MapHead:
     """The state of the map and of the log of mutations at the end of an epoch.
 
     ``map_size`` is the number of entries in the map. ``timestamp`` is the time of the marker that closed the
     epoch, in ms. ``queue_next`` is the revision of this marker in the queue, plus one. ``config_hash`` names
-    the config in force.
+    the config in force. The encoding is an array of all fields in this order.
     """
 
     origin: str
@@ -155,25 +139,12 @@ class MapHead:
     config_hash: bytes
 
     def encode(self) -> bytes:
-        return encode(
-            [
-                self.origin,
-                self.epoch,
-                self.map_root,
-                self.map_size,
-                self.log_size,
-                self.log_root,
-                self.queue_next,
-                self.timestamp,
-                self.config_hash,
-            ]
-        )
+        return encode(astuple(self))
 
     @classmethod
     def decode(cls, data: bytes) -> MapHead:
-        origin, epoch, map_root, map_size, log_size, log_root, queue_next, timestamp, config = take_array(
-            decode(data, "map head"), "map head", 9
-        )
+        fields = decode_array(data, "map head", 9)
+        origin, epoch, map_root, map_size, log_size, log_root, queue_next, timestamp, config = fields
         return cls(
             take_text(origin, "map head origin", 1, 255),
             take_uint(epoch, "map head epoch", 1),
@@ -200,7 +171,7 @@ class SignedMapHead:
 
     @classmethod
     def decode(cls, data: bytes) -> SignedMapHead:
-        head_bytes, signature = take_array(decode(data, "signed map head"), "signed map head", 2)
+        head_bytes, signature = decode_array(data, "signed map head", 2)
         head_bytes = take_bytes(head_bytes, "signed map head payload", 1, MAX_SMH)
         return cls(
             MapHead.decode(head_bytes),
@@ -214,11 +185,7 @@ class SignedMapHead:
         return cls(head, data, key.sign(signed_message("map-head", head.origin, data)))
 
     def verify(self, origin: str, key: PublicKey) -> MapHead:
-        """Return the head if it is for ``origin`` and signed by ``key``.
-
-        Raises:
-            VerificationError: step "map head"; the head is for another origin or not signed by ``key``.
-        """
+        """Return the head if it is for ``origin`` and signed by ``key``."""
         if self.head.origin != origin:
             raise VerificationError("map head", f"is for {self.head.origin}, not for {origin}")
         if not key.verifies(signed_message("map-head", origin, self.head_bytes), self.signature):
@@ -239,7 +206,7 @@ class HeadEvent:
 
     @classmethod
     def decode(cls, data: bytes) -> HeadEvent:
-        smh, heads, mutations = take_array(decode(data, "head event"), "head event", 3)
+        smh, heads, mutations = decode_array(data, "head event", 3)
         return cls(
             take_bytes(smh, "head event smh", 1, MAX_SMH),
             take_text(heads, "head event heads checkpoint", 1, MAX_CHECKPOINT),

@@ -14,6 +14,7 @@ from kt_es.formats.codec import (
     MAX_TIME,
     Value,
     decode,
+    decode_array,
     encode,
     take_array,
     take_bytes,
@@ -94,15 +95,10 @@ class LookupAnswer:
     erasure: ErasureProof | None = None
 
     def encode(self) -> bytes:
-        fields: list[Value] = [
-            self.heads_checkpoint,
-            self.smh_bytes,
-            self.heads_inclusion,
-            self.vrf_proof,
-            map_proof_fields(self.map_proof, self.mutation is not None),
-            None if self.mutation is None else self.mutation.encode(),
-            self.opening,
-        ]
+        map_proof = map_proof_fields(self.map_proof, self.mutation is not None)
+        mutation = None if self.mutation is None else self.mutation.encode()
+        fields: list[Value] = [self.heads_checkpoint, self.smh_bytes, self.heads_inclusion, self.vrf_proof]
+        fields += [map_proof, mutation, self.opening]
         # The eighth field is omitted if it would be None, so most answers have seven fields.
         return encode(fields if self.erasure is None else [*fields, self.erasure.fields()])
 
@@ -111,11 +107,10 @@ class LookupAnswer:
         fields = take_array(decode(data, "lookup answer"), "lookup answer", 7, 8)
         checkpoint, smh, inclusion, vrf, proof, mutation, opening = fields[:7]
         erasure = ErasureProof.take(fields[7]) if len(fields) == 8 else None
-        taken = (
-            None
-            if mutation is None
-            else Mutation.decode(take_bytes(mutation, "lookup answer mutation", 1, MAX_MUTATION))
-        )
+        taken = None
+        if mutation is not None:
+            taken = Mutation.decode(take_bytes(mutation, "lookup answer mutation", 1, MAX_MUTATION))
+        own = None if taken is None else (taken.entry.index, taken.entry_hash)
         if opening is not None and taken is None:
             raise MalformedError("lookup answer opening", "opens an absent entry")
         if erasure is not None and (taken is None or opening is not None):
@@ -125,11 +120,7 @@ class LookupAnswer:
             take_bytes(smh, "lookup answer smh", 1, MAX_SMH),
             take_hashes(inclusion, "lookup answer heads inclusion"),
             take_bytes(vrf, "lookup answer vrf proof", VRF_PROOF_LENGTH),
-            take_map_proof(
-                proof,
-                None if taken is None else (taken.entry.index, taken.entry_hash),
-                "lookup answer map proof",
-            ),
+            take_map_proof(proof, own, "lookup answer map proof"),
             taken,
             None if opening is None else take_bytes(opening, "lookup answer opening", OPENING_LENGTH),
             erasure,
@@ -145,10 +136,8 @@ def take_hashes(value: Value, what: str) -> tuple[bytes, ...]:
 def take_map_proof(value: Value, own: Leaf | None, what: str) -> MapProof:
     """Return ``value``, which is ``[siblings, other leaf / null]``, as a map proof.
 
-    The encoding omits the leaf of a proof of inclusion, because it follows from the entry in the answer.
-
-    Args:
-        own: the leaf of the index, for a proof of inclusion; None for a proof of absence.
+    ``own`` is the leaf of the index for a proof of inclusion, and None for a proof of absence. The encoding
+    omits ``own``, because it follows from the entry in the answer.
     """
     siblings, other = take_array(value, what, 2)
     taken = tuple(
@@ -162,13 +151,8 @@ def take_map_proof(value: Value, own: Leaf | None, what: str) -> MapProof:
     if other is None:
         return MapProof(taken, None)
     index, entry_hash = take_array(other, f"{what} leaf", 2)
-    return MapProof(
-        taken,
-        (
-            take_bytes(index, f"{what} leaf index", INDEX_LENGTH),
-            take_bytes(entry_hash, f"{what} leaf entry hash", HASH_LENGTH),
-        ),
-    )
+    leaf_index = take_bytes(index, f"{what} leaf index", INDEX_LENGTH)
+    return MapProof(taken, (leaf_index, take_bytes(entry_hash, f"{what} leaf entry hash", HASH_LENGTH)))
 
 
 def map_proof_fields(proof: MapProof, own: bool) -> Value:
@@ -193,25 +177,13 @@ class ProofFile:
     at: int
 
     def encode(self) -> bytes:
-        return encode(
-            [
-                PROOF_FILE,
-                self.origin,
-                self.label,
-                encode_configs(self.configs),
-                self.answer.encode(),
-                self.profile,
-                self.at,
-            ]
-        )
+        configs, answer = encode_configs(self.configs), self.answer.encode()
+        return encode([PROOF_FILE, self.origin, self.label, configs, answer, self.profile, self.at])
 
     @classmethod
     def decode(cls, data: bytes) -> ProofFile:
-        if len(data) > MAX_PROOF_FILE:
-            raise MalformedError("proof file", f"must have at most {MAX_PROOF_FILE} bytes, has {len(data)}")
-        kind, origin, label, configs, answer, profile, at = take_array(
-            decode(data, "proof file"), "proof file", 7
-        )
+        fields = decode_array(data, "proof file", 7, most=MAX_PROOF_FILE)
+        kind, origin, label, configs, answer, profile, at = fields
         if kind != PROOF_FILE:
             raise MalformedError("proof file", f"must begin with {PROOF_FILE!r}")
         chain = decode_configs(take_bytes(configs, "proof file configs", 1, MAX_PROOF_FILE))

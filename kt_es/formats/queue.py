@@ -1,6 +1,6 @@
-"""Events of the queue, and the records of its items in the log of mutations. FORMATS, Record.
+"""Events of the queue, and the records of their items in the log of mutations. FORMATS, "Queue events".
 
-An event is split into *items*. Each item gets one verdict and one record. FORMATS, "Queue events".
+An event is split into *items*. Each item gets one verdict and one record.
 """
 
 from __future__ import annotations
@@ -12,7 +12,17 @@ from enum import IntEnum
 from kt_es.crypto.hashes import sha256
 from kt_es.crypto.signatures import SIGNATURE_SIZE, PrivateKey, signed_message
 from kt_es.errors import MalformedError
-from kt_es.formats.codec import MAX_TIME, Value, decode, encode, take_array, take_bytes, take_uint
+from kt_es.formats.codec import (
+    MAX_TIME,
+    Value,
+    check_size,
+    decode,
+    decode_array,
+    encode,
+    take_array,
+    take_bytes,
+    take_uint,
+)
 from kt_es.formats.entries import HASH_LENGTH, MAX_MUTATION, PublicKey
 
 MUTATIONS = "Mutations"
@@ -20,9 +30,14 @@ EPOCH_MARKER = "EpochMarker"
 CONFIG = "Config"
 ERASURE = "Erasure"
 
+RECORDS = "Records"
+
 MAX_EVENT_ITEMS = 256
 MAX_EVENT = 256 * 1024
 MAX_ITEM = MAX_MUTATION
+MAX_EVENT_RECORDS = 256
+MAX_EVENT_BYTES = 256 * 1024
+MAX_RECORD = 17 * 1024
 NONCE_LENGTH = 16
 
 
@@ -67,8 +82,7 @@ _KINDS = {EPOCH_MARKER: ItemKind.MARKER, CONFIG: ItemKind.CONFIG, ERASURE: ItemK
 def items_of(revision: int, event_type: str, data: bytes) -> list[Item]:
     """Split a queue event into items. No content of the event raises an error."""
     if event_type != MUTATIONS:
-        kind = _KINDS.get(event_type, ItemKind.UNKNOWN)
-        return [Item(revision, 0, kind, content_of(data))]
+        return [Item(revision, 0, _KINDS.get(event_type, ItemKind.UNKNOWN), content_of(data))]
     try:
         mutations = decode_mutations(data)
     except MalformedError:
@@ -89,13 +103,8 @@ def encode_mutations(mutations: Sequence[bytes]) -> bytes:
 
 
 def decode_mutations(data: bytes) -> list[bytes]:
-    """Return the encoded mutations of a ``Mutations`` event: 1 to 256 byte strings in at most 256 KiB.
-
-    Raises:
-        MalformedError: ``data`` is not such an event. The mutations are not decoded.
-    """
-    if len(data) > MAX_EVENT:
-        raise MalformedError("mutations event", f"must have at most {MAX_EVENT} bytes, has {len(data)}")
+    """Return the encoded mutations of a ``Mutations`` event: 1 to 256 byte strings in at most 256 KiB."""
+    check_size(data, "mutations event", MAX_EVENT)
     values = take_array(decode(data, "mutations event"), "mutations event", 1, MAX_EVENT_ITEMS)
     return [take_bytes(value, "mutations event item", 0, MAX_EVENT) for value in values]
 
@@ -117,9 +126,9 @@ class Marker:
 
     @classmethod
     def decode(cls, data: bytes) -> Marker:
-        marker_bytes, signature = take_array(decode(data, "marker"), "marker", 2)
+        marker_bytes, signature = decode_array(data, "marker", 2)
         marker_bytes = take_bytes(marker_bytes, "marker payload", 1, MAX_ITEM)
-        nonce, issued_at = take_array(decode(marker_bytes, "marker payload"), "marker payload", 2)
+        nonce, issued_at = decode_array(marker_bytes, "marker payload", 2)
         return cls(
             take_bytes(nonce, "marker nonce", NONCE_LENGTH),
             take_uint(issued_at, "marker issued_at", 0, MAX_TIME),
@@ -134,22 +143,6 @@ class Marker:
 
     def is_signed_by(self, key: PublicKey, origin: str) -> bool:
         return key.verifies(signed_message("marker", origin, self.marker_bytes), self.signature)
-
-
-def take_item_content(value: Value, what: str) -> bytes | Digest:
-    """Return the item field of a record: bytes, or ``[SHA-256, length]`` for an item over 16 KiB."""
-    if isinstance(value, bytes):
-        return take_bytes(value, what, 0, MAX_ITEM)
-    digest, length = take_array(value, what, 2)
-    return Digest(
-        take_bytes(digest, f"{what} digest", HASH_LENGTH), take_uint(length, f"{what} length", MAX_ITEM + 1)
-    )
-
-
-RECORDS = "Records"
-MAX_EVENT_RECORDS = 256
-MAX_EVENT_BYTES = 256 * 1024
-MAX_RECORD = 17 * 1024
 
 
 class Verdict(IntEnum):
@@ -203,9 +196,8 @@ class Record:
 
     @classmethod
     def decode(cls, data: bytes) -> Record:
-        if len(data) > MAX_RECORD:
-            raise MalformedError("record", f"must have at most {MAX_RECORD} bytes, has {len(data)}")
-        sequence, revision, position, kind, verdict, content = take_array(decode(data, "record"), "record", 6)
+        fields = decode_array(data, "record", 6, most=MAX_RECORD)
+        sequence, revision, position, kind, verdict, content = fields
         try:
             known_kind = ItemKind(take_uint(kind, "record kind"))
             known_verdict = Verdict(take_uint(verdict, "record verdict"))
@@ -215,9 +207,18 @@ class Record:
             take_uint(revision, "record queue revision"),
             take_uint(position, "record position"),
             known_kind,
-            take_item_content(content, "record item"),
+            _take_content(content),
         )
         return cls(take_uint(sequence, "record sequence"), item, known_verdict)
+
+
+def _take_content(value: Value) -> bytes | Digest:
+    """Return the item field of a record: bytes, or ``[SHA-256, length]`` for an item over 16 KiB."""
+    if isinstance(value, bytes):
+        return take_bytes(value, "record item", 0, MAX_ITEM)
+    digest, length = take_array(value, "record item", 2)
+    sha = take_bytes(digest, "record item digest", HASH_LENGTH)
+    return Digest(sha, take_uint(length, "record item length", MAX_ITEM + 1))
 
 
 def encode_records(first_sequence: int, records: Sequence[bytes]) -> bytes:
@@ -227,7 +228,7 @@ def encode_records(first_sequence: int, records: Sequence[bytes]) -> bytes:
 
 def decode_records(data: bytes) -> tuple[int, list[bytes]]:
     """Return the first sequence number of a ``Records`` event and the encoded records."""
-    first, values = take_array(decode(data, "records event"), "records event", 2)
+    first, values = decode_array(data, "records event", 2)
     records = take_array(values, "records event", 1, MAX_EVENT_RECORDS)
     return (
         take_uint(first, "records event first sequence"),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kt_es.errors import MalformedError
-from kt_es.formats.codec import Value, decode, encode, take_array, take_bytes, take_text, take_uint
+from kt_es.formats.codec import Value, decode_array, encode, take_array, take_bytes, take_text, take_uint
 from kt_es.formats.entries import HASH_LENGTH, MAX_MUTATION, Mutation
 from kt_es.formats.heads import MAX_CHECKPOINT, MAX_SMH
 from kt_es.formats.proofs import VRF_PROOF_LENGTH, map_proof_fields, take_map_proof
@@ -39,6 +39,10 @@ class RangeEpoch:
     map_proof: MapProof
     mutation: int | None
 
+    def fields(self) -> Value:
+        own = self.mutation is not None
+        return [self.smh_bytes, map_proof_fields(self.map_proof, own), self.mutation]
+
 
 @dataclass(frozen=True, slots=True)
 class RangeAnswer:
@@ -57,30 +61,17 @@ class RangeAnswer:
     epochs: tuple[RangeEpoch, ...]
 
     def encode(self) -> bytes:
+        mutations = [mutation.encode() for mutation in self.mutations]
+        epochs = [epoch.fields() for epoch in self.epochs]
         return encode(
-            [
-                self.heads_checkpoint,
-                self.vrf_proof,
-                [mutation.encode() for mutation in self.mutations],
-                self.first,
-                self.heads_proof,
-                [
-                    [
-                        epoch.smh_bytes,
-                        map_proof_fields(epoch.map_proof, epoch.mutation is not None),
-                        epoch.mutation,
-                    ]
-                    for epoch in self.epochs
-                ],
-            ]
+            [self.heads_checkpoint, self.vrf_proof, mutations, self.first, self.heads_proof, epochs]
         )
 
     @classmethod
     def decode(cls, data: bytes) -> RangeAnswer:
         what = "range answer"
-        if len(data) > MAX_RANGE_ANSWER:
-            raise MalformedError(what, f"must have at most {MAX_RANGE_ANSWER} bytes, has {len(data)}")
-        checkpoint, vrf, mutations, first, proof, epochs = take_array(decode(data, what), what, 6)
+        fields = decode_array(data, what, 6, most=MAX_RANGE_ANSWER)
+        checkpoint, vrf, mutations, first, proof, epochs = fields
         taken = tuple(
             Mutation.decode(take_bytes(value, f"{what} mutation", 1, MAX_MUTATION))
             for value in take_array(mutations, f"{what} mutations", 0, MAX_RANGE)
@@ -113,10 +104,7 @@ def _take_epoch(value: Value, mutations: Sequence[Mutation]) -> RangeEpoch:
 
 
 def _check_order(answer: RangeAnswer) -> None:
-    """Check that mutations are distinct and in the order in which epochs first name them.
-
-    This rule ensures that an answer has only one encoding.
-    """
+    """Check the order of the mutations, so that an answer has only one encoding."""
     named = list(dict.fromkeys(epoch.mutation for epoch in answer.epochs if epoch.mutation is not None))
     if named != list(range(len(answer.mutations))) or len(set(answer.mutations)) != len(answer.mutations):
         raise MalformedError("range answer mutations", "are not distinct and in the order of their epochs")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kt_es.errors import MalformedError
-from kt_es.formats.codec import UINT_MAX, decode, encode, take_array, take_bytes, take_text, take_uint
+from kt_es.formats.codec import decode, decode_array, encode, take_array, take_bytes, take_text, take_uint
 from kt_es.formats.configs import MAX_CONFIG
 from kt_es.formats.entries import INDEX_LENGTH, MAX_MUTATION
 from kt_es.formats.heads import MAX_HEAD_EVENT
@@ -44,9 +44,9 @@ class SnapshotHeader:
     @classmethod
     def decode(cls, data: bytes) -> SnapshotHeader:
         what = "snapshot header"
-        kind, committed, head_event, configs = take_array(decode(data, what), what, 4)
+        kind, committed, head_event, configs = decode_array(data, what, 4)
         if take_text(kind, f"{what} kind", 1, 64) != KIND:
-            raise MalformedError(what, f"is not of {KIND!r}")
+            raise MalformedError(what, f"must begin with {KIND!r}")
         return cls(
             take_bytes(committed, f"{what} committed state", 1, MAX_COMMITTED),
             take_bytes(head_event, f"{what} head event", 1, MAX_HEAD_EVENT),
@@ -80,7 +80,7 @@ def decode_rows(data: bytes) -> list[SnapshotRow]:
         rows.append(
             SnapshotRow(
                 take_bytes(index, f"{what} index", INDEX_LENGTH),
-                take_uint(epoch, f"{what} epoch", 1, UINT_MAX),
+                take_uint(epoch, f"{what} epoch", 1),
                 take_uint(sequence, f"{what} sequence"),
                 take_bytes(mutation, f"{what} mutation", 1, MAX_MUTATION),
             )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 from kt_es.crypto.hashes import EMPTY_LOG_ROOT, HASH_SIZE, log_node_hash
@@ -41,7 +42,7 @@ class LogState:
         if self.size < 0 or len(self.hashes) != self.size.bit_count():
             raise MalformedError("log state", f"{len(self.hashes)} hashes do not make a log of {self.size}")
         if any(len(value) != HASH_SIZE for value in self.hashes):
-            raise MalformedError("log state", f"a hash has not {HASH_SIZE} bytes")
+            raise MalformedError("log state", f"each hash must have {HASH_SIZE} bytes")
 
     def root(self) -> bytes:
         """Return the root of the log, 32 bytes."""
@@ -80,44 +81,20 @@ class ProofPlan:
         return [node for run in self.runs for node in run]
 
     def proof(self, hashes: Sequence[bytes | None]) -> list[bytes]:
-        """Compute the hashes of the proof from the hashes of ``nodes``.
-
-        Raises:
-            DivergenceError: a hash is missing or has a wrong length, so the storage of the log is damaged.
-        """
-        proof: list[bytes] = []
-        at = 0
-        for run in self.runs:
-            part: list[bytes] = []
-            for node, value in zip(run, hashes[at : at + len(run)], strict=True):
-                if value is None or len(value) != HASH_SIZE:
-                    raise DivergenceError(
-                        f"log node at level {node.level}, offset {node.offset} is missing or damaged"
-                    )
-                part.append(value)
-            at += len(run)
-            proof.append(_join(part))
-        return proof
+        """Compute the hashes of the proof from the hashes of ``nodes``."""
+        rest = iter([_intact(node, value) for node, value in zip(self.nodes, hashes, strict=True)])
+        return [_join(list(islice(rest, len(run)))) for run in self.runs]
 
 
 def plan_inclusion(leaf_index: int, size: int) -> ProofPlan:
-    """Plan the audit path of one leaf in the log of ``size`` (RFC 6962, 2.1.1), from the leaf up.
-
-    Raises:
-        ValueError: not ``0 <= leaf_index < size``.
-    """
+    """Plan the audit path of one leaf in the log of ``size`` (RFC 6962, 2.1.1), from the leaf up."""
     if not 0 <= leaf_index < size:
         raise ValueError(f"leaf {leaf_index} is not in a log of {size}")
     runs = []
     low, high = 0, size
     while high - low > 1:
-        middle = low + _split(high - low)
-        if leaf_index < middle:
-            runs.append(_cover(middle, high))
-            high = middle
-        else:
-            runs.append(_cover(low, middle))
-            low = middle
+        low, high, beside = _half_with(leaf_index, low, high)
+        runs.append(beside)
     return ProofPlan(tuple(reversed(runs)))
 
 
@@ -125,22 +102,14 @@ def plan_consistency(size1: int, size2: int) -> ProofPlan:
     """Plan the proof that the log of ``size1`` is a prefix of the log of ``size2`` (RFC 6962, 2.1.2).
 
     The proof for equal sizes is empty.
-
-    Raises:
-        ValueError: not ``1 <= size1 <= size2``.
     """
     if not 1 <= size1 <= size2:
         raise ValueError(f"no proof leads from size {size1} to {size2}")
     runs = []
     low, high = 0, size2
     while high != size1:
-        middle = low + _split(high - low)
-        if size1 <= middle:
-            runs.append(_cover(middle, high))
-            high = middle
-        else:
-            runs.append(_cover(low, middle))
-            low = middle
+        low, high, beside = _half_with(size1 - 1, low, high)
+        runs.append(beside)
     if low > 0:
         runs.append(_cover(low, high))
     return ProofPlan(tuple(reversed(runs)))
@@ -151,9 +120,6 @@ def plan_range(start: int, end: int, size: int) -> ProofPlan:
 
     The proof has the roots of the largest subtrees of RFC 6962 that contain none of these leaves, from left
     to right.
-
-    Raises:
-        ValueError: not ``0 <= start < end <= size``.
     """
     if not 0 <= start < end <= size:
         raise ValueError(f"leaves {start} to {end} are not in a log of {size}")
@@ -181,11 +147,18 @@ def _split(size: int) -> int:
     return 1 << ((size - 1).bit_length() - 1)
 
 
+def _half_with(leaf: int, low: int, high: int) -> tuple[int, int, tuple[NodeId, ...]]:
+    """Return the bounds of the subtree with ``leaf`` below a node, and the nodes of the subtree beside it."""
+    middle = low + _split(high - low)
+    if leaf < middle:
+        return low, middle, _cover(middle, high)
+    return middle, high, _cover(low, middle)
+
+
 def _cover(low: int, high: int) -> tuple[NodeId, ...]:
     """Return the complete subtrees over the leaves from ``low`` up to ``high`` (excluded), the largest first.
 
-    ``low`` must be a multiple of every power of two up to ``high - low``. This is true wherever RFC 6962
-    splits.
+    ``low`` must be a multiple of every power of two up to ``high - low``, as wherever RFC 6962 splits.
     """
     nodes = []
     while low < high:
@@ -193,6 +166,12 @@ def _cover(low: int, high: int) -> tuple[NodeId, ...]:
         nodes.append(NodeId(level, low >> level))
         low += 1 << level
     return tuple(nodes)
+
+
+def _intact(node: NodeId, value: bytes | None) -> bytes:
+    if value is None or len(value) != HASH_SIZE:
+        raise DivergenceError(f"log node at level {node.level}, offset {node.offset} is missing or damaged")
+    return value
 
 
 def _join(hashes: Sequence[bytes]) -> bytes:

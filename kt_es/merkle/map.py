@@ -1,6 +1,4 @@
-"""The versioned sparse Merkle map: lookups, proofs and updates at any epoch.
-
-See docs/DESIGN.md, sections 3 and 5.
+"""The versioned sparse Merkle map: lookups, proofs and updates at any epoch. DESIGN, sections 3 and 5.
 
 A ``Root`` names one state of the map. A read from a root uses only pages that the root leads to. Pages are
 never overwritten after their epoch is committed, so readers of past epochs need no lock while the next epoch
@@ -50,6 +48,8 @@ class Root:
             raise MalformedError("map root", "the empty map has version 0 and the empty hash, no other has")
 
 
+_WRONG_SIZE = f"an index or an entry hash has not {HASH_SIZE} bytes"
+
 EMPTY_ROOT = Root(0, MAP_EMPTY, 0)
 """The map before the first entry."""
 
@@ -81,21 +81,14 @@ class Map:
         updates again writes the same final pages.
 
         Args:
-            root: the state to start from.
             version: the epoch that is built, from 1 and not below ``root.version``.
             updates: pairs of index and entry hash, 32 bytes each.
-
-        Raises:
-            ValueError: the version or the length of an index or entry hash is wrong.
-            DivergenceError: a page is missing or damaged.
         """
-        if not max(1, root.version) <= version <= MAX_VERSION:
-            raise ValueError(f"version {version} cannot follow version {root.version} of the map")
-        stamp = version.to_bytes(VERSION_SIZE)
+        stamp = _stamp(root, version)
         latest = dict(updates)
+        if any(len(index) != HASH_SIZE for index in latest):
+            raise ValueError(_WRONG_SIZE)
         leaves = sorted([index + entry_hash + stamp for index, entry_hash in latest.items()])
-        if any(len(index) != HASH_SIZE for index in latest) or any(len(leaf) != LEAF_SIZE for leaf in leaves):
-            raise ValueError("an index or an entry hash has not 32 bytes")
         return self._plant(root, version, leaves)
 
     def load(self, root: Root, version: int, leaves: Iterable[LeafRef]) -> tuple[Root, Pages]:
@@ -104,17 +97,13 @@ class Map:
         This rebuilds a map from its leaves. The version of a leaf must not be above ``version``. The hashes
         of the map do not depend on the versions of pages and leaves.
         """
-        if not max(1, root.version) <= version <= MAX_VERSION:
-            raise ValueError(f"version {version} cannot follow version {root.version} of the map")
-        planted = sorted(
-            leaf.index + leaf.entry_hash + leaf.version.to_bytes(VERSION_SIZE) for leaf in leaves
-        )
-        if any(len(leaf) != LEAF_SIZE for leaf in planted):
-            raise ValueError("an index or an entry hash has not 32 bytes")
-        return self._plant(root, version, planted)
+        slots = [leaf.index + leaf.entry_hash + leaf.version.to_bytes(VERSION_SIZE) for leaf in leaves]
+        return self._plant(root, version, sorted(slots))
 
     def _plant(self, root: Root, version: int, leaves: list[bytes]) -> tuple[Root, Pages]:
-        work = Slice(self._store, version.to_bytes(VERSION_SIZE), leaves)
+        if any(len(leaf) != LEAF_SIZE for leaf in leaves):
+            raise ValueError(_WRONG_SIZE)
+        work = Slice(self._store, _stamp(root, version), leaves)
         changed = work.apply(None if root.size == 0 else root.version.to_bytes(VERSION_SIZE))
         if changed is None:
             return root, []
@@ -157,9 +146,6 @@ class Map:
 
         Pages are read in one batch per level. Each page is hashed and compared with the hash in its parent;
         the top page is compared with ``root``.
-
-        Raises:
-            DivergenceError: a page is missing, damaged, or has another hash than its parent says.
         """
         paths = [_Path(index, root) for index in indices]
         depth = 0
@@ -181,10 +167,6 @@ class Map:
         """Return a proof and the leaf of one index at ``root`` (see ``find_many``)."""
         return self.find_many(root, [index])[0]
 
-    def prove_many(self, root: Root, indices: Sequence[bytes]) -> list[MapProof]:
-        """Return a proof of inclusion or absence of each index at ``root``."""
-        return [proof for proof, _ in self.find_many(root, indices)]
-
     def prove(self, root: Root, index: bytes) -> MapProof:
         """Return a proof of inclusion or absence of one index at ``root``."""
         return self.find(root, index)[0]
@@ -192,6 +174,13 @@ class Map:
     def _read(self, keys: list[bytes]) -> dict[bytes, bytes | None]:
         unique = list(dict.fromkeys(keys))
         return dict(zip(unique, self._store.get_many(unique), strict=True))
+
+
+def _stamp(root: Root, version: int) -> bytes:
+    """Return the encoding of ``version``, which must be able to follow ``root``."""
+    if not max(1, root.version) <= version <= MAX_VERSION:
+        raise ValueError(f"version {version} cannot follow version {root.version} of the map")
+    return version.to_bytes(VERSION_SIZE)
 
 
 class _Path:

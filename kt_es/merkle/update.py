@@ -7,7 +7,7 @@ same order.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kt_es.crypto.hashes import HASH_SIZE
 from kt_es.merkle.pages import (
@@ -40,30 +40,24 @@ class _Open:
     changed: bool = False
 
 
+@dataclass(slots=True)
 class Slice:
-    """The application of one slice. The results are ``pages`` and ``added``, the number of new indices."""
+    """The application of one slice: new leaf slots, sorted, one per index.
 
-    def __init__(self, store: NodeStore, version: bytes, leaves: list[bytes]) -> None:
-        """Prepare the application.
+    ``_version`` (u40) is the version of the new pages. The results are ``pages`` and ``added``, the number of
+    new indices.
+    """
 
-        Args:
-            version: the version of the new pages, as u40.
-            leaves: the new leaf slots, sorted, one per index.
-        """
-        self._store = store
-        self._version = version
-        self._leaves = leaves
-        self.pages: Pages = []
-        self.added = 0
+    _store: NodeStore
+    _version: bytes
+    _leaves: list[bytes]
+    pages: Pages = field(default_factory=list)
+    added: int = 0
 
     def apply(self, root_version: bytes | None) -> bytes | None:
-        """Apply the slice, and fill ``pages`` and ``added``.
+        """Apply the slice to the map with this version of its root page, None if the map is empty.
 
-        Args:
-            root_version: the version of the root page of the map, or None for the empty map.
-
-        Returns:
-            The new root hash, or None if nothing changed.
+        The result is the new root hash, or None if nothing changed.
         """
         slots: Slots = [None] * SLOTS
         if root_version is not None:

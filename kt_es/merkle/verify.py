@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from kt_es.crypto.hashes import HASH_SIZE, MAP_EMPTY, log_node_hash, map_leaf_hash, map_node_hash
 from kt_es.errors import MalformedError, VerificationError
 
-Siblings = tuple[bytes | None, ...]
-"""Sibling hashes of a path, from the deepest up to the root: 32 bytes, or None for an empty subtree."""
+MAX_DEPTH = 8 * HASH_SIZE
 
 Leaf = tuple[bytes, bytes]
 """A leaf of the map: its index and its entry hash, 32 bytes each."""
@@ -27,12 +26,13 @@ Leaf = tuple[bytes, bytes]
 class MapProof:
     """Proof of one index in the map at one epoch.
 
-    ``leaf`` is the leaf at the end of the path. The leaf of the index itself proves inclusion; another leaf
-    or None (an empty subtree) proves absence. The depth of the path is ``len(siblings)``, at most 256.
-    ``verify.map_root`` checks lengths and depth. Constructing a proof does not check them.
+    ``siblings`` are the hashes beside the path, from the deepest up to the root: 32 bytes, or None for an
+    empty subtree. There are at most 256. ``leaf`` is the leaf at the end of the path. The leaf of the index
+    itself proves inclusion; another leaf or None (an empty subtree) proves absence. ``map_root`` checks
+    lengths and depth. Constructing a proof does not check them.
     """
 
-    siblings: Siblings
+    siblings: tuple[bytes | None, ...]
     leaf: Leaf | None
 
     def entry_hash(self, index: bytes) -> bytes | None:
@@ -40,9 +40,6 @@ class MapProof:
         if self.leaf is None or self.leaf[0] != index:
             return None
         return self.leaf[1]
-
-
-MAX_DEPTH = 8 * HASH_SIZE
 
 
 def log_root_from_inclusion(leaf_index: int, size: int, leaf_hash: bytes, proof: Sequence[bytes]) -> bytes:
@@ -203,12 +200,12 @@ def _climb(index: bytes, root: bytes, siblings: Sequence[bytes | None]) -> bytes
 def _check_hashes(what: str, *hashes: bytes) -> None:
     for value in hashes:
         if len(value) != HASH_SIZE:
-            raise MalformedError(what, f"{len(value)} bytes stand where {HASH_SIZE} belong")
+            raise MalformedError(what, f"a hash must have {HASH_SIZE} bytes, has {len(value)}")
 
 
 def _check_siblings(siblings: Sequence[bytes | None]) -> None:
     if len(siblings) > MAX_DEPTH:
-        raise MalformedError("map proof", f"{len(siblings)} siblings, at most {MAX_DEPTH} are possible")
+        raise MalformedError("map proof", f"must have at most {MAX_DEPTH} siblings, has {len(siblings)}")
     for sibling in siblings:
         if sibling is None:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from kt_es.crypto.hashes import HASH_SIZE
 from kt_es.errors import DivergenceError
@@ -14,7 +15,6 @@ from kt_es.merkle.pages import (
     Slots,
     decode_page,
     describe,
-    nibble,
     page_hash,
     page_key,
 )
@@ -23,25 +23,22 @@ from kt_es.merkle.pages import (
 def walk(store: NodeStore, root: Root, problem: Callable[[str], None]) -> Iterator[LeafRef]:
     """Yield the leaves reachable from ``root``. Memory holds one page and its children for each level.
 
-    Leaves below a page that is missing, damaged or has a wrong hash are skipped.
-
-    Args:
-        problem: called with a sentence for each page that is missing, damaged, newer than ``root`` or of
-            another hash than its parent says, and for each leaf that is misplaced or newer than ``root``.
+    Leaves below a page that is missing, damaged or has a wrong hash are skipped. ``problem`` is called with a
+    sentence for each such page, and for each page or leaf that is misplaced or newer than ``root``.
     """
     if root.size == 0:
         return
-    key = page_key(b"", 0, root.version.to_bytes(VERSION_SIZE))
-    yield from _Walk(store, root, problem).below(
-        bytes(HASH_SIZE), 0, key, store.get_many([key])[0], root.hash
-    )
+    newest = root.version.to_bytes(VERSION_SIZE)
+    key = page_key(b"", 0, newest)
+    data = store.get_many([key])[0]
+    yield from _Walk(store, newest, problem).below(bytes(HASH_SIZE), 0, key, data, root.hash)
 
 
+@dataclass(frozen=True, slots=True)
 class _Walk:
-    def __init__(self, store: NodeStore, root: Root, problem: Callable[[str], None]) -> None:
-        self._store = store
-        self._newest = root.version.to_bytes(VERSION_SIZE)
-        self._problem = problem
+    store: NodeStore
+    newest: bytes
+    problem: Callable[[str], None]
 
     def below(
         self, path: bytes, depth: int, key: bytes, data: bytes | None, must: bytes
@@ -53,23 +50,20 @@ class _Walk:
             for position, slot in enumerate(slots)
             if slot is not None and len(slot) != LEAF_SIZE
         }
-        pages = (
-            dict(zip(children, self._store.get_many(list(children.values())), strict=True))
-            if children
-            else {}
-        )
+        read = self.store.get_many(list(children.values())) if children else []
+        pages = dict(zip(children, read, strict=True))
         for position, slot in enumerate(slots):
             if slot is None:
                 continue
             at = _down(path, depth, position)
             if position in children:
                 yield from self.below(at, depth + 1, children[position], pages[position], slot[:HASH_SIZE])
-            elif not _leads_to(slot, at, depth):
-                self._problem(
+            elif page_key(slot, depth + 1, b"") != page_key(at, depth + 1, b""):
+                self.problem(
                     f"{describe(key)} has the leaf of index {slot[:HASH_SIZE].hex()}, which is elsewhere"
                 )
-            elif slot[-VERSION_SIZE:] > self._newest:
-                self._problem(f"{describe(key)} has a leaf of an epoch to come: {slot[:HASH_SIZE].hex()}")
+            elif slot[-VERSION_SIZE:] > self.newest:
+                self.problem(f"{describe(key)} has a leaf of an epoch to come: {slot[:HASH_SIZE].hex()}")
             else:
                 yield leaf_ref(slot)
 
@@ -77,14 +71,14 @@ class _Walk:
         try:
             slots = decode_page(key, data)
         except DivergenceError as error:
-            self._problem(str(error))
+            self.problem(str(error))
             return []
         found = page_hash(slots)
         if found != must:
-            self._problem(f"{describe(key)} hashes to {found.hex()}, its parent says {must.hex()}")
+            self.problem(f"{describe(key)} hashes to {found.hex()}, its parent says {must.hex()}")
             return []
-        if key[-VERSION_SIZE:] > self._newest:
-            self._problem(f"{describe(key)} is of an epoch to come")
+        if key[-VERSION_SIZE:] > self.newest:
+            self.problem(f"{describe(key)} is of an epoch to come")
         return slots
 
 
@@ -93,9 +87,3 @@ def _down(path: bytes, depth: int, position: int) -> bytes:
     at = depth >> 1
     byte = (path[at] & 0xF0 | position) if depth & 1 else (path[at] & 0x0F | position << 4)
     return path[:at] + bytes((byte,)) + path[at + 1 :]
-
-
-def _leads_to(leaf: bytes, path: bytes, depth: int) -> bool:
-    whole = (depth + 1) >> 1
-    same = leaf[:whole] == path[:whole]
-    return same and nibble(leaf, depth) == nibble(path, depth)

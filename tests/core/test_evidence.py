@@ -108,7 +108,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "another mark": (with_field(0, "kt-es evidence v2"), "evidence: must begin with"),
     "an unknown kind": (with_field(1, "entry"), "evidence kind: must be one of"),
     "a kind of bytes": (with_field(1, b"heads"), "evidence kind: must be one of"),
-    "no origin": (with_field(2, "https://x"), "origin: must be a schema-less URL"),
+    "no origin": (with_field(2, "https://x"), "origin: must be a URL without a scheme"),
     "no configs": (with_field(3, encode([])), "configs: must have 1 to 1024 items"),
     "an empty statement": (with_field(4, b""), "evidence statement: must have 1 to 262144 bytes"),
     "a large statement": (with_field(5, bytes(262_145)), "evidence statement: must have 1 to 262144 bytes"),
