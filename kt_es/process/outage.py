@@ -1,6 +1,6 @@
-"""Waiting out an outage: the pauses between attempts, and how long a process waits, in its log.
+"""Outages of the event log and of the disk: pauses between attempts, and lines in the log of the process.
 
-There is a line at the beginning, one each minute, and one at the end.
+There is one line at the beginning of an outage, one each minute, and one at the end.
 """
 
 from __future__ import annotations
@@ -14,6 +14,11 @@ from dataclasses import dataclass, field
 from structlog.typing import FilteringBoundLogger
 
 from kt_es.errors import DiskFullError
+
+REMINDER = 60.0
+"""Seconds between two lines of one outage."""
+BEGINNINGS = 3
+"""Number of outages that are logged, of all that begin within ``REMINDER`` seconds."""
 
 
 class Backoff:
@@ -32,12 +37,6 @@ class Backoff:
     def reset(self) -> None:
         """Return to the shortest pause, after an attempt that succeeded."""
         self._next = self._first
-
-
-REMINDER = 60.0
-"""Seconds between two lines of one outage."""
-BEGINNINGS = 3
-"""Number of outages that are logged, of all that begin within ``REMINDER`` seconds."""
 
 
 @dataclass(slots=True)
