@@ -4,8 +4,8 @@ Members exchange their states by gossip. After a failure they disagree for secon
 stays listed as a leader that is not alive until it is started again. During an election, one member may list
 a leader that another member lists as dead. So a member is chosen only if it lists itself as a living leader.
 
-``choose`` is a pure function of the answers. ``find_leader`` collects answers with the function that it is
-given.
+``choose`` is a pure function of the answers. ``find_leader`` collects answers with a given function, which is
+``ask_members`` outside of tests.
 """
 
 from __future__ import annotations
@@ -21,6 +21,12 @@ import grpc
 
 from kt_es.eventstore import driver
 from kt_es.eventstore.driver import gossip_pb2, gossip_pb2_grpc, shared_pb2
+
+# In seconds. A frozen member never answers, so after the first answer the others have at most GRACE left.
+DEADLINE = 2.0
+GRACE = 0.5
+
+_LEADER = gossip_pb2.MemberInfo.VNodeState.Leader
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +107,6 @@ def _living(answers: Answers) -> Counter[str]:
 
 def _all(answers: Answers) -> Iterable[Member]:
     return (member for members in answers.values() for member in members)
-
-
-# In seconds. A frozen member never answers, so after the first answer the others have at most GRACE left.
-DEADLINE = 2.0
-GRACE = 0.5
-
-_LEADER = gossip_pb2.MemberInfo.VNodeState.Leader
 
 
 def ask_members(

@@ -137,11 +137,7 @@ class _Acknowledged(_Recordings, Protocol):
 class EsdbSubscription:
     """``Subscription`` over a subscription of the client library. Errors are translated."""
 
-    def __init__(
-        self,
-        subscription: _Recordings,
-        stream: str,
-    ) -> None:
+    def __init__(self, subscription: _Recordings, stream: str) -> None:
         self._stream = stream
         self._subscription = subscription
         self._stopped = threading.Event()
