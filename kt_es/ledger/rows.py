@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 EMPTY_LOG = LogState()
 
+_POSITION = "meta", b"openings position"  # family and key
+
 
 @dataclass(frozen=True, slots=True)
 class Committed:
@@ -129,9 +131,6 @@ class StateTable:
             return None if data is None else decode(data)
         except MalformedError as error:
             raise DivergenceError(f"the data directory is damaged: {error}") from None
-
-
-_POSITION = "meta", b"openings position"  # family and key
 
 
 class Missing(Enum):
