@@ -91,7 +91,6 @@ class Repeats:
 
     Args:
         write: called with each line that gives a number of repetitions. It must not log.
-        clock: returns monotonic seconds.
     """
 
     def __init__(self, write: Callable[[EventDict], None], clock: Callable[[], float]) -> None:

@@ -60,8 +60,6 @@ class Outage:
 
     Args:
         part: the name of the part in each line. A process has several parts, each with its own connection.
-        log: where the lines are logged.
-        clock: returns monotonic seconds.
     """
 
     def __init__(
