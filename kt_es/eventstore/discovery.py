@@ -117,9 +117,7 @@ def ask_members(
 ) -> Answers:
     """Return the members that each target lists. Targets that fail or do not answer in time are missing.
 
-    Args:
-        channels: a channel for each target.
-        failed: called with the details of each failure.
+    ``failed`` is called with the details of each failure.
     """
     done: queue.SimpleQueue[grpc.Future[gossip_pb2.ClusterInfo]] = queue.SimpleQueue()
     calls: dict[grpc.Future[gossip_pb2.ClusterInfo], str] = {}
