@@ -51,10 +51,8 @@ Fields = Iterable[tuple[str, object, object]]
 def check_commit(ledger: Ledger) -> None:
     """Compare the committed state with its head, its signatures and the root page of its map.
 
-    ``check_pinned`` checks that the directory is the one of the pinned key.
-
-    Raises:
-        DivergenceError: The first field that differs, with its value and what it must be.
+    ``check_pinned`` checks that the directory is the one of the pinned key. Raises ``DivergenceError`` for
+    the first field that differs.
     """
     committed = ledger.committed
     if committed.epoch == 0:
@@ -139,7 +137,6 @@ def check_signatures(
     """Verify the signatures of a head event, and compare its two checkpoints with the logs.
 
     Args:
-        smh: The decoded ``event.smh_bytes``.
         log: The log of mutations at the end of the head's epoch.
         heads: The log of heads, with this head.
         config: The config in force, whose key signed the event.

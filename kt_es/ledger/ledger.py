@@ -164,8 +164,7 @@ def check_pinned(ledger: Ledger, *, in_force: bool = False) -> None:
         chain = config_chain(ledger, committed)
         config_hash = chain[-1].config.hash
         if in_force:
-            event = ledger.tables.heads.event(committed.epoch)
-            config_hash = SignedMapHead.decode(event.smh_bytes).head.config_hash
+            config_hash = head_at(ledger, committed.epoch)[1].config_hash
         check_key(chain, committed.epoch, config_hash, ledger.pinned)
 
 

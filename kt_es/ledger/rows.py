@@ -59,9 +59,7 @@ class Committed:
     def decode(cls, data: bytes, origin: str, pinned: PublicKey) -> Committed:
         """Decode a state of the directory ``origin``, which the reader knows by ``pinned``.
 
-        Raises:
-            MalformedError: ``data`` is no such state.
-            DivergenceError: The state belongs to another directory.
+        Raises ``DivergenceError`` if the state belongs to another directory.
         """
         what = "committed state"
         standing, root, log, heads, queue_next, records_next = take_array(decode(data, what), what, 6)
