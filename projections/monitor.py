@@ -31,7 +31,7 @@ from kt_es.ledger.rocks import open_patiently
 from kt_es.ledger.tables import FAMILIES
 from kt_es.process.exposition import exposed
 from kt_es.process.outage import Backoff, Outage, keep_trying
-from kt_es.process.worker import Worker
+from kt_es.process.signals import Worker
 from projections.auditor import Notice, QueueCheck, Vigil
 from projections.follower import Listener, follow
 from projections.monitor_metrics import MonitorMetrics

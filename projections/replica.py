@@ -20,7 +20,7 @@ from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.replay import ReplayedEpoch
 from kt_es.ledger.rows import OpeningTable
 from kt_es.process.outage import Backoff, Outage, keep_trying
-from kt_es.process.worker import Worker
+from kt_es.process.signals import Worker
 from kt_es.server.batcher import Waiters
 from projections.follower import Listener, follow, stopped_by
 

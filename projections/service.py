@@ -17,7 +17,7 @@ from kt_es.ledger.convicting import keep
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.replay import ReplayedEpoch
 from kt_es.ledger.rows import OpeningTable
-from kt_es.process.worker import Worker
+from kt_es.process.signals import Worker
 from kt_es.server.answers import Indexer, OpeningReader
 from kt_es.server.availability import MAX_BACKLOG, Appender, Backlog, LogConnections, LogWatch
 from kt_es.server.batcher import Batcher

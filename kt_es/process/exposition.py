@@ -50,11 +50,7 @@ class Samples:
 
 @contextmanager
 def exposed(registry: CollectorRegistry, host: str, port: int) -> Iterator[int]:
-    """Serve ``registry`` at ``host`` and ``port``, and yield the port. Port 0 takes a free port.
-
-    Raises:
-        ConfigError: the process cannot listen at the address.
-    """
+    """Serve ``registry`` at ``host`` and ``port``, and yield the port. Port 0 takes a free port."""
     try:
         server, thread = start_wsgi_server(port, host, registry)
     except OSError as error:

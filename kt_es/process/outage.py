@@ -1,6 +1,6 @@
 """Waiting out an outage: the attempts, the pauses between them, and how long a process waits, in its log.
 
-There is a line at the beginning, one each minute, and one at the end.
+There is one line at the beginning of an outage, one each minute, and one at the end.
 """
 
 from __future__ import annotations
@@ -14,6 +14,11 @@ from dataclasses import dataclass, field
 from structlog.typing import FilteringBoundLogger
 
 from kt_es.errors import DiskFullError, KtError, UnavailableError
+
+REMINDER = 60.0
+"""Seconds between two lines of one outage."""
+BEGINNINGS = 3
+"""Number of outages that are logged, of all that begin within ``REMINDER`` seconds."""
 
 
 class Backoff:
@@ -32,12 +37,6 @@ class Backoff:
     def reset(self) -> None:
         """Return to the shortest pause, after an attempt that succeeded."""
         self._next = self._first
-
-
-REMINDER = 60.0
-"""Seconds between two lines of one outage."""
-BEGINNINGS = 3
-"""Number of outages that are logged, of all that begin within ``REMINDER`` seconds."""
 
 
 @dataclass(slots=True)
@@ -61,8 +60,6 @@ class Outage:
 
     Args:
         part: the name of the part in each line. A process has several parts, each with its own connection.
-        log: where the lines are logged.
-        clock: returns monotonic seconds.
     """
 
     def __init__(
