@@ -233,7 +233,10 @@ def _signer(signature: Signature, keys: Sequence[PublicKey], message: bytes) -> 
 def close(
     epoch: Epoch, *, map_root: bytes, map_size: int, log_size: int, log_root: bytes, queue_next: int
 ) -> tuple[MapHead, Standing]:
-    """Return the head of an epoch that a marker has closed, and the standing for the next epoch."""
+    """Return the head of an epoch that a marker has closed, and the standing for the next epoch.
+
+    Raises ``DivergenceError``.
+    """
     if epoch.closed_by is None or epoch.config is None:
         raise DivergenceError(f"epoch {epoch.number} has no marker yet")
     origin, timestamp, config = epoch.standing.origin, epoch.closed_by.issued_at, epoch.config.config.hash

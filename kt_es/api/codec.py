@@ -39,6 +39,7 @@ def decode_json(data: bytes, what: str) -> Mapping[str, Json]:
     """Decode one JSON object, in UTF-8 without a byte order mark. ``what`` is its name in errors.
 
     The caller limits the size of ``data``; this function limits the number of values before it makes them.
+    Raises ``MalformedError``.
     """
     # One of these characters is before each value except the first. Those inside strings count as well.
     if data.count(b",") + data.count(b"[") + data.count(b"{") > MAX_VALUES:
@@ -117,7 +118,10 @@ def _encoded(value: Any) -> Any:
 
 
 def decode_model(kind: type[_T], body: Mapping[str, Json]) -> _T:
-    """The answer of type ``kind`` that ``body`` holds; members that ``kind`` does not declare are ignored."""
+    """The answer of type ``kind`` that ``body`` holds; members that ``kind`` does not declare are ignored.
+
+    Raises ``MalformedError``.
+    """
     return kind(*(read(body.get(name), name) for name, read in _readers(kind)))  # type: ignore[arg-type]
 
 

@@ -23,7 +23,10 @@ def address(text: str, option: str = "listen") -> Address:
 
 
 def free_addresses(node: Address, frontend: Address) -> tuple[Address, Address]:
-    """Return both addresses, with port 0 replaced by a free port. A process must be able to listen there."""
+    """Return both addresses, with port 0 replaced by a free port. A process must be able to listen there.
+
+    Raises ``ConfigError``.
+    """
     if node == frontend and node.port:
         raise ConfigError(f"--listen and --node-listen are both {node}: give one of them another port")
     with ExitStack() as held:

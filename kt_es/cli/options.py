@@ -228,7 +228,10 @@ patience_option = click.option(
 
 @contextmanager
 def event_log(uri: str, output: Output, patience: float) -> Iterator[PatientLog]:
-    """Open the log at ``uri``, which waits up to ``patience`` seconds in an outage."""
+    """Open the log at ``uri``, which waits up to ``patience`` seconds in an outage.
+
+    Raises ``ConfigError``.
+    """
     # A client is installed without the libraries of the event log.
     from kt_es.eventstore.connecting import Connector
     from kt_es.eventstore.patient import Patience, PatientLog

@@ -164,7 +164,7 @@ def settings_of(context: click.Context, log: str | None = None) -> Settings:
     """Load the settings of ``--config``.
 
     ``log`` replaces the connection string of the file. Otherwise that of a running ``kt up`` does: its node
-    may have another address than in the file.
+    may have another address than in the file. Raises ``ConfigError``.
     """
     path = config_path(context)
     require("server", f"reading {path}")

@@ -32,7 +32,10 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def save_proof(path: Path, proof: ProofFile) -> None:
-    """Write ``proof`` to ``path``, which must be new or an earlier proof: a key would be lost."""
+    """Write ``proof`` to ``path``, which must be new or an earlier proof: a key would be lost.
+
+    Raises ``ConfigError``.
+    """
     try:
         if os.path.lexists(path):
             found = os.lstat(path)
@@ -60,6 +63,7 @@ def save_profile(directory: Path, keys: Sequence[ProfileKey]) -> None:
 
     The files are written into a new directory, which then replaces the old one: there is never a mixture of
     both. Only files of an earlier save are removed; its manifest has the hash of each.
+    Raises ``ConfigError``.
     """
     directory = Path(os.path.abspath(directory))  # noqa: PTH100 - links are not to be followed
     fresh = directory.with_name(f".{directory.name}.{secrets.token_hex(8)}.new")

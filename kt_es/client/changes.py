@@ -183,6 +183,8 @@ def build_submission(
         opening: 16 fresh random bytes.
         authorized_keys: the keys that may sign the next version. By default they are the present ones, and
             for a new label the public keys of ``signing_keys``.
+
+    Raises ``RefusedError`` or ``MalformedError``.
     """
     current = before.current
     publics = [PublicKey(key.algorithm, key.public) for key in signing_keys]

@@ -198,7 +198,7 @@ def read_head(body: Mapping[str, Json]) -> HeadBody:
 
 
 def recalled(store: StateStore, index: bytes) -> Account | None:
-    """Return the memory of the account at ``index``, None before the first sight."""
+    """Return the memory of the account at ``index``, None before the first sight. Raises ``ConfigError``."""
     data = store.recall(ACCOUNTS, index)
     return decoded(data, Account.decode, "what this client remembers of the account")
 

@@ -67,7 +67,10 @@ def decode_head(smh: bytes) -> SignedMapHead:
 
 
 def verify_head(trusted: Trusted, claimed: ClaimedHead, epoch: int | None = None) -> ProvenHead:
-    """Verify the head of ``epoch``, by default the latest one. The age of the head is not checked."""
+    """Verify the head of ``epoch``, by default the latest one. The age of the head is not checked.
+
+    Raises ``VerificationError`` or ``EquivocationError``.
+    """
     signed = decode_head(claimed.smh_bytes)
     position = trusted.position(signed.head.config_hash)
     config = trusted.configs[position].config

@@ -154,7 +154,10 @@ def verify_history(current: Lookup, versions: Sequence[Version]) -> History:
 
 
 def verify_chain(versions: Sequence[Version]) -> None:
-    """Step "history": ``versions`` begin with the first one, and each follows the one before."""
+    """Step "history": ``versions`` begin with the first one, and each follows the one before.
+
+    Raises ``VerificationError``.
+    """
     last: Version | None = None
     for version in versions:
         _verify_link(version.entry, version.epoch, last)

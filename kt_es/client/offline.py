@@ -30,7 +30,10 @@ class Conviction:
 
 
 def verify_evidence(data: bytes, pinned: Pinned | None) -> Conviction:
-    """Verify encoded evidence, and that it is about the directory of ``pinned`` if a key is given."""
+    """Verify encoded evidence, and that it is about the directory of ``pinned`` if a key is given.
+
+    Raises ``VerificationError``.
+    """
     try:
         evidence = Evidence.decode(data)
     except MalformedError as error:

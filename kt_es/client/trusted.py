@@ -211,7 +211,10 @@ def pin(trusted: Trusted, pinned: Pinned) -> Trusted:
 
 
 def extend(trusted: Trusted, configs: Sequence[SignedConfig]) -> Trusted:
-    """Return ``trusted`` with a chain that continues its own. A shorter chain changes nothing."""
+    """Return ``trusted`` with a chain that continues its own. A shorter chain changes nothing.
+
+    Raises ``EquivocationError``.
+    """
     verify_chain(trusted.origin, configs)
     for number, (known, claimed) in enumerate(zip(trusted.configs, configs, strict=False)):
         if known.config_bytes != claimed.config_bytes:

@@ -59,7 +59,10 @@ def map_node_hash(left: bytes, right: bytes) -> bytes:
 
 
 def commit(opening: bytes, label: str, version: int, profile: bytes) -> bytes:
-    """Return the 32-byte commitment to a profile. ``opening`` is random and new for each commitment."""
+    """Return the 32-byte commitment to a profile. ``opening`` is random and new for each commitment.
+
+    Raises ``MalformedError``.
+    """
     try:
         name = label.encode()
     except UnicodeEncodeError:

@@ -45,7 +45,7 @@ def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
 
 
 def public_of(scalar: bytes) -> bytes:
-    """Return the compressed public key of ``scalar``."""
+    """Return the compressed public key of ``scalar``. Raises ``MalformedError``."""
     public = private_key(scalar).public_key()
     return public.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint)
 
@@ -57,7 +57,7 @@ def sign(scalar: bytes, message: bytes) -> bytes:
 
 
 def private_key(scalar: bytes) -> ec.EllipticCurvePrivateKey:
-    """Return the private key of ``scalar``, big endian."""
+    """Return the private key of ``scalar``, big endian. Raises ``MalformedError``."""
     number = int.from_bytes(scalar, "big")
     if not 1 <= number < _ORDER:
         raise MalformedError("private key", "the P-256 scalar is not between 1 and the order of the group")
@@ -86,7 +86,10 @@ def to_pem(algorithm: int, secret: bytes) -> bytes:
 
 
 def read_signing_key(pem: bytes) -> tuple[int, bytes]:
-    """Return the algorithm and the 32 secret bytes of the key in ``pem``, for ``PrivateKey.from_seed``."""
+    """Return the algorithm and the 32 secret bytes of the key in ``pem``, for ``PrivateKey.from_seed``.
+
+    Raises ``MalformedError`` or ``ConfigError``.
+    """
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except TypeError:

@@ -138,7 +138,10 @@ class PrivateKey:
 
     @classmethod
     def from_pem(cls, data: bytes) -> PrivateKey:
-        """Read the key in a PEM file: unencrypted PKCS#8 (or SEC 1 for P-256)."""
+        """Read the key in a PEM file: unencrypted PKCS#8 (or SEC 1 for P-256).
+
+        Raises ``MalformedError`` or ``ConfigError``.
+        """
         from kt_es.crypto import openssl
 
         return cls.from_seed(*openssl.read_signing_key(data))

@@ -146,6 +146,7 @@ def check_submittable(entry: Entry) -> None:
     """Check the authorized keys of an entry before it is submitted.
 
     The rules of the log check only the length of a key, because checking points would slow every replay.
+    Raises ``MalformedError``.
     """
     check_usable(entry.authorized_keys, "entry authorized key")
 

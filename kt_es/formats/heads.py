@@ -82,7 +82,7 @@ class Checkpoint:
 
     @classmethod
     def parse(cls, text: str) -> Checkpoint:
-        """Parse the text of a note."""
+        """Parse the text of a note. Raises ``MalformedError``."""
         lines = text.split("\n")
         if len(lines) != 4 or lines[3]:
             raise MalformedError(_STEP, f"must have three lines (origin, size, root), has {len(lines) - 1}")
@@ -96,7 +96,10 @@ class Checkpoint:
 
 
 def sign_checkpoint(checkpoint: Checkpoint, key_name: str, key: PrivateKey) -> str:
-    """Return the checkpoint as a note that ``key``, an Ed25519 key, has signed as ``key_name``."""
+    """Return the checkpoint as a note that ``key``, an Ed25519 key, has signed as ``key_name``.
+
+    Raises ``MalformedError``.
+    """
     return sign_note(checkpoint.encode(), key_name, key)
 
 

@@ -70,6 +70,7 @@ def normalize_label(label: str, policy: str) -> str:
     """Return the form of ``label`` that the directory uses: NFC and at most 255 bytes of UTF-8.
 
     With the policy ``EMAIL``, the address is also lower-cased, and A-labels are replaced by U-labels.
+    Raises ``LabelError``.
     """
     # This check precedes NFC: newer interpreters normalize characters that Unicode 14.0.0 does not have.
     if not all(map(_is_allowed, label)):

@@ -73,7 +73,7 @@ class Note:
             )
 
     def encode(self) -> str:
-        """Return the note as it is transmitted."""
+        """Return the note as it is transmitted. Raises ``MalformedError``."""
         encoded = "".join((self.text, "\n", *(signature.line() for signature in self.signatures)))
         check_size(encoded.encode(), "note", MAX_NOTE_SIZE)
         return encoded
@@ -103,7 +103,7 @@ class VerifierKey:
 
     @classmethod
     def parse(cls, encoded: str) -> VerifierKey:
-        """Parse a key of the form ``name+hash+base64``."""
+        """Parse a key of the form ``name+hash+base64``. Raises ``MalformedError``."""
         name, hash_mark, rest = encoded.partition("+")
         key_hash, key_mark, encoded_key = rest.partition("+")
         if not hash_mark or not key_mark:
@@ -124,7 +124,7 @@ def parse_note(encoded: str | bytes) -> Note:
     """Parse a note. All signatures are returned, and none is verified.
 
     Parsing is strict: valid UTF-8, no control character except the newline, canonical base64, at most 64
-    signatures and 256 KiB. Encoding the note must give ``encoded`` again.
+    signatures and 256 KiB. Encoding the note must give ``encoded`` again. Raises ``MalformedError``.
     """
     content = _decode_utf8(encoded)
     _check_text(content)
@@ -142,7 +142,10 @@ def parse_note(encoded: str | bytes) -> Note:
 
 
 def sign_text(text: str, name: str, key: PrivateKey) -> NoteSignature:
-    """Sign ``text`` with the Ed25519 ``key`` under the key name ``name`` (signature type 0x01)."""
+    """Sign ``text`` with the Ed25519 ``key`` under the key name ``name`` (signature type 0x01).
+
+    Raises ``MalformedError``.
+    """
     if key.algorithm != ED25519:
         raise MalformedError("note", "is signed with Ed25519 keys only")
     _check_text(text)
@@ -150,7 +153,10 @@ def sign_text(text: str, name: str, key: PrivateKey) -> NoteSignature:
 
 
 def sign_note(text: str, name: str, key: PrivateKey) -> str:
-    """Return ``text`` as a note with one signature, made with ``key`` under the key name ``name``."""
+    """Return ``text`` as a note with one signature, made with ``key`` under the key name ``name``.
+
+    Raises ``MalformedError``.
+    """
     return Note(text, (sign_text(text, name, key),)).encode()
 
 
@@ -227,7 +233,10 @@ def encode_base64(data: bytes) -> str:
 
 
 def decode_base64(encoded: str, what: str) -> bytes:
-    """Decode base64. Only strings that ``encode_base64`` returns are accepted: unused bits must be 0."""
+    """Decode base64. Only strings that ``encode_base64`` returns are accepted: unused bits must be 0.
+
+    Raises ``MalformedError``.
+    """
     try:
         data = base64.b64decode(encoded, validate=True)
     except ValueError:

@@ -142,6 +142,7 @@ def combined(present: Sequence[ProfileKey], wanted: Sequence[ProfileKey]) -> tup
 
     Two keys are the same if they have the same type and fingerprint, whatever their names are. All packets of
     both copies of an OpenPGP certificate are kept, so that an old copy removes no revocation.
+    Raises ``MalformedError``.
     """
     keys = {_identity(key): key for key in present}
     for key in wanted:

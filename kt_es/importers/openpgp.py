@@ -34,7 +34,7 @@ def read_openpgp(path: Path, *, certifications: bool = True) -> ImportPlan:
     keys are never published. A damaged part is skipped; its neighbours are not.
 
     ``certifications``: publish signatures by keys of other people. They are left out in any case if a profile
-    would be too large.
+    would be too large. Raises ``ConfigError`` or ``MalformedError``.
     """
     require("openpgp", "reading OpenPGP keyrings")
     from kt_es.importers.openpgp_certificate import read_certificate, without_certifications

@@ -44,7 +44,7 @@ class Piece:
 
 
 def split_keyring(data: bytes) -> Iterator[Piece]:
-    """Yield the certificates and the damaged parts of a file, in order."""
+    """Yield the certificates and the damaged parts of a file, in order. Raises ``MalformedError``."""
     if not data:
         raise MalformedError("OpenPGP keyring", "the file is empty")
     if data[8:12] == b"KBXf":

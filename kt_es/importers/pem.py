@@ -42,6 +42,7 @@ def read_pem(path: Path, policy: str) -> ImportPlan:
     With the policy ``text``, the label is the subject's common name, else its organizational unit, else its
     organization. With ``email``, each address in the subject alternative names and in the subject is a label.
     Certificates with the same label share an account. Expired certificates are published too.
+    Raises ``ConfigError`` or ``MalformedError``.
     """
     data = utf8_text(read_bytes(path))
     found = Collector(policy)

@@ -65,7 +65,7 @@ def read_ssh(path: Path, policy: str, now: datetime | None = None) -> ImportPlan
     Certificate authorities, patterns, and keys that the library cannot read are skipped. Lines that have
     expired, are not valid yet at ``now``, or are valid only for some namespaces are skipped too, because a
     profile cannot express this. The name of a key is its fingerprint as ``ssh-keygen -l`` prints it. Its
-    bytes are ``type base64`` without options and comment.
+    bytes are ``type base64`` without options and comment. Raises ``ConfigError`` or ``MalformedError``.
     """
     found = Collector(policy)
     lines = list(_lines(utf8_text(read_bytes(path))))

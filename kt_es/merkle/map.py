@@ -83,6 +83,8 @@ class Map:
         Args:
             version: the epoch that is built, from 1 and not below ``root.version``.
             updates: pairs of index and entry hash, 32 bytes each.
+
+        Raises ``ValueError`` or ``DivergenceError``.
         """
         stamp = _stamp(root, version)
         latest = dict(updates)
@@ -145,7 +147,7 @@ class Map:
         """Return a proof and the leaf of each index at ``root``. The leaf is None if the proof shows absence.
 
         Pages are read in one batch per level. Each page is hashed and compared with the hash in its parent;
-        the top page is compared with ``root``.
+        the top page is compared with ``root``. Raises ``DivergenceError``.
         """
         paths = [_Path(index, root) for index in indices]
         depth = 0

@@ -86,7 +86,7 @@ def encode_page(key: bytes, slots: Slots) -> bytes:
 
 
 def decode_page(key: bytes, data: bytes | None) -> Slots:
-    """Return the 16 slots of the page stored under ``key``."""
+    """Return the 16 slots of the page stored under ``key``. Raises ``DivergenceError``."""
     page, leaves, children = check_page(key, data)
     slots: Slots = [None] * SLOTS
     at = _HEAD.size
@@ -101,7 +101,10 @@ def decode_page(key: bytes, data: bytes | None) -> Slots:
 
 
 def check_page(key: bytes, data: bytes | None) -> Checked:
-    """Check the size, bitmaps and CRC of the page stored under ``key``, and return the page."""
+    """Check the size, bitmaps and CRC of the page stored under ``key``, and return the page.
+
+    Raises ``DivergenceError``.
+    """
     if data is None:
         raise DivergenceError(f"{describe(key)} is missing")
     if len(data) < _HEAD.size + _CRC.size:

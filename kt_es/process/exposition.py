@@ -50,7 +50,10 @@ class Samples:
 
 @contextmanager
 def exposed(registry: CollectorRegistry, host: str, port: int) -> Iterator[int]:
-    """Serve ``registry`` at ``host`` and ``port``, and yield the port. Port 0 takes a free port."""
+    """Serve ``registry`` at ``host`` and ``port``, and yield the port. Port 0 takes a free port.
+
+    Raises ``ConfigError``.
+    """
     try:
         server, thread = start_wsgi_server(port, host, registry)
     except OSError as error:

@@ -40,6 +40,7 @@ def set_rights(log: EsdbLog, settings: Settings) -> list[str]:
     """Set the ACLs of the named streams and of every stream of openings, and read them back.
 
     Returns a sentence for each stream and right that still differs. Only an administrator may set ACLs.
+    Raises ``AccessDeniedError``.
     """
     wanted = acls_of(settings)
     for stream, acl in wanted.items():

@@ -31,7 +31,10 @@ class ScrapedMetrics:
 
     @classmethod
     def at(cls, url: str, must_have: str) -> ScrapedMetrics:
-        """Fetch the metrics at ``url``. Without the sample ``must_have`` they are of another process."""
+        """Fetch the metrics at ``url``. Without the sample ``must_have`` they are of another process.
+
+        Raises ``UnavailableError``.
+        """
         try:
             answer = httpx.get(url, timeout=TIMEOUT, trust_env=uses_proxies(url))
             metrics = cls(answer.text if answer.status_code == httpx.codes.OK else "")

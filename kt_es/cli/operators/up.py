@@ -145,7 +145,7 @@ def locked(data: Path) -> Iterator[None]:
     """Lock the data directory for this ``kt up``.
 
     Each process locks its own data too, but a second supervisor would restart its processes over and over,
-    and replace the state file of the first one.
+    and replace the state file of the first one. Raises ``LockedError``.
     """
     try:
         data.mkdir(parents=True, exist_ok=True)

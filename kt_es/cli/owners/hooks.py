@@ -187,7 +187,7 @@ class Alarms:
     def retry(self, label: str) -> Document | None:
         """Deliver the oldest waiting alarm of ``label`` again, and return it.
 
-        Each call delivers one alarm, so that unreachable hooks do not stop the watch.
+        Each call delivers one alarm, so that unreachable hooks do not stop the watch. Raises ``ConfigError``.
         """
         waiting = _read(label, self._client.recall(KIND, label.encode()))
         if not waiting:

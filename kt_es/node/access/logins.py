@@ -40,7 +40,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_exposure(host: str, tls: bool, users: bool, anonymous: bool) -> None:
-    """Check that a node with this configuration may be exposed on ``host``."""
+    """Check that a node with this configuration may be exposed on ``host``. Raises ``ConfigError``."""
     if is_loopback(host):
         return
     if anonymous:

@@ -172,7 +172,10 @@ def _save(data: Path, users: Mapping[str, User]) -> None:
 
 
 def add(data: Path, name: str, password: str, groups: Iterable[str] = ()) -> bool:
-    """Add a user, or replace the password and groups of one; return whether the name is new."""
+    """Add a user, or replace the password and groups of one; return whether the name is new.
+
+    Raises ``ConfigError``.
+    """
     check_name(name)
     secret = Secret.of(check_password(password), os.urandom(_SALT))
     added = User(frozenset(check_name(group, "group") for group in groups), secret)
@@ -184,7 +187,10 @@ def add(data: Path, name: str, password: str, groups: Iterable[str] = ()) -> boo
 
 
 def remove(data: Path, name: str) -> None:
-    """Remove a user. The file stays, so that the node does not become open with its last user."""
+    """Remove a user. The file stays, so that the node does not become open with its last user.
+
+    Raises ``KtError`` or ``ConfigError``.
+    """
     if load(data) is None:
         # The lock would create the directory.
         raise KtError(f"{data} has no users: add them with kt node user add")

@@ -89,6 +89,7 @@ def restore(source: Path, target: Path) -> Backup:
 
 
 def read_manifest(source: Path) -> Backup:
+    """Raises ``ConfigError``."""
     try:
         values: dict[str, Any] = json.loads((source / MANIFEST).read_bytes())
         made = Backup(**values)

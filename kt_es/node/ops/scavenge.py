@@ -52,7 +52,10 @@ class Scavenged:
 
 
 async def scavenge(log: NodeLog, compact: Callable[[bytes, bytes], None]) -> Scavenged:
-    """Scavenge all streams of ``log``, then ``compact`` the ranges of keys (start, end) concerned."""
+    """Scavenge all streams of ``log``, then ``compact`` the ranges of keys (start, end) concerned.
+
+    Raises ``StorageError``.
+    """
     result = Scavenged()
     start = HEADS
     while names := _candidates(log, start):
