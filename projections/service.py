@@ -28,7 +28,7 @@ from kt_es.server.http import Frontend, create_app
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
 from kt_es.server.privacy import PrivateStreams, Sweeper
 from kt_es.server.submission import Submissions
-from projections.replica import OpeningsFollower, Replica
+from projections.follower import OpeningsFollower, Replica
 
 READERS = 8
 # Histories and ranges are long work in Python: they run apart from lookups, and few at a time.

@@ -12,8 +12,8 @@ from kt_es.formats.entries import OPENING
 from kt_es.ledger.rows import OpeningTable
 from kt_es.ledger.tables import FAMILIES
 from kt_es.process.outage import Backoff
-from projections import replica
-from projections.replica import OpeningsFollower
+from projections import follower as module
+from projections.follower import OpeningsFollower
 from tests.builders import index, opening_event
 from tests.reference.memory_log import MemoryLog
 from tests.reference.memory_store import MemoryStore
@@ -60,7 +60,7 @@ def pauses_of(
                 follower.worker.stop()
             return 0.0
 
-    monkeypatch.setattr(replica, "Backoff", Noted)
+    monkeypatch.setattr(module, "Backoff", Noted)
     failures: list[KtError] = []
     table = OpeningTable(MemoryStore(FAMILIES))
     follower = OpeningsFollower(lambda: log, NAMES, table, failures.append)  # type: ignore[arg-type,return-value]
