@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -26,9 +27,18 @@ from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits, networks_of
 
 FILE_NAME = "kt.toml"
 
+_T = TypeVar("_T")
 _Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=1, le=1_000_000)]
 _Rate = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+
+
+def _valid(make: Callable[[], _T]) -> _T:
+    """Return what ``make`` returns. An error of kt-es becomes one that pydantic reports with the field."""
+    try:
+        return make()
+    except (ConfigError, MalformedError) as error:
+        raise ValueError(str(error)) from None
 
 
 class _Table(BaseModel):
@@ -45,7 +55,7 @@ class Address(_Table):
     def parse(cls, text: str) -> Address:
         host, colon, port = text.rpartition(":")
         if not colon or not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
-            raise ValueError(f"{text!r} is not HOST:PORT")
+            raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:8080")
         return cls(host=host.removeprefix("[").removesuffix("]"), port=int(port))
 
     def __str__(self) -> str:
@@ -53,10 +63,7 @@ class Address(_Table):
 
 
 class NodeTable(_Table):
-    """Settings of the embedded node. A directory that uses another server names that server in ``log``.
-
-    For a limit that is None, the node uses its default (``node.limits``).
-    """
+    """Settings of the embedded node. A limit that is None has its default (``node.limits``)."""
 
     data: Path = Path("node")
     listen: str = "127.0.0.1:2113"
@@ -75,10 +82,7 @@ class NodeTable(_Table):
 
     @model_validator(mode="after")
     def _limits_can_be(self) -> Self:
-        try:
-            limits = NodeLimits(**self.limits)  # type: ignore[arg-type]
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
+        limits = _valid(lambda: NodeLimits(**self.limits))  # type: ignore[arg-type]
         if limits.max_append < MAX_APPEND:
             raise ValueError(f"max-append {limits.max_append} is less than the {MAX_APPEND} that kt-es uses")
         return self
@@ -114,15 +118,11 @@ class FrontendTable(_Table):
     @field_validator("exempt", "trusted_proxies")
     @classmethod
     def _networks(cls, value: str) -> str:
-        try:
-            networks_of(value)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
+        _valid(lambda: networks_of(value))
         return value
 
     @property
     def limits(self) -> ClientLimits:
-        """The limits for clients."""
         return ClientLimits(
             head_seconds=self.head_seconds,
             body_seconds=self.body_seconds,
@@ -161,21 +161,18 @@ class Settings(_Table):
     @field_validator("directory")
     @classmethod
     def _directory(cls, value: str) -> str:
-        return _checked(check_directory, value)
+        return _valid(lambda: check_directory(value))
 
     @field_validator("origin")
     @classmethod
     def _origin(cls, value: str) -> str:
-        return _checked(check_origin, value)
+        return _valid(lambda: check_origin(value))
 
     @model_validator(mode="after")
     def _key_is_of_the_origin(self) -> Self:
-        try:
-            pinned = Pinned.parse(self.key)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
+        pinned = _valid(lambda: Pinned.parse(self.key))
         if pinned.origin != self.origin:
-            raise ValueError(f"key is of {pinned.origin}, not of {self.origin}")
+            raise ValueError(f"the key is of {pinned.origin}, not of {self.origin}")
         return self
 
     @property
@@ -189,13 +186,6 @@ class Settings(_Table):
 
     def path(self, relative: Path) -> Path:
         return self.base / relative
-
-
-def _checked(check: object, value: str) -> str:
-    try:
-        return str(check(value))  # type: ignore[operator]
-    except MalformedError as error:
-        raise ValueError(str(error)) from None
 
 
 def load_settings(path: Path) -> Settings:
@@ -212,13 +202,14 @@ def load_settings(path: Path) -> Settings:
         raise ConfigError(f"{path}: {error.strerror}; `kt init` makes one") from None
     except (ValueError, RecursionError) as error:
         # Not every error of the library is a TOMLDecodeError, for instance for deep nesting or 5,000 digits.
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(f"{path}: not valid TOML: {error}; mend it there") from None
     try:
         settings = Settings(**{**table, "base": path.parent})
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {field}: {without_password(first['msg'])}") from None
+        field = ".".join(str(part) for part in first["loc"]) or "key"
+        problem = without_password(first["msg"].removeprefix("Value error, "))
+        raise ConfigError(f"{path}: {field}: {problem}; change it in that file") from None
     if password_of(settings.log):
         keep_secret(settings.log)
         check_private(found, path, "the password in")

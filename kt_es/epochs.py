@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 
 from kt_es.crypto.signatures import signed_message
 from kt_es.errors import DivergenceError, MalformedError, VerificationError
-from kt_es.formats.codec import MAX_TIME, decode, encode, take_array, take_bytes, take_text, take_uint
+from kt_es.formats.codec import MAX_TIME, decode_array, encode, take_bytes, take_text, take_uint
 from kt_es.formats.configs import Config, SignedConfig, check_config_change, check_first_config
 from kt_es.formats.entries import Entry, Mutation, PublicKey, Signature
 from kt_es.formats.erasures import Erasure
@@ -69,11 +69,7 @@ class Epoch:
 
     @classmethod
     def after(cls, standing: Standing, accepted: Accepted | None = None) -> Epoch:
-        """Begin the epoch after ``standing``.
-
-        Args:
-            accepted: an empty mapping to which the epoch adds accepted entries; by default a new dict.
-        """
+        """Begin the epoch after ``standing``. It adds entries to ``accepted``, which is empty."""
         return cls(standing, dict[bytes, bytes]() if accepted is None else accepted, standing.config)
 
     @property
@@ -115,8 +111,6 @@ def decide(epoch: Epoch, parsed: Parsed, current: Current | None, sealed: Verdic
     """Decide about one item. Accepted values are added to ``epoch``.
 
     Args:
-        epoch: the epoch in progress.
-        parsed: the result of ``parse``.
         current: the entry in the map of the previous epoch at the index of the mutation or erasure; None for
             other items or if there is no entry.
         sealed: the verdict that this process itself recorded earlier, under its own signed head. With it the
@@ -241,22 +235,13 @@ def close(
 ) -> tuple[MapHead, Standing]:
     """Return the head of an epoch that a marker has closed, and the standing for the next epoch.
 
-    Raises:
-        DivergenceError: no marker has closed the epoch yet.
+    Raises ``DivergenceError``.
     """
     if epoch.closed_by is None or epoch.config is None:
         raise DivergenceError(f"epoch {epoch.number} has no marker yet")
-    origin, timestamp = epoch.standing.origin, epoch.closed_by.issued_at
+    origin, timestamp, config = epoch.standing.origin, epoch.closed_by.issued_at, epoch.config.config.hash
     head = MapHead(
-        origin,
-        epoch.number,
-        map_root,
-        map_size,
-        log_size,
-        log_root,
-        queue_next,
-        timestamp,
-        epoch.config.config.hash,
+        origin, epoch.number, map_root, map_size, log_size, log_root, queue_next, timestamp, config
     )
     next_config = epoch.next_config or epoch.config
     return head, Standing(origin, epoch.standing.pinned, epoch.number, timestamp, next_config)
@@ -269,7 +254,7 @@ def encode_standing(standing: Standing) -> bytes:
 
 
 def decode_standing(data: bytes, origin: str, pinned: PublicKey) -> Standing:
-    stored, epoch, timestamp, config = take_array(decode(data, "standing"), "standing", 4)
+    stored, epoch, timestamp, config = decode_array(data, "standing", 4)
     if take_text(stored, "standing origin", 1, 255) != origin:
         raise DivergenceError(f"the data directory belongs to {stored!r}, not to {origin}")
     return Standing(

@@ -121,10 +121,7 @@ class UnavailableError(KtError):
 
 
 class DiskFullError(UnavailableError):
-    """A file system is full, or a quota is used up. Nothing was written. Retry after space has been freed.
-
-    ``where`` is the directory or file that could not be written.
-    """
+    """A file system is full, or a quota is used up. Nothing was written at ``where``, a directory or file."""
 
     def __init__(self, where: Path) -> None:
         super().__init__(
@@ -137,8 +134,7 @@ class DiskFullError(UnavailableError):
 class MisfitError(UnavailableError):
     """The server speaks another protocol, or the TLS handshake with it fails.
 
-    Long-running processes try again, because servers are moved and certificates are replaced. Commands that
-    run once do not wait.
+    Processes try again, because servers are moved and certificates are replaced. Commands do not wait.
     """
 
 

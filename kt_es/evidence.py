@@ -9,14 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 
 from kt_es.errors import ConfigError, EquivocationError, MalformedError, VerificationError
-from kt_es.formats.configs import (
-    Config,
-    SignedConfig,
-    check_config_change,
-    check_first_config,
-    verify_chain,
-)
-from kt_es.formats.entries import Entry, PublicKey
+from kt_es.formats.configs import Config, SignedConfig, check_config_change, check_first_config, verify_chain
+from kt_es.formats.entries import PublicKey
 from kt_es.formats.evidence import Evidence, EvidenceKind, ProvenEntry, evidence_in
 from kt_es.formats.heads import (
     Checkpoint,
@@ -32,11 +26,7 @@ _STEP = "evidence"
 
 
 def convict(evidence: Evidence) -> str:
-    """Return the contradiction that ``evidence`` proves, as a sentence.
-
-    Raises:
-        VerificationError: the evidence proves no contradiction; the error says why.
-    """
+    """Return the contradiction that ``evidence`` proves, as a sentence, or raise ``VerificationError``."""
     try:
         chain = verify_chain(evidence.origin, evidence.configs)
         match evidence.kind:
@@ -69,11 +59,8 @@ def convicted_before(kept: bytes, where: str, origin: str, keys: Set[PublicKey])
     A convicted directory stays convicted. Otherwise its operator could make watchers continue with the side
     that it shows now.
 
-    Args:
-        kept: a file of evidence, plain or armored.
-        where: the name of the file in messages.
-        origin: the origin of the directory.
-        keys: signer keys by which the directory is recognized in the evidence; one is enough.
+    ``kept`` is a file of evidence, plain or armored, and ``where`` its name in messages. The directory is
+    recognized by its ``origin`` and by one of ``keys``, its signer keys.
 
     Raises:
         ConfigError: the file proves nothing. Since it was evidence when it was written, it is damaged, and it
@@ -116,10 +103,7 @@ def contradicting_checkpoints(
 def contradicting_head(
     step: str, origin: str, configs: Sequence[SignedConfig], smh: bytes, mutations_checkpoint: str
 ) -> EquivocationError | None:
-    """Return the error for a head and a checkpoint of the log of mutations if they contradict each other.
-
-    They do if they name the same size, but different roots.
-    """
+    """Return the error for a head and a checkpoint of the log of mutations: one size, but different roots."""
     statements = (smh, mutations_checkpoint.encode())
     return proven(step, Evidence(EvidenceKind.HEAD_CHECKPOINT, origin, tuple(configs), statements))
 
@@ -218,15 +202,15 @@ def _entries(chain: Sequence[Config], evidence: Evidence) -> str:
     if evidence.index is None or evidence.entries is None:
         raise VerificationError(_STEP, "the proofs of the entries are missing")
     heads = [_verified(chain, signed) for signed in evidence.heads()]
-    for head, shown in zip(heads, evidence.entries, strict=True):
+    pairs = list(zip(heads, evidence.entries, strict=True))
+    for head, shown in pairs:
         if map_root(evidence.index, shown.map_proof) != head.map_root:
             raise VerificationError(_STEP, f"a proof does not lead to the map root of epoch {head.epoch}")
         if shown.entry is None and shown.map_proof.entry_hash(evidence.index) is not None:
             raise VerificationError(_STEP, "a proof of absence shows an entry")
         if shown.entry is not None and shown.entry.index != evidence.index:
             raise VerificationError(_STEP, "an entry is of another index")
-    pairs = sorted(zip(heads, evidence.entries, strict=True), key=lambda pair: pair[0].epoch)
-    (before, first), (after, second) = pairs
+    (before, first), (after, second) = sorted(pairs, key=lambda pair: pair[0].epoch)
     broken = broken_account(first, second)
     if broken is None:
         raise VerificationError(_STEP, "the entries do not contradict each other")
@@ -243,18 +227,13 @@ def broken_account(before: ProvenEntry, after: ProvenEntry) -> str | None:
         return None
     if after.entry is None:
         return f"has no entry, though version {before.entry.version} stood there"
-    return _broken_versions(before.entry, before.map_proof.leaf, after.entry)
-
-
-def _broken_versions(before: Entry, leaf: tuple[bytes, bytes] | None, after: Entry) -> str | None:
-    if after.version < before.version:
-        return f"has version {after.version}, though version {before.version} stood there"
-    if after.version == before.version:
-        return f"has another version {after.version} than the one that stood there"
-    if after.version == before.version + 1 and (leaf is None or after.previous != leaf[1]):
-        return (
-            f"has a version {after.version} that does not follow version {before.version} as it stood there"
-        )
+    old, new, leaf = before.entry.version, after.entry.version, before.map_proof.leaf
+    if new < old:
+        return f"has version {new}, though version {old} stood there"
+    if new == old:
+        return f"has another version {new} than the one that stood there"
+    if new == old + 1 and (leaf is None or after.entry.previous != leaf[1]):
+        return f"has a version {new} that does not follow version {old} as it stood there"
     return None
 
 

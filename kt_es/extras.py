@@ -31,11 +31,7 @@ def _is_there(name: str) -> bool:
 
 
 def require(extra: str, what: str) -> None:
-    """Raise ``ConfigError`` if ``extra`` is not installed.
-
-    Args:
-        what: the feature that needs the extra, for the error message.
-    """
+    """Raise ``ConfigError`` if ``extra`` is not installed. ``what`` is the feature that needs the extra."""
     module = missing(extra)
     if module is not None:
         raise ConfigError(

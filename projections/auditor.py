@@ -1,10 +1,7 @@
-"""The monitor's work: replay everything, compare the log with the queue, and watch the time.
+"""The work of monitor and audit: replay both logs, compare them with the queue, and watch the time.
 
-It is told of the replay by the thread that replays, and asked by a thread with a clock: silence must be
-noticed while a subscription hangs or the log cannot be reached.
-
-``Replay`` finds whatever is wrong within the logs. Only who can read the queue also sees an item that
-was left out, changed or put in on the way: ``QueueCheck``.
+``Replay`` finds every fault within the logs. An item of the queue that was left out, changed or inserted is
+found by ``QueueCheck``, which needs the right to read the queue.
 """
 
 from __future__ import annotations
@@ -25,12 +22,12 @@ from kt_es.ledger.ledger import Ledger, check_pinned
 from kt_es.ledger.replay import Replay
 from kt_es.ledger.rows import Committed
 
-# How long a replay that makes no step is still believed to be at work, in seconds; also a start.
+# Seconds for which a replay without a step still counts as at work, and so does a start.
 PATIENCE = SLACK / 1000
 
 
 class Alarm(StrEnum):
-    """What time can be wrong about."""
+    """Kinds of alarm about the timestamps of heads."""
 
     SILENCE = "silence"
     FUTURE = "future-head"
@@ -39,18 +36,18 @@ class Alarm(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """An alarm that begins (``raised``) or ends. ``lasted`` is in ms, 0 where it begins."""
+    """An alarm that begins (``raised``) or ends."""
 
     alarm: Alarm
     raised: bool
     sentence: str
-    lasted: int = 0
 
 
 class Vigil:
-    """``now`` is the wall clock in ms, ``monotonic`` in seconds. Safe for threads.
+    """Watches the time since the last head. Safe for threads: one replays, and one looks at the clock.
 
-    ``notify`` is called with each notice, in the thread that found it, and must not call back.
+    Two threads, because silence must be noticed while a subscription hangs. ``now`` is the wall clock in ms,
+    ``monotonic`` in seconds. ``notify`` gets each notice in the thread that found it, and must not call back.
     """
 
     def __init__(
@@ -68,17 +65,17 @@ class Vigil:
         self._since: dict[Alarm, int] = {}
 
     def resumed(self, committed: Committed) -> None:
-        """What was verified before the process started."""
+        """``committed`` was verified before the process started."""
         with self._lock:
             self._committed = committed
 
     def at_work(self) -> None:
-        """The replay made a step: heads are behind, and nobody is silent."""
-        # One assignment, without the lock: it is told of every record.
+        """The replay made a step, so the head is old because the replay is behind."""
+        # One assignment, without the lock, because every record calls it.
         self._at_work_until = self._monotonic() + PATIENCE
 
     def waits(self) -> None:
-        """Everything that was published is verified, or the log went away: from now on the clock counts."""
+        """Everything that was published is verified, or the log is away: from now on, silence counts."""
         self._is_current = True
         self._at_work_until = self._monotonic()
 
@@ -103,7 +100,7 @@ class Vigil:
         self.look()
 
     def look(self) -> str:
-        """Compare the latest verified head with the clock; what is to be said of silence, nothing without."""
+        """Compare the latest verified head with the clock; return the sentence about silence, if any."""
         now = self._now()
         with self._lock:
             self._look_at_future(now)
@@ -142,21 +139,18 @@ class Vigil:
     def _ends(self, alarm: Alarm, now: int, sentence: str) -> None:
         since = self._since.pop(alarm, None)
         if since is not None:
-            lasted = max(0, now - since)
-            self._notify(
-                Notice(alarm, raised=False, sentence=f"{sentence}; it lasted {spoken(lasted)}", lasted=lasted)
-            )
+            lasted = spoken(max(0, now - since))
+            self._notify(Notice(alarm, raised=False, sentence=f"{sentence}; it lasted {lasted}"))
 
 
 class QueueCheck:
     """Compares records with the queue's items, one after the other.
 
-    Records may be observed again from an earlier one on, as after an outage. What was truncated from
-    the queue behind the last head cannot be compared and is passed over.
+    Records may be observed again from an earlier one on, as after an outage. Items that were truncated from
+    the queue cannot be compared and are skipped. ``read`` returns the queue's events from a revision on.
     """
 
     def __init__(self, read: Callable[[int], Iterator[Event]]) -> None:
-        """``read`` gives the queue's events from a revision on, to its end as it is then."""
         self.compared = 0
         self._read = read
         self._events: Iterator[Event] = iter(())
@@ -165,7 +159,7 @@ class QueueCheck:
         self._truncated_to = 0
 
     def observe(self, record: Record) -> None:
-        """Raises ``DivergenceError`` if the queue has another item at this place."""
+        """Raises ``DivergenceError`` if the queue has another item there."""
         item = record.item
         if item.position == 0 and item.revision >= self._truncated_to:
             self._open(item.revision)
@@ -182,7 +176,7 @@ class QueueCheck:
         self.compared += 1
 
     def _open(self, revision: int) -> None:
-        """Go on to the event at ``revision``; the one before must have been told to its end."""
+        """Go on to the event at ``revision``; every item of the one before must have been observed."""
         event = self._event
         if event is not None and event.revision == revision - 1 and self._left:
             raise DivergenceError(f"the log of mutations leaves out {_place(self._left[0])} of the queue")
@@ -205,7 +199,7 @@ def _place(item: Item) -> str:
 
 @dataclass(slots=True)
 class AuditReport:
-    """What an audit saw, for people and for ``--json``.
+    """The result of an audit.
 
     ``anchor`` is the epoch that an earlier audit had verified, 0 if there was none; ``epoch`` and
     ``timestamp`` are of the last head that is verified now.
@@ -232,13 +226,12 @@ def audit(
 ) -> AuditReport:
     """Replay both logs from the ledger's epoch to their end. ``now`` is the wall clock, in ms.
 
-    What time says is in the report: it proves nothing, so nothing is raised.
+    Gaps, silence and heads from the future prove nothing: they are in the report and raise nothing.
 
     Raises:
-        DivergenceError: the first difference, by the record or head it stands in; also that the key
-            which the ledger is known by is none of the directory's.
+        DivergenceError: the first difference, or the ledger's pinned key is not one of the directory's.
         RollbackError, EquivocationError: the log does not hold the last head that was verified before.
-        KtError: the log has no heads at all. Nothing was audited, so nothing is correct.
+        KtError: the log has no heads at all.
     """
     report = AuditReport(anchor=ledger.committed.epoch)
     check = QueueCheck(lambda start: log.read(names.queue, start)) if with_queue else None

@@ -1,54 +1,55 @@
-"""Following a directory for good: replay, wait for the next head, wait out every outage.
+"""Following the logs of a directory for good, and the copies of a front end that follow them.
 
-Front ends and monitors both live in ``follow``; the standby of a signer follows by its own loop.
+Front ends and monitors use ``follow``. A standby of the signer follows by ``Signer.recover``.
+
+A front end has two copies, each with its own thread: ``Replica`` of both logs, and the openings. While the
+log is away, the committed epochs are served. A divergence ends a thread, and ``failed`` is called: a front
+end must not answer from a copy in doubt. A missing right is an outage, which ``denied`` names.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
-from kt_es.errors import AccessDeniedError, UnavailableError
+import structlog
+
+from kt_es.errors import AccessDeniedError, KtError, MalformedError, UnavailableError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames, Subscription
 from kt_es.formats.queue import Record
 from kt_es.ledger.anchor import Anchor
 from kt_es.ledger.ledger import Ledger, check_pinned
 from kt_es.ledger.replay import Replay, ReplayedEpoch
-from kt_es.process.outage import Backoff, Outage
+from kt_es.ledger.rows import OpeningTable
+from kt_es.process.outage import Backoff, Outage, keep_trying
+from kt_es.process.signals import Worker
+from kt_es.server.batcher import Waiters
 
 
-def _ignore_outage(_: UnavailableError | AccessDeniedError) -> None:
-    return
-
-
-def _ignore_record(_: Record) -> None:
-    return
-
-
-def _ignore() -> None:
-    return
-
-
-def _ignore_head(_: Event) -> None:
+def _ignore(*_: object) -> None:
     return
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Callbacks: heads before their epoch is replayed, records before it is committed, epochs after.
+    """Callbacks of ``follow``, in the thread that follows.
 
-    Outages are told as they come, a full disk among them, and so are rights that are denied, if
-    ``bears_denials``: all of them pass. Without it a denied right is raised. The epoch that was being
-    replayed begins anew. ``on_current`` is told when everything that was published is committed, and from
-    there on heads come as they are published.
+    Args:
+        on_epoch: an epoch is verified and committed.
+        on_record: a record is verified; its epoch is not committed yet.
+        on_outage: the log or the disk cannot be used; the epoch that was being replayed begins again.
+        on_head: the replay of an epoch begins.
+        on_current: everything that was published is committed. Later heads arrive as they are published.
+        bears_denials: a missing right is an outage. Otherwise it ends ``follow``.
     """
 
     on_epoch: Callable[[ReplayedEpoch], None]
-    on_record: Callable[[Record], None] = _ignore_record
-    on_outage: Callable[[UnavailableError | AccessDeniedError], None] = _ignore_outage
-    on_head: Callable[[Event], None] = _ignore_head
+    on_record: Callable[[Record], None] = _ignore
+    on_outage: Callable[[KtError], None] = _ignore
+    on_head: Callable[[Event], None] = _ignore
     on_current: Callable[[], None] = _ignore
     bears_denials: bool = False
 
@@ -62,38 +63,31 @@ def follow(
     *,
     outage: Outage,
 ) -> None:
-    """Verify and commit every epoch as it is published, until ``stop``.
-
-    ``outage`` logs the times when that is not possible.
+    """Verify and commit every epoch as it is published, until ``stop``. ``outage`` logs each outage.
 
     The last head that was verified here is compared at the start, after each connection and at each head.
-    Raises what ``Anchor`` and ``check_pinned`` raise, and ``DivergenceError`` as soon as the logs hold
-    something that cannot be: whoever follows must then stop relying on them.
+
+    Raises:
+        DivergenceError: the logs hold something that cannot be, also as ``check_pinned`` finds it. The caller
+            must stop relying on the logs.
+        RollbackError, EquivocationError: the log does not hold the last head that was verified here.
     """
     backoff = Backoff()
-    while not stop.is_set():
-        try:
-            ledger.resume()
-            log = connect()
-            try:
-                replay = Replay(log, names, ledger, listener.on_record)
-                with closing(_heads(log, names, ledger, listener, stop, outage=outage)) as heads:
-                    for head in heads:
-                        listener.on_head(head)
-                        replayed = replay.advance(head)
-                        backoff.reset()
-                        outage.over()
-                        listener.on_epoch(replayed)
-            finally:
-                log.close()
-        except (UnavailableError, AccessDeniedError) as error:
-            if isinstance(error, AccessDeniedError) and not listener.bears_denials:
-                raise
-            listener.on_outage(error)
-            # What fails because everything around is being closed is no news.
-            if not stop.is_set():
-                outage.failed(error)
-            stop.wait(backoff.pause())
+
+    def attempt() -> None:
+        ledger.resume()
+        with closing(connect()) as log:
+            replay = Replay(log, names, ledger, listener.on_record)
+            with closing(_heads(log, names, ledger, listener, stop, outage=outage)) as heads:
+                for head in heads:
+                    listener.on_head(head)
+                    replayed = replay.advance(head)
+                    backoff.reset()
+                    outage.over()
+                    listener.on_epoch(replayed)
+
+    passing = (UnavailableError, AccessDeniedError) if listener.bears_denials else (UnavailableError,)
+    keep_trying(attempt, stop, outage, backoff, on_failure=listener.on_outage, passing=passing)
 
 
 def _heads(
@@ -105,9 +99,9 @@ def _heads(
     *,
     outage: Outage,
 ) -> Generator[Event, None, None]:
-    """The heads that are published and not committed, one by one, and then those that come.
+    """Yield the heads that are published and not committed, then each new one.
 
-    Each is committed before the next one is asked for.
+    The caller commits each head before it asks for the next one.
     """
     anchor = Anchor(names, ledger)
     before = -1
@@ -123,19 +117,19 @@ def _heads(
     subscription = log.subscribe(names.heads, ledger.committed.epoch - 1)
     outage.over()
     with stopped_by(stop, subscription):
-        # The client may have connected anew since the last read, without a word, and to another log.
+        # The client may have connected again since the last read, to another log, without an error.
         anchor.check(log)
         for event in subscription:
             anchor.check_delivered(log, event)
             yield event
             if ledger.committed.epoch == 1:
-                # The directory began meanwhile.
+                # The directory had no epoch at the first check.
                 check_pinned(ledger)
 
 
 @contextmanager
 def stopped_by(stop: threading.Event, subscription: Subscription) -> Iterator[None]:
-    """End ``subscription`` when ``stop`` is set: its iteration blocks and cannot look by itself."""
+    """End ``subscription`` when ``stop`` is set: its iteration blocks, so a thread watches ``stop``."""
     done = threading.Event()
 
     def watch() -> None:
@@ -152,3 +146,127 @@ def stopped_by(stop: threading.Event, subscription: Subscription) -> Iterator[No
         done.set()
         subscription.stop()
         watcher.join()
+
+
+_INDEX = re.compile(r"[0-9a-f]{64}")
+
+_LOG = structlog.get_logger("projections.follower")
+
+
+class OpeningsFollower:
+    """Keeps ``openings`` up to date: the only writer of that table.
+
+    Each index has a stream of ``Opening`` and ``OpeningErased`` events. Log lines name streams and revisions,
+    which reveal nothing about a person.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], EventLog],
+        names: StreamNames,
+        openings: OpeningTable,
+        failed: Callable[[KtError], None],
+    ) -> None:
+        self._connect = connect
+        self._prefix = names.openings_prefix
+        self._openings = openings
+        self._outage = Outage("openings", _LOG)
+        self.denied: AccessDeniedError | None = None
+        self.worker = Worker("openings", self._run, failed)
+
+    def add(self, event: Event) -> None:
+        """Store one event in the table. An event that is no opening is skipped and logged."""
+        try:
+            self._openings.add(_index_of(event.stream, self._prefix) if event.type else None, event)
+        except MalformedError as error:
+            _LOG.warning(
+                "skipped an event that is no opening",
+                stream=event.stream[:200],
+                revision=event.revision,
+                problem=error.problem,
+            )
+            self._openings.add(None, event)
+
+    def _run(self, stop: threading.Event) -> None:
+        backoff = Backoff()
+
+        def attempt() -> None:
+            self._openings.store.ensure_writable()
+            with closing(self._connect()) as log:
+                subscription = log.subscribe_prefix(self._prefix, self._openings.position)
+                self._outage.over()
+                self.denied = None
+                with stopped_by(stop, subscription):
+                    for event in subscription:
+                        self.add(event)
+                        backoff.reset()
+
+        def failed(error: KtError) -> None:
+            self.denied = error if isinstance(error, AccessDeniedError) else None
+
+        passing = (UnavailableError, AccessDeniedError)
+        keep_trying(attempt, stop, self._outage, backoff, on_failure=failed, passing=passing)
+
+
+def _index_of(stream: str, prefix: str) -> bytes:
+    name = stream.removeprefix(prefix)
+    if not stream.startswith(prefix) or not _INDEX.fullmatch(name):
+        raise MalformedError("opening stream", "its name does not end in an index")
+    return bytes.fromhex(name)
+
+
+class Replica:
+    """Follows a directory into ``ledger``: the only writer of its tables.
+
+    ``on_epoch`` is called after each commit. A ``KtError`` that it raises ends the replica.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], EventLog],
+        names: StreamNames,
+        ledger: Ledger,
+        *,
+        on_epoch: Callable[[ReplayedEpoch], None],
+        failed: Callable[[KtError], None],
+    ) -> None:
+        self._connect = connect
+        self._names = names
+        self._on_epoch = on_epoch
+        self._failed = failed
+        self.worker = Worker("replica", self._run, self._fail)
+        self.ledger = ledger
+        self.waiters = Waiters()
+        self.denied: AccessDeniedError | None = None
+
+    def stop(self) -> None:
+        """Ask the thread to end, even within an epoch. A caller that waits for a verdict gets None."""
+        self.worker.stop()
+        self.waiters.close()
+
+    def _run(self, stop: threading.Event) -> None:
+        listener = Listener(
+            self._committed, self._observe, self._lost, on_current=self._current, bears_denials=True
+        )
+        follow(self._connect, self._names, self.ledger, listener, stop, outage=Outage("replica", _LOG))
+
+    def _committed(self, replayed: ReplayedEpoch) -> None:
+        self._on_epoch(replayed)
+        self.waiters.commit(replayed.head.epoch)
+
+    def _current(self) -> None:
+        self.denied = None
+
+    def _lost(self, error: KtError) -> None:
+        self.denied = error if isinstance(error, AccessDeniedError) else None
+        # The epoch that was being replayed begins again.
+        self.waiters.restart()
+
+    def _observe(self, record: Record) -> None:
+        if self.worker.stopping:
+            raise UnavailableError("the replica is stopping")
+        self.waiters.note(record)
+
+    def _fail(self, error: KtError) -> None:
+        self.waiters.close()
+        self._failed(error)

@@ -1,17 +1,15 @@
-"""The front end as a process: everything put together, served until it is told to stop.
+"""The front end as a process: its data directory, its keys, its service and the HTTP server over it.
 
-It stops by itself where it must not go on: a divergence, a VRF key of another directory. ``serve`` then
-raises that error, for one clear line and the exit code.
-
-A log that was rolled back, or that holds another signed head, does not end it: it answers 503 and
-``/readyz`` says why, until somebody has looked and restarts it.
+A divergence or a VRF key of another directory stops it: ``serve`` raises the error. A log that was rolled
+back, or that holds another signed head, does not: the front end answers 503 and ``/readyz`` says why, until
+somebody has looked at the log and restarts the process.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,12 +39,11 @@ _LOG = structlog.get_logger("kt_es.server")
 
 @dataclass(frozen=True, slots=True)
 class FrontendSettings:
-    """What a front end is started with.
+    """``signer_key`` is any signer key of the directory, ``log`` a connection string (``esdb://...``).
 
-    ``signer_key`` is the pinned key, any signer key of the directory. ``log`` is a connection
-    string (``esdb://...``), ``data`` the directory of the replica, ``vrf_key`` a file as ``keys`` has it.
-    ``port`` 0 takes a free one. Submissions are refused while more than ``max_backlog`` items wait.
-    ``tls_cert`` and ``tls_key`` are PEM files; with them, HTTPS is served.
+    ``data`` is the directory of the replica, ``vrf_key`` a PEM file. Port 0 takes a free port. Submissions
+    are refused while more than ``max_backlog`` items wait. With the PEM files ``tls_cert`` and ``tls_key``,
+    HTTPS is served.
     """
 
     origin: str
@@ -63,13 +60,6 @@ class FrontendSettings:
     tls_key: Path | None = None
 
 
-# What SIGHUP changes while a front end serves.
-_LIMITS = ("max_backlog", "limits")
-# Connections are counted by these two, so they hold until all have ended.
-_COUNTED_BY = ("exempt", "proxies")
-_TLS = ("tls_cert", "tls_key")
-
-
 def serve(
     settings: FrontendSettings,
     stop: threading.Event,
@@ -77,13 +67,15 @@ def serve(
     reread: Callable[[], FrontendSettings] | None = None,
     now: Callable[[], int] = wall_clock,
 ) -> None:
-    """Serve until ``stop``; ``on_ready`` gets the URL.
+    """Serve until ``stop``; while the disk is full, wait for space. ``on_ready`` gets the URL.
 
-    After each SIGHUP ``reread`` gives the settings anew: limits and certificate hold from then on.
+    After each SIGHUP ``reread`` returns the new settings, and their limits and certificate are in force.
 
-    Raises ``ConfigError`` for unusable settings, ``LockedError`` for a data directory in use, and
-    ``DivergenceError``, ``ConfigError`` or another ``KtError`` for what made it stop by itself. Where it
-    stopped serving and stayed up, the reason is raised when it is told to stop.
+    Raises:
+        ConfigError, LockedError: a setting, a file or the data directory cannot be used.
+        DivergenceError: the log or the data directory holds something else than it must.
+        KtError: a thread failed. Where the front end answered 503 instead of stopping, the reason is raised
+            once ``stop`` is set.
     """
     errors: list[KtError] = []
 
@@ -91,12 +83,7 @@ def serve(
         errors.append(error)
         stop.set()
 
-    vrf = read_key(settings.vrf_key, "the VRF key", VrfPrivateKey.from_pem)
-    files = both_or_none(settings.tls_cert, settings.tls_key)
-    tls = None if files is None else Exchangeable(*files)
-    connect_log = Connector(settings.log)
-    _check_connection_string(connect_log)
-    names = StreamNames(settings.directory)
+    vrf, tls, connect_log = _inputs(settings)
     with ExitStack() as stack:
         store = open_patiently(settings.data, FAMILIES, stop, Outage("storage", _LOG))
         if store is None:
@@ -107,7 +94,7 @@ def serve(
         check_commit(ledger)
         service = FrontendService(
             ledger,
-            names,
+            StreamNames(settings.directory),
             vrf,
             connect_log,
             failed,
@@ -116,71 +103,81 @@ def serve(
             limits=settings.limits,
             now=now,
         )
-        connections = HttpConnections(
-            service.clients,
-            room_for_connections(settings.limits.connections),
-            service.metrics.refused,
-        )
-        listener = stack.enter_context(listening_at(settings.host, settings.port))
-        service.start()
-        stack.callback(service.stop)
-        if tls is not None:
-            service.metrics.certificate(tls.until)
         again = reread or (lambda: settings)
-        stack.enter_context(reloading(_Reloading(settings, again, service, connections, tls)))
-        context = None if tls is None else tls.context
-        with http_server(service.app, connections, listener, failed, context):
-            url = url_of(settings.host, listener, "http" if tls is None else "https")
-            _LOG.info("serving", url=url, directory=settings.directory, epoch=ledger.committed.epoch)
-            on_ready(url)
-            # Now and then, because a signal just before the wait begins would not end it.
-            while not stop.wait(1.0):
-                pass
-            service.release_waiting()
+        url = stack.enter_context(_serving(settings, again, service, tls, failed))
+        _LOG.info("serving", url=url, directory=settings.directory, epoch=ledger.committed.epoch)
+        on_ready(url)
+        # Now and then, because a signal just before the wait begins would not end it.
+        while not stop.wait(1.0):
+            pass
+        service.release_waiting()
     failure = errors[0] if errors else service.directory.failure
     if failure is not None:
         raise failure
     _LOG.info("stopped", directory=settings.directory)
 
 
-class _Reloading:
-    """Brings what is read again into force, as far as that is possible while connections are served."""
-
-    def __init__(
-        self,
-        started: FrontendSettings,
-        reread: Callable[[], FrontendSettings],
-        service: FrontendService,
-        connections: HttpConnections,
-        tls: Exchangeable | None,
-    ) -> None:
-        self._started = self._now = started
-        self._reread = reread
-        self._service = service
-        self._connections = connections
-        self._tls = tls
-
-    def __call__(self) -> Reloaded:
-        """Raises ``ConfigError``, with everything as it was, for settings or files that cannot be used."""
-        new = self._reread()
-        files = both_or_none(new.tls_cert, new.tls_key)
-        exchanged = self._tls is not None and files is not None and self._tls.exchange(*files)
-        before = self._started.limits
-        fixed = differing(self._started, new, but=(*_LIMITS, *_TLS))
-        fixed += tuple(name for name in differing(before, new.limits) if name in _COUNTED_BY)
-        limits = replace(new.limits, exempt=before.exempt, proxies=before.proxies)
-        new = replace(new, limits=limits)
-        self._service.limit(new.max_backlog, new.limits)
-        self._connections.limit(room_for_connections(limits.connections))
-        if (files is None) != (self._tls is None):
-            fixed += ("tls_cert",)
-        changed = tuple(name for name in differing(self._now, new) if name == "max_backlog")
-        changed += differing(self._now.limits, limits)
-        self._now = new
-        return Reloaded((*changed, *(("certificate",) if exchanged else ())), fixed)
-
-
-def _check_connection_string(connect_log: Connector) -> None:
-    # The log itself may be away: lookups go on without it.
+def _inputs(settings: FrontendSettings) -> tuple[VrfPrivateKey, Exchangeable | None, Connector]:
+    """Read the key files and check the connection string. The log may be away: lookups go on without it."""
+    vrf = read_key(settings.vrf_key, "the VRF key", VrfPrivateKey.from_pem)
+    files = both_or_none(settings.tls_cert, settings.tls_key)
+    tls = None if files is None else Exchangeable(*files)
+    connect_log = Connector(settings.log)
     with suppress(UnavailableError):
         connect_log().close()
+    return vrf, tls, connect_log
+
+
+@contextmanager
+def _serving(
+    settings: FrontendSettings,
+    reread: Callable[[], FrontendSettings],
+    service: FrontendService,
+    tls: Exchangeable | None,
+    failed: Callable[[KtError], None],
+) -> Iterator[str]:
+    """Run ``service`` and the HTTP server over it, reload after each SIGHUP, and yield the URL."""
+    room = room_for_connections(settings.limits.connections)
+    connections = HttpConnections(service.clients, room, service.metrics.refused)
+    if tls is not None:
+        service.metrics.certificate(tls.until)
+    with ExitStack() as stack:
+        listener = stack.enter_context(listening_at(settings.host, settings.port))
+        service.start()
+        stack.callback(service.stop)
+        stack.enter_context(reloading(_Reloading(settings, settings, reread, service, connections, tls)))
+        context = None if tls is None else tls.context
+        stack.enter_context(http_server(service.app, connections, listener, failed, context))
+        yield url_of(settings.host, listener, "http" if tls is None else "https")
+
+
+@dataclass(slots=True)
+class _Reloading:
+    """Brings settings that were read again into force, as far as connections that are open allow it."""
+
+    started: FrontendSettings
+    current: FrontendSettings
+    reread: Callable[[], FrontendSettings]
+    service: FrontendService
+    connections: HttpConnections
+    tls: Exchangeable | None
+
+    def __call__(self) -> Reloaded:
+        """Raises ``ConfigError`` for settings or files that cannot be used; then nothing has changed."""
+        new = self.reread()
+        files = both_or_none(new.tls_cert, new.tls_key)
+        exchanged = self.tls is not None and files is not None and self.tls.exchange(*files)
+        before = self.started.limits
+        fixed = differing(self.started, new, but=("max_backlog", "limits", "tls_cert", "tls_key"))
+        # Open connections are counted by these two, so they hold until all connections have ended.
+        fixed += tuple(name for name in differing(before, new.limits) if name in {"exempt", "proxies"})
+        if (files is None) != (self.tls is None):
+            fixed += ("tls_cert",)
+        limits = replace(new.limits, exempt=before.exempt, proxies=before.proxies)
+        self.service.limit(new.max_backlog, limits)
+        self.connections.limit(room_for_connections(limits.connections))
+        changed: tuple[str, ...] = ("max_backlog",) if new.max_backlog != self.current.max_backlog else ()
+        changed += differing(self.current.limits, limits)
+        changed += ("certificate",) if exchanged else ()
+        self.current = replace(new, limits=limits)
+        return Reloaded(changed, fixed)

@@ -1,15 +1,11 @@
-"""The monitor as a process: it replays both logs as they grow until it is stopped, or finds a fault.
-
-Threads: the caller's replays; ``clock`` watches for silence; ``head watch`` looks at the newest head
-where metrics are served.
-"""
+"""The monitor as a process: it replays both logs as they grow until it is stopped, or finds a fault."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +17,6 @@ from kt_es.errors import (
     EquivocationError,
     KtError,
     MalformedError,
-    UnavailableError,
 )
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.entries import PublicKey
@@ -35,8 +30,8 @@ from kt_es.ledger.replay import ReplayedEpoch
 from kt_es.ledger.rocks import open_patiently
 from kt_es.ledger.tables import FAMILIES
 from kt_es.process.exposition import exposed
-from kt_es.process.outage import Outage
-from kt_es.process.worker import Worker
+from kt_es.process.outage import Backoff, Outage, keep_trying
+from kt_es.process.signals import Worker
 from projections.auditor import Notice, QueueCheck, Vigil
 from projections.follower import Listener, follow
 from projections.monitor_metrics import MonitorMetrics
@@ -66,50 +61,46 @@ class MonitorSettings:
     exit_on_silence: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """``now`` is the wall clock in ms, ``monotonic`` in seconds."""
-
-    now: Callable[[], int] = lambda: time.time_ns() // 1_000_000
-    monotonic: Callable[[], float] = time.monotonic
-
-
 def monitor(
     settings: MonitorSettings,
     connect: Callable[[], EventLog],
     stop: threading.Event,
-    clocks: Clocks = Clocks(),
+    *,
+    now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> None:
     """Follow and verify until ``stop``; while the disk is full, wait for space and watch the clock.
 
+    ``now`` is the wall clock in ms, ``monotonic`` in seconds.
+
     Raises:
-        DivergenceError: the first difference. Where metrics are served, it is raised
-            ``ALARM_SECONDS`` later.
-        RollbackError, EquivocationError: the log does not hold the last head that was verified here; the
-            evidence of two signed heads is saved in the data directory and convicts from then on. Raised
-            like the above.
-        CannotTellError: no head came in time, with ``exit_on_silence``.
         ConfigError, LockedError: the data directory cannot be used.
+        DivergenceError: the first difference.
+        RollbackError, EquivocationError: the log does not hold the last head that was verified here. The
+            evidence of two signed heads is saved, and every later start raises it again.
+        CannotTellError: no head came in time, with ``exit_on_silence``.
+
+    Where metrics are served, the alarm is shown for ``ALARM_SECONDS`` before it is raised.
     """
-    metrics = MonitorMetrics(clocks.now, clocks.monotonic)
+    metrics = MonitorMetrics(now, monotonic)
+    outage = Outage("monitor", _LOG)
     with ExitStack() as stack:
         if settings.metrics is not None:
             stack.enter_context(exposed(metrics.registry, *settings.metrics))
-        outage = Outage("monitor", _LOG)
-        store = open_patiently(settings.data, FAMILIES, stop, outage, metrics.disk_waits)
+        store = open_patiently(settings.data, FAMILIES, stop, outage, lambda: metrics.disk_full.set(1))
         if store is None:
             return
         stack.callback(store.close)
-        metrics.disk_is_full = lambda: store.is_full
+        metrics.disk_full.set_function(lambda: store.is_full)
         stack.enter_context(keeping_evidence(settings.data))
         try:
             ledger = Ledger(store, settings.origin, settings.pinned)
             check_unconvicted(settings.data, ledger)
             metrics.resumed(ledger.committed)
-            vigil = Vigil(clocks.now, clocks.monotonic, lambda notice: _report(notice, metrics))
+            vigil = Vigil(now, monotonic, lambda notice: _report(notice, metrics))
             vigil.resumed(ledger.committed)
             if settings.metrics is not None:
-                stack.enter_context(_looking(connect, settings.names.heads, metrics))
+                stack.enter_context(_running(_head_watch(connect, settings.names.heads, metrics)))
             check = _queue_check(settings.names.queue, connect, stack) if settings.read_queue else None
             listener = _listener(ledger, metrics, vigil, check)
             with _clock(vigil, stop, exit_on_silence=settings.exit_on_silence) as ending:
@@ -117,7 +108,7 @@ def monitor(
         except WRONG_LOG as error:
             metrics.alarm()
             if isinstance(error, EquivocationError):
-                # At once: this process may be ended before its alarm has had its time.
+                # At once, because this process may be killed while it shows the alarm.
                 keep(settings.data, error)
             if settings.metrics is not None:
                 _LOG.error("alarm", problem=str(error), ends_in=ALARM_SECONDS)
@@ -166,10 +157,10 @@ def _report(notice: Notice, metrics: MonitorMetrics) -> None:
 
 @contextmanager
 def _clock(vigil: Vigil, stop: threading.Event, *, exit_on_silence: bool) -> Iterator[threading.Event]:
-    """Look at the clock in a thread; an event that is set by ``stop``, by silence that ends the monitor, and
-    by a failure of the thread.
+    """Look at the clock in a thread; yield an event that ends the replay.
 
-    Raises ``CannotTellError`` on exit if silence ended it.
+    ``stop`` sets the event, and so does an error of the thread, which is raised on exit. With
+    ``exit_on_silence``, silence is such an error: ``CannotTellError``.
     """
     ending = threading.Event()
     failures: list[KtError] = []
@@ -187,19 +178,24 @@ def _clock(vigil: Vigil, stop: threading.Event, *, exit_on_silence: bool) -> Ite
         failures.append(error)
         ending.set()
 
-    worker = Worker("clock", run, failed)
-    worker.start()
-    try:
+    with _running(Worker("clock", run, failed)):
         yield ending
-    finally:
-        worker.stop()
-        worker.join(GRACE)
     if failures:
         raise failures[0]
 
 
+@contextmanager
+def _running(worker: Worker) -> Iterator[None]:
+    worker.start()
+    try:
+        yield
+    finally:
+        worker.stop()
+        worker.join(GRACE)
+
+
 def _queue_check(queue: str, connect: Callable[[], EventLog], stack: ExitStack) -> QueueCheck:
-    """A check over a connection of its own, made when the first record wants to be compared."""
+    """Return a check with its own connection, which is opened when the first record is compared."""
     opened: list[EventLog] = []
 
     def read(start: int) -> Iterator[Event]:
@@ -211,43 +207,29 @@ def _queue_check(queue: str, connect: Callable[[], EventLog], stack: ExitStack) 
     return QueueCheck(read)
 
 
-@contextmanager
-def _looking(connect: Callable[[], EventLog], heads: str, metrics: MonitorMetrics) -> Iterator[None]:
-    """Look at the newest head now and then, beside the replay, which may be in the middle of a long epoch.
+def _head_watch(connect: Callable[[], EventLog], heads: str, metrics: MonitorMetrics) -> Worker:
+    """A thread that looks at the newest head now and then: the replay may be in the middle of a long epoch.
 
-    It asks by clients of its own: a subscription that hangs looks like silence.
+    It asks by clients of its own, because a subscription that hangs looks like silence.
     """
-
     outage = Outage("heads watch", _LOG)
 
     def run(stop: threading.Event) -> None:
-        while not stop.is_set():
-            try:
-                log = connect()
-                try:
-                    while not stop.is_set():
-                        look(log, heads, metrics)
-                        outage.over()
-                        stop.wait(LOOK_SECONDS)
-                finally:
-                    log.close()
-            except UnavailableError as error:
-                metrics.unreachable()
-                if not stop.is_set():
-                    outage.failed(str(error))
-                stop.wait(LOOK_SECONDS)
+        def attempt() -> None:
+            with closing(connect()) as log:
+                while not stop.is_set():
+                    look(log, heads, metrics)
+                    outage.over()
+                    stop.wait(LOOK_SECONDS)
+
+        pauses = Backoff(LOOK_SECONDS, LOOK_SECONDS)
+        keep_trying(attempt, stop, outage, pauses, on_failure=lambda _: metrics.unreachable())
 
     def failed(error: KtError) -> None:
         metrics.unreachable()
         _LOG.warning("the lag is not known any more", problem=str(error))
 
-    worker = Worker("head watch", run, failed)
-    worker.start()
-    try:
-        yield
-    finally:
-        worker.stop()
-        worker.join(GRACE)
+    return Worker("head watch", run, failed)
 
 
 def look(log: EventLog, heads: str, metrics: MonitorMetrics) -> None:
@@ -255,10 +237,8 @@ def look(log: EventLog, heads: str, metrics: MonitorMetrics) -> None:
     event = log.last_event(heads)
     records = timestamp = 0
     if event is not None:
-        try:
+        # The replay reports a head that is malformed.
+        with suppress(MalformedError):
             head = SignedMapHead.decode(HeadEvent.decode(event.data).smh_bytes).head
             records, timestamp = head.log_size, head.timestamp
-        except MalformedError:
-            # The replay will name it.
-            pass
     metrics.published(0 if event is None else event.revision + 1, records, timestamp)

@@ -15,12 +15,13 @@ from projections.auditor import Alarm
 class MonitorMetrics:
     """``now`` is the wall clock in ms, ``monotonic`` in seconds.
 
-    What is verified is told by the thread that replays, what is published by another one; both are read
-    by those that answer scrapes.
+    The thread that replays reports what is verified, ``head watch`` what is published. The threads that
+    answer scrapes read both.
     """
 
     def __init__(self, now: Callable[[], int], monotonic: Callable[[], float]) -> None:
         samples = Samples()
+        counter, gauge, histogram = samples.counter, samples.gauge, samples.histogram
         self.registry = samples.registry
         self._now = now
         self._monotonic = monotonic
@@ -31,58 +32,45 @@ class MonitorMetrics:
         self._published = (0, 0, 0)  # heads, records, timestamp of the newest
         self._behind_since: float | None = None
         self._max_interval: int | None = None
-        self.disk_is_full: Callable[[], bool] = lambda: False
-        self._epochs = samples.counter("kt_monitor_epochs", "Epochs replayed and verified by this process")
-        self._verdicts = samples.counter(
+        self._epochs = counter("kt_monitor_epochs", "Epochs replayed and verified by this process")
+        self._verdicts = counter(
             "kt_monitor_verdicts", "Records replayed and verified, by verdict", "verdict"
         )
-        self._late = samples.counter(
+        self._late = counter(
             "kt_monitor_late_heads", "Verified heads that came more than max_interval after the one before"
         )
-        self._outages = samples.counter("kt_monitor_outages", "Times the log went away while following it")
-        self._replays = samples.histogram("kt_monitor_replay_seconds", "Time to replay and verify an epoch")
-        self._epoch = samples.gauge("kt_monitor_epoch", "Latest epoch verified")
-        self._log_size = samples.gauge("kt_monitor_log_size", "Records under its head")
-        self._map_size = samples.gauge("kt_monitor_map_size", "Entries under its head")
-        self._head = samples.gauge("kt_monitor_head_timestamp_seconds", "Timestamp of its head")
-        self._interval = samples.gauge(
-            "kt_monitor_promised_interval_seconds", "max_interval of the config in force"
-        )
-        self._promised = samples.gauge(
+        self._outages = counter("kt_monitor_outages", "Times the log went away while following it")
+        self._replays = histogram("kt_monitor_replay_seconds", "Time to replay and verify an epoch")
+        self._epoch = gauge("kt_monitor_epoch", "Latest epoch verified")
+        self._log_size = gauge("kt_monitor_log_size", "Records under its head")
+        self._map_size = gauge("kt_monitor_map_size", "Entries under its head")
+        self._head = gauge("kt_monitor_head_timestamp_seconds", "Timestamp of its head")
+        self._interval = gauge("kt_monitor_promised_interval_seconds", "max_interval of the config in force")
+        self._promised = gauge(
             "kt_monitor_promised_merge_delay_seconds", "max_merge_delay of the config in force"
         )
-        self._reachable = samples.gauge("kt_monitor_log_reachable", "1 while the event log can be reached")
+        self._reachable = gauge("kt_monitor_log_reachable", "1 while the event log can be reached")
         self._time_alarms = {
-            Alarm.SILENCE: samples.gauge(
+            Alarm.SILENCE: gauge(
                 "kt_monitor_silence", "1 while no head was verified for max_interval and a minute"
             ),
-            Alarm.FUTURE: samples.gauge(
+            Alarm.FUTURE: gauge(
                 "kt_monitor_future_head", "1 while the latest verified head is over a minute in the future"
             ),
-            Alarm.GAP: samples.gauge(
-                "kt_monitor_gap", "1 while the latest verified head is one that came too late"
-            ),
+            Alarm.GAP: gauge("kt_monitor_gap", "1 while the latest verified head is one that came too late"),
         }
-        samples.gauge(
-            "kt_monitor_disk_full",
-            "1 while nothing can be written for want of space",
-            lambda: 1.0 if self.disk_is_full() else 0.0,
-        )
-        self._alarm = samples.gauge("kt_monitor_alarm", "1 once the logs were found to be wrong")
-        samples.gauge(
-            "kt_monitor_open_records", "Records replayed, not yet under a verified head", self._size
-        )
-        samples.gauge("kt_monitor_lag_heads", "Published and not verified", lambda: self._lag(0, self._heads))
-        samples.gauge(
-            "kt_monitor_lag_records", "Published and not verified", lambda: self._lag(1, self._records)
-        )
-        samples.gauge("kt_monitor_lag_seconds", "Since when there are any", self._lag_seconds)
-        samples.gauge(
+        self.disk_full = gauge("kt_monitor_disk_full", "1 while nothing can be written for want of space")
+        self._alarm = gauge("kt_monitor_alarm", "1 once the logs were found to be wrong")
+        gauge("kt_monitor_open_records", "Records replayed, not yet under a verified head", self._size)
+        gauge("kt_monitor_lag_heads", "Published and not verified", lambda: self._lag(0, self._heads))
+        gauge("kt_monitor_lag_records", "Published and not verified", lambda: self._lag(1, self._records))
+        gauge("kt_monitor_lag_seconds", "Since when there are any", self._lag_seconds)
+        gauge(
             "kt_monitor_head_age_seconds",
             "Time since the timestamp of the latest verified head",
             lambda: self._age(self._timestamp),
         )
-        samples.gauge(
+        gauge(
             "kt_monitor_published_head_age_seconds",
             "Time since the timestamp of the newest published head, verified or not",
             lambda: self._age(max(self._timestamp, self._published[2])),
@@ -97,7 +85,7 @@ class MonitorMetrics:
         self._open[verdict.label] += 1
 
     def verified(self, state: Committed) -> None:
-        """The epoch that was being replayed is correct; ``state`` is what stands now."""
+        """The epoch that was being replayed is correct; ``state`` is committed now."""
         self._epochs.inc()
         self._replays.observe(self._monotonic() - self._begun)
         for verdict, count in self._open.items():
@@ -109,7 +97,7 @@ class MonitorMetrics:
         self.resumed(state)
 
     def resumed(self, state: Committed) -> None:
-        """What had been verified when the process started, or is now."""
+        """``state`` is verified: now, or before the process started."""
         self._open = Counter()
         self._heads, self._records = state.epoch, state.log.size
         self._timestamp = state.standing.timestamp
@@ -125,17 +113,13 @@ class MonitorMetrics:
         self._note_lag()
 
     def outage(self, *, of_log: bool = True) -> None:
-        """The epoch that was being replayed begins anew, as the log is away, or else the disk is full."""
+        """The log is away, or else the disk is full. The epoch that was being replayed begins again."""
         self._open = Counter()
         if of_log:
             self._outages.inc()
 
-    def disk_waits(self) -> None:
-        """There is no storage yet, since there is no space for it."""
-        self.disk_is_full = lambda: True
-
     def published(self, heads: int, records: int, timestamp: int) -> None:
-        """What the logs hold, as the newest head there says: the log was reached."""
+        """The log was reached; these are of its newest head."""
         self._reachable.set(1)
         self._published = (heads, records, timestamp)
         self._note_lag()

@@ -1,4 +1,4 @@
-"""The parts of a front end, put together: everything but its socket and its process."""
+"""A front end without its process and its socket: threads, pools and handlers, put together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kt_es.ledger.convicting import keep
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.replay import ReplayedEpoch
 from kt_es.ledger.rows import OpeningTable
-from kt_es.process.worker import Worker
+from kt_es.process.signals import Worker
 from kt_es.server.answers import Indexer, OpeningReader
 from kt_es.server.availability import MAX_BACKLOG, Appender, Backlog, LogConnections, LogWatch
 from kt_es.server.batcher import Batcher
@@ -28,7 +28,7 @@ from kt_es.server.http import Frontend, create_app
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
 from kt_es.server.privacy import PrivateStreams, Sweeper
 from kt_es.server.submission import Submissions
-from projections.replica import OpeningsFollower, Replica
+from projections.follower import OpeningsFollower, Replica
 
 READERS = 8
 # Histories and ranges are long work in Python: they run apart from lookups, and few at a time.
@@ -36,7 +36,7 @@ LARGE_READERS = 1
 WRITERS = 32
 GRACE = 5  # seconds
 
-# These errors do not end the process: it answers 503 and says why, until somebody has looked at the log.
+# These errors do not end the process: it answers 503 with the reason, until somebody has looked at the log.
 _STAYS = (RollbackError, EquivocationError)
 
 _LOG = structlog.get_logger("kt_es.server")
@@ -48,11 +48,7 @@ def wall_clock() -> int:
 
 
 class FrontendService:
-    """The parts of a front end without its socket: threads, pools and the ASGI application over them.
-
-    Threads: ``replica`` is the only writer of the ledger, ``openings`` the only writer of the openings;
-    ``sweeper``, ``log watch`` and ``batcher`` do what their names say. Requests run in three pools:
-    ``reads``, ``large`` (histories and ranges) and ``writes``. The rest belongs to the server's event loop.
+    """The threads and pools of a front end (docs/ARCHITECTURE.md), and the ASGI application over them.
 
     Args:
         failed: called, from any thread, with the error that must end the front end.
@@ -90,22 +86,14 @@ class FrontendService:
         # The VRF key of another directory is refused before anything listens.
         self.directory.check_key(ledger.committed)
         self.health = Health(
-            ledger,
+            self.directory,
+            self.watch,
             names.heads,
             log,
             now,
-            failure=lambda: self.directory.failure,
-            away=lambda: self.watch.problem,
             denied=lambda: [part.denied for part in (self.replica, self.follower) if part.denied],
-            full=lambda: self.directory.disk_problem,
         )
-        self.metrics = Metrics(
-            now,
-            lambda: self.watch.problem is None,
-            self.backlog,
-            self.health.has,
-            lambda: ledger.store.is_full,
-        )
+        self.metrics = Metrics(now, self.backlog, self.health.has)
         self.metrics.committed(ledger.committed.epoch, ledger.committed.standing.timestamp)
         self._batches = Worker("batcher", lambda _: self._batcher.run(), self._fail)
         self._sweeper = Sweeper(log, names, ledger, self.openings)
@@ -152,17 +140,17 @@ class FrontendService:
             worker.start()
 
     def limit(self, max_backlog: int, limits: ClientLimits) -> None:
-        """Use these limits from now on. Any thread."""
+        """Use these limits from now on. Safe to call from any thread."""
         self.backlog.limit = max_backlog
         self.clients.limits = limits
 
     def release_waiting(self) -> None:
-        """Answer everybody who waits for a verdict with a receipt, and end what is being repeated."""
+        """Answer everybody who waits for a verdict with a receipt, and end repeated appends."""
         self.replica.stop()
         self._appender.stop()
 
     def stop(self) -> None:
-        """End all threads, soon."""
+        """End all threads and connections, within a few seconds."""
         self.release_waiting()
         for worker in self._workers:
             worker.stop()
@@ -184,7 +172,7 @@ class FrontendService:
     def _fail(self, error: KtError) -> None:
         if isinstance(error, EquivocationError):
             keep(self._data, error)
-        self.directory.fail(error)
+        self.directory.failure = error
         if isinstance(error, _STAYS):
             saved = error.saved if isinstance(error, EquivocationError) else None
             _LOG.error("stopped serving", problem=str(error), evidence=None if saved is None else str(saved))
@@ -193,8 +181,7 @@ class FrontendService:
 
     def _refusing(self) -> str | None:
         problems = self.directory.disk_problem, self.watch.denials.problem, self.backlog.problem
-        reasons = [reason for reason in problems if reason]
-        return "; ".join(reasons) or None
+        return "; ".join(problem for problem in problems if problem) or None
 
     def _look(self, last: int) -> None:
         self.backlog.look(last)

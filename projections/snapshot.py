@@ -1,13 +1,13 @@
 """Saves the committed state of a directory to one file, and begins a data directory with such a file.
 
-A snapshot holds what a signer or a monitor needs to go on: the state, its head, the configs and every
-current entry. It has no past: whoever serves history rebuilds from the logs.
+A snapshot holds what a signer or a monitor needs to continue: the state, its head, the configs and every
+current entry. It has no past entries, so a front end, which serves history, rebuilds from the logs.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import BinaryIO
 
@@ -47,7 +47,7 @@ def save(ledger: Ledger, file: BinaryIO, progress: Progress = lambda _w, _n: Non
     """
     committed = ledger.committed
     if committed.epoch == 0:
-        raise DivergenceError("the data directory has no epoch yet: there is nothing to save")
+        raise DivergenceError("the data directory has no epoch yet: save a snapshot after the first epoch")
     check_commit(ledger)
     event = ledger.tables.heads.event(committed.epoch)
     configs = tuple(signed.encode() for signed in config_chain(ledger, committed))
@@ -93,32 +93,29 @@ def load(
     """
     tables = Tables(store)
     if not tables.is_empty():
-        raise DivergenceError("the data directory is not empty: a snapshot is loaded into an empty one")
+        raise DivergenceError("the data directory is not empty: load the snapshot into an empty one")
+    source = _Source(file)
     try:
-        header, committed, head = _load(_Source(file), store, origin, pinned, progress)
-        store.write(_rest(tables, committed, header), sync=True)
+        header = SnapshotHeader.decode(source.chunk())
+        committed = Committed.decode(header.committed, origin, pinned)
+        event = HeadEvent.decode(header.head_event)
+        chain = tuple(SignedConfig.decode(data) for data in header.configs)
+        _check_configs(committed, chain)
+        check_state(committed, event, chain)
+        head = SignedMapHead.decode(event.smh_bytes).head
+        check_key(chain, head.epoch, head.config_hash, pinned)
+        _load_entries(source, store, committed, progress)
+        source.check_end()
     except MalformedError as error:
-        raise DivergenceError(f"the snapshot is damaged: {error}") from None
+        raise DivergenceError(f"the snapshot is damaged: {error}; copy it again or save a new one") from None
+    store.write(_rest(tables, committed, event, header.configs), sync=True)
     check_commit(Ledger(store, origin, pinned))
     return head
 
 
-def _load(
-    source: _Source, store: Store, origin: str, pinned: PublicKey, progress: Progress
-) -> tuple[SnapshotHeader, Committed, MapHead]:
-    """Check the header, and load everything that comes after it."""
-    header = SnapshotHeader.decode(source.header())
-    committed = Committed.decode(header.committed, origin, pinned)
-    event = HeadEvent.decode(header.head_event)
-    chain = tuple(SignedConfig.decode(data) for data in header.configs)
+def _check_configs(committed: Committed, chain: Sequence[SignedConfig]) -> None:
     if committed.epoch == 0 or chain[-1] != committed.standing.config:
         raise MalformedError("snapshot header", "its configs are not those of its state")
-    check_state(committed, event, chain)
-    head = SignedMapHead.decode(event.smh_bytes).head
-    check_key(chain, head.epoch, head.config_hash, pinned)
-    _load_entries(source, store, committed, progress)
-    source.check_end()
-    return header, committed, head
 
 
 def _load_entries(source: _Source, store: Store, committed: Committed, progress: Progress) -> None:
@@ -154,15 +151,15 @@ def _leaves(source: _Source, committed: Committed) -> Iterator[tuple[LeafRef, St
         yield LeafRef(row.index, mutation.entry_hash, row.epoch), StoredEntry(row.sequence, row.mutation)
 
 
-def _rest(tables: Tables, committed: Committed, header: SnapshotHeader) -> list[Change]:
+def _rest(tables: Tables, committed: Committed, event: HeadEvent, configs: Sequence[bytes]) -> list[Change]:
     """Return everything but the map: the edges of both logs, the head, the configs, and the state itself."""
     changes: list[Change] = []
     for log, state in ((HEADS_LOG, committed.heads), (MUTATIONS_LOG, committed.log)):
         changes += tables.nodes.put(log, list(zip(plan_state(state.size).nodes, state.hashes, strict=True)))
-    changes += [tables.configs.put(1, number, data) for number, data in enumerate(header.configs)]
+    changes += [tables.configs.put(1, number, data) for number, data in enumerate(configs)]
     return [
         *changes,
-        tables.heads.put(committed.epoch, HeadEvent.decode(header.head_event)),
+        tables.heads.put(committed.epoch, event),
         tables.states.put_beginning(Beginning(committed.epoch, committed.log.size)),
         tables.states.put(committed),
     ]
@@ -176,15 +173,13 @@ class _Sink:
         self._digest = hashlib.sha256()
 
     def chunk(self, data: bytes) -> None:
-        self._write(len(data).to_bytes(LENGTH_SIZE) + data)
+        framed = len(data).to_bytes(LENGTH_SIZE) + data
+        self._digest.update(framed)
+        self._file.write(framed)
 
     def end(self) -> None:
-        self._write(bytes(LENGTH_SIZE))
+        self.chunk(b"")
         self._file.write(self._digest.digest())
-
-    def _write(self, data: bytes) -> None:
-        self._digest.update(data)
-        self._file.write(data)
 
 
 class _Source:
@@ -194,11 +189,8 @@ class _Source:
         self._file = file
         self._digest = hashlib.sha256()
 
-    def header(self) -> bytes:
-        return self._chunk()
-
     def rows(self) -> Iterator[SnapshotRow]:
-        while data := self._chunk():
+        while data := self.chunk():
             yield from decode_rows(data)
 
     def check_end(self) -> None:
@@ -206,7 +198,7 @@ class _Source:
         if self._file.read(self._digest.digest_size + 1) != self._digest.digest():
             raise MalformedError("snapshot", "its digest is not that of its content")
 
-    def _chunk(self) -> bytes:
+    def chunk(self) -> bytes:
         length = int.from_bytes(self._take(LENGTH_SIZE))
         if length > MAX_CHUNK:
             raise MalformedError("snapshot", f"a part of it has {length} bytes, more than {MAX_CHUNK}")

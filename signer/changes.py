@@ -1,8 +1,8 @@
-"""Changes of the directory's config: what stands, a signed item that follows it, and the head that has it.
+"""Changes of the directory's config: the chain of configs, a signed change of it, and the head that has it.
 
-Who may sign a change holds the signer key, so the signer's own verified state is the place to begin: its last
-commit has the chain of configs, and the queue behind it what was changed since. The verdict on a change
-depends on other changes alone, so that it is known as soon as the queue has the item.
+The operator who signs a change has the signer's data directory. Its last commit has the chain of configs,
+and the queue after that commit has the later changes. The verdict on a change depends on other changes only,
+so it is known as soon as the queue has the item.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ PAUSE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The chain of configs up to an epoch, and the queue's revision to go on from."""
+    """The chain of configs up to an epoch, and the revision of the queue where the next epoch begins."""
 
     chain: tuple[SignedConfig, ...] = ()
     queue_next: int = 0
 
 
 def base_of(data: Path, origin: str, pinned: PublicKey) -> Base:
-    """What the signer's data directory says, also while the signer runs; nothing where there is none."""
+    """Read the signer's data directory, also while the signer runs. Without one, the chain is empty."""
     if not (data / "CURRENT").is_file():
         return Base()
     store = RocksStore.view(data, FAMILIES)
@@ -55,7 +55,7 @@ def base_of(data: Path, origin: str, pinned: PublicKey) -> Base:
 
 
 class ConfigChanges:
-    """The configs of one directory, and the way to the next one."""
+    """The configs of one directory, and their next change."""
 
     def __init__(self, log: EventLog, names: StreamNames, origin: str, pinned: PublicKey, base: Base) -> None:
         self._log = log
@@ -65,10 +65,9 @@ class ConfigChanges:
         self._base = base
 
     def chain(self) -> tuple[SignedConfig, ...]:
-        """Every config up to the latest change in the queue, the first one first.
+        """Return every config up to the latest change in the queue, the oldest first.
 
-        Raises ``ConfigError`` where the queue does not lead from the known ones to its end, and
-        ``DivergenceError`` if it is another directory's.
+        Raises ``ConfigError`` if the queue misses events, ``DivergenceError`` if it is another directory's.
         """
         chain, expected = list(self._base.chain), self._base.queue_next
         for event in self._log.read(self._names.queue, expected):
@@ -78,9 +77,7 @@ class ConfigChanges:
                     f"start the signer, or name its data with --data"
                 )
             expected += 1
-            following = self._follows(event, chain)
-            if following is not None:
-                chain.append(following)
+            chain += self._accepted(event, chain)
         if not chain:
             raise ConfigError(f"{self._names.queue} has no config yet: run `kt init`")
         if all(signed.config.signer_key != self._pinned for signed in chain):
@@ -91,10 +88,10 @@ class ConfigChanges:
         self._base = Base(tuple(chain), expected)
         return self._base.chain
 
-    def _follows(self, event: Event, chain: Sequence[SignedConfig]) -> SignedConfig | None:
-        """The config in a queue event if it is accepted after ``chain``."""
+    def _accepted(self, event: Event, chain: Sequence[SignedConfig]) -> list[SignedConfig]:
+        """Return the config in a queue event if it is accepted after ``chain``."""
         if event.type != CONFIG:
-            return None
+            return []
         try:
             signed = SignedConfig.decode(event.data)
             if chain:
@@ -104,8 +101,8 @@ class ConfigChanges:
         except (MalformedError, VerificationError) as error:
             if not chain:
                 raise DivergenceError(f"{self._names.queue} begins with no config: {error}") from None
-            return None
-        return signed
+            return []
+        return [signed]
 
     def submit(self, signed: SignedConfig) -> None:
         """Put a change into the queue, durably. Raises ``RefusedError`` if another change came first."""
@@ -115,7 +112,7 @@ class ConfigChanges:
             raise RefusedError("conflict", "another change of the config came first; look at it, then repeat")
 
     def in_force(self, config: Config) -> MapHead | None:
-        """The latest head if it is under ``config`` or a later one, and signed as that says; else None."""
+        """Return the latest head if it is signed under ``config`` or a later one, else None."""
         event = self._log.last_event(self._names.heads)
         if event is None:
             return None
@@ -123,7 +120,10 @@ class ConfigChanges:
         configs = [one.config for one in self.chain()]
         hashes = [one.hash for one in configs]
         if signed.head.config_hash not in hashes:
-            raise DivergenceError(f"the head of epoch {signed.head.epoch} is under an unknown config")
+            raise DivergenceError(
+                f"the head of epoch {signed.head.epoch} is under the config {signed.head.config_hash.hex()}, "
+                f"which {self._names.queue} does not have: kt.toml or the log is another directory's"
+            )
         at = hashes.index(signed.head.config_hash)
         head = signed.verify(self._origin, configs[at].signer_key)
         return head if at >= hashes.index(config.hash) else None
@@ -145,7 +145,7 @@ class ConfigChanges:
 
 
 def following(current: Config, **changed: object) -> Config:
-    """The config that changes ``current``. Raises ``ConfigError`` for values that no reader would take."""
+    """Return the config that changes ``current``. Raises ``ConfigError`` for values that readers refuse."""
     config = replace(current, previous=current.hash, **changed)  # type: ignore[arg-type]
     try:
         return Config.decode(config.encode())
@@ -154,5 +154,5 @@ def following(current: Config, **changed: object) -> Config:
 
 
 def sign_change(config: Config, keys: Sequence[PrivateKey]) -> SignedConfig:
-    """``config`` signed by each of ``keys`` once: the key in force and, in a rotation, the new one."""
+    """Sign ``config`` by each of ``keys`` once: by the key in force and, in a rotation, by the new one."""
     return SignedConfig.sign(config, list({key.public: key for key in keys}.values()))

@@ -1,6 +1,6 @@
-"""What the signer takes from the config in force: its keys and its schedule.
+"""What follows from the config in force: the key that signs, and the end of an epoch.
 
-A rotation needs the old and the new key side by side; which of them signs is what the config says.
+A rotation needs the old and the new key at the same time. The config says which of them signs.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from kt_es.process.files import read_key
 class KeyRing:
     """Private keys by their public ones.
 
-    With ``directory`` a key that is missing is looked for there again: a rotation puts it beside the others
-    while the signer runs.
+    A key that is missing is looked for in ``directory`` again, because a rotation puts it there while the
+    signer runs.
     """
 
     def __init__(self, keys: Iterable[PrivateKey], directory: Path | None = None) -> None:
@@ -29,23 +29,26 @@ class KeyRing:
 
     @classmethod
     def load(cls, directory: Path) -> KeyRing:
-        """Every ``*.pem`` of ``directory``; ``ConfigError`` names what cannot be read."""
+        """Load every ``*.pem`` of ``directory``, as ``load_keys`` does."""
         return cls(load_keys(directory).values(), directory)
 
     def key_for(self, public: PublicKey) -> PrivateKey:
-        """The private key of ``public``, else ``ConfigError``: nothing can be signed without it."""
+        """Return the private key of ``public``; ``ConfigError`` if there is none."""
         if public not in self._keys and self._directory is not None:
-            self._keys |= {
-                PublicKey(key.algorithm, key.public): key for key in load_keys(self._directory).values()
-            }
-        key = self._keys.get(public)
-        if key is None:
-            raise ConfigError(f"the signer has no private key for the config's signer key {public.id.hex()}")
-        return key
+            self._keys |= KeyRing.load(self._directory)._keys
+        if public not in self._keys:
+            raise ConfigError(
+                f"the signer has no private key for the config's signer key {public.id.hex()}: "
+                f"copy its *.pem into the folder of `signer.keys`"
+            )
+        return self._keys[public]
 
 
 def load_keys(directory: Path) -> dict[Path, PrivateKey]:
-    """Every ``*.pem`` of ``directory`` by its path; ``ConfigError`` if there is none or one is unusable."""
+    """Return the key of every ``*.pem`` of ``directory`` by its path.
+
+    Raises ``ConfigError`` if there is no such file, or if one of them cannot be used.
+    """
     paths = sorted(directory.glob("*.pem")) if directory.is_dir() else []
     if not paths:
         raise ConfigError(f"there is no signer key (*.pem) in {directory}: run `kt init` or restore it")
@@ -53,10 +56,7 @@ def load_keys(directory: Path) -> dict[Path, PrivateKey]:
 
 
 def load_key(path: Path) -> PrivateKey:
-    """The private key in a PEM file; ``ConfigError`` names the file and what is wrong with it.
-
-    A file that other users can read is refused: whoever has the key signs for the directory.
-    """
+    """Return the private key in a PEM file, which ``read_key`` checks."""
     return read_key(path, "the signer key", PrivateKey.from_pem)
 
 

@@ -6,8 +6,8 @@ The flow of one epoch, with the file that has each step:
    brings: events from before the group was joined, events beyond the group's limit of unacknowledged ones,
    events that a dead connection lost.
 2. ``EpochWork.process`` (work.py) decides the event by ``EpochFold`` (kt_es/ledger/fold.py) and appends full
-   records events by ``publish`` (publish.py).
-3. ``Signer._insert_marker`` appends a marker to the queue when ``Schedule`` (schedule.py) wants one. The
+   records events by ``publish`` (work.py).
+3. ``Signer._insert_marker`` appends a marker to the queue when ``Schedule`` (keys.py) wants one. The
    marker comes back by step 1 and closes the epoch.
 4. ``EpochWork.finish`` publishes the remaining records, then the signed head, and then commits locally.
 5. ``Signer._acknowledge`` acknowledges the events below the committed queue position.
@@ -15,15 +15,16 @@ The flow of one epoch, with the file that has each step:
 On any trouble with the log a signer is thrown away. The next one starts from the last commit by ``recover``,
 as every start does.
 
-Threads: ``Signer``, ``EpochWork`` and the ledger belong to the thread that calls ``run_forever`` (runner.py),
-and need no lock. ``signer-inbox`` only moves deliveries into a bounded queue; ``reloading`` replaces
-``Signer.limits``; scrapes read ``SignerMetrics``.
+Threads: ``Signer``, ``EpochWork`` and the ledger belong to the thread that calls ``run_forever``
+(service.py), and need no lock. ``signer-inbox`` only moves deliveries into a bounded queue; ``reloading``
+replaces the limits, which are frozen; scrapes read ``SignerMetrics``.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import structlog
@@ -35,16 +36,14 @@ from kt_es.ledger.anchor import check_commit
 from kt_es.ledger.ledger import Ledger, check_pinned, head_at
 from kt_es.ledger.replay import Replay
 from signer.keys import KeyRing, Schedule
-from signer.observer import Finished, Observer, SignerProgress, Silent, last_published
-from signer.patrol import Patrol
-from signer.work import EpochWork, check_published
+from signer.metrics import SignerMetrics, SignerProgress, last_published
+from signer.patrol import Patrol, check_published
+from signer.work import EpochWork
 
 # How many events are read from the stream before the schedule is looked at again.
 READ_AHEAD = 64
 
-_SILENT = Silent()
-
-_log = structlog.get_logger("signer")
+_LOG = structlog.get_logger("signer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +72,9 @@ class Effects:
 class Signer:
     """The signer over one connection: ``recover``, ``join``, then ``deliver`` and ``advance`` by turns.
 
-    Every method raises ``UnavailableError`` when the log goes away and ``DivergenceError`` when it holds
-    another truth; the signer is of no use after that.
+    ``limits`` is asked at each use, because another thread may replace the limits. Every method raises
+    ``UnavailableError`` when the log goes away and ``DivergenceError`` when it holds other events than this
+    signer would write. The signer is of no use after that.
     """
 
     def __init__(
@@ -85,37 +85,35 @@ class Signer:
         keys: KeyRing,
         *,
         effects: Effects,
-        limits: EpochLimits,
-        observer: Observer = _SILENT,
+        limits: Callable[[], EpochLimits],
+        metrics: SignerMetrics | None = None,
     ) -> None:
         self._log = log
         self._names = names
         self._ledger = ledger
         self._keys = keys
         self._effects = effects
-        # Replaced by the thread ``reloading``. Frozen, and read anew at each use, so no lock is needed.
-        self.limits = limits
-        self._observer = observer
+        self._limits = limits
+        self._metrics = metrics or SignerMetrics(effects.now, effects.monotonic)
         # Before ``_begin_epoch``, which reads the stored head.
         check_commit(ledger)
         self._begin_epoch()
         self._unacknowledged: list[Event] = []  # without their data
         self._group: GroupSubscription | None = None
         self.finished = 0  # epochs
-        # Deliveries begin where acknowledgements ended. Later events are read from the stream.
-        self._behind = True
-        self._last_marker_at = effects.monotonic()
-        self._last_heard_at = effects.monotonic()
+        # Whether there is more to read at once, without waiting for deliveries: these begin where
+        # acknowledgements ended, and later events are read from the stream.
+        self.is_behind = True
+        self._last_marker_at = self._last_heard_at = self._patrolled_at = effects.monotonic()
         self._patrol = Patrol(log, names, ledger, int.from_bytes(effects.nonce()[:8]))
-        self._patrolled_at = effects.monotonic()
         # Revision of the last event that the subscription delivered. Events after it are still expected.
         self._delivered = -1
 
     def recover(self) -> None:
         """Bring the ledger to the last published head.
 
-        Verdicts are decided, roots computed and heads verified again; only the signatures of mutations
-        are not: the head that this signer signed covers their verdicts.
+        Verdicts are decided, roots computed and heads verified again. The signatures of mutations are not
+        verified: the head that this signer signed covers their verdicts.
         """
         goal = last_published(self._log, self._names.heads)
         progress = SignerProgress(self._effects.monotonic, self._ledger.committed.log.size, goal)
@@ -128,24 +126,24 @@ class Signer:
         self._begin_epoch()
         config = self._work.config
         if config is not None:
-            # Now, and not at the next marker: without its key this signer is of no use.
+            # Here and not at the next marker, because a signer without its key must not join the group.
             self._keys.key_for(config.signer_key)
-        self._observer.sealed(self._ledger.committed.queue_next, self._effects.monotonic())
+        self._metrics.sealed(self._ledger.committed.queue_next)
 
     def join(self, group: GroupSubscription) -> None:
         """Become active as the only member of the group."""
         self._group = group
         # Another signer may have advanced while this one waited.
         self.recover()
-        _log.info("active", epoch=self._ledger.committed.epoch)
-        self._observer.role(active=True)
+        _LOG.info("active", epoch=self._ledger.committed.epoch)
+        self._metrics.role(active=True)
         self._delivered = self._log.last_revision(self._names.queue)
-        self._observer.seen(self._delivered)
+        self._metrics.seen(self._delivered)
         self._last_marker_at = self._last_heard_at = self._effects.monotonic()
 
     def deliver(self, event: Event) -> None:
         """Process a delivered event: the next one, an old one, or one behind a gap."""
-        self._observer.seen(event.revision)
+        self._metrics.seen(event.revision)
         self._delivered = max(self._delivered, event.revision)
         # Without the data, which would hold a whole epoch in memory.
         self._unacknowledged.append(replace(event, data=b""))
@@ -157,28 +155,23 @@ class Signer:
         elif event.revision < self._ledger.committed.queue_next:
             self._acknowledge()
         else:
-            self._behind = self._behind or gap > 0
+            self.is_behind = self.is_behind or gap > 0
         self._last_heard_at = self._effects.monotonic()
 
     def advance(self) -> None:
         """Do what is due between deliveries: read what is missing, watch, patrol, insert a marker."""
-        if self._behind or self._expects_more():
+        if self.is_behind or self._expects_more():
             started = self._effects.monotonic()
-            self._behind = self._read(READ_AHEAD) == READ_AHEAD
-            # While the signer reads it takes no deliveries: that time is no silence of the subscription.
+            self.is_behind = self._read(READ_AHEAD) == READ_AHEAD
+            # The signer takes no deliveries while it reads, so that time is no silence of the subscription.
             self._last_heard_at += self._effects.monotonic() - started
         if self._is_group_full():
             self._last_heard_at = self._effects.monotonic()
         self._watch()
-        if self._effects.monotonic() - self._patrolled_at >= self.limits.patrol:
+        if self._effects.monotonic() - self._patrolled_at >= self._limits().patrol:
             self._patrol.step()
             self._patrolled_at = self._effects.monotonic()
         self._insert_marker()
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether there is more to read at once, without waiting for deliveries."""
-        return self._behind
 
     def _read(self, limit: int) -> int:
         """Process up to ``limit`` events of the stream; return how many there were."""
@@ -190,43 +183,37 @@ class Signer:
 
     def _expects_more(self) -> bool:
         waited = self._effects.monotonic() - self._last_marker_at
-        lost = self._marker is not None and waited > self.limits.patience
+        lost = self._marker is not None and waited > self._limits().patience
         return lost or self._is_group_full()
 
     def _is_group_full(self) -> bool:
         """Whether the group has delivered about all that it may before the next acknowledgement."""
-        return len(self._unacknowledged) >= self.limits.unacknowledged
+        return len(self._unacknowledged) >= self._limits().unacknowledged
 
     def _process(self, event: Event) -> None:
         """Decide one queue event, the next one, and end the epoch if it is the marker."""
         self._work.process(event)
-        self._observer.decided(event.revision, self._work.size, self._effects.monotonic())
+        self._metrics.decided(event.revision, self._work.size)
         if self._work.is_closed:
             self._finish_epoch()
 
     def _begin_epoch(self) -> None:
-        self._work = EpochWork(
-            self._log,
-            self._names,
-            self._ledger,
-            self._keys,
-            self.limits.outbox,
-            monotonic=self._effects.monotonic,
-        )
+        outbox, clock = self._limits().outbox, self._effects.monotonic
+        self._work = EpochWork(self._log, self._names, self._ledger, self._keys, outbox, monotonic=clock)
         self._marker: NewEvent | None = None
         config, epoch = self._work.config, self._ledger.committed.epoch
         self._new_config = (
             config is not None and epoch > 0 and head_at(self._ledger, epoch)[1].config_hash != config.hash
         )
         if config is not None:
-            self._observer.configured(config)
+            self._metrics.configured(config)
 
     def _finish_epoch(self) -> None:
-        """Records, then the head, then the local commit, then the acknowledgement."""
+        """Publish records, then the head, commit locally, then acknowledge and truncate."""
         started = self._effects.monotonic()
         head = self._work.finish()
         self.finished += 1
-        _log.info(
+        _LOG.info(
             "epoch",
             epoch=head.epoch,
             items=self._work.size,
@@ -235,13 +222,13 @@ class Signer:
             verdicts=dict(self._work.verdicts),
         )
         self._last_marker_at = self._effects.monotonic()
-        self._observer.sealed(head.queue_next, self._last_marker_at)
+        self._metrics.sealed(head.queue_next)
         done = self._work
         self._begin_epoch()
         self._acknowledge()
         phases = {**done.phases, "acknowledge": self._effects.monotonic() - self._last_marker_at}
-        self._observer.finished(Finished(head, done.size, done.verdicts, phases))
-        if self.limits.truncate:
+        self._metrics.finished(head, done.size, done.verdicts, phases)
+        if self._limits().truncate:
             # The last event stays, so that the end of the stream can still be asked for.
             self._log.truncate(self._names.queue, head.queue_next - 1)
 
@@ -258,7 +245,7 @@ class Signer:
         config = self._work.config
         if config is None or self._marker is not None:
             return
-        schedule = Schedule.of(config, self.limits.batch_limit)
+        schedule = Schedule.of(config, self._limits().batch_limit)
         since_marker = self._effects.monotonic() - self._last_marker_at
         since_head = (self._effects.now() - self._ledger.committed.standing.timestamp) / 1000
         if not schedule.wants_marker(since_marker, since_head, self._work.size, new_config=self._new_config):
@@ -272,23 +259,20 @@ class Signer:
         self._last_marker_at = self._effects.monotonic()
 
     def _watch(self) -> None:
-        """After a long silence, ask a fresh client whether the queue has gone on: hung servers are silent.
+        """After a long silence, ask a fresh client whether the queue has grown: a hung server is silent.
 
-        Events that were read from the stream meanwhile count as missing as well: without a delivery they
-        could not be acknowledged.
-
-        Raises:
-            UnavailableError: the queue has events that the subscription did not deliver.
+        Raises ``UnavailableError`` if the queue has events that the subscription did not deliver, also if
+        they were read from the stream: without a delivery they cannot be acknowledged.
         """
-        if self._effects.monotonic() - self._last_heard_at < self.limits.watchdog:
+        if self._effects.monotonic() - self._last_heard_at < self._limits().watchdog:
             return
-        fresh = self._effects.connect()
-        try:
+        with closing(self._effects.connect()) as fresh:
             last = fresh.last_revision(self._names.queue)
-        finally:
-            fresh.close()
-        self._observer.seen(last)
+        self._metrics.seen(last)
         if last >= self._work.queue_next or last > self._delivered:
-            self._observer.outage("silence")
-            raise UnavailableError("the subscription is silent, but the queue has gone on")
+            self._metrics.outage("silence")
+            raise UnavailableError(
+                f"{self._names.queue} has revision {last}, but the subscription is silent after revision "
+                f"{self._delivered}: connecting again"
+            )
         self._last_heard_at = self._effects.monotonic()

@@ -1,27 +1,34 @@
-"""The signer's metrics for Prometheus, in a registry of their own. No label holds anything of an item.
+"""What a signer reports: its metrics for Prometheus, and the progress of a rebuild in its log.
 
-The merge delay is the time from the signer's first sight of an event to the head that covers it. Outages
-and new starts of the loop count; the time before the process started does not.
+No label of a metric holds anything of an item. The merge delay is the time from the signer's first sight of
+an event to the head that covers it. Outages and new starts of the loop count; the time before the process
+started does not. The signer's thread makes all reports.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 
+from kt_es.errors import MalformedError
+from kt_es.eventstore.streams import EventLog
 from kt_es.formats.configs import Config
+from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
+from kt_es.formats.queue import Record
 from kt_es.process.exposition import Samples
-from signer.observer import Finished
 
+PROGRESS_SECONDS = 1.0
+# A replay has ten thousand records a second. The clock is read once for this many.
+RECORDS_A_LOOK = 256
 _ITEMS = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 
-_log = structlog.get_logger("signer")
+_LOG = structlog.get_logger("signer")
 
 
 class SignerMetrics:
-    """An ``Observer`` that counts. ``now`` is the wall clock in ms, ``monotonic`` in seconds.
+    """``now`` is the wall clock in ms, ``monotonic`` in seconds.
 
     The signer's thread writes, the threads that answer scrapes read. ``_lock`` guards ``_waiting``,
     ``_last_seen`` and ``_sealed``, which are read together; the other fields are assigned as a whole.
@@ -29,6 +36,7 @@ class SignerMetrics:
 
     def __init__(self, now: Callable[[], int], monotonic: Callable[[], float]) -> None:
         samples = Samples()
+        counter, gauge, histogram = samples.counter, samples.gauge, samples.histogram
         self.registry = samples.registry
         self._now = now
         self._monotonic = monotonic
@@ -38,77 +46,68 @@ class SignerMetrics:
         self._sealed = 0
         self._timestamp = 0
         self._promise: float | None = None
-        self.disk_is_full: Callable[[], bool] = lambda: False
-        self._epochs = samples.counter("kt_signer_epochs", "Epochs published by this process")
-        self._verdicts = samples.counter(
-            "kt_signer_verdicts", "Items decided and sealed, by verdict", "verdict"
-        )
-        self._outages = samples.counter(
-            "kt_signer_outages",
-            "Times the loop began anew, by the reason",
-            "kind",
-        )
-        self._broken = samples.counter("kt_signer_merge_delay_broken", "Epochs over max_merge_delay")
-        self._phases = samples.histogram("kt_signer_phase_seconds", "Time in one epoch, by phase", "phase")
-        self._items = samples.histogram("kt_signer_epoch_items", "Items in an epoch", buckets=_ITEMS)
-        self._delays = samples.histogram("kt_signer_merge_delay_seconds", "Longest of each epoch with items")
-        self._delay = samples.gauge(
-            "kt_signer_last_merge_delay_seconds", "Longest of the last epoch with items"
-        )
-        samples.gauge(
-            "kt_signer_disk_full",
-            "1 while nothing can be written for want of space",
-            lambda: 1.0 if self.disk_is_full() else 0.0,
-        )
-        self._active = samples.gauge("kt_signer_active", "1 with the place at the queue, 0 as a standby")
-        self._epoch = samples.gauge("kt_signer_epoch", "Latest epoch committed")
-        self._head = samples.gauge(
-            "kt_signer_head_timestamp_seconds", "Timestamp of the latest head of its own"
-        )
-        self._staged = samples.gauge("kt_signer_lag_items", "Items decided, but not yet under a head")
-        self._promised = samples.gauge(
-            "kt_signer_promised_merge_delay_seconds", "max_merge_delay of the config"
-        )
-        self._interval = samples.gauge("kt_signer_promised_interval_seconds", "max_interval of the config")
-        samples.gauge(
-            "kt_signer_lag_events", "Queue events known of and not yet under a head", self._lag_events
-        )
-        samples.gauge(
-            "kt_signer_lag_seconds", "How long the oldest of them has been known of", self._lag_seconds
-        )
-        samples.gauge("kt_signer_head_age_seconds", "Time since the timestamp of the latest head", self._age)
+        self._epochs = counter("kt_signer_epochs", "Epochs published by this process")
+        self._verdicts = counter("kt_signer_verdicts", "Items decided and sealed, by verdict", "verdict")
+        self._outages = counter("kt_signer_outages", "Times the loop began anew, by the reason", "kind")
+        self._broken = counter("kt_signer_merge_delay_broken", "Epochs over max_merge_delay")
+        self._phases = histogram("kt_signer_phase_seconds", "Time in one epoch, by phase", "phase")
+        self._items = histogram("kt_signer_epoch_items", "Items in an epoch", buckets=_ITEMS)
+        self._delays = histogram("kt_signer_merge_delay_seconds", "Longest of each epoch with items")
+        self._delay = gauge("kt_signer_last_merge_delay_seconds", "Longest of the last epoch with items")
+        self.disk_full = gauge("kt_signer_disk_full", "1 while nothing can be written for want of space")
+        self._active = gauge("kt_signer_active", "1 with the place at the queue, 0 as a standby")
+        self._epoch = gauge("kt_signer_epoch", "Latest epoch committed")
+        self._head = gauge("kt_signer_head_timestamp_seconds", "Timestamp of the latest head of its own")
+        self._staged = gauge("kt_signer_lag_items", "Items decided, but not yet under a head")
+        self._promised = gauge("kt_signer_promised_merge_delay_seconds", "max_merge_delay of the config")
+        self._interval = gauge("kt_signer_promised_interval_seconds", "max_interval of the config")
+        gauge("kt_signer_lag_events", "Queue events known of and not yet under a head", self._lag_events)
+        gauge("kt_signer_lag_seconds", "How long the oldest of them has been known of", self._lag_seconds)
+        gauge("kt_signer_head_age_seconds", "Time since the timestamp of the latest head", self._age)
 
     def seen(self, last: int) -> None:
+        """The queue has an event of revision ``last``."""
         with self._lock:
             self._last_seen = max(self._last_seen, last)
             # An event at or before the last head is only delivered again.
             if self._waiting is None and self._last_seen >= self._sealed:
                 self._waiting = (self._sealed, self._monotonic())
 
-    def decided(self, revision: int, staged: int, at: float) -> None:
+    def decided(self, revision: int, staged: int) -> None:
+        """An event was decided, perhaps again; the epoch has ``staged`` items now."""
         self.seen(revision)
         self._staged.set(staged)
 
-    def sealed(self, queue_next: int, at: float) -> None:
+    def sealed(self, queue_next: int) -> None:
+        """A head of this signer or another one covers the queue below ``queue_next``."""
+        now = self._monotonic()
         with self._lock:
             waited = self._waiting
             self._sealed = queue_next
             self._staged.set(0)
             if waited is None or waited[0] >= queue_next:
                 return
-            self._waiting = None if self._last_seen < queue_next else (queue_next, at)
-        self._observe_delay(at - waited[1])
+            self._waiting = None if self._last_seen < queue_next else (queue_next, now)
+        seconds = now - waited[1]
+        self._delays.observe(seconds)
+        self._delay.set(seconds)
+        if self._promise is not None and seconds > self._promise:
+            self._broken.inc()
+            _LOG.warning("merge delay not kept", seconds=round(seconds, 3), promised=self._promise)
 
-    def finished(self, epoch: Finished) -> None:
+    def finished(
+        self, head: MapHead, items: int, verdicts: Mapping[str, int], phases: Mapping[str, float]
+    ) -> None:
+        """An epoch is published, committed and acknowledged; ``phases`` has seconds by name."""
         self._epochs.inc()
-        self._items.observe(epoch.items)
-        for verdict, count in epoch.verdicts.items():
+        self._items.observe(items)
+        for verdict, count in verdicts.items():
             self._verdicts.labels(verdict).inc(count)
-        for phase, seconds in epoch.phases.items():
+        for phase, seconds in phases.items():
             self._phases.labels(phase).observe(seconds)
-        self._epoch.set(epoch.head.epoch)
-        self._timestamp = epoch.head.timestamp
-        self._head.set(epoch.head.timestamp / 1000)
+        self._epoch.set(head.epoch)
+        self._timestamp = head.timestamp
+        self._head.set(head.timestamp / 1000)
 
     def configured(self, config: Config) -> None:
         self._promise = config.max_merge_delay / 1000
@@ -119,18 +118,8 @@ class SignerMetrics:
         self._active.set(1 if active else 0)
 
     def outage(self, kind: str) -> None:
+        """The loop begins again because of ``kind``: ``log``, ``disk`` or ``silence``."""
         self._outages.labels(kind).inc()
-
-    def disk_waits(self) -> None:
-        """The store cannot be opened yet, because the disk is full."""
-        self.disk_is_full = lambda: True
-
-    def _observe_delay(self, seconds: float) -> None:
-        self._delays.observe(seconds)
-        self._delay.set(seconds)
-        if self._promise is not None and seconds > self._promise:
-            self._broken.inc()
-            _log.warning("merge delay not kept", seconds=round(seconds, 3), promised=self._promise)
 
     def _lag_events(self) -> float:
         with self._lock:
@@ -142,3 +131,54 @@ class SignerMetrics:
 
     def _age(self) -> float:
         return max(0, self._now() - self._timestamp) / 1000 if self._timestamp else 0.0
+
+
+class SignerProgress:
+    """Logs ``recovering`` now and then, with what is done and what is to be done.
+
+    ``records`` is the count in the ledger already; ``goal`` is the last published head.
+    """
+
+    def __init__(self, monotonic: Callable[[], float], records: int, goal: MapHead | None) -> None:
+        self._monotonic = monotonic
+        self._goal = goal
+        self._first = self._done = records
+        self._began = self._logged_at = monotonic()
+        self._epoch = 0
+
+    def record(self, record: Record) -> None:
+        self._done = record.sequence + 1
+        if self._done % RECORDS_A_LOOK == 0:
+            self._log_progress()
+
+    def epoch(self, head: MapHead) -> None:
+        self._epoch = head.epoch
+        self._log_progress()
+
+    def end(self) -> None:
+        """Log ``recovered`` if there was anything to do."""
+        if self._epoch:
+            _LOG.info("recovered", epoch=self._epoch, **self._figures())
+
+    def _log_progress(self) -> None:
+        now = self._monotonic()
+        if now - self._logged_at >= PROGRESS_SECONDS:
+            self._logged_at = now
+            _LOG.info("recovering", **self._figures())
+
+    def _figures(self) -> dict[str, int]:
+        rate = round((self._done - self._first) / max(self._monotonic() - self._began, 1e-6))
+        goal = (
+            {} if self._goal is None else {"of_records": self._goal.log_size, "of_epochs": self._goal.epoch}
+        )
+        return {"records": self._done, "records_per_second": rate, **goal}
+
+
+def last_published(log: EventLog, stream: str) -> MapHead | None:
+    """Return the last head in the log, unverified: it only shows how much there is to do."""
+    event = log.last_event(stream)
+    try:
+        return None if event is None else SignedMapHead.decode(HeadEvent.decode(event.data).smh_bytes).head
+    except MalformedError:
+        # The replay reports what is wrong with the head.
+        return None

@@ -1,20 +1,20 @@
-"""The patrol: what is published long ago is read again, a little at a time, and held against the ledger.
+"""Comparison of what is published with what was committed here: the end at each start, and then all of it.
 
-At its start a signer compares only the end of both logs; a record or head before it, changed in the
-streams later, would stand there under one head after the other until somebody replays. So a running
-signer goes round: each ``step`` reads a few events of each log, and stops it at the first that is
-another one than it has hashed.
+Without a replay, nobody would notice that a record or head was changed in its stream after it was published.
+So a running signer reads both logs again and again: each step of ``Patrol`` reads a few events. The signer
+stops at the first event that differs from what it has hashed.
 """
 
 from __future__ import annotations
 
 from kt_es.crypto.hashes import log_leaf_hash
-from kt_es.errors import DivergenceError, EquivocationError, MalformedError, RollbackError
+from kt_es.errors import DivergenceError, MalformedError, RollbackError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.heads import MAP_HEAD
 from kt_es.formats.queue import RECORDS, decode_records
-from kt_es.ledger.anchor import another_head
+from kt_es.ledger.anchor import Anchor, another_head
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.rows import Beginning
 from kt_es.ledger.tables import MUTATIONS_LOG
 
 # In a step; an event of records has up to 256 KiB, a head less than 2.
@@ -22,16 +22,55 @@ RECORD_EVENTS = 4
 HEAD_EVENTS = 32
 
 
+def check_published(log: EventLog, names: StreamNames, ledger: Ledger) -> None:
+    """Compare the last head and the last records that were committed, before anything is published.
+
+    Raises:
+        RollbackError, EquivocationError: as ``Anchor`` finds them.
+        DivergenceError: this data directory and this log do not belong together, or one of them was changed.
+    """
+    committed = ledger.committed
+    if committed.epoch == 0:
+        return
+    Anchor(names, ledger).check(log)
+    stream, revision = names.mutations, committed.records_next - 1
+    event = next(iter(log.read(stream, revision, 1)), None)
+    if event is None or event.revision != revision or event.type != RECORDS:
+        raise DivergenceError(
+            f"{stream} has no records event at revision {revision}, which was committed here"
+        )
+    end = _check_records(ledger, ledger.tables.states.beginning(), event)
+    if end != committed.log.size:
+        raise DivergenceError(
+            f"{stream}, revision {revision}: ends with record {end - 1}, the last one committed here is "
+            f"{committed.log.size - 1}: records_next was changed, or the stream was"
+        )
+
+
+def _check_records(ledger: Ledger, begun: Beginning, event: Event) -> int:
+    """Compare the records of ``event`` with those that were hashed here, and return the next number."""
+    where = f"{event.stream}, revision {event.revision}"
+    try:
+        first, records = decode_records(event.data)
+    except MalformedError as error:
+        raise DivergenceError(f"{where}: {error}") from None
+    nodes = ledger.tables.nodes.leaves(MUTATIONS_LOG, first, len(records))
+    for number, (node, record) in enumerate(zip(nodes, records, strict=True), first):
+        # A directory that began with a snapshot has nothing of what was before it.
+        if node != log_leaf_hash(record) and not (node is None and number < begun.records):
+            raise DivergenceError(f"{where}: record {number} is not the one committed here")
+    return first + len(records)
+
+
 class Patrol:
     """One signer's round, from the first event of both logs to the last one committed, again and again."""
 
     def __init__(self, log: EventLog, names: StreamNames, ledger: Ledger, start: int = 0) -> None:
-        """``start`` is any number: where in its round it begins, so that restarts do not repeat one part."""
+        """``start`` is any number: where the round begins, so that restarts do not repeat one part."""
         self._log = log
         self._names = names
         self._ledger = ledger
         self._start = start
-        # A directory that began with a snapshot has nothing of what was before it.
         self._begun = ledger.tables.states.beginning()
         self._records_at: int | None = None
         self._heads_at: int | None = None
@@ -46,59 +85,39 @@ class Patrol:
             self._heads_at = self._heads(self._heads_at, committed.epoch)
 
     def _next(self, at: int | None, end: int) -> int:
-        """Where to go on: somewhere at first, and from the beginning once the end is reached."""
+        """Return where to go on: somewhere at first, and at the beginning once the end is reached."""
         if at is None:
             return self._start % end
         return 0 if at >= end else at
 
     def _records(self, at: int, end: int) -> int:
-        stream = self._names.mutations
-        for event in self._read(stream, at, min(RECORD_EVENTS, end - at), RECORDS):
-            where = f"{stream}, revision {event.revision}"
-            try:
-                first, records = decode_records(event.data)
-            except MalformedError as error:
-                raise DivergenceError(f"{where}: {error}") from None
-            leaves = self._ledger.tables.nodes.leaves(MUTATIONS_LOG, first, len(records))
-            for offset, node in enumerate(leaves):
-                if node is None and first + offset < self._begun.records:
-                    continue
-                if node != log_leaf_hash(records[offset]):
-                    raise DivergenceError(f"{where}: record {first + offset} is not the one committed here")
+        for event in self._read(self._names.mutations, at, min(RECORD_EVENTS, end - at), RECORDS):
+            _check_records(self._ledger, self._begun, event)
         return min(at + RECORD_EVENTS, end)
 
     def _heads(self, at: int, end: int) -> int:
-        stream = self._names.heads
-        for event in self._read(stream, at, min(HEAD_EVENTS, end - at), MAP_HEAD):
-            stored = self._ledger.tables.heads.get(event.revision + 1)
-            if stored is None and event.revision + 1 < self._begun.epoch:
-                continue
-            if stored != event.data:
-                raise self._other_head(event, stored)
+        for event in self._read(self._names.heads, at, min(HEAD_EVENTS, end - at), MAP_HEAD):
+            epoch = event.revision + 1
+            stored = self._ledger.tables.heads.get(epoch)
+            if stored != event.data and not (stored is None and epoch < self._begun.epoch):
+                problem = (
+                    f"{event.stream} has another head of epoch {epoch} than was committed here, and the "
+                    f"directory has not signed it"
+                )
+                raise another_head(self._ledger, epoch, stored or b"", event.data, problem)
         return min(at + HEAD_EVENTS, end)
-
-    def _other_head(self, event: Event, stored: bytes | None) -> DivergenceError | EquivocationError:
-        epoch = event.revision + 1
-        return another_head(
-            self._ledger,
-            epoch,
-            stored or b"",
-            event.data,
-            f"{event.stream} has another head of epoch {epoch} than was committed here, and the directory "
-            f"has not signed it",
-        )
 
     def _read(self, stream: str, at: int, count: int, kind: str) -> list[Event]:
         events = list(self._log.read(stream, at, count))
         if len(events) < count and self._log.last_revision(stream) < at + count - 1:
             raise RollbackError(
                 f"the log was rolled back: {stream} ends before revision {at + count - 1}, which was "
-                f"committed here"
+                f"committed here: restore the complete log"
             )
         found = [(event.revision, event.type) for event in events]
         if found != [(revision, kind) for revision in range(at, at + count)]:
             raise DivergenceError(
-                f"{stream}, revisions {at} to {at + count - 1}: {found} stands there, {count} events of "
+                f"{stream}, revisions {at} to {at + count - 1}: the log has {found}, but {count} events of "
                 f"{kind} were committed here"
             )
         return events

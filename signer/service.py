@@ -1,4 +1,4 @@
-"""The signer as a process: its data directory, its keys, and the loop, started anew after any trouble."""
+"""The signer as a process: its data directory, its keys, and the loop, which begins again after an outage."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Full, Queue
@@ -21,12 +21,11 @@ from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rocks import open_patiently
 from kt_es.ledger.tables import FAMILIES
 from kt_es.process.exposition import exposed
-from kt_es.process.outage import Backoff, Outage
+from kt_es.process.outage import Backoff, Outage, keep_trying
 from kt_es.process.signals import Reloaded, differing, reloading
 from signer.keys import KeyRing
 from signer.loop import Effects, EpochLimits, Signer
 from signer.metrics import SignerMetrics
-from signer.observer import Observer, Silent
 
 GROUP = "kt-signer"
 # Delivered events that wait for the signer, in bytes, and what each counts beside its data.
@@ -35,9 +34,7 @@ ENVELOPE = 1 << 10
 TICK = 0.05  # seconds that the signer waits for a delivery before it does what else is due
 STANDBY = 0.5  # seconds between two attempts of a standby to join the group
 
-_SILENT = Silent()
-
-_log = structlog.get_logger("signer")
+_LOG = structlog.get_logger("signer")
 
 
 def run_forever(
@@ -45,34 +42,31 @@ def run_forever(
     new_signer: Callable[[EventLog], Signer],
     queue: str,
     stop: threading.Event,
-    observer: Observer = _SILENT,
+    metrics: SignerMetrics,
     *,
-    outage: Outage | None = None,
+    outage: Outage,
 ) -> None:
     """Run one signer after the other until ``stop``: each outage of the log, or of a full disk, ends one.
 
-    Raises every other error: divergence and unusable keys are for people to look at.
+    Every other error is raised: people have to look at a divergence or an unusable key.
     """
     backoff = Backoff()
-    outage = outage or Outage("signer", _log)
-    while not stop.is_set():
-        signer = None
-        try:
-            log = connect()
+
+    def attempt() -> None:
+        with closing(connect()) as log:
+            signer = new_signer(log)
             try:
-                signer = new_signer(log)
                 _run(log, signer, queue, stop, outage)
             finally:
-                log.close()
-        except UnavailableError as error:
-            # An outage after a time of work is a new one.
-            observer.role(active=False)
-            observer.outage("disk" if isinstance(error, DiskFullError) else "log")
-            if signer is not None and signer.finished:
-                backoff.reset()
-            if not stop.is_set():
-                outage.failed(error)
-            stop.wait(backoff.pause())
+                if signer.finished:
+                    # An outage after a time of work is a new one.
+                    backoff.reset()
+
+    def failed(error: KtError) -> None:
+        metrics.role(active=False)
+        metrics.outage("disk" if isinstance(error, DiskFullError) else "log")
+
+    keep_trying(attempt, stop, outage, backoff, on_failure=failed)
 
 
 def _run(log: EventLog, signer: Signer, queue: str, stop: threading.Event, outage: Outage) -> None:
@@ -102,7 +96,7 @@ def _join_when_free(
         if group is not None:
             return group
         if not waiting:
-            _log.info("standby")
+            _LOG.info("standby")
             waiting = True
         # Following the logs meanwhile makes taking over quick.
         signer.recover()
@@ -171,9 +165,6 @@ def inbox_of(group: GroupSubscription) -> Iterator[Queue[Event | KtError]]:
         thread.join(timeout=5)
 
 
-_LOG = structlog.get_logger("signer")
-
-
 @dataclass(frozen=True, slots=True)
 class SignerSettings:
     """``pinned`` is any signer key of the directory and begins a new one; ``keys`` has the private ones."""
@@ -187,34 +178,18 @@ class SignerSettings:
     metrics: tuple[str, int] | None = None  # host and port to serve metrics at
 
 
-class _CurrentLimits:
-    """The limits in force, for the signer at work and for those after it.
+@dataclass(slots=True)
+class _Reloading:
+    """Brings the limits of settings that were read again into force: the signer's thread reads ``limits``."""
 
-    Used by the thread ``reloading`` and by the signer's thread. The lock guards all fields.
-    """
+    started: SignerSettings
+    limits: EpochLimits
+    reread: Callable[[], SignerSettings]
 
-    def __init__(self, started: SignerSettings, reread: Callable[[], SignerSettings]) -> None:
-        self._lock = threading.Lock()
-        self.now = started.limits
-        self._signer: Signer | None = None
-        self._started = started
-        self._reread = reread
-
-    def reload(self) -> Reloaded:
-        new = self._reread()
-        with self._lock:
-            changed = differing(self.now, new.limits)
-            self.now = new.limits
-            if self._signer is not None:
-                self._signer.limits = new.limits
-        return Reloaded(changed, differing(self._started, new, but=("limits",)))
-
-    def follow(self, signer: Signer) -> Signer:
-        """Keep the limits of ``signer`` current from now on, instead of those of the signer before it."""
-        with self._lock:
-            signer.limits = self.now
-            self._signer = signer
-        return signer
+    def __call__(self) -> Reloaded:
+        new = self.reread()
+        changed, self.limits = differing(self.limits, new.limits), new.limits
+        return Reloaded(changed, differing(self.started, new, but=("limits",)))
 
 
 def serve(
@@ -227,36 +202,40 @@ def serve(
 
     After each SIGHUP ``reread`` returns the new settings, and their limits are in force.
 
-    Raises ``ConfigError`` for keys and directories that cannot be used, ``LockedError`` if another
-    process has the data directory, ``RollbackError`` if the log lost what was published,
-    ``EquivocationError`` with saved evidence if it holds another signed head, ``DivergenceError`` if what
-    is published is not what must be.
+    Raises:
+        ConfigError, LockedError: a key or the data directory cannot be used.
+        RollbackError: the log lost what was published.
+        EquivocationError: the log holds another signed head; the evidence is saved.
+        DivergenceError: the log or the data directory holds something else than it must.
     """
     keys = KeyRing.load(settings.keys)
+    reload = _Reloading(settings, settings.limits, reread or (lambda: settings))
     effects = Effects(connect, lambda: time.time_ns() // 1_000_000, time.monotonic, lambda: os.urandom(16))
     metrics = SignerMetrics(effects.now, effects.monotonic)
+    outage = Outage("signer", _LOG)
     with ExitStack() as stack:
         if settings.metrics is not None:
             stack.enter_context(exposed(metrics.registry, *settings.metrics))
-        outage = Outage("signer", _LOG)
-        store = open_patiently(settings.data, FAMILIES, stop, outage, metrics.disk_waits)
+        store = open_patiently(settings.data, FAMILIES, stop, outage, lambda: metrics.disk_full.set(1))
         if store is None:
             return
         stack.callback(store.close)
-        metrics.disk_is_full = lambda: store.is_full
+        metrics.disk_full.set_function(lambda: store.is_full)
         stack.enter_context(keeping_evidence(settings.data))
         ledger = Ledger(store, settings.origin, settings.pinned)
-
-        limits = _CurrentLimits(settings, reread or (lambda: settings))
 
         def signer(log: EventLog) -> Signer:
             # Before it joins the group: after a failure a standby on another disk may join instead.
             ledger.resume()
-            return limits.follow(
-                Signer(
-                    log, settings.names, ledger, keys, effects=effects, limits=limits.now, observer=metrics
-                )
+            return Signer(
+                log,
+                settings.names,
+                ledger,
+                keys,
+                effects=effects,
+                limits=lambda: reload.limits,
+                metrics=metrics,
             )
 
-        stack.enter_context(reloading(limits.reload))
+        stack.enter_context(reloading(reload))
         run_forever(connect, signer, settings.names.queue, stop, metrics, outage=outage)

@@ -1,8 +1,8 @@
 """One epoch: queue events in, records appended, and at its marker the head and the commit (see loop.py).
 
-The exact expected revision is the fence between signers. If the stream already holds what is about to
-be written (a crash before the commit, a second signer, an append whose answer was lost), publishing
-goes on; if it holds something else, it stops: two truths must never be published.
+The exact expected revision is the fence between signers. If the stream already has the bytes that are about
+to be written (a crash before the commit, a second signer, an append whose answer was lost), publishing
+continues. If the stream has other bytes, the signer stops: two histories must never be published.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import (
     DivergenceError,
     EquivocationError,
-    MalformedError,
     RollbackError,
     UnavailableError,
     WrongRevisionError,
@@ -33,12 +32,11 @@ from kt_es.formats.heads import (
     mutations_origin,
     sign_checkpoint,
 )
-from kt_es.formats.queue import RECORDS, RecordPacker, decode_records, items_of
+from kt_es.formats.queue import RECORDS, RecordPacker, items_of
 from kt_es.ledger.anchor import Anchor, contradiction
 from kt_es.ledger.fold import EpochFold
 from kt_es.ledger.ledger import Ledger, config_chain
 from kt_es.ledger.rows import Committed
-from kt_es.ledger.tables import MUTATIONS_LOG
 from signer.keys import KeyRing
 
 
@@ -49,11 +47,13 @@ def publish(
     events: Sequence[NewEvent],
     convict: Callable[[bytes, bytes], EquivocationError | None] = lambda _ours, _theirs: None,
 ) -> None:
-    """Make ``events`` stand in ``stream`` from ``revision`` on.
+    """Append ``events`` to ``stream`` from ``revision`` on, except those that the stream already has there.
 
-    Raises ``RollbackError`` if the stream lost events, ``DivergenceError`` if something else stands there,
-    or in its place the error of ``convict``, which is asked about our bytes and those; and
-    ``UnavailableError`` if the outcome is unknown: then the same call is repeated.
+    Raises:
+        RollbackError: the stream lost events.
+        DivergenceError: the stream has another event there. If ``convict`` returns an error for our bytes and
+            those, that error is raised instead.
+        UnavailableError: the outcome is unknown; repeat the same call.
     """
     remaining = list(events)
     while remaining:
@@ -67,89 +67,44 @@ def publish(
         for there, ours in zip(standing, remaining, strict=False):
             if (there.type, there.data) != (ours.type, ours.data):
                 raise convict(ours.data, there.data) or DivergenceError(
-                    f"{stream}, revision {there.revision}: another {there.type} event stands where this "
-                    f"signer would publish its own; it stops and publishes nothing"
+                    f"{stream}, revision {there.revision}: the log has another {there.type} event than this "
+                    f"signer would publish; it stops and publishes nothing: find out who wrote that event"
                 )
         revision += len(standing)
         remaining = remaining[len(standing) :]
 
 
 def _explain(log: EventLog, stream: str, revision: int) -> NoReturn:
-    """Raise the reason why an append at ``revision`` was refused although nothing stands there."""
+    """Raise the reason why an append at ``revision`` was refused although the stream has no event there."""
     last = log.last_revision(stream)
     if last < revision - 1:
         raise RollbackError(
             f"the log was rolled back: {stream} has lost events, it ends before revision {revision}, which "
-            f"follows what was committed here"
+            f"follows what was committed here: restore the complete log"
         )
     # The stream is not shorter: an earlier append that timed out is not readable yet, or was written between
     # the two reads. Nothing is lost, and the next attempt finds it.
     raise UnavailableError(
-        f"{stream}: the append at revision {revision} was refused, but nothing stands there"
+        f"{stream}: the append at revision {revision} was refused, but no event is there yet: trying again"
     )
 
 
 def sign_head(head: MapHead, state: Committed, key: PrivateKey) -> HeadEvent:
-    """The head event of an epoch: the SMH and checkpoints of both logs, all by ``key``.
+    """Return the head event of an epoch: the SMH and the checkpoints of both logs, all signed by ``key``.
 
-    Deterministic, like everything signed here: the same queue and key give the same bytes.
+    The same queue and key give the same bytes, as for everything that is signed here.
     """
     smh = SignedMapHead.sign(head, key).encode()
     heads, _ = state.heads.append([log_leaf_hash(smh)])
-    of_heads = Checkpoint(heads_origin(head.origin), heads.size, heads.root())
-    of_mutations = Checkpoint(mutations_origin(head.origin), state.log.size, state.log.root())
-    return HeadEvent(
-        smh,
-        sign_checkpoint(of_heads, of_heads.origin, key),
-        sign_checkpoint(of_mutations, of_mutations.origin, key),
+    checkpoints = (
+        Checkpoint(heads_origin(head.origin), heads.size, heads.root()),
+        Checkpoint(mutations_origin(head.origin), state.log.size, state.log.root()),
     )
-
-
-def check_published(log: EventLog, names: StreamNames, ledger: Ledger) -> None:
-    """Compare the end of what was committed with both streams, before anything is published.
-
-    The last head has to stand there as it was signed, and the last records, which it seals, as they were
-    hashed. Raises what ``Anchor`` raises, and ``DivergenceError`` naming the records that are missing or
-    others: this data directory and this log do not belong together, or one of them was changed.
-    """
-    committed = ledger.committed
-    if committed.epoch:
-        Anchor(names, ledger).check(log)
-        _check_last_records(log, names.mutations, ledger, committed)
-
-
-def _check_last_records(log: EventLog, stream: str, ledger: Ledger, committed: Committed) -> None:
-    """The records event before our position ends where the log does, with the records that were hashed."""
-    revision = committed.records_next - 1
-    event = next(iter(log.read(stream, revision, 1)), None)
-    if event is None or event.revision != revision or event.type != RECORDS:
-        raise DivergenceError(
-            f"{stream} has no records event at revision {revision}, which was committed here"
-        )
-    try:
-        first, records = decode_records(event.data)
-    except MalformedError as error:
-        raise DivergenceError(f"{stream}, revision {revision}: {error}") from None
-    end = first + len(records)
-    if end != committed.log.size:
-        raise DivergenceError(
-            f"{stream}, revision {revision}: ends with record {end - 1}, the last one committed here is "
-            f"{committed.log.size - 1}: records_next was changed, or the stream was"
-        )
-    # A directory that began with a snapshot has no nodes of what was before it.
-    for offset, node in enumerate(ledger.tables.nodes.leaves(MUTATIONS_LOG, first, len(records))):
-        if node is not None and node != log_leaf_hash(records[offset]):
-            raise DivergenceError(
-                f"{stream}, revision {revision}: record {first + offset} is not the one committed here"
-            )
-
-
-def _untimed() -> float:
-    return 0.0
+    return HeadEvent(smh, *(sign_checkpoint(one, one.origin, key) for one in checkpoints))
 
 
 class EpochWork:
-    """The epoch after the ledger's committed one. After any trouble it is thrown away and begun anew.
+    """The epoch after the ledger's committed one. After any error of the log, a new one begins it again.
 
     Records are appended once ``outbox`` bytes of them are packed, so memory is bounded however long the epoch
     is. Records that were appended before a crash are found in the stream and compared. All fields belong to
@@ -164,7 +119,7 @@ class EpochWork:
         keys: KeyRing,
         outbox: int,
         *,
-        monotonic: Callable[[], float] = _untimed,
+        monotonic: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._log = log
         self._names = names
@@ -185,7 +140,6 @@ class EpochWork:
 
     @property
     def size(self) -> int:
-        """How many items the epoch has so far."""
         return self._fold.size
 
     @property
@@ -236,7 +190,7 @@ class EpochWork:
         return head
 
     def _contradiction(self, ours: bytes, theirs: bytes) -> EquivocationError | None:
-        """The error for another head event where ours is to be published, if the directory signed it."""
+        """Return the error for another head event in the place of ours, if the directory signed that one."""
         first = self._fold.epoch.config
         if self._base.epoch:
             configs = config_chain(self._ledger, self._base)
@@ -255,7 +209,7 @@ class EpochWork:
 
 
 def _batches(events: list[NewEvent]) -> Iterator[list[NewEvent]]:
-    """``events`` in appends of at most 1 MiB, metadata and framing included by a margin."""
+    """Yield ``events`` in appends of at most 1 MiB, with a margin for metadata and framing."""
     batch: list[NewEvent] = []
     size = 0
     for event in events:

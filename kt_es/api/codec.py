@@ -31,20 +31,17 @@ MAX_VALUES = 100_000
 
 _MAX_DIGITS = 20  # of 2^64 - 1
 _MAX_FLOAT = 40
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def decode_json(data: bytes, what: str) -> Mapping[str, Json]:
-    """Decode one JSON object.
+    """Decode one JSON object, in UTF-8 without a byte order mark. ``what`` is its name in errors.
 
-    Args:
-        data: UTF-8 without a byte order mark. The caller bounds its size; this function bounds the number of
-            values before it makes them.
-        what: name of the document in errors.
-
-    Raises:
-        MalformedError: ``data`` is no JSON object, or one that two readers may understand differently.
+    The caller limits the size of ``data``; this function limits the number of values before it makes them.
+    Raises ``MalformedError``.
     """
-    # One of these stands before each value except the first. Those inside strings are counted as well.
+    # One of these characters is before each value except the first. Those inside strings count as well.
     if data.count(b",") + data.count(b"[") + data.count(b"{") > MAX_VALUES:
         raise MalformedError(what, f"has more than {MAX_VALUES} values")
     try:
@@ -55,30 +52,15 @@ def decode_json(data: bytes, what: str) -> Mapping[str, Json]:
             parse_float=_number,
             parse_constant=_constant,
         )
+        # Half of a surrogate pair can be written neither to a terminal nor to a file.
+        if _SURROGATE.search(data) and _HALF_PAIR.search(json.dumps(value, ensure_ascii=False)):
+            raise _RefusedValueError("has half of a surrogate pair in a text")
     except (ValueError, RecursionError) as error:
         problem = str(error) if isinstance(error, _RefusedValueError) else "is not JSON"
         raise MalformedError(what, problem) from None
     if not isinstance(value, dict):
         raise MalformedError(what, "is not a JSON object")
-    if _SURROGATE.search(data):
-        _refuse_surrogates(value, what)
     return value
-
-
-def _refuse_surrogates(value: Json, what: str) -> None:
-    """Half of a surrogate pair can be written neither to a terminal nor to a file."""
-    pending: list[Json] = [value]
-    while pending:
-        part = pending.pop()
-        if isinstance(part, Mapping):
-            pending += [*part, *part.values()]
-        elif isinstance(part, list):
-            pending += part
-        elif isinstance(part, str) and any("\ud800" <= character <= "\udfff" for character in part):
-            raise MalformedError(what, "has half of a surrogate pair in a text")
-
-
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class _RefusedValueError(ValueError):
@@ -94,7 +76,7 @@ def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 def _integer(digits: str) -> int:
     if len(digits) > _MAX_DIGITS:
-        raise _RefusedValueError("has an integer of more than 20 digits")
+        raise _RefusedValueError(f"has an integer of more than {_MAX_DIGITS} digits")
     return int(digits)
 
 
@@ -138,8 +120,7 @@ def _encoded(value: Any) -> Any:
 def decode_model(kind: type[_T], body: Mapping[str, Json]) -> _T:
     """The answer of type ``kind`` that ``body`` holds; members that ``kind`` does not declare are ignored.
 
-    Raises:
-        MalformedError: a member is missing, of another type or above its limit; the error names the member.
+    Raises ``MalformedError``.
     """
     return kind(*(read(body.get(name), name) for name, read in _readers(kind)))  # type: ignore[arg-type]
 

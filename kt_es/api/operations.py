@@ -117,9 +117,7 @@ OPERATIONS: Final = (
 def head_path(epoch: int | None = None, since: int = 0) -> str:
     """The address of the head of ``epoch``, by default of the latest one.
 
-    Args:
-        epoch: number of the epoch, from 1 on.
-        since: size of the log of map heads that the client trusts; 0 where it trusts none.
+    ``since`` is the size of the log of map heads that the client trusts; 0 if it trusts none.
     """
     path = LATEST_HEAD.path if epoch is None else HEAD.path.format(epoch=epoch)
     return f"{path}?since={since}" if since else path

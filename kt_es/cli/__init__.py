@@ -1,6 +1,6 @@
 """The command ``kt``.
 
-``main`` runs it, and ``commands`` is the table of all commands. The folders hold commands by their users:
+``main`` has the table of all commands and runs one. The folders hold commands by their users:
 
   people     look up, verify and show the history of accounts
   owners     publish, change, revoke, erase and watch accounts

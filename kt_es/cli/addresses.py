@@ -23,10 +23,9 @@ def address(text: str, option: str = "listen") -> Address:
 
 
 def free_addresses(node: Address, frontend: Address) -> tuple[Address, Address]:
-    """Return both addresses, with port 0 replaced by a free port.
+    """Return both addresses, with port 0 replaced by a free port. A process must be able to listen there.
 
-    Raises:
-        ConfigError: both are the same, or one cannot be used, for instance because another process does.
+    Raises ``ConfigError``.
     """
     if node == frontend and node.port:
         raise ConfigError(f"--listen and --node-listen are both {node}: give one of them another port")
@@ -35,13 +34,10 @@ def free_addresses(node: Address, frontend: Address) -> tuple[Address, Address]:
         return _bound(node, held), _bound(frontend, held)
 
 
-def free_address(where: Address | None = None) -> Address:
-    """Return ``where``, by default on loopback, with port 0 replaced by a free port.
-
-    Raises as ``free_addresses`` does.
-    """
+def free_address() -> Address:
+    """Return a free port on loopback."""
     with ExitStack() as held:
-        return _bound(where or Address(host="127.0.0.1", port=0), held)
+        return _bound(Address(host="127.0.0.1", port=0), held)
 
 
 def _bound(where: Address, held: ExitStack) -> Address:
@@ -50,8 +46,8 @@ def _bound(where: Address, held: ExitStack) -> Address:
         found = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise _refused(where, error) from None
-    port, missing = where.port, OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-    is_bound = False
+    port, is_bound = where.port, False
+    missing = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
     for family, *_, at in found:
         try:
             server = held.enter_context(socket.create_server((at[0], port, *at[2:]), family=family))
@@ -67,6 +63,7 @@ def _bound(where: Address, held: ExitStack) -> Address:
 
 
 def _refused(where: Address, error: Exception) -> ConfigError:
-    reason = error.strerror if isinstance(error, OSError) else None
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     # socket.create_server adds the address to the reason that the operating system gives.
-    return ConfigError(f"cannot listen on {where}: {(reason or str(error)).partition(' (while ')[0]}")
+    reason = reason.partition(" (while ")[0]
+    return ConfigError(f"cannot listen on {where}: {reason}; choose another address")

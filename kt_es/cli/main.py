@@ -1,4 +1,7 @@
-"""``kt``. Every option has a ``KT_*`` variable; every failure is one line and an exit code.
+"""``kt``: the table of all commands, their common options, and the end of each: one line and an exit code.
+
+A module is imported when its command runs: a lookup does not wait for the import of a server, and
+``kt --help`` imports none. A command whose extra is not installed is listed too, and says what to install.
 
 Exit codes: 0 ok, 1 failure, 2 usage, 3 proven absent, 4 verification failed, 5 contradiction proven,
 6 a watched account changed and it was not you, 7 cannot tell (stale, outage, clock).
@@ -6,11 +9,13 @@ Exit codes: 0 ok, 1 failure, 2 usage, 3 proven absent, 4 verification failed, 5 
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +23,10 @@ import click
 import structlog
 
 from kt_es import __version__
-from kt_es.cli.commands import COMMANDS, load, write_summaries
-from kt_es.cli.logs import LOGS, configure_logs
-from kt_es.cli.options import wants_json, with_common_options
-from kt_es.cli.output import FAILED, Output, failure, say
+from kt_es.cli.options import JSON_HELP, NEW_FILE, QUIET_HELP, wants_json, with_common_options
+from kt_es.cli.output import FAILED, LOGS, Output, configure_logs, failure, say
 from kt_es.errors import ConfigError, DiskFullError, EquivocationError, KtError
+from kt_es.extras import missing, require
 from kt_es.formats.evidence import armored
 from kt_es.process.log_filters import without_password
 from kt_es.process.logs import takes_words, words
@@ -35,12 +39,85 @@ _LOG = structlog.get_logger("kt_es.cli")
 _SERVING = {"frontend", "monitor", "node", "signer", "up", "watch"}
 
 
+@dataclass(frozen=True, slots=True)
+class CommandEntry:
+    """A command, which ``module`` holds as ``<name>_command``. Without ``extra`` it is always installed."""
+
+    module: str
+    summary: str
+    extra: str | None = None
+
+
+def _server(module: str, summary: str) -> CommandEntry:
+    return CommandEntry(module, summary, "server")
+
+
+COMMANDS: Mapping[str, CommandEntry] = {
+    "audit": _server("kt_es.cli.auditors.audit", "Replay and verify both logs from the start."),
+    "bench": _server("kt_es.cli.trials.bench", "Measure the map, the signer, the node and recovery."),
+    "checkpoint": CommandEntry("kt_es.cli.people.history", "Print the latest checkpoint of a log, verified."),
+    "config": _server("kt_es.cli.operators.configuring", "Show or change the signed config of a directory."),
+    "demo": _server("kt_es.cli.trials.demo", "Run the whole system on real keys, and catch lies."),
+    "epochs": CommandEntry("kt_es.cli.people.history", "List the latest epochs, each head verified."),
+    "erase": CommandEntry("kt_es.cli.owners.erase", "Erase what an account published."),
+    "frontend": _server("kt_es.cli.operators.processes", "Serve lookups and submissions over HTTP."),
+    "fsck": _server("kt_es.cli.auditors.fsck", "Examine the data of a signer, front end or monitor."),
+    "get": CommandEntry("kt_es.cli.people.get", "Look up an account, verify everything, print its keys."),
+    "history": CommandEntry("kt_es.cli.people.history", "List every version of an account, verified."),
+    "import": CommandEntry("kt_es.cli.owners.importing", "Publish the keys in a file (OpenPGP, SSH, PEM)."),
+    "init": _server("kt_es.cli.operators.init", "Make a directory: keys, kt.toml, the first config."),
+    "keys": CommandEntry("kt_es.cli.owners.keys", "Make and list your signing keys."),
+    "monitor": _server(
+        "kt_es.cli.operators.processes", "Verify both logs as they grow; alarm if they differ."
+    ),
+    "node": _server("kt_es.node.commands", "Run or maintain the embedded event log."),
+    "put": CommandEntry("kt_es.cli.owners.put", "Publish an account's keys or change them."),
+    "revoke": CommandEntry("kt_es.cli.owners.put", "Take signing keys off an account."),
+    "signer": _server("kt_es.cli.operators.processes", "Run the signer, or a standby of it."),
+    "snapshot": _server("kt_es.cli.operators.snapshot", "Save the state of a signer, or begin with one."),
+    "status": _server("kt_es.cli.operators.status", "Show the state of a directory and its processes."),
+    "up": _server("kt_es.cli.operators.up", "Run a whole directory on this machine."),
+    "verify": CommandEntry("kt_es.cli.people.get", "Verify a saved proof or evidence, without a network."),
+    "watch": CommandEntry("kt_es.cli.owners.watch", "Watch your accounts for changes that are not yours."),
+}
+
+
+def load(name: str) -> click.Command | None:
+    """Return the command ``name``, or one that names the missing extra; None if there is no such command."""
+    entry = COMMANDS.get(name)
+    if entry is None:
+        return None
+    if entry.extra is not None and missing(entry.extra) is not None:
+        return _without(name, entry.extra)
+    found = getattr(importlib.import_module(entry.module), f"{name}_command")
+    return found if isinstance(found, click.Command) else None
+
+
+def _without(name: str, extra: str) -> click.Command:
+    """Return a stand-in for the command ``name``, which takes any words and names the missing ``extra``."""
+    return click.Command(
+        name,
+        context_settings={"ignore_unknown_options": True},
+        callback=lambda words: require(extra, f"kt {name}"),
+        params=[click.Argument(["words"], nargs=-1, type=click.UNPROCESSED, metavar="...")],
+        add_help_option=False,
+    )
+
+
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        write_summaries(formatter)
+        """Write the commands of ``kt --help``. Those whose extra is missing come last."""
+        found = sorted(COMMANDS.items())
+        extras = dict.fromkeys(entry.extra for _, entry in found if entry.extra is not None)
+        lacking = [extra for extra in extras if missing(extra) is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in found if entry.extra not in lacking])
+        for extra in lacking:
+            with formatter.section(f"Not installed, see pip install 'kt-es[{extra}]'"):
+                formatter.write_dl([(name, entry.summary) for name, entry in found if entry.extra == extra])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -63,19 +140,13 @@ class _Commands(click.Group):
 @click.option(
     "-c",
     "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=NEW_FILE,
     default=Path("kt.toml"),
     show_default=True,
     help="The directory's kt.toml, for the commands that run or inspect it.",
 )
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    envvar=["KT_JSON", "KT_AS_JSON"],
-    help="Print one JSON document on standard output.",
-)
-@click.option("-q", "--quiet", is_flag=True, help="No check marks and progress on standard error.")
+@click.option("--json", "as_json", is_flag=True, envvar=["KT_JSON", "KT_AS_JSON"], help=JSON_HELP)
+@click.option("-q", "--quiet", is_flag=True, help=QUIET_HELP)
 @click.option(
     "--logs",
     type=click.Choice(LOGS),
@@ -124,10 +195,8 @@ def main() -> None:
             sys.exit(_failed(run, full.exit_code, str(full), full))
         if os.environ.get("KT_DEBUG"):
             raise
-        problem = (
-            f"internal error, please report it: {type(error).__name__}: {error} (KT_DEBUG=1 shows where)"
-        )
-        code = _failed(run, 1, problem)
+        problem = f"internal error, please report it: {type(error).__name__}: {error}"
+        code = _failed(run, 1, f"{problem} (KT_DEBUG=1 shows where)")
     sys.exit(code)
 
 
@@ -153,7 +222,7 @@ class _Closed(io.TextIOBase):
     """Standard output that the caller has closed. Printing to it must not fail silently."""
 
     def write(self, _: str) -> int:
-        raise ConfigError("standard output is closed, so nothing can be printed")
+        raise ConfigError("standard output is closed, so nothing can be printed: redirect it to a file")
 
 
 def _failed(run: Mapping[str, Any], code: int, problem: str, error: KtError | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Options that commands share, and the client of a directory that they make.
+"""Options that commands share, and the client or the event log that they open.
 
 Each option has its own variable, ``KT_<COMMAND>_<OPTION>``. An option that means the same in several commands
 also has the variable ``KT_<OPTION>``, which sets it for all of them.
@@ -10,10 +10,12 @@ import math
 import os
 import ssl
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import certifi
 import click
@@ -25,6 +27,18 @@ from kt_es.client.client import Client
 from kt_es.client.states import States
 from kt_es.client.trusted import Pinned
 from kt_es.errors import ConfigError, StaleHeadError
+
+if TYPE_CHECKING:
+    from kt_es.eventstore.patient import PatientLog
+
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+NEW_FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+NEW_FOLDER = click.Path(path_type=Path, file_okay=False)
+"""Types of paths. A new one need not exist."""
+
+JSON_HELP = "Print one JSON document on standard output."
+QUIET_HELP = "No check marks and progress on standard error."
 
 # The options data, listen and metrics are not shared, because each process needs its own value.
 SHARED = (
@@ -69,17 +83,14 @@ def with_common_options(command: click.Command, prefix: str) -> click.Command:
     ``prefix`` begins the names of the command's own variables, such as ``KT_SIGNER``.
     """
     names = {option for parameter in command.params for option in parameter.opts}
-    for flags, field, text in (
-        (("--json",), "json", "Print one JSON document on standard output."),
-        (("-q", "--quiet"), "quiet", "No check marks and progress on standard error."),
-    ):
+    for flags, field, text in ((("--json",), "json", JSON_HELP), (("-q", "--quiet"), "quiet", QUIET_HELP)):
         if names.isdisjoint(flags):
             flag = click.Option(
                 [*flags, f"output_{field}"],
                 is_flag=True,
                 expose_value=False,
                 envvar=f"{prefix}_{field.upper()}",
-                callback=_set(field),
+                callback=partial(_set, field),
                 help=text,
             )
             command.params.append(flag)
@@ -93,13 +104,10 @@ def with_common_options(command: click.Command, prefix: str) -> click.Command:
     return command
 
 
-def _set(field: str) -> Any:
-    def set_on(context: click.Context, _: click.Parameter, value: bool) -> None:
-        output = (context.find_root().obj or {}).get("output")
-        if value and output is not None:
-            setattr(output, field, True)
-
-    return set_on
+def _set(field: str, context: click.Context, _: click.Parameter, value: bool) -> None:
+    output = (context.find_root().obj or {}).get("output")
+    if value and output is not None:
+        setattr(output, field, True)
 
 
 def is_named(context: click.Context, option: str) -> bool:
@@ -128,7 +136,7 @@ CHANGE_TIMEOUT = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How a directory is reached, and its pinned key. Each field is an option of ``reach_options``."""
+    """How a directory is reached, and its pinned key: the values of ``reach_options``."""
 
     server: str
     vkey: str | None
@@ -145,18 +153,15 @@ class Reach:
         """Make a client whose trusted state is kept under the state directory.
 
         All front ends of a directory are compared with the same checkpoint, whether its key was given or
-        trusted on first use.
-
-        Args:
-            connections: how many connections the client opens at most.
-            timeout: seconds for each call, unless ``--timeout`` was given.
-            on_stale: called while the head is stale; see ``Client``.
+        trusted on first use. ``timeout`` bounds each call, unless ``--timeout`` was given.
         """
         pinned = None if self.vkey is None else Pinned.parse(self.vkey)
         try:
             verify = ssl.create_default_context(cafile=str(self.ca or certifi.where()))
         except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"certificate {self.ca}: {error}") from None
+            raise ConfigError(
+                f"certificate {self.ca} cannot be used: {error}; name a PEM file with --ca"
+            ) from None
         state = States(self.state).at(self.server, pinned)
         context = click.get_current_context(silent=True)
         return Client(
@@ -173,31 +178,30 @@ class Reach:
 
 
 def until_fresh(output: Output) -> Callable[[StaleHeadError], None]:
-    """Return an ``on_stale`` for ``Reach.client`` that waits for a fresh head and reports it once."""
+    """Return an ``on_stale`` for ``Reach.client`` that reports once that a command waits."""
     note = _once(output.note)
     return lambda error: note(f"waiting for a fresh head: {error.problem}")
 
 
 def _once(report: Callable[[str], None]) -> Callable[[str], None]:
-    """Return a function that passes on the first text alone, whichever thread reports it."""
+    """Return a function that passes on only the first text, of any thread."""
     first = threading.Semaphore()
     return lambda text: report(text) if first.acquire(blocking=False) else None
 
 
 state_option = click.option(
     "--state",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=NEW_FOLDER,
     default=lambda: platformdirs.user_state_path("kt-es"),
     help="Where trusted checkpoints and what is remembered are kept; default the XDG state directory.",
 )
 
+ca_option = click.option("--ca", type=FILE, help="CA certificate of the server.")
 reach_options = options(
     click.option("--server", default="http://127.0.0.1:8080", show_default=True, help="The front end's URL."),
     click.option("--vkey", help="The directory's key, as its operator published it."),
     state_option,
-    click.option(
-        "--ca", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="CA certificate."
-    ),
+    ca_option,
     click.option(
         "--timeout",
         type=Number(0.1),
@@ -205,3 +209,32 @@ reach_options = options(
     ),
 )
 """The fields of ``Reach``."""
+
+log_option = click.option(
+    "--log", metavar="URI", help="Connection string of the event log; default as in kt.toml."
+)
+data_option = click.option("--data", type=NEW_FOLDER, help="Its data; default as in kt.toml.")
+metrics_option = click.option(
+    "--metrics", metavar="HOST:PORT", help="Serve figures for Prometheus; default as in kt.toml."
+)
+patience_option = click.option(
+    "--patience",
+    type=Number(0),
+    default=30.0,
+    show_default=True,
+    help="Seconds to wait for the event log while it is away; then the exit code is 7.",
+)
+
+
+@contextmanager
+def event_log(uri: str, output: Output, patience: float) -> Iterator[PatientLog]:
+    """Open the log at ``uri``, which waits up to ``patience`` seconds in an outage.
+
+    Raises ``ConfigError``.
+    """
+    # A client is installed without the libraries of the event log.
+    from kt_es.eventstore.connecting import Connector
+    from kt_es.eventstore.patient import Patience, PatientLog
+
+    with closing(PatientLog(Connector(uri), Patience(patience, output.note))) as log:
+        yield log

@@ -1,4 +1,4 @@
-"""Output and context of a command: data on standard output, messages on standard error, the settings.
+"""Output and context of a command: data on standard output, messages and logs on standard error, settings.
 
 Untrusted text, such as labels, names, comments and answers of servers, passes this module on its way to a
 terminal. Every line is escaped here, so that no command can forget to do it.
@@ -7,6 +7,7 @@ terminal. Every line is escaped here, so that no command can forget to do it.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 import structlog
@@ -24,15 +25,22 @@ from kt_es.cli.supervisor import end_with_parent
 from kt_es.errors import EquivocationError, KtError, VerificationError
 from kt_es.extras import require
 from kt_es.process.log_filters import without_password
-from kt_es.process.logs import takes_words, words
+from kt_es.process.logs import configure, takes_words, words
 from kt_es.process.signals import stop_event
 
 if TYPE_CHECKING:
     from kt_es.config import Settings
 
-
 MAX_SHOWN = 16 * 1024
 """Characters of one line. The largest key that is shown has about 3,000."""
+
+LOGS = ("auto", "json", "problems")
+STATE_FILE = "up.json"
+"""The file beside ``kt.toml`` in which ``kt up`` describes its processes."""
+
+FAILED = "✗"
+CLEAR_LINE = "\r\033[K"
+_LOG = structlog.get_logger("kt_es.cli")
 
 # Characters that Python considers printable, but that are invisible or change the character before them.
 _INVISIBLE = re.compile(
@@ -57,10 +65,6 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-FAILED = "✗"
-CLEAR_LINE = "\r\033[K"
-_LOG = structlog.get_logger("kt_es.cli")
-
 KINDS = {
     2: "unusable",
     3: "absent",
@@ -73,7 +77,7 @@ KINDS = {
 
 
 def failure(code: int, problem: str, error: KtError | None = None) -> dict[str, Any]:
-    """Return a failure as a document of ``--json`` holds it under the name ``error``."""
+    """Return the value of ``error`` in the document of a command that failed."""
     document: dict[str, Any] = {"exit_code": code, "kind": KINDS.get(code, "failure"), "problem": problem}
     if isinstance(error, VerificationError):
         document["step"] = error.step
@@ -94,10 +98,12 @@ class Output:
     has_data: bool = False
 
     def ok(self, text: str) -> None:
-        self._mark("✓", "green", text)
+        if not self.quiet:
+            say(text, "✓", "green")
 
     def fail(self, text: str) -> None:
-        self._mark(FAILED, "red", text)
+        if not self.quiet:
+            say(text, FAILED, "red")
 
     def note(self, text: str) -> None:
         if not self.quiet:
@@ -115,16 +121,11 @@ class Output:
 
     def progress(self, text: str = "") -> None:
         """Rewrite the line of progress on a terminal. An empty ``text`` removes the line."""
-        if is_terminal() and not self.quiet:
+        if sys.stderr.isatty() and not self.quiet:
             click.echo(f"{CLEAR_LINE}{text}", err=True, nl=False)
 
     def progress_of(self, what: str, count: int) -> None:
-        """Show on a terminal how many of something were processed."""
         self.progress(f"  {what}: {count:,}")
-
-    def _mark(self, mark: str, color: str, text: str) -> None:
-        if not self.quiet:
-            say(text, mark, color)
 
 
 def say(text: str, mark: str = "", color: str = "green") -> None:
@@ -146,21 +147,12 @@ def at(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def is_terminal() -> bool:
-    return sys.stderr.isatty()
-
-
-STATE_FILE = "up.json"
-"""The file beside ``kt.toml`` in which ``kt up`` describes its processes."""
-
-
 def output_of(context: click.Context) -> Output:
     output = context.find_root().obj["output"]
     return output if isinstance(output, Output) else Output()
 
 
 def logs_of(context: click.Context) -> str:
-    """Return the value of ``--logs``."""
     return str(context.find_root().obj["logs"])
 
 
@@ -171,13 +163,8 @@ def config_path(context: click.Context) -> Path:
 def settings_of(context: click.Context, log: str | None = None) -> Settings:
     """Load the settings of ``--config``.
 
-    Args:
-        context: the context of the command.
-        log: the connection string to use instead of that of a running ``kt up`` or of the file. A ``kt up``
-            may use another address for its node than the file.
-
-    Raises:
-        ConfigError: the file cannot be used, or the extra that reads settings is not installed.
+    ``log`` replaces the connection string of the file. Otherwise that of a running ``kt up`` does: its node
+    may have another address than in the file. Raises ``ConfigError``.
     """
     path = config_path(context)
     require("server", f"reading {path}")
@@ -204,3 +191,66 @@ def stop_on_signals() -> threading.Event:
     """Return an event that SIGINT and SIGTERM set. A second signal ends the process at once."""
     end_with_parent()
     return stop_event()
+
+
+class RecoveryBar:
+    """A log processor that draws ``recovering`` events on a terminal as one bar, rewritten each time."""
+
+    WIDTH = 30  # characters
+
+    def __init__(self, terminal: TextIO) -> None:
+        self._terminal = terminal
+        self._drawn = False
+
+    def __call__(self, _: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if event["event"] == "recovering" and event.get("of_records"):
+            self._draw(event["records"], event["of_records"], event["records_per_second"])
+            raise structlog.DropEvent
+        if self._drawn:
+            self._terminal.write(CLEAR_LINE)
+            self._drawn = False
+        return event
+
+    def _draw(self, records: int, of: int, rate: int) -> None:
+        full = min(self.WIDTH, self.WIDTH * records // of)
+        bar = "#" * full + "-" * (self.WIDTH - full)
+        left = max(0, of - records) // max(rate, 1)
+        self._terminal.write(
+            f"{CLEAR_LINE}  recovering  [{bar}] {min(100, 100 * records // of)}%  "
+            f"{records:,} of {of:,} records, {rate:,}/s, {left // 60}:{left % 60:02} left"
+        )
+        self._terminal.flush()
+        self._drawn = True
+
+
+def harmless(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Escape control characters. Values such as names of streams are untrusted."""
+    return {key: shown(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def configure_logs(process: str, logs: str = "auto", *, serves: bool = True) -> None:
+    """Configure the log of this process.
+
+    Every command calls it once, and one that ``serves`` until it is stopped calls it again with its own name.
+    Labels, profiles and openings are never passed to a logger.
+
+    Of ``LOGS``, "auto" writes lines on a terminal and JSON elsewhere; "json" writes JSON everywhere, also for
+    messages to the user; "problems" writes lines for warnings and errors alone.
+    """
+    stream = words()
+    is_terminal = stream.isatty()
+    lines: list[structlog.typing.Processor] = [
+        harmless,
+        structlog.dev.ConsoleRenderer(colors=is_terminal and use_color() is not False),
+    ]
+    if is_terminal and logs == "auto":
+        lines.insert(0, RecoveryBar(stream))
+    as_lines = logs == "problems" or (logs == "auto" and is_terminal)
+    configure(
+        process,
+        stream,
+        lines if as_lines else [structlog.processors.JSONRenderer()],
+        logging.WARNING if logs == "problems" else logging.INFO,
+        serves=serves,
+        with_words=logs == "json",
+    )

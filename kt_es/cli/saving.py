@@ -32,11 +32,9 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def save_proof(path: Path, proof: ProofFile) -> None:
-    """Write ``proof`` to ``path``, which must be new or an earlier proof.
+    """Write ``proof`` to ``path``, which must be new or an earlier proof: a key would be lost.
 
-    Raises:
-        ConfigError: the file is something else, for instance a key, which would be lost; or the directory
-            does not exist.
+    Raises ``ConfigError``.
     """
     try:
         if os.path.lexists(path):
@@ -65,19 +63,17 @@ def save_profile(directory: Path, keys: Sequence[ProfileKey]) -> None:
 
     The files are written into a new directory, which then replaces the old one: there is never a mixture of
     both. Only files of an earlier save are removed; its manifest has the hash of each.
-
-    Raises:
-        ConfigError: the directory holds other files, or cannot be written.
+    Raises ``ConfigError``.
     """
     directory = Path(os.path.abspath(directory))  # noqa: PTH100 - links are not to be followed
     fresh = directory.with_name(f".{directory.name}.{secrets.token_hex(8)}.new")
     try:
         written = _written_before(directory)
         fresh.mkdir(mode=0o755, parents=True)
-        names = [f"{number}.{key.type}" for number, key in enumerate(keys)]
-        for name, key in zip(names, keys, strict=True):
-            create_file(fresh / name, key.data, PUBLIC)
-        hashes = {name: sha256(key.data).hex() for name, key in zip(names, keys, strict=True)}
+        files = {f"{number}.{key.type}": key.data for number, key in enumerate(keys)}
+        for name, data in files.items():
+            create_file(fresh / name, data, PUBLIC)
+        hashes = {name: sha256(data).hex() for name, data in files.items()}
         create_file(fresh / MANIFEST, json.dumps({"files": hashes}).encode(), PUBLIC)
         _replace(fresh, directory, written)
     except OSError as error:
@@ -116,18 +112,15 @@ def _written_before(directory: Path) -> Sequence[str] | None:
     if not there:
         return None
     hashes = _manifest(directory / MANIFEST) if MANIFEST in there else {}
-    strangers = sorted(
-        name
-        for name in there - {MANIFEST}
-        if name not in hashes or _hash_of(directory / name) != hashes[name]
-    )
+    others = sorted(there - {MANIFEST})
+    strangers = [name for name in others if name not in hashes or _hash_of(directory / name) != hashes[name]]
     if MANIFEST not in there or strangers:
         shown = ", ".join(strangers[:3])
         raise ConfigError(
             f"{directory} holds files that `kt get --save` did not write, or not so ({shown}): "
             "name another directory"
         )
-    return sorted(there - {MANIFEST})
+    return others
 
 
 def _hash_of(path: Path) -> str | None:

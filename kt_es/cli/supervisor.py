@@ -62,12 +62,12 @@ class Child:
 
     name: str
     arguments: Sequence[str]
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes]
+    started_at: float
     restarts: int = 0
     final_code: int | None = None
     restart_at: float = 0.0
     backoff: Backoff = field(default_factory=lambda: Backoff(0.3, 5.0))
-    started_at: float = 0.0
 
 
 class Supervisor:
@@ -84,64 +84,53 @@ class Supervisor:
         self._ready = b""
 
     def start(self, name: str, arguments: Sequence[str]) -> Child:
-        child = Child(name, arguments)
+        child = Child(name, arguments, self._spawn(arguments), time.monotonic())
         self.children.append(child)
-        self._spawn(child)
+        self._changed(self.pids)
         return child
 
-    def _spawn(self, child: Child) -> None:
+    def _spawn(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+        pipes = {PARENT_PIPE: str(self._read_end), READY_PIPE: str(self._ready_write)}
         with held():
-            child.process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
-                [sys.executable, "-m", "kt_es.cli.main", *child.arguments],
+            return subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
+                [sys.executable, "-m", "kt_es.cli.main", *arguments],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(self._read_end, self._ready_write),
-                env={
-                    **os.environ,
-                    PARENT_PIPE: str(self._read_end),
-                    READY_PIPE: str(self._ready_write),
-                },
+                env={**os.environ, **pipes},
                 # An interrupt at the terminal goes only to the supervisor, which stops the children in order.
                 start_new_session=True,
             )
-        child.started_at = time.monotonic()
-        self._changed(self.pids)
 
     @property
     def pids(self) -> dict[str, int]:
-        return {
-            child.name: child.process.pid
-            for child in self.children
-            if child.process is not None and child.process.poll() is None
-        }
+        return {child.name: child.process.pid for child in self.children if child.process.poll() is None}
 
     def listens(self, child: Child) -> bool:
         """Return whether the present process of ``child`` has reported that it listens."""
         with contextlib.suppress(BlockingIOError):
             self._ready += os.read(self._ready_read, 65536)
-        return child.process is not None and str(child.process.pid).encode() in self._ready.split()
+        return str(child.process.pid).encode() in self._ready.split()
 
     def reload(self) -> Reloaded:
         """Make every running child read its certificates and limits again."""
         for child in self.children:
-            if child.process is not None:
-                child.process.send_signal(signal.SIGHUP)
+            child.process.send_signal(signal.SIGHUP)
         return Reloaded()
 
     def check(self) -> None:
         """Restart children that died, unless their exit code is final."""
         now = time.monotonic()
         for child in self.children:
-            if child.process is None or child.final_code is not None:
-                continue
             code = child.process.poll()
-            if code is None:
+            if code is None or child.final_code is not None:
                 continue
             if child.restart_at == 0.0:
                 self._died(child, code, now)
             elif now >= child.restart_at:
                 child.restart_at = 0.0
                 child.restarts += 1
-                self._spawn(child)
+                child.process, child.started_at = self._spawn(child.arguments), time.monotonic()
+                self._changed(self.pids)
 
     def _died(self, child: Child, code: int, now: float) -> None:
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
@@ -160,7 +149,7 @@ class Supervisor:
         """Stop all children, the last started first. A child that does not end is killed."""
         for child in reversed(self.children):
             process = child.process
-            if process is None or process.poll() is not None:
+            if process.poll() is not None:
                 continue
             # A frozen process would not see SIGTERM before it is woken.
             process.send_signal(signal.SIGTERM)

@@ -1,8 +1,7 @@
 """``AsyncClient``: a ``Client`` whose calls run in threads, for programs that use asyncio.
 
-All verification is done by ``Client``. When a call is cancelled, the caller stops waiting for it. A call that
-has a thread continues there until it is done or its time is over, so state is always stored as a whole. A
-call that still waits for a thread never begins.
+After a cancellation a call that has a thread continues there until it is done or its time is over, so state
+is always stored as a whole. A call that still waits for a thread never begins.
 """
 
 from __future__ import annotations

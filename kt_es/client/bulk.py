@@ -36,10 +36,10 @@ class Wanted:
 
 @dataclass(slots=True)
 class BulkReport:
-    """The result: numbers of accounts, and pairs of a label and the reason for ``refused``.
+    """Numbers of accounts, and pairs of a label and the reason for ``refused``.
 
-    ``extended`` and ``replaced`` count published accounts that existed before. The former kept all their
-    keys, the latter lost some.
+    Of the published accounts that existed before, ``extended`` ones kept all their keys; ``replaced``
+    ones lost some.
     """
 
     published: int
@@ -108,10 +108,8 @@ def publish_all(
     Args:
         replace_keys: drop the keys that an account has now; by default they stay beside the wanted keys.
         jobs: number of threads.
-        patience: seconds that one account waits for an unavailable server.
-
-    Raises:
-        UnavailableError: the server was away for longer than ``patience``. Call again to resume.
+        patience: seconds that one account waits for an unavailable server. After that time
+            ``UnavailableError`` ends the call. Call again to resume.
     """
     work = _Bulk(client, keys, progress, _Plans(client, merging, replace_keys, patience))
     with ThreadPoolExecutor(jobs, thread_name_prefix="publish") as pool:
@@ -161,17 +159,15 @@ class _Plans:
         before = self.client.lookup(wanted.label, timeout=self.patience)
         # An account whose profile was erased has no keys that could be kept.
         present = before.profile or ()
+        lost: tuple[ProfileKey, ...] = ()
         if self.replace_keys:
             lost = tuple(self.merging.lost(present, wanted.profile))
-            # A key that stays keeps what either copy has, so that an old copy removes no revocation.
-            profile = self.merging.combine([key for key in present if key not in lost], wanted.profile)
-            action = BulkAction.REPLACED if lost else BulkAction.EXTENDED
-            if profile == tuple(present):
-                action = BulkAction.UNCHANGED
-            return before, Planned(before.label, action, profile, lost)
-        profile = self.merging.combine(present, wanted.profile)
-        action = BulkAction.UNCHANGED if profile == tuple(present) else BulkAction.EXTENDED
-        return before, Planned(before.label, action, profile)
+        # A key that stays keeps what either copy has, so that an old copy removes no revocation.
+        profile = self.merging.combine([key for key in present if key not in lost], wanted.profile)
+        action = BulkAction.REPLACED if lost else BulkAction.EXTENDED
+        if profile == tuple(present):
+            action = BulkAction.UNCHANGED
+        return before, Planned(before.label, action, profile, lost)
 
 
 class _Bulk:

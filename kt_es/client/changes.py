@@ -51,12 +51,9 @@ class Mine:
     def any_of(self, keys: Iterable[PublicKey]) -> bool:
         return any(key in self for key in keys)
 
-    def all_of(self, keys: Iterable[PublicKey]) -> bool:
-        return all(key in self for key in keys)
-
     def made(self, entry: Entry, signers: Iterable[PublicKey]) -> bool:
         """Return whether a version is the owner's: all its authorized keys are, and one signed it."""
-        return self.all_of(entry.authorized_keys) and self.any_of(signers)
+        return all(key in self for key in entry.authorized_keys) and self.any_of(signers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +75,7 @@ class Difference(Generic[_T]):
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A signed change that was not sent yet, and its differences from the present version.
+    """A signed change, and its differences from the present version.
 
     ``profile`` is None if the present profile was erased or not asked for.
     """
@@ -187,9 +184,7 @@ def build_submission(
         authorized_keys: the keys that may sign the next version. By default they are the present ones, and
             for a new label the public keys of ``signing_keys``.
 
-    Raises:
-        RefusedError: the directory would refuse the change as unauthorized.
-        MalformedError: an authorized key is not valid.
+    Raises ``RefusedError`` or ``MalformedError``.
     """
     current = before.current
     publics = [PublicKey(key.algorithm, key.public) for key in signing_keys]

@@ -1,8 +1,4 @@
-"""``Client``: the client of one directory. The questions are in ``session``, changes in ``publishing``.
-
-The new checkpoint and the memory of the account are stored before a call returns. Where two signed statements
-contradict each other, ``EquivocationError`` carries the evidence and where it is saved.
-"""
+"""``Client``: the client of one directory. The questions are in ``session``, changes in ``publishing``."""
 
 from __future__ import annotations
 
@@ -38,6 +34,9 @@ def wall_clock() -> int:
 
 class Client:
     """A client of one server. Threads may share a client, and processes may share its state.
+
+    The new checkpoint and the memory of the account are stored before a call returns. Where two signed
+    statements contradict each other, ``EquivocationError`` carries the evidence and where it is saved.
 
     Args:
         base_url: the address of any front end of the directory.

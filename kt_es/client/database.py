@@ -27,7 +27,10 @@ _TABLE = (
 
 
 class StateDatabase:
-    """The database at ``path``. It is created with the first value. Safe for threads."""
+    """The database at ``path``. It is created with the first value. Safe for threads.
+
+    ``StateStore`` describes ``recall``, ``remember`` and ``exchange``.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -37,12 +40,10 @@ class StateDatabase:
         self._writable = False
 
     def recall(self, kind: str, key: bytes) -> bytes | None:
-        """Return the value under ``kind`` and ``key``, None if there is none."""
         with self._opened(write=False) as connection:
             return None if connection is None else _value(connection, kind, key)
 
     def remember(self, kind: str, key: bytes, data: bytes) -> None:
-        """Store ``data`` in place of the value before."""
         with self._opened(write=True) as connection:
             if connection is not None:
                 _set(connection, kind, key, data)
@@ -50,7 +51,6 @@ class StateDatabase:
     def exchange(
         self, kind: str, key: bytes, expected: bytes | None, data: bytes, *, synced: bool = True
     ) -> bool:
-        """Store ``data`` if ``expected`` is the stored value; see ``StateStore.exchange``."""
         with self._opened(write=True, synced=synced) as connection:
             if connection is None or _value(connection, kind, key) != expected:
                 return False
@@ -59,12 +59,7 @@ class StateDatabase:
 
     @contextlib.contextmanager
     def _opened(self, *, write: bool, synced: bool = True) -> Iterator[sqlite3.Connection | None]:
-        """The connection, for a write in a transaction. None if there is nothing to read yet.
-
-        Raises:
-            ConfigError: the database is damaged, or cannot be read or written.
-            DiskFullError: it cannot be read or written because the disk is full.
-        """
+        """The connection, for a write in a transaction. None if there is nothing to read yet."""
         with self._lock:
             try:
                 connection = self._connect(write)
@@ -94,7 +89,7 @@ class StateDatabase:
         self._close()
         if not self._is_there() and not write:
             return None
-        self._writable = write or _is_writable(self._path)
+        self._writable = write or all(os.access(path, os.W_OK) for path in (self._path, self._path.parent))
         try:
             connection = self._open_to_write() if self._writable else self._open_to_read()
         except sqlite3.OperationalError:
@@ -139,8 +134,12 @@ class StateDatabase:
     def _open_to_write(self) -> sqlite3.Connection:
         if not self._is_there():
             # SQLite gives its other files the mode of this one, which is the owner's alone.
-            with contextlib.suppress(FileExistsError):
-                create_file(self._path, _empty())
+            with (
+                contextlib.suppress(FileExistsError),
+                contextlib.closing(sqlite3.connect(":memory:")) as empty,
+            ):
+                empty.execute(_TABLE)
+                create_file(self._path, empty.serialize())
         connection = self._open("rw")
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -167,17 +166,6 @@ class StateDatabase:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-def _empty() -> bytes:
-    """A database without values."""
-    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
-        connection.execute(_TABLE)
-        return connection.serialize()
-
-
-def _is_writable(path: Path) -> bool:
-    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
 def _value(connection: sqlite3.Connection, kind: str, key: bytes) -> bytes | None:

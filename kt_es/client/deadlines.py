@@ -58,7 +58,7 @@ def bound_transport(client: httpx.Client, deadline: Deadline) -> None:
 
 
 class _Backend(httpcore.NetworkBackend):
-    """Another backend whose streams obey the deadline."""
+    """The ``inner`` backend, with streams that obey the deadline."""
 
     def __init__(self, inner: httpcore.NetworkBackend, deadline: Deadline) -> None:
         self._inner = inner

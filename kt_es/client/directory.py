@@ -1,8 +1,6 @@
 """The state of a client towards its directory: how it begins, grows and is stored.
 
-The order is always the same: fetch, verify, store. Threads and processes may store at the same time; then
-``DirectoryState`` shows that both results are of one log, and keeps the later one. Deadlines are monotonic
-times in seconds, as in ``transport``.
+The order is always the same: fetch, verify, store.
 """
 
 from __future__ import annotations
@@ -18,10 +16,10 @@ from kt_es.api.operations import DIRECTORY, consistency_path
 from kt_es.client.entries import KIND as ACCOUNTS
 from kt_es.client.entries import Account, remember, verify_memory
 from kt_es.client.heads import contradictions, merge
-from kt_es.client.state import StateStore, damaged
+from kt_es.client.state import StateStore, decoded
 from kt_es.client.transport import Transport
 from kt_es.client.trust import Lookup
-from kt_es.client.trusted import Pinned, Trusted, begin, extend, first_use, pin
+from kt_es.client.trusted import Pinned, Trusted, begin, extend, first_use, pin, position_of_key
 from kt_es.errors import (
     ConfigError,
     EquivocationError,
@@ -42,10 +40,9 @@ _IDENTITY_DEADLINE = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """A directory by its own words, with its verified chain of configs.
+    """The description of a directory by its server, with the verified chain of configs.
 
-    ``pinned`` is the pinned key; ``pinned.vkey`` is its form for people. ``on_first_use`` tells that only the
-    server vouched for it.
+    ``on_first_use`` is True if only the server vouched for the pinned key.
     """
 
     name: str
@@ -62,24 +59,11 @@ class Directory:
         return self.trusted.pinned
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryAnswer:
-    """The answer about the directory, with its configs decoded."""
-
-    origin: str
-    directory: str
-    label_policy: str
-    configs: tuple[SignedConfig, ...]
-
-
 class DirectoryState:
     """What one client trusts of the directory of one server.
 
-    Safe for threads: everything is kept in ``store``, whose ``replace`` compares before it sets.
-
-    Args:
-        pinned: the pinned key, None to trust the first config of the directory on first use.
-        origin: the origin that the caller expects, None if it may be any.
+    Safe for threads: everything is kept in ``store``, whose ``replace`` compares before it sets. Without a
+    ``pinned`` key the first config of the directory is trusted on first use. The caller expects ``origin``.
     """
 
     def __init__(
@@ -106,9 +90,7 @@ class DirectoryState:
     def trusted(self, deadline: float) -> Trusted:
         """Return the stored state, or the first state; it is of the directory that the caller expects.
 
-        Raises:
-            VerificationError: the server belongs to another directory.
-            EquivocationError: the directory was convicted before.
+        Raises ``EquivocationError`` if the directory was convicted before.
         """
         with self.saving():
             stored = self._continue_older(self.store.load(), deadline)
@@ -117,7 +99,7 @@ class DirectoryState:
             if self._origin is not None and stored.origin != self._origin:
                 raise VerificationError("config", f"the directory is {stored.origin}, not {self._origin}")
             if self._pinned is not None:
-                if stored.position_of(self._pinned.key) is None:
+                if position_of_key(stored.configs, self._pinned.key) is None:
                     _, stored = self.refresh(stored, deadline)
                 pinned = pin(stored, self._pinned)
                 stored = stored if pinned is stored else self.advance(stored, pinned, deadline)
@@ -125,12 +107,12 @@ class DirectoryState:
             return stored
 
     def _begin(self, deadline: float) -> Trusted | None:
-        answer = self._ask(deadline)
-        pinned = self._pinned or first_use(answer.configs)
+        answer, configs = self._ask(deadline)
+        pinned = self._pinned or first_use(configs)
         origin = self._origin or answer.origin
         if answer.origin != origin or pinned.origin != origin:
             raise VerificationError("config", f"the directory is {answer.origin}, not {origin}")
-        if self.store.replace(None, begin(pinned, answer.configs)):
+        if self.store.replace(None, begin(pinned, configs)):
             self.on_first_use = self._pinned is None
         return self.store.load()
 
@@ -145,11 +127,11 @@ class DirectoryState:
             stored = self.store.load()
         return stored
 
-    def refresh(self, trusted: Trusted, deadline: float) -> tuple[DirectoryAnswer, Trusted]:
+    def refresh(self, trusted: Trusted, deadline: float) -> tuple[DirectoryBody, Trusted]:
         """Ask the server for its configs. Returns its answer, and ``trusted`` with these configs, stored."""
         with self.saving():
-            answer = self._ask(deadline)
-            extended = extend(trusted, answer.configs)
+            answer, configs = self._ask(deadline)
+            extended = extend(trusted, configs)
             return answer, trusted if extended is trusted else self.advance(trusted, extended, deadline)
 
     def advance(self, base: Trusted, after: Trusted, deadline: float) -> Trusted:
@@ -184,8 +166,9 @@ class DirectoryState:
         answer = self._transport.get(consistency_path(log, low, high), deadline)
         return decode_model(ConsistencyBody, answer.body).hashes
 
-    def _ask(self, deadline: float, *, patient: bool = True) -> DirectoryAnswer:
-        """Ask the server about its directory. Only the form of the answer is checked."""
+    def _ask(
+        self, deadline: float, *, patient: bool = True
+    ) -> tuple[DirectoryBody, tuple[SignedConfig, ...]]:
         return read_directory(self._transport.get(DIRECTORY.path, deadline, patient=patient).body)
 
     def _check_identity(self, deadline: float) -> None:
@@ -195,19 +178,17 @@ class DirectoryState:
             return
         until = min(deadline, time.monotonic() + _IDENTITY_DEADLINE)
         with self.saving(), contextlib.suppress(UnavailableError, MalformedError, RefusedError):
-            extend(trusted, self._ask(until, patient=False).configs)
+            extend(trusted, self._ask(until, patient=False)[1])
 
 
-def read_directory(body: Mapping[str, Json]) -> DirectoryAnswer:
+def read_directory(body: Mapping[str, Json]) -> tuple[DirectoryBody, tuple[SignedConfig, ...]]:
+    """Decode the answer about the directory, and the configs in it. Only their form is checked."""
     answer = decode_model(DirectoryBody, body)
     if answer.label_policy not in LABEL_POLICIES:
         raise MalformedError("label_policy", f"must be one of {', '.join(LABEL_POLICIES)}")
-    return DirectoryAnswer(
-        check_origin(answer.origin),
-        check_directory(answer.directory),
-        answer.label_policy,
-        decode_configs(answer.configs),
-    )
+    check_origin(answer.origin)
+    check_directory(answer.directory)
+    return answer, decode_configs(answer.configs)
 
 
 def read_head(body: Mapping[str, Json]) -> HeadBody:
@@ -217,17 +198,9 @@ def read_head(body: Mapping[str, Json]) -> HeadBody:
 
 
 def recalled(store: StateStore, index: bytes) -> Account | None:
-    """Return the memory of the account at ``index``, None before the first sight.
-
-    Raises:
-        ConfigError: the memory is damaged. A silent new start would lose the state that protects from a
-            second history of the account.
-    """
+    """Return the memory of the account at ``index``, None before the first sight. Raises ``ConfigError``."""
     data = store.recall(ACCOUNTS, index)
-    try:
-        return None if data is None else Account.decode(data)
-    except MalformedError as error:
-        raise damaged("what this client remembers of the account", error) from None
+    return decoded(data, Account.decode, "what this client remembers of the account")
 
 
 def keep_sight(store: StateStore, trusted: Trusted, lookup: Lookup) -> None:

@@ -4,9 +4,9 @@ Lookups and ranges share the first part. An entry comes with its opening, or wit
 was erased: the record of an erasure in the log of mutations. An answer with neither withholds the profile and
 is refused.
 
-A sight is what stands at one index in one epoch, with the signed head and the map proof that prove it. The
-client keeps two sights of each index: the first and the last one of the newest entry. No other entry can have
-stood there between their epochs.
+A sight is what one index holds in one epoch, with the signed head and the map proof that prove it. The
+client keeps two sights of each index: the first and the last one of the newest entry. The index cannot have
+held another entry between their epochs.
 
 An encoded account is ``["kt-es account v1", sight, sight / null]``, with null where both sights are the same.
 A sight is ``[epoch, smh, entry / null, map proof, at]``.
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kt_es.client.heads import ProvenHead, verify_inclusion
+from kt_es.client.trusted import position_of_key
 from kt_es.crypto import hashes
 from kt_es.crypto.hashes import log_leaf_hash, sha256
 from kt_es.crypto.signatures import signed_message
@@ -36,18 +37,14 @@ from kt_es.merkle.verify import MapProof, log_root_from_inclusion, map_root
 
 @dataclass(frozen=True, slots=True)
 class ErasedProfile:
-    """A proven erasure. ``by`` tells people who signed it; the head of ``epoch`` proves it."""
+    """A proven erasure. ``by`` names the signer for people; the head of ``epoch`` proves it."""
 
     by: str
     epoch: int
 
 
 def verify_map(head: MapHead, index: bytes, proof: MapProof, *, absent: bool) -> None:
-    """Step "map": ``proof`` leads from ``index`` to the root of ``head``.
-
-    Args:
-        absent: the answer has no entry, so the proof must not have one either.
-    """
+    """Step "map": ``proof`` leads from ``index`` to the root of ``head``, without an entry if ``absent``."""
     if absent and proof.entry_hash(index) is not None:
         raise VerificationError("map", "the map holds an entry here, but the answer has none")
     try:
@@ -69,9 +66,9 @@ def verify_entry(entry: Entry, index: bytes) -> None:
 def verify_signatures(mutation: Mutation, origin: str) -> tuple[PublicKey, ...]:
     """Step "signatures": the entry's own keys that signed it, at least one.
 
-    A signature by another key is left alone: it may be by a key of the version before, which only the history
-    shows. Where keys share a key id, a signature is valid if it is valid under one of them, as in the log's
-    decision (FORMATS, "Deciding an item").
+    A signature by another key is not verified: it may be by a key of the version before, which only the
+    history shows. Where keys share a key id, a signature is valid if it is valid under one of them, as in the
+    log's decision (FORMATS, "Deciding an item").
     """
     message = signed_message("entry", origin, mutation.entry_bytes)
     signers: dict[PublicKey, None] = {}
@@ -112,7 +109,7 @@ def verify_commitment(
         return None
     if profile is None:
         if wanted:
-            raise VerificationError("commitment", "the profile was not erased, but it did not come along")
+            raise VerificationError("commitment", "the profile was not erased, but the answer lacks it")
         return None
     entry = answer.mutation.entry
     if not hashes.opens(entry.commitment, answer.opening, label, entry.version, profile):
@@ -158,7 +155,7 @@ def _signer(proven: ProvenHead, mutation: Mutation, erasure: Erasure) -> str:
     """Return who signed the erasure, for people. The verdict in the log shows that the key was allowed to."""
     if erasure.key in mutation.entry.authorized_keys:
         return "by its owner"
-    if proven.after.position_of(erasure.key) is not None:
+    if position_of_key(proven.after.configs, erasure.key) is not None:
         return f"by the operator, reason: {erasure.reason.label}"
     return "by a later key of the account"
 
@@ -172,10 +169,9 @@ _MAX_PROOF = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What a verified lookup showed at an index.
+    """What a verified lookup showed at an index, with the signed map head.
 
     Attributes:
-        smh: the signed map head.
         entry: None if absence was proven.
         proof: the encoded map proof.
         at: when this client saw it, in milliseconds since 1970.
@@ -259,9 +255,7 @@ def verify_memory(
 ) -> None:
     """Step "memory": ``sight`` and the memory of ``index`` can both be true.
 
-    Raises:
-        EquivocationError: two signed heads prove that they contradict each other.
-        VerificationError: they contradict each other, and the proof is missing.
+    A contradiction that two signed heads prove is an ``EquivocationError``.
     """
     if account is None:
         return

@@ -1,7 +1,7 @@
 """Verification of a map head: its signature, its place in the log, and how the log continues. Pure.
 
 The steps (docs/DESIGN.md, section 4) are "config", "checkpoint", "rollback", "consistency" and "map head".
-Lookups, ranges and ``kt checkpoint`` all come through here. "freshness" is the last step of all, because an
+Lookups, ranges and ``kt checkpoint`` use this module. "freshness" is the last step, because an
 old head proves no lie.
 """
 
@@ -45,11 +45,9 @@ class ClaimedHead:
 
 @dataclass(frozen=True, slots=True)
 class ProvenHead:
-    """A verified head.
+    """A verified head, the config that it names, and the checkpoint of the log that contains the head.
 
-    ``config`` is the config that the head names. ``checkpoint`` is the checkpoint of the log that contains
-    the head, and ``latest`` is True if the head is its last one. ``after`` is the new state of the client.
-    ``checks`` are lines for people.
+    ``latest`` is True if the head is the last one of that log. ``checks`` are lines for people.
     """
 
     head: MapHead
@@ -71,9 +69,7 @@ def decode_head(smh: bytes) -> SignedMapHead:
 def verify_head(trusted: Trusted, claimed: ClaimedHead, epoch: int | None = None) -> ProvenHead:
     """Verify the head of ``epoch``, by default the latest one. The age of the head is not checked.
 
-    Raises:
-        VerificationError: a step failed; the error names it.
-        EquivocationError: two signed statements contradict each other.
+    Raises ``VerificationError`` or ``EquivocationError``.
     """
     signed = decode_head(claimed.smh_bytes)
     position = trusted.position(signed.head.config_hash)
@@ -110,7 +106,8 @@ def verify_consistency(trusted: Trusted, text: str, new: Checkpoint, proof: Sequ
     """
     if trusted.checkpoint == text and not proof:
         return
-    old = trusted.opened()
+    # The signer key of the trusted checkpoint may have been replaced since.
+    old = None if trusted.checkpoint is None else trusted.open(trusted.checkpoint, 0)
     if trusted.checkpoint is None or old is None or old.size == 0:
         if proof:
             raise VerificationError("consistency", "nothing is trusted yet, but the proof is not empty")
@@ -207,13 +204,8 @@ def verify_mutations_checkpoint(proven: ProvenHead, smh: bytes, text: str) -> No
 def verify_freshness(head: MapHead, config: Config, now: int, slack: int = SLACK) -> str:
     """Step "freshness": the directory promises a head every ``max_interval``. Returns a line for people.
 
-    Args:
-        now: milliseconds since 1970.
-        slack: milliseconds that are added to the promise.
-
-    Raises:
-        CannotTellError: the head is too old (``StaleHeadError``) or in the future. Neither proves a lie, and
-            the clock may be wrong.
+    A head that is too old raises ``StaleHeadError``, a head in the future ``CannotTellError``. Neither proves
+    a lie, because the clock may be wrong. Times are in milliseconds.
     """
     age = now - head.timestamp
     if age > config.max_interval + slack:
@@ -234,10 +226,7 @@ def contradictions(
 ) -> Iterator[EquivocationError]:
     """Yield each contradiction between signed statements of a server, and between them and ``trusted``.
 
-    Args:
-        smh: a signed map head.
-        checkpoints: checkpoints of the log of map heads.
-        mutations: a checkpoint of the log of mutations.
+    ``mutations`` is a checkpoint of the log of mutations; ``checkpoints`` are of the log of map heads.
     """
     found: list[EquivocationError | None] = []
     origin, configs, step = trusted.origin, trusted.configs, "consistency"
@@ -263,7 +252,6 @@ def _claimed_size(checkpoint: str) -> int | None:
 def _checks(
     trusted: Trusted, claimed: ClaimedHead, checkpoint: Checkpoint, head: MapHead, config: Config
 ) -> tuple[str, ...]:
-    latest = head.epoch == checkpoint.size
     if trusted.checkpoint is None:
         past = "nothing was trusted before: this is where trust begins"
     else:
@@ -275,6 +263,7 @@ def _checks(
         past,
         f"map head of epoch {head.epoch}, signed by key {key} and in the log of map heads",
     )
+    latest = head.epoch == checkpoint.size
     if latest and claimed.smh_bytes != trusted.smh and _promised(trusted) not in (None, config.max_interval):
         checks += (f"the directory now promises a head every {_seconds(config.max_interval)}",)
     return checks

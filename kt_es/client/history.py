@@ -1,8 +1,8 @@
 """Histories: every version of a label, since when it holds and who authorized it, verified and kept.
 
 The map proves one version at one epoch. So step "history" needs two lookups of each version: at the epoch
-that accepted the version, where it has to stand, and at the epoch before, where its predecessor still has to
-stand. The next history continues from the last verified version.
+that accepted the version, whose map has to hold it, and at the epoch before, whose map still has to hold the
+version before. The next history continues from the last verified version.
 
 Verified versions are stored in blocks of ``BLOCK``, so a new version rewrites one block and not the whole
 history. A block is an array of versions; a version is ``[epoch, timestamp, entry bytes, signer key ids,
@@ -96,10 +96,7 @@ def read_history(body: Mapping[str, Json]) -> tuple[ClaimedVersion, ...]:
 
 
 def epochs_to_look_up(claimed: Sequence[ClaimedVersion]) -> tuple[int, ...]:
-    """Return the epochs whose lookups ``verify_versions`` needs: of each version, and the one before.
-
-    They are in ascending order.
-    """
+    """Return the epochs whose lookups ``verify_versions`` needs: of each version, and the one before it."""
     wanted = {epoch for version in claimed for epoch in (version.epoch - 1, version.epoch)}
     return tuple(sorted(epoch for epoch in wanted if epoch >= 1))
 
@@ -107,12 +104,10 @@ def epochs_to_look_up(claimed: Sequence[ClaimedVersion]) -> tuple[int, ...]:
 def verify_versions(
     current: Lookup, last: Version | None, claimed: Sequence[ClaimedVersion], lookups: Sequence[Lookup]
 ) -> tuple[Version, ...]:
-    """Verify the versions after ``last``: steps "history" and "signatures".
+    """Verify the claimed versions after ``last``: steps "history" and "signatures".
 
     Args:
         current: a verified lookup of the latest epoch.
-        last: the last version that was verified before, None to begin with the first version.
-        claimed: the versions after ``last``, as the server sends them.
         lookups: verified lookups of the epochs that ``epochs_to_look_up`` names, under one trusted state.
     """
     by_epoch = {lookup.epoch: lookup for lookup in lookups if lookup.index == current.index}
@@ -125,8 +120,17 @@ def verify_versions(
             raise VerificationError(
                 "signatures", f"version {number} is not authorized by its keys and those of the one before"
             )
-        since = _verify_since(number, version, previous, by_epoch)
-        last = _version(version, since, previous, current.head.origin)
+        since = _verify_since(version, previous, by_epoch)
+        keys = () if previous is None else previous.entry.authorized_keys
+        last = Version(
+            version.epoch,
+            since.timestamp,
+            version.mutation.entry,
+            version.mutation.entry_hash,
+            signers_of(version.mutation, keys, current.head.origin),
+            since.profile,
+            since.erased,
+        )
         versions.append(last)
     return tuple(versions)
 
@@ -140,11 +144,20 @@ def verify_history(current: Lookup, versions: Sequence[Version]) -> History:
     proven = None if current.mutation is None else current.mutation.entry_hash
     if newest != proven:
         raise VerificationError("history", f"does not end with what the map of epoch {current.epoch} holds")
-    return History(current.label, tuple(versions), current, _checks(versions))
+    checks: tuple[str, ...] = ("absence proven: nobody has ever published keys for it",)
+    if versions:
+        checks = (
+            f"{counted(len(versions), 'versions')}, each naming the one before and authorized by its keys",
+            "each version proven in the map of its epoch, and the one before in the epoch before",
+        )
+    return History(current.label, tuple(versions), current, checks)
 
 
 def verify_chain(versions: Sequence[Version]) -> None:
-    """Step "history": ``versions`` begin with the first one, and each follows the one before."""
+    """Step "history": ``versions`` begin with the first one, and each follows the one before.
+
+    Raises ``VerificationError``.
+    """
     last: Version | None = None
     for version in versions:
         _verify_link(version.entry, version.epoch, last)
@@ -161,34 +174,20 @@ def _verify_link(entry: Entry, epoch: int, last: Version | None) -> None:
         raise VerificationError("history", f"version {number} is not of a later epoch than the one before")
 
 
-def _verify_since(
-    number: int, version: ClaimedVersion, previous: Current | None, by_epoch: dict[int, Lookup]
-) -> Lookup:
+def _verify_since(version: ClaimedVersion, previous: Current | None, by_epoch: dict[int, Lookup]) -> Lookup:
+    number = version.mutation.entry.version
     since, before = by_epoch.get(version.epoch), by_epoch.get(version.epoch - 1)
     if since is None or (before is None and version.epoch > 1):
         raise VerificationError("history", f"version {number} has no proof since when it holds")
     if since.mutation is None or since.mutation.entry_hash != version.mutation.entry_hash:
-        raise VerificationError("history", f"version {number} does not stand in the map of its epoch")
+        raise VerificationError("history", f"version {number} is not in the map of its epoch")
     held = None if before is None else before.current
     if (held and held.entry_hash) != (previous and previous.entry_hash):
         raise VerificationError(
             "history",
-            f"the version before {number} does not stand in the map until epoch {version.epoch - 1}",
+            f"the version before {number} is not in the map until epoch {version.epoch - 1}",
         )
     return since
-
-
-def _version(claimed: ClaimedVersion, since: Lookup, previous: Current | None, origin: str) -> Version:
-    mutation = claimed.mutation
-    return Version(
-        claimed.epoch,
-        since.timestamp,
-        mutation.entry,
-        mutation.entry_hash,
-        signers_of(mutation, () if previous is None else previous.entry.authorized_keys, origin),
-        since.profile,
-        since.erased,
-    )
 
 
 def signers_of(mutation: Mutation, old: Sequence[PublicKey], origin: str) -> tuple[PublicKey, ...]:
@@ -202,21 +201,8 @@ def signers_of(mutation: Mutation, old: Sequence[PublicKey], origin: str) -> tup
     )
 
 
-def _checks(versions: Sequence[Version]) -> tuple[str, ...]:
-    if not versions:
-        return ("absence proven: nobody has ever published keys for it",)
-    return (
-        f"{counted(len(versions), 'versions')}, each naming the one before and authorized by its keys",
-        "each version proven in the map of its epoch, and the one before in the epoch before",
-    )
-
-
 def kept_versions(store: StateStore, label: str) -> tuple[Version, ...]:
-    """Return the kept versions of ``label``, oldest first.
-
-    Raises:
-        ConfigError: they are damaged. Verified versions are never lost silently.
-    """
+    """Return the kept versions of ``label``, oldest first. Damaged versions raise ``ConfigError``."""
     versions: list[Version] = []
     try:
         while (data := store.recall(KIND, _key(label, len(versions) // BLOCK))) is not None:

@@ -13,7 +13,7 @@ from kt_es.client.directory import check_unconvicted, keep_sight, recalled
 from kt_es.client.heads import SLACK, contradictions, verify_order
 from kt_es.client.state import StateStore
 from kt_es.client.trust import Lookup, verify_proof_file
-from kt_es.client.trusted import Pinned, Trusted, extend, position_of_key
+from kt_es.client.trusted import Pinned, extend, position_of_key
 from kt_es.errors import EquivocationError, MalformedError, VerificationError
 from kt_es.evidence import convict
 from kt_es.formats.evidence import Evidence
@@ -32,8 +32,7 @@ class Conviction:
 def verify_evidence(data: bytes, pinned: Pinned | None) -> Conviction:
     """Verify encoded evidence, and that it is about the directory of ``pinned`` if a key is given.
 
-    Raises:
-        VerificationError: the evidence is damaged, proves nothing, or is about another directory.
+    Raises ``VerificationError``.
     """
     try:
         evidence = Evidence.decode(data)
@@ -53,10 +52,8 @@ def verify_proof(
 ) -> Lookup:
     """Verify a saved proof, and compare it with the state in ``store`` if there is one.
 
-    Args:
-        store: gets the evidence of a contradiction.
-        vouched: somebody other than the file vouches for ``pinned``.
-        slack: milliseconds, see ``verify_freshness``.
+    ``vouched`` is True if somebody other than the file vouches for ``pinned``. Evidence of a contradiction is
+    saved in ``store``.
     """
     if store is None:
         return verify_proof_file(file, pinned, slack=slack)
@@ -66,7 +63,12 @@ def verify_proof(
     try:
         lookup = verify_proof_file(file, pinned, slack=slack, recall=lambda index: recalled(store, index))
         if trusted is not None:
-            known = _compare(trusted, lookup)
+            # The file must not contradict what is trusted here.
+            known = extend(trusted, file.configs)
+            smh = file.answer.smh_bytes
+            for contradiction in contradictions(known, smh, [file.answer.heads_checkpoint]):
+                raise contradiction
+            verify_order(known, smh, lookup.head)
             if vouched and known.position(lookup.head.config_hash) >= trusted.in_force:
                 keep_sight(store, known, lookup)
     except EquivocationError as error:
@@ -74,13 +76,3 @@ def verify_proof(
             error.saved = store.save_evidence(error.evidence)
         raise
     return lookup
-
-
-def _compare(trusted: Trusted, lookup: Lookup) -> Trusted:
-    """Check that the file does not contradict ``trusted``. Returns ``trusted`` with the file's configs."""
-    file = lookup.proof
-    known = extend(trusted, file.configs)
-    for contradiction in contradictions(known, file.answer.smh_bytes, [file.answer.heads_checkpoint]):
-        raise contradiction
-    verify_order(known, file.answer.smh_bytes, lookup.head)
-    return known

@@ -24,7 +24,7 @@ from kt_es.client.changes import (
 )
 from kt_es.client.history import Version
 from kt_es.client.session import Session
-from kt_es.client.state import damaged
+from kt_es.client.state import decoded
 from kt_es.client.trust import Lookup
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import MalformedError, RefusedError, UnavailableError
@@ -101,10 +101,7 @@ class Publisher:
 
     def _own(self, label: str) -> OwnVersion | None:
         data = self._store.recall(OWN, label.encode())
-        try:
-            return None if data is None else OwnVersion.decode(data)
-        except MalformedError as error:
-            raise damaged(f"what was signed last for {label}", error) from None
+        return decoded(data, OwnVersion.decode, f"what was signed last for {label}")
 
     def publish(
         self,
@@ -130,20 +127,17 @@ class Publisher:
 
     def send(self, submission: Submission, wait: float, deadline: float) -> Published:
         """Submit and confirm ``submission``, and remember it as what the owner signed last."""
-        lookup = self._sent(submission, wait, deadline)
-        self._store.remember(OWN, submission.label.encode(), OwnVersion.of(submission.mutation).encode())
-        return Published(submission, lookup)
-
-    def _sent(self, submission: Submission, wait: float, deadline: float) -> Lookup:
         try:
             self.submit(submission, wait, deadline)
         except RefusedError:
             # The answer to an earlier attempt may have been lost. Then this refusal is about the repetition.
             lookup = self._session.lookup(submission.label, None, False, deadline)
-            if self._stands(submission, lookup, deadline):
-                return lookup
-            raise
-        return self.confirm(submission, deadline)
+            if not self._stands(submission, lookup, deadline):
+                raise
+        else:
+            lookup = self.confirm(submission, deadline)
+        self._store.remember(OWN, submission.label.encode(), OwnVersion.of(submission.mutation).encode())
+        return Published(submission, lookup)
 
     def submit(self, submission: Submission, wait: float, deadline: float) -> Receipt:
         """Send ``submission``. The server may take ``wait`` seconds to answer with the verdict."""

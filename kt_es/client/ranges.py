@@ -1,7 +1,7 @@
 """Verification of a range of epochs: every head of it, and what each map holds at one index. Pure.
 
 FORMATS, "Range answer". A lookup proves one epoch. A range proves each epoch from the first to the last, so
-an entry that stood for one epoch only is seen. A contradiction that two signed heads prove raises
+an entry of one epoch only is seen, too. A contradiction that two signed heads prove raises
 ``EquivocationError`` with its evidence. A change that the keys before did not authorize is not refused:
 ``EpochEntry.authorized`` reports it, and the owner of the account judges it.
 """
@@ -18,10 +18,10 @@ from kt_es.crypto import vrf
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.epochs import Current, is_authorized
 from kt_es.errors import MalformedError, VerificationError
-from kt_es.evidence import broken_account, broken_order, contradicting_entries, contradicting_heads
+from kt_es.evidence import broken_account, contradicting_entries
 from kt_es.formats.entries import Mutation
 from kt_es.formats.evidence import ProvenEntry
-from kt_es.formats.heads import Checkpoint, MapHead, SignedMapHead
+from kt_es.formats.heads import Checkpoint, SignedMapHead
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.ranges import RangeAnswer, RangeEpoch
 from kt_es.merkle.verify import log_root_from_range
@@ -31,9 +31,8 @@ from kt_es.merkle.verify import log_root_from_range
 class EpochEntry:
     """What the map of one epoch holds at an index, verified. ``mutation`` is None if absence was proven.
 
-    ``changed`` tells that the epoch before it, in the same range, holds something else. ``authorized`` then
-    tells whether keys of the new entry and of the entry before signed the change. Without a change it is
-    True.
+    ``changed`` is True if the epoch before, in the same range, holds something else. ``authorized`` is False
+    if keys of the new entry and of the entry before did not both sign that change.
     """
 
     epoch: int
@@ -49,7 +48,7 @@ class EpochEntry:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedRange:
-    """Consecutive verified epochs of one label. ``index`` is the proven index of the label."""
+    """Consecutive verified epochs of one label, and its proven index."""
 
     index: bytes
     epochs: tuple[EpochEntry, ...]
@@ -72,14 +71,8 @@ def verify_range(
 ) -> tuple[Trusted, VerifiedRange]:
     """Verify the answer about ``label`` from epoch ``first`` on. Returns the new state and the range.
 
-    Args:
-        consistency: proof from the trusted checkpoint to the checkpoint of the answer.
-        last: the last epoch that was asked for. The answer may end before it.
-
-    Raises:
-        VerificationError: a step failed; the error names it.
-        EquivocationError: two signed heads contradict each other, by themselves or by their entries.
-        MalformedError: the directory cannot have such a label.
+    The answer may end before ``last``, the last epoch that was asked for. ``consistency`` leads from the
+    trusted checkpoint to the checkpoint of the answer.
     """
     label = normalize_label(label, trusted.configs[0].config.label_policy)
     if answer.first != first or answer.first + len(answer.epochs) - 1 > last:
@@ -125,7 +118,7 @@ def _verify_inclusion(answer: RangeAnswer, checkpoint: Checkpoint) -> None:
         raise VerificationError("map head", error.problem) from None
     if root != checkpoint.root:
         raise VerificationError(
-            "map head", f"those from epoch {answer.first} on do not stand there in the log of map heads"
+            "map head", f"those from epoch {answer.first} on are not there in the log of map heads"
         )
 
 
@@ -133,28 +126,18 @@ def _verify_heads(
     trusted: Trusted, answer: RangeAnswer, signed: Sequence[SignedMapHead], checkpoint: Checkpoint
 ) -> None:
     """Steps "config" and "map head": each head is signed under the config that it names; all are in order."""
-    before: MapHead | None = None
     position = 0
     for number, smh in enumerate(signed):
         head = smh.head
-        at = trusted.position(head.config_hash)
-        smh.verify(trusted.origin, trusted.configs[at].config.signer_key)
+        position = trusted.position(head.config_hash)
+        smh.verify(trusted.origin, trusted.configs[position].config.signer_key)
         if head.epoch != answer.first + number:
             raise VerificationError(
                 "map head", f"epoch {head.epoch} stands in the place of epoch {answer.first + number}"
             )
-        broken = None if before is None else broken_order(before, head)
-        if at < position:
-            broken = "is under an older config than"
-        if broken is not None:
-            raise contradicting_heads(
-                "map head",
-                trusted.origin,
-                trusted.configs,
-                answer.epochs[number - 1].smh_bytes,
-                answer.epochs[number].smh_bytes,
-            ) or VerificationError("map head", f"the one of epoch {head.epoch} {broken} the one before it")
-        before, position = head, at
+        if number > 0:
+            before = replace(trusted, smh=answer.epochs[number - 1].smh_bytes)
+            verify_order(before, answer.epochs[number].smh_bytes, head)
     verify_order(trusted, answer.epochs[0].smh_bytes, signed[0].head)
     verify_order(trusted, answer.epochs[-1].smh_bytes, signed[-1].head)
     if signed[-1].head.epoch == checkpoint.size and position < trusted.in_force:

@@ -1,13 +1,13 @@
 """What a client asks a server: lookups, heads, ranges and histories, each verified before it is returned.
 
 Every question goes the same way: fetch, verify with ``trust``, ``heads``, ``ranges`` or ``history``, store
-the new trusted state and the memory of the account, return. Deadlines are monotonic times in seconds.
+the new trusted state and the memory of the account, return.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -78,11 +78,8 @@ class DirectoryHead:
 class Session:
     """Questions to one server. Safe for threads: everything is kept in the store of ``directory``.
 
-    Args:
-        slack: milliseconds, see ``verify_freshness``.
-        now: returns milliseconds since 1970.
-        on_stale: called with the error when the head is too old; then the question is asked again until its
-            deadline. Without it the question fails at once.
+    With ``on_stale`` a question is asked again until its deadline when the head is too old. Without it the
+    question fails at once.
     """
 
     def __init__(
@@ -119,10 +116,6 @@ class Session:
 
         Verified versions are kept after each block, so a history that takes longer than ``deadline``
         continues where it ended.
-
-        Args:
-            profiles: fetch and verify all versions, with their profiles.
-            afresh: fetch and verify all versions.
         """
         current = self.lookup(label, None, False, deadline)
         label = current.label
@@ -155,8 +148,7 @@ class Session:
     def _ask(self, ask: Callable[[Trusted], _T], deadline: float) -> _T:
         """Call ``ask`` with the trusted state. Repeat it while the failure may be one of timing.
 
-        These are: the server is a moment behind, its signer key was rotated, or, with ``on_stale``, the head
-        is not fresh yet.
+        The server may be a moment behind, its signer key may be new, or the head may be too old.
         """
         lags = iter(_LAG_PAUSES)
         stale: StaleHeadError | None = None
@@ -226,14 +218,12 @@ class Session:
 
     def _range_answer(self, trusted: Trusted, request: RangeRequest, deadline: float) -> Answer:
         """Ask for a range, again while the front end does not know an epoch that was verified before."""
-        for pause in (*_LAG_PAUSES, None):
+        for _ in _attempts():
             try:
                 return self.transport.post(RANGE.path, request, deadline)
             except RefusedError as error:
                 if error.reason != ProblemReason.UNKNOWN_EPOCH or request.last > trusted.size:
                     raise
-            if pause is not None:
-                time.sleep(pause)
         raise UnavailableError(
             f"the server does not know epoch {request.last} yet, which has been verified before"
         )
@@ -242,13 +232,10 @@ class Session:
         """Return the next versions after the version ``after``, at least one."""
         # Profiles come with the lookups, which prove whether they were erased.
         request = HistoryRequest(label, profiles=False, after=after)
-        for pause in (*_LAG_PAUSES, None):
-            answer = self.transport.post(HISTORY.path, request, deadline, limit=MAX_PAGE)
-            page = read_history(answer.body)
+        for _ in _attempts():
+            page = read_history(self.transport.post(HISTORY.path, request, deadline, limit=MAX_PAGE).body)
             if page:
                 return page
-            if pause is not None:
-                time.sleep(pause)
         raise VerificationError("history", f"ends with version {after}, though the map holds a later one")
 
     def _head(self, trusted: Trusted, epoch: int | None, fresh: bool, deadline: float) -> DirectoryHead:
@@ -278,8 +265,7 @@ class Session:
     def _confront(self, trusted: Trusted, deadline: float) -> None:
         """After a consistency proof that failed, ask for heads that the server must still have.
 
-        The failed proof alone convicts nobody. The first two signed statements that contradict each other are
-        raised as ``EquivocationError``. If the server does not answer, the original failure stays.
+        The failed proof alone convicts nobody. Two signed statements that contradict each other do.
         """
         known = None if trusted.smh is None else SignedMapHead.decode(trusted.smh).head.epoch
         for epoch in dict.fromkeys((trusted.size, known, None)):
@@ -290,3 +276,11 @@ class Session:
             checkpoints = (reply.heads_checkpoint, reply.latest_checkpoint)
             for contradiction in contradictions(trusted, reply.smh, checkpoints, reply.mutations_checkpoint):
                 raise contradiction
+
+
+def _attempts() -> Iterator[None]:
+    """Allow attempts with ``_LAG_PAUSES`` between them."""
+    yield
+    for pause in _LAG_PAUSES:
+        time.sleep(pause)
+        yield

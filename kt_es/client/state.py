@@ -11,9 +11,9 @@ import contextlib
 import fcntl
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from kt_es.client.database import StateDatabase
 from kt_es.client.trusted import MAX_TRUSTED_FILE, Trusted
@@ -24,6 +24,7 @@ from kt_es.process.files import read_private, replace_file
 from kt_es.process.space import is_full, unwritable
 
 _EVIDENCE = ".evidence"
+_T = TypeVar("_T")
 
 
 class StateStore(Protocol):
@@ -121,8 +122,18 @@ def read_trusted(path: Path) -> Trusted:
     return _decode(path, data)
 
 
+def decoded(data: bytes | None, decode: Callable[[bytes], _T], what: str) -> _T | None:
+    """Decode a value of a state, None where there is none. A damaged value raises ``ConfigError``.
+
+    A silent new start would lose the state that protects from a second history.
+    """
+    try:
+        return None if data is None else decode(data)
+    except MalformedError as error:
+        raise damaged(what, error) from None
+
+
 def damaged(what: str, error: Exception) -> ConfigError:
-    """Return the error for a value of a state that cannot be decoded, with what to do about it."""
     return ConfigError(
         f"{what} is damaged: {error}. Put a copy of memory.db in its place, or remove it to forget everything"
     )

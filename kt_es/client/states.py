@@ -231,11 +231,7 @@ class ServerStateStore:
 
 
 def file_name(origin: str) -> str:
-    """Return the name of the folder of ``origin``. Characters that are not plain are escaped as in a URL.
-
-    Two origins never share a name, even on a file system that ignores case. A name that would be too long
-    ends in a hash.
-    """
+    """Return the name of the folder of ``origin``, which no other origin has, even where case is ignored."""
     name = re.sub(r"[^a-z0-9.\-_~]", lambda found: f"%{ord(found[0]):02X}", origin)
     return name if len(name) <= _LONGEST else f"{name[:120]}%{sha256(origin.encode()).hex()}"
 

@@ -1,7 +1,6 @@
 """HTTP for the client: answers of bounded size, calls of bounded time, and retries with the same bytes.
 
-A deadline is a monotonic time in seconds. It bounds the whole call with its retries, however slowly the
-server sends any part of an answer (see ``deadlines``).
+A deadline is a monotonic time in seconds. It bounds the whole call with its retries.
 """
 
 from __future__ import annotations
@@ -137,13 +136,7 @@ class Transport:
         *,
         patient: bool = True,
     ) -> Answer:
-        """Return the answer; repeat the request while the server is unavailable, until the deadline.
-
-        Raises:
-            UnavailableError: the server was unavailable until the deadline, or failed.
-            RefusedError: the server refused the request; repeating it would not help.
-            MalformedError: the response is no answer of this interface.
-        """
+        """Return the answer; repeat the request while the server is unavailable, until the deadline."""
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         problem = ""
         begun, waits = time.monotonic(), False
@@ -215,12 +208,7 @@ def _is_url(text: str) -> bool:
 
 
 def _read(response: httpx.Response, path: str, limit: int, deadline: float) -> bytes:
-    """Return the body, of at most ``limit`` bytes.
-
-    Raises:
-        MalformedError: the body is larger or compressed.
-        httpx.ReadTimeout: the body did not arrive by ``deadline``.
-    """
+    """Return the body, which may have ``limit`` bytes and must not be compressed."""
     if response.headers.get("content-encoding", "identity") != "identity":
         raise MalformedError(f"answer to {path}", "is compressed, though that was not asked for")
     parts: list[bytes] = []

@@ -1,7 +1,7 @@
 """Verification of a lookup and of a saved proof, step by step (docs/DESIGN.md, section 4). Pure.
 
 ``now`` and the memory of the account are passed in; nothing is fetched or stored. The functions accept or
-raise. A refusal names one of ``STEPS``, which stand in the order in which they are taken:
+raise. A refusal names one of ``STEPS``, in the order of the checks:
 
 - ``heads``: "config", "checkpoint", "rollback", "consistency", "map head", "freshness"
 - here: "answer" and "vrf"
@@ -137,7 +137,6 @@ def verify_lookup(
 
     Raises:
         VerificationError: a step failed; the error names it.
-        EquivocationError: two signed statements contradict each other.
         CannotTellError: everything is right, but the head is not fresh.
         MalformedError: the directory cannot have such a label.
     """
@@ -156,7 +155,11 @@ def verify_lookup(
         found: tuple[str, ...] = (f"absence proven: in epoch {head.epoch} nobody has published keys for it",)
     else:
         signers = _verify_signers(mutation, trusted.origin)
-        found = _entry_checks(mutation, signers, _profile_check(keys, erased))
+        found = (
+            f"version {mutation.entry.version} proven in the map",
+            _profile_check(keys, erased),
+            f"entry signed by key {', '.join(key.id.hex() for key in signers)}",
+        )
     entry = None if mutation is None else mutation.entry_bytes
     sight = Sight.of(head.epoch, answer.smh_bytes, entry, answer.map_proof, now)
     before = recall(index)
@@ -226,15 +229,6 @@ def _verify_signers(mutation: Mutation, origin: str) -> tuple[PublicKey, ...]:
     if mutation.entry.version == 1 and not own.issuperset(each.key_id for each in mutation.signatures):
         raise VerificationError("signatures", "are not all by keys of the entry")
     return signers
-
-
-def _entry_checks(mutation: Mutation, signers: Sequence[PublicKey], profile: str) -> tuple[str, ...]:
-    names = ", ".join(key.id.hex() for key in signers)
-    return (
-        f"version {mutation.entry.version} proven in the map",
-        profile,
-        f"entry signed by key {names}",
-    )
 
 
 def _profile_check(keys: tuple[ProfileKey, ...] | None, erased: ErasedProfile | None) -> str:

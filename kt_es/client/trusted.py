@@ -14,7 +14,7 @@ from kt_es.crypto.signatures import ED25519
 from kt_es.errors import ConfigError, MalformedError, VerificationError
 from kt_es.evidence import contradicting_configs
 from kt_es.formats.codec import decode, encode, take_array, take_bytes, take_text, take_uint
-from kt_es.formats.configs import Config, SignedConfig, check_origin, verify_chain
+from kt_es.formats.configs import SignedConfig, check_origin, verify_chain
 from kt_es.formats.entries import PublicKey, take_public_key
 from kt_es.formats.heads import MAX_CHECKPOINT, MAX_SMH, Checkpoint, heads_origin, open_checkpoint
 from kt_es.formats.notes import VerifierKey, parse_note, verifier_key
@@ -60,7 +60,6 @@ class Trusted:
     """The state of a client towards one directory.
 
     Attributes:
-        key: the pinned key.
         configs: the verified chain of configs, oldest first.
         in_force: position in ``configs`` of the pinned key, or of a later config that the latest verified
             head names. Signatures of older signer keys about the latest epoch do not count.
@@ -84,15 +83,10 @@ class Trusted:
         """Heads in the trusted checkpoint; 0 before the first one."""
         return 0 if self.checkpoint is None else claimed_size(self.checkpoint)
 
-    def opened(self) -> Checkpoint | None:
-        """Verify the trusted checkpoint again. Its signer key may have been replaced since."""
-        return None if self.checkpoint is None else self.open(self.checkpoint, 0)
-
     def open(self, checkpoint: str, since: int, log: str | None = None) -> Checkpoint:
-        """Step "checkpoint": ``checkpoint`` is signed by a signer key of the configs from ``since`` on.
+        """Step "checkpoint": a signer key of the configs from ``since`` on signed ``checkpoint`` of ``log``.
 
-        Args:
-            log: origin of the log, by default that of the log of map heads.
+        By default the log is that of map heads.
         """
         try:
             return self._open(checkpoint, self.configs[since:], log)
@@ -120,10 +114,6 @@ class Trusted:
                 continue
             return position
         return len(self.configs) - 1
-
-    def position_of(self, key: PublicKey) -> int | None:
-        """Return the position of the first config whose signer key is ``key``, None if there is none."""
-        return position_of_key(self.configs, key)
 
     def position(self, config_hash: bytes) -> int:
         """Step "config": position in the verified chain of the config that a head names."""
@@ -166,17 +156,14 @@ class Trusted:
         )
         if len(fields) == 6:
             # A state of version 1 begins at the first config, even if a later key was pinned.
-            pinned = trusted.position_of(trusted.key) or 0
+            pinned = position_of_key(chain, trusted.key) or 0
             return replace(trusted, in_force=max(trusted.in_force, pinned))
         return trusted
 
 
 def position_of_key(configs: Sequence[SignedConfig], key: PublicKey) -> int | None:
     """Return the position of the first config whose signer key is ``key``, None if there is none."""
-    for position, signed in enumerate(configs):
-        if signed.config.signer_key == key:
-            return position
-    return None
+    return next((at for at, signed in enumerate(configs) if signed.config.signer_key == key), None)
 
 
 def claimed_size(checkpoint: str) -> int:
@@ -187,17 +174,6 @@ def claimed_size(checkpoint: str) -> int:
         raise VerificationError("checkpoint", str(error)) from None
 
 
-def verify_configs(pinned: Pinned, configs: Sequence[SignedConfig]) -> tuple[Config, ...]:
-    """Step "config": verify a chain from the first config of the directory that holds the pinned key.
-
-    Only the holder of the pinned key can have put it into the chain, and with it everything before it.
-    """
-    chain = verify_chain(pinned.origin, configs)
-    if position_of_key(configs, pinned.key) is None:
-        raise VerificationError("config", "the pinned key is the signer key of none of the configs")
-    return chain
-
-
 def first_use(configs: Sequence[SignedConfig]) -> Pinned:
     """Return the pinned key of a client without a given one: the signer key of the first config."""
     if not configs:
@@ -206,9 +182,14 @@ def first_use(configs: Sequence[SignedConfig]) -> Pinned:
 
 
 def begin(pinned: Pinned, configs: Sequence[SignedConfig]) -> Trusted:
-    """Return the first state of a client, without a checkpoint: trust begins with the pinned key."""
-    verify_configs(pinned, configs)
-    position = position_of_key(configs, pinned.key) or 0
+    """Step "config": return the first state of a client, without a checkpoint. Its chain has the pinned key.
+
+    Only the holder of the pinned key can have put it into the chain, and with it everything before it.
+    """
+    verify_chain(pinned.origin, configs)
+    position = position_of_key(configs, pinned.key)
+    if position is None:
+        raise VerificationError("config", "the pinned key is the signer key of none of the configs")
     return Trusted(pinned.origin, pinned.key, tuple(configs), position, None)
 
 
@@ -217,14 +198,14 @@ def pin(trusted: Trusted, pinned: Pinned) -> Trusted:
 
     A key that is older than the present pinned key changes nothing.
     """
-    position = trusted.position_of(pinned.key)
+    position = position_of_key(trusted.configs, pinned.key)
     if trusted.origin != pinned.origin or position is None:
         raise VerificationError(
             "config",
             f"the key {pinned.vkey} is none of those of {trusted.origin}, as it is trusted here; "
             "if the directory was set up anew, remove its trusted state",
         )
-    if position <= (trusted.position_of(trusted.key) or 0):
+    if position <= (position_of_key(trusted.configs, trusted.key) or 0):
         return trusted
     return replace(trusted, key=pinned.key, in_force=max(trusted.in_force, position))
 
@@ -232,8 +213,7 @@ def pin(trusted: Trusted, pinned: Pinned) -> Trusted:
 def extend(trusted: Trusted, configs: Sequence[SignedConfig]) -> Trusted:
     """Return ``trusted`` with a chain that continues its own. A shorter chain changes nothing.
 
-    Raises:
-        EquivocationError: the directory has signed two different chains.
+    Raises ``EquivocationError``.
     """
     verify_chain(trusted.origin, configs)
     for number, (known, claimed) in enumerate(zip(trusted.configs, configs, strict=False)):

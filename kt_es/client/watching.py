@@ -3,7 +3,7 @@
 The first watch of an account judges its complete history, and then checks every epoch from the first version
 on. With ``from_now`` it begins with the present version. Progress is stored after a change was reported, so a
 crash in between reports the change again and never loses it. A new watcher reports a foreign version that
-still stands once more, although it was reported before.
+the map still holds once more, although it was reported before.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from kt_es.client.changes import Mine
 from kt_es.client.client import Client
-from kt_es.client.history import Version, signers_of
+from kt_es.client.history import signers_of
 from kt_es.client.ranges import EpochEntry, VerifiedRange
-from kt_es.client.state import damaged
+from kt_es.client.state import decoded
 from kt_es.errors import EquivocationError, MalformedError, VerificationError
 from kt_es.formats.codec import decode, encode, take_array, take_bytes, take_uint
 from kt_es.formats.entries import HASH_LENGTH, MAX_VERSION, Entry, Mutation, PublicKey
@@ -58,10 +58,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class WatchProgress:
-    """The last epoch that was checked, and its entry, None if it has no entry.
-
-    Versions up to ``judged`` were reported from the history.
-    """
+    """The last epoch that was checked, and its entry. Versions up to ``judged`` were reported already."""
 
     epoch: int
     entry_hash: bytes | None
@@ -94,8 +91,9 @@ class Turn:
 class Watcher:
     """Checks labels for changes that their owner did not make.
 
+    The state of ``client`` keeps the progress.
+
     Args:
-        client: the client that asks; its state keeps the progress.
         mine: the keys of the owner.
         tell: called with each change before the change is stored as reported. If it raises, ``look`` ends,
             and the next ``look`` reports the change again.
@@ -118,13 +116,8 @@ class Watcher:
         """Check the epochs of ``label`` that were not checked yet, at most 4,096 of them.
 
         No lookup is made, because a server could make it fail by withholding the profile of a foreign
-        version. After an error the epochs that were checked until then stay checked.
-
-        Raises:
-            VerificationError: a head, a history or a range does not verify.
-            EquivocationError: two signed statements contradict each other.
-            CannotTellError: the latest head is not fresh.
-            UnavailableError: no answer in time.
+        version. After an error the epochs that were checked until then stay checked. Raises what
+        ``Client.head``, ``Client.range`` and ``Client.history`` raise.
         """
         latest = self._latest.pop(label, None) or self._client.head().head
         label = normalize_label(label, self._client.trusted().configs[0].config.label_policy)
@@ -137,26 +130,17 @@ class Watcher:
         if behind := progress.epoch < latest.epoch:
             self._latest[label] = latest
         elif label not in self._resumed:
-            self._resume(label, standing or self._look_again(label, progress), latest.origin)
+            if standing is None:
+                standing = self._client.range(label, progress.epoch, progress.epoch).epochs[0]
+                _compare(standing, progress)
+            if standing.mutation is not None:
+                self._judge(label, standing, standing.mutation, (), latest.origin, again=True)
+            self._resumed.add(label)
         return Turn(progress.epoch, behind)
-
-    def _look_again(self, label: str, progress: WatchProgress) -> EpochEntry:
-        """Fetch the last epoch that was checked, and verify that it holds the same entry as then."""
-        now = self._client.range(label, progress.epoch, progress.epoch).epochs[0]
-        _compare(now, progress)
-        return now
-
-    def _resume(self, label: str, standing: EpochEntry, origin: str) -> None:
-        if standing.mutation is not None:
-            self._judge(label, standing, standing.mutation, (), origin, again=True)
-        self._resumed.add(label)
 
     def _progress(self, label: str) -> WatchProgress | None:
         data = self._client.recall(KIND, label.encode())
-        try:
-            return None if data is None else WatchProgress.decode(data)
-        except MalformedError as error:
-            raise damaged(f"the progress of the watch of {label}", error) from None
+        return decoded(data, WatchProgress.decode, f"the progress of the watch of {label}")
 
     def _store(self, label: str, progress: WatchProgress) -> WatchProgress:
         self._client.remember(KIND, label.encode(), progress.encode())
@@ -181,7 +165,11 @@ class Watcher:
             # version, so every epoch is checked from the first one of the directory on.
             return self._store(label, WatchProgress(0, None))
         for version in versions:
-            self._tell(self._of_history(label, version))
+            signers, mine = version.signers, self._mine.made(version.entry, version.signers)
+            epoch, timestamp = version.epoch, version.timestamp
+            self._tell(
+                Change(label, epoch, timestamp, version.entry, version.entry_hash, signers, True, mine)
+            )
         if not versions:
             return self._store(label, WatchProgress(latest.epoch, None))
         return self._store(label, WatchProgress(versions[0].epoch - 1, None, versions[-1].number))
@@ -191,12 +179,11 @@ class Watcher:
         seen = next_epochs(self._client, label, progress.epoch, latest.epoch)
         _compare(seen.epochs[0], progress)
         reported = self._reported(label, seen.epochs, progress)
-        before: Mutation | None = None
+        old: Sequence[PublicKey] = ()
         for each in seen.epochs:
             if each.changed and each.mutation is not None and each.entry_hash not in reported:
-                old: Sequence[PublicKey] = () if before is None else before.entry.authorized_keys
                 self._judge(label, each, each.mutation, old, latest.origin)
-            before = each.mutation
+            old = () if each.mutation is None else each.mutation.entry.authorized_keys
         last = seen.epochs[-1]
         number = 0 if last.mutation is None else last.mutation.entry.version
         judged = progress.judged if number < progress.judged else 0
@@ -208,8 +195,7 @@ class Watcher:
         """Return the entries that the first watch reported from the history, if ``epochs`` may have some."""
         if not progress.judged or not any(each.changed for each in epochs):
             return frozenset()
-        versions = self._client.kept(label)[: progress.judged]
-        return frozenset(version.entry_hash for version in versions)
+        return frozenset(version.entry_hash for version in self._client.kept(label)[: progress.judged])
 
     def _judge(
         self,
@@ -221,11 +207,7 @@ class Watcher:
         *,
         again: bool = False,
     ) -> None:
-        """Report a change. With ``again`` it is reported only if it is foreign.
-
-        Args:
-            old: the authorized keys of the version before it.
-        """
+        """Report a change; ``old`` are the keys before it. With ``again``, report only a foreign change."""
         entry, signers = mutation.entry, signers_of(mutation, old, origin)
         mine = seen.authorized and self._mine.made(entry, signers)
         if again and mine:
@@ -244,19 +226,6 @@ class Watcher:
             )
         )
         self._resumed.add(label)
-
-    def _of_history(self, label: str, version: Version) -> Change:
-        mine = self._mine.made(version.entry, version.signers)
-        return Change(
-            label,
-            version.epoch,
-            version.timestamp,
-            version.entry,
-            version.entry_hash,
-            version.signers,
-            True,
-            mine,
-        )
 
 
 def _compare(seen: EpochEntry, progress: WatchProgress) -> None:

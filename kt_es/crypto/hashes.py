@@ -61,8 +61,7 @@ def map_node_hash(left: bytes, right: bytes) -> bytes:
 def commit(opening: bytes, label: str, version: int, profile: bytes) -> bytes:
     """Return the 32-byte commitment to a profile. ``opening`` is random and new for each commitment.
 
-    Raises:
-        MalformedError: an argument is out of range. The error names the argument.
+    Raises ``MalformedError``.
     """
     try:
         name = label.encode()
@@ -76,16 +75,8 @@ def commit(opening: bytes, label: str, version: int, profile: bytes) -> bytes:
         raise MalformedError("version", f"must be in 1 to {MAX_VERSION}, is {version}")
     if len(profile) > MAX_PROFILE_SIZE:
         raise MalformedError("profile", f"must have at most {MAX_PROFILE_SIZE} bytes, has {len(profile)}")
-    committed = b"".join(
-        (
-            opening,
-            len(name).to_bytes(1, "big"),
-            name,
-            version.to_bytes(4, "big"),
-            len(profile).to_bytes(4, "big"),
-            profile,
-        )
-    )
+    numbered_label = len(name).to_bytes(1) + name + version.to_bytes(4)
+    committed = b"".join((opening, numbered_label, len(profile).to_bytes(4), profile))
     return hmac.digest(_KC, committed, hashlib.sha256)
 
 

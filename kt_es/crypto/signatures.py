@@ -67,9 +67,9 @@ def verify(algorithm: int, public_key: bytes, message: bytes, signature: bytes) 
     if len(signature) != SIGNATURE_SIZE or len(public_key) != PUBLIC_KEY_SIZES.get(algorithm):
         return False
     if algorithm == ECDSA_P256:
-        from kt_es.crypto import p256
+        from kt_es.crypto import openssl
 
-        return p256.verify(public_key, message, signature)
+        return openssl.verify(public_key, message, signature)
     try:
         bindings.crypto_sign_open(signature + message, public_key)
     except BadSignatureError:
@@ -87,9 +87,9 @@ def is_point(algorithm: int, public_key: bytes) -> bool:
         return False
     if algorithm == ED25519:
         return bindings.crypto_core_ed25519_is_valid_point(public_key)
-    from kt_es.crypto import p256
+    from kt_es.crypto import openssl
 
-    return p256.is_point(public_key)
+    return openssl.is_point(public_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,33 +117,31 @@ class PrivateKey:
         if algorithm == ED25519:
             return cls(ED25519, bindings.crypto_sign_seed_keypair(seed)[0], seed)
         if algorithm == ECDSA_P256:
-            from kt_es.crypto import p256
+            from kt_es.crypto import openssl
 
-            return cls(ECDSA_P256, p256.public_of(seed), seed)
+            return cls(ECDSA_P256, openssl.public_of(seed), seed)
         raise MalformedError("private key", f"algorithm {algorithm} is unknown: use Ed25519 (1) or P-256 (2)")
 
     def sign(self, message: bytes) -> bytes:
         """Return the 64-byte signature over ``message``. The same message always has the same signature."""
         if self.algorithm == ED25519:
             return bindings.crypto_sign(message, self._secret + self.public)[:SIGNATURE_SIZE]
-        from kt_es.crypto import p256
+        from kt_es.crypto import openssl
 
-        return p256.sign(self._secret, message)
+        return openssl.sign(self._secret, message)
 
     def to_pem(self) -> bytes:
         """Return the key as unencrypted PKCS#8 in PEM. A caller must restrict the mode of the file."""
-        from kt_es.crypto import pem
+        from kt_es.crypto import openssl
 
-        return pem.to_pem(self.algorithm, self._secret)
+        return openssl.to_pem(self.algorithm, self._secret)
 
     @classmethod
     def from_pem(cls, data: bytes) -> PrivateKey:
         """Read the key in a PEM file: unencrypted PKCS#8 (or SEC 1 for P-256).
 
-        Raises:
-            MalformedError: ``data`` is not a private key in PEM.
-            ConfigError: kt-es cannot use the key, because it is encrypted or of another algorithm.
+        Raises ``MalformedError`` or ``ConfigError``.
         """
-        from kt_es.crypto import pem
+        from kt_es.crypto import openssl
 
-        return cls.from_seed(*pem.read_signing_key(data))
+        return cls.from_seed(*openssl.read_signing_key(data))

@@ -46,7 +46,10 @@ class VrfPrivateKey:
 
     @classmethod
     def from_seed(cls, seed: bytes) -> VrfPrivateKey:
-        """Return the key of the 32 secret bytes ``SK`` (section 5.5, which refers to RFC 8032, 5.1.5)."""
+        """Return the key of the 32 secret bytes ``SK`` (section 5.5, which refers to RFC 8032, 5.1.5).
+
+        Raises ``MalformedError``.
+        """
         if len(seed) != SEED_SIZE:
             raise MalformedError("VRF key", f"seed has {len(seed)} bytes instead of {SEED_SIZE}")
         hashed = hashlib.sha512(seed).digest()
@@ -59,10 +62,13 @@ class VrfPrivateKey:
 
     @classmethod
     def from_pem(cls, data: bytes) -> VrfPrivateKey:
-        """Return the key whose ``SK`` is the Ed25519 seed in a PEM file (unencrypted PKCS#8)."""
-        from kt_es.crypto import pem
+        """Return the key whose ``SK`` is the Ed25519 seed in a PEM file (unencrypted PKCS#8).
 
-        return cls.from_seed(pem.read_ed25519_seed(data, "VRF key"))
+        Raises ``MalformedError``.
+        """
+        from kt_es.crypto import openssl
+
+        return cls.from_seed(openssl.read_ed25519_seed(data, "VRF key"))
 
     def prove(self, alpha: bytes) -> tuple[bytes, bytes]:
         """Return ``beta`` (64 bytes) and ``pi`` (80 bytes) for ``alpha``. The result is deterministic.

@@ -4,8 +4,8 @@ Members exchange their states by gossip. After a failure they disagree for secon
 stays listed as a leader that is not alive until it is started again. During an election, one member may list
 a leader that another member lists as dead. So a member is chosen only if it lists itself as a living leader.
 
-``choose`` is a pure function of the answers. ``find_leader`` collects answers with the function that it is
-given.
+``choose`` is a pure function of the answers. ``find_leader`` collects answers with a given function, which is
+``ask_members`` outside of tests.
 """
 
 from __future__ import annotations
@@ -21,6 +21,12 @@ import grpc
 
 from kt_es.eventstore import driver
 from kt_es.eventstore.driver import gossip_pb2, gossip_pb2_grpc, shared_pb2
+
+# In seconds. A frozen member never answers, so after the first answer the others have at most GRACE left.
+DEADLINE = 2.0
+GRACE = 0.5
+
+_LEADER = gossip_pb2.MemberInfo.VNodeState.Leader
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +109,6 @@ def _all(answers: Answers) -> Iterable[Member]:
     return (member for members in answers.values() for member in members)
 
 
-# In seconds. A frozen member never answers, so after the first answer the others have at most GRACE left.
-DEADLINE = 2.0
-GRACE = 0.5
-
-_LEADER = gossip_pb2.MemberInfo.VNodeState.Leader
-
-
 def ask_members(
     channels: Mapping[str, grpc.Channel],
     metadata: tuple[tuple[str, str], ...],
@@ -118,9 +117,7 @@ def ask_members(
 ) -> Answers:
     """Return the members that each target lists. Targets that fail or do not answer in time are missing.
 
-    Args:
-        channels: a channel for each target.
-        failed: called with the details of each failure.
+    ``failed`` is called with the details of each failure.
     """
     done: queue.SimpleQueue[grpc.Future[gossip_pb2.ClusterInfo]] = queue.SimpleQueue()
     calls: dict[grpc.Future[gossip_pb2.ClusterInfo], str] = {}

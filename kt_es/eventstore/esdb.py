@@ -159,14 +159,12 @@ class EsdbLog:
         )
 
     def subscribe_prefix(self, prefix: str, after: int | None = None) -> Subscription:
-        # The filter is a regular expression. The only special character in stream names is ".".
-        pattern = prefix.replace(".", "\\.") + ".*"
         return self._opened(
             f"subscribe to {prefix}*",
             lambda: EsdbSubscription(
                 self._client.subscribe_to_all(
                     commit_position=after,
-                    filter_include=(pattern,),
+                    filter_include=_beginning_with(prefix),
                     filter_by_stream_name=True,
                     include_checkpoints=True,
                 ),
@@ -262,12 +260,11 @@ class EsdbLog:
 
         This reads all events of these streams, so it is slow.
         """
-        pattern = prefix.replace(".", "\\.") + ".*"
         doing = f"read {prefix}*"
         seen: set[str] = set()
         events = self._calling(
             doing,
-            lambda: self._client.read_all(filter_include=(pattern,), filter_by_stream_name=True),
+            lambda: self._client.read_all(filter_include=_beginning_with(prefix), filter_by_stream_name=True),
             READ,
             ALL,
         )
@@ -281,3 +278,8 @@ class EsdbLog:
 
     def close(self) -> None:
         self._client.close()
+
+
+def _beginning_with(prefix: str) -> tuple[str]:
+    """Return the filter for streams: a regular expression, in which only "." of a name is special."""
+    return (prefix.replace(".", "\\.") + ".*",)

@@ -22,6 +22,36 @@ from kt_es.eventstore.driver import autoreconnect, retrygrpc
 from kt_es.eventstore.streams import NO_STREAM
 from kt_es.process.network import is_loopback
 
+# A page has at most PAGE events, and it is cut when it has PAGE_BYTES. Without the second limit, 64 events
+# could have 64 MiB, which is too much for memory and for the deadline.
+PAGE = 64
+PAGE_BYTES = 4 << 20
+PAGE_DEADLINE = 10.0
+
+# The time limit of a search for the leader and the pause between two rounds, in seconds.
+DISCOVERY_DEADLINE = 5.0
+DISCOVERY_PAUSE = 0.2
+EXERCISE_DEADLINE = 3.0
+
+# Words in gRPC's messages if a certificate or a name is not accepted, or if the server does not speak TLS.
+TLS_FAILURES = ("SSL_ERROR_SSL", "TSI_PROTOCOL_FAILURE", "peer certificate", "Hostname Verification")
+
+# Words in gRPC's messages if the server may speak another protocol. ``subscriptions.translated`` finds out.
+_OTHER_MISFITS = ("Failed parsing HTTP/2", "Socket closed")
+
+_KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    # This option ends a connection whose peer is frozen. Its default is a minute.
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # gRPC repeats a call that a stopping server did not process. If it then cannot connect, the call never
+    # returns. So gRPC must not repeat calls; the client does.
+    ("grpc.enable_retries", 0),
+    # After an outage the next attempt should not wait for the default two minutes.
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+)
 _BOUNDED = (("grpc.http2.bdp_probe", 0),)
 _READ = "/event_store.client.streams.Streams/Read"
 
@@ -33,9 +63,6 @@ class Channels(grpc.Channel):
 
     Reads of at most ``most`` events and calls with one response use the connection with the estimated window.
     All other calls use the connection with the fixed window.
-
-    Args:
-        make: creates a channel with the given options.
     """
 
     def __init__(self, make: Callable[[Options], grpc.Channel], most: int) -> None:
@@ -84,38 +111,6 @@ class Channels(grpc.Channel):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-# A page has at most PAGE events, and it is cut when it has PAGE_BYTES. Without the second limit, 64 events
-# could have 64 MiB, which is too much for memory and for the deadline.
-PAGE = 64
-PAGE_BYTES = 4 << 20
-PAGE_DEADLINE = 10.0
-
-# The time limit of a search for the leader and the pause between two rounds, in seconds.
-DISCOVERY_DEADLINE = 5.0
-DISCOVERY_PAUSE = 0.2
-EXERCISE_DEADLINE = 3.0
-
-# Words in gRPC's messages if a certificate or a name is not accepted, or if the server does not speak TLS.
-TLS_FAILURES = ("SSL_ERROR_SSL", "TSI_PROTOCOL_FAILURE", "peer certificate", "Hostname Verification")
-
-# Words in gRPC's messages if the server may speak another protocol. ``subscriptions.translated`` finds out.
-_OTHER_MISFITS = ("Failed parsing HTTP/2", "Socket closed")
-
-_KEEPALIVE = (
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    # This option ends a connection whose peer is frozen. Its default is a minute.
-    ("grpc.http2.ping_timeout_ms", 5_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    # gRPC repeats a call that a stopping server did not process. If it then cannot connect, the call never
-    # returns. So gRPC must not repeat calls; the client does.
-    ("grpc.enable_retries", 0),
-    # After an outage the next attempt should not wait for the default two minutes.
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-)
 
 
 def _unproxied(target: str) -> Options:

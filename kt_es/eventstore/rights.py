@@ -20,8 +20,13 @@ MAX_COUNT, MAX_AGE, TRUNCATE_BEFORE, ACL = "$maxCount", "$maxAge", "$tb", "$acl"
 USER_ACL, SYSTEM_ACL = "$userStreamAcl", "$systemStreamAcl"
 _CACHE_CONTROL, _TEMPORARY = "$cacheControl", "$tmp"
 READ, WRITE, DELETE, READ_METADATA, WRITE_METADATA = RIGHTS = ("$r", "$w", "$d", "$mr", "$mw")
+FRONTEND, SIGNER, MONITOR, ADMINS, EVERYBODY = "frontend", "signer", "monitor", "$admins", "$all"
+# The ``$tb`` of a deleted stream that may be written again.
+DELETED = 2**63 - 1
 _INT64 = 2**63
 _SECONDS = _INT64 // 10_000_000  # a span of time is kept in units of 100 ns
+
+Acl = dict[str, list[str]]
 
 
 def json_object(data: bytes) -> dict[str, object]:
@@ -75,15 +80,6 @@ def _is_names(value: object) -> bool:
     if isinstance(value, list):
         return all(isinstance(name, str) for name in value)
     return isinstance(value, str)
-
-
-Acl = dict[str, list[str]]
-
-FRONTEND, SIGNER, MONITOR, ADMINS, EVERYBODY = "frontend", "signer", "monitor", "$admins", "$all"
-
-
-# The ``$tb`` of a deleted stream that may be written again.
-DELETED = 2**63 - 1
 
 
 def _acl(readers: list[str], writers: list[str], keepers: list[str]) -> Acl:

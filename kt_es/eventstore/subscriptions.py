@@ -30,9 +30,7 @@ def calling(
 
     Args:
         doing: what the call does, for error messages.
-        call: a call of the client library.
-        right: the right that the call needs.
-        stream: the stream that ``right`` applies to.
+        right: the right to ``stream`` that the call needs.
         is_plain: whether the connection is meant to be without TLS.
     """
     try:
@@ -137,11 +135,7 @@ class _Acknowledged(_Recordings, Protocol):
 class EsdbSubscription:
     """``Subscription`` over a subscription of the client library. Errors are translated."""
 
-    def __init__(
-        self,
-        subscription: _Recordings,
-        stream: str,
-    ) -> None:
+    def __init__(self, subscription: _Recordings, stream: str) -> None:
         self._stream = stream
         self._subscription = subscription
         self._stopped = threading.Event()

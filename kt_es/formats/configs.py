@@ -43,14 +43,20 @@ _DIRECTORY = re.compile(r"[a-z0-9][a-z0-9_.]{0,62}")
 
 
 def check_origin(origin: str) -> str:
-    """Return ``origin`` if it is a URL without a scheme, such as ``kt.example.org/people``."""
+    """Return ``origin`` if it is a URL without a scheme, such as ``kt.example.org/people``.
+
+    Raises ``MalformedError``.
+    """
     if len(origin) > 255 or not _ORIGIN.fullmatch(origin):
         raise MalformedError("origin", "must be a URL without a scheme, such as kt.example.org/people")
     return origin
 
 
 def check_directory(name: str) -> str:
-    """Return ``name`` if it can be the name of a directory. The names of its streams contain it."""
+    """Return ``name`` if it can be the name of a directory. The names of its streams contain it.
+
+    Raises ``MalformedError``.
+    """
     if not _DIRECTORY.fullmatch(name):
         raise MalformedError("directory", "must match [a-z0-9][a-z0-9_.]{0,62}")
     return name
@@ -83,19 +89,9 @@ class Config:
         return sha256(self.encode())
 
     def encode(self) -> bytes:
-        return encode(
-            [
-                self.origin,
-                SUITE,
-                [key.fields() for key in self.signer_keys],
-                self.vrf_key,
-                self.label_policy,
-                self.min_interval,
-                self.max_interval,
-                self.max_merge_delay,
-                self.previous,
-            ]
-        )
+        keys = [key.fields() for key in self.signer_keys]
+        intervals = [self.min_interval, self.max_interval, self.max_merge_delay]
+        return encode([self.origin, SUITE, keys, self.vrf_key, self.label_policy, *intervals, self.previous])
 
     @classmethod
     def decode(cls, data: bytes) -> Config:
@@ -159,10 +155,9 @@ class SignedConfig:
 
     @classmethod
     def sign(cls, config: Config, keys: Sequence[PrivateKey]) -> SignedConfig:
-        """Sign ``config`` with each of ``keys``.
+        """Sign ``config`` with each of ``keys``. A config that readers refuse would end the directory.
 
-        Raises:
-            MalformedError: readers would refuse the config. Publishing it would end the directory.
+        Raises ``MalformedError``.
         """
         data = config.encode()
         return cls(Config.decode(data), data, tuple(sign(key, "config", config.origin, data) for key in keys))
@@ -176,7 +171,10 @@ class SignedConfig:
 
 
 def check_first_config(signed: SignedConfig, origin: str, key: PublicKey) -> Config:
-    """Return the config of ``signed`` if it begins the directory ``origin`` with the pinned ``key``."""
+    """Return the config of ``signed`` if it begins the directory ``origin`` with the pinned ``key``.
+
+    Raises ``VerificationError``.
+    """
     config = signed.config
     if config.origin != origin:
         raise VerificationError("config", f"is for {config.origin}, not for {origin}")
@@ -192,6 +190,7 @@ def check_config_change(signed: SignedConfig, current: Config) -> Config:
 
     The config must name ``current`` as its predecessor and be signed by the signer keys of both. Origin, VRF
     key and label policy cannot change: another VRF key would move every label to another index.
+    Raises ``VerificationError``.
     """
     config = signed.config
     if config.previous != current.hash:

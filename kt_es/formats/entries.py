@@ -145,8 +145,8 @@ class Entry:
 def check_submittable(entry: Entry) -> None:
     """Check the authorized keys of an entry before it is submitted.
 
-    The rules of the log check only the length of a key, because checking points would slow every replay. So
-    the log accepts keys that cannot be used, and this function refuses them.
+    The rules of the log check only the length of a key, because checking points would slow every replay.
+    Raises ``MalformedError``.
     """
     check_usable(entry.authorized_keys, "entry authorized key")
 

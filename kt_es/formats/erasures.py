@@ -50,7 +50,7 @@ class Erasure:
 
     @classmethod
     def decode(cls, data: bytes) -> Erasure:
-        """Decode an erasure without verifying its signature."""
+        """Decode an erasure without verifying its signature. Raises ``MalformedError``."""
         payload, key, signature = decode_array(data, "erasure", 3, most=MAX_ERASURE)
         payload = take_bytes(payload, "erasure payload", 1, MAX_ERASURE)
         index, entry_hash, reason = decode_array(payload, "erasure payload", 3)

@@ -74,7 +74,10 @@ class Evidence:
 
     @classmethod
     def decode(cls, data: bytes) -> Evidence:
-        """Decode evidence without verifying it; ``kt_es.evidence.convict`` verifies."""
+        """Decode evidence without verifying it; ``kt_es.evidence.convict`` verifies.
+
+        Raises ``MalformedError``.
+        """
         fields = decode_array(data, "evidence", 7, most=MAX_EVIDENCE)
         mark, kind, origin, configs, first, second, proofs = fields
         if mark != EVIDENCE:
@@ -96,7 +99,7 @@ class Evidence:
         )
 
     def heads(self) -> tuple[SignedMapHead, SignedMapHead]:
-        """Decode both statements as signed map heads."""
+        """Decode both statements as signed map heads. Raises ``MalformedError``."""
         return SignedMapHead.decode(self.statements[0]), SignedMapHead.decode(self.statements[1])
 
 
@@ -131,7 +134,10 @@ def armored(data: bytes) -> str:
 
 
 def unarmored(text: str) -> bytes:
-    """Decode the output of ``armored``. White space around each line is ignored."""
+    """Decode the output of ``armored``. White space around each line is ignored.
+
+    Raises ``MalformedError``.
+    """
     lines = [line.strip() for line in text.strip().splitlines()]
     if len(lines) < 3 or lines[0] != _BEGIN or lines[-1] != _END:
         raise MalformedError("evidence", f"is not between {_BEGIN} and {_END}")
@@ -141,7 +147,10 @@ def unarmored(text: str) -> bytes:
 
 
 def evidence_in(data: bytes) -> bytes | None:
-    """Return the encoded evidence in a file, plain or armored within text; None if the file contains none."""
+    """Return the encoded evidence in a file, plain or armored within text; None if the file contains none.
+
+    Raises ``MalformedError``.
+    """
     if EVIDENCE.encode() in data[: len(EVIDENCE) + 8]:
         return data
     begin, mark = data.find(_BEGIN.encode()), _END.encode()

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final
 
 from kt_es.crypto.hashes import HASH_SIZE
@@ -82,7 +82,7 @@ class Checkpoint:
 
     @classmethod
     def parse(cls, text: str) -> Checkpoint:
-        """Parse the text of a note."""
+        """Parse the text of a note. Raises ``MalformedError``."""
         lines = text.split("\n")
         if len(lines) != 4 or lines[3]:
             raise MalformedError(_STEP, f"must have three lines (origin, size, root), has {len(lines) - 1}")
@@ -96,7 +96,10 @@ class Checkpoint:
 
 
 def sign_checkpoint(checkpoint: Checkpoint, key_name: str, key: PrivateKey) -> str:
-    """Return the checkpoint as a note that ``key``, an Ed25519 key, has signed as ``key_name``."""
+    """Return the checkpoint as a note that ``key``, an Ed25519 key, has signed as ``key_name``.
+
+    Raises ``MalformedError``.
+    """
     return sign_note(checkpoint.encode(), key_name, key)
 
 
@@ -125,7 +128,7 @@ class MapHead:
 
     ``map_size`` is the number of entries in the map. ``timestamp`` is the time of the marker that closed the
     epoch, in ms. ``queue_next`` is the revision of this marker in the queue, plus one. ``config_hash`` names
-    the config in force.
+    the config in force. The encoding is an array of all fields in this order.
     """
 
     origin: str
@@ -139,19 +142,7 @@ class MapHead:
     config_hash: bytes
 
     def encode(self) -> bytes:
-        return encode(
-            [
-                self.origin,
-                self.epoch,
-                self.map_root,
-                self.map_size,
-                self.log_size,
-                self.log_root,
-                self.queue_next,
-                self.timestamp,
-                self.config_hash,
-            ]
-        )
+        return encode(astuple(self))
 
     @classmethod
     def decode(cls, data: bytes) -> MapHead:

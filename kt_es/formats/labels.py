@@ -70,9 +70,7 @@ def normalize_label(label: str, policy: str) -> str:
     """Return the form of ``label`` that the directory uses: NFC and at most 255 bytes of UTF-8.
 
     With the policy ``EMAIL``, the address is also lower-cased, and A-labels are replaced by U-labels.
-
-    Raises:
-        LabelError: ``label`` is not valid under the policy.
+    Raises ``LabelError``.
     """
     # This check precedes NFC: newer interpreters normalize characters that Unicode 14.0.0 does not have.
     if not all(map(_is_allowed, label)):
@@ -88,9 +86,10 @@ def normalize_label(label: str, policy: str) -> str:
     return text
 
 
-def is_space(character: str) -> bool:
-    """Return whether ``character`` is in a general category Z (Zs, Zl or Zp)."""
-    return character in _SPACE
+def is_white_space(character: str) -> bool:
+    """Return whether ``character`` has the property White_Space in Unicode 14.0.0."""
+    # These are the characters of the categories Z, U+0085 and U+0009 to U+000D.
+    return character in _SPACE or character in "\t\n\v\f\r\x85"
 
 
 def _is_allowed(character: str) -> bool:
@@ -104,11 +103,7 @@ def _is_allowed(character: str) -> bool:
 
 
 def _address(text: str) -> str:
-    """Return the address ``text`` with its domain normalized.
-
-    Raises:
-        LabelError: ``text`` is not an address.
-    """
+    """Return the address ``text`` with its domain normalized."""
     local, at, domain = text.rpartition("@")
     labels = [_domain_label(label) for label in domain.split(".")]
     if at != "@" or not _is_local_part(local) or len(labels) < 2 or None in labels:

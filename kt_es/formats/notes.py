@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from kt_es.crypto import signatures
 from kt_es.crypto.hashes import sha256
+from kt_es.crypto.signatures import ED25519, PUBLIC_KEY_SIZES, PrivateKey, verify
 from kt_es.errors import MalformedError, VerificationError
-from kt_es.formats.labels import is_space
+from kt_es.formats.codec import check_size
+from kt_es.formats.labels import is_white_space
 
 MAX_NOTE_SIZE: Final = 256 * 1024
 """The largest note in bytes of UTF-8. It has room for 64 signatures of ML-DSA-44 and their text."""
@@ -36,17 +37,6 @@ KEY_HASH_SIZE: Final = 4
 
 _DASH: Final = "— "
 _CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f]")
-
-
-def _verify_ed25519(key: bytes, text: bytes, signature: bytes) -> bool:
-    return signatures.verify(signatures.ED25519, key, text, signature)
-
-
-# For each signature type: the size of a public key, and the function that verifies (key, note text,
-# signature).
-_TYPES: Final[dict[int, tuple[int, Callable[[bytes, bytes, bytes], bool]]]] = {
-    ED25519_NOTE: (32, _verify_ed25519),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +68,20 @@ class Note:
         if not self.text.endswith("\n"):
             raise MalformedError("note", "the text does not end in a newline")
         if not 1 <= len(self.signatures) <= MAX_SIGNATURES:
-            raise MalformedError("note", f"has not 1 to {MAX_SIGNATURES} signatures")
+            raise MalformedError(
+                "note", f"must have 1 to {MAX_SIGNATURES} signatures, has {len(self.signatures)}"
+            )
 
     def encode(self) -> str:
-        """Return the note as it is transmitted.
-
-        Raises:
-            MalformedError: the encoded note has more than 256 KiB.
-        """
+        """Return the note as it is transmitted. Raises ``MalformedError``."""
         encoded = "".join((self.text, "\n", *(signature.line() for signature in self.signatures)))
-        if len(encoded.encode()) > MAX_NOTE_SIZE:
-            raise MalformedError("note", f"is larger than {MAX_NOTE_SIZE} bytes")
+        check_size(encoded.encode(), "note", MAX_NOTE_SIZE)
         return encoded
 
 
 @dataclass(frozen=True, slots=True)
 class VerifierKey:
-    """A named public key for notes. ``type`` is the signature type of the specification."""
+    """A named public key for notes. Of the signature types of the specification, only Ed25519 is known."""
 
     name: str
     type: int
@@ -102,10 +89,10 @@ class VerifierKey:
 
     def __post_init__(self) -> None:
         _check_name(self.name)
-        if self.type not in _TYPES:
+        if self.type != ED25519_NOTE:
             raise MalformedError("verifier key", f"signature type 0x{self.type:02x} is not known")
-        if len(self.key) != _TYPES[self.type][0]:
-            raise MalformedError("verifier key", f"the public key has {len(self.key)} bytes")
+        if len(self.key) != PUBLIC_KEY_SIZES[ED25519]:
+            raise MalformedError("verifier key", f"the public key has {len(self.key)} bytes, not 32")
 
     @property
     def key_hash(self) -> bytes:
@@ -116,15 +103,11 @@ class VerifierKey:
 
     @classmethod
     def parse(cls, encoded: str) -> VerifierKey:
-        """Parse a key of the form ``name+hash+base64``.
-
-        Raises:
-            MalformedError: ``encoded`` does not have this form, or the hash does not match.
-        """
+        """Parse a key of the form ``name+hash+base64``. Raises ``MalformedError``."""
         name, hash_mark, rest = encoded.partition("+")
         key_hash, key_mark, encoded_key = rest.partition("+")
         if not hash_mark or not key_mark:
-            raise MalformedError("verifier key", "is not of the form name+hash+key")
+            raise MalformedError("verifier key", "must have the form name+hash+key")
         key = decode_base64(encoded_key, "verifier key")
         if not key:
             raise MalformedError("verifier key", "is empty")
@@ -134,17 +117,14 @@ class VerifierKey:
         return verifier
 
     def verifies(self, text: str, signature: bytes) -> bool:
-        return _TYPES[self.type][1](self.key, text.encode(), signature)
+        return verify(ED25519, self.key, text.encode(), signature)
 
 
 def parse_note(encoded: str | bytes) -> Note:
     """Parse a note. All signatures are returned, and none is verified.
 
     Parsing is strict: valid UTF-8, no control character except the newline, canonical base64, at most 64
-    signatures and 256 KiB. Encoding the note must give ``encoded`` again.
-
-    Raises:
-        MalformedError: ``encoded`` breaks one of these rules.
+    signatures and 256 KiB. Encoding the note must give ``encoded`` again. Raises ``MalformedError``.
     """
     content = _decode_utf8(encoded)
     _check_text(content)
@@ -152,31 +132,30 @@ def parse_note(encoded: str | bytes) -> Note:
     text, separator, lines = content.rpartition("\n\n")
     if not separator or not lines.endswith("\n"):
         raise MalformedError("note", "has no signatures after an empty line")
-    if lines.count("\n") > MAX_SIGNATURES:
-        raise MalformedError("note", f"has more than {MAX_SIGNATURES} signatures")
+    count = lines.count("\n")
+    if count > MAX_SIGNATURES:
+        raise MalformedError("note", f"must have 1 to {MAX_SIGNATURES} signatures, has {count}")
     note = Note(text + "\n", tuple(_parse_signature(line) for line in lines[:-1].split("\n")))
     if note.encode() != content:
         raise MalformedError("note", "is not in its one encoding")
     return note
 
 
-def sign_text(text: str, name: str, key: signatures.PrivateKey) -> NoteSignature:
+def sign_text(text: str, name: str, key: PrivateKey) -> NoteSignature:
     """Sign ``text`` with the Ed25519 ``key`` under the key name ``name`` (signature type 0x01).
 
-    Raises:
-        MalformedError: the key is not an Ed25519 key, or the name or the text is not allowed in a note.
+    Raises ``MalformedError``.
     """
-    if key.algorithm != signatures.ED25519:
+    if key.algorithm != ED25519:
         raise MalformedError("note", "is signed with Ed25519 keys only")
     _check_text(text)
     return NoteSignature(name, verifier_key(name, key.public).key_hash, key.sign(text.encode()))
 
 
-def sign_note(text: str, name: str, key: signatures.PrivateKey) -> str:
+def sign_note(text: str, name: str, key: PrivateKey) -> str:
     """Return ``text`` as a note with one signature, made with ``key`` under the key name ``name``.
 
-    Raises:
-        MalformedError: see ``sign_text`` and ``Note``.
+    Raises ``MalformedError``.
     """
     return Note(text, (sign_text(text, name, key),)).encode()
 
@@ -189,13 +168,10 @@ def verifier_key(name: str, public_key: bytes) -> VerifierKey:
 def verify_note(encoded: str | bytes, keys: Iterable[VerifierKey], *, step: str = "note") -> Note:
     """Verify a note and return it with only those signatures that ``keys`` have made.
 
-    Args:
-        step: the step that a ``VerificationError`` names.
-
     Raises:
         MalformedError: ``encoded`` is not a note.
-        VerificationError: no signature names one of ``keys`` by name and key hash, a signature that names
-            one is invalid, or two of ``keys`` have the same name and key hash.
+        VerificationError: step ``step``; no signature names one of ``keys`` by name and key hash, a signature
+            that names one is invalid, or two of ``keys`` have the same name and key hash.
     """
     note = parse_note(encoded)
     known: dict[tuple[str, bytes], VerifierKey] = {}
@@ -225,8 +201,7 @@ def _parse_signature(line: str) -> NoteSignature:
 
 def _decode_utf8(encoded: str | bytes) -> str:
     data = _encode(encoded, "note") if isinstance(encoded, str) else encoded
-    if len(data) > MAX_NOTE_SIZE:
-        raise MalformedError("note", f"is larger than {MAX_NOTE_SIZE} bytes")
+    check_size(data, "note", MAX_NOTE_SIZE)
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -241,16 +216,8 @@ def _check_text(text: str) -> None:
 
 def _check_name(name: str) -> None:
     _encode(name, "key name")
-    if not name or "+" in name or _CONTROL.search(name) or any(map(_is_space, name)):
+    if not name or "+" in name or _CONTROL.search(name) or any(map(is_white_space, name)):
         raise MalformedError("key name", "must not be empty or contain spaces, control characters or a plus")
-
-
-def _is_space(character: str) -> bool:
-    """Return whether ``character`` has the property White_Space in Unicode 14.0.0.
-
-    These are the characters of the categories Z, U+0085 and U+0009 to U+000D.
-    """
-    return is_space(character) or character in "\t\n\v\f\r\x85"
 
 
 def _encode(text: str, what: str) -> bytes:
@@ -266,11 +233,9 @@ def encode_base64(data: bytes) -> str:
 
 
 def decode_base64(encoded: str, what: str) -> bytes:
-    """Decode base64. Only strings that ``encode_base64`` returns are accepted.
+    """Decode base64. Only strings that ``encode_base64`` returns are accepted: unused bits must be 0.
 
-    Raises:
-        MalformedError: ``encoded`` is not such a string, even if only unused bits or the padding differ. The
-            error names ``what``.
+    Raises ``MalformedError``.
     """
     try:
         data = base64.b64decode(encoded, validate=True)

@@ -95,15 +95,10 @@ class LookupAnswer:
     erasure: ErasureProof | None = None
 
     def encode(self) -> bytes:
-        fields: list[Value] = [
-            self.heads_checkpoint,
-            self.smh_bytes,
-            self.heads_inclusion,
-            self.vrf_proof,
-            map_proof_fields(self.map_proof, self.mutation is not None),
-            None if self.mutation is None else self.mutation.encode(),
-            self.opening,
-        ]
+        map_proof = map_proof_fields(self.map_proof, self.mutation is not None)
+        mutation = None if self.mutation is None else self.mutation.encode()
+        fields: list[Value] = [self.heads_checkpoint, self.smh_bytes, self.heads_inclusion, self.vrf_proof]
+        fields += [map_proof, mutation, self.opening]
         # The eighth field is omitted if it would be None, so most answers have seven fields.
         return encode(fields if self.erasure is None else [*fields, self.erasure.fields()])
 
@@ -182,17 +177,8 @@ class ProofFile:
     at: int
 
     def encode(self) -> bytes:
-        return encode(
-            [
-                PROOF_FILE,
-                self.origin,
-                self.label,
-                encode_configs(self.configs),
-                self.answer.encode(),
-                self.profile,
-                self.at,
-            ]
-        )
+        configs, answer = encode_configs(self.configs), self.answer.encode()
+        return encode([PROOF_FILE, self.origin, self.label, configs, answer, self.profile, self.at])
 
     @classmethod
     def decode(cls, data: bytes) -> ProofFile:

@@ -103,7 +103,10 @@ def encode_mutations(mutations: Sequence[bytes]) -> bytes:
 
 
 def decode_mutations(data: bytes) -> list[bytes]:
-    """Return the encoded mutations of a ``Mutations`` event: 1 to 256 byte strings in at most 256 KiB."""
+    """Return the encoded mutations of a ``Mutations`` event: 1 to 256 byte strings in at most 256 KiB.
+
+    Raises ``MalformedError``.
+    """
     check_size(data, "mutations event", MAX_EVENT)
     values = take_array(decode(data, "mutations event"), "mutations event", 1, MAX_EVENT_ITEMS)
     return [take_bytes(value, "mutations event item", 0, MAX_EVENT) for value in values]

@@ -61,15 +61,10 @@ class RangeAnswer:
     epochs: tuple[RangeEpoch, ...]
 
     def encode(self) -> bytes:
+        mutations = [mutation.encode() for mutation in self.mutations]
+        epochs = [epoch.fields() for epoch in self.epochs]
         return encode(
-            [
-                self.heads_checkpoint,
-                self.vrf_proof,
-                [mutation.encode() for mutation in self.mutations],
-                self.first,
-                self.heads_proof,
-                [epoch.fields() for epoch in self.epochs],
-            ]
+            [self.heads_checkpoint, self.vrf_proof, mutations, self.first, self.heads_proof, epochs]
         )
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,11 +11,12 @@ from kt_es.errors import ConfigError, MalformedError
 from kt_es.formats.entries import MAX_PROFILE, MAX_PROFILE_KEYS, ProfileKey, encode_profile
 from kt_es.formats.labels import normalize_label
 from kt_es.importers.openpgp_keyring import merge_certificates
-from kt_es.importers.packets import armored
+from kt_es.importers.packets import without_armor
 from kt_es.importers.recognize import fingerprint_of, openpgp_certificates
 
 PROFILE_LIMIT = f"{MAX_PROFILE} bytes and {MAX_PROFILE_KEYS} keys"
 _SHOWN = 200
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what ``surrogateescape`` makes of other bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class Collector:
 
     def add(self, label: str, key: ProfileKey, where: str = "") -> None:
         """Add ``key`` to the account of ``label``, or note why ``label`` cannot be a label."""
-        if not _is_utf8(label):
+        if _NOT_UTF8.search(label):
             self.skip(label, "the label is not UTF-8", where)
             return
         try:
@@ -91,12 +93,12 @@ class Collector:
         self._found.setdefault(label, {}).setdefault(key.name, key)
 
     def skip(self, what: str, reason: str, where: str = "") -> None:
-        # The text is untrusted: its control characters must not reach a terminal.
+        # The text is not trusted: its control characters must not reach a terminal.
         shown = "".join(character if character.isprintable() else "?" for character in what[:_SHOWN])
         self._skipped.append(Skipped(shown, reason, where))
 
     def plan(self, keys: int, revoked: int = 0) -> ImportPlan:
-        accounts = tuple(self._accounts())
+        accounts = tuple(self._accounts())  # adds to the parts that are skipped
         return ImportPlan(accounts, tuple(self._skipped), keys, revoked)
 
     def _accounts(self) -> Iterator[ImportedAccount]:
@@ -135,22 +137,12 @@ def fits(keys: Sequence[ProfileKey]) -> bool:
     return True
 
 
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def combined(present: Sequence[ProfileKey], wanted: Sequence[ProfileKey]) -> tuple[ProfileKey, ...]:
     """Return the keys of ``present`` in their order, then the keys of ``wanted`` that are not among them.
 
     Two keys are the same if they have the same type and fingerprint, whatever their names are. All packets of
     both copies of an OpenPGP certificate are kept, so that an old copy removes no revocation.
-
-    Raises:
-        MalformedError: the keys do not fit into one profile.
+    Raises ``MalformedError``.
     """
     keys = {_identity(key): key for key in present}
     for key in wanted:
@@ -171,16 +163,14 @@ def keeping(
     Such a packet may be a revocation. With ``names``, a key that is in ``present`` keeps its name from there.
     """
     known = {_identity(key): key for key in present}
-    return tuple(_kept(known.get(_identity(key)), key, names=names) for key in wanted)
-
-
-def _kept(there: ProfileKey | None, key: ProfileKey, *, names: bool) -> ProfileKey:
-    if there is None:
-        return key
-    data = _of_both(there, key).data if key.type == "openpgp" else key.data
-    # If nothing is added, the key stays as it was given, armored or binary.
-    data = key.data if _certificate(key) == data else data
-    return replace(key, data=data, name=there.name if names else key.name)
+    kept = []
+    for key in wanted:
+        there = known.get(_identity(key), key)
+        data = _of_both(there, key).data if key.type == "openpgp" else key.data
+        # If nothing is added, the key stays as it was given, armored or binary.
+        data = key.data if _certificate(key) == data else data
+        kept.append(replace(key, data=data, name=there.name if names else key.name))
+    return tuple(kept)
 
 
 def _of_both(known: ProfileKey, copy: ProfileKey) -> ProfileKey:
@@ -207,6 +197,5 @@ def _identity(key: ProfileKey) -> tuple[str, str]:
 
 def _certificate(key: ProfileKey) -> bytes:
     """Return the only certificate of ``key`` in binary form; empty if ``key`` has several or none."""
-    binary = next((block.packets or b"" for block in armored(key.data)), key.data)
-    certificates = openpgp_certificates(binary)
+    certificates = openpgp_certificates(without_armor(key.data))
     return certificates[0] if len(certificates) == 1 else b""

@@ -33,14 +33,8 @@ def read_openpgp(path: Path, *, certifications: bool = True) -> ImportPlan:
     certificate with the packets of all copies, including revocations. Non-exportable signatures and secret
     keys are never published. A damaged part is skipped; its neighbours are not.
 
-    Args:
-        path: the file.
-        certifications: publish signatures by keys of other people. They are left out in any case if a profile
-            would be too large.
-
-    Raises:
-        ConfigError: the file cannot be read, or the optional library is missing.
-        MalformedError: the file has no certificate.
+    ``certifications``: publish signatures by keys of other people. They are left out in any case if a profile
+    would be too large. Raises ``ConfigError`` or ``MalformedError``.
     """
     require("openpgp", "reading OpenPGP keyrings")
     from kt_es.importers.openpgp_certificate import read_certificate, without_certifications
@@ -75,7 +69,9 @@ def read_openpgp(path: Path, *, certifications: bool = True) -> ImportPlan:
         merged = merge_certificates(known.data, certificate.data)
         copies[certificate.fingerprint] = first, known if merged == known.data else read_certificate(merged)
     if number == 0:
-        raise MalformedError("OpenPGP keyring", problems[0] if problems else "holds no certificate")
+        raise MalformedError(
+            "OpenPGP keyring", problems[0] if problems else "has no certificate: write one with gpg --export"
+        )
     revoked = 0
     for where, certificate in copies.values():
         key = ProfileKey(certificate.fingerprint, "openpgp", certificate.data)

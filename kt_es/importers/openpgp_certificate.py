@@ -2,7 +2,7 @@
 
 The list of user ids that the library makes is unusable for old certificates: the library refuses SHA-1,
 cannot verify RSA keys of more than 4096 bits, and takes minutes for a certificate with thousands of user ids.
-So the library only parses packets, and ``openpgp_bindings`` verifies self-signatures.
+So the library only parses packets, and ``packets.binds`` verifies self-signatures.
 """
 
 from __future__ import annotations
@@ -31,11 +31,9 @@ _BINDINGS = (
 
 @dataclass(frozen=True, slots=True)
 class UserId:
-    """A user id of a certificate.
+    """A user id of a certificate. Bytes that are not UTF-8 become lone surrogates, which no label contains.
 
-    Attributes:
-        text: the user id. Bytes that are not UTF-8 become lone surrogates, which no label can contain.
-        signed: the certificate's own key certified or revoked it, so it is or was the owner's.
+    ``signed``: the certificate's own key certified or revoked the user id, so it is or was the owner's.
     """
 
     text: str
@@ -64,7 +62,7 @@ def read_certificate(data: bytes) -> OpenPgpCertificate:
 
 
 def _read(data: bytes) -> OpenPgpCertificate:
-    packets = _parse(data)
+    packets = list(PacketPile.from_bytes(data))
     primary = packets[0]
     if any(packet.tag in _SECRET for packet in packets):
         raise MalformedError("OpenPGP certificate", "has secret keys with it; export only the public part")
@@ -94,15 +92,12 @@ def _without_unsigned_attributes(packets: list[Packet]) -> Iterator[Packet]:
 def without_certifications(data: bytes) -> bytes:
     """Return the certificate without user attributes and without signatures by keys of other people.
 
-    Args:
-        data: the bytes of an ``OpenPgpCertificate``.
-
     Raises:
         MalformedError: it has a packet that the library can read but not write. The packet is not left out,
             because it may be a revocation.
     """
     try:
-        packets = _parse(data)
+        packets = list(PacketPile.from_bytes(data))
         kept = []
         for component, signatures in _components(packets):
             if component.tag != Tag.UserAttribute:
@@ -114,27 +109,19 @@ def without_certifications(data: bytes) -> bytes:
         ) from None
 
 
-def _parse(data: bytes) -> list[Packet]:
-    return list(PacketPile.from_bytes(data))
-
-
 def _join(packets: Iterable[Packet]) -> bytes:
     return b"".join(bytes(packet) for packet in packets)
 
 
-def _components(packets: Iterable[Packet]) -> Iterator[tuple[Packet, list[Packet]]]:
-    """Yield every key, user id and user attribute with the signatures that follow it."""
-    component: Packet | None = None
-    signatures: list[Packet] = []
+def _components(packets: Iterable[Packet]) -> list[tuple[Packet, list[Packet]]]:
+    """Return every key, user id and user attribute with the signatures that follow it."""
+    components: list[tuple[Packet, list[Packet]]] = []
     for packet in packets:
-        if packet.tag == Tag.Signature:
-            signatures.append(packet)
-            continue
-        if component is not None:
-            yield component, signatures
-        component, signatures = packet, []
-    if component is not None:
-        yield component, signatures
+        if packet.tag != Tag.Signature:
+            components.append((packet, []))
+        elif components:
+            components[-1][1].append(packet)
+    return components
 
 
 def _own(signature: Packet, primary: Packet) -> bool:
@@ -144,14 +131,12 @@ def _own(signature: Packet, primary: Packet) -> bool:
 
 
 def _revoked(packets: list[Packet]) -> bool:
-    primary, signatures = next(_components(packets))
-    key = primary.body
-    return any(_bound(primary, key, None, packet, (SignatureType.KeyRevocation,)) for packet in signatures)
+    primary, signatures = _components(packets)[0]
+    return any(_bound(primary, None, packet, (SignatureType.KeyRevocation,)) for packet in signatures)
 
 
 def _user_ids(packets: list[Packet]) -> Iterator[UserId]:
     primary = packets[0]
-    key = primary.body
     for component, signatures in _components(packets):
         if component.tag != Tag.UserID:
             continue
@@ -159,23 +144,17 @@ def _user_ids(packets: list[Packet]) -> Iterator[UserId]:
         private = private_key_in(user_id)
         if private is not None:
             raise MalformedError("OpenPGP certificate", f"holds {private} in a user id")
-        signed = any(_bound(primary, key, user_id, packet, _BINDINGS) for packet in signatures)
+        signed = any(_bound(primary, user_id, packet, _BINDINGS) for packet in signatures)
         # The library would replace bytes that are not UTF-8, and two addresses could become equal.
         yield UserId(user_id.decode("utf-8", "surrogateescape"), signed)
 
 
-def _bound(
-    primary: Packet,
-    key: bytes,
-    user_id: bytes | None,
-    signature: Packet,
-    types: Sequence[SignatureType],
-) -> bool:
-    """Return whether ``signature`` has one of ``types`` and verifies by ``primary``. ``key`` is its body."""
+def _bound(primary: Packet, user_id: bytes | None, signature: Packet, types: Sequence[SignatureType]) -> bool:
+    """Return whether ``signature`` has one of ``types`` and verifies by ``primary``."""
     try:
         if signature.signature_type not in types or not _own(signature, primary):
             return False
-        return binds(key, user_id, signature.body)
+        return binds(primary.body, user_id, signature.body)
     except RuntimeError:
         # A signature that the library cannot read is ignored. The other signatures count.
         return False

@@ -17,28 +17,25 @@ from kt_es.importers.packets import (
     PRIMARY,
     PUBLIC_SUBKEY,
     SIGNATURE,
-    RawPacket,
     armored,
     has_key_material,
     is_key,
     packet_at,
+    packets_of,
 )
 from kt_es.importers.views import utf8_text
 
 _BETWEEN = b"\r\n\t "
 _PRIMARY_HEADER = re.compile(rb"[\x94-\x96\x98-\x9a\xc5\xc6]")
-_CUT = "is cut off or damaged"
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
     """A certificate, or a damaged part of a keyring.
 
-    Attributes:
-        data: the packets from one primary key up to the next one. Packets that readers must ignore (RFC 9580,
-            section 4.3) are left out.
-        where: the block and the byte in the file, if there is a problem.
-        problem: why there is no certificate; empty if there is one.
+    ``data`` has the packets from one primary key up to the next one, without the packets that readers must
+    ignore (RFC 9580, section 4.3). ``problem`` is the reason why there is no certificate, and ``where`` names
+    the block and the byte in the file; both are empty if there is a certificate.
     """
 
     data: bytes
@@ -47,11 +44,7 @@ class Piece:
 
 
 def split_keyring(data: bytes) -> Iterator[Piece]:
-    """Yield the certificates and the damaged parts of a file, in order.
-
-    Raises:
-        MalformedError: the file is not a keyring.
-    """
+    """Yield the certificates and the damaged parts of a file, in order. Raises ``MalformedError``."""
     if not data:
         raise MalformedError("OpenPGP keyring", "the file is empty")
     if data[8:12] == b"KBXf":
@@ -101,14 +94,12 @@ def _pieces(data: bytes) -> Iterator[Piece]:
         ):
             yield from _certificate(parts)
         parts = []
-        yield Piece(b"", f"byte {offset}", _problem(packet))
+        # The library would decompress the data: a few hundred bytes can become gigabytes.
+        compressed = packet is not None and packet.tag == COMPRESSED
+        problem = "has compressed data" if compressed else "is cut off or damaged"
+        yield Piece(b"", f"byte {offset}", problem)
         offset = _next_certificate(data, offset + 1)
     yield from _certificate(parts)
-
-
-def _problem(packet: RawPacket | None) -> str:
-    # The library would decompress the data: a few hundred bytes can become gigabytes.
-    return "has compressed data" if packet is not None and packet.tag == COMPRESSED else _CUT
 
 
 def _certificate(parts: list[bytes]) -> Iterator[Piece]:
@@ -155,16 +146,10 @@ def merge_certificates(first: bytes, second: bytes) -> bytes:
 def _components(data: bytes) -> dict[tuple[int, bytes], _Component]:
     components: dict[tuple[int, bytes], _Component] = {}
     current: _Component | None = None
-    for tag, packet, body in _packets(data):
-        if tag == SIGNATURE and current is not None:
-            current.signatures.setdefault(body, packet)
+    for packet in packets_of(data):
+        whole, body = data[packet.start : packet.end], data[packet.body : packet.end]
+        if packet.tag == SIGNATURE and current is not None:
+            current.signatures.setdefault(body, whole)
         else:
-            current = components.setdefault((tag, body), _Component(packet))
+            current = components.setdefault((packet.tag, body), _Component(whole))
     return components
-
-
-def _packets(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    offset = 0
-    while offset < len(data) and (packet := packet_at(data, offset)) is not None:
-        yield packet.tag, data[packet.start : packet.end], data[packet.body : packet.end]
-        offset = packet.end

@@ -1,6 +1,6 @@
 """OpenPGP packets, and the self-signatures of certificates. RFC 9580.
 
-This module needs no library, so secret keys are recognized even if the extra ``openpgp`` is not installed.
+This module does not need the extra ``openpgp``, so secret keys are recognized without it.
 
 SHA-1 and RIPEMD-160 are accepted: old certificates bind their user ids with them, and the known attacks do
 not let anybody but the owner make such a binding. MD5 is refused.
@@ -51,15 +51,20 @@ class RawPacket:
 
 
 def packet_at(data: bytes, offset: int) -> RawPacket | None:
-    """Return the packet that begins at ``offset``; None if no packet begins there.
-
-    A packet of partial or indeterminate length gives None, because only data packets may have such lengths.
-    """
+    """Return the packet of definite length at ``offset``, or None. Only data packets have other lengths."""
     tag, header, length = _header(data, offset)
     if tag == 0:
         return None
     end = offset + header + length
     return RawPacket(tag, offset, offset + header, min(end, len(data)), end <= len(data))
+
+
+def packets_of(data: bytes) -> Iterator[RawPacket]:
+    """Yield the packets of ``data``. The first bytes that are not a packet end the iteration."""
+    offset = 0
+    while offset < len(data) and (packet := packet_at(data, offset)) is not None:
+        yield packet
+        offset = packet.end
 
 
 def _header(data: bytes, offset: int) -> tuple[int, int, int]:
@@ -92,10 +97,9 @@ def is_key(data: bytes, packet: RawPacket) -> bool:
 
 
 def has_key_material(data: bytes, packet: RawPacket) -> bool:
-    """Return whether the body of ``packet`` has the structure of a public key's material.
+    """Return whether the body of ``packet``, which ``is_key`` accepts, has the structure of key material.
 
-    Random bytes hardly ever have this structure. The check is for a packet that ``is_key`` accepts in the
-    middle of other data.
+    Random bytes hardly ever have this structure.
     """
     body = data[packet.body : packet.end]
     if packet.end - packet.start < 40 or not 0x28 <= body[1] < 0xA0:
@@ -140,16 +144,28 @@ def armored(text: bytes) -> Iterator[Armor]:
 
     A block without an end line ends where the next block begins.
     """
-    begin = _BEGIN.search(text)
-    while begin is not None:
-        following = _BEGIN.search(text, begin.end())
-        limit = len(text) if following is None else following.start()
-        end = _END.search(text, begin.end(), limit)
+    for begin, end, limit in delimited(text, _BEGIN, _END):
         if end is None:
             yield Armor(begin.start(), limit, None)
         else:
             yield Armor(begin.start(), end.end(), _packets_of(text[begin.end() : end.start()]))
+
+
+def delimited(
+    text: bytes, begins: re.Pattern[bytes], ends: re.Pattern[bytes]
+) -> Iterator[tuple[re.Match[bytes], re.Match[bytes] | None, int]]:
+    """Yield every begin line with its end line, or None, and the offset at which the next block begins."""
+    begin = begins.search(text)
+    while begin is not None:
+        following = begins.search(text, begin.end())
+        limit = len(text) if following is None else following.start()
+        yield begin, ends.search(text, begin.end(), limit), limit
         begin = following
+
+
+def without_armor(data: bytes) -> bytes:
+    """Return the packets of the first armored block of ``data``, or ``data`` if it has no such block."""
+    return next((block.packets or b"" for block in armored(data)), data)
 
 
 def _packets_of(block: bytes) -> bytes | None:

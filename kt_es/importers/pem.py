@@ -42,10 +42,7 @@ def read_pem(path: Path, policy: str) -> ImportPlan:
     With the policy ``text``, the label is the subject's common name, else its organizational unit, else its
     organization. With ``email``, each address in the subject alternative names and in the subject is a label.
     Certificates with the same label share an account. Expired certificates are published too.
-
-    Raises:
-        ConfigError: the file cannot be read.
-        MalformedError: the file has no PEM block.
+    Raises ``ConfigError`` or ``MalformedError``.
     """
     data = utf8_text(read_bytes(path))
     found = Collector(policy)
@@ -86,26 +83,15 @@ def _add(found: Collector, where: str, certificate: x509.Certificate, policy: st
     if private is not None:
         found.skip(where, f"the certificate holds {private}")
         return
-    labels = _addresses(der) if policy == EMAIL else _names(der)
+    if policy == EMAIL:
+        labels = list(dict.fromkeys([*_alternative_addresses(der), *_subject_names(der, _EMAIL_ADDRESS)]))
+    else:
+        labels = next(filter(None, (_subject_names(der, kind) for kind in _NAMES)), [])[:1]
     for label in labels:
         found.add(label, key, where)
     if not labels:
         missing = "e-mail address" if policy == EMAIL else "name"
         found.skip(name, f"the certificate has no {missing}", where)
-
-
-def _names(certificate: bytes) -> list[str]:
-    for kind in _NAMES:
-        names = _subject_names(certificate, kind)
-        if names:
-            return names[:1]
-    return []
-
-
-def _addresses(certificate: bytes) -> list[str]:
-    return list(
-        dict.fromkeys([*_alternative_addresses(certificate), *_subject_names(certificate, _EMAIL_ADDRESS)])
-    )
 
 
 def _subject_names(certificate: bytes, kind: bytes) -> list[str]:

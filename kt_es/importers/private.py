@@ -1,9 +1,7 @@
 """Refuses private keys, which are recognized in PEM, DER and other containers by their structure.
 
-A truncated structure is read as far as it goes, because most of a private key is still a secret.
-
-Keys are recognized by their structure, so a comment that mentions private keys is not one. A key counts even
-if it is damaged, cut off or surrounded by other data, as long as its structure can be recognized.
+A comment that mentions private keys is not one. A key counts even if it is damaged, cut off or surrounded by
+other data, as long as its structure can be recognized: most of a private key is still a secret.
 """
 
 from __future__ import annotations
@@ -12,10 +10,11 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Any
 
 from kt_es.crypto.signatures import ED25519, is_point
-from kt_es.importers.packets import PUBLIC_KEY, SECRET, has_key_material, is_key, packet_at
+from kt_es.importers.packets import PUBLIC_KEY, SECRET, has_key_material, is_key, packet_at, packets_of
 from kt_es.importers.views import forms
 
 _INTEGER, _BITS, _OCTETS, _OID, _SEQUENCE = 0x02, 0x03, 0x04, 0x06, 0x30
@@ -28,26 +27,27 @@ _CONTENTS = (bytes.fromhex("2a864886f70d010701"), bytes.fromhex("2a864886f70d010
 _LARGE = 16
 
 
-def private_structure(data: bytes, offset: int = 0) -> str | None:
+def _private_structure(data: bytes, offset: int) -> str | None:
     """Describe the private key, or the container of private keys, at ``offset``; None if there is none."""
-    elements = _elements_of_sequence(data, offset)
+    tag, content, _ = _element(data, offset)
+    elements = _elements(content) if tag == _SEQUENCE else []
     if not elements:
         return None
     tags = [tag for tag, _ in elements]
     first = elements[0][1]
     if tags[0] == _INTEGER and len(first) == 1:
         return _versioned(first[0], tags, elements)
-    if tags[:2] == [_SEQUENCE, _OCTETS] and _identifier(first).startswith(_ENCRYPTIONS):
+    if tags[:2] == [_SEQUENCE, _OCTETS] and content_of(first, _OID).startswith(_ENCRYPTIONS):
         return "an encrypted private key (PKCS #8)"
     return None
 
 
 def _versioned(version: int, tags: list[int], elements: list[tuple[int, bytes]]) -> str | None:
-    if version == 3 and tags[1:2] == [_SEQUENCE] and _identifier(elements[1][1]) in _CONTENTS:
+    if version == 3 and tags[1:2] == [_SEQUENCE] and content_of(elements[1][1], _OID) in _CONTENTS:
         return "a PKCS #12 container"
     if version > 1:
         return None
-    if tags[1:3] == [_SEQUENCE, _OCTETS] and _identifier(elements[1][1]):
+    if tags[1:3] == [_SEQUENCE, _OCTETS] and content_of(elements[1][1], _OID):
         return "a private key (PKCS #8)"
     if version == 1 and tags[1:2] == [_OCTETS] and len(elements[1][1]) >= _LARGE:
         return "a private key (SEC 1)"
@@ -60,7 +60,7 @@ def _versioned(version: int, tags: list[int], elements: list[tuple[int, bytes]])
 def is_public_key(data: bytes) -> bool:
     """Return whether ``data`` is exactly one SubjectPublicKeyInfo. RFC 5280, section 4.1."""
     elements = _whole_sequence(data)
-    return [tag for tag, _ in elements] == [_SEQUENCE, _BITS] and bool(_identifier(elements[0][1]))
+    return [tag for tag, _ in elements] == [_SEQUENCE, _BITS] and bool(content_of(elements[0][1], _OID))
 
 
 def is_rsa_public_key(data: bytes) -> bool:
@@ -72,16 +72,16 @@ def is_rsa_public_key(data: bytes) -> bool:
 def is_certificate(data: bytes) -> bool:
     """Return whether ``data`` is exactly one signed X.509 structure. RFC 5280, section 4.1."""
     elements = _whole_sequence(data)
-    if [tag for tag, _ in elements] != [_SEQUENCE, _SEQUENCE, _BITS] or not _identifier(elements[1][1]):
+    if [tag for tag, _ in elements] != [_SEQUENCE, _SEQUENCE, _BITS] or not content_of(elements[1][1], _OID):
         return False
-    inner = [tag for tag, _ in _elements(elements[0][1], 0, len(elements[0][1]))]
+    inner = [tag for tag, _ in _elements(elements[0][1])]
     # version, serial number, algorithm, issuer, validity, subject, key
     return inner[:7] == [0xA0, _INTEGER, *[_SEQUENCE] * 5] or inner[:6] == [_INTEGER, *[_SEQUENCE] * 5]
 
 
 def content_of(data: bytes, tag: int) -> bytes:
     """Return the content of the first element of ``data`` if it has this tag; otherwise nothing."""
-    found, content, _ = _element(data, 0, len(data))
+    found, content, _ = _element(data, 0)
     return content if found == tag else b""
 
 
@@ -92,45 +92,27 @@ def children(content: bytes) -> Iterator[tuple[int, bytes]]:
     """
     offset = 0
     while offset < len(content):
-        tag, inner, offset = _element(content, offset, len(content))
+        tag, inner, offset = _element(content, offset)
         if tag == 0:
             return
         yield tag, inner
 
 
-def _identifier(sequence: bytes) -> bytes:
-    """Return the object identifier at the beginning of a sequence; empty if there is none."""
-    tag, content, _ = _element(sequence, 0, len(sequence))
-    return content if tag == _OID else b""
-
-
 def _whole_sequence(data: bytes) -> list[tuple[int, bytes]]:
-    tag, content, end = _element(data, 0, len(data))
-    if tag != _SEQUENCE or end != len(data):
-        return []
-    return list(_elements(content, 0, len(content)))
+    tag, content, end = _element(data, 0)
+    return _elements(content) if tag == _SEQUENCE and end == len(data) else []
 
 
-def _elements_of_sequence(data: bytes, offset: int) -> list[tuple[int, bytes]]:
-    if data[offset : offset + 1] != b"\x30":
-        return []
-    _, content, _ = _element(data, offset, len(data))
-    return list(_elements(content, 0, len(content)))
+def _elements(content: bytes) -> list[tuple[int, bytes]]:
+    return list(islice(children(content), _MAX_ELEMENTS))
 
 
-def _elements(data: bytes, offset: int, end: int) -> Iterator[tuple[int, bytes]]:
-    for _ in range(_MAX_ELEMENTS):
-        tag, content, offset = _element(data, offset, end)
-        if tag == 0:
-            return
-        yield tag, content
-
-
-def _element(data: bytes, offset: int, end: int) -> tuple[int, bytes, int]:
+def _element(data: bytes, offset: int) -> tuple[int, bytes, int]:
     """Return tag, content and end of one element. Tag 0 means that there is none.
 
-    An element of indefinite length extends to ``end``.
+    An element of indefinite length extends to the end of ``data``.
     """
+    end = len(data)
     if offset + 2 > end:
         return 0, b"", end
     tag, length = data[offset], data[offset + 1]
@@ -196,11 +178,7 @@ def private_key_in(data: bytes) -> str | None:
     bare = bare_key(data)
     if bare is not None and is_clamped(bare):
         return "32 bytes in the form of an X25519 (WireGuard) private key"
-    for form in forms(data):
-        found = _in_form(form)
-        if found:
-            return found
-    return None
+    return next(filter(None, map(_in_form, forms(data))), None)
 
 
 def bare_key(data: bytes) -> bytes | None:
@@ -247,13 +225,10 @@ def _in_form(data: bytes) -> str | None:
 
 def has_secret_packet(data: bytes) -> bool:
     """Return whether ``data`` contains an OpenPGP secret key or subkey, among packets or any other data."""
-    offset, tags, whole = 0, [], True
-    while offset < len(data) and (packet := packet_at(data, offset)) is not None:
-        if packet.tag in SECRET and is_key(data, packet):
-            return True
-        tags.append(packet.tag)
-        offset, whole = packet.end, packet.whole
-    if whole and offset == len(data) and tags[:1] == [PUBLIC_KEY]:
+    packets = list(packets_of(data))
+    if any(packet.tag in SECRET and is_key(data, packet) for packet in packets):
+        return True
+    if packets and packets[0].tag == PUBLIC_KEY and packets[-1].whole and packets[-1].end == len(data):
         # The data consists of packets of certificates. A pattern of a secret key within one is a coincidence.
         return False
     return any(_is_secret_at(data, match.start()) for match in _SECRET_HEADER.finditer(data))
@@ -268,12 +243,8 @@ def _is_secret_at(data: bytes, offset: int) -> bool:
 
 def _private_der(data: bytes) -> str | None:
     """Describe a private key in DER, at the beginning of ``data`` or later; None if there is none."""
-    found = private_structure(data)
-    for match in () if found else _DER_BEGIN.finditer(data):
-        found = private_structure(data, match.start())
-        if found:
-            break
-    return found
+    offsets = chain((0,), (match.start() for match in _DER_BEGIN.finditer(data)))
+    return next(filter(None, (_private_structure(data, offset) for offset in offsets)), None)
 
 
 def _private_jwk(data: bytes) -> str | None:

@@ -12,24 +12,38 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kt_es.importers import private
 from kt_es.importers.packets import (
     IGNORED,
     PUBLIC_KEY,
-    RawPacket,
     armored,
+    delimited,
     fingerprint,
     is_key,
     packet_at,
+    without_armor,
 )
-from kt_es.importers.private import bare_key, is_clamped, is_x25519
+from kt_es.importers.private import (
+    bare_key,
+    is_certificate,
+    is_clamped,
+    is_public_key,
+    is_rsa_public_key,
+    is_x25519,
+)
 from kt_es.importers.views import utf8_text
 
-# Packets of a certificate: signatures, keys, user ids, user attributes, trust, markers, padding.
-_CERTIFICATE_TAGS = frozenset((2, 6, 10, 12, 13, 14, 17, 21, *IGNORED))
+# Packets after the primary key: signatures, subkeys, user ids, user attributes, trust, markers, padding.
+_CERTIFICATE_TAGS = frozenset((2, 10, 12, 13, 14, 17, 21, *IGNORED))
 _BEGIN = re.compile(rb"-----BEGIN (?P<pem>[A-Z0-9 ,/]+)-----|---- BEGIN SSH2 PUBLIC KEY ----")
 _END = re.compile(rb"-----END (?P<pem>[A-Z0-9 ,/]+)-----|---- END SSH2 PUBLIC KEY ----")
 _SSH2 = b"SSH2 PUBLIC KEY"
+# By PEM label, the check of the structure in DER.
+_PEM = {
+    b"CERTIFICATE": is_certificate,
+    b"X509 CERTIFICATE": is_certificate,
+    b"PUBLIC KEY": is_public_key,
+    b"RSA PUBLIC KEY": is_rsa_public_key,
+}
 _SSH = re.compile(rb"([a-z0-9@.-]+)[ \t]+(AAAA[A-Za-z0-9+/]+={0,2})(?:[ \t]+[^\r\n]*)?")
 _AGE = re.compile(rb"age1(?:[a-z0-9+._-]+1)?[02-9ac-hj-np-z]{58,}")
 # Number of strings in the wire format of a key, including its type. RFC 4253, 5656, 8709; PROTOCOL.u2f.
@@ -64,12 +78,8 @@ def recognize(data: bytes) -> Recognized | None:
     if bare is not None:
         usable = is_x25519(bare) and not is_clamped(bare)
         return Recognized((PublicPart("x25519", bare),)) if usable else None
-    for check, name in (
-        (private.is_certificate, b"CERTIFICATE"),
-        (private.is_public_key, b"PUBLIC KEY"),
-        (private.is_rsa_public_key, b"RSA PUBLIC KEY"),
-    ):
-        if check(data):
+    for name, is_of_kind in _PEM.items():
+        if is_of_kind(data):
             return Recognized((PublicPart("pem", _pem(name, data)),))
     text = utf8_text(data)
     return _blocks(text) if _BEGIN.search(text) else _lines(text)
@@ -78,7 +88,7 @@ def recognize(data: bytes) -> Recognized | None:
 def fingerprint_of(kind: str, data: bytes) -> str:
     """Return the fingerprint of a key as the tools of its kind print it; otherwise SHA-256 of its bytes."""
     if kind == "openpgp":
-        binary = next((block.packets or b"" for block in armored(data)), data)
+        binary = without_armor(data)
         packet = packet_at(binary, 0) if binary else None
         if packet is not None and is_key(binary, packet):
             return fingerprint(binary[packet.body : packet.end]) or _sha256(data)
@@ -94,27 +104,20 @@ def _sha256(data: bytes) -> str:
 
 
 def openpgp_certificates(data: bytes) -> list[bytes]:
-    """Return the certificates of which ``data`` consists; empty if it has other content.
-
-    Line ends after the last certificate are ignored.
-    """
+    """Return the certificates of which ``data`` consists, with line ends after them; empty for other data."""
     data = data.rstrip(b"\r\n")
     starts: list[int] = []
     offset = 0
     while offset < len(data):
         packet = packet_at(data, offset)
-        if packet is None or not packet.whole or not _may_stand(data, packet, first=not starts):
+        if packet is None or not packet.whole:
             return []
-        if packet.tag == PUBLIC_KEY:
+        if packet.tag == PUBLIC_KEY and is_key(data, packet):
             starts.append(offset)
+        elif not starts or packet.tag not in _CERTIFICATE_TAGS:
+            return []
         offset = packet.end
     return [data[start:end] for start, end in zip(starts, [*starts[1:], len(data)], strict=False)]
-
-
-def _may_stand(data: bytes, packet: RawPacket, *, first: bool) -> bool:
-    if packet.tag == PUBLIC_KEY:
-        return is_key(data, packet)
-    return not first and packet.tag in _CERTIFICATE_TAGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +131,11 @@ class _Block:
 
 def _blocks_of(text: bytes) -> Iterator[_Block]:
     """Yield the blocks with matching begin and end lines. A block without an end is left out."""
-    begin = _BEGIN.search(text)
-    while begin is not None:
-        following = _BEGIN.search(text, begin.end())
-        limit = len(text) if following is None else following.start()
-        end = _END.search(text, begin.end(), limit)
+    for begin, end, _ in delimited(text, _BEGIN, _END):
         if end is not None and end["pem"] == begin["pem"]:
             body = text[begin.end() : end.start()]
-            yield _Block(
-                begin["pem"] or _SSH2, text[begin.start() : end.end()], body, begin.start(), end.end()
-            )
-        begin = following
+            block = text[begin.start() : end.end()]
+            yield _Block(begin["pem"] or _SSH2, block, body, begin.start(), end.end())
 
 
 def _blocks(text: bytes) -> Recognized | None:
@@ -168,7 +165,7 @@ def _block_parts(block: _Block) -> Iterator[PublicPart]:
         name = blob[4 : 4 + int.from_bytes(blob[:4], "big")]
         if _is_ssh(name, blob):
             yield PublicPart("ssh", name + b" " + base64.b64encode(blob))
-    elif _is_public_pem(block.kind, _base64(block.body)):
+    elif block.kind in _PEM and _PEM[block.kind](_base64(block.body)):
         yield PublicPart("pem", block.text + b"\n")
 
 
@@ -182,21 +179,10 @@ def _without_headers(body: bytes) -> Iterator[bytes]:
             yield line
 
 
-def _is_public_pem(kind: bytes, body: bytes) -> bool:
-    if kind in (b"CERTIFICATE", b"X509 CERTIFICATE"):
-        return private.is_certificate(body)
-    if kind == b"PUBLIC KEY":
-        return private.is_public_key(body)
-    return kind == b"RSA PUBLIC KEY" and private.is_rsa_public_key(body)
-
-
 def _lines(text: bytes) -> Recognized | None:
-    """Return the SSH keys and age recipients of a file with one key a line; None if a line is neither.
-
-    Empty lines and comments are ignored.
-    """
-    lines = [line.strip(b" \t\r") for line in text.split(b"\n")]
-    keys = [line for line in lines if line and not line.startswith(b"#")]
+    """Return the SSH keys and age recipients of a file with one key a line; None if a line is neither."""
+    lines = [stripped for line in text.split(b"\n") if (stripped := line.strip(b" \t\r"))]
+    keys = [line for line in lines if not line.startswith(b"#")]
     parts = []
     for line in keys:
         match = _SSH.fullmatch(line)
@@ -208,7 +194,7 @@ def _lines(text: bytes) -> Recognized | None:
             return None
     if not parts:
         return None
-    return Recognized(tuple(parts), len(keys) < len([line for line in lines if line]))
+    return Recognized(tuple(parts), len(keys) < len(lines))
 
 
 def _is_ssh(name: bytes, blob: bytes) -> bool:

@@ -41,8 +41,6 @@ _OPTIONS = frozenset(
 )
 # Far longer than the longest RSA key. The limit of OpenSSH is lower.
 _MAX_LINE = 64 * 1024
-
-
 # A date of ssh-keygen(1) and sshd(8): a day, or a time with minutes or seconds, local unless Z follows it.
 _DATE = re.compile(r"(\d{8})(\d{4}(?:\d{2})?)?(Z?)", re.ASCII)
 _AMBIGUOUS = "is either an allowed signer or a key with an unknown option"
@@ -67,11 +65,7 @@ def read_ssh(path: Path, policy: str, now: datetime | None = None) -> ImportPlan
     Certificate authorities, patterns, and keys that the library cannot read are skipped. Lines that have
     expired, are not valid yet at ``now``, or are valid only for some namespaces are skipped too, because a
     profile cannot express this. The name of a key is its fingerprint as ``ssh-keygen -l`` prints it. Its
-    bytes are ``type base64`` without options and comment.
-
-    Raises:
-        ConfigError: the file cannot be read.
-        MalformedError: no line has a key.
+    bytes are ``type base64`` without options and comment. Raises ``ConfigError`` or ``MalformedError``.
     """
     found = Collector(policy)
     lines = list(_lines(utf8_text(read_bytes(path))))
@@ -147,9 +141,9 @@ def _are_allowed_signers(lines: Sequence[_Line]) -> bool:
     """
     if not all(line.before for line in lines):
         return False
-    return any(line.options or "@" in line.before[0] for line in lines) or not any(
-        line.comment for line in lines
-    )
+    if any(line.options or "@" in line.before[0] for line in lines):
+        return True
+    return not any(line.comment for line in lines)
 
 
 def _principals(line: _Line, *, signers: bool) -> tuple[list[str], str]:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import re
 from collections.abc import Iterator
 
-BOM_UTF8 = b"\xef\xbb\xbf"
-_BOMS_UTF32 = (b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")
-_BOMS_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 # Encodings in which shells read binary data: Latin-1, Windows and two code pages of its console.
 _CODE_PAGES = ("latin-1", "cp1252", "cp437", "cp850")
 _MAX_DEPTH = 3
@@ -28,8 +26,8 @@ _NO_HEX = re.compile(rb"[^0-9A-Fa-f]")
 
 def utf8_text(data: bytes) -> bytes:
     """Return text in UTF-8, UTF-16 or UTF-32 as UTF-8 without byte order mark; other ``data`` unchanged."""
-    if data.startswith(BOM_UTF8):
-        return data[len(BOM_UTF8) :]
+    if data.startswith(codecs.BOM_UTF8):
+        return data.removeprefix(codecs.BOM_UTF8)
     encoding = _wide_encoding(data)
     if encoding:
         try:
@@ -41,9 +39,9 @@ def utf8_text(data: bytes) -> bytes:
 
 def _wide_encoding(data: bytes) -> str:
     """Return the encoding of ``data`` if it is UTF-16 or UTF-32; otherwise an empty string."""
-    if data.startswith(_BOMS_UTF32):
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "utf-32"
-    if data.startswith(_BOMS_UTF16):
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     if len(data) >= 4 and len(data) % 2 == 0:
         if not any(data[1::2]) and any(data[0::2]):

@@ -1,17 +1,17 @@
-"""What is checked before anybody follows a log or signs on top of it: the data directory, and the anchor.
+"""Checks before a process follows a log or signs: of the data directory, and of the anchor in the log.
 
 ``check_commit`` compares the committed state with the head event that was stored with it. It reads a few
 rows however large the map is; ``fsck`` reads everything.
 
-See docs/DESIGN.md, section 9. Every follower of a directory compares the anchor first: at its start, after
-each connection, and at each head. In the anchor's place, the stream of heads must have the same bytes. A
-stream that ends before that place was rolled back. Another head of this directory there is a contradiction,
-and both heads are its evidence.
+The anchor is the last committed head (docs/DESIGN.md, section 9). Every follower compares the anchor at its
+start, after each connection, and at each head: the stream of heads must have the same bytes at the anchor's
+revision. A stream that ends before the anchor was rolled back. Another head of this directory at that
+revision is a contradiction, and both heads are its evidence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from kt_es.errors import (
     DivergenceError,
@@ -38,16 +38,21 @@ from kt_es.ledger.rows import EMPTY_LOG, Committed
 from kt_es.merkle.log import LogState
 from kt_es.merkle.map import EMPTY_ROOT
 
-HERE = "the data directory"
+# The errors after which a follower must not go on: the log is wrong, whatever is tried again.
+WRONG_LOG = (DivergenceError, VerificationError)
+
+_HERE = "the data directory"
+_STEP = "log of heads"
+
+Fields = Iterable[tuple[str, object, object]]
+"""Names of fields, each with its value and the value that it must have."""
 
 
 def check_commit(ledger: Ledger) -> None:
     """Compare the committed state with its head, its signatures and the root page of its map.
 
-    ``check_pinned`` checks that the directory is the one of the pinned key.
-
-    Raises:
-        DivergenceError: The first field that differs, with its value and what it must be.
+    ``check_pinned`` checks that the directory is the one of the pinned key. Raises ``DivergenceError`` for
+    the first field that differs.
     """
     committed = ledger.committed
     if committed.epoch == 0:
@@ -65,14 +70,14 @@ def check_state(committed: Committed, event: HeadEvent, chain: Sequence[SignedCo
     one field that no head has. Raises ``DivergenceError`` like ``check_commit``.
     """
     standing = committed.standing
-    where = f"{HERE}, epoch {committed.epoch}"
+    where = f"{_HERE}, epoch {committed.epoch}"
     check_chain(chain, standing.origin)
     try:
         smh = SignedMapHead.decode(event.smh_bytes)
     except MalformedError as error:
         raise DivergenceError(f"{where}: the stored head is damaged: {error}") from None
     head = smh.head
-    fields: tuple[tuple[str, object, object], ...] = (
+    fields: Fields = (
         ("origin", standing.origin, head.origin),
         ("epoch", standing.epoch, head.epoch),
         ("map_root", committed.root.hash, head.map_root),
@@ -83,9 +88,7 @@ def check_state(committed: Committed, event: HeadEvent, chain: Sequence[SignedCo
         ("timestamp", standing.timestamp, head.timestamp),
         ("size of the log of heads", committed.heads.size, head.epoch),
     )
-    for name, here, must in fields:
-        if here != must:
-            raise DivergenceError(f"{where}: {name} is {shown(here)}, must be {shown(must)} by its head")
+    compare(where, fields, " by its head")
     if committed.root.version > committed.epoch:
         raise DivergenceError(f"{where}: map_root is of epoch {committed.root.version}, which is to come")
     if not 0 < committed.records_next <= committed.log.size:
@@ -98,7 +101,7 @@ def check_state(committed: Committed, event: HeadEvent, chain: Sequence[SignedCo
 
 
 def _check_nothing(committed: Committed) -> None:
-    fields: tuple[tuple[str, object, object], ...] = (
+    fields: Fields = (
         ("map_root", committed.root, EMPTY_ROOT),
         ("log_size", committed.log, EMPTY_LOG),
         ("size of the log of heads", committed.heads, EMPTY_LOG),
@@ -107,9 +110,14 @@ def _check_nothing(committed: Committed) -> None:
         ("timestamp", committed.standing.timestamp, 0),
         ("config", committed.standing.config, None),
     )
+    compare(f"{_HERE}, epoch 0", fields, " before the first epoch")
+
+
+def compare(where: str, fields: Fields, why: str = "") -> None:
+    """Raise ``DivergenceError`` for the first field that differs. ``why`` ends its message."""
     for name, here, must in fields:
         if here != must:
-            raise DivergenceError(f"{HERE}, epoch 0: {name} is {here}, must be {must} before the first epoch")
+            raise DivergenceError(f"{where}: {name} is {_shown(here)}, must be {_shown(must)}{why}")
 
 
 def _config_of(chain: Sequence[SignedConfig], config_hash: bytes, where: str) -> Config:
@@ -129,7 +137,6 @@ def check_signatures(
     """Verify the signatures of a head event, and compare its two checkpoints with the logs.
 
     Args:
-        smh: The decoded ``event.smh_bytes``.
         log: The log of mutations at the end of the head's epoch.
         heads: The log of heads, with this head.
         config: The config in force, whose key signed the event.
@@ -154,12 +161,8 @@ def check_signatures(
         raise DivergenceError(f"{where}: {error}") from None
 
 
-def shown(value: object) -> str:
-    """Return a field's value for a message; bytes in hex."""
+def _shown(value: object) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)
-
-
-_STEP = "log of heads"
 
 
 class Anchor:
@@ -167,8 +170,8 @@ class Anchor:
 
     An empty ledger has no anchor: then nothing is compared. Every method may raise:
         RollbackError: The stream ends before the anchor.
-        EquivocationError: Another head that the directory signed stands in the place of the anchor.
-        DivergenceError: Anything else stands there.
+        EquivocationError: The stream has another head of the anchor's epoch, which the directory signed.
+        DivergenceError: The stream has anything else at the anchor's revision.
     """
 
     def __init__(self, names: StreamNames, ledger: Ledger) -> None:
@@ -292,7 +295,3 @@ def another_head(
 
 def _same(left: Event, right: Event) -> bool:
     return (left.revision, left.type, left.data) == (right.revision, right.type, right.data)
-
-
-# The errors after which a follower must not go on: the log is wrong, whatever is tried again.
-WRONG_LOG = (DivergenceError, VerificationError)

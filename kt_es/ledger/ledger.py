@@ -32,8 +32,7 @@ SLICE = 20_000
 class Ledger:
     """The committed state over a store, for one writer and any number of reading threads.
 
-    ``committed`` is replaced after the write that made it durable. A reader takes it once, and sees one epoch
-    entirely.
+    ``committed`` is replaced after the write that made it durable.
     """
 
     def __init__(self, store: Store, origin: str, pinned: PublicKey, slice_size: int = SLICE) -> None:
@@ -42,7 +41,7 @@ class Ledger:
         Args:
             pinned: The key that the reader knows the directory by: any signer key of its chain of configs
                 (``check_pinned``).
-            slice_size: How many changes of an epoch are kept in memory before they are written.
+            slice_size: See ``SLICE``.
 
         Raises:
             DivergenceError: The store is damaged, or another directory's.
@@ -102,19 +101,14 @@ class Ledger:
         low, high = 1, committed.epoch + 1
         while after and low < high:
             middle = (low + high) // 2
-            first = next(self._history_from(index, middle), None)
-            if first is None or first[1].entry.version > after:
+            first = next(self.tables.entries.scan(index, middle), None)
+            if first is None or first[2].mutation().entry.version > after:
                 high = middle
             else:
-                low = first[0] + 1
-        for epoch, mutation in self._history_from(index, low):
+                low = first[1] + 1
+        for _, epoch, stored in self.tables.entries.scan(index, low):
             if epoch <= committed.epoch:
-                yield epoch, mutation
-
-    def _history_from(self, index: bytes, epoch: int) -> Iterator[tuple[int, Mutation]]:
-        """Yield what was accepted at ``index`` in ``epoch`` or later, committed or not."""
-        for _, accepted, entry in self.tables.entries.scan(index, epoch):
-            yield accepted, entry.mutation()
+                yield epoch, stored.mutation()
 
 
 def _mutation_of(leaf: LeafRef, stored: StoredEntry | None) -> Mutation:
@@ -172,8 +166,7 @@ def check_pinned(ledger: Ledger, *, in_force: bool = False) -> None:
         chain = config_chain(ledger, committed)
         config_hash = chain[-1].config.hash
         if in_force:
-            event = ledger.tables.heads.event(committed.epoch)
-            config_hash = SignedMapHead.decode(event.smh_bytes).head.config_hash
+            config_hash = head_at(ledger, committed.epoch)[1].config_hash
         check_key(chain, committed.epoch, config_hash, ledger.pinned)
 
 

@@ -17,7 +17,7 @@ from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.configs import Config, SignedConfig
 from kt_es.formats.heads import MAP_HEAD, HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.queue import RECORDS, Item, ItemKind, Record, RecordPacker, decode_records
-from kt_es.ledger.anchor import Anchor, check_commit, check_signatures, shown
+from kt_es.ledger.anchor import Anchor, check_commit, check_signatures, compare
 from kt_es.ledger.fold import EpochFold
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rows import Committed
@@ -243,9 +243,6 @@ def check_head_event(
 ) -> None:
     """Compare a published head and its checkpoints with the result of the replay."""
     where = f"head of epoch {head.epoch}"
-    for name in head.__slots__:
-        found, must = getattr(published.head, name), getattr(head, name)
-        if found != must:
-            raise DivergenceError(f"{where}: {name} is {shown(found)}, must be {shown(must)}")
+    compare(where, [(name, getattr(published.head, name), getattr(head, name)) for name in head.__slots__])
     heads, _ = state.heads.append([log_leaf_hash(event.smh_bytes)])
     check_signatures(event, published, state.log, heads, config, where=where)

@@ -16,7 +16,6 @@ from kt_es.ledger.store import Change
 from kt_es.process.outage import Outage
 from kt_es.process.space import has_space, is_full
 
-CACHE_BYTES = 64 << 20
 SCAN_ROWS = 512
 SPACE_BYTES = 1 << 20
 """Free bytes that a disk which was full must have before a write is tried again."""
@@ -30,8 +29,8 @@ class RocksStore:
     """RocksDB in one directory, with the promises of ``store.Store``.
 
     A write goes to the write-ahead log, and ``flush_wal`` then syncs the log: rocksdict would keep the GIL
-    during a write that syncs itself. Memory is bounded by ``cache_bytes`` for blocks, indexes and filters
-    together, and by 48 MiB for the write buffers of all families.
+    during a write that syncs itself. Memory is bounded by ``CACHE_BYTES`` for blocks, indexes and filters
+    together, and by ``WRITE_BUFFERS_BYTES`` for the write buffers of all families.
 
     After a write has found the disk full, RocksDB takes no more writes, and it would resume by itself only
     with 16 MiB free. So the database is replaced by a view of its files, which goes on answering. When there
@@ -39,18 +38,11 @@ class RocksStore:
     """
 
     def __init__(
-        self,
-        directory: Path,
-        database: RocksDatabase,
-        families: Sequence[str],
-        cache_bytes: int,
-        *,
-        is_full: bool = False,
+        self, directory: Path, database: RocksDatabase, families: Sequence[str], *, is_full: bool = False
     ) -> None:
         """Take over an open database. Use ``RocksStore.open``."""
         self._directory = directory
         self._names = tuple(families)
-        self._cache_bytes = cache_bytes
         # Readers take it without a lock: a database that was replaced lives until its last reader is done.
         self._database: RocksDatabase | None = database
         # One write at a time, so that no write goes to a database that is being replaced.
@@ -58,7 +50,7 @@ class RocksStore:
         self._is_full = is_full
 
     @classmethod
-    def open(cls, directory: Path, families: Sequence[str], cache_bytes: int = CACHE_BYTES) -> RocksStore:
+    def open(cls, directory: Path, families: Sequence[str]) -> RocksStore:
         """Open or create the store; an existing store opens on a full disk too.
 
         Args:
@@ -71,25 +63,24 @@ class RocksStore:
             DiskFullError: The disk is full, and the store is new or needs another family.
         """
         try:
-            database = open_to_write(directory, families, cache_bytes)
+            database = open_to_write(directory, families)
         except DiskFullError:
             if not exists(directory):
                 raise
             with suppress(ConfigError):
-                view = open_view(directory, families, cache_bytes)
-                return cls(directory, view, families, cache_bytes, is_full=True)
+                return cls(directory, open_view(directory, families), families, is_full=True)
             raise
-        return cls(directory, database, families, cache_bytes)
+        return cls(directory, database, families)
 
     @classmethod
-    def view(cls, directory: Path, families: Sequence[str], cache_bytes: int = CACHE_BYTES) -> RocksStore:
+    def view(cls, directory: Path, families: Sequence[str]) -> RocksStore:
         """Open what is in ``directory`` now to read it, even while another process goes on writing there.
 
         Raises:
             ConfigError: There is no store.
             DivergenceError: The store is damaged.
         """
-        return cls(directory, open_view(directory, families, cache_bytes), families, cache_bytes)
+        return cls(directory, open_view(directory, families), families)
 
     @property
     def is_full(self) -> bool:
@@ -207,14 +198,14 @@ class RocksStore:
         except OSError as error:
             raise KtError(f"the store in {self._directory} failed: {error}") from None
         if not self._opened().is_view:
-            self._database = open_view(self._directory, self._names, self._cache_bytes)
+            self._database = open_view(self._directory, self._names)
         self._database = self._open_again()
         self._is_full = False
 
     def _open_again(self) -> RocksDatabase:
         for _ in range(_LOCK_ATTEMPTS):
             try:
-                return open_to_write(self._directory, self._names, self._cache_bytes)
+                return open_to_write(self._directory, self._names)
             except OwnLockError:
                 time.sleep(_LOCK_PAUSE)
             except ConfigError as error:

@@ -21,6 +21,7 @@ from rocksdict import (
 from kt_es.errors import ConfigError, DiskFullError, DivergenceError, KtError, LockedError
 from kt_es.process.space import is_full
 
+CACHE_BYTES = 64 << 20
 WRITE_BUFFERS_BYTES = 48 << 20
 VIEW_ATTEMPTS = 20
 
@@ -48,7 +49,7 @@ class RocksDatabase:
         )
 
 
-def open_to_write(directory: Path, families: Sequence[str], cache_bytes: int) -> RocksDatabase:
+def open_to_write(directory: Path, families: Sequence[str]) -> RocksDatabase:
     """Open or create the database. Raises what ``RocksStore.open`` raises."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -59,32 +60,21 @@ def open_to_write(directory: Path, families: Sequence[str], cache_bytes: int) ->
         raise ConfigError(f"{directory} cannot be used as a data directory: {problem}") from None
     if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
         raise ConfigError(f"{directory} cannot be used as a data directory: no permission to write in it")
-    cache = Cache(cache_bytes)
     try:
-        rocks = Rdict(
-            str(directory),
-            _options(cache),
-            column_families={name: _options(cache) for name in families},
-        )
+        rocks = _open(directory, families, AccessType.read_write())
     except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
         raise _opening_error(directory, error) from None
     return RocksDatabase.of(rocks, families, is_view=False)
 
 
-def open_view(directory: Path, families: Sequence[str], cache_bytes: int) -> RocksDatabase:
+def open_view(directory: Path, families: Sequence[str]) -> RocksDatabase:
     """Open what is in ``directory`` now, to read only. Raises what ``RocksStore.view`` raises."""
     if not exists(directory):
-        raise ConfigError(f"{directory} is no data directory of kt-es")
-    cache = Cache(cache_bytes)
+        raise ConfigError(f"{directory} is no data directory of kt-es: name one that kt-es has used")
     for _ in range(VIEW_ATTEMPTS):
         before = _files(directory)
         try:
-            rocks = Rdict(
-                str(directory),
-                _options(cache),
-                column_families={name: _options(cache) for name in families},
-                access_type=AccessType.read_only(False),
-            )
+            rocks = _open(directory, families, AccessType.read_only(False))
         except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
             if _files(directory) == before:
                 raise _opening_error(directory, error) from None
@@ -94,6 +84,12 @@ def open_view(directory: Path, families: Sequence[str], cache_bytes: int) -> Roc
             return RocksDatabase.of(rocks, families, is_view=True)
         rocks.close()
     raise LockedError(f"{directory} is being changed too fast to be read; stop the process that uses it")
+
+
+def _open(directory: Path, families: Sequence[str], access: AccessType) -> Rdict:
+    cache = Cache(CACHE_BYTES)  # all families share it
+    columns = {name: _options(cache) for name in families}
+    return Rdict(str(directory), _options(cache), column_families=columns, access_type=access)
 
 
 def exists(directory: Path) -> bool:

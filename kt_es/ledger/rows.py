@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 EMPTY_LOG = LogState()
 
+_POSITION = "meta", b"openings position"  # family and key
+
 
 @dataclass(frozen=True, slots=True)
 class Committed:
@@ -57,9 +59,7 @@ class Committed:
     def decode(cls, data: bytes, origin: str, pinned: PublicKey) -> Committed:
         """Decode a state of the directory ``origin``, which the reader knows by ``pinned``.
 
-        Raises:
-            MalformedError: ``data`` is no such state.
-            DivergenceError: The state belongs to another directory.
+        Raises ``DivergenceError`` if the state belongs to another directory.
         """
         what = "committed state"
         standing, root, log, heads, queue_next, records_next = take_array(decode(data, what), what, 6)
@@ -129,9 +129,6 @@ class StateTable:
             return None if data is None else decode(data)
         except MalformedError as error:
             raise DivergenceError(f"the data directory is damaged: {error}") from None
-
-
-_POSITION = "meta", b"openings position"  # family and key
 
 
 class Missing(Enum):

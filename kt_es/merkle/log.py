@@ -81,13 +81,16 @@ class ProofPlan:
         return [node for run in self.runs for node in run]
 
     def proof(self, hashes: Sequence[bytes | None]) -> list[bytes]:
-        """Compute the hashes of the proof from the hashes of ``nodes``."""
+        """Compute the hashes of the proof from the hashes of ``nodes``. Raises ``DivergenceError``."""
         rest = iter([_intact(node, value) for node, value in zip(self.nodes, hashes, strict=True)])
         return [_join(list(islice(rest, len(run)))) for run in self.runs]
 
 
 def plan_inclusion(leaf_index: int, size: int) -> ProofPlan:
-    """Plan the audit path of one leaf in the log of ``size`` (RFC 6962, 2.1.1), from the leaf up."""
+    """Plan the audit path of one leaf in the log of ``size`` (RFC 6962, 2.1.1), from the leaf up.
+
+    Raises ``ValueError``.
+    """
     if not 0 <= leaf_index < size:
         raise ValueError(f"leaf {leaf_index} is not in a log of {size}")
     runs = []
@@ -101,7 +104,7 @@ def plan_inclusion(leaf_index: int, size: int) -> ProofPlan:
 def plan_consistency(size1: int, size2: int) -> ProofPlan:
     """Plan the proof that the log of ``size1`` is a prefix of the log of ``size2`` (RFC 6962, 2.1.2).
 
-    The proof for equal sizes is empty.
+    The proof for equal sizes is empty. Raises ``ValueError``.
     """
     if not 1 <= size1 <= size2:
         raise ValueError(f"no proof leads from size {size1} to {size2}")
@@ -119,7 +122,7 @@ def plan_range(start: int, end: int, size: int) -> ProofPlan:
     """Plan the proof that the log of ``size`` contains the leaves from ``start`` up to ``end`` (excluded).
 
     The proof has the roots of the largest subtrees of RFC 6962 that contain none of these leaves, from left
-    to right.
+    to right. Raises ``ValueError``.
     """
     if not 0 <= start < end <= size:
         raise ValueError(f"leaves {start} to {end} are not in a log of {size}")

@@ -90,6 +90,8 @@ class Map:
         Args:
             version: the epoch that is built, from 1 and not below ``root.version``.
             updates: pairs of index and entry hash, 32 bytes each.
+
+        Raises ``ValueError`` or ``DivergenceError``.
         """
         stamp = _stamp(root, version)
         latest = dict(updates)

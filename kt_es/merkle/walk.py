@@ -16,7 +16,7 @@ from kt_es.merkle.pages import (
     check_page,
     child_ref,
     describe,
-    nibble,
+    page_key,
     version_in,
 )
 
@@ -58,7 +58,7 @@ class _Walk:
             at = _down(path, depth, position)
             if position in children:
                 yield from self.below(at, depth + 1, children[position], pages[position])
-            elif not _leads_to(slot, at, depth):
+            elif page_key(slot, depth + 1, b"") != page_key(at, depth + 1, b""):
                 self.problem(
                     f"{describe(key)} has the leaf of index {slot[:HASH_SIZE].hex()}, which is elsewhere"
                 )
@@ -83,9 +83,3 @@ def _down(path: bytes, depth: int, position: int) -> bytes:
     at = depth >> 1
     byte = (path[at] & 0xF0 | position) if depth & 1 else (path[at] & 0x0F | position << 4)
     return path[:at] + bytes((byte,)) + path[at + 1 :]
-
-
-def _leads_to(leaf: bytes, path: bytes, depth: int) -> bool:
-    whole = (depth + 1) >> 1
-    same = leaf[:whole] == path[:whole]
-    return same and nibble(leaf, depth) == nibble(path, depth)

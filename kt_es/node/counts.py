@@ -5,13 +5,11 @@ Only what is measured once per group commit is a histogram of the library.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Histogram
-
-from kt_es.node.store.storage import EVENTS, RANGES, NodeStorage
+from kt_es.node.store.storage import EVENTS, RANGES
+from kt_es.process.exposition import Samples
 
 SUBSCRIBE = "Streams.Subscribe"
 _BATCHES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
@@ -41,47 +39,24 @@ class Counts:
         self.appends = 0
         self.events = 0
         self.bytes = 0
-        self.registry = CollectorRegistry()
-        self.batches = Histogram(
-            "kt_node_commit_appends", "Appends that shared one sync", buckets=_BATCHES, registry=self.registry
+        samples = Samples()
+        self.registry = samples.registry
+        self._batches = samples.histogram(
+            "kt_node_commit_appends", "Appends that shared one sync", buckets=_BATCHES
         )
-        self.syncs = Histogram(
-            "kt_node_sync_seconds", "Time of one sync", buckets=_SECONDS, registry=self.registry
-        )
+        self._syncs = samples.histogram("kt_node_sync_seconds", "Time of one sync", buckets=_SECONDS)
 
     def traffic(self, kind: str) -> Traffic:
         """The counts of one kind of call: a method's name, or ``SUBSCRIBE``."""
         return self.calls.setdefault(kind, Traffic())
 
-
-class CountingStorage:
-    """``storage`` that counts its writes and times its syncs."""
-
-    def __init__(self, storage: NodeStorage, counts: Counts) -> None:
-        self._storage = storage
-        self._counts = counts
-        self.get = storage.get
-        self.get_many = storage.get_many
-        self.scan: Callable[[bytes, bytes], Iterator[tuple[bytes, bytes]]] = storage.scan
-        self.scan_back = storage.scan_back
-        self.may_recover = storage.may_recover
-        self.recover = storage.recover
-        self.close = storage.close
-
-    def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
-        """See ``storage.Storage``."""
-        self._storage.write(puts, deletes)
+    def synced(self, puts: Sequence[tuple[bytes, bytes]], seconds: float) -> None:
+        """Count a group commit: ``puts`` are on disk after a sync of so many ``seconds``."""
+        self._syncs.observe(seconds)
         sizes = [len(value) for key, value in puts if key[0] == EVENTS[0]]
-        counts = self._counts
-        counts.events += len(sizes)
-        counts.bytes += sum(sizes)
+        self.events += len(sizes)
+        self.bytes += sum(sizes)
         if sizes:
             appends = sum(key[0] == RANGES[0] for key, _ in puts)
-            counts.appends += appends
-            counts.batches.observe(appends)
-
-    def sync(self) -> None:
-        """See ``storage.Storage``."""
-        began = time.perf_counter()
-        self._storage.sync()
-        self._counts.syncs.observe(time.perf_counter() - began)
+            self.appends += appends
+            self._batches.observe(appends)

@@ -50,8 +50,7 @@ BOUNDS: Mapping[str, Bound] = {
 class NodeLimits:
     """See ``BOUNDS``. ``max_connections``, ``max_calls`` and ``max_groups`` hold at the same time.
 
-    Raises:
-        ConfigError: a limit is out of its bounds, or ``max_message`` is less than ``max_append``.
+    Raises ``ConfigError`` for a limit out of its bounds, and for a ``max_message`` below ``max_append``.
     """
 
     max_append: int = 1 << 20

@@ -1,6 +1,7 @@
-"""Refusals: the gRPC status, text and trailers by which clients recognise an error.
+"""Refusals: the gRPC status, text and trailers by which clients recognise an error; and quotas, which refuse.
 
-Official clients look for trailers of these names: "exception", "stream-name" and so on.
+Official clients look for trailers of these names: "exception", "stream-name" and so on. Every function of
+``rpc`` that reads a request raises ``Refusal`` for a request that it cannot understand.
 """
 
 from __future__ import annotations
@@ -20,6 +21,23 @@ class Refusal(Exception):  # noqa: N818  an answer, not a fault of the node
         self.code = code
         self.details = details
         self.trailers = tuple((name.replace("_", "-"), str(value)) for name, value in trailers.items())
+
+
+class Quota:
+    """Limits what is under way over all calls; raises ``refusal()`` for what is beyond the limit."""
+
+    def __init__(self, limit: int, refusal: Callable[[], Refusal]) -> None:
+        self.limit = limit
+        self._refusal = refusal
+        self._taken = 0
+
+    def take(self, size: int = 1) -> None:
+        if self._taken + size > self.limit:
+            raise self._refusal()
+        self._taken += size
+
+    def give(self, size: int = 1) -> None:
+        self._taken -= size
 
 
 def invalid(problem: str) -> Refusal:
@@ -69,6 +87,11 @@ def stream_deleted(stream: str) -> Refusal:
         exception="stream-deleted",
         stream_name=stream,
     )
+
+
+def too_many_calls() -> Refusal:
+    """In the words of gRPC, whose own limit counts a refused call for too long."""
+    return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
 
 
 def too_much_unfinished() -> Refusal:

@@ -12,25 +12,24 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from uuid import uuid4
 
 import grpc.aio
 import structlog
 import uvloop
 
 from kt_es.errors import ConfigError, KtError
-from kt_es.node.access.exposure import check_exposure, server_credentials
-from kt_es.node.access.logins import Logins
-from kt_es.node.counts import CountingStorage, Counts
+from kt_es.node.access.logins import Logins, check_exposure, server_credentials
+from kt_es.node.counts import Counts
 from kt_es.node.groups.registry import Groups
 from kt_es.node.limits import NodeLimits, possible
 from kt_es.node.ops.control import Upkeep
 from kt_es.node.protocol import gossip_pb2, persistent_pb2, streams_pb2
-from kt_es.node.rpc.discovery import Gossip, register_raw, supported_methods
+from kt_es.node.refusals import Quota, too_many_calls
 from kt_es.node.rpc.gate import Access
 from kt_es.node.rpc.persistent import PersistentSubscriptions
-from kt_es.node.rpc.registration import Calls, register
+from kt_es.node.rpc.registration import Gossip, register, register_raw, supported_methods
 from kt_es.node.rpc.streams import Streams
 from kt_es.node.store.database import PAUSE
 from kt_es.node.store.log import NodeLog
@@ -110,26 +109,27 @@ class RunningNode:
         logins = Logins(config.data, config.anonymous)
         check_exposure(config.host, self._tls is not None, logins.exist, config.anonymous)
         self._counts = Counts()
-        self.log, storage = self._open(asyncio.get_running_loop())
+        self.log, storage = self._open()
         self.groups = Groups(self.log, config.limits.max_groups)
         self._server = grpc.aio.server(options=_channel_options(config.limits))
-        self._calls = calls = Calls(config.limits.max_calls)
+        self._calls = Quota(config.limits.max_calls, too_many_calls)
         self._access = access = Access(self.log, logins, self._tls is not None)
         self._streams = streams = Streams(self.log, config.limits.max_append, access)
         groups = PersistentSubscriptions(self.log, self.groups)
-        register(self._server, streams, _SERVICES[0], access, counts=self._counts, calls=calls)
-        register(self._server, groups, _SERVICES[1], access, counts=self._counts, calls=calls)
+        self._register = partial(
+            register, self._server, access=access, counts=self._counts, calls=self._calls
+        )
+        self._register(streams, _SERVICES[0])
+        self._register(groups, _SERVICES[1])
         self._upkeep = Upkeep(storage, self.log, self.groups, self._counts)
         register_raw(self._server, _FEATURES, "GetSupportedMethods", supported_methods(_SERVICES))
 
-    def _open(self, loop: asyncio.AbstractEventLoop) -> tuple[NodeLog, RocksStorage]:
-        def damaged(error: StorageError) -> None:
-            # On whatever thread reads.
-            loop.call_soon_threadsafe(self._damaged, error)
-
-        storage = RocksStorage(self.config.data, damaged)
+    def _open(self) -> tuple[NodeLog, RocksStorage]:
+        # Damage is found on whatever thread reads.
+        on_loop = asyncio.get_running_loop().call_soon_threadsafe
+        storage = RocksStorage(self.config.data, lambda error: on_loop(self._damaged, error))
         try:
-            log = NodeLog(CountingStorage(storage, self._counts), time.time, self._failed)
+            log = NodeLog(storage, time.time, self._failed, self._counts.synced)
         except KtError:
             storage.close()
             raise
@@ -147,14 +147,12 @@ class RunningNode:
         self.stop()
 
     def stop(self) -> None:
-        """Begin to stop."""
         self.stopped.set()
 
     def reload(self, new: NodeConfig) -> Reloaded:
         """Apply the certificate and the limits of ``new``, as far as a running node can. On any thread.
 
-        Raises:
-            ConfigError: they cannot be used; everything is as it was.
+        Raises ``ConfigError`` if they cannot be used; everything is as it was.
         """
         limits, before = new.limits, self.config.limits
         if limits.max_append > self._max_message:
@@ -176,11 +174,7 @@ class RunningNode:
         return Reloaded((*changed, *(("certificate",) if exchanged else ())), fixed)
 
     async def listen(self) -> str:
-        """Start serving; returns "host:port".
-
-        Raises:
-            ConfigError: the address cannot be listened on.
-        """
+        """Start serving; returns "host:port". Raises ``ConfigError`` if the address cannot be listened on."""
         address = f"{self.config.host}:{self.config.port}"
         _check_address(self.config)
         try:
@@ -190,8 +184,8 @@ class RunningNode:
                 port = self._server.add_secure_port(address, self._tls.server)
         except RuntimeError as error:
             raise ConfigError(f"cannot listen on {address}: {error}") from None
-        gossip = Gossip(uuid4(), self.config.host, port)
-        register(self._server, gossip, _SERVICES[2], self._access, counts=self._counts, calls=self._calls)
+        gossip = Gossip(self.config.host, port)
+        self._register(gossip, _SERVICES[2])
         await self._upkeep.start(self.config.http)
         await self._server.start()
         _LOG.info(
@@ -267,10 +261,8 @@ def run(
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    Args:
-        config: How the node is run.
-        on_ready: Gets "host:port" once the node listens.
-        reread: Gives the config anew after each SIGHUP, for the certificate and the limits.
+    ``on_ready`` gets "host:port" once the node listens. ``reread`` gives the config anew after each SIGHUP,
+    for the certificate and the limits.
 
     Raises:
         LockedError: another process holds the data directory.

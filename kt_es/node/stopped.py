@@ -7,27 +7,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from uuid import UUID
 
-from kt_es.errors import ConfigError, KtError
+from kt_es.errors import KtError
 from kt_es.eventstore.streams import Event
 from kt_es.node.access.users import FILE_NAME
-from kt_es.node.store.end import read_head, verify_end
+from kt_es.node.store.log import read_head, verify_end
 from kt_es.node.store.reading import CHUNK_EVENTS, forwards
 from kt_es.node.store.records import id_of, parsed, position_of, revision_of, type_of
-from kt_es.node.store.rocks import RocksStorage
+from kt_es.node.store.rocks import open_existing
 from kt_es.node.store.storage import NodeStorage
 from kt_es.node.store.streams import StreamHead
 
 
 class StoppedLog:
-    """Reads streams as ``eventstore.streams.EventLog`` does.
-
-    Raises:
-        StorageError: the end of the log is not as it was written.
-    """
+    """Reads streams as ``eventstore.streams.EventLog`` does. Raises as ``verify_end``."""
 
     def __init__(self, storage: NodeStorage) -> None:
         self.storage = storage
@@ -35,7 +31,6 @@ class StoppedLog:
         verify_end(storage)
 
     def head(self, name: str) -> StreamHead:
-        """The head of a stream; that of a missing one is ``StreamHead()``."""
         return read_head(self.storage, name)
 
     def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[Event]:
@@ -44,43 +39,31 @@ class StoppedLog:
         Raises ``KtError`` if it is deleted for good.
         """
         if self.head(stream).tombstoned:
-            raise KtError(f"read {stream}: the stream is deleted")
+            raise KtError(f"read {stream}: the stream is deleted for good")
         more = True
         while more and limit != 0:
             chunk = forwards(self, stream, start, CHUNK_EVENTS if limit is None else limit)
             start, more = chunk.following, chunk.more
             for stored in chunk.events:
-                yield _event(stream, stored)
+                yield Event(
+                    stream,
+                    revision_of(stored),
+                    type_of(stored),
+                    parsed(stored).event.data,
+                    UUID(id_of(stored)),
+                    position_of(stored),
+                )
             limit = None if limit is None else limit - len(chunk.events)
-
-
-def _event(stream: str, stored: bytes) -> Event:
-    return Event(
-        stream,
-        revision_of(stored),
-        type_of(stored),
-        parsed(stored).event.data,
-        UUID(id_of(stored)),
-        position_of(stored),
-    )
 
 
 @contextmanager
 def opened(data: Path) -> Iterator[StoppedLog]:
     """The log in the data directory of a node. Meanwhile no other process can open it.
 
-    Raises:
-        ConfigError: ``data`` is no data directory of a node, or cannot be opened.
-        LockedError: the node is running.
-        StorageError: it is damaged.
+    Raises as ``open_existing`` (``LockedError``: the node is running), and as ``StoppedLog``.
     """
-    if not (data / "log" / "CURRENT").is_file():
-        raise ConfigError(f"{data} is no data directory of a node")
-    storage = RocksStorage(data)
-    try:
+    with closing(open_existing(data)) as storage:
         yield StoppedLog(storage)
-    finally:
-        storage.close()
 
 
 def has_users(data: Path) -> bool:

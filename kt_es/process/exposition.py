@@ -52,8 +52,7 @@ class Samples:
 def exposed(registry: CollectorRegistry, host: str, port: int) -> Iterator[int]:
     """Serve ``registry`` at ``host`` and ``port``, and yield the port. Port 0 takes a free port.
 
-    Raises:
-        ConfigError: the process cannot listen at the address.
+    Raises ``ConfigError``.
     """
     try:
         server, thread = start_wsgi_server(port, host, registry)

@@ -25,12 +25,9 @@ _T = TypeVar("_T")
 
 
 def replace_file(path: Path, data: bytes, mode: int = PRIVATE) -> None:
-    """Write ``data`` to ``path`` durably, and replace an existing file.
+    """Write ``data`` to ``path`` durably, and replace an existing file. After an ``OSError`` it is unchanged.
 
     A link is replaced itself, not its target. Missing directories are made with access for the owner alone.
-
-    Raises:
-        OSError: the file could not be written. An existing file is unchanged.
     """
     with replacing(path, mode) as file:
         file.write(data)
@@ -39,9 +36,7 @@ def replace_file(path: Path, data: bytes, mode: int = PRIVATE) -> None:
 def create_file(path: Path, data: bytes, mode: int = PRIVATE) -> None:
     """Write ``data`` to the new file ``path`` durably.
 
-    Raises:
-        FileExistsError: the name exists, even if it is a link to nowhere.
-        OSError: the file could not be written.
+    Raises ``FileExistsError`` if the name exists, even as a link to nowhere.
     """
     with _temporary(path, mode) as (file, temporary):
         file.write(data)
@@ -95,16 +90,12 @@ def sync_directory(directory: Path) -> None:
 
 
 def read_private(path: Path, what: str, limit: int) -> bytes:
-    """Return the content of a regular file that nobody else may read.
+    """Return the content of a regular file of at most ``limit`` bytes that nobody else may read.
 
-    Args:
-        path: the file.
-        what: the name of the file in errors, for instance ``the signing key``.
-        limit: the most bytes that the file may have.
+    ``what`` names the file in errors, for instance ``the signing key``.
 
     Raises:
-        ConfigError: the file is missing, too large, owned by another user, or open to others. The message
-            says what to do.
+        ConfigError: the file is missing, too large, owned by another user, or open to others.
     """
     try:
         # Without O_NONBLOCK, opening a pipe under this name would wait for a writer.

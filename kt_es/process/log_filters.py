@@ -22,6 +22,12 @@ from urllib.parse import quote, unquote
 import structlog
 from structlog.typing import EventDict
 
+WINDOW = 60.0
+KEPT = 256
+"""Number of different lines that are remembered. Beyond it, the count of the oldest line is written early."""
+
+_COUNTED = ("warning", "error", "critical")
+
 # The user ends at the first colon, and the password at the last "@" before a space. The pattern may remove
 # more than the password, but never less.
 _USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)(?P<user>[^\s/?#@:]*):(?P<password>\S*)@")
@@ -71,13 +77,6 @@ def without_credentials(address: str) -> str:
     return f"{scheme}{mark}{authority.rpartition('@')[2]}{question}{query}" if mark else address
 
 
-WINDOW = 60.0
-KEPT = 256
-"""Number of different lines that are remembered. Beyond it, the count of the oldest line is written early."""
-
-_COUNTED = ("warning", "error", "critical")
-
-
 @dataclass(slots=True)
 class _Line:
     event: EventDict
@@ -92,7 +91,6 @@ class Repeats:
 
     Args:
         write: called with each line that gives a number of repetitions. It must not log.
-        clock: returns monotonic seconds.
     """
 
     def __init__(self, write: Callable[[EventDict], None], clock: Callable[[], float]) -> None:

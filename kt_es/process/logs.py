@@ -51,12 +51,9 @@ def configure(
 
     Args:
         process: the name of the process, a member of each line.
-        stream: where the lines are written.
         renderer: the processors that make the text of a line.
-        level: the lowest level that is logged.
         serves: also log the messages of libraries. A command that answers and ends logs only its own.
         with_words: write the command's messages to the user as lines of the log; see ``takes_words``.
-        clock: returns monotonic seconds.
     """
     release()
     writer = _Writer(stream)

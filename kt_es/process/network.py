@@ -12,6 +12,8 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+TIMEOUT = 2.0  # seconds for each step of ``speaks_tls``
+
 
 def is_loopback(host: str) -> bool:
     """Return whether ``host``, an address or a name (RFC 6761), always means the machine that connects."""
@@ -46,9 +48,6 @@ def proxy_for(url: str) -> bool:
         return is_named and not proxy_bypass(address.hostname or "")
     except ValueError:
         return False
-
-
-TIMEOUT = 2.0  # seconds
 
 
 def speaks_tls(host: str, port: int) -> bool:

@@ -1,6 +1,6 @@
-"""Waiting out an outage: the pauses between attempts, and how long a process waits, in its log.
+"""Waiting out an outage: the attempts, the pauses between them, and how long a process waits, in its log.
 
-There is a line at the beginning, one each minute, and one at the end.
+There is one line at the beginning of an outage, one each minute, and one at the end.
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ from dataclasses import dataclass, field
 
 from structlog.typing import FilteringBoundLogger
 
-from kt_es.errors import DiskFullError
+from kt_es.errors import DiskFullError, KtError, UnavailableError
+
+REMINDER = 60.0
+"""Seconds between two lines of one outage."""
+BEGINNINGS = 3
+"""Number of outages that are logged, of all that begin within ``REMINDER`` seconds."""
 
 
 class Backoff:
@@ -32,12 +37,6 @@ class Backoff:
     def reset(self) -> None:
         """Return to the shortest pause, after an attempt that succeeded."""
         self._next = self._first
-
-
-REMINDER = 60.0
-"""Seconds between two lines of one outage."""
-BEGINNINGS = 3
-"""Number of outages that are logged, of all that begin within ``REMINDER`` seconds."""
 
 
 @dataclass(slots=True)
@@ -61,8 +60,6 @@ class Outage:
 
     Args:
         part: the name of the part in each line. A process has several parts, each with its own connection.
-        log: where the lines are logged.
-        clock: returns monotonic seconds.
     """
 
     def __init__(
@@ -117,3 +114,33 @@ class Outage:
             if kind.quiet:
                 return
             self._log.info(kind.ends, part=self._part, seconds=seconds)
+
+
+def keep_trying(
+    attempt: Callable[[], None],
+    stop: threading.Event,
+    outage: Outage,
+    backoff: Backoff,
+    *,
+    on_failure: Callable[[KtError], None] = lambda _: None,
+    passing: tuple[type[KtError], ...] = (UnavailableError,),
+) -> None:
+    """Call ``attempt`` again and again until ``stop``, with the pauses of ``backoff`` after each call.
+
+    An error of a class in ``passing`` is an outage: it is noted, and the next attempt follows. Every other
+    error is raised.
+
+    Args:
+        attempt: opens a connection, works with it until ``stop`` or an error, and closes it. It calls
+            ``outage.over`` once the connection works, and ``backoff.reset`` after any progress.
+        on_failure: called with the error of each outage, before the outage is logged.
+    """
+    while not stop.is_set():
+        try:
+            attempt()
+        except passing as error:
+            on_failure(error)
+            # Errors are expected while the things that the attempt uses are being closed.
+            if not stop.is_set():
+                outage.failed(error)
+        stop.wait(backoff.pause())

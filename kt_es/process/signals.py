@@ -1,8 +1,8 @@
-"""The signals of a process that serves: SIGTERM and SIGINT stop it, SIGHUP makes it reload its settings.
+"""Ends and reloads a process that serves: its signals, and the threads that it stops.
 
-SIGHUP does not end the process. A SIGHUP that arrives too early is remembered until a ``reloading`` block
-begins. There is one exception: if the terminal in which the process was started is gone, SIGHUP is treated
-as SIGTERM.
+SIGTERM and SIGINT stop the process, and SIGHUP makes it reload its settings. A SIGHUP that arrives too early
+is remembered until a ``reloading`` block begins. There is one exception: if the terminal in which the process
+was started is gone, SIGHUP is treated as SIGTERM.
 """
 
 from __future__ import annotations
@@ -131,3 +131,51 @@ def differing(old: Any, new: Any, *, but: tuple[str, ...] = ()) -> tuple[str, ..
     """Return the names of the fields in which two values of one dataclass differ, except those in ``but``."""
     names = [field.name for field in fields(old) if field.name not in but]
     return tuple(name for name in names if getattr(old, name) != getattr(new, name))
+
+
+class Worker:
+    """Runs ``run(stop)`` in a thread. ``run`` must return soon after the event ``stop`` is set.
+
+    If an error ends ``run``, that thread calls ``failed`` with the error, unless ``stop`` is set already.
+    """
+
+    def __init__(
+        self, name: str, run: Callable[[threading.Event], None], failed: Callable[[KtError], None]
+    ) -> None:
+        self.name = name
+        self._run = run
+        self._failed = failed
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end, from any thread. ``join`` waits for the end."""
+        self._stop.set()
+
+    def join(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds for the end of the thread; return whether it has ended."""
+        if self._thread.ident is None:
+            return True
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        error: KtError
+        try:
+            self._run(self._stop)
+        except KtError as known:
+            error = known
+        except Exception as unknown:  # noqa: BLE001 - a thread that dies unseen would look like silence
+            error = KtError(f"{self.name} failed: {type(unknown).__name__}: {unknown}")
+        else:
+            return
+        # Errors are expected while the things that the thread uses are being closed.
+        if not self.stopping:
+            self._failed(error)

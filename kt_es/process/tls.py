@@ -39,7 +39,9 @@ def both_or_none(certificate: Path | None, key: Path | None) -> tuple[Path, Path
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
-        raise ConfigError("TLS needs both a certificate and its key")
+        raise ConfigError(
+            f"TLS needs both a certificate and its key, but only {certificate or key} is given: give both"
+        )
     return certificate, key
 
 
@@ -53,7 +55,9 @@ def read_certificate(certificate: Path, key: Path) -> ServerCertificate:
     try:
         leaf = load_pem_x509_certificates(chain)[0]
     except ValueError:
-        raise ConfigError(f"TLS certificate {certificate} is not a certificate in PEM") from None
+        raise ConfigError(
+            f"TLS certificate {certificate} is not a certificate in PEM: name the file with the chain"
+        ) from None
     try:
         loaded = load_pem_private_key(private, None)
     except TypeError:
@@ -61,10 +65,15 @@ def read_certificate(certificate: Path, key: Path) -> ServerCertificate:
             f"TLS key {key} has a password: store it without one, readable by this user only"
         ) from None
     except ValueError:
-        raise ConfigError(f"TLS key {key} is not a private key in PEM") from None
+        raise ConfigError(
+            f"TLS key {key} is not a private key in PEM: name the file with the key of {certificate}"
+        ) from None
     spki = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     if leaf.public_key().public_bytes(*spki) != loaded.public_key().public_bytes(*spki):
-        raise ConfigError(f"TLS key {key} does not belong to the certificate {certificate}")
+        raise ConfigError(
+            f"TLS key {key} does not belong to the certificate {certificate}: give the key of its leaf, and "
+            f"put the leaf first in the file"
+        )
     return ServerCertificate(chain, private, leaf.not_valid_after_utc)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+import functools
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -21,45 +20,31 @@ from kt_es.ledger.ledger import Ledger, map_root_at, prove_range, roots_from
 from kt_es.ledger.rows import Committed, Missing, OpeningTable, read_opening
 from kt_es.merkle.verify import MapProof
 from kt_es.server.availability import LogWatch
-from kt_es.server.problems import NotNowError
+from kt_es.server.responses import NotNowError
 
 CACHED = 16_384
-_MAX_PEM = 64 * 1024
+DEADLINE = 2.0
+# Bytes for the epochs and mutations of an answer: the rest is for checkpoint, VRF proof and heads proof.
+_ROOM = MAX_RANGE_ANSWER - MAX_CHECKPOINT - 8 * 1024
+
+_LOG = structlog.get_logger("kt_es.server")
 
 
 class Indexer:
-    """Finds the index of a label in the map, with its proof. Safe for threads; it takes about 10 MB."""
+    """Finds the index of a label in the map, with its proof. Safe for threads; it takes about 10 MB.
 
-    def __init__(self, key: VrfPrivateKey, cached: int = CACHED) -> None:
+    ``public`` is the public key of the VRF, 32 bytes. ``locate`` gives the index (32 bytes) and the VRF proof
+    (80 bytes) of a normalized label.
+    """
+
+    def __init__(self, key: VrfPrivateKey) -> None:
         self._key = key
-        self._cached = cached
-        self._lock = threading.Lock()
-        self._cache: OrderedDict[str, tuple[bytes, bytes]] = OrderedDict()
+        self.public = key.public
+        self.locate: Callable[[str], tuple[bytes, bytes]] = functools.lru_cache(CACHED)(self._locate)
 
-    @property
-    def public(self) -> bytes:
-        """The public key of the VRF, 32 bytes."""
-        return self._key.public
-
-    def locate(self, label: str) -> tuple[bytes, bytes]:
-        """Index (32 bytes) and VRF proof (80 bytes) of a normalized label."""
-        with self._lock:
-            found = self._cache.get(label)
-            if found is not None:
-                self._cache.move_to_end(label)
-                return found
+    def _locate(self, label: str) -> tuple[bytes, bytes]:
         beta, proof = self._key.prove(label.encode())
-        made = index_of(beta), proof
-        with self._lock:
-            self._cache[label] = made
-            if len(self._cache) > self._cached:
-                self._cache.popitem(last=False)
-        return made
-
-
-DEADLINE = 2.0
-
-_LOG = structlog.get_logger("kt_es.server")
+        return index_of(beta), proof
 
 
 class OpeningReader:
@@ -109,10 +94,6 @@ class OpeningReader:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-# Bytes for the epochs and mutations of an answer: the rest is for checkpoint, VRF proof and heads proof.
-_ROOM = MAX_RANGE_ANSWER - MAX_CHECKPOINT - 8 * 1024
 
 
 def answer_range(

@@ -25,21 +25,22 @@ from kt_es.eventstore.streams import ANY, EventLog, NewEvent, StreamNames
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.queue import MAX_EVENT_ITEMS, items_of
 from kt_es.process.outage import Outage
-from kt_es.server.privacy import Denials
-from kt_es.server.problems import AWAY, NotNowError, denial
+from kt_es.server.privacy import RETRY_AFTER, Denials
+from kt_es.server.responses import AWAY, NotNowError, denial
 
 AWAY_INTERVAL = 0.5
 PROBE_INTERVAL = 2.0
 DEADLINE = 8.0
 PAUSE = 0.2
 
+MAX_BACKLOG = 200_000
+SAMPLES = 16
+SMALL = 16
+"""Nothing is read while full events would be less than one sixteenth of the limit."""
+
 _AWAY = f"{AWAY}; the log of this front end says why"
 
 _LOG = structlog.get_logger("kt_es.server")
-
-
-def _ignore(_: int) -> None:
-    return
 
 
 class LogConnections:
@@ -90,7 +91,7 @@ class LogWatch:
         self,
         log: Callable[[], EventLog],
         stream: str,
-        looked: Callable[[int], None] = _ignore,
+        looked: Callable[[int], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log = log
@@ -98,45 +99,39 @@ class LogWatch:
         self._looked = looked
         self.denials = Denials(log, stream)
         self._outage = Outage("requests", _LOG, clock)
-        self._problem: str | None = "the event log was not reached yet"
-
-    @property
-    def problem(self) -> str | None:
-        """The reason why the log cannot be reached, in words for clients; None while it can."""
-        return self._problem
+        # The reason why the log cannot be reached, in words for clients; None while it can.
+        self.problem: str | None = "the event log was not reached yet"
 
     def check(self) -> None:
         """Raise ``UnavailableError`` while the log is away or denies the queue."""
-        if self._problem is not None:
+        if self.problem is not None:
             raise NotNowError("the event log is away; lookups go on, try again later")
         self.denials.check()
 
     def failed(self, error: UnavailableError | AccessDeniedError) -> None:
         """A call failed: the log is away until a probe succeeds."""
         self._outage.failed(str(error))
-        self._problem = denial(error) if isinstance(error, AccessDeniedError) else _AWAY
+        self.problem = denial(error) if isinstance(error, AccessDeniedError) else _AWAY
 
     def probe(self) -> None:
         """Send the log a small request, and note whether it answers."""
         try:
             self._looked(self._log().last_revision(self._stream))
             self.denials.probe()
-        except AccessDeniedError as error:
-            self.denials.denied(error)
+        except (AccessDeniedError, UnavailableError) as error:
+            if isinstance(error, AccessDeniedError):
+                self.denials.denied(error)
             self.failed(error)
-            return
-        except UnavailableError as error:
-            self.failed(error)
-            return
-        self._outage.over()
-        self._problem = None
+        else:
+            self._outage.over()
+            self.problem = None
 
     def run(self, stop: threading.Event) -> None:
         """Probe until ``stop``: every 2 seconds, and every half second while the log is away."""
         self.probe()
         probed = time.monotonic()
         while not stop.wait(AWAY_INTERVAL):
-            is_well = self._problem is None and self.denials.problem is None
+            is_well = self.problem is None and self.denials.problem is None
             if not is_well or time.monotonic() - probed >= PROBE_INTERVAL:
                 self.probe()
                 probed = time.monotonic()
@@ -184,13 +179,6 @@ class Appender:
                 self._watch.failed(error)
                 if self._clock() + PAUSE >= deadline or self._stop.wait(PAUSE):
                     raise
-
-
-MAX_BACKLOG = 200_000
-SAMPLES = 16
-SMALL = 16
-"""Nothing is read while full events would be less than one sixteenth of the limit."""
-RETRY_AFTER = 5.0
 
 
 class Backlog:
@@ -262,7 +250,9 @@ class Backlog:
         """The end of the last published head in the queue. An estimate needs no verification."""
         event = self._log().last_event(self._names.heads)
         try:
-            return 0 if event is None else _head(event.data)
+            if event is None:
+                return 0
+            return SignedMapHead.decode(HeadEvent.decode(event.data).smh_bytes).head.queue_next
         except MalformedError:
             # The replica will report what is wrong with this head.
             return 0
@@ -278,7 +268,3 @@ class Backlog:
             )
         ]
         return sum(counts) / len(counts) if counts else 1.0
-
-
-def _head(data: bytes) -> int:
-    return SignedMapHead.decode(HeadEvent.decode(data).smh_bytes).head.queue_next

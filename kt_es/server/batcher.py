@@ -14,21 +14,21 @@ from dataclasses import dataclass, field
 
 from kt_es.crypto.hashes import sha256
 from kt_es.errors import KtError, UnavailableError
-from kt_es.eventstore.streams import NewEvent, content_event
+from kt_es.eventstore.streams import content_event
 from kt_es.formats.queue import (
     MAX_EVENT,
     MAX_EVENT_ITEMS,
     MUTATIONS,
     ItemKind,
     Record,
-    Verdict,
     encode_mutations,
 )
 from kt_es.server.availability import Appender
-from kt_es.server.problems import NotNowError
+from kt_es.server.responses import NotNowError
 
 # Bytes of the CBOR head of the array and of each byte string in it, at most (RFC 8949, 3).
 _HEAD = 3
+MAX_WAITERS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +70,16 @@ class Batcher:
         """Append batches until ``close``, in a thread of its own."""
         while batch := self._next_batch():
             try:
-                event = self._append(batch)
+                items = encode_mutations([waiting.item for waiting in batch])
+                event = content_event(self._stream, MUTATIONS, items)
+                self._appender.append(self._stream, event, min(waiting.deadline for waiting in batch))
             except KtError as error:
+                if isinstance(error, UnavailableError):
+                    with self._changed:
+                        batch += self._waiting
+                        self._waiting.clear()
                 for waiting in batch:
                     waiting.event.set_exception(error)
-                if isinstance(error, UnavailableError):
-                    self._refuse_waiting(error)
             else:
                 for waiting in batch:
                     waiting.event.set_result(event.id)
@@ -99,30 +103,12 @@ class Batcher:
                 batch.append(self._waiting.popleft())
             return batch
 
-    def _append(self, batch: list[_Waiting]) -> NewEvent:
-        event = content_event(self._stream, MUTATIONS, encode_mutations([waiting.item for waiting in batch]))
-        deadline = min(waiting.deadline for waiting in batch)
-        self._appender.append(self._stream, event, deadline)
-        return event
-
-    def _refuse_waiting(self, error: UnavailableError) -> None:
-        with self._changed:
-            refused, self._waiting = self._waiting, deque()
-        for waiting in refused:
-            waiting.event.set_exception(error)
-
-
-MAX_WAITERS = 10_000
-
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The decision on a queue item: its verdict, its record and the epoch that has it."""
+    """The decision on a queue item, and the epoch that has it."""
 
-    verdict: Verdict
-    sequence: int
-    queue_revision: int
-    position: int
+    record: Record
     epoch: int
 
 
@@ -186,11 +172,10 @@ class Waiters:
             for key, record in self._noted.items():
                 futures = self._waiting.pop(key, [])
                 self._count -= len(futures)
-                decided += [(future, record) for future in futures]
+                decided += [(future, Outcome(record, epoch)) for future in futures]
         self._noted = {}
-        for future, record in decided:
-            item = record.item
-            future.set_result(Outcome(record.verdict, record.sequence, item.revision, item.position, epoch))
+        for future, outcome in decided:
+            future.set_result(outcome)
 
     def close(self) -> None:
         with self._lock:

@@ -78,9 +78,8 @@ class Clients:
 
     def connect(self, peer: str) -> bool:
         """Count a connection. Return False and count nothing if its address or network has too many."""
-        keys = self._keys(peer, of_connection=True)
         bounds = (self.limits.address_connections, self.limits.network_connections)
-        accounts = [self._account(key, scale) for key, scale in keys]
+        accounts = [account for account, _ in self._of(peer, of_connection=True)]
         if any(account.connections >= bound for account, bound in zip(accounts, bounds, strict=False)):
             return False
         for account in accounts:
@@ -88,8 +87,8 @@ class Clients:
         return True
 
     def disconnect(self, peer: str) -> None:
-        for key, scale in self._keys(peer, of_connection=True):
-            self._account(key, scale).connections -= 1
+        for account, _ in self._of(peer, of_connection=True):
+            account.connections -= 1
 
     def neighbours(self, peer: str) -> int:
         """The number of connections of the network of ``peer``, including its own."""
@@ -100,17 +99,14 @@ class Clients:
     def hold(self, peer: str, change: int) -> bool:
         """Count bytes that are kept for a connection. False if address or network keep too many."""
         fits = True
-        for position, (key, scale) in enumerate(self._keys(peer, of_connection=True)):
-            account = self._account(key, scale)
+        for position, (account, _) in enumerate(self._of(peer, of_connection=True)):
             account.held += change
             fits = fits and account.held <= ADDRESS_BYTES * (_NETWORK_SHARE if position else 1)
         return fits
 
     def owes(self, address: str) -> float:
         """Seconds until the next request of ``address`` will be answered; 0 if that is now."""
-        return max(
-            (_wait(self._account(key, rate), rate) for key, rate in self._keys(address) if rate), default=0.0
-        )
+        return max((_wait(account, rate) for account, rate in self._of(address) if rate), default=0.0)
 
     def enter(self, address: str, route: Route, size: int) -> float | None:
         """Count a request with ``size`` bytes of body; None if it may go on, else seconds to wait.
@@ -120,7 +116,7 @@ class Clients:
         wait = self.owes(address)
         if wait:
             return wait
-        accounts = [(self._account(key, rate), rate) for key, rate in self._keys(address)]
+        accounts = self._of(address)
         for position, (account, _) in enumerate(accounts):
             share = _NETWORK_SHARE if position else 1
             if account.requests >= ADDRESS_REQUESTS * share:
@@ -137,12 +133,11 @@ class Clients:
 
     def leave(self, address: str, *, request: bool = False, large: bool = False) -> None:
         """Give back what ``enter`` counted, in one call or two."""
-        for key, rate in self._keys(address):
-            account = self._account(key, rate)
+        for account, _ in self._of(address):
             account.requests -= request
             account.large -= large
 
-    def _keys(self, address: str, *, of_connection: bool = False) -> Sequence[tuple[Network, float]]:
+    def _of(self, address: str, *, of_connection: bool = False) -> Sequence[tuple[_Account, float]]:
         """The accounts of ``address`` with their rates; none if it is exempt.
 
         Connections of a trusted proxy have no account, because they are those of many clients.
@@ -154,7 +149,8 @@ class Clients:
         if of_connection and _within(parsed, limits.proxies):
             return ()
         single, network = _networks(parsed)
-        return (single, limits.address_rate), (network, limits.network_rate)
+        rates = (single, limits.address_rate), (network, limits.network_rate)
+        return [(self._account(key, rate), rate) for key, rate in rates]
 
     def _account(self, key: Network, rate: float) -> _Account:
         now = self._clock()
@@ -227,10 +223,6 @@ class HttpConnections:
         self.held = 0
         self._most = most
         self._open: dict[OpenConnection, None] = {}
-
-    @property
-    def limits(self) -> ClientLimits:
-        return self.clients.limits
 
     def limit(self, most: int) -> None:
         """Change ``most``; open connections stay. Any thread may call this."""

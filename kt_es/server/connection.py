@@ -24,8 +24,7 @@ from kt_es.server import responses
 from kt_es.server.clients import HttpConnections
 from kt_es.server.incoming import Incoming, IncomingRequest
 from kt_es.server.limits import MAX_PIPELINED, SLOWEST
-from kt_es.server.problems import Problem, http_problem
-from kt_es.server.responses import Headers, WholeAnswer
+from kt_es.server.responses import Headers, Problem, WholeAnswer, http_problem
 
 _LOG = structlog.get_logger("kt_es.server")
 
@@ -45,8 +44,8 @@ class Connection(asyncio.Protocol):
         self._app = app
         self._all = connections
         self._loop = loop
-        self._limits = connections.limits
         clients = connections.clients
+        self._limits = clients.limits
         self._incoming = Incoming(self, lambda named: clients.origin(self.peer, named), clients.owes)
         # The TLS handshake. There is no transport until it is done.
         self._beginning: asyncio.Task[None] | None = None
@@ -175,7 +174,7 @@ class Connection(asyncio.Protocol):
         request.body.clear()
         try:
             send = WholeAnswer(lambda *answer: self._send(request, *answer))
-            await self._app(responses.scope_of(request), responses.whole_body(body), send)
+            await self._app(request.scope, responses.whole_body(body), send)
         except asyncio.CancelledError:
             # The client hung up.
             return
@@ -189,8 +188,6 @@ class Connection(asyncio.Protocol):
 
     async def _send(self, request: IncomingRequest, status: int, headers: Headers, body: bytes) -> None:
         """Write an answer and wait until it is sent."""
-        if responses.closing(headers):
-            self._incoming.end()
         last = self._incoming.ended and not self._ready and self._refusal is None
         head = responses.encode_head(status, headers, keep_alive=not last)
         data = head if request.method == "HEAD" else head + body

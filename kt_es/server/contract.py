@@ -104,20 +104,18 @@ def read_request(kind: type[_T], body: BaseModel) -> _T:
     Raises:
         RefusedError: a member is not base64 in its one form. The reason is ``malformed``.
     """
-    binary = _binary_members(kind)  # type: ignore[arg-type]
-    return kind(**{name: _decoded(value, name) if name in binary else value for name, value in body})
+    members = dict(body)
+    for name in _binary_members(kind):  # type: ignore[arg-type]
+        try:
+            members[name] = decode_base64(members[name], name)
+        except MalformedError:
+            raise RefusedError(ProblemReason.MALFORMED, "is not base64 with padding", name) from None
+    return kind(**members)
 
 
 @functools.cache
 def _binary_members(kind: type) -> frozenset[str]:
     return frozenset(name for name, hint in get_type_hints(kind).items() if hint is bytes)
-
-
-def _decoded(text: str, name: str) -> bytes:
-    try:
-        return decode_base64(text, name)
-    except MalformedError:
-        raise RefusedError(ProblemReason.MALFORMED, "is not base64 with padding", name) from None
 
 
 def route(app: FastAPI, operation: Operation) -> Callable[[_Endpoint], _Endpoint]:
@@ -156,20 +154,12 @@ def complete_document(app: FastAPI) -> None:
     for operations in document["paths"].values():
         for operation in operations.values():
             operation["responses"].pop("422", None)
-    document["components"]["schemas"] = schemas()
-
-
-def schemas() -> dict[str, Any]:
-    """The JSON schema of every request and answer by name.
-
-    They come from pydantic itself: the framework makes bounds floats, and no float is 2**63 - 1.
-    """
-    found: dict[str, Any] = {}
+    # From pydantic itself, because the framework makes bounds floats, and no float is 2**63 - 1.
+    schemas = document["components"]["schemas"] = {}
     for model in models().values():
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        found.update(schema.pop("$defs", {}))
-        found[model.__name__] = schema
-    return found
+        schemas.update(schema.pop("$defs", {}))
+        schemas[model.__name__] = schema
 
 
 def models() -> dict[str, type[BaseModel]]:

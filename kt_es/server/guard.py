@@ -3,9 +3,10 @@
 A request that two readers may read differently is refused: a proxy, a log and this front end must see the
 same one. So are bodies larger than any request, unknown parameters and other content types than JSON.
 
-The guard reads a body up to the limit of its route. Then the request takes a slot among those under way. It
-gives the slot back when it begins to wait for a verdict (``release_slot``) or to send its answer. A large
-answer has a second slot until it is sent. The log names the method and the route of a request, nothing else.
+A body arrives whole, in one message and within the limit of its route (``Incoming``). The request takes a
+slot among those under way. It gives the slot back when it begins to wait for a verdict (``release_slot``) or
+to send its answer. A large answer has a second slot until it is sent. The log names the method and the route
+of a request, nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import re
 import time
 import traceback
 from collections.abc import Sequence
-from http import HTTPStatus
 from urllib.parse import parse_qsl
 
 import structlog
@@ -29,8 +29,10 @@ from kt_es.errors import RefusedError
 from kt_es.server import limits
 from kt_es.server.clients import Clients
 from kt_es.server.limits import MAX_DEPTH, MAX_MEMBERS, Route, route_of
-from kt_es.server.problems import Problem, internal_problem, too_many
-from kt_es.server.responses import problem_headers, whole_body
+from kt_es.server.responses import Problem, internal_problem, problem_headers, too_many, whole_body
+
+_LOG = structlog.get_logger("kt_es.server")
+_SLOT = "kt.slot"
 
 # Monitoring tools add parameters of their own, and no answer depends on them.
 _LENIENT = (HEALTH.path, METRICS.path, READY.path)
@@ -39,15 +41,12 @@ _LENIENT = (HEALTH.path, METRICS.path, READY.path)
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[,\[{]', re.DOTALL)
 
 
-class UnsupportedMediaError(Exception):
-    """The body is not said to be JSON in UTF-8."""
+class _AmbiguousError(ValueError):
+    """The message says what is ambiguous."""
 
 
 def check_request(request: Request) -> None:
-    """Raise ``RefusedError`` for a parameter that the operation does not have.
-
-    ``UnsupportedMediaError`` for a body of another type.
-    """
+    """Raise ``RefusedError`` for an unknown parameter, or for a body that is not said to be JSON."""
     route = request.scope.get("route")
     if not isinstance(route, APIRoute) or route.path in _LENIENT:
         return
@@ -62,15 +61,16 @@ def check_request(request: Request) -> None:
 
 
 def check_media(request: Request) -> None:
-    """Raise ``UnsupportedMediaError`` unless there is one content type, which is that of JSON in UTF-8."""
+    """Raise ``RefusedError`` unless there is one content type, which is that of JSON in UTF-8."""
     values = request.headers.getlist("content-type")
     media, _, parameters = values[0].partition(";") if len(values) == 1 else ("", "", "")
     charset = parameters.strip().lower().replace('"', "")
-    if media.strip().lower() != JSON_MEDIA or charset not in ("", "charset=utf-8"):
-        raise UnsupportedMediaError
+    is_json = media.strip().lower() == JSON_MEDIA and charset in ("", "charset=utf-8")
     # This front end decodes no content coding, so a reader that does would see another body.
-    if any(value.strip().lower() != "identity" for value in request.headers.getlist("content-encoding")):
-        raise UnsupportedMediaError
+    codings = request.headers.getlist("content-encoding")
+    if not is_json or any(coding.strip().lower() != "identity" for coding in codings):
+        problem = f"send JSON in UTF-8 as content-type {JSON_MEDIA}"
+        raise RefusedError(ProblemReason.UNSUPPORTED_MEDIA, problem)
 
 
 def oversized_shape(body: bytes) -> str | None:
@@ -94,16 +94,12 @@ def oversized_shape(body: bytes) -> str | None:
     return None
 
 
-class _AmbiguousError(ValueError):
-    """The message says what is ambiguous."""
-
-
 def ambiguity(scope: Scope, body: bytes) -> str | None:
     """The ambiguity in the query or the body of a request; None without one. Other faults are found later."""
     query = scope.get("query_string", b"").decode("latin-1")
     names = [name for name, _ in parse_qsl(query, keep_blank_values=True)]
     if len(set(names)) < len(names):
-        return "a parameter stands in the address twice"
+        return "the address has a parameter twice; give each parameter once"
     if not body or not _is_json(scope):
         return None
     try:
@@ -126,7 +122,7 @@ def _text(body: bytes) -> str:
     try:
         text = body.decode()
     except UnicodeDecodeError:
-        raise _AmbiguousError("the body is not UTF-8") from None
+        raise _AmbiguousError("the body is not UTF-8; encode it as UTF-8") from None
     if text.startswith("\ufeff"):
         raise _AmbiguousError("the body begins with a byte order mark; leave it out")
     return text
@@ -134,22 +130,17 @@ def _text(body: bytes) -> str:
 
 def _check_once(members: Sequence[tuple[str, object]]) -> None:
     if len({name for name, _ in members}) < len(members):
-        raise _AmbiguousError("a member stands in the body twice")
+        raise _AmbiguousError("the body has a member twice; give each member once")
 
 
 def _integer(digits: str) -> int:
     if digits == "-0":
-        raise _AmbiguousError("-0 is written 0")
+        raise _AmbiguousError("the body has the number -0; write 0")
     return int(digits)
 
 
 def _refuse_constant(name: str) -> None:
-    raise _AmbiguousError(f"{name} is no JSON")
-
-
-_SLOT = "kt.slot"
-
-_LOG = structlog.get_logger("kt_es.server")
+    raise _AmbiguousError(f"the body has {name}, which is no JSON; give a number")
 
 
 class Guard:
@@ -164,9 +155,6 @@ class Guard:
         self.large = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         started = time.perf_counter()
         try:
             await self._answer(scope, receive, send)
@@ -175,11 +163,7 @@ class Guard:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = route_of(scope["path"])
-        body = await _read_body(receive, route.body)
-        if body is None:
-            too_large = f"the body must have at most {route.body} bytes"
-            await self._refuse(send, "oversize", Problem(413, ProblemReason.OVERSIZE, too_large))
-            return
+        body = (await receive())["body"]
         if scope["path"] == HEALTH.path:
             await self._app(scope, whole_body(body), send)
             return
@@ -274,28 +258,8 @@ def _route(scope: Scope) -> str:
     return str(getattr(scope.get("route"), "path", "other"))
 
 
-async def _read_body(receive: Receive, limit: int) -> bytes | None:
-    """Read the whole body; None as soon as it is too large."""
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return b"".join(parts)
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            return None
-        parts.append(part)
-        if not message.get("more_body", False):
-            return b"".join(parts)
-
-
 async def _send_problem(send: Send, problem: Problem) -> None:
     body = problem.encode()
     headers = problem_headers(problem, body)
-    # The rest of a body that is too large stays unread on its connection.
-    if problem.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -28,7 +28,7 @@ from kt_es.ledger.ledger import (
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.server.answers import Indexer, OpeningReader, answer_range, check_range
-from kt_es.server.problems import NotNowError
+from kt_es.server.responses import NotNowError
 
 LOGS = {"heads": HEADS_LOG, "mutations": MUTATIONS_LOG}
 
@@ -75,9 +75,6 @@ class _PublishedHead:
     inclusion: tuple[bytes, ...]
 
 
-DISK_FULL = "the disk of this front end is full, so its replica waits for space"
-
-
 class DirectoryReader:
     """Reads one directory. Safe for threads.
 
@@ -90,12 +87,9 @@ class DirectoryReader:
         self.ledger = ledger
         self.indexer = indexer
         self._openings = openings
+        # Once it is set, nothing is answered, because the data of this replica are in doubt.
         self.failure: KtError | None = None
         self._latest: _PublishedHead | None = None
-
-    def fail(self, error: KtError) -> None:
-        """Answer nothing from now on, because the data of this replica are in doubt."""
-        self.failure = error
 
     def committed(self) -> Committed:
         """The state to answer from."""
@@ -116,12 +110,14 @@ class DirectoryReader:
     @property
     def disk_problem(self) -> str | None:
         """The reason why this replica cannot go on; None while it can."""
-        return DISK_FULL if self.ledger.store.is_full else None
+        problem = "the disk of this front end is full, so its replica waits for space"
+        return problem if self.ledger.store.is_full else None
 
     def check_submissions(self) -> None:
         """Raise ``UnavailableError`` while this front end cannot learn the verdicts on submissions."""
-        if self.ledger.store.is_full:
-            raise NotNowError(f"{DISK_FULL}; lookups go on, submit again later", retry_after=10.0)
+        problem = self.disk_problem
+        if problem is not None:
+            raise NotNowError(f"{problem}; lookups go on, submit again later", retry_after=10.0)
 
     def config(self, committed: Committed) -> Config:
         """The config in force for the coming epoch."""

@@ -18,10 +18,14 @@ from kt_es.errors import AccessDeniedError, EquivocationError, KtError, Rollback
 from kt_es.eventstore.streams import EventLog
 from kt_es.ledger import clock
 from kt_es.ledger.clock import spoken
-from kt_es.ledger.ledger import Ledger
 from kt_es.process.exposition import Samples
-from kt_es.server.availability import Backlog
-from kt_es.server.problems import denial
+from kt_es.server.availability import Backlog, LogWatch
+from kt_es.server.handlers import DirectoryReader
+from kt_es.server.responses import denial
+
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
 class NotReadyReason(StrEnum):
@@ -47,48 +51,34 @@ class Trouble:
     sentence: str
 
 
+@dataclass(slots=True)
 class Health:
     """The state of one front end. Only the thread that probes the log calls ``look``; any thread the rest.
 
-    Args:
+    Attributes:
+        heads: the stream of heads in ``log``.
         now: the wall clock in ms.
-        failure: gives the error that stopped the front end; None without one.
-        away: gives the reason why the log cannot be reached, in words for clients; None while it can.
-        full: gives the same for a disk that is full.
         denied: gives the missing rights without which the front end cannot follow the log.
+        published: the number of published heads at the last look.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        heads: str,
-        log: Callable[[], EventLog],
-        now: Callable[[], int],
-        *,
-        failure: Callable[[], KtError | None],
-        away: Callable[[], str | None],
-        full: Callable[[], str | None],
-        denied: Callable[[], list[AccessDeniedError]],
-    ) -> None:
-        self._ledger = ledger
-        self._heads = heads
-        self._log = log
-        self._now = now
-        self._failure = failure
-        self._away = away
-        self._full = full
-        self._denied = denied
-        self._published = 0
+    directory: DirectoryReader
+    watch: LogWatch
+    heads: str
+    log: Callable[[], EventLog]
+    now: Callable[[], int]
+    denied: Callable[[], list[AccessDeniedError]]
+    published: int = 0
 
     def look(self) -> None:
         """Count the published heads, if the latest head here is old.
 
         Raises ``UnavailableError`` while the log is away.
         """
-        if not clock.silence(self._ledger.committed, self._now()):
+        if not clock.silence(self.directory.ledger.committed, self.now()):
             return
         try:
-            self._published = self._log().last_revision(self._heads) + 1
+            self.published = self.log().last_revision(self.heads) + 1
         except AccessDeniedError:
             # The replica has the same problem and reports it.
             return
@@ -101,28 +91,25 @@ class Health:
         return any(trouble.reason is reason for trouble in self.troubles())
 
     def _of_log(self) -> Iterator[Trouble]:
-        failure = self._failure()
-        if failure is not None:
-            yield _stopped(failure)
-        if self._ledger.committed.epoch == 0:
+        if self.directory.failure is not None:
+            yield _stopped(self.directory.failure)
+        if self.directory.ledger.committed.epoch == 0:
             yield Trouble(NotReadyReason.NO_EPOCH, "no epoch yet")
-        away = self._away()
-        if away is not None:
+        if (away := self.watch.problem) is not None:
             yield Trouble(NotReadyReason.LOG_AWAY, away)
-        full = self._full()
-        if full is not None:
+        if (full := self.directory.disk_problem) is not None:
             yield Trouble(NotReadyReason.DISK_FULL, full)
-        for denied in self._denied():
+        for denied in self.denied():
             yield Trouble(NotReadyReason.DENIED, f"behind: {denial(denied)}")
 
     def _of_time(self) -> Iterator[Trouble]:
-        committed, now = self._ledger.committed, self._now()
+        committed, now = self.directory.ledger.committed, self.now()
         lasts = clock.silence(committed, now)
-        if lasts and self._published > committed.epoch:
+        if lasts and self.published > committed.epoch:
             yield Trouble(
                 NotReadyReason.BEHIND,
                 f"behind: the head of epoch {committed.epoch} is {spoken(lasts)} old, and there are "
-                f"{self._published}",
+                f"{self.published}",
             )
         elif lasts:
             yield Trouble(
@@ -148,26 +135,18 @@ def _stopped(failure: KtError) -> Trouble:
     return Trouble(NotReadyReason.DIVERGENCE, problem)
 
 
-MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-
-
 class Metrics:
     """``clock`` gives the time in ms since 1970, for the age of the latest head."""
 
     def __init__(
         self,
         clock: Callable[[], int],
-        log_is_reachable: Callable[[], bool],
         backlog: Backlog,
         keeps_from_ready: Callable[[NotReadyReason], bool],
-        disk_is_full: Callable[[], bool] = lambda: False,
     ) -> None:
         samples = Samples()
         self._clock = clock
         self._samples = samples
-        self._registry = samples.registry
         self._timestamp = 0
         self.lookups = samples.counter("kt_lookups", "Lookups answered, by result", "result")
         self.submissions = samples.counter("kt_submissions", "Submissions answered, by verdict", "verdict")
@@ -186,19 +165,19 @@ class Metrics:
             "kt_not_ready",
             "1 while a reason keeps the front end from being ready",
             ["reason"],
-            registry=self._registry,
+            registry=samples.registry,
         )
         for reason in NotReadyReason:
             not_ready.labels(reason).set_function(partial(keeps_from_ready, reason))
         samples.gauge(
             "kt_log_reachable",
             "1 while the event log can be reached",
-            lambda: 1.0 if log_is_reachable() else 0.0,
+            lambda: not keeps_from_ready(NotReadyReason.LOG_AWAY),
         )
         samples.gauge(
             "kt_disk_full",
             "1 while nothing can be written for want of space",
-            lambda: 1.0 if disk_is_full() else 0.0,
+            lambda: keeps_from_ready(NotReadyReason.DISK_FULL),
         )
         samples.gauge(
             "kt_backlog_items", "Items in the queue behind the last head, estimated", lambda: backlog.items
@@ -220,7 +199,7 @@ class Metrics:
         self._lag.set(max(0.0, self._age()))
 
     def render(self) -> bytes:
-        return generate_latest(self._registry)
+        return generate_latest(self._samples.registry)
 
     def _age(self) -> float:
         return (self._clock() - self._timestamp) / 1000 if self._timestamp else 0.0

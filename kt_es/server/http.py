@@ -33,34 +33,26 @@ from kt_es.api.models import (
     ReceiptBody,
 )
 from kt_es.api.operations import JSON_MEDIA, PROBLEM_MEDIA, ProblemReason
-from kt_es.errors import DivergenceError, KtError
-from kt_es.server import health as prometheus
+from kt_es.errors import DivergenceError, KtError, RefusedError
 from kt_es.server.clients import Clients
 from kt_es.server.contract import Epoch, Since, Size, complete_document, read_request, route
-from kt_es.server.guard import Guard, UnsupportedMediaError, check_media, check_request, release_slot
+from kt_es.server.guard import Guard, check_media, check_request, release_slot
 from kt_es.server.handlers import DirectoryReader
-from kt_es.server.health import Metrics, Trouble
-from kt_es.server.problems import Problem, http_problem, internal_problem, problem_of, without_streams
-from kt_es.server.receipts import ReceiptDesk, run_in
-from kt_es.server.submission import Submissions
+from kt_es.server.health import MEDIA_TYPE, Metrics, Trouble
+from kt_es.server.responses import Problem, http_problem, internal_problem, problem_of, without_streams
+from kt_es.server.submission import Submissions, run_in
 
 _LOG = structlog.get_logger("kt_es.server")
-_UNSUPPORTED = Problem(
-    415, ProblemReason.UNSUPPORTED_MEDIA, "send JSON in UTF-8 as content-type application/json"
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Frontend:
     """What the routes serve.
 
-    Attributes:
-        reads: pool for the blocking handlers of lookups and heads.
-        large: pool for histories and ranges, which take long.
-        writes: pool for submissions, which wait for the log.
-        troubles: gives the reasons why this front end is not ready; none if it is.
-        refusing: gives the reason why submissions are refused although the front end is ready.
-        failed: called with an error after which this process should not go on.
+    Lookups and heads block threads of ``reads``, histories and ranges those of ``large``, submissions those
+    of ``writes``. ``troubles`` gives the reasons why this front end is not ready. ``refusing`` gives the
+    reason why submissions are refused although it is ready. ``failed`` is called with an error after which
+    this process should not go on.
     """
 
     directory: DirectoryReader
@@ -76,7 +68,6 @@ class Frontend:
 
 
 def create_app(frontend: Frontend) -> ASGIApp:
-    """The ASGI application."""
     app = FastAPI(
         title="kt-es front end",
         version=__version__,
@@ -123,17 +114,13 @@ def _add_errors(app: FastAPI, frontend: Frontend) -> None:
             # The framework reads a body as JSON before ``check_request`` has seen its content type.
             try:
                 check_media(request)
-            except UnsupportedMediaError:
-                return _refusal(_UNSUPPORTED)
+            except RefusedError as refused:
+                return _refusal(problem_of(refused))
         # The problem names the first wrong member. It never repeats a value, which may be a label.
         first = error.errors()[0]
         names = [str(part)[:64] for part in first["loc"][1:] if isinstance(part, str)]
         field = names[-1] if names and first["type"] != "json_invalid" else None
         return _refusal(Problem(400, ProblemReason.MALFORMED, str(first["msg"]), field))
-
-    @app.exception_handler(UnsupportedMediaError)
-    async def media(_: Request, __: UnsupportedMediaError) -> Response:
-        return _refusal(_UNSUPPORTED)
 
     @app.exception_handler(HTTPException)
     async def plain(_: Request, error: HTTPException) -> Response:
@@ -223,8 +210,7 @@ def _add_logs(app: FastAPI, frontend: Frontend) -> None:
 
 
 def _add_writing(app: FastAPI, frontend: Frontend) -> None:
-    desk = ReceiptDesk(frontend.submissions)
-    verdicts = frontend.metrics.submissions
+    submissions, verdicts = frontend.submissions, frontend.metrics.submissions
 
     @route(app, operations.MUTATIONS)
     async def submit(request: Request, body: BaseModel) -> Response:
@@ -234,7 +220,7 @@ def _add_writing(app: FastAPI, frontend: Frontend) -> None:
         """
         try:
             mutation = read_request(MutationRequest, body)
-            answer = await desk.take(mutation, frontend.writes, lambda: release_slot(request.scope))
+            answer = await submissions.take(mutation, frontend.writes, lambda: release_slot(request.scope))
         except KtError as error:
             verdicts.labels(problem_of(error).reason).inc()
             raise
@@ -255,7 +241,7 @@ def _add_writing(app: FastAPI, frontend: Frontend) -> None:
         A lookup of the entry then has the proof that it was erased. Submitting the same again is safe.
         """
         asked = read_request(ErasureRequest, body)
-        answer = await run_in(frontend.writes, lambda: frontend.submissions.submit_erasure(asked.erasure))
+        answer = await run_in(frontend.writes, lambda: submissions.submit_erasure(asked.erasure))
         return _answer(answer, 202 if answer.epoch is None else 200)
 
 
@@ -288,4 +274,4 @@ def _add_operations(app: FastAPI, frontend: Frontend) -> None:
     @route(app, operations.METRICS)
     async def metrics() -> Response:
         """Prometheus metrics; nothing in them is about a person."""
-        return Response(frontend.metrics.render(), media_type=prometheus.MEDIA_TYPE)
+        return Response(frontend.metrics.render(), media_type=MEDIA_TYPE)

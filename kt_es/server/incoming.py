@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import httptools
 
 from kt_es.api.operations import ProblemReason
 from kt_es.server.limits import FREE_CHUNKS, MAX_HEAD, MAX_HEADERS, SMALLEST_CHUNK, Route, route_of
-from kt_es.server.problems import Problem, http_problem, too_many
+from kt_es.server.responses import Problem, http_problem, too_many
 
 # RFC 3986, reg-name and IP literals, with a port; nothing that a proxy may take for a path or a user.
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%-]+(:[0-9]*)?|\[[0-9A-Fa-f:.]+\](:[0-9]*)?")
@@ -45,6 +45,24 @@ class IncomingRequest:
     def values(self, name: bytes) -> list[str]:
         return [value.decode("latin-1") for key, value in self.headers if key == name]
 
+    @property
+    def scope(self) -> dict[str, Any]:
+        """ASGI's ``scope``."""
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": self.version,
+            "method": self.method,
+            "scheme": "http",
+            "path": self.path,
+            "raw_path": self.raw_path,
+            "query_string": self.query,
+            "root_path": "",
+            "headers": self.headers,
+            "client": (self.client, 0),
+            "server": None,
+        }
+
 
 def _ambiguity(request: IncomingRequest) -> str | None:
     """What is ambiguous in the head of a request, None if nothing is."""
@@ -54,15 +72,15 @@ def _ambiguity(request: IncomingRequest) -> str | None:
     if len(hosts) > 1 or (request.version == "1.1" and not hosts):
         return "a request needs one Host header"
     if hosts and not _HOST.fullmatch(hosts[0]):
-        return "the Host header is no host"
+        return "the Host header is no host; send a name or an address, with or without a port"
     # No path of this interface needs encodings, and some proxies check a path before they decode it.
     if b"%" in request.raw_path or b"#" in request.target:
-        return "the path has percent-encodings or a fragment"
+        return "the path has percent-encodings or a fragment; no path of this interface needs them"
     if not request.target.startswith(b"/") and not _is_absolute(request.target):
         return "the target of the request is not a path"
     lengths = request.values(b"content-length")
     if any(length != str(int(length)) for length in lengths if length.isdecimal()):
-        return "Content-Length has leading zeros"
+        return "Content-Length has leading zeros; leave them out"
     if any(value.lower() != "100-continue" for value in request.values(b"expect")):
         return "the only expectation is 100-continue"
     return None
@@ -99,8 +117,8 @@ class Owner(Protocol):
 class Incoming:
     """The parser of one connection.
 
-    ``origin`` gives the client's address from the values of ``X-Forwarded-For``. ``owes`` gives the seconds
-    for which that client should send no request.
+    Once it has ``ended``, nothing more is read. ``origin`` gives the client's address from the values of
+    ``X-Forwarded-For``. ``owes`` gives the seconds for which that client should send no request.
     """
 
     def __init__(
@@ -112,7 +130,7 @@ class Incoming:
         self._parser = httptools.HttpRequestParser(self)
         self._request: IncomingRequest | None = None
         self._in_head = False
-        self._ended = False
+        self.ended = False
         self._size_of_head = 0
         self._chunks = 0
         # Bytes since the end of the last head or of the last request.
@@ -125,18 +143,13 @@ class Incoming:
             return None
         return "head" if self._in_head else "body"
 
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more is read."""
-        return self._ended
-
     def end(self) -> None:
         """Read nothing more."""
-        self._ended = True
+        self.ended = True
         self._request = None
 
     def feed(self, data: bytes) -> None:
-        if self._ended:
+        if self.ended:
             return
         self._unparsed += len(data)
         try:
@@ -159,7 +172,7 @@ class Incoming:
     # Called by the parser, which reads all of its input unless one of these raises.
 
     def on_message_begin(self) -> None:
-        if self._ended:
+        if self.ended:
             raise _EndedError
         self._request = IncomingRequest()
         self._in_head = True
@@ -215,7 +228,7 @@ class Incoming:
         request, self._request = self._request, None
         self._unparsed = 0
         if request is not None:
-            self._ended = not request.keep_alive
+            self.ended = not request.keep_alive
             self._owner.whole(request)
 
     @property
@@ -258,13 +271,14 @@ class Incoming:
         self._refuse("oversize", http_problem(431, limit))
 
     def _refuse_chunks(self) -> None:
-        self._refuse("oversize", Problem(413, ProblemReason.OVERSIZE, "the chunks of the body are too small"))
+        problem = "the chunks of the body are too small; send larger chunks, or a Content-Length"
+        self._refuse("oversize", Problem(413, ProblemReason.OVERSIZE, problem))
 
     def _refuse_body(self, request: IncomingRequest) -> None:
         limit = f"the body must have at most {request.route.body} bytes"
         self._refuse("oversize", Problem(413, ProblemReason.OVERSIZE, limit))
 
     def _refuse(self, why: str, problem: Problem) -> None:
-        if not self._ended:
+        if not self.ended:
             self.end()
             self._owner.refuse(why, problem)

@@ -21,10 +21,17 @@ import uvloop
 from starlette.types import ASGIApp
 
 from kt_es.errors import ConfigError, KtError
+from kt_es.process.signals import Worker
 from kt_es.process.tls import ServerCertificate, read_certificate
-from kt_es.process.worker import Worker
 from kt_es.server.clients import HttpConnections
 from kt_es.server.connection import Connection
+
+GRACE = 5.0
+# Connections that the system may accept before this process sees them.
+BACKLOG = 1024
+# Errors of a system that has no room for another connection now.
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_PAUSE = 0.1
 
 _LOG = structlog.get_logger("kt_es.server")
 
@@ -72,15 +79,6 @@ def _load(certificate: Path, key: Path) -> tuple[ssl.SSLContext, ServerCertifica
     return context, loaded
 
 
-GRACE = 5.0
-# Connections that the system may accept before this process sees them.
-BACKLOG = 1024
-
-# Errors of a system that has no room for another connection now.
-_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_PAUSE = 0.1
-
-
 @contextmanager
 def listening_at(host: str, port: int) -> Iterator[socket.socket]:
     """A socket that listens on ``host``; ``port`` 0 takes a free one. Raises ``ConfigError`` on failure."""
@@ -115,7 +113,7 @@ def http_server(
 
     The exit waits up to ``GRACE`` seconds for the answers under way.
     """
-    began: Queue[Callable[[], None]] = Queue()
+    began: Queue[Callable[[], object]] = Queue()
 
     def run(stop: threading.Event) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -138,7 +136,7 @@ async def _serve(
     app: ASGIApp,
     connections: HttpConnections,
     listener: socket.socket,
-    began: Queue[Callable[[], None]],
+    began: Queue[Callable[[], object]],
     context: ssl.SSLContext | None,
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -146,11 +144,7 @@ async def _serve(
     listener.setblocking(False)
     listener.listen(BACKLOG)
     accepting = loop.create_task(_accept(app, connections, listener, context))
-
-    def end() -> None:
-        loop.call_soon_threadsafe(ending.set)
-
-    began.put(end)
+    began.put(lambda: loop.call_soon_threadsafe(ending.set))
     await asyncio.wait([accepting, loop.create_task(ending.wait())], return_when=asyncio.FIRST_COMPLETED)
     # Accepting ends by itself only with an error, which ends the process.
     accepting.cancel()

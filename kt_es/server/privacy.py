@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -25,13 +26,19 @@ from kt_es.eventstore.streams import ANY, NO_STREAM, Event, EventLog, NewEvent, 
 from kt_es.formats.entries import HASH_LENGTH, OPENING, OPENING_ERASED, Opening, encode_erased
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rows import OpeningTable
-from kt_es.server.problems import NotNowError, denial
+from kt_es.server.responses import NotNowError, denial
 
 RETRY_AFTER = 5.0
 ROUNDS = 16
 """Attempts on one stream while others set its ACL, write it or delete it. More means a fault."""
 KEPT = 8
 """Denied rights that are remembered. Each probe asks for all of them."""
+LOOK = 0.25
+"""Seconds between two looks for new erasures. A look costs nothing while there are none."""
+AWAY = 5.0
+"""Seconds until the next attempt after the log was away."""
+DENIED = 600.0
+"""Seconds until the next attempt on a stream whose rights forbid truncating it."""
 # No stream has so many events. An append that expects this revision is always refused: because of the
 # revision if the right is there, and because of the right if it is missing.
 _IMPOSSIBLE = 2**62
@@ -160,36 +167,22 @@ class PrivateStreams:
         self._log().append(stream, ANY, [NewEvent(OPENING_ERASED, erased, uuid.uuid4())])
 
 
-LOOK = 0.25
-"""Seconds between two looks for new erasures. A look costs nothing while there are none."""
-AWAY = 5.0
-"""Seconds until the next attempt after the log was away."""
-DENIED = 600.0
-"""Seconds until the next attempt on a stream whose rights forbid truncating it."""
-
-
+@dataclass(slots=True)
 class Sweeper:
     """Sweeps the streams of openings of one directory; ``run`` is for a thread of its own.
 
-    The disk holds no state of it: after a start, each erasure is checked again, with one read.
+    The disk holds no state of it: after a start, each erasure is checked again, with one read. ``swept`` is
+    the epoch up to which all erasures are done.
     """
 
-    def __init__(
-        self,
-        log: Callable[[], EventLog],
-        names: StreamNames,
-        ledger: Ledger,
-        openings: OpeningTable,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._log = log
-        self._names = names
-        self._ledger = ledger
-        self._openings = openings
-        self._clock = clock
-        self._swept = -1  # the epoch up to which all erasures are done
-        self._again_at: float | None = None
-        self._denied: set[str] = set()
+    log: Callable[[], EventLog]
+    names: StreamNames
+    ledger: Ledger
+    openings: OpeningTable
+    clock: Callable[[], float] = time.monotonic
+    swept: int = -1
+    again_at: float | None = None
+    denied: set[str] = field(default_factory=set)
 
     def run(self, stop: threading.Event) -> None:
         """Sweep until ``stop``."""
@@ -202,31 +195,31 @@ class Sweeper:
 
     def look(self, stop: threading.Event) -> None:
         """Sweep what was erased since the last look. After ``UnavailableError``, look again."""
-        if self._again_at is not None and self._clock() >= self._again_at:
-            self._swept, self._again_at = -1, None
-        committed = self._ledger.committed
-        if not self._ledger.has_erasures or not self._swept < self._ledger.last_erasure <= committed.epoch:
+        if self.again_at is not None and self.clock() >= self.again_at:
+            self.swept, self.again_at = -1, None
+        committed = self.ledger.committed
+        if not self.ledger.has_erasures or not self.swept < self.ledger.last_erasure <= committed.epoch:
             return
-        erasures = self._ledger.tables.erasures
-        for index in erasures.entries(committed.epoch, after=self._swept):
+        erasures = self.ledger.tables.erasures
+        for index in erasures.entries(committed.epoch, after=self.swept):
             if stop.is_set():
                 return
             self._sweep(index, erasures.entries(committed.epoch, index)[index])
-        self._swept = committed.epoch
+        self.swept = committed.epoch
 
     def _sweep(self, index: bytes, erased: set[bytes]) -> None:
         for entry_hash in erased:
-            self._openings.erase(index, entry_hash)
-        stream = self._names.openings(index)
+            self.openings.erase(index, entry_hash)
+        stream = self.names.openings(index)
         try:
-            sweep_stream(self._log(), stream, erased)
+            sweep_stream(self.log(), stream, erased)
         except UnavailableError:
             raise
         except KtError as error:
             if isinstance(error, AccessDeniedError):
-                self._again_at = self._clock() + DENIED
-            if stream not in self._denied:
-                self._denied.add(stream)
+                self.again_at = self.clock() + DENIED
+            if stream not in self.denied:
+                self.denied.add(stream)
                 _LOG.error("an erased opening stands in its stream still", stream=stream, problem=str(error))
 
 

@@ -5,17 +5,22 @@ So the profile of an entry is available from the epoch that has it. If the mutat
 queue, the opening of no entry stays in its private stream; the same submission again is the same event.
 
 An erased opening is taken out of its stream when an epoch has accepted the erasure (``privacy.Sweeper``).
+
+Submitting blocks a thread of a pool. Waiting for the verdict blocks none.
 """
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from kt_es.api.models import ErasureBody, MutationRequest
+from kt_es.api.codec import encode_model
+from kt_es.api.models import ErasureBody, MutationRequest, ReceiptBody, RecordBody, VerdictBody
 from kt_es.api.operations import ProblemReason
 from kt_es.crypto.hashes import opens
 from kt_es.epochs import Current, Epoch, decide
@@ -40,6 +45,7 @@ from kt_es.server.availability import Appender, Backlog, LogWatch
 from kt_es.server.batcher import Batcher, Outcome, Waiters
 from kt_es.server.handlers import DirectoryReader
 from kt_es.server.privacy import PrivateStreams
+from kt_es.server.responses import Problem
 
 _T = TypeVar("_T")
 
@@ -66,86 +72,94 @@ class Queued:
     epoch: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
 class Submissions:
-    """Takes submissions for one directory. Safe for threads; submitting blocks while the log works."""
+    """Takes submissions for one directory. Safe for threads."""
 
-    def __init__(
-        self,
-        directory: DirectoryReader,
-        names: StreamNames,
-        waiters: Waiters,
-        *,
-        watch: LogWatch,
-        backlog: Backlog,
-        appender: Appender,
-        batcher: Batcher,
-        private: PrivateStreams,
-    ) -> None:
-        self._directory = directory
-        self._names = names
-        self._waiters = waiters
-        self._watch = watch
-        self._backlog = backlog
-        self._appender = appender
-        self._batcher = batcher
-        self._private = private
+    directory: DirectoryReader
+    names: StreamNames
+    waiters: Waiters
+    watch: LogWatch
+    backlog: Backlog
+    appender: Appender
+    batcher: Batcher
+    private: PrivateStreams
 
-    def wait_for(self, submission: MutationRequest) -> Future[Outcome | None] | None:
-        """A future of the outcome, to be made before ``submit``; None if too many requests wait."""
-        return self._waiters.register(submission.mutation)
+    async def take(
+        self, submission: MutationRequest, pool: Executor, waiting: Callable[[], None]
+    ) -> ReceiptBody | VerdictBody | Problem:
+        """Submit in a thread of ``pool``, and wait for the verdict as long as ``submission`` asks for.
 
-    def forget(self, submission: MutationRequest, waiter: Future[Outcome | None] | None) -> None:
-        """Stop waiting. The caller of ``wait_for`` must always call this."""
-        if waiter is not None:
-            self._waiters.discard(submission.mutation, waiter)
+        ``waiting`` is called before the wait begins. A cancelled call stops waiting. What is in the queue
+        stays there.
+        """
+        # Registered before the check, so that no verdict between check and append is missed.
+        waiter = self.waiters.register(submission.mutation) if submission.wait > 0 else None
+        try:
+            queued = await run_in(pool, lambda: self.submit(submission))
+            if queued.epoch is not None:
+                return _accepted(queued, queued.epoch)
+            waiting()
+            outcome = None
+            if waiter is not None:
+                with suppress(TimeoutError):
+                    outcome = await asyncio.wait_for(asyncio.wrap_future(waiter), submission.wait)
+        finally:
+            if waiter is not None:
+                self.waiters.discard(submission.mutation, waiter)
+        if outcome is None:
+            return ReceiptBody(queued.entry_hash.hex(), str(queued.event))
+        if outcome.record.verdict is Verdict.REPLAY:
+            # Another attempt of the same client was accepted between the check and the decision.
+            accepted = await run_in(pool, lambda: self._accepted_in(submission))
+            if accepted is not None:
+                return _accepted(queued, accepted)
+        return _verdict_of(queued, outcome)
 
     def submit(self, submission: MutationRequest) -> Queued:
         """Check and queue one submission.
 
         Raises:
-            RefusedError: the signer would refuse it; the error has the reason and the field.
+            RefusedError: the signer would refuse it.
             MalformedError: the label is none.
             UnavailableError: the log cannot be reached: the outcome is unknown, and the same bytes may be
                 submitted again. Or the queue or the disk is full: nothing was queued.
             AccessDeniedError: a right is missing; the submission is not in the queue.
         """
-        committed = self._directory.committed()
+        committed = self.directory.committed()
         mutation = self._checked(committed, submission)
         accepted = self._decided(committed, mutation)
         if accepted is not None:
             return Queued(mutation.entry_hash, epoch=accepted)
         self._check_queue()
-        deadline = self._appender.deadline()
-        stream = self._names.openings(mutation.entry.index)
+        deadline = self.appender.deadline()
+        stream = self.names.openings(mutation.entry.index)
         opening = Opening(mutation.entry_hash, submission.opening, submission.profile)
         previous = mutation.entry.previous
-        self._appender.repeat(lambda: self._private.protect(stream, previous), deadline)
-        self._appender.append(stream, content_event(stream, OPENING, opening.encode()), deadline)
-        event = self._batcher.append(submission.mutation, deadline)
-        self._backlog.added()
+        self.appender.repeat(lambda: self.private.protect(stream, previous), deadline)
+        self.appender.append(stream, content_event(stream, OPENING, opening.encode()), deadline)
+        event = self.batcher.append(submission.mutation, deadline)
+        self.backlog.added()
         return Queued(mutation.entry_hash, event=event)
 
     def submit_erasure(self, data: bytes) -> ErasureBody:
-        """Check and queue one erasure, encoded as FORMATS has it.
-
-        Raises what ``submit`` raises.
-        """
-        committed = self._directory.committed()
+        """Check and queue one encoded erasure. Raises what ``submit`` raises."""
+        committed = self.directory.committed()
         erasure = self._checked_erasure(committed, data)
         index, entry_hash = erasure.index, erasure.entry_hash
-        erasures = self._directory.ledger.tables.erasures.up_to(committed.epoch, index, entry_hash)
+        erasures = self.directory.ledger.tables.erasures.up_to(committed.epoch, index, entry_hash)
         if (erased := next(erasures, None)) is not None:
             return ErasureBody(entry_hash.hex(), None, erased.epoch)
         self._check_queue()
-        event = content_event(self._names.queue, ERASURE, data)
-        self._appender.append(self._names.queue, event, self._appender.deadline())
-        self._backlog.added()
+        event = content_event(self.names.queue, ERASURE, data)
+        self.appender.append(self.names.queue, event, self.appender.deadline())
+        self.backlog.added()
         return ErasureBody(entry_hash.hex(), str(event.id), None)
 
-    def accepted_in(self, submission: MutationRequest) -> int | None:
+    def _accepted_in(self, submission: MutationRequest) -> int | None:
         """The epoch that accepted the entry, if it is the current one now."""
         mutation = Mutation.decode(submission.mutation)
-        held = self._directory.current(self._directory.committed(), mutation.entry.index)
+        held = self.directory.current(self.directory.committed(), mutation.entry.index)
         return held[1] if held is not None and held[0].entry_hash == mutation.entry_hash else None
 
     def _checked(self, committed: Committed, submission: MutationRequest) -> Mutation:
@@ -154,13 +168,13 @@ class Submissions:
             raise RefusedError(ProblemReason.OVERSIZE, f"must have at most {MAX_MUTATION} bytes", "mutation")
         if len(submission.profile) > MAX_PROFILE:
             raise RefusedError(ProblemReason.OVERSIZE, f"must have at most {MAX_PROFILE} bytes", "profile")
-        label = normalize_label(submission.label, self._directory.config(committed).label_policy)
+        label = normalize_label(submission.label, self.directory.config(committed).label_policy)
         mutation = _field("mutation", lambda: Mutation.decode(submission.mutation))
         _field("mutation", lambda: check_submittable(mutation.entry))
         _field("opening", lambda: take_bytes(submission.opening, "opening", OPENING_LENGTH))
         _field("profile", lambda: decode_profile(submission.profile))
         entry = mutation.entry
-        if entry.index != self._directory.indexer.locate(label)[0]:
+        if entry.index != self.directory.indexer.locate(label)[0]:
             raise RefusedError(
                 ProblemReason.MALFORMED, "its entry's index is not that of the label", "mutation"
             )
@@ -181,7 +195,7 @@ class Submissions:
         if verdict is Verdict.REPLAY and epoch is not None:
             return epoch
         if verdict is not Verdict.ACCEPTED:
-            raise RefusedError(verdict.label, meaning(verdict), "mutation")
+            raise RefusedError(verdict.label, _meaning(verdict), "mutation")
         return None
 
     def _checked_erasure(self, committed: Committed, data: bytes) -> Erasure:
@@ -192,35 +206,35 @@ class Submissions:
         if verdict is not Verdict.ERASED:
             raise RefusedError(
                 verdict.label,
-                "must be signed by a key of the entry that stands there now, or by the signer key in force",
+                "must be signed by a key of the current entry of its index, or by the signer key in force",
                 "erasure",
             )
         # The signer accepts any hash, and the log would keep the erasure of no entry for ever.
         if all(
             mutation.entry_hash != erasure.entry_hash
-            for _, mutation in self._directory.ledger.history(committed, erasure.index)
+            for _, mutation in self.directory.ledger.history(committed, erasure.index)
         ):
-            raise RefusedError(ProblemReason.MALFORMED, "it names no entry of its index", "erasure")
+            problem = "it names no entry of its index; give the entry hash of one in its history"
+            raise RefusedError(ProblemReason.MALFORMED, problem, "erasure")
         return erasure
 
     def _verdict(
         self, committed: Committed, content: Mutation | Erasure, index: bytes
     ) -> tuple[Verdict, int | None]:
         """The verdict of the next epoch, and the epoch of the current entry at ``index``."""
-        held = self._directory.current(committed, index)
+        held = self.directory.current(committed, index)
         before = None if held is None else Current(held[0].entry, held[0].entry_hash)
         verdict = decide(Epoch.after(committed.standing), content, before)
         return verdict, None if held is None else held[1]
 
     def _check_queue(self) -> None:
         """Raise ``UnavailableError`` while nothing more can be queued."""
-        self._directory.check_submissions()
-        self._watch.check()
-        self._backlog.check()
+        self.directory.check_submissions()
+        self.watch.check()
+        self.backlog.check()
 
 
-def meaning(verdict: Verdict) -> str:
-    """The meaning of a failed verdict, in a sentence."""
+def _meaning(verdict: Verdict) -> str:
     return _MEANING.get(verdict, f"the signer decided: {verdict.label}")
 
 
@@ -229,3 +243,34 @@ def _field(name: str, read: Callable[[], _T]) -> _T:
         return read()
     except MalformedError as error:
         raise RefusedError(ProblemReason.MALFORMED, str(error), name) from None
+
+
+async def run_in(pool: Executor, call: Callable[[], _T]) -> _T:
+    """Return what ``call`` returns in a thread of ``pool``.
+
+    If cancelled, a call without a thread is given up. A call that has a thread cannot be stopped: the request
+    goes on until the call ends, and keeps its slot among the requests of its client. So a client that asks
+    and hangs up again and again has no more threads at work than one that waits for its answers.
+    """
+    working = pool.submit(call)
+    try:
+        return await asyncio.wrap_future(working)
+    except asyncio.CancelledError:
+        if not working.cancel():
+            # An error of the call is raised, because it may concern every request.
+            await asyncio.wait([ended := asyncio.ensure_future(asyncio.wrap_future(working))])
+            ended.result()
+        raise
+
+
+def _accepted(queued: Queued, epoch: int) -> VerdictBody:
+    return VerdictBody(queued.entry_hash.hex(), Verdict.ACCEPTED.label, epoch, None)
+
+
+def _verdict_of(queued: Queued, outcome: Outcome) -> VerdictBody | Problem:
+    record, verdict = outcome.record, outcome.record.verdict
+    where = RecordBody(record.sequence, record.item.revision, record.item.position)
+    body = VerdictBody(queued.entry_hash.hex(), verdict.label, outcome.epoch, where)
+    if verdict.succeeded:
+        return body
+    return Problem(409, verdict.label, _meaning(verdict), "mutation", more=encode_model(body))

@@ -1,10 +1,11 @@
-"""The map, the entries, the heads and the openings of a data directory, and what is found there."""
+"""Checks of the map, the entries, the heads and the openings of a data directory, and their report."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.epochs import Current, is_authorized
@@ -19,6 +20,7 @@ from kt_es.merkle.walk import walk
 
 MAX_DIFFERENCES = 20
 PROGRESS_EVERY = 4096
+BATCH = 256
 
 
 class EnoughError(Exception):
@@ -27,8 +29,12 @@ class EnoughError(Exception):
 
 @dataclass(slots=True)
 class FsckReport:
-    """How many things were examined, and the first differences. No difference means a good directory."""
+    """How many things were examined, and the first differences. No difference means a good directory.
 
+    ``progress`` is called now and then with what is examined, and how many.
+    """
+
+    progress: Callable[[str, int], None]
     epoch: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     differences: list[str] = field(default_factory=list)
@@ -37,27 +43,19 @@ class FsckReport:
     def is_good(self) -> bool:
         return not self.differences
 
-
-class Findings:
-    """A report in the making. Calls ``progress`` now and then with what is examined, and how many."""
-
-    def __init__(self, progress: Callable[[str, int], None]) -> None:
-        self.report = FsckReport()
-        self._progress = progress
-
     def differs(self, difference: str) -> None:
         """Note a difference, once. Raises ``EnoughError`` when there are ``MAX_DIFFERENCES``."""
-        if difference in self.report.differences:
+        if difference in self.differences:
             return
-        self.report.differences.append(difference)
-        if len(self.report.differences) >= MAX_DIFFERENCES:
+        self.differences.append(difference)
+        if len(self.differences) >= MAX_DIFFERENCES:
             raise EnoughError
 
     def count(self, what: str) -> None:
         """Count one more examined ``what``."""
-        self.report.counts[what] += 1
-        if self.report.counts[what] % PROGRESS_EVERY == 0:
-            self._progress(what, self.report.counts[what])
+        self.counts[what] += 1
+        if self.counts[what] % PROGRESS_EVERY == 0:
+            self.progress(what, self.counts[what])
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,29 +65,27 @@ class Examined:
     origin: str
     ledger: Ledger
     begun: Beginning
-    findings: Findings
-
-
-BATCH = 256
+    report: FsckReport
 
 
 def examine_map(it: Examined) -> None:
-    """Check that every page hashes up to the root, and that behind every leaf stands its entry."""
+    """Check that every page hashes up to the root, and that every leaf has its entry."""
     root = it.ledger.committed.root
-    batch: list[LeafRef] = []
-    for leaf in walk(it.ledger.tables.pages, root, it.findings.differs):
-        it.findings.count("leaves of the map")
-        batch.append(leaf)
-        if len(batch) == BATCH:
-            _behind(it, batch)
-            batch = []
-    _behind(it, batch)
-    found = it.findings.report.counts["leaves of the map"]
+    leaves = _counted(it, walk(it.ledger.tables.pages, root, it.report.differs))
+    while batch := list(islice(leaves, BATCH)):
+        _examine_entries_of(it, batch)
+    found = it.report.counts["leaves of the map"]
     if found != root.size:
-        it.findings.differs(f"the map has {found} leaves, must have {root.size}")
+        it.report.differs(f"the map has {found} leaves, must have {root.size}")
 
 
-def _behind(it: Examined, leaves: list[LeafRef]) -> None:
+def _counted(it: Examined, leaves: Iterator[LeafRef]) -> Iterator[LeafRef]:
+    for leaf in leaves:
+        it.report.count("leaves of the map")
+        yield leaf
+
+
+def _examine_entries_of(it: Examined, leaves: list[LeafRef]) -> None:
     try:
         it.ledger.mutations_at(leaves)
     except DivergenceError:
@@ -97,7 +93,7 @@ def _behind(it: Examined, leaves: list[LeafRef]) -> None:
             try:
                 it.ledger.mutations_at([leaf])
             except DivergenceError as error:
-                it.findings.differs(str(error))
+                it.report.differs(str(error))
 
 
 def examine_entries(it: Examined) -> None:
@@ -107,28 +103,28 @@ def examine_entries(it: Examined) -> None:
     for index, epoch, stored in it.ledger.tables.entries.scan():
         where = f"the entry at index {index.hex()} of epoch {epoch}"
         if len(index) != INDEX_LENGTH:
-            it.findings.differs(f"an entry stands under an index of {len(index)} bytes")
+            it.report.differs(f"an entry has an index of {len(index)} bytes, must be {INDEX_LENGTH}")
             continue
         if epoch > committed.epoch:
-            it.findings.count("entries of an unfinished epoch")
+            it.report.count("entries of an unfinished epoch")
             continue
-        it.findings.count("entries")
+        it.report.count("entries")
         try:
             mutation = stored.mutation()
         except MalformedError as error:
-            it.findings.differs(f"{where} is damaged: {error}")
+            it.report.differs(f"{where} is damaged: {error}")
             continue
         if mutation.entry.index != index:
-            it.findings.differs(f"{where} is of another index")
+            it.report.differs(f"{where} is of another index")
         if stored.sequence >= committed.log.size:
-            it.findings.differs(f"{where} names a record that is to come")
+            it.report.differs(f"{where} names a record that is to come")
         of_index = before if before is not None and before[0] == index else None
         if of_index is not None and stored.sequence <= of_index[1]:
-            it.findings.differs(f"{where} names a record before that of the version before")
+            it.report.differs(f"{where} names a record before that of the version before")
         previous = None if of_index is None else of_index[2]
         breach = breach_of_chain(mutation, previous, it.origin, from_snapshot=epoch <= it.begun.epoch)
         if breach:
-            it.findings.differs(f"{where} {breach}")
+            it.report.differs(f"{where} {breach}")
         before = (index, stored.sequence, mutation)
 
 
@@ -161,10 +157,10 @@ def examine_heads(it: Examined) -> None:
     before: MapHead | None = None
     for epoch, data in it.ledger.tables.heads.scan():
         if epoch != expected:
-            it.findings.differs(f"the head of epoch {expected} is missing")
+            it.report.differs(f"the head of epoch {expected} is missing")
             before = None
         expected = epoch + 1
-        it.findings.count("heads")
+        it.report.count("heads")
         try:
             smh_bytes = HeadEvent.decode(data).smh_bytes
             smh = SignedMapHead.decode(smh_bytes)
@@ -172,36 +168,36 @@ def examine_heads(it: Examined) -> None:
             if config is not None:
                 smh.verify(it.origin, config.signer_key)
         except (MalformedError, VerificationError) as error:
-            it.findings.differs(f"the head of epoch {epoch}: {error}")
+            it.report.differs(f"the head of epoch {epoch}: {error}")
             before = None
             continue
         if config is None:
-            it.findings.differs(f"the head of epoch {epoch} names a config that is not known here")
+            it.report.differs(f"the head of epoch {epoch} names a config that is not known here")
         if smh.head.epoch != epoch:
-            it.findings.differs(f"the head of epoch {epoch} says it is of epoch {smh.head.epoch}")
+            it.report.differs(f"the head of epoch {epoch} says it is of epoch {smh.head.epoch}")
         if before is not None and not _grows(before, smh.head):
-            it.findings.differs(f"the head of epoch {epoch} goes back behind the one before it")
+            it.report.differs(f"the head of epoch {epoch} goes back behind the one before it")
         before = smh.head
         (leaf,) = it.ledger.tables.nodes.leaves(HEADS_LOG, epoch - 1, 1)
         # The head that a snapshot began with may be inside a larger node.
         if leaf != log_leaf_hash(smh_bytes) and not (leaf is None and epoch == it.begun.epoch):
-            it.findings.differs(f"the head of epoch {epoch} is another one than the log of heads has")
+            it.report.differs(f"the head of epoch {epoch} is another one than the log of heads has")
     if expected != it.ledger.committed.epoch + 1:
-        it.findings.differs(f"the last head is of epoch {expected - 1}, must be {it.ledger.committed.epoch}")
+        it.report.differs(f"the last head is of epoch {expected - 1}, must be {it.ledger.committed.epoch}")
 
 
 def examine_openings(it: Examined) -> None:
     """Check that openings decode. Their content is private, so findings do not name them."""
     damaged = 0
     for data in it.ledger.tables.openings.scan():
-        it.findings.count("openings")
+        it.report.count("openings")
         try:
             if data:
                 Opening.decode(data)
         except MalformedError:
             damaged += 1
     if damaged:
-        it.findings.differs(f"{damaged} openings are damaged")
+        it.report.differs(f"{damaged} openings are damaged")
 
 
 def _grows(before: MapHead, head: MapHead) -> bool:

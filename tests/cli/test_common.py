@@ -213,7 +213,7 @@ def test_credentials_are_kept_on_request(tmp_path: Path, monkeypatch: pytest.Mon
 
 _LOGGING = """
 import sys, structlog
-from kt_es.cli.logs import configure_logs
+from kt_es.cli.output import configure_logs
 from kt_es.cli.output import Output
 configure_logs("signer", sys.argv[1])
 structlog.get_logger("t").info("begun")

@@ -58,7 +58,9 @@ def test_a_file_that_is_no_proof_is_unusable(
         (tmp_path / "file").write_bytes(data)
         code, document = ran(monkeypatch, capsys, "verify", tmp_path / "file")
         assert (code, document["error"]["kind"]) == (2, "unusable")
-        assert document["error"]["problem"].endswith("is neither a saved proof nor evidence")
+        assert document["error"]["problem"].endswith(
+            "is neither a saved proof nor evidence: name a file that kt get --out wrote"
+        )
 
 
 def test_a_proof_that_was_changed_does_not_verify(

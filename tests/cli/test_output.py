@@ -9,9 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from kt_es.cli import saving
-from kt_es.cli.logs import harmless
 from kt_es.cli.main import cli
-from kt_es.cli.output import MAX_SHOWN, Output, shown
+from kt_es.cli.output import MAX_SHOWN, Output, harmless, shown
 from kt_es.cli.saving import MANIFEST, save_profile
 from kt_es.client.state import MemoryStateStore
 from kt_es.errors import ConfigError, DiskFullError

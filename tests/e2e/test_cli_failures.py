@@ -61,7 +61,7 @@ def test_what_cannot_be_printed_is_told(alone: Stranger, redirected: str, code: 
 @pytest.mark.parametrize("name", ["76dd865af674440e", "76DD865AF674440E"])
 def test_a_key_cannot_be_called_like_another_ones_id(alone: Stranger, name: str) -> None:
     ran = alone.kt("keys", "generate", name, code=2)
-    assert ran.complaint == f"{name} cannot name a key: it has the form of a key id"
+    assert ran.complaint == f"{name} has the form of a key id and cannot name a key; choose another name"
     assert not list(alone.home.rglob("*.pem"))
 
 

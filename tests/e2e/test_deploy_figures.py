@@ -13,8 +13,7 @@ import httpx
 import pytest
 
 from kt_es.cli.addresses import free_address
-from kt_es.cli.operators.setup import NewDirectory, write_directory
-from kt_es.config import Address
+from kt_es.cli.operators.init import NewDirectory, write_directory
 from tests.contracts.certificates import certify
 from tests.e2e.processes import ORIGIN, SHORT, Running, Stranger, running_up, until
 
@@ -55,7 +54,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     text = (made.base / "kt.toml").read_text()
     where = {}
     for process in ("signer", "monitor"):
-        free = free_address(Address.parse("127.0.0.1:0"))
+        free = free_address()
         where[process] = f"http://{free}/metrics"
         text = text.replace(f"[{process}]\n", f'[{process}]\nmetrics = "{free}"\n')
     tls = f'tls_cert = "{certified.certificate}"\ntls_key = "{certified.key}"\n'

@@ -12,8 +12,7 @@ import httpx
 import pytest
 
 from kt_es.cli.addresses import free_address
-from kt_es.cli.operators.setup import NewDirectory, write_directory
-from kt_es.config import Address
+from kt_es.cli.operators.init import NewDirectory, write_directory
 from kt_es.eventstore.streams import ANY, StreamNames, content_event
 from kt_es.formats.queue import Record, Verdict, decode_records, encode_records
 from tests.e2e.processes import NAMES, ORIGIN, SHORT, Running, Stranger, Up, log_at, running_up, until
@@ -30,7 +29,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     made = write_directory(data, NewDirectory("people", ORIGIN, "esdb://localhost", "email", 0.2, 5.0))
     text = (made.base / "kt.toml").read_text()
     for process in ("signer", "monitor"):
-        where = free_address(Address.parse(ANY_PORT))
+        where = free_address()
         text = text.replace(f"[{process}]\n", f'[{process}]\nmetrics = "{where}"\n')
     (made.base / "kt.toml").write_text(text)
     with running_up(data, *SHORT) as up:

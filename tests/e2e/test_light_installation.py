@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.cli.commands import COMMANDS
+from kt_es.cli.main import COMMANDS
 from kt_es.formats.notes import decode_base64
 from tests.e2e.processes import Stranger, Up
 

@@ -315,7 +315,7 @@ def test_a_node_exchanges_its_certificate_and_its_limits(files: Files, tmp_path:
 
 
 def settings_text(folder: Path) -> str:
-    from kt_es.cli.operators.setup import NewDirectory, write_directory
+    from kt_es.cli.operators.init import NewDirectory, write_directory
 
     made = write_directory(
         folder / "directory", NewDirectory("people", "localhost/people", "esdb://h:1", "email", 1.0, 60.0)

@@ -29,7 +29,7 @@ def test_the_log_of_somebody_else_is_not_written(tmp_path: Path, other: str) -> 
     someone, data = Stranger(tmp_path / "home"), tmp_path / "data"
     words = ("up", "--data", data, "--listen", "127.0.0.1:0", "--node-listen", other)
     ran = someone.kt(*words, code=2)
-    assert ran.complaint == f"cannot listen on {other}: Address already in use"
+    assert ran.complaint == f"cannot listen on {other}: Address already in use; choose another address"
     assert {path.name for path in data.iterdir()} == {"up.lock"}
     with log_at(f"esdb://{other}?Tls=false") as log:
         assert list(log.stream_names("kt_")) == []
@@ -44,7 +44,7 @@ def test_a_port_that_is_taken_is_told_before_anything_is_made(tmp_path: Path, op
     with socket.create_server(("127.0.0.1", 0)) as taken:
         where = f"127.0.0.1:{taken.getsockname()[1]}"
         ran = someone.kt("up", "--data", data, *ANYWHERE, option, where, code=2)
-    assert ran.complaint == f"cannot listen on {where}: Address already in use"
+    assert ran.complaint == f"cannot listen on {where}: Address already in use; choose another address"
     assert not (data / "kt.toml").exists()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.cli.operators.setup import NewDirectory, write_directory
+from kt_es.cli.operators.init import NewDirectory, write_directory
 from kt_es.errors import UnavailableError
 from kt_es.eventstore import esdb, esdb_client
 from kt_es.eventstore.connecting import Connector, connect

@@ -124,7 +124,7 @@ class Machine:
                 lambda: self.now,
                 lambda: seed(f"machine {next(self._nonces)}")[:16],
             ),
-            limits=LIMITS,
+            limits=lambda: LIMITS,
         )
         self.running[name] = signer
         self._do(name, signer.recover)

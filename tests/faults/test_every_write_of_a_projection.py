@@ -14,7 +14,7 @@ from kt_es.formats.entries import OPENING, OPENING_ERASED, encode_erased
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.replay import Replay
 from kt_es.ledger.rows import Committed, OpeningTable
-from projections.replica import OpeningsFollower
+from projections.follower import OpeningsFollower
 from tests.builders import ORIGIN, SIGNER_KEY, index, opening_event
 from tests.faults.machine import SLICE, Crash, Disk, Fault, Machine
 from tests.faults.test_every_effect import told_once

@@ -159,7 +159,7 @@ TAKEN: dict[str, tuple[Callable[[], object], str]] = {
     "text": (lambda: take_text(b"x", "field", 1, 2), "must be a text string"),
     "text by bytes, not characters": (
         lambda: take_text("€", "field", 1, 2),
-        "must have 1 to 2 bytes of UTF-8",
+        "must have 1 to 2 bytes of UTF-8, has 3",
     ),
     "integer": (lambda: take_uint(None, "field"), "must be an unsigned integer"),
     "integer in range": (lambda: take_uint(3, "field", 1, 2), "must be in 1 to 2, is 3"),

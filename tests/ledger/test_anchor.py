@@ -308,7 +308,7 @@ def signer(log: object, ledger: Ledger) -> Signer:
         ledger,
         KeyRing([b.SIGNER]),
         effects=effects(lambda: log),  # type: ignore[arg-type, return-value]
-        limits=replace(LIMITS, patrol=0.0),
+        limits=lambda: replace(LIMITS, patrol=0.0),
     )
 
 

@@ -15,17 +15,17 @@ from structlog.testing import capture_logs
 
 from kt_es.cli.auditors import audit as auditing
 from kt_es.cli.main import cli
-from kt_es.cli.operators import options as waiting
 from kt_es.client.trusted import Pinned
 from kt_es.config import load_settings
 from kt_es.epochs import Standing
 from kt_es.errors import CannotTellError, UnavailableError
+from kt_es.eventstore import connecting as waiting
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.queue import CONFIG, EPOCH_MARKER
 from kt_es.ledger.clock import SLACK, spoken
 from kt_es.ledger.rows import Committed
 from projections.auditor import PATIENCE, Alarm, AuditReport, Notice, Vigil, audit
-from projections.monitor import Clocks, MonitorSettings, monitor
+from projections.monitor import MonitorSettings, monitor
 from projections.monitor_metrics import MonitorMetrics
 from signer.keys import KeyRing
 from signer.work import EpochWork
@@ -302,7 +302,12 @@ class Hand:
 
     def __init__(self) -> None:
         self.milliseconds = 0
-        self.clocks = Clocks(lambda: b.START + self.milliseconds, lambda: self.milliseconds / 1000)
+
+    def now(self) -> int:
+        return b.START + self.milliseconds
+
+    def monotonic(self) -> float:
+        return self.milliseconds / 1000
 
 
 def watch(
@@ -317,7 +322,14 @@ def watch(
     stop = threading.Event()
     settings = MonitorSettings(NAMES, b.ORIGIN, b.SIGNER_KEY, data, exit_on_silence=exit_on_silence)
     with capture_logs() as said, ThreadPoolExecutor(1) as pool:
-        ended = pool.submit(monitor, settings, log, stop, hand.clocks)  # type: ignore[arg-type]
+        ended = pool.submit(
+            monitor,
+            settings,
+            log,  # type: ignore[arg-type]
+            stop,
+            now=hand.now,
+            monotonic=hand.monotonic,
+        )
         try:
             wait_until(lambda: any(line.get("epoch") == 3 for line in said), "it is current")
             then(said)

@@ -83,7 +83,7 @@ class Nothing:
     def release(self) -> None:
         raise NotImplementedError
 
-    def publish(self, tx: Transaction) -> None:
+    def publish(self, tx: Transaction, seconds: float) -> None:
         self.published += 1
 
     def announce(self, tx: Transaction) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from kt_es.node.groups.consumers import Consumer
+from kt_es.node.groups.messages import Consumer
 from kt_es.node.groups.registry import Groups
 from kt_es.node.groups.settings import GroupSettings, checkpoint_key
 from kt_es.node.store.log import NodeLog

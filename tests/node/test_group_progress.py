@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from kt_es.node.groups.consumers import Consumer
 from kt_es.node.groups.group import Group
-from kt_es.node.groups.progress import LAZY
+from kt_es.node.groups.messages import LAZY, Consumer
 from kt_es.node.groups.settings import Filter
 from tests.node.test_groups import Bench, settings
 

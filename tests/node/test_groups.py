@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kt_es.node.groups.consumers import Consumer, Delivery, Message, NackAction
 from kt_es.node.groups.group import HELD_BYTES, OUTBOX_BYTES, Group
+from kt_es.node.groups.messages import Consumer, Delivery, Message, NackAction
 from kt_es.node.groups.settings import GroupSettings, Strategy
 
 ALWAYS = 2**31 - 1

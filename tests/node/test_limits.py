@@ -23,7 +23,7 @@ from kt_es.node.groups.settings import (
 from kt_es.node.protocol import streams_pb2
 from kt_es.node.refusals import Refusal
 from kt_es.node.rpc.append_messages import append_answer, appended, in_time, seconds_left
-from kt_es.node.rpc.discovery import VERSION, supported_methods
+from kt_es.node.rpc.registration import VERSION, supported_methods
 from kt_es.node.store.log import Appended
 from kt_es.node.store.records import Proposed, encoder
 
@@ -81,7 +81,7 @@ def test_what_is_late_is_finished_and_what_comes_too_late_not_begun() -> None:
     ],
 )
 def test_filters_that_are_too_much_are_refused(regex: str, prefixes: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="filter"):
+    with pytest.raises(Refusal, match="filter"):
         predicate(make_filter(False, regex, prefixes, 1, 1))
 
 

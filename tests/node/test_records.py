@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from kt_es.node.groups.settings import make_filter, predicate
 from kt_es.node.protocol import persistent_pb2, shared_pb2, streams_pb2
+from kt_es.node.refusals import Refusal
 from kt_es.node.store.records import (
     Proposed,
     canonical_id,
@@ -117,5 +118,5 @@ def test_filters(by_stream: bool, regex: str, prefixes: tuple[str, ...], passes:
 
 
 def test_a_filter_that_cannot_be_compiled_is_named() -> None:
-    with pytest.raises(ValueError, match="regular expression"):
+    with pytest.raises(Refusal, match="regular expression"):
         predicate(make_filter(False, "(", (), 1, 1))

@@ -8,10 +8,10 @@ from uuid import UUID
 
 import pytest
 
-from kt_es.node.groups.consumers import Consumer
-from kt_es.node.groups.progress import REPLAY_AHEAD
+from kt_es.node.groups.messages import Consumer
 from kt_es.node.groups.runner import GroupRunner
 from kt_es.node.groups.settings import GroupSettings, parked_stream
+from kt_es.node.groups.sources import REPLAY_AHEAD
 from kt_es.node.store.log import NodeLog
 from kt_es.node.store.reading import link_event
 from kt_es.node.store.records import Proposed

@@ -105,7 +105,7 @@ def test_a_compaction_is_given_up_and_the_data_are_closed(
             assert begun.wait(30)
             time.sleep(0.05)
         thread.join()
-    assert told == [f"the node on {tmp_path} ended meanwhile"]
+    assert told == [f"the node on {tmp_path} ended meanwhile: start it, and repeat the command"]
     assert not [line for line in logs if line["event"] == "the data were not closed cleanly"]
     with (
         NodeThread(NodeConfig(tmp_path, port=0)) as node,

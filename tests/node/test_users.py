@@ -12,11 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from kt_es.cli.main import cli
-from kt_es.cli.operators.setup import NewDirectory, write_directory
+from kt_es.cli.operators.init import NewDirectory, write_directory
 from kt_es.errors import ConfigError, KtError
 from kt_es.node.access.acl import ANONYMOUS, Caller
-from kt_es.node.access.exposure import check_exposure, server_credentials
-from kt_es.node.access.logins import REMEMBERED, Logins
+from kt_es.node.access.logins import REMEMBERED, Logins, check_exposure, server_credentials
 from kt_es.node.access.users import FILE_NAME, add, load, remove
 from kt_es.node.refusals import Refusal
 from tests.contracts.certificates import certify

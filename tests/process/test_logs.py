@@ -7,8 +7,7 @@ import io
 import pytest
 import structlog
 
-from kt_es.cli.logs import RecoveryBar
-from kt_es.cli.output import CLEAR_LINE
+from kt_es.cli.output import CLEAR_LINE, RecoveryBar
 
 
 def drawn(bar: RecoveryBar, **event: object) -> None:

@@ -100,7 +100,7 @@ def test_outages_that_come_and_go_all_the_time_have_few_lines() -> None:
 def test_the_log_watch() -> None:
     log, clock = MemoryLog(), Clock()
     with capture_logs() as said:
-        watch = LogWatch(lambda: log, "s", clock=clock)
+        watch = LogWatch(lambda: log, "s", lambda _: None, clock)
         watch.probe()
         log.away = True
         for clock.now in (0.0, 30.0, 61.0):

@@ -116,7 +116,7 @@ def test_entries_that_nobody_accepted_are_found() -> None:
     other = next_mutation(USERS[9], mutation(USERS[9]))
     store.write([EntryTable(store).put(index(USERS[9]), 3, StoredEntry(46, other.encode()))])
     words = " ".join(examined(store, published()[0]).differences)
-    assert f"{len(USERS) + 4} entries stand here, {len(USERS) + 3} were accepted" in words
+    assert f"{len(USERS) + 4} entries are stored here, {len(USERS) + 3} were accepted" in words
     store = stored()
     forged = mutation("zoe", signed_by=[private_key("eve")])
     store.write([EntryTable(store).put(index("zoe"), 3, StoredEntry(46, forged.encode()))])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kt_es.cli.operators.setup import NewDirectory, write_directory
+from kt_es.cli.operators.init import NewDirectory, write_directory
 from kt_es.client.trusted import Pinned
 from kt_es.config import FILE_NAME
 from kt_es.errors import DivergenceError, KtError

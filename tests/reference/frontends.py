@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import httpx
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kt_es.api.codec import encode_model
 from kt_es.api.models import ErasureRequest, MutationRequest
@@ -24,10 +25,25 @@ from kt_es.ledger.store import Store
 from kt_es.ledger.tables import FAMILIES
 from kt_es.server.availability import MAX_BACKLOG
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
+from kt_es.server.responses import whole_body
 from projections.service import FrontendService
 from tests import builders as b
 from tests.reference.memory_store import MemoryStore
 from tests.reference.signed_streams import SignedStreams
+
+
+def _reads_whole_bodies(app: ASGIApp) -> ASGIApp:
+    """``app``, which gets each body in one message, as from a connection."""
+
+    async def read(scope: Scope, receive: Receive, send: Send) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message["body"]
+            more = message["more_body"]
+        await app(scope, whole_body(body), send)
+
+    return read
 
 
 def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
@@ -76,7 +92,7 @@ class Front:
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         async def ask() -> httpx.Response:
-            transport = httpx.ASGITransport(self.running.app)
+            transport = httpx.ASGITransport(_reads_whole_bodies(self.running.app))
             async with httpx.AsyncClient(transport=transport, base_url="http://kt.test") as client:
                 return await client.request(method, path, **options)
 

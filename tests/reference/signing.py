@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import structlog
+
 from kt_es.errors import KtError
 from kt_es.eventstore.streams import ANY, NO_STREAM, EventLog, StreamNames, content_event
 from kt_es.formats.entries import Mutation
@@ -16,8 +18,10 @@ from kt_es.formats.queue import CONFIG, MUTATIONS, Record, decode_records, encod
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.replay import Replay
 from kt_es.ledger.tables import FAMILIES
+from kt_es.process.outage import Outage
 from signer.keys import KeyRing
 from signer.loop import Effects, EpochLimits, Signer
+from signer.metrics import SignerMetrics
 from signer.service import run_forever
 from tests.builders import ORIGIN, SIGNER, SIGNER_KEY, START, config, seed, signed_config
 from tests.reference.memory_log import MemoryLog
@@ -74,7 +78,7 @@ def effects(connect: Callable[[], EventLog]) -> Effects:
 
 
 def new_signer(log: EventLog, ledger: Ledger, limits: EpochLimits = LIMITS) -> Signer:
-    return Signer(log, NAMES, ledger, KeyRing([SIGNER]), effects=effects(lambda: log), limits=limits)
+    return Signer(log, NAMES, ledger, KeyRing([SIGNER]), effects=effects(lambda: log), limits=lambda: limits)
 
 
 @contextmanager
@@ -89,14 +93,16 @@ def signing(
     stop = threading.Event()
     ended: list[KtError] = []
     outside = effects(connect or (lambda: log))
+    metrics = SignerMetrics(outside.now, outside.monotonic)
 
     def run() -> None:
         def signer(found: EventLog) -> Signer:
             ring = KeyRing([SIGNER]) if keys is None else keys
-            return Signer(found, NAMES, ledger, ring, effects=outside, limits=limits)
+            return Signer(found, NAMES, ledger, ring, effects=outside, limits=lambda: limits, metrics=metrics)
 
         try:
-            run_forever(outside.connect, signer, NAMES.queue, stop)
+            outage = Outage("signer", structlog.get_logger("signer"))
+            run_forever(outside.connect, signer, NAMES.queue, stop, metrics, outage=outage)
         except KtError as error:
             ended.append(error)
 

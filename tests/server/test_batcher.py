@@ -37,7 +37,7 @@ class Bench:
     def __init__(self, log: MemoryLog) -> None:
         self.log = log
         self.now = 0.0
-        self.watch = LogWatch(lambda: log, QUEUE)
+        self.watch = LogWatch(lambda: log, QUEUE, lambda _: None)
         self.watch.probe()
         self.appender = Appender(lambda: log, self.watch, lambda: self.now)
         self.batcher = Batcher(self.appender, QUEUE)

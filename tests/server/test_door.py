@@ -17,7 +17,7 @@ from kt_es.errors import KtError
 from kt_es.server import connection, limits
 from kt_es.server.guard import release_slot
 from kt_es.server.limits import ClientLimits
-from kt_es.server.receipts import run_in
+from kt_es.server.submission import run_in
 from tests.reference.doors import PATIENCE, Door, answer, door, is_closed, request
 from tests.reference.frontends import until
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from kt_es.api.operations import MAX_MUTATION_REQUEST
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.errors import DivergenceError
 from kt_es.formats.heads import open_checkpoint
@@ -177,21 +176,6 @@ def test_a_client_ahead_of_this_replica_is_told_to_come_again(running: Front) ->
     answer = running.post("/v1/lookup", {"label": b.label_of("alice"), "since": 3})
     check_problem(answer, 503, "unavailable")
     assert answer.headers["retry-after"].isdigit()
-
-
-def test_a_body_that_is_too_large_is_not_read_to_its_end(running: Front) -> None:
-    read = 0
-
-    async def stream() -> AsyncIterator[bytes]:
-        nonlocal read
-        for _ in range(100):
-            read += 1
-            yield bytes(100_000)
-
-    streamed = running.request("POST", "/v1/mutations", content=stream())
-    check_problem(streamed, 413, "oversize")
-    announced = running.request("POST", "/v1/mutations", content=bytes(MAX_MUTATION_REQUEST + 1))
-    check_problem(announced, 413, "oversize")
 
 
 def test_an_unexpected_error_says_nothing_of_internals(

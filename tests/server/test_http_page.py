@@ -14,7 +14,7 @@ import pytest
 
 from kt_es.errors import KtError
 from kt_es.server.limits import DEFAULT_LIMITS
-from kt_es.server.problems import too_many
+from kt_es.server.responses import too_many
 from tests import builders as b
 from tests.reference.frontends import Front, front_with_alice
 from tools import openapi

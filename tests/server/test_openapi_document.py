@@ -12,7 +12,7 @@ import pytest
 from kt_es.errors import AccessDeniedError, KtError, UnavailableError
 from kt_es.server import availability, limits
 from kt_es.server.contract import models
-from kt_es.server.problems import without_streams
+from kt_es.server.responses import without_streams
 from tests import builders as b
 from tests.reference.frontends import Front, erasure, front, submission
 from tests.reference.signed_streams import SignedStreams

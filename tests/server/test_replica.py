@@ -12,7 +12,7 @@ from kt_es.eventstore.streams import ANY, NewEvent
 from kt_es.formats.entries import OPENING, Opening, encode_erased
 from kt_es.formats.queue import Verdict
 from kt_es.ledger.rows import Missing, read_opening
-from kt_es.process.worker import Worker
+from kt_es.process.signals import Worker
 from kt_es.server import batcher as waiting
 from kt_es.server.batcher import Waiters
 from tests import builders as b
@@ -171,8 +171,9 @@ def test_waiters_are_told_of_the_first_record_of_their_item() -> None:
     waiters.commit(3)
     outcome = future.result(0)
     assert outcome is not None
-    assert (outcome.verdict, outcome.sequence, outcome.queue_revision) == (Verdict.ACCEPTED, 5, 7)
-    assert (outcome.position, outcome.epoch) == (1, 3)
+    record = outcome.record
+    assert (record.verdict, record.sequence, record.item.revision) == (Verdict.ACCEPTED, 5, 7)
+    assert (record.item.position, outcome.epoch) == (1, 3)
 
 
 def test_what_an_abandoned_epoch_noted_does_not_count() -> None:

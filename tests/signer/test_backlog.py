@@ -68,7 +68,7 @@ def slow_signer(log: MemoryLog) -> Signer:
             lambda: slow.now,
             lambda: seed(f"slow {next(nonces)}")[:16],
         ),
-        limits=LIMITS,
+        limits=lambda: LIMITS,
     )
 
 

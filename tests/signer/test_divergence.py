@@ -21,8 +21,8 @@ from kt_es.ledger.pages import PageTable
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.rows import Committed, StateTable
 from kt_es.ledger.store import Store
-from kt_es.ledger.tables import FAMILIES, ConfigTable, EntryTable, HeadTable
-from kt_es.merkle.log import LogState
+from kt_es.ledger.tables import FAMILIES, MUTATIONS_LOG, ConfigTable, EntryTable, HeadTable, Tables
+from kt_es.merkle.log import LogState, NodeId
 from kt_es.merkle.map import EMPTY_ROOT, Root
 from kt_es.merkle.pages import decode_page, encode_page, version_in
 from signer.keys import KeyRing
@@ -58,13 +58,13 @@ def sign_epoch(log: MemoryLog, ledger: Ledger) -> None:
     epoch = ledger.committed.epoch
     signer._last_marker_at -= 3600
     while ledger.committed.epoch == epoch:
-        signer._behind = True
+        signer.is_behind = True
         signer.advance()
 
 
 def new_signer(log: MemoryLog, ledger: Ledger, keys: KeyRing | None = None) -> Signer:
     ring = KeyRing([SIGNER]) if keys is None else keys
-    return Signer(log, NAMES, ledger, ring, effects=effects(lambda: log), limits=LIMITS)
+    return Signer(log, NAMES, ledger, ring, effects=effects(lambda: log), limits=lambda: LIMITS)
 
 
 def filled(store: Store) -> MemoryLog:
@@ -134,7 +134,7 @@ def work_on(log: MemoryLog, store: Store, origin: str, pinned: PrivateKey, keys:
     signer.advance()
     signer._last_marker_at -= 3600
     for _ in range(3):
-        signer._behind = True
+        signer.is_behind = True
         signer.advance()
 
 
@@ -398,6 +398,14 @@ def test_a_changed_record_in_the_log_is_named(revision: int, position: int) -> N
     words = refused(changed, MemoryStore(FAMILIES))
     # A config that does not verify is told by what it is.
     assert f"record {number}" in words or "the config that begins the queue" in words
+
+
+def test_a_lost_hash_of_the_last_records_is_found_at_the_start() -> None:
+    store, log = stored(), published()[0]
+    number = decode_records(data_of(log, NAMES.mutations)[2][1])[0]
+    ((family, key, _),) = Tables(store).nodes.put(MUTATIONS_LOG, [(NodeId(0, number), b"")])
+    store.write([(family, key, None)])
+    assert f"record {number} is not the one committed here" in refused(log, store)
 
 
 @pytest.mark.parametrize("stream", [NAMES.mutations, NAMES.heads])

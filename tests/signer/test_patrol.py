@@ -100,7 +100,7 @@ def test_a_running_signer_stops_and_publishes_nothing_more() -> None:
         of,
         KeyRing([SIGNER]),
         effects=effects(lambda: log),
-        limits=limits,
+        limits=lambda: limits,
     )
     signer.recover()
     repeat(signer.advance, 5)

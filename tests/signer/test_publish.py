@@ -71,7 +71,7 @@ def test_an_append_still_under_way_is_no_loss(standing_before: int) -> None:
     if standing_before:
         publish(log, "s", 0, ours[:standing_before])
     under_way: EventLog = InFlight(log)  # type: ignore[assignment]
-    with pytest.raises(UnavailableError, match="nothing stands there"):
+    with pytest.raises(UnavailableError, match="no event is there yet"):
         publish(under_way, "s", standing_before, ours[standing_before:])
     publish(log, "s", standing_before, ours[standing_before:])
     assert standing(log) == [b"a", b"b", b"c"]

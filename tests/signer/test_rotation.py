@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 
-from kt_es.cli.operators.setup import NewDirectory, begin_queue
+from kt_es.cli.operators.init import NewDirectory, begin_queue
 from kt_es.client.trusted import Pinned
 from kt_es.config import Settings
 from kt_es.errors import ConfigError, DivergenceError, KtError
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.queue import CONFIG
-from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.ledger import Ledger, check_pinned
 from kt_es.ledger.tables import FAMILIES
 from projections.auditor import AuditReport, audit
 from projections.snapshot import load, save
@@ -107,7 +108,7 @@ def test_a_front_end_and_a_signer_may_be_given_any_key(rotated: SignedStreams, k
 
 def signer(streams: SignedStreams, of: Ledger) -> Signer:
     ring = KeyRing([b.private_key(name) for name in CHAIN])
-    return Signer(streams.log, NAMES, of, ring, effects=effects(lambda: streams.log), limits=LIMITS)
+    return Signer(streams.log, NAMES, of, ring, effects=effects(lambda: streams.log), limits=lambda: LIMITS)
 
 
 def test_a_front_end_and_a_signer_refuse_a_foreign_key(rotated: SignedStreams) -> None:
@@ -154,3 +155,13 @@ def begun(streams: SignedStreams, key: str) -> bool:
         directory="people", origin=b.ORIGIN, key=Pinned(b.ORIGIN, b.public(b.private_key(key))).vkey
     )
     return begin_queue(settings, streams.log, NewDirectory("people", b.ORIGIN, "", "email", 1.0, 60.0))
+
+
+def test_a_damaged_head_differs_when_the_key_has_to_be_in_force(rotated: SignedStreams) -> None:
+    followed = ledger("third")
+    audited(rotated.log, followed)
+    check_pinned(followed, in_force=True)
+    heads = followed.tables.heads
+    followed.store.write([heads.put(7, replace(heads.event(7), smh_bytes=b"\x80"))])
+    with pytest.raises(DivergenceError, match="the head of epoch 7 in the data directory is damaged"):
+        check_pinned(followed, in_force=True)

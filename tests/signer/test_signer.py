@@ -247,7 +247,9 @@ def test_a_queue_of_another_directory_stops_it() -> None:
 def test_nothing_is_signed_by_another_key_than_the_configs() -> None:
     log = new_log()
     outside = effects(lambda: log)
-    signer = Signer(log, NAMES, new_ledger(), KeyRing([private_key("eve")]), effects=outside, limits=LIMITS)
+    signer = Signer(
+        log, NAMES, new_ledger(), KeyRing([private_key("eve")]), effects=outside, limits=lambda: LIMITS
+    )
     signer._process(next(iter(log.read(NAMES.queue))))
     signer._last_marker_at -= 60
     with pytest.raises(ConfigError, match=config().signer_key.id.hex()):

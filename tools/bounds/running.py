@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kt_es.cli.addresses import free_address
-from kt_es.cli.operators.setup import NewDirectory, begin_queue, write_directory
+from kt_es.cli.operators.init import NewDirectory, begin_queue, write_directory
 from kt_es.cli.supervisor import Supervisor
-from kt_es.config import FILE_NAME, Address, Settings
+from kt_es.config import FILE_NAME, Settings
 from kt_es.errors import KtError, UnavailableError
 from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.esdb import EsdbLog
@@ -107,7 +107,7 @@ def measure(directory: Path, kind: str, items: int, report: Callable[[str], None
 def _processes(
     directory: Path, report: Callable[[str], None]
 ) -> Iterator[tuple[Supervisor, str, tuple[str, ...]]]:
-    node = free_address(Address(host="127.0.0.1", port=0))
+    node = free_address()
     supervisor = Supervisor(report, lambda _: None)
     common = ("-q", "-c", str(directory / FILE_NAME))
     try:

@@ -20,12 +20,12 @@ from pathlib import Path
 import httpx
 
 from kt_es.cli.addresses import free_address
-from kt_es.cli.operators.setup import NewDirectory, begin_queue, write_directory
+from kt_es.cli.operators.init import NewDirectory, begin_queue, write_directory
 from kt_es.cli.supervisor import PARENT_PIPE
 from kt_es.client.client import Client
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.trusted import Pinned
-from kt_es.config import FILE_NAME, Address
+from kt_es.config import FILE_NAME
 from kt_es.errors import UnavailableError
 from kt_es.eventstore.connecting import connect
 from tools.torture.proxy import Network
@@ -114,8 +114,8 @@ class Directory:
 
     def __init__(self, base: Path) -> None:
         self.base = base = base.resolve()
-        self.node = free_address(Address(host="127.0.0.1", port=0))
-        frontend = free_address(Address(host="127.0.0.1", port=0))
+        self.node = free_address()
+        frontend = free_address()
         self.url = f"http://{frontend}"
         self.log_uri = f"esdb://{self.node}?Tls=false"
         self._new = NewDirectory(

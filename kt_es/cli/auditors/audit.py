@@ -5,21 +5,21 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kt_es.cli.operators.options import event_log, patience_option
-from kt_es.cli.options import is_named
+from kt_es.cli.options import NEW_FOLDER, event_log, is_named, log_option, patience_option
 from kt_es.cli.output import Output, at, config_path, output_of, settings_of
 from kt_es.client.trusted import Pinned
 from kt_es.config import FILE_NAME, Settings
 from kt_es.errors import CannotTellError, ConfigError, counted
 from kt_es.eventstore.streams import EventLog
 from kt_es.formats.heads import MapHead
-from kt_es.ledger.clock import ClockReport, spoken
+from kt_es.ledger.clock import ClockReport, Gap, spoken
 from kt_es.ledger.convicting import check_unconvicted, keeping_evidence
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rocks import RocksStore
@@ -71,16 +71,15 @@ def _keyed(settings: Settings, origin: str, vkey: str, directory: str | None) ->
 @contextmanager
 def ledger_of(settings: Settings, data: Path | None) -> Iterator[Ledger]:
     """Open a ledger to replay into: in ``data``, or in a temporary directory that is then removed."""
-    with tempfile.TemporaryDirectory(prefix="kt-audit-") as temporary:
-        store = RocksStore.open(data or Path(temporary), FAMILIES)
-        try:
-            yield Ledger(store, settings.origin, settings.pinned)
-        finally:
-            store.close()
+    with (
+        tempfile.TemporaryDirectory(prefix="kt-audit-") as temporary,
+        closing(RocksStore.open(data or Path(temporary), FAMILIES)) as store,
+    ):
+        yield Ledger(store, settings.origin, settings.pinned)
 
 
 @click.command("audit")
-@click.option("--log", metavar="URI", help="Connection string of the event log; default from kt.toml.")
+@log_option
 @click.option("--vkey", help="Any signer key of the directory, to audit without a kt.toml.")
 @click.option("--directory", help="The directory's name, with --vkey.  [default: people]")
 @click.option(
@@ -88,7 +87,7 @@ def ledger_of(settings: Settings, data: Path | None) -> Iterator[Ledger]:
 )
 @click.option(
     "--data",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=NEW_FOLDER,
     help="Keep the replay here, and continue it next time; default: from the start.",
 )
 @click.option(
@@ -125,15 +124,11 @@ def audit_command(
         report = run_audit(output, settings, opened, ledger, queue)
         root = ledger.committed.root
     seconds = time.monotonic() - started
+    counts = ("epoch", "timestamp", "anchor", "epochs", "records", "compared_with_queue")
     output.data(
         {
             "origin": settings.origin,
-            "epoch": report.epoch,
-            "timestamp": report.timestamp,
-            "anchor": report.anchor,
-            "epochs": report.epochs,
-            "records": report.records,
-            "compared_with_queue": report.compared_with_queue,
+            **{name: getattr(report, name) for name in counts},
             "verdicts": dict(report.verdicts),
             "entries": root.size,
             "map_root": root.hash.hex(),
@@ -162,9 +157,7 @@ def clock_document(clock: ClockReport) -> dict[str, Any]:
     farthest, longest = clock.farthest, clock.longest
     return {
         "future_heads": clock.future,
-        "farthest_future_head": None
-        if farthest is None
-        else {"epoch": farthest.epoch, "timestamp": farthest.timestamp, "ahead": farthest.ahead},
+        "farthest_future_head": None if farthest is None else asdict(farthest),
         "gaps": clock.gaps,
         "longest_gap": None
         if longest is None
@@ -177,9 +170,7 @@ def clock_document(clock: ClockReport) -> dict[str, Any]:
             "max_interval": longest.promised,
         },
         "silence": clock.silence,
-        "max_interval_changes": [
-            {"epoch": change.epoch, "before": change.before, "now": change.now} for change in clock.changes
-        ],
+        "max_interval_changes": [asdict(change) for change in clock.changes],
     }
 
 
@@ -197,19 +188,16 @@ def clock_complaint(report: AuditReport, *, allow_gaps: bool) -> str:
             f"no head since epoch {report.epoch}, {at(report.timestamp)}: silence for {spoken(clock.silence)}"
         )
     if clock.longest is not None and not allow_gaps:
-        problems.append(f"{_gaps(clock)}; --allow-gaps accepts them where the directory was down on purpose")
+        gaps = _gaps(clock, clock.longest)
+        problems.append(f"{gaps}; --allow-gaps accepts them where the directory was down on purpose")
     return "; ".join(problems)
 
 
-def _gaps(clock: ClockReport) -> str:
-    longest = clock.longest
-    if longest is None:
-        return "no gaps"
-    times = f"{clock.gaps} gap{'' if clock.gaps == 1 else 's'}"
+def _gaps(clock: ClockReport, longest: Gap) -> str:
     return (
-        f"{times} between heads of more than max_interval and a minute, the longest {spoken(longest.length)} "
-        f"between epochs {longest.epoch - 1} and {longest.epoch}, {at(longest.begun)} to "
-        f"{at(longest.ended)}, where max_interval was {spoken(longest.promised)}"
+        f"{counted(clock.gaps, 'gaps')} between heads of more than max_interval and a minute, the longest "
+        f"{spoken(longest.length)} between epochs {longest.epoch - 1} and {longest.epoch}, "
+        f"{at(longest.begun)} to {at(longest.ended)}, where max_interval was {spoken(longest.promised)}"
     )
 
 
@@ -238,11 +226,11 @@ def run_audit(output: Output, settings: Settings, log: EventLog, ledger: Ledger,
             f"it was {spoken(change.before)}"
         )
     if report.clock.longest is not None:
-        output.note(f"  {_gaps(report.clock)}")
+        output.note(f"  {_gaps(report.clock, report.clock.longest)}")
     output.ok(f"as of epoch {report.epoch}, {at(report.timestamp)}, for {settings.origin}")
     return report
 
 
 def wall_clock() -> int:
-    """Return the time of this machine's clock, in milliseconds since 1970."""
+    """Return the time of this machine in milliseconds since 1970."""
     return time.time_ns() // 1_000_000

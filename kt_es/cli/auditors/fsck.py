@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import click
 
 from kt_es.cli.auditors.audit import directory_options
-from kt_es.cli.operators.options import event_log, patience_option
-from kt_es.cli.options import is_named
+from kt_es.cli.options import FOLDER, event_log, is_named, patience_option
 from kt_es.cli.output import Output, output_of
-from kt_es.errors import DivergenceError
+from kt_es.errors import DivergenceError, counted
 from kt_es.eventstore.streams import StreamNames
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
 from kt_es.node.stopped import opened
 from projections.fsck.directory import MAX_DIFFERENCES, FsckReport
-from projections.fsck.examination import fsck
-from projections.fsck.logs import StreamReader
+from projections.fsck.examination import StreamReader, fsck
 
 
 @click.command("fsck")
-@click.argument("data", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("data", metavar="DIR", type=FOLDER)
 @click.option("--log", metavar="URI", help="Also compare it with the event log at this connection string.")
 @click.option(
     "--node",
     metavar="DIR",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=FOLDER,
     help="Also compare it with the log in the data directory of an embedded node that is not running.",
 )
 @click.option("--vkey", help="The directory's key, to examine without a kt.toml.")
@@ -56,8 +54,7 @@ def fsck_command(
         log, node = (log, None) if is_named(context, "log") else (None, node)
     settings = directory_options(context, None, vkey, directory, needs_log=False)
     with ExitStack() as stack:
-        store = RocksStore.view(data, FAMILIES)
-        stack.callback(store.close)
+        store = stack.enter_context(closing(RocksStore.view(data, FAMILIES)))
         streams: tuple[StreamReader, StreamNames] | None = None
         if node is not None:
             streams = stack.enter_context(opened(node)), settings.names
@@ -83,6 +80,9 @@ def _show(output: Output, data: Path, report: FsckReport) -> None:
         [f"{data}: {'as it must be' if report.is_good else 'damaged'} at epoch {report.epoch}"],
     )
     if not report.is_good:
-        many = "at least " if len(report.differences) >= MAX_DIFFERENCES else ""
         found = len(report.differences)
-        raise DivergenceError(f"{data} differs from what was signed in {many}{found} place{'s'[: found > 1]}")
+        many = "at least " if found >= MAX_DIFFERENCES else ""
+        raise DivergenceError(
+            f"{data} differs from what was signed in {many}{counted(found, 'places')}: keep it for an "
+            "examination, and rebuild another one from the logs"
+        )

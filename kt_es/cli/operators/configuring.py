@@ -10,8 +10,7 @@ from typing import Any
 
 import click
 
-from kt_es.cli.operators.options import data_option, event_log, log_option, patience_option
-from kt_es.cli.options import Number, options
+from kt_es.cli.options import Number, data_option, event_log, log_option, options, patience_option
 from kt_es.cli.output import Output, output_of, settings_of
 from kt_es.cli.owners.signing import confirm, yes_option
 from kt_es.config import Settings
@@ -44,12 +43,6 @@ class Operated:
     output: Output
     changes: ConfigChanges
 
-    def latest(self) -> Config:
-        return self.changes.chain()[-1].config
-
-    def ring(self) -> KeyRing:
-        return KeyRing.load(self.settings.path(self.settings.signer.keys))
-
 
 @contextmanager
 def operated(
@@ -79,17 +72,14 @@ def config_show(context: click.Context, log: str | None, data: Path | None, pati
         chain = it.changes.chain()
         head = it.changes.in_force(chain[-1].config)
     config = chain[-1].config
-    lines = [f"config {len(chain)} of {config.origin}, {_since(head)}"]
-    lines += [f"  {name}  {_seconds(getattr(config, name))}" for name in INTERVALS]
-    lines += [
-        f"  signer key  {key.id.hex()}{'' if key == config.signer_key else '  (announced)'}"
-        for key in config.signer_keys
+    since = "not in force yet" if head is None else f"in force in epoch {head.epoch}"
+    lines = [
+        f"config {len(chain)} of {config.origin}, {since}",
+        *(f"  {name}  {_seconds(getattr(config, name))}" for name in INTERVALS),
+        f"  signer key  {config.signer_key.id.hex()}",
+        *(f"  signer key  {key.id.hex()}  (announced)" for key in config.signer_keys[1:]),
     ]
     it.output.data(config_document(chain, head), lines)
-
-
-def _since(head: MapHead | None) -> str:
-    return "not in force yet" if head is None else f"in force in epoch {head.epoch}"
 
 
 def _seconds(milliseconds: int) -> str:
@@ -143,20 +133,19 @@ def config_set(
     if not wanted:
         raise click.UsageError("nothing to set: give --min-interval, --max-interval or --max-merge-delay")
     with operated(context, log, data, patience) as it:
-        before = it.latest()
+        before = it.changes.chain()[-1].config
         changed = {name: value for name, value in wanted.items() if getattr(before, name) != value}
         config = following(before, **changed) if changed else before
         if changed:
-            key = it.ring().key_for(before.signer_key)
-            it.output.note(
-                f"  a change of the config of {config.origin}, signed by {before.signer_key.id.hex()}:"
-            )
+            keys = it.settings.path(it.settings.signer.keys)
+            key = KeyRing.load(keys).key_for(before.signer_key)
+            signer = before.signer_key.id.hex()
+            it.output.note(f"  a change of the config of {config.origin}, signed by {signer}:")
             for name in INTERVALS:
                 if name in changed:
                     it.output.note(f"    - {name} {_seconds(getattr(before, name))}")
-                it.output.note(
-                    f"    {'+' if name in changed else '='} {name} {_seconds(getattr(config, name))}"
-                )
+                mark = "+" if name in changed else "="
+                it.output.note(f"    {mark} {name} {_seconds(getattr(config, name))}")
             confirm(yes)
             it.changes.submit(sign_change(config, [key]))
             it.output.ok("the change is in the queue and will be accepted")
@@ -168,11 +157,10 @@ def config_set(
 
 def wait_for(it: Operated, config: Config, timeout: float | None, before: Config) -> MapHead:
     """Wait for the first head under ``config``, and report the wait. ``timeout`` is in seconds."""
-    seconds = timeout
-    if seconds is None:
-        seconds = 2 * max(config.max_interval, before.max_interval) / 1000 + 60
     head = it.changes.in_force(config)
     if head is not None:
         return head
+    longest = max(config.max_interval, before.max_interval) / 1000
+    seconds = 2 * longest + 60 if timeout is None else timeout
     it.output.note(f"  waiting for a head under it, up to {seconds:g} s")
     return it.changes.wait(config, seconds)

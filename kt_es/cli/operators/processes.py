@@ -9,12 +9,10 @@ from pathlib import Path
 import click
 
 from kt_es.cli.addresses import address
-from kt_es.cli.logs import configure_logs
-from kt_es.cli.operators.options import data_option, log_option, metrics_option
-from kt_es.cli.options import Number, options, with_common_options
-from kt_es.cli.output import logs_of, output_of, settings_of, stop_on_signals
+from kt_es.cli.options import Number, data_option, log_option, metrics_option, options, with_common_options
+from kt_es.cli.output import configure_logs, logs_of, output_of, settings_of, stop_on_signals
 from kt_es.cli.supervisor import tell_parent
-from kt_es.config import FrontendTable, Settings
+from kt_es.config import FrontendTable
 from kt_es.errors import ConfigError
 from kt_es.eventstore.connecting import Connector
 from kt_es.process.signals import Reloaded, differing, reloading
@@ -56,7 +54,9 @@ def limits_of(table: FrontendTable, given: Mapping[str, object]) -> ClientLimits
     except ValueError as error:
         problem = next(iter(getattr(error, "errors", list)()), {"msg": str(error), "loc": ("limits",)})
         name = str(problem["loc"][0]).replace("_", "-")
-        raise ConfigError(f"{name}: {str(problem['msg']).removeprefix('Value error, ')}") from None
+        raise ConfigError(
+            f"{name}: {str(problem['msg']).removeprefix('Value error, ')}; change the option or kt.toml"
+        ) from None
 
 
 class _Signer(click.Group):
@@ -88,25 +88,20 @@ def signer_command(context: click.Context, log: str | None, data: Path | None, m
     configure_logs("signer", logs_of(context))
 
     def read() -> SignerSettings:
-        return signer_settings(settings_of(context, log), data, metrics)
+        settings = settings_of(context, log)
+        table = settings.signer
+        return SignerSettings(
+            settings.names,
+            settings.origin,
+            settings.pinned,
+            data or settings.path(table.data),
+            settings.path(table.keys),
+            EpochLimits(batch_limit=table.batch_limit, truncate=table.truncate_queue),
+            _metrics_at(metrics or table.metrics),
+        )
 
     connect = Connector(settings_of(context, log).log)
     serve_signer(read(), connect, stop_on_signals(), read)
-
-
-def signer_settings(
-    settings: Settings, data: Path | None = None, metrics: str | None = None
-) -> SignerSettings:
-    table = settings.signer
-    return SignerSettings(
-        settings.names,
-        settings.origin,
-        settings.pinned,
-        data or settings.path(table.data),
-        settings.path(table.keys),
-        EpochLimits(batch_limit=table.batch_limit, truncate=table.truncate_queue),
-        _metrics_at(metrics or table.metrics),
-    )
 
 
 @click.command("frontend")
@@ -115,7 +110,7 @@ def signer_settings(
 @click.option("--listen", metavar="HOST:PORT", help="Where to serve; default as in kt.toml.")
 @click.option(
     "--max-backlog",
-    type=click.IntRange(1),
+    type=_COUNT,
     metavar="ITEMS",
     help="Refuse submissions while more wait in the queue; default as in kt.toml, 200000.",
 )
@@ -142,7 +137,6 @@ def frontend_command(
     """
     from projections.frontend import FrontendSettings, serve
 
-    output = output_of(context)
     configure_logs("frontend", logs_of(context))
     # A history keeps one thread busy for a long time. A lookup changes threads about ten times, and with the
     # default interval it would wait 5 ms each time.
@@ -171,7 +165,7 @@ def frontend_command(
 
     def ready(url: str) -> None:
         tell_parent()
-        output.ok(f"serving {settings.origin} at {url}")
+        output_of(context).ok(f"serving {settings.origin} at {url}")
 
     serve(settings, stop_on_signals(), ready, read)
 

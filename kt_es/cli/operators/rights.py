@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Protocol
+from contextlib import suppress
 
 from kt_es.config import Settings
 from kt_es.errors import StreamGoneError, WrongRevisionError
@@ -26,15 +26,9 @@ from kt_es.eventstore.rights import (
     openings_acl,
     stream_acls,
 )
-from kt_es.eventstore.streams import Event, Metadata
+from kt_es.eventstore.streams import EventLog
 
 SETTINGS_STREAM = "$settings"
-
-
-class _Readable(Protocol):
-    def metadata(self, stream: str) -> Metadata: ...
-
-    def last_event(self, stream: str) -> Event | None: ...
 
 
 def acls_of(settings: Settings) -> dict[str, Acl]:
@@ -45,10 +39,8 @@ def acls_of(settings: Settings) -> dict[str, Acl]:
 def set_rights(log: EsdbLog, settings: Settings) -> list[str]:
     """Set the ACLs of the named streams and of every stream of openings, and read them back.
 
-    Returns a sentence for each stream and right that still differs.
-
-    Raises:
-        AccessDeniedError: the user of the connection string is not an administrator.
+    Returns a sentence for each stream and right that still differs. Only an administrator may set ACLs.
+    Raises ``AccessDeniedError``.
     """
     wanted = acls_of(settings)
     for stream, acl in wanted.items():
@@ -66,7 +58,7 @@ def set_rights(log: EsdbLog, settings: Settings) -> list[str]:
     return [*problems, *_obstacles(default_rights(log), settings.names.openings_prefix)]
 
 
-def problems_of(log: _Readable, wanted: dict[str, Acl]) -> Iterator[str]:
+def problems_of(log: EventLog, wanted: dict[str, Acl]) -> Iterator[str]:
     """Describe how the ACLs of streams differ from ``wanted``."""
     for stream, acl in wanted.items():
         values = log.metadata(stream).values
@@ -76,7 +68,7 @@ def problems_of(log: _Readable, wanted: dict[str, Acl]) -> Iterator[str]:
             yield from (f"{stream}: {difference}" for difference in differences(values, acl))
 
 
-def default_rights(log: _Readable) -> dict[str, frozenset[str]]:
+def default_rights(log: EventLog) -> dict[str, frozenset[str]]:
     """Return who has each right in a stream without an ACL."""
     event = log.last_event(SETTINGS_STREAM)
     try:
@@ -104,8 +96,6 @@ def _restrict(log: EsdbLog, stream: str, acl: Acl) -> None:
         metadata = log.metadata(stream)
         if has_acl(metadata.values, acl):
             return
-        try:
+        with suppress(WrongRevisionError):
             log.set_metadata(stream, {**metadata.values, "$acl": acl}, metadata.revision)
-        except WrongRevisionError:
-            continue
-        return
+            return

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -101,8 +100,7 @@ def rotate_command(
         chain = it.changes.chain()
         before, keys = chain[-1].config, _Keys.load(folder)
         if retire or keys.retired(before, chain):
-            head = wait_for(it, before, timeout, before)
-            _finish(it, keys, chain, head)
+            _finish(it, keys, chain, wait_for(it, before, timeout, before))
             return
         keys.of(before.signer_key, "the signer key in force")
         before, new, head = _announced(it, keys, timeout, yes)
@@ -126,7 +124,8 @@ def _announced(
             return before, public, wait_for(it, before, timeout, before)
     if len(before.signer_keys) == MAX_SIGNER_KEYS:
         raise ConfigError(
-            f"the config has {MAX_SIGNER_KEYS} signer keys already, and none but the first is here"
+            f"the config has {MAX_SIGNER_KEYS} signer keys already, and none but the first is here: copy an "
+            f"announced key to {keys.folder}"
         )
     unused = keys.unused(chain)
     if len(unused) > 1:
@@ -134,10 +133,9 @@ def _announced(
         raise ConfigError(f"several keys could be the next signer key: {files}; leave one of them there")
     new = unused[0] if unused else _make_key(it, keys.folder)
     config = following(before, signer_keys=(*before.signer_keys, new))
-    it.output.note(
-        f"  the announcement of the signer key {new.id.hex()}, signed by {before.signer_key.id.hex()}:"
-    )
-    it.output.note(f"    = signer key {before.signer_key.id.hex()}")
+    signer = before.signer_key.id.hex()
+    it.output.note(f"  the announcement of the signer key {new.id.hex()}, signed by {signer}:")
+    it.output.note(f"    = signer key {signer}")
     it.output.note(f"    + announced key {new.id.hex()}")
     confirm(yes)
     it.changes.submit(sign_change(config, [keys.private[before.signer_key]]))
@@ -190,7 +188,8 @@ def _finish(it: Operated, keys: _Keys, chain: tuple[SignedConfig, ...], head: Ma
             sync_directory(target.parent)
             sync_directory(path.parent)
         except OSError as error:
-            raise ConfigError(f"{path} cannot be put away: {error.strerror}") from None
+            problem = f"{path} cannot be moved to {target.parent}: {error.strerror}"
+            raise ConfigError(f"{problem}; mend that, and run kt signer rotate again") from None
         it.output.ok(f"put away the old key: {target}")
         moved.append(str(target))
     it.output.ok(f"the signer key is {config.signer_key.id.hex()}: it has signed epoch {head.epoch}")
@@ -198,9 +197,9 @@ def _finish(it: Operated, keys: _Keys, chain: tuple[SignedConfig, ...], head: Ma
 
 
 def _print(it: Operated, head: MapHead, key: PublicKey, moved: list[str]) -> None:
-    config = it.latest()
+    config = it.changes.chain()[-1].config
     vkey = Pinned(config.origin, key).vkey
-    document: dict[str, Any] = {
+    document = {
         "origin": config.origin,
         "signer_key": config.signer_key.id.hex(),
         "announced": [announced.id.hex() for announced in config.signer_keys[1:]],

@@ -9,14 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from kt_es.cli.addresses import address
-from kt_es.cli.operators.options import event_log, patience_option
 from kt_es.cli.operators.rights import acls_of, default_rights, problems_of
 from kt_es.cli.operators.status_parts import (
     TIMEOUT,
@@ -26,7 +24,7 @@ from kt_es.cli.operators.status_parts import (
     of_signer,
     status_lines,
 )
-from kt_es.cli.options import Reach, is_named, state_option
+from kt_es.cli.options import Reach, ca_option, event_log, is_named, log_option, patience_option, state_option
 from kt_es.cli.output import Output, config_path, output_of, running_up, settings_of
 from kt_es.cli.people.history import head_document
 from kt_es.client.heads import verify_freshness
@@ -40,12 +38,10 @@ _T = TypeVar("_T")
 
 
 @click.command("status")
-@click.option("--log", metavar="URI", help="Connection string of the event log; default from kt.toml.")
+@log_option
 @click.option("--server", help="The front end's URL; default from kt.toml.")
 @click.option("--vkey", help="The directory's key; default from kt.toml.")
-@click.option(
-    "--ca", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="CA certificate of the server."
-)
+@ca_option
 @state_option
 @click.option("--signer", metavar="HOST:PORT", help="Where it serves metrics; default from kt.toml.")
 @click.option("--monitor", metavar="HOST:PORT", help="Where it serves metrics; default from kt.toml.")
@@ -75,19 +71,10 @@ def status_command(
     inquiry = _Inquiry(settings, server, {"signer": signer, "monitor": monitor}, reach)
     document = inquiry.document(output, patience)
     output.data(document, status_lines(document))
-    if inquiry.refused is not None:
-        raise inquiry.refused
-    if inquiry.log_is_away is not None:
-        raise inquiry.log_is_away
+    problem = inquiry.refused or inquiry.log_is_away
+    if problem is not None:
+        raise problem
     inquiry.check_freshness()
-
-
-@dataclass(frozen=True, slots=True)
-class _Log:
-    """The newest head in the log, unverified, and the number of events in the queue that wait after it."""
-
-    head: MapHead | None
-    waiting: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +104,13 @@ class _Inquiry:
         self.log_is_away: UnavailableError | None = None
         self._settings = settings
         self._up = {} if settings is None else running_up(settings.base)
-        listen = "" if settings is None else f"http://{settings.frontend.listen}"
+        listen, vkey, self._addresses = "", reach["vkey"], addresses
+        if settings is not None:
+            listen, vkey = f"http://{settings.frontend.listen}", vkey or settings.key
+            known = {"signer": settings.signer.metrics, "monitor": settings.monitor.metrics}
+            self._addresses = {name: addresses[name] or known[name] for name in known}
         self._server = (server or str(self._up.get("url") or listen)).rstrip("/")
-        vkey = reach["vkey"] or (None if settings is None else settings.key)
         self._reach = Reach(self._server, vkey, reach["state"], reach["ca"], TIMEOUT)
-        self._addresses = {
-            "signer": addresses["signer"] or (None if settings is None else settings.signer.metrics),
-            "monitor": addresses["monitor"] or (None if settings is None else settings.monitor.metrics),
-        }
         self._unknown: dict[str, str] = {}
         self._frontend: _Frontend | None = None
 
@@ -135,25 +121,24 @@ class _Inquiry:
         signer = self._try("signer", lambda: self._scrape("signer", "kt_signer_epochs_total"))
         monitor = self._try("monitor", lambda: self._scrape("monitor", "kt_monitor_alarm"))
         if log is None and frontend is None and signer is None and monitor is None:
-            raise self.refused or UnavailableError(
-                self._unknown["frontend" if self._settings is None else "log"]
-            )
+            missing = "frontend" if self._settings is None else "log"
+            raise self.refused or UnavailableError(self._unknown[missing])
         promised = self._try("promised", lambda: _promised(frontend, signer, monitor))
         restarts = self._try("restarts", self._restarts)
-        settings, rights = self._settings, None
+        settings, rights, head = self._settings, None, None
         if log is not None and settings is not None:
             rights = self._try("rights", lambda: self._rights(settings, output, patience))
-        head = log.head if log is not None else None if frontend is None else frontend.head
-        origin = (
-            self._settings.origin if self._settings is not None else None if head is None else head.origin
-        )
+            head, _ = log
+        elif frontend is not None:
+            head = frontend.head
+        named = settings or head
         return {
-            "origin": origin,
+            "origin": None if named is None else named.origin,
             "head": None if head is None else head_document(head),
             # The head in the log is verified if the front end proves the same head.
             "head_verified": head is not None and frontend is not None and head == frontend.head,
             "head_age": None if head is None else round(time.time() - head.timestamp / 1000, 3),
-            "queue_waiting": None if log is None else log.waiting,
+            "queue_waiting": None if log is None else log[1],
             "rights": rights,
             "promised": promised,
             "signer": None if signer is None else of_signer(signer),
@@ -175,9 +160,10 @@ class _Inquiry:
             self._unknown[part] = str(error)
             return None
 
-    def _ask_log(self, output: Output, patience: float) -> _Log:
+    def _ask_log(self, output: Output, patience: float) -> tuple[MapHead | None, int]:
+        """Return the newest head in the log, unverified, and how many events wait after it in the queue."""
         if self._settings is None:
-            raise UnavailableError("there is no kt.toml that says where it is")
+            raise UnavailableError("there is no kt.toml that names it; give --config, or --log and --vkey")
         names = self._settings.names
         try:
             with event_log(self._settings.log, output, patience) as opened:
@@ -189,7 +175,7 @@ class _Inquiry:
         head = None
         if event is not None:
             head = SignedMapHead.decode(HeadEvent.decode(event.data).smh_bytes).head
-        return _Log(head, queue_last + 1 - (0 if head is None else head.queue_next))
+        return head, queue_last + 1 - (0 if head is None else head.queue_next)
 
     def _rights(self, settings: Settings, output: Output, patience: float) -> dict[str, Any]:
         """Describe rights that ``kt init --acl`` would change, and who may read streams of openings."""
@@ -207,17 +193,16 @@ class _Inquiry:
                 return _Frontend(client.trusted().configs[-1].config, head, metrics)
         except UnavailableError:
             raise
-        except VerificationError as error:
-            self.refused = error
-            raise UnavailableError(f"{self._server}: {error}") from None
         except KtError as error:
             # A front end without an epoch is no reason to omit the rest.
+            if isinstance(error, VerificationError):
+                self.refused = error
             raise UnavailableError(f"{self._server}: {error}") from None
 
     def _scrape(self, process: str, must_have: str) -> ScrapedMetrics:
         where = self._addresses[process]
         if where is None:
-            raise UnavailableError(f"{process}.metrics is not set, and --{process} not given")
+            raise UnavailableError(f"{process}.metrics is not set in kt.toml: set it, or give --{process}")
         return ScrapedMetrics.at(f"http://{address(where)}/metrics", must_have)
 
     def _restarts(self) -> dict[str, int]:

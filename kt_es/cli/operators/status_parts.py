@@ -31,11 +31,9 @@ class ScrapedMetrics:
 
     @classmethod
     def at(cls, url: str, must_have: str) -> ScrapedMetrics:
-        """Fetch the metrics at ``url``.
+        """Fetch the metrics at ``url``. Without the sample ``must_have`` they are of another process.
 
-        Raises:
-            UnavailableError: nothing answers there, or the sample ``must_have`` is missing, as in the metrics
-                of another process.
+        Raises ``UnavailableError``.
         """
         try:
             answer = httpx.get(url, timeout=TIMEOUT, trust_env=uses_proxies(url))
@@ -43,9 +41,9 @@ class ScrapedMetrics:
         except (httpx.HTTPError, httpx.InvalidURL, ImportError) as error:
             raise UnavailableError(f"{url} does not answer: {error or type(error).__name__}") from None
         except (ValueError, KeyError, IndexError):
-            raise UnavailableError(f"{url} is no page of figures") from None
+            raise UnavailableError(f"{url} is no page of figures: give the address of metrics") from None
         if metrics.value(must_have) is None:
-            raise UnavailableError(f"{url} does not have {must_have}")
+            raise UnavailableError(f"{url} does not have {must_have}: give the address of the right process")
         return metrics
 
     def value(self, name: str) -> float | None:
@@ -53,11 +51,9 @@ class ScrapedMetrics:
         return None if found is None else _rounded(found[0][1])
 
     def by(self, name: str, label: str) -> dict[str, float]:
-        """Return the values of ``name``, by the value of ``label``."""
         return {labels[label]: _rounded(value) for labels, value in self._samples[name] if label in labels}
 
     def mean(self, name: str) -> float | None:
-        """Return the mean of a histogram without labels."""
         count, total = self.value(f"{name}_count"), self.value(f"{name}_sum")
         return _rounded(total / count) if count and total is not None else None
 
@@ -88,11 +84,7 @@ def of_signer(metrics: ScrapedMetrics) -> dict[str, Any]:
             "mean": metrics.mean("kt_signer_merge_delay_seconds"),
             "broken": metrics.value("kt_signer_merge_delay_broken_total"),
         },
-        "lag": {
-            "events": metrics.value("kt_signer_lag_events"),
-            "items": metrics.value("kt_signer_lag_items"),
-            "seconds": metrics.value("kt_signer_lag_seconds"),
-        },
+        "lag": {unit: metrics.value(f"kt_signer_lag_{unit}") for unit in ("events", "items", "seconds")},
         "phases": metrics.means("kt_signer_phase_seconds", "phase"),
         "verdicts": metrics.by("kt_signer_verdicts_total", "verdict"),
         "outages": metrics.by("kt_signer_outages_total", "kind").get("log", 0),
@@ -106,11 +98,7 @@ def of_monitor(metrics: ScrapedMetrics) -> dict[str, Any]:
         "epoch": metrics.value("kt_monitor_epoch"),
         "epochs": metrics.value("kt_monitor_epochs_total"),
         "late_heads": metrics.value("kt_monitor_late_heads_total"),
-        "lag": {
-            "heads": metrics.value("kt_monitor_lag_heads"),
-            "records": metrics.value("kt_monitor_lag_records"),
-            "seconds": metrics.value("kt_monitor_lag_seconds"),
-        },
+        "lag": {unit: metrics.value(f"kt_monitor_lag_{unit}") for unit in ("heads", "records", "seconds")},
         "replay": metrics.mean("kt_monitor_replay_seconds"),
         "verdicts": metrics.by("kt_monitor_verdicts_total", "verdict"),
         "outages": metrics.value("kt_monitor_outages_total"),
@@ -129,9 +117,8 @@ def of_frontend(metrics: ScrapedMetrics) -> dict[str, Any]:
 
 
 def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    unknown = document["unknown"]
-    head, promised = document["head"], document["promised"]
-    yield f"{document['origin']}"
+    unknown, head, promised = document["unknown"], document["head"], document["promised"]
+    yield str(document["origin"])
     if head is None:
         if not {"log", "frontend"} <= unknown.keys():
             yield "no head yet"
@@ -163,9 +150,8 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
 
 def _rights(rights: Mapping[str, Any]) -> Iterator[str]:
     problems = rights["problems"]
-    yield (
-        f"not as kt init --acl sets them: {'; '.join(problems)}" if problems else "as kt init --acl sets them"
-    )
+    set_by = "as kt init --acl sets them"
+    yield f"not {set_by}: {'; '.join(problems)}" if problems else set_by
     yield f"openings are read by: {', '.join(rights['openings_readers'])} (front ends see to it)"
     if rights["default_readers"] is not None:
         yield f"streams without an ACL are read by: {', '.join(rights['default_readers']) or 'nobody'}"

@@ -3,66 +3,56 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import click
+import httpx
 from click.core import ParameterSource
 
 from kt_es.cli.addresses import address, free_addresses
-from kt_es.cli.logs import configure_logs
-from kt_es.cli.operators.running import RunningDirectory
-from kt_es.cli.operators.setup import CONFIG_OPTIONS, NewDirectory, refuse_other_settings, write_directory
-from kt_es.cli.options import Number, given_options
-from kt_es.cli.output import config_path, output_of, stop_on_signals
+from kt_es.cli.operators.init import (
+    CONFIG_OPTIONS,
+    NewDirectory,
+    begin_queue,
+    new_directory_options,
+    refuse_other_settings,
+    write_directory,
+)
+from kt_es.cli.options import NEW_FOLDER, given_options
+from kt_es.cli.output import STATE_FILE, Output, config_path, configure_logs, output_of, stop_on_signals
+from kt_es.cli.supervisor import Supervisor
 from kt_es.config import FILE_NAME, Address, FrontendTable, NodeTable, Settings, load_settings
-from kt_es.errors import ConfigError, DiskFullError, LockedError
-from kt_es.formats.labels import LABEL_POLICIES
+from kt_es.errors import ConfigError, DiskFullError, KtError, LockedError, MisfitError, UnavailableError
+from kt_es.eventstore.connecting import connect
 from kt_es.node.stopped import has_users
+from kt_es.process.files import PUBLIC, replace_file
 from kt_es.process.log_filters import without_password
-from kt_es.process.network import is_loopback
+from kt_es.process.network import is_loopback, uses_proxies
+from kt_es.process.signals import reloading
 from kt_es.process.space import is_full
 
 LOCK_FILE = "up.lock"
+PATIENCE = 10.0
+"""Seconds after which ``kt up`` reports what it waits for."""
 
 
 @click.command("up")
 @click.option(
     "--data",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=NEW_FOLDER,
     default=Path("kt-data"),
     show_default=True,
     help="The directory's files, kt.toml among them.",
 )
-@click.option(
-    "--origin",
-    default="localhost/people",
-    show_default=True,
-    help="For a new directory: its schema-less URL.",
-)
-@click.option(
-    "--label-policy",
-    type=click.Choice(LABEL_POLICIES),
-    default=LABEL_POLICIES[0],
-    show_default=True,
-    help="For a new directory: which labels it has.",
-)
-@click.option(
-    "--min-interval",
-    type=Number(0),
-    default=1.0,
-    show_default=True,
-    help="For a new directory: seconds that an epoch collects submissions.",
-)
-@click.option(
-    "--max-interval",
-    type=Number(0.1),
-    default=60.0,
-    show_default=True,
-    help="For a new directory: seconds between two heads at most.",
-)
+@new_directory_options
 @click.option(
     "--listen", metavar="HOST:PORT", help="Address of the front end; default as in kt.toml, 127.0.0.1:8080."
 )
@@ -73,14 +63,12 @@ LOCK_FILE = "up.lock"
 @click.pass_context
 def up_command(
     context: click.Context,
+    /,
     data: Path,
-    origin: str,
-    label_policy: str,
-    min_interval: float,
-    max_interval: float,
     listen: str | None,
     node_listen: str | None,
     verbose: bool,
+    **options: Any,
 ) -> int:
     """Run a whole directory on this machine. If --data has none, make one first.
 
@@ -98,9 +86,12 @@ def up_command(
         node_listen = node_listen or (known.node if known else NodeTable()).listen
         listen = listen or (known.frontend if known else FrontendTable()).listen
         node, frontend = free_addresses(address(node_listen, "node-listen"), address(listen))
-        log = f"esdb://{node}?Tls=false"
         new = NewDirectory(
-            "people", origin, log, label_policy, min_interval, max_interval, node_listen, listen
+            directory="people",
+            log=f"esdb://{node}?Tls=false",
+            node_listen=node_listen,
+            frontend_listen=listen,
+            **options,
         )
         settings = known or write_directory(data, new)
         if known is None:
@@ -137,10 +128,11 @@ def _refuse_other_log(settings: Settings) -> None:
         at = Address.parse(target if target.rpartition(":")[2].isdigit() else f"{target}:2113")
     except ValueError:
         at = None
-    same_host = at is not None and (
-        at.host == listen.host or (is_loopback(at.host) and is_loopback(listen.host))
-    )
-    if at is None or not same_host or listen.port not in (0, at.port):
+    if (
+        at is None
+        or not (at.host == listen.host or (is_loopback(at.host) and is_loopback(listen.host)))
+        or listen.port not in (0, at.port)
+    ):
         raise ConfigError(
             f"{settings.base / FILE_NAME} says log = {without_password(settings.log)!r}, which is not its "
             f"own node (node.listen = {settings.node.listen!r}): kt up runs a directory "
@@ -153,10 +145,7 @@ def locked(data: Path) -> Iterator[None]:
     """Lock the data directory for this ``kt up``.
 
     Each process locks its own data too, but a second supervisor would restart its processes over and over,
-    and replace the state file of the first one.
-
-    Raises:
-        LockedError: another ``kt up`` has the lock.
+    and replace the state file of the first one. Raises ``LockedError``.
     """
     try:
         data.mkdir(parents=True, exist_ok=True)
@@ -164,12 +153,142 @@ def locked(data: Path) -> Iterator[None]:
     except OSError as error:
         if is_full(error):
             raise DiskFullError(data) from None
-        raise ConfigError(f"{data} cannot be used as a data directory: {error.strerror}") from None
+        problem = f"{data} cannot be used as a data directory: {error.strerror}"
+        raise ConfigError(f"{problem}; name another one with --data") from None
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise LockedError(f"{data} is in use by another process: kt up runs there already") from None
+            raise LockedError(
+                f"{data} is in use by another process: kt up runs there already; stop it first"
+            ) from None
         yield
     finally:
         os.close(lock)
+
+
+@dataclass(slots=True)
+class RunningDirectory:
+    """The processes of one directory. ``new.log`` is the connection string of ``node``.
+
+    ``given`` are the options that must agree with the signed config.
+    """
+
+    output: Output
+    settings: Settings
+    new: NewDirectory
+    given: Sequence[str]
+    node: Address
+    frontend: Address
+    _is_saved: bool = field(init=False, default=True)
+    _supervisor: Supervisor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._supervisor = Supervisor(self.output.fail, self._save_state)
+
+    @property
+    def _url(self) -> str:
+        return f"{'http' if self.settings.frontend.tls_cert is None else 'https'}://{self.frontend}"
+
+    @property
+    def _state(self) -> Path:
+        return self.settings.base / STATE_FILE
+
+    def _save_state(self, pids: dict[str, int]) -> None:
+        document = {
+            "pid": os.getpid(),
+            "url": self._url,
+            "log": self.new.log,
+            "key": self.settings.key,
+            "processes": pids,
+            "restarts": {child.name: child.restarts for child in self._supervisor.children},
+        }
+        try:
+            replace_file(self._state, json.dumps(document, indent=2).encode(), PUBLIC)
+        except OSError as error:
+            # The processes continue even if the state file, which `kt status` reads, cannot be written.
+            if self._is_saved:
+                self.output.fail(f"{self._state} cannot be written: {error.strerror}; trying again")
+            self._is_saved = False
+        else:
+            self._is_saved = True
+
+    def until(self, stop: threading.Event, *, verbose: bool) -> int:
+        """Run until ``stop``, or until the node refuses. Return the exit code of a process that refused."""
+        settings, supervisor, log = self.settings, self._supervisor, self.new.log
+        common = ("-q", "--logs", "json" if verbose else "problems", "-c", str(settings.base / FILE_NAME))
+        with ExitStack() as stack:
+            stack.callback(self._state.unlink, missing_ok=True)
+            stack.callback(supervisor.stop)
+            stack.enter_context(reloading(supervisor.reload))
+            words = (*common, *node_arguments(settings), "--listen", str(self.node))
+            node = supervisor.start("node", words)
+            # Before that, an answer at the address of the node may come from another event log.
+            self._wait(stop, "the node to open its data", lambda: supervisor.listens(node))
+            self._wait(stop, "the node to answer", self._begin)
+            supervisor.start("signer", (*common, "signer", "--log", log))
+            frontend = supervisor.start(
+                "frontend", (*common, "frontend", "--log", log, "--listen", str(self.frontend))
+            )
+            supervisor.start("monitor", (*common, "monitor", "--log", log))
+            self._wait(stop, "the front end", lambda: supervisor.listens(frontend) and self._ready())
+            if not stop.is_set():
+                self.output.ok(f"{settings.origin} is served at {self._url}")
+                self.output.note(f"  verify with  {settings.key}")
+                self.output.data(
+                    {"origin": settings.origin, "url": self._url, "log": log, "key": settings.key}, []
+                )
+            while not stop.wait(0.2):
+                supervisor.check()
+                if not self._is_saved:
+                    self._save_state(supervisor.pids)
+                if supervisor.children[0].final_code is not None:
+                    break
+        codes = [child.final_code for child in supervisor.children if child.final_code is not None]
+        return codes[0] if codes else 0
+
+    def _begin(self) -> bool:
+        """Begin the queue; return False while the node does not answer, as just after its start."""
+        try:
+            with closing(connect(self.new.log)) as log:
+                begin_queue(self.settings, log, self.new, self.given)
+        except MisfitError:
+            raise
+        except UnavailableError:
+            return False
+        return True
+
+    def _ready(self) -> bool:
+        try:
+            # The front end is our own child on this machine, so the name in its certificate does not matter.
+            url = f"{self._url}/readyz"
+            answer = httpx.get(url, timeout=2, verify=False, trust_env=uses_proxies(url))  # noqa: S501
+        except httpx.HTTPError:
+            return False
+        if answer.status_code == httpx.codes.OK:
+            return True
+        # If the clock was set back, the front end answers with a problem. Do not wait for the clock.
+        return answer.headers["content-type"] == "application/problem+json" and answer.json().get(
+            "reasons"
+        ) == ["future-head"]
+
+    def _wait(self, stop: threading.Event, what: str, done: Callable[[], bool]) -> None:
+        """Wait for ``what`` without a limit, and report it once: reading a large log takes minutes."""
+        begun, is_reported = time.monotonic(), False
+        while not stop.is_set() and not done():
+            self._supervisor.check()
+            refused = [child for child in self._supervisor.children if child.final_code is not None]
+            if refused:
+                # Use the exit code of the process, because it distinguishes usage from divergence.
+                error = KtError(f"{refused[0].name} refused to start: mend what its message above names")
+                error.exit_code = refused[0].final_code or error.exit_code
+                raise error
+            if not is_reported and time.monotonic() - begun > PATIENCE:
+                is_reported = True
+                self.output.note(f"waiting for {what}")
+            stop.wait(0.1)
+
+
+def node_arguments(settings: Settings) -> tuple[str, ...]:
+    """Return the arguments of ``kt node`` without its address. The node reads its limits from ``kt.toml``."""
+    return ("node", "--data", str(settings.path(settings.node.data)))

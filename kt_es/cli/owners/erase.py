@@ -26,8 +26,6 @@ from kt_es.formats.erasures import Erasure, ErasureReason
 if TYPE_CHECKING:
     from kt_es.config import Settings
 
-REASONS = tuple(reason.label for reason in ErasureReason)
-
 
 @dataclass(frozen=True, slots=True)
 class _Signer:
@@ -57,7 +55,7 @@ class _Signer:
 )
 @click.option(
     "--reason",
-    type=click.Choice(REASONS),
+    type=click.Choice([reason.label for reason in ErasureReason]),
     help="The operator's reason, which is published; required with --operator.",
 )
 @click.option("--sign-with", "names", multiple=True, metavar="NAME", help="The owner's signing key.")
@@ -96,42 +94,44 @@ def erase_command(
     with reached.client(timeout=CHANGE_TIMEOUT, on_stale=until_fresh(output)) as client:
         before = client.lookup(label, profile=False)
         chosen = _chosen(client, before, numbers, everything)
-        signer = (
-            _owner(keys, names, before)
-            if settings is None
-            else _operator(client, settings, ErasureReason[(reason or "").upper()])
-        )
-        pending = [
-            version for version in chosen if not client.lookup(label, version.epoch, profile=False).erased
-        ]
+        if settings is None or reason is None:
+            signer = _owner(keys, names, before)
+        else:
+            signer = _operator(client, settings, ErasureReason[reason.upper()])
+        pending = [each for each in chosen if not client.lookup(label, each.epoch, profile=False).erased]
         for line in _lines(client, before.label, pending, signer):
             output.note(line)
         if pending:
             confirm(yes)
+        origin = before.head.origin
         for version in pending:
-            made = Erasure.sign(
-                before.index, version.entry_hash, signer.reason, before.head.origin, signer.key
-            )
+            made = Erasure.sign(before.index, version.entry_hash, signer.reason, origin, signer.key)
             client.submit_erasure(made)
         proven = [client.confirm_erasure(before.label, version) for version in chosen]
     show_checks(output, proven[-1])
     for version in chosen:
         output.ok(f"the profile of version {version.number} of {before.label} is erased")
-    output.data(
+    signed = {
+        "versions": [version.number for version in pending],
+        "reason": signer.reason.label,
+        "signed_by": signer.id,
+    }
+    erased = [
         {
-            "label": before.label,
-            "origin": before.head.origin,
-            "erased": [_document(version, lookup) for version, lookup in zip(chosen, proven, strict=True)],
-            "signed": None
-            if not pending
-            else {
-                "versions": [version.number for version in pending],
-                "reason": signer.reason.label,
-                "signed_by": signer.id,
-            },
-        },
-        [],
-    )
+            "version": version.number,
+            "entry": version.entry_hash.hex(),
+            "commitment": version.entry.commitment.hex(),
+            "erased": lookup.erased,
+        }
+        for version, lookup in zip(chosen, proven, strict=True)
+    ]
+    document = {
+        "label": before.label,
+        "origin": origin,
+        "erased": erased,
+        "signed": signed if pending else None,
+    }
+    output.data(document, [])
 
 
 def _beside(context: click.Context, reach: Reach, settings: Settings) -> Reach:
@@ -151,9 +151,8 @@ def _chosen(client: Client, before: Lookup, numbers: Sequence[int], everything: 
         return list(versions)
     missing = [number for number in numbers if number > len(versions)]
     if missing:
-        raise RefusedError(
-            "unknown-version", f"{before.label} has no version {missing[0]}; its last one is {len(versions)}"
-        )
+        problem = f"{before.label} has no version {missing[0]}; its last one is {len(versions)}"
+        raise RefusedError("unknown-version", f"{problem}: give --version up to that")
     return [versions[number - 1] for number in sorted(set(numbers) or {len(versions)})]
 
 
@@ -181,12 +180,3 @@ def _lines(client: Client, label: str, pending: Sequence[Version], signer: _Sign
         for key in client.lookup(label, version.epoch).profile or ():
             yield f"    - key {key.type} {key.name}, {len(key.data)} bytes"
         yield f"    = entry {version.entry_hash.hex()} with its commitment"
-
-
-def _document(version: Version, lookup: Lookup) -> dict[str, Any]:
-    return {
-        "version": version.number,
-        "entry": version.entry_hash.hex(),
-        "commitment": version.entry.commitment.hex(),
-        "erased": lookup.erased,
-    }

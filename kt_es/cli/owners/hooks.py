@@ -20,7 +20,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
 
 import click
 import httpx
@@ -30,6 +29,19 @@ from kt_es.client.client import Client
 from kt_es.crypto.hashes import sha256
 from kt_es.errors import ConfigError, KtError
 from kt_es.process.network import uses_proxies
+
+Document: TypeAlias = dict[str, Any]
+"""An alarm as JSON."""
+
+KIND = "alarms"
+"""The kind under which a client's store keeps waiting alarms, by label."""
+
+DELIVERED = "told"
+"""The kind under which the store keeps, by label and entry, which hooks accepted its alarm."""
+
+_ENTRY = "entry"  # the field of a document that names a version
+_MOST = 100  # waiting alarms of one label; the oldest are dropped first
+_Waiting: TypeAlias = list[tuple[Document, list[str]]]
 
 hook_options = options(
     click.option(
@@ -57,17 +69,18 @@ class Hooks:
         try:
             words = tuple(shlex.split(command or ""))
         except ValueError as error:
-            raise ConfigError(f"--on-alarm cannot be split into words: {error}") from None
+            raise ConfigError(
+                f"--on-alarm cannot be split into words: {error}; write it as for a shell"
+            ) from None
         if command is not None and (not words or shutil.which(words[0]) is None):
-            raise ConfigError(f"--on-alarm: there is no program {words[0] if words else command!r}")
+            program = words[0] if words else repr(command)
+            raise ConfigError(f"--on-alarm: there is no program {program}; install it, or name its path")
         if webhook is not None:
             try:
-                address = urlsplit(webhook)
-                valid = address.scheme in ("http", "https") and bool(address.hostname)
-                httpx.URL(webhook)
+                url = httpx.URL(webhook)
             except (ValueError, httpx.InvalidURL):
-                valid = False
-            if not valid:
+                url = httpx.URL()
+            if url.scheme not in ("http", "https") or not url.host:
                 raise ConfigError("--webhook must be an address that begins with http:// or https://")
         return cls(words, webhook, desktop)
 
@@ -92,11 +105,8 @@ class Hooks:
     def run(self, document: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
         """Run the hooks ``names`` with ``document``, and return a report of each that failed, by name."""
         data = json.dumps(document, ensure_ascii=False).encode()
-        failures = {}
-        for name in names:
-            if failure := self._run(name, document, data):
-                failures[name] = failure
-        return failures
+        reports = {name: self._run(name, document, data) for name in names}
+        return {name: report for name, report in reports.items() if report is not None}
 
     def _run(self, name: str, document: Mapping[str, Any], data: bytes) -> str | None:
         if name == "webhook" and self.webhook is not None:
@@ -108,12 +118,9 @@ class Hooks:
 
 def _ran(words: tuple[str, ...], data: bytes, seconds: float) -> str | None:
     try:
+        null = subprocess.DEVNULL
         process = subprocess.Popen(  # noqa: S603 (the user's own command)
-            words,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            words, stdin=subprocess.PIPE, stdout=null, stderr=null, start_new_session=True
         )
     except (OSError, ValueError) as error:
         return f"the command {words[0]} cannot be run: {error}"
@@ -137,13 +144,9 @@ def _posted(address: str, data: bytes, seconds: float) -> str | None:
     def post() -> None:
         headers = {"content-type": "application/json"}
         try:
+            proxies = uses_proxies(address)
             with httpx.stream(
-                "POST",
-                address,
-                content=data,
-                headers=headers,
-                timeout=seconds,
-                trust_env=uses_proxies(address),
+                "POST", address, content=data, headers=headers, timeout=seconds, trust_env=proxies
             ) as answer:
                 failed = answer.status_code >= 300
                 outcome.append(f"the webhook answered with {answer.status_code}" if failed else None)
@@ -165,20 +168,6 @@ def _notified(document: Mapping[str, Any], seconds: float) -> str | None:
     return _ran((program, "--urgency=critical", "--", title, str(document["sentence"])), b"", seconds)
 
 
-Document: TypeAlias = dict[str, Any]
-"""An alarm as JSON."""
-
-KIND = "alarms"
-"""The kind under which a client's store keeps waiting alarms, by label."""
-
-DELIVERED = "told"
-"""The kind under which the store keeps, by label and entry, which hooks accepted its alarm."""
-
-_ENTRY = "entry"  # the field of a document that names a version
-_MOST = 100  # waiting alarms of one label; the oldest are dropped first
-_Waiting: TypeAlias = list[tuple[Document, list[str]]]
-
-
 class Alarms:
     """Runs ``hooks`` for alarms, and calls ``report`` for each hook that failed."""
 
@@ -198,10 +187,7 @@ class Alarms:
     def retry(self, label: str) -> Document | None:
         """Deliver the oldest waiting alarm of ``label`` again, and return it.
 
-        Each call delivers one alarm, so that unreachable hooks do not stop the watch.
-
-        Raises:
-            ConfigError: the kept alarms are damaged.
+        Each call delivers one alarm, so that unreachable hooks do not stop the watch. Raises ``ConfigError``.
         """
         waiting = _read(label, self._client.recall(KIND, label.encode()))
         if not waiting:
@@ -240,7 +226,6 @@ class Alarms:
         return frozenset(done)
 
     def _note_accepted(self, label: str, document: Document, names: list[str]) -> None:
-        """Remember that these hooks accepted the alarm."""
         entry, key = document.get(_ENTRY), label.encode()
         if entry is None or not names:
             return
@@ -273,24 +258,25 @@ class Alarms:
 
 
 def _read(label: str, data: bytes | None) -> _Waiting:
-    if data is None:
-        return []
     try:
-        waiting = [({**document}, [str(name) for name in names]) for document, names in json.loads(data)]
+        alarms = [] if data is None else json.loads(data)
+        waiting = [({**document}, [str(name) for name in names]) for document, names in alarms]
         valid = all(
             isinstance(document[field], str) for document, _ in waiting for field in ("kind", "sentence")
         )
     except (ValueError, TypeError, KeyError):
         valid = False
     if not valid:
-        raise ConfigError(f"the alarms of {label} that wait for a hook are damaged")
+        raise ConfigError(
+            f"the alarms of {label} that wait for a hook are damaged: name another directory with --state"
+        )
     return waiting
 
 
 def _read_accepted(label: str, data: bytes | None) -> dict[str, list[str]]:
-    if data is None:
-        return {}
     try:
-        return {str(entry): [str(hook) for hook in hooks] for entry, hooks in json.loads(data).items()}
+        accepted = {} if data is None else json.loads(data)
+        return {str(entry): [str(hook) for hook in hooks] for entry, hooks in accepted.items()}
     except (ValueError, TypeError, AttributeError):
-        raise ConfigError(f"what the hooks of {label} were told is damaged") from None
+        problem = f"what the hooks of {label} were told is damaged"
+        raise ConfigError(f"{problem}: name another directory with --state") from None

@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kt_es.cli.options import CHANGE_TIMEOUT, Number, Reach, reach_options, until_fresh
-from kt_es.cli.output import Output, is_terminal, output_of
+from kt_es.cli.options import CHANGE_TIMEOUT, FILE, Number, Reach, reach_options, until_fresh
+from kt_es.cli.output import Output, output_of
 from kt_es.cli.owners.keys import described, key_document, keys_option, signing_keys
 from kt_es.client.bulk import (
     BulkAction,
@@ -56,7 +57,7 @@ def read_plan(kind: str, file: Path, policy: str) -> ImportPlan:
 
 @click.command("import")
 @click.argument("kind", type=click.Choice(KINDS))
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", type=FILE)
 @click.option("--dry-run", is_flag=True, help="Only list what would be published and skipped.")
 @click.option(
     "--replace",
@@ -88,7 +89,7 @@ def import_command(
     patience: float,
     keys: Path,
     **reach: Any,
-) -> int:
+) -> None:
     """Publish the keys in FILE, one account for each address or name in it.
 
     KIND is openpgp (a keyring), ssh (authorized_keys or allowed_signers) or pem (certificates).
@@ -98,11 +99,10 @@ def import_command(
     output = output_of(context)
     if kind == "openpgp":
         require("openpgp", "kt import openpgp")
-    reached = Reach(**reach)
     report = BulkReport(0, 0, [])
     planned: list[Planned] = []
     seconds = 0.0
-    with reached.client(jobs, CHANGE_TIMEOUT, until_fresh(output)) as client:
+    with Reach(**reach).client(jobs, CHANGE_TIMEOUT, until_fresh(output)) as client:
         policy = client.directory(timeout=patience).label_policy
         plan = read_plan(kind, file, policy)
         show_skipped(output, plan, everything=dry_run)
@@ -125,35 +125,31 @@ def import_command(
             )
             seconds = time.monotonic() - started
     show_summary(output, plan, report)
-    sentence = _planned_sentence(plan, planned) if dry_run else _sentence(plan, report)
-    output.data(_document(plan, report, planned if dry_run else None, seconds), [sentence])
+    sent = "; nothing was sent. Without --dry-run" if dry_run else ""
+    sentence = f"{counted(plan.keys, 'keys')}, {counted(len(plan.accounts), 'accounts')}{sent}"
+    result = _result(plan, _expected(planned) if dry_run else report)
+    output.data(_document(plan, report, planned if dry_run else None, seconds), [f"{sentence}: {result}"])
     if report.refused:
-        raise KtError(f"refused: {counted(len(report.refused), 'accounts')}; the reasons stand above")
-    return 0
+        raise KtError(f"refused: {counted(len(report.refused), 'accounts')}; see the reasons above")
 
 
 def _wanted(plan: ImportPlan) -> Iterator[Wanted]:
     return (Wanted(account.label, account.keys) for account in plan.accounts)
 
 
-def _sentence(plan: ImportPlan, report: BulkReport) -> str:
-    keys, accounts = counted(plan.keys, "keys"), counted(len(plan.accounts), "accounts")
-    return (
-        f"{keys}, {accounts}: {report.published} published "
-        f"({report.extended} had keys before, {report.replaced} replaced), "
-        f"{report.unchanged} unchanged, {len(report.refused)} refused, {len(plan.skipped)} skipped"
-    )
-
-
-def _planned_sentence(plan: ImportPlan, planned: list[Planned]) -> str:
-    keys, accounts = counted(plan.keys, "keys"), counted(len(plan.accounts), "accounts")
+def _expected(planned: list[Planned]) -> BulkReport:
+    """Return the report that the accounts of a dry run would have."""
     actions = Counter(account.action for account in planned)
+    refused = [(each.label, each.problem) for each in planned if each.action is BulkAction.REFUSED]
     extended, replaced = actions[BulkAction.EXTENDED], actions[BulkAction.REPLACED]
     published = actions[BulkAction.NEW] + extended + replaced
+    return BulkReport(published, actions[BulkAction.UNCHANGED], refused, extended, replaced)
+
+
+def _result(plan: ImportPlan, report: BulkReport) -> str:
     return (
-        f"{keys}, {accounts}; nothing was sent. Without --dry-run: {published} published "
-        f"({extended} had keys before, {replaced} replaced), {actions[BulkAction.UNCHANGED]} unchanged, "
-        f"{actions[BulkAction.REFUSED]} refused, {len(plan.skipped)} skipped"
+        f"{report.published} published ({report.extended} had keys before, {report.replaced} replaced), "
+        f"{report.unchanged} unchanged, {len(report.refused)} refused, {len(plan.skipped)} skipped"
     )
 
 
@@ -188,11 +184,11 @@ def _document(
 
 def show_skipped(output: Output, plan: ImportPlan, *, everything: bool) -> None:
     """List the parts of the file that become no account, by number, on the user's terminal alone."""
-    limit = None if everything else SHOWN
-    for part in plan.skipped[:limit]:
+    parts = plan.skipped if everything else plan.skipped[:SHOWN]
+    for part in parts:
         output.note(f"  skipped {part.shown}: {part.reason}")
-    if limit is not None and len(plan.skipped) > limit:
-        output.note(f"  and {len(plan.skipped) - limit} more; --dry-run lists all")
+    if len(parts) < len(plan.skipped):
+        output.note(f"  and {len(plan.skipped) - len(parts)} more; --dry-run lists all")
 
 
 def show_accounts(output: Output, plan: ImportPlan) -> None:
@@ -225,29 +221,19 @@ def publish_plan(
     patience: float,
 ) -> BulkReport:
     """Run ``publish_all`` with two progress bars: accounts submitted, and accounts proven in the map."""
-    hidden = output.quiet or not is_terminal()
-    with (
-        click.progressbar(
-            length=len(plan.accounts), label="submitted", file=sys.stderr, hidden=hidden
-        ) as sent,
-        click.progressbar(
-            length=len(plan.accounts), label="verified ", file=sys.stderr, hidden=hidden
-        ) as stood,
-    ):
+    hidden = output.quiet or not sys.stderr.isatty()
+    bar = partial(click.progressbar, length=len(plan.accounts), file=sys.stderr, hidden=hidden)
+    with bar(label="submitted") as sent, bar(label="verified ") as stood:
         return publish_all(
             client,
             _wanted(plan),
             keys,
-            BulkProgress(_step(sent), _step(stood)),
+            BulkProgress(lambda: sent.update(1), lambda: stood.update(1)),
             merging=MERGING,
             replace_keys=replace_keys,
             jobs=jobs,
             patience=patience,
         )
-
-
-def _step(bar: Any) -> Callable[[], None]:
-    return lambda: bar.update(1)
 
 
 def show_summary(output: Output, plan: ImportPlan, report: BulkReport) -> None:

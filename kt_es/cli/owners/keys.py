@@ -12,6 +12,7 @@ from typing import Any
 import click
 import platformdirs
 
+from kt_es.cli.options import NEW_FOLDER
 from kt_es.cli.output import output_of
 from kt_es.client.changes import Mine
 from kt_es.client.states import KeyStore, StoredKey
@@ -25,6 +26,9 @@ from kt_es.importers.recognize import PublicPart, Recognized, fingerprint_of, re
 
 _RAW = "raw"
 _X25519 = "x25519"
+DEFAULT_KEY = "default"
+ALGORITHMS = {"ed25519": ED25519, "p256": ECDSA_P256}
+_KEY_ID = re.compile(r"[0-9a-fA-F]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +41,7 @@ class KeyFile:
 
 
 def read_key_file(path: Path, kind: str | None = None) -> KeyFile:
-    """Read the keys of one file. They are named after the file.
-
-    Args:
-        path: the file.
-        kind: the type that the user gives for it, if any.
+    """Read the keys of one file, which are named after it. ``kind`` is the type that the user gives, if any.
 
     Raises:
         ConfigError: the file cannot be read; it holds a private key; or it holds something else than public
@@ -54,14 +54,11 @@ def read_key_file(path: Path, kind: str | None = None) -> KeyFile:
     except UnicodeEncodeError:
         raise ConfigError(f"{path}: the file's name is published, and it is not UTF-8; rename it") from None
     parts = recognized.parts
-    return KeyFile(
-        path,
-        tuple(
-            ProfileKey(_name(path, number, len(parts)), part.type, part.data)
-            for number, part in enumerate(parts, 1)
-        ),
-        recognized.left_out,
+    keys = (
+        ProfileKey(_name(path, number, len(parts)), part.type, part.data)
+        for number, part in enumerate(parts, 1)
     )
+    return KeyFile(path, tuple(keys), recognized.left_out)
 
 
 def described(key: ProfileKey) -> str:
@@ -80,11 +77,12 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(MAX_PROFILE + 1)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
+        raise ConfigError(f"{path} cannot be read: {error.strerror}; name another file") from None
     if len(data) > MAX_PROFILE:
-        raise ConfigError(f"{path}: larger than a profile may be ({MAX_PROFILE} bytes)")
+        problem = f"{path}: larger than a profile may be ({MAX_PROFILE} bytes)"
+        raise ConfigError(f"{problem}; publish fewer keys")
     if not data:
-        raise ConfigError(f"{path}: is empty")
+        raise ConfigError(f"{path}: is empty; name the file of a public key")
     return data
 
 
@@ -108,7 +106,8 @@ def _checked(path: Path, data: bytes, kind: str | None) -> Recognized:
         )
     types = {part.type for part in recognized.parts}
     if kind is not None and types != {kind}:
-        raise ConfigError(f"{path}: is {' and '.join(sorted(types))}, not {kind} as --type says")
+        found = " and ".join(sorted(types))
+        raise ConfigError(f"{path}: is {found}, not {kind} as --type says; leave --type out")
     return recognized
 
 
@@ -118,13 +117,9 @@ def _name(path: Path, number: int, count: int) -> str:
     return path.name.encode()[: 255 - len(suffix)].decode("utf-8", "ignore") + suffix
 
 
-DEFAULT_KEY = "default"
-ALGORITHMS = {"ed25519": ED25519, "p256": ECDSA_P256}
-_KEY_ID = re.compile(r"[0-9a-fA-F]{16}")
-
 keys_option = click.option(
     "--keys",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=NEW_FOLDER,
     default=lambda: platformdirs.user_data_path("kt-es") / "keys",
     help="Where your signing keys are; default the XDG data directory.",
 )
@@ -214,7 +209,7 @@ def choose_signers(
         raise RefusedError(
             "unauthorized",
             f"version {before.entry.version} of {before.label} can be changed by the keys {needed} only, and "
-            f"{where}",
+            f"{where}; name one with --sign-with, or its folder with --keys",
         )
     if names:
         return chosen
@@ -235,5 +230,5 @@ def key_ids(values: Iterable[str]) -> frozenset[bytes]:
     """Parse key ids that an option gives in hexadecimal."""
     for value in values:
         if not _KEY_ID.fullmatch(value):
-            raise ConfigError(f"{value!r} is no key id: a key id has 16 hex digits")
+            raise ConfigError(f"{value!r} is no key id: a key id has 16 hex digits, as kt history shows it")
     return frozenset(bytes.fromhex(value) for value in values)

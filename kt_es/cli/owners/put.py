@@ -1,4 +1,4 @@
-"""``kt put``: publish the keys of an account, all of them or some."""
+"""``kt put`` and ``kt revoke``: change the published keys of an account, or take signing keys off it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from typing import Any
 
 import click
 
-from kt_es.cli.options import CHANGE_TIMEOUT, Reach, until_fresh
+from kt_es.cli.options import CHANGE_TIMEOUT, FILE, Reach, until_fresh
 from kt_es.cli.output import output_of
-from kt_es.cli.owners.keys import choose_signers, read_key_file, read_mine, signing_keys
+from kt_es.cli.owners.keys import choose_signers, key_ids, read_key_file, read_mine, signing_keys
 from kt_es.cli.owners.signing import Signing, publish_change, say_unchanged, signing_options
 from kt_es.client.client import Client
+from kt_es.client.states import KeyStore
 from kt_es.client.trust import Lookup
-from kt_es.errors import RefusedError
-from kt_es.formats.entries import PROFILE_TYPES, ProfileKey
+from kt_es.errors import KtError, RefusedError
+from kt_es.formats.entries import PROFILE_TYPES, ProfileKey, PublicKey
 from kt_es.importers.accounts import keeping
-
-_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.command("put")
@@ -27,14 +26,14 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
     "--key",
     "files",
     multiple=True,
-    type=_FILE,
+    type=FILE,
     help="A public key or certificate file; may be repeated. Its kind is recognized.",
 )
 @click.option(
     "--add",
     "added",
     multiple=True,
-    type=_FILE,
+    type=FILE,
     help="A file to publish beside the present keys; it replaces a key of the same name. May be repeated.",
 )
 @click.option(
@@ -110,7 +109,7 @@ def _check_edits(files: Sequence[Path], added: Sequence[Path], removed: Sequence
     names = [*(path.name[:255] for path in added), *removed]
     for name in names:
         if names.count(name) > 1:
-            raise click.UsageError(f"the name {name} stands in --add and --remove more than once")
+            raise click.UsageError(f"--add and --remove name {name} more than once: leave one of them out")
 
 
 def _edited(
@@ -122,9 +121,8 @@ def _edited(
     is repeated, and its work is done.
     """
     if before.erased and not added:
-        raise RefusedError(
-            "erased", f"the profile of {before.label} was erased: no key is left to be removed", "remove"
-        )
+        problem = f"the profile of {before.label} was erased: no key is left to be removed"
+        raise RefusedError("erased", f"{problem}; publish keys with --key FILE", "remove")
     present = before.profile or ()
     missing = [name for name in removed if name not in {key.name for key in present}]
     if missing:
@@ -138,7 +136,8 @@ def _edited(
 
 def _refuse_unknown_names(client: Client, before: Lookup, missing: Sequence[str]) -> None:
     if before.entry is None:
-        raise RefusedError("unknown-name", f"{before.label} has published nothing", "remove")
+        problem = f"{before.label} has published nothing: leave --remove out"
+        raise RefusedError("unknown-name", problem, "remove")
     earlier = {
         key.name
         for version in client.history(before.label, profiles=True).versions
@@ -147,8 +146,112 @@ def _refuse_unknown_names(client: Client, before: Lookup, missing: Sequence[str]
     never = [name for name in missing if name not in earlier]
     if never:
         named = ", ".join(key.name for key in before.profile or ()) or "none"
+        problem = f"{before.label} has no key called {', '.join(never)}; its keys are called: {named}"
+        raise RefusedError("unknown-name", f"{problem}; give --remove one of them", "remove")
+
+
+@click.command("revoke")
+@click.argument("label")
+@click.argument("revoked", metavar="KEY...", nargs=-1, required=True)
+@click.option(
+    "--replace-with",
+    "added",
+    multiple=True,
+    metavar="NAME",
+    help="A signing key of yours to authorize instead; may be repeated.",
+)
+@signing_options("a stored one that stays authorized")
+@click.pass_context
+def revoke_command(
+    context: click.Context,
+    /,
+    label: str,
+    revoked: tuple[str, ...],
+    added: tuple[str, ...],
+    names: tuple[str, ...],
+    accept: tuple[str, ...],
+    yes: bool,
+    mine: tuple[str, ...],
+    keys: Path,
+    **reach: Any,
+) -> None:
+    """Take signing keys off LABEL's account: sign and publish a version without them.
+
+    KEY is the name of a stored key, or a key id as `kt history` shows it. The published keys stay as they
+    are. Versions that the revoked keys signed earlier stay in the history.
+    """
+    output = output_of(context)
+    ids = _revoked_ids(keys, revoked)
+    new = signing_keys(keys, added) if added else []
+    known = read_mine(keys, mine, accept)
+    with Reach(**reach).client(timeout=CHANGE_TIMEOUT, on_stale=until_fresh(output)) as client:
+        before = client.lookup(label)
+        if before.entry is None:
+            raise RefusedError("absent", f"{before.label} has no account: there is nothing to revoke")
+        present = before.entry.authorized_keys
+        _refuse_unknown_keys(client, before, ids, present)
+        without = tuple(key for key in present if key.id in ids)
+        if not without:
+            # Every key to revoke was authorized earlier and is gone, so the command is repeated.
+            _refuse_to_add(before, present, [key.public for key in new])
+            say_unchanged(output, before)
+            return
+        _refuse_to_revoke_all(before, present, without, [key.public for key in new])
+        if before.profile is None:
+            raise KtError(
+                f"the profile of {before.label} was erased, so its keys cannot be published again: "
+                f"use `kt put --key FILE --rotate-to NAME`"
+            )
+        signers = choose_signers(keys, names, before, without)
+        publish_change(output, client, before, before.profile, Signing(signers, new, known, yes, without))
+
+
+def _revoked_ids(keys: Path, revoked: Sequence[str]) -> list[bytes]:
+    """Return the key ids of the arguments, each the name of a stored key or an id in hexadecimal."""
+    stored = {key.name: key.public.id for key in KeyStore(keys).list()}
+    return [stored[word] if word in stored else next(iter(key_ids((word,)))) for word in revoked]
+
+
+def _refuse_unknown_keys(
+    client: Client, before: Lookup, ids: Sequence[bytes], present: Sequence[PublicKey]
+) -> None:
+    """Refuse ids that no version of the account authorized."""
+    missing = set(ids) - {key.id for key in present}
+    if not missing:
+        return
+    versions = client.history(before.label).versions
+    earlier = {key.id for version in versions for key in version.entry.authorized_keys}
+    for key_id in sorted(missing - earlier):
+        there = ", ".join(key.id.hex() for key in present)
         raise RefusedError(
-            "unknown-name",
-            f"{before.label} has no key called {', '.join(never)}; its keys are called: {named}",
-            "remove",
+            "unknown-key",
+            f"{key_id.hex()} never was an authorized key of {before.label}; name one of these: {there}",
+        )
+
+
+def _refuse_to_add(before: Lookup, present: Sequence[PublicKey], new: Sequence[PublicKey]) -> None:
+    for key in new:
+        if key not in present:
+            raise RefusedError(
+                "unknown-key",
+                f"{before.label} has none of the keys to revoke any more, and {key.id.hex()} is not "
+                f"authorized: authorize it with `kt put --rotate-to NAME`",
+            )
+
+
+def _refuse_to_revoke_all(
+    before: Lookup, present: Sequence[PublicKey], without: Sequence[PublicKey], new: Sequence[PublicKey]
+) -> None:
+    for key in new:
+        if key in without:
+            raise RefusedError(
+                "unauthorized",
+                f"{key.id.hex()} cannot be revoked and authorized by one version: name another key with "
+                "--replace-with",
+            )
+    if not new and all(key in without for key in present):
+        raise RefusedError(
+            "unauthorized",
+            f"no key would be left that can change {before.label}: make one with `kt keys generate NAME` and "
+            f"give it with --replace-with NAME",
         )

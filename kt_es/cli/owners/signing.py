@@ -15,7 +15,6 @@ from kt_es.cli.owners.keys import described, key_document, keys_option, mine_opt
 from kt_es.cli.people.get import lookup_document, show_checks
 from kt_es.client.changes import UNKNOWN_KEYS, Difference, Mine, Proposal
 from kt_es.client.client import Client
-from kt_es.client.publishing import Published
 from kt_es.client.states import StoredKey
 from kt_es.client.trust import Lookup
 from kt_es.errors import KtError, RefusedError
@@ -48,7 +47,7 @@ def signing_options(default: str) -> Callable[[_F], _F]:
 def confirm(yes: bool) -> None:
     """Ask before signing at a terminal. Without a terminal nobody can answer, and the change was shown."""
     if not yes and sys.stdin.isatty() and not click.confirm("Sign and publish this?", err=True):
-        raise KtError("nothing was signed or published")
+        raise KtError("nothing was signed or published: answer y to do so, or give --yes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,14 @@ def publish_change(
     confirm(signing.yes)
     published = client.send(proposed)
     show_checks(output, published.lookup)
-    _report(output, published)
+    number, proven = proposed.submission.mutation.entry.version, published.lookup.entry
+    if published.stands:
+        output.ok(f"version {number} of {before.label} stands in the directory")
+    elif proven is not None:
+        output.fail(
+            f"version {number} of {before.label} was taken, but version {proven.version} has replaced it "
+            f"already; see who signed that: kt history {before.label}"
+        )
     document = lookup_document(published.lookup)
     output.data({**document, "stands": published.stands, "signed": _proposal_document(proposed, profile)}, [])
 
@@ -106,18 +112,6 @@ def _proposed(client: Client, before: Lookup, profile: Sequence[ProfileKey], sig
         ) from None
 
 
-def _report(output: Output, published: Published) -> None:
-    mutation, proven = published.submission.mutation, published.lookup.entry
-    number, label = mutation.entry.version, published.lookup.label
-    if published.stands:
-        output.ok(f"version {number} of {label} stands in the directory")
-    elif proven is not None:
-        output.fail(
-            f"version {number} of {label} was taken, but version {proven.version} has replaced it already; "
-            f"see who signed that: kt history {label}"
-        )
-
-
 def _proposal_lines(
     proposed: Proposal, profile: Sequence[ProfileKey], stored: dict[bytes, str]
 ) -> Iterator[str]:
@@ -130,16 +124,21 @@ def _proposal_lines(
         for key in profile:
             yield f"    + key {described(key)}"
     else:
-        for mark, keys in _marked(proposed.profile):
+        for _, mark, keys in _parts(proposed.profile):
             for key in keys:
                 yield f"    {mark} key {described(key)}"
-    for mark, authorized in _marked(proposed.authorized):
+    for _, mark, authorized in _parts(proposed.authorized):
         for public in authorized:
             yield f"    {mark} authorized to sign the next version: {_key_name(public.id, stored)}"
 
 
-def _marked(difference: Difference[Any]) -> Iterable[tuple[str, tuple[Any, ...]]]:
-    return (("+", difference.added), ("=", difference.kept), ("-", difference.removed))
+def _parts(difference: Difference[Any]) -> Iterable[tuple[str, str, tuple[Any, ...]]]:
+    """Return the parts of a difference, each with its name in a document and its mark in a line."""
+    return (
+        ("added", "+", difference.added),
+        ("kept", "=", difference.kept),
+        ("removed", "-", difference.removed),
+    )
 
 
 def _key_name(key_id: bytes, stored: dict[bytes, str]) -> str:
@@ -153,14 +152,8 @@ def _proposal_document(proposed: Proposal, profile: Sequence[ProfileKey]) -> dic
         "signed_by": [key_id.hex() for key_id in proposed.signers],
         "keys": None
         if proposed.profile is None
-        else _difference_document(proposed.profile, lambda key: key.name),
-        "authorized_keys": _difference_document(proposed.authorized, lambda key: key.id.hex()),
-    }
-
-
-def _difference_document(difference: Difference[Any], name: Callable[[Any], str]) -> dict[str, list[str]]:
-    return {
-        "added": [name(item) for item in difference.added],
-        "kept": [name(item) for item in difference.kept],
-        "removed": [name(item) for item in difference.removed],
+        else {kind: [key.name for key in keys] for kind, _, keys in _parts(proposed.profile)},
+        "authorized_keys": {
+            kind: [key.id.hex() for key in keys] for kind, _, keys in _parts(proposed.authorized)
+        },
     }

@@ -10,9 +10,8 @@ from typing import Any
 
 import click
 
-from kt_es.cli.logs import configure_logs
 from kt_es.cli.options import Number, Reach, reach_options
-from kt_es.cli.output import Output, at, failure, logs_of, output_of, stop_on_signals
+from kt_es.cli.output import Output, at, configure_logs, failure, logs_of, output_of, stop_on_signals
 from kt_es.cli.owners.hooks import Alarms, Document, Hooks, hook_options
 from kt_es.cli.owners.keys import keys_option, mine_option, read_mine
 from kt_es.cli.saving import write_private
@@ -36,11 +35,7 @@ _REMEMBERED = 1_000
 @click.argument("labels", nargs=-1, required=True)
 @click.option("--interval", type=Number(0.1), default=30.0, show_default=True, help="Seconds between checks.")
 @click.option("--once", is_flag=True, help="Check once and end.")
-@click.option(
-    "--from-now",
-    is_flag=True,
-    help="At the first watch begin with the present version.",
-)
+@click.option("--from-now", is_flag=True, help="At the first watch begin with the present version.")
 @click.option("--keep-watching", is_flag=True, help="Go on after an alarm.")
 @hook_options
 @mine_option
@@ -61,7 +56,7 @@ def watch_command(
     mine: tuple[str, ...],
     keys: Path,
     **reach: Any,
-) -> int:
+) -> None:
     """Watch your LABELS: check each epoch since the last check, and alarm on any version that is not yours.
 
     A version is yours if all its authorized keys are yours and one of them signed it. The first watch checks
@@ -84,9 +79,10 @@ def watch_command(
     hooks = Hooks.of(on_alarm, webhook, desktop)
     stop = stop_on_signals()
     options = Reach(**reach)
+    output = output_of(context)
     with options.client() as client:
-        _check_labels(output_of(context), client, labels)
-        watch = Watch(output_of(context), client, yours, hooks, options.state / "alarms", from_now=from_now)
+        _check_labels(output, client, labels)
+        watch = Watch(output, client, yours, hooks, options.state / "alarms", from_now=from_now)
         while not stop.is_set():
             watch.round(tuple(dict.fromkeys(labels)), stop)
             if once or (watch.alarmed and not keep_watching):
@@ -96,10 +92,9 @@ def watch_command(
     gravest = watch.gravest(once)
     if gravest is not None:
         document["error"] = failure(gravest.exit_code, without_password(str(gravest)), gravest)
-    output_of(context).data(document, [])
+    output.data(document, [])
     if gravest is not None:
         raise gravest
-    return 0
 
 
 def _check_labels(output: Output, client: Client, labels: Sequence[str]) -> None:
@@ -145,8 +140,8 @@ class Watch:
     def gravest(self, once: bool) -> KtError | None:
         """Return the gravest alarm, for the end of the watch; with ``once`` also a failure to check."""
         codes = GRAVEST if once else (5, 6, 4)
-        found = [error for code in codes for (failed, _), error in self._failed.items() if failed == code]
-        return found[0] if found else None
+        found = (error for code in codes for (failed, _), error in self._failed.items() if failed == code)
+        return next(found, None)
 
     def _look(self, label: str) -> bool:
         try:
@@ -188,27 +183,25 @@ class Watch:
         proven = isinstance(error, EquivocationError)
         self.alarmed |= proven
         self._fail(label, error, str(error))
-        case, evidence = str(error), None
-        if isinstance(error, EquivocationError) and error.evidence is not None:
-            # The next answer describes the same contradiction in other words.
-            case = sha256(error.evidence).hex()
+        evidence = error.evidence if isinstance(error, EquivocationError) else None
+        saved = error.saved if isinstance(error, EquivocationError) and evidence is not None else None
+        # The next answer describes the same contradiction in other words.
+        case = str(error) if evidence is None else sha256(evidence).hex()
         if self._reported.get(label) == case:
             return
-        if isinstance(error, EquivocationError) and error.evidence is not None:
-            if error.saved is None:
-                self._output.note("  the evidence could not be saved; keep these lines:")
-                for line in armored(error.evidence).splitlines():
-                    self._output.note(line)
-            else:
-                evidence = str(error.saved)
-                self._output.note(f"  the evidence is in {evidence}; `kt verify` confirms it")
+        if saved is not None:
+            self._output.note(f"  the evidence is in {saved}; `kt verify` confirms it")
+        elif evidence is not None:
+            self._output.note("  the evidence could not be saved; keep these lines:")
+            for line in armored(evidence).splitlines():
+                self._output.note(line)
         self._alarm(
             {
                 "kind": "contradiction" if proven else "verification-failed",
                 "label": label,
                 "sentence": str(error),
                 "exit_code": error.exit_code,
-                "evidence": evidence,
+                "evidence": None if saved is None else str(saved),
             }
         )
         self._reported[label] = case
@@ -222,15 +215,14 @@ class Watch:
         line = f"version {number}  {since} epoch {change.epoch}, {when}  signed by {signers}"
         if change.mine:
             self._output.ok(f"{change.label}: {line}: yours")
-            self._reported_changes.append(change.entry_hash)
-            return
-        self.alarmed = True
-        why = "not yours" if change.authorized else "not yours, and not authorized by the keys before it"
-        sentence = f"{line}: {why}"
-        self._fail(change.label, _not_yours(change.label, number), sentence)
-        document = {**_document(change), "sentence": sentence}
-        # The configured hooks may have changed since the first report.
-        self._alarm(document if change.again else {**document, "proof": self._saved(change)})
+        else:
+            self.alarmed = True
+            why = "not yours" if change.authorized else "not yours, and not authorized by the keys before it"
+            sentence = f"{line}: {why}"
+            self._fail(change.label, _not_yours(change.label, number), sentence)
+            document = {**_document(change), "sentence": sentence}
+            # The configured hooks may have changed since the first report.
+            self._alarm(document if change.again else {**document, "proof": self._saved(change)})
         self._reported_changes.append(change.entry_hash)
 
     def _alarm(self, document: Document) -> None:

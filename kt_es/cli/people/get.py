@@ -1,4 +1,4 @@
-"""``kt get``: look an account up, and show what was proven and what changed since the last lookup."""
+"""``kt get`` and ``kt verify``: look an account up, or verify a saved proof or evidence without a network."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from typing import Any
 
 import click
 
-from kt_es.cli.options import Reach, reach_options
+from kt_es.cli.options import FILE, NEW_FILE, NEW_FOLDER, Reach, reach_options, state_option
 from kt_es.cli.output import Output, at, output_of
 from kt_es.cli.saving import save_profile, save_proof
 from kt_es.client.client import Client
-from kt_es.client.entries import Account
 from kt_es.client.history import History, Version
+from kt_es.client.offline import Conviction, verify_evidence, verify_proof
+from kt_es.client.state import FileStateStore
+from kt_es.client.states import States
 from kt_es.client.trust import Lookup
-from kt_es.errors import UnavailableError
+from kt_es.client.trusted import Pinned
+from kt_es.errors import ConfigError, EquivocationError, MalformedError, UnavailableError, VerificationError
 from kt_es.formats.entries import ProfileKey
+from kt_es.formats.evidence import MAX_EVIDENCE_FILE, evidence_in
 from kt_es.formats.notes import encode_base64
+from kt_es.formats.proofs import PROOF_FILE, ProofFile
 
 PROVEN_ABSENT = 3
 
@@ -25,10 +30,8 @@ PROVEN_ABSENT = 3
 @click.command("get")
 @click.argument("label")
 @click.option("--epoch", type=click.IntRange(1), help="Look up this epoch; default the latest.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Save the proof to FILE.")
-@click.option(
-    "--save", type=click.Path(path_type=Path, file_okay=False), help="Save the keys as files in a directory."
-)
+@click.option("--out", type=NEW_FILE, help="Save the proof to FILE.")
+@click.option("--save", type=NEW_FOLDER, help="Save the keys as files in a directory.")
 @reach_options
 @click.pass_context
 def get_command(
@@ -78,11 +81,8 @@ def show_lookup(output: Output, lookup: Lookup, changes: AccountChanges | None =
 
 
 def _key_line(key: ProfileKey) -> str:
-    text = (
-        key.data.decode("ascii", "replace").strip()
-        if key.type in ("ssh", "age")
-        else f"{len(key.data)} bytes"
-    )
+    is_text = key.type in ("ssh", "age")
+    text = key.data.decode("ascii", "replace").strip() if is_text else f"{len(key.data)} bytes"
     return f"{key.type}  {key.name}  {text}"
 
 
@@ -96,19 +96,19 @@ def lookup_document(lookup: Lookup) -> dict[str, Any]:
         "absent": lookup.absent,
         "erased": lookup.erased,
         "version": None if entry is None else entry.version,
-        "keys": None if lookup.profile is None else [_profile_document(key) for key in lookup.profile],
+        "keys": None
+        if lookup.profile is None
+        else [
+            {"name": key.name, "type": key.type, "data": encode_base64(key.data)} for key in lookup.profile
+        ],
         "authorized_keys": None if entry is None else [key.id.hex() for key in entry.authorized_keys],
         "checks": list(lookup.checks),
     }
 
 
-def _profile_document(key: ProfileKey) -> dict[str, str]:
-    return {"name": key.name, "type": key.type, "data": encode_base64(key.data)}
-
-
 @dataclass(frozen=True, slots=True)
 class AccountChanges:
-    """What changed in an account since this client saw it last: ``document`` is for ``--json``."""
+    """What changed in an account since this client saw it last. ``document`` is for ``--json``."""
 
     lines: tuple[str, ...]
     document: dict[str, Any]
@@ -124,10 +124,18 @@ def changes_since(client: Client, lookup: Lookup) -> AccountChanges | None:
         return None
     if before is None:
         return AccountChanges(("never looked up before: remembered from now on",), {"seen_before": False})
-    document = _document(before)
-    if before.last.entry == lookup.sight.entry:
-        return AccountChanges((_unchanged(before),), {**document, "changed": False, "versions": []})
     seen = before.last
+    document = {
+        "seen_before": True,
+        "version": seen.version or None,
+        "epoch": seen.epoch,
+        "first_seen": before.first.at,
+        "last_seen": seen.at,
+    }
+    if seen.entry == lookup.sight.entry:
+        line = f"unchanged since {at(before.first.at)}, first seen in epoch {before.first.epoch}"
+        line = line if seen.version else f"still nobody: {line}"
+        return AccountChanges((line,), {**document, "changed": False, "versions": []})
     new = 0 if lookup.entry is None else lookup.entry.version
     what = f"version {seen.version} → {new}" if seen.version else "published since then"
     lines = [f"CHANGED since {at(seen.at)}, when epoch {seen.epoch} was seen: {what}"]
@@ -137,36 +145,83 @@ def changes_since(client: Client, lookup: Lookup) -> AccountChanges | None:
         versions = [version for version in history if seen.version < version.number <= new]
     except UnavailableError as error:
         lines.append(f"the history of the change is not available now: {error}")
-    lines += [_version_line(version) for version in versions]
-    shown = [
-        {
-            "version": version.number,
-            "epoch": version.epoch,
-            "timestamp": version.timestamp,
-            "signed_by": [key.id.hex() for key in version.signers],
-        }
-        for version in versions
-    ]
+    shown = []
+    for version in versions:
+        number, epoch, signers = version.number, version.epoch, [key.id.hex() for key in version.signers]
+        when, who = at(version.timestamp), ", ".join(signers)
+        lines.append(f"version {number} since epoch {epoch}, {when}, signed by {who}")
+        shown.append(
+            {"version": number, "epoch": epoch, "timestamp": version.timestamp, "signed_by": signers}
+        )
     return AccountChanges(tuple(lines), {**document, "changed": True, "versions": shown})
 
 
-def _unchanged(before: Account) -> str:
-    first = f"unchanged since {at(before.first.at)}, first seen in epoch {before.first.epoch}"
-    return first if before.last.version else f"still nobody: {first}"
+@click.command("verify")
+@click.argument("file", type=FILE)
+@click.option("--vkey", help="The directory's key; default the trusted key, or else that of FILE.")
+@state_option
+@click.pass_context
+def verify_command(context: click.Context, file: Path, vkey: str | None, state: Path) -> int:
+    """Verify a saved proof, or evidence of a contradiction, without a network."""
+    output = output_of(context)
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(MAX_EVIDENCE_FILE + 1)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}; name another file") from None
+    given = None if vkey is None else Pinned.parse(vkey)
+    states = States(state)
+    try:
+        evidence = evidence_in(data)
+    except MalformedError as error:
+        raise VerificationError("evidence", error.problem) from None
+    if evidence is not None:
+        return _show_evidence(output, *_convicted(evidence, given, states))
+    if PROOF_FILE.encode() not in data[: len(PROOF_FILE) + 8]:
+        raise ConfigError(
+            f"{file} is neither a saved proof nor evidence: name a file that kt get --out wrote"
+        )
+    try:
+        proof = ProofFile.decode(data)
+    except MalformedError as error:
+        raise VerificationError("proof file", str(error)) from None
+    store = states.existing(proof.origin)
+    pinned = given or _trusted(store)
+    vouched = pinned is not None
+    if pinned is None:
+        pinned = Pinned(proof.origin, proof.configs[0].config.signer_key)
+        output.note(f"  no --vkey given: taking the file's word for {pinned.vkey}")
+    elif given is None:
+        output.note(f"  no --vkey given: verifying under the trusted key {pinned.vkey}")
+    return show_lookup(output, verify_proof(proof, pinned, store, vouched=vouched))
 
 
-def _document(before: Account) -> dict[str, Any]:
-    return {
-        "seen_before": True,
-        "version": before.last.version or None,
-        "epoch": before.last.epoch,
-        "first_seen": before.first.at,
-        "last_seen": before.last.at,
+def _trusted(store: FileStateStore | None) -> Pinned | None:
+    trusted = None if store is None else store.load()
+    return None if trusted is None else trusted.pinned
+
+
+def _convicted(data: bytes, given: Pinned | None, states: States) -> tuple[Conviction, bool]:
+    """Return what the evidence proves, and whether the directory's key was given or is trusted."""
+    convicted = verify_evidence(data, given)
+    if given is not None:
+        return convicted, True
+    trusted = _trusted(states.existing(convicted.evidence.origin))
+    return verify_evidence(data, trusted), trusted is not None
+
+
+def _show_evidence(output: Output, convicted: Conviction, vouched: bool) -> int:
+    evidence, key = convicted.evidence, convicted.first.vkey
+    output.fail(f"{evidence.origin}: {convicted.sentence}")
+    output.note(f"  signed by the directory whose first key is {key}")
+    if not vouched:
+        output.note("  no --vkey given: compare that key with the one that the operator published")
+    document = {
+        "evidence": evidence.kind.value,
+        "origin": evidence.origin,
+        "key": key,
+        "vouched": vouched,
+        "contradiction": convicted.sentence,
     }
-
-
-def _version_line(version: Version) -> str:
-    signers = ", ".join(key.id.hex() for key in version.signers)
-    return (
-        f"version {version.number} since epoch {version.epoch}, {at(version.timestamp)}, signed by {signers}"
-    )
+    output.data(document, [convicted.sentence])
+    return EquivocationError.exit_code

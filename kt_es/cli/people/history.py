@@ -12,7 +12,6 @@ from kt_es.cli.output import at, output_of
 from kt_es.cli.people.get import PROVEN_ABSENT, show_checks
 from kt_es.client.client import Client
 from kt_es.client.history import History, Version
-from kt_es.client.session import DirectoryHead
 from kt_es.client.watching import every_epoch
 from kt_es.errors import ConfigError, VerificationError
 from kt_es.formats.entries import Mutation
@@ -42,7 +41,7 @@ def history_command(
     """
     output = output_of(context)
     if since is not None and not each:
-        raise ConfigError("--since belongs to --every-epoch")
+        raise ConfigError(f"--since {since} belongs to --every-epoch: add it, or leave --since out")
     with Reach(**reach).client() as client:
         history = client.history(label, afresh=afresh)
         show_checks(output, history)
@@ -86,13 +85,14 @@ def _runs(client: Client, history: History, since: int | None) -> list[_Run]:
     """Verify each epoch up to the latest one, and join equal epochs."""
     first = since or (history.versions[0].epoch if history.versions else 1)
     if first > history.current.epoch:
-        raise ConfigError(f"--since {first}: the latest epoch is {history.current.epoch}")
+        raise ConfigError(
+            f"--since {first}: the latest epoch is {history.current.epoch}; give an earlier one"
+        )
     runs: list[_Run] = []
     for seen in every_epoch(client, history.label, first, history.current.epoch):
         if not seen.authorized:
-            raise VerificationError(
-                "signatures", f"the keys before did not authorize the change in epoch {seen.epoch}"
-            )
+            problem = f"the keys before did not authorize the change in epoch {seen.epoch}"
+            raise VerificationError("signatures", problem)
         if runs and (runs[-1].mutation and runs[-1].mutation.entry_hash) == seen.entry_hash:
             runs[-1].last = seen.epoch
         else:
@@ -138,7 +138,6 @@ def epochs_command(context: click.Context, /, last: int, **reach: Any) -> None:
 
 
 def head_document(head: MapHead) -> dict[str, Any]:
-    """Describe a head as ``--json`` shows it."""
     return {
         "origin": head.origin,
         "epoch": head.epoch,
@@ -161,6 +160,6 @@ def head_document(head: MapHead) -> dict[str, Any]:
 def checkpoint_command(context: click.Context, /, which: str, **reach: Any) -> None:
     """Print the latest checkpoint of a log, verified and consistent with the trusted one."""
     with Reach(**reach).client() as client:
-        head: DirectoryHead = client.head()
+        head = client.head()
     text = head.heads_checkpoint if which == "heads" else head.mutations_checkpoint
     output_of(context).data({"log": which, "checkpoint": text}, text.removesuffix("\n").split("\n"))

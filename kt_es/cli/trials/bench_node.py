@@ -9,20 +9,21 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 from kt_es.cli.addresses import free_address
 from kt_es.cli.output import Output
 from kt_es.cli.supervisor import Supervisor
 from kt_es.cli.trials.bench_report import Row
-from kt_es.config import Address
 from kt_es.errors import KtError, UnavailableError
 from kt_es.eventstore.connecting import connect
+from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.esdb_client import plain_append, plain_client
 
 SMALL = 500  # bytes of an event
@@ -43,13 +44,8 @@ class Sizes:
     large: int = 200
 
 
-@dataclass(slots=True)
-class _Measurements:
-    """Measurements by name: events a second, and µs of processor time of the node for each event."""
-
-    rates: dict[str, list[float]] = field(default_factory=dict)
-    costs: dict[str, list[float]] = field(default_factory=dict)
-
+Measurements: TypeAlias = defaultdict[str, list[float]]
+"""The values of all runs, by the name of the measurement."""
 
 LIMITS = {
     "append, 1 thread": 600,
@@ -64,65 +60,60 @@ LIMITS = {
 
 
 def bench_node(directory: Path, sizes: Sizes | None = None, runs: int = RUNS) -> list[Row]:
-    """Measure ``runs``, each on streams of its own, against a node with data in ``directory``.
-
-    Raises:
-        KtError: the node did not start, or an event is missing.
-    """
-    measured = _Measurements()
+    """Measure ``runs``, each on streams of its own, against a node with data in ``directory``."""
+    rates: Measurements = defaultdict(list)
+    costs: Measurements = defaultdict(list)
     with _node(directory) as (uri, pid):
         for _ in range(runs):
-            _Run(uri, pid, sizes or Sizes(), measured).all()
-    rates = [Row.of(name, "events/s", measured.rates[name], limit) for name, limit in LIMITS.items()]
-    return rates + [Row.of(f"node alone: {name}", "µs", costs) for name, costs in measured.costs.items()]
+            _Run(uri, pid, sizes or Sizes(), rates, costs).all()
+    return [
+        *(Row.of(name, "events/s", rates[name], limit) for name, limit in LIMITS.items()),
+        *(Row.of(f"node alone: {name}", "µs", values) for name, values in costs.items()),
+    ]
 
 
 @contextmanager
 def _node(directory: Path) -> Iterator[tuple[str, int]]:
-    where = free_address(Address(host="127.0.0.1", port=0))
+    where = free_address()
     uri = f"esdb://{where}?Tls=false"
-    supervisor = Supervisor(Output(quiet=False).fail, lambda _: None)
+    supervisor = Supervisor(Output().fail, lambda _: None)
     try:
-        child = supervisor.start(
-            "node", ("-q", "node", "--data", str(directory / "node"), "--listen", str(where))
-        )
-        if child.process is None:
-            raise KtError("the node was not started")
-        _wait_for(uri)
+        arguments = ("-q", "node", "--data", str(directory / "node"), "--listen", str(where))
+        child = supervisor.start("node", arguments)
+        until_answered(uri, lambda log: log.last_event("bench"))
         yield uri, child.process.pid
     finally:
         supervisor.stop()
 
 
-def _wait_for(uri: str) -> None:
+def until_answered(uri: str, ask: Callable[[EsdbLog], object]) -> None:
+    """Call ``ask`` with a log at ``uri`` until the node, which has just been started, answers."""
     deadline = time.monotonic() + START_SECONDS
     while True:
-        log = connect(uri)
         try:
-            log.last_event("bench")
+            with closing(connect(uri)) as log:
+                ask(log)
             return
         except UnavailableError:
             if time.monotonic() > deadline:
                 raise
             threading.Event().wait(0.1)
-        finally:
-            log.close()
 
 
+@dataclass(frozen=True, slots=True)
 class _Run:
-    """One run of everything."""
+    """One run of everything. ``rates`` are events a second, ``costs`` µs of the node for each event."""
 
-    def __init__(self, uri: str, pid: int, sizes: Sizes, measured: _Measurements) -> None:
-        self._uri = uri
-        self._pid = pid
-        self._sizes = sizes
-        self._measured = measured
-        self._stream = f"bench-{uuid4().hex[:12]}"
+    uri: str
+    pid: int
+    sizes: Sizes
+    rates: Measurements
+    costs: Measurements
+    stream: str = field(default_factory=lambda: f"bench-{uuid4().hex[:12]}")
 
     def all(self) -> None:
-        """Measure everything once."""
-        sizes, stream = self._sizes, self._stream
-        with plain_client(self._uri) as client:
+        sizes, stream = self.sizes, self.stream
+        with plain_client(self.uri) as client:
             self._timed("append, 1 thread", sizes.single, lambda: self._singly("-one", sizes.single, SMALL))
             self._timed("append, 8 threads", sizes.concurrent, self._concurrently)
             self._timed("append, batches of 500", sizes.bulk, lambda: self._in_batches(client))
@@ -130,34 +121,30 @@ class _Run:
             catch_up = client.subscribe_to_stream(stream)
             self._timed("catch-up subscription", sizes.bulk, lambda: _consume(catch_up, sizes.bulk))
             group = self._group(client)
-            self._timed(
-                "persistent subscription, acknowledged",
-                sizes.bulk,
-                lambda: _consume(group, sizes.bulk, acknowledge=True),
-            )
+            name = "persistent subscription, acknowledged"
+            self._timed(name, sizes.bulk, lambda: _consume(group, sizes.bulk, acknowledge=True))
             self._timed("append, 60 kB", sizes.large, lambda: self._singly("-large", sizes.large, LARGE))
+            large = f"{stream}-large"
             self._timed(
-                "read_stream, 60 kB",
-                sizes.large,
-                lambda: _exactly(client.read_stream(f"{stream}-large"), sizes.large),
+                "read_stream, 60 kB", sizes.large, lambda: _exactly(client.read_stream(large), sizes.large)
             )
 
     def _timed(self, name: str, events: int, work: Callable[[], None]) -> None:
-        used, began = _processor_seconds(self._pid), time.perf_counter()
+        used, began = _processor_seconds(self.pid), time.perf_counter()
         work()
         seconds = time.perf_counter() - began
-        self._measured.rates.setdefault(name, []).append(events / seconds)
-        used_after = _processor_seconds(self._pid)
+        self.rates[name].append(events / seconds)
+        used_after = _processor_seconds(self.pid)
         if used is not None and used_after is not None:
-            self._measured.costs.setdefault(name, []).append((used_after - used) * 1e6 / events)
+            self.costs[name].append((used_after - used) * 1e6 / events)
 
     def _singly(self, suffix: str, count: int, size: int) -> None:
-        with plain_client(self._uri) as client:
+        with plain_client(self.uri) as client:
             for number in range(count):
-                plain_append(client, self._stream + suffix, number - 1, 1, size)
+                plain_append(client, self.stream + suffix, number - 1, 1, size)
 
     def _concurrently(self) -> None:
-        each = self._sizes.concurrent // THREADS
+        each = self.sizes.concurrent // THREADS
         failures: list[BaseException] = []
 
         def work(number: int) -> None:
@@ -175,14 +162,14 @@ class _Run:
             raise failures[0]
 
     def _in_batches(self, client: Any) -> None:
-        for at in range(0, self._sizes.bulk, BATCH):
-            plain_append(client, self._stream, at - 1, BATCH, SMALL)
+        for at in range(0, self.sizes.bulk, BATCH):
+            plain_append(client, self.stream, at - 1, BATCH, SMALL)
 
     def _group(self, client: Any) -> Any:
         """A consumer of a persistent subscription with the settings of a signer's."""
         client.create_subscription_to_stream(
             "bench",
-            self._stream,
+            self.stream,
             max_subscriber_count=1,
             message_timeout=120,
             live_buffer_size=2000,
@@ -193,14 +180,14 @@ class _Run:
             checkpoint_after=1.0,
         )
         return client.read_subscription_to_stream(
-            "bench", self._stream, event_buffer_size=500, max_ack_batch_size=200, max_ack_delay=0.02
+            "bench", self.stream, event_buffer_size=500, max_ack_batch_size=200, max_ack_delay=0.02
         )
 
 
 def _exactly(events: Iterable[Any], count: int) -> None:
     found = sum(1 for _ in events)
     if found != count:
-        raise KtError(f"{found} events came out, {count} went in")
+        raise KtError(f"{found} events came out, {count} went in: the node lost some; report it")
 
 
 def _consume(subscription: Any, count: int, *, acknowledge: bool = False) -> None:

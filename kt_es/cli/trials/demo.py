@@ -20,9 +20,10 @@ from pathlib import Path
 
 import certifi
 import click
+import httpx
 
 from kt_es.cli.auditors.audit import ledger_of, run_audit
-from kt_es.cli.operators.options import event_log
+from kt_es.cli.options import FILE, NEW_FOLDER, event_log
 from kt_es.cli.output import STATE_FILE, Output, output_of
 from kt_es.cli.owners.importing import publish_plan, read_plan, show_summary
 from kt_es.cli.trials.tampering import tamper
@@ -37,30 +38,17 @@ from kt_es.importers.accounts import ImportPlan
 
 START_SECONDS = 60.0
 
+LOGS_FILE = "processes.log"
 DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-keyring.gpg")
-
-
-@dataclass(slots=True)
-class DemoCounts:
-    """What the demo did, for its summary. Durations are in seconds, by step."""
-
-    accounts: int = 0
-    profile_bytes: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-    lookups: int = 0
-    absences: int = 0
-    epochs: int = 0
-    records: int = 0
-    caught: int = 0
 
 
 @click.command("demo")
 @click.option(
     "--keyring",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=FILE,
     help="An OpenPGP keyring; default Debian's where it is installed, else certifi's root certificates.",
 )
-@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Keep everything here.")
+@click.option("--data", type=NEW_FOLDER, help="Keep everything here.")
 @click.option("--lookups", type=click.IntRange(1), default=200, show_default=True, help="How many lookups.")
 @click.option(
     "--absences", type=click.IntRange(0), default=50, show_default=True, help="How many lookups of nobody."
@@ -83,24 +71,19 @@ def demo_command(
     seed = secrets.randbits(32) if seed is None else seed
     kind, file = _source(keyring)
     output.note(f"kt demo on {file.name} (seed {seed})")
-    plan = read_plan(kind, file, "email" if kind == "openpgp" else "text")
+    policy = "email" if kind == "openpgp" else "text"
+    plan = read_plan(kind, file, policy)
     with ExitStack() as stack:
         base = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kt-demo-")))
-        url, log_uri = stack.enter_context(running(base, "email" if kind == "openpgp" else "text", output))
+        url, log_uri = stack.enter_context(running(base, policy, output))
         settings = load_settings(base / FILE_NAME).model_copy(update={"log": log_uri})
-        demo = Demo(output, settings, url, plan, random.Random(seed))  # noqa: S311 - for choosing, not hiding
-        stack.enter_context(demo.client)
+        pinned = Pinned(settings.origin, settings.pinned)
+        client = Client(url, FileStateStore(base / "client"), pinned=pinned, timeout=60.0)
+        choose = random.Random(seed)  # noqa: S311 - for choosing, not hiding
+        demo = Demo(output, settings, url, plan, choose, stack.enter_context(client))
         demo.run(lookups, absences, jobs)
-    counts = demo.counts
-    output.data(
-        {
-            "accounts": counts.accounts,
-            "seconds": counts.seconds,
-            "epochs": counts.epochs,
-            "caught": counts.caught,
-        },
-        summary(counts, plan),
-    )
+    shown = ("accounts", "seconds", "epochs", "caught")
+    output.data({name: getattr(demo, name) for name in shown}, demo.summary())
 
 
 def _source(keyring: Path | None) -> tuple[str, Path]:
@@ -114,6 +97,8 @@ def _source(keyring: Path | None) -> tuple[str, Path]:
 @contextmanager
 def running(base: Path, policy: str, output: Output) -> Iterator[tuple[str, str]]:
     """Run ``kt up`` on free ports as a process; yield the front end's URL and the connection string."""
+    base.mkdir(parents=True, exist_ok=True)
+    logs = os.open(base / LOGS_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
         [
             *(sys.executable, "-m", "kt_es.cli.main", "up", "-v", "--data", str(base)),
@@ -121,7 +106,7 @@ def running(base: Path, policy: str, output: Output) -> Iterator[tuple[str, str]
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=_logs(base),
+        stderr=logs,
     )
     try:
         yield _reached(process, base, output)
@@ -130,15 +115,8 @@ def running(base: Path, policy: str, output: Output) -> Iterator[tuple[str, str]
         process.wait()
 
 
-def _logs(base: Path) -> int:
-    base.mkdir(parents=True, exist_ok=True)
-    return os.open(base / "processes.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-
-
 def _reached(process: subprocess.Popen[bytes], base: Path, output: Output) -> tuple[str, str]:
     """Wait until the front end of ``kt up`` answers, and return the addresses that it chose."""
-    import httpx
-
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         try:
@@ -152,24 +130,31 @@ def _reached(process: subprocess.Popen[bytes], base: Path, output: Output) -> tu
                 output.ok(f"{name} runs as process {pid}")
             return state["url"], state["log"]
         threading.Event().wait(0.1)
-    raise KtError(f"`kt up` did not come up; its words are in {base / 'processes.log'}")
+    raise KtError(f"`kt up` in {base} did not start: see {base / LOGS_FILE}")
 
 
+@dataclass(slots=True)
 class Demo:
-    """The steps of the demo over one running directory. Each raises ``KtError`` if it finds a mistake."""
+    """The steps of the demo over one running directory, and what they did. A mistake raises ``KtError``.
 
-    def __init__(
-        self, output: Output, settings: Settings, url: str, plan: ImportPlan, choose: random.Random
-    ) -> None:
-        self.counts = DemoCounts()
-        self._output = output
-        self._settings = settings
-        self._url = url
-        self._plan = plan
-        self._choose = choose
-        self._owner = PrivateKey.from_seed(ED25519, os.urandom(32))
-        pinned = Pinned(settings.origin, settings.pinned)
-        self.client = Client(url, FileStateStore(settings.base / "client"), pinned=pinned, timeout=60.0)
+    ``seconds`` has the duration of each step.
+    """
+
+    output: Output
+    settings: Settings
+    url: str
+    plan: ImportPlan
+    choose: random.Random
+    client: Client
+    owner: PrivateKey = field(default_factory=lambda: PrivateKey.from_seed(ED25519, os.urandom(32)))
+    accounts: int = 0
+    profile_bytes: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    lookups: int = 0
+    absences: int = 0
+    epochs: int = 0
+    records: int = 0
+    caught: int = 0
 
     def run(self, lookups: int, absences: int, jobs: int) -> None:
         steps = {
@@ -183,43 +168,45 @@ class Demo:
         for name, step in steps.items():
             started = time.monotonic()
             step()
-            self.counts.seconds[name] = round(time.monotonic() - started, 2)
+            self.seconds[name] = round(time.monotonic() - started, 2)
 
     def _import(self, jobs: int) -> None:
-        plan = self._plan
-        report = publish_plan(self._output, self.client, plan, [self._owner], jobs=jobs, patience=600.0)
-        show_summary(self._output, plan, report)
+        plan = self.plan
+        report = publish_plan(self.output, self.client, plan, [self.owner], jobs=jobs, patience=600.0)
+        show_summary(self.output, plan, report)
         if report.published != len(plan.accounts):
-            raise KtError(f"{report.published} of {len(plan.accounts)} accounts were published")
-        self.counts.accounts = report.published
-        self.counts.profile_bytes = sum(len(key.data) for account in plan.accounts for key in account.keys)
-        self._output.ok(f"{report.published} submissions decided, each proven in a signed map head")
+            raise KtError(
+                f"{report.published} of {len(plan.accounts)} accounts were published: see the reasons above"
+            )
+        self.accounts = report.published
+        self.profile_bytes = sum(len(key.data) for account in plan.accounts for key in account.keys)
+        self.output.ok(f"{report.published} submissions decided, each proven in a signed map head")
 
     def _look_up(self, count: int) -> None:
-        for account in self._choose.choices(self._plan.accounts, k=count):
+        for account in self.choose.choices(self.plan.accounts, k=count):
             lookup = self.client.lookup(account.label)
             if lookup.profile != account.keys:
-                raise KtError("a lookup gave other keys than were published")
-        self.counts.lookups = count
-        self._output.ok(f"{count} random lookups: verified, and the keys are those of the file")
+                raise KtError(f"a lookup of {account.label} gave other keys than were published: report this")
+        self.lookups = count
+        self.output.ok(f"{count} random lookups: verified, and the keys are those of the file")
 
     def _look_for_nobody(self, count: int) -> None:
         for _ in range(count):
-            lookup = self.client.lookup(f"nobody-{self._choose.getrandbits(64):x}@absent.example")
+            lookup = self.client.lookup(f"nobody-{self.choose.getrandbits(64):x}@absent.example")
             if not lookup.absent:
-                raise KtError("somebody was found who does not exist")
-        self.counts.absences = count
-        self._output.ok(f"{count} absences proven")
+                raise KtError(f"{lookup.label} was found, who does not exist: report this")
+        self.absences = count
+        self.output.ok(f"{count} absences proven")
 
     def _rotate(self) -> None:
-        account = self._choose.choice(self._plan.accounts)
+        account = self.choose.choice(self.plan.accounts)
         successor = PrivateKey.from_seed(ED25519, os.urandom(32))
         public = PublicKey(ED25519, successor.public)
-        self.client.publish(account.label, account.keys, [self._owner, successor], [public])
+        self.client.publish(account.label, account.keys, [self.owner, successor], [public])
         history = self.client.history(account.label)
         if [version.entry.authorized_keys for version in history.versions][1:] != [(public,)]:
-            raise KtError("the history of the rotated account is not the one that was made")
-        self._output.ok(
+            raise KtError(f"the history of {account.label} is not the one that was made: report this")
+        self.output.ok(
             f"one key rotation: {len(history.versions)} versions, the second since epoch "
             f"{history.versions[-1].epoch}, signed by the old and the new key"
         )
@@ -227,35 +214,34 @@ class Demo:
     def _audit(self) -> None:
         head = self.client.head().head
         with (
-            event_log(self._settings.log, self._output, START_SECONDS) as log,
-            ledger_of(self._settings, None) as ledger,
+            event_log(self.settings.log, self.output, START_SECONDS) as log,
+            ledger_of(self.settings, None) as ledger,
         ):
-            report = run_audit(self._output, self._settings, log, ledger, queue=True)
+            report = run_audit(self.output, self.settings, log, ledger, queue=True)
             same = self.client.head(ledger.committed.epoch).head
             if ledger.committed.epoch < head.epoch or same.map_root != ledger.committed.root.hash:
-                raise KtError("the audit came to another map root than the front end serves")
-        self.counts.epochs, self.counts.records = report.epochs, report.records
-        self._output.ok(f"the audit's map root is the one served: {same.map_root.hex()}")
+                problem = f"the audit's map root is not {same.map_root.hex()}, which the front end serves"
+                raise KtError(f"{problem}: report this")
+        self.epochs, self.records = report.epochs, report.records
+        self.output.ok(f"the audit's map root is the one served: {same.map_root.hex()}")
 
     def _lie(self) -> None:
-        label = self._choose.choice(self._plan.accounts).label
-        with event_log(self._settings.log, self._output, START_SECONDS) as log:
-            for caught in tamper(self._url, self._settings, log, label, self._choose):
-                self._output.ok(f"changed {caught.what}, caught: {caught.error}")
-                self.counts.caught += 1
+        label = self.choose.choice(self.plan.accounts).label
+        with event_log(self.settings.log, self.output, START_SECONDS) as log:
+            for what, error in tamper(self.url, self.settings, log, label, self.choose):
+                self.output.ok(f"changed {what}, caught: {error}")
+                self.caught += 1
 
-
-def summary(counts: DemoCounts, plan: ImportPlan) -> list[str]:
-    """Summarize the demo for people."""
-    seconds = counts.seconds
-    rate = counts.accounts / seconds["import"]
-    return [
-        f"keys read          {plan.keys}, {len(plan.skipped)} names skipped",
-        f"accounts           {counts.accounts}, {counts.profile_bytes / 1e6:.1f} MB of profiles",
-        f"import             {seconds['import']:.1f} s, {rate:.0f} accounts/s, submitted and verified",
-        f"lookups            {counts.lookups} in {seconds['lookups']:.1f} s, "
-        f"{counts.absences} absences in {seconds['absences']:.1f} s",
-        f"audit              {counts.epochs} epochs, {counts.records} records in {seconds['audit']:.1f} s",
-        f"lies caught        {counts.caught} of 3",
-        f"in all             {sum(seconds.values()):.1f} s",
-    ]
+    def summary(self) -> list[str]:
+        seconds, plan = self.seconds, self.plan
+        rate = self.accounts / seconds["import"]
+        return [
+            f"keys read          {plan.keys}, {len(plan.skipped)} names skipped",
+            f"accounts           {self.accounts}, {self.profile_bytes / 1e6:.1f} MB of profiles",
+            f"import             {seconds['import']:.1f} s, {rate:.0f} accounts/s, submitted and verified",
+            f"lookups            {self.lookups} in {seconds['lookups']:.1f} s, "
+            f"{self.absences} absences in {seconds['absences']:.1f} s",
+            f"audit              {self.epochs} epochs, {self.records} records in {seconds['audit']:.1f} s",
+            f"lies caught        {self.caught} of 3",
+            f"in all             {sum(seconds.values()):.1f} s",
+        ]

@@ -6,7 +6,8 @@ import base64
 import json
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from operator import attrgetter
 
 import httpx
 
@@ -17,17 +18,9 @@ from kt_es.client.trusted import Pinned
 from kt_es.config import Settings
 from kt_es.errors import DivergenceError, KtError, VerificationError
 from kt_es.eventstore.streams import ANY, Event, EventLog, StreamNames, content_event
-from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
+from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.queue import decode_records, encode_records
 from projections.auditor import audit
-
-
-@dataclass(frozen=True, slots=True)
-class Caught:
-    """What was changed, and the error that caught it."""
-
-    what: str
-    error: str
 
 
 class _LyingTransport(httpx.BaseTransport):
@@ -41,7 +34,9 @@ class _LyingTransport(httpx.BaseTransport):
         response = self._real.handle_request(request)
         body = response.read()
         if request.url.path != "/v1/lookup":
-            return httpx.Response(response.status_code, headers=_plain(response.headers), content=body)
+            # The body is decoded already, so the header of its encoding would be wrong.
+            headers = {"content-type": response.headers.get("content-type", "")}
+            return httpx.Response(response.status_code, headers=headers, content=body)
         document = json.loads(body)
         answer = bytearray(base64.b64decode(document["answer"]))
         answer[self._choose.randrange(len(answer))] ^= 1 << self._choose.randrange(8)
@@ -52,22 +47,18 @@ class _LyingTransport(httpx.BaseTransport):
         self._real.close()
 
 
-def _plain(headers: httpx.Headers) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if name.lower() == "content-type"}
-
-
-def tamper_with_an_answer(url: str, settings: Settings, label: str, choose: random.Random) -> Caught:
+def tamper_with_an_answer(url: str, settings: Settings, label: str, choose: random.Random) -> str:
     """Look up ``label`` through a transport that changes one bit of the answer."""
     pinned = Pinned(settings.origin, settings.pinned)
     with Client(url, MemoryStateStore(), pinned=pinned, transport=_LyingTransport(choose)) as client:
         try:
             client.lookup(label)
         except VerificationError as error:
-            return Caught("one bit of an answer", str(error))
-    raise KtError("a changed answer was believed")
+            return str(error)
+    raise KtError(f"a changed answer for {label} was accepted: report this")
 
 
-def tamper_with_a_record(settings: Settings, log: EventLog, choose: random.Random) -> Caught:
+def tamper_with_a_record(settings: Settings, log: EventLog, choose: random.Random) -> str:
     """Copy both logs within the event log, one byte of one record changed, and audit the copy."""
     events = [event for event in log.read(settings.names.mutations) if event.revision > 0]
     victim = choose.choice(events)
@@ -82,11 +73,11 @@ def tamper_with_a_record(settings: Settings, log: EventLog, choose: random.Rando
 
     names = StreamNames(f"{settings.directory}_changed_record")
     _copy(log, settings.names.mutations, names.mutations, victim.revision, change)
-    _copy(log, settings.names.heads, names.heads, None, _unchanged)
-    return Caught("one bit of a record", _audited(settings, log, names))
+    _copy(log, settings.names.heads, names.heads)
+    return _audited(settings, log, names)
 
 
-def tamper_with_a_head(settings: Settings, log: EventLog, choose: random.Random) -> Caught:
+def tamper_with_a_head(settings: Settings, log: EventLog, choose: random.Random) -> str:
     """Copy both logs within the event log, one bit of one map root changed, and audit the copy."""
     last = log.last_revision(settings.names.heads)
 
@@ -95,22 +86,22 @@ def tamper_with_a_head(settings: Settings, log: EventLog, choose: random.Random)
         signed = SignedMapHead.decode(head_event.smh_bytes)
         root = bytearray(signed.head.map_root)
         root[choose.randrange(len(root))] ^= 1
-        head: MapHead = replace(signed.head, map_root=bytes(root))
+        head = replace(signed.head, map_root=bytes(root))
         smh = SignedMapHead(head, head.encode(), signed.signature).encode()
         return replace(head_event, smh_bytes=smh).encode()
 
     names = StreamNames(f"{settings.directory}_changed_head")
-    _copy(log, settings.names.mutations, names.mutations, None, _unchanged)
+    _copy(log, settings.names.mutations, names.mutations)
     _copy(log, settings.names.heads, names.heads, choose.randint(0, last), change)
-    return Caught("one bit of a head", _audited(settings, log, names))
-
-
-def _unchanged(event: Event) -> bytes:
-    return event.data
+    return _audited(settings, log, names)
 
 
 def _copy(
-    log: EventLog, source: str, target: str, victim: int | None, change: Callable[[Event], bytes]
+    log: EventLog,
+    source: str,
+    target: str,
+    victim: int | None = None,
+    change: Callable[[Event], bytes] = attrgetter("data"),
 ) -> None:
     for event in log.read(source):
         data = change(event) if event.revision == victim else event.data
@@ -123,13 +114,13 @@ def _audited(settings: Settings, log: EventLog, names: StreamNames) -> str:
             audit(log, names, ledger, with_queue=False, now=wall_clock)
         except DivergenceError as error:
             return str(error)
-    raise KtError("a changed log was found correct")
+    raise KtError(f"the changed log {names.mutations} was found correct: report this")
 
 
 def tamper(
     url: str, settings: Settings, log: EventLog, label: str, choose: random.Random
-) -> Iterator[Caught]:
-    """Tell all three lies, one after the other."""
-    yield tamper_with_an_answer(url, settings, label, choose)
-    yield tamper_with_a_record(settings, log, choose)
-    yield tamper_with_a_head(settings, log, choose)
+) -> Iterator[tuple[str, str]]:
+    """Make all three changes. Yield what was changed, and the error that caught the change."""
+    yield "one bit of an answer", tamper_with_an_answer(url, settings, label, choose)
+    yield "one bit of a record", tamper_with_a_record(settings, log, choose)
+    yield "one bit of a head", tamper_with_a_head(settings, log, choose)

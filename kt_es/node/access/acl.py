@@ -16,11 +16,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from kt_es.node.store.transaction import META
+
 ALL = "$all"
 ADMINS = "$admins"
 OPS = "$ops"
 SETTINGS = "$settings"
-_META = "$$"
 
 
 class Permission(Enum):
@@ -46,12 +47,10 @@ class Caller:
 
     @property
     def is_admin(self) -> bool:
-        """A member of ``$admins``."""
         return ADMINS in self.roles
 
     @property
     def is_operator(self) -> bool:
-        """A member of ``$admins`` or ``$ops``."""
         return ADMINS in self.roles or OPS in self.roles
 
 
@@ -60,7 +59,6 @@ ADMIN = Caller(frozenset({ADMINS, ALL}))  # everybody, if nobody has to log in
 
 
 def user(name: str, groups: frozenset[str]) -> Caller:
-    """A user who has logged in."""
     return Caller(groups | {name, ALL})
 
 
@@ -69,10 +67,10 @@ def asked_of(stream: str, permission: Permission) -> tuple[str, Permission]:
 
     For ``$$x`` it is a metadata permission on ``x``. Deleting metadata counts as writing it.
     """
-    if not stream.startswith(_META) or len(stream) == len(_META):
+    if not stream.startswith(META) or stream == META:
         return stream, permission
     reads = permission in {Permission.READ, Permission.READ_METADATA}
-    return stream.removeprefix(_META), Permission.READ_METADATA if reads else Permission.WRITE_METADATA
+    return stream.removeprefix(META), Permission.READ_METADATA if reads else Permission.WRITE_METADATA
 
 
 def _granted(acl: object, permission: Permission) -> frozenset[str] | None:

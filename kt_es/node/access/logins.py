@@ -1,4 +1,7 @@
-"""Logins: Basic credentials against the file of users, which is read again whenever it changes."""
+"""Who reaches a node: where it may listen, its certificate, and the logins of its users.
+
+Logins are Basic credentials, compared with the file of users, which is read again whenever it changes.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,17 @@ import os
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
+import grpc
 import structlog
 
 from kt_es.errors import ConfigError
 from kt_es.node.access.acl import ALL, ANONYMOUS, Caller, user
 from kt_es.node.access.users import FILE_NAME, Secret, User, check_password, load, stamp
 from kt_es.node.refusals import unauthenticated
+from kt_es.process.tls import both_or_none, read_certificate
 
 _LOG = structlog.get_logger("kt_es.node")
 REMEMBERED = 300.0  # seconds for which a correct password is not hashed again
@@ -26,18 +31,58 @@ _AT_ONCE = 2  # passwords hashed at a time; more would slow down clients that ha
 _MAX_HEADER = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class _Verified:
-    mark: bytes
-    until: float
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches ``host``. Names other than localhost count as other machines."""
+    try:
+        return host == "localhost" or ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def check_exposure(host: str, tls: bool, users: bool, anonymous: bool) -> None:
+    """Check that a node with this configuration may be exposed on ``host``. Raises ``ConfigError``."""
+    if is_loopback(host):
+        return
+    if anonymous:
+        raise ConfigError(f"anonymous access is for loopback only, not for {host}: listen on 127.0.0.1")
+    if not tls:
+        raise ConfigError(f"{host} is not loopback: listen there with --tls-cert and --tls-key only")
+    if not users:
+        raise ConfigError(f"{host} is not loopback: add a user first, with kt node user add")
+
+
+class Credentials:
+    """The certificate that a node serves, with those between it and its root.
+
+    Any thread may ``exchange`` it. Open connections keep the certificate with which they began.
+
+    Raises as ``read_certificate``.
+    """
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self.certificate = read_certificate(certificate, key)
+        self.server = grpc.dynamic_ssl_server_credentials(self._configuration(), self._configuration)
+
+    def _configuration(self) -> grpc.ServerCertificateConfiguration:
+        served = self.certificate  # read once: another thread may exchange it
+        return grpc.ssl_server_certificate_configuration([(served.key, served.chain)])
+
+    def exchange(self, certificate: Path, key: Path) -> bool:
+        """Serve the content of the files from now on; return whether it differs. Raises as the class."""
+        loaded = read_certificate(certificate, key)
+        changed = loaded != self.certificate
+        self.certificate = loaded
+        return changed
+
+
+def server_credentials(certificate: Path | None, key: Path | None) -> Credentials | None:
+    """None if neither file is given; raises as ``Credentials``."""
+    files = both_or_none(certificate, key)
+    return None if files is None else Credentials(*files)
 
 
 def credentials(header: str) -> tuple[str, str]:
-    """Name and password from the value of ``authorization`` (RFC 7617).
-
-    Raises:
-        Refusal: the value does not have that form.
-    """
+    """Name and password from the value of ``authorization`` (RFC 7617)."""
     scheme, _, encoded = header.partition(" ")
     if scheme.lower() != "basic" or len(header) > _MAX_HEADER:
         raise unauthenticated()
@@ -54,13 +99,7 @@ def credentials(header: str) -> tuple[str, str]:
 class Logins:
     """The users of a data directory, and the passwords that were found correct recently.
 
-    Args:
-        data: The data directory.
-        anonymous: Whether callers without credentials count as ``$all``.
-        clock: Gives seconds, never backwards.
-
-    Raises:
-        ConfigError: the file of users cannot be used.
+    ``anonymous``: callers without credentials count as ``$all``. ``clock`` gives seconds, never backwards.
     """
 
     def __init__(self, data: Path, anonymous: bool, clock: Callable[[], float] = time.monotonic) -> None:
@@ -73,7 +112,7 @@ class Logins:
         self._users = found or {}
         self._exist = found is not None
         self._key = os.urandom(32)
-        self._verified: dict[str, _Verified] = {}
+        self._verified: dict[str, tuple[bytes, float]] = {}  # mark of the header, and how long it counts
         self._hashing = asyncio.Semaphore(_AT_ONCE)
         # The time of an answer must not reveal whether the name or the password is wrong.
         self._decoy = User(frozenset(), Secret.of("decoy", os.urandom(16)))
@@ -98,11 +137,6 @@ class Logins:
         self._verified.clear()
 
     async def caller(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
-        """The caller whose call has this metadata.
-
-        Raises:
-            Refusal: the credentials are not those of a user.
-        """
         header = next((value for key, value in metadata if key == "authorization"), None)
         if header is None:
             return self._nobody
@@ -117,8 +151,8 @@ class Logins:
         return user(name, found.groups)
 
     def _remembered(self, name: str, mark: bytes) -> bool:
-        known = self._verified.get(name)
-        return known is not None and known.until > self._clock() and hmac.compare_digest(known.mark, mark)
+        known, until = self._verified.get(name, (b"", 0.0))
+        return until > self._clock() and hmac.compare_digest(known, mark)
 
     async def _verify(self, name: str, password: str, mark: bytes) -> None:
         async with self._hashing:
@@ -130,4 +164,4 @@ class Logins:
             if not right or tried is None or self._users.get(name) != tried:
                 _LOG.warning("a login was refused", user=name if tried is not None else "unknown")
                 raise unauthenticated()
-            self._verified[name] = _Verified(mark, self._clock() + REMEMBERED)
+            self._verified[name] = mark, self._clock() + REMEMBERED

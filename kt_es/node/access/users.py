@@ -17,7 +17,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kt_es.errors import ConfigError, DiskFullError, KtError
@@ -63,23 +63,12 @@ def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One user."""
-
     groups: frozenset[str]
     secret: Secret
 
 
-Users = Mapping[str, User]
-
-
 def check_name(name: str, what: str = "user") -> str:
-    """Return ``name`` if a user or a group (``what``) can have it.
-
-    Raises:
-        ConfigError: it is empty or too long, has a colon or an unprintable character, or begins with ``$``
-        and
-            is not ``$admins`` or ``$ops``.
-    """
+    """Return ``name`` if a user or a group (``what``) can have it; raise ``ConfigError`` otherwise."""
     usable = 0 < len(name) <= MAX_NAME and name.isprintable() and ":" not in name
     if usable and name.startswith("$"):
         usable = what == "group" and name in {ADMINS, OPS}
@@ -92,11 +81,7 @@ def check_name(name: str, what: str = "user") -> str:
 
 
 def check_password(password: str) -> str:
-    """Return ``password`` if it is acceptable.
-
-    Raises:
-        ConfigError: it is empty, too long or not Unicode.
-    """
+    """Return ``password`` if it is acceptable; raise ``ConfigError`` otherwise."""
     try:
         size = len(password.encode())
     except UnicodeEncodeError:
@@ -106,18 +91,11 @@ def check_password(password: str) -> str:
     return password
 
 
-def encode(users: Users) -> bytes:
-    """The bytes of a file of users."""
+def encode(users: Mapping[str, User]) -> bytes:
     entries = {
         name: {
             "groups": sorted(user.groups),
-            "scrypt": {
-                "n": user.secret.n,
-                "r": user.secret.r,
-                "p": user.secret.p,
-                "salt": user.secret.salt.hex(),
-                "hash": user.secret.hash.hex(),
-            },
+            "scrypt": asdict(user.secret) | {"salt": user.secret.salt.hex(), "hash": user.secret.hash.hex()},
         }
         for name, user in sorted(users.items())
     }
@@ -138,11 +116,6 @@ def _decode_user(entry: dict[str, object]) -> User:
 
 
 def decode(data: bytes, path: Path) -> dict[str, User]:
-    """The users in a file's bytes.
-
-    Raises:
-        ConfigError: they are not in the format above.
-    """
     try:
         document = json.loads(data)
         users = {check_name(name): _decode_user(entry) for name, entry in document["users"].items()}
@@ -150,16 +123,14 @@ def decode(data: bytes, path: Path) -> dict[str, User]:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ConfigError):
         known = False
     if not known:
-        raise ConfigError(f"{path} is not a file of users of this version")
+        raise ConfigError(
+            f"{path} is not a file of users of this version: restore it, or delete it and add the users again"
+        )
     return users
 
 
 def load(data: Path) -> dict[str, User] | None:
-    """The users of a data directory; None if it has no such file.
-
-    Raises:
-        ConfigError: the file cannot be read or is malformed.
-    """
+    """The users of a data directory; None if it has no such file. ``ConfigError``: it cannot be used."""
     path = data / FILE_NAME
     if not os.path.lexists(path):
         return None
@@ -192,7 +163,7 @@ def _locked(data: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _save(data: Path, users: Users) -> None:
+def _save(data: Path, users: Mapping[str, User]) -> None:
     path = data / FILE_NAME
     try:
         replace_file(path, encode(users))
@@ -203,8 +174,7 @@ def _save(data: Path, users: Users) -> None:
 def add(data: Path, name: str, password: str, groups: Iterable[str] = ()) -> bool:
     """Add a user, or replace the password and groups of one; return whether the name is new.
 
-    Raises:
-        ConfigError: name, password or a group cannot be one, or the file cannot be read or written.
+    Raises ``ConfigError``.
     """
     check_name(name)
     secret = Secret.of(check_password(password), os.urandom(_SALT))
@@ -219,15 +189,13 @@ def add(data: Path, name: str, password: str, groups: Iterable[str] = ()) -> boo
 def remove(data: Path, name: str) -> None:
     """Remove a user. The file stays, so that the node does not become open with its last user.
 
-    Raises:
-        KtError: there is no such user.
-        ConfigError: the file cannot be read or written.
+    Raises ``KtError`` or ``ConfigError``.
     """
     if load(data) is None:
         # The lock would create the directory.
-        raise KtError(f"{data} has no users")
+        raise KtError(f"{data} has no users: add them with kt node user add")
     with _locked(data):
         users = load(data) or {}
         if name not in users:
-            raise KtError(f"there is no user {name!r} in {data / FILE_NAME}")
+            raise KtError(f"there is no user {name!r} in {data / FILE_NAME}: see kt node user list")
         _save(data, {other: user for other, user in users.items() if other != name})

@@ -17,8 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from math import ceil, inf
 
-from kt_es.node.groups.consumers import Consumer, Consumers, Delivery, Message, NackAction, Rate
-from kt_es.node.groups.progress import LAZY, GroupProgress
+from kt_es.node.groups.messages import LAZY, Consumer, Consumers, Delivery, GroupProgress, Message, NackAction
 from kt_es.node.groups.settings import GroupSettings, Strategy
 
 MAX_RETRY_SHOWN = 2**31 - 1
@@ -33,8 +32,7 @@ class Group:
     def __init__(self, settings: GroupSettings, cursor: int, now: float) -> None:
         self.settings = settings
         self.progress = GroupProgress(settings, cursor, now)
-        self.consumers = Consumers()
-        self.rate = Rate(now)
+        self.consumers = Consumers(now)
         self._began = now
         self._fresh: deque[Message] = deque()
         self._retrying: list[tuple[int, int, Message]] = []
@@ -66,7 +64,6 @@ class Group:
         self._awake.discard(consumer)
 
     def drop_all(self) -> None:
-        """Drop all consumers."""
         for consumer in self.consumers:
             consumer.dropped = True
             self._awake.add(consumer)
@@ -149,7 +146,7 @@ class Group:
             self._deadlines.append(delivery)
         consumer.in_flight += 1
         consumer.rate.total += 1
-        self.rate.total += 1
+        self.consumers.rate.total += 1
         consumer.outbox.append(delivery)
         self._awake.add(consumer)
         size = len(message.payload or b"")

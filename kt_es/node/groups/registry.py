@@ -39,14 +39,15 @@ class Groups:
             cursor = max(settings.start, 0) if stored is None else from_u64(stored)
             # The origin of a group from the end is not stored: every checkpoint then counts as progress.
             origin = settings.start if settings.start >= 0 else None
-            self._runners[stream, name] = GroupRunner(log, stream, name, settings, cursor, origin=origin)
+            self._start(stream, name, settings, cursor, origin)
+
+    def _start(
+        self, stream: str, name: str, settings: GroupSettings, cursor: int, origin: int | None
+    ) -> None:
+        self._runners[stream, name] = GroupRunner(self._log, stream, name, settings, cursor, origin=origin)
 
     def get(self, stream: str, name: str) -> GroupRunner:
-        """The group of that name.
-
-        Raises:
-            Refusal: there is none.
-        """
+        """The group of that name; raise ``Refusal`` if there is none."""
         runner = self._runners.get((stream, name))
         if runner is None:
             raise group_missing(stream, name)
@@ -59,9 +60,8 @@ class Groups:
     async def create(self, stream: str, name: str, settings: GroupSettings) -> None:
         """Create a group.
 
-        Raises:
-            NoSpaceError: the disk is full, here and in the methods below; the groups stay as they are.
-            Refusal: the name is taken, the limit is reached, or the settings cannot work.
+        This method and those below raise ``Refusal`` if that cannot be, and ``NoSpaceError`` if the disk is
+        full. The groups then stay as they are.
         """
         async with self._changing:
             if (stream, name) in self._runners:
@@ -78,9 +78,7 @@ class Groups:
             cursor = await self._log.run(command)
             if cursor is None:
                 raise group_exists(stream, name)
-            self._runners[stream, name] = GroupRunner(
-                self._log, stream, name, settings, cursor, origin=cursor
-            )
+            self._start(stream, name, settings, cursor, cursor)
 
     def _check(self, stream: str, name: str, settings: GroupSettings) -> None:
         if stream == ALL_NAME and settings.start > self._log.position:
@@ -96,9 +94,6 @@ class Groups:
         The group resumes at its last written checkpoint: what was acknowledged since is delivered again.
         Another ``settings.start`` counts only if there is no checkpoint. The filter stays: requests cannot
         change it.
-
-        Raises:
-            Refusal: there is no such group, or the settings cannot work.
         """
         async with self._changing:
             old = self.get(stream, name)
@@ -112,14 +107,10 @@ class Groups:
                 self._again(old)
                 raise
             at, origin = (old.group.progress.checkpoint, old.origin) if cursor is None else (cursor, cursor)
-            self._runners[stream, name] = GroupRunner(self._log, stream, name, settings, at, origin=origin)
+            self._start(stream, name, settings, at, origin)
 
     async def delete(self, stream: str, name: str) -> None:
-        """Delete a group with its checkpoint and its parked messages.
-
-        Raises:
-            Refusal: there is no such group.
-        """
+        """Delete a group with its checkpoint and its parked messages."""
         async with self._changing:
             runner = self.get(stream, name)
             del self._runners[stream, name]
@@ -140,9 +131,7 @@ class Groups:
 
     def _again(self, old: GroupRunner) -> None:
         """Replace ``old`` by a group with the same settings that resumes at its checkpoint."""
-        self._runners[old.stream, old.name] = GroupRunner(
-            self._log, old.stream, old.name, old.settings, old.group.progress.checkpoint, origin=old.origin
-        )
+        self._start(old.stream, old.name, old.settings, old.group.progress.checkpoint, old.origin)
 
     async def restart(self) -> None:
         """Drop all consumers; every group resumes at its checkpoint."""
@@ -152,7 +141,6 @@ class Groups:
                 self._again(old)
 
     async def close(self) -> None:
-        """The node stops."""
         await asyncio.gather(*(runner.close() for runner in self._runners.values()))
 
 

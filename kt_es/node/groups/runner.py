@@ -12,16 +12,16 @@ from typing import Any
 
 import structlog
 
-from kt_es.node.groups.consumers import Consumer, Delivery, Message, NackAction
 from kt_es.node.groups.group import Group
-from kt_es.node.groups.progress import Parked, link_to
+from kt_es.node.groups.messages import Consumer, Delivery, Message, NackAction
 from kt_es.node.groups.settings import GroupSettings, checkpoint_key
-from kt_es.node.groups.sources import pinner, source_of
+from kt_es.node.groups.sources import AllSource, Parked, StreamSource, link_to, pinner
 from kt_es.node.refusals import group_dropped, group_full
 from kt_es.node.store.log import NodeLog
 from kt_es.node.store.reading import resolve
 from kt_es.node.store.records import respelled
 from kt_es.node.store.storage import NoSpaceError, StorageError, u64
+from kt_es.node.store.streams import ALL_NAME
 from kt_es.node.store.transaction import Transaction
 
 _LOG = structlog.get_logger("kt_es.node")
@@ -51,7 +51,9 @@ class GroupRunner:
         self._loop = asyncio.get_running_loop()
         self.group = Group(settings, cursor, self._loop.time())
         pin = pinner(log, settings.strategy)
-        self._source = source_of(log, stream, settings.filter, pin)
+        self._source: StreamSource | AllSource = StreamSource(log, stream, pin)
+        if stream == ALL_NAME:
+            self._source = AllSource(log, settings.filter, pin)
         self.parked = Parked(log, stream, name, pin)
         self._timer: asyncio.TimerHandle | None = None
         self._soon: asyncio.Handle | None = None
@@ -61,11 +63,7 @@ class GroupRunner:
         self._deleted = False  # nothing more is written, not even by work that was begun
 
     def connect(self, consumer: Consumer) -> None:
-        """Admit ``consumer``, whom the next ``pump`` serves.
-
-        Raises:
-            Refusal: the group is full, or is being changed.
-        """
+        """Admit ``consumer``, whom the next ``pump`` serves; raise ``Refusal`` if that cannot be."""
         if self._ended.is_set():
             raise group_dropped(self.stream, self.name)
         if not self.group.connect(consumer, self.now):
@@ -74,19 +72,16 @@ class GroupRunner:
             self._log.wakeups.add(self._source.wakes_on, self.pump)
 
     def disconnect(self, consumer: Consumer) -> None:
-        """``consumer`` is gone."""
         self.group.disconnect(consumer)
         if not self.group.consumers:
             self._log.wakeups.remove(self._source.wakes_on, self.pump)
         self.pump()
 
     def ack(self, consumer: Consumer, ids: Iterable[str]) -> None:
-        """``consumer`` has processed these."""
         self.group.ack(consumer, ids)
         self.pump()
 
     def nack(self, consumer: Consumer, ids: Iterable[str], action: NackAction) -> None:
-        """``consumer`` could not process these."""
         self.group.nack(consumer, ids, action)
         self.pump()
 
@@ -202,8 +197,7 @@ class GroupRunner:
     async def _run(self, stage: Callable[[Transaction], None]) -> None:
         """Have ``stage`` stage a write, unless the group is deleted; while the disk is full, wait for space.
 
-        Raises:
-            StorageError: the disk failed, or the group ended before there was space.
+        Raises ``StorageError`` if the disk failed, or the group ended before there was space.
         """
 
         def command(tx: Transaction) -> None:
@@ -258,7 +252,6 @@ class GroupRunner:
 
     @property
     def now(self) -> float:
-        """Seconds of the group's clock."""
         return self._loop.time()
 
     @property
@@ -267,7 +260,6 @@ class GroupRunner:
         return self.group.progress.checkpoint != self.origin
 
     def replay(self, limit: int | None) -> None:
-        """Deliver again what is parked now, at most ``limit`` messages."""
         self.parked.replay(limit)
         self.pump()
 

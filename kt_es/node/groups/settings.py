@@ -34,6 +34,7 @@ USUAL = 0.0001  # seconds for a search, on average of many
 _BURST = 0.2  # seconds that searches may exceed the average, in total
 _TRIES = 3  # of a search: its time limit is wall time, and the process may have had to wait
 _REMEMBERED = 64  # answers of each filter: texts have up to 4 KiB, and filters are many
+_LENGTH = struct.Struct(">H")
 _parts = re.compile(r"(?<![\\[])\|").split
 
 
@@ -53,8 +54,7 @@ class Filter:
 def predicate(filter_: Filter | None) -> Predicate:
     """A function that tells whether a stored event passes; it raises ``Refusal`` if a search takes too long.
 
-    Raises:
-        ValueError: the expression cannot be compiled, or it or the prefixes are too long.
+    Raises ``Refusal`` if the expression cannot be compiled, or it or the prefixes are too long.
     """
     if filter_ is None:
         return lambda _stored: True
@@ -69,27 +69,19 @@ def predicate(filter_: Filter | None) -> Predicate:
 
 
 class Search:
-    """Searches texts for ``expression``, within limits of time: seconds of ``clock``.
-
-    Raises:
-        ValueError: the expression cannot be used.
-    """
+    """Searches texts for ``expression``, within limits of time: seconds of ``clock``."""
 
     def __init__(self, expression: str, clock: Callable[[], float] = time.perf_counter) -> None:
         try:
             self._search = regex.compile(expression, cache_pattern=False).search
         # RecursionError: deep nesting. IndexError and others: faults of the engine at odd flags.
         except Exception as error:  # noqa: BLE001  the expression cannot be used
-            raise ValueError(f"the filter's regular expression is not usable: {error}") from None
+            raise invalid(f"the filter's regular expression is not usable: {error}") from None
         self._clock = clock
         self._debt = 0.0  # seconds of searches beyond ``USUAL``
 
     def __call__(self, text: str) -> bool:
-        """Whether ``expression`` is found in ``text``.
-
-        Raises:
-            Refusal: the searches take too long.
-        """
+        """Whether ``expression`` is found in ``text``; raise ``Refusal`` if the searches take too long."""
         began = self._clock()
         for _ in range(_TRIES):
             try:
@@ -114,21 +106,18 @@ def _too_slow() -> Refusal:
 
 def _check_size(filter_: Filter) -> None:
     if len(filter_.regex) > MAX_REGEX:
-        raise ValueError(f"the filter's regular expression has more than {MAX_REGEX} characters")
+        raise invalid(f"the filter's regular expression has more than {MAX_REGEX} characters")
     if any(len(part) > MAX_PART for part in _parts(filter_.regex)):
-        raise ValueError(f"a part of the filter's regular expression has more than {MAX_PART} characters")
+        raise invalid(f"a part of the filter's regular expression has more than {MAX_PART} characters")
     if len(filter_.prefixes) > MAX_PREFIXES:
-        raise ValueError(f"the filter has more than {MAX_PREFIXES} prefixes")
+        raise invalid(f"the filter has more than {MAX_PREFIXES} prefixes")
     if any(len(prefix) > MAX_PREFIX for prefix in filter_.prefixes):
-        raise ValueError(f"a prefix of the filter has more than {MAX_PREFIX} characters")
+        raise invalid(f"a prefix of the filter has more than {MAX_PREFIX} characters")
 
 
 def make_filter(by_stream: bool, regex: str, prefixes: Sequence[str], window: int, multiplier: int) -> Filter:
     """A filter with the parameters of a request: a checkpoint after ``window * multiplier`` events."""
     return Filter(by_stream, regex, tuple(prefixes), max(1, window) * max(1, multiplier))
-
-
-_LENGTH = struct.Struct(">H")
 
 
 class Strategy(Enum):
@@ -174,7 +163,6 @@ def _key(prefix: bytes, stream: str, name: str) -> bytes:
 
 
 def settings_key(stream: str, name: str) -> bytes:
-    """Key of a group's settings."""
     return _key(b"G", stream, name)
 
 
@@ -184,12 +172,10 @@ def checkpoint_key(stream: str, name: str) -> bytes:
 
 
 def groups_range() -> tuple[bytes, bytes]:
-    """The keys of all groups' settings."""
     return b"G", b"H"
 
 
 def group_names(key: bytes) -> tuple[str, str]:
-    """Stream and name from a key of settings."""
     (length,) = _LENGTH.unpack_from(key, 1)
     start = 1 + _LENGTH.size
     return key[start : start + length].decode(), key[start + length :].decode()
@@ -201,18 +187,13 @@ def parked_stream(stream: str, name: str) -> str:
 
 
 def encode_settings(settings: GroupSettings) -> bytes:
-    """GroupSettings as JSON."""
     values = asdict(settings)
     values["strategy"] = settings.strategy.value
     return json.dumps(values).encode()
 
 
 def decode_settings(value: bytes) -> GroupSettings:
-    """The reverse of ``encode_settings``.
-
-    Raises:
-        MalformedError: ``value`` does not have that form.
-    """
+    """The reverse of ``encode_settings``; raise ``MalformedError`` if ``value`` does not have that form."""
     try:
         values = json.loads(value)
         values["strategy"] = Strategy(values["strategy"])

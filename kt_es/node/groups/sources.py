@@ -1,4 +1,4 @@
-"""What a group reads from: one stream, or $all with a filter; and which consumer each event is pinned to.
+"""What a group reads: one stream, or $all with a filter; and its parked messages.
 
 ``Pinned`` goes by the stream of the event, or of the event that a link names. ``PinnedByCorrelation`` goes by
 the ``$correlationId`` in the event's metadata, and by the stream where there is none.
@@ -7,19 +7,19 @@ the ``$correlationId`` in the event's metadata, and by the stream where there is
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 from kt_es.eventstore.rights import json_object
-from kt_es.node.groups.consumers import Message
-from kt_es.node.groups.settings import Filter, Predicate, Strategy, predicate
+from kt_es.node.groups.messages import Message
+from kt_es.node.groups.settings import Filter, Predicate, Strategy, parked_stream, predicate
 from kt_es.node.store.log import ALL, NodeLog
-from kt_es.node.store.reading import LINK, all_forwards, forwards, linked, stored_at, target
-from kt_es.node.store.records import id_of, name_of, parsed, position_of, revision_of, type_of
-from kt_es.node.store.streams import ALL_NAME
+from kt_es.node.store.reading import LINK, all_forwards, forwards, link_event, linked, stored_at, target
+from kt_es.node.store.records import Proposed, id_of, name_of, parsed, position_of, revision_of, type_of
+from kt_es.node.store.transaction import Transaction
 
 CORRELATION = "$correlationId"
+REPLAY_AHEAD = 500  # parked messages that wait to be delivered again; more are read when these are gone
 Pin = Callable[[bytes], int]  # from a stored event to a number that is shared out among consumers
 
 
@@ -33,33 +33,16 @@ class SourceBatch:
     passed_over: int = 0
 
 
-class Source(Protocol):
-    """Where messages come from, in order."""
-
-    @property
-    def wakes_on(self) -> str:
-        """The stream whose wake-ups to wait for (``log.Wakeups``)."""
-
-    def read(self, at: int, limit: int) -> SourceBatch:
-        """Messages from order ``at`` (inclusive) up."""
-
-    def load(self, order: int) -> bytes | None:
-        """The stored event at ``order``, if it is still there."""
-
-
 class StreamSource:
-    """Order is the revision."""
+    """Messages from one stream; their order is the revision."""
 
     def __init__(self, log: NodeLog, name: str, pin: Pin) -> None:
         self._log = log
-        self._name = name
+        self._name = self.wakes_on = name  # in ``log.Wakeups``
         self._pin = pin
 
-    @property
-    def wakes_on(self) -> str:
-        return self._name
-
     def read(self, at: int, limit: int) -> SourceBatch:
+        """Messages from order ``at`` (inclusive) up."""
         chunk = forwards(self._log, self._name, at, limit)
         messages = [
             Message(revision_of(stored), id_of(stored), stored, pin=self._pin(stored))
@@ -68,21 +51,20 @@ class StreamSource:
         return SourceBatch(messages, chunk.following, chunk.more)
 
     def load(self, order: int) -> bytes | None:
+        """The stored event at ``order``, if it is still there."""
         return stored_at(self._log, self._name, order)
 
 
 class AllSource:
-    """Order is the position."""
+    """As ``StreamSource``, from $all with a filter; the order is the position."""
+
+    wakes_on = ALL
 
     def __init__(self, log: NodeLog, filter_: Filter | None, pin: Pin) -> None:
         self._log = log
         self._pin = pin
         self._filter = filter_
         self._passes: Predicate | None = None
-
-    @property
-    def wakes_on(self) -> str:
-        return ALL
 
     def read(self, at: int, limit: int) -> SourceBatch:
         if self._passes is None:
@@ -101,11 +83,6 @@ class AllSource:
         return events[0] if events and position_of(events[0]) == order else None
 
 
-def source_of(log: NodeLog, stream: str, filter_: Filter | None, pin: Pin) -> Source:
-    """The source of a group on ``stream``, which may be $all."""
-    return AllSource(log, filter_, pin) if stream == ALL_NAME else StreamSource(log, stream, pin)
-
-
 def pinner(log: NodeLog, strategy: Strategy) -> Pin:
     """The pin of ``strategy``; 0 for every event where nothing is pinned."""
     if strategy is Strategy.PINNED:
@@ -121,10 +98,7 @@ def _number(text: str) -> int:
 
 
 def _stream(stored: bytes) -> str:
-    if type_of(stored) != LINK:
-        return name_of(stored)
-    _, name = target(stored)
-    return name
+    return name_of(stored) if type_of(stored) != LINK else target(stored)[1]
 
 
 def _correlation(log: NodeLog, stored: bytes) -> str | None:
@@ -133,3 +107,79 @@ def _correlation(log: NodeLog, stored: bytes) -> str | None:
         return None
     found = json_object(parsed(event).event.custom_metadata).get(CORRELATION)
     return found if isinstance(found, str) else None
+
+
+class Parked:
+    """Reads and replays one group's parked messages; the runner writes them.
+
+    A replayed message stays parked until it is settled. ``trim`` then removes it, once all before it are.
+    """
+
+    def __init__(self, log: NodeLog, stream: str, name: str, pin: Pin) -> None:
+        self._log = log
+        self._stream = parked_stream(stream, name)
+        self._pin = pin
+        self._replaying: set[int] = set()  # revisions, as in what follows
+        self._settled: set[int] = set()  # replayed and settled, not yet removed
+        self._unread = range(0)  # to replay, and not yet read
+        self._limit = 0  # how many of these may be replayed
+
+    @property
+    def count(self) -> int:
+        """Messages that are parked and not yet settled by a replay."""
+        head = self._log.head(self._stream)
+        return max(0, head.last - head.first + 1 - len(self._settled)) if head.exists else 0
+
+    def load(self, revision: int) -> bytes | None:
+        return stored_at(self._log, self._stream, revision)
+
+    def park(self, tx: Transaction, link: Proposed) -> None:
+        tx.append(self._stream, [link])
+
+    def replay(self, limit: int | None) -> None:
+        """Deliver again what is parked now, at most ``limit`` messages."""
+        head = self._log.head(self._stream)
+        asked = head.last - head.first + 1 if limit is None else limit
+        self._limit = asked + (self._limit if self._unread else 0)
+        self._unread = range(self._unread.start if self._unread else head.first, head.last + 1)
+
+    def read(self, retrying: int) -> list[Message]:
+        """The next messages to replay, a few at a time; ``retrying`` already wait to be delivered again."""
+        messages: list[Message] = []
+        while self._unread and self._limit > 0 and retrying + len(messages) < REPLAY_AHEAD:
+            chunk = forwards(self._log, self._stream, self._unread.start)
+            stored_by_revision = {revision_of(stored): stored for stored in chunk.events}
+            fresh = [at for at in stored_by_revision if at in self._unread and at not in self._replaying]
+            for at in fresh[: self._limit]:
+                stored = stored_by_revision[at]
+                messages.append(Message(at, id_of(stored), parked=at, pin=self._pin(stored)))
+                self._replaying.add(at)
+                self._limit -= 1
+            self._unread = range(chunk.following, self._unread.stop) if chunk.more else range(0)
+        return messages
+
+    def settle(self, revisions: Iterable[int]) -> None:
+        self._settled.update(revisions)
+
+    def trimmed(self) -> int | None:
+        """The first revision that has to stay; None if nothing can be removed."""
+        first = keep = self._log.head(self._stream).first
+        while keep in self._settled:
+            keep += 1
+        return keep if keep > first else None
+
+    def trim(self, tx: Transaction, keep: int) -> None:
+        if tx.head(self._stream).truncate_before < keep:
+            tx.rewrite_metadata(self._stream, keep)
+
+    def forget(self, keep: int) -> None:
+        """Nothing below ``keep`` is parked any more: the removal is on disk."""
+        self._settled = {at for at in self._settled if at >= keep}
+        self._replaying = {at for at in self._replaying if at >= keep}
+
+
+def link_to(stored: bytes, *, replayed: bool) -> Proposed:
+    """The link under which an event is parked. A replayed event is a link already."""
+    if replayed and type_of(stored) == LINK:
+        return link_event(*target(stored))
+    return link_event(revision_of(stored), name_of(stored))

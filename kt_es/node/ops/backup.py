@@ -65,7 +65,8 @@ def backup(storage: RocksStorage, target: Path) -> Backup:
             if users.exists():
                 size += _copy_file(users, partial / USERS)
             made = Backup(position, datetime.now(UTC).isoformat(timespec="seconds"), size)
-            _write(partial / MANIFEST, json.dumps(asdict(made), indent=1))
+            (partial / MANIFEST).write_text(json.dumps(asdict(made), indent=1) + "\n")
+            _sync(partial / MANIFEST)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return made
@@ -76,9 +77,7 @@ def restore(source: Path, target: Path) -> Backup:
 
     The caller checks it (``checking.check``).
 
-    Raises:
-        ConfigError: ``source`` is no backup, or ``target`` cannot be used.
-        KtError: the copy could not be made; nothing is left of it.
+    Raises ``ConfigError`` if ``source`` is no backup, and as ``backup``.
     """
     made = read_manifest(source)
     _require_empty(target)
@@ -90,18 +89,19 @@ def restore(source: Path, target: Path) -> Backup:
 
 
 def read_manifest(source: Path) -> Backup:
-    """The content of a backup's ``backup.json``.
-
-    Raises:
-        ConfigError: it is missing, or of a later format.
-    """
+    """Raises ``ConfigError``."""
     try:
         values: dict[str, Any] = json.loads((source / MANIFEST).read_bytes())
         made = Backup(**values)
     except (OSError, ValueError, TypeError):
-        raise ConfigError(f"{source} is no complete backup: {MANIFEST} is missing or unreadable") from None
+        raise ConfigError(
+            f"{source} is no complete backup: {MANIFEST} is missing or unreadable; "
+            f"name a directory that kt node backup has made"
+        ) from None
     if made.format != FORMAT:
-        raise ConfigError(f"{source} is a backup of format {made.format}: a later version made it")
+        raise ConfigError(
+            f"{source} is a backup of format {made.format}: restore it with the version that made it"
+        )
     return made
 
 
@@ -142,11 +142,6 @@ def _copy_file(source: Path, target: Path) -> int:
     target.chmod(0o600)
     _sync(target)
     return target.stat().st_size
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text + "\n")
-    _sync(path)
 
 
 def _sync(path: Path) -> None:

@@ -7,7 +7,8 @@ time grows with the data, the memory does not.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from kt_es.errors import MalformedError
 from kt_es.node.groups.settings import checkpoint_key, decode_settings, group_names, groups_range
-from kt_es.node.store.end import heads, read_head
+from kt_es.node.store.log import heads, read_head
 from kt_es.node.store.records import content_of, id_of, name_of, parsed, position_of, revision_of
 from kt_es.node.store.rocks import open_existing
 from kt_es.node.store.storage import (
@@ -38,8 +39,6 @@ from kt_es.node.store.streams import LAST_REVISION, StreamHead, with_metadata
 from kt_es.node.store.transaction import described_by
 
 MAX_PROBLEMS = 100  # in a report; further ones are only counted
-_EVERY = 1000  # records between two calls of ``progress``
-OnProgress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,39 +54,21 @@ class CheckReport:
 
     @property
     def sound(self) -> bool:
-        """Whether there was no problem."""
         return not self.found
 
 
-def check(data: Path, progress: OnProgress | None = None) -> CheckReport:
+def check(data: Path) -> CheckReport:
     """Check everything in ``data``, which no node may have open.
 
-    ``progress`` gets the number of records read so far.
-
-    Raises:
-        LockedError: a node runs on ``data``.
-        ConfigError: ``data`` is no data directory of a node, or cannot be opened.
-        StorageError: a file is damaged; its content cannot be checked.
+    Raises as ``open_existing``, and ``StorageError`` for a damaged file, whose content cannot be checked.
     """
-    storage = open_existing(data)
-    try:
-        return check_storage(storage, progress)
-    finally:
-        storage.close()
-
-
-def check_storage(storage: NodeStorage, progress: OnProgress | None = None) -> CheckReport:
-    """``check`` for an open storage that nobody writes to."""
-    return _Check(storage, progress or (lambda _count: None)).run()
+    with closing(open_existing(data)) as storage:
+        return _Check(storage).run()
 
 
 class _Check:
-    """One run over all records."""
-
-    def __init__(self, storage: NodeStorage, progress: OnProgress) -> None:
+    def __init__(self, storage: NodeStorage) -> None:
         self._storage = storage
-        self._progress = progress
-        self._read = 0
         self._found = 0
         self._problems: list[str] = []
 
@@ -98,7 +79,6 @@ class _Check:
         self._part("$all", lambda: self._check_ranges(position, events))
         self._part("ids", self._check_ids)
         groups = self._part("persistent subscriptions", self._check_groups)
-        self._progress(self._read)
         return CheckReport(position, streams, events, groups, self._found, tuple(self._problems))
 
     def _part(self, what: str, part: Callable[[], int]) -> int:
@@ -114,20 +94,13 @@ class _Check:
         if len(self._problems) < MAX_PROBLEMS:
             self._problems.append(sentence)
 
-    def _scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        for pair in self._storage.scan(start, end):
-            self._read += 1
-            if self._read % _EVERY == 0:
-                self._progress(self._read)
-            yield pair
-
     # --- events ----------------------------------------------------------------------------------
 
     def _check_events(self, position: int) -> int:
         """Every stream has its events without gaps, at ascending positions. Returns their number."""
         events, current = 0, -1
         stream = _Stream("", StreamHead(), 0, 0)
-        for key, stored in self._scan(EVENTS, after(EVENTS)):
+        for key, stored in self._storage.scan(EVENTS, after(EVENTS)):
             number, revision = decode_event_key(key)
             if number != current:
                 current, name = number, name_of(stored)
@@ -189,7 +162,7 @@ class _Check:
     def _check_ranges(self, position: int, events: int) -> int:
         """Every event is in $all exactly once, at its position. Returns their number."""
         before = listed = 0
-        for key, value in self._scan(range_key(0), range_key(LAST_POSITION)):
+        for key, value in self._storage.scan(range_key(0), range_key(LAST_POSITION)):
             first, last, number, revision = decode_range(key, value)
             if not before < first <= last <= position:
                 self._problem(f"$all: positions {first} to {last} overlap others, or the end of the log")
@@ -218,7 +191,7 @@ class _Check:
     def _check_ids(self) -> int:
         """Every id names an event with that id. Returns the number of ids."""
         ids = 0
-        for key, value in self._scan(IDS, after(IDS)):
+        for key, value in self._storage.scan(IDS, after(IDS)):
             ids += 1
             number, event_id = decode_id_key(key)
             revision = from_u64(value)
@@ -230,7 +203,7 @@ class _Check:
     def _check_groups(self) -> int:
         """The settings and the checkpoint of every group can be read. Returns the number of groups."""
         groups = 0
-        for key, value in self._scan(*groups_range()):
+        for key, value in self._storage.scan(*groups_range()):
             groups += 1
             try:
                 stream, name = group_names(key)

@@ -8,18 +8,19 @@ socket (0600).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import socket
 import stat
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import structlog
+from prometheus_client import generate_latest
 
 from kt_es.errors import ConfigError, KtError
 from kt_es.node.counts import Counts
@@ -29,7 +30,6 @@ from kt_es.node.ops.http import HttpOps, MetricsPage
 from kt_es.node.ops.scavenge import scavenge
 from kt_es.node.store.log import NodeLog
 from kt_es.node.store.rocks import RocksStorage, open_existing
-from kt_es.node.store.storage import StorageError
 
 _LOG = structlog.get_logger("kt_es.node")
 NAME = "control"
@@ -130,7 +130,7 @@ def ask(data: Path, do: str, **arguments: object) -> dict[str, Any] | None:
     except OSError as error:
         raise KtError(f"the node on {data} cannot be reached through {path}: {error.strerror}") from None
     if not line.endswith(b"\n"):
-        raise KtError(f"the node on {data} ended meanwhile")
+        raise KtError(f"the node on {data} ended meanwhile: start it, and repeat the command")
     answer: dict[str, Any] = json.loads(line)
     if "done" not in answer:
         raise (ConfigError if answer.get("usage") else KtError)(str(answer.get("failed")))
@@ -138,7 +138,7 @@ def ask(data: Path, do: str, **arguments: object) -> dict[str, Any] | None:
     return done
 
 
-@contextlib.contextmanager
+@contextmanager
 def _short(path: Path) -> Iterator[str]:
     """A name of ``path`` that is short enough for the address of a socket."""
     if len(os.fsencode(path)) <= _LONGEST:
@@ -162,26 +162,21 @@ class Upkeep:
                 "scavenge": lambda _asked: _scavenge(storage, log),
             },
         )
-        page = MetricsPage(counts, log, groups, storage.size)
+        counts.registry.register(MetricsPage(counts, log, groups, storage.size))
         # A node whose disk has failed ends. One whose disk is full goes on, for reads only.
         self._http = HttpOps(
             asyncio.get_running_loop(),
-            page.render,
+            lambda: generate_latest(counts.registry),
             lambda: "the disk is full: writes are refused, reads go on" if log.outage.is_on else "",
         )
 
     async def start(self, http: tuple[str, int] | None) -> None:
-        """Accept orders; serve metrics and health at ``http``, if given.
-
-        Raises:
-            ConfigError: that address cannot be listened on.
-        """
+        """Accept orders; serve metrics and health at ``http``, if given. Raises as ``HttpOps.start``."""
         if http is not None:
             _LOG.info("serving metrics", address=self._http.start(*http))
         await self._control.start()
 
     async def close(self) -> None:
-        """Give up what is under way, and stop."""
         await self._control.close()
         # Not on the loop: the threads of ``_http`` wait for answers of the loop.
         await asyncio.to_thread(self._http.close)
@@ -215,19 +210,14 @@ def backup_of(data: Path, target: Path) -> dict[str, Any]:
     done = ask(data, "backup", target=str(target.absolute()))
     if done is not None:
         return done
-    storage = open_existing(data)
-    try:
+    with closing(open_existing(data)) as storage:
         return asdict(backup(storage, target))
-    finally:
-        storage.close()
 
 
 def scavenge_of(data: Path) -> dict[str, Any]:
     """Scavenge ``data``, whether a node runs on it or not; return what was removed.
 
-    Raises:
-        LockedError: the node that runs on it has no control socket.
-        ConfigError, KtError: the data cannot be opened, or the disk refused.
+    Raises ``LockedError`` as ``backup_of``.
     """
     done = ask(data, "scavenge")
     return done if done is not None else asyncio.run(_scavenge_stopped(data))
@@ -235,8 +225,8 @@ def scavenge_of(data: Path) -> dict[str, Any]:
 
 async def _scavenge_stopped(data: Path) -> dict[str, Any]:
     storage = open_existing(data)
-    failures: list[StorageError] = []
-    log = NodeLog(storage, time.time, failures.append)
+    # The failure is not needed: it is raised as well.
+    log = NodeLog(storage, time.time, lambda _failure: None)
     try:
         return await _scavenge(storage, log)
     finally:

@@ -7,7 +7,6 @@ without an answer the status is 503.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -15,7 +14,6 @@ from socketserver import ThreadingMixIn
 from typing import Any, TypeVar
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
@@ -26,6 +24,9 @@ from kt_es.node.store.log import NodeLog
 from kt_es.node.store.streams import ALL_NAME
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_TEXT = "text/plain; charset=utf-8"
+PATIENCE = 5.0
+Value = TypeVar("Value")
 
 
 class MetricsPage:
@@ -36,12 +37,6 @@ class MetricsPage:
         self._log = log
         self._groups = groups
         self._size = size
-        ProcessCollector(registry=counts.registry)
-        counts.registry.register(self)
-
-    def render(self) -> bytes:
-        """The page, ``MEDIA_TYPE``. On the event loop's thread."""
-        return generate_latest(self._counts.registry)
 
     def collect(self) -> Iterable[Metric]:
         """See ``prometheus_client.registry.Collector``."""
@@ -92,11 +87,6 @@ class MetricsPage:
         yield from (consumers, lag, in_flight, parked)
 
 
-PATIENCE = 5.0
-Value = TypeVar("Value")
-_TEXT = "text/plain; charset=utf-8"
-
-
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
@@ -124,22 +114,16 @@ class HttpOps:
         self._server: WSGIServer | None = None
 
     def start(self, host: str, port: int) -> str:
-        """Listen; returns "host:port".
-
-        Raises:
-            ConfigError: the address cannot be listened on.
-        """
+        """Listen; returns "host:port". Raises ``ConfigError`` if the address cannot be listened on."""
         try:
             server = make_server(host, port, self._answer, _Server, _Handler)
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-            raise ConfigError(f"cannot listen on {host}:{port}: {reason}") from None
+            raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
         self._server = server
         threading.Thread(target=server.serve_forever, name="kt-node-http", daemon=True).start()
         return f"{host}:{server.server_port}"
 
     def close(self) -> None:
-        """Stop listening."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()

@@ -19,12 +19,15 @@ from dataclasses import dataclass, field, replace
 from kt_es.node.store.log import NodeLog
 from kt_es.node.store.records import created_of, id_of, position_of, revision_of
 from kt_es.node.store.storage import (
+    HEADS,
     LAST_POSITION,
     NodeStorage,
+    after,
     decode_range,
     encode_range,
     event_key,
     head_key,
+    head_name,
     id_key,
     range_key,
 )
@@ -36,7 +39,6 @@ SLICE_BYTES = 2 << 20
 _HEADS = 1000  # heads read before others have their turn
 _SPANS = 64  # streams that are compacted one by one; more are compacted as one range
 _NO_ID = "00000000-0000-0000-0000-000000000000"
-Compact = Callable[[bytes, bytes], None]
 
 
 @dataclass(slots=True)
@@ -49,14 +51,13 @@ class Scavenged:
     numbers: list[int] = field(default_factory=list)  # of the streams concerned
 
 
-async def scavenge(log: NodeLog, compact: Compact) -> Scavenged:
+async def scavenge(log: NodeLog, compact: Callable[[bytes, bytes], None]) -> Scavenged:
     """Scavenge all streams of ``log``, then ``compact`` the ranges of keys (start, end) concerned.
 
-    Raises:
-        StorageError: the disk refused.
+    Raises ``StorageError``.
     """
     result = Scavenged()
-    start = b"H"
+    start = HEADS
     while names := _candidates(log, start):
         for name, worth in names:
             if worth:
@@ -71,8 +72,8 @@ async def scavenge(log: NodeLog, compact: Compact) -> Scavenged:
 def _candidates(log: NodeLog, start: bytes) -> list[tuple[str, bool]]:
     """The next streams by name, and whether they may have something to remove."""
     found: list[tuple[str, bool]] = []
-    for key, value in log.storage.scan(start, b"I"):
-        name, head = key[1:].decode(), StreamHead.decode(value)
+    for key, value in log.storage.scan(start, after(HEADS)):
+        name, head = head_name(key), StreamHead.decode(value)
         ages = head.max_age >= 0 and head.scavenged < _end(name, head)
         found.append((name, head.number > 0 and (ages or _hidden_before(name, head) > head.scavenged)))
         if len(found) == _HEADS:
@@ -93,26 +94,22 @@ def _hidden_before(name: str, head: StreamHead) -> int:
 async def _scavenge_stream(log: NodeLog, name: str, result: Scavenged) -> None:
     number, before = 0, result.events
     while True:
-        slice_ = await log.run(lambda tx: _take_slice(log, tx, name))
-        if slice_ is None:
+        removed = await log.run(lambda tx: _take_slice(log, tx, name))
+        if removed is None:
             break
-        number = slice_.number
-        result.events += slice_.events
-        result.bytes += slice_.bytes
+        number, events, size = removed
+        result.events += events
+        result.bytes += size
     if result.events > before:
         result.streams += 1
         result.numbers.append(number)
 
 
-@dataclass(frozen=True, slots=True)
-class _Slice:
-    number: int
-    events: int
-    bytes: int
+def _take_slice(log: NodeLog, tx: Transaction, name: str) -> tuple[int, int, int] | None:
+    """Stage the removal of a stream's first hidden events; ``None`` if there are none.
 
-
-def _take_slice(log: NodeLog, tx: Transaction, name: str) -> _Slice | None:
-    """Stage the removal of a stream's first hidden events; ``None`` if there are none."""
+    Returns the number of the stream, and how many events and bytes are removed.
+    """
     # Readers use the durable head until the batch is on disk: what it shows has to stay as well.
     heads = (tx.head(name), log.head(name))
     head = heads[0]
@@ -125,18 +122,17 @@ def _take_slice(log: NodeLog, tx: Transaction, name: str) -> _Slice | None:
         return None
     tx.heads[name] = marked = replace(head, scavenged=mark)
     tx.put(head_key(name), marked.encode())
-    revision_by_id = tx.revision_of(head)
     size = 0
     for stored in gone:
         key, event_id = event_key(head.number, revision_of(stored)), id_of(stored)
         size += len(key) + len(stored)
         tx.delete(key)
-        known = revision_by_id(event_id)
+        known = tx.revision_of(head, event_id)
         # The id may have been used again at a later revision, which its key then names.
         if known is not None and known < mark:
             tx.delete(id_key(head.number, event_id))
     _cut_ranges(log.storage, tx, gone)
-    return _Slice(head.number, len(gone), size)
+    return head.number, len(gone), size
 
 
 def _hidden_events(

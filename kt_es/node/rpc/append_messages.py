@@ -11,20 +11,20 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
+import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage  # type: ignore[import-untyped]
 
 from kt_es.eventstore.rights import JSON
 from kt_es.node.protocol import shared_pb2, status_pb2, streams_pb2
-from kt_es.node.refusals import Refusal, append_too_large, invalid, not_thought_of, too_much_unfinished
+from kt_es.node.refusals import Quota, Refusal, append_too_large, invalid, not_thought_of
 from kt_es.node.store.log import EVENT_COST, Appended
 from kt_es.node.store.records import Proposed, canonical_id, varint
 from kt_es.node.store.streams import ALL_NAME, Deleted, Expected, Wrong
 
 MAX_NAME = 4096  # bytes of a stream's name, characters of an event's type
 MAX_EVENTS = 1 << 16  # of one append: tiny ones cost more than their bytes
+UNFINISHED = 16  # incomplete batches of one call
 BYTES = "application/octet-stream"  # the protocol knows no other content than this and JSON
-# google.rpc.Code
-INVALID_ARGUMENT, DEADLINE_EXCEEDED, PERMISSION_DENIED, FAILED_PRECONDITION, UNAVAILABLE = 3, 4, 7, 9, 14
 FOREVER = 86_400.0  # seconds: later deadlines count as none; clients send centuries
 # One call for all fields of a message: batches have hundreds of messages.
 _FIELDS = attrgetter("id", "metadata", "custom_metadata", "data")
@@ -33,11 +33,6 @@ _EXPECTED_FIELD = {state: f"expected_{name}" for name, state in _EXPECTED.items(
 
 
 def stream_name(identifier: shared_pb2.StreamIdentifier) -> str:
-    """The name in a request.
-
-    Raises:
-        Refusal: it is empty, too long or not UTF-8.
-    """
     raw = identifier.stream_name
     if not raw:
         raise not_thought_of()
@@ -53,11 +48,7 @@ def stream_name(identifier: shared_pb2.StreamIdentifier) -> str:
 
 
 def expected_of(options: Any, oneof: str, revision_field: str) -> int | Expected:
-    """What an append, delete or tombstone expects of the stream.
-
-    Raises:
-        Refusal: it expects nothing.
-    """
+    """What an append, delete or tombstone expects of the stream."""
     kind = options.WhichOneof(oneof)
     if kind == revision_field:
         revision: int = getattr(options, revision_field)
@@ -68,11 +59,7 @@ def expected_of(options: Any, oneof: str, revision_field: str) -> int | Expected
 
 
 def proposals(messages: Iterable[Any]) -> Iterator[tuple[Proposed, int]]:
-    """The events of a request, each with the bytes that count towards the limit of an append.
-
-    Raises:
-        Refusal: an event has no type or no valid id.
-    """
+    """The events of a request, each with the bytes that count towards the limit of an append."""
     for identifier, labels, metadata, data in map(_FIELDS, messages):
         type_ = labels["type"]
         if not type_:
@@ -143,8 +130,7 @@ def seconds_left(options: streams_pb2.BatchAppendReq.Options, now: float) -> flo
 async def in_time(work: Coroutine[Any, Any, Appended | Wrong | Deleted], seconds: float | None) -> Any:
     """The result of ``work``, which runs to its end once it has begun.
 
-    Raises:
-        TimeoutError: it took longer than ``seconds``, or there were none left to begin it.
+    Raises ``TimeoutError`` if it took longer than ``seconds``, or there were none left to begin it.
     """
     if seconds is None:
         return await work
@@ -174,11 +160,12 @@ def batch_answer(request: streams_pb2.BatchAppendReq) -> streams_pb2.BatchAppend
     return answer
 
 
-def batch_error(answer: streams_pb2.BatchAppendResp, code: int, text: str, details: Any) -> None:
+def batch_error(answer: streams_pb2.BatchAppendResp, code: grpc.StatusCode, text: str, details: Any) -> None:
     """Report in ``answer`` that the append failed, with the reason."""
     packed = AnyMessage()
     packed.Pack(details)
-    answer.error.CopyFrom(status_pb2.Status(code=code, message=text, details=packed))  # type: ignore[arg-type]
+    number: int = code.value[0]  # as in google.rpc.Code
+    answer.error.CopyFrom(status_pb2.Status(code=number, message=text, details=packed))  # type: ignore[arg-type]
 
 
 def wrong_batch_version(outcome: Wrong, expected: int | Expected) -> shared_pb2.WrongExpectedVersion:
@@ -193,30 +180,6 @@ def wrong_batch_version(outcome: Wrong, expected: int | Expected) -> shared_pb2.
     else:
         getattr(wrong, _EXPECTED_FIELD[expected]).SetInParent()
     return wrong
-
-
-UNFINISHED = 16  # incomplete batches of one call
-
-
-class Intake:
-    """Limits the bytes of incomplete appends over all calls.
-
-    More is refused and not held back, because the pieces that would make room may be held back as well.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._held = 0
-
-    def take(self, size: int) -> None:
-        """Reserve ``size`` bytes; raise ``Refusal`` if there is no room."""
-        if self._held + size > self.limit:
-            raise too_much_unfinished()
-        self._held += size
-
-    def give(self, size: int) -> None:
-        """Undo ``take``."""
-        self._held -= size
 
 
 @dataclass(slots=True)
@@ -244,56 +207,39 @@ class Pieces:
         self.size = size
 
 
-@dataclass(slots=True)
-class AppendBatch:
-    """A batch of ``BatchAppend``: its first request, and the pieces so far."""
-
-    first: streams_pb2.BatchAppendReq
-    pieces: Pieces
+# A batch of ``BatchAppend``: its first request, and the pieces so far.
+AppendBatch = tuple[streams_pb2.BatchAppendReq, Pieces]
 
 
 class Batches:
     """Puts the batches of one call together, each of at most ``limit`` bytes."""
 
-    def __init__(self, limit: int, intake: Intake) -> None:
+    def __init__(self, limit: int, intake: Quota) -> None:
         self._limit = limit
         self._intake = intake
         self._open: dict[bytes, AppendBatch] = {}
 
     def add(self, request: streams_pb2.BatchAppendReq) -> AppendBatch | None:
-        """The batch that ``request`` completes, if any.
-
-        Raises:
-            Refusal: it names no batch, or too many are unfinished.
-        """
+        """The batch that ``request`` completes, if any; raise ``Refusal`` if too many are unfinished."""
         if not request.HasField("correlation_id"):
             raise invalid("a batch has no correlation id")
         key = request.correlation_id.SerializeToString()
-        batch = self._open.pop(key, None)
-        if batch is None:
-            batch = AppendBatch(request, Pieces(self._limit))
-        else:
-            self._intake.give(batch.pieces.held)
-        _add_all(batch.pieces, request)
+        first, pieces = self._open.pop(key, (request, Pieces(self._limit)))
+        self._intake.give(pieces.held)
+        if pieces.refusal is None:
+            try:
+                pieces.add(request.proposed_messages)
+            except Refusal as refusal:
+                pieces.refusal, pieces.events, pieces.size = refusal, [], 0
         if request.is_final:
-            return batch
+            return first, pieces
         if len(self._open) == UNFINISHED:
             raise invalid(f"more than {UNFINISHED} batches of one call are unfinished")
-        self._intake.take(batch.pieces.held)
-        self._open[key] = batch
+        self._intake.take(pieces.held)
+        self._open[key] = first, pieces
         return None
 
     def close(self) -> None:
-        """The call has ended."""
-        for batch in self._open.values():
-            self._intake.give(batch.pieces.held)
+        for _, pieces in self._open.values():
+            self._intake.give(pieces.held)
         self._open.clear()
-
-
-def _add_all(pieces: Pieces, request: streams_pb2.BatchAppendReq) -> None:
-    if pieces.refusal is not None:
-        return
-    try:
-        pieces.add(request.proposed_messages)
-    except Refusal as refusal:
-        pieces.refusal, pieces.events, pieces.size = refusal, [], 0

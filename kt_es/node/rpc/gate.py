@@ -20,9 +20,9 @@ from kt_es.node.rpc.append_messages import stream_name
 from kt_es.node.store.log import NodeLog
 from kt_es.node.store.reading import stored_at
 from kt_es.node.store.records import content_of
+from kt_es.node.store.transaction import META
 
 _CACHED = 10_000  # parsed metadata kept
-_META = "$$"
 _STREAMS = "event_store.client.streams.Streams."
 _GROUPS = "event_store.client.persistent_subscriptions.PersistentSubscriptions."
 
@@ -54,11 +54,7 @@ _LEVELS = {
 
 
 def need(call: str, request: Any) -> Need:
-    """What ``call``, a full name, needs with this first request.
-
-    Raises:
-        Refusal: the request names no stream where it should.
-    """
+    """What ``call``, a full name, needs with this first request."""
     if call == _STREAMS + "Append":
         return Right(stream_name(request.options.stream_identifier), Permission.WRITE)
     if call in {_STREAMS + "Delete", _STREAMS + "Tombstone"}:
@@ -92,17 +88,12 @@ class Access:
         return not self._tls and not self._logins.exist
 
     async def caller(self, context: Any) -> Caller:
-        """Who makes the call of ``context``.
-
-        Raises:
-            Refusal: the credentials are wrong.
-        """
+        """Who makes the call of ``context``; raise ``Refusal`` if the credentials are wrong."""
         if self.open:
             return ADMIN
         return await self._logins.caller(context.invocation_metadata() or ())
 
     def allowed(self, caller: Caller, wanted: Need) -> bool:
-        """Whether ``caller`` has what is ``wanted``."""
         match wanted:
             case Right(stream, permission):
                 return allows(caller, stream, permission, self._metadata, self._defaults)
@@ -133,7 +124,7 @@ class Access:
             yield request
 
     def _metadata(self, stream: str) -> Mapping[str, object]:
-        return self._last(_META + stream, taken_of)
+        return self._last(META + stream, taken_of)
 
     def _defaults(self, stream: str) -> Mapping[str, object]:
         return self._last(stream, lambda _type, data: taken_defaults(json_object(data)))

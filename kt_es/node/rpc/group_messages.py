@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kt_es.node.groups.consumers import Consumer
+from kt_es.node.groups.messages import Consumer
 from kt_es.node.groups.runner import GroupRunner
 from kt_es.node.groups.settings import GroupSettings, Strategy, predicate
 from kt_es.node.protocol import persistent_pb2
@@ -15,6 +15,9 @@ from kt_es.node.store.log import NodeLog
 from kt_es.node.store.streams import ALL_NAME, LAST_REVISION
 
 MAX_GROUP_NAME = 1024  # bytes
+_SIZES = ("read_batch_size", "history_buffer_size", "live_buffer_size")
+_COUNTS = ("max_retry_count", "min_checkpoint_count", "max_checkpoint_count", "max_subscriber_count")
+_SAME = ("resolve_links", "extra_statistics", *_COUNTS, *_SIZES)  # named alike in requests and settings
 _TICKS_PER_MS = 10_000
 _FROM_END = 2**64 - 1  # the deprecated spelling
 _NAMED = persistent_pb2.CreateReq.ConsumerStrategy
@@ -37,32 +40,21 @@ def stream_of(options: Any) -> str:
 
 
 def settings_of(options: Any) -> tuple[str, str, GroupSettings]:
-    """Stream, group and settings of a creation or an update.
-
-    Raises:
-        Refusal: the request cannot be understood.
-    """
+    """Stream, group and settings of a creation or an update."""
     stream = stream_of(options)
     name = options.group_name
     if not name or len(name.encode()) > MAX_GROUP_NAME:
-        raise invalid(f"a group's name has 1 to {MAX_GROUP_NAME} bytes")
+        raise invalid(f"a group's name has 1 to {MAX_GROUP_NAME} bytes, not {len(name.encode())}")
     asked = options.settings
+    same = {name: getattr(asked, name) for name in _SAME}
     is_new = isinstance(options, persistent_pb2.CreateReq.Options)
     settings = GroupSettings(
         start=_start(options),
-        resolve_links=asked.resolve_links,
-        extra_statistics=asked.extra_statistics,
         message_timeout=_milliseconds(asked, "message_timeout"),
-        max_retry_count=asked.max_retry_count,
-        min_checkpoint_count=asked.min_checkpoint_count,
-        max_checkpoint_count=asked.max_checkpoint_count,
         checkpoint_after=_milliseconds(asked, "checkpoint_after"),
-        max_subscriber_count=asked.max_subscriber_count,
-        live_buffer_size=asked.live_buffer_size,
-        read_batch_size=asked.read_batch_size,
-        history_buffer_size=asked.history_buffer_size,
         strategy=_strategy(stream, name, asked, is_new),
         filter=filter_of(options.all) if stream == ALL_NAME and is_new else None,
+        **same,
     )
     return stream, name, _checked(settings)
 
@@ -102,13 +94,10 @@ def _strategy(stream: str, group: str, asked: Any, is_new: bool) -> Strategy:
 
 
 def _checked(settings: GroupSettings) -> GroupSettings:
-    for name in ("read_batch_size", "history_buffer_size", "live_buffer_size"):
+    for name in _SIZES:
         if getattr(settings, name) < 1:
-            raise invalid(f"{name} has to be at least 1")
-    try:
-        predicate(settings.filter)
-    except ValueError as error:
-        raise invalid(str(error)) from None
+            raise invalid(f"{name} has to be at least 1, not {getattr(settings, name)}")
+    predicate(settings.filter)
     return settings
 
 
@@ -146,9 +135,9 @@ def describe(log: NodeLog, runner: GroupRunner) -> persistent_pb2.SubscriptionIn
         group_name=runner.name,
         status="Live",
         connections=[_connection(consumer, now) for consumer in group.consumers],
-        average_per_second=group.rate.per_second(now),
-        total_items=group.rate.total,
-        count_since_last_measurement=group.rate.since_measured(),
+        average_per_second=group.consumers.rate.per_second(now),
+        total_items=group.consumers.rate.total,
+        count_since_last_measurement=group.consumers.rate.since_measured(),
         last_checkpointed_event_position=_order_text(of_all, done) if done >= 0 else "",
         last_known_event_position=_order_text(of_all, known) if known >= 0 else "",
         resolve_link_tos=settings.resolve_links,

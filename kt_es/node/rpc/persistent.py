@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from kt_es.node.access.logins import credentials
-from kt_es.node.groups.consumers import Consumer, NackAction, Peer
+from kt_es.node.groups.messages import Consumer, NackAction, Peer
 from kt_es.node.groups.registry import Groups
 from kt_es.node.groups.runner import GroupRunner
 from kt_es.node.protocol import persistent_pb2, persistent_pb2_grpc, shared_pb2
@@ -28,8 +28,6 @@ _ACTIONS = {action.value: action for action in NackAction}
 
 
 class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsServicer):
-    """Groups of consumers: their administration, and their reading."""
-
     def __init__(self, log: NodeLog, groups: Groups) -> None:
         self._log = log
         self._groups = groups
@@ -122,11 +120,7 @@ class _Reading:
         self._consumer = Consumer(min(options.buffer_size, MAX_IN_FLIGHT), self._awake.set, _peer(context))
 
     async def serve(self, requests: AsyncIterator[persistent_pb2.ReadReq]) -> None:
-        """Serve until the client or the group ends it.
-
-        Raises:
-            Refusal: the group is full, or was dropped.
-        """
+        """Serve until the client or the group ends it; raise ``Refusal`` if the group is full or dropped."""
         runner = self._runner
         runner.connect(self._consumer)
         answers: asyncio.Task[None] | None = None

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from kt_es.node.groups.settings import Filter, Predicate, make_filter, predicate
+from kt_es.node.groups.settings import Filter, make_filter, predicate
 from kt_es.node.protocol import shared_pb2, streams_pb2
 from kt_es.node.refusals import invalid, stream_deleted
 from kt_es.node.rpc.append_messages import stream_name
@@ -30,11 +30,7 @@ _CAUGHT_UP = streams_pb2.ReadResp(caught_up=streams_pb2.ReadResp.CaughtUp()).Ser
 async def serve_read(
     log: NodeLog, options: streams_pb2.ReadReq.Options, context: Any, may_read: Callable[[str], bool]
 ) -> None:
-    """Answer one ``Read`` call. ``may_read`` tells whether the caller may read a stream that a link names.
-
-    Raises:
-        Refusal: the request cannot be understood, or the stream is tombstoned.
-    """
+    """Answer one ``Read`` call. ``may_read`` tells whether the caller may read a stream that a link names."""
     spell = _speller(log, options, may_read)
     of_stream = options.WhichOneof("stream_option") == "stream"
     subscribed = options.WhichOneof("count_option") == "subscription"
@@ -70,7 +66,6 @@ def _speller(log: NodeLog, options: streams_pb2.ReadReq.Options, may_read: Calla
 
 
 def filter_of(options: Any) -> Filter | None:
-    """The filter of a request, of a read or of a group's creation."""
     if options.WhichOneof("filter_option") != "filter":
         return None
     asked = options.filter
@@ -80,13 +75,6 @@ def filter_of(options: Any) -> Filter | None:
     return make_filter(
         by_stream, expression.regex, expression.prefix, window, asked.checkpointIntervalMultiplier
     )
-
-
-def _predicate(filter_: Filter | None) -> Predicate:
-    try:
-        return predicate(filter_)
-    except ValueError as error:
-        raise invalid(str(error)) from None
 
 
 async def _read_stream(
@@ -120,7 +108,7 @@ async def _read_stream(
 
 
 async def _read_all(log: NodeLog, options: streams_pb2.ReadReq.Options, context: Any, spell: Spell) -> None:
-    passes = _predicate(filter_of(options))
+    passes = predicate(filter_of(options))
     down = options.read_direction == _BACKWARDS
     read = all_backwards if down else all_forwards
     at = _position(options.all, start=0, end=log.position + 1)
@@ -175,32 +163,26 @@ async def _subscribe_to_all(
     log: NodeLog, options: streams_pb2.ReadReq.Options, context: Any, spell: Spell
 ) -> None:
     filter_ = filter_of(options)
-    writer = _FilteredWriter(context, spell, filter_, _predicate(filter_))
-    at = _position(options.all, start=-1, end=log.position) + 1
-    await context.write(_confirmation())
-    await _follow(log.wakeups, ALL, partial(all_forwards, log), at, write=writer.write, context=context)
+    passes = predicate(filter_)
+    every = filter_.checkpoint_every if filter_ is not None else 0
+    looked = 0
 
-
-class _FilteredWriter:
-    """Writes the events that pass a filter, and a checkpoint after every so many events read."""
-
-    def __init__(self, context: Any, spell: Spell, filter_: Filter | None, passes: Predicate) -> None:
-        self._context = context
-        self._spell = spell
-        self._every = filter_.checkpoint_every if filter_ is not None else 0
-        self._passes = passes
-        self._looked = 0
-
-    async def write(self, chunk: Chunk) -> None:
+    async def write(chunk: Chunk) -> None:
+        """Write the events that pass the filter, and a checkpoint after ``every`` so many events read."""
+        nonlocal looked
         for stored in chunk.events:
-            if self._passes(stored):
-                await self._context.write(self._spell(stored))
-            self._looked += 1
-            if self._looked == self._every:
-                self._looked = 0
+            if passes(stored):
+                await context.write(spell(stored))
+            looked += 1
+            if looked == every:
+                looked = 0
                 position = position_of(stored)
                 at = streams_pb2.ReadResp.Checkpoint(commit_position=position, prepare_position=position)
-                await self._context.write(streams_pb2.ReadResp(checkpoint=at))
+                await context.write(streams_pb2.ReadResp(checkpoint=at))
+
+    start = _position(options.all, start=-1, end=log.position) + 1
+    await context.write(_confirmation())
+    await _follow(log.wakeups, ALL, partial(all_forwards, log), start, write=write, context=context)
 
 
 async def _follow(

@@ -1,14 +1,17 @@
-"""Registers the methods of a servicer under the protocol's names.
+"""Registers services under the protocol's names, and has those that clients ask first.
 
-The generated functions cannot do it, because reads answer with bytes that are already serialised. Every call
-passes through here: access is checked, calls are limited and counted, and refusals become statuses.
+The generated functions cannot register, because reads answer with bytes that are already serialised. Every
+call passes through here: access is checked, calls are limited and counted, and refusals become statuses.
 """
+
+# ruff: noqa: N802  methods have the protocol's names
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
+from uuid import uuid4
 
 import grpc.aio
 import structlog
@@ -16,30 +19,17 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor  # ty
 from google.protobuf.message_factory import GetMessageClass  # type: ignore[import-untyped]
 
 from kt_es.node.counts import SUBSCRIBE, Counts, Traffic
-from kt_es.node.refusals import Refusal, not_ready
+from kt_es.node.protocol import gossip_pb2, gossip_pb2_grpc, shared_pb2
+from kt_es.node.refusals import Quota, Refusal, not_ready
 from kt_es.node.rpc.gate import Access
+from kt_es.node.store.records import field
 from kt_es.node.store.storage import StorageError
 
 _READ = "event_store.client.streams.Streams.Read"
 _LOG = structlog.get_logger("kt_es.node")
+VERSION = "23.10.0"  # of EventStoreDB, whose behaviour the node has
+_GROUPS = {"create", "update", "delete", "read", "getinfo", "replayparked", "list"}
 Method = Callable[[Any, Any], Awaitable[Any]]
-
-
-class Calls:
-    """Limits the calls under way. The own limit of gRPC counts a refused call for too long."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._open = 0
-
-    def enter(self) -> None:
-        """Count a call; raise ``Refusal`` in the words of gRPC if there are too many."""
-        if self._open >= self.limit:
-            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
-        self._open += 1
-
-    def leave(self) -> None:
-        self._open -= 1
 
 
 def _counted(traffic: Traffic) -> Callable[[Any], bytes]:
@@ -93,7 +83,7 @@ class _Incoming:
         return request
 
 
-def _guarded(method: Method, name: str, access: Access, calls: Calls, streams: bool) -> Method:
+def _guarded(method: Method, name: str, access: Access, calls: Quota, streams: bool) -> Method:
     """``method`` behind the gate and within the limit. ``streams``: it takes an iterator of requests."""
 
     async def call(request: Any, context: Any) -> Any:
@@ -106,11 +96,11 @@ def _guarded(method: Method, name: str, access: Access, calls: Calls, streams: b
                 request = access.admitted(name, request, context)
             else:
                 await access.admit(name, request, context)
-            calls.enter()
+            calls.take()
             try:
                 return await method(request, context)
             finally:
-                calls.leave()
+                calls.give()
         except Refusal as refusal:
             _LOG.debug("refused", call=name, status=refusal.code.name, details=refusal.details)
             await context.abort(refusal.code, refusal.details, refusal.trailers)
@@ -122,7 +112,7 @@ def _guarded(method: Method, name: str, access: Access, calls: Calls, streams: b
 
 
 def _handler(
-    method: Method, descriptor: MethodDescriptor, access: Access, counts: Counts, calls: Calls
+    method: Method, descriptor: MethodDescriptor, access: Access, counts: Counts, calls: Quota
 ) -> Any:
     kinds = {
         (False, False): grpc.unary_unary_rpc_method_handler,
@@ -139,13 +129,7 @@ def _handler(
 
 
 def register(
-    server: Any,
-    servicer: object,
-    service: ServiceDescriptor,
-    access: Access,
-    *,
-    counts: Counts,
-    calls: Calls,
+    server: Any, servicer: object, service: ServiceDescriptor, *, access: Access, counts: Counts, calls: Quota
 ) -> None:
     """Serve ``service`` by the methods of ``servicer`` with the same names, behind the gate."""
     handlers = {
@@ -154,3 +138,52 @@ def register(
     }
     generic = grpc.method_handlers_generic_handler(service.full_name, handlers)
     server.add_generic_rpc_handlers((generic,))
+
+
+class Gossip(gossip_pb2_grpc.GossipServicer):
+    """A cluster of one member, the leader."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._member = gossip_pb2.MemberInfo(
+            instance_id=shared_pb2.UUID(string=str(uuid4())),
+            state=gossip_pb2.MemberInfo.Leader,
+            is_alive=True,
+            http_end_point=gossip_pb2.EndPoint(address=host, port=port),
+        )
+
+    async def Read(self, _request: Any, _context: Any) -> gossip_pb2.ClusterInfo:
+        return gossip_pb2.ClusterInfo(members=[self._member])
+
+
+def supported_methods(services: Iterable[ServiceDescriptor]) -> bytes:
+    """``SupportedMethods`` {methods {method_name 1, service_name 2, features 3} 1, version 2}.
+
+    The client library has no classes for this service. Other official clients ask it first, and use only the
+    methods that it names.
+    """
+    methods = b"".join(
+        field(1, _supported(method.name.lower(), service.full_name))
+        for service in services
+        for method in service.methods
+    )
+    return methods + field(2, VERSION.encode())
+
+
+def _supported(method: str, service: str) -> bytes:
+    features: tuple[bytes, ...] = ()
+    if service.endswith(".PersistentSubscriptions") and method in _GROUPS:
+        features = (b"stream", b"all")
+    elif method == "batchappend":
+        features = (b"deadline_duration",)
+    named = field(1, method.encode()) + field(2, service.encode())
+    return named + b"".join(field(3, feature) for feature in features)
+
+
+def register_raw(server: Any, service: str, method: str, answer: bytes) -> None:
+    """Serve a unary method without a servicer class, which answers ``answer`` to everybody."""
+
+    async def call(_request: bytes, _context: Any) -> bytes:
+        return answer
+
+    handler: Any = grpc.unary_unary_rpc_method_handler(call, None, None)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))

@@ -12,16 +12,10 @@ import grpc
 
 from kt_es.node.access.acl import Caller, Permission
 from kt_es.node.protocol import shared_pb2, streams_pb2, streams_pb2_grpc
-from kt_es.node.refusals import Refusal, invalid, stream_deleted, wrong_version
+from kt_es.node.refusals import Quota, Refusal, invalid, stream_deleted, too_much_unfinished, wrong_version
 from kt_es.node.rpc.append_messages import (
-    DEADLINE_EXCEEDED,
-    FAILED_PRECONDITION,
-    INVALID_ARGUMENT,
-    PERMISSION_DENIED,
-    UNAVAILABLE,
     AppendBatch,
     Batches,
-    Intake,
     Pieces,
     append_answer,
     appended,
@@ -51,7 +45,9 @@ class Streams(streams_pb2_grpc.StreamsServicer):
         self._log = log
         self._access = access
         self._max_append = max_append
-        self._intake = Intake(INTAKE * max_append)
+        # Bytes of incomplete appends. More is refused and not held back, because the pieces that would make
+        # room may be held back as well.
+        self._intake = Quota(INTAKE * max_append, too_much_unfinished)
 
     def limit(self, max_append: int) -> None:
         """Limit later appends to ``max_append``. Appends under way keep their limit."""
@@ -124,8 +120,8 @@ class Streams(streams_pb2_grpc.StreamsServicer):
         await answers.put(None)
 
     async def _append_batch(self, caller: Caller, batch: AppendBatch) -> _Answer:
-        options, pieces = batch.first.options, batch.pieces
-        answer = batch_answer(batch.first)
+        first, pieces = batch
+        options, answer = first.options, batch_answer(first)
         try:
             name = stream_name(options.stream_identifier)
             self._access.check(caller, Right(name, Permission.WRITE))
@@ -135,33 +131,34 @@ class Streams(streams_pb2_grpc.StreamsServicer):
             seconds = seconds_left(options, self._log.clock())
             outcome = await in_time(self._log.append(name, expected, pieces.events, pieces.size), seconds)
         except TimeoutError:
-            batch_error(answer, DEADLINE_EXCEEDED, "Timeout", shared_pb2.Timeout())
+            batch_error(answer, grpc.StatusCode.DEADLINE_EXCEEDED, "Timeout", shared_pb2.Timeout())
         except Refusal as error:
             too_large = dict(error.trailers).get("maximum-append-size")
-            code = INVALID_ARGUMENT
+            code = grpc.StatusCode.INVALID_ARGUMENT
             detail: Any = shared_pb2.BadRequest(message=error.details)
             if too_large is not None:
                 detail = shared_pb2.MaximumAppendSizeExceeded(maxAppendSize=int(too_large))
             elif error.code is grpc.StatusCode.PERMISSION_DENIED:
-                code, detail = PERMISSION_DENIED, shared_pb2.AccessDenied()
+                code, detail = error.code, shared_pb2.AccessDenied()
             batch_error(answer, code, error.details, detail)
         except StorageError as error:
-            batch_error(answer, UNAVAILABLE, str(error), shared_pb2.Unknown())
+            batch_error(answer, grpc.StatusCode.UNAVAILABLE, str(error), shared_pb2.Unknown())
         else:
             self._fill(answer, name, expected, outcome)
         return answer
 
     def _fill(self, answer: _Answer, name: str, expected: int | Expected, outcome: object) -> None:
+        failed = grpc.StatusCode.FAILED_PRECONDITION
         match outcome:
             case Appended():
                 appended(answer.success, outcome)
             case Wrong():
                 text = f"the stream is at revision {outcome.current}"
-                batch_error(answer, FAILED_PRECONDITION, text, wrong_batch_version(outcome, expected))
+                batch_error(answer, failed, text, wrong_batch_version(outcome, expected))
             case _:
                 identifier = shared_pb2.StreamIdentifier(stream_name=name.encode())
                 detail = shared_pb2.StreamDeleted(stream_identifier=identifier)
-                batch_error(answer, FAILED_PRECONDITION, stream_deleted(name).details, detail)
+                batch_error(answer, failed, stream_deleted(name).details, detail)
 
     async def Delete(self, request: streams_pb2.DeleteReq, _context: Any) -> streams_pb2.DeleteResp:
         position = await self._delete(request.options, hard=False)

@@ -41,8 +41,8 @@ class State(Protocol):
     def release(self) -> None:
         """The transaction that was held is not written: everything is as it was."""
 
-    def publish(self, tx: Transaction) -> None:
-        """``tx`` is on disk: readers see it from now on. Raises nothing."""
+    def publish(self, tx: Transaction, seconds: float) -> None:
+        """``tx`` is on disk, after a sync of ``seconds``: readers see it from now on. Raises nothing."""
 
     def announce(self, tx: Transaction) -> None:
         """Wake those who wait for what was published."""
@@ -208,7 +208,7 @@ class GroupCommit:
 
     def _synced(self, batch: _Batch, seconds: float) -> None:
         self._sync_time += (seconds - self._sync_time) * _WEIGHT
-        self._state.publish(batch.tx)
+        self._state.publish(batch.tx, seconds)
         self._answer(batch)
         try:
             self._state.announce(batch.tx)

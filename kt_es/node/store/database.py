@@ -31,6 +31,13 @@ from kt_es.process.space import is_full
 
 _LOG = structlog.get_logger("kt_es.node")
 PAUSE = 1.0  # seconds between attempts
+FOLDER = "log"
+_NUMBER = struct.Struct(">Q")
+_FILE = struct.Struct(">QI")
+# Another start does not help: the path or the rights to it are not what the operator meant.
+_MISUSED = re.compile(r"Permission denied|Operation not permitted|Not a directory|Is a directory|File exists")
+_SYSTEM = re.compile(r"^IO error|\(os error [0-9]+\)$")
+_TAKEN = re.compile(r"While lock file: .*: Resource temporarily unavailable|lock hold by current process")
 
 
 class DiskOutage:
@@ -51,7 +58,6 @@ class DiskOutage:
 
     @property
     def is_on(self) -> bool:
-        """Whether writes are refused."""
         return not self._over.is_set()
 
     async def over(self) -> None:
@@ -96,15 +102,6 @@ class DiskOutage:
             await asyncio.gather(self._task, return_exceptions=True)
 
 
-FOLDER = "log"
-_NUMBER = struct.Struct(">Q")
-_FILE = struct.Struct(">QI")
-# Another start does not help: the path or the rights to it are not what the operator meant.
-_MISUSED = re.compile(r"Permission denied|Operation not permitted|Not a directory|Is a directory|File exists")
-_SYSTEM = re.compile(r"^IO error|\(os error [0-9]+\)$")
-_TAKEN = re.compile(r"While lock file: .*: Resource temporarily unavailable|lock hold by current process")
-
-
 def _options() -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
@@ -120,10 +117,11 @@ def _options() -> Options:
     return options
 
 
-def open_database(path: Path) -> Rdict:
+def open_database(path: Path, *, to_read: bool = False) -> Rdict:
     """The database in directory ``path``, which no other process has open.
 
-    Opening writes: the content of the write-ahead log goes into tables first.
+    Opening writes: the content of the write-ahead log goes into tables first. ``to_read`` gives the database
+    as it is now, without a write that was left half done, and needs no space and no lock.
 
     Raises:
         LockedError: another process has it.
@@ -131,18 +129,7 @@ def open_database(path: Path) -> Rdict:
         ConfigError: the directory holds no database or a damaged one, or may not be opened.
         StorageError: the disk refused.
     """
-    return _opened(path, AccessType.read_write())
-
-
-def open_to_read(path: Path) -> Rdict:
-    """The database as it is now, without a write that was left half done. Needs no space and no lock.
-
-    Raises as ``open_database``.
-    """
-    return _opened(path, AccessType.read_only(error_if_log_file_exist=False))
-
-
-def _opened(path: Path, access: AccessType) -> Rdict:
+    access = AccessType.read_only(error_if_log_file_exist=False) if to_read else AccessType.read_write()
     try:
         return Rdict(str(path / FOLDER), _options(), access_type=access)
     except Exception as error:
@@ -189,9 +176,7 @@ def files_size(path: Path, pattern: str) -> int:
 class Acknowledged:
     """The file ``acknowledged``, open for writing. Whoever has it open has the directory.
 
-    Raises:
-        BlockingIOError: another process has it.
-        OSError: from every method, with the operating system's reason.
+    Raises ``OSError`` from every method; here ``BlockingIOError`` if another process has the file open.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -217,5 +202,4 @@ class Acknowledged:
         os.pwrite(self._file, _FILE.pack(number, zlib.crc32(_NUMBER.pack(number))), 0)
 
     def close(self) -> None:
-        """Close the file."""
         os.close(self._file)

@@ -1,5 +1,7 @@
 """The log: streams to append to, their durable heads for readers, and wake-ups for those who follow a stream.
 
+Every start checks that the log ends as it was written (``verify_end``), with a few reads whatever the size.
+
 A wake-up passes on the fact only that a stream has grown, never the events. A slow subscriber reads on from
 storage when it can, so it costs the same memory as an idle one.
 """
@@ -7,13 +9,28 @@ storage when it can, so it costs the same memory as an idle one.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from kt_es.node.store.commits import GroupCommit
-from kt_es.node.store.end import read_head, verify_end
-from kt_es.node.store.records import Proposed, position_of
-from kt_es.node.store.storage import NodeStorage, StorageError
+from kt_es.node.store.records import Proposed, created_of, name_of, position_of, revision_of
+from kt_es.node.store.storage import (
+    HEADS,
+    POSITION_KEY,
+    RANGES,
+    STREAMS_KEY,
+    DamageError,
+    NodeStorage,
+    StorageError,
+    after,
+    decode_range,
+    event_key,
+    from_u64,
+    head_key,
+    head_name,
+    range_key,
+)
 from kt_es.node.store.streams import (
     LAST_REVISION,
     Accept,
@@ -30,6 +47,51 @@ from kt_es.node.store.transaction import Transaction, tombstone_event
 ALL = ""  # the wake-ups of $all; no stream has an empty name
 HEADS_KEPT = 50_000  # in memory; others are read from storage when needed
 EVENT_COST = 512  # bytes of memory for a waiting event, beside its data
+
+
+def verify_end(storage: NodeStorage) -> tuple[int, int, float | None]:
+    """Check that the log ends where its counter says, with an event that matches the head of its stream.
+
+    Returns the last position, the number of streams, and when the last event was appended, in seconds since
+    1970 (``None`` if that event was scavenged or there is none).
+
+    Raises ``DamageError`` if it does not, ``StorageError`` if it cannot be read.
+    """
+    stored = storage.get(POSITION_KEY)
+    position = 0 if stored is None else from_u64(stored)
+    last = next(storage.scan(range_key(position), after(RANGES)), None)
+    counted = storage.get(STREAMS_KEY)
+    # Data of an old version have no count. The streams are counted once: the next write stores it.
+    streams = sum(1 for _ in heads(storage)) if counted is None else from_u64(counted)
+    if last is None:
+        # The last event may have been scavenged.
+        return position, streams, None
+    first, end, number, revision = decode_range(*last)
+    if end != position:
+        raise DamageError(f"the log has events at position {end}, but its counter ends at {position}")
+    at = revision + position - first
+    event = storage.get(event_key(number, at))
+    if event is None or position_of(event) != position or revision_of(event) != at:
+        raise DamageError(f"the last event, at position {position}, is missing or was replaced")
+    name = name_of(event)
+    head = read_head(storage, name)
+    if head.last != at or head.number != number:
+        raise DamageError(f"the head of stream {name} does not match its last event, at position {position}")
+    return position, streams, created_of(event) / 10_000_000
+
+
+def read_head(storage: NodeStorage, name: str) -> StreamHead:
+    """The head of a stream; that of a missing one is ``StreamHead()``."""
+    value = storage.get(head_key(name))
+    return StreamHead() if value is None else StreamHead.decode(value)
+
+
+def heads(storage: NodeStorage) -> Iterator[tuple[str, StreamHead]]:
+    """Name and head of every stream that ever had an event, by name."""
+    for key, value in storage.scan(HEADS, after(HEADS)):
+        head = StreamHead.decode(value)
+        if head.number:
+            yield head_name(key), head
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +113,6 @@ class Wakeups:
         self._callbacks.setdefault(name, set()).add(callback)
 
     def remove(self, name: str, callback: Callable[[], None]) -> None:
-        """Undo ``add``."""
         callbacks = self._callbacks.get(name)
         if callbacks is not None:
             callbacks.discard(callback)
@@ -76,21 +137,23 @@ class NodeLog:
         storage: The log closes it.
         clock: Gives seconds since 1970.
         on_failure: See ``GroupCommit``.
+        on_synced: Gets what each group commit has put on disk, and the seconds of its sync.
 
-    Raises:
-        DamageError: the end of the log is not as it was written (``end.verify_end``).
-        StorageError: it cannot be read.
+    Raises as ``verify_end``.
     """
 
     def __init__(
-        self, storage: NodeStorage, clock: Callable[[], float], on_failure: Callable[[StorageError], None]
+        self,
+        storage: NodeStorage,
+        clock: Callable[[], float],
+        on_failure: Callable[[StorageError], None],
+        on_synced: Callable[[Sequence[tuple[bytes, bytes]], float], None] = lambda _puts, _seconds: None,
     ) -> None:
         self.storage = storage
         self.clock = clock
+        self._on_synced = on_synced
         self.wakeups = Wakeups()
-        found = verify_end(storage)
-        self.position, self.streams = found.position, found.streams
-        self.last_created = found.created
+        self.position, self.streams, self.last_created = verify_end(storage)
         self._heads: OrderedDict[str, StreamHead] = OrderedDict()
         self._held: dict[str, StreamHead] = {}  # durable heads of the streams that are being written
         self._commits = GroupCommit(storage, self, on_failure)
@@ -115,29 +178,27 @@ class NodeLog:
         if len(heads) > HEADS_KEPT:
             heads.popitem(last=False)
 
+    # --- what ``commits.State`` asks for ------------------------------------------------------------
+
     def begin(self) -> Transaction:
-        """See ``commits.State``."""
         return Transaction(
             self.storage, self.head, self.position, int(self.clock() * 10_000_000), self.streams
         )
 
     def hold(self, tx: Transaction) -> None:
-        """See ``commits.State``."""
         self._held = {name: self.head(name) for name in tx.heads}
 
     def release(self) -> None:
-        """See ``commits.State``."""
         self._held = {}
 
-    def publish(self, tx: Transaction) -> None:
-        """See ``commits.State``."""
+    def publish(self, tx: Transaction, seconds: float) -> None:
+        self._on_synced(tx.puts, seconds)
         self._held = {}
         self.position, self.streams = tx.position, tx.streams
         for name, head in tx.heads.items():
             self._remember(name, head)
 
     def announce(self, tx: Transaction) -> None:
-        """See ``commits.State``."""
         if tx.heads:
             self.wakeups.grown(tx.heads)
 
@@ -150,7 +211,7 @@ class NodeLog:
 
         def command(tx: Transaction) -> Appended | Wrong | Deleted:
             head = tx.head(name)
-            match decide(expected, head, ids, tx.id_at(head), tx.revision_of(head)):
+            match decide(expected, head, ids, partial(tx.id_at, head), partial(tx.revision_of, head)):
                 case Accept(first) if events:
                     return Appended(first + len(events) - 1, tx.append(name, events, by_id=by_id))
                 case Accept():

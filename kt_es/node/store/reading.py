@@ -51,7 +51,8 @@ def forwards(log: Readable, name: str, revision: int, limit: int = CHUNK_EVENTS)
     head = log.head(name)
     start = max(revision, head.first)
     if head.tombstoned:
-        return _tombstone(log, head, start)
+        stored = log.storage.get(event_key(head.number, LAST_REVISION)) if start <= LAST_REVISION else None
+        return Chunk([] if stored is None else [stored], LAST_REVISION + 1, False)
     if start > head.last:
         return Chunk([], revision, False)
     stop = min(head.last + 1, start + min(limit, CHUNK_EVENTS))
@@ -72,25 +73,13 @@ def backwards(log: NodeLog, name: str, revision: int, limit: int = CHUNK_EVENTS)
     return Chunk(events, at, at >= head.first)
 
 
-def _tombstone(log: Readable, head: StreamHead, start: int) -> Chunk:
-    stored = log.storage.get(event_key(head.number, LAST_REVISION)) if start <= LAST_REVISION else None
-    return Chunk([] if stored is None else [stored], LAST_REVISION + 1, False)
-
-
 def _fetch(
     log: Readable, number: int, revisions: range, size: int = 0, oldest: float | None = None
 ) -> tuple[list[bytes], int, int]:
     """Stored events at ``revisions`` of a stream, until ``CHUNK_BYTES`` are reached.
 
-    Args:
-        log: Where to read.
-        number: The stream's.
-        revisions: Ascending or descending.
-        size: Bytes of the chunk so far.
-        oldest: Events that were appended before (in 100 ns since 1970) have expired, and are passed over.
-
-    Returns:
-        The events, the number of revisions read, and the bytes of the chunk.
+    ``size`` are the bytes of the chunk so far. Events that were appended before ``oldest`` (in 100 ns since
+    1970) have expired, and are passed over. Returns the events, the number of revisions read, and the bytes.
     """
     events: list[bytes] = []
     count = 0
@@ -163,7 +152,6 @@ def stored_at(log: NodeLog, name: str, revision: int) -> bytes | None:
 
 
 def link_event(revision: int, stream: str) -> Proposed:
-    """A link to the event at ``revision`` of ``stream``."""
     return Proposed(str(uuid4()), LINK, "application/octet-stream", b"", f"{revision}@{stream}".encode())
 
 

@@ -139,7 +139,6 @@ def encoder(stream: bytes, created: int) -> Callable[[Proposed, int, int], bytes
 
 
 def position_of(stored: bytes) -> int:
-    """The event's position in $all."""
     position: int = _U64.unpack_from(stored)[0]
     return position
 
@@ -151,7 +150,6 @@ def created_of(stored: bytes) -> int:
 
 
 def revision_of(stored: bytes) -> int:
-    """The event's revision in its stream."""
     revision: int = _U64.unpack_from(stored, 16)[0]
     return revision
 
@@ -163,26 +161,22 @@ def id_of(stored: bytes) -> str:
 
 
 def name_of(stored: bytes) -> str:
-    """The name of the event's stream."""
     _, _, _, _, at, length, _, _ = HEADER.unpack_from(stored)
     return stored[at : at + length].decode()
 
 
 def type_of(stored: bytes) -> str:
-    """The event's type."""
     _, _, _, _, _, _, at, length = HEADER.unpack_from(stored)
     return stored[at : at + length].decode()
 
 
 def parsed(stored: bytes) -> streams_pb2.ReadResp.ReadEvent:
-    """The event as a message."""
     event = streams_pb2.ReadResp.ReadEvent()
     event.ParseFromString(stored[HEADER.size :])
     return event
 
 
 def content_of(stored: bytes) -> tuple[str, bytes]:
-    """The content type and the data of an event."""
     event = parsed(stored).event
     return event.metadata["content-type"], event.data
 
@@ -222,11 +216,7 @@ def respelled(event: ReadEvent) -> bytes:
 
 
 def canonical_id(message: shared_pb2.UUID) -> str:
-    """The canonical text of an id in either spelling.
-
-    Raises:
-        ValueError: it is not a UUID.
-    """
+    """The canonical text of an id in either spelling. Raises ``ValueError`` if it is not a UUID."""
     text: str = message.string
     if _is_canonical(text):
         return text
@@ -237,9 +227,4 @@ def canonical_id(message: shared_pb2.UUID) -> str:
 
 
 def canonical_ids(messages: Iterable[shared_pb2.UUID]) -> list[str]:
-    """The canonical texts of ids.
-
-    Raises:
-        ValueError: one of them is not a UUID.
-    """
     return [canonical_id(message) for message in messages]

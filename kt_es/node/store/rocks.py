@@ -12,15 +12,7 @@ import structlog
 from rocksdict import Checkpoint, Rdict, RdictIter, WriteBatch
 
 from kt_es.errors import ConfigError, KtError, LockedError
-from kt_es.node.store.database import (
-    FOLDER,
-    Acknowledged,
-    files_size,
-    in_use,
-    open_database,
-    open_to_read,
-    refused,
-)
+from kt_es.node.store.database import FOLDER, Acknowledged, files_size, in_use, open_database, refused
 from kt_es.node.store.storage import POSITION_KEY, NoSpaceError, StorageError
 from kt_es.process.space import has_space, is_full
 
@@ -31,12 +23,13 @@ ROOM = 4 << 20  # bytes that have to be free before a full disk is written to ag
 def open_existing(data: Path) -> RocksStorage:
     """The storage of a node that has run in ``data``.
 
-    Raises:
-        ConfigError: ``data`` is no data directory of a node.
-        KtError: as ``RocksStorage``.
+    Raises as ``RocksStorage``, and ``ConfigError`` if no node has run there.
     """
-    if not (data / FOLDER).is_dir():
-        raise ConfigError(f"{data} is no data directory of a node")
+    if not (data / FOLDER / "CURRENT").is_file():
+        raise ConfigError(
+            f"{data} is no data directory of a node, which has a file {FOLDER}/CURRENT: "
+            f"name the one that kt node was started with"
+        )
     return RocksStorage(data)
 
 
@@ -51,7 +44,7 @@ class RocksStorage:
         StorageError: the disk refused.
     """
 
-    def __init__(self, path: Path, on_damage: Callable[[StorageError], None] | None = None) -> None:
+    def __init__(self, path: Path, on_damage: Callable[[StorageError], object] | None = None) -> None:
         """``on_damage`` gets the error of every failed read before it is raised."""
         self.path = path
         self.full: NoSpaceError | None = None  # why nothing is written
@@ -84,7 +77,7 @@ class RocksStorage:
         except NoSpaceError as error:
             if not (self.path / FOLDER / "CURRENT").exists():
                 raise  # there is nothing to read either
-            self._db = open_to_read(self.path)
+            self._db = open_database(self.path, to_read=True)
             self.full = error
 
     def _check_end(self) -> None:
@@ -213,7 +206,7 @@ class RocksStorage:
 
     def _reopen(self) -> None:
         """Open the database anew, as at a start, which drops a write that was left half done."""
-        broken, self._db = self._db, self._checked(open_to_read(self.path))
+        broken, self._db = self._db, self._checked(open_database(self.path, to_read=True))
         try:
             broken.close()
         except Exception as error:  # noqa: BLE001  rocksdict raises plain Exception
@@ -240,9 +233,7 @@ class RocksStorage:
     def checkpoint(self, path: Path) -> None:
         """Make a complete copy at ``path`` (absent, same file system) out of links to the data files.
 
-        Raises:
-            NoSpaceError: it needs some space on the same disk.
-            StorageError: it could not be made.
+        Raises ``NoSpaceError``: the copy needs some space on the same disk.
         """
         with self._in_use:
             if self._closing:
@@ -265,7 +256,6 @@ class RocksStorage:
                 self._db.compact_range(start, end)
 
     def size(self) -> int:
-        """Bytes of all files."""
         return files_size(self.path, "*")
 
     def close(self) -> None:

@@ -47,17 +47,14 @@ def after(family: bytes) -> bytes:
 
 
 def head_key(name: str) -> bytes:
-    """Key of the head of a stream."""
     return HEADS + name.encode()
 
 
 def head_name(key: bytes) -> str:
-    """The reverse of ``head_key``."""
     return key[1:].decode()
 
 
 def event_key(number: int, revision: int) -> bytes:
-    """Key of an event."""
     return _EVENT.pack(EVENTS, number, revision)
 
 
@@ -101,7 +98,6 @@ def u64(value: int) -> bytes:
 
 
 def from_u64(value: bytes) -> int:
-    """The reverse of ``u64``."""
     number: int = _U64.unpack(value)[0]
     return number
 
@@ -152,8 +148,7 @@ class NodeStorage(Protocol):
     def may_recover(self) -> bool:
         """Whether there seems to be space again after a ``NoSpaceError``. On any thread; may take long.
 
-        Raises:
-            StorageError: the disk has another fault.
+        Raises ``StorageError`` if the disk has another fault.
         """
 
     def recover(self) -> None:

@@ -73,7 +73,6 @@ class StreamHead:
 
     @staticmethod
     def decode(value: bytes) -> StreamHead:
-        """The reverse of ``encode``."""
         # Heads written before there was scavenging are eight bytes shorter.
         number, last, tombstoned, before, count, age, gone = _HEAD.unpack(value.ljust(_HEAD.size, b"\0"))
         return StreamHead(number, last, bool(tombstoned), before, count, age, gone)

@@ -79,26 +79,17 @@ class Transaction:
         """The event at ``revision``, staged or durable."""
         return self._get(event_key(head.number, revision))
 
-    def id_at(self, head: StreamHead) -> Callable[[int], str | None]:
-        """A function from revision to event id, for ``streams.decide``."""
+    def id_at(self, head: StreamHead, revision: int) -> str | None:
+        """The id of the event at ``revision``."""
+        found = self.stored(head, revision)
+        return None if found is None else id_of(found)
 
-        def read(revision: int) -> str | None:
-            found = self.stored(head, revision)
-            return None if found is None else id_of(found)
-
-        return read
-
-    def revision_of(self, head: StreamHead) -> Callable[[str], int | None]:
-        """A function from event id to revision, for ``streams.decide``."""
-
-        def read(event_id: str) -> int | None:
-            found = self._get(id_key(head.number, event_id))
-            return None if found is None else from_u64(found)
-
-        return read
+    def revision_of(self, head: StreamHead, event_id: str) -> int | None:
+        """The revision of the event with this id, if the id can be found."""
+        found = self._get(id_key(head.number, event_id))
+        return None if found is None else from_u64(found)
 
     def staged_or_stored(self, key: bytes) -> bool:
-        """Whether there is a record under ``key``."""
         puts = [at for at, (staged, _) in enumerate(self.puts) if staged == key]
         deletes = [at for staged, at in self._deleted if staged == key]
         if puts or deletes:
@@ -107,11 +98,9 @@ class Transaction:
 
     @property
     def changes(self) -> bool:
-        """Whether there is anything to write."""
         return bool(self.puts or self.deletes or self._deleted)
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Stage a record that is not an event."""
         self.puts.append((key, value))
 
     def delete(self, key: bytes) -> None:

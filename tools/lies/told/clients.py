@@ -176,7 +176,7 @@ def longer(stage: Stage, case: str | None) -> Ran:
 @told(
     lie("evidence-shown-to-anybody", BY_SIGNER, "kt verify", 5, _TWO, LATER, "whole"),
     lie("evidence-forged", "anybody", "kt verify", 4, "evidence: ", case="forged"),
-    also="tests/cli/test_verify.py",
+    also="tests/cli/people/test_verify.py",
 )
 def evidence(stage: Stage, case: str | None) -> Ran:
     universe = _universe(stage)

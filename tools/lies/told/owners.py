@@ -36,7 +36,7 @@ def _plant(universe: Universe, made: Mutation, user: str = "alice", tag: str = "
     lie("entry-for-one-epoch", BY_SIGNER, "kt watch", 5, "though version 2 stood there", LATER, "one epoch"),
     lie("same-count-other-entry", BY_SIGNER, "kt watch", 5, "has another version 1", LATER, "same count"),
     lie("account-made-by-the-operator", BY_SIGNER, "kt watch", 6, _MINE, LATER, "account"),
-    also="tests/cli/watching/test_watcher.py",
+    also="tests/cli/owners/watching/test_watcher.py",
 )
 def watching(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()
@@ -79,7 +79,7 @@ def watching(stage: Stage, case: str | None) -> Ran:
         "though version 2 stood there",
         LATER,
     ),
-    also="tests/cli/owning/test_put.py",
+    also="tests/cli/owners/test_put.py",
 )
 def every_epoch(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()
@@ -100,7 +100,7 @@ def every_epoch(stage: Stage, case: str | None) -> Ran:
 @told(
     lie("outage-of-one-label", BY_FRONT_END, "kt watch", 6, _MINE, LATER, "outage"),
     lie("refusal-of-one-label", BY_FRONT_END, "kt watch", 6, _MINE, LATER, "refusal"),
-    also="tests/cli/watching/test_command.py",
+    also="tests/cli/owners/watching/test_command.py",
 )
 def one_label(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()
@@ -128,7 +128,7 @@ def one_label(stage: Stage, case: str | None) -> Ran:
 @told(
     lie("thief-who-stays", BY_THIEF, "kt watch", 6, "still stands in", LATER, "stays"),
     lie("alarm-that-no-hook-took", BY_THIEF, "kt watch", 6, "not every hook took it", LATER, "hook"),
-    also="tests/cli/watching/test_hooks.py",
+    also="tests/cli/owners/watching/test_hooks.py",
 )
 def told_before(stage: Stage, case: str | None) -> Ran:
     """An earlier watch has already reported the alarm."""
@@ -153,7 +153,7 @@ def told_before(stage: Stage, case: str | None) -> Ran:
 
 @told(
     lie("answers-that-end-a-watch", BY_FRONT_END, "kt watch", 6, _MINE, LIVE),
-    also="tests/cli/watching/test_command.py",
+    also="tests/cli/owners/watching/test_command.py",
 )
 def unattended(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()
@@ -195,7 +195,7 @@ def unattended(stage: Stage, case: str | None) -> Ran:
     ),
     lie("another-entry-stands", BY_FRONT_END, "kt put", 1, "another change took version 2", LATER, "stands"),
     lie("nothing-stands", BY_FRONT_END, "kt put", 7, "is not in a map head yet", LATER, "nothing"),
-    also="tests/cli/owning/test_put.py",
+    also="tests/cli/owners/test_put.py",
 )
 def putting(stage: Stage, case: str | None) -> Ran:
     universe = stage.universe()
