@@ -125,7 +125,7 @@ def _load_entries(source: _Source, store: Store, committed: Committed, progress:
     leaves = _leaves(source, committed)
     while batch := list(islice(leaves, SLICE)):
         root, pages = tree.load(root, must.version, [leaf for leaf, _ in batch])
-        changes = tables.pages.put(pages)
+        changes = tables.pages.put(must.version, pages)
         changes += [tables.entries.put(leaf.index, leaf.version, entry) for leaf, entry in batch]
         store.write(changes, sync=False)
         progress("entries loaded", root.size)

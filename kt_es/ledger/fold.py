@@ -143,7 +143,7 @@ class EpochFold:
             if self._has_pages:
                 self._flush()
             self._root, pages = self._ledger.map.apply(self._root, self.epoch.number, part)
-            self._puts += self._tables.pages.put(pages)
+            self._puts += self._tables.pages.put(self.epoch.number, pages)
             self._has_pages = True
         self._staged = []
 

@@ -71,6 +71,7 @@ class Ledger:
         stored = self.tables.states.committed(self.committed.standing.origin, self.pinned)
         self.committed = stored or self.committed
         self.tables.pages.upgrade(self.committed.root)
+        self.oldest = self.tables.states.oldest()
 
     def begins_under(self, key: PublicKey) -> None:
         """Judge the directory's first config by ``key``. Only before the first epoch."""

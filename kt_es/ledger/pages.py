@@ -21,7 +21,9 @@ from kt_es.merkle.pages import (
     child_ref,
     decode_page,
     encode_page,
+    version_in,
 )
+from kt_es.merkle.update import Pages
 
 CACHE_BYTES = 32 << 20
 
@@ -39,10 +41,49 @@ class PageTable:
     """Pages of the map: the ``NodeStore`` that ``Map`` reads from."""
 
     FAMILY: ClassVar = "pages"
+    LISTS: ClassVar = b"replaced "
     store: Store
 
-    def put(self, pages: Sequence[tuple[bytes, bytes | None]]) -> list[Change]:
-        return [(self.FAMILY, key, page) for key, page in pages]
+    def put(self, epoch: int, pages: Pages) -> list[Change]:
+        """Write what ``epoch`` makes of the map.
+
+        A page that an earlier slice of ``epoch`` wrote is deleted when it is replaced. A page of an earlier
+        epoch is listed, for ``prune``.
+        """
+        version = epoch.to_bytes(VERSION_SIZE)
+        gone = {key for key, page in pages if page is None}
+        ours = {key for key in gone if version_in(key) == version}
+        changes: list[Change] = [(self.FAMILY, key, page) for key, page in pages if page or key in ours]
+        if replaced := sorted(gone - ours):
+            changes.append((*self._list(epoch, replaced[0]), b"".join(replaced)))
+        return changes
+
+    def _list(self, epoch: int, first: bytes) -> tuple[str, bytes]:
+        return "meta", self.LISTS + epoch.to_bytes(8) + first
+
+    def lists(self) -> Iterator[tuple[int, bytes, bytes]]:
+        """Yield the lists of replaced pages in order: the epoch that replaced them, row key, page keys."""
+        for key, keys in self.store.scan("meta", self.LISTS):
+            yield int.from_bytes(key[len(self.LISTS) : len(self.LISTS) + 8]), key, keys
+
+    def delete_lists_after(self, epoch: int) -> list[Change]:
+        return [("meta", key, None) for number, key, _ in self.lists() if number > epoch]
+
+    def prune(self, oldest: int) -> int:
+        """Delete the pages that no epoch from ``oldest`` on needs, and return how many.
+
+        A page that an epoch replaced is needed by the epochs before it alone. If the process ends in between,
+        the next call does the rest.
+        """
+        count = 0
+        for epoch, row, keys in self.lists():
+            if epoch > oldest:
+                break
+            pages = list(_split(keys))
+            self.store.write([*((self.FAMILY, key, None) for key in pages), ("meta", row, None)], sync=False)
+            count += len(pages)
+        self.store.write([], sync=True)
+        return count
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         return self.store.get_many(self.FAMILY, keys)
@@ -94,6 +135,15 @@ class PageTable:
             renamed = key + EMPTY_PAGE.with_slots(slots).hash[:KEY_HASH_SIZE]
             yield self.FAMILY, renamed, encode_page(renamed, slots)
             yield self.FAMILY, key, None
+
+
+def _split(keys: bytes) -> Iterator[bytes]:
+    """Yield the keys of pages in ``keys``. The depth, which comes first, tells the length."""
+    at = 0
+    while at < len(keys):
+        end = at + 1 + (keys[at] + 1) // 2 + VERSION_SIZE + KEY_HASH_SIZE
+        yield keys[at:end]
+        at = end
 
 
 class PageCache:

@@ -102,11 +102,12 @@ class Beginning:
 
 @dataclass(frozen=True, slots=True)
 class StateTable:
-    """The committed state, and where the data began."""
+    """The committed state, where the data began, and the oldest epoch that has all pages."""
 
     FAMILY: ClassVar = "meta"
     COMMITTED: ClassVar = b"committed"
     BEGINNING: ClassVar = b"beginning"
+    OLDEST: ClassVar = b"oldest"
     store: Store
 
     def put(self, committed: Committed) -> Change:
@@ -122,6 +123,13 @@ class StateTable:
     def beginning(self) -> Beginning:
         """Return where the data began; ``DivergenceError`` if that is damaged."""
         return self._get(self.BEGINNING, Beginning.decode) or Beginning()
+
+    def put_oldest(self, epoch: int) -> Change:
+        return self.FAMILY, self.OLDEST, epoch.to_bytes(8)
+
+    def oldest(self) -> int:
+        """Return the oldest epoch whose pages are all kept: 1, or the bound of the last ``prune``."""
+        return int.from_bytes(self.store.get(self.FAMILY, self.OLDEST) or b"\x01")
 
     def _get(self, key: bytes, decode: Callable[[bytes], T]) -> T | None:
         data = self.store.get(self.FAMILY, key)

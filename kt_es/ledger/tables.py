@@ -11,9 +11,11 @@ keys are big-endian, so that rows stand in the order of their numbers.
 | heads    | heads    | u64 epoch                                                | head event                |
 | states   | meta     | ``committed``                                            | ``Committed``             |
 |          | meta     | ``beginning``                                            | ``Beginning``             |
+|          | meta     | ``oldest``                                               | u64 epoch                 |
 | configs  | meta     | ``config ``, u64 epoch, u64 sequence                     | signed config             |
 | erasures | meta     | ``erasure ``, index, entry hash, u64 epoch, u64 sequence | record                    |
 | ahead    | meta     | ``ahead ``, u64 number of the slice                      | indices with entries      |
+|          | meta     | ``replaced ``, u64 epoch, key of a page                  | keys of pages             |
 | openings | openings | index, entry hash (``rows.OpeningTable``)                | opening, empty if erased  |
 |          | meta     | ``openings position``                                    | u64 position in the log   |
 
@@ -244,8 +246,8 @@ class AheadTable:
     def undo(self, epoch: int) -> None:
         """Delete what was written ahead for the epoch after ``epoch``, the committed one.
 
-        Each note is deleted in one write with what it names, the last note with configs and erasures too. If
-        the process ends in between, the next call does the rest.
+        Each note is deleted in one write with what it names, the last note with configs, erasures and lists of
+        pages. If the process ends in between, the next call does the rest.
         """
         notes = list(self.store.scan(self.FAMILY, self.PREFIX))
         entries = EntryTable(self.store)
@@ -255,6 +257,7 @@ class AheadTable:
             if note == notes[-1][0]:
                 changes += ConfigTable(self.store).delete_after(epoch)
                 changes += ErasureTable(self.store).delete_after(epoch)
+                changes += PageTable(self.store).delete_lists_after(epoch)
             self.store.write([*changes, (self.FAMILY, note, None)], sync=False)
 
 

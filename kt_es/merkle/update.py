@@ -25,11 +25,10 @@ from kt_es.merkle.pages import (
     nibble,
     page_key,
     read_pages,
-    version_in,
 )
 
 Pages = list[tuple[bytes, bytes | None]]
-"""Changes of the store: keys with the pages to write, and with None for pages to delete."""
+"""Keys with the pages to write, and with None for pages that they replace, of this or an earlier version."""
 
 
 @dataclass(slots=True)
@@ -147,8 +146,7 @@ class Slice:
     def _close(self, page: _Open) -> bytes:
         """Hash and write a page whose children are closed, and put its hash and version into its parent."""
         slot = self._write(page.before, page.slots, self._leaves[page.low], page.depth)
-        if page.key is not None and version_in(page.key) == self._version and page.key != self.pages[-1][0]:
-            # An earlier slice of this version wrote the page, and no root leads to it any more.
+        if page.key is not None:
             self.pages.append((page.key, None))
         if page.parent is not None:
             page.parent.slots[page.position] = slot

@@ -240,10 +240,9 @@ class DirectoryReader:
     def _epoch(self, committed: Committed, epoch: int | None) -> int:
         if epoch is None:
             return committed.epoch
-        if not 1 <= epoch <= committed.epoch:
-            raise RefusedError(
-                ProblemReason.UNKNOWN_EPOCH, f"there are epochs 1 to {committed.epoch} here", "epoch"
-            )
+        if not self.ledger.oldest <= epoch <= committed.epoch:
+            here = f"there are epochs {self.ledger.oldest} to {committed.epoch} here"
+            raise RefusedError(ProblemReason.UNKNOWN_EPOCH, here, "epoch")
         return epoch
 
     def _head(self, committed: Committed, epoch: int) -> _PublishedHead:

@@ -39,7 +39,7 @@ def test_each_table_has_its_family_and_its_keys() -> None:
     made = tables()
     entry = StoredEntry(0x0102, MUTATION.encode())
     state = Committed.decode(published()[1]["meta"][b"committed"], ORIGIN, SIGNER_KEY)
-    assert made.pages.put([(b"\x01\x02", b"page")]) == [("pages", b"\x01\x02", b"page")]
+    assert made.pages.put(4, [(b"\x01\x02", b"page")]) == [("pages", b"\x01\x02", b"page")]
     assert made.entries.put(AT, 4, entry) == (
         "entries",
         AT + FOUR,

@@ -37,13 +37,13 @@ class Written:
     """A map with its pages in memory, as a projection would keep it."""
 
     def __init__(self) -> None:
-        self.store = MemoryStore(["pages"])
+        self.store = MemoryStore(["pages", "meta"])
         self.map = Map(PageTable(self.store))
 
     def apply(self, root: Root, version: int, changes: list[Update]) -> Root:
         root, pages = self.map.apply(root, version, changes)
         assert len({key for key, _ in pages}) == len(pages)
-        self.store.write([("pages", key, page) for key, page in pages])
+        self.store.write(PageTable(self.store).put(version, pages))
         return root
 
 

@@ -25,11 +25,11 @@ EPOCHS = st.lists(
 
 
 def built(epochs: list[dict[bytes, bytes]]) -> tuple[MemoryStore, Root, dict[bytes, LeafRef]]:
-    store, root, held = MemoryStore([PAGES]), EMPTY_ROOT, dict[bytes, LeafRef]()
+    store, root, held = MemoryStore([PAGES, "meta"]), EMPTY_ROOT, dict[bytes, LeafRef]()
     tree = Map(PageTable(store))
     for version, updates in enumerate(epochs, 1):
         root, pages = tree.apply(root, version, updates.items())
-        store.write(PageTable(store).put(pages))
+        store.write(PageTable(store).put(version, pages))
         for index, entry_hash in updates.items():
             if index not in held or held[index].entry_hash != entry_hash:
                 held[index] = LeafRef(index, entry_hash, version)
@@ -43,11 +43,11 @@ def test_walked_and_loaded_in_slices_it_is_the_same(epochs: list[dict[bytes, byt
     leaves = list(walk(PageTable(store), root, problems.append))
     assert problems == []
     assert leaves == [held[index] for index in sorted(held)]
-    again = MemoryStore([PAGES])
+    again = MemoryStore([PAGES, "meta"])
     loaded, tree = EMPTY_ROOT, Map(PageTable(again))
     for start in range(0, len(leaves), size):
         loaded, pages = tree.load(loaded, root.version, leaves[start : start + size])
-        again.write(PageTable(again).put(pages))
+        again.write(PageTable(again).put(root.version, pages))
     assert loaded == root
     assert list(walk(PageTable(again), loaded, problems.append)) == leaves
     assert problems == []

@@ -29,12 +29,12 @@ def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
     opened: list[Opened] = []
 
     def memory() -> Opened:
-        return opened[0] if opened else MemoryStore([PageTable.FAMILY])
+        return opened[0] if opened else MemoryStore([PageTable.FAMILY, "meta"])
 
     def rocks() -> Opened:
         for store in opened:
             store.close()
-        return RocksStore.open(tmp_path, [PageTable.FAMILY])
+        return RocksStore.open(tmp_path, [PageTable.FAMILY, "meta"])
 
     def again() -> Opened:
         opened.append(memory() if request.param == "memory" else rocks())
@@ -47,7 +47,7 @@ def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
 def apply(store: Opened, root: Root, version: int, updates: Sequence[Update], width: int) -> Root:
     for low in range(0, len(updates), width):
         root, pages = Map(PageTable(store)).apply(root, version, updates[low : low + width])
-        store.write(PageTable(store).put(pages), sync=False)
+        store.write(PageTable(store).put(version, pages), sync=False)
     return root
 
 

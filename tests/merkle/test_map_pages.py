@@ -92,7 +92,7 @@ def test_every_changed_byte_and_a_wrong_place_is_damage() -> None:
 
 
 def test_a_missing_damaged_or_foreign_page_is_named_by_every_operation() -> None:
-    store = MemoryStore(["pages"])
+    store = MemoryStore(["pages", "meta"])
     tree = Map(PageTable(store))
     indices = [bytes([0xAB, n]) + bytes(30) for n in range(3)]
     root, written = tree.apply(EMPTY_ROOT, 1, [(index, bytes(32)) for index in indices])

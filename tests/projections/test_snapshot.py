@@ -223,7 +223,7 @@ def test_a_directory_with_anything_in_it_is_refused() -> None:
 
 def test_a_damaged_directory_is_not_saved() -> None:
     store = stored()
-    key = next(key for key in published()[1][PageTable.FAMILY] if key[0] == 1 and key[-1] == 2)
+    key = next(key for key in published()[1][PageTable.FAMILY] if key[0] == 1 and key[-9] == 2)
     store.write([(PageTable.FAMILY, key, None)])
     with pytest.raises(KtError, match="is missing"):
         saved(store)

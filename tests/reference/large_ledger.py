@@ -37,7 +37,7 @@ def large_ledger(store: Store, entries: int, epochs: int, users: Sequence[str]) 
     ]
     for start in range(0, entries, SLICE):
         root, pages = ledger.map.apply(root, 1, updates[start : start + SLICE])
-        store.write(tables.pages.put(pages), sync=False)
+        store.write(tables.pages.put(1, pages), sync=False)
     log, _ = LogState().append([sha256(b"record")])
     heads, events = LogState(), []
     changes: list[Change] = []

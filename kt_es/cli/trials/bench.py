@@ -102,7 +102,7 @@ def bench_map(directory: Path, entries: int = 100_000, epoch: int = 10_000, runs
 
 def _advance(store: RocksStore, tree: Map, root: Root, version: int, updates: Sequence[Update]) -> Root:
     root, pages = tree.apply(root, version, updates)
-    store.write(PageTable(store).put(pages))
+    store.write(PageTable(store).put(version, pages))
     return root
 
 
