@@ -76,6 +76,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "signer": _server("kt_es.cli.operators.processes", "Run the signer, or a standby of it."),
     "snapshot": _server("kt_es.cli.operators.snapshot", "Save the state of a signer, or begin with one."),
     "status": _server("kt_es.cli.operators.status", "Show the state of a directory and its processes."),
+    "store": _server("kt_es.cli.operators.store", "Prune or check the pages of a data directory."),
     "up": _server("kt_es.cli.operators.up", "Run a whole directory on this machine."),
     "verify": CommandEntry("kt_es.cli.people.get", "Verify a saved proof or evidence, without a network."),
     "watch": CommandEntry("kt_es.cli.owners.watch", "Watch your accounts for changes that are not yours."),

@@ -1,9 +1,15 @@
-"""Retention: pages that only epochs need which nobody asks for any more are deleted."""
+"""Retention: deleting the pages that no kept epoch needs, and checking that a kept epoch has all of them."""
 
 from __future__ import annotations
 
-from kt_es.errors import ConfigError
-from kt_es.ledger.ledger import Ledger
+from collections.abc import Callable
+from itertools import islice
+
+from kt_es.errors import ConfigError, DivergenceError
+from kt_es.ledger.ledger import Ledger, map_root_at
+from kt_es.merkle.walk import walk
+
+BATCH = 1_000  # entries in one read
 
 
 def prune(ledger: Ledger, keep: int) -> int:
@@ -21,3 +27,30 @@ def prune(ledger: Ledger, keep: int) -> int:
     ledger.store.write([ledger.tables.states.put_oldest(oldest)])
     ledger.oldest = oldest
     return ledger.tables.pages.prune(oldest)
+
+
+def check_epoch(ledger: Ledger, epoch: int, problem: Callable[[str], None]) -> int:
+    """Compare every page and every entry of ``epoch`` with its head, and return the number of entries.
+
+    ``problem`` is called with a sentence for everything that is missing, damaged or another one.
+
+    Raises ``ConfigError`` for an epoch that is not kept here.
+    """
+    newest = ledger.committed.epoch
+    if not ledger.oldest <= epoch <= newest:
+        raise ConfigError(f"epoch {epoch} is not kept here: choose one from {ledger.oldest} to {newest}")
+    root, count = map_root_at(ledger, ledger.committed, epoch), 0
+    leaves = walk(ledger.tables.pages, root, problem)
+    while some := list(islice(leaves, BATCH)):
+        count += len(some)
+        try:
+            ledger.mutations_at(some)
+        except DivergenceError:
+            for leaf in some:
+                try:
+                    ledger.mutations_at([leaf])
+                except DivergenceError as error:
+                    problem(str(error))
+    if count != root.size:
+        problem(f"the map of epoch {epoch} has {count} entries, its head says {root.size}")
+    return count

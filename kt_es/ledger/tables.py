@@ -246,8 +246,8 @@ class AheadTable:
     def undo(self, epoch: int) -> None:
         """Delete what was written ahead for the epoch after ``epoch``, the committed one.
 
-        Each note is deleted in one write with what it names, the last note with configs, erasures and lists of
-        pages. If the process ends in between, the next call does the rest.
+        Each note is deleted in one write with what it names, the last note with configs, erasures and lists
+        of pages. If the process ends in between, the next call does the rest.
         """
         notes = list(self.store.scan(self.FAMILY, self.PREFIX))
         entries = EntryTable(self.store)

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kt_es.errors import ConfigError, DivergenceError
-from kt_es.ledger.ledger import Ledger, map_root_at
+from kt_es.ledger.ledger import Ledger, head_at, map_root_at
 from kt_es.ledger.pages import PageTable
-from kt_es.ledger.retention import prune
+from kt_es.ledger.retention import check_epoch, prune
 from kt_es.merkle.map import EMPTY_ROOT, Map, Root
 from kt_es.merkle.walk import walk
 from tests.builders import ORIGIN, SIGNER_KEY, index
@@ -103,3 +103,35 @@ def test_an_interrupted_pruning_goes_on(monkeypatch: pytest.MonkeyPatch) -> None
     assert {family: dict(store.scan(family)) for family in ("pages", "meta")} == {
         family: dict(whole.scan(family)) for family in ("pages", "meta")
     }
+
+
+def problems_of(ledger: Ledger, epoch: int) -> tuple[int, list[str]]:
+    problems: list[str] = []
+    return check_epoch(ledger, epoch, problems.append), problems
+
+
+def test_every_epoch_is_checked_with_its_entries() -> None:
+    ledger = Ledger(stored(), ORIGIN, SIGNER_KEY)
+    sizes = [head_at(ledger, epoch)[1].map_size for epoch in (1, 2, 3)]
+    assert [problems_of(ledger, epoch) for epoch in (1, 2, 3)] == [(size, []) for size in sizes]
+    prune(ledger, 2)
+    assert [problems_of(ledger, epoch)[1] for epoch in (2, 3)] == [[], []]
+    for epoch in (1, 4):
+        with pytest.raises(ConfigError, match=f"epoch {epoch} is not kept here: choose one from 2 to 3"):
+            problems_of(ledger, epoch)
+
+
+def test_what_an_epoch_lacks_is_named() -> None:
+    store = stored()
+    ledger = Ledger(store, ORIGIN, SIGNER_KEY)
+    (leaf,) = ledger.map.lookup_many(ledger.committed.root, [index(USERS[10])])
+    assert leaf is not None
+    store.write([ledger.tables.entries.delete(leaf.index, leaf.version)])
+    count, problems = problems_of(ledger, 3)
+    assert problems == [f"the entry at index {leaf.index.hex()} of epoch {leaf.version} is missing"]
+    below = next(key for key in sorted(live(store, ledger.committed.root)) if key[0] == 1)
+    store.write([(PageTable.FAMILY, below, None)])
+    fewer, problems = problems_of(ledger, 3)
+    assert fewer < count == ledger.committed.root.size
+    assert any("map page" in problem and "is missing" in problem for problem in problems)
+    assert f"the map of epoch 3 has {fewer} entries, its head says {count}" in problems
