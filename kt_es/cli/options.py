@@ -215,7 +215,7 @@ log_option = click.option(
 )
 data_option = click.option("--data", type=NEW_FOLDER, help="Its data; default as in kt.toml.")
 metrics_option = click.option(
-    "--metrics", metavar="HOST:PORT", help="Serve figures for Prometheus; default as in kt.toml."
+    "--metrics", metavar="HOST:PORT", help="Serve metrics for Prometheus; default as in kt.toml."
 )
 patience_option = click.option(
     "--patience",

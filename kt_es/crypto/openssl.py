@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from kt_es.crypto.signatures import ECDSA_P256, ED25519, SEED_SIZE
 from kt_es.errors import ConfigError, MalformedError
 
 _ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -73,20 +72,16 @@ def _deterministic() -> ec.ECDSA:
         ) from None
 
 
-def to_pem(algorithm: int, secret: bytes) -> bytes:
-    """Return a private key of 32 secret bytes as unencrypted PKCS#8 in PEM."""
-    key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
-    if algorithm == ED25519:
-        key = ed25519.Ed25519PrivateKey.from_private_bytes(secret)
-    else:
-        key = private_key(secret)
+def to_pem(secret: bytes, *, is_p256: bool) -> bytes:
+    """Return a private key of 32 secret bytes, P-256 or Ed25519, as unencrypted PKCS#8 in PEM."""
+    key = private_key(secret) if is_p256 else ed25519.Ed25519PrivateKey.from_private_bytes(secret)
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 
-def read_signing_key(pem: bytes) -> tuple[int, bytes]:
-    """Return the algorithm and the 32 secret bytes of the key in ``pem``, for ``PrivateKey.from_seed``.
+def read_signing_key(pem: bytes) -> tuple[bool, bytes]:
+    """Return whether the key in ``pem`` is of P-256 and not of Ed25519, and its 32 secret bytes.
 
     Raises ``MalformedError`` or ``ConfigError``.
     """
@@ -100,9 +95,9 @@ def read_signing_key(pem: bytes) -> tuple[int, bytes]:
         # OpenSSL gives no reason for an Ed25519 seed of a wrong length, so cryptography raises InternalError.
         raise MalformedError("private key", "is not a readable private key in PEM format") from None
     if isinstance(key, ed25519.Ed25519PrivateKey):
-        return ED25519, key.private_bytes_raw()
+        return False, key.private_bytes_raw()
     if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
-        return ECDSA_P256, key.private_numbers().private_value.to_bytes(SEED_SIZE, "big")
+        return True, key.private_numbers().private_value.to_bytes(32, "big")
     raise ConfigError("the private key is neither Ed25519 nor ECDSA P-256: use a key of one of these kinds")
 
 

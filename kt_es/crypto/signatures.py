@@ -134,7 +134,7 @@ class PrivateKey:
         """Return the key as unencrypted PKCS#8 in PEM. A caller must restrict the mode of the file."""
         from kt_es.crypto import openssl
 
-        return openssl.to_pem(self.algorithm, self._secret)
+        return openssl.to_pem(self._secret, is_p256=self.algorithm == ECDSA_P256)
 
     @classmethod
     def from_pem(cls, data: bytes) -> PrivateKey:
@@ -144,4 +144,5 @@ class PrivateKey:
         """
         from kt_es.crypto import openssl
 
-        return cls.from_seed(*openssl.read_signing_key(data))
+        is_p256, secret = openssl.read_signing_key(data)
+        return cls.from_seed(ECDSA_P256 if is_p256 else ED25519, secret)

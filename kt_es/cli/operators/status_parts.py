@@ -41,7 +41,7 @@ class ScrapedMetrics:
         except (httpx.HTTPError, httpx.InvalidURL, ImportError) as error:
             raise UnavailableError(f"{url} does not answer: {error or type(error).__name__}") from None
         except (ValueError, KeyError, IndexError):
-            raise UnavailableError(f"{url} is no page of figures: give the address of metrics") from None
+            raise UnavailableError(f"{url} is no page of metrics: give the address of one") from None
         if metrics.value(must_have) is None:
             raise UnavailableError(f"{url} does not have {must_have}: give the address of the right process")
         return metrics

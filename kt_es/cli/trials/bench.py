@@ -46,7 +46,7 @@ def bench_command(context: click.Context, which: str, entries: int, runs: int) -
     """Measure the map (updates/s), the signer (mutations/s), the node (events/s) or the way back of
     processes (`recovery`).
 
-    Ends with exit code 1 if a figure misses its limit.
+    Ends with exit code 1 if a measurement misses its limit.
     """
     benches: dict[str, Callable[[Path], list[Row]]] = {
         "map": bench_map,
