@@ -150,6 +150,9 @@ class Transport:
                 raise UnavailableError(answer.problem)
             if not problem and self.on_unavailable is not None:
                 self.on_unavailable(deadline)
+            if problem and time.monotonic() >= deadline:
+                # The deadline cut this attempt short, so that the one before knew more.
+                raise UnavailableError(problem)
             problem = answer.problem
             # Random, so that clients that were refused together do not return together.
             pause = backoff.pause()

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 from kt_es.crypto.hashes import HASH_SIZE
@@ -128,7 +128,7 @@ class MapHead:
 
     ``map_size`` is the number of entries in the map. ``timestamp`` is the time of the marker that closed the
     epoch, in ms. ``queue_next`` is the revision of this marker in the queue, plus one. ``config_hash`` names
-    the config in force. The encoding is an array of all fields in this order.
+    the config in force.
     """
 
     origin: str
@@ -142,7 +142,12 @@ class MapHead:
     config_hash: bytes
 
     def encode(self) -> bytes:
-        return encode(astuple(self))
+        return encode(
+            [
+                *(self.origin, self.epoch, self.map_root, self.map_size, self.log_size, self.log_root),
+                *(self.queue_next, self.timestamp, self.config_hash),
+            ]
+        )
 
     @classmethod
     def decode(cls, data: bytes) -> MapHead:

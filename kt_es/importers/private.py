@@ -225,10 +225,12 @@ def _in_form(data: bytes) -> str | None:
 
 def has_secret_packet(data: bytes) -> bool:
     """Return whether ``data`` contains an OpenPGP secret key or subkey, among packets or any other data."""
-    packets = list(packets_of(data))
-    if any(packet.tag in SECRET and is_key(data, packet) for packet in packets):
-        return True
-    if packets and packets[0].tag == PUBLIC_KEY and packets[-1].whole and packets[-1].end == len(data):
+    first = last = None
+    for packet in packets_of(data):
+        if packet.tag in SECRET and is_key(data, packet):
+            return True
+        first, last = first or packet, packet
+    if first and last and first.tag == PUBLIC_KEY and last.whole and last.end == len(data):
         # The data consists of packets of certificates. A pattern of a secret key within one is a coincidence.
         return False
     return any(_is_secret_at(data, match.start()) for match in _SECRET_HEADER.finditer(data))

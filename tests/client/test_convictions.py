@@ -18,6 +18,7 @@ from kt_es.formats.evidence import armored
 from kt_es.formats.proofs import encode_configs
 from tests import builders as b
 from tests.reference.clients import Handler, changed, client_of
+from tests.reference.clocks import Pauses
 from tests.reference.directory import Directory, problem, text
 
 ALICE = b.label_of("alice")
@@ -141,7 +142,7 @@ def test_another_directory_is_not_one_that_is_behind(honest: Directory) -> None:
         client_of(honest, store, stranger, timeout=60).lookup(ALICE)
 
 
-def test_the_same_directory_may_be_behind(honest: Directory) -> None:
+def test_the_same_directory_may_be_behind(honest: Directory, pauses: Pauses) -> None:
     store = MemoryStateStore()
     client_of(honest, store).lookup(ALICE)
     with pytest.raises(UnavailableError, match="behind"):

@@ -28,6 +28,7 @@ from kt_es.formats.queue import Verdict
 from tests import builders as b
 from tests.reference import naive_log
 from tests.reference.clients import changed, client_of
+from tests.reference.clocks import Pauses
 from tests.reference.directory import INTERVAL, Directory, problem, text
 
 ALICE = b.label_of("alice")
@@ -103,7 +104,9 @@ class TestLatest:
         assert refused.value.exit_code == 4
 
     @pytest.mark.parametrize("look", [by_head, by_epochs, lambda client: client.head(1)])
-    def test_a_front_end_that_is_behind_can_say_so(self, directory: Directory, look: Look) -> None:
+    def test_a_front_end_that_is_behind_can_say_so(
+        self, directory: Directory, look: Look, pauses: Pauses
+    ) -> None:
         store = MemoryStateStore()
         client_of(directory, store).lookup(ALICE)
         behind = cut_back(directory, 2)

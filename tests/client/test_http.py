@@ -29,6 +29,7 @@ from kt_es.errors import (
 from kt_es.formats.entries import ProfileKey
 from tests import builders as b
 from tests.reference.clients import away, changed, client_of, cut, failing
+from tests.reference.clocks import Pauses
 from tests.reference.directory import Directory, problem
 
 PROFILE = [ProfileKey("laptop", "raw", b"alice 1")]
@@ -191,13 +192,29 @@ class TestServer:
         assert len(sent) == 3
         assert len(set(sent)) == 1
 
-    def test_until_the_deadline(self, directory: Directory) -> None:
+    def test_until_the_deadline(self, directory: Directory, pauses: Pauses) -> None:
         handler, sent = failing(directory, 10**6, away)
         client = client_of(directory, handler=handler)
         submission = client.prepare("carol@example.org", PROFILE, [b.private_key("carol")])
         with pytest.raises(UnavailableError, match="the log is away"):
             client.submit(submission, timeout=2)
+        assert len(sent) > 1
         assert len(set(sent)) == 1
+
+    def test_an_attempt_that_the_deadline_cut_does_not_hide_why_the_others_failed(
+        self, directory: Directory, pauses: Pauses
+    ) -> None:
+        def slow() -> httpx.Response:
+            if pauses.now > begun:
+                pauses.sleep(60)
+                raise httpx.ReadTimeout("the answer takes too long")
+            return away()
+
+        begun = pauses.now
+        client = client_of(directory, handler=failing(directory, 10**6, slow)[0])
+        submission = client.prepare("carol@example.org", PROFILE, [b.private_key("carol")])
+        with pytest.raises(UnavailableError, match="the log is away"):
+            client.submit(submission, timeout=2)
 
     def test_a_server_that_asks_for_more_time_than_there_is_is_not_waited_for(
         self, directory: Directory

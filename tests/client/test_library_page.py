@@ -21,6 +21,7 @@ from kt_es.formats.entries import ProfileKey
 from kt_es.server.limits import DEFAULT_LIMITS
 from tests import builders as b
 from tests.reference.clients import changed, client_of
+from tests.reference.clocks import Pauses
 from tests.reference.directory import Directory
 from tests.reference.doors import door
 from tests.reference.frontends import front
@@ -134,7 +135,7 @@ def error_of(client: Client, label: str = ALICE, **options: Any) -> KtError:
     return found.value
 
 
-def test_errors_by_class(page: SimpleNamespace) -> None:
+def test_errors_by_class(page: SimpleNamespace, pauses: Pauses) -> None:
     directory = directory_of("alice")
     lying = changed(directory, "/v1/lookup", lambda body: body.update(profile="AAAA"))
     away = httpx.Response(503, headers={"retry-after": "9"})

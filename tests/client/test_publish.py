@@ -18,6 +18,7 @@ from kt_es.errors import (
 from kt_es.formats.entries import ProfileKey
 from tests import builders as b
 from tests.reference.clients import away, client_of, cut, failing
+from tests.reference.clocks import Pauses
 from tests.reference.directory import Directory
 
 PROFILE = [ProfileKey("laptop", "raw", b"alice 1")]
@@ -101,7 +102,7 @@ class TestPublish:
             with pytest.raises(RefusedError, match="stale"):
                 self.publish(second, 2, key)
 
-    def test_a_receipt_is_not_a_proof(self, directory: Directory) -> None:
+    def test_a_receipt_is_not_a_proof(self, directory: Directory, pauses: Pauses) -> None:
         def handle(request: httpx.Request) -> httpx.Response:
             if request.url.path != "/v1/mutations":
                 return directory.handle(request)

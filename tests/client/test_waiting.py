@@ -35,6 +35,7 @@ from tests import builders as b
 from tests.contracts.certificates import certify
 from tests.contracts.nodes import NodeThread
 from tests.reference.clients import Handler, client_of
+from tests.reference.clocks import Pauses
 from tests.reference.directory import Directory, problem
 from tests.reference.memory_log import MemoryLog
 
@@ -335,7 +336,7 @@ def test_a_change_waits_for_a_fresh_head(directory: Directory) -> None:
     assert [error.step for error in restarted.told] == ["freshness"] * 3
 
 
-def test_a_head_that_stays_old_is_7(directory: Directory) -> None:
+def test_a_head_that_stays_old_is_7(directory: Directory, pauses: Pauses) -> None:
     restarted = Restarted(directory, 10**6)
     client = client_of(directory, now=restarted.now, on_stale=restarted.told.append)
     with pytest.raises(CannotTellError, match="freshness") as error:

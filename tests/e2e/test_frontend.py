@@ -157,7 +157,7 @@ def test_with_a_frozen_log_lookups_go_on_and_submissions_get_a_503(
         until(lambda: http.get("/readyz").status_code == 503)
         assert client.lookup("alice@example.org").profile is not None
         with pytest.raises(KtError, match="away"):
-            client.submit(submission, timeout=3)
+            client.submit(submission, timeout=8)
         node.process.send_signal(signal.SIGCONT)
         until(lambda: http.get("/readyz").status_code == 200)
         with streams.signing():

@@ -26,6 +26,7 @@ import httpx
 
 from kt_es.cli.options import options
 from kt_es.client.client import Client
+from kt_es.client.state import damaged
 from kt_es.crypto.hashes import sha256
 from kt_es.errors import ConfigError, KtError
 from kt_es.process.network import uses_proxies
@@ -241,7 +242,7 @@ class Alarms:
                 if self._client.exchange(DELIVERED, key, known, json.dumps(kept).encode()):
                     return
         except KtError as error:
-            self._report(f"which hooks were told is not kept: {error}")
+            self._report(f"the hooks that accepted the alarm are not kept: {error}")
 
     def _keep(self, label: str, change: Callable[[_Waiting], _Waiting]) -> None:
         """Change the waiting alarms of ``label``. Other processes may share the state."""
@@ -258,18 +259,15 @@ class Alarms:
 
 
 def _read(label: str, data: bytes | None) -> _Waiting:
+    what = f"the memory of the alarms of {label} that wait for a hook"
     try:
         alarms = [] if data is None else json.loads(data)
         waiting = [({**document}, [str(name) for name in names]) for document, names in alarms]
-        valid = all(
-            isinstance(document[field], str) for document, _ in waiting for field in ("kind", "sentence")
-        )
-    except (ValueError, TypeError, KeyError):
-        valid = False
-    if not valid:
-        raise ConfigError(
-            f"the alarms of {label} that wait for a hook are damaged: name another directory with --state"
-        )
+        shown = [document[field] for document, _ in waiting for field in ("kind", "sentence")]
+    except (ValueError, TypeError, KeyError) as error:
+        raise damaged(what, error) from None
+    if not all(isinstance(text, str) for text in shown):
+        raise damaged(what, TypeError("an alarm's kind or sentence is not a text"))
     return waiting
 
 
@@ -277,6 +275,5 @@ def _read_accepted(label: str, data: bytes | None) -> dict[str, list[str]]:
     try:
         accepted = {} if data is None else json.loads(data)
         return {str(entry): [str(hook) for hook in hooks] for entry, hooks in accepted.items()}
-    except (ValueError, TypeError, AttributeError):
-        problem = f"what the hooks of {label} were told is damaged"
-        raise ConfigError(f"{problem}: name another directory with --state") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise damaged(f"the memory of the alarms of {label} that its hooks accepted", error) from None

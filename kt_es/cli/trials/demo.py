@@ -99,15 +99,16 @@ def running(base: Path, policy: str, output: Output) -> Iterator[tuple[str, str]
     """Run ``kt up`` on free ports as a process; yield the front end's URL and the connection string."""
     base.mkdir(parents=True, exist_ok=True)
     logs = os.open(base / LOGS_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
-        [
-            *(sys.executable, "-m", "kt_es.cli.main", "up", "-v", "--data", str(base)),
-            *("--label-policy", policy, "--listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0"),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=logs,
-    )
+    with os.fdopen(logs, "ab") as file:  # closed here, because the process has its own copy
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
+            [
+                *(sys.executable, "-m", "kt_es.cli.main", "up", "-v", "--data", str(base)),
+                *("--label-policy", policy, "--listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0"),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=file,
+        )
     try:
         yield _reached(process, base, output)
     finally:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.cli.owners.people import KEY, Kt
+from tests.reference.clocks import Pauses
 from tests.reference.directory import Directory
 
 
@@ -18,6 +19,11 @@ def directory() -> Directory:
     directory.put_user("alice")
     directory.advance()
     return directory
+
+
+@pytest.fixture(autouse=True)
+def patient(pauses: Pauses) -> None:
+    """All directories here are in memory."""
 
 
 @pytest.fixture

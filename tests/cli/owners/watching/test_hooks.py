@@ -144,7 +144,7 @@ class TestHooks:
         injected(directory)
         ran = kt("watch", "--once", "--webhook", webhook.url, ALICE)
         assert (ran.code, len(webhook.received)) == (6, 1)
-        assert f"what the hooks of {ALICE} were told is damaged" in ran.err
+        assert f"the memory of the alarms of {ALICE} that its hooks accepted is damaged" in ran.err
 
     @pytest.mark.parametrize(
         "data", [b"no JSON", b"{}x", b"[1]", b"[[{}, []]]", b'[[{"kind": 1, "sentence": 2}, []]]']
@@ -157,7 +157,7 @@ class TestHooks:
         injected(directory)
         ran = kt("watch", "--once", ALICE)
         assert ran.code == 6
-        assert f"the alarms of {ALICE} that wait for a hook are damaged" in ran.err
+        assert f"the memory of the alarms of {ALICE} that wait for a hook is damaged" in ran.err
 
     def test_a_webhook_that_is_away(self, webhook: Webhook) -> None:
         closed = Webhook(204)

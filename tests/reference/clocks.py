@@ -1,0 +1,31 @@
+"""A clock that only the client's own pauses move, so that a busy machine uses up no timeout."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+_MODULES = ("transport", "publishing", "session", "directory")
+
+
+class Pauses:
+    """The time of a client: it stands still while the client works, and a pause takes no time."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._lock = threading.Lock()
+
+    def sleep(self, seconds: float) -> None:
+        """Let ``seconds`` pass, also where a server in memory takes them."""
+        with self._lock:
+            self.now += seconds
+
+    @classmethod
+    def installed(cls, patch: pytest.MonkeyPatch) -> Pauses:
+        pauses = cls()
+        for module in _MODULES:
+            time = SimpleNamespace(monotonic=lambda: pauses.now, sleep=pauses.sleep)
+            patch.setattr(f"kt_es.client.{module}.time", time)
+        return pauses
