@@ -79,7 +79,7 @@ class PageTable:
         for epoch, row, keys in self.lists():
             if epoch > oldest:
                 break
-            pages = list(_split(keys))
+            pages = list(split_keys(keys))
             self.store.write([*((self.FAMILY, key, None) for key in pages), ("meta", row, None)], sync=False)
             count += len(pages)
         self.store.write([], sync=True)
@@ -137,7 +137,7 @@ class PageTable:
             yield self.FAMILY, key, None
 
 
-def _split(keys: bytes) -> Iterator[bytes]:
+def split_keys(keys: bytes) -> Iterator[bytes]:
     """Yield the keys of pages in ``keys``. The depth, which comes first, tells the length."""
     at = 0
     while at < len(keys):

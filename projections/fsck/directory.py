@@ -13,9 +13,11 @@ from kt_es.errors import DivergenceError, MalformedError, VerificationError
 from kt_es.formats.entries import INDEX_LENGTH, Mutation, Opening
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.ledger.ledger import Ledger, config_chain
+from kt_es.ledger.pages import split_keys
 from kt_es.ledger.rows import Beginning
 from kt_es.ledger.tables import HEADS_LOG
 from kt_es.merkle.map import LeafRef
+from kt_es.merkle.pages import version_in
 from kt_es.merkle.walk import walk
 
 MAX_DIFFERENCES = 20
@@ -184,6 +186,24 @@ def examine_heads(it: Examined) -> None:
             it.report.differs(f"the head of epoch {epoch} is another one than the log of heads has")
     if expected != it.ledger.committed.epoch + 1:
         it.report.differs(f"the last head is of epoch {expected - 1}, must be {it.ledger.committed.epoch}")
+
+
+def examine_replaced(it: Examined) -> None:
+    """Check that every list of replaced pages names pages of earlier epochs, which ``kt store prune`` deletes.
+
+    A list and its pages are deleted by one write, so a page that is missing is named by a damaged list.
+    """
+    pages = it.ledger.tables.pages
+    for epoch, _, keys in pages.lists():
+        listed = list(split_keys(keys))
+        found = pages.get_many(listed)
+        if (
+            not listed
+            or any(page is None for page in found)
+            or any(int.from_bytes(version_in(key)) >= epoch for key in listed)
+        ):
+            it.report.differs(f"the list of pages that epoch {epoch} replaced is damaged")
+        it.report.count("lists of replaced pages")
 
 
 def examine_openings(it: Examined) -> None:

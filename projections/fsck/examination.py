@@ -30,6 +30,7 @@ from projections.fsck.directory import (
     examine_heads,
     examine_map,
     examine_openings,
+    examine_replaced,
 )
 
 
@@ -61,6 +62,7 @@ def fsck(
             lambda: examine_entries(it),
             lambda: examine_heads(it),
             lambda: examine_nodes(it),
+            lambda: examine_replaced(it),
             lambda: examine_openings(it),
         ]
         if log is not None:
