@@ -45,10 +45,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Again:
-    """No answer now. ``after`` is how many seconds the server asks the client to wait."""
+    """No answer now.
+
+    ``after`` is how many seconds the server asks the client to wait. ``cut`` means that the call's deadline
+    ended the attempt.
+    """
 
     problem: str
     after: float | None
+    cut: bool = False
 
 
 class Transport:
@@ -150,21 +155,19 @@ class Transport:
                 raise UnavailableError(answer.problem)
             if not problem and self.on_unavailable is not None:
                 self.on_unavailable(deadline)
-            if problem and time.monotonic() >= deadline:
-                # The deadline cut this attempt short, so that the one before knew more.
-                raise UnavailableError(problem)
-            problem = answer.problem
+            # An attempt that was cut short does not know why the attempts before it failed.
+            problem = problem if problem and answer.cut else answer.problem
             # Random, so that clients that were refused together do not return together.
             pause = backoff.pause()
             wait = random.uniform(pause / 2, pause)  # noqa: S311
             if answer.after is not None:
                 wait = max(answer.after, _SHORTEST_PAUSE)
             if time.monotonic() + wait >= deadline:
-                raise UnavailableError(answer.problem, wait)
+                raise UnavailableError(problem, wait)
             if not waits and self.on_waiting is not None and time.monotonic() + wait > begun + _NOTICE_AFTER:
                 waits = True
                 left = deadline - time.monotonic()
-                self.on_waiting(f"waiting up to {max(left, 1):.0f} s more: {answer.problem}")
+                self.on_waiting(f"waiting up to {max(left, 1):.0f} s more: {problem}")
             time.sleep(wait)
 
     def _once(
@@ -187,7 +190,9 @@ class Transport:
                 raise MisfitError(f"{self.base_url}: {hint}") from None
             cause = without_password(str(error)) or type(error).__name__
             through = " (asked through the proxy that the environment names)" if self._proxied else ""
-            return _Again(f"{self.base_url} does not answer: {cause}{through}", None)
+            # Timeouts of the network may fire a little before the deadline.
+            cut = isinstance(error, httpx.TimeoutException) and time.monotonic() + _SHORTEST_PAUSE >= deadline
+            return _Again(f"{self.base_url} does not answer: {cause}{through}", None, cut)
         if status in (200, 202):
             return Answer(status, data, decode_json(data, f"answer to {path}"))
         problem = read_problem(status, data)

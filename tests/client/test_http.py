@@ -213,8 +213,9 @@ class TestServer:
         begun = pauses.now
         client = client_of(directory, handler=failing(directory, 10**6, slow)[0])
         submission = client.prepare("carol@example.org", PROFILE, [b.private_key("carol")])
-        with pytest.raises(UnavailableError, match="the log is away"):
+        with pytest.raises(UnavailableError, match="the log is away") as unavailable:
             client.submit(submission, timeout=2)
+        assert unavailable.value.retry_after is not None
 
     def test_a_server_that_asks_for_more_time_than_there_is_is_not_waited_for(
         self, directory: Directory

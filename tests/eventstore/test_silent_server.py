@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ from kt_es.eventstore import driver, esdb
 from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.esdb_client import EsdbClient
+
+PATIENCE = 60.0
 
 
 @contextmanager
@@ -76,14 +77,21 @@ def test_opening_a_subscription_is_given_up(
         log.close()
 
 
-def slow_from(call: Callable[..., Any], number: int) -> Callable[..., Any]:
-    """``call``, which from its use ``number`` on takes until the deadline has passed."""
+def slow_from(monkeypatch: pytest.MonkeyPatch, call: Callable[..., Any], number: int) -> Callable[..., Any]:
+    """``call``, which from its use ``number`` on takes until the client was closed, as the deadline does."""
     uses = iter(range(1, number))
+    closed, close = threading.Event(), EsdbClient.close
+
+    def closing(self: EsdbClient) -> None:
+        close(self)
+        closed.set()
+
+    monkeypatch.setattr(EsdbClient, "close", closing)
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         result = call(*args, **kwargs)
         if next(uses, None) is None:
-            time.sleep(0.6)
+            assert closed.wait(PATIENCE)
         return result
 
     return slow
@@ -91,12 +99,12 @@ def slow_from(call: Callable[..., Any], number: int) -> Callable[..., Any]:
 
 def between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     # The first sleep is before the attempt that follows a reconnect, the second before all over again.
-    monkeypatch.setattr(driver.client_module, "sleep", slow_from(lambda _: None, 2))
+    monkeypatch.setattr(driver.client_module, "sleep", slow_from(monkeypatch, lambda _: None, 2))
 
 
 def while_reconnecting(monkeypatch: pytest.MonkeyPatch) -> None:
     connect = EsdbClient._construct_esdb_connection
-    monkeypatch.setattr(EsdbClient, "_construct_esdb_connection", slow_from(connect, 1))
+    monkeypatch.setattr(EsdbClient, "_construct_esdb_connection", slow_from(monkeypatch, connect, 1))
 
 
 @pytest.mark.parametrize(("refusals", "late"), [(2, between_attempts), (1, while_reconnecting)])
@@ -121,7 +129,7 @@ def test_opening_is_given_up_at_whatever_moment_it_is_too_late(
         late(monkeypatch)
         thread = threading.Thread(target=opening, daemon=True)
         thread.start()
-        thread.join(5)
+        thread.join(PATIENCE)
         assert [type(outcome) for outcome in outcomes] == [UnavailableError]
         with pytest.raises(UnavailableError):
             log.last_revision("queue")

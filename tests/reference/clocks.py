@@ -25,7 +25,7 @@ class Pauses:
     @classmethod
     def installed(cls, patch: pytest.MonkeyPatch) -> Pauses:
         pauses = cls()
+        time = SimpleNamespace(monotonic=lambda: pauses.now, sleep=pauses.sleep)
         for module in _MODULES:
-            time = SimpleNamespace(monotonic=lambda: pauses.now, sleep=pauses.sleep)
             patch.setattr(f"kt_es.client.{module}.time", time)
         return pauses

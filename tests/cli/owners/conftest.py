@@ -22,7 +22,7 @@ def directory() -> Directory:
 
 
 @pytest.fixture(autouse=True)
-def patient(pauses: Pauses) -> None:
+def in_memory(pauses: Pauses) -> None:
     """All directories here are in memory."""
 
 
