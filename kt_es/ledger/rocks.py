@@ -83,6 +83,10 @@ class RocksStore:
         return cls(directory, open_view(directory, families), families)
 
     @property
+    def is_shared(self) -> bool:
+        return False
+
+    @property
     def is_full(self) -> bool:
         return self._is_full
 
@@ -99,7 +103,7 @@ class RocksStore:
             raise self._failure(error) from None
         return value
 
-    def get_many(self, family: str, keys: Sequence[bytes]) -> list[bytes | None]:
+    def get_many(self, family: str, keys: Sequence[bytes], *, again: bool = False) -> list[bytes | None]:
         found = self._family(family)
         try:
             values: list[bytes | None] | None = found.get(list(keys))

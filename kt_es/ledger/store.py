@@ -1,6 +1,7 @@
-"""The interface of a store: families of sorted keys, and one atomic, durable write across them.
+"""The interface of a store: families of sorted keys.
 
-``rocks.RocksStore`` is the store on disk; the tests have one in memory. Both pass the same contract
+``rocks.RocksStore`` is the store on disk, ``memory.MemoryStore`` the one in memory, and
+``cassandra.CassandraStore`` the one that many processes share. All pass the same contract
 (``tests/ledger/test_storage_contract.py``). What a store holds stands in ``tables``.
 """
 
@@ -16,21 +17,31 @@ Change = tuple[str, bytes, bytes | None]
 class Store(Protocol):
     """An ordered key-value store. Its families are fixed when it is opened; keys and values are bytes.
 
-    Every implementation makes these promises:
+    Every implementation makes these promises, where ``is_shared`` does not say otherwise:
 
-    * Atomicity: ``write`` makes all of its changes or none, across families.
+    * Atomicity: ``write`` makes all of its changes or none, across families. A shared store may make some of
+      them before it raises; each change may be repeated.
     * Durability: after a synced ``write``, its changes and those of all writes before it survive the end of
-      the machine. After any other ``write`` they survive the end of the process.
-    * Order: keys sort as unsigned bytes, and ``scan`` returns each key at most once, in that order.
+      the machine. After any other ``write`` they survive the end of the process. In a shared store a
+      majority of the replicas have them after every ``write``.
+    * Order: keys sort as unsigned bytes, and ``scan`` returns each key at most once, in that order. A shared
+      store keeps the order among keys of one partition (``cassandra.PARTITIONS``), and scans more than one
+      partition in any order.
     * Reads: a read sees every write that returned before it. There is no snapshot over several reads: a
       reader takes ``Ledger.committed`` once, and the rows of a committed epoch never change.
     * Threads: calls may come from any thread.
 
     Every method may raise:
         ValueError: The family was not opened, or the store is closed.
+        UnavailableError: A shared store cannot be reached, or too few of its replicas can.
         DivergenceError: What is stored is damaged.
         DiskFullError: Nothing can be written for want of space. Reads go on, and the write may be repeated.
     """
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes, also on other machines, use the store at the same time."""
+        ...
 
     @property
     def is_full(self) -> bool:
@@ -45,8 +56,12 @@ class Store(Protocol):
         """Return the value of ``key``, or None if the key does not exist."""
         ...
 
-    def get_many(self, family: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return the values of ``keys`` in their order, with None for each key that does not exist."""
+    def get_many(self, family: str, keys: Sequence[bytes], *, again: bool = False) -> list[bytes | None]:
+        """Return the values of ``keys`` in their order, with None for each key that does not exist.
+
+        Args:
+            again: What was read before is wrong or missing: ask more replicas, and no cache.
+        """
         ...
 
     def scan(

@@ -15,6 +15,7 @@ from enum import Enum
 from kt_es.errors import KtError, UnavailableError, WrongRevisionError
 from kt_es.eventstore.streams import ANY, Event, NewEvent
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.rows import StateTable
 from kt_es.ledger.store import Change, Store
 from kt_es.ledger.tables import FAMILIES
@@ -22,7 +23,6 @@ from signer.keys import KeyRing
 from signer.loop import Effects, EpochLimits, Signer
 from tests.builders import ORIGIN, SIGNER, SIGNER_KEY, START, seed
 from tests.reference.memory_log import MemoryLog
-from tests.reference.memory_store import MemoryStore
 from tests.reference.signing import NAMES, new_log
 
 # Small, so that an epoch takes several appends and several slices.

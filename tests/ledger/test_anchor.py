@@ -19,6 +19,7 @@ from kt_es.formats.evidence import Evidence
 from kt_es.formats.heads import MAP_HEAD, HeadEvent
 from kt_es.ledger.anchor import Anchor
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.tables import FAMILIES
 from projections.auditor import audit
 from projections.monitor import MonitorSettings, monitor
@@ -30,7 +31,6 @@ from tests import builders as b
 from tests.reference.forks import Turning, first_epochs, story
 from tests.reference.frontends import Front, front, until
 from tests.reference.memory_log import MemoryLog
-from tests.reference.memory_store import MemoryStore
 from tests.reference.signed_streams import SignedStreams
 from tests.reference.signing import LIMITS, NAMES, effects, new_ledger, wait_until
 

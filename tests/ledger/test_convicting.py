@@ -13,11 +13,11 @@ from kt_es.errors import ConfigError, EquivocationError
 from kt_es.formats.evidence import Evidence, armored
 from kt_es.ledger import convicting
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.tables import FAMILIES
 from projections.auditor import audit
 from tests import builders as b
 from tests.reference.forks import story
-from tests.reference.memory_store import MemoryStore
 from tests.reference.signing import NAMES, new_ledger
 
 

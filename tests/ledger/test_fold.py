@@ -9,9 +9,9 @@ from kt_es.formats.heads import HeadEvent, MapHead
 from kt_es.formats.queue import Item, ItemKind, Record, Verdict, items_of
 from kt_es.ledger.fold import EpochFold
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.tables import FAMILIES, EntryTable
 from tests.builders import ORIGIN, SIGNER_KEY, item, marker, mutation, signed_config
-from tests.reference.memory_store import MemoryStore
 from tests.reference.signing import new_ledger
 from tests.signer.test_divergence import USERS as FORMER
 from tests.signer.test_divergence import stored

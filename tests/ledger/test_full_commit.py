@@ -7,12 +7,12 @@ from pathlib import Path
 
 from kt_es.errors import DiskFullError
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.rows import StateTable
 from kt_es.ledger.store import Change
 from kt_es.ledger.tables import FAMILIES
 from tests import builders as b
 from tests.reference.frontends import Front, front, until
-from tests.reference.memory_store import MemoryStore
 from tests.reference.signed_streams import SignedStreams
 
 SLICE = 2

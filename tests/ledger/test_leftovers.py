@@ -16,6 +16,7 @@ from kt_es.formats.entries import Mutation
 from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.queue import CONFIG, EPOCH_MARKER, ERASURE, MUTATIONS, encode_mutations
 from kt_es.ledger.ledger import Ledger, prove_erasure
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.tables import FAMILIES, AheadTable, ErasureTable
 from projections.fsck.examination import fsck
 from signer.loop import Signer
@@ -31,7 +32,6 @@ from tests.builders import (
     signed_config,
 )
 from tests.reference.memory_log import MemoryLog
-from tests.reference.memory_store import MemoryStore
 from tests.reference.signing import NAMES, check_logs, new_signer, verdicts
 
 LOST = [mutation(f"user{number}") for number in range(12)]

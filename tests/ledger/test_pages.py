@@ -10,12 +10,12 @@ from structlog.testing import capture_logs
 from kt_es.errors import ConfigError, DivergenceError
 from kt_es.ledger import pages as module
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.pages import PageCache, PageTable
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
 from kt_es.merkle.pages import EMPTY_PAGE, KEY_HASH_SIZE, LEAF_SIZE, Page, decode_page, encode_page
 from tests.builders import ORIGIN, SIGNER_KEY
-from tests.reference.memory_store import MemoryStore
 from tests.signer.test_divergence import published, stored
 
 Rows = dict[bytes, bytes]

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from kt_es.errors import ConfigError, DivergenceError
 from kt_es.ledger.ledger import Ledger, head_at, map_root_at
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.pages import PageTable
 from kt_es.ledger.retention import check_epoch, prune
 from kt_es.merkle.map import EMPTY_ROOT, Map, Root
 from kt_es.merkle.walk import walk
 from tests.builders import ORIGIN, SIGNER_KEY, index
 from tests.reference import naive_map
-from tests.reference.memory_store import MemoryStore
 from tests.signer.test_divergence import USERS, stored
 
 indices = st.integers(0, 40).map(lambda number: bytes([number % 5 * 51, number]) + bytes(30))

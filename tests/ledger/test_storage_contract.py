@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.rocks import SCAN_ROWS, RocksStore, after_prefix
 from kt_es.ledger.store import Store
-from tests.reference.memory_store import MemoryStore
 
 FAMILIES = ("pages", "meta")
 

@@ -13,12 +13,12 @@ from kt_es.eventstore.streams import Event
 from kt_es.formats.entries import OPENING
 from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.heads import HeadEvent
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.rows import Beginning, Committed, Missing
 from kt_es.ledger.store import Change
 from kt_es.ledger.tables import FAMILIES, HEADS_LOG, MUTATIONS_LOG, StoredEntry, Tables
 from kt_es.merkle.log import NodeId
 from tests.builders import ORIGIN, SIGNER, SIGNER_KEY, index, mutation, opening_event, seed, signed_config
-from tests.reference.memory_store import MemoryStore
 from tests.signer.test_divergence import published
 
 AT, OTHER = index("alice"), index("bob")

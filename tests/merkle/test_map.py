@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kt_es.errors import MalformedError, VerificationError
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.pages import PageTable
 from kt_es.merkle.map import EMPTY_ROOT, LeafRef, Map, Root
 from kt_es.merkle.pages import MAX_VERSION
@@ -21,7 +22,6 @@ from kt_es.merkle.verify import (
     require_root,
 )
 from tests.reference import naive_map
-from tests.reference.memory_store import MemoryStore
 
 Entries = dict[bytes, bytes]
 Update = tuple[bytes, bytes]

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kt_es.crypto.hashes import sha256
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.pages import PageTable
 from kt_es.merkle.map import EMPTY_ROOT, LeafRef, Map, Root
 from kt_es.merkle.walk import walk
-from tests.reference.memory_store import MemoryStore
 
 PAGES = PageTable.FAMILY
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from kt_es.crypto.hashes import sha256
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.pages import PageTable
 from kt_es.ledger.rocks import RocksStore
 from kt_es.merkle.map import EMPTY_ROOT, Map, Root
 from kt_es.merkle.verify import map_root
 from tests.reference import naive_map
-from tests.reference.memory_store import MemoryStore
 
 Opened = MemoryStore | RocksStore
 Update = tuple[bytes, bytes]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from kt_es.crypto.hashes import map_leaf_hash
 from kt_es.errors import DivergenceError
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.pages import PageTable
 from kt_es.merkle.map import EMPTY_ROOT, Map
 from kt_es.merkle.pages import (
@@ -23,7 +24,6 @@ from kt_es.merkle.pages import (
     page_key,
     version_in,
 )
-from tests.reference.memory_store import MemoryStore
 
 slot = (
     st.none()

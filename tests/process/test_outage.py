@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import EventLog
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.tables import FAMILIES
 from kt_es.process.outage import Backoff, Outage
 from kt_es.server.availability import LogWatch
@@ -23,7 +24,6 @@ from signer import service
 from tests import builders as b
 from tests.reference.frontends import Front, front, until
 from tests.reference.memory_log import MemoryLog
-from tests.reference.memory_store import MemoryStore
 from tests.reference.signed_streams import SignedStreams
 from tests.reference.signing import new_ledger, new_log, signing
 

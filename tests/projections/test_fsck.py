@@ -17,6 +17,7 @@ from kt_es.formats.configs import SignedConfig
 from kt_es.formats.heads import HeadEvent
 from kt_es.formats.queue import decode_records, encode_records
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.pages import PageTable
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.rows import OpeningTable, StateTable
@@ -47,7 +48,6 @@ from tests.builders import (
     seed,
 )
 from tests.reference.memory_log import MemoryLog
-from tests.reference.memory_store import MemoryStore
 from tests.reference.signing import NAMES, heads
 from tests.signer.test_divergence import USERS, copy, filled, published, stored
 

@@ -9,6 +9,7 @@ import pytest
 from kt_es.errors import AccessDeniedError, KtError, UnavailableError
 from kt_es.eventstore.streams import ANY, Event, content_event
 from kt_es.formats.entries import OPENING
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.rows import OpeningTable
 from kt_es.ledger.tables import FAMILIES
 from kt_es.process.outage import Backoff
@@ -16,7 +17,6 @@ from projections import follower as module
 from projections.follower import OpeningsFollower
 from tests.builders import index, opening_event
 from tests.reference.memory_log import MemoryLog
-from tests.reference.memory_store import MemoryStore
 from tests.reference.signing import NAMES
 
 PATIENCE = 30.0

@@ -18,6 +18,7 @@ from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.snapshots import LENGTH_SIZE, SnapshotHeader, SnapshotRow, decode_rows, encode_rows
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.pages import PageTable
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.rows import Committed, StateTable
@@ -38,7 +39,6 @@ from tests.builders import (
 )
 from tests.projections.test_fsck import run
 from tests.reference.memory_log import MemoryLog
-from tests.reference.memory_store import MemoryStore
 from tests.reference.signing import NAMES, check_logs, submit
 from tests.signer.test_divergence import USERS, copy, new_signer, published, sign_epoch, stored, streams
 

@@ -21,6 +21,7 @@ from kt_es.eventstore.streams import EventLog
 from kt_es.formats.entries import Mutation
 from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.store import Store
 from kt_es.ledger.tables import FAMILIES
 from kt_es.server.availability import MAX_BACKLOG
@@ -28,7 +29,6 @@ from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
 from kt_es.server.responses import whole_body
 from projections.service import FrontendService
 from tests import builders as b
-from tests.reference.memory_store import MemoryStore
 from tests.reference.signed_streams import SignedStreams
 
 

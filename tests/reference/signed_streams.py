@@ -13,12 +13,12 @@ from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.heads import MapHead
 from kt_es.formats.queue import CONFIG, EPOCH_MARKER, ERASURE, MUTATIONS, encode_mutations
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.tables import FAMILIES
 from signer.keys import KeyRing
 from signer.work import EpochWork
 from tests import builders as b
 from tests.reference.memory_log import MemoryLog
-from tests.reference.memory_store import MemoryStore
 
 
 class SignedStreams:

@@ -16,6 +16,7 @@ from kt_es.formats.entries import Mutation
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.queue import CONFIG, MUTATIONS, Record, decode_records, encode_mutations
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.replay import Replay
 from kt_es.ledger.tables import FAMILIES
 from kt_es.process.outage import Outage
@@ -25,7 +26,6 @@ from signer.metrics import SignerMetrics
 from signer.service import run_forever
 from tests.builders import ORIGIN, SIGNER, SIGNER_KEY, START, config, seed, signed_config
 from tests.reference.memory_log import MemoryLog
-from tests.reference.memory_store import MemoryStore
 
 NAMES = StreamNames("people")
 

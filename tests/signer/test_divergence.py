@@ -17,6 +17,7 @@ from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.heads import Checkpoint, HeadEvent, MapHead, SignedMapHead, heads_origin, sign_checkpoint
 from kt_es.formats.queue import EPOCH_MARKER, Record, Verdict, decode_records, encode_records
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.pages import PageTable
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.rows import Committed, StateTable
@@ -43,7 +44,6 @@ from tests.builders import (
     signed_config,
 )
 from tests.reference.memory_log import MemoryLog
-from tests.reference.memory_store import MemoryStore
 from tests.reference.signing import LIMITS, NAMES, data_of, effects, heads, new_log, submit
 
 USERS = [f"user{number}" for number in range(40)]

@@ -14,6 +14,7 @@ from kt_es.errors import ConfigError, DivergenceError, KtError
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.queue import CONFIG
 from kt_es.ledger.ledger import Ledger, check_pinned
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.tables import FAMILIES
 from projections.auditor import AuditReport, audit
 from projections.snapshot import load, save
@@ -22,7 +23,6 @@ from signer.loop import Signer
 from tests import builders as b
 from tests.reference.forks import first_epochs, rotate, story
 from tests.reference.frontends import Front, front, until
-from tests.reference.memory_store import MemoryStore
 from tests.reference.signed_streams import SignedStreams
 from tests.reference.signing import LIMITS, NAMES, effects
 

@@ -10,12 +10,12 @@ import pytest
 from kt_es.errors import ConfigError, DivergenceError, EquivocationError, RollbackError
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.heads import HeadEvent, SignedMapHead
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.tables import FAMILIES
 from signer.keys import KeyRing
 from signer.loop import Signer
 from tests.builders import config, mutation, next_mutation, private_key
 from tests.reference.memory_log import MemoryLog
-from tests.reference.memory_store import MemoryStore
 from tests.reference.scripted_groups import Delivery, ScriptedLog, doubled, failing, shuffled, silent
 from tests.reference.signing import (
     LIMITS,

@@ -39,6 +39,7 @@ from kt_es.importers.packets import binds
 from kt_es.importers.pem import read_pem
 from kt_es.importers.ssh import read_ssh
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.rows import StateTable
 from kt_es.ledger.tables import FAMILIES
 from kt_es.node.access.users import decode as decode_users
@@ -47,7 +48,6 @@ from kt_es.node.groups.settings import decode_settings, encode_settings
 from projections.snapshot import load, save
 from tests.builders import ORIGIN, SIGNER_KEY, START, VRF, index, label_of, profile, signed_config
 from tests.examples import BOB, ROTATED
-from tests.reference.memory_store import MemoryStore
 from tools.fuzz.decoders import check
 
 ANSWER_READERS: list[Callable[..., object]] = [

@@ -14,13 +14,13 @@ from kt_es.eventstore.streams import Event, StreamNames, content_event
 from kt_es.formats.codec import UINT_MAX
 from kt_es.formats.queue import EPOCH_MARKER, Record, decode_records
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.replay import Replay
 from kt_es.ledger.tables import FAMILIES
 from signer.keys import KeyRing
 from signer.work import EpochWork
 from tests.builders import ORIGIN, SIGNER, SIGNER_KEY, marker, private_key
 from tests.reference.memory_log import MemoryLog
-from tests.reference.memory_store import MemoryStore
 from tools.fuzz.decoders import check
 
 NAMES = StreamNames("people")

@@ -22,6 +22,7 @@ from kt_es.eventstore.streams import ANY, EventLog, content_event
 from kt_es.formats.configs import Config, SignedConfig
 from kt_es.formats.queue import CONFIG, Verdict
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.tables import FAMILIES
 from kt_es.process.files import replace_file
 from projections.auditor import audit
@@ -29,7 +30,6 @@ from signer.changes import Base, ConfigChanges, following, sign_change
 from signer.keys import KeyRing
 from tests import builders as b
 from tests.reference.memory_log import MemoryLog
-from tests.reference.memory_store import MemoryStore
 from tests.reference.signing import NAMES, heads, new_ledger, new_log, records, signing, wait_until
 
 

@@ -1,4 +1,4 @@
-"""A store in memory, for tests: it passes the same contract as the one on disk."""
+"""A store in memory: what a process without a disk keeps to itself, and the store of many tests."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ class MemoryStore:
         self._families: dict[str, dict[bytes, bytes]] = {name: {} for name in families}
 
     @property
+    def is_shared(self) -> bool:
+        return False
+
+    @property
     def is_full(self) -> bool:
         return False
 
@@ -21,7 +25,7 @@ class MemoryStore:
     def get(self, family: str, key: bytes) -> bytes | None:
         return self._rows(family).get(key)
 
-    def get_many(self, family: str, keys: Sequence[bytes]) -> list[bytes | None]:
+    def get_many(self, family: str, keys: Sequence[bytes], *, again: bool = False) -> list[bytes | None]:
         rows = self._rows(family)
         return [rows.get(key) for key in keys]
 
