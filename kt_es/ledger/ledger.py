@@ -20,8 +20,9 @@ from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.proofs import ErasureProof
 from kt_es.ledger.pages import PageCache
 from kt_es.ledger.rows import Committed
+from kt_es.ledger.shared_tables import tables_of
 from kt_es.ledger.store import Store
-from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG, StoredEntry, Tables
+from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG, StoredEntry, mutation_of
 from kt_es.merkle.log import ProofPlan, plan_consistency, plan_inclusion, plan_range
 from kt_es.merkle.map import EMPTY_ROOT, LeafRef, Map, Root
 
@@ -47,7 +48,7 @@ class Ledger:
             DivergenceError: The store is damaged, or another directory's.
         """
         self.store = store
-        self.tables = Tables(store)
+        self.tables = tables_of(store)
         self.pinned = pinned
         self.slice_size = slice_size
         self.map = Map(self.tables.pages, PageCache())
@@ -84,9 +85,15 @@ class Ledger:
         Raises:
             DivergenceError: A mutation is missing, damaged, or not the one of its leaf.
         """
-        keys = [(leaf.index, leaf.version) for leaf in leaves if leaf is not None]
-        stored = iter(self.tables.entries.get_many(keys))
-        return [None if leaf is None else _mutation_of(leaf, next(stored)) for leaf in leaves]
+        wanted = [leaf for leaf in leaves if leaf is not None]
+        stored = iter(self.tables.entries.get_many(wanted) if wanted else ())
+        return [None if leaf is None else self._mutation_of(leaf, next(stored)) for leaf in leaves]
+
+    def _mutation_of(self, leaf: LeafRef, stored: StoredEntry | None) -> Mutation:
+        try:
+            return mutation_of(leaf, stored)
+        except DivergenceError:
+            return mutation_of(leaf, self.tables.entries.get_many([leaf], again=True)[0])
 
     def current(self, committed: Committed, indices: Sequence[bytes]) -> list[Current | None]:
         """Return what the map held at each index at the end of ``committed``'s epoch."""
@@ -94,34 +101,9 @@ class Ledger:
         return [None if held is None else Current(held.entry, held.entry_hash) for held in found]
 
     def history(self, committed: Committed, index: bytes, after: int = 0) -> Iterator[tuple[int, Mutation]]:
-        """Yield every ``(epoch, mutation)`` above version ``after`` that took effect at ``index``, in order.
-
-        Versions only grow, so a binary search among the epochs finds the first one without reading those
-        before it.
-        """
-        low, high = 1, committed.epoch + 1
-        while after and low < high:
-            middle = (low + high) // 2
-            first = next(self.tables.entries.scan(index, middle), None)
-            if first is None or first[2].mutation().entry.version > after:
-                high = middle
-            else:
-                low = first[1] + 1
-        for _, epoch, stored in self.tables.entries.scan(index, low):
-            if epoch <= committed.epoch:
-                yield epoch, stored.mutation()
-
-
-def _mutation_of(leaf: LeafRef, stored: StoredEntry | None) -> Mutation:
-    if stored is None:
-        raise DivergenceError(f"the entry at index {leaf.index.hex()} of epoch {leaf.version} is missing")
-    try:
-        mutation = stored.mutation()
-    except MalformedError as error:
-        raise DivergenceError(f"the entry at index {leaf.index.hex()} is damaged: {error}") from None
-    if mutation.entry_hash != leaf.entry_hash:
-        raise DivergenceError(f"the entry at index {leaf.index.hex()} is not the one in the map")
-    return mutation
+        """Yield each ``(epoch, mutation)`` above version ``after`` that took effect at ``index``."""
+        leaf = self.map.lookup(committed.root, index)
+        return iter(()) if leaf is None else self.tables.entries.history(leaf, after)
 
 
 def config_chain(ledger: Ledger, committed: Committed) -> tuple[SignedConfig, ...]:
@@ -130,7 +112,7 @@ def config_chain(ledger: Ledger, committed: Committed) -> tuple[SignedConfig, ..
     Raises ``DivergenceError`` if the stored configs are incomplete or damaged.
     """
     try:
-        chain = tuple(SignedConfig.decode(data) for data in ledger.tables.configs.up_to(committed.epoch))
+        chain = ledger.tables.configs.chain(committed)
     except MalformedError as error:
         raise DivergenceError(f"the data directory has a damaged config: {error}") from None
     in_force = committed.standing.config

@@ -13,6 +13,7 @@ from kt_es.errors import DivergenceError, MalformedError
 from kt_es.eventstore.streams import Event
 from kt_es.formats.codec import Value, decode, encode, take_array, take_bytes, take_uint
 from kt_es.formats.entries import HASH_LENGTH, OPENING, OPENING_ERASED, Opening, PublicKey, decode_erased
+from kt_es.formats.heads import HeadEvent
 from kt_es.ledger.store import Change, Store
 from kt_es.merkle.log import LogState
 from kt_es.merkle.map import EMPTY_ROOT, Root
@@ -123,6 +124,10 @@ class StateTable:
     def beginning(self) -> Beginning:
         """Return where the data began; ``DivergenceError`` if that is damaged."""
         return self._get(self.BEGINNING, Beginning.decode) or Beginning()
+
+    def put_published(self, event: HeadEvent, state: Committed) -> list[Change]:
+        """Write the state for other processes, before ``event`` publishes the epoch. There are none here."""
+        return []
 
     def put_oldest(self, epoch: int) -> Change:
         return self.FAMILY, self.OLDEST, epoch.to_bytes(8)

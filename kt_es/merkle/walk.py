@@ -31,7 +31,7 @@ def walk(store: NodeStore, root: Root, problem: Callable[[str], None]) -> Iterat
         return
     newest = root.version.to_bytes(VERSION_SIZE)
     ref = child_ref(b"", 0, root.hash + newest)
-    data = store.get_many([ref[0]])[0]
+    data = store.get_many([ref[0]], again=True)[0]
     yield from _Walk(store, newest, problem).below(bytes(HASH_SIZE), 0, ref, data)
 
 
@@ -50,7 +50,7 @@ class _Walk:
             for position, slot in enumerate(slots)
             if slot is not None and len(slot) != LEAF_SIZE
         }
-        read = self.store.get_many([child for child, _ in children.values()]) if children else []
+        read = self.store.get_many([child for child, _ in children.values()], again=True) if children else []
         pages = dict(zip(children, read, strict=True))
         for position, slot in enumerate(slots):
             if slot is None:

@@ -28,9 +28,9 @@ def live(store: MemoryStore, root: Root) -> set[bytes]:
     read: set[bytes] = set()
 
     class Reading(PageTable):
-        def get_many(self, keys):  # type: ignore[no-untyped-def]
+        def get_many(self, keys, *, again=False):  # type: ignore[no-untyped-def]
             read.update(keys)
-            return super().get_many(keys)
+            return super().get_many(keys, again=again)
 
     list(walk(Reading(store), root, pytest.fail))
     return read

@@ -33,6 +33,7 @@ from kt_es.ledger.tables import (
     StoredEntry,
 )
 from kt_es.merkle.log import NodeId
+from kt_es.merkle.map import LeafRef
 from kt_es.merkle.pages import KEY_HASH_SIZE, LEAF_SIZE, VERSION_SIZE, decode_page, encode_page, version_in
 from projections.fsck.directory import MAX_DIFFERENCES, FsckReport
 from projections.fsck.examination import fsck
@@ -114,12 +115,12 @@ def test_every_changed_byte_of_an_entry_is_found() -> None:
 def test_entries_that_nobody_accepted_are_found() -> None:
     store = stored()
     other = next_mutation(USERS[9], mutation(USERS[9]))
-    store.write([EntryTable(store).put(index(USERS[9]), 3, StoredEntry(46, other.encode()))])
+    store.write([EntryTable(store).put(LeafRef(index(USERS[9]), b"", 3), StoredEntry(46, other.encode()))])
     words = " ".join(examined(store, published()[0]).differences)
     assert f"{len(USERS) + 4} entries are stored here, {len(USERS) + 3} were accepted" in words
     store = stored()
     forged = mutation("zoe", signed_by=[private_key("eve")])
-    store.write([EntryTable(store).put(index("zoe"), 3, StoredEntry(46, forged.encode()))])
+    store.write([EntryTable(store).put(LeafRef(index("zoe"), b"", 3), StoredEntry(46, forged.encode()))])
     assert "is not signed as it must be" in " ".join(examined(store).differences)
 
 
@@ -141,7 +142,7 @@ def test_an_entry_and_its_leaf_that_agree_are_held_against_the_root() -> None:
     store.write(
         [
             (PageTable.FAMILY, key, encode_page(key, slots)),
-            EntryTable(store).put(at, epoch, StoredEntry(kept.sequence, other.encode())),
+            EntryTable(store).put(LeafRef(at, b"", epoch), StoredEntry(kept.sequence, other.encode())),
         ]
     )
     assert "its parent says" in " ".join(examined(store).differences)
@@ -184,7 +185,7 @@ def test_nodes_heads_and_configs_are_named() -> None:
 def test_what_an_unfinished_epoch_left_is_counted() -> None:
     store = stored()
     left = mutation("zoe")
-    store.write([EntryTable(store).put(index("zoe"), 4, StoredEntry(0, left.encode()))])
+    store.write([EntryTable(store).put(LeafRef(index("zoe"), b"", 4), StoredEntry(0, left.encode()))])
     store.write(LogNodeTable(store).put(MUTATIONS_LOG, [(NodeId(0, 47), seed("x"))]))
     report = examined(store)
     assert report.is_good

@@ -17,7 +17,7 @@ from kt_es.ledger.rows import Committed, OpeningTable
 from kt_es.ledger.store import Change, Store
 from kt_es.ledger.tables import HEADS_LOG, StoredEntry
 from kt_es.merkle.log import LogState
-from kt_es.merkle.map import EMPTY_ROOT
+from kt_es.merkle.map import EMPTY_ROOT, LeafRef
 from signer.work import sign_head
 from tests import builders as b
 
@@ -54,7 +54,7 @@ def large_ledger(store: Store, entries: int, epochs: int, users: Sequence[str]) 
     committed = Committed(standing, root, log, heads, 2, 1)
     for user, made in zip(users, mutations, strict=True):
         index, opening = made.entry.index, Opening(made.entry_hash, b.opening(user), b.profile(user))
-        changes.append(tables.entries.put(index, 1, StoredEntry(0, made.encode())))
+        changes.append(tables.entries.put(LeafRef(index, b"", 1), StoredEntry(0, made.encode())))
         changes.append((OpeningTable.FAMILY, index + made.entry_hash, opening.encode()))
     changes.append(tables.states.put(committed))
     changes.append(tables.configs.put(1, 0, b.signed_config().encode()))
