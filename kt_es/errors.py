@@ -131,6 +131,10 @@ class DiskFullError(UnavailableError):
         self.where = where
 
 
+class UnverifiedRowError(UnavailableError):
+    """A row of the shared store is missing, or it is not the one that a signed head needs."""
+
+
 class MisfitError(UnavailableError):
     """The server speaks another protocol, or the TLS handshake with it fails.
 

@@ -159,7 +159,7 @@ def _rest(tables: Tables, committed: Committed, event: HeadEvent, configs: Seque
     changes += [tables.configs.put(1, number, data) for number, data in enumerate(configs)]
     return [
         *changes,
-        tables.heads.put(committed.epoch, event),
+        *tables.heads.put(committed.epoch, event),
         tables.states.put_beginning(Beginning(committed.epoch, committed.log.size)),
         tables.states.put(committed),
     ]

@@ -226,7 +226,7 @@ def with_head(
     committed = replace(state, heads=heads, records_next=records_next)
     return committed, [
         *tables.nodes.put(HEADS_LOG, created),
-        tables.heads.put(state.epoch, event),
+        *tables.heads.put(state.epoch, event),
         tables.states.put(committed),
     ]
 

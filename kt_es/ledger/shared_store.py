@@ -15,7 +15,7 @@ from kt_es.ledger.store import Change, Store
 LOCAL = ("meta", "openings")
 """Families of the process itself: its committed state, and openings where it keeps any."""
 SHARED = ("pages", "entries", "nodes", "heads", "configs", "erasures", "states", "replaced", "about")
-CACHED = frozenset(("entries", "nodes", "heads"))
+CACHED = frozenset(("entries", "nodes"))
 """Families whose rows are kept in memory. ``PageCache`` keeps pages, after they were verified."""
 PINNED_EPOCHS = 2
 
@@ -89,7 +89,7 @@ class SharedStore:
             (local if change[0] in LOCAL else shared).append(change)
         if shared:
             self._shared.write(shared)
-        if local or sync:
+        if local:
             self._local.write(local, sync)
 
     def close(self) -> None:

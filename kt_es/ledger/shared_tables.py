@@ -38,6 +38,7 @@ from kt_es.ledger.tables import (
     ConfigTable,
     EntryTable,
     ErasureTable,
+    HeadTable,
     LogNodeTable,
     StoredErasure,
     Tables,
@@ -113,6 +114,20 @@ class SharedEntryTable(EntryTable):
             if wanted is None or mutation.entry.version <= after:
                 return reversed(found)
         raise DivergenceError(f"an earlier version of the entry at index {leaf.index.hex()} is missing")
+
+
+@dataclass(frozen=True, slots=True)
+class SharedHeadTable(HeadTable):
+    """Published heads. The last one that was committed here is kept here, too: it is the anchor."""
+
+    LAST: ClassVar = ("meta", b"last head")
+
+    def put(self, epoch: int, event: HeadEvent) -> list[Change]:
+        return [*HeadTable.put(self, epoch, event), (*self.LAST, epoch.to_bytes(8) + event.encode())]
+
+    def get(self, epoch: int, *, again: bool = False) -> bytes | None:
+        last = self.store.get(*self.LAST) or b""
+        return last[8:] if last[:8] == epoch.to_bytes(8) else HeadTable.get(self, epoch, again=again)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +209,7 @@ class SharedTables(Tables):
         super().__init__(store)
         self.pages = SharedPageTable(store)
         self.entries = SharedEntryTable(store)
+        self.heads = SharedHeadTable(store)
         self.states = SharedStateTable(store)
         self.configs = SharedConfigTable(store)
         self.erasures = SharedErasureTable(store)

@@ -155,8 +155,8 @@ class HeadTable:
     FAMILY: ClassVar = "heads"
     store: Store
 
-    def put(self, epoch: int, event: HeadEvent) -> Change:
-        return self.FAMILY, epoch.to_bytes(8), event.encode()
+    def put(self, epoch: int, event: HeadEvent) -> list[Change]:
+        return [(self.FAMILY, epoch.to_bytes(8), event.encode())]
 
     def get(self, epoch: int, *, again: bool = False) -> bytes | None:
         return self.store.get_many(self.FAMILY, [epoch.to_bytes(8)], again=again)[0]

@@ -141,6 +141,13 @@ def nibble(index: bytes, depth: int) -> int:
     return byte & 15 if depth & 1 else byte >> 4
 
 
+def with_nibble(index: bytes, depth: int, position: int) -> bytes:
+    """Return ``index`` with its nibble number ``depth`` set to ``position``."""
+    at = depth >> 1
+    byte = (index[at] & 0xF0 | position) if depth & 1 else (index[at] & 0x0F | position << 4)
+    return index[:at] + bytes((byte,)) + index[at + 1 :]
+
+
 def describe(key: bytes) -> str:
     """Return the name of the page of ``key`` for messages: its path in hex digits and its version."""
     path = key[1:-_TAIL].hex()[: key[0]]

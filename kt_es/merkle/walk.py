@@ -18,6 +18,7 @@ from kt_es.merkle.pages import (
     describe,
     page_key,
     version_in,
+    with_nibble,
 )
 
 
@@ -46,7 +47,7 @@ class _Walk:
         slots = self._slots(ref, data)
         key = ref[0]
         children = {
-            position: child_ref(_down(path, depth, position), depth + 1, slot)
+            position: child_ref(with_nibble(path, depth, position), depth + 1, slot)
             for position, slot in enumerate(slots)
             if slot is not None and len(slot) != LEAF_SIZE
         }
@@ -55,7 +56,7 @@ class _Walk:
         for position, slot in enumerate(slots):
             if slot is None:
                 continue
-            at = _down(path, depth, position)
+            at = with_nibble(path, depth, position)
             if position in children:
                 yield from self.below(at, depth + 1, children[position], pages[position])
             elif page_key(slot, depth + 1, b"") != page_key(at, depth + 1, b""):
@@ -76,10 +77,3 @@ class _Walk:
         if version_in(ref[0]) > self.newest:
             self.problem(f"{describe(ref[0])} is of an epoch to come")
         return slots
-
-
-def _down(path: bytes, depth: int, position: int) -> bytes:
-    """Return ``path`` with its nibble number ``depth`` set to ``position``."""
-    at = depth >> 1
-    byte = (path[at] & 0xF0 | position) if depth & 1 else (path[at] & 0x0F | position << 4)
-    return path[:at] + bytes((byte,)) + path[at + 1 :]

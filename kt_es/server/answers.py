@@ -16,7 +16,8 @@ from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.entries import Mutation, Opening
 from kt_es.formats.heads import MAX_CHECKPOINT
 from kt_es.formats.ranges import MAX_RANGE, MAX_RANGE_ANSWER, RangeAnswer, RangeEpoch
-from kt_es.ledger.ledger import Ledger, map_root_at, prove_range, roots_from
+from kt_es.ledger.ledger import Ledger, map_root_at, roots_from
+from kt_es.ledger.proofs import prove_range
 from kt_es.ledger.rows import Committed, Missing, OpeningTable, read_opening
 from kt_es.merkle.verify import MapProof
 from kt_es.server.availability import LogWatch
@@ -132,7 +133,7 @@ def answer_range(
         epochs.append(RangeEpoch(event.smh_bytes, shown[1], shown[2]))
     named = max((epoch.mutation for epoch in epochs if epoch.mutation is not None), default=-1) + 1
     kept = tuple(mutation for _, mutation in mutations.values())[:named]
-    heads_proof = prove_range(ledger, first - 1, first - 1 + len(epochs), committed.heads.size)
+    heads_proof = prove_range(ledger, committed, first - 1, [epoch.smh_bytes for epoch in epochs])
     return RangeAnswer(checkpoint, vrf_proof, kept, first, heads_proof, tuple(epochs))
 
 

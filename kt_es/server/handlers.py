@@ -19,12 +19,9 @@ from kt_es.formats.proofs import ErasureProof, LookupAnswer, encode_configs
 from kt_es.ledger.ledger import (
     Ledger,
     config_chain,
-    head_at,
     map_root_at,
-    prove_consistency,
-    prove_erasure,
-    prove_head,
 )
+from kt_es.ledger.proofs import prove_consistency, prove_erasure, prove_head
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.server.answers import Indexer, OpeningReader, answer_range, check_range
@@ -229,7 +226,7 @@ class DirectoryReader:
             raise RefusedError(ProblemReason.MALFORMED, "must not be larger than `to`", "from")
         if size2 > (committed.heads.size if log == "heads" else committed.log.size):
             raise RefusedError(ProblemReason.UNKNOWN_EPOCH, f"the log of {log} is not that large", "to")
-        return prove_consistency(self.ledger, LOGS[log], size1, size2)
+        return prove_consistency(self.ledger, committed, LOGS[log], size1, size2)
 
     def current(self, committed: Committed, index: bytes) -> tuple[Mutation, int] | None:
         """The entry at ``index`` and the epoch that accepted it."""
@@ -249,8 +246,7 @@ class DirectoryReader:
         latest = self._latest
         if latest is not None and latest.committed is committed and epoch == committed.epoch:
             return latest
-        inclusion = prove_head(self.ledger, epoch, committed.heads.size)
-        head = _PublishedHead(committed, head_at(self.ledger, epoch)[0], inclusion)
+        head = _PublishedHead(committed, *prove_head(self.ledger, committed, epoch))
         if epoch == committed.epoch:
             self._latest = head
         return head
@@ -274,7 +270,7 @@ class DirectoryReader:
         if since is None:
             return ()
         _check_reached(committed, since)
-        return prove_consistency(self.ledger, HEADS_LOG, since, committed.heads.size)
+        return prove_consistency(self.ledger, committed, HEADS_LOG, since, committed.heads.size)
 
 
 def _check_reached(committed: Committed, since: int | None) -> None:

@@ -51,7 +51,7 @@ def test_each_table_has_its_family_and_its_keys() -> None:
         ("nodes", b"h\x03" + bytes(6) + b"\x01\x02", b"n")
     ]
     assert made.nodes.put(MUTATIONS_LOG, [(NodeId(0, 4), b"n")]) == [("nodes", b"m\x00" + FOUR, b"n")]
-    assert made.heads.put(4, EVENT) == ("heads", FOUR, EVENT.encode())
+    assert made.heads.put(4, EVENT) == [("heads", FOUR, EVENT.encode())]
     assert made.states.put(state) == ("meta", b"committed", state.encode())
     assert made.states.put_beginning(Beginning(4, 9)) == ("meta", b"beginning", b"\x82\x04\x09")
     assert made.configs.put(4, 1, b"config") == ("meta", b"config " + FOUR + bytes(7) + b"\x01", b"config")
@@ -62,7 +62,7 @@ def test_each_table_has_its_family_and_its_keys() -> None:
     )
     slice_ = [
         made.entries.put(LeafRef(AT, b"", 4), entry),
-        made.heads.put(4, EVENT),
+        *made.heads.put(4, EVENT),
         made.entries.put(LeafRef(OTHER, b"", 4), entry),
     ]
     assert made.ahead.put(4, slice_) == [("meta", b"ahead " + FOUR, AT + OTHER)]

@@ -50,7 +50,7 @@ def large_ledger(store: Store, entries: int, epochs: int, users: Sequence[str]) 
         events.append(sign_head(head, Committed(standing, root, log, heads, 2, 1), b.SIGNER))
         heads, nodes = heads.append([log_leaf_hash(events[-1].smh_bytes)])
         changes += tables.nodes.put(HEADS_LOG, nodes)
-        changes.append(tables.heads.put(epoch, events[-1]))
+        changes += tables.heads.put(epoch, events[-1])
     committed = Committed(standing, root, log, heads, 2, 1)
     for user, made in zip(users, mutations, strict=True):
         index, opening = made.entry.index, Opening(made.entry_hash, b.opening(user), b.profile(user))
