@@ -23,8 +23,8 @@ from kt_es.formats.queue import Record
 from kt_es.ledger.adoption import following
 from kt_es.ledger.anchor import Anchor
 from kt_es.ledger.ledger import Ledger, check_pinned
+from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.replay import ReplayedEpoch
-from kt_es.ledger.rows import OpeningTable
 from kt_es.process.outage import Backoff, Outage, keep_trying
 from kt_es.process.signals import Worker
 from kt_es.server.batcher import Waiters

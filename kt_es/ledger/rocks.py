@@ -87,6 +87,10 @@ class RocksStore:
         return False
 
     @property
+    def problem(self) -> str | None:
+        return None
+
+    @property
     def is_full(self) -> bool:
         return self._is_full
 

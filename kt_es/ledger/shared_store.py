@@ -9,7 +9,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
+from kt_es.errors import StoreAwayError, UnavailableError
 from kt_es.ledger.store import Change, Store
 
 LOCAL = ("meta", "openings")
@@ -34,6 +36,8 @@ class SharedStore:
         self._local = local
         self._shared = shared
         self._rows = RowCache(cache_bytes)
+        # The last failure of the shared store, None since it worked again.
+        self.problem: str | None = None
         self._pinned: deque[dict[tuple[str, bytes], bytes]] = deque(maxlen=PINNED_EPOCHS)
 
     @property
@@ -64,7 +68,9 @@ class SharedStore:
         found = {key: value for key in keys if (value := self._known(family, key, again=again)) is not None}
         missing = [key for key in dict.fromkeys(keys) if key not in found]
         if missing:
-            for key, value in zip(missing, self._shared.get_many(family, missing, again=again), strict=True):
+            with self._watched():
+                rows = self._shared.get_many(family, missing, again=again)
+            for key, value in zip(missing, rows, strict=True):
                 if value is not None:
                     found[key] = value
                     if family in CACHED:
@@ -80,7 +86,11 @@ class SharedStore:
     def scan(
         self, family: str, prefix: bytes = b"", *, start: bytes | None = None, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
-        return self._of(family).scan(family, prefix, start=start, reverse=reverse)
+        if family in LOCAL:
+            yield from self._local.scan(family, prefix, start=start, reverse=reverse)
+            return
+        with self._watched():
+            yield from self._shared.scan(family, prefix, start=start, reverse=reverse)
 
     def write(self, changes: Iterable[Change], sync: bool = True) -> None:
         local: list[Change] = []
@@ -88,7 +98,8 @@ class SharedStore:
         for change in changes:
             (local if change[0] in LOCAL else shared).append(change)
         if shared:
-            self._shared.write(shared)
+            with self._watched():
+                self._shared.write(shared)
         if local:
             self._local.write(local, sync)
 
@@ -96,8 +107,15 @@ class SharedStore:
         self._shared.close()
         self._local.close()
 
-    def _of(self, family: str) -> Store:
-        return self._local if family in LOCAL else self._shared
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Note whether the shared store works, and name it in the error if it does not."""
+        try:
+            yield
+        except UnavailableError as error:
+            self.problem = str(error)
+            raise StoreAwayError(str(error)) from None
+        self.problem = None
 
 
 class RowCache:

@@ -44,6 +44,11 @@ class Store(Protocol):
         ...
 
     @property
+    def problem(self) -> str | None:
+        """Why a shared store cannot be used now; None while it works, and for every other store."""
+        ...
+
+    @property
     def is_full(self) -> bool:
         """Whether the last write failed for want of space. Stays true until a write would succeed again."""
         ...

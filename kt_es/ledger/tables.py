@@ -1,7 +1,7 @@
 """The tables of a data directory: which rows it has, under which keys, and what is asked of them.
 
-Only tables build keys and name families: those of this module, of ``pages`` and of ``rows``. Integers in
-keys are big-endian, so that rows stand in the order of their numbers.
+Only tables build keys and name families: those of this module, ``pages``, ``openings``, ``rows`` and
+``shared_tables``. Integers in keys are big-endian, so that rows stand in the order of their numbers.
 
 | table    | family   | key                                                      | value                     |
 |----------|----------|----------------------------------------------------------|---------------------------|
@@ -16,7 +16,7 @@ keys are big-endian, so that rows stand in the order of their numbers.
 | erasures | meta     | ``erasure ``, index, entry hash, u64 epoch, u64 sequence | record                    |
 | ahead    | meta     | ``ahead ``, u64 number of the slice                      | indices with entries      |
 |          | meta     | ``replaced ``, u64 epoch, key of a page                  | keys of pages             |
-| openings | openings | index, entry hash (``rows.OpeningTable``)                | opening, empty if erased  |
+| openings | openings | index, entry hash (``openings.OpeningTable``)            | opening, empty if erased  |
 |          | meta     | ``openings position``                                    | u64 position in the log   |
 
 A method that changes a table returns the change, and ``Store.write`` makes it: an epoch is one atomic write
@@ -35,8 +35,9 @@ from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import HASH_LENGTH, INDEX_LENGTH, Mutation
 from kt_es.formats.erasures import Erasure
 from kt_es.formats.heads import HeadEvent
+from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.pages import PageTable
-from kt_es.ledger.rows import Committed, OpeningTable, StateTable
+from kt_es.ledger.rows import Committed, StateTable
 from kt_es.ledger.store import Change, Store
 from kt_es.merkle.log import NodeId
 from kt_es.merkle.map import LeafRef

@@ -28,7 +28,9 @@ from kt_es.errors import (
     KtError,
     MalformedError,
     RefusedError,
+    StoreAwayError,
     UnavailableError,
+    UnverifiedRowError,
 )
 
 Headers = list[tuple[bytes, bytes]]
@@ -97,6 +99,7 @@ class NotNowError(UnavailableError):
 
 
 AWAY = "the event log cannot be reached"
+STORE_AWAY = "the shared store of this directory cannot be read"
 
 
 def denial(error: AccessDeniedError) -> str:
@@ -124,6 +127,8 @@ def problem_of(error: KtError) -> Problem:
         case RefusedError():
             status = _REFUSED.get(error.reason, HTTPStatus.CONFLICT)
             return Problem(status, error.reason, error.problem, error.field)
+        case StoreAwayError() | UnverifiedRowError():
+            return _unavailable(f"{STORE_AWAY}; try again later", error.retry_after)
         case UnavailableError():
             detail = str(error) if isinstance(error, NotNowError) else f"{AWAY}; try again later"
             return _unavailable(detail, error.retry_after)

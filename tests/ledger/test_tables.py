@@ -14,7 +14,8 @@ from kt_es.formats.entries import OPENING
 from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.heads import HeadEvent
 from kt_es.ledger.memory import MemoryStore
-from kt_es.ledger.rows import Beginning, Committed, Missing
+from kt_es.ledger.openings import Missing
+from kt_es.ledger.rows import Beginning, Committed
 from kt_es.ledger.store import Change
 from kt_es.ledger.tables import FAMILIES, HEADS_LOG, MUTATIONS_LOG, StoredEntry, Tables
 from kt_es.merkle.log import NodeId
@@ -144,7 +145,9 @@ def test_a_missing_or_damaged_row_is_named() -> None:
 def test_no_other_module_builds_a_key_or_names_a_family() -> None:
     """Who needs a row asks its table; stores know families by what they are given."""
     root = Path(__file__).parents[2]
-    have_tables = {root / f"kt_es/ledger/{name}.py" for name in ("tables", "pages", "rows", "shared_tables")}
+    have_tables = {
+        root / f"kt_es/ledger/{name}.py" for name in ("tables", "openings", "pages", "rows", "shared_tables")
+    }
     found = [
         f"{path.relative_to(root)}: {match.group()}"
         for package in ("kt_es/ledger", "kt_es/server", "kt_es/cli", "projections", "signer")

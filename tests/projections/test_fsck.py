@@ -18,9 +18,10 @@ from kt_es.formats.heads import HeadEvent
 from kt_es.formats.queue import decode_records, encode_records
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.memory import MemoryStore
+from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.pages import PageTable
 from kt_es.ledger.rocks import RocksStore
-from kt_es.ledger.rows import OpeningTable, StateTable
+from kt_es.ledger.rows import StateTable
 from kt_es.ledger.store import Store
 from kt_es.ledger.tables import (
     FAMILIES,

@@ -13,7 +13,8 @@ from kt_es.epochs import Standing
 from kt_es.formats.entries import Opening
 from kt_es.formats.heads import MapHead
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.rows import Committed, OpeningTable
+from kt_es.ledger.openings import OpeningTable
+from kt_es.ledger.rows import Committed
 from kt_es.ledger.store import Change, Store
 from kt_es.ledger.tables import HEADS_LOG, StoredEntry
 from kt_es.merkle.log import LogState
