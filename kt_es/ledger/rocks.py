@@ -12,7 +12,7 @@ from rocksdict import CompactOptions, DbClosedError, Rdict, WriteBatch
 
 from kt_es.errors import ConfigError, DiskFullError, DivergenceError, KtError
 from kt_es.ledger.rocks_database import OwnLockError, RocksDatabase, exists, open_to_write, open_view
-from kt_es.ledger.store import Change
+from kt_es.ledger.store import Change, after_prefix
 from kt_es.process.outage import Outage
 from kt_es.process.space import has_space, is_full
 
@@ -251,12 +251,6 @@ class RocksStore:
         if str(error).startswith("Corruption"):
             return DivergenceError(f"the data in {self._directory} is damaged: {error}")
         return KtError(f"the store in {self._directory} failed: {error}")
-
-
-def after_prefix(prefix: bytes) -> bytes | None:
-    """Return the first key behind all that begin with ``prefix``, None if there can be none."""
-    stem = prefix.rstrip(b"\xff")
-    return stem[:-1] + bytes((stem[-1] + 1,)) if stem else None
 
 
 def open_patiently(

@@ -92,3 +92,9 @@ class Store(Protocol):
     def close(self) -> None:
         """Release the store for other processes. A second call does nothing."""
         ...
+
+
+def after_prefix(prefix: bytes) -> bytes | None:
+    """Return the first key behind all that begin with ``prefix``, None if there can be none."""
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes((stem[-1] + 1,)) if stem else None

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from kt_es.ledger.memory import MemoryStore
-from kt_es.ledger.rocks import SCAN_ROWS, RocksStore, after_prefix
-from kt_es.ledger.store import Store
+from kt_es.ledger.rocks import SCAN_ROWS, RocksStore
+from kt_es.ledger.store import Store, after_prefix
 
 FAMILIES = ("pages", "meta")
 

@@ -1,0 +1,307 @@
+"""Connections to a Cassandra cluster: the driver with our settings, attempts and errors.
+
+The driver keeps a connection to every node and learns by itself which nodes are up. A node that dies in the
+middle of a statement is replaced by the next one. A session stays usable while all nodes are away: each call
+then raises ``UnavailableError``, and the first one after their return succeeds.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from cassandra import (
+    AuthenticationFailed,
+    ConsistencyLevel,
+    DriverException,
+    InvalidRequest,
+    OperationTimedOut,
+    ProtocolVersion,
+    Timeout,
+    Unauthorized,
+    Unavailable,
+)
+from cassandra.auth import PlainTextAuthProvider
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
+from cassandra.connection import ConnectionBusy, ConnectionException
+from cassandra.policies import (
+    ConstantReconnectionPolicy,
+    DCAwareRoundRobinPolicy,
+    HostStateListener,
+    TokenAwarePolicy,
+)
+from cassandra.pool import Host, NoConnectionsAvailable
+from cassandra.protocol import ErrorMessage, OverloadedErrorMessage
+from cassandra.query import BoundStatement, PreparedStatement, Statement, tuple_factory
+
+from kt_es.errors import ConfigError, KtError, MisfitError, UnavailableError
+from kt_es.ledger.cassandra_settings import CassandraSettings
+from kt_es.process.outage import Backoff
+
+Row = tuple[bytes, ...]
+
+CONNECT = 5.0
+"""Seconds for the connection to one node."""
+REQUEST = 6.0
+"""Seconds for one attempt of a statement: more than the 5 s that a node itself waits for other replicas."""
+PATIENCE = 20.0
+"""Seconds after the first failed attempt of a statement until no further attempt begins."""
+RECONNECT = 1.0
+"""Seconds between two attempts to reach a node that is down."""
+HEARTBEAT = 5.0
+"""Seconds of silence after which a connection is examined, and then until it is given up."""
+IN_FLIGHT = 32
+"""Statements of one call that wait for their answers."""
+
+_ONE = "one replica"
+_QUORUM = EXEC_PROFILE_DEFAULT
+_LOG = structlog.get_logger("kt_es.ledger")
+
+
+class CassandraSession:
+    """An open session. Safe for threads."""
+
+    def __init__(self, settings: CassandraSettings) -> None:
+        """Connect. If no contact point answers, the caller may try again.
+
+        Raises:
+            UnavailableError: No contact point answers.
+            ConfigError: The cluster refuses the user, or has no such datacenter; or a TLS file is unusable.
+        """
+        self.settings = settings
+        self._closed = threading.Event()
+        self._prepared: dict[str, PreparedStatement] = {}
+        # Every failure is raised or retried here, and ``_Watch`` logs which nodes go and come. The driver's
+        # own lines repeat that for each connection and attempt.
+        logging.getLogger("cassandra").setLevel(logging.CRITICAL)
+        one, quorum = (
+            ExecutionProfile(
+                load_balancing_policy=TokenAwarePolicy(
+                    DCAwareRoundRobinPolicy(settings.datacenter or ""),
+                    # Otherwise each attempt of a statement would go to the same node first, even if it hangs.
+                    shuffle_replicas=True,
+                ),
+                consistency_level=level,
+                request_timeout=REQUEST,
+                row_factory=tuple_factory,
+            )
+            for level in (ConsistencyLevel.LOCAL_ONE, ConsistencyLevel.LOCAL_QUORUM)
+        )
+        authentication = PlainTextAuthProvider(settings.user, settings.password) if settings.user else None
+        context = _tls(settings)
+        with self._translated():
+            self._cluster = Cluster(
+                list(settings.hosts),
+                settings.port,
+                # Version 5 adds a checksum of each frame, which the driver computes in Python.
+                protocol_version=ProtocolVersion.V4,
+                auth_provider=authentication,
+                ssl_context=context,
+                execution_profiles={_ONE: one, _QUORUM: quorum},
+                compression=False,
+                reconnection_policy=ConstantReconnectionPolicy(RECONNECT, max_attempts=None),
+                connect_timeout=CONNECT,
+                control_connection_timeout=CONNECT,
+                idle_heartbeat_interval=HEARTBEAT,
+                idle_heartbeat_timeout=HEARTBEAT,
+                schema_metadata_enabled=False,
+                monitor_reporting_enabled=False,
+                application_name="kt-es",
+            )
+            self._cluster.register_listener(_Watch())
+            try:
+                self._session = self._cluster.connect()
+            except BaseException:
+                self._cluster.shutdown()
+                raise
+        # Statements carry their own times.
+        self._session.use_client_timestamp = False
+        self._learn_replicas()
+
+    def _learn_replicas(self) -> None:
+        """Learn which nodes hold which keys of the keyspace, if it exists: that alone of the schema."""
+        with self._translated():
+            self._cluster.refresh_keyspace_metadata(self.settings.keyspace)
+
+    def datacenters(self) -> dict[str, int]:
+        """Return the number of nodes of each datacenter, the connected one first."""
+        host = self._cluster.get_control_connection_host()
+        nodes = [node.datacenter for node in self._cluster.metadata.all_hosts()]
+        here = self.settings.datacenter or (host.datacenter if host else nodes[0])
+        return {name: nodes.count(name) for name in sorted(set(nodes), key=lambda name: (name != here, name))}
+
+    def prepare(self, query: str) -> PreparedStatement:
+        """Return the prepared statement of ``query``.
+
+        Raises:
+            UnavailableError: No node answers.
+            ConfigError: The keyspace or the table does not exist.
+        """
+        found = self._prepared.get(query)
+        if found is None:
+            with self._translated():
+                found = self._session.prepare(query)
+            found.is_idempotent = True
+            self._prepared[query] = found
+        return found
+
+    def bound(self, query: str, values: Sequence[bytes]) -> BoundStatement:
+        """Return ``query`` with ``values``, which are encoded: the driver would examine each of them."""
+        statement = BoundStatement(self.prepare(query))
+        statement.values = values
+        return statement
+
+    def execute(self, statement: Statement | str, *, one: bool = False, page: bytes | None = None) -> Any:
+        """Execute one statement and return the driver's result.
+
+        Args:
+            one: The answer of one replica is sufficient; otherwise a majority of those in the datacenter.
+            page: Where to continue: ``paging_state`` of the result before.
+        """
+        return self._result(statement, self._send(statement, one, page), one, page)
+
+    def execute_all(self, statements: Iterable[Statement], *, one: bool = False) -> Iterator[list[Row]]:
+        """Execute many statements at the same time, and yield the rows of each in their order.
+
+        If one fails, those that were sent before may still be executed later.
+        """
+        waiting: deque[tuple[Statement, Any]] = deque()
+        for statement in statements:
+            if len(waiting) == IN_FLIGHT:
+                yield self._result(*waiting.popleft(), one).current_rows
+            waiting.append((statement, self._send(statement, one)))
+        while waiting:
+            yield self._result(*waiting.popleft(), one).current_rows
+
+    def _send(self, statement: Statement | str, one: bool, page: bytes | None = None) -> Any:
+        with self._translated():
+            return self._session.execute_async(
+                statement, execution_profile=_ONE if one else _QUORUM, paging_state=page
+            )
+
+    def _result(self, statement: Statement | str, future: Any, one: bool, page: bytes | None = None) -> Any:
+        """Return the result of ``future``; after a passing failure, that of further attempts."""
+        backoff = Backoff(0.1)
+        deadline: float | None = None
+        while True:
+            with self._translated():
+                try:
+                    return future.result()
+                except (DriverException, ErrorMessage, NoHostAvailable) as error:
+                    now = time.monotonic()
+                    deadline = deadline or now + PATIENCE
+                    if not _passes(error) or now > deadline or self._closed.wait(backoff.pause()):
+                        raise
+            future = self._send(statement, one, page)
+
+    def close(self) -> None:
+        """End all connections and threads. A second call does nothing."""
+        self._closed.set()
+        self._cluster.shutdown()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (DriverException, ErrorMessage, NoHostAvailable, ConnectionException, OSError) as error:
+            raise self._translation(error) from None
+
+    def _translation(self, error: Exception) -> Exception:
+        if self._closed.is_set():
+            return ValueError("the shared store is closed")
+        place, user, keyspace = self.settings.place, self.settings.user, self.settings.keyspace
+        causes = (
+            list(error.errors.values())
+            if isinstance(error, NoHostAvailable) and isinstance(error.errors, dict)
+            else [error]
+        )
+        refusal = next((cause for cause in causes if isinstance(cause, AuthenticationFailed)), None)
+        # A cluster that cannot read its own roles now says so with the same error.
+        if refusal is not None and "Unable to perform" not in str(refusal):
+            return ConfigError(
+                f"the shared store at {place} refuses the user {user!r}: {_text(refusal)}; name the user in "
+                "[store] shared and its password in password_file"
+            )
+        if isinstance(error, Unauthorized):
+            return ConfigError(
+                f"the user {user!r} may not do this in the shared store at {place}: {_text(error)}; grant it "
+                f"the right on the keyspace {keyspace}"
+            )
+        if isinstance(error, InvalidRequest) and _names_nothing(str(error)):
+            return ConfigError(
+                f"the shared store at {place} has no tables in the keyspace {keyspace}: {_text(error)}; make "
+                "them with kt store init"
+            )
+        if any(isinstance(cause, ssl.SSLError) for cause in causes):
+            return MisfitError(
+                f"the TLS handshake with the shared store at {place} fails: {_text(causes[0])}"
+            )
+        if isinstance(error, Unavailable):
+            return UnavailableError(
+                f"too few replicas in the shared store at {place} are alive: {error.required_replicas} are "
+                f"needed, {error.alive_replicas} alive"
+            )
+        if isinstance(error, Timeout | OperationTimedOut):
+            return UnavailableError(f"the shared store at {place} did not answer in time: {_text(error)}")
+        if isinstance(error, NoHostAvailable | ConnectionException | OSError):
+            return UnavailableError(f"no node of the shared store at {place} answers: {_text(causes[0])}")
+        return KtError(f"the shared store at {place} failed: {_text(error)}")
+
+
+class _Watch(HostStateListener):  # type: ignore[misc]
+    """Logs when nodes go and come. The driver calls it."""
+
+    def on_down(self, host: Host) -> None:
+        _LOG.warning("a node of the shared store is down", node=str(host.endpoint))
+
+    def on_up(self, host: Host) -> None:
+        _LOG.info("a node of the shared store is up again", node=str(host.endpoint))
+
+    def on_add(self, host: Host) -> None:
+        """A node is new, or known for the first time."""
+
+    def on_remove(self, host: Host) -> None:
+        """A node was removed from the cluster."""
+
+
+def _passes(error: Exception) -> bool:
+    """Return whether the same statement may soon succeed: every statement may be executed again."""
+    if isinstance(error, NoHostAvailable):
+        causes = error.errors.values() if isinstance(error.errors, dict) else ()
+        return any(
+            isinstance(cause, NoConnectionsAvailable | ConnectionBusy) or _passes(cause) for cause in causes
+        )
+    return isinstance(error, Timeout | OperationTimedOut | OverloadedErrorMessage)
+
+
+def _names_nothing(problem: str) -> bool:
+    return any(part in problem.lower() for part in ("does not exist", "unconfigured table", "doesn't exist"))
+
+
+def _text(error: object) -> str:
+    """Return the message of an error in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _tls(settings: CassandraSettings) -> ssl.SSLContext | None:
+    if settings.tls_ca is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=settings.tls_ca)
+        if settings.tls_cert:
+            context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except OSError as error:
+        files = ", ".join(
+            str(path) for path in (settings.tls_ca, settings.tls_cert, settings.tls_key) if path
+        )
+        raise ConfigError(
+            f"TLS with the shared store cannot be set up from {files}: {error.strerror or error}; mend them"
+        ) from None
+    return context
