@@ -36,7 +36,10 @@ def check_epoch(ledger: Ledger, epoch: int, problem: Callable[[str], None]) -> i
 
     Raises ``ConfigError`` for an epoch that is not kept here.
     """
-    newest = ledger.committed.epoch
+    newest, begun = ledger.committed.epoch, ledger.tables.states.beginning().epoch
+    if begun and epoch != newest:
+        # The heads before the snapshot would tell which epoch wrote the root page of a later one.
+        raise ConfigError(f"the directory began with a snapshot: of it only epoch {newest} can be checked")
     if not ledger.oldest <= epoch <= newest:
         raise ConfigError(f"epoch {epoch} is not kept here: choose one from {ledger.oldest} to {newest}")
     root, count = map_root_at(ledger, ledger.committed, epoch), 0

@@ -121,6 +121,14 @@ def test_every_epoch_is_checked_with_its_entries() -> None:
             problems_of(ledger, epoch)
 
 
+@pytest.mark.parametrize("oldest", [4, 2**64 - 1])
+def test_a_damaged_bound_is_found_when_the_directory_is_opened(oldest: int) -> None:
+    store = stored()
+    store.write([Ledger(store, ORIGIN, SIGNER_KEY).tables.states.put_oldest(oldest)])
+    with pytest.raises(DivergenceError, match=f"the oldest epoch that it keeps is {oldest}, the latest is 3"):
+        Ledger(store, ORIGIN, SIGNER_KEY)
+
+
 def test_what_an_epoch_lacks_is_named() -> None:
     store = stored()
     ledger = Ledger(store, ORIGIN, SIGNER_KEY)
