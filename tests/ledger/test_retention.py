@@ -10,6 +10,7 @@ from kt_es.errors import ConfigError, DivergenceError
 from kt_es.ledger.ledger import Ledger, head_at, map_root_at
 from kt_es.ledger.pages import PageTable
 from kt_es.ledger.retention import check_epoch, prune
+from kt_es.ledger.tables import FAMILIES
 from kt_es.merkle.map import EMPTY_ROOT, Map, Root
 from kt_es.merkle.walk import walk
 from tests.builders import ORIGIN, SIGNER_KEY, index
@@ -87,6 +88,16 @@ def test_a_ledger_forgets_the_pages_of_old_epochs_alone() -> None:
 def test_at_least_the_latest_epoch_is_kept() -> None:
     with pytest.raises(ConfigError, match="0 epochs cannot be kept: keep 1 or more"):
         prune(Ledger(stored(), ORIGIN, SIGNER_KEY), 0)
+
+
+def test_a_directory_without_an_epoch_is_neither_pruned_nor_checked() -> None:
+    store = MemoryStore(FAMILIES)
+    ledger = Ledger(store, ORIGIN, SIGNER_KEY)
+    with pytest.raises(ConfigError, match="no epoch yet"):
+        prune(ledger, 1)
+    with pytest.raises(ConfigError, match="no epoch yet"):
+        check_epoch(ledger, 1, pytest.fail)
+    assert not list(store.scan("meta"))
 
 
 def test_an_interrupted_pruning_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
