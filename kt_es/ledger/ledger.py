@@ -71,6 +71,11 @@ class Ledger:
         self.committed = stored or self.committed
         self.tables.pages.upgrade(self.committed.root)
         self.oldest = self.tables.states.oldest()
+        if not self.store.is_shared and self.oldest > max(1, self.committed.epoch):
+            raise DivergenceError(
+                f"the data directory is damaged: the oldest epoch that it keeps is {self.oldest}, the latest "
+                f"is {self.committed.epoch}"
+            )
 
     def begins_under(self, key: PublicKey) -> None:
         """Judge the directory's first config by ``key``. Only before the first epoch."""

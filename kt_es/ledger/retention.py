@@ -18,8 +18,9 @@ def prune(ledger: Ledger, keep: int) -> int:
     Heads, records, entries and nodes of the logs stay: both logs can be replayed and proven in full. Lookups
     and histories of older epochs are refused from then on. Nobody else may use the store.
 
-    Raises ``ConfigError`` if ``keep`` is not at least 1.
+    Raises ``ConfigError`` if ``keep`` is not at least 1, or if there is no epoch yet.
     """
+    _require_epoch(ledger)
     if keep < 1:
         raise ConfigError(f"{keep} epochs cannot be kept: keep 1 or more")
     oldest = max(ledger.oldest, ledger.committed.epoch - keep + 1)
@@ -36,7 +37,11 @@ def check_epoch(ledger: Ledger, epoch: int, problem: Callable[[str], None]) -> i
 
     Raises ``ConfigError`` for an epoch that is not kept here.
     """
-    newest = ledger.committed.epoch
+    _require_epoch(ledger)
+    newest, begun = ledger.committed.epoch, ledger.tables.states.beginning().epoch
+    if begun and epoch != newest:
+        # The heads before the snapshot would tell which epoch wrote the root page of a later one.
+        raise ConfigError(f"the directory began with a snapshot: of it only epoch {newest} can be checked")
     if not ledger.oldest <= epoch <= newest:
         raise ConfigError(f"epoch {epoch} is not kept here: choose one from {ledger.oldest} to {newest}")
     root, count = map_root_at(ledger, ledger.committed, epoch), 0
@@ -54,3 +59,8 @@ def check_epoch(ledger: Ledger, epoch: int, problem: Callable[[str], None]) -> i
     if count != root.size:
         problem(f"the map of epoch {epoch} has {count} entries, its head says {root.size}")
     return count
+
+
+def _require_epoch(ledger: Ledger) -> None:
+    if ledger.committed.epoch == 0:
+        raise ConfigError("the data directory has no epoch yet: start its process first")

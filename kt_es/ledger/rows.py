@@ -129,8 +129,12 @@ class StateTable:
         return self.FAMILY, self.OLDEST, epoch.to_bytes(8)
 
     def oldest(self) -> int:
-        """Return the oldest epoch whose pages are all kept: 1, or the bound of the last ``prune``."""
-        return int.from_bytes(self.store.get(self.FAMILY, self.OLDEST) or b"\x01")
+        """Return the oldest epoch whose pages are all kept.
+
+        That is the bound of the last ``prune``, the epoch of the snapshot that the data began with, or 1.
+        """
+        pruned = int.from_bytes(self.store.get(self.FAMILY, self.OLDEST) or b"")
+        return max(1, pruned, self.beginning().epoch)
 
     def _get(self, key: bytes, decode: Callable[[bytes], T]) -> T | None:
         data = self.store.get(self.FAMILY, key)

@@ -76,7 +76,8 @@ class DirectoryReader:
     """Reads one directory. Safe for threads.
 
     Every method may raise ``UnavailableError`` (no epoch yet, or this replica is behind the client),
-    ``RefusedError`` of reason ``unknown-epoch``, and ``MalformedError`` for a label or number.
+    ``RefusedError`` of reason ``unknown-epoch`` or ``pruned-epoch``, and ``MalformedError`` for a label or
+    number. Heads of pruned epochs are still answered, and so are their versions in a history.
     """
 
     def __init__(self, name: str, ledger: Ledger, indexer: Indexer, openings: OpeningReader) -> None:
@@ -139,7 +140,7 @@ class DirectoryReader:
         committed = self.committed()
         # Errors of the label come before errors of the epoch.
         name = normalize_label(label, self.config(committed).label_policy)
-        wanted = self._epoch(committed, epoch)
+        wanted = self._kept(committed, epoch)
         index, vrf_proof = self.indexer.locate(name)
         latest, head = self._head(committed, committed.epoch), self._head(committed, wanted)
         root = map_root_at(self.ledger, committed, wanted)
@@ -193,8 +194,8 @@ class DirectoryReader:
         check_range(first, last)
         committed = self.committed()
         name = normalize_label(label, self.config(committed).label_policy)
-        self._epoch(committed, last)
-        self._epoch(committed, first)
+        self._kept(committed, last, "last")
+        self._kept(committed, first, "first")
         index, vrf_proof = self.indexer.locate(name)
         checkpoint = self._head(committed, committed.epoch).event.heads_checkpoint
         answer = answer_range(self.ledger, committed, checkpoint, index, vrf_proof, first=first, last=last)
@@ -234,13 +235,22 @@ class DirectoryReader:
         (mutation,) = self.ledger.mutations_at([leaf])
         return None if leaf is None or mutation is None else (mutation, leaf.version)
 
-    def _epoch(self, committed: Committed, epoch: int | None) -> int:
+    def _epoch(self, committed: Committed, epoch: int | None, field: str = "epoch") -> int:
         if epoch is None:
             return committed.epoch
-        if not self.ledger.oldest <= epoch <= committed.epoch:
-            here = f"there are epochs {self.ledger.oldest} to {committed.epoch} here"
-            raise RefusedError(ProblemReason.UNKNOWN_EPOCH, here, "epoch")
+        if not 1 <= epoch <= committed.epoch:
+            here = f"there are epochs 1 to {committed.epoch} here"
+            raise RefusedError(ProblemReason.UNKNOWN_EPOCH, here, field)
         return epoch
+
+    def _kept(self, committed: Committed, epoch: int | None, field: str = "epoch") -> int:
+        """``_epoch``, of which the map is asked for: its pages must not be pruned."""
+        wanted, oldest = self._epoch(committed, epoch, field), self.ledger.oldest
+        if wanted < oldest:
+            gone = f"the map of epoch {wanted} is not kept here any more, only those from epoch {oldest} on"
+            problem = f"{gone}; ask a front end that keeps more epochs"
+            raise RefusedError(ProblemReason.PRUNED_EPOCH, problem, field)
+        return wanted
 
     def _head(self, committed: Committed, epoch: int) -> _PublishedHead:
         latest = self._latest

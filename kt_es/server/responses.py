@@ -44,6 +44,7 @@ _REFUSED: Mapping[str, HTTPStatus] = {
     ProblemReason.UNAUTHORIZED: HTTPStatus.FORBIDDEN,
     ProblemReason.FOREIGN_ERASURE: HTTPStatus.FORBIDDEN,
     ProblemReason.UNKNOWN_EPOCH: HTTPStatus.NOT_FOUND,
+    ProblemReason.PRUNED_EPOCH: HTTPStatus.GONE,
     ProblemReason.OVERSIZE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     ProblemReason.UNSUPPORTED_MEDIA: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
 }

@@ -9,9 +9,10 @@ import click
 
 from kt_es.cli.options import FOLDER
 from kt_es.cli.output import output_of, settings_of
+from kt_es.config import Settings
 from kt_es.errors import DivergenceError, counted
 from kt_es.ledger.anchor import check_commit
-from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.ledger import Ledger, check_pinned
 from kt_es.ledger.retention import check_epoch, prune
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
@@ -26,6 +27,13 @@ def store_command() -> None:
     """Prune or check the pages in the data directory of a signer, front end or monitor."""
 
 
+def _checked(store: RocksStore, settings: Settings) -> Ledger:
+    ledger = Ledger(store, settings.origin, settings.pinned)
+    check_commit(ledger)
+    check_pinned(ledger)
+    return ledger
+
+
 @store_command.command("prune")
 @_data
 @click.option("--keep", metavar="EPOCHS", type=click.IntRange(1), required=True, help="How many to keep.")
@@ -33,13 +41,15 @@ def store_command() -> None:
 def prune_command(context: click.Context, data: Path, keep: int) -> None:
     """Delete the pages in DIR that none of the last EPOCHS epochs needs. Stop the process of DIR first.
 
-    Both logs, all entries and all heads stay. A front end then refuses lookups and histories of older epochs.
-    A data directory that was deleted is built again with all pages.
+    Both logs, all entries and all heads stay. A front end then refuses lookups and ranges of older epochs, so
+    histories and watches that begin with them cannot be verified there. A data directory that is built again
+    from the log has the pages of all epochs.
     """
     output, settings = output_of(context), settings_of(context)
+    # Opening a store to write would create one.
+    RocksStore.view(data, FAMILIES).close()
     with closing(RocksStore.open(data, FAMILIES)) as store:
-        ledger = Ledger(store, settings.origin, settings.pinned)
-        check_commit(ledger)
+        ledger = _checked(store, settings)
         gone = prune(ledger, keep)
         store.compact()
         newest, oldest = ledger.committed.epoch, ledger.oldest
@@ -62,10 +72,9 @@ def check_command(context: click.Context, data: Path, epoch: int | None) -> None
     output, settings = output_of(context), settings_of(context)
     problems: list[str] = []
     with closing(RocksStore.view(data, FAMILIES)) as store:
-        ledger = Ledger(store, settings.origin, settings.pinned)
-        check_commit(ledger)
+        ledger = _checked(store, settings)
         epoch = epoch or ledger.committed.epoch
-        entries = check_epoch(ledger, epoch, problems.append) if epoch else 0
+        entries = check_epoch(ledger, epoch, problems.append)
     for problem in problems[:MOST_PROBLEMS]:
         output.fail(problem)
     output.data(
