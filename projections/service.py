@@ -16,6 +16,7 @@ from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.ledger.convicting import keep
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.openings import OpeningCache, Openings, OpeningTable
+from kt_es.ledger.pages import CACHE_BYTES
 from kt_es.ledger.replay import ReplayedEpoch
 from kt_es.process.signals import Worker
 from kt_es.server.answers import Indexer, OpeningReader
@@ -35,7 +36,6 @@ READERS = 8
 LARGE_READERS = 1
 WRITERS = 32
 GRACE = 5  # seconds
-OPENINGS_BYTES = 32 << 20
 
 # These errors do not end the process: it answers 503 with the reason, until somebody has looked at the log.
 _STAYS = (RollbackError, EquivocationError)
@@ -70,7 +70,7 @@ class FrontendService:
         data: Path | None = None,
         max_backlog: int = MAX_BACKLOG,
         limits: ClientLimits = DEFAULT_LIMITS,
-        openings_bytes: int = OPENINGS_BYTES,
+        openings_bytes: int = CACHE_BYTES,
         now: Callable[[], int] = wall_clock,
     ) -> None:
         self._failed = failed

@@ -17,7 +17,7 @@ from kt_es.errors import DivergenceError, MalformedError, VerificationError
 from kt_es.formats.configs import SignedConfig, verify_chain
 from kt_es.formats.entries import Mutation, PublicKey
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
-from kt_es.ledger.pages import PageCache
+from kt_es.ledger.pages import CACHE_BYTES, PageCache
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.shared_tables import tables_of
 from kt_es.ledger.store import Store
@@ -34,13 +34,22 @@ class Ledger:
     ``committed`` is replaced after the write that made it durable.
     """
 
-    def __init__(self, store: Store, origin: str, pinned: PublicKey, slice_size: int = SLICE) -> None:
+    def __init__(
+        self,
+        store: Store,
+        origin: str,
+        pinned: PublicKey,
+        slice_size: int = SLICE,
+        *,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
         """Open the ledger of the directory ``origin`` in ``store``.
 
         Args:
             pinned: The key that the reader knows the directory by: any signer key of its chain of configs
                 (``check_pinned``).
             slice_size: See ``SLICE``.
+            cache_bytes: Memory for verified pages.
 
         Raises:
             DivergenceError: The store is damaged, or another directory's.
@@ -49,7 +58,7 @@ class Ledger:
         self.tables = tables_of(store)
         self.pinned = pinned
         self.slice_size = slice_size
-        self.map = Map(self.tables.pages, PageCache())
+        self.map = Map(self.tables.pages, PageCache(cache_bytes))
         # Whether lookups have to ask for erasures at all. The fold sets both when it accepts an erasure.
         self.has_erasures = not self.tables.erasures.is_empty()
         # The latest epoch known to have an erasure, committed or not; 0 before a fold has accepted any.
