@@ -16,7 +16,7 @@ setup: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt kt_es/__init__.py
 	@python=$$($(find_python)) || exit 1; \
 	test -x .venv/bin/python || $$python -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,server,openpgp]'
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,server,openpgp,shared]'
 	@touch $@
 
 demo: setup
@@ -36,7 +36,7 @@ test: check
 	@python=$$($(find_python)) || exit 1; \
 	test -x .venv-kurrentdb/bin/python || $$python -m venv .venv-kurrentdb
 	.venv-kurrentdb/bin/python -m pip install --quiet --disable-pip-version-check packaging
-	.venv-kurrentdb/bin/python -m tools.requirements 3.14 server openpgp dev > .venv-kurrentdb/requirements.txt
+	.venv-kurrentdb/bin/python -m tools.requirements 3.14 server openpgp shared dev > .venv-kurrentdb/requirements.txt
 	.venv-kurrentdb/bin/python -m tools.requirements 3.14 --constraints > .venv-kurrentdb/constraints.txt
 	.venv-kurrentdb/bin/python -m pip install --quiet --disable-pip-version-check \
 	  -c .venv-kurrentdb/constraints.txt -r .venv-kurrentdb/requirements.txt

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Self, TypeVar
 
@@ -17,11 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from kt_es.client.trusted import Pinned
 from kt_es.errors import ConfigError, MalformedError
 from kt_es.eventstore.streams import MAX_APPEND, StreamNames
+from kt_es.extras import require
 from kt_es.formats.configs import check_directory, check_origin
 from kt_es.formats.entries import PublicKey
+from kt_es.ledger.cassandra_settings import CassandraSettings, parse_shared
 from kt_es.node.limits import BOUNDS, NodeLimits
-from kt_es.process.files import check_private
-from kt_es.process.log_filters import keep_secret, password_of, without_password
+from kt_es.process.files import MAX_KEY_FILE, check_private, read_private
+from kt_es.process.log_filters import hide, keep_secret, password_of, without_password
 from kt_es.server.availability import MAX_BACKLOG
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits, networks_of
 
@@ -138,6 +141,42 @@ class FrontendTable(_Table):
         )
 
 
+class StoreTable(_Table):
+    """The shared store. Without ``shared``, each process keeps the map on its own disk.
+
+    Attributes:
+        shared: The address (``ledger.cassandra_settings``); the files below belong to it.
+        cache: Bytes of rows that a process keeps in memory.
+    """
+
+    shared: str | None = None
+    password_file: Path | None = None
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    cache: Annotated[int, Field(ge=8 << 20)] = 128 << 20
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> Self:
+        files = ("password_file", "tls_ca", "tls_cert", "tls_key")
+        if self.shared is None:
+            for name in files:
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} is of a shared store, but shared is missing")
+            return self
+        address = _valid(lambda: parse_shared(str(self.shared)))
+        if (self.password_file is None) != (not address.user):
+            raise ValueError(
+                "a user in shared and a password_file belong together: give both or neither, such as "
+                "cassandra://USER@HOST/KEYSPACE"
+            )
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together: give both or neither")
+        if self.tls_cert is not None and self.tls_ca is None:
+            raise ValueError("tls_cert needs tls_ca, with which TLS is used")
+        return self
+
+
 class MonitorTable(_Table):
     data: Path = Path("monitor")
     read_queue: bool = False
@@ -156,6 +195,7 @@ class Settings(_Table):
     signer: SignerTable = SignerTable()
     frontend: FrontendTable = FrontendTable()
     monitor: MonitorTable = MonitorTable()
+    store: StoreTable = StoreTable()
     base: Path = Field(default=Path(), exclude=True)
 
     @field_validator("directory")
@@ -184,8 +224,40 @@ class Settings(_Table):
         """The key by which the directory is recognized: the signer key of any of its configs."""
         return Pinned.parse(self.key).key
 
+    @property
+    def shared(self) -> CassandraSettings | None:
+        """The shared store, with its password; None if each process keeps the map on its own disk.
+
+        Raises:
+            ConfigError: The password file cannot be used, or the driver is not installed.
+        """
+        store = self.store
+        if store.shared is None:
+            return None
+        require("shared", "a shared store ([store] shared)")
+        return replace(
+            parse_shared(store.shared),
+            password="" if store.password_file is None else _password(self.path(store.password_file)),
+            tls_ca=None if store.tls_ca is None else self.path(store.tls_ca),
+            tls_cert=None if store.tls_cert is None else self.path(store.tls_cert),
+            tls_key=None if store.tls_key is None else self.path(store.tls_key),
+        )
+
     def path(self, relative: Path) -> Path:
         return self.base / relative
+
+
+def _password(path: Path) -> str:
+    """Read the password of the shared store, the first line of a file that nobody else may read."""
+    data = read_private(path, "the password of the shared store", MAX_KEY_FILE)
+    try:
+        password, _, rest = data.decode().partition("\n")
+    except UnicodeDecodeError:
+        raise ConfigError(f"the password of the shared store {path} is not UTF-8: write it again") from None
+    if not password or rest:
+        raise ConfigError(f"the password of the shared store {path} must be the one line of that file")
+    hide(password)
+    return password
 
 
 def load_settings(path: Path) -> Settings:

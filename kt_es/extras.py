@@ -14,6 +14,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         *("rocksdict", "fastapi", "pydantic", "httptools", "regex", "uvloop", "prometheus_client"),
     ),
     "openpgp": ("pysequoia",),
+    "shared": ("cassandra",),
 }
 """The modules that each extra of ``pyproject.toml`` installs. Checking for a module does not import it."""
 

@@ -7,11 +7,21 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 from kt_es.process import logs
+from tests.reference.cassandra import START_SECONDS, cassandra, cassandra_installed, keyspace, three_nodes
 from tests.reference.clocks import Pauses
+
+__all__ = ["cassandra", "cassandra_installed", "keyspace", "three_nodes"]  # fixtures
 
 # A shared machine's pauses are no failures: properties are about results, never about time.
 settings.register_profile("kt-es", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kt-es")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test with Cassandra fetches it and waits for its start."""
+    for item in items:
+        if "cassandra_installed" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(START_SECONDS))
 
 
 def pytest_runtest_teardown() -> None:

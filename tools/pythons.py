@@ -74,7 +74,7 @@ def tested(version: str, python: Path) -> bool:
     inside = home / "bin" / "python"
     if not works(inside, version) and not run(python, "-m", "venv", "--clear", home):
         return False
-    return run(inside, "-m", "pip", *INSTALL, "-e", ".[dev,server,openpgp]") and run(
+    return run(inside, "-m", "pip", *INSTALL, "-e", ".[dev,server,openpgp,shared]") and run(
         inside, "-m", "pytest", *PYTEST, *(f"tests/{folder}" for folder in QUICK)
     )
 

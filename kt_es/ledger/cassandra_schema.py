@@ -15,6 +15,8 @@ from kt_es.ledger.store import Store
 
 SCHEMA = 1
 """Version of the tables and of their keys. A store with another one is not used."""
+REPLICAS = 3
+"""Replicas of a new keyspace: one of three nodes may be away."""
 DIRECTORY = b"directory"
 """Key of the row that says whose the store is: u64 schema version, CBOR [schema version, origin]."""
 
@@ -32,22 +34,30 @@ class Schema:
     made: tuple[str, ...]
 
 
-def create_schema(settings: CassandraSettings, replication: Mapping[str, int] | int) -> Schema:
+def create_schema(settings: CassandraSettings, replication: Mapping[str, int] | int | None = None) -> Schema:
     """Make the keyspace and the tables that do not exist yet. Nothing that exists is changed.
 
     Args:
-        replication: Replicas in each datacenter; a number is for the connected datacenter alone.
+        replication: Replicas in each datacenter; a number is for the connected datacenter alone. None is for
+            the replicas that the keyspace has, and for ``REPLICAS`` in a new one.
 
     Raises:
-        ConfigError: The cluster has no such datacenter or too few nodes in it.
+        ConfigError: The cluster has no such datacenter or too few nodes in it, or the keyspace exists and has
+            other replicas.
         UnavailableError: The cluster cannot be reached.
     """
     keyspace = settings.keyspace
     with closing(CassandraSession(settings)) as session:
         nodes = session.datacenters()
-        wanted = {next(iter(nodes)): replication} if isinstance(replication, int) else dict(replication)
         made: list[str] = []
         found = _replication(session, keyspace)
+        given = found or REPLICAS if replication is None else replication
+        wanted = {session.datacenter: given} if isinstance(given, int) else dict(given)
+        if found and found != wanted:
+            raise ConfigError(
+                f"the keyspace {keyspace} exists with replicas {_counts(found)}, not {_counts(wanted)}: "
+                "leave out --replication, or change the keyspace with ALTER KEYSPACE and nodetool repair"
+            )
         if not found:
             _check_nodes(wanted, nodes)
             copies = "".join(f", '{name}': {count}" for name, count in wanted.items())
@@ -62,7 +72,7 @@ def create_schema(settings: CassandraSettings, replication: Mapping[str, int] | 
             if table.name not in present:
                 session.execute(table.create)
                 made.append(table.path)
-        return Schema(found or wanted, tuple(made))
+        return Schema(wanted, tuple(made))
 
 
 def _replication(session: CassandraSession, keyspace: str) -> dict[str, int]:
@@ -70,6 +80,10 @@ def _replication(session: CassandraSession, keyspace: str) -> dict[str, int]:
     query = f"SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = '{keyspace}'"
     rows = session.execute(query).current_rows
     return {name: int(count) for name, count in rows[0][0].items() if name != "class"} if rows else {}
+
+
+def _counts(replication: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}={count}" for name, count in replication.items())
 
 
 def _check_nodes(replication: Mapping[str, int], nodes: Mapping[str, int]) -> None:
@@ -81,17 +95,23 @@ def _check_nodes(replication: Mapping[str, int], nodes: Mapping[str, int]) -> No
             )
         if count > nodes[name]:
             raise ConfigError(
-                f"{count} replicas need as many nodes, and the datacenter {name!r} has {nodes[name]}: add "
-                "nodes or choose fewer replicas"
+                f"{count} replicas need {count} nodes, and the datacenter {name!r} has {nodes[name]}: add "
+                "nodes, or choose fewer replicas with --replication"
             )
 
 
-def write_about(store: Store, origin: str) -> None:
-    """Note that ``store`` belongs to ``origin``; ``ConfigError`` if it belongs to another directory."""
-    if _about(store) is None:
+def write_about(store: Store, origin: str) -> bool:
+    """Note that ``store`` belongs to ``origin``. Return False if it is noted already.
+
+    Raises:
+        ConfigError: The store belongs to another directory, or has tables of another version.
+    """
+    is_new = _about(store) is None
+    if is_new:
         row = SCHEMA.to_bytes(8) + codec.encode([SCHEMA, origin])
         store.write([(ABOUT, DIRECTORY, row)])
     check_about(store, origin)
+    return is_new
 
 
 def check_about(store: Store, origin: str) -> None:

@@ -17,31 +17,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import structlog
-from cassandra import (
-    AuthenticationFailed,
-    ConsistencyLevel,
-    DriverException,
-    InvalidRequest,
-    OperationTimedOut,
-    ProtocolVersion,
-    Timeout,
-    Unauthorized,
-    Unavailable,
-)
+from cassandra import ConsistencyLevel, ProtocolVersion
 from cassandra.auth import PlainTextAuthProvider
-from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
-from cassandra.connection import ConnectionBusy, ConnectionException
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
 from cassandra.policies import (
     ConstantReconnectionPolicy,
     DCAwareRoundRobinPolicy,
     HostStateListener,
     TokenAwarePolicy,
 )
-from cassandra.pool import Host, NoConnectionsAvailable
-from cassandra.protocol import ErrorMessage, OverloadedErrorMessage
+from cassandra.pool import Host
 from cassandra.query import BoundStatement, PreparedStatement, Statement, tuple_factory
 
-from kt_es.errors import ConfigError, KtError, MisfitError, UnavailableError
+from kt_es.errors import ConfigError
+from kt_es.ledger.cassandra_errors import DRIVER_ERRORS, passes, translated
 from kt_es.ledger.cassandra_settings import CassandraSettings
 from kt_es.process.outage import Backoff
 
@@ -120,6 +109,7 @@ class CassandraSession:
                 self._session = self._cluster.connect()
             except BaseException:
                 self._cluster.shutdown()
+                self._check_datacenter()
                 raise
         # Statements carry their own times.
         self._session.use_client_timestamp = False
@@ -130,12 +120,25 @@ class CassandraSession:
         with self._translated():
             self._cluster.refresh_keyspace_metadata(self.settings.keyspace)
 
+    def _check_datacenter(self) -> None:
+        """Raise ``ConfigError`` if nodes answered, but none is in the datacenter of the settings."""
+        wanted, names = self.settings.datacenter, self.datacenters()
+        if wanted and names and wanted not in names:
+            raise ConfigError(
+                f"the shared store at {self.settings.place} has no datacenter {wanted!r}, but "
+                f"{', '.join(names)}: name one of these in [store] shared"
+            )
+
     def datacenters(self) -> dict[str, int]:
-        """Return the number of nodes of each datacenter, the connected one first."""
+        """Return the number of nodes of each datacenter that is known."""
+        nodes = [node.datacenter for node in self._cluster.metadata.all_hosts() if node.datacenter]
+        return {name: nodes.count(name) for name in sorted(set(nodes))}
+
+    @property
+    def datacenter(self) -> str:
+        """The datacenter whose nodes are used."""
         host = self._cluster.get_control_connection_host()
-        nodes = [node.datacenter for node in self._cluster.metadata.all_hosts()]
-        here = self.settings.datacenter or (host.datacenter if host else nodes[0])
-        return {name: nodes.count(name) for name in sorted(set(nodes), key=lambda name: (name != here, name))}
+        return self.settings.datacenter or (host.datacenter if host else next(iter(self.datacenters())))
 
     def prepare(self, query: str) -> PreparedStatement:
         """Return the prepared statement of ``query``.
@@ -194,10 +197,10 @@ class CassandraSession:
             with self._translated():
                 try:
                     return future.result()
-                except (DriverException, ErrorMessage, NoHostAvailable) as error:
+                except DRIVER_ERRORS as error:
                     now = time.monotonic()
                     deadline = deadline or now + PATIENCE
-                    if not _passes(error) or now > deadline or self._closed.wait(backoff.pause()):
+                    if not passes(error) or now > deadline or self._closed.wait(backoff.pause()):
                         raise
             future = self._send(statement, one, page)
 
@@ -210,49 +213,10 @@ class CassandraSession:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (DriverException, ErrorMessage, NoHostAvailable, ConnectionException, OSError) as error:
-            raise self._translation(error) from None
-
-    def _translation(self, error: Exception) -> Exception:
-        if self._closed.is_set():
-            return ValueError("the shared store is closed")
-        place, user, keyspace = self.settings.place, self.settings.user, self.settings.keyspace
-        causes = (
-            list(error.errors.values())
-            if isinstance(error, NoHostAvailable) and isinstance(error.errors, dict)
-            else [error]
-        )
-        refusal = next((cause for cause in causes if isinstance(cause, AuthenticationFailed)), None)
-        # A cluster that cannot read its own roles now says so with the same error.
-        if refusal is not None and "Unable to perform" not in str(refusal):
-            return ConfigError(
-                f"the shared store at {place} refuses the user {user!r}: {_text(refusal)}; name the user in "
-                "[store] shared and its password in password_file"
-            )
-        if isinstance(error, Unauthorized):
-            return ConfigError(
-                f"the user {user!r} may not do this in the shared store at {place}: {_text(error)}; grant it "
-                f"the right on the keyspace {keyspace}"
-            )
-        if isinstance(error, InvalidRequest) and _names_nothing(str(error)):
-            return ConfigError(
-                f"the shared store at {place} has no tables in the keyspace {keyspace}: {_text(error)}; make "
-                "them with kt store init"
-            )
-        if any(isinstance(cause, ssl.SSLError) for cause in causes):
-            return MisfitError(
-                f"the TLS handshake with the shared store at {place} fails: {_text(causes[0])}"
-            )
-        if isinstance(error, Unavailable):
-            return UnavailableError(
-                f"too few replicas in the shared store at {place} are alive: {error.required_replicas} are "
-                f"needed, {error.alive_replicas} alive"
-            )
-        if isinstance(error, Timeout | OperationTimedOut):
-            return UnavailableError(f"the shared store at {place} did not answer in time: {_text(error)}")
-        if isinstance(error, NoHostAvailable | ConnectionException | OSError):
-            return UnavailableError(f"no node of the shared store at {place} answers: {_text(causes[0])}")
-        return KtError(f"the shared store at {place} failed: {_text(error)}")
+        except DRIVER_ERRORS as error:
+            if self._closed.is_set():
+                raise ValueError("the shared store is closed") from None
+            raise translated(error, self.settings) from None
 
 
 class _Watch(HostStateListener):  # type: ignore[misc]
@@ -269,25 +233,6 @@ class _Watch(HostStateListener):  # type: ignore[misc]
 
     def on_remove(self, host: Host) -> None:
         """A node was removed from the cluster."""
-
-
-def _passes(error: Exception) -> bool:
-    """Return whether the same statement may soon succeed: every statement may be executed again."""
-    if isinstance(error, NoHostAvailable):
-        causes = error.errors.values() if isinstance(error.errors, dict) else ()
-        return any(
-            isinstance(cause, NoConnectionsAvailable | ConnectionBusy) or _passes(cause) for cause in causes
-        )
-    return isinstance(error, Timeout | OperationTimedOut | OverloadedErrorMessage)
-
-
-def _names_nothing(problem: str) -> bool:
-    return any(part in problem.lower() for part in ("does not exist", "unconfigured table", "doesn't exist"))
-
-
-def _text(error: object) -> str:
-    """Return the message of an error in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _tls(settings: CassandraSettings) -> ssl.SSLContext | None:

@@ -45,12 +45,14 @@ def keep_secret(address: str) -> None:
     ``address`` is a whole address such as ``esdb://user:password@host:2113?Tls=true``.
     """
     password = password_of(address)
-    if password is None:
-        return
-    decoded = unquote(password)
-    _secrets.update(
-        secret for secret in (password, decoded, quote(decoded, safe="")) if len(secret) >= _MIN_SECRET
-    )
+    if password is not None:
+        hide(password)
+        hide(unquote(password))
+
+
+def hide(password: str) -> None:
+    """Remember ``password``, so that it is removed from every message from now on."""
+    _secrets.update(secret for secret in (password, quote(password, safe="")) if len(secret) >= _MIN_SECRET)
 
 
 def password_of(address: str) -> str | None:

@@ -74,6 +74,6 @@ def test_every_dependency_has_a_wheel(version: str, tmp_path: Path) -> None:
     # Something small first: whether there is an index at all.
     if subprocess.run([*base, "certifi"], capture_output=True, timeout=120, check=False).returncode != 0:
         pytest.skip("no package index can be reached")
-    everything = requirements(version, ["server", "openpgp"])
+    everything = requirements(version, ["server", "openpgp", "shared"])
     done = subprocess.run([*base, *everything], capture_output=True, text=True, timeout=170, check=False)
     assert done.returncode == 0, done.stderr[-2_000:]

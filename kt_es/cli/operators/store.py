@@ -1,7 +1,8 @@
-"""``kt store``: upkeep of the pages of the map in a data directory."""
+"""``kt store``: the tables of a shared store, and the pages of the map in a data directory."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import click
 
 from kt_es.cli.options import FOLDER
 from kt_es.cli.output import output_of, settings_of
-from kt_es.config import Settings
-from kt_es.errors import DivergenceError, counted
+from kt_es.config import FILE_NAME, Settings
+from kt_es.errors import ConfigError, DivergenceError, counted
 from kt_es.ledger.anchor import check_commit
+from kt_es.ledger.cassandra_settings import EXAMPLE
 from kt_es.ledger.ledger import Ledger, check_pinned
 from kt_es.ledger.retention import check_epoch, prune
 from kt_es.ledger.rocks import RocksStore
@@ -24,7 +26,60 @@ _data = click.argument("data", metavar="DIR", type=FOLDER)
 
 @click.group("store")
 def store_command() -> None:
-    """Prune or check the pages in the data directory of a signer, front end or monitor."""
+    """Make a shared store; prune or check the pages in a data directory."""
+
+
+def _replication(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> Mapping[str, int] | int | None:
+    """Parse ``N`` or ``DATACENTER=N,DATACENTER=N``."""
+    counts: dict[str, int] = {}
+    for part in value.split(",") if value is not None else ():
+        name, _, count = part.rpartition("=")
+        if not (count.isascii() and count.isdecimal() and 0 < int(count) < 100) or name in counts:
+            raise click.BadParameter(
+                f"{value!r} is not N or DATACENTER=N,DATACENTER=N with 1 to 99 replicas each."
+            )
+        counts[name] = int(count)
+    if "" in counts and len(counts) > 1:
+        raise click.BadParameter(f"{value!r} names the datacenter of some numbers only.")
+    return counts.get("", counts) or None
+
+
+@store_command.command("init")
+@click.option(
+    "--replication",
+    metavar="N|DC=N,DC=N",
+    callback=_replication,
+    help="Replicas of every row, for each datacenter; default 3 in the one that is connected.",
+)
+@click.pass_context
+def init_command(context: click.Context, replication: Mapping[str, int] | int | None) -> None:
+    """Make the keyspace and the tables of the shared store that kt.toml names, for this directory.
+
+    Run again, it makes what is still missing. It changes nothing that exists.
+    """
+    output, settings = output_of(context), settings_of(context)
+    shared = settings.shared
+    if shared is None:
+        raise ConfigError(
+            f'{settings.base / FILE_NAME} names no shared store: add [store] with shared = "{EXAMPLE}"'
+        )
+    # The driver is an extra, and ``settings.shared`` has found it.
+    from kt_es.ledger.cassandra import CassandraStore
+    from kt_es.ledger.cassandra_schema import create_schema, write_about
+
+    schema = create_schema(shared, replication)
+    with closing(CassandraStore.connect(shared)) as store:
+        is_new = write_about(store, settings.origin)
+    if schema.made:
+        output.ok(f"made {', '.join(schema.made)}")
+    output.ok(f"{'began' if is_new else 'found'} the store of {settings.origin}")
+    replicas = ", ".join(f"{name} {count}" for name, count in schema.replication.items())
+    output.data(
+        {"keyspace": shared.keyspace, "made": schema.made, "replication": dict(schema.replication)},
+        [f"keyspace {shared.keyspace} at {shared.place}: replicas {replicas}"],
+    )
 
 
 def _checked(store: RocksStore, settings: Settings) -> Ledger:

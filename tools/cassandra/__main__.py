@@ -1,0 +1,49 @@
+"""Run Cassandra nodes on loopback until SIGINT or SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import sys
+import tempfile
+from pathlib import Path
+
+from kt_es.process.signals import stop_event
+from tools.cassandra.cluster import HEAP, Cluster
+from tools.cassandra.errors import CassandraError
+
+
+def main() -> int:
+    """Start the nodes, print their addresses in one line, and run until a signal or until a node ends."""
+    parser = argparse.ArgumentParser(prog="python -m tools.cassandra", description=__doc__)
+    parser.add_argument("--nodes", type=int, choices=(1, 3), default=1)
+    parser.add_argument("--heap", type=int, default=HEAP, help="MiB for each node (default %(default)s)")
+    parser.add_argument("--optimizing", action="store_true", help="faster code, slower start: to measure")
+    parser.add_argument("--data", type=Path, help="directory of the nodes, kept; default a temporary one")
+    parser.add_argument(
+        "--until-end-of", type=int, metavar="PID", help="stop when that process has ended, too"
+    )
+    arguments = parser.parse_args()
+    watched = [] if arguments.until_end_of is None else [os.pidfd_open(arguments.until_end_of)]
+    stop = stop_event()
+    with tempfile.TemporaryDirectory(prefix="kt-cassandra-") as temporary:
+        try:
+            with Cluster(
+                arguments.data or Path(temporary),
+                arguments.nodes,
+                arguments.heap,
+                optimizing=arguments.optimizing,
+            ) as cluster:
+                print(" ".join(f"{address}:{cluster.port}" for address in cluster.addresses), flush=True)
+                while not stop.wait(0.5) and not select.select(watched, [], [], 0)[0]:
+                    for node in cluster.nodes:
+                        node.check()
+        except CassandraError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
