@@ -10,7 +10,7 @@
 | erasures | erasures | index, entry hash, u64 epoch, u64 sequence     | record                 |
 | states   | states   | u64 epoch, SHA-256 of the SMH                  | ``Committed``          |
 | replaced | replaced | u64 epoch, SHA-256 of the SMH, u32 number      | keys of pages          |
-| about    | about    | ``oldest``                                     | u64 epoch              |
+| about    | about    | ``oldest``, ``pruned``                         | u64 epoch              |
 
 No write spans rows, and nothing of an aborted epoch is deleted: a retry writes the same rows, and what else
 is left of the epoch is not used. A page is found through its hash, an entry through its leaf in the map or
@@ -165,6 +165,7 @@ class SharedErasureTable(ErasureTable):
 class SharedStateTable(StateTable):
     SHARED: ClassVar = "states"
     ABOUT: ClassVar = "about"
+    PRUNED: ClassVar = b"pruned"
 
     def put_published(self, event: HeadEvent, state: Committed) -> list[Change]:
         """Write the state after the epoch that ``event`` is going to publish, without its own head."""
@@ -177,8 +178,16 @@ class SharedStateTable(StateTable):
     def delete_published(self, epoch: int) -> list[Change]:
         return [(self.SHARED, key, None) for key, _ in self.store.scan(self.SHARED, epoch.to_bytes(8))]
 
+    # The larger value wins, whoever writes it.
     def put_oldest(self, epoch: int) -> Change:
         return self.ABOUT, self.OLDEST, epoch.to_bytes(8)
+
+    def put_pruned(self, epoch: int) -> Change:
+        """Note that everything up to ``epoch`` that no kept epoch needs is deleted."""
+        return self.ABOUT, self.PRUNED, epoch.to_bytes(8)
+
+    def pruned(self) -> int:
+        return int.from_bytes(self.store.get(self.ABOUT, self.PRUNED) or b"")
 
     def oldest(self) -> int:
         return int.from_bytes(self.store.get(self.ABOUT, self.OLDEST) or b"\x01")
@@ -204,6 +213,9 @@ def _at_head(epoch: int, event: HeadEvent) -> bytes:
 
 class SharedTables(Tables):
     """All tables over a store that other processes share."""
+
+    pages: SharedPageTable
+    states: SharedStateTable
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)

@@ -146,7 +146,8 @@ def test_no_other_module_builds_a_key_or_names_a_family() -> None:
     """Who needs a row asks its table; stores know families by what they are given."""
     root = Path(__file__).parents[2]
     have_tables = {
-        root / f"kt_es/ledger/{name}.py" for name in ("tables", "openings", "pages", "rows", "shared_tables", "cassandra_schema")
+        root / f"kt_es/ledger/{name}.py"
+        for name in ("tables", "openings", "pages", "rows", "shared_tables", "cassandra_schema")
     }
     found = [
         f"{path.relative_to(root)}: {match.group()}"
