@@ -168,6 +168,7 @@ def check_command(
             ledger = _checked(stack.enter_context(closing(RocksStore.view(data, FAMILIES))), settings)
         epoch = epoch or ledger.committed.epoch
         entries = check_epoch(ledger, epoch, problems.append)
+    found = counted(len(problems), "problems")
     for problem in problems[:MOST_PROBLEMS]:
         output.fail(problem)
     output.data(
@@ -180,10 +181,7 @@ def check_command(
         mend = (
             "run `kt store rebuild`" if data is None else "delete the directory, and it is built from the log"
         )
-        raise DivergenceError(
-            f"{_name(data)} differs from the signed head of epoch {epoch} in "
-            f"{counted(len(problems), 'places')}: {mend}"
-        )
+        raise DivergenceError(f"{_name(data)} differs from the signed head of epoch {epoch}: {found}; {mend}")
 
 
 def _name(data: Path | None) -> str:
