@@ -173,9 +173,7 @@ def check_command(
         output.fail(problem)
     output.data(
         {"data": _name(data), "epoch": epoch, "entries": entries, "problems": problems[:MOST_PROBLEMS]},
-        [
-            f"{_name(data)}: epoch {epoch}, {counted(entries, 'entries')}, {counted(len(problems), 'problems')}"
-        ],
+        [f"{_name(data)}: epoch {epoch}, {counted(entries, 'entries')}, {found}"],
     )
     if problems:
         mend = (
