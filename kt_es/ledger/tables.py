@@ -154,7 +154,13 @@ class HeadTable:
     """Head events, as they stand in the stream of heads."""
 
     FAMILY: ClassVar = "heads"
+    LAST: ClassVar = ("meta", b"last head")
     store: Store
+
+    @property
+    def are_elsewhere(self) -> bool:
+        """Whether the process that wrote here keeps the map in a shared store, and here its last head alone."""
+        return self.store.get(*self.LAST) is not None
 
     def put(self, epoch: int, event: HeadEvent) -> list[Change]:
         return [(self.FAMILY, epoch.to_bytes(8), event.encode())]
