@@ -136,9 +136,7 @@ class SharedHeadTable(HeadTable):
         try:
             return HeadEvent.decode(data)
         except MalformedError as error:
-            raise DivergenceError(
-                f"the head of epoch {epoch} in the shared store is damaged: {error}"
-            ) from None
+            raise DivergenceError(f"the shared store has a damaged head of epoch {epoch}: {error}") from None
 
     def get(self, epoch: int, *, again: bool = False) -> bytes | None:
         last = self.store.get(*self.LAST) or b""
