@@ -176,10 +176,13 @@ def check_command(
         [f"{_name(data)}: epoch {epoch}, {counted(entries, 'entries')}, {found}"],
     )
     if problems:
-        mend = (
-            "run `kt store rebuild`" if data is None else "delete the directory, and it is built from the log"
+        mend = "delete the directory, and it is built from the log"
+        if data is None:
+            mend = "run `kt store rebuild`, which fills it from the log"
+        places = counted(len(problems), "places")
+        raise DivergenceError(
+            f"{_name(data)} differs from the signed head of epoch {epoch} in {places}: {mend}"
         )
-        raise DivergenceError(f"{_name(data)} differs from the signed head of epoch {epoch}: {found}; {mend}")
 
 
 def _name(data: Path | None) -> str:
