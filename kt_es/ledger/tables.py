@@ -159,7 +159,7 @@ class HeadTable:
 
     @property
     def are_elsewhere(self) -> bool:
-        """Whether the process that wrote here keeps its map in a shared store, and only its last head here."""
+        """Whether the process that wrote here has its map in a shared store, and only its last head here."""
         return self.store.get(*self.LAST) is not None
 
     def put(self, epoch: int, event: HeadEvent) -> list[Change]:
