@@ -30,17 +30,15 @@ from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import HASH_LENGTH, INDEX_LENGTH, Mutation
 from kt_es.formats.heads import HeadEvent
 from kt_es.ledger.pages import PageTable, split_keys
-from kt_es.ledger.rows import Committed, StateTable
+from kt_es.ledger.rows import Committed, ErasureTable, StateTable, StoredErasure
 from kt_es.ledger.store import Change, Store
 from kt_es.ledger.tables import (
     MUTATIONS_LOG,
     AheadTable,
     ConfigTable,
     EntryTable,
-    ErasureTable,
     HeadTable,
     LogNodeTable,
-    StoredErasure,
     Tables,
     entry_in,
     mutation_of,
