@@ -70,7 +70,7 @@ class Ledger:
     def _load(self) -> None:
         stored = self.tables.states.committed(self.committed.standing.origin, self.pinned)
         self.committed = stored or self.committed
-        self.tables.pages.upgrade(self.committed.root)
+        self.tables.pages.upgrade(self.committed.root.version)
         self.oldest = self.tables.states.oldest()
         if self.oldest > max(1, self.committed.epoch):
             raise DivergenceError(
