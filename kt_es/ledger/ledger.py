@@ -84,7 +84,7 @@ class Ledger:
                 "the shared store"
             )
         self.committed = stored or self.committed
-        self.tables.pages.upgrade(self.committed.root)
+        self.tables.pages.upgrade(self.committed.root.version)
         self.oldest = self.tables.states.oldest()
         if not self.store.is_shared and self.oldest > max(1, self.committed.epoch):
             raise DivergenceError(
