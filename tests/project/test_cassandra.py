@@ -40,8 +40,8 @@ def get(session: Any, keyspace: str, key: str, consistency: str = "ONE") -> byte
 
 
 def _execute(session: Any, query: str, values: tuple[Any, ...], consistency: str) -> Any:
-    from cassandra import ConsistencyLevel  # type: ignore[import-untyped]
-    from cassandra.query import SimpleStatement  # type: ignore[import-untyped]
+    from cassandra import ConsistencyLevel
+    from cassandra.query import SimpleStatement
 
     level = ConsistencyLevel.name_to_value[consistency]
     return session.execute(SimpleStatement(query, consistency_level=level), values)

@@ -42,12 +42,12 @@ class ContactPoints:
 @contextmanager
 def connected(addresses: tuple[str, ...], port: int) -> Iterator[Any]:
     """Yield a session of ``cassandra-driver`` that uses these nodes alone and waits long enough for them."""
-    from cassandra.cluster import (  # type: ignore[import-untyped]
+    from cassandra.cluster import (
         EXEC_PROFILE_DEFAULT,
         ExecutionProfile,
     )
     from cassandra.cluster import Cluster as Driver
-    from cassandra.policies import WhiteListRoundRobinPolicy  # type: ignore[import-untyped]
+    from cassandra.policies import WhiteListRoundRobinPolicy
 
     profile = ExecutionProfile(
         load_balancing_policy=WhiteListRoundRobinPolicy(list(addresses)), request_timeout=60
