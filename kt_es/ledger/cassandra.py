@@ -65,7 +65,7 @@ class CassandraStore:
         return self.get_many(family, [key])[0]
 
     def get_many(self, family: str, keys: Sequence[bytes], *, again: bool = False) -> list[bytes | None]:
-        session, table = self._opened(), self._table(family)
+        session, table = self._opened(), self.table(family)
         found: dict[bytes, bytes] = {}
         wanted = list(dict.fromkeys(keys))
         if family == NEWEST_FIRST and len(wanted) > 1:
@@ -114,7 +114,7 @@ class CassandraStore:
         ``prefix`` is at least as long as a partition, or empty. With an empty prefix the order is that of the
         cluster, and there is no ``start`` and no ``reverse``.
         """
-        session, table = self._opened(), self._table(family)
+        session, table = self._opened(), self.table(family)
         if not prefix:
             if start is not None or reverse:
                 raise ValueError(f"a scan of all {family} in a shared store has no order: give a prefix")
@@ -142,7 +142,7 @@ class CassandraStore:
         session = self._opened()
         last: dict[tuple[str, bytes], bytes | None] = {}
         for family, key, value in changes:
-            self._table(family)
+            self.table(family)
             last[family, key] = value
         for _ in session.execute_all(self._batches(session, last)):
             pass
@@ -191,7 +191,7 @@ class CassandraStore:
             raise ValueError("the shared store is closed")
         return self._session
 
-    def _table(self, family: str) -> Table:
+    def table(self, family: str) -> Table:
         try:
             return self._tables[family]
         except KeyError:

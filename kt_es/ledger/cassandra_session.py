@@ -24,9 +24,11 @@ from cassandra.policies import (
     ConstantReconnectionPolicy,
     DCAwareRoundRobinPolicy,
     HostStateListener,
+    RetryPolicy,
     TokenAwarePolicy,
 )
 from cassandra.pool import Host
+from cassandra.protocol import OverloadedErrorMessage
 from cassandra.query import BoundStatement, PreparedStatement, Statement, tuple_factory
 
 from kt_es.errors import ConfigError
@@ -77,6 +79,7 @@ class CassandraSession:
                     # Otherwise each attempt of a statement would go to the same node first, even if it hangs.
                     shuffle_replicas=True,
                 ),
+                retry_policy=_Retries(),
                 consistency_level=level,
                 request_timeout=REQUEST,
                 row_factory=tuple_factory,
@@ -217,6 +220,19 @@ class CassandraSession:
             if self._closed.is_set():
                 raise ValueError("the shared store is closed") from None
             raise translated(error, self.settings) from None
+
+
+class _Retries(RetryPolicy):  # type: ignore[misc]
+    """What the driver does itself: a node that fails is replaced by the next one at once.
+
+    Whatever needs a pause is left to ``CassandraSession``.
+    """
+
+    def on_unavailable(self, *_: object, **__: object) -> tuple[int, None]:
+        return self.RETHROW, None
+
+    def on_request_error(self, *_: object, error: Exception, **__: object) -> tuple[int, None]:
+        return self.RETHROW if isinstance(error, OverloadedErrorMessage) else self.RETRY_NEXT_HOST, None
 
 
 class _Watch(HostStateListener):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Fixtures with a shared store in real Cassandra; ``tests.reference.cassandra`` says when they are skipped."""
+"""Fixtures with a shared store in real Cassandra; ``tests.reference.cassandra`` says when it is skipped."""
 
 from __future__ import annotations
 
