@@ -55,7 +55,7 @@ def translated(error: Exception, settings: CassandraSettings) -> KtError:
             f"the shared store at {place} has no tables in the keyspace {keyspace}: {text}; make them with "
             "kt store init"
         )
-    if isinstance(cause, ssl.SSLError):
+    if isinstance(cause, ssl.SSLError) or "[SSL:" in text:
         return MisfitError(f"the TLS handshake with the shared store at {place} fails: {text}")
     if isinstance(cause, Unavailable):
         return UnavailableError(

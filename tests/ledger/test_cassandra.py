@@ -18,6 +18,8 @@ from kt_es.ledger.cassandra_tables import PARTITIONS, Table
 from kt_es.ledger.store import Change
 from tests.reference.cassandra import ContactPoints, connected
 from tests.reference.shared import settings_at
+from tests.reference.signing import wait_until
+from tools.cassandra import Cluster
 
 if TYPE_CHECKING:
     from kt_es.ledger.cassandra import CassandraStore
@@ -226,6 +228,35 @@ class TestSchema:
         shared_store.write([("about", DIRECTORY, version(3) + b"\x01")])
         with pytest.raises(ConfigError, match="damaged: about: must be an array"):
             check_about(shared_store, "kt.example.org/people")
+
+
+class TestOutage:
+    def test_a_store_outlives_its_cluster(self, cassandra_installed: None, tmp_path: Path) -> None:
+        from kt_es.ledger.cassandra import CassandraStore
+        from kt_es.ledger.cassandra_schema import create_schema
+
+        with Cluster(tmp_path) as cluster:
+            settings = CassandraSettings(tuple(cluster.addresses), "kt", cluster.port)
+            create_schema(settings, 1)
+            with closing(CassandraStore.connect(settings)) as store:
+                store.write([("pages", b"before", b"value")])
+                cluster.nodes[0].kill()
+                for _ in range(2):
+                    with pytest.raises(UnavailableError, match="no node of the shared store at"):
+                        store.get("pages", b"before")
+                    with pytest.raises(UnavailableError, match="no node of the shared store at"):
+                        store.write([("pages", b"during", b"value")])
+                cluster.start()
+                wait_until(lambda: is_there(store, b"before"), "the row is read again")
+                store.write([("pages", b"after", b"value")])
+                assert store.get("pages", b"after") == b"value"
+
+
+def is_there(store: CassandraStore, key: bytes) -> bool:
+    try:
+        return store.get("pages", key) is not None
+    except UnavailableError:
+        return False
 
 
 class TestErrors:
