@@ -71,8 +71,8 @@ class CassandraStore:
         if family == NEWEST_FIRST and len(wanted) > 1:
             wanted = self._newest(session, table, wanted, found, one=not again)
         if len(wanted) == 1:
-            rows = session.execute(session.bound(table.select_one, table.split(wanted[0])), one=not again)
-            found.update((wanted[0], value) for (value,) in rows.current_rows)
+            rows, _ = session.execute(session.bound(table.select_one, table.split(wanted[0])), one=not again)
+            found.update((wanted[0], value) for (value,) in rows)
         else:
             groups = [(b"", wanted)] if table.partition is None else _by_partition(table, wanted).items()
             reads = [(part, some) for part, all_ in groups for some in _slices(all_, KEYS)]
@@ -130,10 +130,9 @@ class CassandraStore:
         page = None
         statement.fetch_size = FIRST_ROWS
         while True:
-            result = self._opened().execute(statement, page=page)
-            for *key, value in result.current_rows:
+            rows, page = self._opened().execute(statement, page=page)
+            for *key, value in rows:
                 yield b"".join(key), value
-            page = result.paging_state
             if page is None:
                 return
             statement.fetch_size = SCAN_ROWS

@@ -71,7 +71,7 @@ class TestReads:
 
         def counted(session: CassandraSession, *args: Any, **options: Any) -> Any:
             result = execute(session, *args, **options)
-            fetched.append(len(result.current_rows))
+            fetched.append(len(result.rows))
             return result
 
         monkeypatch.setattr(CassandraSession, "execute", counted)

@@ -119,10 +119,10 @@ class Future:
     def __init__(self, outcome: Exception | str) -> None:
         self._outcome = outcome
 
-    def result(self) -> str:
+    def result(self) -> SimpleNamespace:
         if isinstance(self._outcome, Exception):
             raise self._outcome
-        return self._outcome
+        return SimpleNamespace(current_rows=[self._outcome], paging_state=None)
 
 
 class Driver:
@@ -160,7 +160,7 @@ def session_over(monkeypatch: pytest.MonkeyPatch) -> Callable[[Driver], Any]:
 
 def test_a_passing_failure_is_tried_again(session_over: Callable[[Driver], Any]) -> None:
     driver = Driver(write_timeout(), overloaded(), OperationTimedOut(), "done")
-    assert session_over(driver).execute("statement") == "done"
+    assert session_over(driver).execute("statement") == (["done"], None)
 
 
 def test_no_attempt_begins_after_the_deadline(session_over: Callable[[Driver], Any]) -> None:
