@@ -22,6 +22,7 @@ from kt_es.extras import require
 from kt_es.formats.configs import check_directory, check_origin
 from kt_es.formats.entries import PublicKey
 from kt_es.ledger.cassandra_settings import CassandraSettings, parse_shared
+from kt_es.ledger.opening import Sharing
 from kt_es.node.limits import BOUNDS, NodeLimits
 from kt_es.process.files import MAX_KEY_FILE, check_private, read_private
 from kt_es.process.log_filters import hide, keep_secret, password_of, without_password
@@ -242,6 +243,12 @@ class Settings(_Table):
             tls_cert=None if store.tls_cert is None else self.path(store.tls_cert),
             tls_key=None if store.tls_key is None else self.path(store.tls_key),
         )
+
+    @property
+    def sharing(self) -> Sharing | None:
+        """What a signer or front end needs to use the shared store. Raises what ``shared`` raises."""
+        shared = self.shared
+        return None if shared is None else Sharing(shared, self.origin, self.store.cache)
 
     def path(self, relative: Path) -> Path:
         return self.base / relative

@@ -131,6 +131,14 @@ class DiskFullError(UnavailableError):
         self.where = where
 
 
+class StoreAwayError(UnavailableError):
+    """The shared store cannot be reached, or too few of its replicas can."""
+
+
+class UnverifiedRowError(UnavailableError):
+    """A row of the shared store is missing, or it is not the one that a signed head needs."""
+
+
 class MisfitError(UnavailableError):
     """The server speaks another protocol, or the TLS handshake with it fails.
 

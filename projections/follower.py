@@ -20,10 +20,11 @@ import structlog
 from kt_es.errors import AccessDeniedError, KtError, MalformedError, UnavailableError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames, Subscription
 from kt_es.formats.queue import Record
+from kt_es.ledger.adoption import following
 from kt_es.ledger.anchor import Anchor
 from kt_es.ledger.ledger import Ledger, check_pinned
-from kt_es.ledger.replay import Replay, ReplayedEpoch
-from kt_es.ledger.rows import OpeningTable
+from kt_es.ledger.openings import OpeningTable
+from kt_es.ledger.replay import ReplayedEpoch
 from kt_es.process.outage import Backoff, Outage, keep_trying
 from kt_es.process.signals import Worker
 from kt_es.server.batcher import Waiters
@@ -77,7 +78,9 @@ def follow(
     def attempt() -> None:
         ledger.resume()
         with closing(connect()) as log:
-            replay = Replay(log, names, ledger, listener.on_record)
+            replay = following(log, names, ledger, listener.on_record)
+            for replayed in replay.jump():
+                listener.on_epoch(replayed)
             with closing(_heads(log, names, ledger, listener, stop, outage=outage)) as heads:
                 for head in heads:
                     listener.on_head(head)

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -22,8 +23,8 @@ from kt_es.eventstore.streams import StreamNames
 from kt_es.formats.entries import PublicKey
 from kt_es.ledger.anchor import check_commit
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.rocks import open_patiently
-from kt_es.ledger.tables import FAMILIES
+from kt_es.ledger.opening import Sharing, open_store, patiently
+from kt_es.ledger.pages import CACHE_BYTES
 from kt_es.process.files import read_key
 from kt_es.process.outage import Outage
 from kt_es.process.signals import Reloaded, differing, reloading
@@ -41,7 +42,8 @@ _LOG = structlog.get_logger("kt_es.server")
 class FrontendSettings:
     """``signer_key`` is any signer key of the directory, ``log`` a connection string (``esdb://...``).
 
-    ``data`` is the directory of the replica, ``vrf_key`` a PEM file. Port 0 takes a free port. Submissions
+    ``data`` is the directory of the replica. With ``sharing`` there is no replica, and only evidence is saved
+    there. ``vrf_key`` is a PEM file. Port 0 takes a free port. Submissions
     are refused while more than ``max_backlog`` items wait. With the PEM files ``tls_cert`` and ``tls_key``,
     HTTPS is served.
     """
@@ -58,6 +60,7 @@ class FrontendSettings:
     limits: ClientLimits = DEFAULT_LIMITS
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    sharing: Sharing | None = None
 
 
 def serve(
@@ -85,11 +88,18 @@ def serve(
 
     vrf, tls, connect_log = _inputs(settings)
     with ExitStack() as stack:
-        store = open_patiently(settings.data, FAMILIES, stop, Outage("storage", _LOG))
+        outage, sharing = Outage("storage", _LOG), settings.sharing
+        opening = partial(open_store, settings.data if sharing is None else None, sharing)
+        store = patiently(opening, stop, outage)
         if store is None:
             return
         stack.callback(store.close)
-        ledger = Ledger(store, settings.origin, settings.signer_key)
+        cache = CACHE_BYTES if sharing is None else sharing.cache
+        ledger = patiently(
+            partial(Ledger, store, settings.origin, settings.signer_key, cache_bytes=cache), stop, outage
+        )
+        if ledger is None:
+            return
         # The replica checks as well, but only once the log can be reached.
         check_commit(ledger)
         service = FrontendService(
@@ -101,6 +111,7 @@ def serve(
             data=settings.data,
             max_backlog=settings.max_backlog,
             limits=settings.limits,
+            openings_bytes=cache // 4,
             now=now,
         )
         again = reread or (lambda: settings)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -26,9 +27,8 @@ from kt_es.ledger.anchor import WRONG_LOG
 from kt_es.ledger.clock import interval_change
 from kt_es.ledger.convicting import check_unconvicted, keep, keeping_evidence
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.opening import open_store, patiently
 from kt_es.ledger.replay import ReplayedEpoch
-from kt_es.ledger.rocks import open_patiently
-from kt_es.ledger.tables import FAMILIES
 from kt_es.process.exposition import exposed
 from kt_es.process.outage import Backoff, Outage, keep_trying
 from kt_es.process.signals import Worker
@@ -87,7 +87,9 @@ def monitor(
     with ExitStack() as stack:
         if settings.metrics is not None:
             stack.enter_context(exposed(metrics.registry, *settings.metrics))
-        store = open_patiently(settings.data, FAMILIES, stop, outage, lambda: metrics.disk_full.set(1))
+        # A monitor decides everything by itself, so it shares no store.
+        opening = partial(open_store, settings.data, None)
+        store = patiently(opening, stop, outage, lambda: metrics.disk_full.set(1))
         if store is None:
             return
         stack.callback(store.close)

@@ -15,8 +15,9 @@ from kt_es.errors import EquivocationError, KtError, RollbackError
 from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.ledger.convicting import keep
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.openings import OpeningCache, Openings, OpeningTable
+from kt_es.ledger.pages import CACHE_BYTES
 from kt_es.ledger.replay import ReplayedEpoch
-from kt_es.ledger.rows import OpeningTable
 from kt_es.process.signals import Worker
 from kt_es.server.answers import Indexer, OpeningReader
 from kt_es.server.availability import MAX_BACKLOG, Appender, Backlog, LogConnections, LogWatch
@@ -53,6 +54,8 @@ class FrontendService:
     Args:
         failed: called, from any thread, with the error that must end the front end.
         data: directory below which evidence is saved; None saves nothing.
+        openings_bytes: memory for openings, if ``ledger`` is over a shared store. Otherwise the table of
+            openings in the data directory has all of them.
         now: wall clock in ms.
     """
 
@@ -67,6 +70,7 @@ class FrontendService:
         data: Path | None = None,
         max_backlog: int = MAX_BACKLOG,
         limits: ClientLimits = DEFAULT_LIMITS,
+        openings_bytes: int = CACHE_BYTES,
         now: Callable[[], int] = wall_clock,
     ) -> None:
         self._failed = failed
@@ -79,8 +83,14 @@ class FrontendService:
         self._appender = Appender(log, self.watch)
         self._batcher = Batcher(self._appender, names.queue)
         self.replica = Replica(connect_log, names, ledger, on_epoch=self._on_epoch, failed=self._fail)
-        self.openings = OpeningTable(ledger.store)
-        self.follower = OpeningsFollower(connect_log, names, self.openings, self._fail)
+        self.openings: Openings
+        followers: list[Replica | OpeningsFollower] = [self.replica]
+        if ledger.store.is_shared:
+            self.openings = OpeningCache(openings_bytes)
+        else:
+            self.openings = table = OpeningTable(ledger.store)
+            self.follower = OpeningsFollower(connect_log, names, table, self._fail)
+            followers.append(self.follower)
         self._reader = OpeningReader(self.openings, log, names, self.watch)
         self.directory = DirectoryReader(names.directory, ledger, Indexer(vrf), self._reader)
         # The VRF key of another directory is refused before anything listens.
@@ -91,15 +101,14 @@ class FrontendService:
             names.heads,
             log,
             now,
-            denied=lambda: [part.denied for part in (self.replica, self.follower) if part.denied],
+            denied=lambda: [part.denied for part in followers if part.denied],
         )
         self.metrics = Metrics(now, self.backlog, self.health.has)
         self.metrics.committed(ledger.committed.epoch, ledger.committed.standing.timestamp)
         self._batches = Worker("batcher", lambda _: self._batcher.run(), self._fail)
         self._sweeper = Sweeper(log, names, ledger, self.openings)
         self._workers = [
-            self.replica.worker,
-            self.follower.worker,
+            *(part.worker for part in followers),
             Worker("sweeper", self._sweeper.run, self._fail),
             Worker("log watch", self.watch.run, self._fail),
             self._batches,

@@ -68,7 +68,7 @@ def save(ledger: Ledger, file: BinaryIO, progress: Progress = lambda _w, _n: Non
 def _rows(ledger: Ledger, leaves: list[LeafRef]) -> list[SnapshotRow]:
     # Verifies that each entry is the one of its leaf. The bytes that are saved are the stored ones.
     ledger.mutations_at(leaves)
-    stored = ledger.tables.entries.get_many([(leaf.index, leaf.version) for leaf in leaves])
+    stored = ledger.tables.entries.get_many(leaves)
     return [
         SnapshotRow(leaf.index, leaf.version, entry.sequence, entry.data)
         for leaf, entry in zip(leaves, stored, strict=True)
@@ -126,7 +126,7 @@ def _load_entries(source: _Source, store: Store, committed: Committed, progress:
     while batch := list(islice(leaves, SLICE)):
         root, pages = tree.load(root, must.version, [leaf for leaf, _ in batch])
         changes = tables.pages.put(must.version, pages)
-        changes += [tables.entries.put(leaf.index, leaf.version, entry) for leaf, entry in batch]
+        changes += [tables.entries.put(leaf, entry) for leaf, entry in batch]
         store.write(changes, sync=False)
         progress("entries loaded", root.size)
     if root != must:
@@ -159,7 +159,7 @@ def _rest(tables: Tables, committed: Committed, event: HeadEvent, configs: Seque
     changes += [tables.configs.put(1, number, data) for number, data in enumerate(configs)]
     return [
         *changes,
-        tables.heads.put(committed.epoch, event),
+        *tables.heads.put(committed.epoch, event),
         tables.states.put_beginning(Beginning(committed.epoch, committed.log.size)),
         tables.states.put(committed),
     ]

@@ -32,6 +32,7 @@ import structlog
 from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import ANY, Event, EventLog, GroupSubscription, NewEvent, StreamNames
 from kt_es.formats.queue import EPOCH_MARKER, Marker
+from kt_es.ledger.adoption import Adoption
 from kt_es.ledger.anchor import check_commit
 from kt_es.ledger.ledger import Ledger, check_pinned, head_at
 from kt_es.ledger.replay import Replay
@@ -110,16 +111,20 @@ class Signer:
         self._delivered = -1
 
     def recover(self) -> None:
-        """Bring the ledger to the last published head.
+        """Bring the ledger to the last published head: by a replay, or from the state in a shared store.
 
-        Verdicts are decided, roots computed and heads verified again. The signatures of mutations are not
-        verified: the head that this signer signed covers their verdicts.
+        In a replay verdicts are decided, roots computed and heads verified again. The signatures of mutations
+        are not verified: the head that this signer signed covers their verdicts.
         """
         goal = last_published(self._log, self._names.heads)
         progress = SignerProgress(self._effects.monotonic, self._ledger.committed.log.size, goal)
-        replay = Replay(self._log, self._names, self._ledger, progress.record, verify_signatures=False)
         check_published(self._log, self._names, self._ledger)
-        for epoch in replay.catch_up():
+        following: Replay | Adoption
+        if self._ledger.store.is_shared:
+            following = Adoption(self._log, self._names, self._ledger, completes=True)
+        else:
+            following = Replay(self._log, self._names, self._ledger, progress.record, verify_signatures=False)
+        for epoch in following.catch_up():
             progress.epoch(epoch.head)
         progress.end()
         check_pinned(self._ledger)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import Empty, Full, Queue
 
@@ -18,8 +19,8 @@ from kt_es.eventstore.streams import Event, EventLog, GroupSubscription, StreamN
 from kt_es.formats.entries import PublicKey
 from kt_es.ledger.convicting import keeping_evidence
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.rocks import open_patiently
-from kt_es.ledger.tables import FAMILIES
+from kt_es.ledger.opening import Sharing, open_store, patiently
+from kt_es.ledger.pages import CACHE_BYTES
 from kt_es.process.exposition import exposed
 from kt_es.process.outage import Backoff, Outage, keep_trying
 from kt_es.process.signals import Reloaded, differing, reloading
@@ -176,6 +177,7 @@ class SignerSettings:
     keys: Path
     limits: EpochLimits
     metrics: tuple[str, int] | None = None  # host and port to serve metrics at
+    sharing: Sharing | None = None  # where the map is, if it is not in ``data``
 
 
 @dataclass(slots=True)
@@ -216,21 +218,28 @@ def serve(
     with ExitStack() as stack:
         if settings.metrics is not None:
             stack.enter_context(exposed(metrics.registry, *settings.metrics))
-        store = open_patiently(settings.data, FAMILIES, stop, outage, lambda: metrics.disk_full.set(1))
+        opening = partial(open_store, settings.data, settings.sharing)
+        store = patiently(opening, stop, outage, lambda: metrics.disk_full.set(1))
         if store is None:
             return
         stack.callback(store.close)
         metrics.disk_full.set_function(lambda: store.is_full)
         stack.enter_context(keeping_evidence(settings.data))
-        ledger = Ledger(store, settings.origin, settings.pinned)
+        cache = CACHE_BYTES if settings.sharing is None else settings.sharing.cache
+        ledger = patiently(
+            partial(Ledger, store, settings.origin, settings.pinned, cache_bytes=cache), stop, outage
+        )
+        if ledger is None:
+            return
+        writer: Ledger = ledger
 
         def signer(log: EventLog) -> Signer:
             # Before it joins the group: after a failure a standby on another disk may join instead.
-            ledger.resume()
+            writer.resume()
             return Signer(
                 log,
                 settings.names,
-                ledger,
+                writer,
                 keys,
                 effects=effects,
                 limits=lambda: reload.limits,

@@ -169,7 +169,10 @@ class EpochWork:
             self._publish_records()
 
     def finish(self) -> MapHead:
-        """Publish the records, then the head, then commit locally. The epoch must be closed."""
+        """Publish the records, then the head, then commit. The epoch must be closed.
+
+        What others read of a shared store is written before the head is published.
+        """
         config = self.config
         if config is None:
             raise DivergenceError("an epoch was closed without a config in force")
@@ -180,6 +183,7 @@ class EpochWork:
         head, state = self._fold.close()
         event = sign_head(head, state, self._keys.key_for(config.signer_key))
         published = content_event(self._names.heads, MAP_HEAD, event.encode())
+        self._fold.prepare(state, event, self._records_next)
         # No head is published on a log that does not hold the last committed head.
         Anchor(self._names, self._ledger).check(self._log)
         publish(self._log, self._names.heads, self._base.epoch, [published], self._contradiction)
@@ -203,6 +207,7 @@ class EpochWork:
         for batch in _batches(self._outbox):
             publish(self._log, self._names.mutations, self._records_next, batch)
             self._records_next += len(batch)
+        self._fold.appended(self._packer.first)
         self._outbox = []
         self._outbox_size = 0
         self.phases["records"] = self.phases.get("records", 0.0) + self._monotonic() - began

@@ -28,6 +28,7 @@ class ProblemReason(StrEnum):
     UNAUTHORIZED = "unauthorized"
     FOREIGN_ERASURE = "foreign-erasure"
     UNKNOWN_EPOCH = "unknown-epoch"
+    PRUNED_EPOCH = "pruned-epoch"
     OVERSIZE = "oversize"
     UNSUPPORTED_MEDIA = "unsupported-media"
     TOO_MANY_REQUESTS = "too-many-requests"
@@ -48,6 +49,7 @@ _ANYWHERE = {
     503: "Not now; the same request may be sent again",
 }
 _OF_EPOCHS = {404: "There is no such epoch here yet"}
+_OF_MAPS = {**_OF_EPOCHS, 410: "The map of that epoch is no longer kept here"}
 _OF_SUBMISSIONS = {
     403: "It is not signed by a key that may",
     409: "It conflicts with what the directory holds",
@@ -83,9 +85,9 @@ class Operation:
 
 
 DIRECTORY = Operation("/v1/directory", {200: models.DirectoryBody})
-LOOKUP = Operation("/v1/lookup", {200: models.LookupBody}, models.LookupRequest, _OF_EPOCHS)
+LOOKUP = Operation("/v1/lookup", {200: models.LookupBody}, models.LookupRequest, _OF_MAPS)
 HISTORY = Operation("/v1/history", {200: models.HistoryBody}, models.HistoryRequest)
-RANGE = Operation("/v1/range", {200: models.RangeBody}, models.RangeRequest, _OF_EPOCHS)
+RANGE = Operation("/v1/range", {200: models.RangeBody}, models.RangeRequest, _OF_MAPS)
 LATEST_HEAD = Operation("/v1/heads/latest", {200: models.HeadBody})
 HEAD = Operation("/v1/heads/{epoch}", {200: models.HeadBody}, own_problems=_OF_EPOCHS)
 CONSISTENCY = Operation("/v1/consistency", {200: models.ConsistencyBody}, own_problems=_OF_EPOCHS)

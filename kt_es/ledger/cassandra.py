@@ -55,6 +55,11 @@ class CassandraStore:
         return True
 
     @property
+    def problem(self) -> str | None:
+        """The last failure is in the error that told it: ``SharedStore`` remembers it."""
+        return None
+
+    @property
     def is_full(self) -> bool:
         return False
 

@@ -19,7 +19,9 @@ from kt_es.formats.queue import Item, Marker, Record, Verdict
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.store import Change
-from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG, EntryTable, StoredEntry
+from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG, EntryTable, StoredEntry, Tables
+from kt_es.merkle.log import NodeId, Nodes
+from kt_es.merkle.map import LeafRef
 
 # Bytes of entries that are kept in memory before they are written, besides ``Ledger.slice_size`` changes.
 SLICE_BYTES = 8 << 20
@@ -37,17 +39,22 @@ class EpochFold:
         self._ledger = ledger
         self._tables = ledger.tables
         self._base = ledger.committed
-        self._accepted = _Accepted(self._tables.entries, self._base.epoch + 1)
+        # A shared store may have entries of an aborted epoch with the same number, so it is not asked.
+        entries = None if ledger.store.is_shared else self._tables.entries
+        self._accepted = _Accepted(entries, self._base.epoch + 1)
         self.epoch = Epoch.after(self._base.standing, self._accepted)
         self._root = self._base.root
         self._log = self._base.log
         self._queue_next = self._base.queue_next
         self._staged: list[tuple[bytes, bytes]] = []  # index and entry hash, not yet in the map
         self._puts: list[Change] = []
+        self._nodes: Nodes = []  # of records that are not appended yet
+        self._replaced = bytearray()  # keys of pages, for ``PageTable.put_replaced``
         self._has_pages = False  # among the puts: they have to be written before more are made of them
         self._entry_bytes = 0
         self._first_versions = 0
         self._is_clear = False
+        self._is_prepared = False
         self._slices = 0
 
     @property
@@ -99,13 +106,26 @@ class EpochFold:
                 self._ledger.last_erasure = self.epoch.number
             records.append((record, encoded))
         self._log, created = self._log.append([log_leaf_hash(data) for _, data in records])
-        self._puts += self._tables.nodes.put(MUTATIONS_LOG, created)
+        if self._ledger.store.is_shared:
+            self._nodes += created
+        else:
+            # Nobody else reads them before the commit.
+            self._puts += self._tables.nodes.put(MUTATIONS_LOG, created)
         self._queue_next = items[-1].revision + 1
         if len(self._staged) >= self._ledger.slice_size:
             self._apply()
         if len(self._puts) >= self._ledger.slice_size or self._entry_bytes >= SLICE_BYTES:
             self._flush()
         return records
+
+    def appended(self, size: int) -> None:
+        """Write the nodes of the first ``size`` records to a shared store: the records are in the log now.
+
+        It gets no node of a record that may never be appended.
+        """
+        ripe = [node for node in self._nodes if _end(node[0]) <= size]
+        self._nodes = [node for node in self._nodes if _end(node[0]) > size]
+        self._puts += self._tables.nodes.put(MUTATIONS_LOG, ripe)
 
     def _current(
         self, parsed: Sequence[epochs.Parsed], sealed: Sequence[Verdict] | None
@@ -130,8 +150,8 @@ class EpochFold:
         self._staged.append((index, mutation.entry_hash))
         self._first_versions += mutation.entry.version == 1
         if isinstance(content, bytes):
-            entry = StoredEntry(record.sequence, content)
-            self._puts.append(self._tables.entries.put(index, self.epoch.number, entry))
+            leaf = LeafRef(index, mutation.entry_hash, self.epoch.number)
+            self._puts.append(self._tables.entries.put(leaf, StoredEntry(record.sequence, content)))
             self._entry_bytes += len(content)
 
     def _apply(self) -> None:
@@ -144,11 +164,12 @@ class EpochFold:
                 self._flush()
             self._root, pages = self._ledger.map.apply(self._root, self.epoch.number, part)
             self._puts += self._tables.pages.put(self.epoch.number, pages)
+            self._replaced += self._tables.pages.replaced(pages)
             self._has_pages = True
         self._staged = []
 
     def _flush(self) -> None:
-        self._puts.append(self._tables.ahead.put(self._slices, self._puts))
+        self._puts += self._tables.ahead.put(self._slices, self._puts)
         self._slices += 1
         self._ledger.store.write(self._puts, sync=False)
         self._puts = []
@@ -181,18 +202,54 @@ class EpochFold:
         )
         return head, Committed(standing, self._root, self._log, self._base.heads, self._queue_next)
 
+    def prepare(self, state: Committed, event: HeadEvent, records_next: int) -> None:
+        """Write everything that others need before ``event`` is published. A store of one process needs none.
+
+        All records are appended. A later call writes nothing.
+        """
+        if self._ledger.store.is_shared and not self._is_prepared:
+            if state.epoch == 1 and self._tables.heads.get(1, again=True) not in (None, event.encode()):
+                raise DivergenceError(
+                    "the shared store has epoch 1 of another directory, or of this one before it began anew: "
+                    "name another keyspace in kt.toml and run `kt store init`"
+                )
+            self.appended(self._log.size)
+            changes = list(self._puts)
+            changes += self._tables.pages.put_replaced(event, state.epoch, bytes(self._replaced))
+            self._ledger.store.write(changes)
+            # After all others: who finds the state finds everything that it leads to.
+            self._ledger.store.write(
+                self._tables.states.put_published(event, replace(state, records_next=records_next))
+            )
+            self._puts, self._is_prepared = [], True
+
     def commit(self, state: Committed, event: HeadEvent, records_next: int) -> Committed:
         """Make the epoch durable and visible by one atomic write, and return the state."""
-        heads, created = state.heads.append([log_leaf_hash(event.smh_bytes)])
-        committed = replace(state, heads=heads, records_next=records_next)
-        self._puts += self._tables.nodes.put(HEADS_LOG, created)
-        self._puts.append(self._tables.heads.put(state.epoch, event))
-        self._puts += [self._tables.ahead.delete(number) for number in range(self._slices)]
-        self._puts.append(self._tables.states.put(committed))
-        self._ledger.store.write(self._puts, sync=True)
+        self.prepare(state, event, records_next)
+        committed, changes = with_head(self._tables, state, event, records_next)
+        changes += [change for number in range(self._slices) for change in self._tables.ahead.delete(number)]
+        self._ledger.store.write([*self._puts, *changes], sync=True)
         self._puts = []
         self._ledger.committed = committed
         return committed
+
+
+def _end(node: NodeId) -> int:
+    """Return the number of the first leaf behind a node."""
+    return (node.offset + 1) << node.level
+
+
+def with_head(
+    tables: Tables, state: Committed, event: HeadEvent, records_next: int
+) -> tuple[Committed, list[Change]]:
+    """Return ``state`` with its own head in the log of heads, and the rows that a published head brings."""
+    heads, created = state.heads.append([log_leaf_hash(event.smh_bytes)])
+    committed = replace(state, heads=heads, records_next=records_next)
+    return committed, [
+        *tables.nodes.put(HEADS_LOG, created),
+        *tables.heads.put(state.epoch, event),
+        tables.states.put(committed),
+    ]
 
 
 def _parts(staged: list[tuple[bytes, bytes]], size: int) -> Iterator[list[tuple[bytes, bytes]]]:
@@ -209,10 +266,11 @@ def _parts(staged: list[tuple[bytes, bytes]], size: int) -> Iterator[list[tuple[
 class _Accepted:
     """What the epoch has accepted, index to entry hash: the last slice in memory, the rest in the store.
 
-    Until this run has written a slice, the store is not asked: then it has no entry of the epoch.
+    Until this run has written a slice, the store is not asked: then it has no entry of the epoch. Without a
+    table everything stays in memory, some 200 bytes for each entry.
     """
 
-    def __init__(self, entries: EntryTable, epoch: int) -> None:
+    def __init__(self, entries: EntryTable | None, epoch: int) -> None:
         self._entries = entries
         self._epoch = epoch
         self._recent: dict[bytes, bytes] = {}
@@ -221,13 +279,14 @@ class _Accepted:
 
     def flushed(self) -> None:
         """Note that everything accepted so far is in the store now."""
-        self._is_flushed = True
-        self._recent = {}
+        if self._entries is not None:
+            self._is_flushed = True
+            self._recent = {}
 
     def expect(self, indices: Sequence[bytes]) -> None:
         """Read from the store, in one call, what ``get`` is going to be asked for."""
-        if self._is_flushed:
-            stored = self._entries.get_many([(index, self._epoch) for index in indices])
+        if self._is_flushed and self._entries is not None:
+            stored = self._entries.get_many([LeafRef(index, b"", self._epoch) for index in indices])
             self._stored = dict(zip(indices, stored, strict=True))
 
     def get(self, index: bytes, /) -> bytes | None:

@@ -13,16 +13,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from kt_es.epochs import Current, Standing
-from kt_es.errors import DivergenceError, MalformedError, VerificationError
+from kt_es.errors import ConfigError, DivergenceError, MalformedError, VerificationError
 from kt_es.formats.configs import SignedConfig, verify_chain
 from kt_es.formats.entries import Mutation, PublicKey
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
-from kt_es.formats.proofs import ErasureProof
-from kt_es.ledger.pages import PageCache
+from kt_es.ledger.pages import CACHE_BYTES, PageCache
 from kt_es.ledger.rows import Committed
+from kt_es.ledger.shared_tables import tables_of
 from kt_es.ledger.store import Store
-from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG, StoredEntry, Tables
-from kt_es.merkle.log import ProofPlan, plan_consistency, plan_inclusion, plan_range
+from kt_es.ledger.tables import StoredEntry, mutation_of
 from kt_es.merkle.map import EMPTY_ROOT, LeafRef, Map, Root
 
 # Changes of an epoch that are kept in memory before they are written: some 20 MB.
@@ -35,22 +34,31 @@ class Ledger:
     ``committed`` is replaced after the write that made it durable.
     """
 
-    def __init__(self, store: Store, origin: str, pinned: PublicKey, slice_size: int = SLICE) -> None:
+    def __init__(
+        self,
+        store: Store,
+        origin: str,
+        pinned: PublicKey,
+        slice_size: int = SLICE,
+        *,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
         """Open the ledger of the directory ``origin`` in ``store``.
 
         Args:
             pinned: The key that the reader knows the directory by: any signer key of its chain of configs
                 (``check_pinned``).
             slice_size: See ``SLICE``.
+            cache_bytes: Memory for verified pages.
 
         Raises:
             DivergenceError: The store is damaged, or another directory's.
         """
         self.store = store
-        self.tables = Tables(store)
+        self.tables = tables_of(store)
         self.pinned = pinned
         self.slice_size = slice_size
-        self.map = Map(self.tables.pages, PageCache())
+        self.map = Map(self.tables.pages, PageCache(cache_bytes))
         # Whether lookups have to ask for erasures at all. The fold sets both when it accepts an erasure.
         self.has_erasures = not self.tables.erasures.is_empty()
         # The latest epoch known to have an erasure, committed or not; 0 before a fold has accepted any.
@@ -69,9 +77,20 @@ class Ledger:
 
     def _load(self) -> None:
         stored = self.tables.states.committed(self.committed.standing.origin, self.pinned)
+        if self.tables.heads.are_elsewhere:
+            raise ConfigError(
+                "the map of this data directory is in a shared store: name the store in kt.toml ([store] "
+                "shared), or delete the directory, and it is built from the log. `kt store check` examines "
+                "the shared store"
+            )
         self.committed = stored or self.committed
         self.tables.pages.upgrade(self.committed.root)
         self.oldest = self.tables.states.oldest()
+        if not self.store.is_shared and self.oldest > max(1, self.committed.epoch):
+            raise DivergenceError(
+                f"the data directory is damaged: the oldest epoch that it keeps is {self.oldest}, the latest "
+                f"is {self.committed.epoch}"
+            )
 
     def begins_under(self, key: PublicKey) -> None:
         """Judge the directory's first config by ``key``. Only before the first epoch."""
@@ -84,9 +103,15 @@ class Ledger:
         Raises:
             DivergenceError: A mutation is missing, damaged, or not the one of its leaf.
         """
-        keys = [(leaf.index, leaf.version) for leaf in leaves if leaf is not None]
-        stored = iter(self.tables.entries.get_many(keys))
-        return [None if leaf is None else _mutation_of(leaf, next(stored)) for leaf in leaves]
+        wanted = [leaf for leaf in leaves if leaf is not None]
+        stored = iter(self.tables.entries.get_many(wanted) if wanted else ())
+        return [None if leaf is None else self._mutation_of(leaf, next(stored)) for leaf in leaves]
+
+    def _mutation_of(self, leaf: LeafRef, stored: StoredEntry | None) -> Mutation:
+        try:
+            return mutation_of(leaf, stored)
+        except DivergenceError:
+            return mutation_of(leaf, self.tables.entries.get_many([leaf], again=True)[0])
 
     def current(self, committed: Committed, indices: Sequence[bytes]) -> list[Current | None]:
         """Return what the map held at each index at the end of ``committed``'s epoch."""
@@ -94,34 +119,9 @@ class Ledger:
         return [None if held is None else Current(held.entry, held.entry_hash) for held in found]
 
     def history(self, committed: Committed, index: bytes, after: int = 0) -> Iterator[tuple[int, Mutation]]:
-        """Yield every ``(epoch, mutation)`` above version ``after`` that took effect at ``index``, in order.
-
-        Versions only grow, so a binary search among the epochs finds the first one without reading those
-        before it.
-        """
-        low, high = 1, committed.epoch + 1
-        while after and low < high:
-            middle = (low + high) // 2
-            first = next(self.tables.entries.scan(index, middle), None)
-            if first is None or first[2].mutation().entry.version > after:
-                high = middle
-            else:
-                low = first[1] + 1
-        for _, epoch, stored in self.tables.entries.scan(index, low):
-            if epoch <= committed.epoch:
-                yield epoch, stored.mutation()
-
-
-def _mutation_of(leaf: LeafRef, stored: StoredEntry | None) -> Mutation:
-    if stored is None:
-        raise DivergenceError(f"the entry at index {leaf.index.hex()} of epoch {leaf.version} is missing")
-    try:
-        mutation = stored.mutation()
-    except MalformedError as error:
-        raise DivergenceError(f"the entry at index {leaf.index.hex()} is damaged: {error}") from None
-    if mutation.entry_hash != leaf.entry_hash:
-        raise DivergenceError(f"the entry at index {leaf.index.hex()} is not the one in the map")
-    return mutation
+        """Yield each ``(epoch, mutation)`` above version ``after`` that took effect at ``index``."""
+        leaf = self.map.lookup(committed.root, index)
+        return iter(()) if leaf is None else self.tables.entries.history(leaf, after)
 
 
 def config_chain(ledger: Ledger, committed: Committed) -> tuple[SignedConfig, ...]:
@@ -130,7 +130,7 @@ def config_chain(ledger: Ledger, committed: Committed) -> tuple[SignedConfig, ..
     Raises ``DivergenceError`` if the stored configs are incomplete or damaged.
     """
     try:
-        chain = tuple(SignedConfig.decode(data) for data in ledger.tables.configs.up_to(committed.epoch))
+        chain = ledger.tables.configs.chain(committed)
     except MalformedError as error:
         raise DivergenceError(f"the data directory has a damaged config: {error}") from None
     in_force = committed.standing.config
@@ -203,28 +203,6 @@ def head_at(ledger: Ledger, epoch: int) -> tuple[HeadEvent, MapHead]:
         ) from None
 
 
-def prove_head(ledger: Ledger, epoch: int, size: int) -> tuple[bytes, ...]:
-    """Prove that the head of ``epoch`` is in the log of map heads of ``size`` (RFC 6962, 2.1.1)."""
-    return _proof(ledger, HEADS_LOG, plan_inclusion(epoch - 1, size))
-
-
-def prove_consistency(ledger: Ledger, log: bytes, size1: int, size2: int) -> tuple[bytes, ...]:
-    """Prove that a log of ``size2`` continues the log of ``size1`` (RFC 6962, 2.1.2); no hashes for size 0.
-
-    ``log`` is ``HEADS_LOG`` or ``MUTATIONS_LOG``; ``0 <= size1 <= size2``, else ValueError.
-    """
-    return () if size1 == 0 else _proof(ledger, log, plan_consistency(size1, size2))
-
-
-def prove_range(ledger: Ledger, start: int, end: int, size: int) -> tuple[bytes, ...]:
-    """Prove that the leaves ``start`` up to ``end`` (excluded) stand in the log of map heads of ``size``."""
-    return _proof(ledger, HEADS_LOG, plan_range(start, end, size))
-
-
-def _proof(ledger: Ledger, log: bytes, plan: ProofPlan) -> tuple[bytes, ...]:
-    return tuple(plan.proof(ledger.tables.nodes.get_many(log, plan.nodes)))
-
-
 def roots_from(ledger: Ledger, root: Root, first: int, last: int) -> Iterator[tuple[HeadEvent, Root]]:
     """Yield the head and the map of each epoch from ``first``, whose map is ``root``, up to ``last``.
 
@@ -256,25 +234,3 @@ def map_root_at(ledger: Ledger, committed: Committed, epoch: int) -> Root:
         else:
             low = middle + 1
     return Root(low, head.map_root, head.map_size)
-
-
-def prove_erasure(
-    ledger: Ledger, committed: Committed, index: bytes, entry_hash: bytes, answered: int
-) -> ErasureProof | None:
-    """Prove that the opening of one entry was erased; None if it was not.
-
-    ``answered`` is the epoch of the answer. The record is proven under the head of that epoch if the head
-    covers the record, otherwise under the latest head.
-    """
-    if not ledger.has_erasures:
-        return None
-    erasure = next(ledger.tables.erasures.up_to(committed.epoch, index, entry_hash), None)
-    if erasure is None:
-        return None
-    covering = answered if erasure.epoch <= answered else committed.epoch
-    event, head = head_at(ledger, covering)
-    inclusion = _proof(ledger, MUTATIONS_LOG, plan_inclusion(erasure.sequence, head.log_size))
-    if covering == answered:
-        return ErasureProof(erasure.record, inclusion, None, ())
-    beside = prove_head(ledger, covering, committed.heads.size)
-    return ErasureProof(erasure.record, inclusion, event.smh_bytes, beside)

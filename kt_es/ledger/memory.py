@@ -16,6 +16,10 @@ class MemoryStore:
         return False
 
     @property
+    def problem(self) -> str | None:
+        return None
+
+    @property
     def is_full(self) -> bool:
         return False
 

@@ -11,6 +11,7 @@ from typing import ClassVar
 import structlog
 
 from kt_es.errors import ConfigError, DiskFullError, DivergenceError, KtError
+from kt_es.formats.heads import HeadEvent
 from kt_es.ledger.store import Change, Store
 from kt_es.merkle.map import Root
 from kt_es.merkle.pages import (
@@ -85,8 +86,16 @@ class PageTable:
         self.store.write([], sync=True)
         return count
 
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return self.store.get_many(self.FAMILY, keys)
+    def get_many(self, keys: Sequence[bytes], *, again: bool = False) -> list[bytes | None]:
+        return self.store.get_many(self.FAMILY, keys, again=again)
+
+    def replaced(self, pages: Pages) -> bytes:
+        """Return the keys that ``put_replaced`` gets when the epoch ends: none here, ``put`` listed them."""
+        return b""
+
+    def put_replaced(self, event: HeadEvent, epoch: int, keys: bytes) -> list[Change]:
+        """List the pages ``keys`` that ``epoch``, whose head is ``event``, has replaced."""
+        return []
 
     def upgrade(self, root: Root) -> None:
         """Give the pages of a data directory of an earlier version, whose map is at ``root``, their new keys.

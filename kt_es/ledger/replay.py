@@ -56,7 +56,7 @@ class Replay:
         check_commit(ledger)
         self._log = log
         self._names = names
-        self._records = _ReadAhead(log, names.mutations)
+        self._records = RecordReader(log, names.mutations)
         self._observe = observe
         self._verify_signatures = verify_signatures
         self.ledger = ledger
@@ -68,6 +68,10 @@ class Replay:
         """
         for event in Anchor(self._names, self.ledger).published(self._log):
             yield self.advance(event)
+
+    def jump(self) -> Iterator[ReplayedEpoch]:
+        """Skip no epoch: each is replayed."""
+        return iter(())
 
     def advance(self, event: Event) -> ReplayedEpoch:
         """Verify and commit the epoch of a head event, which must be the next one."""
@@ -127,13 +131,8 @@ class Replay:
         revision = committed.records_next
         read: deque[tuple[int, bytes]] = deque()
         while fold.marker is None:
-            event = self._records.at(revision)
-            if event is None or event.revision != revision or event.type != RECORDS:
-                raise DivergenceError(
-                    f"log of mutations: a records event of epoch {fold.epoch.number} is missing "
-                    f"at revision {revision}"
-                )
-            records = _decoded(event, fold.sequence)
+            event = self._records.of_epoch(revision, fold.epoch.number)
+            records = decoded_records(event, fold.sequence)
             # The first record of the next event closes an event that is full.
             read.append((revision, event.data))
             for packed in replay_records(fold, records, order, packer, verify_signatures=verify):
@@ -154,7 +153,7 @@ class Replay:
         return revision
 
 
-class _ReadAhead:
+class RecordReader:
     """Reads events of one stream by ascending revision: one page of events serves many epochs."""
 
     def __init__(self, log: EventLog, stream: str) -> None:
@@ -173,8 +172,18 @@ class _ReadAhead:
         self._next = revision + 1
         return event
 
+    def of_epoch(self, revision: int, epoch: int) -> Event:
+        """Return the event at ``revision``, which has records of ``epoch``; otherwise ``DivergenceError``."""
+        event = self.at(revision)
+        if event is None or event.revision != revision or event.type != RECORDS:
+            raise DivergenceError(
+                f"log of mutations: a records event of epoch {epoch} is missing at revision {revision}"
+            )
+        return event
 
-def _decoded(event: Event, sequence: int) -> list[tuple[Record, bytes]]:
+
+def decoded_records(event: Event, sequence: int) -> list[tuple[Record, bytes]]:
+    """Return the records of an event, with the bytes of each. The first one must be number ``sequence``."""
     try:
         first, encoded = decode_records(event.data)
     except MalformedError as error:

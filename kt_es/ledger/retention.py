@@ -7,6 +7,8 @@ from itertools import islice
 
 from kt_es.errors import ConfigError, DivergenceError
 from kt_es.ledger.ledger import Ledger, map_root_at
+from kt_es.ledger.proofs import prove_head
+from kt_es.ledger.shared_tables import SharedTables
 from kt_es.merkle.walk import walk
 
 BATCH = 1_000  # entries in one read
@@ -16,17 +18,36 @@ def prune(ledger: Ledger, keep: int) -> int:
     """Delete the pages that none of the last ``keep`` epochs needs, and return how many.
 
     Heads, records, entries and nodes of the logs stay: both logs can be replayed and proven in full. Lookups
-    and histories of older epochs are refused from then on. Nobody else may use the store.
+    and histories of older epochs are refused from then on. Nobody else may use a store on disk; a shared one
+    stays in use.
 
-    Raises ``ConfigError`` if ``keep`` is not at least 1.
+    Raises ``ConfigError`` if ``keep`` is not at least 1, or if there is no epoch yet.
     """
+    _require_epoch(ledger)
     if keep < 1:
         raise ConfigError(f"{keep} epochs cannot be kept: keep 1 or more")
     oldest = max(ledger.oldest, ledger.committed.epoch - keep + 1)
     # Before the first page goes, so that nobody reads an epoch that is not whole.
     ledger.store.write([ledger.tables.states.put_oldest(oldest)])
     ledger.oldest = oldest
+    if isinstance(ledger.tables, SharedTables):
+        return _prune_shared(ledger, ledger.tables, oldest)
     return ledger.tables.pages.prune(oldest)
+
+
+def _prune_shared(ledger: Ledger, tables: SharedTables, oldest: int) -> int:
+    """Delete what the epochs up to ``oldest`` have replaced, epoch by epoch, and the states before it.
+
+    A list counts if it is the one of the published head. Lists of aborted epochs may name other pages.
+    """
+    count = 0
+    for epoch in range(tables.states.pruned() + 1, oldest + 1):
+        event, _ = prove_head(ledger, ledger.committed, epoch)
+        count += tables.pages.prune_epoch(epoch, event)
+        if epoch < oldest:
+            ledger.store.write(tables.states.delete_published(epoch))
+        ledger.store.write([tables.states.put_pruned(epoch)])
+    return count
 
 
 def check_epoch(ledger: Ledger, epoch: int, problem: Callable[[str], None]) -> int:
@@ -36,7 +57,11 @@ def check_epoch(ledger: Ledger, epoch: int, problem: Callable[[str], None]) -> i
 
     Raises ``ConfigError`` for an epoch that is not kept here.
     """
-    newest = ledger.committed.epoch
+    _require_epoch(ledger)
+    newest, begun = ledger.committed.epoch, ledger.tables.states.beginning().epoch
+    if begun and epoch != newest:
+        # The heads before the snapshot would tell which epoch wrote the root page of a later one.
+        raise ConfigError(f"the directory began with a snapshot: of it only epoch {newest} can be checked")
     if not ledger.oldest <= epoch <= newest:
         raise ConfigError(f"epoch {epoch} is not kept here: choose one from {ledger.oldest} to {newest}")
     root, count = map_root_at(ledger, ledger.committed, epoch), 0
@@ -54,3 +79,8 @@ def check_epoch(ledger: Ledger, epoch: int, problem: Callable[[str], None]) -> i
     if count != root.size:
         problem(f"the map of epoch {epoch} has {count} entries, its head says {root.size}")
     return count
+
+
+def _require_epoch(ledger: Ledger) -> None:
+    if ledger.committed.epoch == 0:
+        raise ConfigError("the data directory has no epoch yet: start its process first")

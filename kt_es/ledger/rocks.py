@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,14 +13,11 @@ from rocksdict import CompactOptions, DbClosedError, Rdict, WriteBatch
 from kt_es.errors import ConfigError, DiskFullError, DivergenceError, KtError
 from kt_es.ledger.rocks_database import OwnLockError, RocksDatabase, exists, open_to_write, open_view
 from kt_es.ledger.store import Change, after_prefix
-from kt_es.process.outage import Outage
 from kt_es.process.space import has_space, is_full
 
 SCAN_ROWS = 512
 SPACE_BYTES = 1 << 20
 """Free bytes that a disk which was full must have before a write is tried again."""
-PAUSE = 1.0
-"""Seconds between two attempts of ``open_patiently``."""
 _LOCK_ATTEMPTS = 20
 _LOCK_PAUSE = 0.05
 
@@ -85,6 +82,10 @@ class RocksStore:
     @property
     def is_shared(self) -> bool:
         return False
+
+    @property
+    def problem(self) -> str | None:
+        return None
 
     @property
     def is_full(self) -> bool:
@@ -247,27 +248,3 @@ class RocksStore:
         if str(error).startswith("Corruption"):
             return DivergenceError(f"the data in {self._directory} is damaged: {error}")
         return KtError(f"the store in {self._directory} failed: {error}")
-
-
-def open_patiently(
-    directory: Path,
-    families: Sequence[str],
-    stop: threading.Event,
-    outage: Outage,
-    on_wait: Callable[[], None] = lambda: None,
-) -> RocksStore | None:
-    """Open a store like ``RocksStore.open``, and wait while the disk is full; None if ``stop`` came first.
-
-    ``on_wait`` is called before each pause.
-    """
-    while not stop.is_set():
-        try:
-            store = RocksStore.open(directory, families)
-        except DiskFullError as error:
-            outage.failed(error)
-            on_wait()
-            stop.wait(PAUSE)
-        else:
-            outage.over()
-            return store
-    return None

@@ -1,18 +1,17 @@
-"""What the tables store: the state after an epoch, and the openings of entries."""
+"""What the tables store of the directory as a whole: the state after an epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from typing import ClassVar, TypeVar
 
 from kt_es import epochs
 from kt_es.epochs import Standing
 from kt_es.errors import DivergenceError, MalformedError
-from kt_es.eventstore.streams import Event
 from kt_es.formats.codec import Value, decode, encode, take_array, take_bytes, take_uint
-from kt_es.formats.entries import HASH_LENGTH, OPENING, OPENING_ERASED, Opening, PublicKey, decode_erased
+from kt_es.formats.entries import HASH_LENGTH, PublicKey
+from kt_es.formats.heads import HeadEvent
 from kt_es.ledger.store import Change, Store
 from kt_es.merkle.log import LogState
 from kt_es.merkle.map import EMPTY_ROOT, Root
@@ -20,8 +19,6 @@ from kt_es.merkle.map import EMPTY_ROOT, Root
 T = TypeVar("T")
 
 EMPTY_LOG = LogState()
-
-_POSITION = "meta", b"openings position"  # family and key
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +121,20 @@ class StateTable:
         """Return where the data began; ``DivergenceError`` if that is damaged."""
         return self._get(self.BEGINNING, Beginning.decode) or Beginning()
 
+    def put_published(self, event: HeadEvent, state: Committed) -> list[Change]:
+        """Write the state for other processes, before ``event`` publishes the epoch. There are none here."""
+        return []
+
     def put_oldest(self, epoch: int) -> Change:
         return self.FAMILY, self.OLDEST, epoch.to_bytes(8)
 
     def oldest(self) -> int:
-        """Return the oldest epoch whose pages are all kept: 1, or the bound of the last ``prune``."""
-        return int.from_bytes(self.store.get(self.FAMILY, self.OLDEST) or b"\x01")
+        """Return the oldest epoch whose pages are all kept.
+
+        That is the bound of the last ``prune``, the epoch of the snapshot that the data began with, or 1.
+        """
+        pruned = int.from_bytes(self.store.get(self.FAMILY, self.OLDEST) or b"")
+        return max(1, pruned, self.beginning().epoch)
 
     def _get(self, key: bytes, decode: Callable[[bytes], T]) -> T | None:
         data = self.store.get(self.FAMILY, key)
@@ -137,88 +142,3 @@ class StateTable:
             return None if data is None else decode(data)
         except MalformedError as error:
             raise DivergenceError(f"the data directory is damaged: {error}") from None
-
-
-class Missing(Enum):
-    """Why there is no opening: it was erased, or none is known."""
-
-    ERASED = "erased"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class OpeningTable:
-    """Openings, the private side of the directory, and the position in the log up to which they are stored.
-
-    An erased opening leaves an empty row. So it does not count as one that is still to come, and it cannot
-    come back.
-    """
-
-    FAMILY: ClassVar = "openings"
-    store: Store
-
-    @property
-    def position(self) -> int | None:
-        """The position of the last event that was stored, None before the first."""
-        position = self.store.get(*_POSITION)
-        return None if position is None else int.from_bytes(position)
-
-    def get(self, index: bytes, entry_hash: bytes) -> Opening | Missing:
-        """Return the opening of one entry. ``DivergenceError`` if it is damaged."""
-        data = self.store.get(self.FAMILY, index + entry_hash)
-        if data is None:
-            return Missing.UNKNOWN
-        try:
-            return Opening.decode(data) if data else Missing.ERASED
-        except MalformedError as error:
-            raise DivergenceError(f"a stored opening is damaged: {error}") from None
-
-    def scan(self) -> Iterator[bytes]:
-        """Yield every opening as it is stored, and nothing for an erased one."""
-        return (data for _, data in self.store.scan(self.FAMILY))
-
-    def erase(self, index: bytes, entry_hash: bytes) -> None:
-        """Replace the opening of one entry by the mark that it was erased."""
-        self.store.write([(self.FAMILY, index + entry_hash, b"")], sync=False)
-
-    def add(self, index: bytes | None, event: Event) -> None:
-        """Store an event of the stream of ``index`` and its position in one write.
-
-        Without ``index``, only the position is stored. The write is not synced: after a failure of the
-        machine both come from the streams again. Raises ``MalformedError`` for an event that is neither an
-        opening nor an erasure.
-        """
-        changes = [] if index is None else self._changes(index, event)
-        if event.position is not None:
-            changes.append((*_POSITION, event.position.to_bytes(8)))
-        self.store.write(changes, sync=False)
-
-    def _changes(self, index: bytes, event: Event) -> list[Change]:
-        if event.type == OPENING_ERASED:
-            return [(self.FAMILY, index + decode_erased(event.data), b"")]
-        if event.type != OPENING:
-            raise MalformedError("opening event", "has an unknown type")
-        key = index + Opening.decode(event.data).entry_hash
-        return [] if self.store.get(self.FAMILY, key) == b"" else [(self.FAMILY, key, event.data)]
-
-
-def read_opening(
-    events: Iterable[Event], entry_hash: bytes, opens: Callable[[Opening], bool]
-) -> Opening | Missing:
-    """Find the opening of one entry among the events of its stream, for readers whose table is behind.
-
-    Of several openings that claim to be of this entry, ``opens`` recognizes the true one.
-    """
-    found: Opening | Missing = Missing.UNKNOWN
-    for event in events:
-        try:
-            if event.type == OPENING_ERASED and decode_erased(event.data) == entry_hash:
-                return Missing.ERASED
-            if event.type == OPENING and found is Missing.UNKNOWN:
-                opening = Opening.decode(event.data)
-                if opening.entry_hash == entry_hash and opens(opening):
-                    found = opening
-        except MalformedError:
-            # The follower that fills the table logs it.
-            continue
-    return found

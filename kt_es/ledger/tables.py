@@ -1,7 +1,7 @@
 """The tables of a data directory: which rows it has, under which keys, and what is asked of them.
 
-Only tables build keys and name families: those of this module, of ``pages`` and of ``rows``. Integers in
-keys are big-endian, so that rows stand in the order of their numbers.
+Only tables build keys and name families: those of this module, ``pages``, ``openings``, ``rows`` and
+``shared_tables``. Integers in keys are big-endian, so that rows stand in the order of their numbers.
 
 | table    | family   | key                                                      | value                     |
 |----------|----------|----------------------------------------------------------|---------------------------|
@@ -16,7 +16,7 @@ keys are big-endian, so that rows stand in the order of their numbers.
 | erasures | meta     | ``erasure ``, index, entry hash, u64 epoch, u64 sequence | record                    |
 | ahead    | meta     | ``ahead ``, u64 number of the slice                      | indices with entries      |
 |          | meta     | ``replaced ``, u64 epoch, key of a page                  | keys of pages             |
-| openings | openings | index, entry hash (``rows.OpeningTable``)                | opening, empty if erased  |
+| openings | openings | index, entry hash (``openings.OpeningTable``)            | opening, empty if erased  |
 |          | meta     | ``openings position``                                    | u64 position in the log   |
 
 A method that changes a table returns the change, and ``Store.write`` makes it: an epoch is one atomic write
@@ -31,13 +31,16 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from kt_es.errors import DivergenceError, MalformedError
+from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import HASH_LENGTH, INDEX_LENGTH, Mutation
 from kt_es.formats.erasures import Erasure
 from kt_es.formats.heads import HeadEvent
+from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.pages import PageTable
-from kt_es.ledger.rows import OpeningTable, StateTable
+from kt_es.ledger.rows import Committed, StateTable
 from kt_es.ledger.store import Change, Store
 from kt_es.merkle.log import NodeId
+from kt_es.merkle.map import LeafRef
 
 FAMILIES = ("pages", "entries", "nodes", "heads", "openings", "meta")
 
@@ -62,26 +65,61 @@ class EntryTable:
     FAMILY: ClassVar = "entries"
     store: Store
 
-    def put(self, index: bytes, epoch: int, entry: StoredEntry) -> Change:
-        return self.FAMILY, index + epoch.to_bytes(8), entry.sequence.to_bytes(8) + entry.data
+    def key(self, leaf: LeafRef) -> bytes:
+        return leaf.index + leaf.version.to_bytes(8)
+
+    def put(self, leaf: LeafRef, entry: StoredEntry) -> Change:
+        return self.FAMILY, self.key(leaf), entry.sequence.to_bytes(8) + entry.data
 
     def delete(self, index: bytes, epoch: int) -> Change:
         return self.FAMILY, index + epoch.to_bytes(8), None
 
-    def get_many(self, keys: Sequence[tuple[bytes, int]]) -> list[StoredEntry | None]:
-        """Return the entries accepted at each ``(index, epoch)``, None where there is none."""
-        rows = self.store.get_many(self.FAMILY, [index + epoch.to_bytes(8) for index, epoch in keys])
-        return [None if row is None else _entry(row) for row in rows]
+    def get_many(self, leaves: Sequence[LeafRef], *, again: bool = False) -> list[StoredEntry | None]:
+        """Return the entry of each leaf of the map, None where there is none. It is not compared."""
+        rows = self.store.get_many(self.FAMILY, [self.key(leaf) for leaf in leaves], again=again)
+        return [None if row is None else entry_in(row) for row in rows]
 
     def scan(self, index: bytes = b"", epoch: int = 0) -> Iterator[tuple[bytes, int, StoredEntry]]:
         """Yield ``(index, epoch, entry)`` in order: all, or those of one ``index`` from ``epoch`` on."""
         start = index + epoch.to_bytes(8) if epoch else None
         for key, row in self.store.scan(self.FAMILY, index, start=start):
-            yield key[:-8], int.from_bytes(key[-8:]), _entry(row)
+            yield key[:-8], int.from_bytes(key[-8:]), entry_in(row)
+
+    def history(self, leaf: LeafRef, after: int) -> Iterator[tuple[int, Mutation]]:
+        """Yield every ``(epoch, mutation)`` above version ``after`` up to the one of ``leaf``, in order.
+
+        Versions only grow, so a binary search among the epochs finds the first one without reading those
+        before it.
+        """
+        low, high = 1, leaf.version + 1
+        while after and low < high:
+            middle = (low + high) // 2
+            first = next(self.scan(leaf.index, middle), None)
+            if first is None or first[2].mutation().entry.version > after:
+                high = middle
+            else:
+                low = first[1] + 1
+        for _, epoch, stored in self.scan(leaf.index, low):
+            if epoch <= leaf.version:
+                yield epoch, stored.mutation()
 
 
-def _entry(row: bytes) -> StoredEntry:
+def entry_in(row: bytes) -> StoredEntry:
+    """Decode the value of a row of entries."""
     return StoredEntry(int.from_bytes(row[:8]), row[8:])
+
+
+def mutation_of(leaf: LeafRef, stored: StoredEntry | None) -> Mutation:
+    """Return the mutation of a leaf of the map; ``DivergenceError`` if it is missing, damaged or another."""
+    if stored is None:
+        raise DivergenceError(f"the entry at index {leaf.index.hex()} of epoch {leaf.version} is missing")
+    try:
+        mutation = stored.mutation()
+    except MalformedError as error:
+        raise DivergenceError(f"the entry at index {leaf.index.hex()} is damaged: {error}") from None
+    if mutation.entry_hash != leaf.entry_hash:
+        raise DivergenceError(f"the entry at index {leaf.index.hex()} is not the one in the map")
+    return mutation
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +135,9 @@ class LogNodeTable:
             for (level, offset), value in nodes
         ]
 
-    def get_many(self, log: bytes, nodes: Sequence[NodeId]) -> list[bytes | None]:
+    def get_many(self, log: bytes, nodes: Sequence[NodeId], *, again: bool = False) -> list[bytes | None]:
         keys = [log + level.to_bytes(1) + offset.to_bytes(8) for level, offset in nodes]
-        return self.store.get_many(self.FAMILY, keys)
+        return self.store.get_many(self.FAMILY, keys, again=again)
 
     def leaves(self, log: bytes, first: int, count: int) -> list[bytes | None]:
         """Return the hashes of ``count`` leaves from number ``first`` on."""
@@ -116,17 +154,23 @@ class HeadTable:
     """Head events, as they stand in the stream of heads."""
 
     FAMILY: ClassVar = "heads"
+    LAST: ClassVar = ("meta", b"last head")
     store: Store
 
-    def put(self, epoch: int, event: HeadEvent) -> Change:
-        return self.FAMILY, epoch.to_bytes(8), event.encode()
+    @property
+    def are_elsewhere(self) -> bool:
+        """Whether the process that wrote here has its map in a shared store, and only its last head here."""
+        return self.store.get(*self.LAST) is not None
 
-    def get(self, epoch: int) -> bytes | None:
-        return self.store.get(self.FAMILY, epoch.to_bytes(8))
+    def put(self, epoch: int, event: HeadEvent) -> list[Change]:
+        return [(self.FAMILY, epoch.to_bytes(8), event.encode())]
 
-    def event(self, epoch: int) -> HeadEvent:
+    def get(self, epoch: int, *, again: bool = False) -> bytes | None:
+        return self.store.get_many(self.FAMILY, [epoch.to_bytes(8)], again=again)[0]
+
+    def event(self, epoch: int, *, again: bool = False) -> HeadEvent:
         """Return the head event of a committed epoch; ``DivergenceError`` if it is missing or damaged."""
-        data = self.get(epoch)
+        data = self.get(epoch, again=again)
         if data is None:
             raise DivergenceError(f"the data directory has epoch {epoch}, but no head of that epoch")
         try:
@@ -153,6 +197,13 @@ class ConfigTable:
     def put(self, epoch: int, sequence: int, data: bytes) -> Change:
         """Keep the config ``data`` that record ``sequence`` of ``epoch`` accepted."""
         return self.FAMILY, self.PREFIX + epoch.to_bytes(8) + sequence.to_bytes(8), data
+
+    def chain(self, committed: Committed) -> tuple[SignedConfig, ...]:
+        """Return every config up to the one in force after ``committed``, the first one first.
+
+        Raises ``MalformedError`` if one is damaged. The links between them are not checked.
+        """
+        return tuple(SignedConfig.decode(data) for data in self.up_to(committed.epoch))
 
     def up_to(self, epoch: int) -> list[bytes]:
         """Return the signed configs that were accepted up to ``epoch``, the first one first."""
@@ -235,13 +286,13 @@ class AheadTable:
     PREFIX: ClassVar = b"ahead "
     store: Store
 
-    def put(self, number: int, changes: Sequence[Change]) -> Change:
+    def put(self, number: int, changes: Sequence[Change]) -> list[Change]:
         """Note the entries among ``changes``, the slice ``number`` of its epoch."""
         indices = b"".join(key[:INDEX_LENGTH] for family, key, _ in changes if family == EntryTable.FAMILY)
-        return self.FAMILY, self.PREFIX + number.to_bytes(8), indices
+        return [(self.FAMILY, self.PREFIX + number.to_bytes(8), indices)]
 
-    def delete(self, number: int) -> Change:
-        return self.FAMILY, self.PREFIX + number.to_bytes(8), None
+    def delete(self, number: int) -> list[Change]:
+        return [(self.FAMILY, self.PREFIX + number.to_bytes(8), None)]
 
     def undo(self, epoch: int) -> None:
         """Delete what was written ahead for the epoch after ``epoch``, the committed one.

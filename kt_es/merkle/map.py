@@ -26,6 +26,7 @@ from kt_es.merkle.pages import (
     child_ref,
     nibble,
     read_pages,
+    with_nibble,
 )
 from kt_es.merkle.update import Pages, Slice
 from kt_es.merkle.verify import MapProof
@@ -166,6 +167,18 @@ class Map:
     def prove(self, root: Root, index: bytes) -> MapProof:
         """Return a proof of inclusion or absence of one index at ``root``."""
         return self.find(root, index)[0]
+
+    def warm(self, root: Root, levels: int) -> None:
+        """Read the pages of the first ``levels`` levels at ``root`` into the cache, and verify them."""
+        paths = [] if root.slot is None else [(bytes(HASH_SIZE), root.slot)]
+        for depth in range(levels):
+            pages = self._read([child_ref(index, depth, slot) for index, slot in paths])
+            paths = [
+                (with_nibble(index, depth, position), slot)
+                for (index, _), page in zip(paths, pages, strict=True)
+                for position, slot in enumerate(page.slots)
+                if slot is not None and len(slot) != LEAF_SIZE
+            ]
 
     def _read(self, refs: list[Ref]) -> list[Page]:
         return read_pages(self._store, self._cache, refs)

@@ -104,8 +104,12 @@ _TAIL = VERSION_SIZE + KEY_HASH_SIZE
 class NodeStore(Protocol):
     """The store from which the map reads its pages. The caller of the map writes them in its own batch."""
 
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return the values of ``keys`` in the same order, with None for each key that is not stored."""
+    def get_many(self, keys: Sequence[bytes], *, again: bool = False) -> list[bytes | None]:
+        """Return the values of ``keys`` in the same order, with None for each key that is not stored.
+
+        ``again`` says that what was read before is missing or wrong. A store with several copies asks for
+        more of them.
+        """
         ...
 
 
@@ -135,6 +139,13 @@ def nibble(index: bytes, depth: int) -> int:
     """Return the number of the slot of ``index`` in the page at ``depth``, 0 to 15."""
     byte = index[depth >> 1]
     return byte & 15 if depth & 1 else byte >> 4
+
+
+def with_nibble(index: bytes, depth: int, position: int) -> bytes:
+    """Return ``index`` with its nibble number ``depth`` set to ``position``."""
+    at = depth >> 1
+    byte = (index[at] & 0xF0 | position) if depth & 1 else (index[at] & 0x0F | position << 4)
+    return index[:at] + bytes((byte,)) + index[at + 1 :]
 
 
 def describe(key: bytes) -> str:
@@ -202,7 +213,7 @@ def check_page(ref: Ref, data: bytes | None) -> Page:
 def read_pages(store: NodeStore, cache: PageCache | None, refs: Sequence[Ref]) -> list[Page]:
     """Return the pages of ``refs`` in the same order: from ``cache``, and the others from ``store``.
 
-    Each page is read and checked once. Raises ``DivergenceError`` as ``check_page`` does.
+    A page that is missing or wrong is asked for once more. Raises ``DivergenceError`` as ``check_page`` does.
     """
     found: dict[Ref, Page] = {}
     missing: list[Ref] = []
@@ -216,7 +227,10 @@ def read_pages(store: NodeStore, cache: PageCache | None, refs: Sequence[Ref]) -
     if missing:
         stored = store.get_many([key for key, _ in missing])
         for ref, data in zip(missing, stored, strict=True):
-            found[ref] = check_page(ref, data)
+            try:
+                found[ref] = check_page(ref, data)
+            except DivergenceError:
+                found[ref] = check_page(ref, store.get_many([ref[0]], again=True)[0])
             if cache is not None:
                 cache.put(ref[0], found[ref])
     return [found[ref] for ref in refs]

@@ -18,6 +18,7 @@ from kt_es.merkle.pages import (
     describe,
     page_key,
     version_in,
+    with_nibble,
 )
 
 
@@ -31,7 +32,7 @@ def walk(store: NodeStore, root: Root, problem: Callable[[str], None]) -> Iterat
         return
     newest = root.version.to_bytes(VERSION_SIZE)
     ref = child_ref(b"", 0, root.hash + newest)
-    data = store.get_many([ref[0]])[0]
+    data = store.get_many([ref[0]], again=True)[0]
     yield from _Walk(store, newest, problem).below(bytes(HASH_SIZE), 0, ref, data)
 
 
@@ -46,16 +47,16 @@ class _Walk:
         slots = self._slots(ref, data)
         key = ref[0]
         children = {
-            position: child_ref(_down(path, depth, position), depth + 1, slot)
+            position: child_ref(with_nibble(path, depth, position), depth + 1, slot)
             for position, slot in enumerate(slots)
             if slot is not None and len(slot) != LEAF_SIZE
         }
-        read = self.store.get_many([child for child, _ in children.values()]) if children else []
+        read = self.store.get_many([child for child, _ in children.values()], again=True) if children else []
         pages = dict(zip(children, read, strict=True))
         for position, slot in enumerate(slots):
             if slot is None:
                 continue
-            at = _down(path, depth, position)
+            at = with_nibble(path, depth, position)
             if position in children:
                 yield from self.below(at, depth + 1, children[position], pages[position])
             elif page_key(slot, depth + 1, b"") != page_key(at, depth + 1, b""):
@@ -76,10 +77,3 @@ class _Walk:
         if version_in(ref[0]) > self.newest:
             self.problem(f"{describe(ref[0])} is of an epoch to come")
         return slots
-
-
-def _down(path: bytes, depth: int, position: int) -> bytes:
-    """Return ``path`` with its nibble number ``depth`` set to ``position``."""
-    at = depth >> 1
-    byte = (path[at] & 0xF0 | position) if depth & 1 else (path[at] & 0x0F | position << 4)
-    return path[:at] + bytes((byte,)) + path[at + 1 :]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from structlog.typing import FilteringBoundLogger
 
-from kt_es.errors import DiskFullError, KtError, UnavailableError
+from kt_es.errors import DiskFullError, KtError, StoreAwayError, UnavailableError, UnverifiedRowError
 
 REMINDER = 60.0
 """Seconds between two lines of one outage."""
@@ -70,6 +70,9 @@ class Outage:
         self._clock = clock
         self._lock = threading.Lock()
         self._away = _Kind("the log is away", "the log is still away", "the log is reachable again")
+        self._store = _Kind(
+            "the shared store is away", "the shared store is still away", "the shared store works again"
+        )
         self._full = _Kind(
             "the disk is full; waiting for space", "the disk is still full", "the disk has space again"
         )
@@ -81,6 +84,8 @@ class Outage:
                 # The data that had no space came from the log, so the log can be reached.
                 self._end(self._away)
                 self._begin_or_remind(self._full, str(error))
+            elif isinstance(error, StoreAwayError | UnverifiedRowError):
+                self._begin_or_remind(self._store, str(error))
             else:
                 self._begin_or_remind(self._away, str(error))
 
@@ -88,6 +93,7 @@ class Outage:
         """Note that everything works. Without an outage this has no effect."""
         with self._lock:
             self._end(self._away)
+            self._end(self._store)
             self._end(self._full)
 
     def _begin_or_remind(self, kind: _Kind, problem: str) -> None:

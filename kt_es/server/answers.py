@@ -16,8 +16,10 @@ from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.entries import Mutation, Opening
 from kt_es.formats.heads import MAX_CHECKPOINT
 from kt_es.formats.ranges import MAX_RANGE, MAX_RANGE_ANSWER, RangeAnswer, RangeEpoch
-from kt_es.ledger.ledger import Ledger, map_root_at, prove_range, roots_from
-from kt_es.ledger.rows import Committed, Missing, OpeningTable, read_opening
+from kt_es.ledger.ledger import Ledger, map_root_at, roots_from
+from kt_es.ledger.openings import Missing, Openings, read_opening
+from kt_es.ledger.proofs import prove_range
+from kt_es.ledger.rows import Committed
 from kt_es.merkle.verify import MapProof
 from kt_es.server.availability import LogWatch
 from kt_es.server.responses import NotNowError
@@ -51,7 +53,7 @@ class OpeningReader:
     """Finds the openings of commitments. It never returns a wrong opening."""
 
     def __init__(
-        self, openings: OpeningTable, log: Callable[[], EventLog], names: StreamNames, watch: LogWatch
+        self, openings: Openings, log: Callable[[], EventLog], names: StreamNames, watch: LogWatch
     ) -> None:
         self._openings = openings
         self._log = log
@@ -90,7 +92,10 @@ class OpeningReader:
         except FutureTimeoutError:
             reading.cancel()
             raise NotNowError("the event log does not answer; try again later") from None
-        return found if isinstance(found, Opening) else None
+        if not isinstance(found, Opening):
+            return None
+        self._openings.keep(entry.index, found)
+        return found
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -132,7 +137,7 @@ def answer_range(
         epochs.append(RangeEpoch(event.smh_bytes, shown[1], shown[2]))
     named = max((epoch.mutation for epoch in epochs if epoch.mutation is not None), default=-1) + 1
     kept = tuple(mutation for _, mutation in mutations.values())[:named]
-    heads_proof = prove_range(ledger, first - 1, first - 1 + len(epochs), committed.heads.size)
+    heads_proof = prove_range(ledger, committed, first - 1, [epoch.smh_bytes for epoch in epochs])
     return RangeAnswer(checkpoint, vrf_proof, kept, first, heads_proof, tuple(epochs))
 
 

@@ -19,12 +19,9 @@ from kt_es.formats.proofs import ErasureProof, LookupAnswer, encode_configs
 from kt_es.ledger.ledger import (
     Ledger,
     config_chain,
-    head_at,
     map_root_at,
-    prove_consistency,
-    prove_erasure,
-    prove_head,
 )
+from kt_es.ledger.proofs import prove_consistency, prove_erasure, prove_head
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.server.answers import Indexer, OpeningReader, answer_range, check_range
@@ -79,7 +76,8 @@ class DirectoryReader:
     """Reads one directory. Safe for threads.
 
     Every method may raise ``UnavailableError`` (no epoch yet, or this replica is behind the client),
-    ``RefusedError`` of reason ``unknown-epoch``, and ``MalformedError`` for a label or number.
+    ``RefusedError`` of reason ``unknown-epoch`` or ``pruned-epoch``, and ``MalformedError`` for a label or
+    number. Heads of pruned epochs are still answered, and so are their versions in a history.
     """
 
     def __init__(self, name: str, ledger: Ledger, indexer: Indexer, openings: OpeningReader) -> None:
@@ -142,7 +140,7 @@ class DirectoryReader:
         committed = self.committed()
         # Errors of the label come before errors of the epoch.
         name = normalize_label(label, self.config(committed).label_policy)
-        wanted = self._epoch(committed, epoch)
+        wanted = self._kept(committed, epoch)
         index, vrf_proof = self.indexer.locate(name)
         latest, head = self._head(committed, committed.epoch), self._head(committed, wanted)
         root = map_root_at(self.ledger, committed, wanted)
@@ -196,8 +194,8 @@ class DirectoryReader:
         check_range(first, last)
         committed = self.committed()
         name = normalize_label(label, self.config(committed).label_policy)
-        self._epoch(committed, last)
-        self._epoch(committed, first)
+        self._kept(committed, last, "last")
+        self._kept(committed, first, "first")
         index, vrf_proof = self.indexer.locate(name)
         checkpoint = self._head(committed, committed.epoch).event.heads_checkpoint
         answer = answer_range(self.ledger, committed, checkpoint, index, vrf_proof, first=first, last=last)
@@ -229,7 +227,7 @@ class DirectoryReader:
             raise RefusedError(ProblemReason.MALFORMED, "must not be larger than `to`", "from")
         if size2 > (committed.heads.size if log == "heads" else committed.log.size):
             raise RefusedError(ProblemReason.UNKNOWN_EPOCH, f"the log of {log} is not that large", "to")
-        return prove_consistency(self.ledger, LOGS[log], size1, size2)
+        return prove_consistency(self.ledger, committed, LOGS[log], size1, size2)
 
     def current(self, committed: Committed, index: bytes) -> tuple[Mutation, int] | None:
         """The entry at ``index`` and the epoch that accepted it."""
@@ -237,20 +235,28 @@ class DirectoryReader:
         (mutation,) = self.ledger.mutations_at([leaf])
         return None if leaf is None or mutation is None else (mutation, leaf.version)
 
-    def _epoch(self, committed: Committed, epoch: int | None) -> int:
+    def _epoch(self, committed: Committed, epoch: int | None, field: str = "epoch") -> int:
         if epoch is None:
             return committed.epoch
-        if not self.ledger.oldest <= epoch <= committed.epoch:
-            here = f"there are epochs {self.ledger.oldest} to {committed.epoch} here"
-            raise RefusedError(ProblemReason.UNKNOWN_EPOCH, here, "epoch")
+        if not 1 <= epoch <= committed.epoch:
+            here = f"there are epochs 1 to {committed.epoch} here"
+            raise RefusedError(ProblemReason.UNKNOWN_EPOCH, here, field)
         return epoch
+
+    def _kept(self, committed: Committed, epoch: int | None, field: str = "epoch") -> int:
+        """``_epoch``, of which the map is asked for: its pages must not be pruned."""
+        wanted, oldest = self._epoch(committed, epoch, field), self.ledger.oldest
+        if wanted < oldest:
+            gone = f"the map of epoch {wanted} is not kept here any more, only those from epoch {oldest} on"
+            problem = f"{gone}; ask a front end that keeps more epochs"
+            raise RefusedError(ProblemReason.PRUNED_EPOCH, problem, field)
+        return wanted
 
     def _head(self, committed: Committed, epoch: int) -> _PublishedHead:
         latest = self._latest
         if latest is not None and latest.committed is committed and epoch == committed.epoch:
             return latest
-        inclusion = prove_head(self.ledger, epoch, committed.heads.size)
-        head = _PublishedHead(committed, head_at(self.ledger, epoch)[0], inclusion)
+        head = _PublishedHead(committed, *prove_head(self.ledger, committed, epoch))
         if epoch == committed.epoch:
             self._latest = head
         return head
@@ -274,7 +280,7 @@ class DirectoryReader:
         if since is None:
             return ()
         _check_reached(committed, since)
-        return prove_consistency(self.ledger, HEADS_LOG, since, committed.heads.size)
+        return prove_consistency(self.ledger, committed, HEADS_LOG, since, committed.heads.size)
 
 
 def _check_reached(committed: Committed, since: int | None) -> None:

@@ -21,7 +21,7 @@ from kt_es.ledger.clock import spoken
 from kt_es.process.exposition import Samples
 from kt_es.server.availability import Backlog, LogWatch
 from kt_es.server.handlers import DirectoryReader
-from kt_es.server.responses import denial
+from kt_es.server.responses import STORE_AWAY, denial
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -36,6 +36,7 @@ class NotReadyReason(StrEnum):
     DIVERGENCE = "divergence"
     NO_EPOCH = "no-epoch"
     LOG_AWAY = "log-away"
+    STORE_AWAY = "store-away"
     DISK_FULL = "disk-full"
     DENIED = "denied"
     SILENCE = "silence"
@@ -97,6 +98,8 @@ class Health:
             yield Trouble(NotReadyReason.NO_EPOCH, "no epoch yet")
         if (away := self.watch.problem) is not None:
             yield Trouble(NotReadyReason.LOG_AWAY, away)
+        if self.directory.ledger.store.problem is not None:
+            yield Trouble(NotReadyReason.STORE_AWAY, STORE_AWAY)
         if (full := self.directory.disk_problem) is not None:
             yield Trouble(NotReadyReason.DISK_FULL, full)
         for denied in self.denied():

@@ -25,7 +25,7 @@ from kt_es.eventstore.rights import DELETED, READ, READ_METADATA, WRITE, keeps_p
 from kt_es.eventstore.streams import ANY, NO_STREAM, Event, EventLog, NewEvent, StreamNames, content_event
 from kt_es.formats.entries import HASH_LENGTH, OPENING, OPENING_ERASED, Opening, encode_erased
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.rows import OpeningTable
+from kt_es.ledger.openings import Openings
 from kt_es.server.responses import NotNowError, denial
 
 RETRY_AFTER = 5.0
@@ -178,7 +178,7 @@ class Sweeper:
     log: Callable[[], EventLog]
     names: StreamNames
     ledger: Ledger
-    openings: OpeningTable
+    openings: Openings
     clock: Callable[[], float] = time.monotonic
     swept: int = -1
     again_at: float | None = None

@@ -28,7 +28,9 @@ from kt_es.errors import (
     KtError,
     MalformedError,
     RefusedError,
+    StoreAwayError,
     UnavailableError,
+    UnverifiedRowError,
 )
 
 Headers = list[tuple[bytes, bytes]]
@@ -42,6 +44,7 @@ _REFUSED: Mapping[str, HTTPStatus] = {
     ProblemReason.UNAUTHORIZED: HTTPStatus.FORBIDDEN,
     ProblemReason.FOREIGN_ERASURE: HTTPStatus.FORBIDDEN,
     ProblemReason.UNKNOWN_EPOCH: HTTPStatus.NOT_FOUND,
+    ProblemReason.PRUNED_EPOCH: HTTPStatus.GONE,
     ProblemReason.OVERSIZE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     ProblemReason.UNSUPPORTED_MEDIA: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
 }
@@ -97,6 +100,7 @@ class NotNowError(UnavailableError):
 
 
 AWAY = "the event log cannot be reached"
+STORE_AWAY = "the shared store of this directory cannot be read"
 
 
 def denial(error: AccessDeniedError) -> str:
@@ -124,6 +128,8 @@ def problem_of(error: KtError) -> Problem:
         case RefusedError():
             status = _REFUSED.get(error.reason, HTTPStatus.CONFLICT)
             return Problem(status, error.reason, error.problem, error.field)
+        case StoreAwayError() | UnverifiedRowError():
+            return _unavailable(f"{STORE_AWAY}; try again later", error.retry_after)
         case UnavailableError():
             detail = str(error) if isinstance(error, NotNowError) else f"{AWAY}; try again later"
             return _unavailable(detail, error.retry_after)

@@ -22,6 +22,7 @@ from kt_es.ledger.ledger import Ledger, check_pinned
 from kt_es.ledger.store import Store
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG, StoredEntry, Tables
 from kt_es.merkle.log import LogState, plan_state
+from kt_es.merkle.map import LeafRef
 from projections.fsck.directory import (
     EnoughError,
     Examined,
@@ -222,7 +223,7 @@ def _entry_of(it: Examined, record: Record, epoch: int) -> None:
     except MalformedError as error:
         it.report.differs(f"record {record.sequence} was accepted: {error}")
         return
-    (stored,) = it.ledger.tables.entries.get_many([(index, epoch)])
+    (stored,) = it.ledger.tables.entries.get_many([LeafRef(index, b"", epoch)])
     if stored is None and record.sequence < it.begun.records:
         # A snapshot has current entries only.
         return

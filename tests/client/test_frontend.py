@@ -12,7 +12,9 @@ from kt_es.client.client import Client
 from kt_es.client.history import kept_versions
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.watching import Change, Watcher, every_epoch
+from kt_es.errors import RefusedError
 from kt_es.formats.entries import Mutation, ProfileKey
+from kt_es.ledger.retention import prune
 from tests import builders as b
 from tests.reference.frontends import Front, front, until
 from tests.reference.signed_streams import SignedStreams
@@ -119,3 +121,45 @@ def test_an_indic_domain_is_one_account_in_both_forms(
     found = client_of(running, MemoryStateStore()).lookup(with_a_labels)
     assert found.label == label
     assert found.entry == published.lookup.entry
+
+
+def test_versions_of_pruned_epochs_are_not_believed_without_their_proofs(
+    streams: Streams, running: Front
+) -> None:
+    verified = MemoryStateStore()
+    client_of(running, verified).history(ALICE)
+    prune(running.ledger, 1)
+    streams.follow()
+    until(running.caught_up)
+    gone = r"^pruned-epoch: the map of epoch 1 is not kept here any more, only those from epoch 5 on; ask a"
+    with pytest.raises(RefusedError, match=gone):
+        client_of(running, MemoryStateStore()).history(ALICE)
+    with pytest.raises(RefusedError, match=gone):
+        client_of(running, verified).history(ALICE, afresh=True)
+    # What was verified before continues with the epochs that are kept.
+    history = client_of(running, verified).history(ALICE)
+    assert [version.number for version in history.versions] == [1, 2, 3, 4]
+    assert client_of(running, verified).history("nobody@example.org").versions == ()
+
+
+def test_a_watch_never_skips_epochs_that_were_pruned(streams: Streams, running: Front) -> None:
+    mine = Mine(frozenset({b.public(KEY)}))
+    told: list[Change] = []
+    before, current = MemoryStateStore(), MemoryStateStore()
+    Watcher(client_of(running, before), mine, told.append).look(ALICE)
+    streams.follow()
+    until(running.caught_up)
+    Watcher(client_of(running, current), mine, told.append).look(ALICE)
+    told.clear()
+    prune(running.ledger, 1)
+    streams.follow(keys=[KEY, STRANGER], signed_by=[KEY])
+    until(running.caught_up)
+    for store, epoch in ((before, 5), (MemoryStateStore(), 1)):
+        with pytest.raises(RefusedError, match=f"^pruned-epoch: the map of epoch {epoch} is not kept here"):
+            Watcher(client_of(running, store), mine, told.append).look(ALICE)
+    assert told == []
+    # A watch that has seen all epochs that were pruned continues, and one may begin with the present.
+    for store, from_now in ((current, False), (MemoryStateStore(), True)):
+        Watcher(client_of(running, store), mine, told.append, from_now=from_now).look(ALICE)
+        assert [(change.epoch, change.mine) for change in told] == [(7, False)]
+        told.clear()

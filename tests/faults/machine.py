@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TypeVar
 
 from kt_es.errors import KtError, UnavailableError, WrongRevisionError
 from kt_es.eventstore.streams import ANY, Event, NewEvent
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.rows import StateTable
+from kt_es.ledger.shared_store import SHARED, SharedStore
 from kt_es.ledger.store import Change, Store
 from kt_es.ledger.tables import FAMILIES
 from signer.keys import KeyRing
@@ -28,6 +31,8 @@ from tests.reference.signing import NAMES, new_log
 # Small, so that an epoch takes several appends and several slices.
 LIMITS = EpochLimits(batch_limit=8, outbox=600, unacknowledged=12, patience=0.3, watchdog=5.0)
 SLICE = 12
+
+T = TypeVar("T")
 
 
 class Fault(Enum):
@@ -62,8 +67,14 @@ class Disk:
 class Machine:
     """Named signers over one log. Each has a disk of its own; at most one holds the place at the queue."""
 
-    def __init__(self, plan: dict[int, Fault] | None = None, late_by: int = 3) -> None:
-        """``late_by`` is how many effects an append that is late comes after: 1 is just before the next."""
+    def __init__(
+        self, plan: dict[int, Fault] | None = None, late_by: int = 3, *, shared: bool = False
+    ) -> None:
+        """``late_by`` is how many effects an append that is late comes after: 1 is just before the next.
+
+        With ``shared``, all signers have one map beside their disks, and a write to it is an effect, too.
+        """
+        self.shared = MemoryStore(SHARED) if shared else None
         self.late_by = late_by
         self.log: MemoryLog = new_log(min_interval=1_000)
         self.plan = {} if plan is None else plan
@@ -77,6 +88,7 @@ class Machine:
         self.acknowledged: set[int] = set()
         self.stopped: dict[str, KtError] = {}
         self._late: list[tuple[int, str, int, Sequence[NewEvent]]] = []
+        self._late_rows: list[tuple[int, MemoryStore, list[Change]]] = []
         self._nonces = itertools.count()
 
     # --- effects ---------------------------------------------------------------------------------
@@ -89,6 +101,7 @@ class Machine:
         self._late = [late for late in self._late if late[0] > self.effects]
         for _, stream, expected, events in due:
             self._append_late(stream, expected, events)
+        self._write_late(self.effects)
         return self.plan.pop(self.effects, None)
 
     def _append_late(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
@@ -100,9 +113,19 @@ class Machine:
     def append_later(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
         self._late.append((self.effects + self.late_by, stream, expected, events))
 
+    def write_later(self, store: MemoryStore, rows: list[Change]) -> None:
+        self._late_rows.append((self.effects + self.late_by, store, rows))
+
+    def _write_late(self, until: float) -> None:
+        for at, store, rows in self._late_rows:
+            if at <= until:
+                store.write(rows)
+        self._late_rows = [late for late in self._late_rows if late[0] > until]
+
     def heal(self) -> None:
         """No more faults, and nothing is late any more."""
         self.plan = {}
+        self._write_late(float("inf"))
         late, self._late = self._late, []
         for _, stream, expected, events in late:
             self._append_late(stream, expected, events)
@@ -149,7 +172,10 @@ class Machine:
 
     def storage(self, disk: Disk) -> Store:
         """``disk`` as a process sees it that has just started; each of its writes is an effect."""
-        return _Storage(self, disk)  # type: ignore[return-value]
+        own: Store = _Storage(self, disk)  # type: ignore[assignment]
+        if self.shared is None:
+            return own
+        return SharedStore(own, _Shared(self, self.shared), 1 << 20, _AtOnce())  # type: ignore[arg-type]
 
     def lose_disk(self, name: str) -> None:
         self.crash(name)
@@ -286,3 +312,42 @@ class _Storage:
         if fault is not None:
             # A process whose disk fails ends; it is started again once the disk is mended.
             raise UnavailableError("the disk failed")
+
+
+class _AtOnce(Executor):
+    """Makes each write before the caller goes on, so that effects have an order."""
+
+    def submit(self, call: Callable[..., T], /, *args: object, **kwargs: object) -> Future[T]:
+        future: Future[T] = Future()
+        future.set_result(call(*args, **kwargs))
+        return future
+
+
+class _Shared:
+    """The map that all signers share: there is no atomic write, and a row of an epoch is never changed."""
+
+    def __init__(self, machine: Machine, store: MemoryStore) -> None:
+        self._machine = machine
+        self._store = store
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    def write(self, changes: Iterable[Change], sync: bool = True) -> None:
+        rows = list(changes)
+        for family, key, value in rows:
+            assert value is not None, "a signer deletes nothing that is shared"
+            there = self._store.get(family, key)
+            assert there in (None, value), f"a shared row of {family} was changed"
+        fault = self._machine.fault("shared write")
+        if fault in (None, Fault.CRASH_AFTER, Fault.FAIL_DONE):
+            self._store.write(rows)
+        elif fault in (Fault.CRASH_BEFORE, Fault.FAIL):
+            # Any part of it may have been written.
+            self._store.write(rows[::2])
+        if fault in (Fault.CRASH_BEFORE, Fault.CRASH_AFTER):
+            raise Crash
+        if fault is Fault.FAIL_LATE:
+            self._machine.write_later(self._store, rows)
+        if fault is not None:
+            raise UnavailableError("the shared store failed")

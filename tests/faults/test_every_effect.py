@@ -39,13 +39,13 @@ def step(machine: Machine) -> None:
     machine.advance("a")
 
 
-def told_once() -> Machine:
-    machine = Machine()
+def told_once(*, shared: bool = False) -> Machine:
+    machine = Machine(shared=shared)
     story(machine)
     return machine
 
 
-EFFECTS = told_once().effects
+EFFECTS = {shared: told_once(shared=shared).effects for shared in (False, True)}
 
 
 def check(machine: Machine) -> None:
@@ -59,39 +59,45 @@ def check(machine: Machine) -> None:
     assert ledger.committed.root.size == len(USERS)
 
 
-def test_the_story_has_effects_of_every_kind_and_several_appends_and_slices_an_epoch() -> None:
-    machine = told_once()
+@pytest.fixture(params=[False, True], ids=["local", "shared"])
+def shared(request: pytest.FixtureRequest) -> bool:
+    """Whether the map is on the disk of each signer, or in a store that all of them share."""
+    return bool(request.param)
+
+
+def test_the_story_has_effects_of_every_kind_and_several_appends_and_slices_an_epoch(shared: bool) -> None:
+    machine = told_once(shared=shared)
     check(machine)
     epochs = machine.kinds["commit"]
     assert machine.kinds["append to kt_queue-people"] >= 3
     assert machine.kinds["append to kt_heads-people"] == epochs >= 3
     assert machine.kinds["append to kt_mutations-people"] > epochs
-    assert machine.kinds["slice"] >= 1
+    assert machine.kinds["shared write" if shared else "slice"] >= 1
     assert machine.kinds["acknowledge"] >= 3
 
 
 @pytest.mark.parametrize("fault", list(Fault))
-def test_each_effect_may_fail(fault: Fault) -> None:
-    for number in range(1, EFFECTS + 1):
-        machine = Machine({number: fault})
+def test_each_effect_may_fail(fault: Fault, shared: bool) -> None:
+    for number in range(1, EFFECTS[shared] + 1):
+        machine = Machine({number: fault}, shared=shared)
         story(machine)
         check(machine)
 
 
 @pytest.mark.parametrize("late_by", [1, 2, 5, 8, 13, 10_000])
-def test_an_append_may_be_written_at_any_time_later(late_by: int) -> None:
+def test_an_append_may_be_written_at_any_time_later(late_by: int, shared: bool) -> None:
     """Just before the same append is repeated, in the middle of what comes then, and when all is done."""
-    for number in range(1, EFFECTS + 1):
-        machine = Machine({number: Fault.FAIL_LATE}, late_by)
+    for number in range(1, EFFECTS[shared] + 1):
+        machine = Machine({number: Fault.FAIL_LATE}, late_by, shared=shared)
         story(machine)
         check(machine)
 
 
 @pytest.mark.parametrize("fault", [Fault.CRASH_BEFORE, Fault.CRASH_AFTER])
-def test_each_effect_may_be_the_last_before_the_power_goes(fault: Fault) -> None:
+def test_each_effect_may_be_the_last_before_the_power_goes(fault: Fault, shared: bool) -> None:
     """As above, but everything that was not synced is gone."""
-    for number in range(1, EFFECTS + 1):
-        machine = Machine({number: fault})
+    for number in range(1, EFFECTS[shared] + 1):
+        machine = Machine({number: fault}, shared=shared)
         machine.crash = lambda name, *, keep=True, end=machine.crash: end(name, keep=False)  # type: ignore[method-assign,misc]
         story(machine)
         check(machine)
@@ -99,8 +105,8 @@ def test_each_effect_may_be_the_last_before_the_power_goes(fault: Fault) -> None
 
 @pytest.mark.parametrize("second", [Fault.CRASH_AFTER, Fault.FAIL_DONE, Fault.FAIL_LATE])
 @pytest.mark.parametrize("first", [Fault.CRASH_BEFORE, Fault.FAIL_LATE])
-def test_two_faults_in_a_row(first: Fault, second: Fault) -> None:
-    for number in range(1, EFFECTS):
-        machine = Machine({number: first, number + 1: second})
+def test_two_faults_in_a_row(first: Fault, second: Fault, shared: bool) -> None:
+    for number in range(1, EFFECTS[shared]):
+        machine = Machine({number: first, number + 1: second}, shared=shared)
         story(machine)
         check(machine)

@@ -12,8 +12,9 @@ from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.entries import OPENING, OPENING_ERASED, encode_erased
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.replay import Replay
-from kt_es.ledger.rows import Committed, OpeningTable
+from kt_es.ledger.rows import Committed
 from projections.follower import OpeningsFollower
 from tests.builders import ORIGIN, SIGNER_KEY, index, opening_event
 from tests.faults.machine import SLICE, Crash, Disk, Fault, Machine

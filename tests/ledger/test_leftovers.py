@@ -15,8 +15,9 @@ from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.entries import Mutation
 from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.queue import CONFIG, EPOCH_MARKER, ERASURE, MUTATIONS, encode_mutations
-from kt_es.ledger.ledger import Ledger, prove_erasure
+from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.memory import MemoryStore
+from kt_es.ledger.proofs import prove_erasure
 from kt_es.ledger.tables import FAMILIES, AheadTable, ErasureTable
 from projections.fsck.examination import fsck
 from signer.loop import Signer

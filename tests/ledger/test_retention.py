@@ -11,6 +11,7 @@ from kt_es.ledger.ledger import Ledger, head_at, map_root_at
 from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.pages import PageTable
 from kt_es.ledger.retention import check_epoch, prune
+from kt_es.ledger.tables import FAMILIES
 from kt_es.merkle.map import EMPTY_ROOT, Map, Root
 from kt_es.merkle.walk import walk
 from tests.builders import ORIGIN, SIGNER_KEY, index
@@ -28,9 +29,9 @@ def live(store: MemoryStore, root: Root) -> set[bytes]:
     read: set[bytes] = set()
 
     class Reading(PageTable):
-        def get_many(self, keys):  # type: ignore[no-untyped-def]
+        def get_many(self, keys, *, again=False):  # type: ignore[no-untyped-def]
             read.update(keys)
-            return super().get_many(keys)
+            return super().get_many(keys, again=again)
 
     list(walk(Reading(store), root, pytest.fail))
     return read
@@ -89,6 +90,16 @@ def test_at_least_the_latest_epoch_is_kept() -> None:
         prune(Ledger(stored(), ORIGIN, SIGNER_KEY), 0)
 
 
+def test_a_directory_without_an_epoch_is_neither_pruned_nor_checked() -> None:
+    store = MemoryStore(FAMILIES)
+    ledger = Ledger(store, ORIGIN, SIGNER_KEY)
+    with pytest.raises(ConfigError, match="no epoch yet"):
+        prune(ledger, 1)
+    with pytest.raises(ConfigError, match="no epoch yet"):
+        check_epoch(ledger, 1, pytest.fail)
+    assert not list(store.scan("meta"))
+
+
 def test_an_interrupted_pruning_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = stored()
     prune(Ledger(whole, ORIGIN, SIGNER_KEY), 1)
@@ -119,6 +130,14 @@ def test_every_epoch_is_checked_with_its_entries() -> None:
     for epoch in (1, 4):
         with pytest.raises(ConfigError, match=f"epoch {epoch} is not kept here: choose one from 2 to 3"):
             problems_of(ledger, epoch)
+
+
+@pytest.mark.parametrize("oldest", [4, 2**64 - 1])
+def test_a_damaged_bound_is_found_when_the_directory_is_opened(oldest: int) -> None:
+    store = stored()
+    store.write([Ledger(store, ORIGIN, SIGNER_KEY).tables.states.put_oldest(oldest)])
+    with pytest.raises(DivergenceError, match=f"the oldest epoch that it keeps is {oldest}, the latest is 3"):
+        Ledger(store, ORIGIN, SIGNER_KEY)
 
 
 def test_what_an_epoch_lacks_is_named() -> None:

@@ -14,10 +14,12 @@ from kt_es.formats.entries import OPENING
 from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.heads import HeadEvent
 from kt_es.ledger.memory import MemoryStore
-from kt_es.ledger.rows import Beginning, Committed, Missing
+from kt_es.ledger.openings import Missing
+from kt_es.ledger.rows import Beginning, Committed
 from kt_es.ledger.store import Change
 from kt_es.ledger.tables import FAMILIES, HEADS_LOG, MUTATIONS_LOG, StoredEntry, Tables
 from kt_es.merkle.log import NodeId
+from kt_es.merkle.map import LeafRef
 from tests.builders import ORIGIN, SIGNER, SIGNER_KEY, index, mutation, opening_event, seed, signed_config
 from tests.signer.test_divergence import published
 
@@ -40,7 +42,7 @@ def test_each_table_has_its_family_and_its_keys() -> None:
     entry = StoredEntry(0x0102, MUTATION.encode())
     state = Committed.decode(published()[1]["meta"][b"committed"], ORIGIN, SIGNER_KEY)
     assert made.pages.put(4, [(b"\x01\x02", b"page")]) == [("pages", b"\x01\x02", b"page")]
-    assert made.entries.put(AT, 4, entry) == (
+    assert made.entries.put(LeafRef(AT, b"", 4), entry) == (
         "entries",
         AT + FOUR,
         bytes(6) + b"\x01\x02" + MUTATION.encode(),
@@ -50,7 +52,7 @@ def test_each_table_has_its_family_and_its_keys() -> None:
         ("nodes", b"h\x03" + bytes(6) + b"\x01\x02", b"n")
     ]
     assert made.nodes.put(MUTATIONS_LOG, [(NodeId(0, 4), b"n")]) == [("nodes", b"m\x00" + FOUR, b"n")]
-    assert made.heads.put(4, EVENT) == ("heads", FOUR, EVENT.encode())
+    assert made.heads.put(4, EVENT) == [("heads", FOUR, EVENT.encode())]
     assert made.states.put(state) == ("meta", b"committed", state.encode())
     assert made.states.put_beginning(Beginning(4, 9)) == ("meta", b"beginning", b"\x82\x04\x09")
     assert made.configs.put(4, 1, b"config") == ("meta", b"config " + FOUR + bytes(7) + b"\x01", b"config")
@@ -59,9 +61,13 @@ def test_each_table_has_its_family_and_its_keys() -> None:
         b"erasure " + AT + MUTATION.entry_hash + FOUR + bytes(7) + b"\x01",
         b"record",
     )
-    slice_ = [made.entries.put(AT, 4, entry), made.heads.put(4, EVENT), made.entries.put(OTHER, 4, entry)]
-    assert made.ahead.put(4, slice_) == ("meta", b"ahead " + FOUR, AT + OTHER)
-    assert made.ahead.delete(4) == ("meta", b"ahead " + FOUR, None)
+    slice_ = [
+        made.entries.put(LeafRef(AT, b"", 4), entry),
+        *made.heads.put(4, EVENT),
+        made.entries.put(LeafRef(OTHER, b"", 4), entry),
+    ]
+    assert made.ahead.put(4, slice_) == [("meta", b"ahead " + FOUR, AT + OTHER)]
+    assert made.ahead.delete(4) == [("meta", b"ahead " + FOUR, None)]
 
 
 def test_openings_stand_in_a_family_of_their_own() -> None:
@@ -82,8 +88,16 @@ def test_openings_stand_in_a_family_of_their_own() -> None:
 def test_entries_are_read_by_index_and_epoch() -> None:
     first, second = StoredEntry(1, MUTATION.encode()), StoredEntry(2, b"later")
     make = tables().entries
-    entries = tables(make.put(OTHER, 2, first), make.put(AT, 1, first), make.put(AT, 9, second)).entries
-    assert entries.get_many([(AT, 9), (AT, 2), (OTHER, 2)]) == [second, None, first]
+    entries = tables(
+        make.put(LeafRef(OTHER, b"", 2), first),
+        make.put(LeafRef(AT, b"", 1), first),
+        make.put(LeafRef(AT, b"", 9), second),
+    ).entries
+    assert entries.get_many([LeafRef(AT, b"", 9), LeafRef(AT, b"", 2), LeafRef(OTHER, b"", 2)]) == [
+        second,
+        None,
+        first,
+    ]
     assert list(entries.scan(AT)) == [(AT, 1, first), (AT, 9, second)]
     assert list(entries.scan(AT, 2)) == [(AT, 9, second)]
     assert [key for key, _, _ in entries.scan()] == sorted([OTHER, AT, AT])
@@ -104,8 +118,8 @@ def test_configs_and_erasures_of_later_epochs_are_passed_over_and_undone() -> No
     make = tables()
     changes = [make.configs.put(1, 0, CONFIG), make.configs.put(3, 5, b"ahead")]
     changes += [make.erasures.put(ERASURE, epoch, 7, b"record") for epoch in (2, 3)]
-    changes += [make.entries.put(AT, 2, entry), make.entries.put(AT, 3, entry)]
-    made = tables(*changes, make.ahead.put(0, changes[-1:]))
+    changes += [make.entries.put(LeafRef(AT, b"", 2), entry), make.entries.put(LeafRef(AT, b"", 3), entry)]
+    made = tables(*changes, *make.ahead.put(0, changes[-1:]))
     assert made.configs.up_to(2) == [CONFIG]
     assert [found.epoch for found in made.erasures.up_to(2, AT, MUTATION.entry_hash)] == [2]
     assert made.erasures.entries(2) == made.erasures.entries(3, AT, after=2) == {AT: {MUTATION.entry_hash}}
@@ -131,7 +145,8 @@ def test_a_missing_or_damaged_row_is_named() -> None:
 def test_no_other_module_builds_a_key_or_names_a_family() -> None:
     """Who needs a row asks its table; stores know families by what they are given."""
     root = Path(__file__).parents[2]
-    have_tables = {root / f"kt_es/ledger/{name}.py" for name in ("tables", "pages", "rows")}
+    names = ("tables", "openings", "pages", "rows", "shared_tables", "cassandra_schema")
+    have_tables = {root / f"kt_es/ledger/{name}.py" for name in names}
     found = [
         f"{path.relative_to(root)}: {match.group()}"
         for package in ("kt_es/ledger", "kt_es/server", "kt_es/cli", "projections", "signer")

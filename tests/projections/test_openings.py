@@ -10,7 +10,7 @@ from kt_es.errors import AccessDeniedError, KtError, UnavailableError
 from kt_es.eventstore.streams import ANY, Event, content_event
 from kt_es.formats.entries import OPENING
 from kt_es.ledger.memory import MemoryStore
-from kt_es.ledger.rows import OpeningTable
+from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.tables import FAMILIES
 from kt_es.process.outage import Backoff
 from projections import follower as module

@@ -13,13 +13,14 @@ import pytest
 from kt_es.cli.operators.init import NewDirectory, write_directory
 from kt_es.client.trusted import Pinned
 from kt_es.config import FILE_NAME
-from kt_es.errors import DivergenceError, KtError
+from kt_es.errors import ConfigError, DivergenceError, KtError
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.snapshots import LENGTH_SIZE, SnapshotHeader, SnapshotRow, decode_rows, encode_rows
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.pages import PageTable
+from kt_es.ledger.retention import check_epoch, prune
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.rows import Committed, StateTable
 from kt_es.ledger.store import Store
@@ -79,6 +80,29 @@ def test_what_was_saved_and_loaded_is_the_same_state() -> None:
     assert ledger_of(store).committed == ledger_of(stored()).committed
     assert saved(store) == data
     report = fsck(store, ORIGIN, SIGNER_KEY, log=(published()[0], NAMES))
+    assert report.is_good, report.differences
+
+
+def test_a_pruned_directory_is_saved_as_one_that_was_not() -> None:
+    pruned = stored()
+    assert prune(ledger_of(pruned), 1) > 0
+    assert saved(pruned) == saved()
+    assert ledger_of(loaded(saved(pruned))).committed == ledger_of(pruned).committed
+
+
+def test_a_directory_that_began_with_a_snapshot_keeps_no_epoch_before_it_and_is_pruned() -> None:
+    log, ledger = copy(published()[0]), ledger_of(loaded(saved()))
+    assert ledger.oldest == 3
+    assert prune(ledger, 9) == 0
+    for user in ("zoe", "yves"):
+        submit(log, [mutation(user)])
+        sign_epoch(log, ledger)
+    assert prune(ledger, 1) > 0
+    assert ledger_of(ledger.store).oldest == 5
+    assert check_epoch(ledger, 5, pytest.fail) == len(USERS) + 2
+    with pytest.raises(ConfigError, match="began with a snapshot: of it only epoch 5 can be checked"):
+        check_epoch(ledger, 4, pytest.fail)
+    report = fsck(ledger.store, ORIGIN, SIGNER_KEY, log=(log, NAMES))
     assert report.is_good, report.differences
 
 

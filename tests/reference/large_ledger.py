@@ -13,11 +13,12 @@ from kt_es.epochs import Standing
 from kt_es.formats.entries import Opening
 from kt_es.formats.heads import MapHead
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.rows import Committed, OpeningTable
+from kt_es.ledger.openings import OpeningTable
+from kt_es.ledger.rows import Committed
 from kt_es.ledger.store import Change, Store
 from kt_es.ledger.tables import HEADS_LOG, StoredEntry
 from kt_es.merkle.log import LogState
-from kt_es.merkle.map import EMPTY_ROOT
+from kt_es.merkle.map import EMPTY_ROOT, LeafRef
 from signer.work import sign_head
 from tests import builders as b
 
@@ -50,11 +51,11 @@ def large_ledger(store: Store, entries: int, epochs: int, users: Sequence[str]) 
         events.append(sign_head(head, Committed(standing, root, log, heads, 2, 1), b.SIGNER))
         heads, nodes = heads.append([log_leaf_hash(events[-1].smh_bytes)])
         changes += tables.nodes.put(HEADS_LOG, nodes)
-        changes.append(tables.heads.put(epoch, events[-1]))
+        changes += tables.heads.put(epoch, events[-1])
     committed = Committed(standing, root, log, heads, 2, 1)
     for user, made in zip(users, mutations, strict=True):
         index, opening = made.entry.index, Opening(made.entry_hash, b.opening(user), b.profile(user))
-        changes.append(tables.entries.put(index, 1, StoredEntry(0, made.encode())))
+        changes.append(tables.entries.put(LeafRef(index, b"", 1), StoredEntry(0, made.encode())))
         changes.append((OpeningTable.FAMILY, index + made.entry_hash, opening.encode()))
     changes.append(tables.states.put(committed))
     changes.append(tables.configs.put(1, 0, b.signed_config().encode()))

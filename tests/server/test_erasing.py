@@ -14,7 +14,7 @@ from kt_es.eventstore.streams import ANY, Event, Metadata, NewEvent, content_eve
 from kt_es.formats.entries import OPENING, OPENING_ERASED, Mutation, Opening, decode_erased
 from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.queue import ERASURE
-from kt_es.ledger.rows import Missing
+from kt_es.ledger.openings import Missing
 from kt_es.server.privacy import sweep_stream
 from tests import builders as b
 from tests.reference.frontends import Front, front, until

@@ -90,8 +90,9 @@ def test_what_is_no_range_is_refused(story: Story, first: int, last: int, proble
 
 @pytest.mark.parametrize(("first", "last"), [(EPOCHS, EPOCHS + 1), (EPOCHS + 1, EPOCHS + 1), (0, 1)])
 def test_an_epoch_that_is_not_there_is_refused(story: Story, first: int, last: int) -> None:
-    with pytest.raises(RefusedError, match="epochs 1 to 12"):
+    with pytest.raises(RefusedError, match="epochs 1 to 12") as refused:
         story.front.directory.range(ALICE, first, last)
+    assert refused.value.field == ("last" if last > EPOCHS else "first")
 
 
 def test_a_range_that_would_be_too_large_ends_earlier(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:

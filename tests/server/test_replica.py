@@ -11,7 +11,7 @@ from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import ANY, NewEvent
 from kt_es.formats.entries import OPENING, Opening, encode_erased
 from kt_es.formats.queue import Verdict
-from kt_es.ledger.rows import Missing, read_opening
+from kt_es.ledger.openings import Missing, read_opening
 from kt_es.process.signals import Worker
 from kt_es.server import batcher as waiting
 from kt_es.server.batcher import Waiters

@@ -162,6 +162,6 @@ def test_a_damaged_head_differs_when_the_key_has_to_be_in_force(rotated: SignedS
     audited(rotated.log, followed)
     check_pinned(followed, in_force=True)
     heads = followed.tables.heads
-    followed.store.write([heads.put(7, replace(heads.event(7), smh_bytes=b"\x80"))])
+    followed.store.write(heads.put(7, replace(heads.event(7), smh_bytes=b"\x80")))
     with pytest.raises(DivergenceError, match="the head of epoch 7 in the data directory is damaged"):
         check_pinned(followed, in_force=True)

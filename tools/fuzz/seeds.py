@@ -98,7 +98,7 @@ def _committed() -> bytes:
 
 
 def _page() -> bytes:
-    return bytes((3,)) + bytes(7) + (0b01_10_00_01).to_bytes(4) + bytes(200)
+    return bytes((3,)) + bytes(2 + 5 + 8) + (0b01_10_00_01).to_bytes(4) + bytes(200)
 
 
 def _snapshots() -> list[bytes]:

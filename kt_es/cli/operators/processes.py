@@ -98,6 +98,7 @@ def signer_command(context: click.Context, log: str | None, data: Path | None, m
             settings.path(table.keys),
             EpochLimits(batch_limit=table.batch_limit, truncate=table.truncate_queue),
             _metrics_at(metrics or table.metrics),
+            settings.sharing,
         )
 
     connect = Connector(settings_of(context, log).log)
@@ -159,6 +160,7 @@ def frontend_command(
             limits=limits_of(table, limits),
             tls_cert=tls_cert or (table.tls_cert and settings.path(table.tls_cert)),
             tls_key=tls_key or (table.tls_key and settings.path(table.tls_key)),
+            sharing=settings.sharing,
         )
 
     settings = read()

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import click
 
-from kt_es.cli.options import FOLDER
+from kt_es.cli.options import FOLDER, event_log, log_option, patience_option
 from kt_es.cli.output import output_of, settings_of
-from kt_es.config import FILE_NAME
-from kt_es.errors import ConfigError, DivergenceError, counted
+from kt_es.cli.shared import required_sharing, shared_ledger
+from kt_es.config import Settings
+from kt_es.errors import DivergenceError, counted
 from kt_es.ledger.anchor import check_commit
-from kt_es.ledger.cassandra_settings import EXAMPLE
-from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.ledger import Ledger, check_pinned
+from kt_es.ledger.opening import open_store
+from kt_es.ledger.replay import Replay
 from kt_es.ledger.retention import check_epoch, prune
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
 
 MOST_PROBLEMS = 100
 
-_data = click.argument("data", metavar="DIR", type=FOLDER)
+_data = click.argument("data", metavar="[DIR]", type=FOLDER, required=False)
 
 
 @click.group("store")
 def store_command() -> None:
-    """Make a shared store; prune or check the pages in a data directory."""
+    """Make, fill, prune or check a shared store; prune or check the pages in a data directory."""
 
 
 def _replication(
@@ -60,11 +62,7 @@ def init_command(context: click.Context, replication: Mapping[str, int] | int | 
     Run again, it makes what is still missing. It changes nothing that exists.
     """
     output, settings = output_of(context), settings_of(context)
-    shared = settings.shared
-    if shared is None:
-        raise ConfigError(
-            f'{settings.base / FILE_NAME} names no shared store: add [store] with shared = "{EXAMPLE}"'
-        )
+    shared = required_sharing(settings).cassandra
     # The driver is an extra, and ``settings.shared`` has found it.
     from kt_es.ledger.cassandra import CassandraStore
     from kt_es.ledger.cassandra_schema import create_schema, write_about
@@ -83,54 +81,117 @@ def init_command(context: click.Context, replication: Mapping[str, int] | int | 
     )
 
 
+@store_command.command("rebuild")
+@log_option
+@patience_option
+@click.pass_context
+def rebuild_command(context: click.Context, log: str | None, patience: float) -> None:
+    """Fill the shared store from the event log: a new store for an old directory, or after a loss of rows.
+
+    Every verdict is decided again, and every signature and root is verified. Rows that are there are written
+    once more. The signer and front ends of other stores may be running.
+    """
+    output, settings = output_of(context), settings_of(context, log)
+    sharing = required_sharing(settings)
+    with event_log(settings.log, output, patience) as opened, closing(open_store(None, sharing)) as store:
+        ledger = Ledger(store, settings.origin, settings.pinned, cache_bytes=sharing.cache)
+        try:
+            for epoch in Replay(opened, settings.names, ledger).catch_up():
+                output.progress_of("epochs written", epoch.head.epoch)
+        finally:
+            output.progress()
+        check_pinned(ledger)
+        committed = ledger.committed
+    output.ok(f"replayed {counted(committed.epoch, 'epochs')} into the shared store")
+    output.data(
+        {"epoch": committed.epoch, "entries": committed.root.size},
+        [f"epoch {committed.epoch}, {counted(committed.root.size, 'entries')}"],
+    )
+
+
 @store_command.command("prune")
 @_data
 @click.option("--keep", metavar="EPOCHS", type=click.IntRange(1), required=True, help="How many to keep.")
+@log_option
+@patience_option
 @click.pass_context
-def prune_command(context: click.Context, data: Path, keep: int) -> None:
+def prune_command(
+    context: click.Context, data: Path | None, keep: int, log: str | None, patience: float
+) -> None:
     """Delete the pages in DIR that none of the last EPOCHS epochs needs. Stop the process of DIR first.
 
-    Both logs, all entries and all heads stay. A front end then refuses lookups and histories of older epochs.
-    A data directory that was deleted is built again with all pages.
+    Without DIR the pages of the shared store are pruned, while its signer and front ends go on.
+
+    Both logs, all entries and all heads stay. A front end then refuses lookups and ranges of older epochs, so
+    histories and watches that begin with them cannot be verified there. A store that is built again from the
+    log has the pages of all epochs.
     """
-    output, settings = output_of(context), settings_of(context)
-    with closing(RocksStore.open(data, FAMILIES)) as store:
-        ledger = Ledger(store, settings.origin, settings.pinned)
-        check_commit(ledger)
-        gone = prune(ledger, keep)
-        store.compact()
-        newest, oldest = ledger.committed.epoch, ledger.oldest
+    output, settings = output_of(context), settings_of(context, log)
+    if data is None:
+        with event_log(settings.log, output, patience) as reached, shared_ledger(settings, reached) as ledger:
+            gone = prune(ledger, keep)
+    else:
+        # Opening a store to write would create one.
+        RocksStore.view(data, FAMILIES).close()
+        with closing(RocksStore.open(data, FAMILIES)) as store:
+            ledger = _checked(store, settings)
+            gone = prune(ledger, keep)
+            store.compact()
+    newest, oldest = ledger.committed.epoch, ledger.oldest
     output.ok(f"deleted {counted(gone, 'pages')}")
     output.data(
-        {"data": str(data), "deleted": gone, "oldest": oldest, "newest": newest},
-        [f"{data}: epochs {oldest} to {newest} are whole"],
+        {"data": _name(data), "deleted": gone, "oldest": oldest, "newest": newest},
+        [f"{_name(data)}: epochs {oldest} to {newest} are whole"],
     )
 
 
 @store_command.command("check")
 @_data
 @click.option("--epoch", type=click.IntRange(1), help="The epoch to read; default the latest.")
+@log_option
+@patience_option
 @click.pass_context
-def check_command(context: click.Context, data: Path, epoch: int | None) -> None:
+def check_command(
+    context: click.Context, data: Path | None, epoch: int | None, log: str | None, patience: float
+) -> None:
     """Read every page and every entry of one epoch in DIR, and compare them with its signed head.
 
-    The process of DIR may be running. `kt fsck` examines the rest of DIR, too.
+    Without DIR the shared store is read. The process of DIR may be running. `kt fsck` examines the rest of
+    DIR, too.
     """
-    output, settings = output_of(context), settings_of(context)
+    output, settings = output_of(context), settings_of(context, log)
     problems: list[str] = []
-    with closing(RocksStore.view(data, FAMILIES)) as store:
-        ledger = Ledger(store, settings.origin, settings.pinned)
-        check_commit(ledger)
+    with ExitStack() as stack:
+        if data is None:
+            reached = stack.enter_context(event_log(settings.log, output, patience))
+            ledger = stack.enter_context(shared_ledger(settings, reached))
+        else:
+            ledger = _checked(stack.enter_context(closing(RocksStore.view(data, FAMILIES))), settings)
         epoch = epoch or ledger.committed.epoch
-        entries = check_epoch(ledger, epoch, problems.append) if epoch else 0
+        entries = check_epoch(ledger, epoch, problems.append)
+    found = counted(len(problems), "problems")
     for problem in problems[:MOST_PROBLEMS]:
         output.fail(problem)
     output.data(
-        {"data": str(data), "epoch": epoch, "entries": entries, "problems": problems[:MOST_PROBLEMS]},
-        [f"{data}: epoch {epoch}, {counted(entries, 'entries')}, {counted(len(problems), 'problems')}"],
+        {"data": _name(data), "epoch": epoch, "entries": entries, "problems": problems[:MOST_PROBLEMS]},
+        [f"{_name(data)}: epoch {epoch}, {counted(entries, 'entries')}, {found}"],
     )
     if problems:
+        mend = "delete the directory, and it is built from the log"
+        if data is None:
+            mend = "run `kt store rebuild`, which fills it from the log"
+        places = counted(len(problems), "places")
         raise DivergenceError(
-            f"{data} differs from the signed head of epoch {epoch} in {counted(len(problems), 'places')}: "
-            "delete the directory, and it is built from the log"
+            f"{_name(data)} differs from the signed head of epoch {epoch} in {places}: {mend}"
         )
+
+
+def _name(data: Path | None) -> str:
+    return "the shared store" if data is None else str(data)
+
+
+def _checked(store: RocksStore, settings: Settings) -> Ledger:
+    ledger = Ledger(store, settings.origin, settings.pinned)
+    check_commit(ledger)
+    check_pinned(ledger)
+    return ledger

@@ -41,8 +41,13 @@ _STRIDE = 7_919
     show_default=True,
     help="Of `node`: how many, for medians.",
 )
+@click.option(
+    "--shared",
+    metavar="URI",
+    help="Of `signer`: keep the map in this shared store, in a keyspace that does not exist yet.",
+)
 @click.pass_context
-def bench_command(context: click.Context, which: str, entries: int, runs: int) -> None:
+def bench_command(context: click.Context, which: str, entries: int, runs: int, shared: str | None) -> None:
     """Measure the map (updates/s), the signer (mutations/s), the node (events/s) or the way back of
     processes (`recovery`).
 
@@ -50,7 +55,7 @@ def bench_command(context: click.Context, which: str, entries: int, runs: int) -
     """
     benches: dict[str, Callable[[Path], list[Row]]] = {
         "map": bench_map,
-        "signer": bench_signer,
+        "signer": lambda at: bench_signer(at, shared=shared),
         "node": lambda at: bench_node(at, runs=runs),
         "recovery": lambda at: bench_recovery(at, entries),
     }

@@ -1,0 +1,98 @@
+"""Opening the store of a process: a directory on its disk, or a shared store with what it keeps to itself."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from kt_es.errors import StoreAwayError, UnavailableError
+from kt_es.ledger.cassandra_settings import CassandraSettings
+from kt_es.ledger.memory import MemoryStore
+from kt_es.ledger.rocks import RocksStore
+from kt_es.ledger.shared_store import LOCAL, SharedStore
+from kt_es.ledger.store import Store
+from kt_es.ledger.tables import FAMILIES
+from kt_es.process.outage import Outage
+
+PAUSE = 1.0
+"""Seconds between two attempts of ``patiently``."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """A shared store and the memory for its rows.
+
+    Attributes:
+        origin: The directory that the store must be of.
+        cache: Bytes of pages in memory; entries and nodes take a quarter of it beside them.
+    """
+
+    cassandra: CassandraSettings
+    origin: str
+    cache: int
+
+
+def open_store(data: Path | None, sharing: Sharing | None) -> Store:
+    """Open the store in the directory ``data``, or the shared store with the process's own state in ``data``.
+
+    Without ``data`` a process keeps its state in memory, and begins with the newest epoch at each start.
+
+    Raises:
+        StoreAwayError: The shared store cannot be reached.
+        ConfigError, LockedError, DivergenceError, DiskFullError: As ``RocksStore.open`` does, or the shared
+            store is another directory's or was never made.
+    """
+    local: Store = MemoryStore(LOCAL) if data is None else RocksStore.open(data, FAMILIES)
+    if sharing is None:
+        return local
+    try:
+        return _shared(local, sharing)
+    except BaseException:
+        local.close()
+        raise
+
+
+def _shared(local: Store, sharing: Sharing) -> SharedStore:
+    # The driver is an extra.
+    from kt_es.ledger.cassandra import CassandraStore
+    from kt_es.ledger.cassandra_schema import check_about
+
+    try:
+        remote = CassandraStore.connect(sharing.cassandra)
+    except UnavailableError as error:
+        raise StoreAwayError(str(error)) from None
+    store = SharedStore(local, remote, sharing.cache // 4)
+    try:
+        check_about(store, sharing.origin)
+    except BaseException:
+        remote.close()
+        raise
+    return store
+
+
+def patiently(
+    make: Callable[[], _T],
+    stop: threading.Event,
+    outage: Outage,
+    on_wait: Callable[[], None] = lambda: None,
+) -> _T | None:
+    """Return what ``make`` returns, and wait during outages; None if ``stop`` came first.
+
+    A full disk and a shared store that is away are outages. ``on_wait`` is called before each pause.
+    """
+    while not stop.is_set():
+        try:
+            made = make()
+        except UnavailableError as error:
+            outage.failed(error)
+            on_wait()
+            stop.wait(PAUSE)
+        else:
+            outage.over()
+            return made
+    return None

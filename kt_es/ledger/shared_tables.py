@@ -1,0 +1,246 @@
+"""The tables of a shared store: the same questions as ``tables``, safe against rows of aborted epochs.
+
+| table    | family   | key                                            | value                  |
+|----------|----------|------------------------------------------------|------------------------|
+| pages    | pages    | path, version, hash                            | page                   |
+| entries  | entries  | index, u64 epoch, entry hash                   | u64 sequence, mutation |
+| nodes    | nodes    | u8 log, u8 level, u64 offset                   | hash                   |
+| heads    | heads    | u64 epoch                                      | head event             |
+| configs  | configs  | ``config ``, u64 epoch, u64 sequence           | signed config          |
+| erasures | erasures | index, entry hash, u64 epoch, u64 sequence     | record                 |
+| states   | states   | u64 epoch, SHA-256 of the SMH                  | ``Committed``          |
+| replaced | replaced | u64 epoch, SHA-256 of the SMH, u32 number      | keys of pages          |
+| about    | about    | ``oldest``, ``pruned``                         | u64 epoch              |
+
+No write spans rows, and nothing of an aborted epoch is deleted: a retry writes the same rows, and what else
+is left of the epoch is not used. A page is found through its hash, an entry through its leaf in the map or
+through the next version, a config through the config in force, a state and a list through the signed head.
+Nodes are written after the records that they hash were appended. An erasure counts if the log has its record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from kt_es.crypto.hashes import log_leaf_hash, sha256
+from kt_es.errors import DivergenceError, MalformedError
+from kt_es.formats.configs import SignedConfig
+from kt_es.formats.entries import HASH_LENGTH, INDEX_LENGTH, Mutation
+from kt_es.formats.heads import HeadEvent
+from kt_es.ledger.pages import PageTable, split_keys
+from kt_es.ledger.rows import Committed, StateTable
+from kt_es.ledger.store import Change, Store
+from kt_es.ledger.tables import (
+    MUTATIONS_LOG,
+    AheadTable,
+    ConfigTable,
+    EntryTable,
+    ErasureTable,
+    HeadTable,
+    LogNodeTable,
+    StoredErasure,
+    Tables,
+    entry_in,
+    mutation_of,
+)
+from kt_es.merkle.map import LeafRef, Root
+from kt_es.merkle.update import Pages
+
+LIST_BYTES = 64 << 10
+"""Bytes of the keys in one row of a list of replaced pages."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPageTable(PageTable):
+    REPLACED: ClassVar = "replaced"
+
+    def put(self, epoch: int, pages: Pages) -> list[Change]:
+        """Write pages, and delete none: another signer may be writing the same epoch."""
+        return [(self.FAMILY, key, page) for key, page in pages if page is not None]
+
+    def replaced(self, pages: Pages) -> bytes:
+        return b"".join(key for key, page in pages if page is None)
+
+    def put_replaced(self, event: HeadEvent, epoch: int, keys: bytes) -> list[Change]:
+        row, changes = b"", list[Change]()
+        for key in split_keys(keys):
+            row += key
+            if len(row) >= LIST_BYTES:
+                changes.append(self._row(event, epoch, len(changes), row))
+                row = b""
+        return [*changes, self._row(event, epoch, len(changes), row)] if row else changes
+
+    def _row(self, event: HeadEvent, epoch: int, number: int, row: bytes) -> Change:
+        return self.REPLACED, _at_head(epoch, event) + number.to_bytes(4), row
+
+    def prune_epoch(self, epoch: int, event: HeadEvent) -> int:
+        """Delete the pages that ``epoch``, whose head is ``event``, has replaced; return how many."""
+        count = 0
+        for row, keys in self.store.scan(self.REPLACED, _at_head(epoch, event)):
+            pages = list(split_keys(keys))
+            self.store.write([(self.FAMILY, key, None) for key in pages])
+            # Only now: what was not deleted yet is found again after a crash.
+            self.store.write([(self.REPLACED, row, None)])
+            count += len(pages)
+        return count
+
+    def upgrade(self, root: Root) -> None:
+        """Nothing: every shared store has the keys of today."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedEntryTable(EntryTable):
+    def key(self, leaf: LeafRef) -> bytes:
+        return leaf.index + leaf.version.to_bytes(8) + leaf.entry_hash
+
+    def history(self, leaf: LeafRef, after: int) -> Iterator[tuple[int, Mutation]]:
+        """Yield every ``(epoch, mutation)`` above version ``after`` up to the one of ``leaf``, in order.
+
+        Each entry names the hash of the one before it, so entries of aborted epochs are passed over. Raises
+        ``DivergenceError`` if one is missing or damaged.
+        """
+        found: list[tuple[int, Mutation]] = []
+        wanted: bytes | None = leaf.entry_hash
+        for key, row in self.store.scan(self.FAMILY, leaf.index, start=self.key(leaf), reverse=True):
+            if key[-HASH_LENGTH:] != wanted:
+                continue
+            epoch = int.from_bytes(key[INDEX_LENGTH:-HASH_LENGTH])
+            mutation = mutation_of(LeafRef(leaf.index, wanted, epoch), entry_in(row))
+            wanted = mutation.entry.previous
+            if mutation.entry.version > after:
+                found.append((epoch, mutation))
+            if wanted is None or mutation.entry.version <= after:
+                return reversed(found)
+        raise DivergenceError(f"an earlier version of the entry at index {leaf.index.hex()} is missing")
+
+
+@dataclass(frozen=True, slots=True)
+class SharedHeadTable(HeadTable):
+    """Published heads. The last one that was committed here is kept here, too: it is the anchor."""
+
+    @property
+    def are_elsewhere(self) -> bool:
+        return False
+
+    def put(self, epoch: int, event: HeadEvent) -> list[Change]:
+        return [*HeadTable.put(self, epoch, event), (*self.LAST, epoch.to_bytes(8) + event.encode())]
+
+    def event(self, epoch: int, *, again: bool = False) -> HeadEvent:
+        data = self.get(epoch, again=again) or self.get(epoch, again=True)
+        if data is None:
+            raise DivergenceError(
+                f"the shared store has no head of epoch {epoch}: `kt store rebuild` fills it from the log"
+            )
+        try:
+            return HeadEvent.decode(data)
+        except MalformedError as error:
+            raise DivergenceError(f"the shared store has a damaged head of epoch {epoch}: {error}") from None
+
+    def get(self, epoch: int, *, again: bool = False) -> bytes | None:
+        last = self.store.get(*self.LAST) or b""
+        return last[8:] if last[:8] == epoch.to_bytes(8) else HeadTable.get(self, epoch, again=again)
+
+
+@dataclass(frozen=True, slots=True)
+class SharedConfigTable(ConfigTable):
+    FAMILY: ClassVar = "configs"
+
+    def chain(self, committed: Committed) -> tuple[SignedConfig, ...]:
+        """Follow ``previous`` back from the config in force."""
+        by_hash: dict[bytes, SignedConfig] = {}
+        for data in self.up_to(committed.epoch):
+            signed = SignedConfig.decode(data)
+            by_hash[signed.config.hash] = signed
+        chain: list[SignedConfig] = []
+        signed_next = committed.standing.config
+        while signed_next is not None:
+            chain.append(signed_next)
+            previous = signed_next.config.previous
+            signed_next = None if previous is None else by_hash.pop(previous, None)
+        return tuple(reversed(chain))
+
+
+@dataclass(frozen=True, slots=True)
+class SharedErasureTable(ErasureTable):
+    FAMILY: ClassVar = "erasures"
+    PREFIX: ClassVar = b""
+
+    def up_to(self, epoch: int, index: bytes = b"", entry_hash: bytes = b"") -> Iterator[StoredErasure]:
+        nodes = LogNodeTable(self.store)
+        for found in ErasureTable.up_to(self, epoch, index, entry_hash):
+            if nodes.leaves(MUTATIONS_LOG, found.sequence, 1)[0] == log_leaf_hash(found.record):
+                yield found
+
+
+@dataclass(frozen=True, slots=True)
+class SharedStateTable(StateTable):
+    SHARED: ClassVar = "states"
+    ABOUT: ClassVar = "about"
+    PRUNED: ClassVar = b"pruned"
+
+    def put_published(self, event: HeadEvent, state: Committed) -> list[Change]:
+        """Write the state after the epoch that ``event`` is going to publish, without its own head."""
+        return [(self.SHARED, _at_head(state.epoch, event), state.encode())]
+
+    def published(self, epoch: int, event: HeadEvent, *, again: bool = False) -> bytes | None:
+        """Return what is stored as the state after ``epoch``, whose head is ``event``."""
+        return self.store.get_many(self.SHARED, [_at_head(epoch, event)], again=again)[0]
+
+    def delete_published(self, epoch: int) -> list[Change]:
+        return [(self.SHARED, key, None) for key, _ in self.store.scan(self.SHARED, epoch.to_bytes(8))]
+
+    # The larger value wins, whoever writes it.
+    def put_oldest(self, epoch: int) -> Change:
+        return self.ABOUT, self.OLDEST, epoch.to_bytes(8)
+
+    def put_pruned(self, epoch: int) -> Change:
+        """Note that everything up to ``epoch`` that no kept epoch needs is deleted."""
+        return self.ABOUT, self.PRUNED, epoch.to_bytes(8)
+
+    def pruned(self) -> int:
+        return int.from_bytes(self.store.get(self.ABOUT, self.PRUNED) or b"")
+
+    def oldest(self) -> int:
+        return int.from_bytes(self.store.get(self.ABOUT, self.OLDEST) or b"\x01")
+
+
+@dataclass(frozen=True, slots=True)
+class SharedAheadTable(AheadTable):
+    """No notes: rows of an aborted epoch stay, and nothing uses them."""
+
+    def put(self, number: int, changes: Sequence[Change]) -> list[Change]:
+        return []
+
+    def delete(self, number: int) -> list[Change]:
+        return []
+
+    def undo(self, epoch: int) -> None:
+        """Nothing."""
+
+
+def _at_head(epoch: int, event: HeadEvent) -> bytes:
+    return epoch.to_bytes(8) + sha256(event.smh_bytes)
+
+
+class SharedTables(Tables):
+    """All tables over a store that other processes share."""
+
+    pages: SharedPageTable
+    states: SharedStateTable
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.pages = SharedPageTable(store)
+        self.entries = SharedEntryTable(store)
+        self.heads = SharedHeadTable(store)
+        self.states = SharedStateTable(store)
+        self.configs = SharedConfigTable(store)
+        self.erasures = SharedErasureTable(store)
+        self.ahead = SharedAheadTable(store)
+
+
+def tables_of(store: Store) -> Tables:
+    """Return the tables over ``store``, whichever kind of store it is."""
+    return SharedTables(store) if store.is_shared else Tables(store)
