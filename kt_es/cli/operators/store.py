@@ -72,7 +72,8 @@ def init_command(context: click.Context, replication: Mapping[str, int] | int | 
         is_new = write_about(store, settings.origin)
     if schema.made:
         output.ok(f"made {', '.join(schema.made)}")
-    output.ok(f"{'began' if is_new else 'found'} the store of {settings.origin}")
+    found = "found" if schema.made else "found all tables of"
+    output.ok(f"{'began' if is_new else found} the store of {settings.origin}")
     replicas = ", ".join(f"{name} {count}" for name, count in schema.replication.items())
     output.data(
         {"keyspace": shared.keyspace, "made": schema.made, "replication": dict(schema.replication)},
