@@ -23,7 +23,7 @@ from kt_es.merkle.map import EMPTY_ROOT, Map, Root
 from kt_es.merkle.verify import map_root, require_root
 
 Update = tuple[bytes, bytes]
-LEAST_UPDATES_PER_SECOND = 20_000
+LEAST_UPDATES_PER_SECOND = 15_000
 PROOFS = 1_000
 _STRIDE = 7_919
 """A prime, so that the steps of a run spread over all entries and name none twice."""
