@@ -228,7 +228,7 @@ def test_signals_reach_the_process(tmp_path: Path) -> None:
 
 def shared_init(folder: Path, body: str) -> subprocess.CompletedProcess[bytes]:
     environment = {**fake_kt(folder, body), "KT_CONFIG": str(folder / "kt.toml")}
-    words = [SHARED_INIT, "cassandra://db1,db2/kt_shared", "init", "--directory", "shared"]
+    words = [str(SHARED_INIT), "cassandra://db1,db2/kt_shared", "init", "--directory", "shared"]
     return subprocess.run(words, env=environment, timeout=60, check=False)
 
 
