@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from kt_es.epochs import Current, Standing
-from kt_es.errors import DivergenceError, MalformedError, VerificationError
+from kt_es.errors import ConfigError, DivergenceError, MalformedError, VerificationError
 from kt_es.formats.configs import SignedConfig, verify_chain
 from kt_es.formats.entries import Mutation, PublicKey
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
@@ -77,8 +77,14 @@ class Ledger:
 
     def _load(self) -> None:
         stored = self.tables.states.committed(self.committed.standing.origin, self.pinned)
+        if self.tables.heads.are_elsewhere:
+            raise ConfigError(
+                "the map of this data directory is in a shared store: name the store in kt.toml ([store] "
+                "shared), or delete the directory, and it is built from the log. `kt store check` examines "
+                "the shared store"
+            )
         self.committed = stored or self.committed
-        self.tables.pages.upgrade(self.committed.root)
+        self.tables.pages.upgrade(self.committed.root.version)
         self.oldest = self.tables.states.oldest()
         if not self.store.is_shared and self.oldest > max(1, self.committed.epoch):
             raise DivergenceError(

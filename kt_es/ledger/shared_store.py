@@ -20,6 +20,7 @@ LOCAL = ("meta", "openings")
 SHARED = ("pages", "entries", "nodes", "heads", "configs", "erasures", "states", "replaced", "about")
 CACHED = frozenset(("entries", "nodes"))
 """Families whose rows are kept in memory. ``PageCache`` keeps pages, after they were verified."""
+ERASURES = "erasures"
 PINNED_EPOCHS = 2
 UNDER_WAY = 2
 """Writes that may be under way at the same time. Each is a slice of an epoch."""
@@ -47,6 +48,7 @@ class SharedStore:
         self._rows = RowCache(cache_bytes)
         # The last failure of the shared store, None since it worked again.
         self.problem: str | None = None
+        self._erased = 0  # how often erasures were forgotten
         self._writer = writer or ThreadPoolExecutor(1, thread_name_prefix="shared-writes")
         self._under_way: deque[tuple[Future[None], dict[tuple[str, bytes], bytes]]] = deque()
         self._pinned: deque[dict[tuple[str, bytes], bytes]] = deque(maxlen=PINNED_EPOCHS)
@@ -102,9 +104,26 @@ class SharedStore:
     ) -> Iterator[tuple[bytes, bytes]]:
         if family in LOCAL:
             yield from self._local.scan(family, prefix, start=start, reverse=reverse)
-            return
+        elif family == ERASURES and prefix and start is None and not reverse:
+            yield from self._erasures(prefix)
+        else:
+            with self._watched():
+                yield from self._shared.scan(family, prefix, start=start, reverse=reverse)
+
+    def _erasures(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """Return the erasures of one index or entry. Nearly always there is none, and each lookup asks."""
+        none = f"{ERASURES} {self._erased}", prefix
+        if self._rows.get(none) is not None:
+            return []
         with self._watched():
-            yield from self._shared.scan(family, prefix, start=start, reverse=reverse)
+            rows = list(self._shared.scan(ERASURES, prefix))
+        if not rows:
+            self._rows.put(none, b"")
+        return rows
+
+    def forget_erasures(self) -> None:
+        """Read erasures again: an epoch with erasures is going to be adopted."""
+        self._erased += 1
 
     def write(self, changes: Iterable[Change], sync: bool = True) -> None:
         local: list[Change] = []

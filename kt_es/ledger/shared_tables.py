@@ -25,22 +25,20 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from kt_es.crypto.hashes import log_leaf_hash, sha256
-from kt_es.errors import DivergenceError
+from kt_es.errors import DivergenceError, MalformedError
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import HASH_LENGTH, INDEX_LENGTH, Mutation
 from kt_es.formats.heads import HeadEvent
 from kt_es.ledger.pages import PageTable, split_keys
-from kt_es.ledger.rows import Committed, StateTable
+from kt_es.ledger.rows import Committed, ErasureTable, StateTable, StoredErasure
 from kt_es.ledger.store import Change, Store
 from kt_es.ledger.tables import (
     MUTATIONS_LOG,
     AheadTable,
     ConfigTable,
     EntryTable,
-    ErasureTable,
     HeadTable,
     LogNodeTable,
-    StoredErasure,
     Tables,
     entry_in,
     mutation_of,
@@ -120,10 +118,23 @@ class SharedEntryTable(EntryTable):
 class SharedHeadTable(HeadTable):
     """Published heads. The last one that was committed here is kept here, too: it is the anchor."""
 
-    LAST: ClassVar = ("meta", b"last head")
+    @property
+    def are_elsewhere(self) -> bool:
+        return False
 
     def put(self, epoch: int, event: HeadEvent) -> list[Change]:
         return [*HeadTable.put(self, epoch, event), (*self.LAST, epoch.to_bytes(8) + event.encode())]
+
+    def event(self, epoch: int, *, again: bool = False) -> HeadEvent:
+        data = self.get(epoch, again=again) or self.get(epoch, again=True)
+        if data is None:
+            raise DivergenceError(
+                f"the shared store has no head of epoch {epoch}: `kt store rebuild` fills it from the log"
+            )
+        try:
+            return HeadEvent.decode(data)
+        except MalformedError as error:
+            raise DivergenceError(f"the shared store has a damaged head of epoch {epoch}: {error}") from None
 
     def get(self, epoch: int, *, again: bool = False) -> bytes | None:
         last = self.store.get(*self.LAST) or b""

@@ -14,6 +14,7 @@ from kt_es.formats.heads import MapHead
 from kt_es.formats.queue import CONFIG, EPOCH_MARKER, ERASURE, MUTATIONS, encode_mutations
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.memory import MemoryStore
+from kt_es.ledger.store import Store
 from kt_es.ledger.tables import FAMILIES
 from signer.keys import KeyRing
 from signer.work import EpochWork
@@ -24,10 +25,12 @@ from tests.reference.memory_log import MemoryLog
 class SignedStreams:
     """``put`` queues mutations and their openings, ``epoch`` publishes what the queue holds."""
 
-    def __init__(self, log: EventLog | None = None, directory: str = "people") -> None:
+    def __init__(
+        self, log: EventLog | None = None, directory: str = "people", store: Store | None = None
+    ) -> None:
         self.log = MemoryLog() if log is None else log
         self.names = StreamNames(directory)
-        self.ledger = Ledger(MemoryStore(FAMILIES), b.ORIGIN, b.SIGNER_KEY)
+        self.ledger = Ledger(MemoryStore(FAMILIES) if store is None else store, b.ORIGIN, b.SIGNER_KEY)
         self._keys = KeyRing([b.SIGNER, b.private_key("successor"), b.private_key("third")])
         self._key = b.SIGNER
         self.queue(CONFIG, b.signed_config().encode())
