@@ -40,6 +40,12 @@ class Base:
     chain: tuple[SignedConfig, ...] = ()
     queue_next: int = 0
 
+    @classmethod
+    def of(cls, ledger: Ledger) -> Base:
+        """Return the base at the committed epoch of ``ledger``."""
+        committed = ledger.committed
+        return cls(config_chain(ledger, committed), committed.queue_next) if committed.epoch else cls()
+
 
 def base_of(data: Path, origin: str, pinned: PublicKey) -> Base:
     """Read the signer's data directory, also while the signer runs. Without one, the chain is empty."""
@@ -47,9 +53,7 @@ def base_of(data: Path, origin: str, pinned: PublicKey) -> Base:
         return Base()
     store = RocksStore.view(data, FAMILIES)
     try:
-        ledger = Ledger(store, origin, pinned)
-        committed = ledger.committed
-        return Base(config_chain(ledger, committed), committed.queue_next) if committed.epoch else Base()
+        return Base.of(Ledger(store, origin, pinned))
     finally:
         store.close()
 

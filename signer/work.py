@@ -207,6 +207,7 @@ class EpochWork:
         for batch in _batches(self._outbox):
             publish(self._log, self._names.mutations, self._records_next, batch)
             self._records_next += len(batch)
+        self._fold.appended(self._packer.first)
         self._outbox = []
         self._outbox_size = 0
         self.phases["records"] = self.phases.get("records", 0.0) + self._monotonic() - began

@@ -9,8 +9,16 @@ from hypothesis import HealthCheck, settings
 from kt_es.process import logs
 from tests.reference.cassandra import START_SECONDS, cassandra, cassandra_installed, keyspace, three_nodes
 from tests.reference.clocks import Pauses
+from tests.reference.shared import shared_settings, shared_store
 
-__all__ = ["cassandra", "cassandra_installed", "keyspace", "three_nodes"]  # fixtures
+__all__ = [  # fixtures
+    "cassandra",
+    "cassandra_installed",
+    "keyspace",
+    "shared_settings",
+    "shared_store",
+    "three_nodes",
+]
 
 # A shared machine's pauses are no failures: properties are about results, never about time.
 settings.register_profile("kt-es", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -251,6 +251,11 @@ class RecordPacker:
         self._records: list[bytes] = []
         self._size = 0
 
+    @property
+    def first(self) -> int:
+        """The number of the first record that is not in an event yet."""
+        return self._first
+
     def add(self, record: bytes, *, closes_epoch: bool) -> Iterator[bytes]:
         """Add ``record`` and yield the data of the events that it closes: none, one or two."""
         if self._size + len(record) > MAX_EVENT_BYTES:

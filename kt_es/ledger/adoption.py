@@ -123,6 +123,8 @@ class Adoption:
             )
         if end is None:
             self._find_erasures(head.epoch)
+        if self.ledger.last_erasure == head.epoch:
+            self._store.forget_erasures()
         self.ledger.oldest = self._states.oldest()
         self._store.pin(rows)
         self._store.write(rows if self._completes else [row for row in rows if row[0] in LOCAL])

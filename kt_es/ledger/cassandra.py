@@ -70,14 +70,14 @@ class CassandraStore:
         return self.get_many(family, [key])[0]
 
     def get_many(self, family: str, keys: Sequence[bytes], *, again: bool = False) -> list[bytes | None]:
-        session, table = self._opened(), self._table(family)
+        session, table = self._opened(), self.table(family)
         found: dict[bytes, bytes] = {}
         wanted = list(dict.fromkeys(keys))
         if family == NEWEST_FIRST and len(wanted) > 1:
             wanted = self._newest(session, table, wanted, found, one=not again)
         if len(wanted) == 1:
-            rows = session.execute(session.bound(table.select_one, table.split(wanted[0])), one=not again)
-            found.update((wanted[0], value) for (value,) in rows.current_rows)
+            rows, _ = session.execute(session.bound(table.select_one, table.split(wanted[0])), one=not again)
+            found.update((wanted[0], value) for (value,) in rows)
         else:
             groups = [(b"", wanted)] if table.partition is None else _by_partition(table, wanted).items()
             reads = [(part, some) for part, all_ in groups for some in _slices(all_, KEYS)]
@@ -119,7 +119,7 @@ class CassandraStore:
         ``prefix`` is at least as long as a partition, or empty. With an empty prefix the order is that of the
         cluster, and there is no ``start`` and no ``reverse``.
         """
-        session, table = self._opened(), self._table(family)
+        session, table = self._opened(), self.table(family)
         if not prefix:
             if start is not None or reverse:
                 raise ValueError(f"a scan of all {family} in a shared store has no order: give a prefix")
@@ -135,10 +135,9 @@ class CassandraStore:
         page = None
         statement.fetch_size = FIRST_ROWS
         while True:
-            result = self._opened().execute(statement, page=page)
-            for *key, value in result.current_rows:
+            rows, page = self._opened().execute(statement, page=page)
+            for *key, value in rows:
                 yield b"".join(key), value
-            page = result.paging_state
             if page is None:
                 return
             statement.fetch_size = SCAN_ROWS
@@ -147,7 +146,7 @@ class CassandraStore:
         session = self._opened()
         last: dict[tuple[str, bytes], bytes | None] = {}
         for family, key, value in changes:
-            self._table(family)
+            self.table(family)
             last[family, key] = value
         for _ in session.execute_all(self._batches(session, last)):
             pass
@@ -196,7 +195,8 @@ class CassandraStore:
             raise ValueError("the shared store is closed")
         return self._session
 
-    def _table(self, family: str) -> Table:
+    def table(self, family: str) -> Table:
+        """Return the table of ``family``; ``ValueError`` if there is none."""
         try:
             return self._tables[family]
         except KeyError:

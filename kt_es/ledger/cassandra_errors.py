@@ -7,6 +7,7 @@ import ssl
 
 from cassandra import (
     AuthenticationFailed,
+    CoordinationFailure,
     DriverException,
     InvalidRequest,
     OperationTimedOut,
@@ -24,44 +25,52 @@ from kt_es.errors import ConfigError, KtError, MisfitError, UnavailableError
 from kt_es.ledger.cassandra_settings import CassandraSettings
 
 DRIVER_ERRORS = (DriverException, ErrorMessage, NoHostAvailable, ConnectionException, OSError)
+"""What the driver raises, besides errors of its caller."""
+
+# Of the errors of several nodes, one of these says most.
+_TELLING = (AuthenticationFailed, Unauthorized, InvalidRequest, ssl.SSLError, Unavailable, Timeout)
+_NAMES_NOTHING = ("does not exist", "doesn't exist", "unconfigured table")
 
 
 def translated(error: Exception, settings: CassandraSettings) -> KtError:
     """Return the error of kt-es that says what ``error`` of the driver means."""
-    place, user, keyspace = settings.place, settings.user, settings.keyspace
+    place, keyspace = settings.place, settings.keyspace
+    user = f"the user {settings.user!r}" if settings.user else "a connection without a user"
     causes = _causes(error)
-    who = f"the user {user!r}" if user else "a connection without a user"
-    refusal = next((cause for cause in causes if isinstance(cause, AuthenticationFailed)), None)
+    cause = next((cause for cause in causes if isinstance(cause, _TELLING)), causes[0])
+    text = _text(cause)
     # A cluster that cannot read its own roles now says so with the same error.
-    if refusal is not None and "Unable to perform" not in str(refusal):
+    if isinstance(cause, AuthenticationFailed) and "Unable to perform" not in text:
         return ConfigError(
-            f"the shared store at {place} refuses {who}: {_text(refusal)}; name the user in "
-            "[store] shared and its password in password_file"
+            f"the shared store at {place} refuses {user}: {text}; name the user in [store] shared and its "
+            "password in password_file"
         )
-    if isinstance(error, Unauthorized):
+    if isinstance(cause, Unauthorized):
         return ConfigError(
-            f"{who} may not do this in the shared store at {place}: {_text(error)}; grant it "
-            f"the right on the keyspace {keyspace}"
+            f"{user} may not do this in the shared store at {place}: {text}; grant it the right on the "
+            f"keyspace {keyspace}"
         )
-    if isinstance(error, InvalidRequest) and _names_nothing(str(error)):
+    if isinstance(cause, InvalidRequest) and any(words in text.lower() for words in _NAMES_NOTHING):
         return ConfigError(
-            f"the shared store at {place} has no tables in the keyspace {keyspace}: {_text(error)}; make "
-            "them with kt store init"
+            f"the shared store at {place} has no tables in the keyspace {keyspace}: {text}; make them with "
+            "kt store init"
         )
-    if any(isinstance(cause, ssl.SSLError) for cause in causes):
-        return MisfitError(f"the TLS handshake with the shared store at {place} fails: {_text(causes[0])}")
-    if isinstance(error, Unavailable):
+    if isinstance(cause, ssl.SSLError) or "[SSL:" in text:
+        return MisfitError(f"the TLS handshake with the shared store at {place} fails: {text}")
+    if isinstance(cause, Unavailable):
         return UnavailableError(
-            f"too few replicas in the shared store at {place} are alive: {error.required_replicas} are "
-            f"needed, {error.alive_replicas} alive"
+            f"too few replicas in the shared store at {place} are alive: {cause.required_replicas} are "
+            f"needed, {cause.alive_replicas} alive"
         )
-    if isinstance(error, Timeout | OperationTimedOut):
-        return UnavailableError(f"the shared store at {place} did not answer in time: {_text(error)}")
-    if isinstance(error, UnresolvableContactPoints):
+    if isinstance(cause, Timeout | OperationTimedOut):
+        return UnavailableError(f"the shared store at {place} did not answer in time: {text}")
+    if isinstance(cause, UnresolvableContactPoints):
         return UnavailableError(f"no name of the shared store at {place} has an address")
     if isinstance(error, NoHostAvailable | ConnectionException | OSError):
-        return UnavailableError(f"no node of the shared store at {place} answers: {_text(causes[0])}")
-    return KtError(f"the shared store at {place} failed: {_text(error)}")
+        return UnavailableError(f"no node of the shared store at {place} answers: {text}")
+    if isinstance(error, OverloadedErrorMessage | CoordinationFailure | AuthenticationFailed):
+        return UnavailableError(f"the shared store at {place} cannot do this now: {text}")
+    return KtError(f"the shared store at {place} failed: {text}")
 
 
 def _causes(error: Exception) -> list[Exception]:
@@ -74,10 +83,6 @@ def passes(error: Exception) -> bool:
     """Return whether the same statement may soon succeed: every statement may be executed again."""
     passing = Timeout, OperationTimedOut, OverloadedErrorMessage, NoConnectionsAvailable, ConnectionBusy
     return any(isinstance(cause, passing) for cause in _causes(error))
-
-
-def _names_nothing(problem: str) -> bool:
-    return any(part in problem.lower() for part in ("does not exist", "unconfigured table", "doesn't exist"))
 
 
 def _text(error: Exception) -> str:

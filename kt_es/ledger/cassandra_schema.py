@@ -67,7 +67,7 @@ def create_schema(settings: CassandraSettings, replication: Mapping[str, int] | 
             )
             made.append(keyspace)
         query = f"SELECT table_name FROM system_schema.tables WHERE keyspace_name = '{keyspace}'"
-        present = {name for (name,) in session.execute(query)}
+        present = {name for (name,) in session.execute(query).rows}
         for table in (Table(family, keyspace) for family in PARTITIONS):
             if table.name not in present:
                 session.execute(table.create)
@@ -78,7 +78,7 @@ def create_schema(settings: CassandraSettings, replication: Mapping[str, int] | 
 def _replication(session: CassandraSession, keyspace: str) -> dict[str, int]:
     """Return the replicas of an existing keyspace by datacenter; empty if it does not exist."""
     query = f"SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = '{keyspace}'"
-    rows = session.execute(query).current_rows
+    rows = session.execute(query).rows
     return {name: int(count) for name, count in rows[0][0].items() if name != "class"} if rows else {}
 
 

@@ -14,19 +14,21 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from cassandra import ConsistencyLevel, ProtocolVersion
 from cassandra.auth import PlainTextAuthProvider
-from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, ResponseFuture
 from cassandra.policies import (
     ConstantReconnectionPolicy,
     DCAwareRoundRobinPolicy,
     HostStateListener,
+    RetryPolicy,
     TokenAwarePolicy,
 )
 from cassandra.pool import Host
+from cassandra.protocol import OverloadedErrorMessage
 from cassandra.query import BoundStatement, PreparedStatement, Statement, tuple_factory
 
 from kt_es.errors import ConfigError
@@ -34,7 +36,7 @@ from kt_es.ledger.cassandra_errors import DRIVER_ERRORS, passes, translated
 from kt_es.ledger.cassandra_settings import CassandraSettings
 from kt_es.process.outage import Backoff
 
-Row = tuple[bytes, ...]
+Row = tuple[Any, ...]
 
 CONNECT = 5.0
 """Seconds for the connection to one node."""
@@ -48,6 +50,14 @@ HEARTBEAT = 5.0
 """Seconds of silence after which a connection is examined, and then until it is given up."""
 IN_FLIGHT = 32
 """Statements of one call that wait for their answers."""
+
+
+class Answer(NamedTuple):
+    """Rows, and where to continue if there are more."""
+
+    rows: list[Row]
+    page: bytes | None
+
 
 _ONE = "one replica"
 _QUORUM = EXEC_PROFILE_DEFAULT
@@ -77,6 +87,7 @@ class CassandraSession:
                     # Otherwise each attempt of a statement would go to the same node first, even if it hangs.
                     shuffle_replicas=True,
                 ),
+                retry_policy=_Retries(),
                 consistency_level=level,
                 request_timeout=REQUEST,
                 row_factory=tuple_factory,
@@ -107,18 +118,14 @@ class CassandraSession:
             self._cluster.register_listener(_Watch())
             try:
                 self._session = self._cluster.connect()
+                # Of the schema the driver learns only which nodes hold which keys of the keyspace.
+                self._cluster.refresh_keyspace_metadata(settings.keyspace)
             except BaseException:
                 self._cluster.shutdown()
                 self._check_datacenter()
                 raise
         # Statements carry their own times.
         self._session.use_client_timestamp = False
-        self._learn_replicas()
-
-    def _learn_replicas(self) -> None:
-        """Learn which nodes hold which keys of the keyspace, if it exists: that alone of the schema."""
-        with self._translated():
-            self._cluster.refresh_keyspace_metadata(self.settings.keyspace)
 
     def _check_datacenter(self) -> None:
         """Raise ``ConfigError`` if nodes answered, but none is in the datacenter of the settings."""
@@ -161,42 +168,44 @@ class CassandraSession:
         statement.values = values
         return statement
 
-    def execute(self, statement: Statement | str, *, one: bool = False, page: bytes | None = None) -> Any:
-        """Execute one statement and return the driver's result.
+    def execute(self, statement: Statement | str, *, one: bool = False, page: bytes | None = None) -> Answer:
+        """Execute one statement.
 
         Args:
             one: The answer of one replica is sufficient; otherwise a majority of those in the datacenter.
-            page: Where to continue: ``paging_state`` of the result before.
+            page: Where to continue: ``Answer.page`` of the answer before.
         """
-        return self._result(statement, self._send(statement, one, page), one, page)
+        return self._answer(statement, self._send(statement, one, page), one, page)
 
     def execute_all(self, statements: Iterable[Statement], *, one: bool = False) -> Iterator[list[Row]]:
         """Execute many statements at the same time, and yield the rows of each in their order.
 
         If one fails, those that were sent before may still be executed later.
         """
-        waiting: deque[tuple[Statement, Any]] = deque()
+        waiting: deque[tuple[Statement, ResponseFuture]] = deque()
         for statement in statements:
             if len(waiting) == IN_FLIGHT:
-                yield self._result(*waiting.popleft(), one).current_rows
+                yield self._answer(*waiting.popleft(), one).rows
             waiting.append((statement, self._send(statement, one)))
         while waiting:
-            yield self._result(*waiting.popleft(), one).current_rows
+            yield self._answer(*waiting.popleft(), one).rows
 
-    def _send(self, statement: Statement | str, one: bool, page: bytes | None = None) -> Any:
+    def _send(self, statement: Statement | str, one: bool, page: bytes | None = None) -> ResponseFuture:
         with self._translated():
             return self._session.execute_async(
                 statement, execution_profile=_ONE if one else _QUORUM, paging_state=page
             )
 
-    def _result(self, statement: Statement | str, future: Any, one: bool, page: bytes | None = None) -> Any:
-        """Return the result of ``future``; after a passing failure, that of further attempts."""
+    def _answer(
+        self, statement: Statement | str, future: ResponseFuture, one: bool, page: bytes | None = None
+    ) -> Answer:
+        """Return the answer to ``future``; after a passing failure, that to further attempts."""
         backoff = Backoff(0.1)
         deadline: float | None = None
         while True:
             with self._translated():
                 try:
-                    return future.result()
+                    return _taken(future)
                 except DRIVER_ERRORS as error:
                     now = time.monotonic()
                     deadline = deadline or now + PATIENCE
@@ -217,6 +226,33 @@ class CassandraSession:
             if self._closed.is_set():
                 raise ValueError("the shared store is closed") from None
             raise translated(error, self.settings) from None
+
+
+def _taken(future: ResponseFuture) -> Answer:
+    """Wait for the answer to ``future`` and take it away.
+
+    The future and its timer refer to each other, so they live on until the garbage collector finds them. By
+    then they must not hold the rows that were written and read.
+    """
+    result = future.result()
+    taken = result.current_rows
+    rows = taken.copy()
+    taken.clear()
+    future.query = future.message = None
+    return Answer(rows, result.paging_state)
+
+
+class _Retries(RetryPolicy):  # type: ignore[misc]
+    """What the driver does itself: a node that fails is replaced by the next one at once.
+
+    Whatever needs a pause is left to ``CassandraSession``.
+    """
+
+    def on_unavailable(self, *_: object, **__: object) -> tuple[int, None]:
+        return self.RETHROW, None
+
+    def on_request_error(self, *_: object, error: Exception, **__: object) -> tuple[int, None]:
+        return self.RETHROW if isinstance(error, OverloadedErrorMessage) else self.RETRY_NEXT_HOST, None
 
 
 class _Watch(HostStateListener):  # type: ignore[misc]

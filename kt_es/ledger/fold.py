@@ -20,6 +20,7 @@ from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.store import Change
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG, EntryTable, StoredEntry, Tables
+from kt_es.merkle.log import NodeId, Nodes
 from kt_es.merkle.map import LeafRef
 
 # Bytes of entries that are kept in memory before they are written, besides ``Ledger.slice_size`` changes.
@@ -47,7 +48,7 @@ class EpochFold:
         self._queue_next = self._base.queue_next
         self._staged: list[tuple[bytes, bytes]] = []  # index and entry hash, not yet in the map
         self._puts: list[Change] = []
-        self._nodes: list[Change] = []  # of the log of mutations
+        self._nodes: Nodes = []  # of records that are not appended yet
         self._replaced = bytearray()  # keys of pages, for ``PageTable.put_replaced``
         self._has_pages = False  # among the puts: they have to be written before more are made of them
         self._entry_bytes = 0
@@ -105,13 +106,26 @@ class EpochFold:
                 self._ledger.last_erasure = self.epoch.number
             records.append((record, encoded))
         self._log, created = self._log.append([log_leaf_hash(data) for _, data in records])
-        self._nodes += self._tables.nodes.put(MUTATIONS_LOG, created)
+        if self._ledger.store.is_shared:
+            self._nodes += created
+        else:
+            # Nobody else reads them before the commit.
+            self._puts += self._tables.nodes.put(MUTATIONS_LOG, created)
         self._queue_next = items[-1].revision + 1
         if len(self._staged) >= self._ledger.slice_size:
             self._apply()
-        if len(self._puts) + len(self._nodes) >= self._ledger.slice_size or self._entry_bytes >= SLICE_BYTES:
+        if len(self._puts) >= self._ledger.slice_size or self._entry_bytes >= SLICE_BYTES:
             self._flush()
         return records
+
+    def appended(self, size: int) -> None:
+        """Write the nodes of the first ``size`` records to a shared store: the records are in the log now.
+
+        It gets no node of a record that may never be appended.
+        """
+        ripe = [node for node in self._nodes if _end(node[0]) <= size]
+        self._nodes = [node for node in self._nodes if _end(node[0]) > size]
+        self._puts += self._tables.nodes.put(MUTATIONS_LOG, ripe)
 
     def _current(
         self, parsed: Sequence[epochs.Parsed], sealed: Sequence[Verdict] | None
@@ -155,10 +169,6 @@ class EpochFold:
         self._staged = []
 
     def _flush(self) -> None:
-        if not self._ledger.store.is_shared:
-            # Readers of a shared store would see nodes of records that are not appended yet.
-            self._puts += self._nodes
-            self._nodes = []
         self._puts += self._tables.ahead.put(self._slices, self._puts)
         self._slices += 1
         self._ledger.store.write(self._puts, sync=False)
@@ -198,24 +208,35 @@ class EpochFold:
         All records are appended. A later call writes nothing.
         """
         if self._ledger.store.is_shared and not self._is_prepared:
-            changes = [*self._puts, *self._nodes]
+            if state.epoch == 1 and self._tables.heads.get(1, again=True) not in (None, event.encode()):
+                raise DivergenceError(
+                    "the shared store has epoch 1 of another directory, or of this one before it began anew: "
+                    "name another keyspace in kt.toml and run `kt store init`"
+                )
+            self.appended(self._log.size)
+            changes = list(self._puts)
             changes += self._tables.pages.put_replaced(event, state.epoch, bytes(self._replaced))
             self._ledger.store.write(changes)
             # After all others: who finds the state finds everything that it leads to.
             self._ledger.store.write(
                 self._tables.states.put_published(event, replace(state, records_next=records_next))
             )
-            self._puts, self._nodes, self._is_prepared = [], [], True
+            self._puts, self._is_prepared = [], True
 
     def commit(self, state: Committed, event: HeadEvent, records_next: int) -> Committed:
         """Make the epoch durable and visible by one atomic write, and return the state."""
         self.prepare(state, event, records_next)
         committed, changes = with_head(self._tables, state, event, records_next)
         changes += [change for number in range(self._slices) for change in self._tables.ahead.delete(number)]
-        self._ledger.store.write([*self._puts, *self._nodes, *changes], sync=True)
-        self._puts, self._nodes = [], []
+        self._ledger.store.write([*self._puts, *changes], sync=True)
+        self._puts = []
         self._ledger.committed = committed
         return committed
+
+
+def _end(node: NodeId) -> int:
+    """Return the number of the first leaf behind a node."""
+    return (node.offset + 1) << node.level
 
 
 def with_head(

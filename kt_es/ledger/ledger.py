@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from kt_es.epochs import Current, Standing
 from kt_es.errors import (
+    ConfigError,
     DivergenceError,
     KtError,
     MalformedError,
@@ -89,8 +90,14 @@ class Ledger:
 
     def _load(self) -> None:
         stored = self.tables.states.committed(self.committed.standing.origin, self.pinned)
+        if self.tables.heads.are_elsewhere:
+            raise ConfigError(
+                "the map of this data directory is in a shared store: name the store in kt.toml ([store] "
+                "shared), or delete the directory, and it is built from the log. `kt store check` examines "
+                "the shared store"
+            )
         self.committed = stored or self.committed
-        self.tables.pages.upgrade(self.committed.root)
+        self.tables.pages.upgrade(self.committed.root.version)
         self.oldest = self.tables.states.oldest()
         if not self.store.is_shared and self.oldest > max(1, self.committed.epoch):
             raise DivergenceError(

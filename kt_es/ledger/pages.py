@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from itertools import islice
+from typing import ClassVar, NamedTuple
 
 import structlog
 
 from kt_es.errors import ConfigError, DiskFullError, DivergenceError, KtError
 from kt_es.formats.heads import HeadEvent
 from kt_es.ledger.store import Change, Store
-from kt_es.merkle.map import Root
 from kt_es.merkle.pages import (
     EMPTY_PAGE,
     KEY_HASH_SIZE,
     VERSION_SIZE,
     Page,
-    child_ref,
     decode_page,
     encode_page,
     version_in,
 )
 from kt_es.merkle.update import Pages
 
-CACHE_BYTES = 32 << 20
+CACHE_BYTES = 64 << 20
 
 # Memory of a page by itself and of each used slot, measured with tracemalloc on CPython 3.11.
 _PAGE_BYTES = 1_150
 _SLOT_BYTES = 310
 
-_BATCH = 2_000  # changes in one write of ``rekey``
+_BATCH = 1_000  # pages in one write of ``upgrade``
 
 _LOG = structlog.get_logger("kt_es.ledger")
 
@@ -97,29 +96,30 @@ class PageTable:
         """List the pages ``keys`` that ``epoch``, whose head is ``event``, has replaced."""
         return []
 
-    def upgrade(self, root: Root) -> None:
-        """Give the pages of a data directory of an earlier version, whose map is at ``root``, their new keys.
+    def upgrade(self, newest: int) -> None:
+        """Give the pages of a data directory of an earlier version their new keys.
 
-        The keys of earlier versions had no part of the hash. Each page is read, hashed and written under its
-        new key. The root pages come last, so the next start does the rest if this one is interrupted.
+        The keys of earlier versions had no part of the hash, and replaced pages were not listed. Each page is
+        read, hashed and written under its new key, and listed if it was replaced. Pages of an epoch that was
+        not finished are deleted. The first page comes last, so it tells whether the next start has to do the
+        rest of an interrupted conversion.
+
+        Args:
+            newest: the epoch that wrote the root page of the committed map; 0 before the first one.
 
         Raises:
             ConfigError: the directory is open to be read alone.
             DivergenceError: a page is damaged.
         """
-        if root.slot is None:
+        first, _ = next(self.store.scan(self.FAMILY), (b"", b""))
+        if len(first) != 1 + VERSION_SIZE:
             return
-        key, _ = child_ref(b"", 0, root.slot)
-        if self.get_many([key])[0] is not None or self.get_many([key[:-KEY_HASH_SIZE]])[0] is None:
-            return
-        count, changes = 0, list[Change]()
+        count, pages = 0, self._earlier(newest)
         try:
-            for change in self._rekeyed():
-                changes.append(change)
-                if len(changes) == _BATCH:
-                    self.store.write(changes, sync=False)
-                    count, changes = count + len(changes) // 2, []
-            self.store.write(changes)
+            while some := list(islice(pages, _BATCH)):
+                self.store.write(self._converted(some), sync=False)
+                count += len(some)
+            self.store.write([], sync=True)
         except (DiskFullError, DivergenceError):
             raise
         except KtError as error:
@@ -127,23 +127,51 @@ class PageTable:
                 "the data directory is of an earlier version: start its process once, then try again "
                 f"({error})"
             ) from None
-        _LOG.info("a data directory of an earlier version was converted", pages=count + len(changes) // 2)
+        _LOG.info("a data directory of an earlier version was converted", pages=count)
 
-    def _rekeyed(self) -> Iterator[Change]:
+    def _earlier(self, newest: int) -> Iterator[_EarlierPage]:
+        """Yield the pages of an earlier version, from the bottom of the map to its root.
+
+        The page that replaced a page has the same path and the next version, up to ``newest``.
+        """
+        above = b""
         for key, data in self.store.scan(self.FAMILY, reverse=True):
             path = 1 + (key[0] + 1) // 2
-            if len(key) != path + VERSION_SIZE:
+            end = path + VERSION_SIZE
+            replaced = int.from_bytes(above[path:]) if above[:path] == key[:path] else None
+            is_left_over = int.from_bytes(key[path:end]) > newest
+            if len(key) == end:
+                yield _EarlierPage(key, data, replaced, is_left_over)
+            if not is_left_over:
+                above = key[:end]
+
+    def _converted(self, pages: Sequence[_EarlierPage]) -> list[Change]:
+        changes: list[Change] = [(self.FAMILY, page.key, None) for page in pages]
+        replaced = defaultdict[int, list[bytes]](list)
+        for page in pages:
+            if page.is_left_over:
                 continue
             try:
-                slots = decode_page(key, data)
+                slots = decode_page(page.key, page.data)
             except DivergenceError:
                 raise DivergenceError(
-                    f"the data directory is of an earlier version, and its page {key.hex()} is damaged: "
+                    f"the data directory is of an earlier version, and its page {page.key.hex()} is damaged: "
                     "delete the directory, and it is built from the log"
                 ) from None
-            renamed = key + EMPTY_PAGE.with_slots(slots).hash[:KEY_HASH_SIZE]
-            yield self.FAMILY, renamed, encode_page(renamed, slots)
-            yield self.FAMILY, key, None
+            key = page.key + EMPTY_PAGE.with_slots(slots).hash[:KEY_HASH_SIZE]
+            changes.append((self.FAMILY, key, encode_page(key, slots)))
+            if page.replaced is not None:
+                replaced[page.replaced].append(key)
+        return changes + [(*self._list(epoch, keys[0]), b"".join(keys)) for epoch, keys in replaced.items()]
+
+
+class _EarlierPage(NamedTuple):
+    """A page of an earlier version, and the epoch that replaced it, if any."""
+
+    key: bytes
+    data: bytes
+    replaced: int | None
+    is_left_over: bool  # by an epoch that was not finished
 
 
 def split_keys(keys: bytes) -> Iterator[bytes]:
@@ -180,6 +208,11 @@ class PageCache:
             while self._bytes > self._limit:
                 _, oldest = self._pages.popitem(last=False)
                 self._bytes -= _size(oldest)
+
+    def drop(self, key: bytes) -> None:
+        with self._lock:
+            page = self._pages.pop(key, None)
+            self._bytes -= 0 if page is None else _size(page)
 
 
 def _size(page: Page) -> int:

@@ -15,8 +15,8 @@ from kt_es.errors import MalformedError, UnverifiedRowError, VerificationError
 from kt_es.formats.heads import HeadEvent, MapHead
 from kt_es.formats.proofs import ErasureProof
 from kt_es.ledger.ledger import Ledger, decoded_head
-from kt_es.ledger.rows import Committed
-from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG, StoredErasure
+from kt_es.ledger.rows import Committed, StoredErasure
+from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.merkle.log import LogState, ProofPlan, plan_consistency, plan_inclusion, plan_range, plan_state
 from kt_es.merkle.map import EMPTY_ROOT, Root
 from kt_es.merkle.verify import (

@@ -1,8 +1,8 @@
-"""What the tables store of the directory as a whole: the state after an epoch."""
+"""What the tables store beside the map: the state after an epoch, and accepted erasures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
@@ -10,7 +10,8 @@ from kt_es import epochs
 from kt_es.epochs import Standing
 from kt_es.errors import DivergenceError, MalformedError
 from kt_es.formats.codec import Value, decode, encode, take_array, take_bytes, take_uint
-from kt_es.formats.entries import HASH_LENGTH, PublicKey
+from kt_es.formats.entries import HASH_LENGTH, INDEX_LENGTH, PublicKey
+from kt_es.formats.erasures import Erasure
 from kt_es.formats.heads import HeadEvent
 from kt_es.ledger.store import Change, Store
 from kt_es.merkle.log import LogState
@@ -142,3 +143,56 @@ class StateTable:
             return None if data is None else decode(data)
         except MalformedError as error:
             raise DivergenceError(f"the data directory is damaged: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredErasure:
+    """An accepted erasure, and the record that accepted it."""
+
+    index: bytes
+    entry_hash: bytes
+    epoch: int
+    sequence: int
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureTable:
+    """Accepted erasures of openings. The entry hash may be one that no entry has."""
+
+    FAMILY: ClassVar = "meta"
+    PREFIX: ClassVar = b"erasure "
+    store: Store
+
+    def put(self, erasure: Erasure, epoch: int, sequence: int, record: bytes) -> Change:
+        """Keep the erasure that record ``sequence`` of ``epoch``, with the bytes ``record``, accepted."""
+        key = self.PREFIX + erasure.index + erasure.entry_hash + epoch.to_bytes(8) + sequence.to_bytes(8)
+        return self.FAMILY, key, record
+
+    def up_to(self, epoch: int, index: bytes = b"", entry_hash: bytes = b"") -> Iterator[StoredErasure]:
+        """Yield the erasures that were accepted up to ``epoch``: all, of one index, or of one entry."""
+        for found, _ in self._scan(index + entry_hash):
+            if found.epoch <= epoch:
+                yield found
+
+    def entries(self, epoch: int, index: bytes = b"", *, after: int = 0) -> dict[bytes, set[bytes]]:
+        """Return the hashes of entries that were erased after epoch ``after`` up to ``epoch``, by index."""
+        hashes: dict[bytes, set[bytes]] = {}
+        for erasure in self.up_to(epoch, index):
+            if erasure.epoch > after:
+                hashes.setdefault(erasure.index, set()).add(erasure.entry_hash)
+        return hashes
+
+    def delete_after(self, epoch: int) -> list[Change]:
+        return [(self.FAMILY, key, None) for found, key in self._scan(b"") if found.epoch > epoch]
+
+    def is_empty(self) -> bool:
+        """Return whether there is none, whatever its epoch."""
+        return next(self._scan(b""), None) is None
+
+    def _scan(self, of: bytes) -> Iterator[tuple[StoredErasure, bytes]]:
+        at = len(self.PREFIX) + INDEX_LENGTH
+        end = at + HASH_LENGTH
+        for key, record in self.store.scan(self.FAMILY, self.PREFIX + of):
+            epoch, sequence = int.from_bytes(key[end : end + 8]), int.from_bytes(key[end + 8 :])
+            yield StoredErasure(key[len(self.PREFIX) : at], key[at:end], epoch, sequence, record), key

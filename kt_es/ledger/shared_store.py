@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 from kt_es.errors import StoreAwayError, UnavailableError
@@ -19,7 +20,10 @@ LOCAL = ("meta", "openings")
 SHARED = ("pages", "entries", "nodes", "heads", "configs", "erasures", "states", "replaced", "about")
 CACHED = frozenset(("entries", "nodes"))
 """Families whose rows are kept in memory. ``PageCache`` keeps pages, after they were verified."""
+ERASURES = "erasures"
 PINNED_EPOCHS = 2
+UNDER_WAY = 2
+"""Writes that may be under way at the same time. Each is a slice of an epoch."""
 
 # Memory of a row beside its key and its value, measured with tracemalloc on CPython 3.11.
 _ROW_BYTES = 320
@@ -28,16 +32,25 @@ _ROW_BYTES = 320
 class SharedStore:
     """Routes each family to the store of the process or to the shared one. Implements ``store.Store``.
 
-    A write goes to the shared store first, and then in one atomic write to the store of the process.
+    A write goes to the shared store first, and then in one atomic write to the store of the process. A write
+    that is not synced goes on while its caller works: reads see its rows, and the next write reports what
+    failed.
     """
 
-    def __init__(self, local: Store, shared: Store, cache_bytes: int) -> None:
-        """Keep rows of about ``cache_bytes`` together in memory, beside those that are pinned."""
+    def __init__(self, local: Store, shared: Store, cache_bytes: int, writer: Executor | None = None) -> None:
+        """Keep rows of about ``cache_bytes`` together in memory, beside those that are pinned.
+
+        Args:
+            writer: Makes the writes that are not synced, one at a time.
+        """
         self._local = local
         self._shared = shared
         self._rows = RowCache(cache_bytes)
         # The last failure of the shared store, None since it worked again.
         self.problem: str | None = None
+        self._erased = 0  # how often erasures were forgotten
+        self._writer = writer or ThreadPoolExecutor(1, thread_name_prefix="shared-writes")
+        self._under_way: deque[tuple[Future[None], dict[tuple[str, bytes], bytes]]] = deque()
         self._pinned: deque[dict[tuple[str, bytes], bytes]] = deque(maxlen=PINNED_EPOCHS)
 
     @property
@@ -49,6 +62,9 @@ class SharedStore:
         return self._local.is_full
 
     def ensure_writable(self) -> None:
+        """End what is under way, whatever comes of it: its writer begins again."""
+        while self._under_way:
+            wait([self._under_way.popleft()[0]])
         self._local.ensure_writable()
 
     def pin(self, changes: Sequence[Change]) -> None:
@@ -78,8 +94,8 @@ class SharedStore:
         return [found.get(key) for key in keys]
 
     def _known(self, family: str, key: bytes, *, again: bool) -> bytes | None:
-        for pinned in self._pinned:
-            if (value := pinned.get((family, key))) is not None:
+        for rows in (*(rows for _, rows in self._under_way), *self._pinned):
+            if (value := rows.get((family, key))) is not None:
                 return value
         return self._rows.get((family, key)) if family in CACHED and not again else None
 
@@ -88,22 +104,52 @@ class SharedStore:
     ) -> Iterator[tuple[bytes, bytes]]:
         if family in LOCAL:
             yield from self._local.scan(family, prefix, start=start, reverse=reverse)
-            return
+        elif family == ERASURES and prefix and start is None and not reverse:
+            yield from self._erasures(prefix)
+        else:
+            with self._watched():
+                yield from self._shared.scan(family, prefix, start=start, reverse=reverse)
+
+    def _erasures(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """Return the erasures of one index or entry. Nearly always there is none, and each lookup asks."""
+        none = f"{ERASURES} {self._erased}", prefix
+        if self._rows.get(none) is not None:
+            return []
         with self._watched():
-            yield from self._shared.scan(family, prefix, start=start, reverse=reverse)
+            rows = list(self._shared.scan(ERASURES, prefix))
+        if not rows:
+            self._rows.put(none, b"")
+        return rows
+
+    def forget_erasures(self) -> None:
+        """Read erasures again: an epoch with erasures is going to be adopted."""
+        self._erased += 1
 
     def write(self, changes: Iterable[Change], sync: bool = True) -> None:
         local: list[Change] = []
         shared: list[Change] = []
         for change in changes:
             (local if change[0] in LOCAL else shared).append(change)
-        if shared:
+        if shared and not sync:
+            self._finish(UNDER_WAY - 1)
+            rows = {(family, key): value for family, key, value in shared if value is not None}
+            self._under_way.append((self._writer.submit(self._shared.write, shared), rows))
+        elif shared:
+            self._finish(0)
             with self._watched():
                 self._shared.write(shared)
         if local:
             self._local.write(local, sync)
 
+    def _finish(self, most: int) -> None:
+        """Wait until at most ``most`` writes are under way."""
+        while len(self._under_way) > most:
+            with self._watched():
+                self._under_way[0][0].result()
+            self._under_way.popleft()
+
     def close(self) -> None:
+        self._writer.shutdown()
         self._shared.close()
         self._local.close()
 

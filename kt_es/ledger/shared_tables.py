@@ -34,20 +34,18 @@ from kt_es.formats.erasures import Erasure
 from kt_es.formats.heads import HeadEvent
 from kt_es.formats.queue import Record, Verdict
 from kt_es.ledger.pages import PageTable, split_keys
-from kt_es.ledger.rows import Committed, StateTable
+from kt_es.ledger.rows import Committed, ErasureTable, StateTable, StoredErasure
 from kt_es.ledger.store import Change, Store
 from kt_es.ledger.tables import (
     AheadTable,
     ConfigTable,
     EntryTable,
-    ErasureTable,
     HeadTable,
-    StoredErasure,
     Tables,
     entry_in,
     mutation_of,
 )
-from kt_es.merkle.map import LeafRef, Root
+from kt_es.merkle.map import LeafRef
 from kt_es.merkle.update import Pages
 
 LIST_BYTES = 64 << 10
@@ -92,7 +90,7 @@ class SharedPageTable(PageTable):
             count += len(pages)
         return count
 
-    def upgrade(self, root: Root) -> None:
+    def upgrade(self, newest: int) -> None:
         """Nothing: every shared store has the keys of today."""
 
 
@@ -126,10 +124,25 @@ class SharedEntryTable(EntryTable):
 class SharedHeadTable(HeadTable):
     """Published heads. The last one that was committed here is kept here, too: it is the anchor."""
 
-    LAST: ClassVar = ("meta", b"last head")
+    @property
+    def are_elsewhere(self) -> bool:
+        return False
 
     def put(self, epoch: int, event: HeadEvent) -> list[Change]:
         return [*HeadTable.put(self, epoch, event), (*self.LAST, epoch.to_bytes(8) + event.encode())]
+
+    def event(self, epoch: int, *, again: bool = False) -> HeadEvent:
+        data = self.get(epoch, again=again) or self.get(epoch, again=True)
+        if data is None:
+            raise UnverifiedRowError(
+                f"the shared store has no head of epoch {epoch}: `kt store rebuild` fills it from the log"
+            )
+        try:
+            return HeadEvent.decode(data)
+        except MalformedError as error:
+            raise UnverifiedRowError(
+                f"the shared store has a damaged head of epoch {epoch}: {error}"
+            ) from None
 
     def get(self, epoch: int, *, again: bool = False) -> bytes | None:
         last = self.store.get(*self.LAST) or b""

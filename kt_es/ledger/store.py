@@ -23,7 +23,7 @@ class Store(Protocol):
       them before it raises; each change may be repeated.
     * Durability: after a synced ``write``, its changes and those of all writes before it survive the end of
       the machine. After any other ``write`` they survive the end of the process. In a shared store a
-      majority of the replicas have them after every ``write``.
+      majority of the replicas have them after a synced ``write``, and any other may be under way still.
     * Order: keys sort as unsigned bytes, and ``scan`` returns each key at most once, in that order. A shared
       store keeps the order among keys of one partition (``cassandra.PARTITIONS``), and scans more than one
       partition in any order.

@@ -20,6 +20,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from hashlib import sha256
+from itertools import compress
+from operator import is_not
 from typing import NamedTuple, Protocol
 from zlib import crc32
 
@@ -59,29 +61,30 @@ class Page(NamedTuple):
     def with_slots(self, slots: Slots) -> Page:
         """Return the page of ``slots``. Only what differs from this page is hashed."""
         hashes, leaves = list(self.hashes), list(self.leaves)
-        stale = 0  # a bit for each node from 16 on that has to be hashed
-        for at, slot in enumerate(slots):
-            if slot is not self.slots[at]:
-                leaves[at] = slot if slot is not None and len(slot) == LEAF_SIZE else None
-                if slot is None:
-                    hashes[at] = None
-                elif len(slot) == LEAF_SIZE:
-                    hashes[at] = sha256(b"\x00" + slot[:LEAF_HASHED]).digest()
-                else:
-                    hashes[at] = slot[:HASH_SIZE]
-                stale |= 1 << (at >> 1)
-        for at in range(SLOTS - 1):
-            if stale >> at & 1:
-                left, right = hashes[2 * at], hashes[2 * at + 1]
-                # A subtree with one leaf is this leaf, however high it stands.
-                if right is None and (left is None or leaves[2 * at] is not None):
-                    hashes[SLOTS + at], leaves[SLOTS + at] = left, leaves[2 * at]
-                elif left is None and leaves[2 * at + 1] is not None:
-                    hashes[SLOTS + at], leaves[SLOTS + at] = right, leaves[2 * at + 1]
-                else:
-                    pair = b"\x01" + (left or MAP_EMPTY) + (right or MAP_EMPTY)
-                    hashes[SLOTS + at], leaves[SLOTS + at] = sha256(pair).digest(), None
-                stale |= 1 << (SLOTS // 2 + (at >> 1))
+        stale = 0  # a bit for each node that has to be hashed
+        for at in compress(_POSITIONS, map(is_not, slots, self.slots)):
+            slot = slots[at]
+            if slot is None:
+                hashes[at] = leaves[at] = None
+            elif len(slot) == LEAF_SIZE:
+                hashes[at], leaves[at] = sha256(b"\x00" + slot[:LEAF_HASHED]).digest(), slot
+            else:
+                hashes[at], leaves[at] = slot[:HASH_SIZE], None
+            stale |= _PARENTS[at]
+        while stale:
+            lowest = stale & -stale
+            at = lowest.bit_length() - 1
+            below = 2 * (at - SLOTS)
+            left, right = hashes[below], hashes[below + 1]
+            # A subtree with one leaf is this leaf, however high it stands.
+            if right is None and (left is None or leaves[below] is not None):
+                hashes[at], leaves[at] = left, leaves[below]
+            elif left is None and leaves[below + 1] is not None:
+                hashes[at], leaves[at] = right, leaves[below + 1]
+            else:
+                pair = b"\x01" + (left or MAP_EMPTY) + (right or MAP_EMPTY)
+                hashes[at], leaves[at] = sha256(pair).digest(), None
+            stale = stale ^ lowest | _PARENTS[at]
         return Page(tuple(slots), tuple(hashes), tuple(leaves))
 
     @property
@@ -94,6 +97,10 @@ LEVELS = (0, 16, 24, 28, 30)
 """The number of the first node of each level, from the slots to the top."""
 
 NODES = 31
+_POSITIONS = range(SLOTS)
+# The bit of each node's parent; nothing is above the top.
+_PARENTS = (*(1 << SLOTS + node // 2 for node in range(NODES - 1)), 0)
+
 EMPTY_PAGE = Page((None,) * SLOTS, (None,) * NODES, (None,) * NODES)
 
 _HEAD = struct.Struct(">HH")
@@ -119,6 +126,10 @@ class PageCache(Protocol):
     def get(self, key: bytes) -> Page | None: ...
 
     def put(self, key: bytes, page: Page) -> None: ...
+
+    def drop(self, key: bytes) -> None:
+        """Forget a page, if it is here: the newest map has another one in its place."""
+        ...
 
 
 def page_key(index: bytes, depth: int, child: bytes) -> bytes:

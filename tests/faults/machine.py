@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TypeVar
 
 from kt_es.errors import KtError, UnavailableError, WrongRevisionError
 from kt_es.eventstore.streams import ANY, Event, NewEvent
@@ -29,6 +31,8 @@ from tests.reference.signing import NAMES, new_log
 # Small, so that an epoch takes several appends and several slices.
 LIMITS = EpochLimits(batch_limit=8, outbox=600, unacknowledged=12, patience=0.3, watchdog=5.0)
 SLICE = 12
+
+T = TypeVar("T")
 
 
 class Fault(Enum):
@@ -171,7 +175,7 @@ class Machine:
         own: Store = _Storage(self, disk)  # type: ignore[assignment]
         if self.shared is None:
             return own
-        return SharedStore(own, _Shared(self, self.shared), 1 << 20)  # type: ignore[arg-type]
+        return SharedStore(own, _Shared(self, self.shared), 1 << 20, _AtOnce())  # type: ignore[arg-type]
 
     def lose_disk(self, name: str) -> None:
         self.crash(name)
@@ -308,6 +312,15 @@ class _Storage:
         if fault is not None:
             # A process whose disk fails ends; it is started again once the disk is mended.
             raise UnavailableError("the disk failed")
+
+
+class _AtOnce(Executor):
+    """Makes each write before the caller goes on, so that effects have an order."""
+
+    def submit(self, call: Callable[..., T], /, *args: object, **kwargs: object) -> Future[T]:
+        future: Future[T] = Future()
+        future.set_result(call(*args, **kwargs))
+        return future
 
 
 class _Shared:

@@ -18,7 +18,8 @@ from kt_es.formats.queue import CONFIG, EPOCH_MARKER, ERASURE, MUTATIONS, encode
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.proofs import prove_erasure
-from kt_es.ledger.tables import FAMILIES, AheadTable, ErasureTable
+from kt_es.ledger.rows import ErasureTable
+from kt_es.ledger.tables import FAMILIES, AheadTable
 from projections.fsck.examination import fsck
 from signer.loop import Signer
 from tests.builders import (

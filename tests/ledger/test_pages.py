@@ -11,10 +11,20 @@ from kt_es.errors import ConfigError, DivergenceError
 from kt_es.ledger import pages as module
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.memory import MemoryStore
-from kt_es.ledger.pages import PageCache, PageTable
+from kt_es.ledger.pages import PageCache, PageTable, split_keys
+from kt_es.ledger.retention import prune
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
-from kt_es.merkle.pages import EMPTY_PAGE, KEY_HASH_SIZE, LEAF_SIZE, Page, decode_page, encode_page
+from kt_es.merkle.map import EMPTY_ROOT, LeafRef, Map
+from kt_es.merkle.pages import (
+    EMPTY_PAGE,
+    KEY_HASH_SIZE,
+    LEAF_SIZE,
+    VERSION_SIZE,
+    Page,
+    decode_page,
+    encode_page,
+)
 from tests.builders import ORIGIN, SIGNER_KEY
 from tests.signer.test_divergence import published, stored
 
@@ -26,7 +36,8 @@ def pages_of(store: MemoryStore | RocksStore) -> Rows:
 
 
 def earlier(store: MemoryStore | RocksStore) -> MemoryStore | RocksStore:
-    """Rewrite the pages of ``store`` as earlier versions had them: no part of the hash in the key."""
+    """Rewrite the pages of ``store`` as earlier versions had them: no hash in the key, no lists."""
+    store.write([("meta", row, None) for _, row, _ in PageTable(store).lists()])
     for key, data in pages_of(store).items():
         old = key[:-KEY_HASH_SIZE]
         slots = decode_page(key, data)
@@ -53,7 +64,36 @@ def test_a_data_directory_of_an_earlier_version_is_converted_when_it_is_opened()
     assert said == []
 
 
-@pytest.mark.parametrize("writes", [0, 1, 5])
+def listed(store: MemoryStore | RocksStore) -> set[tuple[int, bytes]]:
+    return {(epoch, key) for epoch, _, keys in PageTable(store).lists() for key in split_keys(keys)}
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_a_converted_directory_is_pruned_like_any_other(monkeypatch: pytest.MonkeyPatch, keep: int) -> None:
+    monkeypatch.setattr(module, "_BATCH", 4)
+    store, other = earlier(stored()), stored()
+    ledger = opened(store)
+    assert listed(store) == listed(other)
+    assert prune(ledger, keep) == prune(opened(other), keep)
+    assert (pages_of(store), listed(store)) == (pages_of(other), listed(other))
+
+
+def test_pages_of_an_unfinished_epoch_are_not_converted() -> None:
+    store = earlier(stored())
+    latest, later = (3).to_bytes(VERSION_SIZE), (4).to_bytes(VERSION_SIZE)
+    old = {key[:-VERSION_SIZE] + later: data for key, data in pages_of(store).items() if key.endswith(latest)}
+    assert old
+    store.write([(PageTable.FAMILY, key, data) for key, data in old.items()])
+    opened(store)
+    assert pages_of(store) == pages_of(stored())
+    assert listed(store) == listed(stored())
+    # Nothing at all was committed.
+    store.write([("meta", b"committed", None)])
+    opened(earlier(store))
+    assert pages_of(store) == {}
+
+
+@pytest.mark.parametrize("writes", range(6))
 def test_an_interrupted_conversion_goes_on(monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
     store = earlier(stored())
     assert isinstance(store, MemoryStore)
@@ -72,6 +112,7 @@ def test_an_interrupted_conversion_goes_on(monkeypatch: pytest.MonkeyPatch, writ
     monkeypatch.undo()
     opened(store)
     assert pages_of(store) == pages_of(stored())
+    assert listed(store) == listed(stored())
 
 
 def test_a_damaged_page_of_an_earlier_version_is_refused() -> None:
@@ -116,6 +157,27 @@ def test_the_cache_keeps_what_was_used_last_within_its_limit() -> None:
     for _ in range(10):
         cache.put(*page(3))
     assert [cache.get(bytes([number])) is None for number in range(4)] == [False, True, False, False]
+
+
+def test_a_page_that_was_replaced_leaves_room() -> None:
+    size = module._PAGE_BYTES + module._SLOT_BYTES
+    cache = PageCache(3 * size)
+    for number in (0, 1, 2):
+        cache.put(*page(number))
+    cache.drop(bytes([1]))
+    cache.drop(bytes([1]))
+    cache.put(*page(3))
+    assert [cache.get(bytes([number])) is None for number in range(4)] == [False, True, False, False]
+
+
+def test_an_update_forgets_the_pages_that_it_replaces() -> None:
+    cache = PageCache()
+    tree = Map(PageTable(MemoryStore(FAMILIES)), cache)
+    first, _ = tree.apply(EMPTY_ROOT, 1, [(bytes(32), bytes(32)), (b"\xff" * 32, bytes(32))])
+    second, pages = tree.apply(first, 2, [(bytes(32), b"\x01" * 32)])
+    replaced = [key for key, page in pages if page is None]
+    assert [cache.get(key) for key in replaced] == [None]
+    assert tree.lookup(second, bytes(32)) == LeafRef(bytes(32), b"\x01" * 32, 2)
 
 
 def test_a_page_larger_than_the_cache_is_not_kept() -> None:

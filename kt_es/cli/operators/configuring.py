@@ -13,10 +13,11 @@ import click
 from kt_es.cli.options import Number, data_option, event_log, log_option, options, patience_option
 from kt_es.cli.output import Output, output_of, settings_of
 from kt_es.cli.owners.signing import confirm, yes_option
+from kt_es.cli.shared import shared_ledger
 from kt_es.config import Settings
 from kt_es.formats.configs import Config, SignedConfig
 from kt_es.formats.heads import MapHead
-from signer.changes import ConfigChanges, base_of, following, sign_change
+from signer.changes import Base, ConfigChanges, base_of, following, sign_change
 from signer.keys import KeyRing
 
 INTERVALS = ("min_interval", "max_interval", "max_merge_delay")
@@ -50,8 +51,12 @@ def operated(
 ) -> Iterator[Operated]:
     """Open the directory of ``kt.toml`` and its log."""
     settings, output = settings_of(context, log), output_of(context)
-    base = base_of(data or settings.path(settings.signer.data), settings.origin, settings.pinned)
     with event_log(settings.log, output, patience) as reached:
+        if data is None and settings.sharing is not None:
+            with shared_ledger(settings, reached) as ledger:
+                base = Base.of(ledger)
+        else:
+            base = base_of(data or settings.path(settings.signer.data), settings.origin, settings.pinned)
         changes = ConfigChanges(reached, settings.names, settings.origin, settings.pinned, base)
         yield Operated(settings, output, changes)
 

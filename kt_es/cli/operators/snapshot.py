@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import click
 
-from kt_es.cli.options import FILE, NEW_FILE, data_option
+from kt_es.cli.options import FILE, NEW_FILE, data_option, event_log, log_option, patience_option
 from kt_es.cli.output import Output, output_of, settings_of
+from kt_es.cli.shared import shared_ledger
 from kt_es.errors import ConfigError, counted
 from kt_es.formats.heads import MapHead
 from kt_es.ledger.ledger import Ledger
@@ -29,12 +30,25 @@ def snapshot_command() -> None:
 @snapshot_command.command("save")
 @click.argument("file", type=NEW_FILE)
 @data_option
+@log_option
+@patience_option
 @click.pass_context
-def save_command(context: click.Context, file: Path, data: Path | None) -> None:
-    """Save the signer's last epoch to FILE. The signer may be running."""
-    output, settings = output_of(context), settings_of(context)
-    with closing(RocksStore.view(data or settings.path(settings.signer.data), FAMILIES)) as store:
-        ledger = Ledger(store, settings.origin, settings.pinned)
+def save_command(
+    context: click.Context, file: Path, data: Path | None, log: str | None, patience: float
+) -> None:
+    """Save the signer's last epoch to FILE. The signer may be running.
+
+    If the map is in a shared store, the newest epoch of the event log is saved from there.
+    """
+    output, settings = output_of(context), settings_of(context, log)
+    with ExitStack() as stack:
+        if data is None and settings.sharing is not None:
+            reached = stack.enter_context(event_log(settings.log, output, patience))
+            ledger = stack.enter_context(shared_ledger(settings, reached))
+        else:
+            store = RocksStore.view(data or settings.path(settings.signer.data), FAMILIES)
+            stack.enter_context(closing(store))
+            ledger = Ledger(store, settings.origin, settings.pinned)
         try:
             # The file exists completely or not at all.
             with replacing(file) as sink:
@@ -54,6 +68,8 @@ def save_command(context: click.Context, file: Path, data: Path | None) -> None:
 def load_command(context: click.Context, file: Path, data: Path | None) -> None:
     """Verify FILE, and begin the signer's empty data directory with it."""
     output, settings = output_of(context), settings_of(context)
+    if data is None and settings.sharing is not None:
+        raise ConfigError("the signer's map is in a shared store: fill it with `kt store rebuild`")
     target = data or settings.path(settings.signer.data)
     with _made(target) as unfinished, closing(RocksStore.open(unfinished, FAMILIES)) as store:
         try:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import click
 
 from kt_es.cli.options import FOLDER, event_log, log_option, patience_option
-from kt_es.cli.output import Output, output_of, settings_of
-from kt_es.config import FILE_NAME, Settings
-from kt_es.errors import ConfigError, DivergenceError, counted
-from kt_es.ledger.adoption import Adoption
+from kt_es.cli.output import output_of, settings_of
+from kt_es.cli.shared import required_sharing, shared_ledger
+from kt_es.config import Settings
+from kt_es.errors import DivergenceError, counted
 from kt_es.ledger.anchor import check_commit
-from kt_es.ledger.cassandra_settings import EXAMPLE
 from kt_es.ledger.ledger import Ledger, check_pinned
-from kt_es.ledger.opening import Sharing, open_store
+from kt_es.ledger.opening import open_store
 from kt_es.ledger.replay import Replay
 from kt_es.ledger.retention import check_epoch, prune
 from kt_es.ledger.rocks import RocksStore
@@ -63,7 +62,7 @@ def init_command(context: click.Context, replication: Mapping[str, int] | int | 
     Run again, it makes what is still missing. It changes nothing that exists.
     """
     output, settings = output_of(context), settings_of(context)
-    shared = _sharing(settings).cassandra
+    shared = required_sharing(settings).cassandra
     # The driver is an extra, and ``settings.shared`` has found it.
     from kt_es.ledger.cassandra import CassandraStore
     from kt_es.ledger.cassandra_schema import create_schema, write_about
@@ -73,7 +72,8 @@ def init_command(context: click.Context, replication: Mapping[str, int] | int | 
         is_new = write_about(store, settings.origin)
     if schema.made:
         output.ok(f"made {', '.join(schema.made)}")
-    output.ok(f"{'began' if is_new else 'found'} the store of {settings.origin}")
+    found = "found" if schema.made else "found all tables of"
+    output.ok(f"{'began' if is_new else found} the store of {settings.origin}")
     replicas = ", ".join(f"{name} {count}" for name, count in schema.replication.items())
     output.data(
         {"keyspace": shared.keyspace, "made": schema.made, "replication": dict(schema.replication)},
@@ -92,7 +92,7 @@ def rebuild_command(context: click.Context, log: str | None, patience: float) ->
     once more. The signer and front ends of other stores may be running.
     """
     output, settings = output_of(context), settings_of(context, log)
-    sharing = _sharing(settings)
+    sharing = required_sharing(settings)
     with event_log(settings.log, output, patience) as opened, closing(open_store(None, sharing)) as store:
         ledger = Ledger(store, settings.origin, settings.pinned, cache_bytes=sharing.cache)
         try:
@@ -128,7 +128,7 @@ def prune_command(
     """
     output, settings = output_of(context), settings_of(context, log)
     if data is None:
-        with _shared(settings, output, patience) as ledger:
+        with event_log(settings.log, output, patience) as reached, shared_ledger(settings, reached) as ledger:
             gone = prune(ledger, keep)
     else:
         # Opening a store to write would create one.
@@ -163,7 +163,8 @@ def check_command(
     problems: list[str] = []
     with ExitStack() as stack:
         if data is None:
-            ledger = stack.enter_context(_shared(settings, output, patience))
+            reached = stack.enter_context(event_log(settings.log, output, patience))
+            ledger = stack.enter_context(shared_ledger(settings, reached))
         else:
             ledger = _checked(stack.enter_context(closing(RocksStore.view(data, FAMILIES))), settings)
         epoch = epoch or ledger.committed.epoch
@@ -176,10 +177,13 @@ def check_command(
         [f"{_name(data)}: epoch {epoch}, {counted(entries, 'entries')}, {found}"],
     )
     if problems:
-        mend = (
-            "run `kt store rebuild`" if data is None else "delete the directory, and it is built from the log"
+        mend = "delete the directory, and it is built from the log"
+        if data is None:
+            mend = "run `kt store rebuild`, which fills it from the log"
+        places = counted(len(problems), "places")
+        raise DivergenceError(
+            f"{_name(data)} differs from the signed head of epoch {epoch} in {places}: {mend}"
         )
-        raise DivergenceError(f"{_name(data)} differs from the signed head of epoch {epoch}: {found}; {mend}")
 
 
 def _name(data: Path | None) -> str:
@@ -191,24 +195,3 @@ def _checked(store: RocksStore, settings: Settings) -> Ledger:
     check_commit(ledger)
     check_pinned(ledger)
     return ledger
-
-
-def _sharing(settings: Settings) -> Sharing:
-    sharing = settings.sharing
-    if sharing is None:
-        raise ConfigError(
-            f'{settings.base / FILE_NAME} names no shared store: add [store] with shared = "{EXAMPLE}", or '
-            "name a data directory"
-        )
-    return sharing
-
-
-@contextmanager
-def _shared(settings: Settings, output: Output, patience: float) -> Iterator[Ledger]:
-    """Open the shared store at the newest epoch that the event log has."""
-    sharing = _sharing(settings)
-    with event_log(settings.log, output, patience) as log, closing(open_store(None, sharing)) as store:
-        ledger = Ledger(store, settings.origin, settings.pinned, cache_bytes=sharing.cache)
-        for _ in Adoption(log, settings.names, ledger).jump():
-            check_pinned(ledger)
-        yield ledger

@@ -1,0 +1,39 @@
+"""The shared store of ``kt.toml`` for a command: opened at the newest epoch of the event log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from kt_es.config import FILE_NAME, Settings
+from kt_es.errors import ConfigError
+from kt_es.eventstore.streams import EventLog
+from kt_es.ledger.adoption import Adoption
+from kt_es.ledger.cassandra_settings import EXAMPLE
+from kt_es.ledger.ledger import Ledger, check_pinned
+from kt_es.ledger.opening import Sharing, open_store
+
+
+def required_sharing(settings: Settings) -> Sharing:
+    """Return the shared store of ``settings``; ``ConfigError`` if there is none."""
+    sharing = settings.sharing
+    if sharing is None:
+        raise ConfigError(
+            f'{settings.base / FILE_NAME} names no shared store: add [store] with shared = "{EXAMPLE}", or '
+            "name a data directory"
+        )
+    return sharing
+
+
+@contextmanager
+def shared_ledger(settings: Settings, log: EventLog) -> Iterator[Ledger]:
+    """Open the shared store of ``settings``, and adopt the newest epoch that ``log`` has.
+
+    Raises what ``required_sharing``, ``open_store`` and ``Adoption`` raise.
+    """
+    sharing = required_sharing(settings)
+    with closing(open_store(None, sharing)) as store:
+        ledger = Ledger(store, settings.origin, settings.pinned, cache_bytes=sharing.cache)
+        for _ in Adoption(log, settings.names, ledger).jump():
+            check_pinned(ledger)
+        yield ledger

@@ -1,0 +1,177 @@
+"""What is said of the driver's errors, and which of them are tried again. No node is needed."""
+
+from __future__ import annotations
+
+import ssl
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kt_es.errors import ConfigError, KtError, MisfitError, UnavailableError
+from kt_es.ledger.cassandra_settings import CassandraSettings
+
+pytest.importorskip("cassandra", reason="the extra shared is not installed")
+
+from cassandra import (
+    AuthenticationFailed,
+    DriverException,
+    InvalidRequest,
+    OperationTimedOut,
+    ReadFailure,
+    Unauthorized,
+    Unavailable,
+    WriteTimeout,
+    WriteType,
+)
+from cassandra.cluster import NoHostAvailable
+from cassandra.connection import ConnectionShutdown
+from cassandra.protocol import OverloadedErrorMessage, ServerError, SyntaxException
+
+from kt_es.ledger.cassandra_errors import passes, translated
+from kt_es.ledger.cassandra_session import CassandraSession
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SETTINGS = CassandraSettings(("db1", "db2"), "kt", user="signer", password="s3cret")
+PLACE = "db1:9042, db2:9042"
+
+
+def no_host(**errors: Exception) -> Exception:
+    error: Exception = NoHostAvailable("Unable to complete the operation against any hosts", errors)
+    return error
+
+
+def overloaded() -> Exception:
+    error: Exception = OverloadedErrorMessage(code=0x1001, message="too many requests", info=None)
+    return error
+
+
+def write_timeout() -> Exception:
+    error: Exception = WriteTimeout("late", write_type=WriteType.SIMPLE)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said", "is_passing"),
+    [
+        (no_host(), UnavailableError, "no node of the shared store at {} answers: all are down", False),
+        (no_host(db1=OSError(111, "Connection refused")), UnavailableError, "answers: [Errno 111]", False),
+        (ConnectionShutdown("closed"), UnavailableError, "no node of the shared store at {} answers", False),
+        (no_host(db1=ServerError(0, "bad luck", None)), UnavailableError, "answers: bad luck", False),
+        (
+            Unavailable("", required_replicas=2, alive_replicas=1),
+            UnavailableError,
+            "too few replicas in the shared store at {} are alive: 2 are needed, 1 alive",
+            False,
+        ),
+        (write_timeout(), UnavailableError, "the shared store at {} did not answer in time: late", True),
+        (OperationTimedOut(), UnavailableError, "the shared store at {} did not answer in time", True),
+        (no_host(db1=OSError(), db2=write_timeout()), UnavailableError, "did not answer in time", True),
+        (
+            overloaded(),
+            UnavailableError,
+            "the shared store at {} cannot do this now: too many requests",
+            True,
+        ),
+        (ReadFailure("broken"), UnavailableError, "the shared store at {} cannot do this now: broken", False),
+        (
+            no_host(db1=OSError(), db2=AuthenticationFailed("wrong")),
+            ConfigError,
+            "the shared store at {} refuses the user 'signer': wrong; name the user",
+            False,
+        ),
+        (
+            no_host(db1=AuthenticationFailed("Unable to perform authentication: no replica")),
+            UnavailableError,
+            "answers: Unable to perform authentication: no replica",
+            False,
+        ),
+        (Unauthorized("no MODIFY"), ConfigError, "the user 'signer' may not do this in", False),
+        (InvalidRequest("keyspace kt does not exist"), ConfigError, "make them with kt store init", False),
+        (InvalidRequest("table pages doesn't exist"), ConfigError, "make them with kt store init", False),
+        (InvalidRequest("Batch too large"), KtError, "the shared store at {} failed: Batch too large", False),
+        (SyntaxException(0, "line 1", None), KtError, "the shared store at {} failed: line 1", False),
+        (DriverException("odd"), KtError, "the shared store at {} failed: odd", False),
+        (no_host(db1=ssl.SSLError(1, "bad certificate")), MisfitError, "the TLS handshake with", False),
+        (no_host(db1=OSError(1, "[SSL: VERIFY_FAILED]")), MisfitError, "the TLS handshake with", False),
+    ],
+)
+def test_an_error_says_what_failed(
+    error: Exception, kind: type[KtError], said: str, is_passing: bool
+) -> None:
+    result = translated(error, SETTINGS)
+    assert type(result) is kind
+    assert said.format(PLACE) in str(result)
+    assert "s3cret" not in str(result)
+    assert passes(error) is is_passing
+
+
+def test_without_a_user_the_refusal_says_so() -> None:
+    error = translated(AuthenticationFailed("required"), CassandraSettings(("db1",), "kt"))
+    assert "refuses a connection without a user: required" in str(error)
+
+
+class Future:
+    """A future of the driver that is done."""
+
+    def __init__(self, outcome: Exception | str) -> None:
+        self._outcome = outcome
+
+    def result(self) -> SimpleNamespace:
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return SimpleNamespace(current_rows=[self._outcome], paging_state=None)
+
+
+class Driver:
+    """A session of the driver whose statements have these outcomes, one after another."""
+
+    def __init__(self, *outcomes: Exception | str) -> None:
+        self.outcomes = list(outcomes)
+
+    def execute_async(self, *_: object, **__: object) -> Future:
+        return Future(self.outcomes.pop(0))
+
+
+@pytest.fixture
+def session_over(monkeypatch: pytest.MonkeyPatch) -> Callable[[Driver], Any]:
+    """Make a session over a scripted driver. Its clock advances by each pause, which takes no time."""
+    now = [0.0]
+
+    class Closed:
+        def wait(self, seconds: float) -> bool:
+            now[0] += seconds
+            return False
+
+        def is_set(self) -> bool:
+            return False
+
+    monkeypatch.setattr("kt_es.ledger.cassandra_session.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def make(driver: Driver) -> Any:
+        session = object.__new__(CassandraSession)
+        session.settings, session._session, session._closed = SETTINGS, driver, Closed()  # type: ignore[assignment]
+        return session
+
+    return make
+
+
+def test_a_passing_failure_is_tried_again(session_over: Callable[[Driver], Any]) -> None:
+    driver = Driver(write_timeout(), overloaded(), OperationTimedOut(), "done")
+    assert session_over(driver).execute("statement") == (["done"], None)
+
+
+def test_no_attempt_begins_after_the_deadline(session_over: Callable[[Driver], Any]) -> None:
+    driver = Driver(*(write_timeout() for _ in range(1000)))
+    with pytest.raises(UnavailableError, match="did not answer in time"):
+        session_over(driver).execute("statement")
+    assert 5 < 1000 - len(driver.outcomes) < 50
+
+
+def test_another_failure_is_raised_at_once(session_over: Callable[[Driver], Any]) -> None:
+    driver = Driver(Unavailable("", required_replicas=2, alive_replicas=1), "done")
+    with pytest.raises(UnavailableError, match="too few replicas"):
+        session_over(driver).execute("statement")
+    assert driver.outcomes == ["done"]
