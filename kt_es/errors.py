@@ -135,10 +135,6 @@ class StoreAwayError(UnavailableError):
     """The shared store cannot be reached, or too few of its replicas can."""
 
 
-class UnverifiedRowError(UnavailableError):
-    """A row of the shared store is missing, or it is not the one that a signed head needs."""
-
-
 class MisfitError(UnavailableError):
     """The server speaks another protocol, or the TLS handshake with it fails.
 
@@ -180,6 +176,14 @@ class DivergenceError(KtError):
     """Stored or published data differ from what they must be. The process must stop and publish nothing."""
 
     exit_code = 4
+
+
+class UnverifiedRowError(DivergenceError):
+    """A stored row is missing, damaged, or not the one that a signed head needs.
+
+    A process stops if the store is its own. Replicas of a shared store may agree later, and operators mend it
+    while its users go on, so they try again (``Ledger.passing``).
+    """
 
 
 class RollbackError(DivergenceError):

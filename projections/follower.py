@@ -89,7 +89,7 @@ def follow(
                     outage.over()
                     listener.on_epoch(replayed)
 
-    passing = (UnavailableError, AccessDeniedError) if listener.bears_denials else (UnavailableError,)
+    passing = (*ledger.passing, AccessDeniedError) if listener.bears_denials else ledger.passing
     keep_trying(attempt, stop, outage, backoff, on_failure=listener.on_outage, passing=passing)
 
 

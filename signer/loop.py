@@ -34,7 +34,7 @@ from kt_es.eventstore.streams import ANY, Event, EventLog, GroupSubscription, Ne
 from kt_es.formats.queue import EPOCH_MARKER, Marker
 from kt_es.ledger.adoption import Adoption
 from kt_es.ledger.anchor import check_commit
-from kt_es.ledger.ledger import Ledger, check_pinned, head_at
+from kt_es.ledger.ledger import Ledger, check_pinned, last_head
 from kt_es.ledger.replay import Replay
 from signer.keys import KeyRing, Schedule
 from signer.metrics import SignerMetrics, SignerProgress, last_published
@@ -208,7 +208,7 @@ class Signer:
         self._marker: NewEvent | None = None
         config, epoch = self._work.config, self._ledger.committed.epoch
         self._new_config = (
-            config is not None and epoch > 0 and head_at(self._ledger, epoch)[1].config_hash != config.hash
+            config is not None and epoch > 0 and last_head(self._ledger)[1].config_hash != config.hash
         )
         if config is not None:
             self._metrics.configured(config)

@@ -118,7 +118,7 @@ class SignerMetrics:
         self._active.set(1 if active else 0)
 
     def outage(self, kind: str) -> None:
-        """The loop begins again because of ``kind``: ``log``, ``disk`` or ``silence``."""
+        """The loop begins again because of ``kind``: ``log``, ``disk``, ``store`` or ``silence``."""
         self._outages.labels(kind).inc()
 
     def _lag_events(self) -> float:

@@ -54,10 +54,13 @@ def _check_records(ledger: Ledger, begun: Beginning, event: Event) -> int:
         first, records = decode_records(event.data)
     except MalformedError as error:
         raise DivergenceError(f"{where}: {error}") from None
-    nodes = ledger.tables.nodes.leaves(MUTATIONS_LOG, first, len(records))
-    for number, (node, record) in enumerate(zip(nodes, records, strict=True), first):
+    leaves, nodes = [log_leaf_hash(record) for record in records], ledger.tables.nodes
+    stored = nodes.leaves(MUTATIONS_LOG, first, len(leaves))
+    if stored != leaves:
+        stored = nodes.leaves(MUTATIONS_LOG, first, len(leaves), again=True)
+    for number, (node, leaf) in enumerate(zip(stored, leaves, strict=True), first):
         # A directory that began with a snapshot has nothing of what was before it.
-        if node != log_leaf_hash(record) and not (node is None and number < begun.records):
+        if node != leaf and not (node is None and number < begun.records):
             raise DivergenceError(f"{where}: record {number} is not the one committed here")
     return first + len(records)
 
@@ -99,6 +102,8 @@ class Patrol:
         for event in self._read(self._names.heads, at, min(HEAD_EVENTS, end - at), MAP_HEAD):
             epoch = event.revision + 1
             stored = self._ledger.tables.heads.get(epoch)
+            if stored != event.data:
+                stored = self._ledger.tables.heads.get(epoch, again=True)
             if stored != event.data and not (stored is None and epoch < self._begun.epoch):
                 problem = (
                     f"{event.stream} has another head of epoch {epoch} than was committed here, and the "

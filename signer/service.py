@@ -14,7 +14,7 @@ from queue import Empty, Full, Queue
 
 import structlog
 
-from kt_es.errors import DiskFullError, KtError, UnavailableError
+from kt_es.errors import DiskFullError, KtError, StoreAwayError, UnavailableError, UnverifiedRowError
 from kt_es.eventstore.streams import Event, EventLog, GroupSubscription, StreamNames
 from kt_es.formats.entries import PublicKey
 from kt_es.ledger.convicting import keeping_evidence
@@ -46,8 +46,9 @@ def run_forever(
     metrics: SignerMetrics,
     *,
     outage: Outage,
+    passing: tuple[type[KtError], ...] = (UnavailableError,),
 ) -> None:
-    """Run one signer after the other until ``stop``: each outage of the log, or of a full disk, ends one.
+    """Run one signer after the other until ``stop``: each error in ``passing``, an outage, ends one.
 
     Every other error is raised: people have to look at a divergence or an unusable key.
     """
@@ -65,9 +66,18 @@ def run_forever(
 
     def failed(error: KtError) -> None:
         metrics.role(active=False)
-        metrics.outage("disk" if isinstance(error, DiskFullError) else "log")
+        metrics.outage(_kind(error))
 
-    keep_trying(attempt, stop, outage, backoff, on_failure=failed)
+    keep_trying(attempt, stop, outage, backoff, on_failure=failed, passing=passing)
+
+
+def _kind(error: KtError) -> str:
+    match error:
+        case DiskFullError():
+            return "disk"
+        case StoreAwayError() | UnverifiedRowError():
+            return "store"
+    return "log"
 
 
 def _run(log: EventLog, signer: Signer, queue: str, stop: threading.Event, outage: Outage) -> None:
@@ -247,4 +257,6 @@ def serve(
             )
 
         stack.enter_context(reloading(reload))
-        run_forever(connect, signer, settings.names.queue, stop, metrics, outage=outage)
+        run_forever(
+            connect, signer, settings.names.queue, stop, metrics, outage=outage, passing=writer.passing
+        )

@@ -9,12 +9,14 @@ then refused: the caller goes on with the epoch before, and tries again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.errors import DivergenceError, MalformedError, UnverifiedRowError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
-from kt_es.formats.heads import MAP_HEAD, HeadEvent, SignedMapHead
-from kt_es.formats.queue import Record, Verdict
+from kt_es.formats.configs import SignedConfig
+from kt_es.formats.heads import MAP_HEAD, HeadEvent, MapHead, SignedMapHead
+from kt_es.formats.queue import Record, Verdict, decode_records
 from kt_es.ledger.anchor import Anchor, check_state
 from kt_es.ledger.fold import with_head
 from kt_es.ledger.ledger import Ledger, config_chain
@@ -63,16 +65,20 @@ class Adoption:
         self.ledger = ledger
 
     def jump(self) -> Iterator[ReplayedEpoch]:
-        """Adopt the newest published epoch if more than ``JUMP`` epochs lead to it, or if none is known yet.
+        """Adopt the newest published epoch if the next ones cannot all be adopted.
 
-        Raises what ``Anchor`` and ``advance`` raise.
+        That is before the first one, if more than ``JUMP`` epochs lead to the newest, and if the next one was
+        pruned. Raises what ``Anchor`` and ``advance`` raise.
         """
         committed = self.ledger.committed
         if committed.epoch == 0:
             newest = self._log.last_revision(self._names.heads)
             for event in self._log.read(self._names.heads, newest, 1) if newest >= 0 else ():
                 yield self._adopt(event, None)
-        elif self._log.last_revision(self._names.heads) + 1 - committed.epoch > JUMP:
+        elif (
+            self._log.last_revision(self._names.heads) + 1 - committed.epoch > JUMP
+            or self._states.oldest() > committed.epoch + 1
+        ):
             yield from self.catch_up()
 
     def catch_up(self) -> Iterator[ReplayedEpoch]:
@@ -108,15 +114,14 @@ class Adoption:
         head = published.head
         if event.revision != head.epoch - 1:
             raise DivergenceError(f"head of epoch {head.epoch}: it is at revision {event.revision}")
-        committed, rows = self._verified(head.epoch, head_event)
+        before = self.ledger.committed
+        end = self._read_records(before, head) if 0 < before.epoch == head.epoch - 1 else None
+        committed, rows = self._verified(head, head_event, end)
         if heads is not None and committed.heads != heads:
             raise DivergenceError(
                 f"head of epoch {head.epoch}: its log of heads does not continue the one verified here"
             )
-        before = self.ledger.committed
-        if 0 < before.epoch == head.epoch - 1:
-            self._read_records(before, committed)
-        else:
+        if end is None:
             self._find_erasures(head.epoch)
         if self.ledger.last_erasure == head.epoch:
             self._store.forget_erasures()
@@ -126,47 +131,102 @@ class Adoption:
         self.ledger.committed = committed
         return ReplayedEpoch(head, head_event)
 
-    def _verified(self, epoch: int, event: HeadEvent) -> tuple[Committed, list[Change]]:
-        """Return the state after ``epoch``, compared with its head, and the rows that the head brings."""
+    def _read_records(self, before: Committed, head: MapHead) -> _End:
+        """Read the records of the epoch after ``before``, and compare them with its signed head."""
+        log, revision, config = before.log, before.records_next, head.config_hash
+        while log.size < head.log_size:
+            event = self._records.of_epoch(revision, head.epoch)
+            records = decoded_records(event, log.size)
+            log, _ = log.append([log_leaf_hash(data) for _, data in records])
+            for record, _ in records:
+                if record.verdict is Verdict.ERASED:
+                    self.ledger.has_erasures, self.ledger.last_erasure = True, head.epoch
+                config = _accepted(record) or config
+                if self._observe is not None:
+                    self._observe(record)
+            revision += 1
+        if (log.size, log.root()) != (head.log_size, head.log_root):
+            raise DivergenceError(
+                f"head of epoch {head.epoch}: the records in {self._names.mutations} are not those of it"
+            )
+        return _End(revision, config)
+
+    def _read_back(self, head: MapHead, records_next: int) -> _End:
+        """Read the records of an epoch from its end, which a state says is before ``records_next``.
+
+        Only a signer reads all of them: who signs nothing needs no config that is not in force yet.
+        """
+        number, revision, config = head.log_size, records_next, None
+        first = self._log_size_before(head.epoch) if self._completes else number - 1
+        while number > first:
+            revision -= 1
+            event = next(iter(self._log.read(self._names.mutations, revision, 1)), None)
+            start, encoded = (0, []) if event is None else decode_records(event.data)
+            if start + len(encoded) != number:
+                raise DivergenceError(f"revision {revision} of {self._names.mutations} is not its last one")
+            number = start
+            if self._completes:
+                records = [record for record in map(Record.decode, encoded) if record.sequence >= first]
+                config = config or next(filter(None, map(_accepted, reversed(records))), None)
+        return _End(records_next, (config or head.config_hash) if self._completes else None)
+
+    def _log_size_before(self, epoch: int) -> int:
+        """Return how many records the epochs before ``epoch`` have."""
+        for event in self._log.read(self._names.heads, epoch - 2, 1) if epoch > 1 else ():
+            return _decoded(event)[1].head.log_size
+        return 0
+
+    def _verified(self, head: MapHead, event: HeadEvent, end: _End | None) -> tuple[Committed, list[Change]]:
+        """Return the state after an epoch, compared with its head, and the rows that the head brings."""
         for again in (False, True):
             try:
-                return self._state(epoch, event, again=again)
+                return self._state(head, event, end, again=again)
             except (DivergenceError, MalformedError) as error:
                 problem = error
-        raise UnverifiedRowError(f"the shared store has no good state of epoch {epoch}: {problem}")
+        raise UnverifiedRowError(f"the shared store has no good state of epoch {head.epoch}: {problem}")
 
-    def _state(self, epoch: int, event: HeadEvent, *, again: bool) -> tuple[Committed, list[Change]]:
-        data = self._states.published(epoch, event, again=again)
+    def _state(
+        self, head: MapHead, event: HeadEvent, end: _End | None, *, again: bool
+    ) -> tuple[Committed, list[Change]]:
+        data = self._states.published(head.epoch, event, again=again)
         if data is None:
             raise DivergenceError("it is missing; `kt store rebuild` makes it from the log")
         origin = self.ledger.committed.standing.origin
         state = Committed.decode(data, origin, self.ledger.pinned)
         committed, rows = with_head(self.ledger.tables, state, event, state.records_next)
         check_state(committed, event, config_chain(self.ledger, committed))
+        found = end or self._read_back(head, committed.records_next)
+        config = committed.standing.config
+        if found.records_next != committed.records_next:
+            raise DivergenceError(f"its records end elsewhere in {self._names.mutations}")
+        if found.config is not None and (config is None or config.config.hash != found.config):
+            raise DivergenceError("its config is not the one in force after that epoch")
         self.ledger.map.warm(committed.root, LEVELS)
         return committed, rows
-
-    def _read_records(self, before: Committed, committed: Committed) -> None:
-        """Read the records of one epoch and compare them with its signed head."""
-        log, revision = before.log, before.records_next
-        while log.size < committed.log.size:
-            event = self._records.of_epoch(revision, committed.epoch)
-            records = decoded_records(event, log.size)
-            log, _ = log.append([log_leaf_hash(data) for _, data in records])
-            for record, _ in records:
-                if record.verdict is Verdict.ERASED:
-                    self.ledger.has_erasures, self.ledger.last_erasure = True, committed.epoch
-                if self._observe is not None:
-                    self._observe(record)
-            revision += 1
-        if log != committed.log or revision != committed.records_next:
-            raise DivergenceError(
-                f"head of epoch {committed.epoch}: the records in {self._names.mutations} are not those of it"
-            )
 
     def _find_erasures(self, epoch: int) -> None:
         if self.ledger.has_erasures or not self.ledger.tables.erasures.is_empty():
             self.ledger.has_erasures, self.ledger.last_erasure = True, epoch
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """What the log says of the state after an epoch, and no head does.
+
+    ``records_next`` is as in ``Committed``. ``config`` is the hash of the config that is in force then, None
+    if it was not read.
+    """
+
+    records_next: int
+    config: bytes | None
+
+
+def _accepted(record: Record) -> bytes | None:
+    """Return the hash of the config that ``record`` accepted, None if it is about something else."""
+    content = record.item.content
+    if record.verdict is not Verdict.CONFIG or not isinstance(content, bytes):
+        return None
+    return SignedConfig.decode(content).config.hash
 
 
 def _decoded(event: Event) -> tuple[HeadEvent, SignedMapHead]:

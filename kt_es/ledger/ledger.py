@@ -13,7 +13,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from kt_es.epochs import Current, Standing
-from kt_es.errors import ConfigError, DivergenceError, MalformedError, VerificationError
+from kt_es.errors import (
+    ConfigError,
+    DivergenceError,
+    KtError,
+    MalformedError,
+    UnavailableError,
+    UnverifiedRowError,
+    VerificationError,
+)
 from kt_es.formats.configs import SignedConfig, verify_chain
 from kt_es.formats.entries import Mutation, PublicKey
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
@@ -22,7 +30,7 @@ from kt_es.ledger.rows import Committed
 from kt_es.ledger.shared_tables import tables_of
 from kt_es.ledger.store import Store
 from kt_es.ledger.tables import StoredEntry, mutation_of
-from kt_es.merkle.map import EMPTY_ROOT, LeafRef, Map, Root
+from kt_es.merkle.map import LeafRef, Map
 
 # Changes of an epoch that are kept in memory before they are written: some 20 MB.
 SLICE = 20_000
@@ -66,6 +74,11 @@ class Ledger:
         self.committed = Committed(Standing(origin, pinned))
         self._load()
 
+    @property
+    def passing(self) -> tuple[type[KtError], ...]:
+        """The errors after which the same reads may succeed later."""
+        return (UnavailableError, UnverifiedRowError) if self.store.is_shared else (UnavailableError,)
+
     def resume(self) -> None:
         """Read the committed state from the store again. Only the writer may call it, before it writes.
 
@@ -101,7 +114,7 @@ class Ledger:
         """Return the mutation behind each leaf of the map, None for None.
 
         Raises:
-            DivergenceError: A mutation is missing, damaged, or not the one of its leaf.
+            UnverifiedRowError: A mutation is missing, damaged, or not the one of its leaf.
         """
         wanted = [leaf for leaf in leaves if leaf is not None]
         stored = iter(self.tables.entries.get_many(wanted) if wanted else ())
@@ -110,7 +123,7 @@ class Ledger:
     def _mutation_of(self, leaf: LeafRef, stored: StoredEntry | None) -> Mutation:
         try:
             return mutation_of(leaf, stored)
-        except DivergenceError:
+        except UnverifiedRowError:
             return mutation_of(leaf, self.tables.entries.get_many([leaf], again=True)[0])
 
     def current(self, committed: Committed, indices: Sequence[bytes]) -> list[Current | None]:
@@ -127,29 +140,33 @@ class Ledger:
 def config_chain(ledger: Ledger, committed: Committed) -> tuple[SignedConfig, ...]:
     """Return every config of the directory, the first one first, up to that in force for the coming epoch.
 
-    Raises ``DivergenceError`` if the stored configs are incomplete or damaged.
+    Raises ``UnverifiedRowError`` if the stored configs are incomplete or damaged.
     """
     try:
         chain = ledger.tables.configs.chain(committed)
     except MalformedError as error:
-        raise DivergenceError(f"the data directory has a damaged config: {error}") from None
+        raise UnverifiedRowError(f"the data directory has a damaged config: {error}") from None
     in_force = committed.standing.config
     if not chain or in_force is None or chain[-1] != in_force:
-        raise DivergenceError(
+        raise UnverifiedRowError(
             "the data directory lacks configs; delete it, and it is built anew from the log"
         )
+    if ledger.store.is_shared:
+        check_chain(chain, committed.standing.origin)
     return chain
 
 
 def check_chain(chain: Sequence[SignedConfig], origin: str) -> None:
-    """Raise ``DivergenceError`` unless ``chain`` begins ``origin`` and each config may follow the last.
+    """Raise ``UnverifiedRowError`` unless ``chain`` begins ``origin`` and each config may follow the last.
 
     ``check_pinned`` checks that it is the chain of the right directory.
     """
     try:
         verify_chain(origin, chain)
     except VerificationError as error:
-        raise DivergenceError(f"the data directory has another config than this directory: {error}") from None
+        raise UnverifiedRowError(
+            f"the data directory has another config than this directory: {error}"
+        ) from None
 
 
 def check_pinned(ledger: Ledger, *, in_force: bool = False) -> None:
@@ -167,7 +184,7 @@ def check_pinned(ledger: Ledger, *, in_force: bool = False) -> None:
         chain = config_chain(ledger, committed)
         config_hash = chain[-1].config.hash
         if in_force:
-            config_hash = head_at(ledger, committed.epoch)[1].config_hash
+            config_hash = last_head(ledger)[1].config_hash
         check_key(chain, committed.epoch, config_hash, ledger.pinned)
 
 
@@ -192,45 +209,17 @@ def check_key(chain: Sequence[SignedConfig], epoch: int, config_hash: bytes, pin
         )
 
 
-def head_at(ledger: Ledger, epoch: int) -> tuple[HeadEvent, MapHead]:
-    """Return the published head of a committed ``epoch``; ``DivergenceError`` if it cannot be read back."""
-    event = ledger.tables.heads.event(epoch)
+def last_head(ledger: Ledger) -> tuple[HeadEvent, MapHead]:
+    """Return the head of the committed epoch, which every process keeps itself."""
+    epoch = ledger.committed.epoch
+    return decoded_head(epoch, ledger.tables.heads.event(epoch))
+
+
+def decoded_head(epoch: int, event: HeadEvent) -> tuple[HeadEvent, MapHead]:
+    """Return a stored head event with its head; ``UnverifiedRowError`` if the head is damaged."""
     try:
         return event, SignedMapHead.decode(event.smh_bytes).head
     except MalformedError as error:
-        raise DivergenceError(
+        raise UnverifiedRowError(
             f"the head of epoch {epoch} in the data directory is damaged: {error}"
         ) from None
-
-
-def roots_from(ledger: Ledger, root: Root, first: int, last: int) -> Iterator[tuple[HeadEvent, Root]]:
-    """Yield the head and the map of each epoch from ``first``, whose map is ``root``, up to ``last``.
-
-    A map whose root is another than that of the epoch before was written in its own epoch.
-    """
-    for epoch in range(first, last + 1):
-        event, head = head_at(ledger, epoch)
-        if head.map_root != root.hash:
-            root = Root(epoch, head.map_root, head.map_size)
-        yield event, root
-
-
-def map_root_at(ledger: Ledger, committed: Committed, epoch: int) -> Root:
-    """Return the map at the end of ``epoch``, from 1 up to the epoch of ``committed``.
-
-    A head has the hash of the root, not the epoch that wrote it. That is the first epoch with this root: a
-    map never returns to an earlier state, since versions only grow.
-    """
-    if epoch == committed.epoch:
-        return committed.root
-    _, head = head_at(ledger, epoch)
-    if head.map_size == 0:
-        return EMPTY_ROOT
-    low, high = 1, epoch
-    while low < high:
-        middle = (low + high) // 2
-        if head_at(ledger, middle)[1].map_root == head.map_root:
-            high = middle
-        else:
-            low = middle + 1
-    return Root(low, head.map_root, head.map_size)

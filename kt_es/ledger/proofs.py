@@ -1,23 +1,24 @@
-"""Proofs about both logs, from the nodes of a ledger.
+"""Heads of all epochs, and proofs about both logs, from the rows of a ledger.
 
-Nodes that other processes may write, those of a shared store, are not trusted: each proof from them is
-verified against the committed state before it is returned. If it does not verify, all of its nodes are asked
-for once more.
+Rows that other processes may write, those of a shared store, are not trusted: each proof from them is
+verified against the committed state before it is returned. If it does not verify, all of its rows are asked
+for once more, and then refused by ``UnverifiedRowError``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from kt_es.crypto.hashes import log_leaf_hash
-from kt_es.errors import DivergenceError, MalformedError, VerificationError
-from kt_es.formats.heads import HeadEvent
+from kt_es.errors import MalformedError, UnverifiedRowError, VerificationError
+from kt_es.formats.heads import HeadEvent, MapHead
 from kt_es.formats.proofs import ErasureProof
-from kt_es.ledger.ledger import Ledger, head_at
-from kt_es.ledger.rows import Committed
+from kt_es.ledger.ledger import Ledger, decoded_head
+from kt_es.ledger.rows import Committed, StoredErasure
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.merkle.log import LogState, ProofPlan, plan_consistency, plan_inclusion, plan_range, plan_state
+from kt_es.merkle.map import EMPTY_ROOT, Root
 from kt_es.merkle.verify import (
     log_root_from_consistency,
     log_root_from_inclusion,
@@ -42,6 +43,48 @@ def prove_head(ledger: Ledger, committed: Committed, epoch: int) -> tuple[HeadEv
         return event, proof
 
     return _twice(ledger, attempt)
+
+
+def head_at(ledger: Ledger, epoch: int) -> tuple[HeadEvent, MapHead]:
+    """Return the published head of an epoch up to the committed one. That of a shared store is verified."""
+    if ledger.store.is_shared:
+        event, _ = prove_head(ledger, ledger.committed, epoch)
+    else:
+        event = ledger.tables.heads.event(epoch)
+    return decoded_head(epoch, event)
+
+
+def roots_from(ledger: Ledger, root: Root, first: int, last: int) -> Iterator[tuple[HeadEvent, Root]]:
+    """Yield the head and the map of each epoch from ``first``, whose map is ``root``, up to ``last``.
+
+    A map whose root is another than that of the epoch before was written in its own epoch.
+    """
+    for epoch in range(first, last + 1):
+        event, head = head_at(ledger, epoch)
+        if head.map_root != root.hash:
+            root = Root(epoch, head.map_root, head.map_size)
+        yield event, root
+
+
+def map_root_at(ledger: Ledger, committed: Committed, epoch: int) -> Root:
+    """Return the map at the end of ``epoch``, from 1 up to the epoch of ``committed``.
+
+    A head has the hash of the root, not the epoch that wrote it. That is the first epoch with this root: a
+    map never returns to an earlier state, since versions only grow.
+    """
+    if epoch == committed.epoch:
+        return committed.root
+    _, head = head_at(ledger, epoch)
+    if head.map_size == 0:
+        return EMPTY_ROOT
+    low, high = 1, epoch
+    while low < high:
+        middle = (low + high) // 2
+        if head_at(ledger, middle)[1].map_root == head.map_root:
+            high = middle
+        else:
+            low = middle + 1
+    return Root(low, head.map_root, head.map_size)
 
 
 def prove_consistency(ledger: Ledger, committed: Committed, log: bytes, size1: int, size2: int) -> Proof:
@@ -89,7 +132,7 @@ def prove_erasure(
     """
     if not ledger.has_erasures:
         return None
-    erasure = next(ledger.tables.erasures.up_to(committed.epoch, index, entry_hash), None)
+    erasure = proven_erasure(ledger, committed, index, entry_hash)
     if erasure is None:
         return None
     covering = answered if erasure.epoch <= answered else committed.epoch
@@ -110,17 +153,51 @@ def prove_erasure(
     return ErasureProof(erasure.record, inclusion, event.smh_bytes, beside)
 
 
+def proven_erasure(
+    ledger: Ledger, committed: Committed, index: bytes, entry_hash: bytes
+) -> StoredErasure | None:
+    """Return the erasure of one entry; None if it was not erased up to ``committed``.
+
+    A shared store may have rows of aborted epochs, and forged ones. A row counts if the log has its record.
+    """
+    for erasure in ledger.tables.erasures.up_to(committed.epoch, index, entry_hash):
+        if not ledger.store.is_shared or _is_logged(ledger, committed, erasure):
+            return erasure
+    return None
+
+
+def _is_logged(ledger: Ledger, committed: Committed, erasure: StoredErasure) -> bool:
+    """Return whether the log of mutations has the record of ``erasure``, and in its epoch."""
+    sequence, epoch, size = erasure.sequence, erasure.epoch, committed.log.size
+    first = head_at(ledger, epoch - 1)[1].log_size if epoch > 1 else 0
+    if epoch < 1 or not first <= sequence < head_at(ledger, epoch)[1].log_size:
+        return False
+    record = log_leaf_hash(erasure.record)
+
+    def attempt(again: bool) -> bool:
+        proof = _proof(ledger, MUTATIONS_LOG, plan_inclusion(sequence, size), again=again)
+        # One of the two is in the log, or the proof is wrong.
+        for leaf in (record, ledger.tables.nodes.leaves(MUTATIONS_LOG, sequence, 1, again=again)[0]):
+            if leaf and log_root_from_inclusion(sequence, size, leaf, proof) == committed.log.root():
+                return leaf == record
+        raise VerificationError("erasure", f"record {sequence} cannot be proven")
+
+    return _twice(ledger, attempt)
+
+
 def _twice(ledger: Ledger, attempt: Callable[[bool], _T]) -> _T:
     """Return what ``attempt`` returns, at the second time with rows that are read again."""
     try:
         return attempt(False)
-    except (DivergenceError, MalformedError, VerificationError):
+    except (UnverifiedRowError, MalformedError, VerificationError):
         if not ledger.store.is_shared:
             raise
     try:
         return attempt(True)
     except (MalformedError, VerificationError) as error:
-        raise DivergenceError(f"the shared store has wrong nodes of a log or a wrong head: {error}") from None
+        raise UnverifiedRowError(
+            f"the shared store has wrong nodes of a log or a wrong head: {error}"
+        ) from None
 
 
 def _proof(ledger: Ledger, log: bytes, plan: ProofPlan, *, again: bool) -> Proof:

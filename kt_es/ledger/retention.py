@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 
-from kt_es.errors import ConfigError, DivergenceError
-from kt_es.ledger.ledger import Ledger, map_root_at
-from kt_es.ledger.proofs import prove_head
+from kt_es.errors import ConfigError, DivergenceError, UnverifiedRowError
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.proofs import map_root_at, prove_head
 from kt_es.ledger.shared_tables import SharedTables
+from kt_es.merkle.pages import VERSION_SIZE, describe, version_in
 from kt_es.merkle.walk import walk
 
 BATCH = 1_000  # entries in one read
@@ -38,12 +39,24 @@ def prune(ledger: Ledger, keep: int) -> int:
 def _prune_shared(ledger: Ledger, tables: SharedTables, oldest: int) -> int:
     """Delete what the epochs up to ``oldest`` have replaced, epoch by epoch, and the states before it.
 
-    A list counts if it is the one of the published head. Lists of aborted epochs may name other pages.
+    A list counts if it is the one of the published head. Lists of aborted epochs may name other pages. Pages
+    that a kept epoch needs are never deleted, whatever a list says.
     """
-    count = 0
+    root, count = map_root_at(ledger, ledger.committed, oldest), 0
+    newest = oldest.to_bytes(VERSION_SIZE)
+
+    def check(keys: Sequence[bytes]) -> None:
+        needed = ledger.map.pages_of(root, keys)
+        for key in keys:
+            if key in needed or version_in(key) > newest:
+                raise UnverifiedRowError(
+                    f"the list of pages that epoch {epoch} has replaced names {describe(key)}, which kept "
+                    "epochs need: delete that list from the shared store"
+                )
+
     for epoch in range(tables.states.pruned() + 1, oldest + 1):
         event, _ = prove_head(ledger, ledger.committed, epoch)
-        count += tables.pages.prune_epoch(epoch, event)
+        count += tables.pages.prune_epoch(epoch, event, check)
         if epoch < oldest:
             ledger.store.write(tables.states.delete_published(epoch))
         ledger.store.write([tables.states.put_pruned(epoch)])

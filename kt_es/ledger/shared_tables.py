@@ -15,30 +15,32 @@
 No write spans rows, and nothing of an aborted epoch is deleted: a retry writes the same rows, and what else
 is left of the epoch is not used. A page is found through its hash, an entry through its leaf in the map or
 through the next version, a config through the config in force, a state and a list through the signed head.
-Nodes are written after the records that they hash were appended. An erasure counts if the log has its record.
+Nodes are written after the records that they hash were appended. An erasure counts if the log has its record
+(``proofs.proven_erasure``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
-from kt_es.crypto.hashes import log_leaf_hash, sha256
-from kt_es.errors import DivergenceError, MalformedError
+from kt_es.crypto.hashes import sha256
+from kt_es.errors import MalformedError, UnverifiedRowError
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import HASH_LENGTH, INDEX_LENGTH, Mutation
+from kt_es.formats.erasures import Erasure
 from kt_es.formats.heads import HeadEvent
+from kt_es.formats.queue import Record, Verdict
 from kt_es.ledger.pages import PageTable, split_keys
 from kt_es.ledger.rows import Committed, ErasureTable, StateTable, StoredErasure
 from kt_es.ledger.store import Change, Store
 from kt_es.ledger.tables import (
-    MUTATIONS_LOG,
     AheadTable,
     ConfigTable,
     EntryTable,
     HeadTable,
-    LogNodeTable,
     Tables,
     entry_in,
     mutation_of,
@@ -73,11 +75,15 @@ class SharedPageTable(PageTable):
     def _row(self, event: HeadEvent, epoch: int, number: int, row: bytes) -> Change:
         return self.REPLACED, _at_head(epoch, event) + number.to_bytes(4), row
 
-    def prune_epoch(self, epoch: int, event: HeadEvent) -> int:
-        """Delete the pages that ``epoch``, whose head is ``event``, has replaced; return how many."""
+    def prune_epoch(self, epoch: int, event: HeadEvent, check: Callable[[Sequence[bytes]], None]) -> int:
+        """Delete the pages that ``epoch``, whose head is ``event``, has replaced; return how many.
+
+        ``check`` raises an error if one of the pages with these keys must stay.
+        """
         count = 0
         for row, keys in self.store.scan(self.REPLACED, _at_head(epoch, event)):
             pages = list(split_keys(keys))
+            check(pages)
             self.store.write([(self.FAMILY, key, None) for key in pages])
             # Only now: what was not deleted yet is found again after a crash.
             self.store.write([(self.REPLACED, row, None)])
@@ -97,7 +103,7 @@ class SharedEntryTable(EntryTable):
         """Yield every ``(epoch, mutation)`` above version ``after`` up to the one of ``leaf``, in order.
 
         Each entry names the hash of the one before it, so entries of aborted epochs are passed over. Raises
-        ``DivergenceError`` if one is missing or damaged.
+        ``UnverifiedRowError`` if one is missing or damaged.
         """
         found: list[tuple[int, Mutation]] = []
         wanted: bytes | None = leaf.entry_hash
@@ -111,7 +117,7 @@ class SharedEntryTable(EntryTable):
                 found.append((epoch, mutation))
             if wanted is None or mutation.entry.version <= after:
                 return reversed(found)
-        raise DivergenceError(f"an earlier version of the entry at index {leaf.index.hex()} is missing")
+        raise UnverifiedRowError(f"an earlier version of the entry at index {leaf.index.hex()} is missing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +134,15 @@ class SharedHeadTable(HeadTable):
     def event(self, epoch: int, *, again: bool = False) -> HeadEvent:
         data = self.get(epoch, again=again) or self.get(epoch, again=True)
         if data is None:
-            raise DivergenceError(
+            raise UnverifiedRowError(
                 f"the shared store has no head of epoch {epoch}: `kt store rebuild` fills it from the log"
             )
         try:
             return HeadEvent.decode(data)
         except MalformedError as error:
-            raise DivergenceError(f"the shared store has a damaged head of epoch {epoch}: {error}") from None
+            raise UnverifiedRowError(
+                f"the shared store has a damaged head of epoch {epoch}: {error}"
+            ) from None
 
     def get(self, epoch: int, *, again: bool = False) -> bytes | None:
         last = self.store.get(*self.LAST) or b""
@@ -146,11 +154,12 @@ class SharedConfigTable(ConfigTable):
     FAMILY: ClassVar = "configs"
 
     def chain(self, committed: Committed) -> tuple[SignedConfig, ...]:
-        """Follow ``previous`` back from the config in force."""
+        """Follow ``previous`` back from the config in force, and pass over everything else."""
         by_hash: dict[bytes, SignedConfig] = {}
         for data in self.up_to(committed.epoch):
-            signed = SignedConfig.decode(data)
-            by_hash[signed.config.hash] = signed
+            with suppress(MalformedError):
+                signed = SignedConfig.decode(data)
+                by_hash.setdefault(signed.config.hash, signed)
         chain: list[SignedConfig] = []
         signed_next = committed.standing.config
         while signed_next is not None:
@@ -166,10 +175,19 @@ class SharedErasureTable(ErasureTable):
     PREFIX: ClassVar = b""
 
     def up_to(self, epoch: int, index: bytes = b"", entry_hash: bytes = b"") -> Iterator[StoredErasure]:
-        nodes = LogNodeTable(self.store)
-        for found in ErasureTable.up_to(self, epoch, index, entry_hash):
-            if nodes.leaves(MUTATIONS_LOG, found.sequence, 1)[0] == log_leaf_hash(found.record):
-                yield found
+        """Yield as ``ErasureTable`` does the rows whose record says what their key says."""
+        return filter(_is_of_its_key, ErasureTable.up_to(self, epoch, index, entry_hash))
+
+
+def _is_of_its_key(found: StoredErasure) -> bool:
+    try:
+        record = Record.decode(found.record)
+        content = record.item.content
+        erasure = Erasure.decode(content if isinstance(content, bytes) else b"")
+    except MalformedError:
+        return False
+    says = record.verdict, record.sequence, erasure.index, erasure.entry_hash
+    return says == (Verdict.ERASED, found.sequence, found.index, found.entry_hash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +216,14 @@ class SharedStateTable(StateTable):
         return self.ABOUT, self.PRUNED, epoch.to_bytes(8)
 
     def pruned(self) -> int:
-        return int.from_bytes(self.store.get(self.ABOUT, self.PRUNED) or b"")
+        return int.from_bytes(self._about(self.PRUNED) or b"")
 
     def oldest(self) -> int:
-        return int.from_bytes(self.store.get(self.ABOUT, self.OLDEST) or b"\x01")
+        return int.from_bytes(self._about(self.OLDEST) or b"\x01")
+
+    def _about(self, key: bytes) -> bytes | None:
+        # These rows change, so one replica may have a former value.
+        return self.store.get_many(self.ABOUT, [key], again=True)[0]
 
 
 @dataclass(frozen=True, slots=True)

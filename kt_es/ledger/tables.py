@@ -30,7 +30,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from kt_es.errors import DivergenceError, MalformedError
+from kt_es.errors import MalformedError, UnverifiedRowError
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import INDEX_LENGTH, Mutation
 from kt_es.formats.heads import HeadEvent
@@ -109,15 +109,15 @@ def entry_in(row: bytes) -> StoredEntry:
 
 
 def mutation_of(leaf: LeafRef, stored: StoredEntry | None) -> Mutation:
-    """Return the mutation of a leaf of the map; ``DivergenceError`` if it is missing, damaged or another."""
+    """Return the mutation of a leaf of the map; ``UnverifiedRowError`` if it is missing or another one."""
     if stored is None:
-        raise DivergenceError(f"the entry at index {leaf.index.hex()} of epoch {leaf.version} is missing")
+        raise UnverifiedRowError(f"the entry at index {leaf.index.hex()} of epoch {leaf.version} is missing")
     try:
         mutation = stored.mutation()
     except MalformedError as error:
-        raise DivergenceError(f"the entry at index {leaf.index.hex()} is damaged: {error}") from None
+        raise UnverifiedRowError(f"the entry at index {leaf.index.hex()} is damaged: {error}") from None
     if mutation.entry_hash != leaf.entry_hash:
-        raise DivergenceError(f"the entry at index {leaf.index.hex()} is not the one in the map")
+        raise UnverifiedRowError(f"the entry at index {leaf.index.hex()} is not the one in the map")
     return mutation
 
 
@@ -138,9 +138,9 @@ class LogNodeTable:
         keys = [log + level.to_bytes(1) + offset.to_bytes(8) for level, offset in nodes]
         return self.store.get_many(self.FAMILY, keys, again=again)
 
-    def leaves(self, log: bytes, first: int, count: int) -> list[bytes | None]:
+    def leaves(self, log: bytes, first: int, count: int, *, again: bool = False) -> list[bytes | None]:
         """Return the hashes of ``count`` leaves from number ``first`` on."""
-        return self.get_many(log, [NodeId(0, offset) for offset in range(first, first + count)])
+        return self.get_many(log, [NodeId(0, offset) for offset in range(first, first + count)], again=again)
 
     def scan(self, log: bytes, level: int) -> Iterator[tuple[int, bytes]]:
         """Yield ``(offset, hash)`` of one level in order."""
@@ -168,14 +168,14 @@ class HeadTable:
         return self.store.get_many(self.FAMILY, [epoch.to_bytes(8)], again=again)[0]
 
     def event(self, epoch: int, *, again: bool = False) -> HeadEvent:
-        """Return the head event of a committed epoch; ``DivergenceError`` if it is missing or damaged."""
+        """Return the head event of a committed epoch; ``UnverifiedRowError`` if it is missing or damaged."""
         data = self.get(epoch, again=again)
         if data is None:
-            raise DivergenceError(f"the data directory has epoch {epoch}, but no head of that epoch")
+            raise UnverifiedRowError(f"the data directory has epoch {epoch}, but no head of that epoch")
         try:
             return HeadEvent.decode(data)
         except MalformedError as error:
-            raise DivergenceError(
+            raise UnverifiedRowError(
                 f"the head of epoch {epoch} in the data directory is damaged: {error}"
             ) from None
 

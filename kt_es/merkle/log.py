@@ -14,7 +14,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from kt_es.crypto.hashes import EMPTY_LOG_ROOT, HASH_SIZE, log_node_hash
-from kt_es.errors import DivergenceError, MalformedError
+from kt_es.errors import MalformedError, UnverifiedRowError
 
 
 class NodeId(NamedTuple):
@@ -81,7 +81,7 @@ class ProofPlan:
         return [node for run in self.runs for node in run]
 
     def proof(self, hashes: Sequence[bytes | None]) -> list[bytes]:
-        """Compute the hashes of the proof from the hashes of ``nodes``. Raises ``DivergenceError``."""
+        """Compute the hashes of the proof from the hashes of ``nodes``. Raises ``UnverifiedRowError``."""
         rest = iter([_intact(node, value) for node, value in zip(self.nodes, hashes, strict=True)])
         return [_join(list(islice(rest, len(run)))) for run in self.runs]
 
@@ -173,7 +173,9 @@ def _cover(low: int, high: int) -> tuple[NodeId, ...]:
 
 def _intact(node: NodeId, value: bytes | None) -> bytes:
     if value is None or len(value) != HASH_SIZE:
-        raise DivergenceError(f"log node at level {node.level}, offset {node.offset} is missing or damaged")
+        raise UnverifiedRowError(
+            f"log node at level {node.level}, offset {node.offset} is missing or damaged"
+        )
     return value
 
 

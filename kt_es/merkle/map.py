@@ -168,6 +168,21 @@ class Map:
         """Return a proof of inclusion or absence of one index at ``root``."""
         return self.find(root, index)[0]
 
+    def pages_of(self, root: Root, keys: Sequence[bytes]) -> set[bytes]:
+        """Return those of the page ``keys`` that belong to the map at ``root``."""
+        found: set[bytes] = set()
+        paths = [(key, key[1:].ljust(HASH_SIZE, b"\0"), root.slot) for key in keys]
+        for depth in range(1 + max((key[0] for key in keys), default=0)):
+            pending = [(key, index, slot) for key, index, slot in paths if slot is not None]
+            found.update(key for key, index, slot in pending if child_ref(index, depth, slot)[0] == key)
+            pending = [path for path in pending if path[0][0] > depth]
+            pages = self._read([child_ref(index, depth, slot) for _, index, slot in pending])
+            paths = [
+                (key, index, _child(page.slots[nibble(index, depth)]))
+                for (key, index, _), page in zip(pending, pages, strict=True)
+            ]
+        return found
+
     def warm(self, root: Root, levels: int) -> None:
         """Read the pages of the first ``levels`` levels at ``root`` into the cache, and verify them."""
         paths = [] if root.slot is None else [(bytes(HASH_SIZE), root.slot)]
@@ -176,12 +191,17 @@ class Map:
             paths = [
                 (with_nibble(index, depth, position), slot)
                 for (index, _), page in zip(paths, pages, strict=True)
-                for position, slot in enumerate(page.slots)
-                if slot is not None and len(slot) != LEAF_SIZE
+                for position, slot in enumerate(map(_child, page.slots))
+                if slot is not None
             ]
 
     def _read(self, refs: list[Ref]) -> list[Page]:
         return read_pages(self._store, self._cache, refs)
+
+
+def _child(slot: bytes | None) -> bytes | None:
+    """Return ``slot`` if it names a page, otherwise None."""
+    return None if slot is None or len(slot) == LEAF_SIZE else slot
 
 
 def _stamp(root: Root, version: int) -> bytes:

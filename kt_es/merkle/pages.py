@@ -26,7 +26,7 @@ from typing import NamedTuple, Protocol
 from zlib import crc32
 
 from kt_es.crypto.hashes import HASH_SIZE, MAP_EMPTY
-from kt_es.errors import DivergenceError
+from kt_es.errors import UnverifiedRowError
 
 SLOTS = 16
 VERSION_SIZE = 5
@@ -186,16 +186,16 @@ def encode_page(key: bytes, slots: Slots) -> bytes:
 def decode_page(key: bytes, data: bytes | None) -> Slots:
     """Return the 16 slots of the page stored under ``key``, whose size, bitmaps and CRC are checked."""
     if data is None:
-        raise DivergenceError(f"{describe(key)} is missing")
+        raise UnverifiedRowError(f"{describe(key)} is missing")
     if len(data) < _HEAD.size + _CRC.size:
-        raise DivergenceError(f"{describe(key)} is damaged: {len(data)} bytes are too few")
+        raise UnverifiedRowError(f"{describe(key)} is damaged: {len(data)} bytes are too few")
     leaves, children = _HEAD.unpack_from(data)
     end = _HEAD.size + LEAF_SIZE * leaves.bit_count() + CHILD_SIZE * children.bit_count()
     if leaves & children or not leaves | children or len(data) != end + _CRC.size:
-        raise DivergenceError(f"{describe(key)} is damaged: its slots and its size do not agree")
+        raise UnverifiedRowError(f"{describe(key)} is damaged: its slots and its size do not agree")
     (checksum,) = _CRC.unpack_from(data, end)
     if crc32(data[:end], crc32(key)) != checksum:
-        raise DivergenceError(f"{describe(key)} is damaged: its checksum is wrong")
+        raise UnverifiedRowError(f"{describe(key)} is damaged: its checksum is wrong")
     slots: Slots = [None] * SLOTS
     at = _HEAD.size
     used = leaves | children
@@ -212,19 +212,19 @@ def check_page(ref: Ref, data: bytes | None) -> Page:
     """Return the page that ``ref`` names from what is stored under its key.
 
     Raises:
-        DivergenceError: the page is missing, damaged, or has another hash.
+        UnverifiedRowError: the page is missing, damaged, or has another hash.
     """
     key, must = ref
     page = EMPTY_PAGE.with_slots(decode_page(key, data))
     if page.hash != must:
-        raise DivergenceError(f"{describe(key)} hashes to {page.hash.hex()}, its parent says {must.hex()}")
+        raise UnverifiedRowError(f"{describe(key)} hashes to {page.hash.hex()}, its parent says {must.hex()}")
     return page
 
 
 def read_pages(store: NodeStore, cache: PageCache | None, refs: Sequence[Ref]) -> list[Page]:
     """Return the pages of ``refs`` in the same order: from ``cache``, and the others from ``store``.
 
-    A page that is missing or wrong is asked for once more. Raises ``DivergenceError`` as ``check_page`` does.
+    A page that is missing or wrong is asked for once more. Raises what ``check_page`` raises.
     """
     found: dict[Ref, Page] = {}
     missing: list[Ref] = []
@@ -240,7 +240,7 @@ def read_pages(store: NodeStore, cache: PageCache | None, refs: Sequence[Ref]) -
         for ref, data in zip(missing, stored, strict=True):
             try:
                 found[ref] = check_page(ref, data)
-            except DivergenceError:
+            except UnverifiedRowError:
                 found[ref] = check_page(ref, store.get_many([ref[0]], again=True)[0])
             if cache is not None:
                 cache.put(ref[0], found[ref])

@@ -16,9 +16,9 @@ from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.entries import Mutation, Opening
 from kt_es.formats.heads import MAX_CHECKPOINT
 from kt_es.formats.ranges import MAX_RANGE, MAX_RANGE_ANSWER, RangeAnswer, RangeEpoch
-from kt_es.ledger.ledger import Ledger, map_root_at, roots_from
+from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.openings import Missing, Openings, read_opening
-from kt_es.ledger.proofs import prove_range
+from kt_es.ledger.proofs import map_root_at, prove_range, roots_from
 from kt_es.ledger.rows import Committed
 from kt_es.merkle.verify import MapProof
 from kt_es.server.availability import LogWatch

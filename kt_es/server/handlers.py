@@ -16,12 +16,8 @@ from kt_es.formats.entries import Mutation, Opening
 from kt_es.formats.heads import HeadEvent
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.proofs import ErasureProof, LookupAnswer, encode_configs
-from kt_es.ledger.ledger import (
-    Ledger,
-    config_chain,
-    map_root_at,
-)
-from kt_es.ledger.proofs import prove_consistency, prove_erasure, prove_head
+from kt_es.ledger.ledger import Ledger, config_chain
+from kt_es.ledger.proofs import map_root_at, prove_consistency, prove_erasure, prove_head
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.server.answers import Indexer, OpeningReader, answer_range, check_range
@@ -246,6 +242,10 @@ class DirectoryReader:
     def _kept(self, committed: Committed, epoch: int | None, field: str = "epoch") -> int:
         """``_epoch``, of which the map is asked for: its pages must not be pruned."""
         wanted, oldest = self._epoch(committed, epoch, field), self.ledger.oldest
+        if oldest > committed.epoch:
+            raise NotNowError(
+                f"this front end is behind: of epoch {committed.epoch}, its latest, the map is not kept"
+            )
         if wanted < oldest:
             gone = f"the map of epoch {wanted} is not kept here any more, only those from epoch {oldest} on"
             problem = f"{gone}; ask a front end that keeps more epochs"

@@ -33,7 +33,7 @@ from kt_es.api.models import (
     ReceiptBody,
 )
 from kt_es.api.operations import JSON_MEDIA, PROBLEM_MEDIA, ProblemReason
-from kt_es.errors import DivergenceError, KtError, RefusedError, UnverifiedRowError
+from kt_es.errors import DivergenceError, KtError, RefusedError, StoreAwayError, UnverifiedRowError
 from kt_es.server.clients import Clients
 from kt_es.server.contract import Epoch, Since, Size, complete_document, read_request, route
 from kt_es.server.guard import Guard, check_media, check_request, release_slot
@@ -101,10 +101,10 @@ def _refusal(problem: Problem) -> Response:
 def _add_errors(app: FastAPI, frontend: Frontend) -> None:
     @app.exception_handler(KtError)
     async def known(_: Request, error: KtError) -> Response:
-        if isinstance(error, DivergenceError) and frontend.directory.ledger.store.is_shared:
-            # A row of the shared store that does not verify: nothing is answered from it.
-            error = UnverifiedRowError(str(error))
+        if isinstance(error, UnverifiedRowError) and frontend.directory.ledger.store.is_shared:
+            # Nothing is answered from it, and everything else is.
             _LOG.error("a row of the shared store is missing or wrong", problem=str(error))
+            error = StoreAwayError(str(error))
         problem = problem_of(error)
         if problem.status >= 500 and problem.retry_after is None:
             _LOG.error("a request failed", error=str(error))

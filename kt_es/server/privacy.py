@@ -20,12 +20,21 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from kt_es.errors import AccessDeniedError, KtError, MalformedError, UnavailableError, WrongRevisionError
+from kt_es.errors import (
+    AccessDeniedError,
+    KtError,
+    MalformedError,
+    UnavailableError,
+    UnverifiedRowError,
+    WrongRevisionError,
+)
 from kt_es.eventstore.rights import DELETED, READ, READ_METADATA, WRITE, keeps_private, openings_acl
 from kt_es.eventstore.streams import ANY, NO_STREAM, Event, EventLog, NewEvent, StreamNames, content_event
 from kt_es.formats.entries import HASH_LENGTH, OPENING, OPENING_ERASED, Opening, encode_erased
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.openings import Openings
+from kt_es.ledger.proofs import proven_erasure
+from kt_es.ledger.rows import Committed
 from kt_es.server.responses import NotNowError, denial
 
 RETRY_AFTER = 5.0
@@ -38,7 +47,7 @@ LOOK = 0.25
 AWAY = 5.0
 """Seconds until the next attempt after the log was away."""
 DENIED = 600.0
-"""Seconds until the next attempt on a stream whose rights forbid truncating it."""
+"""Seconds until the next attempt on a stream that may not be truncated, or whose erasure is in doubt."""
 # No stream has so many events. An append that expects this revision is always refused: because of the
 # revision if the right is there, and because of the right if it is missing.
 _IMPOSSIBLE = 2**62
@@ -200,23 +209,25 @@ class Sweeper:
         committed = self.ledger.committed
         if not self.ledger.has_erasures or not self.swept < self.ledger.last_erasure <= committed.epoch:
             return
-        erasures = self.ledger.tables.erasures
-        for index in erasures.entries(committed.epoch, after=self.swept):
+        for index in self.ledger.tables.erasures.entries(committed.epoch, after=self.swept):
             if stop.is_set():
                 return
-            self._sweep(index, erasures.entries(committed.epoch, index)[index])
+            self._sweep(committed, index)
         self.swept = committed.epoch
 
-    def _sweep(self, index: bytes, erased: set[bytes]) -> None:
-        for entry_hash in erased:
-            self.openings.erase(index, entry_hash)
+    def _sweep(self, committed: Committed, index: bytes) -> None:
         stream = self.names.openings(index)
         try:
+            entries = self.ledger.tables.erasures.entries(committed.epoch, index).get(index, set())
+            # What is swept is gone: no row of a shared store is enough for that.
+            erased = {one for one in entries if proven_erasure(self.ledger, committed, index, one)}
+            for entry_hash in erased:
+                self.openings.erase(index, entry_hash)
             sweep_stream(self.log(), stream, erased)
         except UnavailableError:
             raise
         except KtError as error:
-            if isinstance(error, AccessDeniedError):
+            if isinstance(error, AccessDeniedError | UnverifiedRowError):
                 self.again_at = self.clock() + DENIED
             if stream not in self.denied:
                 self.denied.add(stream)

@@ -30,7 +30,6 @@ from kt_es.errors import (
     RefusedError,
     StoreAwayError,
     UnavailableError,
-    UnverifiedRowError,
 )
 
 Headers = list[tuple[bytes, bytes]]
@@ -128,7 +127,7 @@ def problem_of(error: KtError) -> Problem:
         case RefusedError():
             status = _REFUSED.get(error.reason, HTTPStatus.CONFLICT)
             return Problem(status, error.reason, error.problem, error.field)
-        case StoreAwayError() | UnverifiedRowError():
+        case StoreAwayError():
             return _unavailable(f"{STORE_AWAY}; try again later", error.retry_after)
         case UnavailableError():
             detail = str(error) if isinstance(error, NotNowError) else f"{AWAY}; try again later"

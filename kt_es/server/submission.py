@@ -40,6 +40,7 @@ from kt_es.formats.entries import (
 from kt_es.formats.erasures import MAX_ERASURE, Erasure
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.queue import ERASURE, Verdict
+from kt_es.ledger.proofs import proven_erasure
 from kt_es.ledger.rows import Committed
 from kt_es.server.availability import Appender, Backlog, LogWatch
 from kt_es.server.batcher import Batcher, Outcome, Waiters
@@ -147,8 +148,8 @@ class Submissions:
         committed = self.directory.committed()
         erasure = self._checked_erasure(committed, data)
         index, entry_hash = erasure.index, erasure.entry_hash
-        erasures = self.directory.ledger.tables.erasures.up_to(committed.epoch, index, entry_hash)
-        if (erased := next(erasures, None)) is not None:
+        erased = proven_erasure(self.directory.ledger, committed, index, entry_hash)
+        if erased is not None:
             return ErasureBody(entry_hash.hex(), None, erased.epoch)
         self._check_queue()
         event = content_event(self.names.queue, ERASURE, data)

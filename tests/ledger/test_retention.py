@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kt_es.errors import ConfigError, DivergenceError
-from kt_es.ledger.ledger import Ledger, head_at, map_root_at
+from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.pages import PageTable
+from kt_es.ledger.proofs import head_at, map_root_at
 from kt_es.ledger.retention import check_epoch, prune
 from kt_es.ledger.tables import FAMILIES
 from kt_es.merkle.map import EMPTY_ROOT, Map, Root

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from kt_es.crypto.hashes import log_leaf_hash
-from kt_es.errors import DivergenceError
+from kt_es.errors import UnverifiedRowError
 from kt_es.formats.heads import open_checkpoint
 from kt_es.formats.proofs import LookupAnswer, decode_configs
 from kt_es.formats.ranges import RangeAnswer
@@ -203,7 +203,7 @@ def test_a_damaged_store_ends_the_front_end(monkeypatch: pytest.MonkeyPatch) -> 
             made.store.write([("entries", key, None)])
         answer = made.post("/v1/lookup", {"label": b.label_of("alice")})
         check_problem(answer, 500, "internal")
-        assert [type(error) for error in made.errors] == [DivergenceError]
+        assert [type(error) for error in made.errors] == [UnverifiedRowError]
         check_problem(made.post("/v1/lookup", {"label": b.label_of("alice")}), 503, "unavailable")
 
 

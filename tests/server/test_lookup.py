@@ -17,7 +17,7 @@ from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import Mutation
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.proofs import decode_configs
-from kt_es.ledger.ledger import map_root_at
+from kt_es.ledger.proofs import map_root_at
 from kt_es.merkle.verify import log_root_from_consistency
 from projections.service import FrontendService
 from tests import builders as b

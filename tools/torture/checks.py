@@ -26,7 +26,7 @@ from kt_es.formats.entries import Mutation
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.queue import Item, Record, Verdict, decode_records, items_of
 from kt_es.ledger.anchor import WRONG_LOG
-from kt_es.ledger.ledger import Ledger, head_at
+from kt_es.ledger.ledger import Ledger, last_head
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
 from projections.auditor import audit
@@ -231,7 +231,7 @@ class Checks:
         try:
             with ledger_in(settings, audited) as ledger:
                 audit(log, settings.names, ledger, with_queue=True, now=wall_clock)
-                _, head = head_at(ledger, ledger.committed.epoch)
+                _, head = last_head(ledger)
             with ledger_in(settings, replayed) as ledger:
                 replay_queue(log, settings, ledger, head.queue_next)
                 if ledger.committed.root.hash != head.map_root:
