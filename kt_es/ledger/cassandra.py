@@ -196,6 +196,7 @@ class CassandraStore:
         return self._session
 
     def table(self, family: str) -> Table:
+        """Return the table of ``family``; ``ValueError`` if there is none."""
         try:
             return self._tables[family]
         except KeyError:

@@ -118,18 +118,14 @@ class CassandraSession:
             self._cluster.register_listener(_Watch())
             try:
                 self._session = self._cluster.connect()
+                # Of the schema the driver learns only which nodes hold which keys of the keyspace.
+                self._cluster.refresh_keyspace_metadata(settings.keyspace)
             except BaseException:
                 self._cluster.shutdown()
                 self._check_datacenter()
                 raise
         # Statements carry their own times.
         self._session.use_client_timestamp = False
-        self._learn_replicas()
-
-    def _learn_replicas(self) -> None:
-        """Learn which nodes hold which keys of the keyspace, if it exists: that alone of the schema."""
-        with self._translated():
-            self._cluster.refresh_keyspace_metadata(self.settings.keyspace)
 
     def _check_datacenter(self) -> None:
         """Raise ``ConfigError`` if nodes answered, but none is in the datacenter of the settings."""

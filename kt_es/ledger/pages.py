@@ -25,7 +25,7 @@ from kt_es.merkle.pages import (
 )
 from kt_es.merkle.update import Pages
 
-CACHE_BYTES = 32 << 20
+CACHE_BYTES = 64 << 20
 
 # Memory of a page by itself and of each used slot, measured with tracemalloc on CPython 3.11.
 _PAGE_BYTES = 1_150
@@ -208,6 +208,11 @@ class PageCache:
             while self._bytes > self._limit:
                 _, oldest = self._pages.popitem(last=False)
                 self._bytes -= _size(oldest)
+
+    def drop(self, key: bytes) -> None:
+        with self._lock:
+            page = self._pages.pop(key, None)
+            self._bytes -= 0 if page is None else _size(page)
 
 
 def _size(page: Page) -> int:

@@ -127,6 +127,10 @@ class PageCache(Protocol):
 
     def put(self, key: bytes, page: Page) -> None: ...
 
+    def drop(self, key: bytes) -> None:
+        """Forget a page, if it is here: the newest map has another one in its place."""
+        ...
+
 
 def page_key(index: bytes, depth: int, child: bytes) -> bytes:
     """Return the key of the page at ``depth`` on the path of ``index``, which the slot ``child`` names."""

@@ -148,6 +148,8 @@ class Slice:
         slot = self._write(page.before, page.slots, self._leaves[page.low], page.depth)
         if page.key is not None:
             self.pages.append((page.key, None))
+            if self._cache is not None:
+                self._cache.drop(page.key)
         if page.parent is not None:
             page.parent.slots[page.position] = slot
             page.parent.changed = True

@@ -93,6 +93,18 @@ class TestNodes:
         with connected((first.address,), three_nodes.port) as session:
             assert get(session, "quorum", "alice", "ALL") == b"key"
 
+    def test_who_is_frozen_is_not_waited_for(self, three_nodes: Cluster) -> None:
+        first, second, third = three_nodes.nodes
+        first.freeze()
+        second.kill()
+        second.start()
+        three_nodes.wait()
+        assert second.answers()
+        assert third.answers()
+        first.thaw()
+        three_nodes.wait()
+        assert first.answers()
+
     def test_a_node_that_ends_is_an_error_with_the_end_of_its_log(
         self, cassandra_installed: None, tmp_path: Path
     ) -> None:
@@ -119,6 +131,18 @@ class TestEnds:
                 made(session, "kt", 1)
             process.terminate()
             assert process.wait() == 0
+
+    def test_the_command_ends_with_the_process_that_it_is_told(
+        self, cassandra_installed: None, tmp_path: Path
+    ) -> None:
+        with subprocess.Popen(["sleep", "3600"]) as told:
+            command = [sys.executable, "-m", "tools.cassandra", "--data", str(tmp_path)]
+            command += ["--until-end-of", str(told.pid)]
+            with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+                assert process.stdout is not None
+                assert process.stdout.readline().startswith("127.")
+                told.kill()
+                assert process.wait() == 0
 
     def test_a_guarded_process_ends_with_its_parent(self) -> None:
         # The parent prints the process ID of its child and is killed.

@@ -13,6 +13,7 @@ import pytest
 from kt_es.ledger.cassandra_schema import REPLICAS
 from kt_es.ledger.cassandra_settings import parse_shared
 from tests.reference.command_line import check_words, variables
+from tools.cassandra.jars import version
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
@@ -69,12 +70,30 @@ def test_its_volumes_are_those_that_are_mounted() -> None:
     assert mounted == declared != set()
 
 
+def test_its_cassandra_is_the_version_that_the_tests_run() -> None:
+    (image,) = re.findall(r"image: cassandra:(\S+)$", COMPOSE, re.MULTILINE)
+    assert version() == image
+
+
+def test_its_cassandra_nodes_differ_in_their_data_alone() -> None:
+    nodes = re.findall(r"^  (cassandra\d+):\n((?:    .+\n)+)", COMPOSE, re.MULTILINE)
+    names = [name for name, _ in nodes]
+    assert names == ["cassandra1", "cassandra2", "cassandra3"]
+    assert f"CASSANDRA_SEEDS: {','.join(names)}\n" in COMPOSE
+    for name, text in nodes:
+        assert "    <<: *cassandra\n" in text
+        assert f"      - {name}-data:/var/lib/cassandra\n" in text
+
+
 def test_compose_accepts_it() -> None:
     compose = _compose()
     if compose is None:
         pytest.skip("neither `docker compose` nor `docker-compose` is installed")
+    named = sorted(set(re.findall(r"profiles: \[([a-z]+)\]", COMPOSE)))
+    assert named == ["metrics", "shared"]
+    profiles = [word for name in named for word in ("--profile", name)]
     checked = subprocess.run(
-        [*compose, "-f", str(ROOT / "docker-compose.yml"), "--profile", "*", "config", "-q"],
+        [*compose, "-f", str(ROOT / "docker-compose.yml"), *profiles, "config", "-q"],
         capture_output=True,
         text=True,
         timeout=60,

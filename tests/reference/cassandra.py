@@ -55,6 +55,7 @@ def connected(addresses: tuple[str, ...], port: int) -> Iterator[Any]:
     with Driver(
         list(addresses),
         port=port,
+        protocol_version=5,
         execution_profiles={EXEC_PROFILE_DEFAULT: profile},
         connect_timeout=60,
         control_connection_timeout=60,

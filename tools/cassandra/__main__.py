@@ -8,10 +8,12 @@ import select
 import sys
 import tempfile
 from pathlib import Path
+from typing import get_args
 
 from kt_es.process.signals import stop_event
 from tools.cassandra.cluster import HEAP, Cluster
 from tools.cassandra.errors import CassandraError
+from tools.cassandra.settings import CommitlogSync
 
 
 def main() -> int:
@@ -20,10 +22,9 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, choices=(1, 3), default=1)
     parser.add_argument("--heap", type=int, default=HEAP, help="MiB for each node (default %(default)s)")
     parser.add_argument("--optimizing", action="store_true", help="faster code, slower start: to measure")
+    parser.add_argument("--commitlog-sync", choices=get_args(CommitlogSync), default="batch")
     parser.add_argument("--data", type=Path, help="directory of the nodes, kept; default a temporary one")
-    parser.add_argument(
-        "--until-end-of", type=int, metavar="PID", help="stop when that process has ended, too"
-    )
+    parser.add_argument("--until-end-of", type=int, metavar="PID", help="stop when this process ends")
     arguments = parser.parse_args()
     watched = [] if arguments.until_end_of is None else [os.pidfd_open(arguments.until_end_of)]
     stop = stop_event()
@@ -34,6 +35,7 @@ def main() -> int:
                 arguments.nodes,
                 arguments.heap,
                 optimizing=arguments.optimizing,
+                commitlog_sync=arguments.commitlog_sync,
             ) as cluster:
                 print(" ".join(f"{address}:{cluster.port}" for address in cluster.addresses), flush=True)
                 while not stop.wait(0.5) and not select.select(watched, [], [], 0)[0]:

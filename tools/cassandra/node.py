@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 from tools.cassandra.errors import CassandraError
+from tools.cassandra.protocol import peers
 
 _GUARDED = Path(__file__).with_name("guarded.py")
-# An OPTIONS request of version 4 of the native protocol: version, flags, stream, opcode, length of the body.
-_OPTIONS = bytes([0x04, 0, 0, 0, 0x05, 0, 0, 0, 0])
-_SUPPORTED = 0x06
-_PEER = re.compile(rb"InetAddress /([\d.]+):\d+ is now (UP|DOWN)")
+_ALIVE = re.compile(rb"InetAddress /([\d.]+):\d+ is now (UP|DOWN)")
 _QUOTED = 25  # lines of the log in an error
 
 
@@ -34,6 +31,7 @@ class Node:
         self.port = port
         self.log = log
         self._command = command
+        self.is_frozen = False
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
         """Length of the log when the present process was started."""
@@ -47,8 +45,8 @@ class Node:
     def runs(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def spawn(self) -> None:
-        """Start the process. It does not answer yet: ``Cluster.start`` and ``Cluster.wait`` wait for that."""
+    def start(self) -> None:
+        """Start the process. It does not answer yet: ``Cluster.wait`` waits for that."""
         if self.runs:
             raise CassandraError(f"the node {self.address} runs already")
         with self.log.open("ab") as log:
@@ -65,7 +63,7 @@ class Node:
 
     def kill(self) -> None:
         """End the process with SIGKILL, and wait until it is gone. Nothing happens if it does not run."""
-        process, self._process = self._process, None
+        process, self._process, self.is_frozen = self._process, None, False
         if process is not None:
             process.kill()
             process.wait()
@@ -75,27 +73,26 @@ class Node:
     def freeze(self) -> None:
         """Stop the process with SIGSTOP: its connections stay open, and nobody answers."""
         self._running().send_signal(signal.SIGSTOP)
+        self.is_frozen = True
 
     def thaw(self) -> None:
+        """Let a frozen process go on."""
         self._running().send_signal(signal.SIGCONT)
+        self.is_frozen = False
 
     def answers(self) -> bool:
-        """Return whether the port for clients speaks the protocol."""
-        try:
-            with socket.create_connection((self.address, self.port), timeout=5) as connection:
-                connection.sendall(_OPTIONS)
-                with connection.makefile("rb") as stream:
-                    answer = stream.read(len(_OPTIONS))
-        except OSError:
-            return False
-        return len(answer) == len(_OPTIONS) and answer[4] == _SUPPORTED
+        """Return whether the node answers clients."""
+        return peers(self.address, self.port) is not None
 
-    def sees(self) -> set[str]:
-        """Return the addresses of the other nodes that this node takes for alive, as its log says."""
-        alive: set[str] = set()
-        for address, state in _PEER.findall(self._said()):
-            (alive.add if state == b"UP" else alive.discard)(address.decode())
-        return alive
+    def replicas(self) -> set[str]:
+        """Return the addresses of the nodes that would get rows from this one; none if it does not answer."""
+        known = peers(self.address, self.port)
+        if known is None:
+            return set()
+        # The log says who is alive.
+        last = dict(_ALIVE.findall(self._said()))
+        alive = {address.decode() for address, state in last.items() if state == b"UP"}
+        return {self.address} | (known & alive)
 
     def check(self) -> None:
         """Raise ``CassandraError``, with the end of the log, if the process ended by itself."""

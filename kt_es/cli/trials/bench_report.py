@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -59,6 +60,17 @@ def peak_memory() -> float:
     """Return the most memory that this process ever had resident, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def resident_memory(pid: int) -> tuple[float, float]:
+    """Return the resident memory of a process, now and at most, in MB; nan if the system reports none."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return float("nan"), float("nan")
+    kilobytes = dict(line.split(":", 1) for line in status.splitlines())
+    now, most = (int(kilobytes[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
+    return now, most
 
 
 def report(bench: str, rows: Sequence[Row]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from kt_es.cli.operators.init import NewDirectory, begin_queue, write_directory
 from kt_es.cli.output import Output
 from kt_es.cli.supervisor import Child, Supervisor
 from kt_es.cli.trials.bench_node import until_answered
-from kt_es.cli.trials.bench_report import Row
+from kt_es.cli.trials.bench_report import Row, resident_memory
 from kt_es.config import FILE_NAME, Settings, load_settings
 from kt_es.crypto.hashes import sha256
 from kt_es.crypto.signatures import ED25519, PrivateKey
@@ -60,7 +60,7 @@ def bench_signer(
             seconds = time.perf_counter() - started
             rates.append(mutations / seconds)
             latencies.append(seconds * 1e6 / mutations)
-        peak = _peak_memory(bench.signer.process.pid)
+        _, peak = resident_memory(bench.signer.process.pid)
         if last.map_size != bench.first.map_size + runs * mutations:
             problem = f"{last.map_size} entries came out, {runs * mutations} went in"
             raise KtError(f"{problem}: the signer lost some; report it")
@@ -69,16 +69,6 @@ def bench_signer(
         Row.of("per mutation", "µs", latencies),
         Row.of("peak memory of the signer", "MB", [peak]),
     ]
-
-
-def _peak_memory(pid: int) -> float:
-    """Return the most resident memory of a process, in MB; nan if the system does not report it."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return float("nan")
-    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
 
 
 def bench_recovery(directory: Path, entries: int = ENTRIES, runs: int = 3) -> list[Row]:
@@ -117,7 +107,7 @@ class BenchDirectory:
         self.uri = f"esdb://{node}?Tls=false"
         self.settings: Settings = write_directory(base, new)
         if shared is not None:
-            self.settings = _share(base / FILE_NAME, shared)
+            self.settings = share(base / FILE_NAME, shared)
         self._deadline = deadline
         self._common = ("-q", "-c", str(base / FILE_NAME))
         self._supervisor = Supervisor(Output().fail, lambda _: None)
@@ -175,7 +165,7 @@ class BenchDirectory:
         return answer
 
 
-def _share(path: Path, shared: str) -> Settings:
+def share(path: Path, shared: str) -> Settings:
     """Put the map of the new directory of ``path`` into a shared store, and make its keyspace."""
     path.write_text(f'{path.read_text()}\n[store]\nshared = "{shared}"\n')
     settings = load_settings(path)
@@ -191,6 +181,15 @@ def _share(path: Path, shared: str) -> Settings:
     with closing(CassandraStore.connect(settings.shared)) as store:
         write_about(store, settings.origin)
     return settings
+
+
+def stop(child: Child) -> None:
+    """End a process cleanly; ``KtError`` if it does not end."""
+    child.process.send_signal(signal.SIGTERM)
+    try:
+        child.process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise KtError(f"the {child.name} did not stop within {STOP_SECONDS:.0f} s; report it") from None
 
 
 class _RecoveryBench:
@@ -213,7 +212,7 @@ class _RecoveryBench:
 
     def restart_signer(self) -> float:
         """Return the seconds from the start of a signer to the head that decides what waited for it."""
-        self._stop(self._signer)
+        stop(self._signer)
         self._submit(1)
         started = time.perf_counter()
         self._signer = self._start_signer()
@@ -221,7 +220,7 @@ class _RecoveryBench:
         return time.perf_counter() - started
 
     def restart_frontend(self) -> float:
-        self._stop(self._frontend)
+        stop(self._frontend)
         started = time.perf_counter()
         self._frontend = self._start_frontend()
         self._wait_for_answer("/readyz", "the front end is ready")
@@ -229,8 +228,8 @@ class _RecoveryBench:
 
     def rebuild_signer(self) -> tuple[int, float]:
         """Return the records that a signer without its data replays, and the seconds that it takes."""
-        self._stop(self._signer)
-        self._stop(self._frontend)
+        stop(self._signer)
+        stop(self._frontend)
         settings = self._directory.settings
         shutil.rmtree(settings.path(settings.signer.data))
         self._submit(1)
@@ -248,13 +247,6 @@ class _RecoveryBench:
     def _start_frontend(self) -> Child:
         listen = str(self._frontend_at)
         return self._directory.start("frontend", "--log", self._directory.uri, "--listen", listen)
-
-    def _stop(self, child: Child) -> None:
-        child.process.send_signal(signal.SIGTERM)
-        try:
-            child.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise KtError(f"the {child.name} did not stop within {STOP_SECONDS:.0f} s; report it") from None
 
     def _submit(self, count: int) -> None:
         self._directory.submit(self._directory.sign(self._batch, count))
