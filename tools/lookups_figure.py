@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +20,36 @@ Report = Mapping[str, float]
 
 KINDS = {"local": "#1f6fb4", "thin": "#d2691e"}
 """The kinds of front end, with their colours."""
+FIRST, REPEATED = "--", "-"
+"""The lines of first lookups, which read from the store, and of those that find all in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One diagram: its title, its axis, and the rows of each kind with the styles of their lines."""
+    """One diagram: its title, its unit, and the rows that it shows of each kind, with their lines."""
 
     title: str
-    axis: str
+    unit: str
     rows: Mapping[str, str]
+    kinds: Mapping[str, str] = field(default_factory=lambda: KINDS)
     is_logarithmic: bool = False
 
 
 PANELS = (
     Panel(
-        "Find in the map, with proof",
+        "Finding an index with its proof",
         "µs",
-        {"first find in the map": "--", "repeated find in the map": "-"},
+        {"first find in the map": FIRST, "repeated find in the map": REPEATED},
         is_logarithmic=True,
     ),
-    Panel("Pages read by a first find", "pages", {"pages read by a first find": "--"}),
-    Panel("Lookups over HTTP", "lookups/s", {"first lookups": "--", "repeated lookups": "-"}),
+    # Both kinds read the same pages.
+    Panel(
+        "Pages read by a first find, both kinds",
+        "pages",
+        {"pages read by a first find": FIRST},
+        {"thin": "#444444"},
+    ),
+    Panel("Lookups over HTTP", "lookups/s", {"first lookups": FIRST, "repeated lookups": REPEATED}),
 )
 
 
@@ -68,32 +77,30 @@ def draw(reports: Sequence[Report], figure: Path) -> None:
     drawing: Any = Figure(figsize=(11, 3.8), layout="constrained", facecolor="white")
     for axes, panel in zip(drawing.subplots(1, len(PANELS)), PANELS, strict=True):
         _draw_panel(axes, panel, reports)
+    drawing.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     metadata = {"Date": None} if figure.suffix == ".svg" else None
     drawing.savefig(figure, dpi=150, metadata=metadata)
 
 
 def _draw_panel(axes: Any, panel: Panel, reports: Sequence[Report]) -> None:
     entries = [report["entries"] for report in reports]
-    # The pages of both kinds are the same: one line.
-    kinds = {"thin": "#444444"} if panel.axis == "pages" else KINDS
-    for kind, colour in kinds.items():
+    for kind, colour in panel.kinds.items():
         for row, style in panel.rows.items():
-            label = "both kinds" if panel.axis == "pages" else f"{kind}, {row.split()[0]}"
             values = [report[f"{kind}: {row}"] for report in reports]
-            axes.plot(entries, values, style, color=colour, marker="o", markersize=4, label=label)
+            name = f"{kind}, {'first' if style == FIRST else 'repeated'}"
+            axes.plot(entries, values, style, color=colour, marker="o", markersize=4, label=name)
     axes.set_xscale("log")
+    axes.set_xticks(entries, [f"{count:,.0f}" for count in entries], minor=False)
+    axes.minorticks_off()
     if panel.is_logarithmic:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:,.0f}")
     else:
         axes.set_ylim(bottom=0)
-        if panel.axis != "pages":
-            axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_title(panel.title)
     axes.set_xlabel("entries in the map")
-    axes.set_ylabel(panel.axis)
+    axes.set_ylabel(panel.unit)
     axes.grid(visible=True, which="major", color="#dddddd")
-    axes.legend(frameon=False)
 
 
 def main(arguments: Sequence[str]) -> None:
