@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from cassandra.query import BatchStatement, BatchType, BoundStatement, Statement
 
-from kt_es.ledger.cassandra_session import CassandraSession
+from kt_es.ledger.cassandra_session import PATIENCE, CassandraSession
 from kt_es.ledger.cassandra_settings import CassandraSettings
 from kt_es.ledger.cassandra_tables import ABOUT, NEWEST_FIRST, PARTITIONS, Table
 from kt_es.ledger.store import Change, after_prefix
@@ -41,14 +41,17 @@ class CassandraStore:
         self._tables = {family: Table(family, session.settings.keyspace) for family in PARTITIONS}
 
     @classmethod
-    def connect(cls, settings: CassandraSettings) -> CassandraStore:
+    def connect(cls, settings: CassandraSettings, patience: float = PATIENCE) -> CassandraStore:
         """Connect to the cluster. Whether the keyspace exists shows the first read or write.
+
+        Args:
+            patience: Seconds after the first failed attempt of a statement until no further attempt begins.
 
         Raises:
             UnavailableError: No contact point answers. The call may be repeated.
             ConfigError: The cluster refuses the user, or has no such datacenter; or a TLS file is unusable.
         """
-        return cls(CassandraSession(settings))
+        return cls(CassandraSession(settings, patience))
 
     @property
     def is_shared(self) -> bool:

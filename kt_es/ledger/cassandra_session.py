@@ -43,7 +43,10 @@ CONNECT = 5.0
 REQUEST = 6.0
 """Seconds for one attempt of a statement: more than the 5 s that a node itself waits for other replicas."""
 PATIENCE = 20.0
-"""Seconds after the first failed attempt of a statement until no further attempt begins."""
+"""Seconds after the first failed attempt of a statement until no further attempt begins: for writers, since
+an epoch that is given up begins anew."""
+READER_PATIENCE = 2.0
+"""The same where somebody waits for an answer."""
 RECONNECT = 1.0
 """Seconds between two attempts to reach a node that is down."""
 HEARTBEAT = 5.0
@@ -67,14 +70,18 @@ _LOG = structlog.get_logger("kt_es.ledger")
 class CassandraSession:
     """An open session. Safe for threads."""
 
-    def __init__(self, settings: CassandraSettings) -> None:
+    def __init__(self, settings: CassandraSettings, patience: float = PATIENCE) -> None:
         """Connect. If no contact point answers, the caller may try again.
+
+        Args:
+            patience: See ``PATIENCE``.
 
         Raises:
             UnavailableError: No contact point answers.
             ConfigError: The cluster refuses the user, or has no such datacenter; or a TLS file is unusable.
         """
         self.settings = settings
+        self._patience = patience
         self._closed = threading.Event()
         self._prepared: dict[str, PreparedStatement] = {}
         # Every failure is raised or retried here, and ``_Watch`` logs which nodes go and come. The driver's
@@ -208,7 +215,7 @@ class CassandraSession:
                     return _taken(future)
                 except DRIVER_ERRORS as error:
                     now = time.monotonic()
-                    deadline = deadline or now + PATIENCE
+                    deadline = deadline or now + self._patience
                     if not passes(error) or now > deadline or self._closed.wait(backoff.pause()):
                         raise
             future = self._send(statement, one, page)

@@ -51,19 +51,21 @@ def open_store(data: Path | None, sharing: Sharing | None) -> Store:
     if sharing is None:
         return local
     try:
-        return _shared(local, sharing)
+        # Without a directory this is a reader, whose callers wait for answers.
+        return _shared(local, sharing, is_reader=data is None)
     except BaseException:
         local.close()
         raise
 
 
-def _shared(local: Store, sharing: Sharing) -> SharedStore:
+def _shared(local: Store, sharing: Sharing, *, is_reader: bool) -> SharedStore:
     # The driver is an extra.
     from kt_es.ledger.cassandra import CassandraStore
     from kt_es.ledger.cassandra_schema import check_about
+    from kt_es.ledger.cassandra_session import PATIENCE, READER_PATIENCE
 
     try:
-        remote = CassandraStore.connect(sharing.cassandra)
+        remote = CassandraStore.connect(sharing.cassandra, READER_PATIENCE if is_reader else PATIENCE)
     except UnavailableError as error:
         raise StoreAwayError(str(error)) from None
     store = SharedStore(local, remote, sharing.cache // 4)
