@@ -57,6 +57,8 @@ SAMPLE = 3_000
 """Labels that are looked up."""
 FINDS = 1_000
 """Lookups of each run below HTTP."""
+ABSENT = 20_000
+"""Absent labels that are looked up at the end: with 1,000,000 entries their pages fill the cache."""
 TURNS = 2
 SECONDS = 10.0
 """How long each front end answers repeated lookups in each turn."""
@@ -80,6 +82,7 @@ class Turn:
     started: float
     first: load.Load
     again: load.Load
+    absent: load.Load | None
     ended: float
     peak: float
     processor: float | None
@@ -92,6 +95,7 @@ def bench_shared(
     shared: str,
     *,
     sample: int = SAMPLE,
+    absent: int = ABSENT,
     seconds: float = SECONDS,
     note: Callable[[str], None] = lambda _: None,
 ) -> list[Row]:
@@ -101,6 +105,7 @@ def bench_shared(
         directory: Where the directory and its local front end have their data; it is empty.
         shared: Address of a shared store with a keyspace that does not exist yet.
         sample: Labels that are looked up, each for the first time and then again for ``seconds``.
+        absent: Labels without an entry that are looked up once, in the last turn.
         note: Gets a line for people after each step.
     """
     with closing(_Directory(directory, shared)) as bench:
@@ -108,7 +113,7 @@ def bench_shared(
         turns: dict[str, list[Turn]] = {LOCAL: [], THIN: []}
         for number in range(TURNS):
             for kind in (LOCAL, THIN):
-                turns[kind].append(bench.turn(kind, seconds))
+                turns[kind].append(bench.turn(kind, seconds, absent if number == TURNS - 1 else 0))
                 shown = turns[kind][-1].again.rate
                 note(f"turn {number + 1} of {TURNS}, {kind}: {shown:,.0f} repeated lookups/s")
         alone = bench.generator_alone(min(seconds, 3.0))
@@ -139,8 +144,11 @@ def _turn_rows(kind: str, turns: Sequence[Turn], least: float | None) -> list[Ro
         Row.of(f"{kind}: repeated lookup, p50", "ms", [turn.again.half for turn in turns]),
         Row.of(f"{kind}: repeated lookup, p99", "ms", [turn.again.most for turn in turns]),
     ]
+    absent = [turn.absent.rate for turn in turns if turn.absent is not None]
+    rows += [Row.of(f"{kind}: lookups of absent labels", "lookups/s", absent)] if absent else []
     used = [turn.processor * 1e6 for turn in turns if turn.processor is not None]
-    return [*rows, Row.of(f"{kind}: processor time of a lookup", "µs", used)] if used else rows
+    rows += [Row.of(f"{kind}: processor time of a repeated lookup", "µs", used)] if used else []
+    return rows
 
 
 class _Directory:
@@ -217,7 +225,7 @@ class _Directory:
                 break
         subscription.stop()
 
-    def turn(self, kind: str, seconds: float) -> Turn:
+    def turn(self, kind: str, seconds: float, absent: int) -> Turn:
         """Start a front end, measure it, verify some of its answers and stop it."""
         where = free_address()
         began = time.perf_counter()
@@ -226,16 +234,18 @@ class _Directory:
         _until_ready(child, where)
         ready = time.perf_counter() - began
         started, _ = resident_memory(child.process.pid)
-        bodies = [json.dumps({"label": sampled.label}).encode() for sampled in self._sample]
+        bodies = [_body(sampled.label) for sampled in self._sample]
+        strangers = [_body(f"stranger {number}") for number in range(absent)]
         first = load.measure(where, LOOKUP.path, bodies)
         used = processor_seconds(child.process.pid)
         again = load.measure(where, LOOKUP.path, bodies, seconds)
         used_after = processor_seconds(child.process.pid)
+        others = load.measure(where, LOOKUP.path, strangers) if strangers else None
         ended, peak = resident_memory(child.process.pid)
         self._verify(where)
         stop(child)
         processor = None if used is None or used_after is None else (used_after - used) / again.answers
-        return Turn(ready, started, first, again, ended, peak, processor)
+        return Turn(ready, started, first, again, others, ended, peak, processor)
 
     def _verify(self, where: Address) -> None:
         """Look some labels up with the real client, which verifies every proof."""
@@ -245,13 +255,17 @@ class _Directory:
                 found = client.lookup(sampled.label)
                 if found.mutation != sampled.mutation or not found.profile:
                     raise KtError(f"a front end answered a lookup of {sampled.label!r} with another entry")
-        _, self._answer = _ask(where, "POST", LOOKUP.path, json.dumps({"label": self._sample[0].label}))
+        _, self._answer = _ask(where, "POST", LOOKUP.path, _body(self._sample[0].label))
 
     def generator_alone(self, seconds: float) -> load.Load:
         """Return what the load generator can do against a constant answer as long as a front end's."""
         with load.constant_answer(self._answer) as where:
-            body = json.dumps({"label": self._sample[0].label}).encode()
-            return load.measure(where, LOOKUP.path, [body] * load.CONNECTIONS, seconds)
+            bodies = [_body(self._sample[0].label)] * load.CONNECTIONS
+            return load.measure(where, LOOKUP.path, bodies, seconds)
+
+
+def _body(label: str) -> bytes:
+    return json.dumps({"label": label}).encode()
 
 
 def _raise(error: KtError) -> None:
@@ -328,7 +342,7 @@ def _until_ready(child: Child, where: Address) -> None:
     raise KtError(f"the front end was not ready within {START_SECONDS:.0f} s: see the log above")
 
 
-def _ask(where: Address, method: str, path: str, body: str | None = None) -> tuple[int, bytes]:
+def _ask(where: Address, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
     with closing(http.client.HTTPConnection(where.host, where.port, timeout=10)) as connection:
         connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
         response = connection.getresponse()
