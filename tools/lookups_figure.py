@@ -2,8 +2,9 @@
 
   python -m tools.lookups_figure FIGURE.svg REPORT.json...
 
-Each report is the output of ``kt bench shared --json`` at another number of entries. The program needs
-matplotlib: ``pip install -c constraints.txt -e '.[plot]'``. The same reports give the same bytes.
+Each report is the output of ``kt bench shared --json``. Several reports of the same number of entries count
+as one with the runs of all. The same reports give the same bytes. The program needs matplotlib:
+``pip install -c constraints.txt -e '.[plot]'``.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 Report = Mapping[str, float]
-"""The values of one report, by the names of their rows."""
+"""Medians by the names of their rows."""
 
 KINDS = {"local": "#1f6fb4", "thin": "#d2691e"}
 """The kinds of front end, with their colours."""
@@ -54,17 +56,20 @@ PANELS = (
 
 
 def read_reports(documents: Iterable[str]) -> list[Report]:
-    """Return the reports in ``documents``, the one with the fewest entries first.
+    """Return a report for each number of entries, the smallest first: the medians of all of its runs.
 
     Raises ``ValueError`` for a document that is no report of ``kt bench shared``.
     """
-    reports = []
+    runs: dict[float, dict[str, list[float]]] = {}
     for document in documents:
         report = json.loads(document)
         if not isinstance(report, dict) or report.get("bench") != "shared":
             raise ValueError("it is no report of kt bench shared --json")
-        reports.append({row["name"]: float(row["value"]) for row in report["rows"]})
-    return sorted(reports, key=lambda report: report["entries"])
+        rows = {row["name"]: row["runs"] for row in report["rows"]}
+        of_size = runs.setdefault(rows["entries"][0], {})
+        for name, values in rows.items():
+            of_size.setdefault(name, []).extend(values)
+    return [{name: median(values) for name, values in of_size.items()} for _, of_size in sorted(runs.items())]
 
 
 def draw(reports: Sequence[Report], figure: Path) -> None:

@@ -11,14 +11,21 @@ from tools import lookups_figure
 from tools.lookups_figure import KINDS, PANELS, draw, read_reports
 
 
-def document(entries: int, bench: str = "shared") -> str:
+def document(entries: int, bench: str = "shared", plus: float = 0.0) -> str:
     rows = [f"{kind}: {row}" for kind in KINDS for panel in PANELS for row in panel.rows]
-    values = {"entries": entries, **{name: float(number + 1) for number, name in enumerate(rows)}}
-    return json.dumps({"bench": bench, "rows": [{"name": n, "value": v} for n, v in values.items()]})
+    values = {"entries": float(entries), **{name: number + plus for number, name in enumerate(rows, 1)}}
+    return json.dumps({"bench": bench, "rows": [{"name": n, "runs": [v]} for n, v in values.items()]})
 
 
 def test_reports_are_sorted_by_their_entries() -> None:
     assert [report["entries"] for report in read_reports(map(document, (300, 100, 200)))] == [100, 200, 300]
+
+
+def test_reports_of_the_same_size_are_one_with_the_medians_of_all_runs() -> None:
+    documents = [document(100, plus=plus) for plus in (0.0, 10.0, 2.0)]
+    (merged,) = read_reports(documents)
+    (middle,) = read_reports([documents[2]])
+    assert merged == middle
 
 
 @pytest.mark.parametrize("wrong", [document(1, "map"), "[]", "{"])

@@ -38,11 +38,13 @@ class Load:
     """What a run measured.
 
     Attributes:
+        answers: How many requests were answered.
         rate: Answers a second.
         half: Milliseconds within which half of the requests were answered (p50).
         most: Milliseconds within which 99 of 100 were answered (p99).
     """
 
+    answers: int
     rate: float
     half: float
     most: float
@@ -73,7 +75,7 @@ def measure(where: Address, path: str, bodies: Sequence[bytes], seconds: float |
     if answer["problem"]:
         raise KtError(f"a request of the load generator failed: {answer['problem']}")
     taken = sorted(answer["milliseconds"])
-    return Load(len(taken) / answer["seconds"], _within(taken, 0.5), _within(taken, 0.99))
+    return Load(len(taken), len(taken) / answer["seconds"], _within(taken, 0.5), _within(taken, 0.99))
 
 
 def _within(ordered: Sequence[float], part: float) -> float:
