@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from kt_es.ledger.cassandra_schema import REPLICAS
+from kt_es.ledger.cassandra_settings import parse_shared
 from tests.reference.command_line import check_words, variables
 from tools.cassandra.jars import version
 
@@ -20,9 +22,30 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 def test_every_command_in_it_exists() -> None:
     commands = re.findall(r"^ +command: (\[.*\])$", COMPOSE, re.MULTILINE)
-    assert len(commands) == 5
+    assert len(commands) == 11
     for command in commands:
         check_words(json.loads(command))
+
+
+def test_the_shared_store_is_at_its_nodes() -> None:
+    (address,) = re.findall(r'entrypoint: \["kt-shared-init", "(.*)"\]', COMPOSE)
+    settings = parse_shared(address)
+    assert list(settings.hosts) == re.findall(r"^  (cassandra\d):$", COMPOSE, re.MULTILINE)
+    assert f"CASSANDRA_DC: {settings.datacenter}\n" in COMPOSE
+    assert len(settings.hosts) == REPLICAS
+
+
+def test_what_the_profile_shared_adds_has_a_name_of_its_own() -> None:
+    """The other directory, whose signer has another store, runs beside it."""
+    services = COMPOSE.partition("\nservices:\n")[2].partition("\nvolumes:\n")[0]
+    blocks = re.findall(r"^  ([a-z0-9-]+):\n((?:    .*\n)+)", services, re.MULTILINE)
+    shared = {name for name, _ in blocks if name.startswith(("shared-", "cassandra"))}
+    assert len(shared) == 9
+    mounted = {name: set(re.findall(r"^ +- ([a-z0-9-]+):/", block, re.MULTILINE)) for name, block in blocks}
+    ours = set().union(*(mounted[name] for name in shared))
+    others = set().union(*(volumes for name, volumes in mounted.items() if name not in shared))
+    assert ours
+    assert not ours & others
 
 
 def test_every_variable_of_the_image_is_an_option() -> None:
@@ -49,7 +72,7 @@ def test_its_volumes_are_those_that_are_mounted() -> None:
 
 def test_its_cassandra_is_the_version_that_the_tests_run() -> None:
     (image,) = re.findall(r"image: cassandra:(\S+)$", COMPOSE, re.MULTILINE)
-    assert version().rpartition(".")[0] == image
+    assert version() == image
 
 
 def test_its_cassandra_nodes_differ_in_their_data_alone() -> None:

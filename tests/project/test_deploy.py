@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,7 @@ UNITS = sorted((DEPLOY / "systemd").glob("kt-*.service"))
 PROCESSES = [unit for unit in UNITS if unit.stem != "kt-compose"]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 KEPT = DEPLOY / "docker" / "kt-kept"
+SHARED_INIT = DEPLOY / "docker" / "kt-shared-init"
 
 
 def program(name: str) -> str:
@@ -135,16 +137,25 @@ def service(name: str) -> str:
     return found[1]
 
 
-@pytest.mark.parametrize("name", ["signer", "frontend1", "frontend2", "monitor"])
-def test_compose_starts_nothing_again_after_a_divergence(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        *((name, "kept") for name in ("signer", "frontend1", "frontend2", "monitor")),
+        *(
+            (f"shared-{name}", "kept-shared")
+            for name in ("signer", "standby", "frontend1", "frontend2", "monitor")
+        ),
+    ],
+)
+def test_compose_starts_nothing_again_after_a_divergence(name: str, kept: str) -> None:
     block = service(name)
-    assert "<<: [*kt, *kept]" in block
+    assert f"<<: [*kt, *{kept}]" in block
     assert "restart:" not in block
-    kept = COMPOSE.partition("x-kept: &kept\n")[2].partition("\nx-")[0]
-    assert 'restart: "no"' in kept
-    assert 'entrypoint: ["kt-kept"]' in kept
+    how = COMPOSE.partition(f"x-{kept}: &{kept}\n")[2].partition("\n\n")[0]
+    assert 'restart: "no"' in how
+    assert 'entrypoint: ["kt-kept"]' in how
     assert "healthcheck: *" in block
-    if name in {"signer", "monitor"}:
+    if "frontend" not in name:
         assert '"--metrics", "0.0.0.0:9100"' in block
 
 
@@ -154,6 +165,7 @@ def test_containers_are_bounded_and_read_only() -> None:
         assert line in ours
     for other in ("eventstore", "prometheus"):
         assert "mem_limit: " in service(other)
+    assert "mem_limit: " in COMPOSE.partition("x-cassandra: &cassandra\n")[2].partition("\n\n")[0]
 
 
 def test_what_compose_mounts_is_there() -> None:
@@ -212,6 +224,29 @@ def test_signals_reach_the_process(tmp_path: Path) -> None:
     finally:
         # The sleeping children of the scripts.
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def shared_init(folder: Path, body: str) -> subprocess.CompletedProcess[bytes]:
+    environment = {**fake_kt(folder, body), "KT_CONFIG": str(folder / "kt.toml")}
+    words = [str(SHARED_INIT), "cassandra://db1,db2/kt_shared", "init", "--directory", "shared"]
+    return subprocess.run(words, env=environment, timeout=60, check=False)
+
+
+def test_a_directory_over_a_shared_store_is_made_once(tmp_path: Path) -> None:
+    settings = tmp_path / "kt.toml"
+    body = f'echo "$@" >> {tmp_path}/words\ntest -f {settings} || echo \'directory = "shared"\' > {settings}'
+    for _ in range(2):
+        assert shared_init(tmp_path, body).returncode == 0
+    words = (tmp_path / "words").read_text().splitlines()
+    assert words == ["init --directory shared", "store init"] * 2
+    made = tomllib.loads(settings.read_text())
+    assert made == {"directory": "shared", "store": {"shared": "cassandra://db1,db2/kt_shared"}}
+
+
+def test_without_a_directory_no_shared_store_is_made(tmp_path: Path) -> None:
+    assert shared_init(tmp_path, "exit 7").returncode == 7
+    assert runs(tmp_path) == 1
+    assert not (tmp_path / "kt.toml").exists()
 
 
 def healthy(*words: str) -> int:
