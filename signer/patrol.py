@@ -8,14 +8,15 @@ stops at the first event that differs from what it has hashed.
 from __future__ import annotations
 
 from kt_es.crypto.hashes import log_leaf_hash
-from kt_es.errors import DivergenceError, MalformedError, RollbackError
+from kt_es.errors import DivergenceError, MalformedError, RollbackError, UnverifiedRowError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
-from kt_es.formats.heads import MAP_HEAD
+from kt_es.formats.heads import MAP_HEAD, HeadEvent
 from kt_es.formats.queue import RECORDS, decode_records
 from kt_es.ledger.anchor import Anchor, another_head
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.proofs import committed_leaves
 from kt_es.ledger.rows import Beginning
-from kt_es.ledger.tables import MUTATIONS_LOG
+from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 
 # In a step; an event of records has up to 256 KiB, a head less than 2.
 RECORD_EVENTS = 4
@@ -54,10 +55,8 @@ def _check_records(ledger: Ledger, begun: Beginning, event: Event) -> int:
         first, records = decode_records(event.data)
     except MalformedError as error:
         raise DivergenceError(f"{where}: {error}") from None
-    leaves, nodes = [log_leaf_hash(record) for record in records], ledger.tables.nodes
-    stored = nodes.leaves(MUTATIONS_LOG, first, len(leaves))
-    if stored != leaves:
-        stored = nodes.leaves(MUTATIONS_LOG, first, len(leaves), again=True)
+    leaves = [log_leaf_hash(record) for record in records]
+    stored = committed_leaves(ledger, MUTATIONS_LOG, first, leaves)
     for number, (node, leaf) in enumerate(zip(stored, leaves, strict=True), first):
         # A directory that began with a snapshot has nothing of what was before it.
         if node != leaf and not (node is None and number < begun.records):
@@ -79,7 +78,10 @@ class Patrol:
         self._heads_at: int | None = None
 
     def step(self) -> None:
-        """Read the next events; ``DivergenceError`` names the first that is not as it was committed here."""
+        """Read the next events; ``DivergenceError`` names the first that is not as it was committed here.
+
+        Raises ``UnverifiedRowError`` if a shared store cannot tell.
+        """
         committed = self._ledger.committed
         if committed.epoch:
             self._records_at = self._next(self._records_at, committed.records_next)
@@ -104,6 +106,8 @@ class Patrol:
             stored = self._ledger.tables.heads.get(epoch)
             if stored != event.data:
                 stored = self._ledger.tables.heads.get(epoch, again=True)
+            if stored != event.data and self._is_committed(epoch, event.data):
+                raise UnverifiedRowError(f"the shared store has no head of epoch {epoch}, or a wrong one")
             if stored != event.data and not (stored is None and epoch < self._begun.epoch):
                 problem = (
                     f"{event.stream} has another head of epoch {epoch} than was committed here, and the "
@@ -111,6 +115,16 @@ class Patrol:
                 )
                 raise another_head(self._ledger, epoch, stored or b"", event.data, problem)
         return min(at + HEAD_EVENTS, end)
+
+    def _is_committed(self, epoch: int, data: bytes) -> bool:
+        """Return whether a shared store proves that the head in ``data`` was committed."""
+        if not self._ledger.store.is_shared:
+            return False
+        try:
+            leaf = log_leaf_hash(HeadEvent.decode(data).smh_bytes)
+        except MalformedError:
+            return False
+        return committed_leaves(self._ledger, HEADS_LOG, epoch - 1, [leaf])[0] == leaf
 
     def _read(self, stream: str, at: int, count: int, kind: str) -> list[Event]:
         events = list(self._log.read(stream, at, count))

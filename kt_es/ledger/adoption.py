@@ -9,6 +9,7 @@ then refused: the caller goes on with the epoch before, and tries again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from kt_es.crypto.hashes import log_leaf_hash
@@ -201,7 +202,10 @@ class Adoption:
             raise DivergenceError(f"its records end elsewhere in {self._names.mutations}")
         if found.config is not None and (config is None or config.config.hash != found.config):
             raise DivergenceError("its config is not the one in force after that epoch")
-        self.ledger.map.warm(committed.root, LEVELS)
+        self.ledger.map.warm(committed.root, 1)
+        # A lookup that needs a wrong page below the root says so. All others go on.
+        with suppress(UnverifiedRowError):
+            self.ledger.map.warm(committed.root, LEVELS)
         return committed, rows
 
     def _find_erasures(self, epoch: int) -> None:

@@ -122,6 +122,31 @@ def prove_range(ledger: Ledger, committed: Committed, start: int, smhs: Sequence
     return _twice(ledger, attempt)
 
 
+def committed_leaves(
+    ledger: Ledger, log: bytes, start: int, expected: Sequence[bytes]
+) -> Sequence[bytes | None]:
+    """Return the leaves of a log from ``start`` on that were committed here, as many as are ``expected``.
+
+    Those of a shared store are verified, and so are the expected ones, which need no stored leaf.
+    """
+    committed, nodes = ledger.committed, ledger.tables.nodes
+    if not ledger.store.is_shared:
+        return nodes.leaves(log, start, len(expected))
+    whole = committed.heads if log == HEADS_LOG else committed.log
+    inside = expected[: max(0, whole.size - start)]
+    beyond = [None] * (len(expected) - len(inside))
+
+    def attempt(again: bool) -> Sequence[bytes]:
+        proof = _proof(ledger, log, plan_range(start, start + len(inside), whole.size), again=again)
+        if log_root_from_range(start, whole.size, inside, proof) == whole.root():
+            return inside
+        stored = [leaf or b"" for leaf in nodes.leaves(log, start, len(inside), again=again)]
+        require_root("leaves", log_root_from_range(start, whole.size, stored, proof), whole.root())
+        return stored
+
+    return [*(_twice(ledger, attempt) if inside else ()), *beyond]
+
+
 def prove_erasure(
     ledger: Ledger, committed: Committed, index: bytes, entry_hash: bytes, answered: int
 ) -> ErasureProof | None:

@@ -16,12 +16,15 @@ from typing import TypeVar
 
 from kt_es.errors import KtError, UnavailableError, WrongRevisionError
 from kt_es.eventstore.streams import ANY, Event, NewEvent
+from kt_es.ledger.adoption import Adoption
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.memory import MemoryStore
-from kt_es.ledger.rows import StateTable
-from kt_es.ledger.shared_store import SHARED, SharedStore
+from kt_es.ledger.proofs import head_at, prove_consistency
+from kt_es.ledger.retention import check_epoch
+from kt_es.ledger.rows import Committed, StateTable
+from kt_es.ledger.shared_store import LOCAL, SHARED, SharedStore
 from kt_es.ledger.store import Change, Store
-from kt_es.ledger.tables import FAMILIES
+from kt_es.ledger.tables import FAMILIES, MUTATIONS_LOG
 from signer.keys import KeyRing
 from signer.loop import Effects, EpochLimits, Signer
 from tests.builders import ORIGIN, SIGNER, SIGNER_KEY, START, seed
@@ -351,3 +354,17 @@ class _Shared:
             self._machine.write_later(self._store, rows)
         if fault is not None:
             raise UnavailableError("the shared store failed")
+
+
+def check_shared(log: MemoryLog, rows: MemoryStore, replayed: Committed) -> None:
+    """What must hold of a shared store: its newest state is that of a replay, and every row verifies."""
+    ledger = Ledger(SharedStore(MemoryStore(LOCAL), rows, 1 << 20), ORIGIN, SIGNER_KEY)
+    for _ in Adoption(log, NAMES, ledger, completes=True).jump():
+        assert ledger.committed == replayed
+    if replayed.epoch:
+        problems: list[str] = []
+        assert check_epoch(ledger, replayed.epoch, problems.append) == replayed.root.size
+        assert problems == []
+        for epoch in range(1, replayed.epoch + 1):
+            _, head = head_at(ledger, epoch)
+            prove_consistency(ledger, replayed, MUTATIONS_LOG, head.log_size, replayed.log.size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.builders import mutation, next_mutation, private_key
-from tests.faults.machine import Fault, Machine
+from tests.faults.machine import Fault, Machine, check_shared
 from tests.reference.signing import check_logs, records, submit, verdicts
 
 SUBMITTED = 11 + 32
@@ -57,6 +57,8 @@ def check(machine: Machine) -> None:
     submitted = [verdict for verdict in verdicts(machine.log) if verdict != "stale-marker"]
     assert len(submitted) == SUBMITTED
     assert ledger.committed.root.size == len(USERS)
+    if machine.shared is not None:
+        check_shared(machine.log, machine.shared, ledger.committed)
 
 
 @pytest.fixture(params=[False, True], ids=["local", "shared"])

@@ -10,11 +10,11 @@ import pytest
 
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.crypto.signatures import PrivateKey
-from kt_es.errors import KtError, UnverifiedRowError
+from kt_es.errors import DivergenceError, EquivocationError, UnavailableError, UnverifiedRowError
 from kt_es.eventstore.streams import content_event
 from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.heads import HeadEvent, SignedMapHead
-from kt_es.formats.queue import CONFIG, Item, ItemKind, Record, Verdict
+from kt_es.formats.queue import CONFIG, Item, ItemKind, Record, Verdict, decode_records, encode_records
 from kt_es.ledger.adoption import Adoption
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.memory import MemoryStore
@@ -27,6 +27,7 @@ from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.merkle.log import NodeId
 from kt_es.merkle.map import leaf_ref
 from kt_es.merkle.pages import LEAF_SIZE, decode_page, encode_page, version_in
+from signer.patrol import Patrol
 from tests import builders as b
 from tests.reference.frontends import Front, front, until
 from tests.reference.memory_log import MemoryLog
@@ -419,7 +420,8 @@ def test_no_signer_publishes_anything_from_a_lie(name: str, knows: bool) -> None
     try:
         sign(log, ledger_of(replicas, local))
         assert len(data_of(log, NAMES.heads)) > published
-    except KtError:
+    except (UnavailableError, UnverifiedRowError):
+        # It begins again, until the row is mended.
         assert len(data_of(log, NAMES.heads)) == published
     check_logs(log)
     replicas.write(mend)
@@ -427,6 +429,37 @@ def test_no_signer_publishes_anything_from_a_lie(name: str, knows: bool) -> None
         sign(log, ledger_of(replicas, local))
     assert len(data_of(log, NAMES.heads)) > published
     assert check_logs(log).committed.root.size == TOLD.ledger.committed.root.size + 1
+
+
+@pytest.mark.parametrize("stream", [NAMES.mutations, NAMES.heads])
+@pytest.mark.parametrize("revision", range(3))
+@pytest.mark.parametrize("is_lost", [False, True], ids=["good store", "lost leaves"])
+def test_a_patrol_tells_a_log_that_was_changed_from_a_store_that_lies(
+    stream: str, revision: int, is_lost: bool
+) -> None:
+    log, replicas = copied()
+    ledger = following(replicas)
+    Patrol(log, NAMES, ledger).step()
+    if is_lost:
+        replicas.write(nodes_of(HEADS_LOG, 0, None)(replicas) + nodes_of(MUTATIONS_LOG, 0, None)(replicas))
+        replicas.write(rows("heads", gone)(replicas))
+        ledger = following(replicas)
+    changed = MemoryLog()
+    for event in log._all:
+        data = event.data
+        if (event.stream, event.revision) == (stream, revision):
+            data = another_head(b.SIGNER)(b"", data, {}) if stream == NAMES.heads else other_records(data)
+        changed.append(event.stream, event.revision - 1, [content_event(event.stream, event.type, data)])
+    with pytest.raises((DivergenceError, EquivocationError)) as caught:
+        Patrol(changed, NAMES, ledger).step()
+    assert isinstance(caught.value, UnverifiedRowError) is is_lost
+
+
+def other_records(data: bytes) -> bytes:
+    first, records = decode_records(data)
+    record = Record.decode(records[-1])
+    changed = replace(record, item=replace(record.item, revision=record.item.revision + 1))
+    return encode_records(first, [*records[:-1], changed.encode()])
 
 
 def live_pages() -> list[bytes]:

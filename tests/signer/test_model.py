@@ -15,7 +15,7 @@ from kt_es.eventstore.streams import ANY, NewEvent
 from kt_es.formats.entries import Mutation
 from kt_es.formats.queue import CONFIG, EPOCH_MARKER, Marker, decode_mutations
 from tests.builders import OTHER_ORIGIN, START, marker, mutation, next_mutation, private_key
-from tests.faults.machine import Fault, Machine
+from tests.faults.machine import Fault, Machine, check_shared
 from tests.reference.memory_log import MemoryLog
 from tests.reference.signing import NAMES, check_logs, heads, records, submit
 
@@ -79,11 +79,14 @@ def answer(item: bytes, current: dict[bytes, Mutation], taken: dict[bytes, Mutat
 
 
 class SignersInTrouble(RuleBasedStateMachine):
-    """Two signers with disks of their own, one queue, and everything that can happen to them."""
+    """Two signers with disks of their own, one queue, and everything that can happen to them.
 
-    @initialize()
-    def begin(self) -> None:
-        self.machine = Machine()
+    The map is on their disks, or in a store that they share.
+    """
+
+    @initialize(shared=st.booleans())
+    def begin(self, shared: bool) -> None:
+        self.machine = Machine(shared=shared)
 
     @rule(chosen=st.lists(st.sampled_from(POOL), min_size=1, max_size=6))
     def submit(self, chosen: list[bytes]) -> None:
@@ -168,7 +171,9 @@ class SignersInTrouble(RuleBasedStateMachine):
         assert told == must[: len(told)]
         # What is not yet told came after the last marker.
         assert set(must[len(told) :]) <= {"epoch", "stale-marker", "foreign-marker"}
-        check_logs(self.machine.log)
+        ledger = check_logs(self.machine.log)
+        if self.machine.shared is not None:
+            check_shared(self.machine.log, self.machine.shared, ledger.committed)
 
 
 TestSignersInTrouble = SignersInTrouble.TestCase

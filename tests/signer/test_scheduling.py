@@ -24,9 +24,10 @@ def step(machine: Machine, seconds: float) -> None:
             machine.deliver("a", event.revision)
 
 
-def started() -> Machine:
+@pytest.fixture(params=[False, True], ids=["local", "shared"])
+def machine(request: pytest.FixtureRequest) -> Machine:
     """A signer that has published the config's epoch."""
-    machine = Machine()
+    machine = Machine(shared=request.param)
     machine.start("a")
     step(machine, 2.0)
     step(machine, 0.0)
@@ -34,8 +35,7 @@ def started() -> Machine:
     return machine
 
 
-def test_the_min_interval_is_respected() -> None:
-    machine = started()
+def test_the_min_interval_is_respected(machine: Machine) -> None:
     submit(machine.log, [mutation("alice")])
     step(machine, 0.4)
     step(machine, 0.4)
@@ -44,8 +44,7 @@ def test_the_min_interval_is_respected() -> None:
     assert len(heads(machine.log)) == 2
 
 
-def test_silence_makes_a_heartbeat_and_no_more() -> None:
-    machine = started()
+def test_silence_makes_a_heartbeat_and_no_more(machine: Machine) -> None:
     for _ in range(40):
         step(machine, 1.0)
     assert len(heads(machine.log)) == 1
@@ -55,9 +54,8 @@ def test_silence_makes_a_heartbeat_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_new_config_gets_its_first_head_without_a_heartbeat(restarted: bool) -> None:
+def test_a_new_config_gets_its_first_head_without_a_heartbeat(machine: Machine, restarted: bool) -> None:
     """Whoever changes intervals or a key waits for it, in a directory where nobody else does anything."""
-    machine = started()
     before = config()
     changed = signed_config(replace(before, max_interval=90_000, previous=before.hash))
     machine.log.append(NAMES.queue, ANY, [content_event(NAMES.queue, CONFIG, changed.encode())])
@@ -74,8 +72,7 @@ def test_a_new_config_gets_its_first_head_without_a_heartbeat(restarted: bool) -
     assert len(heads(machine.log)) == 3
 
 
-def test_a_full_batch_ends_an_epoch_early() -> None:
-    machine = started()
+def test_a_full_batch_ends_an_epoch_early(machine: Machine) -> None:
     submit(machine.log, [mutation(f"user{number}") for number in range(LIMITS.batch_limit)])
     step(machine, 0.01)
     step(machine, 0.01)
@@ -83,8 +80,7 @@ def test_a_full_batch_ends_an_epoch_early() -> None:
 
 
 @pytest.mark.parametrize("skews", [(-3 * DAY, 0), (3 * DAY, 0), (3 * DAY, -3 * DAY)])
-def test_steps_of_the_wall_clock_break_nothing(skews: tuple[int, int]) -> None:
-    machine = started()
+def test_steps_of_the_wall_clock_break_nothing(machine: Machine, skews: tuple[int, int]) -> None:
     for number, skew in enumerate(skews):
         machine.skew = skew
         submit(machine.log, [mutation(f"user{number}")])
@@ -99,8 +95,7 @@ def test_steps_of_the_wall_clock_break_nothing(skews: tuple[int, int]) -> None:
     check_logs(machine.log)
 
 
-def test_a_head_that_is_due_comes_at_once_after_an_outage() -> None:
-    machine = started()
+def test_a_head_that_is_due_comes_at_once_after_an_outage(machine: Machine) -> None:
     machine.now += 300.0
     machine.start("a")
     step(machine, 0.05)
@@ -108,8 +103,7 @@ def test_a_head_that_is_due_comes_at_once_after_an_outage() -> None:
     assert len(heads(machine.log)) == 2
 
 
-def test_signers_that_start_again_and_again_count_from_the_last_head() -> None:
-    machine = started()
+def test_signers_that_start_again_and_again_count_from_the_last_head(machine: Machine) -> None:
     for _ in range(6):
         machine.start("a")
         step(machine, 10.0)
@@ -117,8 +111,7 @@ def test_signers_that_start_again_and_again_count_from_the_last_head() -> None:
     assert len(heads(machine.log)) == 2
 
 
-def test_a_signer_that_becomes_active_early_waits() -> None:
-    machine = started()
+def test_a_signer_that_becomes_active_early_waits(machine: Machine) -> None:
     machine.start("a")
     step(machine, 5.0)
     step(machine, 0.05)
