@@ -89,7 +89,7 @@ def serve(
     vrf, tls, connect_log = _inputs(settings)
     with ExitStack() as stack:
         outage, sharing = Outage("storage", _LOG), settings.sharing
-        opening = partial(open_store, settings.data if sharing is None else None, sharing)
+        opening = partial(open_store, settings.data if sharing is None else None, sharing, answers=True)
         store = patiently(opening, stop, outage)
         if store is None:
             return

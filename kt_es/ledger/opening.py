@@ -37,10 +37,13 @@ class Sharing:
     cache: int
 
 
-def open_store(data: Path | None, sharing: Sharing | None) -> Store:
+def open_store(data: Path | None, sharing: Sharing | None, *, answers: bool = False) -> Store:
     """Open the store in the directory ``data``, or the shared store with the process's own state in ``data``.
 
     Without ``data`` a process keeps its state in memory, and begins with the newest epoch at each start.
+
+    Args:
+        answers: Somebody waits for what is read, so a shared store that is away is given up sooner.
 
     Raises:
         StoreAwayError: The shared store cannot be reached.
@@ -51,21 +54,20 @@ def open_store(data: Path | None, sharing: Sharing | None) -> Store:
     if sharing is None:
         return local
     try:
-        # Without a directory this is a reader, whose callers wait for answers.
-        return _shared(local, sharing, is_reader=data is None)
+        return _shared(local, sharing, answers=answers)
     except BaseException:
         local.close()
         raise
 
 
-def _shared(local: Store, sharing: Sharing, *, is_reader: bool) -> SharedStore:
+def _shared(local: Store, sharing: Sharing, *, answers: bool) -> SharedStore:
     # The driver is an extra.
     from kt_es.ledger.cassandra import CassandraStore
     from kt_es.ledger.cassandra_schema import check_about
     from kt_es.ledger.cassandra_session import PATIENCE, READER_PATIENCE
 
     try:
-        remote = CassandraStore.connect(sharing.cassandra, READER_PATIENCE if is_reader else PATIENCE)
+        remote = CassandraStore.connect(sharing.cassandra, READER_PATIENCE if answers else PATIENCE)
     except UnavailableError as error:
         raise StoreAwayError(str(error)) from None
     store = SharedStore(local, remote, sharing.cache // 4)
