@@ -9,7 +9,7 @@ find_python = for p in python3.13 python3.12 python3.11 python3.14 python3 pytho
 	  echo $$p && exit 0; done; \
 	echo "kt-es needs Python 3.11, 3.12, 3.13 or 3.14 with the venv module (on Debian: apt-get install python3 python3-venv)" >&2; exit 1
 
-.PHONY: demo test check format setup clean fuzz
+.PHONY: demo shared test check format setup clean fuzz
 
 setup: .venv/.installed
 
@@ -21,6 +21,11 @@ setup: .venv/.installed
 
 demo: setup
 	.venv/bin/kt demo $(KT_DEMO_ARGS)
+
+# The same on three nodes of Apache Cassandra, which are started for it: the map is in their store.
+shared: setup
+	.venv/bin/python -m tools.cassandra --nodes 3 \
+	  .venv/bin/kt demo --shared cassandra://ADDRESSES/kt_demo $(KT_DEMO_ARGS)
 
 check: setup
 	.venv/bin/ruff format --check .

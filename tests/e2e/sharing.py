@@ -24,6 +24,12 @@ SHORT = ("--min-interval", "0.2", "--max-interval", "5")
 AWAY = "the shared store of this directory cannot be read; try again later"
 
 
+def share(operator: Stranger, settings: Path, address: str, replicas: int) -> None:
+    """Let ``settings`` name the store at ``address``, and make its tables."""
+    settings.write_text(f'{settings.read_text()}\n[store]\nshared = "{address}"\n')
+    operator.kt("-c", settings, "store", "init", "--replication", str(replicas), seconds=300)
+
+
 @dataclass(slots=True)
 class SharedDirectory:
     """``addresses`` and ``port`` are those of Cassandra. What each process says is in a file in ``base``."""
@@ -59,10 +65,7 @@ class SharedDirectory:
         self.uri = node.says("listening on").rpartition(" ")[2]
         self.operator.kt("init", "--data", self.base, "--log", self.uri, *SHORT)
         hosts = ",".join(f"{address}:{self.port}" for address in self.addresses)
-        store = f'[store]\nshared = "cassandra://{hosts}/{self.keyspace}"\n'
-        self.settings.write_text(f"{self.settings.read_text()}\n{store}")
-        replicas = ("--replication", str(self.replicas))
-        self.operator.kt("-c", self.settings, "store", "init", *replicas, seconds=300)
+        share(self.operator, self.settings, f"cassandra://{hosts}/{self.keyspace}", self.replicas)
 
     def run(self, name: str, *command: str | Path) -> Running:
         """Start a process that goes on until the end of the test, at the latest."""

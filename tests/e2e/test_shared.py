@@ -6,14 +6,17 @@ import os
 import secrets
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from kt_es.cli.operators.init import NewDirectory, write_directory
+from kt_es.config import NodeTable
 from kt_es.merkle.pages import decode_page, encode_page
 from tests.builders import private_key
-from tests.e2e.processes import Running, Stranger, account, import_accounts, until
-from tests.e2e.sharing import AWAY, FrontEnd, Rows, SharedDirectory, rows_of, shared_directory
+from tests.e2e.processes import ORIGIN, Running, Stranger, account, import_accounts, running_up, until
+from tests.e2e.sharing import AWAY, FrontEnd, Rows, SharedDirectory, rows_of, share, shared_directory
 from tests.reference.cassandra import ContactPoints, connected
 
 pytestmark = pytest.mark.e2e
@@ -223,6 +226,30 @@ def test_no_front_end_answers_from_a_lie(
             rows.write(family, {key: before[key] for key in changed})
         all_there(deceived, tmp_path / "client")
         deceived.running.stop()
+
+
+def test_kt_up_runs_a_directory_over_a_shared_store(
+    cassandra: ContactPoints, keyspace: str, tmp_path: Path
+) -> None:
+    data, operator = tmp_path / "data", Stranger(tmp_path / "operator")
+    log = f"esdb://{NodeTable().listen}?Tls=false"
+    write_directory(data, NewDirectory("people", ORIGIN, log, "email", 0.2, 5.0))
+    address = f"cassandra://{cassandra.addresses[0]}:{cassandra.port}/{keyspace}"
+    share(operator, data / "kt.toml", address, 1)
+    names = [f"up{number}" for number in range(30)]
+    with running_up(data) as up, up.client(tmp_path / "client") as client:
+        for part, some in (("signer", names[:15]), ("frontend", names[15:])):
+            victim = up.pid(part)
+            kill = partial(os.kill, victim, signal.SIGKILL)
+            report = import_accounts(client, some, OWNER, at=5, then=kill)
+            assert (report.published, report.refused) == (len(some), [])
+            up.restarted(part, victim)
+        for name in names:
+            wanted = account(name)
+            assert client.lookup(wanted.label).profile == wanted.profile
+        assert up.audit()["entries"] == len(names)
+        assert operator.kt("-c", data / "kt.toml", "store", "check", "--log", up.log_uri).code == 0
+    assert not list((data / "frontend").glob("*.sst"))
 
 
 def test_everything_said_is_fit_to_be_read(filled: FrontEnd, directory: SharedDirectory) -> None:

@@ -144,6 +144,16 @@ class TestEnds:
                 told.kill()
                 assert process.wait() == 0
 
+    def test_a_command_gets_the_addresses_and_gives_its_exit_code(
+        self, cassandra_installed: None, tmp_path: Path
+    ) -> None:
+        program = "import socket, sys; socket.create_connection(sys.argv[1].split(':')); sys.exit(7)"
+        command = [sys.executable, "-m", "tools.cassandra", "--data", str(tmp_path)]
+        command += [sys.executable, "-c", program, "ADDRESSES"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (7, "")
+        assert done.stdout.startswith("127.")
+
     def test_a_guarded_process_ends_with_its_parent(self) -> None:
         # The parent prints the process ID of its child and is killed.
         program = """

@@ -23,6 +23,7 @@ import click
 import httpx
 
 from kt_es.cli.auditors.audit import ledger_of, run_audit
+from kt_es.cli.operators.init import NewDirectory, write_directory
 from kt_es.cli.options import FILE, NEW_FOLDER, event_log
 from kt_es.cli.output import STATE_FILE, Output, output_of
 from kt_es.cli.owners.importing import publish_plan, read_plan, show_summary
@@ -30,7 +31,7 @@ from kt_es.cli.trials.tampering import tamper
 from kt_es.client.client import Client
 from kt_es.client.state import FileStateStore
 from kt_es.client.trusted import Pinned
-from kt_es.config import FILE_NAME, Settings, load_settings
+from kt_es.config import FILE_NAME, NodeTable, Settings, load_settings
 from kt_es.crypto.signatures import ED25519, PrivateKey
 from kt_es.errors import KtError
 from kt_es.formats.entries import PublicKey
@@ -54,6 +55,9 @@ DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-keyring.gpg")
     "--absences", type=click.IntRange(0), default=50, show_default=True, help="How many lookups of nobody."
 )
 @click.option("--jobs", type=click.IntRange(1, 64), default=8, show_default=True, help="Requests at a time.")
+@click.option(
+    "--shared", metavar="ADDRESS", help="Keep the map in this shared store, cassandra://HOST:PORT/KEYSPACE."
+)
 @click.option("--seed", type=int, help="Seed of the random choices; default a random one, which is printed.")
 @click.pass_context
 def demo_command(
@@ -64,6 +68,7 @@ def demo_command(
     lookups: int,
     absences: int,
     jobs: int,
+    shared: str | None,
     seed: int | None,
 ) -> None:
     """Run the whole system on this machine with real keys, and verify it end to end."""
@@ -75,6 +80,9 @@ def demo_command(
     plan = read_plan(kind, file, policy)
     with ExitStack() as stack:
         base = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kt-demo-")))
+        if shared is not None:
+            share(base, policy, shared)
+            output.ok(f"the map is in {shared}; front ends have no copy of it")
         url, log_uri = stack.enter_context(running(base, policy, output))
         settings = load_settings(base / FILE_NAME).model_copy(update={"log": log_uri})
         pinned = Pinned(settings.origin, settings.pinned)
@@ -92,6 +100,22 @@ def _source(keyring: Path | None) -> tuple[str, Path]:
     if os.access(DEBIAN_KEYRING, os.R_OK) and importlib.util.find_spec("pysequoia") is not None:
         return "openpgp", DEBIAN_KEYRING
     return "pem", Path(certifi.where())
+
+
+def share(base: Path, policy: str, shared: str) -> None:
+    """Make a directory in ``base`` whose map is in the store ``shared``, and the tables of the store."""
+    if not (base / FILE_NAME).exists():
+        # As ``kt up`` makes it.
+        log = f"esdb://{NodeTable().listen}?Tls=false"
+        write_directory(base, NewDirectory("people", "localhost/people", log, policy, 1.0, 60.0))
+        with (base / FILE_NAME).open("a") as file:
+            file.write(f'\n[store]\nshared = "{shared}"\n')
+    words = ("-q", "-c", str(base / FILE_NAME), "store", "init")
+    done = subprocess.run([sys.executable, "-m", "kt_es.cli.main", *words], check=False)  # noqa: S603 - our own
+    if done.returncode:
+        error = KtError(f"the tables of {shared} cannot be made, see above")
+        error.exit_code = done.returncode
+        raise error
 
 
 @contextmanager

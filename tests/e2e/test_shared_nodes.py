@@ -1,0 +1,111 @@
+"""A directory over three nodes of Cassandra that are killed under load: nothing is lost, and all goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.builders import private_key
+from tests.e2e.processes import Running, account, import_accounts, until
+from tests.e2e.sharing import AWAY, FrontEnd, SharedDirectory, shared_directory
+from tools.cassandra import Cluster
+
+pytestmark = pytest.mark.e2e
+
+OWNER = private_key("owner of all")
+PATIENCE = 240.0
+"""Seconds that a submission, and a wait in a test, may take while nodes start beside it."""
+
+
+@pytest.fixture(scope="module")
+def directory(three_nodes: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedDirectory]:
+    base = tmp_path_factory.mktemp("shared")
+    with shared_directory(base, three_nodes.addresses, three_nodes.port, "kt_people", 3) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def signer(directory: SharedDirectory) -> Running:
+    running = directory.signer("signer")
+    running.says('"active"', PATIENCE)
+    return running
+
+
+@pytest.fixture(scope="module")
+def front(directory: SharedDirectory, signer: Running) -> FrontEnd:
+    front = directory.frontend("front")
+    until(front.is_ready, "the front end is ready", PATIENCE)
+    return front
+
+
+def publish(front: FrontEnd, state: Path, names: Sequence[str], *, at: int, then: object = None) -> None:
+    """Publish an account for each name; nothing may be refused, whatever happens at number ``at``."""
+    with front.client(state) as client:
+        step = then if callable(then) else lambda: None
+        report = import_accounts(client, names, OWNER, at=at, then=step, patience=PATIENCE)
+    assert (report.published, report.refused) == (len(names), [])
+
+
+def all_there(front: FrontEnd, state: Path, names: Sequence[str]) -> None:
+    with front.client(state) as client:
+        for name in names:
+            wanted = account(name)
+            assert client.lookup(wanted.label).profile == wanted.profile
+
+
+def test_one_node_is_killed_in_the_middle_of_an_epoch_and_returns(
+    three_nodes: Cluster, directory: SharedDirectory, front: FrontEnd, tmp_path: Path
+) -> None:
+    first, second, third = three_nodes.nodes
+    before, during, after = ([f"{part}{number}" for number in range(90)] for part in ("a", "b", "c"))
+    publish(front, tmp_path / "client", before, at=45, then=second.kill)
+    publish(front, tmp_path / "client", during, at=0)
+    all_there(front, tmp_path / "client", [*before, *during])
+    cold = directory.frontend("cold")
+    all_there(cold, tmp_path / "cold", [*before, *during])
+
+    # It returns in the middle of an epoch and lacks rows, and one that has them goes.
+    publish(front, tmp_path / "client", after, at=45, then=second.start)
+    three_nodes.wait()
+    third.kill()
+    late = directory.frontend("late")
+    until(late.is_ready, "the late front end is ready", PATIENCE)
+    all_there(late, tmp_path / "late", [*before, *during, *after])
+    assert directory.kt("store", "check")["problems"] == []
+    three_nodes.start()
+    assert first.runs
+    assert directory.kt("audit")["entries"] == len([*before, *during, *after])
+
+
+def test_with_two_of_three_down_the_signer_waits_and_lookups_of_known_rows_go_on(
+    three_nodes: Cluster, directory: SharedDirectory, front: FrontEnd, signer: Running, tmp_path: Path
+) -> None:
+    names = [f"d{number}" for number in range(20)]
+    publish(front, tmp_path / "client", names, at=0)
+    all_there(front, tmp_path / "client", names)
+    outages = signer.spoken.count("the shared store is away")
+    for node in three_nodes.nodes[1:]:
+        node.kill()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(publish, front, tmp_path / "other", ["waits"], at=0)
+        until(
+            lambda: signer.spoken.count("the shared store is away") > outages,
+            "the signer waits for its store",
+            PATIENCE,
+        )
+        assert signer.process.poll() is None
+        for name in names:
+            answer = front.lookup(account(name).label)
+            assert answer.status_code == 200, answer.text
+        refused = front.post("/v1/history", {"label": account(names[0]).label})
+        assert (refused.status_code, refused.json()["detail"]) == (503, AWAY)
+        assert not front.is_ready()
+        three_nodes.start()
+        waiting.result()
+    signer.says("the shared store works again", PATIENCE)
+    all_there(front, tmp_path / "client", [*names, "waits"])
+    until(front.is_ready, "the front end is ready again", PATIENCE)
+    assert "Traceback" not in directory.spoken
