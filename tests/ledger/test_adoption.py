@@ -14,6 +14,7 @@ from kt_es.ledger.adoption import JUMP, Adoption, following
 from kt_es.ledger.anchor import check_commit
 from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.replay import Replay
+from kt_es.ledger.retention import prune
 from kt_es.ledger.shared_store import LOCAL
 from tests import builders as b
 from tests.reference.memory_log import MemoryLog
@@ -97,6 +98,19 @@ def test_a_gap_of_more_epochs_than_that_is_jumped(gap: int, jumps: bool) -> None
     for event in heads_of(streams, adoption.ledger.committed.epoch):
         adoption.advance(event)
     assert adoption.ledger.committed == streams.ledger.committed
+
+
+def test_epochs_that_were_pruned_meanwhile_are_jumped() -> None:
+    streams = signed(2)
+    adoption = jumped(streams)
+    for number in range(3):
+        streams.put_user(f"later{number}")
+        streams.epoch()
+    prune(streams.ledger, 2)
+    with pytest.raises(UnverifiedRowError, match="no good state of epoch 3"):
+        adoption.advance(heads_of(streams, 2)[0])
+    assert [replayed.head.epoch for replayed in adoption.jump()] == [5]
+    assert adoption.ledger.oldest == 4
 
 
 def test_each_record_of_the_next_epoch_is_observed_and_none_of_those_that_are_skipped() -> None:

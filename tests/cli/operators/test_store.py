@@ -94,7 +94,7 @@ def test_damage_is_named_and_ends_with_4(operator: Operator) -> None:
         store.write([(PageTable.FAMILY, page, None), EntryTable(store).delete(at, epoch)])
     code, said, problem = operator.store("check", operator.data)
     assert code == 4
-    assert "differs from the signed head of epoch 3: 3 problems" in problem
+    assert "differs from the signed head of epoch 3 in 3 places" in problem
     words = " ".join(json.loads(said)["problems"])
     assert f"map page {page[1:2].hex()[0]} of version {version_in(page)[-1]} is missing" in words
     assert f"the entry at index {at.hex()} of epoch {epoch} is missing" in words
