@@ -123,8 +123,8 @@ def prune_command(
     Without DIR the pages of the shared store are pruned, while its signer and front ends go on.
 
     Both logs, all entries and all heads stay. A front end then refuses lookups and ranges of older epochs, so
-    histories and watches that begin with them cannot be verified there. A store that is built again from the
-    log has the pages of all epochs.
+    histories and watches that begin with them cannot be verified there. A data directory that is built again
+    from the log has the pages of all epochs, and so has a new keyspace after `kt store rebuild`.
     """
     output, settings = output_of(context), settings_of(context, log)
     if data is None:
@@ -179,7 +179,10 @@ def check_command(
     if problems:
         mend = "delete the directory, and it is built from the log"
         if data is None:
-            mend = "run `kt store rebuild`, which fills it from the log"
+            mend = (
+                "run `kt store rebuild`, which fills it from the log; rows that were deleted come back in a new "
+                "keyspace only"
+            )
         places = counted(len(problems), "places")
         raise DivergenceError(
             f"{_name(data)} differs from the signed head of epoch {epoch} in {places}: {mend}"
