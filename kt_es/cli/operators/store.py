@@ -180,8 +180,8 @@ def check_command(
         mend = "delete the directory, and it is built from the log"
         if data is None:
             mend = (
-                "run `kt store rebuild`, which fills it from the log; rows that were deleted come back in a new "
-                "keyspace only"
+                "run `kt store rebuild`, which fills it from the log; rows that were deleted come back in "
+                "a new keyspace only"
             )
         places = counted(len(problems), "places")
         raise DivergenceError(
