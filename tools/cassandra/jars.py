@@ -16,6 +16,7 @@ from tools.cassandra.errors import CassandraError, NotInstalledError
 
 ROOT = Path(__file__).parents[2]
 POM = Path(__file__).with_name("pom.xml")
+FETCH_SECONDS = 600
 JARS_VARIABLE = "KT_CASSANDRA_JARS"
 """Environment variable with the directory of the jars. Its default is below ``.cache`` of the repository."""
 
@@ -109,7 +110,20 @@ def _fetch(into: Path) -> None:
         )
     command = [maven, "-q", "-B", "-f", str(POM), "dependency:copy-dependencies"]
     command += ["-DincludeScope=runtime", f"-DoutputDirectory={into}"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    try:
+        done = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=FETCH_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise CassandraError(
+            f"Maven did not fetch Cassandra {version()} within {FETCH_SECONDS} s: try again, or set "
+            f"{JARS_VARIABLE} to a directory that has the jars"
+        ) from None
     if done.returncode != 0 or not into.is_dir():
         raise CassandraError(
             f"Maven could not fetch Cassandra {version()} (exit code {done.returncode}); "
