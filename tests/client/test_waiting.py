@@ -229,15 +229,18 @@ def answering(words: bytes) -> Iterator[str]:
     """A server that says ``words`` to everybody and hangs up; its address."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
+        def answer(connection: socket.socket) -> None:
+            with connection, suppress(OSError):
+                connection.sendall(words)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(4096):
+                    pass
+
         def serve() -> None:
             with suppress(OSError):
                 while True:
-                    connection, _ = server.accept()
-                    with connection:
-                        connection.sendall(words)
-                        connection.shutdown(socket.SHUT_WR)
-                        while connection.recv(4096):
-                            pass
+                    # A client may open its next connection before it has closed the last one.
+                    threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
 
         threading.Thread(target=serve, daemon=True).start()
         yield f"127.0.0.1:{server.getsockname()[1]}"

@@ -29,7 +29,7 @@ from cassandra.connection import ConnectionShutdown
 from cassandra.protocol import OverloadedErrorMessage, ServerError, SyntaxException
 
 from kt_es.ledger.cassandra_errors import passes, translated
-from kt_es.ledger.cassandra_session import CassandraSession
+from kt_es.ledger.cassandra_session import PATIENCE, CassandraSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,6 +153,7 @@ def session_over(monkeypatch: pytest.MonkeyPatch) -> Callable[[Driver], Any]:
     def make(driver: Driver) -> Any:
         session = object.__new__(CassandraSession)
         session.settings, session._session, session._closed = SETTINGS, driver, Closed()  # type: ignore[assignment]
+        session._patience = PATIENCE
         return session
 
     return make
