@@ -26,7 +26,7 @@ from kt_es.eventstore.patient import PAUSE, Patience, PatientLog
 from kt_es.eventstore.streams import NO_STREAM, Event, EventLog, content_event
 from kt_es.node.server import NodeConfig
 from tests.contracts.certificates import certify
-from tests.contracts.nodes import NodeThread
+from tests.contracts.nodes import ServedNode
 from tests.reference.memory_log import MemoryLog
 
 
@@ -161,7 +161,7 @@ def secure(tmp_path: Path) -> Iterator[tuple[str, Path, Path]]:
     config = NodeConfig(
         tmp_path / "node", port=0, anonymous=True, tls_cert=made.certificate, tls_key=made.key
     )
-    with NodeThread(config) as node:
+    with ServedNode(config) as node:
         yield node.address, made.authority, other.authority
 
 
@@ -189,7 +189,7 @@ def test_an_authority_that_is_another_is_tls(
 
 
 def test_tls_to_a_server_without_is_tls(secure: tuple[str, Path, Path], tmp_path: Path) -> None:
-    with NodeThread(NodeConfig(tmp_path / "plain", port=0, anonymous=True)) as node:
+    with ServedNode(NodeConfig(tmp_path / "plain", port=0, anonymous=True)) as node:
         log = connect(f"esdb://u:p@{node.address}?TlsCaFile={secure[1]}")
         with pytest.raises(TlsError):
             log.last_revision("s")
@@ -218,7 +218,7 @@ def test_what_to_do_about_tls_is_said(secure: tuple[str, Path, Path], tmp_path: 
     with pytest.raises(TlsError, match="with TlsCaFile=FILE"):
         asked(f"esdb://u:p@{address}?TlsCaFile={other}")
     with (
-        NodeThread(NodeConfig(tmp_path / "plain", port=0, anonymous=True)) as node,
+        ServedNode(NodeConfig(tmp_path / "plain", port=0, anonymous=True)) as node,
         pytest.raises(TlsError, match="write Tls=false if that is meant"),
     ):
         asked(f"esdb://u:p@{node.address}?TlsCaFile={authority}")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+import multiprocessing
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import Queue
 from types import TracebackType
@@ -17,8 +18,9 @@ from typing import Any, Self
 
 import grpc
 import pytest
-import uvloop
+import structlog
 
+from kt_es.errors import KtError
 from kt_es.eventstore.driver import (
     EventStoreDBClient,
     EventStoreDBClientException,
@@ -27,7 +29,7 @@ from kt_es.eventstore.driver import (
     StreamState,
     name_of,
 )
-from kt_es.node.server import NodeConfig, RunningNode, serve
+from kt_es.node.server import NodeConfig, run
 
 Told = tuple[grpc.StatusCode, str, dict[str, str]]
 PATIENCE = 30.0  # seconds until a test gives up waiting; nothing is expected to take that long
@@ -94,56 +96,63 @@ class NodeProcess:
         self._end(signal.SIGKILL)
 
 
-class NodeThread:
-    """A node in a thread of this process, as a context manager. ``address`` is "host:port"."""
+class ServedNode:
+    """A node as ``config`` says, in a process of its own, as a context manager. ``address`` is "host:port".
+
+    Its server runs on an event loop, and gRPC's Python library is not made for such a server and for clients
+    without one in the same process.
+    """
 
     def __init__(self, config: NodeConfig) -> None:
-        self.config = config
         self.address = ""
-        self._ready = threading.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: Callable[[], None] | None = None
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="kt-node", daemon=True)
+        spawn = multiprocessing.get_context("spawn")
+        self._ours, self._theirs = spawn.Pipe()
+        self._process = spawn.Process(target=_serve, args=(config, self._theirs), daemon=True)
 
-    def _run(self) -> None:
-        try:
-            uvloop.run(serve(self.config, self._started))
-        except BaseException as error:
-            self._error = error
-        finally:
-            self._ready.set()
-
-    def _started(self, address: str, running: RunningNode) -> None:
-        self.address = address
-        self._loop = asyncio.get_running_loop()
-        self._stop = running.stop
-        self._ready.set()
-
-    def start(self) -> NodeThread:
+    def start(self) -> ServedNode:
         """Returns once the node listens; raises what ``run`` would."""
-        self._thread.start()
-        self._ready.wait()
-        if self._error is not None:
-            raise self._error
+        self._process.start()
+        # So that the end of a node that says nothing is heard.
+        self._theirs.close()
+        said = self._heard()
+        if isinstance(said, KtError):
+            self._process.join()
+            raise said
+        assert isinstance(said, str)
+        self.address = said
         return self
 
     def stop(self) -> None:
         """Returns once the data is closed; raises if the node had failed."""
-        if self._loop is not None and self._stop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the node has stopped already
-                self._loop.call_soon_threadsafe(self._stop)
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
+        self._process.terminate()
+        said = self._heard()
+        self._process.join()
+        if said is not None:
+            raise said
 
-    def __enter__(self) -> NodeThread:
+    def _heard(self) -> Any:
+        assert self._ours.poll(PATIENCE), "the node says nothing"
+        return self._ours.recv()
+
+    def __enter__(self) -> ServedNode:
         return self.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _serve(config: NodeConfig, told: Connection) -> None:
+    """Run a node; tell its address, and at the end its error or None."""
+    os.environ["GRPC_VERBOSITY"] = "NONE"
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    try:
+        run(config, told.send)
+    except KtError as error:
+        told.send(error)
+    else:
+        told.send(None)
 
 
 def event(number: int = 0, type_: str = "T", **fields: Any) -> NewEvent:

@@ -28,7 +28,7 @@ from kt_es.eventstore.driver import (
 from kt_es.node.access.users import add
 from kt_es.node.server import NodeConfig
 from tests.contracts.certificates import certify
-from tests.contracts.nodes import NodeThread
+from tests.contracts.nodes import ServedNode
 
 USERS = {
     "admin": ("changeit", ["$admins"]),
@@ -78,7 +78,7 @@ def secure_node(folder: Path, **options: Any) -> Iterator[Secure]:
     for name, (password, groups) in USERS.items():
         add(folder / "data", name, password, groups)
     config = NodeConfig(folder / "data", port=0, tls_cert=made.certificate, tls_key=made.key, **options)
-    with NodeThread(config) as node, connected(node.address, made.authority) as secure:
+    with ServedNode(config) as node, connected(node.address, made.authority) as secure:
         yield secure
 
 

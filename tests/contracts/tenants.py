@@ -16,7 +16,7 @@ from kt_es.eventstore.streams import ANY, EventLog, StreamNames, content_event
 from kt_es.node.access.users import add
 from kt_es.node.server import NodeConfig
 from tests.contracts.certificates import certify
-from tests.contracts.nodes import NodeThread
+from tests.contracts.nodes import ServedNode
 
 NAMES = StreamNames("people")
 GROUPS = {
@@ -70,7 +70,7 @@ def tenants_server(folder: Path) -> Iterator[Server]:
     for name, groups in GROUPS.items():
         add(folder / "node", name, "pw", groups)
     config = NodeConfig(folder / "node", port=0, tls_cert=made.certificate, tls_key=made.key)
-    with NodeThread(config) as node:
+    with ServedNode(config) as node:
         uri = f"{node.address}?Tls=true&TlsCaFile={made.authority}"
         server = Server({name: f"esdb://{name}:pw@{uri}" for name in GROUPS})
         yield server

@@ -16,7 +16,7 @@ from kt_es.node.access.users import add
 from kt_es.node.server import NodeConfig
 from kt_es.server.privacy import PrivateStreams
 from tests.contracts.certificates import certify
-from tests.contracts.nodes import NodeThread
+from tests.contracts.nodes import ServedNode
 
 NAMES = StreamNames("people")
 OPENINGS = NAMES.openings(b"\x01" * 32)
@@ -40,7 +40,7 @@ def uris(tmp_path: Path) -> Iterator[dict[str, str]]:
     for name, groups in GROUPS.items():
         add(tmp_path / "node", name, "pw", groups)
     config = NodeConfig(tmp_path / "node", port=0, tls_cert=made.certificate, tls_key=made.key)
-    with NodeThread(config) as node:
+    with ServedNode(config) as node:
         yield {
             name: f"esdb://{name}:pw@{node.address}?Tls=true&TlsCaFile={made.authority}" for name in GROUPS
         }

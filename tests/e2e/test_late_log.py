@@ -9,7 +9,7 @@ import pytest
 
 from kt_es.node.server import NodeConfig
 from tests.contracts.certificates import certify
-from tests.contracts.nodes import NodeThread
+from tests.contracts.nodes import ServedNode
 from tests.e2e.processes import Running, Stranger
 
 pytestmark = pytest.mark.e2e
@@ -32,7 +32,7 @@ def waited(spoken: Path, node: NodeConfig, *arguments: str | Path, code: int) ->
     running = Running(spoken, *arguments)
     try:
         running.says(WAITS)
-        with NodeThread(node):
+        with ServedNode(node):
             assert running.process.wait(45) == code, running.spoken
     finally:
         running.stop()
@@ -51,7 +51,7 @@ def test_every_command_waits_for_the_log(tmp_path: Path, port: int) -> None:
     someone = Stranger(tmp_path / "home")
     # Nothing has been published yet, which only the log can tell.
     for command in ("audit", "status"):
-        with NodeThread(node):
+        with ServedNode(node):
             now = someone.kt(*config, command, code=expected(command))
         assert WAITS not in now.err
         said = waited(tmp_path / f"{command}.log", node, *config, command, code=expected(command))
@@ -82,7 +82,7 @@ def test_a_certificate_that_is_refused_is_not_waited_for(tmp_path: Path) -> None
         tmp_path / "node", port=0, anonymous=True, tls_cert=made.certificate, tls_key=made.key
     )
     someone = Stranger(tmp_path / "home")
-    with NodeThread(config) as node:
+    with ServedNode(config) as node:
         uri = f"esdb://u:p@{node.address}?TlsCaFile={other.authority}"
         ran = someone.kt("-q", "init", "--data", someone.home, "--log", uri, code=7)
     assert "CERTIFICATE_VERIFY_FAILED" in ran.complaint

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kt_es.node.server import NodeConfig
-from tests.contracts.nodes import NodeThread
+from tests.contracts.nodes import ServedNode
 from tests.e2e.processes import ANYWHERE, SHORT, Running, Stranger, log_at, running_up
 
 pytestmark = pytest.mark.e2e
@@ -21,7 +21,7 @@ PROXIES = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[str]:
     """The address of an event log that belongs to somebody else."""
-    with NodeThread(NodeConfig(tmp_path / "other", port=0, anonymous=True)) as node:
+    with ServedNode(NodeConfig(tmp_path / "other", port=0, anonymous=True)) as node:
         yield node.address
 
 

@@ -22,7 +22,7 @@ from kt_es.node.groups.settings import groups_range
 from kt_es.node.limits import BOUNDS, NodeLimits
 from kt_es.node.server import NodeConfig
 from kt_es.node.store.rocks import RocksStorage
-from tests.contracts.nodes import NodeThread, Reader, append
+from tests.contracts.nodes import Reader, ServedNode, append
 from tests.node.test_bounds import PREFACE, sized
 
 ANY = StreamState.ANY
@@ -31,7 +31,7 @@ KILOBYTE = 1 << 10
 
 @contextmanager
 def served(config: NodeConfig) -> Iterator[EventStoreDBClient]:
-    with NodeThread(config) as node, EventStoreDBClient(f"esdb://{node.address}?Tls=false") as client:
+    with ServedNode(config) as node, EventStoreDBClient(f"esdb://{node.address}?Tls=false") as client:
         yield client
 
 
@@ -58,7 +58,7 @@ def test_groups_beyond_the_limit_are_refused(tmp_path: Path) -> None:
 
 
 def test_connections_beyond_the_limit_are_refused_and_others_go_on(tmp_path: Path) -> None:
-    with NodeThread(NodeConfig(data=tmp_path, port=0, limits=NodeLimits(max_connections=3))) as node:
+    with ServedNode(NodeConfig(data=tmp_path, port=0, limits=NodeLimits(max_connections=3))) as node:
         host, _, port = node.address.rpartition(":")
         with EventStoreDBClient(f"esdb://{node.address}?Tls=false") as client, ExitStack() as stack:
             append(client, "s", 1)
@@ -116,7 +116,7 @@ def test_headers_beyond_the_limit_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_peer_that_gives_no_sign_of_life_is_disconnected(tmp_path: Path) -> None:
-    with NodeThread(NodeConfig(data=tmp_path, port=0, limits=NodeLimits(keepalive=0.2))) as node:
+    with ServedNode(NodeConfig(data=tmp_path, port=0, limits=NodeLimits(keepalive=0.2))) as node:
         host, _, port = node.address.rpartition(":")
         with socket.create_connection((host, int(port)), 20) as silent:
             silent.sendall(PREFACE)

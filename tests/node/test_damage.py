@@ -32,7 +32,7 @@ from kt_es.node.store.storage import (
     u64,
 )
 from kt_es.node.store.streams import Expected
-from tests.contracts.nodes import NodeThread
+from tests.contracts.nodes import ServedNode
 
 STREAMS, EVENTS = 8, 40
 Content = tuple[list[bytes], list[list[bytes]], int]
@@ -176,7 +176,7 @@ def test_a_node_stops_when_it_meets_a_damaged_block(made: Path, tmp_path: Path) 
     data = bytearray(tables[-1].read_bytes())
     data[len(data) // 3] ^= 0xFF
     tables[-1].write_bytes(data)
-    node = NodeThread(NodeConfig(data=copy, port=0))
+    node = ServedNode(NodeConfig(data=copy, port=0))
     node.start()
     answers: list[str] = []
     with EventStoreDBClient(f"esdb://{node.address}?Tls=false") as client:
@@ -274,7 +274,7 @@ def test_an_end_that_is_not_what_it_says_is_refused_at_the_start(copy: Path) -> 
         damaged = copy.with_name(f"damaged-{at}")
         shutil.copytree(copy, damaged)
         change(damaged, puts, deletes)
-        node = NodeThread(NodeConfig(data=damaged, port=0))
+        node = ServedNode(NodeConfig(data=damaged, port=0))
         with pytest.raises((DamageError, StorageError)):
             node.start()
         # It has let go of the data.

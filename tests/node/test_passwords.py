@@ -14,7 +14,7 @@ from kt_es.eventstore.streams import ANY, content_event
 from kt_es.node.access.users import add
 from kt_es.node.server import NodeConfig
 from tests.contracts.certificates import certify
-from tests.contracts.nodes import NodeThread
+from tests.contracts.nodes import ServedNode
 
 PASSWORDS = ("p@ss", "a/b", "a#b", "a?b", "a:b", "50%", "%40", "a+b & c=d", "pässwörter", "plain")
 
@@ -28,7 +28,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         add(folder / "data", f"u{number}", password, ["$admins"])
     add(folder / "data", "u@home", "p", ["$admins"])
     config = NodeConfig(folder / "data", port=0, tls_cert=made.certificate, tls_key=made.key)
-    with NodeThread(config) as node:
+    with ServedNode(config) as node:
         yield node.address, made.authority
 
 

@@ -12,7 +12,7 @@ from kt_es.eventstore.driver import EventStoreDBClient, EventStoreDBClientExcept
 from kt_es.node.access.users import add, remove
 from kt_es.node.server import NodeConfig
 from tests.contracts.certificates import certify
-from tests.contracts.nodes import NodeThread, events
+from tests.contracts.nodes import ServedNode, events
 from tests.contracts.secure import ANYONE, Secure, answer, secure_node
 
 ANY, NO_STREAM = StreamState.ANY, StreamState.NO_STREAM
@@ -56,7 +56,7 @@ def test_a_link_shows_nothing_that_may_not_be_read(users: Secure, name: str) -> 
 
 def test_an_open_node_with_its_first_user_is_open_no_more(tmp_path: Path, name: str) -> None:
     config = NodeConfig(tmp_path, port=0)
-    with NodeThread(config) as node, EventStoreDBClient(f"esdb://{node.address}?Tls=false") as client:
+    with ServedNode(config) as node, EventStoreDBClient(f"esdb://{node.address}?Tls=false") as client:
         client.append_to_stream(name, current_version=NO_STREAM, events=events(1))
         client.create_subscription_to_stream("g", name)
         add(tmp_path, "alice", "pw")
@@ -68,7 +68,7 @@ def test_an_open_node_with_its_first_user_is_open_no_more(tmp_path: Path, name: 
 def test_with_tls_and_no_users_nobody_has_rights(tmp_path: Path, name: str) -> None:
     made = certify(tmp_path)
     config = NodeConfig(tmp_path / "data", port=0, tls_cert=made.certificate, tls_key=made.key)
-    with NodeThread(config) as node:
+    with ServedNode(config) as node:
         uri = f"esdb://alice:pw@{node.address}?Tls=true&TlsCaFile={made.authority}"
         with EventStoreDBClient(uri) as client:
             assert answer(client.get_stream, name) == UNKNOWN
@@ -97,10 +97,10 @@ def test_rights_outlive_a_restart(tmp_path: Path, name: str) -> None:
     def client(address: str, user: str) -> EventStoreDBClient:
         return EventStoreDBClient(f"esdb://{user}:pw@{address}?Tls=true&TlsCaFile={made.authority}")
 
-    with NodeThread(config) as node, client(node.address, "alice") as alice:
+    with ServedNode(config) as node, client(node.address, "alice") as alice:
         acl = {"$acl": {"$w": ["alice"]}}
         alice.set_stream_metadata(name, metadata=acl, current_version=NO_STREAM)
-    with NodeThread(config) as node, client(node.address, "bob") as bob:
+    with ServedNode(config) as node, client(node.address, "bob") as bob:
         assert answer(bob.append_to_stream, name, current_version=ANY, events=events(1)[0]) == DENIED
 
 
@@ -115,5 +115,5 @@ def test_a_client_without_the_authority_does_not_connect(users: Secure, tmp_path
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
 def test_what_others_reach_is_not_started_without_tls(tmp_path: Path, host: str) -> None:
     with pytest.raises(ConfigError, match="not loopback"):
-        NodeThread(NodeConfig(tmp_path, host=host, port=0)).start()
+        ServedNode(NodeConfig(tmp_path, host=host, port=0)).start()
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ from kt_es.node.access.users import add
 from kt_es.node.server import NodeConfig
 from kt_es.node.stopped import opened
 from tests.contracts.certificates import certify
-from tests.contracts.nodes import NodeThread
+from tests.contracts.nodes import ServedNode
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Event]
     folder = tmp_path_factory.mktemp("node")
     made, data = certify(folder), folder / "data"
     add(data, "root", "pw", ["$admins"])
-    with NodeThread(NodeConfig(data, port=0, tls_cert=made.certificate, tls_key=made.key)) as node:
+    with ServedNode(NodeConfig(data, port=0, tls_cert=made.certificate, tls_key=made.key)) as node:
         log = connect(f"esdb://root:pw@{node.address}?TlsCaFile={made.authority}")
         log.set_metadata("s", {"$acl": {"$r": "$admins", "$w": "$admins"}}, NO_STREAM)
         log.append("s", ANY, [content_event("s", "T", b"%d" % number) for number in range(300)])
@@ -58,7 +58,7 @@ def test_it_is_left_as_it_was(stopped: tuple[Path, list[Event]]) -> None:
 
 
 def test_a_stream_that_is_deleted_is_told(tmp_path: Path) -> None:
-    with NodeThread(NodeConfig(tmp_path, port=0, anonymous=True)) as node:
+    with ServedNode(NodeConfig(tmp_path, port=0, anonymous=True)) as node:
         log = connect(f"esdb://{node.address}?Tls=false")
         log.append("s", ANY, [content_event("s", "T", b"x")])
         log._client.tombstone_stream("s", current_version=0)

@@ -20,7 +20,7 @@ from kt_es.node.store.rocks import RocksStorage
 from kt_es.node.store.storage import StorageError
 from kt_es.node.store.streams import Expected, Wrong
 from kt_es.node.store.transaction import Transaction
-from tests.contracts.nodes import NodeThread
+from tests.contracts.nodes import ServedNode
 
 ANY = Expected.ANY
 
@@ -178,9 +178,9 @@ def test_a_command_that_cannot_be_run_fails_alone(tmp_path: Path) -> None:
 
 
 def test_one_process_holds_the_data(tmp_path: Path) -> None:
-    with NodeThread(NodeConfig(data=tmp_path, port=0)), pytest.raises(LockedError, match="in use"):
+    with ServedNode(NodeConfig(data=tmp_path, port=0)), pytest.raises(LockedError, match="in use"):
         run(NodeConfig(data=tmp_path, port=0))
-    with NodeThread(NodeConfig(data=tmp_path, port=0)) as node:
+    with ServedNode(NodeConfig(data=tmp_path, port=0)) as node:
         assert node.address.startswith("127.0.0.1:")
 
 

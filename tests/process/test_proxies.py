@@ -18,7 +18,7 @@ from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.esdb_client import plain_client
 from kt_es.node.server import NodeConfig
 from kt_es.process.network import is_loopback, proxy_for, uses_proxies
-from tests.contracts.nodes import NodeThread
+from tests.contracts.nodes import ServedNode
 
 NAMES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "no_proxy", "no_grpc_proxy")
 
@@ -68,7 +68,7 @@ def test_nothing_on_this_machine_is_asked_through_a_proxy(here: str) -> None:
 
 @pytest.mark.usefixtures("proxied")
 def test_an_event_log_on_this_machine_is_not_asked_through_a_proxy(tmp_path: Path) -> None:
-    with NodeThread(NodeConfig(tmp_path, port=0, anonymous=True)) as node:
+    with ServedNode(NodeConfig(tmp_path, port=0, anonymous=True)) as node:
         port = node.address.rpartition(":")[2]
         for target in (node.address, f"localhost:{port}", f"{node.address},127.0.0.1:1"):
             log = connect(f"esdb://{target}?Tls=false")
