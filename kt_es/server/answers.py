@@ -16,6 +16,7 @@ from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.entries import Mutation, Opening
 from kt_es.formats.heads import MAX_CHECKPOINT
 from kt_es.formats.ranges import MAX_RANGE, MAX_RANGE_ANSWER, RangeAnswer, RangeEpoch
+from kt_es.ledger.authorized import entry_at
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.openings import Missing, Openings, read_opening
 from kt_es.ledger.proofs import map_root_at, prove_range, roots_from
@@ -123,7 +124,7 @@ def answer_range(
     for event, root in roots_from(ledger, map_root_at(ledger, committed, first), first, last):
         if shown is None or shown[0] != root.hash:
             proof, leaf = ledger.map.find(root, index)
-            (mutation,) = ledger.mutations_at([leaf])
+            mutation = entry_at(ledger, leaf)
             at = None
             if mutation is not None:
                 if mutation.entry_hash not in mutations:
