@@ -121,7 +121,7 @@ def answer_range(
     mutations: dict[bytes, tuple[int, Mutation]] = {}
     size = 0
     shown: tuple[bytes, MapProof, int | None] | None = None
-    for event, root in roots_from(ledger, map_root_at(ledger, committed, first), first, last):
+    for smh, root in roots_from(ledger, map_root_at(ledger, committed, first), first, last):
         if shown is None or shown[0] != root.hash:
             proof, leaf = ledger.map.find(root, index)
             mutation = entry_at(ledger, leaf)
@@ -132,10 +132,10 @@ def answer_range(
                     size += len(mutation.encode()) + 8
                 at = mutations[mutation.entry_hash][0]
             shown = (root.hash, proof, at)
-        size += len(event.smh_bytes) + 34 * (len(shown[1].siblings) + 2) + 32
+        size += len(smh) + 34 * (len(shown[1].siblings) + 2) + 32
         if epochs and size > _ROOM:
             break
-        epochs.append(RangeEpoch(event.smh_bytes, shown[1], shown[2]))
+        epochs.append(RangeEpoch(smh, shown[1], shown[2]))
     named = max((epoch.mutation for epoch in epochs if epoch.mutation is not None), default=-1) + 1
     kept = tuple(mutation for _, mutation in mutations.values())[:named]
     heads_proof = prove_range(ledger, committed, first - 1, [epoch.smh_bytes for epoch in epochs])

@@ -18,7 +18,7 @@ from kt_es.formats.labels import normalize_label
 from kt_es.formats.proofs import ErasureProof, LookupAnswer, encode_configs
 from kt_es.ledger.authorized import entry_at, history
 from kt_es.ledger.ledger import Ledger, config_chain
-from kt_es.ledger.proofs import map_root_at, prove_consistency, prove_erasure, prove_head
+from kt_es.ledger.proofs import map_root_at, prove_consistency, prove_erasure, prove_head, prove_smh
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.merkle.map import LeafRef
@@ -140,15 +140,18 @@ class DirectoryReader:
         name = normalize_label(label, self.config(committed).label_policy)
         wanted = self._kept(committed, epoch)
         index, vrf_proof = self.indexer.locate(name)
-        latest, head = self._head(committed, committed.epoch), self._head(committed, wanted)
+        latest = self._head(committed, committed.epoch)
+        smh, inclusion = latest.event.smh_bytes, latest.inclusion
+        if wanted != committed.epoch:
+            smh, inclusion = prove_smh(self.ledger, committed, wanted)
         root = map_root_at(self.ledger, committed, wanted)
         proof, leaf = self.ledger.map.find(root, index)
         mutation = entry_at(self.ledger, leaf)
         opening, erasure = self._opened(committed, name, mutation, wanted)
         answer = LookupAnswer(
             latest.event.heads_checkpoint,
-            head.event.smh_bytes,
-            head.inclusion,
+            smh,
+            inclusion,
             vrf_proof,
             proof,
             mutation,

@@ -8,11 +8,13 @@ import pytest
 
 from kt_es.errors import DivergenceError, EquivocationError, UnavailableError, UnverifiedRowError
 from kt_es.eventstore.streams import content_event
-from kt_es.formats.queue import Record, decode_records, encode_records
+from kt_es.formats.heads import HeadEvent
+from kt_es.formats.queue import CONFIG, Record, decode_records, encode_records
 from kt_es.ledger.adoption import Adoption
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.openings import Missing, read_opening
+from kt_es.ledger.proofs import prove_head, prove_smh
 from kt_es.ledger.retention import check_epoch, prune
 from kt_es.ledger.shared_store import LOCAL
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
@@ -21,7 +23,16 @@ from kt_es.merkle.pages import LEAF_SIZE, decode_page
 from signer.patrol import Patrol
 from tests import builders as b
 from tests.reference.frontends import front, until
-from tests.reference.lies import LIES, another_head, are_true, gone, mend_of, nodes_of, rows
+from tests.reference.lies import (
+    LIES,
+    another_head,
+    are_true,
+    gone,
+    mend_of,
+    nodes_of,
+    other_checkpoints,
+    rows,
+)
 from tests.reference.memory_log import MemoryLog
 from tests.reference.sharing import Replicas, SharedStreams, ledger_of
 from tests.reference.signing import LIMITS, NAMES, check_logs, data_of, new_signer
@@ -210,3 +221,27 @@ def test_leaves_of_the_map_are_where_the_pages_say() -> None:
         if slot is not None and len(slot) == LEAF_SIZE
     ]
     assert {leaf_ref(slot).version for slot in slots} == {1, 2, 3, 5}
+
+
+def test_a_head_is_proven_with_the_key_that_signed_it() -> None:
+    """Its config and its signer key were replaced since then, and its epoch is not the newest any more."""
+    streams = SharedStreams()
+    streams.put_user("alice")
+    streams.epoch()
+    keys = [b.private_key("successor")]
+    successor = b.config(signer_keys=keys, previous=b.signed_config().config.hash)
+    streams.queue(CONFIG, b.signed_config(successor, [b.SIGNER, *keys]).encode())
+    streams.epoch()
+    streams.use_key(keys[0])
+    streams.epoch()
+    committed = streams.ledger.committed
+    ledger = streams.adoption().ledger
+    for epoch in (1, 2, 3):
+        event, _ = prove_head(ledger, committed, epoch)
+        assert event == HeadEvent.decode(data_of(streams.log, NAMES.heads)[epoch - 1][1])
+    lie = rows("heads", other_checkpoints("mutations_checkpoint"))(streams.replicas)
+    streams.replicas.write(lie)
+    for epoch in (1, 2, 3):
+        assert prove_smh(ledger, committed, epoch)[0]
+        with pytest.raises(UnverifiedRowError, match="a wrong head"):
+            prove_head(ledger, committed, epoch)

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.formats.entries import Mutation
 from kt_es.formats.erasures import Erasure, ErasureReason
 from kt_es.formats.heads import HeadEvent, SignedMapHead
+from kt_es.formats.notes import Note, parse_note, sign_note
 from kt_es.formats.queue import Item, ItemKind, Record, Verdict
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.store import Change
@@ -99,6 +101,42 @@ def another_head(key: PrivateKey) -> Callable[[bytes, bytes, Rows], bytes]:
         return replace(event, smh_bytes=SignedMapHead.sign(head, key).encode()).encode()
 
     return change
+
+
+def other_checkpoints(*names: str) -> Callable[[bytes, bytes, Rows], bytes]:
+    """Checkpoints that the directory has signed in the epoch after."""
+
+    def change(key: bytes, value: bytes, there: Rows) -> bytes:
+        other = HeadEvent.decode(next_row(key, value, there))
+        changed: dict[str, Any] = {name: getattr(other, name) for name in names}
+        return replace(HeadEvent.decode(value), **changed).encode()
+
+    return change
+
+
+def swapped_checkpoints(_key: bytes, value: bytes, _rows: Rows) -> bytes:
+    event = HeadEvent.decode(value)
+    return HeadEvent(event.smh_bytes, event.mutations_checkpoint, event.heads_checkpoint).encode()
+
+
+def checkpoint(name: str, change: Callable[[Note], str]) -> Callable[[bytes, bytes, Rows], bytes]:
+    """What ``change`` makes of one of the two checkpoints."""
+
+    def changed(_key: bytes, value: bytes, _rows: Rows) -> bytes:
+        event = HeadEvent.decode(value)
+        made: dict[str, Any] = {name: change(parse_note(getattr(event, name)))}
+        return replace(event, **made).encode()
+
+    return changed
+
+
+def unsigned(note: Note) -> str:
+    signed = replace(note.signatures[0], signature=note.signatures[0].signature[::-1])
+    return replace(note, signatures=(signed,)).encode()
+
+
+def by_stranger(note: Note) -> str:
+    return sign_note(note.text, note.signatures[0].name, b.private_key("eve"))
 
 
 def next_row(key: bytes, _value: bytes, there: Rows) -> bytes:
@@ -258,6 +296,17 @@ LIES: dict[str, Lie] = {
     "heads of other epochs": rows("heads", next_row),
     "other heads that the directory signed": rows("heads", another_head(b.SIGNER)),
     "other heads by a stranger": rows("heads", another_head(b.private_key("eve"))),
+    "heads with other checkpoints of the heads": rows("heads", other_checkpoints("heads_checkpoint")),
+    "heads with other checkpoints of the records": rows("heads", other_checkpoints("mutations_checkpoint")),
+    "heads with other checkpoints": rows(
+        "heads", other_checkpoints("heads_checkpoint", "mutations_checkpoint")
+    ),
+    "heads with swapped checkpoints": rows("heads", swapped_checkpoints),
+    **{
+        f"heads with {what} {name}": rows("heads", checkpoint(name, change))
+        for what, change in (("unsigned", unsigned), ("a stranger's", by_stranger))
+        for name in ("heads_checkpoint", "mutations_checkpoint")
+    },
     "no entries": rows("entries", gone),
     "damaged entries": rows("entries", garbage),
     "entries of others": rows("entries", next_row),
