@@ -23,19 +23,15 @@ from kt_es.errors import (
 )
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.evidence import contradicting_checkpoints, contradicting_heads
-from kt_es.formats.configs import Config, SignedConfig
+from kt_es.formats.configs import SignedConfig
 from kt_es.formats.heads import (
     MAP_HEAD,
-    Checkpoint,
     HeadEvent,
     SignedMapHead,
-    heads_origin,
-    mutations_origin,
-    open_checkpoint,
 )
+from kt_es.ledger.head_events import check_signatures, config_of, sealed
 from kt_es.ledger.ledger import Ledger, check_chain, config_chain
 from kt_es.ledger.rows import EMPTY_LOG, Committed
-from kt_es.merkle.log import LogState
 from kt_es.merkle.map import EMPTY_ROOT
 
 # The errors after which a follower must not go on: the log is wrong, whatever is tried again.
@@ -96,8 +92,9 @@ def check_state(committed: Committed, event: HeadEvent, chain: Sequence[SignedCo
             f"{where}: records_next is {committed.records_next}, must be 1 to {committed.log.size}: "
             f"one event for each record at most"
         )
-    config = _config_of(chain, head.config_hash, where)
-    check_signatures(event, smh, committed.log, committed.heads, config, where=f"{where}: the stored head")
+    config = config_of(chain, head.config_hash, where)
+    where = f"{where}: the stored head"
+    check_signatures(event, smh, sealed(committed.log), sealed(committed.heads), config, where=where)
 
 
 def _check_nothing(committed: Committed) -> None:
@@ -118,47 +115,6 @@ def compare(where: str, fields: Fields, why: str = "") -> None:
     for name, here, must in fields:
         if here != must:
             raise DivergenceError(f"{where}: {name} is {_shown(here)}, must be {_shown(must)}{why}")
-
-
-def _config_of(chain: Sequence[SignedConfig], config_hash: bytes, where: str) -> Config:
-    """The config that was in force when the head was signed: a change holds from the next epoch on."""
-    for signed in reversed(chain):
-        if signed.config.hash == config_hash:
-            return signed.config
-    raise DivergenceError(
-        f"{where}: the config in force is {chain[-1].config.hash.hex()}, neither it nor one before it is "
-        f"{config_hash.hex()}, as its head says"
-    )
-
-
-def check_signatures(
-    event: HeadEvent, smh: SignedMapHead, log: LogState, heads: LogState, config: Config, *, where: str
-) -> None:
-    """Verify the signatures of a head event, and compare its two checkpoints with the logs.
-
-    Args:
-        log: The log of mutations at the end of the head's epoch.
-        heads: The log of heads, with this head.
-        config: The config in force, whose key signed the event.
-
-    Raises:
-        DivergenceError: ``where`` begins its message.
-    """
-    logs = (
-        (event.heads_checkpoint, heads_origin(config.origin), heads),
-        (event.mutations_checkpoint, mutations_origin(config.origin), log),
-    )
-    try:
-        smh.verify(config.origin, config.signer_key)
-        for text, origin, state in logs:
-            signed = open_checkpoint(text, origin, [config.signer_key.raw])
-            if signed != Checkpoint(origin, state.size, state.root()):
-                raise DivergenceError(
-                    f"{where}: the checkpoint of {origin} is not of these records: its root is "
-                    f"{signed.root.hex()} at {signed.size}, must be {state.root().hex()} at {state.size}"
-                )
-    except (MalformedError, VerificationError) as error:
-        raise DivergenceError(f"{where}: {error}") from None
 
 
 def _shown(value: object) -> str:

@@ -212,13 +212,14 @@ def check_key(chain: Sequence[SignedConfig], epoch: int, config_hash: bytes, pin
 def last_head(ledger: Ledger) -> tuple[HeadEvent, MapHead]:
     """Return the head of the committed epoch, which every process keeps itself."""
     epoch = ledger.committed.epoch
-    return decoded_head(epoch, ledger.tables.heads.event(epoch))
+    event = ledger.tables.heads.event(epoch)
+    return event, decoded_head(epoch, event.smh_bytes).head
 
 
-def decoded_head(epoch: int, event: HeadEvent) -> tuple[HeadEvent, MapHead]:
-    """Return a stored head event with its head; ``UnverifiedRowError`` if the head is damaged."""
+def decoded_head(epoch: int, smh: bytes) -> SignedMapHead:
+    """Decode the stored SMH of an epoch; ``UnverifiedRowError`` if it is damaged."""
     try:
-        return event, SignedMapHead.decode(event.smh_bytes).head
+        return SignedMapHead.decode(smh)
     except MalformedError as error:
         raise UnverifiedRowError(
             f"the head of epoch {epoch} in the data directory is damaged: {error}"

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from kt_es.crypto.hashes import log_leaf_hash
-from kt_es.errors import MalformedError, UnverifiedRowError, VerificationError
-from kt_es.formats.heads import HeadEvent, MapHead
+from kt_es.errors import DivergenceError, MalformedError, UnverifiedRowError, VerificationError
+from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.proofs import ErasureProof
-from kt_es.ledger.ledger import Ledger, decoded_head
+from kt_es.ledger.head_events import check_signatures, config_of
+from kt_es.ledger.ledger import Ledger, config_chain, decoded_head
 from kt_es.ledger.rows import Committed, StoredErasure
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.merkle.log import LogState, ProofPlan, plan_consistency, plan_inclusion, plan_range, plan_state
@@ -31,39 +32,82 @@ _T = TypeVar("_T")
 
 
 def prove_head(ledger: Ledger, committed: Committed, epoch: int) -> tuple[HeadEvent, Proof]:
-    """Return the head of ``epoch``, and prove it in the log of heads of ``committed`` (RFC 6962, 2.1.1)."""
-    size = committed.heads.size
+    """Return the head event of ``epoch``, and prove its SMH as ``prove_smh`` does.
+
+    The log of heads does not cover the two checkpoints in the event. Those of a shared store are compared
+    with the logs, and the signatures are verified by the config that was in force.
+    """
 
     def attempt(again: bool) -> tuple[HeadEvent, Proof]:
-        event = ledger.tables.heads.event(epoch, again=again)
-        proof = _proof(ledger, HEADS_LOG, plan_inclusion(epoch - 1, size), again=again)
+        event, proof = _included(ledger, committed, epoch, again=again)
         if ledger.store.is_shared:
-            root = log_root_from_inclusion(epoch - 1, size, log_leaf_hash(event.smh_bytes), proof)
-            require_root("head", root, committed.heads.root())
+            heads_root = _root_at(ledger, HEADS_LOG, epoch, committed.heads, again=again)
+            _check_event(ledger, committed, event, decoded_head(epoch, event.smh_bytes), heads_root)
         return event, proof
 
     return _twice(ledger, attempt)
 
 
-def head_at(ledger: Ledger, epoch: int) -> tuple[HeadEvent, MapHead]:
-    """Return the published head of an epoch up to the committed one. That of a shared store is verified."""
+def prove_smh(ledger: Ledger, committed: Committed, epoch: int) -> tuple[bytes, Proof]:
+    """Return the SMH of ``epoch``, and prove it in the log of heads of ``committed`` (RFC 6962, 2.1.1)."""
+
+    def attempt(again: bool) -> tuple[bytes, Proof]:
+        event, proof = _included(ledger, committed, epoch, again=again)
+        return event.smh_bytes, proof
+
+    return _twice(ledger, attempt)
+
+
+def _included(ledger: Ledger, committed: Committed, epoch: int, *, again: bool) -> tuple[HeadEvent, Proof]:
+    """Return a head event whose SMH is in the log of heads, and the proof. Nothing else of it is verified."""
+    size = committed.heads.size
+    event = ledger.tables.heads.event(epoch, again=again)
+    proof = _proof(ledger, HEADS_LOG, plan_inclusion(epoch - 1, size), again=again)
     if ledger.store.is_shared:
-        event, _ = prove_head(ledger, ledger.committed, epoch)
+        root = log_root_from_inclusion(epoch - 1, size, log_leaf_hash(event.smh_bytes), proof)
+        require_root("head", root, committed.heads.root())
+    return event, proof
+
+
+def _check_event(
+    ledger: Ledger, committed: Committed, event: HeadEvent, smh: SignedMapHead, heads_root: bytes
+) -> None:
+    """Verify a head event whose SMH is in the log of heads. ``heads_root`` is that of the log with it."""
+    head, in_force = smh.head, committed.standing.config
+    where = f"head of epoch {head.epoch}"
+    try:
+        if in_force is not None and in_force.config.hash == head.config_hash:
+            config = in_force.config
+        else:
+            config = config_of(config_chain(ledger, committed), head.config_hash, where)
+        sealed = (head.log_size, head.log_root), (head.epoch, heads_root)
+        check_signatures(event, smh, *sealed, config, where=where)
+    except DivergenceError as error:
+        raise UnverifiedRowError(f"the shared store has a wrong head: {error}") from None
+
+
+def head_at(ledger: Ledger, epoch: int) -> tuple[bytes, MapHead]:
+    """Return the published SMH of an epoch up to the committed one, and the head in it.
+
+    That of a shared store is verified.
+    """
+    if ledger.store.is_shared:
+        smh, _ = prove_smh(ledger, ledger.committed, epoch)
     else:
-        event = ledger.tables.heads.event(epoch)
-    return decoded_head(epoch, event)
+        smh = ledger.tables.heads.event(epoch).smh_bytes
+    return smh, decoded_head(epoch, smh).head
 
 
-def roots_from(ledger: Ledger, root: Root, first: int, last: int) -> Iterator[tuple[HeadEvent, Root]]:
-    """Yield the head and the map of each epoch from ``first``, whose map is ``root``, up to ``last``.
+def roots_from(ledger: Ledger, root: Root, first: int, last: int) -> Iterator[tuple[bytes, Root]]:
+    """Yield the SMH and the map of each epoch from ``first``, whose map is ``root``, up to ``last``.
 
     A map whose root is another than that of the epoch before was written in its own epoch.
     """
     for epoch in range(first, last + 1):
-        event, head = head_at(ledger, epoch)
+        smh, head = head_at(ledger, epoch)
         if head.map_root != root.hash:
             root = Root(epoch, head.map_root, head.map_size)
-        yield event, root
+        yield smh, root
 
 
 def map_root_at(ledger: Ledger, committed: Committed, epoch: int) -> Root:
@@ -174,8 +218,7 @@ def prove_erasure(
     inclusion = _twice(ledger, attempt)
     if covering == answered:
         return ErasureProof(erasure.record, inclusion, None, ())
-    event, beside = prove_head(ledger, committed, covering)
-    return ErasureProof(erasure.record, inclusion, event.smh_bytes, beside)
+    return ErasureProof(erasure.record, inclusion, *prove_smh(ledger, committed, covering))
 
 
 def proven_erasure(

@@ -17,8 +17,9 @@ from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.configs import Config, SignedConfig
 from kt_es.formats.heads import MAP_HEAD, HeadEvent, MapHead, SignedMapHead
 from kt_es.formats.queue import RECORDS, Item, ItemKind, Record, RecordPacker, decode_records
-from kt_es.ledger.anchor import Anchor, check_commit, check_signatures, compare
+from kt_es.ledger.anchor import Anchor, check_commit, compare
 from kt_es.ledger.fold import EpochFold
+from kt_es.ledger.head_events import check_signatures, sealed
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rows import Committed
 
@@ -254,4 +255,4 @@ def check_head_event(
     where = f"head of epoch {head.epoch}"
     compare(where, [(name, getattr(published.head, name), getattr(head, name)) for name in head.__slots__])
     heads, _ = state.heads.append([log_leaf_hash(event.smh_bytes)])
-    check_signatures(event, published, state.log, heads, config, where=where)
+    check_signatures(event, published, sealed(state.log), sealed(heads), config, where=where)

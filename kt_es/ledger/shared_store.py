@@ -21,6 +21,8 @@ SHARED = ("pages", "entries", "nodes", "heads", "configs", "erasures", "states",
 CACHED = frozenset(("entries", "nodes"))
 """Families whose rows are kept in memory. ``PageCache`` keeps pages, after they were verified."""
 ERASURES = "erasures"
+FACTS = "facts"
+"""No family: what was verified of rows (``SharedStore.remember``)."""
 PINNED_EPOCHS = 2
 UNDER_WAY = 2
 """Writes that may be under way at the same time. Each is a slice of an epoch."""
@@ -124,6 +126,14 @@ class SharedStore:
     def forget_erasures(self) -> None:
         """Read erasures again: an epoch with erasures is going to be adopted."""
         self._erased += 1
+
+    def remember(self, fact: bytes) -> None:
+        """Keep a fact that was verified about a row, with the rows in memory. ``fact`` is a hash of it."""
+        self._rows.put((FACTS, fact), b"")
+
+    def remembers(self, fact: bytes) -> bool:
+        """Return whether ``fact`` was kept. Facts that were not used for long are forgotten."""
+        return self._rows.get((FACTS, fact)) is not None
 
     def write(self, changes: Iterable[Change], sync: bool = True) -> None:
         local: list[Change] = []

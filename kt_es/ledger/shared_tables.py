@@ -106,6 +106,17 @@ class SharedEntryTable(EntryTable):
         ``UnverifiedRowError`` if one is missing or damaged.
         """
         found: list[tuple[int, Mutation]] = []
+        for epoch, mutation in self.back(leaf):
+            if mutation.entry.version <= after:
+                break
+            found.append((epoch, mutation))
+        return reversed(found)
+
+    def back(self, leaf: LeafRef) -> Iterator[tuple[int, Mutation]]:
+        """Yield ``(epoch, mutation)`` of ``leaf``, then of the version before, and so on to the first one.
+
+        The entry of ``leaf`` may also be of an epoch before ``leaf.version``. Raises what ``history`` raises.
+        """
         wanted: bytes | None = leaf.entry_hash
         for key, row in self.store.scan(self.FAMILY, leaf.index, start=self.key(leaf), reverse=True):
             if key[-HASH_LENGTH:] != wanted:
@@ -113,10 +124,9 @@ class SharedEntryTable(EntryTable):
             epoch = int.from_bytes(key[INDEX_LENGTH:-HASH_LENGTH])
             mutation = mutation_of(LeafRef(leaf.index, wanted, epoch), entry_in(row))
             wanted = mutation.entry.previous
-            if mutation.entry.version > after:
-                found.append((epoch, mutation))
-            if wanted is None or mutation.entry.version <= after:
-                return reversed(found)
+            yield epoch, mutation
+            if wanted is None:
+                return
         raise UnverifiedRowError(f"an earlier version of the entry at index {leaf.index.hex()} is missing")
 
 

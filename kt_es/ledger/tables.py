@@ -110,6 +110,11 @@ def entry_in(row: bytes) -> StoredEntry:
 
 def mutation_of(leaf: LeafRef, stored: StoredEntry | None) -> Mutation:
     """Return the mutation of a leaf of the map; ``UnverifiedRowError`` if it is missing or another one."""
+    return entry_of(leaf, stored)[1]
+
+
+def entry_of(leaf: LeafRef, stored: StoredEntry | None) -> tuple[StoredEntry, Mutation]:
+    """Return what is stored of a leaf, with its mutation. Raises what ``mutation_of`` raises."""
     if stored is None:
         raise UnverifiedRowError(f"the entry at index {leaf.index.hex()} of epoch {leaf.version} is missing")
     try:
@@ -118,7 +123,7 @@ def mutation_of(leaf: LeafRef, stored: StoredEntry | None) -> Mutation:
         raise UnverifiedRowError(f"the entry at index {leaf.index.hex()} is damaged: {error}") from None
     if mutation.entry_hash != leaf.entry_hash:
         raise UnverifiedRowError(f"the entry at index {leaf.index.hex()} is not the one in the map")
-    return mutation
+    return stored, mutation
 
 
 @dataclass(frozen=True, slots=True)

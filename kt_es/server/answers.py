@@ -16,6 +16,7 @@ from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.entries import Mutation, Opening
 from kt_es.formats.heads import MAX_CHECKPOINT
 from kt_es.formats.ranges import MAX_RANGE, MAX_RANGE_ANSWER, RangeAnswer, RangeEpoch
+from kt_es.ledger.authorized import entry_at
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.openings import Missing, Openings, read_opening
 from kt_es.ledger.proofs import map_root_at, prove_range, roots_from
@@ -120,10 +121,10 @@ def answer_range(
     mutations: dict[bytes, tuple[int, Mutation]] = {}
     size = 0
     shown: tuple[bytes, MapProof, int | None] | None = None
-    for event, root in roots_from(ledger, map_root_at(ledger, committed, first), first, last):
+    for smh, root in roots_from(ledger, map_root_at(ledger, committed, first), first, last):
         if shown is None or shown[0] != root.hash:
             proof, leaf = ledger.map.find(root, index)
-            (mutation,) = ledger.mutations_at([leaf])
+            mutation = entry_at(ledger, leaf)
             at = None
             if mutation is not None:
                 if mutation.entry_hash not in mutations:
@@ -131,10 +132,10 @@ def answer_range(
                     size += len(mutation.encode()) + 8
                 at = mutations[mutation.entry_hash][0]
             shown = (root.hash, proof, at)
-        size += len(event.smh_bytes) + 34 * (len(shown[1].siblings) + 2) + 32
+        size += len(smh) + 34 * (len(shown[1].siblings) + 2) + 32
         if epochs and size > _ROOM:
             break
-        epochs.append(RangeEpoch(event.smh_bytes, shown[1], shown[2]))
+        epochs.append(RangeEpoch(smh, shown[1], shown[2]))
     named = max((epoch.mutation for epoch in epochs if epoch.mutation is not None), default=-1) + 1
     kept = tuple(mutation for _, mutation in mutations.values())[:named]
     heads_proof = prove_range(ledger, committed, first - 1, [epoch.smh_bytes for epoch in epochs])

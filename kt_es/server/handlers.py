@@ -16,10 +16,12 @@ from kt_es.formats.entries import Mutation, Opening
 from kt_es.formats.heads import HeadEvent
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.proofs import ErasureProof, LookupAnswer, encode_configs
+from kt_es.ledger.authorized import entry_at, history
 from kt_es.ledger.ledger import Ledger, config_chain
-from kt_es.ledger.proofs import map_root_at, prove_consistency, prove_erasure, prove_head
+from kt_es.ledger.proofs import map_root_at, prove_consistency, prove_erasure, prove_head, prove_smh
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
+from kt_es.merkle.map import LeafRef
 from kt_es.server.answers import Indexer, OpeningReader, answer_range, check_range
 from kt_es.server.responses import NotNowError
 
@@ -138,15 +140,18 @@ class DirectoryReader:
         name = normalize_label(label, self.config(committed).label_policy)
         wanted = self._kept(committed, epoch)
         index, vrf_proof = self.indexer.locate(name)
-        latest, head = self._head(committed, committed.epoch), self._head(committed, wanted)
+        latest = self._head(committed, committed.epoch)
+        smh, inclusion = latest.event.smh_bytes, latest.inclusion
+        if wanted != committed.epoch:
+            smh, inclusion = prove_smh(self.ledger, committed, wanted)
         root = map_root_at(self.ledger, committed, wanted)
         proof, leaf = self.ledger.map.find(root, index)
-        (mutation,) = self.ledger.mutations_at([leaf])
+        mutation = entry_at(self.ledger, leaf)
         opening, erasure = self._opened(committed, name, mutation, wanted)
         answer = LookupAnswer(
             latest.event.heads_checkpoint,
-            head.event.smh_bytes,
-            head.inclusion,
+            smh,
+            inclusion,
             vrf_proof,
             proof,
             mutation,
@@ -167,7 +172,7 @@ class DirectoryReader:
         page: list[tuple[int, Mutation]] = []
         size = 0
         more = False
-        for epoch, mutation in self.ledger.history(committed, index, after):
+        for epoch, mutation in history(self.ledger, committed, index, after):
             size += _shown_size(mutation)
             more = bool(page) and size > MAX_HISTORY_PAGE
             if more:
@@ -225,11 +230,11 @@ class DirectoryReader:
             raise RefusedError(ProblemReason.UNKNOWN_EPOCH, f"the log of {log} is not that large", "to")
         return prove_consistency(self.ledger, committed, LOGS[log], size1, size2)
 
-    def current(self, committed: Committed, index: bytes) -> tuple[Mutation, int] | None:
-        """The entry at ``index`` and the epoch that accepted it."""
+    def current(self, committed: Committed, index: bytes) -> tuple[Mutation, LeafRef] | None:
+        """The entry at ``index``, whose signatures are not verified, and its leaf in the map."""
         leaf = self.ledger.map.lookup(committed.root, index)
         (mutation,) = self.ledger.mutations_at([leaf])
-        return None if leaf is None or mutation is None else (mutation, leaf.version)
+        return None if leaf is None or mutation is None else (mutation, leaf)
 
     def _epoch(self, committed: Committed, epoch: int | None, field: str = "epoch") -> int:
         if epoch is None:

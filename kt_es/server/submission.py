@@ -40,8 +40,10 @@ from kt_es.formats.entries import (
 from kt_es.formats.erasures import MAX_ERASURE, Erasure
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.queue import ERASURE, Verdict
+from kt_es.ledger.authorized import accepted_in
 from kt_es.ledger.proofs import proven_erasure
 from kt_es.ledger.rows import Committed
+from kt_es.merkle.map import LeafRef
 from kt_es.server.availability import Appender, Backlog, LogWatch
 from kt_es.server.batcher import Batcher, Outcome, Waiters
 from kt_es.server.handlers import DirectoryReader
@@ -160,8 +162,11 @@ class Submissions:
     def _accepted_in(self, submission: MutationRequest) -> int | None:
         """The epoch that accepted the entry, if it is the current one now."""
         mutation = Mutation.decode(submission.mutation)
-        held = self.directory.current(self.directory.committed(), mutation.entry.index)
-        return held[1] if held is not None and held[0].entry_hash == mutation.entry_hash else None
+        committed = self.directory.committed()
+        held = self.directory.current(committed, mutation.entry.index)
+        if held is None or held[0].entry_hash != mutation.entry_hash:
+            return None
+        return accepted_in(self.directory.ledger, committed, held[1], held[0])
 
     def _checked(self, committed: Committed, submission: MutationRequest) -> Mutation:
         """The mutation, after checks that it is about this label and this profile."""
@@ -192,9 +197,9 @@ class Submissions:
 
         Other submissions of the coming epoch are unknown here, so only the signer finds conflicts.
         """
-        verdict, epoch = self._verdict(committed, mutation, mutation.entry.index)
-        if verdict is Verdict.REPLAY and epoch is not None:
-            return epoch
+        verdict, held = self._verdict(committed, mutation, mutation.entry.index)
+        if verdict is Verdict.REPLAY and held is not None:
+            return accepted_in(self.directory.ledger, committed, held, mutation)
         if verdict is not Verdict.ACCEPTED:
             raise RefusedError(verdict.label, _meaning(verdict), "mutation")
         return None
@@ -221,8 +226,8 @@ class Submissions:
 
     def _verdict(
         self, committed: Committed, content: Mutation | Erasure, index: bytes
-    ) -> tuple[Verdict, int | None]:
-        """The verdict of the next epoch, and the epoch of the current entry at ``index``."""
+    ) -> tuple[Verdict, LeafRef | None]:
+        """The verdict of the next epoch, and the leaf of the current entry at ``index``."""
         held = self.directory.current(committed, index)
         before = None if held is None else Current(held[0].entry, held[0].entry_hash)
         verdict = decide(Epoch.after(committed.standing), content, before)

@@ -1,0 +1,178 @@
+"""Entries that are answered: of a shared store their signatures and epochs are verified, too.
+
+A leaf of the map has the hash of an entry. The hash covers neither the signatures beside the entry nor the
+epoch that accepted it, so whoever writes to a shared store can change both. Clients refuse such an answer.
+Here they are compared before they are answered, once for each row: ``SharedStore.remember`` keeps the
+outcome.
+A store of one process needs no second look, since its replay has decided about every row.
+
+Not covered: of several valid signatures one may be missing, if those that are left authorize the entry. The
+sequence number of a row is shown by no front end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Sequence
+from functools import cached_property
+
+from kt_es.crypto.hashes import MAP_EMPTY, sha256
+from kt_es.epochs import Current, is_authorized
+from kt_es.errors import UnverifiedRowError
+from kt_es.formats.entries import Mutation
+from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.proofs import head_at, map_root_at
+from kt_es.ledger.rows import Committed
+from kt_es.ledger.shared_store import SharedStore
+from kt_es.ledger.shared_tables import SharedEntryTable
+from kt_es.ledger.tables import StoredEntry, entry_of
+from kt_es.merkle.map import LeafRef, Root
+
+
+def entry_at(ledger: Ledger, leaf: LeafRef | None) -> Mutation | None:
+    """Return the mutation behind a leaf of the map, None for None. Raises what ``entries_at`` raises."""
+    return None if leaf is None else entries_at(ledger, [leaf])[0][1]
+
+
+def entries_at(ledger: Ledger, leaves: Sequence[LeafRef]) -> list[tuple[StoredEntry, Mutation]]:
+    """Return what is stored of each leaf of the map, with the mutation in it.
+
+    Raises:
+        UnverifiedRowError: A row is missing, damaged or not the one of its leaf, or its signatures do not
+            authorize it, also after it was asked for again.
+    """
+    stored = ledger.tables.entries.get_many(leaves)
+    return [_verified(ledger, leaf, row) for leaf, row in zip(leaves, stored, strict=True)]
+
+
+def _verified(ledger: Ledger, leaf: LeafRef, row: StoredEntry | None) -> tuple[StoredEntry, Mutation]:
+    try:
+        return _checked(ledger, leaf, row)
+    except UnverifiedRowError:
+        return _checked(ledger, leaf, ledger.tables.entries.get_many([leaf], again=True)[0])
+
+
+def _checked(ledger: Ledger, leaf: LeafRef, row: StoredEntry | None) -> tuple[StoredEntry, Mutation]:
+    stored, mutation = entry_of(leaf, row)
+    store, entries, previous = ledger.store, ledger.tables.entries, mutation.entry.previous
+    if isinstance(store, SharedStore) and isinstance(entries, SharedEntryTable):
+        fact = _fact(b"signed", leaf, stored.data)
+        if not store.remembers(fact):
+            before = None
+            if previous is not None:
+                _, before = next(entries.back(LeafRef(leaf.index, previous, leaf.version - 1)))
+            _check_signatures(ledger, mutation, before)
+            store.remember(fact)
+    return stored, mutation
+
+
+def _check_signatures(ledger: Ledger, mutation: Mutation, before: Mutation | None) -> None:
+    current = None if before is None else Current(before.entry, before.entry_hash)
+    if not is_authorized(mutation, current, ledger.committed.standing.origin):
+        raise UnverifiedRowError(
+            f"the signatures of version {mutation.entry.version} of the entry at index "
+            f"{mutation.entry.index.hex()} do not authorize it"
+        )
+
+
+def history(
+    ledger: Ledger, committed: Committed, index: bytes, after: int = 0
+) -> Iterator[tuple[int, Mutation]]:
+    """Yield each ``(epoch, mutation)`` above version ``after`` that took effect at ``index``, in order.
+
+    Raises ``UnverifiedRowError`` where the rows of a shared store are missing, damaged or wrong.
+    """
+    if not isinstance(ledger.store, SharedStore):
+        yield from ledger.history(committed, index, after)
+        return
+    # The version before the first one tells who may sign it.
+    versions = list(ledger.history(committed, index, max(0, after - 1)))
+    hashes = [mutation.entry_hash for _, mutation in versions]
+    claims = _Claims(ledger, ledger.store, committed, index)
+    before: Mutation | None = None
+    for at, (epoch, mutation) in enumerate(versions):
+        if mutation.entry.version > after:
+            leaf = LeafRef(index, mutation.entry_hash, epoch)
+            fact = _fact(b"signed", leaf, mutation.encode())
+            if not ledger.store.remembers(fact):
+                _check_signatures(ledger, mutation, before)
+                ledger.store.remember(fact)
+            claims.check(leaf, mutation.entry.previous, hashes[at:])
+            yield epoch, mutation
+        before = mutation
+
+
+def accepted_in(ledger: Ledger, committed: Committed, leaf: LeafRef, mutation: Mutation) -> int:
+    """Return the epoch that accepted ``mutation``, which ``leaf`` of the newest map names.
+
+    Raises ``UnverifiedRowError`` if a page of a shared store names another epoch.
+    """
+    if isinstance(ledger.store, SharedStore):
+        claims = _Claims(ledger, ledger.store, committed, leaf.index)
+        claims.check(leaf, mutation.entry.previous, [leaf.entry_hash])
+    return leaf.version
+
+
+class _Claims:
+    """Compares the epochs that rows of one index claim with the maps of these epochs, as clients do."""
+
+    def __init__(self, ledger: Ledger, store: SharedStore, committed: Committed, index: bytes) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._committed = committed
+        self._index = index
+        self._oldest = min(ledger.oldest, committed.epoch)
+
+    def check(self, leaf: LeafRef, previous: bytes | None, later: Container[bytes]) -> None:
+        """Raise ``UnverifiedRowError`` unless the epoch ``leaf.version`` accepted the entry of ``leaf``.
+
+        The maps of pruned epochs are gone. Of an entry that claims to be of one, only this is compared: the
+        oldest map that is kept has the entry, or one of those after it.
+
+        Args:
+            previous: The hash of the entry before, None for a first version.
+            later: The hashes of the entry and of those after it.
+        """
+        epoch = leaf.version
+        fact = _fact(b"accepted", leaf, b"")
+        if self._store.remembers(fact):
+            return
+        if not 1 <= epoch <= self._committed.epoch:
+            raise self._wrong(epoch)
+        if epoch < self._oldest:
+            if self._at_oldest not in later:
+                raise self._wrong(epoch)
+            return
+        if self._held(self._root_of(epoch)) != leaf.entry_hash:
+            raise self._wrong(epoch)
+        if epoch == 1 or epoch > self._oldest:
+            if (self._held_at(epoch - 1) if epoch > 1 else None) != previous:
+                raise self._wrong(epoch)
+            self._store.remember(fact)
+
+    @cached_property
+    def _at_oldest(self) -> bytes | None:
+        return self._held_at(self._oldest)
+
+    def _held_at(self, epoch: int) -> bytes | None:
+        return self._held(map_root_at(self._ledger, self._committed, epoch))
+
+    def _held(self, root: Root) -> bytes | None:
+        leaf = self._ledger.map.lookup(root, self._index)
+        return None if leaf is None else leaf.entry_hash
+
+    def _root_of(self, epoch: int) -> Root:
+        """Return the map of an epoch that says to have changed it: its root is of the same epoch."""
+        _, head = head_at(self._ledger, epoch)
+        before = head_at(self._ledger, epoch - 1)[1].map_root if epoch > 1 else MAP_EMPTY
+        if head.map_root == before:
+            raise self._wrong(epoch)
+        return Root(epoch, head.map_root, head.map_size)
+
+    def _wrong(self, epoch: int) -> UnverifiedRowError:
+        return UnverifiedRowError(
+            f"an entry at index {self._index.hex()} was not accepted in epoch {epoch}, as its row says"
+        )
+
+
+def _fact(what: bytes, leaf: LeafRef, data: bytes) -> bytes:
+    return sha256(what + leaf.index + leaf.version.to_bytes(8) + leaf.entry_hash + data)

@@ -1,0 +1,66 @@
+"""Head events: the config that was in force, the signatures, and the checkpoints of both logs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kt_es.errors import DivergenceError, MalformedError, VerificationError
+from kt_es.formats.configs import Config, SignedConfig
+from kt_es.formats.heads import (
+    Checkpoint,
+    HeadEvent,
+    SignedMapHead,
+    heads_origin,
+    mutations_origin,
+    open_checkpoint,
+)
+from kt_es.merkle.log import LogState
+
+
+def config_of(chain: Sequence[SignedConfig], config_hash: bytes, where: str) -> Config:
+    """The config that was in force when the head was signed: a change holds from the next epoch on."""
+    for signed in reversed(chain):
+        if signed.config.hash == config_hash:
+            return signed.config
+    raise DivergenceError(
+        f"{where}: the config in force is {chain[-1].config.hash.hex()}, neither it nor one before it is "
+        f"{config_hash.hex()}, as its head says"
+    )
+
+
+Sealed = tuple[int, bytes]
+"""The size and the root of a log, as a checkpoint seals them."""
+
+
+def sealed(log: LogState) -> Sealed:
+    return log.size, log.root()
+
+
+def check_signatures(
+    event: HeadEvent, smh: SignedMapHead, log: Sealed, heads: Sealed, config: Config, *, where: str
+) -> None:
+    """Verify the signatures of a head event, and compare its two checkpoints with the logs.
+
+    Args:
+        log: The log of mutations at the end of the head's epoch.
+        heads: The log of heads, with this head.
+        config: The config in force, whose key signed the event.
+
+    Raises:
+        DivergenceError: ``where`` begins its message.
+    """
+    logs = (
+        (event.heads_checkpoint, heads_origin(config.origin), heads),
+        (event.mutations_checkpoint, mutations_origin(config.origin), log),
+    )
+    try:
+        smh.verify(config.origin, config.signer_key)
+        for text, origin, (size, root) in logs:
+            signed = open_checkpoint(text, origin, [config.signer_key.raw])
+            if signed != Checkpoint(origin, size, root):
+                raise DivergenceError(
+                    f"{where}: the checkpoint of {origin} is not of these records: its root is "
+                    f"{signed.root.hex()} at {signed.size}, must be {root.hex()} at {size}"
+                )
+    except (MalformedError, VerificationError) as error:
+        raise DivergenceError(f"{where}: {error}") from None
