@@ -12,7 +12,7 @@ from kt_es.cli.options import FOLDER, event_log, log_option, patience_option
 from kt_es.cli.output import output_of, settings_of
 from kt_es.cli.shared import required_sharing, shared_ledger
 from kt_es.config import Settings
-from kt_es.errors import DivergenceError, counted
+from kt_es.errors import ConfigError, DivergenceError, counted
 from kt_es.ledger.anchor import check_commit
 from kt_es.ledger.ledger import Ledger, check_pinned
 from kt_es.ledger.opening import open_store
@@ -22,6 +22,10 @@ from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
 
 MOST_PROBLEMS = 100
+
+_NEW_KEYSPACE = (
+    "name a new keyspace in kt.toml ([store] shared), run `kt store init`, then `kt store rebuild`"
+)
 
 _data = click.argument("data", metavar="[DIR]", type=FOLDER, required=False)
 
@@ -90,11 +94,14 @@ def rebuild_command(context: click.Context, log: str | None, patience: float) ->
 
     Every verdict is decided again, and every signature and root is verified. Rows that are there are written
     once more. The signer and front ends of other stores may be running.
+
+    A store that was pruned is refused, since deleted rows cannot be written again: take a new keyspace.
     """
     output, settings = output_of(context), settings_of(context, log)
     sharing = required_sharing(settings)
     with event_log(settings.log, output, patience) as opened, closing(open_store(None, sharing)) as store:
         ledger = Ledger(store, settings.origin, settings.pinned, cache_bytes=sharing.cache)
+        _refuse_pruned(ledger)
         try:
             for epoch in Replay(opened, settings.names, ledger).catch_up():
                 output.progress_of("epochs written", epoch.head.epoch)
@@ -178,7 +185,9 @@ def check_command(
     )
     if problems:
         mend = "delete the directory, and it is built from the log"
-        if data is None:
+        if data is None and ledger.oldest > 1:
+            mend = f"it was pruned, and is not filled in place: {_NEW_KEYSPACE}"
+        elif data is None:
             mend = (
                 "run `kt store rebuild`, which fills it from the log; rows that were deleted come back in "
                 "a new keyspace only"
@@ -186,6 +195,16 @@ def check_command(
         places = counted(len(problems), "places")
         raise DivergenceError(
             f"{_name(data)} differs from the signed head of epoch {epoch} in {places}: {mend}"
+        )
+
+
+def _refuse_pruned(ledger: Ledger) -> None:
+    """Raise ``ConfigError`` if rows were deleted from the shared store: nothing inserts them again."""
+    oldest = ledger.tables.states.oldest()
+    if oldest > 1:
+        raise ConfigError(
+            f"the shared store was pruned: it keeps the epochs from {oldest} on, and deleted rows cannot be "
+            f"written again. Nothing was written: {_NEW_KEYSPACE}"
         )
 
 

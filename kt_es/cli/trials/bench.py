@@ -28,6 +28,8 @@ LEAST_UPDATES_PER_SECOND = 15_000
 PROOFS = 1_000
 _STRIDE = 7_919
 """A prime, so that the steps of a run spread over all entries and name none twice."""
+_SHARE = ("signer", "shared", "all")
+"""The benches that take ``--shared``; of ``all`` it is the one of the signer."""
 
 
 @click.command("bench")
@@ -58,6 +60,8 @@ def bench_command(context: click.Context, which: str, entries: int, runs: int, s
 
     Ends with exit code 1 if a measurement misses its limit.
     """
+    if shared is not None and which not in _SHARE:
+        raise click.UsageError(f"kt bench {which} uses no shared store: --shared is for {', '.join(_SHARE)}")
     benches: dict[str, Callable[[Path], list[Row]]] = {
         "map": bench_map,
         "signer": lambda at: bench_signer(at, shared=shared),

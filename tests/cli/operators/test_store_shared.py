@@ -1,0 +1,113 @@
+"""``kt store`` over a shared store in memory: what is refused, and what is said of rows that are missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from kt_es.cli import shared
+from kt_es.cli.main import cli
+from kt_es.cli.operators import store
+from kt_es.cli.operators.init import NewDirectory, write_directory
+from kt_es.client.trusted import Pinned
+from kt_es.config import FILE_NAME
+from kt_es.errors import ConfigError, DivergenceError
+from kt_es.ledger.store import Store
+from tests.builders import ORIGIN, SIGNER_KEY
+from tests.reference.memory_log import MemoryLog
+from tests.reference.sharing import SharedStreams, store_of
+
+
+class Operator:
+    """A ``kt.toml`` whose log and shared store are in memory."""
+
+    def __init__(self, base: Path, patch: pytest.MonkeyPatch) -> None:
+        settings = write_directory(base, NewDirectory("people", ORIGIN, "", "email", 1.0, 60.0))
+        self._settings = base / FILE_NAME
+        text = self._settings.read_text().replace(settings.key, Pinned(ORIGIN, SIGNER_KEY).vkey)
+        self._settings.write_text(f'{text}\n[store]\nshared = "cassandra://127.0.0.1/kt_people"\n')
+        self.streams = SharedStreams()
+
+        @contextmanager
+        def event_log(*_: object) -> Iterator[MemoryLog]:
+            assert isinstance(self.streams.log, MemoryLog)
+            yield self.streams.log
+
+        def open_store(*_: object) -> Store:
+            return store_of(self.streams.replicas)
+
+        patch.setattr(store, "event_log", event_log)
+        for module in (store, shared):
+            patch.setattr(module, "open_store", open_store)
+
+    def epochs(self, count: int) -> None:
+        made = None
+        for _ in range(count):
+            made = self.streams.put_user("alice", made)
+            self.streams.epoch()
+
+    @property
+    def rows(self) -> dict[str, dict[bytes, bytes]]:
+        return {family: dict(rows) for family, rows in self.streams.replicas.majority._families.items()}
+
+    def store(self, *words: str) -> tuple[BaseException | None, dict[str, Any], str]:
+        """Run ``kt store`` and return its error, its document, and what it says to people."""
+        arguments = ["--json", "-c", str(self._settings), "store", *words, "--log", "esdb://127.0.0.1:1"]
+        result = CliRunner().invoke(cli, arguments)
+        return result.exception, json.loads(result.stdout or "{}"), result.stderr
+
+
+@pytest.fixture
+def operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Operator:
+    return Operator(tmp_path, monkeypatch)
+
+
+def test_a_store_that_was_never_pruned_is_filled_again(operator: Operator) -> None:
+    operator.epochs(3)
+    before = operator.rows
+    for family in ("heads", "nodes", "pages", "states", "entries", "configs", "replaced"):
+        operator.streams.replicas.write([(family, key, None) for key in before[family]])
+    error, document, _ = operator.store("rebuild")
+    assert (error, document["epoch"]) == (None, 3)
+    assert operator.rows == before
+    # Nothing was deleted, since all epochs are kept.
+    assert operator.store("prune", "--keep", "10")[1]["deleted"] == 0
+    assert operator.store("rebuild")[0] is None
+
+
+def test_a_store_that_was_pruned_is_not_rebuilt_and_stays_as_it_is(operator: Operator) -> None:
+    operator.epochs(3)
+    error, document, _ = operator.store("prune", "--keep", "2")
+    assert (error, document["oldest"]) == (None, 2)
+    key = min(operator.rows["heads"])
+    operator.streams.replicas.write([("heads", key, None)])
+    before = operator.rows
+    error, document, _ = operator.store("rebuild")
+    assert isinstance(error, ConfigError)
+    assert str(error) == (
+        "the shared store was pruned: it keeps the epochs from 2 on, and deleted rows cannot be "
+        "written again. Nothing was written: name a new keyspace in kt.toml ([store] shared), "
+        "run `kt store init`, then `kt store rebuild`"
+    )
+    assert operator.rows == before
+
+
+@pytest.mark.parametrize(
+    ("keep", "mend"),
+    [("10", "run `kt store rebuild`, which fills it"), ("1", "it was pruned, and is not filled in place")],
+)
+def test_a_check_says_how_rows_come_back(operator: Operator, keep: str, mend: str) -> None:
+    operator.epochs(2)
+    assert operator.store("prune", "--keep", keep)[0] is None
+    key = max(operator.rows["entries"])
+    operator.streams.replicas.write([("entries", key, None)])
+    error, document, _ = operator.store("check")
+    assert isinstance(error, DivergenceError)
+    assert mend in str(error)
+    assert len(document["problems"]) == 1
