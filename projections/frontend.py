@@ -112,6 +112,7 @@ def serve(
             max_backlog=settings.max_backlog,
             limits=settings.limits,
             openings_bytes=cache // 4,
+            keyspace="" if sharing is None else sharing.cassandra.keyspace,
             now=now,
         )
         again = reread or (lambda: settings)
