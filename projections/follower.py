@@ -11,13 +11,20 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import structlog
 
-from kt_es.errors import AccessDeniedError, KtError, MalformedError, UnavailableError
+from kt_es.errors import (
+    AccessDeniedError,
+    KtError,
+    MalformedError,
+    UnavailableError,
+    UnverifiedRowError,
+)
 from kt_es.eventstore.streams import Event, EventLog, StreamNames, Subscription
 from kt_es.formats.queue import Record
 from kt_es.ledger.adoption import following
@@ -25,7 +32,7 @@ from kt_es.ledger.anchor import Anchor
 from kt_es.ledger.ledger import Ledger, check_pinned
 from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.replay import ReplayedEpoch
-from kt_es.process.outage import Backoff, Outage, keep_trying
+from kt_es.process.outage import Backoff, Lasting, Outage, keep_trying
 from kt_es.process.signals import Worker
 from kt_es.server.batcher import Waiters
 
@@ -222,6 +229,10 @@ class Replica:
     """Follows a directory into ``ledger``: the only writer of its tables.
 
     ``on_epoch`` is called after each commit. A ``KtError`` that it raises ends the replica.
+
+    Attributes:
+        problem: Set while rows that the next epoch needs are missing or wrong in a shared store. The epoch
+            before is served.
     """
 
     def __init__(
@@ -241,6 +252,7 @@ class Replica:
         self.ledger = ledger
         self.waiters = Waiters()
         self.denied: AccessDeniedError | None = None
+        self.problem: Lasting | None = None
 
     def stop(self) -> None:
         """Ask the thread to end, even within an epoch. A caller that waits for a verdict gets None."""
@@ -254,14 +266,17 @@ class Replica:
         follow(self._connect, self._names, self.ledger, listener, stop, outage=Outage("replica", _LOG))
 
     def _committed(self, replayed: ReplayedEpoch) -> None:
+        self.problem = None
         self._on_epoch(replayed)
         self.waiters.commit(replayed.head.epoch)
 
     def _current(self) -> None:
-        self.denied = None
+        self.denied = self.problem = None
 
     def _lost(self, error: KtError) -> None:
         self.denied = error if isinstance(error, AccessDeniedError) else None
+        if isinstance(error, UnverifiedRowError):
+            self.problem = Lasting(str(error), self.problem.since if self.problem else time.monotonic())
         # The epoch that was being replayed begins again.
         self.waiters.restart()
 

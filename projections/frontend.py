@@ -72,6 +72,8 @@ def serve(
 ) -> None:
     """Serve until ``stop``; while the disk is full, wait for space. ``on_ready`` gets the URL.
 
+    A shared store that is away is not waited for: ``/readyz`` says so, and lookups get 503.
+
     After each SIGHUP ``reread`` returns the new settings, and their limits and certificate are in force.
 
     Raises:
@@ -112,6 +114,7 @@ def serve(
             max_backlog=settings.max_backlog,
             limits=settings.limits,
             openings_bytes=cache // 4,
+            keyspace="" if sharing is None else sharing.cassandra.keyspace,
             now=now,
         )
         again = reread or (lambda: settings)

@@ -28,6 +28,7 @@ from kt_es.server.health import Health, Metrics
 from kt_es.server.http import Frontend, create_app
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
 from kt_es.server.privacy import PrivateStreams, Sweeper
+from kt_es.server.store_watch import StoreWatch
 from kt_es.server.submission import Submissions
 from projections.follower import OpeningsFollower, Replica
 
@@ -56,6 +57,7 @@ class FrontendService:
         data: directory below which evidence is saved; None saves nothing.
         openings_bytes: memory for openings, if ``ledger`` is over a shared store. Otherwise the table of
             openings in the data directory has all of them.
+        keyspace: name of the shared store for people, if ``ledger`` is over one.
         now: wall clock in ms.
     """
 
@@ -71,6 +73,7 @@ class FrontendService:
         max_backlog: int = MAX_BACKLOG,
         limits: ClientLimits = DEFAULT_LIMITS,
         openings_bytes: int = CACHE_BYTES,
+        keyspace: str = "",
         now: Callable[[], int] = wall_clock,
     ) -> None:
         self._failed = failed
@@ -80,6 +83,7 @@ class FrontendService:
         log = self._connections.shared
         self.backlog = Backlog(log, names, max_backlog, lambda: ledger.committed.queue_next)
         self.watch = LogWatch(log, names.queue, self._look)
+        self.store_watch = StoreWatch(ledger.store, keyspace)
         self._appender = Appender(log, self.watch)
         self._batcher = Batcher(self._appender, names.queue)
         self.replica = Replica(connect_log, names, ledger, on_epoch=self._on_epoch, failed=self._fail)
@@ -98,10 +102,12 @@ class FrontendService:
         self.health = Health(
             self.directory,
             self.watch,
+            self.store_watch,
             names.heads,
             log,
             now,
             denied=lambda: [part.denied for part in followers if part.denied],
+            stuck=lambda: self.replica.problem,
         )
         self.metrics = Metrics(now, self.backlog, self.health.has)
         self.metrics.committed(ledger.committed.epoch, ledger.committed.standing.timestamp)
@@ -113,6 +119,8 @@ class FrontendService:
             Worker("log watch", self.watch.run, self._fail),
             self._batches,
         ]
+        if ledger.store.is_shared:
+            self._workers.append(Worker("store watch", self.store_watch.run, self._fail))
         self._reads = ThreadPoolExecutor(READERS, thread_name_prefix="reads")
         self._large = ThreadPoolExecutor(LARGE_READERS, thread_name_prefix="large")
         self._writes = ThreadPoolExecutor(WRITERS, thread_name_prefix="writes")

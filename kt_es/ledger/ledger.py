@@ -68,11 +68,13 @@ class Ledger:
         self.slice_size = slice_size
         self.map = Map(self.tables.pages, PageCache(cache_bytes))
         # Whether lookups have to ask for erasures at all. The fold sets both when it accepts an erasure.
-        self.has_erasures = not self.tables.erasures.is_empty()
+        self.has_erasures = False
         # The latest epoch known to have an erasure, committed or not; 0 before a fold has accepted any.
         self.last_erasure = 0
         self.committed = Committed(Standing(origin, pinned))
         self._load()
+        if self._has_rows:
+            self.has_erasures = not self.tables.erasures.is_empty()
 
     @property
     def passing(self) -> tuple[type[KtError], ...]:
@@ -98,12 +100,17 @@ class Ledger:
             )
         self.committed = stored or self.committed
         self.tables.pages.upgrade(self.committed.root.version)
-        self.oldest = self.tables.states.oldest()
+        self.oldest = self.tables.states.oldest() if self._has_rows else 1
         if not self.store.is_shared and self.oldest > max(1, self.committed.epoch):
             raise DivergenceError(
                 f"the data directory is damaged: the oldest epoch that it keeps is {self.oldest}, the latest "
                 f"is {self.committed.epoch}"
             )
+
+    @property
+    def _has_rows(self) -> bool:
+        """Whether the store has to be read now. Before the first epoch ``Adoption`` reads a shared one."""
+        return self.committed.epoch > 0 or not self.store.is_shared
 
     def begins_under(self, key: PublicKey) -> None:
         """Judge the directory's first config by ``key``. Only before the first epoch."""

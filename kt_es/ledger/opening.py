@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from kt_es.errors import StoreAwayError, UnavailableError
 from kt_es.ledger.cassandra_settings import CassandraSettings
+from kt_es.ledger.connecting import ConnectingStore
 from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.shared_store import LOCAL, SharedStore
@@ -43,7 +44,8 @@ def open_store(data: Path | None, sharing: Sharing | None, *, answers: bool = Fa
     Without ``data`` a process keeps its state in memory, and begins with the newest epoch at each start.
 
     Args:
-        answers: Somebody waits for what is read, so a shared store that is away is given up sooner.
+        answers: Somebody waits for what is read. So a shared store that is away is given up sooner, and it
+            is no error here: the store connects when it is there.
 
     Raises:
         StoreAwayError: The shared store cannot be reached.
@@ -66,17 +68,22 @@ def _shared(local: Store, sharing: Sharing, *, answers: bool) -> SharedStore:
     from kt_es.ledger.cassandra_schema import check_about
     from kt_es.ledger.cassandra_session import PATIENCE, READER_PATIENCE
 
+    def connect() -> Store:
+        store = CassandraStore.connect(sharing.cassandra, READER_PATIENCE if answers else PATIENCE)
+        try:
+            check_about(store, sharing.origin)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    remote = ConnectingStore(connect)
     try:
-        remote = CassandraStore.connect(sharing.cassandra, READER_PATIENCE if answers else PATIENCE)
+        remote.connected()
     except UnavailableError as error:
-        raise StoreAwayError(str(error)) from None
-    store = SharedStore(local, remote, sharing.cache // 4)
-    try:
-        check_about(store, sharing.origin)
-    except BaseException:
-        remote.close()
-        raise
-    return store
+        if not answers:
+            raise StoreAwayError(str(error)) from None
+    return SharedStore(local, remote, sharing.cache // 4)
 
 
 def patiently(

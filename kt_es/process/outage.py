@@ -39,6 +39,14 @@ class Backoff:
         self._next = self._first
 
 
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """A problem that lasts, and when it began, in seconds of ``time.monotonic``."""
+
+    problem: str
+    since: float
+
+
 @dataclass(slots=True)
 class _Kind:
     begins: str

@@ -7,6 +7,7 @@ it still answers. There are two reasons for an old head. Either the signer has p
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,11 +20,16 @@ from kt_es.eventstore.streams import EventLog
 from kt_es.ledger import clock
 from kt_es.ledger.clock import spoken
 from kt_es.process.exposition import Samples
+from kt_es.process.outage import Lasting
 from kt_es.server.availability import Backlog, LogWatch
 from kt_es.server.handlers import DirectoryReader
-from kt_es.server.responses import STORE_AWAY, denial
+from kt_es.server.responses import denial
+from kt_es.server.store_watch import StoreWatch
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+ROWS_PATIENCE = 10.0
+"""Seconds for which rows of the next epoch may be missing: in another datacenter they come after its head."""
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -37,6 +43,7 @@ class NotReadyReason(StrEnum):
     NO_EPOCH = "no-epoch"
     LOG_AWAY = "log-away"
     STORE_AWAY = "store-away"
+    STORE_ROWS = "store-rows"
     DISK_FULL = "disk-full"
     DENIED = "denied"
     SILENCE = "silence"
@@ -60,15 +67,18 @@ class Health:
         heads: the stream of heads in ``log``.
         now: the wall clock in ms.
         denied: gives the missing rights without which the front end cannot follow the log.
+        stuck: gives the row of the shared store without which the next epoch cannot be taken.
         published: the number of published heads at the last look.
     """
 
     directory: DirectoryReader
     watch: LogWatch
+    store: StoreWatch
     heads: str
     log: Callable[[], EventLog]
     now: Callable[[], int]
     denied: Callable[[], list[AccessDeniedError]]
+    stuck: Callable[[], Lasting | None]
     published: int = 0
 
     def look(self) -> None:
@@ -98,12 +108,24 @@ class Health:
             yield Trouble(NotReadyReason.NO_EPOCH, "no epoch yet")
         if (away := self.watch.problem) is not None:
             yield Trouble(NotReadyReason.LOG_AWAY, away)
-        if self.directory.ledger.store.problem is not None:
-            yield Trouble(NotReadyReason.STORE_AWAY, STORE_AWAY)
+        if (away := self.store.problem) is not None:
+            yield Trouble(NotReadyReason.STORE_AWAY, away)
+        yield from self._of_rows()
         if (full := self.directory.disk_problem) is not None:
             yield Trouble(NotReadyReason.DISK_FULL, full)
         for denied in self.denied():
             yield Trouble(NotReadyReason.DENIED, f"behind: {denial(denied)}")
+
+    def _of_rows(self) -> Iterator[Trouble]:
+        stuck = self.stuck()
+        lasts = 0.0 if stuck is None else time.monotonic() - stuck.since
+        if stuck is not None and lasts >= ROWS_PATIENCE:
+            yield Trouble(
+                NotReadyReason.STORE_ROWS,
+                f"no epoch after {self.directory.ledger.committed.epoch} is taken for "
+                f"{spoken(round(1000 * lasts))}, since rows of the shared store are missing or wrong: "
+                f"{stuck.problem}; lookups go on: see kt store check and kt store rebuild",
+            )
 
     def _of_time(self) -> Iterator[Trouble]:
         committed, now = self.directory.ledger.committed, self.now()

@@ -260,8 +260,8 @@ def _add_operations(app: FastAPI, frontend: Frontend) -> None:
         """Whether the front end has a head to serve that clients take, agrees with the logs and reaches them.
 
         ``reasons`` names what is wrong for programs: ``rollback``, ``equivocation``, ``divergence``,
-        ``no-epoch``, ``log-away``, ``store-away``, ``disk-full``, ``denied``, ``silence``, ``behind`` and
-        ``future-head``.
+        ``no-epoch``, ``log-away``, ``store-away``, ``store-rows``, ``disk-full``, ``denied``, ``silence``,
+        ``behind`` and ``future-head``.
 
         It stays ready while too much waits in the queue: every front end sees the same queue, and taking
         them all out of service would end lookups. ``submissions`` says then why these are refused.

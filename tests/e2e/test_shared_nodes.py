@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.builders import private_key
@@ -109,3 +110,22 @@ def test_with_two_of_three_down_the_signer_waits_and_lookups_of_known_rows_go_on
     all_there(front, tmp_path / "client", [*names, "waits"])
     until(front.is_ready, "the front end is ready again", PATIENCE)
     assert "Traceback" not in directory.spoken
+
+
+def test_a_front_end_that_starts_without_its_store_becomes_ready_by_itself(
+    three_nodes: Cluster, directory: SharedDirectory, front: FrontEnd
+) -> None:
+    for node in three_nodes.nodes:
+        node.kill()
+    early = directory.frontend("early")
+    assert httpx.get(f"{early.url}/healthz", timeout=120).status_code == 200
+    until(lambda: reasons(early) == {"no-epoch", "store-away"}, "it says that the store is away", PATIENCE)
+    refused = early.lookup(account("a0").label)
+    assert (refused.status_code, refused.json()["reason"]) == (503, "unavailable")
+    three_nodes.start()
+    until(early.is_ready, "it is ready", PATIENCE)
+    until(front.is_ready, "the one that ran is ready again", PATIENCE)
+
+
+def reasons(front: FrontEnd) -> set[str]:
+    return set(httpx.get(f"{front.url}/readyz", timeout=120).json().get("reasons", ()))

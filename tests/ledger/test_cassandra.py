@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,6 +16,7 @@ from kt_es.ledger.cassandra_settings import CassandraSettings
 from kt_es.ledger.cassandra_tables import PARTITIONS, Table
 from kt_es.ledger.store import Change
 from tests.reference.cassandra import ContactPoints, connected
+from tests.reference.doors import refused_port
 from tests.reference.shared import settings_at
 from tests.reference.signing import wait_until
 from tools.cassandra import Cluster
@@ -263,12 +263,12 @@ class TestErrors:
     def test_no_contact_point_answers(self, cassandra_installed: None) -> None:
         from kt_es.ledger.cassandra import CassandraStore
 
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
-        settings = CassandraSettings(("127.0.0.1",), "kt", port)
-        for _ in range(2):
-            with pytest.raises(UnavailableError, match=rf"store at 127\.0\.0\.1:{port} answers: .* refused"):
-                CassandraStore.connect(settings)
+        with refused_port() as port:
+            settings = CassandraSettings(("127.0.0.1",), "kt", port)
+            problem = rf"store at 127\.0\.0\.1:{port} answers: .* refused"
+            for _ in range(2):
+                with pytest.raises(UnavailableError, match=problem):
+                    CassandraStore.connect(settings)
         with pytest.raises(
             UnavailableError, match=r"no name of the shared store at no-such-host\.invalid:9042"
         ):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.reference.cassandra import ContactPoints, connected
+from tests.reference.cassandra import ContactPoints, connected, need_installed
 from tools.cassandra import CassandraError, Cluster, NotInstalledError
 from tools.cassandra.jars import JARS_VARIABLE, ROOT, find_java, jars, version
 
@@ -228,6 +228,23 @@ class TestInstalled:
         with pytest.raises(CassandraError, match=r"exit code 1\); it said:\nno network"):
             jars()
         assert [path.name for path in (tools / "cache").iterdir()] == [".jars.lock"]
+
+    @pytest.mark.parametrize(
+        ("said", "skips"),
+        [
+            ("Could not transfer artifact a:b from/to central: Unknown host", True),
+            ("Cannot access central in offline mode and the artifact a:b has not been downloaded", True),
+            ("Could not find artifact org.apache.cassandra:cassandra-all:jar:5.0.66 in central", False),
+        ],
+    )
+    def test_only_what_is_not_installed_skips_a_test(self, tools: Path, said: str, skips: bool) -> None:
+        with pytest.raises(pytest.skip.Exception, match="no Java was found"):
+            need_installed()
+        self.java(tools / "bin" / "java", "17.0.15")
+        program(tools / "bin" / "mvn", f"echo '{said}'; exit 1")
+        with pytest.raises(pytest.skip.Exception if skips else CassandraError, match=said) as raised:
+            need_installed()
+        assert isinstance(raised.value, CassandraError) is not skips
 
     def test_jars_are_fetched_once(self, tools: Path) -> None:
         calls = tools / "calls"

@@ -1,6 +1,7 @@
 """Fixtures with real Cassandra: a node for the whole run, and three nodes for a module whose tests kill some.
 
-Tests that use the fixtures are skipped where Java, Maven or the extra ``shared`` is not installed.
+Tests that use the fixtures are skipped where Java or the extra ``shared`` is not installed, or where the
+jars are missing and cannot be fetched. A node that does not start is a failure.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from tools.cassandra import CassandraError, Cluster
+from tools.cassandra import Cluster, NotInstalledError
 from tools.cassandra.jars import ROOT, find_java, jars
 
 START_SECONDS = 900
@@ -68,11 +69,15 @@ def cassandra_installed() -> None:
     """Whoever uses this may start clusters. The jars are there, and the test may take long."""
     if importlib.util.find_spec("cassandra") is None:
         pytest.skip("the extra shared is not installed: pip install 'kt-es[shared]'")
+    need_installed()
+
+
+def need_installed() -> None:
+    """Skip the test if Java, Maven or its repository is missing. Any other failure is one of the test."""
     try:
         find_java()
         jars()
-    except CassandraError as error:
-        # Without Maven's repository there is nothing to test with either.
+    except NotInstalledError as error:
         pytest.skip(str(error))
 
 

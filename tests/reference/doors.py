@@ -1,4 +1,4 @@
-"""The HTTP server of a front end around any application, and raw clients of it."""
+"""The HTTP server of a front end around any application, raw clients of it, and a port without a server."""
 
 from __future__ import annotations
 
@@ -74,6 +74,14 @@ def door(
             for client in made.sockets:
                 client.close()
     assert not errors
+
+
+@contextmanager
+def refused_port() -> Iterator[int]:
+    """A port of 127.0.0.1 at which every connection is refused: it is bound, and nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 @contextmanager

@@ -80,6 +80,7 @@ class Front:
             self.errors.append,
             max_backlog=max_backlog,
             limits=limits,
+            keyspace="kt_people",
             now=lambda: streams.ledger.committed.standing.timestamp + self.later,
         )
 

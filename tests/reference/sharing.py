@@ -82,7 +82,7 @@ class Replicas:
         self.first |= {(family, key): None for family in families for key in self.rows(family)}
 
 
-def store_of(replicas: Replicas, local: Store | None = None, cache_bytes: int = 1 << 20) -> SharedStore:
+def store_of(replicas: Store, local: Store | None = None, cache_bytes: int = 1 << 20) -> SharedStore:
     """``replicas`` as one more process sees them, by default one without a disk."""
     return SharedStore(MemoryStore(LOCAL) if local is None else local, replicas, cache_bytes)
 

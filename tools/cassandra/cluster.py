@@ -41,8 +41,8 @@ class Cluster:
             rows.
 
     Raises:
-        NotInstalledError: this machine lacks Java, or Maven to fetch the jars.
-        CassandraError: the jars cannot be fetched, or ``directory`` has another number of nodes.
+        NotInstalledError: this machine lacks Java, or Maven and its repository to fetch the jars.
+        CassandraError: Maven failed in another way, or ``directory`` has another number of nodes.
     """
 
     def __init__(

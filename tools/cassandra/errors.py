@@ -8,4 +8,4 @@ class CassandraError(Exception):
 
 
 class NotInstalledError(CassandraError):
-    """This machine lacks a program that Cassandra needs. The message says what to install."""
+    """This machine lacks what Cassandra needs, and it cannot be fetched. The message says what to do."""

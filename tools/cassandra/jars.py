@@ -26,6 +26,8 @@ JAVA_VERSIONS = (11, 17)
 """The major versions of Java that Cassandra 5.0 supports."""
 
 _VERSION = re.compile(r"<artifactId>cassandra-all</artifactId>\s*<version>([^<]+)</version>")
+# What Maven says, with the reason, where no repository answers, now or at an attempt that it remembers.
+_UNREACHED = re.compile(r"could not transfer|failed to transfer|offline mode", re.IGNORECASE)
 _JAVA_VERSION = re.compile(r'version "(\d+)')
 
 
@@ -83,8 +85,8 @@ def jars() -> Path:
     is complete.
 
     Raises:
-        NotInstalledError: the jars have to be fetched, and Maven is not installed.
-        CassandraError: Maven could not fetch the jars.
+        NotInstalledError: the jars have to be fetched, and Maven is not installed or reaches no repository.
+        CassandraError: Maven failed in another way.
     """
     named = os.environ.get(JARS_VARIABLE)
     target = Path(named).absolute() if named else ROOT / ".cache" / f"cassandra-{version()}"
@@ -120,12 +122,13 @@ def _fetch(into: Path) -> None:
             timeout=FETCH_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        raise CassandraError(
+        raise NotInstalledError(
             f"Maven did not fetch Cassandra {version()} within {FETCH_SECONDS} s: try again, or set "
             f"{JARS_VARIABLE} to a directory that has the jars"
         ) from None
     if done.returncode != 0 or not into.is_dir():
-        raise CassandraError(
+        is_away = _UNREACHED.search(done.stdout) is not None
+        raise (NotInstalledError if is_away else CassandraError)(
             f"Maven could not fetch Cassandra {version()} (exit code {done.returncode}); "
             f"it said:\n{done.stdout.strip()[-2000:]}"
         )

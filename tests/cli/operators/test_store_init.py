@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from kt_es.cli.operators.init import NewDirectory, write_directory
 from kt_es.config import FILE_NAME
 from kt_es.errors import ConfigError
 from tests.reference.cassandra import ContactPoints
+from tests.reference.doors import refused_port
 
 
 @pytest.fixture
@@ -71,12 +71,11 @@ def test_without_a_shared_store_it_says_what_to_add(folder: Path) -> None:
 
 
 def test_a_cluster_that_does_not_answer_is_one_line(folder: Path, cassandra_installed: None) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    name_store(folder, "127.0.0.1", port, "kt_people")
     program = "from kt_es.cli.main import main; main()"
     words = [sys.executable, "-c", program, "-c", str(folder / FILE_NAME), "store", "init"]
-    failed = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    with refused_port() as port:
+        name_store(folder, "127.0.0.1", port, "kt_people")
+        failed = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert failed.returncode == 7
     (line,) = failed.stderr.splitlines()
     assert line.startswith(f"✗ no node of the shared store at 127.0.0.1:{port} answers: ")

@@ -1,0 +1,76 @@
+"""Whether a front end can read the shared store: an outage begins and ends without a lookup."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from kt_es.errors import UnavailableError
+from kt_es.ledger.cassandra_tables import ABOUT
+from kt_es.ledger.clock import spoken
+from kt_es.ledger.store import Store
+from kt_es.process.outage import Backoff, Outage
+
+PROBE_INTERVAL = 3.0
+"""Seconds between two probes while the store works. While it is away, pauses grow from 0.5 to 5 s."""
+
+_KEY = b"directory"
+"""A small row of every shared store. What it says makes no difference here."""
+
+_LOG = structlog.get_logger("kt_es.server")
+
+
+class StoreWatch:
+    """Reads a small row from a majority of the replicas now and then, as every new epoch has to.
+
+    ``run`` does it in a thread of its own; any thread may ask for the ``problem``. Without a shared store
+    there is none, and ``run`` is not needed. ``clock`` is monotonic.
+    """
+
+    def __init__(self, store: Store, keyspace: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._keyspace = keyspace
+        self._clock = clock
+        self._outage = Outage("store", _LOG, clock)
+        # When a probe failed for the first time, None after a success. Owned by the thread of ``run``.
+        self._since: float | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """That the shared store is away, in words for clients; None while it works.
+
+        A read of a lookup that failed counts until the next probe.
+        """
+        since = self._since
+        if since is None and self._store.problem is None:
+            return None
+        away = "away" if since is None else f"away for {spoken(round(1000 * (self._clock() - since)))}"
+        return (
+            f"the shared store (keyspace {self._keyspace}) is {away}; lookups of what is in memory go on: "
+            "look at its nodes, and for the reason at the log of this front end"
+        )
+
+    def probe(self) -> None:
+        """Read the row, and note whether the store answers."""
+        try:
+            self._store.get_many(ABOUT, [_KEY], again=True)
+        except UnavailableError as error:
+            self._outage.failed(error)
+            self._since = self._clock() if self._since is None else self._since
+        else:
+            self._outage.over()
+            self._since = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Probe until ``stop``."""
+        backoff, pause = Backoff(0.5, 5.0), 0.0
+        while not stop.wait(pause):
+            self.probe()
+            if self._since is None:
+                backoff.reset()
+                pause = PROBE_INTERVAL
+            else:
+                pause = backoff.pause()

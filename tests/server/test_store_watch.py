@@ -1,0 +1,158 @@
+"""A front end over a shared store that is away, also at its start, or that lacks rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+
+import pytest
+import structlog.testing
+
+from kt_es.errors import ConfigError, StoreAwayError, UnavailableError
+from kt_es.ledger.cassandra_settings import CassandraSettings
+from kt_es.ledger.connecting import ConnectingStore
+from kt_es.ledger.opening import Sharing, open_store
+from kt_es.ledger.store import Store
+from kt_es.server import health, store_watch
+from tests import builders as b
+from tests.reference.doors import refused_port
+from tests.reference.frontends import Front, front, until
+from tests.reference.sharing import Replicas, SharedStreams, store_of
+
+
+@pytest.fixture
+def streams() -> SharedStreams:
+    """A directory with one epoch, in which alice has published."""
+    streams = SharedStreams()
+    streams.put_user("alice")
+    streams.epoch()
+    return streams
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_watch, "PROBE_INTERVAL", 0.01)
+    monkeypatch.setattr(health, "ROWS_PATIENCE", 0.0)
+
+
+class Lacking(Replicas):
+    """The same store as ``replicas``, in which the states of epochs from ``lost`` on are missing."""
+
+    def __init__(self, replicas: Replicas) -> None:
+        super().__init__()
+        self.majority = replicas.majority
+        self.lost = 1 << 40
+
+    def get_many(self, family: str, keys: Sequence[bytes], *, again: bool = False) -> list[bytes | None]:
+        rows = super().get_many(family, keys, again=again)
+        if family != "states":
+            return rows
+        return [
+            row if int.from_bytes(key[:8]) < self.lost else None for key, row in zip(keys, rows, strict=True)
+        ]
+
+
+def reasons(running: Front) -> list[str]:
+    answer = running.get("/readyz")
+    return [] if answer.status_code == 200 else answer.json()["reasons"]
+
+
+def looked_up(running: Front) -> int:
+    return running.post("/v1/lookup", {"label": b.label_of("alice")}).status_code
+
+
+def is_away(running: Front) -> bool:
+    return 'kt_not_ready{reason="store-away"} 1.0' in running.get("/metrics").text
+
+
+def test_nobody_has_to_look_up_anything_to_see_that_the_store_goes_and_returns(
+    streams: SharedStreams,
+) -> None:
+    with front(streams, store_of(streams.replicas)) as running, structlog.testing.capture_logs() as lines:
+        until(lambda: reasons(running) == [])
+        assert not is_away(running)
+        streams.replicas.away = True
+        until(lambda: reasons(running) == ["store-away"])
+        assert is_away(running)
+        (problem,) = running.get("/readyz").json()["problems"]
+        assert problem.startswith("the shared store (keyspace kt_people) is away for ")
+        assert "look at its nodes" in problem
+        streams.replicas.away = False
+        until(lambda: reasons(running) == [])
+        assert not is_away(running)
+    events = [line["event"] for line in lines if line.get("part") == "store"]
+    assert events == ["the shared store is away", "the shared store works again"]
+
+
+def test_rows_that_the_next_epoch_lacks_are_named_and_lookups_go_on(streams: SharedStreams) -> None:
+    lacking = Lacking(streams.replicas)
+    with front(streams, store_of(lacking)) as running:
+        until(lambda: reasons(running) == [])
+        lacking.lost = 2
+        streams.put_user("bob")
+        streams.epoch()
+        until(lambda: reasons(running) == ["store-rows"])
+        (problem,) = running.get("/readyz").json()["problems"]
+        assert problem.startswith("no epoch after 1 is taken for ")
+        assert "has no good state of epoch 2: it is missing" in problem
+        assert looked_up(running) == 200
+        lacking.lost = 3
+        until(lambda: reasons(running) == [])
+        assert running.caught_up()
+
+
+class TestStart:
+    @pytest.fixture
+    def refused(self) -> list[ConfigError]:
+        """What the store says once it answers; nothing if all is well."""
+        return []
+
+    @pytest.fixture
+    def early(self, streams: SharedStreams, refused: list[ConfigError]) -> Iterator[Front]:
+        """A front end that started while the store was away."""
+
+        def connect() -> Store:
+            if streams.replicas.away:
+                raise UnavailableError("no node of the shared store answers")
+            for error in refused:
+                raise error
+            return streams.replicas
+
+        streams.replicas.away = True
+        made = Front(streams, store_of(ConnectingStore(connect)))
+        with front(streams, made=made, wait=False) as running:
+            yield running
+
+    def test_a_front_end_answers_and_becomes_ready_when_the_store_is_there(
+        self, streams: SharedStreams, early: Front
+    ) -> None:
+        until(lambda: reasons(early) == ["no-epoch", "store-away"])
+        assert early.get("/healthz").status_code == 200
+        refused = early.post("/v1/lookup", {"label": b.label_of("alice")})
+        assert (refused.status_code, refused.json()["reason"]) == (503, "unavailable")
+        streams.replicas.away = False
+        until(lambda: reasons(early) == [])
+        assert looked_up(early) == 200
+
+    def test_a_store_that_cannot_be_used_ends_it(
+        self, streams: SharedStreams, early: Front, refused: list[ConfigError]
+    ) -> None:
+        until(lambda: reasons(early) == ["no-epoch", "store-away"])
+        refused.append(ConfigError("the shared store belongs to another directory"))
+        streams.replicas.away = False
+        until(lambda: bool(early.errors))
+        assert early.errors[0] is refused[0]
+
+    def test_only_who_answers_opens_a_store_that_is_away(self) -> None:
+        pytest.importorskip("cassandra", reason="the extra shared is not installed")
+        with refused_port() as port:
+            sharing = Sharing(CassandraSettings(("127.0.0.1",), "kt_people", port), b.ORIGIN, 1 << 20)
+            with pytest.raises(StoreAwayError, match="no node of the shared store"):
+                open_store(None, sharing)
+            with closing(open_store(None, sharing, answers=True)) as store:
+                for _ in range(2):
+                    with pytest.raises(StoreAwayError, match="no node of the shared store"):
+                        store.get("pages", b"key")
+                assert store.problem is not None
+        with pytest.raises(ValueError, match="the shared store is closed"):
+            store.get("pages", b"key")
