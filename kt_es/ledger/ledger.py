@@ -25,7 +25,7 @@ from kt_es.errors import (
 from kt_es.formats.configs import SignedConfig, verify_chain
 from kt_es.formats.entries import Mutation, PublicKey
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
-from kt_es.ledger.pages import CACHE_BYTES, PageCache
+from kt_es.ledger.pages import CACHE_BYTES, page_cache
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.shared_tables import tables_of
 from kt_es.ledger.store import Store
@@ -66,7 +66,7 @@ class Ledger:
         self.tables = tables_of(store)
         self.pinned = pinned
         self.slice_size = slice_size
-        self.map = Map(self.tables.pages, PageCache(cache_bytes))
+        self.map = Map(self.tables.pages, page_cache(cache_bytes))
         # Whether lookups have to ask for erasures at all. The fold sets both when it accepts an erasure.
         self.has_erasures = False
         # The latest epoch known to have an erasure, committed or not; 0 before a fold has accepted any.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -12,12 +10,12 @@ from typing import ClassVar, Protocol
 from kt_es.errors import DivergenceError, MalformedError
 from kt_es.eventstore.streams import Event
 from kt_es.formats.entries import OPENING, OPENING_ERASED, Opening, decode_erased
+from kt_es.ledger.bytecache import ByteCache
 from kt_es.ledger.store import Change, Store
 
 _POSITION = "meta", b"openings position"  # family and key
 
-# Memory of an opening beside its bytes, measured with tracemalloc on CPython 3.11.
-_OPENING_BYTES = 700
+_OPENING_BYTES = 300  # with its key and without its profile, see bytecache
 
 
 class Missing(Enum):
@@ -47,40 +45,22 @@ class OpeningCache:
     """The openings that were used last, bounded in bytes. Safe for threads."""
 
     def __init__(self, limit: int) -> None:
-        """Keep openings of about ``limit`` bytes together."""
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._openings: OrderedDict[bytes, Opening] = OrderedDict()
-        self._bytes = 0
+        """Keep as many openings as ``limit`` bytes allow."""
+        self._openings = ByteCache[bytes, Opening](limit, opening_size)
 
     def get(self, index: bytes, entry_hash: bytes) -> Opening | Missing:
-        with self._lock:
-            opening = self._openings.get(index + entry_hash)
-            if opening is None:
-                return Missing.UNKNOWN
-            self._openings.move_to_end(index + entry_hash)
-            return opening
+        return self._openings.get(index + entry_hash) or Missing.UNKNOWN
 
     def erase(self, index: bytes, entry_hash: bytes) -> None:
-        with self._lock:
-            self._drop(index + entry_hash)
+        self._openings.drop(index + entry_hash)
 
     def keep(self, index: bytes, opening: Opening) -> None:
-        with self._lock:
-            self._drop(index + opening.entry_hash)
-            self._openings[index + opening.entry_hash] = opening
-            self._bytes += _size(opening)
-            while self._bytes > self._limit:
-                self._drop(next(iter(self._openings)))
-
-    def _drop(self, key: bytes) -> None:
-        opening = self._openings.pop(key, None)
-        if opening is not None:
-            self._bytes -= _size(opening)
+        self._openings.put(index + opening.entry_hash, opening)
 
 
-def _size(opening: Opening) -> int:
-    return _OPENING_BYTES + len(opening.opening) + len(opening.profile)
+def opening_size(_key: bytes, opening: Opening) -> int:
+    """Return the bytes that an opening and its key take in memory."""
+    return _OPENING_BYTES + len(opening.profile)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,12 +10,17 @@ from typing import ClassVar, NamedTuple
 
 import structlog
 
+from kt_es.crypto.hashes import HASH_SIZE
 from kt_es.errors import ConfigError, DiskFullError, DivergenceError, KtError
 from kt_es.formats.heads import HeadEvent
+from kt_es.ledger.bytecache import ByteCache
 from kt_es.ledger.store import Change, Store
 from kt_es.merkle.pages import (
+    CHILD_SIZE,
     EMPTY_PAGE,
     KEY_HASH_SIZE,
+    LEAF_SIZE,
+    SLOTS,
     VERSION_SIZE,
     Page,
     decode_page,
@@ -27,9 +31,8 @@ from kt_es.merkle.update import Pages
 
 CACHE_BYTES = 64 << 20
 
-# Memory of a page by itself and of each used slot, measured with tracemalloc on CPython 3.11.
-_PAGE_BYTES = 1_150
-_SLOT_BYTES = 310
+_PAGE_BYTES = 849  # an empty page and the object of its key, see bytecache
+_BYTES = 33  # of an object of bytes beside its content
 
 _BATCH = 1_000  # pages in one write of ``upgrade``
 
@@ -183,37 +186,16 @@ def split_keys(keys: bytes) -> Iterator[bytes]:
         at = end
 
 
-class PageCache:
-    """The pages that were used last, by key (``merkle.pages.PageCache``). Safe for threads."""
-
-    def __init__(self, limit: int = CACHE_BYTES) -> None:
-        """Keep pages of about ``limit`` bytes together."""
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._pages: OrderedDict[bytes, Page] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, key: bytes) -> Page | None:
-        with self._lock:
-            page = self._pages.get(key)
-            if page is not None:
-                self._pages.move_to_end(key)
-            return page
-
-    def put(self, key: bytes, page: Page) -> None:
-        with self._lock:
-            replaced = self._pages.pop(key, None)
-            self._bytes += _size(page) - (0 if replaced is None else _size(replaced))
-            self._pages[key] = page
-            while self._bytes > self._limit:
-                _, oldest = self._pages.popitem(last=False)
-                self._bytes -= _size(oldest)
-
-    def drop(self, key: bytes) -> None:
-        with self._lock:
-            page = self._pages.pop(key, None)
-            self._bytes -= 0 if page is None else _size(page)
+def page_cache(limit: int = CACHE_BYTES) -> ByteCache[bytes, Page]:
+    """Return a cache of verified pages (``merkle.pages.PageCache``) that takes at most ``limit`` bytes."""
+    return ByteCache(limit, page_size)
 
 
-def _size(page: Page) -> int:
-    return _PAGE_BYTES + _SLOT_BYTES * (len(page.slots) - page.slots.count(None))
+def page_size(key: bytes, page: Page) -> int:
+    """Return the bytes that a page and its key take in memory."""
+    used = SLOTS - page.slots.count(None)
+    leaves = SLOTS - page.leaves[:SLOTS].count(None)
+    # A node that is represented by one leaf has the hash of this leaf.
+    nodes = leaves + page.leaves.count(None) - page.hashes.count(None)
+    content = len(key) + leaves * LEAF_SIZE + (used - leaves) * CHILD_SIZE + nodes * HASH_SIZE
+    return _PAGE_BYTES + content + (used + nodes) * _BYTES

@@ -6,20 +6,20 @@ with a hash that it knows, and asks again where the row is missing or wrong (``S
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 from kt_es.errors import StoreAwayError, UnavailableError
+from kt_es.ledger.bytecache import ByteCache
 from kt_es.ledger.store import Change, Store
 
 LOCAL = ("meta", "openings")
 """Families of the process itself: its committed state, and openings where it keeps any."""
 SHARED = ("pages", "entries", "nodes", "heads", "configs", "erasures", "states", "replaced", "about")
 CACHED = frozenset(("entries", "nodes"))
-"""Families whose rows are kept in memory. ``PageCache`` keeps pages, after they were verified."""
+"""Families whose rows are kept in memory. ``pages.page_cache`` keeps pages, after they were verified."""
 ERASURES = "erasures"
 FACTS = "facts"
 """No family: what was verified of rows (``SharedStore.remember``)."""
@@ -27,8 +27,7 @@ PINNED_EPOCHS = 2
 UNDER_WAY = 2
 """Writes that may be under way at the same time. Each is a slice of an epoch."""
 
-# Memory of a row beside its key and its value, measured with tracemalloc on CPython 3.11.
-_ROW_BYTES = 320
+_ROW_BYTES = 122  # see bytecache
 
 
 class SharedStore:
@@ -47,7 +46,7 @@ class SharedStore:
         """
         self._local = local
         self._shared = shared
-        self._rows = RowCache(cache_bytes)
+        self._rows = ByteCache[tuple[str, bytes], bytes](cache_bytes, row_size)
         # The last failure of the shared store, None since it worked again.
         self.problem: str | None = None
         self._erased = 0  # how often erasures were forgotten
@@ -174,34 +173,6 @@ class SharedStore:
         self.problem = None
 
 
-class RowCache:
-    """The rows that were used last, bounded in bytes. Safe for threads."""
-
-    def __init__(self, limit: int) -> None:
-        """Keep rows of about ``limit`` bytes together."""
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._rows: OrderedDict[tuple[str, bytes], bytes] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, key: tuple[str, bytes]) -> bytes | None:
-        with self._lock:
-            value = self._rows.get(key)
-            if value is not None:
-                self._rows.move_to_end(key)
-            return value
-
-    def put(self, key: tuple[str, bytes], value: bytes) -> None:
-        with self._lock:
-            replaced = self._rows.pop(key, None)
-            if replaced is not None:
-                self._bytes -= _size(key, replaced)
-            self._bytes += _size(key, value)
-            self._rows[key] = value
-            while self._bytes > self._limit:
-                oldest, gone = self._rows.popitem(last=False)
-                self._bytes -= _size(oldest, gone)
-
-
-def _size(key: tuple[str, bytes], value: bytes) -> int:
+def row_size(key: tuple[str, bytes], value: bytes) -> int:
+    """Return the bytes that a row takes in memory."""
     return _ROW_BYTES + len(key[1]) + len(value)

@@ -11,7 +11,7 @@ from kt_es.errors import ConfigError, DivergenceError
 from kt_es.ledger import pages as module
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.memory import MemoryStore
-from kt_es.ledger.pages import PageCache, PageTable, split_keys
+from kt_es.ledger.pages import PageTable, page_cache, split_keys
 from kt_es.ledger.retention import prune
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
@@ -146,44 +146,14 @@ def page(number: int) -> tuple[bytes, Page]:
     return bytes([number]), EMPTY_PAGE.with_slots([bytes([number]) * LEAF_SIZE, *[None] * 15])
 
 
-def test_the_cache_keeps_what_was_used_last_within_its_limit() -> None:
-    size = module._PAGE_BYTES + module._SLOT_BYTES
-    cache = PageCache(3 * size)
-    for number in range(3):
-        cache.put(*page(number))
-    assert cache.get(bytes([0])) == page(0)[1]
-    cache.put(*page(3))
-    assert [cache.get(bytes([number])) is None for number in range(4)] == [False, True, False, False]
-    for _ in range(10):
-        cache.put(*page(3))
-    assert [cache.get(bytes([number])) is None for number in range(4)] == [False, True, False, False]
-
-
-def test_a_page_that_was_replaced_leaves_room() -> None:
-    size = module._PAGE_BYTES + module._SLOT_BYTES
-    cache = PageCache(3 * size)
-    for number in (0, 1, 2):
-        cache.put(*page(number))
-    cache.drop(bytes([1]))
-    cache.drop(bytes([1]))
-    cache.put(*page(3))
-    assert [cache.get(bytes([number])) is None for number in range(4)] == [False, True, False, False]
-
-
 def test_an_update_forgets_the_pages_that_it_replaces() -> None:
-    cache = PageCache()
+    cache = page_cache()
     tree = Map(PageTable(MemoryStore(FAMILIES)), cache)
     first, _ = tree.apply(EMPTY_ROOT, 1, [(bytes(32), bytes(32)), (b"\xff" * 32, bytes(32))])
     second, pages = tree.apply(first, 2, [(bytes(32), b"\x01" * 32)])
     replaced = [key for key, page in pages if page is None]
     assert [cache.get(key) for key in replaced] == [None]
     assert tree.lookup(second, bytes(32)) == LeafRef(bytes(32), b"\x01" * 32, 2)
-
-
-def test_a_page_larger_than_the_cache_is_not_kept() -> None:
-    cache = PageCache(100)
-    cache.put(*page(1))
-    assert cache.get(bytes([1])) is None
 
 
 def test_a_cached_page_with_another_hash_is_read_again() -> None:

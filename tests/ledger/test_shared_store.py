@@ -11,7 +11,7 @@ from kt_es.formats.configs import SignedConfig
 from kt_es.ledger.ledger import config_chain
 from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.openings import Missing, OpeningCache
-from kt_es.ledger.shared_store import LOCAL, PINNED_EPOCHS, SHARED, RowCache, SharedStore
+from kt_es.ledger.shared_store import LOCAL, PINNED_EPOCHS, SHARED, SharedStore
 from kt_es.ledger.tables import FAMILIES, StoredEntry
 from kt_es.merkle.map import LeafRef
 from tests import builders as b
@@ -109,27 +109,10 @@ def test_a_missing_row_is_not_remembered_as_missing() -> None:
     assert store.get_many("nodes", [b"key", b"key"]) == [b"hash", b"hash"]
 
 
-def test_a_cache_of_rows_keeps_the_ones_that_were_used_last() -> None:
-    size = 320 + 1 + 10
-    cache = RowCache(3 * size)
-    for number in range(3):
-        cache.put(("nodes", bytes([number])), bytes(10))
-    assert cache.get(("nodes", bytes([0]))) == bytes(10)
-    cache.put(("nodes", bytes([3])), bytes(10))
-    kept = [number for number in range(4) if cache.get(("nodes", bytes([number]))) is not None]
-    assert kept == [0, 2, 3]
-    # A row that is put again counts once.
-    for _ in range(5):
-        cache.put(("nodes", bytes([3])), bytes(9))
-    assert cache.get(("nodes", bytes([0]))) is not None
-    cache.put(("nodes", bytes([4])), bytes(3 * size))
-    assert all(cache.get(("nodes", bytes([number]))) is None for number in range(5))
-
-
 def test_a_cache_of_openings_is_bounded_and_forgets_what_was_erased() -> None:
     first, second = b.opening_event("alice"), b.opening_event("bob")
     at, other = b.index("alice"), b.index("bob")
-    cache = OpeningCache(2_000)
+    cache = OpeningCache(1_500)
     cache.keep(at, first)
     cache.keep(other, second)
     assert cache.get(at, first.entry_hash) == first
@@ -137,7 +120,7 @@ def test_a_cache_of_openings_is_bounded_and_forgets_what_was_erased() -> None:
     cache.erase(at, first.entry_hash)
     cache.erase(at, first.entry_hash)
     assert cache.get(at, first.entry_hash) is Missing.UNKNOWN
-    small = OpeningCache(1_000)
+    small = OpeningCache(500)
     small.keep(at, first)
     small.keep(at, first)
     small.keep(other, second)

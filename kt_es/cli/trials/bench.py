@@ -17,7 +17,7 @@ from kt_es.cli.trials.bench_shared import bench_shared
 from kt_es.cli.trials.bench_signer import ENTRIES, bench_recovery, bench_signer
 from kt_es.crypto.hashes import sha256
 from kt_es.errors import ConfigError, KtError
-from kt_es.ledger.pages import PageCache, PageTable
+from kt_es.ledger.pages import PageTable, page_cache
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
 from kt_es.merkle.map import EMPTY_ROOT, Map, Root
@@ -96,7 +96,7 @@ def bench_map(directory: Path, entries: int = 100_000, epoch: int = 10_000, runs
     Apply, write and ``flush_wal`` are timed: an update counts when it is durable on disk.
     """
     with closing(RocksStore.open(directory, FAMILIES)) as store:
-        tree = Map(PageTable(store), PageCache())
+        tree = Map(PageTable(store), page_cache())
         indices = sorted(sha256(b"index %d" % number) for number in range(entries))
         slices = [_updates(1, indices[low : low + epoch]) for low in range(0, entries, epoch)]
         root = EMPTY_ROOT

@@ -43,7 +43,7 @@ from kt_es.formats.queue import RECORDS, encode_records
 from kt_es.ledger.adoption import LEVELS
 from kt_es.ledger.opening import open_store
 from kt_es.ledger.openings import OpeningTable
-from kt_es.ledger.pages import CACHE_BYTES, PageCache, PageTable
+from kt_es.ledger.pages import CACHE_BYTES, PageTable, page_cache
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.shared_tables import tables_of
 from kt_es.ledger.store import Store
@@ -250,7 +250,7 @@ def _costs(kind: str, store: Store, root: Root, cache_bytes: int, sample: Sequen
     measured: dict[str, list[float]] = defaultdict(list)
     for run in range(RUNS + 1):
         pages = _Counted(tables_of(store).pages)
-        tree = Map(pages, PageCache(cache_bytes))
+        tree = Map(pages, page_cache(cache_bytes))
         tree.warm(root, LEVELS)
         pages.count = 0
         first = _microseconds(tree, root, indices)
