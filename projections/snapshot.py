@@ -25,6 +25,7 @@ from kt_es.formats.snapshots import (
     encode_rows,
 )
 from kt_es.ledger.anchor import check_commit, check_state
+from kt_es.ledger.authorized import RowCheck, entries_at, record_check
 from kt_es.ledger.ledger import SLICE, Ledger, check_key, config_chain
 from kt_es.ledger.rows import Beginning, Committed
 from kt_es.ledger.store import Change, Store
@@ -40,7 +41,8 @@ Progress = Callable[[str, int], None]
 def save(ledger: Ledger, file: BinaryIO, progress: Progress = lambda _w, _n: None) -> MapHead:
     """Write the committed state of ``ledger`` to ``file``, and return its head.
 
-    Every page and entry is verified on the way.
+    Every page and entry is verified on the way, and what is saved are the bytes that were verified. Those of
+    a shared store are verified as for an answer, and their sequence numbers by ``record_check``.
 
     Raises:
         DivergenceError: The directory is damaged, or has no epoch yet.
@@ -54,9 +56,9 @@ def save(ledger: Ledger, file: BinaryIO, progress: Progress = lambda _w, _n: Non
     sink = _Sink(file)
     sink.chunk(SnapshotHeader(committed.encode(), event.encode(), configs).encode())
     leaves = walk(ledger.tables.pages, committed.root, _raise)
-    count = 0
+    count, check = 0, record_check(ledger)
     while batch := list(islice(leaves, MAX_ROWS)):
-        sink.chunk(encode_rows(_rows(ledger, batch)))
+        sink.chunk(encode_rows(_rows(ledger, batch, check)))
         count += len(batch)
         progress("entries saved", count)
     if count != committed.root.size:
@@ -65,14 +67,10 @@ def save(ledger: Ledger, file: BinaryIO, progress: Progress = lambda _w, _n: Non
     return SignedMapHead.decode(event.smh_bytes).head
 
 
-def _rows(ledger: Ledger, leaves: list[LeafRef]) -> list[SnapshotRow]:
-    # Verifies that each entry is the one of its leaf. The bytes that are saved are the stored ones.
-    ledger.mutations_at(leaves)
-    stored = ledger.tables.entries.get_many(leaves)
+def _rows(ledger: Ledger, leaves: list[LeafRef], check: RowCheck) -> list[SnapshotRow]:
     return [
-        SnapshotRow(leaf.index, leaf.version, entry.sequence, entry.data)
-        for leaf, entry in zip(leaves, stored, strict=True)
-        if entry is not None
+        SnapshotRow(leaf.index, leaf.version, row.sequence, row.data)
+        for leaf, (row, _) in zip(leaves, entries_at(ledger, leaves, check), strict=True)
     ]
 
 

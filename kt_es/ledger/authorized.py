@@ -7,13 +7,13 @@ outcome.
 A store of one process needs no second look, since its replay has decided about every row.
 
 Not covered: of several valid signatures one may be missing, if those that are left authorize the entry. The
-sequence number of a row is shown by no front end.
+sequence number of a row, which no front end shows, is compared for a snapshot alone (``record_check``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Container, Iterator, Sequence
+from functools import cached_property, lru_cache
 
 from kt_es.crypto.hashes import MAP_EMPTY, sha256
 from kt_es.epochs import Current, is_authorized
@@ -27,32 +27,67 @@ from kt_es.ledger.shared_tables import SharedEntryTable
 from kt_es.ledger.tables import StoredEntry, entry_of
 from kt_es.merkle.map import LeafRef, Root
 
+RowCheck = Callable[[LeafRef, StoredEntry], None]
+
 
 def entry_at(ledger: Ledger, leaf: LeafRef | None) -> Mutation | None:
     """Return the mutation behind a leaf of the map, None for None. Raises what ``entries_at`` raises."""
     return None if leaf is None else entries_at(ledger, [leaf])[0][1]
 
 
-def entries_at(ledger: Ledger, leaves: Sequence[LeafRef]) -> list[tuple[StoredEntry, Mutation]]:
+def entries_at(
+    ledger: Ledger, leaves: Sequence[LeafRef], check: RowCheck = lambda _leaf, _row: None
+) -> list[tuple[StoredEntry, Mutation]]:
     """Return what is stored of each leaf of the map, with the mutation in it.
+
+    Args:
+        check: Raises ``UnverifiedRowError`` for a row that is not good enough for the caller.
 
     Raises:
         UnverifiedRowError: A row is missing, damaged or not the one of its leaf, or its signatures do not
             authorize it, also after it was asked for again.
     """
     stored = ledger.tables.entries.get_many(leaves)
-    return [_verified(ledger, leaf, row) for leaf, row in zip(leaves, stored, strict=True)]
+    return [_verified(ledger, leaf, row, check) for leaf, row in zip(leaves, stored, strict=True)]
 
 
-def _verified(ledger: Ledger, leaf: LeafRef, row: StoredEntry | None) -> tuple[StoredEntry, Mutation]:
+def record_check(ledger: Ledger) -> RowCheck:
+    """Return a check of the sequence numbers in rows of a shared store, which no answer shows.
+
+    The number must be one of the records of the epoch that the leaf names, as the signed heads say.
+    """
+    if not ledger.store.is_shared:
+        return lambda _leaf, _row: None
+
+    @lru_cache(1 << 16)
+    def size_at(epoch: int) -> int:
+        return head_at(ledger, epoch)[1].log_size if epoch else 0
+
+    def check(leaf: LeafRef, row: StoredEntry) -> None:
+        epoch = leaf.version
+        if epoch < 1 or not size_at(epoch - 1) <= row.sequence < size_at(epoch):
+            raise UnverifiedRowError(
+                f"the entry at index {leaf.index.hex()} names record {row.sequence}, which is not of epoch "
+                f"{epoch}, as the map says"
+            )
+
+    return check
+
+
+def _verified(
+    ledger: Ledger, leaf: LeafRef, row: StoredEntry | None, check: RowCheck
+) -> tuple[StoredEntry, Mutation]:
     try:
-        return _checked(ledger, leaf, row)
+        return _checked(ledger, leaf, row, check)
     except UnverifiedRowError:
-        return _checked(ledger, leaf, ledger.tables.entries.get_many([leaf], again=True)[0])
+        return _checked(ledger, leaf, ledger.tables.entries.get_many([leaf], again=True)[0], check)
 
 
-def _checked(ledger: Ledger, leaf: LeafRef, row: StoredEntry | None) -> tuple[StoredEntry, Mutation]:
+def _checked(
+    ledger: Ledger, leaf: LeafRef, row: StoredEntry | None, check: RowCheck
+) -> tuple[StoredEntry, Mutation]:
     stored, mutation = entry_of(leaf, row)
+    check(leaf, stored)
     store, entries, previous = ledger.store, ledger.tables.entries, mutation.entry.previous
     if isinstance(store, SharedStore) and isinstance(entries, SharedEntryTable):
         fact = _fact(b"signed", leaf, stored.data)
