@@ -22,7 +22,7 @@ from kt_es.extras import require
 from kt_es.formats.configs import check_directory, check_origin
 from kt_es.formats.entries import PublicKey
 from kt_es.ledger.cassandra_settings import CassandraSettings, parse_shared
-from kt_es.ledger.opening import Sharing
+from kt_es.ledger.stores import Sharing
 from kt_es.node.limits import BOUNDS, NodeLimits
 from kt_es.process.files import MAX_KEY_FILE, check_private, read_private
 from kt_es.process.log_filters import hide, keep_secret, password_of, without_password

@@ -23,8 +23,8 @@ from kt_es.eventstore.streams import StreamNames
 from kt_es.formats.entries import PublicKey
 from kt_es.ledger.anchor import check_commit
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.opening import Sharing, open_store, patiently
 from kt_es.ledger.pages import CACHE_BYTES
+from kt_es.ledger.stores import Sharing, open_store, patiently
 from kt_es.process.files import read_key
 from kt_es.process.outage import Outage
 from kt_es.process.signals import Reloaded, differing, reloading

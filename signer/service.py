@@ -19,8 +19,8 @@ from kt_es.eventstore.streams import Event, EventLog, GroupSubscription, StreamN
 from kt_es.formats.entries import PublicKey
 from kt_es.ledger.convicting import keeping_evidence
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.opening import Sharing, open_store, patiently
 from kt_es.ledger.pages import CACHE_BYTES
+from kt_es.ledger.stores import Sharing, open_store, patiently
 from kt_es.process.exposition import exposed
 from kt_es.process.outage import Backoff, Outage, keep_trying
 from kt_es.process.signals import Reloaded, differing, reloading

@@ -11,7 +11,7 @@ from kt_es.eventstore.streams import EventLog
 from kt_es.ledger.adoption import Adoption
 from kt_es.ledger.cassandra_settings import EXAMPLE
 from kt_es.ledger.ledger import Ledger, check_pinned
-from kt_es.ledger.opening import Sharing, open_store
+from kt_es.ledger.stores import Sharing, open_store
 
 
 def required_sharing(settings: Settings) -> Sharing:

@@ -15,7 +15,7 @@ from cassandra.query import BatchStatement, BatchType, BoundStatement, Statement
 from kt_es.ledger.cassandra_session import PATIENCE, CassandraSession
 from kt_es.ledger.cassandra_settings import CassandraSettings
 from kt_es.ledger.cassandra_tables import ABOUT, NEWEST_FIRST, PARTITIONS, Table
-from kt_es.ledger.store import Change, after_prefix
+from kt_es.ledger.store import Change, Store, after_prefix
 
 KEYS = 50
 """Keys in one statement that reads."""
@@ -28,11 +28,12 @@ SCAN_ROWS = 500
 """Rows of the first and of each further step of a scan, which are in memory at the same time."""
 
 
-class CassandraStore:
+class CassandraStore(Store):
     """A keyspace with the promises of ``store.Store`` for a shared store.
 
     A deleted row does not come back: see ``cassandra_tables.Table``. A row of the family ``about`` cannot be
-    deleted. ``sync`` makes no difference.
+    deleted. ``sync`` makes no difference. ``SharedStore`` remembers the last ``problem``, and the operator of
+    the cluster sees to its disks.
     """
 
     def __init__(self, session: CassandraSession) -> None:
@@ -56,18 +57,6 @@ class CassandraStore:
     @property
     def is_shared(self) -> bool:
         return True
-
-    @property
-    def problem(self) -> str | None:
-        """The last failure is in the error that told it: ``SharedStore`` remembers it."""
-        return None
-
-    @property
-    def is_full(self) -> bool:
-        return False
-
-    def ensure_writable(self) -> None:
-        """The cluster's operator sees to its disks."""
 
     def get(self, family: str, key: bytes) -> bytes | None:
         return self.get_many(family, [key])[0]

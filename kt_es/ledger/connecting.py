@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from kt_es.ledger.store import Change, Store
 
 
-class ConnectingStore:
-    """Connects at the first call, and at each further one until that succeeds. Implements ``store.Store``.
+class ConnectingStore(Store):
+    """Connects at the first call, and at each further one until that succeeds.
 
     Every call may raise what ``connect`` raises: ``UnavailableError`` while the store is away, and
-    ``ConfigError`` once it answers and cannot be used.
+    ``ConfigError`` once it answers and cannot be used. ``SharedStore`` remembers the last ``problem``.
     """
 
     def __init__(self, connect: Callable[[], Store]) -> None:
@@ -34,15 +34,6 @@ class ConnectingStore:
     @property
     def is_shared(self) -> bool:
         return True
-
-    @property
-    def problem(self) -> str | None:
-        """The last failure is in the error that told it."""
-        return None
-
-    @property
-    def is_full(self) -> bool:
-        return False
 
     def ensure_writable(self) -> None:
         self.connected().ensure_writable()

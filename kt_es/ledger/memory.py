@@ -4,27 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from kt_es.ledger.store import Change
+from kt_es.ledger.store import Change, Store
 
 
-class MemoryStore:
+class MemoryStore(Store):
     def __init__(self, families: Sequence[str]) -> None:
         self._families: dict[str, dict[bytes, bytes]] = {name: {} for name in families}
-
-    @property
-    def is_shared(self) -> bool:
-        return False
-
-    @property
-    def problem(self) -> str | None:
-        return None
-
-    @property
-    def is_full(self) -> bool:
-        return False
-
-    def ensure_writable(self) -> None:
-        """Memory has no end here."""
 
     def get(self, family: str, key: bytes) -> bytes | None:
         return self._rows(family).get(key)

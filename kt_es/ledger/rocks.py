@@ -12,7 +12,7 @@ from rocksdict import CompactOptions, DbClosedError, Rdict, WriteBatch
 
 from kt_es.errors import ConfigError, DiskFullError, DivergenceError, KtError
 from kt_es.ledger.rocks_database import OwnLockError, RocksDatabase, exists, open_to_write, open_view
-from kt_es.ledger.store import Change, after_prefix
+from kt_es.ledger.store import Change, Store, after_prefix
 from kt_es.process.space import has_space, is_full
 
 SCAN_ROWS = 512
@@ -22,7 +22,7 @@ _LOCK_ATTEMPTS = 20
 _LOCK_PAUSE = 0.05
 
 
-class RocksStore:
+class RocksStore(Store):
     """RocksDB in one directory, with the promises of ``store.Store``.
 
     A write goes to the write-ahead log, and ``flush_wal`` then syncs the log: rocksdict would keep the GIL
@@ -78,14 +78,6 @@ class RocksStore:
             DivergenceError: The store is damaged.
         """
         return cls(directory, open_view(directory, families), families)
-
-    @property
-    def is_shared(self) -> bool:
-        return False
-
-    @property
-    def problem(self) -> str | None:
-        return None
 
     @property
     def is_full(self) -> bool:

@@ -17,6 +17,8 @@ Change = tuple[str, bytes, bytes | None]
 class Store(Protocol):
     """An ordered key-value store. Its families are fixed when it is opened; keys and values are bytes.
 
+    A class that names it as its base is not shared and never full unless it says otherwise.
+
     Every implementation makes these promises, where ``is_shared`` does not say otherwise:
 
     * Atomicity: ``write`` makes all of its changes or none, across families. A shared store may make some of
@@ -41,21 +43,21 @@ class Store(Protocol):
     @property
     def is_shared(self) -> bool:
         """Whether other processes, also on other machines, use the store at the same time."""
-        ...
+        return False
 
     @property
     def problem(self) -> str | None:
         """Why a shared store cannot be used now; None while it works, and for every other store."""
-        ...
+        return None
 
     @property
     def is_full(self) -> bool:
         """Whether the last write failed for want of space. Stays true until a write would succeed again."""
-        ...
+        return False
 
     def ensure_writable(self) -> None:
         """End ``is_full`` if there is space again; otherwise raise ``DiskFullError``."""
-        ...
+        return
 
     def get(self, family: str, key: bytes) -> bytes | None:
         """Return the value of ``key``, or None if the key does not exist."""

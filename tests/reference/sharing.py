@@ -15,7 +15,7 @@ from tests import builders as b
 from tests.reference.signed_streams import SignedStreams
 
 
-class Replicas:
+class Replicas(Store):
     """A shared store: rows that a majority has, and what the replica that is asked first says instead.
 
     Attributes:
@@ -34,17 +34,6 @@ class Replicas:
     @property
     def is_shared(self) -> bool:
         return True
-
-    @property
-    def problem(self) -> str | None:
-        return None
-
-    @property
-    def is_full(self) -> bool:
-        return False
-
-    def ensure_writable(self) -> None:
-        """There is always space."""
 
     def get(self, family: str, key: bytes) -> bytes | None:
         return self.get_many(family, [key])[0]

@@ -11,8 +11,8 @@ import structlog.testing
 from kt_es.errors import ConfigError, StoreAwayError, UnavailableError
 from kt_es.ledger.cassandra_settings import CassandraSettings
 from kt_es.ledger.connecting import ConnectingStore
-from kt_es.ledger.opening import Sharing, open_store
 from kt_es.ledger.store import Store
+from kt_es.ledger.stores import Sharing, open_store
 from kt_es.server import health, store_watch
 from tests import builders as b
 from tests.reference.doors import refused_port

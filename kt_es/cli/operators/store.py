@@ -15,10 +15,10 @@ from kt_es.config import Settings
 from kt_es.errors import ConfigError, DivergenceError, counted
 from kt_es.ledger.anchor import check_commit
 from kt_es.ledger.ledger import Ledger, check_pinned
-from kt_es.ledger.opening import open_store
 from kt_es.ledger.replay import Replay
 from kt_es.ledger.retention import check_epoch, prune
 from kt_es.ledger.rocks import RocksStore
+from kt_es.ledger.stores import open_store
 from kt_es.ledger.tables import FAMILIES
 
 MOST_PROBLEMS = 100

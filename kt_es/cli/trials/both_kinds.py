@@ -41,12 +41,12 @@ from kt_es.formats.entries import OPENING
 from kt_es.formats.heads import MAP_HEAD
 from kt_es.formats.queue import RECORDS, encode_records
 from kt_es.ledger.adoption import LEVELS
-from kt_es.ledger.opening import open_store
 from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.pages import CACHE_BYTES, PageTable, page_cache
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.shared_tables import tables_of
 from kt_es.ledger.store import Store
+from kt_es.ledger.stores import open_store
 from kt_es.ledger.tables import FAMILIES
 from kt_es.merkle.map import Map, Root
 from kt_es.process.files import read_key
