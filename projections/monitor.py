@@ -89,7 +89,7 @@ def monitor(
             stack.enter_context(exposed(metrics.registry, *settings.metrics))
         # A monitor decides everything by itself, so it shares no store.
         opening = partial(open_store, settings.data, None)
-        store = patiently(opening, stop, outage, lambda: metrics.disk_full.set(1))
+        store = patiently(opening, stop, outage, lambda _: metrics.disk_full.set(1))
         if store is None:
             return
         stack.callback(store.close)

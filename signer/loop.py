@@ -134,6 +134,7 @@ class Signer:
             # Here and not at the next marker, because a signer without its key must not join the group.
             self._keys.key_for(config.signer_key)
         self._metrics.sealed(self._ledger.committed.queue_next)
+        self._metrics.waits()
 
     def join(self, group: GroupSubscription) -> None:
         """Become active as the only member of the group."""

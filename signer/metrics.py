@@ -22,6 +22,8 @@ from kt_es.process.exposition import Samples
 PROGRESS_SECONDS = 1.0
 # A replay has ten thousand records a second. The clock is read once for this many.
 RECORDS_A_LOOK = 256
+WAITS = ("log", "disk", "store")
+"""What a signer may wait for: the event log, space on its own disk, the shared store."""
 _ITEMS = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 
 _LOG = structlog.get_logger("signer")
@@ -55,6 +57,10 @@ class SignerMetrics:
         self._delays = histogram("kt_signer_merge_delay_seconds", "Longest of each epoch with items")
         self._delay = gauge("kt_signer_last_merge_delay_seconds", "Longest of the last epoch with items")
         self.disk_full = gauge("kt_signer_disk_full", "1 while nothing can be written for want of space")
+        self._waiting_for = gauge(
+            "kt_signer_waiting", "1 while it waits for this and signs nothing", labels=["kind"]
+        )
+        self.waits()
         self._active = gauge("kt_signer_active", "1 with the place at the queue, 0 as a standby")
         self._epoch = gauge("kt_signer_epoch", "Latest epoch committed")
         self._head = gauge("kt_signer_head_timestamp_seconds", "Timestamp of the latest head of its own")
@@ -118,8 +124,14 @@ class SignerMetrics:
         self._active.set(1 if active else 0)
 
     def outage(self, kind: str) -> None:
-        """The loop begins again because of ``kind``: ``log``, ``disk``, ``store`` or ``silence``."""
+        """The loop begins again because of ``kind``: one of ``WAITS``, or ``silence`` of the log."""
         self._outages.labels(kind).inc()
+        self.waits("log" if kind == "silence" else kind)
+
+    def waits(self, kind: str | None = None) -> None:
+        """The signer waits for ``kind``, one of ``WAITS``, or for nothing."""
+        for one in WAITS:
+            self._waiting_for.labels(one).set(one == kind)
 
     def _lag_events(self) -> float:
         with self._lock:

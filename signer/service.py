@@ -225,11 +225,16 @@ def serve(
     effects = Effects(connect, lambda: time.time_ns() // 1_000_000, time.monotonic, lambda: os.urandom(16))
     metrics = SignerMetrics(effects.now, effects.monotonic)
     outage = Outage("signer", _LOG)
+
+    def waits(error: UnavailableError) -> None:
+        metrics.disk_full.set(isinstance(error, DiskFullError))
+        metrics.waits(_kind(error))
+
     with ExitStack() as stack:
         if settings.metrics is not None:
             stack.enter_context(exposed(metrics.registry, *settings.metrics))
         opening = partial(open_store, settings.data, settings.sharing)
-        store = patiently(opening, stop, outage, lambda: metrics.disk_full.set(1))
+        store = patiently(opening, stop, outage, waits)
         if store is None:
             return
         stack.callback(store.close)
@@ -237,7 +242,7 @@ def serve(
         stack.enter_context(keeping_evidence(settings.data))
         cache = CACHE_BYTES if settings.sharing is None else settings.sharing.cache
         ledger = patiently(
-            partial(Ledger, store, settings.origin, settings.pinned, cache_bytes=cache), stop, outage
+            partial(Ledger, store, settings.origin, settings.pinned, cache_bytes=cache), stop, outage, waits
         )
         if ledger is None:
             return

@@ -45,7 +45,7 @@ Fields = Iterable[tuple[str, object, object]]
 
 
 def check_commit(ledger: Ledger) -> None:
-    """Compare the committed state with its head, its signatures and the root page of its map.
+    """Compare the committed state with its head, its signatures and, if it is kept, the root page of its map.
 
     ``check_pinned`` checks that the directory is the one of the pinned key. Raises ``DivergenceError`` for
     the first field that differs.
@@ -55,6 +55,9 @@ def check_commit(ledger: Ledger) -> None:
         _check_nothing(committed)
         return
     check_state(committed, ledger.tables.heads.event(committed.epoch), config_chain(ledger, committed))
+    if committed.epoch < ledger.oldest:
+        # A shared store was pruned while this process was away: a later epoch is adopted.
+        return
     # Any index: the path of each begins at the root page, which has to hash to the root.
     ledger.map.prove(committed.root, bytes(32))
 

@@ -90,18 +90,19 @@ def patiently(
     make: Callable[[], _T],
     stop: threading.Event,
     outage: Outage,
-    on_wait: Callable[[], None] = lambda: None,
+    on_wait: Callable[[UnavailableError], None] = lambda _: None,
 ) -> _T | None:
     """Return what ``make`` returns, and wait during outages; None if ``stop`` came first.
 
-    A full disk and a shared store that is away are outages. ``on_wait`` is called before each pause.
+    A full disk and a shared store that is away are outages. ``on_wait`` is called with the error before each
+    pause.
     """
     while not stop.is_set():
         try:
             made = make()
         except UnavailableError as error:
             outage.failed(error)
-            on_wait()
+            on_wait(error)
             stop.wait(PAUSE)
         else:
             outage.over()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import structlog
@@ -35,9 +35,11 @@ class Samples:
     def counter(self, name: str, help_: str, *labels: str) -> Counter:
         return Counter(name, help_, labels, registry=self.registry)
 
-    def gauge(self, name: str, help_: str, value: Callable[[], float] | None = None) -> Gauge:
+    def gauge(
+        self, name: str, help_: str, value: Callable[[], float] | None = None, *, labels: Sequence[str] = ()
+    ) -> Gauge:
         """Add a gauge. The threads that answer scrapes call ``value``; without it the caller sets values."""
-        gauge = Gauge(name, help_, registry=self.registry)
+        gauge = Gauge(name, help_, labels, registry=self.registry)
         if value is not None:
             gauge.set_function(value)
         return gauge

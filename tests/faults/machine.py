@@ -20,7 +20,7 @@ from kt_es.ledger.adoption import Adoption
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.proofs import head_at, prove_consistency
-from kt_es.ledger.retention import check_epoch
+from kt_es.ledger.retention import check_epoch, prune
 from kt_es.ledger.rows import Committed, StateTable
 from kt_es.ledger.shared_store import LOCAL, SHARED, SharedStore
 from kt_es.ledger.store import Change, Store
@@ -90,6 +90,7 @@ class Machine:
         self.holder: str | None = None
         self.acknowledged: set[int] = set()
         self.stopped: dict[str, KtError] = {}
+        self._outages: tuple[type[BaseException], ...] = (UnavailableError, Crash)
         self._late: list[tuple[int, str, int, Sequence[NewEvent]]] = []
         self._late_rows: list[tuple[int, MemoryStore, list[Change]]] = []
         self._nonces = itertools.count()
@@ -180,6 +181,17 @@ class Machine:
             return own
         return SharedStore(own, _Shared(self, self.shared), 1 << 20, _AtOnce())  # type: ignore[arg-type]
 
+    def prune(self, keep: int) -> None:
+        """Do what ``kt store prune`` does in the shared store, beside the signers.
+
+        A signer that works in an epoch that is not kept misses a page from now on, which is an outage.
+        """
+        assert self.shared is not None
+        ledger = adopted(self.log, self.shared)
+        if ledger.committed.epoch:
+            prune(ledger, keep)
+            self._outages = (*ledger.passing, Crash)
+
     def lose_disk(self, name: str) -> None:
         self.crash(name)
         self.disks.pop(name, None)
@@ -205,7 +217,7 @@ class Machine:
         """Run a step of a process; an outage or a crash ends it, anything else ends it for good."""
         try:
             step()  # type: ignore[operator]
-        except (UnavailableError, Crash):
+        except self._outages:
             self.crash(name)
         except KtError as error:
             self.stopped[name] = error
@@ -356,11 +368,17 @@ class _Shared:
             raise UnavailableError("the shared store failed")
 
 
+def adopted(log: MemoryLog, rows: MemoryStore) -> Ledger:
+    """The newest published epoch, as a process has it that begins with nothing."""
+    ledger = Ledger(SharedStore(MemoryStore(LOCAL), rows, 1 << 20), ORIGIN, SIGNER_KEY)
+    list(Adoption(log, NAMES, ledger, completes=True).jump())
+    return ledger
+
+
 def check_shared(log: MemoryLog, rows: MemoryStore, replayed: Committed) -> None:
     """What must hold of a shared store: its newest state is that of a replay, and every row verifies."""
-    ledger = Ledger(SharedStore(MemoryStore(LOCAL), rows, 1 << 20), ORIGIN, SIGNER_KEY)
-    for _ in Adoption(log, NAMES, ledger, completes=True).jump():
-        assert ledger.committed == replayed
+    ledger = adopted(log, rows)
+    assert ledger.committed == replayed
     if replayed.epoch:
         problems: list[str] = []
         assert check_epoch(ledger, replayed.epoch, problems.append) == replayed.root.size

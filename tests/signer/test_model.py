@@ -141,6 +141,11 @@ class SignersInTrouble(RuleBasedStateMachine):
         self.machine.late_by = late_by
         self.machine.plan[self.machine.effects + after] = fault
 
+    @precondition(lambda self: self.machine.shared is not None)
+    @rule(keep=st.integers(1, 3))
+    def operator_prunes_the_shared_store(self, keep: int) -> None:
+        self.machine.prune(keep)
+
     @rule(skew=st.integers(-10_000_000, 10_000_000))
     def clock_steps(self, skew: int) -> None:
         self.machine.skew = skew

@@ -1,15 +1,27 @@
-"""The signer as a process: settings that are read again while it runs."""
+"""The signer as a process: settings that are read again while it runs, and what its page says of outages."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from kt_es.eventstore.streams import StreamNames
+import pytest
+import structlog
+
+from kt_es.errors import DiskFullError, StoreAwayError, UnavailableError
+from kt_es.eventstore.streams import EventLog, StreamNames
+from kt_es.ledger.store import Store
+from kt_es.process.outage import Outage
+from signer import service
 from signer.keys import KeyRing
 from signer.loop import EpochLimits, Signer
-from signer.service import SignerSettings, _Reloading
+from signer.metrics import WAITS, SignerMetrics
+from signer.service import SignerSettings, _Reloading, run_forever, serve
 from tests import builders as b
+from tests.reference.memory_log import MemoryLog
+from tests.reference.sharing import SharedStreams, ledger_of
 from tests.reference.signing import LIMITS, NAMES, decided, effects, new_ledger, new_log, submit
 
 
@@ -44,3 +56,76 @@ def test_a_signer_asks_for_its_limits_at_each_use() -> None:
     limits[0] = replace(LIMITS, batch_limit=5)
     signer.advance()
     assert log.last_revision(NAMES.queue) == end + 1
+
+
+def waiting(metrics: SignerMetrics) -> list[str]:
+    """What the page of metrics names as the trouble, the full disk by its own figure, too."""
+    figure = metrics.registry.get_sample_value
+    found = [kind for kind in WAITS if figure("kt_signer_waiting", {"kind": kind}) == 1]
+    return [*found, "disk full"] if figure("kt_signer_disk_full") == 1 else found
+
+
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        (StoreAwayError("no node of the shared store answers"), ["store"]),
+        (DiskFullError(Path("data")), ["disk", "disk full"]),
+    ],
+    ids=["shared store", "full disk"],
+)
+def test_a_signer_that_cannot_start_tells_a_full_disk_from_a_store_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: UnavailableError, named: list[str]
+) -> None:
+    stop, pages = threading.Event(), list[SignerMetrics]()
+
+    def metrics(now: Callable[[], int], monotonic: Callable[[], float]) -> SignerMetrics:
+        pages.append(SignerMetrics(now, monotonic))
+        return pages[0]
+
+    def open_store(*_: object) -> Store:
+        stop.set()
+        raise error
+
+    monkeypatch.setattr(service, "SignerMetrics", metrics)
+    monkeypatch.setattr(service, "open_store", open_store)
+    (tmp_path / "signer.pem").write_bytes(b.SIGNER.to_pem())
+    (tmp_path / "signer.pem").chmod(0o600)
+    settings = SignerSettings(NAMES, b.ORIGIN, b.public(b.SIGNER), tmp_path / "data", tmp_path, EpochLimits())
+    serve(settings, MemoryLog, stop)
+    assert waiting(pages[0]) == named
+
+
+def test_a_running_signer_says_what_it_waits_for_until_it_works_again() -> None:
+    streams = SharedStreams()
+    streams.put_user("alice")
+    streams.epoch()
+    ledger, stop, said = ledger_of(streams.replicas), threading.Event(), list[list[str]]()
+    outside = effects(lambda: streams.log)
+    metrics = SignerMetrics(outside.now, outside.monotonic)
+    # One outage after the other: each ends a signer, and the last signer works.
+    errors: list[UnavailableError | None] = [DiskFullError(Path("data")), UnavailableError("the log"), None]
+
+    def new_signer(log: EventLog) -> Signer:
+        said.append(waiting(metrics))
+        streams.replicas.away = len(said) == 1
+        if len(said) > 1 and (error := errors.pop(0)) is not None:
+            raise error
+        signer = Signer(
+            log, NAMES, ledger, KeyRing([b.SIGNER]), effects=outside, limits=lambda: LIMITS, metrics=metrics
+        )
+        if len(said) > 1:
+            stop.set()
+        return signer
+
+    run_forever(
+        outside.connect,
+        new_signer,
+        NAMES.queue,
+        stop,
+        metrics,
+        outage=Outage("signer", structlog.get_logger("signer")),
+        passing=ledger.passing,
+    )
+    assert said == [[], ["store"], ["disk"], ["log"]]
+    assert waiting(metrics) == []
+    assert ledger.committed.epoch == 1

@@ -17,6 +17,7 @@ from kt_es.errors import UnavailableError, counted
 from kt_es.process.network import uses_proxies
 
 TIMEOUT = 5.0
+_WAITED_FOR = {"log": "the event log", "disk": "space on its disk", "store": "the shared store"}
 
 
 class ScrapedMetrics:
@@ -88,6 +89,7 @@ def of_signer(metrics: ScrapedMetrics) -> dict[str, Any]:
         "phases": metrics.means("kt_signer_phase_seconds", "phase"),
         "verdicts": metrics.by("kt_signer_verdicts_total", "verdict"),
         "outages": metrics.by("kt_signer_outages_total", "kind").get("log", 0),
+        "waits_for": [kind for kind, value in metrics.by("kt_signer_waiting", "kind").items() if value],
         "uptime": metrics.uptime,
     }
 
@@ -161,6 +163,8 @@ def _signer(signer: Mapping[str, Any]) -> Iterator[str]:
     delay, lag = signer["merge_delay"], signer["lag"]
     epoch = "no epoch of its own yet" if signer["epoch"] is None else f"at epoch {signer['epoch']}"
     yield f"{'active' if signer['active'] else 'not active'}, {epoch}, {_since(signer)}"
+    for kind in signer["waits_for"]:
+        yield f"signs nothing: it waits for {_WAITED_FOR.get(kind, kind)}"
     if delay["mean"] is None:
         yield "merge delay: none yet"
     else:

@@ -43,6 +43,7 @@ def signer_page() -> dict[str, Any]:
     metrics.sealed(1)
     metrics.finished(map_head(3), 5, {"accepted": 4, "epoch": 1}, {"collect": 1.0, "commit": 0.1})
     metrics.outage("log")
+    metrics.outage("store")
     return of_signer(page(metrics.registry))
 
 
@@ -50,7 +51,7 @@ def test_what_the_signer_tells() -> None:
     signer = signer_page()
     assert not missing(signer, "uptime")
     assert signer["active"]
-    assert (signer["epoch"], signer["outages"]) == (3, 1)
+    assert (signer["epoch"], signer["outages"], signer["waits_for"]) == (3, 1, ["store"])
     assert signer["merge_delay"] == {"last": 1.5, "mean": 1.5, "broken": 0}
     assert signer["phases"] == {"collect": 1, "commit": 0.1}
     assert signer["verdicts"] == {"accepted": 4, "epoch": 1}
@@ -110,6 +111,7 @@ def test_people_are_told_what_is_not_known() -> None:
         "what the processes say of themselves, unverified:",
     ]
     assert "merge delay: 1.5 s the last, 1.5 s the mean, over the promise 0 times" in "\n".join(lines)
+    assert "           signs nothing: it waits for the shared store" in lines
     assert lines[-1] == "not known: monitor: it does not answer"
 
 
