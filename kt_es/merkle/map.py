@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kt_es.crypto.hashes import HASH_SIZE, MAP_EMPTY
-from kt_es.errors import MalformedError
+from kt_es.errors import MalformedError, UnverifiedRowError
 from kt_es.merkle.pages import (
     LEAF_HASHED,
     LEAF_SIZE,
@@ -126,9 +126,10 @@ class Map:
         """
         found: list[LeafRef | None] = [None] * len(indices)
         pending = [(at, index, root.slot) for at, index in enumerate(indices) if root.slot is not None]
-        depth = 0
+        depth, refs = 0, list[Ref]()
         while pending:
-            pages = self._read([child_ref(index, depth, slot) for _, index, slot in pending])
+            above, refs = refs, [child_ref(index, depth, slot) for _, index, slot in pending]
+            pages = self._read(refs, above)
             below = []
             for (at, index, _), page in zip(pending, pages, strict=True):
                 slot = page.slots[nibble(index, depth)]
@@ -152,9 +153,10 @@ class Map:
         Pages are read in one batch per level.
         """
         paths = [_Path(index, root) for index in indices]
-        depth = 0
+        depth, refs = 0, list[Ref]()
         while pending := [(path, path.slot) for path in paths if path.slot is not None]:
-            pages = self._read([child_ref(path.index, depth, slot) for path, slot in pending])
+            above, refs = refs, [child_ref(path.index, depth, slot) for path, slot in pending]
+            pages = self._read(refs, above)
             for (path, _), page in zip(pending, pages, strict=True):
                 path.descend(page, nibble(path.index, depth))
             depth += 1
@@ -195,8 +197,19 @@ class Map:
                 if slot is not None
             ]
 
-    def _read(self, refs: list[Ref]) -> list[Page]:
-        return read_pages(self._store, self._cache, refs)
+    def _read(self, refs: list[Ref], above: Iterable[Ref] = ()) -> list[Page]:
+        """Return the pages of ``refs``, which the pages ``above`` name.
+
+        A page names the versions of those below it, and no hash covers them. So a page whose child is not
+        found may be wrong in that, and is not kept.
+        """
+        try:
+            return read_pages(self._store, self._cache, refs)
+        except UnverifiedRowError:
+            if self._cache is not None:
+                for key, _ in above:
+                    self._cache.drop(key)
+            raise
 
 
 def _child(slot: bytes | None) -> bytes | None:

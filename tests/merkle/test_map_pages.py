@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kt_es.crypto.hashes import map_leaf_hash
-from kt_es.errors import DivergenceError
+from kt_es.errors import DivergenceError, UnverifiedRowError
 from kt_es.ledger.memory import MemoryStore
-from kt_es.ledger.pages import PageTable
+from kt_es.ledger.pages import PageTable, page_cache
 from kt_es.merkle.map import EMPTY_ROOT, Map
 from kt_es.merkle.pages import (
     CHILD_SIZE,
@@ -17,6 +17,7 @@ from kt_es.merkle.pages import (
     LEAF_SIZE,
     Slots,
     check_page,
+    child_ref,
     decode_page,
     describe,
     encode_page,
@@ -117,3 +118,22 @@ def test_a_missing_damaged_or_foreign_page_is_named_by_every_operation() -> None
                 operation()
         store.write([("pages", key, page)])
     assert tree.prove(root, indices[0]).entry_hash(indices[0]) == bytes(32)
+
+
+def test_a_page_that_names_a_wrong_version_below_it_is_not_kept() -> None:
+    """No hash covers the version, so the lie passes until the page below is missing."""
+    store, cache = MemoryStore(["pages", "meta"]), page_cache()
+    indices = [bytes([0xAB, n]) + bytes(30) for n in range(3)]
+    root, written = Map(PageTable(store)).apply(EMPTY_ROOT, 1, [(index, bytes(32)) for index in indices])
+    store.write([("pages", key, page) for key, page in written])
+    tree = Map(PageTable(store), cache)
+    above = child_ref(indices[0], 0, root.slot or b"")[0]
+    true = store.get("pages", above)
+    lie = [slot and slot[:-1] + b"\x07" for slot in decode_page(above, true)]
+    for operation in (tree.lookup, tree.prove):
+        store.write([("pages", above, encode_page(above, lie))])
+        with pytest.raises(UnverifiedRowError, match="of version 7 is missing"):
+            operation(root, indices[0])
+        store.write([("pages", above, true)])
+        assert operation(root, indices[0])
+        cache.drop(above)
