@@ -1,14 +1,14 @@
 """Connections to a Cassandra cluster: the driver with our settings, attempts and errors.
 
 The driver keeps a connection to every node and learns by itself which nodes are up. A node that dies in the
-middle of a statement is replaced by the next one. A session stays usable while all nodes are away: each call
-then raises ``UnavailableError``, and the first one after their return succeeds.
+middle of a statement is replaced by the next one. A node that is silent is not waited for: statements that
+read or write rows may be executed twice, so a second node gets them, too. A session stays usable while all
+nodes are away: each call then raises ``UnavailableError``, and the first one after their return succeeds.
 """
 
 from __future__ import annotations
 
 import logging
-import ssl
 import threading
 import time
 from collections import deque
@@ -16,32 +16,31 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import structlog
 from cassandra import ConsistencyLevel, ProtocolVersion
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, ResponseFuture
 from cassandra.policies import (
     ConstantReconnectionPolicy,
-    DCAwareRoundRobinPolicy,
-    HostStateListener,
-    RetryPolicy,
-    TokenAwarePolicy,
+    ConstantSpeculativeExecutionPolicy,
 )
-from cassandra.pool import Host
-from cassandra.protocol import OverloadedErrorMessage
 from cassandra.query import BoundStatement, PreparedStatement, Statement, tuple_factory
 
 from kt_es.errors import ConfigError
 from kt_es.ledger.cassandra_errors import DRIVER_ERRORS, passes, translated
+from kt_es.ledger.cassandra_policies import NodeLog, Order, Retries, Silent
 from kt_es.ledger.cassandra_settings import CassandraSettings
+from kt_es.ledger.cassandra_tls import tls_context
 from kt_es.process.outage import Backoff
 
 Row = tuple[Any, ...]
 
 CONNECT = 5.0
 """Seconds for the connection to one node."""
-REQUEST = 6.0
-"""Seconds for one attempt of a statement: more than the 5 s that a node itself waits for other replicas."""
+REPEAT = 1.0
+"""Seconds without an answer after which a second node gets the statement, too. The first answer counts."""
+REQUEST = 7.0
+"""Seconds for one attempt of a statement, with the second node: more than ``REPEAT`` and the 5 s that a node
+itself waits for other replicas."""
 PATIENCE = 20.0
 """Seconds after the first failed attempt of a statement until no further attempt begins: for writers, since
 an epoch that is given up begins anew."""
@@ -64,7 +63,6 @@ class Answer(NamedTuple):
 
 _ONE = "one replica"
 _QUORUM = EXEC_PROFILE_DEFAULT
-_LOG = structlog.get_logger("kt_es.ledger")
 
 
 class CassandraSession:
@@ -84,25 +82,23 @@ class CassandraSession:
         self._patience = patience
         self._closed = threading.Event()
         self._prepared: dict[str, PreparedStatement] = {}
-        # Every failure is raised or retried here, and ``_Watch`` logs which nodes go and come. The driver's
+        self._silent = Silent()
+        # Every failure is raised or retried here, and ``NodeLog`` logs which nodes go and come. The driver's
         # own lines repeat that for each connection and attempt.
         logging.getLogger("cassandra").setLevel(logging.CRITICAL)
         one, quorum = (
             ExecutionProfile(
-                load_balancing_policy=TokenAwarePolicy(
-                    DCAwareRoundRobinPolicy(settings.datacenter or ""),
-                    # Otherwise each attempt of a statement would go to the same node first, even if it hangs.
-                    shuffle_replicas=True,
-                ),
-                retry_policy=_Retries(),
+                load_balancing_policy=Order(settings.datacenter, self._silent),
+                retry_policy=Retries(),
                 consistency_level=level,
                 request_timeout=REQUEST,
                 row_factory=tuple_factory,
+                speculative_execution_policy=ConstantSpeculativeExecutionPolicy(REPEAT, max_attempts=1),
             )
             for level in (ConsistencyLevel.LOCAL_ONE, ConsistencyLevel.LOCAL_QUORUM)
         )
         authentication = PlainTextAuthProvider(settings.user, settings.password) if settings.user else None
-        context = _tls(settings)
+        context = tls_context(settings)
         with self._translated():
             self._cluster = Cluster(
                 list(settings.hosts),
@@ -122,7 +118,7 @@ class CassandraSession:
                 monitor_reporting_enabled=False,
                 application_name="kt-es",
             )
-            self._cluster.register_listener(_Watch())
+            self._cluster.register_listener(NodeLog())
             try:
                 self._session = self._cluster.connect()
                 # Of the schema the driver learns only which nodes hold which keys of the keyspace.
@@ -218,6 +214,8 @@ class CassandraSession:
                     deadline = deadline or now + self._patience
                     if not passes(error) or now > deadline or self._closed.wait(backoff.pause()):
                         raise
+                finally:
+                    self._silent.note(future.attempted_hosts, future.coordinator_host)
             future = self._send(statement, one, page)
 
     def close(self) -> None:
@@ -238,58 +236,15 @@ class CassandraSession:
 def _taken(future: ResponseFuture) -> Answer:
     """Wait for the answer to ``future`` and take it away.
 
-    The future and its timer refer to each other, so they live on until the garbage collector finds them. By
-    then they must not hold the rows that were written and read.
+    The future and its timer refer to each other. Without the timer, the future is freed at once, or when no
+    second answer is expected any more. With it, the future and the rows that were written and read would live
+    on until the garbage collector finds them. ``Retries`` knows by the query what was taken.
     """
-    result = future.result()
+    try:
+        result = future.result()
+    finally:
+        future.query = future._timer = None
     taken = result.current_rows
     rows = taken.copy()
     taken.clear()
-    future.query = future.message = None
     return Answer(rows, result.paging_state)
-
-
-class _Retries(RetryPolicy):  # type: ignore[misc]
-    """What the driver does itself: a node that fails is replaced by the next one at once.
-
-    Whatever needs a pause is left to ``CassandraSession``.
-    """
-
-    def on_unavailable(self, *_: object, **__: object) -> tuple[int, None]:
-        return self.RETHROW, None
-
-    def on_request_error(self, *_: object, error: Exception, **__: object) -> tuple[int, None]:
-        return self.RETHROW if isinstance(error, OverloadedErrorMessage) else self.RETRY_NEXT_HOST, None
-
-
-class _Watch(HostStateListener):  # type: ignore[misc]
-    """Logs when nodes go and come. The driver calls it."""
-
-    def on_down(self, host: Host) -> None:
-        _LOG.warning("a node of the shared store is down", node=str(host.endpoint))
-
-    def on_up(self, host: Host) -> None:
-        _LOG.info("a node of the shared store is up again", node=str(host.endpoint))
-
-    def on_add(self, host: Host) -> None:
-        """A node is new, or known for the first time."""
-
-    def on_remove(self, host: Host) -> None:
-        """A node was removed from the cluster."""
-
-
-def _tls(settings: CassandraSettings) -> ssl.SSLContext | None:
-    if settings.tls_ca is None:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=settings.tls_ca)
-        if settings.tls_cert:
-            context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    except OSError as error:
-        files = ", ".join(
-            str(path) for path in (settings.tls_ca, settings.tls_cert, settings.tls_key) if path
-        )
-        raise ConfigError(
-            f"TLS with the shared store cannot be set up from {files}: {error.strerror or error}; mend them"
-        ) from None
-    return context

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
 
+from kt_es.ledger.cassandra_settings import CassandraSettings
 from tests.builders import private_key
 from tests.e2e.processes import Running, account, import_accounts, until
 from tests.e2e.sharing import AWAY, FrontEnd, SharedDirectory, shared_directory
@@ -55,6 +57,33 @@ def all_there(front: FrontEnd, state: Path, names: Sequence[str]) -> None:
         for name in names:
             wanted = account(name)
             assert client.lookup(wanted.label).profile == wanted.profile
+
+
+def test_a_node_that_hangs_is_not_waited_for(
+    three_nodes: Cluster, directory: SharedDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kt_es.ledger import cassandra_session
+    from kt_es.ledger.cassandra import CassandraStore
+    from kt_es.ledger.cassandra_schema import create_schema
+
+    # Nothing but the second node ends the wait in time, and no failure is tried again.
+    for name in ("REQUEST", "HEARTBEAT"):
+        monkeypatch.setattr(cassandra_session, name, PATIENCE)
+    settings = CassandraSettings(tuple(three_nodes.addresses), "kt_hangs", three_nodes.port)
+    create_schema(settings, 3)
+    rows = [("pages", b"%d" % number, b"page") for number in range(30)]
+    with closing(CassandraStore.connect(settings, patience=-1)) as store:
+        store.write(rows)
+        assert store.get("pages", b"0") == b"page"
+        first, *_ = three_nodes.nodes
+        first.freeze()
+        try:
+            for row in rows:
+                store.write([row])
+                assert store.get("pages", row[1]) == b"page"
+        finally:
+            first.thaw()
+            three_nodes.wait()
 
 
 def test_one_node_is_killed_in_the_middle_of_an_epoch_and_returns(

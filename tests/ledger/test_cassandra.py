@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -147,6 +149,32 @@ class TestWrites:
         for thread in threads:
             thread.join()
         assert problems == []
+
+    def test_statements_leave_nothing_to_the_garbage_collector(
+        self, shared_store: CassandraStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from kt_es.ledger.cassandra_session import CassandraSession
+
+        sent: list[weakref.ref[Any]] = []
+        send = CassandraSession._send
+
+        def watched(session: CassandraSession, *args: Any, **options: Any) -> Any:
+            future = send(session, *args, **options)
+            sent.append(weakref.ref(future))
+            return future
+
+        monkeypatch.setattr(CassandraSession, "_send", watched)
+        gc.disable()
+        try:
+            shared_store.write([("pages", b"%d" % n, bytes(20 << 10)) for n in range(9)])
+            assert shared_store.get("pages", b"1") == bytes(20 << 10)
+            assert len(list(shared_store.scan("pages"))) == 9
+            assert len(sent) > 9
+            wait_until(
+                lambda: not any(future() for future in sent), "the driver has let go of the statements"
+            )
+        finally:
+            gc.enable()
 
 
 class TestReplicas:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +26,14 @@ from cassandra import (
     WriteType,
 )
 from cassandra.cluster import NoHostAvailable
-from cassandra.connection import ConnectionShutdown
+from cassandra.connection import ConnectionShutdown, DefaultEndPoint
+from cassandra.policies import SimpleConvictionPolicy
+from cassandra.pool import Host
 from cassandra.protocol import OverloadedErrorMessage, ServerError, SyntaxException
 
 from kt_es.ledger.cassandra_errors import passes, translated
-from kt_es.ledger.cassandra_session import PATIENCE, CassandraSession
+from kt_es.ledger.cassandra_policies import AVOIDED, Order, Retries, Silent
+from kt_es.ledger.cassandra_session import PATIENCE, CassandraSession, _taken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,11 +122,56 @@ class Future:
 
     def __init__(self, outcome: Exception | str) -> None:
         self._outcome = outcome
+        self.attempted_hosts = ["first", "second", "third"]
+        self.coordinator_host = "second"
 
     def result(self) -> SimpleNamespace:
         if isinstance(self._outcome, Exception):
             raise self._outcome
         return SimpleNamespace(current_rows=[self._outcome], paging_state=None)
+
+
+def test_what_another_node_has_answered_is_not_sent_again() -> None:
+    """The connection to a silent node ends after the second node has answered."""
+    future: Any = Future("done")
+    future.query = "statement"
+    ends: Any = ConnectionShutdown("closed")
+    assert Retries().on_request_error(future.query, None, error=ends, retry_num=0) == (
+        Retries.RETRY_NEXT_HOST,
+        None,
+    )
+    _taken(future)
+    assert Retries().on_request_error(future.query, None, error=ends, retry_num=0) == (
+        Retries.RETHROW,
+        None,
+    )
+
+
+def test_a_later_attempt_goes_to_another_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver keeps one list of replicas, which it shuffles for each statement."""
+    replicas = [Host(DefaultEndPoint(f"127.0.0.{number}"), SimpleConvictionPolicy) for number in (1, 2, 3)]
+    for replica in replicas:
+        replica.set_location_info("dc1", "rack1")
+        replica.set_up()
+    nodes, silent = tuple(replicas), Silent()
+    order, metadata = Order("dc1", silent), SimpleNamespace(get_replicas=lambda *_: replicas)
+    order.populate(SimpleNamespace(metadata=metadata, endpoints_resolved=[]), replicas)
+    statement = SimpleNamespace(keyspace="kt", routing_key=b"key")
+    plans = [order.make_query_plan("kt", statement) for _ in range(50)]
+    tried: list[list[Host]] = [[] for _ in plans]
+    for _ in replicas:
+        for plan, asked in zip(plans, tried, strict=True):
+            asked.append(next(plan))
+    assert all(len(set(asked)) == 3 for asked in tried)
+    assert len({asked[0] for asked in tried}) > 1
+    # Who has not answered is asked last for some time.
+    silent.note([nodes[0], nodes[1]], nodes[1])
+    for _ in range(20):
+        *_, last = order.make_query_plan("kt", statement)
+        assert last is nodes[0]
+    now = time.monotonic()
+    monkeypatch.setattr("kt_es.ledger.cassandra_policies.time.monotonic", lambda: now + AVOIDED + 1)
+    assert nodes[0] not in silent
 
 
 class Driver:
@@ -154,6 +203,7 @@ def session_over(monkeypatch: pytest.MonkeyPatch) -> Callable[[Driver], Any]:
         session = object.__new__(CassandraSession)
         session.settings, session._session, session._closed = SETTINGS, driver, Closed()  # type: ignore[assignment]
         session._patience = PATIENCE
+        session._silent = Silent()
         return session
 
     return make
@@ -161,7 +211,9 @@ def session_over(monkeypatch: pytest.MonkeyPatch) -> Callable[[Driver], Any]:
 
 def test_a_passing_failure_is_tried_again(session_over: Callable[[Driver], Any]) -> None:
     driver = Driver(write_timeout(), overloaded(), OperationTimedOut(), "done")
-    assert session_over(driver).execute("statement") == (["done"], None)
+    session = session_over(driver)
+    assert session.execute("statement") == (["done"], None)
+    assert ["first" in session._silent, "second" in session._silent] == [True, False]
 
 
 def test_no_attempt_begins_after_the_deadline(session_over: Callable[[Driver], Any]) -> None:
