@@ -32,8 +32,12 @@ _TELLING = (AuthenticationFailed, Unauthorized, InvalidRequest, ssl.SSLError, Un
 _NAMES_NOTHING = ("does not exist", "doesn't exist", "unconfigured table")
 
 
-def translated(error: Exception, settings: CassandraSettings) -> KtError:
-    """Return the error of kt-es that says what ``error`` of the driver means."""
+def translated(error: Exception, settings: CassandraSettings, *, connecting: bool = False) -> KtError:
+    """Return the error of kt-es that says what ``error`` of the driver means.
+
+    A TLS handshake that fails while a session is ``connecting`` is a wrong setting. Later it is an outage: a
+    certificate of a node is wrong or has expired.
+    """
     place, keyspace = settings.place, settings.keyspace
     user = f"the user {settings.user!r}" if settings.user else "a connection without a user"
     causes = _causes(error)
@@ -56,7 +60,13 @@ def translated(error: Exception, settings: CassandraSettings) -> KtError:
             "kt store init"
         )
     if isinstance(cause, ssl.SSLError) or "[SSL:" in text:
-        return MisfitError(f"the TLS handshake with the shared store at {place} fails: {text}")
+        problem = f"the TLS handshake with the shared store at {place} fails: {text}"
+        if not connecting:
+            return MisfitError(problem)
+        return ConfigError(
+            f"{problem}; name the certificates that issue those of the nodes in [store] tls_ca, and what the "
+            "nodes ask for in tls_cert and tls_key"
+        )
     if isinstance(cause, Unavailable):
         return UnavailableError(
             f"too few replicas in the shared store at {place} are alive: {cause.required_replicas} are "

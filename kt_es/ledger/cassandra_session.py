@@ -29,7 +29,7 @@ from kt_es.errors import ConfigError
 from kt_es.ledger.cassandra_errors import DRIVER_ERRORS, passes, translated
 from kt_es.ledger.cassandra_policies import NodeLog, Order, Retries, Silent
 from kt_es.ledger.cassandra_settings import CassandraSettings
-from kt_es.ledger.cassandra_tls import tls_context
+from kt_es.ledger.cassandra_tls import check_plain, tls_context
 from kt_es.process.outage import Backoff
 
 Row = tuple[Any, ...]
@@ -76,7 +76,8 @@ class CassandraSession:
 
         Raises:
             UnavailableError: No contact point answers.
-            ConfigError: The cluster refuses the user, or has no such datacenter; or a TLS file is unusable.
+            ConfigError: The cluster refuses the user, or has no such datacenter; a TLS file is unusable, does
+                not fit the nodes, or is missing.
         """
         self.settings = settings
         self._patience = patience
@@ -99,7 +100,7 @@ class CassandraSession:
         )
         authentication = PlainTextAuthProvider(settings.user, settings.password) if settings.user else None
         context = tls_context(settings)
-        with self._translated():
+        with self._translated(connecting=True):
             self._cluster = Cluster(
                 list(settings.hosts),
                 settings.port,
@@ -126,6 +127,7 @@ class CassandraSession:
             except BaseException:
                 self._cluster.shutdown()
                 self._check_datacenter()
+                check_plain(settings)
                 raise
         # Statements carry their own times.
         self._session.use_client_timestamp = False
@@ -224,13 +226,13 @@ class CassandraSession:
         self._cluster.shutdown()
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self, *, connecting: bool = False) -> Iterator[None]:
         try:
             yield
         except DRIVER_ERRORS as error:
             if self._closed.is_set():
                 raise ValueError("the shared store is closed") from None
-            raise translated(error, self.settings) from None
+            raise translated(error, self.settings, connecting=connecting) from None
 
 
 def _taken(future: ResponseFuture) -> Answer:

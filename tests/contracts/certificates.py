@@ -42,8 +42,8 @@ def _certificate(
     )
 
 
-def certify(folder: Path) -> Certified:
-    """A new authority, and a certificate of its for localhost and 127.0.0.1."""
+def certify(folder: Path, address: str = "127.0.0.1") -> Certified:
+    """A new authority, and a certificate of its for localhost and ``address``."""
     made = Certified(folder / "ca.crt", folder / "node.crt", folder / "node.key")
     root, leaf = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     authority = (
@@ -51,7 +51,7 @@ def certify(folder: Path) -> Certified:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(root, hashes.SHA256())
     )
-    names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+    names = [x509.DNSName("localhost"), x509.IPAddress(ip_address(address))]
     certificate = (
         _certificate("localhost", leaf, "test authority", root)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

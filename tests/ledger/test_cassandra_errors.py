@@ -112,6 +112,14 @@ def test_an_error_says_what_failed(
     assert passes(error) is is_passing
 
 
+def test_a_handshake_that_fails_at_the_start_names_the_setting() -> None:
+    error = translated(no_host(db1=ssl.SSLError(1, "unknown authority")), SETTINGS, connecting=True)
+    assert type(error) is ConfigError
+    assert "unknown authority; name the certificates that issue those of the nodes in [store] tls_ca" in str(
+        error
+    )
+
+
 def test_without_a_user_the_refusal_says_so() -> None:
     error = translated(AuthenticationFailed("required"), CassandraSettings(("db1",), "kt"))
     assert "refuses a connection without a user: required" in str(error)

@@ -7,6 +7,7 @@ import random
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -39,6 +40,8 @@ class Cluster:
         optimizing: compile often used code to fast code, for measurements. A start takes twice the CPU then.
         commitlog_sync: "periodic" is Cassandra's default. It is twice as fast, and SIGKILL loses acknowledged
             rows.
+        certify: makes clients need TLS and a password (user and password ``cassandra``). It gets the address
+            of a node, and returns a file with the node's key and certificates (PEM). For one node only.
 
     Raises:
         NotInstalledError: this machine lacks Java, or Maven and its repository to fetch the jars.
@@ -53,7 +56,10 @@ class Cluster:
         *,
         optimizing: bool = False,
         commitlog_sync: CommitlogSync = "batch",
+        certify: Callable[[str], Path] | None = None,
     ) -> None:
+        if certify is not None and nodes > 1:
+            raise CassandraError(f"passwords and TLS are for one node, not for {nodes}")
         java, classes = find_java(), jars()
         directory = directory.absolute()
         directory.mkdir(parents=True, exist_ok=True)
@@ -64,9 +70,10 @@ class Cluster:
         self.nodes: list[Node] = []
         for index, address in enumerate(place.addresses):
             home = directory / f"node{index + 1}"
-            write_settings(home, place, index, commitlog_sync)
+            write_settings(home, place, index, commitlog_sync, certify and certify(address))
             words = command(java, classes, home, heap, optimizing=optimizing)
-            self.nodes.append(Node(address, self.port, words, home / "node.log"))
+            log, secured = home / "node.log", certify is not None
+            self.nodes.append(Node(address, self.port, words, log, secured=secured))
 
     def start(self) -> None:
         """Start the nodes that do not run, and wait until all are ready.

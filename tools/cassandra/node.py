@@ -24,13 +24,17 @@ class Node:
         port: its port for clients.
         command: what runs it.
         log: the file to which its output is appended.
+        secured: whether it asks clients for TLS and a password.
     """
 
-    def __init__(self, address: str, port: int, command: list[str], log: Path) -> None:
+    def __init__(
+        self, address: str, port: int, command: list[str], log: Path, *, secured: bool = False
+    ) -> None:
         self.address = address
         self.port = port
         self.log = log
         self._command = command
+        self._secured = secured
         self.is_frozen = False
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
@@ -82,11 +86,11 @@ class Node:
 
     def answers(self) -> bool:
         """Return whether the node answers clients."""
-        return peers(self.address, self.port) is not None
+        return peers(self.address, self.port, secured=self._secured) is not None
 
     def replicas(self) -> set[str]:
         """Return the addresses of the nodes that would get rows from this one; none if it does not answer."""
-        known = peers(self.address, self.port)
+        known = peers(self.address, self.port, secured=self._secured)
         if known is None:
             return set()
         # The log says who is alive.

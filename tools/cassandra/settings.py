@@ -57,10 +57,17 @@ class Place:
     storage_port: int
 
 
-def write_settings(directory: Path, place: Place, index: int, commitlog_sync: CommitlogSync) -> None:
-    """Write the configuration of the node ``index`` of the cluster at ``place`` into ``directory``."""
+def write_settings(
+    directory: Path, place: Place, index: int, commitlog_sync: CommitlogSync, certificate: Path | None = None
+) -> None:
+    """Write the configuration of the node ``index`` of the cluster at ``place`` into ``directory``.
+
+    With ``certificate``, a file with its key and certificates, the node asks clients for TLS and a password.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     settings = _yaml(directory, place, index, commitlog_sync)
+    if certificate is not None:
+        settings |= _secured(certificate)
     # JSON is YAML, too.
     (directory / "cassandra.yaml").write_text(json.dumps(settings, indent=2))
     (directory / "logback.xml").write_text(_LOGBACK)
@@ -114,6 +121,19 @@ def _yaml(directory: Path, place: Place, index: int, commitlog_sync: CommitlogSy
         "write_request_timeout": "20000ms",
         "truncate_request_timeout": "60000ms",
         "request_timeout": "20000ms",
+    }
+
+
+def _secured(certificate: Path) -> dict[str, object]:
+    return {
+        "authenticator": "PasswordAuthenticator",
+        "authorizer": "CassandraAuthorizer",
+        "client_encryption_options": {
+            "enabled": True,
+            "optional": False,
+            "keystore": str(certificate),
+            "ssl_context_factory": {"class_name": "org.apache.cassandra.security.PEMBasedSslContextFactory"},
+        },
     }
 
 
