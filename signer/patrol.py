@@ -14,9 +14,9 @@ from kt_es.formats.heads import MAP_HEAD, HeadEvent
 from kt_es.formats.queue import RECORDS, decode_records
 from kt_es.ledger.anchor import Anchor, another_head
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.proofs import committed_leaves
+from kt_es.ledger.proofs import committed_leaves, is_published
 from kt_es.ledger.rows import Beginning
-from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
+from kt_es.ledger.tables import MUTATIONS_LOG
 
 # In a step; an event of records has up to 256 KiB, a head less than 2.
 RECORD_EVENTS = 4
@@ -106,8 +106,11 @@ class Patrol:
             stored = self._ledger.tables.heads.get(epoch)
             if stored != event.data:
                 stored = self._ledger.tables.heads.get(epoch, again=True)
-            if stored != event.data and self._is_committed(epoch, event.data):
-                raise UnverifiedRowError(f"the shared store has no head of epoch {epoch}, or a wrong one")
+            if stored != event.data and self._is_published(epoch, event.data):
+                raise UnverifiedRowError(
+                    f"the shared store has no head of epoch {epoch}, or a wrong one: `kt store rebuild` "
+                    "fills it from the log"
+                )
             if stored != event.data and not (stored is None and epoch < self._begun.epoch):
                 problem = (
                     f"{event.stream} has another head of epoch {epoch} than was committed here, and the "
@@ -116,15 +119,15 @@ class Patrol:
                 raise another_head(self._ledger, epoch, stored or b"", event.data, problem)
         return min(at + HEAD_EVENTS, end)
 
-    def _is_committed(self, epoch: int, data: bytes) -> bool:
+    def _is_published(self, epoch: int, data: bytes) -> bool:
         """Return whether a shared store proves that the head in ``data`` was committed."""
         if not self._ledger.store.is_shared:
             return False
         try:
-            leaf = log_leaf_hash(HeadEvent.decode(data).smh_bytes)
+            event = HeadEvent.decode(data)
         except MalformedError:
             return False
-        return committed_leaves(self._ledger, HEADS_LOG, epoch - 1, [leaf])[0] == leaf
+        return is_published(self._ledger, epoch, event)
 
     def _read(self, stream: str, at: int, count: int, kind: str) -> list[Event]:
         events = list(self._log.read(stream, at, count))

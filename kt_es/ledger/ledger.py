@@ -151,6 +151,14 @@ def config_chain(ledger: Ledger, committed: Committed) -> tuple[SignedConfig, ..
     """
     try:
         chain = ledger.tables.configs.chain(committed)
+        if ledger.store.is_shared:
+            verify_chain(committed.standing.origin, chain)
+            return chain
+    except VerificationError as error:
+        raise UnverifiedRowError(
+            f"the shared store lacks configs, or has wrong ones ({error}): `kt store rebuild` fills it "
+            "from the log"
+        ) from None
     except MalformedError as error:
         raise UnverifiedRowError(f"the data directory has a damaged config: {error}") from None
     in_force = committed.standing.config
@@ -158,8 +166,6 @@ def config_chain(ledger: Ledger, committed: Committed) -> tuple[SignedConfig, ..
         raise UnverifiedRowError(
             "the data directory lacks configs; delete it, and it is built anew from the log"
         )
-    if ledger.store.is_shared:
-        check_chain(chain, committed.standing.origin)
     return chain
 
 

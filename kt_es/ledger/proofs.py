@@ -73,8 +73,7 @@ def _check_event(
     ledger: Ledger, committed: Committed, event: HeadEvent, smh: SignedMapHead, heads_root: bytes
 ) -> None:
     """Verify a head event whose SMH is in the log of heads. ``heads_root`` is that of the log with it."""
-    head, in_force = smh.head, committed.standing.config
-    where = f"head of epoch {head.epoch}"
+    head, in_force, where = smh.head, committed.standing.config, f"head of epoch {smh.head.epoch}"
     try:
         if in_force is not None and in_force.config.hash == head.config_hash:
             config = in_force.config
@@ -84,6 +83,20 @@ def _check_event(
         check_signatures(event, smh, *sealed, config, where=where)
     except DivergenceError as error:
         raise UnverifiedRowError(f"the shared store has a wrong head: {error}") from None
+
+
+def is_published(ledger: Ledger, epoch: int, event: HeadEvent) -> bool:
+    """Return whether ``event`` is the head of ``epoch`` that was committed here, whose row may be lost."""
+    committed, leaf = ledger.committed, log_leaf_hash(event.smh_bytes)
+    if committed_leaves(ledger, HEADS_LOG, epoch - 1, [leaf])[0] != leaf:
+        return False
+    root = _twice(ledger, lambda again: _root_at(ledger, HEADS_LOG, epoch, committed.heads, again=again))
+    config_chain(ledger, committed)  # raises if rows are lost: after this the event is wrong, or nothing
+    try:
+        _check_event(ledger, committed, event, decoded_head(epoch, event.smh_bytes), root)
+        return True
+    except UnverifiedRowError:
+        return False
 
 
 def head_at(ledger: Ledger, epoch: int) -> tuple[bytes, MapHead]:

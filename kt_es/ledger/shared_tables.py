@@ -151,7 +151,8 @@ class SharedHeadTable(HeadTable):
             return HeadEvent.decode(data)
         except MalformedError as error:
             raise UnverifiedRowError(
-                f"the shared store has a damaged head of epoch {epoch}: {error}"
+                f"the shared store has a damaged head of epoch {epoch} ({error}): `kt store rebuild` "
+                "fills it from the log"
             ) from None
 
     def get(self, epoch: int, *, again: bool = False) -> bytes | None:

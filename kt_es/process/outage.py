@@ -20,6 +20,9 @@ REMINDER = 60.0
 BEGINNINGS = 3
 """Number of outages that are logged, of all that begin within ``REMINDER`` seconds."""
 
+MEND = "if it stays, run `kt store rebuild`, which fills the shared store from the log"
+"""What the log says of rows that a shared store lacks or has wrong. They may only be late."""
+
 
 class Backoff:
     """The pauses of one thread, in seconds. Not safe for use by several threads."""
@@ -92,7 +95,9 @@ class Outage:
                 # The data that had no space came from the log, so the log can be reached.
                 self._end(self._away)
                 self._begin_or_remind(self._full, str(error))
-            elif isinstance(error, StoreAwayError | UnverifiedRowError):
+            elif isinstance(error, UnverifiedRowError):
+                self._begin_or_remind(self._store, str(error), mend=MEND)
+            elif isinstance(error, StoreAwayError):
                 self._begin_or_remind(self._store, str(error))
             else:
                 self._begin_or_remind(self._away, str(error))
@@ -104,7 +109,7 @@ class Outage:
             self._end(self._store)
             self._end(self._full)
 
-    def _begin_or_remind(self, kind: _Kind, problem: str) -> None:
+    def _begin_or_remind(self, kind: _Kind, problem: str, **more: str) -> None:
         now = self._clock()
         if kind.since is None:
             kind.since = now
@@ -115,11 +120,11 @@ class Outage:
             if not kind.quiet:
                 kind.logged_at = now
                 kind.begun.append(now)
-                self._log.warning(kind.begins, part=self._part, outage=kind.count, problem=problem)
+                self._log.warning(kind.begins, part=self._part, outage=kind.count, problem=problem, **more)
         elif now - kind.logged_at >= REMINDER:
             kind.logged_at, kind.quiet = now, False
             seconds = round(now - kind.since, 1)
-            self._log.warning(kind.goes_on, part=self._part, seconds=seconds, problem=problem)
+            self._log.warning(kind.goes_on, part=self._part, seconds=seconds, problem=problem, **more)
 
     def _end(self, kind: _Kind) -> None:
         if kind.since is not None:

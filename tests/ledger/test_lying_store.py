@@ -157,6 +157,45 @@ def test_a_patrol_tells_a_log_that_was_changed_from_a_store_that_lies(
     assert isinstance(caught.value, UnverifiedRowError) is is_lost
 
 
+@pytest.mark.parametrize("lie", ["no heads", "damaged heads", "heads of other epochs"])
+def test_a_patrol_says_how_heads_come_back_that_the_store_lost(lie: str) -> None:
+    log, replicas = copied()
+    replicas.write(LIES[lie](replicas))
+    with pytest.raises(
+        UnverifiedRowError, match=r"no head of epoch 1.* `kt store rebuild` fills it from the log"
+    ):
+        Patrol(log, NAMES, following(replicas)).step()
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["good store", "lost heads"])
+@pytest.mark.parametrize("field", ["heads_checkpoint", "mutations_checkpoint"])
+def test_a_patrol_does_not_blame_the_store_for_a_changed_checkpoint(field: str, is_lost: bool) -> None:
+    """The log of heads does not cover the checkpoints beside the head."""
+    log, replicas = copied()
+    if is_lost:
+        replicas.write(LIES["no heads"](replicas))
+    data = data_of(log, NAMES.heads)[1][1]
+    events = HeadEvent.decode(data), HeadEvent.decode(data_of(log, NAMES.heads)[0][1])
+    changed = replace(events[0], **{field: getattr(events[1], field)}).encode()
+    log._streams[NAMES.heads][1] = replace(log._streams[NAMES.heads][1], data=changed)
+    patrol = Patrol(log, NAMES, following(replicas), start=1)
+    with pytest.raises(DivergenceError, match="has another head of epoch 2") as caught:
+        patrol.step()
+    assert not isinstance(caught.value, UnverifiedRowError)
+
+
+@pytest.mark.parametrize("lie", ["no configs", "damaged configs", "configs whose signatures are wrong"])
+def test_a_signer_says_how_configs_come_back_that_the_store_lost(lie: str) -> None:
+    log, replicas = copied()
+    local = MemoryStore(LOCAL)
+    new_signer(log, ledger_of(replicas, local)).recover()
+    replicas.write(LIES[lie](replicas))
+    with pytest.raises(
+        UnverifiedRowError, match=r"the shared store lacks configs.*`kt store rebuild` fills it from the log"
+    ):
+        new_signer(log, ledger_of(replicas, local))
+
+
 def other_records(data: bytes) -> bytes:
     first, records = decode_records(data)
     record = Record.decode(records[-1])

@@ -12,7 +12,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from kt_es.errors import UnavailableError
+from kt_es.errors import StoreAwayError, UnavailableError, UnverifiedRowError
 from kt_es.eventstore.streams import EventLog
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.memory import MemoryStore
@@ -73,6 +73,18 @@ def test_the_next_outage_begins_anew() -> None:
             outage.over()
     assert [line["event"] for line in said] == [BEGINNING, END] * 2
     assert [line["seconds"] for line in said if line["event"] == END] == [2, 2]
+
+
+def test_rows_that_a_shared_store_lost_have_their_mend_in_each_line() -> None:
+    clock = Clock()
+    with capture_logs() as said:
+        outage = Outage("signer", structlog.get_logger(), clock)
+        outage.failed(UnverifiedRowError("the map page is missing"))
+        clock.now += 60
+        outage.failed(UnverifiedRowError("the map page is missing"))
+        outage.over()
+        outage.failed(StoreAwayError("no node answers"))
+    assert ["`kt store rebuild`" in line.get("mend", "") for line in said] == [True, True, False, False]
 
 
 def test_outages_that_come_and_go_all_the_time_have_few_lines() -> None:
