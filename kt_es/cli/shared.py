@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
 
 from kt_es.config import FILE_NAME, Settings
 from kt_es.errors import ConfigError
@@ -12,6 +13,9 @@ from kt_es.ledger.adoption import Adoption
 from kt_es.ledger.cassandra_settings import EXAMPLE
 from kt_es.ledger.ledger import Ledger, check_pinned
 from kt_es.ledger.stores import Sharing, open_store
+
+if TYPE_CHECKING:
+    from kt_es.ledger.cassandra_schema import Schema
 
 
 def required_sharing(settings: Settings) -> Sharing:
@@ -23,6 +27,23 @@ def required_sharing(settings: Settings) -> Sharing:
             "name a data directory"
         )
     return sharing
+
+
+def make_store(sharing: Sharing, replication: Mapping[str, int] | int | None = None) -> tuple[Schema, bool]:
+    """Make what is missing: the keyspace, its tables, and the row that names the directory.
+
+    Returns:
+        The keyspace and its tables, and whether the row was missing.
+
+    Raises what ``create_schema`` and ``write_about`` raise.
+    """
+    # The driver is an extra, and the settings were not read without it.
+    from kt_es.ledger.cassandra import CassandraStore
+    from kt_es.ledger.cassandra_schema import create_schema, write_about
+
+    schema = create_schema(sharing.cassandra, replication)
+    with closing(CassandraStore.connect(sharing.cassandra)) as store:
+        return schema, write_about(store, sharing.origin)
 
 
 @contextmanager

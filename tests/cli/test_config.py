@@ -74,7 +74,7 @@ class TestShared:
 
     def test_without_one_there_is_a_cache_all_the_same(self, tmp_path: Path) -> None:
         settings = self.load(tmp_path, "")
-        assert settings.shared is None
+        assert settings.sharing is None
         assert settings.store.cache == 128 << 20
 
     def test_it_has_everything_that_a_connection_needs(
@@ -90,7 +90,9 @@ class TestShared:
             tls_cert = "/etc/kt.pem"
             tls_key = "kt.key"
         """
-        assert self.load(tmp_path, text).shared == CassandraSettings(
+        sharing = self.load(tmp_path, text).sharing
+        assert sharing is not None
+        assert sharing.cassandra == CassandraSettings(
             ("db1", "db2"),
             "kt_people",
             user="kt",
@@ -120,7 +122,7 @@ class TestShared:
             (tmp_path / "password").chmod(mode)
         settings = self.load(tmp_path, f"{SHARED.replace('//', '//kt@')}password_file = 'password'\n")
         with pytest.raises(ConfigError) as refused:
-            _ = settings.shared
+            _ = settings.sharing
         assert str(refused.value).startswith(
             f"the password of the shared store {tmp_path}/password {problem}"
         )
@@ -128,4 +130,4 @@ class TestShared:
     def test_without_the_extra_it_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(extras, "find_spec", lambda name: None)
         with pytest.raises(ConfigError, match=r"no module cassandra\): pip install 'kt-es\[shared\]'"):
-            _ = self.load(tmp_path, SHARED).shared
+            _ = self.load(tmp_path, SHARED).sharing

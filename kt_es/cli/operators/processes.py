@@ -12,7 +12,7 @@ from kt_es.cli.addresses import address
 from kt_es.cli.options import Number, data_option, log_option, metrics_option, options, with_common_options
 from kt_es.cli.output import configure_logs, logs_of, output_of, settings_of, stop_on_signals
 from kt_es.cli.supervisor import tell_parent
-from kt_es.config import FrontendTable
+from kt_es.config_tables import FrontendTable
 from kt_es.errors import ConfigError
 from kt_es.eventstore.connecting import Connector
 from kt_es.process.signals import Reloaded, differing, reloading

@@ -10,7 +10,7 @@ import click
 
 from kt_es.cli.options import FOLDER, event_log, log_option, patience_option
 from kt_es.cli.output import output_of, settings_of
-from kt_es.cli.shared import required_sharing, shared_ledger
+from kt_es.cli.shared import make_store, required_sharing, shared_ledger
 from kt_es.config import Settings
 from kt_es.errors import ConfigError, DivergenceError, counted
 from kt_es.ledger.anchor import check_commit
@@ -66,14 +66,9 @@ def init_command(context: click.Context, replication: Mapping[str, int] | int | 
     Run again, it makes what is still missing. It changes nothing that exists.
     """
     output, settings = output_of(context), settings_of(context)
-    shared = required_sharing(settings).cassandra
-    # The driver is an extra, and ``settings.shared`` has found it.
-    from kt_es.ledger.cassandra import CassandraStore
-    from kt_es.ledger.cassandra_schema import create_schema, write_about
-
-    schema = create_schema(shared, replication)
-    with closing(CassandraStore.connect(shared)) as store:
-        is_new = write_about(store, settings.origin)
+    sharing = required_sharing(settings)
+    shared = sharing.cassandra
+    schema, is_new = make_store(sharing, replication)
     if schema.made:
         output.ok(f"made {', '.join(schema.made)}")
     found = "found" if schema.made else "found all tables of"

@@ -18,6 +18,7 @@ import httpx
 from kt_es.cli.addresses import free_address
 from kt_es.cli.operators.init import NewDirectory, begin_queue, write_directory
 from kt_es.cli.output import Output
+from kt_es.cli.shared import make_store, required_sharing
 from kt_es.cli.supervisor import Child, Supervisor
 from kt_es.cli.trials.bench_node import until_answered
 from kt_es.cli.trials.bench_report import Row, resident_memory
@@ -169,17 +170,11 @@ def share(path: Path, shared: str) -> Settings:
     """Put the map of the new directory of ``path`` into a shared store, and make its keyspace."""
     path.write_text(f'{path.read_text()}\n[store]\nshared = "{shared}"\n')
     settings = load_settings(path)
-    if settings.shared is None:
-        raise ConfigError(f"{shared} is no shared store")
-    # The driver is an extra, and ``settings.shared`` has found it.
-    from kt_es.ledger.cassandra import CassandraStore
-    from kt_es.ledger.cassandra_schema import create_schema, write_about
-
-    keyspace = settings.shared.keyspace
-    if keyspace not in create_schema(settings.shared, 1).made:
+    sharing = required_sharing(settings)
+    keyspace = sharing.cassandra.keyspace
+    schema, _ = make_store(sharing, 1)
+    if keyspace not in schema.made:
         raise ConfigError(f"the keyspace {keyspace} exists: name a new one, and drop it afterwards")
-    with closing(CassandraStore.connect(settings.shared)) as store:
-        write_about(store, settings.origin)
     return settings
 
 

@@ -27,11 +27,13 @@ from kt_es.cli.operators.init import NewDirectory, write_directory
 from kt_es.cli.options import FILE, NEW_FOLDER, event_log
 from kt_es.cli.output import STATE_FILE, Output, output_of
 from kt_es.cli.owners.importing import publish_plan, read_plan, show_summary
+from kt_es.cli.shared import make_store, required_sharing
 from kt_es.cli.trials.tampering import tamper
 from kt_es.client.client import Client
 from kt_es.client.state import FileStateStore
 from kt_es.client.trusted import Pinned
-from kt_es.config import FILE_NAME, NodeTable, Settings, load_settings
+from kt_es.config import FILE_NAME, Settings, load_settings
+from kt_es.config_tables import NodeTable
 from kt_es.crypto.signatures import ED25519, PrivateKey
 from kt_es.errors import KtError
 from kt_es.formats.entries import PublicKey
@@ -110,12 +112,7 @@ def share(base: Path, policy: str, shared: str) -> None:
         write_directory(base, NewDirectory("people", "localhost/people", log, policy, 1.0, 60.0))
         with (base / FILE_NAME).open("a") as file:
             file.write(f'\n[store]\nshared = "{shared}"\n')
-    words = ("-q", "-c", str(base / FILE_NAME), "store", "init")
-    done = subprocess.run([sys.executable, "-m", "kt_es.cli.main", *words], check=False)  # noqa: S603 - our own
-    if done.returncode:
-        error = KtError(f"the tables of {shared} cannot be made, see above")
-        error.exit_code = done.returncode
-        raise error
+    make_store(required_sharing(load_settings(base / FILE_NAME)))
 
 
 @contextmanager
