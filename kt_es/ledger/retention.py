@@ -5,22 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import islice
 
-from kt_es.errors import ConfigError, DivergenceError, UnverifiedRowError
+from kt_es.errors import ConfigError, DivergenceError, UnverifiedRowError, counted
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.proofs import map_root_at, prove_head
+from kt_es.ledger.proofs import head_at, map_root_at, roots_from
 from kt_es.ledger.shared_tables import SharedTables
+from kt_es.merkle.map import EMPTY_ROOT, Root
 from kt_es.merkle.pages import VERSION_SIZE, describe, version_in
 from kt_es.merkle.walk import walk
 
 BATCH = 1_000  # entries in one read
 
 
-def prune(ledger: Ledger, keep: int) -> int:
+def _refuse(sentence: str) -> None:
+    raise UnverifiedRowError(sentence)
+
+
+def prune(ledger: Ledger, keep: int, problem: Callable[[str], None] = _refuse) -> int:
     """Delete the pages that none of the last ``keep`` epochs needs, and return how many.
 
     Heads, records, entries and nodes of the logs stay: both logs can be replayed and proven in full. Lookups
     and histories of older epochs are refused from then on. Nobody else may use a store on disk; a shared one
     stays in use.
+
+    ``problem`` is called with a sentence for each list of pages in a shared store that is missing or wrong.
+    What it should name stays stored, and takes space alone. By default the sentence is raised.
 
     Raises ``ConfigError`` if ``keep`` is not at least 1, or if there is no epoch yet.
     """
@@ -32,11 +40,11 @@ def prune(ledger: Ledger, keep: int) -> int:
     ledger.store.write([ledger.tables.states.put_oldest(oldest)])
     ledger.oldest = oldest
     if isinstance(ledger.tables, SharedTables):
-        return _prune_shared(ledger, ledger.tables, oldest)
+        return _prune_shared(ledger, ledger.tables, oldest, problem)
     return ledger.tables.pages.prune(oldest)
 
 
-def _prune_shared(ledger: Ledger, tables: SharedTables, oldest: int) -> int:
+def _prune_shared(ledger: Ledger, tables: SharedTables, oldest: int, problem: Callable[[str], None]) -> int:
     """Delete what the epochs up to ``oldest`` have replaced, epoch by epoch, and the states before it.
 
     A list counts if it is the one of the published head. Lists of aborted epochs may name other pages. Pages
@@ -54,9 +62,17 @@ def _prune_shared(ledger: Ledger, tables: SharedTables, oldest: int) -> int:
                     "epochs need: delete that list from the shared store"
                 )
 
-    for epoch in range(tables.states.pruned() + 1, oldest + 1):
-        event, _ = prove_head(ledger, ledger.committed, epoch)
-        count += tables.pages.prune_epoch(epoch, event, check)
+    first = tables.states.pruned() + 1
+    before = map_root_at(ledger, ledger.committed, first - 1) if first > 1 else EMPTY_ROOT
+    for epoch, (smh, after) in enumerate(roots_from(ledger, before, first, oldest), first):
+        count += tables.pages.prune_epoch(epoch, smh, check, problem)
+        # Whatever else an epoch replaces, it replaces the topmost page.
+        if after != before and tables.pages.has_top(before):
+            problem(
+                f"no list of the pages that epoch {epoch} has replaced names the topmost one: pages that no "
+                "list names stay, and take space"
+            )
+        before = after
         if epoch < oldest:
             ledger.store.write(tables.states.delete_published(epoch))
         ledger.store.write([tables.states.put_pruned(epoch)])
@@ -78,6 +94,8 @@ def check_epoch(ledger: Ledger, epoch: int, problem: Callable[[str], None]) -> i
     if not ledger.oldest <= epoch <= newest:
         raise ConfigError(f"epoch {epoch} is not kept here: choose one from {ledger.oldest} to {newest}")
     root, count = map_root_at(ledger, ledger.committed, epoch), 0
+    if isinstance(ledger.tables, SharedTables) and epoch > ledger.oldest:
+        _check_lists(ledger, ledger.tables, epoch, root, problem)
     leaves = walk(ledger.tables.pages, root, problem)
     while some := list(islice(leaves, BATCH)):
         count += len(some)
@@ -92,6 +110,28 @@ def check_epoch(ledger: Ledger, epoch: int, problem: Callable[[str], None]) -> i
     if count != root.size:
         problem(f"the map of epoch {epoch} has {count} entries, its head says {root.size}")
     return count
+
+
+def _check_lists(
+    ledger: Ledger, tables: SharedTables, epoch: int, root: Root, problem: Callable[[str], None]
+) -> None:
+    """Compare the lists of the pages that ``epoch`` has replaced with the map before it and at ``root``."""
+    smh, _ = head_at(ledger, epoch)
+    named = {key for _, keys in tables.pages.listed(epoch, smh, problem) for key in keys}
+    try:
+        before = map_root_at(ledger, ledger.committed, epoch - 1)
+        lacking = ledger.map.replaced(before, root) - named
+        needed = ledger.map.pages_of(root, sorted(named))
+    except UnverifiedRowError as error:
+        problem(str(error))
+        return
+    if lacking:
+        problem(
+            f"the lists of pages that epoch {epoch} has replaced lack {counted(len(lacking), 'pages')}: "
+            "`kt store prune` will leave them"
+        )
+    for key in sorted(needed):
+        problem(f"a list of pages that epoch {epoch} has replaced names {describe(key)}, which it needs")
 
 
 def _require_epoch(ledger: Ledger) -> None:

@@ -9,7 +9,7 @@
 | configs  | configs  | ``config ``, u64 epoch, u64 sequence           | signed config          |
 | erasures | erasures | index, entry hash, u64 epoch, u64 sequence     | record                 |
 | states   | states   | u64 epoch, SHA-256 of the SMH                  | ``Committed``          |
-| replaced | replaced | u64 epoch, SHA-256 of the SMH, u32 number      | keys of pages          |
+| replaced | replaced | u64 epoch, SHA-256 of the SMH and of the value | keys of pages          |
 | about    | about    | ``oldest``, ``pruned``                         | u64 epoch              |
 
 No write spans rows, and nothing of an aborted epoch is deleted: a retry writes the same rows, and what else
@@ -21,20 +21,19 @@ Nodes are written after the records that they hash were appended. An erasure cou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
-from kt_es.crypto.hashes import sha256
 from kt_es.errors import MalformedError, UnverifiedRowError
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import HASH_LENGTH, INDEX_LENGTH, Mutation
 from kt_es.formats.erasures import Erasure
 from kt_es.formats.heads import HeadEvent
 from kt_es.formats.queue import Record, Verdict
-from kt_es.ledger.pages import PageTable, split_keys
 from kt_es.ledger.rows import Committed, ErasureTable, StateTable, StoredErasure
+from kt_es.ledger.shared_pages import SharedPageTable, at_head
 from kt_es.ledger.store import Change, Store
 from kt_es.ledger.tables import (
     AheadTable,
@@ -46,52 +45,6 @@ from kt_es.ledger.tables import (
     mutation_of,
 )
 from kt_es.merkle.map import LeafRef
-from kt_es.merkle.update import Pages
-
-LIST_BYTES = 64 << 10
-"""Bytes of the keys in one row of a list of replaced pages."""
-
-
-@dataclass(frozen=True, slots=True)
-class SharedPageTable(PageTable):
-    REPLACED: ClassVar = "replaced"
-
-    def put(self, epoch: int, pages: Pages) -> list[Change]:
-        """Write pages, and delete none: another signer may be writing the same epoch."""
-        return [(self.FAMILY, key, page) for key, page in pages if page is not None]
-
-    def replaced(self, pages: Pages) -> bytes:
-        return b"".join(key for key, page in pages if page is None)
-
-    def put_replaced(self, event: HeadEvent, epoch: int, keys: bytes) -> list[Change]:
-        row, changes = b"", list[Change]()
-        for key in split_keys(keys):
-            row += key
-            if len(row) >= LIST_BYTES:
-                changes.append(self._row(event, epoch, len(changes), row))
-                row = b""
-        return [*changes, self._row(event, epoch, len(changes), row)] if row else changes
-
-    def _row(self, event: HeadEvent, epoch: int, number: int, row: bytes) -> Change:
-        return self.REPLACED, _at_head(epoch, event) + number.to_bytes(4), row
-
-    def prune_epoch(self, epoch: int, event: HeadEvent, check: Callable[[Sequence[bytes]], None]) -> int:
-        """Delete the pages that ``epoch``, whose head is ``event``, has replaced; return how many.
-
-        ``check`` raises an error if one of the pages with these keys must stay.
-        """
-        count = 0
-        for row, keys in self.store.scan(self.REPLACED, _at_head(epoch, event)):
-            pages = list(split_keys(keys))
-            check(pages)
-            self.store.write([(self.FAMILY, key, None) for key in pages])
-            # Only now: what was not deleted yet is found again after a crash.
-            self.store.write([(self.REPLACED, row, None)])
-            count += len(pages)
-        return count
-
-    def upgrade(self, newest: int) -> None:
-        """Nothing: every shared store has the keys of today."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,11 +162,11 @@ class SharedStateTable(StateTable):
 
     def put_published(self, event: HeadEvent, state: Committed) -> list[Change]:
         """Write the state after the epoch that ``event`` is going to publish, without its own head."""
-        return [(self.SHARED, _at_head(state.epoch, event), state.encode())]
+        return [(self.SHARED, at_head(state.epoch, event.smh_bytes), state.encode())]
 
     def published(self, epoch: int, event: HeadEvent, *, again: bool = False) -> bytes | None:
         """Return what is stored as the state after ``epoch``, whose head is ``event``."""
-        return self.store.get_many(self.SHARED, [_at_head(epoch, event)], again=again)[0]
+        return self.store.get_many(self.SHARED, [at_head(epoch, event.smh_bytes)], again=again)[0]
 
     def delete_published(self, epoch: int) -> list[Change]:
         return [(self.SHARED, key, None) for key, _ in self.store.scan(self.SHARED, epoch.to_bytes(8))]
@@ -249,10 +202,6 @@ class SharedAheadTable(AheadTable):
 
     def undo(self, epoch: int) -> None:
         """Nothing."""
-
-
-def _at_head(epoch: int, event: HeadEvent) -> bytes:
-    return epoch.to_bytes(8) + sha256(event.smh_bytes)
 
 
 class SharedTables(Tables):

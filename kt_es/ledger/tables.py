@@ -1,7 +1,8 @@
 """The tables of a data directory: which rows it has, under which keys, and what is asked of them.
 
-Only tables build keys and name families: those of this module, ``pages``, ``openings``, ``rows`` and
-``shared_tables``. Integers in keys are big-endian, so that rows stand in the order of their numbers.
+Only tables build keys and name families: those of this module, ``pages``, ``openings``, ``rows``,
+``shared_pages`` and ``shared_tables``. Integers in keys are big-endian, so that rows stand in the order of
+their numbers.
 
 | table    | family   | key                                                      | value                     |
 |----------|----------|----------------------------------------------------------|---------------------------|

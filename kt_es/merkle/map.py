@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from kt_es.crypto.hashes import HASH_SIZE, MAP_EMPTY
 from kt_es.errors import MalformedError, UnverifiedRowError
 from kt_es.merkle.pages import (
+    EMPTY_PAGE,
     LEAF_HASHED,
     LEAF_SIZE,
     LEVELS,
@@ -183,6 +184,24 @@ class Map:
                 (key, index, _child(page.slots[nibble(index, depth)]))
                 for (key, index, _), page in zip(pending, pages, strict=True)
             ]
+        return found
+
+    def replaced(self, before: Root, after: Root) -> set[bytes]:
+        """Return the keys of the pages of the map at ``before`` that the map at ``after`` does not have."""
+        found, depth, pairs = set[bytes](), 0, [(bytes(HASH_SIZE), before.slot, after.slot)]
+        while pairs := [pair for pair in pairs if pair[1] is not None and pair[1] != pair[2]]:
+            olds = [child_ref(index, depth, old) for index, old, _ in pairs if old is not None]
+            news = [child_ref(index, depth, new) for index, _, new in pairs if new is not None]
+            found.update(key for key, _ in olds)
+            there = iter(self._read(news))
+            pairs = [
+                (with_nibble(index, depth, position), _child(old), _child(new))
+                for (index, _, slot), page in zip(pairs, self._read(olds), strict=True)
+                for position, (old, new) in enumerate(
+                    zip(page.slots, (EMPTY_PAGE if slot is None else next(there)).slots, strict=True)
+                )
+            ]
+            depth += 1
         return found
 
     def warm(self, root: Root, levels: int) -> None:

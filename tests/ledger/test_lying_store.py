@@ -15,7 +15,7 @@ from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.openings import Missing, read_opening
 from kt_es.ledger.proofs import prove_head, prove_smh
-from kt_es.ledger.retention import check_epoch, prune
+from kt_es.ledger.retention import check_epoch
 from kt_es.ledger.shared_store import LOCAL
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.merkle.map import leaf_ref
@@ -36,7 +36,7 @@ from tests.reference.lies import (
 from tests.reference.memory_log import MemoryLog
 from tests.reference.sharing import Replicas, SharedStreams, ledger_of
 from tests.reference.signing import LIMITS, NAMES, check_logs, data_of, new_signer
-from tests.reference.told import NEWEST, TOLD, TRUTH, USERS, answers, copied, running
+from tests.reference.told import TOLD, TRUTH, USERS, answers, copied, running
 
 
 @pytest.mark.parametrize("name", LIES)
@@ -201,34 +201,6 @@ def other_records(data: bytes) -> bytes:
     record = Record.decode(records[-1])
     changed = replace(record, item=replace(record.item, revision=record.item.revision + 1))
     return encode_records(first, [*records[:-1], changed.encode()])
-
-
-def live_pages() -> list[bytes]:
-    """Keys of pages that the newest epoch needs."""
-    root = TOLD.ledger.committed.root
-    return sorted(TOLD.ledger.map.pages_of(root, list(TOLD.replicas.rows("pages"))))
-
-
-def test_a_list_of_replaced_pages_that_names_live_ones_deletes_nothing() -> None:
-    _, replicas = copied()
-    lists = replicas.rows("replaced")
-    row = max(lists)
-    live = live_pages()
-    assert len(live) > 5
-    assert not {*live} & {key for value in lists.values() for key in [value]}
-    for key in (live[0], live[-1]):
-        replicas.write([("replaced", row, lists[row] + key)])
-        ledger = following(replicas)
-        pages = replicas.rows("pages")
-        with pytest.raises(UnverifiedRowError, match=r"replaced names map page .* which kept epochs need"):
-            prune(ledger, 1)
-        assert set(live) <= set(replicas.rows("pages"))
-        assert set(pages) - set(replicas.rows("pages")) <= set(pages) - set(live)
-    replicas.write([("replaced", row, lists[row])])
-    ledger = following(replicas)
-    prune(ledger, 1)
-    assert sorted(replicas.rows("pages")) == live
-    assert check_epoch(ledger, NEWEST, pytest.fail) == ledger.committed.root.size
 
 
 def following(replicas: Replicas) -> Ledger:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,6 +55,8 @@ def test_kept_epochs_stay_whole_and_nothing_else_stays(
             store.write(table.put(epoch, pages))
         roots.append(root)
         maps.append(maps[-1] | dict(latest))
+    for before, after in pairwise(roots):
+        assert Map(table).replaced(before, after) == live(store, before) - live(store, after)
     oldest = 1 + cut % len(updates)
     table.prune(oldest)
     kept = range(oldest, len(updates) + 1)

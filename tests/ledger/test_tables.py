@@ -145,7 +145,7 @@ def test_a_missing_or_damaged_row_is_named() -> None:
 def test_no_other_module_builds_a_key_or_names_a_family() -> None:
     """Who needs a row asks its table; stores know families by what they are given."""
     root = Path(__file__).parents[2]
-    names = ("tables", "openings", "pages", "rows", "shared_tables", "cassandra_schema")
+    names = ("tables", "openings", "pages", "rows", "shared_pages", "shared_tables", "cassandra_schema")
     have_tables = {root / f"kt_es/ledger/{name}.py" for name in names}
     found = [
         f"{path.relative_to(root)}: {match.group()}"

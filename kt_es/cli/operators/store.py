@@ -127,11 +127,15 @@ def prune_command(
     Both logs, all entries and all heads stay. A front end then refuses lookups and ranges of older epochs, so
     histories and watches that begin with them cannot be verified there. A data directory that is built again
     from the log has the pages of all epochs, and so has a new keyspace after `kt store rebuild`.
+
+    Ends with exit code 4 if lists of replaced pages are missing or wrong in the shared store: some pages stay
+    then that nothing needs.
     """
     output, settings = output_of(context), settings_of(context, log)
+    problems: list[str] = []
     if data is None:
         with event_log(settings.log, output, patience) as reached, shared_ledger(settings, reached) as ledger:
-            gone = prune(ledger, keep)
+            gone = prune(ledger, keep, problems.append)
     else:
         # Opening a store to write would create one.
         RocksStore.view(data, FAMILIES).close()
@@ -141,10 +145,19 @@ def prune_command(
             store.compact()
     newest, oldest = ledger.committed.epoch, ledger.oldest
     output.ok(f"deleted {counted(gone, 'pages')}")
+    for problem in problems[:MOST_PROBLEMS]:
+        output.fail(problem)
+    document = {"data": _name(data), "deleted": gone, "oldest": oldest, "newest": newest}
     output.data(
-        {"data": _name(data), "deleted": gone, "oldest": oldest, "newest": newest},
+        {**document, "problems": problems[:MOST_PROBLEMS]},
         [f"{_name(data)}: epochs {oldest} to {newest} are whole"],
     )
+    if problems:
+        raise DivergenceError(
+            f"lists of replaced pages in {_name(data)} are missing or wrong in "
+            f"{counted(len(problems), 'places')}: pages that nothing needs stay, and take space until the "
+            "directory moves to a new keyspace"
+        )
 
 
 @store_command.command("check")

@@ -111,3 +111,20 @@ def test_a_check_says_how_rows_come_back(operator: Operator, keep: str, mend: st
     assert isinstance(error, DivergenceError)
     assert mend in str(error)
     assert len(document["problems"]) == 1
+
+
+def test_a_prune_without_its_lists_says_so_and_ends_with_4(operator: Operator) -> None:
+    operator.epochs(3)
+    for key in operator.rows["replaced"]:
+        operator.streams.replicas.write([("replaced", key, None)])
+    checked, document, _ = operator.store("check")
+    assert "lack 1 page: `kt store prune` will leave them" in str(document["problems"])
+    error, document, said = operator.store("prune", "--keep", "1")
+    for found in (checked, error):
+        assert isinstance(found, DivergenceError)
+        assert found.exit_code == 4
+    assert "lists of replaced pages in the shared store are missing or wrong in 2 places" in str(error)
+    assert (document["deleted"], document["oldest"], len(document["problems"])) == (0, 3, 2)
+    assert "no list of the pages that epoch 2 has replaced names the topmost one" in said
+    assert operator.store("prune", "--keep", "1")[0] is None
+    assert operator.store("check")[0] is None

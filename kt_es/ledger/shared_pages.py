@@ -1,0 +1,92 @@
+"""Pages of the map in a shared store, and the lists of those that an epoch has replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from kt_es.crypto.hashes import sha256
+from kt_es.formats.heads import HeadEvent
+from kt_es.ledger.pages import PageTable, split_keys
+from kt_es.ledger.store import Change
+from kt_es.merkle.map import Root
+from kt_es.merkle.pages import child_ref
+from kt_es.merkle.update import Pages
+
+LIST_BYTES = 64 << 10
+"""Bytes of the keys in one row of a list of replaced pages."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPageTable(PageTable):
+    REPLACED: ClassVar = "replaced"
+
+    def put(self, epoch: int, pages: Pages) -> list[Change]:
+        """Write pages, and delete none: another signer may be writing the same epoch."""
+        return [(self.FAMILY, key, page) for key, page in pages if page is not None]
+
+    def replaced(self, pages: Pages) -> bytes:
+        return b"".join(key for key, page in pages if page is None)
+
+    def put_replaced(self, event: HeadEvent, epoch: int, keys: bytes) -> list[Change]:
+        """List the pages ``keys`` that ``epoch``, whose head is ``event``, has replaced.
+
+        A row is named by its content: slices of other sizes replace other pages of the same epoch, and the
+        lists of a signer and of a rebuild stand beside each other.
+        """
+        row, changes, head = b"", list[Change](), at_head(epoch, event.smh_bytes)
+        for key in split_keys(keys):
+            row += key
+            if len(row) >= LIST_BYTES:
+                changes.append((self.REPLACED, head + sha256(row), row))
+                row = b""
+        return [*changes, (self.REPLACED, head + sha256(row), row)] if row else changes
+
+    def listed(
+        self, epoch: int, smh: bytes, problem: Callable[[str], None]
+    ) -> Iterator[tuple[bytes, Sequence[bytes]]]:
+        """Yield the lists of the head ``smh`` of ``epoch``: the key of each row, and the keys of pages in it.
+
+        ``problem`` is called with a sentence for each row that is cut or another one.
+        """
+        head = at_head(epoch, smh)
+        for row, keys in self.store.scan(self.REPLACED, head):
+            if row == head + sha256(keys):
+                yield row, list(split_keys(keys))
+            else:
+                problem(f"a list of pages that epoch {epoch} has replaced is cut, or is another one")
+
+    def prune_epoch(
+        self,
+        epoch: int,
+        smh: bytes,
+        check: Callable[[Sequence[bytes]], None],
+        problem: Callable[[str], None],
+    ) -> int:
+        """Delete the pages that ``epoch``, whose head is ``smh``, has replaced; return how many.
+
+        ``check`` raises an error if one of the pages with these keys must stay. ``problem`` is as in
+        ``listed``.
+        """
+        count = 0
+        for row, pages in self.listed(epoch, smh, problem):
+            check(pages)
+            self.store.write([(self.FAMILY, key, None) for key in pages])
+            # Only now: what was not deleted yet is found again after a crash.
+            self.store.write([(self.REPLACED, row, None)])
+            count += len(pages)
+        return count
+
+    def has_top(self, root: Root) -> bool:
+        """Return whether the topmost page of the map at ``root`` is stored."""
+        slot = root.slot
+        return slot is not None and self.get_many([child_ref(b"", 0, slot)[0]], again=True)[0] is not None
+
+    def upgrade(self, newest: int) -> None:
+        """Nothing: every shared store has the keys of today."""
+
+
+def at_head(epoch: int, smh: bytes) -> bytes:
+    """Return how the keys of rows of the published head ``smh`` begin."""
+    return epoch.to_bytes(8) + sha256(smh)
