@@ -83,7 +83,7 @@ class FrontendService:
         log = self._connections.shared
         self.backlog = Backlog(log, names, max_backlog, lambda: ledger.committed.queue_next)
         self.watch = LogWatch(log, names.queue, self._look)
-        self.store_watch = StoreWatch(ledger.store, keyspace)
+        self.store_watch = StoreWatch(ledger, keyspace)
         self._appender = Appender(log, self.watch)
         self._batcher = Batcher(self._appender, names.queue)
         self.replica = Replica(connect_log, names, ledger, on_epoch=self._on_epoch, failed=self._fail)

@@ -9,29 +9,25 @@ from collections.abc import Callable
 import structlog
 
 from kt_es.errors import UnavailableError
-from kt_es.ledger.cassandra_tables import ABOUT
 from kt_es.ledger.clock import spoken
-from kt_es.ledger.store import Store
+from kt_es.ledger.ledger import Ledger
 from kt_es.process.outage import Backoff, Outage
 
 PROBE_INTERVAL = 3.0
 """Seconds between two probes while the store works. While it is away, pauses grow from 0.5 to 5 s."""
 
-_KEY = b"directory"
-"""A small row of every shared store. What it says makes no difference here."""
-
 _LOG = structlog.get_logger("kt_es.server")
 
 
 class StoreWatch:
-    """Reads a small row from a majority of the replicas now and then, as every new epoch has to.
+    """Reads the bound of pruning from a majority of the replicas now and then, as every new epoch has to.
 
     ``run`` does it in a thread of its own; any thread may ask for the ``problem``. Without a shared store
     there is none, and ``run`` is not needed. ``clock`` is monotonic.
     """
 
-    def __init__(self, store: Store, keyspace: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._store = store
+    def __init__(self, ledger: Ledger, keyspace: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ledger = ledger
         self._keyspace = keyspace
         self._clock = clock
         self._outage = Outage("store", _LOG, clock)
@@ -45,7 +41,7 @@ class StoreWatch:
         A read of a lookup that failed counts until the next probe.
         """
         since = self._since
-        if since is None and self._store.problem is None:
+        if since is None and self._ledger.store.problem is None:
             return None
         away = "away" if since is None else f"away for {spoken(round(1000 * (self._clock() - since)))}"
         return (
@@ -56,7 +52,7 @@ class StoreWatch:
     def probe(self) -> None:
         """Read the row, and note whether the store answers."""
         try:
-            self._store.get_many(ABOUT, [_KEY], again=True)
+            self._ledger.tables.states.oldest()
         except UnavailableError as error:
             self._outage.failed(error)
             self._since = self._clock() if self._since is None else self._since
