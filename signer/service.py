@@ -21,6 +21,7 @@ from kt_es.ledger.convicting import keeping_evidence
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.pages import CACHE_BYTES
 from kt_es.ledger.stores import Sharing, open_store, patiently
+from kt_es.process.clock import wall_clock
 from kt_es.process.exposition import exposed
 from kt_es.process.outage import Backoff, Outage, keep_trying
 from kt_es.process.signals import Reloaded, differing, reloading
@@ -222,7 +223,7 @@ def serve(
     """
     keys = KeyRing.load(settings.keys)
     reload = _Reloading(settings, settings.limits, reread or (lambda: settings))
-    effects = Effects(connect, lambda: time.time_ns() // 1_000_000, time.monotonic, lambda: os.urandom(16))
+    effects = Effects(connect, wall_clock, time.monotonic, lambda: os.urandom(16))
     metrics = SignerMetrics(effects.now, effects.monotonic)
     outage = Outage("signer", _LOG)
 
