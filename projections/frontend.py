@@ -24,10 +24,10 @@ from kt_es.formats.entries import PublicKey
 from kt_es.ledger.anchor import check_commit
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.pages import CACHE_BYTES
-from kt_es.ledger.stores import Sharing, open_store, patiently
+from kt_es.ledger.stores import Sharing, open_store
 from kt_es.process.clock import wall_clock
 from kt_es.process.files import read_key
-from kt_es.process.outage import Outage
+from kt_es.process.outage import Outage, patiently
 from kt_es.process.signals import Reloaded, differing, reloading
 from kt_es.process.tls import both_or_none
 from kt_es.server.availability import MAX_BACKLOG
