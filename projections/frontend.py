@@ -24,16 +24,17 @@ from kt_es.formats.entries import PublicKey
 from kt_es.ledger.anchor import check_commit
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.pages import CACHE_BYTES
-from kt_es.ledger.stores import Sharing, open_store, patiently
+from kt_es.ledger.stores import Sharing, open_store
+from kt_es.process.clock import wall_clock
 from kt_es.process.files import read_key
-from kt_es.process.outage import Outage
+from kt_es.process.outage import Outage, patiently
 from kt_es.process.signals import Reloaded, differing, reloading
 from kt_es.process.tls import both_or_none
 from kt_es.server.availability import MAX_BACKLOG
 from kt_es.server.clients import HttpConnections
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits, room_for_connections
 from kt_es.server.listening import Exchangeable, http_server, listening_at, url_of
-from projections.service import FrontendService, wall_clock
+from projections.service import FrontendService
 
 _LOG = structlog.get_logger("kt_es.server")
 

@@ -28,9 +28,10 @@ from kt_es.ledger.clock import interval_change
 from kt_es.ledger.convicting import check_unconvicted, keep, keeping_evidence
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.replay import ReplayedEpoch
-from kt_es.ledger.stores import open_store, patiently
+from kt_es.ledger.stores import open_store
+from kt_es.process.clock import wall_clock
 from kt_es.process.exposition import exposed
-from kt_es.process.outage import Backoff, Outage, keep_trying
+from kt_es.process.outage import Backoff, Outage, keep_trying, patiently
 from kt_es.process.signals import Worker
 from projections.auditor import Notice, QueueCheck, Vigil
 from projections.follower import Listener, follow
@@ -66,7 +67,7 @@ def monitor(
     connect: Callable[[], EventLog],
     stop: threading.Event,
     *,
-    now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    now: Callable[[], int] = wall_clock,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> None:
     """Follow and verify until ``stop``; while the disk is full, wait for space and watch the clock.

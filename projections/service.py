@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.openings import OpeningCache, Openings, OpeningTable
 from kt_es.ledger.pages import CACHE_BYTES
 from kt_es.ledger.replay import ReplayedEpoch
+from kt_es.process.clock import wall_clock
 from kt_es.process.signals import Worker
 from kt_es.server.answers import Indexer, OpeningReader
 from kt_es.server.availability import MAX_BACKLOG, Appender, Backlog, LogConnections, LogWatch
@@ -42,11 +42,6 @@ GRACE = 5  # seconds
 _STAYS = (RollbackError, EquivocationError)
 
 _LOG = structlog.get_logger("kt_es.server")
-
-
-def wall_clock() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 class FrontendService:

@@ -20,9 +20,10 @@ from kt_es.formats.entries import PublicKey
 from kt_es.ledger.convicting import keeping_evidence
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.pages import CACHE_BYTES
-from kt_es.ledger.stores import Sharing, open_store, patiently
+from kt_es.ledger.stores import Sharing, open_store
+from kt_es.process.clock import wall_clock
 from kt_es.process.exposition import exposed
-from kt_es.process.outage import Backoff, Outage, keep_trying
+from kt_es.process.outage import Backoff, Outage, keep_trying, patiently
 from kt_es.process.signals import Reloaded, differing, reloading
 from signer.keys import KeyRing
 from signer.loop import Effects, EpochLimits, Signer
@@ -222,11 +223,11 @@ def serve(
     """
     keys = KeyRing.load(settings.keys)
     reload = _Reloading(settings, settings.limits, reread or (lambda: settings))
-    effects = Effects(connect, lambda: time.time_ns() // 1_000_000, time.monotonic, lambda: os.urandom(16))
+    effects = Effects(connect, wall_clock, time.monotonic, lambda: os.urandom(16))
     metrics = SignerMetrics(effects.now, effects.monotonic)
     outage = Outage("signer", _LOG)
 
-    def waits(error: UnavailableError) -> None:
+    def waits(error: KtError) -> None:
         metrics.disk_full.set(isinstance(error, DiskFullError))
         metrics.waits(_kind(error))
 

@@ -18,11 +18,12 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import httpx
 
-from kt_es.client.client import Client, wall_clock
+from kt_es.client.client import Client
 from kt_es.client.heads import SLACK
 from kt_es.client.state import StateStore
 from kt_es.client.trusted import Pinned
 from kt_es.errors import StaleHeadError
+from kt_es.process.clock import wall_clock
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

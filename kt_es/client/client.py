@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -25,11 +24,7 @@ from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import StaleHeadError
 from kt_es.formats.entries import ProfileKey, PublicKey
 from kt_es.formats.erasures import Erasure
-
-
-def wall_clock() -> int:
-    """Now, in milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
+from kt_es.process.clock import wall_clock
 
 
 class Client:

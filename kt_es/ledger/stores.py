@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from kt_es.errors import StoreAwayError, UnavailableError
 from kt_es.ledger.cassandra_settings import CassandraSettings
@@ -16,12 +13,6 @@ from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.shared_store import LOCAL, SharedStore
 from kt_es.ledger.store import Store
 from kt_es.ledger.tables import FAMILIES
-from kt_es.process.outage import Outage
-
-PAUSE = 1.0
-"""Seconds between two attempts of ``patiently``."""
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,27 +75,3 @@ def _shared(local: Store, sharing: Sharing, *, answers: bool) -> SharedStore:
         if not answers:
             raise StoreAwayError(str(error)) from None
     return SharedStore(local, remote, sharing.cache // 4)
-
-
-def patiently(
-    make: Callable[[], _T],
-    stop: threading.Event,
-    outage: Outage,
-    on_wait: Callable[[UnavailableError], None] = lambda _: None,
-) -> _T | None:
-    """Return what ``make`` returns, and wait during outages; None if ``stop`` came first.
-
-    A full disk and a shared store that is away are outages. ``on_wait`` is called with the error before each
-    pause.
-    """
-    while not stop.is_set():
-        try:
-            made = make()
-        except UnavailableError as error:
-            outage.failed(error)
-            on_wait(error)
-            stop.wait(PAUSE)
-        else:
-            outage.over()
-            return made
-    return None

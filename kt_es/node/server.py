@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -35,6 +34,7 @@ from kt_es.node.store.database import PAUSE
 from kt_es.node.store.log import NodeLog
 from kt_es.node.store.rocks import RocksStorage
 from kt_es.node.store.storage import NoSpaceError, StorageError
+from kt_es.process.clock import switch_threads_soon
 from kt_es.process.signals import Reloaded, differing, reloading
 from kt_es.process.tls import both_or_none
 
@@ -270,7 +270,7 @@ def run(
         KtError: the disk refused a write, and the node stopped. A full disk does not stop it.
     """
     # The thread that syncs must get the GIL back at once. By default others keep it for 5 ms.
-    sys.setswitchinterval(0.0005)
+    switch_threads_soon()
 
     again = reread or (lambda: config)
     reloads = contextlib.ExitStack()

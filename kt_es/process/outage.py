@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
@@ -20,8 +21,13 @@ REMINDER = 60.0
 BEGINNINGS = 3
 """Number of outages that are logged, of all that begin within ``REMINDER`` seconds."""
 
+PAUSE = 1.0
+"""Seconds between two attempts of ``patiently``."""
+
 MEND = "if it stays, run `kt store rebuild`, which fills the shared store from the log"
 """What the log says of rows that a shared store lacks or has wrong. They may only be late."""
+
+_T = TypeVar("_T")
 
 
 class Backoff:
@@ -136,15 +142,15 @@ class Outage:
 
 
 def keep_trying(
-    attempt: Callable[[], None],
+    attempt: Callable[[], _T | None],
     stop: threading.Event,
     outage: Outage,
     backoff: Backoff,
     *,
     on_failure: Callable[[KtError], None] = lambda _: None,
     passing: tuple[type[KtError], ...] = (UnavailableError,),
-) -> None:
-    """Call ``attempt`` again and again until ``stop``, with the pauses of ``backoff`` after each call.
+) -> _T | None:
+    """Call ``attempt`` until ``stop`` or until it returns a result, with the pauses of ``backoff`` between.
 
     An error of a class in ``passing`` is an outage: it is noted, and the next attempt follows. Every other
     error is raised.
@@ -153,13 +159,37 @@ def keep_trying(
         attempt: opens a connection, works with it until ``stop`` or an error, and closes it. It calls
             ``outage.over`` once the connection works, and ``backoff.reset`` after any progress.
         on_failure: called with the error of each outage, before the outage is logged.
+
+    Returns:
+        The result, None if ``stop`` came first.
     """
     while not stop.is_set():
         try:
-            attempt()
+            if (result := attempt()) is not None:
+                return result
         except passing as error:
             on_failure(error)
             # Errors are expected while the things that the attempt uses are being closed.
             if not stop.is_set():
                 outage.failed(error)
         stop.wait(backoff.pause())
+    return None
+
+
+def patiently(
+    make: Callable[[], _T],
+    stop: threading.Event,
+    outage: Outage,
+    on_failure: Callable[[KtError], None] = lambda _: None,
+) -> _T | None:
+    """Return what ``make`` makes, and wait during outages; None if ``stop`` came first.
+
+    A full disk and a shared store that is away are outages. ``on_failure`` is called as by ``keep_trying``.
+    """
+
+    def attempt() -> _T:
+        made = make()
+        outage.over()
+        return made
+
+    return keep_trying(attempt, stop, outage, Backoff(PAUSE, PAUSE), on_failure=on_failure)

@@ -56,7 +56,7 @@ def streams() -> SignedStreams:
 def url(streams: SignedStreams, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A front end. The directory of the tests lives in 2024, and so does the clients' clock."""
     clock = SimpleNamespace(time_ns=lambda: (b.START + 1_000) * 1_000_000, monotonic=time.monotonic)
-    monkeypatch.setattr("kt_es.client.client.time", clock)
+    monkeypatch.setattr("kt_es.process.clock.time", clock)
     with (
         front(streams) as running,
         streams.signing(),

@@ -10,7 +10,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from kt_es.errors import AccessDeniedError, DivergenceError, KtError, UnavailableError
-from kt_es.process.outage import Backoff, Outage, keep_trying
+from kt_es.process.outage import Backoff, Outage, keep_trying, patiently
 
 AWAY = UnavailableError("nobody there")
 DENIED = AccessDeniedError("may not read")
@@ -128,3 +128,28 @@ def test_nothing_is_attempted_after_the_stop() -> None:
     stop = Waits(9)
     stop.set()
     assert trying(lambda: pytest.fail("an attempt after the stop"), stop) == ([], [])
+
+
+def made_patiently(make: Callable[[], object], stop: threading.Event) -> tuple[object, list[str]]:
+    with capture_logs() as said:
+        made = patiently(make, stop, Outage("part", structlog.get_logger()))
+    return made, [line["event"] for line in said]
+
+
+def test_what_an_outage_keeps_from_being_made_is_made_after_it() -> None:
+    errors, stop = [AWAY, AWAY], Waits(9)
+
+    def make() -> str:
+        if errors:
+            raise errors.pop()
+        return "made"
+
+    assert made_patiently(make, stop) == ("made", ["the log is away", "the log is reachable again"])
+    assert stop.pauses == [1.0, 1.0]
+
+
+def test_nothing_is_made_after_the_stop() -> None:
+    def make() -> str:
+        raise AWAY
+
+    assert made_patiently(make, Waits(2)) == (None, ["the log is away"])

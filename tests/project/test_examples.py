@@ -37,7 +37,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a front end whose directory has alice, and a signer behind it."""
     # The directory of the tests lives in 2024, and so does the clock of the library.
     clock = SimpleNamespace(time_ns=lambda: (b.START + 1_000) * 1_000_000, monotonic=time.monotonic)
-    monkeypatch.setattr("kt_es.client.client.time", clock)
+    monkeypatch.setattr("kt_es.process.clock.time", clock)
     streams = SignedStreams()
     streams.put_user("alice")
     streams.epoch()

@@ -14,6 +14,7 @@ from kt_es.client.states import KeyStore
 from kt_es.client.trusted import Pinned
 from kt_es.config import FILE_NAME, Settings, dump_settings
 from kt_es.crypto.signatures import ED25519, PrivateKey
+from kt_es.process.clock import wall_clock
 from tools.lies import people
 from tools.lies.commands import PATIENCE, Process, Ran, StageError
 from tools.lies.frontend import FrontEnd
@@ -23,10 +24,6 @@ from tools.lies.universe import Universe
 
 VKEY = Pinned(ORIGIN, people.public(SIGNER)).vkey
 NEW_VKEY = Pinned(ORIGIN, people.public(people.SUCCESSOR)).vkey
-
-
-def milliseconds() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class User:
@@ -116,7 +113,7 @@ class Stage:
 
     def universe(self, **options: Any) -> Universe:
         """Return a new directory. It has a config, and no epoch yet."""
-        return Universe(milliseconds(), **options)
+        return Universe(wall_clock(), **options)
 
     def front_end(self, universe: Universe) -> FrontEnd:
         return self._stack.enter_context(FrontEnd(universe))

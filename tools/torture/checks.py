@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
-from kt_es.cli.auditors.audit import wall_clock
 from kt_es.config import Settings
 from kt_es.crypto.hashes import sha256
 from kt_es.eventstore.streams import Event, EventLog, NewEvent
@@ -29,6 +28,7 @@ from kt_es.ledger.anchor import WRONG_LOG
 from kt_es.ledger.ledger import Ledger, last_head
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
+from kt_es.process.clock import wall_clock
 from projections.auditor import audit
 from signer.keys import KeyRing
 from signer.work import EpochWork

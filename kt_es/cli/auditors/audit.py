@@ -24,6 +24,7 @@ from kt_es.ledger.convicting import check_unconvicted, keeping_evidence
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
+from kt_es.process.clock import wall_clock
 from projections.auditor import AuditReport, audit
 
 
@@ -229,8 +230,3 @@ def run_audit(output: Output, settings: Settings, log: EventLog, ledger: Ledger,
         output.note(f"  {_gaps(report.clock, report.clock.longest)}")
     output.ok(f"as of epoch {report.epoch}, {at(report.timestamp)}, for {settings.origin}")
     return report
-
-
-def wall_clock() -> int:
-    """Return the time of this machine in milliseconds since 1970."""
-    return time.time_ns() // 1_000_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from kt_es.cli.supervisor import tell_parent
 from kt_es.config_tables import FrontendTable
 from kt_es.errors import ConfigError
 from kt_es.eventstore.connecting import Connector
+from kt_es.process.clock import switch_threads_soon
 from kt_es.process.signals import Reloaded, differing, reloading
 from kt_es.server.limits import ClientLimits
 from projections.monitor import MonitorSettings, monitor
@@ -141,7 +141,7 @@ def frontend_command(
     configure_logs("frontend", logs_of(context))
     # A history keeps one thread busy for a long time. A lookup changes threads about ten times, and with the
     # default interval it would wait 5 ms each time.
-    sys.setswitchinterval(0.0005)
+    switch_threads_soon()
 
     def read() -> FrontendSettings:
         settings = settings_of(context, log)

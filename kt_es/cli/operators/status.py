@@ -33,6 +33,7 @@ from kt_es.errors import AccessDeniedError, KtError, MalformedError, Unavailable
 from kt_es.eventstore.rights import READ, openings_acl
 from kt_es.formats.configs import Config
 from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
+from kt_es.process.clock import wall_clock
 
 _T = TypeVar("_T")
 
@@ -151,7 +152,7 @@ class _Inquiry:
     def check_freshness(self) -> None:
         """Raise ``CannotTellError`` if the verified head is too old or in the future."""
         if self._frontend is not None:
-            verify_freshness(self._frontend.head, self._frontend.config, time.time_ns() // 1_000_000)
+            verify_freshness(self._frontend.head, self._frontend.config, wall_clock())
 
     def _try(self, part: str, ask: Callable[[], _T]) -> _T | None:
         try:

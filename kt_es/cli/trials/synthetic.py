@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import random
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +31,7 @@ from kt_es.ledger.store import Change, Store
 from kt_es.ledger.tables import StoredEntry
 from kt_es.merkle.log import LogState
 from kt_es.merkle.map import EMPTY_ROOT, LeafRef, Map, Root
+from kt_es.process.clock import wall_clock
 from signer.work import sign_head
 
 EPOCH = 1
@@ -115,7 +115,7 @@ def commit_epoch(
 
     ``config`` is the one item of the queue, and ``key`` the signer key that it names.
     """
-    timestamp = time.time_ns() // 1_000_000
+    timestamp = wall_clock()
     log, _ = LogState().append([log_leaf_hash(RECORD)])
     head = MapHead(
         settings.origin, EPOCH, root.hash, root.size, log.size, log.root(), 1, timestamp, config.config.hash

@@ -11,7 +11,7 @@ from operator import attrgetter
 
 import httpx
 
-from kt_es.cli.auditors.audit import ledger_of, wall_clock
+from kt_es.cli.auditors.audit import ledger_of
 from kt_es.client.client import Client
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.trusted import Pinned
@@ -20,6 +20,7 @@ from kt_es.errors import DivergenceError, KtError, VerificationError
 from kt_es.eventstore.streams import ANY, Event, EventLog, StreamNames, content_event
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.queue import decode_records, encode_records
+from kt_es.process.clock import wall_clock
 from projections.auditor import audit
 
 
