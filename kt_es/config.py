@@ -92,7 +92,7 @@ def load_settings(path: Path) -> Settings:
     """Read the settings in ``path``.
 
     Raises:
-        ConfigError: the file is missing or invalid. The error names the file, the field and the problem.
+        ConfigError: The file is missing or invalid. The error names the file, the field and the problem.
     """
     try:
         with path.open("rb") as file:

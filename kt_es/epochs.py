@@ -81,7 +81,7 @@ def parse(item: Item) -> Parsed:
     """Parse ``item`` (step 1). Return its value, or a verdict if the item cannot be parsed.
 
     Raises:
-        MalformedError: the item is an intact ``Mutations`` event, recorded as one that could not be split. No
+        MalformedError: The item is an intact ``Mutations`` event, recorded as one that could not be split. No
             queue gives such an item.
     """
     content = item.content
@@ -111,13 +111,13 @@ def decide(epoch: Epoch, parsed: Parsed, current: Current | None, sealed: Verdic
     """Decide about one item. Accepted values are added to ``epoch``.
 
     Args:
-        current: the entry in the map of the previous epoch at the index of the mutation or erasure; None for
+        current: The entry in the map of the previous epoch at the index of the mutation or erasure; None for
             other items or if there is no entry.
-        sealed: the verdict that this process itself recorded earlier, under its own signed head. With it the
+        sealed: The verdict that this process itself recorded earlier, under its own signed head. With it the
             signatures of a mutation are not verified again. Everything else is decided again.
 
     Raises:
-        DivergenceError: the queue does not begin with the config of this directory, so it belongs to another
+        DivergenceError: The queue does not begin with the config of this directory, so it belongs to another
             directory.
     """
     if epoch.config is None:

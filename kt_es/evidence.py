@@ -63,7 +63,7 @@ def convicted_before(kept: bytes, where: str, origin: str, keys: Set[PublicKey])
     recognized by its ``origin`` and by one of ``keys``, its signer keys.
 
     Raises:
-        ConfigError: the file proves nothing. Since it was evidence when it was written, it is damaged, and it
+        ConfigError: The file proves nothing. Since it was evidence when it was written, it is damaged, and it
             is unknown which directory it convicted.
     """
     try:

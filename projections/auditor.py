@@ -229,9 +229,9 @@ def audit(
     Gaps, silence and heads from the future prove nothing: they are in the report and raise nothing.
 
     Raises:
-        DivergenceError: the first difference, or the ledger's pinned key is not one of the directory's.
-        RollbackError, EquivocationError: the log does not hold the last head that was verified before.
-        KtError: the log has no heads at all.
+        DivergenceError: The first difference, or the ledger's pinned key is not one of the directory's.
+        RollbackError, EquivocationError: The log does not hold the last head that was verified before.
+        KtError: The log has no heads at all.
     """
     report = AuditReport(anchor=ledger.committed.epoch)
     check = QueueCheck(lambda start: log.read(names.queue, start)) if with_queue else None

@@ -46,12 +46,12 @@ class Listener:
     """Callbacks of ``follow``, in the thread that follows.
 
     Args:
-        on_epoch: an epoch is verified and committed.
-        on_record: a record is verified; its epoch is not committed yet.
-        on_outage: the log or the disk cannot be used; the epoch that was being replayed begins again.
-        on_head: the replay of an epoch begins.
-        on_current: everything that was published is committed. Later heads arrive as they are published.
-        bears_denials: a missing right is an outage. Otherwise it ends ``follow``.
+        on_epoch: An epoch is verified and committed.
+        on_record: A record is verified; its epoch is not committed yet.
+        on_outage: The log or the disk cannot be used; the epoch that was being replayed begins again.
+        on_head: The replay of an epoch begins.
+        on_current: Everything that was published is committed. Later heads arrive as they are published.
+        bears_denials: A missing right is an outage. Otherwise it ends ``follow``.
     """
 
     on_epoch: Callable[[ReplayedEpoch], None]
@@ -76,9 +76,9 @@ def follow(
     The last head that was verified here is compared at the start, after each connection and at each head.
 
     Raises:
-        DivergenceError: the logs hold something that cannot be, also as ``check_pinned`` finds it. The caller
+        DivergenceError: The logs hold something that cannot be, also as ``check_pinned`` finds it. The caller
             must stop relying on the logs.
-        RollbackError, EquivocationError: the log does not hold the last head that was verified here.
+        RollbackError, EquivocationError: The log does not hold the last head that was verified here.
     """
     backoff = Backoff()
 

@@ -75,11 +75,11 @@ def monitor(
     ``now`` is the wall clock in ms, ``monotonic`` in seconds.
 
     Raises:
-        ConfigError, LockedError: the data directory cannot be used.
-        DivergenceError: the first difference.
-        RollbackError, EquivocationError: the log does not hold the last head that was verified here. The
+        ConfigError, LockedError: The data directory cannot be used.
+        DivergenceError: The first difference.
+        RollbackError, EquivocationError: The log does not hold the last head that was verified here. The
             evidence of two signed heads is saved, and every later start raises it again.
-        CannotTellError: no head came in time, with ``exit_on_silence``.
+        CannotTellError: No head came in time, with ``exit_on_silence``.
 
     Where metrics are served, the alarm is shown for ``ALARM_SECONDS`` before it is raised.
     """

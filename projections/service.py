@@ -48,12 +48,12 @@ class FrontendService:
     """The threads and pools of a front end (docs/ARCHITECTURE.md), and the ASGI application over them.
 
     Args:
-        failed: called, from any thread, with the error that must end the front end.
-        data: directory below which evidence is saved; None saves nothing.
-        openings_bytes: memory for openings, if ``ledger`` is over a shared store. Otherwise the table of
+        failed: Called, from any thread, with the error that must end the front end.
+        data: Directory below which evidence is saved; None saves nothing.
+        openings_bytes: Memory for openings, if ``ledger`` is over a shared store. Otherwise the table of
             openings in the data directory has all of them.
-        keyspace: name of the shared store for people, if ``ledger`` is over one.
-        now: wall clock in ms.
+        keyspace: Name of the shared store for people, if ``ledger`` is over one.
+        now: Wall clock in ms.
     """
 
     def __init__(

@@ -27,8 +27,8 @@ def check_published(log: EventLog, names: StreamNames, ledger: Ledger) -> None:
     """Compare the last head and the last records that were committed, before anything is published.
 
     Raises:
-        RollbackError, EquivocationError: as ``Anchor`` finds them.
-        DivergenceError: this data directory and this log do not belong together, or one of them was changed.
+        RollbackError, EquivocationError: As ``Anchor`` finds them.
+        DivergenceError: This data directory and this log do not belong together, or one of them was changed.
     """
     committed = ledger.committed
     if committed.epoch == 0:

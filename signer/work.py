@@ -50,10 +50,10 @@ def publish(
     """Append ``events`` to ``stream`` from ``revision`` on, except those that the stream already has there.
 
     Raises:
-        RollbackError: the stream lost events.
-        DivergenceError: the stream has another event there. If ``convict`` returns an error for our bytes and
+        RollbackError: The stream lost events.
+        DivergenceError: The stream has another event there. If ``convict`` returns an error for our bytes and
             those, that error is raised instead.
-        UnavailableError: the outcome is unknown; repeat the same call.
+        UnavailableError: The outcome is unknown; repeat the same call.
     """
     remaining = list(events)
     while remaining:

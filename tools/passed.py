@@ -81,8 +81,8 @@ def passed(tree: Path, home: Path) -> dict[str, set[str]]:
     """Trace one submission and its lookup.
 
     Args:
-        tree: the folder of the sources.
-        home: an empty folder for the data of the directory and for the records.
+        tree: The folder of the sources.
+        home: An empty folder for the data of the directory and for the records.
 
     Returns:
         for each role, the files of ``tree`` whose functions ran.

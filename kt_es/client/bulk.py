@@ -106,9 +106,9 @@ def publish_all(
     neither in ``keys`` nor in a version that one of ``keys`` signed.
 
     Args:
-        replace_keys: drop the keys that an account has now; by default they stay beside the wanted keys.
-        jobs: number of threads.
-        patience: seconds that one account waits for an unavailable server. After that time
+        replace_keys: Drop the keys that an account has now; by default they stay beside the wanted keys.
+        jobs: Number of threads.
+        patience: Seconds that one account waits for an unavailable server. After that time
             ``UnavailableError`` ends the call. Call again to resume.
     """
     work = _Bulk(client, keys, progress, _Plans(client, merging, replace_keys, patience))

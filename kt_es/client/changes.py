@@ -179,9 +179,9 @@ def build_submission(
     """Build the version after ``before``, signed by those of ``signing_keys`` that may sign it.
 
     Args:
-        before: a verified lookup of the latest epoch.
+        before: A verified lookup of the latest epoch.
         opening: 16 fresh random bytes.
-        authorized_keys: the keys that may sign the next version. By default they are the present ones, and
+        authorized_keys: The keys that may sign the next version. By default they are the present ones, and
             for a new label the public keys of ``signing_keys``.
 
     Raises ``RefusedError`` or ``MalformedError``.

@@ -34,17 +34,17 @@ class Client:
     statements contradict each other, ``EquivocationError`` carries the evidence and where it is saved.
 
     Args:
-        base_url: the address of any front end of the directory.
-        state: where the client keeps what it trusts and remembers.
-        pinned: the pinned key. Without it the first config of the directory is trusted on first use.
-        origin: the origin of the directory, None if it may be any.
-        timeout: seconds for each call as a whole, repetitions included.
-        slack: milliseconds by which clocks may differ.
-        verify: the TLS context, or whether the certificate of the server is verified.
-        now: returns milliseconds since 1970.
-        on_stale: called when the head is too old; the call then asks again, until the head is fresh or the
+        base_url: The address of any front end of the directory.
+        state: Where the client keeps what it trusts and remembers.
+        pinned: The pinned key. Without it the first config of the directory is trusted on first use.
+        origin: The origin of the directory, None if it may be any.
+        timeout: Seconds for each call as a whole, repetitions included.
+        slack: Milliseconds by which clocks may differ.
+        verify: The TLS context, or whether the certificate of the server is verified.
+        now: Returns milliseconds since 1970.
+        on_stale: Called when the head is too old; the call then asks again, until the head is fresh or the
             time is over. Without it the call fails at once.
-        on_waiting: called with the reason when a call to an unavailable server takes long.
+        on_waiting: Called with the reason when a call to an unavailable server takes long.
 
     Raises ``ConfigError`` if the address is unusable.
     """
@@ -114,12 +114,12 @@ class Client:
         """Look up ``label`` now, or in an earlier ``epoch``. Proven absence is a result (``Lookup.absent``).
 
         Raises:
-            VerificationError: something in the answer is not as it is signed; ``step`` names the check.
-            EquivocationError: two signed statements contradict each other.
-            CannotTellError: the latest head is not fresh.
-            UnavailableError: no answer in time.
-            RefusedError: the directory does not have the epoch.
-            LabelError: the directory cannot have such a label.
+            VerificationError: Something in the answer is not as it is signed; ``step`` names the check.
+            EquivocationError: Two signed statements contradict each other.
+            CannotTellError: The latest head is not fresh.
+            UnavailableError: No answer in time.
+            RefusedError: The directory does not have the epoch.
+            LabelError: The directory cannot have such a label.
         """
         return self._session.lookup(label, epoch, profile, self._transport.deadline(timeout))
 
@@ -199,9 +199,9 @@ class Client:
         The history up to ``before`` is verified first: who signs a version vouches for all its keys.
 
         Args:
-            new_authorized_keys: the keys that may sign the next version, by default those of ``before``.
-            mine: the keys that the caller knows, by default ``signing_keys``.
-            without: authorized keys to remove. ``new_authorized_keys`` are then added to the other keys.
+            new_authorized_keys: The keys that may sign the next version, by default those of ``before``.
+            mine: The keys that the caller knows, by default ``signing_keys``.
+            without: Authorized keys to remove. ``new_authorized_keys`` are then added to the other keys.
 
         Raises:
             RefusedError: ``unknown-keys``: the change would keep an authorized key that the caller does not
@@ -233,11 +233,11 @@ class Client:
         """Send ``submission``, and the same bytes again while the server is unavailable.
 
         Args:
-            wait: seconds that the server may take to answer with the verdict.
+            wait: Seconds that the server may take to answer with the verdict.
 
         Raises:
-            RefusedError: the directory refused it; ``reason`` is the verdict.
-            UnavailableError: the outcome is unknown. It is safe to send the same submission again.
+            RefusedError: The directory refused it; ``reason`` is the verdict.
+            UnavailableError: The outcome is unknown. It is safe to send the same submission again.
         """
         return self._publisher.submit(submission, wait, self._transport.deadline(timeout))
 
@@ -245,8 +245,8 @@ class Client:
         """Wait until ``submission``, or a successor of it, is proven in the map.
 
         Raises:
-            RefusedError: another change took its version.
-            UnavailableError: no head has it in time. It is not lost; ask again.
+            RefusedError: Another change took its version.
+            UnavailableError: No head has it in time. It is not lost; ask again.
         """
         return self._publisher.confirm(submission, self._transport.deadline(timeout))
 
@@ -272,8 +272,8 @@ class Client:
         """Look ``label`` up, build and sign the next version, submit it, and wait until it is proven.
 
         Args:
-            wait: seconds that the server may take to answer with the verdict.
-            retries: how often to build the change again, on the new state, if another change came first.
+            wait: Seconds that the server may take to answer with the verdict.
+            retries: How often to build the change again, on the new state, if another change came first.
 
         Raises what ``propose``, ``submit`` and ``confirm`` raise.
         """

@@ -173,8 +173,8 @@ class Sight:
 
     Attributes:
         entry: None if absence was proven.
-        proof: the encoded map proof.
-        at: when this client saw it, in milliseconds since 1970.
+        proof: The encoded map proof.
+        at: When this client saw it, in milliseconds since 1970.
     """
 
     epoch: int

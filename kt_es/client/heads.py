@@ -100,7 +100,7 @@ def verify_consistency(trusted: Trusted, text: str, new: Checkpoint, proof: Sequ
     """Steps "rollback" and "consistency": the log of the checkpoint ``new`` continues the trusted log.
 
     Args:
-        text: the note that contains the verified checkpoint ``new``.
+        text: The note that contains the verified checkpoint ``new``.
         proof: RFC 9162 consistency proof from the trusted size to the new size. A proof that leads elsewhere
             convicts nobody; two roots of one size do.
     """

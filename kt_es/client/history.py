@@ -47,11 +47,11 @@ class Version:
     """One verified version.
 
     Attributes:
-        epoch: the epoch since which the version holds.
-        timestamp: when the head of that epoch was made, in milliseconds since 1970.
-        signers: the keys that signed it, of this entry or of the entry before.
+        epoch: The epoch since which the version holds.
+        timestamp: When the head of that epoch was made, in milliseconds since 1970.
+        signers: The keys that signed it, of this entry or of the entry before.
         profile: None if it was erased or not asked for.
-        erased: what the lookup of the epoch proves. None for a version that was not looked up this time,
+        erased: What the lookup of the epoch proves. None for a version that was not looked up this time,
             except where an earlier lookup has proven the erasure.
     """
 
@@ -107,8 +107,8 @@ def verify_versions(
     """Verify the claimed versions after ``last``: steps "history" and "signatures".
 
     Args:
-        current: a verified lookup of the latest epoch.
-        lookups: verified lookups of the epochs that ``epochs_to_look_up`` names, under one trusted state.
+        current: A verified lookup of the latest epoch.
+        lookups: Verified lookups of the epochs that ``epochs_to_look_up`` names, under one trusted state.
     """
     by_epoch = {lookup.epoch: lookup for lookup in lookups if lookup.index == current.index}
     versions: list[Version] = []

@@ -61,11 +61,11 @@ class Lookup:
     Attributes:
         mutation: None if absence was proven.
         profile: None if absence was proven, if the profile was ``erased``, or if it was not asked for.
-        latest: the epoch was the last one of the log.
-        sight: this lookup as a client remembers it.
-        before: the memory of the account before this lookup, None at the first sight.
-        checks: lines for people, one for each thing that was checked.
-        proof: the file with which anybody can verify all of it again.
+        latest: The epoch was the last one of the log.
+        sight: This lookup as a client remembers it.
+        before: The memory of the account before this lookup, None at the first sight.
+        checks: Lines for people, one for each thing that was checked.
+        proof: The file with which anybody can verify all of it again.
     """
 
     label: str
@@ -128,17 +128,17 @@ def verify_lookup(
     """Verify the answer about ``label``. Returns the new state of the client and the lookup.
 
     Args:
-        consistency: proof from the trusted checkpoint to the checkpoint of the answer.
-        now: milliseconds since 1970.
-        epoch: the epoch that was asked for; None demands the latest epoch, and a fresh head.
-        as_of: names the source of ``now`` for people if it is not the clock of this machine.
-        profile_wanted: refuse an answer without the profile, unless the profile was erased.
-        recall: returns the memory of the account at an index.
+        consistency: Proof from the trusted checkpoint to the checkpoint of the answer.
+        now: Milliseconds since 1970.
+        epoch: The epoch that was asked for; None demands the latest epoch, and a fresh head.
+        as_of: Names the source of ``now`` for people if it is not the clock of this machine.
+        profile_wanted: Refuse an answer without the profile, unless the profile was erased.
+        recall: Returns the memory of the account at an index.
 
     Raises:
-        VerificationError: a step failed; the error names it.
-        CannotTellError: everything is right, but the head is not fresh.
-        MalformedError: the directory cannot have such a label.
+        VerificationError: A step failed; the error names it.
+        CannotTellError: Everything is right, but the head is not fresh.
+        MalformedError: The directory cannot have such a label.
     """
     label = normalize_label(label, trusted.configs[0].config.label_policy)
     claimed = ClaimedHead(answer.smh_bytes, answer.heads_checkpoint, answer.heads_inclusion, consistency)

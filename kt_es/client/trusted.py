@@ -60,11 +60,11 @@ class Trusted:
     """The state of a client towards one directory.
 
     Attributes:
-        configs: the verified chain of configs, oldest first.
-        in_force: position in ``configs`` of the pinned key, or of a later config that the latest verified
+        configs: The verified chain of configs, oldest first.
+        in_force: Position in ``configs`` of the pinned key, or of a later config that the latest verified
             head names. Signatures of older signer keys about the latest epoch do not count.
-        checkpoint: the last trusted checkpoint of the log of map heads.
-        smh: the last head that was verified as the latest of its log.
+        checkpoint: The last trusted checkpoint of the log of map heads.
+        smh: The last head that was verified as the latest of its log.
     """
 
     origin: str

@@ -37,12 +37,12 @@ class Change:
     """A version of a watched account.
 
     Attributes:
-        epoch: the epoch in which the version was found.
-        timestamp: when the head of that epoch was made, in milliseconds since 1970.
-        signers: the keys that signed the version.
-        authorized: the keys of the version before signed it.
-        mine: the version is the owner's.
-        again: another watcher has already reported the version, and ``epoch`` still holds it.
+        epoch: The epoch in which the version was found.
+        timestamp: When the head of that epoch was made, in milliseconds since 1970.
+        signers: The keys that signed the version.
+        authorized: The keys of the version before signed it.
+        mine: The version is the owner's.
+        again: Another watcher has already reported the version, and ``epoch`` still holds it.
     """
 
     label: str
@@ -94,10 +94,10 @@ class Watcher:
     The state of ``client`` keeps the progress.
 
     Args:
-        mine: the keys of the owner.
-        tell: called with each change before the change is stored as reported. If it raises, ``look`` ends,
+        mine: The keys of the owner.
+        tell: Called with each change before the change is stored as reported. If it raises, ``look`` ends,
             and the next ``look`` reports the change again.
-        from_now: begin with the present version of a label, not with its history.
+        from_now: Begin with the present version of a label, not with its history.
     """
 
     def __init__(

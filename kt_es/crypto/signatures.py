@@ -108,7 +108,7 @@ class PrivateKey:
         """Return the key of an Ed25519 seed (RFC 8032, 5.1.5) or of a P-256 scalar, 32 bytes big endian.
 
         Raises:
-            MalformedError: the algorithm is unknown, the length is wrong, or the scalar is 0 or not below the
+            MalformedError: The algorithm is unknown, the length is wrong, or the scalar is 0 or not below the
                 order. For 32 random bytes the latter has a probability of 2^-32; the caller then draws again
                 (FIPS 186-5, A.2.2).
         """

@@ -48,7 +48,7 @@ def normalized(uri: str) -> str:
     """Return ``uri`` with a scheme that both client libraries know: ``esdb`` or ``esdb+discover``.
 
     Raises:
-        ConfigError: the scheme is unknown, the user or password has a character that must be escaped, or an
+        ConfigError: The scheme is unknown, the user or password has a character that must be escaped, or an
             option is unknown, empty or given twice. The error never contains ``uri``, which may contain a
             password.
     """
@@ -124,12 +124,12 @@ def connect(uri: str, left: Callable[[EsdbClient, str], None] | None = None) -> 
     """Return the event log at a connection string such as ``esdb://127.0.0.1:2113?Tls=false`` (see ``uri``).
 
     Args:
-        left: called with the client and the target of a member when the client leaves the member because it
+        left: Called with the client and the target of a member when the client leaves the member because it
             refused a call.
 
     Raises:
         ConfigError: ``uri`` is not a valid connection string.
-        UnavailableError: the log cannot be reached, or no leader of the cluster can be found.
+        UnavailableError: The log cannot be reached, or no leader of the cluster can be found.
     """
     uri = normalized(uri)
     try:

@@ -27,8 +27,8 @@ class Patience:
     The limit applies to each outage: it starts again after the log has answered.
 
     Args:
-        seconds: the longest outage.
-        say: called with a message at the first failure only.
+        seconds: The longest outage.
+        say: Called with a message at the first failure only.
     """
 
     def __init__(

@@ -113,15 +113,15 @@ class EventLog(Protocol):
     expected revision.
 
     Raises:
-        AccessDeniedError: by any call; the error names the stream and the missing right.
-        UnavailableError: by any call; the outcome is unknown, and the call may be repeated.
+        AccessDeniedError: By any call; the error names the stream and the missing right.
+        UnavailableError: By any call; the outcome is unknown, and the call may be repeated.
     """
 
     def append(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
         """Append all of ``events`` or none. They are durable when the call returns.
 
         Raises:
-            WrongRevisionError: the stream is not at ``expected``, and these events do not already follow it.
+            WrongRevisionError: The stream is not at ``expected``, and these events do not already follow it.
         """
 
     def last_revision(self, stream: str) -> int:
@@ -158,7 +158,7 @@ class EventLog(Protocol):
         """Replace the metadata of a stream, which need not exist. They are durable when the call returns.
 
         Raises:
-            WrongRevisionError: the metadata are not at revision ``expected``.
+            WrongRevisionError: The metadata are not at revision ``expected``.
         """
 
     def close(self) -> None: ...

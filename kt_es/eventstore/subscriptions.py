@@ -29,9 +29,9 @@ def calling(
     """Return the result of ``call``, with errors translated.
 
     Args:
-        doing: what the call does, for error messages.
-        right: the right to ``stream`` that the call needs.
-        is_plain: whether the connection is meant to be without TLS.
+        doing: What the call does, for error messages.
+        right: The right to ``stream`` that the call needs.
+        is_plain: Whether the connection is meant to be without TLS.
     """
     try:
         return call()

@@ -111,7 +111,7 @@ def open_checkpoint(encoded: str | bytes, origin: str, public_keys: Iterable[byt
 
     Raises:
         MalformedError: ``encoded`` is not a note, or its text is not a checkpoint.
-        VerificationError: step "checkpoint"; none of the keys signed the checkpoint, the signature of one of
+        VerificationError: Step "checkpoint"; none of the keys signed the checkpoint, the signature of one of
             them is invalid, or the checkpoint is of another log.
     """
     keys = [verifier_key(origin, public_key) for public_key in public_keys]

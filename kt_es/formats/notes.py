@@ -170,7 +170,7 @@ def verify_note(encoded: str | bytes, keys: Iterable[VerifierKey], *, step: str 
 
     Raises:
         MalformedError: ``encoded`` is not a note.
-        VerificationError: step ``step``; no signature names one of ``keys`` by name and key hash, a signature
+        VerificationError: Step ``step``; no signature names one of ``keys`` by name and key hash, a signature
             that names one is invalid, or two of ``keys`` have the same name and key hash.
     """
     note = parse_note(encoded)

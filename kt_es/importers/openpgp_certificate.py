@@ -93,7 +93,7 @@ def without_certifications(data: bytes) -> bytes:
     """Return the certificate without user attributes and without signatures by keys of other people.
 
     Raises:
-        MalformedError: it has a packet that the library can read but not write. The packet is not left out,
+        MalformedError: It has a packet that the library can read but not write. The packet is not left out,
             because it may be a revocation.
     """
     try:

@@ -108,11 +108,11 @@ class PageTable:
         rest of an interrupted conversion.
 
         Args:
-            newest: the epoch that wrote the root page of the committed map; 0 before the first one.
+            newest: The epoch that wrote the root page of the committed map; 0 before the first one.
 
         Raises:
-            ConfigError: the directory is open to be read alone.
-            DivergenceError: a page is damaged.
+            ConfigError: The directory is open to be read alone.
+            DivergenceError: A page is damaged.
         """
         first, _ = next(self.store.scan(self.FAMILY), (b"", b""))
         if len(first) != 1 + VERSION_SIZE:

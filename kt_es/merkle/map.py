@@ -90,8 +90,8 @@ class Map:
         updates again writes the same final pages.
 
         Args:
-            version: the epoch that is built, from 1 and not below ``root.version``.
-            updates: pairs of index and entry hash, 32 bytes each.
+            version: The epoch that is built, from 1 and not below ``root.version``.
+            updates: Pairs of index and entry hash, 32 bytes each.
 
         Raises ``ValueError`` or ``DivergenceError``.
         """

@@ -49,9 +49,9 @@ class Page(NamedTuple):
     ``n`` is ``16 + n // 2``. All parts are tuples of bytes, so they cost the garbage collector nothing.
 
     Attributes:
-        slots: the 16 slots, None for an empty one. The length of a slot determines its kind.
-        hashes: the hashes of the nodes, None for an empty subtree.
-        leaves: the leaf slot of each node that has only one leaf, which represents the subtree.
+        slots: The 16 slots, None for an empty one. The length of a slot determines its kind.
+        hashes: The hashes of the nodes, None for an empty subtree.
+        leaves: The leaf slot of each node that has only one leaf, which represents the subtree.
     """
 
     slots: tuple[bytes | None, ...]
@@ -212,7 +212,7 @@ def check_page(ref: Ref, data: bytes | None) -> Page:
     """Return the page that ``ref`` names from what is stored under its key.
 
     Raises:
-        UnverifiedRowError: the page is missing, damaged, or has another hash.
+        UnverifiedRowError: The page is missing, damaged, or has another hash.
     """
     key, must = ref
     page = EMPTY_PAGE.with_slots(decode_page(key, data))

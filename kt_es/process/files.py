@@ -95,7 +95,7 @@ def read_private(path: Path, what: str, limit: int) -> bytes:
     ``what`` names the file in errors, for instance ``the signing key``.
 
     Raises:
-        ConfigError: the file is missing, too large, owned by another user, or open to others.
+        ConfigError: The file is missing, too large, owned by another user, or open to others.
     """
     try:
         # Without O_NONBLOCK, opening a pipe under this name would wait for a writer.
@@ -122,7 +122,7 @@ def read_key(path: Path, what: str, decode: Callable[[bytes], _T]) -> _T:
     ``what`` names the key in errors, for instance ``the VRF key``.
 
     Raises:
-        ConfigError: the file fails the checks of ``read_private``, or ``decode`` refuses its content.
+        ConfigError: The file fails the checks of ``read_private``, or ``decode`` refuses its content.
     """
     data = read_private(path, what, MAX_KEY_FILE)
     try:

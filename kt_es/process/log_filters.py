@@ -92,7 +92,7 @@ class Repeats:
     Safe for threads. The owner calls ``tick`` regularly, and ``end`` when the process ends.
 
     Args:
-        write: called with each line that gives a number of repetitions. It must not log.
+        write: Called with each line that gives a number of repetitions. It must not log.
     """
 
     def __init__(self, write: Callable[[EventDict], None], clock: Callable[[], float]) -> None:

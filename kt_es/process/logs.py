@@ -50,10 +50,10 @@ def configure(
     """Configure this process to log to ``stream``. An earlier configuration ends.
 
     Args:
-        process: the name of the process, a member of each line.
-        renderer: the processors that make the text of a line.
-        serves: also log the messages of libraries. A command that answers and ends logs only its own.
-        with_words: write the command's messages to the user as lines of the log; see ``takes_words``.
+        process: The name of the process, a member of each line.
+        renderer: The processors that make the text of a line.
+        serves: Also log the messages of libraries. A command that answers and ends logs only its own.
+        with_words: Write the command's messages to the user as lines of the log; see ``takes_words``.
     """
     release()
     writer = _Writer(stream)

@@ -76,7 +76,7 @@ class Outage:
     for threads.
 
     Args:
-        part: the name of the part in each line. A process has several parts, each with its own connection.
+        part: The name of the part in each line. A process has several parts, each with its own connection.
     """
 
     def __init__(
@@ -156,9 +156,9 @@ def keep_trying(
     error is raised.
 
     Args:
-        attempt: opens a connection, works with it until ``stop`` or an error, and closes it. It calls
+        attempt: Opens a connection, works with it until ``stop`` or an error, and closes it. It calls
             ``outage.over`` once the connection works, and ``backoff.reset`` after any progress.
-        on_failure: called with the error of each outage, before the outage is logged.
+        on_failure: Called with the error of each outage, before the outage is logged.
 
     Returns:
         The result, None if ``stop`` came first.

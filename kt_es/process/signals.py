@@ -93,8 +93,8 @@ def reloading(reload: Callable[[], Reloaded], hangups: SimpleQueue[bool] = _HANG
     """Call ``reload`` after each SIGHUP while the block runs, in a separate thread, one call at a time.
 
     Args:
-        reload: reads the settings again. If it raises, it must have changed nothing; the error is logged.
-        hangups: holds True for each signal.
+        reload: Reads the settings again. If it raises, it must have changed nothing; the error is logged.
+        hangups: Holds True for each signal.
     """
 
     def run() -> None:

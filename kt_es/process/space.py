@@ -50,7 +50,7 @@ def has_space(directory: Path, size: int) -> bool:
     The function writes a temporary file, because the free space that a file system reports ignores quotas.
 
     Raises:
-        OSError: writing failed for another reason.
+        OSError: Writing failed for another reason.
     """
     try:
         with tempfile.TemporaryFile(dir=directory, buffering=0) as file:

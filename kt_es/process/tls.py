@@ -21,8 +21,8 @@ class ServerCertificate:
     """A server's certificate.
 
     Attributes:
-        chain: the leaf, followed by the intermediate certificates.
-        until: when the leaf expires.
+        chain: The leaf, followed by the intermediate certificates.
+        until: When the leaf expires.
     """
 
     chain: bytes
@@ -49,7 +49,7 @@ def read_certificate(certificate: Path, key: Path) -> ServerCertificate:
     """Read and check both files.
 
     Raises:
-        ConfigError: a file is missing, unreadable or not PEM, or they do not belong together.
+        ConfigError: A file is missing, unreadable or not PEM, or they do not belong together.
     """
     chain, private = _read(certificate, "TLS certificate"), _read(key, "TLS key")
     try:

@@ -69,7 +69,7 @@ class OpeningReader:
         None proves nothing. The log of mutations proves whether an opening was erased.
 
         Raises:
-            UnavailableError: only the event log has the answer, and it cannot be reached.
+            UnavailableError: Only the event log has the answer, and it cannot be reached.
         """
         entry = mutation.entry
 

@@ -102,7 +102,7 @@ def read_request(kind: type[_T], body: BaseModel) -> _T:
     """The request of type ``kind`` that was validated as ``body``.
 
     Raises:
-        RefusedError: a member is not base64 in its one form. The reason is ``malformed``.
+        RefusedError: A member is not base64 in its one form. The reason is ``malformed``.
     """
     members = dict(body)
     for name in _binary_members(kind):  # type: ignore[arg-type]

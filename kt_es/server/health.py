@@ -64,11 +64,11 @@ class Health:
     """The state of one front end. Only the thread that probes the log calls ``look``; any thread the rest.
 
     Attributes:
-        heads: the stream of heads in ``log``.
-        now: the wall clock in ms.
-        denied: gives the missing rights without which the front end cannot follow the log.
-        stuck: gives the row of the shared store without which the next epoch cannot be taken.
-        published: the number of published heads at the last look.
+        heads: The stream of heads in ``log``.
+        now: The wall clock in ms.
+        denied: Gives the missing rights without which the front end cannot follow the log.
+        stuck: Gives the row of the shared store without which the next epoch cannot be taken.
+        published: The number of published heads at the last look.
     """
 
     directory: DirectoryReader

@@ -123,11 +123,11 @@ class Submissions:
         """Check and queue one submission.
 
         Raises:
-            RefusedError: the signer would refuse it.
-            MalformedError: the label is none.
-            UnavailableError: the log cannot be reached: the outcome is unknown, and the same bytes may be
+            RefusedError: The signer would refuse it.
+            MalformedError: The label is none.
+            UnavailableError: The log cannot be reached: the outcome is unknown, and the same bytes may be
                 submitted again. Or the queue or the disk is full: nothing was queued.
-            AccessDeniedError: a right is missing; the submission is not in the queue.
+            AccessDeniedError: A right is missing; the submission is not in the queue.
         """
         committed = self.directory.committed()
         mutation = self._checked(committed, submission)

@@ -65,7 +65,7 @@ def measure(directory: Path, kind: str, items: int, report: Callable[[str], None
     """Fill the queue, start the signer, and wait until a head has all items and all are acknowledged.
 
     Raises:
-        KtError: this takes more than ``limit`` seconds, or a process ends for good.
+        KtError: This takes more than ``limit`` seconds, or a process ends for good.
     """
     new = NewDirectory("bounds", "localhost/bounds", "", "text", 1.0, 8.0)
     settings = write_directory(directory, new)

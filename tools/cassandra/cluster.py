@@ -34,17 +34,17 @@ class Cluster:
     with the same directory has the same data and addresses. As a context manager it starts and stops them.
 
     Args:
-        directory: where everything is stored; it is made if it does not exist.
-        nodes: the number of nodes. Keyspaces may have as many replicas.
-        heap: the most MiB of each node's heap.
-        optimizing: compile often used code to fast code, for measurements. A start takes twice the CPU then.
+        directory: Where everything is stored; it is made if it does not exist.
+        nodes: The number of nodes. Keyspaces may have as many replicas.
+        heap: The most MiB of each node's heap.
+        optimizing: Compile often used code to fast code, for measurements. A start takes twice the CPU then.
         commitlog_sync: "periodic" is Cassandra's default. It is twice as fast, and SIGKILL loses acknowledged
             rows.
-        certify: makes clients need TLS and a password (user and password ``cassandra``). It gets the address
+        certify: Makes clients need TLS and a password (user and password ``cassandra``). It gets the address
             of a node, and returns a file with the node's key and certificates (PEM). For one node only.
 
     Raises:
-        NotInstalledError: this machine lacks Java, or Maven and its repository to fetch the jars.
+        NotInstalledError: This machine lacks Java, or Maven and its repository to fetch the jars.
         CassandraError: Maven failed in another way, or ``directory`` has another number of nodes.
     """
 

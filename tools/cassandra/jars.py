@@ -53,7 +53,7 @@ def find_java() -> Java:
     ``JAVA_HOME`` comes first, then ``PATH``, then what is installed in ``/usr/lib/jvm``.
 
     Raises:
-        NotInstalledError: there is no supported Java.
+        NotInstalledError: There is no supported Java.
     """
     others: list[str] = []
     for java in _candidates():
@@ -85,7 +85,7 @@ def jars() -> Path:
     is complete.
 
     Raises:
-        NotInstalledError: the jars have to be fetched, and Maven is not installed or reaches no repository.
+        NotInstalledError: The jars have to be fetched, and Maven is not installed or reaches no repository.
         CassandraError: Maven failed in another way.
     """
     named = os.environ.get(JARS_VARIABLE)

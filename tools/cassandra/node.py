@@ -20,11 +20,11 @@ class Node:
     """One node. The thread that uses the cluster owns it.
 
     Args:
-        address: the IPv4 address at which it listens.
-        port: its port for clients.
-        command: what runs it.
-        log: the file to which its output is appended.
-        secured: whether it asks clients for TLS and a password.
+        address: The IPv4 address at which it listens.
+        port: Its port for clients.
+        command: What runs it.
+        log: The file to which its output is appended.
+        secured: Whether it asks clients for TLS and a password.
     """
 
     def __init__(

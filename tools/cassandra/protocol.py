@@ -59,7 +59,7 @@ def _ask(stream: BufferedRWPair, opcode: int, body: bytes, expected: int) -> byt
     """Send a request and return the body of the answer.
 
     Raises:
-        ConnectionError: the connection ended, or the answer has another opcode than ``expected``.
+        ConnectionError: The connection ended, or the answer has another opcode than ``expected``.
     """
     stream.write(_HEADER.pack(0x04, 0, 0, opcode, len(body)) + body)
     stream.flush()

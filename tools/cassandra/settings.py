@@ -47,9 +47,9 @@ class Place:
     """Where the nodes of a cluster listen. All use the same ports, each on its own loopback address.
 
     Args:
-        addresses: one IPv4 address per node.
-        native_port: the port for clients.
-        storage_port: the port for the other nodes.
+        addresses: One IPv4 address per node.
+        native_port: The port for clients.
+        storage_port: The port for the other nodes.
     """
 
     addresses: tuple[str, ...]
@@ -141,11 +141,11 @@ def command(java: Java, jars: Path, directory: Path, heap: int, *, optimizing: b
     """Return the command that runs the node in ``directory``.
 
     Args:
-        java: what runs it.
-        jars: the directory with the jars of Cassandra.
-        directory: the one that ``write_settings`` was given.
-        heap: the most MiB of its heap.
-        optimizing: compile often used code to fast code. A start takes twice the CPU then.
+        java: What runs it.
+        jars: The directory with the jars of Cassandra.
+        directory: The one that ``write_settings`` was given.
+        heap: The most MiB of its heap.
+        optimizing: Compile often used code to fast code. A start takes twice the CPU then.
     """
     return [
         str(java.path),

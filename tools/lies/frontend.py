@@ -36,10 +36,10 @@ class FrontEnd:
     """Serves ``universe``, which may be replaced at any time.
 
     Attributes:
-        rewrite: changes the answers of a path.
-        raw: writes the answers of a path byte by byte.
-        asked: the paths of all requests, in order.
-        on_submit: called with each submitted mutation, instead of publishing it.
+        rewrite: Changes the answers of a path.
+        raw: Writes the answers of a path byte by byte.
+        asked: The paths of all requests, in order.
+        on_submit: Called with each submitted mutation, instead of publishing it.
     """
 
     def __init__(self, universe: Universe) -> None:

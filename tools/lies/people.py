@@ -64,9 +64,9 @@ def mutation(
     """Return the signed version of ``user`` after ``before``.
 
     Args:
-        keys: the keys that the entry authorizes, by default the own key of ``user``.
-        by: the keys that sign, by default ``keys``.
-        data: the profile, by default the result of ``profile``.
+        keys: The keys that the entry authorizes, by default the own key of ``user``.
+        by: The keys that sign, by default ``keys``.
+        data: The profile, by default the result of ``profile``.
     """
     number = version or (1 if before is None else before.entry.version + 1)
     shown = profile(user, number, tag) if data is None else data

@@ -27,12 +27,12 @@ class Lie:
     """One row of the table.
 
     Attributes:
-        teller: who tells the lie.
-        command: the command that catches the lie.
-        when: when the command catches it.
-        code: the exit code.
-        says: a part of the sentence that the command prints.
-        case: the name of the lie among the lies that share a set-up.
+        teller: Who tells the lie.
+        command: The command that catches the lie.
+        when: When the command catches it.
+        code: The exit code.
+        says: A part of the sentence that the command prints.
+        case: The name of the lie among the lies that share a set-up.
     """
 
     name: str
@@ -49,8 +49,8 @@ class Scene:
     """A set-up, with the lies that are told in it.
 
     Attributes:
-        control: the exit code of the control, which is the set-up without a lie.
-        also: the file with the tests that show the same within one process.
+        control: The exit code of the control, which is the set-up without a lie.
+        also: The file with the tests that show the same within one process.
     """
 
     name: str

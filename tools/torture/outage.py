@@ -29,10 +29,10 @@ class Outage:
     """The measurements, in seconds.
 
     Attributes:
-        lookups: the time of each lookup.
-        refusals: the time of each submission that was refused with status 503.
-        woken: the monotonic time at which the node was woken.
-        resumed: the time from ``woken`` until everything worked.
+        lookups: The time of each lookup.
+        refusals: The time of each submission that was refused with status 503.
+        woken: The monotonic time at which the node was woken.
+        resumed: The time from ``woken`` until everything worked.
     """
 
     lookups: list[float] = field(default_factory=list)

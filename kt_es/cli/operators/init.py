@@ -213,7 +213,7 @@ def begin_queue(settings: Settings, log: EventLog, new: NewDirectory, given: Seq
     ``given`` are the fields of ``new`` that an option or a variable gave.
 
     Raises:
-        ConfigError: the queue belongs to another directory; or the directory exists, and no config of it has
+        ConfigError: The queue belongs to another directory; or the directory exists, and no config of it has
             the values that were given.
     """
     queue = settings.names.queue

@@ -44,7 +44,7 @@ def read_key_file(path: Path, kind: str | None = None) -> KeyFile:
     """Read the keys of one file, which are named after it. ``kind`` is the type that the user gives, if any.
 
     Raises:
-        ConfigError: the file cannot be read; it holds a private key; or it holds something else than public
+        ConfigError: The file cannot be read; it holds a private key; or it holds something else than public
             keys of a known type, and ``kind`` is not ``raw``.
     """
     data = _read(path)

@@ -48,7 +48,7 @@ def backup(storage: RocksStorage, target: Path) -> Backup:
 
     Raises:
         ConfigError: ``target`` cannot be used.
-        StorageError, KtError: the copy could not be made; nothing is left of it.
+        StorageError, KtError: The copy could not be made; nothing is left of it.
     """
     _require_empty(target)
     if target.resolve().is_relative_to(storage.path.resolve()):

@@ -112,8 +112,8 @@ def ask(data: Path, do: str, **arguments: object) -> dict[str, Any] | None:
     """Give an order to the node that runs on ``data`` and wait; ``None`` if no node runs there.
 
     Raises:
-        ConfigError: the arguments of the order are wrong.
-        KtError: the node could not carry it out, or ended meanwhile.
+        ConfigError: The arguments of the order are wrong.
+        KtError: The node could not carry it out, or ended meanwhile.
     """
     path = data / NAME
     try:
@@ -204,8 +204,8 @@ def backup_of(data: Path, target: Path) -> dict[str, Any]:
     """Back ``data`` up to ``target``, whether a node runs on it or not.
 
     Raises:
-        LockedError: the node that runs on it has no control socket.
-        ConfigError, KtError: see ``backup.backup``.
+        LockedError: The node that runs on it has no control socket.
+        ConfigError, KtError: See ``backup.backup``.
     """
     done = ask(data, "backup", target=str(target.absolute()))
     if done is not None:

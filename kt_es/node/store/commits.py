@@ -112,8 +112,8 @@ class GroupCommit:
         ``size`` is the memory that it holds, in bytes.
 
         Raises:
-            NoSpaceError: the disk is full; the command took no effect.
-            StorageError: the disk refused; it is unknown whether the command took effect.
+            NoSpaceError: The disk is full; the command took no effect.
+            StorageError: The disk refused; it is unknown whether the command took effect.
         """
         await self.room()
         if self._failure is not None or self._closing:

@@ -124,10 +124,10 @@ def open_database(path: Path, *, to_read: bool = False) -> Rdict:
     as it is now, without a write that was left half done, and needs no space and no lock.
 
     Raises:
-        LockedError: another process has it.
-        NoSpaceError: there is no space for that; nothing was lost.
-        ConfigError: the directory holds no database or a damaged one, or may not be opened.
-        StorageError: the disk refused.
+        LockedError: Another process has it.
+        NoSpaceError: There is no space for that; nothing was lost.
+        ConfigError: The directory holds no database or a damaged one, or may not be opened.
+        StorageError: The disk refused.
     """
     access = AccessType.read_only(error_if_log_file_exist=False) if to_read else AccessType.read_write()
     try:

@@ -37,11 +37,11 @@ class RocksStorage:
     """``NodeStorage`` in a directory. One process at a time.
 
     Raises:
-        LockedError: another process holds the directory.
-        ConfigError: the directory may not be created or read, or holds something else.
-        NoSpaceError: the disk is too full even to read. If it is full and can be read, ``full`` is set,
+        LockedError: Another process holds the directory.
+        ConfigError: The directory may not be created or read, or holds something else.
+        NoSpaceError: The disk is too full even to read. If it is full and can be read, ``full`` is set,
             and ``write`` refuses until ``recover``.
-        StorageError: the disk refused.
+        StorageError: The disk refused.
     """
 
     def __init__(self, path: Path, on_damage: Callable[[StorageError], object] | None = None) -> None:

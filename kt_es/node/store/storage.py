@@ -155,8 +155,8 @@ class NodeStorage(Protocol):
         """Accept writes again. On the thread that reads and writes.
 
         Raises:
-            NoSpaceError: there is still no space; everything is as it was.
-            StorageError: the data are not what was acknowledged.
+            NoSpaceError: There is still no space; everything is as it was.
+            StorageError: The data are not what was acknowledged.
         """
 
     def close(self) -> None:
