@@ -10,6 +10,7 @@ their numbers.
 | entries  | entries  | index, u64 epoch                                         | u64 sequence, mutation    |
 | nodes    | nodes    | u8 log, u8 level, u64 offset                             | hash                      |
 | heads    | heads    | u64 epoch                                                | head event                |
+|          | meta     | ``last head``, if the map is in a shared store           | u64 epoch, head event     |
 | states   | meta     | ``committed``                                            | ``Committed``             |
 |          | meta     | ``beginning``                                            | ``Beginning``             |
 |          | meta     | ``oldest``                                               | u64 epoch                 |
