@@ -22,7 +22,7 @@ from kt_es.ledger.stores import Sharing, opened_ledger
 from kt_es.process.clock import wall_clock
 from kt_es.process.exposition import exposed
 from kt_es.process.outage import Backoff, Outage, keep_trying
-from kt_es.process.signals import Reload, Reloaded, differing, reloading
+from kt_es.process.signals import Reload, Reloaded, Worker, differing, reloading
 from signer.keys import KeyRing
 from signer.loop import Effects, EpochLimits, Signer
 from signer.metrics import SignerMetrics
@@ -31,6 +31,7 @@ GROUP = "kt-signer"
 # Delivered events that wait for the signer, in bytes, and what each counts beside its data.
 INBOX_BYTES = 2 << 20
 ENVELOPE = 1 << 10
+GRACE = 5.0  # seconds
 TICK = 0.05  # seconds that the signer waits for a delivery before it does what else is due
 STANDBY = 0.5  # seconds between two attempts of a standby to join the group
 
@@ -145,34 +146,29 @@ def inbox_of(group: GroupSubscription) -> Iterator[Queue[Event | KtError]]:
     The queue's own lock guards it: the thread ``signer-inbox`` puts, the signer's thread gets.
     """
     inbox = _Inbox(INBOX_BYTES)
-    closed = threading.Event()
 
     def put(thing: Event | KtError) -> None:
-        while not closed.is_set():
+        while not worker.stopping:
             with suppress(Full):
                 inbox.put(thing, timeout=0.5)
                 return
 
-    def receive() -> None:
-        try:
-            for event in group:
-                put(event)
-                if closed.is_set():
-                    return
-            put(UnavailableError("the subscription has ended"))
-        except KtError as error:
-            put(error)
-        except Exception as error:  # noqa: BLE001 - a thread that dies unseen would look like silence
-            put(UnavailableError(f"the subscription failed: {type(error).__name__}: {error}"))
+    def receive(stop: threading.Event) -> None:
+        for event in group:
+            put(event)
+            if stop.is_set():
+                return
+        raise UnavailableError("the subscription has ended")
 
-    thread = threading.Thread(target=receive, name="signer-inbox", daemon=True)
-    thread.start()
+    # Another subscription may work where a bug of the client library ended this one.
+    worker = Worker("signer-inbox", receive, put, unforeseen=UnavailableError)
+    worker.start()
     try:
         yield inbox
     finally:
-        closed.set()
+        worker.stop()
         group.stop()
-        thread.join(timeout=5)
+        worker.join(GRACE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +202,7 @@ def serve(
     client of the log; None does as ``settings`` say.
 
     Raises:
-        ConfigError, LockedError: a key, the data directory or the connection string cannot be used.
+        ConfigError, LockedError: A key, the data directory or the connection string cannot be used.
         RollbackError: the log lost what was published.
         EquivocationError: the log holds another signed head; the evidence is saved.
         DivergenceError: the log or the data directory holds something else than it must.

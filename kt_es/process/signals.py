@@ -135,10 +135,10 @@ class Reload(Generic[_Settings]):
     """Reads the settings of a process again, for ``reloading``.
 
     Args:
-        started: the settings with which the process has started.
-        reread: returns the new settings; None if they cannot change.
-        live: names of the settings that ``apply`` brings into force. All others need a restart.
-        apply: called with the settings before and the new ones. If it raises, it must have changed nothing.
+        started: The settings with which the process has started.
+        reread: Returns the new settings; None if they cannot change.
+        live: Names of the settings that ``apply`` brings into force. All others need a restart.
+        apply: Called with the settings before and the new ones. If it raises, it must have changed nothing.
     """
 
     started: _Settings
@@ -178,15 +178,21 @@ class Failure:
 class Worker:
     """Runs ``run(stop)`` in a thread. ``run`` must return soon after the event ``stop`` is set.
 
-    If an error ends ``run``, that thread calls ``failed`` with the error, unless ``stop`` is set already.
+    If an error ends ``run``, that thread calls ``failed`` with the error, unless ``stop`` is set already. An
+    error that is no ``KtError`` becomes an ``unforeseen`` one.
     """
 
     def __init__(
-        self, name: str, run: Callable[[threading.Event], None], failed: Callable[[KtError], None]
+        self,
+        name: str,
+        run: Callable[[threading.Event], None],
+        failed: Callable[[KtError], None],
+        unforeseen: Callable[[str], KtError] = KtError,
     ) -> None:
         self.name = name
         self._run = run
         self._failed = failed
+        self._unforeseen = unforeseen
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
@@ -215,7 +221,7 @@ class Worker:
         except KtError as known:
             error = known
         except Exception as unknown:  # noqa: BLE001 - a thread that dies unseen would look like silence
-            error = KtError(f"{self.name} failed: {type(unknown).__name__}: {unknown}")
+            error = self._unforeseen(f"{self.name} failed: {type(unknown).__name__}: {unknown}")
         else:
             return
         # Errors are expected while the things that the thread uses are being closed.
