@@ -36,6 +36,10 @@ from kt_es.process.outage import Backoff, Lasting, Outage, keep_trying
 from kt_es.process.signals import Worker
 from kt_es.server.batcher import Waiters
 
+GRACE = 5.0  # seconds
+
+_LOG = structlog.get_logger("projections.follower")
+
 
 def _ignore(*_: object) -> None:
     return
@@ -140,27 +144,27 @@ def _heads(
 @contextmanager
 def stopped_by(stop: threading.Event, subscription: Subscription) -> Iterator[None]:
     """End ``subscription`` when ``stop`` is set: its iteration blocks, so a thread watches ``stop``."""
-    done = threading.Event()
 
-    def watch() -> None:
+    def watch(done: threading.Event) -> None:
         while not done.is_set():
             if stop.wait(0.2):
                 subscription.stop()
                 return
 
-    watcher = threading.Thread(target=watch, name="stop-watcher", daemon=True)
+    def failed(error: KtError) -> None:
+        _LOG.error("a subscription cannot be ended", problem=str(error))
+
+    watcher = Worker("stop-watcher", watch, failed)
     watcher.start()
     try:
         yield
     finally:
-        done.set()
+        watcher.stop()
         subscription.stop()
-        watcher.join()
+        watcher.join(GRACE)
 
 
 _INDEX = re.compile(r"[0-9a-f]{64}")
-
-_LOG = structlog.get_logger("projections.follower")
 
 
 class OpeningsFollower:

@@ -22,13 +22,12 @@ from kt_es.eventstore.connecting import Connector
 from kt_es.eventstore.streams import StreamNames
 from kt_es.formats.entries import PublicKey
 from kt_es.ledger.anchor import check_commit
-from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.pages import CACHE_BYTES
-from kt_es.ledger.stores import Sharing, open_store
+from kt_es.ledger.stores import Sharing, opened_ledger
 from kt_es.process.clock import wall_clock
 from kt_es.process.files import read_key
-from kt_es.process.outage import Outage, patiently
-from kt_es.process.signals import Reloaded, differing, reloading
+from kt_es.process.outage import Outage
+from kt_es.process.signals import Failure, Reload, Reloaded, differing, reloading
 from kt_es.process.tls import both_or_none
 from kt_es.server.availability import MAX_BACKLOG
 from kt_es.server.clients import HttpConnections
@@ -37,6 +36,7 @@ from kt_es.server.listening import Exchangeable, http_server, listening_at, url_
 from projections.service import FrontendService
 
 _LOG = structlog.get_logger("kt_es.server")
+_LIVE = ("max_backlog", "limits", "tls_cert", "tls_key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,9 @@ class FrontendSettings:
 def serve(
     settings: FrontendSettings,
     stop: threading.Event,
-    on_ready: Callable[[str], None] = lambda _: None,
     reread: Callable[[], FrontendSettings] | None = None,
+    on_ready: Callable[[str], None] = lambda _: None,
+    *,
     now: Callable[[], int] = wall_clock,
 ) -> None:
     """Serve until ``stop``; while the disk is full, wait for space. ``on_ready`` gets the URL.
@@ -83,24 +84,14 @@ def serve(
         KtError: a thread failed. Where the front end answered 503 instead of stopping, the reason is raised
             once ``stop`` is set.
     """
-    errors: list[KtError] = []
-
-    def failed(error: KtError) -> None:
-        errors.append(error)
-        stop.set()
-
+    failure = Failure(stop)
     vrf, tls, connect_log = _inputs(settings)
+    sharing = settings.sharing
+    data = settings.data if sharing is None else None
+    where = data, sharing, settings.origin, settings.signer_key
     with ExitStack() as stack:
-        outage, sharing = Outage("storage", _LOG), settings.sharing
-        opening = partial(open_store, settings.data if sharing is None else None, sharing, answers=True)
-        store = patiently(opening, stop, outage)
-        if store is None:
-            return
-        stack.callback(store.close)
-        cache = CACHE_BYTES if sharing is None else sharing.cache
-        ledger = patiently(
-            partial(Ledger, store, settings.origin, settings.signer_key, cache_bytes=cache), stop, outage
-        )
+        opening = opened_ledger(*where, stop=stop, outage=Outage("storage", _LOG), answers=True)
+        ledger = stack.enter_context(opening)
         if ledger is None:
             return
         # The replica checks as well, but only once the log can be reached.
@@ -110,25 +101,23 @@ def serve(
             StreamNames(settings.directory),
             vrf,
             connect_log,
-            failed,
+            failure,
             data=settings.data,
             max_backlog=settings.max_backlog,
             limits=settings.limits,
-            openings_bytes=cache // 4,
+            openings_bytes=(CACHE_BYTES if sharing is None else sharing.cache) // 4,
             keyspace="" if sharing is None else sharing.cassandra.keyspace,
             now=now,
         )
-        again = reread or (lambda: settings)
-        url = stack.enter_context(_serving(settings, again, service, tls, failed))
+        url = stack.enter_context(_serving(settings, reread, service, tls, failure))
         _LOG.info("serving", url=url, directory=settings.directory, epoch=ledger.committed.epoch)
         on_ready(url)
         # Now and then, because a signal just before the wait begins would not end it.
         while not stop.wait(1.0):
             pass
         service.release_waiting()
-    failure = errors[0] if errors else service.directory.failure
-    if failure is not None:
-        raise failure
+    if (error := failure.error or service.directory.failure) is not None:
+        raise error
     _LOG.info("stopped", directory=settings.directory)
 
 
@@ -146,7 +135,7 @@ def _inputs(settings: FrontendSettings) -> tuple[VrfPrivateKey, Exchangeable | N
 @contextmanager
 def _serving(
     settings: FrontendSettings,
-    reread: Callable[[], FrontendSettings],
+    reread: Callable[[], FrontendSettings] | None,
     service: FrontendService,
     tls: Exchangeable | None,
     failed: Callable[[KtError], None],
@@ -160,39 +149,34 @@ def _serving(
         listener = stack.enter_context(listening_at(settings.host, settings.port))
         service.start()
         stack.callback(service.stop)
-        stack.enter_context(reloading(_Reloading(settings, settings, reread, service, connections, tls)))
+        apply = partial(_applied, service, connections, tls)
+        stack.enter_context(reloading(Reload(settings, reread, _LIVE, apply)))
         context = None if tls is None else tls.context
         stack.enter_context(http_server(service.app, connections, listener, failed, context))
         yield url_of(settings.host, listener, "http" if tls is None else "https")
 
 
-@dataclass(slots=True)
-class _Reloading:
-    """Brings settings that were read again into force, as far as connections that are open allow it."""
+def _applied(
+    service: FrontendService,
+    connections: HttpConnections,
+    tls: Exchangeable | None,
+    before: FrontendSettings,
+    new: FrontendSettings,
+) -> Reloaded:
+    """Bring new limits and a new certificate into force, as far as connections that are open allow it.
 
-    started: FrontendSettings
-    current: FrontendSettings
-    reread: Callable[[], FrontendSettings]
-    service: FrontendService
-    connections: HttpConnections
-    tls: Exchangeable | None
-
-    def __call__(self) -> Reloaded:
-        """Raises ``ConfigError`` for settings or files that cannot be used; then nothing has changed."""
-        new = self.reread()
-        files = both_or_none(new.tls_cert, new.tls_key)
-        exchanged = self.tls is not None and files is not None and self.tls.exchange(*files)
-        before = self.started.limits
-        fixed = differing(self.started, new, but=("max_backlog", "limits", "tls_cert", "tls_key"))
-        # Open connections are counted by these two, so they hold until all connections have ended.
-        fixed += tuple(name for name in differing(before, new.limits) if name in {"exempt", "proxies"})
-        if (files is None) != (self.tls is None):
-            fixed += ("tls_cert",)
-        limits = replace(new.limits, exempt=before.exempt, proxies=before.proxies)
-        self.service.limit(new.max_backlog, limits)
-        self.connections.limit(room_for_connections(limits.connections))
-        changed: tuple[str, ...] = ("max_backlog",) if new.max_backlog != self.current.max_backlog else ()
-        changed += differing(self.current.limits, limits)
-        changed += ("certificate",) if exchanged else ()
-        self.current = replace(new, limits=limits)
-        return Reloaded(changed, fixed)
+    Raises ``ConfigError`` for files that cannot be used; then nothing has changed.
+    """
+    files = both_or_none(new.tls_cert, new.tls_key)
+    exchanged = tls is not None and files is not None and tls.exchange(*files)
+    # Open connections are counted by these two, so they hold until all connections have ended.
+    counted = service.clients.limits
+    limits = replace(new.limits, exempt=counted.exempt, proxies=counted.proxies)
+    service.limit(new.max_backlog, limits)
+    connections.limit(room_for_connections(limits.connections))
+    changed: tuple[str, ...] = ("max_backlog",) if new.max_backlog != before.max_backlog else ()
+    changed += differing(before.limits, new.limits, but=("exempt", "proxies"))
+    changed += ("certificate",) if exchanged else ()
+    fixed = differing(limits, new.limits)
+    fixed += ("tls_cert",) if (files is None) != (tls is None) else ()
+    return Reloaded(changed, fixed)

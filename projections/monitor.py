@@ -19,6 +19,7 @@ from kt_es.errors import (
     KtError,
     MalformedError,
 )
+from kt_es.eventstore.connecting import Connector
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.entries import PublicKey
 from kt_es.formats.heads import HeadEvent, SignedMapHead
@@ -32,7 +33,7 @@ from kt_es.ledger.stores import open_store
 from kt_es.process.clock import wall_clock
 from kt_es.process.exposition import exposed
 from kt_es.process.outage import Backoff, Outage, keep_trying, patiently
-from kt_es.process.signals import Worker
+from kt_es.process.signals import Failure, Reload, Worker, reloading
 from projections.auditor import Notice, QueueCheck, Vigil
 from projections.follower import Listener, follow
 from projections.monitor_metrics import MonitorMetrics
@@ -48,34 +49,39 @@ _LOG = structlog.get_logger("monitor")
 
 @dataclass(frozen=True, slots=True)
 class MonitorSettings:
-    """``pinned`` is any signer key of the directory; ``read_queue`` compares with the queue, too.
+    """``pinned`` is any signer key of the directory, ``log`` a connection string (``esdb://...``).
 
-    With ``exit_on_silence`` the monitor ends when no head comes in time.
+    ``read_queue`` compares with the queue, too. With ``exit_on_silence`` the monitor ends when no head comes
+    in time.
     """
 
     names: StreamNames
     origin: str
     pinned: PublicKey
+    log: str
     data: Path
     read_queue: bool = False
     metrics: tuple[str, int] | None = None  # host and port to serve metrics at
     exit_on_silence: bool = False
 
 
-def monitor(
+def serve(
     settings: MonitorSettings,
-    connect: Callable[[], EventLog],
     stop: threading.Event,
+    reread: Callable[[], MonitorSettings] | None = None,
     *,
+    connect: Callable[[], EventLog] | None = None,
     now: Callable[[], int] = wall_clock,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> None:
     """Follow and verify until ``stop``; while the disk is full, wait for space and watch the clock.
 
-    ``now`` is the wall clock in ms, ``monotonic`` in seconds.
+    After each SIGHUP ``reread`` returns the new settings, and the log says which of them wait for a restart:
+    a monitor has no certificate and no limit. ``connect`` opens a client of the log; None does as
+    ``settings`` say. ``now`` is the wall clock in ms, ``monotonic`` in seconds.
 
     Raises:
-        ConfigError, LockedError: The data directory cannot be used.
+        ConfigError, LockedError: The data directory or the connection string cannot be used.
         DivergenceError: The first difference.
         RollbackError, EquivocationError: The log does not hold the last head that was verified here. The
             evidence of two signed heads is saved, and every later start raises it again.
@@ -83,9 +89,11 @@ def monitor(
 
     Where metrics are served, the alarm is shown for ``ALARM_SECONDS`` before it is raised.
     """
+    connect = connect or Connector(settings.log)
     metrics = MonitorMetrics(now, monotonic)
     outage = Outage("monitor", _LOG)
     with ExitStack() as stack:
+        stack.enter_context(reloading(Reload(settings, reread)))
         if settings.metrics is not None:
             stack.enter_context(exposed(metrics.registry, *settings.metrics))
         # A monitor decides everything by itself, so it shares no store.
@@ -166,7 +174,7 @@ def _clock(vigil: Vigil, stop: threading.Event, *, exit_on_silence: bool) -> Ite
     ``exit_on_silence``, silence is such an error: ``CannotTellError``.
     """
     ending = threading.Event()
-    failures: list[KtError] = []
+    failure = Failure(ending)
 
     def run(stopped: threading.Event) -> None:
         while not stopped.is_set():
@@ -177,14 +185,10 @@ def _clock(vigil: Vigil, stop: threading.Event, *, exit_on_silence: bool) -> Ite
                 ending.set()
                 return
 
-    def failed(error: KtError) -> None:
-        failures.append(error)
-        ending.set()
-
-    with _running(Worker("clock", run, failed)):
+    with _running(Worker("clock", run, failure)):
         yield ending
-    if failures:
-        raise failures[0]
+    if failure.error is not None:
+        raise failure.error
 
 
 @contextmanager

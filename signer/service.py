@@ -8,23 +8,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from queue import Empty, Full, Queue
 
 import structlog
 
 from kt_es.errors import DiskFullError, KtError, StoreAwayError, UnavailableError, UnverifiedRowError
+from kt_es.eventstore.connecting import Connector
 from kt_es.eventstore.streams import Event, EventLog, GroupSubscription, StreamNames
 from kt_es.formats.entries import PublicKey
 from kt_es.ledger.convicting import keeping_evidence
-from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.pages import CACHE_BYTES
-from kt_es.ledger.stores import Sharing, open_store
+from kt_es.ledger.stores import Sharing, opened_ledger
 from kt_es.process.clock import wall_clock
 from kt_es.process.exposition import exposed
-from kt_es.process.outage import Backoff, Outage, keep_trying, patiently
-from kt_es.process.signals import Reloaded, differing, reloading
+from kt_es.process.outage import Backoff, Outage, keep_trying
+from kt_es.process.signals import Reload, Reloaded, Worker, differing, reloading
 from signer.keys import KeyRing
 from signer.loop import Effects, EpochLimits, Signer
 from signer.metrics import SignerMetrics
@@ -33,6 +31,7 @@ GROUP = "kt-signer"
 # Delivered events that wait for the signer, in bytes, and what each counts beside its data.
 INBOX_BYTES = 2 << 20
 ENVELOPE = 1 << 10
+GRACE = 5.0  # seconds
 TICK = 0.05  # seconds that the signer waits for a delivery before it does what else is due
 STANDBY = 0.5  # seconds between two attempts of a standby to join the group
 
@@ -147,43 +146,42 @@ def inbox_of(group: GroupSubscription) -> Iterator[Queue[Event | KtError]]:
     The queue's own lock guards it: the thread ``signer-inbox`` puts, the signer's thread gets.
     """
     inbox = _Inbox(INBOX_BYTES)
-    closed = threading.Event()
 
     def put(thing: Event | KtError) -> None:
-        while not closed.is_set():
+        while not worker.stopping:
             with suppress(Full):
                 inbox.put(thing, timeout=0.5)
                 return
 
-    def receive() -> None:
-        try:
-            for event in group:
-                put(event)
-                if closed.is_set():
-                    return
-            put(UnavailableError("the subscription has ended"))
-        except KtError as error:
-            put(error)
-        except Exception as error:  # noqa: BLE001 - a thread that dies unseen would look like silence
-            put(UnavailableError(f"the subscription failed: {type(error).__name__}: {error}"))
+    def receive(stop: threading.Event) -> None:
+        for event in group:
+            put(event)
+            if stop.is_set():
+                return
+        raise UnavailableError("the subscription has ended")
 
-    thread = threading.Thread(target=receive, name="signer-inbox", daemon=True)
-    thread.start()
+    # Another subscription may work where a bug of the client library ended this one.
+    worker = Worker("signer-inbox", receive, put, unforeseen=UnavailableError)
+    worker.start()
     try:
         yield inbox
     finally:
-        closed.set()
+        worker.stop()
         group.stop()
-        thread.join(timeout=5)
+        worker.join(GRACE)
 
 
 @dataclass(frozen=True, slots=True)
 class SignerSettings:
-    """``pinned`` is any signer key of the directory and begins a new one; ``keys`` has the private ones."""
+    """``pinned`` is any signer key of the directory and begins a new one; ``keys`` has the private ones.
+
+    ``log`` is a connection string (``esdb://...``).
+    """
 
     names: StreamNames
     origin: str
     pinned: PublicKey
+    log: str
     data: Path
     keys: Path
     limits: EpochLimits
@@ -191,38 +189,27 @@ class SignerSettings:
     sharing: Sharing | None = None  # where the map is, if it is not in ``data``
 
 
-@dataclass(slots=True)
-class _Reloading:
-    """Brings the limits of settings that were read again into force: the signer's thread reads ``limits``."""
-
-    started: SignerSettings
-    limits: EpochLimits
-    reread: Callable[[], SignerSettings]
-
-    def __call__(self) -> Reloaded:
-        new = self.reread()
-        changed, self.limits = differing(self.limits, new.limits), new.limits
-        return Reloaded(changed, differing(self.started, new, but=("limits",)))
-
-
 def serve(
     settings: SignerSettings,
-    connect: Callable[[], EventLog],
     stop: threading.Event,
     reread: Callable[[], SignerSettings] | None = None,
+    *,
+    connect: Callable[[], EventLog] | None = None,
 ) -> None:
     """Sign until ``stop``; while the disk is full, wait for space.
 
-    After each SIGHUP ``reread`` returns the new settings, and their limits are in force.
+    After each SIGHUP ``reread`` returns the new settings, and their limits are in force. ``connect`` opens a
+    client of the log; None does as ``settings`` say.
 
     Raises:
-        ConfigError, LockedError: a key or the data directory cannot be used.
+        ConfigError, LockedError: A key, the data directory or the connection string cannot be used.
         RollbackError: the log lost what was published.
         EquivocationError: the log holds another signed head; the evidence is saved.
         DivergenceError: the log or the data directory holds something else than it must.
     """
+    connect = connect or Connector(settings.log)
     keys = KeyRing.load(settings.keys)
-    reload = _Reloading(settings, settings.limits, reread or (lambda: settings))
+    reload = Reload(settings, reread, ("limits",), _changed_limits)
     effects = Effects(connect, wall_clock, time.monotonic, lambda: os.urandom(16))
     metrics = SignerMetrics(effects.now, effects.monotonic)
     outage = Outage("signer", _LOG)
@@ -234,35 +221,32 @@ def serve(
     with ExitStack() as stack:
         if settings.metrics is not None:
             stack.enter_context(exposed(metrics.registry, *settings.metrics))
-        opening = partial(open_store, settings.data, settings.sharing)
-        store = patiently(opening, stop, outage, waits)
-        if store is None:
-            return
-        stack.callback(store.close)
-        metrics.disk_full.set_function(lambda: store.is_full)
-        stack.enter_context(keeping_evidence(settings.data))
-        cache = CACHE_BYTES if settings.sharing is None else settings.sharing.cache
-        ledger = patiently(
-            partial(Ledger, store, settings.origin, settings.pinned, cache_bytes=cache), stop, outage, waits
-        )
+        where = settings.data, settings.sharing, settings.origin, settings.pinned
+        opening = opened_ledger(*where, stop=stop, outage=outage, on_failure=waits)
+        ledger = stack.enter_context(opening)
         if ledger is None:
             return
-        writer: Ledger = ledger
+        metrics.disk_full.set_function(lambda: ledger.store.is_full)
+        stack.enter_context(keeping_evidence(settings.data))
 
         def signer(log: EventLog) -> Signer:
             # Before it joins the group: after a failure a standby on another disk may join instead.
-            writer.resume()
+            ledger.resume()
             return Signer(
                 log,
                 settings.names,
-                writer,
+                ledger,
                 keys,
                 effects=effects,
-                limits=lambda: reload.limits,
+                limits=lambda: reload.current.limits,
                 metrics=metrics,
             )
 
         stack.enter_context(reloading(reload))
-        run_forever(
-            connect, signer, settings.names.queue, stop, metrics, outage=outage, passing=writer.passing
-        )
+        queue = settings.names.queue
+        run_forever(connect, signer, queue, stop, metrics, outage=outage, passing=ledger.passing)
+
+
+def _changed_limits(before: SignerSettings, new: SignerSettings) -> Reloaded:
+    """The signer's thread asks for the limits at each use, so new ones are in force at once."""
+    return Reloaded(differing(before.limits, new.limits))

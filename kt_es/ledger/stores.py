@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from kt_es.errors import StoreAwayError, UnavailableError
+from kt_es.errors import KtError, StoreAwayError, UnavailableError
+from kt_es.formats.entries import PublicKey
 from kt_es.ledger.cassandra_settings import CassandraSettings
 from kt_es.ledger.connecting import ConnectingStore
+from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.memory import MemoryStore
+from kt_es.ledger.pages import CACHE_BYTES
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.shared_store import LOCAL, SharedStore
 from kt_es.ledger.store import Store
 from kt_es.ledger.tables import FAMILIES
+from kt_es.process.outage import Outage, patiently
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +83,30 @@ def _shared(local: Store, sharing: Sharing, *, answers: bool) -> SharedStore:
         if not answers:
             raise StoreAwayError(str(error)) from None
     return SharedStore(local, remote, sharing.cache // 4)
+
+
+@contextmanager
+def opened_ledger(
+    data: Path | None,
+    sharing: Sharing | None,
+    origin: str,
+    pinned: PublicKey,
+    *,
+    stop: threading.Event,
+    outage: Outage,
+    on_failure: Callable[[KtError], None] = lambda _: None,
+    answers: bool = False,
+) -> Iterator[Ledger | None]:
+    """Open a store as ``open_store`` does, and yield the ledger over it; close the store at the end.
+
+    Outages are waited out as by ``patiently``. If ``stop`` came first, None is yielded.
+    """
+    opening = partial(open_store, data, sharing, answers=answers)
+    store = patiently(opening, stop, outage, on_failure)
+    if store is None:
+        yield None
+        return
+    with closing(store):
+        cache = CACHE_BYTES if sharing is None else sharing.cache
+        making = partial(Ledger, store, origin, pinned, cache_bytes=cache)
+        yield patiently(making, stop, outage, on_failure)

@@ -13,9 +13,9 @@ from pathlib import Path
 import structlog
 
 from kt_es.errors import ConfigError, KtError
-from kt_es.node.server import NodeConfig, run
+from kt_es.node.server import NodeConfig, serve
 from kt_es.process.logs import configure
-from kt_es.process.signals import listen
+from kt_es.process.signals import listen, stop_event
 from kt_es.process.space import forgive_full_disk
 
 _LOG = structlog.get_logger("kt_es.node")
@@ -44,7 +44,7 @@ def main() -> int:
             anonymous=options.anonymous,
             http=None if options.http is None else _host_and_port(options.http),
         )
-        run(config, lambda address: print(address, flush=True))
+        serve(config, stop_event(), on_ready=lambda address: print(address, flush=True))
     except KtError as error:
         _LOG.error(str(error))
         return error.exit_code

@@ -18,8 +18,8 @@ from click.core import ParameterSource
 
 from kt_es.cli.addresses import address
 from kt_es.cli.options import Number
-from kt_es.cli.output import Output, config_path, configure_logs, logs_of, output_of
-from kt_es.cli.supervisor import end_with_parent, tell_parent
+from kt_es.cli.output import Output, config_path, configure_logs, logs_of, output_of, stop_on_signals
+from kt_es.cli.supervisor import tell_parent
 from kt_es.config import load_settings
 from kt_es.errors import ConfigError, KtError
 from kt_es.node.limits import BOUNDS, MAX_INT, Bound, NodeLimits, spelled
@@ -134,10 +134,10 @@ def node_command(  # noqa: PLR0917  a command has as many parameters as options
         _refuse_options_of_running(context, "--check", but=("data", "checking"))
         check_data(data, output_of(context))
         return
-    from kt_es.node.server import NodeConfig, run
+    from kt_es.node.server import NodeConfig, serve
 
     configure_logs("node", logs_of(context))
-    end_with_parent()
+    stop = stop_on_signals()
     output = output_of(context)
     where = address(listen, "--listen")
     ops = None if http is None else address(http, "--http")
@@ -168,7 +168,7 @@ def node_command(  # noqa: PLR0917  a command has as many parameters as options
         tell_parent()
         output.ok(f"listening on esdb://{login}{at}?{query}")
 
-    run(read(), ready, read)
+    serve(read(), stop, read, ready)
 
 
 @node_command.command("backup")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ import grpc.aio
 import structlog
 import uvloop
 
-from kt_es.errors import ConfigError, KtError
+from kt_es.errors import ConfigError, DiskFullError, KtError
 from kt_es.node.access.logins import Logins, check_exposure, server_credentials
 from kt_es.node.counts import Counts
 from kt_es.node.groups.registry import Groups
@@ -30,12 +29,12 @@ from kt_es.node.rpc.gate import Access
 from kt_es.node.rpc.persistent import PersistentSubscriptions
 from kt_es.node.rpc.registration import Gossip, register, register_raw, supported_methods
 from kt_es.node.rpc.streams import Streams
-from kt_es.node.store.database import PAUSE
 from kt_es.node.store.log import NodeLog
 from kt_es.node.store.rocks import RocksStorage
 from kt_es.node.store.storage import NoSpaceError, StorageError
 from kt_es.process.clock import switch_threads_soon
-from kt_es.process.signals import Reloaded, differing, reloading
+from kt_es.process.outage import Outage, patiently
+from kt_es.process.signals import Failure, Reload, Reloaded, differing, reloading
 from kt_es.process.tls import both_or_none
 
 _LOG = structlog.get_logger("kt_es.node")
@@ -72,6 +71,8 @@ class NodeConfig:
 
 # Limits that SIGHUP changes. The others belong to gRPC, which reads them at the start only.
 _RELOADED = ("max_append", "max_calls", "max_groups")
+_LIVE = ("limits", "tls_cert", "tls_key")
+_TICK = 0.1  # seconds between two looks at the event that stops a node
 
 
 def _channel_options(limits: NodeLimits) -> list[tuple[str, int]]:
@@ -99,17 +100,15 @@ def _channel_options(limits: NodeLimits) -> list[tuple[str, int]]:
 class RunningNode:
     """One node on one event loop, from open to closed."""
 
-    def __init__(self, config: NodeConfig) -> None:
-        self.config = self._started = config
-        self._max_message = config.limits.max_message
-        self.failure: StorageError | None = None
-        self.stopped = asyncio.Event()  # by ``stop`` or a failure
+    def __init__(self, config: NodeConfig, stop: threading.Event) -> None:
+        self._started = config
+        self.failure = Failure(stop)
         # Before the data are opened: faults of the configuration are reported without touching the data.
         self._tls = server_credentials(config.tls_cert, config.tls_key)
         logins = Logins(config.data, config.anonymous)
         check_exposure(config.host, self._tls is not None, logins.exist, config.anonymous)
         self._counts = Counts()
-        self.log, storage = self._open()
+        self.log, storage = self._open(config.data)
         self.groups = Groups(self.log, config.limits.max_groups)
         self._server = grpc.aio.server(options=_channel_options(config.limits))
         self._calls = Quota(config.limits.max_calls, too_many_calls)
@@ -124,12 +123,12 @@ class RunningNode:
         self._upkeep = Upkeep(storage, self.log, self.groups, self._counts)
         register_raw(self._server, _FEATURES, "GetSupportedMethods", supported_methods(_SERVICES))
 
-    def _open(self) -> tuple[NodeLog, RocksStorage]:
+    def _open(self, data: Path) -> tuple[NodeLog, RocksStorage]:
         # Damage is found on whatever thread reads.
         on_loop = asyncio.get_running_loop().call_soon_threadsafe
-        storage = RocksStorage(self.config.data, lambda error: on_loop(self._damaged, error))
+        storage = RocksStorage(data, lambda error: on_loop(self._damaged, error))
         try:
-            log = NodeLog(storage, time.time, self._failed, self._counts.synced)
+            log = NodeLog(storage, time.time, self.failure, self._counts.synced)
         except KtError:
             storage.close()
             raise
@@ -138,26 +137,19 @@ class RunningNode:
         return log, storage
 
     def _damaged(self, error: StorageError) -> None:
-        if self.failure is None:
+        if self.failure.error is None:
             _LOG.critical("data cannot be read; stopping", reason=str(error))
-            self._failed(error)
+            self.failure(error)
 
-    def _failed(self, error: StorageError) -> None:
-        self.failure = self.failure or error
-        self.stop()
-
-    def stop(self) -> None:
-        self.stopped.set()
-
-    def reload(self, new: NodeConfig) -> Reloaded:
+    def reload(self, before: NodeConfig, new: NodeConfig) -> Reloaded:
         """Apply the certificate and the limits of ``new``, as far as a running node can. On any thread.
 
         Raises ``ConfigError`` if they cannot be used; everything is as it was.
         """
-        limits, before = new.limits, self.config.limits
-        if limits.max_append > self._max_message:
+        limits, started = new.limits, self._started.limits
+        if limits.max_append > started.max_message:
             raise ConfigError(
-                f"max-append {limits.max_append} is more than the max-message {self._max_message} "
+                f"max-append {limits.max_append} is more than the max-message {started.max_message} "
                 f"that this node was started with: restart it"
             )
         files = both_or_none(new.tls_cert, new.tls_key)
@@ -165,18 +157,16 @@ class RunningNode:
         self._streams.limit(limits.max_append)
         self._calls.limit = limits.max_calls
         self.groups.limit = limits.max_groups
-        changed = tuple(name for name in differing(before, limits) if name in _RELOADED)
-        fixed = differing(self._started, new, but=("limits", "tls_cert", "tls_key"))
-        fixed += differing(self._started.limits, limits, but=_RELOADED)
+        changed = tuple(name for name in differing(before.limits, limits) if name in _RELOADED)
+        fixed = differing(started, limits, but=_RELOADED)
         if (files is None) != (self._tls is None):
             fixed += ("tls_cert",)
-        self.config = new
         return Reloaded((*changed, *(("certificate",) if exchanged else ())), fixed)
 
     async def listen(self) -> str:
         """Start serving; returns "host:port". Raises ``ConfigError`` if the address cannot be listened on."""
-        address = f"{self.config.host}:{self.config.port}"
-        _check_address(self.config)
+        address = f"{self._started.host}:{self._started.port}"
+        _check_address(self._started)
         try:
             if self._tls is None:
                 port = self._server.add_insecure_port(address)
@@ -184,13 +174,13 @@ class RunningNode:
                 port = self._server.add_secure_port(address, self._tls.server)
         except RuntimeError as error:
             raise ConfigError(f"cannot listen on {address}: {error}") from None
-        gossip = Gossip(self.config.host, port)
+        gossip = Gossip(self._started.host, port)
         self._register(gossip, _SERVICES[2])
-        await self._upkeep.start(self.config.http)
+        await self._upkeep.start(self._started.http)
         await self._server.start()
         _LOG.info(
             "serving",
-            address=f"{self.config.host}:{port}",
+            address=f"{self._started.host}:{port}",
             position=self.log.position,
             streams=self.log.streams,
             last_event=_when(self.log.last_created),
@@ -198,7 +188,7 @@ class RunningNode:
             tls=self._tls is not None,
             open=self._access.open,
         )
-        return f"{self.config.host}:{port}"
+        return f"{self._started.host}:{port}"
 
     async def close(self) -> None:
         """End open calls, commit what is queued, close the data."""
@@ -223,46 +213,16 @@ def _check_address(config: NodeConfig) -> None:
         raise ConfigError(f"cannot listen on {config.host}:{config.port}: {reason}") from None
 
 
-async def _opened(config: NodeConfig) -> RunningNode:
-    """A node with its data open. While the disk is too full even for that, wait."""
-    logged = False
-    while True:
-        try:
-            return RunningNode(config)
-        except NoSpaceError as error:
-            if not logged:
-                logged = True
-                reason = str(error.__cause__ or error)
-                _LOG.error("the disk is full: the node waits for space to start", reason=reason)
-        await asyncio.sleep(PAUSE)
-
-
-async def serve(config: NodeConfig, started: Callable[[str, RunningNode], None]) -> None:
-    """Serve on this event loop until the node is stopped; ``started`` gets "host:port" and the node.
-
-    Raises as ``run``.
-    """
-    running = await _opened(config)
-    try:
-        address = await running.listen()
-        started(address, running)
-        await running.stopped.wait()
-    finally:
-        await running.close()
-    if running.failure is not None:
-        raise KtError(f"the node stopped: {running.failure}") from running.failure
-    _LOG.info("stopped", position=running.log.position)
-
-
-def run(
+def serve(
     config: NodeConfig,
-    on_ready: Callable[[str], None] | None = None,
+    stop: threading.Event,
     reread: Callable[[], NodeConfig] | None = None,
+    on_ready: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until ``stop``; while the disk is too full to open the data, wait for space.
 
-    ``on_ready`` gets "host:port" once the node listens. ``reread`` gives the config anew after each SIGHUP,
-    for the certificate and the limits.
+    ``on_ready`` gets "host:port" once the node listens. After each SIGHUP ``reread`` returns the new config,
+    and its limits and certificate are in force.
 
     Raises:
         LockedError: another process holds the data directory.
@@ -272,19 +232,37 @@ def run(
     # The thread that syncs must get the GIL back at once. By default others keep it for 5 ms.
     switch_threads_soon()
 
-    again = reread or (lambda: config)
-    reloads = contextlib.ExitStack()
-
-    def started(address: str, running: RunningNode) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, running.stop)
-        reloads.enter_context(reloading(lambda: running.reload(with_possible(again()))))
-        if on_ready is not None:
-            on_ready(address)
-
-    def with_possible(wanted: NodeConfig) -> NodeConfig:
+    def with_possible() -> NodeConfig:
+        wanted = config if reread is None else reread()
         return replace(wanted, limits=possible(wanted.limits))
 
-    with reloads:
-        uvloop.run(serve(with_possible(config), started))
+    uvloop.run(_serve(replace(config, limits=possible(config.limits)), stop, with_possible, on_ready))
+
+
+async def _serve(
+    config: NodeConfig,
+    stop: threading.Event,
+    reread: Callable[[], NodeConfig],
+    on_ready: Callable[[str], None],
+) -> None:
+    def opened() -> RunningNode:
+        try:
+            return RunningNode(config, stop)
+        except NoSpaceError:
+            raise DiskFullError(config.data) from None
+
+    # This blocks the event loop, on which nothing else runs yet.
+    running = patiently(opened, stop, Outage("node", _LOG))
+    if running is None:
+        return
+    try:
+        address = await running.listen()
+        with reloading(Reload(config, reread, _LIVE, running.reload)):
+            on_ready(address)
+            while not stop.is_set():
+                await asyncio.sleep(_TICK)
+    finally:
+        await running.close()
+    if (error := running.failure.error) is not None:
+        raise KtError(f"the node stopped: {error}") from error
+    _LOG.info("stopped", position=running.log.position)

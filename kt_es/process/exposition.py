@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import structlog
 from prometheus_client import (
@@ -12,11 +17,16 @@ from prometheus_client import (
     Gauge,
     Histogram,
     ProcessCollector,
-    start_wsgi_server,
+    generate_latest,
+    make_wsgi_app,
 )
 
 from kt_es.errors import ConfigError
 
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 _LOG = structlog.get_logger("kt_es.process.exposition")
@@ -50,21 +60,51 @@ class Samples:
         return Histogram(name, help_, labels, buckets=buckets, registry=self.registry)
 
 
-@contextmanager
-def exposed(registry: CollectorRegistry, host: str, port: int) -> Iterator[int]:
-    """Serve ``registry`` at ``host`` and ``port``, and yield the port. Port 0 takes a free port.
+def page_of(registry: CollectorRegistry) -> bytes:
+    """Return the page of metrics in the format ``MEDIA_TYPE``, for servers other than ``exposed``."""
+    return generate_latest(registry)
 
-    Raises ``ConfigError``.
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = 10  # seconds without a request
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the library's name
+        """Requests are not logged."""
+
+
+@contextmanager
+def answering(app: WSGIApplication, host: str, port: int) -> Iterator[int]:
+    """Serve ``app`` at ``host`` and ``port`` in separate threads, and yield the port. 0 takes a free one.
+
+    Raises ``ConfigError`` if the address cannot be listened on.
     """
     try:
-        server, thread = start_wsgi_server(port, host, registry)
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        server = make_server(host, port, app, _Server6 if family is socket.AF_INET6 else _Server, _Handler)
     except OSError as error:
         raise ConfigError(f"metrics: cannot listen on {host}:{port}: {error.strerror or error}") from None
-    where = f"[{host}]" if ":" in host else host
-    _LOG.info("metrics", url=f"http://{where}:{server.server_port}/metrics")
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
     try:
         yield server.server_port
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def exposed(registry: CollectorRegistry, host: str, port: int) -> Iterator[int]:
+    """Serve ``registry`` as ``answering`` does, and log where."""
+    with answering(make_wsgi_app(registry), host, port) as taken:
+        where = f"[{host}]" if ":" in host else host
+        _LOG.info("metrics", url=f"http://{where}:{taken}/metrics")
+        yield taken

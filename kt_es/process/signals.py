@@ -12,9 +12,9 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import structlog
 
@@ -127,24 +127,72 @@ def _reload(reload: Callable[[], Reloaded], hangup: int) -> None:
         )
 
 
+_Settings = TypeVar("_Settings")
+
+
+@dataclass(slots=True)
+class Reload(Generic[_Settings]):
+    """Reads the settings of a process again, for ``reloading``.
+
+    Args:
+        started: The settings with which the process has started.
+        reread: Returns the new settings; None if they cannot change.
+        live: Names of the settings that ``apply`` brings into force. All others need a restart.
+        apply: Called with the settings before and the new ones. If it raises, it must have changed nothing.
+    """
+
+    started: _Settings
+    reread: Callable[[], _Settings] | None
+    live: tuple[str, ...] = ()
+    apply: Callable[[_Settings, _Settings], Reloaded] = lambda _, __: Reloaded()
+    current: _Settings = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.current = self.started
+
+    def __call__(self) -> Reloaded:
+        new = self.started if self.reread is None else self.reread()
+        done = self.apply(self.current, new)
+        self.current = new
+        return Reloaded(done.changed, differing(self.started, new, but=self.live) + done.needs_restart)
+
+
 def differing(old: Any, new: Any, *, but: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Return the names of the fields in which two values of one dataclass differ, except those in ``but``."""
-    names = [field.name for field in fields(old) if field.name not in but]
+    names = [each.name for each in fields(old) if each.name not in but]
     return tuple(name for name in names if getattr(old, name) != getattr(new, name))
+
+
+@dataclass(slots=True)
+class Failure:
+    """The first error of the threads of a process. It sets ``stop``. Any thread may call it."""
+
+    stop: threading.Event
+    error: KtError | None = None
+
+    def __call__(self, error: KtError) -> None:
+        self.error = self.error or error
+        self.stop.set()
 
 
 class Worker:
     """Runs ``run(stop)`` in a thread. ``run`` must return soon after the event ``stop`` is set.
 
-    If an error ends ``run``, that thread calls ``failed`` with the error, unless ``stop`` is set already.
+    If an error ends ``run``, that thread calls ``failed`` with the error, unless ``stop`` is set already. An
+    error that is no ``KtError`` becomes an ``unforeseen`` one.
     """
 
     def __init__(
-        self, name: str, run: Callable[[threading.Event], None], failed: Callable[[KtError], None]
+        self,
+        name: str,
+        run: Callable[[threading.Event], None],
+        failed: Callable[[KtError], None],
+        unforeseen: Callable[[str], KtError] = KtError,
     ) -> None:
         self.name = name
         self._run = run
         self._failed = failed
+        self._unforeseen = unforeseen
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
@@ -173,7 +221,7 @@ class Worker:
         except KtError as known:
             error = known
         except Exception as unknown:  # noqa: BLE001 - a thread that dies unseen would look like silence
-            error = KtError(f"{self.name} failed: {type(unknown).__name__}: {unknown}")
+            error = self._unforeseen(f"{self.name} failed: {type(unknown).__name__}: {unknown}")
         else:
             return
         # Errors are expected while the things that the thread uses are being closed.

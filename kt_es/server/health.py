@@ -13,20 +13,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
-from prometheus_client import Gauge, generate_latest
+from prometheus_client import Gauge
 
 from kt_es.errors import AccessDeniedError, EquivocationError, KtError, RollbackError
 from kt_es.eventstore.streams import EventLog
 from kt_es.ledger import clock
 from kt_es.ledger.clock import spoken
-from kt_es.process.exposition import Samples
+from kt_es.process.exposition import Samples, page_of
 from kt_es.process.outage import Lasting
 from kt_es.server.availability import Backlog, LogWatch
 from kt_es.server.handlers import DirectoryReader
 from kt_es.server.responses import denial
 from kt_es.server.store_watch import StoreWatch
-
-MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 ROWS_PATIENCE = 10.0
 """Seconds for which rows of the next epoch may be missing: in another datacenter they come after its head."""
@@ -224,7 +222,7 @@ class Metrics:
         self._lag.set(max(0.0, self._age()))
 
     def render(self) -> bytes:
-        return generate_latest(self._samples.registry)
+        return page_of(self._samples.registry)
 
     def _age(self) -> float:
         return (self._clock() - self._timestamp) / 1000 if self._timestamp else 0.0

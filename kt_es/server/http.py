@@ -34,11 +34,12 @@ from kt_es.api.models import (
 )
 from kt_es.api.operations import JSON_MEDIA, PROBLEM_MEDIA, ProblemReason
 from kt_es.errors import DivergenceError, KtError, RefusedError, StoreAwayError, UnverifiedRowError
+from kt_es.process.exposition import MEDIA_TYPE
 from kt_es.server.clients import Clients
 from kt_es.server.contract import Epoch, Since, Size, complete_document, read_request, route
 from kt_es.server.guard import Guard, check_media, check_request, release_slot
 from kt_es.server.handlers import DirectoryReader
-from kt_es.server.health import MEDIA_TYPE, Metrics, Trouble
+from kt_es.server.health import Metrics, Trouble
 from kt_es.server.responses import Problem, http_problem, internal_problem, problem_of, without_streams
 from kt_es.server.submission import Submissions, run_in
 

@@ -29,7 +29,8 @@ from kt_es.eventstore.driver import (
     StreamState,
     name_of,
 )
-from kt_es.node.server import NodeConfig, run
+from kt_es.node.server import NodeConfig, serve
+from kt_es.process.signals import stop_event
 
 Told = tuple[grpc.StatusCode, str, dict[str, str]]
 PATIENCE = 30.0  # seconds until a test gives up waiting; nothing is expected to take that long
@@ -110,7 +111,7 @@ class ServedNode:
         self._process = spawn.Process(target=_serve, args=(config, self._theirs), daemon=True)
 
     def start(self) -> ServedNode:
-        """Returns once the node listens; raises what ``run`` would."""
+        """Returns once the node listens; raises what ``serve`` would."""
         self._process.start()
         # So that the end of a node that says nothing is heard.
         self._theirs.close()
@@ -148,7 +149,7 @@ def _serve(config: NodeConfig, told: Connection) -> None:
     os.environ["GRPC_VERBOSITY"] = "NONE"
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     try:
-        run(config, told.send)
+        serve(config, stop_event(), on_ready=told.send)
     except KtError as error:
         told.send(error)
     else:

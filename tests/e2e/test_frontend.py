@@ -80,7 +80,7 @@ def served(settings: FrontendSettings) -> Iterator[str]:
 
     def run() -> None:
         try:
-            serve(settings, stop, told.put, now=lambda: b.START + 30_000)
+            serve(settings, stop, on_ready=told.put, now=lambda: b.START + 30_000)
         except KtError as error:
             told.put(error)
 
@@ -174,7 +174,7 @@ def test_a_front_end_starts_without_its_log(
     node.stop()
     stop = threading.Event()
     urls: Queue[str] = Queue()
-    thread = threading.Thread(target=serve, args=(settings, stop, urls.put))
+    thread = threading.Thread(target=serve, args=(settings, stop, None, urls.put))
     thread.start()
     url = urls.get(timeout=30)
     assert httpx.post(f"{url}/v1/lookup", json={"label": "alice@example.org"}).status_code == 200

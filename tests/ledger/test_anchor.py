@@ -22,7 +22,7 @@ from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.tables import FAMILIES
 from projections.auditor import audit
-from projections.monitor import MonitorSettings, monitor
+from projections.monitor import MonitorSettings, serve
 from signer.keys import KeyRing
 from signer.loop import Signer
 from signer.patrol import Patrol
@@ -133,9 +133,9 @@ def test_auditing_nothing_fails_and_names_the_stream() -> None:
 @contextmanager
 def monitoring(log: object, data: Path) -> Iterator[Future[None]]:
     stop = threading.Event()
-    settings = MonitorSettings(NAMES, b.ORIGIN, b.SIGNER_KEY, data)
+    settings = MonitorSettings(NAMES, b.ORIGIN, b.SIGNER_KEY, "", data)
     with ThreadPoolExecutor(1) as pool:
-        ended = pool.submit(monitor, settings, lambda: log, stop)  # type: ignore[arg-type, return-value]
+        ended = pool.submit(serve, settings, stop, connect=lambda: log)  # type: ignore[arg-type, return-value]
         try:
             yield ended
         finally:

@@ -25,7 +25,7 @@ from kt_es.formats.queue import CONFIG, EPOCH_MARKER
 from kt_es.ledger.clock import SLACK, spoken
 from kt_es.ledger.rows import Committed
 from projections.auditor import PATIENCE, Alarm, AuditReport, Notice, Vigil, audit
-from projections.monitor import MonitorSettings, monitor
+from projections.monitor import MonitorSettings, serve
 from projections.monitor_metrics import MonitorMetrics
 from signer.keys import KeyRing
 from signer.work import EpochWork
@@ -320,13 +320,13 @@ def watch(
 ) -> BaseException | None:
     """A monitor that has verified three epochs; ``then`` gets its lines. What ended it."""
     stop = threading.Event()
-    settings = MonitorSettings(NAMES, b.ORIGIN, b.SIGNER_KEY, data, exit_on_silence=exit_on_silence)
+    settings = MonitorSettings(NAMES, b.ORIGIN, b.SIGNER_KEY, "", data, exit_on_silence=exit_on_silence)
     with capture_logs() as said, ThreadPoolExecutor(1) as pool:
         ended = pool.submit(
-            monitor,
+            serve,
             settings,
-            log,  # type: ignore[arg-type]
             stop,
+            connect=log,  # type: ignore[arg-type]
             now=hand.now,
             monotonic=hand.monotonic,
         )

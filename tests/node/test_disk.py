@@ -263,13 +263,13 @@ def test_a_disk_too_full_to_begin_is_waited_for(disk: FullDisk, node: NodeProces
     disk.fill()
     starting = threading.Thread(target=node.start)
     starting.start()
-    until(lambda: node.errors.exists() and said(node, "the node waits for space to start") == 1)
+    until(lambda: node.errors.exists() and said(node, "the disk is full; waiting for space") == 1)
     disk.free()
     starting.join(PATIENCE)
     assert not starting.is_alive()
     with EventStoreDBClient(node.uri) as client:
         append(client, "s", 2)
-    assert said(node, "the node waits for space to start") == 1
+    assert said(node, "the disk is full; waiting for space") == 1
     assert node.stop() == 0
 
 

@@ -96,3 +96,13 @@ def test_what_is_no_order_does_not_end_the_node(tmp_path: Path, line: bytes) -> 
             await control.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_it_listens_on_an_address_of_ipv6(stopped_loop: asyncio.AbstractEventLoop) -> None:
+    ops = HttpOps(stopped_loop, lambda: b"", lambda: "")
+    port = ops.start("::1", 0).rpartition(":")[2]
+    try:
+        assert httpx.get(f"http://[::1]:{port}/healthz").status_code == 503
+    finally:
+        ops.close()

@@ -12,12 +12,13 @@ from uuid import uuid4
 import pytest
 
 from kt_es.errors import ConfigError, KtError, LockedError
-from kt_es.node.server import NodeConfig, run
+from kt_es.node import server
+from kt_es.node.server import NodeConfig, serve
 from kt_es.node.store.log import Appended, NodeLog
 from kt_es.node.store.reading import all_forwards, forwards
 from kt_es.node.store.records import Proposed, revision_of
 from kt_es.node.store.rocks import RocksStorage
-from kt_es.node.store.storage import StorageError
+from kt_es.node.store.storage import NoSpaceError, StorageError
 from kt_es.node.store.streams import Expected, Wrong
 from kt_es.node.store.transaction import Transaction
 from tests.contracts.nodes import ServedNode
@@ -179,7 +180,7 @@ def test_a_command_that_cannot_be_run_fails_alone(tmp_path: Path) -> None:
 
 def test_one_process_holds_the_data(tmp_path: Path) -> None:
     with ServedNode(NodeConfig(data=tmp_path, port=0)), pytest.raises(LockedError, match="in use"):
-        run(NodeConfig(data=tmp_path, port=0))
+        serve(NodeConfig(data=tmp_path, port=0), threading.Event())
     with ServedNode(NodeConfig(data=tmp_path, port=0)) as node:
         assert node.address.startswith("127.0.0.1:")
 
@@ -189,3 +190,14 @@ def test_data_that_are_something_else_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be opened"):
         RocksStorage(tmp_path)
     assert issubclass(StorageError, KtError)
+
+
+def test_a_stop_ends_a_node_that_waits_for_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+
+    def full(*_: object) -> None:
+        stop.set()
+        raise NoSpaceError
+
+    monkeypatch.setattr(server, "RunningNode", full)
+    serve(NodeConfig(data=tmp_path, port=0), stop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.tables import FAMILIES
 from kt_es.process.outage import Backoff, Outage
 from kt_es.server.availability import LogWatch
-from projections.monitor import MonitorSettings, monitor
+from projections.monitor import MonitorSettings, serve
 from signer import service
 from tests import builders as b
 from tests.reference.frontends import Front, front, until
@@ -169,9 +170,9 @@ def test_a_front_end_that_starts_without_the_log(streams: SignedStreams) -> None
 def monitoring(streams: SignedStreams, data: Path) -> Iterator[None]:
     stop = threading.Event()
     settings = MonitorSettings(
-        streams.names, b.ORIGIN, b.SIGNER_KEY, data, metrics=("127.0.0.1", 0), exit_on_silence=False
+        streams.names, b.ORIGIN, b.SIGNER_KEY, "", data, metrics=("127.0.0.1", 0), exit_on_silence=False
     )
-    thread = threading.Thread(target=monitor, args=(settings, lambda: streams.log, stop))
+    thread = threading.Thread(target=partial(serve, settings, stop, connect=lambda: streams.log))
     thread.start()
     try:
         yield

@@ -17,7 +17,7 @@ from kt_es.formats.heads import MAP_HEAD
 from kt_es.formats.queue import Verdict
 from kt_es.ledger.rows import Committed
 from kt_es.merkle.log import LogState
-from projections.monitor import MonitorSettings, look, monitor
+from projections.monitor import MonitorSettings, look, serve
 from projections.monitor_metrics import MonitorMetrics
 from tests.builders import ORIGIN, SIGNER_KEY, START, config, signed_config
 from tests.reference.signed_streams import SignedStreams
@@ -117,11 +117,11 @@ def test_a_monitor_that_finds_a_fault_shows_the_alarm_before_it_ends(tmp_path: P
     streams.epoch()
     streams.log.append(streams.names.heads, ANY, [content_event(streams.names.heads, MAP_HEAD, b"junk")])
     settings = MonitorSettings(
-        streams.names, ORIGIN, SIGNER_KEY, tmp_path / "data", read_queue=True, metrics=("127.0.0.1", 0)
+        streams.names, ORIGIN, SIGNER_KEY, "", tmp_path / "data", read_queue=True, metrics=("127.0.0.1", 0)
     )
     stop = threading.Event()
     with capture_logs() as said, ThreadPoolExecutor(1) as pool:
-        ended = pool.submit(monitor, settings, lambda: streams.log, stop)
+        ended = pool.submit(serve, settings, stop, connect=lambda: streams.log)
         try:
             wait_until(lambda: any(line["event"] == "alarm" for line in said), "there is an alarm")
             url = next(line["url"] for line in said if line["event"] == "metrics")
@@ -140,6 +140,6 @@ def test_a_monitor_that_finds_a_fault_shows_the_alarm_before_it_ends(tmp_path: P
 def test_without_figures_a_fault_ends_it_at_once(tmp_path: Path) -> None:
     streams = SignedStreams()
     streams.log.append(streams.names.heads, ANY, [content_event(streams.names.heads, MAP_HEAD, b"junk")])
-    settings = MonitorSettings(streams.names, ORIGIN, SIGNER_KEY, tmp_path / "data")
+    settings = MonitorSettings(streams.names, ORIGIN, SIGNER_KEY, "", tmp_path / "data")
     with pytest.raises(DivergenceError, match="head of epoch 1"):
-        monitor(settings, lambda: streams.log, threading.Event())
+        serve(settings, threading.Event(), connect=lambda: streams.log)

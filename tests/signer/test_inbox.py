@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import Event
 from signer.service import INBOX_BYTES, inbox_of
 
@@ -46,3 +47,17 @@ def test_the_inbox_is_full_by_bytes(size: int) -> None:
         taken = [inbox.get(timeout=PATIENCE) for _ in range(5)]
         assert [event.revision for event in taken if isinstance(event, Event)] == [0, 1, 2, 3, 4]
     assert group.delivered * size <= INBOX_BYTES + 8 * size
+
+
+class Broken(Endless):
+    """A group whose client has a bug."""
+
+    def __iter__(self) -> Iterator[Event]:
+        raise ValueError("a bug")
+
+
+def test_a_bug_of_the_client_ends_the_subscription_like_an_outage() -> None:
+    with inbox_of(Broken(0)) as inbox:
+        error = inbox.get(timeout=PATIENCE)
+    assert isinstance(error, UnavailableError)
+    assert "ValueError: a bug" in str(error)

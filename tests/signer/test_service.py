@@ -12,13 +12,15 @@ import structlog
 
 from kt_es.errors import DiskFullError, StoreAwayError, UnavailableError
 from kt_es.eventstore.streams import EventLog, StreamNames
+from kt_es.ledger import stores
 from kt_es.ledger.store import Store
 from kt_es.process.outage import Outage
+from kt_es.process.signals import Reload
 from signer import service
 from signer.keys import KeyRing
 from signer.loop import EpochLimits, Signer
 from signer.metrics import WAITS, SignerMetrics
-from signer.service import SignerSettings, _Reloading, run_forever, serve
+from signer.service import SignerSettings, _changed_limits, run_forever, serve
 from tests import builders as b
 from tests.reference.memory_log import MemoryLog
 from tests.reference.sharing import SharedStreams, ledger_of
@@ -27,13 +29,19 @@ from tests.reference.signing import LIMITS, NAMES, decided, effects, new_ledger,
 
 def test_new_limits_are_in_force_at_once_and_other_settings_need_a_restart() -> None:
     started = SignerSettings(
-        StreamNames("people"), b.ORIGIN, b.public(b.SIGNER), Path("data"), Path("keys"), EpochLimits()
+        StreamNames("people"),
+        b.ORIGIN,
+        b.public(b.SIGNER),
+        "esdb://h:1",
+        Path("data"),
+        Path("keys"),
+        EpochLimits(),
     )
-    again = replace(started, limits=EpochLimits(batch_limit=7), data=Path("other"))
-    reload = _Reloading(started, started.limits, lambda: again)
+    again = replace(started, limits=EpochLimits(batch_limit=7), log="esdb://h:2", data=Path("other"))
+    reload = Reload(started, lambda: again, ("limits",), _changed_limits)
     done = reload()
-    assert (done.changed, done.needs_restart) == (("batch_limit",), ("data",))
-    assert reload.limits.batch_limit == 7
+    assert (done.changed, done.needs_restart) == (("batch_limit",), ("log", "data"))
+    assert reload.current.limits.batch_limit == 7
     # The second time nothing is new, except for what still needs the restart.
     assert reload().changed == ()
 
@@ -82,16 +90,16 @@ def test_a_signer_that_cannot_start_tells_a_full_disk_from_a_store_that_is_away(
         pages.append(SignerMetrics(now, monotonic))
         return pages[0]
 
-    def open_store(*_: object) -> Store:
+    def open_store(*_: object, **__: object) -> Store:
         stop.set()
         raise error
 
     monkeypatch.setattr(service, "SignerMetrics", metrics)
-    monkeypatch.setattr(service, "open_store", open_store)
+    monkeypatch.setattr(stores, "open_store", open_store)
     (tmp_path / "signer.pem").write_bytes(b.SIGNER.to_pem())
     (tmp_path / "signer.pem").chmod(0o600)
-    settings = SignerSettings(NAMES, b.ORIGIN, b.public(b.SIGNER), tmp_path / "data", tmp_path, EpochLimits())
-    serve(settings, MemoryLog, stop)
+    settings = SignerSettings(NAMES, b.ORIGIN, b.SIGNER_KEY, "", tmp_path / "data", tmp_path, EpochLimits())
+    serve(settings, stop, connect=MemoryLog)
     assert waiting(pages[0]) == named
 
 

@@ -13,11 +13,10 @@ from kt_es.cli.output import configure_logs, logs_of, output_of, settings_of, st
 from kt_es.cli.supervisor import tell_parent
 from kt_es.config_tables import FrontendTable
 from kt_es.errors import ConfigError
-from kt_es.eventstore.connecting import Connector
 from kt_es.process.clock import switch_threads_soon
-from kt_es.process.signals import Reloaded, differing, reloading
 from kt_es.server.limits import ClientLimits
-from projections.monitor import MonitorSettings, monitor
+from projections.monitor import MonitorSettings
+from projections.monitor import serve as serve_monitor
 from signer.loop import EpochLimits
 from signer.service import SignerSettings
 from signer.service import serve as serve_signer
@@ -94,6 +93,7 @@ def signer_command(context: click.Context, log: str | None, data: Path | None, m
             settings.names,
             settings.origin,
             settings.pinned,
+            settings.log,
             data or settings.path(table.data),
             settings.path(table.keys),
             EpochLimits(batch_limit=table.batch_limit, truncate=table.truncate_queue),
@@ -101,8 +101,7 @@ def signer_command(context: click.Context, log: str | None, data: Path | None, m
             settings.sharing,
         )
 
-    connect = Connector(settings_of(context, log).log)
-    serve_signer(read(), connect, stop_on_signals(), read)
+    serve_signer(read(), stop_on_signals(), read)
 
 
 @click.command("frontend")
@@ -169,7 +168,7 @@ def frontend_command(
         tell_parent()
         output_of(context).ok(f"serving {settings.origin} at {url}")
 
-    serve(settings, stop_on_signals(), ready, read)
+    serve(settings, stop_on_signals(), read, ready)
 
 
 @click.command("monitor")
@@ -203,17 +202,14 @@ def monitor_command(
             settings.names,
             settings.origin,
             settings.pinned,
+            settings.log,
             data or settings.path(table.data),
             table.read_queue,
             _metrics_at(metrics or table.metrics),
             table.exit_on_silence if exit_on_silence is None else exit_on_silence,
         )
 
-    started = read()
-    connect = Connector(settings_of(context, log).log)
-    # A monitor has no certificate and no limit. It reports that changes wait for its restart.
-    with reloading(lambda: Reloaded(needs_restart=differing(started, read()))):
-        monitor(started, connect, stop_on_signals())
+    serve_monitor(read(), stop_on_signals(), read)
 
 
 def _metrics_at(where: str | None) -> tuple[str, int] | None:

@@ -7,23 +7,20 @@ without an answer the status is 503.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from socketserver import ThreadingMixIn
+from contextlib import ExitStack
 from typing import Any, TypeVar
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from kt_es.errors import ConfigError
 from kt_es.node.counts import Counts
 from kt_es.node.groups.registry import Groups
 from kt_es.node.store.log import NodeLog
 from kt_es.node.store.streams import ALL_NAME
+from kt_es.process.exposition import MEDIA_TYPE, answering
 
-MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _TEXT = "text/plain; charset=utf-8"
 PATIENCE = 5.0
 Value = TypeVar("Value")
@@ -87,17 +84,6 @@ class MetricsPage:
         yield from (consumers, lag, in_flight, parked)
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-
-class _Handler(WSGIRequestHandler):
-    timeout = 10  # seconds without a request
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the library's name
-        """Requests are not logged."""
-
-
 class HttpOps:
     """Serves in the background from ``start`` to ``close``.
 
@@ -111,22 +97,14 @@ class HttpOps:
         self._loop = loop
         self._render = render
         self._problem = problem
-        self._server: WSGIServer | None = None
+        self._serving = ExitStack()
 
     def start(self, host: str, port: int) -> str:
         """Listen; returns "host:port". Raises ``ConfigError`` if the address cannot be listened on."""
-        try:
-            server = make_server(host, port, self._answer, _Server, _Handler)
-        except OSError as error:
-            raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
-        self._server = server
-        threading.Thread(target=server.serve_forever, name="kt-node-http", daemon=True).start()
-        return f"{host}:{server.server_port}"
+        return f"{host}:{self._serving.enter_context(answering(self._answer, host, port))}"
 
     def close(self) -> None:
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
+        self._serving.close()
 
     def _answer(self, request: dict[str, Any], respond: Callable[..., Any]) -> Iterable[bytes]:
         status, kind, body = self._page(request["PATH_INFO"], request["REQUEST_METHOD"])
