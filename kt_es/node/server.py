@@ -224,7 +224,7 @@ def _check_address(config: NodeConfig) -> None:
 
 
 async def _opened(config: NodeConfig) -> RunningNode:
-    """A node with its data open. While the disk is too full even for that, wait."""
+    """Return a node with its data open. While the disk is too full even for that, wait."""
     logged = False
     while True:
         try:

@@ -39,7 +39,7 @@ class MetricsPage:
         self._size = size
 
     def collect(self) -> Iterable[Metric]:
-        """See ``prometheus_client.registry.Collector``."""
+        """Yield the metrics: see ``prometheus_client.registry.Collector``."""
         counts = self._counts
         yield GaugeMetricFamily("kt_node_position", "Last durable position", self._log.position)
         yield GaugeMetricFamily("kt_node_storage_bytes", "Bytes on disk", self._size())
@@ -95,7 +95,7 @@ class _Handler(WSGIRequestHandler):
     timeout = 10  # seconds without a request
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the library's name
-        """Requests are not logged."""
+        """Do nothing: requests are not logged."""
 
 
 class HttpOps:
@@ -114,7 +114,7 @@ class HttpOps:
         self._server: WSGIServer | None = None
 
     def start(self, host: str, port: int) -> str:
-        """Listen; returns "host:port". Raises ``ConfigError`` if the address cannot be listened on."""
+        """Listen; return "host:port". Raises ``ConfigError`` if the address cannot be listened on."""
         try:
             server = make_server(host, port, self._answer, _Server, _Handler)
         except OSError as error:
