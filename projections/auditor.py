@@ -224,9 +224,17 @@ def audit(
     now: Callable[[], int],
     progress: Callable[[MapHead], None] | None = None,
 ) -> AuditReport:
-    """Replay both logs from the ledger's epoch to their end. ``now`` is the wall clock, in ms.
+    """Replay both logs from the ledger's epoch to their end.
 
     Gaps, silence and heads from the future prove nothing. So they are in the report and raise no error.
+
+    Args:
+        log: The event log.
+        names: The names of the directory's streams.
+        ledger: The state that earlier audits have verified; the replay continues it.
+        with_queue: Compare the records with the queue, too. This needs the right to read the queue.
+        now: The wall clock, in ms.
+        progress: Called with each verified head.
 
     Raises:
         DivergenceError: The first difference, or the ledger's pinned key is not one of the directory's.

@@ -71,9 +71,17 @@ def follow(
     *,
     outage: Outage,
 ) -> None:
-    """Verify and commit every epoch as it is published, until ``stop``. ``outage`` logs each outage.
+    """Verify and commit every epoch as it is published, until ``stop``.
 
     The last head that was verified here is compared at the start, after each connection and at each head.
+
+    Args:
+        connect: Makes a client of the event log; called again after each outage.
+        names: The names of the directory's streams.
+        ledger: The state to continue. This call is its only writer.
+        listener: The callbacks.
+        stop: Ends the call.
+        outage: Logs each outage.
 
     Raises:
         DivergenceError: The logs differ from the replay, or ``check_pinned`` fails. The caller must stop

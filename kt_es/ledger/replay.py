@@ -234,7 +234,15 @@ def replay_records(
     *,
     verify_signatures: bool = True,
 ) -> list[bytes]:
-    """Decide the items of ``records`` again, compare them, and return the record events that they close."""
+    """Decide the items of ``records`` again, compare them, and return the record events that they close.
+
+    Args:
+        fold: The epoch that the records belong to.
+        records: Consecutive records, with the bytes of each.
+        order: Checks the order of the queue's items over the calls for one epoch.
+        packer: Packs the records of the epoch into events, over the calls.
+        verify_signatures: Verify the signatures of mutations; otherwise the recorded verdicts are trusted.
+    """
     sealed = None if verify_signatures else [record.verdict for record, _ in records]
     for record, _ in records:
         order.check(record.sequence, record.item)

@@ -53,7 +53,7 @@ class NodeConfig:
     """How a node is run.
 
     Args:
-        port: 0 takes a free one.
+        port: 0 takes a free port.
         tls_cert, tls_key: PEM files. With them, or once ``data`` has a file of users, only those who log in
             have rights.
         anonymous: Everybody else counts as a user without groups.
@@ -104,7 +104,7 @@ class RunningNode:
         self._max_message = config.limits.max_message
         self.failure: StorageError | None = None
         self.stopped = asyncio.Event()  # by ``stop`` or a failure
-        # Before the data are opened: faults of the configuration are reported without touching the data.
+        # The configuration is checked before the data are opened, so its faults leave the data untouched.
         self._tls = server_credentials(config.tls_cert, config.tls_key)
         logins = Logins(config.data, config.anonymous)
         check_exposure(config.host, self._tls is not None, logins.exist, config.anonymous)
@@ -125,7 +125,7 @@ class RunningNode:
         register_raw(self._server, _FEATURES, "GetSupportedMethods", supported_methods(_SERVICES))
 
     def _open(self) -> tuple[NodeLog, RocksStorage]:
-        # Damage is found on whatever thread reads.
+        # Any thread that reads may find damage.
         on_loop = asyncio.get_running_loop().call_soon_threadsafe
         storage = RocksStorage(self.config.data, lambda error: on_loop(self._damaged, error))
         try:
@@ -174,7 +174,7 @@ class RunningNode:
         return Reloaded((*changed, *(("certificate",) if exchanged else ())), fixed)
 
     async def listen(self) -> str:
-        """Start serving; returns "host:port". Raises ``ConfigError`` if the address cannot be listened on."""
+        """Start serving; return "host:port". Raises ``ConfigError`` if the address cannot be listened on."""
         address = f"{self.config.host}:{self.config.port}"
         _check_address(self.config)
         try:
@@ -213,7 +213,7 @@ def _when(seconds: float | None) -> str | None:
 
 
 def _check_address(config: NodeConfig) -> None:
-    """Try the address first, for the reason of a failure: gRPC writes it to its own log only."""
+    """Try to listen on the address first. If this fails, the error has the reason, which gRPC only logs."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
         with socket.create_server((config.host.strip("[]"), config.port), family=family):
@@ -265,9 +265,9 @@ def run(
     for the certificate and the limits.
 
     Raises:
-        LockedError: another process holds the data directory.
-        ConfigError: the directory or the address cannot be used.
-        KtError: the disk refused a write, and the node stopped. A full disk does not stop it.
+        LockedError: Another process holds the data directory.
+        ConfigError: The directory or the address cannot be used.
+        KtError: The disk refused a write, and the node stopped. A full disk does not stop it.
     """
     # The thread that syncs must get the GIL back at once. By default others keep it for 5 ms.
     switch_threads_soon()

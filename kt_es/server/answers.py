@@ -115,8 +115,15 @@ def answer_range(
 ) -> RangeAnswer:
     """Return the entry at ``index`` in each of the epochs ``first`` to ``last``, or in as many as fit.
 
-    Both epochs are in ``committed``, whose heads checkpoint is ``checkpoint``. An epoch with the same map as
-    the epoch before it costs one read, of its head.
+    An epoch with the same map as the epoch before it costs one read, of its head.
+
+    Args:
+        ledger: The ledger to read from.
+        committed: The state to answer from. Both epochs are in it.
+        checkpoint: The checkpoint of its log of heads, as a note.
+        index: The index of the label, 32 bytes.
+        vrf_proof: The VRF proof of the index, 80 bytes.
+        first, last: The first and the last epoch, both included.
     """
     epochs: list[RangeEpoch] = []
     mutations: dict[bytes, tuple[int, Mutation]] = {}

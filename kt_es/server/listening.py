@@ -109,9 +109,14 @@ def http_server(
     failed: Callable[[KtError], None],
     context: ssl.SSLContext | None = None,
 ) -> Iterator[None]:
-    """Serve ``listener`` in a thread, with HTTPS if ``context`` is given.
+    """Serve ``listener`` in a thread. The exit waits up to ``GRACE`` seconds for the answers under way.
 
-    The exit waits up to ``GRACE`` seconds for the answers under way.
+    Args:
+        app: The ASGI application.
+        connections: The open connections, which bound their number.
+        listener: The socket, as of ``listening_at``.
+        failed: Called with the error, in the thread, if the server ends by itself.
+        context: The context of TLS; None serves HTTP without TLS.
     """
     began: Queue[Callable[[], object]] = Queue()
 
