@@ -63,7 +63,7 @@ class Settings(Table):
     def _key_is_of_the_origin(self) -> Self:
         pinned = valid(lambda: Pinned.parse(self.key))
         if pinned.origin != self.origin:
-            raise ValueError(f"the key is of {pinned.origin}, not of {self.origin}")
+            raise ValueError(f"expected a key of {self.origin}, found one of {pinned.origin}")
         return self
 
     @property

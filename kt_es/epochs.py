@@ -256,7 +256,9 @@ def encode_standing(standing: Standing) -> bytes:
 def decode_standing(data: bytes, origin: str, pinned: PublicKey) -> Standing:
     stored, epoch, timestamp, config = decode_array(data, "standing", 4)
     if take_text(stored, "standing origin", 1, 255) != origin:
-        raise DivergenceError(f"the data directory belongs to {stored!r}, not to {origin}")
+        raise DivergenceError(
+            f"the data directory belongs to {stored!r}, not to {origin}: name another one in kt.toml"
+        )
     return Standing(
         origin,
         pinned,

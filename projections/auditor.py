@@ -1,7 +1,7 @@
-"""The work of monitor and audit: replay both logs, compare them with the queue, and watch the time.
+"""The work of monitor and audit: they replay both logs, compare them with the queue, and watch the time.
 
-``Replay`` finds every fault within the logs. An item of the queue that was left out, changed or inserted is
-found by ``QueueCheck``, which needs the right to read the queue.
+``Replay`` finds every fault within the logs. ``QueueCheck`` finds an item of the queue that was left out,
+changed or inserted. It needs the right to read the queue.
 """
 
 from __future__ import annotations
@@ -65,25 +65,25 @@ class Vigil:
         self._since: dict[Alarm, int] = {}
 
     def resumed(self, committed: Committed) -> None:
-        """``committed`` was verified before the process started."""
+        """Begin with ``committed``, which was verified before the process started."""
         with self._lock:
             self._committed = committed
 
     def at_work(self) -> None:
-        """The replay made a step, so the head is old because the replay is behind."""
+        """Note a step of the replay: an old head is now explained by a replay that is behind."""
         # One assignment, without the lock, because every record calls it.
         self._at_work_until = self._monotonic() + PATIENCE
 
     def waits(self) -> None:
-        """Everything that was published is verified, or the log is away: from now on, silence counts."""
+        """Count silence from now on: everything published is verified, or the log cannot be reached."""
         self._is_current = True
         self._at_work_until = self._monotonic()
 
     def verified(self, committed: Committed) -> None:
-        """The next epoch is verified."""
+        """Note that the next epoch is verified, with the state ``committed``."""
         now = self._now()
         if self._is_current:
-            # Heads come as they are published: an old one is late, and not one to catch up with.
+            # Heads arrive as they are published, so an old head is late: no replay is behind.
             self._at_work_until = self._monotonic()
         with self._lock:
             before, self._committed = self._committed, committed
@@ -159,7 +159,7 @@ class QueueCheck:
         self._truncated_to = 0
 
     def observe(self, record: Record) -> None:
-        """Raises ``DivergenceError`` if the queue has another item there."""
+        """Raise ``DivergenceError`` if the queue has another item in the place that ``record`` names."""
         item = record.item
         if item.position == 0 and item.revision >= self._truncated_to:
             self._open(item.revision)
@@ -176,7 +176,7 @@ class QueueCheck:
         self.compared += 1
 
     def _open(self, revision: int) -> None:
-        """Go on to the event at ``revision``; every item of the one before must have been observed."""
+        """Read the event at ``revision``. Every item of the previous event must have been observed."""
         event = self._event
         if event is not None and event.revision == revision - 1 and self._left:
             raise DivergenceError(f"the log of mutations leaves out {_place(self._left[0])} of the queue")
@@ -201,7 +201,7 @@ def _place(item: Item) -> str:
 class AuditReport:
     """The result of an audit.
 
-    ``anchor`` is the epoch that an earlier audit had verified, 0 if there was none; ``epoch`` and
+    ``anchor`` is the epoch that an earlier audit had verified, 0 if there was no earlier audit. ``epoch`` and
     ``timestamp`` are of the last head that is verified now.
     """
 
@@ -224,9 +224,17 @@ def audit(
     now: Callable[[], int],
     progress: Callable[[MapHead], None] | None = None,
 ) -> AuditReport:
-    """Replay both logs from the ledger's epoch to their end. ``now`` is the wall clock, in ms.
+    """Replay both logs from the ledger's epoch to their end.
 
-    Gaps, silence and heads from the future prove nothing: they are in the report and raise nothing.
+    Gaps, silence and heads from the future prove nothing. So they are in the report and raise no error.
+
+    Args:
+        log: The event log.
+        names: The names of the directory's streams.
+        ledger: The state that earlier audits have verified; the replay continues it.
+        with_queue: Compare the records with the queue, too. This needs the right to read the queue.
+        now: The wall clock, in ms.
+        progress: Called with each verified head.
 
     Raises:
         DivergenceError: The first difference, or the ledger's pinned key is not one of the directory's.

@@ -3,8 +3,8 @@
 Front ends and monitors use ``follow``. A standby of the signer follows by ``Signer.recover``.
 
 A front end has two copies, each with its own thread: ``Replica`` of both logs, and the openings. While the
-log is away, the committed epochs are served. A divergence ends a thread, and ``failed`` is called: a front
-end must not answer from a copy in doubt. A missing right is an outage, which ``denied`` names.
+log cannot be reached, the committed epochs are served. A divergence ends a thread, and ``failed`` is called:
+a front end must not answer from a copy in doubt. A missing right is an outage, which ``denied`` names.
 """
 
 from __future__ import annotations
@@ -75,13 +75,21 @@ def follow(
     *,
     outage: Outage,
 ) -> None:
-    """Verify and commit every epoch as it is published, until ``stop``. ``outage`` logs each outage.
+    """Verify and commit every epoch as it is published, until ``stop``.
 
     The last head that was verified here is compared at the start, after each connection and at each head.
 
+    Args:
+        connect: Makes a client of the event log; called again after each outage.
+        names: The names of the directory's streams.
+        ledger: The state to continue. This call is its only writer.
+        listener: The callbacks.
+        stop: Ends the call.
+        outage: Logs each outage.
+
     Raises:
-        DivergenceError: The logs hold something that cannot be, also as ``check_pinned`` finds it. The caller
-            must stop relying on the logs.
+        DivergenceError: The logs differ from the replay, or ``check_pinned`` fails. The caller must stop
+            relying on the logs.
         RollbackError, EquivocationError: The log does not hold the last head that was verified here.
     """
     backoff = Backoff()
@@ -119,7 +127,7 @@ def _heads(
     """
     anchor = Anchor(names, ledger)
     before = -1
-    # Long replays leave new heads behind: read until there are none.
+    # During a long replay new heads are published: read again until there are none.
     while before != ledger.committed.epoch:
         before = ledger.committed.epoch
         for event in anchor.published(log):

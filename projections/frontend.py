@@ -43,10 +43,9 @@ _LIVE = ("max_backlog", "limits", "tls_cert", "tls_key")
 class FrontendSettings:
     """``signer_key`` is any signer key of the directory, ``log`` a connection string (``esdb://...``).
 
-    ``data`` is the directory of the replica. With ``sharing`` there is no replica, and only evidence is saved
-    there. ``vrf_key`` is a PEM file. Port 0 takes a free port. Submissions
-    are refused while more than ``max_backlog`` items wait. With the PEM files ``tls_cert`` and ``tls_key``,
-    HTTPS is served.
+    ``data`` is the directory of the replica. With ``sharing`` there is no replica, and ``data`` gets only
+    evidence. ``vrf_key`` is a PEM file. Port 0 takes a free port. Submissions are refused while more than
+    ``max_backlog`` items wait. With the PEM files ``tls_cert`` and ``tls_key``, HTTPS is served.
     """
 
     origin: str
@@ -72,17 +71,22 @@ def serve(
     *,
     now: Callable[[], int] = wall_clock,
 ) -> None:
-    """Serve until ``stop``; while the disk is full, wait for space. ``on_ready`` gets the URL.
+    """Serve until ``stop``; while the disk is full, wait for space.
 
-    A shared store that is away is not waited for: ``/readyz`` says so, and lookups get 503.
+    The front end also starts while its shared store cannot be used: ``/readyz`` says so, and lookups get 503.
 
-    After each SIGHUP ``reread`` returns the new settings, and their limits and certificate are in force.
+    Args:
+        settings: The settings at the start.
+        stop: Ends the call.
+        on_ready: Called with the URL once the front end listens.
+        reread: Returns the new settings after each SIGHUP. Their limits and certificate are then in force.
+        now: The wall clock in ms.
 
     Raises:
-        ConfigError, LockedError: a setting, a file or the data directory cannot be used.
-        DivergenceError: the log or the data directory holds something else than it must.
-        KtError: a thread failed. Where the front end answered 503 instead of stopping, the reason is raised
-            once ``stop`` is set.
+        ConfigError, LockedError: A setting, a file or the data directory cannot be used.
+        DivergenceError: The log or the data directory differs from what the signed heads say.
+        KtError: A thread failed. If the front end answered 503 instead of stopping, the reason is raised once
+            ``stop`` is set.
     """
     failure = Failure(stop)
     vrf, tls, connect_log = _inputs(settings)
@@ -122,7 +126,7 @@ def serve(
 
 
 def _inputs(settings: FrontendSettings) -> tuple[VrfPrivateKey, Exchangeable | None, Connector]:
-    """Read the key files and check the connection string. The log may be away: lookups go on without it."""
+    """Read the key files and check the connection string. The log is not called: lookups do not need it."""
     vrf = read_key(settings.vrf_key, "the VRF key", VrfPrivateKey.from_pem)
     files = both_or_none(settings.tls_cert, settings.tls_key)
     tls = None if files is None else Exchangeable(*files)

@@ -215,9 +215,9 @@ def _queue_check(queue: str, connect: Callable[[], EventLog], stack: ExitStack) 
 
 
 def _head_watch(connect: Callable[[], EventLog], heads: str, metrics: MonitorMetrics) -> Worker:
-    """A thread that looks at the newest head now and then: the replay may be in the middle of a long epoch.
+    """Return a thread that looks at the newest head now and then, also while a long epoch is replayed.
 
-    It asks by clients of its own, because a subscription that hangs looks like silence.
+    The thread has a client of its own, because a subscription that hangs looks like silence.
     """
     outage = Outage("heads watch", _LOG)
 

@@ -1,4 +1,4 @@
-"""The monitor's metrics for Prometheus. They hold nothing of a record but its verdict."""
+"""The monitor's metrics for Prometheus. Of a record they have only the verdict."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class MonitorMetrics:
         )
 
     def begins(self) -> None:
-        """An epoch is going to be replayed, perhaps again."""
+        """Report that the replay of an epoch begins, perhaps again."""
         self._open = Counter()
         self._begun = self._monotonic()
 
@@ -85,7 +85,7 @@ class MonitorMetrics:
         self._open[verdict.label] += 1
 
     def verified(self, state: Committed) -> None:
-        """The epoch that was being replayed is correct; ``state`` is committed now."""
+        """Report that the replayed epoch is correct, and that ``state`` is committed."""
         self._epochs.inc()
         self._replays.observe(self._monotonic() - self._begun)
         for verdict, count in self._open.items():
@@ -97,7 +97,7 @@ class MonitorMetrics:
         self.resumed(state)
 
     def resumed(self, state: Committed) -> None:
-        """``state`` is verified: now, or before the process started."""
+        """Report that ``state`` is verified: now, or before the process started."""
         self._open = Counter()
         self._heads, self._records = state.epoch, state.log.size
         self._timestamp = state.standing.timestamp
@@ -113,13 +113,13 @@ class MonitorMetrics:
         self._note_lag()
 
     def outage(self, *, of_log: bool = True) -> None:
-        """The log is away, or else the disk is full. The epoch that was being replayed begins again."""
+        """Report that the log cannot be reached, or else that the disk is full. The epoch begins again."""
         self._open = Counter()
         if of_log:
             self._outages.inc()
 
     def published(self, heads: int, records: int, timestamp: int) -> None:
-        """The log was reached; these are of its newest head."""
+        """Report the numbers of the newest head in the log, which can be reached."""
         self._reachable.set(1)
         self._published = (heads, records, timestamp)
         self._note_lag()

@@ -35,14 +35,14 @@ from kt_es.merkle.map import EMPTY_ROOT, LeafRef, Map
 from kt_es.merkle.walk import walk
 
 Progress = Callable[[str, int], None]
-"""Called now and then with what is being done, and for how many it was done."""
+"""Called now and then with the present step, and the number of things for which it is done."""
 
 
 def save(ledger: Ledger, file: BinaryIO, progress: Progress = lambda _w, _n: None) -> MapHead:
     """Write the committed state of ``ledger`` to ``file``, and return its head.
 
-    Every page and entry is verified on the way, and what is saved are the bytes that were verified. Those of
-    a shared store are verified as for an answer, and their sequence numbers by ``record_check``.
+    Every page and entry is verified, and the verified bytes are saved. Entries of a shared store are verified
+    as for an answer, and their sequence numbers by ``record_check``.
 
     Raises:
         DivergenceError: The directory is damaged, or has no epoch yet.
@@ -62,7 +62,9 @@ def save(ledger: Ledger, file: BinaryIO, progress: Progress = lambda _w, _n: Non
         count += len(batch)
         progress("entries saved", count)
     if count != committed.root.size:
-        raise DivergenceError(f"the map has {count} leaves, must have {committed.root.size}")
+        raise DivergenceError(
+            f"the map has {count} leaves, must have {committed.root.size}: examine the data with `kt fsck`"
+        )
     sink.end()
     return SignedMapHead.decode(event.smh_bytes).head
 
@@ -83,11 +85,12 @@ def load(
 ) -> MapHead:
     """Begin the empty ``store`` with a snapshot of the directory ``origin``, and return its head.
 
-    The state is compared with its signed head and with the chain of configs before anything is written. The
-    entries are compared with the map root before the state is committed, which comes last.
+    The state is compared with its signed head and with the chain of configs before anything is written. Then
+    the entries are written and compared with the map root. The state is committed last.
 
     Raises:
-        DivergenceError: The store is not empty, or anything differs. Rows that were written do not count.
+        DivergenceError: The store is not empty, or the snapshot differs from its signed head. Rows that were
+            written do not count.
     """
     tables = Tables(store)
     if not tables.is_empty():

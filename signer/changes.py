@@ -133,9 +133,9 @@ class ConfigChanges:
         return head if at >= hashes.index(config.hash) else None
 
     def wait(self, config: Config, seconds: float, clock: Callable[[], float] = time.monotonic) -> MapHead:
-        """Wait for the first head under ``config``, or a later one.
+        """Wait for the first head under ``config`` or a later config.
 
-        Raises ``UnavailableError`` if none comes in time: the change is not lost.
+        Raises ``UnavailableError`` if no such head comes in time. The change is not lost then.
         """
         until = clock() + seconds
         while (head := self.in_force(config)) is None:

@@ -1,4 +1,4 @@
-"""What follows from the config in force: the key that signs, and the end of an epoch.
+"""The consequences of the config in force: the key that signs, and the end of an epoch.
 
 A rotation needs the old and the new key at the same time. The config says which of them signs.
 """
@@ -70,7 +70,7 @@ class Schedule:
 
     @classmethod
     def of(cls, config: Config, batch_limit: int) -> Schedule:
-        """The config's promise, with a margin: an epoch also has to be decided, signed and read.
+        """Return the schedule that keeps the promise of ``config``. It has a margin to decide, sign and read.
 
         The heartbeat comes after three quarters of ``max_interval``, so that a head is never the older
         of the two that a client may see.
@@ -80,15 +80,15 @@ class Schedule:
     def wants_marker(
         self, since_marker: float, since_head: float, staged: int, *, new_config: bool = False
     ) -> bool:
-        """Whether an epoch with ``staged`` items should end.
+        """Return whether an epoch with ``staged`` items should end.
 
-        With ``new_config`` it is the first epoch under its config. It ends without items, too: the
-        operator waits for a head under the new intervals or the new key, after a theft above all.
+        With ``new_config`` it is the first epoch under its config. Such an epoch ends even without items: the
+        operator waits for a head under the new intervals or the new key, above all after a theft.
 
         ``since_marker`` are seconds of the monotonic clock since this signer's last marker, or since it
         became active. ``since_head`` are seconds of the wall clock since the last head's timestamp: they
         count across restarts, outages and takeovers, so a head that is due comes at once. The monotonic
-        clock goes on where the wall clock steps back.
+        clock continues when the wall clock steps back.
         """
         if staged >= self.batch_limit or max(since_marker, since_head) >= self.max_interval:
             return True

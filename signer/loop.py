@@ -2,9 +2,9 @@
 
 The flow of one epoch, with the file that has each step:
 
-1. ``Signer.deliver`` takes an event of the subscription; ``advance`` reads from the stream what no delivery
-   brings: events from before the group was joined, events beyond the group's limit of unacknowledged ones,
-   events that a dead connection lost.
+1. ``Signer.deliver`` takes an event of the subscription. ``advance`` reads from the stream the events that
+   are not delivered: those from before the group was joined, those beyond the group's limit of unacknowledged
+   events, and those that a dead connection lost.
 2. ``EpochWork.process`` (work.py) decides the event by ``EpochFold`` (kt_es/ledger/fold.py) and appends full
    records events by ``publish`` (work.py).
 3. ``Signer._insert_marker`` appends a marker to the queue when ``Schedule`` (keys.py) wants one. The
@@ -12,8 +12,8 @@ The flow of one epoch, with the file that has each step:
 4. ``EpochWork.finish`` publishes the remaining records, then the signed head, and then commits locally.
 5. ``Signer._acknowledge`` acknowledges the events below the committed queue position.
 
-On any trouble with the log a signer is thrown away. The next one starts from the last commit by ``recover``,
-as every start does.
+After any error of the log, ``run_forever`` makes a new ``Signer``. Like every start, it begins at the last
+commit, by ``recover``.
 
 Threads: ``Signer``, ``EpochWork`` and the ledger belong to the thread that calls ``run_forever``
 (service.py), and need no lock. ``signer-inbox`` only moves deliveries into a bounded queue; ``reloading``
@@ -102,8 +102,8 @@ class Signer:
         self._unacknowledged: list[Event] = []  # without their data
         self._group: GroupSubscription | None = None
         self.finished = 0  # epochs
-        # Whether there is more to read at once, without waiting for deliveries: these begin where
-        # acknowledgements ended, and later events are read from the stream.
+        # Whether more events can be read from the stream at once, without waiting for deliveries. Deliveries
+        # begin where acknowledgements ended.
         self.is_behind = True
         self._last_marker_at = self._last_heard_at = self._patrolled_at = effects.monotonic()
         self._patrol = Patrol(log, names, ledger, int.from_bytes(effects.nonce()[:8]))
@@ -131,7 +131,8 @@ class Signer:
         self._begin_epoch()
         config = self._work.config
         if config is not None:
-            # Here and not at the next marker, because a signer without its key must not join the group.
+            # The key is looked up here and not at the next marker: a signer without its key must not join the
+            # group.
             self._keys.key_for(config.signer_key)
         self._metrics.sealed(self._ledger.committed.queue_next)
         self._metrics.waits()
@@ -148,7 +149,7 @@ class Signer:
         self._last_marker_at = self._last_heard_at = self._effects.monotonic()
 
     def deliver(self, event: Event) -> None:
-        """Process a delivered event: the next one, an old one, or one behind a gap."""
+        """Process a delivered event: the next one, an old one, or one after a gap."""
         self._metrics.seen(event.revision)
         self._delivered = max(self._delivered, event.revision)
         # Without the data, which would hold a whole epoch in memory.
@@ -169,7 +170,7 @@ class Signer:
         if self.is_behind or self._expects_more():
             started = self._effects.monotonic()
             self.is_behind = self._read(READ_AHEAD) == READ_AHEAD
-            # The signer takes no deliveries while it reads, so that time is no silence of the subscription.
+            # The signer takes no deliveries while it reads, so this time does not count as silence.
             self._last_heard_at += self._effects.monotonic() - started
         if self._is_group_full():
             self._last_heard_at = self._effects.monotonic()
@@ -193,7 +194,7 @@ class Signer:
         return lost or self._is_group_full()
 
     def _is_group_full(self) -> bool:
-        """Whether the group has delivered about all that it may before the next acknowledgement."""
+        """Return whether the group has delivered about all that it may before the next acknowledgement."""
         return len(self._unacknowledged) >= self._limits().unacknowledged
 
     def _process(self, event: Event) -> None:
@@ -265,10 +266,10 @@ class Signer:
         self._last_marker_at = self._effects.monotonic()
 
     def _watch(self) -> None:
-        """After a long silence, ask a fresh client whether the queue has grown: a hung server is silent.
+        """Ask a fresh client after a long silence whether the queue has grown: a hung server is silent.
 
-        Raises ``UnavailableError`` if the queue has events that the subscription did not deliver, also if
-        they were read from the stream: without a delivery they cannot be acknowledged.
+        Raises ``UnavailableError`` if the queue has events that the subscription did not deliver. Events that
+        were read from the stream are no exception: without a delivery they cannot be acknowledged.
         """
         if self._effects.monotonic() - self._last_heard_at < self._limits().watchdog:
             return

@@ -1,8 +1,8 @@
-"""What a signer reports: its metrics for Prometheus, and the progress of a rebuild in its log.
+"""The reports of a signer: its metrics for Prometheus, and the progress of a rebuild in its log.
 
 No label of a metric holds anything of an item. The merge delay is the time from the signer's first sight of
-an event to the head that covers it. Outages and new starts of the loop count; the time before the process
-started does not. The signer's thread makes all reports.
+an event to the head that covers the event. It includes outages and new starts of the loop, but not the time
+before the process started. The signer's thread makes all reports.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PROGRESS_SECONDS = 1.0
 # A replay has ten thousand records a second. The clock is read once for this many.
 RECORDS_A_LOOK = 256
 WAITS = ("log", "disk", "store")
-"""What a signer may wait for: the event log, space on its own disk, the shared store."""
+"""The things that a signer may wait for: the event log, space on its own disk, the shared store."""
 _ITEMS = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 
 _LOG = structlog.get_logger("signer")
@@ -72,7 +72,7 @@ class SignerMetrics:
         gauge("kt_signer_head_age_seconds", "Time since the timestamp of the latest head", self._age)
 
     def seen(self, last: int) -> None:
-        """The queue has an event of revision ``last``."""
+        """Report that the queue has an event of revision ``last``."""
         with self._lock:
             self._last_seen = max(self._last_seen, last)
             # An event at or before the last head is only delivered again.
@@ -80,12 +80,12 @@ class SignerMetrics:
                 self._waiting = (self._sealed, self._monotonic())
 
     def decided(self, revision: int, staged: int) -> None:
-        """An event was decided, perhaps again; the epoch has ``staged`` items now."""
+        """Report that an event was decided, perhaps again. The epoch has ``staged`` items now."""
         self.seen(revision)
         self._staged.set(staged)
 
     def sealed(self, queue_next: int) -> None:
-        """A head of this signer or another one covers the queue below ``queue_next``."""
+        """Report that a head, of this signer or another one, covers the queue below ``queue_next``."""
         now = self._monotonic()
         with self._lock:
             waited = self._waiting
@@ -104,7 +104,7 @@ class SignerMetrics:
     def finished(
         self, head: MapHead, items: int, verdicts: Mapping[str, int], phases: Mapping[str, float]
     ) -> None:
-        """An epoch is published, committed and acknowledged; ``phases`` has seconds by name."""
+        """Report an epoch that is published, committed and acknowledged. ``phases`` has seconds by name."""
         self._epochs.inc()
         self._items.observe(items)
         for verdict, count in verdicts.items():
@@ -124,12 +124,12 @@ class SignerMetrics:
         self._active.set(1 if active else 0)
 
     def outage(self, kind: str) -> None:
-        """The loop begins again because of ``kind``: one of ``WAITS``, or ``silence`` of the log."""
+        """Report that the loop begins again because of ``kind``: one of ``WAITS``, or ``silence``."""
         self._outages.labels(kind).inc()
         self.waits("log" if kind == "silence" else kind)
 
     def waits(self, kind: str | None = None) -> None:
-        """The signer waits for ``kind``, one of ``WAITS``, or for nothing."""
+        """Report that the signer waits for ``kind``, one of ``WAITS``, or for nothing."""
         for one in WAITS:
             self._waiting_for.labels(one).set(one == kind)
 
@@ -146,9 +146,9 @@ class SignerMetrics:
 
 
 class SignerProgress:
-    """Logs ``recovering`` now and then, with what is done and what is to be done.
+    """Logs ``recovering`` now and then, with the finished and the remaining work.
 
-    ``records`` is the count in the ledger already; ``goal`` is the last published head.
+    ``records`` is the number of records that the ledger has already; ``goal`` is the last published head.
     """
 
     def __init__(self, monotonic: Callable[[], float], records: int, goal: MapHead | None) -> None:
@@ -192,5 +192,5 @@ def last_published(log: EventLog, stream: str) -> MapHead | None:
     try:
         return None if event is None else SignedMapHead.decode(HeadEvent.decode(event.data).smh_bytes).head
     except MalformedError:
-        # The replay reports what is wrong with the head.
+        # The replay reports the fault of the head.
         return None

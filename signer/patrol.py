@@ -1,4 +1,4 @@
-"""Comparison of what is published with what was committed here: the end at each start, and then all of it.
+"""Comparison of the published logs with the committed state: of their end at each start, later of all events.
 
 Without a replay, nobody would notice that a record or head was changed in its stream after it was published.
 So a running signer reads both logs again and again: each step of ``Patrol`` reads a few events. The signer
@@ -68,7 +68,7 @@ class Patrol:
     """One signer's round, from the first event of both logs to the last one committed, again and again."""
 
     def __init__(self, log: EventLog, names: StreamNames, ledger: Ledger, start: int = 0) -> None:
-        """``start`` is any number: where the round begins, so that restarts do not repeat one part."""
+        """Begin the round at ``start``, any number: restarts then do not repeat one part of the logs."""
         self._log = log
         self._names = names
         self._ledger = ledger
@@ -78,9 +78,9 @@ class Patrol:
         self._heads_at: int | None = None
 
     def step(self) -> None:
-        """Read the next events; ``DivergenceError`` names the first that is not as it was committed here.
+        """Read the next events. Raise ``DivergenceError`` for the first that differs from the committed one.
 
-        Raises ``UnverifiedRowError`` if a shared store cannot tell.
+        Raises ``UnverifiedRowError`` if rows of a shared store that are needed for this are missing or wrong.
         """
         committed = self._ledger.committed
         if committed.epoch:
@@ -90,7 +90,7 @@ class Patrol:
             self._heads_at = self._heads(self._heads_at, committed.epoch)
 
     def _next(self, at: int | None, end: int) -> int:
-        """Return where to go on: somewhere at first, and at the beginning once the end is reached."""
+        """Return the next place: at first any place, and the beginning once the end is reached."""
         if at is None:
             return self._start % end
         return 0 if at >= end else at

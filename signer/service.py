@@ -28,7 +28,7 @@ from signer.loop import Effects, EpochLimits, Signer
 from signer.metrics import SignerMetrics
 
 GROUP = "kt-signer"
-# Delivered events that wait for the signer, in bytes, and what each counts beside its data.
+# Bytes of delivered events that wait for the signer, and the bytes that each event counts beside its data.
 INBOX_BYTES = 2 << 20
 ENVELOPE = 1 << 10
 GRACE = 5.0  # seconds
@@ -48,9 +48,17 @@ def run_forever(
     outage: Outage,
     passing: tuple[type[KtError], ...] = (UnavailableError,),
 ) -> None:
-    """Run one signer after the other until ``stop``: each error in ``passing``, an outage, ends one.
+    """Run a signer until ``stop``. After an outage, a new signer continues.
 
-    Every other error is raised: people have to look at a divergence or an unusable key.
+    Args:
+        connect: Makes a client of the event log, for each signer.
+        new_signer: Makes a signer over a client.
+        queue: The name of the queue's stream.
+        stop: Ends the call.
+        metrics: Gets the outages and whether the signer is active.
+        outage: Logs each outage.
+        passing: The errors that are outages. Every other error is raised, because people have to look at a
+            divergence or an unusable key.
     """
     backoff = Backoff()
 
@@ -99,7 +107,7 @@ def _run(log: EventLog, signer: Signer, queue: str, stop: threading.Event, outag
 def _join_when_free(
     log: EventLog, signer: Signer, queue: str, stop: threading.Event, outage: Outage
 ) -> GroupSubscription | None:
-    """Join the group, which has one member, once it is free; return None if ``stop`` came first."""
+    """Join the group, which has one member, once it is free; return None if ``stop`` is set first."""
     waiting = False
     while not stop.is_set():
         group = log.join_group(queue, GROUP)
@@ -109,14 +117,14 @@ def _join_when_free(
         if not waiting:
             _LOG.info("standby")
             waiting = True
-        # Following the logs meanwhile makes taking over quick.
+        # A standby follows the logs, so it can take over quickly.
         signer.recover()
         stop.wait(STANDBY)
     return None
 
 
 class _Inbox(Queue["Event | KtError"]):
-    """A queue that is bounded in bytes: a bound on events would let large ones fill a gigabyte."""
+    """A queue that is bounded in bytes: a bound on the number of events would let large ones fill a GB."""
 
     def _init(self, maxsize: int) -> None:
         super()._init(maxsize)

@@ -104,7 +104,7 @@ def sign_head(head: MapHead, state: Committed, key: PrivateKey) -> HeadEvent:
 
 
 class EpochWork:
-    """The epoch after the ledger's committed one. After any error of the log, a new one begins it again.
+    """The epoch after the ledger's committed one. After any error of the log, a new object begins it again.
 
     Records are appended once ``outbox`` bytes of them are packed, so memory is bounded however long the epoch
     is. Records that were appended before a crash are found in the stream and compared. All fields belong to
@@ -171,7 +171,7 @@ class EpochWork:
     def finish(self) -> MapHead:
         """Publish the records, then the head, then commit. The epoch must be closed.
 
-        What others read of a shared store is written before the head is published.
+        Before the head is published, the rows that others read are written to a shared store.
         """
         config = self.config
         if config is None:
@@ -194,7 +194,7 @@ class EpochWork:
         return head
 
     def _contradiction(self, ours: bytes, theirs: bytes) -> EquivocationError | None:
-        """Return the error for another head event in the place of ours, if the directory signed that one."""
+        """Return the error for another head event in the place of ours, None if it is not signed."""
         first = self._fold.epoch.config
         if self._base.epoch:
             configs = config_chain(self._ledger, self._base)

@@ -95,12 +95,12 @@ def _constant(name: str) -> float:
 
 
 def encode_model(model: Any) -> dict[str, Any]:
-    """The JSON object of a request or an answer, with every member that the model declares."""
+    """Return the JSON object of a request or an answer, with every member that the model declares."""
     return {name: _encoded(getattr(model, name)) for name in _names(type(model))}  # type: ignore[arg-type]
 
 
 def present_members(model: Any) -> dict[str, Any]:
-    """The JSON object of an answer without the members that are None."""
+    """Return the JSON object of an answer without the members that are None."""
     return {name: value for name, value in encode_model(model).items() if value is not None}
 
 
@@ -118,7 +118,7 @@ def _encoded(value: Any) -> Any:
 
 
 def decode_model(kind: type[_T], body: Mapping[str, Json]) -> _T:
-    """The answer of type ``kind`` that ``body`` holds; members that ``kind`` does not declare are ignored.
+    """Return the answer of type ``kind`` in ``body``; members that ``kind`` does not declare are ignored.
 
     Raises ``MalformedError``.
     """
@@ -126,7 +126,7 @@ def decode_model(kind: type[_T], body: Mapping[str, Json]) -> _T:
 
 
 def decode_member(kind: type, body: Mapping[str, Json], name: str) -> Any:
-    """One member of an answer of type ``kind``. The others may be missing or malformed."""
+    """Return one member of an answer of type ``kind``. The others may be missing or malformed."""
     return dict(_readers(kind))[name](body.get(name), name)
 
 
@@ -137,7 +137,7 @@ def _readers(kind: type) -> tuple[tuple[str, _Reader], ...]:
 
 
 def _reader(hint: Any, most: int | None = None) -> _Reader:
-    """The reader of values that are annotated with ``hint``; ``most`` bounds bytes and items."""
+    """Return the reader of values that are annotated with ``hint``; ``most`` bounds bytes and items."""
     arguments = get_args(hint)
     if get_origin(hint) is Annotated:
         base, mark = arguments
@@ -217,5 +217,5 @@ def read_problem(status: int, data: bytes) -> ShownProblem:
 
 
 def _printable(text: str) -> str:
-    """``text`` without characters that control a terminal, cut at 500."""
+    """Return ``text`` without characters that control a terminal, cut at 500."""
     return "".join(character if character.isprintable() else "?" for character in text[:500])

@@ -117,7 +117,7 @@ OPERATIONS: Final = (
 
 
 def head_path(epoch: int | None = None, since: int = 0) -> str:
-    """The address of the head of ``epoch``, by default of the latest one.
+    """Return the address of the head of ``epoch``, by default of the latest one.
 
     ``since`` is the size of the log of map heads that the client trusts; 0 if it trusts none.
     """
@@ -126,5 +126,5 @@ def head_path(epoch: int | None = None, since: int = 0) -> str:
 
 
 def consistency_path(log: str, size1: int, size2: int) -> str:
-    """The address of the consistency proof between two sizes of ``log``: ``heads`` or ``mutations``."""
+    """Return the address of the consistency proof between two sizes of ``log`` (``heads``, ``mutations``)."""
     return f"{CONSISTENCY.path}?log={log}&from={size1}&to={size2}"

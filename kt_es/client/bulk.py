@@ -106,6 +106,11 @@ def publish_all(
     neither in ``keys`` nor in a version that one of ``keys`` signed.
 
     Args:
+        client: The client of the directory, which several threads use.
+        accounts: The wanted accounts, which may be a generator.
+        keys: The private keys that sign, and the first authorized keys of new accounts.
+        progress: The callbacks for a progress bar.
+        merging: How the keys that an account has now are combined with the wanted keys.
         replace_keys: Drop the keys that an account has now; by default they stay beside the wanted keys.
         jobs: Number of threads.
         patience: Seconds that one account waits for an unavailable server. After that time
@@ -129,7 +134,11 @@ def plan_all(
     jobs: int = 8,
     patience: float = 600.0,
 ) -> list[Planned]:
-    """Return what ``publish_all`` would do now, in the order of ``accounts``. Nothing is signed or sent."""
+    """Return what ``publish_all`` would do now, in the order of ``accounts``. Nothing is signed or sent.
+
+    Args:
+        client, accounts, merging, replace_keys, jobs, patience: As for ``publish_all``.
+    """
     plans = _Plans(client, merging, replace_keys, patience)
     with ThreadPoolExecutor(jobs, thread_name_prefix="plan") as pool:
         return list(pool.map(plans.planned, accounts))

@@ -196,12 +196,18 @@ class Client:
     ) -> Proposal:
         """Build and sign a change of what ``before`` proves. Nothing is sent.
 
-        The history up to ``before`` is verified first: who signs a version vouches for all its keys.
+        The history up to ``before`` is verified first, because the signer of a version vouches for all its
+        keys.
 
         Args:
+            before: A verified lookup of the latest epoch.
+            profile: The keys of the account from then on.
+            signing_keys: Private keys. One of the new version and one of the current version must be among
+                them.
             new_authorized_keys: The keys that may sign the next version, by default those of ``before``.
             mine: The keys that the caller knows, by default ``signing_keys``.
             without: Authorized keys to remove. ``new_authorized_keys`` are then added to the other keys.
+            timeout: Seconds for the whole call; None for the client's own.
 
         Raises:
             RefusedError: ``unknown-keys``: the change would keep an authorized key that the caller does not
@@ -233,7 +239,9 @@ class Client:
         """Send ``submission``, and the same bytes again while the server is unavailable.
 
         Args:
+            submission: The signed change, as in a proposal.
             wait: Seconds that the server may take to answer with the verdict.
+            timeout: Seconds for the whole call; None for the client's own.
 
         Raises:
             RefusedError: The directory refused it; ``reason`` is the verdict.
@@ -272,6 +280,7 @@ class Client:
         """Look ``label`` up, build and sign the next version, submit it, and wait until it is proven.
 
         Args:
+            label, profile, signing_keys, new_authorized_keys, timeout: As for ``propose``.
             wait: Seconds that the server may take to answer with the verdict.
             retries: How often to build the change again, on the new state, if another change came first.
 

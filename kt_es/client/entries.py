@@ -256,6 +256,13 @@ def verify_memory(
     """Step "memory": ``sight`` and the memory of ``index`` can both be true.
 
     A contradiction that two signed heads prove is an ``EquivocationError``.
+
+    Args:
+        origin: The name of the directory.
+        configs: Its verified chain of configs, which has the keys of both heads.
+        index: The index of the account, 32 bytes.
+        account: The memory of the account, None at the first sight.
+        sight: What a verified lookup has just shown.
     """
     if account is None:
         return

@@ -52,8 +52,12 @@ def verify_proof(
 ) -> Lookup:
     """Verify a saved proof, and compare it with the state in ``store`` if there is one.
 
-    ``vouched`` is True if somebody other than the file vouches for ``pinned``. Evidence of a contradiction is
-    saved in ``store``.
+    Args:
+        file: The decoded file with the proof.
+        pinned: The key that the directory is known by.
+        store: The state of the client; evidence of a contradiction is saved there. None compares nothing.
+        vouched: Somebody other than the file vouches for ``pinned``.
+        slack: Milliseconds by which clocks may differ.
     """
     if store is None:
         return verify_proof_file(file, pinned, slack=slack)

@@ -69,10 +69,14 @@ def open_range(data: bytes) -> RangeAnswer:
 def verify_range(
     trusted: Trusted, label: str, answer: RangeAnswer, consistency: Sequence[bytes], *, first: int, last: int
 ) -> tuple[Trusted, VerifiedRange]:
-    """Verify the answer about ``label`` from epoch ``first`` on. Returns the new state and the range.
+    """Verify the answer about ``label`` from epoch ``first`` on. Return the new state and the range.
 
-    The answer may end before ``last``, the last epoch that was asked for. ``consistency`` leads from the
-    trusted checkpoint to the checkpoint of the answer.
+    Args:
+        trusted: The state of the client before this request.
+        label: The label that was asked for, not yet normalized.
+        answer: The decoded answer of the server. It may end before ``last``.
+        consistency: Proof from the trusted checkpoint to the checkpoint of the answer.
+        first, last: The epochs that were asked for, both included.
     """
     label = normalize_label(label, trusted.configs[0].config.label_policy)
     if answer.first != first or answer.first + len(answer.epochs) - 1 > last:

@@ -125,13 +125,18 @@ def verify_lookup(
     profile_wanted: bool = False,
     recall: Callable[[bytes], Account | None] = lambda index: None,
 ) -> tuple[Trusted, Lookup]:
-    """Verify the answer about ``label``. Returns the new state of the client and the lookup.
+    """Verify the answer about ``label``. Return the new state of the client and the lookup.
 
     Args:
+        trusted: The state of the client before this lookup.
+        label: The label that was asked for, not yet normalized.
+        answer: The decoded answer of the server.
+        profile: The bytes of the profile in the answer, None if the answer has none.
         consistency: Proof from the trusted checkpoint to the checkpoint of the answer.
         now: Milliseconds since 1970.
         epoch: The epoch that was asked for; None demands the latest epoch, and a fresh head.
         as_of: Names the source of ``now`` for people if it is not the clock of this machine.
+        slack: Milliseconds by which clocks may differ.
         profile_wanted: Refuse an answer without the profile, unless the profile was erased.
         recall: Returns the memory of the account at an index.
 

@@ -1,9 +1,9 @@
 """Following the heads of a directory by the states in a shared store, without a replay.
 
 The signer writes the state after an epoch before it publishes the head of the epoch (``EpochFold.prepare``).
-Who adopts the epoch compares the state with the signed head, reads the root page, and then answers from it.
-Verdicts are not decided again: monitors do that. A state that is missing or wrong is asked for once more and
-then refused: the caller goes on with the epoch before, and tries again.
+To adopt an epoch is to compare this state with the signed head and to read the root page. Answers are then
+about this epoch. Verdicts are not decided again: monitors do that. A state that is missing or wrong is read
+once more and then refused: the caller continues with the previous epoch, and tries again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from kt_es.merkle.log import LogState
 LEVELS = 3
 """Levels of pages that are read ahead: up to 273 pages."""
 JUMP = 64
-"""Epochs that are adopted one by one. Of more, the newest alone is adopted."""
+"""Up to this many new epochs are adopted one by one. If there are more, only the newest is adopted."""
 
 
 class Adoption:
@@ -68,8 +68,8 @@ class Adoption:
     def jump(self) -> Iterator[ReplayedEpoch]:
         """Adopt the newest published epoch if the next ones cannot all be adopted.
 
-        That is before the first one, if more than ``JUMP`` epochs lead to the newest, and if the next one was
-        pruned. Raises what ``Anchor`` and ``advance`` raise.
+        The next epochs cannot be adopted in three cases: no epoch is committed here yet, more than ``JUMP``
+        epochs lead to the newest, or the next epoch was pruned. Raises what ``Anchor`` and ``advance`` raise.
         """
         committed = self.ledger.committed
         if committed.epoch == 0:
@@ -83,7 +83,7 @@ class Adoption:
             yield from self.catch_up()
 
     def catch_up(self) -> Iterator[ReplayedEpoch]:
-        """Adopt the newest published epoch, after the head that was committed here was compared."""
+        """Compare the head that was committed here with the log, and adopt the newest published epoch."""
         if self.ledger.committed.epoch == 0:
             yield from self.jump()
             return
@@ -98,7 +98,7 @@ class Adoption:
 
         Raises:
             UnverifiedRowError: The shared store does not have what the signed head needs.
-            DivergenceError: The log holds something that cannot be.
+            DivergenceError: The log contradicts itself or what was verified here.
         """
         committed = self.ledger.committed
         if event.revision != committed.epoch:
@@ -110,7 +110,7 @@ class Adoption:
         return self._adopt(event, heads)
 
     def _adopt(self, event: Event, heads: LogState | None) -> ReplayedEpoch:
-        """Adopt the epoch of ``event``. ``heads`` is the log of heads that was seen, None if it was not."""
+        """Adopt the epoch of ``event``. ``heads`` is the log of heads if it was read, otherwise None."""
         head_event, published = _decoded(event)
         head = published.head
         if event.revision != head.epoch - 1:
@@ -153,9 +153,10 @@ class Adoption:
         return _End(revision, config)
 
     def _read_back(self, head: MapHead, records_next: int) -> _End:
-        """Read the records of an epoch from its end, which a state says is before ``records_next``.
+        """Read the records of an epoch backwards. By its state, the epoch ends before ``records_next``.
 
-        Only a signer reads all of them: who signs nothing needs no config that is not in force yet.
+        Only a signer reads all records of the epoch, to find the config of the next epoch. Other processes do
+        not need that config yet.
         """
         number, revision, config = head.log_size, records_next, None
         first = self._log_size_before(head.epoch) if self._completes else number - 1
@@ -164,7 +165,10 @@ class Adoption:
             event = next(iter(self._log.read(self._names.mutations, revision, 1)), None)
             start, encoded = (0, []) if event is None else decode_records(event.data)
             if start + len(encoded) != number:
-                raise DivergenceError(f"revision {revision} of {self._names.mutations} is not its last one")
+                raise DivergenceError(
+                    f"revision {revision} of {self._names.mutations} does not end with record {number - 1}, "
+                    "the last one under the head"
+                )
             number = start
             if self._completes:
                 records = [record for record in map(Record.decode, encoded) if record.sequence >= first]
@@ -172,13 +176,13 @@ class Adoption:
         return _End(records_next, (config or head.config_hash) if self._completes else None)
 
     def _log_size_before(self, epoch: int) -> int:
-        """Return how many records the epochs before ``epoch`` have."""
+        """Return the number of records in all epochs before ``epoch``."""
         for event in self._log.read(self._names.heads, epoch - 2, 1) if epoch > 1 else ():
             return _decoded(event)[1].head.log_size
         return 0
 
     def _verified(self, head: MapHead, event: HeadEvent, end: _End | None) -> tuple[Committed, list[Change]]:
-        """Return the state after an epoch, compared with its head, and the rows that the head brings."""
+        """Return the state after an epoch, compared with its head, and the rows that follow from the head."""
         for again in (False, True):
             try:
                 return self._state(head, event, end, again=again)
@@ -199,11 +203,14 @@ class Adoption:
         found = end or self._read_back(head, committed.records_next)
         config = committed.standing.config
         if found.records_next != committed.records_next:
-            raise DivergenceError(f"its records end elsewhere in {self._names.mutations}")
+            raise DivergenceError(
+                f"its records_next is {committed.records_next}, must be {found.records_next}: there the "
+                f"records of the epoch end in {self._names.mutations}"
+            )
         if found.config is not None and (config is None or config.config.hash != found.config):
             raise DivergenceError("its config is not the one in force after that epoch")
         self.ledger.map.warm(committed.root, 1)
-        # A lookup that needs a wrong page below the root says so. All others go on.
+        # A wrong page below the root fails only the lookups that need this page.
         with suppress(UnverifiedRowError):
             self.ledger.map.warm(committed.root, LEVELS)
         return committed, rows
@@ -215,10 +222,10 @@ class Adoption:
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """What the log says of the state after an epoch, and no head does.
+    """The parts of the state after an epoch that its head does not seal. The log of mutations has them.
 
-    ``records_next`` is as in ``Committed``. ``config`` is the hash of the config that is in force then, None
-    if it was not read.
+    ``records_next`` is as in ``Committed``. ``config`` is the hash of the config in force for the next epoch,
+    None if it was not read.
     """
 
     records_next: int
@@ -226,7 +233,7 @@ class _End:
 
 
 def _accepted(record: Record) -> bytes | None:
-    """Return the hash of the config that ``record`` accepted, None if it is about something else."""
+    """Return the hash of the config that ``record`` accepted, None if the record accepted no config."""
     content = record.item.content
     if record.verdict is not Verdict.CONFIG or not isinstance(content, bytes):
         return None
@@ -247,5 +254,5 @@ def _decoded(event: Event) -> tuple[HeadEvent, SignedMapHead]:
 def following(
     log: EventLog, names: StreamNames, ledger: Ledger, observe: Callable[[Record], None] | None = None
 ) -> Replay | Adoption:
-    """Return what follows the logs into ``ledger``: a replay, or over a shared store an adoption."""
+    """Return the follower of the logs into ``ledger``: a replay, or an adoption if the store is shared."""
     return (Adoption if ledger.store.is_shared else Replay)(log, names, ledger, observe)

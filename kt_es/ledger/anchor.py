@@ -34,7 +34,7 @@ from kt_es.ledger.ledger import Ledger, check_chain, config_chain
 from kt_es.ledger.rows import EMPTY_LOG, Committed
 from kt_es.merkle.map import EMPTY_ROOT
 
-# The errors after which a follower must not go on: the log is wrong, whatever is tried again.
+# The errors after which a follower must stop. The log is wrong, so trying again cannot help.
 WRONG_LOG = (DivergenceError, VerificationError)
 
 _HERE = "the data directory"
@@ -56,9 +56,10 @@ def check_commit(ledger: Ledger) -> None:
         return
     check_state(committed, ledger.tables.heads.event(committed.epoch), config_chain(ledger, committed))
     if committed.epoch < ledger.oldest:
-        # A shared store was pruned while this process was away: a later epoch is adopted.
+        # The shared store was pruned while this process did not run: a later epoch is going to be adopted.
         return
-    # Any index: the path of each begins at the root page, which has to hash to the root.
+    # Every path begins at the root page, so a proof for any index compares the hash of this page with the
+    # root.
     ledger.map.prove(committed.root, bytes(32))
 
 
@@ -89,7 +90,9 @@ def check_state(committed: Committed, event: HeadEvent, chain: Sequence[SignedCo
     )
     compare(where, fields, " by its head")
     if committed.root.version > committed.epoch:
-        raise DivergenceError(f"{where}: map_root is of epoch {committed.root.version}, which is to come")
+        raise DivergenceError(
+            f"{where}: map_root is of epoch {committed.root.version}, expected {committed.epoch} or earlier"
+        )
     if not 0 < committed.records_next <= committed.log.size:
         raise DivergenceError(
             f"{where}: records_next is {committed.records_next}, must be 1 to {committed.log.size}: "
@@ -204,7 +207,7 @@ class Anchor:
     def _missing(self, log: EventLog, epoch: int) -> UnavailableError | RollbackError:
         end = log.last_revision(self._stream) + 1
         if end >= epoch:
-            # The stream grew, or the log came back, between the two reads.
+            # Between the two reads the stream grew, or the log became reachable.
             return UnavailableError(f"{self._stream}: the head of epoch {epoch} cannot be read now")
         return RollbackError(
             f"the log was rolled back: {self._stream} has no head of epoch {epoch}, which was verified here; "
@@ -215,9 +218,10 @@ class Anchor:
 def contradiction(
     ledger: Ledger, epoch: int, ours: bytes, theirs: bytes, configs: Sequence[SignedConfig]
 ) -> EquivocationError | None:
-    """Return the error for two head events of ``epoch`` that contradict, None if there is no proof.
+    """Return the error for two contradicting head events of ``epoch``, None if nothing is proven.
 
-    It is a proof if the directory signed both; ``configs`` is its chain of configs, which has the keys.
+    The two events are a proof if the directory signed both. ``configs`` is its chain of configs, which has
+    the keys.
     """
     origin = ledger.committed.standing.origin
     try:

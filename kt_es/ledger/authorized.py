@@ -1,13 +1,14 @@
-"""Entries that are answered: of a shared store their signatures and epochs are verified, too.
+"""Entries for answers. The signatures and epochs of entries from a shared store are verified here.
 
 A leaf of the map has the hash of an entry. The hash covers neither the signatures beside the entry nor the
-epoch that accepted it, so whoever writes to a shared store can change both. Clients refuse such an answer.
-Here they are compared before they are answered, once for each row: ``SharedStore.remember`` keeps the
-outcome.
-A store of one process needs no second look, since its replay has decided about every row.
+epoch that accepted it, so whoever writes to a shared store can change both. Clients refuse such an answer. So
+this module verifies signatures and epochs before an answer has them, once for each row:
+``SharedStore.remember`` keeps the outcome. A store of one process needs no verification here, since its
+replay has decided about every row.
 
-Not covered: of several valid signatures one may be missing, if those that are left authorize the entry. The
-sequence number of a row, which no front end shows, is compared for a snapshot alone (``record_check``).
+Two changes are not found here. One of several valid signatures may be missing, if the remaining ones
+authorize the entry. And no front end shows the sequence number of a row, so only a snapshot verifies it
+(``record_check``).
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ def entry_at(ledger: Ledger, leaf: LeafRef | None) -> Mutation | None:
 def entries_at(
     ledger: Ledger, leaves: Sequence[LeafRef], check: RowCheck = lambda _leaf, _row: None
 ) -> list[tuple[StoredEntry, Mutation]]:
-    """Return what is stored of each leaf of the map, with the mutation in it.
+    """Return the stored entry of each leaf of the map, with the mutation in it.
 
     Args:
-        check: Raises ``UnverifiedRowError`` for a row that is not good enough for the caller.
+        check: A further check of a row. It raises ``UnverifiedRowError`` if the caller cannot use the row.
 
     Raises:
-        UnverifiedRowError: A row is missing, damaged or not the one of its leaf, or its signatures do not
-            authorize it, also after it was asked for again.
+        UnverifiedRowError: A row is missing, is damaged, has another hash than its leaf, or is not authorized
+            by its signatures. A second read from more replicas gave no better row.
     """
     stored = ledger.tables.entries.get_many(leaves)
     return [_verified(ledger, leaf, row, check) for leaf, row in zip(leaves, stored, strict=True)]
@@ -54,7 +55,8 @@ def entries_at(
 def record_check(ledger: Ledger) -> RowCheck:
     """Return a check of the sequence numbers in rows of a shared store, which no answer shows.
 
-    The number must be one of the records of the epoch that the leaf names, as the signed heads say.
+    The leaf of a row names an epoch. By the signed heads, the number must be one of the records of this
+    epoch.
     """
     if not ledger.store.is_shared:
         return lambda _leaf, _row: None
@@ -67,8 +69,8 @@ def record_check(ledger: Ledger) -> RowCheck:
         epoch = leaf.version
         if epoch < 1 or not size_at(epoch - 1) <= row.sequence < size_at(epoch):
             raise UnverifiedRowError(
-                f"the entry at index {leaf.index.hex()} names record {row.sequence}, which is not of epoch "
-                f"{epoch}, as the map says"
+                f"the entry at index {leaf.index.hex()} names record {row.sequence}; by the map, epoch "
+                f"{epoch} accepted the entry, and that record is not of this epoch"
             )
 
     return check
@@ -137,7 +139,7 @@ def history(
 
 
 def accepted_in(ledger: Ledger, committed: Committed, leaf: LeafRef, mutation: Mutation) -> int:
-    """Return the epoch that accepted ``mutation``, which ``leaf`` of the newest map names.
+    """Return the epoch that accepted ``mutation``, the entry of ``leaf`` in the newest map.
 
     Raises ``UnverifiedRowError`` if a page of a shared store names another epoch.
     """
@@ -160,12 +162,12 @@ class _Claims:
     def check(self, leaf: LeafRef, previous: bytes | None, later: Container[bytes]) -> None:
         """Raise ``UnverifiedRowError`` unless the epoch ``leaf.version`` accepted the entry of ``leaf``.
 
-        The maps of pruned epochs are gone. Of an entry that claims to be of one, only this is compared: the
-        oldest map that is kept has the entry, or one of those after it.
+        The maps of pruned epochs are deleted. If ``leaf.version`` is a pruned epoch, the oldest kept map must
+        have the entry or a later one; nothing else can be compared.
 
         Args:
-            previous: The hash of the entry before, None for a first version.
-            later: The hashes of the entry and of those after it.
+            previous: The hash of the previous version, None for a first version.
+            later: The hashes of this entry and of all later versions.
         """
         epoch = leaf.version
         fact = _fact(b"accepted", leaf, b"")
@@ -196,7 +198,10 @@ class _Claims:
         return None if leaf is None else leaf.entry_hash
 
     def _root_of(self, epoch: int) -> Root:
-        """Return the map of an epoch that says to have changed it: its root is of the same epoch."""
+        """Return the map of ``epoch``. Raise ``UnverifiedRowError`` if the epoch left the map unchanged.
+
+        An epoch that changes the map writes the root page itself, so the root has the version ``epoch``.
+        """
         _, head = head_at(self._ledger, epoch)
         before = head_at(self._ledger, epoch - 1)[1].map_root if epoch > 1 else MAP_EMPTY
         if head.map_root == before:

@@ -1,8 +1,8 @@
 """The store that many processes share: Apache Cassandra, by way of cassandra-driver.
 
-Reads ask one replica; with ``again``, and in scans, a majority of the replicas in the datacenter. Writes wait
-for a majority, too. So a read with ``again`` and a scan see every write that returned before, and other reads
-may miss one: whoever misses a row asks again.
+A read asks one replica. A read with ``again`` and a scan ask a majority of the replicas in the datacenter,
+and a write waits for a majority. So a read with ``again`` and a scan see every write that returned before.
+Another read may miss such a write: a caller that misses a row reads with ``again``.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class CassandraStore(Store):
     """A keyspace with the promises of ``store.Store`` for a shared store.
 
     A deleted row does not come back: see ``cassandra_tables.Table``. A row of the family ``about`` cannot be
-    deleted. ``sync`` makes no difference. ``SharedStore`` remembers the last ``problem``, and the operator of
-    the cluster sees to its disks.
+    deleted. ``sync`` makes no difference. ``problem`` is always None, since ``SharedStore`` remembers the
+    last one. ``is_full`` is always False, since the operator of the cluster watches its disks.
     """
 
     def __init__(self, session: CassandraSession) -> None:
@@ -43,7 +43,7 @@ class CassandraStore(Store):
 
     @classmethod
     def connect(cls, settings: CassandraSettings, patience: float = PATIENCE) -> CassandraStore:
-        """Connect to the cluster. Whether the keyspace exists shows the first read or write.
+        """Connect to the cluster. If the keyspace does not exist, the first read or write fails.
 
         Args:
             patience: Seconds after the first failed attempt of a statement until no further attempt begins.
@@ -90,9 +90,9 @@ class CassandraStore(Store):
         *,
         one: bool,
     ) -> list[bytes]:
-        """Put those of ``keys`` into ``found`` that are the newest of their partitions; return the others.
+        """Find those of ``keys`` that are the newest of their partitions; return the other keys.
 
-        Keys that are newer than the newest one do not exist.
+        A key that is newer than the newest row of its partition does not exist, and is not returned.
         """
         newest: dict[bytes, bytes] = {}
         partitions = list(_by_partition(table, keys))

@@ -27,13 +27,13 @@ from kt_es.ledger.cassandra_settings import CassandraSettings
 DRIVER_ERRORS = (DriverException, ErrorMessage, NoHostAvailable, ConnectionException, OSError)
 """What the driver raises, besides errors of its caller."""
 
-# Of the errors of several nodes, one of these says most.
+# If several nodes fail, the error of the first of these kinds is reported, because it says most.
 _TELLING = (AuthenticationFailed, Unauthorized, InvalidRequest, ssl.SSLError, Unavailable, Timeout)
 _NAMES_NOTHING = ("does not exist", "doesn't exist", "unconfigured table")
 
 
 def translated(error: Exception, settings: CassandraSettings, *, connecting: bool = False) -> KtError:
-    """Return the error of kt-es that says what ``error`` of the driver means.
+    """Return the error of kt-es for ``error`` of the driver.
 
     A TLS handshake that fails while a session is ``connecting`` is a wrong setting. Later it is an outage: a
     certificate of a node is wrong or has expired.
@@ -84,7 +84,7 @@ def translated(error: Exception, settings: CassandraSettings, *, connecting: boo
 
 
 def _causes(error: Exception) -> list[Exception]:
-    """Return the errors of the single nodes, or else ``error`` itself."""
+    """Return the errors of the single nodes, or ``error`` itself if it has none."""
     each = error.errors if isinstance(error, NoHostAvailable) else None
     return list(each.values()) if each and isinstance(each, dict) else [error]
 
@@ -96,7 +96,7 @@ def passes(error: Exception) -> bool:
 
 
 def _text(error: Exception) -> str:
-    """Return the message of an error in one line. Those of a node stand within other words."""
+    """Return the message of an error in one line, and of an error of a node only the node's own words."""
     if isinstance(error, NoHostAvailable):
         return "all are down"
     text = " ".join(str(error).split()) or type(error).__name__

@@ -19,13 +19,13 @@ _LOG = structlog.get_logger("kt_es.ledger")
 
 
 class Silent:
-    """The nodes that lately did not answer when another one did. Safe for threads."""
+    """The nodes that recently did not answer while another node answered. Safe for threads."""
 
     def __init__(self) -> None:
         self._until: dict[Host, float] = {}
 
     def note(self, asked: Sequence[Host], answered: Host | None) -> None:
-        """Note whom a statement was sent to, the first one first, and who answered it."""
+        """Note the nodes that a statement was sent to, in order, and the node that answered it."""
         for node in asked:
             if node is answered:
                 return
@@ -40,12 +40,13 @@ class Order(TokenAwarePolicy):  # type: ignore[misc]
 
     Without the random order each attempt would go to the same node first, even if that one hangs.
 
-    The driver makes the order while it is read, and shuffles one list for all statements. So a statement that
-    is sent again later would often go to its first node again. Here the whole order is made at once.
+    The policy of the driver makes the order of a statement step by step, and shuffles a list that all
+    statements share. So a statement that is sent again later would often go to its first node again. This
+    policy makes the whole order at once.
     """
 
     def __init__(self, datacenter: str | None, silent: Silent) -> None:
-        """Use nodes of ``datacenter`` alone, None for that of the contact points."""
+        """Use only nodes of ``datacenter``; None means the datacenter of the contact points."""
         super().__init__(DCAwareRoundRobinPolicy(datacenter or ""), shuffle_replicas=True)
         self._silent = silent
 
@@ -56,10 +57,10 @@ class Order(TokenAwarePolicy):  # type: ignore[misc]
 
 
 class Retries(RetryPolicy):  # type: ignore[misc]
-    """What the driver does itself: a node that fails is replaced by the next one at once.
+    """The retries that the driver makes itself: a node that fails is replaced by the next one at once.
 
-    Whatever needs a pause is left to ``CassandraSession``. A statement whose query was taken has its answer
-    from another node, and is not sent again when the connection to the silent one ends.
+    ``CassandraSession`` makes the retries after a pause. A statement whose query was taken (``_taken``) has
+    its answer from another node, so it is not sent again when the connection to the silent node ends.
     """
 
     def on_unavailable(self, *_: object, **__: object) -> tuple[int, None]:
@@ -81,7 +82,7 @@ class NodeLog(HostStateListener):  # type: ignore[misc]
         _LOG.info("a node of the shared store is up again", node=str(host.endpoint))
 
     def on_add(self, host: Host) -> None:
-        """A node is new, or known for the first time."""
+        """Do nothing: a node is new, or known for the first time."""
 
     def on_remove(self, host: Host) -> None:
-        """A node was removed from the cluster."""
+        """Do nothing: a node was removed from the cluster."""

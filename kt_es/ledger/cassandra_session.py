@@ -39,10 +39,10 @@ CONNECT = 5.0
 REPEAT = 1.0
 """Seconds without an answer after which a second node gets the statement, too. The first answer counts."""
 REQUEST = 7.0
-"""Seconds for one attempt of a statement, with the second node: more than ``REPEAT`` and the 5 s that a node
-itself waits for other replicas."""
+"""Seconds for one attempt of a statement, including the second node. This is more than ``REPEAT`` and the 5 s
+for which a node itself waits for other replicas."""
 PATIENCE = 20.0
-"""Seconds after the first failed attempt of a statement until no further attempt begins: for writers, since
+"""Seconds after the first failed attempt of a statement until no further attempt begins. This is for writers:
 an epoch that is given up begins anew."""
 READER_PATIENCE = 2.0
 """The same where somebody waits for an answer."""
@@ -122,14 +122,15 @@ class CassandraSession:
             self._cluster.register_listener(NodeLog())
             try:
                 self._session = self._cluster.connect()
-                # Of the schema the driver learns only which nodes hold which keys of the keyspace.
+                # This is all that the driver needs of the schema: which nodes hold which keys of the
+                # keyspace.
                 self._cluster.refresh_keyspace_metadata(settings.keyspace)
             except BaseException:
                 self._cluster.shutdown()
                 self._check_datacenter()
                 check_plain(settings)
                 raise
-        # Statements carry their own times.
+        # Each statement sets the times of its rows itself.
         self._session.use_client_timestamp = False
 
     def _check_datacenter(self) -> None:

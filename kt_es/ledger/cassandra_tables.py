@@ -144,7 +144,7 @@ class Table:
         return f"{self.select_all} WHERE {self.keys[0]} IN ? PER PARTITION LIMIT 1"
 
     def select_range(self, until: str, *, reverse: bool) -> str:
-        """Rows of one partition in order. ``until`` is ``<``, ``<=`` or empty for an open end."""
+        """Return rows of one partition in order. ``until`` is ``<``, ``<=`` or empty for an open end."""
         partition, rest = self.keys
         end = f" AND {rest} {until} ?" if until else ""
         order = "DESC" if reverse else "ASC"

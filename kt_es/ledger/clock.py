@@ -14,7 +14,7 @@ from kt_es.ledger.rows import Committed
 
 # How far clocks may differ, and how late a head may be.
 SLACK = 60_000
-# The promise of a directory whose config is not known yet.
+# ``max_interval`` that is assumed while the config of the directory is not known yet.
 UNKNOWN_INTERVAL = 60_000
 
 
@@ -71,7 +71,7 @@ def gap(before: Committed, after: Committed) -> Gap | None:
 
 
 def silence(committed: Committed, now: int) -> int:
-    """Return for how long there has been no head if that is longer than allowed, otherwise 0."""
+    """Return the time since the last head if it is longer than allowed, otherwise 0."""
     age = now - committed.standing.timestamp
     return age if committed.epoch and age > max_interval(committed.standing.config) + SLACK else 0
 

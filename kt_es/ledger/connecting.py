@@ -1,4 +1,4 @@
-"""A shared store that is connected when somebody needs it: a process may start while the store is away."""
+"""A shared store that is connected at its first use: a process can start while the store is unreachable."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from kt_es.ledger.store import Change, Store
 
 
 class ConnectingStore(Store):
-    """Connects at the first call, and at each further one until that succeeds.
+    """Connects at the first call, and tries again at each further call until one succeeds.
 
-    Every call may raise what ``connect`` raises: ``UnavailableError`` while the store is away, and
+    Every call may raise what ``connect`` raises: ``UnavailableError`` while the store cannot be reached, and
     ``ConfigError`` once it answers and cannot be used. ``SharedStore`` remembers the last ``problem``.
     """
 
     def __init__(self, connect: Callable[[], Store]) -> None:
         self._connect = connect
-        # Guards the fields below, also while a thread connects: the others wait for what it gets.
+        # Guards the fields below. A thread holds it while it connects, and the others wait for the result.
         self._lock = threading.Lock()
         self._store: Store | None = None
         self._closed = False
 
     def connected(self) -> Store:
-        """Return the store, which answers now or has answered before."""
+        """Return the store. It has answered at least once."""
         with self._lock:
             if self._closed:
                 raise ValueError("the shared store is closed")

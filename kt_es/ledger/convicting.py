@@ -26,7 +26,7 @@ _LOG = structlog.get_logger("kt_es.ledger")
 
 @contextmanager
 def keeping_evidence(data: Path | None) -> Iterator[None]:
-    """Save the evidence of an ``EquivocationError`` that the block raises below ``data``, if there is one."""
+    """Save evidence below ``data`` if the block raises ``EquivocationError``."""
     try:
         yield
     except EquivocationError as error:

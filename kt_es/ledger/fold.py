@@ -30,9 +30,9 @@ SLICE_BYTES = 8 << 20
 class EpochFold:
     """One epoch in the making: items in, records out, and on its marker the head and the commit.
 
-    Memory is bounded however long the epoch is: changes are written in slices, under the number of the coming
-    epoch. After a crash the same items write the same rows again. Rows that an unfinished epoch left behind
-    are deleted first, since the items need not be the same (``tables.Ahead``).
+    Memory is bounded whatever the length of the epoch: changes are written in slices, under the number of the
+    coming epoch. After a crash the same items write the same rows again. The items need not be the same, so
+    rows of an unfinished epoch are deleted first (``tables.AheadTable``).
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -119,9 +119,9 @@ class EpochFold:
         return records
 
     def appended(self, size: int) -> None:
-        """Write the nodes of the first ``size`` records to a shared store: the records are in the log now.
+        """Write the nodes of the first ``size`` records, which were appended to the log, to a shared store.
 
-        It gets no node of a record that may never be appended.
+        A shared store must not get the node of a record that may never be appended.
         """
         ripe = [node for node in self._nodes if _end(node[0]) <= size]
         self._nodes = [node for node in self._nodes if _end(node[0]) > size]
@@ -203,9 +203,9 @@ class EpochFold:
         return head, Committed(standing, self._root, self._log, self._base.heads, self._queue_next)
 
     def prepare(self, state: Committed, event: HeadEvent, records_next: int) -> None:
-        """Write everything that others need before ``event`` is published. A store of one process needs none.
+        """Write to a shared store everything that other processes need before ``event`` is published.
 
-        All records are appended. A later call writes nothing.
+        All records of the epoch must be appended. A second call, or a store of one process, writes nothing.
         """
         if self._ledger.store.is_shared and not self._is_prepared:
             if state.epoch == 1 and self._tables.heads.get(1, again=True) not in (None, event.encode()):
@@ -217,7 +217,7 @@ class EpochFold:
             changes = list(self._puts)
             changes += self._tables.pages.put_replaced(event, state.epoch, bytes(self._replaced))
             self._ledger.store.write(changes)
-            # After all others: who finds the state finds everything that it leads to.
+            # The state is written last, so a reader that finds it finds all rows that it refers to.
             self._ledger.store.write(
                 self._tables.states.put_published(event, replace(state, records_next=records_next))
             )
@@ -266,8 +266,8 @@ def _parts(staged: list[tuple[bytes, bytes]], size: int) -> Iterator[list[tuple[
 class _Accepted:
     """What the epoch has accepted, index to entry hash: the last slice in memory, the rest in the store.
 
-    Until this run has written a slice, the store is not asked: then it has no entry of the epoch. Without a
-    table everything stays in memory, some 200 bytes for each entry.
+    The store has no entry of the epoch before this run has written a slice, so it is not read until then.
+    Without a table all hashes stay in memory, about 200 bytes for each entry.
     """
 
     def __init__(self, entries: EntryTable | None, epoch: int) -> None:
@@ -278,13 +278,13 @@ class _Accepted:
         self._is_flushed = False
 
     def flushed(self) -> None:
-        """Note that everything accepted so far is in the store now."""
+        """Note that the store has everything that was accepted so far."""
         if self._entries is not None:
             self._is_flushed = True
             self._recent = {}
 
     def expect(self, indices: Sequence[bytes]) -> None:
-        """Read from the store, in one call, what ``get`` is going to be asked for."""
+        """Read the hashes at ``indices`` from the store in one call, for later calls of ``get``."""
         if self._is_flushed and self._entries is not None:
             stored = self._entries.get_many([LeafRef(index, b"", self._epoch) for index in indices])
             self._stored = dict(zip(indices, stored, strict=True))

@@ -18,13 +18,16 @@ from kt_es.merkle.log import LogState
 
 
 def config_of(chain: Sequence[SignedConfig], config_hash: bytes, where: str) -> Config:
-    """The config that was in force when the head was signed: a change holds from the next epoch on."""
+    """Return the config of ``chain`` that was in force when the head was signed.
+
+    The last config of the chain may be newer than that, since a change holds from the next epoch on.
+    """
     for signed in reversed(chain):
         if signed.config.hash == config_hash:
             return signed.config
     raise DivergenceError(
-        f"{where}: the config in force is {chain[-1].config.hash.hex()}, neither it nor one before it is "
-        f"{config_hash.hex()}, as its head says"
+        f"{where}: it names the config {config_hash.hex()}, which is not in the chain of configs that ends "
+        f"with {chain[-1].config.hash.hex()}"
     )
 
 

@@ -84,8 +84,8 @@ class Ledger:
     def resume(self) -> None:
         """Read the committed state from the store again. Only the writer may call it, before it writes.
 
-        A commit that failed for want of space may be stored nevertheless. Raises ``DiskFullError`` while
-        nothing can be written, and ``DivergenceError`` if what is stored is damaged.
+        A commit that failed because the disk was full may be stored nevertheless. Raises ``DiskFullError``
+        while the disk is full, and ``DivergenceError`` if the stored state is damaged.
         """
         self.store.ensure_writable()
         self._load()
@@ -109,7 +109,7 @@ class Ledger:
 
     @property
     def _has_rows(self) -> bool:
-        """Whether the store has to be read now. Before the first epoch ``Adoption`` reads a shared one."""
+        """Whether the store has to be read now. Before the first epoch ``Adoption`` reads a shared store."""
         return self.committed.epoch > 0 or not self.store.is_shared
 
     def begins_under(self, key: PublicKey) -> None:
@@ -189,8 +189,8 @@ def check_pinned(ledger: Ledger, *, in_force: bool = False) -> None:
     published was replayed, since a rotation to the key may stand in any epoch. An empty ledger passes.
 
     Args:
-        in_force: Require that the latest head is under the config of the pinned key or a later one. Without
-            it, the next head may be the first such head.
+        in_force: Require that the latest head is under the config of the pinned key or a later config. By
+            default the next head may be the first such head.
     """
     committed = ledger.committed
     if committed.epoch:
@@ -223,7 +223,7 @@ def check_key(chain: Sequence[SignedConfig], epoch: int, config_hash: bytes, pin
 
 
 def last_head(ledger: Ledger) -> tuple[HeadEvent, MapHead]:
-    """Return the head of the committed epoch, which every process keeps itself."""
+    """Return the head of the committed epoch. Every process keeps this head in its own store."""
     epoch = ledger.committed.epoch
     event = ledger.tables.heads.event(epoch)
     return event, decoded_head(epoch, event.smh_bytes).head

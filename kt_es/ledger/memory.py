@@ -1,4 +1,4 @@
-"""A store in memory: what a process without a disk keeps to itself, and the store of many tests."""
+"""A store in memory, for the private rows of a process without a disk, and for tests."""
 
 from __future__ import annotations
 

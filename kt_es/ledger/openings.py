@@ -26,7 +26,7 @@ class Missing(Enum):
 
 
 class Openings(Protocol):
-    """What a process has of the openings; the streams have the others."""
+    """The openings that a process has itself. All others are only in their streams."""
 
     def get(self, index: bytes, entry_hash: bytes) -> Opening | Missing:
         """Return the opening of one entry. ``DivergenceError`` if it is damaged."""
@@ -67,8 +67,8 @@ def opening_size(_key: bytes, opening: Opening) -> int:
 class OpeningTable:
     """Openings, the private side of the directory, and the position in the log up to which they are stored.
 
-    An erased opening leaves an empty row. So it does not count as one that is still to come, and it cannot
-    come back.
+    An erased opening leaves an empty row. So the opening does not count as one that has not arrived yet, and
+    it cannot come back.
     """
 
     FAMILY: ClassVar = "openings"
@@ -99,13 +99,13 @@ class OpeningTable:
         self.store.write([(self.FAMILY, index + entry_hash, b"")], sync=False)
 
     def keep(self, index: bytes, opening: Opening) -> None:
-        """Nothing: whoever follows the streams stores it with its position."""
+        """Do nothing: the follower of the streams stores the opening together with its position."""
 
     def add(self, index: bytes | None, event: Event) -> None:
         """Store an event of the stream of ``index`` and its position in one write.
 
-        Without ``index``, only the position is stored. The write is not synced: after a failure of the
-        machine both come from the streams again. Raises ``MalformedError`` for an event that is neither an
+        Without ``index``, only the position is stored. The write is not synced: after a crash of the machine
+        both are read from the streams again. Raises ``MalformedError`` for an event that is neither an
         opening nor an erasure.
         """
         changes = [] if index is None else self._changes(index, event)
@@ -127,7 +127,7 @@ def read_opening(
 ) -> Opening | Missing:
     """Find the opening of one entry among the events of its stream, for readers whose table is behind.
 
-    Of several openings that claim to be of this entry, ``opens`` recognizes the true one.
+    Several openings may claim to be of this entry; ``opens`` recognizes the true one.
     """
     found: Opening | Missing = Missing.UNKNOWN
     for event in events:
@@ -139,6 +139,6 @@ def read_opening(
                 if opening.entry_hash == entry_hash and opens(opening):
                     found = opening
         except MalformedError:
-            # The follower that fills the table logs it.
+            # The follower that fills the table logs this event.
             continue
     return found

@@ -75,7 +75,7 @@ class PageTable:
     def prune(self, oldest: int) -> int:
         """Delete the pages that no epoch from ``oldest`` on needs, and return how many.
 
-        A page that an epoch replaced is needed by the epochs before it alone. If the process ends in between,
+        A page that an epoch replaced is needed only by earlier epochs. If the process ends during the call,
         the next call does the rest.
         """
         count = 0
@@ -92,7 +92,7 @@ class PageTable:
         return self.store.get_many(self.FAMILY, keys, again=again)
 
     def replaced(self, pages: Pages) -> bytes:
-        """Return the keys that ``put_replaced`` gets when the epoch ends: none here, ``put`` listed them."""
+        """Return the keys for ``put_replaced`` at the end of the epoch: none, because ``put`` lists them."""
         return b""
 
     def put_replaced(self, event: HeadEvent, epoch: int, keys: bytes) -> list[Change]:
@@ -104,14 +104,14 @@ class PageTable:
 
         The keys of earlier versions had no part of the hash, and replaced pages were not listed. Each page is
         read, hashed and written under its new key, and listed if it was replaced. Pages of an epoch that was
-        not finished are deleted. The first page comes last, so it tells whether the next start has to do the
-        rest of an interrupted conversion.
+        not finished are deleted. The first page is converted last. If it still has its old key at the next
+        start, the conversion was interrupted and continues.
 
         Args:
             newest: The epoch that wrote the root page of the committed map; 0 before the first one.
 
         Raises:
-            ConfigError: The directory is open to be read alone.
+            ConfigError: The directory is open for reading only.
             DivergenceError: A page is damaged.
         """
         first, _ = next(self.store.scan(self.FAMILY), (b"", b""))

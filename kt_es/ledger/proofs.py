@@ -1,8 +1,8 @@
 """Heads of all epochs, and proofs about both logs, from the rows of a ledger.
 
-Rows that other processes may write, those of a shared store, are not trusted: each proof from them is
-verified against the committed state before it is returned. If it does not verify, all of its rows are asked
-for once more, and then refused by ``UnverifiedRowError``.
+Other processes may write rows of a shared store, so these rows are not trusted. Each proof from them is
+verified against the committed state before it is returned. If the proof fails, all of its rows are read once
+more. If it fails again, ``UnverifiedRowError`` is raised.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def prove_smh(ledger: Ledger, committed: Committed, epoch: int) -> tuple[bytes, 
 
 
 def _included(ledger: Ledger, committed: Committed, epoch: int, *, again: bool) -> tuple[HeadEvent, Proof]:
-    """Return a head event whose SMH is in the log of heads, and the proof. Nothing else of it is verified."""
+    """Return a head event and the proof of its SMH. Other parts of the event are not verified."""
     size = committed.heads.size
     event = ledger.tables.heads.event(epoch, again=again)
     proof = _proof(ledger, HEADS_LOG, plan_inclusion(epoch - 1, size), again=again)
@@ -72,7 +72,7 @@ def _included(ledger: Ledger, committed: Committed, epoch: int, *, again: bool) 
 def _check_event(
     ledger: Ledger, committed: Committed, event: HeadEvent, smh: SignedMapHead, heads_root: bytes
 ) -> None:
-    """Verify a head event whose SMH is in the log of heads. ``heads_root`` is that of the log with it."""
+    """Verify a head event whose SMH is in the log of heads, with the root ``heads_root`` up to this head."""
     head, in_force, where = smh.head, committed.standing.config, f"head of epoch {smh.head.epoch}"
     try:
         if in_force is not None and in_force.config.hash == head.config_hash:
@@ -86,12 +86,12 @@ def _check_event(
 
 
 def is_published(ledger: Ledger, epoch: int, event: HeadEvent) -> bool:
-    """Return whether ``event`` is the head of ``epoch`` that was committed here, whose row may be lost."""
+    """Return whether ``event`` is the head of ``epoch`` that was committed here. Its row may be lost."""
     committed, leaf = ledger.committed, log_leaf_hash(event.smh_bytes)
     if committed_leaves(ledger, HEADS_LOG, epoch - 1, [leaf])[0] != leaf:
         return False
     root = _twice(ledger, lambda again: _root_at(ledger, HEADS_LOG, epoch, committed.heads, again=again))
-    config_chain(ledger, committed)  # raises if rows are lost: after this the event is wrong, or nothing
+    config_chain(ledger, committed)  # raises if rows are lost, so a failure below means a wrong event
     try:
         _check_event(ledger, committed, event, decoded_head(epoch, event.smh_bytes), root)
         return True
@@ -102,7 +102,7 @@ def is_published(ledger: Ledger, epoch: int, event: HeadEvent) -> bool:
 def head_at(ledger: Ledger, epoch: int) -> tuple[bytes, MapHead]:
     """Return the published SMH of an epoch up to the committed one, and the head in it.
 
-    That of a shared store is verified.
+    An SMH from a shared store is verified.
     """
     if ledger.store.is_shared:
         smh, _ = prove_smh(ledger, ledger.committed, epoch)
@@ -114,7 +114,7 @@ def head_at(ledger: Ledger, epoch: int) -> tuple[bytes, MapHead]:
 def roots_from(ledger: Ledger, root: Root, first: int, last: int) -> Iterator[tuple[bytes, Root]]:
     """Yield the SMH and the map of each epoch from ``first``, whose map is ``root``, up to ``last``.
 
-    A map whose root is another than that of the epoch before was written in its own epoch.
+    If the root of a map differs from that of the previous epoch, its own epoch wrote the map.
     """
     for epoch in range(first, last + 1):
         smh, head = head_at(ledger, epoch)
@@ -126,8 +126,8 @@ def roots_from(ledger: Ledger, root: Root, first: int, last: int) -> Iterator[tu
 def map_root_at(ledger: Ledger, committed: Committed, epoch: int) -> Root:
     """Return the map at the end of ``epoch``, from 1 up to the epoch of ``committed``.
 
-    A head has the hash of the root, not the epoch that wrote it. That is the first epoch with this root: a
-    map never returns to an earlier state, since versions only grow.
+    A head has the hash of the root, but not the epoch that wrote the root. This is the first epoch with this
+    root, because versions only grow and a map never returns to an earlier state.
     """
     if epoch == committed.epoch:
         return committed.root
@@ -184,7 +184,7 @@ def committed_leaves(
 ) -> Sequence[bytes | None]:
     """Return the leaves of a log from ``start`` on that were committed here, as many as are ``expected``.
 
-    Those of a shared store are verified, and so are the expected ones, which need no stored leaf.
+    Leaves from a shared store are verified. If the expected leaves verify, no stored leaf is needed.
     """
     committed, nodes = ledger.committed, ledger.tables.nodes
     if not ledger.store.is_shared:
@@ -239,7 +239,7 @@ def proven_erasure(
 ) -> StoredErasure | None:
     """Return the erasure of one entry; None if it was not erased up to ``committed``.
 
-    A shared store may have rows of aborted epochs, and forged ones. A row counts if the log has its record.
+    A shared store may have forged rows and rows of aborted epochs. A row counts if the log has its record.
     """
     for erasure in ledger.tables.erasures.up_to(committed.epoch, index, entry_hash):
         if not ledger.store.is_shared or _is_logged(ledger, committed, erasure):
@@ -248,7 +248,7 @@ def proven_erasure(
 
 
 def _is_logged(ledger: Ledger, committed: Committed, erasure: StoredErasure) -> bool:
-    """Return whether the log of mutations has the record of ``erasure``, and in its epoch."""
+    """Return whether the log of mutations has the record of ``erasure`` in the epoch that the row names."""
     sequence, epoch, size = erasure.sequence, erasure.epoch, committed.log.size
     first = head_at(ledger, epoch - 1)[1].log_size if epoch > 1 else 0
     if epoch < 1 or not first <= sequence < head_at(ledger, epoch)[1].log_size:
@@ -257,7 +257,7 @@ def _is_logged(ledger: Ledger, committed: Committed, erasure: StoredErasure) -> 
 
     def attempt(again: bool) -> bool:
         proof = _proof(ledger, MUTATIONS_LOG, plan_inclusion(sequence, size), again=again)
-        # One of the two is in the log, or the proof is wrong.
+        # Try the record of the row and the stored leaf. If neither is in the log, the proof itself is wrong.
         for leaf in (record, ledger.tables.nodes.leaves(MUTATIONS_LOG, sequence, 1, again=again)[0]):
             if leaf and log_root_from_inclusion(sequence, size, leaf, proof) == committed.log.root():
                 return leaf == record
@@ -267,7 +267,7 @@ def _is_logged(ledger: Ledger, committed: Committed, erasure: StoredErasure) -> 
 
 
 def _twice(ledger: Ledger, attempt: Callable[[bool], _T]) -> _T:
-    """Return what ``attempt`` returns, at the second time with rows that are read again."""
+    """Return what ``attempt`` returns. If the first attempt fails, the second one reads the rows again."""
     try:
         return attempt(False)
     except (UnverifiedRowError, MalformedError, VerificationError):

@@ -24,6 +24,10 @@ from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rows import Committed
 
 
+def _regrouped(revision: int) -> DivergenceError:
+    return DivergenceError(f"records event {revision}: it has other records than it must have")
+
+
 @dataclass(frozen=True, slots=True)
 class ReplayedEpoch:
     """One epoch that was verified and committed."""
@@ -95,7 +99,7 @@ class Replay:
         except DivergenceError:
             if self._verify_signatures:
                 raise
-        # Something differs. Signatures are verified now, to name the record that is wrong.
+        # The epoch differs from its head. Replay it again with signatures, to name the wrong record.
         return self._replay(head_event, published, True)
 
     def _begin(self) -> None:
@@ -139,23 +143,23 @@ class Replay:
             for packed in replay_records(fold, records, order, packer, verify_signatures=verify):
                 number, data = read.popleft()
                 if packed != data:
-                    raise DivergenceError(f"records event {number}: its records are grouped otherwise")
+                    raise _regrouped(number)
             if self._observe is not None:
                 for record, _ in records:
                     self._observe(record)
             revision += 1
         if read:
-            raise DivergenceError(f"records event {read[0][0]}: its records are grouped otherwise")
+            raise _regrouped(read[0][0])
         if fold.sequence != published.log_size:
             raise DivergenceError(
-                f"head of epoch {fold.epoch.number}: says {published.log_size} records, "
-                f"its marker's record is number {fold.sequence - 1}"
+                f"head of epoch {fold.epoch.number}: covers {published.log_size} records, must cover "
+                f"{fold.sequence}: the record of its marker is number {fold.sequence - 1}"
             )
         return revision
 
 
 class RecordReader:
-    """Reads events of one stream by ascending revision: one page of events serves many epochs."""
+    """Reads events of one stream by ascending revision. One read brings the events of many epochs."""
 
     def __init__(self, log: EventLog, stream: str) -> None:
         self._log = log
@@ -204,7 +208,7 @@ def decoded_records(event: Event, sequence: int) -> list[tuple[Record, bytes]]:
 
 
 class RecordOrder:
-    """Checks that records have the items of the queue without a gap: no event was skipped or reordered."""
+    """Checks that records follow the order of the queue's items: no item was skipped or reordered."""
 
     def __init__(self, committed: Committed) -> None:
         self._revision = committed.queue_next - 1
@@ -230,7 +234,15 @@ def replay_records(
     *,
     verify_signatures: bool = True,
 ) -> list[bytes]:
-    """Decide the items of ``records`` again, compare them, and return the record events that they close."""
+    """Decide the items of ``records`` again, compare them, and return the record events that they close.
+
+    Args:
+        fold: The epoch that the records belong to.
+        records: Consecutive records, with the bytes of each.
+        order: Checks the order of the queue's items over the calls for one epoch.
+        packer: Packs the records of the epoch into events, over the calls.
+        verify_signatures: Verify the signatures of mutations; otherwise the recorded verdicts are trusted.
+    """
     sealed = None if verify_signatures else [record.verdict for record, _ in records]
     for record, _ in records:
         order.check(record.sequence, record.item)

@@ -24,11 +24,12 @@ def prune(ledger: Ledger, keep: int, problem: Callable[[str], None] = _refuse) -
     """Delete the pages that none of the last ``keep`` epochs needs, and return how many.
 
     Heads, records, entries and nodes of the logs stay: both logs can be replayed and proven in full. Lookups
-    and histories of older epochs are refused from then on. Nobody else may use a store on disk; a shared one
-    stays in use.
+    and histories of older epochs are refused from then on. No other process may use a store on disk during
+    the call; a shared store may stay in use.
 
     ``problem`` is called with a sentence for each list of pages in a shared store that is missing or wrong.
-    What it should name stays stored, and takes space alone. By default the sentence is raised.
+    The pages that such a list should name stay stored. They take space and do no other harm. By default the
+    sentence is raised as an error.
 
     Raises ``ConfigError`` if ``keep`` is not at least 1, or if there is no epoch yet.
     """
@@ -36,7 +37,7 @@ def prune(ledger: Ledger, keep: int, problem: Callable[[str], None] = _refuse) -
     if keep < 1:
         raise ConfigError(f"{keep} epochs cannot be kept: keep 1 or more")
     oldest = max(ledger.oldest, ledger.committed.epoch - keep + 1)
-    # Before the first page goes, so that nobody reads an epoch that is not whole.
+    # The bound is written before any page is deleted, so that nobody reads an incomplete epoch.
     ledger.store.write([ledger.tables.states.put_oldest(oldest)])
     ledger.oldest = oldest
     if isinstance(ledger.tables, SharedTables):
@@ -45,10 +46,10 @@ def prune(ledger: Ledger, keep: int, problem: Callable[[str], None] = _refuse) -
 
 
 def _prune_shared(ledger: Ledger, tables: SharedTables, oldest: int, problem: Callable[[str], None]) -> int:
-    """Delete what the epochs up to ``oldest`` have replaced, epoch by epoch, and the states before it.
+    """Delete the pages that the epochs up to ``oldest`` replaced, and the states before ``oldest``.
 
-    A list counts if it is the one of the published head. Lists of aborted epochs may name other pages. Pages
-    that a kept epoch needs are never deleted, whatever a list says.
+    A list counts only if its key names the published head. Lists of aborted epochs may name other pages.
+    Pages that a kept epoch needs are never deleted, whatever a list says.
     """
     root, count = map_root_at(ledger, ledger.committed, oldest), 0
     newest = oldest.to_bytes(VERSION_SIZE)
@@ -66,7 +67,7 @@ def _prune_shared(ledger: Ledger, tables: SharedTables, oldest: int, problem: Ca
     before = map_root_at(ledger, ledger.committed, first - 1) if first > 1 else EMPTY_ROOT
     for epoch, (smh, after) in enumerate(roots_from(ledger, before, first, oldest), first):
         count += tables.pages.prune_epoch(epoch, smh, check, problem)
-        # Whatever else an epoch replaces, it replaces the topmost page.
+        # An epoch that changes the map always replaces the topmost page.
         if after != before and tables.pages.has_top(before):
             problem(
                 f"no list of the pages that epoch {epoch} has replaced names the topmost one: pages that no "
@@ -82,14 +83,14 @@ def _prune_shared(ledger: Ledger, tables: SharedTables, oldest: int, problem: Ca
 def check_epoch(ledger: Ledger, epoch: int, problem: Callable[[str], None]) -> int:
     """Compare every page and every entry of ``epoch`` with its head, and return the number of entries.
 
-    ``problem`` is called with a sentence for everything that is missing, damaged or another one.
+    ``problem`` is called with a sentence for every row that is missing, damaged or wrong.
 
     Raises ``ConfigError`` for an epoch that is not kept here.
     """
     _require_epoch(ledger)
     newest, begun = ledger.committed.epoch, ledger.tables.states.beginning().epoch
     if begun and epoch != newest:
-        # The heads before the snapshot would tell which epoch wrote the root page of a later one.
+        # Which epoch wrote the root page of a later epoch is known only from the heads before the snapshot.
         raise ConfigError(f"the directory began with a snapshot: of it only epoch {newest} can be checked")
     if not ledger.oldest <= epoch <= newest:
         raise ConfigError(f"epoch {epoch} is not kept here: choose one from {ledger.oldest} to {newest}")
@@ -115,7 +116,7 @@ def check_epoch(ledger: Ledger, epoch: int, problem: Callable[[str], None]) -> i
 def _check_lists(
     ledger: Ledger, tables: SharedTables, epoch: int, root: Root, problem: Callable[[str], None]
 ) -> None:
-    """Compare the lists of the pages that ``epoch`` has replaced with the map before it and at ``root``."""
+    """Compare the lists of the pages that ``epoch`` replaced with the maps before and after it."""
     smh, _ = head_at(ledger, epoch)
     named = {key for _, keys in tables.pages.listed(epoch, smh, problem) for key in keys}
     try:

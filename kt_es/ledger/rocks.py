@@ -11,7 +11,7 @@ from pathlib import Path
 from rocksdict import CompactOptions, DbClosedError, Rdict, WriteBatch
 
 from kt_es.errors import ConfigError, DiskFullError, DivergenceError, KtError
-from kt_es.ledger.rocks_database import OwnLockError, RocksDatabase, exists, open_to_write, open_view
+from kt_es.ledger.rocks_database import OwnLockError, RocksDatabase, damage, exists, open_to_write, open_view
 from kt_es.ledger.store import Change, Store, after_prefix
 from kt_es.process.space import has_space, is_full
 
@@ -29,9 +29,9 @@ class RocksStore(Store):
     during a write that syncs itself. Memory is bounded by ``CACHE_BYTES`` for blocks, indexes and filters
     together, and by ``WRITE_BUFFERS_BYTES`` for the write buffers of all families.
 
-    After a write has found the disk full, RocksDB takes no more writes, and it would resume by itself only
-    with 16 MiB free. So the database is replaced by a view of its files, which goes on answering. When there
-    is space, it is opened again, which recovers what was written, as after a crash.
+    After a write has found the disk full, RocksDB refuses all writes, and it would resume by itself only with
+    16 MiB free. So the database is replaced by a view of its files, which answers reads. Once there is space,
+    the database is opened again. As after a crash, this recovers what was written.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class RocksStore(Store):
 
     @classmethod
     def view(cls, directory: Path, families: Sequence[str]) -> RocksStore:
-        """Open what is in ``directory`` now to read it, even while another process goes on writing there.
+        """Open the present state of ``directory`` for reading, even while another process writes there.
 
         Raises:
             ConfigError: There is no store.
@@ -238,5 +238,5 @@ class RocksStore(Store):
         if isinstance(error, DbClosedError):
             return ValueError(f"the store in {self._directory} is closed")
         if str(error).startswith("Corruption"):
-            return DivergenceError(f"the data in {self._directory} is damaged: {error}")
-        return KtError(f"the store in {self._directory} failed: {error}")
+            return DivergenceError(damage(self._directory, error))
+        return KtError(f"the store in {self._directory} failed: {error}; look at the disk, then start again")

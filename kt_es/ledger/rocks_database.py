@@ -27,7 +27,7 @@ VIEW_ATTEMPTS = 20
 
 
 class OwnLockError(LockedError):
-    """This process still has the lock: a reader uses a database that was replaced."""
+    """This process still has the lock, because a reader still uses the database that was replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def open_view(directory: Path, families: Sequence[str]) -> RocksDatabase:
             if _files(directory) == before:
                 raise _opening_error(directory, error) from None
             continue
-        # RocksDB lists the tables first, and misses a table that is written from the journal after that.
+        # RocksDB lists the tables first. It misses a table that is written from the journal after that.
         if _files(directory) == before:
             return RocksDatabase.of(rocks, families, is_view=True)
         rocks.close()
@@ -90,6 +90,13 @@ def _open(directory: Path, families: Sequence[str], access: AccessType) -> Rdict
     cache = Cache(CACHE_BYTES)  # all families share it
     columns = {name: _options(cache) for name in families}
     return Rdict(str(directory), _options(cache), column_families=columns, access_type=access)
+
+
+def damage(directory: Path, problem: object) -> str:
+    """Return the message for damaged data in ``directory``."""
+    return (
+        f"the data in {directory} is damaged: {problem}; delete the directory, and it is built from the log"
+    )
 
 
 def exists(directory: Path) -> bool:
@@ -127,7 +134,8 @@ def _options(cache: Cache) -> Options:
     options.set_level_compaction_dynamic_level_bytes(True)
     options.set_max_background_jobs(2)
     options.set_keep_log_file_num(2)
-    # A torn end of the write-ahead log was never acknowledged. Damage before the end must not count as one.
+    # An incomplete record at the end of the write-ahead log was never acknowledged, so it is dropped. Damage
+    # before the end is an error.
     options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
     return options
 
@@ -140,5 +148,5 @@ def _opening_error(directory: Path, error: Exception) -> KtError:
         locked = OwnLockError if "lock hold by current process" in problem else LockedError
         return locked(f"{directory} is in use by another process; stop it first or use another directory")
     if problem.startswith("Corruption") or "existing log file" in problem:
-        return DivergenceError(f"the data in {directory} is damaged: {problem}")
+        return DivergenceError(damage(directory, problem))
     return ConfigError(f"{directory} cannot be used as a data directory: {problem}")

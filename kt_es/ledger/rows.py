@@ -1,4 +1,4 @@
-"""What the tables store beside the map: the state after an epoch, and accepted erasures."""
+"""Rows beside the map: the state after an epoch, and accepted erasures."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class StateTable:
         return self._get(self.BEGINNING, Beginning.decode) or Beginning()
 
     def put_published(self, event: HeadEvent, state: Committed) -> list[Change]:
-        """Write the state for other processes, before ``event`` publishes the epoch. There are none here."""
+        """Return the rows for other processes, to be written before ``event`` is published: here none."""
         return []
 
     def put_oldest(self, epoch: int) -> Change:
@@ -132,7 +132,7 @@ class StateTable:
     def oldest(self) -> int:
         """Return the oldest epoch whose pages are all kept.
 
-        That is the bound of the last ``prune``, the epoch of the snapshot that the data began with, or 1.
+        It is the bound of the last ``prune``, the epoch of the snapshot that the data began with, or 1.
         """
         pruned = int.from_bytes(self.store.get(self.FAMILY, self.OLDEST) or b"")
         return max(1, pruned, self.beginning().epoch)
@@ -187,7 +187,7 @@ class ErasureTable:
         return [(self.FAMILY, key, None) for found, key in self._scan(b"") if found.epoch > epoch]
 
     def is_empty(self) -> bool:
-        """Return whether there is none, whatever its epoch."""
+        """Return whether there is no erasure of any epoch."""
         return next(self._scan(b""), None) is None
 
     def _scan(self, of: bytes) -> Iterator[tuple[StoredErasure, bytes]]:

@@ -23,7 +23,7 @@ class SharedPageTable(PageTable):
     REPLACED: ClassVar = "replaced"
 
     def put(self, epoch: int, pages: Pages) -> list[Change]:
-        """Write pages, and delete none: another signer may be writing the same epoch."""
+        """Write the new pages. No page is deleted, because another signer may be writing the same epoch."""
         return [(self.FAMILY, key, page) for key, page in pages if page is not None]
 
     def replaced(self, pages: Pages) -> bytes:
@@ -32,8 +32,9 @@ class SharedPageTable(PageTable):
     def put_replaced(self, event: HeadEvent, epoch: int, keys: bytes) -> list[Change]:
         """List the pages ``keys`` that ``epoch``, whose head is ``event``, has replaced.
 
-        A row is named by its content: slices of other sizes replace other pages of the same epoch, and the
-        lists of a signer and of a rebuild stand beside each other.
+        The key of a row has the hash of its content. A rebuild may cut the epoch into slices of other sizes,
+        and then replaces other pages of the same epoch. So the lists of a signer and of a rebuild are both
+        kept.
         """
         row, changes, head = b"", list[Change](), at_head(epoch, event.smh_bytes)
         for key in split_keys(keys):
@@ -48,7 +49,7 @@ class SharedPageTable(PageTable):
     ) -> Iterator[tuple[bytes, Sequence[bytes]]]:
         """Yield the lists of the head ``smh`` of ``epoch``: the key of each row, and the keys of pages in it.
 
-        ``problem`` is called with a sentence for each row that is cut or another one.
+        ``problem`` is called with a sentence for each row that is cut or does not have the hash in its key.
         """
         head = at_head(epoch, smh)
         for row, keys in self.store.scan(self.REPLACED, head):
@@ -73,7 +74,7 @@ class SharedPageTable(PageTable):
         for row, pages in self.listed(epoch, smh, problem):
             check(pages)
             self.store.write([(self.FAMILY, key, None) for key in pages])
-            # Only now: what was not deleted yet is found again after a crash.
+            # The list is deleted last. After a crash it still names the pages that were not deleted yet.
             self.store.write([(self.REPLACED, row, None)])
             count += len(pages)
         return count
@@ -84,9 +85,9 @@ class SharedPageTable(PageTable):
         return slot is not None and self.get_many([child_ref(b"", 0, slot)[0]], again=True)[0] is not None
 
     def upgrade(self, newest: int) -> None:
-        """Nothing: every shared store has the keys of today."""
+        """Do nothing: no shared store has keys of an earlier version."""
 
 
 def at_head(epoch: int, smh: bytes) -> bytes:
-    """Return how the keys of rows of the published head ``smh`` begin."""
+    """Return the prefix of the keys of all rows of the published head ``smh``."""
     return epoch.to_bytes(8) + sha256(smh)

@@ -22,7 +22,7 @@ CACHED = frozenset(("entries", "nodes"))
 """Families whose rows are kept in memory. ``pages.page_cache`` keeps pages, after they were verified."""
 ERASURES = "erasures"
 FACTS = "facts"
-"""No family: what was verified of rows (``SharedStore.remember``)."""
+"""Facts that were verified about rows (``SharedStore.remember``). Only the cache has them, no family."""
 PINNED_EPOCHS = 2
 UNDER_WAY = 2
 """Writes that may be under way at the same time. Each is a slice of an epoch."""
@@ -47,7 +47,7 @@ class SharedStore:
         self._local = local
         self._shared = shared
         self._rows = ByteCache[tuple[str, bytes], bytes](cache_bytes, row_size)
-        # The last failure of the shared store, None since it worked again.
+        # The last failure of the shared store. A call that succeeds sets it to None.
         self.problem: str | None = None
         self._erased = 0  # how often erasures were forgotten
         self._writer = writer or ThreadPoolExecutor(1, thread_name_prefix="shared-writes")
@@ -63,7 +63,7 @@ class SharedStore:
         return self._local.is_full
 
     def ensure_writable(self) -> None:
-        """End what is under way, whatever comes of it: its writer begins again."""
+        """Wait for the writes under way and ignore their errors: the epoch that made them begins again."""
         while self._under_way:
             wait([self._under_way.popleft()[0]])
         self._local.ensure_writable()
@@ -112,7 +112,10 @@ class SharedStore:
                 yield from self._shared.scan(family, prefix, start=start, reverse=reverse)
 
     def _erasures(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        """Return the erasures of one index or entry. Nearly always there is none, and each lookup asks."""
+        """Return the erasures of one index or entry.
+
+        Each lookup asks for erasures, and nearly always there is none. So that answer is kept in memory.
+        """
         none = f"{ERASURES} {self._erased}", prefix
         if self._rows.get(none) is not None:
             return []
@@ -164,7 +167,7 @@ class SharedStore:
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """Note whether the shared store works, and name it in the error if it does not."""
+        """Note whether the shared store works. If it fails, name the shared store in the error."""
         try:
             yield
         except UnavailableError as error:

@@ -12,11 +12,11 @@
 | replaced | replaced | u64 epoch, SHA-256 of the SMH and of the value | keys of pages          |
 | about    | about    | ``oldest``, ``pruned``                         | u64 epoch              |
 
-No write spans rows, and nothing of an aborted epoch is deleted: a retry writes the same rows, and what else
-is left of the epoch is not used. A page is found through its hash, an entry through its leaf in the map or
-through the next version, a config through the config in force, a state and a list through the signed head.
-Nodes are written after the records that they hash were appended. An erasure counts if the log has its record
-(``proofs.proven_erasure``).
+No write is atomic over several rows, and no row of an aborted epoch is deleted: a retry writes the same rows
+again, and other rows of the aborted epoch are not used. A page is found through its hash, an entry through
+its leaf in the map or through the next version, a config through the config in force, a state and a list
+through the signed head. Nodes are written after the records that they hash were appended. An erasure counts
+if the log has its record (``proofs.proven_erasure``).
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class SharedEntryTable(EntryTable):
     def history(self, leaf: LeafRef, after: int) -> Iterator[tuple[int, Mutation]]:
         """Yield every ``(epoch, mutation)`` above version ``after`` up to the one of ``leaf``, in order.
 
-        Each entry names the hash of the one before it, so entries of aborted epochs are passed over. Raises
-        ``UnverifiedRowError`` if one is missing or damaged.
+        Each entry names the hash of the previous entry, so entries of aborted epochs are passed over. Raises
+        ``UnverifiedRowError`` if an entry is missing or damaged.
         """
         found: list[tuple[int, Mutation]] = []
         for epoch, mutation in self.back(leaf):
@@ -85,7 +85,7 @@ class SharedEntryTable(EntryTable):
 
 @dataclass(frozen=True, slots=True)
 class SharedHeadTable(HeadTable):
-    """Published heads. The last one that was committed here is kept here, too: it is the anchor."""
+    """Published heads. The last one that was committed here is the anchor, and this process keeps it, too."""
 
     @property
     def are_elsewhere(self) -> bool:
@@ -118,7 +118,7 @@ class SharedConfigTable(ConfigTable):
     FAMILY: ClassVar = "configs"
 
     def chain(self, committed: Committed) -> tuple[SignedConfig, ...]:
-        """Follow ``previous`` back from the config in force, and pass over everything else."""
+        """Return the chain of configs, found by ``previous`` from the config in force. Ignore other rows."""
         by_hash: dict[bytes, SignedConfig] = {}
         for data in self.up_to(committed.epoch):
             with suppress(MalformedError):
@@ -139,7 +139,7 @@ class SharedErasureTable(ErasureTable):
     PREFIX: ClassVar = b""
 
     def up_to(self, epoch: int, index: bytes = b"", entry_hash: bytes = b"") -> Iterator[StoredErasure]:
-        """Yield as ``ErasureTable`` does the rows whose record says what their key says."""
+        """Yield the erasures as ``ErasureTable`` does, except rows whose key differs from their record."""
         return filter(_is_of_its_key, ErasureTable.up_to(self, epoch, index, entry_hash))
 
 
@@ -161,22 +161,22 @@ class SharedStateTable(StateTable):
     PRUNED: ClassVar = b"pruned"
 
     def put_published(self, event: HeadEvent, state: Committed) -> list[Change]:
-        """Write the state after the epoch that ``event`` is going to publish, without its own head."""
+        """Return the row with the state after the epoch of ``event``, whose own head is not in it yet."""
         return [(self.SHARED, at_head(state.epoch, event.smh_bytes), state.encode())]
 
     def published(self, epoch: int, event: HeadEvent, *, again: bool = False) -> bytes | None:
-        """Return what is stored as the state after ``epoch``, whose head is ``event``."""
+        """Return the stored state after ``epoch``, whose head is ``event``, not decoded."""
         return self.store.get_many(self.SHARED, [at_head(epoch, event.smh_bytes)], again=again)[0]
 
     def delete_published(self, epoch: int) -> list[Change]:
         return [(self.SHARED, key, None) for key, _ in self.store.scan(self.SHARED, epoch.to_bytes(8))]
 
-    # The larger value wins, whoever writes it.
+    # If several processes write this row, the larger value stays.
     def put_oldest(self, epoch: int) -> Change:
         return self.ABOUT, self.OLDEST, epoch.to_bytes(8)
 
     def put_pruned(self, epoch: int) -> Change:
-        """Note that everything up to ``epoch`` that no kept epoch needs is deleted."""
+        """Note that all rows up to ``epoch`` that no kept epoch needs are deleted."""
         return self.ABOUT, self.PRUNED, epoch.to_bytes(8)
 
     def pruned(self) -> int:
@@ -186,13 +186,13 @@ class SharedStateTable(StateTable):
         return int.from_bytes(self._about(self.OLDEST) or b"\x01")
 
     def _about(self, key: bytes) -> bytes | None:
-        # These rows change, so one replica may have a former value.
+        # These rows change, so a single replica may have an old value.
         return self.store.get_many(self.ABOUT, [key], again=True)[0]
 
 
 @dataclass(frozen=True, slots=True)
 class SharedAheadTable(AheadTable):
-    """No notes: rows of an aborted epoch stay, and nothing uses them."""
+    """A table without notes: rows of an aborted epoch stay, and nothing uses them."""
 
     def put(self, number: int, changes: Sequence[Change]) -> list[Change]:
         return []
@@ -201,7 +201,7 @@ class SharedAheadTable(AheadTable):
         return []
 
     def undo(self, epoch: int) -> None:
-        """Nothing."""
+        """Do nothing: rows of an aborted epoch stay."""
 
 
 class SharedTables(Tables):
@@ -222,5 +222,5 @@ class SharedTables(Tables):
 
 
 def tables_of(store: Store) -> Tables:
-    """Return the tables over ``store``, whichever kind of store it is."""
+    """Return the tables over ``store``, of the kind that fits the store."""
     return SharedTables(store) if store.is_shared else Tables(store)

@@ -17,15 +17,16 @@ Change = tuple[str, bytes, bytes | None]
 class Store(Protocol):
     """An ordered key-value store. Its families are fixed when it is opened; keys and values are bytes.
 
-    A class that names it as its base is not shared and never full unless it says otherwise.
+    A subclass inherits ``is_shared`` and ``is_full`` as False, and ``problem`` as None.
 
-    Every implementation makes these promises, where ``is_shared`` does not say otherwise:
+    Every implementation makes these promises, with the exceptions for shared stores:
 
     * Atomicity: ``write`` makes all of its changes or none, across families. A shared store may make some of
       them before it raises; each change may be repeated.
-    * Durability: after a synced ``write``, its changes and those of all writes before it survive the end of
-      the machine. After any other ``write`` they survive the end of the process. In a shared store a
-      majority of the replicas have them after a synced ``write``, and any other may be under way still.
+    * Durability: after a synced ``write``, its changes and those of all writes before it survive a crash of
+      the machine. After a ``write`` without ``sync`` they survive the end of the process. In a shared store a
+      majority of the replicas have them after a synced ``write``; a ``write`` without ``sync`` may still be
+      under way.
     * Order: keys sort as unsigned bytes, and ``scan`` returns each key at most once, in that order. A shared
       store keeps the order among keys of one partition (``cassandra.PARTITIONS``), and scans more than one
       partition in any order.
@@ -37,7 +38,7 @@ class Store(Protocol):
         ValueError: The family was not opened, or the store is closed.
         UnavailableError: A shared store cannot be reached, or too few of its replicas can.
         DivergenceError: What is stored is damaged.
-        DiskFullError: Nothing can be written for want of space. Reads go on, and the write may be repeated.
+        DiskFullError: The disk is full. Reads continue, and the write may be repeated.
     """
 
     @property
@@ -67,7 +68,8 @@ class Store(Protocol):
         """Return the values of ``keys`` in their order, with None for each key that does not exist.
 
         Args:
-            again: What was read before is wrong or missing: ask more replicas, and no cache.
+            again: Ask a majority of the replicas and no cache, because the first read gave a missing or wrong
+                row.
         """
         ...
 
@@ -86,8 +88,8 @@ class Store(Protocol):
     def write(self, changes: Iterable[Change], sync: bool = True) -> None:
         """Make all ``changes`` or none; of several changes of one key the last one counts.
 
-        Readers see changes before they are durable. Publish nothing that rests on them before the call
-        returns.
+        Readers see changes before they are durable. Publish nothing that depends on the changes before the
+        call returns.
         """
         ...
 
@@ -97,6 +99,6 @@ class Store(Protocol):
 
 
 def after_prefix(prefix: bytes) -> bytes | None:
-    """Return the first key behind all that begin with ``prefix``, None if there can be none."""
+    """Return the first key after all keys that begin with ``prefix``, None if no such key is possible."""
     stem = prefix.rstrip(b"\xff")
     return stem[:-1] + bytes((stem[-1] + 1,)) if stem else None

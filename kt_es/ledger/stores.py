@@ -1,4 +1,4 @@
-"""Opening the store of a process: a directory on its disk, or a shared store with what it keeps to itself."""
+"""Opening the store of a process: a directory on its disk, or a shared store with a small store beside it."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ def open_store(data: Path | None, sharing: Sharing | None, *, answers: bool = Fa
     Without ``data`` a process keeps its state in memory, and begins with the newest epoch at each start.
 
     Args:
-        answers: Somebody waits for what is read. So a shared store that is away is given up sooner, and it
-            is no error here: the store connects when it is there.
+        answers: A client waits for each read. So an attempt to reach the shared store is given up sooner.
+            That
+            the shared store cannot be reached is no error here: the store connects once it can be reached.
 
     Raises:
         StoreAwayError: The shared store cannot be reached.

@@ -76,7 +76,7 @@ class EntryTable:
         return self.FAMILY, index + epoch.to_bytes(8), None
 
     def get_many(self, leaves: Sequence[LeafRef], *, again: bool = False) -> list[StoredEntry | None]:
-        """Return the entry of each leaf of the map, None where there is none. It is not compared."""
+        """Return the stored entry of each leaf of the map, None where there is none. No hash is compared."""
         rows = self.store.get_many(self.FAMILY, [self.key(leaf) for leaf in leaves], again=again)
         return [None if row is None else entry_in(row) for row in rows]
 
@@ -89,8 +89,8 @@ class EntryTable:
     def history(self, leaf: LeafRef, after: int) -> Iterator[tuple[int, Mutation]]:
         """Yield every ``(epoch, mutation)`` above version ``after`` up to the one of ``leaf``, in order.
 
-        Versions only grow, so a binary search among the epochs finds the first one without reading those
-        before it.
+        Versions only grow, so a binary search among the epochs finds the first version without reading the
+        earlier ones.
         """
         low, high = 1, leaf.version + 1
         while after and low < high:
@@ -111,12 +111,12 @@ def entry_in(row: bytes) -> StoredEntry:
 
 
 def mutation_of(leaf: LeafRef, stored: StoredEntry | None) -> Mutation:
-    """Return the mutation of a leaf of the map; ``UnverifiedRowError`` if it is missing or another one."""
+    """Return the mutation of a leaf of the map; ``UnverifiedRowError`` if it is missing or another entry."""
     return entry_of(leaf, stored)[1]
 
 
 def entry_of(leaf: LeafRef, stored: StoredEntry | None) -> tuple[StoredEntry, Mutation]:
-    """Return what is stored of a leaf, with its mutation. Raises what ``mutation_of`` raises."""
+    """Return the stored entry of a leaf, with its mutation. Raises what ``mutation_of`` raises."""
     if stored is None:
         raise UnverifiedRowError(f"the entry at index {leaf.index.hex()} of epoch {leaf.version} is missing")
     try:
@@ -165,7 +165,7 @@ class HeadTable:
 
     @property
     def are_elsewhere(self) -> bool:
-        """Whether the process that wrote here has its map in a shared store, and only its last head here."""
+        """Whether the map of this process is in a shared store, and only its last head is here."""
         return self.store.get(*self.LAST) is not None
 
     def put(self, epoch: int, event: HeadEvent) -> list[Change]:
@@ -227,12 +227,13 @@ class ConfigTable:
 class AheadTable:
     """Notes of what was written ahead of a commit: the indices that have entries of the coming epoch.
 
-    Pages and nodes of an unfinished epoch are found through a root alone, and are written again. Entries,
-    configs and erasures are found by their keys. One that an unfinished epoch left behind would count in the
-    next one: in a history, in the chain of configs, or as an erasure that nobody signed. The next epoch need
-    not have the same items: a restored log has lost its end, and a replay of forged records stops in their
-    middle. So each slice of an epoch is written together with its note, the commit deletes the notes, and
-    whoever begins an epoch first deletes what the notes name.
+    Pages and nodes of an unfinished epoch are harmless: readers find them through a root alone, and they are
+    written again. Entries, configs and erasures are found by their keys. A row of an unfinished epoch would
+    count in the next one: in a history, in the chain of configs, or as an erasure that nobody signed. The
+    next
+    epoch need not have the same items: a restored log may have lost its end, and a replay of forged records
+    stops in the middle. So each slice of an epoch is written together with its note, and the commit deletes
+    the notes. Every new epoch first deletes the rows that the notes name.
     """
 
     FAMILY: ClassVar = "meta"
@@ -248,10 +249,11 @@ class AheadTable:
         return [(self.FAMILY, self.PREFIX + number.to_bytes(8), None)]
 
     def undo(self, epoch: int) -> None:
-        """Delete what was written ahead for the epoch after ``epoch``, the committed one.
+        """Delete the rows that were written ahead for the epoch after ``epoch``, the committed one.
 
-        Each note is deleted in one write with what it names, the last note with configs, erasures and lists
-        of pages. If the process ends in between, the next call does the rest.
+        One write deletes a note together with the rows that it names; the write of the last note also deletes
+        configs, erasures and lists of pages. If the process ends between two writes, the next call does the
+        rest.
         """
         notes = list(self.store.scan(self.FAMILY, self.PREFIX))
         entries = EntryTable(self.store)

@@ -22,7 +22,7 @@ _LOG = structlog.get_logger("kt_es.node")
 
 
 def main() -> int:
-    """Run a node; returns the exit code."""
+    """Run a node; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m kt_es.node", description="the embedded log")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
     parser.add_argument("--listen", default="127.0.0.1:2113", metavar="HOST:PORT")

@@ -1,6 +1,6 @@
-"""What the node counts: plain integers on the event loop's thread, since every read and append is counted.
+"""The counts of a node: plain integers on the event loop's thread, because every read and append is counted.
 
-Only what is measured once per group commit is a histogram of the library.
+Only values that are measured once per group commit are histograms of the library.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Counts:
         self._syncs = samples.histogram("kt_node_sync_seconds", "Time of one sync", buckets=_SECONDS)
 
     def traffic(self, kind: str) -> Traffic:
-        """The counts of one kind of call: a method's name, or ``SUBSCRIBE``."""
+        """Return the counts of one kind of call: a method's name, or ``SUBSCRIBE``."""
         return self.calls.setdefault(kind, Traffic())
 
     def synced(self, puts: Sequence[tuple[bytes, bytes]], seconds: float) -> None:

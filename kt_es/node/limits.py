@@ -1,4 +1,4 @@
-"""The limits of a node, what they may be set to, and how many files the process may open for them."""
+"""The limits of a node, the bounds of each limit, and the number of files that the process may open."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Bound:
 
 BOUNDS: Mapping[str, Bound] = {
     # EventStoreDB allows as much: its largest record without the framing.
-    "max_append": Bound(1024, (16 << 20) - 10_000, "BYTES", "What one append carries at most."),
+    "max_append": Bound(1024, (16 << 20) - 10_000, "BYTES", "The largest append."),
     "max_message": Bound(1024, MAX_INT, "BYTES", "The largest request that is read; at least --max-append."),
     "max_connections": Bound(1, MAX_INT, "N", "Connections at a time."),
     "max_calls": Bound(1, MAX_INT, "N", "Calls at a time; an open subscription is one."),
@@ -74,12 +74,12 @@ class NodeLimits:
 
 
 def spelled(name: str) -> str:
-    """A limit's name in words and options."""
+    """Return a limit's name in words and options."""
     return name.replace("_", "-")
 
 
 def possible(limits: NodeLimits) -> NodeLimits:
-    """``limits`` with no more connections than this process may have. Fewer than configured are logged."""
+    """Return ``limits`` with no more connections than this process may have, and log a lower number."""
     connections = room_for(limits.max_connections)
     if connections < limits.max_connections:
         _LOG.warning(

@@ -1,4 +1,4 @@
-"""Refusals: the gRPC status, text and trailers by which clients recognise an error; and quotas, which refuse.
+"""Refusals, which are the gRPC status, text and trailers that tell clients of an error; and quotas.
 
 Official clients look for trailers of these names: "exception", "stream-name" and so on. Every function of
 ``rpc`` that reads a request raises ``Refusal`` for a request that it cannot understand.
@@ -14,7 +14,7 @@ from kt_es.node.store.streams import Expected
 
 
 class Refusal(Exception):  # noqa: N818  an answer, not a fault of the node
-    """Ends a call with a status. ``code``, ``details`` and ``trailers`` are what the client gets."""
+    """Ends a call with a status. The client gets ``code``, ``details`` and ``trailers``."""
 
     def __init__(self, code: grpc.StatusCode, details: str, **trailers: object) -> None:
         super().__init__(details)
@@ -24,7 +24,7 @@ class Refusal(Exception):  # noqa: N818  an answer, not a fault of the node
 
 
 class Quota:
-    """Limits what is under way over all calls; raises ``refusal()`` for what is beyond the limit."""
+    """A limit over all calls together; a call beyond the limit raises ``refusal()``."""
 
     def __init__(self, limit: int, refusal: Callable[[], Refusal]) -> None:
         self.limit = limit
@@ -41,32 +41,32 @@ class Quota:
 
 
 def invalid(problem: str) -> Refusal:
-    """The request cannot be understood."""
+    """Return the request cannot be understood."""
     return Refusal(grpc.StatusCode.INVALID_ARGUMENT, problem)
 
 
 def not_thought_of() -> Refusal:
-    """The request makes no sense, in a way that EventStoreDB answers with an internal error."""
+    """Return the request makes no sense, in a way that EventStoreDB answers with an internal error."""
     return Refusal(grpc.StatusCode.UNKNOWN, "Exception was thrown by handler.")
 
 
 def unauthenticated() -> Refusal:
-    """Unknown user or wrong password; the answer does not reveal which."""
+    """Return the refusal of an unknown user or a wrong password. It does not reveal which."""
     return Refusal(grpc.StatusCode.UNAUTHENTICATED, "Unauthenticated")
 
 
 def access_denied() -> Refusal:
-    """The caller lacks the right."""
+    """Return the caller lacks the right."""
     return Refusal(grpc.StatusCode.PERMISSION_DENIED, "Access Denied", exception="access-denied")
 
 
 def not_ready(reason: str = "Server Is Not Ready") -> Refusal:
-    """The node is stopping, or its disk failed: the client may retry later."""
+    """Return the node is stopping, or its disk failed: the client may retry later."""
     return Refusal(grpc.StatusCode.UNAVAILABLE, reason, exception="not-ready")
 
 
 def wrong_version(stream: str, expected: int | Expected, current: int) -> Refusal:
-    """A delete found its stream at another revision."""
+    """Return a delete found its stream at another revision."""
     wanted = expected.value if isinstance(expected, Expected) else expected
     return Refusal(
         grpc.StatusCode.FAILED_PRECONDITION,
@@ -80,7 +80,7 @@ def wrong_version(stream: str, expected: int | Expected, current: int) -> Refusa
 
 
 def stream_deleted(stream: str) -> Refusal:
-    """The stream is tombstoned."""
+    """Return the stream is tombstoned."""
     return Refusal(
         grpc.StatusCode.FAILED_PRECONDITION,
         f"Event stream '{stream}' is deleted.",
@@ -90,17 +90,20 @@ def stream_deleted(stream: str) -> Refusal:
 
 
 def too_many_calls() -> Refusal:
-    """In the words of gRPC, whose own limit counts a refused call for too long."""
+    """Return the refusal of a call beyond the limit, in the words of gRPC.
+
+    The limit of gRPC itself is not used, because it counts a refused call for too long.
+    """
     return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
 
 
 def too_much_unfinished() -> Refusal:
-    """Incomplete appends have used up their memory."""
+    """Return the refusal of an append while incomplete appends use all memory that they may."""
     return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many appends are unfinished; try again later")
 
 
 def append_too_large(limit: int) -> Refusal:
-    """One append is larger than ``limit`` bytes, however many events it has."""
+    """Return the refusal of an append with more than ``limit`` bytes, however many events it has."""
     return Refusal(
         grpc.StatusCode.INVALID_ARGUMENT,
         f"Maximum Append Size of {limit} Exceeded.",
@@ -110,14 +113,14 @@ def append_too_large(limit: int) -> Refusal:
 
 
 def too_many_groups(limit: int) -> Refusal:
-    """The node has as many persistent subscriptions as its configuration allows."""
+    """Return the node has as many persistent subscriptions as its configuration allows."""
     return Refusal(
         grpc.StatusCode.RESOURCE_EXHAUSTED, f"Maximum of {limit} persistent subscriptions reached."
     )
 
 
 def group_failed(stream: str, group: str, reason: str) -> Refusal:
-    """A persistent subscription cannot work as requested."""
+    """Return a persistent subscription cannot work as requested."""
     return Refusal(
         grpc.StatusCode.INTERNAL,
         f"Subscription group {group} on stream {stream} failed: '{reason}'",
@@ -129,7 +132,7 @@ def group_failed(stream: str, group: str, reason: str) -> Refusal:
 
 
 def _about_group(code: grpc.StatusCode, text: str, kind: str) -> Callable[[str, str], Refusal]:
-    """A refusal that names the stream and the group of a persistent subscription, in this order."""
+    """Return a refusal that names the stream and the group of a persistent subscription, in this order."""
 
     def refusal(stream: str, group: str) -> Refusal:
         details = text.format(stream=stream, group=group)

@@ -52,7 +52,7 @@ class NodeConfig:
     """How a node is run.
 
     Args:
-        port: 0 takes a free one.
+        port: 0 takes a free port.
         tls_cert, tls_key: PEM files. With them, or once ``data`` has a file of users, only those who log in
             have rights.
         anonymous: Everybody else counts as a user without groups.
@@ -203,7 +203,7 @@ def _when(seconds: float | None) -> str | None:
 
 
 def _check_address(config: NodeConfig) -> None:
-    """Try the address first, for the reason of a failure: gRPC writes it to its own log only."""
+    """Try to listen on the address first. If this fails, the error has the reason, which gRPC only logs."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
         with socket.create_server((config.host.strip("[]"), config.port), family=family):
@@ -225,9 +225,9 @@ def serve(
     and its limits and certificate are in force.
 
     Raises:
-        LockedError: another process holds the data directory.
-        ConfigError: the directory or the address cannot be used.
-        KtError: the disk refused a write, and the node stopped. A full disk does not stop it.
+        LockedError: Another process holds the data directory.
+        ConfigError: The directory or the address cannot be used.
+        KtError: The disk refused a write, and the node stopped. A full disk does not stop it.
     """
     # The thread that syncs must get the GIL back at once. By default others keep it for 5 ms.
     switch_threads_soon()

@@ -1,6 +1,6 @@
-"""What others may read from the data directory of a node that is not running.
+"""Reading the data directory of a node that is not running.
 
-Whoever may read the directory may read all of it: users, rights and TLS are those of a running node.
+A process that may read the directory may read all of it. Users, rights and TLS protect a running node only.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class StoppedLog:
         return read_head(self.storage, name)
 
     def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[Event]:
-        """The events of ``stream`` from revision ``start`` on, at most ``limit``; of a missing one none.
+        """Yield at most ``limit`` events of ``stream`` from revision ``start`` on; none if it does not exist.
 
-        Raises ``KtError`` if it is deleted for good.
+        Raises ``KtError`` if the stream is deleted for good.
         """
         if self.head(stream).tombstoned:
             raise KtError(f"read {stream}: the stream is deleted for good")
@@ -58,7 +58,7 @@ class StoppedLog:
 
 @contextmanager
 def opened(data: Path) -> Iterator[StoppedLog]:
-    """The log in the data directory of a node. Meanwhile no other process can open it.
+    """Yield the log in the data directory of a node. Meanwhile no other process can open it.
 
     Raises as ``open_existing`` (``LockedError``: the node is running), and as ``StoppedLog``.
     """
@@ -67,5 +67,5 @@ def opened(data: Path) -> Iterator[StoppedLog]:
 
 
 def has_users(data: Path) -> bool:
-    """Whether the node in ``data`` has users, so that clients have to log in."""
+    """Return whether the node in ``data`` has users, so that clients have to log in."""
     return (data / FILE_NAME).exists()

@@ -64,9 +64,10 @@ class OpeningReader:
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="openings")
 
     def find(self, label: str, mutation: Mutation) -> Opening | None:
-        """The opening of the entry of ``mutation``; None if its stream has none, or says that it is erased.
+        """Return the opening of the entry of ``mutation``, None if its stream has none or an erased one.
 
-        None proves nothing. The log of mutations proves whether an opening was erased.
+        The result None is no proof of an erasure. Only the log of mutations proves that an opening was
+        erased.
 
         Raises:
             UnavailableError: Only the event log has the answer, and it cannot be reached.
@@ -112,10 +113,17 @@ def answer_range(
     first: int,
     last: int,
 ) -> RangeAnswer:
-    """The entry at ``index`` in each of the epochs ``first`` to ``last``, or in as many as fit.
+    """Return the entry at ``index`` in each of the epochs ``first`` to ``last``, or in as many as fit.
 
-    Both epochs are in ``committed``, whose heads checkpoint is ``checkpoint``. An epoch with the same map as
-    the epoch before it costs one read, of its head.
+    An epoch with the same map as the epoch before it costs one read, of its head.
+
+    Args:
+        ledger: The ledger to read from.
+        committed: The state to answer from. Both epochs are in it.
+        checkpoint: The checkpoint of its log of heads, as a note.
+        index: The index of the label, 32 bytes.
+        vrf_proof: The VRF proof of the index, 80 bytes.
+        first, last: The first and the last epoch, both included.
     """
     epochs: list[RangeEpoch] = []
     mutations: dict[bytes, tuple[int, Mutation]] = {}

@@ -1,7 +1,7 @@
-"""Whether the event log takes submissions: it can be reached, and not too much waits for a head.
+"""Whether the event log takes submissions: it can be reached, and not too many items wait for a head.
 
-While the log is away, submissions are refused at once instead of waiting for deadlines. A probe that succeeds
-ends this.
+While the log cannot be reached, submissions are refused at once instead of waiting for deadlines. A probe
+that succeeds ends this.
 
 All waiting items become one epoch: the signer's marker comes after them, and nothing may overtake it. So the
 number of waiting items bounds the time without a new head, and front ends bound that number.
@@ -80,7 +80,7 @@ class LogConnections:
 
 
 class LogWatch:
-    """The state of the event log. Before the first probe it counts as away.
+    """The state of the event log. Before the first probe the log counts as unreachable.
 
     ``run`` probes, in a thread of its own; any thread may call the rest. Each successful probe calls
     ``looked`` with the last revision of ``stream``. ``denials`` holds the missing rights, and each probe asks
@@ -99,17 +99,17 @@ class LogWatch:
         self._looked = looked
         self.denials = Denials(log, stream)
         self._outage = Outage("requests", _LOG, clock)
-        # The reason why the log cannot be reached, in words for clients; None while it can.
+        # The reason why the log cannot be reached, in words for clients; None while it can be reached.
         self.problem: str | None = "the event log was not reached yet"
 
     def check(self) -> None:
-        """Raise ``UnavailableError`` while the log is away or denies the queue."""
+        """Raise ``UnavailableError`` while the log cannot be reached or denies the queue."""
         if self.problem is not None:
-            raise NotNowError("the event log is away; lookups go on, try again later")
+            raise NotNowError(f"{AWAY}; lookups go on, try again later")
         self.denials.check()
 
     def failed(self, error: UnavailableError | AccessDeniedError) -> None:
-        """A call failed: the log is away until a probe succeeds."""
+        """Note that a call failed: the log counts as unreachable until a probe succeeds."""
         self._outage.failed(str(error))
         self.problem = denial(error) if isinstance(error, AccessDeniedError) else _AWAY
 
@@ -127,7 +127,7 @@ class LogWatch:
             self.problem = None
 
     def run(self, stop: threading.Event) -> None:
-        """Probe until ``stop``: every 2 seconds, and every half second while the log is away."""
+        """Probe until ``stop``: every 2 seconds, and every half second while the log cannot be reached."""
         self.probe()
         probed = time.monotonic()
         while not stop.wait(AWAY_INTERVAL):
@@ -152,7 +152,7 @@ class Appender:
         self._stop = threading.Event()
 
     def deadline(self) -> float:
-        """The time by the clock at which an append that begins now is given up."""
+        """Return the time by the clock at which an append that begins now is given up."""
         return self._clock() + DEADLINE
 
     def stop(self) -> None:
@@ -207,7 +207,7 @@ class Backlog:
 
     @property
     def problem(self) -> str | None:
-        """The reason why no more submissions are taken; None while they are."""
+        """The reason why no more submissions are taken; None while submissions are taken."""
         items = self.items
         if items <= self.limit:
             return None
@@ -247,7 +247,7 @@ class Backlog:
         return events * MAX_EVENT_ITEMS * SMALL > self.limit
 
     def _published(self) -> int:
-        """The end of the last published head in the queue. An estimate needs no verification."""
+        """Return the end of the last published head in the queue. An estimate needs no verification."""
         event = self._log().last_event(self._names.heads)
         try:
             if event is None:
@@ -258,7 +258,7 @@ class Backlog:
             return 0
 
     def _sampled(self, first: int, waiting: int) -> float:
-        """The mean number of items in some of the ``waiting`` events from ``first`` on."""
+        """Return the mean number of items in some of the ``waiting`` events from ``first`` on."""
         samples = min(SAMPLES, waiting)
         counts = [
             len(items_of(event.revision, event.type, event.data))

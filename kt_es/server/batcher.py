@@ -115,8 +115,8 @@ class Outcome:
 class Waiters:
     """Futures of outcomes by the hash of the item's bytes.
 
-    The entry hash would not do: the same entry under other signatures is another item with its own verdict.
-    Only items that a request waits for are remembered, which bounds the memory.
+    The entry hash is no key here, because the same entry under other signatures is another item with its own
+    verdict. Only items that a request waits for are remembered, which bounds the memory.
     """
 
     def __init__(self) -> None:
@@ -128,7 +128,7 @@ class Waiters:
         self._noted: dict[bytes, Record] = {}
 
     def register(self, item: bytes) -> Future[Outcome | None] | None:
-        """A future of the outcome of ``item``; None if too many requests wait already.
+        """Return a future of the outcome of ``item``, None if too many requests wait already.
 
         Its result is None if the replica stops first. The caller must always call ``discard``.
         """
@@ -166,7 +166,7 @@ class Waiters:
             self._noted.setdefault(key, record)
 
     def commit(self, epoch: int) -> None:
-        """The epoch is committed: set the outcomes of its items."""
+        """Set the outcomes of the items of ``epoch``, which is committed."""
         decided = []
         with self._lock:
             for key, record in self._noted.items():

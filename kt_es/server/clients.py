@@ -58,7 +58,7 @@ class Clients:
         self._accounts: dict[Network, _Account] = {}
 
     def origin(self, peer: str, forwarded: Iterable[str]) -> str:
-        """The client's address: the peer's, or, where the peer is a trusted proxy, the one it names.
+        """Return the client's address: that of the peer, or the one that the peer names as a trusted proxy.
 
         ``forwarded`` are the values of ``X-Forwarded-For`` in their order. Each trusted proxy appends the
         address that it saw, so the last address that is no trusted proxy is the client. Anybody may have
@@ -91,13 +91,13 @@ class Clients:
             account.connections -= 1
 
     def neighbours(self, peer: str) -> int:
-        """The number of connections of the network of ``peer``, including its own."""
+        """Return the number of connections of the network of ``peer``, including its own."""
         address = _address(peer)
         account = None if address is None else self._accounts.get(_networks(address)[1])
         return 0 if account is None else account.connections
 
     def hold(self, peer: str, change: int) -> bool:
-        """Count bytes that are kept for a connection. False if address or network keep too many."""
+        """Count bytes that are kept for a connection; return False if address or network keep too many."""
         fits = True
         for position, (account, _) in enumerate(self._of(peer, of_connection=True)):
             account.held += change
@@ -105,11 +105,11 @@ class Clients:
         return fits
 
     def owes(self, address: str) -> float:
-        """Seconds until the next request of ``address`` will be answered; 0 if that is now."""
+        """Return the seconds until the next request of ``address`` will be answered; 0 if that is now."""
         return max((_wait(account, rate) for account, rate in self._of(address) if rate), default=0.0)
 
     def enter(self, address: str, route: Route, size: int) -> float | None:
-        """Count a request with ``size`` bytes of body; None if it may go on, else seconds to wait.
+        """Count a request with ``size`` bytes of body. Return None if it may proceed, else seconds to wait.
 
         The caller gives back a counted request with ``leave``.
         """
@@ -138,7 +138,7 @@ class Clients:
             account.large -= large
 
     def _of(self, address: str, *, of_connection: bool = False) -> Sequence[tuple[_Account, float]]:
-        """The accounts of ``address`` with their rates; none if it is exempt.
+        """Return the accounts of ``address`` with their rates; none if it is exempt.
 
         Connections of a trusted proxy have no account, because they are those of many clients.
         """
@@ -187,7 +187,7 @@ def _address(text: str) -> _Address | None:
 
 @functools.lru_cache(4096)
 def _networks(address: _Address) -> tuple[Network, Network]:
-    """The network that counts as one address, and the larger network around it."""
+    """Return the network that counts as one address, and the larger network around it."""
     lengths = (32, 24) if address.version == 4 else (64, 48)
     single, network = (ipaddress.ip_network((address, length), strict=False) for length in lengths)
     return single, network
@@ -232,7 +232,7 @@ class HttpConnections:
         return len(self._open)
 
     def admit(self, connection: OpenConnection) -> bool:
-        """Accept a connection. If there are too many, one that only waits is ended for it."""
+        """Accept a connection. If there are too many, end one that only waits, to make room."""
         if not self.clients.connect(connection.peer):
             self.refused.labels("address-connections").inc()
             return False
@@ -255,9 +255,9 @@ class HttpConnections:
             self.clients.disconnect(connection.peer)
 
     def hold(self, connection: OpenConnection, change: int) -> bool:
-        """Count bytes that are kept for a connection; False if its address or network keeps too many.
+        """Count bytes that are kept for a connection. Return False if its address or network keeps too many.
 
-        If all connections together keep too many, the one that keeps most is ended.
+        If all connections together keep too many, end the one that keeps most.
         """
         self.held += change
         fits = self.clients.hold(connection.peer, change)

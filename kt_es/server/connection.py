@@ -254,7 +254,7 @@ class Connection(asyncio.Protocol):
             self._beginning.cancel()
         if self._transport is not None:
             self._transport.abort()
-        # The transport reports its end later, but the room is needed now.
+        # The transport reports the end of the connection later, but its room is needed now.
         self._all.leave(self)
 
     # Deadlines.

@@ -51,7 +51,7 @@ Since = Annotated[Size | None, Query()]
 
 
 def pydantic_type(hint: Any) -> Any:
-    """The type that makes pydantic validate and describe what ``hint`` means in ``kt_es.api.models``."""
+    """Return the type with which pydantic validates and describes ``hint`` of ``kt_es.api.models``."""
     arguments = get_args(hint)
     if get_origin(hint) is Annotated:
         base, mark = arguments
@@ -99,7 +99,7 @@ def _model(kind: Any, *, is_request: bool = False) -> type[BaseModel]:
 
 
 def read_request(kind: type[_T], body: BaseModel) -> _T:
-    """The request of type ``kind`` that was validated as ``body``.
+    """Return the request of type ``kind`` that was validated as ``body``.
 
     Raises:
         RefusedError: A member is not base64 in its one form. The reason is ``malformed``.
@@ -134,7 +134,7 @@ def route(app: FastAPI, operation: Operation) -> Callable[[_Endpoint], _Endpoint
 
 
 def _responses(operation: Operation) -> dict[int | str, dict[str, Any]]:
-    """The answers and the problems of an operation, for the OpenAPI document."""
+    """Return the answers and the problems of an operation, for the OpenAPI document."""
     found: dict[int | str, dict[str, Any]] = {}
     if isinstance(operation.answers, str):
         content: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
@@ -163,7 +163,7 @@ def complete_document(app: FastAPI) -> None:
 
 
 def models() -> dict[str, type[BaseModel]]:
-    """The pydantic model of every request and answer by name."""
+    """Return the pydantic model of every request and answer by name."""
     requests = [_model(operation.request, is_request=True) for operation in OPERATIONS if operation.request]
     kinds = [
         kind

@@ -1,7 +1,8 @@
-"""What a front end refuses before the application: limits of a client, and requests that are not strict.
+"""The guard in front of the application: it refuses clients beyond their limits and ambiguous requests.
 
 A request that two readers may read differently is refused: a proxy, a log and this front end must see the
-same one. So are bodies larger than any request, unknown parameters and other content types than JSON.
+same request. Bodies larger than any request, unknown parameters and content types other than JSON are
+refused, too.
 
 A body arrives whole, in one message and within the limit of its route (``Incoming``). The request takes a
 slot among those under way. It gives the slot back when it begins to wait for a verdict (``release_slot``) or
@@ -46,7 +47,7 @@ class _AmbiguousError(ValueError):
 
 
 def check_request(request: Request) -> None:
-    """Raise ``RefusedError`` for an unknown parameter, or for a body that is not said to be JSON."""
+    """Raise ``RefusedError`` for an unknown parameter, or for a body whose content type is not JSON."""
     route = request.scope.get("route")
     if not isinstance(route, APIRoute) or route.path in _LENIENT:
         return
@@ -74,7 +75,7 @@ def check_media(request: Request) -> None:
 
 
 def oversized_shape(body: bytes) -> str | None:
-    """The problem of a body with more members or levels than any request has; None without one.
+    """Return the problem of a body with more members or levels than any request has, None if it has not.
 
     The body is read up to the first excess. Later steps find out whether it is JSON.
     """
@@ -95,7 +96,10 @@ def oversized_shape(body: bytes) -> str | None:
 
 
 def ambiguity(scope: Scope, body: bytes) -> str | None:
-    """The ambiguity in the query or the body of a request; None without one. Other faults are found later."""
+    """Return the ambiguity in the query or body of a request, None if there is none.
+
+    Later steps find other faults.
+    """
     query = scope.get("query_string", b"").decode("latin-1")
     names = [name for name, _ in parse_qsl(query, keep_blank_values=True)]
     if len(set(names)) < len(names):
@@ -118,7 +122,7 @@ def _is_json(scope: Scope) -> bool:
 
 
 def _text(body: bytes) -> str:
-    """The body as UTF-8 (RFC 8259, 8.1)."""
+    """Return the body as UTF-8 (RFC 8259, 8.1)."""
     try:
         text = body.decode()
     except UnicodeDecodeError:
@@ -254,7 +258,7 @@ def release_slot(scope: Scope) -> None:
 
 
 def _route(scope: Scope) -> str:
-    """The template of the route, which has no part of the request."""
+    """Return the template of the route, which has no part of the request."""
     return str(getattr(scope.get("route"), "path", "other"))
 
 

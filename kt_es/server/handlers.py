@@ -83,12 +83,12 @@ class DirectoryReader:
         self.ledger = ledger
         self.indexer = indexer
         self._openings = openings
-        # Once it is set, nothing is answered, because the data of this replica are in doubt.
+        # Once this is set, nothing is answered, because the data of this replica are in doubt.
         self.failure: KtError | None = None
         self._latest: _PublishedHead | None = None
 
     def committed(self) -> Committed:
-        """The state to answer from."""
+        """Return the state to answer from."""
         if self.failure is not None:
             raise NotNowError("this front end has stopped serving", retry_after=30.0)
         committed = self.ledger.committed
@@ -116,7 +116,7 @@ class DirectoryReader:
             raise NotNowError(f"{problem}; lookups go on, submit again later", retry_after=10.0)
 
     def config(self, committed: Committed) -> Config:
-        """The config in force for the coming epoch."""
+        """Return the config in force for the coming epoch."""
         signed = committed.standing.config
         if signed is None:
             raise DivergenceError("an epoch was committed without a config")
@@ -131,7 +131,7 @@ class DirectoryReader:
     def lookup(
         self, label: str, epoch: int | None = None, since: int | None = None, *, profile: bool = True
     ) -> FoundLookup:
-        """The entry of ``label`` in ``epoch`` (default: the latest), with all proofs.
+        """Return the entry of ``label`` in ``epoch`` (default: the latest), with all proofs.
 
         ``since`` is the size of the log of map heads that the client trusts.
         """
@@ -162,7 +162,7 @@ class DirectoryReader:
         return FoundLookup(wanted, answer, shown, self._since(committed, since))
 
     def history(self, label: str, *, profiles: bool = False, after: int = 0) -> HistoryBody:
-        """A page of the versions of ``label`` above ``after``, the oldest first.
+        """Return a page of the versions of ``label`` above ``after``, the oldest first.
 
         With ``profiles`` the newest ones of the page come along, up to 2 MiB together.
         """
@@ -191,7 +191,7 @@ class DirectoryReader:
         return HistoryBody(tuple(reversed(versions)), more)
 
     def range(self, label: str, first: int, last: int, since: int | None = None) -> RangeBody:
-        """The entry of ``label`` in each of the epochs ``first`` to ``last``, or in as many as fit."""
+        """Return the entry of ``label`` in each of the epochs ``first`` to ``last``, or in as many as fit."""
         check_range(first, last)
         committed = self.committed()
         name = normalize_label(label, self.config(committed).label_policy)
@@ -204,7 +204,7 @@ class DirectoryReader:
         return RangeBody(first, reached, answer.encode(), self._since(committed, since))
 
     def head(self, epoch: int | None = None, since: int | None = None) -> HeadBody:
-        """The head of ``epoch``, by default the latest, with its inclusion in the latest log.
+        """Return the head of ``epoch``, by default the latest, with its inclusion in the latest log.
 
         ``since`` is the size of the log of map heads that the client trusts. A smaller log is no answer.
         """
@@ -222,7 +222,7 @@ class DirectoryReader:
         )
 
     def consistency(self, log: str, size1: int, size2: int) -> tuple[bytes, ...]:
-        """The proof that the ``heads`` or ``mutations`` log of ``size2`` continues that of ``size1``."""
+        """Return the proof that ``log`` (heads or mutations) of ``size2`` continues that of ``size1``."""
         committed = self.committed()
         if size1 > size2:
             raise RefusedError(ProblemReason.MALFORMED, "must not be larger than `to`", "from")
@@ -231,7 +231,7 @@ class DirectoryReader:
         return prove_consistency(self.ledger, committed, LOGS[log], size1, size2)
 
     def current(self, committed: Committed, index: bytes) -> tuple[Mutation, LeafRef] | None:
-        """The entry at ``index``, whose signatures are not verified, and its leaf in the map."""
+        """Return the entry at ``index``, whose signatures are not verified, and its leaf in the map."""
         leaf = self.ledger.map.lookup(committed.root, index)
         (mutation,) = self.ledger.mutations_at([leaf])
         return None if leaf is None or mutation is None else (mutation, leaf)
@@ -245,7 +245,7 @@ class DirectoryReader:
         return epoch
 
     def _kept(self, committed: Committed, epoch: int | None, field: str = "epoch") -> int:
-        """``_epoch``, of which the map is asked for: its pages must not be pruned."""
+        """Return ``_epoch`` for a request that needs the map of this epoch: its pages must not be pruned."""
         wanted, oldest = self._epoch(committed, epoch, field), self.ledger.oldest
         if oldest > committed.epoch:
             raise NotNowError(
@@ -269,7 +269,7 @@ class DirectoryReader:
     def _opened(
         self, committed: Committed, name: str, mutation: Mutation | None, wanted: int
     ) -> tuple[Opening | None, ErasureProof | None]:
-        """The opening of an entry, or the proof that it was erased; neither if it is not known.
+        """Return the opening of an entry, or the proof that it was erased, or None for both if it is unknown.
 
         An erased opening is never shown again, even while it is still in its stream.
         """
@@ -296,5 +296,5 @@ def _check_reached(committed: Committed, since: int | None) -> None:
 
 
 def _shown_size(mutation: Mutation) -> int:
-    """Approximate bytes of JSON of a version, whose entry and signatures are in base64."""
+    """Return the approximate bytes of JSON of a version, whose entry and signatures are in base64."""
     return _VERSION_SIZE + len(mutation.entry_bytes) * 4 // 3 + _SIGNATURE_SIZE * len(mutation.signatures)

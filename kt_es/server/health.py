@@ -82,7 +82,7 @@ class Health:
     def look(self) -> None:
         """Count the published heads, if the latest head here is old.
 
-        Raises ``UnavailableError`` while the log is away.
+        Raises ``UnavailableError`` while the log cannot be reached.
         """
         if not clock.silence(self.directory.ledger.committed, self.now()):
             return
@@ -93,7 +93,7 @@ class Health:
             return
 
     def troubles(self) -> list[Trouble]:
-        """Everything that is wrong, the most serious first."""
+        """Return everything that is wrong, the most serious first."""
         return [*self._of_log(), *self._of_time()]
 
     def has(self, reason: NotReadyReason) -> bool:
@@ -148,7 +148,7 @@ class Health:
 
 
 def _stopped(failure: KtError) -> Trouble:
-    """The trouble of a stopped front end. Only the first two messages are fit for clients."""
+    """Return the trouble of a stopped front end. Only the first two messages are fit for clients."""
     match failure:
         case RollbackError():
             return Trouble(NotReadyReason.ROLLBACK, f"stopped serving: {failure}")

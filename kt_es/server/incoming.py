@@ -1,4 +1,4 @@
-"""Bytes of a connection to whole requests: HTTP/1.1 by llhttp (httptools), within the limits.
+"""The parser that makes requests of a connection's bytes: HTTP/1.1 by llhttp (httptools), within limits.
 
 This module uses no clock and no socket. It refuses framing that two parsers may read differently;
 llhttp itself refuses Content-Length with Transfer-Encoding, repeated lengths, bare LF and folded headers.
@@ -65,7 +65,7 @@ class IncomingRequest:
 
 
 def _ambiguity(request: IncomingRequest) -> str | None:
-    """What is ambiguous in the head of a request, None if nothing is."""
+    """Return the ambiguity in the head of a request, None if there is none."""
     hosts = request.values(b"host")
     if request.version not in ("1.0", "1.1"):
         return "the version of the request is neither HTTP/1.1 nor HTTP/1.0"
@@ -99,19 +99,19 @@ class Owner(Protocol):
     """Receives the events of one connection. ``refuse`` is the last one."""
 
     def begun(self) -> None:
-        """The first bytes of a request have arrived."""
+        """Note that the first bytes of a request have arrived."""
 
     def expects(self, request: IncomingRequest, size: int) -> None:
-        """The head is whole; up to ``size`` bytes of body follow."""
+        """Note that the head of ``request`` is whole. Up to ``size`` bytes of body follow."""
 
     def keep(self, size: int) -> bool:
-        """``size`` more bytes are kept. Return False if that is too much for this client."""
+        """Count ``size`` more bytes that are kept. Return False if that is too much for this client."""
 
     def whole(self, request: IncomingRequest) -> None:
-        """A request has arrived."""
+        """Take a request that has arrived whole."""
 
     def refuse(self, why: str, problem: Problem) -> None:
-        """Neither this request nor any after it will be answered."""
+        """Answer with ``problem``. No later request of this connection is answered."""
 
 
 class Incoming:

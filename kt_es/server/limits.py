@@ -72,7 +72,7 @@ def networks_of(text: str) -> tuple[Network, ...]:
 
 
 def room_for_connections(wanted: int) -> int:
-    """The smaller one of ``wanted`` and half of the files that this process may open.
+    """Return the smaller one of ``wanted`` and half of the files that this process may open.
 
     RocksDB and the log use the other half. The soft limit is raised first, as far as the hard limit allows.
     """

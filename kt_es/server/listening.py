@@ -56,7 +56,7 @@ class Exchangeable:
         return True
 
     def until(self) -> float:
-        """When the certificate that is served ends, in seconds since 1970."""
+        """Return the end of the certificate that is served, in seconds since 1970."""
         return self.certificate.until.timestamp()
 
     def _choose(self, connection: ssl.SSLSocket | ssl.SSLObject, _name: str, _: ssl.SSLContext) -> None:
@@ -81,22 +81,22 @@ def _load(certificate: Path, key: Path) -> tuple[ssl.SSLContext, ServerCertifica
 
 @contextmanager
 def listening_at(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket that listens on ``host``; ``port`` 0 takes a free one. Raises ``ConfigError`` on failure."""
+    """Yield a socket that listens on ``host``; ``port`` 0 takes a free port. Raises ``ConfigError``."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no such port"
         raise ConfigError(f"cannot listen on {host}:{port}: {reason}") from None
-    # Without it the body of an answer waits 40 ms for the acknowledgement of its headers. asyncio sets it
-    # only on sockets that name their protocol, which accepted sockets do not.
+    # Without this option the body of an answer waits 40 ms for the acknowledgement of its headers. asyncio
+    # sets the option only on sockets that name their protocol, which accepted sockets do not.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with listener:
         yield listener
 
 
 def url_of(host: str, listener: socket.socket, scheme: str) -> str:
-    """The URL at which clients reach ``listener``."""
+    """Return the URL at which clients reach ``listener``."""
     port = listener.getsockname()[1]
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
@@ -109,9 +109,14 @@ def http_server(
     failed: Callable[[KtError], None],
     context: ssl.SSLContext | None = None,
 ) -> Iterator[None]:
-    """Serve ``listener`` in a thread, with HTTPS if ``context`` is given.
+    """Serve ``listener`` in a thread. The exit waits up to ``GRACE`` seconds for the answers under way.
 
-    The exit waits up to ``GRACE`` seconds for the answers under way.
+    Args:
+        app: The ASGI application.
+        connections: The open connections, which bound their number.
+        listener: The socket, as of ``listening_at``.
+        failed: Called with the error, in the thread, if the server ends by itself.
+        context: The context of TLS; None serves HTTP without TLS.
     """
     began: Queue[Callable[[], object]] = Queue()
 

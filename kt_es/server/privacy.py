@@ -45,7 +45,7 @@ KEPT = 8
 LOOK = 0.25
 """Seconds between two looks for new erasures. A look costs nothing while there are none."""
 AWAY = 5.0
-"""Seconds until the next attempt after the log was away."""
+"""Seconds until the next attempt after the log could not be reached."""
 DENIED = 600.0
 """Seconds until the next attempt on a stream that may not be truncated, or whose erasure is in doubt."""
 # No stream has so many events. An append that expects this revision is always refused: because of the
@@ -81,7 +81,7 @@ class Denials:
 
     @property
     def problem(self) -> str | None:
-        """Why submissions are refused, all or some of them, in words for clients; None if none is."""
+        """The reason why all or some submissions are refused, in words for clients; None without one."""
         with self._lock:
             return "; ".join(dict.fromkeys(self._denied.values())) or None
 
@@ -93,7 +93,7 @@ class Denials:
             raise NotNowError(f"{problem}; lookups go on, submit again later", RETRY_AFTER)
 
     def probe(self) -> None:
-        """Try every missing right again. Raises ``UnavailableError`` while the log is away."""
+        """Try every missing right again. Raises ``UnavailableError`` while the log cannot be reached."""
         with self._lock:
             missing = list(self._denied)
         for stream, right in missing:
@@ -149,7 +149,7 @@ class PrivateStreams:
                 continue
             if keeps_private(values) or self._set(stream, values, metadata.revision):
                 return
-        raise NotNowError("the metadata of a stream are changed all the time; try again later")
+        raise NotNowError("the metadata of a stream were changed during each attempt; try again later")
 
     def _set(self, stream: str, values: Mapping[str, object], expected: int) -> bool:
         """Set the ACL beside ``values``; False if the metadata were changed meanwhile.
@@ -180,8 +180,8 @@ class PrivateStreams:
 class Sweeper:
     """Sweeps the streams of openings of one directory; ``run`` is for a thread of its own.
 
-    The disk holds no state of it: after a start, each erasure is checked again, with one read. ``swept`` is
-    the epoch up to which all erasures are done.
+    The sweeper keeps nothing on disk: after a start, each erasure is checked again, with one read. ``swept``
+    is the epoch up to which all erasures are done.
     """
 
     log: Callable[[], EventLog]
@@ -219,7 +219,8 @@ class Sweeper:
         stream = self.names.openings(index)
         try:
             entries = self.ledger.tables.erasures.entries(committed.epoch, index).get(index, set())
-            # What is swept is gone: no row of a shared store is enough for that.
+            # A swept opening cannot come back, so a row of a shared store is not enough: the erasure is
+            # proven.
             erased = {one for one in entries if proven_erasure(self.ledger, committed, index, one)}
             for entry_hash in erased:
                 self.openings.erase(index, entry_hash)
@@ -253,11 +254,11 @@ def sweep_stream(log: EventLog, stream: str, erased: set[bytes]) -> None:
         # The copies must be in the stream before anything is truncated.
         if wanted <= {event.id for event in log.read(stream, end + 1)} and _truncated(log, stream, end + 1):
             return
-    raise UnavailableError(f"{stream} is changed all the time")
+    raise UnavailableError(f"{stream} was changed during each of {ROUNDS} attempts; trying again later")
 
 
 def _kept(log: EventLog, stream: str, end: int, gone: Mapping[bytes, int]) -> Iterator[NewEvent]:
-    """Copies of the openings up to revision ``end`` that stay, and a mark for each that is ``gone``."""
+    """Yield copies of the openings up to revision ``end`` that stay, and a mark for each that is ``gone``."""
     for event in log.read(stream):
         if event.revision > end:
             break
@@ -270,7 +271,7 @@ def _kept(log: EventLog, stream: str, end: int, gone: Mapping[bytes, int]) -> It
 
 
 def _opened(event: Event) -> bytes | None:
-    """The entry hash of an opening; None for any other event."""
+    """Return the entry hash of an opening; None for any other event."""
     if event.type != OPENING:
         return None
     try:
@@ -280,7 +281,7 @@ def _opened(event: Event) -> bytes | None:
 
 
 def _copy_id(of: uuid.UUID, end: int) -> uuid.UUID:
-    """The id of a copy. With the id of the original, a server would append nothing."""
+    """Return the id of a copy. With the id of the original, a server would append nothing."""
     return uuid.uuid5(of, f"behind {end}")
 
 

@@ -84,7 +84,7 @@ class Problem:
 
 
 def without_streams(text: str) -> str:
-    """``text`` with no stream of a directory named in it."""
+    """Return ``text`` with no stream of a directory named in it."""
     return _STREAM.sub("a stream of the event log", text)
 
 
@@ -111,10 +111,10 @@ def denial(error: AccessDeniedError) -> str:
 
 
 def problem_of(error: KtError) -> Problem:
-    """The problem document of an error that a handler raised.
+    """Return the problem document of an error that a handler raised.
 
-    An error that is no fault of the request and that does not pass is a 500 without details. The log has
-    them, and the details of an outage, unless it is a ``NotNowError``.
+    A lasting error that is no fault of the request becomes a 500 without details. The log of this process has
+    the details. It also has the details of an outage, unless the error is a ``NotNowError``.
     """
     match error:
         case AccessDeniedError():
@@ -145,13 +145,13 @@ def internal_problem() -> Problem:
 
 
 def too_many(wait: float) -> Problem:
-    """For a client that asks more often than its limit allows; ``wait`` in seconds."""
+    """Return the problem for a client that asks more often than its limit allows. ``wait`` is in seconds."""
     detail = "this address or its network asks too often"
     return Problem(HTTPStatus.TOO_MANY_REQUESTS, ProblemReason.TOO_MANY_REQUESTS, detail, retry_after=wait)
 
 
 def http_problem(status: int, detail: str | None = None) -> Problem:
-    """The problem of a plain HTTP status: a wrong path or method, for instance."""
+    """Return the problem of a plain HTTP status: a wrong path or method, for instance."""
     if status == HTTPStatus.BAD_REQUEST:
         return Problem(status, ProblemReason.MALFORMED, detail or "the body cannot be read as JSON")
     phrase = HTTPStatus(status).phrase
@@ -159,7 +159,7 @@ def http_problem(status: int, detail: str | None = None) -> Problem:
 
 
 def encode_head(status: int, headers: Headers, *, keep_alive: bool) -> bytes:
-    """Status line and headers, with the empty line after them."""
+    """Return the status line and headers, with the empty line after them."""
     lines = [_status_line(status), _date(int(time.time()))]
     lines += [b"%b: %b\r\n" % header for header in headers]
     lines.append(b"connection: keep-alive\r\n\r\n" if keep_alive else b"connection: close\r\n\r\n")
@@ -172,13 +172,13 @@ def problem_headers(problem: Problem, body: bytes) -> Headers:
 
 
 def problem_answer(problem: Problem) -> bytes:
-    """A whole answer, after which the connection ends."""
+    """Return a whole answer, after which the connection ends."""
     body = problem.encode()
     return encode_head(problem.status, problem_headers(problem, body), keep_alive=False) + body
 
 
 def retry_after(headers: Headers) -> float:
-    """Seconds that an answer asks its client to wait."""
+    """Return the seconds that an answer asks its client to wait."""
     return next((float(value) for name, value in headers if name == b"retry-after"), 1.0)
 
 
@@ -193,9 +193,9 @@ def _date(now: int) -> bytes:
 
 
 def whole_body(body: bytes) -> Receive:
-    """ASGI's ``receive`` of a request whose body has arrived.
+    """Return ASGI's ``receive`` of a request whose body has arrived.
 
-    Called again it waits for ever: a client that hangs up cancels the task, and there is no other notice.
+    A second call waits for ever: a client that hangs up cancels the task, and there is no other notice.
     """
     pending = [body]
 

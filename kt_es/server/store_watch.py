@@ -20,10 +20,11 @@ _LOG = structlog.get_logger("kt_es.server")
 
 
 class StoreWatch:
-    """Reads the bound of pruning from a majority of the replicas now and then, as every new epoch has to.
+    """Probes the shared store now and then: it reads a row from a majority of the replicas.
 
-    ``run`` does it in a thread of its own; any thread may ask for the ``problem``. Without a shared store
-    there is none, and ``run`` is not needed. ``clock`` is monotonic.
+    The row is the bound of pruning, which every new epoch needs, too. ``run`` probes in a thread of its own;
+    any thread may ask for the ``problem``. Without a shared store the problem is always None, and ``run`` is
+    not needed. ``clock`` is monotonic.
     """
 
     def __init__(self, ledger: Ledger, keyspace: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -36,9 +37,9 @@ class StoreWatch:
 
     @property
     def problem(self) -> str | None:
-        """That the shared store is away, in words for clients; None while it works.
+        """The reason why lookups may fail, in words for clients: the shared store cannot be used. Else None.
 
-        A read of a lookup that failed counts until the next probe.
+        A failed read of a lookup counts until the next probe.
         """
         since = self._since
         if since is None and self._ledger.store.problem is None:

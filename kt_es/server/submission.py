@@ -1,8 +1,9 @@
 """Submissions of mutations and erasures: refuse early what the signer would refuse, queue the rest.
 
-The opening of a mutation is stored before the mutation is queued, in a stream that is known to be private.
-So the profile of an entry is available from the epoch that has it. If the mutation then does not reach the
-queue, the opening of no entry stays in its private stream; the same submission again is the same event.
+The opening of a mutation is stored before the mutation is queued, in a stream that is known to be private. So
+the profile of an entry is available from the epoch that has the entry. If the mutation then does not reach
+the queue, an opening without an entry stays in the private stream. The same submission again is the same
+event.
 
 An erased opening is taken out of its stream when an epoch has accepted the erasure (``privacy.Sweeper``).
 
@@ -93,8 +94,8 @@ class Submissions:
     ) -> ReceiptBody | VerdictBody | Problem:
         """Submit in a thread of ``pool``, and wait for the verdict as long as ``submission`` asks for.
 
-        ``waiting`` is called before the wait begins. A cancelled call stops waiting. What is in the queue
-        stays there.
+        ``waiting`` is called before the wait begins. A cancelled call stops waiting, and a mutation in the
+        queue stays there.
         """
         # Registered before the check, so that no verdict between check and append is missed.
         waiter = self.waiters.register(submission.mutation) if submission.wait > 0 else None
@@ -124,9 +125,9 @@ class Submissions:
 
         Raises:
             RefusedError: The signer would refuse it.
-            MalformedError: The label is none.
-            UnavailableError: The log cannot be reached: the outcome is unknown, and the same bytes may be
-                submitted again. Or the queue or the disk is full: nothing was queued.
+            MalformedError: The label is invalid.
+            UnavailableError: The log cannot be reached. Then the outcome is unknown, and the same bytes may
+                be submitted again. Or the queue or the disk is full. Then nothing was queued.
             AccessDeniedError: A right is missing; the submission is not in the queue.
         """
         committed = self.directory.committed()
@@ -160,7 +161,7 @@ class Submissions:
         return ErasureBody(entry_hash.hex(), str(event.id), None)
 
     def _accepted_in(self, submission: MutationRequest) -> int | None:
-        """The epoch that accepted the entry, if it is the current one now."""
+        """Return the epoch that accepted the entry, if it is the current one now."""
         mutation = Mutation.decode(submission.mutation)
         committed = self.directory.committed()
         held = self.directory.current(committed, mutation.entry.index)
@@ -169,7 +170,7 @@ class Submissions:
         return accepted_in(self.directory.ledger, committed, held[1], held[0])
 
     def _checked(self, committed: Committed, submission: MutationRequest) -> Mutation:
-        """The mutation, after checks that it is about this label and this profile."""
+        """Return the mutation, after checks that it is about this label and this profile."""
         if len(submission.mutation) > MAX_MUTATION:
             raise RefusedError(ProblemReason.OVERSIZE, f"must have at most {MAX_MUTATION} bytes", "mutation")
         if len(submission.profile) > MAX_PROFILE:
@@ -215,7 +216,7 @@ class Submissions:
                 "must be signed by a key of the current entry of its index, or by the signer key in force",
                 "erasure",
             )
-        # The signer accepts any hash, and the log would keep the erasure of no entry for ever.
+        # The signer accepts any hash, so the log would keep an erasure without an entry for ever.
         if all(
             mutation.entry_hash != erasure.entry_hash
             for _, mutation in self.directory.ledger.history(committed, erasure.index)
@@ -227,7 +228,7 @@ class Submissions:
     def _verdict(
         self, committed: Committed, content: Mutation | Erasure, index: bytes
     ) -> tuple[Verdict, LeafRef | None]:
-        """The verdict of the next epoch, and the leaf of the current entry at ``index``."""
+        """Return the verdict of the next epoch, and the leaf of the current entry at ``index``."""
         held = self.directory.current(committed, index)
         before = None if held is None else Current(held[0].entry, held[0].entry_hash)
         verdict = decide(Epoch.after(committed.standing), content, before)
@@ -255,8 +256,8 @@ async def run_in(pool: Executor, call: Callable[[], _T]) -> _T:
     """Return what ``call`` returns in a thread of ``pool``.
 
     If cancelled, a call without a thread is given up. A call that has a thread cannot be stopped: the request
-    goes on until the call ends, and keeps its slot among the requests of its client. So a client that asks
-    and hangs up again and again has no more threads at work than one that waits for its answers.
+    continues until the call ends, and keeps its slot among the requests of its client. So a client that hangs
+    up again and again uses no more threads than a client that waits for its answers.
     """
     working = pool.submit(call)
     try:

@@ -26,7 +26,7 @@ BATCH = 256
 
 
 class EnoughError(Exception):
-    """``MAX_DIFFERENCES`` were found: more of them would say nothing new."""
+    """``MAX_DIFFERENCES`` were found, so the examination ends."""
 
 
 @dataclass(slots=True)
@@ -119,7 +119,7 @@ def examine_entries(it: Examined) -> None:
         if mutation.entry.index != index:
             it.report.differs(f"{where} is of another index")
         if stored.sequence >= committed.log.size:
-            it.report.differs(f"{where} names a record that is to come")
+            it.report.differs(f"{where} names a record that no committed epoch has")
         of_index = before if before is not None and before[0] == index else None
         if of_index is not None and stored.sequence <= of_index[1]:
             it.report.differs(f"{where} names a record before that of the version before")

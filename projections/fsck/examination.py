@@ -50,7 +50,15 @@ def fsck(
     log: tuple[StreamReader, StreamNames] | None = None,
     progress: Callable[[str, int], None] = lambda _w, _n: None,
 ) -> FsckReport:
-    """Examine everything in the directory. With ``log``, compare both of its streams as well."""
+    """Examine everything in a data directory that its signed head covers.
+
+    Args:
+        store: The open store of the data directory.
+        origin: The name of the directory.
+        pinned: Any signer key of the directory.
+        log: The event log and the names of the streams, to compare both logs as well.
+        progress: Called now and then with the kind of things that are examined, and their number.
+    """
     report = FsckReport(progress)
     with suppress(EnoughError):
         it = _opened(store, origin, pinned, report)

@@ -37,7 +37,7 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
     [
         (
             GOOD.replace(f'"{ORIGIN}"', '"other.example/people"'),
-            ": key: the key is of kt.example.org/people",
+            ": key: expected a key of other.example/people, found one of kt.example.org/people",
         ),
         (GOOD.replace("+0d67076e", ""), ": key: "),
         (GOOD.replace('"people"', '"Pe ople"'), ": directory: "),

@@ -113,7 +113,7 @@ def test_records_grouped_otherwise_are_named(honest: MemoryLog) -> None:
         halves = (encode_records(first, encoded[:2]), encode_records(first + 2, encoded[2:]))
         return [*((stored[0][0], half) for half in halves), *stored[1:]]
 
-    assert "grouped otherwise" in audited(changed(honest, NAMES.mutations, split))
+    assert "has other records than it must have" in audited(changed(honest, NAMES.mutations, split))
 
 
 def change_head(change: Callable[[HeadEvent], HeadEvent]) -> Callable[[Events], Events]:
@@ -140,7 +140,7 @@ def resigned(**fields: object) -> Callable[[HeadEvent], HeadEvent]:
         (resigned(map_root=bytes(32)), "head of epoch 2: map_root is"),
         (resigned(map_size=9), "head of epoch 2: map_size is 9, must be 3"),
         (resigned(log_root=bytes(32)), "head of epoch 2: log_root is"),
-        (resigned(log_size=3), "head of epoch 2: says 3 records"),
+        (resigned(log_size=3), "head of epoch 2: covers 3 records, must cover 8"),
         (resigned(timestamp=1), "head of epoch 2: timestamp is 1"),
         (resigned(epoch=3), "head of epoch 2: epoch is 3"),
         (resigned(queue_next=1), "head of epoch 2: queue_next is 1"),

@@ -209,7 +209,7 @@ class _Inquiry:
     def _restarts(self) -> dict[str, int]:
         restarts = self._up.get("restarts")
         if not isinstance(restarts, dict):
-            raise UnavailableError("no kt up runs beside kt.toml, which would count them")
+            raise UnavailableError("only `kt up` counts restarts, and it does not run beside kt.toml")
         return {str(name): int(count) for name, count in restarts.items()}
 
 
@@ -225,7 +225,7 @@ def _promised(
         if metrics is not None and delay:
             interval = metrics.value(f"kt_{process}_promised_interval_seconds")
             return {"interval": interval, "merge_delay": delay}
-    raise UnavailableError("neither front end nor signer nor monitor tells the config")
+    raise UnavailableError("no front end, signer or monitor tells the config: start one or set its metrics")
 
 
 def _of_frontend(frontend: _Frontend, newest: MapHead | None) -> dict[str, Any]:

@@ -24,7 +24,7 @@ SECONDS = 10.0
 READY_LIMIT = 5.0  # seconds
 MEMORY_LIMIT = 400  # MB
 GENERATOR_LIMIT = 2
-"""How many times as much as the faster front end the load generator must be able to do."""
+"""The load generator alone must reach this many times the requests/s of the faster front end."""
 
 
 def bench_shared(

@@ -1,1 +1,1 @@
-"""Who calls, and what they may: users, passwords, ACLs, TLS."""
+"""Users, passwords, ACLs and TLS: who a caller is, and which rights the caller has."""

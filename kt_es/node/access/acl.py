@@ -1,4 +1,4 @@
-"""Who may do what with a stream: pure decisions over access control lists.
+"""The rights of callers on streams: pure decisions over access control lists.
 
 An ACL is the object ``$acl`` in a stream's metadata. Its keys are those of ``Permission``; its values are a
 name or a list of names of users or groups. ``$all`` names everybody who has logged in. A permission that a
@@ -25,7 +25,7 @@ SETTINGS = "$settings"
 
 
 class Permission(Enum):
-    """What an ACL grants, by its key there."""
+    """The permissions that an ACL grants. Each value is a key of the ACL."""
 
     READ = "$r"
     WRITE = "$w"
@@ -36,13 +36,13 @@ class Permission(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a call. ``roles``: the user's name, its groups, and ``$all``; empty for the anonymous."""
+    """The caller of a method. ``roles`` are its name, its groups and ``$all``; empty if anonymous."""
 
     roles: frozenset[str]
 
     @property
     def known(self) -> bool:
-        """Logged in, or counted as such."""
+        """Whether the caller has logged in, or counts as logged in."""
         return bool(self.roles)
 
     @property
@@ -63,7 +63,7 @@ def user(name: str, groups: frozenset[str]) -> Caller:
 
 
 def asked_of(stream: str, permission: Permission) -> tuple[str, Permission]:
-    """The stream whose ACL decides, and the permission that it has to grant.
+    """Return the stream whose ACL decides, and the permission that it has to grant.
 
     For ``$$x`` it is a metadata permission on ``x``. Deleting metadata counts as writing it.
     """
@@ -74,7 +74,7 @@ def asked_of(stream: str, permission: Permission) -> tuple[str, Permission]:
 
 
 def _granted(acl: object, permission: Permission) -> frozenset[str] | None:
-    """The roles to which an ACL grants a permission; None if it does not mention it."""
+    """Return the roles to which an ACL grants a permission; None if it does not mention it."""
     names = acl.get(permission.value) if isinstance(acl, Mapping) else None
     if isinstance(names, list):
         return frozenset(names)
@@ -87,7 +87,7 @@ Metadata = Callable[[str], Mapping[str, object]]
 def allows(
     caller: Caller, stream: str, permission: Permission, metadata: Metadata, settings: Metadata
 ) -> bool:
-    """Whether ``caller`` has a permission on a stream.
+    """Return whether ``caller`` has a permission on a stream.
 
     ``metadata(x)`` is the metadata of stream ``x``, ``settings(x)`` is the last event of ``x``, both as a
     server accepts them (``eventstore.metadata``).

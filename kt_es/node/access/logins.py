@@ -1,4 +1,4 @@
-"""Who reaches a node: where it may listen, its certificate, and the logins of its users.
+"""Access to a node: the addresses where it may listen, its certificate, and the logins of its users.
 
 Logins are Basic credentials, compared with the file of users, which is read again whenever it changes.
 """
@@ -32,7 +32,7 @@ _MAX_HEADER = 4096
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches ``host``. Names other than localhost count as other machines."""
+    """Return whether only this machine reaches ``host``. Names other than localhost are other machines."""
     try:
         return host == "localhost" or ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -76,7 +76,7 @@ class Credentials:
 
 
 def server_credentials(certificate: Path | None, key: Path | None) -> Credentials | None:
-    """None if neither file is given; raises as ``Credentials``."""
+    """Return the credentials, None if neither file is given. Raises as ``Credentials``."""
     files = both_or_none(certificate, key)
     return None if files is None else Credentials(*files)
 

@@ -38,7 +38,7 @@ MAX_PASSWORD = 1024  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """What is stored of a password."""
+    """The stored hash of a password, with its salt and parameters."""
 
     n: int
     r: int
@@ -48,11 +48,11 @@ class Secret:
 
     @staticmethod
     def of(password: str, salt: bytes) -> Secret:
-        """The secret of a password with 16 random bytes."""
+        """Return the secret of a password with 16 random bytes."""
         return Secret(_N, _R, _P, salt, _scrypt(password, salt, _N, _R, _P))
 
     def matches(self, password: str) -> bool:
-        """Whether ``password`` is correct; takes the same time either way."""
+        """Return whether ``password`` is correct; takes the same time either way."""
         return hmac.compare_digest(self.hash, _scrypt(password, self.salt, self.n, self.r, self.p))
 
 
@@ -130,7 +130,10 @@ def decode(data: bytes, path: Path) -> dict[str, User]:
 
 
 def load(data: Path) -> dict[str, User] | None:
-    """The users of a data directory; None if it has no such file. ``ConfigError``: it cannot be used."""
+    """Return the users of a data directory, None if it has no file of users.
+
+    Raises ``ConfigError`` if the file cannot be used.
+    """
     path = data / FILE_NAME
     if not os.path.lexists(path):
         return None
@@ -138,7 +141,7 @@ def load(data: Path) -> dict[str, User] | None:
 
 
 def stamp(path: str) -> tuple[int, int, int] | None:
-    """A value that changes when the file of users at ``path`` is replaced; None without a file."""
+    """Return a value that changes when the file of users at ``path`` is replaced; None without a file."""
     try:
         found = os.stat(path)  # noqa: PTH116  called for every call of every client
     except OSError:

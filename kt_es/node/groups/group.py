@@ -1,9 +1,9 @@
-"""Persistent subscriptions as a state machine: what is delivered to whom, redelivered, parked, done.
+"""A persistent subscription as a state machine: it decides which consumer gets which message, and when again.
 
-Pure: time is passed in (seconds of any steady clock), events are known by their order and id only, and the
-caller carries out the effects: consumers that have something to send (``take_awake``), messages to park
-(``take_parking``), parked messages that are settled (``take_unparked``), a checkpoint to write
-(``GroupProgress.due``).
+The state machine is pure. Time is passed in (seconds of any steady clock), and events are known by their
+order and id only. The caller carries out the effects: it sends to the consumers of ``take_awake``, parks the
+messages of ``take_parking``, removes the parked messages of ``take_unparked``, and writes the checkpoint of
+``GroupProgress.due``.
 
 A message is *fresh* (read, not yet delivered), *in flight* (delivered, not yet acknowledged),
 *retrying* (to be delivered again, before fresh ones, in order), or *parking* (until the caller says
@@ -46,7 +46,7 @@ class Group:
         self._unparked: list[int] = []
 
     def connect(self, consumer: Consumer, now: float = 0.0) -> bool:
-        """Admit ``consumer``, unless the group is full; whether it was admitted."""
+        """Admit ``consumer`` unless the group is full; return whether it was admitted."""
         limit = self.settings.max_subscriber_count
         if limit and len(self.consumers) >= limit:
             return False
@@ -69,7 +69,7 @@ class Group:
             self._awake.add(consumer)
 
     def room(self) -> int:
-        """How many messages may be read now; 0 while enough are waiting or nobody is connected."""
+        """Return how many messages may be read now; 0 while enough are waiting or nobody is connected."""
         size = max(self.settings.history_buffer_size, 1)
         if not self.consumers or self._held >= HELD_BYTES or len(self._fresh) * 2 > size:
             return 0
@@ -157,7 +157,7 @@ class Group:
             consumer.held += size
 
     def _expiry(self, now: float) -> float:
-        """When a message delivered at ``now`` is taken back. EventStoreDB looks once in a ``TICK``."""
+        """Return the time to take back a message of ``now``. EventStoreDB looks once in a ``TICK``."""
         timeout = self.settings.message_timeout / 1000
         if timeout <= 0:
             return inf
@@ -178,11 +178,11 @@ class Group:
             self._held -= len(self._fresh.popleft().payload or b"")
 
     def is_current(self, delivery: Delivery) -> bool:
-        """Whether ``delivery`` was neither acknowledged nor taken back."""
+        """Return whether ``delivery`` was neither acknowledged nor taken back."""
         return self._in_flight.get(delivery.message.id) is delivery
 
     def sent(self, delivery: Delivery) -> None:
-        """The payload was sent: release it."""
+        """Release the payload of ``delivery``, which was sent."""
         message = delivery.message
         delivery.consumer.held -= len(message.payload or b"")
         message.payload = None
@@ -190,7 +190,7 @@ class Group:
     # --- answers of consumers ------------------------------------------------------------------
 
     def ack(self, consumer: Consumer, ids: Iterable[str]) -> None:
-        """``consumer`` has processed these messages. Ids unknown or of other consumers are ignored."""
+        """Settle messages that ``consumer`` has processed. Ids unknown or of other consumers are ignored."""
         for event_id in ids:
             delivery = self._in_flight.get(event_id)
             if delivery is not None and delivery.consumer is consumer:
@@ -201,7 +201,7 @@ class Group:
                 self.settle(self._retrying_ids.pop(event_id))
 
     def nack(self, consumer: Consumer, ids: Iterable[str], action: NackAction) -> None:
-        """``consumer`` could not process these. ``STOP`` settles a message, as EventStoreDB does."""
+        """Do ``action`` with messages that ``consumer`` could not process. ``STOP`` settles them."""
         for event_id in ids:
             delivery = self._in_flight.get(event_id)
             if delivery is None or delivery.consumer is not consumer:
@@ -215,7 +215,7 @@ class Group:
                 self._again(delivery.message)
 
     def gone(self, delivery: Delivery) -> None:
-        """The event was truncated: there is nothing to deliver."""
+        """Settle a message whose event was truncated, so that there is nothing to deliver."""
         self._take_back(delivery)
         self.settle(delivery.message)
 
@@ -250,30 +250,30 @@ class Group:
         self._retrying_ids[message.id] = message
 
     def settle(self, message: Message) -> None:
-        """``message`` is done: acknowledged, skipped, or parked on disk."""
+        """Note that ``message`` is done: acknowledged, skipped, or parked on disk."""
         message.settled = True
         if message.parked >= 0:
             self._unparked.append(message.parked)
         self.progress.settle(message)
 
     def take_awake(self) -> list[Consumer]:
-        """Consumers that have something to send or are dropped."""
+        """Return the consumers that have something to send or are dropped."""
         awake = list(self._awake)
         self._awake.clear()
         return awake
 
     def take_parking(self) -> list[Message]:
-        """Messages to park; the caller confirms each with ``settle``."""
+        """Return the messages to park; the caller confirms each with ``settle``."""
         parking, self._parking = self._parking, []
         return parking
 
     def take_unparked(self) -> list[int]:
-        """Revisions of parked messages that were replayed and are settled."""
+        """Return the revisions of parked messages that were replayed and are settled."""
         unparked, self._unparked = self._unparked, []
         return unparked
 
     def next_deadline(self, now: float) -> float | None:
-        """When to call ``expire`` or ``GroupProgress.due`` next, if nothing happens before."""
+        """Return the next time to call ``expire`` or ``GroupProgress.due`` if nothing happens before."""
         while self._deadlines and not self.is_current(self._deadlines[0]):
             self._deadlines.popleft()
         expiry = self._deadlines[0].deadline if self._deadlines else None

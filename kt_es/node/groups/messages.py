@@ -1,6 +1,6 @@
-"""The messages of a persistent subscription: the consumers that get them, and how far the group is.
+"""The parts of ``group.Group``: messages, the consumers that get them, and the progress of the group.
 
-Pure, like ``group.Group``, which these are the parts of.
+Like the group, they are pure.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ class Rate:
         self._measured = 0
 
     def per_second(self, now: float) -> int:
-        """The average so far, over a second at least."""
+        """Return the average so far, over a second at least."""
         return int(self.total / max(now - self._start, 1.0))
 
     def since_measured(self) -> int:
-        """How many were counted since the last call."""
+        """Return how many were counted since the last call."""
         measured, self._measured = self._measured, self.total
         return self.total - measured
 
@@ -132,7 +132,7 @@ class Consumers:
         self._pins.clear()
 
     def with_room(self, *, in_turn: bool) -> Consumer | None:
-        """A consumer with room: the same as before while it has room, or (``in_turn``) the next one."""
+        """Return a consumer with room: the last one while it has room, or with ``in_turn`` the next one."""
         consumers = self._consumers
         for _ in range(len(consumers)):
             consumer = consumers[0]
@@ -143,7 +143,10 @@ class Consumers:
         return None
 
     def pinned(self, pin: int) -> Consumer:
-        """The consumer of ``pin``: that of the highest hash, so that few pins move when one comes or goes."""
+        """Return the consumer of ``pin``.
+
+        It is the consumer with the highest hash, so few pins move when a consumer connects or disconnects.
+        """
         bucket = pin % BUCKETS
         consumer = self._pins.get(bucket)
         if consumer is None:
@@ -159,8 +162,9 @@ def _weight(bucket: int, number: int) -> bytes:
 class GroupProgress:
     """The orders of messages between a group's checkpoint and ``cursor``, the next one to read.
 
-    A group that was changed, or whose node was restarted, resumes at ``checkpoint``: what was settled behind
-    it is delivered again. ``known`` is the order of the last message read, -1 before the first.
+    A group that was changed, or whose node was restarted, resumes at ``checkpoint``. Messages after the
+    checkpoint are delivered again even if they were settled. ``known`` is the order of the last message read,
+    -1 before the first.
     """
 
     def __init__(self, settings: GroupSettings, cursor: int, now: float) -> None:
@@ -183,7 +187,7 @@ class GroupProgress:
             self.known = message.order
         self._read += passed_over
         self.cursor = cursor
-        # Behind a message that stays unsettled for long, settled ones would pile up.
+        # While one message stays unsettled for long, the settled ones after it would pile up.
         if len(self._ascending) > 2 * len(self._outstanding) + LAZY:
             self._ascending = deque(sorted(self._outstanding))
 
@@ -192,18 +196,18 @@ class GroupProgress:
             self._outstanding.pop(message.order, None)
 
     def low(self) -> int:
-        """The order of the lowest message that is not settled: all below are."""
+        """Return the order of the lowest message that is not settled: all below are."""
         orders = self._ascending
         while orders and orders[0] not in self._outstanding:
             orders.popleft()
         return orders[0] if orders else self.cursor
 
     def due(self, now: float) -> int | None:
-        """The checkpoint to write at ``now``, if one is due.
+        """Return the checkpoint to write at ``now``, if one is due.
 
-        One is due when ``max_checkpoint_count`` events are done since the last one, or after
-        ``checkpoint_after`` when ``min_checkpoint_count`` are. An event is done if no message up to it is
-        unsettled.
+        A checkpoint is due when ``max_checkpoint_count`` events are done since the last checkpoint. After
+        ``checkpoint_after`` it is due when ``min_checkpoint_count`` events are done. An event is done if no
+        message up to it is unsettled.
         """
         done = self._done()
         enough = done >= max(self._settings.max_checkpoint_count, 1)
@@ -213,13 +217,13 @@ class GroupProgress:
         return low if low > self.checkpoint else None
 
     def written(self, order: int, now: float) -> None:
-        """The checkpoint ``order``, which is that of ``low``, is being written."""
+        """Note that the checkpoint ``order``, which is ``low``, is being written."""
         self._checkpointed += self._done()
         self.checkpoint = order
         self._time = now
 
     def deadline(self, now: float) -> float | None:
-        """When to call ``due`` next, if nothing happens before."""
+        """Return the next time to call ``due`` if nothing happens before."""
         if self._is_worth_it(self._done()) and self.low() > self.checkpoint:
             return max(self._deadline(), now)
         return None

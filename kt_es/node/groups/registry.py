@@ -47,21 +47,21 @@ class Groups:
         self._runners[stream, name] = GroupRunner(self._log, stream, name, settings, cursor, origin=origin)
 
     def get(self, stream: str, name: str) -> GroupRunner:
-        """The group of that name; raise ``Refusal`` if there is none."""
+        """Return the group of that name; raise ``Refusal`` if there is none."""
         runner = self._runners.get((stream, name))
         if runner is None:
             raise group_missing(stream, name)
         return runner
 
     def all(self, stream: str | None = None) -> list[GroupRunner]:
-        """All groups, or those of one stream."""
+        """Return all groups, or those of one stream."""
         return [runner for key, runner in self._runners.items() if stream is None or key[0] == stream]
 
     async def create(self, stream: str, name: str, settings: GroupSettings) -> None:
         """Create a group.
 
-        This method and those below raise ``Refusal`` if that cannot be, and ``NoSpaceError`` if the disk is
-        full. The groups then stay as they are.
+        This method and the methods below raise ``Refusal`` if the request is impossible, and ``NoSpaceError``
+        if the disk is full. The groups then stay as they are.
         """
         async with self._changing:
             if (stream, name) in self._runners:
@@ -91,7 +91,8 @@ class Groups:
     async def update(self, stream: str, name: str, settings: GroupSettings) -> None:
         """Change the settings of a group. Its consumers are dropped, and may connect again.
 
-        The group resumes at its last written checkpoint: what was acknowledged since is delivered again.
+        The group resumes at its last written checkpoint: later messages are delivered again, acknowledged or
+            not.
         Another ``settings.start`` counts only if there is no checkpoint. The filter stays: requests cannot
         change it.
         """

@@ -1,7 +1,7 @@
-"""The shell around ``group.Group``: reads for a group, parks, writes checkpoints, keeps time.
+"""The shell around ``group.Group``: it reads messages, parks them, writes checkpoints and keeps time.
 
-A group works only while a consumer is connected; otherwise it costs its settings in memory. While the disk is
-full a group works on, and its writes wait. After a kill it resumes at the last checkpoint on disk.
+A group works only while a consumer is connected; otherwise only its settings take memory. While the disk is
+full a group continues to work, and its writes wait. After a kill it resumes at the last checkpoint on disk.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class GroupRunner:
         *,
         origin: int | None,
     ) -> None:
-        """``origin`` is the order where the group began; None if it has had a later checkpoint."""
+        """Begin at ``cursor``. ``origin`` is the first order of the group, None after a later checkpoint."""
         self.stream = stream
         self.name = name
         self.settings = settings
@@ -63,7 +63,7 @@ class GroupRunner:
         self._deleted = False  # nothing more is written, not even by work that was begun
 
     def connect(self, consumer: Consumer) -> None:
-        """Admit ``consumer``, whom the next ``pump`` serves; raise ``Refusal`` if that cannot be."""
+        """Admit ``consumer``, for the next ``pump``; raise ``Refusal`` if the group is full or has ended."""
         if self._ended.is_set():
             raise group_dropped(self.stream, self.name)
         if not self.group.connect(consumer, self.now):
@@ -86,14 +86,14 @@ class GroupRunner:
         self.pump()
 
     def payload(self, delivery: Delivery) -> bytes | None:
-        """The stored event to send, or ``None`` if it is gone or was taken back meanwhile."""
+        """Return the stored event to send, or ``None`` if it is gone or was taken back meanwhile."""
         if not self.group.is_current(delivery):
             return None
         message = delivery.message
         stored = message.payload or self._load(message)
         if stored is None:
             self.group.gone(delivery)
-            # There is room for others now, and nothing else may pump for long.
+            # Other messages have room now, and perhaps nothing else calls ``pump`` for a long time.
             self._pump_soon()
             return None
         if message.parked >= 0 or self.settings.resolve_links:
@@ -116,7 +116,7 @@ class GroupRunner:
         except StorageError:
             raise  # the node stops
         except Exception as error:  # noqa: BLE001  whatever it is
-            # A fault of this group only. Its consumers are dropped, so that they do not wait in vain.
+            # The fault concerns this group only. Its consumers are dropped, so that they do not wait in vain.
             _LOG.exception("a group cannot go on", stream=self.stream, group=self.name, reason=repr(error))
             self._drop()
 
@@ -143,7 +143,7 @@ class GroupRunner:
         self._set_timer(now)
 
     def _pump_soon(self) -> None:
-        """Pump once more when others have had their turn; once, however often it is called."""
+        """Call ``pump`` once after other tasks have had their turn, however often this is called."""
         if self._soon is None:
             self._soon = self._loop.call_soon(self._pump_now)
 
@@ -188,14 +188,14 @@ class GroupRunner:
         try:
             await work
         except NoSpaceError:
-            # The disk was full when the group ended: what was settled since the checkpoint comes again.
+            # The disk was full when the group ended: messages after the checkpoint are delivered again.
             _LOG.info("a group's state was not written", stream=self.stream, group=self.name)
         except StorageError as error:
             reason = str(error)
             _LOG.error("a group's state was not written", stream=self.stream, group=self.name, reason=reason)
 
     async def _run(self, stage: Callable[[Transaction], None]) -> None:
-        """Have ``stage`` stage a write, unless the group is deleted; while the disk is full, wait for space.
+        """Write what ``stage`` stages unless the group is deleted; while the disk is full, wait for space.
 
         Raises ``StorageError`` if the disk failed, or the group ended before there was space.
         """
@@ -256,7 +256,7 @@ class GroupRunner:
 
     @property
     def checkpointed(self) -> bool:
-        """There is a checkpoint beyond the order where the group began."""
+        """Whether there is a checkpoint after the order where the group began."""
         return self.group.progress.checkpoint != self.origin
 
     def replay(self, limit: int | None) -> None:
@@ -264,7 +264,7 @@ class GroupRunner:
         self.pump()
 
     def end(self) -> None:
-        """The group is deleted: its consumers are dropped, nothing more is written."""
+        """Drop the consumers of the group, which is deleted, and write nothing more."""
         self._deleted = True
         self._stop()
 
@@ -281,9 +281,9 @@ class GroupRunner:
             consumer.wake()
 
     async def close(self) -> None:
-        """The group is replaced, or the node stops. Writes that were begun are finished.
+        """Finish the writes that were begun. The group is replaced, or the node stops.
 
-        No checkpoint is written, so what was acknowledged since the last one is delivered again.
+        No checkpoint is written, so messages that were acknowledged since the last one are delivered again.
         """
         self._stop()
         if self._tasks:

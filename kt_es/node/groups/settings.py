@@ -1,8 +1,8 @@
 """Settings of persistent subscriptions, how groups are stored, and filters over $all.
 
-An expression may match anywhere in the text. Official clients exclude system events by lookahead, which takes
-a backtracking engine, and that can need exponential time on some texts. So a search that takes too long is
-given up, and the filter with it, whoever wrote the expression or the text.
+An expression may match anywhere in the text. Official clients exclude system events by lookahead, which needs
+a backtracking engine. Such an engine can take exponential time on some texts. So a search that takes too long
+is given up, and the filter with it, whoever wrote the expression or the text.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class Filter:
 
 
 def predicate(filter_: Filter | None) -> Predicate:
-    """A function that tells whether a stored event passes; it raises ``Refusal`` if a search takes too long.
+    """Return a function that tells whether a stored event passes, or raises ``Refusal`` if that is too slow.
 
-    Raises ``Refusal`` if the expression cannot be compiled, or it or the prefixes are too long.
+    Raises ``Refusal`` if the expression cannot be compiled, or if the expression or a prefix is too long.
     """
     if filter_ is None:
         return lambda _stored: True
@@ -81,7 +81,7 @@ class Search:
         self._debt = 0.0  # seconds of searches beyond ``USUAL``
 
     def __call__(self, text: str) -> bool:
-        """Whether ``expression`` is found in ``text``; raise ``Refusal`` if the searches take too long."""
+        """Return whether ``expression`` is found in ``text``; raise ``Refusal`` if the search is too slow."""
         began = self._clock()
         for _ in range(_TRIES):
             try:
@@ -116,7 +116,7 @@ def _check_size(filter_: Filter) -> None:
 
 
 def make_filter(by_stream: bool, regex: str, prefixes: Sequence[str], window: int, multiplier: int) -> Filter:
-    """A filter with the parameters of a request: a checkpoint after ``window * multiplier`` events."""
+    """Return a filter with the parameters of a request: a checkpoint after ``window * multiplier`` events."""
     return Filter(by_stream, regex, tuple(prefixes), max(1, window) * max(1, multiplier))
 
 
@@ -167,7 +167,7 @@ def settings_key(stream: str, name: str) -> bytes:
 
 
 def checkpoint_key(stream: str, name: str) -> bytes:
-    """Key of a group's checkpoint: the order of the first message that is not settled."""
+    """Return the key of a group's checkpoint: the order of the first message that is not settled."""
     return _key(b"C", stream, name)
 
 
@@ -182,7 +182,7 @@ def group_names(key: bytes) -> tuple[str, str]:
 
 
 def parked_stream(stream: str, name: str) -> str:
-    """The stream of links to a group's parked messages, with the name that EventStoreDB gives it."""
+    """Return the stream of links to a group's parked messages, with the name that EventStoreDB gives it."""
     return f"$persistentsubscription-{stream}::{name}-parked"
 
 
@@ -193,7 +193,7 @@ def encode_settings(settings: GroupSettings) -> bytes:
 
 
 def decode_settings(value: bytes) -> GroupSettings:
-    """The reverse of ``encode_settings``; raise ``MalformedError`` if ``value`` does not have that form."""
+    """Decode what ``encode_settings`` returned; raise ``MalformedError`` for any other ``value``."""
     try:
         values = json.loads(value)
         values["strategy"] = Strategy(values["strategy"])

@@ -1,4 +1,4 @@
-"""What a group reads: one stream, or $all with a filter; and its parked messages.
+"""The sources of a group: one stream, or $all with a filter, and the parked messages of the group.
 
 ``Pinned`` goes by the stream of the event, or of the event that a link names. ``PinnedByCorrelation`` goes by
 the ``$correlationId`` in the event's metadata, and by the stream where there is none.
@@ -42,7 +42,7 @@ class StreamSource:
         self._pin = pin
 
     def read(self, at: int, limit: int) -> SourceBatch:
-        """Messages from order ``at`` (inclusive) up."""
+        """Return messages from order ``at`` (inclusive) up."""
         chunk = forwards(self._log, self._name, at, limit)
         messages = [
             Message(revision_of(stored), id_of(stored), stored, pin=self._pin(stored))
@@ -51,7 +51,7 @@ class StreamSource:
         return SourceBatch(messages, chunk.following, chunk.more)
 
     def load(self, order: int) -> bytes | None:
-        """The stored event at ``order``, if it is still there."""
+        """Return the stored event at ``order``, if it is still there."""
         return stored_at(self._log, self._name, order)
 
 
@@ -84,7 +84,7 @@ class AllSource:
 
 
 def pinner(log: NodeLog, strategy: Strategy) -> Pin:
-    """The pin of ``strategy``; 0 for every event where nothing is pinned."""
+    """Return the pin of ``strategy``; 0 for every event where nothing is pinned."""
     if strategy is Strategy.PINNED:
         return lambda stored: _number(_stream(stored))
     if strategy is Strategy.PINNED_BY_CORRELATION:
@@ -112,7 +112,8 @@ def _correlation(log: NodeLog, stored: bytes) -> str | None:
 class Parked:
     """Reads and replays one group's parked messages; the runner writes them.
 
-    A replayed message stays parked until it is settled. ``trim`` then removes it, once all before it are.
+    A replayed message stays parked until it and all parked messages before it are settled. Then it is
+    removed.
     """
 
     def __init__(self, log: NodeLog, stream: str, name: str, pin: Pin) -> None:
@@ -137,14 +138,14 @@ class Parked:
         tx.append(self._stream, [link])
 
     def replay(self, limit: int | None) -> None:
-        """Deliver again what is parked now, at most ``limit`` messages."""
+        """Deliver again the messages that are parked now, at most ``limit``."""
         head = self._log.head(self._stream)
         asked = head.last - head.first + 1 if limit is None else limit
         self._limit = asked + (self._limit if self._unread else 0)
         self._unread = range(self._unread.start if self._unread else head.first, head.last + 1)
 
     def read(self, retrying: int) -> list[Message]:
-        """The next messages to replay, a few at a time; ``retrying`` already wait to be delivered again."""
+        """Return the next few messages to replay, while ``retrying`` messages wait to be delivered again."""
         messages: list[Message] = []
         while self._unread and self._limit > 0 and retrying + len(messages) < REPLAY_AHEAD:
             chunk = forwards(self._log, self._stream, self._unread.start)
@@ -162,7 +163,7 @@ class Parked:
         self._settled.update(revisions)
 
     def trimmed(self) -> int | None:
-        """The first revision that has to stay; None if nothing can be removed."""
+        """Return the first revision that has to stay; None if nothing can be removed."""
         first = keep = self._log.head(self._stream).first
         while keep in self._settled:
             keep += 1
@@ -173,13 +174,13 @@ class Parked:
             tx.rewrite_metadata(self._stream, keep)
 
     def forget(self, keep: int) -> None:
-        """Nothing below ``keep`` is parked any more: the removal is on disk."""
+        """Forget the parked messages below ``keep``, whose removal is on disk."""
         self._settled = {at for at in self._settled if at >= keep}
         self._replaying = {at for at in self._replaying if at >= keep}
 
 
 def link_to(stored: bytes, *, replayed: bool) -> Proposed:
-    """The link under which an event is parked. A replayed event is a link already."""
+    """Return the link under which an event is parked. A replayed event is a link already."""
     if replayed and type_of(stored) == LINK:
         return link_event(*target(stored))
     return link_event(revision_of(stored), name_of(stored))

@@ -115,7 +115,7 @@ def _require_empty(target: Path) -> None:
 
 @contextmanager
 def _beside(target: Path) -> Iterator[Path]:
-    """A new directory that becomes ``target`` when the block ends, and is deleted if the block fails."""
+    """Yield a new directory. When the block ends it becomes ``target``; if the block fails it is deleted."""
     partial = target.with_name(f"{target.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)

@@ -82,7 +82,7 @@ class _Check:
         return CheckReport(position, streams, events, groups, self._found, tuple(self._problems))
 
     def _part(self, what: str, part: Callable[[], int]) -> int:
-        """The result of ``part``, or 0 if it met a record of a wrong length."""
+        """Return the result of ``part``, or 0 if it met a record of a wrong length."""
         try:
             return part()
         except (struct.error, ValueError) as error:
@@ -97,7 +97,7 @@ class _Check:
     # --- events ----------------------------------------------------------------------------------
 
     def _check_events(self, position: int) -> int:
-        """Every stream has its events without gaps, at ascending positions. Returns their number."""
+        """Check that streams have their events without gaps, at ascending positions; return their number."""
         events, current = 0, -1
         stream = _Stream("", StreamHead(), 0, 0)
         for key, stored in self._storage.scan(EVENTS, after(EVENTS)):
@@ -138,7 +138,7 @@ class _Check:
     # --- heads -----------------------------------------------------------------------------------
 
     def _check_heads(self) -> int:
-        """Every stream has its last event and the settings of its metadata. Returns the number of streams."""
+        """Check that each stream has its last event and the settings of its metadata; return their number."""
         streams = 0
         for name, head in heads(self._storage):
             streams += 1
@@ -160,7 +160,7 @@ class _Check:
     # --- indexes ---------------------------------------------------------------------------------
 
     def _check_ranges(self, position: int, events: int) -> int:
-        """Every event is in $all exactly once, at its position. Returns their number."""
+        """Check that every event is in $all exactly once, at its position; return the number of events."""
         before = listed = 0
         for key, value in self._storage.scan(range_key(0), range_key(LAST_POSITION)):
             first, last, number, revision = decode_range(key, value)
@@ -180,7 +180,7 @@ class _Check:
         return listed
 
     def _check_first(self, number: int, stored: bytes) -> None:
-        """The first event of an append is found by its id, so that a repetition is recognised."""
+        """Check that the first event of an append is found by its id, so that a repetition is recognised."""
         head = read_head(self._storage, name_of(stored))
         found = self._storage.get(id_key(number, id_of(stored)))
         # A scavenge that cut the range lets it begin in the middle of an append.
@@ -189,7 +189,7 @@ class _Check:
             self._problem(f"$all: the event at position {position_of(stored)} cannot be found by its id")
 
     def _check_ids(self) -> int:
-        """Every id names an event with that id. Returns the number of ids."""
+        """Check that every id names an event with that id; return the number of ids."""
         ids = 0
         for key, value in self._storage.scan(IDS, after(IDS)):
             ids += 1
@@ -201,7 +201,7 @@ class _Check:
         return ids
 
     def _check_groups(self) -> int:
-        """The settings and the checkpoint of every group can be read. Returns the number of groups."""
+        """Return the settings and the checkpoint of every group can be read. Returns the number of groups."""
         groups = 0
         for key, value in self._storage.scan(*groups_range()):
             groups += 1

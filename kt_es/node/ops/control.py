@@ -1,4 +1,4 @@
-"""Orders to a node, running or stopped: backup, scavenge, metrics, and the socket that carries them.
+"""Orders to a node (backup, scavenge), the socket of a running node that carries them, and its upkeep.
 
 A request is one line of JSON, ``{"do": name, ...arguments}``; so is its answer, ``{"done": {...}}`` or
 ``{"failed": sentence, "usage": whether the order was unusable}``. Only the owner of the data may open the
@@ -53,7 +53,7 @@ class Control:
         path = self._data / NAME
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            # Only this node has the data: an existing socket was left by a node that was killed.
+            # Only this node has the data. So an existing socket was left by a node that was killed.
             path.unlink(missing_ok=True)
             with _short(path) as name:
                 listener.bind(name)
@@ -140,7 +140,7 @@ def ask(data: Path, do: str, **arguments: object) -> dict[str, Any] | None:
 
 @contextmanager
 def _short(path: Path) -> Iterator[str]:
-    """A name of ``path`` that is short enough for the address of a socket."""
+    """Yield a name of ``path`` that is short enough for the address of a socket."""
     if len(os.fsencode(path)) <= _LONGEST:
         yield str(path)
         return
@@ -152,7 +152,7 @@ def _short(path: Path) -> Iterator[str]:
 
 
 class Upkeep:
-    """What a running node does beside serving its clients, on its event loop."""
+    """The work of a running node beside serving its clients: orders, metrics, health. On its event loop."""
 
     def __init__(self, storage: RocksStorage, log: NodeLog, groups: Groups, counts: Counts) -> None:
         self._control = Control(

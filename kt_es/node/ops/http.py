@@ -36,7 +36,7 @@ class MetricsPage:
         self._size = size
 
     def collect(self) -> Iterable[Metric]:
-        """See ``prometheus_client.registry.Collector``."""
+        """Yield the metrics: see ``prometheus_client.registry.Collector``."""
         counts = self._counts
         yield GaugeMetricFamily("kt_node_position", "Last durable position", self._log.position)
         yield GaugeMetricFamily("kt_node_storage_bytes", "Bytes on disk", self._size())

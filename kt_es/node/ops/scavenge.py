@@ -1,9 +1,9 @@
 """Scavenging: events that no read of their stream returns any more are removed from the disk.
 
-Hidden are the events of deleted and tombstoned streams, and those behind ``$tb``, ``$maxCount`` and
-``$maxAge``. They are removed with their ids, and from $all, which returned them until now. Other events keep
-their revision and position, and numbering goes on from the stream's head. A tombstone always stays, and so
-does the last event of a metadata stream.
+Events of deleted and tombstoned streams are hidden, and so are events that ``$tb``, ``$maxCount`` or
+``$maxAge`` excludes. Hidden events are removed with their ids, and from $all, which returned them until then.
+Other events keep their revision and position, and numbering continues from the stream's head. A tombstone
+always stays, and so does the last event of a metadata stream.
 
 Events are removed from the front of a stream, a slice at a time, each slice in a group commit like an append.
 So writers wait for one slice at most, and a scavenge that is killed can be repeated. ``StreamHead.scavenged``
@@ -43,7 +43,7 @@ _NO_ID = "00000000-0000-0000-0000-000000000000"
 
 @dataclass(slots=True)
 class Scavenged:
-    """What was removed; ``bytes`` of keys and values, before compression."""
+    """The counts of removed things; ``bytes`` are of keys and values, before compression."""
 
     streams: int = 0
     events: int = 0
@@ -70,7 +70,7 @@ async def scavenge(log: NodeLog, compact: Callable[[bytes, bytes], None]) -> Sca
 
 
 def _candidates(log: NodeLog, start: bytes) -> list[tuple[str, bool]]:
-    """The next streams by name, and whether they may have something to remove."""
+    """Return the next streams by name, and whether they may have something to remove."""
     found: list[tuple[str, bool]] = []
     for key, value in log.storage.scan(start, after(HEADS)):
         name, head = head_name(key), StreamHead.decode(value)
@@ -82,12 +82,12 @@ def _candidates(log: NodeLog, start: bytes) -> list[tuple[str, bool]]:
 
 
 def _end(name: str, head: StreamHead) -> int:
-    """The first revision that always stays."""
+    """Return the first revision that always stays."""
     return head.last if head.tombstoned or name.startswith(META) else head.last + 1
 
 
 def _hidden_before(name: str, head: StreamHead) -> int:
-    """Revisions below this one are hidden, leaving ``$maxAge`` aside."""
+    """Return the revisions below this one are hidden, leaving ``$maxAge`` aside."""
     return min(LAST_REVISION if head.tombstoned else head.first, _end(name, head))
 
 
@@ -138,7 +138,7 @@ def _take_slice(log: NodeLog, tx: Transaction, name: str) -> tuple[int, int, int
 def _hidden_events(
     log: NodeLog, heads: tuple[StreamHead, StreamHead], name: str, hidden: int
 ) -> tuple[list[bytes], bool]:
-    """The first events that are hidden, and whether that is all below ``hidden``."""
+    """Return the first events that are hidden, and whether that is all below ``hidden``."""
     gone: list[bytes] = []
     size = 0
     number, start = heads[0].number, heads[0].scavenged

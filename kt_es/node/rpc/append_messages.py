@@ -1,4 +1,4 @@
-"""Requests to write: what they ask for, how their pieces come together, and what answers report.
+"""Requests to write: reading them, joining the pieces of an append, and making the answers.
 
 Complete appends wait in the queue of the log, which has a limit of its own (``commits``).
 """
@@ -48,7 +48,7 @@ def stream_name(identifier: shared_pb2.StreamIdentifier) -> str:
 
 
 def expected_of(options: Any, oneof: str, revision_field: str) -> int | Expected:
-    """What an append, delete or tombstone expects of the stream."""
+    """Return the state or revision that an append, delete or tombstone expects of the stream."""
     kind = options.WhichOneof(oneof)
     if kind == revision_field:
         revision: int = getattr(options, revision_field)
@@ -59,7 +59,7 @@ def expected_of(options: Any, oneof: str, revision_field: str) -> int | Expected
 
 
 def proposals(messages: Iterable[Any]) -> Iterator[tuple[Proposed, int]]:
-    """The events of a request, each with the bytes that count towards the limit of an append."""
+    """Yield the events of a request, each with the bytes that count towards the limit of an append."""
     for identifier, labels, metadata, data in map(_FIELDS, messages):
         type_ = labels["type"]
         if not type_:
@@ -89,7 +89,7 @@ def appended(success: Any, outcome: Appended) -> None:
 
 
 def append_answer(outcome: Appended | Wrong, expected: int | Expected) -> streams_pb2.AppendResp | bytes:
-    """The answer of ``Append``; the usual one is already serialised."""
+    """Return the answer of ``Append``; the usual one is already serialised."""
     if isinstance(outcome, Appended) and outcome.revision >= 0 and outcome.position:
         revision, position = varint(outcome.revision), varint(outcome.position)
         # AppendResp { success = 1 { current_revision = 1, position = 3 { commit = 1, prepare = 2 } } }: at
@@ -116,7 +116,7 @@ def append_answer(outcome: Appended | Wrong, expected: int | Expected) -> stream
 
 
 def seconds_left(options: streams_pb2.BatchAppendReq.Options, now: float) -> float | None:
-    """Seconds that a batch may take from ``now`` (seconds since 1970); ``None`` without a deadline."""
+    """Return the seconds from ``now`` (since 1970) until the deadline of a batch; ``None`` without one."""
     kind = options.WhichOneof("deadline_option")
     if kind is None:
         return None
@@ -128,7 +128,7 @@ def seconds_left(options: streams_pb2.BatchAppendReq.Options, now: float) -> flo
 
 
 async def in_time(work: Coroutine[Any, Any, Appended | Wrong | Deleted], seconds: float | None) -> Any:
-    """The result of ``work``, which runs to its end once it has begun.
+    """Return the result of ``work``, which runs to its end once it has begun.
 
     Raises ``TimeoutError`` if it took longer than ``seconds``, or there were none left to begin it.
     """
@@ -147,7 +147,7 @@ async def in_time(work: Coroutine[Any, Any, Appended | Wrong | Deleted], seconds
 
 
 def batch_answer(request: streams_pb2.BatchAppendReq) -> streams_pb2.BatchAppendResp:
-    """A ``BatchAppendResp`` with the batch that it answers, and what that expected."""
+    """Return a ``BatchAppendResp`` with the batch that it answers, and what that expected."""
     options = request.options
     answer = streams_pb2.BatchAppendResp(
         correlation_id=request.correlation_id, stream_identifier=options.stream_identifier
@@ -169,7 +169,7 @@ def batch_error(answer: streams_pb2.BatchAppendResp, code: grpc.StatusCode, text
 
 
 def wrong_batch_version(outcome: Wrong, expected: int | Expected) -> shared_pb2.WrongExpectedVersion:
-    """The detail of a batch that found its stream at another revision."""
+    """Return the detail of a batch that found its stream at another revision."""
     wrong = shared_pb2.WrongExpectedVersion()
     if outcome.current >= 0:
         wrong.current_stream_revision = outcome.current
@@ -184,7 +184,7 @@ def wrong_batch_version(outcome: Wrong, expected: int | Expected) -> shared_pb2.
 
 @dataclass(slots=True)
 class Pieces:
-    """The pieces of one append so far; ``refusal`` is why it will not be made."""
+    """The pieces of one append so far; ``refusal`` is the reason why the append will not be made."""
 
     limit: int  # bytes of the whole
     events: list[Proposed] = field(default_factory=list)
@@ -220,7 +220,7 @@ class Batches:
         self._open: dict[bytes, AppendBatch] = {}
 
     def add(self, request: streams_pb2.BatchAppendReq) -> AppendBatch | None:
-        """The batch that ``request`` completes, if any; raise ``Refusal`` if too many are unfinished."""
+        """Return the batch that ``request`` completes, if any; ``Refusal`` if too many are unfinished."""
         if not request.HasField("correlation_id"):
             raise invalid("a batch has no correlation id")
         key = request.correlation_id.SerializeToString()

@@ -28,7 +28,7 @@ _GROUPS = "event_store.client.persistent_subscriptions.PersistentSubscriptions."
 
 
 class Level(Enum):
-    """What a call needs if it needs no right on a stream."""
+    """The needs of calls that need no right on a stream."""
 
     ANYONE = 0
     USER = 1
@@ -54,7 +54,7 @@ _LEVELS = {
 
 
 def need(call: str, request: Any) -> Need:
-    """What ``call``, a full name, needs with this first request."""
+    """Return the right that ``call``, a full name, needs with this first request."""
     if call == _STREAMS + "Append":
         return Right(stream_name(request.options.stream_identifier), Permission.WRITE)
     if call in {_STREAMS + "Delete", _STREAMS + "Tombstone"}:
@@ -88,7 +88,7 @@ class Access:
         return not self._tls and not self._logins.exist
 
     async def caller(self, context: Any) -> Caller:
-        """Who makes the call of ``context``; raise ``Refusal`` if the credentials are wrong."""
+        """Return the caller of ``context``; raise ``Refusal`` if the credentials are wrong."""
         if self.open:
             return ADMIN
         return await self._logins.caller(context.invocation_metadata() or ())
@@ -130,7 +130,7 @@ class Access:
         return self._last(stream, lambda _type, data: taken_defaults(json_object(data)))
 
     def _last(self, stream: str, read: Callable[[str, bytes], Mapping[str, object]]) -> Mapping[str, object]:
-        """What ``read`` returns for the last event of a stream; empty if there is none."""
+        """Return ``read`` of the last event of a stream; empty if there is no event."""
         head = self._log.head(stream)
         if not head.exists:
             return {}

@@ -1,4 +1,4 @@
-"""What requests ask of a persistent subscription, and what answers report of one."""
+"""Reading requests about persistent subscriptions, and making the answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NAMED = persistent_pb2.CreateReq.ConsumerStrategy
 
 
 def stream_of(options: Any) -> str:
-    """The stream that a request is about; "$all" for all."""
+    """Return the stream that a request is about; "$all" for all."""
     kind = options.WhichOneof("stream_option")
     if kind == "all":
         return ALL_NAME
@@ -40,7 +40,7 @@ def stream_of(options: Any) -> str:
 
 
 def settings_of(options: Any) -> tuple[str, str, GroupSettings]:
-    """Stream, group and settings of a creation or an update."""
+    """Return the stream, group and settings of a creation or an update."""
     stream = stream_of(options)
     name = options.group_name
     if not name or len(name.encode()) > MAX_GROUP_NAME:
@@ -60,7 +60,7 @@ def settings_of(options: Any) -> tuple[str, str, GroupSettings]:
 
 
 def _start(options: Any) -> int:
-    """The order at which a group starts; -1 is the end."""
+    """Return the order at which a group starts; -1 is the end."""
     match options.WhichOneof("stream_option"):
         case "all":
             kind, given = options.all.WhichOneof("all_option"), options.all.position.commit_position
@@ -121,7 +121,7 @@ def _connection(consumer: Consumer, now: float) -> persistent_pb2.SubscriptionIn
 
 
 def describe(log: NodeLog, runner: GroupRunner) -> persistent_pb2.SubscriptionInfo:
-    """The group's settings and counts. Positions are texts: a revision, or ``C:n/P:n`` in $all.
+    """Return the group's settings and counts. Positions are texts: a revision, or ``C:n/P:n`` in $all.
 
     Counts "since the last measurement" are counts since the last call, whoever made it.
     """

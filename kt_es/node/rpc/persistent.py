@@ -78,7 +78,8 @@ class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsService
         return shared_pb2.Empty()
 
     async def Read(self, requests: AsyncIterator[persistent_pb2.ReadReq], context: Any) -> None:
-        # A connection cut at the wrong moment can leave a call without options, which would wait for ever.
+        # If a connection is cut at the wrong moment, the options never come, and the call would wait for
+        # ever.
         try:
             async with asyncio.timeout(OPTIONS_SECONDS):
                 first = await anext(aiter(requests), None)
@@ -96,9 +97,10 @@ class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsService
 
 
 def _peer(context: Any) -> Peer:
-    """The peer of a call. gRPC gives "ipv4:address:port", official clients the name of their connection.
+    """Return the peer of a call.
 
-    The user is the one whom the gate has admitted; an open node admits everybody.
+    gRPC gives the address as "ipv4:address:port"; official clients give the name of their connection. The
+    user is the one whom the gate has admitted; an open node admits everybody.
     """
     _, _, address = unquote(context.peer()).partition(":")
     metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}

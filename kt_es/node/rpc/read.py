@@ -1,7 +1,7 @@
 """Reads and catch-up subscriptions of ``Streams.Read``.
 
 A subscription reads chunks from storage as fast as its client takes them, and sleeps when it has caught up.
-So a slow one holds one chunk, and one message on its way.
+So a slow subscription holds one chunk, and one message on its way.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ async def serve_read(
 
 
 def _speller(log: NodeLog, options: streams_pb2.ReadReq.Options, may_read: Callable[[str], bool]) -> Spell:
-    """The function that makes answers of stored events: resolves links, spells ids as requested."""
+    """Return the function that makes answers of stored events: resolves links, spells ids as requested."""
     links, numbers = options.resolve_links, options.uuid_option.WhichOneof("content") == "structured"
     if not links and not numbers:
         return read_response
@@ -155,7 +155,7 @@ async def _subscribe_to_stream(log: NodeLog, asked: Any, context: Any, spell: Sp
 
 
 def _is_gone(log: NodeLog, name: str) -> bool:
-    """Whether a stream is tombstoned, or is the metadata of a tombstoned one."""
+    """Return whether a stream is tombstoned, or is the metadata of a tombstoned one."""
     return log.head(described_by(name) or name).tombstoned
 
 

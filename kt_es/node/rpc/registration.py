@@ -1,7 +1,8 @@
-"""Registers services under the protocol's names, and has those that clients ask first.
+"""Registers services under the protocol's names, and has the services that clients call first.
 
-The generated functions cannot register, because reads answer with bytes that are already serialised. Every
-call passes through here: access is checked, calls are limited and counted, and refusals become statuses.
+The generated functions cannot be used for this, because reads answer with bytes that are already serialised.
+Every call passes through this module: access is checked, calls are limited and counted, and refusals become
+statuses.
 """
 
 # ruff: noqa: N802  methods have the protocol's names
@@ -84,7 +85,11 @@ class _Incoming:
 
 
 def _guarded(method: Method, name: str, access: Access, calls: Quota, streams: bool) -> Method:
-    """``method`` behind the gate and within the limit. ``streams``: it takes an iterator of requests."""
+    """Return ``method`` behind the gate and within the limit.
+
+    Args:
+        streams: The method takes an iterator of requests.
+    """
 
     async def call(request: Any, context: Any) -> Any:
         if streams:
@@ -156,7 +161,9 @@ class Gossip(gossip_pb2_grpc.GossipServicer):
 
 
 def supported_methods(services: Iterable[ServiceDescriptor]) -> bytes:
-    """``SupportedMethods`` {methods {method_name 1, service_name 2, features 3} 1, version 2}.
+    """Return an encoded ``SupportedMethods``.
+
+    It is {methods {method_name 1, service_name 2, features 3} 1, version 2}.
 
     The client library has no classes for this service. Other official clients ask it first, and use only the
     methods that it names.

@@ -86,7 +86,7 @@ class Streams(streams_pb2_grpc.StreamsServicer):
         return name, expected, pieces
 
     async def BatchAppend(self, requests: AsyncIterator[streams_pb2.BatchAppendReq], context: Any) -> None:
-        """Answers come in the order of the requests; requests do not wait for earlier answers."""
+        """Answer in the order of the requests. Requests do not wait for earlier answers."""
         answers: asyncio.Queue[asyncio.Task[_Answer] | None] = asyncio.Queue(PIPELINED)
         reader = asyncio.create_task(self._read_batches(requests, answers, context))
         try:

@@ -1,8 +1,8 @@
 """Group commit: commands that arrive while one sync runs are decided together and share the next.
 
-Everything runs on the event loop's thread, except that a sync that may take long runs on a thread of its own
-and does not hold the GIL. Between a write and the end of its sync nothing else is written. So a failed sync
-leaves one batch in doubt, of which nothing was answered.
+Everything runs on the event loop's thread, with one exception: a sync that may take long runs on a thread of
+its own and does not hold the GIL. Between a write and the end of its sync nothing else is written. So a
+failed sync leaves one batch in doubt, and no command of this batch was answered.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ class State(Protocol):
     """The state of the log, which the commits change."""
 
     def begin(self) -> Transaction:
-        """A transaction on what is durable."""
+        """Return a transaction on what is durable."""
 
     def hold(self, tx: Transaction) -> None:
-        """``tx`` is about to be written. Until ``publish``, readers see what is durable now."""
+        """Keep the present state for readers, because ``tx`` is going to be written."""
 
     def release(self) -> None:
-        """The transaction that was held is not written: everything is as it was."""
+        """Drop the transaction that was held: it was not written, and nothing has changed."""
 
     def publish(self, tx: Transaction, seconds: float) -> None:
-        """``tx`` is on disk, after a sync of ``seconds``: readers see it from now on. Raises nothing."""
+        """Show ``tx`` to readers: it is on disk, after a sync of ``seconds``. Raises nothing."""
 
     def announce(self, tx: Transaction) -> None:
-        """Wake those who wait for what was published."""
+        """Wake the readers that wait for events of ``tx``, which was published."""
 
 
 @dataclass(slots=True)
@@ -216,7 +216,7 @@ class GroupCommit:
             self._fail(error, ())
             return
         if self._queue:
-            # Not at once: callers that were answered may add to the batch, and other tasks have their turn.
+            # Not at once: callers that were answered may add to the batch, and other tasks get their turn.
             self._loop.call_soon(self._commit)
         else:
             self._idle.set()

@@ -1,4 +1,4 @@
-"""RocksDB in a directory: how it is opened, what its errors mean, and what happens on a full disk.
+"""RocksDB in a directory: opening it, translating its errors, and waiting while the disk is full.
 
 ``Acknowledged`` notices a log that lost its end. The database cannot tell an append that was cut off by a
 kill (and never acknowledged) from a damaged length in front of acknowledged appends: both end the write-ahead
@@ -34,7 +34,7 @@ PAUSE = 1.0  # seconds between attempts
 FOLDER = "log"
 _NUMBER = struct.Struct(">Q")
 _FILE = struct.Struct(">QI")
-# Another start does not help: the path or the rights to it are not what the operator meant.
+# Errors that another start does not mend: the path, or the rights to it, must be changed by the operator.
 _MISUSED = re.compile(r"Permission denied|Operation not permitted|Not a directory|Is a directory|File exists")
 _SYSTEM = re.compile(r"^IO error|\(os error [0-9]+\)$")
 _TAKEN = re.compile(r"While lock file: .*: Resource temporarily unavailable|lock hold by current process")
@@ -118,10 +118,11 @@ def _options() -> Options:
 
 
 def open_database(path: Path, *, to_read: bool = False) -> Rdict:
-    """The database in directory ``path``, which no other process has open.
+    """Return the database in directory ``path``, which no other process has open.
 
-    Opening writes: the content of the write-ahead log goes into tables first. ``to_read`` gives the database
-    as it is now, without a write that was left half done, and needs no space and no lock.
+    Opening a database writes to it: the content of the write-ahead log goes into tables first. With
+    ``to_read`` nothing is written, so neither space nor the lock is needed. An incomplete last write is then
+    not shown.
 
     Raises:
         LockedError: Another process has it.
@@ -144,18 +145,18 @@ def open_database(path: Path, *, to_read: bool = False) -> Rdict:
 
 
 def in_use(path: Path) -> LockedError:
-    """The error for a directory that another process has."""
+    """Return the error for a directory that another process has."""
     return LockedError(f"data directory {path} is in use by another node")
 
 
 def _unusable(path: Path, reason: str, *, is_final: bool) -> KtError:
-    """The error for a directory that cannot be opened. ``is_final``: another start does not help."""
+    """Return the error for a directory that cannot be opened. ``is_final``: another start does not help."""
     text = f"data directory {path} cannot be opened: {reason}"
     return ConfigError(text) if is_final else StorageError(text)
 
 
 def refused(path: Path, error: OSError) -> KtError:
-    """The error for a directory or file of the node that the system refuses."""
+    """Return the error for a directory or file of the node that the system refuses."""
     if is_full(error):
         return NoSpaceError()
     is_final = isinstance(error, PermissionError | NotADirectoryError | IsADirectoryError | FileExistsError)
@@ -164,7 +165,7 @@ def refused(path: Path, error: OSError) -> KtError:
 
 
 def files_size(path: Path, pattern: str) -> int:
-    """Bytes of the database's files in ``path`` whose names match ``pattern``."""
+    """Return bytes of the database's files in ``path`` whose names match ``pattern``."""
     size = 0
     for file in (path / FOLDER).glob(pattern):
         # RocksDB may delete a file meanwhile.
@@ -190,7 +191,7 @@ class Acknowledged:
             raise
 
     def read(self) -> int:
-        """The number; 0 if there is none."""
+        """Return the number; 0 if there is none."""
         raw = os.pread(self._file, _FILE.size, 0)
         if len(raw) != _FILE.size:
             return 0
@@ -198,7 +199,7 @@ class Acknowledged:
         return int(number) if crc == zlib.crc32(_NUMBER.pack(number)) else 0
 
     def write(self, number: int) -> None:
-        """Changes up to ``number`` are on disk."""
+        """Write that changes up to ``number`` are on disk."""
         os.pwrite(self._file, _FILE.pack(number, zlib.crc32(_NUMBER.pack(number))), 0)
 
     def close(self) -> None:

@@ -2,8 +2,8 @@
 
 Every start checks that the log ends as it was written (``verify_end``), with a few reads whatever the size.
 
-A wake-up passes on the fact only that a stream has grown, never the events. A slow subscriber reads on from
-storage when it can, so it costs the same memory as an idle one.
+A wake-up tells only that a stream has grown, and carries no events. A slow subscriber continues to read from
+storage when it can, so it takes the same memory as an idle one.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def verify_end(storage: NodeStorage) -> tuple[int, int, float | None]:
     Returns the last position, the number of streams, and when the last event was appended, in seconds since
     1970 (``None`` if that event was scavenged or there is none).
 
-    Raises ``DamageError`` if it does not, ``StorageError`` if it cannot be read.
+    Raises ``DamageError`` if the log does not end so, ``StorageError`` if it cannot be read.
     """
     stored = storage.get(POSITION_KEY)
     position = 0 if stored is None else from_u64(stored)
@@ -81,7 +81,7 @@ def verify_end(storage: NodeStorage) -> tuple[int, int, float | None]:
 
 
 def read_head(storage: NodeStorage, name: str) -> StreamHead:
-    """The head of a stream; that of a missing one is ``StreamHead()``."""
+    """Return the head of a stream; that of a missing one is ``StreamHead()``."""
     value = storage.get(head_key(name))
     return StreamHead() if value is None else StreamHead.decode(value)
 
@@ -137,7 +137,8 @@ class NodeLog:
         storage: The log closes it.
         clock: Gives seconds since 1970.
         on_failure: See ``GroupCommit``.
-        on_synced: Gets what each group commit has put on disk, and the seconds of its sync.
+        on_synced: Called after each group commit with the pairs that are on disk now, and the seconds of its
+            sync.
 
     Raises as ``verify_end``.
     """
@@ -161,7 +162,7 @@ class NodeLog:
         self.outage = self._commits.outage
 
     def head(self, name: str) -> StreamHead:
-        """The durable head of a stream; that of a missing one is ``StreamHead()``."""
+        """Return the durable head of a stream; that of a missing one is ``StreamHead()``."""
         held = self._held.get(name)
         if held is not None:
             return held
@@ -225,7 +226,7 @@ class NodeLog:
         return await self.run(command, size + EVENT_COST * len(events))
 
     async def delete(self, name: str, expected: int | Expected, hard: bool) -> Appended | Wrong | Deleted:
-        """Delete stream ``name``: hidden, with numbering that goes on, or (``hard``) for good."""
+        """Hide stream ``name``, whose numbering continues later, or delete it for good (``hard``)."""
 
         def command(tx: Transaction) -> Appended | Wrong | Deleted:
             head = tx.head(name)

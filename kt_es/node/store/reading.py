@@ -28,13 +28,13 @@ _STEP = 16  # events fetched at once: the most that can exceed CHUNK_BYTES, at 1
 
 
 class Readable(Protocol):
-    """What reading one stream needs of a log."""
+    """The part of a log that is needed to read one stream."""
 
     storage: NodeStorage
     clock: Callable[[], float]
 
     def head(self, name: str) -> StreamHead:
-        """See ``NodeLog.head``."""
+        """Return the head of a stream: see ``NodeLog.head``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Chunk:
 
 
 def forwards(log: Readable, name: str, revision: int, limit: int = CHUNK_EVENTS) -> Chunk:
-    """Events of a stream from ``revision`` (inclusive) up; ``following`` is the next revision to ask for."""
+    """Return events of a stream from ``revision`` (inclusive) up; ``following`` is the next one to read."""
     head = log.head(name)
     start = max(revision, head.first)
     if head.tombstoned:
@@ -62,7 +62,7 @@ def forwards(log: Readable, name: str, revision: int, limit: int = CHUNK_EVENTS)
 
 
 def backwards(log: NodeLog, name: str, revision: int, limit: int = CHUNK_EVENTS) -> Chunk:
-    """Events of a stream from ``revision`` (inclusive) down to its first."""
+    """Return events of a stream from ``revision`` (inclusive) down to its first."""
     head = log.head(name)
     start = min(revision, head.last)
     if start < head.first:
@@ -76,7 +76,7 @@ def backwards(log: NodeLog, name: str, revision: int, limit: int = CHUNK_EVENTS)
 def _fetch(
     log: Readable, number: int, revisions: range, size: int = 0, oldest: float | None = None
 ) -> tuple[list[bytes], int, int]:
-    """Stored events at ``revisions`` of a stream, until ``CHUNK_BYTES`` are reached.
+    """Return stored events at ``revisions`` of a stream, until ``CHUNK_BYTES`` are reached.
 
     ``size`` are the bytes of the chunk so far. Events that were appended before ``oldest`` (in 100 ns since
     1970) have expired, and are passed over. Returns the events, the number of revisions read, and the bytes.
@@ -94,14 +94,14 @@ def _fetch(
 
 
 def _fetch_visible(log: Readable, head: StreamHead, revisions: range) -> tuple[list[bytes], int]:
-    """Stored events at ``revisions`` that have not expired, and the number of revisions read."""
+    """Return stored events at ``revisions`` that have not expired, and the number of revisions read."""
     oldest = (log.clock() - head.max_age) * 10_000_000 if head.max_age >= 0 else None
     events, count, _ = _fetch(log, head.number, revisions, oldest=oldest)
     return events, count
 
 
 def all_forwards(log: NodeLog, position: int, limit: int = CHUNK_EVENTS) -> Chunk:
-    """Events of $all from ``position`` (inclusive) up; ``following`` is the next position to ask for."""
+    """Return events of $all from ``position`` (inclusive) up; ``following`` is the next position to read."""
     end = log.position
     if position > end:
         return Chunk([], position, False)
@@ -121,7 +121,7 @@ def all_forwards(log: NodeLog, position: int, limit: int = CHUNK_EVENTS) -> Chun
 
 
 def all_backwards(log: NodeLog, position: int) -> Chunk:
-    """Events of $all before ``position`` (exclusive) down; ``following`` is the next position to give."""
+    """Return events of $all before ``position`` (exclusive) down; ``following`` is the next ``position``."""
     events: list[bytes] = []
     size, at = 0, min(position, log.position + 1)
     if at <= 1:
@@ -144,7 +144,7 @@ def all_backwards(log: NodeLog, position: int) -> Chunk:
 
 
 def stored_at(log: NodeLog, name: str, revision: int) -> bytes | None:
-    """The event at ``revision`` if it is durable and not truncated."""
+    """Return the event at ``revision`` if it is durable and not truncated."""
     head = log.head(name)
     if not head.first <= revision <= head.last:
         return None
@@ -156,14 +156,14 @@ def link_event(revision: int, stream: str) -> Proposed:
 
 
 def target(stored: bytes) -> tuple[int, str]:
-    """Revision and stream that a link names; revision -1 if it is malformed."""
+    """Return the revision and stream that a link names; revision -1 if it is malformed."""
     revision, _, name = parsed(stored).event.data.decode(errors="replace").partition("@")
     usable = revision.isascii() and revision.isdigit() and len(revision) <= _DIGITS
     return int(revision) if usable else -1, name
 
 
 def linked(log: NodeLog, stored: bytes) -> bytes | None:
-    """The stored event that a link names, if it is still there."""
+    """Return the stored event that a link names, if it is still there."""
     revision, name = target(stored)
     return stored_at(log, name, revision)
 
@@ -171,10 +171,10 @@ def linked(log: NodeLog, stored: bytes) -> bytes | None:
 def resolve(
     log: NodeLog, stored: bytes, may_read: Callable[[str], bool] = lambda _stream: True
 ) -> ReadEvent | None:
-    """The event that ``stored`` links to, with its link; ``None`` if ``stored`` is not a link.
+    """Return the event that ``stored`` links to, with its link; ``None`` if ``stored`` is not a link.
 
-    If the linked event is gone, or the reader may not read its stream, the message has the link only.
-    Otherwise whoever may write to any stream could read every stream through links.
+    If the linked event is gone, or the reader may not read its stream, the message has the link only. Without
+    this check, a user who may write to one stream could read every stream through links.
     """
     if type_of(stored) != LINK:
         return None

@@ -40,7 +40,7 @@ class Proposed(NamedTuple):
 
 
 def varint(value: int) -> bytes:
-    """``value`` (unsigned) as a protobuf varint."""
+    """Return ``value`` (unsigned) as a protobuf varint."""
     if value < _TABLE:
         return _LAST[value]
     return _INNER[value & _TABLE - 1] + varint(value >> 14)
@@ -55,7 +55,7 @@ _LAST = tuple(
 
 
 def field(tag: int, content: bytes) -> bytes:
-    """A length-delimited field."""
+    """Return a length-delimited field."""
     return varint(tag << 3 | 2) + varint(len(content)) + content
 
 
@@ -75,7 +75,11 @@ def _name_field(stream: bytes) -> bytes:
 
 @lru_cache(SHAPES)
 def _shape(name_length: int, type_: str, content_type: str, lengths: tuple[int, int, int, int]) -> _Shape:
-    """``lengths``: of metadata and data, of revision, prepare and commit position, of the created entry."""
+    """Return the common parts of stored events.
+
+    Args:
+        lengths: The lengths of metadata, of data, of revision with both positions, and of the created entry.
+    """
     metadata_length, data_length, numbers_length, created_length = lengths
     name = type_.encode()
     entry = field(1, b"type") + b"\x12" + varint(len(name))
@@ -97,7 +101,7 @@ def _shape(name_length: int, type_: str, content_type: str, lengths: tuple[int, 
 
 
 def encoder(stream: bytes, created: int) -> Callable[[Proposed, int, int], bytes]:
-    """A function ``(event, revision, position) -> stored value`` for one append to one stream."""
+    """Return a function ``(event, revision, position) -> stored value`` for one append to one stream."""
     name_and_tag = _name_field(stream) + b"\x18"
     created_entry = field(6, field(1, b"created") + field(2, b"%d" % created))
     shapes: dict[tuple[str, str, int, int, int, int], _Shape] = {}
@@ -144,7 +148,7 @@ def position_of(stored: bytes) -> int:
 
 
 def created_of(stored: bytes) -> int:
-    """When the event was appended, in 100 ns since 1970."""
+    """Return the time at which the event was appended, in 100 ns since 1970."""
     created: int = _U64.unpack_from(stored, 8)[0]
     return created
 
@@ -155,7 +159,7 @@ def revision_of(stored: bytes) -> int:
 
 
 def id_of(stored: bytes) -> str:
-    """The event's id, canonical text."""
+    """Return the event's id, canonical text."""
     at = HEADER.unpack_from(stored)[3]
     return stored[at : at + 36].decode()
 
@@ -182,18 +186,18 @@ def content_of(stored: bytes) -> tuple[str, bytes]:
 
 
 def read_response(stored: bytes) -> bytes:
-    """``streams.ReadResp`` with this event."""
+    """Return ``streams.ReadResp`` with this event."""
     return b"\n" + varint(len(stored) - HEADER.size) + stored[HEADER.size :]
 
 
 def delivery(stored: bytes, retry_count: int) -> bytes:
-    """``persistent_subscriptions.ReadResp`` with this event."""
+    """Return ``persistent_subscriptions.ReadResp`` with this event."""
     body = stored[HEADER.size :] + b"\x28" + varint(retry_count)
     return b"\n" + varint(len(body)) + body
 
 
 def structured(value: UUID) -> shared_pb2.UUID:
-    """An id in the second spelling of the protocol: two signed 64-bit halves."""
+    """Return an id in the second spelling of the protocol: two signed 64-bit halves."""
     high, low = struct.unpack(">qq", value.bytes)
     halves = shared_pb2.UUID.Structured(most_significant_bits=high, least_significant_bits=low)
     return shared_pb2.UUID(structured=halves)
@@ -210,13 +214,13 @@ def with_structured_ids(event: ReadEvent) -> None:
 
 
 def respelled(event: ReadEvent) -> bytes:
-    """A stored value, with an empty header, of a message that was changed after reading."""
+    """Return a stored value, with an empty header, of a message that was changed after reading."""
     body: bytes = event.SerializeToString()
     return bytes(HEADER.size) + body
 
 
 def canonical_id(message: shared_pb2.UUID) -> str:
-    """The canonical text of an id in either spelling. Raises ``ValueError`` if it is not a UUID."""
+    """Return the canonical text of an id in either spelling. Raises ``ValueError`` if it is not a UUID."""
     text: str = message.string
     if _is_canonical(text):
         return text

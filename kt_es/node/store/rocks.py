@@ -21,7 +21,7 @@ ROOM = 4 << 20  # bytes that have to be free before a full disk is written to ag
 
 
 def open_existing(data: Path) -> RocksStorage:
-    """The storage of a node that has run in ``data``.
+    """Return the storage of a node that has run in ``data``.
 
     Raises as ``RocksStorage``, and ``ConfigError`` if no node has run there.
     """
@@ -164,7 +164,7 @@ class RocksStorage:
         try:
             self._db.flush_wal(True)
         except Exception as error:
-            # Even for want of space: after a failed sync nobody knows how much of the batch is on disk.
+            # A full disk is no exception: after a failed sync it is unknown how much of the batch is on disk.
             raise StorageError(f"writing to {self.path} failed: {error}") from error
         self._durable = change
         try:
@@ -175,7 +175,10 @@ class RocksStorage:
             self._is_late = False
 
     def _mark_failed(self, error: OSError) -> None:
-        """The batch is on disk, its mark is not: a full disk may leave it old, other faults raise."""
+        """Handle that the mark of a batch on disk was not written. On a full disk the mark stays old.
+
+        Any other fault raises ``StorageError``.
+        """
         reason = os.strerror(error.errno) if error.errno else str(error)
         if not is_full(error):
             raise StorageError(f"writing to {self._acknowledged.path} failed: {reason}") from error
@@ -186,7 +189,7 @@ class RocksStorage:
             )
 
     def may_recover(self) -> bool:
-        # Opening RocksDB writes the content of its log into tables before it deletes the log.
+        # When RocksDB is opened, it writes the content of its log into tables before it deletes the log.
         needed = files_size(self.path, "*.log") + ROOM
         try:
             # Ask the file system first, so that trying does not take the last space from others.

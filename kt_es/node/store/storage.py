@@ -42,7 +42,7 @@ LAST_POSITION = 2**64 - 1  # higher than any
 
 
 def after(family: bytes) -> bytes:
-    """The key behind all keys of ``family``, a letter."""
+    """Return the key behind all keys of ``family``, a letter."""
     return bytes((family[0] + 1,))
 
 
@@ -59,41 +59,44 @@ def event_key(number: int, revision: int) -> bytes:
 
 
 def decode_event_key(key: bytes) -> tuple[int, int]:
-    """Stream number and revision."""
+    """Return the stream number and revision."""
     _, number, revision = _EVENT.unpack(key)
     return number, revision
 
 
 def id_key(number: int, event_id: str) -> bytes:
-    """Key of the revision of an event, by the event's id."""
+    """Return the key of the revision of an event, by the event's id."""
     return _ID.pack(IDS, number, bytes.fromhex(event_id.replace("-", "")))
 
 
 def decode_id_key(key: bytes) -> tuple[int, str]:
-    """Stream number and event id, 32 hexadecimal digits."""
+    """Return the stream number and event id, 32 hexadecimal digits."""
     _, number, raw = _ID.unpack(key)
     return number, raw.hex()
 
 
 def range_key(position: int) -> bytes:
-    """Key of the append that ends at ``position``; the first key at or after it covers the position."""
+    """Return the key of the append that ends at ``position``.
+
+    The append that covers a position has the first key at or after the key of the position.
+    """
     return _RANGE_KEY.pack(RANGES, position)
 
 
 def encode_range(number: int, revision: int, first: int) -> bytes:
-    """The value of an append: stream number, first revision, first position."""
+    """Return the value of an append: stream number, first revision, first position."""
     return _RANGE.pack(number, revision, first)
 
 
 def decode_range(key: bytes, value: bytes) -> tuple[int, int, int, int]:
-    """(first position, last position, stream number, first revision) of an append."""
+    """Return (first position, last position, stream number, first revision) of an append."""
     _, last = _RANGE_KEY.unpack(key)
     number, revision, first = _RANGE.unpack(value)
     return first, last, number, revision
 
 
 def u64(value: int) -> bytes:
-    """Eight bytes, big-endian."""
+    """Return eight bytes, big-endian."""
     return _U64.pack(value)
 
 
@@ -125,34 +128,36 @@ class DamageError(KtError):
 
 
 class NodeStorage(Protocol):
-    """The module's text has the promises."""
+    """A key-value store on disk. The text of this module has its promises."""
 
     def get(self, key: bytes) -> bytes | None:
-        """The value under ``key``."""
+        """Return the value under ``key``."""
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values under ``keys``, in their order."""
+        """Return the values under ``keys``, in their order."""
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Pairs with ``start <= key < end``, ascending."""
+        """Yield pairs with ``start <= key < end``, ascending."""
 
     def scan_back(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Pairs from the first key at or after ``start`` downwards, while ``key >= end``."""
+        """Yield pairs from the first key at or after ``start`` downwards, while ``key >= end``."""
 
     def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
-        """Apply all or nothing."""
+        """Apply all changes or none."""
 
     def sync(self) -> None:
         """Return once everything written before is on disk. Called on the thread that ``commits`` chose."""
 
     def may_recover(self) -> bool:
-        """Whether there seems to be space again after a ``NoSpaceError``. On any thread; may take long.
+        """Return whether the disk seems to have space again after a ``NoSpaceError``.
+
+        Any thread may call this. It may take long.
 
         Raises ``StorageError`` if the disk has another fault.
         """
 
     def recover(self) -> None:
-        """Accept writes again. On the thread that reads and writes.
+        """Accept writes again. The thread that reads and writes must call this.
 
         Raises:
             NoSpaceError: There is still no space; everything is as it was.

@@ -1,4 +1,4 @@
-"""What a stream is and whether an append to it is accepted: pure decisions.
+"""The head of a stream, and the pure decisions whether an append or a delete is accepted.
 
 Revisions count from 0; -1 stands for "no event". Positions count from 1 over all streams.
 """
@@ -27,7 +27,7 @@ class Expected(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StreamHead:
-    """What is known of a stream without reading its events.
+    """The facts about a stream that are known without reading its events.
 
     ``number`` is 0 until the first event; then it is the position of that event, which is unique. ``last`` is
     the last revision or -1. ``truncate_before``, ``max_count`` and ``max_age`` (seconds) come from the
@@ -60,7 +60,7 @@ class StreamHead:
         return max(self.truncate_before, kept, self.scavenged)
 
     def encode(self) -> bytes:
-        """57 bytes."""
+        """Return the head as 57 bytes."""
         return _HEAD.pack(
             self.number,
             self.last,
@@ -84,7 +84,7 @@ def _setting(values: Mapping[str, object], name: str, least: int, default: int) 
 
 
 def with_metadata(head: StreamHead, content_type: str, data: bytes) -> StreamHead:
-    """``head`` with metadata ``data``. A ``$maxCount`` or ``$maxAge`` below 1 is no limit."""
+    """Return ``head`` with metadata ``data``. A ``$maxCount`` or ``$maxAge`` below 1 is no limit."""
     values = taken_of(content_type, data)
     return replace(
         head,
@@ -103,7 +103,7 @@ class Accept:
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """All of it was written already, up to revision ``last``: answer as the first time."""
+    """All events were written already, up to revision ``last``. The answer is the same as the first time."""
 
     last: int
 
@@ -126,7 +126,7 @@ RevisionOf = Callable[[str], int | None]
 
 
 def _repeats(ids: Sequence[str], first: int, head: StreamHead, id_at: IdAt) -> bool:
-    """Whether exactly these ids are at ``first`` and the revisions after it."""
+    """Return whether exactly these ids are at ``first`` and the revisions after it."""
     if not ids or first < 0 or first + len(ids) - 1 > head.last:
         return False
     return all(id_at(first + offset) == id_ for offset, id_ in enumerate(ids))
@@ -135,7 +135,7 @@ def _repeats(ids: Sequence[str], first: int, head: StreamHead, id_at: IdAt) -> b
 def decide(
     expected: int | Expected, head: StreamHead, ids: Sequence[str], id_at: IdAt, revision_of: RevisionOf
 ) -> Decision:
-    """Whether an append of events with ``ids`` is accepted, is a repetition, or is refused.
+    """Return whether an append of events with ``ids`` is accepted, is a repetition, or is refused.
 
     With an exact revision, a mismatch is a repetition if the same ids are where they would have been written.
     Without one the ids are looked up: if all are there in this order, it is a repetition; if only some are,
@@ -178,7 +178,7 @@ def _decide_by_ids(
 
 
 def decide_delete(expected: int | Expected, head: StreamHead, hard: bool) -> Decision:
-    """Whether a delete (``hard``: tombstone) is accepted.
+    """Return whether a delete (``hard``: tombstone) is accepted.
 
     Deleting a missing stream is refused; a tombstone may be set on it unless it is expected to exist.
     Deleting a deleted stream again changes nothing, unless it is expected to exist.

@@ -1,4 +1,4 @@
-"""What one group commit writes: staged heads, events and records, decided one command after another."""
+"""The changes of one group commit: heads, events and records, which one command after another stages."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ META = "$$"  # "$$x" is the stream of x's metadata
 
 
 def described_by(name: str) -> str:
-    """The stream whose metadata stand in stream ``name``, or ``""``. Metadata have none of their own."""
+    """Return the stream whose metadata are in stream ``name``, or ``""``. Metadata have no metadata."""
     about = name.removeprefix(META)
     return "" if about == name or about.startswith(META) else about
 
 
 def metadata_event(current: bytes | None, truncate_before: int) -> Proposed:
-    """A ``$metadata`` event that keeps what the stored event ``current`` says, except for ``$tb``."""
+    """Return a ``$metadata`` event that keeps what the stored event ``current`` says, except for ``$tb``."""
     values = json_object(parsed(current).event.data) if current is not None else {}
     values[TRUNCATE_BEFORE] = truncate_before
     return Proposed(str(uuid4()), "$metadata", JSON, b"", json.dumps(values).encode())
 
 
 def tombstone_event() -> Proposed:
-    """The last event that a tombstoned stream ever has."""
+    """Return the last event that a tombstoned stream ever has."""
     return Proposed(str(uuid4()), "$streamDeleted", JSON, b"", b"{}")
 
 
 class Transaction:
-    """Commands stage their effects here; readers see nothing of it before it is on disk.
+    """The effects that commands stage. Readers do not see these before they are on disk.
 
     ``heads`` are the staged heads by stream name; ``puts`` and ``deletes`` are for the storage. ``position``
     and ``streams`` (how many ever had an event) have the values after the transaction.
@@ -71,21 +71,21 @@ class Transaction:
         self._deleted: list[tuple[bytes, int]] = []
 
     def head(self, name: str) -> StreamHead:
-        """The head after everything staged so far."""
+        """Return the head after everything staged so far."""
         staged = self.heads.get(name)
         return staged if staged is not None else self._durable_head(name)
 
     def stored(self, head: StreamHead, revision: int) -> bytes | None:
-        """The event at ``revision``, staged or durable."""
+        """Return the event at ``revision``, staged or durable."""
         return self._get(event_key(head.number, revision))
 
     def id_at(self, head: StreamHead, revision: int) -> str | None:
-        """The id of the event at ``revision``."""
+        """Return the id of the event at ``revision``."""
         found = self.stored(head, revision)
         return None if found is None else id_of(found)
 
     def revision_of(self, head: StreamHead, event_id: str) -> int | None:
-        """The revision of the event with this id, if the id can be found."""
+        """Return the revision of the event with this id, if the id can be found."""
         found = self._get(id_key(head.number, event_id))
         return None if found is None else from_u64(found)
 

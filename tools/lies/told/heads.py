@@ -23,7 +23,7 @@ FIELDS: dict[str, Any] = {
 
 
 def _field(name: str) -> Lie:
-    says = "says 9 records" if name == "log_size" else f"{name} is "
+    says = "covers 9 records" if name == "log_size" else f"{name} is "
     return lie(f"head-{name.replace('_', '-')}", BY_SIGNER, "kt audit", 4, says, case=name)
 
 

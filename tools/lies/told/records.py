@@ -119,7 +119,7 @@ def items(stage: Stage, case: str | None) -> Ran:
 
 
 @told(
-    lie("records-regrouped", BY_LOG, "kt audit", 4, "its records are grouped otherwise", case="regrouped"),
+    lie("records-regrouped", BY_LOG, "kt audit", 4, "has other records than it must have", case="regrouped"),
     lie("record-changed", BY_LOG, "kt audit", 4, "record 1", case="changed"),
     lie("records-cut-off", BY_LOG, "kt audit", 4, "a records event of epoch 2 is missing", case="cut"),
     also="tests/projections/test_auditor.py",
