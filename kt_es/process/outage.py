@@ -86,9 +86,15 @@ class Outage:
         self._log = log
         self._clock = clock
         self._lock = threading.Lock()
-        self._away = _Kind("the log is away", "the log is still away", "the log is reachable again")
+        self._away = _Kind(
+            "the event log cannot be reached",
+            "the event log still cannot be reached",
+            "the event log can be reached again",
+        )
         self._store = _Kind(
-            "the shared store is away", "the shared store is still away", "the shared store works again"
+            "the shared store cannot be used",
+            "the shared store still cannot be used",
+            "the shared store can be used again",
         )
         self._full = _Kind(
             "the disk is full; waiting for space", "the disk is still full", "the disk has space again"
@@ -182,9 +188,10 @@ def patiently(
     outage: Outage,
     on_failure: Callable[[KtError], None] = lambda _: None,
 ) -> _T | None:
-    """Return what ``make`` makes, and wait during outages; None if ``stop`` came first.
+    """Return what ``make`` returns. Wait during outages; return None if ``stop`` is set first.
 
-    A full disk and a shared store that is away are outages. ``on_failure`` is called as by ``keep_trying``.
+    A full disk is an outage, and so is a shared store that cannot be used. ``on_failure`` is called as by
+    ``keep_trying``.
     """
 
     def attempt() -> _T:

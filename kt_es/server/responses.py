@@ -99,7 +99,7 @@ class NotNowError(UnavailableError):
 
 
 AWAY = "the event log cannot be reached"
-STORE_AWAY = "the shared store of this directory cannot be read"
+STORE_AWAY = "the shared store cannot be used"
 
 
 def denial(error: AccessDeniedError) -> str:

@@ -12,9 +12,10 @@ from kt_es.errors import UnavailableError
 from kt_es.ledger.clock import spoken
 from kt_es.ledger.ledger import Ledger
 from kt_es.process.outage import Backoff, Outage
+from kt_es.server.responses import STORE_AWAY
 
 PROBE_INTERVAL = 3.0
-"""Seconds between two probes while the store works. While it is away, pauses grow from 0.5 to 5 s."""
+"""Seconds between two probes while the store works. While it cannot be used, pauses grow from 0.5 to 5 s."""
 
 _LOG = structlog.get_logger("kt_es.server")
 
@@ -44,10 +45,10 @@ class StoreWatch:
         since = self._since
         if since is None and self._ledger.store.problem is None:
             return None
-        away = "away" if since is None else f"away for {spoken(round(1000 * (self._clock() - since)))}"
+        lasts = "" if since is None else f", for {spoken(round(1000 * (self._clock() - since)))}"
         return (
-            f"the shared store (keyspace {self._keyspace}) is {away}; lookups of what is in memory go on: "
-            "look at its nodes, and for the reason at the log of this front end"
+            f"{STORE_AWAY} (keyspace {self._keyspace}{lasts}); lookups of what is in memory go on: look at "
+            "its nodes, and for the reason at the log of this front end"
         )
 
     def probe(self) -> None:

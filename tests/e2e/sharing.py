@@ -21,7 +21,7 @@ from tests.e2e.processes import Running, Stranger
 from tests.reference.cassandra import connected
 
 SHORT = ("--min-interval", "0.2", "--max-interval", "5")
-AWAY = "the shared store of this directory cannot be read; try again later"
+AWAY = "the shared store cannot be used; try again later"
 
 
 def share(operator: Stranger, settings: Path, address: str, replicas: int) -> None:

@@ -261,7 +261,7 @@ def test_a_process_whose_log_is_away_waits_for_it(stranger: Stranger, copy: Path
     for part in ("signer", "monitor"):
         running = Running(copy.parent / f"{part}.log", "-c", copy / "kt.toml", part, "--log", AWAY)
         try:
-            running.says("the log is away")
+            running.says("the event log cannot be reached")
         finally:
             assert running.stop() == 0
         assert "Traceback" not in running.spoken

@@ -116,13 +116,13 @@ def test_with_two_of_three_down_the_signer_waits_and_lookups_of_known_rows_go_on
     names = [f"d{number}" for number in range(20)]
     publish(front, tmp_path / "client", names, at=0)
     all_there(front, tmp_path / "client", names)
-    outages = signer.spoken.count("the shared store is away")
+    outages = signer.spoken.count("the shared store cannot be used")
     for node in three_nodes.nodes[1:]:
         node.kill()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(publish, front, tmp_path / "other", ["waits"], at=0)
         until(
-            lambda: signer.spoken.count("the shared store is away") > outages,
+            lambda: signer.spoken.count("the shared store cannot be used") > outages,
             "the signer waits for its store",
             PATIENCE,
         )
@@ -135,7 +135,7 @@ def test_with_two_of_three_down_the_signer_waits_and_lookups_of_known_rows_go_on
         assert not front.is_ready()
         three_nodes.start()
         waiting.result()
-    signer.says("the shared store works again", PATIENCE)
+    signer.says("the shared store can be used again", PATIENCE)
     all_there(front, tmp_path / "client", [*names, "waits"])
     until(front.is_ready, "the front end is ready again", PATIENCE)
     assert "Traceback" not in directory.spoken

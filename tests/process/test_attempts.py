@@ -70,7 +70,7 @@ def test_each_outage_is_waited_out_with_a_longer_pause() -> None:
         raise AWAY
 
     stop = Waits(4)
-    assert trying(attempt, stop) == ([AWAY] * 4, ["the log is away"])
+    assert trying(attempt, stop) == ([AWAY] * 4, ["the event log cannot be reached"])
     assert stop.pauses == [1.0, 2.0, 4.0, 4.0]
 
 
@@ -144,7 +144,10 @@ def test_what_an_outage_keeps_from_being_made_is_made_after_it() -> None:
             raise errors.pop()
         return "made"
 
-    assert made_patiently(make, stop) == ("made", ["the log is away", "the log is reachable again"])
+    assert made_patiently(make, stop) == (
+        "made",
+        ["the event log cannot be reached", "the event log can be reached again"],
+    )
     assert stop.pauses == [1.0, 1.0]
 
 
@@ -152,4 +155,4 @@ def test_nothing_is_made_after_the_stop() -> None:
     def make() -> str:
         raise AWAY
 
-    assert made_patiently(make, Waits(2)) == (None, ["the log is away"])
+    assert made_patiently(make, Waits(2)) == (None, ["the event log cannot be reached"])

@@ -28,7 +28,9 @@ from tests.reference.memory_log import MemoryLog
 from tests.reference.signed_streams import SignedStreams
 from tests.reference.signing import new_ledger, new_log, signing
 
-BEGINNING, REMINDER, END = "the log is away", "the log is still away", "the log is reachable again"
+BEGINNING = "the event log cannot be reached"
+REMINDER = "the event log still cannot be reached"
+END = "the event log can be reached again"
 
 Said = list[Any]
 

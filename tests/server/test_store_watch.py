@@ -75,13 +75,13 @@ def test_nobody_has_to_look_up_anything_to_see_that_the_store_goes_and_returns(
         until(lambda: reasons(running) == ["store-away"])
         assert is_away(running)
         (problem,) = running.get("/readyz").json()["problems"]
-        assert problem.startswith("the shared store (keyspace kt_people) is away for ")
+        assert problem.startswith("the shared store cannot be used (keyspace kt_people, for ")
         assert "look at its nodes" in problem
         streams.replicas.away = False
         until(lambda: reasons(running) == [])
         assert not is_away(running)
     events = [line["event"] for line in lines if line.get("part") == "store"]
-    assert events == ["the shared store is away", "the shared store works again"]
+    assert events == ["the shared store cannot be used", "the shared store can be used again"]
 
 
 def test_rows_that_the_next_epoch_lacks_are_named_and_lookups_go_on(streams: SharedStreams) -> None:

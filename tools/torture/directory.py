@@ -42,7 +42,7 @@ MAX_INTERVAL = 5.0
 # Milliseconds that are added to the allowed age of a head. Outages last longer than a head may be old, and
 # the age of heads is not tested here.
 SLACK = 3_600_000
-ROLES = ("active", "standby", "the log is away")
+ROLES = ("active", "standby", "the event log cannot be reached")
 
 
 class TortureError(Exception):

@@ -191,7 +191,7 @@ def _monitor(monitor: Mapping[str, Any]) -> Iterator[str]:
 
 def _frontend(frontend: Mapping[str, Any]) -> Iterator[str]:
     lag = frontend["lag"]
-    log = "" if frontend["log_reachable"] else ", the log is away"
+    log = "" if frontend["log_reachable"] else ", the event log cannot be reached"
     yield f"at epoch {frontend['epoch']}, {_since(frontend)}{log}"
     yield (
         f"lag: {lag.get('heads', 'unknown')} heads, {lag.get('records', 'unknown')} records; "
