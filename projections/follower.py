@@ -81,10 +81,8 @@ def follow(
 
     Args:
         connect: Makes a client of the event log; called again after each outage.
-        names: The names of the directory's streams.
         ledger: The state to continue. This call is its only writer.
         listener: The callbacks.
-        stop: Ends the call.
         outage: Logs each outage.
 
     Raises:
