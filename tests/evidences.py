@@ -25,7 +25,7 @@ from tests.builders import (
     private_key,
     signed_config,
 )
-from tests.examples import (
+from tests.example_directory import (
     ALICE,
     BOB,
     HEAD,

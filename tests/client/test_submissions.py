@@ -11,7 +11,7 @@ from kt_es.crypto.signatures import ECDSA_P256, ED25519
 from kt_es.errors import MalformedError
 from kt_es.formats.entries import PublicKey
 from tests.builders import ORIGIN, SIGNER_KEY, START, label_of, opening, private_key, public, signed_config
-from tests.examples import STORY
+from tests.example_directory import STORY
 
 BAD = {
     "small order": PublicKey(ED25519, bytes(32)),

@@ -7,75 +7,19 @@ from dataclasses import replace
 
 import pytest
 
-from kt_es.client.heads import merge
-from kt_es.client.trust import Lookup, verify_lookup, verify_proof_file
-from kt_es.client.trusted import Pinned, Trusted, begin, extend
+from kt_es.client.trust import verify_lookup
+from kt_es.client.trusted import Trusted, begin
 from kt_es.errors import CannotTellError, EquivocationError, MalformedError, VerificationError
 from kt_es.evidence import convict
-from kt_es.formats.codec import encode
 from kt_es.formats.entries import Mutation
 from kt_es.formats.evidence import Evidence
 from kt_es.formats.heads import SignedMapHead, heads_origin
-from kt_es.formats.proofs import LookupAnswer, ProofFile, encode_configs
+from kt_es.formats.proofs import LookupAnswer
 from kt_es.merkle.verify import MapProof
 from tests import builders as b
+from tests.client.lookups import OTHER, PINNED, check
 from tests.reference import naive_log
 from tests.reference.directory import Directory
-
-PINNED = Pinned(b.ORIGIN, b.SIGNER_KEY)
-
-
-def built() -> Directory:
-    """Five epochs: alice from the first, bob and twenty others from the second, alice again in the fourth."""
-    directory = Directory()
-    directory.put_user("alice")
-    directory.advance()
-    for user in ("bob", *(f"user{n}" for n in range(20))):
-        directory.put_user(user)
-    directory.advance()
-    directory.advance()
-    directory.put_user("alice", 2)
-    directory.advance()
-    directory.advance()
-    return directory
-
-
-@pytest.fixture(scope="module")
-def directory() -> Directory:
-    """Shared: no test changes it."""
-    return built()
-
-
-@pytest.fixture(scope="module")
-def trusted(directory: Directory) -> Trusted:
-    """A client that saw epoch 2 last."""
-    return replace(begin(PINNED, directory.configs), checkpoint=directory.heads_checkpoint(2))
-
-
-def check(
-    directory: Directory,
-    trusted: Trusted,
-    answer: LookupAnswer | None = None,
-    *,
-    user: str = "alice",
-    profile: bytes | None = None,
-    consistency: tuple[bytes, ...] | None = None,
-    now: int | None = None,
-    epoch: int | None = None,
-) -> tuple[Trusted, Lookup]:
-    """``verify_lookup`` of an honest answer about ``user``, but for what is passed in."""
-    answer = answer or directory.answer(b.label_of(user), epoch)
-    if consistency is None:
-        consistency = directory.consistency(trusted.size, len(directory.heads))
-    return verify_lookup(
-        trusted,
-        b.label_of(user),
-        answer,
-        profile if profile is not None else directory.profile(answer),
-        consistency,
-        now=directory.now if now is None else now,
-        epoch=epoch,
-    )
 
 
 def test_an_entry_and_its_profile_are_accepted(directory: Directory, trusted: Trusted) -> None:
@@ -128,9 +72,6 @@ def test_the_same_checkpoint_again_needs_no_proof(directory: Directory, trusted:
 def test_a_label_that_no_directory_has_is_the_callers_fault(directory: Directory, trusted: Trusted) -> None:
     with pytest.raises(MalformedError, match="e-mail"):
         verify_lookup(trusted, "alice", directory.answer("x@example.org"), None, (), now=directory.now)
-
-
-OTHER = b.private_key("somebody else")
 
 
 def signed_by_other(directory: Directory, answer: LookupAnswer) -> LookupAnswer:
@@ -341,152 +282,3 @@ def test_a_signature_by_a_key_that_is_not_the_entrys_is_refused_on_the_first_ver
     answer = replace(directory.answer(b.label_of("alice")), mutation=extra)
     with pytest.raises(VerificationError, match=r"^signatures:"):
         check(directory, begin(PINNED, directory.configs), answer)
-
-
-class TestRotation:
-    """The signer's key changes after epoch 2, in whose records the change stands."""
-
-    @pytest.fixture
-    def rotated(self) -> Directory:
-        directory = Directory()
-        directory.put_user("alice")
-        directory.advance()
-        directory.rotate(OTHER)
-        directory.advance()
-        directory.advance()
-        return directory
-
-    def test_the_new_key_is_accepted_with_the_longer_chain(self, rotated: Directory) -> None:
-        short = replace(begin(PINNED, rotated.configs[:1]), checkpoint=rotated.heads_checkpoint(2))
-        with pytest.raises(VerificationError, match=r"^config:"):
-            check(rotated, short)
-        after, _ = check(rotated, extend(short, rotated.configs))
-        assert after.in_force == 1
-        assert after.size == 3
-
-    def test_the_old_key_no_longer_speaks_for_newer_epochs(self, rotated: Directory) -> None:
-        after, _ = check(rotated, begin(PINNED, rotated.configs))
-        rotated.advance()
-        honest = rotated.answer(b.label_of("alice"))
-        root = naive_log.root(rotated.leaves(4))
-        forged = replace(honest, heads_checkpoint=b.checkpoint(heads_origin(b.ORIGIN), 4, root, b.SIGNER))
-        with pytest.raises(VerificationError, match=r"^checkpoint:"):
-            check(rotated, after, forged)
-        check(rotated, after, honest)
-
-    def test_past_epochs_verify_under_the_key_of_their_time(self, rotated: Directory) -> None:
-        after, lookup = check(rotated, begin(PINNED, rotated.configs), epoch=1)
-        assert lookup.entry == b.entry("alice")
-        # The checkpoint is signed by the new key: the old one has nothing more to say.
-        assert after.in_force == 1
-
-    def test_either_key_may_be_the_pinned_one(self, rotated: Directory) -> None:
-        check(rotated, begin(Pinned(b.ORIGIN, b.public(OTHER)), rotated.configs))
-        with pytest.raises(VerificationError, match=r"^config:"):
-            begin(Pinned(b.ORIGIN, b.public(b.private_key("third"))), rotated.configs)
-
-    def test_another_successor_of_the_same_config_is_equivocation(self, rotated: Directory) -> None:
-        fork = Directory()
-        fork.rotate(b.private_key("third"))
-        with pytest.raises(EquivocationError, match="two different configs that follow") as found:
-            extend(begin(PINNED, rotated.configs), fork.configs)
-        assert "two different configs" in convict(Evidence.decode(found.value.evidence or b""))
-
-    def test_another_first_config_by_the_same_key_is_equivocation(self, rotated: Directory) -> None:
-        other = [b.signed_config(b.config(max_interval=61_000))]
-        with pytest.raises(EquivocationError, match="two different configs that begin") as found:
-            extend(begin(PINNED, rotated.configs), other)
-        assert "begin" in convict(Evidence.decode(found.value.evidence or b""))
-
-    def test_another_first_config_by_another_key_is_another_directory(self, rotated: Directory) -> None:
-        other = [b.signed_config(b.config(signer_keys=[OTHER]), [OTHER])]
-        with pytest.raises(VerificationError, match=r"^config:") as refused:
-            extend(begin(PINNED, rotated.configs), other)
-        assert not isinstance(refused.value, EquivocationError)
-
-    def test_a_shorter_chain_changes_nothing(self, rotated: Directory) -> None:
-        trusted = begin(PINNED, rotated.configs)
-        assert extend(trusted, rotated.configs[:1]) == trusted
-
-    @pytest.mark.parametrize("broken", ["order", "origin", "unsigned"])
-    def test_a_broken_chain_is_refused(self, rotated: Directory, broken: str) -> None:
-        first, second = rotated.configs
-        chains = {
-            "order": [second, first],
-            "origin": [b.signed_config(b.config(b.OTHER_ORIGIN))],
-            "unsigned": [first, b.signed_config(second.config, [b.SIGNER])],
-        }
-        with pytest.raises(VerificationError, match=r"^config:"):
-            begin(PINNED, chains[broken])
-
-
-class TestProofFile:
-    def test_a_saved_proof_verifies_offline(self, directory: Directory, trusted: Trusted) -> None:
-        _, lookup = check(directory, trusted)
-        file = ProofFile.decode(lookup.proof.encode())
-        again = verify_proof_file(file, PINNED)
-        assert (again.entry, again.profile, again.head) == (lookup.entry, lookup.profile, lookup.head)
-
-    def test_so_does_one_of_a_past_epoch_and_of_absence(self, directory: Directory, trusted: Trusted) -> None:
-        _, past = check(directory, trusted, user="nobody", epoch=2)
-        again = verify_proof_file(past.proof, PINNED)
-        assert again.absent
-        assert (again.epoch, again.latest) == (2, False)
-
-    def test_so_does_one_of_the_last_epoch_asked_for_by_number_long_after(
-        self, directory: Directory, trusted: Trusted
-    ) -> None:
-        _, lookup = check(directory, trusted, epoch=5, now=directory.now + 10**9)
-        assert verify_proof_file(lookup.proof, PINNED).epoch == 5
-
-    def test_it_has_to_have_been_fresh_when_it_was_saved(
-        self, directory: Directory, trusted: Trusted
-    ) -> None:
-        _, lookup = check(directory, trusted)
-        with pytest.raises(CannotTellError, match=r"^freshness:"):
-            verify_proof_file(replace(lookup.proof, at=directory.now + 10**6), PINNED)
-
-    def test_it_is_about_its_own_label_and_directory(self, directory: Directory, trusted: Trusted) -> None:
-        _, lookup = check(directory, trusted)
-        with pytest.raises(VerificationError, match=r"^vrf:"):
-            verify_proof_file(replace(lookup.proof, label=b.label_of("bob")), PINNED)
-        with pytest.raises(VerificationError, match=r"^config:"):
-            verify_proof_file(lookup.proof, Pinned(b.OTHER_ORIGIN, b.SIGNER_KEY))
-        with pytest.raises(VerificationError, match=r"^config:"):
-            verify_proof_file(lookup.proof, Pinned(b.ORIGIN, b.public(OTHER)))
-
-
-class TestTrusted:
-    def test_it_is_stored_and_read_again(self, trusted: Trusted) -> None:
-        assert Trusted.decode(trusted.encode()) == trusted
-        with_head = replace(trusted, smh=b.signed_map_head().encode())
-        assert Trusted.decode(with_head.encode()) == with_head
-        begun = replace(trusted, checkpoint=None)
-        assert Trusted.decode(begun.encode()) == begun
-
-    def test_a_state_of_version_1_is_read_and_begins_at_its_key(self) -> None:
-        directory = Directory()
-        directory.advance()
-        directory.rotate(OTHER)
-        directory.advance()
-        directory.advance()
-        configs = encode_configs(directory.configs)
-        for key, in_force in ((b.SIGNER, 0), (OTHER, 1)):
-            fields = ["kt-es trusted v1", b.ORIGIN, b.public(key).fields(), configs, 0]
-            trusted = Trusted.decode(encode([*fields, directory.heads_checkpoint(3)]))
-            assert (trusted.in_force, trusted.smh, trusted.size) == (in_force, None, 3)
-            with pytest.raises(MalformedError):
-                Trusted.decode(encode([*fields, directory.heads_checkpoint(3), None]))
-
-    def test_a_pin_is_passed_on_as_a_verifier_key(self) -> None:
-        assert PINNED.vkey.startswith(f"{b.ORIGIN}/heads+")
-        assert Pinned.parse(PINNED.vkey + "\n") == PINNED
-
-    def test_two_states_reached_at_once_merge_into_the_later(
-        self, directory: Directory, trusted: Trusted
-    ) -> None:
-        later = replace(trusted, checkpoint=directory.heads_checkpoint(5))
-        proof = directory.consistency(2, 5)
-        assert merge(trusted, later, proof) == merge(later, trusted, proof) == later
-        with pytest.raises(VerificationError, match=r"^consistency:"):
-            merge(trusted, later, proof[:-1])

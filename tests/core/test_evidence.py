@@ -16,7 +16,8 @@ from kt_es.formats.codec import Value, decode, encode
 from kt_es.formats.evidence import MAX_EVIDENCE, Evidence, EvidenceKind, armored, unarmored
 from tests.builders import ORIGIN, every_changed_byte, index
 from tests.evidences import CASES, CHAIN, HEADS_LOG, OTHER, ROOT, SMHS, Case, as_json, held, note
-from tests.examples import ALICE, BOB, EXAMPLES, ROTATED, evidence_of_heads, forged_smh
+from tests.example_directory import ALICE, BOB, ROTATED, evidence_of_heads, forged_smh
+from tests.examples import EXAMPLES
 
 CONVICTS = {name: case for name, case in CASES.items() if case.sentence is not None}
 PROVES_NOTHING = {name: case for name, case in CASES.items() if case.problem is not None}

@@ -11,7 +11,8 @@ from kt_es.formats.entries import Mutation
 from kt_es.formats.heads import SignedMapHead
 from kt_es.formats.queue import Marker
 from tests.builders import ORIGIN, SIGNER_KEY, current, every_changed_byte
-from tests.examples import ALICE, EXAMPLES, Example
+from tests.example_directory import ALICE
+from tests.examples import EXAMPLES, Example
 
 
 def named_in(error: BaseException) -> str:

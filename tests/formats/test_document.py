@@ -12,7 +12,8 @@ from kt_es.crypto.hashes import log_leaf_hash, map_leaf_hash, sha256
 from kt_es.formats.heads import SignedMapHead
 from kt_es.formats.queue import ItemKind, Verdict
 from tests.builders import ORIGIN, SIGNER_KEY, VRF, index, label_of, opening, private_key, profile, public
-from tests.examples import ALICE, BOB, EXAMPLES, ROTATED, STORY
+from tests.example_directory import ALICE, BOB, ROTATED, STORY
+from tests.examples import EXAMPLES
 from tests.reference import naive_log
 from tests.reference.cddl import Schema
 

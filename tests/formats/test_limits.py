@@ -24,7 +24,8 @@ from kt_es.formats.entries import (
 from kt_es.formats.proofs import MAX_PROOF_FILE, LookupAnswer, ProofFile
 from kt_es.formats.queue import MAX_RECORD, Record, decode_mutations, decode_records
 from tests.builders import config, entry, mutation, private_key, public, signed_config
-from tests.examples import EXAMPLES, STORY
+from tests.example_directory import STORY
+from tests.examples import EXAMPLES
 from tests.reference.cddl import Schema
 
 SCHEMA = Schema((Path(__file__).parents[2] / "docs" / "formats.cddl").read_text())

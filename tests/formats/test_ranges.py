@@ -10,7 +10,8 @@ from kt_es.formats.erasures import MAX_ERASURE, Erasure, ErasureReason
 from kt_es.formats.proofs import LookupAnswer
 from kt_es.formats.ranges import MAX_RANGE_ANSWER, RangeAnswer
 from tests.builders import ORIGIN, OTHER_ORIGIN, private_key, public
-from tests.examples import BOB, BOBS_ERASURE, EXAMPLES
+from tests.example_directory import BOB, BOBS_ERASURE
+from tests.examples import EXAMPLES
 
 
 def fields(name: str) -> list[Value]:

@@ -18,7 +18,8 @@ from kt_es.formats.proofs import ProofFile
 from kt_es.formats.queue import Digest, ItemKind, Record, Verdict, decode_records
 from kt_es.merkle.verify import log_root_from_inclusion, map_root, require_root
 from tests.builders import ORIGIN, OTHER_ORIGIN, SIGNER_KEY, START, VRF, marker, private_key, public
-from tests.examples import EXAMPLES, OVERSIZE, STORY, Example, as_json
+from tests.example_directory import OVERSIZE, STORY
+from tests.examples import EXAMPLES, Example, as_json
 
 PINNED = Path(__file__).parents[1] / "vectors" / "formats.json"
 

@@ -12,9 +12,9 @@ from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.tables import FAMILIES, EntryTable
 from tests.builders import ORIGIN, SIGNER_KEY, item, marker, mutation, signed_config
+from tests.reference.published_epochs import USERS as FORMER
+from tests.reference.published_epochs import stored
 from tests.reference.signing import new_ledger
-from tests.signer.test_divergence import USERS as FORMER
-from tests.signer.test_divergence import stored
 
 USERS = [f"user{number}" for number in range(12)]
 

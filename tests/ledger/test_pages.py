@@ -26,7 +26,7 @@ from kt_es.merkle.pages import (
     encode_page,
 )
 from tests.builders import ORIGIN, SIGNER_KEY
-from tests.signer.test_divergence import published, stored
+from tests.reference.published_epochs import published, stored
 
 Rows = dict[bytes, bytes]
 

@@ -19,7 +19,7 @@ from kt_es.merkle.map import EMPTY_ROOT, Map, Root
 from kt_es.merkle.walk import walk
 from tests.builders import ORIGIN, SIGNER_KEY, index
 from tests.reference import naive_map
-from tests.signer.test_divergence import USERS, stored
+from tests.reference.published_epochs import USERS, stored
 
 indices = st.integers(0, 40).map(lambda number: bytes([number % 5 * 51, number]) + bytes(30))
 epochs = st.lists(

@@ -21,7 +21,7 @@ from kt_es.ledger.tables import FAMILIES, HEADS_LOG, MUTATIONS_LOG, StoredEntry,
 from kt_es.merkle.log import NodeId
 from kt_es.merkle.map import LeafRef
 from tests.builders import ORIGIN, SIGNER, SIGNER_KEY, index, mutation, opening_event, seed, signed_config
-from tests.signer.test_divergence import published
+from tests.reference.published_epochs import published
 
 AT, OTHER = index("alice"), index("bob")
 MUTATION = mutation("alice")

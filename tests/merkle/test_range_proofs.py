@@ -11,7 +11,7 @@ from kt_es.formats.ranges import RangeAnswer
 from kt_es.merkle.log import LogState, plan_range
 from kt_es.merkle.verify import log_root_from_range
 from tests.builders import index
-from tests.examples import ALICE, BOB, LONGER_STORY, ROTATED, example_range
+from tests.example_directory import ALICE, BOB, LONGER_STORY, ROTATED, example_range
 from tests.reference import naive_log
 
 LEAVES = [log_leaf_hash(bytes([number])) for number in range(70)]

@@ -51,8 +51,8 @@ from tests.builders import (
     seed,
 )
 from tests.reference.memory_log import MemoryLog
+from tests.reference.published_epochs import USERS, copy, filled, published, sign_epoch, stored
 from tests.reference.signing import NAMES, heads, submit
-from tests.signer.test_divergence import USERS, copy, filled, published, sign_epoch, stored
 
 
 def held_rows() -> dict[tuple[str, bytes], bytes]:

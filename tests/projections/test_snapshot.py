@@ -40,8 +40,8 @@ from tests.builders import (
 )
 from tests.projections.test_fsck import run
 from tests.reference.memory_log import MemoryLog
+from tests.reference.published_epochs import USERS, copy, new_signer, published, sign_epoch, stored, streams
 from tests.reference.signing import NAMES, check_logs, submit
-from tests.signer.test_divergence import USERS, copy, new_signer, published, sign_epoch, stored, streams
 
 
 def ledger_of(store: Store) -> Ledger:

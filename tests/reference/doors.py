@@ -2,23 +2,63 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kt_es.errors import KtError
 from kt_es.server.clients import Clients, HttpConnections
-from kt_es.server.guard import Guard
+from kt_es.server.guard import Guard, release_slot
 from kt_es.server.limits import ClientLimits
 from kt_es.server.listening import http_server
 from projections.service import FrontendService
 
 PATIENCE = 20.0
+LONG = ClientLimits()
+
+
+class App:
+    """Answers with what was asked; ``/large`` with many bytes; ``/wait`` not before ``let_go()``."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.waiting = 0
+        self.gone = threading.Semaphore(0)
+        self._gate = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def let_go(self) -> None:
+        """Let the requests that wait be answered; called by the test's thread while one waits."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._gate.set)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.asked.append(scope["path"])
+        body = (await receive())["body"]
+        if scope["path"] in ("/wait", "/decided"):
+            await self._wait(scope)
+        data = bytes(12 << 20) if scope["path"] == "/large" else scope["path"].encode() + b" " + body
+        headers = [(b"content-length", str(len(data)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": data})
+
+    async def _wait(self, scope: Scope) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.waiting += 1
+        try:
+            if scope["path"] == "/decided":
+                release_slot(scope)
+            await self._gate.wait()
+        finally:
+            self.waiting -= 1
+            self.gone.release()
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A directory with one epoch, in which alice has published, and a front end of it."""
+"""A directory in which alice has published, a front end of it, and an HTTP server around an application."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.reference.doors import LONG, App, Door, door
 from tests.reference.frontends import Front, front
 from tests.reference.signed_streams import SignedStreams
 
@@ -21,4 +22,15 @@ def streams() -> SignedStreams:
 @pytest.fixture
 def running(streams: SignedStreams) -> Iterator[Front]:
     with front(streams) as made:
+        yield made
+
+
+@pytest.fixture
+def app() -> App:
+    return App()
+
+
+@pytest.fixture
+def patient(app: App) -> Iterator[Door]:
+    with door(app, LONG) as made:
         yield made

@@ -20,8 +20,8 @@ from signer.patrol import Patrol
 from tests.builders import ORIGIN, SIGNER, SIGNER_KEY, every_changed_byte, mutation
 from tests.projections.test_snapshot import loaded, saved
 from tests.reference.memory_log import MemoryLog
+from tests.reference.published_epochs import copy, published, sign_epoch, stored, streams
 from tests.reference.signing import LIMITS, NAMES, data_of, effects, submit
-from tests.signer.test_divergence import copy, published, sign_epoch, stored, streams
 
 
 @pytest.fixture(autouse=True)

@@ -27,7 +27,8 @@ from kt_es.merkle.pages import (
     encode_page,
 )
 from tests.builders import ORIGIN, SIGNER_KEY
-from tests.examples import EXAMPLES, evidence_of_entries, evidence_of_heads
+from tests.example_directory import evidence_of_entries, evidence_of_heads
+from tests.examples import EXAMPLES
 
 Target = Callable[[bytes], bool]
 

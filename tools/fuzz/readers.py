@@ -47,7 +47,7 @@ from kt_es.node.access.users import encode as encode_users
 from kt_es.node.groups.settings import decode_settings, encode_settings
 from projections.snapshot import load, save
 from tests.builders import ORIGIN, SIGNER_KEY, START, VRF, index, label_of, profile, signed_config
-from tests.examples import BOB, ROTATED
+from tests.example_directory import BOB, ROTATED
 from tools.fuzz.decoders import check
 
 ANSWER_READERS: list[Callable[..., object]] = [

@@ -40,7 +40,8 @@ from tests.builders import (
     seed,
     signed_config,
 )
-from tests.examples import ALICE, EXAMPLES, QUEUE, STORY
+from tests.example_directory import ALICE, QUEUE, STORY
+from tests.examples import EXAMPLES
 from tools.fuzz.deciding import EVENT_TYPES, frame
 from tools.fuzz.signing import Run
 

@@ -22,8 +22,8 @@ from kt_es.merkle.pages import version_in
 from projections.fsck.examination import fsck
 from tests.builders import ORIGIN, SIGNER_KEY, index
 from tests.projections.test_fsck import run
+from tests.reference.published_epochs import USERS, published
 from tests.reference.signing import NAMES
-from tests.signer.test_divergence import USERS, published
 
 
 @contextmanager

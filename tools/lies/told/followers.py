@@ -225,7 +225,7 @@ def _timed(stage: Stage, case: str | None) -> Universe:
         "future",
     ),
     lie("gap-alarms-a-monitor", BY_SIGNER, "kt monitor", 0, "after the one before", LIVE, "gap"),
-    also="tests/ledger/test_clock.py",
+    also="tests/projections/test_monitor_clock.py",
 )
 def watchman(stage: Stage, case: str | None) -> Ran:
     """A monitor verifies every head. A head that contradicts its clock also causes an alarm."""
