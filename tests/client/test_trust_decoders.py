@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -71,31 +70,54 @@ VALUES: st.SearchStrategy[Any] = st.sampled_from(
 MEMBERS = ("version", "epoch", "mutation", "opening", "profile", "smh")
 HASHES = (b"\0" * 32,)
 MUTATION = b.mutation("alice")
-# Each reader, and an answer that it accepts.
+
+
+def model(body: Any) -> tuple[Callable[[Any], object], dict[str, Any]]:
+    """The reader of ``body``'s type, which answers with the members that it read, and ``body`` as JSON."""
+    return lambda received: encode_model(decode_model(type(body), received)), encode_model(body)
+
+
+def directory_members(body: Any) -> object:
+    answer, configs = read_directory(body)
+    return {**encode_model(answer), "configs": text(encode_configs(configs))}
+
+
+def history_members(body: Any) -> object:
+    versions = [
+        {"version": one.mutation.entry.version, "epoch": one.epoch, "mutation": text(one.mutation.encode())}
+        for one in read_history(body)
+    ]
+    return {"versions": versions}
+
+
+def receipt_members(body: Any) -> object:
+    receipt = read_receipt(body)
+    return {"mutation": receipt.mutation, "verdict": receipt.verdict, "epoch": receipt.epoch}
+
+
+# Each reader, which answers with the members that the client takes, encoded again; and an answer.
 READERS: dict[str, tuple[Callable[[Any], object], dict[str, Any]]] = {
     "directory": (
-        read_directory,
+        directory_members,
         encode_model(DirectoryBody(b.ORIGIN, "people", "email", encode_configs([b.signed_config()]))),
     ),
-    "lookup": (
-        lambda body: decode_model(LookupBody, body),
-        encode_model(LookupBody(1, b.lookup_answer("alice").encode(), b.profile("alice"), HASHES)),
-    ),
-    "range": (lambda body: decode_model(RangeBody, body), encode_model(RangeBody(1, 2, b"x", HASHES))),
-    "consistency": (
-        lambda body: decode_model(ConsistencyBody, body),
-        encode_model(ConsistencyBody(HASHES)),
-    ),
-    "erasure": (lambda body: decode_model(ErasureBody, body), encode_model(ErasureBody("ab", None, 1))),
+    "lookup": model(LookupBody(1, b.lookup_answer("alice").encode(), b.profile("alice"), HASHES)),
+    "range": model(RangeBody(1, 2, b"x", HASHES)),
+    "consistency": model(ConsistencyBody(HASHES)),
+    "erasure": model(ErasureBody("ab", "cd", 1)),
     "head": (
-        read_head,
+        lambda body: encode_model(read_head(body)),
         encode_model(HeadBody(1, b.signed_map_head().encode(), "x", "y", HASHES, "z")),
     ),
+    "page of a history": model(HistoryBody((VersionBody(1, 1, MUTATION.encode(), None, None),), False)),
     "history": (
-        read_history,
+        history_members,
         encode_model(HistoryBody((VersionBody(1, 1, MUTATION.encode(), None, None),), False)),
     ),
-    "receipt": (read_receipt, encode_model(VerdictBody(MUTATION.entry_hash.hex(), "accepted", 1, None))),
+    "receipt": (
+        receipt_members,
+        encode_model(VerdictBody(MUTATION.entry_hash.hex(), "accepted", 1, None)),
+    ),
 }
 # Members that may be missing, because they may be null or the client ignores them.
 OPTIONAL = {"lookup": {"profile"}, "erasure": {"event", "epoch"}, "receipt": {"record", "verdict", "epoch"}}
@@ -111,24 +133,40 @@ def test_an_answer_without_a_member_is_malformed(name: str) -> None:
             read({key: value for key, value in good.items() if key != member})
 
 
+def is_what_was_sent(read: Any, sent: Any) -> bool:
+    """Whether each member that was read stands in ``sent``, with the same type; a null one may be missing."""
+    if isinstance(read, dict):
+        return isinstance(sent, dict) and all(is_what_was_sent(read[name], sent.get(name)) for name in read)
+    if isinstance(read, list):
+        return isinstance(sent, list) and len(read) == len(sent) and all(map(is_what_was_sent, read, sent))
+    return type(read) is type(sent) and read == sent
+
+
 @pytest.mark.parametrize("name", READERS)
 @given(data=st.data())
 @settings(deadline=None, max_examples=50)
-def test_json_of_any_shape(name: str, data: st.DataObject) -> None:
+def test_what_is_accepted_of_json_of_any_shape_is_what_was_sent(name: str, data: st.DataObject) -> None:
     read, good = READERS[name]
     member = data.draw(st.sampled_from(sorted(good)))
     objects = st.dictionaries(st.sampled_from(MEMBERS), VALUES)
     value = data.draw(VALUES | st.lists(VALUES | objects, max_size=2))
-    with contextlib.suppress(MalformedError):
-        read({**good, member: value})
+    sent = {**good, member: value}
+    try:
+        members = read(sent)
+    except MalformedError:
+        return
+    assert is_what_was_sent(members, sent)
 
 
+@pytest.mark.parametrize("other", [None, True, 1, 1.5, "AA==", [], {}], ids=repr)
 @pytest.mark.parametrize("name", READERS)
-def test_a_member_of_another_type_is_malformed(name: str) -> None:
+def test_a_member_of_another_type_is_malformed(name: str, other: Any) -> None:
     read, good = READERS[name]
     for member in good.keys() - {"record"}:
+        if type(other) is type(good[member]) or (other is None and member in OPTIONAL.get(name, ())):
+            continue
         with pytest.raises(MalformedError):
-            read({**good, member: 1.5})
+            read({**good, member: other})
 
 
 @settings(deadline=None, max_examples=30)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import tempfile
 from collections.abc import Callable
@@ -180,13 +179,20 @@ def _sized(data: bytes) -> tuple[bytes, bytes]:
 
 
 def private_key(data: bytes) -> bool:
-    """Give a PEM file to both readers of private keys: a key that was read survives encoding."""
-    with contextlib.suppress(MalformedError):
-        VrfPrivateKey.from_pem(data)
+    """Give a PEM file to both readers of private keys: a key that was read survives encoding.
+
+    The key of the VRF is an Ed25519 seed, so the reader of signing keys takes every file of one.
+    """
+    try:
+        vrf: VrfPrivateKey | None = VrfPrivateKey.from_pem(data)
+    except MalformedError:
+        vrf = None
     try:
         key = PrivateKey.from_pem(data)
     except (MalformedError, ConfigError):
+        check(vrf is None, "only the reader of VRF keys accepts the file")
         return False
+    check(vrf is None or VrfPrivateKey.from_pem(key.to_pem()) == vrf, "a VRF key does not come back")
     check(PrivateKey.from_pem(key.to_pem()).public == key.public, "a private key does not come back")
     return True
 
