@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,55 +20,68 @@ from tools.torture.proxy import Mode, Network
 
 JOINING = 8
 DELAY = 0.4  # seconds by which each piece of an answer is late
-WAITS = (1.2, 1.1, 1.3)  # seconds until the stop: where a call is by then decides what becomes of it
 SOON = 6.0
+# Pieces of answers that arrive late before the node is stopped: where a call is by then decides its fate.
+PIECES = (JOINING, 2 * JOINING, 3 * JOINING)
 
 
-def join_again_and_again(uri: str, stop: threading.Event) -> None:
-    while not stop.is_set():
-        log = connect(uri)
-        try:
-            group = log.join_group("s", "g")
-            if group is not None:
-                time.sleep(0.05)
-                group.stop()
-        except UnavailableError:
-            time.sleep(0.02)
-        finally:
-            log.close()
+class Joining:
+    """Threads that join a group again and again, each through a proxy of its own."""
+
+    def __init__(self, network: Network) -> None:
+        uris = [network.add(f"client{number}") for number in range(JOINING)]
+        self.stop = threading.Event()
+        self.threads = [
+            threading.Thread(target=self._join_again_and_again, args=(uri,), daemon=True) for uri in uris
+        ]
+        for thread in self.threads:
+            thread.start()
+
+    def _join_again_and_again(self, uri: str) -> None:
+        while not self.stop.is_set():
+            log = connect(uri)
+            try:
+                group = log.join_group("s", "g")
+                if group is not None:
+                    group.stop()
+            except UnavailableError:
+                pass  # the next attempt is a new connection
+            finally:
+                log.close()
+
+
+def delivers(network: Network, pieces: int) -> Callable[[], bool]:
+    """Whether ``pieces`` more deliveries than now came from the node."""
+    now = network.deliveries
+    return lambda: network.deliveries >= now + pieces
 
 
 @pytest.mark.timeout(120)
 def test_joining_a_group_ends_one_way_or_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Not by being given up.
     monkeypatch.setattr(esdb, "OPENING_DEADLINE", 600.0)
-    stop = threading.Event()
     with NodeProcess(tmp_path / "node") as node:
         with EventStoreDBClient(node.uri) as client:
             append(client, "s", 50)
             client.create_subscription_to_stream("g", "s", max_subscriber_count=0)
         network = Network(int(node.address.rpartition(":")[2]))
+        joining = Joining(network)
         try:
-            uris = [network.add(f"client{number}") for number in range(JOINING)]
-            joining = [
-                threading.Thread(target=join_again_and_again, args=(uri, stop), daemon=True) for uri in uris
-            ]
-            for thread in joining:
-                thread.start()
-            for wait in WAITS:
+            for pieces in PIECES:
                 for number in range(JOINING):
                     network.set_mode(f"client{number}", Mode.DELAY, DELAY)
-                time.sleep(wait)
+                until(delivers(network, pieces))
                 node.stop()
                 node.start()
-                time.sleep(0.3)
+                until(delivers(network, 1))
                 network.heal()
-            stop.set()
+            joining.stop.set()
             ends = time.monotonic() + SOON
-            for thread in joining:
+            for thread in joining.threads:
                 thread.join(max(0.0, ends - time.monotonic()))
-            assert not [thread for thread in joining if thread.is_alive()]
+            assert not [thread for thread in joining.threads if thread.is_alive()]
         finally:
+            joining.stop.set()
             network.close()
 
 

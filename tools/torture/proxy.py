@@ -40,6 +40,7 @@ class Proxy:
         self.port = 0
         self.connections = 0
         self.delivered = 0  # bytes from the server
+        self.deliveries = 0  # pieces of them
         self._target = target
         self._mode = Mode.PASS
         self._delay = 0.0
@@ -111,6 +112,7 @@ class Proxy:
             writer.write(data)
             await writer.drain()
             self.delivered += len(data) * way
+            self.deliveries += way
 
     async def _until_changed(self) -> None:
         await self._changed.wait()
@@ -166,6 +168,11 @@ class Network:
     def delivered(self) -> int:
         """The number of bytes that were delivered from the server to the processes."""
         return sum(proxy.delivered for proxy in self._proxies.values())
+
+    @property
+    def deliveries(self) -> int:
+        """The number of pieces in which those bytes were delivered."""
+        return sum(proxy.deliveries for proxy in self._proxies.values())
 
     def close(self) -> None:
         async def ended() -> None:
