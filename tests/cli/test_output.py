@@ -45,7 +45,7 @@ def test_text_of_strangers_is_one_harmless_line(text: str, line: str) -> None:
     assert shown(line).isprintable()
 
 
-def test_a_long_text_is_cut_and_says_so() -> None:
+def test_a_long_text_is_cut_visibly() -> None:
     line = shown("x" * (MAX_SHOWN + 5))
     assert line == "x" * MAX_SHOWN + "... (5 characters more)"
 

@@ -177,7 +177,7 @@ class TestDisk:
         monkeypatch.undo()
 
     @pytest.mark.usefixtures("read_only")
-    def test_a_contradiction_is_told_without_being_saved(self, store: FileStateStore) -> None:
+    def test_a_contradiction_is_reported_without_being_saved(self, store: FileStateStore) -> None:
         with pytest.raises(EquivocationError) as found:
             client_of(fork(4), store).lookup(ALICE)
         assert found.value.exit_code == 5
@@ -186,7 +186,7 @@ class TestDisk:
         convict(Evidence.decode(found.value.evidence))
 
     @pytest.mark.usefixtures("read_only")
-    def test_a_contradiction_with_the_memory_is_told_as_well(
+    def test_a_contradiction_with_the_memory_is_reported_as_well(
         self, directory: Directory, store: FileStateStore
     ) -> None:
         forged = b.mutation("alice", keys=[b.private_key("mallory")])
@@ -198,7 +198,7 @@ class TestDisk:
             client_of(directory, store).lookup(ALICE)
 
     @pytest.mark.usefixtures("read_only")
-    def test_success_is_not_told_of_a_checkpoint_that_cannot_be_kept(
+    def test_success_is_not_reported_for_a_checkpoint_that_cannot_be_kept(
         self, directory: Directory, store: FileStateStore
     ) -> None:
         directory.advance()

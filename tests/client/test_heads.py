@@ -104,7 +104,7 @@ class TestLatest:
         assert refused.value.exit_code == 4
 
     @pytest.mark.parametrize("look", [by_head, by_epochs, lambda client: client.head(1)])
-    def test_a_front_end_that_is_behind_can_say_so(
+    def test_a_front_end_that_is_behind_can_answer_that_it_is(
         self, directory: Directory, look: Look, pauses: Pauses
     ) -> None:
         store = MemoryStateStore()
@@ -122,7 +122,7 @@ class TestLatest:
 
     @WAYS
     @pytest.mark.parametrize("off", [60_000 + 60_000 + 1, -60_001])
-    def test_a_head_that_is_old_or_of_the_future_cannot_be_told(
+    def test_a_head_that_is_old_or_of_the_future_is_undecided(
         self, directory: Directory, look: Look, off: int
     ) -> None:
         store = MemoryStateStore()

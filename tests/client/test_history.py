@@ -85,7 +85,7 @@ def test_without_profiles(client: Client) -> None:
     assert [(version.profile, version.erased) for version in history.versions] == [(None, False)] * 3
 
 
-def test_erased_profiles_are_said_to_be_erased(client: Client, directory: Directory) -> None:
+def test_erased_profiles_are_reported_as_erased(client: Client, directory: Directory) -> None:
     directory.erase("alice", NEW_KEY)
     directory.advance()
     history = client.history(ALICE, profiles=True)
@@ -98,60 +98,60 @@ def test_nobody_has_no_history(client: Client) -> None:
     assert history.current.absent
 
 
-Told = list[ClaimedVersion]
+Claims = list[ClaimedVersion]
 
 
 @pytest.fixture
-def parts(client: Client, directory: Directory) -> tuple[Lookup, Told, list[Lookup]]:
+def parts(client: Client, directory: Directory) -> tuple[Lookup, Claims, list[Lookup]]:
     """The current lookup, an honest tale, and verified lookups of all epochs."""
-    told = [
+    claims = [
         ClaimedVersion(epoch, directory.mutations[entry_hash])
         for epoch, entry_hash in directory.versions[b.index("alice")]
     ]
     lookups = [client.lookup(ALICE, epoch, profile=False) for epoch in range(1, 8)]
-    return client.lookup(ALICE), told, lookups
+    return client.lookup(ALICE), claims, lookups
 
 
-def judged(current: Lookup, told: Told, lookups: list[Lookup], last: Version | None = None) -> History:
-    return verify_history(current, verify_versions(current, last, told, lookups))
+def judged(current: Lookup, claims: Claims, lookups: list[Lookup], last: Version | None = None) -> History:
+    return verify_history(current, verify_versions(current, last, claims, lookups))
 
 
-def test_the_honest_tale_is_accepted(parts: tuple[Lookup, Told, list[Lookup]]) -> None:
-    current, told, lookups = parts
-    assert epochs_to_look_up(told) == (1, 2, 3, 5, 6)
-    assert len(judged(current, told, lookups).versions) == 3
+def test_the_honest_tale_is_accepted(parts: tuple[Lookup, Claims, list[Lookup]]) -> None:
+    current, claims, lookups = parts
+    assert epochs_to_look_up(claims) == (1, 2, 3, 5, 6)
+    assert len(judged(current, claims, lookups).versions) == 3
 
 
-def first_version_left_out(told: Told) -> Told:
-    return told[1:]
+def first_version_left_out(claims: Claims) -> Claims:
+    return claims[1:]
 
 
-def middle_version_left_out(told: Told) -> Told:
-    return [told[0], told[2]]
+def middle_version_left_out(claims: Claims) -> Claims:
+    return [claims[0], claims[2]]
 
 
-def last_version_left_out(told: Told) -> Told:
-    return told[:-1]
+def last_version_left_out(claims: Claims) -> Claims:
+    return claims[:-1]
 
 
-def nothing_told(told: Told) -> Told:
+def no_versions(claims: Claims) -> Claims:
     return []
 
 
-def told_twice(told: Told) -> Told:
-    return [told[0], *told]
+def first_version_twice(claims: Claims) -> Claims:
+    return [claims[0], *claims]
 
 
-def since_too_early(told: Told) -> Told:
-    return [told[0], told[1], replace(told[2], epoch=5)]
+def since_too_early(claims: Claims) -> Claims:
+    return [claims[0], claims[1], replace(claims[2], epoch=5)]
 
 
-def since_too_late(told: Told) -> Told:
-    return [told[0], replace(told[1], epoch=4), told[2]]
+def since_too_late(claims: Claims) -> Claims:
+    return [claims[0], replace(claims[1], epoch=4), claims[2]]
 
 
-def other_first_version(told: Told) -> Told:
-    return [replace(told[0], mutation=b.mutation("alice", keys=[NEW_KEY])), *told[1:]]
+def other_first_version(claims: Claims) -> Claims:
+    return [replace(claims[0], mutation=b.mutation("alice", keys=[NEW_KEY])), *claims[1:]]
 
 
 @pytest.mark.parametrize(
@@ -160,39 +160,39 @@ def other_first_version(told: Told) -> Told:
         first_version_left_out,
         middle_version_left_out,
         last_version_left_out,
-        nothing_told,
-        told_twice,
+        no_versions,
+        first_version_twice,
         since_too_early,
         since_too_late,
         other_first_version,
     ],
 )
 def test_a_tale_with_one_lie_is_refused(
-    parts: tuple[Lookup, Told, list[Lookup]], lie: Callable[[Told], Told]
+    parts: tuple[Lookup, Claims, list[Lookup]], lie: Callable[[Claims], Claims]
 ) -> None:
-    current, told, lookups = parts
+    current, claims, lookups = parts
     with pytest.raises(VerificationError, match=r"^history:"):
-        judged(current, lie(told), lookups)
+        judged(current, lie(claims), lookups)
 
 
 def test_lookups_of_another_label_prove_nothing(
-    parts: tuple[Lookup, Told, list[Lookup]], client: Client
+    parts: tuple[Lookup, Claims, list[Lookup]], client: Client
 ) -> None:
-    current, told, _ = parts
+    current, claims, _ = parts
     others = [client.lookup(b.label_of("bob"), epoch) for epoch in range(1, 8)]
     with pytest.raises(VerificationError, match="no proof since when"):
-        judged(current, told, others)
+        judged(current, claims, others)
 
 
 def test_a_version_that_its_predecessor_did_not_authorize_is_refused(
-    parts: tuple[Lookup, Told, list[Lookup]],
+    parts: tuple[Lookup, Claims, list[Lookup]],
 ) -> None:
     """A directory that put a stranger's key into the map itself: the map proves it, the keys do not."""
-    current, told, lookups = parts
+    current, claims, lookups = parts
     stranger = b.private_key("stranger")
-    entry = told[2].mutation.entry
+    entry = claims[2].mutation.entry
     forged = b.mutation("alice", 3, entry.previous, keys=[stranger])
-    versions = [*told[:2], replace(told[2], mutation=forged)]
+    versions = [*claims[:2], replace(claims[2], mutation=forged)]
     seen = [
         replace(lookup, mutation=forged) if lookup.epoch >= 6 else lookup for lookup in (*lookups, current)
     ]
@@ -200,21 +200,21 @@ def test_a_version_that_its_predecessor_did_not_authorize_is_refused(
         judged(seen[-1], versions, seen[:-1])
 
 
-def test_a_history_goes_on_from_a_verified_version(parts: tuple[Lookup, Told, list[Lookup]]) -> None:
-    current, told, lookups = parts
-    versions = verify_versions(current, None, told[:2], lookups)
-    later = verify_versions(current, versions[-1], told[2:], lookups)
-    assert verify_history(current, (*versions, *later)) == judged(current, told, lookups)
+def test_a_history_goes_on_from_a_verified_version(parts: tuple[Lookup, Claims, list[Lookup]]) -> None:
+    current, claims, lookups = parts
+    versions = verify_versions(current, None, claims[:2], lookups)
+    later = verify_versions(current, versions[-1], claims[2:], lookups)
+    assert verify_history(current, (*versions, *later)) == judged(current, claims, lookups)
 
 
 def test_what_does_not_follow_the_verified_version_is_refused(
-    parts: tuple[Lookup, Told, list[Lookup]],
+    parts: tuple[Lookup, Claims, list[Lookup]],
 ) -> None:
-    current, told, lookups = parts
-    first = verify_versions(current, None, told[:1], lookups)[-1]
+    current, claims, lookups = parts
+    first = verify_versions(current, None, claims[:1], lookups)[-1]
     other = replace(first, entry_hash=bytes(32))
     with pytest.raises(VerificationError, match="version 2 does not follow the one before"):
-        verify_versions(current, other, told[1:], lookups)
+        verify_versions(current, other, claims[1:], lookups)
 
 
 def asked(directory: Directory, client: Client) -> list[tuple[str, dict[str, object]]]:
@@ -334,7 +334,7 @@ class TestKept:
         assert [version.erased for version in client.history(ALICE, afresh=True).versions] == [False] * 3
 
 
-def test_a_server_that_tells_fewer_versions_than_the_map_holds(directory: Directory) -> None:
+def test_a_server_that_sends_fewer_versions_than_the_map_holds(directory: Directory) -> None:
     def handle(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/v1/history":
             return httpx.Response(200, content=b'{"versions": [], "more": true}')

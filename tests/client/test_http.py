@@ -80,7 +80,7 @@ class TestLookup:
             client_of(directory).lookup("bob@example.org", epoch=7)
         assert (refused.value.reason, refused.value.field) == ("unknown-epoch", "epoch")
 
-    def test_the_key_is_pinned_on_first_use_and_that_is_said(self, directory: Directory) -> None:
+    def test_the_key_is_pinned_on_first_use_and_that_is_reported(self, directory: Directory) -> None:
         store = MemoryStateStore()
         first = client_of(directory, store)
         vkey = Pinned(b.ORIGIN, b.SIGNER_KEY).vkey
@@ -290,7 +290,7 @@ class TestServer:
     @pytest.mark.parametrize(
         ("status", "kind"), [(400, RefusedError), (403, RefusedError), (500, UnavailableError)]
     )
-    def test_problems_are_said_without_what_a_terminal_would_obey(
+    def test_problems_are_shown_without_what_a_terminal_would_obey(
         self, directory: Directory, status: int, kind: type[KtError]
     ) -> None:
         answer = problem(status, "label", "\x1b[31mred\x07", "label")
@@ -317,7 +317,7 @@ class TestServer:
             Client(url, MemoryStateStore())
 
 
-def test_a_call_that_waits_says_so_once() -> None:
+def test_a_call_that_waits_reports_it_once() -> None:
     told: list[str] = []
     answers = iter([away(), away(), away()])
 

@@ -289,6 +289,6 @@ def test_a_map_that_shrinks_is_proven_by_its_heads_alone(directory: Liar) -> Non
     convict(Evidence.decode(found.value.evidence or b""))
 
 
-def test_absence_is_said_of_the_epoch_that_was_proven(directory: Liar) -> None:
+def test_absence_is_reported_for_the_epoch_that_was_proven(directory: Liar) -> None:
     lookup = client_of(directory).lookup(b.label_of("nobody"), 1)
     assert "absence proven: in epoch 1 nobody has published keys for it" in lookup.checks

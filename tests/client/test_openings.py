@@ -49,7 +49,7 @@ def look(directory: Directory, answer: LookupAnswer, profile: bytes | None = Non
         (b.private_key("a later key"), ErasureReason.OWNER, "by a later key of the account"),
     ],
 )
-def test_an_erasure_is_proven_and_said_to_be_by_whom(
+def test_an_erasure_is_proven_and_names_who_signed_it(
     key: PrivateKey, reason: ErasureReason, said: str
 ) -> None:
     directory = erased(key, reason)
@@ -205,7 +205,7 @@ class TestProofFile:
         file = ProofFile.decode(self.file(erased(), "alice").encode())
         assert verify_proof_file(file, PINNED).erased
 
-    def test_a_file_without_its_profile_says_so(self) -> None:
+    def test_a_file_without_its_profile_is_reported_as_such(self) -> None:
         file = replace(self.file(erased(), "bob"), profile=None)
         with pytest.raises(VerificationError, match=r"^commitment: the profile is not in the file"):
             verify_proof_file(file, PINNED)

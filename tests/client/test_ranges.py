@@ -263,7 +263,7 @@ def test_an_account_begins_with_version_1() -> None:
         verified(directory, answer, 1, 1)
 
 
-def test_a_change_that_no_key_before_authorized_is_said_to_be_so(directory: Directory) -> None:
+def test_a_change_that_no_key_before_authorized_is_reported_as_such(directory: Directory) -> None:
     directory.forced[b.index("alice")] = entry_of(3, standing(directory).entry_hash)
     directory.advance()
     seen = verified(directory, directory.range_answer(ALICE, 4, 9), 4, 9)

@@ -67,7 +67,7 @@ def test_a_damaged_state_is_never_taken_for_none(tmp_path: Path, damage: bytes) 
     assert (tmp_path / "trusted").read_bytes() == damage
 
 
-def test_a_state_directory_that_cannot_be_is_said_in_one_line(tmp_path: Path) -> None:
+def test_a_state_directory_that_cannot_be_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     store = FileStateStore(tmp_path / "file" / "state")
     with pytest.raises(ConfigError) as refused:

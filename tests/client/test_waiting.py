@@ -86,7 +86,7 @@ def numbered(count: int) -> list[Any]:
     return [content_event("s", "T", b"%d" % number) for number in range(count)]
 
 
-def test_the_log_is_waited_for_and_that_is_said_once() -> None:
+def test_the_log_is_waited_for_and_that_is_reported_once() -> None:
     outages, waiting = Outages(5), Waiting(30)
     log = PatientLog(outages.connect, waiting.patience)
     assert log.last_revision("s") == -1
@@ -113,7 +113,7 @@ def test_patience_ends() -> None:
     assert 30 - PAUSE <= waiting.now <= 30
 
 
-def test_without_patience_nothing_is_waited_for_or_said() -> None:
+def test_without_patience_nothing_is_waited_for_or_reported() -> None:
     waiting = Waiting(0)
     with pytest.raises(UnavailableError):
         PatientLog(Outages(1).connect, waiting.patience).last_revision("s")
@@ -213,7 +213,7 @@ def test_no_tls_to_a_server_with_it_is_tls(
         asked(f"esdb://{','.join([secure[0]] * seeds)}?Tls=false")
 
 
-def test_what_to_do_about_tls_is_said(secure: tuple[str, Path, Path], tmp_path: Path) -> None:
+def test_what_to_do_about_tls_is_reported(secure: tuple[str, Path, Path], tmp_path: Path) -> None:
     address, authority, other = secure
     with pytest.raises(TlsError, match="with TlsCaFile=FILE"):
         asked(f"esdb://u:p@{address}?TlsCaFile={other}")
@@ -266,7 +266,7 @@ def test_a_server_that_hangs_up_is_waited_for() -> None:
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "https", "does not speak TLS"),
     ],
 )
-def test_a_front_end_that_is_none_is_told_at_once(words: bytes, scheme: str, said: str) -> None:
+def test_a_front_end_that_is_none_is_reported_at_once(words: bytes, scheme: str, said: str) -> None:
     with answering(words) as address, pytest.raises(MisfitError, match=said):
         Transport(f"{scheme}://{address}").get("/v1/config", time.monotonic() + 600)
 

@@ -32,7 +32,7 @@ from kt_es.eventstore.driver import (
 from kt_es.node.server import NodeConfig, serve
 from kt_es.process.signals import stop_event
 
-Told = tuple[grpc.StatusCode, str, dict[str, str]]
+ErrorParts = tuple[grpc.StatusCode, str, dict[str, str]]
 PATIENCE = 30.0  # seconds until a test gives up waiting; nothing is expected to take that long
 
 
@@ -144,16 +144,16 @@ class ServedNode:
         self.stop()
 
 
-def _serve(config: NodeConfig, told: Connection) -> None:
+def _serve(config: NodeConfig, outcome: Connection) -> None:
     """Run a node; tell its address, and at the end its error or None."""
     os.environ["GRPC_VERBOSITY"] = "NONE"
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     try:
-        serve(config, stop_event(), on_ready=told.send)
+        serve(config, stop_event(), on_ready=outcome.send)
     except KtError as error:
-        told.send(error)
+        outcome.send(error)
     else:
-        told.send(None)
+        outcome.send(None)
 
 
 def event(number: int = 0, type_: str = "T", **fields: Any) -> NewEvent:
@@ -183,14 +183,14 @@ def raised(call: Any, *args: Any, **kwargs: Any) -> str:
     return ""
 
 
-def told(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Told:
+def error_parts(call: Callable[..., Any], *args: Any, **kwargs: Any) -> ErrorParts:
     """Status, text and trailers of the error that the client's exception was made of."""
     with pytest.raises(EventStoreDBClientException) as caught:
         call(*args, **kwargs)
     return unpacked(caught.value)
 
 
-def unpacked(error: BaseException | None) -> Told:
+def unpacked(error: BaseException | None) -> ErrorParts:
     while error is not None and not isinstance(error, grpc.RpcError):
         error = error.__context__
     cause: Any = error

@@ -108,7 +108,7 @@ def position(text: str) -> int:
     return int(commit)
 
 
-def test_positions_are_said(esdb: EventStoreDBClient, name: str, group: Any) -> None:
+def test_positions_are_delivered(esdb: EventStoreDBClient, name: str, group: Any) -> None:
     append(esdb, name + "-a", 2)
     commits = [one.commit_position or 0 for one in esdb.get_stream(name + "-a")]
     group(commit_position=commits[0], min_checkpoint_count=1, max_checkpoint_count=1)

@@ -47,7 +47,7 @@ MISSING = pytest.param(
 
 
 @pytest.mark.parametrize("count", [MISSING, 3])
-def test_it_says_once_that_it_has_caught_up(esdb: EventStoreDBClient, name: str, count: int) -> None:
+def test_it_reports_once_that_it_has_caught_up(esdb: EventStoreDBClient, name: str, count: int) -> None:
     if count:
         append(esdb, name, count)
     with Reader(esdb.subscribe_to_stream(name, include_caught_up=True)) as reader:

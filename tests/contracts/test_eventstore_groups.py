@@ -112,7 +112,7 @@ def test_events_are_delivered_once_acknowledged(esdb: EventStoreDBClient, name: 
         assert positions([reader.one()]) == [8]
 
 
-def test_it_starts_where_it_was_told(esdb: EventStoreDBClient, name: str) -> None:
+def test_it_starts_at_the_given_position(esdb: EventStoreDBClient, name: str) -> None:
     append(esdb, name, 5)
     group(esdb, name, stream_position=3)
     with read(esdb, name, ack=True) as reader:

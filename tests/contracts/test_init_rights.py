@@ -121,7 +121,7 @@ def status(server: Server, base: Path, user: str) -> tuple[dict[str, Any], str]:
     return json.loads(result.stdout), shown.stdout
 
 
-def test_status_tells_the_rights(server: Server, tmp_path: Path) -> None:
+def test_status_shows_the_rights(server: Server, tmp_path: Path) -> None:
     base = tmp_path / "people"
     init(server, base)
     server.set_defaults(TENANT)

@@ -223,7 +223,7 @@ def test_a_queue_that_begins_otherwise_is_somebody_elses(of: Item) -> None:
 # The transition.
 
 
-def test_head_says_what_the_epoch_was() -> None:
+def test_the_head_has_what_the_epoch_was() -> None:
     epoch = new_epoch(BEFORE)
     verdict(marker(START + 5), epoch)
     head, standing = closed(epoch)

@@ -116,7 +116,7 @@ def test_unknown_events_are_unknown_whatever_their_size(content: bytes | Digest)
     assert parse(Item(7, 0, ItemKind.UNKNOWN, content)) is Verdict.UNKNOWN
 
 
-def test_good_items_are_what_they_say() -> None:
+def test_good_items_are_of_their_type() -> None:
     for parsed in (ALICE, marker(), signed_config()):
         assert parse(item(parsed)) == parsed
 
@@ -141,7 +141,7 @@ MISTAKEN = {
 
 
 @pytest.mark.parametrize(("kind", "data"), MISTAKEN.values(), ids=MISTAKEN.keys())
-def test_items_that_are_not_what_they_say_are_malformed(kind: ItemKind, data: bytes) -> None:
+def test_items_that_are_not_of_their_type_are_malformed(kind: ItemKind, data: bytes) -> None:
     assert parse(Item(7, 0, kind, data)) is Verdict.MALFORMED
 
 

@@ -143,7 +143,7 @@ class Running:
     def spoken(self) -> str:
         return self._spoken.read_text(errors="replace")
 
-    def says(self, text: str, seconds: float = 45.0) -> str:
+    def wait_for_line(self, text: str, seconds: float = 45.0) -> str:
         """Wait until a line with ``text`` was said; that line."""
 
         def line() -> str:
@@ -177,7 +177,7 @@ class Up(Running):
 
     def wait(self) -> Up:
         """Until everything is served."""
-        self.says(" is served at ", 90)
+        self.wait_for_line(" is served at ", 90)
         return self
 
     @property

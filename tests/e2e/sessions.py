@@ -36,7 +36,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Printed:
     """What a command said, standard error included, and its exit code."""
 
     lines: tuple[str, ...]
@@ -76,7 +76,9 @@ def replaced(text: str, values: Mapping[str, str]) -> str:
     return text
 
 
-def run_in_shell(someone: Stranger, steps: list[str], *, typed: str = "", seconds: float = 240) -> list[Told]:
+def run_in_shell(
+    someone: Stranger, steps: list[str], *, typed: str = "", seconds: float = 240
+) -> list[Printed]:
     """Run ``steps`` in one shell in the home of ``someone``; each is given ``typed`` on standard input."""
     path = f"{Path(KT).parent}:{someone.environment['PATH']}"
     (someone.home / "typed").write_text(typed)
@@ -96,15 +98,15 @@ def run_in_shell(someone: Stranger, steps: list[str], *, typed: str = "", second
         timeout=seconds,
         check=False,
     )
-    told = []
+    printed = []
     rest = done.stdout
     for _ in steps:
         said, mark, rest = rest.partition(_MARK)
         assert mark, done.stdout
         code, _, rest = rest.partition("\n")
         lines = said.replace(str(someone.home), HOME).splitlines()
-        told.append(Told(tuple(line for line in lines if line.strip()), int(code)))
-    return told
+        printed.append(Printed(tuple(line for line in lines if line.strip()), int(code)))
+    return printed
 
 
 def as_shown(shown: tuple[str, ...], said: tuple[str, ...]) -> bool:

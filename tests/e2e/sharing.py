@@ -62,7 +62,7 @@ class SharedDirectory:
     def begin(self) -> None:
         """Start the node, and make the directory and the tables of its store."""
         node = self.run("node", "node", "--data", self.base / "node", "--listen", "127.0.0.1:0")
-        self.uri = node.says("listening on").rpartition(" ")[2]
+        self.uri = node.wait_for_line("listening on").rpartition(" ")[2]
         self.operator.kt("init", "--data", self.base, "--log", self.uri, *SHORT)
         hosts = ",".join(f"{address}:{self.port}" for address in self.addresses)
         share(self.operator, self.settings, f"cassandra://{hosts}/{self.keyspace}", self.replicas)
@@ -81,7 +81,7 @@ class SharedDirectory:
         where = ("--data", data or self.base / name, "--listen", "127.0.0.1:0")
         command = ("-c", settings or self.settings, "frontend", "--log", self.uri, *where)
         running = self.run(name, *command)
-        return FrontEnd(self, running, running.says(" at http").rpartition(" ")[2])
+        return FrontEnd(self, running, running.wait_for_line(" at http").rpartition(" ")[2])
 
     def kt(self, *arguments: str | Path, code: int = 0) -> Any:
         """Run a command of the operator and return its document."""

@@ -44,7 +44,7 @@ def copy(directory: Up, tmp_path: Path) -> Path:
         ("2>&-", 0, ""),
     ],
 )
-def test_what_cannot_be_printed_is_told(alone: Stranger, redirected: str, code: int, said: str) -> None:
+def test_what_cannot_be_printed_is_reported(alone: Stranger, redirected: str, code: int, said: str) -> None:
     alone.kt("keys", "generate")
     done = subprocess.run(
         ["sh", "-c", f"{KT} keys list {redirected}"],
@@ -140,7 +140,7 @@ def test_the_status_does_not_take_another_directory_for_its_own(
     assert not ran.document["head_verified"]
 
 
-def test_init_without_its_log_says_so_and_goes_on_when_repeated(directory: Up, stranger: Stranger) -> None:
+def test_init_without_its_log_reports_it_and_goes_on_when_repeated(directory: Up, stranger: Stranger) -> None:
     data = stranger.home / "new"
     at_once = ("--patience", "0")
     ran = stranger.kt("-q", "init", "--data", data, "--log", AWAY, *at_once, code=7)
@@ -226,7 +226,7 @@ def test_a_users_key_that_others_can_read_is_refused(stranger: Stranger) -> None
     assert str(path) in stranger.kt("keys", "list", code=2).complaint
 
 
-def test_put_without_a_signing_key_says_how_to_make_one(stranger: Stranger) -> None:
+def test_put_without_a_signing_key_explains_how_to_make_one(stranger: Stranger) -> None:
     file = stranger.home / "raw"
     file.write_bytes(b"key")
     put = ("put", "a@example.org", "--key", file, "--type", "raw")
@@ -261,7 +261,7 @@ def test_a_process_whose_log_is_away_waits_for_it(stranger: Stranger, copy: Path
     for part in ("signer", "monitor"):
         running = Running(copy.parent / f"{part}.log", "-c", copy / "kt.toml", part, "--log", AWAY)
         try:
-            running.says("the event log cannot be reached")
+            running.wait_for_line("the event log cannot be reached")
         finally:
             assert running.stop() == 0
         assert "Traceback" not in running.spoken

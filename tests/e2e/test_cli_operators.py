@@ -78,7 +78,7 @@ def test_the_signer_key_is_rotated_beside_a_standby(
     other = standby_of(directory, tmp_path / "other")
     standby = Running(tmp_path / "standby.log", "-c", other, "signer")
     try:
-        standby.says("standby")
+        standby.wait_for_line("standby")
         operator = Stranger(tmp_path / "operator")
         first = directory.pid("signer")
         ran = operator.kt("--json", "-c", directory.settings, "signer", "rotate", "--announce")
@@ -95,7 +95,7 @@ def test_the_signer_key_is_rotated_beside_a_standby(
             before = directory.pid("signer")
             os.kill(before, signal.SIGKILL)
             directory.restarted("signer", before)
-        standby.says('"epoch"')
+        standby.wait_for_line('"epoch"')
         put = stranger.kt(
             "--json", "put", "bob@example.org", "--add", "key.raw", "--type", "raw", "--rotate-to", "default"
         )

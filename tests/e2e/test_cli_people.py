@@ -99,7 +99,7 @@ def test_an_address_of_an_indic_domain_is_put_and_found(owner: Stranger, key_fil
     assert (document["label"], document["version"]) == (label, 1)
 
 
-def test_json_is_one_document_and_quiet_says_nothing(owner: Stranger, key_file: Path) -> None:
+def test_json_is_one_document_and_quiet_prints_nothing(owner: Stranger, key_file: Path) -> None:
     put = owner.kt("-q", "--json", "put", "bob@example.org", "--key", key_file)
     assert put.document["version"] == 1
     assert put.err == ""
@@ -175,7 +175,7 @@ def test_a_key_rotation_needs_the_old_key(owner: Stranger, key_file: Path) -> No
     assert "not yours" in alarm.err
 
 
-def test_an_import_is_resumed_and_says_what_it_left_out(owner: Stranger, tmp_path: Path) -> None:
+def test_an_import_is_resumed_and_names_what_it_left_out(owner: Stranger, tmp_path: Path) -> None:
     file = tmp_path / "authorized_keys"
     lines = [ssh_key(f"imported{number}") for number in range(6)]
     file.write_text("\n".join([*lines[:4], "ssh-ed25519 AAAA damaged@example.org", "# a comment"]))

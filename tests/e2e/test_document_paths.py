@@ -49,13 +49,13 @@ def test_a_new_user_sees_what_the_readme_shows(tmp_path: Path) -> None:
         steps = [step for block in rest for step in block]
         values = {"esdb://127.0.0.1:2113?Tls=false": log}
         typed = [replaced(README_KEY.sub(vkey, step.command), values) for step in steps]
-        for step, told in zip(steps, run_in_shell(user, typed), strict=True):
-            assert as_shown(step.shown, told.lines), (step, told)
-            assert told.code == (3 if "nobody@" in step.command else 0), (step, told)
+        for step, printed in zip(steps, run_in_shell(user, typed), strict=True):
+            assert as_shown(step.shown, printed.lines), (step, printed)
+            assert printed.code == (3 if "nobody@" in step.command else 0), (step, printed)
     assert len(spoken.read_text().splitlines()) == len(start.shown), spoken.read_text()
 
 
-def test_an_operator_runs_what_the_operations_say(tmp_path: Path) -> None:
+def test_an_operator_runs_the_commands_of_the_operations(tmp_path: Path) -> None:
     """A node with TLS and users, a directory over it, its upkeep, and the way back after a lost disk."""
     operator = Stranger(tmp_path / "home", KT_NODE_LISTEN="127.0.0.1:0", KT_FRONTEND_LISTEN="127.0.0.1:0")
     make_certificates(operator)
@@ -168,6 +168,6 @@ def going_on(someone: Stranger, command: str, ready: str, **environment: str) ->
 
 def run(someone: Stranger, command: str, *, typed: str = "", code: int = 0) -> tuple[str, ...]:
     """Run one command, which has to end with ``code``; the lines that it says."""
-    (told,) = run_in_shell(someone, [command], typed=typed)
-    assert told.code == code, (command, told)
-    return told.lines
+    (printed,) = run_in_shell(someone, [command], typed=typed)
+    assert printed.code == code, (command, printed)
+    return printed.lines

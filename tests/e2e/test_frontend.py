@@ -184,7 +184,7 @@ def test_a_front_end_starts_without_its_log(
     assert not thread.is_alive()
 
 
-def test_what_cannot_be_used_is_said_in_one_line(
+def test_what_cannot_be_used_is_reported_in_one_line(
     tmp_path: Path, streams: SignedStreams, settings: FrontendSettings
 ) -> None:
     def fails(error: type[KtError], match: str, **changed: object) -> None:

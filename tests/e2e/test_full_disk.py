@@ -57,7 +57,7 @@ class Scene:
 
     def frontend(self, data: Path) -> tuple[Running, str]:
         running = self.start("frontend", data, "--listen", "127.0.0.1:0")
-        return running, str(json.loads(running.says('"serving"'))["url"])
+        return running, str(json.loads(running.wait_for_line('"serving"'))["url"])
 
     def client(self, url: str) -> Client:
         settings = load_settings(self.settings)
@@ -80,28 +80,28 @@ class Scene:
         until(lambda: httpx.get(f"{url}/readyz").status_code == 200, "a fresh front end is ready")
         client = self.client(url)
         epoch = ran.document["epoch"]
-        until(lambda: figure(f"{url}/metrics", "kt_epoch") >= epoch, "it has every epoch")
+        until(lambda: metric(f"{url}/metrics", "kt_epoch") >= epoch, "it has every epoch")
         for name in self.put:
             assert client.lookup(account(name).label).profile == account(name).profile
 
 
-def figure(url: str, name: str) -> float:
+def metric(url: str, name: str) -> float:
     lines = httpx.get(url).text.splitlines()
     return next((float(line.split()[1]) for line in lines if line.startswith(f"{name} ")), -1.0)
 
 
 def metrics_of(running: Running) -> str:
-    url: str = json.loads(running.says('"metrics"'))["url"]
+    url: str = json.loads(running.wait_for_line('"metrics"'))["url"]
     return url
 
 
-def said(running: Running) -> list[dict[str, Any]]:
+def json_lines(running: Running) -> list[dict[str, Any]]:
     return [json.loads(line) for line in running.spoken.splitlines() if line.startswith("{")]
 
 
-def is_told_once(running: Running, part: str) -> None:
+def is_reported_once(running: Running, part: str) -> None:
     """One line of the beginning, however often it was tried."""
-    lines = [line for line in said(running) if line.get("part") == part and line["event"] == FULL]
+    lines = [line for line in json_lines(running) if line.get("part") == part and line["event"] == FULL]
     assert len(lines) == 1
     assert "Traceback" not in running.spoken
 
@@ -116,7 +116,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     with full_disk(tmp_path, 32) as disk, ExitStack() as stack:
         node = Running(tmp_path / "node.log", "node", "--data", tmp_path / "node", "--listen", "127.0.0.1:0")
         stack.callback(node.stop)
-        uri = node.says("listening on").rpartition(" ")[2]
+        uri = node.wait_for_line("listening on").rpartition(" ")[2]
         operator = Stranger(tmp_path / "home")
         intervals = ("--min-interval", "0.1", "--max-interval", "300")
         operator.kt("init", "--data", tmp_path / "made", "--log", uri, *intervals)
@@ -145,7 +145,7 @@ def test_the_signer_publishes_nothing_more_and_goes_on(scene: Scene) -> None:
             )
         if FULL in signer.spoken:
             break
-    assert figure(metrics_of(signer), "kt_signer_disk_full") == 1
+    assert metric(metrics_of(signer), "kt_signer_disk_full") == 1
     # More is queued, and no head comes of it while the disk is full.
     with log_at(scene.node) as log:
         heads = heads_of(log)
@@ -155,17 +155,17 @@ def test_the_signer_publishes_nothing_more_and_goes_on(scene: Scene) -> None:
         scene.put.append("late")
         assert client.lookup(account("before0").label).profile == account("before0").profile
         kill(signer)
-        is_told_once(signer, "signer")
+        is_reported_once(signer, "signer")
         signer = scene.start("signer", data, "--metrics", "127.0.0.1:0")
-        signer.says(FULL)
-        assert figure(metrics_of(signer), "kt_signer_disk_full") == 1
+        signer.wait_for_line(FULL)
+        assert metric(metrics_of(signer), "kt_signer_disk_full") == 1
         assert heads_of(log) == heads
     disk.free()
-    signer.says(AGAIN)
+    signer.wait_for_line(AGAIN)
     for submission in waiting:
         assert client.confirm(submission).entry == submission.mutation.entry
-    assert figure(metrics_of(signer), "kt_signer_disk_full") == 0
-    is_told_once(signer, "signer")
+    assert metric(metrics_of(signer), "kt_signer_disk_full") == 0
+    is_reported_once(signer, "signer")
     assert signer.stop() == 0
     scene.check()
 
@@ -179,12 +179,12 @@ def test_the_front_end_answers_from_what_it_has_and_takes_no_submission(scene: S
     disk.fill()
     for number in range(50):
         scene.publish(other, f"during{number}")
-        if figure(f"{url}/metrics", "kt_disk_full") == 1:
+        if metric(f"{url}/metrics", "kt_disk_full") == 1:
             break
     submission = other.prepare(account("refused").label, account("refused").profile, [OWNER])
 
     def is_full() -> None:
-        until(lambda: figure(f"{url}/metrics", "kt_disk_full") == 1, "its figure says so")
+        until(lambda: metric(f"{url}/metrics", "kt_disk_full") == 1, "its figure says so")
         found = scene.client(url).lookup(account("before").label)
         assert found.profile == account("before").profile
         ready = httpx.get(f"{url}/readyz")
@@ -206,13 +206,13 @@ def test_the_front_end_answers_from_what_it_has_and_takes_no_submission(scene: S
 
     is_full()
     kill(frontend)
-    is_told_once(frontend, "replica")
+    is_reported_once(frontend, "replica")
     frontend, url = scene.frontend(data)
     is_full()
     disk.free()
     until(lambda: httpx.get(f"{url}/readyz").status_code == 200, "ready again")
     scene.publish(scene.client(url), "after")
-    assert figure(f"{url}/metrics", "kt_disk_full") == 0
+    assert metric(f"{url}/metrics", "kt_disk_full") == 0
     assert frontend.stop() == 0
     scene.check()
 
@@ -223,32 +223,35 @@ def test_the_monitor_waits_and_verifies_the_rest(scene: Scene) -> None:
     client = scene.client(scene.frontend(scene.base / "replica")[1])
     monitor = scene.start("monitor", data, "--metrics", "127.0.0.1:0")
     scene.publish(client, "before")
-    until(lambda: any(line["event"] == "verified" for line in said(monitor)), "it verified a head")
+    until(lambda: any(line["event"] == "verified" for line in json_lines(monitor)), "it verified a head")
     disk.fill()
     for number in range(50):
         scene.publish(client, f"during{number}")
         if FULL in monitor.spoken:
             break
-    monitor.says(FULL)
-    assert figure(metrics_of(monitor), "kt_monitor_disk_full") == 1
-    assert figure(metrics_of(monitor), "kt_monitor_alarm") == 0
+    monitor.wait_for_line(FULL)
+    assert metric(metrics_of(monitor), "kt_monitor_disk_full") == 1
+    assert metric(metrics_of(monitor), "kt_monitor_alarm") == 0
     kill(monitor)
-    is_told_once(monitor, "monitor")
+    is_reported_once(monitor, "monitor")
     monitor = scene.start("monitor", data, "--metrics", "127.0.0.1:0")
-    monitor.says(FULL)
-    assert figure(metrics_of(monitor), "kt_monitor_disk_full") == 1
+    monitor.wait_for_line(FULL)
+    assert metric(metrics_of(monitor), "kt_monitor_disk_full") == 1
     with log_at(scene.node) as log:
         last = heads_of(log)[-1].epoch
     disk.free()
-    monitor.says(AGAIN)
+    monitor.wait_for_line(AGAIN)
     until(
         lambda: (
-            max((line.get("epoch", 0) for line in said(monitor) if line["event"] == "verified"), default=0)
+            max(
+                (line.get("epoch", 0) for line in json_lines(monitor) if line["event"] == "verified"),
+                default=0,
+            )
             >= last
         ),
         "it has verified everything",
     )
-    assert figure(metrics_of(monitor), "kt_monitor_disk_full") == 0
+    assert metric(metrics_of(monitor), "kt_monitor_disk_full") == 0
     assert monitor.stop() == 0
     scene.check()
 
@@ -259,12 +262,12 @@ def test_a_new_one_waits_for_its_first_space_and_can_be_stopped(scene: Scene, pa
     running = scene.start(
         part, scene.disk.path / part, *(("--listen", "127.0.0.1:0") if part == "frontend" else ())
     )
-    running.says(FULL)
+    running.wait_for_line(FULL)
     assert running.stop(signal.SIGTERM) == 0
     running = scene.start(
         part, scene.disk.path / part, *(("--listen", "127.0.0.1:0") if part == "frontend" else ())
     )
-    running.says(FULL)
+    running.wait_for_line(FULL)
     scene.disk.free()
-    running.says(AGAIN)
+    running.wait_for_line(AGAIN)
     assert running.stop(signal.SIGTERM) == 0

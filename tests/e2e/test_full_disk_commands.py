@@ -23,7 +23,7 @@ def names_the_disk(complaint: str, disk: FullDisk) -> bool:
     return str(disk.path) in complaint and "its disk is full" in complaint and "make room" in complaint
 
 
-def test_an_audit_says_where_there_is_no_space_and_goes_on_later(directory: Up, disk: FullDisk) -> None:
+def test_an_audit_names_where_there_is_no_space_and_goes_on_later(directory: Up, disk: FullDisk) -> None:
     auditor = Stranger(disk.path.parent / "auditor")
     audit = ("-c", directory.settings, "audit", "--log", directory.log_uri, "--data", disk.path / "data")
     for left in (0, 20_000, 70_000):
@@ -33,7 +33,7 @@ def test_an_audit_says_where_there_is_no_space_and_goes_on_later(directory: Up, 
     auditor.kt(*audit)
 
 
-def test_a_client_that_cannot_remember_says_so_and_later_works(directory: Up, disk: FullDisk) -> None:
+def test_a_client_that_cannot_remember_reports_it_and_later_works(directory: Up, disk: FullDisk) -> None:
     someone = directory.stranger(disk.path / "home")
     for left in (0, 4096, 12_288, 20_480):
         disk.fill(leave=left)

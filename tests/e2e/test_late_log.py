@@ -31,7 +31,7 @@ def waited(spoken: Path, node: NodeConfig, *arguments: str | Path, code: int) ->
     """What a command said that was started before its log was; it has to end with ``code``."""
     running = Running(spoken, *arguments)
     try:
-        running.says(WAITS)
+        running.wait_for_line(WAITS)
         with ServedNode(node):
             assert running.process.wait(45) == code, running.spoken
     finally:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tools.lies.catalogue import load
 from tools.lies.commands import Ran
 from tools.lies.registry import SCENES, Lie, Scene, lie
 from tools.lies.running import Verdict, run
 from tools.lies.stage import Stage
-from tools.lies.told import load
 
 pytestmark = pytest.mark.e2e
 
@@ -46,7 +46,7 @@ def test_a_few_lies_are_caught() -> None:
     assert len(verdicts) == len(A_FEW)
 
 
-def told_nothing(stage: Stage, _: str | None) -> Ran:
+def honest(stage: Stage, _: str | None) -> Ran:
     """The truth, whatever was asked for."""
     universe = stage.universe()
     universe.put("alice")
@@ -56,12 +56,12 @@ def told_nothing(stage: Stage, _: str | None) -> Ran:
 
 
 def verdict_of(expected: Lie | None, control: int = 0) -> Verdict:
-    scene = Scene("nothing", told_nothing, (), control, "")
+    scene = Scene("nothing", honest, (), control, "")
     (verdict,) = run([(scene, expected)], jobs=1)
     return verdict
 
 
-def test_what_is_not_caught_is_said() -> None:
+def test_what_is_not_caught_is_reported() -> None:
     verdict = verdict_of(lie("nothing", "nobody", "kt audit", 4, "head"))
     assert verdict.word == "NOT CAUGHT"
     assert verdict.problem.startswith("it ended with 0, not with 4: ")
@@ -73,12 +73,12 @@ def test_the_right_code_with_another_sentence_is_not_enough() -> None:
     assert verdict.problem.startswith("it did not say 'something else': ")
 
 
-def test_a_control_that_fails_is_said() -> None:
+def test_a_control_that_fails_is_reported() -> None:
     assert verdict_of(None).word == "passed"
     assert verdict_of(None, control=3).word == "CONTROL FAILED"
 
 
-def test_nothing_told_is_a_failure() -> None:
+def test_no_lie_at_all_is_a_failure() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tools.lies", "--only", "no lie has this name"],
         cwd=ROOT,

@@ -105,7 +105,7 @@ def test_few_small_wheels(light: Light) -> None:
     )
 
 
-def test_every_command_is_listed_and_those_of_the_server_say_what_to_install(user: Stranger) -> None:
+def test_every_command_is_listed_and_those_of_the_server_name_what_to_install(user: Stranger) -> None:
     told = user.kt("--help").out
     for name, entry in COMMANDS.items():
         assert f"  {name} " in told
@@ -150,7 +150,7 @@ def test_an_account_from_its_keys_to_a_saved_proof(user: Stranger, light: Light,
         (("erase", "carol@example.org", "--operator", "--reason", "law"), "server"),
     ],
 )
-def test_a_part_of_a_command_that_needs_an_extra_says_so(
+def test_a_part_of_a_command_that_needs_an_extra_names_it(
     user: Stranger, words: tuple[str, ...], extra: str
 ) -> None:
     (user.home / "keys").write_text(SSH_KEY)

@@ -200,7 +200,7 @@ def asked(connect: Connect, path: str, body: bytes | None = None, **headers: str
         return answer.status
 
 
-def test_figures_stay_inside(connect: Connect, seen: Seen) -> None:
+def test_metrics_stay_inside(connect: Connect, seen: Seen) -> None:
     assert asked(connect, "/v1/directory") == 200
     assert asked(connect, "/v1/lookup", b"{}") == 200
     for path in (*INSIDE, *DISGUISED):

@@ -94,7 +94,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     with ExitStack() as stack:
         node = Running(tmp_path / "node.log", "node", "--data", tmp_path / "node", "--listen", "127.0.0.1:0")
         stack.callback(node.stop)
-        uri = node.says("listening on").rpartition(" ")[2]
+        uri = node.wait_for_line("listening on").rpartition(" ")[2]
         operator = Stranger(tmp_path / "home")
         short = ("--min-interval", "0.1", "--max-interval", "3")
         operator.kt("init", "--data", tmp_path / "made", "--log", uri, *short)
@@ -103,23 +103,23 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 def test_a_standby_takes_over_where_the_active_one_was_killed(place: Place) -> None:
     active = place.signer("one")
-    active.says('"active"')
+    active.wait_for_line('"active"')
     place.put("alice")
     standby = place.signer("two")
-    standby.says('"standby"')
+    standby.wait_for_line('"standby"')
     place.put("bob")
     assert '"active"' not in standby.spoken
     active.stop(signal.SIGKILL)
-    standby.says('"active"')
+    standby.wait_for_line('"active"')
     place.put("carol")
 
     # The one that was killed lost its disk, too: it comes back as the standby of the other.
     shutil.rmtree(place.base / "one/signer")
     back = place.signer("one")
-    back.says('"standby"')
+    back.wait_for_line('"standby"')
     assert '"recovered"' in back.spoken
     assert standby.stop() == 0
-    back.says('"active"')
+    back.wait_for_line('"active"')
     place.put("dora")
     assert back.stop() == 0
     assert place.audited() == 4
@@ -130,13 +130,13 @@ def test_a_standby_takes_over_where_the_active_one_was_killed(place: Place) -> N
 def test_a_signer_that_was_frozen_finds_itself_replaced(place: Place) -> None:
     """A subscription is a lock, not a fence: the one that wakes up writes the same bytes or stops."""
     frozen = place.signer("one")
-    frozen.says('"active"')
+    frozen.wait_for_line('"active"')
     place.put("alice")
     standby = place.signer("two")
-    standby.says('"standby"')
+    standby.wait_for_line('"standby"')
     os.kill(frozen.process.pid, signal.SIGSTOP)
     try:
-        standby.says('"active"', 60)
+        standby.wait_for_line('"active"', 60)
         place.put("bob")
         place.put("carol")
     finally:
@@ -186,7 +186,7 @@ def test_data_of_another_log_are_refused(place: Place, tmp_path: Path) -> None:
     assert first.stop() == 0
     node = Running(tmp_path / "second.log", "node", "--data", tmp_path / "second", "--listen", "127.0.0.1:0")
     place.stack.callback(node.stop)
-    uri = node.says("listening on").rpartition(" ")[2]
+    uri = node.wait_for_line("listening on").rpartition(" ")[2]
     other = Place(place.base, node, uri, place.operator, place.stack)
     place.operator.kt("-c", place.base / "made/kt.toml", "status", "--log", uri)
     empty = other.refused("one", 4)

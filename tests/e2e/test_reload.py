@@ -35,13 +35,13 @@ class Reloading(Running):
 
     def reload(self) -> dict[str, Any]:
         """Send SIGHUP; what the process says of it."""
-        before = len(self._told)
+        before = len(self._reloads)
         self.process.send_signal(signal.SIGHUP)
-        until(lambda: len(self._told) > before, f"it says what came of SIGHUP:\n{self.spoken}")
-        return self._told[before]
+        until(lambda: len(self._reloads) > before, f"it says what came of SIGHUP:\n{self.spoken}")
+        return self._reloads[before]
 
     @property
-    def _told(self) -> list[dict[str, Any]]:
+    def _reloads(self) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in self.spoken.splitlines() if line.startswith("{")]
         return [line for line in lines if "reloaded" in line["event"]]
 
@@ -111,7 +111,7 @@ def asked(port: int, made: Certified, path: str = "/healthz") -> tuple[int, byte
 
 def served(frontend: Running) -> int:
     """The port of a front end that serves."""
-    return int(json.loads(frontend.says('"serving"'))["url"].rpartition(":")[2])
+    return int(json.loads(frontend.wait_for_line('"serving"'))["url"].rpartition(":")[2])
 
 
 @contextmanager
@@ -129,8 +129,8 @@ def test_a_front_end_exchanges_its_certificate(directory: Up, files: Files) -> N
             assert page(old)[0] == 200
             socket = old.sock
             files.install(files.second)
-            told = process.reload()
-            assert (told["changed"], told["needs_restart"]) == (["certificate"], [])
+            reloads = process.reload()
+            assert (reloads["changed"], reloads["needs_restart"]) == (["certificate"], [])
             # The old connection goes on with what it began with; a new one gets the new certificate.
             assert page(old)[0] == 200
             assert old.sock is socket
@@ -165,9 +165,9 @@ def test_a_broken_certificate_leaves_the_old_one(directory: Up, files: Files, ki
     with frontend(directory, files, *files.options) as process:
         port = served(process)
         reason = broken(files, kind)
-        told = process.reload()
-        assert told["level"] == "error"
-        assert reason in told["reason"]
+        reloads = process.reload()
+        assert reloads["level"] == "error"
+        assert reason in reloads["reason"]
         assert asked(port, files.first)[0] == 200
         # Mended, it is taken.
         files.install(files.second)
@@ -206,15 +206,15 @@ def test_limits_come_from_the_settings_again(directory: Up, files: Files) -> Non
         # What cannot be changed while it serves is named, what cannot be read changes nothing.
         write(f"{tls}max_backlog = 8")
         config.write_text(config.read_text().replace("keys/vrf.pem", "keys/other.pem"))
-        told = process.reload()
-        assert (told["changed"], told["needs_restart"]) == (["max_backlog"], ["vrf_key"])
+        reloads = process.reload()
+        assert (reloads["changed"], reloads["needs_restart"]) == (["max_backlog"], ["vrf_key"])
         write(f'{tls}max_backlog = 8\naddress_rate = 5.0\nmax_connections = 9\nexempt = "192.0.2.0/24"')
-        told = process.reload()
-        assert set(told["changed"]) == {"address_rate", "connections"}
-        assert told["needs_restart"] == ["exempt"]
+        reloads = process.reload()
+        assert set(reloads["changed"]) == {"address_rate", "connections"}
+        assert reloads["needs_restart"] == ["exempt"]
         write(f"{tls}max_backlog = 0")
-        told = process.reload()
-        assert "max_backlog" in told["reason"]
+        reloads = process.reload()
+        assert "max_backlog" in reloads["reason"]
         assert limit(port, files.first) == 8
         # The files of another place are taken from there; to serve without any needs a restart.
         write(f'tls_cert = "{files.second.certificate}"\ntls_key = "{files.second.key}"')
@@ -239,14 +239,16 @@ def test_nothing_of_kt_up_is_ended(tmp_path: Path) -> None:
         settings = up.settings.read_text()
         up.settings.write_text(settings.replace("batch_limit = 100000", "batch_limit = 5000"))
 
-        def told() -> dict[str, dict[str, Any]]:
+        def reloads() -> dict[str, dict[str, Any]]:
             lines = [json.loads(line) for line in up.spoken.splitlines() if line.startswith("{")]
             return {line["process"]: line for line in lines if line["event"] == "reloaded"}
 
         up.process.send_signal(signal.SIGHUP)
-        until(lambda: told().keys() == {"up", "node", "signer", "frontend", "monitor"}, "all of them say so")
-        assert told()["signer"]["changed"] == ["batch_limit"]
-        assert not any(line["needs_restart"] for line in told().values())
+        until(
+            lambda: reloads().keys() == {"up", "node", "signer", "frontend", "monitor"}, "all of them say so"
+        )
+        assert reloads()["signer"]["changed"] == ["batch_limit"]
+        assert not any(line["needs_restart"] for line in reloads().values())
         for pid in before["processes"].values():
             os.kill(pid, signal.SIGHUP)
         until(lambda: up.spoken.count('"reloaded"') >= 9, "again")
@@ -262,7 +264,7 @@ def test_who_watches_is_not_ended(directory: Up, tmp_path: Path) -> None:
     reach = ("--server", directory.url, "--vkey", directory.vkey)
     watching = Running(tmp_path / "watch.log", "watch", *reach, "nobody@example.org")
     try:
-        watching.says("nobody@example.org")
+        watching.wait_for_line("nobody@example.org")
         for _ in range(2):
             assert watching.process.poll() is None, watching.spoken
             watching.process.send_signal(signal.SIGHUP)
@@ -288,16 +290,16 @@ def test_a_node_exchanges_its_certificate_and_its_limits(files: Files, tmp_path:
     words: tuple[str | Path, ...]
     words = ("-c", config, "node", "--data", data, "--listen", "127.0.0.1:0", *files.options)
     with ended(Reloading(tmp_path / "node.log", *words)) as process:
-        port = json.loads(process.says('"serving"'))["address"].rpartition(":")[2]
+        port = json.loads(process.wait_for_line('"serving"'))["address"].rpartition(":")[2]
         with client(port, files.first) as old:
             appended(old, "one")
             following = iter(old.subscribe_to_stream("one"))
             assert next(following).stream_position == 0
             files.install(files.second)
             config.write_text(settings.replace("[node]\n", "[node]\nmax_groups = 1\nmax_metadata = 5000\n"))
-            told = process.reload()
-            assert set(told["changed"]) == {"certificate", "max_groups"}
-            assert told["needs_restart"] == ["max_metadata"]
+            reloads = process.reload()
+            assert set(reloads["changed"]) == {"certificate", "max_groups"}
+            assert reloads["needs_restart"] == ["max_metadata"]
             # The old connection goes on, and so does what it follows.
             appended(old, "one")
             assert next(following).stream_position == 1

@@ -66,7 +66,7 @@ class Scene:
 def node(base: Path, name: str, stack: ExitStack) -> str:
     running = Running(base / f"{name}.log", "node", "--data", base / name, "--listen", "127.0.0.1:0")
     stack.callback(running.stop)
-    return running.says("listening on").rpartition(" ")[2]
+    return running.wait_for_line("listening on").rpartition(" ")[2]
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_a_monitor_that_resumes_ends_with_4_or_5(scene: Scene) -> None:
     ("which", "reason", "code"),
     [("empty", "the log was rolled back", 4), ("forked", "the log holds another signed head of epoch", 5)],
 )
-def test_a_front_end_that_resumes_says_why_it_serves_nothing(
+def test_a_front_end_that_resumes_explains_why_it_serves_nothing(
     scene: Scene, which: str, reason: str, code: int
 ) -> None:
     data = data_of(scene, "audited", f"frontend-{which}")
@@ -147,7 +147,7 @@ def test_a_front_end_that_resumes_says_why_it_serves_nothing(
     frontend = scene.run(
         f"frontend-{which}", "frontend", "--data", data, "--listen", "127.0.0.1:0", "--log", uri
     )
-    url = frontend.says(" at http://").rpartition(" ")[2]
+    url = frontend.wait_for_line(" at http://").rpartition(" ")[2]
     until(lambda: reason in httpx.get(f"{url}/readyz").text, f"/readyz says {reason}")
     assert httpx.get(f"{url}/v1/heads/latest").status_code == 503
     assert httpx.get(f"{url}/healthz").status_code == 200

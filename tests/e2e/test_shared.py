@@ -42,7 +42,7 @@ def directory(
 @pytest.fixture(scope="module")
 def signer(directory: SharedDirectory) -> Running:
     running = directory.signer("signer")
-    running.says('"active"')
+    running.wait_for_line('"active"')
     return running
 
 
@@ -110,20 +110,20 @@ def test_a_standby_takes_over_without_a_replay(
     filled: FrontEnd, directory: SharedDirectory, signer: Running, tmp_path: Path
 ) -> None:
     standby = directory.signer("standby")
-    standby.says('"standby"')
+    standby.wait_for_line('"standby"')
     names = [f"standby{number}" for number in range(20)]
     with filled.client(tmp_path / "client") as client:
         killed = signer.process.pid
         report = import_accounts(client, names, OWNER, at=8, then=lambda: os.kill(killed, signal.SIGKILL))
     assert (report.published, report.refused) == (len(names), [])
-    standby.says('"active"')
-    assert '"records": 0' in standby.says('"recovered"')
+    standby.wait_for_line('"active"')
+    assert '"records": 0' in standby.wait_for_line('"recovered"')
     # The one that was killed is the standby from now on, and wakes up as a zombie after it was frozen.
     back = directory.signer("signer")
-    back.says('"standby"')
+    back.wait_for_line('"standby"')
     os.kill(standby.process.pid, signal.SIGSTOP)
     try:
-        back.says('"active"', 90)
+        back.wait_for_line('"active"', 90)
         put_by(filled, tmp_path / "owner", "bob@example.org")
     finally:
         os.kill(standby.process.pid, signal.SIGCONT)
@@ -181,7 +181,7 @@ def test_monitor_and_audit_stay_local_and_agree(
     monitor = directory.run(
         "monitor", "-c", directory.settings, "monitor", "--log", directory.uri, "--data", tmp_path / "monitor"
     )
-    monitor.says('"verified"')
+    monitor.wait_for_line('"verified"')
     audited = directory.kt("audit")
     assert audited["compared_with_queue"] == audited["records"]
     with filled.client(tmp_path / "client") as client:
@@ -255,5 +255,5 @@ def test_kt_up_runs_a_directory_over_a_shared_store(
     assert not list((data / "frontend").glob("*.sst"))
 
 
-def test_everything_said_is_fit_to_be_read(filled: FrontEnd, directory: SharedDirectory) -> None:
+def test_every_message_is_fit_to_be_read(filled: FrontEnd, directory: SharedDirectory) -> None:
     assert "Traceback" not in directory.spoken

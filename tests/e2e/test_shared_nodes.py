@@ -33,7 +33,7 @@ def directory(three_nodes: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 def signer(directory: SharedDirectory) -> Running:
     running = directory.signer("signer")
-    running.says('"active"', PATIENCE)
+    running.wait_for_line('"active"', PATIENCE)
     return running
 
 
@@ -135,7 +135,7 @@ def test_with_two_of_three_down_the_signer_waits_and_lookups_of_known_rows_go_on
         assert not front.is_ready()
         three_nodes.start()
         waiting.result()
-    signer.says("the shared store can be used again", PATIENCE)
+    signer.wait_for_line("the shared store can be used again", PATIENCE)
     all_there(front, tmp_path / "client", [*names, "waits"])
     until(front.is_ready, "the front end is ready again", PATIENCE)
     assert "Traceback" not in directory.spoken

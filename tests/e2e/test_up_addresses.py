@@ -39,7 +39,7 @@ def test_the_log_of_somebody_else_is_not_written(tmp_path: Path, other: str) -> 
 
 
 @pytest.mark.parametrize("option", ["--listen", "--node-listen"])
-def test_a_port_that_is_taken_is_told_before_anything_is_made(tmp_path: Path, option: str) -> None:
+def test_a_port_that_is_taken_is_reported_before_anything_is_made(tmp_path: Path, option: str) -> None:
     someone, data = Stranger(tmp_path / "home"), tmp_path / "data"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         where = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -124,10 +124,10 @@ def test_init_refuses_what_contradicts_the_directory(tmp_path: Path, other: str)
     someone.kt("init", "--data", data, *log, "--max-interval", "30")
 
 
-def test_it_says_three_lines(tmp_path: Path) -> None:
+def test_it_prints_three_lines(tmp_path: Path) -> None:
     up = Running(tmp_path / "up.log", "up", "--data", tmp_path / "data", *ANYWHERE, *SHORT)
     try:
-        up.says("verify with", 90)
+        up.wait_for_line("verify with", 90)
         # A machine that is busy may also hear what is waited for.
         made, served, verify = [
             line for line in up.spoken.splitlines() if not line.startswith("waiting for ")

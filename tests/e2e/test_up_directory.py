@@ -74,7 +74,7 @@ def test_a_stopped_directory_is_examined_with_its_log(tmp_path: Path) -> None:
     assert "is no data directory of a node" in ran.complaint
 
 
-def test_a_second_kt_up_on_the_same_data_is_told_so(directory: Up, stranger: Stranger) -> None:
+def test_a_second_kt_up_on_the_same_data_is_refused(directory: Up, stranger: Stranger) -> None:
     before = directory.state
     ran = stranger.kt("up", "--data", directory.data, *ANYWHERE, *SHORT, code=1)
     assert f"{directory.data} is in use by another process" in ran.complaint
@@ -83,7 +83,7 @@ def test_a_second_kt_up_on_the_same_data_is_told_so(directory: Up, stranger: Str
 
 
 @pytest.mark.parametrize("part", ["node", "signer", "frontend", "monitor"])
-def test_a_second_process_on_the_same_data_is_told_so(directory: Up, stranger: Stranger, part: str) -> None:
+def test_a_second_process_on_the_same_data_is_refused(directory: Up, stranger: Stranger, part: str) -> None:
     common = ("-q", "-c", directory.settings, part)
     where: tuple[str | Path, ...] = ("--log", directory.log_uri)
     if part == "node":

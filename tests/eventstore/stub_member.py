@@ -32,7 +32,7 @@ from kt_es.node.protocol import (
 )
 
 
-class Told:
+class Answers:
     """What the state file says now."""
 
     def __init__(self, state: Path) -> None:
@@ -58,8 +58,8 @@ class Told:
 
     def members(self) -> list[tuple[int, str, bool]] | None:
         """None to stay silent."""
-        told = json.loads(self._state.read_text())
-        return None if told.get("silent") else told["members"]
+        answers = json.loads(self._state.read_text())
+        return None if answers.get("silent") else answers["members"]
 
     def is_stopping(self) -> bool:
         return bool(json.loads(self._state.read_text()).get("stopping"))
@@ -73,11 +73,11 @@ def hold(context: grpc.ServicerContext) -> None:
 
 
 class Gossip(gossip_pb2_grpc.GossipServicer):
-    def __init__(self, told: Told) -> None:
-        self._told = told
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
 
     def Read(self, request: shared_pb2.Empty, context: grpc.ServicerContext) -> gossip_pb2.ClusterInfo:
-        members = self._told.members()
+        members = self._answers.members()
         if members is None:
             hold(context)
         return gossip_pb2.ClusterInfo(
@@ -93,15 +93,15 @@ class Gossip(gossip_pb2_grpc.GossipServicer):
 
 
 class Streams(streams_pb2_grpc.StreamsServicer):
-    def __init__(self, told: Told) -> None:
-        self._told = told
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
 
     def Read(self, request: streams_pb2.ReadReq, context: grpc.ServicerContext) -> Any:
-        if self._told.is_stopping():
+        if self._answers.is_stopping():
             context.abort(grpc.StatusCode.UNAVAILABLE, "Server Is Not Ready")
         if request.options.HasField("subscription"):
             yield streams_pb2.ReadResp(confirmation=streams_pb2.ReadResp.SubscriptionConfirmation())
-            with self._told.subscription():
+            with self._answers.subscription():
                 hold(context)
             return
         name = request.options.stream.stream_identifier
@@ -117,10 +117,10 @@ class Groups(persistent_pb2_grpc.PersistentSubscriptionsServicer):
 
 def main(state: str, *tls: str) -> None:
     server = grpc.server(ThreadPoolExecutor(16))
-    told = Told(Path(state))
+    answers = Answers(Path(state))
     # Generated code, without types.
-    gossip_pb2_grpc.add_GossipServicer_to_server(Gossip(told), server)  # type: ignore[no-untyped-call]
-    streams_pb2_grpc.add_StreamsServicer_to_server(Streams(told), server)  # type: ignore[no-untyped-call]
+    gossip_pb2_grpc.add_GossipServicer_to_server(Gossip(answers), server)  # type: ignore[no-untyped-call]
+    streams_pb2_grpc.add_StreamsServicer_to_server(Streams(answers), server)  # type: ignore[no-untyped-call]
     persistent_pb2_grpc.add_PersistentSubscriptionsServicer_to_server(Groups(), server)  # type: ignore[no-untyped-call]
     if tls:
         certificate, key = (Path(name).read_bytes() for name in tls)

@@ -51,19 +51,19 @@ class Members:
     def _file(self, name: str) -> Path:
         return self._folder / f"{name}.json"
 
-    def say(self, situation: Situation, stopping: str = "") -> None:
+    def answer(self, situation: Situation, stopping: str = "") -> None:
         """From now on they answer so; who is missing in the situation takes questions and stays silent.
 
         ``stopping`` refuses new calls and keeps those that are open, as a server does in an orderly stop.
         """
         for name in self.ports:
-            told: dict[str, object] = {"silent": True}
+            answers: dict[str, object] = {"silent": True}
             if name in situation:
                 rows = [[self.ports[str(port)], state, alive] for port, state, alive in situation[name]]
-                told = {"members": rows}
-            told["stopping"] = name == stopping
+                answers = {"members": rows}
+            answers["stopping"] = name == stopping
             fresh = self._file(name).with_suffix(".new")
-            fresh.write_text(json.dumps(told))
+            fresh.write_text(json.dumps(answers))
             fresh.replace(self._file(name))
 
     def subscriptions(self, name: str) -> int:
@@ -114,7 +114,7 @@ def leader_in(name: str) -> str | None:
 
 @pytest.mark.parametrize("name", [name for name in GOSSIP if leader_in(name)])
 def test_the_leader_is_connected_to(members: Members, connected: Callable[[], EsdbLog], name: str) -> None:
-    members.say(GOSSIP[name])
+    members.answer(GOSSIP[name])
     log = connected()
     assert target(log) == f"127.0.0.1:{members.ports[str(leader_in(name))]}"
     assert log.last_revision("s") == -1
@@ -125,14 +125,14 @@ def test_without_a_leader_nobody_is_connected_to(
     members: Members, connected: Callable[[], EsdbLog], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(esdb_client, "DISCOVERY_DEADLINE", 0.1)
-    members.say(GOSSIP[name])
+    members.answer(GOSSIP[name])
     with pytest.raises(UnavailableError, match="says that it leads"):
         connected()
 
 
 def test_a_leader_is_waited_for(members: Members, connected: Callable[[], EsdbLog]) -> None:
-    members.say(GOSSIP["ten seconds later: no quorum, and the only leader in the list is dead"])
-    later = threading.Timer(0.5, members.say, [GOSSIP["healthy"]])
+    members.answer(GOSSIP["ten seconds later: no quorum, and the only leader in the list is dead"])
+    later = threading.Timer(0.5, members.answer, [GOSSIP["healthy"]])
     later.start()
     log = connected()
     later.join()
@@ -140,9 +140,9 @@ def test_a_leader_is_waited_for(members: Members, connected: Callable[[], EsdbLo
 
 
 def test_a_frozen_leader_is_left_for_the_new_one(members: Members, connected: Callable[[], EsdbLog]) -> None:
-    members.say(GOSSIP["healthy"])
+    members.answer(GOSSIP["healthy"])
     assert target(connected()) == f"127.0.0.1:{members.ports['2203']}"
-    members.say(GOSSIP["leader 2203 killed, one second later"])
+    members.answer(GOSSIP["leader 2203 killed, one second later"])
     members.signal("2203", signal.SIGSTOP)
     fresh = connected()
     assert target(fresh) == f"127.0.0.1:{members.ports['2202']}"
@@ -152,26 +152,28 @@ def test_a_frozen_leader_is_left_for_the_new_one(members: Members, connected: Ca
 def test_a_client_whose_leader_dies_finds_the_next_by_itself(
     members: Members, connected: Callable[[], EsdbLog]
 ) -> None:
-    members.say(GOSSIP["healthy"])
+    members.answer(GOSSIP["healthy"])
     log = connected()
     assert log.last_revision("s") == -1
-    members.say(GOSSIP["leader 2203 killed, one second later"])
+    members.answer(GOSSIP["leader 2203 killed, one second later"])
     members.signal("2203", signal.SIGKILL)
     assert log.last_revision("s") == -1
     assert target(log) == f"127.0.0.1:{members.ports['2202']}"
 
 
 def test_members_vanish_while_a_client_reconnects(members: Members, connected: Callable[[], EsdbLog]) -> None:
-    members.say(GOSSIP["healthy"])
+    members.answer(GOSSIP["healthy"])
     log = connected()
     assert log.last_revision("s") == -1
     # The leader goes, the members disagree, and the one that leads next is the last one left.
-    members.say(GOSSIP["leader 2203 frozen, the others still deciding: one takes it for alive, one for dead"])
+    members.answer(
+        GOSSIP["leader 2203 frozen, the others still deciding: one takes it for alive, one for dead"]
+    )
     members.signal("2203", signal.SIGKILL)
 
     def go_on() -> None:
         rows = [(2203, "Leader", False), (2202, "Follower", False), (2201, "Leader", True)]
-        members.say({"2201": rows})
+        members.answer({"2201": rows})
         members.signal("2202", signal.SIGKILL)
 
     later = threading.Timer(0.5, go_on)
@@ -182,7 +184,7 @@ def test_members_vanish_while_a_client_reconnects(members: Members, connected: C
 
 
 def test_a_refused_client_takes_the_idle_subscriptions_of_its_process_along(members: Members) -> None:
-    members.say(GOSSIP["healthy"])
+    members.answer(GOSSIP["healthy"])
     connector = Connector(f"esdb://{members.uri}?Tls=false")
     idle, busy, elsewhere = connector(), connector(), connect(f"esdb://{members.uri}?Tls=false")
     try:
@@ -200,7 +202,7 @@ def test_a_refused_client_takes_the_idle_subscriptions_of_its_process_along(memb
         assert busy.last_revision("s") == -1
         assert not ended["idle"].is_set()
         # The leader is stopped in an orderly way; another one has been elected already.
-        members.say(GOSSIP["leader 2203 killed, one second later"], stopping="2203")
+        members.answer(GOSSIP["leader 2203 killed, one second later"], stopping="2203")
         assert busy.last_revision("s") == -1
         assert target(busy) == f"127.0.0.1:{members.ports['2202']}"
         assert ended["idle"].wait(PATIENCE)
@@ -215,7 +217,7 @@ def test_a_process_leaves_a_leader_that_is_stopped_in_an_orderly_way(
     members: Members, tmp_path: Path, process: str, subscriptions: int
 ) -> None:
     """The server waits for the subscriptions that are open; nothing would ever come by them again."""
-    members.say(GOSSIP["healthy"])
+    members.answer(GOSSIP["healthy"])
     uri = f"esdb://{members.uri}?Tls=false"
     base = tmp_path / "directory"
     write_directory(base, NewDirectory("people", "localhost/people", uri, "email", 1.0, 60.0))
@@ -223,7 +225,7 @@ def test_a_process_leaves_a_leader_that_is_stopped_in_an_orderly_way(
     running = Running(tmp_path / f"{process}.log", "-c", base / "kt.toml", process, option, "127.0.0.1:0")
     try:
         until(lambda: members.subscriptions("2203") == subscriptions, "all of them are open")
-        members.say(GOSSIP["leader 2203 killed, one second later"], stopping="2203")
+        members.answer(GOSSIP["leader 2203 killed, one second later"], stopping="2203")
         until(lambda: members.subscriptions("2203") == 0, "the leader may go", 10)
         until(lambda: members.subscriptions("2202") == subscriptions, "they go on at the next one")
     finally:
@@ -236,14 +238,14 @@ def test_joining_a_member_that_has_resigned_is_given_up_soon(
 ) -> None:
     monkeypatch.setattr(esdb, "OPENING_DEADLINE", 600.0)
     monkeypatch.setattr(esdb, "OPENING_LOOK", 0.1)
-    members.say(GOSSIP["healthy"])
+    members.answer(GOSSIP["healthy"])
     log = connected()
     assert log.last_revision("s") == -1
     resigned: Situation = {
         name: [(2203, "Follower", True), (2202, "Leader", True), (2201, "Follower", True)]
         for name in members.ports
     }
-    members.say(resigned)
+    members.answer(resigned)
     with pytest.raises(UnavailableError):
         log.join_group("s", "g")
     assert target(connected()) == f"127.0.0.1:{members.ports['2202']}"
@@ -254,7 +256,7 @@ def test_with_tls(tmp_path: Path) -> None:
     members = Members(tmp_path, (str(made.certificate), str(made.key)))
     try:
         name = "the same, later: 2201 had to cut off what it alone had written and ended itself; "
-        members.say(next(situation for key, situation in GOSSIP.items() if key.startswith(name)))
+        members.answer(next(situation for key, situation in GOSSIP.items() if key.startswith(name)))
         log = connect(f"esdb://user:secret@{members.uri}?TlsCaFile={made.authority}")
         try:
             assert target(log) == f"127.0.0.1:{members.ports['2203']}"

@@ -69,7 +69,7 @@ def test_a_dead_leader_is_never_taken() -> None:
     assert find_leader({"1": None, "2": None}, Cluster(alone).ask) is None
 
 
-def test_a_leader_that_others_believe_in_has_to_say_so_itself() -> None:
+def test_a_leader_that_others_name_has_to_confirm_it_itself() -> None:
     mistaken: Situation = {
         "1": [(1, "Follower", True), (2, "Leader", True)],
         "2": [(1, "Follower", True), (2, "ResigningLeader", True)],

@@ -39,13 +39,13 @@ def step(machine: Machine) -> None:
     machine.advance("a")
 
 
-def told_once(*, shared: bool = False) -> Machine:
+def run_once(*, shared: bool = False) -> Machine:
     machine = Machine(shared=shared)
     story(machine)
     return machine
 
 
-EFFECTS = {shared: told_once(shared=shared).effects for shared in (False, True)}
+EFFECTS = {shared: run_once(shared=shared).effects for shared in (False, True)}
 
 
 def check(machine: Machine) -> None:
@@ -68,7 +68,7 @@ def shared(request: pytest.FixtureRequest) -> bool:
 
 
 def test_the_story_has_effects_of_every_kind_and_several_appends_and_slices_an_epoch(shared: bool) -> None:
-    machine = told_once(shared=shared)
+    machine = run_once(shared=shared)
     check(machine)
     epochs = machine.kinds["commit"]
     assert machine.kinds["append to kt_queue-people"] >= 3

@@ -18,7 +18,7 @@ from kt_es.ledger.rows import Committed
 from projections.follower import OpeningsFollower
 from tests.builders import ORIGIN, SIGNER_KEY, index, opening_event
 from tests.faults.machine import SLICE, Crash, Disk, Fault, Machine
-from tests.faults.test_every_effect import told_once
+from tests.faults.test_every_effect import run_once
 from tests.reference.memory_log import MemoryLog
 from tests.reference.signing import NAMES
 
@@ -27,7 +27,7 @@ FAULTS = [fault for fault in Fault if fault is not Fault.FAIL_LATE]
 
 @functools.cache
 def published() -> MemoryLog:
-    return told_once().log
+    return run_once().log
 
 
 def restarted(run: Callable[[Disk], None], *, keep: bool) -> Disk:

@@ -260,7 +260,7 @@ def test_what_is_no_directory(name: str) -> None:
         check_directory(name)
 
 
-def test_signatures_say_nothing_about_identity() -> None:
+def test_signatures_do_not_change_the_identity() -> None:
     one = mutation("alice")
     other = replace(one, signatures=(*one.signatures, Signature(bytes(8), bytes(64))))
     assert Mutation.decode(one.encode()).entry_hash == Mutation.decode(other.encode()).entry_hash

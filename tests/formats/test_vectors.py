@@ -71,7 +71,7 @@ def test_a_commitment_opens_to_its_profile() -> None:
     assert (key.name, key.type, key.data) == ("laptop", "raw", b"alice 1")
 
 
-def test_records_say_what_became_of_the_items() -> None:
+def test_records_have_the_verdicts_of_the_items() -> None:
     first, records = decode_records(EXAMPLES["records-event"].data)
     decoded = [Record.decode(record) for record in records]
     assert [record.sequence for record in decoded] == [first, 5, 6, 7]
@@ -85,7 +85,7 @@ def test_records_say_what_became_of_the_items() -> None:
     assert decoded[3].item.content == marker(START + 2_000).encode()
 
 
-def test_the_proof_file_proves_what_it_says() -> None:
+def test_the_proof_file_proves_its_entry() -> None:
     proof = ProofFile.decode(EXAMPLES["proof-file"].data)
     config = check_first_config(proof.configs[0], ORIGIN, SIGNER_KEY)
     answer = proof.answer

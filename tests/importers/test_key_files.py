@@ -53,7 +53,7 @@ def test_options_are_for_a_server(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x25519_99.key", "x25519_other.key"])
-def test_the_first_byte_of_a_bare_key_says_nothing(name: str) -> None:
+def test_the_first_byte_of_a_bare_key_decides_nothing(name: str) -> None:
     path = CASES / "put-x25519-as-openpgp" / name
     (key,) = read_key_file(path).keys
     assert (key.type, key.data) == ("x25519", path.read_bytes())

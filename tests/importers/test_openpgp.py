@@ -345,7 +345,7 @@ def test_mailboxes(user_id: str, address: str | None) -> None:
     assert mailbox(user_id) == address
 
 
-def test_without_the_optional_package_it_says_what_to_install(
+def test_without_the_optional_package_it_names_what_to_install(
     tmp_path: Path, alice: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pysequoia", None)

@@ -34,7 +34,7 @@ from tests.reference.memory_log import MemoryLog
 from tests.reference.signed_streams import SignedStreams
 from tests.reference.signing import LIMITS, NAMES, effects, new_ledger, wait_until
 
-TOLD = ("alice", "bob", "carol")
+NAMED = ("alice", "bob", "carol")
 OTHER = ("alice", "bob", "eve", "dave")
 
 
@@ -66,41 +66,41 @@ def convicts(error: BaseException | None, epoch: int) -> None:
 
 @pytest.mark.parametrize("left", [0, 1, 2])
 def test_an_audit_that_resumes_on_a_shorter_log_names_a_rollback(left: int) -> None:
-    error = refused(first_epochs(story(*TOLD), left), verified(*TOLD))
+    error = refused(first_epochs(story(*NAMED), left), verified(*NAMED))
     assert isinstance(error, RollbackError)
     assert error.exit_code == 4
     assert "the log was rolled back: kt_heads-people has no head of epoch 3" in str(error)
 
 
 def test_an_audit_that_resumes_on_a_fork_has_evidence() -> None:
-    error = refused(story(*OTHER).log, verified(*TOLD))
+    error = refused(story(*OTHER).log, verified(*NAMED))
     convicts(error, 3)
     assert error.exit_code == 5
 
 
 def test_a_head_that_the_directory_did_not_sign_convicts_nobody() -> None:
-    log = first_epochs(story(*TOLD), 3)
+    log = first_epochs(story(*NAMED), 3)
     log._streams[NAMES.heads][2] = replace(log._streams[NAMES.heads][2], data=b"junk")
-    error = refused(log, verified(*TOLD))
+    error = refused(log, verified(*NAMED))
     assert isinstance(error, DivergenceError)
     assert "another head of epoch 3" in str(error)
     assert "has not signed it" in str(error)
 
 
 def test_other_checkpoints_beside_the_same_head_convict() -> None:
-    told, other = story(*TOLD), story(*OTHER)
+    told, other = story(*NAMED), story(*OTHER)
     log = first_epochs(told, 3)
     ours = HeadEvent.decode(log._streams[NAMES.heads][2].data)
     theirs = HeadEvent.decode(other.log._streams[NAMES.heads][2].data)  # type: ignore[attr-defined]
     mixed = replace(ours, heads_checkpoint=theirs.heads_checkpoint).encode()
     log._streams[NAMES.heads][2] = replace(log._streams[NAMES.heads][2], data=mixed)
-    error = refused(log, verified(*TOLD))
+    error = refused(log, verified(*NAMED))
     assert isinstance(error, EquivocationError)
     assert "two different logs of 3 leaves" in str(error)
 
 
 def test_a_stream_of_heads_that_was_truncated_behind_the_anchor_is_named() -> None:
-    log = first_epochs(story(*TOLD), 3)
+    log = first_epochs(story(*NAMED), 3)
     ledger = verified("alice", "bob")
     log.truncate(NAMES.heads, 2)
     error = refused(log, ledger)
@@ -109,14 +109,14 @@ def test_a_stream_of_heads_that_was_truncated_behind_the_anchor_is_named() -> No
 
 
 def test_an_honest_log_that_went_on_is_resumed_and_read_from_the_anchor_on_once() -> None:
-    ledger, log = verified(*TOLD), Turning(first_epochs(story(*TOLD, "dave", "erin"), 5))
+    ledger, log = verified(*NAMED), Turning(first_epochs(story(*NAMED, "dave", "erin"), 5))
     report = audit(log, NAMES, ledger, with_queue=False, now=lambda: b.START)  # type: ignore[arg-type]
     assert (report.anchor, report.epochs, report.epoch) == (3, 2, 5)
     assert [call for call in log.read_calls if call[0] == NAMES.heads] == [(NAMES.heads, 2, None)]
 
 
-def test_nothing_new_says_as_of_which_epoch() -> None:
-    report = audit(story(*TOLD).log, NAMES, verified(*TOLD), with_queue=False, now=lambda: b.START)
+def test_nothing_new_is_reported_as_of_its_epoch() -> None:
+    report = audit(story(*NAMED).log, NAMES, verified(*NAMED), with_queue=False, now=lambda: b.START)
     assert (report.anchor, report.epochs, report.epoch) == (3, 0, 3)
 
 
@@ -162,8 +162,8 @@ def evidence_in(data: Path) -> list[Path]:
 
 def test_a_monitor_that_resumes_finds_rollback_and_fork(tmp_path: Path) -> None:
     data = tmp_path / "monitor"
-    assert verifies(story(*TOLD).log, data, 3) is None
-    with monitoring(first_epochs(story(*TOLD), 2), data) as ended:
+    assert verifies(story(*NAMED).log, data, 3) is None
+    with monitoring(first_epochs(story(*NAMED), 2), data) as ended:
         assert isinstance(ended.exception(30), RollbackError)
     assert evidence_in(data) == []
     with monitoring(story(*OTHER).log, data) as ended:
@@ -173,15 +173,18 @@ def test_a_monitor_that_resumes_finds_rollback_and_fork(tmp_path: Path) -> None:
     assert evidence_in(data) == [data / "evidence/heads-epoch-3.evidence"] == [error.saved]
     assert evidence_in(data)[0].read_bytes() == error.evidence
     # The log that was verified first is back, as if nothing had been.
-    with monitoring(story(*TOLD).log, data) as ended, pytest.raises(EquivocationError, match="proven before"):
+    with (
+        monitoring(story(*NAMED).log, data) as ended,
+        pytest.raises(EquivocationError, match="proven before"),
+    ):
         ended.result(30)
     evidence_in(data)[0].unlink()
-    assert verifies(story(*TOLD, "dave").log, data, 4) is None
+    assert verifies(story(*NAMED, "dave").log, data, 4) is None
 
 
-@pytest.mark.parametrize("users", [OTHER, TOLD[:2]])
+@pytest.mark.parametrize("users", [OTHER, NAMED[:2]])
 def test_a_monitor_finds_it_after_a_reconnection(users: tuple[str, ...], tmp_path: Path) -> None:
-    log = Turning(first_epochs(story(*TOLD), 3))
+    log = Turning(first_epochs(story(*NAMED), 3))
 
     def then() -> bool:
         log.turn(first_epochs(story(*users), len(users)))
@@ -191,7 +194,7 @@ def test_a_monitor_finds_it_after_a_reconnection(users: tuple[str, ...], tmp_pat
     assert isinstance(error, EquivocationError if users is OTHER else RollbackError)
 
 
-@pytest.mark.parametrize("users", [OTHER[:3], TOLD[:2]])
+@pytest.mark.parametrize("users", [OTHER[:3], NAMED[:2]])
 def test_a_monitor_finds_a_log_that_turned_before_it_subscribed(
     users: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -201,14 +204,14 @@ def test_a_monitor_finds_a_log_that_turned_before_it_subscribed(
             self.reads = self.subscriptions = first_epochs(story(*users), len(users))
             return super().subscribe(stream, after)
 
-    log = Quiet(first_epochs(story(*TOLD), 3))
+    log = Quiet(first_epochs(story(*NAMED), 3))
     with monitoring(log, tmp_path / "monitor") as ended:
         error = ended.exception(30)
     assert isinstance(error, EquivocationError if users == OTHER[:3] else RollbackError)
 
 
 def test_a_monitor_finds_it_with_the_next_head(tmp_path: Path) -> None:
-    streams = story(*TOLD)
+    streams = story(*NAMED)
     log = Turning(streams.log)  # type: ignore[arg-type]
 
     def then() -> bool:
@@ -230,7 +233,7 @@ def delivered(read: MemoryLog, sent: SignedStreams, epoch: int) -> BaseException
 
 
 def test_the_head_that_a_subscription_delivers_is_the_one_in_the_stream() -> None:
-    told, other = story(*TOLD), story(*OTHER)
+    told, other = story(*NAMED), story(*OTHER)
     ledger = verified("alice", "bob")
     log = Turning(first_epochs(told, 3))
     event = next(iter(log.read(NAMES.heads, 2, 1)))
@@ -277,11 +280,11 @@ def no_longer_serves(running: Front, reason: str) -> None:
     ("users", "reason"),
     [
         (OTHER, "the log holds another signed head of epoch 3"),
-        (TOLD[:2], "the log was rolled back"),
+        (NAMED[:2], "the log was rolled back"),
     ],
 )
-def test_a_front_end_that_resumes_answers_503_and_says_why(users: tuple[str, ...], reason: str) -> None:
-    with front(story(*TOLD)) as running:
+def test_a_front_end_that_resumes_answers_503_with_the_reason(users: tuple[str, ...], reason: str) -> None:
+    with front(story(*NAMED)) as running:
         assert answers(running) == {200}
         store = running.store
     with capture_logs() as said, front(story(*users), store, wait=False) as running:
@@ -290,7 +293,7 @@ def test_a_front_end_that_resumes_answers_503_and_says_why(users: tuple[str, ...
 
 
 def test_a_running_front_end_answers_503_after_a_rollback() -> None:
-    streams = story(*TOLD)
+    streams = story(*NAMED)
     with front(streams) as running:
         before = streams.log
         streams.log = first_epochs(streams, 2)
@@ -314,14 +317,14 @@ def signer(log: object, ledger: Ledger) -> Signer:
 
 def test_a_signer_that_resumes_finds_rollback_and_fork() -> None:
     with pytest.raises(RollbackError, match="has no head of epoch 3"):
-        signer(first_epochs(story(*TOLD), 2), verified(*TOLD)).recover()
+        signer(first_epochs(story(*NAMED), 2), verified(*NAMED)).recover()
     with pytest.raises(EquivocationError) as caught:
-        signer(story(*OTHER).log, verified(*TOLD)).recover()
+        signer(story(*OTHER).log, verified(*NAMED)).recover()
     convicts(caught.value, 3)
 
 
 def test_a_patrol_that_finds_an_older_head_twice_has_evidence() -> None:
-    ledger, log = verified(*TOLD), first_epochs(story(*TOLD), 3)
+    ledger, log = verified(*NAMED), first_epochs(story(*NAMED), 3)
     log._streams[NAMES.heads][1] = story("alice", "eve").log._streams[NAMES.heads][1]  # type: ignore[attr-defined]
     with pytest.raises(EquivocationError) as caught:
         Patrol(log, NAMES, ledger).step()
@@ -330,12 +333,12 @@ def test_a_patrol_that_finds_an_older_head_twice_has_evidence() -> None:
 
 def test_a_patrol_names_a_rollback() -> None:
     with pytest.raises(RollbackError, match="rolled back"):
-        Patrol(first_epochs(story(*TOLD), 2), NAMES, verified(*TOLD)).step()
+        Patrol(first_epochs(story(*NAMED), 2), NAMES, verified(*NAMED)).step()
 
 
 def ready_to_publish(log: object, ledger: Ledger) -> EpochWork:
     """Epoch 4 with a user of its own, closed and not published."""
-    told = story(*TOLD)
+    told = story(*NAMED)
     told.put_user("frank")
     told.mark()
     work = EpochWork(log, NAMES, ledger, KeyRing([b.SIGNER]), 1 << 19)  # type: ignore[arg-type]
@@ -345,9 +348,9 @@ def ready_to_publish(log: object, ledger: Ledger) -> EpochWork:
 
 
 def test_a_signer_that_finds_another_signed_head_in_its_place_has_evidence() -> None:
-    log = first_epochs(story(*TOLD), 3)
-    work = ready_to_publish(log, verified(*TOLD))
-    there = list(story(*TOLD, "dave").log.read(NAMES.heads))[3]
+    log = first_epochs(story(*NAMED), 3)
+    work = ready_to_publish(log, verified(*NAMED))
+    there = list(story(*NAMED, "dave").log.read(NAMES.heads))[3]
     log.append(NAMES.heads, 2, [content_event(NAMES.heads, there.type, there.data)])
     with pytest.raises(EquivocationError) as caught:
         work.finish()
@@ -355,8 +358,8 @@ def test_a_signer_that_finds_another_signed_head_in_its_place_has_evidence() -> 
 
 
 def test_a_signer_signs_nothing_on_top_of_another_head() -> None:
-    log = first_epochs(story(*TOLD), 3)
-    work = ready_to_publish(log, verified(*TOLD))
+    log = first_epochs(story(*NAMED), 3)
+    work = ready_to_publish(log, verified(*NAMED))
     log._streams[NAMES.heads][2] = story(*OTHER).log._streams[NAMES.heads][2]  # type: ignore[attr-defined]
     with pytest.raises(EquivocationError):
         work.finish()

@@ -27,14 +27,14 @@ from tests.reference.lies import (
 )
 from tests.reference.sharing import Replicas, ledger_of
 from tests.reference.signed_streams import SignedStreams
-from tests.reference.told import NEWEST, TOLD, copied
+from tests.reference.true_answers import NEWEST, ORIGINAL, copied
 
 VERSIONS = {"alice": [(1, 1), (2, 2), (3, 3)], "dora": [(1, 1), (2, 2)], "user0": [(1, 1), (5, 2)]}
 
 
 def adopted(replicas: Replicas) -> Ledger:
     ledger = ledger_of(replicas)
-    list(Adoption(TOLD.log, TOLD.names, ledger).jump())
+    list(Adoption(ORIGINAL.log, ORIGINAL.names, ledger).jump())
     assert ledger.committed.epoch == NEWEST
     return ledger
 
@@ -45,7 +45,7 @@ def leaf_of(ledger: Ledger, user: str) -> LeafRef:
     return leaf
 
 
-def told(ledger: Ledger, user: str, after: int = 0) -> list[tuple[int, int]]:
+def versions_of(ledger: Ledger, user: str, after: int = 0) -> list[tuple[int, int]]:
     found = history(ledger, ledger.committed, b.index(user), after)
     return [(epoch, mutation.entry.version) for epoch, mutation in found]
 
@@ -57,7 +57,7 @@ def test_an_entry_whose_signatures_do_not_authorize_it_is_asked_for_again_and_re
     change: Callable[[Mutation], Mutation],
 ) -> None:
     _, replicas = copied()
-    true = entry_at(adopted(replicas), leaf_of(TOLD.ledger, "dora"))
+    true = entry_at(adopted(replicas), leaf_of(ORIGINAL.ledger, "dora"))
     for family, key, value in entries(change)(replicas):
         replicas.first[family, key] = value
     ledger = adopted(replicas)
@@ -71,7 +71,7 @@ def test_an_entry_whose_signatures_do_not_authorize_it_is_asked_for_again_and_re
     with pytest.raises(UnverifiedRowError, match=f"version 2 .* index {b.index('dora').hex()} do not auth"):
         entry_at(ledger, leaf)
     with pytest.raises(UnverifiedRowError, match="do not authorize it"):
-        told(ledger, "dora", after=1)
+        versions_of(ledger, "dora", after=1)
 
 
 def test_an_entry_of_another_label_is_refused() -> None:
@@ -99,10 +99,10 @@ def test_nothing_is_verified_twice_and_another_row_is_verified_again(monkeypatch
     for _ in range(3):
         entry_at(ledger, leaf)
     assert verified == [2]
-    assert told(ledger, "dora") == told(ledger, "dora") == VERSIONS["dora"]
+    assert versions_of(ledger, "dora") == versions_of(ledger, "dora") == VERSIONS["dora"]
     assert verified == [2, 1]
     asked = len(replicas.asked)
-    assert told(ledger, "dora") == VERSIONS["dora"]
+    assert versions_of(ledger, "dora") == VERSIONS["dora"]
     assert len(replicas.asked) == asked
     # The row left the memory, and another one with wrong signatures came.
     key = ledger.tables.entries.key(leaf)
@@ -120,18 +120,18 @@ def test_a_replica_of_ones_own_is_not_verified_again(monkeypatch: pytest.MonkeyP
     streams.epoch()
     ledger = streams.ledger
     assert entry_at(ledger, leaf_of(ledger, "alice")) == made
-    assert told(ledger, "alice") == [(1, 1)]
+    assert versions_of(ledger, "alice") == [(1, 1)]
     assert entry_at(ledger, None) is None
 
 
 @pytest.mark.parametrize("user", VERSIONS)
 @pytest.mark.parametrize("after", [0, 1, 2, 3])
 @pytest.mark.parametrize("keep", range(1, NEWEST + 1))
-def test_a_true_history_is_told_whatever_is_pruned(user: str, after: int, keep: int) -> None:
+def test_a_true_history_is_authorized_whatever_is_pruned(user: str, after: int, keep: int) -> None:
     _, replicas = copied()
     prune(adopted(replicas), keep)
     ledger = adopted(replicas)
-    assert told(ledger, user, after) == [one for one in VERSIONS[user] if one[1] > after]
+    assert versions_of(ledger, user, after) == [one for one in VERSIONS[user] if one[1] > after]
 
 
 def moved(user: str, version: int, epoch: int) -> Lie:
@@ -166,7 +166,7 @@ def test_an_entry_under_another_epoch_is_refused(user: str, version: int, epoch:
     ledger = adopted(replicas)
     replicas.write(moved(user, version, epoch)(replicas))
     with pytest.raises(UnverifiedRowError, match=f"not accepted in epoch {epoch}, as its row says"):
-        told(ledger, user)
+        versions_of(ledger, user)
 
 
 def test_the_epoch_that_accepted_the_newest_entry_is_the_true_one_or_none() -> None:

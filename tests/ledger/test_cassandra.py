@@ -107,7 +107,7 @@ class TestWrites:
             assert shared_store.get(family, key) is None
             assert list(shared_store.scan(family)) == []
 
-    def test_clocks_have_no_say(
+    def test_clocks_do_not_matter(
         self, shared_store: CassandraStore, cassandra: ContactPoints, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A client whose clock is a year ahead writes the same times as every other one."""

@@ -102,7 +102,7 @@ def write_timeout() -> Exception:
         (no_host(db1=OSError(1, "[SSL: VERIFY_FAILED]")), MisfitError, "the TLS handshake with", False),
     ],
 )
-def test_an_error_says_what_failed(
+def test_an_error_names_what_failed(
     error: Exception, kind: type[KtError], said: str, is_passing: bool
 ) -> None:
     result = translated(error, SETTINGS)
@@ -120,7 +120,7 @@ def test_a_handshake_that_fails_at_the_start_names_the_setting() -> None:
     )
 
 
-def test_without_a_user_the_refusal_says_so() -> None:
+def test_without_a_user_the_refusal_names_it() -> None:
     error = translated(AuthenticationFailed("required"), CassandraSettings(("db1",), "kt"))
     assert "refuses a connection without a user: required" in str(error)
 

@@ -57,7 +57,7 @@ def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "victim").exists()
 
 
-def test_a_full_disk_changes_what_is_said_and_not_the_verdict(
+def test_a_full_disk_changes_the_message_and_not_the_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_: int) -> None:

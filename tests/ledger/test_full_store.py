@@ -109,7 +109,7 @@ def test_a_new_one_waits_for_space(disk: FullDisk, left: int) -> None:
     store.close()
 
 
-def test_a_process_that_took_the_directory_meanwhile_is_told(disk: FullDisk) -> None:
+def test_a_process_that_took_the_directory_meanwhile_is_reported(disk: FullDisk) -> None:
     """A database that is open to read only has no lock; that is no reason to wait for space for ever."""
     store = RocksStore.open(disk.path / "data", FAMILIES)
     write_until_full(store, disk)

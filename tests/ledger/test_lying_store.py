@@ -36,7 +36,7 @@ from tests.reference.lies import (
 from tests.reference.memory_log import MemoryLog
 from tests.reference.sharing import Replicas, SharedStreams, ledger_of
 from tests.reference.signing import LIMITS, NAMES, check_logs, data_of, new_signer
-from tests.reference.told import TOLD, TRUTH, USERS, answers, copied, running
+from tests.reference.true_answers import ORIGINAL, TRUTH, USERS, answers, copied, running
 
 
 @pytest.mark.parametrize("name", LIES)
@@ -130,13 +130,13 @@ def test_no_signer_publishes_anything_from_a_lie(name: str, knows: bool) -> None
     if len(data_of(log, NAMES.heads)) == published:
         sign(log, ledger_of(replicas, local))
     assert len(data_of(log, NAMES.heads)) > published
-    assert check_logs(log).committed.root.size == TOLD.ledger.committed.root.size + 1
+    assert check_logs(log).committed.root.size == ORIGINAL.ledger.committed.root.size + 1
 
 
 @pytest.mark.parametrize("stream", [NAMES.mutations, NAMES.heads])
 @pytest.mark.parametrize("revision", range(3))
 @pytest.mark.parametrize("is_lost", [False, True], ids=["good store", "lost leaves"])
-def test_a_patrol_tells_a_log_that_was_changed_from_a_store_that_lies(
+def test_a_patrol_distinguishes_a_changed_log_from_a_lying_store(
     stream: str, revision: int, is_lost: bool
 ) -> None:
     log, replicas = copied()
@@ -158,7 +158,7 @@ def test_a_patrol_tells_a_log_that_was_changed_from_a_store_that_lies(
 
 
 @pytest.mark.parametrize("lie", ["no heads", "damaged heads", "heads of other epochs"])
-def test_a_patrol_says_how_heads_come_back_that_the_store_lost(lie: str) -> None:
+def test_a_patrol_explains_how_heads_come_back_that_the_store_lost(lie: str) -> None:
     log, replicas = copied()
     replicas.write(LIES[lie](replicas))
     with pytest.raises(
@@ -185,7 +185,7 @@ def test_a_patrol_does_not_blame_the_store_for_a_changed_checkpoint(field: str, 
 
 
 @pytest.mark.parametrize("lie", ["no configs", "damaged configs", "configs whose signatures are wrong"])
-def test_a_signer_says_how_configs_come_back_that_the_store_lost(lie: str) -> None:
+def test_a_signer_explains_how_configs_come_back_that_the_store_lost(lie: str) -> None:
     log, replicas = copied()
     local = MemoryStore(LOCAL)
     new_signer(log, ledger_of(replicas, local)).recover()
@@ -205,7 +205,7 @@ def other_records(data: bytes) -> bytes:
 
 def following(replicas: Replicas) -> Ledger:
     ledger = ledger_of(replicas)
-    list(Adoption(TOLD.log, TOLD.names, ledger).jump())
+    list(Adoption(ORIGINAL.log, ORIGINAL.names, ledger).jump())
     return ledger
 
 
@@ -223,11 +223,11 @@ def test_a_check_of_an_epoch_believes_no_row(family: str) -> None:
     assert problems
 
 
-def test_leaves_of_the_map_are_where_the_pages_say() -> None:
+def test_leaves_of_the_map_are_where_the_pages_refer_to() -> None:
     """What ``later_page`` and ``moved_entry`` change: versions, which no hash covers."""
     slots = [
         slot
-        for key, value in TOLD.replicas.rows("pages").items()
+        for key, value in ORIGINAL.replicas.rows("pages").items()
         for slot in decode_page(key, value)
         if slot is not None and len(slot) == LEAF_SIZE
     ]

@@ -123,7 +123,7 @@ def test_a_damaged_page_of_an_earlier_version_is_refused() -> None:
         opened(store)
 
 
-def test_a_view_says_who_converts(tmp_path: Path) -> None:
+def test_a_view_names_who_converts(tmp_path: Path) -> None:
     store = RocksStore.open(tmp_path / "data", FAMILIES)
     store.write([(family, key, value) for family in FAMILIES for key, value in stored().scan(family)])
     earlier(store)

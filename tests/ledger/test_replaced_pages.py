@@ -16,13 +16,13 @@ from tests import builders as b
 from tests.ledger.test_lying_store import following
 from tests.reference.lies import Lie
 from tests.reference.sharing import Replicas, SharedStreams, store_of
-from tests.reference.told import NEWEST, TOLD, USERS, copied
+from tests.reference.true_answers import NEWEST, ORIGINAL, USERS, copied
 
 
 def live_pages() -> list[bytes]:
     """Keys of pages that the newest epoch needs."""
-    root = TOLD.ledger.committed.root
-    return sorted(TOLD.ledger.map.pages_of(root, list(TOLD.replicas.rows("pages"))))
+    root = ORIGINAL.ledger.committed.root
+    return sorted(ORIGINAL.ledger.map.pages_of(root, list(ORIGINAL.replicas.rows("pages"))))
 
 
 def named(row: bytes, keys: bytes) -> bytes:
@@ -97,7 +97,7 @@ def shorter_list(replicas: Replicas) -> list[Change]:
     ],
     ids=["missing", "of another epoch", "cut", "shorter"],
 )
-def test_a_list_that_is_not_whole_is_told_and_no_needed_page_is_deleted(
+def test_a_list_that_is_not_whole_is_reported_and_no_needed_page_is_deleted(
     lie: Lie, found: str, checked: str
 ) -> None:
     _, replicas = copied()

@@ -181,7 +181,7 @@ def test_a_proof_of_inclusion_is_none_for_another_index(at: int) -> None:
             )
 
 
-def test_no_two_proofs_say_the_same_in_other_words() -> None:
+def test_no_two_proofs_are_equivalent() -> None:
     zero, one = bytes(32), bytes([1]) * 32
     with pytest.raises(MalformedError, match="null"):
         map_root_from_inclusion(one, one, [zero])

@@ -56,7 +56,7 @@ def test_walked_and_loaded_in_slices_it_is_the_same(epochs: list[dict[bytes, byt
 
 
 @given(EPOCHS, st.data())
-def test_a_walk_tells_of_every_reachable_page_that_is_missing_or_another(
+def test_a_walk_reports_every_reachable_page_that_is_missing_or_another(
     epochs: list[dict[bytes, bytes]], data: st.DataObject
 ) -> None:
     store, root, held = built(epochs)

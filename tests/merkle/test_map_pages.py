@@ -35,7 +35,7 @@ pages = st.lists(slot, min_size=16, max_size=16).filter(any)
 KEY = page_key(bytes.fromhex("ab" * 32), 3, b"h" * 32 + (9).to_bytes(5))
 
 
-def test_keys_tell_path_version_and_hash() -> None:
+def test_keys_have_path_version_and_hash() -> None:
     index = bytes.fromhex("abcdef" + "00" * 29)
     child = bytes(range(32)) + (258).to_bytes(5)
     assert page_key(index, 0, bytes(37)).hex() == "00" + "00" * 13
@@ -47,7 +47,7 @@ def test_keys_tell_path_version_and_hash() -> None:
     assert describe(page_key(index, 0, bytes(32) + (1).to_bytes(5))) == "map page root of version 1"
 
 
-def test_a_page_is_what_its_description_says() -> None:
+def test_a_page_matches_its_description() -> None:
     leaf, child = b"i" * 32 + b"e" * 32 + (4).to_bytes(5), b"h" * 32 + (5).to_bytes(5)
     slots: Slots = [None] * 16
     slots[1], slots[15] = child, leaf

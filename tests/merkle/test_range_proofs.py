@@ -94,7 +94,7 @@ def test_ranges_of_accounts_have_one_encoding() -> None:
                 assert root == naive_log.root([log_leaf_hash(smh) for smh in LONGER_STORY.smhs])
 
 
-def test_the_example_is_what_the_document_says() -> None:
+def test_the_example_is_that_of_the_document() -> None:
     answer = example_range()
     assert (answer.first, [epoch.mutation for epoch in answer.epochs]) == (1, [0, 1])
     assert answer.mutations == (ALICE, ROTATED)

@@ -263,7 +263,7 @@ def test_records_that_contradict_each_other_are_named(copy: Path) -> None:
         assert any(sentence in problem for problem in report.problems), (sentence, report.problems)
 
 
-def test_an_end_that_is_not_what_it_says_is_refused_at_the_start(copy: Path) -> None:
+def test_an_end_that_was_changed_is_refused_at_the_start(copy: Path) -> None:
     number = number_of(copy, "s0")
     cases: list[tuple[list[tuple[bytes, bytes]], list[bytes]]] = [
         ([(POSITION_KEY, (17).to_bytes(8))], []),

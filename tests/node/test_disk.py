@@ -24,7 +24,7 @@ from kt_es.errors import KtError
 from kt_es.eventstore.driver import EventStoreDBClient, EventStoreDBClientException, NewEvent, StreamState
 from kt_es.node.ops.checking import check
 from kt_es.node.store.rocks import RocksStorage
-from tests.contracts.nodes import PATIENCE, NodeProcess, append, events, raised, told, until
+from tests.contracts.nodes import PATIENCE, NodeProcess, append, error_parts, events, raised, until
 from tests.faults.full_disk import FullDisk, full_disk
 
 CHUNK = 60_000
@@ -68,7 +68,7 @@ def fill(uri: str) -> list[NewEvent]:
 
 def refusal(uri: str, stream: str = "s") -> tuple[grpc.StatusCode, str]:
     with EventStoreDBClient(uri) as client:
-        status, text, _ = told(add, client, one(), stream)
+        status, text, _ = error_parts(add, client, one(), stream)
     return status, text
 
 
@@ -98,7 +98,7 @@ def there(uri: str, acknowledged: list[NewEvent]) -> None:
         append(client, "afterwards", 2)
 
 
-def said(node: NodeProcess, words: str) -> int:
+def lines_with(node: NodeProcess, words: str) -> int:
     """How many lines of its log have these words."""
     return sum(words in line for line in node.errors.read_text().splitlines())
 
@@ -127,8 +127,8 @@ def test_a_full_disk_refuses_writes_serves_reads_and_is_written_again_by_itself(
             until(lambda: is_taken(writer, last))
             assert next(live).id == last.id
         assert contents(node.uri) == of([*acknowledged, last])
-        assert said(node, "the disk is full: writes are refused") == 1
-        assert said(node, "there is space again: writes go on") == 1
+        assert lines_with(node, "the disk is full: writes are refused") == 1
+        assert lines_with(node, "there is space again: writes go on") == 1
         assert node.stop() == 0
     assert check(node.data).sound
 
@@ -231,7 +231,7 @@ def test_a_group_that_cannot_be_changed_while_the_disk_is_full_stays(
             (client.update_subscription_to_stream, {"group_name": "g", "max_retry_count": 3}),
             (client.delete_subscription, {"group_name": "g"}),
         ):
-            status, text, _ = told(call, stream_name="work", **arguments)
+            status, text, _ = error_parts(call, stream_name="work", **arguments)
             assert status is grpc.StatusCode.UNAVAILABLE, text
         assert [group.group_name for group in client.list_subscriptions()] == ["g"]
         assert worked_off(worker, 4) == [0, 1, 2, 3]
@@ -263,17 +263,17 @@ def test_a_disk_too_full_to_begin_is_waited_for(disk: FullDisk, node: NodeProces
     disk.fill()
     starting = threading.Thread(target=node.start)
     starting.start()
-    until(lambda: node.errors.exists() and said(node, "the disk is full; waiting for space") == 1)
+    until(lambda: node.errors.exists() and lines_with(node, "the disk is full; waiting for space") == 1)
     disk.free()
     starting.join(PATIENCE)
     assert not starting.is_alive()
     with EventStoreDBClient(node.uri) as client:
         append(client, "s", 2)
-    assert said(node, "the disk is full; waiting for space") == 1
+    assert lines_with(node, "the disk is full; waiting for space") == 1
     assert node.stop() == 0
 
 
-def test_figures_and_health_show_a_full_disk(disk: FullDisk, tmp_path: Path) -> None:
+def test_metrics_and_health_show_a_full_disk(disk: FullDisk, tmp_path: Path) -> None:
     log = tmp_path / "log.json"
     kt = [sys.executable, "-m", "kt_es.cli.main", "-q", "--logs", "json"]
     command = [
@@ -336,8 +336,8 @@ def test_a_log_on_the_full_disk_ends_nobody(disk: FullDisk) -> None:
 
 def events_of(log: Path) -> dict[str, Any]:
     lines = log.read_text().splitlines(keepends=True)
-    told = [json.loads(line) for line in lines if line.endswith("\n") and line.strip()]
-    return {line["event"]: line for line in told}
+    error_parts = [json.loads(line) for line in lines if line.endswith("\n") and line.strip()]
+    return {line["event"]: line for line in error_parts}
 
 
 def health(url: str) -> tuple[int, str]:

@@ -232,7 +232,7 @@ def test_a_full_disk_refuses_a_whole_commit(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_reader_that_cannot_be_told_stops_the_log_and_the_answer_still_comes(tmp_path: Path) -> None:
+def test_a_reader_that_cannot_be_notified_stops_the_log_and_the_answer_still_comes(tmp_path: Path) -> None:
     async def main() -> None:
         failures: list[StorageError] = []
         log = NodeLog(RocksStorage(tmp_path), lambda: 1000.0, failures.append)

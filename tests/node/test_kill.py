@@ -189,7 +189,7 @@ def run_node(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_a_second_node_on_the_same_data_is_told_so(node: NodeProcess) -> None:
+def test_a_second_node_on_the_same_data_is_refused(node: NodeProcess) -> None:
     second = run_node("--data", str(node.data), "--listen", "127.0.0.1:0")
     assert second.returncode == 1
     assert json.loads(second.stderr)["event"].startswith("data directory")

@@ -175,7 +175,7 @@ def test_what_official_clients_send_is_searched_for() -> None:
     assert [named(text) for text in ("OrderPlaced", "Orderplaced", "anOrderÄ")] == [True, False, True]
 
 
-def test_features_are_told_in_the_protocol_s_own_encoding() -> None:
+def test_features_are_sent_in_the_protocol_s_own_encoding() -> None:
     told = supported_methods([streams_pb2.DESCRIPTOR.services_by_name["Streams"]])
     # Field 1 {1: "read", 2: service}, and so on; field 2 is the version.
     service = b"event_store.client.streams.Streams"

@@ -37,7 +37,7 @@ def kt(*words: str, **environment: str) -> Result:
     return CliRunner().invoke(cli, ["node", *words], env=environment, auto_envvar_prefix="KT")
 
 
-def said(result: Result) -> str:
+def refusal(result: Result) -> str:
     """How it was refused, as a usage error."""
     if isinstance(result.exception, KtError):
         assert result.exception.exit_code == 2
@@ -83,9 +83,9 @@ def test_limits_are_those_of_the_node_unless_they_are_given(
 def test_nonsense_is_refused_by_name(
     name: str, value: str, tmp_path: Path, configs: list[NodeConfig]
 ) -> None:
-    assert spelled(name) in said(kt("--data", str(tmp_path / "new"), f"--{spelled(name)}={value}"))
+    assert spelled(name) in refusal(kt("--data", str(tmp_path / "new"), f"--{spelled(name)}={value}"))
     if value:
-        assert spelled(name) in said(
+        assert spelled(name) in refusal(
             kt("--data", str(tmp_path / "new"), **{f"KT_NODE_{name.upper()}": value})
         )
     assert not configs
@@ -93,7 +93,7 @@ def test_nonsense_is_refused_by_name(
 
 
 def test_a_message_holds_the_largest_append(tmp_path: Path, configs: list[NodeConfig]) -> None:
-    words = said(kt("--data", str(tmp_path), "--max-message", "4096"))
+    words = refusal(kt("--data", str(tmp_path), "--max-message", "4096"))
     assert "max-message 4096 is less than max-append 1048576" in words
     assert not configs
 
@@ -102,7 +102,7 @@ def test_a_message_holds_the_largest_append(tmp_path: Path, configs: list[NodeCo
 def test_an_address_that_is_none_is_refused_by_name(
     option: str, tmp_path: Path, configs: list[NodeConfig]
 ) -> None:
-    assert said(kt("--data", str(tmp_path), option, "nonsense")).startswith(f"{option}: ")
+    assert refusal(kt("--data", str(tmp_path), option, "nonsense")).startswith(f"{option}: ")
     assert not configs
 
 
@@ -163,16 +163,16 @@ def test_the_data_may_stand_before_the_command(tmp_path: Path) -> None:
 
 
 def test_a_command_without_data_or_with_what_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert "Missing option '--data'" in said(kt("scavenge"))
-    assert "Missing option '--data'" in said(kt("user", "list"))
-    assert "does not exist" in said(kt("--data", str(tmp_path / "none"), "scavenge"))
+    assert "Missing option '--data'" in refusal(kt("scavenge"))
+    assert "Missing option '--data'" in refusal(kt("user", "list"))
+    assert "does not exist" in refusal(kt("--data", str(tmp_path / "none"), "scavenge"))
 
 
 @pytest.mark.parametrize("option", [("--http", "127.0.0.1:0"), ("--max-calls", "5"), ("--check",)])
 def test_what_is_for_a_running_node_is_not_ignored_before_a_command(
     tmp_path: Path, option: tuple[str, ...]
 ) -> None:
-    words = said(kt("--data", str(tmp_path), *option, "scavenge"))
+    words = refusal(kt("--data", str(tmp_path), *option, "scavenge"))
     assert f"{option[0]} is for a node that is to run, not for scavenge" in words
 
 

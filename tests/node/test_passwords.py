@@ -60,7 +60,7 @@ def test_another_password_does_not_log_in(secure: tuple[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("raw", ["u0:p@ss", "u1:a/b", "u2:a#b", "u3:a?b@c"])
-def test_what_cannot_stand_there_is_told_with_its_encoding(secure: tuple[str, Path], raw: str) -> None:
+def test_what_cannot_stand_there_is_reported_with_its_encoding(secure: tuple[str, Path], raw: str) -> None:
     with pytest.raises(ConfigError, match="%40 %2F %3F %23") as error:
         written(secure, raw)
     assert raw not in str(error.value)

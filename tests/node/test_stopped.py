@@ -57,7 +57,7 @@ def test_it_is_left_as_it_was(stopped: tuple[Path, list[Event]]) -> None:
             assert next(iter(log.read("s"))) == events[0]
 
 
-def test_a_stream_that_is_deleted_is_told(tmp_path: Path) -> None:
+def test_a_stream_that_is_deleted_is_reported(tmp_path: Path) -> None:
     with ServedNode(NodeConfig(tmp_path, port=0, anonymous=True)) as node:
         log = connect(f"esdb://{node.address}?Tls=false")
         log.append("s", ANY, [content_event("s", "T", b"x")])

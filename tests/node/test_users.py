@@ -54,7 +54,7 @@ def test_users_are_kept_with_their_groups(tmp_path: Path) -> None:
     assert load(tmp_path) == {}
 
 
-def test_the_file_tells_no_password_and_is_private(tmp_path: Path) -> None:
+def test_the_file_has_no_password_and_is_private(tmp_path: Path) -> None:
     add(tmp_path, "alice", "correct horse")
     add(tmp_path, "bob", "correct horse")
     text = (tmp_path / FILE_NAME).read_text()
@@ -221,7 +221,7 @@ def test_users_on_the_command_line(tmp_path: Path) -> None:
     assert kt("list", told="has no users any more") == ""
 
 
-def test_a_list_of_no_users_says_so(tmp_path: Path) -> None:
+def test_an_empty_list_of_users_is_reported_as_such(tmp_path: Path) -> None:
     for data in (tmp_path, tmp_path / "absent"):
         result = CliRunner().invoke(cli, ["--json", "node", "user", "list", "--data", str(data)])
         assert (result.exit_code, result.stderr) == (0, f"{data} has no users\n")

@@ -104,7 +104,7 @@ def test_every_other_error_ends_the_attempts(error: Exception) -> None:
     assert stop.pauses == []
 
 
-def test_the_caller_says_which_errors_pass() -> None:
+def test_the_caller_names_which_errors_pass() -> None:
     errors = [DENIED, AWAY]
 
     def attempt() -> None:

@@ -26,7 +26,7 @@ class Log:
         logs.configure(
             "test", self.stream, [structlog.processors.JSONRenderer()], serves=False, clock=lambda: self.now
         )
-        self.says = structlog.get_logger("t")
+        self.logger = structlog.get_logger("t")
 
     @property
     def lines(self) -> list[dict[str, Any]]:
@@ -34,7 +34,7 @@ class Log:
         return [{key: line[key] for key in line if key not in ("timestamp", "process")} for line in lines]
 
     @property
-    def told(self) -> list[tuple[str, int]]:
+    def events(self) -> list[tuple[str, int]]:
         return [(line["event"], line.get("repeated", 0)) for line in self.lines]
 
 
@@ -47,49 +47,49 @@ def log() -> Iterator[Log]:
 
 def test_a_line_that_repeats_is_written_once_and_counted(log: Log) -> None:
     for _ in range(1000):
-        log.says.error("failed", at="here")
+        log.logger.error("failed", at="here")
     assert log.lines == [{"event": "failed", "level": "error", "at": "here"}]
     log.now = WINDOW
-    log.says.error("failed", at="here")
+    log.logger.error("failed", at="here")
     logs.release()
-    assert log.told == [("failed", 0), ("failed", 999), ("failed", 0)]
+    assert log.events == [("failed", 0), ("failed", 999), ("failed", 0)]
 
 
 def test_lines_that_alternate_are_counted_each(log: Log) -> None:
     for _ in range(5):
-        log.says.error("one")
-        log.says.warning("other")
+        log.logger.error("one")
+        log.logger.warning("other")
     logs.release()
-    assert log.told == [("one", 0), ("other", 0), ("one", 4), ("other", 4)]
+    assert log.events == [("one", 0), ("other", 0), ("one", 4), ("other", 4)]
 
 
 def test_a_count_comes_with_any_later_line(log: Log) -> None:
     for _ in range(3):
-        log.says.warning("again")
+        log.logger.warning("again")
     log.now = WINDOW
-    log.says.info("something else")
-    assert log.told == [("again", 0), ("again", 2), ("something else", 0)]
+    log.logger.info("something else")
+    assert log.events == [("again", 0), ("again", 2), ("something else", 0)]
 
 
 def test_lines_that_differ_in_one_member_are_all_written(log: Log) -> None:
     for number in range(50):
-        log.says.error("failed", number=number)
-        log.says.warning("failed", number=number)
+        log.logger.error("failed", number=number)
+        log.logger.warning("failed", number=number)
     assert len(log.lines) == 100
 
 
 def test_what_a_process_did_is_always_written(log: Log) -> None:
     for _ in range(3):
-        log.says.info("active")
-    assert log.told == [("active", 0)] * 3
+        log.logger.info("active")
+    assert log.events == [("active", 0)] * 3
 
 
 def test_only_so_many_lines_are_remembered_and_no_count_is_lost(log: Log) -> None:
-    log.says.error("first")
-    log.says.error("first")
+    log.logger.error("first")
+    log.logger.error("first")
     for number in range(KEPT):
-        log.says.error("failed", number=number)
-    assert log.told.count(("first", 1)) == 1
+        log.logger.error("failed", number=number)
+    assert log.events.count(("first", 1)) == 1
 
 
 def test_a_count_comes_by_itself_without_another_line() -> None:
@@ -118,34 +118,34 @@ class FullDisk(io.StringIO):
         return super().write(text)
 
 
-def test_a_log_that_cannot_be_written_stops_nothing_and_says_what_is_missing() -> None:
+def test_a_log_that_cannot_be_written_stops_nothing_and_names_what_is_missing() -> None:
     stream = FullDisk()
     logs.configure("test", stream, [structlog.processors.JSONRenderer()], serves=False)
-    says = structlog.get_logger("t")
+    logger = structlog.get_logger("t")
     stream.full = True
-    says.info("one")
-    says.info("two")
+    logger.info("one")
+    logger.info("two")
     stream.full = False
-    says.info("three")
+    logger.info("three")
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["event"] for line in lines] == ["three", "log lines could not be written"]
     assert lines[1]["lines"] == 2
 
 
 class Reentering(io.StringIO):
-    says: Any = None
+    logger: Any = None
 
     def write(self, text: str) -> int:
-        says, self.says = self.says, None
-        if says is not None:
-            says.error("from within")
+        logger, self.logger = self.logger, None
+        if logger is not None:
+            logger.error("from within")
         return super().write(text)
 
 
 def test_a_line_that_comes_while_another_one_is_written_blocks_nothing() -> None:
     stream = Reentering()
     logs.configure("test", stream, [structlog.processors.JSONRenderer()], serves=False)
-    stream.says = structlog.get_logger("t")
+    stream.logger = structlog.get_logger("t")
     structlog.get_logger("t").error("outer")
     events = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
     assert sorted(events) == ["from within", "outer"]
@@ -161,7 +161,7 @@ logs.configure("test", sys.stderr, [structlog.processors.JSONRenderer()])
 """
 
 
-def said_by(program: str) -> list[dict[str, Any]]:
+def lines_of(program: str) -> list[dict[str, Any]]:
     """The lines of a process that runs ``program``; each has to be an object of JSON."""
     done = subprocess.run(
         [sys.executable, "-c", _BEGIN + program],
@@ -178,7 +178,7 @@ def said_by(program: str) -> list[dict[str, Any]]:
 
 
 def test_warnings_and_records_of_libraries_are_lines() -> None:
-    warned, recorded = said_by(
+    warned, recorded = lines_of(
         "warnings.warn('an old name\\nof two lines', DeprecationWarning, 1)\n"
         "logging.getLogger('library').error('it went %s', 'wrong')\n"
         "logging.getLogger('library').info('nothing')\n"
@@ -188,13 +188,13 @@ def test_warnings_and_records_of_libraries_are_lines() -> None:
 
 
 def test_an_exception_that_ends_the_process_is_a_line_without_its_message() -> None:
-    (line,) = said_by("def fail():\n    raise ValueError('secret')\nfail()\n")
+    (line,) = lines_of("def fail():\n    raise ValueError('secret')\nfail()\n")
     assert (line["level"], line["error"]) == ("critical", "ValueError")
     assert line["at"][-1].endswith(" fail")
 
 
 def test_an_exception_that_ends_a_thread_is_a_line() -> None:
-    (line,) = said_by(
+    (line,) = lines_of(
         "def fail():\n    raise ValueError('secret')\n"
         "thread = threading.Thread(target=fail, name='worker')\nthread.start()\nthread.join()\n"
     )
@@ -202,7 +202,7 @@ def test_an_exception_that_ends_a_thread_is_a_line() -> None:
 
 
 def test_an_exception_that_nobody_asked_for_is_a_line() -> None:
-    (line,) = said_by(
+    (line,) = lines_of(
         "async def fail():\n    raise ValueError('secret')\n"
         "async def main():\n    asyncio.create_task(fail())\n    await asyncio.sleep(0)\n    gc.collect()\n"
         "asyncio.run(main())\n"
@@ -213,7 +213,7 @@ def test_an_exception_that_nobody_asked_for_is_a_line() -> None:
 
 
 def test_a_callback_that_fails_is_a_line_without_what_it_was_called_with() -> None:
-    (line,) = said_by(
+    (line,) = lines_of(
         "import uvloop\n"
         "def fail(data):\n    raise ValueError(data)\n"
         "async def main():\n"
@@ -224,7 +224,7 @@ def test_a_callback_that_fails_is_a_line_without_what_it_was_called_with() -> No
 
 
 def test_an_exception_in_a_finalizer_is_a_line() -> None:
-    (line,) = said_by(
+    (line,) = lines_of(
         "class Thing:\n    def __del__(self):\n        raise ValueError('secret')\n"
         "thing = Thing()\ndel thing\n"
     )
@@ -232,7 +232,7 @@ def test_an_exception_in_a_finalizer_is_a_line() -> None:
 
 
 def test_what_is_printed_on_standard_error_becomes_lines() -> None:
-    lines = said_by(
+    lines = lines_of(
         "print('one', file=sys.stderr)\nsys.stderr.write('two\\nthree')\n"
         "try:\n    raise KeyError(5)\nexcept KeyError:\n    traceback.print_exc()\n"
     )
@@ -242,13 +242,13 @@ def test_what_is_printed_on_standard_error_becomes_lines() -> None:
 
 
 def test_counts_come_out_at_the_end_of_the_process() -> None:
-    first, count = said_by("for _ in range(7):\n    logging.getLogger('library').error('it went wrong')\n")
+    first, count = lines_of("for _ in range(7):\n    logging.getLogger('library').error('it went wrong')\n")
     assert "repeated" not in first
     assert count["repeated"] == 6
 
 
 def test_an_exception_that_is_logged_has_its_place() -> None:
-    (line,) = said_by(
+    (line,) = lines_of(
         "try:\n    int('secret')\nexcept ValueError:\n"
         "    structlog.get_logger().exception('no number', reason='none')\n"
     )
@@ -258,7 +258,7 @@ def test_an_exception_that_is_logged_has_its_place() -> None:
 @pytest.mark.parametrize(
     "arguments", [("--data", "/dev/null/node"), ("--data", "node", "--listen", "nowhere")]
 )
-def test_a_node_that_cannot_start_says_so_in_json(arguments: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_node_that_cannot_start_reports_it_in_json(arguments: tuple[str, ...], tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "kt_es.node", *arguments],
         capture_output=True,

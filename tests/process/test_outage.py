@@ -151,7 +151,7 @@ def test_the_replica_the_openings_and_the_requests_of_a_front_end(streams: Signe
         assert of(said, part) == [BEGINNING, END] * 2
 
 
-def test_a_front_end_that_is_stopped_tells_no_outage(streams: SignedStreams) -> None:
+def test_a_front_end_that_is_stopped_reports_no_outage(streams: SignedStreams) -> None:
     with capture_logs() as said, front(streams):
         pass
     assert BEGINNING not in [line["event"] for line in said]

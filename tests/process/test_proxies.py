@@ -91,7 +91,7 @@ def test_elsewhere_the_proxy_is_asked_and_named(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "nonsense://127.0.0.1:9", "http://127.0.0.1:port"])
 @pytest.mark.usefixtures("proxied")
-def test_a_proxy_that_cannot_be_used_is_told_as_such(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+def test_a_proxy_that_cannot_be_used_is_reported_as_such(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     for name in NAMES[:3]:
         monkeypatch.setenv(name, proxy)
     with pytest.raises(ConfigError, match="proxy that the environment names cannot be used"):

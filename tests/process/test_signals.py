@@ -44,7 +44,7 @@ print("good bye", flush=True)
 """
 
 
-def test_what_is_read_again_is_said() -> None:
+def test_what_is_read_again_is_reported() -> None:
     hangups, called = SimpleQueue[bool](), threading.Semaphore(0)
     answers: list[Callable[[], Reloaded]] = []
 
@@ -112,7 +112,7 @@ class Serving:
         )
         os.close(writes)
 
-    def says(self) -> str:
+    def output(self) -> str:
         return os.read(self.reads, 8).decode()
 
     def end(self) -> tuple[int, bytes]:
@@ -123,10 +123,10 @@ class Serving:
 
 def test_sighup_ends_nothing_and_sigterm_does() -> None:
     serving = Serving()
-    assert serving.says() == "serving."
+    assert serving.output() == "serving."
     for _ in range(2):
         serving.process.send_signal(signal.SIGHUP)
-        assert serving.says() == "reloaded"
+        assert serving.output() == "reloaded"
     serving.process.send_signal(signal.SIGTERM)
     assert serving.end() == (0, b"good bye\n")
 
@@ -135,9 +135,9 @@ def test_a_terminal_that_is_gone_is_the_end() -> None:
     master, slave = pty.openpty()
     serving = Serving(stderr=slave)
     os.close(slave)
-    assert serving.says() == "serving."
+    assert serving.output() == "serving."
     serving.process.send_signal(signal.SIGHUP)
-    assert serving.says() == "reloaded"
+    assert serving.output() == "reloaded"
     os.close(master)
     serving.process.send_signal(signal.SIGHUP)
     assert serving.end() == (0, b"good bye\n")

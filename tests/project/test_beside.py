@@ -44,6 +44,6 @@ def test_the_environments_take_turns(tmp_path: Path, capsys: pytest.CaptureFixtu
     ]
 
 
-def test_a_bench_that_fails_is_no_figure(tmp_path: Path) -> None:
+def test_a_bench_that_fails_is_no_measurement(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="exit status 7"):
         beside.run(kt(tmp_path, "old", [1], code=7), "node")

@@ -132,9 +132,7 @@ class TestEnds:
             process.terminate()
             assert process.wait() == 0
 
-    def test_the_command_ends_with_the_process_that_it_is_told(
-        self, cassandra_installed: None, tmp_path: Path
-    ) -> None:
+    def test_the_command_ends_with_the_given_process(self, cassandra_installed: None, tmp_path: Path) -> None:
         with subprocess.Popen(["sleep", "3600"]) as told:
             command = [sys.executable, "-m", "tools.cassandra", "--data", str(tmp_path)]
             command += ["--until-end-of", str(told.pid)]
@@ -219,7 +217,7 @@ class TestInstalled:
         self.java(tools / "home" / "bin" / "java", "11.0.1")
         assert (find_java().path, find_java().version) == (tools / "home" / "bin" / "java", 11)
 
-    def test_without_maven_the_error_says_what_to_install(self) -> None:
+    def test_without_maven_the_error_names_what_to_install(self) -> None:
         with pytest.raises(NotInstalledError, match=f"no mvn: install Maven .* or set {JARS_VARIABLE}"):
             jars()
 

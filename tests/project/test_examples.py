@@ -151,7 +151,7 @@ def test_submit_over_http_to_a_server_that_is_not_there(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"{address}: ")
 
 
-def test_the_http_example_needs_only_what_it_says() -> None:
+def test_the_http_example_needs_only_what_it_declares() -> None:
     tree = ast.parse((FOLDER / "submit_over_http.py").read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}

@@ -178,7 +178,7 @@ def test_every_command_is_there_with_one_short_line(name: str) -> None:
 
 @pytest.mark.parametrize("words", [(), ("--help",), ("--data", "x", "more"), ("backup", "--json")])
 @pytest.mark.parametrize("name", SERVER)
-def test_a_command_without_its_extra_says_which(
+def test_a_command_without_its_extra_names_it(
     name: str, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "rocksdict", None)

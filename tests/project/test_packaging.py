@@ -58,7 +58,7 @@ def test_whoever_runs_a_directory_installs_the_server(file: str) -> None:
     assert all("server" in extras.split(",") for extras in installed if extras != "fuzz")
 
 
-def test_the_versions_are_those_that_the_project_says() -> None:
+def test_the_versions_are_those_of_the_project() -> None:
     said = SpecifierSet(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"])
     versions = [f"3.{minor}" for minor in range(8, 20)]
     assert tuple(version for version in versions if said.contains(f"{version}.1")) == SUPPORTED

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from tools.lies.catalogue import load
 from tools.lies.registry import SCENES, table
-from tools.lies.told import load
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/THREATS.md").read_text()
@@ -27,7 +27,7 @@ def test_each_lie_has_one_name_and_a_sentence() -> None:
     load()
     lies = [one for scene in SCENES for one in scene.lies]
     assert len({one.name for one in lies}) == len(lies)
-    assert [one.name for one in lies if not one.says or "|" in one.says] == []
+    assert [one.name for one in lies if not one.message or "|" in one.message] == []
 
 
 def test_each_scene_names_tests_that_are_there() -> None:

@@ -293,7 +293,7 @@ def test_random_damage_is_found_and_never_breaks_it() -> None:
     assert 0 < good < 150
 
 
-def test_nothing_and_another_directory_are_told() -> None:
+def test_nothing_and_another_directory_are_reported() -> None:
     assert examined(MemoryStore(FAMILIES)).differences == ["the data directory has no committed epoch"]
     report = fsck(stored(), OTHER_ORIGIN, SIGNER_KEY)
     assert "belongs to" in report.differences[0]
@@ -318,7 +318,7 @@ def on_disk(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_the_command_tells_in_json(on_disk: Path) -> None:
+def test_the_command_reports_in_json(on_disk: Path) -> None:
     code, said, _ = run("--json", "fsck", str(on_disk), "--vkey", VKEY)
     document = json.loads(said)
     assert code == 0

@@ -50,7 +50,7 @@ def at(epoch: int, milliseconds: int, max_interval: int = MINUTE) -> Committed:
     return Committed(Standing(b.ORIGIN, b.SIGNER_KEY, epoch, b.START + milliseconds, signed))
 
 
-def test_silence_is_told_once_and_its_end_with_how_long_it_lasted() -> None:
+def test_silence_is_reported_once_and_its_end_with_how_long_it_lasted() -> None:
     watched = Watched()
     watched.vigil.waits()
     assert watched.later(120) == []
@@ -93,7 +93,7 @@ def test_a_directory_without_any_head_is_silent_too() -> None:
     assert "none was seen before" in watched.notices[-1].sentence
 
 
-def test_a_head_from_the_future_is_told_and_its_end() -> None:
+def test_a_head_from_the_future_is_reported_and_its_end() -> None:
     watched = Watched()
     watched.vigil.waits()
     watched.vigil.verified(at(2, 90_000))
@@ -103,7 +103,7 @@ def test_a_head_from_the_future_is_told_and_its_end() -> None:
     assert "it lasted 30 s" in watched.notices[-1].sentence
 
 
-def test_a_gap_is_told_and_ends_with_a_head_in_time() -> None:
+def test_a_gap_is_reported_and_ends_with_a_head_in_time() -> None:
     watched = Watched()
     watched.seconds = 200.0
     watched.vigil.verified(at(2, 200_000))
@@ -119,7 +119,7 @@ def test_a_gap_is_told_and_ends_with_a_head_in_time() -> None:
     )
 
 
-def test_the_alarms_are_figures() -> None:
+def test_the_alarms_are_metrics() -> None:
     metrics = MonitorMetrics(lambda: b.START, lambda: 0.0)
     names = {Alarm.SILENCE: "silence", Alarm.FUTURE: "future_head", Alarm.GAP: "gap"}
     for alarm in Alarm:
@@ -186,7 +186,7 @@ def test_a_monitor_whose_subscription_brings_nothing_ends_by_choice(tmp_path: Pa
     assert "no head since epoch 3" in str(error)
 
 
-def test_a_monitor_of_a_log_that_is_away_tells_silence_and_its_end(tmp_path: Path) -> None:
+def test_a_monitor_of_a_log_that_is_away_reports_silence_and_its_end(tmp_path: Path) -> None:
     hand, streams = Hand(), story("alice", "bob", "carol")
     log = Turning(streams.log)  # type: ignore[arg-type]
 

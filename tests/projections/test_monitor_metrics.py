@@ -96,7 +96,7 @@ def test_a_head_after_a_silence_is_late_by_the_interval_in_force() -> None:
     assert value("late_heads_total") == 1
 
 
-def test_a_look_at_the_log_tells_what_its_newest_head_says() -> None:
+def test_a_look_at_the_log_shows_its_newest_head() -> None:
     value = Clock()
     streams = SignedStreams()
     look(streams.log, streams.names.heads, value.metrics)
@@ -137,7 +137,7 @@ def test_a_monitor_that_finds_a_fault_shows_the_alarm_before_it_ends(tmp_path: P
     assert 'kt_monitor_verdicts_total{verdict="accepted"} 1.0' in page
 
 
-def test_without_figures_a_fault_ends_it_at_once(tmp_path: Path) -> None:
+def test_without_metrics_a_fault_ends_it_at_once(tmp_path: Path) -> None:
     streams = SignedStreams()
     streams.log.append(streams.names.heads, ANY, [content_event(streams.names.heads, MAP_HEAD, b"junk")])
     settings = MonitorSettings(streams.names, ORIGIN, SIGNER_KEY, "", tmp_path / "data")

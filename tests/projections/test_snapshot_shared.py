@@ -15,12 +15,12 @@ from projections.snapshot import load, save
 from tests import builders as b
 from tests.reference.lies import LIES, Lie, Rows, rows
 from tests.reference.sharing import Replicas, ledger_of
-from tests.reference.told import TOLD, copied
+from tests.reference.true_answers import ORIGINAL, copied
 
 
 def saved(replicas: Replicas) -> bytes:
     ledger = ledger_of(replicas)
-    list(Adoption(TOLD.log, TOLD.names, ledger).jump())
+    list(Adoption(ORIGINAL.log, ORIGINAL.names, ledger).jump())
     file = BytesIO()
     save(ledger, file)
     return file.getvalue()
@@ -32,7 +32,7 @@ TRUTH = saved(copied()[1])
 def record_of_another_epoch(key: bytes, value: bytes, _rows: Rows) -> bytes:
     """The first record of all in rows of later epochs, the last one in those of the first epoch."""
     is_first = int.from_bytes(key[32:40]) == 1
-    return (TOLD.ledger.committed.log.size - 1 if is_first else 0).to_bytes(8) + value[8:]
+    return (ORIGINAL.ledger.committed.log.size - 1 if is_first else 0).to_bytes(8) + value[8:]
 
 
 WRONG: dict[str, Lie] = {
@@ -58,7 +58,7 @@ WRONG: dict[str, Lie] = {
 def test_a_snapshot_of_a_shared_store_begins_a_good_directory() -> None:
     store = MemoryStore(FAMILIES)
     load(BytesIO(TRUTH), store, b.ORIGIN, b.SIGNER_KEY)
-    assert fsck(store, b.ORIGIN, b.SIGNER_KEY, log=(TOLD.log, TOLD.names)).differences == []
+    assert fsck(store, b.ORIGIN, b.SIGNER_KEY, log=(ORIGINAL.log, ORIGINAL.names)).differences == []
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -83,5 +83,5 @@ def test_a_wrong_record_of_the_right_epoch_is_found_by_the_examination_of_what_w
     replicas.write([("entries", key, bytes(7) + b"\x01" + value[8:]) for key, value in first.items()])
     store = MemoryStore(FAMILIES)
     load(BytesIO(saved(replicas)), store, b.ORIGIN, b.SIGNER_KEY)
-    differences = fsck(store, b.ORIGIN, b.SIGNER_KEY, log=(TOLD.log, TOLD.names)).differences
+    differences = fsck(store, b.ORIGIN, b.SIGNER_KEY, log=(ORIGINAL.log, ORIGINAL.names)).differences
     assert any("see record 2" in difference for difference in differences)

@@ -19,7 +19,7 @@ from kt_es.merkle.pages import LEAF_SIZE, decode_page, encode_page, version_in
 from tests import builders as b
 from tests.reference.frontends import Front
 from tests.reference.sharing import Replicas
-from tests.reference.told import NEWEST, TOLD, TRUTH, answers
+from tests.reference.true_answers import NEWEST, ORIGINAL, TRUTH, answers
 
 Rows = dict[bytes, bytes]
 Lie = Callable[[Replicas], list[Change]]
@@ -215,7 +215,7 @@ OTHER_CONFIG = b.config(min_interval=9_000, previous=b.signed_config().config.ha
 
 
 def config_row(epoch: int, sequence: int, data: bytes) -> Lie:
-    return lambda _: [TOLD.ledger.tables.configs.put(epoch, sequence, data)]
+    return lambda _: [ORIGINAL.ledger.tables.configs.put(epoch, sequence, data)]
 
 
 def unsigned_configs(_key: bytes, value: bytes, _rows: Rows) -> bytes:
@@ -233,7 +233,7 @@ def erasure_row(
             held.entry.index, held.entry_hash, ErasureReason.OWNER, b.ORIGIN, b.private_key("eve")
         )
         record = Record(sequence, Item(5, 0, ItemKind.ERASURE, made.encode()), by)
-        tables = TOLD.ledger.tables
+        tables = ORIGINAL.ledger.tables
         node: list[Change] = []
         if with_node:
             node = tables.nodes.put(MUTATIONS_LOG, [(NodeId(0, sequence), log_leaf_hash(record.encode()))])
@@ -330,10 +330,10 @@ LIES: dict[str, Lie] = {
     ),
     "one more config that was never accepted": config_row(2, 99, b.signed_config(OTHER_CONFIG).encode()),
     "an erasure that nobody signed": erasure_row(3),
-    "an erasure in the place of the last record": erasure_row(TOLD.ledger.committed.log.size - 1),
+    "an erasure in the place of the last record": erasure_row(ORIGINAL.ledger.committed.log.size - 1),
     "an erasure with a node": erasure_row(3, with_node=True),
     "an erasure in the right epoch with a node": erasure_row(2, epoch=1, with_node=True),
-    "an erasure that is still to come": erasure_row(TOLD.ledger.committed.log.size + 5),
+    "an erasure that is still to come": erasure_row(ORIGINAL.ledger.committed.log.size + 5),
     "an erasure before all epochs": erasure_row(3, epoch=0),
     "an erasure that was refused": erasure_row(3, by=Verdict.STALE),
     "an erasure of another's opening": erasure_of_another,

@@ -174,7 +174,7 @@ class Bounded(Front):
         self.answer = self.post("/v1/mutations", submission(user))
         return self.answer.status_code
 
-    def figure(self, name: str) -> float:
+    def metric(self, name: str) -> float:
         lines = self.get("/metrics").text.splitlines()
         (value,) = (line.split()[1] for line in lines if line.startswith(f"{name} "))
         return float(value)
@@ -197,7 +197,7 @@ def wait_in_queue(streams: SignedStreams, count: int) -> None:
 def test_submissions_are_refused_and_lookups_go_on_until_a_head(
     streams: SignedStreams, running: Bounded
 ) -> None:
-    assert running.figure("kt_backlog_limit_items") == LIMIT
+    assert running.metric("kt_backlog_limit_items") == LIMIT
     wait_in_queue(streams, 400)
     running.running.watch.probe()
     openings = streams.names.openings(b.mutation("bob").entry.index)
@@ -207,7 +207,7 @@ def test_submissions_are_refused_and_lookups_go_on_until_a_head(
     assert int(running.answer.headers["retry-after"]) == 5
     # Nothing was stored.
     assert streams.log.last_revision(openings) == -1
-    assert running.figure("kt_backlog_items") == 400
+    assert running.metric("kt_backlog_items") == 400
     assert running.post("/v1/lookup", {"label": b.label_of("alice")}).status_code == 200
     ready = running.get("/readyz")
     assert (ready.status_code, ready.json()["status"]) == (200, "ready")
@@ -218,7 +218,7 @@ def test_submissions_are_refused_and_lookups_go_on_until_a_head(
     assert running.get("/readyz").json() == {"status": "ready"}
 
 
-def test_what_stands_already_is_told_all_the_same(streams: SignedStreams, running: Bounded) -> None:
+def test_what_stands_already_is_answered_all_the_same(streams: SignedStreams, running: Bounded) -> None:
     wait_in_queue(streams, 400)
     running.running.watch.probe()
     assert running.submit("bob") == 503

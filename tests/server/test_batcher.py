@@ -112,7 +112,7 @@ def test_an_outage_past_the_deadline_refuses_all_that_wait() -> None:
     bench.close()
 
 
-def test_an_error_that_repeating_does_not_mend_is_told_at_once() -> None:
+def test_an_error_that_repeating_does_not_mend_is_reported_at_once() -> None:
     class Closed(MemoryLog):
         def append(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
             raise AccessDeniedError("append: the event log denies access")

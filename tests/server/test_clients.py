@@ -60,7 +60,7 @@ def test_an_address_of_ipv6_is_what_one_customer_has(one: str, other: str, same:
     assert ask(made, other) != same
 
 
-def test_large_answers_and_bodies_cost_more_and_the_wait_says_how_much() -> None:
+def test_large_answers_and_bodies_cost_more_and_the_wait_is_as_long() -> None:
     clock = Clock()
     made = clients(clock, address_rate=1.0, network_rate=0.0)
     assert ask(made, "192.0.2.1", Route(cost=10.0))

@@ -153,7 +153,7 @@ def test_bytes_kept_for_all_are_bounded_at_the_cost_of_who_keeps_most(
         assert answer(other)[0] == 200
 
 
-def test_who_asks_too_often_is_told_to_wait_and_nobody_else(app: App) -> None:
+def test_who_asks_too_often_has_to_wait_and_nobody_else(app: App) -> None:
     slow = replace(GUARDED, address_rate=0.5, network_rate=0)
     with door(app, slow, guarded=True) as made:
         greedy = made.connect(source="127.0.0.2")

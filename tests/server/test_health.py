@@ -13,13 +13,13 @@ from tests.reference.signed_streams import SignedStreams
 TOO_LATE = b.config().max_interval + SLACK + 1
 
 
-def figures(running: Front) -> dict[str, float]:
+def metrics(running: Front) -> dict[str, float]:
     lines = running.get("/metrics").text.splitlines()
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
 
 
 def reasons_in_metrics(running: Front) -> set[str]:
-    found = figures(running)
+    found = metrics(running)
     known = {reason: found[f'kt_not_ready{{reason="{reason}"}}'] for reason in NotReadyReason}
     assert set(known.values()) <= {0.0, 1.0}
     return {str(reason) for reason, value in known.items() if value}
@@ -41,7 +41,7 @@ def check_ready(running: Front) -> None:
     assert reasons_in_metrics(running) == set()
 
 
-def test_a_dead_signer_is_told_until_a_head_comes(running: Front, streams: SignedStreams) -> None:
+def test_a_dead_signer_is_reported_until_a_head_comes(running: Front, streams: SignedStreams) -> None:
     check_ready(running)
     running.later = TOO_LATE - 1
     check_ready(running)
@@ -49,7 +49,7 @@ def test_a_dead_signer_is_told_until_a_head_comes(running: Front, streams: Signe
     running.running.watch.probe()
     answer = check_not_ready(running, "silence")
     assert "no head since epoch 1: silence for" in answer.json()["detail"]
-    assert figures(running)["kt_head_age_seconds"] == TOO_LATE / 1000
+    assert metrics(running)["kt_head_age_seconds"] == TOO_LATE / 1000
     # Lookups go on: whoever asks sees the age of the head.
     assert running.post("/v1/lookup", {"label": b.label_of("alice")}).status_code == 200
     running.later = 0
@@ -71,16 +71,16 @@ def test_an_old_head_of_a_front_end_that_is_behind_is_not_the_signers_fault(
     assert "and there are 2" in answer.json()["detail"]
 
 
-def test_a_head_from_the_future_is_told(running: Front) -> None:
+def test_a_head_from_the_future_is_reported(running: Front) -> None:
     running.later = -SLACK
     check_ready(running)
     running.later = -SLACK - 1
     answer = check_not_ready(running, "future-head")
     assert "later than this machine's clock" in answer.json()["detail"]
-    assert figures(running)["kt_head_age_seconds"] < 0
+    assert metrics(running)["kt_head_age_seconds"] < 0
 
 
-def test_a_log_that_went_back_is_told(streams: SignedStreams) -> None:
+def test_a_log_that_went_back_is_reported(streams: SignedStreams) -> None:
     streams.epoch()
     with front(streams) as running:
         pass
@@ -95,7 +95,7 @@ def test_a_log_that_went_back_is_told(streams: SignedStreams) -> None:
         assert rolled.post("/v1/lookup", {"label": b.label_of("alice")}).status_code == 503
 
 
-def test_equivocation_is_told(streams: SignedStreams) -> None:
+def test_equivocation_is_reported(streams: SignedStreams) -> None:
     with front(streams) as running:
         pass
     other = SignedStreams()

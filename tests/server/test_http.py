@@ -41,14 +41,14 @@ def check_problem(answer: httpx.Response, status: int, reason: str, field: str |
     assert body["detail"]
 
 
-def test_a_body_that_is_not_said_to_be_json_is_a_problem_that_says_so(running: Front) -> None:
+def test_a_body_that_is_not_declared_as_json_is_a_problem_that_names_it(running: Front) -> None:
     answer = running.request("POST", "/v1/lookup", content=b'{"label": "alice@example.org"}')
     check_problem(answer, 415, "unsupported-media")
     assert "application/json" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(("coding", "status"), [("gzip", 415), ("identity", 200)])
-def test_a_body_that_is_said_to_be_encoded_is_refused(running: Front, coding: str, status: int) -> None:
+def test_a_body_that_is_declared_as_encoded_is_refused(running: Front, coding: str, status: int) -> None:
     headers = {"content-type": "application/json", "content-encoding": coding}
     content = json.dumps({"label": b.label_of("alice")}).encode()
     answer = running.request("POST", "/v1/lookup", content=content, headers=headers)
@@ -172,13 +172,13 @@ def test_an_epoch_that_is_not_there_yet_is_a_404(running: Front) -> None:
     check_problem(answer, 404, "unknown-epoch", "epoch")
 
 
-def test_a_client_ahead_of_this_replica_is_told_to_come_again(running: Front) -> None:
+def test_a_client_ahead_of_this_replica_has_to_come_again(running: Front) -> None:
     answer = running.post("/v1/lookup", {"label": b.label_of("alice"), "since": 3})
     check_problem(answer, 503, "unavailable")
     assert answer.headers["retry-after"].isdigit()
 
 
-def test_an_unexpected_error_says_nothing_of_internals(
+def test_an_unexpected_error_shows_nothing_of_internals(
     running: Front, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object, **__: object) -> None:

@@ -210,7 +210,7 @@ def test_configs_of_a_rotation_are_all_described() -> None:
             assert decode_configs(restarted.directory.describe().configs) == chain
 
 
-def test_a_replica_whose_configs_are_incomplete_says_so() -> None:
+def test_a_replica_whose_configs_are_incomplete_reports_it() -> None:
     streams = SignedStreams()
     streams.epoch()
     with front(streams) as running:

@@ -150,7 +150,7 @@ def test_no_address_makes_the_front_end_fail(client: Client, path: str, query: s
 @pytest.mark.parametrize(
     "operation", [each for each in OPERATIONS if each.path != "/healthz"], ids=lambda each: each.name
 )
-def test_whoever_asks_too_often_is_told_so_as_declared(operation: Operation) -> None:
+def test_whoever_asks_too_often_is_refused_as_declared(operation: Operation) -> None:
     body = b"{}" if operation.method == "POST" else None
     asked = Asked(operation.method, operation.path, "", body, (JSON,) if body else ())
     limits = ClientLimits(exempt=(), address_rate=0.5, network_rate=0.5)

@@ -52,7 +52,7 @@ def test_a_rebuilt_replica_has_the_same_state(streams: SignedStreams, running: F
         assert other.ledger.committed == running.ledger.committed == streams.ledger.committed
 
 
-def test_threads_end_when_they_are_told(streams: SignedStreams) -> None:
+def test_threads_end_when_they_are_stopped(streams: SignedStreams) -> None:
     with front(streams) as made:
         pass
     for worker in (made.running.replica.worker, made.running.follower.worker):
@@ -60,7 +60,7 @@ def test_threads_end_when_they_are_told(streams: SignedStreams) -> None:
     assert made.errors == []
 
 
-def test_a_worker_that_fails_unexpectedly_is_told() -> None:
+def test_a_worker_that_fails_unexpectedly_is_reported() -> None:
     told: list[Exception] = []
 
     def fail(stop: threading.Event) -> None:
@@ -146,7 +146,7 @@ def test_a_projection_that_is_behind_is_no_error(streams: SignedStreams) -> None
         assert made.directory.lookup(b.label_of("bob")).profile == b.profile("bob")
 
 
-def test_the_stream_itself_tells_erased_from_unknown(streams: SignedStreams) -> None:
+def test_the_stream_itself_distinguishes_erased_from_unknown(streams: SignedStreams) -> None:
     alice = b.mutation("alice")
     stream = streams.names.openings(alice.entry.index)
 
@@ -159,7 +159,7 @@ def test_the_stream_itself_tells_erased_from_unknown(streams: SignedStreams) -> 
     assert read() is Missing.ERASED
 
 
-def test_waiters_are_told_of_the_first_record_of_their_item() -> None:
+def test_waiters_get_the_first_record_of_their_item() -> None:
     waiters = Waiters()
     made = b.mutation("alice")
     future = waiters.register(made.encode())

@@ -45,7 +45,7 @@ KINDS = [kind for kind in sorted(set(all_kinds()), key=str) if not issubclass(ki
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_no_error_of_the_inside_is_told(kind: type[KtError]) -> None:
+def test_no_error_of_the_inside_is_shown(kind: type[KtError]) -> None:
     error = kind.__new__(kind)
     Exception.__init__(error, INSIDE)
     # As their constructors would: each has some of these.
@@ -61,7 +61,7 @@ def test_no_error_of_the_inside_is_told(kind: type[KtError]) -> None:
     assert names_inside(problem.encode().decode()) == []
 
 
-def test_a_denied_right_is_told_without_its_stream() -> None:
+def test_a_denied_right_is_reported_without_its_stream() -> None:
     told = [
         problem_of(AccessDeniedError(INSIDE, stream, right)).detail
         for stream, right in [("kt_heads-people", "$r"), ("db1.inside", "$w"), ("$all", "$r"), ("", "")]
@@ -100,7 +100,9 @@ class Inside:
 @pytest.mark.parametrize(
     "error", [errors.UnavailableError, errors.MisfitError, AccessDeniedError, errors.StreamGoneError]
 )
-def test_whatever_the_log_says_nobody_is_told(error: type[KtError], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_the_log_answers_nobody_sees_it(
+    error: type[KtError], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(availability, "DEADLINE", 0.0)
     streams = SignedStreams()
     streams.put_user("alice")

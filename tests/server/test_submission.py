@@ -35,7 +35,7 @@ def test_a_receipt_names_the_mutation_and_its_event(streams: SignedStreams, runn
     assert opening.position < (event.position or 0)
 
 
-def test_whoever_waits_is_told_the_verdict_and_the_record(streams: SignedStreams, running: Front) -> None:
+def test_whoever_waits_gets_the_verdict_and_the_record(streams: SignedStreams, running: Front) -> None:
     made = b.mutation("bob")
     with streams.signing():
         answer = running.post("/v1/mutations", submission("bob", made, wait=30))

@@ -67,7 +67,7 @@ def test_every_changed_byte_of_an_event_is_found() -> None:
                 Patrol(with_event(log, stream, 0, changed), NAMES, ledger()).step()
 
 
-def test_records_that_say_they_come_later_are_not_passed_over() -> None:
+def test_records_that_claim_to_come_later_are_not_passed_over() -> None:
     log = published()[0]
     records = decode_records(data_of(log, NAMES.mutations)[0][1])[1]
     for first in (1, 47, 10**9):

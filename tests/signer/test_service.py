@@ -81,7 +81,7 @@ def waiting(metrics: SignerMetrics) -> list[str]:
     ],
     ids=["shared store", "full disk"],
 )
-def test_a_signer_that_cannot_start_tells_a_full_disk_from_a_store_that_is_away(
+def test_a_signer_that_cannot_start_distinguishes_a_full_disk_from_a_store_that_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: UnavailableError, named: list[str]
 ) -> None:
     stop, pages = threading.Event(), list[SignerMetrics]()
@@ -103,7 +103,7 @@ def test_a_signer_that_cannot_start_tells_a_full_disk_from_a_store_that_is_away(
     assert waiting(pages[0]) == named
 
 
-def test_a_running_signer_says_what_it_waits_for_until_it_works_again() -> None:
+def test_a_running_signer_reports_what_it_waits_for_until_it_works_again() -> None:
     streams = SharedStreams()
     streams.put_user("alice")
     streams.epoch()

@@ -25,19 +25,19 @@ def main() -> int:
     for kind in options.kind:
         with tempfile.TemporaryDirectory(prefix="kt-bounds-", dir=options.data) as directory:
             items = max(1, options.items // ONE_OF.get(kind, 1))
-            results.append(measure(Path(directory), kind, items, say, options.seconds))
-            say(row(results[-1]))
+            results.append(measure(Path(directory), kind, items, report, options.seconds))
+            report(row(results[-1]))
     print("| items | in one epoch | queue | signer | node | log of mutations | seconds |")
     print("|---|---|---|---|---|---|---|")
     for result in results:
         print(row(result))
     broken = [f"{result.kind}: {breach}" for result in results for breach in breaches(result)]
     for breach in broken:
-        say(breach)
+        report(breach)
     return 1 if broken else 0
 
 
-def say(text: str) -> None:
+def report(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 

@@ -94,7 +94,7 @@ class Node:
         if known is None:
             return set()
         # The log says who is alive.
-        last = dict(_ALIVE.findall(self._said()))
+        last = dict(_ALIVE.findall(self._output()))
         alive = {address.decode() for address, state in last.items() if state == b"UP"}
         return {self.address} | (known & alive)
 
@@ -102,13 +102,13 @@ class Node:
         """Raise ``CassandraError``, with the end of the log, if the process ended by itself."""
         process = self._process
         if process is not None and process.poll() is not None:
-            lines = self._said().decode(errors="replace").splitlines()[-_QUOTED:]
+            lines = self._output().decode(errors="replace").splitlines()[-_QUOTED:]
             raise CassandraError(
                 f"the Cassandra node {self.address} ended with exit code {process.returncode}; "
                 f"the end of its log, {self.log}:\n" + "\n".join(lines)
             )
 
-    def _said(self) -> bytes:
+    def _output(self) -> bytes:
         with self.log.open("rb") as log:
             log.seek(self._log_start)
             return log.read()

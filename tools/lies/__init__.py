@@ -13,5 +13,5 @@ set-up without the lie, has to pass.
     stage       the environment of a lie: a directory, a user, commands and processes
     registry    the definition of a lie, and the list of all lies
     running     runs lies and their controls
-    told/       the lies, a few lines each
+    catalogue/  the lies, a few lines each
 """

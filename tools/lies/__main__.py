@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
+from tools.lies.catalogue import load
 from tools.lies.registry import SCENES, Lie, Scene, table
 from tools.lies.running import Verdict, run
-from tools.lies.told import load
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -55,7 +55,8 @@ def _line(verdict: Verdict) -> str:
     command = "" if one is None else f"  told to {one.command}"
     seen = "nothing" if verdict.code is None else verdict.code
     line = f"{verdict.word:<14} {verdict.name}{command}  expected {verdict.expected}, saw {seen}"
-    return f"{line}  {verdict.problem or verdict.said.splitlines()[0] if verdict.said else verdict.problem}"
+    reason = verdict.problem or verdict.message.partition("\n")[0]
+    return f"{line}  {reason}"
 
 
 def _document(verdict: Verdict) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def _document(verdict: Verdict) -> dict[str, Any]:
         "command": None if verdict.lie is None else verdict.lie.command,
         "expected": verdict.expected,
         "seen": verdict.code,
-        "said": verdict.said,
+        "message": verdict.message,
         "caught": verdict.passed,
         "problem": verdict.problem,
         "seconds": round(verdict.seconds, 2),

@@ -32,7 +32,7 @@ class Ran:
     seconds: float = 0.0
 
     @property
-    def said(self) -> str:
+    def message(self) -> str:
         """The first error message; without one, the last line."""
         lines = [line for line in self.err.splitlines() if line.startswith("✗ ")]
         return lines[0].removeprefix("✗ ") if lines else (self.out + self.err).strip().rpartition("\n")[2]
@@ -67,14 +67,14 @@ class Process:
         )
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        self._out = _Said(self._process.stdout)
-        self._err = _Said(self._process.stderr)
+        self._out = _Output(self._process.stdout)
+        self._err = _Output(self._process.stderr)
 
     @property
     def spoken(self) -> str:
         return self._out.text + self._err.text
 
-    def says(self, text: str, seconds: float = PATIENCE) -> str:
+    def wait_for_line(self, text: str, seconds: float = PATIENCE) -> str:
         """Wait for a line that contains ``text``, and return the line."""
         end = time.monotonic() + seconds
         while True:
@@ -120,7 +120,7 @@ class Process:
         return True
 
 
-class _Said:
+class _Output:
     """Collects the output of a pipe until its end. ``text`` is the output so far."""
 
     def __init__(self, pipe: IO[bytes]) -> None:

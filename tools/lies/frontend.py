@@ -87,9 +87,9 @@ class FrontEnd:
     def rewrite_lookup(self, change: Callable[[LookupAnswer], LookupAnswer]) -> None:
         """Apply ``change`` to each true answer to a lookup."""
 
-        def rewritten(_: Json, told: Json) -> Json:
-            answer = change(LookupAnswer.decode(answers.binary(told["answer"])))
-            return {**told, "answer": answers.text(answer.encode())}
+        def rewritten(_: Json, received: Json) -> Json:
+            answer = change(LookupAnswer.decode(answers.binary(received["answer"])))
+            return {**received, "answer": answers.text(answer.encode())}
 
         self.rewrite["/v1/lookup"] = rewritten
 
@@ -107,10 +107,10 @@ class FrontEnd:
         try:
             with self._lock:
                 asked = json.loads(body) if body else {}
-                told = self._answer(handler.path, asked)
+                received = self._answer(handler.path, asked)
                 rewrite = self.rewrite.get(path)
-                told = told if rewrite is None else rewrite(asked, told)
-            send(handler, 200, json.dumps(told).encode(), "application/json")
+                received = received if rewrite is None else rewrite(asked, received)
+            send(handler, 200, json.dumps(received).encode(), "application/json")
         except RefusalError as error:
             problem = {"type": "about:blank", "title": error.reason, "status": error.status}
             problem |= {"reason": error.reason, "detail": error.detail}

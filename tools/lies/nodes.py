@@ -56,8 +56,8 @@ class Log:
             self._append(stream, OPENING, [Opening(entry_hash, opening, profile).encode()])
         for kind, data in (universe.events if events is None else events)[self._count(names.queue) :]:
             self._append(names.queue, kind, [data])
-        told = universe.record_events if records is None else records
-        self._append(names.mutations, RECORDS, told[self._count(names.mutations) :])
+        found = universe.record_events if records is None else records
+        self._append(names.mutations, RECORDS, found[self._count(names.mutations) :])
         signed = [one.event.encode() for one in universe.epochs] if heads is None else heads
         self._append(names.heads, MAP_HEAD, signed[self._count(names.heads) :])
 
@@ -84,8 +84,8 @@ def running_logs(base: Path) -> Iterator[tuple[Log, Log]]:
         for name in ("one", "other"):
             node = Process(["node", "--data", name, "--listen", "127.0.0.1:0"], environment, base)
             stack.callback(node.stop)
-            told = node.says("listening on esdb://")
-            log = Log(told.partition("esdb://")[2].partition("?")[0])
+            line = node.wait_for_line("listening on esdb://")
+            log = Log(line.partition("esdb://")[2].partition("?")[0])
             stack.callback(log.close)
             logs.append(log)
         yield logs[0], logs[1]

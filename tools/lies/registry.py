@@ -40,7 +40,7 @@ class Lie:
     command: str
     when: str
     code: int
-    says: str
+    message: str
     case: str
 
 
@@ -64,12 +64,12 @@ SCENES: list[Scene] = []
 
 
 def lie(
-    name: str, teller: str, command: str, code: int, says: str, when: str = ONCE, case: str = "lie"
+    name: str, teller: str, command: str, code: int, message: str, when: str = ONCE, case: str = "lie"
 ) -> Lie:
-    return Lie(name, teller, command, when, code, says, case)
+    return Lie(name, teller, command, when, code, message, case)
 
 
-def told(*lies: Lie, also: str, control: int = 0) -> Callable[[Telling], Telling]:
+def scene(*lies: Lie, also: str, control: int = 0) -> Callable[[Telling], Telling]:
     """Register a function that tells ``lies``. It gets the ``case`` of the lie to tell."""
 
     def register(tell: Telling) -> Telling:
@@ -86,7 +86,7 @@ def table() -> list[str]:
     for scene in SCENES:
         rows += [
             f"| `{one.name}` | {one.teller} | `{one.command}` | {one.when} | {one.code} "
-            f"| {one.says} | `{scene.also}` |"
+            f"| {one.message} | `{scene.also}` |"
             for one in scene.lies
         ]
     return rows

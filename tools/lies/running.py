@@ -22,7 +22,7 @@ class Verdict:
     scene: Scene
     lie: Lie | None
     code: int | None
-    said: str
+    message: str
     problem: str
     seconds: float
 
@@ -53,14 +53,14 @@ def run(scenes: Sequence[tuple[Scene, Lie | None]], jobs: int) -> Iterator[Verdi
         ThreadPoolExecutor(jobs) as pool,
     ):
         waiting = [
-            pool.submit(_tell, scene, one, Path(base) / f"d{number}", logs)
+            pool.submit(_run, scene, one, Path(base) / f"d{number}", logs)
             for number, (scene, one) in enumerate(scenes)
         ]
         for done in as_completed(waiting):
             yield done.result()
 
 
-def _tell(scene: Scene, one: Lie | None, base: Path, logs: tuple[Log, Log]) -> Verdict:
+def _run(scene: Scene, one: Lie | None, base: Path, logs: tuple[Log, Log]) -> Verdict:
     began = time.monotonic()
     ran: Ran | None = None
     try:
@@ -72,8 +72,8 @@ def _tell(scene: Scene, one: Lie | None, base: Path, logs: tuple[Log, Log]) -> V
     except Exception as error:  # a fault of the harness fails only this lie
         problem = f"the harness: {type(error).__name__}: {error}"
     spent = time.monotonic() - began
-    said = "" if ran is None else ran.said
-    return Verdict(scene, one, None if ran is None else ran.code, said, problem, spent)
+    message = "" if ran is None else ran.message
+    return Verdict(scene, one, None if ran is None else ran.code, message, problem, spent)
 
 
 def _problem(scene: Scene, one: Lie | None, ran: Ran) -> str:
@@ -82,7 +82,7 @@ def _problem(scene: Scene, one: Lie | None, ran: Ran) -> str:
     if ran.is_broken:
         return f"it broke: {ran.err[-2000:]}"
     if ran.code != expected:
-        return f"it ended with {ran.code}, not with {expected}: {ran.said}"
-    if one is not None and one.says not in " ".join((ran.err + ran.out).split()):
-        return f"it did not say {one.says!r}: {ran.said}"
+        return f"it ended with {ran.code}, not with {expected}: {ran.message}"
+    if one is not None and one.message not in " ".join((ran.err + ran.out).split()):
+        return f"it did not say {one.message!r}: {ran.message}"
     return ""

@@ -19,21 +19,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="of every draw; default a random one, printed first")
     options = parser.parse_args()
     seed = secrets.randbits(32) if options.seed is None else options.seed
-    say(f"seed {seed}")
+    report(f"seed {seed}")
     base = Path(tempfile.mkdtemp(prefix="kt-node-torture-"))
-    torture = Torture(base, seed, options.rounds, say)
+    torture = Torture(base, seed, options.rounds, report)
     try:
         torture.run()
     except Exception as error:
-        say(f"FAILED with seed {seed}: {error}")
-        say(f"{torture.result}; data are kept in {base}")
+        report(f"FAILED with seed {seed}: {error}")
+        report(f"{torture.result}; data are kept in {base}")
         return 1
-    say(str(torture.result))
+    report(str(torture.result))
     shutil.rmtree(base)
     return 0
 
 
-def say(line: str) -> None:
+def report(line: str) -> None:
     print(line, flush=True)
 
 

@@ -50,7 +50,7 @@ class Torture:
     base: Path
     seed: int
     rounds: int
-    say: Callable[[str], None]
+    report: Callable[[str], None]
     result: Result = field(default_factory=Result)
 
     def run(self) -> None:
@@ -71,7 +71,7 @@ class Torture:
             for number in range(self.rounds):
                 self._round(node, random, writers, clients)
                 if (number + 1) % 20 == 0:
-                    self.say(f"{number + 1} rounds")
+                    self.report(f"{number + 1} rounds")
             self._settle(node, writers, followers, consumers)
             assert node.stop() == 0
         self._check_data()

@@ -26,32 +26,32 @@ def main() -> int:
     arguments = parser.parse_args()
     seed = secrets.randbits(32) if arguments.seed is None else arguments.seed
     options = Options(arguments.rounds, seed, arguments.seconds, arguments.frozen)
-    say(f"seed {seed}")
+    report(f"seed {seed}")
     base = arguments.data or Path(tempfile.mkdtemp(prefix="kt-torture-"))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    torture = Torture(options, base, say)
+    torture = Torture(options, base, report)
     try:
         torture.run()
     except BaseException as error:
         summary(torture)
-        say(f"FAILED with seed {seed}: {type(error).__name__}: {error}")
-        say(f"data and logs are kept in {base}")
+        report(f"FAILED with seed {seed}: {type(error).__name__}: {error}")
+        report(f"data and logs are kept in {base}")
         if isinstance(error, Exception):
             return 1
         raise
     summary(torture)
     if arguments.data is None:
         shutil.rmtree(base)
-    say(f"clean, seed {seed}")
+    report(f"clean, seed {seed}")
     return 0
 
 
 def summary(torture: Torture) -> None:
     for line in torture.result.lines():
-        say(line)
+        report(line)
 
 
-def say(line: str) -> None:
+def report(line: str) -> None:
     print(line, flush=True)
 
 

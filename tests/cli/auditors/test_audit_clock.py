@@ -62,7 +62,7 @@ def test_the_command_accepts_gaps_that_are_allowed(command: Command) -> None:
     assert isinstance(command.run()[0], CannotTellError)
 
 
-def test_the_command_says_as_of_when_if_nothing_is_new(command: Command, tmp_path: Path) -> None:
+def test_the_command_reports_as_of_when_if_nothing_is_new(command: Command, tmp_path: Path) -> None:
     command.log = timed(0, 1_000).log
     assert command.run("--data", str(tmp_path))[0] is None
     error, said = command.run("--data", str(tmp_path), as_json=False)

@@ -299,7 +299,7 @@ class TestChanges:
         changes.submit(made)
         assert [signed.config.max_interval for signed in changes.chain()] == [60_000, 70_000]
 
-    def test_a_lost_race_is_told(self) -> None:
+    def test_a_lost_race_is_reported(self) -> None:
         log = new_log()
         changes = self.changes(log)
         first = changes.chain()[0].config

@@ -65,7 +65,7 @@ def test_it_refuses_the_store_of_another_directory(
         init(other, catch=False)
 
 
-def test_without_a_shared_store_it_says_what_to_add(folder: Path) -> None:
+def test_without_a_shared_store_it_names_what_to_add(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"kt\.toml names no shared store: add \[store\] with shared = "):
         init(folder, catch=False)
 

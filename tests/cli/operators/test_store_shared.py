@@ -102,7 +102,7 @@ def test_a_store_that_was_pruned_is_not_rebuilt_and_stays_as_it_is(operator: Ope
     ("keep", "mend"),
     [("10", "run `kt store rebuild`, which fills it"), ("1", "it was pruned, and is not filled in place")],
 )
-def test_a_check_says_how_rows_come_back(operator: Operator, keep: str, mend: str) -> None:
+def test_a_check_explains_how_rows_come_back(operator: Operator, keep: str, mend: str) -> None:
     operator.epochs(2)
     assert operator.store("prune", "--keep", keep)[0] is None
     key = max(operator.rows["entries"])
@@ -113,7 +113,7 @@ def test_a_check_says_how_rows_come_back(operator: Operator, keep: str, mend: st
     assert len(document["problems"]) == 1
 
 
-def test_a_prune_without_its_lists_says_so_and_ends_with_4(operator: Operator) -> None:
+def test_a_prune_without_its_lists_reports_it_and_ends_with_4(operator: Operator) -> None:
     operator.epochs(3)
     for key in operator.rows["replaced"]:
         operator.streams.replicas.write([("replaced", key, None)])

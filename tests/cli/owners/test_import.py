@@ -45,7 +45,7 @@ class TestImport:
             document = kt("import", kind, str(kt.home / name))[1]
             assert (document["published"], document["unchanged"]) == (0, 1)
 
-    def test_it_replaces_where_it_says_so(self, kt: Kt) -> None:
+    def test_it_replaces_where_it_announces_it(self, kt: Kt) -> None:
         kt("import", "openpgp", self.write(kt, "r1.asc"))
         signers = self.write(kt, "r1_signers")
         code, document, err = kt("import", "--dry-run", "--replace", "ssh", signers)

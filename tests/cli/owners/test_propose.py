@@ -104,7 +104,7 @@ class TestPropose:
             client_of(directory, handler=handle).publish(ALICE, PROFILE, [KEY], retries=3)
         assert refused.value.reason == "unknown-keys"
 
-    def test_a_difference_says_what_is_added_kept_and_removed(self) -> None:
+    def test_a_difference_shows_what_is_added_kept_and_removed(self) -> None:
         assert Difference.between("ab", "bc") == Difference(("c",), ("b",), ("a",))
 
 

@@ -97,7 +97,7 @@ class TestPut:
         assert (code, document["signed"]["signed_by"]) == (0, ids(LAPTOP))
         assert "(laptop)" in err
 
-    def test_without_such_a_key_it_says_which_are_needed(self, kt: Kt, directory: Directory) -> None:
+    def test_without_such_a_key_it_names_those_that_are_needed(self, kt: Kt, directory: Directory) -> None:
         made = b.next_mutation("alice", standing(directory), keys=[PHONE], signed_by=[KEY, PHONE])
         assert directory.put(made, b.opening("alice", 2), b.profile("alice", 2)).succeeded
         directory.advance()

@@ -241,13 +241,15 @@ class TestProof:
         assert verify(tmp_path, new).code == 0
         assert store.recall(KIND, b.index("bob")) is not None
 
-    def test_a_file_without_its_profile_says_so(self, tmp_path: Path, directory: Directory) -> None:
+    def test_a_file_without_its_profile_is_reported_as_such(
+        self, tmp_path: Path, directory: Directory
+    ) -> None:
         proof = replace(client_of(directory).lookup(ALICE).proof, profile=None)
         ran = verify(tmp_path, proof.encode())
         assert ran.code == 4
         assert "the profile is not in the file" in ran.err
 
-    def test_a_file_that_was_not_fresh_cannot_be_told(self, tmp_path: Path, directory: Directory) -> None:
+    def test_a_file_that_was_not_fresh_is_undecided(self, tmp_path: Path, directory: Directory) -> None:
         proof = client_of(directory).lookup(ALICE).proof
         assert verify(tmp_path, replace(proof, at=proof.at + 10**8).encode()).code == 7
 
@@ -318,7 +320,7 @@ class TestChanges:
         assert lines[0].endswith("published since then")
         assert lines[1].startswith("version 1 since epoch 2")
 
-    def test_of_a_past_epoch_nothing_is_said(self, directory: Directory) -> None:
+    def test_of_a_past_epoch_nothing_is_reported(self, directory: Directory) -> None:
         store = MemoryStateStore()
         self.changes(directory, store)
         assert self.changes(directory, store, 1) is None

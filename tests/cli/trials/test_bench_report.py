@@ -23,7 +23,7 @@ def test_rates_have_a_least_and_all_else_a_most(unit: str, limit: float | None, 
     assert Row.of("x", unit, [5], limit).kept is kept
 
 
-def test_reports_say_what_was_measured() -> None:
+def test_reports_name_what_was_measured() -> None:
     rows = [Row.of("x", "updates/s", [5], 6), Row.of("y", "MB", [5])]
     document = json.loads(json.dumps(report("map", rows)))
     assert document["bench"] == "map"

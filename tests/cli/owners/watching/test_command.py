@@ -51,7 +51,7 @@ class TestCommand:
         assert (proof.label, proof.answer.mutation) == (ALICE, standing(directory))
         assert Path(alarm["proof"]).stat().st_mode & 0o777 == 0o600
 
-    def test_a_foreign_version_that_stands_is_told_by_each_watch(
+    def test_a_foreign_version_that_stands_is_reported_by_each_watch(
         self, kt: Kt, directory: Directory, webhook: Webhook
     ) -> None:
         kt("watch", "--once", ALICE)
@@ -145,7 +145,7 @@ class TestCommand:
         (alarm,) = json.loads(ran.out)["alarms"]
         assert (ran.code, alarm["kind"], alarm["evidence"]) == (4, "verification-failed", None)
 
-    def test_a_stale_directory_cannot_tell(self, kt: Kt, directory: Directory) -> None:
+    def test_a_stale_directory_is_undecided(self, kt: Kt, directory: Directory) -> None:
         kt("watch", "--once", ALICE)
         type_now = directory.now + 10_000_000
         directory_now = type(directory).now

@@ -119,7 +119,7 @@ class TestHooks:
         assert [one and one["sentence"] for one in tried] == [*map(str, range(50, 150)), "50"]
         assert set(lines) == {"the command /bin/false ended with 1"}
 
-    def test_a_hook_that_comes_later_is_told_of_what_still_stands(
+    def test_a_hook_that_comes_later_is_called_for_what_still_stands(
         self, kt: Kt, directory: Directory, webhook: Webhook
     ) -> None:
         injected(directory)
@@ -190,7 +190,7 @@ class TestHooks:
         server.server_close()
         assert line.startswith("the webhook")
 
-    def test_a_desktop_without_notifications_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_desktop_without_notifications_is_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", "/nonexistent")
         (line,) = Hooks(desktop=True).run({"label": ALICE, "sentence": "x"}, ["desktop"]).values()
         assert "notify-send is not installed" in line

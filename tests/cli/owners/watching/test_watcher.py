@@ -68,7 +68,7 @@ class TestEveryEpoch:
         assert watched.progress() == WatchProgress(4, standing(directory).entry_hash)
         assert watched.look() == []
 
-    def test_a_change_is_told_once_with_its_epoch(self, directory: Directory) -> None:
+    def test_a_change_is_reported_once_with_its_epoch(self, directory: Directory) -> None:
         watched = Watched(directory, mine_of(ALICE_KEY))
         watched.look()
         follow(directory, ALICE_KEY, STRANGER)
@@ -108,7 +108,7 @@ class TestEveryEpoch:
         del directory.private[standing(directory).entry_hash]
         assert [one.mine for one in Watched(directory, mine_of(ALICE_KEY)).look()] == [True, False]
 
-    def test_an_unauthorized_version_in_the_history_is_told_at_the_first_watch(
+    def test_an_unauthorized_version_in_the_history_is_reported_at_the_first_watch(
         self, directory: Directory
     ) -> None:
         injected = b.next_mutation("alice", standing(directory), keys=[STRANGER])

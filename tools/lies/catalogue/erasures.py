@@ -9,17 +9,17 @@ from kt_es.formats.queue import Record, Verdict
 from tools.lies import answers, people
 from tools.lies.commands import Ran
 from tools.lies.people import label
-from tools.lies.registry import BY_FRONT_END, BY_SIGNER, Lie, lie, told
+from tools.lies.registry import BY_FRONT_END, BY_SIGNER, Lie, lie, scene
 from tools.lies.stage import Stage
 
 ALICE = label("alice")
 
 
-def _erased(name: str, teller: str = BY_FRONT_END, says: str = "opening: ") -> Lie:
-    return lie(name, teller, "kt get", 4, says, case=name)
+def _erased(name: str, teller: str = BY_FRONT_END, message: str = "opening: ") -> Lie:
+    return lie(name, teller, "kt get", 4, message, case=name)
 
 
-@told(
+@scene(
     _erased("profile-withheld"),
     _erased("erasure-record-forged"),
     _erased("erasure-of-another-entry"),
@@ -73,7 +73,7 @@ def erasure(stage: Stage, case: str | None) -> Ran:
     return stage.user(front_end).kt("get", ALICE)
 
 
-@told(
+@scene(
     lie("proof-file-without-its-profile", "anybody", "kt verify", 4, "profile", case="profile"),
     lie("proof-file-of-a-withheld-profile", "anybody", "kt verify", 4, "opening: ", case="opening"),
     lie("proof-file-for-another-label", "anybody", "kt verify", 4, "vrf: ", case="label"),

@@ -68,7 +68,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             "--http", "127.0.0.1:0",
         )  # fmt: skip
         stack.callback(node.stop)
-        address = json.loads(node.says('"serving metrics"'))["address"]
+        address = json.loads(node.wait_for_line('"serving metrics"'))["address"]
         where["node"] = f"http://{address}/metrics"
         someone = Stranger(folder / "someone")
         (folder / "id.raw").write_bytes(b"some key")
@@ -85,7 +85,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             yield read()
 
 
-def test_every_figure_that_is_asked_for_is_shown(pages: dict[str, str]) -> None:
+def test_every_metric_of_the_dashboard_and_the_alerts_exists(pages: dict[str, str]) -> None:
     assert pages.keys() == {"signer", "monitor", "frontend", "node"}
     shown = set().union(*(names(page) for page in pages.values()))
     asked = {name for expression in expressions() for name in NAME.findall(expression)}

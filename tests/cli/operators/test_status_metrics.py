@@ -47,7 +47,7 @@ def signer_page() -> dict[str, Any]:
     return of_signer(page(metrics.registry))
 
 
-def test_what_the_signer_tells() -> None:
+def test_metrics_of_the_signer() -> None:
     signer = signer_page()
     assert not missing(signer, "uptime")
     assert signer["active"]
@@ -57,7 +57,7 @@ def test_what_the_signer_tells() -> None:
     assert signer["verdicts"] == {"accepted": 4, "epoch": 1}
 
 
-def test_what_the_monitor_tells() -> None:
+def test_metrics_of_the_monitor() -> None:
     metrics = MonitorMetrics(lambda: START, lambda: 0.0)
     metrics.record(Verdict.STALE)
     metrics.published(2, 7, START)
@@ -68,7 +68,7 @@ def test_what_the_monitor_tells() -> None:
     assert monitor["lag"] == {"heads": 2, "records": 7, "seconds": 0}
 
 
-def test_what_the_front_end_tells() -> None:
+def test_metrics_of_the_front_end() -> None:
     backlog = Backlog(MemoryLog, StreamNames("people"), 200_000, lambda: 0)
     metrics = Metrics(lambda: START + 1500, backlog, lambda _: False)
     metrics.committed(4, START)
@@ -90,12 +90,12 @@ def test_a_page_is_that_of_the_process_or_none() -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "a b c d", "<html>"])
-def test_what_is_no_page_has_no_figures(text: str) -> None:
+def test_what_is_no_page_has_no_metrics(text: str) -> None:
     with pytest.raises((ValueError, KeyError, IndexError)):
         ScrapedMetrics(text)
 
 
-def test_people_are_told_what_is_not_known() -> None:
+def test_people_read_what_is_not_known() -> None:
     document = {
         **dict.fromkeys(
             ("head", "head_age", "queue_waiting", "rights", "promised", "monitor", "frontend", "restarts")

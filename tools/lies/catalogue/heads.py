@@ -6,7 +6,7 @@ from typing import Any
 
 from tools.lies.commands import Ran
 from tools.lies.people import STRANGER, seed
-from tools.lies.registry import BY_SIGNER, Lie, lie, told
+from tools.lies.registry import BY_SIGNER, Lie, lie, scene
 from tools.lies.stage import Stage
 
 FIELDS: dict[str, Any] = {
@@ -23,14 +23,14 @@ FIELDS: dict[str, Any] = {
 
 
 def _field(name: str) -> Lie:
-    says = "covers 9 records" if name == "log_size" else f"{name} is "
-    return lie(f"head-{name.replace('_', '-')}", BY_SIGNER, "kt audit", 4, says, case=name)
+    message = "covers 9 records" if name == "log_size" else f"{name} is "
+    return lie(f"head-{name.replace('_', '-')}", BY_SIGNER, "kt audit", 4, message, case=name)
 
 
 _KEY = "is not signed by the directory's key"
 
 
-@told(
+@scene(
     *map(_field, FIELDS),
     lie("head-signature", BY_SIGNER, "kt audit", 4, _KEY, case="key"),
     lie("heads-checkpoint-key", BY_SIGNER, "kt audit", 4, "checkpoint", case="heads_key"),

@@ -15,7 +15,7 @@ from tools.lies import answers, people
 from tools.lies.commands import Ran
 from tools.lies.frontend import RefusalError
 from tools.lies.people import label
-from tools.lies.registry import BY_FRONT_END, BY_SIGNER, LATER, Lie, lie, told
+from tools.lies.registry import BY_FRONT_END, BY_SIGNER, LATER, Lie, lie, scene
 from tools.lies.stage import Stage
 
 ALICE = label("alice")
@@ -31,7 +31,7 @@ def _drips(name: str) -> Lie:
     return lie(name, BY_FRONT_END, "kt get --timeout", 7, "timed out", case=name)
 
 
-@told(
+@scene(
     _drips("headers-that-never-end"),
     _drips("informational-answers-that-never-end"),
     _drips("body-that-never-ends"),
@@ -77,7 +77,7 @@ def _missed(ran: Ran, why: str) -> Ran:
     return replace(ran, code=-1, err=f"✗ {why}\n{ran.err}")
 
 
-@told(
+@scene(
     lie("history-of-60-megabytes", BY_FRONT_END, "kt history", 1, "answer to /v1/history", case="history"),
     lie("lookup-of-60-megabytes", BY_FRONT_END, "kt get", 1, "is larger than", case="lookup"),
     lie("deep-json", BY_FRONT_END, "kt get", 1, "answer to /v1/lookup", case="deep"),
@@ -107,7 +107,7 @@ def large(stage: Stage, case: str | None) -> Ran:
     return _missed(ran, f"it took {ran.memory} MiB") if ran.memory > MEMORY else ran
 
 
-@told(
+@scene(
     lie("escapes-in-a-key-name", "another user", "kt get", 0, r"\x1b", case="name"),
     lie("escapes-in-a-comment", "another user", "kt get", 0, r"\x1b", case="comment"),
     lie("escapes-in-a-refusal", BY_FRONT_END, "kt get", 1, "?", case="refusal"),
@@ -128,12 +128,12 @@ def terminal(stage: Stage, case: str | None) -> Ran:
 
         front_end.rewrite["/v1/lookup"] = refused
     ran = stage.user(front_end).kt("get", ALICE)
-    said = ran.out + ran.err
-    harmful = "\x1b" in said or "\x07" in said or "\n✓ verified" in said
+    message = ran.out + ran.err
+    harmful = "\x1b" in message or "\x07" in message or "\n✓ verified" in message
     return _missed(ran, "the terminal was written to") if harmful else ran
 
 
-@told(
+@scene(
     lie("full-disk-while-a-lie-is-proven", BY_SIGNER, "kt get", 5, "BEGIN KT-ES EVIDENCE", LATER, "disk"),
     lie(
         "printed-evidence", BY_SIGNER, "kt verify", 5, "the directory signed two different", LATER, "printed"
@@ -167,7 +167,7 @@ def _no_file_grows() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
-@told(
+@scene(
     lie("password-in-an-address", "whoever reads along", "kt get", 7, "does not answer", case="outage"),
     lie("password-in-evidence", "whoever reads along", "kt get", 5, "evidence is in", LATER, "fork"),
     also="tests/process/test_files.py",
@@ -194,7 +194,7 @@ def passwords(stage: Stage, case: str | None) -> Ran:
     return _missed(ran, "the password was shown or kept") if shown else ran
 
 
-@told(
+@scene(
     lie(
         "link-planted-where-a-key-is-saved", "another user", "kt get --save", 2, "did not write", case="link"
     ),

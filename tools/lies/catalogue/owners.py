@@ -11,7 +11,7 @@ from tools.lies.answers import Json
 from tools.lies.commands import Ran, StageError
 from tools.lies.frontend import RefusalError
 from tools.lies.people import STRANGER, key, label, mutation
-from tools.lies.registry import BY_FRONT_END, BY_SIGNER, BY_THIEF, LATER, LIVE, Lie, lie, told
+from tools.lies.registry import BY_FRONT_END, BY_SIGNER, BY_THIEF, LATER, LIVE, Lie, lie, scene
 from tools.lies.stage import Stage
 from tools.lies.universe import Universe
 
@@ -29,7 +29,7 @@ def _plant(universe: Universe, made: Mutation, user: str = "alice", tag: str = "
     )
 
 
-@told(
+@scene(
     lie("key-added-by-a-thief", BY_THIEF, "kt watch", 6, _MINE, LATER, "thief"),
     lie("key-replaced-by-a-thief", BY_THIEF, "kt watch", 6, _MINE, LATER, "replaced"),
     lie("key-added-by-the-operator", BY_SIGNER, "kt watch", 6, _MINE, LATER, "operator"),
@@ -70,7 +70,7 @@ def watching(stage: Stage, case: str | None) -> Ran:
     return user.kt("watch", "--once", ALICE)
 
 
-@told(
+@scene(
     lie(
         "entry-for-one-epoch-in-the-past",
         BY_SIGNER,
@@ -97,7 +97,7 @@ def every_epoch(stage: Stage, case: str | None) -> Ran:
     return user.kt("history", "--every-epoch", ALICE)
 
 
-@told(
+@scene(
     lie("outage-of-one-label", BY_FRONT_END, "kt watch", 6, _MINE, LATER, "outage"),
     lie("refusal-of-one-label", BY_FRONT_END, "kt watch", 6, _MINE, LATER, "refusal"),
     also="tests/cli/owners/watching/test_command.py",
@@ -125,12 +125,12 @@ def one_label(stage: Stage, case: str | None) -> Ran:
     return user.kt("watch", "--once", "--timeout", "3", ALICE, BOB)
 
 
-@told(
+@scene(
     lie("thief-who-stays", BY_THIEF, "kt watch", 6, "still stands in", LATER, "stays"),
     lie("alarm-that-no-hook-took", BY_THIEF, "kt watch", 6, "not every hook took it", LATER, "hook"),
     also="tests/cli/owners/watching/test_hooks.py",
 )
-def told_before(stage: Stage, case: str | None) -> Ran:
+def reported_before(stage: Stage, case: str | None) -> Ran:
     """An earlier watch has already reported the alarm."""
     universe = stage.universe()
     universe.put("alice")
@@ -144,14 +144,14 @@ def told_before(stage: Stage, case: str | None) -> Ran:
     hook = "false" if case == "hook" else "true"
     first = user.kt("watch", "--once", "--on-alarm", hook, ALICE)
     if first.code != (6 if case else 0):
-        raise StageError(f"the first watch ended with {first.code}: {first.said}")
+        raise StageError(f"the first watch ended with {first.code}: {first.message}")
     if case != "stays":
         universe.put("alice", keys=[alice], by=[alice])
         universe.epoch()
     return user.kt("watch", "--once", "--on-alarm", "true", ALICE)
 
 
-@told(
+@scene(
     lie("answers-that-end-a-watch", BY_FRONT_END, "kt watch", 6, _MINE, LIVE),
     also="tests/cli/owners/watching/test_command.py",
 )
@@ -164,7 +164,7 @@ def unattended(stage: Stage, case: str | None) -> Ran:
     if case is None:
         return user.kt("watch", "--once", ALICE)
     process = user.start("watch", "--interval", "0.1", ALICE)
-    process.says("yours")
+    process.wait_for_line("yours")
 
     def broken(_: Json, __: Json) -> Json:
         return {"no": "answer"}
@@ -183,7 +183,7 @@ def unattended(stage: Stage, case: str | None) -> Ran:
     return process.end()
 
 
-@told(
+@scene(
     lie(
         "key-injected-before-a-put",
         BY_SIGNER,
@@ -222,11 +222,11 @@ def putting(stage: Stage, case: str | None) -> Ran:
     return user.kt("put", ALICE, "--key", "key", "--type", "raw", "--timeout", "5")
 
 
-def _range(name: str, says: str, code: int = 4) -> Lie:
-    return lie(name, BY_FRONT_END, "kt watch", code, says, LATER, name)
+def _range(name: str, message: str, code: int = 4) -> Lie:
+    return lie(name, BY_FRONT_END, "kt watch", code, message, LATER, name)
 
 
-@told(
+@scene(
     _range("range-leaves-an-epoch-out", "map head: "),
     _range("range-of-another-label", "vrf: "),
     _range("range-with-a-head-of-another-log", "map head: "),
@@ -265,18 +265,18 @@ def ranges(stage: Stage, case: str | None) -> Ran:
                 return replace(true, first=true.first + 1)
         return replace(true, epochs=tuple(epochs))
 
-    def told_range(_: Json, true: Json) -> Json:
+    def false_range(_: Json, true: Json) -> Json:
         answer = change(RangeAnswer.decode(answers.binary(true["answer"])))
         return {**true, "answer": answers.text(answer.encode())}
 
-    front_end.rewrite["/v1/range"] = told_range
+    front_end.rewrite["/v1/range"] = false_range
     ran = user.kt("watch", "--once", ALICE)
     if "/v1/range" not in front_end.asked:
         raise StageError("nobody asked for a range")
     return ran
 
 
-@told(
+@scene(
     lie("pages-that-never-end", BY_FRONT_END, "kt history", 4, "history: ", case="more"),
     lie("pages-that-repeat", BY_FRONT_END, "kt history", 4, "history: ", case="again"),
     also="tests/client/test_history.py",
@@ -290,10 +290,10 @@ def pages(stage: Stage, case: str | None) -> Ran:
     front_end = stage.front_end(universe)
     whole = answers.history(universe, {"label": ALICE})
 
-    def told_page(_: Json, true: Json) -> Json:
+    def false_page(_: Json, true: Json) -> Json:
         if case is None:
             return true
         return {"versions": [] if case == "more" else whole["versions"][:1], "more": True}
 
-    front_end.rewrite["/v1/history"] = told_page
+    front_end.rewrite["/v1/history"] = false_page
     return stage.user(front_end).kt("history", ALICE)

@@ -11,17 +11,17 @@ from tools.lies.answers import Json
 from tools.lies.commands import Ran
 from tools.lies.frontend import FrontEnd
 from tools.lies.people import STRANGER, label, mutation
-from tools.lies.registry import BY_FRONT_END, BY_SIGNER, Lie, lie, told
+from tools.lies.registry import BY_FRONT_END, BY_SIGNER, Lie, lie, scene
 from tools.lies.stage import Stage
 
 ALICE, BOB = label("alice"), label("bob")
 
 
-def _answer(name: str, says: str) -> Lie:
-    return lie(name, BY_FRONT_END, "kt get", 4, says, case=name)
+def _answer(name: str, message: str) -> Lie:
+    return lie(name, BY_FRONT_END, "kt get", 4, message, case=name)
 
 
-@told(
+@scene(
     _answer("profile-swapped", "commitment: does not open to the profile"),
     _answer("opening-of-another", "commitment: does not open to the profile"),
     _answer("vrf-proof-of-another-label", "vrf: "),
@@ -91,7 +91,7 @@ def _swap_profile(front_end: FrontEnd, profile: str | None) -> None:
     front_end.rewrite["/v1/lookup"] = swapped
 
 
-@told(
+@scene(
     lie("present-although-absent", BY_FRONT_END, "kt get", 4, "entry: is of another index", case="entry"),
     lie("absence-of-another-label", BY_FRONT_END, "kt get", 4, "vrf: ", case="vrf"),
     control=3,
@@ -111,7 +111,7 @@ def absence(stage: Stage, case: str | None) -> Ran:
     return stage.user(front_end).kt("get", label("carol"))
 
 
-@told(
+@scene(
     lie("past-epoch-swapped", BY_FRONT_END, "kt get --epoch", 4, "map head: is of epoch 2", case="epoch"),
     lie(
         "past-entry-swapped", BY_FRONT_END, "kt get --epoch", 4, "map: the proof does not lead", case="entry"
@@ -137,7 +137,7 @@ def past(stage: Stage, case: str | None) -> Ran:
     return stage.user(front_end).kt("get", ALICE, "--epoch", "1")
 
 
-@told(
+@scene(
     lie("head-by-another-key", BY_FRONT_END, "kt get", 4, "map head: is not signed", case="key"),
     lie("checkpoint-by-another-key", BY_FRONT_END, "kt get", 4, "checkpoint: no signature", case="heads_key"),
     lie("head-of-another-directory", BY_SIGNER, "kt get", 4, "map head: is for other", case="origin"),
@@ -164,11 +164,11 @@ def signed(stage: Stage, case: str | None) -> Ran:
     return stage.user(stage.front_end(universe)).kt("get", ALICE)
 
 
-def _history(name: str, says: str) -> Lie:
-    return lie(name, BY_FRONT_END, "kt history", 4, says, case=name)
+def _history(name: str, message: str) -> Lie:
+    return lie(name, BY_FRONT_END, "kt history", 4, message, case=name)
 
 
-@told(
+@scene(
     _history("newest-version-hidden", "history: "),
     _history("middle-version-hidden", "history: "),
     _history("first-version-hidden", "history: "),
@@ -209,7 +209,7 @@ def history(stage: Stage, case: str | None) -> Ran:
     return stage.user(front_end).kt("history", ALICE)
 
 
-@told(
+@scene(
     lie("unauthorized-version-in-the-past", BY_SIGNER, "kt history", 4, "signatures: version 2 is not"),
     also="tests/client/test_history.py",
 )

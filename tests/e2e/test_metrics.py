@@ -40,7 +40,7 @@ def status(directory: Up) -> tuple[str, ...]:
     return ("-c", str(directory.settings), "status", "--log", directory.log_uri)
 
 
-def test_status_shows_what_every_process_says(directory: Up, stranger: Stranger, tmp_path: Path) -> None:
+def test_status_shows_the_metrics_of_every_process(directory: Up, stranger: Stranger, tmp_path: Path) -> None:
     (tmp_path / "id.raw").write_bytes(b"some key")
     stranger.kt("keys", "generate")
     stranger.kt("put", "quiet.person@example.org", "--key", tmp_path / "id.raw", "--type", "raw")
@@ -81,7 +81,7 @@ def test_status_counts_restarts(directory: Up, stranger: Stranger) -> None:
     assert restarts() == before + 1
 
 
-def test_status_by_a_front_end_alone_says_what_it_cannot_know(directory: Up, stranger: Stranger) -> None:
+def test_status_by_a_front_end_alone_names_what_it_cannot_know(directory: Up, stranger: Stranger) -> None:
     document = stranger.kt("--json", "status").document
     assert (document["origin"], document["head"]["origin"]) == (ORIGIN, ORIGIN)
     assert document["promised"]["merge_delay"] == 5
@@ -116,8 +116,8 @@ def test_a_monitor_of_a_false_log_shows_its_alarm_and_ends_with_its_code(
     options = ("--log", directory.log_uri, "--metrics", ANY_PORT)
     monitor = Running(tmp_path / "monitor.log", "-c", settings, "monitor", *options)
     try:
-        url = json.loads(monitor.says('"metrics"'))["url"]
-        assert "must be" in json.loads(monitor.says('"alarm"'))["problem"]
+        url = json.loads(monitor.wait_for_line('"metrics"'))["url"]
+        assert "must be" in json.loads(monitor.wait_for_line('"alarm"'))["problem"]
         assert "kt_monitor_alarm 1.0" in httpx.get(url).text
         document = (
             Stranger(tmp_path / "home")

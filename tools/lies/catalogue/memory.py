@@ -6,7 +6,7 @@ from kt_es.formats.entries import Mutation
 from tools.lies import people
 from tools.lies.commands import Ran
 from tools.lies.people import STRANGER, label, mutation
-from tools.lies.registry import BY_SIGNER, LATER, Lie, lie, told
+from tools.lies.registry import BY_SIGNER, LATER, Lie, lie, scene
 from tools.lies.stage import Stage, User
 from tools.lies.universe import Universe
 
@@ -22,12 +22,12 @@ CHANGES = {
 
 def _lies(command: str) -> list[Lie]:
     return [
-        lie(f"{what}-{command}", BY_SIGNER, f"kt {command}", 5, says, LATER, what)
-        for what, says in CHANGES.items()
+        lie(f"{what}-{command}", BY_SIGNER, f"kt {command}", 5, message, LATER, what)
+        for what, message in CHANGES.items()
     ]
 
 
-def _tell(universe: Universe, what: str | None) -> None:
+def _lie(universe: Universe, what: str | None) -> None:
     """Tell the lie after two published versions. The signer makes a map that no replay accepts."""
     first = universe.mutations[universe.versions[people.index("alice")][0][1]]
     second = universe.current("alice")
@@ -65,57 +65,57 @@ def _before(stage: Stage) -> Universe:
     return universe
 
 
-@told(*_lies("get"), also="tests/client/test_memory.py")
+@scene(*_lies("get"), also="tests/client/test_memory.py")
 def get(stage: Stage, case: str | None) -> Ran:
     universe = _before(stage)
     user = stage.user(stage.front_end(universe))
     user.ok("get", ALICE)
-    _tell(universe, case)
+    _lie(universe, case)
     return user.kt("get", ALICE)
 
 
-@told(*_lies("history"), also="tests/client/test_memory.py")
+@scene(*_lies("history"), also="tests/client/test_memory.py")
 def history(stage: Stage, case: str | None) -> Ran:
     universe = _before(stage)
     user = stage.user(stage.front_end(universe))
     user.ok("history", ALICE)
-    _tell(universe, case)
-    _tell_versions(universe, case)
+    _lie(universe, case)
+    _lie_about_versions(universe, case)
     return user.kt("history", ALICE)
 
 
-@told(*_lies("watch"), also="tests/client/test_memory.py")
+@scene(*_lies("watch"), also="tests/client/test_memory.py")
 def watch(stage: Stage, case: str | None) -> Ran:
     universe = _before(stage)
     user = stage.user(stage.front_end(universe)).holds("alice")
     user.ok("watch", "--once", ALICE)
-    _tell(universe, case)
-    _tell_versions(universe, case)
+    _lie(universe, case)
+    _lie_about_versions(universe, case)
     return user.kt("watch", "--once", ALICE)
 
 
-def _tell_versions(universe: Universe, case: str | None) -> None:
+def _lie_about_versions(universe: Universe, case: str | None) -> None:
     """Make the history that the front end serves end with the version in the map."""
     index = people.index("alice")
-    told_ = universe.versions[index]
+    versions = universe.versions[index]
     current = universe.current("alice")
     match case:
         case "version-goes-back":
-            universe.versions[index] = told_[:1]
+            universe.versions[index] = versions[:1]
         case "version-becomes-another" | "version-follows-another":
             assert current is not None
-            universe.versions[index] = (*told_[: current.entry.version - 1], told_[-1])
+            universe.versions[index] = (*versions[: current.entry.version - 1], versions[-1])
         case "account-vanishes":
             universe.versions[index] = ()
 
 
-@told(*_lies("verify"), also="tests/client/test_memory.py")
+@scene(*_lies("verify"), also="tests/client/test_memory.py")
 def verify(stage: Stage, case: str | None) -> Ran:
     universe = _before(stage)
     front_end = stage.front_end(universe)
     user = stage.user(front_end)
     user.ok("get", ALICE)
-    _tell(universe, case)
+    _lie(universe, case)
     # For another user, who has not seen the account before, the proof verifies.
     other = stage.user(front_end, "newcomer")
     other.ok("get", ALICE, "--out", "proof", code=3 if case == "account-vanishes" else 0)

@@ -10,7 +10,7 @@ from tools.lies.answers import Json
 from tools.lies.commands import Ran
 from tools.lies.frontend import RefusalError
 from tools.lies.people import SIGNER, STRANGER, SUCCESSOR, key, label
-from tools.lies.registry import BY_FRONT_END, BY_SIGNER, LATER, Lie, lie, told
+from tools.lies.registry import BY_FRONT_END, BY_SIGNER, LATER, Lie, lie, scene
 from tools.lies.stage import NEW_VKEY, VKEY, Stage, User
 from tools.lies.universe import Universe
 
@@ -27,9 +27,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 
 
-def _to(command: str, what: str, code: int, says: str) -> Lie:
+def _to(command: str, what: str, code: int, message: str) -> Lie:
     teller = BY_FRONT_END if what.startswith("rollback") else BY_SIGNER
-    return lie(f"{what}-{command}", teller, f"kt {command}", code, says, LATER, f"{what} {command}")
+    return lie(f"{what}-{command}", teller, f"kt {command}", code, message, LATER, f"{what} {command}")
 
 
 _TWO = "the directory signed two different"
@@ -39,7 +39,7 @@ def _run(user: User, command: str) -> Ran:
     return user.kt(*COMMANDS[command])
 
 
-@told(
+@scene(
     *(_to(command, "rollback", 4, "rollback: ") for command in COMMANDS),
     *(_to(command, "fork", 5, _TWO) for command in COMMANDS),
     also="tests/client/test_heads.py",
@@ -66,7 +66,7 @@ _PROVEN = "That was proven before"
 _FOREIGN = "config: the chain of configs is not the one"
 
 
-@told(
+@scene(
     *(
         lie(f"convicted-and-honest-again-{command}", BY_SIGNER, f"kt {command}", 5, _PROVEN, LATER, command)
         for command in (*COMMANDS, "verify")
@@ -87,7 +87,7 @@ def convicted(stage: Stage, case: str | None) -> Ran:
     return user.kt("verify", "proof") if case == "verify" else _run(user, case or "get")
 
 
-@told(
+@scene(
     *(
         lie(
             f"another-directory-with-fewer-epochs-{command}",
@@ -146,7 +146,7 @@ def _somebody(user: User) -> User:
     return user.holds("alice")
 
 
-@told(
+@scene(
     lie("fork-that-is-longer", BY_SIGNER, "kt get", 5, _TWO, LATER, "longer"),
     lie("fork-of-an-earlier-epoch", BY_SIGNER, "kt get", 5, _TWO, LATER, "earlier"),
     lie("consistency-proof-forged", BY_FRONT_END, "kt get", 4, "consistency: ", LATER, "proof"),
@@ -173,7 +173,7 @@ def longer(stage: Stage, case: str | None) -> Ran:
     return user.kt("get", ALICE)
 
 
-@told(
+@scene(
     lie("evidence-shown-to-anybody", BY_SIGNER, "kt verify", 5, _TWO, LATER, "whole"),
     lie("evidence-forged", "anybody", "kt verify", 4, "evidence: ", case="forged"),
     also="tests/cli/people/test_verify.py",
@@ -204,7 +204,7 @@ def evidence(stage: Stage, case: str | None) -> Ran:
 _RETIRED = "is signed by a key that the directory has replaced since"
 
 
-@told(
+@scene(
     lie("retired-key-goes-on", BY_SIGNER, "kt get", 4, _RETIRED, case="pinned"),
     lie("retired-key-goes-on-after-first-use", BY_SIGNER, "kt get", 4, _RETIRED, LATER, "first use"),
     lie("retired-key-signs-the-checkpoint", BY_SIGNER, "kt get", 4, _RETIRED, case="checkpoint"),
@@ -234,7 +234,7 @@ def rotation(stage: Stage, case: str | None) -> Ran:
     return user.kt(*COMMANDS["checkpoint" if case == "heads" else "get"])
 
 
-@told(
+@scene(
     lie("another-key-of-the-same-origin", BY_FRONT_END, "kt get", 4, "config: ", LATER, "key"),
     lie("fork-after-a-first-use", BY_SIGNER, "kt get --vkey", 5, _TWO, LATER, "vkey"),
     lie("fork-for-a-successors-key", BY_SIGNER, "kt get --vkey", 5, _TWO, LATER, "successor"),
@@ -271,7 +271,7 @@ def one_state(stage: Stage, case: str | None) -> Ran:
     return user.kt("get", ALICE, *pinned)
 
 
-@told(
+@scene(
     lie("stale-head-get", BY_FRONT_END, "kt get", 7, "freshness: ", case="stale get"),
     lie("stale-head-checkpoint", BY_FRONT_END, "kt checkpoint", 7, "freshness: ", case="stale checkpoint"),
     lie("stale-head-epochs", BY_FRONT_END, "kt epochs", 7, "freshness: ", case="stale epochs"),
@@ -290,7 +290,7 @@ def clocks(stage: Stage, case: str | None) -> Ran:
     return _run(stage.user(stage.front_end(universe)), command)
 
 
-@told(
+@scene(
     lie(
         "head-that-is-not-in-the-log-checkpoint",
         BY_SIGNER,
@@ -318,7 +318,7 @@ def membership(stage: Stage, case: str | None) -> Ran:
     return _run(stage.user(front_end), case or "checkpoint")
 
 
-@told(
+@scene(
     lie("longer-silence-allowed-get", BY_SIGNER, "kt get", 0, "now promises a head every", LATER, "get"),
     lie("longer-silence-allowed-audit", BY_SIGNER, "kt audit", 0, "max_interval", case="audit"),
     also="tests/client/test_heads.py",

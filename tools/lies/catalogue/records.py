@@ -18,16 +18,16 @@ from kt_es.formats.queue import (
 )
 from tools.lies.commands import Ran
 from tools.lies.people import SIGNER, STRANGER, SUCCESSOR, key, mutation
-from tools.lies.registry import BY_LOG, BY_SIGNER, Lie, lie, told
+from tools.lies.registry import BY_LOG, BY_SIGNER, Lie, lie, scene
 from tools.lies.stage import NEW_VKEY, VKEY, Stage
 from tools.lies.universe import Universe
 
 
-def _verdict(case: str, said: str, must: str) -> Lie:
-    return lie(f"verdict-{case}", BY_SIGNER, "kt audit", 4, f"says {said}, must be {must}", case=case)
+def _verdict(case: str, found: str, must: str) -> Lie:
+    return lie(f"verdict-{case}", BY_SIGNER, "kt audit", 4, f"says {found}, must be {must}", case=case)
 
 
-@told(
+@scene(
     _verdict("unauthorized-accepted", "accepted", "unauthorized"),
     _verdict("stale-accepted", "accepted", "stale"),
     _verdict("authorized-refused", "unauthorized", "accepted"),
@@ -46,13 +46,13 @@ def verdicts(stage: Stage, case: str | None) -> Ran:
     first = universe.put("alice")
     universe.put("bob")
     universe.epoch()
-    _tell_verdict(universe, case, first.entry_hash)
+    _lie_about_verdict(universe, case, first.entry_hash)
     universe.epoch()
     stage.write(universe)
     return stage.audit()
 
 
-def _tell_verdict(universe: Universe, case: str | None, first: bytes) -> None:
+def _lie_about_verdict(universe: Universe, case: str | None, first: bytes) -> None:
     alice = universe.mutations[first]
     accepted = Verdict.ACCEPTED
     match case:
@@ -85,7 +85,7 @@ def _tell_verdict(universe: Universe, case: str | None, first: bytes) -> None:
             universe.put("alice")
 
 
-@told(
+@scene(
     lie("item-left-out", BY_SIGNER, "kt audit", 4, "does not follow", case="left out"),
     lie("item-left-out-at-the-end-of-an-event", BY_SIGNER, "kt audit", 4, "leaves out item", case="last"),
     lie("items-reordered", BY_SIGNER, "kt audit", 4, "does not follow", case="reordered"),
@@ -118,7 +118,7 @@ def items(stage: Stage, case: str | None) -> Ran:
     return stage.audit()
 
 
-@told(
+@scene(
     lie("records-regrouped", BY_LOG, "kt audit", 4, "has other records than it must have", case="regrouped"),
     lie("record-changed", BY_LOG, "kt audit", 4, "record 1", case="changed"),
     lie("records-cut-off", BY_LOG, "kt audit", 4, "a records event of epoch 2 is missing", case="cut"),
@@ -144,7 +144,7 @@ def grouping(stage: Stage, case: str | None) -> Ran:
     return stage.audit()
 
 
-@told(
+@scene(
     lie("queue-of-another-directory", BY_LOG, "kt audit", 4, "never was a signer key of", case="lie"),
     also="tests/projections/test_auditor.py",
 )

@@ -10,7 +10,7 @@ import httpx
 from kt_es.formats.queue import Verdict
 from tools.lies.commands import Process, Ran
 from tools.lies.people import SIGNER, label
-from tools.lies.registry import BY_LOG, BY_SIGNER, LIVE, RESTART, Lie, lie, told
+from tools.lies.registry import BY_LOG, BY_SIGNER, LIVE, RESTART, Lie, lie, scene
 from tools.lies.stage import Stage
 from tools.lies.universe import Universe
 
@@ -24,14 +24,14 @@ def _lies(command: str, code: int | None = None, *, live: bool = True) -> list[L
     """Return four lies about the log, told at the next start and, with ``live``, while the process runs."""
     made = []
     for when in (RESTART, LIVE) if live else (RESTART,):
-        for what, teller, own, says in (
+        for what, teller, own, message in (
             ("rollback", BY_LOG, 4, _BACK),
             ("fork", BY_SIGNER, 5, _TWO),
             ("longer-fork", BY_SIGNER, 5, _TWO),
             ("empty-log", BY_LOG, 4, _BACK),
         ):
             name = f"{what}-{command.split(maxsplit=1)[0]}-{'live' if when is LIVE else 'resumes'}"
-            made.append(lie(name, teller, f"kt {command}", code or own, says, when, f"{what} {when}"))
+            made.append(lie(name, teller, f"kt {command}", code or own, message, when, f"{what} {when}"))
     return made
 
 
@@ -77,7 +77,7 @@ def _case(case: str | None) -> tuple[str | None, str]:
     return what or None, when
 
 
-@told(*_lies("audit --data", live=False), also="tests/ledger/test_anchor.py")
+@scene(*_lies("audit --data", live=False), also="tests/ledger/test_anchor.py")
 def audit_resumes(stage: Stage, case: str | None) -> Ran:
     logs = Logs.make(stage, _case(case)[0])
     stage.audited("--data", "kept")
@@ -85,34 +85,34 @@ def audit_resumes(stage: Stage, case: str | None) -> Ran:
     return stage.audit("--data", "kept")
 
 
-def _following(stage: Stage, case: str | None, command: str, said: str) -> Ran:
+def _following(stage: Stage, case: str | None, command: str, message: str) -> Ran:
     """Let a process verify three epochs, and then tell it the lie, while it runs or at its next start."""
     what, when = _case(case)
     logs = Logs.make(stage, what)
     process = stage.process(command)
-    process.says(said)
+    process.wait_for_line(message)
     if when == RESTART:
         process.stop()
     logs.tell(stage)
     if when == RESTART:
         process = stage.process(command)
     if case is None:
-        process.says('"epoch": 4')
+        process.wait_for_line('"epoch": 4')
         return process.stop()
     return process.end()
 
 
-@told(*_lies("monitor"), also="tests/ledger/test_anchor.py")
+@scene(*_lies("monitor"), also="tests/ledger/test_anchor.py")
 def monitor(stage: Stage, case: str | None) -> Ran:
     return _following(stage, case, "monitor", '"epoch": 3')
 
 
-@told(*_lies("signer"), also="tests/ledger/test_anchor.py")
+@scene(*_lies("signer"), also="tests/ledger/test_anchor.py")
 def signer(stage: Stage, case: str | None) -> Ran:
     what, when = _case(case)
     logs = Logs.make(stage, what)
     process = stage.process("signer")
-    process.says('"active"')
+    process.wait_for_line('"active"')
     if when == RESTART:
         process.stop()
     if logs.lie is not None:
@@ -124,7 +124,7 @@ def signer(stage: Stage, case: str | None) -> Ran:
     return process.end()
 
 
-@told(*_lies("frontend", 503), control=200, also="tests/ledger/test_anchor.py")
+@scene(*_lies("frontend", 503), control=200, also="tests/ledger/test_anchor.py")
 def frontend(stage: Stage, case: str | None) -> Ran:
     what, when = _case(case)
     logs = Logs.make(stage, what)
@@ -144,7 +144,7 @@ def frontend(stage: Stage, case: str | None) -> Ran:
 
 def _serving(stage: Stage) -> tuple[Process, str]:
     process = stage.process("frontend", "--listen", "127.0.0.1:0")
-    return process, process.says(" at http://").rpartition(" at ")[2].strip()
+    return process, process.wait_for_line(" at http://").rpartition(" at ")[2].strip()
 
 
 def _ready(url: str) -> str:
@@ -167,7 +167,7 @@ def _answered(url: str) -> Ran:
     return Ran(answer.status_code, "", json.dumps(_ready(url)))
 
 
-@told(
+@scene(
     lie("no-heads-at-all", BY_LOG, "kt audit", 1, "kt_heads-", case="heads"),
     lie("no-such-directory", BY_LOG, "kt audit", 1, "kt_heads-", case="directory"),
     lie("silence", BY_SIGNER, "kt audit", 7, "silence for", case="silence"),
@@ -204,7 +204,7 @@ def _timed(stage: Stage, case: str | None) -> Universe:
     return universe
 
 
-@told(
+@scene(
     lie(
         "silence-ends-a-monitor",
         BY_SIGNER,
@@ -233,11 +233,11 @@ def watchman(stage: Stage, case: str | None) -> Ran:
     process = stage.process("monitor", *(["--exit-on-silence"] if case in (None, "silence exit") else []))
     if case == "silence exit":
         return process.end()
-    process.says('"epoch": 2' if case is None else "clock alarm")
+    process.wait_for_line('"epoch": 2' if case is None else "clock alarm")
     return process.stop()
 
 
-@told(
+@scene(
     lie(
         "convicted-audit-resumes", BY_SIGNER, "kt audit --data", 5, "That was proven before", RESTART, "audit"
     ),
@@ -258,7 +258,7 @@ def convicted_followers(stage: Stage, case: str | None) -> Ran:
     stage.audited("--data", "kept")
     if case == "monitor":
         process = stage.process("monitor")
-        process.says('"epoch": 3')
+        process.wait_for_line('"epoch": 3')
         process.stop()
     logs.tell(stage)
     if case is not None:
@@ -267,7 +267,7 @@ def convicted_followers(stage: Stage, case: str | None) -> Ran:
     return look()
 
 
-@told(
+@scene(
     lie("evidence-of-an-audit", BY_SIGNER, "kt verify", 5, _TWO, RESTART),
     also="tests/e2e/test_cli_equivocation.py",
 )

@@ -17,7 +17,7 @@ def read(esdb: EventStoreDBClient, name: str, *, ack: bool = False, **how: Any) 
     return Reader(esdb.read_subscription_to_stream("g", name, **how), ack=ack)
 
 
-def test_what_is_in_flight_is_said(esdb: EventStoreDBClient, name: str) -> None:
+def test_what_is_in_flight_is_reported(esdb: EventStoreDBClient, name: str) -> None:
     append(esdb, name, 9)
     esdb.create_subscription_to_stream("g", name, min_checkpoint_count=1, max_checkpoint_count=1)
     info = esdb.get_subscription_info("g", name)
@@ -36,7 +36,7 @@ def test_what_is_in_flight_is_said(esdb: EventStoreDBClient, name: str) -> None:
         assert (info.last_known_event_position, info.total_in_flight_messages) == ("8", 3)
 
 
-def test_what_came_since_it_was_last_asked_is_said(esdb: EventStoreDBClient, name: str) -> None:
+def test_what_came_since_it_was_last_asked_is_reported(esdb: EventStoreDBClient, name: str) -> None:
     append(esdb, name, 4)
     esdb.create_subscription_to_stream("g", name)
     with read(esdb, name, ack=True) as reader:

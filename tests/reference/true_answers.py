@@ -42,15 +42,15 @@ def build() -> SharedStreams:
     return streams
 
 
-TOLD = build()
+ORIGINAL = build()
 
 
 def copied() -> tuple[MemoryLog, Replicas]:
     log, replicas = MemoryLog(), Replicas()
-    for event in TOLD.log._all:  # type: ignore[attr-defined]
+    for event in ORIGINAL.log._all:  # type: ignore[attr-defined]
         log.append(event.stream, event.revision - 1, [content_event(event.stream, event.type, event.data)])
-    for family in TOLD.replicas.majority._families:
-        replicas.write([(family, key, value) for key, value in TOLD.replicas.rows(family).items()])
+    for family in ORIGINAL.replicas.majority._families:
+        replicas.write([(family, key, value) for key, value in ORIGINAL.replicas.rows(family).items()])
     return log, replicas
 
 
@@ -60,7 +60,7 @@ class Copy(SharedStreams):
     def __init__(self) -> None:
         super().__init__()
         self.log, self.replicas = copied()
-        self.ledger = TOLD.ledger
+        self.ledger = ORIGINAL.ledger
 
 
 def running(replicas: Replicas) -> Front:
@@ -86,7 +86,7 @@ REQUESTS: list[tuple[str, str, object]] = [
     *(("GET", f"/v1/heads/{epoch}", None) for epoch in range(1, NEWEST + 1)),
     ("GET", f"/v1/consistency?log=heads&from=2&to={NEWEST}", None),
     ("GET", f"/v1/consistency?log=heads&from=1&to={NEWEST - 1}", None),
-    ("GET", f"/v1/consistency?log=mutations&from=3&to={TOLD.ledger.committed.log.size}", None),
+    ("GET", f"/v1/consistency?log=mutations&from=3&to={ORIGINAL.ledger.committed.log.size}", None),
     ("GET", "/v1/consistency?log=mutations&from=2&to=41", None),
 ]
 
@@ -97,10 +97,10 @@ def answers(made: Front) -> Iterator[tuple[int, Any]]:
         yield answer.status_code, answer.json()
 
 
-def told_truly() -> list[tuple[int, Any]]:
+def true_answers() -> list[tuple[int, Any]]:
     made = running(copied()[1])
     with front(made.streams, made=made):
         return list(answers(made))
 
 
-TRUTH = told_truly()
+TRUTH = true_answers()
