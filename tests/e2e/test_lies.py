@@ -11,7 +11,7 @@ import pytest
 from tools.lies.catalogue import load
 from tools.lies.commands import Ran
 from tools.lies.registry import SCENES, Lie, Scene, lie
-from tools.lies.running import Verdict, run
+from tools.lies.running import LieVerdict, run
 from tools.lies.stage import Stage
 
 pytestmark = pytest.mark.e2e
@@ -55,7 +55,7 @@ def honest(stage: Stage, _: str | None) -> Ran:
     return stage.audit()
 
 
-def verdict_of(expected: Lie | None, control: int = 0) -> Verdict:
+def verdict_of(expected: Lie | None, control: int = 0) -> LieVerdict:
     scene = Scene("nothing", honest, (), control, "")
     (verdict,) = run([(scene, expected)], jobs=1)
     return verdict

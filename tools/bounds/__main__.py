@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from tools.bounds.items import KINDS, ONE_OF
-from tools.bounds.running import Bounds, breaches, measure
+from tools.bounds.running import MeasuredBounds, breaches, measure
 
 
 def main() -> int:
@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1800.0, help="the most that one run may take")
     parser.add_argument("--data", type=Path, help="where to put the directories; default temporary")
     options = parser.parse_args()
-    results: list[Bounds] = []
+    results: list[MeasuredBounds] = []
     for kind in options.kind:
         with tempfile.TemporaryDirectory(prefix="kt-bounds-", dir=options.data) as directory:
             items = max(1, options.items // ONE_OF.get(kind, 1))
@@ -41,7 +41,7 @@ def report(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def row(result: Bounds) -> str:
+def row(result: MeasuredBounds) -> str:
     return (
         f"| {result.items:,} {result.kind} | {result.largest_epoch:,} "
         f"| {result.queue_events:,} events, {result.queue_bytes / 1e6:,.0f} MB "

@@ -29,7 +29,7 @@ MOST_PER_RECORD = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class MeasuredBounds:
     """The measurements of one run. Sizes are in bytes, memory is in MB, and times are in seconds."""
 
     kind: str
@@ -47,7 +47,7 @@ class Bounds:
     restarts: int
 
 
-def breaches(figures: Bounds) -> list[str]:
+def breaches(figures: MeasuredBounds) -> list[str]:
     """Return a sentence for each promise that a run breaks."""
     most = figures.queue_bytes + MOST_PER_RECORD * (figures.items + 100)
     found = {
@@ -61,7 +61,9 @@ def breaches(figures: Bounds) -> list[str]:
     return [words for words, is_so in found.items() if is_so]
 
 
-def measure(directory: Path, kind: str, items: int, report: Callable[[str], None], limit: float) -> Bounds:
+def measure(
+    directory: Path, kind: str, items: int, report: Callable[[str], None], limit: float
+) -> MeasuredBounds:
     """Fill the queue, start the signer, and wait until a head has all items and all are acknowledged.
 
     Raises:
@@ -84,7 +86,7 @@ def measure(directory: Path, kind: str, items: int, report: Callable[[str], None
         heads = _heads(log, settings)
         sizes = [after.log_size - before for before, after in zip(_sizes(heads), heads, strict=True)]
         events, written = _written(log, settings)
-        figures = Bounds(
+        figures = MeasuredBounds(
             kind,
             items,
             count,

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tools.fuzz.running import Outcome, fuzz
+from tools.fuzz.running import FuzzOutcome, fuzz
 from tools.fuzz.targets import TARGETS
 
 # Time of the deeper targets, as a multiple of the time of a decoder.
@@ -53,7 +53,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _show(outcome: Outcome) -> None:
+def _show(outcome: FuzzOutcome) -> None:
     print(
         f"{outcome.target:22} {outcome.executions:>10} executions {outcome.per_second:>7}/s "
         f"{outcome.coverage:>5} edges  {'FAILED' if outcome.failed else 'ok'}",

@@ -23,7 +23,7 @@ GRACE = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class FuzzOutcome:
     """The run of one target. ``findings`` are the inputs that broke it, and ``report`` is the output."""
 
     target: str
@@ -35,7 +35,7 @@ class Outcome:
     report: str
 
 
-def fuzz(target: str, seconds: int, corpus: Path, seed: int, timeout: int = TIMEOUT) -> Outcome:
+def fuzz(target: str, seconds: int, corpus: Path, seed: int, timeout: int = TIMEOUT) -> FuzzOutcome:
     """Fuzz ``target``. Its corpus and its findings are kept under ``corpus``.
 
     An input that takes longer than ``timeout`` seconds is a finding.
@@ -60,7 +60,7 @@ def fuzz(target: str, seconds: int, corpus: Path, seed: int, timeout: int = TIME
         command, cwd=ROOT, capture_output=True, timeout=seconds + GRACE, check=False, stdin=subprocess.DEVNULL
     )
     said = (done.stdout + done.stderr).decode("utf-8", "replace")
-    return Outcome(
+    return FuzzOutcome(
         target,
         _number(r"stat::number_of_executed_units:\s+(\d+)", said),
         _number(r"stat::average_exec_per_sec:\s+(\d+)", said),

@@ -12,7 +12,7 @@ import click
 
 from tools.lies.catalogue import load
 from tools.lies.registry import SCENES, Lie, Scene, table
-from tools.lies.running import Verdict, run
+from tools.lies.running import LieVerdict, run
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,7 +50,7 @@ def chosen(only: tuple[str, ...]) -> list[tuple[Scene, Lie | None]]:
     return found
 
 
-def _line(verdict: Verdict) -> str:
+def _line(verdict: LieVerdict) -> str:
     one = verdict.lie
     command = "" if one is None else f"  told to {one.command}"
     seen = "nothing" if verdict.code is None else verdict.code
@@ -59,7 +59,7 @@ def _line(verdict: Verdict) -> str:
     return f"{line}  {reason}"
 
 
-def _document(verdict: Verdict) -> dict[str, Any]:
+def _document(verdict: LieVerdict) -> dict[str, Any]:
     return {
         "name": verdict.name,
         "control": verdict.lie is None,
@@ -73,7 +73,7 @@ def _document(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _summary(verdicts: list[Verdict], seconds: float) -> int:
+def _summary(verdicts: list[LieVerdict], seconds: float) -> int:
     lies = [verdict for verdict in verdicts if verdict.lie is not None]
     controls = [verdict for verdict in verdicts if verdict.lie is None]
     caught = sum(verdict.passed for verdict in lies)

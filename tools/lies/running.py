@@ -16,7 +16,7 @@ from tools.lies.stage import Stage
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class LieVerdict:
     """The result of a lie, or of a control, whose ``lie`` is None."""
 
     scene: Scene
@@ -45,7 +45,7 @@ class Verdict:
         return "caught" if self.passed else "NOT CAUGHT"
 
 
-def run(scenes: Sequence[tuple[Scene, Lie | None]], jobs: int) -> Iterator[Verdict]:
+def run(scenes: Sequence[tuple[Scene, Lie | None]], jobs: int) -> Iterator[LieVerdict]:
     """Tell each lie, and yield each verdict as soon as it is known."""
     with (
         tempfile.TemporaryDirectory(prefix="kt-lies-") as base,
@@ -60,7 +60,7 @@ def run(scenes: Sequence[tuple[Scene, Lie | None]], jobs: int) -> Iterator[Verdi
             yield done.result()
 
 
-def _run(scene: Scene, one: Lie | None, base: Path, logs: tuple[Log, Log]) -> Verdict:
+def _run(scene: Scene, one: Lie | None, base: Path, logs: tuple[Log, Log]) -> LieVerdict:
     began = time.monotonic()
     ran: Ran | None = None
     try:
@@ -73,7 +73,7 @@ def _run(scene: Scene, one: Lie | None, base: Path, logs: tuple[Log, Log]) -> Ve
         problem = f"the harness: {type(error).__name__}: {error}"
     spent = time.monotonic() - began
     message = "" if ran is None else ran.message
-    return Verdict(scene, one, None if ran is None else ran.code, message, problem, spent)
+    return LieVerdict(scene, one, None if ran is None else ran.code, message, problem, spent)
 
 
 def _problem(scene: Scene, one: Lie | None, ran: Ran) -> str:

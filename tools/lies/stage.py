@@ -26,7 +26,7 @@ VKEY = Pinned(ORIGIN, people.public(SIGNER)).vkey
 NEW_VKEY = Pinned(ORIGIN, people.public(people.SUCCESSOR)).vkey
 
 
-class User:
+class StageUser:
     """A user with a separate home, who knows of the directory what ``environment`` contains."""
 
     def __init__(self, stage: Stage, name: str, server: str, vkey: str | None) -> None:
@@ -118,8 +118,8 @@ class Stage:
     def front_end(self, universe: Universe) -> FrontEnd:
         return self._stack.enter_context(FrontEnd(universe))
 
-    def user(self, server: FrontEnd | str, name: str = "somebody", vkey: str | None = VKEY) -> User:
-        return User(self, name, server if isinstance(server, str) else server.url, vkey)
+    def user(self, server: FrontEnd | str, name: str = "somebody", vkey: str | None = VKEY) -> StageUser:
+        return StageUser(self, name, server if isinstance(server, str) else server.url, vkey)
 
     # Over gRPC
 

@@ -56,7 +56,7 @@ MAX_INTERVAL = 300_000
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedEpoch:
     """One published epoch. ``entries`` is its map, and ``key`` signed its head."""
 
     smh: SignedMapHead
@@ -85,7 +85,7 @@ class Universe:
         self.events: list[tuple[str, bytes]] = []
         self.records: list[bytes] = []
         self.record_events: list[bytes] = []
-        self.epochs: list[Published] = []
+        self.epochs: list[PublishedEpoch] = []
         self.configs: list[SignedConfig] = []
         self.mutations: dict[bytes, Mutation] = {}
         self.private: dict[bytes, tuple[bytes, bytes]] = {}
@@ -254,7 +254,7 @@ class Universe:
         heads_root: bytes | None = None,
         mutations_root: bytes | None = None,
         **fields: Any,
-    ) -> Published:
+    ) -> PublishedEpoch:
         """Close the epoch with a marker of time ``at`` (ms) and publish its head.
 
         ``marker_by``, ``key``, ``heads_key`` and ``mutations_key`` sign the marker, the head and the two
@@ -279,7 +279,7 @@ class Universe:
         heads_root: bytes | None,
         mutations_root: bytes | None,
         fields: dict[str, Any],
-    ) -> Published:
+    ) -> PublishedEpoch:
         self._apply()
         head, standing = close(
             self._epoch,
@@ -299,7 +299,7 @@ class Universe:
             sign_checkpoint(of_heads, of_heads.origin, heads_key or key),
             sign_checkpoint(of_log, of_log.origin, mutations_key or key),
         )
-        published = Published(smh, event, dict(self.entries), key)
+        published = PublishedEpoch(smh, event, dict(self.entries), key)
         self.epochs.append(published)
         self._accepted = {}
         self._epoch = Epoch.after(standing, self._accepted)

@@ -162,7 +162,7 @@ class Follower:
             self._subscription.stop()
 
 
-class Consumer:
+class GroupConsumer:
     """A consumer of a persistent subscription that acknowledges everything.
 
     Each connection has to begin after the checkpoint of the group, not later than the first event that was

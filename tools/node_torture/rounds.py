@@ -16,7 +16,7 @@ from typing import Any
 from kt_es.eventstore.driver import EventStoreDBClient
 from kt_es.node.ops.checking import check
 from tests.contracts.nodes import NodeProcess
-from tools.node_torture.clients import Consumer, Follower, Running, Seen, Writer, seen
+from tools.node_torture.clients import Follower, GroupConsumer, Running, Seen, Writer, seen
 
 SHARED = ("shared-0", "shared-1")
 PATIENCE = 120.0
@@ -61,10 +61,10 @@ class Torture:
             writers = self._writers(node, random)
             followers = [Follower(node.uri, None), Follower(node.uri, SHARED[0])]
             consumers = [
-                Consumer(node.uri, "of-stream", SHARED[1], lambda event: event.revision),
-                Consumer(node.uri, "of-all", None, lambda event: event.position),
+                GroupConsumer(node.uri, "of-stream", SHARED[1], lambda event: event.revision),
+                GroupConsumer(node.uri, "of-all", None, lambda event: event.position),
             ]
-            taking_part: list[Writer | Follower | Consumer] = [*writers, *followers, *consumers]
+            taking_part: list[Writer | Follower | GroupConsumer] = [*writers, *followers, *consumers]
             clients = [one.running for one in taking_part]
             for client in clients:
                 client.start()
@@ -129,7 +129,7 @@ class Torture:
         node: NodeProcess,
         writers: list[Writer],
         followers: list[Follower],
-        consumers: list[Consumer],
+        consumers: list[GroupConsumer],
     ) -> None:
         for writer in writers:
             writer.running.finish()
@@ -144,7 +144,7 @@ class Torture:
                 assert events == [seen(one) for one in client.get_stream(name, timeout=PATIENCE)]
         _check_streams(writers, everything, streams)
         shared = sorted((one for name in SHARED for one in streams[name]), key=lambda one: one.position)
-        wanted: list[tuple[Follower | Consumer, list[Seen]]] = [
+        wanted: list[tuple[Follower | GroupConsumer, list[Seen]]] = [
             (followers[0], everything),
             (followers[1], streams[SHARED[0]]),
             (consumers[0], streams[SHARED[1]]),
@@ -157,7 +157,7 @@ class Torture:
         result.redelivered = sum(consumer.redelivered for consumer in consumers)
 
 
-def _follow_up(subscriber: Follower | Consumer, count: int) -> None:
+def _follow_up(subscriber: Follower | GroupConsumer, count: int) -> None:
     _until(lambda: len(subscriber.seen) >= count, subscriber.running)
     subscriber.running.finish()
 

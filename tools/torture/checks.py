@@ -33,7 +33,7 @@ from projections.auditor import audit
 from signer.keys import KeyRing
 from signer.work import EpochWork
 from tools.torture.directory import TortureError, eventually
-from tools.torture.seen import Receipt, Seen
+from tools.torture.seen import Acknowledgement, Seen
 
 OUTBOX = 100_000
 
@@ -47,7 +47,7 @@ def ledger_in(settings: Settings, directory: Path) -> Iterator[Ledger]:
         store.close()
 
 
-class Published:
+class ReplayTarget:
     """A log for a signer that replays: an append must match the events that are already in the stream."""
 
     def __init__(self, log: EventLog) -> None:
@@ -65,7 +65,7 @@ class Published:
 def replay_queue(log: EventLog, settings: Settings, ledger: Ledger, queue_next: int) -> None:
     """Make both logs again from the queue, up to the epoch that ends before ``queue_next``."""
     keys = KeyRing.load(settings.path(settings.signer.keys))
-    published = cast("EventLog", Published(log))
+    published = cast("EventLog", ReplayTarget(log))
 
     def new_work() -> EpochWork:
         return EpochWork(published, settings.names, ledger, keys, OUTBOX)
@@ -153,7 +153,7 @@ class Books:
         self._heads_next = epoch
         seen.head(epoch, smh, "the log")
 
-    def check_acknowledged(self, receipts: Sequence[Receipt], events: Sequence[uuid.UUID]) -> None:
+    def check_acknowledged(self, receipts: Sequence[Acknowledgement], events: Sequence[uuid.UUID]) -> None:
         """Check that each acknowledged item is decided. ``go_on`` has checked that none is decided twice."""
         for receipt in receipts:
             verdicts = self._verdicts.get(receipt.item)

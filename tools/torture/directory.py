@@ -97,7 +97,7 @@ class Spoken:
 
 
 @dataclass(slots=True)
-class Member:
+class TortureProcess:
     """One process. ``arguments`` are those of ``kt``. ``data`` is the directory that a fault may delete."""
 
     name: str
@@ -109,7 +109,7 @@ class Member:
     frozen: bool = False
 
 
-class Directory:
+class TortureDirectory:
     """A node, two signers, a front end and a monitor in ``base``. Only the torture restarts them."""
 
     def __init__(self, base: Path) -> None:
@@ -123,7 +123,7 @@ class Directory:
         )
         self.settings = write_directory(base, self._new)
         self.network = Network(self.node.port)
-        self.members: dict[str, Member] = {}
+        self.members: dict[str, TortureProcess] = {}
         self._read_end, self._write_end = os.pipe()
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         self._add("node", "node", "--listen", str(self.node))
@@ -138,7 +138,7 @@ class Directory:
     def _add(self, name: str, command: str, *options: str) -> None:
         data = self.base / name
         arguments = ("-q", "-c", str(self.base / FILE_NAME), command, "--data", str(data), *options)
-        self.members[name] = Member(name, arguments, data, Spoken(self.base / f"{name}.log"))
+        self.members[name] = TortureProcess(name, arguments, data, Spoken(self.base / f"{name}.log"))
 
     def begin(self) -> None:
         """Start all processes and wait until the directory serves."""
@@ -272,7 +272,7 @@ class Directory:
             os.close(self._write_end)
             os.close(self._read_end)
 
-    def _abort(self, member: Member) -> None:
+    def _abort(self, member: TortureProcess) -> None:
         process, member.process = member.process, None
         if process is None:
             return

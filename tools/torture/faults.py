@@ -20,7 +20,7 @@ from tools.torture.directory import (
     SIGNERS,
     TWIN,
     WRITERS,
-    Directory,
+    TortureDirectory,
     TortureError,
     eventually,
 )
@@ -75,7 +75,7 @@ def drawn(choose: random.Random) -> Iterator[Fault]:
 class Faults:
     """Injects faults into a directory, and counts those that were really injected."""
 
-    def __init__(self, directory: Directory, choose: random.Random) -> None:
+    def __init__(self, directory: TortureDirectory, choose: random.Random) -> None:
         self._directory = directory
         self._choose = choose
         self._bag = drawn(choose)

@@ -14,7 +14,7 @@ from kt_es.client.client import Client
 from kt_es.errors import KtError
 from kt_es.formats.entries import ProfileKey
 from kt_es.formats.notes import encode_base64
-from tools.torture.directory import Directory, TortureError, eventually
+from tools.torture.directory import TortureDirectory, TortureError, eventually
 from tools.torture.writers import OWNER
 
 RESIDENT = "resident@example.org"
@@ -25,7 +25,7 @@ RESUME_SECONDS = 10.0
 
 
 @dataclass(slots=True)
-class Outage:
+class NodeOutage:
     """The measurements, in seconds.
 
     Attributes:
@@ -52,12 +52,12 @@ def post(url: str, submission: Submission) -> httpx.Response:
     return httpx.post(f"{url}/v1/mutations", json=body, timeout=60)
 
 
-def freeze_node(directory: Directory, seconds: float) -> Outage:
+def freeze_node(directory: TortureDirectory, seconds: float) -> NodeOutage:
     """Freeze the node for ``seconds``, and check that reads continue and writes are refused.
 
     The caller measures ``resumed``, in the same way as after any other fault.
     """
-    outage = Outage()
+    outage = NodeOutage()
     with directory.client(LOOKUP_SECONDS) as client, ThreadPoolExecutor(1) as pool:
         _settle(client)
         submission = client.prepare("late@example.org", PROFILE, [OWNER], timeout=20)
@@ -86,11 +86,11 @@ def _settle(client: Client) -> None:
 
 
 def _frozen(
-    directory: Directory,
+    directory: TortureDirectory,
     client: Client,
     pool: ThreadPoolExecutor,
     submission: Submission,
-    outage: Outage,
+    outage: NodeOutage,
     seconds: float,
 ) -> None:
     begun = time.monotonic()

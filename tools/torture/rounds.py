@@ -16,9 +16,9 @@ from kt_es.errors import RefusedError, UnavailableError, VerificationError
 from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.esdb import EsdbLog
 from tools.torture.checks import Checks
-from tools.torture.directory import CLIENTS, SIGNERS, TWIN, Directory, TortureError
+from tools.torture.directory import CLIENTS, SIGNERS, TWIN, TortureDirectory, TortureError
 from tools.torture.faults import FREEZE, Faults
-from tools.torture.outage import PROFILE, RESUME_SECONDS, Outage, freeze_node
+from tools.torture.outage import PROFILE, RESUME_SECONDS, NodeOutage, freeze_node
 from tools.torture.seen import Seen
 from tools.torture.writers import OWNER, Crew
 
@@ -58,7 +58,7 @@ class Result:
     recoveries: list[float] = field(default_factory=list)
     takeovers: list[float] = field(default_factory=list)
     redelivered: list[int] = field(default_factory=list)
-    outage: Outage | None = None
+    outage: NodeOutage | None = None
 
     def lines(self) -> list[str]:
         """Return the summary for people."""
@@ -108,7 +108,7 @@ class Torture:
         self._options = options
         self._say = say
         self._choose = random.Random(options.seed)
-        self._directory = Directory(base)
+        self._directory = TortureDirectory(base)
         self._seen = Seen()
         self._checks = Checks(self._directory.settings, base / "checks", self._seen)
         self._faults = Faults(self._directory, self._choose)

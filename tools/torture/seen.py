@@ -15,7 +15,7 @@ from tools.torture.directory import TortureError
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class Acknowledgement:
     """An acknowledged submission. ``verdict`` is None if the front end only said that it is in the queue."""
 
     item: bytes  # SHA-256 of the mutation's bytes
@@ -28,7 +28,7 @@ class Seen:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._heads: dict[int, tuple[bytes, str]] = {}
-        self._receipts: list[Receipt] = []
+        self._receipts: list[Acknowledgement] = []
         self._events: list[uuid.UUID] = []
         self._problems: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -46,7 +46,7 @@ class Seen:
     def receipt(self, mutation: bytes, verdict: str | None) -> None:
         with self._lock:
             self.counts["submissions acknowledged"] += 1
-            self._receipts.append(Receipt(sha256(mutation), verdict))
+            self._receipts.append(Acknowledgement(sha256(mutation), verdict))
 
     def appended(self, event: uuid.UUID) -> None:
         with self._lock:
@@ -71,7 +71,7 @@ class Seen:
         with self._lock:
             return {epoch: smh for epoch, (smh, _) in self._heads.items()}
 
-    def take_acknowledged(self) -> tuple[list[Receipt], list[uuid.UUID]]:
+    def take_acknowledged(self) -> tuple[list[Acknowledgement], list[uuid.UUID]]:
         """Return everything acknowledged since the last call."""
         with self._lock:
             taken = self._receipts, self._events

@@ -23,7 +23,7 @@ from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.notes import decode_base64
 from kt_es.formats.queue import CONFIG, EPOCH_MARKER, MUTATIONS, encode_mutations
 from tests import builders as b
-from tools.torture.directory import Directory
+from tools.torture.directory import TortureDirectory
 from tools.torture.seen import Seen
 
 OWNER = b.private_key("owner of all")
@@ -34,7 +34,7 @@ REFUSALS = ("stale", "conflict", "replay")
 class Crew:
     """The threads of the writers and watchers. A thread that ends before ``stop`` is a problem."""
 
-    def __init__(self, directory: Directory, seen: Seen, seed: str) -> None:
+    def __init__(self, directory: TortureDirectory, seen: Seen, seed: str) -> None:
         self._directory = directory
         self._seen = seen
         self._stop = threading.Event()
@@ -46,7 +46,7 @@ class Crew:
         for number in range(2):
             rogue = QueueWriter(directory, seen, random.Random(f"{seed} rogue {number}"), str(number))
             self._add(f"rogue {number}", rogue.run)
-        self._add("front end watcher", Watcher(directory, seen, random.Random(f"{seed} watcher")).run)
+        self._add("front end watcher", FrontEndWatcher(directory, seen, random.Random(f"{seed} watcher")).run)
         self._add("log watcher", lambda stop: watch_log(directory, seen, stop))
 
     def _add(self, name: str, run: Callable[[threading.Event], None]) -> None:
@@ -75,7 +75,7 @@ class HttpWriter:
     """Registers and changes users, its own and those of other writers, and retries as the client does."""
 
     def __init__(
-        self, directory: Directory, seen: Seen, choose: random.Random, name: str, labels: list[str]
+        self, directory: TortureDirectory, seen: Seen, choose: random.Random, name: str, labels: list[str]
     ) -> None:
         self._directory = directory
         self._seen = seen
@@ -143,7 +143,7 @@ class HttpWriter:
 class QueueWriter:
     """Appends directly to the queue: valid entries, repetitions, contradictions and garbage."""
 
-    def __init__(self, directory: Directory, seen: Seen, choose: random.Random, name: str) -> None:
+    def __init__(self, directory: TortureDirectory, seen: Seen, choose: random.Random, name: str) -> None:
         self._directory = directory
         self._seen = seen
         self._choose = choose
@@ -254,10 +254,10 @@ class QueueWriter:
         )
 
 
-class Watcher:
+class FrontEndWatcher:
     """Watches the heads that the front end shows: the latest, past ones, and those of verified lookups."""
 
-    def __init__(self, directory: Directory, seen: Seen, choose: random.Random) -> None:
+    def __init__(self, directory: TortureDirectory, seen: Seen, choose: random.Random) -> None:
         self._directory = directory
         self._seen = seen
         self._choose = choose
@@ -285,7 +285,7 @@ class Watcher:
         self._seen.head(epoch, smh, "the front end")
 
 
-def watch_log(directory: Directory, seen: Seen, stop: threading.Event) -> None:
+def watch_log(directory: TortureDirectory, seen: Seen, stop: threading.Event) -> None:
     """Read the end of the log of map heads over and over, to find a head that is removed later."""
     heads = directory.settings.names.heads
     log: EsdbLog | None = None

@@ -11,7 +11,7 @@ from tools.lies.commands import Ran
 from tools.lies.frontend import RefusalError
 from tools.lies.people import SIGNER, STRANGER, SUCCESSOR, key, label
 from tools.lies.registry import BY_FRONT_END, BY_SIGNER, LATER, Lie, lie, scene
-from tools.lies.stage import NEW_VKEY, VKEY, Stage, User
+from tools.lies.stage import NEW_VKEY, VKEY, Stage, StageUser
 from tools.lies.universe import Universe
 
 ALICE = label("alice")
@@ -35,7 +35,7 @@ def _to(command: str, what: str, code: int, message: str) -> Lie:
 _TWO = "the directory signed two different"
 
 
-def _run(user: User, command: str) -> Ran:
+def _run(user: StageUser, command: str) -> Ran:
     return user.kt(*COMMANDS[command])
 
 
@@ -141,7 +141,7 @@ def _two_sides(stage: Stage) -> tuple[Universe, Universe]:
     return universe, other
 
 
-def _somebody(user: User) -> User:
+def _somebody(user: StageUser) -> StageUser:
     (user.home / "new-key").write_bytes(b"a new key")
     return user.holds("alice")
 

@@ -7,7 +7,7 @@ from tools.lies import people
 from tools.lies.commands import Ran
 from tools.lies.people import STRANGER, label, mutation
 from tools.lies.registry import BY_SIGNER, LATER, Lie, lie, scene
-from tools.lies.stage import Stage, User
+from tools.lies.stage import Stage, StageUser
 from tools.lies.universe import Universe
 
 ALICE = label("alice")
@@ -122,5 +122,5 @@ def verify(stage: Stage, case: str | None) -> Ran:
     return _verify(user, other)
 
 
-def _verify(user: User, other: User) -> Ran:
+def _verify(user: StageUser, other: StageUser) -> Ran:
     return user.kt("verify", other.home / "proof")
