@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from kt_es.cli.supervisor import SETTLED, Child, Supervisor
+from tests.reference.clocks import Clock
 
 
 class Scripted:
@@ -26,14 +27,10 @@ class Scripted:
         return self.code
 
 
-class Clock:
-    now = 1000.0
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(time, "monotonic", clock)
     monkeypatch.setattr(subprocess, "Popen", Scripted)
     monkeypatch.setattr(Scripted, "started", 0)
     return clock

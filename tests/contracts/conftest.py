@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import cast
 
 import pytest
 
 from kt_es.eventstore.driver import EventStoreDBClient
 from tests.contracts.clients import Blocking, Loop, connected
-from tests.contracts.nodes import NodeProcess
+from tests.contracts.nodes import given_or_own_node
+from tests.contracts.tenants import Server, tenants_server
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,12 +33,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def esdb_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    given = os.environ.get("KT_TEST_ESDB")
-    if given:
-        yield given
-        return
-    with NodeProcess(tmp_path_factory.mktemp("node")) as node:
-        yield node.uri
+    with given_or_own_node(tmp_path_factory.mktemp("node")) as uri:
+        yield uri
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +59,9 @@ def esdb(request: pytest.FixtureRequest, esdb_uri: str) -> Iterator[EventStoreDB
 def name() -> str:
     """A stream that no other test uses."""
     return f"contract-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with tenants_server(tmp_path) as server:
+        yield server

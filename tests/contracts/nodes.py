@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import Queue
@@ -205,6 +206,22 @@ def append(
     """``count`` events whose data are the revisions they get."""
     start = 0 if expected is StreamState.NO_STREAM else expected + 1
     client.append_to_stream(stream, current_version=expected, events=events(count, start))
+
+
+def read_group(esdb: Any, name: str, *, ack: bool = False, **how: Any) -> Reader:
+    """Read the persistent subscription "g" of the stream ``name``."""
+    return Reader(esdb.read_subscription_to_stream("g", name, **how), ack=ack)
+
+
+@contextmanager
+def given_or_own_node(data: Path) -> Iterator[str]:
+    """The connection string of the log that KT_TEST_ESDB names, else of a node over ``data``."""
+    given = os.environ.get("KT_TEST_ESDB")
+    if given:
+        yield given
+        return
+    with NodeProcess(data) as node:
+        yield node.uri
 
 
 def until(condition: Any) -> None:

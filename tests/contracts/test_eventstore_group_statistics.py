@@ -8,13 +8,9 @@ from typing import Any
 import pytest
 
 from kt_es.eventstore.driver import EventStoreDBClient, NewEvent, StreamState
-from tests.contracts.nodes import Reader, append, event, events, positions, until
+from tests.contracts.nodes import append, event, events, positions, read_group, until
 
 NO_STREAM = StreamState.NO_STREAM
-
-
-def read(esdb: EventStoreDBClient, name: str, *, ack: bool = False, **how: Any) -> Reader:
-    return Reader(esdb.read_subscription_to_stream("g", name, **how), ack=ack)
 
 
 def test_what_is_in_flight_is_reported(esdb: EventStoreDBClient, name: str) -> None:
@@ -23,7 +19,7 @@ def test_what_is_in_flight_is_reported(esdb: EventStoreDBClient, name: str) -> N
     info = esdb.get_subscription_info("g", name)
     assert (info.total_items, info.total_in_flight_messages, info.retry_buffer_count) == (0, 0, 0)
     assert (info.average_per_second, info.last_checkpointed_event_position) == (0, "")
-    with read(esdb, name, event_buffer_size=3) as reader:
+    with read_group(esdb, name, event_buffer_size=3) as reader:
         came = reader.take(3)
         info = esdb.get_subscription_info("g", name)
         assert (info.total_in_flight_messages, info.outstanding_messages_count) == (3, 3)
@@ -39,7 +35,7 @@ def test_what_is_in_flight_is_reported(esdb: EventStoreDBClient, name: str) -> N
 def test_what_came_since_it_was_last_asked_is_reported(esdb: EventStoreDBClient, name: str) -> None:
     append(esdb, name, 4)
     esdb.create_subscription_to_stream("g", name)
-    with read(esdb, name, ack=True) as reader:
+    with read_group(esdb, name, ack=True) as reader:
         reader.take(4)
         until(lambda: not esdb.get_subscription_info("g", name).total_in_flight_messages)
         assert esdb.get_subscription_info("g", name).count_since_last_measurement == 0
@@ -51,7 +47,7 @@ def test_what_came_since_it_was_last_asked_is_reported(esdb: EventStoreDBClient,
 def sides(esdb: EventStoreDBClient, stream: str, batch: list[NewEvent], **group: Any) -> list[list[Any]]:
     """What each of two consumers gets of a new stream."""
     esdb.create_subscription_to_stream("g", stream, **group)
-    with read(esdb, stream) as one, read(esdb, stream) as other:
+    with read_group(esdb, stream) as one, read_group(esdb, stream) as other:
         esdb.append_to_stream(stream, current_version=NO_STREAM, events=batch)
         until(lambda: one.waiting + other.waiting == len(batch))
         return [reader.take(reader.waiting) for reader in (one, other)]
@@ -94,7 +90,7 @@ def test_links_are_resolved_and_acknowledged(esdb: EventStoreDBClient, name: str
     stream = name + "-links"
     esdb.append_to_stream(stream, current_version=NO_STREAM, events=links(esdb, name, 3))
     esdb.create_subscription_to_stream("g", stream, resolve_links=True)
-    with read(esdb, stream, ack=True) as reader:
+    with read_group(esdb, stream, ack=True) as reader:
         came = reader.take(6)
         until(lambda: not esdb.get_subscription_info("g", stream).total_in_flight_messages)
     assert [one.stream_name for one in came[:3]] == [f"{name}-0", f"{name}-1", f"{name}-2"]
@@ -102,7 +98,7 @@ def test_links_are_resolved_and_acknowledged(esdb: EventStoreDBClient, name: str
     append(esdb, name + "-9", 1)
     one = NewEvent(type="$>", data=f"0@{name}-9".encode(), content_type="application/octet-stream")
     esdb.append_to_stream(stream, current_version=5, events=one)
-    with read(esdb, stream, ack=True) as reader:
+    with read_group(esdb, stream, ack=True) as reader:
         assert reader.one().stream_name == name + "-9"
 
 
@@ -115,7 +111,7 @@ def test_what_a_negative_acknowledgement_asks_for_is_done(
 ) -> None:
     append(esdb, name, 1)
     esdb.create_subscription_to_stream("g", name)
-    with read(esdb, name) as reader:
+    with read_group(esdb, name) as reader:
         reader.subscription.nack(reader.one(), action)
         came = [(one.stream_position, one.retry_count) for one in reader.take(len(again))]
         until(lambda: esdb.get_subscription_info("g", name).parked_message_count == parked)
@@ -127,7 +123,7 @@ def test_what_a_negative_acknowledgement_asks_for_is_done(
 def test_parked_messages_survive_more_of_them(esdb: EventStoreDBClient, name: str) -> None:
     append(esdb, name, 4)
     esdb.create_subscription_to_stream("g", name, max_retry_count=0)
-    with read(esdb, name) as reader:
+    with read_group(esdb, name) as reader:
         for one in reader.take(4):
             reader.subscription.nack(one, "retry")
         until(lambda: esdb.get_subscription_info("g", name).parked_message_count == 4)
@@ -144,6 +140,6 @@ def test_parked_messages_survive_more_of_them(esdb: EventStoreDBClient, name: st
 
 def test_a_group_of_a_stream_that_is_not_there_waits(esdb: EventStoreDBClient, name: str) -> None:
     esdb.create_subscription_to_stream("g", name, stream_position=2)
-    with read(esdb, name, ack=True) as reader:
+    with read_group(esdb, name, ack=True) as reader:
         esdb.append_to_stream(name, current_version=NO_STREAM, events=events(4))
         assert positions(reader.take(2)) == [2, 3]

@@ -14,17 +14,13 @@ from kt_es.eventstore.driver import (
     NotFound,
     StreamState,
 )
-from tests.contracts.nodes import Reader, append, event, positions, raised, until
+from tests.contracts.nodes import Reader, append, event, positions, raised, read_group, until
 
 NO_STREAM = StreamState.NO_STREAM
 
 
 def group(esdb: EventStoreDBClient, name: str, **settings: Any) -> None:
     esdb.create_subscription_to_stream("g", name, **settings)
-
-
-def read(esdb: EventStoreDBClient, name: str, *, ack: bool = False, **how: Any) -> Reader:
-    return Reader(esdb.read_subscription_to_stream("g", name, **how), ack=ack)
 
 
 def parked(esdb: EventStoreDBClient, name: str) -> int:
@@ -100,7 +96,7 @@ def test_a_missing_group_is_not_found(esdb: EventStoreDBClient, name: str) -> No
 def test_events_are_delivered_once_acknowledged(esdb: EventStoreDBClient, name: str) -> None:
     append(esdb, name, 5)
     group(esdb, name)
-    with read(esdb, name, ack=True) as reader:
+    with read_group(esdb, name, ack=True) as reader:
         came = reader.take(5)
         append(esdb, name, 3, 4)
         came += reader.take(3)
@@ -108,14 +104,14 @@ def test_events_are_delivered_once_acknowledged(esdb: EventStoreDBClient, name: 
     assert {one.retry_count for one in came} == {0}
     until(lambda: not esdb.get_subscription_info("g", name).total_in_flight_messages)
     append(esdb, name, 1, 7)
-    with read(esdb, name, ack=True) as reader:
+    with read_group(esdb, name, ack=True) as reader:
         assert positions([reader.one()]) == [8]
 
 
 def test_it_starts_at_the_given_position(esdb: EventStoreDBClient, name: str) -> None:
     append(esdb, name, 5)
     group(esdb, name, stream_position=3)
-    with read(esdb, name, ack=True) as reader:
+    with read_group(esdb, name, ack=True) as reader:
         assert positions(reader.take(2)) == [3, 4]
 
 
@@ -123,7 +119,7 @@ def test_from_the_end_counts_from_its_creation(esdb: EventStoreDBClient, name: s
     append(esdb, name, 3)
     group(esdb, name, from_end=True)
     append(esdb, name, 2, 2)
-    with read(esdb, name, ack=True) as reader:
+    with read_group(esdb, name, ack=True) as reader:
         assert positions(reader.take(2)) == [3, 4]
     assert esdb.get_subscription_info("g", name).start_from == "-1"
 
@@ -131,7 +127,7 @@ def test_from_the_end_counts_from_its_creation(esdb: EventStoreDBClient, name: s
 def test_what_a_lost_consumer_had_comes_again_in_order(esdb: EventStoreDBClient, name: str) -> None:
     append(esdb, name, 6)
     group(esdb, name, max_subscriber_count=1)
-    first = read(esdb, name)
+    first = read_group(esdb, name)
     came = first.take(6)
     for one in (came[0], came[3]):
         first.subscription.ack(one)
@@ -161,7 +157,7 @@ def read_when_free(esdb: EventStoreDBClient, name: str) -> Reader:
 def test_a_full_group_admits_nobody(esdb: EventStoreDBClient, name: str) -> None:
     append(esdb, name, 2)
     group(esdb, name, max_subscriber_count=1)
-    held = read(esdb, name)
+    held = read_group(esdb, name)
     held.take(2)
     with pytest.raises(MaximumSubscriptionsReached):
         esdb.read_subscription_to_stream("g", name)
@@ -173,7 +169,7 @@ def test_a_full_group_admits_nobody(esdb: EventStoreDBClient, name: str) -> None
 def test_no_more_is_in_flight_than_a_consumer_asks_for(esdb: EventStoreDBClient, name: str) -> None:
     append(esdb, name, 10)
     group(esdb, name)
-    with read(esdb, name, event_buffer_size=3) as reader:
+    with read_group(esdb, name, event_buffer_size=3) as reader:
         came = reader.take(3)
         assert esdb.get_subscription_info("g", name).total_in_flight_messages == 3
         assert reader.waiting == 0
@@ -183,12 +179,12 @@ def test_no_more_is_in_flight_than_a_consumer_asks_for(esdb: EventStoreDBClient,
 
 def test_round_robin_shares_and_single_does_not(esdb: EventStoreDBClient, name: str) -> None:
     group(esdb, name, consumer_strategy="RoundRobin")
-    with read(esdb, name) as one, read(esdb, name) as other:
+    with read_group(esdb, name) as one, read_group(esdb, name) as other:
         append(esdb, name, 10)
         assert sorted(positions(one.take(5) + other.take(5))) == list(range(10))
     single = name + "-single"
     esdb.create_subscription_to_stream("g", single, consumer_strategy="DispatchToSingle")
-    with read(esdb, single) as one, read(esdb, single) as other:
+    with read_group(esdb, single) as one, read_group(esdb, single) as other:
         append(esdb, single, 10)
         until(lambda: one.waiting + other.waiting == 10)
         assert sorted([one.waiting, other.waiting]) == [0, 10]
@@ -197,7 +193,7 @@ def test_round_robin_shares_and_single_does_not(esdb: EventStoreDBClient, name: 
 def test_a_retried_message_is_parked_in_the_end(esdb: EventStoreDBClient, name: str) -> None:
     append(esdb, name, 1)
     group(esdb, name, max_retry_count=2)
-    with read(esdb, name) as reader:
+    with read_group(esdb, name) as reader:
         counts = []
         for _ in range(3):
             one = reader.one()
@@ -211,13 +207,13 @@ def test_a_retried_message_is_parked_in_the_end(esdb: EventStoreDBClient, name: 
 def test_a_skipped_message_is_done(esdb: EventStoreDBClient, name: str) -> None:
     append(esdb, name, 2)
     group(esdb, name)
-    with read(esdb, name) as reader:
+    with read_group(esdb, name) as reader:
         first, second = reader.take(2)
         reader.subscription.nack(first, "skip")
         reader.subscription.ack(second)
         until(lambda: not esdb.get_subscription_info("g", name).total_in_flight_messages)
     assert parked(esdb, name) == 0
-    with read(esdb, name, ack=True) as reader:
+    with read_group(esdb, name, ack=True) as reader:
         append(esdb, name, 1, 1)
         assert positions([reader.one()]) == [2]
 
@@ -225,7 +221,7 @@ def test_a_skipped_message_is_done(esdb: EventStoreDBClient, name: str) -> None:
 def test_parked_messages_are_replayed(esdb: EventStoreDBClient, name: str) -> None:
     append(esdb, name, 5)
     group(esdb, name)
-    with read(esdb, name) as reader:
+    with read_group(esdb, name) as reader:
         for one in reader.take(5):
             if one.stream_position in (1, 3):
                 reader.subscription.nack(one, "park")
@@ -247,7 +243,7 @@ def test_parked_messages_are_replayed(esdb: EventStoreDBClient, name: str) -> No
 def test_a_stop_does_not_end_the_consumer(esdb: EventStoreDBClient, name: str) -> None:
     append(esdb, name, 2)
     group(esdb, name)
-    with read(esdb, name, event_buffer_size=1) as reader:
+    with read_group(esdb, name, event_buffer_size=1) as reader:
         reader.subscription.nack(reader.one(), "stop")
         second = reader.one()
         reader.subscription.ack(second)
@@ -260,7 +256,7 @@ def test_a_stop_does_not_end_the_consumer(esdb: EventStoreDBClient, name: str) -
 def test_what_is_not_acknowledged_in_time_comes_again(esdb: EventStoreDBClient, name: str) -> None:
     append(esdb, name, 2)
     group(esdb, name, message_timeout=0.3)
-    with read(esdb, name) as reader:
+    with read_group(esdb, name) as reader:
         came = reader.take(4)
     assert positions(came) == [0, 1, 0, 1]
     assert [one.retry_count for one in came] == [0, 0, 1, 1]
@@ -269,7 +265,7 @@ def test_what_is_not_acknowledged_in_time_comes_again(esdb: EventStoreDBClient, 
 def test_a_deleted_group_ends_its_consumers(esdb: EventStoreDBClient, name: str) -> None:
     append(esdb, name, 1)
     group(esdb, name)
-    reader = read(esdb, name)
+    reader = read_group(esdb, name)
     reader.one()
     esdb.delete_subscription("g", name)
     assert reader.ends() == "GrpcError"
@@ -285,7 +281,7 @@ def test_a_group_created_again_starts_afresh(esdb: EventStoreDBClient, name: str
     append(esdb, name, 2)
     for _ in range(2):
         group(esdb, name, min_checkpoint_count=1, max_checkpoint_count=1)
-        with read(esdb, name, ack=True) as reader:
+        with read_group(esdb, name, ack=True) as reader:
             assert positions(reader.take(2)) == [0, 1]
         esdb.delete_subscription("g", name)
 
@@ -294,7 +290,7 @@ def test_thousands_come_in_order(esdb: EventStoreDBClient, name: str) -> None:
     for start in range(0, 3000, 500):
         append(esdb, name, 500, start - 1 if start else NO_STREAM)
     group(esdb, name, **SETTINGS)
-    with read(esdb, name, ack=True, event_buffer_size=200, max_ack_batch_size=100) as reader:
+    with read_group(esdb, name, ack=True, event_buffer_size=200, max_ack_batch_size=100) as reader:
         assert positions(reader.take(3000)) == list(range(3000))
 
 
@@ -322,9 +318,9 @@ def test_all_has_groups_too(esdb: EventStoreDBClient, name: str) -> None:
 def test_the_ids_of_others_are_not_acknowledged(esdb: EventStoreDBClient, name: str) -> None:
     append(esdb, name, 1)
     group(esdb, name, consumer_strategy="RoundRobin")
-    with read(esdb, name) as holder:
+    with read_group(esdb, name) as holder:
         one = holder.one()
-        with read(esdb, name) as other:
+        with read_group(esdb, name) as other:
             other.subscription.ack(one)
             append(esdb, name, 2, 0)
             until(lambda: esdb.get_subscription_info("g", name).total_in_flight_messages == 3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,7 @@ from tests.contracts.tenants import (
     TENANT,
     Server,
     denials,
-    tenants_server,
 )
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with tenants_server(tmp_path) as server:
-        yield server
 
 
 def init(server: Server, base: Path) -> Result:

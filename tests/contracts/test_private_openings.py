@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -31,16 +30,9 @@ from tests.contracts.tenants import (
     TENANT,
     Server,
     denials,
-    tenants_server,
 )
 from tests.reference.frontends import Front, front, submission, until
 from tests.reference.signed_streams import SignedStreams
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with tenants_server(tmp_path) as server:
-        yield server
 
 
 class Noting:

@@ -17,7 +17,7 @@ from kt_es.client.state import FileStateStore
 from kt_es.client.trusted import Pinned
 from kt_es.config import FILE_NAME, load_settings
 from kt_es.ledger.cassandra_tables import ABOUT, PARTITIONS, Table
-from tests.e2e.processes import Running, Stranger
+from tests.e2e.processes import Running, Stranger, account
 from tests.reference.cassandra import connected
 
 SHORT = ("--min-interval", "0.2", "--max-interval", "5")
@@ -158,3 +158,11 @@ class Rows:
 def rows_of(directory: SharedDirectory) -> Iterator[Rows]:
     with connected(tuple(directory.addresses), directory.port) as session:
         yield Rows(session, directory.keyspace)
+
+
+def all_there(front: FrontEnd, state: Path, names: Sequence[str]) -> None:
+    """Every account of ``names`` is found with its keys, and every proof verified."""
+    with front.client(state) as client:
+        for name in names:
+            wanted = account(name)
+            assert client.lookup(wanted.label).profile == wanted.profile

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contracts.nodes import NodeProcess
+from tests.contracts.nodes import given_or_own_node
 
 pytestmark = pytest.mark.e2e
 PROGRAMS = Path(__file__).parent / "nodejs"
@@ -72,12 +72,8 @@ def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    given = os.environ.get("KT_TEST_ESDB")
-    if given:
-        yield given
-        return
-    with NodeProcess(tmp_path_factory.mktemp("node")) as node:
-        yield node.uri
+    with given_or_own_node(tmp_path_factory.mktemp("node")) as uri:
+        yield uri
 
 
 @pytest.mark.parametrize("program", ["streams.mjs", "groups.mjs"])

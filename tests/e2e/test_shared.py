@@ -16,7 +16,16 @@ from kt_es.config_tables import NodeTable
 from kt_es.merkle.pages import decode_page, encode_page
 from tests.builders import private_key
 from tests.e2e.processes import ORIGIN, Running, Stranger, account, import_accounts, running_up, until
-from tests.e2e.sharing import AWAY, FrontEnd, Rows, SharedDirectory, rows_of, share, shared_directory
+from tests.e2e.sharing import (
+    AWAY,
+    FrontEnd,
+    Rows,
+    SharedDirectory,
+    all_there,
+    rows_of,
+    share,
+    shared_directory,
+)
 from tests.reference.cassandra import ContactPoints, connected
 
 pytestmark = pytest.mark.e2e
@@ -64,14 +73,6 @@ def filled(front: FrontEnd, directory: SharedDirectory) -> FrontEnd:
     return front
 
 
-def all_there(front: FrontEnd, state: Path) -> None:
-    """Every account is found with its keys, and every proof verified."""
-    with front.client(state) as client:
-        for name in NAMES:
-            wanted = account(name)
-            assert client.lookup(wanted.label).profile == wanted.profile
-
-
 def put(someone: Stranger, label: str, content: str) -> None:
     (someone.home / "key.raw").write_text(content)
     someone.kt("put", label, "--key", "key.raw", "--type", "raw")
@@ -100,10 +101,10 @@ def test_a_front_end_that_starts_later_has_everything(
 ) -> None:
     late = directory.frontend("late")
     until(late.is_ready, "the late front end is ready")
-    all_there(late, tmp_path / "client")
+    all_there(late, tmp_path / "client", NAMES)
     assert not (directory.base / "late").exists()
     late.running.stop(signal.SIGKILL)
-    all_there(directory.frontend("late"), tmp_path / "client")
+    all_there(directory.frontend("late"), tmp_path / "client", NAMES)
 
 
 def test_a_standby_takes_over_without_a_replay(
@@ -144,7 +145,7 @@ def put_by(front: FrontEnd, home: Path, label: str) -> None:
 def test_what_the_shared_store_lost_is_built_again_and_old_epochs_are_pruned(
     filled: FrontEnd, directory: SharedDirectory, tmp_path: Path
 ) -> None:
-    all_there(filled, tmp_path / "client")
+    all_there(filled, tmp_path / "client", NAMES)
     owner = filled.stranger(tmp_path / "owner")
     put_by(filled, tmp_path / "owner", "erin@example.org")
     first = owner.kt("--json", "history", "erin@example.org").document["versions"][0]["epoch"]
@@ -160,7 +161,7 @@ def test_what_the_shared_store_lost_is_built_again_and_old_epochs_are_pruned(
     assert directory.kt("store", "check")["problems"] == []
     put(owner, "erin@example.org", "a third")
     again = directory.frontend("again")
-    all_there(again, tmp_path / "client")
+    all_there(again, tmp_path / "client", NAMES)
     again.running.stop()
 
     pruned = directory.kt("store", "prune", "--keep", "1")
@@ -169,7 +170,7 @@ def test_what_the_shared_store_lost_is_built_again_and_old_epochs_are_pruned(
     refused = filled.stranger(tmp_path / "other").kt("get", "erin@example.org", "--epoch", str(first), code=1)
     assert refused.complaint.startswith(f"pruned-epoch: the map of epoch {first} is not kept here any more")
     assert owner.kt("--json", "get", "erin@example.org").document["version"] == 4
-    all_there(filled, tmp_path / "client")
+    all_there(filled, tmp_path / "client", NAMES)
     assert directory.kt("store", "check")["problems"] == []
     # Deleted rows cannot be written again.
     directory.kt("store", "rebuild", code=2)
@@ -227,7 +228,7 @@ def test_no_front_end_answers_from_a_lie(
             assert {answer.json()["detail"] for answer in answers if answer.status_code == 503} == {AWAY}
         finally:
             rows.write(family, {key: before[key] for key in changed})
-        all_there(deceived, tmp_path / "client")
+        all_there(deceived, tmp_path / "client", NAMES)
         deceived.running.stop()
 
 

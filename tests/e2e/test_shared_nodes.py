@@ -13,7 +13,7 @@ import pytest
 from kt_es.ledger.cassandra_settings import CassandraSettings
 from tests.builders import private_key
 from tests.e2e.processes import Running, account, import_accounts, until
-from tests.e2e.sharing import AWAY, FrontEnd, SharedDirectory, shared_directory
+from tests.e2e.sharing import AWAY, FrontEnd, SharedDirectory, all_there, shared_directory
 from tools.cassandra import Cluster
 
 pytestmark = pytest.mark.e2e
@@ -50,13 +50,6 @@ def publish(front: FrontEnd, state: Path, names: Sequence[str], *, at: int, then
         step = then if callable(then) else lambda: None
         report = import_accounts(client, names, OWNER, at=at, then=step, patience=PATIENCE)
     assert (report.published, report.refused) == (len(names), [])
-
-
-def all_there(front: FrontEnd, state: Path, names: Sequence[str]) -> None:
-    with front.client(state) as client:
-        for name in names:
-            wanted = account(name)
-            assert client.lookup(wanted.label).profile == wanted.profile
 
 
 def test_a_node_that_hangs_is_not_waited_for(

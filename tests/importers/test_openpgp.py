@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from kt_es.errors import ConfigError, MalformedError
-from kt_es.importers.accounts import ImportPlan
 from kt_es.importers.openpgp import mailbox, read_openpgp
 
 pysequoia = pytest.importorskip("pysequoia", reason="the optional extra openpgp is not installed")
@@ -20,7 +19,8 @@ from pysequoia.packet import Packet, Tag  # noqa: E402
 
 from kt_es.importers.openpgp_certificate import without_certifications  # noqa: E402
 from kt_es.importers.packets import binds  # noqa: E402
-from tests.reference.openpgp import generate, labels, packet, packets, public, write  # noqa: E402
+from tests.importers.plans import labels, reasons  # noqa: E402
+from tests.reference.openpgp import generate, packet, packets, public, write  # noqa: E402
 
 CASES = Path(__file__).parents[1] / "cases"
 
@@ -205,10 +205,6 @@ def test_unsupported_certificates_are_skipped_and_the_others_read(tmp_path: Path
         "the certificate has a packet that is damaged or of an unknown kind",
         "the certificate has no user id",
     ]
-
-
-def reasons(plan: ImportPlan) -> list[tuple[str, str]]:
-    return [(skipped.shown, skipped.reason) for skipped in plan.skipped]
 
 
 def test_files_without_a_certificate_are_refused(tmp_path: Path, alice: bytes) -> None:

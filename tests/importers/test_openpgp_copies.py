@@ -15,7 +15,8 @@ from pysequoia import Tsk  # noqa: E402
 from pysequoia.packet import Tag  # noqa: E402
 
 from kt_es.importers.openpgp_keyring import merge_certificates  # noqa: E402
-from tests.reference.openpgp import generate, labels, packet, packets, public, write  # noqa: E402
+from tests.importers.plans import labels  # noqa: E402
+from tests.reference.openpgp import generate, packet, packets, public, write  # noqa: E402
 
 
 class TestCopies:

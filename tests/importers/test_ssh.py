@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from kt_es.errors import MalformedError
-from kt_es.importers.accounts import ImportPlan
 from kt_es.importers.ssh import read_ssh
+from tests.importers.plans import labels, reasons
 
 CASES = Path(__file__).parents[1] / "cases"
 
@@ -131,14 +131,6 @@ def test_bad_lines_are_skipped_with_the_reason(tmp_path: Path, keys: list[str]) 
 
 
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
-
-
-def labels(plan: ImportPlan) -> list[str]:
-    return [account.label for account in plan.accounts]
-
-
-def reasons(plan: ImportPlan) -> list[tuple[str, str]]:
-    return [(skipped.shown, skipped.reason) for skipped in plan.skipped]
 
 
 @pytest.mark.parametrize("policy", ["email", "text"])

@@ -8,7 +8,7 @@ import pytest
 
 from kt_es.errors import DivergenceError, EquivocationError, RollbackError, StoreAwayError, UnverifiedRowError
 from kt_es.eventstore.streams import ANY, Event, content_event
-from kt_es.formats.heads import MAP_HEAD, HeadEvent, SignedMapHead
+from kt_es.formats.heads import MAP_HEAD
 from kt_es.formats.queue import Record, decode_records, encode_records
 from kt_es.ledger.adoption import JUMP, Adoption, following
 from kt_es.ledger.anchor import check_commit
@@ -17,6 +17,7 @@ from kt_es.ledger.replay import Replay
 from kt_es.ledger.retention import prune
 from kt_es.ledger.shared_store import LOCAL
 from tests import builders as b
+from tests.reference.forgeries import another_head
 from tests.reference.memory_log import MemoryLog
 from tests.reference.sharing import SharedStreams, ledger_of
 from tests.reference.signing import new_ledger
@@ -54,10 +55,7 @@ def rewritten(streams: SharedStreams, stream: str, revision: int, data: bytes | 
     return log
 
 
-def another_head(data: bytes, *, key: str = "signer") -> bytes:
-    event = HeadEvent.decode(data)
-    head = replace(SignedMapHead.decode(event.smh_bytes).head, map_root=b.seed("another"))
-    return replace(event, smh_bytes=SignedMapHead.sign(head, b.private_key(key)).encode()).encode()
+ANOTHER = {"map_root": b.seed("another")}
 
 
 def test_a_shared_store_is_adopted_from_and_every_other_is_replayed_into() -> None:
@@ -170,7 +168,7 @@ def test_another_head_in_the_place_of_the_adopted_one_is_recognized(
 ) -> None:
     streams = signed(2)
     ledger = jumped(streams).ledger
-    data = another_head(heads_of(streams)[1].data, key=key)
+    data = another_head(heads_of(streams)[1].data, ANOTHER, b.private_key(key))
     log = rewritten(streams, streams.names.heads, 1, data)
     with pytest.raises(error, match="another"):
         list(Adoption(log, streams.names, ledger).catch_up())
@@ -181,7 +179,7 @@ def test_a_head_whose_log_of_heads_is_another_one_is_refused() -> None:
     adoption = jumped(streams)
     for _ in range(2):
         streams.epoch()
-    log = rewritten(streams, streams.names.heads, 1, another_head(heads_of(streams)[1].data))
+    log = rewritten(streams, streams.names.heads, 1, another_head(heads_of(streams)[1].data, ANOTHER))
     with pytest.raises(DivergenceError, match="head of epoch 3: its log of heads does not continue"):
         list(Adoption(log, streams.names, adoption.ledger).catch_up())
     assert adoption.ledger.committed.epoch == 1
@@ -189,7 +187,7 @@ def test_a_head_whose_log_of_heads_is_another_one_is_refused() -> None:
 
 def test_a_forged_head_finds_no_state() -> None:
     streams = signed(2)
-    log = rewritten(streams, streams.names.heads, 1, another_head(heads_of(streams)[1].data))
+    log = rewritten(streams, streams.names.heads, 1, another_head(heads_of(streams)[1].data, ANOTHER))
     with pytest.raises(UnverifiedRowError, match="no good state of epoch 2: it is missing"):
         list(Adoption(log, streams.names, ledger_of(streams.replicas)).jump())
 

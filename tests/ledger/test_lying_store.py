@@ -22,10 +22,11 @@ from kt_es.merkle.map import leaf_ref
 from kt_es.merkle.pages import LEAF_SIZE, decode_page
 from signer.patrol import Patrol
 from tests import builders as b
+from tests.reference.forgeries import another_head
 from tests.reference.frontends import front, until
 from tests.reference.lies import (
     LIES,
-    another_head,
+    OTHER_ROOT,
     are_true,
     gone,
     mend_of,
@@ -150,7 +151,7 @@ def test_a_patrol_distinguishes_a_changed_log_from_a_lying_store(
     for event in log._all:
         data = event.data
         if (event.stream, event.revision) == (stream, revision):
-            data = another_head(b.SIGNER)(b"", data, {}) if stream == NAMES.heads else other_records(data)
+            data = another_head(data, OTHER_ROOT) if stream == NAMES.heads else other_records(data)
         changed.append(event.stream, event.revision - 1, [content_event(event.stream, event.type, data)])
     with pytest.raises((DivergenceError, EquivocationError)) as caught:
         Patrol(changed, NAMES, ledger).step()

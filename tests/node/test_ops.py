@@ -8,12 +8,10 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
-import pytest
 
 from kt_es.eventstore.driver import EventStoreDBClient, NewEvent, StreamState
 from kt_es.node.store.rocks import RocksStorage
@@ -53,12 +51,6 @@ class OperatedNode(NodeProcess):
         address = next(line["address"] for line in said if line["event"] == "serving metrics")
         self.ops = f"http://{address}"
         return self
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[NodeProcess]:
-    with NodeProcess(tmp_path / "node") as process:
-        yield process
 
 
 def metric(node: OperatedNode, line: str) -> float:

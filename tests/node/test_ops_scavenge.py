@@ -18,15 +18,9 @@ from kt_es.node.store.records import Proposed, name_of, position_of, revision_of
 from kt_es.node.store.rocks import RocksStorage
 from kt_es.node.store.storage import LAST_POSITION, range_key
 from kt_es.node.store.streams import Expected
+from tests.reference.clocks import Clock
 
 ANY = Expected.ANY
-
-
-class Clock:
-    now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Bench:

@@ -23,6 +23,7 @@ from kt_es.server.availability import LogWatch
 from projections.monitor import MonitorSettings, serve
 from signer import service
 from tests import builders as b
+from tests.reference.clocks import Clock
 from tests.reference.frontends import Front, front, until
 from tests.reference.memory_log import MemoryLog
 from tests.reference.signed_streams import SignedStreams
@@ -37,14 +38,6 @@ Said = list[Any]
 
 def of(said: Said, part: str) -> list[str]:
     return [line["event"] for line in said if line.get("part") == part]
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_an_outage_of_five_minutes_has_six_lines() -> None:

@@ -1,4 +1,4 @@
-"""A clock that only the client's own pauses move, so that a busy machine uses up no timeout."""
+"""Clocks that only a test or the client's own pauses move, so that a busy machine uses up no timeout."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from types import SimpleNamespace
 import pytest
 
 _MODULES = ("transport", "publishing", "session", "directory")
+
+
+class Clock:
+    """The time ``now``, in seconds, which the test sets."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class Pauses:

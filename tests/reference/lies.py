@@ -5,10 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from kt_es.crypto.hashes import log_leaf_hash
-from kt_es.crypto.signatures import PrivateKey
 from kt_es.formats.entries import Mutation
 from kt_es.formats.erasures import Erasure, ErasureReason
-from kt_es.formats.heads import HeadEvent, SignedMapHead
+from kt_es.formats.heads import HeadEvent
 from kt_es.formats.notes import Note, parse_note, sign_note
 from kt_es.formats.queue import Item, ItemKind, Record, Verdict
 from kt_es.ledger.rows import Committed
@@ -17,12 +16,14 @@ from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.merkle.log import NodeId
 from kt_es.merkle.pages import LEAF_SIZE, decode_page, encode_page, version_in
 from tests import builders as b
+from tests.reference.forgeries import another_head, forged_page
 from tests.reference.frontends import Front
 from tests.reference.sharing import Replicas
 from tests.reference.true_answers import NEWEST, ORIGINAL, TRUTH, answers
 
 Rows = dict[bytes, bytes]
 Lie = Callable[[Replicas], list[Change]]
+OTHER_ROOT = {"map_root": b.seed("root")}
 
 
 def rows(family: str, change: Callable[[bytes, bytes, Rows], bytes | None]) -> Lie:
@@ -42,12 +43,6 @@ def gone(*_: object) -> None:
 
 def garbage(_key: bytes, value: bytes, _rows: Rows) -> bytes:
     return value[::-1] or b"?"
-
-
-def forged_page(key: bytes, value: bytes, _rows: Rows) -> bytes:
-    """Another index or hash in each slot, and a right checksum."""
-    slots = decode_page(key, value)
-    return encode_page(key, [slot and bytes([slot[0], slot[1] ^ 1]) + slot[2:] for slot in slots])
 
 
 def root_key(replicas: Replicas, epoch: int) -> bytes:
@@ -92,15 +87,6 @@ def state_of(epoch: int) -> Lie:
 
 def nodes_of(log: bytes, level: int, value: bytes | None) -> Lie:
     return rows("nodes", lambda key, old, _: value if (key[:1], key[1]) == (log, level) else old)
-
-
-def another_head(key: PrivateKey) -> Callable[[bytes, bytes, Rows], bytes]:
-    def change(_key: bytes, value: bytes, _rows: Rows) -> bytes:
-        event = HeadEvent.decode(value)
-        head = replace(SignedMapHead.decode(event.smh_bytes).head, map_root=b.seed("root"))
-        return replace(event, smh_bytes=SignedMapHead.sign(head, key).encode()).encode()
-
-    return change
 
 
 def other_checkpoints(*names: str) -> Callable[[bytes, bytes, Rows], bytes]:
@@ -259,8 +245,8 @@ def successor_of(state: Committed) -> Committed:
 
 
 LIES: dict[str, Lie] = {
-    "forged pages": rows("pages", forged_page),
-    "forged pages below": rows("pages", lambda k, v, r: forged_page(k, v, r) if k[0] else v),
+    "forged pages": rows("pages", lambda k, v, _: forged_page(k, v)),
+    "forged pages below": rows("pages", lambda k, v, _: forged_page(k, v) if k[0] else v),
     "damaged pages": rows("pages", garbage),
     "no pages": rows("pages", gone),
     "no pages below": rows("pages", lambda k, v, _: None if k[0] else v),
@@ -294,8 +280,10 @@ LIES: dict[str, Lie] = {
     "no heads": rows("heads", gone),
     "damaged heads": rows("heads", garbage),
     "heads of other epochs": rows("heads", next_row),
-    "other heads that the directory signed": rows("heads", another_head(b.SIGNER)),
-    "other heads by a stranger": rows("heads", another_head(b.private_key("eve"))),
+    "other heads that the directory signed": rows("heads", lambda _k, v, _r: another_head(v, OTHER_ROOT)),
+    "other heads by a stranger": rows(
+        "heads", lambda _k, v, _r: another_head(v, OTHER_ROOT, b.private_key("eve"))
+    ),
     "heads with other checkpoints of the heads": rows("heads", other_checkpoints("heads_checkpoint")),
     "heads with other checkpoints of the records": rows("heads", other_checkpoints("mutations_checkpoint")),
     "heads with other checkpoints": rows(

@@ -7,8 +7,6 @@ from pathlib import Path
 from pysequoia import CipherSuite, Profile, Tsk
 from pysequoia.packet import Packet, PacketPile
 
-from kt_es.importers.accounts import ImportPlan
-
 
 def generate(*user_ids: str, suite: CipherSuite | None = None, profile: Profile | None = None) -> Tsk:
     return Tsk.generate(user_ids=list(user_ids), cipher_suite=suite, profile=profile)
@@ -30,7 +28,3 @@ def write(tmp_path: Path, data: bytes) -> Path:
     path = tmp_path / "keyring"
     path.write_bytes(data)
     return path
-
-
-def labels(plan: ImportPlan) -> list[str]:
-    return [account.label for account in plan.accounts]

@@ -8,15 +8,9 @@ from kt_es.errors import ConfigError
 from kt_es.server import clients as module
 from kt_es.server.clients import Clients
 from kt_es.server.limits import BURST, ClientLimits, Route, networks_of, room_for_connections
+from tests.reference.clocks import Clock
 
 ONE = Route()
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def clients(clock: Clock, **values: object) -> Clients:

@@ -21,14 +21,6 @@ from tools import openapi
 ALICE = {"label": b.label_of("alice")}
 
 
-@pytest.fixture(scope="module")
-def streams() -> SignedStreams:
-    streams = SignedStreams()
-    streams.put_user("alice")
-    streams.epoch()
-    return streams
-
-
 class FailingLog:
     """A log whose methods raise ``error`` while it is set; the sentence names the stream."""
 

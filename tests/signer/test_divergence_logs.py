@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from kt_es.crypto.signatures import PrivateKey
 from kt_es.eventstore.streams import ANY, content_event
-from kt_es.formats.heads import Checkpoint, HeadEvent, MapHead, SignedMapHead, heads_origin, sign_checkpoint
+from kt_es.formats.heads import Checkpoint, HeadEvent, MapHead, heads_origin, sign_checkpoint
 from kt_es.formats.queue import Record, Verdict, decode_records, encode_records
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.memory import MemoryStore
@@ -23,6 +22,7 @@ from tests.builders import (
     private_key,
     seed,
 )
+from tests.reference.forgeries import another_head
 from tests.reference.memory_log import MemoryLog
 from tests.reference.published_epochs import (
     committed,
@@ -35,12 +35,6 @@ from tests.reference.published_epochs import (
 from tests.reference.signing import NAMES, data_of, heads
 
 EVE = private_key("eve")
-
-
-def another_head(data: bytes, fields: dict[str, object], key: PrivateKey = SIGNER) -> bytes:
-    event = HeadEvent.decode(data)
-    head = replace(SignedMapHead.decode(event.smh_bytes).head, **fields)  # type: ignore[arg-type]
-    return replace(event, smh_bytes=SignedMapHead.sign(head, key).encode()).encode()
 
 
 @pytest.mark.parametrize("field", [name for name in MapHead.__slots__ if name != "origin"])

@@ -26,6 +26,7 @@ from tests.builders import (
     mutation,
     next_mutation,
 )
+from tests.reference.forgeries import forged_page
 from tests.reference.memory_log import MemoryLog
 from tests.reference.published_epochs import (
     USERS,
@@ -84,9 +85,8 @@ def test_a_forged_page_below_with_a_good_checksum_is_never_signed_over() -> None
     store = stored()
     for key in page_keys():
         if key[0] > 0:
-            slots = decode_page(key, store.get(PageTable.FAMILY, key))
-            forged = [None if slot is None else bytes([slot[0], slot[1] ^ 1]) + slot[2:] for slot in slots]
-            store.write([(PageTable.FAMILY, key, encode_page(key, forged))])
+            forged = forged_page(key, published()[1][PageTable.FAMILY][key])
+            store.write([(PageTable.FAMILY, key, forged)])
     assert "its parent says" in refused(published()[0], store)
 
 

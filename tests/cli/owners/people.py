@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,17 @@ Handler = Callable[[httpx.Request], httpx.Response]
 
 
 def client_of(
-    directory: Directory, store: StateStore | None = None, handler: Handler | None = None
+    directory: Directory,
+    store: StateStore | None = None,
+    handler: Handler | None = None,
+    timeout: float = 2.0,
 ) -> Client:
     return Client(
         "http://kt.test",
         store or MemoryStateStore(),
         transport=httpx.MockTransport(handler or directory.handle),
         now=lambda: directory.now,
-        timeout=2.0,
+        timeout=timeout,
     )
 
 
@@ -47,16 +51,34 @@ def standing(directory: Directory, user: str = "alice") -> Mutation:
     return directory.mutations[directory.entries[b.index(user)]]
 
 
-def follow(directory: Directory, *keys: PrivateKey, signed_by: PrivateKey = KEY) -> None:
-    """The next version of alice's account in an epoch of its own."""
-    made = b.next_mutation("alice", standing(directory), keys=keys, signed_by=[signed_by])
+def follow(directory: Directory, *keys: PrivateKey, signed_by: PrivateKey = KEY, user: str = "alice") -> None:
+    """The next version of an account, with these authorized keys, in an epoch of its own."""
+    made = b.next_mutation(user, standing(directory, user), keys=keys, signed_by=[signed_by])
     number = made.entry.version
-    assert directory.put(made, b.opening("alice", number), b.profile("alice", number)).succeeded
+    assert directory.put(made, b.opening(user, number), b.profile(user, number)).succeeded
     directory.advance()
 
 
 def ids(*keys: PrivateKey) -> list[str]:
     return [b.public(key).id.hex() for key in keys]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """Exit code and output of a run of ``kt``."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_kt(patch: pytest.MonkeyPatch, capsys: Any, *words: str) -> Ran:
+    """Run ``kt --json`` with ``words`` in this process, to its end."""
+    patch.setattr(sys, "argv", ["kt", "--json", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    return Ran(int(ended.value.code or 0), out, err)
 
 
 class Kt:
@@ -99,8 +121,5 @@ class Kt:
         return self._run("-c", str(self.home / "kt.toml"), command, *options, *words)
 
     def _run(self, *words: str) -> tuple[int, dict[str, Any], str]:
-        self._patch.setattr(sys, "argv", ["kt", "--json", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = self._capsys.readouterr()
-        return int(ended.value.code or 0), json.loads(out or "{}"), err
+        ran = run_kt(self._patch, self._capsys, *words)
+        return ran.code, json.loads(ran.out or "{}"), ran.err

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.cli.owners.watching.people import (
-    Kt,
+    WatchingKt,
     Webhook,
 )
 from tests.reference.directory import Directory
@@ -26,8 +26,8 @@ def directory() -> Directory:
 
 
 @pytest.fixture
-def kt(directory: Directory, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> Kt:
-    return Kt(directory, tmp_path, capsys, monkeypatch)
+def kt(directory: Directory, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> WatchingKt:
+    return WatchingKt(directory, tmp_path, capsys, monkeypatch)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import httpx
 import pytest
 
-from kt_es.cli.main import main
 from kt_es.cli.options import Reach
 from kt_es.cli.owners import watch as watch_module
 from kt_es.client.changes import Mine
@@ -20,8 +18,8 @@ from kt_es.client.client import Client
 from kt_es.client.state import FileStateStore
 from kt_es.client.states import KeyStore
 from kt_es.crypto.signatures import PrivateKey
-from kt_es.formats.entries import Mutation
 from tests import builders as b
+from tests.cli.owners.people import Ran, client_of, follow, run_kt
 from tests.reference.clients import Handler
 from tests.reference.directory import Directory
 
@@ -35,39 +33,14 @@ def mine_of(*keys: PrivateKey) -> Mine:
     return Mine(frozenset(b.public(key) for key in keys))
 
 
-def standing(directory: Directory, user: str = "alice") -> Mutation:
-    return directory.mutations[directory.entries[b.index(user)]]
-
-
-def follow(
-    directory: Directory,
-    *keys: PrivateKey,
-    signed_by: tuple[PrivateKey, ...] = (ALICE_KEY,),
-    user: str = "alice",
-) -> None:
-    """The next version of an account, with these authorized keys, in an epoch of its own."""
-    held = standing(directory, user)
-    made = b.next_mutation(user, held, keys=keys, signed_by=signed_by)
-    number = made.entry.version
-    assert directory.put(made, b.opening(user, number), b.profile(user, number)).succeeded
-    directory.advance()
-
-
 def injected(directory: Directory, user: str = "alice") -> None:
     """A version that a stranger's key and the owner's signed, as a thief of the owner's key would."""
     key = b.private_key(user)
-    follow(directory, key, STRANGER, signed_by=(key,), user=user)
+    follow(directory, key, STRANGER, signed_by=key, user=user)
 
 
-class Ran:
-    """What a run of ``kt`` came to."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-class Kt:
-    """``kt`` in this process, its client asking a directory of the tests."""
+class WatchingKt:
+    """``kt`` in this process, with a watch that ``stop`` ends instead of a signal."""
 
     def __init__(self, directory: Directory, home: Path, capsys: Any, patch: pytest.MonkeyPatch) -> None:
         self.directory = directory
@@ -80,13 +53,8 @@ class Kt:
 
         def client(reach: Reach, connections: int = 32, timeout: float = 1.0) -> Client:
             del connections
-            return Client(
-                "http://kt.test",
-                FileStateStore(reach.state / "directory"),
-                transport=httpx.MockTransport(self.handle),
-                now=lambda: directory.now,
-                timeout=timeout if timeout < 1 else 1.0,
-            )
+            store = FileStateStore(reach.state / "directory")
+            return client_of(directory, store, self.handle, min(timeout, 1.0))
 
         patch.setattr(Reach, "client", client)
         patch.setattr(watch_module, "stop_on_signals", lambda: self.stop)
@@ -97,11 +65,7 @@ class Kt:
     def __call__(self, *words: str) -> Ran:
         command, *rest = words
         options = ["--keys", str(self.home / "keys"), "--state", str(self.home / "state")]
-        self._patch.setattr(sys, "argv", ["kt", "--json", command, *options, *rest])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = self._capsys.readouterr()
-        return Ran(int(ended.value.code or 0), out, err)
+        return run_kt(self._patch, self._capsys, command, *options, *rest)
 
 
 class Webhook:

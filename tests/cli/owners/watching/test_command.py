@@ -13,23 +13,22 @@ from kt_es.evidence import convict
 from kt_es.formats.evidence import Evidence
 from kt_es.formats.proofs import ProofFile
 from tests import builders as b
+from tests.cli.owners.people import follow, standing
 from tests.cli.owners.watching.people import (
     ALICE,
     ALICE_KEY,
     BOB,
     PHONE,
     STRANGER,
-    Kt,
+    WatchingKt,
     Webhook,
-    follow,
     injected,
-    standing,
 )
 from tests.reference.directory import Directory, problem
 
 
 class TestCommand:
-    def test_your_own_changes_are_yours(self, kt: Kt, directory: Directory) -> None:
+    def test_your_own_changes_are_yours(self, kt: WatchingKt, directory: Directory) -> None:
         assert kt("watch", "--once", ALICE).code == 0
         follow(directory, ALICE_KEY)
         ran = kt("watch", "--once", ALICE)
@@ -38,7 +37,7 @@ class TestCommand:
         assert ": yours" in ran.err
         assert "every epoch up to epoch 3 is checked" in ran.err
 
-    def test_a_foreign_version_ends_with_6_and_its_proof(self, kt: Kt, directory: Directory) -> None:
+    def test_a_foreign_version_ends_with_6_and_its_proof(self, kt: WatchingKt, directory: Directory) -> None:
         kt("watch", "--once", ALICE)
         injected(directory)
         ran = kt("watch", ALICE)
@@ -52,7 +51,7 @@ class TestCommand:
         assert Path(alarm["proof"]).stat().st_mode & 0o777 == 0o600
 
     def test_a_foreign_version_that_stands_is_reported_by_each_watch(
-        self, kt: Kt, directory: Directory, webhook: Webhook
+        self, kt: WatchingKt, directory: Directory, webhook: Webhook
     ) -> None:
         kt("watch", "--once", ALICE)
         injected(directory)
@@ -66,7 +65,7 @@ class TestCommand:
         assert kt("watch", "--once", ALICE).code == 0
         assert kt("watch", "--once", ALICE).code == 0
 
-    def test_a_contradiction_ends_with_5_and_its_evidence(self, kt: Kt, directory: Directory) -> None:
+    def test_a_contradiction_ends_with_5_and_its_evidence(self, kt: WatchingKt, directory: Directory) -> None:
         kt("watch", "--once", ALICE)
         honest = standing(directory)
         for lie in (b.next_mutation("alice", honest, keys=[STRANGER]), honest):
@@ -79,7 +78,7 @@ class TestCommand:
 
     @pytest.mark.parametrize("labels", [(BOB, ALICE), (ALICE, BOB)])
     def test_an_outage_of_one_label_hides_no_alarm_of_another(
-        self, kt: Kt, directory: Directory, labels: tuple[str, str]
+        self, kt: WatchingKt, directory: Directory, labels: tuple[str, str]
     ) -> None:
         kt("watch", "--once", ALICE)
         injected(directory)
@@ -103,7 +102,7 @@ class TestCommand:
         ],
     )
     def test_no_answer_ends_an_unattended_watch(
-        self, kt: Kt, directory: Directory, answer: httpx.Response, code: int
+        self, kt: WatchingKt, directory: Directory, answer: httpx.Response, code: int
     ) -> None:
         kt("watch", "--once", ALICE)
         rounds = 0
@@ -127,7 +126,7 @@ class TestCommand:
         assert kt("watch", "--once", ALICE).code == code
 
     def test_an_answer_that_does_not_verify_is_an_alarm_and_the_watch_goes_on(
-        self, kt: Kt, directory: Directory
+        self, kt: WatchingKt, directory: Directory
     ) -> None:
         kt("watch", "--once", ALICE)
         directory.advance()
@@ -145,7 +144,7 @@ class TestCommand:
         (alarm,) = json.loads(ran.out)["alarms"]
         assert (ran.code, alarm["kind"], alarm["evidence"]) == (4, "verification-failed", None)
 
-    def test_a_stale_directory_is_undecided(self, kt: Kt, directory: Directory) -> None:
+    def test_a_stale_directory_is_undecided(self, kt: WatchingKt, directory: Directory) -> None:
         kt("watch", "--once", ALICE)
         type_now = directory.now + 10_000_000
         directory_now = type(directory).now
@@ -155,7 +154,7 @@ class TestCommand:
         finally:
             type(directory).now = directory_now  # type: ignore[method-assign]
 
-    def test_keep_watching_goes_on_after_an_alarm(self, kt: Kt, directory: Directory) -> None:
+    def test_keep_watching_goes_on_after_an_alarm(self, kt: WatchingKt, directory: Directory) -> None:
         kt("watch", "--once", ALICE)
         injected(directory)
         looks = 0
@@ -172,7 +171,7 @@ class TestCommand:
         assert (ran.code, len(json.loads(ran.out)["alarms"])) == (6, 1)
         assert looks == 3
 
-    def test_declared_by_name_and_by_key_id(self, kt: Kt, directory: Directory) -> None:
+    def test_declared_by_name_and_by_key_id(self, kt: WatchingKt, directory: Directory) -> None:
         follow(directory, ALICE_KEY, PHONE)
         assert kt("watch", "--once", ALICE).code == 6
         phone = b.public(PHONE).id.hex()
@@ -182,13 +181,13 @@ class TestCommand:
         assert kt("watch", "--once", "--mine", "default", "--mine", phone, ALICE).code == 6
         assert "no key absent" in kt("watch", "--once", "--mine", "absent", ALICE).err
 
-    def test_a_label_that_cannot_be_ends_the_watch_at_once(self, kt: Kt) -> None:
+    def test_a_label_that_cannot_be_ends_the_watch_at_once(self, kt: WatchingKt) -> None:
         ran = kt("watch", ALICE, "not an address")
         assert ran.code == 2
         assert ran.err.count("\n") == 2
         assert "directory key pinned on first use" in ran.err
 
-    def test_without_any_key_nothing_could_be_yours(self, kt: Kt) -> None:
+    def test_without_any_key_nothing_could_be_yours(self, kt: WatchingKt) -> None:
         (kt.home / "keys" / "default.pem").unlink()
         ran = kt("watch", "--once", ALICE)
         assert ran.code == 2

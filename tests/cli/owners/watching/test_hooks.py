@@ -13,14 +13,8 @@ import pytest
 
 from kt_es.cli.owners.hooks import Alarms, Hooks
 from kt_es.client.state import FileStateStore, MemoryStateStore
-from tests.cli.owners.watching.people import (
-    ALICE,
-    ALICE_KEY,
-    Kt,
-    Webhook,
-    follow,
-    injected,
-)
+from tests.cli.owners.people import follow
+from tests.cli.owners.watching.people import ALICE, ALICE_KEY, WatchingKt, Webhook, injected
 from tests.reference.clients import client_of
 from tests.reference.directory import Directory
 
@@ -33,7 +27,7 @@ def program(tmp_path: Path, text: str) -> str:
 
 
 class TestHooks:
-    def test_a_command_gets_the_document(self, kt: Kt, directory: Directory, tmp_path: Path) -> None:
+    def test_a_command_gets_the_document(self, kt: WatchingKt, directory: Directory, tmp_path: Path) -> None:
         injected(directory)
         told = tmp_path / "told"
         command = program(tmp_path, f"import sys; open({str(told)!r}, 'wb').write(sys.stdin.buffer.read())")
@@ -41,14 +35,16 @@ class TestHooks:
         assert ran.code == 6
         assert json.loads(told.read_bytes()) == json.loads(ran.out)["alarms"][0]
 
-    def test_a_webhook_gets_the_document(self, kt: Kt, directory: Directory, webhook: Webhook) -> None:
+    def test_a_webhook_gets_the_document(
+        self, kt: WatchingKt, directory: Directory, webhook: Webhook
+    ) -> None:
         injected(directory)
         ran = kt("watch", "--webhook", webhook.url, ALICE)
         assert ran.code == 6
         assert webhook.received == json.loads(ran.out)["alarms"]
 
     def test_a_hook_that_fails_changes_nothing_but_a_line(
-        self, kt: Kt, directory: Directory, tmp_path: Path
+        self, kt: WatchingKt, directory: Directory, tmp_path: Path
     ) -> None:
         injected(directory)
         refusing = Webhook(500)
@@ -61,7 +57,7 @@ class TestHooks:
         assert "secret-token" not in ran.err
 
     def test_a_hook_that_failed_is_tried_again_by_the_next_watch(
-        self, kt: Kt, directory: Directory, webhook: Webhook, tmp_path: Path
+        self, kt: WatchingKt, directory: Directory, webhook: Webhook, tmp_path: Path
     ) -> None:
         kt("watch", "--once", ALICE)
         injected(directory)
@@ -120,7 +116,7 @@ class TestHooks:
         assert set(lines) == {"the command /bin/false ended with 1"}
 
     def test_a_hook_that_comes_later_is_called_for_what_still_stands(
-        self, kt: Kt, directory: Directory, webhook: Webhook
+        self, kt: WatchingKt, directory: Directory, webhook: Webhook
     ) -> None:
         injected(directory)
         assert kt("watch", "--once", ALICE).code == 6
@@ -137,7 +133,7 @@ class TestHooks:
 
     @pytest.mark.parametrize("data", [b"no JSON", b"[]", b'{"a": 1}'])
     def test_damaged_memory_of_the_hooks_is_named_and_they_run(
-        self, kt: Kt, directory: Directory, webhook: Webhook, data: bytes
+        self, kt: WatchingKt, directory: Directory, webhook: Webhook, data: bytes
     ) -> None:
         kt("watch", "--once", ALICE)
         FileStateStore(kt.home / "state" / "directory").remember("told", ALICE.encode(), data)
@@ -150,7 +146,7 @@ class TestHooks:
         "data", [b"no JSON", b"{}x", b"[1]", b"[[{}, []]]", b'[[{"kind": 1, "sentence": 2}, []]]']
     )
     def test_damaged_alarms_are_named_and_the_watch_goes_on(
-        self, kt: Kt, directory: Directory, data: bytes
+        self, kt: WatchingKt, directory: Directory, data: bytes
     ) -> None:
         kt("watch", "--once", ALICE)
         FileStateStore(kt.home / "state" / "directory").remember("alarms", ALICE.encode(), data)
@@ -207,6 +203,6 @@ class TestHooks:
         ],
     )
     def test_a_hook_that_cannot_be_is_refused_before_the_watch_begins(
-        self, kt: Kt, options: tuple[str, str]
+        self, kt: WatchingKt, options: tuple[str, str]
     ) -> None:
         assert kt("watch", *options, ALICE).code == 2

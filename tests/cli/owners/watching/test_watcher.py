@@ -15,16 +15,8 @@ from kt_es.errors import ConfigError, EquivocationError, UnavailableError, Verif
 from kt_es.evidence import convict
 from kt_es.formats.evidence import Evidence
 from tests import builders as b
-from tests.cli.owners.watching.people import (
-    ALICE,
-    ALICE_KEY,
-    CAROL,
-    PHONE,
-    STRANGER,
-    follow,
-    mine_of,
-    standing,
-)
+from tests.cli.owners.people import follow, standing
+from tests.cli.owners.watching.people import ALICE, ALICE_KEY, CAROL, PHONE, STRANGER, mine_of
 from tests.reference.clients import Handler, client_of
 from tests.reference.directory import Directory, problem
 
@@ -274,7 +266,7 @@ class TestEveryEpoch:
 class TestMine:
     def test_a_declared_key_is_mine(self, directory: Directory) -> None:
         follow(directory, ALICE_KEY, PHONE)
-        follow(directory, ALICE_KEY, PHONE, signed_by=(PHONE,))
+        follow(directory, ALICE_KEY, PHONE, signed_by=PHONE)
         held = frozenset({b.public(ALICE_KEY)})
         assert [one.mine for one in Watched(directory, Mine(held)).look()] == [True, False, False]
         declared = Mine(held, frozenset({b.public(PHONE).id}))
