@@ -14,7 +14,6 @@ import structlog
 
 from kt_es.errors import (
     CannotTellError,
-    DiskFullError,
     EquivocationError,
     KtError,
     MalformedError,
@@ -91,7 +90,7 @@ def serve(
     """
     connect = connect or Connector(settings.log)
     metrics = MonitorMetrics(now, monotonic)
-    outage = Outage("monitor", _LOG)
+    outage = Outage("monitor", _LOG, on_begin=metrics.outage)
     with ExitStack() as stack:
         stack.enter_context(reloading(Reload(settings, reread)))
         if settings.metrics is not None:
@@ -151,8 +150,8 @@ def _listener(ledger: Ledger, metrics: MonitorMetrics, vigil: Vigil, check: Queu
             )
         vigil.verified(ledger.committed)
 
-    def outage(error: KtError) -> None:
-        metrics.outage(of_log=not isinstance(error, DiskFullError))
+    def outage(_: KtError) -> None:
+        metrics.begins_again()
         vigil.waits()
 
     return Listener(epoch, record, outage, head, vigil.waits)

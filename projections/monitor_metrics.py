@@ -112,10 +112,13 @@ class MonitorMetrics:
             self._promised.set(config.max_merge_delay / 1000)
         self._note_lag()
 
-    def outage(self, *, of_log: bool = True) -> None:
-        """Report that the log cannot be reached, or else that the disk is full. The epoch begins again."""
+    def begins_again(self) -> None:
+        """Report that the replay of the epoch was given up: it begins again."""
         self._open = Counter()
-        if of_log:
+
+    def outage(self, kind: str) -> None:
+        """Report that an outage begins. Those of ``log`` are counted."""
+        if kind == "log":
             self._outages.inc()
 
     def published(self, heads: int, records: int, timestamp: int) -> None:

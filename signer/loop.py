@@ -23,6 +23,7 @@ replaces the limits, which are frozen; scrapes read ``SignerMetrics``.
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ from kt_es.ledger.ledger import Ledger, check_pinned, last_head
 from kt_es.ledger.replay import Replay
 from signer.keys import KeyRing, Schedule
 from signer.metrics import SignerMetrics, SignerProgress, last_published
+from signer.outages import Step
 from signer.patrol import Patrol, check_published
 from signer.work import EpochWork
 
@@ -76,6 +78,10 @@ class Signer:
     ``limits`` is asked at each use, because another thread may replace the limits. Every method raises
     ``UnavailableError`` when the log goes away and ``DivergenceError`` when it holds other events than this
     signer would write. The signer is of no use after that.
+
+    Attributes:
+        step: What the signer does. After an error this is what failed.
+        done: How often each step succeeded.
     """
 
     def __init__(
@@ -96,12 +102,13 @@ class Signer:
         self._effects = effects
         self._limits = limits
         self._metrics = metrics or SignerMetrics(effects.now, effects.monotonic)
+        self.step = Step.START
+        self.done: Counter[Step] = Counter()
         # Before ``_begin_epoch``, which reads the stored head.
         check_commit(ledger)
         self._begin_epoch()
         self._unacknowledged: list[Event] = []  # without their data
         self._group: GroupSubscription | None = None
-        self.finished = 0  # epochs
         # Whether more events can be read from the stream at once, without waiting for deliveries. Deliveries
         # begin where acknowledgements ended.
         self.is_behind = True
@@ -135,18 +142,18 @@ class Signer:
             # group.
             self._keys.key_for(config.signer_key)
         self._metrics.sealed(self._ledger.committed.queue_next)
-        self._metrics.waits()
+        self.done[Step.START] += 1
 
-    def join(self, group: GroupSubscription) -> None:
-        """Become active as the only member of the group."""
+    def join(self, group: GroupSubscription) -> int:
+        """Become active as the only member of the group, and return the committed epoch."""
         self._group = group
         # Another signer may have advanced while this one waited.
         self.recover()
-        _LOG.info("active", epoch=self._ledger.committed.epoch)
         self._metrics.role(active=True)
         self._delivered = self._log.last_revision(self._names.queue)
         self._metrics.seen(self._delivered)
         self._last_marker_at = self._last_heard_at = self._effects.monotonic()
+        return self._ledger.committed.epoch
 
     def deliver(self, event: Event) -> None:
         """Process a delivered event: the next one, an old one, or one after a gap."""
@@ -176,9 +183,15 @@ class Signer:
             self._last_heard_at = self._effects.monotonic()
         self._watch()
         if self._effects.monotonic() - self._patrolled_at >= self._limits().patrol:
-            self._patrol.step()
-            self._patrolled_at = self._effects.monotonic()
+            self.patrol()
         self._insert_marker()
+
+    def patrol(self) -> None:
+        """Compare a few published events with the committed state."""
+        self.step = Step.PATROL
+        self._patrol.step()
+        self.step, self.done[Step.PATROL] = Step.START, self.done[Step.PATROL] + 1
+        self._patrolled_at = self._effects.monotonic()
 
     def _read(self, limit: int) -> int:
         """Process up to ``limit`` events of the stream; return how many there were."""
@@ -199,10 +212,13 @@ class Signer:
 
     def _process(self, event: Event) -> None:
         """Decide one queue event, the next one, and end the epoch if it is the marker."""
+        self.step = Step.EPOCH
         self._work.process(event)
         self._metrics.decided(event.revision, self._work.size)
         if self._work.is_closed:
             self._finish_epoch()
+            self.done[Step.EPOCH] += 1
+        self.step = Step.START
 
     def _begin_epoch(self) -> None:
         outbox, clock = self._limits().outbox, self._effects.monotonic
@@ -219,7 +235,6 @@ class Signer:
         """Publish records, then the head, commit locally, then acknowledge and truncate."""
         started = self._effects.monotonic()
         head = self._work.finish()
-        self.finished += 1
         _LOG.info(
             "epoch",
             epoch=head.epoch,

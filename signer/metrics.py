@@ -24,6 +24,8 @@ PROGRESS_SECONDS = 1.0
 RECORDS_A_LOOK = 256
 WAITS = ("log", "disk", "store")
 """The things that a signer may wait for: the event log, space on its own disk, the shared store."""
+OUTAGES = (*WAITS, "silence")
+"""The kinds of outages. An outage that the watchdog found counts as ``silence`` and as ``log``."""
 _ITEMS = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 
 _LOG = structlog.get_logger("signer")
@@ -50,7 +52,9 @@ class SignerMetrics:
         self._promise: float | None = None
         self._epochs = counter("kt_signer_epochs", "Epochs published by this process")
         self._verdicts = counter("kt_signer_verdicts", "Items decided and sealed, by verdict", "verdict")
-        self._outages = counter("kt_signer_outages", "Times the loop began anew, by the reason", "kind")
+        self._outages = counter("kt_signer_outages", "Outages since the start, by what was away", "kind")
+        for kind in OUTAGES:
+            self._outages.labels(kind)
         self._broken = counter("kt_signer_merge_delay_broken", "Epochs over max_merge_delay")
         self._phases = histogram("kt_signer_phase_seconds", "Time in one epoch, by phase", "phase")
         self._items = histogram("kt_signer_epoch_items", "Items in an epoch", buckets=_ITEMS)
@@ -124,9 +128,8 @@ class SignerMetrics:
         self._active.set(1 if active else 0)
 
     def outage(self, kind: str) -> None:
-        """Report that the loop begins again because of ``kind``: one of ``WAITS``, or ``silence``."""
+        """Report that an outage begins. ``kind`` is one of ``OUTAGES``."""
         self._outages.labels(kind).inc()
-        self.waits("log" if kind == "silence" else kind)
 
     def waits(self, kind: str | None = None) -> None:
         """Report that the signer waits for ``kind``, one of ``WAITS``, or for nothing."""

@@ -107,9 +107,9 @@ class Patrol:
             if stored != event.data:
                 stored = self._ledger.tables.heads.get(epoch, again=True)
             if stored != event.data and self._is_published(epoch, event.data):
+                kind = "no head" if stored is None else "a wrong head"
                 raise UnverifiedRowError(
-                    f"the shared store has no head of epoch {epoch}, or a wrong one: `kt store rebuild` "
-                    "fills it from the log"
+                    f"the shared store has {kind} of epoch {epoch}: `kt store rebuild` fills it from the log"
                 )
             if stored != event.data and not (stored is None and epoch < self._begun.epoch):
                 problem = (

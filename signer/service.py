@@ -13,7 +13,7 @@ from queue import Empty, Full, Queue
 
 import structlog
 
-from kt_es.errors import DiskFullError, KtError, StoreAwayError, UnavailableError, UnverifiedRowError
+from kt_es.errors import DiskFullError, KtError, UnavailableError
 from kt_es.eventstore.connecting import Connector
 from kt_es.eventstore.streams import Event, EventLog, GroupSubscription, StreamNames
 from kt_es.formats.entries import PublicKey
@@ -21,11 +21,12 @@ from kt_es.ledger.convicting import keeping_evidence
 from kt_es.ledger.stores import Sharing, opened_ledger
 from kt_es.process.clock import wall_clock
 from kt_es.process.exposition import exposed
-from kt_es.process.outage import Backoff, Outage, keep_trying
+from kt_es.process.outage import Backoff, Outage, keep_trying, kind_of
 from kt_es.process.signals import Reload, Reloaded, Worker, differing, reloading
 from signer.keys import KeyRing
 from signer.loop import Effects, EpochLimits, Signer
 from signer.metrics import SignerMetrics
+from signer.outages import LoopOutages, Step
 
 GROUP = "kt-signer"
 # Bytes of delivered events that wait for the signer, and the bytes that each event counts beside its data.
@@ -55,46 +56,39 @@ def run_forever(
         new_signer: Makes a signer over a client.
         queue: The name of the queue's stream.
         stop: Ends the call.
-        metrics: Gets the outages and whether the signer is active.
+        metrics: Gets what the signer waits for, and whether it is active.
         outage: Logs each outage.
         passing: The errors that are outages. Every other error is raised, because people have to look at a
             divergence or an unusable key.
     """
-    backoff = Backoff()
+    backoff, outages, step = Backoff(), LoopOutages(outage, metrics), Step.START
 
     def attempt() -> None:
+        nonlocal step
+        step = Step.START
         with closing(connect()) as log:
             signer = new_signer(log)
             try:
-                _run(log, signer, queue, stop, outage)
+                _run(log, signer, queue, stop, outages)
             finally:
-                if signer.finished:
+                step = signer.step
+                if signer.done[Step.EPOCH]:
                     # An outage after a time of work is a new one.
                     backoff.reset()
 
     def failed(error: KtError) -> None:
-        metrics.role(active=False)
-        metrics.outage(_kind(error))
+        outages.failed(error, step)
 
     keep_trying(attempt, stop, outage, backoff, on_failure=failed, passing=passing)
 
 
-def _kind(error: KtError) -> str:
-    match error:
-        case DiskFullError():
-            return "disk"
-        case StoreAwayError() | UnverifiedRowError():
-            return "store"
-    return "log"
-
-
-def _run(log: EventLog, signer: Signer, queue: str, stop: threading.Event, outage: Outage) -> None:
+def _run(log: EventLog, signer: Signer, queue: str, stop: threading.Event, outages: LoopOutages) -> None:
     signer.recover()
-    group = _join_when_free(log, signer, queue, stop, outage)
+    group = _join_when_free(log, signer, queue, stop, outages)
     if group is None:
         return
     with inbox_of(group) as inbox:
-        signer.join(group)
+        outages.became("active", epoch=signer.join(group))
         while not stop.is_set():
             with suppress(Empty):
                 delivered = inbox.get(timeout=0 if signer.is_behind else TICK)
@@ -102,23 +96,29 @@ def _run(log: EventLog, signer: Signer, queue: str, stop: threading.Event, outag
                     raise delivered
                 signer.deliver(delivered)
             signer.advance()
+            if outages.failing:
+                outages.succeeded(signer.done)
 
 
 def _join_when_free(
-    log: EventLog, signer: Signer, queue: str, stop: threading.Event, outage: Outage
+    log: EventLog, signer: Signer, queue: str, stop: threading.Event, outages: LoopOutages
 ) -> GroupSubscription | None:
     """Join the group, which has one member, once it is free; return None if ``stop`` is set first."""
     waiting = False
     while not stop.is_set():
         group = log.join_group(queue, GROUP)
-        outage.over()
         if group is not None:
+            outages.succeeded(signer.done)
             return group
         if not waiting:
-            _LOG.info("standby")
+            outages.became("standby")
             waiting = True
         # A standby follows the logs, so it can take over quickly.
         signer.recover()
+        if Step.PATROL in outages.failing:
+            signer.patrol()
+        # The active signer builds the epochs.
+        outages.succeeded({**signer.done, Step.EPOCH: 1})
         stop.wait(STANDBY)
     return None
 
@@ -220,11 +220,11 @@ def serve(
     reload = Reload(settings, reread, ("limits",), _changed_limits)
     effects = Effects(connect, wall_clock, time.monotonic, lambda: os.urandom(16))
     metrics = SignerMetrics(effects.now, effects.monotonic)
-    outage = Outage("signer", _LOG)
+    outage = Outage("signer", _LOG, on_begin=metrics.outage)
 
     def waits(error: KtError) -> None:
         metrics.disk_full.set(isinstance(error, DiskFullError))
-        metrics.waits(_kind(error))
+        metrics.waits(kind_of(error))
 
     with ExitStack() as stack:
         if settings.metrics is not None:

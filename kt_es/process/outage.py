@@ -56,6 +56,16 @@ class Lasting:
     since: float
 
 
+def kind_of(error: Exception | str) -> str:
+    """Return what an outage is of: ``disk``, ``store`` (cannot be used, or has wrong rows) or ``log``."""
+    match error:
+        case DiskFullError():
+            return "disk"
+        case StoreAwayError() | UnverifiedRowError():
+            return "store"
+    return "log"
+
+
 @dataclass(slots=True)
 class _Kind:
     begins: str
@@ -77,14 +87,21 @@ class Outage:
 
     Args:
         part: The name of the part in each line. A process has several parts, each with its own connection.
+        on_begin: Called with ``kind_of`` the error once for each outage, when it begins.
     """
 
     def __init__(
-        self, part: str, log: FilteringBoundLogger, clock: Callable[[], float] = time.monotonic
+        self,
+        part: str,
+        log: FilteringBoundLogger,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        on_begin: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._part = part
         self._log = log
         self._clock = clock
+        self._on_begin = on_begin
         self._lock = threading.Lock()
         self._away = _Kind(
             "the event log cannot be reached",
@@ -96,36 +113,50 @@ class Outage:
             "the shared store still cannot be used",
             "the shared store can be used again",
         )
+        self._rows = _Kind(
+            "rows of the shared store are missing or wrong",
+            "rows of the shared store are still missing or wrong",
+            "the rows of the shared store are right again",
+        )
         self._full = _Kind(
             "the disk is full; waiting for space", "the disk is still full", "the disk has space again"
         )
 
     def failed(self, error: Exception | str) -> None:
-        """Note that an attempt to reach the log or to write to the disk failed. Call it for every attempt."""
+        """Note that an attempt to use the log, the disk or the store failed. Call it for every attempt."""
         with self._lock:
             if isinstance(error, DiskFullError):
                 # The data that had no space came from the log, so the log can be reached.
                 self._end(self._away)
-                self._begin_or_remind(self._full, str(error))
+                self._begin_or_remind(self._full, error)
             elif isinstance(error, UnverifiedRowError):
-                self._begin_or_remind(self._store, str(error), mend=MEND)
+                # The store has answered.
+                self._end(self._store)
+                self._begin_or_remind(self._rows, error, mend=MEND)
             elif isinstance(error, StoreAwayError):
-                self._begin_or_remind(self._store, str(error))
+                self._begin_or_remind(self._store, error)
             else:
-                self._begin_or_remind(self._away, str(error))
+                self._begin_or_remind(self._away, error)
 
     def over(self) -> None:
         """Note that everything works. Without an outage this has no effect."""
+        self.log_over()
+        with self._lock:
+            self._end(self._store)
+            self._end(self._rows)
+
+    def log_over(self) -> None:
+        """Note that the event log and the disk work. An outage of the shared store goes on."""
         with self._lock:
             self._end(self._away)
-            self._end(self._store)
             self._end(self._full)
 
-    def _begin_or_remind(self, kind: _Kind, problem: str, **more: str) -> None:
-        now = self._clock()
+    def _begin_or_remind(self, kind: _Kind, error: Exception | str, **more: str) -> None:
+        now, problem = self._clock(), str(error)
         if kind.since is None:
             kind.since = now
             kind.count += 1
+            self._on_begin(kind_of(error))
             # Frequent short outages get few lines a minute. The number in the next line shows how many there
             # were.
             kind.quiet = len(kind.begun) == BEGINNINGS and now - kind.begun[0] < REMINDER

@@ -88,10 +88,16 @@ def of_signer(metrics: ScrapedMetrics) -> dict[str, Any]:
         "lag": {unit: metrics.value(f"kt_signer_lag_{unit}") for unit in ("events", "items", "seconds")},
         "phases": metrics.means("kt_signer_phase_seconds", "phase"),
         "verdicts": metrics.by("kt_signer_verdicts_total", "verdict"),
-        "outages": metrics.by("kt_signer_outages_total", "kind").get("log", 0),
+        "outages": _outages(metrics),
         "waits_for": [kind for kind, value in metrics.by("kt_signer_waiting", "kind").items() if value],
         "uptime": metrics.uptime,
     }
+
+
+def _outages(metrics: ScrapedMetrics) -> float:
+    """Return the number of outages of the signer. An outage of kind ``silence`` is one of the log, too."""
+    kinds = metrics.by("kt_signer_outages_total", "kind")
+    return _rounded(sum(count for kind, count in kinds.items() if kind != "silence"))
 
 
 def of_monitor(metrics: ScrapedMetrics) -> dict[str, Any]:

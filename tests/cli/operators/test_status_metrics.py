@@ -42,8 +42,9 @@ def signer_page() -> dict[str, Any]:
     seconds = 4.0
     metrics.sealed(1)
     metrics.finished(map_head(3), 5, {"accepted": 4, "epoch": 1}, {"collect": 1.0, "commit": 0.1})
-    metrics.outage("log")
-    metrics.outage("store")
+    for kind in ("log", "silence", "store"):
+        metrics.outage(kind)
+    metrics.waits("store")
     return of_signer(page(metrics.registry))
 
 
@@ -51,7 +52,7 @@ def test_metrics_of_the_signer() -> None:
     signer = signer_page()
     assert not missing(signer, "uptime")
     assert signer["active"]
-    assert (signer["epoch"], signer["outages"], signer["waits_for"]) == (3, 1, ["store"])
+    assert (signer["epoch"], signer["outages"], signer["waits_for"]) == (3, 2, ["store"])
     assert signer["merge_delay"] == {"last": 1.5, "mean": 1.5, "broken": 0}
     assert signer["phases"] == {"collect": 1, "commit": 0.1}
     assert signer["verdicts"] == {"accepted": 4, "epoch": 1}
