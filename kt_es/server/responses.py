@@ -100,6 +100,7 @@ class NotNowError(UnavailableError):
 
 AWAY = "the event log cannot be reached"
 STORE_AWAY = "the shared store cannot be used"
+STORE_ROWS = "rows of the shared store are missing or wrong"
 
 
 def denial(error: AccessDeniedError) -> str:
