@@ -67,7 +67,7 @@ def test_a_denied_right_is_told_without_its_stream() -> None:
         for stream, right in [("kt_heads-people", "$r"), ("db1.inside", "$w"), ("$all", "$r"), ("", "")]
     ]
     assert told == [
-        f"{reason}; lookups go on, submit again later"
+        f"{reason}; try again later"
         for reason in (
             "the right $r to a stream of the event log is missing",
             "the right $w to a stream of the event log is missing",
