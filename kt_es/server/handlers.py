@@ -6,6 +6,7 @@ answers nothing any more, because its data cannot be trusted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kt_es.api.models import DirectoryBody, HeadBody, HistoryBody, LookupBody, RangeBody, VersionBody
@@ -84,6 +85,8 @@ class DirectoryReader:
         self.ledger = ledger
         self.indexer = indexer
         self._openings = openings
+        # Why there is no epoch yet, in words for clients. ``Health`` knows more.
+        self.why_no_epoch: Callable[[], str] = lambda: "it has just started"
         # Once this is set, nothing is answered, because the data of this replica are in doubt.
         self.failure: KtError | None = None
         self._latest: _PublishedHead | None = None
@@ -94,7 +97,7 @@ class DirectoryReader:
             raise NotNowError("this front end has stopped serving", retry_after=30.0)
         committed = self.ledger.committed
         if committed.epoch == 0:
-            raise NotNowError("this front end has no epoch yet; it is still reading the logs")
+            raise NotNowError(f"this front end has no epoch yet: {self.why_no_epoch()}")
         self.check_key(committed)
         return committed
 
@@ -112,9 +115,8 @@ class DirectoryReader:
 
     def check_submissions(self) -> None:
         """Raise ``UnavailableError`` while this front end cannot learn the verdicts on submissions."""
-        problem = self.disk_problem
-        if problem is not None:
-            raise NotNowError(f"{problem}; lookups go on, submit again later", retry_after=10.0)
+        if (problem := self.disk_problem) is not None:
+            raise NotNowError(f"{problem}; submit again later", retry_after=10.0)
 
     def config(self, committed: Committed) -> Config:
         """Return the config in force for the coming epoch."""

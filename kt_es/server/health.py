@@ -99,6 +99,14 @@ class Health:
     def has(self, reason: NotReadyReason) -> bool:
         return any(trouble.reason is reason for trouble in self.troubles())
 
+    def why_no_epoch(self) -> str:
+        """Return the reason why there is no epoch yet, in words for clients."""
+        found = [trouble.sentence for trouble in self._of_log() if trouble.reason != NotReadyReason.NO_EPOCH]
+        if found:
+            return "; ".join(found)
+        shared = self.directory.ledger.store.is_shared
+        return "it waits for the newest head" if shared else "it is still reading the logs"
+
     def _of_log(self) -> Iterator[Trouble]:
         if self.directory.failure is not None:
             yield _stopped(self.directory.failure)
@@ -116,12 +124,13 @@ class Health:
 
     def _of_rows(self) -> Iterator[Trouble]:
         epoch = self.directory.ledger.committed.epoch
-        rows, taken = self.store.rows, f"no epoch after {epoch} is taken"
+        rows, taken = self.store.rows, f"no epoch after {epoch} is taken" if epoch else "no epoch is taken"
         if rows is not None:
             taken = "lookups of what is not in memory fail"
         found = rows or self.stuck()
         lasts = 0.0 if found is None else time.monotonic() - found.since
-        if found is not None and lasts >= ROWS_PATIENCE:
+        # Before the first epoch nothing is answered, so there is nothing to wait for.
+        if found is not None and (lasts >= ROWS_PATIENCE or not epoch):
             yield Trouble(
                 NotReadyReason.STORE_ROWS,
                 f"{taken} for {spoken(round(1000 * lasts))}, since {STORE_ROWS}: {found.problem}: see "

@@ -50,9 +50,10 @@ class StoreWatch:
         if since is None and self._ledger.store.problem is None:
             return None
         lasts = "" if since is None else f", for {spoken(round(1000 * (self._clock() - since)))}"
+        go_on = "; lookups of what is in memory go on" if self._ledger.committed.epoch else ""
         return (
-            f"{STORE_AWAY} (keyspace {self._keyspace}{lasts}); lookups of what is in memory go on: look at "
-            "its nodes, and for the reason at the log of this front end"
+            f"{STORE_AWAY} (keyspace {self._keyspace}{lasts}){go_on}: look at its nodes, and for the reason "
+            "at the log of this front end"
         )
 
     def probe(self) -> None:

@@ -125,10 +125,10 @@ def test_whatever_the_log_says_nobody_is_told(error: type[KtError], monkeypatch:
 
 # Limits, counts and epochs; parameters' names; sentences of checks of what the request holds; denials.
 MAY_BE_NAMED = {
-    "AWAY", "MAX_ERASURE", "MAX_HEAD", "MAX_HEADERS", "MAX_MUTATION", "MAX_PROFILE", "MAX_RANGE", "STORE_ROWS",
-    "committed.epoch", "committed.heads.size", "first", "items", "last", "last - first + 1",
+    "AWAY", "MAX_ERASURE", "MAX_HEAD", "MAX_HEADERS", "MAX_MUTATION", "MAX_PROFILE", "MAX_RANGE",
+    "STORE_ROWS", "committed.epoch", "committed.heads.size", "first", "items", "last", "last - first + 1",
     "log", "only", "part", "problem", "request.route.body",
-    "self.limit", "since",
+    "self.why_no_epoch()", "self.limit", "since",
 }  # fmt: skip
 
 

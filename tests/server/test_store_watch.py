@@ -16,7 +16,7 @@ from kt_es.ledger.stores import Sharing, open_store
 from kt_es.server import health, store_watch
 from tests import builders as b
 from tests.reference.doors import refused_port
-from tests.reference.frontends import Front, front, until
+from tests.reference.frontends import Front, front, submission, until
 from tests.reference.sharing import Replicas, SharedStreams, store_of
 
 USERS = ("anna", "bert", "cora", "dirk", "elsa")
@@ -218,9 +218,38 @@ class TestStart:
         assert early.get("/healthz").status_code == 200
         refused = early.post("/v1/lookup", {"label": b.label_of("alice")})
         assert (refused.status_code, refused.json()["reason"]) == (503, "unavailable")
+        said = [refused.json()["detail"], early.post("/v1/mutations", submission("zoe")).json()["detail"]]
+        for detail in said:
+            why = "this front end has no epoch yet: the shared store cannot be used (keyspace kt_people"
+            assert detail.startswith(why)
+            assert "go on" not in detail
+        assert "go on" not in early.get("/readyz").text
         streams.replicas.away = False
         until(lambda: reasons(early) == [])
         assert looked_up(early) == 200
+
+    def test_rows_that_are_wrong_at_the_start_are_told_at_once(
+        self, streams: SharedStreams, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(health, "ROWS_PATIENCE", 3600.0)
+        pages = streams.replicas.rows("pages")
+        streams.replicas.majority.write([("pages", key, None) for key in pages])
+        with front(streams, store_of(streams.replicas), wait=False) as running:
+            until(lambda: reasons(running) == ["no-epoch", "store-rows"])
+            problem = running.get("/readyz").json()["problems"][1]
+            assert problem.startswith("no epoch is taken for ")
+            assert "map page root of version 1 is missing" in problem
+            assert "go on" not in problem
+            detail = running.post("/v1/lookup", {"label": b.label_of("alice")}).json()["detail"]
+            assert detail.startswith("this front end has no epoch yet: no epoch is taken for ")
+            streams.replicas.majority.write([("pages", *row) for row in pages.items()])
+            until(lambda: reasons(running) == [])
+
+    def test_a_front_end_of_a_directory_without_a_head_waits_for_it(self) -> None:
+        streams = SharedStreams()
+        with front(streams, store_of(streams.replicas)) as running:
+            detail = running.post("/v1/lookup", {"label": b.label_of("alice")}).json()["detail"]
+            assert detail == "this front end has no epoch yet: it waits for the newest head"
 
     def test_a_store_that_cannot_be_used_ends_it(
         self, streams: SharedStreams, early: Front, refused: list[ConfigError]
