@@ -104,6 +104,7 @@ class FrontendService:
             denied=lambda: [part.denied for part in followers if part.denied],
             stuck=lambda: self.replica.problem,
         )
+        self.directory.why_no_epoch = self.health.why_no_epoch
         self.metrics = Metrics(now, self.backlog, self.health.has)
         self.metrics.committed(ledger.committed.epoch, ledger.committed.standing.timestamp)
         self._batches = Worker("batcher", lambda _: self._batcher.run(), self._fail)

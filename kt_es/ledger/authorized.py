@@ -36,6 +36,14 @@ def entry_at(ledger: Ledger, leaf: LeafRef | None) -> Mutation | None:
     return None if leaf is None else entries_at(ledger, [leaf])[0][1]
 
 
+def entry_by_quorum(ledger: Ledger, leaf: LeafRef) -> Mutation:
+    """Return the mutation behind a leaf of the map, read from more replicas at once and from no cache.
+
+    Raises what ``entries_at`` raises.
+    """
+    return _checked(ledger, leaf, ledger.tables.entries.get_many([leaf], again=True)[0])[1]
+
+
 def entries_at(
     ledger: Ledger, leaves: Sequence[LeafRef], check: RowCheck = lambda _leaf, _row: None
 ) -> list[tuple[StoredEntry, Mutation]]:
@@ -86,7 +94,10 @@ def _verified(
 
 
 def _checked(
-    ledger: Ledger, leaf: LeafRef, row: StoredEntry | None, check: RowCheck
+    ledger: Ledger,
+    leaf: LeafRef,
+    row: StoredEntry | None,
+    check: RowCheck = lambda _leaf, _row: None,
 ) -> tuple[StoredEntry, Mutation]:
     stored, mutation = entry_of(leaf, row)
     check(leaf, stored)

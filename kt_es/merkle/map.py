@@ -19,6 +19,7 @@ from kt_es.merkle.pages import (
     LEAF_SIZE,
     LEVELS,
     MAX_VERSION,
+    SLOTS,
     VERSION_SIZE,
     NodeStore,
     Page,
@@ -147,6 +148,21 @@ class Map:
     def lookup(self, root: Root, index: bytes) -> LeafRef | None:
         """Return the leaf of one index at ``root``, or None if the map has none."""
         return self.lookup_many(root, [index])[0]
+
+    def leaf_near(self, root: Root, index: bytes) -> LeafRef:
+        """Return the leaf at the end of the path of ``index`` in a map that is not empty.
+
+        At a slot that is empty the path goes on to the next one, so there is a leaf for each index.
+        """
+        slot, depth, refs = root.slot or b"", 0, list[Ref]()
+        while len(slot) != LEAF_SIZE:
+            above, refs = refs, [child_ref(index, depth, slot)]
+            slots = self._read(refs, above)[0].slots
+            first = nibble(index, depth)
+            others = [(first + step) % SLOTS for step in range(SLOTS)]
+            at, slot = next((at, found) for at in others if (found := slots[at]) is not None)
+            index, depth = with_nibble(index, depth, at), depth + 1
+        return leaf_ref(slot)
 
     def find_many(self, root: Root, indices: Sequence[bytes]) -> list[tuple[MapProof, LeafRef | None]]:
         """Return a proof and the leaf of each index at ``root``. The leaf is None if the proof shows absence.

@@ -84,7 +84,7 @@ class OpeningReader:
             _LOG.warning("an opening does not open its entry", stream=self._names.openings(entry.index))
         elif known is Missing.ERASED:
             return None
-        self._watch.check()
+        self._watch.check_readable()
         stream = self._names.openings(entry.index)
         reading: Future[Opening | Missing] = self._pool.submit(
             lambda: read_opening(self._log().read(stream), mutation.entry_hash, is_true)

@@ -101,16 +101,25 @@ class LogWatch:
         self._outage = Outage("requests", _LOG, clock)
         # The reason why the log cannot be reached, in words for clients; None while it can be reached.
         self.problem: str | None = "the event log was not reached yet"
+        # Whether the reason is an outage, and not a denial.
+        self._is_away = True
 
     def check(self) -> None:
-        """Raise ``UnavailableError`` while the log cannot be reached or denies the queue."""
-        if self.problem is not None:
-            raise NotNowError(f"{AWAY}; lookups go on, try again later")
+        """Raise ``UnavailableError`` while the log cannot be reached or denies the queue to submissions."""
+        problem = AWAY if self._is_away else self.problem
+        if problem is not None:
+            raise NotNowError(f"{problem}; submit again later")
         self.denials.check()
+
+    def check_readable(self) -> None:
+        """Raise ``UnavailableError`` for a lookup that needs an opening while the log cannot be reached."""
+        if self._is_away:
+            raise NotNowError(f"{AWAY}, and the opening of this entry is not in memory; try again later")
 
     def failed(self, error: UnavailableError | AccessDeniedError) -> None:
         """Note that a call failed: the log counts as unreachable until a probe succeeds."""
         self._outage.failed(str(error))
+        self._is_away = not isinstance(error, AccessDeniedError)
         self.problem = denial(error) if isinstance(error, AccessDeniedError) else _AWAY
 
     def probe(self) -> None:
@@ -124,7 +133,7 @@ class LogWatch:
             self.failed(error)
         else:
             self._outage.over()
-            self.problem = None
+            self._is_away, self.problem = False, None
 
     def run(self, stop: threading.Event) -> None:
         """Probe until ``stop``: every 2 seconds, and every half second while the log cannot be reached."""
@@ -213,7 +222,7 @@ class Backlog:
             return None
         return (
             f"about {items} items wait for the next head, more than the {self.limit} that may; "
-            "lookups go on, submit again later"
+            "submit again later"
         )
 
     def check(self) -> None:

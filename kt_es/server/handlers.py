@@ -6,6 +6,7 @@ answers nothing any more, because its data cannot be trusted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kt_es.api.models import DirectoryBody, HeadBody, HistoryBody, LookupBody, RangeBody, VersionBody
@@ -18,6 +19,7 @@ from kt_es.formats.labels import normalize_label
 from kt_es.formats.proofs import ErasureProof, LookupAnswer, encode_configs
 from kt_es.ledger.authorized import entry_at, history
 from kt_es.ledger.ledger import Ledger, config_chain
+from kt_es.ledger.present import check_kept
 from kt_es.ledger.proofs import map_root_at, prove_consistency, prove_erasure, prove_head, prove_smh
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
@@ -83,6 +85,8 @@ class DirectoryReader:
         self.ledger = ledger
         self.indexer = indexer
         self._openings = openings
+        # Why there is no epoch yet, in words for clients. ``Health`` knows more.
+        self.why_no_epoch: Callable[[], str] = lambda: "it has just started"
         # Once this is set, nothing is answered, because the data of this replica are in doubt.
         self.failure: KtError | None = None
         self._latest: _PublishedHead | None = None
@@ -93,7 +97,7 @@ class DirectoryReader:
             raise NotNowError("this front end has stopped serving", retry_after=30.0)
         committed = self.ledger.committed
         if committed.epoch == 0:
-            raise NotNowError("this front end has no epoch yet; it is still reading the logs")
+            raise NotNowError(f"this front end has no epoch yet: {self.why_no_epoch()}")
         self.check_key(committed)
         return committed
 
@@ -111,9 +115,8 @@ class DirectoryReader:
 
     def check_submissions(self) -> None:
         """Raise ``UnavailableError`` while this front end cannot learn the verdicts on submissions."""
-        problem = self.disk_problem
-        if problem is not None:
-            raise NotNowError(f"{problem}; lookups go on, submit again later", retry_after=10.0)
+        if (problem := self.disk_problem) is not None:
+            raise NotNowError(f"{problem}; submit again later", retry_after=10.0)
 
     def config(self, committed: Committed) -> Config:
         """Return the config in force for the coming epoch."""
@@ -247,10 +250,7 @@ class DirectoryReader:
     def _kept(self, committed: Committed, epoch: int | None, field: str = "epoch") -> int:
         """Return ``_epoch`` for a request that needs the map of this epoch: its pages must not be pruned."""
         wanted, oldest = self._epoch(committed, epoch, field), self.ledger.oldest
-        if oldest > committed.epoch:
-            raise NotNowError(
-                f"this front end is behind: of epoch {committed.epoch}, its latest, the map is not kept"
-            )
+        check_kept(oldest, committed.epoch)
         if wanted < oldest:
             gone = f"the map of epoch {wanted} is not kept here any more, only those from epoch {oldest} on"
             problem = f"{gone}; ask a front end that keeps more epochs"

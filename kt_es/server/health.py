@@ -23,11 +23,11 @@ from kt_es.process.exposition import Samples, page_of
 from kt_es.process.outage import Lasting
 from kt_es.server.availability import Backlog, LogWatch
 from kt_es.server.handlers import DirectoryReader
-from kt_es.server.responses import denial
+from kt_es.server.responses import STORE_ROWS, denial
 from kt_es.server.store_watch import StoreWatch
 
 ROWS_PATIENCE = 10.0
-"""Seconds for which rows of the next epoch may be missing: in another datacenter they come after its head."""
+"""Seconds for which rows may be missing or wrong: in another datacenter they come after the head."""
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -99,6 +99,14 @@ class Health:
     def has(self, reason: NotReadyReason) -> bool:
         return any(trouble.reason is reason for trouble in self.troubles())
 
+    def why_no_epoch(self) -> str:
+        """Return the reason why there is no epoch yet, in words for clients."""
+        found = [trouble.sentence for trouble in self._of_log() if trouble.reason != NotReadyReason.NO_EPOCH]
+        if found:
+            return "; ".join(found)
+        shared = self.directory.ledger.store.is_shared
+        return "it waits for the newest head" if shared else "it is still reading the logs"
+
     def _of_log(self) -> Iterator[Trouble]:
         if self.directory.failure is not None:
             yield _stopped(self.directory.failure)
@@ -115,14 +123,18 @@ class Health:
             yield Trouble(NotReadyReason.DENIED, f"behind: {denial(denied)}")
 
     def _of_rows(self) -> Iterator[Trouble]:
-        stuck = self.stuck()
-        lasts = 0.0 if stuck is None else time.monotonic() - stuck.since
-        if stuck is not None and lasts >= ROWS_PATIENCE:
+        epoch = self.directory.ledger.committed.epoch
+        rows, taken = self.store.rows, f"no epoch after {epoch} is taken" if epoch else "no epoch is taken"
+        if rows is not None:
+            taken = "lookups of what is not in memory fail"
+        found = rows or self.stuck()
+        lasts = 0.0 if found is None else time.monotonic() - found.since
+        # Before the first epoch nothing is answered, so there is nothing to wait for.
+        if found is not None and (lasts >= ROWS_PATIENCE or not epoch):
             yield Trouble(
                 NotReadyReason.STORE_ROWS,
-                f"no epoch after {self.directory.ledger.committed.epoch} is taken for "
-                f"{spoken(round(1000 * lasts))}, since rows of the shared store are missing or wrong: "
-                f"{stuck.problem}; lookups go on: see kt store check and kt store rebuild",
+                f"{taken} for {spoken(round(1000 * lasts))}, since {STORE_ROWS}: {found.problem}: see "
+                "kt store check and kt store rebuild",
             )
 
     def _of_time(self) -> Iterator[Trouble]:
@@ -176,6 +188,9 @@ class Metrics:
         self.requests = samples.histogram("kt_request_seconds", "Time to answer", "route", buckets=_BUCKETS)
         self.refused = samples.counter(
             "kt_refused", "Connections and requests refused or ended, by reason", "why"
+        )
+        self.rows = samples.counter(
+            "kt_store_rows_refused", "Requests refused for missing or wrong rows of the shared store"
         )
         self._epoch = samples.gauge("kt_epoch", "Latest epoch committed by the replica")
         self._lag = samples.gauge("kt_replica_lag_seconds", "From a head's timestamp to its commit here")

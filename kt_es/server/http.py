@@ -33,14 +33,22 @@ from kt_es.api.models import (
     ReceiptBody,
 )
 from kt_es.api.operations import JSON_MEDIA, PROBLEM_MEDIA, ProblemReason
-from kt_es.errors import DivergenceError, KtError, RefusedError, StoreAwayError, UnverifiedRowError
+from kt_es.errors import DivergenceError, KtError, RefusedError, UnverifiedRowError
 from kt_es.process.exposition import MEDIA_TYPE
 from kt_es.server.clients import Clients
 from kt_es.server.contract import Epoch, Since, Size, complete_document, read_request, route
 from kt_es.server.guard import Guard, check_media, check_request, release_slot
 from kt_es.server.handlers import DirectoryReader
 from kt_es.server.health import Metrics, Trouble
-from kt_es.server.responses import Problem, http_problem, internal_problem, problem_of, without_streams
+from kt_es.server.responses import (
+    STORE_ROWS,
+    NotNowError,
+    Problem,
+    http_problem,
+    internal_problem,
+    problem_of,
+    without_streams,
+)
 from kt_es.server.submission import Submissions, run_in
 
 _LOG = structlog.get_logger("kt_es.server")
@@ -99,13 +107,22 @@ def _refusal(problem: Problem) -> Response:
     return Response(problem.encode(), problem.status, problem.headers, PROBLEM_MEDIA)
 
 
+def _told(frontend: Frontend, error: KtError) -> KtError:
+    """Return ``error``, for a wrong row of a shared store the outage that clients are told."""
+    if isinstance(error, UnverifiedRowError) and frontend.directory.ledger.store.is_shared:
+        return NotNowError(f"{STORE_ROWS}; try again later")
+    return error
+
+
 def _add_errors(app: FastAPI, frontend: Frontend) -> None:
     @app.exception_handler(KtError)
     async def known(_: Request, error: KtError) -> Response:
-        if isinstance(error, UnverifiedRowError) and frontend.directory.ledger.store.is_shared:
-            # Nothing is answered from it, and everything else is.
+        told = _told(frontend, error)
+        if told is not error:
+            # Nothing is answered from the row, and everything else is.
             _LOG.error("a row of the shared store is missing or wrong", problem=str(error))
-            error = StoreAwayError(str(error))
+            frontend.metrics.rows.inc()
+            error = told
         problem = problem_of(error)
         if problem.status >= 500 and problem.retry_after is None:
             _LOG.error("a request failed", error=str(error))
@@ -227,7 +244,7 @@ def _add_writing(app: FastAPI, frontend: Frontend) -> None:
             mutation = read_request(MutationRequest, body)
             answer = await submissions.take(mutation, frontend.writes, lambda: release_slot(request.scope))
         except KtError as error:
-            verdicts.labels(problem_of(error).reason).inc()
+            verdicts.labels(problem_of(_told(frontend, error)).reason).inc()
             raise
         match answer:
             case Problem():

@@ -90,7 +90,7 @@ class Denials:
         with self._lock:
             problem = self._denied.get((self._queue, WRITE))
         if problem is not None:
-            raise NotNowError(f"{problem}; lookups go on, submit again later", RETRY_AFTER)
+            raise NotNowError(f"{problem}; submit again later", RETRY_AFTER)
 
     def probe(self) -> None:
         """Try every missing right again. Raises ``UnavailableError`` while the log cannot be reached."""

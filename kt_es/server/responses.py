@@ -100,6 +100,7 @@ class NotNowError(UnavailableError):
 
 AWAY = "the event log cannot be reached"
 STORE_AWAY = "the shared store cannot be used"
+STORE_ROWS = "rows of the shared store are missing or wrong"
 
 
 def denial(error: AccessDeniedError) -> str:
@@ -118,7 +119,7 @@ def problem_of(error: KtError) -> Problem:
     """
     match error:
         case AccessDeniedError():
-            return _unavailable(f"{denial(error)}; lookups go on, submit again later", 5.0)
+            return _unavailable(f"{denial(error)}; try again later", 5.0)
         case DiskFullError():
             # The error names a directory of this machine. The log names it as well.
             return _unavailable("the disk of this front end is full; try again later", error.retry_after)

@@ -1,4 +1,4 @@
-"""Whether a front end can read the shared store: an outage begins and ends without a lookup."""
+"""Whether a front end can read what lookups need from the shared store: noticed without a lookup."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 import structlog
 
-from kt_es.errors import UnavailableError
+from kt_es.errors import UnavailableError, UnverifiedRowError
 from kt_es.ledger.clock import spoken
 from kt_es.ledger.ledger import Ledger
-from kt_es.process.outage import Backoff, Outage
+from kt_es.ledger.present import check_present
+from kt_es.process.outage import Backoff, Lasting, Outage
 from kt_es.server.responses import STORE_AWAY
 
 PROBE_INTERVAL = 3.0
@@ -21,11 +22,13 @@ _LOG = structlog.get_logger("kt_es.server")
 
 
 class StoreWatch:
-    """Probes the shared store now and then: it reads a row from a majority of the replicas.
+    """Probes the shared store now and then, by ``check_present``.
 
-    The row is the bound of pruning, which every new epoch needs, too. ``run`` probes in a thread of its own;
-    any thread may ask for the ``problem``. Without a shared store the problem is always None, and ``run`` is
-    not needed. ``clock`` is monotonic.
+    ``run`` probes in a thread of its own; any thread may ask for ``problem`` and ``rows``. Without a shared
+    store both are always None, and ``run`` is not needed. ``clock`` is monotonic.
+
+    Attributes:
+        rows: Set while rows that lookups of the present epoch need are missing or wrong.
     """
 
     def __init__(self, ledger: Ledger, keyspace: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,6 +36,7 @@ class StoreWatch:
         self._keyspace = keyspace
         self._clock = clock
         self._outage = Outage("store", _LOG, clock)
+        self.rows: Lasting | None = None
         # When a probe failed for the first time, None after a success. Owned by the thread of ``run``.
         self._since: float | None = None
 
@@ -46,21 +50,26 @@ class StoreWatch:
         if since is None and self._ledger.store.problem is None:
             return None
         lasts = "" if since is None else f", for {spoken(round(1000 * (self._clock() - since)))}"
+        go_on = "; lookups of what is in memory go on" if self._ledger.committed.epoch else ""
         return (
-            f"{STORE_AWAY} (keyspace {self._keyspace}{lasts}); lookups of what is in memory go on: look at "
-            "its nodes, and for the reason at the log of this front end"
+            f"{STORE_AWAY} (keyspace {self._keyspace}{lasts}){go_on}: look at its nodes, and for the reason "
+            "at the log of this front end"
         )
 
     def probe(self) -> None:
-        """Read the row, and note whether the store answers."""
+        """Check the sample, and note whether the store answers and has the rows."""
         try:
-            self._ledger.tables.states.oldest()
+            check_present(self._ledger)
         except UnavailableError as error:
             self._outage.failed(error)
             self._since = self._clock() if self._since is None else self._since
+        except UnverifiedRowError as error:
+            self._outage.failed(error)
+            self._since = None
+            self.rows = Lasting(str(error), self._clock() if self.rows is None else self.rows.since)
         else:
             self._outage.over()
-            self._since = None
+            self._since = self.rows = None
 
     def run(self, stop: threading.Event) -> None:
         """Probe until ``stop``."""

@@ -22,6 +22,7 @@ from tests.reference.cassandra import connected
 
 SHORT = ("--min-interval", "0.2", "--max-interval", "5")
 AWAY = "the shared store cannot be used; try again later"
+WRONG = "rows of the shared store are missing or wrong; try again later"
 
 
 def share(operator: Stranger, settings: Path, address: str, replicas: int) -> None:

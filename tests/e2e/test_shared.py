@@ -17,7 +17,7 @@ from kt_es.merkle.pages import decode_page, encode_page
 from tests.builders import private_key
 from tests.e2e.processes import ORIGIN, Running, Stranger, account, import_accounts, running_up, until
 from tests.e2e.sharing import (
-    AWAY,
+    WRONG,
     FrontEnd,
     Rows,
     SharedDirectory,
@@ -222,10 +222,10 @@ def test_no_front_end_answers_from_a_lie(
         rows.write(family, changed)
         try:
             deceived = directory.frontend("deceived")
-            until(lambda: deceived.lookup(NOBODY).json().get("detail") in (None, AWAY), "it has an epoch")
+            until(lambda: deceived.lookup(NOBODY).json().get("detail") in (None, WRONG), "it has an epoch")
             answers = [deceived.lookup(f"{one}@example.org") for one in NAMES]
             assert {answer.status_code for answer in answers} <= {200, 503}
-            assert {answer.json()["detail"] for answer in answers if answer.status_code == 503} == {AWAY}
+            assert {answer.json()["detail"] for answer in answers if answer.status_code == 503} == {WRONG}
         finally:
             rows.write(family, {key: before[key] for key in changed})
         all_there(deceived, tmp_path / "client", NAMES)

@@ -61,6 +61,10 @@ def agree(written: Written, root: Root, entries: Entries, absent: list[bytes]) -
         assert (None if leaf is None else (leaf.index, leaf.entry_hash)) == (
             (index, entries[index]) if index in entries else None
         )
+        if entries:
+            near = written.map.leaf_near(root, index)
+            assert entries[near.index] == near.entry_hash
+            assert index not in entries or near == leaf
 
 
 @settings(deadline=None)

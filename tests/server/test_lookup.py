@@ -222,7 +222,7 @@ def test_a_replica_whose_configs_are_incomplete_reports_it() -> None:
 
 def test_without_an_epoch_there_is_no_answer() -> None:
     with front(SignedStreams()) as running:
-        with pytest.raises(UnavailableError, match="no epoch yet"):
+        with pytest.raises(UnavailableError, match="has no epoch yet: it is still reading the logs"):
             running.directory.lookup("alice@example.org")
         assert running.get("/readyz").json()["problems"] == ["no epoch yet"]
 

@@ -67,7 +67,7 @@ def test_a_denied_right_is_reported_without_its_stream() -> None:
         for stream, right in [("kt_heads-people", "$r"), ("db1.inside", "$w"), ("$all", "$r"), ("", "")]
     ]
     assert told == [
-        f"{reason}; lookups go on, submit again later"
+        f"{reason}; try again later"
         for reason in (
             "the right $r to a stream of the event log is missing",
             "the right $w to a stream of the event log is missing",
@@ -128,9 +128,9 @@ def test_whatever_the_log_answers_nobody_sees_it(
 # Limits, counts and epochs; parameters' names; sentences of checks of what the request holds; denials.
 MAY_BE_NAMED = {
     "AWAY", "MAX_ERASURE", "MAX_HEAD", "MAX_HEADERS", "MAX_MUTATION", "MAX_PROFILE", "MAX_RANGE",
-    "committed.epoch", "committed.heads.size", "first", "items", "last", "last - first + 1",
+    "STORE_ROWS", "committed.epoch", "committed.heads.size", "first", "items", "last", "last - first + 1",
     "log", "only", "part", "problem", "request.route.body",
-    "self.limit", "since",
+    "self.why_no_epoch()", "self.limit", "since",
 }  # fmt: skip
 
 

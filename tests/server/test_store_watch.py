@@ -16,8 +16,10 @@ from kt_es.ledger.stores import Sharing, open_store
 from kt_es.server import health, store_watch
 from tests import builders as b
 from tests.reference.doors import refused_port
-from tests.reference.frontends import Front, front, until
+from tests.reference.frontends import Front, front, submission, until
 from tests.reference.sharing import Replicas, SharedStreams, store_of
+
+USERS = ("anna", "bert", "cora", "dirk", "elsa")
 
 
 @pytest.fixture
@@ -26,6 +28,16 @@ def streams() -> SharedStreams:
     streams = SharedStreams()
     streams.put_user("alice")
     streams.epoch()
+    return streams
+
+
+@pytest.fixture
+def filled() -> SharedStreams:
+    """A directory with five epochs, in each of which another account has published."""
+    streams = SharedStreams()
+    for user in USERS:
+        streams.put_user(user)
+        streams.epoch()
     return streams
 
 
@@ -57,8 +69,15 @@ def reasons(running: Front) -> list[str]:
     return [] if answer.status_code == 200 else answer.json()["reasons"]
 
 
-def looked_up(running: Front) -> int:
-    return running.post("/v1/lookup", {"label": b.label_of("alice")}).status_code
+def looked_up(running: Front, user: str = "alice") -> int:
+    return running.post("/v1/lookup", {"label": b.label_of(user)}).status_code
+
+
+def refused(running: Front) -> float:
+    """How many requests the front end has refused because of rows, by its metrics."""
+    page = running.get("/metrics").text
+    (line,) = (line for line in page.splitlines() if line.startswith("kt_store_rows_refused_total "))
+    return float(line.split()[1])
 
 
 def is_away(running: Front) -> bool:
@@ -101,6 +120,75 @@ def test_rows_that_the_next_epoch_lacks_are_named_and_lookups_go_on(streams: Sha
         assert running.caught_up()
 
 
+def flipped(rows: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    return {key: bytes([row[0] ^ 1]) + row[1:-1] + bytes([row[-1] ^ 1]) for key, row in rows.items()}
+
+
+class TestRows:
+    """Rows that are wrong in all replicas, of a front end that has answered nothing yet."""
+
+    @pytest.mark.parametrize(
+        ("family", "problem"),
+        [
+            ("nodes", "the log of heads has wrong nodes"),
+            ("pages", "map page root of version 5 is damaged"),
+            (
+                "entries",
+                "8 accounts were taken at random, and a page or an entry of each is missing or wrong",
+            ),
+        ],
+    )
+    def test_nobody_has_to_look_up_anything_to_see_that_all_rows_of_a_kind_are_wrong(
+        self, filled: SharedStreams, family: str, problem: str
+    ) -> None:
+        good = filled.replicas.rows(family)
+        with front(filled, store_of(filled.replicas)) as running:
+            until(lambda: reasons(running) == [])
+            filled.replicas.majority.write([(family, *row) for row in flipped(good).items()])
+            until(lambda: reasons(running) == ["store-rows"])
+            assert 'kt_not_ready{reason="store-rows"} 1.0' in running.get("/metrics").text
+            (sentence,) = running.get("/readyz").json()["problems"]
+            assert sentence.startswith("lookups of what is not in memory fail for ")
+            assert problem in sentence
+            filled.replicas.majority.write([(family, *row) for row in good.items()])
+            until(lambda: reasons(running) == [])
+
+    def test_a_wrong_row_of_one_account_is_counted_and_keeps_the_front_end_in_service(
+        self, filled: SharedStreams
+    ) -> None:
+        entries = filled.replicas.rows("entries")
+        index = b.mutation(USERS[0]).entry.index
+        wrong = flipped({key: row for key, row in entries.items() if key.startswith(index)})
+        filled.replicas.majority.write([("entries", *row) for row in wrong.items()])
+        with front(filled, store_of(filled.replicas)) as running:
+            probed = len(filled.replicas.asked)
+            assert refused(running) == 0
+            assert [looked_up(running, user) for user in USERS] == [503, 200, 200, 200, 200]
+            until(lambda: len(filled.replicas.asked) > probed + 100)
+            assert reasons(running) == []
+            answer = running.post("/v1/lookup", {"label": b.label_of(USERS[0])})
+            assert answer.json()["detail"] == "rows of the shared store are missing or wrong; try again later"
+            assert refused(running) == 2
+
+    def test_a_bound_of_pruning_above_the_newest_epoch_is_a_wrong_row(self, filled: SharedStreams) -> None:
+        with front(filled, store_of(filled.replicas)) as running:
+            until(lambda: reasons(running) == [])
+            filled.replicas.majority.write([("about", b"oldest", (100).to_bytes(8))])
+            until(lambda: reasons(running) == ["store-rows"])
+            (sentence,) = running.get("/readyz").json()["problems"]
+            assert "keeps the maps from epoch 100 on, and the latest epoch here is 5" in sentence
+            filled.epoch()
+            until(running.caught_up)
+            assert looked_up(running, USERS[0]) == 503
+            assert refused(running) == 1
+            # Lookups use the bound that was read with the epoch, until there is another epoch.
+            filled.replicas.majority.write([("about", b"oldest", (1).to_bytes(8))])
+            until(lambda: "latest epoch here is 6" in str(running.get("/readyz").json()))
+            filled.epoch()
+            until(lambda: reasons(running) == [])
+            assert looked_up(running, USERS[0]) == 200
+
+
 class TestStart:
     @pytest.fixture
     def refused(self) -> list[ConfigError]:
@@ -130,9 +218,38 @@ class TestStart:
         assert early.get("/healthz").status_code == 200
         refused = early.post("/v1/lookup", {"label": b.label_of("alice")})
         assert (refused.status_code, refused.json()["reason"]) == (503, "unavailable")
+        said = [refused.json()["detail"], early.post("/v1/mutations", submission("zoe")).json()["detail"]]
+        for detail in said:
+            why = "this front end has no epoch yet: the shared store cannot be used (keyspace kt_people"
+            assert detail.startswith(why)
+            assert "go on" not in detail
+        assert "go on" not in early.get("/readyz").text
         streams.replicas.away = False
         until(lambda: reasons(early) == [])
         assert looked_up(early) == 200
+
+    def test_rows_that_are_wrong_at_the_start_are_told_at_once(
+        self, streams: SharedStreams, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(health, "ROWS_PATIENCE", 3600.0)
+        pages = streams.replicas.rows("pages")
+        streams.replicas.majority.write([("pages", key, None) for key in pages])
+        with front(streams, store_of(streams.replicas), wait=False) as running:
+            until(lambda: reasons(running) == ["no-epoch", "store-rows"])
+            problem = running.get("/readyz").json()["problems"][1]
+            assert problem.startswith("no epoch is taken for ")
+            assert "map page root of version 1 is missing" in problem
+            assert "go on" not in problem
+            detail = running.post("/v1/lookup", {"label": b.label_of("alice")}).json()["detail"]
+            assert detail.startswith("this front end has no epoch yet: no epoch is taken for ")
+            streams.replicas.majority.write([("pages", *row) for row in pages.items()])
+            until(lambda: reasons(running) == [])
+
+    def test_a_front_end_of_a_directory_without_a_head_waits_for_it(self) -> None:
+        streams = SharedStreams()
+        with front(streams, store_of(streams.replicas)) as running:
+            detail = running.post("/v1/lookup", {"label": b.label_of("alice")}).json()["detail"]
+            assert detail == "this front end has no epoch yet: it waits for the newest head"
 
     def test_a_store_that_cannot_be_used_ends_it(
         self, streams: SharedStreams, early: Front, refused: list[ConfigError]
