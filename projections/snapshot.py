@@ -26,7 +26,7 @@ from kt_es.formats.snapshots import (
 )
 from kt_es.ledger.anchor import check_commit, check_state
 from kt_es.ledger.authorized import RowCheck, entries_at, record_check
-from kt_es.ledger.ledger import SLICE, Ledger, check_key, config_chain
+from kt_es.ledger.ledger import SLICE, Ledger, check_key, config_chain, require_epoch
 from kt_es.ledger.rows import Beginning, Committed
 from kt_es.ledger.store import Change, Store
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG, StoredEntry, Tables
@@ -45,11 +45,11 @@ def save(ledger: Ledger, file: BinaryIO, progress: Progress = lambda _w, _n: Non
     as for an answer, and their sequence numbers by ``record_check``.
 
     Raises:
-        DivergenceError: The directory is damaged, or has no epoch yet.
+        ConfigError: The directory has no epoch yet.
+        DivergenceError: The directory is damaged.
     """
+    require_epoch(ledger)
     committed = ledger.committed
-    if committed.epoch == 0:
-        raise DivergenceError("the data directory has no epoch yet: save a snapshot after the first epoch")
     check_commit(ledger)
     event = ledger.tables.heads.event(committed.epoch)
     configs = tuple(signed.encode() for signed in config_chain(ledger, committed))

@@ -77,7 +77,10 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "signer": _server("kt_es.cli.operators.processes", "Run the signer, or a standby of it."),
     "snapshot": _server("kt_es.cli.operators.snapshot", "Save the state of a signer, or begin with one."),
     "status": _server("kt_es.cli.operators.status", "Show the state of a directory and its processes."),
-    "store": _server("kt_es.cli.operators.store", "Prune or check the pages of a data directory."),
+    "store": _server(
+        "kt_es.cli.operators.store",
+        "Make or fill a shared store; prune or check it, or a data directory.",
+    ),
     "up": _server("kt_es.cli.operators.up", "Run a whole directory on this machine."),
     "verify": CommandEntry("kt_es.cli.people.get", "Verify a saved proof or evidence, without a network."),
     "watch": CommandEntry("kt_es.cli.owners.watch", "Watch your accounts for changes that are not yours."),
@@ -187,9 +190,14 @@ def main() -> None:
     except click.exceptions.Abort:
         code = _failed(run, 1, "interrupted")
     except click.ClickException as error:
-        if isinstance(error, click.UsageError) and error.ctx is not None:
+        problem = error.format_message()
+        if problem.startswith("Usage: "):
+            # No command is named, and the message is the whole help text.
+            click.echo(problem, file=words())
+            problem = "no command is named: name one of these"
+        elif isinstance(error, click.UsageError) and error.ctx is not None:
             click.echo(f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help'.", file=words())
-        code = _failed(run, error.exit_code, error.format_message())
+        code = _failed(run, error.exit_code, problem)
     except BrokenPipeError:
         # The reader has closed our output, so nothing more can be printed.
         _leave_output()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kt_es.config import FILE_NAME, Settings
@@ -12,7 +13,9 @@ from kt_es.eventstore.streams import EventLog
 from kt_es.ledger.adoption import Adoption
 from kt_es.ledger.cassandra_settings import EXAMPLE
 from kt_es.ledger.ledger import Ledger, check_pinned
+from kt_es.ledger.store import Store
 from kt_es.ledger.stores import Sharing, open_store
+from kt_es.ledger.tables import Tables
 
 if TYPE_CHECKING:
     from kt_es.ledger.cassandra_schema import Schema
@@ -44,6 +47,20 @@ def make_store(sharing: Sharing, replication: Mapping[str, int] | int | None = N
     schema = create_schema(sharing.cassandra, replication)
     with closing(CassandraStore.connect(sharing.cassandra)) as store:
         return schema, write_about(store, sharing.origin)
+
+
+def require_map(store: Store, data: Path, settings: Settings, mend: str) -> None:
+    """Raise ``ConfigError`` if the process of the directory ``data`` has its map in a shared store.
+
+    ``mend`` ends the message if ``settings`` name the shared store.
+    """
+    if Tables(store).heads.are_elsewhere:
+        if settings.sharing is None:
+            mend = f"name the store in kt.toml ([store] shared), then {mend}"
+        raise ConfigError(
+            f"{data} has only the last state and the last head of its process, and the map is in a shared "
+            f"store: {mend}"
+        )
 
 
 @contextmanager

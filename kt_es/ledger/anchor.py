@@ -27,6 +27,7 @@ from kt_es.formats.configs import SignedConfig
 from kt_es.formats.heads import (
     MAP_HEAD,
     HeadEvent,
+    MapHead,
     SignedMapHead,
 )
 from kt_es.ledger.head_events import check_signatures, config_of, sealed
@@ -69,14 +70,24 @@ def check_state(committed: Committed, event: HeadEvent, chain: Sequence[SignedCo
     ``chain`` has the directory's configs up to the one in force for the coming epoch. ``records_next`` is the
     one field that no head has. Raises ``DivergenceError`` like ``check_commit``.
     """
-    standing = committed.standing
     where = f"{_HERE}, epoch {committed.epoch}"
-    check_chain(chain, standing.origin)
+    check_chain(chain, committed.standing.origin)
     try:
         smh = SignedMapHead.decode(event.smh_bytes)
     except MalformedError as error:
         raise DivergenceError(f"{where}: the stored head is damaged: {error}") from None
-    head = smh.head
+    check_sealed(committed, smh.head, where)
+    config = config_of(chain, smh.head.config_hash, where)
+    where = f"{where}: the stored head"
+    check_signatures(event, smh, sealed(committed.log), sealed(committed.heads), config, where=where)
+
+
+def check_sealed(committed: Committed, head: MapHead, where: str) -> None:
+    """Compare the fields of a state with the head that sealed them.
+
+    Raises ``DivergenceError`` for the first field that differs; ``where`` begins its message.
+    """
+    standing = committed.standing
     fields: Fields = (
         ("origin", standing.origin, head.origin),
         ("epoch", standing.epoch, head.epoch),
@@ -98,9 +109,6 @@ def check_state(committed: Committed, event: HeadEvent, chain: Sequence[SignedCo
             f"{where}: records_next is {committed.records_next}, must be 1 to {committed.log.size}: "
             f"one event for each record at most"
         )
-    config = config_of(chain, head.config_hash, where)
-    where = f"{where}: the stored head"
-    check_signatures(event, smh, sealed(committed.log), sealed(committed.heads), config, where=where)
 
 
 def _check_nothing(committed: Committed) -> None:

@@ -17,18 +17,20 @@ from cassandra import (
     UnresolvableContactPoints,
 )
 from cassandra.cluster import NoHostAvailable
-from cassandra.connection import ConnectionBusy, ConnectionException
+from cassandra.connection import ConnectionBusy, ConnectionException, ProtocolError
 from cassandra.pool import NoConnectionsAvailable
 from cassandra.protocol import ErrorMessage, OverloadedErrorMessage
 
 from kt_es.errors import ConfigError, KtError, MisfitError, UnavailableError
-from kt_es.ledger.cassandra_settings import CassandraSettings
+from kt_es.ledger.cassandra_settings import PORT, CassandraSettings
 
 DRIVER_ERRORS = (DriverException, ErrorMessage, NoHostAvailable, ConnectionException, OSError)
 """What the driver raises, besides errors of its caller."""
 
 # If several nodes fail, the error of the first of these kinds is reported, because it says most.
 _TELLING = (AuthenticationFailed, Unauthorized, InvalidRequest, ssl.SSLError, Unavailable, Timeout)
+_NO_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
+"""How TLS calls an answer that is none of TLS."""
 _NAMES_NOTHING = ("does not exist", "doesn't exist", "unconfigured table")
 
 
@@ -59,6 +61,18 @@ def translated(error: Exception, settings: CassandraSettings, *, connecting: boo
             f"the shared store at {place} has no tables in the keyspace {keyspace}: {text}; make them with "
             "kt store init"
         )
+    if all(_is_foreign(cause) for cause in causes):
+        return _misfit(
+            f"what answers at {place} is not Cassandra: name the nodes of the cluster and their port for "
+            f"clients (native_transport_port, {PORT} by default) in [store] shared",
+            connecting,
+        )
+    if any(words in text for words in _NO_TLS):
+        return _misfit(
+            f"the node of the shared store at {place} speaks no TLS: leave out tls_ca in [store], or name "
+            "the port at which the nodes speak TLS",
+            connecting,
+        )
     if isinstance(cause, ssl.SSLError) or "[SSL:" in text:
         problem = f"the TLS handshake with the shared store at {place} fails: {text}"
         if not connecting:
@@ -83,6 +97,15 @@ def translated(error: Exception, settings: CassandraSettings, *, connecting: boo
     return KtError(f"the shared store at {place} failed: {text}")
 
 
+def _misfit(problem: str, connecting: bool) -> KtError:
+    return ConfigError(problem) if connecting else MisfitError(problem)
+
+
+def _is_foreign(error: Exception) -> bool:
+    """Return whether the answer to the first message of a connection has no version of the protocol."""
+    return isinstance(error, ProtocolError) and "does not support protocol version" in str(error)
+
+
 def _causes(error: Exception) -> list[Exception]:
     """Return the errors of the single nodes, or ``error`` itself if it has none."""
     each = error.errors if isinstance(error, NoHostAvailable) else None
@@ -100,5 +123,10 @@ def _text(error: Exception) -> str:
     if isinstance(error, NoHostAvailable):
         return "all are down"
     text = " ".join(str(error).split()) or type(error).__name__
-    found = re.search(r'message="(.*)"', text)
-    return found[1] if found else text
+    if found := re.search(r'message="(.*)"', text):
+        return found[1]
+    if found := re.fullmatch(r"errors=(.*), last_host=.*", text):
+        return found[1]
+    # The address stands in front of the text, and the number says the same as the words.
+    found = re.fullmatch(r"\[Errno \d+\] (?:Tried connecting to .*\. Last error: )?(.+)", text)
+    return text if found is None else found[1][0].lower() + found[1][1:]

@@ -62,6 +62,8 @@ def parse_shared(uri: str) -> CassandraSettings:
     Raises:
         ConfigError: The address cannot be used. The message names the part and does not repeat a password.
     """
+    if not uri:
+        raise _wrong("it is empty")
     try:
         parts = urlsplit(uri)
     except ValueError:
@@ -78,6 +80,8 @@ def parse_shared(uri: str) -> CassandraSettings:
     if not _KEYSPACE.fullmatch(keyspace):
         problem = f"the keyspace {keyspace!r} is not a-z, 0-9 and _ (48 characters at most, a letter first)"
         raise _wrong(problem if keyspace else "no keyspace follows the hosts")
+    if keyspace == "system" or keyspace.startswith("system_"):
+        raise _wrong(f"the keyspace {keyspace!r} belongs to Cassandra itself")
     if parts.fragment:
         raise _wrong(f"nothing may follow a #, but {parts.fragment!r} does")
     names, ports = zip(*(_host(text) for text in hosts.split(",")), strict=True)

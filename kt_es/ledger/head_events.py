@@ -52,12 +52,20 @@ def check_signatures(
     Raises:
         DivergenceError: ``where`` begins its message.
     """
+    try:
+        smh.verify(config.origin, config.signer_key)
+    except (MalformedError, VerificationError) as error:
+        raise DivergenceError(f"{where}: {error}") from None
+    check_checkpoints(event, log, heads, config, where=where)
+
+
+def check_checkpoints(event: HeadEvent, log: Sealed, heads: Sealed, config: Config, *, where: str) -> None:
+    """Do the part of ``check_signatures`` that is about the two checkpoints."""
     logs = (
         (event.heads_checkpoint, heads_origin(config.origin), heads),
         (event.mutations_checkpoint, mutations_origin(config.origin), log),
     )
     try:
-        smh.verify(config.origin, config.signer_key)
         for text, origin, (size, root) in logs:
             signed = open_checkpoint(text, origin, [config.signer_key.raw])
             if signed != Checkpoint(origin, size, root):

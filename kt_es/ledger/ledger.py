@@ -222,6 +222,15 @@ def check_key(chain: Sequence[SignedConfig], epoch: int, config_hash: bytes, pin
         )
 
 
+def require_epoch(ledger: Ledger) -> None:
+    """Raise ``ConfigError`` if ``ledger`` has no epoch yet."""
+    if ledger.committed.epoch == 0:
+        here, first = "the data directory", "its process"
+        if ledger.store.is_shared:
+            here, first = "the shared store", "the signer"
+        raise ConfigError(f"{here} has no epoch yet: start {first} first")
+
+
 def last_head(ledger: Ledger) -> tuple[HeadEvent, MapHead]:
     """Return the head of the committed epoch. Every process keeps this head in its own store."""
     epoch = ledger.committed.epoch

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 
 from kt_es.errors import ConfigError, DivergenceError, UnverifiedRowError, counted
-from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.ledger import Ledger, require_epoch
 from kt_es.ledger.proofs import head_at, map_root_at, roots_from
 from kt_es.ledger.shared_tables import SharedTables
 from kt_es.merkle.map import EMPTY_ROOT, Root
@@ -14,6 +14,8 @@ from kt_es.merkle.pages import VERSION_SIZE, describe, version_in
 from kt_es.merkle.walk import walk
 
 BATCH = 1_000  # entries in one read
+
+NEW_KEYSPACE = "name a new keyspace in kt.toml ([store] shared), run `kt store init`, then `kt store rebuild`"
 
 
 def _refuse(sentence: str) -> None:
@@ -31,11 +33,13 @@ def prune(ledger: Ledger, keep: int, problem: Callable[[str], None] = _refuse) -
     The pages that such a list should name stay stored. They take space and do no other harm. By default the
     sentence is raised as an error.
 
-    Raises ``ConfigError`` if ``keep`` is not at least 1, or if there is no epoch yet.
+    Raises ``ConfigError`` if ``keep`` is not at least 1, or if there is no epoch yet, and
+    ``UnverifiedRowError`` if the bounds of earlier prunes in a shared store cannot be true.
     """
-    _require_epoch(ledger)
+    require_epoch(ledger)
     if keep < 1:
         raise ConfigError(f"{keep} epochs cannot be kept: keep 1 or more")
+    _check_bounds(ledger)
     oldest = max(ledger.oldest, ledger.committed.epoch - keep + 1)
     # The bound is written before any page is deleted, so that nobody reads an incomplete epoch.
     ledger.store.write([ledger.tables.states.put_oldest(oldest)])
@@ -80,26 +84,32 @@ def _prune_shared(ledger: Ledger, tables: SharedTables, oldest: int, problem: Ca
     return count
 
 
-def check_epoch(ledger: Ledger, epoch: int, problem: Callable[[str], None]) -> int:
+def check_epoch(
+    ledger: Ledger,
+    epoch: int,
+    problem: Callable[[str], None],
+    seen: Callable[[int], None] = lambda _count: None,
+) -> int:
     """Compare every page and every entry of ``epoch`` with its head, and return the number of entries.
 
-    ``problem`` is called with a sentence for every row that is missing, damaged or wrong.
+    Signatures beside the entries are not verified, since no head covers them.
 
-    Raises ``ConfigError`` for an epoch that is not kept here.
+    Args:
+        problem: Called with a sentence for every row that is missing, damaged or wrong.
+        seen: Called with the number of further entries that were found.
+
+    Raises:
+        ConfigError: The epoch is not kept here.
+        UnverifiedRowError: In a shared store, a bound of earlier prunes or a head is wrong.
     """
-    _require_epoch(ledger)
-    newest, begun = ledger.committed.epoch, ledger.tables.states.beginning().epoch
-    if begun and epoch != newest:
-        # Which epoch wrote the root page of a later epoch is known only from the heads before the snapshot.
-        raise ConfigError(f"the directory began with a snapshot: of it only epoch {newest} can be checked")
-    if not ledger.oldest <= epoch <= newest:
-        raise ConfigError(f"epoch {epoch} is not kept here: choose one from {ledger.oldest} to {newest}")
+    check_kept(ledger, epoch)
     root, count = map_root_at(ledger, ledger.committed, epoch), 0
     if isinstance(ledger.tables, SharedTables) and epoch > ledger.oldest:
         _check_lists(ledger, ledger.tables, epoch, root, problem)
     leaves = walk(ledger.tables.pages, root, problem)
     while some := list(islice(leaves, BATCH)):
         count += len(some)
+        seen(len(some))
         try:
             ledger.mutations_at(some)
         except DivergenceError:
@@ -113,13 +123,25 @@ def check_epoch(ledger: Ledger, epoch: int, problem: Callable[[str], None]) -> i
     return count
 
 
+def check_kept(ledger: Ledger, epoch: int) -> None:
+    """Raise an error as ``check_epoch`` does, unless the pages of ``epoch`` are kept."""
+    require_epoch(ledger)
+    _check_bounds(ledger)
+    newest, begun = ledger.committed.epoch, ledger.tables.states.beginning().epoch
+    if begun and epoch != newest:
+        # Which epoch wrote the root page of a later epoch is known only from the heads before the snapshot.
+        raise ConfigError(f"the directory began with a snapshot: of it only epoch {newest} can be checked")
+    if not ledger.oldest <= epoch <= newest:
+        raise ConfigError(f"epoch {epoch} is not kept here: choose one from {ledger.oldest} to {newest}")
+
+
 def _check_lists(
     ledger: Ledger, tables: SharedTables, epoch: int, root: Root, problem: Callable[[str], None]
 ) -> None:
     """Compare the lists of the pages that ``epoch`` replaced with the maps before and after it."""
-    smh, _ = head_at(ledger, epoch)
-    named = {key for _, keys in tables.pages.listed(epoch, smh, problem) for key in keys}
     try:
+        smh, _ = head_at(ledger, epoch)
+        named = {key for _, keys in tables.pages.listed(epoch, smh, problem) for key in keys}
         before = map_root_at(ledger, ledger.committed, epoch - 1)
         lacking = ledger.map.replaced(before, root) - named
         needed = ledger.map.pages_of(root, sorted(named))
@@ -135,6 +157,21 @@ def _check_lists(
         problem(f"a list of pages that epoch {epoch} has replaced names {describe(key)}, which it needs")
 
 
-def _require_epoch(ledger: Ledger) -> None:
-    if ledger.committed.epoch == 0:
-        raise ConfigError("the data directory has no epoch yet: start its process first")
+def _check_bounds(ledger: Ledger) -> None:
+    """Raise ``UnverifiedRowError`` if no prune can have written the bounds in a shared store."""
+    tables, newest = ledger.tables, ledger.committed.epoch
+    if not isinstance(tables, SharedTables):
+        return
+    oldest, pruned = tables.states.oldest(), tables.states.pruned()
+    if oldest > newest:
+        raise UnverifiedRowError(
+            f"the row about/oldest of the shared store is wrong: it says that epochs before {oldest} were "
+            f"pruned, and the newest epoch is {newest}. Front ends refuse all lookups, and the row cannot be "
+            f"lowered: {NEW_KEYSPACE}"
+        )
+    if pruned > oldest:
+        raise UnverifiedRowError(
+            f"the row about/pruned of the shared store is wrong: it says that the pages of epochs before "
+            f"{pruned} were deleted, and epochs from {oldest} on are kept. A prune would leave pages that "
+            f"nothing needs, and the row cannot be lowered: {NEW_KEYSPACE}"
+        )

@@ -166,8 +166,14 @@ class ErasureTable:
 
     def put(self, erasure: Erasure, epoch: int, sequence: int, record: bytes) -> Change:
         """Keep the erasure that record ``sequence`` of ``epoch``, with the bytes ``record``, accepted."""
-        key = self.PREFIX + erasure.index + erasure.entry_hash + epoch.to_bytes(8) + sequence.to_bytes(8)
-        return self.FAMILY, key, record
+        return self.FAMILY, self._key(erasure, epoch, sequence), record
+
+    def get(self, erasure: Erasure, epoch: int, sequence: int) -> bytes | None:
+        """Return the record ``sequence`` of ``epoch``, which accepted ``erasure``; None if it is missing."""
+        return self.store.get_many(self.FAMILY, [self._key(erasure, epoch, sequence)], again=True)[0]
+
+    def _key(self, erasure: Erasure, epoch: int, sequence: int) -> bytes:
+        return self.PREFIX + erasure.index + erasure.entry_hash + epoch.to_bytes(8) + sequence.to_bytes(8)
 
     def up_to(self, epoch: int, index: bytes = b"", entry_hash: bytes = b"") -> Iterator[StoredErasure]:
         """Yield the erasures that were accepted up to ``epoch``: all, of one index, or of one entry."""

@@ -76,6 +76,21 @@ class SharedStore:
         """
         self._pinned.append({(family, key): value for family, key, value in changes if value is not None})
 
+    def differing(self) -> list[tuple[str, bytes]]:
+        """Return family and key of each pinned row that has another value in the shared store.
+
+        Reads do not notice such a row as long as it is pinned. A missing row is not returned: the signer may
+        be about to write it.
+        """
+        wrong = []
+        for (family, key), value in (row for rows in self._pinned for row in rows.items()):
+            if family not in LOCAL:
+                with self._watched():
+                    stored = self._shared.get_many(family, [key], again=True)[0]
+                if stored not in (None, value):
+                    wrong.append((family, key))
+        return wrong
+
     def get(self, family: str, key: bytes) -> bytes | None:
         return self._local.get(family, key) if family in LOCAL else self.get_many(family, [key])[0]
 

@@ -40,11 +40,16 @@ from kt_es.ledger.tables import (
     ConfigTable,
     EntryTable,
     HeadTable,
+    LogNodeTable,
     Tables,
     entry_in,
     mutation_of,
 )
+from kt_es.merkle.log import NodeId
 from kt_es.merkle.map import LeafRef
+
+BLOCK = 256
+"""Rows in one read of many: the nodes of one partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,16 @@ class SharedEntryTable(EntryTable):
 
 
 @dataclass(frozen=True, slots=True)
+class SharedLogNodeTable(LogNodeTable):
+    def scan(self, log: bytes, level: int, end: int) -> Iterator[tuple[int, bytes]]:
+        for first in range(0, end, BLOCK):
+            nodes = [NodeId(level, offset) for offset in range(first, min(end, first + BLOCK))]
+            for node, value in zip(nodes, self.get_many(log, nodes, again=True), strict=True):
+                if value is not None:
+                    yield node.offset, value
+
+
+@dataclass(frozen=True, slots=True)
 class SharedHeadTable(HeadTable):
     """Published heads. The last one that was committed here is the anchor, and this process keeps it, too."""
 
@@ -111,6 +126,14 @@ class SharedHeadTable(HeadTable):
     def get(self, epoch: int, *, again: bool = False) -> bytes | None:
         last = self.store.get(*self.LAST) or b""
         return last[8:] if last[:8] == epoch.to_bytes(8) else HeadTable.get(self, epoch, again=again)
+
+    def scan(self, newest: int) -> Iterator[tuple[int, bytes]]:
+        for first in range(1, newest + 1, BLOCK):
+            epochs = range(first, min(newest + 1, first + BLOCK))
+            rows = self.store.get_many(self.FAMILY, [epoch.to_bytes(8) for epoch in epochs], again=True)
+            for epoch, data in zip(epochs, rows, strict=True):
+                if data is not None:
+                    yield epoch, data
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +189,14 @@ class SharedStateTable(StateTable):
 
     def published(self, epoch: int, event: HeadEvent, *, again: bool = False) -> bytes | None:
         """Return the stored state after ``epoch``, whose head is ``event``, not decoded."""
-        return self.store.get_many(self.SHARED, [at_head(epoch, event.smh_bytes)], again=again)[0]
+        return self.published_many([(epoch, event)], again=again)[0]
+
+    def published_many(
+        self, heads: Sequence[tuple[int, HeadEvent]], *, again: bool = False
+    ) -> list[bytes | None]:
+        """Return what ``published`` returns for each epoch and its head."""
+        keys = [at_head(epoch, event.smh_bytes) for epoch, event in heads]
+        return self.store.get_many(self.SHARED, keys, again=again)
 
     def delete_published(self, epoch: int) -> list[Change]:
         return [(self.SHARED, key, None) for key, _ in self.store.scan(self.SHARED, epoch.to_bytes(8))]
@@ -214,6 +244,7 @@ class SharedTables(Tables):
         super().__init__(store)
         self.pages = SharedPageTable(store)
         self.entries = SharedEntryTable(store)
+        self.nodes = SharedLogNodeTable(store)
         self.heads = SharedHeadTable(store)
         self.states = SharedStateTable(store)
         self.configs = SharedConfigTable(store)

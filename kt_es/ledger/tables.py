@@ -149,8 +149,8 @@ class LogNodeTable:
         """Return the hashes of ``count`` leaves from number ``first`` on."""
         return self.get_many(log, [NodeId(0, offset) for offset in range(first, first + count)], again=again)
 
-    def scan(self, log: bytes, level: int) -> Iterator[tuple[int, bytes]]:
-        """Yield ``(offset, hash)`` of one level in order."""
+    def scan(self, log: bytes, level: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """Yield ``(offset, hash)`` of one level in order: all up to offset ``end``, and maybe later ones."""
         for key, value in self.store.scan(self.FAMILY, log + level.to_bytes(1)):
             yield int.from_bytes(key[2:]), value
 
@@ -186,8 +186,8 @@ class HeadTable:
                 f"the head of epoch {epoch} in the data directory is damaged: {error}"
             ) from None
 
-    def scan(self) -> Iterator[tuple[int, bytes]]:
-        """Yield ``(epoch, event)`` in order."""
+    def scan(self, newest: int) -> Iterator[tuple[int, bytes]]:
+        """Yield ``(epoch, event)`` in order: all up to epoch ``newest``, and maybe later ones."""
         for key, data in self.store.scan(self.FAMILY):
             yield int.from_bytes(key), data
 
@@ -202,7 +202,14 @@ class ConfigTable:
 
     def put(self, epoch: int, sequence: int, data: bytes) -> Change:
         """Keep the config ``data`` that record ``sequence`` of ``epoch`` accepted."""
-        return self.FAMILY, self.PREFIX + epoch.to_bytes(8) + sequence.to_bytes(8), data
+        return self.FAMILY, self._key(epoch, sequence), data
+
+    def get(self, epoch: int, sequence: int) -> bytes | None:
+        """Return the config that record ``sequence`` of ``epoch`` accepted, None if it is not stored."""
+        return self.store.get_many(self.FAMILY, [self._key(epoch, sequence)], again=True)[0]
+
+    def _key(self, epoch: int, sequence: int) -> bytes:
+        return self.PREFIX + epoch.to_bytes(8) + sequence.to_bytes(8)
 
     def chain(self, committed: Committed) -> tuple[SignedConfig, ...]:
         """Return every config up to the one in force after ``committed``, the first one first.

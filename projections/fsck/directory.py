@@ -1,24 +1,19 @@
-"""Checks of the map, the entries, the heads and the openings of a data directory, and their report."""
+"""Checks of the map, the entries and the openings of a store, and their report."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import islice
 
-from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.epochs import Current, is_authorized
-from kt_es.errors import DivergenceError, MalformedError, VerificationError
+from kt_es.errors import KtError, MalformedError
 from kt_es.formats.entries import INDEX_LENGTH, Mutation, Opening
-from kt_es.formats.heads import HeadEvent, MapHead, SignedMapHead
-from kt_es.ledger.ledger import Ledger, config_chain
+from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.pages import split_keys
+from kt_es.ledger.retention import check_epoch
 from kt_es.ledger.rows import Beginning
-from kt_es.ledger.tables import HEADS_LOG
-from kt_es.merkle.map import LeafRef
 from kt_es.merkle.pages import version_in
-from kt_es.merkle.walk import walk
 
 MAX_DIFFERENCES = 20
 PROGRESS_EVERY = 4096
@@ -26,76 +21,70 @@ BATCH = 256
 
 
 class EnoughError(Exception):
-    """``MAX_DIFFERENCES`` were found, so the examination ends."""
+    """As many differences were found as a report keeps, so the examination ends."""
 
 
 @dataclass(slots=True)
 class FsckReport:
     """How many things were examined, and the first differences. No difference means a good directory.
 
-    ``progress`` is called now and then with what is examined, and how many.
+    Attributes:
+        progress: Called now and then with what is examined, and how many.
+        most: How many differences are kept.
+        goes_on: Whether the examination goes on after ``most`` differences and only counts the others.
+        found: How many differences were found.
     """
 
     progress: Callable[[str, int], None]
+    most: int = MAX_DIFFERENCES
+    goes_on: bool = False
     epoch: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     differences: list[str] = field(default_factory=list)
+    found: int = 0
 
     @property
     def is_good(self) -> bool:
         return not self.differences
 
     def differs(self, difference: str) -> None:
-        """Note a difference, once. Raises ``EnoughError`` when there are ``MAX_DIFFERENCES``."""
+        """Note a difference, once. Raises ``EnoughError`` at ``most`` of them, unless ``goes_on``."""
         if difference in self.differences:
             return
-        self.differences.append(difference)
-        if len(self.differences) >= MAX_DIFFERENCES:
+        self.found += 1
+        if len(self.differences) < self.most:
+            self.differences.append(difference)
+        if self.found >= self.most and not self.goes_on:
             raise EnoughError
 
-    def count(self, what: str) -> None:
-        """Count one more examined ``what``."""
-        self.counts[what] += 1
-        if self.counts[what] % PROGRESS_EVERY == 0:
+    def fails(self, where: str, error: KtError) -> None:
+        """Note an error about ``where``, whose message need not begin with it."""
+        self.differs(str(error) if str(error).startswith(where) else f"{where}: {error}")
+
+    def count(self, what: str, more: int = 1) -> None:
+        """Count ``more`` examined ``what``."""
+        before = self.counts[what] // PROGRESS_EVERY
+        self.counts[what] += more
+        if self.counts[what] // PROGRESS_EVERY > before:
             self.progress(what, self.counts[what])
 
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """A data directory under examination, and where its data began."""
+    """A store under examination, of a data directory or a shared one. ``begun`` is where its data began."""
 
-    origin: str
     ledger: Ledger
     begun: Beginning
     report: FsckReport
 
-
-def examine_map(it: Examined) -> None:
-    """Check that every page hashes up to the root, and that every leaf has its entry."""
-    root = it.ledger.committed.root
-    leaves = _counted(it, walk(it.ledger.tables.pages, root, it.report.differs))
-    while batch := list(islice(leaves, BATCH)):
-        _examine_entries_of(it, batch)
-    found = it.report.counts["leaves of the map"]
-    if found != root.size:
-        it.report.differs(f"the map has {found} leaves, must have {root.size}")
+    @property
+    def origin(self) -> str:
+        return self.ledger.committed.standing.origin
 
 
-def _counted(it: Examined, leaves: Iterator[LeafRef]) -> Iterator[LeafRef]:
-    for leaf in leaves:
-        it.report.count("leaves of the map")
-        yield leaf
-
-
-def _examine_entries_of(it: Examined, leaves: list[LeafRef]) -> None:
-    try:
-        it.ledger.mutations_at(leaves)
-    except DivergenceError:
-        for leaf in leaves:
-            try:
-                it.ledger.mutations_at([leaf])
-            except DivergenceError as error:
-                it.report.differs(str(error))
+def examine_map(it: Examined, epoch: int) -> None:
+    """Check that every page of ``epoch`` hashes up to the root, and that every leaf has its entry."""
+    check_epoch(it.ledger, epoch, it.report.differs, lambda more: it.report.count("leaves of the map", more))
 
 
 def examine_entries(it: Examined) -> None:
@@ -152,42 +141,6 @@ def breach_of_chain(mutation: Mutation, before: Mutation | None, origin: str, *,
     return "" if is_signed else "is not signed as it must be"
 
 
-def examine_heads(it: Examined) -> None:
-    """Check that heads have no gap, are signed, grow, and are leaves of the log of heads."""
-    configs = {signed.config.hash: signed.config for signed in config_chain(it.ledger, it.ledger.committed)}
-    expected = max(1, it.begun.epoch)
-    before: MapHead | None = None
-    for epoch, data in it.ledger.tables.heads.scan():
-        if epoch != expected:
-            it.report.differs(f"the head of epoch {expected} is missing")
-            before = None
-        expected = epoch + 1
-        it.report.count("heads")
-        try:
-            smh_bytes = HeadEvent.decode(data).smh_bytes
-            smh = SignedMapHead.decode(smh_bytes)
-            config = configs.get(smh.head.config_hash)
-            if config is not None:
-                smh.verify(it.origin, config.signer_key)
-        except (MalformedError, VerificationError) as error:
-            it.report.differs(f"the head of epoch {epoch}: {error}")
-            before = None
-            continue
-        if config is None:
-            it.report.differs(f"the head of epoch {epoch} names a config that is not known here")
-        if smh.head.epoch != epoch:
-            it.report.differs(f"the head of epoch {epoch} says it is of epoch {smh.head.epoch}")
-        if before is not None and not _grows(before, smh.head):
-            it.report.differs(f"the head of epoch {epoch} goes back behind the one before it")
-        before = smh.head
-        (leaf,) = it.ledger.tables.nodes.leaves(HEADS_LOG, epoch - 1, 1)
-        # The head that a snapshot began with may be inside a larger node.
-        if leaf != log_leaf_hash(smh_bytes) and not (leaf is None and epoch == it.begun.epoch):
-            it.report.differs(f"the head of epoch {epoch} is another one than the log of heads has")
-    if expected != it.ledger.committed.epoch + 1:
-        it.report.differs(f"the last head is of epoch {expected - 1}, must be {it.ledger.committed.epoch}")
-
-
 def examine_replaced(it: Examined) -> None:
     """Check that each list of replaced pages names pages that are stored, all of epochs before its own.
 
@@ -216,12 +169,3 @@ def examine_openings(it: Examined) -> None:
             damaged += 1
     if damaged:
         it.report.differs(f"{damaged} openings are damaged")
-
-
-def _grows(before: MapHead, head: MapHead) -> bool:
-    return (
-        head.timestamp > before.timestamp
-        and head.log_size > before.log_size
-        and head.queue_next > before.queue_next
-        and head.map_size >= before.map_size
-    )

@@ -1,4 +1,4 @@
-"""Examination of a whole data directory, offline: everything in it that its signed head covers.
+"""Examination of a whole data directory or of a shared store: everything in it that its signed head covers.
 
 Signer, front end and monitor have the same tables. Memory is bounded whatever the size: rows are read in the
 order of their keys, and the two logs of nodes level by level.
@@ -6,40 +6,33 @@ order of their keys, and the two logs of nodes level by level.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
-from kt_es.crypto.hashes import HASH_SIZE, log_leaf_hash, log_node_hash
-from kt_es.errors import DivergenceError, MalformedError
-from kt_es.eventstore.streams import Event, StreamNames
-from kt_es.formats.entries import Mutation, PublicKey
-from kt_es.formats.heads import MAP_HEAD
-from kt_es.formats.queue import RECORDS, Record, Verdict, decode_records
+from kt_es.crypto.hashes import HASH_SIZE, log_node_hash
+from kt_es.errors import DivergenceError
+from kt_es.eventstore.streams import StreamNames
+from kt_es.formats.entries import PublicKey
 from kt_es.ledger.anchor import check_commit
 from kt_es.ledger.ledger import Ledger, check_pinned
+from kt_es.ledger.retention import check_kept
+from kt_es.ledger.shared_store import SharedStore
 from kt_es.ledger.store import Store
-from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG, StoredEntry, Tables
+from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG, Tables
 from kt_es.merkle.log import LogState, plan_state
-from kt_es.merkle.map import LeafRef
 from projections.fsck.directory import (
     EnoughError,
     Examined,
     FsckReport,
     examine_entries,
-    examine_heads,
     examine_map,
     examine_openings,
     examine_replaced,
 )
-
-
-class StreamReader(Protocol):
-    """The part of ``eventstore.streams.EventLog`` that is needed here."""
-
-    def read(self, stream: str, start: int = 0, limit: int | None = None) -> Iterator[Event]:
-        """Yield the events from revision ``start`` on, at most ``limit``."""
+from projections.fsck.heads import examine_heads
+from projections.fsck.shared import StoredStates, examine_pinned
+from projections.fsck.streams import StreamReader, examine_head_stream, examine_record_stream
 
 
 def fsck(
@@ -64,24 +57,70 @@ def fsck(
         it = _opened(store, origin, pinned, report)
         if it is None:
             return report
-        steps: list[Callable[[], None]] = [
+        steps = [
             lambda: check_commit(it.ledger),
             lambda: check_pinned(it.ledger),
-            lambda: examine_map(it),
-            lambda: examine_entries(it),
-            lambda: examine_heads(it),
-            lambda: examine_nodes(it),
-            lambda: examine_replaced(it),
-            lambda: examine_openings(it),
+            *_steps(it, it.ledger.committed.epoch),
         ]
         if log is not None:
             steps += [lambda: examine_head_stream(it, *log), lambda: examine_record_stream(it, *log)]
-        for step in steps:
-            try:
-                step()
-            except DivergenceError as error:
-                report.differs(str(error))
+        _take(steps, report)
     return report
+
+
+def check_directory(ledger: Ledger, epoch: int, report: FsckReport) -> None:
+    """Examine the pages of ``epoch`` in a data directory, and everything else that ``fsck`` examines.
+
+    The committed state of ``ledger`` was compared with its head before. Raises what ``check_kept`` raises.
+    """
+    check_kept(ledger, epoch)
+    _take(_steps(Examined(ledger, ledger.tables.states.beginning(), report), epoch), report)
+
+
+def check_shared(
+    ledger: Ledger, epoch: int, log: StreamReader, names: StreamNames, report: FsckReport
+) -> None:
+    """Examine the pages of ``epoch`` in a shared store, and all other rows that signers and front ends use.
+
+    The newest epoch of ``log`` was adopted before, so its state was compared with its head. Entries, configs
+    and erasures are compared with the records in ``log``. The records have the same signatures.
+
+    Raises what ``check_kept`` raises, and ``TypeError`` if the store of ``ledger`` is not shared.
+    """
+    store = ledger.store
+    if not isinstance(store, SharedStore):
+        raise TypeError("the store of one process is not shared")
+    check_kept(ledger, epoch)
+    it = Examined(ledger, ledger.tables.states.beginning(), report)
+    states = StoredStates(it)
+    steps = [
+        lambda: examine_pinned(it, store),
+        lambda: examine_map(it, epoch),
+        lambda: examine_heads(it, states.add),
+        states.finish,
+        lambda: examine_nodes(it),
+        lambda: examine_record_stream(it, log, names, states.check_end),
+    ]
+    _take(steps, report)
+
+
+def _steps(it: Examined, epoch: int) -> list[Callable[[], None]]:
+    return [
+        lambda: examine_map(it, epoch),
+        lambda: examine_entries(it),
+        lambda: examine_heads(it),
+        lambda: examine_nodes(it),
+        lambda: examine_replaced(it),
+        lambda: examine_openings(it),
+    ]
+
+
+def _take(steps: Iterable[Callable[[], None]], report: FsckReport) -> None:
+    for step in steps:
+        try:
+            step()
+        except DivergenceError as error:
+            report.differs(str(error))
 
 
 def _opened(store: Store, origin: str, pinned: PublicKey, report: FsckReport) -> Examined | None:
@@ -89,7 +128,7 @@ def _opened(store: Store, origin: str, pinned: PublicKey, report: FsckReport) ->
         if Tables(store).states.committed(origin, pinned) is not None:
             ledger = Ledger(store, origin, pinned)
             report.epoch = ledger.committed.epoch
-            return Examined(origin, ledger, ledger.tables.states.beginning(), report)
+            return Examined(ledger, ledger.tables.states.beginning(), report)
         report.differs("the data directory has no committed epoch")
     except DivergenceError as error:
         report.differs(str(error))
@@ -119,7 +158,7 @@ def examine_nodes(it: Examined) -> None:
         for level in range(log.state.size.bit_length()):
             _level(it, log, level)
         edge = plan_state(log.state.size).nodes
-        stored = it.ledger.tables.nodes.get_many(log.key, edge)
+        stored = it.ledger.tables.nodes.get_many(log.key, edge, again=True)
         for node, here, there in zip(edge, log.state.hashes, stored, strict=True):
             if here != there:
                 it.report.differs(f"{log.where(node.level, node.offset)} is not the edge's")
@@ -131,10 +170,10 @@ def _level(it: Examined, log: _Log, level: int) -> None:
     expected = (log.first >> level) - (log.first >> level & 1)
     end = log.state.size >> level
     nodes = it.ledger.tables.nodes
-    children = nodes.scan(log.key, level - 1) if level else iter(())
+    children = nodes.scan(log.key, level - 1, log.state.size >> level - 1) if level else iter(())
     # A snapshot has complete subtrees without their children.
     childless = log.first >> level
-    for offset, value in nodes.scan(log.key, level):
+    for offset, value in nodes.scan(log.key, level, end):
         if offset >= end:
             it.report.count("nodes of an unfinished epoch")
             continue
@@ -160,83 +199,3 @@ def _at(run: Iterator[tuple[int, bytes]], offset: int) -> Iterator[bytes]:
             yield value
         if found > offset:
             return
-
-
-def examine_head_stream(it: Examined, log: StreamReader, names: StreamNames) -> None:
-    """Check that the stream has the stored heads, up to the committed one."""
-    expected = 0
-    for event in log.read(names.heads, 0, it.ledger.committed.epoch):
-        it.report.count("heads in the stream")
-        if event.revision != expected or event.type != MAP_HEAD:
-            it.report.differs(f"{names.heads} has {event.type!r} at revision {event.revision}, not a head")
-        expected = event.revision + 1
-        stored = it.ledger.tables.heads.get(expected)
-        if stored is not None and stored != event.data:
-            it.report.differs(
-                f"{names.heads}: the head of epoch {expected} is another one than is stored here"
-            )
-    if expected != it.ledger.committed.epoch:
-        it.report.differs(
-            f"{names.heads} ends with epoch {expected}, {it.ledger.committed.epoch} was committed here"
-        )
-
-
-def examine_record_stream(it: Examined, log: StreamReader, names: StreamNames) -> None:
-    """Check that the stream has the records that were hashed here, and that what they accepted is stored."""
-    committed, accepted, epoch = it.ledger.committed, 0, 1
-    state, stream = LogState(), names.mutations
-    revision = -1
-    for event in log.read(stream, 0, committed.records_next):
-        revision += 1
-        where = f"{stream}, revision {revision}"
-        try:
-            first, records = decode_records(event.data)
-        except MalformedError as error:
-            raise DivergenceError(f"{where}: {error}") from None
-        if event.revision != revision or event.type != RECORDS or first != state.size:
-            raise DivergenceError(f"{where}: {event.type!r} begins at {first}, must be {state.size}")
-        hashes = [log_leaf_hash(record) for record in records]
-        stored = it.ledger.tables.nodes.leaves(MUTATIONS_LOG, first, len(hashes))
-        for at, (here, there) in enumerate(zip(stored, hashes, strict=True)):
-            it.report.count("records in the stream")
-            if here is not None and here != there:
-                it.report.differs(f"{where}: record {first + at} is another one than was hashed here")
-        state, _ = state.append(hashes)
-        for data in records:
-            try:
-                record = Record.decode(data)
-            except MalformedError as error:
-                raise DivergenceError(f"{where}: {error}") from None
-            accepted += record.verdict is Verdict.ACCEPTED
-            _entry_of(it, record, epoch)
-            epoch += record.closes_epoch
-    if revision + 1 != committed.records_next or state.size != committed.log.size:
-        it.report.differs(
-            f"{stream}: {state.size} records in {revision + 1} events, must be {committed.log.size} "
-            f"in {committed.records_next}"
-        )
-    elif state != committed.log:
-        it.report.differs(f"{stream}: root is {state.root().hex()}, must be {committed.log.root().hex()}")
-    elif not it.begun.epoch and accepted != it.report.counts["entries"]:
-        it.report.differs(f"{it.report.counts['entries']} entries are stored here, {accepted} were accepted")
-
-
-def _entry_of(it: Examined, record: Record, epoch: int) -> None:
-    """Check that a mutation that a record accepted is stored as it was recorded, with its signatures."""
-    content = record.item.content
-    if record.verdict is not Verdict.ACCEPTED or not isinstance(content, bytes):
-        return
-    try:
-        index = Mutation.decode(content).entry.index
-    except MalformedError as error:
-        it.report.differs(f"record {record.sequence} was accepted: {error}")
-        return
-    (stored,) = it.ledger.tables.entries.get_many([LeafRef(index, b"", epoch)])
-    if stored is None and record.sequence < it.begun.records:
-        # A snapshot has current entries only.
-        return
-    if stored != StoredEntry(record.sequence, content):
-        how = "is missing" if stored is None else "is another one"
-        it.report.differs(
-            f"the entry at index {index.hex()} of epoch {epoch} {how}: see record {record.sequence}"
-        )

@@ -257,3 +257,23 @@ def test_logs_are_json_or_problems_alone_where_that_is_asked_for() -> None:
     problems = on_a_terminal("problems", NO_COLOR="1")
     assert "away" in problems
     assert "begun" not in problems
+
+
+def test_a_group_without_a_command_shows_its_help_as_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for group in ("config", "store"):
+        assert ran(monkeypatch, group) == 2
+        said = capsys.readouterr().err
+        assert "\\n" not in said
+        assert said.startswith(f"Usage: kt {group} [OPTIONS] COMMAND")
+        assert said.count("Usage: ") == 1
+        assert said.endswith("✗ no command is named: name one of these\n")
+
+
+def test_help_names_the_shared_store(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (("store",), ("frontend",), ()):
+        assert ran(monkeypatch, *words, "--help") == 0
+        assert "shared store" in " ".join(capsys.readouterr().out.split())

@@ -26,7 +26,7 @@ from cassandra import (
     WriteType,
 )
 from cassandra.cluster import NoHostAvailable
-from cassandra.connection import ConnectionShutdown, DefaultEndPoint
+from cassandra.connection import ConnectionShutdown, DefaultEndPoint, ProtocolError
 from cassandra.policies import SimpleConvictionPolicy
 from cassandra.pool import Host
 from cassandra.protocol import OverloadedErrorMessage, ServerError, SyntaxException
@@ -47,6 +47,15 @@ def no_host(**errors: Exception) -> Exception:
     return error
 
 
+def foreign() -> Exception:
+    error: Exception = ProtocolError("This version of the driver does not support protocol version 0")
+    return error
+
+
+REFUSED = OSError(111, "Tried connecting to [('127.0.0.1', 9042)]. Last error: Connection refused")
+NO_TLS = OSError(1, "Tried connecting to [('::1', 1)]. Last error: [SSL: WRONG_VERSION_NUMBER] wrong version")
+
+
 def overloaded() -> Exception:
     error: Exception = OverloadedErrorMessage(code=0x1001, message="too many requests", info=None)
     return error
@@ -61,7 +70,13 @@ def write_timeout() -> Exception:
     ("error", "kind", "said", "is_passing"),
     [
         (no_host(), UnavailableError, "no node of the shared store at {} answers: all are down", False),
-        (no_host(db1=OSError(111, "Connection refused")), UnavailableError, "answers: [Errno 111]", False),
+        (no_host(db1=REFUSED), UnavailableError, "the shared store at {} answers: connection refused", False),
+        (
+            no_host(db1=OperationTimedOut("late", "db1")),
+            UnavailableError,
+            "the shared store at {} did not answer in time: late",
+            True,
+        ),
         (ConnectionShutdown("closed"), UnavailableError, "no node of the shared store at {} answers", False),
         (no_host(db1=ServerError(0, "bad luck", None)), UnavailableError, "answers: bad luck", False),
         (
@@ -110,6 +125,31 @@ def test_an_error_names_what_failed(
     assert said.format(PLACE) in str(result)
     assert "s3cret" not in str(result)
     assert passes(error) is is_passing
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (no_host(db1=foreign(), db2=foreign()), "what answers at {} is not Cassandra: name the nodes"),
+        (no_host(db1=NO_TLS), "the node of the shared store at {} speaks no TLS: leave out tls_ca in"),
+        (
+            no_host(db1=ssl.SSLError(1, "[SSL: RECORD_LAYER_FAILURE]")),
+            "the node of the shared store at {} spe",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_settings_ends_a_start_and_is_an_outage_later(
+    error: Exception, said: str
+) -> None:
+    for connecting, kind in ((True, ConfigError), (False, MisfitError)):
+        result = translated(error, SETTINGS, connecting=connecting)
+        assert type(result) is kind
+        assert str(result).startswith(said.format(PLACE))
+
+
+def test_a_foreign_service_beside_a_node_that_is_down_is_an_outage() -> None:
+    error = translated(no_host(db1=foreign(), db2=REFUSED), SETTINGS, connecting=True)
+    assert type(error) is UnavailableError
 
 
 def test_a_handshake_that_fails_at_the_start_names_the_setting() -> None:

@@ -110,7 +110,7 @@ def test_nodes_are_read_by_log_and_level() -> None:
     assert made.get_many(HEADS_LOG, [NodeId(1, 0), NodeId(0, 7)]) == [seed("c"), None]
     assert made.get_many(MUTATIONS_LOG, [NodeId(1, 0)]) == [None]
     assert made.leaves(HEADS_LOG, 0, 3) == [seed("a"), seed("b"), None]
-    assert list(made.scan(HEADS_LOG, 0)) == [(0, seed("a")), (1, seed("b"))]
+    assert list(made.scan(HEADS_LOG, 0, 2)) == [(0, seed("a")), (1, seed("b"))]
 
 
 def test_configs_and_erasures_of_later_epochs_are_passed_over_and_undone() -> None:

@@ -185,7 +185,7 @@ def test_a_page_below_the_root_is_named() -> None:
     store.write([(PageTable.FAMILY, key, None)])
     words = " ".join(examined(store).differences)
     assert f"map page {key[1:2].hex()[0]} of version 2 is missing" in words
-    assert f"must have {len(USERS)}" in words
+    assert f"its head says {len(USERS)}" in words
 
 
 def test_an_entry_is_named() -> None:

@@ -251,7 +251,7 @@ def test_a_damaged_directory_is_not_saved() -> None:
     store.write([(PageTable.FAMILY, key, None)])
     with pytest.raises(KtError, match="is missing"):
         saved(store)
-    with pytest.raises(DivergenceError, match="no epoch yet"):
+    with pytest.raises(ConfigError, match="the data directory has no epoch yet: start its process first"):
         saved(MemoryStore(FAMILIES))
 
 

@@ -10,13 +10,15 @@ import click
 from kt_es.cli.auditors.audit import directory_options
 from kt_es.cli.options import FOLDER, event_log, is_named, patience_option
 from kt_es.cli.output import Output, output_of
+from kt_es.cli.shared import require_map
 from kt_es.errors import DivergenceError, counted
 from kt_es.eventstore.streams import StreamNames
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
 from kt_es.node.stopped import opened
 from projections.fsck.directory import MAX_DIFFERENCES, FsckReport
-from projections.fsck.examination import StreamReader, fsck
+from projections.fsck.examination import fsck
+from projections.fsck.streams import StreamReader
 
 
 @click.command("fsck")
@@ -60,6 +62,7 @@ def fsck_command(
             streams = stack.enter_context(opened(node)), settings.names
         elif log is not None:
             streams = stack.enter_context(event_log(log, output, patience)), settings.names
+        require_map(store, data, settings, "`kt store check` without DIR examines the shared store")
         report = fsck(store, settings.origin, settings.pinned, log=streams, progress=output.progress_of)
     output.progress()
     _show(output, data, report)
@@ -80,9 +83,8 @@ def _show(output: Output, data: Path, report: FsckReport) -> None:
         [f"{data}: {'as it must be' if report.is_good else 'damaged'} at epoch {report.epoch}"],
     )
     if not report.is_good:
-        found = len(report.differences)
-        many = "at least " if found >= MAX_DIFFERENCES else ""
+        many = "at least " if report.found >= MAX_DIFFERENCES else ""
         raise DivergenceError(
-            f"{data} differs from what was signed in {many}{counted(found, 'places')}: keep it for an "
+            f"{data} differs from what was signed in {many}{counted(report.found, 'places')}: keep it for an "
             "examination, and rebuild another one from the logs"
         )

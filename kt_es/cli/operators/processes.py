@@ -131,7 +131,9 @@ def frontend_command(
     tls_key: Path | None,
     **limits: object,
 ) -> None:
-    """Run a front end: it puts submissions into the queue, and answers lookups with proofs from its replica.
+    """Run a front end: it puts submissions into the queue, and answers lookups with proofs.
+
+    The proofs are from its own replica of the map, or from the shared store that kt.toml names.
 
     On SIGHUP it reads its certificate and the limits in kt.toml again.
     """

@@ -11,7 +11,7 @@ import click
 
 from kt_es.cli.options import FILE, NEW_FILE, data_option, event_log, log_option, patience_option
 from kt_es.cli.output import Output, output_of, settings_of
-from kt_es.cli.shared import shared_ledger
+from kt_es.cli.shared import require_map, shared_ledger
 from kt_es.errors import ConfigError, counted
 from kt_es.formats.heads import MapHead
 from kt_es.ledger.ledger import Ledger
@@ -48,6 +48,7 @@ def save_command(
         else:
             store = RocksStore.view(data or settings.path(settings.signer.data), FAMILIES)
             stack.enter_context(closing(store))
+            require_map(store, data or Path(settings.signer.data), settings, "leave --data out")
             ledger = Ledger(store, settings.origin, settings.pinned)
         try:
             # The file exists completely or not at all.

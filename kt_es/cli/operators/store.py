@@ -1,4 +1,4 @@
-"""``kt store``: the tables of a shared store, and the pages of the map in a data directory."""
+"""``kt store``: the tables of a shared store, and the map in a data directory."""
 
 from __future__ import annotations
 
@@ -10,29 +10,27 @@ import click
 
 from kt_es.cli.options import FOLDER, event_log, log_option, patience_option
 from kt_es.cli.output import output_of, settings_of
-from kt_es.cli.shared import make_store, required_sharing, shared_ledger
+from kt_es.cli.shared import make_store, require_map, required_sharing, shared_ledger
 from kt_es.config import Settings
 from kt_es.errors import ConfigError, DivergenceError, counted
 from kt_es.ledger.anchor import check_commit
 from kt_es.ledger.ledger import Ledger, check_pinned
 from kt_es.ledger.replay import Replay
-from kt_es.ledger.retention import check_epoch, prune
+from kt_es.ledger.retention import NEW_KEYSPACE, prune
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.stores import open_store
 from kt_es.ledger.tables import FAMILIES
+from projections.fsck.directory import FsckReport
+from projections.fsck.examination import check_directory, check_shared
 
 MOST_PROBLEMS = 100
-
-_NEW_KEYSPACE = (
-    "name a new keyspace in kt.toml ([store] shared), run `kt store init`, then `kt store rebuild`"
-)
 
 _data = click.argument("data", metavar="[DIR]", type=FOLDER, required=False)
 
 
 @click.group("store")
 def store_command() -> None:
-    """Make, fill, prune or check a shared store; prune or check the pages in a data directory."""
+    """Make, fill, prune or check a shared store; prune or check a data directory."""
 
 
 def _replication(
@@ -104,6 +102,11 @@ def rebuild_command(context: click.Context, log: str | None, patience: float) ->
             output.progress()
         check_pinned(ledger)
         committed = ledger.committed
+    if committed.epoch == 0:
+        raise ConfigError(
+            f"{settings.names.heads} has no epoch, so nothing was written: name the event log of the "
+            "directory in kt.toml or with --log, or start the signer, if the directory is new"
+        )
     output.ok(f"replayed {counted(committed.epoch, 'epochs')} into the shared store")
     output.data(
         {"epoch": committed.epoch, "entries": committed.root.size},
@@ -140,7 +143,7 @@ def prune_command(
         # Opening a store to write would create one.
         RocksStore.view(data, FAMILIES).close()
         with closing(RocksStore.open(data, FAMILIES)) as store:
-            ledger = _checked(store, settings)
+            ledger = _checked(store, data, settings)
             gone = prune(ledger, keep)
             store.compact()
     newest, oldest = ledger.committed.epoch, ledger.oldest
@@ -169,40 +172,51 @@ def prune_command(
 def check_command(
     context: click.Context, data: Path | None, epoch: int | None, log: str | None, patience: float
 ) -> None:
-    """Read every page and every entry of one epoch in DIR, and compare them with its signed head.
+    """Compare the pages of one epoch, and all entries, heads and nodes in DIR, with what was signed.
 
-    Without DIR the shared store is read. The process of DIR may be running. `kt fsck` examines the rest of
-    DIR, too.
+    Without DIR the shared store is read: every row that signers and front ends use. Its entries, configs and
+    erasures are compared with all records of the event log. The process of DIR may be running, and so may the
+    signer and front ends of a shared store.
     """
     output, settings = output_of(context), settings_of(context, log)
-    problems: list[str] = []
+    report = FsckReport(output.progress_of, MOST_PROBLEMS, goes_on=True)
     with ExitStack() as stack:
+        stack.callback(output.progress)
         if data is None:
             reached = stack.enter_context(event_log(settings.log, output, patience))
             ledger = stack.enter_context(shared_ledger(settings, reached))
+            epoch = epoch or ledger.committed.epoch
+            check_shared(ledger, epoch, reached, settings.names, report)
         else:
-            ledger = _checked(stack.enter_context(closing(RocksStore.view(data, FAMILIES))), settings)
-        epoch = epoch or ledger.committed.epoch
-        entries = check_epoch(ledger, epoch, problems.append)
-    found = counted(len(problems), "problems")
-    for problem in problems[:MOST_PROBLEMS]:
+            ledger = _checked(stack.enter_context(closing(RocksStore.view(data, FAMILIES))), data, settings)
+            epoch = epoch or ledger.committed.epoch
+            check_directory(ledger, epoch, report)
+    entries = report.counts["leaves of the map"]
+    problems = report.differences
+    for problem in problems:
         output.fail(problem)
     output.data(
-        {"data": _name(data), "epoch": epoch, "entries": entries, "problems": problems[:MOST_PROBLEMS]},
-        [f"{_name(data)}: epoch {epoch}, {counted(entries, 'entries')}, {found}"],
+        {
+            "data": _name(data),
+            "epoch": epoch,
+            "entries": entries,
+            "found": report.found,
+            "problems": problems,
+        },
+        [f"{_name(data)}: epoch {epoch}, {counted(entries, 'entries')}, {counted(report.found, 'problems')}"],
     )
     if problems:
         mend = "delete the directory, and it is built from the log"
         if data is None and ledger.oldest > 1:
-            mend = f"it was pruned, and is not filled in place: {_NEW_KEYSPACE}"
+            mend = f"it was pruned, and is not filled in place: {NEW_KEYSPACE}"
         elif data is None:
             mend = (
                 "run `kt store rebuild`, which fills it from the log; rows that were deleted come back in "
                 "a new keyspace only"
             )
-        places = counted(len(problems), "places")
         raise DivergenceError(
-            f"{_name(data)} differs from the signed head of epoch {epoch} in {places}: {mend}"
+            f"{_name(data)} differs from the signed head of epoch {epoch} in "
+            f"{counted(report.found, 'places')}: {mend}"
         )
 
 
@@ -212,7 +226,7 @@ def _refuse_pruned(ledger: Ledger) -> None:
     if oldest > 1:
         raise ConfigError(
             f"the shared store was pruned: it keeps the epochs from {oldest} on, and deleted rows cannot be "
-            f"written again. Nothing was written: {_NEW_KEYSPACE}"
+            f"written again. Nothing was written: {NEW_KEYSPACE}"
         )
 
 
@@ -220,7 +234,8 @@ def _name(data: Path | None) -> str:
     return "the shared store" if data is None else str(data)
 
 
-def _checked(store: RocksStore, settings: Settings) -> Ledger:
+def _checked(store: RocksStore, data: Path, settings: Settings) -> Ledger:
+    require_map(store, data, settings, "leave DIR out")
     ledger = Ledger(store, settings.origin, settings.pinned)
     check_commit(ledger)
     check_pinned(ledger)

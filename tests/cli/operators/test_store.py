@@ -17,7 +17,7 @@ from kt_es.config import FILE_NAME
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.pages import PageTable
 from kt_es.ledger.rocks import RocksStore
-from kt_es.ledger.tables import FAMILIES, EntryTable
+from kt_es.ledger.tables import FAMILIES, EntryTable, HeadTable, LogNodeTable
 from kt_es.merkle.pages import version_in
 from projections.fsck.examination import fsck
 from tests.builders import ORIGIN, SIGNER_KEY, index
@@ -81,7 +81,8 @@ def test_old_pages_are_deleted_and_the_rest_is_whole(operator: Operator) -> None
 def test_the_latest_epoch_is_checked_unless_another_one_is_named(operator: Operator) -> None:
     code, said, _ = operator.store("check", operator.data)
     assert code == 0
-    assert json.loads(said) == {"data": str(operator.data), "epoch": 3, "entries": len(USERS), "problems": []}
+    document = {"data": str(operator.data), "epoch": 3, "entries": len(USERS), "found": 0, "problems": []}
+    assert json.loads(said) == document
     said = run("-c", str(operator.settings), "store", "check", str(operator.data), "--epoch", "1")[1]
     assert said == f"{operator.data}: epoch 1, 20 entries, 0 problems\n"
 
@@ -101,6 +102,19 @@ def test_damage_is_named_and_ends_with_4(operator: Operator) -> None:
     assert "its head says 40" in words
     # What can be read is all that pruning needs.
     assert operator.store("prune", operator.data, "--keep", "1")[0] == 0
+
+
+@pytest.mark.parametrize("family", [EntryTable.FAMILY, LogNodeTable.FAMILY, HeadTable.FAMILY])
+def test_signatures_nodes_and_checkpoints_are_checked_too(operator: Operator, family: str) -> None:
+    rows = published()[1][family]
+    key, value = min(rows.items())
+    with opened(operator.data) as store:
+        store.write([(family, key, value[:-1] + bytes([value[-1] ^ 1]))])
+    code, said, problem = operator.store("check", operator.data)
+    document = json.loads(said)
+    assert code == 4
+    assert 1 <= document["found"] == len(document["problems"]) <= 2
+    assert "differs from the signed head of epoch 3" in problem
 
 
 @pytest.mark.parametrize("keep", ["0", "-1", "all", "1.5"])

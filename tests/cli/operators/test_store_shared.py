@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,19 @@ from click.testing import CliRunner
 
 from kt_es.cli import shared
 from kt_es.cli.main import cli
-from kt_es.cli.operators import store
+from kt_es.cli.operators import snapshot, store
 from kt_es.cli.operators.init import NewDirectory, write_directory
 from kt_es.client.trusted import Pinned
 from kt_es.config import FILE_NAME
 from kt_es.errors import ConfigError, DivergenceError
+from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.store import Store
+from kt_es.ledger.tables import FAMILIES, HeadTable
 from tests.builders import ORIGIN, SIGNER_KEY
 from tests.reference.memory_log import MemoryLog
 from tests.reference.sharing import SharedStreams, store_of
+
+ENVIRONMENT = {"KT_LOG": "esdb://127.0.0.1:1"}
 
 
 class Operator:
@@ -42,7 +46,8 @@ class Operator:
         def open_store(*_: object) -> Store:
             return store_of(self.streams.replicas)
 
-        patch.setattr(store, "event_log", event_log)
+        for module in (store, snapshot):
+            patch.setattr(module, "event_log", event_log)
         for module in (store, shared):
             patch.setattr(module, "open_store", open_store)
 
@@ -56,10 +61,16 @@ class Operator:
     def rows(self) -> dict[str, dict[bytes, bytes]]:
         return {family: dict(rows) for family, rows in self.streams.replicas.majority._families.items()}
 
+    def forget_store(self) -> None:
+        self._settings.write_text(self._settings.read_text().partition("[store]")[0])
+
     def store(self, *words: str) -> tuple[BaseException | None, dict[str, Any], str]:
         """Run ``kt store`` and return its error, its document, and what it says to people."""
-        arguments = ["--json", "-c", str(self._settings), "store", *words, "--log", "esdb://127.0.0.1:1"]
-        result = CliRunner().invoke(cli, arguments)
+        return self.kt("store", *words)
+
+    def kt(self, *words: str) -> tuple[BaseException | None, dict[str, Any], str]:
+        """Run another command in the same way."""
+        result = CliRunner().invoke(cli, ["--json", "-c", str(self._settings), *words], env=ENVIRONMENT)
         return result.exception, json.loads(result.stdout or "{}"), result.stderr
 
 
@@ -111,6 +122,79 @@ def test_a_check_explains_how_rows_come_back(operator: Operator, keep: str, mend
     assert isinstance(error, DivergenceError)
     assert mend in str(error)
     assert len(document["problems"]) == 1
+
+
+def test_a_check_finds_signatures_nodes_and_heads_that_front_ends_refuse(operator: Operator) -> None:
+    operator.epochs(2)
+    assert operator.store("check")[0] is None
+    for family in ("entries", "nodes", "heads"):
+        before = operator.rows[family]
+        wrong = [(family, key, value[:-1] + bytes([value[-1] ^ 1])) for key, value in before.items()]
+        operator.streams.replicas.write(wrong)
+        error, document, _ = operator.store("check")
+        assert isinstance(error, DivergenceError)
+        assert error.exit_code == 4
+        assert document["found"] == len(document["problems"]) >= len(before)
+        assert (document["epoch"], document["entries"]) == (2, 1)
+        operator.streams.replicas.write([(family, key, value) for key, value in before.items()])
+    assert operator.store("check")[0] is None
+
+
+def test_a_shared_store_without_an_epoch_is_called_so(operator: Operator, tmp_path: Path) -> None:
+    for words in (("check",), ("prune", "--keep", "1")):
+        error, _, _ = operator.store(*words)
+        assert isinstance(error, ConfigError)
+        assert str(error) == "the shared store has no epoch yet: start the signer first"
+    error, _, _ = operator.kt("snapshot", "save", str(tmp_path / "snapshot"))
+    assert isinstance(error, ConfigError)
+    assert str(error) == "the shared store has no epoch yet: start the signer first"
+
+
+def test_a_rebuild_from_a_log_without_an_epoch_is_refused(operator: Operator) -> None:
+    operator.epochs(1)
+    before = operator.rows
+    operator.streams.log = MemoryLog()
+    error, _, said = operator.store("rebuild")
+    assert isinstance(error, ConfigError)
+    assert "kt_heads-people has no epoch, so nothing was written" in str(error)
+    assert "replayed" not in said
+    assert operator.rows == before
+
+
+@pytest.mark.parametrize("row", ["oldest", "pruned"])
+def test_a_wrong_bound_of_pruning_is_named_by_prune_and_check(operator: Operator, row: str) -> None:
+    operator.epochs(2)
+    operator.streams.replicas.write([("about", row.encode(), (1048575).to_bytes(8))])
+    before = operator.rows
+    for words in (("check",), ("prune", "--keep", "1")):
+        error, _, said = operator.store(*words)
+        assert isinstance(error, DivergenceError)
+        assert f"the row about/{row} of the shared store is wrong" in str(error)
+        assert "1048575" in str(error)
+        assert "name a new keyspace in kt.toml" in str(error)
+        assert "deleted" not in said
+    assert operator.rows == before
+
+
+def test_data_of_a_process_over_the_shared_store_are_not_examined(operator: Operator, tmp_path: Path) -> None:
+    data = tmp_path / "signer"
+    with closing(RocksStore.open(data, FAMILIES)) as local:
+        local.write([(*HeadTable.LAST, (1).to_bytes(8) + b"head")])
+    for words, mend in (
+        (("store", "check", str(data)), "leave DIR out"),
+        (("store", "prune", str(data), "--keep", "1"), "leave DIR out"),
+        (("fsck", str(data)), "`kt store check` without DIR examines the shared store"),
+        (("snapshot", "save", str(tmp_path / "saved"), "--data", str(data)), "leave --data out"),
+    ):
+        error, _, _ = operator.kt(*words)
+        assert isinstance(error, ConfigError)
+        assert str(error) == (
+            f"{data} has only the last state and the last head of its process, and the map is in a shared "
+            f"store: {mend}"
+        )
+    operator.forget_store()
+    error, _, _ = operator.kt("store", "check", str(data))
+    assert str(error).endswith("name the store in kt.toml ([store] shared), then leave DIR out")
 
 
 def test_a_prune_without_its_lists_reports_it_and_ends_with_4(operator: Operator) -> None:
