@@ -22,6 +22,7 @@ from kt_es.eventstore.connecting import Connector
 from kt_es.eventstore.streams import StreamNames
 from kt_es.formats.entries import PublicKey
 from kt_es.ledger.anchor import check_commit
+from kt_es.ledger.convicting import warn_if_unsavable
 from kt_es.ledger.pages import CACHE_BYTES
 from kt_es.ledger.stores import Sharing, opened_ledger
 from kt_es.process.clock import wall_clock
@@ -92,6 +93,8 @@ def serve(
     vrf, tls, connect_log = _inputs(settings)
     sharing = settings.sharing
     data = settings.data if sharing is None else None
+    if sharing is not None:
+        warn_if_unsavable(settings.data)
     where = data, sharing, settings.origin, settings.signer_key
     with ExitStack() as stack:
         opening = opened_ledger(*where, stop=stop, outage=Outage("storage", _LOG), answers=True)

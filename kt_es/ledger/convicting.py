@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import structlog
 
@@ -42,6 +43,25 @@ def keep(data: Path | None, error: EquivocationError) -> None:
         error.saved = _save(data / FOLDER, _stem(error.evidence), error.evidence)
     except OSError as problem:
         _LOG.error("evidence not saved", folder=str(data / FOLDER), problem=problem.strerror or str(problem))
+
+
+def warn_if_unsavable(data: Path) -> None:
+    """Log a warning if no evidence could be saved below ``data``, which is made if it is missing.
+
+    For a process that needs no other file there, and so would notice this only when it has evidence.
+    """
+    folder = data / FOLDER if (data / FOLDER).is_dir() else data
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        _LOG.warning(
+            "evidence cannot be saved here",
+            folder=str(folder),
+            problem=error.strerror or str(error),
+            mend="make the folder writable and start the process again; evidence is printed meanwhile",
+        )
 
 
 def check_unconvicted(data: Path | None, ledger: Ledger) -> None:
