@@ -133,7 +133,7 @@ class Health:
         if found is not None and (lasts >= ROWS_PATIENCE or not epoch):
             yield Trouble(
                 NotReadyReason.STORE_ROWS,
-                f"{taken} for {spoken(round(1000 * lasts))}, since {STORE_ROWS}: {found.problem}: see "
+                f"{taken} for {spoken(round(1000 * lasts))}, since {STORE_ROWS}: {found.problem}; see "
                 "kt store check and kt store rebuild",
             )
 
