@@ -10,6 +10,7 @@ import binascii
 import hashlib
 import hmac
 import os
+import threading
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterable
@@ -61,17 +62,31 @@ class Credentials:
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self.certificate = read_certificate(certificate, key)
-        self.server = grpc.dynamic_ssl_server_credentials(self._configuration(), self._configuration)
+        self._lock = threading.Lock()
+        self._next: grpc.ServerCertificateConfiguration | None = None  # guarded by the lock
+        self.server = grpc.dynamic_ssl_server_credentials(self._configuration(), self._take_next)
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
-        served = self.certificate  # read once: another thread may exchange it
-        return grpc.ssl_server_certificate_configuration([(served.key, served.chain)])
+        return grpc.ssl_server_certificate_configuration([(self.certificate.key, self.certificate.chain)])
+
+    def _take_next(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return what is served from now on, once after each exchange. gRPC asks at each handshake.
+
+        None changes nothing. A configuration at each handshake would end the process: gRPC frees the one
+        before, which other handshakes may be using.
+        """
+        with self._lock:
+            taken, self._next = self._next, None
+        return taken
 
     def exchange(self, certificate: Path, key: Path) -> bool:
         """Serve the content of the files from now on; return whether it differs. Raises as the class."""
         loaded = read_certificate(certificate, key)
         changed = loaded != self.certificate
         self.certificate = loaded
+        if changed:
+            with self._lock:
+                self._next = self._configuration()
         return changed
 
 
