@@ -51,10 +51,10 @@ def configs(monkeypatch: pytest.MonkeyPatch) -> list[NodeConfig]:
     """Of the nodes that would have run."""
     ran: list[NodeConfig] = []
 
-    def run(config: NodeConfig, _on_ready: object, _reread: object) -> None:
+    def serve(config: NodeConfig, _stop: object, _reread: object, _on_ready: object) -> None:
         ran.append(config)
 
-    monkeypatch.setattr(server, "run", run)
+    monkeypatch.setattr(server, "serve", serve)
     return ran
 
 
