@@ -64,7 +64,11 @@ class Credentials:
         self.certificate = read_certificate(certificate, key)
         self._lock = threading.Lock()
         self._next: grpc.ServerCertificateConfiguration | None = None  # guarded by the lock
-        self.server = grpc.dynamic_ssl_server_credentials(self._configuration(), self._take_next)
+        # The stubs do not know that None is allowed, which gRPC's documentation says.
+        self.server = grpc.dynamic_ssl_server_credentials(
+            self._configuration(),
+            self._take_next,  # type: ignore[arg-type]
+        )
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
         return grpc.ssl_server_certificate_configuration([(self.certificate.key, self.certificate.chain)])
