@@ -50,10 +50,6 @@ class Indexer:
         return index_of(beta), proof
 
 
-class SlowError(Exception):
-    """Only the event log has the answer, and the caller must not wait for it."""
-
-
 class OpeningReader:
     """Finds the openings of commitments. It never returns a wrong opening."""
 
@@ -67,15 +63,14 @@ class OpeningReader:
         # Few threads, because a log that hangs may hold each longer than the deadline.
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="openings")
 
-    def find(self, label: str, mutation: Mutation, *, waits: bool = True) -> Opening | None:
-        """The opening of the entry of ``mutation``; None if its stream has none, or says that it is erased.
+    def find(self, label: str, mutation: Mutation) -> Opening | None:
+        """Return the opening of the entry of ``mutation``, None if its stream has none or an erased one.
 
         The result None is no proof of an erasure. Only the log of mutations proves that an opening was
         erased.
 
         Raises:
             UnavailableError: Only the event log has the answer, and it cannot be reached.
-            SlowError: Only the event log has the answer, and the caller does not wait.
         """
         entry = mutation.entry
 
@@ -89,9 +84,7 @@ class OpeningReader:
             _LOG.warning("an opening does not open its entry", stream=self._names.openings(entry.index))
         elif known is Missing.ERASED:
             return None
-        if not waits:
-            raise SlowError
-        self._watch.check()
+        self._watch.check_readable()
         stream = self._names.openings(entry.index)
         reading: Future[Opening | Missing] = self._pool.submit(
             lambda: read_opening(self._log().read(stream), mutation.entry_hash, is_true)

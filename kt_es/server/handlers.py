@@ -24,7 +24,7 @@ from kt_es.ledger.proofs import map_root_at, prove_consistency, prove_erasure, p
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.merkle.map import LeafRef
-from kt_es.server.answers import Indexer, OpeningReader, SlowError, answer_range, check_range
+from kt_es.server.answers import Indexer, OpeningReader, answer_range, check_range
 from kt_es.server.responses import NotNowError
 
 LOGS = {"heads": HEADS_LOG, "mutations": MUTATIONS_LOG}
@@ -132,22 +132,13 @@ class DirectoryReader:
         return DirectoryBody(config.origin, self.name, config.label_policy, chain)
 
     def lookup(
-        self,
-        label: str,
-        epoch: int | None = None,
-        since: int | None = None,
-        *,
-        profile: bool = True,
-        waits: bool = True,
+        self, label: str, epoch: int | None = None, since: int | None = None, *, profile: bool = True
     ) -> FoundLookup:
         """Return the entry of ``label`` in ``epoch`` (default: the latest), with all proofs.
 
-        ``since`` is the size of the log of map heads that the client trusts. A caller that does not wait gets
-        ``SlowError`` where the answer takes more than a few reads of a local store.
+        ``since`` is the size of the log of map heads that the client trusts.
         """
         committed = self.committed()
-        if not waits and (self.ledger.store.is_shared or epoch not in (None, committed.epoch)):
-            raise SlowError
         # Errors of the label come before errors of the epoch.
         name = normalize_label(label, self.config(committed).label_policy)
         wanted = self._kept(committed, epoch)
@@ -159,7 +150,7 @@ class DirectoryReader:
         root = map_root_at(self.ledger, committed, wanted)
         proof, leaf = self.ledger.map.find(root, index)
         mutation = entry_at(self.ledger, leaf)
-        opening, erasure = self._opened(committed, name, mutation, wanted, waits=waits)
+        opening, erasure = self._opened(committed, name, mutation, wanted)
         answer = LookupAnswer(
             latest.event.heads_checkpoint,
             smh,
@@ -276,7 +267,7 @@ class DirectoryReader:
         return head
 
     def _opened(
-        self, committed: Committed, name: str, mutation: Mutation | None, wanted: int, *, waits: bool = True
+        self, committed: Committed, name: str, mutation: Mutation | None, wanted: int
     ) -> tuple[Opening | None, ErasureProof | None]:
         """Return the opening of an entry, or the proof that it was erased, or None for both if it is unknown.
 
@@ -288,7 +279,7 @@ class DirectoryReader:
         erasure = prove_erasure(self.ledger, committed, index, mutation.entry_hash, wanted)
         if erasure is not None:
             return None, erasure
-        return self._openings.find(name, mutation, waits=waits), None
+        return self._openings.find(name, mutation), None
 
     def _since(self, committed: Committed, since: int | None) -> tuple[bytes, ...]:
         if since is None:
