@@ -165,9 +165,8 @@ def stopped_by(stop: threading.Event, subscription: Subscription) -> Iterator[No
     try:
         yield
     finally:
-        watcher.stop()
         subscription.stop()
-        watcher.join(GRACE)
+        watcher.end(GRACE)
 
 
 _INDEX = re.compile(r"[0-9a-f]{64}")

@@ -133,6 +133,8 @@ class Signer:
             following = Replay(self._log, self._names, self._ledger, progress.record, verify_signatures=False)
         for epoch in following.catch_up():
             progress.epoch(epoch.head)
+            # An epoch that was published, and whose commit failed, is done now.
+            self.done[Step.EPOCH] += 1
         progress.end()
         check_pinned(self._ledger)
         self._begin_epoch()

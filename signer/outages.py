@@ -18,7 +18,10 @@ from kt_es.process.outage import Outage, kind_of
 from signer.metrics import SignerMetrics
 
 PATROLS = 30
-"""Steps of the patrol that must succeed, one after the other, after a wrong row: half a minute."""
+"""Steps of the patrol that must succeed, one after the other, after a wrong row.
+
+They take an active signer half a minute, and a standby half of that.
+"""
 
 _LOG = structlog.get_logger("signer")
 
@@ -52,15 +55,22 @@ class LoopOutages:
         self._metrics.role(active=False)
         self._metrics.waits(kind)
 
+    def reached(self) -> None:
+        """Note that the log has answered a new loop, which has a replay before it perhaps."""
+        self._show()
+
     def succeeded(self, done: Mapping[Step, int]) -> None:
         """Note that a loop has joined the group or waits for its place, and how often each step succeeded."""
         self.failing = {step: need for step, need in self.failing.items() if done.get(step, 0) < need}
         if self.failing:
             self._outage.log_over()
-            self._metrics.waits("store")
         else:
             self._outage.over()
-            self._metrics.waits()
+        self._show()
+
+    def _show(self) -> None:
+        """Show what the signer waits for. After a wrong row that the patrol found it signs nevertheless."""
+        self._metrics.waits("store" if self.failing.keys() - {Step.PATROL} else None)
 
     def became(self, role: str, **more: int) -> None:
         """Log the role of a new loop. During an outage of the shared store only a change is logged."""

@@ -83,6 +83,8 @@ def run_forever(
 
 
 def _run(log: EventLog, signer: Signer, queue: str, stop: threading.Event, outages: LoopOutages) -> None:
+    log.last_revision(queue)
+    outages.reached()
     signer.recover()
     group = _join_when_free(log, signer, queue, stop, outages)
     if group is None:
@@ -176,7 +178,7 @@ def inbox_of(group: GroupSubscription) -> Iterator[Queue[Event | KtError]]:
     finally:
         worker.stop()
         group.stop()
-        worker.join(GRACE)
+        worker.end(GRACE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +236,7 @@ def serve(
         ledger = stack.enter_context(opening)
         if ledger is None:
             return
+        metrics.waits()
         metrics.disk_full.set_function(lambda: ledger.store.is_full)
         stack.enter_context(keeping_evidence(settings.data))
 

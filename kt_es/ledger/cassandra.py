@@ -32,8 +32,8 @@ class CassandraStore(Store):
     """A keyspace with the promises of ``store.Store`` for a shared store.
 
     A deleted row does not come back: see ``cassandra_tables.Table``. A row of the family ``about`` cannot be
-    deleted. ``sync`` makes no difference. ``problem`` is always None, since ``SharedStore`` remembers the
-    last one. ``is_full`` is always False, since the operator of the cluster watches its disks.
+    deleted. ``sync`` makes no difference. ``is_full`` is always False, since the operator of the cluster
+    watches its disks.
     """
 
     def __init__(self, session: CassandraSession) -> None:

@@ -12,7 +12,7 @@ class ConnectingStore(Store):
     """Connects at the first call, and tries again at each further call until one succeeds.
 
     Every call may raise what ``connect`` raises: ``UnavailableError`` while the store cannot be reached, and
-    ``ConfigError`` once it answers and cannot be used. ``SharedStore`` remembers the last ``problem``.
+    ``ConfigError`` once it answers and cannot be used.
     """
 
     def __init__(self, connect: Callable[[], Store]) -> None:

@@ -49,7 +49,7 @@ def check_kept(oldest: int, epoch: int) -> None:
     if oldest > epoch:
         raise UnverifiedRowError(
             f"by its row `oldest`, the store keeps the maps from epoch {oldest} on, and the latest epoch "
-            f"here is {epoch}"
+            f"here is {epoch}: this process is behind, or the row is wrong"
         )
 
 

@@ -47,8 +47,6 @@ class SharedStore:
         self._local = local
         self._shared = shared
         self._rows = ByteCache[tuple[str, bytes], bytes](cache_bytes, row_size)
-        # The last failure of the shared store. A call that succeeds sets it to None.
-        self.problem: str | None = None
         self._erased = 0  # how often erasures were forgotten
         self._writer = writer or ThreadPoolExecutor(1, thread_name_prefix="shared-writes")
         self._under_way: deque[tuple[Future[None], dict[tuple[str, bytes], bytes]]] = deque()
@@ -85,7 +83,7 @@ class SharedStore:
         wrong = []
         for (family, key), value in (row for rows in self._pinned for row in rows.items()):
             if family not in LOCAL:
-                with self._watched():
+                with _named():
                     stored = self._shared.get_many(family, [key], again=True)[0]
                 if stored not in (None, value):
                     wrong.append((family, key))
@@ -100,7 +98,7 @@ class SharedStore:
         found = {key: value for key in keys if (value := self._known(family, key, again=again)) is not None}
         missing = [key for key in dict.fromkeys(keys) if key not in found]
         if missing:
-            with self._watched():
+            with _named():
                 rows = self._shared.get_many(family, missing, again=again)
             for key, value in zip(missing, rows, strict=True):
                 if value is not None:
@@ -123,7 +121,7 @@ class SharedStore:
         elif family == ERASURES and prefix and start is None and not reverse:
             yield from self._erasures(prefix)
         else:
-            with self._watched():
+            with _named():
                 yield from self._shared.scan(family, prefix, start=start, reverse=reverse)
 
     def _erasures(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
@@ -134,7 +132,7 @@ class SharedStore:
         none = f"{ERASURES} {self._erased}", prefix
         if self._rows.get(none) is not None:
             return []
-        with self._watched():
+        with _named():
             rows = list(self._shared.scan(ERASURES, prefix))
         if not rows:
             self._rows.put(none, b"")
@@ -163,7 +161,7 @@ class SharedStore:
             self._under_way.append((self._writer.submit(self._shared.write, shared), rows))
         elif shared:
             self._finish(0)
-            with self._watched():
+            with _named():
                 self._shared.write(shared)
         if local:
             self._local.write(local, sync)
@@ -171,7 +169,7 @@ class SharedStore:
     def _finish(self, most: int) -> None:
         """Wait until at most ``most`` writes are under way."""
         while len(self._under_way) > most:
-            with self._watched():
+            with _named():
                 self._under_way[0][0].result()
             self._under_way.popleft()
 
@@ -180,15 +178,14 @@ class SharedStore:
         self._shared.close()
         self._local.close()
 
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Note whether the shared store works. If it fails, name the shared store in the error."""
-        try:
-            yield
-        except UnavailableError as error:
-            self.problem = str(error)
-            raise StoreAwayError(str(error)) from None
-        self.problem = None
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Raise an outage of the shared store as one, and not as one of the event log."""
+    try:
+        yield
+    except UnavailableError as error:
+        raise StoreAwayError(str(error)) from None
 
 
 def row_size(key: tuple[str, bytes], value: bytes) -> int:

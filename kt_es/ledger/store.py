@@ -17,7 +17,7 @@ Change = tuple[str, bytes, bytes | None]
 class Store(Protocol):
     """An ordered key-value store. Its families are fixed when it is opened; keys and values are bytes.
 
-    A subclass inherits ``is_shared`` and ``is_full`` as False, and ``problem`` as None.
+    A subclass inherits ``is_shared`` and ``is_full`` as False.
 
     Every implementation makes these promises, with the exceptions for shared stores:
 
@@ -45,11 +45,6 @@ class Store(Protocol):
     def is_shared(self) -> bool:
         """Whether other processes, also on other machines, use the store at the same time."""
         return False
-
-    @property
-    def problem(self) -> str | None:
-        """Why a shared store cannot be used now; None while it works, and for every other store."""
-        return None
 
     @property
     def is_full(self) -> bool:

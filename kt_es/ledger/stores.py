@@ -43,12 +43,11 @@ def open_store(data: Path | None, sharing: Sharing | None, *, answers: bool = Fa
     Without ``data`` a process keeps its state in memory, and begins with the newest epoch at each start.
 
     Args:
-        answers: A client waits for each read. So an attempt to reach the shared store is given up sooner.
-            That
-            the shared store cannot be reached is no error here: the store connects once it can be reached.
+        answers: A client waits for each read, so an attempt to reach the shared store is given up sooner.
+            A shared store that cannot be reached now is no error: it is connected at its first use.
 
     Raises:
-        StoreAwayError: The shared store cannot be reached.
+        StoreAwayError: The shared store cannot be reached. Only without ``answers``.
         ConfigError, LockedError, DivergenceError, DiskFullError: As ``RocksStore.open`` does, or the shared
             store is another directory's or was never made.
     """

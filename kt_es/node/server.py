@@ -248,8 +248,9 @@ async def _serve(
     def opened() -> RunningNode:
         try:
             return RunningNode(config, stop)
-        except NoSpaceError:
-            raise DiskFullError(config.data) from None
+        except NoSpaceError as error:
+            _LOG.debug("no space to open the data", reason=str(error.__cause__ or error))
+            raise DiskFullError(config.data) from error
 
     # This blocks the event loop, on which nothing else runs yet.
     running = patiently(opened, stop, Outage("node", _LOG))

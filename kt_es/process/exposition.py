@@ -17,7 +17,6 @@ from prometheus_client import (
     Gauge,
     Histogram,
     ProcessCollector,
-    generate_latest,
     make_wsgi_app,
 )
 
@@ -58,11 +57,6 @@ class Samples:
         self, name: str, help_: str, *labels: str, buckets: tuple[float, ...] = SECONDS
     ) -> Histogram:
         return Histogram(name, help_, labels, buckets=buckets, registry=self.registry)
-
-
-def page_of(registry: CollectorRegistry) -> bytes:
-    """Return the page of metrics in the format ``MEDIA_TYPE``, for servers other than ``exposed``."""
-    return generate_latest(registry)
 
 
 class _Server(ThreadingMixIn, WSGIServer):

@@ -125,6 +125,8 @@ class Outage:
     def failed(self, error: Exception | str) -> None:
         """Note that an attempt to use the log, the disk or the store failed. Call it for every attempt."""
         with self._lock:
+            if self._is_new(error):
+                self._on_begin(kind_of(error))
             if isinstance(error, DiskFullError):
                 # The data that had no space came from the log, so the log can be reached.
                 self._end(self._away)
@@ -151,12 +153,20 @@ class Outage:
             self._end(self._away)
             self._end(self._full)
 
+    def _is_new(self, error: Exception | str) -> bool:
+        """Return whether no outage of this kind lasts. A store may fail in both of its ways by turns."""
+        match kind_of(error):
+            case "disk":
+                return self._full.since is None
+            case "store":
+                return self._store.since is None and self._rows.since is None
+        return self._away.since is None
+
     def _begin_or_remind(self, kind: _Kind, error: Exception | str, **more: str) -> None:
         now, problem = self._clock(), str(error)
         if kind.since is None:
             kind.since = now
             kind.count += 1
-            self._on_begin(kind_of(error))
             # Frequent short outages get few lines a minute. The number in the next line shows how many there
             # were.
             kind.quiet = len(kind.begun) == BEGINNINGS and now - kind.begun[0] < REMINDER

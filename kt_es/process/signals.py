@@ -214,6 +214,12 @@ class Worker:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    def end(self, timeout: float) -> None:
+        """Stop the thread and wait for its end. A thread that has not ended in time is logged."""
+        self.stop()
+        if not self.join(timeout):
+            _LOG.warning("threads did not end in time", threads=[self.name])
+
     def _work(self) -> None:
         error: KtError
         try:

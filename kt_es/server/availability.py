@@ -99,28 +99,41 @@ class LogWatch:
         self._looked = looked
         self.denials = Denials(log, stream)
         self._outage = Outage("requests", _LOG, clock)
-        # The reason why the log cannot be reached, in words for clients; None while it can be reached.
-        self.problem: str | None = "the event log was not reached yet"
-        # Whether the reason is an outage, and not a denial.
-        self._is_away = True
+        # The last call that failed, None after a success. Before the first call there is an outage.
+        self._failed: UnavailableError | AccessDeniedError | None = NotNowError(
+            "the event log was not reached yet"
+        )
+
+    @property
+    def problem(self) -> str | None:
+        """The reason why the log cannot be read, in words for clients; None while it can be read."""
+        failed = self._failed
+        match failed:
+            case None:
+                return None
+            case AccessDeniedError():
+                return denial(failed)
+            case NotNowError():
+                return str(failed)
+        return _AWAY
 
     def check(self) -> None:
         """Raise ``UnavailableError`` while the log cannot be reached or denies the queue to submissions."""
-        problem = AWAY if self._is_away else self.problem
-        if problem is not None:
+        failed = self._failed
+        if failed is not None:
+            problem = denial(failed) if isinstance(failed, AccessDeniedError) else AWAY
             raise NotNowError(f"{problem}; submit again later")
         self.denials.check()
 
     def check_readable(self) -> None:
         """Raise ``UnavailableError`` for a lookup that needs an opening while the log cannot be reached."""
-        if self._is_away:
+        if isinstance(self._failed, UnavailableError):
             raise NotNowError(f"{AWAY}, and the opening of this entry is not in memory; try again later")
 
     def failed(self, error: UnavailableError | AccessDeniedError) -> None:
         """Note that a call failed: the log counts as unreachable until a probe succeeds."""
         self._outage.failed(str(error))
-        self._is_away = not isinstance(error, AccessDeniedError)
-        self.problem = denial(error) if isinstance(error, AccessDeniedError) else _AWAY
+        self._failed = error
 
     def probe(self) -> None:
         """Send the log a small request, and note whether it answers."""
@@ -133,7 +146,7 @@ class LogWatch:
             self.failed(error)
         else:
             self._outage.over()
-            self._is_away, self.problem = False, None
+            self._failed = None
 
     def run(self, stop: threading.Event) -> None:
         """Probe until ``stop``: every 2 seconds, and every half second while the log cannot be reached."""

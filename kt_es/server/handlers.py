@@ -19,7 +19,6 @@ from kt_es.formats.labels import normalize_label
 from kt_es.formats.proofs import ErasureProof, LookupAnswer, encode_configs
 from kt_es.ledger.authorized import entry_at, history
 from kt_es.ledger.ledger import Ledger, config_chain
-from kt_es.ledger.present import check_kept
 from kt_es.ledger.proofs import map_root_at, prove_consistency, prove_erasure, prove_head, prove_smh
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
@@ -250,7 +249,10 @@ class DirectoryReader:
     def _kept(self, committed: Committed, epoch: int | None, field: str = "epoch") -> int:
         """Return ``_epoch`` for a request that needs the map of this epoch: its pages must not be pruned."""
         wanted, oldest = self._epoch(committed, epoch, field), self.ledger.oldest
-        check_kept(oldest, committed.epoch)
+        if oldest > committed.epoch:
+            raise NotNowError(
+                f"this front end is behind: of epoch {committed.epoch}, its latest, the map is not kept"
+            )
         if wanted < oldest:
             gone = f"the map of epoch {wanted} is not kept here any more, only those from epoch {oldest} on"
             problem = f"{gone}; ask a front end that keeps more epochs"

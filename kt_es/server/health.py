@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
-from prometheus_client import Gauge
+from prometheus_client import Gauge, generate_latest
 
 from kt_es.errors import AccessDeniedError, EquivocationError, KtError, RollbackError
 from kt_es.eventstore.streams import EventLog
 from kt_es.ledger import clock
 from kt_es.ledger.clock import spoken
-from kt_es.process.exposition import Samples, page_of
+from kt_es.process.exposition import Samples
 from kt_es.process.outage import Lasting
 from kt_es.server.availability import Backlog, LogWatch
 from kt_es.server.handlers import DirectoryReader
@@ -124,16 +124,25 @@ class Health:
 
     def _of_rows(self) -> Iterator[Trouble]:
         epoch = self.directory.ledger.committed.epoch
-        rows, taken = self.store.rows, f"no epoch after {epoch} is taken" if epoch else "no epoch is taken"
-        if rows is not None:
-            taken = "lookups of what is not in memory fail"
-        found = rows or self.stuck()
-        lasts = 0.0 if found is None else time.monotonic() - found.since
+        taken = f"no epoch after {epoch} is taken" if epoch else "no epoch is taken"
+        problems = (
+            ("lookups of what is not in memory fail", self.store.rows),
+            (taken, self.stuck()),
+        )
+        # The older one, which a newer one must not hide.
+        found = min(
+            ((problem.since, meaning, problem) for meaning, problem in problems if problem is not None),
+            default=None,
+        )
+        if found is None:
+            return
+        since, meaning, lasting = found
+        lasts = time.monotonic() - since
         # Before the first epoch nothing is answered, so there is nothing to wait for.
-        if found is not None and (lasts >= ROWS_PATIENCE or not epoch):
+        if lasts >= ROWS_PATIENCE or not epoch:
             yield Trouble(
                 NotReadyReason.STORE_ROWS,
-                f"{taken} for {spoken(round(1000 * lasts))}, since {STORE_ROWS}: {found.problem}; see "
+                f"{meaning} for {spoken(round(1000 * lasts))}, since {STORE_ROWS}: {lasting.problem}; see "
                 "kt store check and kt store rebuild",
             )
 
@@ -237,7 +246,7 @@ class Metrics:
         self._lag.set(max(0.0, self._age()))
 
     def render(self) -> bytes:
-        return page_of(self._samples.registry)
+        return generate_latest(self._samples.registry)
 
     def _age(self) -> float:
         return (self._clock() - self._timestamp) / 1000 if self._timestamp else 0.0

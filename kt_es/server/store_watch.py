@@ -42,14 +42,11 @@ class StoreWatch:
 
     @property
     def problem(self) -> str | None:
-        """The reason why lookups may fail, in words for clients: the shared store cannot be used. Else None.
-
-        A failed read of a lookup counts until the next probe.
-        """
+        """The reason why lookups may fail, in words for clients; None while the shared store can be used."""
         since = self._since
-        if since is None and self._ledger.store.problem is None:
+        if since is None:
             return None
-        lasts = "" if since is None else f", for {spoken(round(1000 * (self._clock() - since)))}"
+        lasts = f", for {spoken(round(1000 * (self._clock() - since)))}"
         go_on = "; lookups of what is in memory go on" if self._ledger.committed.epoch else ""
         return (
             f"{STORE_AWAY} (keyspace {self._keyspace}{lasts}){go_on}: look at its nodes, and for the reason "

@@ -263,12 +263,10 @@ def test_nothing_is_adopted_while_the_store_is_away() -> None:
     streams = signed(2)
     adoption = streams.adoption()
     streams.replicas.away = True
-    with pytest.raises(StoreAwayError):
+    with pytest.raises(StoreAwayError, match="no node of the shared store answers"):
         list(adoption.jump())
-    assert adoption.ledger.store.problem == "no node of the shared store answers"
     streams.replicas.away = False
     assert [replayed.head.epoch for replayed in adoption.jump()] == [2]
-    assert adoption.ledger.store.problem is None
 
 
 def test_the_first_levels_of_the_map_are_read_ahead() -> None:

@@ -83,6 +83,17 @@ def test_rows_that_a_shared_store_lost_have_their_mend_in_each_line() -> None:
     assert ["`kt store rebuild`" in line.get("mend", "") for line in said] == [True, True, False, False]
 
 
+def test_a_store_that_fails_in_both_ways_by_turns_is_one_outage() -> None:
+    begun: list[str] = []
+    outage = Outage("signer", structlog.get_logger(), Clock(), on_begin=begun.append)
+    for error in (StoreAwayError("a time-out"), UnverifiedRowError("a page is missing")) * 5:
+        outage.failed(error)
+    assert begun == ["store"]
+    outage.over()
+    outage.failed(StoreAwayError("a time-out"))
+    assert begun == ["store"] * 2
+
+
 def test_outages_that_come_and_go_all_the_time_have_few_lines() -> None:
     clock = Clock()
     with capture_logs() as said:

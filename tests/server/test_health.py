@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import httpx
 
 from kt_es.ledger.clock import SLACK
+from kt_es.process.outage import Lasting
 from kt_es.server.health import NotReadyReason
 from tests import builders as b
 from tests.reference.frontends import Front, front, until
@@ -69,6 +72,14 @@ def test_an_old_head_of_a_front_end_that_is_behind_is_not_the_signers_fault(
     answer = check_not_ready(running, "behind")
     assert "the head of epoch 1 is" in answer.json()["detail"]
     assert "and there are 2" in answer.json()["detail"]
+
+
+def test_a_new_problem_with_rows_does_not_hide_an_old_one(running: Front) -> None:
+    health, now = running.running.health, time.monotonic()
+    health.stuck = lambda: Lasting("the state of epoch 2 is missing", now - 300)
+    assert "no epoch after 1 is taken for 5 min" in check_not_ready(running, "store-rows").text
+    health.store.rows = Lasting("a sample is wrong", now)
+    assert "no epoch after 1 is taken for 5 min" in check_not_ready(running, "store-rows").text
 
 
 def test_a_head_from_the_future_is_reported(running: Front) -> None:

@@ -180,7 +180,8 @@ class TestRows:
             filled.epoch()
             until(running.caught_up)
             assert looked_up(running, USERS[0]) == 503
-            assert refused(running) == 1
+            # The row is no proof that others are wrong: a front end that is behind sees the same.
+            assert refused(running) == 0
             # Lookups use the bound that was read with the epoch, until there is another epoch.
             filled.replicas.majority.write([("about", b"oldest", (1).to_bytes(8))])
             until(lambda: "latest epoch here is 6" in str(running.get("/readyz").json()))
@@ -270,6 +271,5 @@ class TestStart:
                 for _ in range(2):
                     with pytest.raises(StoreAwayError, match="no node of the shared store"):
                         store.get("pages", b"key")
-                assert store.problem is not None
         with pytest.raises(ValueError, match="the shared store is closed"):
             store.get("pages", b"key")

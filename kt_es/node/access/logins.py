@@ -29,6 +29,7 @@ from kt_es.process.tls import both_or_none, read_certificate
 _LOG = structlog.get_logger("kt_es.node")
 REMEMBERED = 300.0  # seconds for which a correct password is not hashed again
 _AT_ONCE = 2  # passwords hashed at a time; more would slow down clients that have logged in
+_EXCHANGE_PAUSE = 0.05  # seconds
 _MAX_HEADER = 4096
 
 
@@ -76,11 +77,14 @@ class Credentials:
     def _take_next(self) -> grpc.ServerCertificateConfiguration | None:
         """Return what is served from now on, once after each exchange. gRPC asks at each handshake.
 
-        None changes nothing. A configuration at each handshake would end the process: gRPC frees the one
-        before, which other handshakes may be using.
+        None changes nothing. A configuration replaces the one before, and gRPC frees that one even if another
+        handshake has just looked it up and has not begun to use it: the process would end. gRPC lets no
+        handshake pass this call while it lasts, so a pause gives the others time to begin.
         """
         with self._lock:
             taken, self._next = self._next, None
+        if taken is not None:
+            time.sleep(_EXCHANGE_PAUSE)
         return taken
 
     def exchange(self, certificate: Path, key: Path) -> bool:

@@ -91,8 +91,8 @@ class Groups:
     async def update(self, stream: str, name: str, settings: GroupSettings) -> None:
         """Change the settings of a group. Its consumers are dropped, and may connect again.
 
-        The group resumes at its last written checkpoint: later messages are delivered again, acknowledged or
-            not.
+        The group resumes at its last written checkpoint: later messages are delivered again, whether they
+        were acknowledged or not.
         Another ``settings.start`` counts only if there is no checkpoint. The filter stays: requests cannot
         change it.
         """

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from prometheus_client import generate_latest
 
 from kt_es.errors import ConfigError, KtError
 from kt_es.node.counts import Counts
@@ -29,7 +30,6 @@ from kt_es.node.ops.http import HttpOps, MetricsPage
 from kt_es.node.ops.scavenge import scavenge
 from kt_es.node.store.log import NodeLog
 from kt_es.node.store.rocks import RocksStorage, open_existing
-from kt_es.process.exposition import page_of
 
 _LOG = structlog.get_logger("kt_es.node")
 NAME = "control"
@@ -166,7 +166,7 @@ class Upkeep:
         # A node whose disk has failed ends. One whose disk is full goes on, for reads only.
         self._http = HttpOps(
             asyncio.get_running_loop(),
-            lambda: page_of(counts.registry),
+            lambda: generate_latest(counts.registry),
             lambda: "the disk is full: writes are refused, reads go on" if log.outage.is_on else "",
         )
 
