@@ -66,7 +66,8 @@ def password_of(address: str) -> str | None:
 def without_password(text: str) -> str:
     """Return ``text`` with ``***`` in place of each password. User names stay."""
     text = _USERINFO.sub(rf"\g<scheme>\g<user>:{_HIDDEN}@", text)
-    for secret in tuple(_secrets):
+    # A password may be a part of a longer one, of which a rest would be left.
+    for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, _HIDDEN)
     return text
 

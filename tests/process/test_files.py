@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -162,6 +163,13 @@ def test_a_password_of_this_process_is_found_however_it_is_quoted(text: str) -> 
     shown = without_password(text)
     assert "rd" not in shown
     assert "***" in shown
+
+
+def test_a_password_that_is_a_part_of_another_leaves_nothing_of_it() -> None:
+    for password in ("abcd1234", "abcd1234/longer", "x-abcd1234"):
+        keep_secret(f"esdb://user:{quote(password, safe='')}@host:2113")
+    for password in ("abcd1234", "abcd1234/longer", "x-abcd1234"):
+        assert without_password(f"it was {password}") == "it was ***"
 
 
 def test_an_address_without_a_password_hides_nothing() -> None:
