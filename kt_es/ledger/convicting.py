@@ -46,19 +46,18 @@ def keep(data: Path | None, error: EquivocationError) -> None:
 
 
 def warn_if_unsavable(data: Path) -> None:
-    """Log a warning if no evidence could be saved below ``data``, which is made if it is missing.
+    """Log a warning if no evidence could be saved below ``data``, which need not exist and is not made.
 
     For a process that needs no other file there, and so would notice this only when it has evidence.
     """
-    folder = data / FOLDER if (data / FOLDER).is_dir() else data
+    folder = (data / FOLDER).absolute()
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
+        with TemporaryFile(dir=next(path for path in (folder, *folder.parents) if path.exists())):
             return
     except OSError as error:
         _LOG.warning(
             "evidence cannot be saved here",
-            folder=str(folder),
+            folder=str(data),
             problem=error.strerror or str(error),
             mend="make the folder writable and start the process again; evidence is printed meanwhile",
         )

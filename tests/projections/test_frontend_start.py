@@ -46,6 +46,6 @@ def test_a_front_end_that_could_not_keep_evidence_says_so_at_its_start(tmp_path:
 
 def test_a_front_end_that_can_keep_evidence_says_nothing(tmp_path: Path) -> None:
     assert started(tmp_path, tmp_path / "new" / "frontend") == []
-    assert list((tmp_path / "new" / "frontend").iterdir()) == []
-    (tmp_path / "new" / "frontend" / "evidence").mkdir()
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "new" / "frontend" / "evidence").mkdir(parents=True)
     assert started(tmp_path, tmp_path / "new" / "frontend") == []
