@@ -138,8 +138,7 @@ class Signer:
         progress.end()
         check_pinned(self._ledger)
         self._begin_epoch()
-        config = self._work.config
-        if config is not None:
+        if (config := self._work.config) is not None:
             # The key is looked up here and not at the next marker: a signer without its key must not join the
             # group.
             self._keys.key_for(config.signer_key)
@@ -266,8 +265,7 @@ class Signer:
 
     def _insert_marker(self) -> None:
         """Put a marker into the queue when the schedule wants one and none is on its way."""
-        config = self._work.config
-        if config is None or self._marker is not None:
+        if (config := self._work.config) is None or self._marker is not None:
             return
         schedule = Schedule.of(config, self._limits().batch_limit)
         since_marker = self._effects.monotonic() - self._last_marker_at

@@ -79,7 +79,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "status": _server("kt_es.cli.operators.status", "Show the state of a directory and its processes."),
     "store": _server(
         "kt_es.cli.operators.store",
-        "Make or fill a shared store; prune or check it, or a data directory.",
+        "Make, fill, prune or check a shared store or a data directory.",
     ),
     "up": _server("kt_es.cli.operators.up", "Run a whole directory on this machine."),
     "verify": CommandEntry("kt_es.cli.people.get", "Verify a saved proof or evidence, without a network."),

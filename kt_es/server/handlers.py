@@ -119,8 +119,7 @@ class DirectoryReader:
 
     def config(self, committed: Committed) -> Config:
         """Return the config in force for the coming epoch."""
-        signed = committed.standing.config
-        if signed is None:
+        if (signed := committed.standing.config) is None:
             raise DivergenceError("an epoch was committed without a config")
         return signed.config
 
@@ -148,7 +147,7 @@ class DirectoryReader:
             smh, inclusion = prove_smh(self.ledger, committed, wanted)
         root = map_root_at(self.ledger, committed, wanted)
         proof, leaf = self.ledger.map.find(root, index)
-        mutation = entry_at(self.ledger, leaf)
+        mutation = entry_at(self.ledger, root, leaf)
         opening, erasure = self._opened(committed, name, mutation, wanted)
         answer = LookupAnswer(
             latest.event.heads_checkpoint,
@@ -172,8 +171,7 @@ class DirectoryReader:
         name = normalize_label(label, self.config(committed).label_policy)
         index, _ = self.indexer.locate(name)
         page: list[tuple[int, Mutation]] = []
-        size = 0
-        more = False
+        size, more = 0, False
         for epoch, mutation in history(self.ledger, committed, index, after):
             size += _shown_size(mutation)
             more = bool(page) and size > MAX_HISTORY_PAGE
@@ -235,7 +233,7 @@ class DirectoryReader:
     def current(self, committed: Committed, index: bytes) -> tuple[Mutation, LeafRef] | None:
         """Return the entry at ``index``, whose signatures are not verified, and its leaf in the map."""
         leaf = self.ledger.map.lookup(committed.root, index)
-        (mutation,) = self.ledger.mutations_at([leaf])
+        (mutation,) = self.ledger.mutations_at(committed.root, [leaf])
         return None if leaf is None or mutation is None else (mutation, leaf)
 
     def _epoch(self, committed: Committed, epoch: int | None, field: str = "epoch") -> int:

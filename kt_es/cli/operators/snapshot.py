@@ -46,9 +46,10 @@ def save_command(
             reached = stack.enter_context(event_log(settings.log, output, patience))
             ledger = stack.enter_context(shared_ledger(settings, reached))
         else:
-            store = RocksStore.view(data or settings.path(settings.signer.data), FAMILIES)
+            folder = data or settings.path(settings.signer.data)
+            store = RocksStore.view(folder, FAMILIES)
             stack.enter_context(closing(store))
-            require_map(store, data or Path(settings.signer.data), settings, "leave --data out")
+            require_map(store, folder, settings, "leave --data out")
             ledger = Ledger(store, settings.origin, settings.pinned)
         try:
             # The file exists completely or not at all.
