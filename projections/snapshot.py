@@ -31,7 +31,7 @@ from kt_es.ledger.rows import Beginning, Committed
 from kt_es.ledger.store import Change, Store
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG, StoredEntry, Tables
 from kt_es.merkle.log import plan_state
-from kt_es.merkle.map import EMPTY_ROOT, LeafRef, Map
+from kt_es.merkle.map import EMPTY_ROOT, LeafRef, Map, Root
 from kt_es.merkle.walk import walk
 
 Progress = Callable[[str, int], None]
@@ -58,7 +58,7 @@ def save(ledger: Ledger, file: BinaryIO, progress: Progress = lambda _w, _n: Non
     leaves = walk(ledger.tables.pages, committed.root, _raise)
     count, check = 0, record_check(ledger)
     while batch := list(islice(leaves, MAX_ROWS)):
-        sink.chunk(encode_rows(_rows(ledger, batch, check)))
+        sink.chunk(encode_rows(_rows(ledger, committed.root, batch, check)))
         count += len(batch)
         progress("entries saved", count)
     if count != committed.root.size:
@@ -69,10 +69,10 @@ def save(ledger: Ledger, file: BinaryIO, progress: Progress = lambda _w, _n: Non
     return SignedMapHead.decode(event.smh_bytes).head
 
 
-def _rows(ledger: Ledger, leaves: list[LeafRef], check: RowCheck) -> list[SnapshotRow]:
+def _rows(ledger: Ledger, root: Root, leaves: list[LeafRef], check: RowCheck) -> list[SnapshotRow]:
     return [
         SnapshotRow(leaf.index, leaf.version, row.sequence, row.data)
-        for leaf, (row, _) in zip(leaves, entries_at(ledger, leaves, check), strict=True)
+        for leaf, row, _ in entries_at(ledger, root, leaves, check)
     ]
 
 

@@ -13,7 +13,7 @@ authorize the entry. And no front end shows the sequence number of a row, so onl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 
 from kt_es.crypto.hashes import MAP_EMPTY, sha256
@@ -31,23 +31,25 @@ from kt_es.merkle.map import LeafRef, Root
 RowCheck = Callable[[LeafRef, StoredEntry], None]
 
 
-def entry_at(ledger: Ledger, leaf: LeafRef | None) -> Mutation | None:
+def entry_at(ledger: Ledger, root: Root, leaf: LeafRef | None) -> Mutation | None:
     """Return the mutation behind a leaf of the map, None for None. Raises what ``entries_at`` raises."""
-    return None if leaf is None else entries_at(ledger, [leaf])[0][1]
+    return None if leaf is None else entries_at(ledger, root, [leaf])[0][2]
 
 
-def entry_by_quorum(ledger: Ledger, leaf: LeafRef) -> Mutation:
+def entry_by_quorum(ledger: Ledger, root: Root, leaf: LeafRef) -> Mutation:
     """Return the mutation behind a leaf of the map, read from more replicas at once and from no cache.
 
     Raises what ``entries_at`` raises.
     """
-    return _checked(ledger, leaf, ledger.tables.entries.get_many([leaf], again=True)[0])[1]
+    return _checked(ledger, *ledger.read_again(root, leaf))[2]
 
 
 def entries_at(
-    ledger: Ledger, leaves: Sequence[LeafRef], check: RowCheck = lambda _leaf, _row: None
-) -> list[tuple[StoredEntry, Mutation]]:
-    """Return the stored entry of each leaf of the map, with the mutation in it.
+    ledger: Ledger, root: Root, leaves: Sequence[LeafRef], check: RowCheck = lambda _leaf, _row: None
+) -> list[tuple[LeafRef, StoredEntry, Mutation]]:
+    """Return each leaf of the map at ``root`` with its stored entry and the mutation in it.
+
+    A returned leaf has another version than the given one if a page had a wrong one, which was read again.
 
     Args:
         check: A further check of a row. It raises ``UnverifiedRowError`` if the caller cannot use the row.
@@ -57,7 +59,7 @@ def entries_at(
             by its signatures. A second read from more replicas gave no better row.
     """
     stored = ledger.tables.entries.get_many(leaves)
-    return [_verified(ledger, leaf, row, check) for leaf, row in zip(leaves, stored, strict=True)]
+    return [_verified(ledger, root, leaf, row, check) for leaf, row in zip(leaves, stored, strict=True)]
 
 
 def record_check(ledger: Ledger) -> RowCheck:
@@ -85,12 +87,12 @@ def record_check(ledger: Ledger) -> RowCheck:
 
 
 def _verified(
-    ledger: Ledger, leaf: LeafRef, row: StoredEntry | None, check: RowCheck
-) -> tuple[StoredEntry, Mutation]:
+    ledger: Ledger, root: Root, leaf: LeafRef, row: StoredEntry | None, check: RowCheck
+) -> tuple[LeafRef, StoredEntry, Mutation]:
     try:
         return _checked(ledger, leaf, row, check)
     except UnverifiedRowError:
-        return _checked(ledger, leaf, ledger.tables.entries.get_many([leaf], again=True)[0], check)
+        return _checked(ledger, *ledger.read_again(root, leaf), check)
 
 
 def _checked(
@@ -98,19 +100,35 @@ def _checked(
     leaf: LeafRef,
     row: StoredEntry | None,
     check: RowCheck = lambda _leaf, _row: None,
-) -> tuple[StoredEntry, Mutation]:
+) -> tuple[LeafRef, StoredEntry, Mutation]:
     stored, mutation = entry_of(leaf, row)
     check(leaf, stored)
-    store, entries, previous = ledger.store, ledger.tables.entries, mutation.entry.previous
-    if isinstance(store, SharedStore) and isinstance(entries, SharedEntryTable):
-        fact = _fact(b"signed", leaf, stored.data)
-        if not store.remembers(fact):
-            before = None
-            if previous is not None:
-                _, before = next(entries.back(LeafRef(leaf.index, previous, leaf.version - 1)))
-            _check_signatures(ledger, mutation, before)
-            store.remember(fact)
-    return stored, mutation
+    store, entries, previous = _shared(ledger), ledger.tables.entries, mutation.entry.previous
+    if store is None or not isinstance(entries, SharedEntryTable):
+        return leaf, stored, mutation
+    # No hash covers the version in a leaf, and a row before epoch 0 has no key.
+    if leaf.version < 1:
+        raise UnverifiedRowError(
+            f"the map says that epoch {leaf.version} wrote the entry at index {leaf.index.hex()}"
+        )
+    fact = _fact(b"signed", leaf, stored.data)
+    if not store.remembers(fact):
+        before = None
+        if previous is not None:
+            _, before = next(entries.back(LeafRef(leaf.index, previous, leaf.version - 1)))
+        _check_signatures(ledger, mutation, before)
+        store.remember(fact)
+    return leaf, stored, mutation
+
+
+def _shared(ledger: Ledger) -> SharedStore | None:
+    """Return the store of ``ledger`` if it is shared, None if its replay has verified what it holds."""
+    store = ledger.store
+    if not store.is_shared:
+        return None
+    if not isinstance(store, SharedStore):
+        raise TypeError("entries of a shared store are verified through SharedStore alone")
+    return store
 
 
 def _check_signatures(ledger: Ledger, mutation: Mutation, before: Mutation | None) -> None:
@@ -129,22 +147,23 @@ def history(
 
     Raises ``UnverifiedRowError`` where the rows of a shared store are missing, damaged or wrong.
     """
-    if not isinstance(ledger.store, SharedStore):
+    store = _shared(ledger)
+    if store is None:
         yield from ledger.history(committed, index, after)
         return
     # The version before the first one tells who may sign it.
     versions = list(ledger.history(committed, index, max(0, after - 1)))
-    hashes = [mutation.entry_hash for _, mutation in versions]
-    claims = _Claims(ledger, ledger.store, committed, index)
+    order = {mutation.entry_hash: at for at, (_, mutation) in enumerate(versions)}
+    claims = _Claims(ledger, store, committed, index, order)
     before: Mutation | None = None
-    for at, (epoch, mutation) in enumerate(versions):
+    for epoch, mutation in versions:
         if mutation.entry.version > after:
             leaf = LeafRef(index, mutation.entry_hash, epoch)
             fact = _fact(b"signed", leaf, mutation.encode())
-            if not ledger.store.remembers(fact):
+            if not store.remembers(fact):
                 _check_signatures(ledger, mutation, before)
-                ledger.store.remember(fact)
-            claims.check(leaf, mutation.entry.previous, hashes[at:])
+                store.remember(fact)
+            claims.check(leaf, mutation.entry.previous)
             yield epoch, mutation
         before = mutation
 
@@ -154,23 +173,39 @@ def accepted_in(ledger: Ledger, committed: Committed, leaf: LeafRef, mutation: M
 
     Raises ``UnverifiedRowError`` if a page of a shared store names another epoch.
     """
-    if isinstance(ledger.store, SharedStore):
-        claims = _Claims(ledger, ledger.store, committed, leaf.index)
-        claims.check(leaf, mutation.entry.previous, [leaf.entry_hash])
+    store = _shared(ledger)
+    if store is not None:
+        claims = _Claims(ledger, store, committed, leaf.index, {leaf.entry_hash: 0})
+        try:
+            claims.check(leaf, mutation.entry.previous)
+        except UnverifiedRowError:
+            leaf, _ = ledger.read_again(committed.root, leaf)
+            claims.check(leaf, mutation.entry.previous)
     return leaf.version
 
 
 class _Claims:
-    """Compares the epochs that rows of one index claim with the maps of these epochs, as clients do."""
+    """Compares the epochs that rows of one index claim with the maps of these epochs, as clients do.
 
-    def __init__(self, ledger: Ledger, store: SharedStore, committed: Committed, index: bytes) -> None:
+    ``order`` has the places of the versions by their entry hashes, the oldest first.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        store: SharedStore,
+        committed: Committed,
+        index: bytes,
+        order: Mapping[bytes, int],
+    ) -> None:
         self._ledger = ledger
         self._store = store
         self._committed = committed
         self._index = index
+        self._order = order
         self._oldest = min(ledger.oldest, committed.epoch)
 
-    def check(self, leaf: LeafRef, previous: bytes | None, later: Container[bytes]) -> None:
+    def check(self, leaf: LeafRef, previous: bytes | None) -> None:
         """Raise ``UnverifiedRowError`` unless the epoch ``leaf.version`` accepted the entry of ``leaf``.
 
         The maps of pruned epochs are deleted. If ``leaf.version`` is a pruned epoch, the oldest kept map must
@@ -178,7 +213,6 @@ class _Claims:
 
         Args:
             previous: The hash of the previous version, None for a first version.
-            later: The hashes of this entry and of all later versions.
         """
         epoch = leaf.version
         fact = _fact(b"accepted", leaf, b"")
@@ -187,7 +221,7 @@ class _Claims:
         if not 1 <= epoch <= self._committed.epoch:
             raise self._wrong(epoch)
         if epoch < self._oldest:
-            if self._at_oldest not in later:
+            if self._order.get(self._at_oldest or b"", -1) < self._order[leaf.entry_hash]:
                 raise self._wrong(epoch)
             return
         if self._held(self._root_of(epoch)) != leaf.entry_hash:

@@ -47,8 +47,11 @@ class ByteCache(Generic[K, V]):
         """Keep ``value``, which is not None. One that is larger than the limit is not kept."""
         with self._lock:
             self._drop(key)
+            size = self._size(key, value) + _ITEM_BYTES
+            if size > self._limit:
+                return
             self._items[key] = value
-            self._bytes += self._size(key, value) + _ITEM_BYTES
+            self._bytes += size
             while self._bytes > self._limit:
                 self._drop(next(iter(self._items)))
 

@@ -23,7 +23,7 @@ ROWS = 50
 """Rows in one statement that writes."""
 BATCH_BYTES = 32 << 10
 """Bytes in one statement that writes more than one row. A node refuses 50 KiB by default."""
-FIRST_ROWS = 50
+FIRST_ROWS = 4
 SCAN_ROWS = 500
 """Rows of the first and of each further step of a scan, which are in memory at the same time."""
 

@@ -34,6 +34,11 @@ _NO_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILU
 _NAMES_NOTHING = ("does not exist", "doesn't exist", "unconfigured table")
 
 
+def tells(error: Exception) -> bool:
+    """Return whether a node gave the reason of ``error``: it answered, or its certificate was refused."""
+    return any(isinstance(cause, _TELLING) for cause in _causes(error))
+
+
 def translated(error: Exception, settings: CassandraSettings, *, connecting: bool = False) -> KtError:
     """Return the error of kt-es for ``error`` of the driver.
 

@@ -18,7 +18,13 @@ from typing import Any, NamedTuple
 
 from cassandra import ConsistencyLevel, ProtocolVersion
 from cassandra.auth import PlainTextAuthProvider
-from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, ResponseFuture
+from cassandra.cluster import (
+    EXEC_PROFILE_DEFAULT,
+    Cluster,
+    ExecutionProfile,
+    NoHostAvailable,
+    ResponseFuture,
+)
 from cassandra.policies import (
     ConstantReconnectionPolicy,
     ConstantSpeculativeExecutionPolicy,
@@ -26,7 +32,7 @@ from cassandra.policies import (
 from cassandra.query import BoundStatement, PreparedStatement, Statement, tuple_factory
 
 from kt_es.errors import ConfigError
-from kt_es.ledger.cassandra_errors import DRIVER_ERRORS, passes, translated
+from kt_es.ledger.cassandra_errors import DRIVER_ERRORS, passes, tells, translated
 from kt_es.ledger.cassandra_policies import NodeLog, Order, Retries, Silent
 from kt_es.ledger.cassandra_settings import CassandraSettings
 from kt_es.ledger.cassandra_tls import check_plain, tls_context
@@ -125,10 +131,12 @@ class CassandraSession:
                 # This is all that the driver needs of the schema: which nodes hold which keys of the
                 # keyspace.
                 self._cluster.refresh_keyspace_metadata(settings.keyspace)
-            except BaseException:
+            except BaseException as error:
                 self._cluster.shutdown()
-                self._check_datacenter()
-                check_plain(settings)
+                if isinstance(error, NoHostAvailable):
+                    self._check_datacenter()
+                    if not tells(error):
+                        check_plain(settings)
                 raise
         # Each statement sets the times of its rows itself.
         self._session.use_client_timestamp = False

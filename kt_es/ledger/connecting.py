@@ -17,7 +17,8 @@ class ConnectingStore(Store):
 
     def __init__(self, connect: Callable[[], Store]) -> None:
         self._connect = connect
-        # Guards the fields below. A thread holds it while it connects, and the others wait for the result.
+        # Guards the fields below. A thread holds it while it connects. The others wait, and try themselves if
+        # it failed.
         self._lock = threading.Lock()
         self._store: Store | None = None
         self._closed = False

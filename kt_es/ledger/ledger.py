@@ -30,7 +30,7 @@ from kt_es.ledger.rows import Committed
 from kt_es.ledger.shared_tables import tables_of
 from kt_es.ledger.store import Store
 from kt_es.ledger.tables import StoredEntry, mutation_of
-from kt_es.merkle.map import LeafRef, Map
+from kt_es.merkle.map import LeafRef, Map, Root
 
 # Changes of an epoch that are kept in memory before they are written: some 20 MB.
 SLICE = 20_000
@@ -117,25 +117,37 @@ class Ledger:
         standing = replace(self.committed.standing, pinned=key)
         self.committed = replace(self.committed, standing=standing)
 
-    def mutations_at(self, leaves: Sequence[LeafRef | None]) -> list[Mutation | None]:
-        """Return the mutation behind each leaf of the map, None for None.
+    def mutations_at(self, root: Root, leaves: Sequence[LeafRef | None]) -> list[Mutation | None]:
+        """Return the mutation behind each leaf of the map at ``root``, None for None.
 
         Raises:
             UnverifiedRowError: A mutation is missing, damaged, or not the one of its leaf.
         """
         wanted = [leaf for leaf in leaves if leaf is not None]
         stored = iter(self.tables.entries.get_many(wanted) if wanted else ())
-        return [None if leaf is None else self._mutation_of(leaf, next(stored)) for leaf in leaves]
+        return [None if leaf is None else self._mutation_of(root, leaf, next(stored)) for leaf in leaves]
 
-    def _mutation_of(self, leaf: LeafRef, stored: StoredEntry | None) -> Mutation:
+    def _mutation_of(self, root: Root, leaf: LeafRef, stored: StoredEntry | None) -> Mutation:
         try:
             return mutation_of(leaf, stored)
         except UnverifiedRowError:
-            return mutation_of(leaf, self.tables.entries.get_many([leaf], again=True)[0])
+            again, row = self.read_again(root, leaf)
+            return mutation_of(again, row)
+
+    def read_again(self, root: Root, leaf: LeafRef) -> tuple[LeafRef, StoredEntry | None]:
+        """Return the leaf of the map at ``root`` at the index of ``leaf``, and its row, both by a quorum.
+
+        For a leaf whose row was not found or is wrong. No hash covers the version in a leaf, by which a row
+        is found, so a page with a wrong one may be in memory.
+        """
+        again = self.map.lookup_again(root, leaf.index)
+        if again is None or again.entry_hash != leaf.entry_hash:
+            raise DivergenceError(f"the map has another entry at index {leaf.index.hex()} than before")
+        return again, self.tables.entries.get_many([again], again=True)[0]
 
     def current(self, committed: Committed, indices: Sequence[bytes]) -> list[Current | None]:
         """Return what the map held at each index at the end of ``committed``'s epoch."""
-        found = self.mutations_at(self.map.lookup_many(committed.root, indices))
+        found = self.mutations_at(committed.root, self.map.lookup_many(committed.root, indices))
         return [None if held is None else Current(held.entry, held.entry_hash) for held in found]
 
     def history(self, committed: Committed, index: bytes, after: int = 0) -> Iterator[tuple[int, Mutation]]:

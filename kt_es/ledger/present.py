@@ -36,7 +36,7 @@ def check_present(ledger: Ledger) -> None:
     committed = ledger.committed
     if not committed.epoch:
         return
-    check_kept(max(oldest, ledger.oldest), committed.epoch)
+    check_bound(max(oldest, ledger.oldest), committed.epoch)
     _check_head(ledger, committed)
     if committed.root.slot is not None:
         root = child_ref(bytes(HASH_SIZE), 0, committed.root.slot)
@@ -44,7 +44,7 @@ def check_present(ledger: Ledger) -> None:
         _check_accounts(ledger, committed)
 
 
-def check_kept(oldest: int, epoch: int) -> None:
+def check_bound(oldest: int, epoch: int) -> None:
     """Raise ``UnverifiedRowError`` if the map of ``epoch``, the latest one here, is older than ``oldest``."""
     if oldest > epoch:
         raise UnverifiedRowError(
@@ -69,7 +69,7 @@ def _check_accounts(ledger: Ledger, committed: Committed) -> None:
     for _ in range(ACCOUNTS):
         try:
             leaf = ledger.map.leaf_near(committed.root, secrets.token_bytes(HASH_SIZE))
-            entry_by_quorum(ledger, leaf)
+            entry_by_quorum(ledger, committed.root, leaf)
             return
         except UnverifiedRowError:
             continue

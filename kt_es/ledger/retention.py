@@ -11,7 +11,7 @@ from kt_es.ledger.proofs import head_at, map_root_at, roots_from
 from kt_es.ledger.shared_tables import SharedTables
 from kt_es.merkle.map import EMPTY_ROOT, Root
 from kt_es.merkle.pages import VERSION_SIZE, describe, version_in
-from kt_es.merkle.walk import walk
+from kt_es.merkle.walk import replaced, walk
 
 BATCH = 1_000  # entries in one read
 
@@ -58,19 +58,20 @@ def _prune_shared(ledger: Ledger, tables: SharedTables, oldest: int, problem: Ca
     root, count = map_root_at(ledger, ledger.committed, oldest), 0
     newest = oldest.to_bytes(VERSION_SIZE)
 
-    def check(keys: Sequence[bytes]) -> None:
-        needed = ledger.map.pages_of(root, keys)
+    def needed(keys: Sequence[bytes]) -> str | None:
+        kept = ledger.map.pages_of(root, keys)
         for key in keys:
-            if key in needed or version_in(key) > newest:
-                raise UnverifiedRowError(
-                    f"the list of pages that epoch {epoch} has replaced names {describe(key)}, which kept "
-                    "epochs need: delete that list from the shared store"
+            if key in kept or version_in(key) > newest:
+                return (
+                    f"a list of pages that epoch {epoch} has replaced names {describe(key)}, which kept "
+                    "epochs need: nothing of the list was deleted"
                 )
+        return None
 
     first = tables.states.pruned() + 1
     before = map_root_at(ledger, ledger.committed, first - 1) if first > 1 else EMPTY_ROOT
     for epoch, (smh, after) in enumerate(roots_from(ledger, before, first, oldest), first):
-        count += tables.pages.prune_epoch(epoch, smh, check, problem)
+        count += tables.pages.prune_epoch(epoch, smh, needed, problem)
         # An epoch that changes the map always replaces the topmost page.
         if after != before and tables.pages.has_top(before):
             problem(
@@ -111,11 +112,11 @@ def check_epoch(
         count += len(some)
         seen(len(some))
         try:
-            ledger.mutations_at(some)
+            ledger.mutations_at(root, some)
         except DivergenceError:
             for leaf in some:
                 try:
-                    ledger.mutations_at([leaf])
+                    ledger.mutations_at(root, [leaf])
                 except DivergenceError as error:
                     problem(str(error))
     if count != root.size:
@@ -138,22 +139,30 @@ def check_kept(ledger: Ledger, epoch: int) -> None:
 def _check_lists(
     ledger: Ledger, tables: SharedTables, epoch: int, root: Root, problem: Callable[[str], None]
 ) -> None:
-    """Compare the lists of the pages that ``epoch`` replaced with the maps before and after it."""
+    """Compare the lists of the pages that ``epoch`` replaced with the maps before and after it.
+
+    The keys in the lists are in memory at the same time, some 100 bytes each.
+    """
     try:
         smh, _ = head_at(ledger, epoch)
         named = {key for _, keys in tables.pages.listed(epoch, smh, problem) for key in keys}
         before = map_root_at(ledger, ledger.committed, epoch - 1)
-        lacking = ledger.map.replaced(before, root) - named
-        needed = ledger.map.pages_of(root, sorted(named))
+        lacking = sum(key not in named for key in replaced(tables.pages, before, root))
+        keys = sorted(named)
+        needed = [
+            key
+            for at in range(0, len(keys), BATCH)
+            for key in sorted(ledger.map.pages_of(root, keys[at : at + BATCH]))
+        ]
     except UnverifiedRowError as error:
         problem(str(error))
         return
     if lacking:
         problem(
-            f"the lists of pages that epoch {epoch} has replaced lack {counted(len(lacking), 'pages')}: "
+            f"the lists of pages that epoch {epoch} has replaced lack {counted(lacking, 'pages')}: "
             "`kt store prune` will leave them"
         )
-    for key in sorted(needed):
+    for key in needed:
         problem(f"a list of pages that epoch {epoch} has replaced names {describe(key)}, which it needs")
 
 

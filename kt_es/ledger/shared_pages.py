@@ -62,17 +62,19 @@ class SharedPageTable(PageTable):
         self,
         epoch: int,
         smh: bytes,
-        check: Callable[[Sequence[bytes]], None],
+        needed: Callable[[Sequence[bytes]], str | None],
         problem: Callable[[str], None],
     ) -> int:
         """Delete the pages that ``epoch``, whose head is ``smh``, has replaced; return how many.
 
-        ``check`` raises an error if one of the pages with these keys must stay. ``problem`` is as in
-        ``listed``.
+        ``needed`` returns a sentence if one of the pages with these keys must stay: nothing of such a list is
+        deleted. ``problem`` gets the sentence, and is as in ``listed``.
         """
         count = 0
         for row, pages in self.listed(epoch, smh, problem):
-            check(pages)
+            if (sentence := needed(pages)) is not None:
+                problem(sentence)
+                continue
             self.store.write([(self.FAMILY, key, None) for key in pages])
             # The list is deleted last. After a crash it still names the pages that were not deleted yet.
             self.store.write([(self.REPLACED, row, None)])

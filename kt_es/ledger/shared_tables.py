@@ -110,7 +110,9 @@ class SharedHeadTable(HeadTable):
         return [*HeadTable.put(self, epoch, event), (*self.LAST, epoch.to_bytes(8) + event.encode())]
 
     def event(self, epoch: int, *, again: bool = False) -> HeadEvent:
-        data = self.get(epoch, again=again) or self.get(epoch, again=True)
+        data = self.get(epoch, again=again)
+        if data is None and not again:
+            data = self.get(epoch, again=True)
         if data is None:
             raise UnverifiedRowError(
                 f"the shared store has no head of epoch {epoch}: `kt store rebuild` fills it from the log"

@@ -237,10 +237,9 @@ class AheadTable:
     Pages and nodes of an unfinished epoch are harmless: readers find them through a root alone, and they are
     written again. Entries, configs and erasures are found by their keys. A row of an unfinished epoch would
     count in the next one: in a history, in the chain of configs, or as an erasure that nobody signed. The
-    next
-    epoch need not have the same items: a restored log may have lost its end, and a replay of forged records
-    stops in the middle. So each slice of an epoch is written together with its note, and the commit deletes
-    the notes. Every new epoch first deletes the rows that the notes name.
+    next epoch need not have the same items: a restored log may have lost its end, and a replay of forged
+    records stops in the middle. So each slice of an epoch is written together with its note, and the commit
+    deletes the notes. Every new epoch first deletes the rows that the notes name.
     """
 
     FAMILY: ClassVar = "meta"

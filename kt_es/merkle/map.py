@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from kt_es.crypto.hashes import HASH_SIZE, MAP_EMPTY
 from kt_es.errors import MalformedError, UnverifiedRowError
 from kt_es.merkle.pages import (
-    EMPTY_PAGE,
     LEAF_HASHED,
     LEAF_SIZE,
     LEVELS,
@@ -26,6 +25,7 @@ from kt_es.merkle.pages import (
     PageCache,
     Ref,
     child_ref,
+    child_slot,
     nibble,
     read_pages,
     with_nibble,
@@ -197,27 +197,9 @@ class Map:
             pending = [path for path in pending if path[0][0] > depth]
             pages = self._read([child_ref(index, depth, slot) for _, index, slot in pending])
             paths = [
-                (key, index, _child(page.slots[nibble(index, depth)]))
+                (key, index, child_slot(page.slots[nibble(index, depth)]))
                 for (key, index, _), page in zip(pending, pages, strict=True)
             ]
-        return found
-
-    def replaced(self, before: Root, after: Root) -> set[bytes]:
-        """Return the keys of the pages of the map at ``before`` that the map at ``after`` does not have."""
-        found, depth, pairs = set[bytes](), 0, [(bytes(HASH_SIZE), before.slot, after.slot)]
-        while pairs := [pair for pair in pairs if pair[1] is not None and pair[1] != pair[2]]:
-            olds = [child_ref(index, depth, old) for index, old, _ in pairs if old is not None]
-            news = [child_ref(index, depth, new) for index, _, new in pairs if new is not None]
-            found.update(key for key, _ in olds)
-            there = iter(self._read(news))
-            pairs = [
-                (with_nibble(index, depth, position), _child(old), _child(new))
-                for (index, _, slot), page in zip(pairs, self._read(olds), strict=True)
-                for position, (old, new) in enumerate(
-                    zip(page.slots, (EMPTY_PAGE if slot is None else next(there)).slots, strict=True)
-                )
-            ]
-            depth += 1
         return found
 
     def warm(self, root: Root, levels: int) -> None:
@@ -228,9 +210,21 @@ class Map:
             paths = [
                 (with_nibble(index, depth, position), slot)
                 for (index, _), page in zip(paths, pages, strict=True)
-                for position, slot in enumerate(map(_child, page.slots))
+                for position, slot in enumerate(map(child_slot, page.slots))
                 if slot is not None
             ]
+
+    def lookup_again(self, root: Root, index: bytes) -> LeafRef | None:
+        """Return what ``lookup`` returns, from more replicas at once, and replace the pages in the cache.
+
+        For a leaf whose entry was not found: a leaf has the version of its entry, which no hash covers.
+        """
+        held, slot, depth = None, root.slot, 0
+        while slot is not None:
+            (page,) = read_pages(self._store, self._cache, [child_ref(index, depth, slot)], again=True)
+            held = page.slots[nibble(index, depth)]
+            slot, depth = child_slot(held), depth + 1
+        return None if held is None or held[:HASH_SIZE] != index else leaf_ref(held)
 
     def _read(self, refs: list[Ref], above: Iterable[Ref] = ()) -> list[Page]:
         """Return the pages of ``refs``, which the pages ``above`` name.
@@ -245,11 +239,6 @@ class Map:
                 for key, _ in above:
                     self._cache.drop(key)
             raise
-
-
-def _child(slot: bytes | None) -> bytes | None:
-    """Return ``slot`` if it names a page, otherwise None."""
-    return None if slot is None or len(slot) == LEAF_SIZE else slot
 
 
 def _stamp(root: Root, version: int) -> bytes:

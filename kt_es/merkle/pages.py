@@ -146,6 +146,11 @@ def child_ref(index: bytes, depth: int, child: bytes) -> Ref:
     return page_key(index, depth, child), child[:HASH_SIZE]
 
 
+def child_slot(slot: bytes | None) -> bytes | None:
+    """Return ``slot`` if it names a page, otherwise None."""
+    return None if slot is None or len(slot) == LEAF_SIZE else slot
+
+
 def nibble(index: bytes, depth: int) -> int:
     """Return the number of the slot of ``index`` in the page at ``depth``, 0 to 15."""
     byte = index[depth >> 1]
@@ -221,26 +226,31 @@ def check_page(ref: Ref, data: bytes | None) -> Page:
     return page
 
 
-def read_pages(store: NodeStore, cache: PageCache | None, refs: Sequence[Ref]) -> list[Page]:
+def read_pages(
+    store: NodeStore, cache: PageCache | None, refs: Sequence[Ref], *, again: bool = False
+) -> list[Page]:
     """Return the pages of ``refs`` in the same order: from ``cache``, and the others from ``store``.
 
-    A page that is missing or wrong is asked for once more. Raises what ``check_page`` raises.
+    A page that is missing or wrong is asked for once more. With ``again`` all are read from more replicas at
+    once, and none from the cache. Raises what ``check_page`` raises.
     """
     found: dict[Ref, Page] = {}
     missing: list[Ref] = []
     for ref in dict.fromkeys(refs):
-        page = None if cache is None else cache.get(ref[0])
+        page = None if cache is None or again else cache.get(ref[0])
         # The key has a part of the hash only.
         if page is not None and page.hash == ref[1]:
             found[ref] = page
         else:
             missing.append(ref)
     if missing:
-        stored = store.get_many([key for key, _ in missing])
+        stored = store.get_many([key for key, _ in missing], again=again)
         for ref, data in zip(missing, stored, strict=True):
             try:
                 found[ref] = check_page(ref, data)
             except UnverifiedRowError:
+                if again:
+                    raise
                 found[ref] = check_page(ref, store.get_many([ref[0]], again=True)[0])
             if cache is not None:
                 cache.put(ref[0], found[ref])

@@ -1,4 +1,4 @@
-"""Iterating over all leaves of a state of the map in the order of their indices, with each page verified."""
+"""Walks over states of the map, with each page verified: all leaves of one, and what another has replaced."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ from kt_es.crypto.hashes import HASH_SIZE
 from kt_es.errors import DivergenceError
 from kt_es.merkle.map import LeafRef, Root, leaf_ref
 from kt_es.merkle.pages import (
+    EMPTY_PAGE,
     LEAF_SIZE,
     VERSION_SIZE,
     NodeStore,
     Ref,
     check_page,
     child_ref,
+    child_slot,
     describe,
     page_key,
+    read_pages,
     version_in,
     with_nibble,
 )
+
+_BATCH = 256
+"""Pairs of pages that ``replaced`` reads together."""
 
 
 def walk(store: NodeStore, root: Root, problem: Callable[[str], None]) -> Iterator[LeafRef]:
@@ -77,3 +83,25 @@ class _Walk:
         if version_in(ref[0]) > self.newest:
             self.problem(f"{describe(ref[0])} is of an epoch to come")
         return slots
+
+
+def replaced(store: NodeStore, before: Root, after: Root) -> Iterator[bytes]:
+    """Yield the keys of the pages of the map at ``before`` that the map at ``after`` does not have.
+
+    Pages are read in batches, from the top down. Memory holds a batch and its children for each level.
+    """
+    stack = [(0, bytes(HASH_SIZE), before.slot, after.slot)]
+    while stack:
+        pairs = [pair for pair in stack[-_BATCH:] if pair[2] is not None and pair[2] != pair[3]]
+        del stack[-_BATCH:]
+        olds = [child_ref(index, depth, old) for depth, index, old, _ in pairs if old is not None]
+        news = [child_ref(index, depth, new) for depth, index, _, new in pairs if new is not None]
+        yield from (key for key, _ in olds)
+        there = iter(read_pages(store, None, news))
+        stack += [
+            (depth + 1, with_nibble(index, depth, position), child_slot(old), child_slot(new))
+            for (depth, index, _, slot), page in zip(pairs, read_pages(store, None, olds), strict=True)
+            for position, (old, new) in enumerate(
+                zip(page.slots, (EMPTY_PAGE if slot is None else next(there)).slots, strict=True)
+            )
+        ]

@@ -132,7 +132,7 @@ def answer_range(
     for smh, root in roots_from(ledger, map_root_at(ledger, committed, first), first, last):
         if shown is None or shown[0] != root.hash:
             proof, leaf = ledger.map.find(root, index)
-            mutation = entry_at(ledger, leaf)
+            mutation = entry_at(ledger, root, leaf)
             at = None
             if mutation is not None:
                 if mutation.entry_hash not in mutations:

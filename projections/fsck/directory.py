@@ -48,7 +48,10 @@ class FsckReport:
         return not self.differences
 
     def differs(self, difference: str) -> None:
-        """Note a difference, once. Raises ``EnoughError`` at ``most`` of them, unless ``goes_on``."""
+        """Note a difference, once. Raises ``EnoughError`` at ``most`` of them, unless ``goes_on``.
+
+        Beyond ``most`` a difference that two checks find is counted twice.
+        """
         if difference in self.differences:
             return
         self.found += 1

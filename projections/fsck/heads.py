@@ -29,8 +29,8 @@ class GoodHead:
 def examine_heads(it: Examined, good: Callable[[GoodHead], None] = lambda _head: None) -> None:
     """Check that heads have no gap, are signed, grow, and are leaves of the log of heads.
 
-    Both checkpoints of a head are compared with the logs. The log of heads is computed from the heads, so
-    after a gap the checkpoints of later heads are not compared.
+    Both checkpoints of a head are compared with the logs. The log of heads is computed from the heads, and
+    after a gap from its nodes.
 
     Args:
         good: Called with each head in which nothing differs.
@@ -43,7 +43,7 @@ def examine_heads(it: Examined, good: Callable[[GoodHead], None] = lambda _head:
         where = f"the head of epoch {epoch}"
         if epoch != expected:
             it.report.differs(f"the head of epoch {expected} is missing")
-            before = log = None
+            before, log = None, _log_at(it, epoch - 1)
         expected = epoch + 1
         it.report.count("heads")
         try:

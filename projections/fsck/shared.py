@@ -68,7 +68,9 @@ class StoredStates:
         if committed.heads != good.heads:
             raise DivergenceError("its log of heads is not the one of that head")
         if self._last[0] == head.epoch - 1 and self._config not in (None, head.config_hash):
-            raise DivergenceError("the state before it has another config than the one in force")
+            self._it.report.differs(
+                f"the state after epoch {head.epoch - 1} has another config than the one in force"
+            )
         must = self._root_version(head)
         if must is not None and committed.root.version != must:
             raise DivergenceError(

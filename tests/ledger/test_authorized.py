@@ -15,12 +15,15 @@ from kt_es.ledger.authorized import accepted_in, entries_at, entry_at, history
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.retention import prune
 from kt_es.merkle.map import LeafRef
+from kt_es.merkle.pages import decode_page, encode_page
 from tests import builders as b
 from tests.reference.lies import (
     Lie,
     bad_signatures,
     entries,
+    mend_of,
     other_key_ids,
+    rows,
     stranger_signed,
     stranger_signed_too,
     without,
@@ -57,19 +60,19 @@ def test_an_entry_whose_signatures_do_not_authorize_it_is_asked_for_again_and_re
     change: Callable[[Mutation], Mutation],
 ) -> None:
     _, replicas = copied()
-    true = entry_at(adopted(replicas), leaf_of(ORIGINAL.ledger, "dora"))
+    true = entry_at(adopted(replicas), ORIGINAL.ledger.committed.root, leaf_of(ORIGINAL.ledger, "dora"))
     for family, key, value in entries(change)(replicas):
         replicas.first[family, key] = value
     ledger = adopted(replicas)
     leaf = leaf_of(ledger, "dora")
     key = ledger.tables.entries.key(leaf)
     replicas.asked.clear()
-    assert entry_at(ledger, leaf) == true
+    assert entry_at(ledger, ledger.committed.root, leaf) == true
     assert [again for family, asked, again in replicas.asked if asked == key] == [False, True]
     replicas.write(entries(change)(replicas))
     ledger = adopted(replicas)
     with pytest.raises(UnverifiedRowError, match=f"version 2 .* index {b.index('dora').hex()} do not auth"):
-        entry_at(ledger, leaf)
+        entry_at(ledger, ledger.committed.root, leaf)
     with pytest.raises(UnverifiedRowError, match="do not authorize it"):
         versions_of(ledger, "dora", after=1)
 
@@ -81,7 +84,7 @@ def test_an_entry_of_another_label_is_refused() -> None:
     key, value = (ledger.tables.entries.key(one) for one in (leaf, other))
     replicas.write([("entries", key, replicas.rows("entries")[value])])
     with pytest.raises(UnverifiedRowError, match="is not the one in the map"):
-        entry_at(ledger, leaf)
+        entry_at(ledger, ledger.committed.root, leaf)
 
 
 def test_nothing_is_verified_twice_and_another_row_is_verified_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +100,7 @@ def test_nothing_is_verified_twice_and_another_row_is_verified_again(monkeypatch
     ledger = adopted(replicas)
     leaf = leaf_of(ledger, "dora")
     for _ in range(3):
-        entry_at(ledger, leaf)
+        entry_at(ledger, ledger.committed.root, leaf)
     assert verified == [2]
     assert versions_of(ledger, "dora") == versions_of(ledger, "dora") == VERSIONS["dora"]
     assert verified == [2, 1]
@@ -109,7 +112,7 @@ def test_nothing_is_verified_twice_and_another_row_is_verified_again(monkeypatch
     lie = {one[1]: one[2] for one in entries(bad_signatures)(replicas)}[key]
     assert lie is not None
     ledger.store._rows.put(("entries", key), lie)  # type: ignore[attr-defined]
-    entry_at(ledger, leaf)
+    entry_at(ledger, ledger.committed.root, leaf)
     assert verified == [2, 1, 2]
 
 
@@ -119,9 +122,9 @@ def test_a_replica_of_ones_own_is_not_verified_again(monkeypatch: pytest.MonkeyP
     made = streams.put_user("alice")
     streams.epoch()
     ledger = streams.ledger
-    assert entry_at(ledger, leaf_of(ledger, "alice")) == made
+    assert entry_at(ledger, ledger.committed.root, leaf_of(ledger, "alice")) == made
     assert versions_of(ledger, "alice") == [(1, 1)]
-    assert entry_at(ledger, None) is None
+    assert entry_at(ledger, ledger.committed.root, None) is None
 
 
 @pytest.mark.parametrize("user", VERSIONS)
@@ -169,27 +172,44 @@ def test_an_entry_under_another_epoch_is_refused(user: str, version: int, epoch:
         versions_of(ledger, user)
 
 
+def claiming(leaf: LeafRef, epoch: int) -> Lie:
+    """Pages that name another epoch for the entry of ``leaf``, which changes no hash."""
+
+    def claim(slot: bytes | None) -> bytes | None:
+        is_it = slot is not None and slot[:64] == leaf.index + leaf.entry_hash
+        return slot[:64] + epoch.to_bytes(5) if slot is not None and is_it else slot
+
+    return rows(
+        "pages", lambda key, value, _: encode_page(key, [claim(slot) for slot in decode_page(key, value)])
+    )
+
+
 def test_the_epoch_that_accepted_the_newest_entry_is_the_true_one_or_none() -> None:
     _, replicas = copied()
     prune(adopted(replicas), 3)
     ledger = adopted(replicas)
     for user, claims in (("user0", (0, 2, 4, 6)), ("alice", (1, 2, 4, 5))):
         leaf = leaf_of(ledger, user)
-        mutation = entry_at(ledger, leaf)
+        mutation = entry_at(ledger, ledger.committed.root, leaf)
         assert mutation is not None
         assert accepted_in(ledger, ledger.committed, leaf, mutation) == leaf.version
         for epoch in claims:
-            # What a page of the map may say without another hash.
             claimed = LeafRef(leaf.index, leaf.entry_hash, epoch)
             if user == "user0" or epoch > 3:
+                lie = claiming(leaf, epoch)(replicas)
+                mend = mend_of(replicas, lie)
+                replicas.write(lie)
                 with pytest.raises(UnverifiedRowError, match=f"not accepted in epoch {epoch}"):
                     accepted_in(ledger, ledger.committed, claimed, mutation)
+                replicas.write(mend)
+                # Only a page in memory says so now.
+                assert accepted_in(ledger, ledger.committed, claimed, mutation) == leaf.version
 
 
 def test_entries_of_many_leaves_come_with_the_rows_that_were_verified() -> None:
     _, replicas = copied()
     ledger = adopted(replicas)
     leaves = [leaf_of(ledger, user) for user in VERSIONS]
-    found = entries_at(ledger, leaves)
-    assert [stored.data for stored, _ in found] == [mutation.encode() for _, mutation in found]
-    assert [mutation.entry_hash for _, mutation in found] == [leaf.entry_hash for leaf in leaves]
+    found = entries_at(ledger, ledger.committed.root, leaves)
+    assert [stored.data for _, stored, _ in found] == [mutation.encode() for *_, mutation in found]
+    assert [mutation.entry_hash for *_, mutation in found] == [leaf.entry_hash for leaf in leaves]

@@ -62,8 +62,11 @@ def test_an_item_that_was_dropped_leaves_room() -> None:
 def test_an_item_larger_than_the_limit_is_not_kept() -> None:
     cache = ByteCache[int, bytes](1_000, lambda _key, value: len(value))
     cache.put(1, bytes(100))
+    before = cache.bytes
     cache.put(2, bytes(2_000))
-    assert (cache.get(2), cache.bytes) == (None, 0)
+    assert (cache.get(1), cache.get(2), cache.bytes) == (bytes(100), None, before)
+    cache.put(1, bytes(2_000))
+    assert (cache.get(1), cache.bytes) == (None, 0)
 
 
 def test_threads_share_a_cache() -> None:

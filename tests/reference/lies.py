@@ -197,6 +197,24 @@ def later(slot: bytes) -> bytes:
     return slot[:64] + (int.from_bytes(slot[64:]) + 1).to_bytes(5) if len(slot) == LEAF_SIZE else slot
 
 
+def wrong_leaves(replicas: Replicas) -> list[Change]:
+    """Leaves that name the epoch after that of their entry, where no entry is."""
+    return [change for change in later_leaves(replicas) if change[0] == "pages"]
+
+
+def leaves_of_no_epoch(replicas: Replicas) -> list[Change]:
+    """Each entry that others followed under epoch 0, as its leaf says, too. No row can be before that."""
+    changes: list[Change] = []
+    for key, value in replicas.rows("pages").items():
+        slots = [
+            slot[:64] + bytes(5) if slot and len(slot) == LEAF_SIZE else slot
+            for slot in decode_page(key, value)
+        ]
+        changes.append(("pages", key, encode_page(key, slots)))
+    entries = replicas.rows("entries")
+    return [*changes, *(("entries", key[:32] + bytes(8) + key[40:], entries[key]) for key in sorted(entries))]
+
+
 OTHER_CONFIG = b.config(min_interval=9_000, previous=b.signed_config().config.hash)
 
 
@@ -301,6 +319,8 @@ LIES: dict[str, Lie] = {
     "entries of other epochs": moved_entry,
     "older entries of other epochs": older_entries_moved,
     "entries and leaves of other epochs": later_leaves,
+    "leaves of other epochs": wrong_leaves,
+    "entries and leaves of epoch 0": leaves_of_no_epoch,
     "entries whose signatures are wrong": entries(bad_signatures),
     "entries without their last signature": entries(without(-1)),
     "entries without their first signature": entries(without(0)),
