@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
-from starlette.types import ASGIApp
 
 from kt_es.crypto.vrf import VrfPrivateKey
 from kt_es.errors import EquivocationError, KtError, RollbackError
@@ -20,6 +19,7 @@ from kt_es.ledger.replay import ReplayedEpoch
 from kt_es.process.clock import wall_clock
 from kt_es.process.signals import Worker
 from kt_es.server.answers import Indexer, OpeningReader
+from kt_es.server.asgi import ASGIApp
 from kt_es.server.availability import MAX_BACKLOG, Appender, Backlog, LogConnections, LogWatch
 from kt_es.server.batcher import Batcher
 from kt_es.server.clients import Clients

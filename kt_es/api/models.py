@@ -6,7 +6,7 @@ are the descriptions in ``docs/openapi.json``; a class without one has no descri
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal, TypeAlias
 
 from kt_es.formats.entries import MAX_PROFILE
@@ -24,6 +24,10 @@ MAX_VERSIONS: Final = 10_000
 
 MAX_WAIT: Final = 60
 """Seconds that a submission may wait for its verdict."""
+
+
+NAME: Final = "name"
+"""In the metadata of a field: the name of a parameter in the address, where it is not that of the field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,33 @@ Epoch: TypeAlias = Annotated[int, Bounds(1, MAX_UINT)]
 Label: TypeAlias = Annotated[str, Text(MAX_LABEL, "alice@example.org")]
 Hashes: TypeAlias = Annotated[tuple[bytes, ...], AtMost(MAX_LOG_PROOF)]
 Profile: TypeAlias = Annotated[bytes, AtMost(MAX_PROFILE)]
+
+
+# --- Parameters in the address of a request ---
+
+
+@dataclass(frozen=True, slots=True)
+class LatestHeadParameters:
+    """``since`` is the size of the log of map heads that the client trusts."""
+
+    since: Uint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeadParameters:
+    """``epoch`` is a part of the path; ``since`` is as for the latest head."""
+
+    epoch: Epoch
+    since: Uint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConsistencyParameters:
+    """Two sizes of a log; their names in the address are ``from`` and ``to``."""
+
+    log: Literal["heads", "mutations"]
+    size1: Uint = field(metadata={NAME: "from"})
+    size2: Uint = field(metadata={NAME: "to"})
 
 
 # --- Requests: unknown members are refused, nothing is converted ---

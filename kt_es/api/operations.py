@@ -63,13 +63,21 @@ REPEATABLE: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_
 class Operation:
     """One method of one path.
 
-    ``answers`` are the models by status, or a description where the answer is plain text. ``own_problems``
-    describes the statuses that not every operation has. ``max_body`` limits the body of the request in bytes.
+    Attributes:
+        name: Its name in the OpenAPI document, where ``description`` stands, too.
+        answers: The models by status, or a description where the answer is plain text.
+        request: The model of the body; an operation without one has the method GET.
+        parameters: The model of the parameters in the address; those in the path stand there in braces.
+        own_problems: Describes the statuses that not every operation has.
+        max_body: The most bytes of a body.
     """
 
     path: str
+    name: str
+    description: str
     answers: Mapping[int, type] | str
     request: type | None = None
+    parameters: type | None = None
     own_problems: Mapping[int, str] = field(default_factory=dict)
     max_body: int = MAX_REQUEST
 
@@ -84,31 +92,107 @@ class Operation:
         return dict(sorted({**_ANYWHERE, **media, **self.own_problems}.items()))
 
 
-DIRECTORY = Operation("/v1/directory", {200: models.DirectoryBody})
-LOOKUP = Operation("/v1/lookup", {200: models.LookupBody}, models.LookupRequest, _OF_MAPS)
-HISTORY = Operation("/v1/history", {200: models.HistoryBody}, models.HistoryRequest)
-RANGE = Operation("/v1/range", {200: models.RangeBody}, models.RangeRequest, _OF_MAPS)
-LATEST_HEAD = Operation("/v1/heads/latest", {200: models.HeadBody})
-HEAD = Operation("/v1/heads/{epoch}", {200: models.HeadBody}, own_problems=_OF_EPOCHS)
-CONSISTENCY = Operation("/v1/consistency", {200: models.ConsistencyBody}, own_problems=_OF_EPOCHS)
-HEADS_CHECKPOINT = Operation("/heads/checkpoint", "C2SP checkpoint")
-MUTATIONS_CHECKPOINT = Operation("/mutations/checkpoint", "C2SP checkpoint")
+DIRECTORY = Operation(
+    "/v1/directory",
+    "describe",
+    "Origin, name and label policy of the directory, and the chain of its signed configs.",
+    {200: models.DirectoryBody},
+)
+LOOKUP = Operation(
+    "/v1/lookup",
+    "lookup",
+    "What stands at a label, with every proof; absence, too, is an answer.",
+    {200: models.LookupBody},
+    models.LookupRequest,
+    own_problems=_OF_MAPS,
+)
+HISTORY = Operation(
+    "/v1/history",
+    "history",
+    "The versions of a label, the oldest first, in pages.",
+    {200: models.HistoryBody},
+    models.HistoryRequest,
+)
+RANGE = Operation(
+    "/v1/range",
+    "epochs",
+    "What stood at a label in each epoch of a range, with every proof.",
+    {200: models.RangeBody},
+    models.RangeRequest,
+    own_problems=_OF_MAPS,
+)
+LATEST_HEAD = Operation(
+    "/v1/heads/latest",
+    "latest_head",
+    "The latest signed map head with both checkpoints.",
+    {200: models.HeadBody},
+    parameters=models.LatestHeadParameters,
+)
+HEAD = Operation(
+    "/v1/heads/{epoch}",
+    "past_head",
+    "The signed map head of one epoch with both checkpoints.",
+    {200: models.HeadBody},
+    parameters=models.HeadParameters,
+    own_problems=_OF_EPOCHS,
+)
+CONSISTENCY = Operation(
+    "/v1/consistency",
+    "consistency",
+    "The consistency proof between two sizes of a log (RFC 6962, 2.1.2).",
+    {200: models.ConsistencyBody},
+    parameters=models.ConsistencyParameters,
+    own_problems=_OF_EPOCHS,
+)
+HEADS_CHECKPOINT = Operation(
+    "/heads/checkpoint",
+    "heads_checkpoint",
+    "The latest checkpoint of the log of map heads.",
+    "C2SP checkpoint",
+)
+MUTATIONS_CHECKPOINT = Operation(
+    "/mutations/checkpoint",
+    "mutations_checkpoint",
+    "The latest checkpoint of the log of mutations.",
+    "C2SP checkpoint",
+)
 MUTATIONS = Operation(
     "/v1/mutations",
+    "submit",
+    "Submit a mutation: checked here, queued, and decided by the signer in the next epoch.\n\n"
+    "A 503 says that the outcome is unknown; submit the same bytes again.",
     {200: models.VerdictBody, 202: models.ReceiptBody},
     models.MutationRequest,
-    _OF_SUBMISSIONS,
-    MAX_MUTATION_REQUEST,
+    own_problems=_OF_SUBMISSIONS,
+    max_body=MAX_MUTATION_REQUEST,
 )
 ERASURES = Operation(
     "/v1/erasures",
+    "erase",
+    "Submit the signed erasure of one entry's profile: checked here, and decided in the next epoch.\n\n"
+    "A lookup of the entry then has the proof that it was erased. Submitting the same again is safe.",
     {200: models.ErasureBody, 202: models.ErasureBody},
     models.ErasureRequest,
-    _OF_SUBMISSIONS,
+    own_problems=_OF_SUBMISSIONS,
 )
-HEALTH = Operation("/healthz", {200: models.HealthBody})
-READY = Operation("/readyz", {200: models.ReadyBody})
-METRICS = Operation("/metrics", "Prometheus text format")
+HEALTH = Operation("/healthz", "healthz", "Whether the process lives.", {200: models.HealthBody})
+READY = Operation(
+    "/readyz",
+    "readyz",
+    "Whether the front end has a head to serve that clients take, agrees with the logs and reaches them.\n\n"
+    "``reasons`` names what is wrong for programs: ``rollback``, ``equivocation``, ``divergence``,\n"
+    "``no-epoch``, ``log-away``, ``store-away``, ``store-rows``, ``disk-full``, ``denied``, ``silence``,\n"
+    "``behind`` and ``future-head``.\n\n"
+    "It stays ready while too much waits in the queue: every front end sees the same queue, and taking\n"
+    "them all out of service would end lookups. ``submissions`` says then why these are refused.",
+    {200: models.ReadyBody},
+)
+METRICS = Operation(
+    "/metrics",
+    "metrics",
+    "Prometheus metrics; nothing in them is about a person.",
+    "Prometheus text format",
+)
 
 OPERATIONS: Final = (
     DIRECTORY, LOOKUP, HISTORY, RANGE, LATEST_HEAD, HEAD, CONSISTENCY, HEADS_CHECKPOINT, MUTATIONS_CHECKPOINT,

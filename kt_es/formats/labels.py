@@ -8,6 +8,7 @@ labels contain only assigned ones.
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -92,6 +93,7 @@ def is_white_space(character: str) -> bool:
     return character in _SPACE or character in "\t\n\v\f\r\x85"
 
 
+@functools.lru_cache(4096)
 def _is_allowed(character: str) -> bool:
     """Return whether a label may contain ``character``: an assigned, visible character or U+0020."""
     return (

@@ -1,4 +1,4 @@
-"""Parts of answers: the index of a label, its opening, and its entries in a range of epochs."""
+"""The answer to a lookup, and parts of answers: the index of a label, its opening, a range of its epochs."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import functools
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
 
 import structlog
 
+from kt_es.api.models import LookupBody
 from kt_es.crypto.hashes import opens
 from kt_es.crypto.vrf import VrfPrivateKey, index_of
 from kt_es.errors import MalformedError
 from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.entries import Mutation, Opening
 from kt_es.formats.heads import MAX_CHECKPOINT
+from kt_es.formats.proofs import LookupAnswer
 from kt_es.formats.ranges import MAX_RANGE, MAX_RANGE_ANSWER, RangeAnswer, RangeEpoch
 from kt_es.ledger.authorized import entry_at
 from kt_es.ledger.ledger import Ledger
@@ -50,6 +53,36 @@ class Indexer:
         return index_of(beta), proof
 
 
+@dataclass(frozen=True, slots=True)
+class FoundLookup:
+    """The answer to a lookup. ``profile`` is None if absent, erased, missing or not asked for.
+
+    ``consistency`` leads from the size that the client trusts to that of the answer's checkpoint.
+    """
+
+    epoch: int
+    answer: LookupAnswer
+    profile: bytes | None
+    consistency: tuple[bytes, ...]
+
+    @property
+    def body(self) -> LookupBody:
+        return LookupBody(self.epoch, self.answer.encode(), self.profile, self.consistency)
+
+    @property
+    def result(self) -> str:
+        """``found``, ``absent``, ``erased``, or ``missing`` where an opening is neither known nor erased."""
+        if self.answer.mutation is None:
+            return "absent"
+        if self.answer.opening is not None:
+            return "found"
+        return "missing" if self.answer.erasure is None else "erased"
+
+
+class SlowError(Exception):
+    """Only the event log has the answer, and the caller must not wait for it."""
+
+
 class OpeningReader:
     """Finds the openings of commitments. It never returns a wrong opening."""
 
@@ -63,7 +96,7 @@ class OpeningReader:
         # Few threads, because a log that hangs may hold each longer than the deadline.
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="openings")
 
-    def find(self, label: str, mutation: Mutation) -> Opening | None:
+    def find(self, label: str, mutation: Mutation, *, waits: bool = True) -> Opening | None:
         """Return the opening of the entry of ``mutation``, None if its stream has none or an erased one.
 
         The result None is no proof of an erasure. Only the log of mutations proves that an opening was
@@ -71,6 +104,7 @@ class OpeningReader:
 
         Raises:
             UnavailableError: Only the event log has the answer, and it cannot be reached.
+            SlowError: Only the event log has the answer, and the caller does not wait.
         """
         entry = mutation.entry
 
@@ -84,6 +118,8 @@ class OpeningReader:
             _LOG.warning("an opening does not open its entry", stream=self._names.openings(entry.index))
         elif known is Missing.ERASED:
             return None
+        if not waits:
+            raise SlowError
         self._watch.check_readable()
         stream = self._names.openings(entry.index)
         reading: Future[Opening | Missing] = self._pool.submit(

@@ -18,9 +18,9 @@ from collections import deque
 from typing import cast
 
 import structlog
-from starlette.types import ASGIApp
 
 from kt_es.server import responses
+from kt_es.server.asgi import ASGIApp
 from kt_es.server.clients import HttpConnections
 from kt_es.server.incoming import Incoming, IncomingRequest
 from kt_es.server.limits import MAX_PIPELINED, SLOWEST

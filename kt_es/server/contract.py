@@ -1,4 +1,4 @@
-"""The contract of ``kt_es.api`` for the web framework: validation of requests, and the OpenAPI document.
+"""The contract of ``kt_es.api`` at the front end: validation of requests, and the OpenAPI document.
 
 Pydantic validates requests and describes requests and answers. Its models are made here from those of
 ``kt_es.api``. Answers are encoded by ``kt_es.api.codec``, without pydantic.
@@ -11,22 +11,30 @@ import functools
 import re
 from collections.abc import Callable, Mapping
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fastapi import FastAPI, Query, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
-from kt_es.api.models import MAX_UINT, AtMost, Bounds, ProblemBody, Text
-from kt_es.api.operations import OPERATIONS, PROBLEM_MEDIA, REPEATABLE, Operation, ProblemReason
+from kt_es import __version__
+from kt_es.api.models import NAME, AtMost, Bounds, ProblemBody, Text
+from kt_es.api.operations import (
+    JSON_MEDIA,
+    OPERATIONS,
+    PROBLEM_MEDIA,
+    REPEATABLE,
+    Operation,
+    ProblemReason,
+)
 from kt_es.errors import MalformedError, RefusedError
 from kt_es.formats.notes import decode_base64
 
 _T = TypeVar("_T")
-_Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
 
 _BASE64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
 _DECIMAL = re.compile(r"0|[1-9][0-9]*")
+_PUNCTUATION = re.compile(r"[^a-z0-9]")
+_DESCRIPTIONS = {200: "Successful Response", 202: "Accepted"}
 _RETRY_AFTER = {
     "Retry-After": {
         "description": "Seconds to wait before the request is repeated",
@@ -41,13 +49,6 @@ def _check_decimal(value: object) -> object:
     if isinstance(value, str) and not _DECIMAL.fullmatch(value):
         raise PydanticCustomError("int_parsing", "must be a decimal number without sign and leading zeros")
     return value
-
-
-_Decimal = BeforeValidator(_check_decimal)
-Size = Annotated[int, Field(ge=0, le=MAX_UINT), _Decimal]
-Epoch = Annotated[int, Field(ge=1, le=MAX_UINT), _Decimal]
-Since = Annotated[Size | None, Query()]
-"""The size of the log of map heads that the client trusts."""
 
 
 def pydantic_type(hint: Any) -> Any:
@@ -89,23 +90,38 @@ def _model(kind: Any, *, is_request: bool = False) -> type[BaseModel]:
         )
         for member in dataclasses.fields(kind)
     }
-    config = ConfigDict(extra="forbid", strict=True) if is_request else None
+    return _made(kind, ConfigDict(extra="forbid", strict=True) if is_request else None, members)
+
+
+@functools.cache
+def _parameters(kind: Any) -> type[BaseModel]:
+    """Return the model of the parameters in an address. They are texts, so numbers are converted."""
+    hints = get_type_hints(kind, include_extras=True)
+    members = {}
+    for member in dataclasses.fields(kind):
+        default = ... if member.default is dataclasses.MISSING else member.default
+        kind_of_value: Any = pydantic_type(hints[member.name])
+        if get_origin(hints[member.name]) is not Literal:
+            kind_of_value = Annotated[kind_of_value, BeforeValidator(_check_decimal)]
+        members[member.name] = kind_of_value, Field(default, alias=member.metadata.get(NAME, member.name))
+    return _made(kind, ConfigDict(extra="forbid"), members)
+
+
+def _made(kind: Any, config: ConfigDict | None, members: Mapping[str, Any]) -> type[BaseModel]:
     # A dataclass without a docstring has its signature in place of one.
     description = None if kind.__doc__.startswith(f"{kind.__name__}(") else kind.__doc__
-    model: type[BaseModel] = create_model(  # type: ignore[call-overload]
-        kind.__name__, __config__=config, __doc__=description, **members
-    )
+    model: type[BaseModel] = create_model(kind.__name__, __config__=config, __doc__=description, **members)
     return model
 
 
-def read_request(kind: type[_T], body: BaseModel) -> _T:
-    """Return the request of type ``kind`` that was validated as ``body``.
+def read_request(kind: Callable[..., _T], body: object) -> _T:
+    """Validate the JSON value ``body`` as a request of type ``kind``, and return it.
 
     Raises:
-        RefusedError: A member is not base64 in its one form. The reason is ``malformed``.
+        RefusedError: The reason is ``malformed``. The problem names the first wrong member.
     """
-    members = dict(body)
-    for name in _binary_members(kind):  # type: ignore[arg-type]
+    members = dict(_validated(_model(kind, is_request=True), body))
+    for name in _binary_members(kind):
         try:
             members[name] = decode_base64(members[name], name)
         except MalformedError:
@@ -113,53 +129,104 @@ def read_request(kind: type[_T], body: BaseModel) -> _T:
     return kind(**members)
 
 
+def read_parameters(kind: Callable[..., _T], given: Mapping[str, str]) -> _T:
+    """Return the parameters of type ``kind`` in an address. Raises what ``read_request`` raises."""
+    return kind(**dict(_validated(_parameters(kind), given)))
+
+
 @functools.cache
-def _binary_members(kind: type) -> frozenset[str]:
+def parameter_names(kind: type | None) -> tuple[str, ...]:
+    """Return the names of the parameters of type ``kind`` in an address, sorted."""
+    if kind is None:
+        return ()
+    return tuple(sorted(str(member.metadata.get(NAME, member.name)) for member in dataclasses.fields(kind)))
+
+
+def _validated(model: type[BaseModel], value: object) -> BaseModel:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        # The problem names the first wrong member. It never repeats a value, which may be a label.
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        names = [str(part)[:64] for part in first["loc"] if isinstance(part, str)]
+        field = names[-1] if names else None
+        raise RefusedError(ProblemReason.MALFORMED, str(first["msg"]), field) from None
+
+
+@functools.cache
+def _binary_members(kind: Any) -> frozenset[str]:
     return frozenset(name for name, hint in get_type_hints(kind).items() if hint is bytes)
 
 
-def route(app: FastAPI, operation: Operation) -> Callable[[_Endpoint], _Endpoint]:
-    """Decorate the endpoint that answers ``operation``; its parameter ``body`` gets the validated request."""
+def document() -> dict[str, Any]:
+    """Return the OpenAPI document of all operations."""
+    paths: dict[str, Any] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation)
+    schemas: dict[str, Any] = {}
+    for model in models().values():
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(schema.pop("$defs", {}))
+        schemas[model.__name__] = schema
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "kt-es front end",
+            "summary": "Key transparency: submit mutations, look up labels with proofs",
+            "version": __version__,
+        },
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
 
-    def add(endpoint: _Endpoint) -> _Endpoint:
-        if operation.request is not None:
-            endpoint.__annotations__["body"] = _model(operation.request, is_request=True)
-        options: dict[str, Any] = {"response_class": Response} if isinstance(operation.answers, str) else {}
-        app.add_api_route(
-            operation.path, endpoint, methods=[operation.method], responses=_responses(operation), **options
-        )
-        return endpoint
 
-    return add
+def _described(operation: Operation) -> dict[str, Any]:
+    method = operation.method.lower()
+    described: dict[str, Any] = {
+        "summary": operation.name.replace("_", " ").title(),
+        "description": operation.description,
+        "operationId": "_".join([operation.name + _PUNCTUATION.sub("_", operation.path), method]),
+        "responses": {str(status): response for status, response in _responses(operation).items()},
+    }
+    if operation.parameters is not None:
+        described["parameters"] = _addressed(operation.path, _parameters(operation.parameters))
+    if operation.request is not None:
+        content = {JSON_MEDIA: {"schema": _reference(operation.request)}}
+        described["requestBody"] = {"content": content, "required": True}
+    return described
 
 
-def _responses(operation: Operation) -> dict[int | str, dict[str, Any]]:
-    """Return the answers and the problems of an operation, for the OpenAPI document."""
-    found: dict[int | str, dict[str, Any]] = {}
+def _addressed(path: str, model: type[BaseModel]) -> list[dict[str, Any]]:
+    """Describe the parameters of an address."""
+    schema = model.model_json_schema()
+    found = []
+    for name, described in schema["properties"].items():
+        described.pop("default", None)
+        place = "path" if f"{{{name}}}" in path else "query"
+        is_required = name in schema.get("required", ())
+        found.append({"name": name, "in": place, "required": is_required, "schema": described})
+    return found
+
+
+def _responses(operation: Operation) -> dict[int, dict[str, Any]]:
+    """Describe the answers and the problems of an operation."""
+    found: dict[int, dict[str, Any]] = {}
     if isinstance(operation.answers, str):
         content: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
         found[200] = {"description": operation.answers, "content": content}
     else:
-        found |= {status: {"model": _model(kind)} for status, kind in operation.answers.items()}
-    content = {PROBLEM_MEDIA: {"schema": {"$ref": f"#/components/schemas/{ProblemBody.__name__}"}}}
+        for status, kind in operation.answers.items():
+            content = {JSON_MEDIA: {"schema": _reference(kind)}}
+            found[status] = {"description": _DESCRIPTIONS[status], "content": content}
+    content = {PROBLEM_MEDIA: {"schema": _reference(ProblemBody)}}
     for status, description in operation.problems.items():
         headers = {"headers": _RETRY_AFTER} if status in REPEATABLE else {}
         found[status] = {"description": description, "content": content, **headers}
     return found
 
 
-def complete_document(app: FastAPI) -> None:
-    """Replace the framework's own problems and models in the OpenAPI document of ``app``."""
-    document = app.openapi()
-    for operations in document["paths"].values():
-        for operation in operations.values():
-            operation["responses"].pop("422", None)
-    # From pydantic itself, because the framework makes bounds floats, and no float is 2**63 - 1.
-    schemas = document["components"]["schemas"] = {}
-    for model in models().values():
-        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(schema.pop("$defs", {}))
-        schemas[model.__name__] = schema
+def _reference(kind: type) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{kind.__name__}"}
 
 
 def models() -> dict[str, type[BaseModel]]:

@@ -16,62 +16,29 @@ import json
 import re
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from urllib.parse import parse_qsl
 
 import structlog
-from fastapi import Request
-from fastapi.routing import APIRoute
 from prometheus_client import Counter, Histogram
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kt_es.api.operations import HEALTH, JSON_MEDIA, METRICS, READY, ProblemReason
+from kt_es.api.operations import HEALTH, JSON_MEDIA, ProblemReason
 from kt_es.errors import RefusedError
 from kt_es.server import limits
+from kt_es.server.asgi import Receive, Scope, Send
 from kt_es.server.clients import Clients
 from kt_es.server.limits import MAX_DEPTH, MAX_MEMBERS, Route, route_of
-from kt_es.server.responses import Problem, internal_problem, problem_headers, too_many, whole_body
+from kt_es.server.responses import Answer, Headers, Problem, internal_problem, too_many
 
 _LOG = structlog.get_logger("kt_es.server")
 _SLOT = "kt.slot"
-
-# Monitoring tools add parameters of their own, and no answer depends on them.
-_LENIENT = (HEALTH.path, METRICS.path, READY.path)
 
 # A string, closed or not, or what opens or separates members. Possessive, so that time is linear.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[,\[{]', re.DOTALL)
 
 
-class _AmbiguousError(ValueError):
+class AmbiguousError(ValueError):
     """The message says what is ambiguous."""
-
-
-def check_request(request: Request) -> None:
-    """Raise ``RefusedError`` for an unknown parameter, or for a body whose content type is not JSON."""
-    route = request.scope.get("route")
-    if not isinstance(route, APIRoute) or route.path in _LENIENT:
-        return
-    if route.body_field is not None:
-        check_media(request)
-    known = sorted(parameter.alias for parameter in route.dependant.query_params)
-    given = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    if any(name not in known for name, _ in given):
-        # The message does not repeat the parameter, which may be a label.
-        only = "no parameters" if not known else f"only the parameters {', '.join(known)}"
-        raise RefusedError(ProblemReason.MALFORMED, f"this address takes {only}")
-
-
-def check_media(request: Request) -> None:
-    """Raise ``RefusedError`` unless there is one content type, which is that of JSON in UTF-8."""
-    values = request.headers.getlist("content-type")
-    media, _, parameters = values[0].partition(";") if len(values) == 1 else ("", "", "")
-    charset = parameters.strip().lower().replace('"', "")
-    is_json = media.strip().lower() == JSON_MEDIA and charset in ("", "charset=utf-8")
-    # This front end decodes no content coding, so a reader that does would see another body.
-    codings = request.headers.getlist("content-encoding")
-    if not is_json or any(coding.strip().lower() != "identity" for coding in codings):
-        problem = f"send JSON in UTF-8 as content-type {JSON_MEDIA}"
-        raise RefusedError(ProblemReason.UNSUPPORTED_MEDIA, problem)
 
 
 def oversized_shape(body: bytes) -> str | None:
@@ -95,30 +62,55 @@ def oversized_shape(body: bytes) -> str | None:
     return None
 
 
-def ambiguity(scope: Scope, body: bytes) -> str | None:
-    """Return the ambiguity in the query or body of a request, None if there is none.
+def read_body(body: bytes) -> object:
+    """Read a body as JSON.
 
-    Later steps find other faults.
+    Raises:
+        AmbiguousError: The body is too deep or too large, or two readers may read it differently.
+        RefusedError: It is not JSON.
     """
-    query = scope.get("query_string", b"").decode("latin-1")
-    names = [name for name, _ in parse_qsl(query, keep_blank_values=True)]
-    if len(set(names)) < len(names):
-        return "the address has a parameter twice; give each parameter once"
-    if not body or not _is_json(scope):
-        return None
+    shape = oversized_shape(body)
+    if shape is not None:
+        raise AmbiguousError(shape)
     try:
-        json.loads(
-            _text(body), object_pairs_hook=_check_once, parse_int=_integer, parse_constant=_refuse_constant
+        return json.loads(
+            _text(body), object_pairs_hook=_once, parse_int=_integer, parse_constant=_refuse_constant
         )
-    except _AmbiguousError as error:
-        return str(error)
+    except AmbiguousError:
+        raise
     except (ValueError, RecursionError):
-        return None
-    return None
+        raise RefusedError(ProblemReason.MALFORMED, "the body is not JSON; send one JSON object") from None
 
 
-def _is_json(scope: Scope) -> bool:
-    return any(name == b"content-type" and b"json" in value.lower() for name, value in scope["headers"])
+def read_query(query: bytes, known: Collection[str] | None) -> dict[str, str]:
+    """Read the parameters of an address. ``known`` are all that there can be, None for any.
+
+    Raises ``AmbiguousError`` if one is given twice, and ``RefusedError`` for an unknown one.
+    """
+    if not query:
+        return {}
+    given = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    found = dict(given)
+    if len(found) < len(given):
+        raise AmbiguousError("the address has a parameter twice; give each parameter once")
+    if known is not None and not found.keys() <= set(known):
+        # The message does not repeat the parameter, which may be a label.
+        only = f"only the parameters {', '.join(known)}" if known else "no parameters"
+        raise RefusedError(ProblemReason.MALFORMED, f"this address takes {only}")
+    return found
+
+
+def check_media(headers: Headers) -> None:
+    """Raise ``RefusedError`` unless there is one content type, which is that of JSON in UTF-8."""
+    values = [value for name, value in headers if name == b"content-type"]
+    media, _, parameters = values[0].decode("latin-1").partition(";") if len(values) == 1 else ("", "", "")
+    charset = parameters.strip().lower().replace('"', "")
+    is_json = media.strip().lower() == JSON_MEDIA and charset in ("", "charset=utf-8")
+    # This front end decodes no content coding, so a reader that does would see another body.
+    codings = [value for name, value in headers if name == b"content-encoding"]
+    if not is_json or any(coding.strip().lower() != b"identity" for coding in codings):
+        problem = f"send JSON in UTF-8 as content-type {JSON_MEDIA}"
+        raise RefusedError(ProblemReason.UNSUPPORTED_MEDIA, problem)
 
 
 def _text(body: bytes) -> str:
@@ -126,32 +118,46 @@ def _text(body: bytes) -> str:
     try:
         text = body.decode()
     except UnicodeDecodeError:
-        raise _AmbiguousError("the body is not UTF-8; encode it as UTF-8") from None
+        raise AmbiguousError("the body is not UTF-8; encode it as UTF-8") from None
     if text.startswith("\ufeff"):
-        raise _AmbiguousError("the body begins with a byte order mark; leave it out")
+        raise AmbiguousError("the body begins with a byte order mark; leave it out")
     return text
 
 
-def _check_once(members: Sequence[tuple[str, object]]) -> None:
-    if len({name for name, _ in members}) < len(members):
-        raise _AmbiguousError("the body has a member twice; give each member once")
+def _once(members: Sequence[tuple[str, object]]) -> dict[str, object]:
+    found = dict(members)
+    if len(found) < len(members):
+        raise AmbiguousError("the body has a member twice; give each member once")
+    return found
 
 
 def _integer(digits: str) -> int:
     if digits == "-0":
-        raise _AmbiguousError("the body has the number -0; write 0")
+        raise AmbiguousError("the body has the number -0; write 0")
     return int(digits)
 
 
 def _refuse_constant(name: str) -> None:
-    raise _AmbiguousError(f"the body has {name}, which is no JSON; give a number")
+    raise AmbiguousError(f"the body has {name}, which is no JSON; give a number")
 
 
 class Guard:
-    """Wraps ``app``; ``seconds`` is observed under the label ``route``, ``refused`` counts by reason."""
+    """The application of a front end over ``answer``: ASGI, for a connection that has whole requests.
 
-    def __init__(self, app: ASGIApp, clients: Clients, seconds: Histogram, refused: Counter) -> None:
-        self._app = app
+    Args:
+        answer: Answers a request, given its scope and its body. It sets ``route`` in the scope.
+        seconds: Is observed under the label ``route``.
+        refused: Counts refusals by reason.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[Scope, bytes], Awaitable[Answer]],
+        clients: Clients,
+        seconds: Histogram,
+        refused: Counter,
+    ) -> None:
+        self._application = answer
         self._clients = clients
         self._seconds = seconds
         self._refused = refused
@@ -161,22 +167,22 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         try:
-            await self._answer(scope, receive, send)
+            await self._answer(scope, (await receive())["body"], send)
         finally:
             self._seconds.labels(_route(scope)).observe(time.perf_counter() - started)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = route_of(scope["path"])
-        body = (await receive())["body"]
-        if scope["path"] == HEALTH.path:
-            await self._app(scope, whole_body(body), send)
+    async def _answer(self, scope: Scope, body: bytes, send: Send) -> None:
+        path = scope["path"]
+        if path == HEALTH.path:
+            await _send(send, await self._application(scope, body))
             return
+        route = route_of(path)
         client = scope["client"][0] if scope.get("client") else ""
         wait = self._clients.enter(client, route, len(body))
         if wait is not None:
             await self._refuse(send, "rate", too_many(wait))
             return
-        slot = _Slot(self, client, route)
+        slot = scope[_SLOT] = _Slot(self, client, route)
         try:
             if self.requests > limits.MAX_REQUESTS or self.large > limits.MAX_LARGE:
                 busy = Problem(
@@ -184,28 +190,20 @@ class Guard:
                 )
                 await self._refuse(send, "busy", busy)
                 return
-            # After the check of the rate, because looking at a body costs time.
-            shape = oversized_shape(body) or ambiguity(scope, body)
-            if shape is not None:
-                await self._refuse(send, "malformed", Problem(400, ProblemReason.MALFORMED, shape))
-                return
-            await self._call({**scope, _SLOT: slot}, scope, whole_body(body), send)
+            answer = await self._guarded(scope, body)
+            # A client that does not read its answer must not keep a slot from others.
+            slot.release()
+            await _send(send, answer)
         finally:
             slot.release()
             slot.release_large()
 
-    async def _call(self, scope: Scope, outer: Scope, receive: Receive, send: Send) -> None:
-        sent = False
-
-        async def watched(message: Message) -> None:
-            nonlocal sent
-            sent = True
-            # A client that does not read its answer must not keep a slot from others.
-            scope[_SLOT].release()
-            await send(message)
-
+    async def _guarded(self, scope: Scope, body: bytes) -> Answer:
         try:
-            await self._app(scope, receive, watched)
+            return await self._application(scope, body)
+        except AmbiguousError as error:
+            self._refused.labels("malformed").inc()
+            return Problem(400, ProblemReason.MALFORMED, str(error)).answer
         except Exception as error:  # noqa: BLE001 - the client learns nothing about any such error
             # The message of the error may hold parts of the request, so it is not logged.
             where = traceback.extract_tb(error.__traceback__)[-1]
@@ -216,14 +214,11 @@ class Guard:
                 error=type(error).__name__,
                 at=f"{where.name}:{where.lineno}",
             )
-            if not sent:
-                await _send_problem(send, internal_problem())
-        finally:
-            outer["route"] = scope.get("route")
+            return internal_problem().answer
 
     async def _refuse(self, send: Send, why: str, problem: Problem) -> None:
         self._refused.labels(why).inc()
-        await _send_problem(send, problem)
+        await _send(send, problem.answer)
 
 
 class _Slot:
@@ -262,8 +257,6 @@ def _route(scope: Scope) -> str:
     return str(getattr(scope.get("route"), "path", "other"))
 
 
-async def _send_problem(send: Send, problem: Problem) -> None:
-    body = problem.encode()
-    headers = problem_headers(problem, body)
-    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+async def _send(send: Send, answer: Answer) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+    await send({"type": "http.response.body", "body": answer.body})

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kt_es.api.models import DirectoryBody, HeadBody, HistoryBody, LookupBody, RangeBody, VersionBody
+from kt_es.api.models import DirectoryBody, HeadBody, HistoryBody, RangeBody, VersionBody
 from kt_es.api.operations import ProblemReason
 from kt_es.errors import ConfigError, DivergenceError, KtError, RefusedError
 from kt_es.formats.configs import Config
@@ -23,7 +23,7 @@ from kt_es.ledger.proofs import map_root_at, prove_consistency, prove_erasure, p
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.merkle.map import LeafRef
-from kt_es.server.answers import Indexer, OpeningReader, answer_range, check_range
+from kt_es.server.answers import FoundLookup, Indexer, OpeningReader, SlowError, answer_range, check_range
 from kt_es.server.responses import NotNowError
 
 LOGS = {"heads": HEADS_LOG, "mutations": MUTATIONS_LOG}
@@ -34,32 +34,6 @@ MAX_HISTORY_PAGE = 256 * 1024
 # Bytes of JSON of a version without its entry, and of each signature.
 _VERSION_SIZE = 192
 _SIGNATURE_SIZE = 104
-
-
-@dataclass(frozen=True, slots=True)
-class FoundLookup:
-    """The answer to a lookup. ``profile`` is None if absent, erased, missing or not asked for.
-
-    ``consistency`` leads from the size that the client trusts to that of the answer's checkpoint.
-    """
-
-    epoch: int
-    answer: LookupAnswer
-    profile: bytes | None
-    consistency: tuple[bytes, ...]
-
-    @property
-    def body(self) -> LookupBody:
-        return LookupBody(self.epoch, self.answer.encode(), self.profile, self.consistency)
-
-    @property
-    def result(self) -> str:
-        """``found``, ``absent``, ``erased``, or ``missing`` where an opening is neither known nor erased."""
-        if self.answer.mutation is None:
-            return "absent"
-        if self.answer.opening is not None:
-            return "found"
-        return "missing" if self.answer.erasure is None else "erased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +104,22 @@ class DirectoryReader:
         return DirectoryBody(config.origin, self.name, config.label_policy, chain)
 
     def lookup(
-        self, label: str, epoch: int | None = None, since: int | None = None, *, profile: bool = True
+        self,
+        label: str,
+        epoch: int | None = None,
+        since: int | None = None,
+        *,
+        profile: bool = True,
+        waits: bool = True,
     ) -> FoundLookup:
         """Return the entry of ``label`` in ``epoch`` (default: the latest), with all proofs.
 
-        ``since`` is the size of the log of map heads that the client trusts.
+        ``since`` is the size of the log of map heads that the client trusts. A caller that does not wait gets
+        ``SlowError`` where the answer takes more than a few reads of a local store.
         """
         committed = self.committed()
+        if not waits and (self.ledger.store.is_shared or epoch not in (None, committed.epoch)):
+            raise SlowError
         # Errors of the label come before errors of the epoch.
         name = normalize_label(label, self.config(committed).label_policy)
         wanted = self._kept(committed, epoch)
@@ -148,7 +131,7 @@ class DirectoryReader:
         root = map_root_at(self.ledger, committed, wanted)
         proof, leaf = self.ledger.map.find(root, index)
         mutation = entry_at(self.ledger, root, leaf)
-        opening, erasure = self._opened(committed, name, mutation, wanted)
+        opening, erasure = self._opened(committed, name, mutation, wanted, waits=waits)
         answer = LookupAnswer(
             latest.event.heads_checkpoint,
             smh,
@@ -267,7 +250,7 @@ class DirectoryReader:
         return head
 
     def _opened(
-        self, committed: Committed, name: str, mutation: Mutation | None, wanted: int
+        self, committed: Committed, name: str, mutation: Mutation | None, wanted: int, *, waits: bool = True
     ) -> tuple[Opening | None, ErasureProof | None]:
         """Return the opening of an entry, or the proof that it was erased, or None for both if it is unknown.
 
@@ -279,7 +262,7 @@ class DirectoryReader:
         erasure = prove_erasure(self.ledger, committed, index, mutation.entry_hash, wanted)
         if erasure is not None:
             return None, erasure
-        return self._openings.find(name, mutation), None
+        return self._openings.find(name, mutation, waits=waits), None
 
     def _since(self, committed: Committed, since: int | None) -> tuple[bytes, ...]:
         if since is None:

@@ -18,11 +18,11 @@ from queue import Queue
 
 import structlog
 import uvloop
-from starlette.types import ASGIApp
 
 from kt_es.errors import ConfigError, KtError
 from kt_es.process.signals import Worker
 from kt_es.process.tls import ServerCertificate, read_certificate
+from kt_es.server.asgi import ASGIApp
 from kt_es.server.clients import HttpConnections
 from kt_es.server.connection import Connection
 

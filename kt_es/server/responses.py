@@ -17,11 +17,9 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
 
-from starlette.types import Message, Receive
-
 from kt_es.api.codec import present_members
 from kt_es.api.models import ProblemBody
-from kt_es.api.operations import PROBLEM_MEDIA, ProblemReason
+from kt_es.api.operations import JSON_MEDIA, PROBLEM_MEDIA, ProblemReason
 from kt_es.errors import (
     AccessDeniedError,
     DiskFullError,
@@ -31,6 +29,7 @@ from kt_es.errors import (
     StoreAwayError,
     UnavailableError,
 )
+from kt_es.server.asgi import Message, Receive
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -50,6 +49,24 @@ _REFUSED: Mapping[str, HTTPStatus] = {
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer whose body is whole."""
+
+    body: bytes
+    media: str = JSON_MEDIA
+    status: int = 200
+    more: Headers = dataclasses.field(default_factory=list)  # further headers
+
+    @property
+    def headers(self) -> Headers:
+        return [
+            (b"content-length", b"%d" % len(self.body)),
+            (b"content-type", self.media.encode()),
+            *self.more,
+        ]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Problem:
     """A failure to answer. ``more`` are further members of ``ProblemBody``.
 
@@ -62,13 +79,17 @@ class Problem:
     field: str | None = None
     retry_after: float | None = None
     more: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    allow: str | None = None  # the method that the address has
 
     @property
-    def headers(self) -> dict[str, str]:
-        """``Retry-After`` where repeating helps, in whole seconds."""
-        if self.retry_after is None:
-            return {}
-        return {"retry-after": str(max(1, math.ceil(self.retry_after)))}
+    def answer(self) -> Answer:
+        """This problem as an answer, with ``Retry-After`` where repeating helps, in whole seconds."""
+        more: Headers = []
+        if self.retry_after is not None:
+            more.append((b"retry-after", b"%d" % max(1, math.ceil(self.retry_after))))
+        if self.allow is not None:
+            more.append((b"allow", self.allow.encode()))
+        return Answer(self.encode(), PROBLEM_MEDIA, self.status, more)
 
     def encode(self) -> bytes:
         body = ProblemBody(
@@ -151,12 +172,12 @@ def too_many(wait: float) -> Problem:
     return Problem(HTTPStatus.TOO_MANY_REQUESTS, ProblemReason.TOO_MANY_REQUESTS, detail, retry_after=wait)
 
 
-def http_problem(status: int, detail: str | None = None) -> Problem:
+def http_problem(status: int, detail: str | None = None, allow: str | None = None) -> Problem:
     """Return the problem of a plain HTTP status: a wrong path or method, for instance."""
     if status == HTTPStatus.BAD_REQUEST:
         return Problem(status, ProblemReason.MALFORMED, detail or "the body cannot be read as JSON")
     phrase = HTTPStatus(status).phrase
-    return Problem(status, phrase.lower().replace(" ", "-"), detail or phrase)
+    return Problem(status, phrase.lower().replace(" ", "-"), detail or phrase, allow=allow)
 
 
 def encode_head(status: int, headers: Headers, *, keep_alive: bool) -> bytes:
@@ -167,15 +188,10 @@ def encode_head(status: int, headers: Headers, *, keep_alive: bool) -> bytes:
     return b"".join(lines)
 
 
-def problem_headers(problem: Problem, body: bytes) -> Headers:
-    headers = {"content-length": str(len(body)), "content-type": PROBLEM_MEDIA, **problem.headers}
-    return [(name.encode(), value.encode()) for name, value in headers.items()]
-
-
 def problem_answer(problem: Problem) -> bytes:
     """Return a whole answer, after which the connection ends."""
-    body = problem.encode()
-    return encode_head(problem.status, problem_headers(problem, body), keep_alive=False) + body
+    answer = problem.answer
+    return encode_head(answer.status, answer.headers, keep_alive=False) + answer.body
 
 
 def retry_after(headers: Headers) -> float:

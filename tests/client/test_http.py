@@ -48,7 +48,7 @@ def directory() -> Directory:
 def test_the_client_needs_neither_rocksdb_nor_eventstoredb() -> None:
     program = (
         "import sys, kt_es.client.client, kt_es.client.bulk, kt_es.client.states\n"
-        "servers = {'rocksdict', 'esdbclient', 'kurrentdbclient', 'grpc', 'projections', 'fastapi'}\n"
+        "servers = {'rocksdict', 'esdbclient', 'kurrentdbclient', 'grpc', 'projections', 'pydantic'}\n"
         "print(servers & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGED = ("pyproject.toml", "README.md", "LICENSE", "kt_es", "projections", "signer")
 SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILOC4CE3Vhb27VANntBp4tZ7MZ5xYgm3rWQfOPs9dMcM carol@example.org"
 HEAVY = {
-    *("esdbclient", "kurrentdbclient", "grpcio", "protobuf", "rocksdict", "fastapi", "starlette", "pydantic"),
+    *("esdbclient", "kurrentdbclient", "grpcio", "protobuf", "rocksdict", "pydantic"),
     *("httptools", "regex", "uvloop", "prometheus-client", "pysequoia"),
 }
 

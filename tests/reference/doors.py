@@ -6,18 +6,19 @@ import asyncio
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kt_es.errors import KtError
+from kt_es.server.asgi import ASGIApp, Receive, Scope, Send
 from kt_es.server.clients import Clients, HttpConnections
 from kt_es.server.guard import Guard, release_slot
 from kt_es.server.limits import ClientLimits
 from kt_es.server.listening import http_server
+from kt_es.server.responses import Answer, Headers, WholeAnswer, whole_body
 from projections.service import FrontendService
 
 PATIENCE = 20.0
@@ -102,7 +103,7 @@ def door(
     clients = Clients(limits)
     if guarded:
         seconds = Histogram("seconds", "of requests", ["route"], registry=registry)
-        app = Guard(app, clients, seconds, refused)
+        app = Guard(_answers(app), clients, seconds, refused)
     connections = HttpConnections(clients, most, refused)
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     errors: list[KtError] = []
@@ -114,6 +115,22 @@ def door(
             for client in made.sockets:
                 client.close()
     assert not errors
+
+
+def _answers(app: ASGIApp) -> Callable[[Scope, bytes], Awaitable[Answer]]:
+    """Return what a guard calls for the answers of ``app``."""
+
+    async def answers(scope: Scope, body: bytes) -> Answer:
+        written: list[Answer] = []
+
+        async def write(status: int, headers: Headers, whole: bytes) -> None:
+            media = dict(headers).get(b"content-type", b"text/plain").decode()
+            written.append(Answer(whole, media, status))
+
+        await app(scope, whole_body(body), WholeAnswer(write))
+        return written[0]
+
+    return answers
 
 
 @contextmanager

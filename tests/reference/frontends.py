@@ -11,7 +11,6 @@ from typing import Any
 
 import anyio
 import httpx
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kt_es.api.codec import encode_model
 from kt_es.api.models import ErasureRequest, MutationRequest
@@ -24,6 +23,7 @@ from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.store import Store
 from kt_es.ledger.tables import FAMILIES
+from kt_es.server.asgi import ASGIApp, Receive, Scope, Send
 from kt_es.server.availability import MAX_BACKLOG
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
 from kt_es.server.responses import whole_body

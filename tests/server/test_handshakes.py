@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from starlette.types import Receive, Scope, Send
 
 from kt_es.server import connection
+from kt_es.server.asgi import Receive, Scope, Send
 from kt_es.server.limits import ClientLimits
 from kt_es.server.listening import Exchangeable
 from tests.contracts.certificates import Certified, certify

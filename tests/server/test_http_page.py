@@ -111,5 +111,5 @@ def test_the_page_names_the_limits_of_the_code() -> None:
     assert f"{limits.address_rate:.0f} lookups a second and {limits.address_connections} connections" in text
     assert f"{limits.network_rate:.0f} and {limits.network_connections} for a network" in text
     problem = too_many(1.5)
-    assert (problem.status, problem.headers) == (429, {"retry-after": "2"})
+    assert (problem.status, problem.answer.more) == (429, [(b"retry-after", b"2")])
     assert f"| {problem.status} | `{problem.reason}` |" in PAGE
