@@ -23,9 +23,10 @@ from kt_es.server.asgi import ASGIApp
 from kt_es.server.availability import MAX_BACKLOG, Appender, Backlog, LogConnections, LogWatch
 from kt_es.server.batcher import Batcher
 from kt_es.server.clients import Clients
+from kt_es.server.endpoints.common import Frontend
 from kt_es.server.handlers import DirectoryReader
 from kt_es.server.health import Health, Metrics
-from kt_es.server.http import Frontend, create_app
+from kt_es.server.http import create_app
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
 from kt_es.server.privacy import PrivateStreams, Sweeper
 from kt_es.server.store_watch import StoreWatch

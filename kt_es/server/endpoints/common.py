@@ -1,0 +1,63 @@
+"""What all endpoints share: what they serve, and how an answer is made of a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from kt_es.api.codec import encode_model
+from kt_es.api.operations import Operation
+from kt_es.errors import KtError, UnverifiedRowError
+from kt_es.server.asgi import Scope
+from kt_es.server.clients import Clients
+from kt_es.server.handlers import DirectoryReader
+from kt_es.server.health import Metrics, Trouble
+from kt_es.server.responses import STORE_ROWS, Answer, NotNowError
+from kt_es.server.submission import Submissions
+
+TEXT_MEDIA = "text/plain; charset=utf-8"
+
+
+Endpoint: TypeAlias = Callable[[Any, Scope], Awaitable[Answer]]
+"""Answers an operation, given its body or its parameters as ``kt_es.api`` models them, and the scope."""
+Endpoints: TypeAlias = list[tuple[Operation, Endpoint]]
+
+
+@dataclass(frozen=True, slots=True)
+class Frontend:
+    """What the routes serve.
+
+    Lookups and heads block threads of ``reads``, histories and ranges those of ``large``, submissions those
+    of ``writes``. ``troubles`` gives the reasons why this front end is not ready. ``refusing`` gives the
+    reason why submissions are refused although it is ready. ``failed`` is called with an error after which
+    this process should not go on.
+    """
+
+    directory: DirectoryReader
+    submissions: Submissions
+    metrics: Metrics
+    clients: Clients
+    reads: Executor
+    large: Executor
+    writes: Executor
+    troubles: Callable[[], list[Trouble]]
+    refusing: Callable[[], str | None]
+    failed: Callable[[KtError], None]
+
+
+def public_error(frontend: Frontend, error: KtError) -> KtError:
+    """Return ``error`` as clients see it: a wrong row of a shared store is an outage to them."""
+    if isinstance(error, UnverifiedRowError) and frontend.directory.ledger.store.is_shared:
+        return NotNowError(f"{STORE_ROWS}; try again later")
+    return error
+
+
+def answer_of(model: object, status: int = 200) -> Answer:
+    return json_answer(encode_model(model), status)
+
+
+def json_answer(body: object, status: int = 200) -> Answer:
+    return Answer(json.dumps(body, separators=(",", ":")).encode(), status=status)
