@@ -189,15 +189,14 @@ def main() -> None:
             _show_evidence(error)
     except click.exceptions.Abort:
         code = _failed(run, 1, "interrupted")
+    except click.exceptions.NoArgsIsHelpError as error:
+        # The message is the whole help text.
+        click.echo(error.format_message(), file=words())
+        code = _failed(run, error.exit_code, "no command is named: name one of these")
     except click.ClickException as error:
-        problem = error.format_message()
-        if problem.startswith("Usage: "):
-            # No command is named, and the message is the whole help text.
-            click.echo(problem, file=words())
-            problem = "no command is named: name one of these"
-        elif isinstance(error, click.UsageError) and error.ctx is not None:
+        if isinstance(error, click.UsageError) and error.ctx is not None:
             click.echo(f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help'.", file=words())
-        code = _failed(run, error.exit_code, problem)
+        code = _failed(run, error.exit_code, error.format_message())
     except BrokenPipeError:
         # The reader has closed our output, so nothing more can be printed.
         _leave_output()
