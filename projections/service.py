@@ -29,6 +29,7 @@ from kt_es.server.health import Health, Metrics
 from kt_es.server.http import create_app
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
 from kt_es.server.privacy import PrivateStreams, Sweeper
+from kt_es.server.slots import Slots
 from kt_es.server.store_watch import StoreWatch
 from kt_es.server.submission import Submissions
 from projections.follower import OpeningsFollower, Replica
@@ -122,9 +123,10 @@ class FrontendService:
         self._large = ThreadPoolExecutor(LARGE_READERS, thread_name_prefix="large")
         self._writes = ThreadPoolExecutor(WRITERS, thread_name_prefix="writes")
         self.clients = Clients(limits)
-        self.app = self._app(names)
+        self.frontend = self._frontend(names)
+        self.app: ASGIApp = create_app(self.frontend)
 
-    def _app(self, names: StreamNames) -> ASGIApp:
+    def _frontend(self, names: StreamNames) -> Frontend:
         submissions = Submissions(
             self.directory,
             names,
@@ -135,11 +137,11 @@ class FrontendService:
             batcher=self._batcher,
             private=PrivateStreams(self._connections.shared),
         )
-        frontend = Frontend(
+        return Frontend(
             self.directory,
             submissions,
             self.metrics,
-            self.clients,
+            Slots(self.clients, self.metrics.refused),
             self._reads,
             self._large,
             self._writes,
@@ -147,7 +149,6 @@ class FrontendService:
             self._refusing,
             self._fail,
         )
-        return create_app(frontend)
 
     def start(self) -> None:
         for worker in self._workers:

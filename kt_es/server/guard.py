@@ -24,11 +24,10 @@ from prometheus_client import Counter, Histogram
 
 from kt_es.api.operations import HEALTH, JSON_MEDIA, ProblemReason
 from kt_es.errors import RefusedError
-from kt_es.server import limits
 from kt_es.server.asgi import Receive, Scope, Send
-from kt_es.server.clients import Clients
-from kt_es.server.limits import MAX_DEPTH, MAX_MEMBERS, Route, route_of
-from kt_es.server.responses import Answer, Headers, Problem, internal_problem, too_many
+from kt_es.server.limits import MAX_DEPTH, MAX_MEMBERS, route_of
+from kt_es.server.responses import Answer, Headers, Problem, internal_problem
+from kt_es.server.slots import Slots
 
 _LOG = structlog.get_logger("kt_es.server")
 _SLOT = "kt.slot"
@@ -146,6 +145,7 @@ class Guard:
 
     Args:
         answer: Answers a request, given its scope and its body. It sets ``route`` in the scope.
+        slots: The requests under way.
         seconds: Is observed under the label ``route``.
         refused: Counts refusals by reason.
     """
@@ -153,16 +153,14 @@ class Guard:
     def __init__(
         self,
         answer: Callable[[Scope, bytes], Awaitable[Answer]],
-        clients: Clients,
+        slots: Slots,
         seconds: Histogram,
         refused: Counter,
     ) -> None:
         self._application = answer
-        self._clients = clients
+        self._slots = slots
         self._seconds = seconds
         self._refused = refused
-        self.requests = 0
-        self.large = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
@@ -178,25 +176,18 @@ class Guard:
             return
         route = route_of(path)
         client = scope["client"][0] if scope.get("client") else ""
-        wait = self._clients.enter(client, route, len(body))
-        if wait is not None:
-            await self._refuse(send, "rate", too_many(wait))
+        slot = self._slots.take(client, route, len(body))
+        if isinstance(slot, Problem):
+            await _send(send, slot.answer)
             return
-        slot = scope[_SLOT] = _Slot(self, client, route)
+        scope[_SLOT] = slot
         try:
-            if self.requests > limits.MAX_REQUESTS or self.large > limits.MAX_LARGE:
-                busy = Problem(
-                    503, ProblemReason.UNAVAILABLE, "this front end has too many requests", retry_after=1.0
-                )
-                await self._refuse(send, "busy", busy)
-                return
             answer = await self._guarded(scope, body)
             # A client that does not read its answer must not keep a slot from others.
             slot.release()
             await _send(send, answer)
         finally:
-            slot.release()
-            slot.release_large()
+            slot.end()
 
     async def _guarded(self, scope: Scope, body: bytes) -> Answer:
         try:
@@ -215,34 +206,6 @@ class Guard:
                 at=f"{where.name}:{where.lineno}",
             )
             return internal_problem().answer
-
-    async def _refuse(self, send: Send, why: str, problem: Problem) -> None:
-        self._refused.labels(why).inc()
-        await _send(send, problem.answer)
-
-
-class _Slot:
-    """The slot of one request among those under way. Releasing it twice does nothing."""
-
-    def __init__(self, guard: Guard, client: str, route: Route) -> None:
-        self._guard = guard
-        self._client = client
-        self._request = True
-        self._large = route.large
-        guard.requests += 1
-        guard.large += route.large
-
-    def release(self) -> None:
-        if self._request:
-            self._request = False
-            self._guard.requests -= 1
-            self._guard._clients.leave(self._client, request=True)
-
-    def release_large(self) -> None:
-        if self._large:
-            self._large = False
-            self._guard.large -= 1
-            self._guard._clients.leave(self._client, large=True)
 
 
 def release_slot(scope: Scope) -> None:

@@ -8,30 +8,28 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-import structlog
-
 from kt_es.api.operations import Operation
-from kt_es.errors import DivergenceError, KtError
+from kt_es.errors import KtError
 from kt_es.server.asgi import ASGIApp, Scope
 from kt_es.server.contract import parameter_names, read_parameters, read_request
-from kt_es.server.endpoints.common import Endpoint, Endpoints, Frontend, public_error
+from kt_es.server.endpoints.answering import Answering
+from kt_es.server.endpoints.common import Endpoint, Endpoints, Frontend, problem_for
 from kt_es.server.endpoints.operating import LENIENT, OperatingEndpoints
 from kt_es.server.endpoints.reading import ReadingEndpoints
 from kt_es.server.endpoints.submitting import SubmittingEndpoints
 from kt_es.server.guard import Guard, check_media, read_body, read_query
-from kt_es.server.responses import Answer, Problem, http_problem, problem_of
-
-_LOG = structlog.get_logger("kt_es.server")
+from kt_es.server.responses import Answer, http_problem
 
 
 def create_app(frontend: Frontend) -> ASGIApp:
+    answering = Answering(frontend)
     endpoints = [
-        *ReadingEndpoints(frontend).by_operation(),
-        *SubmittingEndpoints(frontend).by_operation(),
+        *ReadingEndpoints(answering).by_operation(),
+        *SubmittingEndpoints(answering).by_operation(),
         *OperatingEndpoints(frontend).by_operation(),
     ]
     router = _Router(endpoints, frontend)
-    return Guard(router.answer, frontend.clients, frontend.metrics.requests, frontend.metrics.refused)
+    return Guard(router.answer, frontend.slots, frontend.metrics.requests, frontend.metrics.refused)
 
 
 class _Router:
@@ -57,7 +55,7 @@ class _Router:
         try:
             return await endpoint(_asked(operation, scope, named, body), scope)
         except KtError as error:
-            return _failed(self._frontend, error).answer
+            return problem_for(self._frontend, error).answer
 
     def _found(self, path: str) -> tuple[tuple[Operation, Endpoint] | None, Mapping[str, str]]:
         if path in self._exact:
@@ -81,18 +79,3 @@ def _asked(operation: Operation, scope: Scope, named: Mapping[str, str], body: b
     if operation.request is not None:
         return read_request(operation.request, value)
     return None if operation.parameters is None else read_parameters(operation.parameters, {**given, **named})
-
-
-def _failed(frontend: Frontend, error: KtError) -> Problem:
-    public = public_error(frontend, error)
-    if public is not error:
-        # Nothing is answered from the row, and everything else is.
-        _LOG.error("a row of the shared store is missing or wrong", problem=str(error))
-        frontend.metrics.rows.inc()
-        error = public
-    problem = problem_of(error)
-    if problem.status >= 500 and problem.retry_after is None:
-        _LOG.error("a request failed", error=str(error))
-    if isinstance(error, DivergenceError):
-        frontend.failed(error)
-    return problem

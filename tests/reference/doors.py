@@ -19,6 +19,7 @@ from kt_es.server.guard import Guard, release_slot
 from kt_es.server.limits import ClientLimits
 from kt_es.server.listening import http_server
 from kt_es.server.responses import Answer, Headers, WholeAnswer, whole_body
+from kt_es.server.slots import Slots
 from projections.service import FrontendService
 
 PATIENCE = 20.0
@@ -103,7 +104,7 @@ def door(
     clients = Clients(limits)
     if guarded:
         seconds = Histogram("seconds", "of requests", ["route"], registry=registry)
-        app = Guard(_answers(app), clients, seconds, refused)
+        app = Guard(_answers(app), Slots(clients, refused), seconds, refused)
     connections = HttpConnections(clients, most, refused)
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     errors: list[KtError] = []

@@ -8,16 +8,19 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import structlog
+
 from kt_es.api.codec import encode_model
 from kt_es.api.operations import Operation
-from kt_es.errors import KtError, UnverifiedRowError
+from kt_es.errors import DivergenceError, KtError, UnverifiedRowError
 from kt_es.server.asgi import Scope
-from kt_es.server.clients import Clients
 from kt_es.server.handlers import DirectoryReader
 from kt_es.server.health import Metrics, Trouble
-from kt_es.server.responses import STORE_ROWS, Answer, NotNowError
+from kt_es.server.responses import STORE_ROWS, Answer, NotNowError, Problem, problem_of
+from kt_es.server.slots import Slots
 from kt_es.server.submission import Submissions
 
+_LOG = structlog.get_logger("kt_es.server")
 TEXT_MEDIA = "text/plain; charset=utf-8"
 
 
@@ -39,7 +42,7 @@ class Frontend:
     directory: DirectoryReader
     submissions: Submissions
     metrics: Metrics
-    clients: Clients
+    slots: Slots
     reads: Executor
     large: Executor
     writes: Executor
@@ -53,6 +56,22 @@ def public_error(frontend: Frontend, error: KtError) -> KtError:
     if isinstance(error, UnverifiedRowError) and frontend.directory.ledger.store.is_shared:
         return NotNowError(f"{STORE_ROWS}; try again later")
     return error
+
+
+def problem_for(frontend: Frontend, error: KtError) -> Problem:
+    """Return the problem of a request that failed with ``error``. Log it, and stop the process if it must."""
+    public = public_error(frontend, error)
+    if public is not error:
+        # Nothing is answered from the row, and everything else is.
+        _LOG.error("a row of the shared store is missing or wrong", problem=str(error))
+        frontend.metrics.rows.inc()
+        error = public
+    problem = problem_of(error)
+    if problem.status >= 500 and problem.retry_after is None:
+        _LOG.error("a request failed", error=str(error))
+    if isinstance(error, DivergenceError):
+        frontend.failed(error)
+    return problem
 
 
 def answer_of(model: object, status: int = 200) -> Answer:

@@ -1,0 +1,114 @@
+"""The operations of a front end without their encoding, which HTTP and gRPC share.
+
+Each operation answers with a model of ``kt_es.api``. ``encode`` makes the answer of an interface of it, in
+the thread that read the data: the encoding of a large answer takes as long as reading it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from kt_es.api.models import (
+    ConsistencyBody,
+    ConsistencyParameters,
+    DirectoryBody,
+    ErasureBody,
+    ErasureRequest,
+    HeadBody,
+    HeadParameters,
+    HistoryBody,
+    HistoryRequest,
+    LatestHeadParameters,
+    LookupBody,
+    LookupRequest,
+    MutationRequest,
+    RangeBody,
+    RangeRequest,
+    ReceiptBody,
+    VerdictBody,
+)
+from kt_es.errors import KtError
+from kt_es.server.answers import SlowError
+from kt_es.server.endpoints.common import Frontend, public_error
+from kt_es.server.responses import Problem, problem_of
+from kt_es.server.submission import run_in
+
+_T = TypeVar("_T")
+
+
+class Answering:
+    """Answers from the committed state of the replica, and takes submissions.
+
+    Every method raises what ``DirectoryReader`` and ``Submissions`` raise.
+    """
+
+    def __init__(self, frontend: Frontend) -> None:
+        self._frontend = frontend
+        self._directory = frontend.directory
+
+    async def describe(self, encode: Callable[[DirectoryBody], _T]) -> _T:
+        return await run_in(self._frontend.reads, lambda: encode(self._directory.describe()))
+
+    async def lookup(self, asked: LookupRequest, encode: Callable[[LookupBody], _T]) -> _T:
+        def answer(*, waits: bool = True) -> _T:
+            found = self._directory.lookup(
+                asked.label, asked.epoch, asked.since, profile=asked.profile, waits=waits
+            )
+            self._frontend.metrics.lookups.labels(found.result).inc()
+            return encode(found.body)
+
+        try:
+            # A thread costs more than most lookups.
+            return answer(waits=False)
+        except SlowError:
+            return await run_in(self._frontend.reads, answer)
+
+    async def history(self, asked: HistoryRequest, encode: Callable[[HistoryBody], _T]) -> _T:
+        def answer() -> _T:
+            return encode(self._directory.history(asked.label, profiles=asked.profiles, after=asked.after))
+
+        return await run_in(self._frontend.large, answer)
+
+    async def range(self, asked: RangeRequest, encode: Callable[[RangeBody], _T]) -> _T:
+        def answer() -> _T:
+            return encode(self._directory.range(asked.label, asked.first, asked.last, asked.since))
+
+        return await run_in(self._frontend.large, answer)
+
+    async def head(
+        self, asked: LatestHeadParameters | HeadParameters, encode: Callable[[HeadBody], _T]
+    ) -> _T:
+        epoch = asked.epoch if isinstance(asked, HeadParameters) else None
+        return await run_in(
+            self._frontend.reads, lambda: encode(self._directory.head(epoch, since=asked.since))
+        )
+
+    async def consistency(self, asked: ConsistencyParameters, encode: Callable[[ConsistencyBody], _T]) -> _T:
+        def answer() -> _T:
+            return encode(ConsistencyBody(self._directory.consistency(asked.log, asked.size1, asked.size2)))
+
+        return await run_in(self._frontend.reads, answer)
+
+    async def submit(
+        self, asked: MutationRequest, waiting: Callable[[], None]
+    ) -> ReceiptBody | VerdictBody | Problem:
+        """Submit, and count what became of it. ``waiting`` is called before a wait for the verdict."""
+        frontend, verdicts = self._frontend, self._frontend.metrics.submissions
+        try:
+            taken = await frontend.submissions.take(asked, frontend.writes, waiting)
+        except KtError as error:
+            verdicts.labels(problem_of(public_error(frontend, error)).reason).inc()
+            raise
+        match taken:
+            case Problem():
+                verdicts.labels(taken.reason).inc()
+            case ReceiptBody():
+                verdicts.labels("queued").inc()
+            case VerdictBody():
+                verdicts.labels(taken.verdict).inc()
+        return taken
+
+    async def erase(self, asked: ErasureRequest) -> ErasureBody:
+        frontend = self._frontend
+        return await run_in(frontend.writes, lambda: frontend.submissions.submit_erasure(asked.erasure))
