@@ -11,6 +11,7 @@ from time import perf_counter
 import click
 
 from kt_es.cli.output import output_of
+from kt_es.cli.trials.bench_frontend import bench_frontend
 from kt_es.cli.trials.bench_node import RUNS, bench_node
 from kt_es.cli.trials.bench_report import Row, peak_memory, report, report_lines
 from kt_es.cli.trials.bench_shared import bench_shared
@@ -33,7 +34,9 @@ _SHARE = ("signer", "shared", "all")
 
 
 @click.command("bench")
-@click.argument("which", type=click.Choice(["map", "signer", "node", "recovery", "shared", "all"]))
+@click.argument(
+    "which", type=click.Choice(["map", "signer", "node", "recovery", "frontend", "shared", "all"])
+)
 @click.option(
     "--entries",
     type=click.IntRange(1),
@@ -49,27 +52,50 @@ _SHARE = ("signer", "shared", "all")
     help="Of `node`: how many, for medians.",
 )
 @click.option(
+    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Of `frontend`: its processes."
+)
+@click.option(
+    "--beside",
+    metavar="KT",
+    help="Of `frontend`: the command kt of another environment, whose front end is measured by turns.",
+)
+@click.option(
     "--shared",
     metavar="URI",
     help="Of `signer` and `shared`: keep the map in this store, in a keyspace that does not exist yet.",
 )
 @click.pass_context
-def bench_command(context: click.Context, which: str, entries: int, runs: int, shared: str | None) -> None:
+def bench_command(
+    context: click.Context,
+    which: str,
+    entries: int,
+    runs: int,
+    workers: int,
+    beside: str | None,
+    shared: str | None,
+) -> None:
     """Measure the map (updates/s), the signer (mutations/s), the node (events/s), the way back of
-    processes (`recovery`), or front ends over a shared store beside local ones (`shared`).
+    processes (`recovery`), a front end (`frontend`), or front ends over a shared store beside local ones
+    (`shared`).
 
     Ends with exit code 1 if a measurement misses its limit.
     """
     if shared is not None and which not in _SHARE:
         raise click.UsageError(f"kt bench {which} uses no shared store: --shared is for {', '.join(_SHARE)}")
+    for option, is_given in (("--workers", workers > 1), ("--beside", beside is not None)):
+        if is_given and which != "frontend":
+            raise click.UsageError(f"kt bench {which} has no front end: {option} is for frontend")
     benches: dict[str, Callable[[Path], list[Row]]] = {
         "map": bench_map,
         "signer": lambda at: bench_signer(at, shared=shared),
         "node": lambda at: bench_node(at, runs=runs),
         "recovery": lambda at: bench_recovery(at, entries),
+        "frontend": lambda at: bench_frontend(
+            at, workers=workers, beside=beside, note=output_of(context).note
+        ),
         "shared": lambda at: _bench_shared(at, entries, shared, output_of(context).note),
     }
-    # `recovery` and `shared` are not part of `all`: a run of full size takes a quarter of an hour.
+    # The others are not part of `all`: a run of full size takes up to a quarter of an hour.
     rows: list[Row] = []
     for name in ("map", "signer", "node") if which == "all" else (which,):
         with tempfile.TemporaryDirectory(prefix="kt-bench-") as directory:

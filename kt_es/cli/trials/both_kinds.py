@@ -5,11 +5,8 @@ The directory is made at once (``synthetic``). What a lookup costs below HTTP is
 
 from __future__ import annotations
 
-import http.client
-import json
 import random
 import shutil
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -18,12 +15,14 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from kt_es.api.operations import LOOKUP, READY
+from kt_es.api.models import LookupRequest
+from kt_es.api.operations import LOOKUP
 from kt_es.cli.addresses import free_address
 from kt_es.cli.operators.init import SIGNER_KEY, NewDirectory, begin_queue, write_directory
 from kt_es.cli.output import Output
 from kt_es.cli.supervisor import Child, Supervisor
 from kt_es.cli.trials import load, synthetic
+from kt_es.cli.trials.asking import ask, json_body, until_ready
 from kt_es.cli.trials.bench_node import processor_seconds, until_answered
 from kt_es.cli.trials.bench_report import Row, resident_memory
 from kt_es.cli.trials.bench_signer import share, stop
@@ -59,7 +58,6 @@ FINDS = 1_000
 RUNS = 2
 VERIFIED = 20
 """Lookups by the real client in each turn."""
-START_SECONDS = 120.0
 SHARED_FILE = "shared.toml"
 LOCAL, THIN = "local", "thin"
 # A head must not become old while the directory is filled and measured.
@@ -174,7 +172,7 @@ class BothKinds:
         began = time.perf_counter()
         arguments = ("--log", self._uri, "--listen", str(where), "--data", str(self._data[kind]))
         child = self._start(kind, "frontend", *arguments)
-        _until_ready(child, where)
+        until_ready(child.process, where)
         ready = time.perf_counter() - began
         started, _ = resident_memory(child.process.pid)
         bodies = [_body(sampled.label) for sampled in self._sample]
@@ -199,7 +197,7 @@ class BothKinds:
                 found = client.lookup(sampled.label)
                 if found.mutation != sampled.mutation or not found.profile:
                     raise KtError(f"a front end answered a lookup of {sampled.label!r} with another entry")
-        _, self._answer = _ask(where, "POST", LOOKUP.path, _body(self._sample[0].label))
+        _, self._answer = ask(where, "POST", LOOKUP.path, _body(self._sample[0].label))
 
     def generator_alone(self, seconds: float) -> load.Load:
         """Return what the load generator can do against a constant answer as long as a front end's."""
@@ -209,7 +207,7 @@ class BothKinds:
 
 
 def _body(label: str) -> bytes:
-    return json.dumps({"label": label}).encode()
+    return json_body(LookupRequest(label))
 
 
 def _raise(error: KtError) -> None:
@@ -271,23 +269,3 @@ def _microseconds(tree: Map, root: Root, indices: Sequence[bytes]) -> float:
     for index in indices:
         tree.find(root, index)
     return (time.perf_counter() - began) / len(indices) * 1e6
-
-
-def _until_ready(child: Child, where: Address) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while child.process.poll() is None and time.monotonic() < deadline:
-        try:
-            if _ask(where, "GET", READY.path)[0] == http.client.OK:
-                return
-        except OSError:
-            # Nothing listens yet.
-            pass
-        threading.Event().wait(0.01)
-    raise KtError(f"the front end was not ready within {START_SECONDS:.0f} s: see the log above")
-
-
-def _ask(where: Address, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-    with closing(http.client.HTTPConnection(where.host, where.port, timeout=10)) as connection:
-        connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
-        response = connection.getresponse()
-        return response.status, response.read()

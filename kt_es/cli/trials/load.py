@@ -1,8 +1,9 @@
 """Load on a front end: a process of its own that posts requests over several connections and times each.
 
 ``measure`` runs the process. Its standard input is a JSON document, and so is its output. Each connection
-sends its next request as soon as it has the answer to the one before. The client library is not used, because
-it would be slower than the front end: an answer counts by its status, and nothing in it is verified.
+sends its next request as soon as it has the answer to the one before, or at a given rate. The client library
+is not used, because it would be slower than the front end: an answer counts by its status, and nothing in it
+is verified.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import random
 import re
 import subprocess
 import sys
@@ -50,16 +52,32 @@ class Load:
     most: float
 
 
-def measure(where: Address, path: str, bodies: Sequence[bytes], seconds: float | None = None) -> Load:
+def measure(
+    where: Address,
+    path: str,
+    bodies: Sequence[bytes],
+    seconds: float | None = None,
+    *,
+    connections: int = CONNECTIONS,
+    rate: float | None = None,
+) -> Load:
     """Post each of ``bodies`` once; with ``seconds``, again and again for that long.
 
-    Raises ``KtError`` if any answer is not 200.
+    Args:
+        connections: How many there are, if there are as many bodies.
+        rate: Requests a second of all connections together. A request that is sent late, because its
+            connection waits for an answer, is timed from when it was due. None sends without pauses.
+
+    Raises:
+        KtError: An answer is neither 200 nor 202.
     """
     asked = {
         "host": where.host,
         "port": where.port,
         "requests": [_request(where, path, body).decode("latin-1") for body in bodies],
         "seconds": seconds,
+        "connections": connections,
+        "rate": rate,
     }
     try:
         done = subprocess.run(
@@ -112,27 +130,40 @@ class _Asking(asyncio.Protocol):
         self._run = run
         self._messages = _Messages()
         self._transport: Any = None
-        self._sent = 0.0
+        self._due = time.perf_counter()
         self._is_over = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        # The connections do not send all at the same time.
+        self._due = time.perf_counter() - random.uniform(0, self._run.pause or 0)  # noqa: S311
         self._next()
 
     def data_received(self, data: bytes) -> None:
         for status in self._messages.feed(data):
-            self._run.milliseconds.append((time.perf_counter() - self._sent) * 1e3)
-            if b" 200 " in status:
+            self._run.milliseconds.append((time.perf_counter() - self._due) * 1e3)
+            if b" 200 " in status or b" 202 " in status:
                 self._next()
             else:
                 self._end(status.decode("latin-1"))
 
     def _next(self) -> None:
-        request = self._run.next_request()
+        now = time.perf_counter()
+        if self._run.pause is None:
+            self._due = now
+        elif (early := self._due + self._run.pause - now) > 0:
+            self._due += self._run.pause
+            asyncio.get_running_loop().call_later(early, self._send)
+            return
+        else:
+            self._due += self._run.pause
+        self._send()
+
+    def _send(self) -> None:
+        request = None if self._is_over else self._run.next_request()
         if request is None:
             self._end("")
         else:
-            self._sent = time.perf_counter()
             self._transport.write(request)
 
     def _end(self, problem: str) -> None:
@@ -148,10 +179,14 @@ class _Asking(asyncio.Protocol):
 class _Run:
     """The requests that are left, and the times of those that were answered."""
 
-    def __init__(self, requests: Sequence[bytes], seconds: float | None) -> None:
+    def __init__(
+        self, requests: Sequence[bytes], seconds: float | None, connections: int, rate: float | None
+    ) -> None:
         self._requests = iter(requests) if seconds is None else itertools.cycle(requests)
         self._until = None if seconds is None else time.perf_counter() + seconds
-        self.connections = min(CONNECTIONS, len(requests))
+        self.connections = min(connections, len(requests))
+        # Seconds between two requests of a connection.
+        self.pause = None if rate is None else self.connections / rate
         self._open = self.connections
         self.over = asyncio.Event()
         self.milliseconds: list[float] = []
@@ -174,7 +209,7 @@ async def _generate(asked: dict[str, Any]) -> dict[str, Any]:
     requests = [request.encode("latin-1") for request in asked["requests"]]
     loop = asyncio.get_running_loop()
     began = time.perf_counter()
-    run = _Run(requests, asked["seconds"])
+    run = _Run(requests, asked["seconds"], asked["connections"], asked["rate"])
     for _ in range(run.connections):
         await loop.create_connection(lambda: _Asking(run), asked["host"], asked["port"])
     await run.over.wait()

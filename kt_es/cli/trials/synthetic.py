@@ -54,11 +54,11 @@ class Sampled:
         return LeafRef(self.mutation.entry.index, self.mutation.entry_hash, EPOCH)
 
 
-def sample_labels(origin: str, vrf: VrfPrivateKey, count: int) -> list[Sampled]:
+def sample_labels(origin: str, vrf: VrfPrivateKey, count: int, prefix: str = "person") -> list[Sampled]:
     """Make ``count`` labels, whose places in the map are as random as those of all others."""
     key = PrivateKey.from_seed(ED25519, os.urandom(32))
     authorized = (PublicKey(ED25519, key.public),)
-    return [_sampled(f"person {number}", origin, vrf, key, authorized) for number in range(count)]
+    return [_sampled(f"{prefix} {number}", origin, vrf, key, authorized) for number in range(count)]
 
 
 def _sampled(

@@ -1,0 +1,44 @@
+"""Single requests to a front end that is measured, and the wait until it is ready."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import subprocess
+import threading
+import time
+from contextlib import closing
+
+from kt_es.api.codec import present_members
+from kt_es.api.operations import READY
+from kt_es.config_tables import Address
+from kt_es.errors import KtError
+
+START_SECONDS = 120.0
+
+
+def json_body(request: object) -> bytes:
+    """Return the body for a request of ``kt_es.api.models``."""
+    return json.dumps(present_members(request)).encode()
+
+
+def ask(where: Address, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    """Return status and body of an answer."""
+    with closing(http.client.HTTPConnection(where.host, where.port, timeout=10)) as connection:
+        connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+def until_ready(process: subprocess.Popen[bytes], where: Address) -> None:
+    """Wait until a front end is ready. Raises ``KtError`` if it ends, or is not ready in time."""
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            if ask(where, "GET", READY.path)[0] == http.client.OK:
+                return
+        except OSError:
+            # Nothing listens yet.
+            pass
+        threading.Event().wait(0.01)
+    raise KtError(f"the front end was not ready within {START_SECONDS:.0f} s: see the log above")

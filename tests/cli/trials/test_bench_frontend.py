@@ -1,0 +1,58 @@
+"""``kt bench frontend`` with few accounts: real processes, and the real client beside the load."""
+
+from __future__ import annotations
+
+import sysconfig
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from kt_es.cli.main import cli
+from kt_es.cli.trials.bench_frontend import bench_frontend
+from kt_es.cli.trials.constant import constant_server
+from kt_es.cli.trials.load import measure
+
+EACH = (
+    *("lookups, each label once", "lookups", "lookup, p50", "lookup, p99"),
+    *("lookup beside submissions, p50", "lookup beside submissions, p99"),
+    "submissions, decided and proven",
+)
+"""What is measured of each front end."""
+
+
+def test_front_ends_of_two_environments_are_measured_by_turns(tmp_path: Path) -> None:
+    notes: list[str] = []
+    kt = str(Path(sysconfig.get_path("scripts")) / "kt")
+    rows = bench_frontend(tmp_path, accounts=40, submissions=10, seconds=0.2, beside=kt, note=notes.append)
+    found = {row.name: row.value for row in rows}
+    assert set(found) == {
+        *(f"{side}: {name}" for side in ("here", "beside") for name in EACH),
+        *("constant answer of the same size", "lookups to constant answers"),
+        *("lookups, here to beside", "submissions, here to beside"),
+    }
+    assert all(value > 0 for value in found.values())
+    ratio = found["here: lookups"] / found["constant answer of the same size"]
+    assert found["lookups to constant answers"] == pytest.approx(ratio, abs=2e-3)
+    assert "40 accounts are published" in notes
+    assert [note.partition(":")[0] for note in notes if note.startswith("turn")] == [
+        f"turn {number} of 2, {side}" for number in (1, 2) for side in ("here", "beside")
+    ]
+
+
+def test_a_rate_is_kept_and_every_request_is_sent() -> None:
+    with constant_server(b"x" * 100) as where:
+        began = time.perf_counter()
+        done = measure(where, "/", [b"{}"] * 40, connections=4, rate=80.0)
+        seconds = time.perf_counter() - began
+    assert done.answers == 40
+    # Nine pauses of 50 ms for each of four connections, at least.
+    assert seconds >= 0.45
+
+
+@pytest.mark.parametrize("option", [("--workers", "2"), ("--beside", "kt")])
+def test_options_of_another_bench_are_refused(option: tuple[str, str]) -> None:
+    result = CliRunner().invoke(cli, ["bench", "map", *option])
+    assert result.exit_code == 2
+    assert f"kt bench map has no front end: {option[0]} is for frontend" in result.stderr
