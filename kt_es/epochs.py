@@ -6,7 +6,7 @@ and monitors repeat the decisions. The steps are those of docs/DESIGN.md, sectio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -16,6 +16,7 @@ from kt_es.formats.codec import MAX_TIME, decode_array, encode, take_bytes, take
 from kt_es.formats.configs import Config, SignedConfig, check_config_change, check_first_config
 from kt_es.formats.entries import Entry, Mutation, PublicKey, Signature
 from kt_es.formats.erasures import Erasure
+from kt_es.formats.facts import fact
 from kt_es.formats.heads import MapHead
 from kt_es.formats.queue import MAX_EVENT, Digest, Item, ItemKind, Marker, Verdict, decode_mutations
 
@@ -107,7 +108,13 @@ def parse(item: Item) -> Parsed:
     raise MalformedError("record item", "is an intact mutations event")
 
 
-def decide(epoch: Epoch, parsed: Parsed, current: Current | None, sealed: Verdict | None = None) -> Verdict:
+def decide(
+    epoch: Epoch,
+    parsed: Parsed,
+    current: Current | None,
+    sealed: Verdict | None = None,
+    verified: Container[bytes] = (),
+) -> Verdict:
     """Decide about one item. Accepted values are added to ``epoch``.
 
     Args:
@@ -115,6 +122,8 @@ def decide(epoch: Epoch, parsed: Parsed, current: Current | None, sealed: Verdic
             other items or if there is no entry.
         sealed: The verdict that this process itself recorded earlier, under its own signed head. With it the
             signatures of a mutation are not verified again. Everything else is decided again.
+        verified: Facts (``formats.facts``) about signatures that were verified already. They save time and
+            change no verdict: a signature without a fact is verified here.
 
     Raises:
         DivergenceError: The queue does not begin with the config of this directory, so it belongs to another
@@ -126,7 +135,7 @@ def decide(epoch: Epoch, parsed: Parsed, current: Current | None, sealed: Verdic
         case Verdict():
             return parsed
         case Mutation():
-            return _decide_mutation(epoch, parsed, current, sealed)
+            return _decide_mutation(epoch, parsed, current, sealed, verified)
         case Marker():
             return _decide_marker(epoch, epoch.config.config, parsed)
         case SignedConfig():
@@ -181,7 +190,11 @@ def _decide_erasure(epoch: Epoch, config: Config, erasure: Erasure, current: Cur
 
 
 def _decide_mutation(
-    epoch: Epoch, mutation: Mutation, current: Current | None, sealed: Verdict | None
+    epoch: Epoch,
+    mutation: Mutation,
+    current: Current | None,
+    sealed: Verdict | None,
+    verified: Container[bytes],
 ) -> Verdict:
     entry = mutation.entry
     # Step 3: a duplicate of an entry from an earlier epoch fails.
@@ -196,7 +209,7 @@ def _decide_mutation(
         return Verdict.STALE
     # Step 5.
     if sealed is Verdict.UNAUTHORIZED or (
-        sealed is None and not is_authorized(mutation, current, epoch.standing.origin)
+        sealed is None and not is_authorized(mutation, current, epoch.standing.origin, verified)
     ):
         return Verdict.UNAUTHORIZED
     # Step 6: within an epoch, a repeated entry succeeds. Of two different entries, the first one wins.
@@ -208,25 +221,38 @@ def _decide_mutation(
     return Verdict.ACCEPTED
 
 
-def is_authorized(mutation: Mutation, current: Current | None, origin: str) -> bool:
+def is_authorized(
+    mutation: Mutation, current: Current | None, origin: str, verified: Container[bytes] = ()
+) -> bool:
     """Return whether the mutation is authorized: signed by a key of the new entry and by one of ``current``.
 
     If ``current`` is None, a key of the new entry is sufficient. Every signature must be valid and by a key
-    of one of the two entries; a single other signature makes the mutation unauthorized.
+    of one of the two entries; a single other signature makes the mutation unauthorized. Signatures with a
+    fact in ``verified`` are not verified again.
     """
     new_keys = mutation.entry.authorized_keys
     old_keys = current.entry.authorized_keys if current is not None else ()
-    message = signed_message("entry", origin, mutation.entry_bytes)
-    signers = {_signer(signature, (*new_keys, *old_keys), message) for signature in mutation.signatures}
+    keys = new_keys if old_keys in ((), new_keys) else tuple(dict.fromkeys((*new_keys, *old_keys)))
+    signers = {_signer(mutation, signature, keys, origin, verified) for signature in mutation.signatures}
     if None in signers:
         return False
     return not signers.isdisjoint(new_keys) and (current is None or not signers.isdisjoint(old_keys))
 
 
-def _signer(signature: Signature, keys: Sequence[PublicKey], message: bytes) -> PublicKey | None:
-    for key in dict.fromkeys(keys):
-        if key.id == signature.key_id and key.verifies(message, signature.value):
+def _signer(
+    mutation: Mutation,
+    signature: Signature,
+    keys: Sequence[PublicKey],
+    origin: str,
+    verified: Container[bytes],
+) -> PublicKey | None:
+    for key in keys:
+        if fact(key, signature, mutation.entry_hash, origin) in verified:
             return key
+        if key.id == signature.key_id:
+            message = signed_message("entry", origin, mutation.entry_bytes)
+            if key.verifies(message, signature.value):
+                return key
     return None
 
 

@@ -21,6 +21,7 @@ from kt_es.ledger.clock import SLACK, ClockReport, silence, spoken
 from kt_es.ledger.ledger import Ledger, check_pinned
 from kt_es.ledger.replay import Replay
 from kt_es.ledger.rows import Committed
+from kt_es.ledger.verifiers import Verifiers
 
 # Seconds for which a replay without a step still counts as at work, and so does a start.
 PATIENCE = SLACK / 1000
@@ -251,12 +252,13 @@ def audit(
             check.observe(record)
 
     before = ledger.committed
-    for epoch in Replay(log, names, ledger, observe).catch_up():
-        report.epochs += 1
-        report.clock.verified(before, ledger.committed, now())
-        before = ledger.committed
-        if progress is not None:
-            progress(epoch.head)
+    with Verifiers(ledger.committed.standing.origin) as verifiers:
+        for epoch in Replay(log, names, ledger, observe, verifiers=verifiers).catch_up():
+            report.epochs += 1
+            report.clock.verified(before, ledger.committed, now())
+            before = ledger.committed
+            if progress is not None:
+                progress(epoch.head)
     if before.epoch == 0:
         raise KtError(
             f"nothing was audited: the log has no stream {names.heads}, or the stream is empty; "

@@ -32,6 +32,7 @@ from kt_es.ledger.anchor import Anchor
 from kt_es.ledger.ledger import Ledger, check_pinned
 from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.replay import ReplayedEpoch
+from kt_es.ledger.verifiers import Verifiers
 from kt_es.process.outage import Backoff, Lasting, Outage, keep_trying
 from kt_es.process.signals import Worker
 from kt_es.server.batcher import Waiters
@@ -91,11 +92,12 @@ def follow(
         RollbackError, EquivocationError: The log does not hold the last head that was verified here.
     """
     backoff = Backoff()
+    verifiers = Verifiers(ledger.committed.standing.origin)
 
     def attempt() -> None:
         ledger.resume()
         with closing(connect()) as log:
-            replay = following(log, names, ledger, listener.on_record)
+            replay = following(log, names, ledger, listener.on_record, verifiers)
             for replayed in replay.jump():
                 listener.on_epoch(replayed)
             with closing(_heads(log, names, ledger, listener, stop, outage=outage)) as heads:
@@ -107,7 +109,8 @@ def follow(
                     listener.on_epoch(replayed)
 
     passing = (*ledger.passing, AccessDeniedError) if listener.bears_denials else ledger.passing
-    keep_trying(attempt, stop, outage, backoff, on_failure=listener.on_outage, passing=passing)
+    with verifiers:
+        keep_trying(attempt, stop, outage, backoff, on_failure=listener.on_outage, passing=passing)
 
 
 def _heads(

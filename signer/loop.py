@@ -26,7 +26,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
@@ -37,7 +37,9 @@ from kt_es.ledger.adoption import Adoption
 from kt_es.ledger.anchor import check_commit
 from kt_es.ledger.ledger import Ledger, check_pinned, last_head
 from kt_es.ledger.replay import Replay
+from kt_es.ledger.verifiers import Verifiers
 from signer.keys import KeyRing, Schedule
+from signer.limits import Effects, EpochLimits
 from signer.metrics import SignerMetrics, SignerProgress, last_published
 from signer.outages import Step
 from signer.patrol import Patrol, check_published
@@ -47,29 +49,6 @@ from signer.work import EpochWork
 READ_AHEAD = 64
 
 _LOG = structlog.get_logger("signer")
-
-
-@dataclass(frozen=True, slots=True)
-class EpochLimits:
-    """What bounds the loop. Times in seconds, sizes in bytes."""
-
-    batch_limit: int = 100_000  # items after which an epoch ends early
-    outbox: int = 768 * 1024  # records that are appended at once; the server takes 1 MiB
-    unacknowledged: int = 1_500  # deliveries after which the stream is read instead
-    patience: float = 0.25  # how long a marker may take to come back before the stream is read
-    watchdog: float = 10.0  # how long silence is believed
-    patrol: float = 1.0  # how often a little of what is published is read again
-    truncate: bool = False  # whether the queue is truncated behind the last head
-
-
-@dataclass(frozen=True, slots=True)
-class Effects:
-    """Everything the loop takes from outside, beside the log itself."""
-
-    connect: Callable[[], EventLog]  # a fresh client: the watchdog asks through its own
-    now: Callable[[], int]  # wall clock, ms
-    monotonic: Callable[[], float]  # seconds
-    nonce: Callable[[], bytes]  # 16 random bytes
 
 
 class Signer:
@@ -94,6 +73,7 @@ class Signer:
         effects: Effects,
         limits: Callable[[], EpochLimits],
         metrics: SignerMetrics | None = None,
+        verifiers: Verifiers | None = None,
     ) -> None:
         self._log = log
         self._names = names
@@ -102,6 +82,9 @@ class Signer:
         self._effects = effects
         self._limits = limits
         self._metrics = metrics or SignerMetrics(effects.now, effects.monotonic)
+        # Events are offered from their delivery on, or as they are read.
+        self._verifiers = verifiers or Verifiers.none()
+        self._verifiers.begin()
         self.step = Step.START
         self.done: Counter[Step] = Counter()
         # Before ``_begin_epoch``, which reads the stored head.
@@ -156,6 +139,10 @@ class Signer:
         self._last_marker_at = self._last_heard_at = self._effects.monotonic()
         return self._ledger.committed.epoch
 
+    def foresee(self, event: Event) -> None:
+        """Note that ``event`` will be delivered. Any thread may call this."""
+        self._verifiers.offer(event)
+
     def deliver(self, event: Event) -> None:
         """Process a delivered event: the next one, an old one, or one after a gap."""
         self._metrics.seen(event.revision)
@@ -197,7 +184,8 @@ class Signer:
     def _read(self, limit: int) -> int:
         """Process up to ``limit`` events of the stream; return how many there were."""
         count = 0
-        for event in self._log.read(self._names.queue, self._work.queue_next, limit):
+        events = self._log.read(self._names.queue, self._work.queue_next, limit)
+        for event in self._verifiers.ahead(events):
             self._process(event)
             count += 1
         return count
@@ -223,7 +211,15 @@ class Signer:
 
     def _begin_epoch(self) -> None:
         outbox, clock = self._limits().outbox, self._effects.monotonic
-        self._work = EpochWork(self._log, self._names, self._ledger, self._keys, outbox, monotonic=clock)
+        self._work = EpochWork(
+            self._log,
+            self._names,
+            self._ledger,
+            self._keys,
+            outbox,
+            verifiers=self._verifiers,
+            monotonic=clock,
+        )
         self._marker: NewEvent | None = None
         config, epoch = self._work.config, self._ledger.committed.epoch
         self._new_config = (
@@ -242,7 +238,7 @@ class Signer:
             items=self._work.size,
             entries=head.map_size,
             seconds=round(self._effects.monotonic() - started, 3),
-            verdicts=dict(self._work.verdicts),
+            verdicts=self._work.verdicts,
         )
         self._last_marker_at = self._effects.monotonic()
         self._metrics.sealed(head.queue_next)

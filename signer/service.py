@@ -19,12 +19,14 @@ from kt_es.eventstore.streams import Event, EventLog, GroupSubscription, StreamN
 from kt_es.formats.entries import PublicKey
 from kt_es.ledger.convicting import keeping_evidence
 from kt_es.ledger.stores import Sharing, opened_ledger
+from kt_es.ledger.verifiers import Verifiers
 from kt_es.process.clock import wall_clock
 from kt_es.process.exposition import exposed
 from kt_es.process.outage import Backoff, Outage, keep_trying, kind_of
 from kt_es.process.signals import Reload, Reloaded, Worker, differing, reloading
 from signer.keys import KeyRing
-from signer.loop import Effects, EpochLimits, Signer
+from signer.limits import Effects, EpochLimits
+from signer.loop import Signer
 from signer.metrics import SignerMetrics
 from signer.outages import LoopOutages, Step
 
@@ -89,7 +91,7 @@ def _run(log: EventLog, signer: Signer, queue: str, stop: threading.Event, outag
     group = _join_when_free(log, signer, queue, stop, outages)
     if group is None:
         return
-    with inbox_of(group) as inbox:
+    with inbox_of(group, signer.foresee) as inbox:
         outages.became("active", epoch=signer.join(group))
         while not stop.is_set():
             with suppress(Empty):
@@ -150,9 +152,12 @@ def _weight(item: Event | KtError) -> int:
 
 
 @contextmanager
-def inbox_of(group: GroupSubscription) -> Iterator[Queue[Event | KtError]]:
+def inbox_of(
+    group: GroupSubscription, foresee: Callable[[Event], None] = lambda _: None
+) -> Iterator[Queue[Event | KtError]]:
     """Yield a bounded queue of the deliveries of ``group``, filled by a thread. Its error comes last.
 
+    The thread calls ``foresee`` with each delivery before it waits for room in the queue.
     The queue's own lock guards it: the thread ``signer-inbox`` puts, the signer's thread gets.
     """
     inbox = _Inbox(INBOX_BYTES)
@@ -165,6 +170,7 @@ def inbox_of(group: GroupSubscription) -> Iterator[Queue[Event | KtError]]:
 
     def receive(stop: threading.Event) -> None:
         for event in group:
+            foresee(event)
             put(event)
             if stop.is_set():
                 return
@@ -239,6 +245,7 @@ def serve(
         metrics.waits()
         metrics.disk_full.set_function(lambda: ledger.store.is_full)
         stack.enter_context(keeping_evidence(settings.data))
+        verifiers = stack.enter_context(Verifiers(settings.origin))
 
         def signer(log: EventLog) -> Signer:
             # Before it joins the group: after a failure a standby on another disk may join instead.
@@ -251,6 +258,7 @@ def serve(
                 effects=effects,
                 limits=lambda: reload.current.limits,
                 metrics=metrics,
+                verifiers=verifiers,
             )
 
         stack.enter_context(reloading(reload))

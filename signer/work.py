@@ -32,11 +32,12 @@ from kt_es.formats.heads import (
     mutations_origin,
     sign_checkpoint,
 )
-from kt_es.formats.queue import RECORDS, RecordPacker, items_of
+from kt_es.formats.queue import RECORDS, RecordPacker, Verdict, items_of
 from kt_es.ledger.anchor import Anchor, contradiction
 from kt_es.ledger.fold import EpochFold
 from kt_es.ledger.ledger import Ledger, config_chain
 from kt_es.ledger.rows import Committed
+from kt_es.ledger.verifiers import Verifiers
 from signer.keys import KeyRing
 
 
@@ -119,12 +120,14 @@ class EpochWork:
         keys: KeyRing,
         outbox: int,
         *,
+        verifiers: Verifiers | None = None,
         monotonic: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._log = log
         self._names = names
         self._keys = keys
         self._outbox_limit = outbox
+        self._verifiers = verifiers or Verifiers.none()
         self._monotonic = monotonic
         self._begun_at: float | None = None
         self._base = ledger.committed
@@ -135,12 +138,17 @@ class EpochWork:
         self._outbox: list[NewEvent] = []
         self._outbox_size = 0
         self.queue_next = self._base.queue_next
-        self.verdicts: Counter[str] = Counter()
+        self._verdicts: Counter[Verdict] = Counter()
         self.phases: dict[str, float] = {}  # seconds
 
     @property
     def size(self) -> int:
         return self._fold.size
+
+    @property
+    def verdicts(self) -> dict[str, int]:
+        """How often each verdict was given, by its label."""
+        return {verdict.label: count for verdict, count in self._verdicts.items()}
 
     @property
     def is_closed(self) -> bool:
@@ -159,11 +167,13 @@ class EpochWork:
             raise UnavailableError(f"{self._names.queue}: revision {self.queue_next} cannot be read")
         if self._begun_at is None:
             self._begun_at = self._monotonic()
-        for record, data in self._fold.take(items_of(event.revision, event.type, event.data)):
+        verified = self._verifiers.verified(event.revision)
+        items = items_of(event.revision, event.type, event.data)
+        for record, data in self._fold.take(items, verified=verified):
             for packed in self._packer.add(data, closes_epoch=record.closes_epoch):
                 self._outbox.append(content_event(self._names.mutations, RECORDS, packed))
                 self._outbox_size += len(packed)
-            self.verdicts[record.verdict.label] += 1
+            self._verdicts[record.verdict] += 1
         self.queue_next = event.revision + 1
         if self._outbox_size >= self._outbox_limit:
             self._publish_records()

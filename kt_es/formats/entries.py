@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from kt_es.crypto import signatures
 from kt_es.crypto.hashes import sha256
@@ -20,6 +21,7 @@ from kt_es.formats.codec import (
     take_text,
     take_uint,
 )
+from kt_es.formats.usual import usual_mutation
 
 KEY_ID_LENGTH = 8
 HASH_LENGTH = 32
@@ -37,6 +39,13 @@ OPENING_ERASED = "OpeningErased"
 PROFILE_TYPES = ("openpgp", "ssh", "age", "x25519", "pem", "raw")
 
 
+# What precedes the raw bytes of a key in its encoding, by algorithm and length.
+_KEY_HEADERS: Final = {
+    (algorithm, size): encode([algorithm, bytes(size)])[:-size]
+    for algorithm, size in signatures.PUBLIC_KEY_SIZES.items()
+}
+
+
 @dataclass(frozen=True, slots=True)
 class PublicKey:
     """``[algorithm, raw bytes]``."""
@@ -50,7 +59,9 @@ class PublicKey:
 
         The id is computed on each access, because a replay decodes more keys than it needs ids.
         """
-        return sha256(encode([self.algorithm, self.raw]))[:KEY_ID_LENGTH]
+        header = _KEY_HEADERS.get((self.algorithm, len(self.raw)))
+        encoded = encode([self.algorithm, self.raw]) if header is None else header + self.raw
+        return sha256(encoded)[:KEY_ID_LENGTH]
 
     def fields(self) -> Value:
         return [self.algorithm, self.raw]
@@ -165,13 +176,22 @@ class Mutation:
 
     @classmethod
     def decode(cls, data: bytes) -> Mutation:
-        entry_bytes, signatures = decode_array(data, "mutation", 2, most=MAX_MUTATION)
+        usual = usual_mutation(data)
+        if usual is not None:
+            entry_bytes, index, version, commitment, key, previous, key_id, signature = usual
+            entry = Entry(index, version, commitment, (PublicKey(signatures.ED25519, key),), previous)
+            return cls(entry, entry_bytes, sha256(entry_bytes), (Signature(key_id, signature),))
+        return cls._decode(data)
+
+    @classmethod
+    def _decode(cls, data: bytes) -> Mutation:
+        entry_bytes, taken = decode_array(data, "mutation", 2, most=MAX_MUTATION)
         entry_bytes = take_bytes(entry_bytes, "mutation entry", 1, MAX_MUTATION)
         return cls(
             Entry.decode(entry_bytes),
             entry_bytes,
             sha256(entry_bytes),
-            take_signatures(signatures, "mutation signature"),
+            take_signatures(taken, "mutation signature"),
         )
 
     @classmethod

@@ -24,6 +24,7 @@ from kt_es.formats.codec import (
     take_uint,
 )
 from kt_es.formats.entries import HASH_LENGTH, MAX_MUTATION, PublicKey
+from kt_es.formats.usual import usual_record
 
 MUTATIONS = "Mutations"
 EPOCH_MARKER = "EpochMarker"
@@ -199,7 +200,8 @@ class Record:
 
     @classmethod
     def decode(cls, data: bytes) -> Record:
-        fields = decode_array(data, "record", 6, most=MAX_RECORD)
+        usual = usual_record(data) if len(data) <= MAX_ITEM else None
+        fields = decode_array(data, "record", 6, most=MAX_RECORD) if usual is None else usual
         sequence, revision, position, kind, verdict, content = fields
         try:
             known_kind = ItemKind(take_uint(kind, "record kind"))

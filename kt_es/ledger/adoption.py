@@ -26,6 +26,7 @@ from kt_es.ledger.rows import Committed
 from kt_es.ledger.shared_store import LOCAL, SharedStore
 from kt_es.ledger.shared_tables import SharedStateTable
 from kt_es.ledger.store import Change
+from kt_es.ledger.verifiers import Verifiers
 from kt_es.merkle.log import LogState
 
 LEVELS = 3
@@ -252,7 +253,13 @@ def _decoded(event: Event) -> tuple[HeadEvent, SignedMapHead]:
 
 
 def following(
-    log: EventLog, names: StreamNames, ledger: Ledger, observe: Callable[[Record], None] | None = None
+    log: EventLog,
+    names: StreamNames,
+    ledger: Ledger,
+    observe: Callable[[Record], None] | None = None,
+    verifiers: Verifiers | None = None,
 ) -> Replay | Adoption:
     """Return the follower of the logs into ``ledger``: a replay, or an adoption if the store is shared."""
-    return (Adoption if ledger.store.is_shared else Replay)(log, names, ledger, observe)
+    if ledger.store.is_shared:
+        return Adoption(log, names, ledger, observe)
+    return Replay(log, names, ledger, observe, verifiers=verifiers)

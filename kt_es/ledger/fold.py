@@ -5,7 +5,7 @@ The signer feeds it from the queue, every other follower from the log of mutatio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 
 from kt_es import epochs
@@ -16,10 +16,11 @@ from kt_es.formats.entries import Mutation
 from kt_es.formats.erasures import Erasure
 from kt_es.formats.heads import HeadEvent, MapHead
 from kt_es.formats.queue import Item, Marker, Record, Verdict
+from kt_es.ledger.accepted import AcceptedEntries
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.store import Change
-from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG, EntryTable, StoredEntry, Tables
+from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG, StoredEntry, Tables
 from kt_es.merkle.log import NodeId, Nodes
 from kt_es.merkle.map import LeafRef
 
@@ -41,7 +42,7 @@ class EpochFold:
         self._base = ledger.committed
         # A shared store may have entries of an aborted epoch with the same number, so it is not asked.
         entries = None if ledger.store.is_shared else self._tables.entries
-        self._accepted = _Accepted(entries, self._base.epoch + 1)
+        self._accepted = AcceptedEntries(entries, self._base.epoch + 1)
         self.epoch = Epoch.after(self._base.standing, self._accepted)
         self._root = self._base.root
         self._log = self._base.log
@@ -73,12 +74,19 @@ class EpochFold:
         return self.epoch.closed_by
 
     def take(
-        self, items: Sequence[Item], sealed: Sequence[Verdict] | None = None
+        self,
+        items: Sequence[Item],
+        sealed: Sequence[Verdict] | None = None,
+        verified: Container[bytes] = (),
+        known: Sequence[tuple[Record, bytes]] | None = None,
     ) -> list[tuple[Record, bytes]]:
         """Decide the items of one queue event, and return their records with the bytes of each.
 
         Args:
             sealed: Verdicts that the reader's own head seals, one for each item: see ``epochs.decide``.
+            verified: Facts about signatures of the items: see ``epochs.decide``.
+            known: Decoded records of the items, with the bytes of each. A record that comes out the same is
+                not encoded again.
         """
         if not self._is_clear:
             self._tables.ahead.undo(self._base.epoch)
@@ -93,13 +101,12 @@ class EpochFold:
                 held = current.get(thing.entry.index)
             elif isinstance(thing, Erasure):
                 held = current.get(thing.index)
-            verdict = epochs.decide(self.epoch, thing, held, None if sealed is None else sealed[at])
-            record = Record(sequence, item, verdict)
+            verdict = epochs.decide(self.epoch, thing, held, None if sealed is None else sealed[at], verified)
+            record, encoded = _record(sequence, item, verdict, None if known is None else known[at])
             if verdict is Verdict.ACCEPTED and isinstance(thing, Mutation):
                 self._stage(thing, record)
             elif verdict is Verdict.CONFIG and isinstance(item.content, bytes):
                 self._puts.append(self._tables.configs.put(self.epoch.number, sequence, item.content))
-            encoded = record.encode()
             if verdict is Verdict.ERASED and isinstance(thing, Erasure):
                 self._puts.append(self._tables.erasures.put(thing, self.epoch.number, sequence, encoded))
                 self._ledger.has_erasures = True
@@ -234,6 +241,15 @@ class EpochFold:
         return committed
 
 
+def _record(
+    sequence: int, item: Item, verdict: Verdict, known: tuple[Record, bytes] | None
+) -> tuple[Record, bytes]:
+    if known is not None and known[0].verdict is verdict and known[0].sequence == sequence:
+        return known
+    record = Record(sequence, item, verdict)
+    return record, record.encode()
+
+
 def _end(node: NodeId) -> int:
     """Return the number of the first leaf behind a node."""
     return (node.offset + 1) << node.level
@@ -261,40 +277,3 @@ def _parts(staged: list[tuple[bytes, bytes]], size: int) -> Iterator[list[tuple[
             start = at
     if staged:
         yield staged[start:]
-
-
-class _Accepted:
-    """What the epoch has accepted, index to entry hash: the last slice in memory, the rest in the store.
-
-    The store has no entry of the epoch before this run has written a slice, so it is not read until then.
-    Without a table all hashes stay in memory, about 200 bytes for each entry.
-    """
-
-    def __init__(self, entries: EntryTable | None, epoch: int) -> None:
-        self._entries = entries
-        self._epoch = epoch
-        self._recent: dict[bytes, bytes] = {}
-        self._stored: dict[bytes, StoredEntry | None] = {}
-        self._is_flushed = False
-
-    def flushed(self) -> None:
-        """Note that the store has everything that was accepted so far."""
-        if self._entries is not None:
-            self._is_flushed = True
-            self._recent = {}
-
-    def expect(self, indices: Sequence[bytes]) -> None:
-        """Read the hashes at ``indices`` from the store in one call, for later calls of ``get``."""
-        if self._is_flushed and self._entries is not None:
-            stored = self._entries.get_many([LeafRef(index, b"", self._epoch) for index in indices])
-            self._stored = dict(zip(indices, stored, strict=True))
-
-    def get(self, index: bytes, /) -> bytes | None:
-        recent = self._recent.get(index)
-        if recent is not None:
-            return recent
-        stored = self._stored.get(index)
-        return None if stored is None else stored.mutation().entry_hash
-
-    def __setitem__(self, index: bytes, entry_hash: bytes, /) -> None:
-        self._recent[index] = entry_hash

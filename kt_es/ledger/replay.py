@@ -8,7 +8,7 @@ names the record or head.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 
 from kt_es.crypto.hashes import log_leaf_hash
@@ -22,6 +22,7 @@ from kt_es.ledger.fold import EpochFold
 from kt_es.ledger.head_events import check_signatures, sealed
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rows import Committed
+from kt_es.ledger.verifiers import Verifiers
 
 
 def _regrouped(revision: int) -> DivergenceError:
@@ -47,6 +48,7 @@ class Replay:
         observe: Callable[[Record], None] | None = None,
         *,
         verify_signatures: bool = True,
+        verifiers: Verifiers | None = None,
     ) -> None:
         """Begin at the committed epoch of ``ledger``.
 
@@ -54,6 +56,7 @@ class Replay:
             observe: Called with each record after it was verified, before its epoch is committed.
             verify_signatures: Verify the signatures of mutations. A signer that replays what it decided and
                 signed itself trusts the verdicts instead, which its head seals.
+            verifiers: Verify signatures ahead; None for one after the other.
 
         Raises:
             DivergenceError: The ledger is not one whole signed epoch (``check_commit``).
@@ -61,7 +64,9 @@ class Replay:
         check_commit(ledger)
         self._log = log
         self._names = names
-        self._records = RecordReader(log, names.mutations)
+        self._verifiers = verifiers if verifiers is not None and verify_signatures else Verifiers.none()
+        self._verifiers.begin()
+        self._records = RecordReader(log, names.mutations, self._verifiers.ahead)
         self._observe = observe
         self._verify_signatures = verify_signatures
         self.ledger = ledger
@@ -140,7 +145,11 @@ class Replay:
             records = decoded_records(event, fold.sequence)
             # The first record of the next event closes an event that is full.
             read.append((revision, event.data))
-            for packed in replay_records(fold, records, order, packer, verify_signatures=verify):
+            verified = self._verifiers.verified(revision)
+            replayed = replay_records(
+                fold, records, order, packer, verify_signatures=verify, verified=verified
+            )
+            for packed in replayed:
                 number, data = read.popleft()
                 if packed != data:
                     raise _regrouped(number)
@@ -161,9 +170,12 @@ class Replay:
 class RecordReader:
     """Reads events of one stream by ascending revision. One read brings the events of many epochs."""
 
-    def __init__(self, log: EventLog, stream: str) -> None:
+    def __init__(
+        self, log: EventLog, stream: str, ahead: Callable[[Iterator[Event]], Iterator[Event]] = iter
+    ) -> None:
         self._log = log
         self._stream = stream
+        self._ahead = ahead
         self._events: Iterator[Event] = iter(())
         self._next = 0
 
@@ -172,7 +184,7 @@ class RecordReader:
         event = next(self._events, None) if revision == self._next else None
         if event is None:
             # The stream may have grown since the page was read.
-            self._events = self._log.read(self._stream, revision)
+            self._events = self._ahead(self._log.read(self._stream, revision))
             event = next(self._events, None)
         self._next = revision + 1
         return event
@@ -233,6 +245,7 @@ def replay_records(
     packer: RecordPacker,
     *,
     verify_signatures: bool = True,
+    verified: Container[bytes] = (),
 ) -> list[bytes]:
     """Decide the items of ``records`` again, compare them, and return the record events that they close.
 
@@ -242,12 +255,13 @@ def replay_records(
         order: Checks the order of the queue's items over the calls for one epoch.
         packer: Packs the records of the epoch into events, over the calls.
         verify_signatures: Verify the signatures of mutations; otherwise the recorded verdicts are trusted.
+        verified: Facts about signatures of the records: see ``epochs.decide``.
     """
     sealed = None if verify_signatures else [record.verdict for record, _ in records]
     for record, _ in records:
         order.check(record.sequence, record.item)
     try:
-        decided = fold.take([record.item for record, _ in records], sealed)
+        decided = fold.take([record.item for record, _ in records], sealed, verified, records)
     except MalformedError as error:
         raise DivergenceError(f"records from {records[0][0].sequence} on: {error}") from None
     packed: list[bytes] = []

@@ -26,7 +26,8 @@ from kt_es.ledger.shared_store import LOCAL, SHARED, SharedStore
 from kt_es.ledger.store import Change, Store
 from kt_es.ledger.tables import FAMILIES, MUTATIONS_LOG
 from signer.keys import KeyRing
-from signer.loop import Effects, EpochLimits, Signer
+from signer.limits import Effects, EpochLimits
+from signer.loop import Signer
 from tests.builders import ORIGIN, SIGNER, SIGNER_KEY, START, seed
 from tests.reference.memory_log import MemoryLog
 from tests.reference.signing import NAMES, new_log

@@ -21,7 +21,8 @@ from kt_es.ledger.replay import Replay
 from kt_es.ledger.tables import FAMILIES
 from kt_es.process.outage import Outage
 from signer.keys import KeyRing
-from signer.loop import Effects, EpochLimits, Signer
+from signer.limits import Effects, EpochLimits
+from signer.loop import Signer
 from signer.metrics import SignerMetrics
 from signer.service import run_forever
 from tests.builders import ORIGIN, SIGNER, SIGNER_KEY, START, config, seed, signed_config

@@ -12,7 +12,8 @@ from kt_es.errors import UnavailableError
 from kt_es.eventstore.streams import ANY, Event, content_event
 from kt_es.formats.queue import MUTATIONS
 from signer.keys import KeyRing
-from signer.loop import Effects, EpochLimits, Signer
+from signer.limits import Effects, EpochLimits
+from signer.loop import Signer
 from tests.builders import SIGNER, START, mutation, seed
 from tests.reference.memory_log import MemoryLog
 from tests.reference.signing import NAMES, check_logs, heads, new_ledger, new_log, submit, verdicts

@@ -19,7 +19,8 @@ from kt_es.process.outage import Outage
 from kt_es.process.signals import Reload
 from signer import service
 from signer.keys import KeyRing
-from signer.loop import EpochLimits, Signer
+from signer.limits import EpochLimits
+from signer.loop import Signer
 from signer.metrics import WAITS, SignerMetrics
 from signer.service import SignerSettings, _changed_limits, run_forever, serve
 from tests import builders as b

@@ -17,7 +17,7 @@ from kt_es.process.clock import switch_threads_soon
 from kt_es.server.limits import ClientLimits
 from projections.monitor import MonitorSettings
 from projections.monitor import serve as serve_monitor
-from signer.loop import EpochLimits
+from signer.limits import EpochLimits
 from signer.service import SignerSettings
 from signer.service import serve as serve_signer
 

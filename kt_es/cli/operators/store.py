@@ -20,6 +20,7 @@ from kt_es.ledger.retention import NEW_KEYSPACE, prune
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.stores import open_store
 from kt_es.ledger.tables import FAMILIES
+from kt_es.ledger.verifiers import Verifiers
 from projections.fsck.directory import FsckReport
 from projections.fsck.examination import check_directory, check_shared
 
@@ -96,8 +97,9 @@ def rebuild_command(context: click.Context, log: str | None, patience: float) ->
         ledger = Ledger(store, settings.origin, settings.pinned, cache_bytes=sharing.cache)
         _refuse_pruned(ledger)
         try:
-            for epoch in Replay(opened, settings.names, ledger).catch_up():
-                output.progress_of("epochs written", epoch.head.epoch)
+            with Verifiers(settings.origin) as verifiers:
+                for epoch in Replay(opened, settings.names, ledger, verifiers=verifiers).catch_up():
+                    output.progress_of("epochs written", epoch.head.epoch)
         finally:
             output.progress()
         check_pinned(ledger)
