@@ -100,9 +100,10 @@ class Verifiers:
 
     @property
     def pids(self) -> list[int]:
-        """The processes that run."""
+        """The processes that are ready to verify."""
         with self._lock:
-            return [one.process.pid for one in self._processes]
+            self._exchange()
+            return [one.process.pid for one in self._processes if one.is_ready]
 
     def close(self) -> None:
         """End the processes. Later events have no facts."""

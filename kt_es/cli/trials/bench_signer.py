@@ -22,6 +22,7 @@ from kt_es.cli.shared import make_store, required_sharing
 from kt_es.cli.supervisor import Child, Supervisor
 from kt_es.cli.trials.bench_node import until_answered
 from kt_es.cli.trials.bench_report import Row, resident_memory
+from kt_es.cli.trials.limits import Ed25519Limit
 from kt_es.config import FILE_NAME, Settings, load_settings
 from kt_es.crypto.hashes import sha256
 from kt_es.crypto.signatures import ED25519, PrivateKey
@@ -50,11 +51,16 @@ def bench_signer(
     """Measure ``runs`` of ``mutations`` new entries each, on one growing map.
 
     The time begins with the first append and ends with the head that has all entries. Signing is not in it.
+    Before each run, all processors verify signatures and do nothing else, which is the limit of any signer.
     """
-    with closing(BenchDirectory(directory, min_interval=1.0, deadline=300.0, shared=shared)) as bench:
-        rates, latencies = [], []
+    with (
+        closing(BenchDirectory(directory, min_interval=1.0, deadline=300.0, shared=shared)) as bench,
+        closing(Ed25519Limit()) as alone,
+    ):
+        rates, latencies, limits = [], [], []
         for run in range(runs):
             events = bench.sign(run, mutations)
+            limits.append(alone.measure())
             started = time.perf_counter()
             bench.submit(events)
             last = bench.wait_for_entries(bench.first.map_size + (run + 1) * mutations)
@@ -68,6 +74,10 @@ def bench_signer(
     return [
         Row.of("mutations, queue to head", "mutations/s", rates, SHARED_LIMIT if shared else LIMIT),
         Row.of("per mutation", "µs", latencies),
+        Row.of("Ed25519 alone, all processors", "signatures/s", limits),
+        Row.of(
+            "share of that limit", "%", [100 * rate / most for rate, most in zip(rates, limits, strict=True)]
+        ),
         Row.of("peak memory of the signer", "MB", [peak]),
     ]
 
