@@ -42,8 +42,7 @@ GRACE = 5.0  # seconds
 _LOG = structlog.get_logger("projections.follower")
 
 
-def _ignore(*_: object) -> None:
-    return
+def _ignore(*_: object) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,6 @@ def follow(
         RollbackError, EquivocationError: The log does not hold the last head that was verified here.
     """
     backoff = Backoff()
-    verifiers = Verifiers(ledger.committed.standing.origin)
 
     def attempt() -> None:
         ledger.resume()
@@ -109,7 +107,7 @@ def follow(
                     listener.on_epoch(replayed)
 
     passing = (*ledger.passing, AccessDeniedError) if listener.bears_denials else ledger.passing
-    with verifiers:
+    with Verifiers(ledger.committed.standing.origin) as verifiers:
         keep_trying(attempt, stop, outage, backoff, on_failure=listener.on_outage, passing=passing)
 
 
