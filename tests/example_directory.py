@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.epochs import Current, Epoch, Standing, close, decide, parse
+from kt_es.formats.batches import BatchAnswer, LabelAnswer
 from kt_es.formats.entries import (
     Mutation,
 )
@@ -35,6 +36,7 @@ from kt_es.formats.ranges import RangeAnswer, RangeEpoch
 from kt_es.ledger.rows import Committed
 from kt_es.merkle.log import LogState
 from kt_es.merkle.map import Root
+from kt_es.merkle.multiproof import combine
 from tests.builders import (
     ORIGIN,
     SIGNER,
@@ -165,6 +167,16 @@ class Story:
             erased,
         )
 
+    def batch(self, users: Sequence[str], erased: dict[str, ErasureProof]) -> BatchAnswer:
+        """The answer to a batch lookup of ``users`` in the last epoch."""
+        answers = [self.answer(user, erased=erased.get(user)) for user in users]
+        proof = combine([(index(user), one.map_proof) for user, one in zip(users, answers, strict=True)])
+        parts = [LabelAnswer(one.vrf_proof, one.mutation, one.opening, one.erasure) for one in answers]
+        first = answers[0]
+        return BatchAnswer(
+            first.heads_checkpoint, first.smh_bytes, first.heads_inclusion, proof, tuple(parts)
+        )
+
     def erasure_proof(self, sequence: int) -> ErasureProof:
         """The proof of the erasure at ``sequence``, which the last epoch decided."""
         hashes = [log_leaf_hash(record) for record in self.records]
@@ -233,6 +245,16 @@ def evidence_of_entries() -> Evidence:
     )
     configs = (signed_config(),)
     return Evidence(EvidenceKind.ENTRIES, ORIGIN, configs, statements, index("alice"), entries)
+
+
+def example_batch() -> BatchAnswer:
+    """Carol, who is absent, and Alice in the second epoch. Both paths end at Alice's leaf."""
+    return STORY.batch(["carol", "alice"], {})
+
+
+def example_batch_erased() -> BatchAnswer:
+    """Carol, whose path ends at Alice's leaf, and Bob, whose profile was erased, in the third epoch."""
+    return LONGER_STORY.batch(["carol", "bob"], {"bob": LONGER_STORY.erasure_proof(ERASED_SEQUENCE)})
 
 
 def example_range() -> RangeAnswer:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kt_es.epochs import decode_standing, encode_standing
+from kt_es.formats.batches import BatchAnswer
 from kt_es.formats.codec import decode, encode
 from kt_es.formats.configs import Config, SignedConfig
 from kt_es.formats.entries import (
@@ -43,6 +44,7 @@ from kt_es.formats.queue import (
 from kt_es.formats.ranges import RangeAnswer
 from kt_es.formats.snapshots import SnapshotHeader, SnapshotRow, decode_rows, encode_rows
 from kt_es.ledger.rows import Committed
+from kt_es.merkle.verify import MapProof
 from tests.builders import (
     ORIGIN,
     SIGNER_KEY,
@@ -67,6 +69,8 @@ from tests.example_directory import (
     STORY,
     evidence_of_entries,
     evidence_of_heads,
+    example_batch,
+    example_batch_erased,
     example_range,
 )
 
@@ -117,6 +121,14 @@ def _range_again(data: bytes) -> bytes:
     answer = RangeAnswer.decode(data)
     for epoch in answer.epochs:
         _smh_again(epoch.smh_bytes)
+    return answer.encode()
+
+
+def _batch_again(data: bytes) -> bytes:
+    answer = BatchAnswer.decode(data)
+    _smh_again(answer.smh_bytes)
+    for at in range(len(answer.answers)):
+        _answer_again(answer.lookup(at, MapProof((), None)).encode())
     return answer.encode()
 
 
@@ -217,6 +229,8 @@ def _examples() -> dict[str, Example]:
             LONGER_STORY.answer("bob", erased=LONGER_STORY.erasure_proof(ERASED_SEQUENCE))
         ),
         "answer-absent": _answer_example(STORY.answer("carol")),
+        "batch-answer": Example("batch-answer", example_batch().encode(), _batch_again),
+        "batch-answer-erased": Example("batch-answer", example_batch_erased().encode(), _batch_again),
         "range-answer": Example("range-answer", example_range().encode(), _range_again),
         "evidence-heads": Example("evidence", evidence_of_heads().encode(), _evidence_again),
         "evidence-entries": Example("evidence", evidence_of_entries().encode(), _evidence_again),

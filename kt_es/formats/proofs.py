@@ -61,8 +61,7 @@ class ErasureProof:
         return [self.record_bytes, self.inclusion, self.smh_bytes, self.heads_inclusion]
 
     @classmethod
-    def take(cls, value: Value) -> ErasureProof:
-        what = "lookup answer erasure"
+    def take(cls, value: Value, what: str) -> ErasureProof:
         record, inclusion, smh, heads = take_array(value, what, 4)
         proof = cls(
             take_bytes(record, f"{what} record", 1, MAX_RECORD),
@@ -96,35 +95,50 @@ class LookupAnswer:
 
     def encode(self) -> bytes:
         map_proof = map_proof_fields(self.map_proof, self.mutation is not None)
-        mutation = None if self.mutation is None else self.mutation.encode()
         fields: list[Value] = [self.heads_checkpoint, self.smh_bytes, self.heads_inclusion, self.vrf_proof]
-        fields += [map_proof, mutation, self.opening]
-        # The eighth field is omitted if it would be None, so most answers have seven fields.
-        return encode(fields if self.erasure is None else [*fields, self.erasure.fields()])
+        mutation = None if self.mutation is None else self.mutation.encode()
+        return encode([*fields, map_proof, *held_fields(mutation, self.opening, self.erasure)])
 
     @classmethod
     def decode(cls, data: bytes) -> LookupAnswer:
         fields = take_array(decode(data, "lookup answer"), "lookup answer", 7, 8)
-        checkpoint, smh, inclusion, vrf, proof, mutation, opening = fields[:7]
-        erasure = ErasureProof.take(fields[7]) if len(fields) == 8 else None
-        taken = None
-        if mutation is not None:
-            taken = Mutation.decode(take_bytes(mutation, "lookup answer mutation", 1, MAX_MUTATION))
-        own = None if taken is None else (taken.entry.index, taken.entry_hash)
-        if opening is not None and taken is None:
-            raise MalformedError("lookup answer opening", "opens an absent entry")
-        if erasure is not None and (taken is None or opening is not None):
-            raise MalformedError("lookup answer erasure", "stands beside no entry or beside an opening")
+        checkpoint, smh, inclusion, vrf, proof = fields[:5]
+        mutation, opening, erasure = take_held(fields[5:], "lookup answer")
+        own = None if mutation is None else (mutation.entry.index, mutation.entry_hash)
         return cls(
             take_text(checkpoint, "lookup answer checkpoint", 1, MAX_CHECKPOINT),
             take_bytes(smh, "lookup answer smh", 1, MAX_SMH),
             take_hashes(inclusion, "lookup answer heads inclusion"),
             take_bytes(vrf, "lookup answer vrf proof", VRF_PROOF_LENGTH),
             take_map_proof(proof, own, "lookup answer map proof"),
-            taken,
-            None if opening is None else take_bytes(opening, "lookup answer opening", OPENING_LENGTH),
+            mutation,
+            opening,
             erasure,
         )
+
+
+def held_fields(mutation: bytes | None, opening: bytes | None, erasure: ErasureProof | None) -> list[Value]:
+    """Return the fields of an answer that ``take_held`` reads."""
+    fields: list[Value] = [mutation, opening]
+    # The third field is omitted if it would be None, so most answers have two.
+    return fields if erasure is None else [*fields, erasure.fields()]
+
+
+def take_held(
+    values: Sequence[Value], what: str
+) -> tuple[Mutation | None, bytes | None, ErasureProof | None]:
+    """Return the mutation, the opening and the erasure in ``values``, two or three fields of an answer."""
+    mutation, opening = values[:2]
+    erasure = ErasureProof.take(values[2], f"{what} erasure") if len(values) == 3 else None
+    taken = None
+    if mutation is not None:
+        taken = Mutation.decode(take_bytes(mutation, f"{what} mutation", 1, MAX_MUTATION))
+    if opening is not None and taken is None:
+        raise MalformedError(f"{what} opening", "opens an absent entry")
+    if erasure is not None and (taken is None or opening is not None):
+        raise MalformedError(f"{what} erasure", "stands beside no entry or beside an opening")
+    opened = None if opening is None else take_bytes(opening, f"{what} opening", OPENING_LENGTH)
+    return taken, opened, erasure
 
 
 def take_hashes(value: Value, what: str) -> tuple[bytes, ...]:
@@ -140,19 +154,30 @@ def take_map_proof(value: Value, own: Leaf | None, what: str) -> MapProof:
     omits ``own``, because it follows from the entry in the answer.
     """
     siblings, other = take_array(value, what, 2)
-    taken = tuple(
-        None if item is None else take_bytes(item, f"{what} sibling", HASH_LENGTH)
-        for item in take_array(siblings, f"{what} siblings", 0, MAX_SIBLINGS)
-    )
+    taken = take_siblings(siblings, what, MAX_SIBLINGS)
     if own is not None:
         if other is not None:
             raise MalformedError(what, "names another leaf beside the entry's own")
         return MapProof(taken, own)
     if other is None:
         return MapProof(taken, None)
-    index, entry_hash = take_array(other, f"{what} leaf", 2)
-    leaf_index = take_bytes(index, f"{what} leaf index", INDEX_LENGTH)
-    return MapProof(taken, (leaf_index, take_bytes(entry_hash, f"{what} leaf entry hash", HASH_LENGTH)))
+    return MapProof(taken, take_leaf(other, f"{what} leaf"))
+
+
+def take_siblings(value: Value, what: str, most: int) -> tuple[bytes | None, ...]:
+    """Return ``value`` as the siblings of a map proof, at most ``most``."""
+    return tuple(
+        None if item is None else take_bytes(item, f"{what} sibling", HASH_LENGTH)
+        for item in take_array(value, f"{what} siblings", 0, most)
+    )
+
+
+def take_leaf(value: Value, what: str) -> Leaf:
+    """Return ``value``, which is ``[index, entry hash]``, as a leaf of the map."""
+    index, entry_hash = take_array(value, what, 2)
+    return take_bytes(index, f"{what} index", INDEX_LENGTH), take_bytes(
+        entry_hash, f"{what} entry hash", HASH_LENGTH
+    )
 
 
 def map_proof_fields(proof: MapProof, own: bool) -> Value:
