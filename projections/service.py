@@ -93,7 +93,8 @@ class FrontendService:
             self.follower = OpeningsFollower(connect_log, names, table, self._fail)
             followers.append(self.follower)
         self._reader = OpeningReader(self.openings, log, names, self.watch)
-        self.directory = DirectoryReader(names.directory, ledger, Indexer(vrf), self._reader)
+        self._indexer = Indexer(vrf)
+        self.directory = DirectoryReader(names.directory, ledger, self._indexer, self._reader)
         # The VRF key of another directory is refused before anything listens.
         self.directory.check_key(ledger.committed)
         self.health = Health(
@@ -171,6 +172,7 @@ class FrontendService:
             worker.stop()
         self._batcher.close()
         self._reader.close()
+        self._indexer.close()
         for pool in (self._reads, self._large, self._writes):
             pool.shutdown(wait=False, cancel_futures=True)
         self._batches.join(GRACE)

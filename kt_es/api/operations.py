@@ -8,7 +8,7 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Final
 
-from kt_es.api import models
+from kt_es.api import batches, models
 
 JSON_MEDIA: Final = "application/json"
 PROBLEM_MEDIA: Final = "application/problem+json"
@@ -17,6 +17,8 @@ MAX_REQUEST: Final = 8 * 1024
 """Bytes of a request's body, but for a mutation."""
 MAX_MUTATION_REQUEST: Final = 1_258_291
 """1.2 MiB: a profile of 512 KiB and a mutation of 16 KiB in base64, and room."""
+MAX_LOOKUPS_REQUEST: Final = 1024 * 1024
+"""Bytes of a request about 1000 labels of 255 bytes each, whose characters may be escaped in JSON."""
 MAX_ANSWER: Final = 4 * 1024 * 1024
 """Bytes of an answer's body."""
 
@@ -105,6 +107,17 @@ LOOKUP = Operation(
     {200: models.LookupBody},
     models.LookupRequest,
     own_problems=_OF_MAPS,
+)
+LOOKUPS = Operation(
+    "/v1/lookups",
+    "lookups",
+    "What stands at each of up to 1000 labels, with one head and one proof of the map for all of them.\n\n"
+    "The answer is about as many of the labels as fit, from the first one on, at least one. ``count`` says\n"
+    "how many; ask again for the rest.",
+    {200: batches.LookupsBody},
+    batches.LookupsRequest,
+    own_problems=_OF_MAPS,
+    max_body=MAX_LOOKUPS_REQUEST,
 )
 HISTORY = Operation(
     "/v1/history",
@@ -195,8 +208,8 @@ METRICS = Operation(
 )
 
 OPERATIONS: Final = (
-    DIRECTORY, LOOKUP, HISTORY, RANGE, LATEST_HEAD, HEAD, CONSISTENCY, HEADS_CHECKPOINT, MUTATIONS_CHECKPOINT,
-    MUTATIONS, ERASURES, HEALTH, READY, METRICS,
+    DIRECTORY, LOOKUP, LOOKUPS, HISTORY, RANGE, LATEST_HEAD, HEAD, CONSISTENCY, HEADS_CHECKPOINT,
+    MUTATIONS_CHECKPOINT, MUTATIONS, ERASURES, HEALTH, READY, METRICS,
 )  # fmt: skip
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import structlog
 
@@ -17,9 +20,10 @@ from kt_es.errors import MalformedError
 from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.entries import Mutation, Opening
 from kt_es.formats.heads import MAX_CHECKPOINT
-from kt_es.formats.proofs import LookupAnswer
+from kt_es.formats.proofs import ErasureProof, LookupAnswer
 from kt_es.formats.ranges import MAX_RANGE, MAX_RANGE_ANSWER, RangeAnswer, RangeEpoch
 from kt_es.ledger.authorized import entry_at
+from kt_es.ledger.bytecache import ByteCache
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.openings import Missing, Openings, read_opening
 from kt_es.ledger.proofs import map_root_at, prove_range, roots_from
@@ -28,7 +32,13 @@ from kt_es.merkle.verify import MapProof
 from kt_es.server.availability import LogWatch
 from kt_es.server.responses import NotNowError
 
-CACHED = 16_384
+Located: TypeAlias = tuple[bytes, bytes]
+"""The index of a label and its VRF proof."""
+
+# Some 20,000 labels.
+KNOWN_BYTES = 8 << 20
+# Of an index and a VRF proof, and of the pair.
+_LOCATED_BYTES = 250
 DEADLINE = 2.0
 # Bytes for the epochs and mutations of an answer: the rest is for checkpoint, VRF proof and heads proof.
 _ROOM = MAX_RANGE_ANSWER - MAX_CHECKPOINT - 8 * 1024
@@ -37,20 +47,49 @@ _LOG = structlog.get_logger("kt_es.server")
 
 
 class Indexer:
-    """Finds the index of a label in the map, with its proof. Safe for threads; it takes about 10 MB.
+    """Finds the index of a label in the map, with its proof. Safe for threads.
 
-    ``public`` is the public key of the VRF, 32 bytes. ``locate`` gives the index (32 bytes) and the VRF proof
-    (80 bytes) of a normalized label.
+    ``public`` is the public key of the VRF, 32 bytes. The proofs that were used last are kept.
     """
 
     def __init__(self, key: VrfPrivateKey) -> None:
         self._key = key
         self.public = key.public
-        self.locate: Callable[[str], tuple[bytes, bytes]] = functools.lru_cache(CACHED)(self._locate)
+        self._known = ByteCache[str, Located](KNOWN_BYTES, located_size)
+        # libsodium computes without the lock of the interpreter, so several proofs are made at a time.
+        self._threads = os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="indices")
 
-    def _locate(self, label: str) -> tuple[bytes, bytes]:
+    def locate(self, label: str) -> Located:
+        """Return the index (32 bytes) and the VRF proof (80 bytes) of a normalized label."""
+        return self._known.get(label) or self._locate(label)
+
+    def locate_many(self, labels: Sequence[str]) -> list[Located]:
+        """Return what ``locate`` returns for each label. Proofs that are not kept are made side by side."""
+        found = {label: self._known.get(label) for label in labels}
+        missing = [label for label, known in found.items() if known is None]
+        if len(missing) > 1:
+            slices = [missing[first :: self._threads] for first in range(self._threads)]
+            for part, located in zip(slices, self._pool.map(self._locate_all, slices), strict=True):
+                found.update(zip(part, located, strict=True))
+        return [found[label] or self._locate(label) for label in labels]
+
+    def _locate_all(self, labels: Sequence[str]) -> list[Located]:
+        return [self._locate(label) for label in labels]
+
+    def _locate(self, label: str) -> Located:
         beta, proof = self._key.prove(label.encode())
-        return index_of(beta), proof
+        located = index_of(beta), proof
+        self._known.put(label, located)
+        return located
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def located_size(label: str, _located: Located) -> int:
+    """Return the bytes that a label, its index and its VRF proof take in memory."""
+    return sys.getsizeof(label) + _LOCATED_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +110,17 @@ class FoundLookup:
 
     @property
     def result(self) -> str:
-        """``found``, ``absent``, ``erased``, or ``missing`` where an opening is neither known nor erased."""
-        if self.answer.mutation is None:
-            return "absent"
-        if self.answer.opening is not None:
-            return "found"
-        return "missing" if self.answer.erasure is None else "erased"
+        """What was found, as ``result_of`` names it."""
+        return result_of(self.answer.mutation, self.answer.opening, self.answer.erasure)
+
+
+def result_of(mutation: Mutation | None, opening: bytes | None, erasure: ErasureProof | None) -> str:
+    """Return ``found``, ``absent``, ``erased``, or ``missing`` if an opening is neither known nor erased."""
+    if mutation is None:
+        return "absent"
+    if opening is not None:
+        return "found"
+    return "missing" if erasure is None else "erased"
 
 
 class SlowError(Exception):
@@ -106,37 +150,66 @@ class OpeningReader:
             UnavailableError: Only the event log has the answer, and it cannot be reached.
             SlowError: Only the event log has the answer, and the caller does not wait.
         """
+        known = self._known(label, mutation)
+        if known is Missing.UNKNOWN:
+            if not waits:
+                raise SlowError
+            known = self._end(mutation, self._begin(label, mutation))
+        return known if isinstance(known, Opening) else None
+
+    def find_many(self, wanted: Sequence[tuple[str, Mutation]]) -> list[Opening | None]:
+        """Return what ``find`` returns for each label and its entry. Streams are read side by side.
+
+        Raises ``UnavailableError`` as ``find`` does.
+        """
+        known = [self._known(label, mutation) for label, mutation in wanted]
+        reading = [
+            self._begin(label, mutation) if found is Missing.UNKNOWN else None
+            for found, (label, mutation) in zip(known, wanted, strict=True)
+        ]
+        try:
+            ended = [
+                found if read is None else self._end(mutation, read)
+                for found, read, (_, mutation) in zip(known, reading, wanted, strict=True)
+            ]
+        finally:
+            for read in filter(None, reading):
+                read.cancel()
+        return [found if isinstance(found, Opening) else None for found in ended]
+
+    def _known(self, label: str, mutation: Mutation) -> Opening | Missing:
+        """Return the opening that this process has itself, if it opens the entry."""
         entry = mutation.entry
-
-        def is_true(opening: Opening) -> bool:
-            return opens(entry.commitment, opening.opening, label, entry.version, opening.profile)
-
         known = self._openings.get(entry.index, mutation.entry_hash)
-        if isinstance(known, Opening):
-            if is_true(known):
-                return known
+        if isinstance(known, Opening) and not _opens(label, mutation, known):
             _LOG.warning("an opening does not open its entry", stream=self._names.openings(entry.index))
-        elif known is Missing.ERASED:
-            return None
-        if not waits:
-            raise SlowError
+            return Missing.UNKNOWN
+        return known
+
+    def _begin(self, label: str, mutation: Mutation) -> Future[Opening | Missing]:
+        """Begin to read the stream of the entry."""
         self._watch.check_readable()
-        stream = self._names.openings(entry.index)
-        reading: Future[Opening | Missing] = self._pool.submit(
-            lambda: read_opening(self._log().read(stream), mutation.entry_hash, is_true)
-        )
+        stream = self._names.openings(mutation.entry.index)
+        is_true = functools.partial(_opens, label, mutation)
+        return self._pool.submit(lambda: read_opening(self._log().read(stream), mutation.entry_hash, is_true))
+
+    def _end(self, mutation: Mutation, reading: Future[Opening | Missing]) -> Opening | Missing:
         try:
             found = reading.result(DEADLINE)
         except FutureTimeoutError:
             reading.cancel()
             raise NotNowError("the event log does not answer; try again later") from None
-        if not isinstance(found, Opening):
-            return None
-        self._openings.keep(entry.index, found)
+        if isinstance(found, Opening):
+            self._openings.keep(mutation.entry.index, found)
         return found
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _opens(label: str, mutation: Mutation, opening: Opening) -> bool:
+    entry = mutation.entry
+    return opens(entry.commitment, opening.opening, label, entry.version, opening.profile)
 
 
 def answer_range(

@@ -131,6 +131,12 @@ class Clients:
                 account.balance -= route.cost + size / 16384
         return None
 
+    def charge(self, address: str, cost: float) -> None:
+        """Count work of a request that has entered; ``cost`` is in lookups. Later requests wait for it."""
+        for account, rate in self._of(address):
+            if rate:
+                account.balance -= cost
+
     def leave(self, address: str, *, request: bool = False, large: bool = False) -> None:
         """Give back what ``enter`` counted, in one call or two."""
         for account, _ in self._of(address):

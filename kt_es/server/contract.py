@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from kt_es import __version__
+from kt_es.api.batches import Items
 from kt_es.api.models import NAME, AtMost, Bounds, ProblemBody, Text
 from kt_es.api.operations import (
     JSON_MEDIA,
@@ -73,6 +74,8 @@ def _field(base: type, mark: object) -> Any:
             return Field(ge=low, le=high, allow_inf_nan=False)
         case Bounds(low, high):
             return Field(ge=low, le=high)
+        case Items(low, high):
+            return Field(min_length=low, max_length=high)
         case Text(max_length, example):
             return Field(max_length=max_length, examples=[example])
         case AtMost():
@@ -120,7 +123,10 @@ def read_request(kind: Callable[..., _T], body: object) -> _T:
     Raises:
         RefusedError: The reason is ``malformed``. The problem names the first wrong member.
     """
-    members = dict(_validated(_model(kind, is_request=True), body))
+    members: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in _validated(_model(kind, is_request=True), body)
+    }
     for name in _binary_members(kind):
         try:
             members[name] = decode_base64(members[name], name)

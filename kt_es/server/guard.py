@@ -40,8 +40,10 @@ class AmbiguousError(ValueError):
     """The message says what is ambiguous."""
 
 
-def oversized_shape(body: bytes) -> str | None:
-    """Return the problem of a body with more members or levels than any request has, None if it has not.
+def oversized_shape(body: bytes, most: int = MAX_MEMBERS) -> str | None:
+    """Return the problem of a body with more members (``most``) or levels than its request may have.
+
+    Returns None if it has not.
 
     The body is read up to the first excess. Later steps find out whether it is JSON.
     """
@@ -54,21 +56,21 @@ def oversized_shape(body: bytes) -> str | None:
                 members += 1
             case _:
                 levels += 1
-        if members >= MAX_MEMBERS or strings > 2 * MAX_MEMBERS:
-            return f"the body has more than {MAX_MEMBERS} members"
+        if members >= most or strings > 2 * most:
+            return f"the body has more than {most} members"
         if levels > MAX_DEPTH:
             return f"the body has more than {MAX_DEPTH} objects and arrays"
     return None
 
 
-def read_body(body: bytes) -> object:
-    """Read a body as JSON.
+def read_body(body: bytes, members: int = MAX_MEMBERS) -> object:
+    """Read a body of at most ``members`` members as JSON.
 
     Raises:
         AmbiguousError: The body is too deep or too large, or two readers may read it differently.
         RefusedError: It is not JSON.
     """
-    shape = oversized_shape(body)
+    shape = oversized_shape(body, members)
     if shape is not None:
         raise AmbiguousError(shape)
     try:
@@ -206,6 +208,13 @@ class Guard:
                 at=f"{where.name}:{where.lineno}",
             )
             return internal_problem().answer
+
+
+def charge_slot(scope: Scope, cost: float) -> None:
+    """Charge the client of a request for work that shows only in its body; ``cost`` is in lookups."""
+    slot = scope.get(_SLOT)
+    if slot is not None:
+        slot.charge(cost)
 
 
 def release_slot(scope: Scope) -> None:

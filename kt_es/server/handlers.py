@@ -37,7 +37,7 @@ _SIGNATURE_SIZE = 104
 
 
 @dataclass(frozen=True, slots=True)
-class _PublishedHead:
+class PublishedHead:
     """A head, and its inclusion in the log of map heads of ``committed``."""
 
     committed: Committed
@@ -57,12 +57,12 @@ class DirectoryReader:
         self.name = name
         self.ledger = ledger
         self.indexer = indexer
-        self._openings = openings
+        self.openings = openings
         # Why there is no epoch yet, in words for clients. ``Health`` knows more.
         self.why_no_epoch: Callable[[], str] = lambda: "it has just started"
         # Once this is set, nothing is answered, because the data of this replica are in doubt.
         self.failure: KtError | None = None
-        self._latest: _PublishedHead | None = None
+        self._latest: PublishedHead | None = None
 
     def committed(self) -> Committed:
         """Return the state to answer from."""
@@ -122,9 +122,9 @@ class DirectoryReader:
             raise SlowError
         # Errors of the label come before errors of the epoch.
         name = normalize_label(label, self.config(committed).label_policy)
-        wanted = self._kept(committed, epoch)
+        wanted = self.kept(committed, epoch)
         index, vrf_proof = self.indexer.locate(name)
-        latest = self._head(committed, committed.epoch)
+        latest = self.published(committed, committed.epoch)
         smh, inclusion = latest.event.smh_bytes, latest.inclusion
         if wanted != committed.epoch:
             smh, inclusion = prove_smh(self.ledger, committed, wanted)
@@ -143,7 +143,7 @@ class DirectoryReader:
             erasure,
         )
         shown = opening.profile if profile and opening is not None else None
-        return FoundLookup(wanted, answer, shown, self._since(committed, since))
+        return FoundLookup(wanted, answer, shown, self.since(committed, since))
 
     def history(self, label: str, *, profiles: bool = False, after: int = 0) -> HistoryBody:
         """Return a page of the versions of ``label`` above ``after``, the oldest first.
@@ -178,13 +178,13 @@ class DirectoryReader:
         check_range(first, last)
         committed = self.committed()
         name = normalize_label(label, self.config(committed).label_policy)
-        self._kept(committed, last, "last")
-        self._kept(committed, first, "first")
+        self.kept(committed, last, "last")
+        self.kept(committed, first, "first")
         index, vrf_proof = self.indexer.locate(name)
-        checkpoint = self._head(committed, committed.epoch).event.heads_checkpoint
+        checkpoint = self.published(committed, committed.epoch).event.heads_checkpoint
         answer = answer_range(self.ledger, committed, checkpoint, index, vrf_proof, first=first, last=last)
         reached = first + len(answer.epochs) - 1
-        return RangeBody(first, reached, answer.encode(), self._since(committed, since))
+        return RangeBody(first, reached, answer.encode(), self.since(committed, since))
 
     def head(self, epoch: int | None = None, since: int | None = None) -> HeadBody:
         """Return the head of ``epoch``, by default the latest, with its inclusion in the latest log.
@@ -194,7 +194,7 @@ class DirectoryReader:
         committed = self.committed()
         _check_reached(committed, since)
         wanted = self._epoch(committed, epoch)
-        latest, head = self._head(committed, committed.epoch), self._head(committed, wanted)
+        latest, head = self.published(committed, committed.epoch), self.published(committed, wanted)
         return HeadBody(
             wanted,
             head.event.smh_bytes,
@@ -227,7 +227,7 @@ class DirectoryReader:
             raise RefusedError(ProblemReason.UNKNOWN_EPOCH, here, field)
         return epoch
 
-    def _kept(self, committed: Committed, epoch: int | None, field: str = "epoch") -> int:
+    def kept(self, committed: Committed, epoch: int | None, field: str = "epoch") -> int:
         """Return ``_epoch`` for a request that needs the map of this epoch: its pages must not be pruned."""
         wanted, oldest = self._epoch(committed, epoch, field), self.ledger.oldest
         if oldest > committed.epoch:
@@ -240,11 +240,12 @@ class DirectoryReader:
             raise RefusedError(ProblemReason.PRUNED_EPOCH, problem, field)
         return wanted
 
-    def _head(self, committed: Committed, epoch: int) -> _PublishedHead:
+    def published(self, committed: Committed, epoch: int) -> PublishedHead:
+        """Return the head of ``epoch``. The one of the committed epoch is kept."""
         latest = self._latest
         if latest is not None and latest.committed is committed and epoch == committed.epoch:
             return latest
-        head = _PublishedHead(committed, *prove_head(self.ledger, committed, epoch))
+        head = PublishedHead(committed, *prove_head(self.ledger, committed, epoch))
         if epoch == committed.epoch:
             self._latest = head
         return head
@@ -262,9 +263,10 @@ class DirectoryReader:
         erasure = prove_erasure(self.ledger, committed, index, mutation.entry_hash, wanted)
         if erasure is not None:
             return None, erasure
-        return self._openings.find(name, mutation, waits=waits), None
+        return self.openings.find(name, mutation, waits=waits), None
 
-    def _since(self, committed: Committed, since: int | None) -> tuple[bytes, ...]:
+    def since(self, committed: Committed, since: int | None) -> tuple[bytes, ...]:
+        """Prove that the log of heads continues the one of the size ``since``, which the client trusts."""
         if since is None:
             return ()
         _check_reached(committed, since)

@@ -18,6 +18,7 @@ from kt_es.server.endpoints.operating import LENIENT, OperatingEndpoints
 from kt_es.server.endpoints.reading import ReadingEndpoints
 from kt_es.server.endpoints.submitting import SubmittingEndpoints
 from kt_es.server.guard import Guard, check_media, read_body, read_query
+from kt_es.server.limits import route_of
 from kt_es.server.responses import Answer, http_problem
 
 
@@ -74,7 +75,8 @@ def _asked(operation: Operation, scope: Scope, named: Mapping[str, str], body: b
     names = [name for name in parameter_names(operation.parameters) if f"{{{name}}}" not in operation.path]
     if operation.request is not None:
         check_media(scope["headers"])
-    value = read_body(body) if operation.request is not None else None
+    members = route_of(operation.path).members
+    value = read_body(body, members) if operation.request is not None else None
     given = read_query(scope["query_string"], None if operation in LENIENT else names)
     if operation.request is not None:
         return read_request(operation.request, value)

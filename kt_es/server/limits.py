@@ -7,8 +7,9 @@ import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kt_es.api.operations import HISTORY, MAX_REQUEST, MUTATIONS, RANGE
+from kt_es.api.operations import HISTORY, LOOKUPS, MAX_REQUEST, MUTATIONS, RANGE
 from kt_es.errors import ConfigError
+from kt_es.formats.batches import MAX_BATCH
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -17,8 +18,10 @@ MAX_HEADERS = 100
 # After the first chunks, the chunks of a body have on average at least this size: each costs a call.
 FREE_CHUNKS = 64
 SMALLEST_CHUNK = 512
-# More than any request has. A body with more is refused before its members are validated one by one.
+# More than any request has, but for a batch. A body with more is refused before its members are validated.
 MAX_MEMBERS = 32
+# What each label of a batch costs, in lookups. Most of it is the VRF proof of a label that is new here.
+LABEL_COST = 0.5
 MAX_DEPTH = 8
 MAX_PIPELINED = 32
 # Bytes a second. Slower bodies and answers are given up.
@@ -86,16 +89,21 @@ def room_for_connections(wanted: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """``body`` is in bytes, ``cost`` in lookups. ``large`` answers have few threads of their own."""
+    """``body`` is in bytes, ``cost`` in lookups. ``large`` answers have few threads of their own.
+
+    ``members`` bounds the members and items of a body.
+    """
 
     body: int = MAX_REQUEST
     cost: float = 1.0
     large: bool = False
+    members: int = MAX_MEMBERS
 
 
 _OTHER = Route()
 _ROUTES = {
     MUTATIONS.path: Route(body=MUTATIONS.max_body, cost=5.0),
+    LOOKUPS.path: Route(body=LOOKUPS.max_body, large=True, members=MAX_MEMBERS + MAX_BATCH),
     HISTORY.path: Route(cost=10.0, large=True),
     RANGE.path: Route(cost=10.0, large=True),
 }

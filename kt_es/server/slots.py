@@ -61,6 +61,10 @@ class Slot:
             self._slots.requests -= 1
             self._slots.clients.leave(self._client, request=True)
 
+    def charge(self, cost: float) -> None:
+        """Take ``cost``, in lookups, from what the client may use."""
+        self._slots.clients.charge(self._client, cost)
+
     def end(self) -> None:
         """Release what is left: the answer is sent, or nobody waits for it."""
         self.release()

@@ -313,6 +313,9 @@ def _values(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
                 return st.booleans()
             case "null":
                 return st.none()
+            case "array":
+                # One: what items must not be together, the document cannot say.
+                return _values(variant["items"]).map(lambda item: [item])
             case "string" if variant.get("contentEncoding") == "base64":
                 return st.binary(max_size=64).map(lambda data: base64.b64encode(data).decode())
             case "string":
@@ -351,12 +354,16 @@ def _wrong_texts(schema: Mapping[str, Any]) -> list[str]:
     texts += [] if "boolean" in kinds else ["true", "false"]
     texts += [] if "string" in kinds else ['"1"', '""', '"true"']
     texts += [] if kinds & {"integer", "number"} else ["0", "1", "1.0"]
+    texts += ['["a", 1]', "[null]", '[["a"]]', '["a",]'] if "array" in kinds else []
     for variant in variants:
         if variant["type"] == "integer":
             texts += ["1.0", "1e3", "1E0", "1.5", "-0", "9" * 100, "9" * 5000, "1e999"]
             texts += [str(variant["minimum"] - 1), str(variant["maximum"] + 1)]
         elif variant["type"] == "number":
             texts += [str(variant["minimum"] - 1), str(variant["maximum"] + 1), "1e999", "9" * 5000]
+        elif variant["type"] == "array":
+            texts += [json.dumps(["a"] * (variant["maxItems"] + 1))]
+            texts += [f"[{text}]" for text in _wrong_texts(variant["items"])]
         elif variant.get("contentEncoding") == "base64":
             texts += ['"?"', '"AA"', '"AA="', '"AB=="', '"AA==\\n"', '"_-_-"', '" AA=="', '"\\ud800"']
         elif variant["type"] == "string":

@@ -75,6 +75,8 @@ REQUESTS: list[tuple[str, str, object]] = [
     ("POST", "/v1/lookup", {"label": BOB}),
     ("POST", "/v1/lookup", {"label": BOB, "epoch": 2}),
     ("POST", "/v1/lookup", {"label": "nobody@example.org"}),
+    ("POST", "/v1/lookups", {"labels": [ALICE, "nobody@example.org", BOB, DORA]}),
+    ("POST", "/v1/lookups", {"labels": [BOB, ALICE], "epoch": 2}),
     ("POST", "/v1/history", {"label": ALICE}),
     ("POST", "/v1/history", {"label": ALICE, "after": 1}),
     ("POST", "/v1/range", {"label": ALICE, "first": 1, "last": NEWEST}),

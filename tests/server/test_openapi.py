@@ -24,6 +24,7 @@ from tests.reference.operations import JSON, Asked, Operation, operations
 
 KNOWN: dict[str, tuple[Mapping[str, Any], ...]] = {
     "/v1/lookup": ({"label": b.label_of("alice")}, {"label": b.label_of("nobody")}),
+    "/v1/lookups": ({"labels": [b.label_of("alice"), b.label_of("nobody")]}, {"labels": [b.label_of("bob")]}),
     "/v1/history": ({"label": b.label_of("alice")}, {"label": b.label_of("nobody")}),
     "/v1/range": (
         {"label": b.label_of("alice")},

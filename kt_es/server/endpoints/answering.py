@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from kt_es.api.batches import LookupsBody, LookupsRequest
 from kt_es.api.models import (
     ConsistencyBody,
     ConsistencyParameters,
@@ -30,7 +31,9 @@ from kt_es.api.models import (
 )
 from kt_es.errors import KtError
 from kt_es.server.answers import SlowError
+from kt_es.server.batches import BatchReader
 from kt_es.server.endpoints.common import Frontend, public_error
+from kt_es.server.limits import LABEL_COST
 from kt_es.server.responses import Problem, problem_of
 from kt_es.server.submission import run_in
 
@@ -46,6 +49,7 @@ class Answering:
     def __init__(self, frontend: Frontend) -> None:
         self._frontend = frontend
         self._directory = frontend.directory
+        self._batches = BatchReader(frontend.directory)
 
     async def describe(self, encode: Callable[[DirectoryBody], _T]) -> _T:
         return await run_in(self._frontend.reads, lambda: encode(self._directory.describe()))
@@ -63,6 +67,20 @@ class Answering:
             return answer(waits=False)
         except SlowError:
             return await run_in(self._frontend.reads, answer)
+
+    async def lookups(
+        self, asked: LookupsRequest, charge: Callable[[float], None], encode: Callable[[LookupsBody], _T]
+    ) -> _T:
+        """Answer about many labels. ``charge`` is called with what they cost the client, in lookups."""
+
+        def answer() -> _T:
+            found = self._batches.lookups(asked.labels, asked.epoch, asked.since, profile=asked.profile)
+            for result, count in found.results.items():
+                self._frontend.metrics.lookups.labels(result).inc(count)
+            return encode(found.body)
+
+        charge(LABEL_COST * len(asked.labels))
+        return await run_in(self._frontend.large, answer)
 
     async def history(self, asked: HistoryRequest, encode: Callable[[HistoryBody], _T]) -> _T:
         def answer() -> _T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kt_es.api import operations
+from kt_es.api.batches import LookupsRequest
 from kt_es.api.models import (
     ConsistencyParameters,
     HeadParameters,
@@ -14,6 +15,7 @@ from kt_es.api.models import (
 from kt_es.server.asgi import Scope
 from kt_es.server.endpoints.answering import Answering
 from kt_es.server.endpoints.common import TEXT_MEDIA, Endpoints, answer_of
+from kt_es.server.guard import charge_slot
 from kt_es.server.responses import Answer
 
 
@@ -27,6 +29,7 @@ class ReadingEndpoints:
         return [
             (operations.DIRECTORY, self._describe),
             (operations.LOOKUP, self._lookup),
+            (operations.LOOKUPS, self._lookups),
             (operations.HISTORY, self._history),
             (operations.RANGE, self._range),
             (operations.LATEST_HEAD, self._head),
@@ -41,6 +44,9 @@ class ReadingEndpoints:
 
     async def _lookup(self, asked: LookupRequest, _: Scope) -> Answer:
         return await self._answering.lookup(asked, answer_of)
+
+    async def _lookups(self, asked: LookupsRequest, scope: Scope) -> Answer:
+        return await self._answering.lookups(asked, lambda cost: charge_slot(scope, cost), answer_of)
 
     async def _history(self, asked: HistoryRequest, _: Scope) -> Answer:
         return await self._answering.history(asked, answer_of)
