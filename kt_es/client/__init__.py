@@ -8,6 +8,7 @@ The verifier (no network, no disk, no clock; docs/DESIGN.md, section 4):
 - ``heads``: steps "config", "checkpoint", "rollback", "consistency", "map head", "freshness"
 - ``entries``: steps "map", "entry", "opening", "commitment", "signatures", "memory"
 - ``trust``: a lookup and a saved proof, all steps in order
+- ``batches``: many labels under one head
 - ``ranges``: step "history" for consecutive epochs
 
 State on disk:
@@ -21,7 +22,7 @@ The network (the JSON of requests and answers is declared in ``kt_es.api``):
 
 - ``deadlines``, ``transport``: HTTP with bounded time, bounded answers and retries
 - ``directory``: how the state of a directory begins, grows and is stored
-- ``session``: questions: lookup, head, range, history
+- ``session``: questions: lookup, head, range, history; ``batching``: many labels
 
 What programs use:
 

@@ -135,6 +135,7 @@ class AsyncClient:
     directory = _in_thread(Client.directory)
     trusted = _in_thread(Client.trusted)
     lookup = _in_thread(Client.lookup)
+    lookup_many = _in_thread(Client.lookup_many)
     history = _in_thread(Client.history)
     kept = _in_thread(Client.kept)
     range = _in_thread(Client.range)

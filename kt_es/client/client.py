@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from itertools import pairwise
 
 import httpx
 
+from kt_es.client.batching import lookup_many
 from kt_es.client.changes import Mine, Proposal, Submission
 from kt_es.client.directory import Directory, DirectoryState
-from kt_es.client.heads import SLACK, verify_order
+from kt_es.client.heads import SLACK
 from kt_es.client.history import History, Version, kept_versions
 from kt_es.client.publishing import Published, Publisher, Receipt
 from kt_es.client.ranges import VerifiedRange
@@ -123,6 +122,21 @@ class Client:
         """
         return self._session.lookup(label, epoch, profile, self._transport.deadline(timeout))
 
+    def lookup_many(
+        self,
+        labels: Sequence[str],
+        epoch: int | None = None,
+        *,
+        profile: bool = True,
+        timeout: float | None = None,
+    ) -> list[Lookup]:
+        """Look many labels up, up to 1000 in one request, and return a lookup for each, in their order.
+
+        Each lookup is what ``lookup`` returns, and each label is remembered. Without ``epoch``, the labels of
+        different requests may be of different epochs. Raises what ``lookup`` raises if one label fails.
+        """
+        return lookup_many(self._session, labels, epoch, profile, self._transport.deadline(timeout))
+
     def history(
         self, label: str, *, profiles: bool = False, afresh: bool = False, timeout: float | None = None
     ) -> History:
@@ -168,14 +182,7 @@ class Client:
 
     def heads(self, last: int, *, timeout: float | None = None) -> list[DirectoryHead]:
         """Fetch the ``last`` heads of the log, oldest first, and verify each of them and their order."""
-        deadline = self._transport.deadline(timeout)
-        newest = self._session.head(None, deadline)
-        first = max(1, newest.head.epoch - last + 1)
-        heads = [self._session.head(epoch, deadline) for epoch in range(first, newest.head.epoch)]
-        with self._directory.saving():
-            for before, after in pairwise([*heads, newest]):
-                verify_order(replace(after.proven.after, smh=before.smh), after.smh, after.head)
-        return [*heads, newest]
+        return self._session.heads(last, self._transport.deadline(timeout))
 
     def consistency(
         self, log: str, first: int, second: int, *, timeout: float | None = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kt_es.api.codec import Json, decode_model
@@ -203,17 +203,31 @@ def recalled(store: StateStore, index: bytes) -> Account | None:
     return decoded(data, Account.decode, "what this client remembers of the account")
 
 
-def keep_sight(store: StateStore, trusted: Trusted, lookup: Lookup) -> None:
-    """Remember what ``lookup`` shows. Compares it again with what others have remembered in the meantime."""
+def keep_sight(store: StateStore, trusted: Trusted, lookup: Lookup, *, durable: bool = True) -> None:
+    """Remember what ``lookup`` shows. Compares it again with what others have remembered in the meantime.
+
+    What is not ``durable`` survives a power failure only after a later change that does.
+    """
     account, sight = lookup.before, lookup.sight
     while (after := remember(account, sight)) != account:
         before = None if account is None else account.encode()
         # The first sight of an entry must survive a power failure. Each lookup finds the last sight again.
-        synced = account is None or account.first.entry != after.first.entry
+        synced = durable and (account is None or account.first.entry != after.first.entry)
         if store.exchange(ACCOUNTS, lookup.index, before, after.encode(), synced=synced):
             return
         account = recalled(store, lookup.index)
         verify_memory(trusted.origin, trusted.configs, lookup.index, account, sight)
+
+
+def keep_sights(store: StateStore, trusted: Trusted, lookups: Sequence[Lookup]) -> None:
+    """Remember what many lookups show, as ``keep_sight`` does, with one sync of the disk for all of them."""
+    for lookup in lookups:
+        keep_sight(store, trusted, lookup, durable=False)
+    first_sights = [one for one in lookups if one.before is None or one.before.last.entry != one.sight.entry]
+    kept = None
+    # Others may change the value meanwhile. Any synced change of it will do.
+    while first_sights and (kept is None or not store.exchange(ACCOUNTS, first_sights[0].index, kept, kept)):
+        kept = store.recall(ACCOUNTS, first_sights[0].index)
 
 
 def check_unconvicted(store: StateStore, trusted: Trusted) -> None:

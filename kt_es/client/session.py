@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TypeVar
 
 from kt_es.api.codec import decode_model
@@ -22,6 +23,7 @@ from kt_es.client.heads import (
     verify_freshness,
     verify_head,
     verify_mutations_checkpoint,
+    verify_order,
 )
 from kt_es.client.history import (
     BLOCK,
@@ -93,21 +95,31 @@ class Session:
     ) -> None:
         self.transport = transport
         self.directory = directory
-        self._slack = slack
-        self._now = now
+        self.slack = slack
+        self.now = now
         self._on_stale = on_stale
 
     def lookup(self, label: str, epoch: int | None, profile: bool, deadline: float) -> Lookup:
         """Look up ``label`` in ``epoch``, by default the latest one."""
-        return self._ask(lambda trusted: self._lookup(trusted, label, epoch, profile, deadline), deadline)
+        return self.ask(lambda trusted: self._lookup(trusted, label, epoch, profile, deadline), deadline)
 
     def head(self, epoch: int | None, deadline: float, *, fresh: bool = True) -> DirectoryHead:
         """Fetch the head of ``epoch``, by default the latest one, which then has to be ``fresh``."""
-        return self._ask(lambda trusted: self._head(trusted, epoch, fresh, deadline), deadline)
+        return self.ask(lambda trusted: self._head(trusted, epoch, fresh, deadline), deadline)
+
+    def heads(self, last: int, deadline: float) -> list[DirectoryHead]:
+        """Fetch the ``last`` heads of the log, oldest first, and verify each of them and their order."""
+        newest = self.head(None, deadline)
+        first = max(1, newest.head.epoch - last + 1)
+        heads = [*(self.head(epoch, deadline) for epoch in range(first, newest.head.epoch)), newest]
+        with self.directory.saving():
+            for before, after in pairwise(heads):
+                verify_order(replace(after.proven.after, smh=before.smh), after.smh, after.head)
+        return heads
 
     def range(self, label: str, first: int, last: int, deadline: float) -> VerifiedRange:
         """Fetch the entries of ``label`` in the epochs from ``first`` to ``last``, or to an earlier one."""
-        return self._ask(lambda trusted: self._range(trusted, label, first, last, deadline), deadline)
+        return self.ask(lambda trusted: self._range(trusted, label, first, last, deadline), deadline)
 
     def history(
         self, label: str, deadline: float, *, profiles: bool = False, afresh: bool = False
@@ -145,7 +157,7 @@ class Session:
                         keep_versions(store, label, versions, len(new))
             return verify_history(current, versions)
 
-    def _ask(self, ask: Callable[[Trusted], _T], deadline: float) -> _T:
+    def ask(self, ask: Callable[[Trusted], _T], deadline: float) -> _T:
         """Call ``ask`` with the trusted state. Repeat it while the failure may be one of timing.
 
         The server may be a moment behind, its signer key may be new, or the head may be too old.
@@ -195,9 +207,9 @@ class Session:
             open_answer(reply.answer),
             reply.profile,
             reply.consistency,
-            now=self._now(),
+            now=self.now(),
             epoch=epoch,
-            slack=self._slack,
+            slack=self.slack,
             profile_wanted=profile,
             recall=lambda index: recalled(store, index),
         )
@@ -255,7 +267,7 @@ class Session:
         for contradiction in contradictions(proven.after, reply.smh, [reply.heads_checkpoint]):
             raise contradiction
         if epoch is None and fresh:
-            verify_freshness(proven.head, proven.config, self._now(), self._slack)
+            verify_freshness(proven.head, proven.config, self.now(), self.slack)
         self.directory.advance(trusted, proven.after, deadline)
         return DirectoryHead(proven, reply.smh, reply.latest_checkpoint, reply.mutations_checkpoint)
 

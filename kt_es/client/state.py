@@ -47,7 +47,8 @@ class StateStore(Protocol):
     ) -> bool:
         """Store ``data`` if ``expected`` is the stored value; otherwise change nothing and return False.
 
-        A change that is not ``synced`` survives the process, but a power failure may undo it.
+        A change that is not ``synced`` survives the process, but a power failure may undo it. A synced change
+        of the memory makes all changes of the memory before it survive a power failure as well.
         """
 
     def save_evidence(self, data: bytes) -> Path | None:

@@ -25,7 +25,14 @@ from kt_es.client.entries import (
     verify_opening,
     verify_signatures,
 )
-from kt_es.client.heads import SLACK, ClaimedHead, decode_head, verify_freshness, verify_head
+from kt_es.client.heads import (
+    SLACK,
+    ClaimedHead,
+    ProvenHead,
+    decode_head,
+    verify_freshness,
+    verify_head,
+)
 from kt_es.client.trusted import Pinned, Trusted, begin, claimed_size
 from kt_es.crypto import vrf
 from kt_es.epochs import Current
@@ -148,9 +155,53 @@ def verify_lookup(
     label = normalize_label(label, trusted.configs[0].config.label_policy)
     claimed = ClaimedHead(answer.smh_bytes, answer.heads_checkpoint, answer.heads_inclusion, consistency)
     proven = verify_head(trusted, claimed, epoch)
-    head = proven.head
-    index = vrf.index_of(vrf.verify(proven.config.vrf_key, label.encode(), answer.vrf_proof))
-    mutation = answer.mutation
+    index = verify_index(proven, label, answer.vrf_proof)
+    lookup = verify_label(
+        trusted,
+        proven,
+        label,
+        index,
+        answer,
+        profile=profile,
+        now=now,
+        epoch=epoch,
+        as_of=as_of,
+        slack=slack,
+        profile_wanted=profile_wanted,
+        recall=recall,
+    )
+    return proven.after, lookup
+
+
+def verify_index(proven: ProvenHead, label: str, vrf_proof: bytes) -> bytes:
+    """Step "vrf": return the index of the normalized ``label``, 32 bytes."""
+    return vrf.index_of(vrf.verify(proven.config.vrf_key, label.encode(), vrf_proof))
+
+
+def verify_label(
+    trusted: Trusted,
+    proven: ProvenHead,
+    label: str,
+    index: bytes,
+    answer: LookupAnswer,
+    *,
+    profile: bytes | None,
+    now: int,
+    epoch: int | None,
+    slack: int,
+    profile_wanted: bool,
+    recall: Callable[[bytes], Account | None],
+    as_of: str = "",
+) -> Lookup:
+    """Verify what ``answer`` says of one label, by the steps after "vrf".
+
+    Args:
+        proven: The head of the answer, verified against ``trusted``.
+        label: The normalized label.
+        index: The index of the label, which the VRF proof of the answer proves.
+        trusted, answer, profile, now, epoch, slack, profile_wanted, recall, as_of: As for ``verify_lookup``.
+    """
+    head, mutation = proven.head, answer.mutation
     if mutation is not None:
         verify_entry(mutation.entry, index)
     verify_map(head, index, answer.map_proof, absent=mutation is None)
@@ -170,7 +221,7 @@ def verify_lookup(
     before = recall(index)
     verify_memory(trusted.origin, trusted.configs, index, before, sight)
     fresh = () if epoch is not None else (as_of + verify_freshness(head, proven.config, now, slack),)
-    lookup = Lookup(
+    return Lookup(
         label,
         index,
         head,
@@ -186,7 +237,6 @@ def verify_lookup(
             trusted.origin, label, trusted.configs, answer, profile, now if epoch is None else head.timestamp
         ),
     )
-    return proven.after, lookup
 
 
 def verify_proof_file(

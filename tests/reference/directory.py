@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import httpx
 
+from kt_es.api.batches import LookupsBody
 from kt_es.api.codec import encode_model
 from kt_es.api.models import (
     ConsistencyBody,
@@ -28,6 +30,7 @@ from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.crypto.vrf import index_of
 from kt_es.epochs import Current, Epoch, Parsed, Standing, close, decide
+from kt_es.formats.batches import BatchAnswer, LabelAnswer
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import Mutation
 from kt_es.formats.erasures import Erasure, ErasureReason
@@ -36,6 +39,8 @@ from kt_es.formats.labels import normalize_label
 from kt_es.formats.proofs import ErasureProof, LookupAnswer, encode_configs
 from kt_es.formats.queue import Item, ItemKind, Record, Verdict
 from kt_es.formats.ranges import RangeAnswer, RangeEpoch
+from kt_es.merkle.multiproof import combine
+from kt_es.merkle.verify import MapProof
 from tests import builders as b
 from tests.reference import naive_log, naive_map
 
@@ -195,6 +200,15 @@ class Directory:
             None if held is None else self.erasure(held, size),
         )
 
+    def batch_answer(self, labels: Sequence[str], epoch: int | None = None) -> BatchAnswer:
+        """The batch lookup of ``labels`` in ``epoch``."""
+        answers = [self.answer(label, epoch) for label in labels]
+        indices = [index_of(b.VRF.prove(normalize_label(label, "email").encode())[0]) for label in labels]
+        proof = combine([(index, one.map_proof) for index, one in zip(indices, answers, strict=True)])
+        parts = [LabelAnswer(one.vrf_proof, one.mutation, one.opening, one.erasure) for one in answers]
+        head = answers[0].heads_checkpoint, answers[0].smh_bytes, answers[0].heads_inclusion
+        return BatchAnswer(*head, proof, tuple(parts))
+
     def erasure(self, entry_hash: bytes, size: int) -> ErasureProof | None:
         """That the profile of an entry was erased, under the heads log of ``size``."""
         if entry_hash not in self.erasures or self.erasures[entry_hash][0] > size:
@@ -239,6 +253,8 @@ class Directory:
                 return _json(DirectoryBody(b.ORIGIN, "people", "email", encode_configs(self.configs)))
             case "POST", "/v1/lookup":
                 return self._lookup(body)
+            case "POST", "/v1/lookups":
+                return self._lookups(body)
             case "POST", "/v1/range":
                 return self._range(body)
             case "POST", "/v1/mutations":
@@ -264,6 +280,18 @@ class Directory:
         proof = self.consistency(body["since"] or 0, len(self.heads))  # type: ignore[arg-type]
         number = SignedMapHead.decode(answer.smh_bytes).head.epoch
         return _json(LookupBody(number, answer.encode(), shown, tuple(proof)))
+
+    def _lookups(self, body: dict[str, object]) -> httpx.Response:
+        """A batch lookup, of at most ``page`` labels."""
+        epoch, labels = body["epoch"], list(body["labels"])[: self.page]  # type: ignore[call-overload]
+        if epoch is not None and not 1 <= epoch <= len(self.heads):  # type: ignore[operator]
+            return problem(404, "unknown-epoch", "there is no such epoch yet", "epoch")
+        answer = self.batch_answer(labels, epoch)  # type: ignore[arg-type]
+        whole = [answer.lookup(at, MapProof((), None)) for at in range(len(labels))]
+        shown = [self.profile(one) if body["profile"] else None for one in whole]
+        proof = self.consistency(body["since"] or 0, len(self.heads))  # type: ignore[arg-type]
+        number = SignedMapHead.decode(answer.smh_bytes).head.epoch
+        return _json(LookupsBody(number, len(labels), answer.encode(), tuple(shown), tuple(proof)))
 
     def _range(self, body: dict[str, object]) -> httpx.Response:
         first, last = int(str(body["first"])), int(str(body["last"]))

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kt_es.cli.options import FILE, NEW_FILE, NEW_FOLDER, Reach, reach_options, state_option
+from kt_es.cli.options import (
+    FILE,
+    LOOKUP_TIMEOUT,
+    NEW_FILE,
+    NEW_FOLDER,
+    Reach,
+    reach_options,
+    state_option,
+)
 from kt_es.cli.output import Output, at, output_of
+from kt_es.cli.people.many import key_line, read_labels, show_many
 from kt_es.cli.saving import save_profile, save_proof
 from kt_es.client.client import Client
 from kt_es.client.history import History, Version
@@ -19,7 +29,7 @@ from kt_es.client.states import States
 from kt_es.client.trust import Lookup
 from kt_es.client.trusted import Pinned
 from kt_es.errors import ConfigError, EquivocationError, MalformedError, UnavailableError, VerificationError
-from kt_es.formats.entries import ProfileKey
+from kt_es.formats.batches import MAX_BATCH
 from kt_es.formats.evidence import MAX_EVIDENCE_FILE, evidence_in
 from kt_es.formats.notes import encode_base64
 from kt_es.formats.proofs import PROOF_FILE, ProofFile
@@ -28,7 +38,8 @@ PROVEN_ABSENT = 3
 
 
 @click.command("get")
-@click.argument("label")
+@click.argument("labels", metavar="LABEL...", nargs=-1)
+@click.option("--from", "source", type=FILE, help="Look up the labels in FILE, one a line, as well.")
 @click.option("--epoch", type=click.IntRange(1), help="Look up this epoch; default the latest.")
 @click.option("--out", type=NEW_FILE, help="Save the proof to FILE.")
 @click.option("--save", type=NEW_FOLDER, help="Save the keys as files in a directory.")
@@ -37,16 +48,28 @@ PROVEN_ABSENT = 3
 def get_command(
     context: click.Context,
     /,
-    label: str,
+    labels: tuple[str, ...],
+    source: Path | None,
     epoch: int | None,
     out: Path | None,
     save: Path | None,
     **reach: Any,
 ) -> int:
-    """Look LABEL up, verify everything, and print its keys."""
+    """Look each LABEL up, verify everything, and print its keys.
+
+    Several labels are looked up together, up to 1000 in one request. The exit code is 3 if one of them is
+    proven absent.
+    """
     output = output_of(context)
+    wanted = [*labels, *(() if source is None else read_labels(source))]
+    if not wanted:
+        raise click.UsageError("there is no label to look up: give LABEL, or a file of labels with --from")
+    if len(wanted) > 1:
+        if out is not None or save is not None:
+            raise click.UsageError("--out and --save are for one label: leave them out, or give one LABEL")
+        return _get_many(output, Reach(**reach), wanted, epoch)
     with Reach(**reach).client() as client:
-        lookup = client.lookup(label, epoch)
+        lookup = client.lookup(wanted[0], epoch)
         changes = changes_since(client, lookup)
     if out is not None:
         save_proof(out, lookup.proof)
@@ -54,6 +77,24 @@ def get_command(
     if save is not None:
         save_profile(save, lookup.profile or ())
     return show_lookup(output, lookup, changes)
+
+
+def _get_many(output: Output, reach: Reach, labels: Sequence[str], epoch: int | None) -> int:
+    # The limit of time is for a request, as everywhere.
+    timeout = (reach.timeout or LOOKUP_TIMEOUT) * (1 + len(labels) // MAX_BATCH)
+    with reach.client() as client:
+        found = client.lookup_many(labels, epoch, timeout=timeout)
+        lookups = list({lookup.label: lookup for lookup in found}.values())
+        changes = [changes_since(client, lookup) for lookup in lookups]
+    lines = [
+        f"{lookup.label}: {line}"
+        for lookup, change in zip(lookups, changes, strict=True)
+        if change is not None and change.document.get("changed")
+        for line in change.lines
+    ]
+    documents = [_document(*pair) for pair in zip(lookups, changes, strict=True)]
+    show_many(output, lookups, lines, documents)
+    return PROVEN_ABSENT if any(lookup.absent for lookup in lookups) else 0
 
 
 def show_checks(output: Output, lookup: Lookup | History) -> None:
@@ -72,18 +113,16 @@ def show_lookup(output: Output, lookup: Lookup, changes: AccountChanges | None =
     elif lookup.profile is None:
         lines = [f"{lookup.label}  (profile erased)" if lookup.erased else lookup.label]
     else:
-        lines = [_key_line(key) for key in lookup.profile]
-    document = lookup_document(lookup)
-    if changes is not None:
-        document["since_last_time"] = changes.document
-    output.data(document, lines)
+        lines = [key_line(key) for key in lookup.profile]
+    output.data(_document(lookup, changes), lines)
     return PROVEN_ABSENT if lookup.absent else 0
 
 
-def _key_line(key: ProfileKey) -> str:
-    is_text = key.type in ("ssh", "age")
-    text = key.data.decode("ascii", "replace").strip() if is_text else f"{len(key.data)} bytes"
-    return f"{key.type}  {key.name}  {text}"
+def _document(lookup: Lookup, changes: AccountChanges | None) -> dict[str, Any]:
+    document = lookup_document(lookup)
+    if changes is not None:
+        document["since_last_time"] = changes.document
+    return document
 
 
 def lookup_document(lookup: Lookup) -> dict[str, Any]:
