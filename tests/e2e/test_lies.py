@@ -23,6 +23,7 @@ A_FEW = (
     "head-map-root",
     "profile-swapped",
     "newest-version-hidden",
+    "batch-with-an-entry-forged",
     "fork-get",
     "rollback-checkpoint",
     "evidence-shown-to-anybody",

@@ -6,9 +6,11 @@ import base64
 from typing import Any
 
 from kt_es.crypto.vrf import index_of
+from kt_es.formats.batches import BatchAnswer, LabelAnswer
 from kt_es.formats.proofs import ErasureProof, LookupAnswer, encode_configs
 from kt_es.formats.ranges import RangeAnswer, RangeEpoch
 from kt_es.merkle.log import plan_consistency, plan_inclusion, plan_range
+from kt_es.merkle.multiproof import combine
 from tools.lies import people
 from tools.lies.people import ORIGIN
 from tools.lies.trees import prove
@@ -76,6 +78,31 @@ def lookup_answer(universe: Universe, label: str, epoch: int | None = None) -> L
         opening,
         erasure,
     )
+
+
+def lookups(universe: Universe, body: Json) -> Json:
+    labels, size = body["labels"], len(universe.epochs)
+    epoch = body.get("epoch") or size
+    parts = [lookup_answer(universe, label, epoch) for label in labels]
+    indices = [index_of(people.VRF.prove(label.encode())[0]) for label in labels]
+    shown = [
+        universe.private[one.mutation.entry_hash][1] if one.mutation and one.opening is not None else None
+        for one in parts
+    ]
+    answer = BatchAnswer(
+        parts[0].heads_checkpoint,
+        parts[0].smh_bytes,
+        parts[0].heads_inclusion,
+        combine([(index, one.map_proof) for index, one in zip(indices, parts, strict=True)]),
+        tuple(LabelAnswer(one.vrf_proof, one.mutation, one.opening, one.erasure) for one in parts),
+    )
+    return {
+        "epoch": epoch,
+        "count": len(labels),
+        "answer": text(answer.encode()),
+        "profiles": [text(one) if body.get("profile", True) else None for one in shown],
+        "consistency": texts(consistency(universe, body.get("since") or 0, size)),
+    }
 
 
 def erasure_proof(universe: Universe, sequence: int) -> ErasureProof:

@@ -124,6 +124,9 @@ class FrontEnd:
             case "/v1/lookup":
                 self._check_epoch(body.get("epoch"))
                 return answers.lookup(universe, body)
+            case "/v1/lookups":
+                self._check_epoch(body.get("epoch"))
+                return answers.lookups(universe, body)
             case "/v1/range":
                 self._check_epoch(body["last"])
                 return answers.range_(universe, body)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 
-MODULES = ("records", "heads", "lookups", "clients", "memory", "erasures", "owners", "followers", "harm")
+MODULES = (
+    "records", "heads", "lookups", "batches", "clients", "memory", "erasures", "owners", "followers", "harm",
+)  # fmt: skip
 
 
 def load() -> None:
