@@ -11,6 +11,7 @@ from time import perf_counter
 import click
 
 from kt_es.cli.output import output_of
+from kt_es.cli.trials.bench_batch import bench_batch
 from kt_es.cli.trials.bench_frontend import bench_frontend
 from kt_es.cli.trials.bench_node import RUNS, bench_node
 from kt_es.cli.trials.bench_report import Row, peak_memory, report, report_lines
@@ -35,14 +36,15 @@ _SHARE = ("signer", "shared", "all")
 
 @click.command("bench")
 @click.argument(
-    "which", type=click.Choice(["map", "signer", "node", "recovery", "frontend", "shared", "all"])
+    "which",
+    type=click.Choice(["map", "signer", "node", "recovery", "frontend", "batch", "shared", "all"]),
 )
 @click.option(
     "--entries",
     type=click.IntRange(1),
     default=ENTRIES,
     show_default=True,
-    help="Of `recovery` and `shared`: in the map.",
+    help="Of `recovery`, `batch` and `shared`: in the map.",
 )
 @click.option(
     "--runs",
@@ -75,8 +77,8 @@ def bench_command(
     shared: str | None,
 ) -> None:
     """Measure the map (updates/s), the signer (mutations/s), the node (events/s), the way back of
-    processes (`recovery`), a front end (`frontend`), or front ends over a shared store beside local ones
-    (`shared`).
+    processes (`recovery`), a front end (`frontend`), batch lookups beside single ones (`batch`), or front
+    ends over a shared store beside local ones (`shared`).
 
     Ends with exit code 1 if a measurement misses its limit.
     """
@@ -93,6 +95,7 @@ def bench_command(
         "frontend": lambda at: bench_frontend(
             at, workers=workers, beside=beside, note=output_of(context).note
         ),
+        "batch": lambda at: bench_batch(at, entries, note=output_of(context).note),
         "shared": lambda at: _bench_shared(at, entries, shared, output_of(context).note),
     }
     # The others are not part of `all`: a run of full size takes up to a quarter of an hour.

@@ -26,7 +26,7 @@ from kt_es.cli.trials.asking import ask, json_body, until_ready
 from kt_es.cli.trials.bench_node import processor_seconds, until_answered
 from kt_es.cli.trials.bench_report import Row, resident_memory
 from kt_es.cli.trials.bench_signer import share, stop
-from kt_es.cli.trials.synthetic import RECORD, Sampled
+from kt_es.cli.trials.synthetic import Sampled
 from kt_es.client.client import Client
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.trusted import Pinned
@@ -38,8 +38,6 @@ from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.streams import NO_STREAM, EventLog, content_event
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import OPENING
-from kt_es.formats.heads import MAP_HEAD
-from kt_es.formats.queue import RECORDS, encode_records
 from kt_es.ledger.adoption import LEVELS
 from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.pages import CACHE_BYTES, PageTable, page_cache
@@ -131,10 +129,7 @@ class BothKinds:
             event = synthetic.commit_epoch([local, thin], settings, config, root, key)
             self._publish_openings(log, OpeningTable(local))
             local.compact()
-            heads, mutations = settings.names.heads, settings.names.mutations
-            records = content_event(mutations, RECORDS, encode_records(0, [RECORD]))
-            log.append(mutations, NO_STREAM, [records])
-            log.append(heads, NO_STREAM, [content_event(heads, MAP_HEAD, event.encode())])
+            synthetic.publish_epoch(log, settings.names, event)
             note(f"filled with {filling:,.0f} entries/s")
             caches = {LOCAL: CACHE_BYTES, THIN: self._shared.store.cache}
             costs = [

@@ -21,9 +21,11 @@ from kt_es.crypto.hashes import OPENING_SIZE, commit, log_leaf_hash, sha256
 from kt_es.crypto.signatures import ED25519, PrivateKey
 from kt_es.crypto.vrf import VrfPrivateKey, index_of
 from kt_es.epochs import Standing
+from kt_es.eventstore.streams import NO_STREAM, EventLog, StreamNames, content_event
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import Entry, Mutation, Opening, ProfileKey, PublicKey, encode_profile
-from kt_es.formats.heads import HeadEvent, MapHead
+from kt_es.formats.heads import MAP_HEAD, HeadEvent, MapHead
+from kt_es.formats.queue import RECORDS, encode_records
 from kt_es.ledger.fold import with_head
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.shared_tables import tables_of
@@ -129,3 +131,10 @@ def commit_epoch(
         changes.append(tables.configs.put(EPOCH, 0, config.encode()))
         store.write([*changes, *with_head(tables, state, event, state.records_next)[1]])
     return event
+
+
+def publish_epoch(log: EventLog, names: StreamNames, event: HeadEvent) -> None:
+    """Append the one record of the epoch and its head to the logs, which are empty."""
+    records = content_event(names.mutations, RECORDS, encode_records(0, [RECORD]))
+    log.append(names.mutations, NO_STREAM, [records])
+    log.append(names.heads, NO_STREAM, [content_event(names.heads, MAP_HEAD, event.encode())])
