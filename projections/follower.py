@@ -35,7 +35,7 @@ from kt_es.ledger.replay import ReplayedEpoch
 from kt_es.ledger.verifiers import Verifiers
 from kt_es.process.outage import Backoff, Lasting, Outage, keep_trying
 from kt_es.process.signals import Worker
-from kt_es.server.batcher import Waiters
+from kt_es.server.waiters import Waiters
 
 GRACE = 5.0  # seconds
 

@@ -19,9 +19,11 @@ from kt_es.ledger.replay import ReplayedEpoch
 from kt_es.process.clock import wall_clock
 from kt_es.process.signals import Worker
 from kt_es.server.answers import Indexer, OpeningReader
+from kt_es.server.appender import Appender
 from kt_es.server.asgi import ASGIApp
-from kt_es.server.availability import MAX_BACKLOG, Appender, Backlog, LogConnections, LogWatch
+from kt_es.server.availability import MAX_BACKLOG, Backlog, LogConnections, LogWatch
 from kt_es.server.batcher import Batcher
+from kt_es.server.checks import Checks
 from kt_es.server.clients import Clients
 from kt_es.server.endpoints.common import Frontend
 from kt_es.server.handlers import DirectoryReader
@@ -37,7 +39,7 @@ from projections.follower import OpeningsFollower, Replica
 READERS = 8
 # Histories and ranges are long work in Python: they run apart from lookups, and few at a time.
 LARGE_READERS = 1
-WRITERS = 32
+WRITERS = 8
 GRACE = 5  # seconds
 
 # These errors do not end the process: it answers 503 with the reason, until somebody has looked at the log.
@@ -137,6 +139,7 @@ class FrontendService:
             appender=self._appender,
             batcher=self._batcher,
             private=PrivateStreams(self._connections.shared),
+            checks=Checks(self.directory),
         )
         return Frontend(
             self.directory,

@@ -8,8 +8,11 @@ classes, some of them under other names.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 if TYPE_CHECKING or find_spec("esdbclient") is not None:
     from esdbclient import (
@@ -21,6 +24,7 @@ if TYPE_CHECKING or find_spec("esdbclient") is not None:
     )
     from esdbclient import client as client_module
     from esdbclient.client import autoreconnect, retrygrpc
+    from esdbclient.common import handle_rpc_error
     from esdbclient.connection import ESDBConnection as Connection
     from esdbclient.connection_spec import ConnectionSpec
     from esdbclient.exceptions import (
@@ -50,6 +54,7 @@ if TYPE_CHECKING or find_spec("esdbclient") is not None:
         gossip_pb2,
         gossip_pb2_grpc,
         shared_pb2,
+        streams_pb2,
     )
 
     LIBRARY = "esdbclient"
@@ -64,6 +69,7 @@ else:
     from kurrentdbclient import NewEvent, RecordedEvent, StreamState
     from kurrentdbclient import client as client_module
     from kurrentdbclient.client import autoreconnect, retrygrpc
+    from kurrentdbclient.common import handle_rpc_error
     from kurrentdbclient.connection import KurrentDBConnection as Connection
     from kurrentdbclient.connection_spec import ConnectionSpec
     from kurrentdbclient.exceptions import (
@@ -95,6 +101,7 @@ else:
         gossip_pb2,
         gossip_pb2_grpc,
         shared_pb2,
+        streams_pb2,
     )
 
     LIBRARY = "kurrentdbclient"
@@ -143,14 +150,19 @@ __all__ = [
     "StreamState",
     "WrongCurrentVersion",
     "autoreconnect",
+    "batch_append",
+    "batch_outcome",
+    "batch_request",
     "client_module",
     "gossip_pb2",
     "gossip_pb2_grpc",
+    "handle_rpc_error",
     "name_of",
     "node_preference",
     "retrygrpc",
     "shared_pb2",
     "speaks_tls",
+    "streams_pb2",
 ]
 
 
@@ -164,6 +176,40 @@ def speaks_tls(spec: ConnectionSpec) -> bool:
     """Return whether the connection string asks for TLS."""
     options: Any = spec.options
     return bool(options.Tls if LIBRARY == "esdbclient" else options.tls)
+
+
+def batch_request(
+    stream: str, version: int | StreamState, events: Iterable[NewEvent], correlation: UUID, deadline: float
+) -> Any:
+    """Return the message that appends ``events`` in a call of ``batch_append``.
+
+    ``deadline`` is in seconds.
+    """
+    return _streams_service()._construct_batch_append_req(stream, version, events, correlation, deadline)
+
+
+def batch_append(client: EventStoreDBClient, requests: Iterator[streams_pb2.BatchAppendReq]) -> Any:
+    """Begin a call of ``BatchAppend`` that lasts until ``requests`` end; return the iterator of its answers.
+
+    The libraries have this call for one request alone.
+    """
+    inner: Any = client
+    streams = inner.streams
+    return streams._stub.BatchAppend(
+        requests,
+        metadata=streams._metadata(inner._call_metadata, requires_leader=True),
+        credentials=inner._call_credentials,
+    )
+
+
+def batch_outcome(answer: streams_pb2.BatchAppendResp, stream: str, version: int | StreamState) -> None:
+    """Return if the append of ``answer`` was made. Otherwise raise the exception of the library."""
+    _streams_service()._convert_batch_append_resp(answer, stream, version)
+
+
+def _streams_service() -> Any:
+    module = import_module(f"{LIBRARY}.streams")
+    return module.StreamsService
 
 
 def name_of(error: BaseException) -> str:

@@ -13,11 +13,12 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from kt_es.errors import WrongRevisionError
+from kt_es.errors import KtError, WrongRevisionError
 from kt_es.eventstore import driver
+from kt_es.eventstore.appending import Appending, driver_event, version_of
 from kt_es.eventstore.esdb_client import PAGE, PAGE_BYTES, EsdbClient
 from kt_es.eventstore.rights import READ, READ_METADATA, TRUNCATE_BEFORE, WRITE, WRITE_METADATA, taken_of
-from kt_es.eventstore.streams import ANY, NO_STREAM, Event, Metadata, NewEvent, Subscription
+from kt_es.eventstore.streams import Append, Event, Metadata, NewEvent, Subscription, make_append
 from kt_es.eventstore.subscriptions import EsdbGroup, EsdbSubscription, calling, read_event
 
 DEADLINE = 3.0
@@ -40,6 +41,9 @@ class EsdbLog:
         # are cut off, so larger requests would be wasted.
         self._page_events = FIRST_PAGE
         self._subscriptions: weakref.WeakSet[EsdbSubscription] = weakref.WeakSet()
+        self._appending = Appending(
+            client, lambda append: make_append(self, append), DEADLINE, is_plain=self._is_plain
+        )
 
     def _opened(self, doing: str, call: Callable[[], _S], stream: str) -> _S:
         """Open a subscription, and close the client if the server does not confirm the subscription in time.
@@ -80,25 +84,14 @@ class EsdbLog:
         return self._client.connection_target == target
 
     def end_subscriptions(self) -> None:
-        """End the iteration of every subscription that is open, from any thread."""
+        """End every subscription and the call of all appends, from any thread."""
+        self._appending.end()
         for subscription in list(self._subscriptions):
             subscription.stop()
 
     def append(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
-        new = [
-            driver.NewEvent(
-                type=event.type,
-                data=event.data,
-                content_type="application/octet-stream",
-                id=event.id,
-            )
-            for event in events
-        ]
-        version: int | driver.StreamState = expected
-        if expected == NO_STREAM:
-            version = driver.StreamState.NO_STREAM
-        elif expected == ANY:
-            version = driver.StreamState.ANY
+        new = [driver_event(event) for event in events]
+        version = version_of(expected)
 
         def append() -> None:
             try:
@@ -107,6 +100,9 @@ class EsdbLog:
                 raise WrongRevisionError(stream, expected) from None
 
         self._calling(f"append to {stream}", append, WRITE, stream)
+
+    def append_all(self, appends: Sequence[Append]) -> Sequence[KtError | None]:
+        return self._appending.exchange(appends)
 
     def last_event(self, stream: str) -> Event | None:
         def last() -> Event | None:
@@ -250,9 +246,8 @@ class EsdbLog:
         self._calling(f"set the metadata of {stream}", put, WRITE_METADATA, stream)
 
     def _set_metadata(self, stream: str, values: Mapping[str, object], expected: int) -> None:
-        version = driver.StreamState.NO_STREAM if expected == NO_STREAM else expected
         self._client.set_stream_metadata(
-            stream, metadata=dict(values), current_version=version, timeout=DEADLINE
+            stream, metadata=dict(values), current_version=version_of(expected), timeout=DEADLINE
         )
 
     def stream_names(self, prefix: str) -> Iterator[str]:

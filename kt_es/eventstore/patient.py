@@ -6,14 +6,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from kt_es.errors import MisfitError, UnavailableError
+from kt_es.errors import KtError, MisfitError, UnavailableError
 from kt_es.eventstore.streams import (
+    Append,
     Event,
     EventLog,
     GroupSubscription,
     Metadata,
     NewEvent,
     Subscription,
+    append_one_by_one,
 )
 
 PAUSE = 0.5
@@ -108,6 +110,9 @@ class PatientLog:
 
     def append(self, stream: str, expected: int, events: Sequence[NewEvent]) -> None:
         self._done(lambda log: log.append(stream, expected, events))
+
+    def append_all(self, appends: Sequence[Append]) -> Sequence[KtError | None]:
+        return append_one_by_one(self, appends)
 
     def last_revision(self, stream: str) -> int:
         return self._done(lambda log: log.last_revision(stream))

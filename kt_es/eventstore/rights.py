@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from kt_es.eventstore.streams import StreamNames
+from kt_es.eventstore.streams import NO_STREAM, Append, StreamNames
 
 JSON = "application/json"
 MAX_COUNT, MAX_AGE, TRUNCATE_BEFORE, ACL = "$maxCount", "$maxAge", "$tb", "$acl"
@@ -94,6 +94,11 @@ def openings_acl() -> Acl:
     ACL again after a deletion, which removes it.
     """
     return _acl([FRONTEND], [FRONTEND], [ADMINS, FRONTEND])
+
+
+def first_acl(stream: str) -> Append:
+    """Return the append that makes a stream of openings private which has no metadata yet."""
+    return Append(stream, NO_STREAM, metadata={ACL: openings_acl()})
 
 
 def keeps_private(metadata: Mapping[str, object]) -> bool:

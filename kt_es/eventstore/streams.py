@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Protocol
 
+from kt_es.errors import KtError, UnavailableError
+
 # Expected revisions of an append: an exact one (0 or more), or one of these.
 NO_STREAM = -1
 ANY = -2
@@ -87,6 +89,19 @@ def content_event(stream: str, kind: str, data: bytes) -> NewEvent:
     return NewEvent(kind, data, uuid.uuid5(_EVENT_IDS, name))
 
 
+@dataclass(frozen=True, slots=True)
+class Append:
+    """One of many appends. With ``metadata``, it replaces the metadata of ``stream`` instead.
+
+    ``expected`` is as in ``EventLog.append``, and as in ``EventLog.set_metadata``.
+    """
+
+    stream: str
+    expected: int
+    events: Sequence[NewEvent] = ()
+    metadata: Mapping[str, object] | None = None
+
+
 class Subscription(Protocol):
     """An iterator of events that ends only when it is stopped.
 
@@ -122,6 +137,13 @@ class EventLog(Protocol):
 
         Raises:
             WrongRevisionError: The stream is not at ``expected``, and these events do not already follow it.
+        """
+
+    def append_all(self, appends: Sequence[Append]) -> Sequence[KtError | None]:
+        """Make many appends, which may be under way at the same time: none may depend on another one.
+
+        Returns for each append None if it is durable, and otherwise the error that ``append`` or
+        ``set_metadata`` raises. Raises none itself.
         """
 
     def last_revision(self, stream: str) -> int:
@@ -162,3 +184,29 @@ class EventLog(Protocol):
         """
 
     def close(self) -> None: ...
+
+
+def append_one_by_one(log: EventLog, appends: Sequence[Append]) -> list[KtError | None]:
+    """Implement ``append_all`` by calls of ``append`` and ``set_metadata``.
+
+    The first ``UnavailableError`` is the outcome of the appends after it as well: they are not tried.
+    """
+    outcomes: list[KtError | None] = []
+    for append in appends:
+        try:
+            make_append(log, append)
+        except UnavailableError as error:
+            return outcomes + [error] * (len(appends) - len(outcomes))
+        except KtError as error:
+            outcomes.append(error)
+        else:
+            outcomes.append(None)
+    return outcomes
+
+
+def make_append(log: EventLog, append: Append) -> None:
+    """Make one append. Raises what ``EventLog.append`` and ``EventLog.set_metadata`` raise."""
+    if append.metadata is None:
+        log.append(append.stream, append.expected, append.events)
+    else:
+        log.set_metadata(append.stream, append.metadata, append.expected)

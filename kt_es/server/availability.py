@@ -21,7 +21,7 @@ from collections.abc import Callable
 import structlog
 
 from kt_es.errors import AccessDeniedError, MalformedError, UnavailableError
-from kt_es.eventstore.streams import ANY, EventLog, NewEvent, StreamNames
+from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.queue import MAX_EVENT_ITEMS, items_of
 from kt_es.process.outage import Outage
@@ -30,8 +30,6 @@ from kt_es.server.responses import AWAY, NotNowError, denial
 
 AWAY_INTERVAL = 0.5
 PROBE_INTERVAL = 2.0
-DEADLINE = 8.0
-PAUSE = 0.2
 
 MAX_BACKLOG = 200_000
 SAMPLES = 16
@@ -157,50 +155,6 @@ class LogWatch:
             if not is_well or time.monotonic() - probed >= PROBE_INTERVAL:
                 self.probe()
                 probed = time.monotonic()
-
-
-class Appender:
-    """Appends single events at the end of streams, and repeats appends whose outcome is unknown.
-
-    Denied appends are not repeated; the denials of ``watch`` remember them.
-    """
-
-    def __init__(
-        self, log: Callable[[], EventLog], watch: LogWatch, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._log = log
-        self._watch = watch
-        self._clock = clock
-        self._stop = threading.Event()
-
-    def deadline(self) -> float:
-        """Return the time by the clock at which an append that begins now is given up."""
-        return self._clock() + DEADLINE
-
-    def stop(self) -> None:
-        """Give up the repetitions under way."""
-        self._stop.set()
-
-    def append(self, stream: str, event: NewEvent, deadline: float) -> None:
-        """Append ``event``, which is durable on return.
-
-        Its id depends on its content alone, so repeating the append is safe. Raises ``UnavailableError``
-        after ``deadline``: the event may be in the stream nevertheless.
-        """
-        self.repeat(lambda: self._log().append(stream, ANY, [event]), deadline)
-
-    def repeat(self, call: Callable[[], None], deadline: float) -> None:
-        """Repeat an idempotent call until it succeeds or ``deadline`` comes."""
-        while True:
-            try:
-                return call()
-            except AccessDeniedError as error:
-                self._watch.denials.denied(error)
-                raise
-            except UnavailableError as error:
-                self._watch.failed(error)
-                if self._clock() + PAUSE >= deadline or self._stop.wait(PAUSE):
-                    raise
 
 
 class Backlog:

@@ -14,7 +14,16 @@ import pytest
 
 from kt_es.errors import KtError, WrongRevisionError
 from kt_es.eventstore.connecting import connect
-from kt_es.eventstore.streams import ANY, MAX_APPEND, NO_STREAM, Event, EventLog, NewEvent, Subscription
+from kt_es.eventstore.streams import (
+    ANY,
+    MAX_APPEND,
+    NO_STREAM,
+    Append,
+    Event,
+    EventLog,
+    NewEvent,
+    Subscription,
+)
 from tests.reference.memory_log import MemoryLog
 
 
@@ -146,6 +155,34 @@ def test_an_append_that_is_too_large_is_refused_whole(log: EventLog, stream: str
     with pytest.raises(KtError):
         log.append(stream, ANY, [NewEvent("T", bytes(MAX_APPEND // 2 + 1), uuid.uuid4()) for _ in range(2)])
     assert log.last_revision(stream) == -1
+
+
+def test_many_appends_have_an_outcome_each(log: EventLog, stream: str) -> None:
+    events = [new(f"{number}") for number in range(40)]
+    for _ in range(2):
+        # The second time they are the same appends, which are in their streams already.
+        appends = [Append(f"{stream}.{number}", ANY, [event]) for number, event in enumerate(events)]
+        appends.insert(7, Append(stream, 5, [new("not at this revision")]))
+        appends.insert(9, Append(stream, ANY, [NewEvent("T", bytes(MAX_APPEND + 1), uuid.uuid4())]))
+        outcomes = list(log.append_all(appends))
+        assert isinstance(outcomes.pop(9), KtError)
+        assert isinstance(outcomes.pop(7), WrongRevisionError)
+        assert outcomes == [None] * len(events)
+    for number in range(40):
+        assert texts(log.read(f"{stream}.{number}")) == [f"{number}"]
+    assert texts(log.read(stream)) == []
+    assert list(log.append_all([])) == []
+
+
+def test_many_appends_may_set_metadata(log: EventLog, stream: str) -> None:
+    acl = {"$acl": {"$r": ["frontend"]}}
+    streams = [f"{stream}.{number}" for number in range(3)]
+    appends = [Append(name, NO_STREAM, metadata=acl) for name in streams]
+    assert list(log.append_all(appends)) == [None] * 3
+    assert [log.metadata(name).values for name in streams] == [acl] * 3
+    other = log.append_all([Append(name, NO_STREAM, metadata={"$maxCount": 1}) for name in streams])
+    assert [type(outcome) for outcome in other] == [WrongRevisionError] * 3
+    assert [log.metadata(name).values for name in streams] == [acl] * 3
 
 
 def test_a_subscription_brings_what_is_there_and_what_comes(log: EventLog, stream: str) -> None:

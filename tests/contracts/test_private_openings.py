@@ -14,11 +14,12 @@ from typing import Any, Literal
 import pytest
 from structlog.testing import capture_logs
 
+from kt_es.errors import KtError
 from kt_es.eventstore.driver import NewEvent as NewMetadata
 from kt_es.eventstore.driver import StreamState
 from kt_es.eventstore.esdb import EsdbLog
 from kt_es.eventstore.rights import openings_acl, stream_acls
-from kt_es.eventstore.streams import ANY, NewEvent, content_event
+from kt_es.eventstore.streams import ANY, Append, NewEvent, content_event
 from kt_es.formats.entries import OPENING, OPENING_ERASED, Mutation, Opening
 from kt_es.server.privacy import PrivateStreams, sweep_stream
 from tests import builders as b
@@ -47,6 +48,13 @@ class Noting:
         self._log.append(stream, expected, events)
         if events[0].type == OPENING:
             self.missing_to_eve.append(denials(self._eve, stream))
+
+    def append_all(self, appends: Sequence[Append]) -> Sequence[KtError | None]:
+        outcomes = self._log.append_all(appends)
+        for append in appends:
+            if append.events and append.events[0].type == OPENING:
+                self.missing_to_eve.append(denials(self._eve, append.stream))
+        return outcomes
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)

@@ -12,7 +12,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from kt_es.errors import KtError, UnavailableError, WrongRevisionError
-from kt_es.eventstore.streams import ANY, MAX_APPEND, Event, Metadata, NewEvent
+from kt_es.eventstore.streams import (
+    ANY,
+    MAX_APPEND,
+    Append,
+    Event,
+    Metadata,
+    NewEvent,
+    append_one_by_one,
+)
 
 
 class MemoryLog:
@@ -71,6 +79,9 @@ class MemoryLog:
             there.append(made)
             self._all.append(made)
         self._changed.notify_all()
+
+    def append_all(self, appends: Sequence[Append]) -> Sequence[KtError | None]:
+        return append_one_by_one(self, appends)
 
     def last_revision(self, stream: str) -> int:
         last = self.last_event(stream)

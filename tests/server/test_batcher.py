@@ -9,10 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kt_es.errors import AccessDeniedError, KtError, UnavailableError
-from kt_es.eventstore.streams import NewEvent
+from kt_es.eventstore.rights import first_acl, keeps_private
+from kt_es.eventstore.streams import ANY, NO_STREAM, Append, NewEvent, content_event
+from kt_es.formats.entries import OPENING
 from kt_es.formats.queue import MAX_EVENT, MAX_EVENT_ITEMS, MAX_ITEM, decode_mutations
-from kt_es.server.availability import Appender, LogWatch
-from kt_es.server.batcher import Batcher
+from kt_es.server.appender import Appender
+from kt_es.server.availability import LogWatch
+from kt_es.server.batcher import Batcher, Step, UnprotectedError
 from tests.reference.frontends import until
 from tests.reference.memory_log import MemoryLog
 
@@ -59,7 +62,7 @@ def submit_during_an_append(bench: Bench, log: GatedLog, items: Sequence[bytes])
         first = pool.submit(bench.batcher.append, b"first", 8.0)
         assert log.entered.wait(30)
         rest = [pool.submit(bench.batcher.append, item, 8.0) for item in items]
-        until(lambda: len(bench.batcher._waiting) == len(items))
+        until(lambda: len(bench.batcher._arrived) == len(items))
         log.gate.set()
         first.result(30)
         return [str(future.result(30)) for future in rest]
@@ -128,3 +131,69 @@ def test_after_closing_nothing_is_taken() -> None:
     bench.close()
     with pytest.raises(UnavailableError, match="stopping"):
         bench.batcher.append(b"item", 8.0)
+
+
+def step(number: int, deadline: float = 8.0) -> Step:
+    """A submission with an opening in a stream of its own, which is made private first."""
+    stream = f"kt_openings-people.{number:064x}"
+    opening = Append(stream, ANY, [content_event(stream, OPENING, b"opening %d" % number)])
+    return Step(b"item %d" % number, deadline, first_acl(stream), opening)
+
+
+def test_a_submission_becomes_private_then_opened_then_queued() -> None:
+    log = MemoryLog()
+    bench = Bench(log)
+    steps = [step(number) for number in range(40)]
+    futures = [bench.batcher.put(each) for each in steps]
+    assert {str(future.result(30)) for future in futures} == {str(event.id) for event in log.read(QUEUE)}
+    assert sorted(item for batch in bench.batches() for item in batch) == sorted(each.item for each in steps)
+    for each in steps:
+        assert each.opening is not None
+        assert keeps_private(log.metadata(each.opening.stream).values)
+        (event,) = log.read(each.opening.stream)
+        assert (event.position or 0) < max(queued.position or 0 for queued in log.read(QUEUE))
+    bench.close()
+
+
+@pytest.mark.parametrize("written", [True, False])
+@pytest.mark.parametrize("broken", [1, 2, 3])
+def test_a_step_whose_outcome_is_unknown_is_repeated_as_the_same_event(broken: int, *, written: bool) -> None:
+    log = MemoryLog()
+    bench = Bench(log)
+    log.break_appends(broken, written=written)
+    futures = [bench.batcher.put(step(number)) for number in range(5)]
+    for future in futures:
+        future.result(30)
+    assert sorted(item for batch in bench.batches() for item in batch) == [b"item %d" % n for n in range(5)]
+    for number in range(5):
+        assert len(list(log.read(f"kt_openings-people.{number:064x}"))) == 1
+    bench.close()
+
+
+def test_a_stream_with_metadata_gets_nothing_private() -> None:
+    log = MemoryLog()
+    bench = Bench(log)
+    taken, free = step(1), step(2)
+    assert taken.opening is not None
+    log.set_metadata(taken.opening.stream, {"$maxCount": 1}, NO_STREAM)
+    failed, queued = bench.batcher.put(taken), bench.batcher.put(free)
+    with pytest.raises(UnprotectedError):
+        failed.result(30)
+    queued.result(30)
+    assert list(log.read(taken.opening.stream)) == []
+    assert bench.batches() == [[free.item]]
+    bench.close()
+
+
+def test_a_stop_gives_up_what_is_repeated() -> None:
+    log = MemoryLog()
+    bench = Bench(log)
+    log.away = True
+    future = bench.batcher.put(step(1))
+    until(lambda: bench.watch.problem is not None)
+    bench.appender.stop()
+    with pytest.raises(UnavailableError):
+        future.result(30)
+    bench.close()
+    with pytest.raises(UnavailableError):
+        bench.batcher.put(step(2))

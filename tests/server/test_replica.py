@@ -13,8 +13,8 @@ from kt_es.formats.entries import OPENING, Opening, encode_erased
 from kt_es.formats.queue import Verdict
 from kt_es.ledger.openings import Missing, read_opening
 from kt_es.process.signals import Worker
-from kt_es.server import batcher as waiting
-from kt_es.server.batcher import Waiters
+from kt_es.server import waiters as waiting
+from kt_es.server.waiters import Waiters
 from tests import builders as b
 from tests.reference.frontends import Front, front, until
 from tests.reference.memory_log import MemoryLog
