@@ -48,20 +48,26 @@ _REFUSED: Mapping[str, HTTPStatus] = {
 }
 
 
+# RFC 9111 and RFC 8246; a year is the longest time that caches are asked for.
+_LASTING = b"public, max-age=31536000, immutable"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer whose body is whole."""
+    """An answer whose body is whole. If it ``lasts``, the same request always has this answer."""
 
     body: bytes
     media: str = JSON_MEDIA
     status: int = 200
     more: Headers = dataclasses.field(default_factory=list)  # further headers
+    lasts: bool = False
 
     @property
     def headers(self) -> Headers:
         return [
             (b"content-length", b"%d" % len(self.body)),
             (b"content-type", self.media.encode()),
+            (b"cache-control", _LASTING if self.lasts else b"no-store"),
             *self.more,
         ]
 

@@ -97,6 +97,28 @@ def test_heads_and_checkpoints_are_the_published_ones(running: Front) -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "is_kept"),
+    [
+        ("GET", "/v1/consistency?log=heads&from=1&to=2", True),
+        # A larger log will have this proof.
+        ("GET", "/v1/consistency?log=heads&from=1&to=3", False),
+        ("GET", "/v1/heads/latest", False),
+        # It shows the latest checkpoint, which changes.
+        ("GET", "/v1/heads/1", False),
+        ("GET", "/v1/directory", False),
+        ("POST", "/v1/lookup", False),
+        ("GET", "/metrics", False),
+        ("GET", "/v1/nothing", False),
+    ],
+)
+def test_only_what_never_changes_may_be_kept_by_caches(
+    running: Front, method: str, path: str, *, is_kept: bool
+) -> None:
+    kept = running.request(method, path).headers["cache-control"]
+    assert kept == ("public, max-age=31536000, immutable" if is_kept else "no-store")
+
+
+@pytest.mark.parametrize(
     ("method", "path", "status", "reason"),
     [
         ("GET", "/nowhere", 404, "not-found"),
@@ -231,6 +253,7 @@ def test_the_openapi_description_has_every_route_and_problem_documents(running: 
     assert set(schema["paths"]) == {
         "/v1/directory",
         "/v1/lookup",
+        "/v1/lookups",
         "/v1/mutations",
         "/v1/erasures",
         "/v1/history",

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from kt_es.errors import AccessDeniedError, KtError, UnavailableError
-from kt_es.server import availability, limits
+from kt_es.server import appender, limits
 from kt_es.server.contract import models
 from kt_es.server.responses import without_streams
 from tests import builders as b
@@ -50,7 +50,7 @@ def log(streams: SignedStreams) -> FailingLog:
 
 @pytest.fixture
 def running(streams: SignedStreams, log: FailingLog, monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
-    monkeypatch.setattr(availability, "DEADLINE", 0.0)
+    monkeypatch.setattr(appender, "DEADLINE", 0.0)
     with front(streams, made=Front(streams, connect=lambda: log)) as made:
         yield made
         log.error = None

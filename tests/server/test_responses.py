@@ -11,7 +11,7 @@ import pytest
 
 from kt_es import errors
 from kt_es.errors import AccessDeniedError, KtError, MalformedError, RefusedError
-from kt_es.server import availability, responses
+from kt_es.server import appender, responses
 from kt_es.server.responses import NotNowError, problem_of
 from tests import builders as b
 from tests.reference.frontends import Front, front, until
@@ -103,7 +103,7 @@ class Inside:
 def test_whatever_the_log_answers_nobody_sees_it(
     error: type[KtError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(availability, "DEADLINE", 0.0)
+    monkeypatch.setattr(appender, "DEADLINE", 0.0)
     streams = SignedStreams()
     streams.put_user("alice")
     streams.epoch()
@@ -129,7 +129,7 @@ def test_whatever_the_log_answers_nobody_sees_it(
 MAY_BE_NAMED = {
     "AWAY", "MAX_ERASURE", "MAX_HEAD", "MAX_HEADERS", "MAX_MUTATION", "MAX_PROFILE", "MAX_RANGE",
     "STORE_ROWS", "committed.epoch", "committed.heads.size", "first", "items", "last", "last - first + 1",
-    "log", "only", "part", "problem", "request.route.body",
+    "error.problem", "log", "only", "part", "place", "problem", "seen[name]", "request.route.body",
     "self.why_no_epoch()", "self.limit", "since",
 }  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kt_es.api import operations
 from kt_es.api.batches import LookupsRequest
 from kt_es.api.models import (
@@ -58,7 +60,7 @@ class ReadingEndpoints:
         return await self._answering.head(asked, answer_of)
 
     async def _consistency(self, asked: ConsistencyParameters, _: Scope) -> Answer:
-        return await self._answering.consistency(asked, answer_of)
+        return await self._answering.consistency(asked, lambda body: replace(answer_of(body), lasts=True))
 
     async def _heads_checkpoint(self, _: None, __: Scope) -> Answer:
         return await self._answering.head(LatestHeadParameters(), lambda head: _text(head.heads_checkpoint))
