@@ -90,6 +90,27 @@ class Ledger:
         self.store.ensure_writable()
         self._load()
 
+    def reread(self) -> None:
+        """Take the state that another process, the writer, has committed to this store.
+
+        Readers in other threads go on. The caller has made the store read on (``FollowedStore``).
+
+        Raises:
+            DivergenceError: The store has an earlier epoch than before, or is damaged.
+        """
+        stored = self.tables.states.committed(self.committed.standing.origin, self.pinned)
+        epoch = 0 if stored is None else stored.epoch
+        if epoch < self.committed.epoch:
+            raise DivergenceError(
+                f"the data directory went back from epoch {self.committed.epoch} to {epoch}: another took "
+                "its place"
+            )
+        self.oldest = self.tables.states.oldest()
+        if stored is not None and epoch > self.committed.epoch:
+            # Before the state, so that no erasure of these epochs is overlooked.
+            self.has_erasures = not self.tables.erasures.is_empty()
+            self.committed = stored
+
     def _load(self) -> None:
         stored = self.tables.states.committed(self.committed.standing.origin, self.pinned)
         if self.tables.heads.are_elsewhere:

@@ -25,6 +25,8 @@ CACHE_BYTES = 64 << 20
 WRITE_BUFFERS_BYTES = 48 << 20
 VIEW_ATTEMPTS = 20
 
+BlockCache = Cache
+
 
 class OwnLockError(LockedError):
     """This process still has the lock, because a reader still uses the database that was replaced."""
@@ -38,14 +40,18 @@ class RocksDatabase:
     families: Mapping[str, Rdict]
     handles: Mapping[str, Any]  # of the families, for a batch of writes
     is_view: bool
+    files: Sequence[tuple[str, int]] = ()  # that were there when a database was opened to follow
 
     @classmethod
-    def of(cls, rocks: Rdict, names: Sequence[str], *, is_view: bool) -> RocksDatabase:
+    def of(
+        cls, rocks: Rdict, names: Sequence[str], *, is_view: bool, files: Sequence[tuple[str, int]] = ()
+    ) -> RocksDatabase:
         return cls(
             rocks,
             {name: rocks.get_column_family(name) for name in names},
             {name: rocks.get_column_family_handle(name) for name in names},
             is_view,
+            files,
         )
 
 
@@ -86,10 +92,66 @@ def open_view(directory: Path, families: Sequence[str]) -> RocksDatabase:
     raise LockedError(f"{directory} is being changed too fast to be read; stop the process that uses it")
 
 
-def _open(directory: Path, families: Sequence[str], access: AccessType) -> Rdict:
-    cache = Cache(CACHE_BYTES)  # all families share it
+def open_following(
+    directory: Path, families: Sequence[str], scratch: Path, blocks: BlockCache
+) -> RocksDatabase | None:
+    """Open what is in ``directory`` now, to read only, so that ``catch_up`` can read on.
+
+    Args:
+        scratch: A directory for RocksDB's own log.
+        blocks: The cache of blocks, which databases that are opened one after the other may share.
+
+    Returns:
+        None while the other process changes its files too fast: ask again.
+
+    Raises ``ConfigError`` if there is no store, and ``DivergenceError`` if it is damaged.
+    """
+    if not exists(directory):
+        raise ConfigError(f"{directory} is no data directory of kt-es: name one that kt-es has used")
+    for _ in range(VIEW_ATTEMPTS):
+        before = _files(directory)
+        try:
+            rocks = _open(directory, families, AccessType.secondary(str(scratch)), blocks)
+        except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
+            if _files(directory) == before:
+                raise _opening_error(directory, error) from None
+            continue
+        if _files(directory) == before:
+            return RocksDatabase.of(rocks, families, is_view=True, files=before)
+        rocks.close()
+    return None
+
+
+def catch_up(directory: Path, database: RocksDatabase) -> bool:
+    """Read what the other process has written since. Return False if ``database`` must be opened anew.
+
+    A secondary instance of RocksDB only reads on in journals correctly. Once the other process has written a
+    table from its memory, the secondary may answer with the value that a key had before, although it has the
+    table. So it is used only while no file was added, removed or switched.
+    """
+    try:
+        database.rocks.try_catch_up_with_primary()
+    except Exception as error:  # noqa: BLE001 - rocksdict raises nothing narrower
+        if _files(directory) == database.files:
+            raise _opening_error(directory, error) from None
+        return False
+    return _files(directory) == database.files
+
+
+def block_cache() -> BlockCache:
+    return Cache(CACHE_BYTES)
+
+
+def _open(
+    directory: Path, families: Sequence[str], access: AccessType, blocks: BlockCache | None = None
+) -> Rdict:
+    cache = block_cache() if blocks is None else blocks  # all families share it
     columns = {name: _options(cache) for name in families}
-    return Rdict(str(directory), _options(cache), column_families=columns, access_type=access)
+    options = _options(cache)
+    if blocks is not None:
+        # The log of a follower is in a small place.
+        options.set_stats_dump_period_sec(0)
+    return Rdict(str(directory), options, column_families=columns, access_type=access)
 
 
 def damage(directory: Path, problem: object) -> str:
