@@ -92,6 +92,7 @@ class FrontendTable(Table):
     data: Path = Path("frontend")
     listen: str = "127.0.0.1:8080"
     max_backlog: Annotated[int, Field(ge=1)] = MAX_BACKLOG
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
     vrf_key: Path = Path("keys/vrf.pem")
     tls_cert: Path | None = None
     tls_key: Path | None = None

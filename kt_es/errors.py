@@ -10,6 +10,7 @@ what to do. ``exit_code`` is the exit code of the command line (docs/DESIGN.md, 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 
 def counted(number: int, things: str) -> str:
@@ -23,6 +24,17 @@ class KtError(Exception):
     """Any error of kt-es that is meant to be shown to a person."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Processes of one front end tell each other. By default the arguments would be the message alone.
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[KtError], arguments: tuple[object, ...], members: dict[str, object]) -> KtError:
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    error.__dict__.update(members)
+    return error
 
 
 class ConfigError(KtError):

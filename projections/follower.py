@@ -2,29 +2,22 @@
 
 Front ends and monitors use ``follow``. A standby of the signer follows by ``Signer.recover``.
 
-A front end has two copies, each with its own thread: ``Replica`` of both logs, and the openings. While the
-log cannot be reached, the committed epochs are served. A divergence ends a thread, and ``failed`` is called:
-a front end must not answer from a copy in doubt. A missing right is an outage, which ``denied`` names.
+A front end has two copies, each with its own thread: of both logs (``replica``), and of the openings. While
+the log cannot be reached, the committed epochs are served. A divergence ends a thread, and ``failed`` is
+called: a front end must not answer from a copy in doubt. A missing right is an outage, named by ``denied``.
 """
 
 from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import structlog
 
-from kt_es.errors import (
-    AccessDeniedError,
-    KtError,
-    MalformedError,
-    UnavailableError,
-    UnverifiedRowError,
-)
+from kt_es.errors import AccessDeniedError, KtError, MalformedError, UnavailableError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames, Subscription
 from kt_es.formats.queue import Record
 from kt_es.ledger.adoption import following
@@ -33,9 +26,8 @@ from kt_es.ledger.ledger import Ledger, check_pinned
 from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.replay import ReplayedEpoch
 from kt_es.ledger.verifiers import Verifiers
-from kt_es.process.outage import Backoff, Lasting, Outage, keep_trying
+from kt_es.process.outage import Backoff, Outage, keep_trying
 from kt_es.process.signals import Worker
-from kt_es.server.waiters import Waiters
 
 GRACE = 5.0  # seconds
 
@@ -233,68 +225,3 @@ def _index_of(stream: str, prefix: str) -> bytes:
     if not stream.startswith(prefix) or not _INDEX.fullmatch(name):
         raise MalformedError("opening stream", "its name does not end in an index")
     return bytes.fromhex(name)
-
-
-class Replica:
-    """Follows a directory into ``ledger``: the only writer of its tables.
-
-    ``on_epoch`` is called after each commit. A ``KtError`` that it raises ends the replica.
-
-    Attributes:
-        problem: Set while rows that the next epoch needs are missing or wrong in a shared store. The epoch
-            before is served.
-    """
-
-    def __init__(
-        self,
-        connect: Callable[[], EventLog],
-        names: StreamNames,
-        ledger: Ledger,
-        *,
-        on_epoch: Callable[[ReplayedEpoch], None],
-        failed: Callable[[KtError], None],
-    ) -> None:
-        self._connect = connect
-        self._names = names
-        self._on_epoch = on_epoch
-        self._failed = failed
-        self.worker = Worker("replica", self._run, self._fail)
-        self.ledger = ledger
-        self.waiters = Waiters()
-        self.denied: AccessDeniedError | None = None
-        self.problem: Lasting | None = None
-
-    def stop(self) -> None:
-        """Ask the thread to end, even within an epoch. A caller that waits for a verdict gets None."""
-        self.worker.stop()
-        self.waiters.close()
-
-    def _run(self, stop: threading.Event) -> None:
-        listener = Listener(
-            self._committed, self._observe, self._lost, on_current=self._current, bears_denials=True
-        )
-        follow(self._connect, self._names, self.ledger, listener, stop, outage=Outage("replica", _LOG))
-
-    def _committed(self, replayed: ReplayedEpoch) -> None:
-        self.problem = None
-        self._on_epoch(replayed)
-        self.waiters.commit(replayed.head.epoch)
-
-    def _current(self) -> None:
-        self.denied = self.problem = None
-
-    def _lost(self, error: KtError) -> None:
-        self.denied = error if isinstance(error, AccessDeniedError) else None
-        if isinstance(error, UnverifiedRowError):
-            self.problem = Lasting(str(error), self.problem.since if self.problem else time.monotonic())
-        # The epoch that was being replayed begins again.
-        self.waiters.restart()
-
-    def _observe(self, record: Record) -> None:
-        if self.worker.stopping:
-            raise UnavailableError("the replica is stopping")
-        self.waiters.note(record)
-
-    def _fail(self, error: KtError) -> None:
-        self.waiters.close()
-        self._failed(error)

@@ -7,12 +7,15 @@ somebody has looked at the log and restarts the process.
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 import structlog
 
@@ -37,7 +40,7 @@ from kt_es.server.listening import Exchangeable, http_server, listening_at, url_
 from projections.service import FrontendService
 
 _LOG = structlog.get_logger("kt_es.server")
-_LIVE = ("max_backlog", "limits", "tls_cert", "tls_key")
+LIVE = ("max_backlog", "limits", "tls_cert", "tls_key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,8 @@ class FrontendSettings:
 
     ``data`` is the directory of the replica. With ``sharing`` there is no replica, and ``data`` gets only
     evidence. ``vrf_key`` is a PEM file. Port 0 takes a free port. Submissions are refused while more than
-    ``max_backlog`` items wait. With the PEM files ``tls_cert`` and ``tls_key``, HTTPS is served.
+    ``max_backlog`` items wait. With the PEM files ``tls_cert`` and ``tls_key``, HTTPS is served. For more
+    than one of ``workers``, use ``workers.serve_by_workers``.
     """
 
     origin: str
@@ -62,6 +66,7 @@ class FrontendSettings:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     sharing: Sharing | None = None
+    workers: int = 1
 
 
 def serve(
@@ -90,7 +95,7 @@ def serve(
             ``stop`` is set.
     """
     failure = Failure(stop)
-    vrf, tls, connect_log = _inputs(settings)
+    vrf, tls, connect_log = inputs_of(settings)
     sharing = settings.sharing
     data = settings.data if sharing is None else None
     if sharing is not None:
@@ -116,7 +121,11 @@ def serve(
             keyspace="" if sharing is None else sharing.cassandra.keyspace,
             now=now,
         )
-        url = stack.enter_context(_serving(settings, reread, service, tls, failure))
+        listener = stack.enter_context(listening_at(settings.host, settings.port))
+        url = url_of(settings.host, listener, "http" if tls is None else "https")
+        stack.enter_context(
+            serving(settings, service, tls, failure, listener, reload=Reload(settings, reread, LIVE))
+        )
         _LOG.info("serving", url=url, directory=settings.directory, epoch=ledger.committed.epoch)
         on_ready(url)
         # Now and then, because a signal just before the wait begins would not end it.
@@ -128,7 +137,7 @@ def serve(
     _LOG.info("stopped", directory=settings.directory)
 
 
-def _inputs(settings: FrontendSettings) -> tuple[VrfPrivateKey, Exchangeable | None, Connector]:
+def inputs_of(settings: FrontendSettings) -> tuple[VrfPrivateKey, Exchangeable | None, Connector]:
     """Read the key files and check the connection string. The log is not called: lookups do not need it."""
     vrf = read_key(settings.vrf_key, "the VRF key", VrfPrivateKey.from_pem)
     files = both_or_none(settings.tls_cert, settings.tls_key)
@@ -140,27 +149,44 @@ def _inputs(settings: FrontendSettings) -> tuple[VrfPrivateKey, Exchangeable | N
 
 
 @contextmanager
-def _serving(
+def serving(
     settings: FrontendSettings,
-    reread: Callable[[], FrontendSettings] | None,
     service: FrontendService,
     tls: Exchangeable | None,
     failed: Callable[[KtError], None],
-) -> Iterator[str]:
-    """Run ``service`` and the HTTP server over it, reload after each SIGHUP, and yield the URL."""
+    listener: socket.socket,
+    *,
+    reload: Reload[FrontendSettings],
+    hangups: SimpleQueue[bool] | None = None,
+    beside: Callable[[asyncio.AbstractEventLoop, HttpConnections], None] = lambda *_: None,
+) -> Iterator[None]:
+    """Run ``service`` and the HTTP server over it.
+
+    Args:
+        settings: The settings at the start. ``connections`` are those that this process may have.
+        service: The service, which has not started.
+        tls: The certificate; None serves HTTP.
+        failed: Called with the error that ends the server.
+        listener: A socket that listens, or a door (``handing``).
+        reload: Reads the settings again; how they come into force is set here.
+        hangups: Asks for a reload, by default each SIGHUP.
+        beside: Called when the event loop of the server begins, in its thread.
+    """
     room = room_for_connections(settings.limits.connections)
     connections = HttpConnections(service.clients, room, service.metrics.refused)
     if tls is not None:
         service.metrics.certificate(tls.until)
+    reload.apply = partial(_applied, service, connections, tls)
     with ExitStack() as stack:
-        listener = stack.enter_context(listening_at(settings.host, settings.port))
         service.start()
         stack.callback(service.stop)
-        apply = partial(_applied, service, connections, tls)
-        stack.enter_context(reloading(Reload(settings, reread, _LIVE, apply)))
+        stack.enter_context(reloading(reload) if hangups is None else reloading(reload, hangups))
         context = None if tls is None else tls.context
-        stack.enter_context(http_server(service.app, connections, listener, failed, context))
-        yield url_of(settings.host, listener, "http" if tls is None else "https")
+        serving = http_server(
+            service.app, connections, listener, failed, context, beside=lambda loop: beside(loop, connections)
+        )
+        stack.enter_context(serving)
+        yield
 
 
 def _applied(

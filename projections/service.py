@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from kt_es.ledger.convicting import keep
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.openings import OpeningCache, Openings, OpeningTable
 from kt_es.ledger.pages import CACHE_BYTES
-from kt_es.ledger.replay import ReplayedEpoch
 from kt_es.process.clock import wall_clock
 from kt_es.process.signals import Worker
 from kt_es.server.answers import Indexer, OpeningReader
@@ -34,7 +33,9 @@ from kt_es.server.privacy import PrivateStreams, Sweeper
 from kt_es.server.slots import Slots
 from kt_es.server.store_watch import StoreWatch
 from kt_es.server.submission import Submissions
-from projections.follower import OpeningsFollower, Replica
+from projections.followed import FollowedReplica
+from projections.follower import OpeningsFollower
+from projections.replica import Observer, Replica
 
 READERS = 8
 # Histories and ranges are long work in Python: they run apart from lookups, and few at a time.
@@ -58,6 +59,9 @@ class FrontendService:
             openings in the data directory has all of them.
         keyspace: Name of the shared store for people, if ``ledger`` is over one.
         now: Wall clock in ms.
+        followed: The replica that another process keeps, if this one is a worker of several. Then nothing is
+            written here.
+        observers: Hear of records and commits of the replica here.
     """
 
     def __init__(
@@ -74,6 +78,8 @@ class FrontendService:
         openings_bytes: int = CACHE_BYTES,
         keyspace: str = "",
         now: Callable[[], int] = wall_clock,
+        followed: FollowedReplica | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._failed = failed
         self._data = data
@@ -85,15 +91,29 @@ class FrontendService:
         self.store_watch = StoreWatch(ledger, keyspace)
         self._appender = Appender(log, self.watch)
         self._batcher = Batcher(self._appender, names.queue)
-        self.replica = Replica(connect_log, names, ledger, on_epoch=self._on_epoch, failed=self._fail)
+        self.replica: Replica | FollowedReplica
+        followers: list[Replica | FollowedReplica | OpeningsFollower]
+        if followed is None:
+            self.replica = Replica(
+                connect_log,
+                names,
+                ledger,
+                on_epoch=lambda _: self._on_epoch(),
+                failed=self._fail,
+                observers=observers,
+            )
+        else:
+            followed.begin(self._on_epoch, self._fail)
+            self.replica = followed
+        followers = [self.replica]
         self.openings: Openings
-        followers: list[Replica | OpeningsFollower] = [self.replica]
         if ledger.store.is_shared:
             self.openings = OpeningCache(openings_bytes)
         else:
             self.openings = table = OpeningTable(ledger.store)
-            self.follower = OpeningsFollower(connect_log, names, table, self._fail)
-            followers.append(self.follower)
+            if followed is None:
+                self.follower = OpeningsFollower(connect_log, names, table, self._fail)
+                followers.append(self.follower)
         self._reader = OpeningReader(self.openings, log, names, self.watch)
         self._indexer = Indexer(vrf)
         self.directory = DirectoryReader(names.directory, ledger, self._indexer, self._reader)
@@ -108,18 +128,23 @@ class FrontendService:
             now,
             denied=lambda: [part.denied for part in followers if part.denied],
             stuck=lambda: self.replica.problem,
+            elsewhere=(lambda: ()) if followed is None else followed.troubles,
         )
         self.directory.why_no_epoch = self.health.why_no_epoch
         self.metrics = Metrics(now, self.backlog, self.health.has)
         self.metrics.committed(ledger.committed.epoch, ledger.committed.standing.timestamp)
         self._batches = Worker("batcher", lambda _: self._batcher.run(), self._fail)
-        self._sweeper = Sweeper(log, names, ledger, self.openings)
         self._workers = [
             *(part.worker for part in followers),
-            Worker("sweeper", self._sweeper.run, self._fail),
             Worker("log watch", self.watch.run, self._fail),
             self._batches,
         ]
+        if followed is None:
+            sweeper = Sweeper(log, names, ledger, self.openings)
+            self._workers.append(Worker("sweeper", sweeper.run, self._fail))
+        else:
+            self.directory.renew = followed.renew
+            self.directory.why_no_verdicts = followed.why_no_verdicts
         if ledger.store.is_shared:
             self._workers.append(Worker("store watch", self.store_watch.run, self._fail))
         self._reads = ThreadPoolExecutor(READERS, thread_name_prefix="reads")
@@ -185,9 +210,10 @@ class FrontendService:
         if late:
             _LOG.warning("threads did not end in time", threads=late)
 
-    def _on_epoch(self, replayed: ReplayedEpoch) -> None:
-        self.directory.check_key(self.replica.ledger.committed)
-        self.metrics.committed(replayed.head.epoch, replayed.head.timestamp)
+    def _on_epoch(self) -> None:
+        committed = self.replica.ledger.committed
+        self.directory.check_key(committed)
+        self.metrics.committed(committed.epoch, committed.standing.timestamp)
 
     def _fail(self, error: KtError) -> None:
         if isinstance(error, EquivocationError):

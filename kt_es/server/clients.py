@@ -7,10 +7,8 @@ is known when it has arrived, and a client in debt waits.
 
 from __future__ import annotations
 
-import functools
-import ipaddress
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,27 +24,34 @@ from kt_es.server.limits import (
     Network,
     Route,
 )
+from kt_es.server.networks import address_in, is_within, networks_around
 
 MAX_ACCOUNTS = 16_384
 _NETWORK_SHARE = 4  # a network may use this many times what one of its addresses may
 
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Uses = Mapping[Network, tuple[float, int]]
+"""What clients used: lookups, and the change of the number of connections, of addresses and networks."""
 
 
 @dataclass(slots=True)
 class _Account:
-    """The present use by one address or network. ``balance``, in lookups, is as of the time ``at``."""
+    """The present use by one address or network. ``balance``, in lookups, is as of the time ``at``.
 
+    ``elsewhere`` counts its connections to other processes of this front end.
+    """
+
+    key: Network
     balance: float
     at: float
     connections: int = 0
     requests: int = 0
     large: int = 0
     held: int = 0
+    elsewhere: int = 0
 
     @property
     def idle(self) -> bool:
-        return not (self.connections or self.requests or self.large or self.held)
+        return not (self.connections or self.elsewhere or self.requests or self.large or self.held)
 
 
 class Clients:
@@ -56,6 +61,9 @@ class Clients:
         self.limits = limits
         self._clock = clock
         self._accounts: dict[Network, _Account] = {}
+        self._uses: dict[Network, tuple[float, int]] = {}
+        # Whether another process asks for ``uses``. Otherwise nothing is noted.
+        self.is_shared = False
 
     def origin(self, peer: str, forwarded: Iterable[str]) -> str:
         """Return the client's address: that of the peer, or the one that the peer names as a trusted proxy.
@@ -64,15 +72,15 @@ class Clients:
         address that it saw, so the last address that is no trusted proxy is the client. Anybody may have
         written the addresses before it.
         """
-        seen = _address(peer)
-        if seen is None or not _within(seen, self.limits.proxies):
+        seen = address_in(peer)
+        if seen is None or not is_within(seen, self.limits.proxies):
             return peer
         for part in reversed(",".join(forwarded).split(",")):
-            named = _address(part.strip())
+            named = address_in(part.strip())
             if named is None:
                 break
             seen = named
-            if not _within(seen, self.limits.proxies):
+            if not is_within(seen, self.limits.proxies):
                 break
         return str(seen)
 
@@ -80,20 +88,23 @@ class Clients:
         """Count a connection. Return False and count nothing if its address or network has too many."""
         bounds = (self.limits.address_connections, self.limits.network_connections)
         accounts = [account for account, _ in self._of(peer, of_connection=True)]
-        if any(account.connections >= bound for account, bound in zip(accounts, bounds, strict=False)):
+        counts = [account.connections + account.elsewhere for account in accounts]
+        if any(count >= bound for count, bound in zip(counts, bounds, strict=False)):
             return False
         for account in accounts:
             account.connections += 1
+            self._note(account, 0.0, 1)
         return True
 
     def disconnect(self, peer: str) -> None:
         for account, _ in self._of(peer, of_connection=True):
             account.connections -= 1
+            self._note(account, 0.0, -1)
 
     def neighbours(self, peer: str) -> int:
         """Return the number of connections of the network of ``peer``, including its own."""
-        address = _address(peer)
-        account = None if address is None else self._accounts.get(_networks(address)[1])
+        address = address_in(peer)
+        account = None if address is None else self._accounts.get(networks_around(address)[1])
         return 0 if account is None else account.connections
 
     def hold(self, peer: str, change: int) -> bool:
@@ -128,7 +139,9 @@ class Clients:
             account.large += route.large
             if rate:
                 # A body of 16 KiB costs the event loop about what a lookup does.
-                account.balance -= route.cost + size / 16384
+                cost = route.cost + size / 16384
+                account.balance -= cost
+                self._note(account, cost, 0)
         return None
 
     def charge(self, address: str, cost: float) -> None:
@@ -143,18 +156,36 @@ class Clients:
             account.requests -= request
             account.large -= large
 
+    def uses(self) -> Uses:
+        """Return what clients used here since the last call, for the other processes of this front end."""
+        uses, self._uses = self._uses, {}
+        return uses
+
+    def used_elsewhere(self, uses: Uses) -> None:
+        """Count what clients used at another process, so that a client has one rate over all processes."""
+        for key, (cost, connections) in uses.items():
+            single = key.prefixlen in (32, 64)
+            account = self._account(key, self.limits.address_rate if single else self.limits.network_rate)
+            account.balance -= cost
+            account.elsewhere += connections
+
+    def _note(self, account: _Account, cost: float, connections: int) -> None:
+        if self.is_shared:
+            before = self._uses.get(account.key, (0.0, 0))
+            self._uses[account.key] = before[0] + cost, before[1] + connections
+
     def _of(self, address: str, *, of_connection: bool = False) -> Sequence[tuple[_Account, float]]:
         """Return the accounts of ``address`` with their rates; none if it is exempt.
 
         Connections of a trusted proxy have no account, because they are those of many clients.
         """
-        parsed = _address(address)
+        parsed = address_in(address)
         limits = self.limits
-        if parsed is None or _within(parsed, limits.exempt):
+        if parsed is None or is_within(parsed, limits.exempt):
             return ()
-        if of_connection and _within(parsed, limits.proxies):
+        if of_connection and is_within(parsed, limits.proxies):
             return ()
-        single, network = _networks(parsed)
+        single, network = networks_around(parsed)
         rates = (single, limits.address_rate), (network, limits.network_rate)
         return [(self._account(key, rate), rate) for key, rate in rates]
 
@@ -164,7 +195,7 @@ class Clients:
         if account is None:
             if len(self._accounts) >= MAX_ACCOUNTS:
                 self._forget()
-            account = self._accounts[key] = _Account(rate * BURST, now)
+            account = self._accounts[key] = _Account(key, rate * BURST, now)
         account.balance = min(rate * BURST, account.balance + (now - account.at) * rate)
         account.at = now
         return account
@@ -179,28 +210,6 @@ class Clients:
 
 def _wait(account: _Account, rate: float) -> float:
     return 0.0 if account.balance > 0 else max(1.0, -account.balance / rate)
-
-
-@functools.lru_cache(4096)
-def _address(text: str) -> _Address | None:
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
-
-
-@functools.lru_cache(4096)
-def _networks(address: _Address) -> tuple[Network, Network]:
-    """Return the network that counts as one address, and the larger network around it."""
-    lengths = (32, 24) if address.version == 4 else (64, 48)
-    single, network = (ipaddress.ip_network((address, length), strict=False) for length in lengths)
-    return single, network
-
-
-def _within(address: _Address, networks: Iterable[Network]) -> bool:
-    return any(address in network for network in networks)
 
 
 class OpenConnection(Protocol):

@@ -24,6 +24,7 @@ from kt_es.ledger.rows import Committed
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.merkle.map import LeafRef
 from kt_es.server.answers import FoundLookup, Indexer, OpeningReader, SlowError, answer_range, check_range
+from kt_es.server.renewing import renewed
 from kt_es.server.responses import NotNowError
 
 LOGS = {"heads": HEADS_LOG, "mutations": MUTATIONS_LOG}
@@ -60,6 +61,10 @@ class DirectoryReader:
         self.openings = openings
         # Why there is no epoch yet, in words for clients. ``Health`` knows more.
         self.why_no_epoch: Callable[[], str] = lambda: "it has just started"
+        # Makes a worker's copy as new as the replica. Returns False if this process keeps the replica itself.
+        self.renew: Callable[[], bool] = lambda: False
+        # Why this front end cannot learn verdicts now, besides a full disk.
+        self.why_no_verdicts: Callable[[], str | None] = lambda: None
         # Once this is set, nothing is answered, because the data of this replica are in doubt.
         self.failure: KtError | None = None
         self._latest: PublishedHead | None = None
@@ -88,7 +93,7 @@ class DirectoryReader:
 
     def check_submissions(self) -> None:
         """Raise ``UnavailableError`` while this front end cannot learn the verdicts on submissions."""
-        if (problem := self.disk_problem) is not None:
+        if (problem := self.disk_problem or self.why_no_verdicts()) is not None:
             raise NotNowError(f"{problem}; submit again later", retry_after=10.0)
 
     def config(self, committed: Committed) -> Config:
@@ -97,12 +102,14 @@ class DirectoryReader:
             raise DivergenceError("an epoch was committed without a config")
         return signed.config
 
+    @renewed
     def describe(self) -> DirectoryBody:
         committed = self.committed()
         config = self.config(committed)
         chain = encode_configs(config_chain(self.ledger, committed))
         return DirectoryBody(config.origin, self.name, config.label_policy, chain)
 
+    @renewed
     def lookup(
         self,
         label: str,
@@ -145,6 +152,7 @@ class DirectoryReader:
         shown = opening.profile if profile and opening is not None else None
         return FoundLookup(wanted, answer, shown, self.since(committed, since))
 
+    @renewed
     def history(self, label: str, *, profiles: bool = False, after: int = 0) -> HistoryBody:
         """Return a page of the versions of ``label`` above ``after``, the oldest first.
 
@@ -173,6 +181,7 @@ class DirectoryReader:
             versions.append(VersionBody(mutation.entry.version, epoch, mutation.encode(), shown, profile))
         return HistoryBody(tuple(reversed(versions)), more)
 
+    @renewed
     def range(self, label: str, first: int, last: int, since: int | None = None) -> RangeBody:
         """Return the entry of ``label`` in each of the epochs ``first`` to ``last``, or in as many as fit."""
         check_range(first, last)
@@ -186,6 +195,7 @@ class DirectoryReader:
         reached = first + len(answer.epochs) - 1
         return RangeBody(first, reached, answer.encode(), self.since(committed, since))
 
+    @renewed
     def head(self, epoch: int | None = None, since: int | None = None) -> HeadBody:
         """Return the head of ``epoch``, by default the latest, with its inclusion in the latest log.
 
@@ -204,6 +214,7 @@ class DirectoryReader:
             latest.event.heads_checkpoint,
         )
 
+    @renewed
     def consistency(self, log: str, size1: int, size2: int) -> tuple[bytes, ...]:
         """Return the proof that ``log`` (heads or mutations) of ``size2`` continues that of ``size1``."""
         committed = self.committed()

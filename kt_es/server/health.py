@@ -7,13 +7,15 @@ it still answers. There are two reasons for an old head. Either the signer has p
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
-from prometheus_client import Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from kt_es.errors import AccessDeniedError, EquivocationError, KtError, RollbackError
 from kt_es.eventstore.streams import EventLog
@@ -23,12 +25,13 @@ from kt_es.process.exposition import Samples
 from kt_es.process.outage import Lasting
 from kt_es.server.availability import Backlog, LogWatch
 from kt_es.server.handlers import DirectoryReader
-from kt_es.server.responses import STORE_ROWS, denial
+from kt_es.server.responses import STORE_ROWS, NotNowError, denial
 from kt_es.server.store_watch import StoreWatch
 
 ROWS_PATIENCE = 10.0
 """Seconds for which rows may be missing or wrong: in another datacenter they come after the head."""
 
+_PATIENCE = 5.0  # seconds
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -47,6 +50,7 @@ class NotReadyReason(StrEnum):
     SILENCE = "silence"
     BEHIND = "behind"
     FUTURE_HEAD = "future-head"
+    REPLICA_AWAY = "replica-away"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class Health:
         now: The wall clock in ms.
         denied: Gives the missing rights without which the front end cannot follow the log.
         stuck: Gives the row of the shared store without which the next epoch cannot be taken.
+        elsewhere: Gives what is wrong with the process that keeps the replica, if that is another one.
         published: The number of published heads at the last look.
     """
 
@@ -77,6 +82,7 @@ class Health:
     now: Callable[[], int]
     denied: Callable[[], list[AccessDeniedError]]
     stuck: Callable[[], Lasting | None]
+    elsewhere: Callable[[], Sequence[Trouble]] = tuple
     published: int = 0
 
     def look(self) -> None:
@@ -94,7 +100,9 @@ class Health:
 
     def troubles(self) -> list[Trouble]:
         """Return everything that is wrong, the most serious first."""
-        return [*self._of_log(), *self._of_time()]
+        here = [*self._of_log(), *self._of_time()]
+        known = {trouble.reason for trouble in here}
+        return [*here, *(trouble for trouble in self.elsewhere() if trouble.reason not in known)]
 
     def has(self, reason: NotReadyReason) -> bool:
         return any(trouble.reason is reason for trouble in self.troubles())
@@ -192,6 +200,8 @@ class Metrics:
         self._clock = clock
         self._samples = samples
         self._timestamp = 0
+        # Asks for the page of all processes of this front end, if there are others.
+        self.ask: Callable[[], Future[bytes]] | None = None
         self.lookups = samples.counter("kt_lookups", "Lookups answered, by result", "result")
         self.submissions = samples.counter("kt_submissions", "Submissions answered, by verdict", "verdict")
         self.requests = samples.histogram("kt_request_seconds", "Time to answer", "route", buckets=_BUCKETS)
@@ -245,8 +255,22 @@ class Metrics:
         self._epoch.set(epoch)
         self._lag.set(max(0.0, self._age()))
 
+    @property
+    def registry(self) -> CollectorRegistry:
+        return self._samples.registry
+
     def render(self) -> bytes:
-        return generate_latest(self._samples.registry)
+        """Return the page of this process alone."""
+        return generate_latest(self.registry)
+
+    async def page(self) -> bytes:
+        """Return the page of all processes. Raises ``UnavailableError`` if the others do not answer."""
+        if self.ask is None:
+            return self.render()
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(self.ask()), _PATIENCE)
+        except TimeoutError:
+            raise NotNowError("the processes of this front end do not answer; ask again") from None
 
     def _age(self) -> float:
         return (self._clock() - self._timestamp) / 1000 if self._timestamp else 0.0

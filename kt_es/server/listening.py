@@ -25,6 +25,7 @@ from kt_es.process.tls import ServerCertificate, read_certificate
 from kt_es.server.asgi import ASGIApp
 from kt_es.server.clients import HttpConnections
 from kt_es.server.connection import Connection
+from kt_es.server.handing import is_door, take
 
 GRACE = 5.0
 # Connections that the system may accept before this process sees them.
@@ -108,20 +109,26 @@ def http_server(
     listener: socket.socket,
     failed: Callable[[KtError], None],
     context: ssl.SSLContext | None = None,
+    *,
+    beside: Callable[[asyncio.AbstractEventLoop], None] | None = None,
 ) -> Iterator[None]:
     """Serve ``listener`` in a thread. The exit waits up to ``GRACE`` seconds for the answers under way.
 
     Args:
         app: The ASGI application.
         connections: The open connections, which bound their number.
-        listener: The socket, as of ``listening_at``.
+        listener: The socket, as of ``listening_at``, or the door through which another process hands over
+            connections (``handing``).
         failed: Called with the error, in the thread, if the server ends by itself.
         context: The context of TLS; None serves HTTP without TLS.
+        beside: Called with the event loop, in its thread, when it begins.
     """
     began: Queue[Callable[[], object]] = Queue()
 
     def run(stop: threading.Event) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            if beside is not None:
+                beside(runner.get_loop())
             runner.run(_serve(app, connections, listener, began, context))
         if not stop.is_set():
             raise KtError("the HTTP server ended by itself")
@@ -147,7 +154,8 @@ async def _serve(
     loop = asyncio.get_running_loop()
     ending = asyncio.Event()
     listener.setblocking(False)
-    listener.listen(BACKLOG)
+    if not is_door(listener):
+        listener.listen(BACKLOG)
     accepting = loop.create_task(_accept(app, connections, listener, context))
     began.put(lambda: loop.call_soon_threadsafe(ending.set))
     await asyncio.wait([accepting, loop.create_task(ending.wait())], return_when=asyncio.FIRST_COMPLETED)
@@ -171,7 +179,7 @@ async def _accept(
     loop = asyncio.get_running_loop()
     while True:
         try:
-            accepted, address = await loop.sock_accept(listener)
+            accepted, address = await (take(listener) if is_door(listener) else loop.sock_accept(listener))
         except ConnectionError:
             # The client left before its connection was accepted.
             continue

@@ -55,8 +55,8 @@ class Scene:
         self.stack.callback(running.stop, signal.SIGKILL)
         return running
 
-    def frontend(self, data: Path) -> tuple[Running, str]:
-        running = self.start("frontend", data, "--listen", "127.0.0.1:0")
+    def frontend(self, data: Path, *options: str) -> tuple[Running, str]:
+        running = self.start("frontend", data, "--listen", "127.0.0.1:0", *options)
         return running, str(json.loads(running.wait_for_line('"serving"'))["url"])
 
     def client(self, url: str) -> Client:
@@ -170,11 +170,13 @@ def test_the_signer_publishes_nothing_more_and_goes_on(scene: Scene) -> None:
     scene.check()
 
 
-def test_the_front_end_answers_from_what_it_has_and_takes_no_submission(scene: Scene) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_front_end_answers_from_what_it_has_and_takes_no_submission(scene: Scene, workers: int) -> None:
     data, disk = scene.disk.path / "replica", scene.disk
     scene.start("signer", scene.base / "signer")
     other = scene.client(scene.frontend(scene.base / "other")[1])
-    frontend, url = scene.frontend(data)
+    options = ("--workers", str(workers))
+    frontend, url = scene.frontend(data, *options)
     scene.publish(scene.client(url), "before")
     disk.fill()
     for number in range(50):
@@ -207,7 +209,7 @@ def test_the_front_end_answers_from_what_it_has_and_takes_no_submission(scene: S
     is_full()
     kill(frontend)
     is_reported_once(frontend, "replica")
-    frontend, url = scene.frontend(data)
+    frontend, url = scene.frontend(data, *options)
     is_full()
     disk.free()
     until(lambda: httpx.get(f"{url}/readyz").status_code == 200, "ready again")

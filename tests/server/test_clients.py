@@ -122,3 +122,57 @@ def test_connections_leave_half_of_the_files_to_others(monkeypatch: pytest.Monke
     assert room_for_connections(2048) == 512
     assert room_for_connections(100) == 100
     assert asked == [(1024, 1024)]
+
+
+def test_what_a_client_uses_at_one_process_counts_at_the_others() -> None:
+    clock = Clock()
+    one, other = (clients(clock, address_rate=1.0, network_rate=0.0, address_connections=2) for _ in range(2))
+    one.is_shared = other.is_shared = True
+    assert one.connect("192.0.2.1")
+    while ask(one, "192.0.2.1"):
+        pass
+    assert ask(other, "192.0.2.1")
+    other.used_elsewhere(one.uses())
+    # All that one process gave beyond the rate is owed at both.
+    assert not ask(other, "192.0.2.1")
+    assert ask(other, "192.0.2.2")
+    # Nothing is passed on twice, neither by one process nor back from the other.
+    assert one.uses() == {}
+    back = {key: use for key, use in other.uses().items() if use != (0.0, 0)}
+    assert {str(key): use for key, use in back.items() if key.prefixlen == 32} == {
+        "192.0.2.1/32": (1.0, 0),
+        "192.0.2.2/32": (1.0, 0),
+    }
+    assert other.connect("192.0.2.1")
+    assert not other.connect("192.0.2.1")
+    one.disconnect("192.0.2.1")
+    other.used_elsewhere(one.uses())
+    assert other.connect("192.0.2.1")
+
+
+def test_the_rate_over_many_processes_is_that_of_one() -> None:
+    """However the requests are spread, over a long time a client gets its rate and one burst."""
+    clock = Clock()
+    made = [clients(clock, address_rate=10.0, network_rate=0.0) for _ in range(4)]
+    for each in made:
+        each.is_shared = True
+    answered, chosen = 0, 0
+    for _ in range(1000):
+        for _ in range(5):
+            chosen += 1
+            answered += ask(made[chosen * 7 % 4], "192.0.2.1")
+        clock.now += 0.1
+        for each in made:
+            uses = each.uses()
+            for other in made:
+                if other is not each:
+                    other.used_elsewhere(uses)
+    assert answered == pytest.approx(10 * (100 + BURST), rel=0.05)
+
+
+def test_a_client_without_account_is_not_passed_on() -> None:
+    made = Clients(ClientLimits(), Clock())
+    made.is_shared = True
+    assert made.connect("127.0.0.1")
+    assert ask(made, "127.0.0.1")
+    assert made.uses() == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import click
@@ -118,6 +119,9 @@ def signer_command(context: click.Context, log: str | None, data: Path | None, m
     "--tls-cert", type=_FILE, help="Serve HTTPS: the certificate in PEM, with its intermediate certificates."
 )
 @click.option("--tls-key", type=_FILE, help="The certificate's private key in PEM.")
+@click.option(
+    "--workers", type=_COUNT, metavar="COUNT", help="Processes that answer; default as in kt.toml, 1."
+)
 @_limit_options
 @click.pass_context
 def frontend_command(
@@ -129,13 +133,15 @@ def frontend_command(
     max_backlog: int | None,
     tls_cert: Path | None,
     tls_key: Path | None,
+    workers: int | None,
     **limits: object,
 ) -> None:
     """Run a front end: it puts submissions into the queue, and answers lookups with proofs.
 
     The proofs are from its own replica of the map, or from the shared store that kt.toml names.
 
-    On SIGHUP it reads its certificate and the limits in kt.toml again.
+    On SIGHUP it reads its certificate and the limits in kt.toml again. On SIGUSR1 it replaces several workers
+    one by one.
     """
     from projections.frontend import FrontendSettings, serve
 
@@ -162,6 +168,7 @@ def frontend_command(
             tls_cert=tls_cert or (table.tls_cert and settings.path(table.tls_cert)),
             tls_key=tls_key or (table.tls_key and settings.path(table.tls_key)),
             sharing=settings.sharing,
+            workers=workers or table.workers,
         )
 
     settings = read()
@@ -170,7 +177,18 @@ def frontend_command(
         tell_parent()
         output_of(context).ok(f"serving {settings.origin} at {url}")
 
-    serve(settings, stop_on_signals(), read, ready)
+    if settings.workers == 1:
+        serve(settings, stop_on_signals(), read, ready)
+        return
+    from projections.workers import serve_by_workers
+
+    serve_by_workers(settings, partial(_prepare, logs_of(context)), stop_on_signals(), read, ready)
+
+
+def _prepare(logs: str, name: str) -> None:
+    """Configure the log of a process that a front end has started."""
+    configure_logs(name, logs)
+    switch_threads_soon()
 
 
 @click.command("monitor")

@@ -47,7 +47,7 @@ class OperatingEndpoints:
         return Problem(503, ProblemReason.NOT_READY, detail, retry_after=2.0, more=more).answer
 
     async def _metrics(self, _: None, __: Scope) -> Answer:
-        return Answer(self._frontend.metrics.render(), MEDIA_TYPE)
+        return Answer(await self._frontend.metrics.page(), MEDIA_TYPE)
 
     async def _openapi(self, _: None, __: Scope) -> Answer:
         return self._document
