@@ -24,6 +24,7 @@ from kt_es.server.waiters import Waiters
 LOOK = 1.0
 """Seconds between two looks without a commit: openings arrive without one."""
 _PAUSE = 0.005
+MAX_RECORDS = 256  # in one message
 
 _AWAY = "the process that keeps the replica of this front end does not run"
 
@@ -57,6 +58,32 @@ class Commit:
 @dataclass(frozen=True, slots=True)
 class Restart:
     """The records since the last commit come again."""
+
+
+class Announcer:
+    """Tells the workers of the records and commits of the replica. In the replica's thread."""
+
+    def __init__(self, send: Callable[[object], None]) -> None:
+        self._send = send
+        self._records: list[bytes] = []
+
+    def note(self, record: Record) -> None:
+        self._records.append(record.encode())
+        if len(self._records) >= MAX_RECORDS:
+            self._flush()
+
+    def commit(self, epoch: int) -> None:
+        self._flush()
+        self._send(Commit(epoch))
+
+    def restart(self) -> None:
+        self._records.clear()
+        self._send(Restart())
+
+    def _flush(self) -> None:
+        if self._records:
+            self._send(Records(tuple(self._records)))
+            self._records.clear()
 
 
 class FollowedReplica:

@@ -27,7 +27,6 @@ import structlog
 
 from kt_es.errors import KtError
 from kt_es.eventstore.streams import StreamNames
-from kt_es.formats.queue import Record
 from kt_es.ledger.anchor import check_commit
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.pages import CACHE_BYTES
@@ -39,7 +38,7 @@ from kt_es.process.merging import snapshot
 from kt_es.process.outage import Outage
 from kt_es.process.signals import Failure, Reload, Worker, stop_event
 from kt_es.server.clients import HttpConnections
-from projections.followed import Commit, FollowedReplica, Records, ReplicaState, Restart
+from projections.followed import Announcer, FollowedReplica, ReplicaState
 from projections.frontend import LIVE, FrontendSettings, inputs_of, serving
 from projections.messages import Failed, Page, Ready, Reread, Role, Samples, Start, Stop, Used
 from projections.service import FrontendService
@@ -48,36 +47,9 @@ STATE_INTERVAL = 0.5
 SAMPLES_INTERVAL = 1.0
 USES_INTERVAL = 0.1
 """Seconds between two messages about the use by clients. A client may gain this long at each worker."""
-MAX_RECORDS = 256  # in one message
 GRACE = 5.0
 
 _LOG = structlog.get_logger("kt_es.server")
-
-
-class Announcer:
-    """Tells the workers of the records and commits of the replica. In the replica's thread."""
-
-    def __init__(self, send: Callable[[object], None]) -> None:
-        self._send = send
-        self._records: list[bytes] = []
-
-    def note(self, record: Record) -> None:
-        self._records.append(record.encode())
-        if len(self._records) >= MAX_RECORDS:
-            self._flush()
-
-    def commit(self, epoch: int) -> None:
-        self._flush()
-        self._send(Commit(epoch))
-
-    def restart(self) -> None:
-        self._records.clear()
-        self._send(Restart())
-
-    def _flush(self) -> None:
-        if self._records:
-            self._send(Records(tuple(self._records)))
-            self._records.clear()
 
 
 @dataclass(slots=True)

@@ -195,7 +195,7 @@ READY = Operation(
     "Whether the front end has a head to serve that clients take, agrees with the logs and reaches them.\n\n"
     "``reasons`` names what is wrong for programs: ``rollback``, ``equivocation``, ``divergence``,\n"
     "``no-epoch``, ``log-away``, ``store-away``, ``store-rows``, ``disk-full``, ``denied``, ``silence``,\n"
-    "``behind`` and ``future-head``.\n\n"
+    "``behind``, ``future-head`` and ``replica-away``.\n\n"
     "It stays ready while too much waits in the queue: every front end sees the same queue, and taking\n"
     "them all out of service would end lookups. ``submissions`` says then why these are refused.",
     {200: models.ReadyBody},

@@ -19,8 +19,7 @@ from kt_es.ledger.rocks_followed import FollowedStore
 from kt_es.ledger.tables import FAMILIES
 from kt_es.merkle.map import Root
 from kt_es.server.health import NotReadyReason, Trouble
-from projections.followed import FollowedReplica, ReplicaState
-from projections.member import Announcer
+from projections.followed import Announcer, FollowedReplica, ReplicaState
 from projections.service import FrontendService
 from tests import builders as b
 from tests.reference.frontends import until
