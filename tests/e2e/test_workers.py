@@ -73,7 +73,9 @@ class Workers(Reloading):
         """The roles of the processes that it has started, by their ids."""
         found = {}
         for pid in _children(self.process.pid):
-            found[pid] = "replica" if _has_data(pid) else "worker"
+            # One that has ended meanwhile has no files any more.
+            with suppress(FileNotFoundError):
+                found[pid] = "replica" if _has_data(pid) else "worker"
         return found
 
     def pids(self, role: str) -> list[int]:
