@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, Protocol
@@ -32,6 +32,10 @@ class Openings(Protocol):
         """Return the opening of one entry. ``DivergenceError`` if it is damaged."""
         ...
 
+    def get_many(self, entries: Sequence[tuple[bytes, bytes]]) -> list[Opening | Missing]:
+        """Return what ``get`` returns for each pair of index and entry hash."""
+        ...
+
     def erase(self, index: bytes, entry_hash: bytes) -> None:
         """Forget the opening of one entry, because it was erased."""
         ...
@@ -50,6 +54,9 @@ class OpeningCache:
 
     def get(self, index: bytes, entry_hash: bytes) -> Opening | Missing:
         return self._openings.get(index + entry_hash) or Missing.UNKNOWN
+
+    def get_many(self, entries: Sequence[tuple[bytes, bytes]]) -> list[Opening | Missing]:
+        return [self.get(index, entry_hash) for index, entry_hash in entries]
 
     def erase(self, index: bytes, entry_hash: bytes) -> None:
         self._openings.drop(index + entry_hash)
@@ -82,13 +89,12 @@ class OpeningTable:
 
     def get(self, index: bytes, entry_hash: bytes) -> Opening | Missing:
         """Return the opening of one entry. ``DivergenceError`` if it is damaged."""
-        data = self.store.get(self.FAMILY, index + entry_hash)
-        if data is None:
-            return Missing.UNKNOWN
-        try:
-            return Opening.decode(data) if data else Missing.ERASED
-        except MalformedError as error:
-            raise DivergenceError(f"a stored opening is damaged: {error}") from None
+        return _stored(self.store.get(self.FAMILY, index + entry_hash))
+
+    def get_many(self, entries: Sequence[tuple[bytes, bytes]]) -> list[Opening | Missing]:
+        """Return what ``get`` returns for each pair of index and entry hash, with one read of the store."""
+        rows = self.store.get_many(self.FAMILY, [index + entry_hash for index, entry_hash in entries])
+        return [_stored(row) for row in rows]
 
     def scan(self) -> Iterator[bytes]:
         """Yield every opening as it is stored, and nothing for an erased one."""
@@ -120,6 +126,15 @@ class OpeningTable:
             raise MalformedError("opening event", "has an unknown type")
         key = index + Opening.decode(event.data).entry_hash
         return [] if self.store.get(self.FAMILY, key) == b"" else [(self.FAMILY, key, event.data)]
+
+
+def _stored(data: bytes | None) -> Opening | Missing:
+    if data is None:
+        return Missing.UNKNOWN
+    try:
+        return Opening.decode(data) if data else Missing.ERASED
+    except MalformedError as error:
+        raise DivergenceError(f"a stored opening is damaged: {error}") from None
 
 
 def read_opening(

@@ -172,10 +172,11 @@ class Map:
         paths = [_Path(index, root) for index in indices]
         depth, refs = 0, list[Ref]()
         while pending := [(path, path.slot) for path in paths if path.slot is not None]:
-            above, refs = refs, [child_ref(path.index, depth, slot) for path, slot in pending]
-            pages = self._read(refs, above)
-            for (path, _), page in zip(pending, pages, strict=True):
-                path.descend(page, nibble(path.index, depth))
+            named = {slot: path.index for path, slot in pending}
+            above, refs = refs, [child_ref(index, depth, slot) for slot, index in named.items()]
+            pages = dict(zip(named, self._read(refs, above), strict=True))
+            for path, slot in pending:
+                path.descend(pages[slot], nibble(path.index, depth))
             depth += 1
         return [(path.proof(), path.found()) for path in paths]
 
@@ -248,6 +249,16 @@ def _stamp(root: Root, version: int) -> bytes:
     return version.to_bytes(VERSION_SIZE)
 
 
+# For each slot of a page: the nodes on the way down to it from the top, each with the node beside it.
+_STEPS = tuple(
+    tuple(
+        (LEVELS[height] + (position >> height), LEVELS[height] + (position >> height) ^ 1)
+        for height in range(len(LEVELS) - 2, -1, -1)
+    )
+    for position in range(SLOTS)
+)
+
+
 class _Path:
     """The path of one index down the tree, page by page."""
 
@@ -260,15 +271,16 @@ class _Path:
 
     def descend(self, page: Page, position: int) -> None:
         """Follow the path through one page to slot ``position``: a child page, a leaf or an empty subtree."""
+        slots, hashes, leaves = page
         node = LEVELS[-1]
-        for height in range(len(LEVELS) - 2, -1, -1):
-            if page.hashes[node] is None or page.leaves[node] is not None:
+        for below, beside in _STEPS[position]:
+            if hashes[node] is None or leaves[node] is not None:
                 break
-            node = LEVELS[height] + (position >> height)
-            self._siblings.append(page.hashes[node ^ 1])
-        self._leaf = page.leaves[node]
-        is_end = page.hashes[node] is None or self._leaf is not None
-        self.slot = None if is_end else page.slots[position]
+            node = below
+            self._siblings.append(hashes[beside])
+        self._leaf = leaves[node]
+        is_end = hashes[node] is None or self._leaf is not None
+        self.slot = None if is_end else slots[position]
 
     def found(self) -> LeafRef | None:
         """Return the leaf at the end of the path if it is the leaf of the index, otherwise None."""

@@ -150,7 +150,7 @@ class OpeningReader:
             UnavailableError: Only the event log has the answer, and it cannot be reached.
             SlowError: Only the event log has the answer, and the caller does not wait.
         """
-        known = self._known(label, mutation)
+        known = self._checked(label, mutation, self._openings.get(mutation.entry.index, mutation.entry_hash))
         if known is Missing.UNKNOWN:
             if not waits:
                 raise SlowError
@@ -162,7 +162,13 @@ class OpeningReader:
 
         Raises ``UnavailableError`` as ``find`` does.
         """
-        known = [self._known(label, mutation) for label, mutation in wanted]
+        held = self._openings.get_many(
+            [(mutation.entry.index, mutation.entry_hash) for _, mutation in wanted]
+        )
+        known = [
+            self._checked(label, mutation, opening)
+            for (label, mutation), opening in zip(wanted, held, strict=True)
+        ]
         reading = [
             self._begin(label, mutation) if found is Missing.UNKNOWN else None
             for found, (label, mutation) in zip(known, wanted, strict=True)
@@ -177,12 +183,11 @@ class OpeningReader:
                 read.cancel()
         return [found if isinstance(found, Opening) else None for found in ended]
 
-    def _known(self, label: str, mutation: Mutation) -> Opening | Missing:
-        """Return the opening that this process has itself, if it opens the entry."""
-        entry = mutation.entry
-        known = self._openings.get(entry.index, mutation.entry_hash)
+    def _checked(self, label: str, mutation: Mutation, known: Opening | Missing) -> Opening | Missing:
+        """Return ``known``, the opening that this process has itself, if it opens the entry."""
         if isinstance(known, Opening) and not _opens(label, mutation, known):
-            _LOG.warning("an opening does not open its entry", stream=self._names.openings(entry.index))
+            stream = self._names.openings(mutation.entry.index)
+            _LOG.warning("an opening does not open its entry", stream=stream)
             return Missing.UNKNOWN
         return known
 
