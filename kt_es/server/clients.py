@@ -149,6 +149,7 @@ class Clients:
         for account, rate in self._of(address):
             if rate:
                 account.balance -= cost
+                self._note(account, cost, 0)
 
     def leave(self, address: str, *, request: bool = False, large: bool = False) -> None:
         """Give back what ``enter`` counted, in one call or two."""

@@ -150,6 +150,20 @@ def test_what_a_client_uses_at_one_process_counts_at_the_others() -> None:
     assert other.connect("192.0.2.1")
 
 
+def test_what_a_batch_is_charged_counts_at_the_others_as_well() -> None:
+    clock = Clock()
+    one, other = (clients(clock, address_rate=1.0, network_rate=0.0) for _ in range(2))
+    one.is_shared = other.is_shared = True
+    assert ask(one, "192.0.2.1")
+    one.charge("192.0.2.1", 50.0)
+    assert one.owes("192.0.2.1") == 51.0 - BURST
+    assert ask(other, "192.0.2.1")
+    other.used_elsewhere(one.uses())
+    assert other.owes("192.0.2.1") == 52.0 - BURST
+    clock.now += 60.0
+    assert ask(one, "192.0.2.1")
+
+
 def test_the_rate_over_many_processes_is_that_of_one() -> None:
     """However the requests are spread, over a long time a client gets its rate and one burst."""
     clock = Clock()
