@@ -114,10 +114,7 @@ KINDS: dict[str, tuple[Callable[[Any, Any], int], Callable[[random.Random], tupl
     "large openings": (opening_size, lambda chosen: opening(chosen, chosen.randrange(5_000))),
     "upper pages": (page_size, lambda chosen: page(chosen, 0, 16)),
     "lower pages": (page_size, lambda chosen: page(chosen, chosen.randrange(1, 6), 0)),
-    "mixed pages": (
-        page_size,
-        lambda chosen: page(chosen, *chosen.choice(((8, 8), (14, 1), (3, 10), (0, 3)))),
-    ),
+    "mixed pages": (page_size, lambda chosen: page(chosen, *chosen.choice(MIXED))),
 }
 
 
