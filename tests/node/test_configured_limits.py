@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -118,12 +117,11 @@ def test_headers_beyond_the_limit_are_refused(tmp_path: Path) -> None:
 def test_a_peer_that_gives_no_sign_of_life_is_disconnected(tmp_path: Path) -> None:
     with ServedNode(NodeConfig(data=tmp_path, port=0, limits=NodeLimits(keepalive=0.2))) as node:
         host, _, port = node.address.rpartition(":")
-        with socket.create_connection((host, int(port)), 20) as silent:
+        # Less than the default of `keepalive`: a node that ignores its configuration is silent for longer.
+        with socket.create_connection((host, int(port)), NodeLimits().keepalive - 1) as silent:
             silent.sendall(PREFACE)
-            began = time.monotonic()
             while silent.recv(1000):
                 pass
-            assert time.monotonic() - began < 5
 
 
 def test_a_filter_that_takes_for_ever_ends_its_own_call_only(tmp_path: Path) -> None:
