@@ -15,6 +15,7 @@ from typing import Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from kt_es.client.trusted import Pinned
+from kt_es.config_registration import RegistrationTable
 from kt_es.config_tables import (
     FrontendTable,
     MonitorTable,
@@ -47,6 +48,7 @@ class Settings(Table):
     frontend: FrontendTable = FrontendTable()
     monitor: MonitorTable = MonitorTable()
     store: StoreTable = StoreTable()
+    registration: RegistrationTable = RegistrationTable()
     base: Path = Field(default=Path(), exclude=True)
 
     @field_validator("directory")
@@ -150,6 +152,10 @@ def dump_settings(settings: Settings) -> str:
         "[monitor]",
         f"data = {text(settings.monitor.data)}",
         f"read_queue = {str(settings.monitor.read_queue).lower()}",
+        "",
+        "[registration]",
+        "# Who may register a label: anybody (open), or who has a token, a proof by mail or an ID token.",
+        f"ways = {json.dumps(settings.registration.ways)}",
         "",
     ]
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from kt_es.errors import ConfigError
 MODULES: Mapping[str, tuple[str, ...]] = {
     "server": (
         "esdbclient" if sys.version_info < (3, 14) else "kurrentdbclient",
-        *("rocksdict", "pydantic", "httptools", "regex", "uvloop", "prometheus_client"),
+        *("rocksdict", "pydantic", "httptools", "regex", "uvloop", "prometheus_client", "joserfc"),
     ),
     "openpgp": ("pysequoia",),
     "shared": ("cassandra",),

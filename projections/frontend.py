@@ -37,10 +37,12 @@ from kt_es.server.availability import MAX_BACKLOG
 from kt_es.server.clients import HttpConnections
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits, room_for_connections
 from kt_es.server.listening import Exchangeable, http_server, listening_at, url_of
+from kt_es.server.registration.gate import OPEN_WARNING, exposed
+from kt_es.server.registration.settings import ANYBODY, RegistrationSettings
 from projections.service import FrontendService
 
 _LOG = structlog.get_logger("kt_es.server")
-LIVE = ("max_backlog", "limits", "tls_cert", "tls_key")
+LIVE = ("max_backlog", "limits", "tls_cert", "tls_key", "registration")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class FrontendSettings:
     tls_key: Path | None = None
     sharing: Sharing | None = None
     workers: int = 1
+    registration: RegistrationSettings = ANYBODY
 
 
 def serve(
@@ -118,6 +121,8 @@ def serve(
             max_backlog=settings.max_backlog,
             limits=settings.limits,
             openings_bytes=(CACHE_BYTES if sharing is None else sharing.cache) // 4,
+            registration=settings.registration,
+            exposed=exposed(settings.host),
             keyspace="" if sharing is None else sharing.cassandra.keyspace,
             now=now,
         )
@@ -127,6 +132,7 @@ def serve(
             serving(settings, service, tls, failure, listener, reload=Reload(settings, reread, LIVE))
         )
         _LOG.info("serving", url=url, directory=settings.directory, epoch=ledger.committed.epoch)
+        warn_if_open(settings.host, service.registration.is_open)
         on_ready(url)
         # Now and then, because a signal just before the wait begins would not end it.
         while not stop.wait(1.0):
@@ -135,6 +141,12 @@ def serve(
     if (error := failure.error or service.directory.failure) is not None:
         raise error
     _LOG.info("stopped", directory=settings.directory)
+
+
+def warn_if_open(host: str, is_open: bool) -> None:
+    """Say so if anybody may register labels from other machines."""
+    if is_open and exposed(host):
+        _LOG.warning(OPEN_WARNING, listen=host)
 
 
 def inputs_of(settings: FrontendSettings) -> tuple[VrfPrivateKey, Exchangeable | None, Connector]:
@@ -205,11 +217,14 @@ def _applied(
     # Open connections are counted by these two, so they hold until all connections have ended.
     counted = service.clients.limits
     limits = replace(new.limits, exempt=counted.exempt, proxies=counted.proxies)
+    service.registration.renew(new.registration)
     service.limit(new.max_backlog, limits)
     connections.limit(room_for_connections(limits.connections))
     changed: tuple[str, ...] = ("max_backlog",) if new.max_backlog != before.max_backlog else ()
     changed += differing(before.limits, new.limits, but=("exempt", "proxies"))
     changed += ("certificate",) if exchanged else ()
+    changed += ("registration",) if new.registration != before.registration else ()
+    warn_if_open(new.host, service.registration.is_open)
     fixed = differing(limits, new.limits)
     fixed += ("tls_cert",) if (files is None) != (tls is None) else ()
     return Reloaded(changed, fixed)

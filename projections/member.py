@@ -38,6 +38,7 @@ from kt_es.process.merging import snapshot
 from kt_es.process.outage import Outage
 from kt_es.process.signals import Failure, Reload, Worker, stop_event
 from kt_es.server.clients import HttpConnections
+from kt_es.server.registration.gate import exposed
 from projections.followed import Announcer, FollowedReplica, ReplicaState
 from projections.frontend import LIVE, FrontendSettings, inputs_of, serving
 from projections.messages import Failed, Page, Ready, Reread, Role, Samples, Start, Stop, Used
@@ -182,6 +183,9 @@ def answer(member: Member, door: socket.socket) -> None:
             limits=settings.limits,
             openings_bytes=(CACHE_BYTES if sharing is None else sharing.cache) // 4,
             keyspace="" if sharing is None else sharing.cassandra.keyspace,
+            registration=settings.registration,
+            mail_limits=settings.data,
+            exposed=exposed(settings.host),
             followed=followed,
         )
         service.metrics.ask = partial(member.ask, service)

@@ -30,6 +30,8 @@ from kt_es.server.health import Health, Metrics
 from kt_es.server.http import create_app
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
 from kt_es.server.privacy import PrivateStreams, Sweeper
+from kt_es.server.registration.gate import Registration
+from kt_es.server.registration.settings import ANYBODY, RegistrationSettings
 from kt_es.server.slots import Slots
 from kt_es.server.store_watch import StoreWatch
 from kt_es.server.submission import Submissions
@@ -41,6 +43,8 @@ READERS = 8
 # Histories and ranges are long work in Python: they run apart from lookups, and few at a time.
 LARGE_READERS = 1
 WRITERS = 8
+# Each waits for the mail server, and few mails are sent in an hour.
+MAILERS = 2
 GRACE = 5  # seconds
 
 # These errors do not end the process: it answers 503 with the reason, until somebody has looked at the log.
@@ -58,6 +62,9 @@ class FrontendService:
         openings_bytes: Memory for openings, if ``ledger`` is over a shared store. Otherwise the table of
             openings in the data directory has all of them.
         keyspace: Name of the shared store for people, if ``ledger`` is over one.
+        registration: Who may register a label.
+        mail_limits: Directory for the limits of registration mails, by default ``data``.
+        exposed: Whether other machines can reach the front end.
         now: Wall clock in ms.
         followed: The replica that another process keeps, if this one is a worker of several. Then nothing is
             written here.
@@ -77,6 +84,9 @@ class FrontendService:
         limits: ClientLimits = DEFAULT_LIMITS,
         openings_bytes: int = CACHE_BYTES,
         keyspace: str = "",
+        registration: RegistrationSettings = ANYBODY,
+        mail_limits: Path | None = None,
+        exposed: bool = False,
         now: Callable[[], int] = wall_clock,
         followed: FollowedReplica | None = None,
         observers: Sequence[Observer] = (),
@@ -150,6 +160,14 @@ class FrontendService:
         self._reads = ThreadPoolExecutor(READERS, thread_name_prefix="reads")
         self._large = ThreadPoolExecutor(LARGE_READERS, thread_name_prefix="large")
         self._writes = ThreadPoolExecutor(WRITERS, thread_name_prefix="writes")
+        self._mails = ThreadPoolExecutor(MAILERS, thread_name_prefix="mails")
+        self._exposed = exposed
+        self.registration = Registration(
+            registration,
+            mail_limits or data,
+            lambda way, result: self.metrics.registrations.labels(way, result).inc(),
+            lambda: now() / 1000,
+        )
         self.clients = Clients(limits)
         self.frontend = self._frontend(names)
         self.app: ASGIApp = create_app(self.frontend)
@@ -165,6 +183,7 @@ class FrontendService:
             batcher=self._batcher,
             private=PrivateStreams(self._connections.shared),
             checks=Checks(self.directory),
+            registration=self.registration,
         )
         return Frontend(
             self.directory,
@@ -174,6 +193,9 @@ class FrontendService:
             self._reads,
             self._large,
             self._writes,
+            self._mails,
+            self.registration,
+            self._exposed,
             self.health.troubles,
             self._refusing,
             self._fail,
@@ -201,7 +223,7 @@ class FrontendService:
         self._batcher.close()
         self._reader.close()
         self._indexer.close()
-        for pool in (self._reads, self._large, self._writes):
+        for pool in (self._reads, self._large, self._writes, self._mails):
             pool.shutdown(wait=False, cancel_futures=True)
         self._batches.join(GRACE)
         self._connections.close()

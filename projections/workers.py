@@ -23,12 +23,13 @@ from queue import SimpleQueue
 import structlog
 
 from kt_es.errors import ConfigError
+from kt_es.formats.registration import OPEN
 from kt_es.process.signals import Failure, Reload, Reloaded, Worker, reloading
 from kt_es.process.tls import both_or_none, read_certificate
 from kt_es.server.handing import hand_over
 from kt_es.server.listening import listening_at, url_of
 from projections.crew import Crew
-from projections.frontend import LIVE, FrontendSettings, inputs_of
+from projections.frontend import LIVE, FrontendSettings, inputs_of, warn_if_open
 from projections.messages import Reread
 
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -80,6 +81,7 @@ def serve_by_workers(
         stack.enter_context(reloading(reload))
         stack.enter_context(_restarting(crew))
         _LOG.info("serving", url=url, directory=settings.directory, workers=settings.workers)
+        warn_if_open(settings.host, OPEN in settings.registration.ways)
         on_ready(url)
         while not stop.wait(_TICK):
             crew.tend()
@@ -101,6 +103,7 @@ def _part(settings: FrontendSettings, started: FrontendSettings) -> FrontendSett
         limits=replace(settings.limits, connections=connections),
         tls_cert=settings.tls_cert,
         tls_key=settings.tls_key,
+        registration=settings.registration,
     )
 
 

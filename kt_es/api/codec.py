@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Annotated, Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
-from kt_es.api.models import AtMost
+from kt_es.api.models import LATER, AtMost
 from kt_es.errors import MalformedError
 from kt_es.formats.codec import UINT_MAX
 from kt_es.formats.notes import decode_base64, encode_base64
@@ -97,6 +97,14 @@ def _constant(name: str) -> float:
 def encode_model(model: Any) -> dict[str, Any]:
     """Return the JSON object of a request or an answer, with every member that the model declares."""
     return {name: _encoded(getattr(model, name)) for name in _names(type(model))}  # type: ignore[arg-type]
+
+
+def encode_request(model: Any) -> dict[str, Any]:
+    """Return the JSON object of a request, without the ``LATER`` members that are None."""
+    later = {member.name for member in dataclasses.fields(model) if member.metadata.get(LATER)}
+    return {
+        name: value for name, value in encode_model(model).items() if value is not None or name not in later
+    }
 
 
 def present_members(model: Any) -> dict[str, Any]:

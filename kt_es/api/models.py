@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 from kt_es.formats.entries import MAX_PROFILE
 from kt_es.formats.heads import MAX_SMH
 from kt_es.formats.proofs import MAX_LOG_PROOF
+from kt_es.formats.registration import MAX_EVIDENCE
 
 MAX_UINT: Final = 2**63 - 1
 """The largest size or epoch in a request: what CBOR, RocksDB keys and other implementations can hold."""
@@ -28,6 +29,8 @@ MAX_WAIT: Final = 60
 
 NAME: Final = "name"
 """In the metadata of a field: the name of a parameter in the address, where it is not that of the field."""
+LATER: Final = "later"
+"""In the metadata of a field: older servers refuse it, so a client leaves it out where it is None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class AtMost:
 Uint: TypeAlias = Annotated[int, Bounds(0, MAX_UINT)]
 Epoch: TypeAlias = Annotated[int, Bounds(1, MAX_UINT)]
 Label: TypeAlias = Annotated[str, Text(MAX_LABEL, "alice@example.org")]
+Evidence: TypeAlias = Annotated[str, Text(MAX_EVIDENCE, "kt-token-...")]
 Hashes: TypeAlias = Annotated[tuple[bytes, ...], AtMost(MAX_LOG_PROOF)]
 Profile: TypeAlias = Annotated[bytes, AtMost(MAX_PROFILE)]
 
@@ -102,13 +106,18 @@ class LookupRequest:
 
 @dataclass(frozen=True, slots=True)
 class MutationRequest:
-    """``wait``: seconds to wait for the verdict."""
+    """``wait``: seconds to wait for the verdict.
+
+    ``registration``: the token, mail proof or ID token that lets a new label be registered, where the
+    directory asks for one. Later versions need none.
+    """
 
     label: Label
     mutation: bytes
     opening: bytes
     profile: bytes
     wait: Annotated[float, Bounds(0, MAX_WAIT)] = 0.0
+    registration: Evidence | None = field(default=None, repr=False, metadata={LATER: True})
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +172,11 @@ class LookupBody:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptBody:
-    """In the queue, not decided yet."""
+    """In the queue, not decided yet. ``registration`` is as in a verdict."""
 
     mutation: str
     event: str
+    registration: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +188,17 @@ class RecordBody:
 
 @dataclass(frozen=True, slots=True)
 class VerdictBody:
-    """Decided and succeeded. ``record`` is null if the entry was the current one already."""
+    """Decided and succeeded. ``record`` is null if the entry was the current one already.
+
+    ``registration`` says how it was checked that this new label may be registered: ``open``, ``tokens``,
+    ``email`` or ``oidc``. It is null for later versions and where nothing was checked again.
+    """
 
     mutation: str
     verdict: str
     epoch: int
     record: RecordBody | None
+    registration: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,10 +261,14 @@ class HealthBody:
 
 @dataclass(frozen=True, slots=True)
 class ReadyBody:
-    """``submissions`` is there only while they are refused, and says why."""
+    """``submissions`` is there only while they are refused, and says why.
+
+    ``registration`` is there only while anybody may register labels from other machines, and says so.
+    """
 
     status: Literal["ready"]
     submissions: str | None = None
+    registration: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +276,8 @@ class ProblemBody:
     """A problem document (RFC 9457).
 
     ``field`` names what is wrong in the request. A mutation that was decided and failed has the other members
-    of a verdict, too, and ``/readyz`` has ``problems`` with their ``reasons``.
+    of a verdict, too, and ``/readyz`` has ``problems`` with their ``reasons``. ``ways`` are those in which
+    this front end lets people register labels, where it refused one.
     """
 
     type: str
@@ -272,3 +292,5 @@ class ProblemBody:
     record: RecordBody | None = None
     problems: tuple[str, ...] | None = None
     reasons: tuple[str, ...] | None = None
+    registration: str | None = None
+    ways: tuple[str, ...] | None = None

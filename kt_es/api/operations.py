@@ -8,7 +8,7 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Final
 
-from kt_es.api import batches, models
+from kt_es.api import batches, models, registering
 
 JSON_MEDIA: Final = "application/json"
 PROBLEM_MEDIA: Final = "application/problem+json"
@@ -37,6 +37,8 @@ class ProblemReason(StrEnum):
     INTERNAL = "internal"
     UNAVAILABLE = "unavailable"
     NOT_READY = "not-ready"
+    REGISTRATION_REQUIRED = "registration-required"
+    REGISTRATION_REFUSED = "registration-refused"
 
 
 # Problems of every operation: what its request's bytes, its client's share or a failure of ours bring about.
@@ -53,7 +55,7 @@ _ANYWHERE = {
 _OF_EPOCHS = {404: "There is no such epoch here yet"}
 _OF_MAPS = {**_OF_EPOCHS, 410: "The map of that epoch is no longer kept here"}
 _OF_SUBMISSIONS = {
-    403: "It is not signed by a key that may",
+    403: "It is not signed by a key that may, or the label may not be registered",
     409: "It conflicts with what the directory holds",
 }
 
@@ -179,6 +181,22 @@ MUTATIONS = Operation(
     own_problems=_OF_SUBMISSIONS,
     max_body=MAX_MUTATION_REQUEST,
 )
+REGISTRATION = Operation(
+    "/v1/registration",
+    "registration",
+    "Who may register a label here.",
+    {200: registering.RegistrationBody},
+)
+MAIL_PROOFS = Operation(
+    "/v1/registration/mail",
+    "mail_proof",
+    "Send a registration proof to the address that the label is.\n\n"
+    "The proof is of use only with the label and the keys that ``binding`` says. A 202 says that the mail\n"
+    "server has taken the mail. A 429 says that enough mails were sent within an hour.",
+    {202: registering.MailProofBody},
+    registering.MailProofRequest,
+    own_problems={403: "No mail is sent for this label"},
+)
 ERASURES = Operation(
     "/v1/erasures",
     "erase",
@@ -209,7 +227,7 @@ METRICS = Operation(
 
 OPERATIONS: Final = (
     DIRECTORY, LOOKUP, LOOKUPS, HISTORY, RANGE, LATEST_HEAD, HEAD, CONSISTENCY, HEADS_CHECKPOINT,
-    MUTATIONS_CHECKPOINT, MUTATIONS, ERASURES, HEALTH, READY, METRICS,
+    MUTATIONS_CHECKPOINT, MUTATIONS, ERASURES, REGISTRATION, MAIL_PROOFS, HEALTH, READY, METRICS,
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -24,9 +25,11 @@ from click.core import ParameterSource
 
 from kt_es.cli.output import Output, output_of
 from kt_es.client.client import Client
+from kt_es.client.registering import check_evidence
 from kt_es.client.states import States
 from kt_es.client.trusted import Pinned
 from kt_es.errors import ConfigError, StaleHeadError
+from kt_es.formats.registration import MAX_EVIDENCE
 
 if TYPE_CHECKING:
     from kt_es.eventstore.patient import PatientLog
@@ -46,6 +49,9 @@ SHARED = (
     *("origin", "label_policy", "min_interval", "max_interval"),
 )
 """Options that ``KT_<OPTION>`` sets for every command that has them."""
+
+EVIDENCE_VARIABLE = "KT_REGISTRATION"
+"""The variable with a registration proof itself. Options would show it to other users of the machine."""
 
 LARGEST = 1e9
 """Thirty years in seconds. The clocks and timers of the system accept such a value."""
@@ -143,6 +149,7 @@ class Reach:
     state: Path
     ca: Path | None
     timeout: float | None
+    proof_file: Path | None = None
 
     def client(
         self,
@@ -171,10 +178,30 @@ class Reach:
             pinned=pinned,
             verify=verify,
             connections=connections,
+            registration=read_evidence(self.proof_file),
             timeout=self.timeout or timeout,
             on_stale=on_stale,
             on_waiting=_once(lambda problem: None if context is None else output_of(context).note(problem)),
         )
+
+
+def read_evidence(path: Path | None) -> str | None:
+    """Return the registration proof in the file ``path``, or else in ``EVIDENCE_VARIABLE``.
+
+    The path ``-`` is standard input. Raises ``ConfigError``.
+    """
+    if path is None:
+        given = os.environ.get(EVIDENCE_VARIABLE)
+        return check_evidence(given) if given else None
+    try:
+        if str(path) == "-":
+            return check_evidence(sys.stdin.read(2 * MAX_EVIDENCE))
+        with path.open(encoding="ascii") as file:
+            return check_evidence(file.read(2 * MAX_EVIDENCE))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}; name another file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} holds no registration proof; name another file") from None
 
 
 def until_fresh(output: Output) -> Callable[[StaleHeadError], None]:
@@ -209,6 +236,15 @@ reach_options = options(
     ),
 )
 """The fields of ``Reach``."""
+
+proof_option = click.option(
+    "--proof-file",
+    "--token-file",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    help="For a new label: file with your token, mail proof or ID token; - is standard input. "
+    f"Without it, the variable {EVIDENCE_VARIABLE}.",
+)
+"""Another field of ``Reach``, for commands that may register labels."""
 
 log_option = click.option(
     "--log", metavar="URI", help="Connection string of the event log; default as in kt.toml."

@@ -26,6 +26,7 @@ The network (the JSON of requests and answers is declared in ``kt_es.api``):
 
 What programs use:
 
+- ``registering``: what a directory asks for before the first version of a label
 - ``publishing``: the steps of a change
 - ``client``, ``asynchronous``: ``Client`` and ``AsyncClient``
 - ``watching``, ``bulk``: accounts over time, and many accounts at once

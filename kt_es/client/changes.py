@@ -7,7 +7,7 @@ version. The owner knows a key that is the owner's own, or that is in a version 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from kt_es.client.history import Version
@@ -161,12 +161,16 @@ def verify_own(own: OwnVersion | None, versions: Sequence[Version]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A change to submit. It is sent as the same bytes until it is decided."""
+    """A change to submit. It is sent as the same bytes until it is decided.
+
+    ``registration`` is the proof that the label may be registered, for the first version of a label.
+    """
 
     label: str
     mutation: Mutation
     opening: bytes
     profile: bytes
+    registration: str | None = field(default=None, repr=False)
 
 
 def build_submission(

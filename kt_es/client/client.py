@@ -14,6 +14,7 @@ from kt_es.client.heads import SLACK
 from kt_es.client.history import History, Version, kept_versions
 from kt_es.client.publishing import Published, Publisher, Receipt
 from kt_es.client.ranges import VerifiedRange
+from kt_es.client.registering import Registering
 from kt_es.client.session import DirectoryHead, Session
 from kt_es.client.state import StateStore
 from kt_es.client.transport import Transport
@@ -40,6 +41,7 @@ class Client:
         timeout: Seconds for each call as a whole, repetitions included.
         slack: Milliseconds by which clocks may differ.
         verify: The TLS context, or whether the certificate of the server is verified.
+        registration: The token or proof that is sent with first versions; ``Submission`` may have its own.
         now: Returns milliseconds since 1970.
         on_stale: Called when the head is too old; the call then asks again, until the head is fresh or the
             time is over. Without it the call fails at once.
@@ -61,6 +63,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         transport: httpx.BaseTransport | None = None,
         connections: int = 32,
+        registration: str | None = None,
         now: Callable[[], int] = wall_clock,
         on_stale: Callable[[StaleHeadError], None] | None = None,
         on_waiting: Callable[[str], None] | None = None,
@@ -77,7 +80,9 @@ class Client:
         self._state = state
         self._directory = DirectoryState(self._transport, state, pinned=pinned, origin=origin)
         self._session = Session(self._transport, self._directory, slack=slack, now=now, on_stale=on_stale)
-        self._publisher = Publisher(self._session)
+        self._publisher = Publisher(self._session, registration)
+        self.registering = Registering(self._session)
+        """How new labels are registered there, and proofs that are sent by mail."""
 
     def __enter__(self) -> Client:
         return self

@@ -35,11 +35,15 @@ from kt_es.process.outage import Backoff
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The answer to a submission. ``verdict`` and ``epoch`` are None while nothing is decided."""
+    """The answer to a submission. ``verdict`` and ``epoch`` are None while nothing is decided.
+
+    ``registration`` says how the server checked that a new label may be registered; None if it did not.
+    """
 
     mutation: str
     verdict: str | None
     epoch: int | None
+    registration: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,9 @@ class Published:
 class Publisher:
     """The steps of one change. Safe for threads: everything is kept in the store of the session."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, registration: str | None = None) -> None:
         self._session = session
+        self._registration = registration
         self._store = session.directory.store
 
     def propose(
@@ -142,12 +147,16 @@ class Publisher:
     def submit(self, submission: Submission, wait: float, deadline: float) -> Receipt:
         """Send ``submission``. The server may take ``wait`` seconds to answer with the verdict."""
         left = max(deadline - time.monotonic(), 0.0)
+        # Nobody but the gate in front of new labels gets to see it.
+        is_first = submission.mutation.entry.version == 1
+        registration = (submission.registration or self._registration) if is_first else None
         request = MutationRequest(
             submission.label,
             submission.mutation.encode(),
             submission.opening,
             submission.profile,
             max(0.0, min(wait, float(MAX_WAIT), left / 2)),
+            registration,
         )
         answer = self._session.transport.post(MUTATIONS.path, request, deadline)
         receipt = read_receipt(answer.body)
@@ -215,8 +224,8 @@ def _wait_for(proven: Callable[[], Lookup | None], what: str, deadline: float) -
 def read_receipt(body: Mapping[str, Json]) -> Receipt:
     # Decode only the members that the client uses: the mutation was accepted, even if others are wrong.
     mutation = decode_member(ReceiptBody, body, "mutation")
-    verdict, epoch = (
+    verdict, epoch, registration = (
         None if body.get(name) is None else decode_member(VerdictBody, body, name)
-        for name in ("verdict", "epoch")
+        for name in ("verdict", "epoch", "registration")
     )
-    return Receipt(mutation, verdict, epoch)
+    return Receipt(mutation, verdict, epoch, registration)

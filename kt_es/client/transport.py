@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from kt_es.api.codec import Json, decode_json, encode_model, read_problem
+from kt_es.api.codec import Json, decode_json, encode_request, read_problem
 from kt_es.api.operations import JSON_MEDIA, MAX_ANSWER
 from kt_es.client.deadlines import Deadline, bound_transport
 from kt_es.errors import ConfigError, MalformedError, MisfitError, RefusedError, UnavailableError
@@ -129,7 +129,7 @@ class Transport:
     def post(self, path: str, request: object, deadline: float, *, limit: int = MAX_ANSWER) -> Answer:
         """Send ``request``, a model of ``kt_es.api``, and return the answer."""
         # Encoded once, so that every repetition sends the same bytes.
-        return self._until(deadline, "POST", path, json.dumps(encode_model(request)).encode(), limit)
+        return self._until(deadline, "POST", path, json.dumps(encode_request(request)).encode(), limit)
 
     def _until(
         self,

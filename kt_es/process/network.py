@@ -29,6 +29,16 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback or address.is_unspecified
 
 
+def is_safe(url: str) -> bool:
+    """Return whether documents at ``url`` come from whom it names: HTTPS, or this machine."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))
+
+
 def uses_proxies(url: str) -> bool:
     """Return whether requests to ``url`` may use a proxy: the value for ``trust_env`` of httpx."""
     try:

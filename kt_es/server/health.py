@@ -208,6 +208,10 @@ class Metrics:
         self.refused = samples.counter(
             "kt_refused", "Connections and requests refused or ended, by reason", "why"
         )
+        self.registrations = samples.counter(
+            "kt_registrations", "First versions, by the way that was asked and its answer", "way", "result"
+        )
+        self.mails = samples.counter("kt_registration_mails", "Registration mails asked for", "result")
         self.rows = samples.counter(
             "kt_store_rows_refused", "Requests refused for missing or wrong rows of the shared store"
         )

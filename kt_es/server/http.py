@@ -16,6 +16,7 @@ from kt_es.server.endpoints.answering import Answering
 from kt_es.server.endpoints.common import Endpoint, Endpoints, Frontend, problem_for
 from kt_es.server.endpoints.operating import LENIENT, OperatingEndpoints
 from kt_es.server.endpoints.reading import ReadingEndpoints
+from kt_es.server.endpoints.registering import RegisteringEndpoints
 from kt_es.server.endpoints.submitting import SubmittingEndpoints
 from kt_es.server.guard import Guard, check_media, read_body, read_query
 from kt_es.server.limits import route_of
@@ -27,6 +28,7 @@ def create_app(frontend: Frontend) -> ASGIApp:
     endpoints = [
         *ReadingEndpoints(answering).by_operation(),
         *SubmittingEndpoints(answering).by_operation(),
+        *RegisteringEndpoints(frontend).by_operation(),
         *OperatingEndpoints(frontend).by_operation(),
     ]
     router = _Router(endpoints, frontend)

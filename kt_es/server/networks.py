@@ -30,5 +30,11 @@ def networks_around(address: Address) -> tuple[Network, Network]:
     return single, network
 
 
+def address_network(text: str) -> str:
+    """Return what counts as one address: an IPv4 address or an IPv6 /64. Other texts are returned as such."""
+    parsed = address_in(text)
+    return text if parsed is None else str(networks_around(parsed)[0])
+
+
 def is_within(address: Address, networks: Iterable[Network]) -> bool:
     return any(address in network for network in networks)

@@ -30,6 +30,7 @@ from kt_es.errors import (
     UnavailableError,
 )
 from kt_es.server.asgi import Message, Receive
+from kt_es.server.registration.claims import RegistrationError
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -41,6 +42,8 @@ _REFUSED: Mapping[str, HTTPStatus] = {
     ProblemReason.MALFORMED: HTTPStatus.BAD_REQUEST,
     ProblemReason.UNAUTHORIZED: HTTPStatus.FORBIDDEN,
     ProblemReason.FOREIGN_ERASURE: HTTPStatus.FORBIDDEN,
+    ProblemReason.REGISTRATION_REQUIRED: HTTPStatus.FORBIDDEN,
+    ProblemReason.REGISTRATION_REFUSED: HTTPStatus.FORBIDDEN,
     ProblemReason.UNKNOWN_EPOCH: HTTPStatus.NOT_FOUND,
     ProblemReason.PRUNED_EPOCH: HTTPStatus.GONE,
     ProblemReason.OVERSIZE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -154,7 +157,8 @@ def problem_of(error: KtError) -> Problem:
             return Problem(HTTPStatus.BAD_REQUEST, ProblemReason.MALFORMED, str(error), error.what)
         case RefusedError():
             status = _REFUSED.get(error.reason, HTTPStatus.CONFLICT)
-            return Problem(status, error.reason, error.problem, error.field)
+            more = {"ways": error.ways} if isinstance(error, RegistrationError) and error.ways else {}
+            return Problem(status, error.reason, error.problem, error.field, more=more)
         case StoreAwayError():
             return _unavailable(f"{STORE_AWAY}; try again later", error.retry_after)
         case UnavailableError():

@@ -33,6 +33,7 @@ from kt_es.server.batcher import Batcher, Step, UnprotectedError
 from kt_es.server.checks import Checks, meaning
 from kt_es.server.handlers import DirectoryReader
 from kt_es.server.privacy import PrivateStreams
+from kt_es.server.registration.gate import Registration
 from kt_es.server.responses import Problem
 from kt_es.server.waiters import Outcome, Waiters
 
@@ -45,6 +46,7 @@ class Queued:
 
     entry_hash: bytes
     event: uuid.UUID
+    registration: str | None = None  # how a new label was let in
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class _Checked:
     stream: str
     opening: Append
     deadline: float
+    registration: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class Submissions:
     batcher: Batcher
     private: PrivateStreams
     checks: Checks
+    registration: Registration
 
     async def take(
         self, submission: MutationRequest, pool: Executor, waiting: Callable[[], None]
@@ -104,7 +108,7 @@ class Submissions:
             if waiter is not None:
                 self.waiters.discard(submission.mutation, waiter)
         if outcome is None:
-            return ReceiptBody(queued.entry_hash.hex(), str(queued.event))
+            return ReceiptBody(queued.entry_hash.hex(), str(queued.event), queued.registration)
         if outcome.record.verdict is Verdict.REPLAY:
             # Another attempt of the same client was accepted between the check and the decision.
             accepted = await run_in(pool, lambda: self.checks.accepted_in(submission))
@@ -116,7 +120,7 @@ class Submissions:
         """Check a submission, and make sure that the stream of an opening that is not the first is private.
 
         Raises:
-            RefusedError: The signer would refuse it.
+            RefusedError: The signer would refuse it, or the label may not be registered.
             MalformedError: The label is invalid.
             UnavailableError: The log cannot be reached, or the queue or the disk is full. Nothing was queued.
             AccessDeniedError: A right is missing; the submission is not in the queue.
@@ -126,12 +130,14 @@ class Submissions:
         accepted = self.checks.decided(committed, mutation)
         if accepted is not None:
             return Accepted(mutation.entry_hash, accepted)
+        registration = self.registration.admit(self.directory.config(committed), mutation.entry, submission)
         self._check_queue()
         deadline = self.appender.deadline()
         stream = self.names.openings(mutation.entry.index)
         opening = Opening(mutation.entry_hash, submission.opening, submission.profile)
         event = content_event(stream, OPENING, opening.encode())
-        checked = _Checked(mutation, submission.mutation, stream, Append(stream, ANY, [event]), deadline)
+        append = Append(stream, ANY, [event])
+        checked = _Checked(mutation, submission.mutation, stream, append, deadline, registration)
         if mutation.entry.previous is not None:
             self._protect(checked)
         return checked
@@ -150,7 +156,7 @@ class Submissions:
         except UnprotectedError:
             await run_in(pool, lambda: self._protect(checked))
             event = await self._put(checked, None)
-        return Queued(checked.mutation.entry_hash, event)
+        return Queued(checked.mutation.entry_hash, event, checked.registration)
 
     async def _put(self, checked: _Checked, protection: Append | None) -> uuid.UUID:
         queued = self.batcher.put(Step(checked.item, checked.deadline, protection, checked.opening))
@@ -217,7 +223,7 @@ def _accepted(accepted: Accepted) -> VerdictBody:
 def _verdict_of(queued: Queued, outcome: Outcome) -> VerdictBody | Problem:
     record, verdict = outcome.record, outcome.record.verdict
     where = RecordBody(record.sequence, record.item.revision, record.item.position)
-    body = VerdictBody(queued.entry_hash.hex(), verdict.label, outcome.epoch, where)
+    body = VerdictBody(queued.entry_hash.hex(), verdict.label, outcome.epoch, where, queued.registration)
     if verdict.succeeded:
         return body
     return Problem(409, verdict.label, meaning(verdict), "mutation", more=encode_model(body))

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -26,6 +27,7 @@ from kt_es.ledger.tables import FAMILIES
 from kt_es.server.asgi import ASGIApp, Receive, Scope, Send
 from kt_es.server.availability import MAX_BACKLOG
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
+from kt_es.server.registration.settings import ANYBODY, RegistrationSettings
 from kt_es.server.responses import whole_body
 from projections.service import FrontendService
 from tests import builders as b
@@ -65,6 +67,10 @@ class Front:
         connect: Callable[[], EventLog] | None = None,
         limits: ClientLimits = DEFAULT_LIMITS,
         max_backlog: int = MAX_BACKLOG,
+        registration: RegistrationSettings = ANYBODY,
+        data: Path | None = None,
+        *,
+        exposed: bool = False,
     ) -> None:
         self.streams = streams
         self.errors: list[KtError] = []
@@ -78,7 +84,10 @@ class Front:
             b.VRF,
             connect or (lambda: streams.log),
             self.errors.append,
+            data=data,
             max_backlog=max_backlog,
+            registration=registration,
+            exposed=exposed,
             limits=limits,
             keyspace="kt_people",
             now=lambda: streams.ledger.committed.standing.timestamp + self.later,

@@ -27,7 +27,11 @@ def test_a_receipt_names_the_mutation_and_its_event(streams: SignedStreams, runn
     answer = running.post("/v1/mutations", submission("bob", made, label="BOB@example.org"))
     assert answer.status_code == 202
     (event,) = [event for event in streams.log.read(streams.names.queue) if event.revision == 3]
-    assert answer.json() == {"mutation": made.entry_hash.hex(), "event": str(event.id)}
+    assert answer.json() == {
+        "mutation": made.entry_hash.hex(),
+        "event": str(event.id),
+        "registration": "open",
+    }
     assert queued(streams) == [made.encode()]
     (opening,) = streams.log.read(streams.names.openings(made.entry.index))
     assert Opening.decode(opening.data) == Opening(made.entry_hash, b.opening("bob"), b.profile("bob"))
@@ -45,6 +49,7 @@ def test_whoever_waits_gets_the_verdict_and_the_record(streams: SignedStreams, r
         "verdict": "accepted",
         "epoch": 2,
         "record": {"sequence": 3, "queue_revision": 3, "position": 0},
+        "registration": "open",
     }
     found = running.directory.lookup(b.label_of("bob"))
     assert (found.answer.mutation, found.profile) == (made, b.profile("bob"))

@@ -140,8 +140,8 @@ def frontend_command(
 
     The proofs are from its own replica of the map, or from the shared store that kt.toml names.
 
-    On SIGHUP it reads its certificate and the limits in kt.toml again. On SIGUSR1 it replaces several workers
-    one by one.
+    On SIGHUP it reads its certificate, and the limits and [registration] in kt.toml again. On SIGUSR1 it
+    replaces several workers one by one.
     """
     from projections.frontend import FrontendSettings, serve
 
@@ -169,6 +169,7 @@ def frontend_command(
             tls_key=tls_key or (table.tls_key and settings.path(table.tls_key)),
             sharing=settings.sharing,
             workers=workers or table.workers,
+            registration=settings.registration.settings(settings.base),
         )
 
     settings = read()

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from kt_es.cli.options import CHANGE_TIMEOUT, FILE, Number, Reach, reach_options, until_fresh
+from kt_es.cli.options import CHANGE_TIMEOUT, FILE, Number, Reach, proof_option, reach_options, until_fresh
 from kt_es.cli.output import Output, output_of
 from kt_es.cli.owners.keys import described, key_document, keys_option, signing_keys
 from kt_es.client.bulk import (
@@ -75,6 +75,7 @@ def read_plan(kind: str, file: Path, policy: str) -> ImportPlan:
     help="Seconds to wait while the server is away, has too much to do, or has no fresh head.",
 )
 @keys_option
+@proof_option
 @reach_options
 @click.pass_context
 def import_command(

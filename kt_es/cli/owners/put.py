@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from kt_es.cli.options import CHANGE_TIMEOUT, FILE, Reach, until_fresh
+from kt_es.cli.options import CHANGE_TIMEOUT, FILE, Reach, proof_option, until_fresh
 from kt_es.cli.output import output_of
 from kt_es.cli.owners.keys import choose_signers, key_ids, read_key_file, read_mine, signing_keys
+from kt_es.cli.owners.register import explained
 from kt_es.cli.owners.signing import Signing, publish_change, say_unchanged, signing_options
 from kt_es.client.client import Client
 from kt_es.client.states import KeyStore
@@ -51,6 +52,7 @@ from kt_es.importers.accounts import keeping
 )
 @click.option("--rotate-to", "rotate", multiple=True, metavar="NAME", help="Signing keys for later changes.")
 @signing_options("the stored one that the present version names")
+@proof_option
 @click.pass_context
 def put_command(
     context: click.Context,
@@ -97,7 +99,8 @@ def put_command(
                 say_unchanged(output, before)
                 return
         signers = choose_signers(keys, names, before)
-        publish_change(output, client, before, profile, Signing(signers, new, known, yes))
+        with explained(client):
+            publish_change(output, client, before, profile, Signing(signers, new, known, yes))
 
 
 def _check_edits(files: Sequence[Path], added: Sequence[Path], removed: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from kt_es.errors import DivergenceError, KtError, UnverifiedRowError
 from kt_es.server.asgi import Scope
 from kt_es.server.handlers import DirectoryReader
 from kt_es.server.health import Metrics, Trouble
+from kt_es.server.registration.gate import Registration
 from kt_es.server.responses import STORE_ROWS, Answer, NotNowError, Problem, problem_of
 from kt_es.server.slots import Slots
 from kt_es.server.submission import Submissions
@@ -34,7 +35,8 @@ class Frontend:
     """What the routes serve.
 
     Lookups and heads block threads of ``reads``, histories and ranges those of ``large``, submissions those
-    of ``writes``. ``troubles`` gives the reasons why this front end is not ready. ``refusing`` gives the
+    of ``writes``, registration mails those of ``mails``. ``exposed`` says whether other machines can reach
+    this front end. ``troubles`` gives the reasons why this front end is not ready. ``refusing`` gives the
     reason why submissions are refused although it is ready. ``failed`` is called with an error after which
     this process should not go on.
     """
@@ -46,6 +48,9 @@ class Frontend:
     reads: Executor
     large: Executor
     writes: Executor
+    mails: Executor
+    registration: Registration
+    exposed: bool
     troubles: Callable[[], list[Trouble]]
     refusing: Callable[[], str | None]
     failed: Callable[[KtError], None]

@@ -10,6 +10,7 @@ from kt_es.process.exposition import MEDIA_TYPE
 from kt_es.server.asgi import Scope
 from kt_es.server.contract import document
 from kt_es.server.endpoints.common import Endpoints, Frontend, answer_of, json_answer
+from kt_es.server.registration.gate import OPEN_WARNING
 from kt_es.server.responses import Answer, Problem, without_streams
 
 _DOCUMENT = Operation("/openapi.json", "openapi", "This document.", "OpenAPI document")
@@ -39,7 +40,8 @@ class OperatingEndpoints:
         troubles = self._frontend.troubles()
         if not troubles:
             refusing = self._frontend.refusing()
-            ready = ReadyBody("ready", None if refusing is None else without_streams(refusing))
+            warning = OPEN_WARNING if self._frontend.exposed and self._frontend.registration.is_open else None
+            ready = ReadyBody("ready", None if refusing is None else without_streams(refusing), warning)
             return json_answer(present_members(ready))
         problems = tuple(trouble.sentence for trouble in troubles)
         more = {"problems": problems, "reasons": tuple(trouble.reason for trouble in troubles)}
