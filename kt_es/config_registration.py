@@ -157,6 +157,8 @@ class RegistrationTable(Table):
 
 def _key(path: Path) -> bytes:
     """Read the key of mail proofs: 64 hexadecimal digits, the one line of a private file."""
+    if not path.exists():
+        raise ConfigError(f"{_KEY} {path} is missing: make it with `kt registration key`")
     try:
         key = bytes.fromhex(_line(path, _KEY))
     except ValueError:

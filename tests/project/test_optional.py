@@ -161,6 +161,7 @@ def test_what_belongs_to_whom() -> None:
             "import",
             "epochs",
             "checkpoint",
+            "register",
         )
     }
     assert {COMMANDS[name].extra for name in SERVER} == {"server"}

@@ -261,6 +261,8 @@ def test_the_openapi_description_has_every_route_and_problem_documents(running: 
         "/v1/heads/latest",
         "/v1/heads/{epoch}",
         "/v1/consistency",
+        "/v1/registration",
+        "/v1/registration/mail",
         "/heads/checkpoint",
         "/mutations/checkpoint",
         "/healthz",

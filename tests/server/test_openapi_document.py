@@ -75,6 +75,7 @@ def ask_everything(running: Front) -> list[tuple[str, httpx.Response]]:
         ("/v1/erasures", erasure("alice")),
         ("/v1/erasures", erasure("bob")),
         ("/v1/erasures", {"erasure": "AAAA"}),
+        ("/v1/registration/mail", {"label": b.label_of("bob"), "binding": "AAAA"}),
     ]
     gets = [
         ("/v1/directory", "/v1/directory"),
@@ -83,6 +84,7 @@ def ask_everything(running: Front) -> list[tuple[str, httpx.Response]]:
         ("/v1/heads/{epoch}", "/v1/heads/99"),
         ("/v1/consistency", "/v1/consistency?log=heads&from=1&to=1"),
         ("/v1/consistency", "/v1/consistency?log=heads&from=1&to=99"),
+        ("/v1/registration", "/v1/registration"),
         ("/heads/checkpoint", "/heads/checkpoint"),
         ("/mutations/checkpoint", "/mutations/checkpoint"),
         ("/healthz", "/healthz"),

@@ -113,6 +113,8 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
 
     Raises ``ConfigError``.
     """
+    if not path.exists():
+        raise ConfigError(f"{_WHAT} {path} is missing: make a token with `kt registration token`")
     data = read_private(path, _WHAT, MAX_FILE)
     try:
         read = tuple(map(_token, _entries(decode_json(data, "it"))))
