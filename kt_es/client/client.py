@@ -101,12 +101,7 @@ class Client:
 
     def directory(self, *, timeout: float | None = None) -> Directory:
         """Fetch and verify the server's description of the directory. New configs are stored."""
-        deadline = self._transport.deadline(timeout)
-        trusted = self._directory.trusted(deadline)
-        answer, trusted = self._directory.refresh(trusted, deadline)
-        # The label policy of the answer is not signed, that of the configs is.
-        policy = trusted.configs[0].config.label_policy
-        return Directory(answer.directory, policy, trusted, self.on_first_use)
+        return self._directory.described(self._transport.deadline(timeout))
 
     def trusted(self) -> Trusted:
         """Return the state of this client. Before the first lookup the directory is asked for its configs."""

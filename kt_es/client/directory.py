@@ -127,6 +127,13 @@ class DirectoryState:
             stored = self.store.load()
         return stored
 
+    def described(self, deadline: float) -> Directory:
+        """Fetch and verify the server's description of the directory, and store new configs."""
+        answer, trusted = self.refresh(self.trusted(deadline), deadline)
+        # The label policy of the answer is not signed, that of the configs is.
+        policy = trusted.configs[0].config.label_policy
+        return Directory(answer.directory, policy, trusted, self.on_first_use)
+
     def refresh(self, trusted: Trusted, deadline: float) -> tuple[DirectoryBody, Trusted]:
         """Ask the server for its configs. Returns its answer, and ``trusted`` with these configs, stored."""
         with self.saving():

@@ -33,7 +33,14 @@ DOCUMENTS = (
 )
 FOLDERS = (".", "docs", "examples", "tests")
 # Variables that are no option's: of the image, of the demonstration, of the tests, and a secret.
-OTHER_VARIABLES = {"KT_CASSANDRA_JARS", "KT_DEBUG", "KT_DEMO_ARGS", "KT_JSON", "KT_REGISTRATION", "KT_TEST_ESDB"}
+OTHER_VARIABLES = {
+    "KT_CASSANDRA_JARS",
+    "KT_DEBUG",
+    "KT_DEMO_ARGS",
+    "KT_JSON",
+    "KT_REGISTRATION",
+    "KT_TEST_ESDB",
+}
 
 _FENCE = re.compile(r"^```[a-z]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
