@@ -319,7 +319,7 @@ def _values(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
             case "string" if variant.get("contentEncoding") == "base64":
                 return st.binary(max_size=64).map(lambda data: base64.b64encode(data).decode())
             case "string":
-                return st.sampled_from(schema["examples"])
+                return st.sampled_from(variant["examples"])
         raise AssertionError(variant)
 
     return st.one_of([one(variant) for variant in _variants(schema)])

@@ -44,11 +44,13 @@ class RegisteringEndpoints:
 
     async def _mail(self, asked: MailProofRequest, scope: Scope) -> Answer:
         frontend, way = self._frontend, self._frontend.registration.mail
+        config = frontend.directory.config(frontend.directory.committed())
+        normalize_label(asked.label, config.label_policy)
+        if len(asked.binding) != BINDING_LENGTH:
+            raise RefusedError(ProblemReason.MALFORMED, f"must have {BINDING_LENGTH} bytes", "binding")
         if way is None:
             problem = "this front end sends no registration mails; GET /v1/registration says what it takes"
             raise RegistrationError(REFUSED, problem, frontend.registration.settings.ways)
-        if len(asked.binding) != BINDING_LENGTH:
-            raise RefusedError(ProblemReason.MALFORMED, f"must have {BINDING_LENGTH} bytes", "binding")
         if self._sending >= MAX_MAILS:
             raise NotNowError("too many registration mails are being sent; try again later", 5.0)
         client = address_network(scope["client"][0] if scope.get("client") else "")
