@@ -71,7 +71,7 @@ class FrontendService:
         observers: Hear of records and commits of the replica here.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0915 - the composition stands in one place
         self,
         ledger: Ledger,
         names: StreamNames,

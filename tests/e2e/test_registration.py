@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.processes import SHORT, Stranger, running_up, until
+from tests.e2e.test_workers import workers
 from tests.reference.issuers import CLIENT_ID, Issuer, issuer
 from tests.reference.mailboxes import Mailbox, mailbox
 
@@ -113,3 +114,21 @@ def test_a_gate_that_cannot_be_read_leaves_the_one_before(tmp_path: Path) -> Non
         up.wait_for_line("tokens.json is missing")
         person = up.stranger(tmp_path / "person")
         assert person.kt("--json", "register", "ways").document["ways"] == ["open"]
+
+
+def test_every_worker_keeps_the_gate(tmp_path: Path) -> None:
+    with running_up(tmp_path / "data", *SHORT) as up:
+        operator = Stranger(tmp_path / "operator", KT_CONFIG=str(up.settings))
+        operator.kt("registration", "token", "--labels", "bob@example.org")
+        opened = up.settings.read_text()
+        up.settings.write_text(opened.replace('ways = ["open"]', 'ways = ["tokens"]'))
+        with workers(up, tmp_path / "workers", count=2) as front:
+            told = [front.ask("GET", "/v1/registration")[1]["ways"] for _ in range(8)]
+            assert told == [["tokens"]] * 8
+            up.settings.write_text(opened)
+            front.process.send_signal(signal.SIGHUP)
+            until(
+                lambda: front.spoken.count('"reloaded"') >= 3, "this process and both workers read it again"
+            )
+            told = [front.ask("GET", "/v1/registration")[1]["ways"] for _ in range(8)]
+            assert told == [["open"]] * 8

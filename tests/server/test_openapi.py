@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kt_es.api.operations import MAIL_PROOFS
+from kt_es.formats.notes import encode_base64
 from kt_es.server.limits import ClientLimits
 from tests import builders as b
 from tests.reference.doors import listening
@@ -33,6 +34,7 @@ KNOWN: dict[str, tuple[Mapping[str, Any], ...]] = {
     ),
     "/v1/mutations": (submission("alice"), submission("bob")),
     "/v1/erasures": (erasure("alice"), erasure("alice", "mallory")),
+    "/v1/registration/mail": ({"label": b.label_of("bob"), "binding": encode_base64(bytes(32))},),
 }
 OPERATIONS = operations(KNOWN)
 LENIENT = ("/healthz", "/metrics", "/readyz")
