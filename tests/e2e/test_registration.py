@@ -127,8 +127,6 @@ def test_every_worker_keeps_the_gate(tmp_path: Path) -> None:
             assert told == [["tokens"]] * 8
             up.settings.write_text(opened)
             front.process.send_signal(signal.SIGHUP)
-            until(
-                lambda: front.spoken.count('"reloaded"') >= 3, "this process and both workers read it again"
-            )
+            until(lambda: front.spoken.count('"reloaded"') >= 3, "all three processes read it again")
             told = [front.ask("GET", "/v1/registration")[1]["ways"] for _ in range(8)]
             assert told == [["open"]] * 8
