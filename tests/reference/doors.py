@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from kt_es.errors import KtError
 from kt_es.server.asgi import ASGIApp, Receive, Scope, Send
 from kt_es.server.clients import Clients, HttpConnections
-from kt_es.server.guard import Guard, release_slot
+from kt_es.server.guard import Guard
 from kt_es.server.limits import ClientLimits
 from kt_es.server.listening import http_server
 from kt_es.server.responses import Answer, Headers, WholeAnswer, whole_body
@@ -44,23 +44,33 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.asked.append(scope["path"])
         body = (await receive())["body"]
-        if scope["path"] in ("/wait", "/decided"):
-            await self._wait(scope)
+        if scope["path"] == "/wait":
+            await self._wait()
         data = bytes(12 << 20) if scope["path"] == "/large" else scope["path"].encode() + b" " + body
         headers = [(b"content-length", str(len(data)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": data})
 
-    async def _wait(self, scope: Scope) -> None:
+    async def _wait(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.waiting += 1
         try:
-            if scope["path"] == "/decided":
-                release_slot(scope)
             await self._gate.wait()
         finally:
             self.waiting -= 1
             self.gone.release()
+
+
+def connected(port: int, sent: bytes = b"", *, source: str = "127.0.0.1", buffer: int = 0) -> socket.socket:
+    """A connection from ``source``, any address of the loopback network, that has sent ``sent``."""
+    client = socket.socket()
+    if buffer:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    client.settimeout(PATIENCE)
+    client.bind((source, 0))
+    client.connect(("127.0.0.1", port))
+    client.sendall(sent)
+    return client
 
 
 @dataclass
@@ -74,15 +84,9 @@ class Door:
     sockets: list[socket.socket] = field(default_factory=list)
 
     def connect(self, sent: bytes = b"", *, source: str = "127.0.0.1", buffer: int = 0) -> socket.socket:
-        """A connection from ``source``, any address of the loopback network, that has sent ``sent``."""
-        client = socket.socket()
-        if buffer:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-        client.settimeout(PATIENCE)
-        client.bind((source, 0))
-        client.connect(("127.0.0.1", self.port))
+        """``connected`` to this server; the connection ends with it."""
+        client = connected(self.port, sent, source=source, buffer=buffer)
         self.sockets.append(client)
-        client.sendall(sent)
         return client
 
     def count(self, why: str) -> float:
@@ -143,10 +147,12 @@ def refused_port() -> Iterator[int]:
 
 
 @contextmanager
-def listening(running: FrontendService) -> Iterator[int]:
-    """A front end behind a real socket; its port."""
+def listening(running: FrontendService, buffer: int = 0) -> Iterator[int]:
+    """A front end behind a real socket; its port. ``buffer`` is what the kernel keeps of answers, in bytes."""
     connections = HttpConnections(running.clients, 100, running.metrics.refused)
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    if buffer:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
     errors: list[KtError] = []
     with listener, http_server(running.app, connections, listener, errors.append):
         yield listener.getsockname()[1]

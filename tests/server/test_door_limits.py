@@ -239,30 +239,15 @@ def test_a_call_that_has_no_thread_yet_is_given_up() -> None:
     assert not called
 
 
-def test_waiting_for_a_verdict_holds_no_place(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_under_way_are_bounded(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_REQUESTS", 2)
     with door(app, GUARDED, guarded=True) as made:
-        for _ in range(5):
-            made.connect(request("/decided"))
-        until(lambda: app.waiting == 5)
         working = [made.connect(request("/wait")) for _ in range(2)]
-        until(lambda: app.waiting == 7)
+        until(lambda: app.waiting == 2)
         assert answer(made.connect(request("/")))[0] == 503
         working.pop().close()
-        until(lambda: app.waiting == 6)
+        until(lambda: app.waiting == 1)
         assert answer(made.connect(request("/")))[0] == 200
-
-
-def test_an_unread_answer_holds_no_place_unless_it_is_large(
-    app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "MAX_REQUESTS", 1)
-    monkeypatch.setattr(limits, "MAX_LARGE", 1)
-    with door(app, GUARDED, guarded=True) as made:
-        reader = made.connect(request("/large"), buffer=4096)
-        until(lambda: made.connections.held > 0)
-        assert answer(made.connect(request("/")))[0] == 200
-        reader.close()
 
 
 @pytest.mark.parametrize(
