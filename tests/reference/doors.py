@@ -148,7 +148,7 @@ def refused_port() -> Iterator[int]:
 
 @contextmanager
 def listening(running: FrontendService, buffer: int = 0) -> Iterator[int]:
-    """A front end behind a real socket; its port. ``buffer`` is what the kernel keeps of answers, in bytes."""
+    """A front end behind a real socket; its port. ``buffer`` bytes of answers are kept by the kernel."""
     connections = HttpConnections(running.clients, 100, running.metrics.refused)
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     if buffer:
