@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -189,13 +190,26 @@ def test_an_append_without_an_answer_is_repeated_as_the_same_event(
     assert len(list(streams.log.read(streams.names.openings(made.entry.index)))) == 1
 
 
-def test_submissions_are_counted_by_verdict(running: Front) -> None:
+def test_submissions_are_counted_by_verdict(streams: SignedStreams, running: Front) -> None:
     running.post("/v1/mutations", submission("bob", b.mutation("bob")))
     running.post("/v1/mutations", submission("bob", b.mutation("bob"), opening=""))
+    assert "kt_epoch 1.0" in running.get("/metrics").text
+    other = b.private_key("other")
+    streams.put(b.mutation("dora"))
+    with streams.signing():
+        # The signer decides about dora and carol, and the front end about alice.
+        for user, keys, status in (("dora", [other], 409), ("carol", None, 200), ("alice", [other], 409)):
+            made = b.mutation(user, keys=keys)
+            assert running.post("/v1/mutations", submission(user, made, wait=30)).status_code == status
     text = running.get("/metrics").text
-    assert 'kt_submissions_total{verdict="queued"} 1.0' in text
-    assert 'kt_submissions_total{verdict="malformed"} 1.0' in text
-    assert "kt_epoch 1.0" in text
+    counted = re.findall(r'kt_submissions_total{verdict="(.*)"} (.*)', text)
+    assert {verdict: float(count) for verdict, count in counted} == {
+        "queued": 1,
+        "malformed": 1,
+        "conflict": 1,
+        "accepted": 1,
+        "stale": 1,
+    }
     assert "example.org" not in text
 
 
