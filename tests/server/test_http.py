@@ -47,6 +47,12 @@ def test_a_body_that_is_not_declared_as_json_is_a_problem_that_names_it(running:
     assert "application/json" in answer.json()["detail"]
 
 
+def test_the_name_of_an_unknown_member_is_cut(running: Front) -> None:
+    answer = running.post("/v1/lookup", {"label": b.label_of("alice"), "x" * 8192: 1})
+    check_problem(answer, 400, "malformed", "x" * 64)
+    assert len(answer.content) < 512
+
+
 @pytest.mark.parametrize(("coding", "status"), [("gzip", 415), ("identity", 200)])
 def test_a_body_that_is_declared_as_encoded_is_refused(running: Front, coding: str, status: int) -> None:
     headers = {"content-type": "application/json", "content-encoding": coding}
