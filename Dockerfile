@@ -6,7 +6,7 @@ COPY kt_es kt_es
 COPY projections projections
 COPY signer signer
 RUN python -m venv /opt/kt \
- && /opt/kt/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt '.[server,openpgp,shared]'
+ && /opt/kt/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt '.[server,grpc,openpgp,shared]'
 
 FROM python:3.12-slim
 # The directories exist here with their owner and mode: a new named volume takes both from them.

@@ -16,7 +16,7 @@ setup: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt kt_es/__init__.py
 	@python=$$($(find_python)) || exit 1; \
 	test -x .venv/bin/python || $$python -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,server,openpgp,shared]'
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,server,grpc,openpgp,shared]'
 	@touch $@
 
 demo: setup
@@ -41,7 +41,7 @@ test: check
 	@python=$$($(find_python)) || exit 1; \
 	test -x .venv-kurrentdb/bin/python || $$python -m venv .venv-kurrentdb
 	.venv-kurrentdb/bin/python -m pip install --quiet --disable-pip-version-check packaging
-	.venv-kurrentdb/bin/python -m tools.requirements 3.14 server openpgp shared dev > .venv-kurrentdb/requirements.txt
+	.venv-kurrentdb/bin/python -m tools.requirements 3.14 server grpc openpgp shared dev > .venv-kurrentdb/requirements.txt
 	.venv-kurrentdb/bin/python -m tools.requirements 3.14 --constraints > .venv-kurrentdb/constraints.txt
 	.venv-kurrentdb/bin/python -m pip install --quiet --disable-pip-version-check \
 	  -c .venv-kurrentdb/constraints.txt -r .venv-kurrentdb/requirements.txt
@@ -124,3 +124,8 @@ openapi: setup
 .PHONY: api
 api: setup
 	.venv/bin/python -m tools.api_page
+
+# The code of the gRPC interface, which a test compares with the .proto file.
+.PHONY: proto
+proto: setup
+	.venv/bin/python -m tools.proto

@@ -96,6 +96,7 @@ class FrontendTable(Table):
     vrf_key: Path = Path("keys/vrf.pem")
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    grpc_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     head_seconds: _Seconds = DEFAULT_LIMITS.head_seconds
     body_seconds: _Seconds = DEFAULT_LIMITS.body_seconds
     idle_seconds: _Seconds = DEFAULT_LIMITS.idle_seconds

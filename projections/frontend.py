@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -23,6 +24,7 @@ from kt_es.crypto.vrf import VrfPrivateKey
 from kt_es.errors import KtError, UnavailableError
 from kt_es.eventstore.connecting import Connector
 from kt_es.eventstore.streams import StreamNames
+from kt_es.extras import require
 from kt_es.formats.entries import PublicKey
 from kt_es.ledger.anchor import check_commit
 from kt_es.ledger.convicting import warn_if_unsavable
@@ -41,6 +43,9 @@ from kt_es.server.registration.gate import OPEN_WARNING, exposed
 from kt_es.server.registration.settings import ANYBODY, RegistrationSettings
 from projections.service import FrontendService
 
+if TYPE_CHECKING:
+    from kt_es.server.grpc.listening import GrpcServer
+
 _LOG = structlog.get_logger("kt_es.server")
 LIVE = ("max_backlog", "limits", "tls_cert", "tls_key", "registration")
 
@@ -53,6 +58,7 @@ class FrontendSettings:
     evidence. ``vrf_key`` is a PEM file. Port 0 takes a free port. Submissions are refused while more than
     ``max_backlog`` items wait. With the PEM files ``tls_cert`` and ``tls_key``, HTTPS is served. For more
     than one of ``workers``, use ``workers.serve_by_workers``.
+    With ``grpc_port``, gRPC is served as well, on the same host and with the same certificate.
     """
 
     origin: str
@@ -67,6 +73,7 @@ class FrontendSettings:
     limits: ClientLimits = DEFAULT_LIMITS
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    grpc_port: int | None = None
     sharing: Sharing | None = None
     workers: int = 1
     registration: RegistrationSettings = ANYBODY
@@ -128,10 +135,14 @@ def serve(
         )
         listener = stack.enter_context(listening_at(settings.host, settings.port))
         url = url_of(settings.host, listener, "http" if tls is None else "https")
+        also = None if settings.grpc_port is None else _grpc_server(settings, service)
         stack.enter_context(
-            serving(settings, service, tls, failure, listener, reload=Reload(settings, reread, LIVE))
+            serving(
+                settings, service, tls, failure, listener, reload=Reload(settings, reread, LIVE), also=also
+            )
         )
-        _LOG.info("serving", url=url, directory=settings.directory, epoch=ledger.committed.epoch)
+        grpc = {} if also is None else {"grpc": also.bound}
+        _LOG.info("serving", url=url, **grpc, directory=settings.directory, epoch=ledger.committed.epoch)
         warn_if_open(settings.host, service.registration.is_open)
         on_ready(url)
         # Now and then, because a signal just before the wait begins would not end it.
@@ -171,6 +182,7 @@ def serving(
     reload: Reload[FrontendSettings],
     hangups: SimpleQueue[bool] | None = None,
     beside: Callable[[asyncio.AbstractEventLoop, HttpConnections], None] = lambda *_: None,
+    also: GrpcServer | None = None,
 ) -> Iterator[None]:
     """Run ``service`` and the HTTP server over it.
 
@@ -183,28 +195,51 @@ def serving(
         reload: Reads the settings again; how they come into force is set here.
         hangups: Asks for a reload, by default each SIGHUP.
         beside: Called when the event loop of the server begins, in its thread.
+        also: Serves gRPC on the same event loop.
     """
-    room = room_for_connections(settings.limits.connections)
+    room = _room(settings)
     connections = HttpConnections(service.clients, room, service.metrics.refused)
     if tls is not None:
         service.metrics.certificate(tls.until)
-    reload.apply = partial(_applied, service, connections, tls)
+    reload.apply = partial(_applied, service, connections, (tls, also))
     with ExitStack() as stack:
         service.start()
         stack.callback(service.stop)
         stack.enter_context(reloading(reload) if hangups is None else reloading(reload, hangups))
         context = None if tls is None else tls.context
         serving = http_server(
-            service.app, connections, listener, failed, context, beside=lambda loop: beside(loop, connections)
+            service.app,
+            connections,
+            listener,
+            failed,
+            context,
+            beside=lambda loop: beside(loop, connections),
+            also=also,
         )
         stack.enter_context(serving)
         yield
 
 
+def _grpc_server(settings: FrontendSettings, service: FrontendService) -> GrpcServer:
+    """Return a gRPC server for ``service``. Raises ``ConfigError`` without the extra."""
+    require("grpc", "gRPC (--grpc-port, grpc_port in kt.toml)")
+    from kt_es.server.grpc.listening import GrpcServer
+
+    files = both_or_none(settings.tls_cert, settings.tls_key)
+    where = settings.host, settings.grpc_port or 0
+    return GrpcServer(service.frontend, service.feed, *where, room=_room(settings), files=files)
+
+
+def _room(settings: FrontendSettings) -> int:
+    """Return the number of connections that there may be at a time, to each server."""
+    servers = 1 if settings.grpc_port is None else 2
+    return room_for_connections(servers * settings.limits.connections) // servers
+
+
 def _applied(
     service: FrontendService,
     connections: HttpConnections,
-    tls: Exchangeable | None,
+    serving: tuple[Exchangeable | None, GrpcServer | None],
     before: FrontendSettings,
     new: FrontendSettings,
 ) -> Reloaded:
@@ -212,14 +247,17 @@ def _applied(
 
     Raises ``ConfigError`` for files that cannot be used; then nothing has changed.
     """
+    tls, beside = serving
     files = both_or_none(new.tls_cert, new.tls_key)
     exchanged = tls is not None and files is not None and tls.exchange(*files)
+    if beside is not None and files is not None:
+        beside.exchange(*files)
     # Open connections are counted by these two, so they hold until all connections have ended.
     counted = service.clients.limits
     limits = replace(new.limits, exempt=counted.exempt, proxies=counted.proxies)
     service.registration.renew(new.registration)
     service.limit(new.max_backlog, limits)
-    connections.limit(room_for_connections(limits.connections))
+    connections.limit(_room(replace(before, limits=limits)))
     changed: tuple[str, ...] = ("max_backlog",) if new.max_backlog != before.max_backlog else ()
     changed += differing(before.limits, new.limits, but=("exempt", "proxies"))
     changed += ("certificate",) if exchanged else ()

@@ -25,6 +25,7 @@ from kt_es.server.batcher import Batcher
 from kt_es.server.checks import Checks
 from kt_es.server.clients import Clients
 from kt_es.server.endpoints.common import Frontend
+from kt_es.server.feed import EpochFeed
 from kt_es.server.handlers import DirectoryReader
 from kt_es.server.health import Health, Metrics
 from kt_es.server.http import create_app
@@ -169,6 +170,7 @@ class FrontendService:
             lambda: now() / 1000,
         )
         self.clients = Clients(limits)
+        self.feed = EpochFeed()
         self.frontend = self._frontend(names)
         self.app: ASGIApp = create_app(self.frontend)
 
@@ -236,11 +238,13 @@ class FrontendService:
         committed = self.replica.ledger.committed
         self.directory.check_key(committed)
         self.metrics.committed(committed.epoch, committed.standing.timestamp)
+        self.feed.announce()
 
     def _fail(self, error: KtError) -> None:
         if isinstance(error, EquivocationError):
             keep(self._data, error)
         self.directory.failure = error
+        self.feed.announce()
         if isinstance(error, _STAYS):
             saved = error.saved if isinstance(error, EquivocationError) else None
             _LOG.error("stopped serving", problem=str(error), evidence=None if saved is None else str(saved))

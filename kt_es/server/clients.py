@@ -20,6 +20,7 @@ from kt_es.server.limits import (
     ADDRESS_REQUESTS,
     ALL_BYTES,
     BURST,
+    BYTES_OF_LOOKUP,
     ClientLimits,
     Network,
     Route,
@@ -138,8 +139,7 @@ class Clients:
             account.requests += 1
             account.large += route.large
             if rate:
-                # A body of 16 KiB costs the event loop about what a lookup does.
-                cost = route.cost + size / 16384
+                cost = route.cost + size / BYTES_OF_LOOKUP
                 account.balance -= cost
                 self._note(account, cost, 0)
         return None

@@ -20,6 +20,8 @@ FREE_CHUNKS = 64
 SMALLEST_CHUNK = 512
 # More than any request has, but for a batch. A body with more is refused before its members are validated.
 MAX_MEMBERS = 32
+# A body of this size costs the event loop about what a lookup does.
+BYTES_OF_LOOKUP = 16 * 1024
 # What each label of a batch costs, in lookups. Most of it is the VRF proof of a label that is new here.
 LABEL_COST = 0.5
 MAX_DEPTH = 8

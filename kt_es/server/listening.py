@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Queue
+from typing import Protocol
 
 import structlog
 import uvloop
@@ -102,6 +103,16 @@ def url_of(host: str, listener: socket.socket, scheme: str) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
+class Beside(Protocol):
+    """Another server on the event loop of the HTTP server."""
+
+    async def start(self) -> None:
+        """Begin to serve. Raises ``ConfigError``."""
+
+    async def close(self) -> None:
+        """End within a little more than ``GRACE`` seconds."""
+
+
 @contextmanager
 def http_server(
     app: ASGIApp,
@@ -111,6 +122,7 @@ def http_server(
     context: ssl.SSLContext | None = None,
     *,
     beside: Callable[[asyncio.AbstractEventLoop], None] | None = None,
+    also: Beside | None = None,
 ) -> Iterator[None]:
     """Serve ``listener`` in a thread. The exit waits up to ``GRACE`` seconds for the answers under way.
 
@@ -122,20 +134,30 @@ def http_server(
         failed: Called with the error, in the thread, if the server ends by itself.
         context: The context of TLS; None serves HTTP without TLS.
         beside: Called with the event loop, in its thread, when it begins.
+        also: Is served on the same event loop.
+
+    Raises ``ConfigError`` if ``also`` cannot be served.
     """
-    began: Queue[Callable[[], object]] = Queue()
+    began: Queue[Callable[[], object] | ConfigError] = Queue()
 
     def run(stop: threading.Event) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             if beside is not None:
                 beside(runner.get_loop())
-            runner.run(_serve(app, connections, listener, began, context))
+            try:
+                runner.run(_serve(app, connections, listener, began, context, beside=also))
+            except ConfigError as error:
+                began.put(error)
+                return
         if not stop.is_set():
             raise KtError("the HTTP server ended by itself")
 
     worker = Worker("http", run, failed)
     worker.start()
     end = began.get()
+    if isinstance(end, ConfigError):
+        worker.join(GRACE)
+        raise end
     try:
         yield
     finally:
@@ -148,11 +170,15 @@ async def _serve(
     app: ASGIApp,
     connections: HttpConnections,
     listener: socket.socket,
-    began: Queue[Callable[[], object]],
+    began: Queue[Callable[[], object] | ConfigError],
     context: ssl.SSLContext | None,
+    *,
+    beside: Beside | None,
 ) -> None:
     loop = asyncio.get_running_loop()
     ending = asyncio.Event()
+    if beside is not None:
+        await beside.start()
     listener.setblocking(False)
     if not is_door(listener):
         listener.listen(BACKLOG)
@@ -165,10 +191,13 @@ async def _serve(
         await accepting
     listener.close()
     connections.finish()
+    closing = None if beside is None else loop.create_task(beside.close())
     late = loop.time() + GRACE
     while len(connections) and loop.time() < late:
         await asyncio.sleep(0.01)
     connections.abort()
+    if closing is not None:
+        await closing
     await asyncio.sleep(0)
 
 

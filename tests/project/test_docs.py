@@ -23,6 +23,7 @@ DOCUMENTS = (
     "docs/DECISIONS.md",
     "docs/DESIGN.md",
     "docs/FORMATS.md",
+    "docs/GRPC.md",
     "docs/HTTP.md",
     "docs/LIBRARY.md",
     "docs/OPERATIONS.md",

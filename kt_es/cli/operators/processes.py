@@ -122,6 +122,12 @@ def signer_command(context: click.Context, log: str | None, data: Path | None, m
 @click.option(
     "--workers", type=_COUNT, metavar="COUNT", help="Processes that answer; default as in kt.toml, 1."
 )
+@click.option(
+    "--grpc-port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Serve gRPC as well, at this port of the same host; default as in kt.toml, not at all.",
+)
 @_limit_options
 @click.pass_context
 def frontend_command(
@@ -134,6 +140,7 @@ def frontend_command(
     tls_cert: Path | None,
     tls_key: Path | None,
     workers: int | None,
+    grpc_port: int | None,
     **limits: object,
 ) -> None:
     """Run a front end: it puts submissions into the queue, and answers lookups with proofs.
@@ -167,6 +174,7 @@ def frontend_command(
             limits=limits_of(table, limits),
             tls_cert=tls_cert or (table.tls_cert and settings.path(table.tls_cert)),
             tls_key=tls_key or (table.tls_key and settings.path(table.tls_key)),
+            grpc_port=table.grpc_port if grpc_port is None else grpc_port,
             sharing=settings.sharing,
             workers=workers or table.workers,
             registration=settings.registration.settings(settings.base),
@@ -178,6 +186,11 @@ def frontend_command(
         tell_parent()
         output_of(context).ok(f"serving {settings.origin} at {url}")
 
+    if settings.workers > 1 and settings.grpc_port is not None:
+        raise ConfigError(
+            f"gRPC is served by one process, not by {settings.workers} workers: leave out workers, "
+            "or grpc_port and --grpc-port"
+        )
     if settings.workers == 1:
         serve(settings, stop_on_signals(), read, ready)
         return

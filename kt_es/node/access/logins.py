@@ -10,26 +10,24 @@ import binascii
 import hashlib
 import hmac
 import os
-import threading
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from pathlib import Path
 
-import grpc
 import structlog
 
 from kt_es.errors import ConfigError
 from kt_es.node.access.acl import ALL, ANONYMOUS, Caller, user
 from kt_es.node.access.users import FILE_NAME, Secret, User, check_password, load, stamp
 from kt_es.node.refusals import unauthenticated
-from kt_es.process.tls import both_or_none, read_certificate
+from kt_es.process.grpc_tls import Credentials
+from kt_es.process.tls import both_or_none
 
 _LOG = structlog.get_logger("kt_es.node")
 REMEMBERED = 300.0  # seconds for which a correct password is not hashed again
 _AT_ONCE = 2  # passwords hashed at a time; more would slow down clients that have logged in
-_EXCHANGE_PAUSE = 0.05  # seconds
 _MAX_HEADER = 4096
 
 
@@ -53,53 +51,8 @@ def check_exposure(host: str, tls: bool, users: bool, anonymous: bool) -> None:
         raise ConfigError(f"{host} is not loopback: add a user first, with kt node user add")
 
 
-class Credentials:
-    """The certificate that a node serves, with those between it and its root.
-
-    Any thread may ``exchange`` it. Open connections keep the certificate with which they began.
-
-    Raises as ``read_certificate``.
-    """
-
-    def __init__(self, certificate: Path, key: Path) -> None:
-        self.certificate = read_certificate(certificate, key)
-        self._lock = threading.Lock()
-        self._next: grpc.ServerCertificateConfiguration | None = None  # guarded by the lock
-        # The stubs do not know that None is allowed, which gRPC's documentation says.
-        self.server = grpc.dynamic_ssl_server_credentials(
-            self._configuration(),
-            self._take_next,  # type: ignore[arg-type]
-        )
-
-    def _configuration(self) -> grpc.ServerCertificateConfiguration:
-        return grpc.ssl_server_certificate_configuration([(self.certificate.key, self.certificate.chain)])
-
-    def _take_next(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return what is served from now on, once after each exchange. gRPC asks at each handshake.
-
-        None changes nothing. A configuration replaces the one before, and gRPC frees that one even if another
-        handshake has just looked it up and has not begun to use it: the process would end. gRPC lets no
-        handshake pass this call while it lasts, so a pause gives the others time to begin.
-        """
-        with self._lock:
-            taken, self._next = self._next, None
-        if taken is not None:
-            time.sleep(_EXCHANGE_PAUSE)
-        return taken
-
-    def exchange(self, certificate: Path, key: Path) -> bool:
-        """Serve the content of the files from now on; return whether it differs. Raises as the class."""
-        loaded = read_certificate(certificate, key)
-        changed = loaded != self.certificate
-        self.certificate = loaded
-        if changed:
-            with self._lock:
-                self._next = self._configuration()
-        return changed
-
-
 def server_credentials(certificate: Path | None, key: Path | None) -> Credentials | None:
-    """Return the credentials, None if neither file is given. Raises as ``Credentials``."""
+    """Return the node's credentials, None if neither file is given. Raises as ``Credentials``."""
     files = both_or_none(certificate, key)
     return None if files is None else Credentials(*files)
 

@@ -1,0 +1,1 @@
+"""Generated code. ``make proto`` writes it from the folder ``proto``."""

@@ -1,0 +1,56 @@
+"""``WatchHeads``: the head of each epoch as it is committed, with a proof that continues the one before."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from kt_es.api.models import HeadBody, LatestHeadParameters
+from kt_es.server.endpoints.common import Frontend
+from kt_es.server.feed import EpochFeed
+from kt_es.server.grpc.calls import Call
+from kt_es.server.grpc.messages import request_of, watch_answer
+from kt_es.server.responses import NotNowError, Problem
+from kt_es.server.submission import run_in
+
+WATCH_SECONDS = 120.0
+"""A watch ends after this time, before its connection ends because of its age (``listening.AGE_GRACE``)."""
+
+
+class HeadWatch:
+    """Serves watches of heads. ``feed`` tells of new epochs."""
+
+    def __init__(self, frontend: Frontend, feed: EpochFeed) -> None:
+        self._frontend = frontend
+        self._feed = feed
+
+    async def watch(self, message: Any, call: Call) -> Problem | None:
+        directory = self._frontend.directory
+        # An epoch is the size of the log of map heads, so ``since`` has the bounds of the latest head.
+        sent = request_of(LatestHeadParameters, message).since
+        ends = asyncio.get_running_loop().time() + WATCH_SECONDS
+        epoch = directory.committed().epoch
+        if sent is not None and sent > epoch:
+            raise NotNowError(f"this front end is behind: it has {epoch} epochs, and {sent} were seen before")
+        first = True
+        while not self._feed.ended:
+            epoch = directory.committed().epoch
+            left = ends - asyncio.get_running_loop().time()
+            if left <= 0:
+                return None
+            if sent is not None and sent >= epoch:
+                await self._feed.changed(left)
+                continue
+            if not first:
+                await call.pay()
+            first = False
+            wanted = epoch if sent is None else sent + 1
+            await call.send(await run_in(self._frontend.reads, lambda: self._encoded(wanted, sent)))  # noqa: B023
+            sent = wanted
+        return None
+
+    def _encoded(self, epoch: int, since: int | None) -> bytes:
+        directory = self._frontend.directory
+        head: HeadBody = directory.head(epoch)
+        # Every log continues the empty one, which needs no proof.
+        return watch_answer(head, directory.consistency("heads", since, epoch) if since else ())
