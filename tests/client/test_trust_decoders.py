@@ -92,7 +92,12 @@ def history_members(body: Any) -> object:
 
 def receipt_members(body: Any) -> object:
     receipt = read_receipt(body)
-    return {"mutation": receipt.mutation, "verdict": receipt.verdict, "epoch": receipt.epoch}
+    return {
+        "mutation": receipt.mutation,
+        "verdict": receipt.verdict,
+        "epoch": receipt.epoch,
+        "registration": receipt.registration,
+    }
 
 
 # Each reader, which answers with the members that the client takes, encoded again; and an answer.
@@ -116,11 +121,15 @@ READERS: dict[str, tuple[Callable[[Any], object], dict[str, Any]]] = {
     ),
     "receipt": (
         receipt_members,
-        encode_model(VerdictBody(MUTATION.entry_hash.hex(), "accepted", 1, None)),
+        encode_model(VerdictBody(MUTATION.entry_hash.hex(), "accepted", 1, None, "tokens")),
     ),
 }
 # Members that may be missing, because they may be null or the client ignores them.
-OPTIONAL = {"lookup": {"profile"}, "erasure": {"event", "epoch"}, "receipt": {"record", "verdict", "epoch"}}
+OPTIONAL = {
+    "lookup": {"profile"},
+    "erasure": {"event", "epoch"},
+    "receipt": {"record", "verdict", "epoch", "registration"},
+}
 BODIES = st.dictionaries(st.sampled_from(["reason", "detail", "field"]), VALUES)
 
 

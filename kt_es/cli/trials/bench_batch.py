@@ -9,6 +9,7 @@ other programs on the machine change less than they change rates.
 from __future__ import annotations
 
 import json
+import uuid
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -32,7 +33,9 @@ from kt_es.config import FILE_NAME, Settings
 from kt_es.crypto.vrf import VrfPrivateKey
 from kt_es.errors import KtError
 from kt_es.eventstore.connecting import connect
+from kt_es.eventstore.streams import Event
 from kt_es.formats.configs import SignedConfig
+from kt_es.formats.entries import OPENING
 from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
@@ -142,9 +145,11 @@ class _Served:
             event = synthetic.commit_epoch(
                 [store], settings, config, root, load_key(settings.path(SIGNER_KEY))
             )
+            table = OpeningTable(store)
             for one in sample:
-                key = one.mutation.entry.index + one.mutation.entry_hash
-                store.write([(OpeningTable.FAMILY, key, one.opening.encode())], sync=False)
+                index = one.mutation.entry.index
+                stream = settings.names.openings(index)
+                table.add(index, Event(stream, 0, OPENING, one.opening.encode(), uuid.uuid4()))
             store.compact()
             synthetic.publish_epoch(log, settings.names, event)
         return sample
