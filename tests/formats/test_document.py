@@ -9,6 +9,7 @@ import pytest
 
 from kt_es.crypto import hashes, vrf
 from kt_es.crypto.hashes import log_leaf_hash, map_leaf_hash, sha256
+from kt_es.formats import registration
 from kt_es.formats.heads import SignedMapHead
 from kt_es.formats.queue import ItemKind, Verdict
 from tests.builders import ORIGIN, SIGNER_KEY, VRF, index, label_of, opening, private_key, profile, public
@@ -21,6 +22,9 @@ DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "FORMATS.md").read_text()
 BLOCKS = dict(re.findall(r"^```hex ([a-z0-9-]+)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE))
 ROWS = dict(re.findall(r"^\| ([^|]+?) \| `([0-9a-f]+)` \|$", TEXT, re.MULTILINE))
+
+
+BINDING = registration.binding_of(ORIGIN, label_of("alice"), [public(private_key("alice"))])
 
 
 def values() -> dict[str, str]:
@@ -48,6 +52,7 @@ def values() -> dict[str, str]:
         "root of the log of mutations, 8 records": head.log_root,
         "leaf hash of the SMH of epoch 2": log_leaf_hash(EXAMPLES["smh"].data),
         "root of the log of heads, 2 heads": naive_log.root([log_leaf_hash(smh) for smh in STORY.smhs]),
+        "binding": BINDING,
     }
     return {name: value.hex() for name, value in made.items()}
 
@@ -64,6 +69,15 @@ def test_the_document_shows_the_bytes_of_the_code(name: str) -> None:
 
 def test_the_values_are_those_of_the_code() -> None:
     assert values() == ROWS
+
+
+def test_the_proofs_of_a_registration_are_those_of_the_code() -> None:
+    for name, value in (
+        ("nonce", registration.nonce_of(BINDING)),
+        ("check code", registration.check_code(BINDING)),
+        ("mail proof", registration.mail_proof(bytes(range(32)), BINDING, 1704070800)),
+    ):
+        assert f"| {name} | `{value}` |" in TEXT
 
 
 def test_the_checkpoint_is_that_of_the_code() -> None:
