@@ -129,8 +129,8 @@ def test_with_two_of_three_down_the_signer_waits_and_lookups_of_known_rows_go_on
         three_nodes.start()
         waiting.result()
     signer.wait_for_line("the shared store can be used again", PATIENCE)
-    all_there(front, tmp_path / "client", [*names, "waits"])
     until(front.is_ready, "the front end is ready again", PATIENCE)
+    all_there(front, tmp_path / "client", [*names, "waits"])
     assert "Traceback" not in directory.spoken
 
 
