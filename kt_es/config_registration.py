@@ -7,11 +7,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from kt_es.config_tables import Address, Table
+from kt_es.config_tables import Address, Table, secret_line
 from kt_es.errors import ConfigError
 from kt_es.formats.registration import EMAIL, OIDC, OPEN, TOKENS, WAYS
-from kt_es.process.files import MAX_KEY_FILE, read_private
-from kt_es.process.log_filters import hide
 from kt_es.process.network import is_loopback, is_safe
 from kt_es.server.registration.mail import is_address
 from kt_es.server.registration.settings import (
@@ -72,7 +70,7 @@ class EmailTable(Table):
         where = Address.parse(self.smtp)
         password = ""
         if self.password_file is not None:
-            password = _line(base / self.password_file, "the password of the mail server")
+            password = secret_line(base / self.password_file, "the password of the mail server")
         return MailSettings(
             secret=_key(base / self.key),
             sender=self.sender,
@@ -160,7 +158,7 @@ def _key(path: Path) -> bytes:
     if not path.exists():
         raise ConfigError(f"{_KEY} {path} is missing: make it with `kt registration key`")
     try:
-        key = bytes.fromhex(_line(path, _KEY))
+        key = bytes.fromhex(secret_line(path, _KEY))
     except ValueError:
         key = b""
     if len(key) != KEY_LENGTH:
@@ -168,16 +166,3 @@ def _key(path: Path) -> bytes:
             f"{_KEY} {path} must have {2 * KEY_LENGTH} hexadecimal digits: make it with `kt registration key`"
         )
     return key
-
-
-def _line(path: Path, what: str) -> str:
-    """Read a secret that is the one line of a file that nobody else may read."""
-    data = read_private(path, what, MAX_KEY_FILE)
-    try:
-        secret, _, rest = data.decode().partition("\n")
-    except UnicodeDecodeError:
-        raise ConfigError(f"{what} {path} is not UTF-8: write it again") from None
-    if not secret or rest:
-        raise ConfigError(f"{what} {path} must be the one line of that file")
-    hide(secret)
-    return secret

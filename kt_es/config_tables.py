@@ -181,24 +181,26 @@ class StoreTable(Table):
         require("shared", "a shared store ([store] shared)")
         return replace(
             parse_shared(self.shared),
-            password="" if self.password_file is None else _password(base / self.password_file),
+            password=""
+            if self.password_file is None
+            else secret_line(base / self.password_file, "the password of the shared store"),
             tls_ca=None if self.tls_ca is None else base / self.tls_ca,
             tls_cert=None if self.tls_cert is None else base / self.tls_cert,
             tls_key=None if self.tls_key is None else base / self.tls_key,
         )
 
 
-def _password(path: Path) -> str:
-    """Read the password of the shared store, the first line of a file that nobody else may read."""
-    data = read_private(path, "the password of the shared store", MAX_KEY_FILE)
+def secret_line(path: Path, what: str) -> str:
+    """Read a secret that is the one line of a file that nobody else may read, and keep it out of the log."""
+    data = read_private(path, what, MAX_KEY_FILE)
     try:
-        password, _, rest = data.decode().partition("\n")
+        secret, _, rest = data.decode().partition("\n")
     except UnicodeDecodeError:
-        raise ConfigError(f"the password of the shared store {path} is not UTF-8: write it again") from None
-    if not password or rest:
-        raise ConfigError(f"the password of the shared store {path} must be the one line of that file")
-    hide(password)
-    return password
+        raise ConfigError(f"{what} {path} is not UTF-8: write it again") from None
+    if not secret or rest:
+        raise ConfigError(f"{what} {path} must be the one line of that file")
+    hide(secret)
+    return secret
 
 
 class MonitorTable(Table):
