@@ -28,6 +28,7 @@ from kt_es.extras import require
 from kt_es.formats.entries import PublicKey
 from kt_es.ledger.anchor import check_commit
 from kt_es.ledger.convicting import warn_if_unsavable
+from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.pages import CACHE_BYTES
 from kt_es.ledger.stores import Sharing, opened_ledger
 from kt_es.process.clock import wall_clock
@@ -41,6 +42,7 @@ from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits, room_for_connectio
 from kt_es.server.listening import Exchangeable, http_server, listening_at, url_of
 from kt_es.server.registration.gate import OPEN_WARNING, exposed
 from kt_es.server.registration.settings import ANYBODY, RegistrationSettings
+from projections.followed import FollowedReplica
 from projections.service import FrontendService
 
 if TYPE_CHECKING:
@@ -118,21 +120,7 @@ def serve(
             return
         # The replica checks as well, but only once the log can be reached.
         check_commit(ledger)
-        service = FrontendService(
-            ledger,
-            StreamNames(settings.directory),
-            vrf,
-            connect_log,
-            failure,
-            data=settings.data,
-            max_backlog=settings.max_backlog,
-            limits=settings.limits,
-            openings_bytes=(CACHE_BYTES if sharing is None else sharing.cache) // 4,
-            registration=settings.registration,
-            exposed=exposed(settings.host),
-            keyspace="" if sharing is None else sharing.cassandra.keyspace,
-            now=now,
-        )
+        service = answering(settings, ledger, vrf, connect_log, failure, data=settings.data, now=now)
         listener = stack.enter_context(listening_at(settings.host, settings.port))
         url = url_of(settings.host, listener, "http" if tls is None else "https")
         also = None if settings.grpc_port is None else _grpc_server(settings, service)
@@ -152,6 +140,38 @@ def serve(
     if (error := failure.error or service.directory.failure) is not None:
         raise error
     _LOG.info("stopped", directory=settings.directory)
+
+
+def answering(
+    settings: FrontendSettings,
+    ledger: Ledger,
+    vrf: VrfPrivateKey,
+    connect_log: Connector,
+    failed: Callable[[KtError], None],
+    *,
+    data: Path | None,
+    now: Callable[[], int] = wall_clock,
+    followed: FollowedReplica | None = None,
+) -> FrontendService:
+    """Compose the service of a process that answers clients. ``data`` is as in ``FrontendService``."""
+    sharing = settings.sharing
+    return FrontendService(
+        ledger,
+        StreamNames(settings.directory),
+        vrf,
+        connect_log,
+        failed,
+        data=data,
+        max_backlog=settings.max_backlog,
+        limits=settings.limits,
+        openings_bytes=(CACHE_BYTES if sharing is None else sharing.cache) // 4,
+        keyspace="" if sharing is None else sharing.cassandra.keyspace,
+        registration=settings.registration,
+        mail_limits=settings.data,
+        exposed=exposed(settings.host),
+        now=now,
+        followed=followed,
+    )
 
 
 def warn_if_open(host: str, is_open: bool) -> None:

@@ -29,7 +29,6 @@ from kt_es.errors import KtError
 from kt_es.eventstore.streams import StreamNames
 from kt_es.ledger.anchor import check_commit
 from kt_es.ledger.ledger import Ledger
-from kt_es.ledger.pages import CACHE_BYTES
 from kt_es.ledger.rocks_followed import FollowedStore
 from kt_es.ledger.stores import opened_ledger
 from kt_es.ledger.tables import FAMILIES
@@ -38,9 +37,8 @@ from kt_es.process.merging import snapshot
 from kt_es.process.outage import Outage
 from kt_es.process.signals import Failure, Reload, Worker, stop_event
 from kt_es.server.clients import HttpConnections
-from kt_es.server.registration.gate import exposed
 from projections.followed import Announcer, FollowedReplica, ReplicaState
-from projections.frontend import LIVE, FrontendSettings, inputs_of, serving
+from projections.frontend import LIVE, FrontendSettings, answering, inputs_of, serving
 from projections.messages import Failed, Page, Ready, Reread, Role, Samples, Start, Stop, Used
 from projections.service import FrontendService
 
@@ -163,7 +161,6 @@ def _state(service: FrontendService) -> ReplicaState:
 def answer(member: Member, door: socket.socket) -> None:
     """Answer clients until the member is stopped. Raises what ``frontend.serve`` raises."""
     settings, stop = member.settings, member.stop
-    sharing = settings.sharing
     failure = Failure(stop)
     vrf, tls, connect_log = inputs_of(settings)
     with ExitStack() as stack:
@@ -171,23 +168,9 @@ def answer(member: Member, door: socket.socket) -> None:
         if ledger is None:
             return
         check_commit(ledger)
-        service = FrontendService(
-            ledger,
-            StreamNames(settings.directory),
-            vrf,
-            connect_log,
-            failure,
-            # Evidence is saved by the process that found it.
-            data=settings.data if followed is None else None,
-            max_backlog=settings.max_backlog,
-            limits=settings.limits,
-            openings_bytes=(CACHE_BYTES if sharing is None else sharing.cache) // 4,
-            keyspace="" if sharing is None else sharing.cassandra.keyspace,
-            registration=settings.registration,
-            mail_limits=settings.data,
-            exposed=exposed(settings.host),
-            followed=followed,
-        )
+        # Evidence is saved by the process that found it.
+        data = settings.data if followed is None else None
+        service = answering(settings, ledger, vrf, connect_log, failure, data=data, followed=followed)
         service.metrics.ask = partial(member.ask, service)
         if followed is not None:
             followed.tell(member.start.state)
