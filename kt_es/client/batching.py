@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 from kt_es.api.batches import LookupsBody, LookupsRequest
@@ -76,7 +75,4 @@ def _ask(
     )
     session.directory.advance(trusted, after, deadline)
     keep_sights(store, after, lookups)
-    if session.directory.on_first_use:
-        line = f"directory key pinned on first use: {trusted.pinned.vkey}"
-        lookups = [replace(lookup, checks=(line, *lookup.checks)) for lookup in lookups]
-    return lookups
+    return [session.directory.with_first_use(trusted, lookup) for lookup in lookups]

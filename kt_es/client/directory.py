@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kt_es.api.codec import Json, decode_model
 from kt_es.api.models import ConsistencyBody, DirectoryBody, HeadBody
@@ -105,6 +105,13 @@ class DirectoryState:
                 stored = stored if pinned is stored else self.advance(stored, pinned, deadline)
             check_unconvicted(self.store, stored)
             return stored
+
+    def with_first_use(self, trusted: Trusted, lookup: Lookup) -> Lookup:
+        """Return ``lookup``, with one more line of checks if only the server vouched for the pinned key."""
+        if not self.on_first_use:
+            return lookup
+        line = f"directory key pinned on first use: {trusted.pinned.vkey}"
+        return replace(lookup, checks=(line, *lookup.checks))
 
     def _begin(self, deadline: float) -> Trusted | None:
         answer, configs = self._ask(deadline)

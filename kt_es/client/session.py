@@ -215,10 +215,7 @@ class Session:
         )
         self.directory.advance(trusted, after, deadline)
         keep_sight(store, after, lookup)
-        if self.directory.on_first_use:
-            line = f"directory key pinned on first use: {trusted.pinned.vkey}"
-            lookup = replace(lookup, checks=(line, *lookup.checks))
-        return lookup
+        return self.directory.with_first_use(trusted, lookup)
 
     def _range(self, trusted: Trusted, label: str, first: int, last: int, deadline: float) -> VerifiedRange:
         request = RangeRequest(label, first, last, trusted.size or None)
