@@ -10,7 +10,7 @@ from pathlib import Path
 from kt_es.errors import KtError
 from kt_es.process.merging import Family
 from kt_es.server.clients import Uses
-from projections.followed import Commit, Records, ReplicaState, Restart
+from projections.followed import ReplicaState
 from projections.frontend import FrontendSettings
 
 
@@ -88,7 +88,3 @@ class Failed:
     """The process ends, because of ``error``."""
 
     error: KtError
-
-
-News = Records | Commit | Restart | ReplicaState
-"""What the replica tells all workers."""

@@ -31,8 +31,7 @@ OPEN_WARNING = (
 )
 
 NOBODY = "nobody"
-ADMITTED, UNCHECKED = "admitted", "unavailable"
-RESULTS = (ADMITTED, "refused", UNCHECKED)
+ADMITTED, DECLINED, UNCHECKED = "admitted", "refused", "unavailable"
 
 Counter = Callable[[str, str], None]
 """Counts one decision, by way and result. The way of a claim without a registration proof is ``nobody``."""
@@ -103,7 +102,7 @@ class Registration:
             return OPEN
         ways = self._ways
         if evidence is None:
-            self._counted(NOBODY, "refused")
+            self._counted(NOBODY, DECLINED)
             raise RegistrationError(
                 REQUIRED,
                 f"a new label needs a registration proof; this directory takes {_hints(ways)}",
@@ -111,7 +110,7 @@ class Registration:
             )
         name = way_of(evidence.strip())
         if name is None or name not in ways:
-            self._counted(NOBODY, "refused")
+            self._counted(NOBODY, DECLINED)
             what = (
                 "what was sent is no registration proof"
                 if name is None
@@ -121,7 +120,7 @@ class Registration:
         try:
             ways[name].check(claim, evidence.strip())
         except RegistrationError as error:
-            self._counted(name, "refused")
+            self._counted(name, DECLINED)
             raise RegistrationError(error.reason, error.problem, tuple(ways)) from None
         except UnavailableError:
             self._counted(name, UNCHECKED)
