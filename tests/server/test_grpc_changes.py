@@ -9,9 +9,12 @@ import grpc
 import pytest
 
 from kt_es.formats.heads import heads_origin, open_checkpoint
+from kt_es.formats.registration import new_token
 from kt_es.merkle.verify import log_root_from_consistency
+from kt_es.server.registration.settings import RegistrationSettings
+from kt_es.server.registration.tokens import Token, digest_of
 from tests import builders as b
-from tests.reference.frontends import front, submission, until
+from tests.reference.frontends import Front, front, submission, until
 from tests.reference.grpc_doors import Door, Stub, channel_to, grpc_door, members
 from tests.reference.signed_streams import SignedStreams
 
@@ -75,6 +78,23 @@ def test_refusals_of_submissions_have_codes_of_their_own(changing: Door) -> None
     early = members(submission("bob", b.mutation("bob", 2, b.mutation("bob").entry_hash)))
     failure = changing.failure("Submit", **early)
     assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "stale")
+
+
+def test_a_gated_directory_asks_for_a_proof_here_as_well() -> None:
+    token = new_token(bytes(32))
+    ways = RegistrationSettings(("tokens",), (Token(digest_of(token), "*@example.org", None),))
+    streams = SignedStreams()
+    streams.put_user("alice")
+    streams.epoch()
+    with front(streams, made=Front(streams, registration=ways)) as made, grpc_door(made) as door:
+        refused = door.failure("Submit", **members(submission("bob")))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "registration-required")
+        wrong = members(submission("bob", registration=new_token(b"x" * 32)))
+        failure = door.failure("Submit", **wrong)
+        assert (failure.code, failure.reason) == (grpc.StatusCode.PERMISSION_DENIED, "registration-refused")
+        assert token not in failure.detail
+        given = members(submission("bob", registration=token))
+        assert door.call("Submit", **given).queued.registration == "tokens"
 
 
 def test_a_watch_tells_of_each_epoch_and_goes_on_where_it_was_left(changing: Door) -> None:
