@@ -22,6 +22,7 @@ from typing import TypeVar
 
 from kt_es.api.codec import encode_model
 from kt_es.api.models import ErasureBody, MutationRequest, ReceiptBody, RecordBody, VerdictBody
+from kt_es.errors import UnavailableError
 from kt_es.eventstore.rights import first_acl
 from kt_es.eventstore.streams import ANY, Append, StreamNames, content_event
 from kt_es.formats.entries import OPENING, Mutation, Opening
@@ -107,13 +108,19 @@ class Submissions:
         finally:
             if waiter is not None:
                 self.waiters.discard(submission.mutation, waiter)
-        if outcome is None:
-            return ReceiptBody(queued.entry_hash.hex(), str(queued.event), queued.registration)
-        if outcome.record.verdict is Verdict.REPLAY:
+        accepted = None
+        if outcome is None and waiter is not None:
+            # The record may have been replayed before the wait began, in an epoch that was committed later.
+            # A receipt is true in any case.
+            with suppress(UnavailableError):
+                accepted = await run_in(pool, lambda: self.checks.accepted_in(submission))
+        elif outcome is not None and outcome.record.verdict is Verdict.REPLAY:
             # Another attempt of the same client was accepted between the check and the decision.
             accepted = await run_in(pool, lambda: self.checks.accepted_in(submission))
-            if accepted is not None:
-                return _accepted(Accepted(queued.entry_hash, accepted))
+        if accepted is not None:
+            return _accepted(Accepted(queued.entry_hash, accepted))
+        if outcome is None:
+            return ReceiptBody(queued.entry_hash.hex(), str(queued.event), queued.registration)
         return _verdict_of(queued, outcome)
 
     def _check(self, submission: MutationRequest) -> _Checked | Accepted:

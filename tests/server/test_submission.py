@@ -23,6 +23,16 @@ def queued(streams: SignedStreams) -> list[bytes]:
     return [item for event in events[1:] for item in decode_mutations(event.data)]
 
 
+def test_a_record_that_was_replayed_before_the_wait_began_is_found(
+    streams: SignedStreams, running: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its epoch was committed during the wait, and nobody was told."""
+    monkeypatch.setattr(running.running.replica.waiters, "note", lambda _: None)
+    with streams.signing():
+        answer = running.post("/v1/mutations", submission("bob", wait=1.0))
+    assert (answer.status_code, answer.json()["verdict"], answer.json()["epoch"]) == (200, "accepted", 2)
+
+
 def test_a_receipt_names_the_mutation_and_its_event(streams: SignedStreams, running: Front) -> None:
     made = b.mutation("bob")
     answer = running.post("/v1/mutations", submission("bob", made, label="BOB@example.org"))
