@@ -33,7 +33,9 @@ def ask(where: Address, method: str, path: str, body: bytes | None = None) -> tu
 def until_ready(process: subprocess.Popen[bytes], where: Address) -> None:
     """Wait until a front end is ready. Raises ``KtError`` if it ends, or is not ready in time."""
     deadline = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        if (code := process.poll()) is not None:
+            raise KtError(f"the front end ended with exit code {code}: see the log above")
         try:
             if ask(where, "GET", READY.path)[0] == http.client.OK:
                 return

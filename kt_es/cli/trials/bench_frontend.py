@@ -7,6 +7,7 @@ commit. Both follow the same event log, so changes of the machine and of the sig
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -31,7 +32,6 @@ from kt_es.cli.trials.synthetic import Sampled, sample_labels
 from kt_es.client.client import Client
 from kt_es.client.state import MemoryStateStore
 from kt_es.client.trusted import Pinned
-from kt_es.config import FILE_NAME
 from kt_es.config_tables import Address
 from kt_es.crypto.vrf import VrfPrivateKey
 from kt_es.errors import KtError
@@ -198,7 +198,7 @@ class _Bench:
             finally:
                 self._end(child.process)
             return
-        command = [kt, "-q", "-c", str(self._base / FILE_NAME), "frontend", *arguments]
+        command = [kt, "-q", "-c", str(self._short_settings()), "frontend", *arguments]
         with subprocess.Popen(  # noqa: S603 - the command that the caller names
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         ) as process:
@@ -206,6 +206,15 @@ class _Bench:
                 yield process, where
             finally:
                 self._end(process)
+
+    def _short_settings(self) -> Path:
+        """Write a kt.toml that other versions understand, too: it has nothing that may be left out."""
+        settings, path = self._settings, self._base / "beside.toml"
+        names = {"directory": settings.directory, "origin": settings.origin, "key": settings.key}
+        lines = [f"{name} = {json.dumps(value)}" for name, value in names.items()]
+        vrf = json.dumps(str(settings.path(settings.frontend.vrf_key)))
+        path.write_text("\n".join([*lines, "[frontend]", f"vrf_key = {vrf}", ""]))
+        return path
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         process.send_signal(signal.SIGTERM)
