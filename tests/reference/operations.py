@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
@@ -174,6 +174,16 @@ class Operation:
             return self.written(parameters, {**members, name: wrong}, frozenset(), f"{name}: {wrong[:60]}")
 
         return made()
+
+    def wrong_members(self) -> Iterator[Asked]:
+        """Each wrong text of each member, in requests that are right apart from that."""
+        assert self.body is not None
+        for known in self.known:
+            members = {name: json.dumps(value) for name, value in known.items()}
+            for name, schema in self.body["properties"].items():
+                for wrong in _wrong_texts(schema):
+                    changed = {**members, name: wrong}
+                    yield self.written({}, changed, frozenset(self.body["properties"]) - changed.keys(), name)
 
     def _wrong_members(self) -> st.SearchStrategy[Asked]:
         @st.composite
@@ -368,7 +378,9 @@ def _wrong_texts(schema: Mapping[str, Any]) -> list[str]:
             texts += ['"?"', '"AA"', '"AA="', '"AB=="', '"AA==\\n"', '"_-_-"', '" AA=="', '"\\ud800"']
         elif variant["type"] == "string":
             long = json.dumps("a" * (variant["maxLength"] + 1))
-            texts += [long, '""', '"\\ud800@example.org"', '"\\u0000"', '"a\nb"', "'a'"]
+            texts += [long, '"\\ud800@example.org"', '"a\nb"', "'a'"]
+            # A label is never empty. What an optional string may be is not told by its schema.
+            texts += [] if "null" in kinds else ['""', '"\\u0000"']
     return texts
 
 

@@ -107,6 +107,19 @@ def test_valid_requests_are_answered_as_declared(operation: Operation, client: C
     assert seen & ({403} if operation.path == MAIL_PROOFS.path else {200, 202}), seen
 
 
+@pytest.mark.parametrize("operation", [each for each in OPERATIONS if each.body], ids=lambda each: each.name)
+def test_each_wrong_member_of_a_request_that_is_right_otherwise_is_refused(
+    operation: Operation, client: Client
+) -> None:
+    count = 0
+    for asked in operation.wrong_members():
+        answered = client.ask(asked)
+        check_declared(operation, answered)
+        assert answered.status in (400, 413), (asked, answered)
+        count += 1
+    assert count > 50
+
+
 @pytest.mark.parametrize(
     "operation", [each for each in OPERATIONS if each.path not in LENIENT], ids=lambda each: each.name
 )
