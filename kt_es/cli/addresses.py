@@ -23,47 +23,67 @@ def address(text: str, option: str = "listen") -> Address:
 
 
 def free_addresses(node: Address, frontend: Address) -> tuple[Address, Address]:
-    """Return both addresses, with port 0 replaced by a free port. A process must be able to listen there.
+    """Return both addresses as ``reserved`` does.
 
     Raises ``ConfigError``.
     """
     if node == frontend and node.port:
         raise ConfigError(f"--listen and --node-listen are both {node}: give one of them another port")
-    with ExitStack() as held:
-        # Both ports are held until both are known, so that the same free port is not found twice.
-        return _bound(node, held), _bound(frontend, held)
+    return reserved(node), reserved(frontend)
 
 
 def free_address() -> Address:
-    """Return a free port on loopback."""
-    with ExitStack() as held:
-        return _bound(Address(host="127.0.0.1", port=0), held)
+    """Return a free port on loopback, as ``reserved`` does."""
+    return reserved(Address(host="127.0.0.1", port=0))
 
 
-def _bound(where: Address, held: ExitStack) -> Address:
-    """Bind every address that the host of ``where`` has, until ``held`` is closed."""
+def reserved(where: Address) -> Address:
+    """Reserve ``where`` until this process ends, for processes that it starts. Port 0 takes a free port.
+
+    Between a look for a free port and the start of a process that listens there, any connection of any
+    program may get that port. A socket that is bound and does not listen prevents it: the system gives its
+    port to nobody who asks for a free one, while a server, which sets ``SO_REUSEADDR``, may listen there.
+
+    Raises ``ConfigError`` if no process can listen there.
+    """
     try:
         found = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise _refused(where, error) from None
-    port, is_bound = where.port, False
+    port = where.port
     missing = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-    for family, *_, at in found:
-        try:
-            server = held.enter_context(socket.create_server((at[0], port, *at[2:]), family=family))
-        except OSError as error:
-            if error.errno not in _NOT_HERE:
-                raise _refused(where, error) from None
-            missing = error
-        else:
-            is_bound, port = True, server.getsockname()[1]
-    if not is_bound:
-        raise _refused(where, missing)
+    with ExitStack() as held:
+        bound: list[socket.socket] = []
+        for family, *_, at in found:
+            try:
+                one = held.enter_context(_bound(family, (at[0], port, *at[2:])))
+            except OSError as error:
+                if error.errno not in _NOT_HERE:
+                    raise _refused(where, error) from None
+                missing = error
+            else:
+                bound.append(one)
+                port = one.getsockname()[1]
+        if not bound:
+            raise _refused(where, missing)
+        for one in bound:
+            one.detach()
     return Address(host=where.host, port=port)
+
+
+def _bound(family: int, at: tuple[str | int, ...]) -> socket.socket:
+    made = socket.socket(family)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.bind(at)
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 def _refused(where: Address, error: Exception) -> ConfigError:
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    # socket.create_server adds the address to the reason that the operating system gives.
-    reason = reason.partition(" (while ")[0]
     return ConfigError(f"cannot listen on {where}: {reason}; choose another address")

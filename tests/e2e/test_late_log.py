@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
 
+from kt_es.cli.addresses import free_address
 from kt_es.node.server import NodeConfig
 from tests.contracts.certificates import certify
 from tests.contracts.nodes import ServedNode
@@ -20,11 +20,7 @@ WAITS = "waiting up to 30 s for the event log"
 @pytest.fixture
 def port() -> int:
     """A port where nobody listens until the test does."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", 0))
-        number = probe.getsockname()[1]
-    return int(number)
+    return free_address().port
 
 
 def waited(spoken: Path, node: NodeConfig, *arguments: str | Path, code: int) -> str:
