@@ -30,9 +30,10 @@ DOCUMENTS = (
     "docs/RELEASE.md",
     "docs/THREATS.md",
     "examples/README.md",
+    "examples/go/README.md",
     "tests/README.md",
 )
-FOLDERS = (".", "docs", "examples", "tests")
+FOLDERS = (".", "docs", "examples", "examples/go", "tests")
 # Variables that are no option's: of the image, of the demonstration, of the tests, and a secret.
 OTHER_VARIABLES = {
     "KT_CASSANDRA_JARS",
@@ -46,7 +47,7 @@ OTHER_VARIABLES = {
 _FENCE = re.compile(r"^```[a-z]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
-_FILE = re.compile(r"`((?:kt_es|projections|signer|tools|tests|docs)(?:/[A-Za-z0-9_.\-*{},]+)+/?)`")
+_FILE = re.compile(r"`((?:kt_es|projections|signer|tools|tests|docs|examples)(?:/[A-Za-z0-9_.\-*{},]+)+/?)`")
 _CITED = re.compile(r"docs/DESIGN\.md,\s+sections?\s+(\d+)(?:\s+and\s+(\d+))?")
 _TEST = re.compile(r"`(tests/[^`\s:]*\.py)(?:::([^`\s]*))?`")
 
@@ -110,7 +111,7 @@ def test_every_document_is_read_and_whatever_it_names_is_checked() -> None:
     found = {path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in (ROOT / folder).glob("*.md")}
     assert found == set(DOCUMENTS)
     whole = "\n".join((ROOT / document).read_text() for document in DOCUMENTS)
-    files = re.findall(r"`(?:kt_es|projections|signer|tools|tests|docs)/[^`:\s]+`", whole)
+    files = re.findall(r"`(?:kt_es|projections|signer|tools|tests|docs|examples)/[^`:\s]+`", whole)
     assert len(_FILE.findall(whole)) == len(files) > 400
     tests = re.findall(r"`tests/[^`]*::", whole)
     assert len([name for _, name in _TEST.findall(whole) if name]) == len(tests) > 30
