@@ -16,7 +16,7 @@ setup: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt kt_es/__init__.py
 	@python=$$($(find_python)) || exit 1; \
 	test -x .venv/bin/python || $$python -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,server,grpc,openpgp,shared]'
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,server,grpc,openpgp,plot,shared]'
 	@touch $@
 
 demo: setup

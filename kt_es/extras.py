@@ -16,6 +16,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "openpgp": ("pysequoia",),
     "shared": ("cassandra",),
     "grpc": ("grpc_health", "grpc_reflection", "grpc_status"),
+    "plot": ("matplotlib",),
 }
 """The modules that each extra of ``pyproject.toml`` installs. Checking for a module does not import it."""
 

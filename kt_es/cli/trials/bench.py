@@ -5,18 +5,24 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from kt_es.cli.output import output_of
+from kt_es.cli.output import Output, output_of
+from kt_es.cli.trials.bench_all import LEAST_ENTRIES, SIZES, TURNS, Amounts, bench_all
 from kt_es.cli.trials.bench_batch import bench_batch
 from kt_es.cli.trials.bench_frontend import bench_frontend
 from kt_es.cli.trials.bench_node import RUNS, bench_node
 from kt_es.cli.trials.bench_report import Row, peak_memory, report, report_lines
 from kt_es.cli.trials.bench_shared import bench_shared
 from kt_es.cli.trials.bench_signer import ENTRIES, bench_recovery, bench_signer
+from kt_es.cli.trials.figures import document, table
+from kt_es.cli.trials.picture import check_picture, draw
 from kt_es.crypto.hashes import sha256
 from kt_es.errors import ConfigError, KtError
 from kt_es.ledger.pages import PageTable, page_cache
@@ -28,10 +34,28 @@ from kt_es.merkle.verify import map_root, require_root
 Update = tuple[bytes, bytes]
 LEAST_UPDATES_PER_SECOND = 15_000
 PROOFS = 1_000
+_DIGITS = 9
 _STRIDE = 7_919
 """A prime, so that the steps of a run spread over all entries and name none twice."""
-_SHARE = ("signer", "shared", "all")
-"""The benches that take ``--shared``; of ``all`` it is the one of the signer."""
+_SHARE = ("signer", "shared")
+"""The benches that take ``--shared``."""
+
+
+class Sizes(click.ParamType[tuple[int, ...]]):
+    """Numbers of entries with commas between them, ascending, each once."""
+
+    name = "sizes"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        words = str(value).split(",")
+        if not all(word.isascii() and word.isdigit() and 0 < len(word) <= _DIGITS for word in words):
+            self.fail(f"{value!r} is no list of numbers such as 10000,100000", param, ctx)
+        sizes = tuple(sorted({int(word) for word in words}))
+        if sizes[0] < LEAST_ENTRIES:
+            self.fail(f"{sizes[0]} entries are too few to measure: at least {LEAST_ENTRIES}", param, ctx)
+        return sizes
 
 
 @click.command("bench")
@@ -66,6 +90,27 @@ _SHARE = ("signer", "shared", "all")
     metavar="URI",
     help="Of `signer` and `shared`: keep the map in this store, in a keyspace that does not exist yet.",
 )
+@click.option(
+    "--sizes",
+    type=Sizes(),
+    default=",".join(map(str, SIZES)),
+    show_default=True,
+    metavar="N,N...",
+    help="Of `all`: the entries, one measurement for each.",
+)
+@click.option("--turns", type=click.IntRange(1), default=TURNS, show_default=True, help="Of `all`: how many.")
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Of `all`: draw cost against size into this file, .png, .svg or .pdf.",
+)
+@click.option(
+    "--akd",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PROGRAM",
+    help="Of `all`: measure this program beside the signer (tools/akd).",
+)
 @click.pass_context
 def bench_command(
     context: click.Context,
@@ -75,13 +120,28 @@ def bench_command(
     workers: int,
     beside: str | None,
     shared: str | None,
+    sizes: tuple[int, ...],
+    turns: int,
+    plot: Path | None,
+    akd: Path | None,
 ) -> None:
     """Measure the map (updates/s), the signer (mutations/s), the node (events/s), the way back of
-    processes (`recovery`), a front end (`frontend`), batch lookups beside single ones (`batch`), or front
-    ends over a shared store beside local ones (`shared`).
+    processes (`recovery`), a front end (`frontend`), batch lookups beside single ones (`batch`), front ends
+    over a shared store beside local ones (`shared`), or the parts of a directory at several sizes beside
+    what the machine can do at most (`all`).
 
     Ends with exit code 1 if a measurement misses its limit.
     """
+    given = {
+        parameter.name
+        for parameter in context.command.params
+        if parameter.name and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    }
+    if which != "all" and (foreign := sorted(given & {"sizes", "turns", "plot", "akd"})):
+        raise click.UsageError(f"kt bench {which} has one size: --{foreign[0]} is for all")
+    if which == "all":
+        _bench_all(output_of(context), sizes, replace(Amounts(), turns=turns), plot, akd)
+        return
     if shared is not None and which not in _SHARE:
         raise click.UsageError(f"kt bench {which} uses no shared store: --shared is for {', '.join(_SHARE)}")
     for option, is_given in (("--workers", workers > 1), ("--beside", beside is not None)):
@@ -98,15 +158,23 @@ def bench_command(
         "batch": lambda at: bench_batch(at, entries, note=output_of(context).note),
         "shared": lambda at: _bench_shared(at, entries, shared, output_of(context).note),
     }
-    # The others are not part of `all`: a run of full size takes up to a quarter of an hour.
-    rows: list[Row] = []
-    for name in ("map", "signer", "node") if which == "all" else (which,):
-        with tempfile.TemporaryDirectory(prefix="kt-bench-") as directory:
-            rows += benches[name](Path(directory))
+    with tempfile.TemporaryDirectory(prefix="kt-bench-") as directory:
+        rows = benches[which](Path(directory))
     output_of(context).data(report(which, rows), report_lines(which, rows))
     missed = [row.name for row in rows if not row.kept]
     if missed:
         raise KtError(f"below its limit: {', '.join(missed)}; run it again on an idle machine")
+
+
+def _bench_all(
+    output: Output, sizes: Sequence[int], amounts: Amounts, plot: Path | None, akd: Path | None
+) -> None:
+    if plot is not None:
+        check_picture(plot)
+    figures = bench_all(sizes, amounts, akd=akd, note=output.note)
+    output.data(document(figures), table(figures))
+    if plot is not None:
+        draw(figures, plot)
 
 
 def _bench_shared(

@@ -73,6 +73,22 @@ def resident_memory(pid: int) -> tuple[float, float]:
     return now, most
 
 
+def family_memory(pid: int) -> float:
+    """Return the sum of the most memory that a process and its present children had resident, in MB.
+
+    Memory that they share counts for each of them. nan if the system reports none.
+    """
+    try:
+        children = [
+            int(child)
+            for thread in Path(f"/proc/{pid}/task").iterdir()
+            for child in (thread / "children").read_text().split()
+        ]
+    except OSError:
+        return float("nan")
+    return sum(resident_memory(one)[1] for one in (pid, *children))
+
+
 def report(bench: str, rows: Sequence[Row]) -> dict[str, Any]:
     """Return the report for ``--json``."""
     return {

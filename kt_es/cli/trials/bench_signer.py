@@ -136,19 +136,7 @@ class BenchDirectory:
 
     def sign(self, batch: int, count: int) -> list[bytes]:
         """Sign ``count`` first entries, in queue events. Each ``batch`` has indices of its own."""
-        origin, key = self.settings.origin, PrivateKey.from_seed(ED25519, os.urandom(32))
-        authorized = (PublicKey(ED25519, key.public),)
-        encoded = [
-            Mutation.sign(
-                Entry(sha256(f"{batch} {number}".encode()), 1, sha256(bytes(32)), authorized, None),
-                origin,
-                [key],
-            ).encode()
-            for number in range(count)
-        ]
-        return [
-            encode_mutations(encoded[at : at + MAX_EVENT_ITEMS]) for at in range(0, count, MAX_EVENT_ITEMS)
-        ]
+        return queue_events(self.settings.origin, count, str(batch))
 
     def submit(self, events: list[bytes]) -> None:
         queue = self.settings.names.queue
@@ -174,6 +162,21 @@ class BenchDirectory:
                 raise KtError(f"waited {self._deadline:.0f} s in vain until {what}: see the log above")
             threading.Event().wait(0.02)
         return answer
+
+
+def queue_events(origin: str, count: int, batch: str) -> list[bytes]:
+    """Sign ``count`` first entries, and return queue events with them. Each ``batch`` has its own indices."""
+    key = PrivateKey.from_seed(ED25519, os.urandom(32))
+    authorized = (PublicKey(ED25519, key.public),)
+    encoded = [
+        Mutation.sign(
+            Entry(sha256(f"{batch} {number}".encode()), 1, sha256(bytes(32)), authorized, None),
+            origin,
+            [key],
+        ).encode()
+        for number in range(count)
+    ]
+    return [encode_mutations(encoded[at : at + MAX_EVENT_ITEMS]) for at in range(0, count, MAX_EVENT_ITEMS)]
 
 
 def share(path: Path, shared: str) -> Settings:

@@ -10,7 +10,6 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +34,7 @@ from kt_es.config_tables import Address
 from kt_es.crypto.vrf import VrfPrivateKey
 from kt_es.errors import KtError
 from kt_es.eventstore.connecting import connect
-from kt_es.eventstore.streams import NO_STREAM, EventLog, content_event
 from kt_es.formats.configs import SignedConfig
-from kt_es.formats.entries import OPENING
 from kt_es.ledger.adoption import LEVELS
 from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.pages import CACHE_BYTES, PageTable, page_cache
@@ -48,7 +45,6 @@ from kt_es.ledger.stores import open_store
 from kt_es.ledger.tables import FAMILIES
 from kt_es.merkle.map import Map, Root
 from kt_es.process.files import read_key
-from projections.follower import OpeningsFollower
 from signer.keys import load_key
 
 FINDS = 1_000
@@ -127,7 +123,7 @@ class BothKinds:
             config = SignedConfig.decode(next(iter(log.read(settings.names.queue, 0, 1))).data)
             key = load_key(settings.path(SIGNER_KEY))
             event = synthetic.commit_epoch([local, thin], settings, config, root, key)
-            self._publish_openings(log, OpeningTable(local))
+            synthetic.publish_openings(log, settings.names, self._sample, OpeningTable(local))
             local.compact()
             synthetic.publish_epoch(log, settings.names, event)
             note(f"filled with {filling:,.0f} entries/s")
@@ -139,27 +135,6 @@ class BothKinds:
             ]
         note("the costs below HTTP are measured")
         return filling, costs
-
-    def _publish_openings(self, log: EventLog, table: OpeningTable) -> None:
-        """Append the openings of the sample to their streams, and follow them into the local table."""
-        names = self._settings.names
-
-        def append(sampled: Sampled) -> None:
-            stream = names.openings(sampled.mutation.entry.index)
-            log.append(stream, NO_STREAM, [content_event(stream, OPENING, sampled.opening.encode())])
-
-        with ThreadPoolExecutor(load.CONNECTIONS) as pool:
-            for _ in pool.map(append, self._sample):
-                pass
-        follower = OpeningsFollower(lambda: log, names, table, _raise)
-        subscription = log.subscribe_prefix(names.openings_prefix)
-        missing = len(self._sample)
-        for event in subscription:
-            follower.add(event)
-            missing -= bool(event.type)
-            if not missing:
-                break
-        subscription.stop()
 
     def turn(self, kind: str, seconds: float, absent: int) -> Turn:
         """Start a front end, measure it, verify some of its answers and stop it."""
@@ -203,10 +178,6 @@ class BothKinds:
 
 def _body(label: str) -> bytes:
     return json_body(LookupRequest(label))
-
-
-def _raise(error: KtError) -> None:
-    raise error
 
 
 @dataclass(slots=True)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from hashlib import sha256
+from pathlib import Path
 
 from kt_es.crypto.signatures import ED25519, PrivateKey, verify
 from kt_es.ledger.verifiers import usable_processors
@@ -13,6 +17,9 @@ SECONDS = 1.0
 _BATCH = 64
 _SIZE = 150
 """Bytes of a message: about the first entry of an account."""
+NODE_BYTES = 65
+"""Bytes that are hashed for a node or a leaf of the map: a prefix and two hashes (DESIGN, section 3)."""
+_HASHES = 1_000
 
 
 class Ed25519Limit:
@@ -46,3 +53,30 @@ def _verified_per_second(seconds: float) -> float:
         taken = time.perf_counter() - began
         if taken >= seconds:
             return count / taken
+
+
+def hashes_per_second(seconds: float = SECONDS) -> float:
+    """Return how many SHA-256 hashes of the size of a node of the map one processor makes a second."""
+    node, began, count = bytes(NODE_BYTES), time.perf_counter(), 0
+    while True:
+        for _ in range(_HASHES):
+            sha256(node).digest()
+        count += _HASHES
+        taken = time.perf_counter() - began
+        if taken >= seconds:
+            return count / taken
+
+
+def synced_bytes_per_second(directory: Path, block: int, seconds: float = SECONDS) -> float:
+    """Return how many bytes a second a file in ``directory`` takes if each ``block`` of bytes is synced."""
+    data, count = os.urandom(block), 0
+    with tempfile.TemporaryFile(dir=directory) as file:
+        began = time.perf_counter()
+        while True:
+            file.write(data)
+            file.flush()
+            os.fdatasync(file.fileno())
+            count += block
+            taken = time.perf_counter() - began
+            if taken >= seconds:
+                return count / taken

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from kt_es.config import Settings
@@ -21,24 +22,29 @@ from kt_es.crypto.hashes import OPENING_SIZE, commit, log_leaf_hash, sha256
 from kt_es.crypto.signatures import ED25519, PrivateKey
 from kt_es.crypto.vrf import VrfPrivateKey, index_of
 from kt_es.epochs import Standing
+from kt_es.errors import KtError
 from kt_es.eventstore.streams import NO_STREAM, EventLog, StreamNames, content_event
 from kt_es.formats.configs import SignedConfig
-from kt_es.formats.entries import Entry, Mutation, Opening, ProfileKey, PublicKey, encode_profile
+from kt_es.formats.entries import OPENING, Entry, Mutation, Opening, ProfileKey, PublicKey, encode_profile
 from kt_es.formats.heads import MAP_HEAD, HeadEvent, MapHead
 from kt_es.formats.queue import RECORDS, encode_records
 from kt_es.ledger.fold import with_head
+from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.shared_tables import tables_of
 from kt_es.ledger.store import Change, Store
-from kt_es.ledger.tables import StoredEntry
+from kt_es.ledger.tables import MUTATIONS_LOG, StoredEntry
 from kt_es.merkle.log import LogState
 from kt_es.merkle.map import EMPTY_ROOT, LeafRef, Map, Root
 from kt_es.process.clock import wall_clock
+from projections.follower import OpeningsFollower
 from signer.work import sign_head
 
 EPOCH = 1
 RECORD = b"a record of kt bench shared"
 """What the log of mutations has in the place of the records of the epoch, alone in its first event."""
+APPENDERS = 8
+"""Threads that append openings."""
 SLICES = 256
 """Slices of the map, one for each first byte of an index: they share only the topmost pages."""
 
@@ -118,7 +124,7 @@ def commit_epoch(
     ``config`` is the one item of the queue, and ``key`` the signer key that it names.
     """
     timestamp = wall_clock()
-    log, _ = LogState().append([log_leaf_hash(RECORD)])
+    log, created = LogState().append([log_leaf_hash(RECORD)])
     head = MapHead(
         settings.origin, EPOCH, root.hash, root.size, log.size, log.root(), 1, timestamp, config.config.hash
     )
@@ -129,6 +135,7 @@ def commit_epoch(
         tables = tables_of(store)
         changes: list[Change] = [*tables.states.put_published(event, state)]
         changes.append(tables.configs.put(EPOCH, 0, config.encode()))
+        changes += tables.nodes.put(MUTATIONS_LOG, created)
         store.write([*changes, *with_head(tables, state, event, state.records_next)[1]])
     return event
 
@@ -138,3 +145,30 @@ def publish_epoch(log: EventLog, names: StreamNames, event: HeadEvent) -> None:
     records = content_event(names.mutations, RECORDS, encode_records(0, [RECORD]))
     log.append(names.mutations, NO_STREAM, [records])
     log.append(names.heads, NO_STREAM, [content_event(names.heads, MAP_HEAD, event.encode())])
+
+
+def publish_openings(
+    log: EventLog, names: StreamNames, sample: Sequence[Sampled], table: OpeningTable
+) -> None:
+    """Append the openings of ``sample`` to their streams, and follow them into ``table``."""
+
+    def append(sampled: Sampled) -> None:
+        stream = names.openings(sampled.mutation.entry.index)
+        log.append(stream, NO_STREAM, [content_event(stream, OPENING, sampled.opening.encode())])
+
+    with ThreadPoolExecutor(APPENDERS) as pool:
+        for _ in pool.map(append, sample):
+            pass
+    follower = OpeningsFollower(lambda: log, names, table, _raise)
+    subscription = log.subscribe_prefix(names.openings_prefix)
+    missing = len(sample)
+    for event in subscription:
+        follower.add(event)
+        missing -= bool(event.type)
+        if not missing:
+            break
+    subscription.stop()
+
+
+def _raise(error: KtError) -> None:
+    raise error
