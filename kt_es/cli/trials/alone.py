@@ -56,15 +56,16 @@ def measure_map(data: Path, root: Root, count: int, turns: int) -> dict[str, Any
     Apply, write and sync are timed. Beside each turn, one processor makes hashes alone.
 
     Returns:
-        ``updates`` a second of each turn, ``hashing``, the updates a second if nothing but the necessary
-        hashes took time, ``hashes``, how many an update needs, and ``memory``, the peak in MB.
+        ``updates`` a second of each turn, ``processor``, the µs of processor time that each took, which
+        other processes change less, ``hashing``, the updates a second if nothing but the necessary hashes
+        took time, ``hashes``, how many an update needs, and ``memory``, the peak in MB.
     """
     with closing(RocksStore.open(data, FAMILIES)) as store:
         tree = Map(PageTable(store))
         found = {tree.leaf_near(root, os.urandom(HASH_SIZE)).index for _ in range(count * turns)}
         needed = necessary_hashes(tree, root, sorted(random.sample(sorted(found), min(count, len(found)))))
     # The pages that were read for that are no longer in memory when the store is opened again.
-    updates, hashing = [], []
+    updates, processor, hashing = [], [], []
     with closing(RocksStore.open(data, FAMILIES)) as store:
         table = PageTable(store)
         tree = Map(table, page_cache())
@@ -73,12 +74,19 @@ def measure_map(data: Path, root: Root, count: int, turns: int) -> dict[str, Any
         for turn in range(turns):
             slice_ = [(index, os.urandom(HASH_SIZE)) for index in chosen[turn * size : (turn + 1) * size]]
             version = root.version + 1
-            began = time.perf_counter()
+            used, began = time.process_time(), time.perf_counter()
             root, pages = tree.apply(root, version, slice_)
             store.write(table.put(version, pages))
             updates.append(len(slice_) / (time.perf_counter() - began))
+            processor.append((time.process_time() - used) * 1e6 / len(slice_))
             hashing.append(hashes_per_second() / needed)
-    return {"updates": updates, "hashing": hashing, "hashes": needed, "memory": peak_memory()}
+    return {
+        "updates": updates,
+        "processor": processor,
+        "hashing": hashing,
+        "hashes": needed,
+        "memory": peak_memory(),
+    }
 
 
 def necessary_hashes(tree: Map, root: Root, indices: Sequence[bytes]) -> float:

@@ -150,6 +150,7 @@ class _Size:
             )
         self._figure("map", "updates", "updates/s", found["updates"], hashing=found["hashing"])
         self._figure("map", "cost of an update", "µs", [1e6 / rate for rate in found["updates"]])
+        self._figure("map", "processor time of it", "µs", found["processor"])
         self._figure("map", "hashes of an update", "hashes", [found["hashes"]])
         self._figure("map", "peak memory", "MB", [found["memory"]])
 

@@ -37,10 +37,8 @@ BESIDE = {
 }
 """The figures that have limits, with the names of these in ``LIMITS``."""
 OTHERS = {
-    *(
-        ("map", name)
-        for name in ("bulk load", "cost of an update", "disk, with entries", "hashes of an update")
-    ),
+    *(("map", name) for name in ("bulk load", "disk, with entries", "hashes of an update")),
+    *(("map", name) for name in ("cost of an update", "processor time of it")),
     *((part, "peak memory") for part in ("map", "signer", "replica", "front end", "log")),
     *(("front end", f"lookups, {which}") for which in ("each first", "absent labels")),
     *(("front end", f"lookup, {which}") for which in ("p50", "p99")),
