@@ -30,10 +30,12 @@ from kt_es.server.handlers import DirectoryReader
 from kt_es.server.health import Health, Metrics
 from kt_es.server.http import create_app
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
+from kt_es.server.pending import PendingMutations
 from kt_es.server.privacy import PrivateStreams, Sweeper
 from kt_es.server.registration.gate import Registration
 from kt_es.server.registration.settings import ANYBODY, RegistrationSettings
 from kt_es.server.slots import Slots
+from kt_es.server.statuses import StatusReader
 from kt_es.server.store_watch import StoreWatch
 from kt_es.server.submission import Submissions
 from projections.followed import FollowedReplica
@@ -105,6 +107,7 @@ class FrontendService:
         self.replica: Replica | FollowedReplica
         followers: list[Replica | FollowedReplica | OpeningsFollower]
         if followed is None:
+            ledger.keeps_decisions = True
             self.replica = Replica(
                 connect_log,
                 names,
@@ -190,6 +193,7 @@ class FrontendService:
         return Frontend(
             self.directory,
             submissions,
+            StatusReader(self.directory, PendingMutations(self._connections.shared, names.queue)),
             self.metrics,
             Slots(self.clients, self.metrics.refused),
             self._reads,

@@ -33,6 +33,7 @@ from kt_es.formats.queue import (
     items_of,
 )
 from kt_es.formats.ranges import RangeAnswer, RangeEpoch
+from kt_es.formats.statuses import StatusAnswer
 from kt_es.ledger.rows import Committed
 from kt_es.merkle.log import LogState
 from kt_es.merkle.map import Root
@@ -198,6 +199,22 @@ class Story:
             first,
             tuple(naive_log.range_proof(first - 1, first - 1 + len(epochs), heads)),
             tuple(epochs),
+        )
+
+    def status_of(self, sequence: int, epoch: int) -> StatusAnswer:
+        """The answer about the mutation of the record ``sequence``, which ``epoch`` decided."""
+        record, heads = Record.decode(self.records[sequence]), [log_leaf_hash(smh) for smh in self.smhs]
+        size, first = SignedMapHead.decode(self.smhs[epoch - 1]).head.log_size, max(1, epoch - 1)
+        leaves = [log_leaf_hash(data) for data in self.records[:size]]
+        return StatusAnswer(
+            self.heads_checkpoint(),
+            tuple(self.smhs[first - 1 : epoch]),
+            tuple(naive_log.range_proof(first - 1, epoch, heads)),
+            sequence,
+            record.item.revision,
+            record.item.position,
+            record.verdict,
+            tuple(naive_log.inclusion(sequence, leaves)),
         )
 
 

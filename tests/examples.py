@@ -42,7 +42,9 @@ from kt_es.formats.queue import (
     encode_records,
 )
 from kt_es.formats.ranges import RangeAnswer
+from kt_es.formats.receipts import ReceiptFile
 from kt_es.formats.snapshots import SnapshotHeader, SnapshotRow, decode_rows, encode_rows
+from kt_es.formats.statuses import StatusAnswer
 from kt_es.ledger.rows import Committed
 from kt_es.merkle.verify import MapProof
 from tests.builders import (
@@ -50,6 +52,7 @@ from tests.builders import (
     SIGNER_KEY,
     START,
     label_of,
+    opening,
     opening_event,
     private_key,
     profile,
@@ -124,6 +127,13 @@ def _range_again(data: bytes) -> bytes:
     return answer.encode()
 
 
+def _status_again(data: bytes) -> bytes:
+    answer = StatusAnswer.decode(data)
+    for smh in answer.smhs:
+        _smh_again(smh)
+    return answer.encode()
+
+
 def _batch_again(data: bytes) -> bytes:
     answer = BatchAnswer.decode(data)
     _smh_again(answer.smh_bytes)
@@ -176,6 +186,7 @@ def _examples() -> dict[str, Example]:
         profile("alice", 2),
         START + 3_000,
     )
+    receipt = ReceiptFile(ORIGIN, label_of("alice"), ROTATED, opening("alice", 2), profile("alice", 2))
     mark = Marker.decode(QUEUE[2][1])
     header = SnapshotHeader(COMMITTED.encode(), STORY.head_events[1], (signed_config().encode(),))
     rows = [
@@ -232,9 +243,17 @@ def _examples() -> dict[str, Example]:
         "batch-answer": Example("batch-answer", example_batch().encode(), _batch_again),
         "batch-answer-erased": Example("batch-answer", example_batch_erased().encode(), _batch_again),
         "range-answer": Example("range-answer", example_range().encode(), _range_again),
+        "status-answer": Example(
+            "status-answer",
+            LONGER_STORY.status_of(4, 2).encode(),
+            _status_again,
+        ),
         "evidence-heads": Example("evidence", evidence_of_heads().encode(), _evidence_again),
         "evidence-entries": Example("evidence", evidence_of_entries().encode(), _evidence_again),
         "proof-file": Example("proof-file", proof.encode(), _proof_file_again),
+        "receipt-file": Example(
+            "receipt-file", receipt.encode(), lambda data: ReceiptFile.decode(data).encode()
+        ),
         "standing": Example("standing", encode_standing(STORY.standing), _standing_again),
         "committed": Example("committed", COMMITTED.encode(), _committed_again),
         "snapshot-header": Example(

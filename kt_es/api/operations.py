@@ -8,7 +8,7 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Final
 
-from kt_es.api import batches, models, registering
+from kt_es.api import batches, models, registering, statuses
 
 JSON_MEDIA: Final = "application/json"
 PROBLEM_MEDIA: Final = "application/problem+json"
@@ -181,6 +181,13 @@ MUTATIONS = Operation(
     own_problems=_OF_SUBMISSIONS,
     max_body=MAX_MUTATION_REQUEST,
 )
+STATUS = Operation(
+    "/v1/status",
+    "status",
+    "What became of a submitted mutation: unknown here, pending, or decided, with the proof of its record.",
+    {200: statuses.StatusBody},
+    statuses.StatusRequest,
+)
 REGISTRATION = Operation(
     "/v1/registration",
     "registration",
@@ -227,7 +234,7 @@ METRICS = Operation(
 
 OPERATIONS: Final = (
     DIRECTORY, LOOKUP, LOOKUPS, HISTORY, RANGE, LATEST_HEAD, HEAD, CONSISTENCY, HEADS_CHECKPOINT,
-    MUTATIONS_CHECKPOINT, MUTATIONS, ERASURES, REGISTRATION, MAIL_PROOFS, HEALTH, READY, METRICS,
+    MUTATIONS_CHECKPOINT, MUTATIONS, STATUS, ERASURES, REGISTRATION, MAIL_PROOFS, HEALTH, READY, METRICS,
 )  # fmt: skip
 
 

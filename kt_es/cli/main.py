@@ -73,6 +73,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     ),
     "node": _server("kt_es.node.commands", "Run or maintain the embedded event log."),
     "put": CommandEntry("kt_es.cli.owners.put", "Publish an account's keys or change them."),
+    "receipt": CommandEntry("kt_es.cli.owners.receipt", "Say what became of a submitted change."),
     "register": CommandEntry("kt_es.cli.owners.register", "Get leave to register a new account."),
     "registration": _server("kt_es.cli.operators.registration", "Hand out tokens for new accounts."),
     "revoke": CommandEntry("kt_es.cli.owners.put", "Take signing keys off an account."),

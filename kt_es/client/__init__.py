@@ -22,7 +22,7 @@ The network (the JSON of requests and answers is declared in ``kt_es.api``):
 
 - ``deadlines``, ``transport``: HTTP with bounded time, bounded answers and retries
 - ``directory``: how the state of a directory begins, grows and is stored
-- ``session``: questions: lookup, head, range, history; ``batching``: many labels
+- ``session``: questions: lookup, head, range, history; ``batching``: many labels; ``statuses``: submissions
 
 What programs use:
 

@@ -151,6 +151,7 @@ class AsyncClient:
     prepare = _in_thread(Client.prepare)
     send = _in_thread(Client.send)
     submit = _in_thread(Client.submit)
+    status = _in_thread(Client.status)
     confirm = _in_thread(Client.confirm)
     submit_erasure = _in_thread(Client.submit_erasure)
     confirm_erasure = _in_thread(Client.confirm_erasure)

@@ -17,6 +17,7 @@ from kt_es.client.ranges import VerifiedRange
 from kt_es.client.registering import Registering
 from kt_es.client.session import DirectoryHead, Session
 from kt_es.client.state import StateStore
+from kt_es.client.statuses import SubmissionStatus
 from kt_es.client.transport import Transport
 from kt_es.client.trust import Lookup
 from kt_es.client.trusted import Pinned, Trusted
@@ -34,7 +35,7 @@ class Client:
     statements contradict each other, ``EquivocationError`` carries the evidence and where it is saved.
 
     Args:
-        base_url: The address of any front end of the directory.
+        base_url: The address of any front end of the directory; ``ConfigError`` says if it is unusable.
         state: Where the client keeps what it trusts and remembers.
         pinned: The pinned key. Without it the first config of the directory is trusted on first use.
         origin: The origin of the directory, None if it may be any.
@@ -46,8 +47,6 @@ class Client:
         on_stale: Called when the head is too old; the call then asks again, until the head is fresh or the
             time is over. Without it the call fails at once.
         on_waiting: Called with the reason when a call to an unavailable server takes long.
-
-    Raises ``ConfigError`` if the address is unusable.
     """
 
     def __init__(
@@ -245,16 +244,14 @@ class Client:
     def submit(self, submission: Submission, *, wait: float = 0.0, timeout: float | None = None) -> Receipt:
         """Send ``submission``, and the same bytes again while the server is unavailable.
 
-        Args:
-            submission: The signed change, as in a proposal.
-            wait: Seconds that the server may take to answer with the verdict.
-            timeout: Seconds for the whole call; None for the client's own.
-
-        Raises:
-            RefusedError: The directory refused it; ``reason`` is the verdict.
-            UnavailableError: The outcome is unknown. It is safe to send the same submission again.
+        The server may take ``wait`` seconds to answer with the verdict. Raises ``RefusedError``, whose
+        ``reason`` is the verdict, and ``UnavailableError`` if the outcome is unknown: send the same again.
         """
         return self._publisher.submit(submission, wait, self._transport.deadline(timeout))
+
+    def status(self, submission: Submission, *, timeout: float | None = None) -> SubmissionStatus:
+        """Ask what became of ``submission``. A decision is proven; ``SubmissionStatus`` says what is not."""
+        return self._publisher.status(submission, self._transport.deadline(timeout))
 
     def confirm(self, submission: Submission, *, timeout: float | None = None) -> Lookup:
         """Wait until ``submission``, or a successor of it, is proven in the map.

@@ -25,6 +25,7 @@ from kt_es.client.changes import (
 from kt_es.client.history import Version
 from kt_es.client.session import Session
 from kt_es.client.state import decoded
+from kt_es.client.statuses import SubmissionStatus, submission_status
 from kt_es.client.trust import Lookup
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import MalformedError, RefusedError, UnavailableError
@@ -163,6 +164,14 @@ class Publisher:
         if receipt.mutation != submission.mutation.entry_hash.hex():
             raise MalformedError("receipt", "is for another mutation")
         return receipt
+
+    def status(self, submission: Submission, deadline: float) -> SubmissionStatus:
+        """Ask what became of ``submission``."""
+
+        def stands(lookup: Lookup) -> bool:
+            return self._stands(submission, lookup, deadline)
+
+        return submission_status(self._session, submission, stands, deadline)
 
     def submit_erasure(self, erasure: Erasure, deadline: float) -> None:
         """Send the erasure of one entry's profile. It is safe to send it again."""

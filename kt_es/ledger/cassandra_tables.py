@@ -13,6 +13,7 @@ nodes of the cluster; the rest orders the rows within the partition.
 | erasures | map_index: 32 bytes                  | erased                            | record      |
 | states   | epoch: 8 bytes                       | head_hash                         | state       |
 | replaced | epoch: 8 bytes                       | page                              | pages       |
+| decisions| entry_hash: 32 bytes                 | record                            | decision    |
 | about    | key: the whole key                   |                                   | value       |
 """
 
@@ -31,6 +32,7 @@ PARTITIONS: Mapping[str, int | None] = {
     "erasures": 32,
     "states": 8,
     "replaced": 8,
+    "decisions": 32,
     "about": None,
 }
 """How many leading bytes of a family's keys are the partition; None for the whole key."""
@@ -44,6 +46,7 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "erasures": ("map_index", "erased", "record"),
     "states": ("epoch", "head_hash", "state"),
     "replaced": ("epoch", "page", "pages"),
+    "decisions": ("entry_hash", "record", "decision"),
     "about": ("key", "value"),
 }
 

@@ -112,7 +112,11 @@ class EpochFold:
                 self._ledger.has_erasures = True
                 self._ledger.last_erasure = self.epoch.number
             records.append((record, encoded))
-        self._log, created = self._log.append([log_leaf_hash(data) for _, data in records])
+        leaves = [log_leaf_hash(data) for _, data in records]
+        if self._ledger.keeps_decisions:
+            decided = zip(parsed, (record for record, _ in records), leaves, strict=True)
+            self._puts += self._tables.decisions.put_all(self.epoch.number, decided)
+        self._log, created = self._log.append(leaves)
         if self._ledger.store.is_shared:
             self._nodes += created
         else:
@@ -124,6 +128,13 @@ class EpochFold:
         if len(self._puts) >= self._ledger.slice_size or self._entry_bytes >= SLICE_BYTES:
             self._flush()
         return records
+
+    def _kept(self) -> list[Change]:
+        """Return the rows that say which records the index of decisions has, with those of this epoch."""
+        if not self._ledger.keeps_decisions:
+            return []
+        table = self._tables.decisions
+        return table.put_kept(table.kept().extended(self._base.log.size, self._log.size))
 
     def appended(self, size: int) -> None:
         """Write the nodes of the first ``size`` records, which were appended to the log, to a shared store.
@@ -225,9 +236,8 @@ class EpochFold:
             changes += self._tables.pages.put_replaced(event, state.epoch, bytes(self._replaced))
             self._ledger.store.write(changes)
             # The state is written last, so a reader that finds it finds all rows that it refers to.
-            self._ledger.store.write(
-                self._tables.states.put_published(event, replace(state, records_next=records_next))
-            )
+            published = self._tables.states.put_published(event, replace(state, records_next=records_next))
+            self._ledger.store.write([*self._kept(), *published])
             self._puts, self._is_prepared = [], True
 
     def commit(self, state: Committed, event: HeadEvent, records_next: int) -> Committed:
@@ -235,6 +245,8 @@ class EpochFold:
         self.prepare(state, event, records_next)
         committed, changes = with_head(self._tables, state, event, records_next)
         changes += [change for number in range(self._slices) for change in self._tables.ahead.delete(number)]
+        if not self._ledger.store.is_shared:
+            changes += self._kept()
         self._ledger.store.write([*self._puts, *changes], sync=True)
         self._puts = []
         self._ledger.committed = committed

@@ -66,6 +66,8 @@ class Ledger:
         self.tables = tables_of(store)
         self.pinned = pinned
         self.slice_size = slice_size
+        # Whether the index of decisions is kept. Front ends answer from their own or that of a shared store.
+        self.keeps_decisions = store.is_shared
         self.map = Map(self.tables.pages, page_cache(cache_bytes))
         # Whether lookups have to ask for erasures at all. The fold sets both when it accepts an erasure.
         self.has_erasures = False

@@ -45,7 +45,7 @@ def prove_head(ledger: Ledger, committed: Committed, epoch: int) -> tuple[HeadEv
             _check_event(ledger, committed, event, decoded_head(epoch, event.smh_bytes), heads_root)
         return event, proof
 
-    return _twice(ledger, attempt)
+    return twice(ledger, attempt)
 
 
 def prove_smh(ledger: Ledger, committed: Committed, epoch: int) -> tuple[bytes, Proof]:
@@ -55,14 +55,14 @@ def prove_smh(ledger: Ledger, committed: Committed, epoch: int) -> tuple[bytes, 
         event, proof = _included(ledger, committed, epoch, again=again)
         return event.smh_bytes, proof
 
-    return _twice(ledger, attempt)
+    return twice(ledger, attempt)
 
 
 def _included(ledger: Ledger, committed: Committed, epoch: int, *, again: bool) -> tuple[HeadEvent, Proof]:
     """Return a head event and the proof of its SMH. Other parts of the event are not verified."""
     size = committed.heads.size
     event = ledger.tables.heads.event(epoch, again=again)
-    proof = _proof(ledger, HEADS_LOG, plan_inclusion(epoch - 1, size), again=again)
+    proof = log_proof(ledger, HEADS_LOG, plan_inclusion(epoch - 1, size), again=again)
     if ledger.store.is_shared:
         root = log_root_from_inclusion(epoch - 1, size, log_leaf_hash(event.smh_bytes), proof)
         require_root("head", root, committed.heads.root())
@@ -90,7 +90,7 @@ def is_published(ledger: Ledger, epoch: int, event: HeadEvent) -> bool:
     committed, leaf = ledger.committed, log_leaf_hash(event.smh_bytes)
     if committed_leaves(ledger, HEADS_LOG, epoch - 1, [leaf])[0] != leaf:
         return False
-    root = _twice(ledger, lambda again: _root_at(ledger, HEADS_LOG, epoch, committed.heads, again=again))
+    root = twice(ledger, lambda again: _root_at(ledger, HEADS_LOG, epoch, committed.heads, again=again))
     config_chain(ledger, committed)  # raises if rows are lost, so a failure below means a wrong event
     try:
         _check_event(ledger, committed, event, decoded_head(epoch, event.smh_bytes), root)
@@ -155,14 +155,14 @@ def prove_consistency(ledger: Ledger, committed: Committed, log: bytes, size1: i
     whole = committed.heads if log == HEADS_LOG else committed.log
 
     def attempt(again: bool) -> Proof:
-        proof = _proof(ledger, log, plan_consistency(size1, size2), again=again)
+        proof = log_proof(ledger, log, plan_consistency(size1, size2), again=again)
         if ledger.store.is_shared:
             root2 = _root_at(ledger, log, size2, whole, again=again)
             root1 = _computed(ledger, log, size1, again=again)
             require_root("consistency", log_root_from_consistency(size1, size2, root1, proof), root2)
         return proof
 
-    return _twice(ledger, attempt)
+    return twice(ledger, attempt)
 
 
 def prove_range(ledger: Ledger, committed: Committed, start: int, smhs: Sequence[bytes]) -> Proof:
@@ -170,13 +170,13 @@ def prove_range(ledger: Ledger, committed: Committed, start: int, smhs: Sequence
     size = committed.heads.size
 
     def attempt(again: bool) -> Proof:
-        proof = _proof(ledger, HEADS_LOG, plan_range(start, start + len(smhs), size), again=again)
+        proof = log_proof(ledger, HEADS_LOG, plan_range(start, start + len(smhs), size), again=again)
         if ledger.store.is_shared:
             leaves = [log_leaf_hash(smh) for smh in smhs]
             require_root("range", log_root_from_range(start, size, leaves, proof), committed.heads.root())
         return proof
 
-    return _twice(ledger, attempt)
+    return twice(ledger, attempt)
 
 
 def committed_leaves(
@@ -194,14 +194,14 @@ def committed_leaves(
     beyond = [None] * (len(expected) - len(inside))
 
     def attempt(again: bool) -> Sequence[bytes]:
-        proof = _proof(ledger, log, plan_range(start, start + len(inside), whole.size), again=again)
+        proof = log_proof(ledger, log, plan_range(start, start + len(inside), whole.size), again=again)
         if log_root_from_range(start, whole.size, inside, proof) == whole.root():
             return inside
         stored = [leaf or b"" for leaf in nodes.leaves(log, start, len(inside), again=again)]
         require_root("leaves", log_root_from_range(start, whole.size, stored, proof), whole.root())
         return stored
 
-    return [*(_twice(ledger, attempt) if inside else ()), *beyond]
+    return [*(twice(ledger, attempt) if inside else ()), *beyond]
 
 
 def prove_erasure(
@@ -221,14 +221,14 @@ def prove_erasure(
     _, head = head_at(ledger, covering)
 
     def attempt(again: bool) -> Proof:
-        proof = _proof(ledger, MUTATIONS_LOG, plan_inclusion(erasure.sequence, head.log_size), again=again)
+        proof = log_proof(ledger, MUTATIONS_LOG, plan_inclusion(erasure.sequence, head.log_size), again=again)
         if ledger.store.is_shared:
             leaf = log_leaf_hash(erasure.record)
             root = log_root_from_inclusion(erasure.sequence, head.log_size, leaf, proof)
             require_root("erasure", root, head.log_root)
         return proof
 
-    inclusion = _twice(ledger, attempt)
+    inclusion = twice(ledger, attempt)
     if covering == answered:
         return ErasureProof(erasure.record, inclusion, None, ())
     return ErasureProof(erasure.record, inclusion, *prove_smh(ledger, committed, covering))
@@ -256,17 +256,17 @@ def _is_logged(ledger: Ledger, committed: Committed, erasure: StoredErasure) -> 
     record = log_leaf_hash(erasure.record)
 
     def attempt(again: bool) -> bool:
-        proof = _proof(ledger, MUTATIONS_LOG, plan_inclusion(sequence, size), again=again)
+        proof = log_proof(ledger, MUTATIONS_LOG, plan_inclusion(sequence, size), again=again)
         # Try the record of the row and the stored leaf. If neither is in the log, the proof itself is wrong.
         for leaf in (record, ledger.tables.nodes.leaves(MUTATIONS_LOG, sequence, 1, again=again)[0]):
             if leaf and log_root_from_inclusion(sequence, size, leaf, proof) == committed.log.root():
                 return leaf == record
         raise VerificationError("erasure", f"record {sequence} cannot be proven")
 
-    return _twice(ledger, attempt)
+    return twice(ledger, attempt)
 
 
-def _twice(ledger: Ledger, attempt: Callable[[bool], _T]) -> _T:
+def twice(ledger: Ledger, attempt: Callable[[bool], _T]) -> _T:
     """Return what ``attempt`` returns. If the first attempt fails, the second one reads the rows again."""
     try:
         return attempt(False)
@@ -281,13 +281,13 @@ def _twice(ledger: Ledger, attempt: Callable[[bool], _T]) -> _T:
         ) from None
 
 
-def _proof(ledger: Ledger, log: bytes, plan: ProofPlan, *, again: bool) -> Proof:
+def log_proof(ledger: Ledger, log: bytes, plan: ProofPlan, *, again: bool) -> Proof:
     return tuple(plan.proof(ledger.tables.nodes.get_many(log, plan.nodes, again=again)))
 
 
 def _computed(ledger: Ledger, log: bytes, size: int, *, again: bool) -> bytes:
     """Return the root of the log at ``size``, from nodes that are not verified."""
-    return LogState(size, _proof(ledger, log, plan_state(size), again=again)).root()
+    return LogState(size, log_proof(ledger, log, plan_state(size), again=again)).root()
 
 
 def _root_at(ledger: Ledger, log: bytes, size: int, whole: LogState, *, again: bool) -> bytes:
@@ -295,6 +295,6 @@ def _root_at(ledger: Ledger, log: bytes, size: int, whole: LogState, *, again: b
     if size == whole.size:
         return whole.root()
     root = _computed(ledger, log, size, again=again)
-    proof = _proof(ledger, log, plan_consistency(size, whole.size), again=again)
+    proof = log_proof(ledger, log, plan_consistency(size, whole.size), again=again)
     require_root("consistency", log_root_from_consistency(size, whole.size, root, proof), whole.root())
     return root

@@ -17,7 +17,18 @@ from kt_es.ledger.store import Change, Store
 
 LOCAL = ("meta", "openings")
 """Families of the process itself: its committed state, and openings where it keeps any."""
-SHARED = ("pages", "entries", "nodes", "heads", "configs", "erasures", "states", "replaced", "about")
+SHARED = (
+    "pages",
+    "entries",
+    "nodes",
+    "heads",
+    "configs",
+    "erasures",
+    "states",
+    "replaced",
+    "decisions",
+    "about",
+)
 CACHED = frozenset(("entries", "nodes"))
 """Families whose rows are kept in memory. ``pages.page_cache`` keeps pages, after they were verified."""
 ERASURES = "erasures"

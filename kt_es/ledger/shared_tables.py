@@ -10,7 +10,8 @@
 | erasures | erasures | index, entry hash, u64 epoch, u64 sequence     | record                 |
 | states   | states   | u64 epoch, SHA-256 of the SMH                  | ``Committed``          |
 | replaced | replaced | u64 epoch, SHA-256 of the SMH and of the value | keys of pages          |
-| about    | about    | ``oldest``, ``pruned``                         | u64 epoch              |
+| decisions| decisions| entry hash (``decisions.SharedDecisionTable``) | where its record is    |
+| about    | about    | ``oldest``, ``pruned``, ``decided ...``        | u64                    |
 
 No write is atomic over several rows, and no row of an aborted epoch is deleted: a retry writes the same rows
 again, and other rows of the aborted epoch are not used. A page is found through its hash, an entry through
@@ -32,6 +33,7 @@ from kt_es.formats.entries import HASH_LENGTH, INDEX_LENGTH, Mutation
 from kt_es.formats.erasures import Erasure
 from kt_es.formats.heads import HeadEvent
 from kt_es.formats.queue import Record, Verdict
+from kt_es.ledger.decisions import SharedDecisionTable
 from kt_es.ledger.rows import Committed, ErasureTable, StateTable, StoredErasure
 from kt_es.ledger.shared_pages import SharedPageTable, at_head
 from kt_es.ledger.store import Change, Store
@@ -252,6 +254,7 @@ class SharedTables(Tables):
         self.configs = SharedConfigTable(store)
         self.erasures = SharedErasureTable(store)
         self.ahead = SharedAheadTable(store)
+        self.decisions = SharedDecisionTable(store)
 
 
 def tables_of(store: Store) -> Tables:

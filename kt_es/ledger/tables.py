@@ -1,8 +1,8 @@
 """The tables of a data directory: which rows it has, under which keys, and what is asked of them.
 
 Only tables build keys and name families: those of this module, ``pages``, ``openings``, ``rows``,
-``shared_pages`` and ``shared_tables``. Integers in keys are big-endian, so that rows stand in the order of
-their numbers.
+``decisions``, ``shared_pages`` and ``shared_tables``. Integers in keys are big-endian, so that rows stand in
+the order of their numbers.
 
 | table    | family   | key                                                      | value                     |
 |----------|----------|----------------------------------------------------------|---------------------------|
@@ -20,6 +20,7 @@ their numbers.
 |          | meta     | ``replaced ``, u64 epoch, key of a page                  | keys of pages             |
 | openings | openings | index, entry hash (``openings.OpeningTable``)            | opening, empty if erased  |
 |          | meta     | ``openings position``                                    | u64 position in the log   |
+| decisions| meta     | ``decided ``, entry hash (``decisions.DecisionTable``)   | where its record stands   |
 
 A method that changes a table returns the change, and ``Store.write`` makes it: an epoch is one atomic write
 over many tables. Rows of an epoch are written ahead of its commit, under its number, and count once it is
@@ -36,6 +37,7 @@ from kt_es.errors import MalformedError, UnverifiedRowError
 from kt_es.formats.configs import SignedConfig
 from kt_es.formats.entries import INDEX_LENGTH, Mutation
 from kt_es.formats.heads import HeadEvent
+from kt_es.ledger.decisions import DecisionTable
 from kt_es.ledger.openings import OpeningTable
 from kt_es.ledger.pages import PageTable
 from kt_es.ledger.rows import Committed, ErasureTable, StateTable
@@ -287,6 +289,7 @@ class Tables:
         self.erasures = ErasureTable(store)
         self.ahead = AheadTable(store)
         self.openings = OpeningTable(store)
+        self.decisions = DecisionTable(store)
 
     def is_empty(self) -> bool:
         """Return whether nothing was committed, begun or written ahead yet."""

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from kt_es.api.models import MutationRequest
 from kt_es.api.operations import ProblemReason
-from kt_es.crypto.hashes import opens
+from kt_es.crypto.hashes import opens, sha256
 from kt_es.epochs import Current, Epoch, decide
 from kt_es.errors import MalformedError, RefusedError
 from kt_es.formats.codec import take_bytes
@@ -24,6 +24,7 @@ from kt_es.formats.erasures import MAX_ERASURE, Erasure
 from kt_es.formats.labels import normalize_label
 from kt_es.formats.queue import Verdict
 from kt_es.ledger.authorized import accepted_in
+from kt_es.ledger.decided import find_decision
 from kt_es.ledger.rows import Committed
 from kt_es.merkle.map import LeafRef
 from kt_es.server.handlers import DirectoryReader
@@ -79,14 +80,20 @@ class Checks:
             )
         return mutation
 
-    def decided(self, committed: Committed, mutation: Mutation) -> int | None:
-        """Decide as the next epoch would; return the epoch of the entry if it is the current one.
+    def decided(self, committed: Committed, mutation: Mutation, item: bytes) -> int | None:
+        """Decide as the next epoch would; return the epoch that accepted ``item``, if one did.
 
-        Other submissions of the coming epoch are unknown here, so only the signer finds conflicts.
+        ``item`` is the encoded ``mutation``. Other submissions of the coming epoch are unknown here, so only
+        the signer finds conflicts.
         """
         verdict, held = self._verdict(committed, mutation, mutation.entry.index)
         if verdict is Verdict.REPLAY and held is not None:
             return accepted_in(self.directory.ledger, committed, held, mutation)
+        if verdict is Verdict.STALE:
+            # A later version has replaced it. Whoever missed the answer must not take it for refused.
+            found = find_decision(self.directory.ledger, committed, mutation.entry_hash, sha256(item))
+            if found is not None and found.verdict is Verdict.ACCEPTED:
+                return found.epoch
         if verdict is not Verdict.ACCEPTED:
             raise RefusedError(verdict.label, meaning(verdict), "mutation")
         return None

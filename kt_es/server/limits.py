@@ -7,7 +7,7 @@ import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kt_es.api.operations import HISTORY, LOOKUPS, MAIL_PROOFS, MAX_REQUEST, MUTATIONS, RANGE
+from kt_es.api.operations import HISTORY, LOOKUPS, MAIL_PROOFS, MAX_REQUEST, MUTATIONS, RANGE, STATUS
 from kt_es.errors import ConfigError
 from kt_es.formats.batches import MAX_BATCH
 
@@ -108,6 +108,7 @@ _ROUTES = {
     LOOKUPS.path: Route(body=LOOKUPS.max_body, large=True, members=MAX_MEMBERS + MAX_BATCH),
     HISTORY.path: Route(cost=10.0, large=True),
     RANGE.path: Route(cost=10.0, large=True),
+    STATUS.path: Route(cost=5.0, large=True),
     MAIL_PROOFS.path: Route(cost=20.0),
 }
 

@@ -134,7 +134,7 @@ class Submissions:
         """
         committed = self.directory.committed()
         mutation = self.checks.mutation(committed, submission)
-        accepted = self.checks.decided(committed, mutation)
+        accepted = self.checks.decided(committed, mutation, submission.mutation)
         if accepted is not None:
             return Accepted(mutation.entry_hash, accepted)
         registration = self.registration.admit(self.directory.config(committed), mutation.entry, submission)

@@ -21,6 +21,7 @@ from kt_es.ledger.shared_store import SharedStore
 from kt_es.ledger.store import Store
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG, Tables
 from kt_es.merkle.log import LogState, plan_state
+from projections.fsck.decisions import examine_decisions
 from projections.fsck.directory import (
     EnoughError,
     Examined,
@@ -111,6 +112,7 @@ def _steps(it: Examined, epoch: int) -> list[Callable[[], None]]:
         lambda: examine_heads(it),
         lambda: examine_nodes(it),
         lambda: examine_replaced(it),
+        lambda: examine_decisions(it),
         lambda: examine_openings(it),
     ]
 

@@ -24,6 +24,7 @@ BEYOND_CDDL = {
     "signed-config",
     "configs",
     "proof-file",
+    "receipt-file",
     "standing",
     "committed",
     "range-answer",

@@ -145,8 +145,8 @@ def test_a_missing_or_damaged_row_is_named() -> None:
 def test_no_other_module_builds_a_key_or_names_a_family() -> None:
     """Who needs a row asks its table; stores know families by what they are given."""
     root = Path(__file__).parents[2]
-    names = ("tables", "openings", "pages", "rows", "shared_pages", "shared_tables", "cassandra_schema")
-    have_tables = {root / f"kt_es/ledger/{name}.py" for name in names}
+    names = ("tables", "decisions", "openings", "pages", "rows", "shared_pages", "shared_tables")
+    have_tables = {root / f"kt_es/ledger/{name}.py" for name in (*names, "cassandra_schema")}
     found = [
         f"{path.relative_to(root)}: {match.group()}"
         for package in ("kt_es/ledger", "kt_es/server", "kt_es/cli", "projections", "signer")

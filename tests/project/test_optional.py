@@ -161,6 +161,7 @@ def test_what_belongs_to_whom() -> None:
             "import",
             "epochs",
             "checkpoint",
+            "receipt",
             "register",
         )
     }

@@ -120,6 +120,10 @@ REFUSED = [
     ("Submit", {"label": ALICE, "mutation": bytes(MAX_MUTATION + 1)}, "oversize", "mutation"),
     ("Submit", {"label": ALICE, "profile": bytes(MAX_PROFILE + 1)}, "oversize", "profile"),
     ("Submit", {"label": "nobody"}, "malformed", "label"),
+    ("Status", {}, "malformed", "mutation"),
+    ("Status", {"mutation": "0" * 65}, "malformed", "mutation"),
+    ("Status", {"mutation": "0" * 64, "item": "A" * 64}, "malformed", "item"),
+    ("Status", {"mutation": "0" * 64, "since": 3}, "unavailable", None),
     ("Erase", {}, "malformed", "erasure"),
     ("Erase", {"erasure": bytes(4000)}, "oversize", "erasure"),
     ("SubmitAndWait", {"wait": {"seconds": 61}}, "malformed", "wait"),
@@ -201,7 +205,7 @@ def test_calls_are_measured_by_their_method(door: Door) -> None:
 
 def test_the_messages_have_the_members_of_the_models() -> None:
     """A member that HTTP gets is a field here as well, but for those that have another form."""
-    from kt_es.api import models
+    from kt_es.api import models, statuses
 
     pairs = {
         "DescribeResponse": models.DirectoryBody, "LookupRequest": models.LookupRequest,
@@ -211,7 +215,7 @@ def test_the_messages_have_the_members_of_the_models() -> None:
         "PastHeadRequest": models.HeadParameters, "LatestHeadRequest": models.LatestHeadParameters,
         "ConsistencyResponse": models.ConsistencyBody, "Receipt": models.ReceiptBody,
         "Verdict": models.VerdictBody, "Record": models.RecordBody, "EraseRequest": models.ErasureRequest,
-        "EraseResponse": models.ErasureBody,
+        "EraseResponse": models.ErasureBody, "StatusRequest": statuses.StatusRequest,
     }  # fmt: skip
     for name, model in pairs.items():
         fields = set(getattr(kt_v1, name).DESCRIPTOR.fields_by_name)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import grpc
 import pytest
 
+from kt_es.crypto.hashes import sha256
 from kt_es.formats.heads import heads_origin, open_checkpoint
+from kt_es.formats.notes import decode_base64
 from kt_es.formats.registration import new_token
 from kt_es.merkle.verify import log_root_from_consistency
 from kt_es.server.registration.settings import RegistrationSettings
@@ -40,6 +43,34 @@ def test_a_receipt_then_the_verdict_then_the_same_again(changing: Door) -> None:
     until(changing.front.caught_up)
     decided = changing.call("SubmitAndWait", submission=given, wait={"seconds": 20}).decided
     assert (decided.verdict, decided.epoch, decided.HasField("record")) == ("accepted", 2, False)
+
+
+def test_a_status_is_what_http_answers_in_each_state(changing: Door) -> None:
+    made = b.mutation("bob")
+    asked: dict[str, Any] = {
+        "mutation": made.entry_hash.hex(),
+        "item": sha256(made.encode()).hex(),
+        "since": 1,
+    }
+    steps: dict[str, Callable[[], object]] = {
+        "unknown": lambda: None,
+        "pending": lambda: changing.call("Submit", **members(submission("bob"))),
+        "decided": changing.front.streams.epoch,
+    }
+    for state, step in steps.items():
+        step()
+        until(changing.front.caught_up)
+        answer, told = changing.call("Status", **asked), changing.front.post("/v1/status", asked).json()
+        assert answer.WhichOneof("state") == told["state"] == state
+        assert answer.mutation == told["mutation"]
+        assert list(answer.consistency) == [decode_base64(one, "hash") for one in told["consistency"]]
+        if state != "decided":
+            undecided = getattr(answer, state)
+            assert (undecided.epoch, undecided.complete_from) == (told["epoch"], told["complete_from"])
+    verdict = answer.decided.verdict
+    assert (verdict.verdict, verdict.epoch) == (told["verdict"], told["epoch"]) == ("accepted", 2)
+    assert answer.decided.answer == decode_base64(told["answer"], "answer")
+    assert verdict.record.sequence == told["record"]["sequence"]
 
 
 def test_whoever_waits_gets_the_verdict_and_the_record(changing: Door) -> None:

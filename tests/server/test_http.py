@@ -260,6 +260,7 @@ def test_the_openapi_description_has_every_route_and_problem_documents(running: 
         "/v1/directory",
         "/v1/lookup",
         "/v1/lookups",
+        "/v1/status",
         "/v1/mutations",
         "/v1/erasures",
         "/v1/history",

@@ -33,6 +33,10 @@ KNOWN: dict[str, tuple[Mapping[str, Any], ...]] = {
         {"label": b.label_of("alice"), "first": 1, "last": 2, "since": 1},
     ),
     "/v1/mutations": (submission("alice"), submission("bob")),
+    "/v1/status": (
+        {"mutation": b.mutation("alice").entry_hash.hex()},
+        {"mutation": bytes(32).hex(), "item": bytes(32).hex(), "since": 1},
+    ),
     "/v1/erasures": (erasure("alice"), erasure("alice", "mallory")),
     "/v1/registration/mail": ({"label": b.label_of("bob"), "binding": encode_base64(bytes(32))},),
 }

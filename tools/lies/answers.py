@@ -5,10 +5,14 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from kt_es.crypto.hashes import sha256
 from kt_es.crypto.vrf import index_of
 from kt_es.formats.batches import BatchAnswer, LabelAnswer
+from kt_es.formats.heads import SignedMapHead
 from kt_es.formats.proofs import ErasureProof, LookupAnswer, encode_configs
+from kt_es.formats.queue import Record, Verdict
 from kt_es.formats.ranges import RangeAnswer, RangeEpoch
+from kt_es.formats.statuses import StatusAnswer
 from kt_es.merkle.log import plan_consistency, plan_inclusion, plan_range
 from kt_es.merkle.multiproof import combine
 from tools.lies import people
@@ -159,6 +163,51 @@ def range_answer(universe: Universe, label: str, first: int, last: int) -> Range
     proof = universe.proof(plan_range(first - 1, last, size), universe.head_nodes)
     return RangeAnswer(
         universe.epochs[-1].event.heads_checkpoint, vrf_proof, tuple(distinct), first, proof, epochs
+    )
+
+
+def status(universe: Universe, body: Json) -> Json:
+    """Say which record the mutation has; the one that accepted it, or else the last one."""
+    size = len(universe.epochs)
+    told: Json = {"mutation": body["mutation"], "consistency": []}
+    found = [
+        record
+        for record in map(Record.decode, universe.records[: universe.epochs[-1].smh.head.log_size])
+        if isinstance(record.item.content, bytes) and sha256(record.item.content).hex() == body["item"]
+    ]
+    if not found:
+        nothing = {"verdict": None, "record": None, "answer": None}
+        return {**told, **nothing, "state": "unknown", "epoch": size, "complete_from": 0}
+    record = max(found, key=lambda one: (one.verdict is Verdict.ACCEPTED, one.sequence))
+    answer = status_answer(universe, record)
+    where = (record.sequence, record.item.revision, record.item.position)
+    return {
+        **told,
+        "state": "decided",
+        "epoch": SignedMapHead.decode(answer.smhs[-1]).head.epoch,
+        "complete_from": 0,
+        "verdict": record.verdict.label,
+        "record": dict(zip(("sequence", "queue_revision", "position"), where, strict=True)),
+        "answer": text(answer.encode()),
+        "consistency": texts(consistency(universe, body.get("since") or 0, size)),
+    }
+
+
+def status_answer(universe: Universe, record: Record) -> StatusAnswer:
+    """Return the proof of ``record`` under the first head that covers it."""
+    number = next(one.epoch for one in universe.epochs if record.sequence < one.smh.head.log_size)
+    first = max(1, number - 1)
+    heads = universe.epochs[first - 1 : number]
+    plan = plan_inclusion(record.sequence, heads[-1].smh.head.log_size)
+    return StatusAnswer(
+        universe.epochs[-1].event.heads_checkpoint,
+        tuple(one.event.smh_bytes for one in heads),
+        universe.proof(plan_range(first - 1, number, len(universe.epochs)), universe.head_nodes),
+        record.sequence,
+        record.item.revision,
+        record.item.position,
+        record.verdict,
+        universe.proof(plan, universe.log_nodes),
     )
 
 

@@ -130,6 +130,8 @@ class FrontEnd:
             case "/v1/range":
                 self._check_epoch(body["last"])
                 return answers.range_(universe, body)
+            case "/v1/status":
+                return answers.status(universe, body)
             case "/v1/history":
                 return answers.history(universe, body)
             case "/v1/mutations":

@@ -12,7 +12,13 @@ from kt_es.cli.options import CHANGE_TIMEOUT, FILE, Reach, proof_option, until_f
 from kt_es.cli.output import output_of
 from kt_es.cli.owners.keys import choose_signers, key_ids, read_key_file, read_mine, signing_keys
 from kt_es.cli.owners.register import explained
-from kt_es.cli.owners.signing import Signing, publish_change, say_unchanged, signing_options
+from kt_es.cli.owners.signing import (
+    Signing,
+    check_receipt,
+    publish_change,
+    say_unchanged,
+    signing_options,
+)
 from kt_es.client.client import Client
 from kt_es.client.states import KeyStore
 from kt_es.client.trust import Lookup
@@ -66,6 +72,8 @@ def put_command(
     rotate: tuple[str, ...],
     accept: tuple[str, ...],
     yes: bool,
+    receipt: Path | None,
+    no_wait: bool,
     mine: tuple[str, ...],
     keys: Path,
     **reach: Any,
@@ -80,6 +88,7 @@ def put_command(
     """
     output = output_of(context)
     _check_edits(files, added, removed)
+    check_receipt(receipt, no_wait=no_wait)
     read = [read_key_file(path, kind) for path in files or added]
     for file in read:
         if file.left_out:
@@ -100,7 +109,8 @@ def put_command(
                 return
         signers = choose_signers(keys, names, before)
         with explained(client):
-            publish_change(output, client, before, profile, Signing(signers, new, known, yes))
+            signing = Signing(signers, new, known, yes, receipt=receipt, waits=not no_wait)
+            publish_change(output, client, before, profile, signing)
 
 
 def _check_edits(files: Sequence[Path], added: Sequence[Path], removed: Sequence[str]) -> None:
@@ -174,6 +184,8 @@ def revoke_command(
     names: tuple[str, ...],
     accept: tuple[str, ...],
     yes: bool,
+    receipt: Path | None,
+    no_wait: bool,
     mine: tuple[str, ...],
     keys: Path,
     **reach: Any,
@@ -184,6 +196,7 @@ def revoke_command(
     are. Versions that the revoked keys signed earlier stay in the history.
     """
     output = output_of(context)
+    check_receipt(receipt, no_wait=no_wait)
     ids = _revoked_ids(keys, revoked)
     new = signing_keys(keys, added) if added else []
     known = read_mine(keys, mine, accept)
@@ -206,7 +219,8 @@ def revoke_command(
                 f"use `kt put --key FILE --rotate-to NAME`"
             )
         signers = choose_signers(keys, names, before, without)
-        publish_change(output, client, before, before.profile, Signing(signers, new, known, yes, without))
+        signing = Signing(signers, new, known, yes, without, receipt, not no_wait)
+        publish_change(output, client, before, before.profile, signing)
 
 
 def _revoked_ids(keys: Path, revoked: Sequence[str]) -> list[bytes]:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from kt_es.cli.options import options, reach_options
+from kt_es.cli.options import NEW_FILE, options, reach_options
 from kt_es.cli.output import Output
 from kt_es.cli.owners.keys import described, key_document, keys_option, mine_option
 from kt_es.cli.people.get import lookup_document, show_checks
+from kt_es.cli.saving import write_private
 from kt_es.client.changes import UNKNOWN_KEYS, Difference, Mine, Proposal
 from kt_es.client.client import Client
 from kt_es.client.states import StoredKey
 from kt_es.client.trust import Lookup
-from kt_es.errors import KtError, RefusedError
+from kt_es.errors import ConfigError, KtError, MalformedError, RefusedError
 from kt_es.formats.entries import ProfileKey, PublicKey
+from kt_es.formats.receipts import MAX_RECEIPT_FILE, ReceiptFile
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -38,6 +42,12 @@ def signing_options(default: str) -> Callable[[_F], _F]:
             help="An authorized key that you know, though it is not yours; may be repeated.",
         ),
         yes_option,
+        click.option(
+            "--receipt",
+            type=NEW_FILE,
+            help="Keep the change in this private file, before it is sent: see kt receipt.",
+        ),
+        click.option("--no-wait", is_flag=True, help="Do not wait for the decision; needs --receipt."),
         mine_option,
         keys_option,
         reach_options,
@@ -54,7 +64,8 @@ def confirm(yes: bool) -> None:
 class Signing:
     """How a change is signed: by keys of the present version, and by ``new`` ones for the next.
 
-    ``without`` are authorized keys of the present version that the next one does not have.
+    ``without`` are authorized keys of the present version that the next one does not have. ``receipt`` is the
+    file that keeps the change, None for none.
     """
 
     signers: Sequence[StoredKey]
@@ -62,6 +73,8 @@ class Signing:
     known: Mine
     yes: bool
     without: Sequence[PublicKey] = ()
+    receipt: Path | None = None
+    waits: bool = True
 
 
 def publish_change(
@@ -73,6 +86,11 @@ def publish_change(
     for line in _proposal_lines(proposed, profile, stored):
         output.note(line)
     confirm(signing.yes)
+    if signing.receipt is not None:
+        save_receipt(signing.receipt, proposed)
+    if not signing.waits:
+        _submit(output, client, proposed, profile)
+        return
     published = client.send(proposed)
     show_checks(output, published.lookup)
     number, proven = proposed.submission.mutation.entry.version, published.lookup.entry
@@ -85,6 +103,40 @@ def publish_change(
         )
     document = lookup_document(published.lookup)
     output.data({**document, "stands": published.stands, "signed": _proposal_document(proposed, profile)}, [])
+
+
+def check_receipt(receipt: Path | None, *, no_wait: bool) -> None:
+    """Raise ``click.UsageError`` if nobody waits for a decision that nothing can be asked about later."""
+    if no_wait and receipt is None:
+        raise click.UsageError("--no-wait needs --receipt FILE, with which you ask later what became of it")
+
+
+def save_receipt(path: Path, proposed: Proposal) -> None:
+    """Write a change to the private file ``path``, which must be new or an earlier receipt."""
+    submission = proposed.submission
+    made = (submission.label, submission.mutation, submission.opening, submission.profile)
+    if os.path.lexists(path):
+        read_receipt_file(path)
+    write_private(path, ReceiptFile(proposed.before.head.origin, *made).encode())
+
+
+def read_receipt_file(path: Path) -> ReceiptFile:
+    """Read a receipt file. Raises ``ConfigError``."""
+    try:
+        with path.open("rb") as file:
+            return ReceiptFile.decode(file.read(MAX_RECEIPT_FILE + 1))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}; name another file") from None
+    except MalformedError as error:
+        raise ConfigError(f"{path} is no receipt ({error}): name another file") from None
+
+
+def _submit(output: Output, client: Client, proposed: Proposal, profile: Sequence[ProfileKey]) -> None:
+    """Submit a change without waiting for its decision."""
+    receipt, number = client.submit(proposed.submission), proposed.submission.mutation.entry.version
+    output.ok(f"version {number} of {proposed.before.label} is submitted; kt receipt says what became of it")
+    document = {"label": proposed.before.label, "mutation": receipt.mutation, "verdict": receipt.verdict}
+    output.data({**document, "signed": _proposal_document(proposed, profile)}, [])
 
 
 def say_unchanged(output: Output, before: Lookup) -> None:

@@ -29,6 +29,7 @@ from kt_es.api.models import (
     ReceiptBody,
     VerdictBody,
 )
+from kt_es.api.statuses import StatusBody, StatusRequest
 from kt_es.errors import KtError
 from kt_es.server.answers import SlowError
 from kt_es.server.batches import BatchReader
@@ -126,6 +127,10 @@ class Answering:
             case VerdictBody():
                 verdicts.labels(taken.verdict).inc()
         return taken
+
+    async def status(self, asked: StatusRequest, encode: Callable[[StatusBody], _T]) -> _T:
+        statuses = self._frontend.statuses
+        return await run_in(self._frontend.large, lambda: encode(statuses.status(asked)))
 
     async def erase(self, asked: ErasureRequest) -> ErasureBody:
         frontend = self._frontend

@@ -19,6 +19,7 @@ from kt_es.server.health import Metrics, Trouble
 from kt_es.server.registration.gate import Registration
 from kt_es.server.responses import STORE_ROWS, Answer, NotNowError, Problem, problem_of
 from kt_es.server.slots import Slots
+from kt_es.server.statuses import StatusReader
 from kt_es.server.submission import Submissions
 
 _LOG = structlog.get_logger("kt_es.server")
@@ -43,6 +44,7 @@ class Frontend:
 
     directory: DirectoryReader
     submissions: Submissions
+    statuses: StatusReader
     metrics: Metrics
     slots: Slots
     reads: Executor

@@ -1,9 +1,10 @@
-"""Endpoints that put items into the queue."""
+"""Endpoints that put items into the queue, and say what became of them."""
 
 from __future__ import annotations
 
 from kt_es.api import operations
 from kt_es.api.models import ErasureRequest, MutationRequest, ReceiptBody
+from kt_es.api.statuses import StatusRequest
 from kt_es.server.asgi import Scope
 from kt_es.server.endpoints.answering import Answering
 from kt_es.server.endpoints.common import Endpoints, answer_of
@@ -20,6 +21,7 @@ class SubmittingEndpoints:
     def by_operation(self) -> Endpoints:
         return [
             (operations.MUTATIONS, self._submit),
+            (operations.STATUS, self._status),
             (operations.ERASURES, self._erase),
         ]
 
@@ -28,6 +30,9 @@ class SubmittingEndpoints:
         if isinstance(taken, Problem):
             return taken.answer
         return answer_of(taken, 202 if isinstance(taken, ReceiptBody) else 200)
+
+    async def _status(self, asked: StatusRequest, _: Scope) -> Answer:
+        return await self._answering.status(asked, answer_of)
 
     async def _erase(self, asked: ErasureRequest, _: Scope) -> Answer:
         taken = await self._answering.erase(asked)

@@ -31,6 +31,7 @@ from kt_es.api.models import (
     VerdictBody,
 )
 from kt_es.api.operations import ProblemReason
+from kt_es.api.statuses import StatusBody, SubmissionState
 from kt_es.errors import RefusedError
 
 _T = TypeVar("_T")
@@ -217,6 +218,15 @@ def verdict(
     return kt_v1.Verdict(
         mutation=mutation, verdict=label, epoch=epoch, record=where, registration=registration
     )
+
+
+def status_answer(body: StatusBody) -> bytes:
+    if body.state == SubmissionState.DECIDED:
+        found = verdict(body.mutation, body.verdict or "", body.epoch, body.record)
+        state = {"decided": kt_v1.Decided(verdict=found, answer=body.answer)}
+    else:
+        state = {body.state: kt_v1.Undecided(epoch=body.epoch, complete_from=body.complete_from)}
+    return _encoded(kt_v1.StatusResponse(mutation=body.mutation, consistency=body.consistency, **state))
 
 
 def erasure_answer(body: ErasureBody) -> bytes:

@@ -17,6 +17,7 @@ from kt_es.api.models import (
     RangeRequest,
 )
 from kt_es.api.operations import Operation
+from kt_es.api.statuses import StatusRequest
 from kt_es.server.endpoints.answering import Answering
 from kt_es.server.endpoints.common import Frontend
 from kt_es.server.feed import EpochFeed
@@ -54,6 +55,7 @@ class DirectoryMethods:
             _method("WatchHeads", operations.LATEST_HEAD, self._watch.watch, lasts=True),
             _method("Submit", operations.MUTATIONS, self._submit, largest=MAX_MESSAGE),
             _method("SubmitAndWait", operations.MUTATIONS, self._submit_and_wait, largest=MAX_MESSAGE),
+            _method("Status", operations.STATUS, self._status),
             _method("Erase", operations.ERASURES, self._erase),
         ]
 
@@ -98,6 +100,9 @@ class DirectoryMethods:
         asked = messages.submission(message, min(wait, MAX_WAIT))
         taken = await self._answering.submit(asked, call.release)
         return taken if isinstance(taken, Problem) else messages.submit_answer(taken)
+
+    async def _status(self, message: Any, _: Call) -> bytes:
+        return await self._answering.status(request_of(StatusRequest, message), messages.status_answer)
 
     async def _erase(self, message: Any, _: Call) -> bytes:
         return messages.erasure_answer(await self._answering.erase(request_of(ErasureRequest, message)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 
 MODULES = (
-    "records", "heads", "lookups", "batches", "clients", "memory", "erasures", "owners", "followers", "harm",
+    "records", "heads", "lookups", "batches", "clients", "memory", "erasures", "owners", "receipts",
+    "followers", "harm",
 )  # fmt: skip
 
 
