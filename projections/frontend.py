@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from kt_es.server.grpc.listening import GrpcServer
 
 _LOG = structlog.get_logger("kt_es.server")
+GRPC = "gRPC (--grpc-port, grpc_port in kt.toml)"
 LIVE = ("max_backlog", "limits", "tls_cert", "tls_key", "registration")
 
 
@@ -123,7 +124,7 @@ def serve(
         service = answering(settings, ledger, vrf, connect_log, failure, data=settings.data, now=now)
         listener = stack.enter_context(listening_at(settings.host, settings.port))
         url = url_of(settings.host, listener, "http" if tls is None else "https")
-        also = None if settings.grpc_port is None else _grpc_server(settings, service)
+        also = grpc_server(settings, service)
         stack.enter_context(
             serving(
                 settings, service, tls, failure, listener, reload=Reload(settings, reread, LIVE), also=also
@@ -240,14 +241,20 @@ def serving(
         yield
 
 
-def _grpc_server(settings: FrontendSettings, service: FrontendService) -> GrpcServer:
-    """Return a gRPC server for ``service``. Raises ``ConfigError`` without the extra."""
-    require("grpc", "gRPC (--grpc-port, grpc_port in kt.toml)")
+def grpc_server(settings: FrontendSettings, service: FrontendService) -> GrpcServer | None:
+    """Return a gRPC server for ``service``, None if no port is set. Raises ``ConfigError`` without the extra.
+
+    With more than one of ``workers`` the port is one that ``reserved_port`` keeps for all of them.
+    """
+    if settings.grpc_port is None:
+        return None
+    require("grpc", GRPC)
     from kt_es.server.grpc.listening import GrpcServer
 
     files = both_or_none(settings.tls_cert, settings.tls_key)
-    where = settings.host, settings.grpc_port or 0
-    return GrpcServer(service.frontend, service.feed, *where, room=_room(settings), files=files)
+    where = settings.host, settings.grpc_port
+    room, shared = _room(settings), settings.workers > 1
+    return GrpcServer(service.frontend, service.feed, *where, room=room, files=files, shared=shared)
 
 
 def _room(settings: FrontendSettings) -> int:

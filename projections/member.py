@@ -38,7 +38,7 @@ from kt_es.process.outage import Outage
 from kt_es.process.signals import Failure, Reload, Worker, stop_event
 from kt_es.server.clients import HttpConnections
 from projections.followed import Announcer, FollowedReplica, ReplicaState
-from projections.frontend import LIVE, FrontendSettings, answering, inputs_of, serving
+from projections.frontend import LIVE, FrontendSettings, answering, grpc_server, inputs_of, serving
 from projections.messages import Failed, Page, Ready, Reread, Role, Samples, Start, Stop, Used
 from projections.service import FrontendService
 
@@ -185,6 +185,7 @@ def answer(member: Member, door: socket.socket) -> None:
             reload=member.reload(),
             hangups=member.hangups,
             beside=partial(_begin, member, service, followed),
+            also=grpc_server(settings, service),
         )
         reporting = member.report(service)
         stack.enter_context(serve)

@@ -1,7 +1,8 @@
 """A front end of several processes: a replica, workers that answer, and this one, which keeps them running.
 
-This process listens, and hands each connection over to the worker that has the fewest. It relays what the
-processes tell each other, and adds up their metrics. It reads no request and no data. Without it the others
+This process listens, and hands each connection over to the worker that has the fewest. Connections of gRPC go
+from the system to a worker at once: this process only keeps their port. It relays what the processes tell
+each other, and adds up their metrics. It reads no request and no data. Without it the others
 end. With a shared store there is no replica: each worker takes the epochs itself.
 """
 
@@ -23,13 +24,15 @@ from queue import SimpleQueue
 import structlog
 
 from kt_es.errors import ConfigError
+from kt_es.extras import require
 from kt_es.formats.registration import OPEN
 from kt_es.process.signals import Failure, Reload, Reloaded, Worker, reloading
 from kt_es.process.tls import both_or_none, read_certificate
 from kt_es.server.handing import hand_over
 from kt_es.server.listening import listening_at, url_of
+from kt_es.server.reserving import host_and_port, reserved_port
 from projections.crew import Crew
-from projections.frontend import LIVE, FrontendSettings, inputs_of, warn_if_open
+from projections.frontend import GRPC, LIVE, FrontendSettings, inputs_of, warn_if_open
 from projections.messages import Reread
 
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -67,7 +70,12 @@ def serve_by_workers(
     with ExitStack() as stack:
         parent = _MEMORY if os.access(_MEMORY, os.W_OK | os.X_OK) else None
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kt-frontend-", dir=parent)))
-        crew = Crew(_part(settings, settings), prepare, scratch, failure)
+        started = settings
+        if settings.grpc_port is not None:
+            require("grpc", GRPC)
+            port = stack.enter_context(reserved_port(settings.host, settings.grpc_port, "grpc_port"))
+            started = replace(settings, grpc_port=port)
+        crew = Crew(_part(settings, started), prepare, scratch, failure)
         stack.callback(crew.stop)
         if not crew.begin(stop):
             _end(crew, failure)
@@ -77,10 +85,11 @@ def serve_by_workers(
         accepting = Worker("accept", partial(_accept, listener, crew), failure)
         accepting.start()
         stack.callback(lambda: accepting.end(2.0))
-        reload = Reload(settings, reread, LIVE, partial(_applied, crew, settings))
+        reload = Reload(settings, reread, LIVE, partial(_applied, crew, started))
         stack.enter_context(reloading(reload))
         stack.enter_context(_restarting(crew))
-        _LOG.info("serving", url=url, directory=settings.directory, workers=settings.workers)
+        grpc = {} if started.grpc_port is None else {"grpc": host_and_port(settings.host, started.grpc_port)}
+        _LOG.info("serving", url=url, **grpc, directory=settings.directory, workers=settings.workers)
         warn_if_open(settings.host, OPEN in settings.registration.ways)
         on_ready(url)
         while not stop.wait(_TICK):

@@ -35,7 +35,7 @@ const retries = `{"methodConfig": [{
 	"waitForReady": true,
 	"retryPolicy": {
 		"maxAttempts": 4, "initialBackoff": "0.2s", "maxBackoff": "2s", "backoffMultiplier": 2,
-		"retryableStatusCodes": ["UNAVAILABLE"]
+		"retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"]
 	}
 }]}`
 
@@ -157,7 +157,7 @@ func (d *directory) watch(
 			came, err := stream.Recv()
 			if err != nil {
 				// The stream ends now and then, and goes on where it was left.
-				if isPassing(err) {
+				if ctx.Err() == nil && isPassing(err) {
 					time.Sleep(pause)
 					break
 				}
@@ -202,7 +202,8 @@ func checkLabel(label, policy string) error {
 
 // isPassing returns whether a stream may be asked for again: it ended, or its front end or connection did.
 func isPassing(err error) bool {
-	return errors.Is(err, io.EOF) || status.Code(err) == codes.Unavailable
+	code := status.Code(err)
+	return errors.Is(err, io.EOF) || code == codes.Unavailable || code == codes.Canceled
 }
 
 // explained adds to a failed call why it failed: docs/GRPC.md, "Failures".

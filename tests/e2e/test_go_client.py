@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -168,6 +169,12 @@ def test_the_sources_are_formatted_and_correct(module: Module) -> None:
     # Modules that are needed are there, and no others.
     tidy = module.go("mod", "tidy", "-diff")
     assert tidy.returncode == 0, tidy.stdout + tidy.stderr
+
+
+def test_its_retries_are_those_of_the_document() -> None:
+    written = re.findall(r"const retries = `(.*?)`", (ROOT / "examples/go/service.go").read_text(), re.DOTALL)
+    page = re.findall(r"```json\n(.*?)```", (ROOT / "docs/GRPC.md").read_text(), re.DOTALL)
+    assert json.loads(written[0]) == json.loads(page[0])
 
 
 def test_the_examples_of_formats(module: Module) -> None:

@@ -147,11 +147,3 @@ def trusting(made: Certified, served: dict[str, Any]) -> Iterator[Stub]:
     own = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
     with grpc.secure_channel(f"127.0.0.1:{port_of(served)}", credentials, options=own) as channel:
         yield Stub(channel)
-
-
-def test_workers_with_grpc_are_refused_before_anything_is_opened(directory: Up, tmp_path: Path) -> None:
-    words = ("-c", directory.settings, "frontend", "--log", directory.log_uri, "--data", tmp_path / "replica")
-    several = ("--listen", "127.0.0.1:0", "--grpc-port", "0", "--workers", "2")
-    complaint = directory.stranger(tmp_path / "home").kt(*words, *several, code=2).complaint
-    assert "gRPC is served by one process, not by 2 workers" in complaint
-    assert not (tmp_path / "replica").exists()

@@ -186,11 +186,6 @@ def frontend_command(
         tell_parent()
         output_of(context).ok(f"serving {settings.origin} at {url}")
 
-    if settings.workers > 1 and settings.grpc_port is not None:
-        raise ConfigError(
-            f"gRPC is served by one process, not by {settings.workers} workers: leave out workers, "
-            "or grpc_port and --grpc-port"
-        )
     if settings.workers == 1:
         serve(settings, stop_on_signals(), read, ready)
         return

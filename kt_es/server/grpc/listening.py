@@ -10,8 +10,6 @@ in masses. Compressed messages are refused: a small one may be a large one.
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 
 import grpc
@@ -25,6 +23,7 @@ from kt_es.server.grpc.methods import SERVICE, DirectoryMethods
 from kt_es.server.grpc.standard import HEALTH, HealthMethods, ReflectionMethods
 from kt_es.server.limits import MAX_HEAD, ClientLimits
 from kt_es.server.listening import GRACE
+from kt_es.server.reserving import check_free, host_and_port
 
 MAX_STREAMS = 100
 """Calls of one connection at a time (RFC 9113 recommends not less)."""
@@ -48,6 +47,7 @@ class GrpcServer:
         feed: Tells of new epochs.
         room: Connections at a time.
         files: The certificate and its key in PEM, with which TLS is served.
+        shared: Other processes of the front end listen on the port as well, and one has reserved it.
 
     Only the event loop's thread calls ``start`` and ``close``. Raises ``ConfigError`` for unusable files.
     """
@@ -61,6 +61,7 @@ class GrpcServer:
         *,
         room: int,
         files: tuple[Path, Path] | None = None,
+        shared: bool = False,
     ) -> None:
         self._frontend = frontend
         self._feed = feed
@@ -68,12 +69,13 @@ class GrpcServer:
         self._port = port
         self._room = room
         self._tls = None if files is None else Credentials(*files)
+        self._shared = shared
         self._server: grpc.aio.Server | None = None
 
     @property
     def bound(self) -> str:
         """HOST:PORT where it listens, once it has started."""
-        return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
+        return host_and_port(self._host, self._port)
 
     def exchange(self, certificate: Path, key: Path) -> None:
         """Serve this certificate to new connections, if TLS is served. Any thread may call it.
@@ -85,10 +87,12 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Listen. Raises ``ConfigError`` if the address or the certificate cannot be used."""
-        _check_address(self._host, self._port)
+        if not self._shared:
+            # The error of this check has the reason, which gRPC only logs.
+            check_free(self._host, self._port, "grpc_port")
         self._feed.begin()
         self._server = server = grpc.aio.server(
-            options=_options(self._frontend.slots.clients.limits, self._room)
+            options=_options(self._frontend.slots.clients.limits, self._room, self._shared)
         )
         services = (SERVICE.full_name, HEALTH)
         methods = [
@@ -126,7 +130,7 @@ class _Methods(grpc.GenericRpcHandler):
         return self._handlers.get(handler_call_details.method)
 
 
-def _options(limits: ClientLimits, room: int) -> list[tuple[str, int]]:
+def _options(limits: ClientLimits, room: int, shared: bool) -> list[tuple[str, int]]:
     return [
         ("grpc.max_allowed_incoming_connections", room),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
@@ -144,21 +148,10 @@ def _options(limits: ClientLimits, room: int) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", _ms(_LEAST_PING)),
         # Probing for the window costs both sides a ping for each message.
         ("grpc.http2.bdp_probe", 0),
-        # Two front ends at one port would share its connections, and nobody would notice.
-        ("grpc.so_reuseport", 0),
+        # Two front ends at one port would share its connections, and nobody would notice (``reserving``).
+        ("grpc.so_reuseport", int(shared)),
     ]
 
 
 def _ms(seconds: float) -> int:
     return max(1, round(1000 * seconds))
-
-
-def _check_address(host: str, port: int) -> None:
-    """Try to listen on the address first. If this fails, the error has the reason, which gRPC only logs."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.create_server((host, port), family=family):
-            pass
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        raise ConfigError(f"gRPC cannot listen on {host}:{port}: {reason}; change grpc_port") from None
