@@ -14,9 +14,9 @@ JSON_MEDIA: Final = "application/json"
 PROBLEM_MEDIA: Final = "application/problem+json"
 
 MAX_REQUEST: Final = 8 * 1024
-"""Bytes of a request's body, but for a mutation."""
+"""Bytes of a request's body, but for mutations."""
 MAX_MUTATION_REQUEST: Final = 1_258_291
-"""1.2 MiB: a profile of 512 KiB and a mutation of 16 KiB in base64, and room."""
+"""1.2 MiB: a profile of 512 KiB and a mutation of 16 KiB in base64, and room; many small ones in a batch."""
 MAX_LOOKUPS_REQUEST: Final = 1024 * 1024
 """Bytes of a request about 1000 labels of 255 bytes each, whose characters may be escaped in JSON."""
 MAX_ANSWER: Final = 4 * 1024 * 1024
@@ -188,6 +188,17 @@ STATUS = Operation(
     {200: statuses.StatusBody},
     statuses.StatusRequest,
 )
+MUTATIONS_BATCH = Operation(
+    "/v1/mutations/batch",
+    "submit_many",
+    "Submit up to 256 mutations, with one outcome for each of them, in their order.\n\n"
+    "Each submission is checked as if it came alone, and one that is refused does not affect the others.\n"
+    "A 503, or any other failure of the whole request, says that the outcomes are unknown; submit the same\n"
+    "again. A batch costs its client what its submissions cost alone.",
+    {200: batches.MutationsBody},
+    batches.MutationsRequest,
+    max_body=MAX_MUTATION_REQUEST,
+)
 REGISTRATION = Operation(
     "/v1/registration",
     "registration",
@@ -234,7 +245,8 @@ METRICS = Operation(
 
 OPERATIONS: Final = (
     DIRECTORY, LOOKUP, LOOKUPS, HISTORY, RANGE, LATEST_HEAD, HEAD, CONSISTENCY, HEADS_CHECKPOINT,
-    MUTATIONS_CHECKPOINT, MUTATIONS, STATUS, ERASURES, REGISTRATION, MAIL_PROOFS, HEALTH, READY, METRICS,
+    MUTATIONS_CHECKPOINT, MUTATIONS, MUTATIONS_BATCH, STATUS, ERASURES, REGISTRATION, MAIL_PROOFS, HEALTH,
+    READY, METRICS,
 )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from kt_es.server.responses import NotNowError
 # Bytes of the CBOR head of the array and of each byte string in it, at most (RFC 8949, 3).
 _HEAD = 3
 # The openings of a round: their number, and their bytes, of which one more may come.
-_ROUND = 128
+_ROUND = MAX_EVENT_ITEMS
 _ROUND_BYTES = 4 << 20
 
 
@@ -58,6 +58,25 @@ class _Batch:
 
     steps: Sequence[Step]
     event: NewEvent
+
+
+class _Countdown:
+    """A future that is done after ``left`` other ones."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+        self._lock = threading.Lock()
+        self.future: Future[None] = Future()
+        self.future.set_running_or_notify_cancel()
+        if not left:
+            self.future.set_result(None)
+
+    def one(self, _: object) -> None:
+        with self._lock:
+            self._left -= 1
+            is_last = not self._left
+        if is_last:
+            self.future.set_result(None)
 
 
 class Batcher:
@@ -93,6 +112,27 @@ class Batcher:
             self._arrived.append(step)
             self._changed.notify()
         return step.event
+
+    def put_all(self, steps: Sequence[Step]) -> Future[None]:
+        """Take many submissions at once, so that they pass through the same rounds and become full events.
+
+        Returns a future that is done, without an error, when every ``Step.event`` is done. Their errors are
+        those of ``put``, and ``NotNowError`` for all of them if nothing is taken any more.
+        """
+        for step in steps:
+            step.event.set_running_or_notify_cancel()
+        done = _Countdown(len(steps))
+        for step in steps:
+            step.event.add_done_callback(done.one)
+        with self._changed:
+            is_taken = not self._closed
+            if is_taken:
+                self._arrived.extend(steps)
+                self._changed.notify()
+        if not is_taken:
+            for step in steps:
+                step.event.set_exception(NotNowError("the front end is stopping"))
+        return done.future
 
     def append(self, item: bytes, deadline: float) -> uuid.UUID:
         """Put an encoded mutation without an opening into the queue; return the id of its event."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from kt_es.api.models import MutationRequest
@@ -58,6 +59,22 @@ class Checks:
 
     def mutation(self, committed: Committed, submission: MutationRequest) -> Mutation:
         """Return the mutation, after checks that it is about this label and this profile."""
+        read = self._read(committed, submission)
+        return read.checked(self.directory.indexer.locate(read.label)[0])
+
+    def mutations(
+        self, committed: Committed, submissions: Sequence[MutationRequest]
+    ) -> list[Mutation | RefusedError | MalformedError]:
+        """Return what ``mutation`` returns or raises for each submission. All labels are located at once."""
+        read = [_tried(partial(self._read, committed, submission)) for submission in submissions]
+        labels = [one.label for one in read if isinstance(one, _Read)]
+        indices = iter([index for index, _ in self.directory.indexer.locate_many(labels)])
+        return [
+            _tried(partial(one.checked, next(indices))) if isinstance(one, _Read) else one for one in read
+        ]
+
+    def _read(self, committed: Committed, submission: MutationRequest) -> _Read:
+        """Decode a submission, and check what needs no index."""
         if len(submission.mutation) > MAX_MUTATION:
             raise RefusedError(ProblemReason.OVERSIZE, f"must have at most {MAX_MUTATION} bytes", "mutation")
         if len(submission.profile) > MAX_PROFILE:
@@ -67,18 +84,7 @@ class Checks:
         _field("mutation", lambda: check_submittable(mutation.entry))
         _field("opening", lambda: take_bytes(submission.opening, "opening", OPENING_LENGTH))
         _field("profile", lambda: decode_profile(submission.profile))
-        entry = mutation.entry
-        if entry.index != self.directory.indexer.locate(label)[0]:
-            raise RefusedError(
-                ProblemReason.MALFORMED, "its entry's index is not that of the label", "mutation"
-            )
-        if not opens(entry.commitment, submission.opening, label, entry.version, submission.profile):
-            raise RefusedError(
-                ProblemReason.MALFORMED,
-                "the entry's commitment does not open to this label, version and profile",
-                "opening",
-            )
-        return mutation
+        return _Read(label, mutation, submission)
 
     def decided(self, committed: Committed, mutation: Mutation, item: bytes) -> int | None:
         """Decide as the next epoch would; return the epoch that accepted ``item``, if one did.
@@ -86,9 +92,31 @@ class Checks:
         ``item`` is the encoded ``mutation``. Other submissions of the coming epoch are unknown here, so only
         the signer finds conflicts.
         """
-        verdict, held = self._verdict(committed, mutation, mutation.entry.index)
+        return self._decided(
+            committed, mutation, item, self.directory.current(committed, mutation.entry.index)
+        )
+
+    def decided_many(
+        self, committed: Committed, mutations: Sequence[Mutation], items: Sequence[bytes]
+    ) -> list[int | RefusedError | MalformedError | None]:
+        """Return what ``decided`` returns or raises for each mutation. All entries are read at once.
+
+        Each is decided as if it came alone: of several for one label, the signer decides which one counts.
+        """
+        ledger = self.directory.ledger
+        leaves = ledger.map.lookup_many(committed.root, [mutation.entry.index for mutation in mutations])
+        held = ledger.mutations_at(committed.root, leaves)
+        return [
+            _tried(partial(self._decided, committed, mutation, item, _current(entry, leaf)))
+            for mutation, item, entry, leaf in zip(mutations, items, held, leaves, strict=True)
+        ]
+
+    def _decided(
+        self, committed: Committed, mutation: Mutation, item: bytes, held: tuple[Mutation, LeafRef] | None
+    ) -> int | None:
+        verdict = _verdict(committed, mutation, held)
         if verdict is Verdict.REPLAY and held is not None:
-            return accepted_in(self.directory.ledger, committed, held, mutation)
+            return accepted_in(self.directory.ledger, committed, held[1], mutation)
         if verdict is Verdict.STALE:
             # A later version has replaced it. Whoever missed the answer must not take it for refused.
             found = find_decision(self.directory.ledger, committed, mutation.entry_hash, sha256(item))
@@ -103,7 +131,7 @@ class Checks:
         if len(data) > MAX_ERASURE:
             raise RefusedError(ProblemReason.OVERSIZE, f"must have at most {MAX_ERASURE} bytes", "erasure")
         erasure = _field("erasure", lambda: Erasure.decode(data))
-        verdict, _ = self._verdict(committed, erasure, erasure.index)
+        verdict = _verdict(committed, erasure, self.directory.current(committed, erasure.index))
         if verdict is not Verdict.ERASED:
             raise RefusedError(
                 verdict.label,
@@ -119,19 +147,54 @@ class Checks:
             raise RefusedError(ProblemReason.MALFORMED, problem, "erasure")
         return erasure
 
-    def _verdict(
-        self, committed: Committed, content: Mutation | Erasure, index: bytes
-    ) -> tuple[Verdict, LeafRef | None]:
-        """Return the verdict of the next epoch, and the leaf of the current entry at ``index``."""
-        held = self.directory.current(committed, index)
-        before = None if held is None else Current(held[0].entry, held[0].entry_hash)
-        verdict = decide(Epoch.after(committed.standing), content, before)
-        return verdict, None if held is None else held[1]
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A submission that was decoded, and its normalized label."""
+
+    label: str
+    mutation: Mutation
+    submission: MutationRequest
+
+    def checked(self, index: bytes) -> Mutation:
+        """Return the mutation, after checks that it is about the label, whose index is ``index``."""
+        entry, submission = self.mutation.entry, self.submission
+        if entry.index != index:
+            raise RefusedError(
+                ProblemReason.MALFORMED, "its entry's index is not that of the label", "mutation"
+            )
+        if not opens(entry.commitment, submission.opening, self.label, entry.version, submission.profile):
+            raise RefusedError(
+                ProblemReason.MALFORMED,
+                "the entry's commitment does not open to this label, version and profile",
+                "opening",
+            )
+        return self.mutation
+
+
+def _verdict(
+    committed: Committed, content: Mutation | Erasure, held: tuple[Mutation, LeafRef] | None
+) -> Verdict:
+    """Return the verdict of the next epoch. ``held`` is the current entry at the index."""
+    before = None if held is None else Current(held[0].entry, held[0].entry_hash)
+    return decide(Epoch.after(committed.standing), content, before)
+
+
+def _current(entry: Mutation | None, leaf: LeafRef | None) -> tuple[Mutation, LeafRef] | None:
+    return None if entry is None or leaf is None else (entry, leaf)
 
 
 def meaning(verdict: Verdict) -> str:
     """Return what a failed verdict means for the submitter."""
     return _MEANINGS.get(verdict, f"the signer decided: {verdict.label}")
+
+
+def _tried(call: Callable[[], _T]) -> _T | RefusedError | MalformedError:
+    """Return what ``call`` returns, or the reason why it refuses its submission."""
+    try:
+        return call()
+    except (RefusedError, MalformedError) as error:
+        return error
 
 
 def _field(name: str, read: Callable[[], _T]) -> _T:

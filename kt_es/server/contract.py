@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from kt_es import __version__
-from kt_es.api.batches import Items
+from kt_es.api.batches import Items, Malformed
 from kt_es.api.models import NAME, AtMost, Bounds, ProblemBody, Text
 from kt_es.api.operations import (
     JSON_MEDIA,
@@ -33,6 +33,7 @@ from kt_es.formats.notes import decode_base64
 _T = TypeVar("_T")
 
 _BASE64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
+_STRICT = ConfigDict(extra="forbid", strict=True)
 _DECIMAL = re.compile(r"0|[1-9][0-9]*")
 _PUNCTUATION = re.compile(r"[^a-z0-9]")
 _DESCRIPTIONS = {200: "Successful Response", 202: "Accepted"}
@@ -52,20 +53,22 @@ def _check_decimal(value: object) -> object:
     return value
 
 
-def pydantic_type(hint: Any) -> Any:
+def pydantic_type(hint: Any, *, is_request: bool = False) -> Any:
     """Return the type with which pydantic validates and describes ``hint`` of ``kt_es.api.models``."""
+    made = functools.partial(pydantic_type, is_request=is_request)
     arguments = get_args(hint)
     if get_origin(hint) is Annotated:
         base, mark = arguments
         field = _field(base, mark)
-        return pydantic_type(base) if field is None else Annotated[pydantic_type(base), field]
+        return made(base) if field is None else Annotated[made(base), field]
     if get_origin(hint) in (Union, UnionType):
-        return Union[tuple(pydantic_type(argument) for argument in arguments)]  # noqa: UP007
+        # Nobody sends ``Malformed``: it is in place of what was sent.
+        return Union[tuple(made(argument) for argument in arguments if argument is not Malformed)]  # noqa: UP007
     if get_origin(hint) is tuple:
-        return list[pydantic_type(arguments[0])]  # type: ignore[misc]
+        return list[made(arguments[0])]  # type: ignore[misc]
     if hint is bytes:
         return _BASE64
-    return _model(hint) if dataclasses.is_dataclass(hint) else hint  # type: ignore[arg-type]
+    return _model(hint, is_request=is_request) if dataclasses.is_dataclass(hint) else hint  # type: ignore[arg-type]
 
 
 def _field(base: type, mark: object) -> Any:
@@ -88,12 +91,36 @@ def _model(kind: Any, *, is_request: bool = False) -> type[BaseModel]:
     hints = get_type_hints(kind, include_extras=True)
     members = {
         member.name: (
-            pydantic_type(hints[member.name]),
+            pydantic_type(hints[member.name], is_request=is_request),
             ... if member.default is dataclasses.MISSING else member.default,
         )
         for member in dataclasses.fields(kind)
     }
-    return _made(kind, ConfigDict(extra="forbid", strict=True) if is_request else None, members)
+    return _made(kind, _STRICT if is_request else None, members)
+
+
+@functools.cache
+def _reading(kind: Any) -> type[BaseModel]:
+    """Return the model that validates a request. Items that are validated one by one may be anything."""
+    model, apart = _model(kind, is_request=True), _apart(kind)
+    if not apart:
+        return model
+    loose = {
+        name: (list[Any] if name in apart else field.annotation, field)
+        for name, field in model.model_fields.items()
+    }
+    return _made(kind, _STRICT, loose)
+
+
+@functools.cache
+def _apart(kind: Any) -> Mapping[str, Any]:
+    """Return the members whose items may be ``Malformed``, with the model of an item."""
+    found = {}
+    for name, hint in get_type_hints(kind).items():
+        (item, *_) = get_args(hint) or (None,)
+        if get_origin(hint) is tuple and Malformed in get_args(item):
+            (found[name],) = (one for one in get_args(item) if one is not Malformed)
+    return found
 
 
 @functools.cache
@@ -120,19 +147,30 @@ def _made(kind: Any, config: ConfigDict | None, members: Mapping[str, Any]) -> t
 def read_request(kind: Callable[..., _T], body: object) -> _T:
     """Validate the JSON value ``body`` as a request of type ``kind``, and return it.
 
+    In an array whose items may be ``Malformed``, each item is validated on its own.
+
     Raises:
         RefusedError: The reason is ``malformed``. The problem names the first wrong member.
     """
     members: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
-        for name, value in _validated(_model(kind, is_request=True), body)
+        for name, value in _validated(_reading(kind), body)
     }
+    for name, item in _apart(kind).items():
+        members[name] = tuple(_item(item, value) for value in members[name])
     for name in _binary_members(kind):
         try:
             members[name] = decode_base64(members[name], name)
         except MalformedError:
             raise RefusedError(ProblemReason.MALFORMED, "is not base64 with padding", name) from None
     return kind(**members)
+
+
+def _item(kind: Callable[..., _T], value: object) -> _T | Malformed:
+    try:
+        return read_request(kind, value)
+    except RefusedError as error:
+        return Malformed(error.problem, error.field)
 
 
 def read_parameters(kind: Callable[..., _T], given: Mapping[str, str]) -> _T:

@@ -40,8 +40,8 @@ class AmbiguousError(ValueError):
     """The message says what is ambiguous."""
 
 
-def oversized_shape(body: bytes, most: int = MAX_MEMBERS) -> str | None:
-    """Return the problem of a body with more members (``most``) or levels than its request may have.
+def oversized_shape(body: bytes, most: int = MAX_MEMBERS, deepest: int = MAX_DEPTH) -> str | None:
+    """Return the problem of a body with more members (``most``) or objects and arrays than it may have.
 
     Returns None if it has not.
 
@@ -58,19 +58,19 @@ def oversized_shape(body: bytes, most: int = MAX_MEMBERS) -> str | None:
                 levels += 1
         if members >= most or strings > 2 * most:
             return f"the body has more than {most} members"
-        if levels > MAX_DEPTH:
-            return f"the body has more than {MAX_DEPTH} objects and arrays"
+        if levels > deepest:
+            return f"the body has more than {deepest} objects and arrays"
     return None
 
 
-def read_body(body: bytes, members: int = MAX_MEMBERS) -> object:
-    """Read a body of at most ``members`` members as JSON.
+def read_body(body: bytes, members: int = MAX_MEMBERS, levels: int = MAX_DEPTH) -> object:
+    """Read a body of at most ``members`` members, and ``levels`` objects and arrays, as JSON.
 
     Raises:
         AmbiguousError: The body is too deep or too large, or two readers may read it differently.
         RefusedError: It is not JSON.
     """
-    shape = oversized_shape(body, members)
+    shape = oversized_shape(body, members, levels)
     if shape is not None:
         raise AmbiguousError(shape)
     try:

@@ -77,8 +77,8 @@ def _asked(operation: Operation, scope: Scope, named: Mapping[str, str], body: b
     names = [name for name in parameter_names(operation.parameters) if f"{{{name}}}" not in operation.path]
     if operation.request is not None:
         check_media(scope["headers"])
-    members = route_of(operation.path).members
-    value = read_body(body, members) if operation.request is not None else None
+    route = route_of(operation.path)
+    value = read_body(body, route.members, route.levels) if operation.request is not None else None
     given = read_query(scope["query_string"], None if operation in LENIENT else names)
     if operation.request is not None:
         return read_request(operation.request, value)

@@ -7,7 +7,17 @@ import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kt_es.api.operations import HISTORY, LOOKUPS, MAIL_PROOFS, MAX_REQUEST, MUTATIONS, RANGE, STATUS
+from kt_es.api.batches import MAX_SUBMISSIONS
+from kt_es.api.operations import (
+    HISTORY,
+    LOOKUPS,
+    MAIL_PROOFS,
+    MAX_REQUEST,
+    MUTATIONS,
+    MUTATIONS_BATCH,
+    RANGE,
+    STATUS,
+)
 from kt_es.errors import ConfigError
 from kt_es.formats.batches import MAX_BATCH
 
@@ -24,7 +34,11 @@ MAX_MEMBERS = 32
 BYTES_OF_LOOKUP = 16 * 1024
 # What each label of a batch costs, in lookups. Most of it is the VRF proof of a label that is new here.
 LABEL_COST = 0.5
+# What a submission costs, in lookups, alone or in a batch.
+SUBMISSION_COST = 5.0
 MAX_DEPTH = 8
+# Members and separators of a submission in a batch.
+_SUBMISSION_MEMBERS = 6
 MAX_PIPELINED = 32
 # Bytes a second. Slower bodies and answers are given up.
 SLOWEST = 32 * 1024
@@ -93,18 +107,25 @@ def room_for_connections(wanted: int) -> int:
 class Route:
     """``body`` is in bytes, ``cost`` in lookups. ``large`` answers have few threads of their own.
 
-    ``members`` bounds the members and items of a body.
+    ``members`` bounds the members and items of a body, ``levels`` its objects and arrays.
     """
 
     body: int = MAX_REQUEST
     cost: float = 1.0
     large: bool = False
     members: int = MAX_MEMBERS
+    levels: int = MAX_DEPTH
 
 
 _OTHER = Route()
 _ROUTES = {
-    MUTATIONS.path: Route(body=MUTATIONS.max_body, cost=5.0),
+    MUTATIONS.path: Route(body=MUTATIONS.max_body, cost=SUBMISSION_COST),
+    MUTATIONS_BATCH.path: Route(
+        body=MUTATIONS_BATCH.max_body,
+        cost=SUBMISSION_COST,
+        members=MAX_MEMBERS + _SUBMISSION_MEMBERS * MAX_SUBMISSIONS,
+        levels=MAX_DEPTH + MAX_SUBMISSIONS,
+    ),
     LOOKUPS.path: Route(body=LOOKUPS.max_body, large=True, members=MAX_MEMBERS + MAX_BATCH),
     HISTORY.path: Route(cost=10.0, large=True),
     RANGE.path: Route(cost=10.0, large=True),

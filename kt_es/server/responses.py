@@ -91,17 +91,27 @@ class Problem:
     allow: str | None = None  # the method that the address has
 
     @property
+    def wait(self) -> int | None:
+        """Whole seconds until the same request may be sent again; None if that does not help."""
+        return None if self.retry_after is None else max(1, math.ceil(self.retry_after))
+
+    @property
     def answer(self) -> Answer:
         """This problem as an answer, with ``Retry-After`` where repeating helps, in whole seconds."""
         more: Headers = []
-        if self.retry_after is not None:
-            more.append((b"retry-after", b"%d" % max(1, math.ceil(self.retry_after))))
+        if (seconds := self.wait) is not None:
+            more.append((b"retry-after", b"%d" % seconds))
         if self.allow is not None:
             more.append((b"allow", self.allow.encode()))
         return Answer(self.encode(), PROBLEM_MEDIA, self.status, more)
 
     def encode(self) -> bytes:
-        body = ProblemBody(
+        return json.dumps(present_members(self.body)).encode()
+
+    @property
+    def body(self) -> ProblemBody:
+        """This problem as a document, which names no stream."""
+        return ProblemBody(
             f"urn:kt-es:problem:{self.reason}",
             HTTPStatus(self.status).phrase,
             self.status,
@@ -110,7 +120,6 @@ class Problem:
             self.field,
             **{name: _without_streams_in(value) for name, value in self.more.items()},
         )
-        return json.dumps(present_members(body)).encode()
 
 
 def without_streams(text: str) -> str:

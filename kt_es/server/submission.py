@@ -59,8 +59,11 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class _Checked:
-    """A submission that may be queued: its mutation, which is ``item`` in bytes, and its opening."""
+class Checked:
+    """A submission that may be queued: its mutation, which is ``item`` in bytes, and its opening.
+
+    ``registration`` says how a new label was let in.
+    """
 
     mutation: Mutation
     item: bytes
@@ -68,6 +71,18 @@ class _Checked:
     opening: Append
     deadline: float
     registration: str | None
+
+    @property
+    def first_step(self) -> Step:
+        """What is appended. The stream of a first opening is made private before."""
+        is_first = self.mutation.entry.previous is None
+        protection = first_acl(self.stream) if is_first else None
+        return Step(self.item, self.deadline, protection, self.opening)
+
+    @property
+    def step(self) -> Step:
+        """What is appended once the stream is known to be private."""
+        return Step(self.item, self.deadline, None, self.opening)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +113,7 @@ class Submissions:
         try:
             checked = await run_in(pool, lambda: self._check(submission))
             if isinstance(checked, Accepted):
-                return _accepted(checked)
+                return verdict_at(checked)
             queued = await self._queue(checked, pool)
             waiting()
             outcome = None
@@ -118,12 +133,12 @@ class Submissions:
             # Another attempt of the same client was accepted between the check and the decision.
             accepted = await run_in(pool, lambda: self.checks.accepted_in(submission))
         if accepted is not None:
-            return _accepted(Accepted(queued.entry_hash, accepted))
+            return verdict_at(Accepted(queued.entry_hash, accepted))
         if outcome is None:
             return ReceiptBody(queued.entry_hash.hex(), str(queued.event), queued.registration)
-        return _verdict_of(queued, outcome)
+        return verdict_of(queued, outcome)
 
-    def _check(self, submission: MutationRequest) -> _Checked | Accepted:
+    def _check(self, submission: MutationRequest) -> Checked | Accepted:
         """Check a submission, and make sure that the stream of an opening that is not the first is private.
 
         Raises:
@@ -138,44 +153,48 @@ class Submissions:
         if accepted is not None:
             return Accepted(mutation.entry_hash, accepted)
         registration = self.registration.admit(self.directory.config(committed), mutation.entry, submission)
-        self._check_queue()
-        deadline = self.appender.deadline()
-        stream = self.names.openings(mutation.entry.index)
-        opening = Opening(mutation.entry_hash, submission.opening, submission.profile)
-        event = content_event(stream, OPENING, opening.encode())
-        append = Append(stream, ANY, [event])
-        checked = _Checked(mutation, submission.mutation, stream, append, deadline, registration)
+        self.check_queue()
+        checked = self.checked(submission, mutation, registration, self.appender.deadline())
         if mutation.entry.previous is not None:
-            self._protect(checked)
+            self.protect(checked)
         return checked
 
-    async def _queue(self, checked: _Checked, pool: Executor) -> Queued:
+    def checked(
+        self, submission: MutationRequest, mutation: Mutation, registration: str | None, deadline: float
+    ) -> Checked:
+        """Return a submission that passed all checks, with the append of its opening."""
+        stream = self.names.openings(mutation.entry.index)
+        opening = Opening(mutation.entry_hash, submission.opening, submission.profile)
+        append = Append(stream, ANY, [content_event(stream, OPENING, opening.encode())])
+        return Checked(mutation, submission.mutation, stream, append, deadline, registration)
+
+    async def _queue(self, checked: Checked, pool: Executor) -> Queued:
         """Append opening and mutation, and return when both are durable.
 
         Raises:
             UnavailableError: The outcome is unknown, and the same bytes may be submitted again.
             AccessDeniedError: A right is missing; the submission is not in the queue.
         """
-        is_first = checked.mutation.entry.previous is None
-        protection = first_acl(checked.stream) if is_first else None
         try:
-            event = await self._put(checked, protection)
+            event = await self._put(checked.first_step)
         except UnprotectedError:
-            await run_in(pool, lambda: self._protect(checked))
-            event = await self._put(checked, None)
+            await run_in(pool, lambda: self.protect(checked))
+            event = await self._put(checked.step)
         return Queued(checked.mutation.entry_hash, event, checked.registration)
 
-    async def _put(self, checked: _Checked, protection: Append | None) -> uuid.UUID:
-        queued = self.batcher.put(Step(checked.item, checked.deadline, protection, checked.opening))
-        queued.add_done_callback(self._note_queued)
+    async def _put(self, step: Step) -> uuid.UUID:
+        queued = self.batcher.put(step)
+        queued.add_done_callback(self.note_queued)
         return await held(queued)
 
-    def _note_queued(self, queued: Future[uuid.UUID]) -> None:
+    def note_queued(self, queued: Future[uuid.UUID]) -> None:
+        """Count what is in the queue now."""
         # The requester may have hung up, and the item counts nevertheless.
         if queued.exception() is None:
             self.backlog.added()
 
-    def _protect(self, checked: _Checked) -> None:
+    def protect(self, checked: Checked) -> None:
+        """Return when the stream of the opening is private. Raises as ``_check`` does."""
         previous = checked.mutation.entry.previous
         self.appender.repeat(lambda: self.private.protect(checked.stream, previous), checked.deadline)
 
@@ -187,13 +206,13 @@ class Submissions:
         erased = proven_erasure(self.directory.ledger, committed, index, entry_hash)
         if erased is not None:
             return ErasureBody(entry_hash.hex(), None, erased.epoch)
-        self._check_queue()
+        self.check_queue()
         event = content_event(self.names.queue, ERASURE, data)
         self.appender.append(self.names.queue, event, self.appender.deadline())
         self.backlog.added()
         return ErasureBody(entry_hash.hex(), str(event.id), None)
 
-    def _check_queue(self) -> None:
+    def check_queue(self) -> None:
         """Raise ``UnavailableError`` while nothing more can be queued."""
         self.directory.check_submissions()
         self.watch.check()
@@ -223,11 +242,13 @@ async def held(working: Future[_T]) -> _T:
         raise
 
 
-def _accepted(accepted: Accepted) -> VerdictBody:
+def verdict_at(accepted: Accepted) -> VerdictBody:
+    """Return the verdict on an entry that an epoch accepted."""
     return VerdictBody(accepted.entry_hash.hex(), Verdict.ACCEPTED.label, accepted.epoch, None)
 
 
-def _verdict_of(queued: Queued, outcome: Outcome) -> VerdictBody | Problem:
+def verdict_of(queued: Queued, outcome: Outcome) -> VerdictBody | Problem:
+    """Return the verdict that the signer recorded, as a problem if the mutation failed."""
     record, verdict = outcome.record, outcome.record.verdict
     where = RecordBody(record.sequence, record.item.revision, record.item.position)
     body = VerdictBody(queued.entry_hash.hex(), verdict.label, outcome.epoch, where, queued.registration)

@@ -152,6 +152,12 @@ def submission(user: str, made: Mutation | None = None, **changed: object) -> di
     return {**encode_model(request), **changed}
 
 
+def batched(user: str, made: Mutation | None = None, **changed: object) -> dict[str, Any]:
+    """One submission of ``POST /v1/mutations/batch``, as ``submission`` makes it."""
+    body = submission(user, made, **changed)
+    return {name: value for name, value in body.items() if name != "wait"}
+
+
 def erasure(user: str, signer: str | None = None) -> dict[str, Any]:
     """The body of ``POST /v1/erasures`` for the first entry of ``user``."""
     held, key = b.mutation(user), b.private_key(signer or user)

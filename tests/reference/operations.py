@@ -69,7 +69,19 @@ class Operation:
     def body(self) -> Mapping[str, Any] | None:
         if "requestBody" not in self.described:
             return None
-        return self._resolved(self.described["requestBody"]["content"][JSON]["schema"])
+        schema: Mapping[str, Any] = self._inlined(self.described["requestBody"]["content"][JSON]["schema"])
+        return schema
+
+    def _inlined(self, schema: Any) -> Any:
+        """``schema`` with what it refers to in place of the references."""
+        match schema:
+            case {"$ref": _}:
+                return self._inlined(self._resolved(schema))
+            case dict():
+                return {name: self._inlined(value) for name, value in schema.items()}
+            case list():
+                return [self._inlined(value) for value in schema]
+        return schema
 
     def _resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         found: Any = schema
@@ -330,6 +342,10 @@ def _values(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
                 return st.binary(max_size=64).map(lambda data: base64.b64encode(data).decode())
             case "string":
                 return st.sampled_from(variant["examples"])
+            case "object":
+                return st.fixed_dictionaries(
+                    {name: _values(member) for name, member in variant["properties"].items()}
+                )
         raise AssertionError(variant)
 
     return st.one_of([one(variant) for variant in _variants(schema)])
@@ -356,8 +372,16 @@ def _wrong_words(schema: Mapping[str, Any], *, in_path: bool) -> list[str]:
 
 
 def _wrong_texts(schema: Mapping[str, Any]) -> list[str]:
-    """JSON texts, and what is none, that are no value of ``schema``."""
+    """JSON texts, and what is none, that are no value of ``schema``.
+
+    An item of a batch that is wrong spoils no other one, so it is no fault of the request.
+    """
     variants = _variants(schema)
+    if any(variant.get("items", {}).get("type") == "object" for variant in variants):
+        (batch,) = variants
+        long = json.dumps([{}] * (batch["maxItems"] + 1))
+        texts = _wrong_texts({**batch, "items": {"type": "null"}})
+        return [text for text in texts if text == "[]" or not text.startswith("[")] + ["[{},]", "[", long]
     kinds = {variant["type"] for variant in variants}
     texts = ["[]", "{}", "[1]", "NaN", "Infinity", "-Infinity", "nil", "", "01", "+1", ".5", "1.", "0x1"]
     texts += [] if "null" in kinds else ["null"]

@@ -21,7 +21,7 @@ from kt_es.formats.notes import encode_base64
 from kt_es.server.limits import ClientLimits
 from tests import builders as b
 from tests.reference.doors import listening
-from tests.reference.frontends import erasure, front_with_alice, submission
+from tests.reference.frontends import batched, erasure, front_with_alice, submission
 from tests.reference.operations import JSON, Asked, Operation, operations
 
 KNOWN: dict[str, tuple[Mapping[str, Any], ...]] = {
@@ -36,6 +36,11 @@ KNOWN: dict[str, tuple[Mapping[str, Any], ...]] = {
     "/v1/status": (
         {"mutation": b.mutation("alice").entry_hash.hex()},
         {"mutation": bytes(32).hex(), "item": bytes(32).hex(), "since": 1},
+    ),
+    "/v1/mutations/batch": (
+        {"submissions": [batched("alice"), batched("bob"), {"label": 1}]},
+        {"submissions": [batched("bob")], "wait": 0.001},
+        {"submissions": [batched("carol"), batched("carol")]},
     ),
     "/v1/erasures": (erasure("alice"), erasure("alice", "mallory")),
     "/v1/registration/mail": ({"label": b.label_of("bob"), "binding": encode_base64(bytes(32))},),

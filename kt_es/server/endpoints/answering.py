@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from kt_es.api.batches import LookupsBody, LookupsRequest
+from kt_es.api.batches import LookupsBody, LookupsRequest, MutationsRequest
 from kt_es.api.models import (
     ConsistencyBody,
     ConsistencyParameters,
@@ -33,10 +33,11 @@ from kt_es.api.statuses import StatusBody, StatusRequest
 from kt_es.errors import KtError
 from kt_es.server.answers import SlowError
 from kt_es.server.batches import BatchReader
-from kt_es.server.endpoints.common import Frontend, public_error
-from kt_es.server.limits import LABEL_COST
+from kt_es.server.endpoints.common import Frontend, problem_for, public_error
+from kt_es.server.limits import LABEL_COST, SUBMISSION_COST
 from kt_es.server.responses import Problem, problem_of
 from kt_es.server.submission import run_in
+from kt_es.server.submission_batches import SubmissionBatches
 
 _T = TypeVar("_T")
 
@@ -51,6 +52,7 @@ class Answering:
         self._frontend = frontend
         self._directory = frontend.directory
         self._batches = BatchReader(frontend.directory)
+        self._submission_batches = SubmissionBatches(frontend.submissions)
 
     async def describe(self, encode: Callable[[DirectoryBody], _T]) -> _T:
         return await run_in(self._frontend.reads, lambda: encode(self._directory.describe()))
@@ -113,20 +115,45 @@ class Answering:
         self, asked: MutationRequest, waiting: Callable[[], None]
     ) -> ReceiptBody | VerdictBody | Problem:
         """Submit, and count what became of it. ``waiting`` is called before a wait for the verdict."""
-        frontend, verdicts = self._frontend, self._frontend.metrics.submissions
+        frontend = self._frontend
         try:
             taken = await frontend.submissions.take(asked, frontend.writes, waiting)
         except KtError as error:
-            verdicts.labels(problem_of(public_error(frontend, error)).reason).inc()
+            self._count(problem_of(public_error(frontend, error)))
             raise
+        self._count(taken)
+        return taken
+
+    async def submit_many(
+        self, asked: MutationsRequest, charge: Callable[[float], None], waiting: Callable[[], None]
+    ) -> list[ReceiptBody | VerdictBody | Problem]:
+        """Submit a batch, and count what became of each submission.
+
+        ``charge`` is called with what they cost the client beyond the first one, in lookups.
+        """
+        frontend, count = self._frontend, len(asked.submissions)
+        charge(SUBMISSION_COST * (count - 1))
+        try:
+            taken = await self._submission_batches.take(
+                asked.submissions, asked.wait, frontend.writes, waiting
+            )
+        except KtError as error:
+            self._count(problem_of(public_error(frontend, error)), count)
+            raise
+        outcomes = [problem_for(frontend, one) if isinstance(one, KtError) else one for one in taken]
+        for outcome in outcomes:
+            self._count(outcome)
+        return outcomes
+
+    def _count(self, taken: ReceiptBody | VerdictBody | Problem, times: int = 1) -> None:
         match taken:
             case Problem():
-                verdicts.labels(taken.reason).inc()
+                what = taken.reason
             case ReceiptBody():
-                verdicts.labels("queued").inc()
+                what = "queued"
             case VerdictBody():
-                verdicts.labels(taken.verdict).inc()
-        return taken
+                what = taken.verdict
+        self._frontend.metrics.submissions.labels(what).inc(times)
 
     async def status(self, asked: StatusRequest, encode: Callable[[StatusBody], _T]) -> _T:
         statuses = self._frontend.statuses

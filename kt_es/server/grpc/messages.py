@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from kt_es._proto import kt_v1
-from kt_es.api.batches import Items, LookupsBody
+from kt_es.api.batches import BatchedMutation, Items, LookupsBody, Malformed
 from kt_es.api.models import (
     MAX_WAIT,
     NAME,
@@ -33,6 +33,7 @@ from kt_es.api.models import (
 from kt_es.api.operations import ProblemReason
 from kt_es.api.statuses import StatusBody, SubmissionState
 from kt_es.errors import RefusedError
+from kt_es.server.responses import Problem, without_streams
 
 _T = TypeVar("_T")
 _LOGS = {
@@ -76,8 +77,20 @@ def submission(message: Any, wait: float = 0.0) -> MutationRequest:
     return request_of(MutationRequest, message, wait=wait)
 
 
+def submissions(message: Any) -> tuple[BatchedMutation | Malformed, ...]:
+    """Return the submissions of a ``SubmitManyRequest``. One out of its bounds does not affect the others."""
+    return tuple(_batched(one) for one in message.submissions)
+
+
+def _batched(message: Any) -> BatchedMutation | Malformed:
+    try:
+        return request_of(BatchedMutation, message)
+    except RefusedError as error:
+        return Malformed(error.problem, error.field)
+
+
 def wait_of(message: Any) -> float:
-    """Return the seconds for which a ``SubmitAndWaitRequest`` waits. Raises ``RefusedError``."""
+    """Return the seconds for which a request waits, if it says nothing the most. Raises ``RefusedError``."""
     if not message.HasField("wait"):
         return MAX_WAIT
     seconds = float(message.wait.seconds + message.wait.nanos / _NANOSECONDS)
@@ -199,11 +212,40 @@ def consistency_answer(body: ConsistencyBody) -> bytes:
 
 
 def submit_answer(body: ReceiptBody | VerdictBody) -> bytes:
+    return _encoded(kt_v1.SubmitResponse(**_taken(body)))
+
+
+def outcomes_answer(outcomes: Sequence[ReceiptBody | VerdictBody | Problem]) -> bytes:
+    shown = [
+        kt_v1.SubmitOutcome(**({"problem": _problem(one)} if isinstance(one, Problem) else _taken(one)))
+        for one in outcomes
+    ]
+    return _encoded(kt_v1.SubmitManyResponse(outcomes=shown))
+
+
+def _taken(body: ReceiptBody | VerdictBody) -> dict[str, Any]:
+    """Return the field of an outcome that is no problem."""
     if isinstance(body, ReceiptBody):
-        receipt = kt_v1.Receipt(mutation=body.mutation, event=body.event, registration=body.registration)
-        return _encoded(kt_v1.SubmitResponse(queued=receipt))
-    decided = verdict(body.mutation, body.verdict, body.epoch, body.record, body.registration)
-    return _encoded(kt_v1.SubmitResponse(decided=decided))
+        return {
+            "queued": kt_v1.Receipt(mutation=body.mutation, event=body.event, registration=body.registration)
+        }
+    return {"decided": verdict(body.mutation, body.verdict, body.epoch, body.record, body.registration)}
+
+
+def _problem(problem: Problem) -> Any:
+    shown = kt_v1.Problem(reason=problem.reason, detail=without_streams(problem.detail), field=problem.field)
+    if problem.wait is not None:
+        shown.retry_after.seconds = problem.wait
+    if "verdict" in problem.more:
+        shown.verdict.CopyFrom(failed_verdict(problem.more))
+    return shown
+
+
+def failed_verdict(members: Mapping[str, Any]) -> Any:
+    """Return the verdict in the members of a problem document."""
+    record = members["record"]
+    where = None if record is None else RecordBody(**record)
+    return verdict(members["mutation"], members["verdict"], members["epoch"], where)
 
 
 def verdict(

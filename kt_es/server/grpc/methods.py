@@ -6,7 +6,7 @@ from typing import Any
 
 from kt_es._proto import kt_v1
 from kt_es.api import operations
-from kt_es.api.batches import LookupsRequest
+from kt_es.api.batches import LookupsRequest, MutationsRequest
 from kt_es.api.models import (
     MAX_WAIT,
     ErasureRequest,
@@ -56,6 +56,7 @@ class DirectoryMethods:
             _method("Submit", operations.MUTATIONS, self._submit, largest=MAX_MESSAGE),
             _method("SubmitAndWait", operations.MUTATIONS, self._submit_and_wait, largest=MAX_MESSAGE),
             _method("Status", operations.STATUS, self._status),
+            _method("SubmitMany", operations.MUTATIONS_BATCH, self._submit_many, largest=MAX_MESSAGE),
             _method("Erase", operations.ERASURES, self._erase),
         ]
 
@@ -90,11 +91,16 @@ class DirectoryMethods:
         return await self._submitted(message, 0.0, call)
 
     async def _submit_and_wait(self, message: Any, call: Call) -> bytes | Problem:
-        wait = messages.wait_of(message)
-        remaining = call.remaining()
-        if remaining is not None:
-            wait = min(wait, max(0.0, remaining - _MARGIN))
+        wait = _until_deadline(messages.wait_of(message), call)
         return await self._submitted(message.submission, wait, call)
+
+    async def _submit_many(self, message: Any, call: Call) -> bytes:
+        wait = messages.wait_of(message) if message.HasField("wait") else 0.0
+        submissions = messages.submissions(message)
+        asked = request_of(
+            MutationsRequest, message, submissions=submissions, wait=_until_deadline(wait, call)
+        )
+        return messages.outcomes_answer(await self._answering.submit_many(asked, call.charge, call.release))
 
     async def _submitted(self, message: Any, wait: float, call: Call) -> bytes | Problem:
         asked = messages.submission(message, min(wait, MAX_WAIT))
@@ -106,6 +112,12 @@ class DirectoryMethods:
 
     async def _erase(self, message: Any, _: Call) -> bytes:
         return messages.erasure_answer(await self._answering.erase(request_of(ErasureRequest, message)))
+
+
+def _until_deadline(wait: float, call: Call) -> float:
+    """Return ``wait``, shortened so that the answer arrives before the deadline of the call."""
+    remaining = call.remaining()
+    return wait if remaining is None else min(wait, max(0.0, remaining - _MARGIN))
 
 
 def _method(

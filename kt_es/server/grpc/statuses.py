@@ -6,7 +6,6 @@ The status is a ``google.rpc.Status`` in the trailers. Its details are ``ErrorIn
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -18,7 +17,6 @@ from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 from grpc_status import rpc_status
 
-from kt_es.api.models import RecordBody
 from kt_es.server.grpc import messages
 from kt_es.server.responses import Problem, without_streams
 
@@ -47,21 +45,13 @@ def status_of(problem: Problem) -> Any:
     if problem.field is not None:
         violation = BadRequest.FieldViolation(field=problem.field, description=detail)
         details.append(BadRequest(field_violations=[violation]))
-    if problem.retry_after is not None:
-        seconds = max(1, math.ceil(problem.retry_after))
+    if (seconds := problem.wait) is not None:
         details.append(RetryInfo(retry_delay=Duration(seconds=seconds)))
     if "verdict" in problem.more:
-        details.append(_verdict(problem.more))
+        details.append(messages.failed_verdict(problem.more))
     code = CODES.get(problem.status, StatusCode.UNKNOWN)
     packed = []
     for item in details:
         packed.append(AnyMessage())
         packed[-1].Pack(item)
     return rpc_status.to_status(Status(code=code.value[0], message=detail, details=packed))
-
-
-def _verdict(members: Mapping[str, Any]) -> Any:
-    """Return the verdict in the members of a problem document."""
-    record = members["record"]
-    where = None if record is None else RecordBody(**record)
-    return messages.verdict(members["mutation"], members["verdict"], members["epoch"], where)
