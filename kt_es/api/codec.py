@@ -214,6 +214,11 @@ def read_problem(status: int, data: bytes) -> ShownProblem:
         body = decode_json(data, "problem")
     except MalformedError:
         body = {}
+    return shown_problem(status, body)
+
+
+def shown_problem(status: int, body: Mapping[str, Json]) -> ShownProblem:
+    """Return what people see of a problem document that was decoded. It never raises."""
 
     def shown(name: str) -> str | None:
         value = body.get(name)

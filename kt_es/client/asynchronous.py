@@ -152,6 +152,7 @@ class AsyncClient:
     send = _in_thread(Client.send)
     submit = _in_thread(Client.submit)
     status = _in_thread(Client.status)
+    submit_many = _in_thread(Client.submit_many)
     confirm = _in_thread(Client.confirm)
     submit_erasure = _in_thread(Client.submit_erasure)
     confirm_erasure = _in_thread(Client.confirm_erasure)

@@ -1,4 +1,4 @@
-"""Publishes many accounts: signs and submits them in threads, then confirms each of them in the map.
+"""Publishes many accounts: signs and submits them in groups and threads, then confirms each in the map.
 
 An account whose present version already has the wanted keys is left unchanged. So an interrupted import is
 resumed by repeating it.
@@ -8,30 +8,24 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import TypeVar
 
+from kt_es.api.batches import MAX_SUBMISSIONS
 from kt_es.client.changes import Submission, build_submission
 from kt_es.client.client import Client
+from kt_es.client.planning import BulkAction, Merging, Planned, Plans, Wanted, groups_of
 from kt_es.client.trust import Lookup
-from kt_es.crypto import hashes
 from kt_es.crypto.signatures import PrivateKey
-from kt_es.errors import MalformedError, RefusedError
-from kt_es.formats.entries import OPENING_LENGTH, ProfileKey, PublicKey, encode_profile
+from kt_es.errors import MalformedError, RefusedError, UnavailableError
+from kt_es.formats.entries import OPENING_LENGTH, PublicKey
+from kt_es.process.outage import Backoff
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """One account as the directory should have it."""
-
-    label: str
-    profile: tuple[ProfileKey, ...]
 
 
 @dataclass(slots=True)
@@ -47,38 +41,6 @@ class BulkReport:
     refused: list[tuple[str, str]]
     extended: int = 0
     replaced: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Merging:
-    """How the keys of an account and the keys of a file are combined.
-
-    ``combine`` makes a profile of both. ``lost`` returns the keys of the first that are not in the second.
-    """
-
-    combine: Callable[[Sequence[ProfileKey], Sequence[ProfileKey]], tuple[ProfileKey, ...]]
-    lost: Callable[[Sequence[ProfileKey], Sequence[ProfileKey]], Sequence[ProfileKey]]
-
-
-class BulkAction(Enum):
-    """What publishing does to an account."""
-
-    NEW = "new"
-    UNCHANGED = "unchanged"
-    EXTENDED = "extended"
-    REPLACED = "replaced"
-    REFUSED = "refused"
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """An account as it would be published. ``profile`` is the new profile, ``lost`` the lost keys."""
-
-    label: str
-    action: BulkAction
-    profile: tuple[ProfileKey, ...]
-    lost: tuple[ProfileKey, ...] = ()
-    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,78 +74,25 @@ def publish_all(
         progress: The callbacks for a progress bar.
         merging: How the keys that an account has now are combined with the wanted keys.
         replace_keys: Drop the keys that an account has now; by default they stay beside the wanted keys.
-        jobs: Number of threads.
-        patience: Seconds that one account waits for an unavailable server. After that time
+        jobs: Number of threads, each of which has a group of up to 256 accounts at a time.
+        patience: Seconds that one request waits for an unavailable server. After that time
             ``UnavailableError`` ends the call. Call again to resume.
     """
-    work = _Bulk(client, keys, progress, _Plans(client, merging, replace_keys, patience))
+    work = _Bulk(client, keys, progress, Plans(client, merging, replace_keys, patience))
     with ThreadPoolExecutor(jobs, thread_name_prefix="publish") as pool:
-        submitted = list(_mapped(pool, work.submit, accounts, 4 * jobs))
-        pending = [submission for submission in submitted if submission is not None]
-        for _ in _mapped(pool, work.confirm, pending, 4 * jobs):
+        submitted = _mapped(pool, work.submit, groups_of(accounts), 2 * jobs)
+        pending = [submission for group in submitted for submission in group]
+        parts = [pending[at : at + MAX_SUBMISSIONS] for at in range(0, len(pending), MAX_SUBMISSIONS)]
+        for _ in _mapped(pool, work.confirm, parts, 2 * jobs):
             pass
     return work.report
 
 
-def plan_all(
-    client: Client,
-    accounts: Iterable[Wanted],
-    *,
-    merging: Merging,
-    replace_keys: bool = False,
-    jobs: int = 8,
-    patience: float = 600.0,
-) -> list[Planned]:
-    """Return what ``publish_all`` would do now, in the order of ``accounts``. Nothing is signed or sent.
-
-    Args:
-        client, accounts, merging, replace_keys, jobs, patience: As for ``publish_all``.
-    """
-    plans = _Plans(client, merging, replace_keys, patience)
-    with ThreadPoolExecutor(jobs, thread_name_prefix="plan") as pool:
-        return list(pool.map(plans.planned, accounts))
-
-
-@dataclass(frozen=True, slots=True)
-class _Plans:
-    """Decides what to publish for an account, from its proven version. Called by several threads."""
-
-    client: Client
-    merging: Merging
-    replace_keys: bool
-    patience: float
-
-    def planned(self, wanted: Wanted) -> Planned:
-        try:
-            return self.plan(wanted)[1]
-        except MalformedError as error:
-            return Planned(wanted.label, BulkAction.REFUSED, wanted.profile, problem=str(error))
-
-    def plan(self, wanted: Wanted) -> tuple[Lookup, Planned]:
-        before = self.client.lookup(wanted.label, profile=False, timeout=self.patience)
-        if before.entry is None:
-            return before, Planned(before.label, BulkAction.NEW, wanted.profile)
-        if _has_profile(before, wanted):
-            return before, Planned(before.label, BulkAction.UNCHANGED, wanted.profile)
-        before = self.client.lookup(wanted.label, timeout=self.patience)
-        # An account whose profile was erased has no keys that could be kept.
-        present = before.profile or ()
-        lost: tuple[ProfileKey, ...] = ()
-        if self.replace_keys:
-            lost = tuple(self.merging.lost(present, wanted.profile))
-        # A key that stays keeps what either copy has, so that an old copy removes no revocation.
-        profile = self.merging.combine([key for key in present if key not in lost], wanted.profile)
-        action = BulkAction.REPLACED if lost else BulkAction.EXTENDED
-        if profile == tuple(present):
-            action = BulkAction.UNCHANGED
-        return before, Planned(before.label, action, profile, lost)
-
-
 class _Bulk:
-    """The two steps of one account; called by several threads."""
+    """The two steps of a group of accounts; called by several threads."""
 
     def __init__(
-        self, client: Client, keys: Sequence[PrivateKey], progress: BulkProgress, plans: _Plans
+        self, client: Client, keys: Sequence[PrivateKey], progress: BulkProgress, plans: Plans
     ) -> None:
         self.report = BulkReport(0, 0, [])
         self._client = client
@@ -194,42 +103,88 @@ class _Bulk:
         self._patience = plans.patience
         self._lock = threading.Lock()
 
-    def submit(self, wanted: Wanted) -> Submission | None:
-        """Send one account. Returns None if there is nothing to confirm."""
-        try:
-            submission = self._submitted(wanted)
-        except (RefusedError, MalformedError) as error:
-            self._refuse(wanted.label, str(error))
-            submission = None
-        self._progress.submitted()
-        # The profile was sent. The profiles of thousands of accounts would fill the memory.
-        return None if submission is None else replace(submission, profile=b"")
+    def submit(self, group: Sequence[Wanted]) -> list[Submission]:
+        """Send the accounts of a group. Returns those that are to be confirmed.
 
-    def confirm(self, submission: Submission) -> None:
-        """Wait until a submission is proven in the map."""
+        Raises ``UnavailableError`` if it is unknown what became of one, after all others were counted.
+        """
+        signed: list[tuple[Planned, Submission]] = []
+        for before, planned in self._plans.plan(group):
+            submission = self._signed(before, planned)
+            if submission is None:
+                self._progress.submitted()
+            else:
+                signed.append((planned, submission))
+        outcomes = self._client.submit_many([one for _, one in signed], timeout=self._patience)
+        sent: list[Submission] = []
+        unknown: UnavailableError | None = None
+        for (planned, submission), outcome in zip(signed, outcomes, strict=True):
+            if isinstance(outcome, UnavailableError):
+                unknown = outcome
+                continue
+            if isinstance(outcome, RefusedError):
+                self._refuse(submission.label, str(outcome))
+            else:
+                with self._lock:
+                    self.report.extended += planned.action is BulkAction.EXTENDED
+                    self.report.replaced += planned.action is BulkAction.REPLACED
+                # The profile was sent. The profiles of thousands of accounts would fill the memory.
+                sent.append(replace(submission, profile=b""))
+            self._progress.submitted()
+        if unknown is not None:
+            raise unknown
+        return sent
+
+    def confirm(self, group: Sequence[Submission]) -> None:
+        """Wait until every submission of a group is proven in the map."""
+        deadline = time.monotonic() + self._patience
+        backoff = Backoff(0.05, 1.0)
+        missing = list(group)
+        while missing:
+            found = self._plans.lookups([submission.label for submission in missing])
+            pairs = list(zip(missing, found, strict=True))
+            missing = [submission for submission, lookup in pairs if not self._is_over(submission, lookup)]
+            pause = backoff.pause()
+            if missing and time.monotonic() + pause >= deadline:
+                raise UnavailableError("a change is not in a map head yet; ask again, it is not lost")
+            if missing:
+                time.sleep(pause)
+
+    def _is_over(self, submission: Submission, lookup: Lookup | MalformedError) -> bool:
+        """Count a submission whose version, or a later one, is in the map; return whether one is."""
+        if isinstance(lookup, MalformedError):
+            raise lookup
+        wanted, proven = submission.mutation, lookup.mutation
+        if proven is None or proven.entry.version < wanted.entry.version:
+            return False
         try:
-            self._client.confirm(submission, timeout=self._patience)
+            if wanted.entry_hash not in (proven.entry_hash, proven.entry.previous):
+                # The history of the account tells whether the change or another one took its version.
+                self._client.confirm(submission, timeout=self._patience)
         except RefusedError as error:
             self._refuse(submission.label, str(error))
         else:
             with self._lock:
                 self.report.published += 1
         self._progress.confirmed()
+        return True
 
-    def _submitted(self, wanted: Wanted) -> Submission | None:
-        before, planned = self._plans.plan(wanted)
+    def _signed(self, before: Lookup | None, planned: Planned) -> Submission | None:
+        """Sign a planned change; None if there is nothing to send."""
+        if before is None:
+            self._refuse(planned.label, planned.problem)
+            return None
         if planned.action is BulkAction.UNCHANGED:
             with self._lock:
                 self.report.unchanged += 1
             return None
-        submission = self._signed(before, planned)
-        self._client.submit(submission, timeout=self._patience)
-        with self._lock:
-            self.report.extended += planned.action is BulkAction.EXTENDED
-            self.report.replaced += planned.action is BulkAction.REPLACED
-        return submission
+        try:
+            return self._submission(before, planned)
+        except (RefusedError, MalformedError) as error:
+            self._refuse(planned.label, str(error))
+            return None
 
-    def _signed(self, before: Lookup, planned: Planned) -> Submission:
+    def _submission(self, before: Lookup, planned: Planned) -> Submission:
         """Sign the change, unless it would vouch for unknown keys of an existing account."""
         if before.entry is None or self._publics.issuperset(before.entry.authorized_keys):
             return build_submission(before, planned.profile, self._keys, os.urandom(OPENING_LENGTH))
@@ -238,15 +193,6 @@ class _Bulk:
     def _refuse(self, label: str, problem: str) -> None:
         with self._lock:
             self.report.refused.append((label, problem))
-
-
-def _has_profile(before: Lookup, wanted: Wanted) -> bool:
-    """Return whether the proven version commits to the wanted profile, without fetching the profile."""
-    opening, entry = before.proof.answer.opening, before.entry
-    if opening is None or entry is None:
-        return False
-    profile = encode_profile(wanted.profile)
-    return hashes.opens(entry.commitment, opening, before.label, entry.version, profile)
 
 
 def _mapped(

@@ -18,6 +18,7 @@ from kt_es.client.registering import Registering
 from kt_es.client.session import DirectoryHead, Session
 from kt_es.client.state import StateStore
 from kt_es.client.statuses import SubmissionStatus
+from kt_es.client.submitting import Submitted, submit_many
 from kt_es.client.transport import Transport
 from kt_es.client.trust import Lookup
 from kt_es.client.trusted import Pinned, Trusted
@@ -39,7 +40,7 @@ class Client:
         state: Where the client keeps what it trusts and remembers.
         pinned: The pinned key. Without it the first config of the directory is trusted on first use.
         origin: The origin of the directory, None if it may be any.
-        timeout: Seconds for each call as a whole, repetitions included.
+        timeout: Seconds for each call as a whole, repetitions included, unless the call has its own.
         slack: Milliseconds by which clocks may differ.
         verify: The TLS context, or whether the certificate of the server is verified.
         registration: The token or proof that is sent with first versions; ``Submission`` may have its own.
@@ -213,7 +214,6 @@ class Client:
             new_authorized_keys: The keys that may sign the next version, by default those of ``before``.
             mine: The keys that the caller knows, by default ``signing_keys``.
             without: Authorized keys to remove. ``new_authorized_keys`` are then added to the other keys.
-            timeout: Seconds for the whole call; None for the client's own.
 
         Raises:
             RefusedError: ``unknown-keys``: the change would keep an authorized key that the caller does not
@@ -253,12 +253,16 @@ class Client:
         """Ask what became of ``submission``. A decision is proven; ``SubmissionStatus`` says what is not."""
         return self._publisher.status(submission, self._transport.deadline(timeout))
 
+    def submit_many(
+        self, submissions: Sequence[Submission], *, wait: float = 0.0, timeout: float | None = None
+    ) -> list[Submitted]:
+        """Send many submissions in few requests, and return for each what ``submit`` returns or raises."""
+        return submit_many(self._publisher, submissions, wait, self._transport.deadline(timeout))
+
     def confirm(self, submission: Submission, *, timeout: float | None = None) -> Lookup:
         """Wait until ``submission``, or a successor of it, is proven in the map.
 
-        Raises:
-            RefusedError: Another change took its version.
-            UnavailableError: No head has it in time. It is not lost; ask again.
+        Raises ``RefusedError`` if another change took its version, ``UnavailableError`` while no head has it.
         """
         return self._publisher.confirm(submission, self._transport.deadline(timeout))
 

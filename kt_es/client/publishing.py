@@ -26,6 +26,7 @@ from kt_es.client.history import Version
 from kt_es.client.session import Session
 from kt_es.client.state import decoded
 from kt_es.client.statuses import SubmissionStatus, submission_status
+from kt_es.client.transport import Transport
 from kt_es.client.trust import Lookup
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import MalformedError, RefusedError, UnavailableError
@@ -147,23 +148,27 @@ class Publisher:
 
     def submit(self, submission: Submission, wait: float, deadline: float) -> Receipt:
         """Send ``submission``. The server may take ``wait`` seconds to answer with the verdict."""
-        left = max(deadline - time.monotonic(), 0.0)
-        # Nobody but the gate in front of new labels gets to see it.
-        is_first = submission.mutation.entry.version == 1
-        registration = (submission.registration or self._registration) if is_first else None
         request = MutationRequest(
             submission.label,
             submission.mutation.encode(),
             submission.opening,
             submission.profile,
-            max(0.0, min(wait, float(MAX_WAIT), left / 2)),
-            registration,
+            bounded_wait(wait, deadline),
+            self.registration_of(submission),
         )
         answer = self._session.transport.post(MUTATIONS.path, request, deadline)
-        receipt = read_receipt(answer.body)
-        if receipt.mutation != submission.mutation.entry_hash.hex():
-            raise MalformedError("receipt", "is for another mutation")
-        return receipt
+        return receipt_for(submission, answer.body)
+
+    def registration_of(self, submission: Submission) -> str | None:
+        """Return the registration proof that goes with ``submission``: first versions alone have one."""
+        # Nobody but the gate in front of new labels gets to see it.
+        is_first = submission.mutation.entry.version == 1
+        return (submission.registration or self._registration) if is_first else None
+
+    @property
+    def transport(self) -> Transport:
+        """The server that gets the changes."""
+        return self._session.transport
 
     def status(self, submission: Submission, deadline: float) -> SubmissionStatus:
         """Ask what became of ``submission``."""
@@ -228,6 +233,20 @@ def _wait_for(proven: Callable[[], Lookup | None], what: str, deadline: float) -
             raise UnavailableError(f"the {what} is not in a map head yet; ask again, it is not lost")
         time.sleep(pause)
     return lookup
+
+
+def bounded_wait(wait: float, deadline: float) -> float:
+    """Return the seconds that a server may wait for a verdict: the answer must arrive before ``deadline``."""
+    left = max(deadline - time.monotonic(), 0.0)
+    return max(0.0, min(wait, float(MAX_WAIT), left / 2))
+
+
+def receipt_for(submission: Submission, body: Mapping[str, Json]) -> Receipt:
+    """Return the receipt or verdict in ``body``. Raises ``MalformedError`` if it is another one's."""
+    receipt = read_receipt(body)
+    if receipt.mutation != submission.mutation.entry_hash.hex():
+        raise MalformedError("receipt", "is for another mutation")
+    return receipt
 
 
 def read_receipt(body: Mapping[str, Json]) -> Receipt:

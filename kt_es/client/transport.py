@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
 import httpx
@@ -31,7 +32,8 @@ _NOTICE_AFTER = 2.0
 _LONGEST_PAUSE = 5.0
 _SILENT = "Server disconnected without sending a response"
 _PASSING = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
-_AGAIN = frozenset({429, 502, 503, 504})
+AGAIN: Final = frozenset({429, 502, 503, 504})
+"""Statuses after which the same request is sent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,7 @@ class Transport:
         if status in (200, 202):
             return Answer(status, data, decode_json(data, f"answer to {path}"))
         problem = read_problem(status, data)
-        if status in _AGAIN:
+        if status in AGAIN:
             after = _retry_after(response)
             return _Again(f"{self.base_url} is unavailable: {problem.detail}", after)
         if 400 <= status < 500:

@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from kt_es.cli.owners.importing import MERGING
-from kt_es.client.bulk import BulkProgress, Wanted, publish_all
+from kt_es.client.bulk import BulkProgress, publish_all
+from kt_es.client.planning import Wanted
 from kt_es.errors import CannotTellError, StaleHeadError, UnavailableError
 from kt_es.formats.entries import ProfileKey
 from tests import builders as b
@@ -102,7 +103,7 @@ def crowded(directory: Directory, refusals: int) -> tuple[Handler, Callable[[], 
     def handle(request: httpx.Request) -> httpx.Response:
         nonlocal refused
         with lock:
-            if request.url.path == "/v1/mutations" and refused < refusals:
+            if request.url.path == "/v1/mutations/batch" and refused < refusals:
                 refused += 1
                 answer = problem(503, "unavailable", "about 400 items wait for the next head")
                 answer.headers["retry-after"] = "0"

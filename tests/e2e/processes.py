@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kt_es.cli.owners.importing import MERGING
-from kt_es.client.bulk import BulkProgress, BulkReport, Wanted, publish_all
+from kt_es.client.bulk import BulkProgress, BulkReport, publish_all
 from kt_es.client.client import Client
+from kt_es.client.planning import Wanted
 from kt_es.client.state import FileStateStore
 from kt_es.client.trusted import Pinned
 from kt_es.crypto.signatures import PrivateKey

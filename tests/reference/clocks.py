@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-_MODULES = ("transport", "publishing", "session", "directory")
+_MODULES = ("transport", "publishing", "session", "directory", "submitting", "bulk")
 
 
 class Clock:

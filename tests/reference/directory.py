@@ -259,6 +259,8 @@ class Directory:
                 return self._range(body)
             case "POST", "/v1/mutations":
                 return self._submit(body)
+            case "POST", "/v1/mutations/batch":
+                return httpx.Response(200, json={"outcomes": self._submit_many(body["submissions"])})
             case "POST", "/v1/erasures":
                 return self._erase(body)
             case "POST", "/v1/history":
@@ -315,6 +317,11 @@ class Directory:
         if not verdict.succeeded:
             return problem(409, verdict.label, "the change was refused", verdict=verdict.label)
         return _json(VerdictBody(mutation.entry_hash.hex(), verdict.label, len(self.heads), None))
+
+    def _submit_many(self, submissions: list[dict[str, str]]) -> list[dict[str, object]]:
+        """The outcomes of submissions that are decided one after the other."""
+        answers = [self._submit(one) for one in submissions]
+        return [{"verdict" if one.status_code == 200 else "problem": one.json()} for one in answers]
 
     def _erase(self, body: dict[str, str]) -> httpx.Response:
         erasure = Erasure.decode(base64.b64decode(body["erasure"]))

@@ -15,17 +15,9 @@ import click
 from kt_es.cli.options import CHANGE_TIMEOUT, FILE, Number, Reach, proof_option, reach_options, until_fresh
 from kt_es.cli.output import Output, output_of
 from kt_es.cli.owners.keys import described, key_document, keys_option, signing_keys
-from kt_es.client.bulk import (
-    BulkAction,
-    BulkProgress,
-    BulkReport,
-    Merging,
-    Planned,
-    Wanted,
-    plan_all,
-    publish_all,
-)
+from kt_es.client.bulk import BulkProgress, BulkReport, publish_all
 from kt_es.client.client import Client
+from kt_es.client.planning import BulkAction, Merging, Planned, Wanted, plan_all
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import KtError, counted
 from kt_es.extras import require
@@ -65,7 +57,13 @@ def read_plan(kind: str, file: Path, policy: str) -> ImportPlan:
     is_flag=True,
     help="Replace all keys of an account by those of FILE; without it they are added.",
 )
-@click.option("--jobs", type=click.IntRange(1, 64), default=8, show_default=True, help="Requests at a time.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=8,
+    show_default=True,
+    help="Requests at a time, of up to 256 accounts each.",
+)
 @click.option("--sign-with", "names", multiple=True, metavar="NAME", help="Signing keys of the new accounts.")
 @click.option(
     "--patience",

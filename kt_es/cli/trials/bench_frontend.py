@@ -7,6 +7,7 @@ commit. Both follow the same event log, so changes of the machine and of the sig
 
 from __future__ import annotations
 
+import http
 import json
 import os
 import random
@@ -20,8 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from kt_es.api.models import LookupRequest, MutationRequest
-from kt_es.api.operations import LOOKUP, MUTATIONS
+from kt_es.api.batches import MAX_SUBMISSIONS, BatchedMutation, MutationsRequest
+from kt_es.api.codec import encode_request
+from kt_es.api.models import LookupRequest
+from kt_es.api.operations import LOOKUP, MUTATIONS, MUTATIONS_BATCH
 from kt_es.cli.addresses import free_address
 from kt_es.cli.trials import load
 from kt_es.cli.trials.asking import ask, json_body, until_ready
@@ -63,6 +66,7 @@ class _Measured:
     again: list[load.Load] = field(default_factory=list)
     paced: list[load.Load] = field(default_factory=list)  # at half the load, beside submissions
     submitted: list[float] = field(default_factory=list)  # submissions/s, decided and proven
+    batched: list[float] = field(default_factory=list)  # the same in batches, if the version takes them
 
 
 def bench_frontend(
@@ -79,7 +83,8 @@ def bench_frontend(
 
     Args:
         directory: Where the directory has its data; it is empty.
-        submissions: First entries that are submitted in each turn, without waiting for verdicts.
+        submissions: First entries that are submitted in each turn, without waiting for verdicts; the same
+            number is submitted in batches.
         workers: Processes of the front end of this environment.
         beside: The command ``kt`` of another environment, whose front end is measured by turns.
         note: Gets a line for people after each step.
@@ -103,6 +108,7 @@ def bench_frontend(
         other = sides[BESIDE]
         rows.append(_ratio("lookups, here to beside", _rates(here), _rates(other)))
         rows.append(_ratio("submissions, here to beside", here.submitted, other.submitted))
+        rows.append(_ratio("submissions in batches, here to single beside", here.batched, other.submitted))
     return [*rows, _ratio("lookups to constant answers", _rates(here), [constant])]
 
 
@@ -123,7 +129,21 @@ def _rows(name: str, measured: _Measured) -> list[Row]:
         Row.of(f"{name}: lookup beside submissions, p50", "ms", [turn.half for turn in measured.paced]),
         Row.of(f"{name}: lookup beside submissions, p99", "ms", [turn.most for turn in measured.paced]),
         Row.of(f"{name}: submissions, decided and proven", "submissions/s", measured.submitted),
+        *(
+            [
+                Row.of(
+                    f"{name}: submissions in batches of {MAX_SUBMISSIONS}", "submissions/s", measured.batched
+                )
+            ]
+            if measured.batched
+            else []
+        ),
     ]
+
+
+def _batches(made: Sequence[BatchedMutation], size: int) -> list[bytes]:
+    parts = [tuple(made[at : at + size]) for at in range(0, len(made), size)]
+    return [json.dumps(encode_request(MutationsRequest(part))).encode() for part in parts]
 
 
 class _Bench:
@@ -179,6 +199,8 @@ class _Bench:
             again = load.measure(where, LOOKUP.path, bodies, seconds)
             measured.again.append(again)
             measured.submitted.append(self._submit(where, submissions))
+            if ask(where, "POST", MUTATIONS_BATCH.path, b"{}")[0] == http.HTTPStatus.BAD_REQUEST:
+                measured.batched.append(self._submit(where, submissions, MAX_SUBMISSIONS))
             measured.paced.append(self._paced(where, bodies, again.rate / 2, seconds))
             self._verify(where)
 
@@ -224,22 +246,25 @@ class _Bench:
             process.kill()
             raise KtError(f"the front end did not stop within {STOP_SECONDS:.0f} s; report it") from None
 
-    def _made(self, count: int) -> list[bytes]:
-        """Return the bodies of ``count`` submissions of new accounts."""
-        prefix = os.urandom(8).hex()
-        new = sample_labels(self._settings.origin, self._vrf, count, prefix)
+    def _made(self, count: int) -> list[BatchedMutation]:
+        """Return ``count`` submissions of new accounts."""
+        new = sample_labels(self._settings.origin, self._vrf, count, os.urandom(8).hex())
         return [
-            json_body(
-                MutationRequest(one.label, one.mutation.encode(), one.opening.opening, one.opening.profile)
-            )
+            BatchedMutation(one.label, one.mutation.encode(), one.opening.opening, one.opening.profile)
             for one in new
         ]
 
-    def _submit(self, where: Address, count: int) -> float:
-        """Return how many submissions a second were decided, and proven by the front end that took them."""
-        bodies = self._made(count)
+    def _submit(self, where: Address, count: int, size: int = 1) -> float:
+        """Return how many submissions a second were decided, and proven by the front end that took them.
+
+        ``size`` of them are in one request.
+        """
+        made = self._made(count)
+        path, bodies = MUTATIONS.path, [json_body(one.alone) for one in made]
+        if size > 1:
+            path, bodies = MUTATIONS_BATCH.path, _batches(made, size)
         began = time.perf_counter()
-        load.measure(where, MUTATIONS.path, bodies, connections=SUBMITTERS)
+        load.measure(where, path, bodies, connections=SUBMITTERS)
         self._entries += count
         head = self._directory.wait_for_entries(self._entries)
         self._directory.wait(lambda: self._has(where, head.epoch), "the front end has followed")
@@ -247,7 +272,7 @@ class _Bench:
 
     def _paced(self, where: Address, bodies: Sequence[bytes], rate: float, seconds: float) -> load.Load:
         """Return the times of lookups at ``rate`` while ``BACKGROUND`` submissions a second are decided."""
-        put = self._made(round(BACKGROUND * (seconds + 2)))
+        put = [json_body(one.alone) for one in self._made(round(BACKGROUND * (seconds + 2)))]
         with ThreadPoolExecutor(1, thread_name_prefix="submissions") as pool:
             background = pool.submit(load.measure, where, MUTATIONS.path, put, rate=BACKGROUND)
             times = load.measure(where, LOOKUP.path, bodies, seconds, rate=rate)

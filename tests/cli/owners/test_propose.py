@@ -6,8 +6,9 @@ import httpx
 import pytest
 
 from kt_es.cli.owners.importing import MERGING
-from kt_es.client.bulk import BulkProgress, Wanted, publish_all
+from kt_es.client.bulk import BulkProgress, publish_all
 from kt_es.client.changes import OWN, Difference, Mine, OwnVersion
+from kt_es.client.planning import Wanted
 from kt_es.client.state import MemoryStateStore
 from kt_es.crypto.signatures import PrivateKey
 from kt_es.errors import ConfigError, RefusedError, VerificationError
