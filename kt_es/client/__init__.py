@@ -27,9 +27,9 @@ The network (the JSON of requests and answers is declared in ``kt_es.api``):
 What programs use:
 
 - ``registering``: what a directory asks for before the first version of a label
-- ``publishing``: the steps of a change
+- ``publishing``, ``submitting``: the steps of a change, and many submissions in few requests
 - ``client``, ``asynchronous``: ``Client`` and ``AsyncClient``
-- ``watching``, ``bulk``: accounts over time, and many accounts at once
+- ``watching``; ``planning``, ``bulk``: accounts over time, and many accounts at once
 - ``offline``: proofs and evidence from files
 
 The names below are imported when they are first used. So the verifier needs the standard library, cbor2 and

@@ -5,16 +5,15 @@ Bodies are written member by member as text, so that what a JSON library cannot 
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import quote
 
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
+from tests.reference.request_values import numbers_or_words, values, wrong_texts, wrong_words
 from tools import openapi
 
 JSON = "application/json"
@@ -121,13 +120,13 @@ class Operation:
     # What is valid.
 
     def _parameters(self) -> st.SearchStrategy[dict[str, str]]:
-        values = {each["name"]: _numbers_or_words(each["schema"]) for each in self.parameters}
+        values = {each["name"]: numbers_or_words(each["schema"]) for each in self.parameters}
         return st.fixed_dictionaries(values).map(_in_order)
 
     def _members(self) -> st.SearchStrategy[Members]:
         if self.body is None:
             return st.just({})
-        values = {name: _values(schema) for name, schema in self.body["properties"].items()}
+        values = {name: values(schema) for name, schema in self.body["properties"].items()}
         made = st.fixed_dictionaries(values)
         if self.known:
             made = st.builds(lambda free, known: {**free, **known}, made, st.sampled_from(self.known))
@@ -148,9 +147,7 @@ class Operation:
             parameters, members = draw(self._base())
             parameter = draw(st.sampled_from(self.parameters))
             name = parameter["name"]
-            wrong = draw(
-                st.sampled_from(_wrong_words(parameter["schema"], in_path=parameter["in"] == "path"))
-            )
+            wrong = draw(st.sampled_from(wrong_words(parameter["schema"], in_path=parameter["in"] == "path")))
             asked = self.written({**parameters, name: wrong}, members, frozenset(), f"{name}={wrong}")
             if parameter["in"] == "query" and draw(st.booleans()):
                 right = self.written(parameters, members, frozenset())
@@ -182,7 +179,7 @@ class Operation:
             assert self.body is not None
             parameters, members = draw(self._base())
             name = draw(st.sampled_from(sorted(self.body["properties"])))
-            wrong = draw(st.sampled_from(_wrong_texts(self.body["properties"][name])))
+            wrong = draw(st.sampled_from(wrong_texts(self.body["properties"][name])))
             return self.written(parameters, {**members, name: wrong}, frozenset(), f"{name}: {wrong[:60]}")
 
         return made()
@@ -193,7 +190,7 @@ class Operation:
         for known in self.known:
             members = {name: json.dumps(value) for name, value in known.items()}
             for name, schema in self.body["properties"].items():
-                for wrong in _wrong_texts(schema):
+                for wrong in wrong_texts(schema):
                     changed = {**members, name: wrong}
                     yield self.written({}, changed, frozenset(self.body["properties"]) - changed.keys(), name)
 
@@ -313,99 +310,6 @@ def _in_order(found: dict[str, Any]) -> dict[str, Any]:
     if "first" in found:
         found = {**found, "last": min(found["last"], found["first"] + 255)}
     return found
-
-
-def _variants(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return list(schema.get("anyOf", [schema]))
-
-
-def _integers(schema: Mapping[str, Any]) -> st.SearchStrategy[int]:
-    low, high = schema["minimum"], schema["maximum"]
-    return st.one_of(st.integers(low, low + 4), st.integers(low, high), st.just(high))
-
-
-def _values(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
-    def one(variant: Mapping[str, Any]) -> st.SearchStrategy[Any]:
-        match variant["type"]:
-            case "integer":
-                return _integers(variant)
-            case "number":
-                return st.sampled_from([variant["minimum"], 0, 1e-3])
-            case "boolean":
-                return st.booleans()
-            case "null":
-                return st.none()
-            case "array":
-                # One: what items must not be together, the document cannot say.
-                return _values(variant["items"]).map(lambda item: [item])
-            case "string" if variant.get("contentEncoding") == "base64":
-                return st.binary(max_size=64).map(lambda data: base64.b64encode(data).decode())
-            case "string":
-                return st.sampled_from(variant["examples"])
-            case "object":
-                return st.fixed_dictionaries(
-                    {name: _values(member) for name, member in variant["properties"].items()}
-                )
-        raise AssertionError(variant)
-
-    return st.one_of([one(variant) for variant in _variants(schema)])
-
-
-def _numbers_or_words(schema: Mapping[str, Any]) -> st.SearchStrategy[str]:
-    kinds = [variant for variant in _variants(schema) if variant["type"] != "null"]
-    return st.one_of(
-        [st.sampled_from(kind["enum"]) if "enum" in kind else _integers(kind).map(str) for kind in kinds]
-    )
-
-
-def _wrong_words(schema: Mapping[str, Any], *, in_path: bool) -> list[str]:
-    """Words of an address that are no value of ``schema``, escaped as they are sent."""
-    words = ["%zz", "%", "%ff", "%00", "null", "1,2", quote("١"), "1%20", "-1"]
-    words += [] if in_path else [""]
-    for variant in _variants(schema):
-        if "enum" in variant:
-            words += [variant["enum"][0].upper(), variant["enum"][0] + "%20", "1"]
-        elif variant["type"] == "integer":
-            words += ["1.0", "1e3", "true", "+1", "%2B1", "01", "1_0", "0x1", "9" * 100, "1%31x"]
-            words += [str(variant["minimum"] - 1), str(variant["maximum"] + 1)]
-    return words
-
-
-def _wrong_texts(schema: Mapping[str, Any]) -> list[str]:
-    """JSON texts, and what is none, that are no value of ``schema``.
-
-    An item of a batch that is wrong spoils no other one, so it is no fault of the request.
-    """
-    variants = _variants(schema)
-    if any(variant.get("items", {}).get("type") == "object" for variant in variants):
-        (batch,) = variants
-        long = json.dumps([{}] * (batch["maxItems"] + 1))
-        texts = _wrong_texts({**batch, "items": {"type": "null"}})
-        return [text for text in texts if text == "[]" or not text.startswith("[")] + ["[{},]", "[", long]
-    kinds = {variant["type"] for variant in variants}
-    texts = ["[]", "{}", "[1]", "NaN", "Infinity", "-Infinity", "nil", "", "01", "+1", ".5", "1.", "0x1"]
-    texts += [] if "null" in kinds else ["null"]
-    texts += [] if "boolean" in kinds else ["true", "false"]
-    texts += [] if "string" in kinds else ['"1"', '""', '"true"']
-    texts += [] if kinds & {"integer", "number"} else ["0", "1", "1.0"]
-    texts += ['["a", 1]', "[null]", '[["a"]]', '["a",]'] if "array" in kinds else []
-    for variant in variants:
-        if variant["type"] == "integer":
-            texts += ["1.0", "1e3", "1E0", "1.5", "-0", "9" * 100, "9" * 5000, "1e999"]
-            texts += [str(variant["minimum"] - 1), str(variant["maximum"] + 1)]
-        elif variant["type"] == "number":
-            texts += [str(variant["minimum"] - 1), str(variant["maximum"] + 1), "1e999", "9" * 5000]
-        elif variant["type"] == "array":
-            texts += [json.dumps(["a"] * (variant["maxItems"] + 1))]
-            texts += [f"[{text}]" for text in _wrong_texts(variant["items"])]
-        elif variant.get("contentEncoding") == "base64":
-            texts += ['"?"', '"AA"', '"AA="', '"AB=="', '"AA==\\n"', '"_-_-"', '" AA=="', '"\\ud800"']
-        elif variant["type"] == "string":
-            long = json.dumps("a" * (variant["maxLength"] + 1))
-            texts += [long, '"\\ud800@example.org"', '"a\nb"', "'a'"]
-            # A label is never empty. What an optional string may be is not told by its schema.
-            texts += [] if "null" in kinds else ['""', '"\\u0000"']
-    return texts
 
 
 def _escaped(name: str) -> str:
