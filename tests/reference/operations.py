@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
-from tests.reference.request_values import numbers_or_words, values, wrong_texts, wrong_words
+from tests.reference.request_values import numbers_or_words, values_of, wrong_texts, wrong_words
 from tools import openapi
 
 JSON = "application/json"
@@ -126,7 +126,7 @@ class Operation:
     def _members(self) -> st.SearchStrategy[Members]:
         if self.body is None:
             return st.just({})
-        values = {name: values(schema) for name, schema in self.body["properties"].items()}
+        values = {name: values_of(schema) for name, schema in self.body["properties"].items()}
         made = st.fixed_dictionaries(values)
         if self.known:
             made = st.builds(lambda free, known: {**free, **known}, made, st.sampled_from(self.known))

@@ -20,7 +20,7 @@ def _integers(schema: Mapping[str, Any]) -> st.SearchStrategy[int]:
     return st.one_of(st.integers(low, low + 4), st.integers(low, high), st.just(high))
 
 
-def values(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
+def values_of(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
     def one(variant: Mapping[str, Any]) -> st.SearchStrategy[Any]:
         match variant["type"]:
             case "integer":
@@ -33,14 +33,14 @@ def values(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
                 return st.none()
             case "array":
                 # One: what items must not be together, the document cannot say.
-                return values(variant["items"]).map(lambda item: [item])
+                return values_of(variant["items"]).map(lambda item: [item])
             case "string" if variant.get("contentEncoding") == "base64":
                 return st.binary(max_size=64).map(lambda data: base64.b64encode(data).decode())
             case "string":
                 return st.sampled_from(variant["examples"])
             case "object":
                 return st.fixed_dictionaries(
-                    {name: values(member) for name, member in variant["properties"].items()}
+                    {name: values_of(member) for name, member in variant["properties"].items()}
                 )
         raise AssertionError(variant)
 
