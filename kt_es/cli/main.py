@@ -61,6 +61,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "demo": _server("kt_es.cli.trials.demo", "Run the whole system on real keys, and catch lies."),
     "epochs": CommandEntry("kt_es.cli.people.history", "List the latest epochs, each head verified."),
     "erase": CommandEntry("kt_es.cli.owners.erase", "Erase what an account published."),
+    "export": _server("kt_es.cli.auditors.export", "Write both logs to files for any web server."),
     "frontend": _server("kt_es.cli.operators.processes", "Serve lookups and submissions over HTTP."),
     "fsck": _server("kt_es.cli.auditors.fsck", "Examine the data of a signer, front end or monitor."),
     "get": CommandEntry("kt_es.cli.people.get", "Look up an account, verify everything, print its keys."),

@@ -1,0 +1,1 @@
+"""Both logs of a directory as files, for any web server."""
