@@ -31,9 +31,10 @@ def test_every_name_is_read_back(level: int, index: int, width: int) -> None:
     "name",
     [
         "tile/0/0", "tile/0/00", "tile/0/0000", "tile/0/x000/001", "tile/0/1/000", "tile/0/x001/x000",
-        "tile/00/000", "tile/-1/000", "tile/64/000", "tile/100/000", "tile/0/000.p/0", "tile/0/000.p/256", "tile/0/000.p/01",
-        "tile/0/000.p/", "tile/0/000.p", "tile/0/000/", "tile//000", "/tile/0/000", "tile/data/000",
-        "tile/0/../000", "tile/entries/000.p/257", "tile/0/٠٠٠", "tile/0/000\n", "", "checkpoint",
+        "tile/00/000", "tile/-1/000", "tile/64/000", "tile/100/000", "tile/0/000.p/0", "tile/0/000.p/256",
+        "tile/0/000.p/01", "tile/0/000.p/", "tile/0/000.p", "tile/0/000/", "tile//000", "/tile/0/000",
+        "tile/data/000", "tile/0/../000", "tile/entries/000.p/257", "tile/0/٠٠٠", "tile/0/000\n",
+        "", "checkpoint",
     ],
 )  # fmt: skip
 def test_no_other_name_is_one(name: str) -> None:

@@ -1,0 +1,198 @@
+"""``kt export tiles`` beside a running directory, its files on a static web server, and who reads them there.
+
+The reader in Go (``tests/go/tiles``) verifies with libraries that know nothing of kt-es. Go fetches their
+modules through its proxy, once; where Go or the modules are missing, its test is skipped and says why.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from kt_es.client.trusted import Pinned
+from kt_es.formats.heads import SignedMapHead
+from kt_es.formats.notes import verifier_key
+from kt_es.formats.queue import Record
+from tests.builders import private_key
+from tests.e2e.processes import Running, Up, import_accounts, log_at, records_of, running_up, until
+from tests.reference.tile_reader import read_log
+
+pytestmark = pytest.mark.e2e
+ROOT = Path(__file__).parents[2]
+ACCOUNTS = 300
+OWNER = private_key("exported")
+BUILD_PATIENCE = 600.0
+GO = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None: ...
+
+
+@contextmanager
+def web_server(folder: Path) -> Iterator[str]:
+    """A static web server over ``folder``; its URL."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    folder = tmp_path_factory.mktemp("export")
+    with running_up(folder / "data", "--min-interval", "0.1", "--max-interval", "600") as up:
+        publish(up, folder / "state", "first", ACCOUNTS)
+        yield up
+
+
+def publish(up: Up, state: Path, prefix: str, count: int) -> None:
+    names = [f"{prefix}{number}" for number in range(count)]
+    with up.client(state) as client:
+        report = import_accounts(client, names, OWNER, at=1, then=lambda: None)
+    assert report.published == count
+
+
+def export(up: Up, folder: Path, code: int = 0) -> Any:
+    someone = up.stranger(folder.with_name("exporter"))
+    words = ("--json", "-c", up.settings, "export", "tiles", folder, "--log", up.log_uri)
+    return someone.kt(*words, code=code).document
+
+
+def reader(folder: Path) -> tuple[str, list[bytes]]:
+    return read_log(lambda name: (folder / name).read_bytes())
+
+
+def test_what_is_exported_is_what_was_published(directory: Up, tmp_path: Path) -> None:
+    folder = tmp_path / "public"
+    done = export(directory, folder)
+    with log_at(directory.log_uri) as log:
+        records = records_of(log)
+    heads, leaves = reader(folder / "heads")
+    mutations, entries = reader(folder / "mutations")
+    assert [Record.decode(entry) for entry in entries] == records[: len(entries)]
+    last = SignedMapHead.decode(leaves[-1]).head
+    assert (last.epoch, last.log_size) == (len(leaves), len(entries)) == (done["epochs"], done["records"])
+    assert len(entries) > ACCOUNTS
+    for text, log_name in ((heads, "heads"), (mutations, "mutations")):
+        assert text.startswith(f"{done['origin']}/{log_name}\n")
+    # Nobody's label or profile stands in public files.
+    public = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert b"first0@" not in public
+    assert b"key of first" not in public
+    publish(directory, tmp_path / "state", "second", 5)
+    again = export(directory, folder)
+    assert again["records"] >= done["records"] + 5
+    assert reader(folder / "mutations")[1][: len(entries)] == entries
+
+
+def test_it_goes_on_by_itself_and_ends_cleanly(directory: Up, tmp_path: Path) -> None:
+    folder = tmp_path / "public"
+    where = ("-c", directory.settings, "export", "tiles", folder, "--log", directory.log_uri)
+    process = Running(tmp_path / "export.log", *where, "--every", "0.2")
+    try:
+        until((folder / "heads" / "checkpoint").exists, "the first export")
+        before = len(reader(folder / "mutations")[1])
+        publish(directory, tmp_path / "state", "third", 5)
+        until(lambda: len(reader_or_nothing(folder / "mutations")) >= before + 5, "the new records")
+        assert process.stop(signal.SIGTERM) == 0, process.spoken
+    finally:
+        process.stop(signal.SIGKILL)
+    assert "Traceback" not in process.spoken
+    reader(folder / "heads")
+
+
+def reader_or_nothing(folder: Path) -> list[bytes]:
+    """The entries; none while the checkpoint that was read names files that a newer one has replaced."""
+    try:
+        return reader(folder)[1]
+    except FileNotFoundError:
+        return []
+
+
+def test_another_folder_or_log_is_refused_in_one_line(directory: Up, tmp_path: Path) -> None:
+    folder = tmp_path / "public"
+    export(directory, folder)
+    path = folder / "heads" / "checkpoint"
+    path.write_text(path.read_text().replace("localhost/people", "example.org/other"))
+    problem = export(directory, folder, code=2)["error"]["problem"]
+    assert (
+        "is of the log example.org/other/heads, not of localhost/people/heads: name another folder" in problem
+    )
+
+
+@pytest.fixture(scope="module")
+def go_reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program ``tests/go/tiles``."""
+    if shutil.which("go") is None:
+        pytest.skip("go is not installed")
+    source = tmp_path_factory.mktemp("go") / "tiles"
+    shutil.copytree(ROOT / "tests/go/tiles", source)
+    fetched = _go(source, "mod", "download")
+    if fetched.returncode:
+        pytest.skip(f"go cannot fetch the modules: {fetched.stderr.strip()[-300:]}")
+    built = _go(source, "build", "-o", "tiles", ".")
+    assert built.returncode == 0, built.stderr
+    return source / "tiles"
+
+
+def _go(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["go", *words],
+        cwd=folder,
+        env=GO,
+        capture_output=True,
+        text=True,
+        timeout=BUILD_PATIENCE,
+        check=False,
+    )
+
+
+def run_reader(program: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([program, *words], capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_a_reader_in_go_verifies_both_logs_over_http(directory: Up, tmp_path: Path, go_reader: Path) -> None:
+    folder = tmp_path / "public"
+    export(directory, folder)
+    pinned = Pinned.parse(directory.vkey)
+    with web_server(folder) as url:
+        assert httpx.get(f"{url}/heads/checkpoint").text == (folder / "heads" / "checkpoint").read_text()
+        for log in ("heads", "mutations"):
+            _, entries = reader(folder / log)
+            vkey = verifier_key(f"{pinned.origin}/{log}", pinned.key.raw).encode()
+            older = max(1, len(entries) - 3)
+            found = json.loads(run_reader(go_reader, f"{url}/{log}", vkey, str(older)).stdout)
+            digest = hashlib.sha256(b"".join(len(entry).to_bytes(4) + entry for entry in entries))
+            assert (found["size"], found["entries"]) == (len(entries), digest.hexdigest())
+            # One wrong byte of a tile or of an entry is found.
+            for part in ("0", "entries"):
+                path = next((folder / log / "tile" / part).rglob("[0-9]*"))
+                path = path if path.is_file() else next(path.iterdir())
+                data = path.read_bytes()
+                path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+                run_reader(go_reader, f"{url}/{log}", vkey, str(older), code=1)
+                path.write_bytes(data)
+            other = verifier_key(f"{pinned.origin}/{log}", bytes(32)).encode()
+            run_reader(go_reader, f"{url}/{log}", other, str(older), code=1)
