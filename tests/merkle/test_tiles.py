@@ -35,7 +35,7 @@ def test_the_state_of_a_log_follows_from_its_tiles(size: int) -> None:
 @given(st.integers(0, 200_000), st.integers(0, 70_000))
 def test_a_log_that_grows_has_exactly_the_tiles_that_are_wider_or_new(before: int, more: int) -> None:
     def tiles(size: int) -> dict[tuple[int, int], int]:
-        found = {}
+        found: dict[tuple[int, int], int] = {}
         level = 0
         while count := size >> (8 * level):
             found |= {(level, at // 256): min(256, count - at) for at in range(0, count, 256)}
