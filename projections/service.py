@@ -194,6 +194,7 @@ class FrontendService:
             self.directory,
             submissions,
             StatusReader(self.directory, PendingMutations(self._connections.shared, names.queue)),
+            self.feed,
             self.metrics,
             Slots(self.clients, self.metrics.refused),
             self._reads,

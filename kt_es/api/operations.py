@@ -8,7 +8,7 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Final
 
-from kt_es.api import batches, models, registering, statuses
+from kt_es.api import batches, heads, models, registering, statuses
 
 JSON_MEDIA: Final = "application/json"
 PROBLEM_MEDIA: Final = "application/problem+json"
@@ -74,6 +74,7 @@ class Operation:
         parameters: The model of the parameters in the address; those in the path stand there in braces.
         own_problems: Describes the statuses that not every operation has.
         max_body: The most bytes of a body.
+        media: The media type of an answer that is plain text.
     """
 
     path: str
@@ -84,6 +85,7 @@ class Operation:
     parameters: type | None = None
     own_problems: Mapping[int, str] = field(default_factory=dict)
     max_body: int = MAX_REQUEST
+    media: str = "text/plain"
 
     @property
     def method(self) -> str:
@@ -150,6 +152,16 @@ HEAD = Operation(
     {200: models.HeadBody},
     parameters=models.HeadParameters,
     own_problems=_OF_EPOCHS,
+)
+HEAD_EVENTS = Operation(
+    "/v1/heads/events",
+    "head_events",
+    "Each new head as a server-sent event, and those after ``since``.\n\n"
+    "The data of an event are a head in JSON, with ``consistency`` from the log of the event before.\n"
+    "The stream ends after ten minutes: connect again with ``Last-Event-ID``, also after any failure.",
+    "Events of the type ``head``, whose id is the epoch",
+    parameters=heads.HeadEventsParameters,
+    media="text/event-stream",
 )
 CONSISTENCY = Operation(
     "/v1/consistency",
@@ -244,7 +256,7 @@ METRICS = Operation(
 )
 
 OPERATIONS: Final = (
-    DIRECTORY, LOOKUP, LOOKUPS, HISTORY, RANGE, LATEST_HEAD, HEAD, CONSISTENCY, HEADS_CHECKPOINT,
+    DIRECTORY, LOOKUP, LOOKUPS, HISTORY, RANGE, LATEST_HEAD, HEAD_EVENTS, HEAD, CONSISTENCY, HEADS_CHECKPOINT,
     MUTATIONS_CHECKPOINT, MUTATIONS, MUTATIONS_BATCH, STATUS, ERASURES, REGISTRATION, MAIL_PROOFS, HEALTH,
     READY, METRICS,
 )  # fmt: skip

@@ -19,7 +19,7 @@ from typing import cast
 
 import structlog
 
-from kt_es.server import responses
+from kt_es.server import handshakes, responses
 from kt_es.server.asgi import ASGIApp
 from kt_es.server.clients import HttpConnections
 from kt_es.server.incoming import Incoming, IncomingRequest
@@ -52,6 +52,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._ready: deque[IncomingRequest] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._streams = False  # whether the answer under way goes on
         self._refusal: bytes | None = None
         # Done when the transport has sent everything that was written; None if nothing is left to send.
         self._drained: asyncio.Future[None] | None = None
@@ -75,20 +76,10 @@ class Connection(asyncio.Protocol):
 
     async def _begin(self, accepted: socket.socket, context: ssl.SSLContext | None) -> None:
         try:
-            await self._loop.connect_accepted_socket(
-                lambda: self,
-                accepted,
-                ssl=context,
-                ssl_handshake_timeout=None if context is None else self._limits.head_seconds,
-            )
+            await handshakes.begin(self, accepted, context, self._limits.head_seconds)
         except (OSError, EOFError) as error:
-            # A failed handshake is the client's fault: it is counted and not logged.
-            is_slow = isinstance(error, ConnectionAbortedError | TimeoutError)
-            self._all.refused.labels("slow-handshake" if is_slow else "handshake").inc()
+            handshakes.count_failure(error, self._all.refused)
             self._all.leave(self)
-            accepted.close()
-        except asyncio.CancelledError:
-            accepted.close()
         finally:
             self._beginning = None
 
@@ -173,7 +164,7 @@ class Connection(asyncio.Protocol):
         size = len(body)
         request.body.clear()
         try:
-            send = WholeAnswer(lambda *answer: self._send(request, *answer))
+            send = WholeAnswer(lambda *answer: self._send(request, *answer), self._stream)
             await self._app(request.scope, responses.whole_body(body), send)
         except asyncio.CancelledError:
             # The client hung up.
@@ -191,9 +182,18 @@ class Connection(asyncio.Protocol):
         last = self._incoming.ended and not self._ready and self._refusal is None
         head = responses.encode_head(status, headers, keep_alive=not last)
         data = head if request.method == "HEAD" else head + body
-        self._write(data)
         if status == 429:
             self._rest(responses.retry_after(headers))
+        await self._deliver(data)
+
+    async def _stream(self, data: bytes) -> None:
+        """Write a part of an answer that ends with its connection, and wait until it is sent."""
+        self._streams = True
+        self._incoming.end()
+        await self._deliver(data)
+
+    async def _deliver(self, data: bytes) -> None:
+        self._write(data)
         if self._drained is None:
             return
         if not self.keep(len(data)):
@@ -247,6 +247,9 @@ class Connection(asyncio.Protocol):
             self.abort()
         elif self._task is None and self._transport is not None:
             self._transport.close()
+        elif self._streams and self._task is not None:
+            self._task.cancel()
+            self._close()
 
     def abort(self) -> None:
         self._incoming.end()

@@ -256,7 +256,7 @@ def _responses(operation: Operation) -> dict[int, dict[str, Any]]:
     """Describe the answers and the problems of an operation."""
     found: dict[int, dict[str, Any]] = {}
     if isinstance(operation.answers, str):
-        content: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
+        content: dict[str, Any] = {operation.media: {"schema": {"type": "string"}}}
         found[200] = {"description": operation.answers, "content": content}
     else:
         for status, kind in operation.answers.items():

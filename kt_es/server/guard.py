@@ -28,9 +28,11 @@ from kt_es.server.asgi import Receive, Scope, Send
 from kt_es.server.limits import MAX_DEPTH, MAX_MEMBERS, route_of
 from kt_es.server.responses import Answer, Headers, Problem, internal_problem
 from kt_es.server.slots import Slots
+from kt_es.server.streams import EventStream
 
 _LOG = structlog.get_logger("kt_es.server")
 _SLOT = "kt.slot"
+_LASTS = "kt.lasts"  # set for a stream, whose time is not observed
 
 # A string, closed or not, or what opens or separates members. Possessive, so that time is linear.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[,\[{]', re.DOTALL)
@@ -154,7 +156,7 @@ class Guard:
 
     def __init__(
         self,
-        answer: Callable[[Scope, bytes], Awaitable[Answer]],
+        answer: Callable[[Scope, bytes], Awaitable[Answer | EventStream]],
         slots: Slots,
         seconds: Histogram,
         refused: Counter,
@@ -169,12 +171,15 @@ class Guard:
         try:
             await self._answer(scope, (await receive())["body"], send)
         finally:
-            self._seconds.labels(_route(scope)).observe(time.perf_counter() - started)
+            if _LASTS not in scope:
+                self._seconds.labels(_route(scope)).observe(time.perf_counter() - started)
 
     async def _answer(self, scope: Scope, body: bytes, send: Send) -> None:
         path = scope["path"]
         if path == HEALTH.path:
-            await _send(send, await self._application(scope, body))
+            answer = await self._application(scope, body)
+            if isinstance(answer, Answer):
+                await _send(send, answer)
             return
         route = route_of(path)
         client = scope["client"][0] if scope.get("client") else ""
@@ -187,11 +192,15 @@ class Guard:
             answer = await self._guarded(scope, body)
             # A client that does not read its answer must not keep a slot from others.
             slot.release()
-            await _send(send, answer)
+            if isinstance(answer, EventStream):
+                scope[_LASTS] = True
+                await answer.send(send)
+            else:
+                await _send(send, answer)
         finally:
             slot.end()
 
-    async def _guarded(self, scope: Scope, body: bytes) -> Answer:
+    async def _guarded(self, scope: Scope, body: bytes) -> Answer | EventStream:
         try:
             return await self._application(scope, body)
         except AmbiguousError as error:

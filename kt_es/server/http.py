@@ -14,6 +14,7 @@ from kt_es.server.asgi import ASGIApp, Scope
 from kt_es.server.contract import parameter_names, read_parameters, read_request
 from kt_es.server.endpoints.answering import Answering
 from kt_es.server.endpoints.common import Endpoint, Endpoints, Frontend, problem_for
+from kt_es.server.endpoints.following import FollowingEndpoints
 from kt_es.server.endpoints.operating import LENIENT, OperatingEndpoints
 from kt_es.server.endpoints.reading import ReadingEndpoints
 from kt_es.server.endpoints.registering import RegisteringEndpoints
@@ -21,12 +22,14 @@ from kt_es.server.endpoints.submitting import SubmittingEndpoints
 from kt_es.server.guard import Guard, check_media, read_body, read_query
 from kt_es.server.limits import route_of
 from kt_es.server.responses import Answer, http_problem
+from kt_es.server.streams import EventStream
 
 
 def create_app(frontend: Frontend) -> ASGIApp:
     answering = Answering(frontend)
     endpoints = [
         *ReadingEndpoints(answering).by_operation(),
+        *FollowingEndpoints(frontend).by_operation(),
         *SubmittingEndpoints(answering).by_operation(),
         *RegisteringEndpoints(frontend).by_operation(),
         *OperatingEndpoints(frontend).by_operation(),
@@ -47,7 +50,7 @@ class _Router:
             if "{" in operation.path
         ]
 
-    async def answer(self, scope: Scope, body: bytes) -> Answer:
+    async def answer(self, scope: Scope, body: bytes) -> Answer | EventStream:
         found, named = self._found(scope["path"])
         if found is None:
             return http_problem(404).answer

@@ -244,10 +244,19 @@ def whole_body(body: bytes) -> Receive:
 
 
 class WholeAnswer:
-    """ASGI's ``send``: calls ``write`` with status, headers and body when the answer is whole."""
+    """ASGI's ``send``: calls ``write`` with status, headers and body when the answer is whole.
 
-    def __init__(self, write: Callable[[int, Headers, bytes], Awaitable[None]]) -> None:
+    If the answer is a stream, ``stream`` is called with its head and with each part instead.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[int, Headers, bytes], Awaitable[None]],
+        stream: Callable[[bytes], Awaitable[None]] | None = None,
+    ) -> None:
         self._write = write
+        self._stream = stream
+        self._streams = False
         self._status = 500
         self._headers: Headers = []
         self._parts: list[bytes] = []
@@ -256,6 +265,13 @@ class WholeAnswer:
         if message["type"] == "http.response.start":
             self._status = message["status"]
             self._headers = list(message.get("headers", ()))
+            if self._stream is not None and message.get("streams", False):
+                self._streams = True
+                await self._stream(encode_head(self._status, self._headers, keep_alive=False))
+            return
+        if self._streams and self._stream is not None:
+            if body := message.get("body", b""):
+                await self._stream(body)
             return
         self._parts.append(message.get("body", b""))
         if not message.get("more_body", False):

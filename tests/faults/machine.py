@@ -17,6 +17,7 @@ from typing import TypeVar
 from kt_es.errors import KtError, UnavailableError, WrongRevisionError
 from kt_es.eventstore.streams import ANY, Event, NewEvent
 from kt_es.ledger.adoption import Adoption
+from kt_es.ledger.cassandra_tables import ABOUT
 from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.memory import MemoryStore
 from kt_es.ledger.proofs import head_at, prove_consistency
@@ -78,7 +79,7 @@ class Machine:
 
         With ``shared``, all signers have one map beside their disks, and a write to it is an effect, too.
         """
-        self.shared = MemoryStore(SHARED) if shared else None
+        self.shared = _SharedRows(SHARED) if shared else None
         self.late_by = late_by
         self.log: MemoryLog = new_log(min_interval=1_000)
         self.plan = {} if plan is None else plan
@@ -339,6 +340,16 @@ class _AtOnce(Executor):
         return future
 
 
+class _SharedRows(MemoryStore):
+    """Rows of which those in ``about`` may change: the largest value stays, whatever is written last."""
+
+    def write(self, changes: Iterable[Change], sync: bool = True) -> None:
+        super().write(
+            (family, key, max(value or b"", self.get(family, key) or b"") if family == ABOUT else value)
+            for family, key, value in changes
+        )
+
+
 class _Shared:
     """The map that all signers share: there is no atomic write, and a row of an epoch is never changed."""
 
@@ -354,7 +365,7 @@ class _Shared:
         for family, key, value in rows:
             assert value is not None, "a signer deletes nothing that is shared"
             there = self._store.get(family, key)
-            assert there in (None, value), f"a shared row of {family} was changed"
+            assert family == ABOUT or there in (None, value), f"a shared row of {family} was changed"
         fault = self._machine.fault("shared write")
         if fault in (None, Fault.CRASH_AFTER, Fault.FAIL_DONE):
             self._store.write(rows)

@@ -266,6 +266,7 @@ def test_the_openapi_description_has_every_route_and_problem_documents(running: 
         "/v1/history",
         "/v1/range",
         "/v1/heads/latest",
+        "/v1/heads/events",
         "/v1/heads/{epoch}",
         "/v1/consistency",
         "/v1/registration",

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from kt_es.api.operations import MAIL_PROOFS
 from kt_es.formats.notes import encode_base64
+from kt_es.server.endpoints import following
 from kt_es.server.limits import ClientLimits
 from tests import builders as b
 from tests.reference.doors import listening
@@ -81,6 +82,13 @@ class Client:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
+    with pytest.MonkeyPatch.context() as patch:
+        # A stream ends after what there is.
+        patch.setattr(following, "STREAM_SECONDS", 0.0)
+        yield from _client()
+
+
+def _client() -> Iterator[Client]:
     with front_with_alice() as served, listening(served.running) as port:
         made = Client(port)
         yield made

@@ -14,19 +14,21 @@ from kt_es.api.codec import encode_model
 from kt_es.api.operations import Operation
 from kt_es.errors import DivergenceError, KtError, UnverifiedRowError
 from kt_es.server.asgi import Scope
+from kt_es.server.feed import EpochFeed
 from kt_es.server.handlers import DirectoryReader
 from kt_es.server.health import Metrics, Trouble
 from kt_es.server.registration.gate import Registration
 from kt_es.server.responses import STORE_ROWS, Answer, NotNowError, Problem, problem_of
 from kt_es.server.slots import Slots
 from kt_es.server.statuses import StatusReader
+from kt_es.server.streams import EventStream
 from kt_es.server.submission import Submissions
 
 _LOG = structlog.get_logger("kt_es.server")
 TEXT_MEDIA = "text/plain; charset=utf-8"
 
 
-Endpoint: TypeAlias = Callable[[Any, Scope], Awaitable[Answer]]
+Endpoint: TypeAlias = Callable[[Any, Scope], Awaitable[Answer | EventStream]]
 """Answers an operation, given its body or its parameters as ``kt_es.api`` models them, and the scope."""
 Endpoints: TypeAlias = list[tuple[Operation, Endpoint]]
 
@@ -45,6 +47,7 @@ class Frontend:
     directory: DirectoryReader
     submissions: Submissions
     statuses: StatusReader
+    feed: EpochFeed
     metrics: Metrics
     slots: Slots
     reads: Executor

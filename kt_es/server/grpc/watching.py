@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from kt_es.api.models import HeadBody, LatestHeadParameters
 from kt_es.server.endpoints.common import Frontend
 from kt_es.server.feed import EpochFeed
+from kt_es.server.following import HeadFollower
 from kt_es.server.grpc.calls import Call
 from kt_es.server.grpc.messages import request_of, watch_answer
-from kt_es.server.responses import NotNowError, Problem
+from kt_es.server.responses import Problem
 from kt_es.server.submission import run_in
 
 WATCH_SECONDS = 120.0
@@ -22,31 +22,20 @@ class HeadWatch:
 
     def __init__(self, frontend: Frontend, feed: EpochFeed) -> None:
         self._frontend = frontend
-        self._feed = feed
+        self._follower = HeadFollower(frontend.directory, feed)
 
     async def watch(self, message: Any, call: Call) -> Problem | None:
-        directory = self._frontend.directory
         # An epoch is the size of the log of map heads, so ``since`` has the bounds of the latest head.
-        sent = request_of(LatestHeadParameters, message).since
-        ends = asyncio.get_running_loop().time() + WATCH_SECONDS
-        epoch = directory.committed().epoch
-        if sent is not None and sent > epoch:
-            raise NotNowError(f"this front end is behind: it has {epoch} epochs, and {sent} were seen before")
+        before = since = request_of(LatestHeadParameters, message).since
         first = True
-        while not self._feed.ended:
-            epoch = directory.committed().epoch
-            left = ends - asyncio.get_running_loop().time()
-            if left <= 0:
-                return None
-            if sent is not None and sent >= epoch:
-                await self._feed.changed(left)
+        async for epoch in self._follower.epochs(since, WATCH_SECONDS):
+            if epoch is None:
                 continue
             if not first:
                 await call.pay()
             first = False
-            wanted = epoch if sent is None else sent + 1
-            await call.send(await run_in(self._frontend.reads, lambda: self._encoded(wanted, sent)))  # noqa: B023
-            sent = wanted
+            await call.send(await run_in(self._frontend.reads, lambda: self._encoded(epoch, before)))  # noqa: B023
+            before = epoch
         return None
 
     def _encoded(self, epoch: int, since: int | None) -> bytes:
