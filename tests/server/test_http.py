@@ -262,6 +262,7 @@ def test_the_openapi_description_has_every_route_and_problem_documents(running: 
         "/v1/lookups",
         "/v1/status",
         "/v1/mutations",
+        "/v1/mutations/batch",
         "/v1/erasures",
         "/v1/history",
         "/v1/range",
