@@ -102,11 +102,15 @@ class Appending:
         return None
 
     def _over(self, call: _Call, appends: Sequence[Append]) -> list[Outcome]:
-        requests = [_request(append, self._deadline) for append in appends]
+        # Most appends of metadata set the same ACL, so it is encoded once.
+        encoded: dict[int, bytes] = {}
+        requests = [_request(append, self._deadline, encoded) for append in appends]
         answers = call.exchange(requests, self._deadline)
         return [self._outcome(call, *each) for each in zip(appends, requests, answers, strict=True)]
 
     def _outcome(self, call: _Call, append: Append, request: Any, answer: Any) -> Outcome:
+        if answer is not None and driver.is_appended(answer):
+            return None
         stream, version = _target(append), version_of(append.expected)
 
         def read() -> None:
@@ -133,11 +137,13 @@ def _target(append: Append) -> str:
     return append.stream if append.metadata is None else f"$${append.stream}"
 
 
-def _request(append: Append, deadline: float) -> Any:
+def _request(append: Append, deadline: float, encoded: dict[int, bytes]) -> Any:
+    """Return the message of an append. ``encoded`` keeps metadata as JSON, by the ids of the objects."""
     if append.metadata is None:
         events = [driver_event(event) for event in append.events]
     else:
-        data = json.dumps(append.metadata).encode()
+        data = encoded.get(id(append.metadata)) or json.dumps(append.metadata).encode()
+        encoded[id(append.metadata)] = data
         name = f"{append.stream}\n{append.expected}\n{data.hex()}"
         events = [driver_event(NewEvent(METADATA, data, uuid.uuid5(_METADATA_IDS, name)), is_json=True)]
     return driver.batch_request(_target(append), version_of(append.expected), events, uuid.uuid4(), deadline)

@@ -9,6 +9,7 @@ classes, some of them under other names.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -157,6 +158,7 @@ __all__ = [
     "gossip_pb2",
     "gossip_pb2_grpc",
     "handle_rpc_error",
+    "is_appended",
     "name_of",
     "node_preference",
     "retrygrpc",
@@ -202,11 +204,17 @@ def batch_append(client: EventStoreDBClient, requests: Iterator[streams_pb2.Batc
     )
 
 
+def is_appended(answer: streams_pb2.BatchAppendResp) -> bool:
+    """Return whether the append of ``answer`` was made."""
+    return bool(answer.WhichOneof("result") == "success")
+
+
 def batch_outcome(answer: streams_pb2.BatchAppendResp, stream: str, version: int | StreamState) -> None:
     """Return if the append of ``answer`` was made. Otherwise raise the exception of the library."""
     _streams_service()._convert_batch_append_resp(answer, stream, version)
 
 
+@cache
 def _streams_service() -> Any:
     module = import_module(f"{LIBRARY}.streams")
     return module.StreamsService

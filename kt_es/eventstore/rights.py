@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from kt_es.eventstore.streams import NO_STREAM, Append, StreamNames
 
@@ -96,9 +97,13 @@ def openings_acl() -> Acl:
     return _acl([FRONTEND], [FRONTEND], [ADMINS, FRONTEND])
 
 
+# One object, which is encoded once for many streams.
+_OPENINGS_METADATA: Final[Mapping[str, object]] = {ACL: openings_acl()}
+
+
 def first_acl(stream: str) -> Append:
     """Return the append that makes a stream of openings private which has no metadata yet."""
-    return Append(stream, NO_STREAM, metadata={ACL: openings_acl()})
+    return Append(stream, NO_STREAM, metadata=_OPENINGS_METADATA)
 
 
 def keeps_private(metadata: Mapping[str, object]) -> bool:
