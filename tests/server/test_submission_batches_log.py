@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,12 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kt_es.api.batches import BatchedMutation
+from kt_es.api.operations import MUTATIONS_BATCH
 from kt_es.errors import AccessDeniedError, UnavailableError
 from kt_es.eventstore.rights import WRITE_METADATA, keeps_private
 from kt_es.eventstore.streams import NewEvent
 from kt_es.server.limits import SUBMISSION_COST, ClientLimits
 from kt_es.server.submission_batches import SubmissionBatches
 from tests import builders as b
+from tests.reference.doors import listening
 from tests.reference.frontends import Front, batched, front, until
 from tests.reference.memory_log import MemoryLog
 from tests.reference.signed_streams import SignedStreams
@@ -256,3 +259,15 @@ def test_what_another_front_end_queued_first_has_the_verdict_of_its_first_record
     assert (bob["verdict"]["verdict"], carol["verdict"]["verdict"]) == ("accepted", "accepted")
     assert bob["verdict"]["record"]["queue_revision"] == 3
     assert carol["verdict"]["record"]["queue_revision"] == 4
+
+
+def test_a_body_over_the_limit_is_refused_before_it_is_read(running: Front) -> None:
+    with listening(running.running) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.putrequest("POST", PATH)
+        connection.putheader("content-type", "application/json")
+        connection.putheader("content-length", str(MUTATIONS_BATCH.max_body + 1))
+        connection.endheaders()
+        answer = connection.getresponse()
+        assert (answer.status, answer.getheader("connection")) == (413, "close")
+        connection.close()
