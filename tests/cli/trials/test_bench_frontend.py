@@ -17,7 +17,7 @@ from kt_es.cli.trials.load import measure
 EACH = (
     *("lookups, each label once", "lookups", "lookup, p50", "lookup, p99"),
     *("lookup beside submissions, p50", "lookup beside submissions, p99"),
-    "submissions, decided and proven",
+    *("submissions, decided and proven", "submissions in batches of 256"),
 )
 """What is measured of each front end."""
 
@@ -31,6 +31,7 @@ def test_front_ends_of_two_environments_are_measured_by_turns(tmp_path: Path) ->
         *(f"{side}: {name}" for side in ("here", "beside") for name in EACH),
         *("constant answer of the same size", "lookups to constant answers"),
         *("lookups, here to beside", "submissions, here to beside"),
+        "submissions in batches, here to single beside",
     }
     assert all(value > 0 for value in found.values())
     ratio = found["here: lookups"] / found["constant answer of the same size"]
