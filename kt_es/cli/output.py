@@ -119,6 +119,12 @@ class Output:
             for line in lines:
                 click.echo(shown(line))
 
+    def line(self, document: dict[str, Any], text: str) -> None:
+        """Print one of many answers as it comes: with ``--json`` ``document`` in one line, or ``text``."""
+        self.has_data = True
+        click.echo(json.dumps(document) if self.json else shown(text))
+        sys.stdout.flush()
+
     def progress(self, text: str = "") -> None:
         """Rewrite the line of progress on a terminal. An empty ``text`` removes the line."""
         if sys.stderr.isatty() and not self.quiet:

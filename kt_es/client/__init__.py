@@ -28,6 +28,7 @@ What programs use:
 
 - ``registering``: what a directory asks for before the first version of a label
 - ``publishing``, ``submitting``: the steps of a change, and many submissions in few requests
+- ``following``: each new head
 - ``client``, ``asynchronous``: ``Client`` and ``AsyncClient``
 - ``watching``; ``planning``, ``bulk``: accounts over time, and many accounts at once
 - ``offline``: proofs and evidence from files

@@ -10,6 +10,7 @@ import httpx
 from kt_es.client.batching import lookup_many
 from kt_es.client.changes import Mine, Proposal, Submission
 from kt_es.client.directory import Directory, DirectoryState
+from kt_es.client.following import Following
 from kt_es.client.heads import SLACK
 from kt_es.client.history import History, Version, kept_versions
 from kt_es.client.publishing import Published, Publisher, Receipt
@@ -81,6 +82,8 @@ class Client:
         self._directory = DirectoryState(self._transport, state, pinned=pinned, origin=origin)
         self._session = Session(self._transport, self._directory, slack=slack, now=now, on_stale=on_stale)
         self._publisher = Publisher(self._session, registration)
+        self.following = Following(self._session)
+        """Each new head as it is published."""
         self.registering = Registering(self._session)
         """How new labels are registered there, and proofs that are sent by mail."""
 
@@ -203,21 +206,18 @@ class Client:
     ) -> Proposal:
         """Build and sign a change of what ``before`` proves. Nothing is sent.
 
-        The history up to ``before`` is verified first, because the signer of a version vouches for all its
-        keys.
+        The history up to ``before`` is verified first: the signer of a version vouches for all its keys.
 
         Args:
             before: A verified lookup of the latest epoch.
             profile: The keys of the account from then on.
-            signing_keys: Private keys. One of the new version and one of the current version must be among
-                them.
+            signing_keys: Private keys, among them one of the new and one of the current version.
             new_authorized_keys: The keys that may sign the next version, by default those of ``before``.
             mine: The keys that the caller knows, by default ``signing_keys``.
-            without: Authorized keys to remove. ``new_authorized_keys`` are then added to the other keys.
+            without: Authorized keys to remove; ``new_authorized_keys`` are then added to the others.
 
         Raises:
-            RefusedError: ``unknown-keys``: the change would keep an authorized key that the caller does not
-                know and that is in no version signed by a key of the caller.
+            RefusedError: ``unknown-keys``: a key would stay that no version signed by the caller has.
         """
         deadline = self._transport.deadline(timeout)
         return self._publisher.propose(

@@ -180,6 +180,20 @@ class DirectoryState:
         answer = self._transport.get(consistency_path(log, low, high), deadline)
         return decode_model(ConsistencyBody, answer.body).hashes
 
+    def proof_to(self, trusted: Trusted, size: int, deadline: float) -> tuple[bytes, ...]:
+        """Ask for the proof that the log of ``size`` heads continues the trusted one; empty if it needs none.
+
+        Raises ``VerificationError`` if the server refuses.
+        """
+        if size <= trusted.size:
+            return ()
+        try:
+            return self.consistency("heads", trusted.size, size, deadline)
+        except RefusedError as error:
+            raise VerificationError(
+                "consistency", f"the server does not prove that its {size} heads follow: {error}"
+            ) from None
+
     def _ask(
         self, deadline: float, *, patient: bool = True
     ) -> tuple[DirectoryBody, tuple[SignedConfig, ...]]:

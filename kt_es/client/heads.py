@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from kt_es.api.models import HeadBody
 from kt_es.client.trusted import Trusted, claimed_size, extend, pin
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.errors import (
@@ -94,6 +95,16 @@ def verify_head(trusted: Trusted, claimed: ClaimedHead, epoch: int | None = None
     )
     checks = _checks(trusted, claimed, checkpoint, head, config)
     return ProvenHead(head, config, checkpoint, latest, after, checks)
+
+
+def verify_reply(trusted: Trusted, reply: HeadBody, epoch: int | None, proof: Sequence[bytes]) -> ProvenHead:
+    """Verify a head as servers send it, with its checkpoints. ``proof`` leads from the trusted log."""
+    claimed = ClaimedHead(reply.smh, reply.latest_checkpoint, reply.inclusion, proof)
+    proven = verify_head(trusted, claimed, epoch)
+    verify_mutations_checkpoint(proven, reply.smh, reply.mutations_checkpoint)
+    for contradiction in contradictions(proven.after, reply.smh, [reply.heads_checkpoint]):
+        raise contradiction
+    return proven
 
 
 def verify_consistency(trusted: Trusted, text: str, new: Checkpoint, proof: Sequence[bytes]) -> None:

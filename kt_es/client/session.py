@@ -17,13 +17,11 @@ from kt_es.api.models import HeadBody, HistoryRequest, LookupBody, LookupRequest
 from kt_es.api.operations import HISTORY, LOOKUP, RANGE, ProblemReason, head_path
 from kt_es.client.directory import DirectoryState, keep_sight, read_head, recalled
 from kt_es.client.heads import (
-    ClaimedHead,
     ProvenHead,
     contradictions,
     verify_freshness,
-    verify_head,
-    verify_mutations_checkpoint,
     verify_order,
+    verify_reply,
 )
 from kt_es.client.history import (
     BLOCK,
@@ -105,7 +103,7 @@ class Session:
 
     def head(self, epoch: int | None, deadline: float, *, fresh: bool = True) -> DirectoryHead:
         """Fetch the head of ``epoch``, by default the latest one, which then has to be ``fresh``."""
-        return self.ask(lambda trusted: self._head(trusted, epoch, fresh, deadline), deadline)
+        return self.ask(lambda trusted: self.asked(trusted, epoch, deadline, fresh=fresh), deadline)
 
     def heads(self, last: int, deadline: float) -> list[DirectoryHead]:
         """Fetch the ``last`` heads of the log, oldest first, and verify each of them and their order."""
@@ -247,22 +245,27 @@ class Session:
                 return page
         raise VerificationError("history", f"ends with version {after}, though the map holds a later one")
 
-    def _head(self, trusted: Trusted, epoch: int | None, fresh: bool, deadline: float) -> DirectoryHead:
+    def asked(
+        self, trusted: Trusted, epoch: int | None, deadline: float, *, fresh: bool = False
+    ) -> DirectoryHead:
+        """Fetch the head of ``epoch``, by default the latest one, and verify it against ``trusted``."""
         reply = self._head_answer(epoch, deadline, since=trusted.size)
-        size = claimed_size(reply.latest_checkpoint)
-        proof: tuple[bytes, ...] = ()
-        if size > trusted.size:
-            try:
-                proof = self.directory.consistency("heads", trusted.size, size, deadline)
-            except RefusedError as error:
-                raise VerificationError(
-                    "consistency", f"the server does not prove that its {size} heads follow: {error}"
-                ) from None
-        claimed = ClaimedHead(reply.smh, reply.latest_checkpoint, reply.inclusion, proof)
-        proven = verify_head(trusted, claimed, epoch)
-        verify_mutations_checkpoint(proven, reply.smh, reply.mutations_checkpoint)
-        for contradiction in contradictions(proven.after, reply.smh, [reply.heads_checkpoint]):
-            raise contradiction
+        return self.checked(trusted, reply, epoch, deadline, fresh=fresh)
+
+    def checked(
+        self,
+        trusted: Trusted,
+        reply: HeadBody,
+        epoch: int | None,
+        deadline: float,
+        *,
+        fresh: bool = False,
+        proof: tuple[bytes, ...] | None = None,
+    ) -> DirectoryHead:
+        """Verify the head in ``reply``. ``proof`` leads from the trusted log to its log; None asks for it."""
+        if proof is None:
+            proof = self.directory.proof_to(trusted, claimed_size(reply.latest_checkpoint), deadline)
+        proven = verify_reply(trusted, reply, epoch, proof)
         if epoch is None and fresh:
             verify_freshness(proven.head, proven.config, self.now(), self.slack)
         self.directory.advance(trusted, proven.after, deadline)

@@ -135,6 +135,21 @@ def error_of(client: Client, label: str = ALICE, **options: Any) -> KtError:
     return found.value
 
 
+def test_following_the_heads(page: SimpleNamespace, client: Client) -> None:
+    class EnoughError(Exception):
+        """Ends the iteration."""
+
+    seen: list[int] = []
+
+    def show(epoch: int) -> None:
+        seen.append(epoch)
+        raise EnoughError
+
+    with pytest.raises(EnoughError):
+        page.follow(client, show)
+    assert seen == [client.head().head.epoch]
+
+
 def test_errors_by_class(page: SimpleNamespace, pauses: Pauses) -> None:
     directory = directory_of("alice")
     lying = changed(directory, "/v1/lookup", lambda body: body.update(profile="AAAA"))

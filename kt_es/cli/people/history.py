@@ -121,19 +121,35 @@ def version_line(version: Version) -> str:
 
 @click.command("epochs")
 @click.option("--last", type=click.IntRange(1), default=10, show_default=True, help="How many epochs.")
+@click.option("--follow", is_flag=True, help="Print each new epoch from now on, until interrupted.")
+@click.option("--since", type=click.IntRange(0), help="With --follow: first the epochs after this one.")
 @reach_options
 @click.pass_context
-def epochs_command(context: click.Context, /, last: int, **reach: Any) -> None:
-    """List the latest epochs, each head verified."""
+def epochs_command(
+    context: click.Context, /, last: int, follow: bool, since: int | None, **reach: Any
+) -> None:
+    """List the latest epochs, each head verified.
+
+    --follow prints each epoch when it is published, with --json one document a line. It ends with 7 if none
+    comes for longer than the directory promises.
+    """
+    output = output_of(context)
+    if since is not None and not follow:
+        raise ConfigError(f"--since {since} belongs to --follow: add it, or leave --since out")
     with Reach(**reach).client() as client:
+        if follow:
+            for shown in client.following.heads(since):
+                output.line(head_document(shown.head), head_line(shown.head))
+            return
         heads = [shown.head for shown in client.heads(last)]
-    output_of(context).data(
-        {"epochs": [head_document(head) for head in heads]},
-        [
-            f"epoch {head.epoch}  {at(head.timestamp)}  {head.map_size} entries  {head.log_size} records  "
-            f"{head.map_root.hex()[:16]}"
-            for head in heads
-        ],
+    document = {"epochs": [head_document(head) for head in heads]}
+    output.data(document, [head_line(head) for head in heads])
+
+
+def head_line(head: MapHead) -> str:
+    return (
+        f"epoch {head.epoch}  {at(head.timestamp)}  {head.map_size} entries  {head.log_size} records  "
+        f"{head.map_root.hex()[:16]}"
     )
 
 
