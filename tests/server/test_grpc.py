@@ -148,6 +148,13 @@ def test_a_fault_is_refused_with_reason_and_field(
     assert "nobody" not in failure.detail
 
 
+def test_the_sentence_of_a_failure_names_the_field(door: Door) -> None:
+    """Programs that show no details show at least that."""
+    for given in ({"label": "nobody"}, {"label": ALICE, "epoch": 3}):
+        failure = door.failure("Lookup", **given)
+        assert failure.detail.count(f"{failure.field}: ") == 1
+
+
 def test_a_watch_of_a_client_that_is_ahead_has_to_come_again(door: Door) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         next(door.call("WatchHeads", since=3))

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool  # type: ignore[import-untyped]
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from kt_es.errors import ConfigError
@@ -93,9 +94,35 @@ def test_reflection_gives_a_client_everything_that_it_needs(door: Door) -> None:
     assert pool.FindMessageTypeByName("kt.v1.LookupRequest").fields_by_name["label"].number == 1
 
 
-def test_both_versions_of_reflection_answer(door: Door) -> None:
-    from grpc_reflection.v1alpha import reflection_pb2
+@pytest.mark.parametrize(
+    ("symbol", "known"),
+    [
+        ("kt.v1.DirectoryService.WatchHeads", True),
+        ("kt.v1.LookupRequest.label", True),
+        ("kt.v1.LookupRequest", True),
+        ("kt.v1.DirectoryService.Nothing", False),
+        ("kt.v1.LookupRequest.nothing", False),
+        ("nothing.of.this", False),
+        ("", False),
+    ],
+)
+def test_reflection_finds_methods_and_fields(door: Door, symbol: str, known: bool) -> None:
+    """``grpcurl describe kt.v1.DirectoryService.WatchHeads`` asks for it."""
+    call: Any = door.channel.stream_stream(
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    request = reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
+    (answer,) = call(iter([request]), timeout=PATIENCE)
+    assert answer.original_request == request
+    if known:
+        assert b"DirectoryService" in answer.file_descriptor_response.file_descriptor_proto[0]
+    else:
+        assert answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
 
+
+def test_both_versions_of_reflection_answer(door: Door) -> None:
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     for version in ("v1alpha", "v1"):
         call: Any = door.channel.stream_stream(

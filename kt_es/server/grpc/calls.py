@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -76,6 +77,10 @@ class Call:
     def release(self) -> None:
         """Give the slot to others: this call only waits from now on."""
         self._slot.release()
+
+    def lasting(self) -> AbstractContextManager[bool]:
+        """Count as a connection of the client, as ``Calls.lasting``."""
+        return self._calls.lasting(self.client)
 
     def charge(self, cost: float) -> None:
         """Take ``cost``, in lookups, from what the client may use."""
@@ -203,20 +208,29 @@ class Calls:
 
     async def _last(self, method: Method, request: Any, call: Call) -> Problem | None:
         """Serve a method that goes on for long. It counts as a connection, and has no slot meanwhile."""
-        if self._lasting >= self.limits.connections or not self.clients.connect(call.client):
-            self._refused.labels("address-connections").inc()
-            detail = (
-                "this address, its network or all clients together have too many streams open; close some"
-            )
-            return Problem(429, ProblemReason.TOO_MANY_REQUESTS, detail, retry_after=5.0)
-        self._lasting += 1
-        try:
+        with self.lasting(call.client) as has_room:
+            if not has_room:
+                detail = (
+                    "this address, its network or all clients together have too many streams open; close some"
+                )
+                return Problem(429, ProblemReason.TOO_MANY_REQUESTS, detail, retry_after=5.0)
             call.release()
             answer = await method.answer(request, call)
             return answer if isinstance(answer, Problem) else None
+
+    @contextmanager
+    def lasting(self, client: str) -> Iterator[bool]:
+        """Count as a connection of the client meanwhile. Yields False, uncounted, if it has too many."""
+        if self._lasting >= self.limits.connections or not self.clients.connect(client):
+            self._refused.labels("address-connections").inc()
+            yield False
+            return
+        self._lasting += 1
+        try:
+            yield True
         finally:
             self._lasting -= 1
-            self.clients.disconnect(call.client)
+            self.clients.disconnect(client)
 
     async def _message(self, context: Any) -> bytes | Problem:
         """Return the one message of a request, or the problem with it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kt_es._proto import kt_v1
@@ -91,16 +93,16 @@ class DirectoryMethods:
         return await self._submitted(message, 0.0, call)
 
     async def _submit_and_wait(self, message: Any, call: Call) -> bytes | Problem:
-        wait = _until_deadline(messages.wait_of(message), call)
-        return await self._submitted(message.submission, wait, call)
+        with _waiting(messages.wait_of(message), call) as wait:
+            return await self._submitted(message.submission, wait, call)
 
     async def _submit_many(self, message: Any, call: Call) -> bytes:
         wait = messages.wait_of(message) if message.HasField("wait") else 0.0
         submissions = messages.submissions(message)
-        asked = request_of(
-            MutationsRequest, message, submissions=submissions, wait=_until_deadline(wait, call)
-        )
-        return messages.outcomes_answer(await self._answering.submit_many(asked, call.charge, call.release))
+        with _waiting(wait, call) as granted:
+            asked = request_of(MutationsRequest, message, submissions=submissions, wait=granted)
+            taken = await self._answering.submit_many(asked, call.charge, call.release)
+            return messages.outcomes_answer(taken)
 
     async def _submitted(self, message: Any, wait: float, call: Call) -> bytes | Problem:
         asked = messages.submission(message, min(wait, MAX_WAIT))
@@ -114,10 +116,21 @@ class DirectoryMethods:
         return messages.erasure_answer(await self._answering.erase(request_of(ErasureRequest, message)))
 
 
-def _until_deadline(wait: float, call: Call) -> float:
-    """Return ``wait``, shortened so that the answer arrives before the deadline of the call."""
+@contextmanager
+def _waiting(wait: float, call: Call) -> Iterator[float]:
+    """Yield for how many seconds of ``wait`` the call may wait.
+
+    The answer has to arrive before the deadline of the call. A wait has no slot, so it counts as a connection
+    of its client, as over HTTP. If the client has too many, there is no wait.
+    """
     remaining = call.remaining()
-    return wait if remaining is None else min(wait, max(0.0, remaining - _MARGIN))
+    if remaining is not None:
+        wait = min(wait, max(0.0, remaining - _MARGIN))
+    if not wait:
+        yield wait
+        return
+    with call.lasting() as has_room:
+        yield wait if has_room else 0.0
 
 
 def _method(

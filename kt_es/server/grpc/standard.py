@@ -7,8 +7,10 @@ reflection answers, are those of grpcio-health-checking and grpcio-reflection.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
+from google.protobuf import descriptor_pool  # type: ignore[import-untyped]
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
@@ -73,7 +75,7 @@ class ReflectionMethods:
     """Describes ``services`` to tools such as grpcurl, which need no .proto file then."""
 
     def __init__(self, services: tuple[str, ...]) -> None:
-        self._servicer = reflection.aio.ReflectionServicer((*services, *REFLECTIONS))
+        self._servicer = reflection.aio.ReflectionServicer((*services, *REFLECTIONS), _Symbols())
 
     def methods(self) -> list[Method]:
         request = reflection_pb2.ServerReflectionRequest
@@ -86,6 +88,32 @@ class ReflectionMethods:
         answers = self._servicer.ServerReflectionInfo(_requests(first, call), None)
         async for answer in answers:
             await call.send(answer.SerializeToString())
+
+
+class _Symbols:
+    """The default pool of descriptors, which also finds the file of a method or of a field by its name.
+
+    The protocol asks for that, and ``grpcurl describe`` for a method. protobuf's own pool in Python does not
+    find them.
+    """
+
+    def __init__(self) -> None:
+        self._pool = descriptor_pool.Default()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> Any:  # noqa: N802 - the name is protobuf's
+        """Return the descriptor of the file. Raises ``KeyError``."""
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            found = self._pool.FindFileContainingSymbol(symbol.rpartition(".")[0])
+        for find in (self._pool.FindMethodByName, self._pool.FindFieldByName):
+            with suppress(KeyError):
+                find(symbol)
+                return found
+        raise KeyError(symbol)
 
 
 async def _requests(request: Any, call: Call) -> AsyncIterator[Any]:

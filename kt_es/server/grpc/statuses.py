@@ -50,8 +50,11 @@ def status_of(problem: Problem) -> Any:
     if "verdict" in problem.more:
         details.append(messages.failed_verdict(problem.more))
     code = CODES.get(problem.status, StatusCode.UNKNOWN)
+    # Many programs show this sentence and no details, so it names the field.
+    named = problem.field is None or detail.startswith(problem.field)
+    sentence = detail if named else f"{problem.field}: {detail}"
     packed = []
     for item in details:
         packed.append(AnyMessage())
         packed[-1].Pack(item)
-    return rpc_status.to_status(Status(code=code.value[0], message=detail, details=packed))
+    return rpc_status.to_status(Status(code=code.value[0], message=sentence, details=packed))
