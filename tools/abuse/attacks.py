@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from kt_es.api.batches import MAX_SUBMISSIONS
+from kt_es.formats.entries import Mutation
 from kt_es.formats.notes import encode_base64
 from tests import builders as b
 from tests.reference.doors import request
@@ -165,6 +167,32 @@ def waiting(number: int = 0) -> Iterator[bytes]:
         )
 
 
+def batched(made: Mutation) -> dict[str, str]:
+    """Return the submission of a first version of ``forger`` in a batch."""
+    return {
+        "label": b.label_of("forger"),
+        "mutation": encode_base64(made.encode()),
+        "opening": encode_base64(b.opening("forger")),
+        "profile": encode_base64(b.profile("forger")),
+    }
+
+
+def forged() -> Iterator[bytes]:
+    """Yield batches whose every signature has to be verified, and is invalid."""
+    keys = [b.private_key(f"forger {number}") for number in range(8)]
+    while True:
+        made = [b.mutation("forger", signed_by=[key]) for key in keys]
+        submissions = [batched(made[number % len(made)]) for number in range(MAX_SUBMISSIONS)]
+        yield post("/v1/mutations/batch", {"submissions": submissions})
+
+
+def repeated() -> Iterator[bytes]:
+    """Yield batches of the same valid mutation."""
+    submissions = [batched(b.mutation("forger"))] * MAX_SUBMISSIONS
+    while True:
+        yield post("/v1/mutations/batch", {"submissions": submissions, "wait": 60})
+
+
 MEMBERS = b"{" + b",".join(b'"%d":1' % number for number in range(100_000)) + b"}"
 ZEROS = b'{"label":"' + b"0" * 1_200_000 + b'"}'
 BEGUN = request("/v1/mutations", None, "Content-Length: 1200000", method="POST") + bytes(1_000_000)
@@ -206,6 +234,8 @@ def _plans(attack: Attack) -> dict[str, Callable[[], Awaitable[None]]]:
         "ranges": lambda: many(attack, 60, one, sending(attack, post("/v1/range", RANGE))),
         "members": lambda: many(attack, 32, one, sending(attack, request("/v1/mutations", MEMBERS))),
         "large-bodies": lambda: many(attack, 32, one, sending(attack, request("/v1/mutations", ZEROS))),
+        "forged-batches": lambda: many(attack, 32, one, sending(attack, forged())),
+        "repeated-batches": lambda: many(attack, 32, one, sending(attack, repeated())),
         "two-framings": lambda: many(attack, 60, one, sending(attack, BOTH)),
         "connections": lambda: many(attack, 60, one, lambda source, _: hang_up(attack, source, asked)),
         "handshakes": lambda: many(attack, 1500, crowd, holding(attack, HELLO, b"a")),
