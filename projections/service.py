@@ -38,6 +38,7 @@ from kt_es.server.slots import Slots
 from kt_es.server.statuses import StatusReader
 from kt_es.server.store_watch import StoreWatch
 from kt_es.server.submission import Submissions
+from kt_es.server.tiles import TileReader
 from projections.followed import FollowedReplica
 from projections.follower import OpeningsFollower
 from projections.replica import Observer, Replica
@@ -195,6 +196,7 @@ class FrontendService:
             submissions,
             StatusReader(self.directory, PendingMutations(self._connections.shared, names.queue)),
             self.feed,
+            TileReader(self.directory, self._connections.shared, names.mutations),
             self.metrics,
             Slots(self.clients, self.metrics.refused),
             self._reads,

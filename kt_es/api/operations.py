@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Final
 
-from kt_es.api import batches, heads, models, registering, statuses
+from kt_es.api import batches, heads, models, registering, statuses, tiles
 
+TEXT_MEDIA: Final = "text/plain"
 JSON_MEDIA: Final = "application/json"
 PROBLEM_MEDIA: Final = "application/problem+json"
 
@@ -69,7 +70,7 @@ class Operation:
 
     Attributes:
         name: Its name in the OpenAPI document, where ``description`` stands, too.
-        answers: The models by status, or a description where the answer is plain text.
+        answers: The models by status, or a description where the answer is of type ``media``.
         request: The model of the body; an operation without one has the method GET.
         parameters: The model of the parameters in the address; those in the path stand there in braces.
         own_problems: Describes the statuses that not every operation has.
@@ -85,7 +86,7 @@ class Operation:
     parameters: type | None = None
     own_problems: Mapping[int, str] = field(default_factory=dict)
     max_body: int = MAX_REQUEST
-    media: str = "text/plain"
+    media: str = TEXT_MEDIA
 
     @property
     def method(self) -> str:
@@ -183,6 +184,21 @@ MUTATIONS_CHECKPOINT = Operation(
     "The latest checkpoint of the log of mutations.",
     "C2SP checkpoint",
 )
+_TILE = (
+    "One file of the log as C2SP tlog-tiles has it: hashes, or entries. FORMATS, Tiles.\n\n"
+    "`tile` is the rest of the path and may have slashes. A whole file never changes."
+)
+_OF_TILES = {404: "The log is not that large here yet"}
+HEADS_TILE = Operation(
+    "/heads/tile/{tile}",
+    "heads_tile",
+    _TILE,
+    "C2SP tile or bundle of entries",
+    parameters=tiles.TileParameters,
+    own_problems=_OF_TILES,
+    media=tiles.TILE_MEDIA,
+)
+MUTATIONS_TILE = replace(HEADS_TILE, path="/mutations/tile/{tile}", name="mutations_tile")
 MUTATIONS = Operation(
     "/v1/mutations",
     "submit",
@@ -257,8 +273,8 @@ METRICS = Operation(
 
 OPERATIONS: Final = (
     DIRECTORY, LOOKUP, LOOKUPS, HISTORY, RANGE, LATEST_HEAD, HEAD_EVENTS, HEAD, CONSISTENCY, HEADS_CHECKPOINT,
-    MUTATIONS_CHECKPOINT, MUTATIONS, MUTATIONS_BATCH, STATUS, ERASURES, REGISTRATION, MAIL_PROOFS, HEALTH,
-    READY, METRICS,
+    MUTATIONS_CHECKPOINT, HEADS_TILE, MUTATIONS_TILE, MUTATIONS, MUTATIONS_BATCH, STATUS, ERASURES,
+    REGISTRATION, MAIL_PROOFS, HEALTH, READY, METRICS,
 )  # fmt: skip
 
 

@@ -8,11 +8,16 @@ from kt_es.formats.queue import decode_records
 
 
 class RecordedItems:
-    """The records of the log of mutations in order, from number ``sequence`` on."""
+    """The records of the log of mutations in order, from number ``sequence`` on.
 
-    def __init__(self, log: EventLog, stream: str, sequence: int) -> None:
+    ``revision`` is that of the records event with the record that was read last. A caller who knows it can go
+    on there later, and no event has to be searched for.
+    """
+
+    def __init__(self, log: EventLog, stream: str, sequence: int, revision: int | None = None) -> None:
         self._sequence = sequence
-        self._events = log.read(stream, _revision_of(log, stream, sequence))
+        self.revision = _revision_of(log, stream, sequence) if revision is None else revision
+        self._events = log.read(stream, self.revision)
         self._left: list[bytes] = []
 
     def take(self, count: int) -> list[bytes]:
@@ -31,7 +36,11 @@ class RecordedItems:
         event = next(self._events, None)
         if event is None:
             raise DivergenceError(f"log of mutations: record {self._sequence} is missing in the event log")
+        self.revision = event.revision
         first, records = _records_in(event)
+        if first + len(records) == self._sequence:
+            # The one that was read last; what follows stands in the next one.
+            return []
         if not first <= self._sequence < first + len(records):
             raise DivergenceError(
                 f"records event {event.revision}: begins at {first}, and record {self._sequence} is due"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from kt_es.crypto.hashes import HASH_SIZE, log_node_hash
 from kt_es.errors import MalformedError
-from kt_es.merkle.log import LogState, NodeId, plan_state
+from kt_es.merkle.log import LogState, NodeId, ProofPlan, plan_range, plan_state
 
 TILE_HEIGHT = 8
 TILE_WIDTH = 1 << TILE_HEIGHT
@@ -52,6 +52,40 @@ def tile_at(level: int, index: int, size: int) -> Tile | None:
     """Return the widest tile at this place in a log of ``size``, None if it has none there."""
     width = min(TILE_WIDTH, (size >> (TILE_HEIGHT * level)) - (index << TILE_HEIGHT))
     return Tile(level, index, width) if width > 0 else None
+
+
+def plan_tile(tile: Tile, size: int) -> ProofPlan:
+    """Plan the proof that a log of ``size`` has the hashes of ``tile``: the largest subtrees beside them.
+
+    Raises ``ValueError`` if the log has no such tile.
+    """
+    height = TILE_HEIGHT * tile.level
+    first = tile.index << TILE_HEIGHT
+    return plan_range(first << height, (first + tile.width) << height, size)
+
+
+def log_root_with(tile: Tile, hashes: Sequence[bytes], size: int, proof: Sequence[bytes]) -> bytes:
+    """Return the root that a log of ``size`` has if it has ``tile`` with ``hashes``, 32 bytes each.
+
+    ``proof`` is as of ``plan_tile``. Raises ``ValueError`` if the numbers of hashes do not fit.
+    """
+    height = TILE_HEIGHT * tile.level
+    first = tile.index << TILE_HEIGHT
+    start, end = first << height, (first + tile.width) << height
+    inside, beside = iter(hashes), iter(proof)
+
+    def root(low: int, high: int) -> bytes:
+        if high <= start or low >= end:
+            return next(beside)
+        if high - low == 1 << height:
+            return next(inside)
+        middle = low + (1 << ((high - low - 1).bit_length() - 1))
+        return log_node_hash(root(low, middle), root(middle, high))
+
+    planned = len(plan_tile(tile, size).runs)
+    if len(hashes) != tile.width or len(proof) != planned:
+        raise ValueError(f"{len(hashes)} hashes and a proof of {len(proof)} are not those of {tile}")
+    return root(0, size)
 
 
 def state_from_tiles(size: int, read: Callable[[Tile], bytes]) -> LogState:

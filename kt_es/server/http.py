@@ -19,6 +19,7 @@ from kt_es.server.endpoints.operating import LENIENT, OperatingEndpoints
 from kt_es.server.endpoints.reading import ReadingEndpoints
 from kt_es.server.endpoints.registering import RegisteringEndpoints
 from kt_es.server.endpoints.submitting import SubmittingEndpoints
+from kt_es.server.endpoints.tiles import TileEndpoints
 from kt_es.server.guard import Guard, check_media, read_body, read_query
 from kt_es.server.limits import route_of
 from kt_es.server.responses import Answer, http_problem
@@ -32,6 +33,7 @@ def create_app(frontend: Frontend) -> ASGIApp:
         *FollowingEndpoints(frontend).by_operation(),
         *SubmittingEndpoints(answering).by_operation(),
         *RegisteringEndpoints(frontend).by_operation(),
+        *TileEndpoints(frontend).by_operation(),
         *OperatingEndpoints(frontend).by_operation(),
     ]
     router = _Router(endpoints, frontend)
@@ -45,7 +47,7 @@ class _Router:
         self._frontend = frontend
         self._exact = {operation.path: (operation, endpoint) for operation, endpoint in endpoints}
         self._patterns = [
-            (re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", operation.path)), (operation, endpoint))
+            (re.compile(re.sub(r"{(\w+)}", _part, operation.path)), (operation, endpoint))
             for operation, endpoint in endpoints
             if "{" in operation.path
         ]
@@ -70,6 +72,11 @@ class _Router:
             if (named := pattern.fullmatch(path)) is not None:
                 return found, named.groupdict()
         return None, {}
+
+
+def _part(name: re.Match[str]) -> str:
+    """Return the pattern of a parameter in a path. A tile is the whole rest of its path."""
+    return f"(?P<{name[1]}>{'.+' if name[1] == 'tile' else '[^/]+'})"
 
 
 def _asked(operation: Operation, scope: Scope, named: Mapping[str, str], body: bytes) -> object:

@@ -9,15 +9,18 @@ from dataclasses import dataclass
 
 from kt_es.api.batches import MAX_SUBMISSIONS
 from kt_es.api.operations import (
+    HEADS_TILE,
     HISTORY,
     LOOKUPS,
     MAIL_PROOFS,
     MAX_REQUEST,
     MUTATIONS,
     MUTATIONS_BATCH,
+    MUTATIONS_TILE,
     RANGE,
     STATUS,
 )
+from kt_es.api.tiles import BUNDLES
 from kt_es.errors import ConfigError
 from kt_es.formats.batches import MAX_BATCH
 
@@ -134,5 +137,12 @@ _ROUTES = {
 }
 
 
+_BUNDLES = tuple(tile.path.format(tile=BUNDLES) for tile in (HEADS_TILE, MUTATIONS_TILE))
+_BUNDLE = Route(cost=5.0, large=True)
+
+
 def route_of(path: str) -> Route:
-    return _ROUTES.get(path, _OTHER)
+    found = _ROUTES.get(path)
+    if found is None:
+        return _BUNDLE if path.startswith(_BUNDLES) else _OTHER
+    return found

@@ -173,10 +173,20 @@ def run_reader(program: Path, *words: str, code: int = 0) -> subprocess.Complete
     return done
 
 
+def digest_of(entries: list[bytes]) -> str:
+    return hashlib.sha256(b"".join(len(entry).to_bytes(4) + entry for entry in entries)).hexdigest()
+
+
 def test_a_reader_in_go_verifies_both_logs_over_http(directory: Up, tmp_path: Path, go_reader: Path) -> None:
     folder = tmp_path / "public"
     export(directory, folder)
     pinned = Pinned.parse(directory.vkey)
+    for log in ("heads", "mutations"):
+        # The front end itself serves the same.
+        _, entries = reader(folder / log)
+        vkey = verifier_key(f"{pinned.origin}/{log}", pinned.key.raw).encode()
+        found = json.loads(run_reader(go_reader, f"{directory.url}/{log}", vkey, "1").stdout)
+        assert (found["size"], found["entries"]) == (len(entries), digest_of(entries))
     with web_server(folder) as url:
         assert httpx.get(f"{url}/heads/checkpoint").text == (folder / "heads" / "checkpoint").read_text()
         for log in ("heads", "mutations"):
@@ -184,8 +194,7 @@ def test_a_reader_in_go_verifies_both_logs_over_http(directory: Up, tmp_path: Pa
             vkey = verifier_key(f"{pinned.origin}/{log}", pinned.key.raw).encode()
             older = max(1, len(entries) - 3)
             found = json.loads(run_reader(go_reader, f"{url}/{log}", vkey, str(older)).stdout)
-            digest = hashlib.sha256(b"".join(len(entry).to_bytes(4) + entry for entry in entries))
-            assert (found["size"], found["entries"]) == (len(entries), digest.hexdigest())
+            assert (found["size"], found["entries"]) == (len(entries), digest_of(entries))
             # One wrong byte of a tile or of an entry is found.
             for part in ("0", "entries"):
                 path = next((folder / log / "tile" / part).rglob("[0-9]*"))

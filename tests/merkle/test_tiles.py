@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from kt_es.errors import MalformedError
 from kt_es.merkle.log import LogState, NodeId
-from kt_es.merkle.tiles import Tile, state_from_tiles, tile_at, tiles_between
+from kt_es.merkle.tiles import (
+    Tile,
+    log_root_with,
+    plan_tile,
+    state_from_tiles,
+    tile_at,
+    tiles_between,
+)
 from tests.reference import naive_log
 
 LEAVES = [hashlib.sha256(number.to_bytes(4, "big")).digest() for number in range(700)]
@@ -65,3 +72,34 @@ def test_a_tile_of_another_size_is_refused(change: object) -> None:
     nodes = nodes_of(300)
     with pytest.raises(MalformedError, match="tile 0 of level 1 has"):
         state_from_tiles(300, lambda tile: change(data_of(tile, nodes)))  # type: ignore[operator]
+
+
+@given(st.integers(1, 700), st.data())
+def test_a_tile_leads_to_the_root_and_no_other_hashes_do(size: int, data: st.DataObject) -> None:
+    nodes = nodes_of(size)
+    tile = data.draw(st.sampled_from(list(tiles_between(0, size))))
+    tile = Tile(tile.level, tile.index, data.draw(st.integers(1, tile.width)))
+    plan = plan_tile(tile, size)
+    proof = plan.proof([nodes[node] for node in plan.nodes])
+    hashes = [nodes[node] for node in tile.nodes]
+    root = naive_log.root(LEAVES[:size])
+    assert log_root_with(tile, hashes, size, proof) == root
+    at = data.draw(st.integers(0, len(hashes) + len(proof) - 1))
+    wrong = [*hashes, *proof]
+    wrong[at] = bytes(32)
+    assert log_root_with(tile, wrong[: len(hashes)], size, wrong[len(hashes) :]) != root
+    for less in ((hashes[1:], proof), (hashes, [*proof, bytes(32)])):
+        with pytest.raises(ValueError, match="are not those of"):
+            log_root_with(tile, less[0], size, less[1])
+
+
+def test_a_large_log_has_the_same_root_by_its_tiles() -> None:
+    leaves = [hashlib.sha256(number.to_bytes(4, "big")).digest() for number in range(70_001)]
+    state, created = LogState().append(leaves)
+    nodes = dict(created)
+    for tile in (Tile(0, 0), Tile(0, 273, 113), Tile(1, 0), Tile(1, 1, 17), Tile(1, 0, 9), Tile(2, 0, 1)):
+        plan = plan_tile(tile, len(leaves))
+        proof = plan.proof([nodes[node] for node in plan.nodes])
+        hashes = [nodes[node] for node in tile.nodes]
+        assert log_root_with(tile, hashes, len(leaves), proof) == state.root()
+    assert state_from_tiles(len(leaves), lambda tile: data_of(tile, nodes)) == state

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from kt_es.api.tiles import TILE_MEDIA
 from kt_es.eventstore.streams import content_event
 from kt_es.formats.queue import CONFIG
 from tests import builders as b
@@ -88,6 +89,11 @@ REQUESTS: list[tuple[str, str, object]] = [
     *(("GET", f"/v1/heads/{epoch}", None) for epoch in range(1, NEWEST + 1)),
     ("GET", f"/v1/consistency?log=heads&from=2&to={NEWEST}", None),
     ("GET", f"/v1/consistency?log=heads&from=1&to={NEWEST - 1}", None),
+    *(
+        ("GET", f"/{log}/tile/{part}/000.p/4", None)
+        for log in ("heads", "mutations")
+        for part in ("0", "entries")
+    ),
     ("GET", f"/v1/consistency?log=mutations&from=3&to={ORIGINAL.ledger.committed.log.size}", None),
     ("GET", "/v1/consistency?log=mutations&from=2&to=41", None),
 ]
@@ -96,7 +102,8 @@ REQUESTS: list[tuple[str, str, object]] = [
 def answers(made: Front) -> Iterator[tuple[int, Any]]:
     for method, path, body in REQUESTS:
         answer = made.get(path) if method == "GET" else made.post(path, body)
-        yield answer.status_code, answer.json()
+        is_json = answer.headers["content-type"] != TILE_MEDIA
+        yield answer.status_code, answer.json() if is_json else answer.content
 
 
 def true_answers() -> list[tuple[int, Any]]:

@@ -23,6 +23,7 @@ from kt_es.server.slots import Slots
 from kt_es.server.statuses import StatusReader
 from kt_es.server.streams import EventStream
 from kt_es.server.submission import Submissions
+from kt_es.server.tiles import TileReader
 
 _LOG = structlog.get_logger("kt_es.server")
 TEXT_MEDIA = "text/plain; charset=utf-8"
@@ -37,17 +38,18 @@ Endpoints: TypeAlias = list[tuple[Operation, Endpoint]]
 class Frontend:
     """What the routes serve.
 
-    Lookups and heads block threads of ``reads``, histories and ranges those of ``large``, submissions those
-    of ``writes``, registration mails those of ``mails``. ``exposed`` says whether other machines can reach
-    this front end. ``troubles`` gives the reasons why this front end is not ready. ``refusing`` gives the
-    reason why submissions are refused although it is ready. ``failed`` is called with an error after which
-    this process should not go on.
+    Lookups, heads and tiles block threads of ``reads``, histories, ranges and entries of tiles those of
+    ``large``, submissions those of ``writes``, registration mails those of ``mails``. ``exposed`` says
+    whether other machines can reach this front end. ``troubles`` gives the reasons why this front end is not
+    ready. ``refusing`` gives the reason why submissions are refused although it is ready. ``failed`` is
+    called with an error after which this process should not go on.
     """
 
     directory: DirectoryReader
     submissions: Submissions
     statuses: StatusReader
     feed: EpochFeed
+    tiles: TileReader
     metrics: Metrics
     slots: Slots
     reads: Executor
