@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
+
+from kt_es.api.models import Text
 
 TILE_MEDIA: Final = "application/octet-stream"
 BUNDLES: Final = "entries/"
@@ -14,4 +16,4 @@ BUNDLES: Final = "entries/"
 class TileParameters:
     """``tile`` is the rest of the path, such as ``0/x001/067`` or ``entries/000.p/5``."""
 
-    tile: str
+    tile: Annotated[str, Text(64, "0/000.p/1")]

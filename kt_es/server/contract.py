@@ -130,8 +130,9 @@ def _parameters(kind: Any) -> type[BaseModel]:
     members = {}
     for member in dataclasses.fields(kind):
         default = ... if member.default is dataclasses.MISSING else member.default
-        kind_of_value: Any = pydantic_type(hints[member.name])
-        if get_origin(hints[member.name]) is not Literal and hints[member.name] is not str:
+        hint = hints[member.name]
+        kind_of_value: Any = pydantic_type(hint)
+        if get_origin(hint) is not Literal and get_args(hint)[:1] != (str,):
             kind_of_value = Annotated[kind_of_value, BeforeValidator(_check_decimal)]
         members[member.name] = kind_of_value, Field(default, alias=member.metadata.get(NAME, member.name))
     return _made(kind, ConfigDict(extra="forbid"), members)

@@ -48,10 +48,11 @@ def values_of(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
 
 
 def numbers_or_words(schema: Mapping[str, Any]) -> st.SearchStrategy[str]:
-    kinds = [variant for variant in variants_of(schema) if variant["type"] != "null"]
-    return st.one_of(
-        [st.sampled_from(kind["enum"]) if "enum" in kind else _integers(kind).map(str) for kind in kinds]
-    )
+    def one(kind: Mapping[str, Any]) -> st.SearchStrategy[str]:
+        words = kind.get("enum") or kind.get("examples")
+        return st.sampled_from(words) if words else _integers(kind).map(str)
+
+    return st.one_of([one(kind) for kind in variants_of(schema) if kind["type"] != "null"])
 
 
 def wrong_words(schema: Mapping[str, Any], *, in_path: bool) -> list[str]:

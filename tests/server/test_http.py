@@ -274,6 +274,8 @@ def test_the_openapi_description_has_every_route_and_problem_documents(running: 
         "/v1/registration/mail",
         "/heads/checkpoint",
         "/mutations/checkpoint",
+        "/heads/tile/{tile}",
+        "/mutations/tile/{tile}",
         "/healthz",
         "/readyz",
         "/metrics",
