@@ -85,7 +85,7 @@ def test_the_page_shows_what_is_answered(running: Front, command: str, shown: st
 def test_every_route_is_on_the_page() -> None:
     paths = set(json.loads(openapi.FILE.read_text())["paths"]) - {"/healthz", "/readyz", "/metrics"}
     for path in paths:
-        assert path.replace("{epoch}", "1") in PAGE
+        assert path.replace("{epoch}", "1").replace("{tile}", "0/000.p/1") in PAGE
 
 
 def test_the_code_proves_presence_and_absence_and_nothing_that_was_changed(running: Front) -> None:
