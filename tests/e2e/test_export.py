@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -28,15 +27,15 @@ from kt_es.formats.heads import SignedMapHead
 from kt_es.formats.notes import verifier_key
 from kt_es.formats.queue import Record
 from tests.builders import private_key
+from tests.e2e.go_modules import fetch_modules, go
 from tests.e2e.processes import Running, Up, import_accounts, log_at, records_of, running_up, until
+from tests.faults.full_disk import full_disk
 from tests.reference.tile_reader import read_log
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
 ACCOUNTS = 300
 OWNER = private_key("exported")
-BUILD_PATIENCE = 600.0
-GO = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -129,6 +128,25 @@ def reader_or_nothing(folder: Path) -> list[bytes]:
         return []
 
 
+def test_a_full_disk_is_waited_for(directory: Up, tmp_path: Path) -> None:
+    where = ("-c", directory.settings, "export", "tiles")
+    with full_disk(tmp_path / "disk", 4) as disk:
+        folder = disk.path / "public"
+        folder.mkdir()
+        disk.fill()
+        process = Running(
+            tmp_path / "export.log", *where, folder, "--log", directory.log_uri, "--every", "0.2"
+        )
+        try:
+            process.wait_for_line("trying again")
+            disk.free()
+            until((folder / "heads" / "checkpoint").exists, "the export goes on")
+            assert process.stop(signal.SIGTERM) == 0, process.spoken
+        finally:
+            process.stop(signal.SIGKILL)
+        reader(folder / "mutations")
+
+
 def test_another_folder_or_log_is_refused_in_one_line(directory: Up, tmp_path: Path) -> None:
     folder = tmp_path / "public"
     export(directory, folder)
@@ -143,28 +161,12 @@ def test_another_folder_or_log_is_refused_in_one_line(directory: Up, tmp_path: P
 @pytest.fixture(scope="module")
 def go_reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program ``tests/go/tiles``."""
-    if shutil.which("go") is None:
-        pytest.skip("go is not installed")
     source = tmp_path_factory.mktemp("go") / "tiles"
     shutil.copytree(ROOT / "tests/go/tiles", source)
-    fetched = _go(source, "mod", "download")
-    if fetched.returncode:
-        pytest.skip(f"go cannot fetch the modules: {fetched.stderr.strip()[-300:]}")
-    built = _go(source, "build", "-o", "tiles", ".")
+    fetch_modules(source)
+    built = go(source, "build", "-o", "tiles", ".")
     assert built.returncode == 0, built.stderr
     return source / "tiles"
-
-
-def _go(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["go", *words],
-        cwd=folder,
-        env=GO,
-        capture_output=True,
-        text=True,
-        timeout=BUILD_PATIENCE,
-        check=False,
-    )
 
 
 def run_reader(program: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:

@@ -22,15 +22,13 @@ from typing import Any
 import pytest
 
 from tests.contracts.certificates import Certified, certify
+from tests.e2e.go_modules import BUILD_PATIENCE, FIXED, fetch_modules
 from tests.e2e.processes import Up, running_up
 from tests.e2e.test_grpc import caught_up, front_end, port_of, trusting
 
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
-OLDEST = (1, 24)  # tools are part of go.mod since then
-FETCH_PATIENCE = 120.0  # seconds
-BUILD_PATIENCE = 600.0
 PATIENCE = 120.0
 FAST = ("--min-interval", "0.05", "--max-interval", "1")
 ALICE, BOB, CAROL, DAVE = (f"{name}@example.org" for name in ("alice", "bob", "carol", "dave"))
@@ -71,26 +69,8 @@ class Module:
 
 @pytest.fixture(scope="module")
 def module(tmp_path_factory: pytest.TempPathFactory) -> Module:
-    if shutil.which("go") is None:
-        pytest.skip("go is not installed")
-    version = subprocess.run(
-        ["go", "env", "GOVERSION"],
-        env={**os.environ, "GOTOOLCHAIN": "local"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    numbers = version.stdout.strip().removeprefix("go").split(".")[:2]
-    if tuple(int("".join(filter(str.isdigit, number)) or 0) for number in numbers) < OLDEST:
-        pytest.skip(f"the client needs Go {'.'.join(map(str, OLDEST))}, this is {version.stdout.strip()}")
-    base = tmp_path_factory.mktemp("go")
-    module = _copied(base)
-    try:
-        fetched = module.go("mod", "download", seconds=FETCH_PATIENCE)
-    except subprocess.TimeoutExpired:
-        pytest.skip("go did not fetch the modules in time")
-    if fetched.returncode:
-        pytest.skip(f"go cannot fetch the modules: {fetched.stderr.strip()[-300:]}")
+    module = _copied(tmp_path_factory.mktemp("go"))
+    fetch_modules(module.folder)
     for words in (
         ["generate", "./..."],
         ["build", "-o", "kt-go", "."],
@@ -113,9 +93,7 @@ def _copied(base: Path) -> Module:
     protoc.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m grpc_tools.protoc "$@"\n')
     protoc.chmod(0o755)
     path = f"{tools}{os.pathsep}{os.environ['PATH']}"
-    # Nothing is written to go.mod and go.sum, and no other Go is fetched.
-    fixed = {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOWORK": "off", "GOBIN": str(tools)}
-    return Module(folder, {**os.environ, **fixed, "PATH": path})
+    return Module(folder, {**os.environ, **FIXED, "GOBIN": str(tools), "PATH": path})
 
 
 @dataclass(frozen=True, slots=True)

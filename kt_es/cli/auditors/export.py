@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
@@ -44,18 +45,25 @@ def tiles_command(
     with closing(TileExport(folder, settings.origin, settings.names)) as export:
         while True:
             try:
-                with event_log(settings.log, output, patience) as reached:
+                with event_log(settings.log, output, patience) as reached, _writing(folder):
                     for done in export.run(reached, stop.is_set):
                         output.note(_spoken(done))
-            except OSError as error:
-                raise unwritable(folder, error) from None
             except UnavailableError as error:
+                # A full disk, too: an operator makes space while this goes on.
                 if every is None:
                     raise
                 output.fail(f"{error}; trying again in {every:g} s")
             if every is None or stop.wait(every):
                 break
         _print(output, folder, settings, export.reached)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(folder, error) from None
 
 
 def _spoken(done: Exported) -> str:
