@@ -17,7 +17,7 @@ from kt_es.ledger.rows import Committed
 from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
 from kt_es.ledger.tiles import head_entries, tile_hashes
 from kt_es.merkle.tiles import TILE_WIDTH, Tile, tile_at
-from kt_es.server.handlers import DirectoryReader
+from kt_es.server.handlers import LOGS, DirectoryReader
 from kt_es.server.renewing import renewed
 
 LogName = Literal["heads", "mutations"]
@@ -54,13 +54,14 @@ class TileReader:
         except MalformedError as error:
             raise RefusedError(ProblemReason.MALFORMED, error.problem, "tile") from None
         committed = self._directory.committed()
-        is_heads = log == "heads"
+        nodes = LOGS[log]
+        is_heads = nodes == HEADS_LOG
         widest = tile_at(tile.level, tile.index, (committed.heads if is_heads else committed.log).size)
         if widest is None or tile.width > widest.width:
             raise RefusedError(ProblemReason.UNKNOWN_EPOCH, f"the log of {log} is not that large", "tile")
         ledger = self._directory.ledger
         if not is_bundle:
-            return b"".join(tile_hashes(ledger, committed, HEADS_LOG if is_heads else MUTATIONS_LOG, tile))
+            return b"".join(tile_hashes(ledger, committed, nodes, tile))
         entries = head_entries(ledger, committed, tile) if is_heads else self._records(committed, tile)
         return encode_bundle(entries)
 
