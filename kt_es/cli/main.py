@@ -37,7 +37,7 @@ from kt_es.process.space import forgive_full_disk, is_full
 _LOG = structlog.get_logger("kt_es.cli")
 
 # Commands that run until they are stopped. Neither SIGHUP nor a full disk under their log ends them.
-_SERVING = {"frontend", "monitor", "node", "signer", "up", "watch"}
+_SERVING = {"export", "frontend", "monitor", "node", "signer", "up", "watch"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,8 @@ def test_it_goes_on_by_itself_and_ends_cleanly(directory: Up, tmp_path: Path) ->
     try:
         until((folder / "heads" / "checkpoint").exists, "the first export")
         before = len(reader(folder / "mutations")[1])
+        # A terminal that closes does not end it.
+        process.process.send_signal(signal.SIGHUP)
         publish(directory, tmp_path / "state", "third", 5)
         until(lambda: len(reader_or_nothing(folder / "mutations")) >= before + 5, "the new records")
         assert process.stop(signal.SIGTERM) == 0, process.spoken
