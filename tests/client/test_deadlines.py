@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from kt_es.api.models import ErasureRequest
 from kt_es.client.deadlines import Deadline
 from kt_es.client.transport import Transport
 from kt_es.errors import KtError, UnavailableError
-from tests.contracts.certificates import certify
+from tests.contracts.certificates import certify, trusting
 
 DEADLINE = 0.6
 # Nothing takes so long; a call that is not bounded takes for ever.
@@ -126,7 +125,7 @@ def test_a_request_that_is_not_read_ends() -> None:
 
 def test_a_handshake_that_is_dripped_ends(tmp_path: Path) -> None:
     made = certify(tmp_path)
-    context = ssl.create_default_context(cafile=str(made.authority))
+    context = trusting(made.authority)
     # A record of a handshake that says it has 16 KiB.
     with server(forever(b"\x00", b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc")) as port:
         ends(Transport(f"https://localhost:{port}", verify=context))

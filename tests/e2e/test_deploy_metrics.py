@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from kt_es.cli.addresses import free_address
 from kt_es.cli.operators.init import NewDirectory, write_directory
-from tests.contracts.certificates import certify
+from tests.contracts.certificates import certify, trusting
 from tests.e2e.processes import ORIGIN, SHORT, Running, Stranger, running_up, until
 
 pytestmark = pytest.mark.e2e
@@ -75,7 +74,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         reach = ("--server", up.url, "--vkey", up.vkey, "--ca", certified.authority)
         someone.kt("keys", "generate")
         someone.kt("put", *reach, "someone@example.org", "--key", folder / "id.raw", "--type", "raw")
-        context = ssl.create_default_context(cafile=str(certified.authority))
+        context = trusting(certified.authority)
         with httpx.Client(verify=context) as client:
 
             def read() -> dict[str, str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contracts.certificates import certify
+from tests.contracts.certificates import certify, trusting
 from tests.e2e.processes import until
 
 pytestmark = pytest.mark.e2e
@@ -154,7 +154,7 @@ def nginx(folder: Path, seen: Seen) -> Iterator[Connect]:
     tested = subprocess.run([*words, "-t"], capture_output=True, text=True, timeout=60, check=False)
     assert tested.returncode == 0, tested.stderr
     assert "[warn]" not in tested.stderr
-    context = ssl.create_default_context(cafile=str(made.authority))
+    context = trusting(made.authority)
     context.check_hostname = False
     with running(words, path, folder / "said"):
         yield lambda: Local(path, context)

@@ -18,7 +18,7 @@ import pytest
 
 from kt_es.eventstore.driver import EventStoreDBClient, NewEvent, StreamState
 from kt_es.node.access.users import add
-from tests.contracts.certificates import Certified, certify
+from tests.contracts.certificates import Certified, certify, trusting
 from tests.e2e.processes import SHORT, Running, Stranger, Up, is_alive, running_up, until
 
 pytestmark = pytest.mark.e2e
@@ -87,7 +87,7 @@ def files(tmp_path: Path) -> Files:
 
 def https(port: int, made: Certified) -> http.client.HTTPSConnection:
     """A connection of a client that trusts one authority. By address: without a name in the handshake."""
-    context = ssl.create_default_context(cafile=str(made.authority))
+    context = trusting(made.authority)
     connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=30)
     try:
         connection.connect()

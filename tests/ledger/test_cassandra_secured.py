@@ -44,7 +44,8 @@ def connects(settings: CassandraSettings) -> bool:
 
     try:
         CassandraStore.connect(settings).close()
-    except KtError:
+    except KtError as error:
+        print(error)
         return False
     return True
 

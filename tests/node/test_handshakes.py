@@ -11,7 +11,7 @@ from kt_es.eventstore.connecting import connect
 from kt_es.eventstore.streams import ANY, content_event
 from kt_es.node.access.users import add
 from kt_es.node.server import NodeConfig
-from tests.contracts.certificates import certify
+from tests.contracts.certificates import certify, trusting
 from tests.contracts.nodes import ServedNode
 
 CLIENTS = 6
@@ -41,7 +41,7 @@ def test_handshakes_that_end_in_the_middle_do_not_end_the_node(tmp_path: Path) -
 
 def client_hello(authority: Path) -> bytes:
     """The first message of a handshake (RFC 8446, 4.1.2)."""
-    context = ssl.create_default_context(cafile=authority)
+    context = trusting(authority)
     context.set_alpn_protocols(["h2"])
     sent = ssl.MemoryBIO()
     handshake = context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname="localhost")

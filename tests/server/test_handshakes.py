@@ -17,7 +17,7 @@ from kt_es.server import connection
 from kt_es.server.asgi import Receive, Scope, Send
 from kt_es.server.limits import ClientLimits
 from kt_es.server.listening import Exchangeable
-from tests.contracts.certificates import Certified, certify
+from tests.contracts.certificates import Certified, certify, trusting
 from tests.reference.doors import PATIENCE, Door, answer, door, is_closed, request
 from tests.reference.frontends import until
 
@@ -42,8 +42,7 @@ def served(certified: Certified) -> ssl.SSLContext:
 
 def ask(made: Door, authority: Path, source: str = "127.0.0.1") -> int:
     """A whole request over TLS; its status."""
-    trusting = ssl.create_default_context(cafile=authority)
-    with trusting.wrap_socket(made.connect(source=source), server_hostname="localhost") as client:
+    with trusting(authority).wrap_socket(made.connect(source=source), server_hostname="localhost") as client:
         client.sendall(request("/"))
         return answer(client)[0]
 
@@ -146,12 +145,11 @@ def test_a_connection_over_tls_ends_when_asked_and_keeps_no_file(
 ) -> None:
     """At once: a client that reads to the end does not wait until the connection is given up."""
     monkeypatch.setattr(connection, "_LINGER", 10 * PATIENCE)
-    trusting = ssl.create_default_context(cafile=certified.authority)
     with door(app, LIMITS, context=served) as made:
         assert ask(made, certified.authority) == 200
         until(lambda: len(made.connections) == 0)
         before = files()
-        with trusting.wrap_socket(made.connect(), server_hostname="localhost") as client:
+        with trusting(certified.authority).wrap_socket(made.connect(), server_hostname="localhost") as client:
             client.sendall(request("/", None, "Connection: close"))
             assert answer(client)[0] == 200
             assert client.recv(1) == b""
