@@ -10,7 +10,9 @@ import pytest
 from kt_es.crypto import hashes, vrf
 from kt_es.crypto.hashes import log_leaf_hash, map_leaf_hash, sha256
 from kt_es.formats import registration
+from kt_es.formats.cosignatures import CosignerKey, cosign
 from kt_es.formats.heads import SignedMapHead
+from kt_es.formats.notes import parse_note
 from kt_es.formats.queue import ItemKind, Verdict
 from tests.builders import ORIGIN, SIGNER_KEY, VRF, index, label_of, opening, private_key, profile, public
 from tests.example_directory import ALICE, BOB, ROTATED, STORY
@@ -84,6 +86,16 @@ def test_the_checkpoint_is_that_of_the_code() -> None:
     (shown,) = re.findall(r"^```text checkpoint\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
     assert shown == STORY.heads_checkpoint()
     assert shown.startswith(f"{ORIGIN}/heads\n2\n")
+
+
+def test_the_cosigned_checkpoint_is_that_of_the_code() -> None:
+    (shown,) = re.findall(r"^```text cosigned\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+    key = private_key("witness")
+    cosigner = CosignerKey("witness.example.org/w1", key.public)
+    checkpoint = STORY.heads_checkpoint()
+    line = cosign(parse_note(checkpoint).text, cosigner.name, key, 1704067260)
+    assert shown == checkpoint + line
+    assert f"`{cosigner.vkey}`" in TEXT
 
 
 def test_verdicts_and_item_kinds_have_their_numbers() -> None:
