@@ -36,6 +36,7 @@ from kt_es.process.signals import Failure, Reload, Worker, reloading
 from projections.auditor import Notice, QueueCheck, Vigil
 from projections.follower import Listener, follow
 from projections.monitor_metrics import MonitorMetrics
+from projections.status.board import Board, Monitored
 
 # Seconds that metrics with the alarm are served before the process ends, so that some scrapes see it.
 ALARM_SECONDS = 120.0
@@ -90,11 +91,12 @@ def serve(
     """
     connect = connect or Connector(settings.log)
     metrics = MonitorMetrics(now, monotonic)
+    board = Board(_monitored(settings), metrics, now)
     outage = Outage("monitor", _LOG, on_begin=metrics.outage)
     with ExitStack() as stack:
         stack.enter_context(reloading(Reload(settings, reread)))
         if settings.metrics is not None:
-            stack.enter_context(exposed(metrics.registry, *settings.metrics))
+            stack.enter_context(exposed(metrics.registry, *settings.metrics, board.app()))
         # A monitor decides everything by itself, so it shares no store.
         opening = partial(open_store, settings.data, None)
         store = patiently(opening, stop, outage, lambda _: metrics.disk_full.set(1))
@@ -105,9 +107,11 @@ def serve(
         stack.enter_context(keeping_evidence(settings.data))
         try:
             ledger = Ledger(store, settings.origin, settings.pinned)
+            board.opened(ledger)
+            stack.callback(board.closed)
             check_unconvicted(settings.data, ledger)
             metrics.resumed(ledger.committed)
-            vigil = Vigil(now, monotonic, lambda notice: _report(notice, metrics))
+            vigil = Vigil(now, monotonic, lambda notice: _report(notice, metrics, board))
             vigil.resumed(ledger.committed)
             if settings.metrics is not None:
                 stack.enter_context(_running(_head_watch(connect, settings.names.heads, metrics)))
@@ -120,6 +124,7 @@ def serve(
             if isinstance(error, EquivocationError):
                 # At once, because this process may be killed while it shows the alarm.
                 keep(settings.data, error)
+            board.fault(str(error))
             if settings.metrics is not None:
                 _LOG.error("alarm", problem=str(error), ends_in=ALARM_SECONDS)
                 stop.wait(ALARM_SECONDS)
@@ -157,8 +162,14 @@ def _listener(ledger: Ledger, metrics: MonitorMetrics, vigil: Vigil, check: Queu
     return Listener(epoch, record, outage, head, vigil.waits)
 
 
-def _report(notice: Notice, metrics: MonitorMetrics) -> None:
+def _monitored(settings: MonitorSettings) -> Monitored:
+    what = settings.origin, settings.pinned, "its event log", settings.data
+    return Monitored(*what, settings.read_queue)
+
+
+def _report(notice: Notice, metrics: MonitorMetrics, board: Board) -> None:
     metrics.time_alarm(notice.alarm, raised=notice.raised)
+    board.notice(notice)
     if notice.raised:
         _LOG.error("clock alarm", kind=notice.alarm.value, problem=notice.sentence)
     else:

@@ -10,6 +10,7 @@ from kt_es.formats.queue import Verdict
 from kt_es.ledger.rows import Committed
 from kt_es.process.exposition import Samples
 from projections.auditor import Alarm
+from projections.status.facts import Lag
 
 
 class MonitorMetrics:
@@ -32,6 +33,7 @@ class MonitorMetrics:
         self._published = (0, 0, 0)  # heads, records, timestamp of the newest
         self._behind_since: float | None = None
         self._max_interval: int | None = None
+        self._is_reachable: bool | None = None
         self._epochs = counter("kt_monitor_epochs", "Epochs replayed and verified by this process")
         self._verdicts = counter(
             "kt_monitor_verdicts", "Records replayed and verified, by verdict", "verdict"
@@ -124,17 +126,25 @@ class MonitorMetrics:
     def published(self, heads: int, records: int, timestamp: int) -> None:
         """Report the numbers of the newest head in the log, which can be reached."""
         self._reachable.set(1)
+        self._is_reachable = True
         self._published = (heads, records, timestamp)
         self._note_lag()
 
     def unreachable(self) -> None:
         self._reachable.set(0)
+        self._is_reachable = False
 
     def time_alarm(self, alarm: Alarm, *, raised: bool) -> None:
         self._time_alarms[alarm].set(raised)
 
     def alarm(self) -> None:
         self._alarm.set(1)
+
+    @property
+    def lag(self) -> Lag:
+        """What is published and not verified."""
+        heads, records = self._lag(0, self._heads), self._lag(1, self._records)
+        return Lag(int(heads), int(records), self._lag_seconds(), self._is_reachable)
 
     def _note_lag(self) -> None:
         with self._lock:

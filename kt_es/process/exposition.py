@@ -96,9 +96,11 @@ def answering(app: WSGIApplication, host: str, port: int) -> Iterator[int]:
 
 
 @contextmanager
-def exposed(registry: CollectorRegistry, host: str, port: int) -> Iterator[int]:
-    """Serve ``registry`` as ``answering`` does, and log where."""
-    with answering(make_wsgi_app(registry), host, port) as taken:
+def exposed(
+    registry: CollectorRegistry, host: str, port: int, app: WSGIApplication | None = None
+) -> Iterator[int]:
+    """Serve ``registry`` as ``answering`` does, and log where. ``app`` serves it among other pages."""
+    with answering(app or make_wsgi_app(registry), host, port) as taken:
         where = f"[{host}]" if ":" in host else host
         _LOG.info("metrics", url=f"http://{where}:{taken}/metrics")
         yield taken
