@@ -28,6 +28,7 @@ from kt_es.merkle.pages import (
     child_slot,
     nibble,
     read_pages,
+    runs,
     with_nibble,
 )
 from kt_es.merkle.update import Pages, Slice
@@ -124,24 +125,30 @@ class Map:
     def lookup_many(self, root: Root, indices: Sequence[bytes]) -> list[LeafRef | None]:
         """Return the leaf of each index at ``root``, or None where the map has none.
 
-        Pages are read in one batch per level.
+        Pages are read in one batch per level, each of them once.
         """
         found: list[LeafRef | None] = [None] * len(indices)
-        pending = [(at, index, root.slot) for at, index in enumerate(indices) if root.slot is not None]
+        order = sorted(range(len(indices)), key=indices.__getitem__)
+        path = [indices[at] for at in order]
+        # The slot that names a page, and which indices of ``path`` lead to the page.
+        groups = [(root.slot, 0, len(path))] if path and root.slot is not None else []
         depth, refs = 0, list[Ref]()
-        while pending:
-            above, refs = refs, [child_ref(index, depth, slot) for _, index, slot in pending]
+        while groups:
+            above, refs = refs, [child_ref(path[low], depth, slot) for slot, low, _ in groups]
             pages = self._read(refs, above)
             below = []
-            for (at, index, _), page in zip(pending, pages, strict=True):
-                slot = page.slots[nibble(index, depth)]
-                if slot is None:
-                    continue
-                if len(slot) != LEAF_SIZE:
-                    below.append((at, index, slot))
-                elif slot[:HASH_SIZE] == index:
-                    found[at] = leaf_ref(slot)
-            pending = below
+            for (_, low, high), page in zip(groups, pages, strict=True):
+                for position, start, end in runs(path, low, high, depth):
+                    slot = page.slots[position]
+                    if slot is None:
+                        continue
+                    if len(slot) != LEAF_SIZE:
+                        below.append((slot, start, end))
+                        continue
+                    for at in range(start, end):
+                        if slot[:HASH_SIZE] == path[at]:
+                            found[order[at]] = leaf_ref(slot)
+            groups = below
             depth += 1
         return found
 

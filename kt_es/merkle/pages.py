@@ -18,7 +18,8 @@ wherever it comes from. So two writers of one version never overwrite each other
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from itertools import compress
 from operator import is_not
@@ -61,7 +62,7 @@ class Page(NamedTuple):
     def with_slots(self, slots: Slots) -> Page:
         """Return the page of ``slots``. Only what differs from this page is hashed."""
         hashes, leaves = list(self.hashes), list(self.leaves)
-        stale = 0  # a bit for each node that has to be hashed
+        changed = 0  # a bit for each slot
         for at in compress(_POSITIONS, map(is_not, slots, self.slots)):
             slot = slots[at]
             if slot is None:
@@ -70,21 +71,17 @@ class Page(NamedTuple):
                 hashes[at], leaves[at] = sha256(b"\x00" + slot[:LEAF_HASHED]).digest(), slot
             else:
                 hashes[at], leaves[at] = slot[:HASH_SIZE], None
-            stale |= _PARENTS[at]
-        while stale:
-            lowest = stale & -stale
-            at = lowest.bit_length() - 1
-            below = 2 * (at - SLOTS)
-            left, right = hashes[below], hashes[below + 1]
+            changed |= 1 << at
+        for at, below, beside in _above(changed):
+            left, right = hashes[below], hashes[beside]
             # A subtree with one leaf is this leaf, however high it stands.
             if right is None and (left is None or leaves[below] is not None):
                 hashes[at], leaves[at] = left, leaves[below]
-            elif left is None and leaves[below + 1] is not None:
-                hashes[at], leaves[at] = right, leaves[below + 1]
+            elif left is None and leaves[beside] is not None:
+                hashes[at], leaves[at] = right, leaves[beside]
             else:
                 pair = b"\x01" + (left or MAP_EMPTY) + (right or MAP_EMPTY)
                 hashes[at], leaves[at] = sha256(pair).digest(), None
-            stale = stale ^ lowest | _PARENTS[at]
         return Page(tuple(slots), tuple(hashes), tuple(leaves))
 
     @property
@@ -98,8 +95,21 @@ LEVELS = (0, 16, 24, 28, 30)
 
 NODES = 31
 _POSITIONS = range(SLOTS)
-# The bit of each node's parent; nothing is above the top.
-_PARENTS = (*(1 << SLOTS + node // 2 for node in range(NODES - 1)), 0)
+# Each node above the slots with the two below it.
+_NODES = tuple((at, 2 * (at - SLOTS), 2 * (at - SLOTS) + 1) for at in range(SLOTS, NODES))
+
+
+@lru_cache(4096)
+def _above(changed: int) -> tuple[tuple[int, int, int], ...]:
+    """Return the nodes above the slots of the bits of ``changed``, from the lowest level to the top."""
+    above = []
+    for node in _NODES:
+        at, below, beside = node
+        if changed >> below & 1 or changed >> beside & 1:
+            changed |= 1 << at
+            above.append(node)
+    return tuple(above)
+
 
 EMPTY_PAGE = Page((None,) * SLOTS, (None,) * NODES, (None,) * NODES)
 
@@ -155,6 +165,21 @@ def nibble(index: bytes, depth: int) -> int:
     """Return the number of the slot of ``index`` in the page at ``depth``, 0 to 15."""
     byte = index[depth >> 1]
     return byte & 15 if depth & 1 else byte >> 4
+
+
+def runs(indices: Sequence[bytes], low: int, high: int, depth: int) -> Iterator[tuple[int, int, int]]:
+    """Yield for each slot of a page at ``depth`` which of its indices it is for: slot, first, end.
+
+    ``indices`` from ``low`` up to ``high`` are sorted, and the page is on the path of all of them.
+    """
+    at, shift = depth >> 1, 0 if depth & 1 else 4
+    while low < high:
+        position = indices[low][at] >> shift & 15
+        end = low + 1
+        while end < high and indices[end][at] >> shift & 15 == position:
+            end += 1
+        yield position, low, end
+        low = end
 
 
 def with_nibble(index: bytes, depth: int, position: int) -> bytes:

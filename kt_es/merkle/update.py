@@ -22,9 +22,9 @@ from kt_es.merkle.pages import (
     Slots,
     child_ref,
     encode_page,
-    nibble,
     page_key,
     read_pages,
+    runs,
 )
 
 Pages = list[tuple[bytes, bytes | None]]
@@ -94,12 +94,7 @@ class Slice:
 
     def _spread(self, page: _Open, wanted: list[tuple[_Open, int, int, int, Ref]]) -> None:
         leaves, depth, slots = self._leaves, page.depth, page.slots
-        low = page.low
-        while low < page.high:
-            position = nibble(leaves[low], depth)
-            high = low + 1
-            while high < page.high and nibble(leaves[high], depth) == position:
-                high += 1
+        for position, low, high in runs(leaves, page.low, page.high, depth):
             slot = slots[position]
             if slot is not None and len(slot) != LEAF_SIZE:
                 wanted.append((page, position, low, high, child_ref(leaves[low], depth + 1, slot)))
@@ -108,7 +103,6 @@ class Slice:
                 if planted != slot:
                     slots[position] = planted
                     page.changed = True
-            low = high
 
     def _merge(self, old: bytes | None, new: list[bytes], depth: int) -> bytes:
         """Return the slot that contains the old leaf, if any, and the new leaves.
@@ -133,14 +127,8 @@ class Slice:
         if len(leaves) == 1:
             return leaves[0]
         slots: Slots = [None] * SLOTS
-        low = 0
-        while low < len(leaves):
-            position = nibble(leaves[low], depth)
-            high = low + 1
-            while high < len(leaves) and nibble(leaves[high], depth) == position:
-                high += 1
+        for position, low, high in runs(leaves, 0, len(leaves), depth):
             slots[position] = self._plant(leaves[low:high], depth + 1)
-            low = high
         return self._write(EMPTY_PAGE, slots, leaves[0], depth)
 
     def _close(self, page: _Open) -> bytes:
