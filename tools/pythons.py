@@ -1,5 +1,7 @@
 """Program that runs the quick tests on every installed Python that is supported, except its own one.
 
+The newest Python runs all quick tests, and those between it and the own one run the tests of the lower layers.
+
   python -m tools.pythons
 
 Each Python gets a virtual environment, for instance .venv-3.12. Interpreters are searched on PATH and in the
@@ -13,17 +15,17 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
+# What differs from one Python to the next shows here in a minute or two.
+PURE = ("crypto", "formats", "core", "merkle", "client", "importers", "process")
 # The folders of tests that take a few minutes together.
-QUICK = [
-    *("crypto", "formats", "core", "merkle", "ledger", "client", "importers", "cli", "process"),
-    *("projections", "signer"),
-]
+QUICK = (*PURE, "ledger", "cli", "projections", "signer")
 PYTEST = ("-q", "-n", "2", "--dist", "worksteal")
 INSTALL = ("install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt")
 PROBE = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
@@ -68,29 +70,30 @@ def run(*command: str | Path) -> bool:
     return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
 
 
-def tested(version: str, python: Path) -> bool:
+def tested(version: str, python: Path, folders: Sequence[str]) -> bool:
     """Install everything for ``python`` and run the tests. Return whether all of this succeeded."""
     home = ROOT / f".venv-{version}"
     inside = home / "bin" / "python"
     if not works(inside, version) and not run(python, "-m", "venv", "--clear", home):
         return False
     return run(inside, "-m", "pip", *INSTALL, "-e", ".[dev,server,openpgp,shared]") and run(
-        inside, "-m", "pytest", *PYTEST, *(f"tests/{folder}" for folder in QUICK)
+        inside, "-m", "pytest", *PYTEST, *(f"tests/{folder}" for folder in folders)
     )
 
 
 def main() -> int:
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    print(f"Python {own}: skipped, `make test` runs everything on it", flush=True)
+    others = [version for version in supported() if version != own]
+    found = {version: python for version in others if (python := find(version)) is not None}
     failed = []
-    for version in supported():
-        if version == own:
-            print(f"Python {version}: skipped, `make test` runs everything on it", flush=True)
-        elif (python := find(version)) is None:
+    for version in others:
+        if version not in found:
             print(f"Python {version}: skipped, no interpreter with venv works here", flush=True)
-        else:
-            print(f"Python {version}: {python}", flush=True)
-            if not tested(version, python):
-                failed.append(version)
+            continue
+        print(f"Python {version}: {found[version]}", flush=True)
+        if not tested(version, found[version], QUICK if version == max(found, key=Version) else PURE):
+            failed.append(version)
     if failed:
         print(f"failed on Python {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

@@ -163,7 +163,8 @@ class TestRefusals:
             (f"witness a {vkey('a', 1, 0x04, 33)}", "with 33 bytes instead of 32"),
             (f"witness a {vkey('a', 1, 0x06, 32)}", "with 32 bytes instead of 1312"),
             (f"witness a {X1}!", "which contains invalid base64"),
-            (f"witness a {X1}=", "which contains base64 that is not in its one encoding"),
+            # Which of the two problems it is depends on the Python.
+            (f"witness a {X1}=", "base64"),
             ("witness a key", "a key has the form name+hash+base64"),
             ("witness a k+01020304+", "of type nothing"),
             (f"witness a y{X1}", "whose hash is not that of its name and key"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -56,8 +57,15 @@ def test_each_version_gets_a_line_and_a_failure_shows(
     found = {"3.98": tmp_path / "python3.98", "3.99": tmp_path / "python3.99"}
     monkeypatch.setattr(pythons, "supported", lambda: [OWN, "3.97", *found])
     monkeypatch.setattr(pythons, "find", found.get)
-    monkeypatch.setattr(pythons, "tested", lambda version, python: version == "3.98")
+    folders: dict[str, Sequence[str]] = {}
+
+    def tested(version: str, python: Path, tried: Sequence[str]) -> bool:
+        folders[version] = tried
+        return version == "3.98"
+
+    monkeypatch.setattr(pythons, "tested", tested)
     assert pythons.main() == 1
+    assert folders == {"3.98": pythons.PURE, "3.99": pythons.QUICK}
     out, err = capsys.readouterr()
     assert out.splitlines() == [
         f"Python {OWN}: skipped, `make test` runs everything on it",
