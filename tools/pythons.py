@@ -1,6 +1,6 @@
 """Program that runs the quick tests on every installed Python that is supported, except its own one.
 
-The newest Python runs all quick tests, and those between it and the own one run the tests of the lower layers.
+The newest Python runs all quick tests. Those between it and the own one run the tests of the lower layers.
 
   python -m tools.pythons
 
