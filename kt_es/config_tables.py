@@ -208,3 +208,6 @@ class MonitorTable(Table):
     read_queue: bool = False
     exit_on_silence: bool = False
     metrics: str | None = None
+    also: tuple[str, ...] = ()
+    also_interval: Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False)] = 60.0
+    webhooks: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from kt_es.client.elsewhere import Elsewhere
 from kt_es.errors import (
     CannotTellError,
     EquivocationError,
@@ -35,8 +36,10 @@ from kt_es.process.outage import Backoff, Outage, keep_trying, patiently
 from kt_es.process.signals import Failure, Reload, Worker, reloading
 from projections.auditor import Notice, QueueCheck, Vigil
 from projections.follower import Listener, follow
+from projections.gossip import INTERVAL, Gossip, gossiping
 from projections.monitor_metrics import MonitorMetrics
 from projections.status.board import Board, Monitored
+from projections.webhooks import Webhooks
 
 # Seconds that metrics with the alarm are served before the process ends, so that some scrapes see it.
 ALARM_SECONDS = 120.0
@@ -63,6 +66,9 @@ class MonitorSettings:
     read_queue: bool = False
     metrics: tuple[str, int] | None = None  # host and port to serve metrics at
     exit_on_silence: bool = False
+    also: tuple[str, ...] = ()  # URLs of others who show checkpoints
+    also_interval: float = INTERVAL  # seconds
+    webhooks: tuple[str, ...] = ()  # URLs that evidence is posted to
 
 
 def serve(
@@ -87,8 +93,10 @@ def serve(
             evidence of two signed heads is saved, and every later start raises it again.
         CannotTellError: No head came in time, with ``exit_on_silence``.
 
-    Where metrics are served, the alarm is shown for ``ALARM_SECONDS`` before it is raised.
+    Where metrics are served, the alarm is shown for ``ALARM_SECONDS`` before it is raised. Evidence is posted
+    to the webhooks first, until each of them has accepted it.
     """
+    webhooks = Webhooks(settings.webhooks, settings.data)
     connect = connect or Connector(settings.log)
     metrics = MonitorMetrics(now, monotonic)
     board = Board(_monitored(settings), metrics, now)
@@ -105,6 +113,7 @@ def serve(
         stack.callback(store.close)
         metrics.disk_full.set_function(lambda: store.is_full)
         stack.enter_context(keeping_evidence(settings.data))
+        elsewhere = [stack.enter_context(closing(Elsewhere(url, settings.origin))) for url in settings.also]
         try:
             ledger = Ledger(store, settings.origin, settings.pinned)
             board.opened(ledger)
@@ -117,7 +126,12 @@ def serve(
                 stack.enter_context(_running(_head_watch(connect, settings.names.heads, metrics)))
             check = _queue_check(settings.names.queue, connect, stack) if settings.read_queue else None
             listener = _listener(ledger, metrics, vigil, check)
-            with _clock(vigil, stop, exit_on_silence=settings.exit_on_silence) as ending:
+            gossip = Gossip(elsewhere, ledger, now)
+            board.gossip = gossip
+            with (
+                _clock(vigil, stop, exit_on_silence=settings.exit_on_silence) as ending,
+                gossiping(gossip, settings.also_interval, ending),
+            ):
                 follow(connect, settings.names, ledger, listener, ending, outage=outage)
         except WRONG_LOG as error:
             metrics.alarm()
@@ -125,9 +139,12 @@ def serve(
                 # At once, because this process may be killed while it shows the alarm.
                 keep(settings.data, error)
             board.fault(str(error))
+            until = monotonic()
             if settings.metrics is not None:
                 _LOG.error("alarm", problem=str(error), ends_in=ALARM_SECONDS)
-                stop.wait(ALARM_SECONDS)
+                until += ALARM_SECONDS
+            webhooks.run(stop)
+            stop.wait(max(0.0, until - monotonic()))
             raise
 
 

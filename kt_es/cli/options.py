@@ -253,6 +253,12 @@ data_option = click.option("--data", type=NEW_FOLDER, help="Its data; default as
 metrics_option = click.option(
     "--metrics", metavar="HOST:PORT", help="Serve metrics for Prometheus; default as in kt.toml."
 )
+also_option = click.option(
+    "--also",
+    metavar="URL",
+    multiple=True,
+    help="Compare with the checkpoints that a front end, monitor or witness shows at URL; repeatable.",
+)
 patience_option = click.option(
     "--patience",
     type=Number(0),

@@ -128,6 +128,10 @@ class Transport:
         """Return the answer. A ``patient`` call repeats the request while the server is unavailable."""
         return self._until(deadline, "GET", path, None, limit, patient=patient)
 
+    def fetch(self, path: str, deadline: float, *, limit: int, patient: bool = True) -> bytes:
+        """Return the bytes of a file, whatever they are. Raises what ``get`` raises."""
+        return self._until(deadline, "GET", path, None, limit, patient=patient, raw=True).data
+
     def post(self, path: str, request: object, deadline: float, *, limit: int = MAX_ANSWER) -> Answer:
         """Send ``request``, a model of ``kt_es.api``, and return the answer."""
         # Encoded once, so that every repetition sends the same bytes.
@@ -142,6 +146,7 @@ class Transport:
         limit: int,
         *,
         patient: bool = True,
+        raw: bool = False,
     ) -> Answer:
         """Return the answer; repeat the request while the server is unavailable, until the deadline."""
         backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
@@ -150,7 +155,7 @@ class Transport:
         while True:
             if time.monotonic() >= deadline:
                 raise UnavailableError(problem or f"{self.base_url} takes too long")
-            answer = self._once(deadline, method, path, content, limit)
+            answer = self._once(deadline, method, path, content, limit, raw=raw)
             if isinstance(answer, Answer):
                 return answer
             if not patient:
@@ -173,7 +178,7 @@ class Transport:
             time.sleep(wait)
 
     def _once(
-        self, deadline: float, method: str, path: str, content: bytes | None, limit: int
+        self, deadline: float, method: str, path: str, content: bytes | None, limit: int, *, raw: bool
     ) -> Answer | _Again:
         timeout = httpx.Timeout(max(deadline - time.monotonic(), _SHORTEST_PAUSE), connect=_CONNECT)
         headers = None if content is None else {"content-type": JSON_MEDIA}
@@ -196,7 +201,7 @@ class Transport:
             cut = isinstance(error, httpx.TimeoutException) and time.monotonic() + _SHORTEST_PAUSE >= deadline
             return _Again(f"{self.base_url} does not answer: {cause}{through}", None, cut)
         if status in (200, 202):
-            return Answer(status, data, decode_json(data, f"answer to {path}"))
+            return Answer(status, data, {} if raw else decode_json(data, f"answer to {path}"))
         problem = read_problem(status, data)
         if status in AGAIN:
             after = _retry_after(response)

@@ -22,6 +22,7 @@ from kt_es.ledger.convicting import FOLDER
 from kt_es.ledger.ledger import Ledger, config_chain, decoded_head
 from kt_es.process.site import Page, Route, site
 from projections.auditor import Alarm, Notice
+from projections.gossip import Gossip
 from projections.monitor_metrics import MonitorMetrics
 from projections.status.facts import Facts, Rules, Told, Verified
 from projections.status.hours import Hour, Hours
@@ -62,6 +63,8 @@ class Board:
         self._metrics = metrics
         self._now = now
         self._started = now()
+        self.gossip: Gossip | None = None
+        """The comparisons with others, to show."""
         self._lock = threading.Lock()
         # All guarded by the lock. The ledger is None before it is opened and after it is closed.
         self._ledger: Ledger | None = None
@@ -138,6 +141,7 @@ class Board:
             tuple(self._told),
             [path.name for path in self._files()],
             hours,
+            () if self.gossip is None else self.gossip.neighbours,
         )
 
     def _state(self, now: int) -> tuple[Verified | None, Rules | None, Sequence[Hour]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kt_es.merkle.log import LogState
+from projections.gossip import Neighbour
 from projections.status.hours import Hour
 
 
@@ -73,3 +74,4 @@ class Facts:
     told: Sequence[Told] = ()
     evidence: Sequence[str] = ()
     hours: Sequence[Hour] = ()
+    neighbours: Sequence[Neighbour] = ()

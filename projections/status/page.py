@@ -49,6 +49,7 @@ def _html(facts: Facts) -> str:
             *_alarms(facts),
             *_verified(facts),
             *_hours(facts),
+            *_neighbours(facts),
             *_rules(facts),
             *_told(facts),
             f"</main>\n<footer><p>Made at {_when(facts.now)} by kt-es {escape(facts.version)}. Load the ",
@@ -133,6 +134,19 @@ def _rules(facts: Facts) -> Iterator[str]:
         yield _row("Labels", escape(rules.label_policy))
         yield _row("A head at least every", spoken(rules.max_interval))
         yield _row("A change decided within", spoken(rules.max_merge_delay))
+    yield "</dl></section>\n"
+
+
+def _neighbours(facts: Facts) -> Iterator[str]:
+    if not facts.neighbours:
+        return
+    yield "<section><h2>Compared with others</h2><p>These show checkpoints of the directory as well. Each "
+    yield "is compared with what was verified here.</p><dl>"
+    for one in facts.neighbours:
+        same = (
+            "not yet" if one.agreed is None else f"the same log of {one.heads:,} heads at {_when(one.agreed)}"
+        )
+        yield _row(one.url, same + (f"; {escape(one.problem)}" if one.problem else ""))
     yield "</dl></section>\n"
 
 

@@ -24,6 +24,7 @@ from kt_es.errors import EquivocationError
 from kt_es.evidence import convict
 from kt_es.formats.evidence import Evidence
 from kt_es.merkle.log import LogState
+from projections.gossip import Neighbour
 from projections.monitor import MonitorSettings, serve
 from projections.status.facts import Facts, Lag, Rules, Told, Verified
 from projections.status.hours import HOUR, Hour, Hours
@@ -148,6 +149,14 @@ class TestPage:
         body = status_page(facts).body.decode()
         assert "<script" not in body
         assert shown(facts).text.count(evil) >= 6
+
+    def test_says_with_whom_it_compared(self) -> None:
+        assert "Compared with others" not in shown(FACTS).text
+        same = Neighbour("https://kt.example", NOW, 1_204_330)
+        away = Neighbour("https://away.example", problem="does not <answer>")
+        text = shown(replace(FACTS, neighbours=[same, away])).text
+        assert "https://kt.examplethe same log of 1,204,330 heads at 2026-11-30 00:53:20 UTC" in text
+        assert "https://away.examplenot yet; does not <answer>" in text
 
     def test_the_picture_is_svg_with_words(self) -> None:
         svg = re.search("<svg.*</svg>", status_page(FACTS).body.decode(), re.DOTALL)

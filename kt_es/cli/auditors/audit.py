@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from kt_es.cli.options import NEW_FOLDER, event_log, is_named, log_option, patience_option
+from kt_es.cli.auditors.comparing import compared_with
+from kt_es.cli.options import NEW_FOLDER, also_option, event_log, is_named, log_option, patience_option
 from kt_es.cli.output import Output, at, config_path, output_of, settings_of
 from kt_es.client.trusted import Pinned
 from kt_es.config import FILE_NAME, Settings
@@ -96,6 +97,7 @@ def ledger_of(settings: Settings, data: Path | None) -> Iterator[Ledger]:
     is_flag=True,
     help="Accept past gaps between heads, if the directory was down on purpose.",
 )
+@also_option
 @patience_option
 @click.pass_context
 def audit_command(
@@ -106,12 +108,14 @@ def audit_command(
     queue: bool,
     data: Path | None,
     allow_gaps: bool,
+    also: tuple[str, ...],
     patience: float,
 ) -> None:
     """Replay both logs from the start: decide every verdict again, and verify every signature and root.
 
     With --data the log is first compared with the last head that was verified there. Timestamps are
-    compared with this machine's clock at the end; if they differ too much, the exit code is 7.
+    compared with this machine's clock at the end; if they differ too much, the exit code is 7. With --also
+    the checkpoints that others show are compared with what was verified.
     """
     output = output_of(context)
     settings = directory_options(context, log, vkey, directory)
@@ -123,6 +127,7 @@ def audit_command(
     ):
         check_unconvicted(data, ledger)
         report = run_audit(output, settings, opened, ledger, queue)
+        compared = compared_with(output, also, settings.origin, ledger)
         root = ledger.committed.root
     seconds = time.monotonic() - started
     counts = ("epoch", "timestamp", "anchor", "epochs", "records", "compared_with_queue")
@@ -134,6 +139,7 @@ def audit_command(
             "entries": root.size,
             "map_root": root.hash.hex(),
             "seconds": round(seconds, 3),
+            "compared": compared,
             **clock_document(report.clock),
         },
         [_conclusion(settings.origin, report, root.size)],

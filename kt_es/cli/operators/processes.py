@@ -9,7 +9,15 @@ from pathlib import Path
 import click
 
 from kt_es.cli.addresses import address
-from kt_es.cli.options import Number, data_option, log_option, metrics_option, options, with_common_options
+from kt_es.cli.options import (
+    Number,
+    also_option,
+    data_option,
+    log_option,
+    metrics_option,
+    options,
+    with_common_options,
+)
 from kt_es.cli.output import configure_logs, logs_of, output_of, settings_of, stop_on_signals
 from kt_es.cli.supervisor import tell_parent
 from kt_es.config_tables import FrontendTable
@@ -209,6 +217,14 @@ def _prepare(logs: str, name: str) -> None:
     default=None,
     help="End with code 7 if no head comes in time; default as in kt.toml.",
 )
+@also_option
+@click.option(
+    "--webhook",
+    "webhooks",
+    metavar="URL",
+    multiple=True,
+    help="Post evidence to URL until it is accepted; default as in kt.toml. May be given several times.",
+)
 @click.pass_context
 def monitor_command(
     context: click.Context,
@@ -216,6 +232,8 @@ def monitor_command(
     data: Path | None,
     metrics: str | None,
     exit_on_silence: bool | None,
+    also: tuple[str, ...],
+    webhooks: tuple[str, ...],
 ) -> None:
     """Replay and verify both logs as they grow, and end with an alarm at the first difference.
 
@@ -236,6 +254,9 @@ def monitor_command(
             table.read_queue,
             _metrics_at(metrics or table.metrics),
             table.exit_on_silence if exit_on_silence is None else exit_on_silence,
+            also or table.also,
+            table.also_interval,
+            webhooks or table.webhooks,
         )
 
     serve_monitor(read(), stop_on_signals(), read)

@@ -1,0 +1,173 @@
+"""A monitor compares what it verified with what others are shown, now and then, in a thread of its own.
+
+A checkpoint that contradicts the monitor's log ends the monitor with evidence, wherever it was found.
+Anything else that goes wrong may be somebody else's trouble, and is only reported.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from kt_es.client.elsewhere import Elsewhere, LogName
+from kt_es.errors import EquivocationError, MalformedError, UnavailableError, VerificationError
+from kt_es.ledger.clock import max_interval, spoken
+from kt_es.ledger.comparing import compare_checkpoint
+from kt_es.ledger.ledger import Ledger
+from kt_es.process.signals import Failure, Worker
+
+INTERVAL = 60.0
+"""Seconds between two questions to the same place."""
+
+_GRACE = 5.0  # seconds that a stopped thread may take
+_TICK = 1.0  # seconds between two looks at checkpoints that were ahead
+_SLACK = 60_000  # ms that a monitor may be behind others, beside an interval of the directory
+
+_LOG = structlog.get_logger("monitor")
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """What is known of one place.
+
+    ``agreed`` is the time, in ms, at which a checkpoint of ``heads`` heads from there was found to be of the
+    same log; None if none was. ``ahead`` is how many heads it showed that are not verified here yet.
+    ``problem`` is empty unless something is wrong.
+    """
+
+    url: str
+    agreed: int | None = None
+    heads: int = 0
+    ahead: int = 0
+    problem: str = ""
+
+
+@dataclass(slots=True)
+class _Place:
+    """One place, with the first checkpoint of each log that could not be compared yet, and since when."""
+
+    source: Elsewhere
+    known: Neighbour
+    waiting: dict[LogName, tuple[bytes, float]] = field(default_factory=dict)
+
+
+class Gossip:
+    """Compares with several places. One thread compares, and any thread may read ``neighbours``."""
+
+    def __init__(
+        self,
+        sources: Sequence[Elsewhere],
+        ledger: Ledger,
+        now: Callable[[], int],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``now`` is the wall clock in ms, ``monotonic`` in seconds."""
+        self._ledger = ledger
+        self._now = now
+        self._monotonic = monotonic
+        self._places = [_Place(source, Neighbour(source.url)) for source in sources]
+
+    @property
+    def neighbours(self) -> tuple[Neighbour, ...]:
+        return tuple(place.known for place in self._places)
+
+    def run(self, stop: threading.Event, interval: float = INTERVAL) -> None:
+        """Ask every ``interval`` seconds until ``stop``. Raises ``EquivocationError``."""
+        while not stop.is_set():
+            self.ask()
+            until = self._monotonic() + interval
+            while (left := until - self._monotonic()) > 0 and not stop.wait(min(_TICK, left)):
+                self.settle()
+
+    def ask(self) -> None:
+        """Fetch the checkpoints of every place and compare them. Raises ``EquivocationError``."""
+        for place in self._places:
+            self._note(place, self._ask)
+
+    def settle(self) -> None:
+        """Compare the checkpoints that were ahead, as far as possible now. Raises ``EquivocationError``."""
+        for place in self._places:
+            if place.waiting:
+                self._note(place, self._settle)
+
+    def _note(self, place: _Place, compare: Callable[[_Place], None]) -> None:
+        before = place.known
+        try:
+            compare(place)
+        except EquivocationError:
+            raise
+        except (UnavailableError, MalformedError, VerificationError) as error:
+            place.known = replace(before, problem=str(error))
+        after = place.known
+        if after.problem and after.problem != before.problem:
+            _LOG.warning("not compared", url=after.url, problem=after.problem)
+        elif after.agreed is not None and (before.agreed is None or before.problem):
+            _LOG.info("compared", url=after.url, heads=after.heads)
+
+    def _ask(self, place: _Place) -> None:
+        self._settle(place)
+        for log, checkpoint in place.source.checkpoints():
+            self._compare(place, log, checkpoint)
+        self._judge(place)
+
+    def _settle(self, place: _Place) -> None:
+        for log, (checkpoint, _) in list(place.waiting.items()):
+            self._compare(place, log, checkpoint)
+        self._judge(place)
+
+    def _compare(self, place: _Place, log: LogName, checkpoint: bytes) -> None:
+        compared = compare_checkpoint(self._ledger, log, checkpoint)
+        if compared.ahead:
+            # The first one is kept, so that others that follow do not put the comparison off for ever.
+            place.waiting.setdefault(log, (checkpoint, self._monotonic()))
+            if log == "heads":
+                place.known = replace(place.known, ahead=compared.ahead)
+            return
+        if log in place.waiting and place.waiting[log][0] == checkpoint:
+            del place.waiting[log]
+        if log == "heads":
+            place.known = Neighbour(place.known.url, self._now(), compared.size)
+
+    def _judge(self, place: _Place) -> None:
+        """Report checkpoints that are ahead for longer than a head may take."""
+        allowed = max_interval(self._ledger.committed.standing.config) + _SLACK
+        waits = [int((self._monotonic() - since) * 1000) for _, since in place.waiting.values()]
+        problem = ""
+        if waits and max(waits) > allowed:
+            problem = (
+                "it shows heads that were not published to this monitor: the monitor is behind, or they are "
+                f"withheld from it (for longer than {spoken(allowed)})"
+            )
+        place.known = replace(place.known, problem=problem)
+
+
+@contextmanager
+def gossiping(gossip: Gossip, interval: float, ending: threading.Event) -> Iterator[None]:
+    """Compare in a thread while the block runs. Evidence sets ``ending``; it is raised as the block ends."""
+    if not gossip.neighbours:
+        yield
+        return
+    failure = Failure(ending)
+    worker = Worker("gossip", lambda stop: gossip.run(stop, interval), failure)
+    worker.start()
+    try:
+        yield
+    finally:
+        worker.stop()
+        worker.join(_GRACE)
+    if failure.error is not None:
+        raise failure.error
+
+
+def compare_once(
+    sources: Sequence[Elsewhere], ledger: Ledger, now: Callable[[], int]
+) -> tuple[Neighbour, ...]:
+    """Compare with each place once, and return what was found. Raises ``EquivocationError``."""
+    gossip = Gossip(sources, ledger, now)
+    gossip.ask()
+    return gossip.neighbours
