@@ -203,7 +203,11 @@ class SignedMapHead:
 
 @dataclass(frozen=True, slots=True)
 class HeadEvent:
-    """``[SMH bytes, checkpoint of the log of heads, checkpoint of the log of mutations]``."""
+    """``[SMH bytes, checkpoint of the log of heads, checkpoint of the log of mutations]``.
+
+    Whoever replays from tiles stores heads between the checkpoints that were served: they have an empty text
+    instead of a checkpoint. No published event has that.
+    """
 
     smh_bytes: bytes
     heads_checkpoint: str
@@ -213,10 +217,12 @@ class HeadEvent:
         return encode([self.smh_bytes, self.heads_checkpoint, self.mutations_checkpoint])
 
     @classmethod
-    def decode(cls, data: bytes) -> HeadEvent:
+    def decode(cls, data: bytes, *, stored: bool = False) -> HeadEvent:
+        """Decode an event; one that is ``stored`` may lack checkpoints."""
         smh, heads, mutations = decode_array(data, "head event", 3)
+        least = 0 if stored else 1
         return cls(
             take_bytes(smh, "head event smh", 1, MAX_SMH),
-            take_text(heads, "head event heads checkpoint", 1, MAX_CHECKPOINT),
-            take_text(mutations, "head event mutations checkpoint", 1, MAX_CHECKPOINT),
+            take_text(heads, "head event heads checkpoint", least, MAX_CHECKPOINT),
+            take_text(mutations, "head event mutations checkpoint", least, MAX_CHECKPOINT),
         )

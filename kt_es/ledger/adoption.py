@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.errors import DivergenceError, MalformedError, UnverifiedRowError
@@ -21,7 +22,8 @@ from kt_es.formats.queue import Record, Verdict, decode_records
 from kt_es.ledger.anchor import Anchor, check_state
 from kt_es.ledger.fold import with_head
 from kt_es.ledger.ledger import Ledger, config_chain
-from kt_es.ledger.replay import RecordReader, Replay, ReplayedEpoch, decoded_records
+from kt_es.ledger.record_events import RecordReader, decoded_records
+from kt_es.ledger.replay import Replay, ReplayedEpoch
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.shared_store import LOCAL, SharedStore
 from kt_es.ledger.shared_tables import SharedStateTable
@@ -61,7 +63,7 @@ class Adoption:
         self._states = states
         self._log = log
         self._names = names
-        self._records = RecordReader(log, names.mutations)
+        self._records = RecordReader(partial(log.read, names.mutations))
         self._observe = observe
         self._completes = completes
         self.ledger = ledger

@@ -195,8 +195,11 @@ class Anchor:
         epoch = self._ledger.committed.epoch
         if not found:
             raise self._missing(log, epoch)
-        ours, there = self._ledger.tables.heads.event(epoch).encode(), found[0]
+        event, there = self._ledger.tables.heads.event(epoch), found[0]
+        ours = event.encode()
         if (there.revision, there.type, there.data) == (epoch - 1, MAP_HEAD, ours):
+            return
+        if there.revision == epoch - 1 and self._completes(event, there):
             return
         if there.revision != epoch - 1:
             raise DivergenceError(
@@ -211,6 +214,19 @@ class Anchor:
             f"{self._stream} has another head of epoch {epoch} than the one that was verified here, and the "
             f"directory has not signed it",
         )
+
+    def _completes(self, ours: HeadEvent, there: Event) -> bool:
+        """Return whether ``there`` is our head with checkpoints that a replay from tiles does not have."""
+        if ours.heads_checkpoint and ours.mutations_checkpoint:
+            return False
+        try:
+            found = HeadEvent.decode(there.data)
+        except MalformedError:
+            return False
+        if there.type != MAP_HEAD or found.smh_bytes != ours.smh_bytes:
+            return False
+        check_state(self._ledger.committed, found, config_chain(self._ledger, self._ledger.committed))
+        return True
 
     def _missing(self, log: EventLog, epoch: int) -> UnavailableError | RollbackError:
         end = log.last_revision(self._stream) + 1
@@ -233,18 +249,16 @@ def contradiction(
     """
     origin = ledger.committed.standing.origin
     try:
-        verified, found = HeadEvent.decode(ours), HeadEvent.decode(theirs)
+        verified, found = (HeadEvent.decode(event, stored=True) for event in (ours, theirs))
     except MalformedError:
         return None
-    error = (
-        contradicting_heads(_STEP, origin, configs, verified.smh_bytes, found.smh_bytes)
-        or contradicting_checkpoints(
-            _STEP, origin, configs, verified.heads_checkpoint, found.heads_checkpoint
-        )
-        or contradicting_checkpoints(
-            _STEP, origin, configs, verified.mutations_checkpoint, found.mutations_checkpoint
-        )
-    )
+    error = contradicting_heads(_STEP, origin, configs, verified.smh_bytes, found.smh_bytes)
+    for one, other in (
+        (verified.heads_checkpoint, found.heads_checkpoint),
+        (verified.mutations_checkpoint, found.mutations_checkpoint),
+    ):
+        if error is None and one and other:
+            error = contradicting_checkpoints(_STEP, origin, configs, one, other)
     if error is None:
         return None
     return EquivocationError(

@@ -10,17 +10,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from kt_es.crypto.hashes import log_leaf_hash
 from kt_es.errors import DivergenceError, MalformedError
 from kt_es.eventstore.streams import Event, EventLog, StreamNames
 from kt_es.formats.configs import Config, SignedConfig
 from kt_es.formats.heads import MAP_HEAD, HeadEvent, MapHead, SignedMapHead
-from kt_es.formats.queue import RECORDS, Item, ItemKind, Record, RecordPacker, decode_records
+from kt_es.formats.queue import Item, ItemKind, Record, RecordPacker, decode_records
 from kt_es.ledger.anchor import Anchor, check_commit, compare
 from kt_es.ledger.fold import EpochFold
 from kt_es.ledger.head_events import check_signatures, sealed
 from kt_es.ledger.ledger import Ledger
+from kt_es.ledger.record_events import RecordReader, decoded_records
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.verifiers import Verifiers
 
@@ -37,14 +39,13 @@ class ReplayedEpoch:
     event: HeadEvent
 
 
-class Replay:
-    """Follows the logs of one directory into a ledger."""
+class EpochReplay:
+    """The one judgement of epochs, wherever their heads and records are read: ``Replay``, and tiles."""
 
     def __init__(
         self,
-        log: EventLog,
-        names: StreamNames,
         ledger: Ledger,
+        read: Callable[[int], Iterator[Event]],
         observe: Callable[[Record], None] | None = None,
         *,
         verify_signatures: bool = True,
@@ -53,59 +54,37 @@ class Replay:
         """Begin at the committed epoch of ``ledger``.
 
         Args:
-            observe: Called with each record after it was verified, before its epoch is committed.
-            verify_signatures: Verify the signatures of mutations. A signer that replays what it decided and
-                signed itself trusts the verdicts instead, which its head seals.
-            verifiers: Verify signatures ahead; None for one after the other.
+            read: Yields the records events from a revision on, as they stand in the log of mutations.
 
-        Raises:
-            DivergenceError: The ledger is not one whole signed epoch (``check_commit``).
+        The other arguments and the errors are those of ``Replay``.
         """
         check_commit(ledger)
-        self._log = log
-        self._names = names
         self._verifiers = verifiers if verifiers is not None and verify_signatures else Verifiers.none()
         self._verifiers.begin()
-        self._records = RecordReader(log, names.mutations, self._verifiers.ahead)
+        self._records = RecordReader(read, self._verifiers.ahead)
         self._observe = observe
         self._verify_signatures = verify_signatures
         self.ledger = ledger
 
-    def catch_up(self) -> Iterator[ReplayedEpoch]:
-        """Commit every epoch that is published now and not committed here, and yield each.
+    def advance(self, event: HeadEvent) -> ReplayedEpoch:
+        """Verify and commit the epoch of ``event``, which must be the next one.
 
-        The last head that was committed here is compared first. Raises what ``Anchor`` and ``advance`` raise.
+        A checkpoint that is empty is not compared. Raises ``DivergenceError``, and what ``read`` raises.
         """
-        for event in Anchor(self._names, self.ledger).published(self._log):
-            yield self.advance(event)
-
-    def jump(self) -> Iterator[ReplayedEpoch]:
-        """Skip no epoch: each is replayed."""
-        return iter(())
-
-    def advance(self, event: Event) -> ReplayedEpoch:
-        """Verify and commit the epoch of a head event, which must be the next one."""
         committed = self.ledger.committed
         if committed.epoch == 0:
             self._begin()
-        where = f"head of epoch {committed.epoch + 1}"
-        if event.revision != committed.epoch or event.type != MAP_HEAD:
-            raise DivergenceError(
-                f"{where}: the stream has {event.type!r} at revision {event.revision}, "
-                f"not a map head at {committed.epoch}"
-            )
         try:
-            head_event = HeadEvent.decode(event.data)
-            published = SignedMapHead.decode(head_event.smh_bytes)
+            published = SignedMapHead.decode(event.smh_bytes)
         except MalformedError as error:
-            raise DivergenceError(f"{where}: {error}") from None
+            raise DivergenceError(f"head of epoch {committed.epoch + 1}: {error}") from None
         try:
-            return self._replay(head_event, published, self._verify_signatures)
+            return self._replay(event, published, self._verify_signatures)
         except DivergenceError:
             if self._verify_signatures:
                 raise
         # The epoch differs from its head. Replay it again with signatures, to name the wrong record.
-        return self._replay(head_event, published, True)
+        return self._replay(event, published, True)
 
     def _begin(self) -> None:
         """Judge the first config by its own signer key, since the pinned key may be a later one.
@@ -167,56 +146,67 @@ class Replay:
         return revision
 
 
-class RecordReader:
-    """Reads events of one stream by ascending revision. One read brings the events of many epochs."""
+class Replay:
+    """Follows the logs of one directory in the event log into a ledger."""
 
     def __init__(
-        self, log: EventLog, stream: str, ahead: Callable[[Iterator[Event]], Iterator[Event]] = iter
+        self,
+        log: EventLog,
+        names: StreamNames,
+        ledger: Ledger,
+        observe: Callable[[Record], None] | None = None,
+        *,
+        verify_signatures: bool = True,
+        verifiers: Verifiers | None = None,
     ) -> None:
+        """Begin at the committed epoch of ``ledger``.
+
+        Args:
+            observe: Called with each record after it was verified, before its epoch is committed.
+            verify_signatures: Verify the signatures of mutations. A signer that replays what it decided and
+                signed itself trusts the verdicts instead, which its head seals.
+            verifiers: Verify signatures ahead; None for one after the other.
+
+        Raises:
+            DivergenceError: The ledger is not one whole signed epoch (``check_commit``).
+        """
         self._log = log
-        self._stream = stream
-        self._ahead = ahead
-        self._events: Iterator[Event] = iter(())
-        self._next = 0
+        self._names = names
+        self._epochs = EpochReplay(
+            ledger,
+            partial(log.read, names.mutations),
+            observe,
+            verify_signatures=verify_signatures,
+            verifiers=verifiers,
+        )
+        self.ledger = ledger
 
-    def at(self, revision: int) -> Event | None:
-        """Return the event at ``revision`` or the first one after it, None if the stream ends before."""
-        event = next(self._events, None) if revision == self._next else None
-        if event is None:
-            # The stream may have grown since the page was read.
-            self._events = self._ahead(self._log.read(self._stream, revision))
-            event = next(self._events, None)
-        self._next = revision + 1
-        return event
+    def catch_up(self) -> Iterator[ReplayedEpoch]:
+        """Commit every epoch that is published now and not committed here, and yield each.
 
-    def of_epoch(self, revision: int, epoch: int) -> Event:
-        """Return the event at ``revision``, which has records of ``epoch``; otherwise ``DivergenceError``."""
-        event = self.at(revision)
-        if event is None or event.revision != revision or event.type != RECORDS:
+        The last head that was committed here is compared first. Raises what ``Anchor`` and ``advance`` raise.
+        """
+        for event in Anchor(self._names, self.ledger).published(self._log):
+            yield self.advance(event)
+
+    def jump(self) -> Iterator[ReplayedEpoch]:
+        """Skip no epoch: each is replayed."""
+        return iter(())
+
+    def advance(self, event: Event) -> ReplayedEpoch:
+        """Verify and commit the epoch of a head event, which must be the next one."""
+        epoch = self.ledger.committed.epoch
+        where = f"head of epoch {epoch + 1}"
+        if event.revision != epoch or event.type != MAP_HEAD:
             raise DivergenceError(
-                f"log of mutations: a records event of epoch {epoch} is missing at revision {revision}"
+                f"{where}: the stream has {event.type!r} at revision {event.revision}, "
+                f"not a map head at {epoch}"
             )
-        return event
-
-
-def decoded_records(event: Event, sequence: int) -> list[tuple[Record, bytes]]:
-    """Return the records of an event, with the bytes of each. The first one must be number ``sequence``."""
-    try:
-        first, encoded = decode_records(event.data)
-    except MalformedError as error:
-        raise DivergenceError(f"records event {event.revision}: {error}") from None
-    if first != sequence:
-        raise DivergenceError(f"records event {event.revision}: begins at {first}, not at {sequence}")
-    records = []
-    for offset, data in enumerate(encoded):
         try:
-            record = Record.decode(data)
+            head_event = HeadEvent.decode(event.data)
         except MalformedError as error:
-            raise DivergenceError(f"record {first + offset}: {error}") from None
-        if record.sequence != first + offset:
-            raise DivergenceError(f"record {first + offset}: says that it is number {record.sequence}")
-        records.append((record, data))
-    return records
+            raise DivergenceError(f"{where}: {error}") from None
+        return self._epochs.advance(head_event)
 
 
 class RecordOrder:

@@ -182,7 +182,7 @@ class HeadTable:
         if data is None:
             raise UnverifiedRowError(f"the data directory has epoch {epoch}, but no head of that epoch")
         try:
-            return HeadEvent.decode(data)
+            return HeadEvent.decode(data, stored=True)
         except MalformedError as error:
             raise UnverifiedRowError(
                 f"the head of epoch {epoch} in the data directory is damaged: {error}"

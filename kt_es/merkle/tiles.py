@@ -98,11 +98,14 @@ def state_from_tiles(size: int, read: Callable[[Tile], bytes]) -> LogState:
     Raises:
         MalformedError: A tile has another size.
     """
-    return LogState(size, tuple(_root_below(node, size, read) for node in plan_state(size).nodes))
+    return LogState(size, tuple(root_below(node, size, read) for node in plan_state(size).nodes))
 
 
-def _root_below(node: NodeId, size: int, read: Callable[[Tile], bytes]) -> bytes:
-    """Return the hash of a complete subtree from the one tile that has what is below it."""
+def root_below(node: NodeId, size: int, read: Callable[[Tile], bytes]) -> bytes:
+    """Return the hash of a complete subtree from the one tile that has what is below it.
+
+    Arguments and errors are those of ``state_from_tiles``; a log of ``size`` must have ``node``.
+    """
     level, height = divmod(node.level, TILE_HEIGHT)
     first = node.offset << height
     tile = tile_at(level, first >> TILE_HEIGHT, size)
@@ -115,10 +118,10 @@ def _root_below(node: NodeId, size: int, read: Callable[[Tile], bytes]) -> bytes
         )
     start = HASH_SIZE * (first % TILE_WIDTH)
     hashes = [data[at : at + HASH_SIZE] for at in range(start, start + (HASH_SIZE << height), HASH_SIZE)]
-    return _root(hashes)
+    return subtree_root(hashes)
 
 
-def _root(hashes: Sequence[bytes]) -> bytes:
+def subtree_root(hashes: Sequence[bytes]) -> bytes:
     """Return the root over a power of two of hashes."""
     while len(hashes) > 1:
         hashes = [log_node_hash(hashes[at], hashes[at + 1]) for at in range(0, len(hashes), 2)]

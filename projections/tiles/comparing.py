@@ -1,0 +1,149 @@
+"""What is verified here beside what a server of tiles shows: rollbacks, and other logs as evidence.
+
+The counterpart of ``ledger.anchor``, which compares with the event log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NoReturn
+
+from kt_es.errors import (
+    DivergenceError,
+    EquivocationError,
+    MalformedError,
+    RollbackError,
+    UnavailableError,
+    UnverifiedRowError,
+    VerificationError,
+)
+from kt_es.evidence import contradicting_head
+from kt_es.formats.heads import Checkpoint, HeadEvent
+from kt_es.ledger.anchor import another_head, contradiction
+from kt_es.ledger.ledger import Ledger, config_chain, decoded_head
+from kt_es.ledger.tables import HEADS_LOG, MUTATIONS_LOG
+from kt_es.merkle.log import LogState, NodeId, plan_state
+from kt_es.merkle.tiled import TiledLog
+from projections.tiles.server import LogName
+
+
+class Lag:
+    """How long a server has been behind what was verified here. One thread uses it.
+
+    A server may be behind for a while: another one answers at the same address, or a cache is old. One that
+    stays behind was rolled back. ``monotonic`` is in seconds, and so is the result of ``patience``.
+    """
+
+    def __init__(self, patience: Callable[[], float], monotonic: Callable[[], float]) -> None:
+        self._patience = patience
+        self._monotonic = monotonic
+        self._since: float | None = None
+
+    def behind(self, problem: str) -> NoReturn:
+        """Raise ``UnavailableError``, or ``RollbackError`` if the server has been behind for too long."""
+        now = self._monotonic()
+        self._since = now if self._since is None else self._since
+        if now - self._since > self._patience():
+            raise RollbackError(f"the log was rolled back: {problem}")
+        raise UnavailableError(f"the server is behind: {problem}")
+
+    def ends(self) -> None:
+        self._since = None
+
+
+def earlier_state(ledger: Ledger, log: LogName, size: int) -> LogState:
+    """Return the state that a log had here with ``size`` leaves, at most as many as are committed."""
+    committed = ledger.committed
+    now = committed.heads if log == "heads" else committed.log
+    if size == now.size:
+        return now
+    nodes = plan_state(size)
+    found = ledger.tables.nodes.get_many(HEADS_LOG if log == "heads" else MUTATIONS_LOG, nodes.nodes)
+    return LogState(size, tuple(nodes.proof(found)))
+
+
+def contradicting_log_of_heads(
+    ledger: Ledger,
+    checkpoint: str,
+    size: int,
+    *,
+    tiled: Callable[[], TiledLog],
+    leaf: Callable[[int, TiledLog], bytes],
+    url: str,
+) -> EquivocationError | DivergenceError:
+    """Return the error for a log of heads whose first ``size`` leaves are not those that were verified here.
+
+    The evidence is two signed heads of one epoch, the first at which the logs differ, or else two checkpoints
+    of one size.
+
+    Args:
+        checkpoint: The checkpoint of the other log, at ``size`` or later.
+        tiled: Returns the other log.
+        leaf: Returns one of its leaves.
+    """
+    first: EquivocationError | DivergenceError | None = None
+    try:
+        other = tiled()
+        differs = other.first_difference(size, lambda node: _node(ledger, node))
+        if differs is not None:
+            epoch = differs + 1
+            shown = HeadEvent(leaf(differs, other), "", "").encode()
+            first = another_head(
+                ledger,
+                epoch,
+                ledger.tables.heads.event(epoch).encode(),
+                shown,
+                f"{url} has another head of epoch {epoch} than the one that was verified here, and the "
+                "directory has not signed it",
+            )
+    except (MalformedError, VerificationError, UnavailableError, UnverifiedRowError) as error:
+        first = DivergenceError(f"{url} has another log of {size} heads than was verified here: {error}")
+    if isinstance(first, EquivocationError):
+        return first
+    ours = ledger.tables.heads.event(size)
+    theirs = HeadEvent(ours.smh_bytes, checkpoint, "").encode()
+    chain = config_chain(ledger, ledger.committed)
+    return (
+        contradiction(ledger, size, ours.encode(), theirs, chain)
+        or first
+        or DivergenceError(f"{url} has another log of {size} heads than was verified here")
+    )
+
+
+def _node(ledger: Ledger, node: NodeId) -> bytes:
+    (found,) = ledger.tables.nodes.get_many(HEADS_LOG, [node])
+    if found is None:
+        raise UnverifiedRowError(
+            f"the data directory lacks a node of the log of heads, level {node.level}, offset {node.offset}"
+        )
+    return found
+
+
+def contradicting_log(
+    ledger: Ledger, url: str, checkpoint: str, said: Checkpoint, size: int
+) -> EquivocationError | DivergenceError:
+    """Return the error for a log of mutations whose first ``size`` records are not those verified here.
+
+    It is proven by a head that was verified here and covers as many records as the ``checkpoint``.
+    """
+    smh = _head_covering(ledger, said.size)
+    chain = config_chain(ledger, ledger.committed) if ledger.committed.epoch else ()
+    origin = ledger.committed.standing.origin
+    proven = None if smh is None else contradicting_head("log of mutations", origin, chain, smh, checkpoint)
+    return proven or DivergenceError(
+        f"the log of mutations at {url}, of {said.size} records, has other records among the first {size} "
+        "than were verified here"
+    )
+
+
+def _head_covering(ledger: Ledger, records: int) -> bytes | None:
+    """Return the SMH that covers exactly so many records, None if there is none here."""
+    low, high = 1, ledger.committed.epoch
+    while low <= high:
+        middle = (low + high) // 2
+        smh = ledger.tables.heads.event(middle).smh_bytes
+        covered = decoded_head(middle, smh).head.log_size
+        if covered == records:
+            return smh
+        low, high = (middle + 1, high) if covered < records else (low, middle - 1)
+    return None

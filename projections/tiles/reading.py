@@ -1,0 +1,109 @@
+"""Both logs on a server of tiles: their checkpoints, and their leaves, verified up to the checkpoints."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from kt_es.crypto.hashes import log_leaf_hash
+from kt_es.errors import DivergenceError, MalformedError, MisfitError, VerificationError
+from kt_es.formats.heads import Checkpoint
+from kt_es.formats.notes import Note, parse_note
+from kt_es.merkle.tiled import TiledLog
+from kt_es.merkle.tiles import TILE_WIDTH
+from projections.tiles.server import LogName, Tiles
+
+AHEAD: Final = 8
+"""Bundles of entries that are fetched ahead, which bounds the memory: 36 MB of the largest records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A checkpoint as the server shows it. Neither ``note`` nor what is ``said`` in it is verified."""
+
+    log: LogName
+    note: Note
+    said: Checkpoint
+
+
+class TiledLogs:
+    """The two logs that ``tiles`` has. Close it after use, but not before ``tiles``: one thread uses it."""
+
+    def __init__(self, tiles: Tiles) -> None:
+        self._tiles = tiles
+        self._fetching = ThreadPoolExecutor(AHEAD, "tiles")
+
+    @property
+    def url(self) -> str:
+        return self._tiles.url
+
+    def close(self) -> None:
+        self._fetching.shutdown(cancel_futures=True)
+
+    def shown(self, log: LogName, origin: str) -> Shown:
+        data = self._tiles.checkpoint(log)
+        try:
+            note = parse_note(data)
+            said = Checkpoint.parse(note.text)
+        except MalformedError as error:
+            # Nobody has signed this. It may be the page of a proxy, so it says nothing about the directory.
+            raise MisfitError(
+                f"{self._tiles.url}: {log}/checkpoint is no checkpoint ({error}); check the address"
+            ) from None
+        if said.origin != origin:
+            raise VerificationError(
+                "checkpoint",
+                f"{log}/checkpoint at {self._tiles.url} is of the log {said.origin}, not of {origin}: check "
+                "the address and the verifier key",
+            )
+        return Shown(log, note, said)
+
+    def tiled(self, shown: Shown) -> TiledLog:
+        try:
+            return TiledLog(shown.said.size, shown.said.root, partial(self._tiles.tile, shown.log))
+        except (MalformedError, VerificationError) as error:
+            raise self.wrong(shown.log, error) from None
+
+    def wrong(self, log: LogName, error: MalformedError | VerificationError) -> DivergenceError:
+        return DivergenceError(
+            f"log of {log}: the tiles at {self._tiles.url} are not those of its checkpoint: {error.problem}"
+        )
+
+    def leaf(self, log: LogName, tiled: TiledLog, leaf: int) -> bytes:
+        with_rest = self.entries(log, tiled, leaf)
+        try:
+            return next(with_rest)
+        finally:
+            with_rest.close()
+
+    def entries(self, log: LogName, tiled: TiledLog, start: int) -> Generator[bytes, None, None]:
+        """Yield the verified leaves of a log from number ``start`` on. Bundles are fetched ahead."""
+        size = tiled.state.size
+        indices = iter(range(start // TILE_WIDTH, -(-size // TILE_WIDTH)))
+        fetched: deque[tuple[int, Future[list[bytes]]]] = deque()
+
+        def fetch() -> None:
+            for index in indices:
+                width = min(TILE_WIDTH, size - TILE_WIDTH * index)
+                fetched.append((index, self._fetching.submit(self._tiles.bundle, log, index, width)))
+                if len(fetched) == AHEAD:
+                    return
+
+        try:
+            fetch()
+            while fetched:
+                index, bundle = fetched.popleft()
+                try:
+                    entries = bundle.result()
+                    tiled.check_leaves(index, [log_leaf_hash(entry) for entry in entries])
+                except (MalformedError, VerificationError) as error:
+                    raise self.wrong(log, error) from None
+                fetch()
+                yield from entries[max(0, start - TILE_WIDTH * index) :]
+        finally:
+            for _, bundle in fetched:
+                bundle.cancel()

@@ -1,0 +1,244 @@
+"""Replay of both logs from their tiles, for whoever has no right to read the event log.
+
+The epochs are judged by the same code (``ledger.replay.EpochReplay``). Tiles have no events: the records are
+packed into the events that the log of mutations must have, and a head has checkpoints only where the server
+serves them, at the ends of the logs.
+
+One look at the server takes two checkpoints. Before an epoch is replayed, the tiles are verified up to the
+roots of these checkpoints, and both logs must extend what was verified here before. The signature of a
+checkpoint is verified at once if its key is known, and otherwise when the replay knows the key: at the epoch
+where the checkpoint ends.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NoReturn
+
+from kt_es.errors import DivergenceError, MalformedError, VerificationError
+from kt_es.eventstore.streams import Event
+from kt_es.formats.heads import HeadEvent, SignedMapHead, heads_origin, mutations_origin, open_checkpoint
+from kt_es.formats.notes import verifier_key
+from kt_es.formats.queue import RECORDS, Record, RecordPacker
+from kt_es.ledger.head_events import check_checkpoints, config_of, sealed
+from kt_es.ledger.ledger import Ledger, config_chain, last_head
+from kt_es.ledger.replay import EpochReplay, ReplayedEpoch
+from kt_es.ledger.verifiers import Verifiers
+from kt_es.merkle.log import LogState
+from kt_es.merkle.tiled import TiledLog
+from projections.tiles.comparing import Lag, contradicting_log, contradicting_log_of_heads, earlier_state
+from projections.tiles.reading import Shown, TiledLogs
+from projections.tiles.server import Tiles
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A log as one look found it: its checkpoint, and its tiles if they have more than is verified here."""
+
+    size: int
+    checkpoint: str
+    tiled: TiledLog | None
+
+
+class TiledReplay:
+    """Follows both logs of one directory on one server into a ledger. Close it after use.
+
+    Attributes:
+        is_current: Whether the last look ended with the last head that the server has.
+        published: The sizes of both logs on the server, heads first, as it says.
+    """
+
+    def __init__(
+        self,
+        tiles: Tiles,
+        ledger: Ledger,
+        observe: Callable[[Record], None],
+        verifiers: Verifiers,
+        lag: Lag,
+    ) -> None:
+        """Begin at the committed epoch of ``ledger``. ``observe`` and ``verifiers`` are as of ``Replay``."""
+        self._logs = TiledLogs(tiles)
+        self._observe = observe
+        self._verifiers = verifiers
+        self._lag = lag
+        self.ledger = ledger
+        self.is_current = False
+        self.published = (0, 0)
+
+    def close(self) -> None:
+        self._logs.close()
+
+    def look(self, on_head: Callable[[], None] = lambda: None) -> Iterator[ReplayedEpoch]:
+        """Commit every epoch that the server has now and that is not committed here, and yield each.
+
+        Args:
+            on_head: Called before the replay of each epoch.
+
+        Raises:
+            UnavailableError: The server cannot be reached, or is behind what was verified here.
+            DivergenceError, VerificationError: What it serves is not what the directory must have published.
+            RollbackError: It has been behind for too long (``Lag``).
+            EquivocationError: It shows another log than the one that was verified here, and the directory
+                signed both.
+        """
+        self.is_current = False
+        begun = self.ledger.committed
+        origin = begun.standing.origin
+        # The log of mutations is at least as long as the heads need if it is asked for after them.
+        shown = self._logs.shown("heads", heads_origin(origin))
+        shown_then = self._logs.shown("mutations", mutations_origin(origin))
+        self.published = shown.said.size, shown_then.said.size
+        heads = self._seen(shown, begun.heads)
+        mutations = self._seen(shown_then, begun.log)
+        if heads.tiled is None:
+            self._check_last(heads, mutations)
+            self.is_current = True
+        else:
+            yield from self._epochs(heads, heads.tiled, mutations, on_head)
+        self._lag.ends()
+
+    def _seen(self, shown: Shown, ours: LogState) -> _Seen:
+        """Verify what is known of a checkpoint now. Its log must begin with ``ours``."""
+        said, text = shown.said, self._signed(shown)
+        if said.size <= ours.size:
+            if earlier_state(self.ledger, shown.log, said.size).root() != said.root:
+                self._contradicted(shown, text, said.size)
+            if said.size < ours.size:
+                self._lag.behind(
+                    f"{self._logs.url} shows {said.size} leaves of the log of {shown.log}, and {ours.size} "
+                    "were verified here"
+                )
+            return _Seen(said.size, text, None)
+        tiled = self._logs.tiled(shown)
+        try:
+            extends = tiled.state_at(ours.size) == ours
+        except (MalformedError, VerificationError) as error:
+            raise self._logs.wrong(shown.log, error) from None
+        if not extends:
+            self._contradicted(shown, text, ours.size, tiled)
+        return _Seen(said.size, text, tiled)
+
+    def _signed(self, shown: Shown) -> str:
+        """Return a checkpoint with the signature of its log alone, as the event log has it.
+
+        The signature is verified if it is by a key that is known here. A later key is not known yet. Then the
+        epoch at which the checkpoint ends is under the config with that key, and the replay of this epoch
+        verifies the signature.
+        """
+        origin, committed = shown.said.origin, self.ledger.committed
+        keys = {committed.standing.pinned.raw}
+        if committed.epoch:
+            keys = {signed.config.signer_key.raw for signed in config_chain(self.ledger, committed)}
+        ids = {verifier_key(origin, key).key_hash for key in keys}
+        lines = tuple(line for line in shown.note.signatures if line.name == origin)
+        known = tuple(line for line in lines if line.key_hash in ids)
+        if not lines:
+            raise VerificationError(
+                "checkpoint", f"{shown.log}/checkpoint at {self._logs.url} is not signed by {origin}"
+            )
+        text = replace(shown.note, signatures=known or lines).encode()
+        if known:
+            open_checkpoint(text, origin, keys)
+        return text
+
+    def _contradicted(self, shown: Shown, text: str, size: int, tiled: TiledLog | None = None) -> NoReturn:
+        """Raise the error for a log whose first ``size`` leaves are not those that were verified here."""
+        if shown.log == "mutations":
+            raise contradicting_log(self.ledger, self._logs.url, text, shown.said, size)
+        raise contradicting_log_of_heads(
+            self.ledger,
+            text,
+            size,
+            tiled=lambda: tiled or self._logs.tiled(shown),
+            leaf=lambda number, log: self._logs.leaf("heads", log, number),
+            url=self._logs.url,
+        )
+
+    def _epochs(
+        self, heads: _Seen, log: TiledLog, mutations: _Seen, on_head: Callable[[], None]
+    ) -> Iterator[ReplayedEpoch]:
+        """Commit the epochs of ``log``, the log of heads, that both checkpoints cover."""
+        begun = self.ledger.committed.epoch
+        read = partial(self._records, mutations.tiled)
+        replay = EpochReplay(self.ledger, read, self._observe, verifiers=self._verifiers)
+        for smh in self._logs.entries("heads", log, begun):
+            epoch, covered = self.ledger.committed.epoch + 1, _covered(smh)
+            event = HeadEvent(
+                smh,
+                heads.checkpoint if epoch == heads.size else "",
+                mutations.checkpoint if covered == mutations.size else "",
+            )
+            on_head()
+            try:
+                replayed = replay.advance(event)
+            except _RecordsEndError:
+                self._ends_within(epoch, covered, mutations.size)
+                if epoch == begun + 1:
+                    self._lag.behind(
+                        f"{self._logs.url} shows {mutations.size} records, and the head of epoch {epoch} "
+                        f"covers {covered}"
+                    )
+                return
+            yield replayed
+        self.is_current = True
+
+    def _ends_within(self, epoch: int, covered: int, records: int) -> None:
+        """Judge a log of mutations that ends before epoch ``epoch``, whose head covers ``covered`` records.
+
+        The checkpoint of the log may be older than that of the log of heads. But it ends with an epoch.
+        """
+        if covered <= records:
+            raise DivergenceError(
+                f"log of mutations: {records} records have no marker that closes epoch {epoch}, whose head "
+                f"covers {covered}"
+            )
+        last = self.ledger.committed.log.size
+        if last != records:
+            raise DivergenceError(
+                f"log of mutations: its checkpoint is of {records} records, which is within epoch {epoch}: "
+                f"that has records {last} to {covered - 1}"
+            )
+
+    def _records(self, tiled: TiledLog | None, revision: int) -> Iterator[Event]:
+        """Yield the records events from ``revision`` on, as the log of mutations must have them."""
+        sequence = self.ledger.committed.log.size
+        packer = RecordPacker(sequence)
+        for entry in () if tiled is None else self._logs.entries("mutations", tiled, sequence):
+            for data in packer.add(entry, closes_epoch=_closes_epoch(entry)):
+                yield Event("", revision, RECORDS, data, uuid.UUID(int=revision))
+                revision += 1
+        raise _RecordsEndError
+
+    def _check_last(self, heads: _Seen, mutations: _Seen) -> None:
+        """Verify checkpoints of the state that is committed, by the key that was in force."""
+        committed = self.ledger.committed
+        if committed.epoch == 0:
+            return
+        event, head = last_head(self.ledger)
+        where = f"head of epoch {committed.epoch}"
+        config = config_of(config_chain(self.ledger, committed), head.config_hash, where)
+        text = mutations.checkpoint if mutations.size == committed.log.size else ""
+        shown = HeadEvent(event.smh_bytes, heads.checkpoint, text)
+        check_checkpoints(shown, sealed(committed.log), sealed(committed.heads), config, where=where)
+
+
+class _RecordsEndError(DivergenceError):
+    """The log of mutations ends before the epoch that is replayed."""
+
+
+def _covered(smh: bytes) -> int:
+    """Return how many records a head says that it covers, -1 if it is malformed, which the replay reports."""
+    with suppress(MalformedError):
+        return SignedMapHead.decode(smh).head.log_size
+    return -1
+
+
+def _closes_epoch(record: bytes) -> bool:
+    """Return whether a record ends an event of the log. The replay reports one that is malformed."""
+    with suppress(MalformedError):
+        return Record.decode(record).closes_epoch
+    return False
