@@ -19,7 +19,7 @@ from kt_es.formats.queue import Item, Record, items_of
 from kt_es.ledger import clock
 from kt_es.ledger.clock import SLACK, ClockReport, silence, spoken
 from kt_es.ledger.ledger import Ledger, check_pinned
-from kt_es.ledger.replay import Replay
+from kt_es.ledger.replay import Replay, ReplayedEpoch
 from kt_es.ledger.rows import Committed
 from kt_es.ledger.verifiers import Verifiers
 
@@ -225,45 +225,74 @@ def audit(
     now: Callable[[], int],
     progress: Callable[[MapHead], None] | None = None,
 ) -> AuditReport:
-    """Replay both logs from the ledger's epoch to their end.
-
-    Gaps, silence and heads from the future prove nothing. So they are in the report and raise no error.
+    """Replay both logs in the event log from the ledger's epoch to their end, as ``audit_epochs`` does.
 
     Args:
         log: The event log.
         names: The names of the directory's streams.
         ledger: The state that earlier audits have verified; the replay continues it.
         with_queue: Compare the records with the queue, too. This needs the right to read the queue.
+    """
+    check = QueueCheck(lambda start: log.read(names.queue, start)) if with_queue else None
+
+    def replay(observe: Callable[[Record], None], verifiers: Verifiers) -> Iterator[ReplayedEpoch]:
+        return Replay(log, names, ledger, observe, verifiers=verifiers).catch_up()
+
+    nothing = (
+        f"the log has no stream {names.heads}, or the stream is empty; "
+        f"check the connection string and the name of the directory"
+    )
+    return audit_epochs(replay, ledger, check, nothing=nothing, now=now, progress=progress)
+
+
+def audit_epochs(
+    replay: Callable[[Callable[[Record], None], Verifiers], Iterator[ReplayedEpoch]],
+    ledger: Ledger,
+    check: QueueCheck | None,
+    *,
+    nothing: str,
+    now: Callable[[], int],
+    progress: Callable[[MapHead], None] | None = None,
+) -> AuditReport:
+    """Go through the epochs of a replay.
+
+    Gaps, silence and heads from the future prove nothing. So they are in the report and raise no error.
+
+    Args:
+        replay: Replays into ``ledger``, calls back with each record, and yields each epoch once it is
+            committed. An epoch that begins again calls back again.
+        check: Compares the records with the queue.
+        nothing: Why there may be no epoch, and what to do.
         now: The wall clock, in ms.
         progress: Called with each verified head.
 
     Raises:
         DivergenceError: The first difference, or the ledger's pinned key is not one of the directory's.
         RollbackError, EquivocationError: The log does not hold the last head that was verified before.
-        KtError: The log has no heads at all.
+        KtError: There are no heads at all.
     """
-    report = AuditReport(anchor=ledger.committed.epoch)
-    check = QueueCheck(lambda start: log.read(names.queue, start)) if with_queue else None
+    before = ledger.committed
+    report = AuditReport(anchor=before.epoch)
+    verdicts: Counter[str] = Counter()  # of the epoch that is being replayed
 
     def observe(record: Record) -> None:
-        report.records += 1
-        report.verdicts[record.verdict.label] += 1
+        if record.sequence == before.log.size:
+            verdicts.clear()
+        verdicts[record.verdict.label] += 1
         if check is not None:
             check.observe(record)
 
-    before = ledger.committed
-    with Verifiers(ledger.committed.standing.origin) as verifiers:
-        for epoch in Replay(log, names, ledger, observe, verifiers=verifiers).catch_up():
+    with Verifiers(before.standing.origin) as verifiers:
+        for epoch in replay(observe, verifiers):
             report.epochs += 1
+            report.records += verdicts.total()
+            report.verdicts += verdicts
             report.clock.verified(before, ledger.committed, now())
             before = ledger.committed
             if progress is not None:
                 progress(epoch.head)
     if before.epoch == 0:
-        raise KtError(
-            f"nothing was audited: the log has no stream {names.heads}, or the stream is empty; "
-            f"check the connection string and the name of the directory"
-        )
+        raise KtError(f"nothing was audited: {nothing}")
     check_pinned(ledger, in_force=True)
     report.epoch, report.timestamp = before.epoch, before.standing.timestamp
     report.clock.silence = silence(before, now())

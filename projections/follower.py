@@ -53,7 +53,7 @@ class Listener:
     on_epoch: Callable[[ReplayedEpoch], None]
     on_record: Callable[[Record], None] = _ignore
     on_outage: Callable[[KtError], None] = _ignore
-    on_head: Callable[[Event], None] = _ignore
+    on_head: Callable[[], None] = _ignore
     on_current: Callable[[], None] = _ignore
     bears_denials: bool = False
 
@@ -92,7 +92,7 @@ def follow(
                 listener.on_epoch(replayed)
             with closing(_heads(log, names, ledger, listener, stop, outage=outage)) as heads:
                 for head in heads:
-                    listener.on_head(head)
+                    listener.on_head()
                     replayed = replay.advance(head)
                     backoff.reset()
                     outage.over()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,12 +17,10 @@ from kt_es.errors import (
     CannotTellError,
     EquivocationError,
     KtError,
-    MalformedError,
 )
 from kt_es.eventstore.connecting import Connector
-from kt_es.eventstore.streams import Event, EventLog, StreamNames
+from kt_es.eventstore.streams import EventLog, StreamNames
 from kt_es.formats.entries import PublicKey
-from kt_es.formats.heads import HeadEvent, SignedMapHead
 from kt_es.formats.queue import Record
 from kt_es.ledger.anchor import WRONG_LOG
 from kt_es.ledger.clock import interval_change
@@ -35,9 +33,10 @@ from kt_es.process.exposition import exposed
 from kt_es.process.outage import Backoff, Outage, keep_trying, patiently
 from kt_es.process.signals import Failure, Reload, Worker, reloading
 from projections.auditor import Notice, QueueCheck, Vigil
-from projections.follower import Listener, follow
+from projections.follower import Listener
 from projections.gossip import INTERVAL, Gossip, gossiping
 from projections.monitor_metrics import MonitorMetrics
+from projections.monitor_sources import LogSource, Source, TileAddress, TileSource
 from projections.status.board import Board, Monitored
 from projections.webhooks import Webhooks
 
@@ -54,8 +53,8 @@ _LOG = structlog.get_logger("monitor")
 class MonitorSettings:
     """``pinned`` is any signer key of the directory, ``log`` a connection string (``esdb://...``).
 
-    ``read_queue`` compares with the queue, too. With ``exit_on_silence`` the monitor ends when no head comes
-    in time.
+    With ``tiles`` the logs are read there, and ``log`` and ``names`` are not used. ``read_queue`` compares
+    with the queue, too. With ``exit_on_silence`` the monitor ends when no head comes in time.
     """
 
     names: StreamNames
@@ -69,6 +68,7 @@ class MonitorSettings:
     also: tuple[str, ...] = ()  # URLs of others who show checkpoints
     also_interval: float = INTERVAL  # seconds
     webhooks: tuple[str, ...] = ()  # URLs that evidence is posted to
+    tiles: TileAddress | None = None
 
 
 def serve(
@@ -97,10 +97,14 @@ def serve(
     to the webhooks first, until each of them has accepted it.
     """
     webhooks = Webhooks(settings.webhooks, settings.data)
-    connect = connect or Connector(settings.log)
     metrics = MonitorMetrics(now, monotonic)
+    source: Source
+    if settings.tiles is None:
+        source = LogSource(connect or Connector(settings.log), settings.names)
+    else:
+        source = TileSource(settings.tiles.open, settings.tiles.interval, monotonic)
     board = Board(_monitored(settings), metrics, now)
-    outage = Outage("monitor", _LOG, on_begin=metrics.outage)
+    outage = Outage("monitor", _LOG, on_begin=metrics.outage, source=source.name)
     with ExitStack() as stack:
         stack.enter_context(reloading(Reload(settings, reread)))
         if settings.metrics is not None:
@@ -123,8 +127,8 @@ def serve(
             vigil = Vigil(now, monotonic, lambda notice: _report(notice, metrics, board))
             vigil.resumed(ledger.committed)
             if settings.metrics is not None:
-                stack.enter_context(_running(_head_watch(connect, settings.names.heads, metrics)))
-            check = _queue_check(settings.names.queue, connect, stack) if settings.read_queue else None
+                stack.enter_context(_running(_head_watch(source, metrics)))
+            check = source.queue_check(stack) if settings.read_queue else None
             listener = _listener(ledger, metrics, vigil, check)
             gossip = Gossip(elsewhere, ledger, now)
             board.gossip = gossip
@@ -132,7 +136,7 @@ def serve(
                 _clock(vigil, stop, exit_on_silence=settings.exit_on_silence) as ending,
                 gossiping(gossip, settings.also_interval, ending),
             ):
-                follow(connect, settings.names, ledger, listener, ending, outage=outage)
+                source.follow(ledger, listener, ending, outage)
         except WRONG_LOG as error:
             metrics.alarm()
             if isinstance(error, EquivocationError):
@@ -151,7 +155,7 @@ def serve(
 def _listener(ledger: Ledger, metrics: MonitorMetrics, vigil: Vigil, check: QueueCheck | None) -> Listener:
     before = [ledger.committed]
 
-    def head(_: Event) -> None:
+    def head() -> None:
         metrics.begins()
         vigil.at_work()
 
@@ -228,31 +232,18 @@ def _running(worker: Worker) -> Iterator[None]:
         worker.join(GRACE)
 
 
-def _queue_check(queue: str, connect: Callable[[], EventLog], stack: ExitStack) -> QueueCheck:
-    """Return a check with its own connection, which is opened when the first record is compared."""
-    opened: list[EventLog] = []
-
-    def read(start: int) -> Iterator[Event]:
-        if not opened:
-            opened.append(connect())
-            stack.callback(opened[0].close)
-        return opened[0].read(queue, start)
-
-    return QueueCheck(read)
-
-
-def _head_watch(connect: Callable[[], EventLog], heads: str, metrics: MonitorMetrics) -> Worker:
+def _head_watch(source: Source, metrics: MonitorMetrics) -> Worker:
     """Return a thread that looks at the newest head now and then, also while a long epoch is replayed.
 
     The thread has a client of its own, because a subscription that hangs looks like silence.
     """
-    outage = Outage("heads watch", _LOG)
+    outage = Outage("heads watch", _LOG, source=source.name)
 
     def run(stop: threading.Event) -> None:
         def attempt() -> None:
-            with closing(connect()) as log:
+            with source.looking() as look:
                 while not stop.is_set():
-                    look(log, heads, metrics)
+                    look(metrics)
                     outage.over()
                     stop.wait(LOOK_SECONDS)
 
@@ -264,15 +255,3 @@ def _head_watch(connect: Callable[[], EventLog], heads: str, metrics: MonitorMet
         _LOG.warning("the lag is not known any more", problem=str(error))
 
     return Worker("head watch", run, failed)
-
-
-def look(log: EventLog, heads: str, metrics: MonitorMetrics) -> None:
-    """Report the newest head to ``metrics``, unverified: nothing relies on it."""
-    event = log.last_event(heads)
-    records = timestamp = 0
-    if event is not None:
-        # The replay reports a head that is malformed.
-        with suppress(MalformedError):
-            head = SignedMapHead.decode(HeadEvent.decode(event.data).smh_bytes).head
-            records, timestamp = head.log_size, head.timestamp
-    metrics.published(0 if event is None else event.revision + 1, records, timestamp)

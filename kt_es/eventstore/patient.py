@@ -31,6 +31,7 @@ class Patience:
     Args:
         seconds: The longest outage.
         say: Called with a message at the first failure only.
+        source: What is waited for, as the message calls it.
     """
 
     def __init__(
@@ -38,9 +39,11 @@ class Patience:
         seconds: float,
         say: Callable[[str], None],
         *,
+        source: str = "the event log",
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._source = source
         self._seconds = seconds
         self._say = say
         self._clock = clock
@@ -63,7 +66,7 @@ class Patience:
             raise error
         if not self._has_said:
             self._has_said = True
-            self._say(f"waiting up to {self._seconds:g} s for the event log: {error}")
+            self._say(f"waiting up to {self._seconds:g} s for {self._source}: {error}")
         self._sleep(PAUSE)
 
     def reached(self) -> None:

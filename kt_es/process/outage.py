@@ -88,6 +88,7 @@ class Outage:
     Args:
         part: The name of the part in each line. A process has several parts, each with its own connection.
         on_begin: Called with ``kind_of`` the error once for each outage, when it begins.
+        source: What is followed, as the log calls it. An outage of it is of the kind ``log``.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Outage:
         clock: Callable[[], float] = time.monotonic,
         *,
         on_begin: Callable[[str], None] = lambda _: None,
+        source: str = "the event log",
     ) -> None:
         self._part = part
         self._log = log
@@ -104,9 +106,9 @@ class Outage:
         self._on_begin = on_begin
         self._lock = threading.Lock()
         self._away = _Kind(
-            "the event log cannot be reached",
-            "the event log still cannot be reached",
-            "the event log can be reached again",
+            f"{source} cannot be reached",
+            f"{source} still cannot be reached",
+            f"{source} can be reached again",
         )
         self._store = _Kind(
             "the shared store cannot be used",

@@ -12,7 +12,6 @@ from kt_es.errors import (
     DivergenceError,
     EquivocationError,
     MalformedError,
-    RollbackError,
     UnavailableError,
     UnverifiedRowError,
     VerificationError,
@@ -28,10 +27,11 @@ from projections.tiles.server import LogName
 
 
 class Lag:
-    """How long a server has been behind what was verified here. One thread uses it.
+    """How long a server has been behind what was verified here, or behind itself. One thread uses it.
 
     A server may be behind for a while: another one answers at the same address, or a cache is old. One that
-    stays behind was rolled back. ``monotonic`` is in seconds, and so is the result of ``patience``.
+    stays behind was rolled back, or withholds something. ``monotonic`` is in seconds, and so is the result of
+    ``patience``.
     """
 
     def __init__(self, patience: Callable[[], float], monotonic: Callable[[], float]) -> None:
@@ -39,13 +39,13 @@ class Lag:
         self._monotonic = monotonic
         self._since: float | None = None
 
-    def behind(self, problem: str) -> NoReturn:
-        """Raise ``UnavailableError``, or ``RollbackError`` if the server has been behind for too long."""
+    def behind(self, error: DivergenceError) -> NoReturn:
+        """Raise ``UnavailableError``, or ``error`` if the server has been behind for too long."""
         now = self._monotonic()
         self._since = now if self._since is None else self._since
-        if now - self._since > self._patience():
-            raise RollbackError(f"the log was rolled back: {problem}")
-        raise UnavailableError(f"the server is behind: {problem}")
+        if now - self._since >= self._patience():
+            raise error
+        raise UnavailableError(f"the server may be behind: {error}")
 
     def ends(self) -> None:
         self._since = None

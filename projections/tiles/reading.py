@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -28,6 +29,13 @@ class Shown:
     log: LogName
     note: Note
     said: Checkpoint
+
+
+def said_of(data: bytes) -> int:
+    """Return the size that a checkpoint says, unverified; 0 if it is none."""
+    with suppress(MalformedError):
+        return Checkpoint.parse(parse_note(data).text).size
+    return 0
 
 
 class TiledLogs:

@@ -13,13 +13,13 @@ where the checkpoint ends.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NoReturn
 
-from kt_es.errors import DivergenceError, MalformedError, VerificationError
+from kt_es.errors import DivergenceError, MalformedError, RollbackError, VerificationError
 from kt_es.eventstore.streams import Event
 from kt_es.formats.heads import HeadEvent, SignedMapHead, heads_origin, mutations_origin, open_checkpoint
 from kt_es.formats.notes import verifier_key
@@ -72,7 +72,7 @@ class TiledReplay:
     def close(self) -> None:
         self._logs.close()
 
-    def look(self, on_head: Callable[[], None] = lambda: None) -> Iterator[ReplayedEpoch]:
+    def look(self, on_head: Callable[[], None] = lambda: None) -> Generator[ReplayedEpoch, None, None]:
         """Commit every epoch that the server has now and that is not committed here, and yield each.
 
         Args:
@@ -109,8 +109,10 @@ class TiledReplay:
                 self._contradicted(shown, text, said.size)
             if said.size < ours.size:
                 self._lag.behind(
-                    f"{self._logs.url} shows {said.size} leaves of the log of {shown.log}, and {ours.size} "
-                    "were verified here"
+                    RollbackError(
+                        f"the log was rolled back: {self._logs.url} shows {said.size} leaves of the log of "
+                        f"{shown.log}, and {ours.size} were verified here"
+                    )
                 )
             return _Seen(said.size, text, None)
         tiled = self._logs.tiled(shown)
@@ -179,8 +181,10 @@ class TiledReplay:
                 self._ends_within(epoch, covered, mutations.size)
                 if epoch == begun + 1:
                     self._lag.behind(
-                        f"{self._logs.url} shows {mutations.size} records, and the head of epoch {epoch} "
-                        f"covers {covered}"
+                        DivergenceError(
+                            f"log of mutations: records of epoch {epoch} are missing at {self._logs.url}: it "
+                            f"shows {mutations.size} records, and the head covers {covered}"
+                        )
                     )
                 return
             yield replayed

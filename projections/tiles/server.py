@@ -63,7 +63,8 @@ class TileServer:
         self._http.close()
 
     def checkpoint(self, log: LogName) -> bytes:
-        return self._fetch(f"{log}/{CHECKPOINT}", MAX_CHECKPOINT)
+        # Every look at a server begins with it, so an outage is noticed here and at once.
+        return self._fetch(f"{log}/{CHECKPOINT}", MAX_CHECKPOINT, patient=False)
 
     def tile(self, log: LogName, tile: Tile) -> bytes:
         size = HASH_SIZE * TILE_WIDTH
@@ -86,9 +87,9 @@ class TileServer:
                 raise
         return self._fetch(whole, limit), True
 
-    def _fetch(self, path: str, limit: int) -> bytes:
+    def _fetch(self, path: str, limit: int, *, patient: bool = True) -> bytes:
         try:
-            return self._http.fetch(path, self._http.deadline(), limit=limit)
+            return self._http.fetch(path, self._http.deadline(), limit=limit, patient=patient)
         except RefusedError as error:
             raise _MissingError(
                 f"{self.url} has no {path} ({error.problem}): check the address; the files of both logs must "

@@ -6,16 +6,12 @@ modules through its proxy, once; where Go or the modules are missing, its test i
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import shutil
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,30 +26,13 @@ from tests.builders import private_key
 from tests.e2e.go_modules import fetch_modules, go
 from tests.e2e.processes import Running, Up, import_accounts, log_at, records_of, running_up, until
 from tests.faults.full_disk import full_disk
+from tests.reference.static_servers import web_server
 from tests.reference.tile_reader import read_log
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
 ACCOUNTS = 300
 OWNER = private_key("exported")
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None: ...
-
-
-@contextmanager
-def web_server(folder: Path) -> Iterator[str]:
-    """A static web server over ``folder``; its URL."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture(scope="module")

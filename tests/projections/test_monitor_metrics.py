@@ -17,8 +17,9 @@ from kt_es.formats.heads import MAP_HEAD
 from kt_es.formats.queue import Verdict
 from kt_es.ledger.rows import Committed
 from kt_es.merkle.log import LogState
-from projections.monitor import MonitorSettings, look, serve
+from projections.monitor import MonitorSettings, serve
 from projections.monitor_metrics import MonitorMetrics
+from projections.monitor_sources import look
 from tests.builders import ORIGIN, SIGNER_KEY, START, config, signed_config
 from tests.reference.signed_streams import SignedStreams
 from tests.reference.signing import wait_until

@@ -5,14 +5,16 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from kt_es.cli.auditors.comparing import compared_with
+from kt_es.cli.auditors.tiled import from_option, refuse_without_from, tile_address, tile_settings
 from kt_es.cli.options import NEW_FOLDER, also_option, event_log, is_named, log_option, patience_option
 from kt_es.cli.output import Output, at, config_path, output_of, settings_of
 from kt_es.client.trusted import Pinned
@@ -26,7 +28,10 @@ from kt_es.ledger.ledger import Ledger
 from kt_es.ledger.rocks import RocksStore
 from kt_es.ledger.tables import FAMILIES
 from kt_es.process.clock import wall_clock
-from projections.auditor import AuditReport, audit
+from projections.auditor import AuditReport, audit, audit_epochs
+from projections.monitor_sources import TILE_TIMEOUT
+from projections.tiles.following import replayed_tiles
+from projections.tiles.server import Tiles
 
 
 def directory_options(
@@ -82,6 +87,7 @@ def ledger_of(settings: Settings, data: Path | None) -> Iterator[Ledger]:
 
 @click.command("audit")
 @log_option
+@from_option
 @click.option("--vkey", help="Any signer key of the directory, to audit without a kt.toml.")
 @click.option("--directory", help="The directory's name, with --vkey.  [default: people]")
 @click.option(
@@ -102,7 +108,10 @@ def ledger_of(settings: Settings, data: Path | None) -> Iterator[Ledger]:
 @click.pass_context
 def audit_command(
     context: click.Context,
+    /,
     log: str | None,
+    url: str | None,
+    ca: Path | None,
     vkey: str | None,
     directory: str | None,
     queue: bool,
@@ -116,17 +125,26 @@ def audit_command(
     With --data the log is first compared with the last head that was verified there. Timestamps are
     compared with this machine's clock at the end; if they differ too much, the exit code is 7. With --also
     the checkpoints that others show are compared with what was verified.
+
+    With --from no right to the event log is needed: a URL and the key of --vkey are enough.
     """
     output = output_of(context)
-    settings = directory_options(context, log, vkey, directory)
     started = time.monotonic()
-    with (
-        keeping_evidence(data),
-        event_log(settings.log, output, patience) as opened,
-        ledger_of(settings, data) as ledger,
-    ):
+    with keeping_evidence(data), ExitStack() as stack:
+        if url is None:
+            refuse_without_from(context, {"ca": ca})
+            settings = directory_options(context, log, vkey, directory)
+            opened = stack.enter_context(event_log(settings.log, output, patience))
+        else:
+            where = tile_address(context, url, ca)
+            settings = tile_settings(context, vkey)
+            tiles = stack.enter_context(closing(where.open(max(TILE_TIMEOUT, patience))))
+        ledger = stack.enter_context(ledger_of(settings, data))
         check_unconvicted(data, ledger)
-        report = run_audit(output, settings, opened, ledger, queue)
+        if url is None:
+            report = run_audit(output, settings, opened, ledger, queue)
+        else:
+            report = _audit_tiles(output, settings, tiles, ledger, patience)
         compared = compared_with(output, also, settings.origin, ledger)
         root = ledger.committed.root
     seconds = time.monotonic() - started
@@ -209,12 +227,34 @@ def _gaps(clock: ClockReport, longest: Gap) -> str:
 
 
 def run_audit(output: Output, settings: Settings, log: EventLog, ledger: Ledger, queue: bool) -> AuditReport:
-    """Audit the logs, and print progress and check marks."""
-
-    def show(head: MapHead) -> None:
-        output.progress(f"  epoch {head.epoch}, {head.log_size} records")
-
+    """Audit the logs in the event log, and print progress and check marks."""
+    show = partial(_show, output)
     report = audit(log, settings.names, ledger, with_queue=queue, now=wall_clock, progress=show)
+    return _reported(output, settings, report)
+
+
+def _audit_tiles(
+    output: Output, settings: Settings, tiles: Tiles, ledger: Ledger, patience: float
+) -> AuditReport:
+    """Do what ``run_audit`` does with tiles, except the comparison with the queue."""
+    report = audit_epochs(
+        lambda observe, verifiers: replayed_tiles(
+            tiles, ledger, observe, verifiers, patience=patience, say=output.note
+        ),
+        ledger,
+        None,
+        nothing=f"{tiles.url} has no epoch yet; check the address, or wait for the first head",
+        now=wall_clock,
+        progress=partial(_show, output),
+    )
+    return _reported(output, settings, report)
+
+
+def _show(output: Output, head: MapHead) -> None:
+    output.progress(f"  epoch {head.epoch}, {head.log_size} records")
+
+
+def _reported(output: Output, settings: Settings, report: AuditReport) -> AuditReport:
     output.progress()
     if report.anchor:
         output.ok(f"the log still holds the head of epoch {report.anchor}, as it was verified here before")

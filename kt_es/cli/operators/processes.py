@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from kt_es.cli.addresses import address
+from kt_es.cli.auditors.tiled import from_option, refuse_without_from, tile_address, tile_settings
 from kt_es.cli.options import (
     Number,
     also_option,
@@ -210,6 +211,14 @@ def _prepare(logs: str, name: str) -> None:
 
 @click.command("monitor")
 @log_option
+@from_option
+@click.option("--vkey", help="Any signer key of the directory, with --from, to watch without a kt.toml.")
+@click.option(
+    "--interval",
+    type=Number(0.1, 30),
+    metavar="SECONDS",
+    help="With --from, how often to look for new heads; default half of max_interval, 1 to 30.",
+)
 @data_option
 @metrics_option
 @click.option(
@@ -228,7 +237,12 @@ def _prepare(logs: str, name: str) -> None:
 @click.pass_context
 def monitor_command(
     context: click.Context,
+    /,
     log: str | None,
+    url: str | None,
+    ca: Path | None,
+    vkey: str | None,
+    interval: float | None,
     data: Path | None,
     metrics: str | None,
     exit_on_silence: bool | None,
@@ -239,11 +253,16 @@ def monitor_command(
 
     If no head comes for max_interval and a minute, the log and the metrics show an alarm; with
     --exit-on-silence the monitor ends with code 7.
+
+    With --from no right to the event log is needed: a URL and the key of --vkey are enough.
     """
     configure_logs("monitor", logs_of(context))
+    if url is None:
+        refuse_without_from(context, {"ca": ca, "vkey": vkey, "interval": interval})
+    tiles = None if url is None else tile_address(context, url, ca, interval)
 
     def read() -> MonitorSettings:
-        settings = settings_of(context, log)
+        settings = settings_of(context, log) if tiles is None else tile_settings(context, vkey)
         table = settings.monitor
         return MonitorSettings(
             settings.names,
@@ -257,6 +276,7 @@ def monitor_command(
             also or table.also,
             table.also_interval,
             webhooks or table.webhooks,
+            tiles,
         )
 
     serve_monitor(read(), stop_on_signals(), read)
