@@ -216,6 +216,14 @@ class HeadEvent:
     def encode(self) -> bytes:
         return encode([self.smh_bytes, self.heads_checkpoint, self.mutations_checkpoint])
 
+    def is_part_of(self, published: HeadEvent) -> bool:
+        """Return whether this stored event is ``published``, perhaps without checkpoints."""
+        return (
+            self.smh_bytes == published.smh_bytes
+            and self.heads_checkpoint in ("", published.heads_checkpoint)
+            and self.mutations_checkpoint in ("", published.mutations_checkpoint)
+        )
+
     @classmethod
     def decode(cls, data: bytes, *, stored: bool = False) -> HeadEvent:
         """Decode an event; one that is ``stored`` may lack checkpoints."""

@@ -217,13 +217,11 @@ class Anchor:
 
     def _completes(self, ours: HeadEvent, there: Event) -> bool:
         """Return whether ``there`` is our head with checkpoints that a replay from tiles does not have."""
-        if ours.heads_checkpoint and ours.mutations_checkpoint:
-            return False
         try:
             found = HeadEvent.decode(there.data)
         except MalformedError:
             return False
-        if there.type != MAP_HEAD or found.smh_bytes != ours.smh_bytes:
+        if there.type != MAP_HEAD or not ours.is_part_of(found):
             return False
         check_state(self._ledger.committed, found, config_chain(self._ledger, self._ledger.committed))
         return True

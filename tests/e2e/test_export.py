@@ -24,7 +24,7 @@ from kt_es.formats.notes import verifier_key
 from kt_es.formats.queue import Record
 from tests.builders import private_key
 from tests.e2e.go_modules import fetch_modules, go
-from tests.e2e.processes import Running, Up, import_accounts, log_at, records_of, running_up, until
+from tests.e2e.processes import Running, Stranger, Up, import_accounts, log_at, records_of, running_up, until
 from tests.faults.full_disk import full_disk
 from tests.reference.static_servers import web_server
 from tests.reference.tile_reader import read_log
@@ -188,3 +188,49 @@ def test_a_reader_in_go_verifies_both_logs_over_http(directory: Up, tmp_path: Pa
                 path.write_bytes(data)
             other = verifier_key(f"{pinned.origin}/{log}", bytes(32)).encode()
             run_reader(go_reader, f"{url}/{log}", other, str(older), code=1)
+
+
+def test_an_outsider_audits_and_watches_with_a_url_and_a_key(directory: Up, tmp_path: Path) -> None:
+    folder, outsider = tmp_path / "public", Stranger(tmp_path / "outsider")
+    export(directory, folder)
+    vkey = ("--vkey", directory.vkey)
+    by_log = directory.audit()
+    with web_server(folder) as static:
+        for url in (directory.url, static):
+            found = outsider.kt("--json", "audit", "--from", url, *vkey, "--allow-gaps").document
+            assert (found["records"], found["verdicts"]) == (by_log["records"], by_log["verdicts"])
+            assert (found["map_root"], found["compared_with_queue"]) == (by_log["map_root"], 0)
+        # From its own state, at whichever of the two.
+        kept = ("audit", *vkey, "--data", tmp_path / "kept", "--allow-gaps", "--from")
+        outsider.kt(*kept, directory.url)
+        assert "and the log still holds that head; nothing new since" in outsider.kt(*kept, static).out
+    where = ("monitor", "--from", directory.url, *vkey, "--interval", "0.1", "--data", tmp_path / "monitor")
+    process = Running(tmp_path / "monitor.log", *where)
+    try:
+        process.wait_for_line(f'"records": {by_log["records"]}')
+        publish(directory, tmp_path / "state", "watched", 5)
+        process.wait_for_line(f'"epoch": {by_log["epoch"] + 1}')
+        assert process.stop(signal.SIGTERM) == 0, process.spoken
+    finally:
+        process.stop(signal.SIGKILL)
+    # What was verified from tiles goes on over the event log, and has no fault.
+    log = ("--log", directory.log_uri)
+    outsider.kt("audit", *log, *vkey, "--data", tmp_path / "monitor", "--allow-gaps")
+    outsider.kt("-c", directory.settings, "fsck", tmp_path / "monitor", *log)
+
+
+def test_options_that_do_not_fit_together_are_refused(directory: Up, tmp_path: Path) -> None:
+    outsider = Stranger(tmp_path / "outsider")
+    tiles = ("--from", directory.url, "--vkey", directory.vkey)
+    for words, problem in (
+        (("audit", *tiles, "--log", directory.log_uri), "--log does not go with --from"),
+        (("audit", *tiles, "--queue"), "--queue does not go with --from: the queue is not public"),
+        (("audit", *tiles, "--directory", "people"), "--directory does not go with --from"),
+        (("audit", "--from", "localhost", "--vkey", directory.vkey), "must begin with http:// or https://"),
+        (("monitor", "--interval", "1"), "--interval goes with --from only"),
+        (("monitor", "--vkey", directory.vkey), "--vkey goes with --from only"),
+        (("audit", *tiles[:2]), "kt.toml"),
+    ):
+        assert problem in outsider.kt(*words, code=2).err
+    gone = outsider.kt("audit", "--from", f"{directory.url}/v1", *tiles[2:], "--patience", "0", code=7)
+    assert "has no heads/checkpoint" in gone.complaint

@@ -29,6 +29,7 @@ from kt_es.ledger.tables import FAMILIES
 from kt_es.ledger.verifiers import Verifiers
 from kt_es.merkle.log import LogState
 from projections.auditor import audit, audit_epochs
+from projections.fsck.examination import fsck
 from projections.tiles.comparing import Lag
 from projections.tiles.following import replayed_tiles
 from projections.tiles.replay import TiledReplay
@@ -143,6 +144,7 @@ def test_a_head_between_two_checkpoints_is_completed_by_the_event_log(tmp_path: 
     assert ledger.tables.heads.event(2).heads_checkpoint == ""
     audit(streams.log, NAMES, ledger, with_queue=False, now=lambda: b.START)
     assert ledger.committed.epoch == 3
+    assert fsck(ledger.store, b.ORIGIN, b.SIGNER_KEY, log=(streams.log, NAMES)).differences == []
     # Another head of that epoch is still a contradiction.
     ledger = new_ledger()
     with pytest.raises(InterruptedError):
