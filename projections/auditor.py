@@ -238,10 +238,7 @@ def audit(
     def replay(observe: Callable[[Record], None], verifiers: Verifiers) -> Iterator[ReplayedEpoch]:
         return Replay(log, names, ledger, observe, verifiers=verifiers).catch_up()
 
-    nothing = (
-        f"the log has no stream {names.heads}, or the stream is empty; "
-        f"check the connection string and the name of the directory"
-    )
+    nothing = f"the log has no stream {names.heads}, or the stream is empty"
     return audit_epochs(replay, ledger, check, nothing=nothing, now=now, progress=progress)
 
 
@@ -262,7 +259,7 @@ def audit_epochs(
         replay: Replays into ``ledger``, calls back with each record, and yields each epoch once it is
             committed. An epoch that begins again calls back again.
         check: Compares the records with the queue.
-        nothing: Why there may be no epoch, and what to do.
+        nothing: Why there may be no epoch.
         now: The wall clock, in ms.
         progress: Called with each verified head.
 
@@ -292,7 +289,7 @@ def audit_epochs(
             if progress is not None:
                 progress(epoch.head)
     if before.epoch == 0:
-        raise KtError(f"nothing was audited: {nothing}")
+        raise KtError(f"nothing was audited: {nothing}; check the address and the name of the directory")
     check_pinned(ledger, in_force=True)
     report.epoch, report.timestamp = before.epoch, before.standing.timestamp
     report.clock.silence = silence(before, now())

@@ -243,7 +243,7 @@ def _audit_tiles(
         ),
         ledger,
         None,
-        nothing=f"{tiles.url} has no epoch yet; check the address, or wait for the first head",
+        nothing=f"{tiles.url} has no epoch yet",
         now=wall_clock,
         progress=partial(_show, output),
     )
