@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -184,7 +184,8 @@ def _listener(ledger: Ledger, metrics: MonitorMetrics, vigil: Vigil, check: Queu
 
 
 def _monitored(settings: MonitorSettings) -> Monitored:
-    what = settings.origin, settings.pinned, "its event log", settings.data
+    source = "its event log" if settings.tiles is None else "its tiles"
+    what = settings.origin, settings.pinned, source, settings.data
     return Monitored(*what, settings.read_queue)
 
 
