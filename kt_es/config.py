@@ -15,6 +15,7 @@ from typing import Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from kt_es.client.trusted import Pinned
+from kt_es.config_cosign import CosignTable
 from kt_es.config_registration import RegistrationTable
 from kt_es.config_tables import (
     FrontendTable,
@@ -49,6 +50,7 @@ class Settings(Table):
     monitor: MonitorTable = MonitorTable()
     store: StoreTable = StoreTable()
     registration: RegistrationTable = RegistrationTable()
+    cosign: CosignTable = CosignTable()
     base: Path = Field(default=Path(), exclude=True)
 
     @field_validator("directory")

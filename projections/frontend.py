@@ -38,6 +38,7 @@ from kt_es.process.signals import Failure, Reload, Reloaded, differing, reloadin
 from kt_es.process.tls import both_or_none
 from kt_es.server.availability import MAX_BACKLOG
 from kt_es.server.clients import HttpConnections
+from kt_es.server.cosigning import NOBODY, Cosigners
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits, room_for_connections
 from kt_es.server.listening import Exchangeable, http_server, listening_at, url_of
 from kt_es.server.registration.gate import OPEN_WARNING, exposed
@@ -80,6 +81,7 @@ class FrontendSettings:
     sharing: Sharing | None = None
     workers: int = 1
     registration: RegistrationSettings = ANYBODY
+    cosigners: Cosigners = NOBODY
 
 
 def serve(
@@ -170,6 +172,7 @@ def answering(
         registration=settings.registration,
         mail_limits=settings.data,
         exposed=exposed(settings.host),
+        cosigners=settings.cosigners,
         now=now,
         followed=followed,
     )

@@ -24,6 +24,8 @@ from kt_es.server.availability import MAX_BACKLOG, Backlog, LogConnections, LogW
 from kt_es.server.batcher import Batcher
 from kt_es.server.checks import Checks
 from kt_es.server.clients import Clients
+from kt_es.server.cosigned import CosignedHeads
+from kt_es.server.cosigning import NOBODY, Cosigners, Cosigning
 from kt_es.server.endpoints.common import Frontend
 from kt_es.server.feed import EpochFeed
 from kt_es.server.handlers import DirectoryReader
@@ -39,6 +41,7 @@ from kt_es.server.statuses import StatusReader
 from kt_es.server.store_watch import StoreWatch
 from kt_es.server.submission import Submissions
 from kt_es.server.tiles import TileReader
+from projections.cosigned import CosignedFollower
 from projections.followed import FollowedReplica
 from projections.follower import OpeningsFollower
 from projections.replica import Observer, Replica
@@ -69,6 +72,7 @@ class FrontendService:
         registration: Who may register a label.
         mail_limits: Directory for the limits of registration mails, by default ``data``.
         exposed: Whether other machines can reach the front end.
+        cosigners: The witnesses and monitors whose cosignatures are answered.
         now: Wall clock in ms.
         followed: The replica that another process keeps, if this one is a worker of several. Then nothing is
             written here.
@@ -91,6 +95,7 @@ class FrontendService:
         registration: RegistrationSettings = ANYBODY,
         mail_limits: Path | None = None,
         exposed: bool = False,
+        cosigners: Cosigners = NOBODY,
         now: Callable[[], int] = wall_clock,
         followed: FollowedReplica | None = None,
         observers: Sequence[Observer] = (),
@@ -160,6 +165,16 @@ class FrontendService:
         else:
             self.directory.renew = followed.renew
             self.directory.why_no_verdicts = followed.why_no_verdicts
+        heads = CosignedHeads(
+            self.directory,
+            ledger.committed.standing.origin,
+            cosigners.keys,
+            lambda log, name, time: self.metrics.cosigned[log].labels(name).set(time),
+        )
+        self.cosigning = Cosigning(heads, cosigners, log, names.cosignatures)
+        self._cosigned = CosignedFollower(connect_log, names.cosignatures, heads, self._fail)
+        if cosigners.keys:
+            self._workers.append(self._cosigned.worker)
         if ledger.store.is_shared:
             self._workers.append(Worker("store watch", self.store_watch.run, self._fail))
         self._reads = ThreadPoolExecutor(READERS, thread_name_prefix="reads")
@@ -197,6 +212,7 @@ class FrontendService:
             StatusReader(self.directory, PendingMutations(self._connections.shared, names.queue)),
             self.feed,
             TileReader(self.directory, self._connections.shared, names.mutations),
+            self.cosigning,
             self.metrics,
             Slots(self.clients, self.metrics.refused),
             self._reads,
@@ -246,6 +262,7 @@ class FrontendService:
         self.directory.check_key(committed)
         self.metrics.committed(committed.epoch, committed.standing.timestamp)
         self.feed.announce()
+        self._cosigned.committed()
 
     def _fail(self, error: KtError) -> None:
         if isinstance(error, EquivocationError):

@@ -8,7 +8,7 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Final
 
-from kt_es.api import batches, heads, models, registering, statuses, tiles
+from kt_es.api import batches, cosigned, heads, models, registering, statuses, tiles
 
 TEXT_MEDIA: Final = "text/plain"
 JSON_MEDIA: Final = "application/json"
@@ -252,6 +252,23 @@ ERASURES = Operation(
     models.ErasureRequest,
     own_problems=_OF_SUBMISSIONS,
 )
+COSIGNED = Operation(
+    "/v1/cosigned",
+    "cosigned",
+    "The newest checkpoints of both logs that witnesses and monitors have cosigned.\n\n"
+    "Every known cosigner has its latest cosignature in one of them. Prove them to a head by\n"
+    "`/v1/consistency`: a cosignature vouches for everything up to the size of its checkpoint.",
+    {200: cosigned.CosignedBody},
+)
+COSIGNATURES = Operation(
+    "/v1/cosignatures",
+    "cosign",
+    "Hand in a checkpoint of this directory that a known monitor has cosigned. Sending it again is safe.",
+    {200: cosigned.CosignaturesBody},
+    cosigned.CosignaturesRequest,
+    own_problems={403: "It is not cosigned by a known monitor, or not of the logs that were verified here"},
+    max_body=cosigned.MAX_COSIGNATURES_REQUEST,
+)
 HEALTH = Operation("/healthz", "healthz", "Whether the process lives.", {200: models.HealthBody})
 READY = Operation(
     "/readyz",
@@ -274,19 +291,5 @@ METRICS = Operation(
 OPERATIONS: Final = (
     DIRECTORY, LOOKUP, LOOKUPS, HISTORY, RANGE, LATEST_HEAD, HEAD_EVENTS, HEAD, CONSISTENCY, HEADS_CHECKPOINT,
     MUTATIONS_CHECKPOINT, HEADS_TILE, MUTATIONS_TILE, MUTATIONS, MUTATIONS_BATCH, STATUS, ERASURES,
-    REGISTRATION, MAIL_PROOFS, HEALTH, READY, METRICS,
+    REGISTRATION, MAIL_PROOFS, COSIGNED, COSIGNATURES, HEALTH, READY, METRICS,
 )  # fmt: skip
-
-
-def head_path(epoch: int | None = None, since: int = 0) -> str:
-    """Return the address of the head of ``epoch``, by default of the latest one.
-
-    ``since`` is the size of the log of map heads that the client trusts; 0 if it trusts none.
-    """
-    path = LATEST_HEAD.path if epoch is None else HEAD.path.format(epoch=epoch)
-    return f"{path}?since={since}" if since else path
-
-
-def consistency_path(log: str, size1: int, size2: int) -> str:
-    """Return the address of the consistency proof between two sizes of ``log`` (``heads``, ``mutations``)."""
-    return f"{CONSISTENCY.path}?log={log}&from={size1}&to={size2}"

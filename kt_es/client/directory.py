@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from kt_es.api.codec import Json, decode_model
 from kt_es.api.models import ConsistencyBody, DirectoryBody, HeadBody
-from kt_es.api.operations import DIRECTORY, consistency_path
+from kt_es.api.operations import DIRECTORY
+from kt_es.api.paths import consistency_path
 from kt_es.client.entries import KIND as ACCOUNTS
 from kt_es.client.entries import Account, remember, verify_memory
 from kt_es.client.heads import contradictions, merge

@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from kt_es.api.codec import decode_model
 from kt_es.api.models import HeadBody, HistoryRequest, LookupBody, LookupRequest, RangeBody, RangeRequest
-from kt_es.api.operations import HISTORY, LOOKUP, RANGE, ProblemReason, head_path
+from kt_es.api.operations import HISTORY, LOOKUP, RANGE, ProblemReason
+from kt_es.api.paths import head_path
 from kt_es.client.directory import DirectoryState, keep_sight, read_head, recalled
 from kt_es.client.heads import (
     ProvenHead,

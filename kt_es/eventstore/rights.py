@@ -112,13 +112,17 @@ def keeps_private(metadata: Mapping[str, object]) -> bool:
 
 
 def stream_acls(names: StreamNames, *, signer_truncates: bool) -> dict[str, Acl]:
-    """Return the ACLs of the queue, mutations and heads, and of ``$all``, which front ends read."""
+    """Return the ACLs of the streams with fixed names, and of ``$all``, which front ends read.
+
+    Whoever writes cosignatures (``kt cosign`` has the rights of the signer) also bounds their stream.
+    """
     everybody = [SIGNER, FRONTEND, MONITOR]
     keepers = [ADMINS, SIGNER] if signer_truncates else [ADMINS]
     return {
         names.queue: _acl(everybody, [SIGNER, FRONTEND], keepers),
         names.mutations: _acl(everybody, [SIGNER], [ADMINS]),
         names.heads: _acl(everybody, [SIGNER], [ADMINS]),
+        names.cosignatures: _acl(everybody, [SIGNER, FRONTEND], [ADMINS, SIGNER]),
         "$all": _acl([FRONTEND], [ADMINS], [ADMINS]),
     }
 

@@ -42,6 +42,10 @@ class StreamNames:
         return f"kt_heads-{self.directory}"
 
     @property
+    def cosignatures(self) -> str:
+        return f"kt_cosignatures-{self.directory}"
+
+    @property
     def openings_prefix(self) -> str:
         return f"kt_openings-{self.directory}."
 

@@ -212,6 +212,14 @@ class Metrics:
             "kt_registrations", "First versions, by the way that was asked and its answer", "way", "result"
         )
         self.mails = samples.counter("kt_registration_mails", "Registration mails asked for", "result")
+        self.cosigned = {
+            log: samples.gauge(
+                f"kt_{log}_cosigned_timestamp_seconds",
+                f"Time of the latest cosignature of the log of {log}, by cosigner",
+                labels=("cosigner",),
+            )
+            for log in ("heads", "mutations")
+        }
         self.rows = samples.counter(
             "kt_store_rows_refused", "Requests refused for missing or wrong rows of the shared store"
         )

@@ -14,6 +14,7 @@ from kt_es.server.asgi import ASGIApp, Scope
 from kt_es.server.contract import parameter_names, read_parameters, read_request
 from kt_es.server.endpoints.answering import Answering
 from kt_es.server.endpoints.common import Endpoint, Endpoints, Frontend, problem_for
+from kt_es.server.endpoints.cosigning import CosigningEndpoints
 from kt_es.server.endpoints.following import FollowingEndpoints
 from kt_es.server.endpoints.operating import LENIENT, OperatingEndpoints
 from kt_es.server.endpoints.reading import ReadingEndpoints
@@ -34,6 +35,7 @@ def create_app(frontend: Frontend) -> ASGIApp:
         *SubmittingEndpoints(answering).by_operation(),
         *RegisteringEndpoints(frontend).by_operation(),
         *TileEndpoints(frontend).by_operation(),
+        *CosigningEndpoints(frontend).by_operation(),
         *OperatingEndpoints(frontend).by_operation(),
     ]
     router = _Router(endpoints, frontend)

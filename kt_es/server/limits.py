@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from kt_es.api.batches import MAX_SUBMISSIONS
 from kt_es.api.operations import (
+    COSIGNATURES,
     HEADS_TILE,
     HISTORY,
     LOOKUPS,
@@ -23,6 +24,8 @@ from kt_es.api.operations import (
 from kt_es.api.tiles import BUNDLES
 from kt_es.errors import ConfigError
 from kt_es.formats.batches import MAX_BATCH
+from kt_es.formats.witnessing import ADD_CHECKPOINT
+from kt_es.formats.witnessing import MAX_REQUEST as MAX_WITNESS_REQUEST
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -134,6 +137,9 @@ _ROUTES = {
     RANGE.path: Route(cost=10.0, large=True),
     STATUS.path: Route(cost=5.0, large=True),
     MAIL_PROOFS.path: Route(cost=20.0),
+    # A witness uses the same server; front ends have no such route.
+    f"/{ADD_CHECKPOINT}": Route(body=MAX_WITNESS_REQUEST, cost=5.0),
+    COSIGNATURES.path: Route(body=COSIGNATURES.max_body, cost=5.0),
 }
 
 

@@ -26,6 +26,7 @@ from kt_es.ledger.store import Store
 from kt_es.ledger.tables import FAMILIES
 from kt_es.server.asgi import ASGIApp, Receive, Scope, Send
 from kt_es.server.availability import MAX_BACKLOG
+from kt_es.server.cosigning import NOBODY, Cosigners
 from kt_es.server.limits import DEFAULT_LIMITS, ClientLimits
 from kt_es.server.registration.settings import ANYBODY, RegistrationSettings
 from kt_es.server.responses import whole_body
@@ -48,7 +49,7 @@ def _reads_whole_bodies(app: ASGIApp) -> ASGIApp:
     return read
 
 
-def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
+def until(true: Callable[[], object], seconds: float = 30.0) -> None:
     """Wait for what another thread brings about."""
     deadline = time.monotonic() + seconds
     while not true():
@@ -71,6 +72,7 @@ class Front:
         data: Path | None = None,
         *,
         exposed: bool = False,
+        cosigners: Cosigners = NOBODY,
     ) -> None:
         self.streams = streams
         self.errors: list[KtError] = []
@@ -88,6 +90,7 @@ class Front:
             max_backlog=max_backlog,
             registration=registration,
             exposed=exposed,
+            cosigners=cosigners,
             limits=limits,
             keyspace="kt_people",
             now=lambda: streams.ledger.committed.standing.timestamp + self.later,

@@ -11,7 +11,8 @@ import grpc
 import pytest
 
 from kt_es._proto import kt_v1
-from kt_es.api.operations import CONSISTENCY, DIRECTORY, LATEST_HEAD, ProblemReason, head_path
+from kt_es.api.operations import CONSISTENCY, DIRECTORY, LATEST_HEAD, ProblemReason
+from kt_es.api.paths import head_path
 from kt_es.errors import UnavailableError
 from kt_es.formats.entries import MAX_MUTATION, MAX_PROFILE
 from kt_es.formats.notes import decode_base64

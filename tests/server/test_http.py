@@ -270,6 +270,8 @@ def test_the_openapi_description_has_every_route_and_problem_documents(running: 
         "/v1/heads/events",
         "/v1/heads/{epoch}",
         "/v1/consistency",
+        "/v1/cosigned",
+        "/v1/cosignatures",
         "/v1/registration",
         "/v1/registration/mail",
         "/heads/checkpoint",

@@ -14,6 +14,7 @@ from kt_es.api.codec import encode_model
 from kt_es.api.operations import Operation
 from kt_es.errors import DivergenceError, KtError, UnverifiedRowError
 from kt_es.server.asgi import Scope
+from kt_es.server.cosigning import Cosigning
 from kt_es.server.feed import EpochFeed
 from kt_es.server.handlers import DirectoryReader
 from kt_es.server.health import Metrics, Trouble
@@ -50,6 +51,7 @@ class Frontend:
     statuses: StatusReader
     feed: EpochFeed
     tiles: TileReader
+    cosigning: Cosigning
     metrics: Metrics
     slots: Slots
     reads: Executor

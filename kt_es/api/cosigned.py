@@ -1,0 +1,40 @@
+"""Cosigned checkpoints of both logs. FORMATS, "Cosignatures"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from kt_es.api.models import AtMost
+
+MAX_COSIGNED: Final = 16
+"""Cosigned checkpoints of each log in one answer."""
+MAX_COSIGNED_NOTE: Final = 16 * 1024
+"""Bytes of a note in an answer and in a request. The signatures of 128 cosigners have fewer."""
+MAX_COSIGNATURES_REQUEST: Final = 32 * 1024
+"""Bytes of a request with such a note, whose characters may be escaped in JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class CosignedBody:
+    """The newest checkpoint of each log that each known cosigner has cosigned, the largest first.
+
+    Each is a C2SP signed note: the checkpoint, the directory's signature, and the cosignatures over it.
+    """
+
+    heads: Annotated[tuple[str, ...], AtMost(MAX_COSIGNED)]
+    mutations: Annotated[tuple[str, ...], AtMost(MAX_COSIGNED)]
+
+
+@dataclass(frozen=True, slots=True)
+class CosignaturesRequest:
+    """``note`` is a signed checkpoint of this directory, with the cosignature of a known monitor."""
+
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class CosignaturesBody:
+    """``new`` says whether a cosignature of the note was newer than those that were here."""
+
+    new: bool

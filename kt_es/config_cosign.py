@@ -1,0 +1,66 @@
+"""``[cosign]`` of ``kt.toml``: who cosigns this directory, and how ``kt cosign`` asks them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from kt_es.config_tables import Table
+from kt_es.errors import ConfigError, MalformedError
+from kt_es.formats.cosignatures import CosignerKey
+from kt_es.formats.policies import MAX_POLICY_SIZE, Cosigner, Policy
+from kt_es.server.cosigning import Cosigners
+
+
+class CosignTable(Table):
+    """Settings about witnesses and monitors.
+
+    Attributes:
+        policy: A C2SP tlog-policy file with the witnesses, their keys and URLs.
+        monitors: A C2SP tlog-policy file with the monitors, their keys, and URLs for people.
+        interval: Seconds between two rounds of ``kt cosign``.
+        data: The directory of ``kt cosign``.
+        contact: Whom operators of witnesses may write to; ``kt cosign --describe`` prints it.
+        server: URL of the front end from which ``kt cosign`` takes proofs; by default that of ``[frontend]``.
+    """
+
+    policy: Path | None = None
+    monitors: Path | None = None
+    interval: Annotated[float, Field(ge=0.1, le=86_400, allow_inf_nan=False)] = 60.0
+    data: Path = Path("cosign")
+    contact: str = ""
+    server: str | None = None
+    metrics: str | None = None
+
+    @field_validator("contact")
+    @classmethod
+    def _contact(cls, value: str) -> str:
+        if not value.isprintable() or len(value) > 200:
+            raise ValueError("must be one line of at most 200 characters")
+        return value
+
+    def known(self, base: Path) -> Cosigners:
+        """Return the keys of witnesses and monitors, from files below ``base``. Raises ``ConfigError``."""
+        return Cosigners(
+            tuple(key for _, key in cosigners_of(self.policy and base / self.policy)),
+            tuple(key for _, key in cosigners_of(self.monitors and base / self.monitors)),
+        )
+
+
+def cosigners_of(path: Path | None) -> list[tuple[Cosigner, CosignerKey]]:
+    """Return the cosigners in a policy file, none without a file.
+
+    Raises ``ConfigError`` if the file cannot be read or is not a policy, or has a key that is not Ed25519.
+    """
+    if path is None:
+        return []
+    try:
+        with path.open("rb") as file:
+            policy = Policy.parse(file.read(MAX_POLICY_SIZE + 1))
+        return [(cosigner, CosignerKey.parse(cosigner.vkey)) for cosigner in policy.cosigners]
+    except OSError as error:
+        raise ConfigError(f"policy {path} cannot be read: {error.strerror}; name another file") from None
+    except MalformedError as error:
+        raise ConfigError(f"policy {path}: {error.problem}; change it in that file") from None

@@ -1,0 +1,181 @@
+"""The key of a witness, and what it has cosigned last of each log: one folder, which belong together.
+
+A witness that forgets what it has cosigned may cosign a fork. So the key is made together with the memory, a
+key without its memory is refused, and everything is read and verified at the start. A backup of the folder is
+an older memory: it must not be used, a new key takes its place.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from kt_es.crypto.signatures import ED25519, PrivateKey
+from kt_es.errors import ConfigError, DivergenceError, LockedError, MalformedError, VerificationError
+from kt_es.formats.cosignatures import CosignerKey, read_cosigned
+from kt_es.formats.heads import Checkpoint
+from kt_es.formats.notes import Note, parse_note
+from kt_es.formats.witnessing import origin_hash, witnessed
+from kt_es.process.files import create_file, read_key, replace_file, sync_directory
+from kt_es.process.space import unwritable
+
+KEY: Final = "key.pem"
+NAME: Final = "witness.json"
+LOGS: Final = "logs"
+FORKS: Final = "forks"
+MAX_STATE: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The name and the private key of a witness, in ``folder``."""
+
+    folder: Path
+    name: str
+    key: PrivateKey
+
+    @property
+    def public(self) -> CosignerKey:
+        return CosignerKey(self.name, self.key.public)
+
+
+@contextmanager
+def opened(folder: Path, name: str | None, random: Callable[[int], bytes] = os.urandom) -> Iterator[Identity]:
+    """Yield the witness in ``folder``, for this process alone. A new folder gets a new key.
+
+    Args:
+        folder: The folder, private to its user.
+        name: The key name. A new witness needs one; an old one keeps its own.
+        random: Returns random bytes.
+
+    Raises:
+        ConfigError: The name is missing, malformed or another one, or the key lacks its memory.
+        LockedError: Another process uses the folder.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise unwritable(folder, error) from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise LockedError(f"another witness runs with {folder}: stop it first") from None
+        if not (folder / NAME).exists():
+            _begin(folder, name, random)
+        yield _existing(folder, name)
+    finally:
+        os.close(lock)
+
+
+def _begin(folder: Path, name: str | None, random: Callable[[int], bytes]) -> None:
+    """Make the key, then the folder of logs, and last the file with the name, which marks them complete."""
+    if name is None:
+        raise ConfigError("a new witness needs --name, such as witness.example.org/w1")
+    try:
+        CosignerKey(name, bytes(32))
+    except MalformedError as error:
+        raise ConfigError(f"--name {name!r}: {error.problem}") from None
+    if any((folder / LOGS).glob("*")) or (folder / FORKS).exists():
+        raise ConfigError(
+            f"{folder} has logs of a witness, but not its {NAME}: what it cosigned may be lost; begin with a "
+            "new folder, a new key and a new name"
+        )
+    try:
+        if not (folder / KEY).exists():
+            create_file(folder / KEY, PrivateKey.from_seed(ED25519, random(32)).to_pem())
+        key = read_key(folder / KEY, "the witness key", PrivateKey.from_pem)
+        (folder / LOGS).mkdir(mode=0o700, exist_ok=True)
+        sync_directory(folder)
+        content = {"name": name, "vkey": CosignerKey(name, key.public).vkey}
+        replace_file(folder / NAME, json.dumps(content, indent=1).encode())
+    except OSError as error:
+        raise unwritable(folder, error) from None
+
+
+def _existing(folder: Path, name: str | None) -> Identity:
+    key = read_key(folder / KEY, "the witness key", PrivateKey.from_pem)
+    try:
+        found = json.loads((folder / NAME).read_bytes()[:MAX_STATE])
+        identity = Identity(folder, found["name"], key)
+        if key.algorithm != ED25519 or identity.public.vkey != found["vkey"]:
+            raise ConfigError(
+                f"{folder / KEY} is not the key of {folder / NAME}: restore the one that it names"
+            )
+    except (OSError, ValueError, TypeError, KeyError, MalformedError) as error:
+        raise ConfigError(f"{folder / NAME} cannot be used: {error}") from None
+    if name not in (None, identity.name):
+        raise ConfigError(f"{folder} is the witness {identity.name}, not {name}: name another folder")
+    return identity
+
+
+class CosignedLogs:
+    """The checkpoint of each log that was cosigned last. A log's entry is used under its own lock.
+
+    Raises:
+        DivergenceError: A file was not written by this witness. Nothing may be cosigned any more.
+    """
+
+    def __init__(self, identity: Identity) -> None:
+        self._folder = identity.folder / LOGS
+        self._forks = identity.folder / FORKS
+        self._notes: dict[str, Note] = {}
+        try:
+            # A file whose name begins with a dot was never complete.
+            paths = sorted(path for path in self._folder.iterdir() if not path.name.startswith("."))
+            for path in paths:
+                self._notes[path.name] = _verified(path, identity)
+        except OSError as error:
+            raise DivergenceError(
+                f"{self._folder} cannot be read ({error.strerror}): without its memory this witness must not "
+                "go on; begin with a new folder, a new key and a new name"
+            ) from None
+
+    def note(self, name: str) -> Note | None:
+        """Return the cosigned note of the log whose origin has the hash ``name``."""
+        return self._notes.get(name)
+
+    def latest(self, origin: str) -> Checkpoint | None:
+        note = self.note(origin_hash(origin))
+        return None if note is None else witnessed(note.text)
+
+    def put(self, origin: str, note: Note) -> None:
+        """Store a cosigned note; it is durable on return. Raises ``UnavailableError`` if the disk is full."""
+        name = origin_hash(origin)
+        try:
+            replace_file(self._folder / name, note.encode().encode())
+        except OSError as error:
+            raise unwritable(self._folder, error) from None
+        self._notes[name] = note
+
+    def keep_fork(self, origin: str, request: bytes) -> Path | None:
+        """Keep the first request of each log that does not continue what was cosigned. Return its path."""
+        path = self._forks / origin_hash(origin)
+        try:
+            create_file(path, request)
+        except FileExistsError:
+            return None
+        except OSError as error:
+            raise unwritable(path, error) from None
+        return path
+
+
+def _verified(path: Path, identity: Identity) -> Note:
+    """Return the note in a file that this witness has written."""
+    try:
+        data = path.read_bytes() if path.stat().st_size <= MAX_STATE else b""
+        note = parse_note(data)
+        cosigned = read_cosigned(data, [identity.public])
+        if cosigned.cosigners and origin_hash(witnessed(note.text).origin) == path.name:
+            return note
+        problem = "is not cosigned by this witness, or of another log"
+    except (MalformedError, VerificationError) as error:
+        problem = str(error)
+    raise DivergenceError(f"{path}: {problem}; the memory of this witness is damaged, so it must not go on")

@@ -1,0 +1,108 @@
+"""A witness: it checks a checkpoint, makes it durable, and answers with its cosignature, in this order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+import structlog
+
+from kt_es.formats.cosignatures import cosign, verify_cosignature
+from kt_es.formats.notes import Note, NoteSignature, parse_note
+from kt_es.formats.witnessing import SIZE_MEDIA, encode_size, origin_hash
+from kt_es.witness.judging import Logs, Refusal, Signed, judge, open_request
+from kt_es.witness.state import CosignedLogs, Identity
+
+FRESH: Final = 1
+"""Seconds for which a cosignature is answered again, so that repetitions cost neither signature nor disk."""
+TEXT: Final = "text/plain; charset=utf-8"
+
+_LOG = structlog.get_logger("witness")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer in HTTP. ``result`` is a label of metrics."""
+
+    status: HTTPStatus
+    body: bytes
+    media: str
+    result: str
+
+
+class Witness:
+    """Safe for threads: one request at a time for each log, and any number for different ones.
+
+    Args:
+        identity: Its name and key.
+        logs: The logs that it knows, and their keys.
+        now: The wall clock in seconds since 1970.
+    """
+
+    def __init__(self, identity: Identity, logs: Logs, now: Callable[[], float]) -> None:
+        self.identity = identity
+        self.logs = logs
+        self._now = now
+        self._cosigned = CosignedLogs(identity)
+        # Guards one log from the check until its checkpoint is durable. Known logs alone have one.
+        self._locks: dict[str, threading.Lock] = {}
+        self._guard = threading.Lock()  # of the locks themselves
+
+    def add_checkpoint(self, data: bytes) -> Reply:
+        """Answer the request ``data``. A disk that cannot be written raises ``UnavailableError``."""
+        found = open_request(data, self.logs)
+        if isinstance(found, Refusal):
+            return _refused(found)
+        request, new = found
+        origin = new.checkpoint.origin
+        with self._guard:
+            lock = self._locks.setdefault(origin, threading.Lock())
+        with lock:
+            refusal = judge(request, new.checkpoint, self._cosigned.latest(origin))
+            if refusal is None:
+                return self._cosign(new)
+        if refusal.is_fork:
+            kept = self._cosigned.keep_fork(origin, data)
+            _LOG.error(
+                "a log was not continued",
+                origin=origin,
+                size=new.checkpoint.size,
+                problem=refusal.problem,
+                kept=None if kept is None else str(kept),
+            )
+        return _refused(refusal)
+
+    def monitored(self, name: str) -> Reply:
+        """Return the latest cosigned checkpoint of the log whose origin has the SHA-256 ``name`` in hex."""
+        note = self._cosigned.note(name)
+        if note is None:
+            return Reply(HTTPStatus.NOT_FOUND, b"no checkpoint of that log was cosigned\n", TEXT, "unknown")
+        return Reply(HTTPStatus.OK, note.encode().encode(), TEXT, "read")
+
+    def _cosign(self, new: Signed) -> Reply:
+        text, now = new.note.text, max(1, int(self._now()))
+        line = self._recent(new, now)
+        if line is None:
+            encoded = cosign(text, self.identity.name, self.identity.key, now)
+            (line,) = parse_note(f"{text}\n{encoded}").signatures
+            # Durable before anybody sees the cosignature: a crash after this forgets nothing.
+            self._cosigned.put(new.checkpoint.origin, Note(text, (*new.note.signatures, line)))
+        return Reply(HTTPStatus.OK, line.line().encode(), TEXT, "cosigned")
+
+    def _recent(self, new: Signed, now: int) -> NoteSignature | None:
+        """Return the cosignature of the same note, if it was made within ``FRESH`` seconds."""
+        stored = self._cosigned.note(origin_hash(new.checkpoint.origin))
+        if stored is None or stored.text != new.note.text:
+            return None
+        line = stored.signatures[-1]
+        age = now - verify_cosignature(stored.text, line, self.identity.public)
+        return line if 0 <= age <= FRESH else None
+
+
+def _refused(refusal: Refusal) -> Reply:
+    if refusal.size is not None:
+        return Reply(refusal.status, encode_size(refusal.size), SIZE_MEDIA, "size")
+    return Reply(refusal.status, f"{refusal.problem}\n".encode(), TEXT, str(int(refusal.status)))

@@ -1,0 +1,205 @@
+"""Cosigned checkpoints at a front end: what is answered, what is refused, and what monitors hand in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from structlog.testing import capture_logs
+
+from kt_es.api.cosigned import MAX_COSIGNED, MAX_COSIGNED_NOTE
+from kt_es.eventstore.streams import ANY, content_event
+from kt_es.formats.cosignatures import read_cosigned
+from kt_es.formats.heads import HeadEvent, heads_origin, open_checkpoint
+from kt_es.formats.notes import NoteSignature
+from kt_es.server.cosigning import COSIGNED, Cosigners
+from tests import builders as b
+from tests.reference.cosigning import CosigningParty, signed
+from tests.reference.frontends import Front, front, until
+from tests.reference.sharing import SharedStreams, store_of
+from tests.reference.signed_streams import SignedStreams
+
+ALPHA, BETA, GAMMA = (CosigningParty(name) for name in ("alpha", "beta", "gamma"))
+STRANGER = CosigningParty("stranger")
+KNOWN = Cosigners((ALPHA.key, BETA.key), (GAMMA.key,))
+AT = 1_700_000_000
+
+
+@pytest.fixture(params=["own", "shared"])
+def running(request: pytest.FixtureRequest) -> Iterator[Front]:
+    streams = SignedStreams() if request.param == "own" else SharedStreams()
+    for user in ("alice", "bob", "carol"):
+        streams.put_user(user)
+        streams.epoch()
+    store = store_of(streams.replicas) if isinstance(streams, SharedStreams) else None
+    with front(streams, made=Front(streams, store, cosigners=KNOWN)) as made:
+        yield made
+
+
+def head(made: Front, epoch: int) -> HeadEvent:
+    (event,) = made.streams.log.read(made.streams.names.heads, epoch - 1, 1)
+    return HeadEvent.decode(event.data)
+
+
+def publish(made: Front, note: str) -> None:
+    stream = made.streams.names.cosignatures
+    made.streams.log.append(stream, ANY, [content_event(stream, COSIGNED, note.encode())])
+
+
+def answered(made: Front, log: str = "heads") -> list[str]:
+    answer = made.get("/v1/cosigned")
+    assert answer.status_code == 200
+    notes: list[str] = answer.json()[log]
+    return notes
+
+
+def who(made: Front, log: str = "heads") -> list[dict[str, int]]:
+    """Names and times of known cosigners, for each note."""
+    return [dict(read_cosigned(note, KNOWN.keys).names) for note in answered(made, log)]
+
+
+def test_nothing_is_cosigned_at_first(running: Front) -> None:
+    assert running.get("/v1/cosigned").json() == {"heads": [], "mutations": []}
+
+
+def test_known_cosigners_are_answered_with_the_log_and_strangers_are_left_out(running: Front) -> None:
+    for log, note in (
+        ("heads", head(running, 3).heads_checkpoint),
+        ("mutations", head(running, 3).mutations_checkpoint),
+    ):
+        publish(running, note + ALPHA.line(note, AT) + STRANGER.line(note, AT) + BETA.line(note, AT + 1))
+        until(partial(answered, running, log))
+        (found,) = answered(running, log)
+        assert found == note + BETA.line(note, AT + 1) + ALPHA.line(note, AT)
+    note = answered(running)[0]
+    assert open_checkpoint(note, heads_origin(b.ORIGIN), [b.SIGNER.public]).size == 3
+
+
+def test_each_cosigner_has_its_latest_and_the_largest_comes_first(running: Front) -> None:
+    first, second, third = (head(running, epoch).heads_checkpoint for epoch in (1, 2, 3))
+    # A larger log is newer, whatever the clock of the cosigner says.
+    publish(running, second + ALPHA.line(second, AT + 50) + BETA.line(second, AT))
+    publish(running, third + ALPHA.line(third, AT))
+    publish(running, first + BETA.line(first, AT + 99))
+    publish(running, second + BETA.line(second, AT + 7))
+    publish(running, second + GAMMA.line(second, AT + 8))
+    until(lambda: len(who(running)) == 2 and len(who(running)[1]) == 2)
+    assert who(running) == [{ALPHA.name: AT}, {GAMMA.name: AT + 8, BETA.name: AT + 7}]
+
+
+def lies(made: Front) -> dict[str, tuple[str, str]]:
+    event = head(made, 3)
+    note, other = event.heads_checkpoint, event.mutations_checkpoint
+    forged = NoteSignature(ALPHA.name, ALPHA.key.key_hash, AT.to_bytes(8) + bytes(64)).line()
+    fork = signed("heads", 3, bytes(32))
+    foreign = signed("heads", 3, bytes(32), b.private_key("mallory"))
+    elsewhere = note.replace(b.ORIGIN, "other.example.org")
+    return {
+        "forged": (note + forged, "the cosignature by alpha.example.org does not verify"),
+        "of another log": (note + ALPHA.line(other, AT), "does not verify"),
+        "of an older checkpoint": (note + ALPHA.line(head(made, 2).heads_checkpoint, AT), "does not verify"),
+        "by another key of that name": (
+            note + STRANGER.line(note, AT).replace(STRANGER.name, ALPHA.name),
+            "",
+        ),
+        "of a fork": (fork + ALPHA.line(fork, AT), "the directory signed two logs"),
+        "of a log of somebody else": (foreign + ALPHA.line(foreign, AT), "no signature is by a known key"),
+        "of another origin": (elsewhere, "is of the log other.example.org"),
+        "no note": ("junk", "note: "),
+        "too long": (note + "x" * MAX_COSIGNED_NOTE, "at most"),
+    }
+
+
+def test_no_lie_in_the_stream_is_answered(running: Front) -> None:
+    note = head(running, 3).heads_checkpoint
+    with capture_logs() as said:
+        for lie, _ in lies(running).values():
+            publish(running, lie)
+        publish(running, note + BETA.line(note, AT))
+        until(lambda: bool(answered(running)))
+    assert who(running) == [{BETA.name: AT}]
+    problems = [str(line["problem"]) for line in said if line["event"].startswith("a cosigned checkpoint")]
+    expected = [sentence for _, sentence in lies(running).values() if sentence]
+    assert len(problems) == len(expected)
+    assert all(sentence in problem for sentence, problem in zip(expected, problems, strict=True))
+    assert not running.errors
+
+
+def test_a_checkpoint_that_is_not_verified_here_yet_waits(running: Front) -> None:
+    streams = running.streams
+    ahead = signed("heads", 4, bytes(32))
+    publish(running, ahead + ALPHA.line(ahead, AT))
+    note = head(running, 3).heads_checkpoint
+    publish(running, note + BETA.line(note, AT))
+    until(lambda: bool(answered(running)))
+    assert who(running) == [{BETA.name: AT}]
+    with capture_logs() as said:
+        streams.epoch()
+        until(running.caught_up)
+        until(lambda: any("signed two logs" in str(line.get("problem")) for line in said))
+    note = head(running, 4).heads_checkpoint
+    publish(running, note + ALPHA.line(note, AT))
+    until(lambda: len(who(running)) == 2)
+
+
+def offer(made: Front, note: str) -> tuple[int, object]:
+    answer = made.post("/v1/cosignatures", {"note": note})
+    return answer.status_code, answer.json()
+
+
+def test_a_monitor_hands_in_what_it_has_cosigned(running: Front) -> None:
+    note = head(running, 2).mutations_checkpoint
+    cosigned = note + STRANGER.line(note, AT) + GAMMA.line(note, AT)
+    assert offer(running, cosigned) == (200, {"new": True})
+    until(lambda: bool(answered(running, "mutations")))
+    assert answered(running, "mutations") == [note + GAMMA.line(note, AT)]
+    # Nobody but the monitor can make the stream grow, however often its note is sent.
+    stream = running.streams.names.cosignatures
+    before = running.streams.log.last_revision(stream)
+    for _ in range(3):
+        assert offer(running, cosigned) == (200, {"new": False})
+    assert running.streams.log.last_revision(stream) == before
+
+
+def test_what_is_handed_in_is_verified(running: Front) -> None:
+    note = head(running, 3).heads_checkpoint
+    for lie, _ in lies(running).values():
+        status, body = offer(running, lie.replace(ALPHA.name, GAMMA.name))
+        assert status in (400, 403), body
+    # Witnesses are asked; they hand in nothing.
+    status, body = offer(running, note + ALPHA.line(note, AT))
+    assert (status, body["reason"]) == (403, "unauthorized")  # type: ignore[index]
+    assert "no cosignature by a key that this directory knows as a monitor's" in body["detail"]  # type: ignore[index]
+    forged = NoteSignature(GAMMA.name, GAMMA.key.key_hash, AT.to_bytes(8) + bytes(64)).line()
+    assert offer(running, note + forged)[0] == 403
+    ahead = signed("heads", 9, bytes(32))
+    assert offer(running, ahead + GAMMA.line(ahead, AT))[0] == 503
+    assert running.streams.log.last_revision(running.streams.names.cosignatures) == -1
+
+
+def test_a_front_end_that_knows_nobody_takes_nothing() -> None:
+    streams = SignedStreams()
+    streams.put_user("alice")
+    streams.epoch()
+    with front(streams) as made:
+        note = head(made, 1).heads_checkpoint
+        assert offer(made, note + GAMMA.line(note, AT))[0] == 403
+        assert made.get("/v1/cosigned").json() == {"heads": [], "mutations": []}
+
+
+def test_an_answer_has_few_notes() -> None:
+    parties = [CosigningParty(f"w{number}") for number in range(MAX_COSIGNED + 3)]
+    streams = SignedStreams()
+    streams.put_user("alice")
+    for _ in parties:
+        streams.epoch()
+    cosigners = Cosigners(tuple(party.key for party in parties))
+    with front(streams, made=Front(streams, cosigners=cosigners)) as made:
+        for number, party in enumerate(parties):
+            note = head(made, number + 1).heads_checkpoint
+            publish(made, note + party.line(note, AT))
+        until(lambda: party.name in str(answered(made)))
+        notes = answered(made)
+    sizes = [open_checkpoint(note, heads_origin(b.ORIGIN), [b.SIGNER.public]).size for note in notes]
+    assert sizes == list(range(len(parties), 3, -1))

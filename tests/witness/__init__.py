@@ -1,0 +1,1 @@
+"""The witness: what it decides, what it remembers, and what it answers."""
