@@ -37,7 +37,7 @@ from kt_es.process.space import forgive_full_disk, is_full
 _LOG = structlog.get_logger("kt_es.cli")
 
 # Commands that run until they are stopped. Neither SIGHUP nor a full disk under their log ends them.
-_SERVING = {"export", "frontend", "monitor", "node", "signer", "up", "watch"}
+_SERVING = {"cosign", "export", "frontend", "monitor", "node", "signer", "up", "watch", "witness"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "audit": _server("kt_es.cli.auditors.audit", "Replay and verify both logs from the start."),
     "bench": _server("kt_es.cli.trials.bench", "Measure the map, signer, node, recovery and front ends."),
     "checkpoint": CommandEntry("kt_es.cli.people.history", "Print the latest checkpoint of a log, verified."),
+    "cosign": _server("kt_es.cli.operators.cosigning", "Ask witnesses to cosign the logs of a directory."),
     "config": _server("kt_es.cli.operators.configuring", "Show or change the signed config of a directory."),
     "demo": _server("kt_es.cli.trials.demo", "Run the whole system on real keys, and catch lies."),
     "epochs": CommandEntry("kt_es.cli.people.history", "List the latest epochs, each head verified."),
@@ -87,6 +88,9 @@ COMMANDS: Mapping[str, CommandEntry] = {
     ),
     "up": _server("kt_es.cli.operators.up", "Run a whole directory on this machine."),
     "verify": CommandEntry("kt_es.cli.people.get", "Verify a saved proof or evidence, without a network."),
+    "witness": _server(
+        "kt_es.cli.operators.witnessing", "Cosign checkpoints of logs, as a C2SP tlog-witness."
+    ),
     "watch": CommandEntry("kt_es.cli.owners.watch", "Watch your accounts for changes that are not yours."),
 }
 

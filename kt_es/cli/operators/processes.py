@@ -107,7 +107,7 @@ def signer_command(context: click.Context, log: str | None, data: Path | None, m
             data or settings.path(table.data),
             settings.path(table.keys),
             EpochLimits(batch_limit=table.batch_limit, truncate=table.truncate_queue),
-            _metrics_at(metrics or table.metrics),
+            metrics_at(metrics or table.metrics),
             settings.sharing,
         )
 
@@ -187,6 +187,7 @@ def frontend_command(
             sharing=settings.sharing,
             workers=workers or table.workers,
             registration=settings.registration.settings(settings.base),
+            cosigners=settings.cosign.known(settings.base),
         )
 
     settings = read()
@@ -271,7 +272,7 @@ def monitor_command(
             settings.log,
             data or settings.path(table.data),
             table.read_queue,
-            _metrics_at(metrics or table.metrics),
+            metrics_at(metrics or table.metrics),
             table.exit_on_silence if exit_on_silence is None else exit_on_silence,
             also or table.also,
             table.also_interval,
@@ -282,7 +283,8 @@ def monitor_command(
     serve_monitor(read(), stop_on_signals(), read)
 
 
-def _metrics_at(where: str | None) -> tuple[str, int] | None:
+def metrics_at(where: str | None) -> tuple[str, int] | None:
+    """Return host and port of the option --metrics. Raises ``ConfigError``."""
     if where is None:
         return None
     parsed = address(where, "metrics")

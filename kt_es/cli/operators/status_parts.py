@@ -120,8 +120,17 @@ def of_frontend(metrics: ScrapedMetrics) -> dict[str, Any]:
         "lag": {"seconds": metrics.value("kt_replica_lag_seconds")},
         "log_reachable": metrics.value("kt_log_reachable") == 1,
         "verdicts": metrics.by("kt_submissions_total", "verdict"),
+        "cosigned": {log: _cosigned(metrics, log) for log in ("heads", "mutations")},
         "uptime": metrics.uptime,
     }
+
+
+def _cosigned(metrics: ScrapedMetrics, log: str) -> dict[str, float]:
+    """Return the age of the latest cosignature of each cosigner, the youngest first."""
+    made = metrics.by(f"kt_{log}_cosigned_timestamp_seconds", "cosigner")
+    now = time.time()
+    ages = {name: _rounded(round(now - timestamp, 1)) for name, timestamp in made.items()}
+    return dict(sorted(ages.items(), key=lambda each: each[1]))
 
 
 def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
@@ -204,6 +213,9 @@ def _frontend(frontend: Mapping[str, Any]) -> Iterator[str]:
         f"its last epoch {lag['seconds']} s after the head"
     )
     yield f"verdicts answered: {_listed(frontend['verdicts'])}"
+    for log, ages in frontend["cosigned"].items():
+        if ages:
+            yield f"cosigned {log}: {', '.join(f'{name} {age} s ago' for name, age in ages.items())}"
 
 
 def _since(process: Mapping[str, Any]) -> str:

@@ -1,0 +1,241 @@
+"""``kt cosign`` beside a running directory: witnesses of kt-es and of others cosign both of its logs.
+
+The foreign witness and client are those of transparency-dev, in a program in Go (``tests/go/witness``). Go
+fetches their modules through its proxy, once; where Go or the modules are missing, the tests are skipped and
+say why.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from kt_es.formats.cosignatures import CosignerKey, read_cosigned
+from kt_es.formats.heads import open_checkpoint
+from kt_es.formats.notes import VerifierKey
+from kt_es.formats.witnessing import origin_hash
+from tests.builders import private_key
+from tests.e2e.go_modules import fetch_modules, go
+from tests.e2e.processes import ORIGIN, SHORT, Running, Stranger, Up, import_accounts, running_up, until
+from tests.reference import naive_log
+from tests.witness.test_judging import LOGS, NOW, leaves, note_of
+from tests.witness.test_judging import ORIGIN as SOME_LOG
+
+pytestmark = pytest.mark.e2e
+SOURCE = Path(__file__).parents[1] / "go/witness"
+OWN = "witness.example.org/w1"
+FOREIGN = "foreign.example.org/w2"
+NOWHERE = "esdb://127.0.0.1:1?Tls=false"
+BOTH = {OWN, FOREIGN}
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program ``tests/go/witness``."""
+    source = tmp_path_factory.mktemp("go") / "witness"
+    shutil.copytree(SOURCE, source)
+    fetch_modules(source)
+    built = go(source, "build", "-o", "foreign", ".")
+    assert built.returncode == 0, built.stderr
+    return source / "foreign"
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """The foreign witness: its URL, its key, and the file with the keys of logs."""
+
+    url: str
+    key: CosignerKey
+    keys: Path
+
+
+@contextmanager
+def foreign_witness(program: Path, keys: Path) -> Iterator[Foreign]:
+    keys.touch()
+    words = [str(program), "serve", "127.0.0.1:0", FOREIGN, str(keys)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        url, vkey = process.stdout.readline().split()
+        yield Foreign(url, CosignerKey.parse(vkey), keys)
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+class OwnWitness(Running):
+    """``kt witness``, on a free port unless ``listen`` says another."""
+
+    def __init__(self, folder: Path, *words: str | Path, listen: str = "127.0.0.1:0") -> None:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        where = ("witness", "--data", folder, "--name", OWN, "--listen", listen)
+        super().__init__(folder.with_name(f"{folder.name}.log"), *where, *words)
+
+    @property
+    def serving(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.wait_for_line('"serving"'))
+        return found
+
+
+@dataclass
+class Cosigned:
+    """A running directory that knows its cosigners."""
+
+    up: Up
+    keys: list[CosignerKey]
+
+    def names(self, log: str, size: int = 0) -> set[str]:
+        """Who has cosigned a checkpoint of at least this size."""
+        answer = httpx.get(f"{self.up.url}/v1/cosigned", trust_env=False).json()
+        found: set[str] = set()
+        for note in answer[log]:
+            cosigned = read_cosigned(note, self.keys)
+            if int(cosigned.note.text.split("\n")[1]) >= size:
+                found |= set(cosigned.names)
+        return found
+
+    def size(self, log: str) -> int:
+        text = httpx.get(f"{self.up.url}/{log}/checkpoint", trust_env=False).text
+        return int(text.split("\n")[1])
+
+    def wait_for(self, names: set[str]) -> None:
+        """Until all of them have cosigned what is published now."""
+        for log in ("heads", "mutations"):
+            size = self.size(log)
+            until(partial(self._have, names, log, size), f"{names} cosign {log} of {size}")
+
+    def _have(self, names: set[str], log: str, size: int) -> bool:
+        return self.names(log, size) == names
+
+    def publish(self, state: Path, prefix: str) -> None:
+        with self.up.client(state) as client:
+            names = [f"{prefix}{number}" for number in range(3)]
+            report = import_accounts(client, names, private_key(prefix), at=1, then=lambda: None)
+        assert report.published == 3
+
+
+def cosigning(up: Up, folder: Path, *words: str | Path) -> Running:
+    where = ("-c", up.settings, "cosign", "--log", up.log_uri, "--interval", "0.2", *words)
+    return Running(folder / "cosign.log", *where)
+
+
+def described(up: Up, home: Path) -> str:
+    return Stranger(home).kt("-c", up.settings, "cosign", "--log", up.log_uri, "--describe").out
+
+
+def test_witnesses_cosign_over_epochs_restarts_and_a_rotation(tmp_path: Path, foreign: Path) -> None:
+    data = tmp_path / "data"
+    someone = Stranger(tmp_path / "home")
+    someone.kt("init", "--data", data, "--patience", "0", "--log", NOWHERE, *SHORT, code=7)
+    with ExitStack() as stack:
+        theirs = stack.enter_context(foreign_witness(foreign, tmp_path / "keys"))
+        logs = tmp_path / "logs"
+        logs.write_text("logs/v0\n")
+        own = OwnWitness(tmp_path / "witness", "--logs", logs)
+        stack.callback(lambda: own.stop(signal.SIGKILL))
+        serving = own.serving
+        policy = (
+            f"witness own {serving['vkey']} {serving['url']}/\n"
+            f"witness foreign {theirs.key.vkey} {theirs.url}\ngroup both all own foreign\nquorum both\n"
+        )
+        (data / "policy").write_text(policy)
+        settings = data / "kt.toml"
+        text = settings.read_text().replace(NOWHERE, "esdb://127.0.0.1:2113?Tls=false")
+        settings.write_text(text + '\n[cosign]\npolicy = "policy"\ncontact = "ops"\n')
+        up = stack.enter_context(running_up(data))
+        directory = Cosigned(up, [CosignerKey.parse(serving["vkey"]), theirs.key])
+        cosign = cosigning(up, tmp_path)
+        stack.callback(lambda: cosign.stop(signal.SIGKILL))
+
+        # Nobody knows the logs yet; the log of kt cosign says what to do.
+        cosign.wait_for_line("it does not know the log; give its operator the lines of kt cosign --describe")
+        logs.write_text(described(up, tmp_path / "operator"))
+        vkeys = [line.split()[1] for line in logs.read_text().splitlines() if line.startswith("vkey ")]
+        assert [VerifierKey.parse(vkey).name for vkey in vkeys] == [f"{ORIGIN}/heads", f"{ORIGIN}/mutations"]
+        theirs.keys.write_text("".join(f"{vkey}\n" for vkey in vkeys))
+        own.process.send_signal(signal.SIGHUP)
+        directory.wait_for(BOTH)
+
+        directory.publish(tmp_path / "state", "first")
+        directory.wait_for(BOTH)
+        notes = httpx.get(f"{up.url}/v1/cosigned", trust_env=False).json()
+        for log, vkey in zip(("heads", "mutations"), vkeys, strict=True):
+            key = VerifierKey.parse(vkey)
+            assert all(open_checkpoint(note, key.name, [key.key]).size for note in notes[log])
+            # The witness shows the same to monitors.
+            shown = httpx.get(f"{serving['url']}/{origin_hash(key.name)}/checkpoint", trust_env=False).text
+            assert OWN in read_cosigned(shown, directory.keys).names
+        status = someone.kt("--json", "-c", up.settings, "status", "--log", up.log_uri).document
+        assert {log: set(ages) for log, ages in status["frontend"]["cosigned"].items()} == {
+            "heads": BOTH,
+            "mutations": BOTH,
+        }
+
+        # Both sides are killed and go on from what they had on disk.
+        own.stop(signal.SIGKILL)
+        assert cosign.stop(signal.SIGTERM) == 0, cosign.spoken
+        directory.publish(tmp_path / "state", "second")
+        own = OwnWitness(tmp_path / "witness", "--logs", logs, listen=serving["url"].removeprefix("http://"))
+        assert own.serving["vkey"] == serving["vkey"]
+        cosign = cosigning(up, tmp_path)
+        directory.wait_for(BOTH)
+        assert "does not cosign" not in cosign.spoken
+
+        # A rotation: witnesses refuse the new key until their operators have it.
+        someone.kt("--json", "-c", up.settings, "signer", "rotate")
+        cosign.wait_for_line("it trusts none of the keys that signed the checkpoint")
+        rotated = described(up, tmp_path / "operator")
+        assert rotated != logs.read_text()
+        logs.write_text(rotated)
+        new = [line.split()[1] for line in rotated.splitlines() if line.startswith("vkey ")]
+        theirs.keys.write_text("".join(f"{vkey}\n" for vkey in (*vkeys, *new)))
+        own.process.send_signal(signal.SIGHUP)
+        directory.publish(tmp_path / "state", "third")
+        directory.wait_for(BOTH)
+        assert cosign.stop(signal.SIGTERM) == 0, cosign.spoken
+        assert own.stop(signal.SIGTERM) == 0, own.spoken
+        assert "Traceback" not in cosign.spoken + own.spoken
+
+
+def test_a_foreign_client_asks_the_witness(tmp_path: Path, foreign: Path) -> None:
+    known = [word for key in LOGS[SOME_LOG] for word in ("--log", key.encode())]
+    own = OwnWitness(tmp_path / "witness", *known)
+
+    def ask(old: int, proof: list[bytes], note: str) -> Any:
+        words = [foreign, "ask", own.serving["url"], str(old), *(value.hex() for value in proof)]
+        done = subprocess.run(words, input=note, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    try:
+        key = CosignerKey.parse(own.serving["vkey"])
+        first = ask(0, [], note_of(5))
+        assert read_cosigned(note_of(5) + first["lines"], [key]).names[OWN] > NOW
+        stale = ask(0, [], note_of(9))
+        assert (stale["size"], stale["error"]) == (5, "old size != current")
+        assert ask(5, [], note_of(9))["error"] == "consistency proof invalid"
+        assert ask(5, [], note_of(5, fork=1))["error"] == "roots do not match"
+        assert ask(9, [], note_of(5))["error"] == "old size > current"
+        assert ask(0, [], note_of(5, origin="log.example.org/three"))["error"] == "unknown log"
+        assert (
+            "no valid signature"
+            in ask(0, [], note_of(5).replace(SOME_LOG + " ", "other.example.org "))["error"]
+        )
+        second = ask(5, naive_log.consistency(5, leaves(9)), note_of(9))
+        assert OWN in read_cosigned(note_of(9) + second["lines"], [key]).names
+        assert own.stop(signal.SIGTERM) == 0, own.spoken
+    finally:
+        own.stop(signal.SIGKILL)
