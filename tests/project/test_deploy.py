@@ -54,7 +54,8 @@ def settings(unit: Path) -> dict[str, str]:
 
 
 def test_there_is_a_unit_for_each_process() -> None:
-    assert [unit.stem for unit in PROCESSES] == ["kt-frontend", "kt-monitor", "kt-node", "kt-signer"]
+    names = ["kt-cosign", "kt-frontend", "kt-monitor", "kt-node", "kt-signer", "kt-witness"]
+    assert [unit.stem for unit in PROCESSES] == names
 
 
 @pytest.mark.parametrize("unit", PROCESSES, ids=lambda unit: unit.stem)
